@@ -1,0 +1,38 @@
+"""gentax: measure, forecast and cut the generalization tax of LLM agents.
+
+The public surface is what `__all__` names. Each name is loaded when it is first used, so that `import gentax` is
+quick and a person who only plays an environment never loads PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "make": "gentax.domains",
+    "domains": "gentax.domains",
+    "rollout": "gentax.rollout",
+    "evaluate": "gentax.measure",
+    "tax": "gentax.measure",
+    "train": "gentax.training",
+    "Task": "gentax.core",
+    "Episode": "gentax.core",
+    "Outcome": "gentax.core",
+    "TextEnv": "gentax.core",
+    "Domain": "gentax.core",
+    "UsageError": "gentax.core",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'gentax' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,205 @@
+"""The interface of every domain: a `gymnasium.Env` with text in and text out, played on named tasks.
+
+A domain is a `Domain` record (what can be said without loading anything) and a subclass of `TextEnv` (what plays).
+A subclass writes `begin` and `act`, and where it can `admissible` and `expert`; the base class does the rest: tasks,
+horizon, Gymnasium's conventions.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import gymnasium
+from gymnasium.spaces import Text
+
+from gentax.core.errors import UsageError, unknown
+from gentax.core.task import Task
+
+
+
+class AnyText(Text):
+    """Every string up to a length. Gymnasium's own `Text` allows only the characters it is given."""
+
+    def __init__(self, max_length: int = 1 << 20) -> None:
+        super().__init__(min_length=0, max_length=max_length)
+
+    def contains(self, x: Any) -> bool:
+        return isinstance(x, str) and len(x) <= self.max_length
+
+
+@dataclass(frozen=True)
+class Level:
+    """A difficulty of a domain."""
+
+    horizon: int  # steps after which an episode is cut off
+    about: str  # one line for a person
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What is known of a domain before any of it is loaded."""
+
+    name: str
+    entry: str  # "module:Class" of its TextEnv
+    about: str  # one line for a person
+    rules: str  # the paragraph every prompt begins with
+    levels: Mapping[str, Level]
+    default_level: str
+    licence: str
+    origin: str
+    splits: tuple[str, ...] = ("train", "test")
+    target_only: bool = False  # never trained on
+    requires: tuple[str, ...] = ()  # modules it needs beyond the core
+    enable: str = ""  # the one command that installs them
+    threads: int = 1  # episodes worth stepping at once (more than 1 where the work is in another process)
+    copies: int = 256  # environments open at once, at most
+    open_levels: bool = False  # the environment reads level names that are not in `levels`
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Move(NamedTuple):
+    """What an expert does next, and why, in a short sentence."""
+
+    action: str
+    thought: str = ""
+
+
+class Acted(NamedTuple):
+    """What came of one action."""
+
+    observation: str
+    reward: float
+    done: bool
+    success: bool
+    valid: bool  # the environment accepted the action
+
+
+class TextEnv(gymnasium.Env[str, str]):
+    """A text environment with named tasks.
+
+    `reset(options={"index": i, "split": s})` or `reset(options={"task": task})` starts that task; `reset(seed=n)`
+    starts one drawn from the environment's own split with its own generator. `info` holds `task` and `goal` after a
+    reset, and `valid` and `success` after a step.
+
+    Args:
+        level: one of the domain's levels; the domain's default when None.
+        split: where `reset` draws tasks from when no index is given.
+        reward: "sparse" (1 on success, else 0) or "dense" (the domain's own progress signal, summing to at most 1).
+        horizon: steps after which an episode is truncated; the level's own when None.
+
+    Raises:
+        UsageError: an unknown level, split, reward or option, or an index outside the split.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi"]}
+    render_mode = "ansi"
+    observation_space = AnyText()
+    action_space = AnyText()
+    domain: Domain  # set by the subclass
+
+    def __init__(
+        self, level: str | None = None, split: str = "train", reward: str = "sparse", horizon: int | None = None
+    ) -> None:
+        domain = self.domain
+        self.level = domain.default_level if level is None else level
+        if self.level not in domain.levels and not domain.open_levels:
+            raise unknown(f"level of {domain.name}", self.level, domain.levels)
+        if split not in domain.splits:
+            raise unknown(f"split of {domain.name}", split, domain.splits)
+        if reward not in ("sparse", "dense"):
+            raise unknown("reward", reward, ("sparse", "dense"))
+        if horizon is not None and horizon < 1:
+            raise UsageError(f"the horizon must be at least 1 step, not {horizon}")
+        self.split = split
+        self.reward = reward
+        self.horizon = self.level_horizon() if horizon is None else horizon
+        self.task: Task | None = None
+        self.goal = ""
+        self.observation = ""
+        self.steps = 0
+        self._over = True
+
+    # What a domain writes.
+
+    @abstractmethod
+    def begin(self, task: Task) -> tuple[str, str]:
+        """Start `task`; return its goal and its first observation."""
+
+    @abstractmethod
+    def act(self, action: str) -> Acted:
+        """Do `action`, which may be any string at all."""
+
+    def admissible(self) -> list[str] | None:
+        """Return every action the environment would accept now, or None where it cannot say."""
+        return None
+
+    def expert(self) -> Move | None:
+        """Return the expert's next move from the present state, or None when it has none."""
+        return None
+
+    def size(self, split: str) -> int:
+        """Return how many tasks the split has at this level."""
+        raise NotImplementedError
+
+    def tasks(self, split: str, count: int) -> list[Task]:
+        """Return the first `count` tasks of the split. A domain orders its tasks so that any prefix is a fair sample.
+
+        Raises:
+            UsageError: when the split holds fewer.
+        """
+        size = self.size(split)
+        if count > size:
+            raise UsageError(f"{self.domain.name} at level {self.level!r} has {size} {split} tasks, not {count}")
+        return [Task(self.domain.name, self.level, split, index) for index in range(count)]
+
+    def level_horizon(self) -> int:
+        """Return the horizon of `self.level`; overridden by domains with open levels."""
+        return self.domain.levels[self.level].horizon
+
+    # Gymnasium's side.
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.task = self._pick(options or {})
+        self._over = True  # until the start has succeeded
+        self.goal, self.observation = self.begin(self.task)
+        self.steps = 0
+        self._over = False
+        return self.observation, {"task": self.task, "goal": self.goal}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        if self._over:
+            raise gymnasium.error.ResetNeeded("this episode is over: call reset() before step()")
+        acted = self.act(action)
+        self.steps += 1
+        self.observation = acted.observation
+        truncated = not acted.done and self.steps >= self.horizon
+        self._over = acted.done or truncated
+        info = {"valid": acted.valid, "success": acted.success}
+        return acted.observation, acted.reward, acted.done, truncated, info
+
+    def render(self) -> str:  # type: ignore[override]
+        """Return the present state as text for a person; the observation unless a domain has something nicer."""
+        return self.observation
+
+    def _pick(self, options: dict[str, Any]) -> Task:
+        extra = set(options) - {"task", "index", "split"}
+        if extra:
+            raise unknown("reset option", sorted(extra)[0], ("task", "index", "split"))
+        task = options.get("task")
+        if task is None:
+            split = options.get("split", self.split)
+            if split not in self.domain.splits:
+                raise unknown(f"split of {self.domain.name}", split, self.domain.splits)
+            index = options.get("index")
+            if index is None:
+                index = int(self.np_random.integers(self.size(split)))
+            task = Task(self.domain.name, self.level, split, int(index))
+        if task.domain != self.domain.name or task.level != self.level:
+            raise UsageError(f"task {task.id} is not one of {self.domain.name} at level {self.level}")
+        if not 0 <= task.index < self.size(task.split):
+            raise UsageError(f"task {task.id}: the {task.split} split has indices 0 to {self.size(task.split) - 1}")
+        return task

@@ -1,0 +1,116 @@
+"""What happened: the steps of one policy on one task. Episodes are all that crosses from playing to the rest.
+
+A step keeps the text a person reads and, for a local model, the token ids it was shown and the ids it sampled.
+Text is never tokenized a second time to learn from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from gentax.core.task import Task
+
+
+class Outcome(StrEnum):
+    """How an episode ended. An error is the environment's doing: it is never a failure and enters no mean."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens of one step. Prompts are kept as what is new in them, so that a long episode stays small."""
+
+    continues: bool  # `prompt` follows the last step's tokens (append-only context), or stands by itself
+    prompt: np.ndarray  # int32, what the model was shown; only what is new when it continues
+    sampled: np.ndarray  # int32, what the model wrote
+    logprobs: np.ndarray  # float32, of each sampled token under the distribution it was drawn from
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One turn: what the policy saw, what it wrote, what the environment made of it."""
+
+    observation: str  # before the action
+    text: str  # the policy's whole reply
+    action: str  # as parsed out of it; "" when nothing could be parsed
+    reward: float
+    valid: bool  # the environment accepted the action
+    thought: str = ""
+    admissible: tuple[str, ...] | None = None  # as shown in the prompt; None when not shown
+    tokens: Tokens | None = None  # None for policies that are not local models
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """All steps of one policy on one task, and the outcome."""
+
+    task: Task
+    sample: int  # which of several episodes on the same task
+    goal: str
+    steps: tuple[Step, ...]
+    outcome: Outcome
+    final: str = ""  # the observation after the last action
+    error: str = ""  # what broke, for Outcome.ERROR
+
+    @property
+    def success(self) -> bool:
+        return self.outcome is Outcome.SUCCESS
+
+    @property
+    def ret(self) -> float:
+        """The return: the sum of rewards, undiscounted."""
+        return float(sum(step.reward for step in self.steps))
+
+    @property
+    def length(self) -> int:
+        """Steps taken."""
+        return len(self.steps)
+
+    @property
+    def invalid(self) -> int:
+        """Actions that could not be parsed or that the environment refused."""
+        return sum(not step.valid for step in self.steps)
+
+    @property
+    def sampled_tokens(self) -> int:
+        return sum(len(step.tokens.sampled) for step in self.steps if step.tokens is not None)
+
+    def sequences(self) -> Iterator[Sequence]:
+        """Yield the token sequences to learn from: one for an append-only context, one a step for a window."""
+        run: list[Tokens] = []
+        for tokens in (step.tokens for step in self.steps if step.tokens is not None):
+            if run and not tokens.continues:
+                yield Sequence.of(run)
+                run = []
+            run.append(tokens)
+        if run:
+            yield Sequence.of(run)
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """Token ids in order, which of them the policy sampled, and their log-probabilities then (0 elsewhere)."""
+
+    ids_T: np.ndarray = field(repr=False)  # int32
+    sampled_T: np.ndarray = field(repr=False)  # bool
+    logprobs_T: np.ndarray = field(repr=False)  # float32
+
+    @classmethod
+    def of(cls, run: list[Tokens]) -> Sequence:
+        """Join the tokens of steps that continue each other."""
+        parts = [part for t in run for part in ((t.prompt, False, np.zeros(len(t.prompt))), (t.sampled, True, t.logprobs))]
+        return cls(
+            np.concatenate([ids for ids, _, _ in parts]).astype(np.int32),
+            np.concatenate([np.full(len(ids), sampled) for ids, sampled, _ in parts]),
+            np.concatenate([logprobs for _, _, logprobs in parts]).astype(np.float32),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids_T)

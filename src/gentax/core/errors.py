@@ -1,0 +1,42 @@
+"""The two ways things go wrong: the user asked for something that is not there, or an environment broke.
+
+Everything a user can mend is a `UsageError`: one line that names the thing and the nearest valid one. The command
+line prints it and exits with code 2. Everything an environment does wrong is an `EnvironmentFault`: the engine
+restarts the environment, replays the episode and, if that fails too, records the episode as an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """A request that cannot be met as it stands. `str(error)` is one line meant for a person."""
+
+
+class EnvironmentFault(RuntimeError):
+    """An environment broke (its process died, its answer made no sense). Never a failure of the policy."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or a gradient stopped being a number; the last checkpoint is intact."""
+
+
+def nearest(name: object, valid: Iterable[object]) -> str | None:
+    """Return the member of `valid` that is spelled most like `name`, or None when none is close."""
+    found = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.5)
+    return found[0] if found else None
+
+
+def unknown(kind: str, name: object, valid: Iterable[object]) -> UsageError:
+    """Build the error for a name that does not exist: what it is, what was probably meant, what there is.
+
+    >>> str(unknown("domain", "sokobn", ["sokoban", "sciworld"]))
+    "unknown domain 'sokobn'; did you mean 'sokoban'? Known: sciworld, sokoban"
+    """
+    names = sorted(str(v) for v in valid)
+    close = nearest(name, names)
+    hint = f"; did you mean '{close}'?" if close else ";"
+    shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    return UsageError(f"unknown {kind} {str(name)[:80]!r}{hint} Known: {shown or 'none'}")

@@ -1,0 +1,87 @@
+"""Settings are documented dataclasses; this reads them from mappings (YAML, flags) and refuses what they do not have."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gentax.core.errors import UsageError, unknown
+
+T = TypeVar("T")
+
+
+def read_settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Make a `cls` from `values`; nested dataclasses from nested mappings.
+
+    Args:
+        cls: a dataclass.
+        values: its fields; those left out keep their defaults.
+        where: what is being read, for the error message.
+
+    Raises:
+        UsageError: a key that `cls` does not have (with the nearest it has), a value of another type, a missing key.
+    """
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{where} must be a mapping of settings, not {values!r}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    given = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise unknown(f"key in {where}", key, fields)
+        given[key] = _convert(hints[key], value, f"{where}: {key}")
+    for name, f in fields.items():
+        if name not in given and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise UsageError(f"{where} lacks the key {name!r}")
+    return cls(**given)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read a YAML file. Raises UsageError when it is not there or not YAML."""
+    import yaml  # only where a file is read
+
+    path = Path(path)
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = sorted(str(p) for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        raise unknown("file", path, near) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """Return a dataclass as plain JSON-like values, for hashing, storing and printing."""
+    return dataclasses.asdict(settings)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _convert(next(a for a in args if a is not type(None)), value, where)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return value if isinstance(value, hint) else read_settings(hint, value, where)
+    if origin in (tuple, list):
+        if isinstance(value, str) or not isinstance(value, (list, tuple)):
+            raise UsageError(f"{where} must be a list, not {value!r}")
+        return tuple(_convert(args[0], v, where) for v in value)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{where} must be a mapping, not {value!r}")
+        return {_convert(args[0], k, where): _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
+        return value
+    if hint is float and isinstance(value, str):
+        try:  # YAML 1.1 reads 1e-4 as text
+            return float(value)
+        except ValueError:
+            pass
+    raise UsageError(f"{where} must be of type {getattr(hint, '__name__', hint)}, not {value!r}")

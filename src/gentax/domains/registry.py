@@ -1,0 +1,83 @@
+"""Names to domains. A domain is found here, in an entry point of another package, or as `module:factory`.
+
+Nothing of a domain but its record is loaded before somebody makes one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from gymnasium.envs.registration import EnvSpec
+
+from gentax.core.env import Domain, TextEnv
+from gentax.core.errors import UsageError, unknown
+
+BUILT_IN = ("sokoban", "sciworld")
+ENTRY_POINTS = "gentax.domains"  # the group in which other packages name their `Domain` records
+
+
+@cache
+def domains() -> dict[str, Domain]:
+    """Return every registered domain by name, whether or not it can run on this machine."""
+    found = {name: importlib.import_module(f"gentax.domains.{name}").DOMAIN for name in BUILT_IN}
+    for point in entry_points(group=ENTRY_POINTS):
+        record = point.load()
+        if not isinstance(record, Domain):
+            raise UsageError(f"entry point {point.name!r} of group {ENTRY_POINTS!r} is not a gentax Domain")
+        found.setdefault(record.name, record)
+    return found
+
+
+def domain(name: str) -> Domain:
+    """Return the domain called `name`. Raises UsageError for a name that is not registered."""
+    known = domains()
+    if name not in known:
+        raise unknown("domain", name, known)
+    return known[name]
+
+
+def missing(record: Domain) -> tuple[str, ...]:
+    """Return the modules that `record` needs and this machine does not have."""
+    return tuple(name for name in record.requires if importlib.util.find_spec(name) is None)
+
+
+def make(name: str, level: str | None = None, **settings: Any) -> TextEnv:
+    """Make an environment: `gymnasium.Env` with text in and text out.
+
+    Args:
+        name: a registered domain.
+        level: one of its levels; its default level when None.
+        settings: `split`, `reward`, `horizon` (see `TextEnv`) and what the domain itself takes.
+
+    Raises:
+        UsageError: an unknown domain, level or setting, or a domain whose requirements are not installed.
+    """
+    record = domain(name)
+    lacking = missing(record)
+    if lacking:
+        raise UsageError(f"domain {name!r} needs {', '.join(lacking)}: {record.enable}")
+    module, _, attribute = record.entry.partition(":")
+    factory = getattr(importlib.import_module(module), attribute)
+    env = factory(level=level, **_known(factory, name, settings))
+    env.spec = EnvSpec(id=f"gentax/{name}-v0", entry_point=record.entry, kwargs={"level": env.level, **settings})
+    return env
+
+
+def _known(factory: Any, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return `settings` if the constructor takes them all, following it through its base classes."""
+    valid = {
+        parameter.name
+        for cls in inspect.getmro(factory)
+        if "__init__" in vars(cls) and issubclass(cls, TextEnv)
+        for parameter in inspect.signature(cls).parameters.values()
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    } - {"level"}
+    for key in settings:
+        if key not in valid:
+            raise unknown(f"setting of {name}", key, valid)
+    return settings

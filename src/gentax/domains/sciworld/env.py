@@ -1,0 +1,153 @@
+"""The ScienceWorld environment: the package's own simulator, driven through its server object.
+
+An action costs one round trip: step, score and completion together. The stock `ScienceWorldEnv.step` also lists all
+valid actions each time, which is where nearly all of its time goes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from gentax.core.env import Acted, Move, TextEnv
+from gentax.core.errors import EnvironmentFault
+from gentax.core.task import Task
+from gentax.domains.sciworld import DOMAIN
+from gentax.domains.sciworld.gold import Plan, plan_for
+from gentax.domains.sciworld.interface import Interface
+from gentax.domains.sciworld.tasks import SIMPLIFICATION, Variation, variations
+from gentax.domains.sciworld.thoughts import thought
+
+ACTION_LIMIT = 300  # characters of an action that the parser is shown; the longest valid ones have about 100
+REFUSALS = ("No known action matches that input.", "Unknown action.")
+FREE = re.compile(r"(look|examine|inventory|task|help|objects|read)\b")  # what changes nothing a plan rests on
+MOVING = re.compile(r"(teleport|go)\b")
+
+
+class SciWorld(TextEnv):
+    """ScienceWorld, simplified (`easy`), on the package's own folds.
+
+    An action is valid unless the simulator says that it knows no such action. Where the simulator asks which of
+    several things was meant ("Ambiguous request"), its question is the observation and the action counts as valid;
+    the next action is taken for the number, as in the package, and anything else cancels and is refused.
+    Success is the package's completion with a score of 100. A wrong focus (score -100) ends the episode as a failure.
+    The dense reward is the rise of the package's score, over 100.
+
+    `expert` follows a stored plan (see `gold`). It stays on it through looking, through refused actions and through
+    walking about (it goes back first); any other action that is not the plan's next leaves it without a move.
+
+    Raises (from `reset` and `step`):
+        EnvironmentFault: the Java process died or broke; the next `reset` starts another.
+        UsageError: there is no Java that runs.
+    """
+
+    domain = DOMAIN
+
+    def __init__(
+        self, level: str | None = None, split: str = "train", reward: str = "sparse", horizon: int | None = None
+    ) -> None:
+        super().__init__(level=level, split=split, reward=reward, horizon=horizon)
+        self._server: Interface | None = None
+        self._score = 0  # the package's, -100 to 100
+        self._history: list[tuple[str, bool]] = []  # what was done and whether it was accepted
+        self._start = ""  # the room the episode begins in
+        self._plan: Plan | None = None
+
+    @property
+    def variation(self) -> Variation:
+        """The package's own name for the present task."""
+        assert self.task is not None
+        return variations(self.level, self.task.split)[self.task.index]
+
+    def size(self, split: str) -> int:
+        return len(variations(self.level, split))
+
+    def begin(self, task: Task) -> tuple[str, str]:
+        name, number = self.variation
+        if self._server is None or not self._server.open:
+            self.close()
+            self._server = Interface()
+        load = ("load", name, number, SIMPLIFICATION, False)
+        complaint, look, goal = self._ask(load, ("freeActionLook",), ("getTaskDescription",))
+        if complaint:
+            raise EnvironmentFault(f"the simulator cannot load {name} {number}: {complaint[:200]}")
+        self._score, self._history, self._plan = 0, [], None
+        first = tidy(look)
+        room = re.search(r"called the (.+?)\.", first)
+        self._start = room[1] if room else ""
+        return tidy(goal).replace("\n", " "), first
+
+    def act(self, action: str) -> Acted:
+        action = plain(action)
+        answer, score, completed = self._ask(("step", action), ("getScore",), ("getCompleted",))
+        points = max(-100, min(100, round(100 * score)))
+        rise, self._score = points - self._score, points
+        valid = not answer.startswith(REFUSALS)
+        self._history.append((action, valid))
+        success = completed and points == 100
+        done = completed or points < 0
+        reward = rise / 100 if self.reward == "dense" else float(success)
+        return Acted(tidy(answer), reward, done, success, valid)
+
+    def admissible(self) -> list[str]:
+        """Return the package's valid actions, 100 to 2,700 of them; takes 15 to 90 ms."""
+        (listed,) = self._ask(("getValidActionObjectCombinationsJSON",))
+        return sorted({entry["action"] for entry in json.loads(listed)["validActions"]})
+
+    def expert(self) -> Move | None:
+        if self.task is None:
+            return None
+        if self._plan is None:
+            self._plan = plan_for(self.variation)
+        room, done, strayed, refused = self._start, 0, False, 0
+        for action, valid in self._history:
+            expected = self._plan[done] if done < len(self._plan) else ""
+            if action == expected and valid and not strayed:
+                done, refused = done + 1, 0
+                room = action.removeprefix("teleport to ") if action.startswith("teleport to ") else room
+            elif not valid:
+                refused += action == expected
+            elif MOVING.match(action):
+                strayed = action != f"teleport to {room}"
+            elif not FREE.match(action):
+                return None
+        if done >= len(self._plan) or refused > 1:  # once may be the answer to a question of the simulator
+            return None
+        if strayed and not self._plan[done].startswith("teleport to "):
+            return Move(f"teleport to {room}", f"I have strayed from the {room}: go back.")
+        return Move(self._plan[done], thought(self.goal, self._plan[done:]))
+
+    def render(self) -> str:  # type: ignore[override]
+        """Return the goal, the place, what is carried and the score, for a person. Takes no time in the game."""
+        if self.task is None:
+            return ""
+        look, carried = self._ask(("freeActionLook",), ("freeActionInventory",))
+        return f"{self.goal}\n\n{tidy(look)}\n\n{tidy(carried)}\n\nScore {self._score} of 100, step {self.steps}"
+
+    def close(self) -> None:
+        """Let the simulator go; the last one to close ends the Java process."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def _ask(self, *calls: tuple) -> list:
+        if self._server is None:
+            raise EnvironmentFault("this environment has no simulator: reset() starts one")
+        try:
+            return self._server(*calls)
+        except EnvironmentFault:
+            self.close()
+            raise
+
+
+def tidy(text: str) -> str:
+    """Return the simulator's text without its tabs, blank lines and doubled spaces."""
+    lines = (" ".join(line.split()) for line in text.split("\n"))
+    return "\n".join(line for line in lines if line)
+
+
+def plain(action: str) -> str:
+    """Return any string as one line that can be sent: no control characters or lone surrogates, not too long."""
+    action = action[: 4 * ACTION_LIMIT].encode("utf-8", "replace").decode()
+    action = "".join(char if char.isprintable() else " " for char in action)
+    return " ".join(action.split())[:ACTION_LIMIT]

@@ -1,0 +1,158 @@
+"""The expert's plans: the package's gold paths, shortened, checked by playing them, and kept.
+
+Plans of the default level are shipped (`gold.json`, made by `build.py gold`); others are made when first asked for,
+which takes seconds, and kept under GENTAX_CACHE (`~/.cache/gentax`).
+
+A gold path walks through doors that are open already and names things clumsily ("focus on baby baby mouse"). A plan
+teleports where the path walks, names a thing as the simulator names it, and stops at success. Each shortening is
+played in the simulator, and dropped if it does not end with the full score; the untouched path is the last resort.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+from gentax.core.files import write_json
+from gentax.domains.sciworld.interface import Interface
+from gentax.domains.sciworld.tasks import SIMPLIFICATION, Variation
+
+Plan = tuple[str, ...]  # actions; empty when no plan is known
+
+
+def plan_for(variation: Variation) -> Plan:
+    """Return the plan of a variation: shipped, kept, or made now (seconds) and kept."""
+    shipped = _shipped().get(variation.name, {}).get(str(variation.number))
+    return kept_plan(variation) if shipped is None else tuple(shipped)
+
+
+def kept_plan(variation: Variation) -> Plan:
+    """Return the plan of a variation from the cache; make it and keep it there when it is not."""
+    path = cache_folder() / variation.name / f"{variation.number}.json"
+    try:
+        return tuple(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):  # not there, or cut short by somebody else: made again
+        pass
+    server = Interface()
+    try:
+        plan = make_plan(server, variation)
+    finally:
+        server.close()
+    with suppress(OSError):  # with nowhere to keep it, it is made again next time
+        write_json(path, plan)
+    return plan
+
+
+def cache_folder() -> Path:
+    """Return where plans of this version of the package are kept."""
+    root = Path(os.environ.get("GENTAX_CACHE") or Path.home() / ".cache" / "gentax")
+    return root / "sciworld" / f"plans-{version('scienceworld')}-{SIMPLIFICATION}"
+
+
+def make_plan(server: Interface, variation: Variation) -> Plan:
+    """Have the package make its gold path and return the shortest form of it that solves the variation."""
+    load = ("load", variation.name, variation.number, SIMPLIFICATION, True)
+    path = [action.strip() for action in server(load, ("getGoldActionSequence",))[1]]
+    played = play(server, variation, path)
+    if played is None:
+        return ()
+    walked = shorten(played)
+    plain = [action for action, _ in played]
+    for candidate in (rename(played, walked), walked, plain):
+        again = play(server, variation, candidate)
+        if again is not None:
+            return tuple(action for action, _ in again)
+    return ()
+
+
+class Played(NamedTuple):
+    """One action of a path and what the simulator said."""
+
+    action: str
+    answer: str
+
+
+def play(server: Interface, variation: Variation, actions: Sequence[str]) -> list[Played] | None:
+    """Play `actions` from the start, in one round trip; return them up to success, or None when they fail."""
+    calls: list[tuple] = [("load", variation.name, variation.number, SIMPLIFICATION, False)]
+    for action in actions:
+        calls += [("step", action), ("getScore",), ("getCompleted",)]
+    results = server(*calls)[1:]
+    played = []
+    for action, answer, score, completed in zip(actions, results[::3], results[1::3], results[2::3], strict=True):
+        played.append(Played(action, answer))
+        if score < 0:
+            return None
+        if completed:
+            return played if score > 0.995 else None
+    return None
+
+
+_GO = re.compile(r"go (?:to )?(.+)")
+
+
+def shorten(played: Iterable[Played]) -> list[str]:
+    """Drop what changes nothing, teleport where the path walks, and look before something is named."""
+    short: list[str] = []
+    seen = True  # the place as it now is; the first observation shows it
+    for action, answer in played:
+        if answer == "The door is already open.":
+            continue
+        if action == "look around":
+            if not seen:
+                short.append(action)
+            seen = True
+            continue
+        moved = re.match(r"You move to the (.+?)\.$", answer)
+        if moved and _GO.match(action):
+            if short and short[-1].startswith("teleport to "):
+                short.pop()
+            short.append(f"teleport to {moved[1]}")
+            seen = False
+        else:
+            if not seen and action.startswith("focus on "):
+                short.append("look around")  # a name has to be seen before it can be said
+                seen = True
+            short.append(action)
+    return short
+
+
+def rename(played: Iterable[Played], short: Sequence[str]) -> list[str]:
+    """Name what is focused on and carried as the simulator named it, so that the name stands in an observation."""
+    names: dict[str, str] = {}  # how the path calls a thing → how the simulator does
+    for action, answer in played:
+        focus = re.match(r"You focus on the (.+)\.$", answer)
+        if focus and action.startswith("focus on "):
+            names[action.removeprefix("focus on ")] = focus[1]
+    renamed = []
+    carried = ""
+    for action in short:
+        if action.startswith("focus on "):
+            action = f"focus on {names.get(action.removeprefix('focus on '), action.removeprefix('focus on '))}"
+        elif action.startswith("pick up "):
+            carried = names.get(action.removeprefix("pick up "), action.removeprefix("pick up "))
+            action = f"pick up {carried}"
+        elif moved := re.match(r"move (.+?)( in inventory)? to (.+)$", action):
+            thing = re.sub(r" (?:containing|in) .*", "", moved[1])
+            known = [name for name in names.values() if f" {name} " in f" {thing} "]
+            thing = known[0] if known else carried if moved[2] and carried else names.get(thing, thing)
+            action = f"move {thing} to {moved[3]}"
+        renamed.append(action)
+    return renamed
+
+
+@cache
+def _shipped() -> Mapping[str, Mapping[str, Sequence[str]]]:
+    resource = files(__package__) / "gold.json"
+    if not resource.is_file():
+        return {}
+    stored = json.loads(resource.read_text(encoding="utf-8"))
+    return stored["plans"] if stored["simplification"] == SIMPLIFICATION else {}

@@ -1,0 +1,163 @@
+"""The Sokoban environment: text in, text out, over generated rooms or the rooms of an XSB file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from gentax.core.env import Acted, Move, TextEnv
+from gentax.core.errors import UsageError
+from gentax.core.task import Task
+from gentax.domains.sokoban import DOMAIN
+from gentax.domains.sokoban.board import ACTIONS, PLAYER, PLAYER_BITS, cells, deltas, move
+from gentax.domains.sokoban.generate import generate
+from gentax.domains.sokoban.levels import spec_of
+from gentax.domains.sokoban.render import Renderer, places
+from gentax.domains.sokoban.solve import Distances
+from gentax.domains.sokoban.xsb import Collection, read_xsb
+
+TASKS = 1_000_000  # of each split of a generated level; every one is made when it is played
+ACTION_LIMIT = 32  # characters; no longer string is looked at
+
+
+class Sokoban(TextEnv):
+    """Push every box onto a target.
+
+    An action is `up`, `down`, `left` or `right`, in any case, with any space around it. One that moves nothing is
+    answered with "Blocked." and counts as invalid, as does a string that is no action: both are what the paper
+    penalises, and `admissible` lists neither. The dense reward is the share of the pushes needed at the start (each
+    box to its nearest target, alone in the room) that is newly saved; success completes it to 1.
+
+    Args:
+        level: `6x6` and the other named ones, or any `ROWSxCOLUMNS-BOXES-MIN-MAX`.
+        rendering: "coordinates" (short; small models learn from it), "grid" or "both".
+        symbols: other signs for wall, floor, target, box, box_on_target, player, player_on_target.
+        xsb: a text file of rooms in the usual format. Its level is called `xsb-` and a hash of the file, so that a
+            task names the same room everywhere; both splits index the file's rooms in order. The horizon is by default
+            the largest (boxes + 1) * floor cells among the rooms.
+
+    Raises:
+        UsageError: a level, rendering, symbol or file that cannot be used; the message says why and how to mend it.
+    """
+
+    domain = DOMAIN
+
+    def __init__(
+        self,
+        level: str | None = None,
+        split: str = "train",
+        reward: str = "sparse",
+        horizon: int | None = None,
+        rendering: str = "coordinates",
+        symbols: Mapping[str, str] | None = None,
+        xsb: str | Path | None = None,
+    ) -> None:
+        self._collection: Collection | None = None
+        if xsb is not None:
+            self._collection = read_xsb(xsb)
+            if level not in (None, "xsb", self._collection.level):
+                raise UsageError(f"level {level!r} is not that of {xsb}, {self._collection.level!r}: leave level out")
+            level = self._collection.level
+        elif level is not None and (level == "xsb" or level.startswith("xsb-")):
+            raise UsageError(f"level {level!r} of sokoban needs the file it stands for: xsb=FILE")
+        else:
+            self._spec = spec_of(DOMAIN.default_level if level is None else level)
+        super().__init__(level=level, split=split, reward=reward, horizon=horizon)
+        self._renderer = Renderer(rendering, symbols)
+        self._delta: dict[str, int] = {}
+
+    def size(self, split: str) -> int:
+        return len(self._collection.rooms) if self._collection else TASKS
+
+    def level_horizon(self) -> int:
+        return self._collection.horizon if self._collection else self._spec.horizon
+
+    def begin(self, task: Task) -> tuple[str, str]:
+        if self._collection:
+            room = self._collection.rooms[task.index]
+            floor = ((1 << room.rows * room.columns) - 1) ^ room.walls
+            distances = Distances(room.columns, room.walls, floor, room.targets)
+        else:
+            room, distances = generate(self._spec, task.split, task.seed)
+        self.room, self._distances, self.state = room, distances, room.start
+        self._walls, self._solved = room.walls, room.targets
+        self._delta = dict(zip(ACTIONS, deltas(room.columns), strict=True))
+        self._given = 0.0  # of the dense reward
+        self._fewest = self._first = 0 if self.reward == "sparse" else self._needed(room.start >> PLAYER_BITS)
+        self._renderer.enter(room)
+        return self._goal(), self._renderer.text(room.start)
+
+    def act(self, action: str) -> Acted:
+        delta = self._delta.get(action)
+        if delta is None:
+            delta = self._delta.get(action.strip().lower()) if len(action) <= ACTION_LIMIT else None
+            if delta is None:
+                return Acted("Unknown action. " + self._renderer.text(self.state), 0.0, False, False, False)
+        before = self.state
+        after = move(self._walls, before, delta)
+        if after == before:
+            return Acted("Blocked. " + self._renderer.text(before), 0.0, False, False, False)
+        self.state = after
+        boxes = after >> PLAYER_BITS
+        solved = boxes == self._solved
+        reward = 1.0 if solved else 0.0
+        if self._first and boxes != before >> PLAYER_BITS:
+            reward = self._progress(boxes, solved)
+        return Acted(self._renderer.text(after), reward, solved, solved, True)
+
+    def admissible(self) -> list[str]:
+        return [action for action, delta in self._delta.items() if move(self._walls, self.state, delta) != self.state]
+
+    def distance(self) -> int | None:
+        """Return the moves left in an optimal plan; None when the room cannot be solved any more.
+
+        Exact but for states of large rooms that are far from solved, where it is the length of some plan, or None
+        when none was found (see `solve`).
+        """
+        return None if self.task is None else self._distances.of(self.state)
+
+    def expert(self) -> Move | None:
+        first = None if self.task is None else self._distances.best(self.state)
+        if first is None:
+            return None
+        # Follow the plan to its next push: that is what this move is for.
+        state, number = self.state, first
+        while True:
+            delta = self._delta[ACTIONS[number]]
+            after = move(self._walls, state, delta)
+            if after >> PLAYER_BITS != state >> PLAYER_BITS:
+                break
+            state, number = after, self._distances.best(after)
+        stand = state & PLAYER
+        place = places(self.room.rows, self.room.columns)
+        here = "I stand there" if state == self.state else f"go {ACTIONS[first]} to get there"
+        return Move(ACTIONS[first], f"Push box {place[stand + delta]} {ACTIONS[number]} from {place[stand]}; {here}.")
+
+    def render(self) -> str:  # type: ignore[override]
+        """Return the room drawn for a person in a terminal."""
+        if self.task is None:
+            return ""
+        return self._renderer.picture(self.state)
+
+    def _goal(self) -> str:
+        many = self._solved & (self._solved - 1)
+        what = "every box onto a target" if many else "the box onto the target"
+        legend = self._renderer.legend()
+        size = f"{self.room.rows} by {self.room.columns}"
+        return f"Push {what} of this {size} room." + (f" Legend: {legend}." if legend else "")
+
+    def _progress(self, boxes: int, solved: bool) -> float:
+        if solved:
+            return 1.0 - self._given
+        needed = self._needed(boxes)
+        if needed is None or needed >= self._fewest:
+            return 0.0
+        reward = (self._fewest - needed) / self._first
+        self._fewest = needed
+        self._given += reward
+        return reward
+
+    def _needed(self, boxes: int) -> int | None:
+        """Return the fewest pushes that bring each box to a target, were it alone; None when one never can be."""
+        pushes = [self._distances.pushes.get(cell) for cell in cells(boxes)]
+        return None if None in pushes else sum(pushes)

@@ -1,0 +1,122 @@
+"""A policy with weights on this machine: a Hugging Face causal model and its tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gentax.core import Tokens, UsageError
+from gentax.policies.codec import ChatCodec
+from gentax.policies.decode import SUPPORTED, Ask, Decoder
+from gentax.policies.protocol import Reply, Turn
+from gentax.policies.reply import ACTION_END
+from gentax.policies.stock import StockDecoder
+
+BASE = Path(__file__).parent / "base"  # the model that ships with the package
+
+
+class LocalPolicy:
+    """Plays with a local model.
+
+    Args:
+        model: a Hugging Face causal model in evaluation mode.
+        tokenizer: its tokenizer.
+        name: how reports call it.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, name: str = "model") -> None:
+        self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.codec = ChatCodec(tokenizer)
+        self.decoder = Decoder(model) if model.config.model_type in SUPPORTED else StockDecoder(model)
+        self._turns: dict[int, list[np.ndarray]] = {}  # slot -> its conversation: message, answer, message, …
+        end = self.codec.reply(ACTION_END)
+        self._end = int(end[0]) if len(end) == 1 else None
+        ends = model.generation_config.eos_token_id
+        self._eos = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+
+    def refresh(self) -> None:
+        """Forget what is cached; call it when the weights have changed."""
+        self.decoder.forget()
+
+    def reply(self, turns: Sequence[Turn]) -> list[Reply]:
+        """Answer every turn; the replies carry the tokens shown and sampled."""
+        shown = [self._shown(turn) for turn in turns]
+        asks = [
+            Ask(turn.slot, np.concatenate(self._turns[turn.slot]), turn.temperature, turn.rng.random(turn.max_new_tokens))
+            for turn in turns
+        ]
+        replies = []
+        samples = self.decoder.sample(asks, self._stop)
+        for turn, (continues, prompt), sample in zip(turns, shown, samples, strict=True):
+            self._turns[turn.slot].append(sample.ids)
+            tokens = Tokens(continues, prompt, sample.ids, sample.logprobs)
+            replies.append(Reply(self.codec.decode(sample.ids), tokens))
+        return replies
+
+    def _shown(self, turn: Turn) -> tuple[bool, np.ndarray]:
+        """Add the message to the slot's conversation; return whether that continues it, and the prompt's new part."""
+        room = self.decoder.limit - turn.max_new_tokens
+        said = self._turns.get(turn.slot)
+        if not turn.continues or said is None:
+            prompt = self._clip(self.codec.opening(turn.message), room)
+            self._turns[turn.slot] = [prompt]
+            return False, prompt
+        last = int(said[-1][-1]) if len(said[-1]) else -1
+        said.append(self._clip(self.codec.following(turn.message, last), room))
+        if sum(map(len, said)) <= room:
+            return True, said[-1]
+        while sum(map(len, said)) > room:  # the rules stay, and as many of the latest exchanges as fit
+            del said[1:3]
+        return False, np.concatenate(said)
+
+    def _clip(self, ids: np.ndarray, room: int) -> np.ndarray:
+        """Cut the middle out of a message that alone would fill the model's context."""
+        half = room // 4
+        return ids if len(ids) <= 2 * half else np.concatenate([ids[:half], ids[-half:]])
+
+    def _stop(self, ids: list[int]) -> bool:
+        if self._end is not None:
+            return ids[-1] == self._end or ids[-1] in self._eos
+        return ids[-1] in self._eos or ACTION_END in self.tokenizer.decode(ids[-8:])
+
+
+def load(where: str | Path, *, device: str | None = None, trust_remote_code: bool = False) -> LocalPolicy:
+    """Load a policy from a Hugging Face folder; "base" is the model that ships with the package.
+
+    Weights are read from safetensors only; nothing is unpickled.
+
+    Raises:
+        UsageError: no such folder, or a folder that does not hold a causal model.
+    """
+    # transformers takes seconds to load; whoever only plays by hand should not wait for it.
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = BASE if str(where) == "base" else Path(where)
+    if not (folder / "config.json").is_file():
+        raise UsageError(_no_model(where, folder))
+    if not list(folder.glob("*.safetensors")):
+        raise UsageError(f"{folder} has no .safetensors file; gentax reads no other format of weights")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=trust_remote_code, dtype="auto"
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"cannot load a model from {folder}: {str(error).splitlines()[0]}") from error
+    model.eval()
+    if device is not None:
+        model.to(device)
+    return LocalPolicy(model, tokenizer, name="base" if folder == BASE else folder.name)
+
+
+def _no_model(where: str | Path, folder: Path) -> str:
+    if not folder.exists():
+        near = [str(p.parent) for p in sorted(folder.parent.glob("*/config.json"))] if folder.parent.is_dir() else []
+        from gentax.core.errors import nearest
+
+        close = nearest(folder, [*near, "base"])
+        return f"no model folder {str(where)!r}" + (f"; did you mean {close!r}?" if close else "; 'base' always works")
+    return f"{folder} is not a model folder: it has no config.json"

@@ -1,0 +1,48 @@
+"""What a policy is: it is asked a batch of turns and answers each with text.
+
+The engine asks all episodes in flight at once. A turn says which slot it belongs to; a policy may keep what it knows
+of a slot (tokens, a key-value cache, messages) from one turn to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from gentax.core import TextEnv, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One question to a policy."""
+
+    slot: int
+    message: str  # what the user says now: the whole prompt, or what is new since the slot's last turn
+    continues: bool  # whether `message` follows the slot's last turn (an append-only context) or starts afresh
+    env: TextEnv  # for policies that look at the environment instead of the prompt (random, expert)
+    rng: np.random.Generator  # the episode's own
+    thinking: bool
+    temperature: float
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer."""
+
+    text: str
+    tokens: Tokens | None = None  # for local models
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Maps prompts to text."""
+
+    name: str
+
+    def reply(self, turns: Sequence[Turn]) -> list[Reply]:
+        """Answer every turn, in order. Slots that are not asked keep their state."""
+        ...

@@ -1,0 +1,254 @@
+"""The engine that plays many episodes at once.
+
+All episodes in flight are asked together; one that ends leaves the batch and the next task takes its slot. An
+environment that breaks is made anew and its episode replayed from its task; if it breaks again the episode is
+recorded as an error. What is left out: any knowledge of tokens, which is the policy's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gentax.core import Episode, Outcome, Step, Task, TextEnv, UsageError, stable_seed
+from gentax.domains import domain, make
+from gentax.policies.protocol import Policy, Reply, Turn
+from gentax.policies.reply import parse_reply
+from gentax.rollout.prompt import Play, message
+
+ACTION_LIMIT = 4096  # characters of an action that are passed on to an environment
+
+
+class EnvPool:
+    """Environments kept for the next task of their kind. Closing the pool closes them all.
+
+    Args:
+        make_env: makes the environment for a task; `gentax.make` with the settings of `play` when None.
+    """
+
+    def __init__(self, play: Play, make_env: Callable[[Task], TextEnv] | None = None) -> None:
+        self._make = make_env or (
+            lambda task: make(task.domain, task.level, reward=play.reward, horizon=play.horizon, split=task.split)
+        )
+        self._idle: dict[tuple[str, str], list[TextEnv]] = {}
+        self._all: list[TextEnv] = []
+
+    def take(self, task: Task) -> TextEnv:
+        """Return an idle environment that can play `task`, or a new one."""
+        idle = self._idle.setdefault((task.domain, task.level), [])
+        if idle:
+            return idle.pop()
+        env = self._make(task)
+        self._all.append(env)
+        return env
+
+    def give(self, task: Task, env: TextEnv) -> None:
+        """Take `env` back for the next task of its kind."""
+        self._idle[task.domain, task.level].append(env)
+
+    def discard(self, env: TextEnv) -> None:
+        """Close an environment that broke."""
+        self._all.remove(env)
+        _quietly_close(env)
+
+    def close(self) -> None:
+        for env in self._all:
+            _quietly_close(env)
+        self._all.clear()
+        self._idle.clear()
+
+    def __enter__(self) -> EnvPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(slots=True)
+class _Run:
+    """One episode in flight."""
+
+    job: int
+    task: Task
+    sample: int
+    slot: int
+    rng: np.random.Generator
+    env: TextEnv | None = None
+    goal: str = ""
+    observation: str = ""
+    shown: tuple[str, ...] | None = None  # the admissible actions in the present prompt
+    steps: list[Step] = field(default_factory=list)
+    outcome: Outcome | None = None
+    error: str = ""
+
+
+class _Answer(NamedTuple):
+    observation: str
+    reward: float
+    over: bool
+    info: dict[str, Any]
+
+
+def rollout(
+    policy: Policy,
+    tasks: Iterable[Task],
+    *,
+    play: Play | None = None,
+    samples: int = 1,
+    seed: int = 0,
+    parallel: int = 128,
+    pool: EnvPool | None = None,
+    on_episode: Callable[[Episode], None] | None = None,
+) -> list[Episode]:
+    """Play `policy` on `tasks` and return the episodes, task by task, `samples` for each.
+
+    Args:
+        policy: who plays.
+        tasks: what is played.
+        play: context, thinking, temperature and so on.
+        samples: episodes for each task.
+        seed: with the task and the sample number, seeds each episode's own generator, so that an episode draws the
+            same numbers whoever plays beside it.
+        parallel: episodes in flight at once, at most.
+        pool: environments to use and keep; made and closed here when None.
+        on_episode: called with each episode as it ends.
+
+    Raises:
+        UsageError: a task or a setting that does not exist. What an environment does wrong is recorded instead.
+    """
+    play = play or Play()
+    tasks = list(tasks)
+    if samples < 1 or parallel < 1:
+        raise UsageError(f"samples and parallel must be at least 1, not {samples} and {parallel}")
+    if pool is None:
+        with EnvPool(play) as own:
+            return _Engine(policy, play, own, on_episode).run(tasks, samples, seed, parallel)
+    return _Engine(policy, play, pool, on_episode).run(tasks, samples, seed, parallel)
+
+
+class _Engine:
+    def __init__(
+        self, policy: Policy, play: Play, pool: EnvPool, on_episode: Callable[[Episode], None] | None
+    ) -> None:
+        self.policy, self.play, self.pool, self.on_episode = policy, play, pool, on_episode
+
+    def run(self, tasks: Sequence[Task], samples: int, seed: int, parallel: int) -> list[Episode]:
+        jobs = [(task, sample) for task in tasks for sample in range(samples)]
+        records = [domain(name) for name in {task.domain for task in tasks}]
+        threads = max((record.threads for record in records), default=1)
+        parallel = min([parallel, *(record.copies for record in records)])
+        self.workers = ThreadPoolExecutor(threads) if threads > 1 else None
+        done: list[Episode | None] = [None] * len(jobs)
+        waiting = iter(enumerate(jobs))
+        live: list[_Run] = []
+        free = list(range(parallel))
+        try:
+            while True:
+                fresh = []
+                while free and (entry := next(waiting, None)) is not None:
+                    job, (task, sample) = entry
+                    rng = np.random.default_rng(stable_seed(seed, task.id, sample))
+                    fresh.append(_Run(job, task, sample, free.pop(0), rng, self.pool.take(task)))
+                self._each(self._start, fresh)
+                live += fresh
+                if not live:
+                    break
+                asked = [run for run in live if run.outcome is None]
+                turns = [self._turn(run) for run in asked]
+                replies = self.policy.reply(turns) if turns else []
+                self._each(self._advance, [(run, reply) for run, reply in zip(asked, replies, strict=True)])
+                for run in [run for run in live if run.outcome is not None]:
+                    live.remove(run)
+                    free.append(run.slot)
+                    done[run.job] = self._finish(run)
+        finally:
+            if self.workers is not None:
+                self.workers.shutdown(wait=True, cancel_futures=True)
+        return [episode for episode in done if episode is not None]
+
+    def _each(self, do: Callable[[Any], None], items: Sequence[Any]) -> None:
+        if self.workers is None or len(items) < 2:
+            for item in items:
+                do(item)
+        else:
+            list(self.workers.map(do, items))
+
+    def _start(self, run: _Run) -> None:
+        self._guarded(run, None)
+
+    def _turn(self, run: _Run) -> Turn:
+        assert run.env is not None
+        play = self.play
+        run.shown = tuple(run.env.admissible() or ()) if play.admissible else None
+        text, continues = message(play, run.env.domain.rules, run.goal, run.steps, run.observation, run.shown)
+        return Turn(run.slot, text, continues, run.env, run.rng, play.thinking, play.temperature, play.reply_tokens)
+
+    def _advance(self, pair: tuple[_Run, Reply]) -> None:
+        run, reply = pair
+        action, thought = parse_reply(reply.text)
+        action = action[:ACTION_LIMIT]
+        answer = self._guarded(run, action)
+        if answer is None:
+            return
+        run.steps.append(
+            Step(
+                observation=run.observation,
+                text=reply.text,
+                action=action,
+                reward=answer.reward,
+                valid=bool(answer.info.get("valid", True)),
+                thought=thought,
+                admissible=run.shown,
+                tokens=reply.tokens,
+            )
+        )
+        run.observation = answer.observation
+        if answer.over:
+            run.outcome = Outcome.SUCCESS if answer.info.get("success") else Outcome.FAILURE
+
+    def _guarded(self, run: _Run, action: str | None) -> _Answer | None:
+        """Start the episode (no action) or do the action; once more on a new environment if this one breaks."""
+        for attempt in (1, 2):
+            try:
+                assert run.env is not None
+                if action is None or attempt == 2:
+                    run.observation, info = run.env.reset(options={"task": run.task})
+                    run.goal = info["goal"]
+                    for step in run.steps:
+                        run.observation = run.env.step(step.action)[0]
+                if action is None:
+                    return None
+                observation, reward, terminated, truncated, info = run.env.step(action)
+                return _Answer(observation, float(reward), terminated or truncated, info)
+            except UsageError:
+                raise
+            except Exception as fault:
+                self.pool.discard(run.env)
+                run.env = None
+                if attempt == 1:
+                    run.env = self.pool.take(run.task)
+                else:
+                    run.outcome, run.error = Outcome.ERROR, f"{type(fault).__name__}: {fault}"[:500]
+        return None
+
+    def _finish(self, run: _Run) -> Episode:
+        assert run.outcome is not None
+        if run.env is not None:
+            self.pool.give(run.task, run.env)
+        episode = Episode(
+            run.task, run.sample, run.goal, tuple(run.steps), run.outcome, final=run.observation, error=run.error
+        )
+        if self.on_episode is not None:
+            self.on_episode(episode)
+        return episode
+
+
+def _quietly_close(env: TextEnv) -> None:
+    try:
+        env.close()
+    except Exception:  # an environment that broke may fail to close too; nothing is left to do about it
+        pass

@@ -1,0 +1,85 @@
+"""How the history becomes a prompt.
+
+`full` is append-only: the first message has the rules, the goal and the first observation, every later one only what
+is new. `window(k)` makes each step a prompt of its own that shows the last k steps, as in arXiv 2601.18217.
+Texts of the environment are passed on as they are; that they cannot pose as control tokens is the tokenizer's care.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gentax.core import Step, UsageError
+from gentax.policies.reply import write_reply
+
+ADMISSIBLE_SHOWN = 40  # actions listed in a prompt at most; some environments accept thousands
+
+
+@dataclass(frozen=True)
+class Play:
+    """How episodes are played. The same settings must hold for two policies that are compared."""
+
+    context: str = "full"
+    """`full` (append-only) or `window(k)` (each step its own prompt, with the last k steps)."""
+    thinking: bool = False
+    """Whether the policy is asked to think before it acts."""
+    admissible: bool = False
+    """Whether the prompt lists the admissible actions."""
+    temperature: float = 0.4
+    """Sampling temperature; 0 takes the likeliest token."""
+    max_new_tokens: int = 0
+    """Tokens a reply may have; 0 means 32, or 160 with thinking."""
+    horizon: int | None = None
+    """Steps after which an episode is cut off; the level's own when null."""
+    reward: str = "sparse"
+    """`sparse` or `dense`."""
+
+    def __post_init__(self) -> None:
+        self.window()
+        if self.temperature < 0:
+            raise UsageError(f"temperature must be at least 0, not {self.temperature}")
+        if self.max_new_tokens < 0:
+            raise UsageError(f"max_new_tokens must be at least 0, not {self.max_new_tokens}")
+
+    def window(self) -> int | None:
+        """Return k of `window(k)`, or None for `full`."""
+        if self.context == "full":
+            return None
+        match = re.fullmatch(r"window\((\d+)\)", self.context)
+        if match is None:
+            raise UsageError(f"unknown context {self.context!r}; it is 'full' or 'window(k)', for example 'window(2)'")
+        return int(match.group(1))
+
+    @property
+    def reply_tokens(self) -> int:
+        return self.max_new_tokens or (160 if self.thinking else 32)
+
+
+def message(
+    play: Play,
+    rules: str,
+    goal: str,
+    steps: Sequence[Step],
+    observation: str,
+    admissible: Sequence[str] | None,
+) -> tuple[str, bool]:
+    """Return what the user says at this step, and whether it continues the conversation so far."""
+    k = play.window()
+    now = observation if admissible is None else f"{observation}\n{_listed(admissible)}"
+    if k is None and steps:
+        return now, True
+    ask = write_reply("your action", "your thoughts" if play.thinking else None)
+    head = f"{rules}\nAnswer {ask}\nGoal: {goal}\n"
+    if not steps or k is None:
+        return head + now, False
+    recent = steps[max(0, len(steps) - k) :] if k else ()
+    past = "".join(f"{step.observation}\n> {step.action}\n" for step in recent)
+    return f"{head}Step {len(steps) + 1}\n{past}{now}", False
+
+
+def _listed(admissible: Sequence[str]) -> str:
+    shown = " | ".join(admissible[:ADMISSIBLE_SHOWN])
+    rest = len(admissible) - ADMISSIBLE_SHOWN
+    return f"Possible: {shown}" + (f" | and {rest} more" if rest > 0 else "")

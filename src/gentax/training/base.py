@@ -1,0 +1,249 @@
+"""How the base model that ships with gentax is made, from nothing: text, tokenizer, weights, record.
+
+The text is the domains' own: episodes of experts, of experts that err and of random play, on train tasks only, written
+with every context and with and without thinking. An erring expert's slips are read, not learned; what it does to
+mend them is learned. The model is a stock Llama of about 1.5 M parameters, the tokenizer a byte-level BPE on the same
+text, so that any text at all can be read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gentax.core import Episode, Step, Task, UsageError
+from gentax.core.files import whole_folder
+from gentax.core.settings import plain
+from gentax.domains import make
+from gentax.policies.codec import ChatCodec
+from gentax.policies.reply import ACTION, ACTION_END, THINK, THINK_END
+from gentax.policies.simple import ExpertPolicy, RandomPolicy
+from gentax.rollout import Play, rollout
+from gentax.training.sft import SFT, Example, examples, sft
+
+CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+SIZES = {  # (hidden, layers, heads, key-value heads, feed-forward)
+    "nano": (96, 3, 4, 2, 256),
+    "micro": (160, 4, 4, 2, 448),
+    "mini": (256, 7, 8, 2, 704),
+}
+
+
+@dataclass(frozen=True)
+class Text:
+    """The text of one domain."""
+
+    tasks: int = 4000
+    """Train tasks played by experts."""
+    noise: tuple[float, ...] = (0.0, 0.2)
+    """Shares of random actions of the experts; the tasks are dealt out over them."""
+    random: int = 100
+    """Train tasks played at random, for reading only."""
+    weight: float = 1.0
+    """Share of the tokens learned from, against the other domains'."""
+    level: str | None = None
+    """The level; the domain's default when null."""
+
+
+@dataclass(frozen=True)
+class BaseRecipe:
+    """How a base model is built."""
+
+    size: str = "micro"
+    """`nano` (0.3 M parameters), `micro` (1.5 M) or `mini` (6 M)."""
+    text: dict[str, Text] = field(default_factory=lambda: {"sokoban": Text(), "sciworld": Text(tasks=1500)})
+    """What is read, by domain."""
+    formats: dict[str, float] = field(
+        default_factory=lambda: {"full": 0.6, "full, thinking": 0.2, "window(1)": 0.1, "window(2), admissible": 0.1}
+    )
+    """How episodes are written, and how often: a context, with or without thinking and listed actions."""
+    observed: float = 0.5
+    """Weight of what is read, against 1 for what the agent says."""
+    vocabulary: int = 2048
+    """Entries of the tokenizer."""
+    seed: int = 0
+    """Of the tasks, the weights and the order."""
+    sft: SFT = field(default_factory=lambda: SFT(seconds=900))
+    """How it is trained."""
+
+
+def build(recipe: BaseRecipe, out: str | Path, say: Callable[[str], None] = print) -> Path:
+    """Build a base model and write it to the folder `out`, with `record.json` beside the weights.
+
+    Args:
+        recipe: what to build.
+        out: a Hugging Face model folder to write; replaced when it exists.
+        say: told what goes on.
+
+    Raises:
+        UsageError: an unknown size, domain or format.
+    """
+    import torch
+
+    if recipe.size not in SIZES:
+        from gentax.core import unknown
+
+        raise unknown("size", recipe.size, SIZES)
+    began = time.monotonic()
+    text: dict[str, list[Episode]] = {}
+    for name, how in recipe.text.items():
+        start = time.monotonic()
+        text[name] = play_text(name, how, recipe.seed)
+        solved = np.mean([e.success for e in text[name]])
+        say(f"{name}: {len(text[name])} episodes, {solved:.0%} solved, in {time.monotonic() - start:.0f} s")
+    formats = {read_format(name): share for name, share in recipe.formats.items()}
+    rng = np.random.default_rng(recipe.seed)
+    tokenizer = train_tokenizer(_lines(text, list(formats), rng), recipe.vocabulary)
+    torch.manual_seed(recipe.seed)
+    model = new_model(recipe.size, tokenizer)
+    say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, vocabulary {len(tokenizer)}")
+    losses: list[dict[str, float]] = []
+
+    def on_step(row: dict[str, float]) -> None:
+        if int(row["step"]) % 100 == 1:
+            losses.append({k: round(v, 4) for k, v in row.items()})
+            say(f"  step {row['step']:.0f} loss {row['loss']:.3f} tokens {row['tokens'] / 1e6:.2f} M {row['done']:.0%}")
+
+    sft(model, _stream(text, formats, recipe, ChatCodec(tokenizer)), recipe.sft, on_step)
+    with whole_folder(out) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        record = {
+            "recipe": plain(recipe),
+            "episodes": {name: len(episodes) for name, episodes in text.items()},
+            "losses": losses,
+            "minutes": round((time.monotonic() - began) / 60, 1),
+            "versions": {name: version(name) for name in ("gentax", "torch", "transformers", "tokenizers", "numpy")},
+            "python": platform.python_version(),
+        }
+        (folder / "record.json").write_text(json.dumps(record, indent=1) + "\n")
+    return Path(out)
+
+
+def play_text(name: str, how: Text, seed: int) -> list[Episode]:
+    """Play the episodes a domain's text is made of: train tasks only, with thoughts where the expert has them."""
+    env = make(name, how.level)
+    try:
+        tasks = env.tasks("train", min(how.tasks, env.size("train")))
+    finally:
+        env.close()
+    play = Play(thinking=True, admissible=how.level is None and name == "sokoban")
+    episodes: list[Episode] = []
+    for k, noise in enumerate(how.noise):
+        episodes += rollout(ExpertPolicy(noise), tasks[k :: len(how.noise)], play=play, seed=seed)
+    episodes += rollout(RandomPolicy(), tasks[: how.random], play=play, seed=seed)
+    return [episode for episode in episodes if episode.steps]
+
+
+def read_format(name: str) -> Play:
+    """Read a way of writing, such as "window(2), thinking, admissible"."""
+    context, *extras = (part.strip() for part in name.split(","))
+    for extra in extras:
+        if extra not in ("thinking", "admissible"):
+            raise UsageError(f"unknown format {name!r}: after the context only 'thinking' and 'admissible' may follow")
+    return Play(context=context, thinking="thinking" in extras, admissible="admissible" in extras)
+
+
+def train_tokenizer(lines: Iterator[str], vocabulary: int) -> Any:
+    """Train a byte-level BPE with the tags of the reply grammar as control tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "<eos>", THINK, THINK_END, ACTION, ACTION_END]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(lines, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        additional_special_tokens=special[2:],
+        clean_up_tokenization_spaces=False,
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def new_model(size: str, tokenizer: Any) -> Any:
+    """Return an untrained Llama of one of `SIZES` for the tokenizer."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    hidden, layers, heads, groups, wide = SIZES[size]
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=hidden,
+            intermediate_size=wide,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=groups,
+            max_position_embeddings=4096,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
+        )
+    )
+
+
+def _lines(text: Mapping[str, list[Episode]], formats: list[Play], rng: np.random.Generator) -> Iterator[str]:
+    """Yield the text the tokenizer is trained on: about the same number of characters from every domain."""
+    from gentax.domains import domain
+    from gentax.rollout.prompt import message
+
+    for name, episodes in text.items():
+        budget = 3_000_000
+        for i in itertools.islice(itertools.cycle(rng.permutation(len(episodes)).tolist()), 4 * len(episodes)):
+            episode, play = episodes[i], formats[int(rng.integers(len(formats)))]
+            for n, step in enumerate(episode.steps):
+                shown = step.admissible if play.admissible else None
+                said = message(play, domain(name).rules, episode.goal, episode.steps[:n], step.observation, shown)[0]
+                yield said
+                yield step.action
+                if play.thinking:
+                    yield step.thought
+                budget -= len(said)
+            if budget < 0:
+                break
+
+
+def _stream(
+    text: Mapping[str, list[Episode]], formats: Mapping[Play, float], recipe: BaseRecipe, codec: ChatCodec
+) -> Callable[[np.random.Generator], Example]:
+    """Return a function that draws examples so that each domain has its share of the tokens."""
+    names = list(text)
+    want = np.array([recipe.text[name].weight for name in names])
+    shares = np.array(list(formats.values()))
+    plays = list(formats)
+    taken = np.ones(len(names))
+    cache: dict[tuple[str, int, int], list[Example]] = {}
+
+    def imitate(step: Step) -> bool:
+        return bool(step.thought)  # an expert gives its reasons; a random action has none
+
+    def draw(rng: np.random.Generator) -> Example:
+        d = int(np.argmin(taken / want))  # the domain furthest behind its share
+        i = int(rng.integers(len(text[names[d]])))
+        k = int(rng.choice(len(plays), p=shares / shares.sum()))
+        key = (names[d], i, k)
+        if key not in cache:
+            cache[key] = list(examples(text[names[d]][i], codec, plays[k], recipe.observed, imitate))
+        example = cache[key][int(rng.integers(len(cache[key])))]
+        taken[d] += len(example.ids_T)
+        return example
+
+    return draw

@@ -1,0 +1,263 @@
+"""Sokoban: tasks, expert, rules and text. Settings and rooms from files have test files of their own."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections import deque
+from itertools import pairwise
+
+import gymnasium
+import pytest
+
+from gentax.core import Task
+from gentax.domains.sokoban import DOMAIN
+from gentax.domains.sokoban.board import PLAYER_BITS, deltas, move
+from gentax.domains.sokoban.env import Sokoban
+from gentax.domains.sokoban.generate import generate, split_of
+from gentax.domains.sokoban.levels import NAMED
+from gentax.domains.sokoban.plan import find_plan
+
+
+def play(tmp_path, picture: str, **settings) -> Sokoban:
+    """Start an episode in the room that `picture` shows."""
+    file = tmp_path / "room.xsb"
+    file.write_text(picture)
+    env = Sokoban(xsb=file, **settings)
+    env.reset(options={"index": 0})
+    return env
+
+
+def shortest(room) -> int | None:
+    """Solve a room the plain way, forwards: the reference for the search under test."""
+    queue, seen = deque([(room.start, 0)]), {room.start}
+    while queue:
+        state, made = queue.popleft()
+        if state >> PLAYER_BITS == room.targets:
+            return made
+        for delta in deltas(room.columns):
+            after = move(room.walls, state, delta)
+            if after not in seen:
+                seen.add(after)
+                queue.append((after, made + 1))
+    return None
+
+
+# Tasks.
+
+GOLDEN = "You 1,2. Box 2,2. Target 1,1. Walls 1,3 3,4 4,2 4,4."
+
+
+def test_same_task_is_same_text_in_a_fresh_process():
+    code = (
+        "from gentax.domains.sokoban.env import Sokoban\n"
+        "for level in ('6x6', '8x8-2'):\n"
+        "    env = Sokoban(level)\n"
+        "    for i in range(5): print(env.reset(options={'index': i, 'split': 'test'})[0])\n"
+    )
+    elsewhere = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    here = [
+        Sokoban(level).reset(options={"index": index, "split": "test"})[0]
+        for level in ("6x6", "8x8-2")
+        for index in range(5)
+    ]
+    assert elsewhere.splitlines() == here
+
+
+def test_a_task_never_changes():
+    """A golden text: whoever changes the generator changes every published figure."""
+    assert Sokoban().reset(options={"index": 0, "split": "test"})[0] == GOLDEN
+
+
+def test_splits_share_no_room_not_even_turned_around():
+    def turned(room):
+        """Return all eight pictures of the walls and targets."""
+        cells = [
+            [(room.walls >> row * 6 + column & 1) + 2 * (room.targets >> row * 6 + column & 1) for column in range(6)]
+            for row in range(6)
+        ]
+        for _ in range(4):
+            cells = [list(line) for line in zip(*cells[::-1], strict=True)]
+            yield str(cells)
+            yield str([line[::-1] for line in cells])
+
+    seen = {"train": set(), "test": set()}
+    for split, pictures in seen.items():
+        for index in range(1000):
+            room, _ = generate(NAMED["6x6"], split, Task("sokoban", "6x6", split, index).seed)
+            assert split_of(6, 6, room.walls, room.targets) == split
+            pictures.update(turned(room))
+    assert not seen["train"] & seen["test"]
+
+
+def test_different_indices_are_different_tasks():
+    env = Sokoban()
+    texts = {env.reset(options={"index": index})[0] for index in range(1000)}
+    assert len(texts) > 970
+
+
+@pytest.mark.parametrize("level", ["6x6", "6x6-long", "7x7-2", "8x8-2"])
+def test_expert_solves_test_tasks_at_optimal_length(level):
+    env, spec = Sokoban(level), NAMED[level]
+    lengths = set()
+    for index in range(200 if level == "6x6" else 40):
+        env.reset(options={"index": index, "split": "test"})
+        plan = env.distance()
+        assert spec.shortest <= plan <= spec.longest <= env.horizon
+        if index < 40:
+            assert plan == shortest(env.room)
+        for left in range(plan, 0, -1):
+            assert env.distance() == left
+            chosen = env.expert()
+            assert chosen.action in env.admissible()
+            assert 0 < len(chosen.thought.split()) <= 14
+            _, reward, terminated, truncated, info = env.step(chosen.action)
+        assert (reward, terminated, truncated, info["success"]) == (1.0, True, False, True)
+        assert env.expert() is None
+        lengths.add(plan)
+    assert {spec.shortest, spec.longest} <= lengths or level != "6x6"
+
+
+def test_large_rooms_are_solved_after_noise():
+    env, rng = Sokoban("10x10-3", horizon=10_000), random.Random(0)
+    solved = 0
+    for index in range(4):
+        env.reset(options={"index": index})
+        for _ in range(12):
+            env.step(rng.choice(env.admissible()))
+        while (chosen := env.expert()) is not None:
+            left = env.distance()
+            done = env.step(chosen.action)[2]
+            assert env.distance() == left - 1
+            solved += done
+    assert solved >= 2
+
+
+def test_deadlock_has_no_plan(tmp_path):
+    env = play(tmp_path, "######\n#    #\n# $@ #\n# .  #\n######")
+    assert env.distance() is not None
+    env.step("left")
+    assert env.distance() is None
+    assert env.expert() is None
+
+
+def test_files_rooms_are_solved_exactly(tmp_path):
+    for picture in ("#######\n#     #\n# $@  #\n#   . #\n#     #\n#######", TWO_BOXES):
+        env = play(tmp_path, picture)
+        assert env.distance() == shortest(env.room) > 0
+
+
+def test_plans_beyond_the_tables_are_plans():
+    """The last resort, on rooms whose shortest plans are known: valid, and no shorter than the shortest."""
+    for index in range(20):
+        room, distances = generate(NAMED["7x7-2"], "test", index)
+        plan = find_plan(room.columns, distances.floor, room.targets, room.start)
+        assert plan[0] == room.start
+        assert plan[-1] >> PLAYER_BITS == room.targets
+        assert len(plan) - 1 >= distances.of(room.start)
+        for before, after in pairwise(plan):
+            assert after in {move(room.walls, before, delta) for delta in deltas(room.columns)} - {before}
+
+
+# Rules and text.
+
+TWO_BOXES = "#######\n#  .  #\n# $$@ #\n#  .  #\n#     #\n#######"
+
+
+def test_walk_push_and_blocked(tmp_path):
+    env = play(tmp_path, "#######\n#     #\n#@$ . #\n#     #\n#######")
+    assert env.goal == "Push the box onto the target of this 5 by 7 room."
+    assert env.observation == "You 2,1. Box 2,2. Target 2,4."
+    assert env.admissible() == ["up", "down", "right"]
+    observation, reward, *_, info = env.step("left")
+    assert (observation, reward, info["valid"]) == ("Blocked. You 2,1. Box 2,2. Target 2,4.", 0.0, False)
+    assert env.step("right")[0] == "You 2,2. Box 2,3. Target 2,4."
+    assert env.expert().thought == "Push box 2,3 right from 2,2; I stand there."
+    env.step("up")
+    assert env.observation == "You 1,2. Box 2,3. Target 2,4."
+    assert env.expert().thought == "Push box 2,3 right from 2,2; go down to get there."
+    env.step("down")
+    observation, reward, terminated, _, info = env.step("right")
+    assert (observation, reward, terminated) == ("You 2,3. Box 2,4. Target 2,4.", 1.0, True)
+    assert info == {"valid": True, "success": True}
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step("up")
+
+
+def test_two_boxes_in_a_row_do_not_move(tmp_path):
+    env = play(tmp_path, TWO_BOXES)
+    assert env.observation == "You 2,4. Boxes 2,2 2,3. Targets 1,3 3,3."
+    assert env.step("left")[0].startswith("Blocked. You 2,4.")
+
+
+def test_a_box_can_leave_its_target(tmp_path):
+    env = play(tmp_path, "########\n#      #\n#@*  $.#\n#      #\n########", rendering="grid")
+    assert "@*__$." in env.observation
+    env.step("right")
+    assert "_+$_$." in env.observation
+
+
+def test_walls_inside_are_listed():
+    env = Sokoban()
+    observation = env.reset(options={"index": 0, "split": "test"})[0]
+    inner = [
+        f"{row},{column}" for row in range(1, 5) for column in range(1, 5) if env.room.walls >> row * 6 + column & 1
+    ]
+    assert observation.split("Walls ")[1] == " ".join(inner) + "."
+
+
+@pytest.mark.parametrize("rendering", ["coordinates", "grid", "both"])
+def test_renderings_and_symbols(tmp_path, rendering):
+    coordinates = "Me 2,1. Crates 2,2 3,3. Targets 2,4 3,2. Walls 3,4."
+    picture = "#######\n#     #\n#@$ . #\n# .$# #\n#######"
+    env = play(tmp_path, picture, rendering=rendering, symbols={"box": "Crate", "player": "Me"})
+    rows = ["# # # # # # #", "# _ _ _ _ _ #", "# Me Crate _ . _ #", "# _ . Crate # _ #", "# # # # # # #"]
+    grid = "\n".join(rows)
+    assert env.observation == {"coordinates": coordinates, "grid": grid, "both": f"{coordinates}\n{grid}"}[rendering]
+    assert "Crate box" in env.goal
+    assert "██" in env.render()
+
+
+def test_grid_is_compact_and_explained():
+    env = Sokoban(rendering="grid", symbols={"box": "X"})
+    observation, info = env.reset(options={"index": 1})
+    assert {len(line) for line in observation.splitlines()} == {6}
+    assert "X box" in info["goal"]
+    assert "# wall" in info["goal"]
+
+
+def test_rules_are_short():
+    assert len(DOMAIN.rules.split()) < 45
+
+
+@pytest.mark.parametrize(
+    "action", ["", " ", "\0", "🧱", "jump", "up down", "u" * 1_000_000, "\ud800", "UP\x00", "{}%s\n" * 50]
+)
+def test_any_string_is_survived_and_not_echoed(action):
+    env = Sokoban()
+    before = env.reset(options={"index": 0})[0]
+    observation, reward, terminated, _, info = env.step(action)
+    assert observation == f"Unknown action. {before}"
+    assert (reward, terminated, info["valid"], info["success"]) == (0.0, False, False, False)
+
+
+def test_case_and_space_do_not_matter():
+    one, other = Sokoban(), Sokoban()
+    for env in (one, other):
+        env.reset(options={"index": 5})
+    for action in one.admissible():
+        assert one.step(action) == other.step(f"  {action.upper()}\n")
+
+
+def test_admissible_is_what_changes_something():
+    env, rng = Sokoban("7x7-2", horizon=1000), random.Random(0)
+    for index in range(10):
+        env.reset(options={"index": index})
+        for _ in range(20):
+            offered, before = env.admissible(), env.state
+            action = rng.choice(("up", "down", "left", "right"))
+            *_, terminated, _, info = env.step(action)
+            assert info["valid"] == (action in offered) == (env.state != before)
+            if terminated:
+                break

@@ -1,0 +1,103 @@
+"""Sokoban: rewards, levels, bad settings, and Gymnasium's conventions."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from gentax.core import UsageError
+from gentax.domains.sokoban import DOMAIN
+from gentax.domains.sokoban.board import PLAYER_BITS
+from gentax.domains.sokoban.env import Sokoban
+from gentax.domains.sokoban.levels import LEVELS, spec_of
+
+
+def test_dense_reward_sums_to_one_on_success_and_never_more():
+    env, rng, partial = Sokoban("7x7-2", reward="dense", horizon=60), random.Random(1), 0
+    for index in range(40):
+        env.reset(options={"index": index})
+        total, over = 0.0, False
+        while not over:
+            chosen = env.expert() if index % 2 else None
+            _, reward, terminated, truncated, _ = env.step(chosen.action if chosen else rng.choice(env.admissible()))
+            assert reward >= 0
+            total, over = total + reward, terminated or truncated
+        assert total == pytest.approx(1) if terminated else total < 1
+        partial += 0 < total < 1
+    assert partial
+
+
+def test_open_level():
+    env = Sokoban("6x8-2-5-9")
+    assert env.horizon == 14
+    for index in range(20):
+        _, info = env.reset(options={"index": index})
+        assert info["goal"].endswith("this 6 by 8 room.")
+        assert 5 <= env.distance() <= 9
+        assert env.observation.startswith("You ")
+        assert (env.state >> PLAYER_BITS).bit_count() == 2
+
+
+def test_named_levels_have_their_own_horizon():
+    assert DOMAIN.levels[DOMAIN.default_level].horizon == 15
+    assert {level: Sokoban(level).horizon for level in LEVELS} == {level: LEVELS[level].horizon for level in LEVELS}
+
+
+@pytest.mark.parametrize(
+    ("level", "says"),
+    [
+        ("6x6x", "did you mean '6x6'"),
+        ("easy", "ROWSxCOLUMNS-BOXES-MIN-MAX"),
+        ("6x6-1-3", "did you mean"),
+        ("4x6-1-3-5", "rows must be 5 to 16"),
+        ("6x99-1-3-5", "columns must be 5 to 16"),
+        ("6x6-9-3-5", "boxes must be 1 to 4"),
+        ("6x6-1-9-5", "longest plan must be 9 to"),
+        ("6x6-1-0-5", "did you mean"),
+        ("", "6x6"),
+        ("xsb", "xsb=FILE"),
+    ],
+)
+def test_bad_levels_say_how_to_mend_them(level, says):
+    with pytest.raises(UsageError, match=says.replace("(", r"\(")):
+        Sokoban(level)
+
+
+def test_an_impossible_level_is_refused_in_time():
+    with pytest.raises(UsageError, match="shorter plans or a larger room"):
+        Sokoban("5x5-1-90-99").reset(options={"index": 0})
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"rendering": "grd"}, "did you mean 'grid'"),
+        ({"symbols": {"boxx": "X"}}, "did you mean 'box'"),
+        ({"symbols": {"box": ""}}, "1 to 20 printable"),
+        ({"symbols": {"box": "a\nb"}}, "1 to 20 printable"),
+        ({"symbols": {"box": "#"}}, "two symbols"),
+        ({"reward": "dens"}, "did you mean 'dense'"),
+    ],
+)
+def test_bad_settings_say_how_to_mend_them(settings, says):
+    with pytest.raises(UsageError, match=says):
+        Sokoban(**settings)
+
+
+def test_reset_with_a_seed_is_deterministic():
+    one, other = Sokoban(), Sokoban()
+    assert one.reset(seed=7)[0] == other.reset(seed=7)[0]
+    assert [one.reset()[0] for _ in range(3)] == [other.reset()[0] for _ in range(3)]
+    assert one.reset(seed=8)[1]["task"] != other.reset(seed=9)[1]["task"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_gymnasium_is_content():
+    check_env(Sokoban(), skip_render_check=True)
+
+
+def test_spec_of_an_open_level():
+    spec = spec_of("7x9-2-8-20")
+    assert (spec.rows, spec.columns, spec.boxes, spec.shortest, spec.longest, spec.horizon) == (7, 9, 2, 8, 20, 30)
