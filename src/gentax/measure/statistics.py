@@ -36,7 +36,7 @@ from scipy.special import stdtrit
 from gentax.core.errors import UsageError, unknown
 
 LEVEL = 0.95  # of every interval
-TASKS, SEEDS_AND_TASKS, EPISODES = "tasks", "training seeds and tasks", "episodes"
+TASKS, SEEDS_AND_TASKS = "tasks", "training seeds and tasks"
 
 Weights = Mapping[tuple[str, str], float]  # (role, domain) -> weight of that mean score
 
@@ -48,9 +48,9 @@ class Estimate:
     value: float
     low: float
     high: float
-    covers: str  # what would vary if it were all done again: "tasks", "training seeds and tasks", "episodes"
+    covers: str  # what would vary if it were all done again: "tasks", "training seeds and tasks"
     unit: str  # "percent" (of success), "points" (between two percentages), "fraction", "steps", "characters", …
-    n: int  # tasks (over all domains involved) or episodes
+    n: int  # tasks, over all domains involved
     seeds: int = 1  # training seeds
 
     def holds(self, x: float) -> bool:
@@ -109,18 +109,27 @@ def success_rate(scores: np.ndarray) -> Estimate:
 
 
 def bounded_mean(values: np.ndarray, upper: float, unit: str) -> Estimate:
-    """Estimate the mean of values (N,) of episodes that lie in [0, upper], such as lengths up to the horizon."""
-    return _wilson(check(np.atleast_2d(np.asarray(values, float) / upper), f"a mean of {unit}"), upper, unit, EPISODES)
+    """Estimate the mean of values (K,), one for each task, that lie in [0, upper], such as lengths up to the horizon.
+
+    Wilson's interval on values / upper, so that it does not collapse when all values are alike.
+    """
+    return _wilson(check(np.atleast_2d(np.asarray(values, float) / upper), f"a mean of {unit}"), upper, unit, TASKS)
 
 
-def mean(values: np.ndarray, unit: str) -> Estimate:
-    """Estimate the mean of values (N,), one for each episode, with Student's t interval (N at least 2)."""
-    values = np.asarray(values, float)
-    if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
-        raise UsageError(f"a mean of {unit} needs at least 2 finite values, one for each episode")
-    half = _quantile(len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    value = float(values.mean())
-    return Estimate(value, value - float(half), value + float(half), EPISODES, unit, len(values))
+def cluster_mean(sums: np.ndarray, counts: np.ndarray, unit: str) -> Estimate:
+    """Estimate a mean over states (or any units) that come in tasks: Σ sums / Σ counts, both (K,), K at least 2.
+
+    The ratio estimator of cluster sampling (Cochran 1977, eq. 6.9 and 6.13) with Student's t: states of one task are
+    much alike, so it is tasks that count.
+    """
+    sums, counts = np.asarray(sums, float), np.asarray(counts, float)
+    tasks = len(sums)
+    if tasks < 2 or counts.shape != sums.shape or not np.isfinite(sums).all() or not (counts > 0).all():
+        raise UsageError(f"a mean of {unit} needs finite sums and positive counts of at least 2 tasks, not {tasks}")
+    value = float(sums.sum() / counts.sum())
+    deviation = np.sqrt(((sums - value * counts) ** 2).sum() / (tasks - 1) / tasks) / counts.mean()
+    half = float(_quantile(tasks - 1) * deviation)
+    return Estimate(value, value - half, value + half, TASKS, unit, tasks)
 
 
 def difference(before: np.ndarray, after: np.ndarray) -> Estimate:
@@ -139,8 +148,8 @@ def linear(scores: Scores, weights: Weights, unit: str) -> Estimate:
 def ratio(scores: Scores, numerator: Weights, denominator: Weights, unit: str = "fraction") -> Estimate | None:
     """Estimate a ratio of two weighted sums by Fieller's (1954) interval.
 
-    Solves (N - R D)² = M_NN - 2 R M_ND + R² M_DD for R, with M the squared margins. Returns None when the interval is not finite, which is
-    when the denominator is not told apart from 0: then no ratio is worth printing.
+    Solves (N - R D)² = M_NN - 2 R M_ND + R² M_DD for R, with M the squared margins. Returns None when the interval is
+    not finite, which is when the denominator is not told apart from 0: then no ratio is worth printing.
     """
     top, bottom = scores.mean(numerator), scores.mean(denominator)
     if bottom == 0:

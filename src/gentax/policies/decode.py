@@ -90,7 +90,8 @@ class Decoder:
     # The cache.
 
     def _empty(self, rows: int, length: int) -> torch.Tensor:
-        return torch.empty(rows, self.groups, length, self.head, device=self.device, dtype=self.dtype)
+        # Zeros, not whatever memory holds: a masked key has weight 0, and 0 times NaN is NaN.
+        return torch.zeros(rows, self.groups, length, self.head, device=self.device, dtype=self.dtype)
 
     def _reserve(self, slots: Sequence[int], length: int) -> None:
         for slot in slots:

@@ -13,14 +13,17 @@ from gentax.core.env import Acted, Move, TextEnv
 from gentax.core.errors import EnvironmentFault
 from gentax.core.task import Task
 from gentax.domains.sciworld import DOMAIN
-from gentax.domains.sciworld.gold import Plan, plan_for
+from gentax.domains.sciworld.gold import Plan, Played, plan_for
 from gentax.domains.sciworld.interface import Interface
 from gentax.domains.sciworld.tasks import SIMPLIFICATION, Variation, variations
 from gentax.domains.sciworld.thoughts import thought
 
 ACTION_LIMIT = 300  # characters of an action that the parser is shown; the longest valid ones have about 100
 REFUSALS = ("No known action matches that input.", "Unknown action.")
-FREE = re.compile(r"(look|examine|inventory|task|help|objects|read)\b")  # what changes nothing a plan rests on
+QUESTION = "Ambiguous request"
+FREE = re.compile(r"(look|examine|inventory|task|help|objects|read)\b")  # actions that change nothing a plan rests on
+# Answers after which all is as it was.
+IDLE = re.compile(r"The .+ is (already|not) |You can't |It's not clear |Ambiguous request")
 MOVING = re.compile(r"(teleport|go)\b")
 
 
@@ -33,8 +36,9 @@ class SciWorld(TextEnv):
     Success is the package's completion with a score of 100. A wrong focus (score -100) ends the episode as a failure.
     The dense reward is the rise of the package's score, over 100.
 
-    `expert` follows a stored plan (see `gold`). It stays on it through looking, through refused actions and through
-    walking about (it goes back first); any other action that is not the plan's next leaves it without a move.
+    `expert` follows a stored plan (see `gold`). It stays on it through looking, through actions that do nothing and
+    through walking about (it goes back first); any other action that is not the plan's next leaves it without a move.
+    Right after a question of the simulator its move is taken for the answer and refused; it repeats it.
 
     Raises (from `reset` and `step`):
         EnvironmentFault: the Java process died or broke; the next `reset` starts another.
@@ -49,7 +53,7 @@ class SciWorld(TextEnv):
         super().__init__(level=level, split=split, reward=reward, horizon=horizon)
         self._server: Interface | None = None
         self._score = 0  # the package's, -100 to 100
-        self._history: list[tuple[str, bool]] = []  # what was done and whether it was accepted
+        self._history: list[Played] = []
         self._start = ""  # the room the episode begins in
         self._plan: Plan | None = None
 
@@ -63,15 +67,16 @@ class SciWorld(TextEnv):
         return len(variations(self.level, split))
 
     def begin(self, task: Task) -> tuple[str, str]:
+        self._score, self._history, self._plan = 0, [], None
         name, number = self.variation
-        if self._server is None or not self._server.open:
-            self.close()
+        calls = ("load", name, number, SIMPLIFICATION, False), ("freeActionLook",), ("getTaskDescription",)
+        try:
+            complaint, look, goal = self._ask(*calls)
+        except EnvironmentFault:  # it never was, was closed, or died since the last episode
             self._server = Interface()
-        load = ("load", name, number, SIMPLIFICATION, False)
-        complaint, look, goal = self._ask(load, ("freeActionLook",), ("getTaskDescription",))
+            complaint, look, goal = self._ask(*calls)
         if complaint:
             raise EnvironmentFault(f"the simulator cannot load {name} {number}: {complaint[:200]}")
-        self._score, self._history, self._plan = 0, [], None
         first = tidy(look)
         room = re.search(r"called the (.+?)\.", first)
         self._start = room[1] if room else ""
@@ -83,7 +88,7 @@ class SciWorld(TextEnv):
         points = max(-100, min(100, round(100 * score)))
         rise, self._score = points - self._score, points
         valid = not answer.startswith(REFUSALS)
-        self._history.append((action, valid))
+        self._history.append(Played(action, answer))
         success = completed and points == 100
         done = completed or points < 0
         reward = rise / 100 if self.reward == "dense" else float(success)
@@ -99,19 +104,22 @@ class SciWorld(TextEnv):
             return None
         if self._plan is None:
             self._plan = plan_for(self.variation)
-        room, done, strayed, refused = self._start, 0, False, 0
-        for action, valid in self._history:
+        room, done, strayed, asked = self._start, 0, False, False
+        for action, answer in self._history:
             expected = self._plan[done] if done < len(self._plan) else ""
-            if action == expected and valid and not strayed:
-                done, refused = done + 1, 0
+            if answer.startswith(REFUSALS):
+                if action == expected and not asked:  # else it was taken for the answer to a question
+                    return None
+            elif action == expected and (not strayed or action.startswith("teleport to ")):
+                strayed = False
+                done += 1
                 room = action.removeprefix("teleport to ") if action.startswith("teleport to ") else room
-            elif not valid:
-                refused += action == expected
             elif MOVING.match(action):
                 strayed = action != f"teleport to {room}"
-            elif not FREE.match(action):
+            elif not FREE.match(action) and not IDLE.match(answer):
                 return None
-        if done >= len(self._plan) or refused > 1:  # once may be the answer to a question of the simulator
+            asked = answer.startswith(QUESTION)
+        if done >= len(self._plan):
             return None
         if strayed and not self._plan[done].startswith("teleport to "):
             return Move(f"teleport to {room}", f"I have strayed from the {room}: go back.")

@@ -66,7 +66,9 @@ def make_plan(server: Interface, variation: Variation) -> Plan:
         return ()
     walked = shorten(played)
     plain = [action for action, _ in played]
-    for candidate in (rename(played, walked), walked, plain):
+    named = rename(played, walked)
+    # Some names are only right once a first turn has passed: those of plants, in the greenhouse.
+    for candidate in (named, ["look around", *named], walked, plain):
         again = play(server, variation, candidate)
         if again is not None:
             return tuple(action for action, _ in again)

@@ -39,6 +39,7 @@ class Interface:
         try:
             self._socket = self._jvm.connect()
         except OSError as error:
+            self._jvm.broken = True
             release(self._jvm)
             raise EnvironmentFault(f"the Java process refused a connection: {error}") from None
         self._lines = self._socket.makefile("rb")
@@ -84,10 +85,12 @@ class Interface:
                 self._socket.sendall("".join(commands).encode())
             return [self._answer() for _ in commands]
         except TimeoutError:
+            self._jvm.broken = True
             self._jvm.kill()  # a thread that never comes back would stay busy for as long as the process lives
             self.close()
             raise EnvironmentFault(f"the Java process gave no answer in {CALL_LIMIT:.0f} s") from None
-        except (OSError, UnicodeDecodeError, ValueError) as error:
+        except (OSError, ValueError) as error:  # ValueError: another thread closed this interface meanwhile
+            self._jvm.broken |= self._finalize.alive
             self.close()
             raise EnvironmentFault(f"the Java process is gone ({type(error).__name__}: {error})") from None
         except BaseException:  # Ctrl-C among others: answers still under way must not be taken for later ones
@@ -132,14 +135,15 @@ class _Reference(str):
 
 def _hang_up(jvm: Jvm, connection: socket.socket, lines: Any, pid: int, held: list[str]) -> None:
     """Close an interface: from `close`, when it is collected, or as Python ends."""
-    mine = pid == os.getpid()
+    if pid != os.getpid():
+        return  # a forked child has copies of the files only; they go when it does
     with suppress(OSError):
-        if mine:
-            connection.sendall("".join(map(_forget, held)).encode())
+        connection.sendall("".join(map(_forget, held)).encode())
+        connection.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits for an answer
+    with suppress(OSError):
         lines.close()
         connection.close()
-    if mine:  # a forked child has copies of the files only
-        release(jvm)
+    release(jvm)
 
 
 def _command(target: str, method: str, *arguments: Any) -> str:

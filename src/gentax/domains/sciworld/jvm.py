@@ -25,7 +25,7 @@ from py4j.java_gateway import find_jar_path
 
 from gentax.core.errors import UsageError
 
-OPTIONS = "-Xmx512m -XX:+UseSerialGC"  # of the JVM, unless GENTAX_JAVA_OPTS says otherwise
+OPTIONS = "-Xmx512m -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError"  # unless GENTAX_JAVA_OPTS says otherwise
 START_LIMIT = 60.0  # seconds the JVM may take to say which port it listens on
 CALL_LIMIT = 180.0  # seconds one batch of calls may take; the slowest, a gold path, takes about ten
 
@@ -35,6 +35,7 @@ class Jvm:
 
     def __init__(self) -> None:
         self.users = 0
+        self.broken = False  # somebody's connection failed: nobody else is to be given this one
         failures = []
         for java in javas():
             try:
@@ -76,8 +77,8 @@ class Jvm:
         self.process.stdout.close()
 
     def alive(self) -> bool:
-        """Return whether the process runs."""
-        return self.process.poll() is None
+        """Return whether the process runs, as far as is known: one that was just killed may still seem to."""
+        return not self.broken and self.process.poll() is None
 
     def connect(self) -> socket.socket:
         """Return a new connection; `password` is to be sent first. Raises OSError."""

@@ -1,0 +1,94 @@
+"""Steps a second in ScienceWorld: gentax, the package's server driven by hand, and the package's own `step`.
+
+The same action sequences in the same run, the three in turn, repeated; medians. By hand means the same three queries
+that gentax makes (step, score, completed), one py4j call each, in the JVM that the package starts.
+
+    python benchmarks/sciworld_speed.py [--episodes 12] [--repeats 5] [--stock-episodes 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import gentax
+from gentax.domains.sciworld.gold import plan_for
+from gentax.domains.sciworld.tasks import SIMPLIFICATION, variations
+
+Episode = tuple[int, Sequence[str]]  # index of the task, actions
+PADDING = ("look around", "inventory", "look at agent", "open door to kitchen", "no such thing")
+
+
+def episodes(count: int) -> list[Episode]:
+    """Return the expert's plans on the first test tasks, each after some actions that decide nothing."""
+    return [(i, PADDING + plan_for(variation)) for i, variation in enumerate(variations("easy", "test")[:count])]
+
+
+def timed(reset: Callable[[int], None], step: Callable[[str], None], played: list[Episode]) -> tuple[float, float]:
+    """Play; return (steps a second without the resets, milliseconds a reset)."""
+    stepping = resetting = 0.0
+    for index, actions in played:
+        begun = time.perf_counter()
+        reset(index)
+        resetting += time.perf_counter() - begun
+        begun = time.perf_counter()
+        for action in actions:
+            step(action)
+        stepping += time.perf_counter() - begun
+    return sum(len(actions) for _, actions in played) / stepping, 1000 * resetting / len(played)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--episodes", type=int, default=12)
+    parser.add_argument("--stock-episodes", type=int, default=3, help="of the slow one; a prefix of the same")
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+
+    from scienceworld import ScienceWorldEnv
+
+    ours = gentax.make("sciworld", split="test", horizon=1000)
+    stock = ScienceWorldEnv()
+    server = stock.server
+    tasks = variations("easy", "test")
+
+    def load(index: int) -> None:
+        server.load(*tasks[index], SIMPLIFICATION, False)
+        server.freeActionLook()
+        server.getTaskDescription()
+
+    def by_hand(action: str) -> None:
+        server.step(action)
+        server.getScore()
+        server.getCompleted()
+
+    def load_stock(index: int) -> None:
+        stock.load(*tasks[index], SIMPLIFICATION)
+        stock.reset()
+
+    players = {
+        "gentax": (lambda index: ours.reset(options={"index": index}), ours.step, args.episodes),
+        "server by hand": (load, by_hand, args.episodes),
+        "ScienceWorldEnv.step": (load_stock, stock.step, args.stock_episodes),
+    }
+    played = episodes(args.episodes)
+    speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in players}
+    for repeat in range(args.repeats + 1):
+        for name, (reset, step, count) in players.items():
+            result = timed(reset, step, played[:count])
+            if repeat:  # the first is for the JVMs to warm up
+                speeds[name].append(result)
+    base = statistics.median(speed for speed, _ in speeds["gentax"])
+    print(f"{'':22}{'steps/s':>10}{'ms/reset':>10}{'gentax is':>12}")
+    for name, results in speeds.items():
+        speed = statistics.median(s for s, _ in results)
+        reset = statistics.median(r for _, r in results)
+        print(f"{name:22}{speed:10.0f}{reset:10.0f}{base / speed:11.2f}x")
+    ours.close()
+    stock.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Where a domain lies: how rich its states are and how far its goals.
+
+State richness is counted on the bare observation and, where prompts are given, on the whole prompt, which is what
+arXiv 2601.18217 prints. Characters count templates and repetition too, so compressed bytes and tokens stand beside
+them. Planning complexity is the paper's mean trajectory length with failures counted at the horizon; since that mixes
+two things, success and length given success stand beside it. Episodes that ended in an error are left out and counted.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gentax.core import Episode, Outcome, Task, UsageError
+from gentax.measure.statistics import Estimate, bounded_mean, cluster_mean, success_rate
+
+Measured = dict[Task, list[float]]
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The axes of one domain under one policy. Intervals cover tasks. None is what was not given or cannot be said."""
+
+    domain: str
+    horizon: int  # steps at which failures are counted
+    episodes: int  # that entered
+    errors: int  # left out
+    observation_characters: Estimate  # mean over states; likewise the next four
+    observation_compressed: Estimate  # bytes after zlib, level 9, each state by itself
+    observation_tokens: Estimate | None
+    prompt_characters: Estimate | None
+    prompt_tokens: Estimate | None
+    planning: Estimate  # steps: mean trajectory length, failures counted at the horizon
+    success: Estimate  # percent: goal reachability
+    length_given_success: Estimate | None  # steps; None with successes on fewer than 2 tasks
+    expert_length: Estimate | None  # steps of the expert's plan
+
+    def to_json(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {k: v.to_json() if isinstance(v, Estimate) else v for k, v in values.items()}
+
+
+def axes(
+    domain: str,
+    episodes: Sequence[Episode],
+    horizon: int,
+    prompts: Callable[[Episode], Sequence[str]] | None = None,
+    encode: Callable[[str], Sequence[int]] | None = None,
+    expert_lengths: Sequence[float] | None = None,
+) -> Axes:
+    """Measure state richness and planning complexity of `domain` from `episodes` of the base policy.
+
+    Args:
+        episodes: of at least 2 tasks, any number of samples each. States are the observations before each action.
+        horizon: steps at which a failure is counted, at least the longest episode.
+        prompts: the whole prompt of each step of an episode; without it nothing is said of prompts.
+        encode: text to token ids; without it nothing is said of tokens.
+        expert_lengths: steps of the expert's plan, one for each task it solves.
+
+    Raises:
+        UsageError: fewer than 2 tasks, episodes of another domain, an episode longer than the horizon.
+    """
+    played = [e for e in episodes if e.outcome is not Outcome.ERROR]
+    others = sorted({e.task.domain for e in episodes} - {domain})
+    if others:
+        raise UsageError(f"the axes of {domain} were asked for, but there are episodes of {', '.join(others)}")
+    if len({e.task for e in played}) < 2:
+        raise UsageError(f"the axes of {domain} need episodes of at least 2 tasks that did not end in an error")
+    longest = max(e.length for e in played)
+    if longest > horizon:
+        raise UsageError(f"an episode of {domain} has {longest} steps, more than the horizon of {horizon}")
+
+    def richness(states: Callable[[Episode], Sequence[str]], size: Callable[[str], int], unit: str) -> Estimate:
+        return _pooled(((e.task, size(text)) for e in played for text in states(e)), unit)
+
+    seen, tokens = _observations, (lambda text: len(encode(text))) if encode else None
+    won = [(e.task, float(e.length)) for e in played if e.success]
+    return Axes(
+        domain=domain,
+        horizon=horizon,
+        episodes=len(played),
+        errors=len(episodes) - len(played),
+        observation_characters=richness(seen, len, "characters"),
+        observation_compressed=richness(seen, _compressed, "bytes"),
+        observation_tokens=richness(seen, tokens, "tokens") if tokens else None,
+        prompt_characters=richness(prompts, len, "characters") if prompts else None,
+        prompt_tokens=richness(prompts, tokens, "tokens") if prompts and tokens else None,
+        planning=bounded_mean(
+            _by_task((e.task, e.length if e.success else horizon) for e in played), float(horizon), "steps"
+        ),
+        success=success_rate(_by_task((e.task, float(e.success)) for e in played)),
+        length_given_success=_pooled(won, "steps") if len({task for task, _ in won}) >= 2 else None,
+        expert_length=_mean(expert_lengths, "steps") if expert_lengths is not None else None,
+    )
+
+
+def _observations(episode: Episode) -> list[str]:
+    return [step.observation for step in episode.steps]
+
+
+def _compressed(text: str) -> int:
+    return len(zlib.compress(text.encode("utf-8", "surrogatepass"), 9))
+
+
+def _grouped(pairs) -> Measured:
+    groups: Measured = {}
+    for task, value in pairs:
+        groups.setdefault(task, []).append(float(value))
+    return groups
+
+
+def _by_task(pairs) -> np.ndarray:
+    """Return the mean of each task's values: samples of one task are no independent evidence."""
+    return np.array([np.mean(values) for values in _grouped(pairs).values()])
+
+
+def _pooled(pairs, unit: str) -> Estimate:
+    """Return the mean over all values, with the interval over the tasks they come in."""
+    groups = _grouped(pairs)
+    return cluster_mean([sum(v) for v in groups.values()], [len(v) for v in groups.values()], unit)
+
+
+def _mean(values: Sequence[float], unit: str) -> Estimate:
+    return cluster_mean(np.asarray(values, float), np.ones(len(values)), unit)

@@ -1,0 +1,168 @@
+"""Play a policy on test tasks and say how often it succeeds: `gentax.evaluate`, and `gentax.tax` for two policies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gentax.core import Episode, Outcome, UsageError, unknown
+from gentax.core.settings import plain
+from gentax.domains import domain, make
+from gentax.measure.statistics import Estimate, success_rate
+from gentax.measure.tax import TaxReport, leave_out_errors, tax_report
+from gentax.policies import ExpertPolicy, Policy, RandomPolicy
+from gentax.rollout import EnvPool, Play, rollout
+
+SIMPLE = {"random": RandomPolicy, "expert": ExpertPolicy}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The episodes of one policy on test tasks, and what they come to."""
+
+    policy: str
+    play: Play
+    episodes: Mapping[str, list[Episode]]  # by domain
+
+    def success(self) -> dict[str, Estimate]:
+        """Return the success rate of each domain, percent, with its interval. Raises UsageError on many errors."""
+        (scores,), _ = leave_out_errors([{d: scores_of(episodes) for d, episodes in self.episodes.items()}])
+        return {d: success_rate(scores_K) for d, scores_K in scores.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as JSON values."""
+        rows = {}
+        for name, estimate in self.success().items():
+            played = [e for e in self.episodes[name] if e.outcome is not Outcome.ERROR]
+            rows[name] = {
+                "success": estimate.to_json(),
+                "level": played[0].task.level,
+                "episodes": len(played),
+                "errors": len(self.episodes[name]) - len(played),
+                "length": float(np.mean([e.length for e in played])),
+                "return": float(np.mean([e.ret for e in played])),
+                "invalid": sum(e.invalid for e in played) / max(1, sum(e.length for e in played)),
+            }
+        return {"policy": self.policy, "play": plain(self.play), "domains": rows}
+
+
+def scores_of(episodes: Iterable[Episode]) -> np.ndarray:
+    """Return each task's mean success over its samples, shape (K,), NaN where a sample ended in an error."""
+    by_task: dict[object, list[float]] = {}
+    for episode in episodes:
+        score = float("nan") if episode.outcome is Outcome.ERROR else float(episode.success)
+        by_task.setdefault(episode.task, []).append(score)
+    return np.array([np.mean(scores) for scores in by_task.values()])
+
+
+def policy_of(what: str | Path | Policy) -> Policy:
+    """Return a policy: one that is given, "random", "expert", "base", or the model in a folder.
+
+    Raises:
+        UsageError: no such policy or folder.
+    """
+    if not isinstance(what, (str, Path)):
+        return what
+    if str(what) in SIMPLE:
+        return SIMPLE[str(what)]()
+    from gentax.policies.local import load  # PyTorch is only loaded when a model is
+
+    return load(what)
+
+
+def evaluate(
+    policy: str | Path | Policy,
+    domains: Iterable[str] | Mapping[str, str | None],
+    *,
+    tasks: int = 128,
+    split: str = "test",
+    samples: int = 1,
+    play: Play | None = None,
+    seed: int = 0,
+    parallel: int = 128,
+    on_episode: Callable[[Episode], None] | None = None,
+) -> Evaluation:
+    """Play `policy` on the same tasks of each domain that everybody is evaluated on.
+
+    Args:
+        policy: "random", "expert", "base", a model folder, or any `Policy`.
+        domains: names, or names with levels; a level of None is the domain's default.
+        tasks: how many tasks of each domain; all of a split that has fewer.
+        split: which split.
+        samples: episodes on each task.
+        play: context, thinking, temperature and so on.
+        seed: of the sampling; the same seed gives two policies the same random numbers.
+        parallel: episodes in flight at once.
+        on_episode: called with each episode as it ends.
+
+    Raises:
+        UsageError: an unknown domain, level, split or policy, or fewer than 2 tasks.
+    """
+    levels = dict(domains) if isinstance(domains, Mapping) else dict.fromkeys(domains)
+    if not levels:
+        raise UsageError("no domain to evaluate on")
+    if tasks < 2:
+        raise UsageError(f"an evaluation needs at least 2 tasks, not {tasks}")
+    for name in levels:
+        if split not in domain(name).splits:
+            raise unknown(f"split of {name}", split, domain(name).splits)
+    play = play or Play()
+    chosen = {}
+    for name, level in levels.items():
+        env = make(name, level)
+        chosen[name] = env.tasks(split, min(tasks, env.size(split)))
+        env.close()
+    who = policy_of(policy)
+    episodes = {}
+    for name, listed in chosen.items():
+        with EnvPool(play) as pool:
+            episodes[name] = rollout(
+                who, listed, play=play, samples=samples, seed=seed, parallel=parallel, pool=pool, on_episode=on_episode
+            )
+    return Evaluation(who.name, play, episodes)
+
+
+def tax(
+    base: str | Path | Policy | Evaluation,
+    tuned: str | Path | Policy | Evaluation,
+    source: str,
+    targets: Iterable[str] | Mapping[str, str | None] | None = None,
+    **settings: Any,
+) -> TaxReport:
+    """Say what tuning on `source` cost elsewhere: both policies play the same tasks with the same random numbers.
+
+    Args:
+        base: the policy before, or its evaluation.
+        tuned: the policy after, or its evaluation on the same domains.
+        source: the domain `tuned` was trained on.
+        targets: the other domains (with levels, if a mapping); all that are installed when None.
+        settings: what `evaluate` takes.
+
+    Raises:
+        UsageError: see `evaluate` and `measure.tax.tax_report`.
+    """
+    if targets is None:
+        from gentax.domains import domains as registered
+        from gentax.domains import missing
+
+        targets = [name for name, record in registered().items() if not missing(record)]
+    levels = dict(targets) if isinstance(targets, Mapping) else dict.fromkeys(targets)
+    levels.setdefault(source, None)
+    domain(source)
+    before, after = (
+        one if isinstance(one, Evaluation) else evaluate(one, levels, **settings) for one in (base, tuned)
+    )
+    if before.play != after.play:
+        raise UsageError("the two evaluations were not played with the same settings")
+    for name in before.episodes:
+        if [e.task for e in before.episodes[name]] != [e.task for e in after.episodes.get(name, [])]:
+            raise UsageError(f"the two evaluations were not played on the same tasks of {name}")
+    return tax_report(
+        source,
+        {name: scores_of(episodes) for name, episodes in before.episodes.items()},
+        {name: scores_of(episodes) for name, episodes in after.episodes.items()},
+    )

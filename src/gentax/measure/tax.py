@@ -1,0 +1,203 @@
+"""The generalization tax: what RL on one domain changed there, what it changed elsewhere, and the price of a point.
+
+Success rates are in percent, differences of them in points, taxes are fractions. `init` is the base policy, `after`
+the same policy after RL on the source; both played the same test tasks with the same sampling seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gentax.core import Episode, Outcome, Task, UsageError
+from gentax.measure.statistics import Estimate, Scores, Weights, linear, ratio, success_rate
+
+ERROR_SHARE = 0.02  # of a domain's tasks that may be left out because an environment broke
+
+
+@dataclass(frozen=True)
+class TaxReport:
+    """What RL on `source` cost. Every estimate is paired by task; mappings go from domain to estimate."""
+
+    source: str
+    targets: tuple[str, ...]
+    seeds: int  # training seeds
+    tasks: Mapping[str, int]  # tasks that entered
+    left_out: Mapping[str, int]  # tasks left out because an episode ended in an error
+    init: Mapping[str, Estimate]  # percent
+    after: Mapping[str, Estimate]  # percent
+    drop: Mapping[str, Estimate]  # points, targets only
+    delta_id: Estimate | None  # points; None when the source was not evaluated
+    tax: Estimate | None  # fraction; None when undefined
+    tax_rate: Estimate | None  # points lost elsewhere per point gained at home; None when undefined
+    undefined: Mapping[str, str] = field(default_factory=dict)  # measure -> why it has no value
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values; an undefined measure is null and `undefined` says why."""
+        plain = {k: getattr(self, k) for k in ("source", "seeds")} | {"targets": list(self.targets)}
+        plain |= {k: dict(getattr(self, k)) for k in ("tasks", "left_out", "undefined")}
+        for key in ("init", "after", "drop"):
+            plain[key] = {d: estimate.to_json() for d, estimate in getattr(self, key).items()}
+        for key in ("delta_id", "tax", "tax_rate"):
+            estimate = getattr(self, key)
+            plain[key] = None if estimate is None else estimate.to_json()
+        return plain
+
+
+def tax_report(
+    source: str,
+    init: Mapping[str, np.ndarray],
+    after: Mapping[str, np.ndarray],
+    error_share: float = ERROR_SHARE,
+) -> TaxReport:
+    """Measure what RL on `source` changed there and on every other domain.
+
+    Deterministic: the intervals are closed formulae, so there is no seed to give.
+
+    Args:
+        source: the domain trained on. When it is not among the domains evaluated, ΔID and the tax rate are undefined.
+        init: domain -> success (K,) in [0, 1] of the base policy, the mean over samples of each test task.
+        after: domain -> success (S, K), or (K,), of the policy after RL, training seeds by the same tasks.
+            NaN marks a task on which an episode ended in an error, here and in `init`, and nothing else.
+        error_share: the share of a domain's tasks that may be left out for errors.
+
+    Raises:
+        UsageError: no target, tasks that do not pair, too many errors, scores outside [0, 1].
+    """
+    if set(init) != set(after):
+        raise UsageError(f"init has the domains {sorted(init)}, after has {sorted(after)}: they must be the same")
+    targets = tuple(sorted(set(init) - {source}))
+    if not targets:
+        raise UsageError(f"no target: the tax of {source} needs at least one other domain")
+    (init, after), left_out = leave_out_errors([init, after], error_share)
+    scores = Scores.of(init=init, after=after)
+    at_home = source in scores.roles["init"]
+    undefined = {} if at_home else dict.fromkeys(("delta_id", "tax_rate"), f"{source} was not evaluated")
+    gain = delta_id(scores, source) if at_home else None
+    cost = tax(scores, source)
+    if cost is None:
+        undefined["tax"] = "the base policy's success on the targets is not told apart from 0"
+    price = tax_rate(scores, source) if at_home else None
+    if at_home and price is None:
+        undefined["tax_rate"] = "the interval of ΔID holds 0"
+    return TaxReport(
+        source=source,
+        targets=targets,
+        seeds=min(len(x) for x in scores.roles["after"].values()),
+        tasks={d: x.shape[1] for d, x in scores.roles["init"].items()},
+        left_out=left_out,
+        init={d: success_rate(x) for d, x in scores.roles["init"].items()},
+        after={d: success_rate(x) for d, x in scores.roles["after"].items()},
+        drop={t: drop(scores, t) for t in targets},
+        delta_id=gain,
+        tax=cost,
+        tax_rate=price,
+        undefined=undefined,
+    )
+
+
+def delta_id(scores: Scores, source: str) -> Estimate:
+    """Return ΔID(s) = after(s, s) - init(s), in points."""
+    return linear(scores, {("after", source): 100.0, ("init", source): -100.0}, "points")
+
+
+def drop(scores: Scores, target: str) -> Estimate:
+    """Return drop(s, t) = init(t) - after(s, t), in points; positive is a loss."""
+    return linear(scores, {("init", target): 100.0, ("after", target): -100.0}, "points")
+
+
+def tax(scores: Scores, source: str) -> Estimate | None:
+    """Return tax(s) = 1 - Σₜ after(s, t) / Σₜ init(t), t ≠ s; None when Σ init is not told apart from 0.
+
+    0 is free, 1 is all lost, negative is transfer.
+    """
+    targets = _targets(scores, source)
+    return ratio(scores, _change("init", "after", targets), {("init", t): 1.0 for t in targets})
+
+
+def tax_rate(scores: Scores, source: str) -> Estimate | None:
+    """Return mean over t of drop(s, t) / ΔID(s), points per point; None when ΔID's interval holds 0."""
+    if delta_id(scores, source).holds(0.0):
+        return None
+    targets = _targets(scores, source)
+    lost = {key: w / len(targets) for key, w in _change("init", "after", targets).items()}
+    return ratio(scores, lost, {("after", source): 1.0, ("init", source): -1.0}, "points per point")
+
+
+def ood_change(scores: Scores, source: str, arm: str, plain: str = "plain") -> Estimate | None:
+    """Return Σₜ (arm - plain) / Σₜ plain, t ≠ s, as a fraction (the formula stated in arXiv 2601.18217).
+
+    `scores` needs the roles `arm` and `plain`. None when the denominator is not told apart from 0.
+    """
+    targets = _targets(scores, source)
+    return ratio(scores, _change(arm, plain, targets), {(plain, t): 1.0 for t in targets})
+
+
+def tax_removed(scores: Scores, source: str, arm: str, plain: str = "plain") -> Estimate | None:
+    """Return Σₜ (arm - plain) / Σₜ (init - plain), t ≠ s: the share of the plain tax that the arm took off.
+
+    `scores` needs the roles `init`, `arm` and `plain`. None when the plain tax is not told apart from 0.
+    """
+    targets = _targets(scores, source)
+    return ratio(scores, _change(arm, plain, targets), _change("init", plain, targets))
+
+
+def successes(episodes: Iterable[Episode], tasks: Iterable[Task]) -> np.ndarray:
+    """Return (K,) mean success over samples of each task, in the order of `tasks`; NaN where an episode is an error.
+
+    Raises:
+        UsageError: a task without an episode.
+    """
+    found: dict[Task, list[float]] = {}
+    for episode in episodes:
+        value = np.nan if episode.outcome is Outcome.ERROR else float(episode.success)
+        found.setdefault(episode.task, []).append(value)
+    tasks = list(tasks)
+    missing = [task.id for task in tasks if task not in found]
+    if missing:
+        raise UsageError(f"{len(missing)} of {len(tasks)} tasks have no episode, the first is {missing[0]}")
+    return np.array([np.mean(found[task]) for task in tasks])
+
+
+def leave_out_errors(
+    policies: Iterable[Mapping[str, np.ndarray]], error_share: float = ERROR_SHARE
+) -> tuple[list[dict[str, np.ndarray]], dict[str, int]]:
+    """Leave out, for every policy, the tasks on which any of them has NaN; return the rest and how many went.
+
+    Args:
+        policies: for each policy, domain -> (K,) or (S, K).
+        error_share: the share of a domain's tasks that may go.
+
+    Raises:
+        UsageError: tasks that do not pair, or a domain that loses more than `error_share` of its tasks: then the
+            tasks that are left are no fair sample, and the environment wants mending.
+    """
+    policies = [{d: np.atleast_2d(np.asarray(x, float)) for d, x in policy.items()} for policy in policies]
+    left_out: dict[str, int] = {}
+    for domain in sorted({d for policy in policies for d in policy}):
+        arrays = [policy[domain] for policy in policies if domain in policy]
+        if len({x.shape[-1] for x in arrays}) > 1:
+            counts = [x.shape[-1] for x in arrays]
+            raise UsageError(f"tasks must pair: the policies have {counts} tasks on {domain}")
+        broken_K = np.any([np.isnan(x).any(0) for x in arrays], axis=0)
+        left_out[domain] = int(broken_K.sum())
+        if broken_K.mean() > error_share:
+            raise UsageError(
+                f"{left_out[domain]} of {len(broken_K)} tasks on {domain} ended in an error, more than "
+                f"{100 * error_share:g} %: the environment must be mended before anything is measured on it"
+            )
+        for policy in policies:
+            if domain in policy:
+                policy[domain] = policy[domain][:, ~broken_K]
+    return policies, left_out
+
+
+def _targets(scores: Scores, source: str) -> list[str]:
+    return sorted({d for domains in scores.roles.values() for d in domains} - {source})
+
+
+def _change(more: str, less: str, targets: list[str]) -> Weights:
+    return {(more, t): 1.0 for t in targets} | {(less, t): -1.0 for t in targets}

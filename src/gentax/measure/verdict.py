@@ -1,0 +1,149 @@
+"""Sentences that say what the numbers allow and no more. "Undecided" is an answer."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from gentax.measure.statistics import Estimate
+from gentax.measure.tax import TaxReport
+
+MINUS = "\N{MINUS SIGN}"
+FREE_WITHIN = 0.05  # a tax whose whole interval is this near 0 is called free
+
+
+class Verdict(StrEnum):
+    """What the interval of a tax allows one to say."""
+
+    COSTS = "costs"  # all of it above 0
+    TRANSFERS = "transfers"  # all of it below 0
+    FREE = "free"  # it holds 0, and all of it lies within ±free_within
+    UNDECIDED = "undecided"
+
+
+def verdict(tax: Estimate | None, free_within: float = FREE_WITHIN) -> Verdict:
+    """Return what `tax` (a fraction) allows one to say; undecided when it is undefined."""
+    if tax is None:
+        return Verdict.UNDECIDED
+    if tax.low > 0:
+        return Verdict.COSTS
+    if tax.high < 0:
+        return Verdict.TRANSFERS
+    return Verdict.FREE if -free_within <= tax.low and tax.high <= free_within else Verdict.UNDECIDED
+
+
+def sentences(report: TaxReport, free_within: float = FREE_WITHIN) -> list[str]:
+    """Say what RL on the source did: the tax, the source itself, each target, the price, what was left out."""
+    said = [tax_sentence(report, free_within), own_sentence(report)]
+    said += [target_sentence(report, target) for target in report.targets]
+    said.append(rate_sentence(report))
+    broken = {d: n for d, n in report.left_out.items() if n}
+    if broken:
+        parts = ", ".join(f"{n} on {d}" for d, n in sorted(broken.items()))
+        said.append(f"Left out because the environment broke: {parts} (tasks).")
+    return said
+
+
+def tax_sentence(report: TaxReport, free_within: float = FREE_WITHIN) -> str:
+    """Say the tax and the verdict on it."""
+    tax = report.tax
+    where = f"{len(report.targets)} other domain{'s' if len(report.targets) > 1 else ''}"
+    if tax is None:
+        return f"The tax of {report.source} is undefined: {report.undefined['tax']}."
+    size = f"{_percent(abs(tax.value))} (95 % interval {_percent(tax.low)} to {_percent(tax.high)}, {_covers(tax)})"
+    match verdict(tax, free_within):
+        case Verdict.COSTS:
+            return f"RL on {report.source} costs: of the success on {where} it lost {size}."
+        case Verdict.TRANSFERS:
+            gained = (
+                f"{_percent(-tax.value)} (95 % interval {_percent(-tax.high)} to {_percent(-tax.low)}, {_covers(tax)})"
+            )
+            return f"RL on {report.source} transfers: on {where} success rose by {gained}."
+        case Verdict.FREE:
+            interval = f"95 % interval {_percent(tax.low)} to {_percent(tax.high)}, {_covers(tax)}"
+            within = f"{100 * free_within:g} %"
+            return f"RL on {report.source} is free within ±{within}: the tax is {_percent(tax.value)} ({interval})."
+    low = f"a gain of {_percent(-tax.low)}" if tax.low < 0 else f"a loss of {_percent(tax.low)}"
+    high = f"a loss of {_percent(tax.high)}" if tax.high > 0 else "none"
+    return (
+        f"Undecided whether RL on {report.source} costs: on {where} the data allow everything from {low} to {high} "
+        f"(best guess {_percent(tax.value)} lost; {_covers(tax)})."
+    )
+
+
+def own_sentence(report: TaxReport) -> str:
+    """Say what RL did on the source itself."""
+    gain = report.delta_id
+    if gain is None:
+        return f"What RL did on {report.source} itself is not known: {report.undefined['delta_id']}."
+    subject = f"RL on {report.source}"
+    if gain.holds(0.0):
+        change = f"{signed(gain.value)} points ({_interval(gain, signs=True)}, {_covers(gain)})"
+        return f"Undecided whether {subject} changed its own test success: {change}."
+    verb, size = ("raised", gain) if gain.value > 0 else ("lowered", _mirror(gain))
+    return f"{subject} {verb} its own test success by {number(size.value)} points ({_interval(size)}, {_covers(gain)})."
+
+
+def target_sentence(report: TaxReport, target: str) -> str:
+    """Say what was lost or gained on one target."""
+    drop = report.drop[target]
+    if drop.holds(0.0):
+        low, high = number(max(-drop.low, 0.0)), number(max(drop.high, 0.0))
+        return f"On {target}: undecided, between {low} points gained and {high} lost (best guess {_lost(drop.value)})."
+    verb, size = ("lost", drop) if drop.value > 0 else ("gained", _mirror(drop))
+    return f"On {target} it {verb} {number(size.value)} points ({_interval(size)}, over {drop.n} tasks)."
+
+
+def rate_sentence(report: TaxReport) -> str:
+    """Say the price: points lost elsewhere per point gained at home."""
+    rate = report.tax_rate
+    if rate is None:
+        why = report.undefined["tax_rate"]
+        return f"The tax rate (points lost elsewhere per point gained at home) is undefined: {why}."
+    interval = f"95 % interval {number(rate.low, 2)} to {number(rate.high, 2)}"
+    if rate.holds(0.0):
+        return f"Undecided whether a point gained at home costs any elsewhere: {number(rate.value, 2)} ({interval})."
+    if report.delta_id is not None and report.delta_id.value < 0:
+        return f"The tax rate is {number(rate.value, 2)} ({interval}), but of a loss at home: nothing was bought."
+    verb = "costs" if rate.value > 0 else "brings"
+    shown = rate if rate.value > 0 else _mirror(rate)
+    interval = f"95 % interval {number(shown.low, 2)} to {number(shown.high, 2)}"
+    return f"Each point gained on {report.source} {verb} {number(shown.value, 2)} points on a target ({interval})."
+
+
+def number(x: float, digits: int = 1) -> str:
+    """Write `x` with a true minus sign, and never as minus zero.
+
+    >>> number(-0.04), number(-2)
+    ('0.0', '−2.0')
+    """
+    text = f"{x:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", MINUS)
+
+
+def signed(x: float, digits: int = 1) -> str:
+    """Write `x` with its sign, `+` included; zero has none."""
+    text = number(x, digits)
+    return text if text.startswith(MINUS) or float(text) == 0 else f"+{text}"
+
+
+def _interval(estimate: Estimate, signs: bool = False) -> str:
+    write = signed if signs else number
+    return f"95 % interval {write(estimate.low)} to {write(estimate.high)}"
+
+
+def _covers(estimate: Estimate) -> str:
+    if estimate.seeds > 1:
+        return f"over {estimate.n} tasks and {estimate.seeds} training seeds"
+    return f"over {estimate.n} tasks; one training seed: the interval covers tasks only"
+
+
+def _mirror(e: Estimate) -> Estimate:
+    return Estimate(-e.value, -e.high, -e.low, e.covers, e.unit, e.n, e.seeds)
+
+
+def _lost(drop: float) -> str:
+    return f"{number(drop)} lost" if drop >= 0 else f"{number(-drop)} gained"
+
+
+def _percent(fraction: float) -> str:
+    return f"{number(100 * fraction, 0 if abs(fraction) >= 0.1 else 1)} %"

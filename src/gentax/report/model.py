@@ -1,0 +1,73 @@
+"""What a page is made of. Everything here was measured or played elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gentax.core import Episode, UsageError
+from gentax.measure.axes import Axes
+from gentax.measure.tax import TaxReport
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the matrix: RL on `tax.source` under one arm, mean over seeds."""
+
+    tax: TaxReport
+    arm: str = "plain"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One training run. A row is a step's metrics, each of which may be missing.
+
+    Shown where present: `step`, `success` and `test_success` (fractions), `return`, `length` (steps), `invalid`
+    (fraction of actions), `entropy` and `kl` (nats per token). Values that are not finite are gaps.
+    """
+
+    source: str
+    rows: tuple[Mapping[str, Any], ...]
+    arm: str = "plain"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EpisodePair:
+    """The same task before and after training, to be read side by side."""
+
+    before: Episode
+    after: Episode
+    about: str = ""  # why it is shown, in a line
+
+    def __post_init__(self) -> None:
+        if self.before.task != self.after.task:
+            raise UsageError(f"a pair is one task, not {self.before.task.id} and {self.after.task.id}")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole page. Parts that are empty are left out of it.
+
+    Raises:
+        UsageError: no result and nothing else to show.
+    """
+
+    title: str
+    results: tuple[Result, ...] = ()
+    about: str = ""  # one line under the title
+    answer: tuple[str, ...] = ()  # sentences on top; those of measure.verdict when empty
+    domains: tuple[str, ...] = ()  # columns of the matrix in order; by name when empty
+    curves: tuple[Curve, ...] = ()
+    axes: tuple[Axes, ...] = ()
+    pairs: tuple[EpisodePair, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)  # nested mappings are shown as dotted keys
+    versions: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""  # that makes it all again
+    made: str = ""  # when, as text
+    seconds: float | None = None  # wall-clock time of the whole
+
+    def __post_init__(self) -> None:
+        if not (self.results or self.curves or self.axes or self.pairs):
+            raise UsageError("a report needs a result, a learning curve, axes or a pair of episodes to show")

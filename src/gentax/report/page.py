@@ -1,0 +1,133 @@
+"""The page: one HTML file that needs nothing else. No script, no request, and nothing in it is trusted.
+
+Everything that goes into the template is escaped by Jinja2 and, before that, has its invisible characters written out
+(`finalize`); a Content-Security-Policy in the page forbids scripts and requests should anything slip through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from gentax.core.files import whole_file
+from gentax.measure.statistics import Estimate
+from gentax.measure.verdict import FREE_WITHIN, number, sentences, signed, tax_sentence, verdict
+from gentax.report import figures, palette
+from gentax.report.model import Curve, Report, Result
+from gentax.report.text import dotted, duration, one_line, visible
+
+METRICS = (  # key, title, percent
+    ("success", "success, train and test", True),
+    ("return", "return", False),
+    ("length", "episode length, steps", False),
+    ("invalid", "invalid actions", True),
+    ("entropy", "entropy, nats per token", False),
+    ("kl", "KL to the start, nats per token", False),
+)
+
+
+def write(report: Report, path: str | Path) -> None:
+    """Write `report` as one HTML file to `path`, whole or not at all."""
+    text = render(report)
+    with whole_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def render(report: Report) -> str:
+    """Return `report` as an HTML document. The same report gives the same text."""
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            report=report,
+            answer=report.answer or _answer(report.results),
+            domains=_domains(report),
+            colours=Markup(palette.variables(palette.LIGHT)),
+            dark=Markup(palette.variables(palette.DARK)),
+            overview=_overview(report.results),
+            runs=_runs(report.curves),
+            axes_figure=_axes_figure(report),
+            settings=dotted(report.settings),
+            free_within=FREE_WITHIN,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("gentax.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else visible(str(value)),
+    )
+    environment.filters |= {
+        "number": number, "signed": signed, "shade": palette.shade, "verdict": verdict, "sentences": sentences,
+        "duration": duration, "one_line": one_line, "row_name": row_name,
+    }  # fmt: skip
+    return environment
+
+
+def row_name(result: Result) -> str:
+    """Name a row of the matrix: the source, and the arm where it is not the plain one."""
+    return result.tax.source if result.arm == "plain" else f"{result.tax.source}, {result.arm}"
+
+
+def _answer(results: Sequence[Result]) -> list[str]:
+    if len(results) == 1:
+        return sentences(results[0].tax)
+    return [tax_sentence(result.tax) for result in results]
+
+
+def _domains(report: Report) -> list[str]:
+    """Return the columns: those asked for first, then any other by name."""
+    found = {domain for result in report.results for domain in result.tax.init}
+    return [d for d in report.domains if d in found] + sorted(found - set(report.domains))
+
+
+def _overview(results: Sequence[Result]) -> Markup | None:
+    """Draw the drops of one result, or the taxes of several."""
+    if not results:
+        return None
+    if len(results) == 1:
+        rows: list[tuple[str, Estimate | None]] = [(t, results[0].tax.drop[t]) for t in results[0].tax.targets]
+        return figures.forest(rows, "points lost (right) or gained (left)", 1.0)
+    rows = [(row_name(result), result.tax.tax) for result in results]
+    return figures.forest(rows, "tax, % of the success elsewhere that was lost", 100.0, 100 * FREE_WITHIN)
+
+
+def _runs(curves: Sequence[Curve]) -> list[dict[str, Any]]:
+    """Group runs by source and arm, and draw a panel for each metric that any of the group has."""
+    groups: dict[tuple[str, str], list[Curve]] = {}
+    for curve in curves:
+        groups.setdefault((curve.source, curve.arm), []).append(curve)
+    shown = []
+    for (source, arm), runs in groups.items():
+        panels = []
+        for key, title, percent in METRICS:
+            series = []
+            for colour, run in enumerate(runs):
+                series.append((*figures.finite(run.rows, key), colour, False))
+                if key == "success":
+                    series.append((*figures.finite(run.rows, "test_success"), colour, True))
+            series = [s for s in series if s[0]]
+            if series:
+                panels.append((title, figures.curve_panel(f"{source}, {arm}: {title}", series, percent)))
+        colours = [figures.LINES[i % len(figures.LINES)] for i in range(len(runs))]
+        seeds = [(run.seed, colour) for run, colour in zip(runs, colours, strict=True)]
+        shown.append({"source": source, "arm": arm, "seeds": seeds, "panels": panels})
+    return shown
+
+
+def _axes_figure(report: Report) -> Markup | None:
+    if len(report.axes) < 2:
+        return None
+    points = [(a.domain, a.observation_characters, a.planning) for a in report.axes]
+    return figures.scatter(points, "state richness, characters of the observation", "planning complexity, steps")

@@ -1,0 +1,194 @@
+"""A study: which policies are trained where, on what they are all evaluated, and the stages that make it.
+
+A stage is one thing to be done, addressed by the hash of everything it depends on. Two studies that share a stage
+share its folder; a stage whose folder exists is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gentax.core import UsageError, unknown
+from gentax.core.settings import plain, read_settings, read_yaml
+from gentax.domains import domain, make
+from gentax.policies.local import BASE
+from gentax.rollout import Play
+from gentax.training import Recipe
+
+FORMAT = 1  # raised when a stage's folder means something else than before
+SHIPPED = Path(__file__).parent / "studies"  # studies that come with the package
+
+
+@dataclass(frozen=True)
+class Target:
+    """A domain as it is evaluated."""
+
+    tasks: int = 128
+    """Test tasks; all of a split that has fewer."""
+    level: str | None = None
+    """The level; the domain's default when null. It is also the level trained on when the domain is a source."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Sources × arms × seeds, evaluated on the same test tasks before and after."""
+
+    name: str
+    """How its folder is called."""
+    domains: dict[str, Target]
+    """Every domain that is evaluated."""
+    sources: tuple[str, ...]
+    """The domains trained on, one policy each."""
+    about: str = ""
+    """A line for the report."""
+    base: str = "base"
+    """The starting policy."""
+    arms: dict[str, dict[str, Any]] = field(default_factory=lambda: {"plain": {}})
+    """Settings that are compared: a name, and what differs from `train`."""
+    seeds: tuple[int, ...] = (0,)
+    """Training seeds."""
+    train: dict[str, Any] = field(default_factory=dict)
+    """The recipe that all arms share (see `gentax.training.Recipe`)."""
+    evaluate: Play = field(default_factory=Play)
+    """How test tasks are played."""
+    samples: int = 1
+    """Episodes on each test task."""
+
+    def recipe(self, source: str, arm: str, seed: int) -> Recipe:
+        """Return the recipe of one cell. Raises UsageError for a key that recipes do not have."""
+        values = {**self.train, **self.arms[arm]}
+        for key in ("source", "seed", "base", "level"):
+            if key in values:
+                raise UsageError(f"study {self.name}: {key!r} is set by the study itself, not in train or arms")
+        level = self.domains[source].level
+        recipe = read_settings(Recipe, values, f"study {self.name}, train")
+        return replace(recipe, source=source, level=level, seed=seed, base=self.base)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One thing to be done. `inputs` and the addresses of `needs` determine what comes of it."""
+
+    kind: str  # "evaluate", "train", "measure" or "report"
+    label: str  # for people
+    inputs: Mapping[str, Any] = field(hash=False)
+    needs: tuple[Stage, ...] = ()
+
+    @cached_property
+    def digest(self) -> str:
+        """The hash of everything this stage depends on."""
+        content = [FORMAT, self.kind, self.inputs, [stage.digest for stage in self.needs]]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def folder(self) -> str:
+        return f"{self.kind}-{self.label}-{self.digest}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a study, in an order in which they can be done."""
+
+    study: Study
+    init: dict[str, Stage]  # domain -> evaluation of the base
+    trained: dict[tuple[str, str, int], Stage]  # (arm, source, seed) -> training
+    after: dict[tuple[str, str, int, str], Stage]  # (arm, source, seed, domain) -> evaluation
+    measure: Stage
+    report: Stage
+
+    def stages(self) -> list[Stage]:
+        return [*self.init.values(), *itertools.chain.from_iterable(self._cells()), self.measure, self.report]
+
+    def _cells(self) -> list[list[Stage]]:
+        return [
+            [stage, *(after for key, after in self.after.items() if key[:3] == cell)]
+            for cell, stage in self.trained.items()
+        ]
+
+
+def read_study(path: str | Path) -> Study:
+    """Read a study from a YAML file, or one that ships with gentax by its name; check everything it names.
+
+    Raises:
+        UsageError: a file, key, domain, level, source or model that does not exist.
+    """
+    shipped = {file.stem: file for file in SHIPPED.glob("*.yaml")}
+    where = shipped.get(str(path), Path(path))
+    if not where.exists() and where.suffix not in (".yaml", ".yml"):
+        raise unknown("study", path, shipped)
+    study = read_settings(Study, read_yaml(where) or {}, str(where))
+    check(study)
+    return study
+
+
+def check(study: Study) -> None:
+    """Raise UsageError when a study names something that does not exist; nothing heavy is loaded."""
+    if not study.sources or not study.seeds or not study.arms:
+        raise UsageError(f"study {study.name}: it needs at least one source, one seed and one arm")
+    for name, target in study.domains.items():
+        env = make(name, target.level)
+        env.close()
+        if target.tasks < 2:
+            raise UsageError(f"study {study.name}: {name} needs at least 2 test tasks, not {target.tasks}")
+    for source in study.sources:
+        if source not in study.domains:
+            raise unknown(f"source in study {study.name}", source, study.domains)
+        if domain(source).target_only:
+            raise UsageError(f"study {study.name}: {source} is a target only and cannot be a source")
+        for arm in study.arms:
+            study.recipe(source, arm, study.seeds[0])
+    if len(set(study.seeds)) != len(study.seeds) or len(set(study.sources)) != len(study.sources):
+        raise UsageError(f"study {study.name}: a seed or a source is named twice")
+    if len(study.domains) < 2:
+        raise UsageError(f"study {study.name}: a tax needs at least one domain besides the source")
+
+
+def plan(study: Study) -> Plan:
+    """Lay out the stages of a study."""
+    base = fingerprint(study.base)
+
+    def evaluation(label: str, name: str, needs: tuple[Stage, ...]) -> Stage:
+        target = study.domains[name]
+        inputs = {
+            "base": base,
+            "domain": name,
+            "level": target.level or domain(name).default_level,
+            "tasks": target.tasks,
+            "samples": study.samples,
+            "play": plain(study.evaluate),
+        }
+        return Stage("evaluate", f"{label}-{name}", inputs, needs)
+
+    init = {name: evaluation("init", name, ()) for name in study.domains}
+    trained, after = {}, {}
+    for arm, source, seed in itertools.product(study.arms, study.sources, study.seeds):
+        cell = f"{arm}-{source}-{seed}"
+        recipe = study.recipe(source, arm, seed)
+        trained[arm, source, seed] = Stage("train", cell, {"base": base, "recipe": plain(recipe)})
+        for name in study.domains:
+            after[arm, source, seed, name] = evaluation(cell, name, (trained[arm, source, seed],))
+    measure = Stage("measure", study.name, {"study": plain(study)}, (*init.values(), *after.values()))
+    report = Stage("report", study.name, {}, (measure, *trained.values()))
+    return Plan(study, init, trained, after, measure, report)
+
+
+def fingerprint(model: str | Path) -> str:
+    """Return a hash of a model folder's weights, configuration and tokenizer. Raises UsageError when it is none."""
+    folder = BASE if str(model) == "base" else Path(model)
+    files = sorted(p for p in folder.glob("*") if p.suffix in (".json", ".safetensors", ".jinja", ".txt", ".model"))
+    if not any(p.suffix == ".safetensors" for p in files):
+        from gentax.policies.local import load  # its error says what is wrong with the folder
+
+        load(model)
+    digest = hashlib.sha256()
+    for file in files:
+        if file.name != "record.json":
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,137 @@
+"""Doing a study: each stage that has no folder yet is made aside and then takes its name.
+
+A kill at any moment loses at most the stage in flight; of a training run, at most what came after its last
+checkpoint, since its working folder is found again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import gentax
+from gentax.core.files import whole_folder, write_json
+from gentax.core.record import read_episodes, write_episodes
+from gentax.measure.evaluate import evaluate
+from gentax.study.plan import Plan, Stage, Study, plan
+from gentax.study.results import measure, write_report
+from gentax.training import train
+from gentax.training.checkpoint import checkpoints
+
+
+class Listener(Protocol):
+    """Told what a study is doing."""
+
+    def stage(self, stage: Stage, number: int, of: int, done: bool) -> None: ...
+    def train_row(self, row: dict[str, float], steps: int) -> None: ...
+    def episode(self, number: int, of: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folders of stages. A stage that has one is done, and its folder is whole."""
+
+    root: Path
+
+    def path(self, stage: Stage) -> Path:
+        return self.root / stage.folder
+
+    def has(self, stage: Stage) -> bool:
+        return (self.path(stage) / "stage.json").is_file()
+
+    def working(self, stage: Stage) -> Path:
+        """Where a training run works until it is done."""
+        return self.root / f".{stage.folder}.working"
+
+
+def run_study(study: Study, root: str | Path, listener: Listener) -> Path:
+    """Do what is missing of `study` under the folder `root`; return the path of the report.
+
+    Raises:
+        UsageError: see `plan`.
+    """
+    store, todo = Store(Path(root)), plan(study)
+    stages = todo.stages()
+    for number, stage in enumerate(stages, 1):
+        done = store.has(stage)
+        listener.stage(stage, number, len(stages), done)
+        if not done:
+            began = time.time()
+            _MAKE[stage.kind](todo, stage, store, listener, lambda folder, s=stage, b=began: _sign(folder, s, b))
+    return store.path(todo.report) / "report.html"
+
+
+Sign = Callable[[Path], None]
+
+
+def _sign(folder: Path, stage: Stage, began: float) -> None:
+    """Write what a stage was made of and how long it took, as its last file."""
+    content = {
+        "kind": stage.kind,
+        "label": stage.label,
+        "inputs": stage.inputs,
+        "needs": [need.folder for need in stage.needs],
+        "gentax": gentax.__version__,
+        "seconds": round(time.time() - began, 1),
+    }
+    write_json(folder / "stage.json", content)
+
+
+def _evaluate(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sign) -> None:
+    inputs = stage.inputs
+    name = inputs["domain"]
+    policy = checkpoints(store.path(stage.needs[0]))[-1][1] if stage.needs else todo.study.base
+    total, count = inputs["tasks"] * inputs["samples"], 0
+
+    def on_episode(_: Any) -> None:
+        nonlocal count
+        count += 1
+        listener.episode(count, total)
+
+    with whole_folder(store.path(stage)) as folder:
+        result = evaluate(
+            policy,
+            {name: inputs["level"]},
+            tasks=inputs["tasks"],
+            samples=inputs["samples"],
+            play=todo.study.evaluate,
+            on_episode=on_episode,
+        )
+        write_episodes(folder / "episodes.jsonl.gz", result.episodes[name])
+        write_json(folder / "summary.json", result.to_json())
+        sign(folder)
+
+
+def _train(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sign) -> None:
+    cell = next(cell for cell, its in todo.trained.items() if its == stage)
+    arm, source, seed = cell
+    recipe = todo.study.recipe(source, arm, seed)
+    working = store.working(stage)
+    train(recipe, working, lambda row: listener.train_row(row, recipe.steps))
+    sign(working)
+    shutil.rmtree(store.path(stage), ignore_errors=True)  # without stage.json it was nothing
+    working.replace(store.path(stage))
+
+
+def _measure(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sign) -> None:
+    with whole_folder(store.path(stage)) as folder:
+        write_json(folder / "results.json", measure(todo, lambda s: read_episodes(store.path(s) / "episodes.jsonl.gz")))
+        sign(folder)
+
+
+def _report(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sign) -> None:
+    with whole_folder(store.path(stage)) as folder:
+        write_report(todo, store.path, folder / "report.html")
+        sign(folder)
+
+
+_MAKE: dict[str, Callable[[Plan, Stage, Store, Listener, Sign], None]] = {
+    "evaluate": _evaluate,
+    "train": _train,
+    "measure": _measure,
+    "report": _report,
+}

@@ -1,0 +1,293 @@
+"""ScienceWorld as a domain: tasks, expert, rewards, strange actions, threads."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import pytest
+
+import gentax
+from gentax.core import EnvironmentFault, UsageError
+from gentax.domains.sciworld import DOMAIN
+from gentax.domains.sciworld.build import SPLITS, read_folds
+from gentax.domains.sciworld.env import ACTION_LIMIT, plain, tidy
+from gentax.domains.sciworld.gold import Played, make_plan, plan_for, rename, shorten
+from gentax.domains.sciworld.interface import Interface
+from gentax.domains.sciworld.levels import GROUPS, NAMES, names_of
+from gentax.domains.sciworld.tasks import Variation, folds, variations
+from gentax.domains.sciworld.thoughts import thought
+
+STRANGE = [
+    "",
+    " ",
+    "\0",
+    "a\nb",
+    "look\taround\x00",
+    "🔥 focus",
+    "\ud800\udfff",
+    "x" * (1 << 20),
+    "'); drop--",
+    "\\n",
+    "e",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def jvm():
+    """Keep one JVM through the module."""
+    interface = Interface()
+    yield
+    interface.close()
+
+
+@pytest.fixture
+def env():
+    env = gentax.make("sciworld", split="test", reward="dense")
+    yield env
+    env.close()
+
+
+def play_expert(env, index, split="test"):
+    env.reset(options={"index": index, "split": split})
+    rewards, moves = [], []
+    while True:
+        move = env.expert()
+        assert move is not None, (env.variation, moves)
+        moves.append(move)
+        _, reward, terminated, truncated, info = env.step(move.action)
+        assert info["valid"], (env.variation, move)
+        rewards.append(reward)
+        if terminated or truncated:
+            return moves, rewards, info["success"]
+
+
+def test_folds_agree_with_the_package():
+    interface = Interface()
+    read = read_folds(interface)
+    (names,) = interface(("getTaskNames",))
+    interface.close()
+    assert set(names) == set(NAMES)
+    assert {name: {s: tuple(r) for s, r in row.items()} for name, row in read.items()} == folds()
+    assert sum(stop - start for row in folds().values() for start, stop in row.values()) == 7207
+
+
+@pytest.mark.parametrize("level", sorted(DOMAIN.levels))
+def test_splits_are_disjoint_and_whole(level):
+    splits = {split: variations(level, split) for split in SPLITS}
+    every = [variation for split in splits.values() for variation in split]
+    assert len(every) == len(set(every))
+    assert {v.name for v in every} == set(names_of(level))
+    assert len(every) == sum(stop - start for name in names_of(level) for start, stop in folds()[name].values())
+
+
+def test_any_prefix_is_a_fair_sample():
+    for split in SPLITS:
+        order = variations("all", split)
+        for count in (200, 500, 1000):
+            for name in NAMES:
+                start, stop = folds()[name][split]
+                expected = (stop - start) * count / len(order)
+                assert abs(sum(v.name == name for v in order[:count]) - expected) <= 1
+        numbers = [v.number for v in order if v.name == "test-conductivity"]
+        assert numbers != sorted(numbers)
+
+
+def test_sizes_and_tasks_need_no_jvm(monkeypatch):
+    monkeypatch.setattr("gentax.domains.sciworld.interface.acquire", None)
+    env = gentax.make("sciworld", "all")
+    assert env.size("train") == 3592
+    assert len(env.tasks("test", 5)) == 5
+    with pytest.raises(UsageError, match="find-animal"):
+        gentax.make("sciworld", "find-animals")
+
+
+def test_the_expert_solves_the_default_level(env):
+    seen = set()
+    for index in range(24):
+        moves, rewards, success = play_expert(env, index)
+        assert success, env.variation
+        assert sum(rewards) == pytest.approx(1.0)
+        assert len(moves) < env.horizon
+        assert all(0 < len(move.thought.split()) <= 16 for move in moves)
+        seen.add(env.variation.name)
+    assert seen == set(GROUPS["easy"])
+
+
+def test_every_task_of_the_default_level_ships_with_a_plan(monkeypatch):
+    monkeypatch.setattr("gentax.domains.sciworld.gold.kept_plan", lambda variation: ())
+    for split in SPLITS:
+        plans = [plan_for(variation) for variation in variations("easy", split)]
+        assert sum(map(bool, plans)) >= 0.99 * len(plans)
+        assert all(not action.isdigit() and "in inventory" not in action for plan in plans for action in plan)
+        assert max(map(len, plans)) * 2 <= DOMAIN.levels["easy"].horizon
+
+
+def test_a_plan_is_made_and_kept_where_none_ships(monkeypatch, tmp_path):
+    monkeypatch.setenv("GENTAX_CACHE", str(tmp_path))
+    env = gentax.make("sciworld", "chemistry-mix-paint-secondary-color", split="test")
+    _, _, success = play_expert(env, 0)
+    assert success
+    kept = list(tmp_path.rglob("*.json"))
+    assert len(kept) == 1
+    before = kept[0].stat().st_mtime_ns
+    assert plan_for(env.variation)
+    assert kept[0].stat().st_mtime_ns == before
+    kept[0].write_text('["cut sho')
+    assert plan_for(env.variation)  # a broken file is made again
+    env.close()
+
+
+def test_the_expert_keeps_to_its_plan_through_noise(env):
+    env.reset(options={"index": 0})
+    plan = plan_for(env.variation)
+    noise = "look around", "no such thing", "inventory", "teleport to foundry", "teleport to hallway", "pick up air"
+    for action in (*noise, "open door"):
+        env.step(action)
+    assert not env.step(env.expert().action)[4]["valid"]  # taken for the answer to "which door?"
+    assert env.expert().action == plan[0]
+    for position, action in enumerate(plan[:-1]):
+        assert env.expert().action == action
+        env.step(action)
+        env.step("inventory")
+        env.step("teleport to foundry")
+        back = env.expert()
+        if back.action != plan[position + 1]:
+            assert back.action.startswith("teleport to ")
+            env.step(back.action)
+    assert env.step(env.expert().action)[4]["success"]
+
+
+def test_the_expert_has_no_move_after_a_change_it_did_not_plan(env):
+    env.reset(options={"index": 0})
+    assert env.step("put down orange")[4]["valid"]
+    assert env.expert() is None
+
+
+def test_a_wrong_focus_fails_the_episode(env):
+    env.reset(options={"index": next(i for i, v in enumerate(variations("easy", "test")) if v.name == "find-animal")})
+    _, reward, terminated, truncated, info = env.step("focus on air")
+    assert (reward, terminated, truncated, info["success"]) == (-1.0, True, False, False)
+
+
+def test_dense_rewards_telescope_and_sparse_ones_pay_at_the_end(env):
+    _, dense, _ = play_expert(env, 3)
+    assert sum(dense) == pytest.approx(1.0)
+    assert sum(reward > 0 for reward in dense) > 1
+    with_sparse = gentax.make("sciworld", split="test")
+    _, sparse, _ = play_expert(with_sparse, 3)
+    assert sparse == [0.0] * (len(sparse) - 1) + [1.0]
+    with_sparse.close()
+
+
+@pytest.mark.parametrize("action", STRANGE, ids=lambda action: repr(action[:8]))
+def test_any_string_is_an_action(env, action):
+    env.reset(options={"index": 1})
+    observation, _, terminated, _, info = env.step(action)
+    assert isinstance(observation, str)
+    assert not terminated
+    assert info["valid"] == (plain(action) == "look around")
+    assert env.step("look around")[4]["valid"]
+
+
+def test_actions_are_made_plain():
+    assert plain("\ud800 look\x00\n around\u2028") == "? look around"
+    assert len(plain("word " * 100_000)) <= ACTION_LIMIT
+    assert tidy("You see: \n\t\ta  thing. \n\n\tanother") == "You see:\na thing.\nanother"
+
+
+def test_an_ambiguous_request_is_a_question(env):
+    env.reset(options={"index": 1})
+    observation, _, _, _, info = env.step("open door")
+    assert observation.startswith("Ambiguous request")
+    assert info["valid"]
+    assert env.step("0")[4]["valid"]
+    env.step("open door")
+    assert not env.step("look around")[4]["valid"]  # the package takes it for the answer, and cancels
+    assert env.step("look around")[4]["valid"]
+
+
+def test_admissible_actions_are_accepted(env):
+    env.reset(options={"index": 2})
+    listed = env.admissible()
+    assert len(listed) > 50
+    assert listed == sorted(set(listed))
+    for action in [a for a in listed if a.startswith(("look", "teleport"))][:8]:
+        if env._over:
+            break
+        assert env.step(action)[4]["valid"], action
+    assert "Score" in env.render()
+
+
+def test_environments_are_isolated_and_play_in_threads():
+    envs = [gentax.make("sciworld", split="test", reward="dense") for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda pair: play_expert(pair[1], pair[0]), enumerate(envs)))
+    assert all(success for _, _, success in results)
+    assert [[move.action for move in moves] for moves, _, _ in results] == [
+        list(plan_for(variation)) for variation in variations("easy", "test")[:4]
+    ]
+    looks = []
+    for env in envs[:2]:
+        env.reset(options={"index": 5})
+    envs[0].step("teleport to foundry")
+    for env in envs[:2]:
+        looks.append(env.step("look around")[0])
+    assert "called the foundry" in looks[0]
+    assert "called the foundry" not in looks[1]
+    for env in envs:
+        env.close()
+
+
+def test_no_thread_is_left_and_a_closed_environment_says_so(env):
+    before = threading.active_count()
+    env.reset(options={"index": 0})
+    assert threading.active_count() == before
+    env.close()
+    env.close()
+    with pytest.raises(EnvironmentFault):
+        env.step("look around")
+    observation, _ = env.reset(options={"index": 0})
+    assert "called" in observation
+
+
+def test_the_same_task_is_the_same_start():
+    envs = [gentax.make("sciworld") for _ in range(2)]
+    for first, second in pairwise(envs):
+        _, one = first.reset(seed=5)
+        _, two = second.reset(seed=5)
+        assert one["task"] == two["task"]
+        assert one["goal"] == two["goal"]
+    for env in envs:
+        env.close()
+
+
+def test_shortening_teleports_and_names_what_is_seen():
+    path = [
+        Played("open door to outside", "The door is already open."),
+        Played("go to outside", "You move to the outside."),
+        Played("focus on baby baby wolf", "You focus on the baby wolf."),
+        Played("pick up baby baby wolf", "You move the wolf to the inventory."),
+        Played("go to kitchen", "You move to the kitchen."),
+        Played("go to hallway", "You move to the hallway."),
+        Played("move baby baby wolf in inventory to red box", "You move the wolf to the red box."),
+    ]
+    short = shorten(path)
+    assert rename(path, short) == [
+        "teleport to outside",
+        "look around",
+        "focus on baby wolf",
+        "pick up baby wolf",
+        "teleport to hallway",
+        "move baby wolf to red box",
+    ]
+
+
+def test_a_made_plan_solves_its_variation():
+    interface = Interface()
+    plan = make_plan(interface, Variation("find-plant", 3))
+    interface.close()
+    assert plan[0] == "teleport to greenhouse"
+    goal = "Your task is to find a(n) plant. First, focus on the thing."
+    assert thought(goal, plan) == "I may find a plant in the greenhouse: go there."
