@@ -1,7 +1,8 @@
 """Steps a second in ScienceWorld: gentax, the package's server driven by hand, and the package's own `step`.
 
-The same action sequences in the same run, the three in turn, repeated; medians. By hand means the same three queries
-that gentax makes (step, score, completed), one py4j call each, in the JVM that the package starts.
+The same action sequences in the same run, in turn and in a random order, repeated; medians. By hand means the same
+three queries that gentax makes (step, score, completed), one py4j call each; once in a JVM with gentax's memory cap and
+collector, which shows what gentax itself costs, and once in the JVM as the package starts it, which has no cap.
 
     python benchmarks/sciworld_speed.py [--episodes 12] [--repeats 5] [--stock-episodes 3]
 """
@@ -9,12 +10,17 @@ that gentax makes (step, score, completed), one py4j call each, in the JVM that 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
 
 import gentax
 from gentax.domains.sciworld.gold import plan_for
+from gentax.domains.sciworld.jvm import OPTIONS
 from gentax.domains.sciworld.tasks import SIMPLIFICATION, variations
 
 Episode = tuple[int, Sequence[str]]  # index of the task, actions
@@ -51,18 +57,20 @@ def main() -> None:
 
     ours = gentax.make("sciworld", split="test", horizon=1000)
     stock = ScienceWorldEnv()
-    server = stock.server
+    os.environ["JAVA_TOOL_OPTIONS"] = OPTIONS
+    capped = ScienceWorldEnv()
+    del os.environ["JAVA_TOOL_OPTIONS"]
     tasks = variations("easy", "test")
 
-    def load(index: int) -> None:
-        server.load(*tasks[index], SIMPLIFICATION, False)
-        server.freeActionLook()
-        server.getTaskDescription()
+    def load(env: ScienceWorldEnv, index: int) -> None:
+        env.server.load(*tasks[index], SIMPLIFICATION, False)
+        env.server.freeActionLook()
+        env.server.getTaskDescription()
 
-    def by_hand(action: str) -> None:
-        server.step(action)
-        server.getScore()
-        server.getCompleted()
+    def by_hand(env: ScienceWorldEnv, action: str) -> None:
+        env.server.step(action)
+        env.server.getScore()
+        env.server.getCompleted()
 
     def load_stock(index: int) -> None:
         stock.load(*tasks[index], SIMPLIFICATION)
@@ -70,24 +78,28 @@ def main() -> None:
 
     players = {
         "gentax": (lambda index: ours.reset(options={"index": index}), ours.step, args.episodes),
-        "server by hand": (load, by_hand, args.episodes),
+        "by hand, same JVM flags": (partial(load, capped), partial(by_hand, capped), args.episodes),
+        "by hand, stock JVM": (partial(load, stock), partial(by_hand, stock), args.episodes),
         "ScienceWorldEnv.step": (load_stock, stock.step, args.stock_episodes),
     }
     played = episodes(args.episodes)
     speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in players}
-    for repeat in range(args.repeats + 1):
-        for name, (reset, step, count) in players.items():
+    order = np.random.default_rng(0)
+    for repeat in range(args.repeats + 2):
+        for name in order.permutation(list(players)):
+            reset, step, count = players[name]
             result = timed(reset, step, played[:count])
-            if repeat:  # the first is for the JVMs to warm up
+            if repeat > 1:  # the first two are for the JVMs to warm up
                 speeds[name].append(result)
     base = statistics.median(speed for speed, _ in speeds["gentax"])
-    print(f"{'':22}{'steps/s':>10}{'ms/reset':>10}{'gentax is':>12}")
+    print(f"{'':26}{'steps/s':>10}{'ms/reset':>10}{'gentax is':>12}")
     for name, results in speeds.items():
         speed = statistics.median(s for s, _ in results)
         reset = statistics.median(r for _, r in results)
-        print(f"{name:22}{speed:10.0f}{reset:10.0f}{base / speed:11.2f}x")
+        print(f"{name:26}{speed:10.0f}{reset:10.0f}{base / speed:11.2f}x")
     ours.close()
     stock.close()
+    capped.close()
 
 
 if __name__ == "__main__":

@@ -139,7 +139,8 @@ def test_a_plan_is_made_and_kept_where_none_ships(monkeypatch, tmp_path):
     env.close()
 
 
-def test_the_expert_keeps_to_its_plan_through_noise(env):
+def test_the_expert_keeps_to_its_plan_through_noise():
+    env = gentax.make("sciworld", split="test", horizon=100)
     env.reset(options={"index": 0})
     plan = plan_for(env.variation)
     noise = "look around", "no such thing", "inventory", "teleport to foundry", "teleport to hallway", "pick up air"
@@ -157,6 +158,7 @@ def test_the_expert_keeps_to_its_plan_through_noise(env):
             assert back.action.startswith("teleport to ")
             env.step(back.action)
     assert env.step(env.expert().action)[4]["success"]
+    env.close()
 
 
 def test_the_expert_has_no_move_after_a_change_it_did_not_plan(env):

@@ -167,6 +167,20 @@ def test_a_jvm_that_dies_is_a_fault_and_the_next_reset_mends_it():
         env.close()
 
 
+def test_memory_that_runs_out_is_named(monkeypatch):
+    monkeypatch.setenv("GENTAX_JAVA_OPTS", "-Xmx48m -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError")
+    envs = [gentax.make("sciworld") for _ in range(8)]
+
+    def fill():
+        for env in envs:
+            env.reset(options={"index": 0})
+
+    with pytest.raises(EnvironmentFault, match="-Xmx"):
+        fill()
+    for env in envs:
+        env.close()
+
+
 def test_the_last_environment_to_close_ends_the_jvm_and_gives_its_files_back():
     def files() -> int:
         return len(os.listdir("/proc/self/fd"))

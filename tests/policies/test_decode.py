@@ -23,7 +23,9 @@ SMALL = {
 def model_of(kind: str):
     torch.manual_seed(0)
     model = (
-        LlamaForCausalLM(LlamaConfig(**SMALL)) if kind == "llama" else Qwen3ForCausalLM(Qwen3Config(**SMALL, head_dim=8))
+        LlamaForCausalLM(LlamaConfig(**SMALL))
+        if kind == "llama"
+        else Qwen3ForCausalLM(Qwen3Config(**SMALL, head_dim=8))
     )
     with torch.no_grad():  # sharper than at birth, so that a wrong position or mask shows
         for parameter in model.parameters():

@@ -10,14 +10,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium
 from gymnasium.spaces import Text
 
 from gentax.core.errors import UsageError, unknown
 from gentax.core.task import Task
-
 
 
 class AnyText(Text):
@@ -94,7 +93,7 @@ class TextEnv(gymnasium.Env[str, str]):
         UsageError: an unknown level, split, reward or option, or an index outside the split.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi"]}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"]}
     render_mode = "ansi"
     observation_space = AnyText()
     action_space = AnyText()

@@ -105,7 +105,9 @@ class Sequence:
     @classmethod
     def of(cls, run: list[Tokens]) -> Sequence:
         """Join the tokens of steps that continue each other."""
-        parts = [part for t in run for part in ((t.prompt, False, np.zeros(len(t.prompt))), (t.sampled, True, t.logprobs))]
+        parts = [
+            part for t in run for part in ((t.prompt, False, np.zeros(len(t.prompt))), (t.sampled, True, t.logprobs))
+        ]
         return cls(
             np.concatenate([ids for ids, _, _ in parts]).astype(np.int32),
             np.concatenate([np.full(len(ids), sampled) for ids, sampled, _ in parts]),

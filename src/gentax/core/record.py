@@ -52,7 +52,13 @@ def from_json(value: dict[str, Any]) -> Episode:
         for row in value["steps"]
     )
     return Episode(
-        Task.parse(value["task"]), value["sample"], value["goal"], steps, Outcome(value["outcome"]), value["final"], value["error"]
+        Task.parse(value["task"]),
+        value["sample"],
+        value["goal"],
+        steps,
+        Outcome(value["outcome"]),
+        value["final"],
+        value["error"],
     )
 
 

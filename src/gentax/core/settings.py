@@ -1,4 +1,4 @@
-"""Settings are documented dataclasses; this reads them from mappings (YAML, flags) and refuses what they do not have."""
+"""Settings are documented dataclasses; this reads them from mappings and refuses what they do not have."""
 
 from __future__ import annotations
 

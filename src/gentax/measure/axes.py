@@ -9,7 +9,7 @@ two things, success and length given success stand beside it. Episodes that ende
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,22 +106,23 @@ def _compressed(text: str) -> int:
     return len(zlib.compress(text.encode("utf-8", "surrogatepass"), 9))
 
 
-def _grouped(pairs) -> Measured:
+def _grouped(pairs: Iterable[tuple[Task, float]]) -> Measured:
     groups: Measured = {}
     for task, value in pairs:
         groups.setdefault(task, []).append(float(value))
     return groups
 
 
-def _by_task(pairs) -> np.ndarray:
+def _by_task(pairs: Iterable[tuple[Task, float]]) -> np.ndarray:
     """Return the mean of each task's values: samples of one task are no independent evidence."""
     return np.array([np.mean(values) for values in _grouped(pairs).values()])
 
 
-def _pooled(pairs, unit: str) -> Estimate:
+def _pooled(pairs: Iterable[tuple[Task, float]], unit: str) -> Estimate:
     """Return the mean over all values, with the interval over the tasks they come in."""
     groups = _grouped(pairs)
-    return cluster_mean([sum(v) for v in groups.values()], [len(v) for v in groups.values()], unit)
+    sums, counts = ([size(v) for v in groups.values()] for size in (sum, len))
+    return cluster_mean(np.array(sums), np.array(counts), unit)
 
 
 def _mean(values: Sequence[float], unit: str) -> Estimate:

@@ -153,9 +153,7 @@ def tax(
     levels = dict(targets) if isinstance(targets, Mapping) else dict.fromkeys(targets)
     levels.setdefault(source, None)
     domain(source)
-    before, after = (
-        one if isinstance(one, Evaluation) else evaluate(one, levels, **settings) for one in (base, tuned)
-    )
+    before, after = (one if isinstance(one, Evaluation) else evaluate(one, levels, **settings) for one in (base, tuned))
     if before.play != after.play:
         raise UsageError("the two evaluations were not played with the same settings")
     for name in before.episodes:

@@ -5,16 +5,17 @@ Everything gentax reports is a weighted sum of mean scores (a difference of succ
 numbers, take no seed, and give the same digits on every machine.
 
 **Model.** A score is a task effect + a seed effect + their interaction. Domains are fixed. Tasks are paired: every
-policy played the same ones. Two parts vary if it were all done again:
-V_tasks, from the spread over tasks of the weighted sum of each task's scores (the pairing is in that sum), and
-V_seeds, from the spread over training seeds of the weighted sum of each seed's means. The interaction is in both, and
-taken off once: V_seeds - V_interaction, at least 0 (two-way clustering: Cameron, Gelbach & Miller 2011, eq. 2.11).
-With one training seed V_seeds cannot be known: the interval covers tasks only, and says so.
+policy played the same ones. Two parts vary if it were all done again: V_tasks, from the spread over tasks of the
+weighted sum of each task's scores (the pairing is in that sum), and V_seeds, from the spread over training seeds of
+the weighted sum of each seed's means. The interaction is in both; it is taken off V_tasks, which is the better known.
+V_tasks + V_seeds - V_interaction is two-way clustering (Cameron, Gelbach & Miller 2011, eq. 2.11). With one training
+seed V_seeds cannot be known: the interval covers tasks only, and says so.
 
 **Margin.** margin² = Σ t(df)² V over the parts, each with the quantile of Student's t for its own degrees of freedom
 (Banerjee 1960, who proves that it covers at least as often as it says). Three seeds have 2 degrees of freedom and the
 quantile 4.3; a percentile bootstrap over three seeds has no such term, which is why it is too short. Pooled degrees
-of freedom (Satterthwaite 1946) were tried too: with three seeds that differ much they cover 88 to 92 %.
+of freedom (Satterthwaite 1946), and taking the interaction off V_seeds, were tried: both are shorter where seeds hardly
+differ, and cover 88 to 92 % where three seeds differ much.
 
 **Ratios.** Fieller (1954): the values R for which numerator - R x denominator is not told apart from 0. Unlike the
 delta method it is right when the denominator is noisy, and it has no finite answer when the denominator may be 0.
@@ -27,7 +28,7 @@ proportions); the estimate itself stays the plain one. A single rate gets Wilson
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,10 @@ class Estimate:
     def holds(self, x: float) -> bool:
         """Return whether the interval holds `x`: whether the data allow it."""
         return self.low <= x <= self.high
+
+    def mirrored(self) -> Estimate:
+        """Return the estimate of the negative: a gain as a loss."""
+        return replace(self, value=-self.value, low=-self.high, high=-self.low)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -187,8 +192,11 @@ def _margins(scores: Scores, forms: list[Weights]) -> np.ndarray:
         roles = [r for r, d in keys if d == domain]
         weights_JR = np.array([[form.get((r, domain), 0.0) for r in roles] for form in forms])
         means_RK = np.stack([scores.roles[r][domain].mean(0) for r in roles])
-        variance = weights_JR @ _pseudo_covariance(means_RK) @ weights_JR.T
-        total += _quantile(means_RK.shape[1] - 1) ** 2 * variance
+        mixed = [_interaction(scores.roles[r][domain]) for r in roles]
+        variance = weights_JR @ (_pseudo_covariance(means_RK) - np.diag(mixed)) @ weights_JR.T
+        # At least 0 in every direction, which chance might make it miss.
+        size, axes = np.linalg.eigh(variance)
+        total += _quantile(means_RK.shape[1] - 1) ** 2 * (axes * np.maximum(size, 0.0)) @ axes.T
     for role in sorted({r for r, _ in keys} - scores.fixed):
         of_role = [scores.roles[role][d] for r, d in keys if r == role]
         seeds = len(of_role[0])
@@ -196,11 +204,7 @@ def _margins(scores: Scores, forms: list[Weights]) -> np.ndarray:
             continue
         weights_JD = np.array([[form.get((role, d), 0.0) for r, d in keys if r == role] for form in forms])
         sums_JS = weights_JD @ np.stack([scores_SK.mean(1) for scores_SK in of_role])
-        excess = np.atleast_2d(np.cov(sums_JS)) / seeds
-        excess = excess - (weights_JD * [_interaction(scores_SK) for scores_SK in of_role]) @ weights_JD.T
-        # At least 0 in every direction: chance can make seeds differ less than the interaction alone explains.
-        size, axes = np.linalg.eigh(excess)
-        total += _quantile(seeds - 1) ** 2 * (axes * np.maximum(size, 0.0)) @ axes.T
+        total += _quantile(seeds - 1) ** 2 * np.atleast_2d(np.cov(sums_JS)) / seeds
     return total
 
 
@@ -222,11 +226,10 @@ def _pseudo_covariance(scores_RK: np.ndarray) -> np.ndarray:
 def _interaction(scores_SK: np.ndarray) -> float:
     """Return the variance of the mean score that is due to the interaction of seeds and tasks: MS_residual / (S K).
 
-    0 with two seeds: their spread has one degree of freedom, is far too small by chance often enough that anything
-    taken off it costs coverage (90 % by simulation).
+    0 with one seed, which cannot tell it.
     """
     seeds, tasks = scores_SK.shape
-    if seeds < 3:
+    if seeds < 2:
         return 0.0
     rest = scores_SK - scores_SK.mean(0) - scores_SK.mean(1, keepdims=True) + scores_SK.mean()
     return float((rest**2).sum() / ((seeds - 1) * (tasks - 1)) / (seeds * tasks))
@@ -239,10 +242,9 @@ def _wilson(scores_SK: np.ndarray, scale: float, unit: str, covers: str) -> Esti
     # One success and one failure more keep the variance off 0; for 0/1 scores they cancel, and h below is z² / K.
     centre = (mean_K.sum() + 1) / (tasks + 2)
     spread = (((mean_K - centre) ** 2).sum() + centre**2 + (1 - centre) ** 2) / (tasks + 2)
-    margin = _quantile(np.inf) ** 2 * spread / tasks
+    margin = _quantile(np.inf) ** 2 * max(spread / tasks - _interaction(scores_SK), 0.0)
     if seeds > 1:
-        excess = scores_SK.mean(1).var(ddof=1) / seeds - _interaction(scores_SK)
-        margin += _quantile(seeds - 1) ** 2 * max(0.0, excess)
+        margin += _quantile(seeds - 1) ** 2 * scores_SK.mean(1).var(ddof=1) / seeds
     h = margin / (centre * (1 - centre))  # Wilson's z² / n
     middle = (rate + h / 2) / (1 + h)
     half = np.sqrt(rate * (1 - rate) * h + h**2 / 4) / (1 + h)

@@ -66,7 +66,7 @@ def tax_sentence(report: TaxReport, free_within: float = FREE_WITHIN) -> str:
     high = f"a loss of {_percent(tax.high)}" if tax.high > 0 else "none"
     return (
         f"Undecided whether RL on {report.source} costs: on {where} the data allow everything from {low} to {high} "
-        f"(best guess {_percent(tax.value)} lost; {_covers(tax)})."
+        f"(best guess {_percent(abs(tax.value))} {'lost' if tax.value >= 0 else 'gained'}; {_covers(tax)})."
     )
 
 
@@ -79,7 +79,7 @@ def own_sentence(report: TaxReport) -> str:
     if gain.holds(0.0):
         change = f"{signed(gain.value)} points ({_interval(gain, signs=True)}, {_covers(gain)})"
         return f"Undecided whether {subject} changed its own test success: {change}."
-    verb, size = ("raised", gain) if gain.value > 0 else ("lowered", _mirror(gain))
+    verb, size = ("raised", gain) if gain.value > 0 else ("lowered", gain.mirrored())
     return f"{subject} {verb} its own test success by {number(size.value)} points ({_interval(size)}, {_covers(gain)})."
 
 
@@ -89,7 +89,7 @@ def target_sentence(report: TaxReport, target: str) -> str:
     if drop.holds(0.0):
         low, high = number(max(-drop.low, 0.0)), number(max(drop.high, 0.0))
         return f"On {target}: undecided, between {low} points gained and {high} lost (best guess {_lost(drop.value)})."
-    verb, size = ("lost", drop) if drop.value > 0 else ("gained", _mirror(drop))
+    verb, size = ("lost", drop) if drop.value > 0 else ("gained", drop.mirrored())
     return f"On {target} it {verb} {number(size.value)} points ({_interval(size)}, over {drop.n} tasks)."
 
 
@@ -105,7 +105,7 @@ def rate_sentence(report: TaxReport) -> str:
     if report.delta_id is not None and report.delta_id.value < 0:
         return f"The tax rate is {number(rate.value, 2)} ({interval}), but of a loss at home: nothing was bought."
     verb = "costs" if rate.value > 0 else "brings"
-    shown = rate if rate.value > 0 else _mirror(rate)
+    shown = rate if rate.value > 0 else rate.mirrored()
     interval = f"95 % interval {number(shown.low, 2)} to {number(shown.high, 2)}"
     return f"Each point gained on {report.source} {verb} {number(shown.value, 2)} points on a target ({interval})."
 
@@ -135,10 +135,6 @@ def _covers(estimate: Estimate) -> str:
     if estimate.seeds > 1:
         return f"over {estimate.n} tasks and {estimate.seeds} training seeds"
     return f"over {estimate.n} tasks; one training seed: the interval covers tasks only"
-
-
-def _mirror(e: Estimate) -> Estimate:
-    return Estimate(-e.value, -e.high, -e.low, e.covers, e.unit, e.n, e.seeds)
 
 
 def _lost(drop: float) -> str:

@@ -197,9 +197,7 @@ class Decoder:
 
     # Answers.
 
-    def _decode(
-        self, asks: Sequence[Ask], logits: torch.Tensor, stop: Callable[[list[int]], bool]
-    ) -> list[Sample]:
+    def _decode(self, asks: Sequence[Ask], logits: torch.Tensor, stop: Callable[[list[int]], bool]) -> list[Sample]:
         ids: list[list[int]] = [[] for _ in asks]
         logprobs: list[list[float]] = [[] for _ in asks]
         live = list(range(len(asks)))

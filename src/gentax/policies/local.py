@@ -45,7 +45,12 @@ class LocalPolicy:
         """Answer every turn; the replies carry the tokens shown and sampled."""
         shown = [self._shown(turn) for turn in turns]
         asks = [
-            Ask(turn.slot, np.concatenate(self._turns[turn.slot]), turn.temperature, turn.rng.random(turn.max_new_tokens))
+            Ask(
+                turn.slot,
+                np.concatenate(self._turns[turn.slot]),
+                turn.temperature,
+                turn.rng.random(turn.max_new_tokens),
+            )
             for turn in turns
         ]
         replies = []

@@ -25,13 +25,17 @@ LINES = ("line1", "line2", "line3", "line4", "line5")
 
 
 def curve_panel(
-    title: str, series: Sequence[tuple[Sequence[float], Sequence[float], int, bool]], percent: bool = False
+    title: str,
+    series: Sequence[tuple[Sequence[float], Sequence[float], int, bool]],
+    percent: bool = False,
+    whole: bool = False,
 ) -> Markup:
     """Draw one metric of a group of runs against training steps.
 
     Args:
         series: (steps, values, index of the run's colour, whether it is measured now and then, and so marked).
-        percent: whether values are fractions to be shown as percent, on an axis from 0 to 100.
+        percent: whether values are fractions to be shown as percent.
+        whole: whether the axis goes from 0 to 100 % whatever the values.
     """
     figure, panel = _panel(2.9, 1.85)
     for steps, values, colour, marked in series:
@@ -39,7 +43,7 @@ def curve_panel(
         keep = np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int))
         x, y, ink = x[keep], y[keep], LIGHT[LINES[colour % len(LINES)]]
         if marked:
-            panel.plot(x, y, "o-", color=ink, markersize=4, linewidth=1.2, markerfacecolor=LIGHT["card"], zorder=4)
+            panel.plot(x, y, "o--", color=ink, markersize=5, linewidth=0.9, markerfacecolor=LIGHT["card"], zorder=4)
         elif len(x) >= 20:
             panel.plot(x, y, color=ink, alpha=0.3, linewidth=0.8)
             panel.plot(x, _running_mean(y, max(3, len(x) // 12)), color=ink, linewidth=1.6, zorder=3)
@@ -48,8 +52,11 @@ def curve_panel(
     panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     panel.yaxis.set_major_locator(MaxNLocator(4))
     if percent:
+        panel.set_ylim(bottom=0)
+        panel.yaxis.set_major_formatter("{x:g} %")
+    if whole:
         panel.set_ylim(-3, 103)
-        panel.set_yticks([0, 50, 100], ["0", "50", "100 %"])
+        panel.set_yticks([0, 50, 100])
     return inline(figure, title)
 
 
@@ -61,7 +68,7 @@ def forest(rows: Sequence[tuple[str, Estimate | None]], label: str, scale: float
         scale: what estimates are multiplied with.
         free: half the width of the band about 0 that counts as free, after scaling.
     """
-    figure, panel = _panel(7.2, 0.55 + 0.34 * len(rows))
+    figure, panel = _panel(6.4, 0.5 + 0.31 * len(rows))
     panel.axvline(0, color=LIGHT["soft"], linewidth=1)
     if free is not None:
         panel.axvspan(-free, free, color=LIGHT["faint"], zorder=0)
@@ -78,15 +85,24 @@ def forest(rows: Sequence[tuple[str, Estimate | None]], label: str, scale: float
     panel.set_yticks(range(len(rows)), [""] * len(rows))
     for y, (name, _) in enumerate(rows):
         where = panel.get_yaxis_transform()
-        panel.text(-0.015, y, one_line(name, 34), transform=where, ha="right", va="center", parse_math=False)
+        panel.text(
+            -0.015,
+            y,
+            one_line(name, 34),
+            transform=where,
+            ha="right",
+            va="center",
+            color=LIGHT["ink"],
+            parse_math=False,
+        )
     panel.grid(axis="x", color=LIGHT["line"], linewidth=0.6)
-    panel.set_xlabel(label, color=LIGHT["soft"])
+    panel.set_xlabel(label, color=LIGHT["soft"], size=9)
     return inline(figure, label)
 
 
 def scatter(points: Sequence[tuple[str, Estimate, Estimate]], x_label: str, y_label: str) -> Markup:
     """Draw named points with interval bars both ways; x on a logarithmic axis when it spans more than a factor of 8."""
-    figure, panel = _panel(7.2, 3.9)
+    figure, panel = _panel(6.4, 3.6)
     smallest = min(x.value for _, x, _ in points)
     if smallest > 0 and max(x.value for _, x, _ in points) > 8 * smallest:
         panel.set_xscale("log")
@@ -96,8 +112,8 @@ def scatter(points: Sequence[tuple[str, Estimate, Estimate]], x_label: str, y_la
         panel.errorbar([x.value], [y.value], fmt="o", color=ink, ecolor=ink, elinewidth=1.2, markersize=6, **bars)
     panel.margins(0.18, 0.15)
     panel.grid(color=LIGHT["line"], linewidth=0.6)
-    panel.set_xlabel(x_label, color=LIGHT["soft"])
-    panel.set_ylabel(y_label, color=LIGHT["soft"])
+    panel.set_xlabel(x_label, color=LIGHT["soft"], size=9)
+    panel.set_ylabel(y_label, color=LIGHT["soft"], size=9)
     _name_points(panel, [(one_line(name, 24), x, y) for name, x, y in points])
     return inline(figure, f"{y_label} against {x_label}")
 

@@ -19,7 +19,7 @@ from gentax.measure.statistics import Estimate
 from gentax.measure.verdict import FREE_WITHIN, number, sentences, signed, tax_sentence, verdict
 from gentax.report import figures, palette
 from gentax.report.model import Curve, Report, Result
-from gentax.report.text import dotted, duration, one_line, visible
+from gentax.report.text import dotted, duration, one_line, tied, visible
 
 METRICS = (  # key, title, percent
     ("success", "success, train and test", True),
@@ -47,9 +47,11 @@ def render(report: Report) -> str:
             report=report,
             answer=report.answer or _answer(report.results),
             domains=_domains(report),
+            init={d: e for result in reversed(report.results) for d, e in result.tax.init.items()},
+            left_out=sum(n for result in report.results for n in result.tax.left_out.values()),
             colours=Markup(palette.variables(palette.LIGHT)),
             dark=Markup(palette.variables(palette.DARK)),
-            overview=_overview(report.results),
+            overview=_overview(report.results, _domains(report)),
             runs=_runs(report.curves),
             axes_figure=_axes_figure(report),
             settings=dotted(report.settings),
@@ -70,7 +72,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "number": number, "signed": signed, "shade": palette.shade, "verdict": verdict, "sentences": sentences,
-        "duration": duration, "one_line": one_line, "row_name": row_name,
+        "duration": duration, "one_line": one_line, "row_name": row_name, "tied": tied,
     }  # fmt: skip
     return environment
 
@@ -92,12 +94,13 @@ def _domains(report: Report) -> list[str]:
     return [d for d in report.domains if d in found] + sorted(found - set(report.domains))
 
 
-def _overview(results: Sequence[Result]) -> Markup | None:
+def _overview(results: Sequence[Result], domains: Sequence[str]) -> Markup | None:
     """Draw the drops of one result, or the taxes of several."""
     if not results:
         return None
     if len(results) == 1:
-        rows: list[tuple[str, Estimate | None]] = [(t, results[0].tax.drop[t]) for t in results[0].tax.targets]
+        drops = results[0].tax.drop
+        rows: list[tuple[str, Estimate | None]] = [(t, drops[t]) for t in domains if t in drops]
         return figures.forest(rows, "points lost (right) or gained (left)", 1.0)
     rows = [(row_name(result), result.tax.tax) for result in results]
     return figures.forest(rows, "tax, % of the success elsewhere that was lost", 100.0, 100 * FREE_WITHIN)
@@ -119,7 +122,9 @@ def _runs(curves: Sequence[Curve]) -> list[dict[str, Any]]:
                     series.append((*figures.finite(run.rows, "test_success"), colour, True))
             series = [s for s in series if s[0]]
             if series:
-                panels.append((title, figures.curve_panel(f"{source}, {arm}: {title}", series, percent)))
+                panels.append(
+                    (title, figures.curve_panel(f"{source}, {arm}: {title}", series, percent, key == "success"))
+                )
         colours = [figures.LINES[i % len(figures.LINES)] for i in range(len(runs))]
         seeds = [(run.seed, colour) for run, colour in zip(runs, colours, strict=True)]
         shown.append({"source": source, "arm": arm, "seeds": seeds, "panels": panels})

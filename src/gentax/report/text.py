@@ -32,6 +32,11 @@ def one_line(text: str, limit: int = 80) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def tied(text: str) -> str:
+    """Return `text` with percent signs that no line break can part from their number."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
 def dotted(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Flatten nested settings to (dotted key, value as text)."""
     rows = []

@@ -7,6 +7,7 @@ recorded as an error. What is left out: any knowledge of tokens, which is the po
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -131,9 +132,7 @@ def rollout(
 
 
 class _Engine:
-    def __init__(
-        self, policy: Policy, play: Play, pool: EnvPool, on_episode: Callable[[Episode], None] | None
-    ) -> None:
+    def __init__(self, policy: Policy, play: Play, pool: EnvPool, on_episode: Callable[[Episode], None] | None) -> None:
         self.policy, self.play, self.pool, self.on_episode = policy, play, pool, on_episode
 
     def run(self, tasks: Sequence[Task], samples: int, seed: int, parallel: int) -> list[Episode]:
@@ -248,7 +247,5 @@ class _Engine:
 
 
 def _quietly_close(env: TextEnv) -> None:
-    try:
+    with contextlib.suppress(Exception):  # an environment that broke may fail to close too; nothing is left to do
         env.close()
-    except Exception:  # an environment that broke may fail to close too; nothing is left to do about it
-        pass

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gentax.core import Step, UsageError
+from gentax.core import Episode, Step, UsageError
 from gentax.policies.reply import write_reply
 
 ADMISSIBLE_SHOWN = 40  # actions listed in a prompt at most; some environments accept thousands
@@ -83,3 +83,13 @@ def _listed(admissible: Sequence[str]) -> str:
     shown = " | ".join(admissible[:ADMISSIBLE_SHOWN])
     rest = len(admissible) - ADMISSIBLE_SHOWN
     return f"Possible: {shown}" + (f" | and {rest} more" if rest > 0 else "")
+
+
+def prompts(play: Play, rules: str, episode: Episode) -> list[str]:
+    """Return the whole text the policy had before it at each step of an episode, its own words included."""
+    shown: list[str] = []
+    for n, step in enumerate(episode.steps):
+        admissible = step.admissible if play.admissible else None
+        text, continues = message(play, rules, episode.goal, episode.steps[:n], step.observation, admissible)
+        shown.append(f"{shown[-1]}{episode.steps[n - 1].text}\n{text}\n" if continues else f"{text}\n")
+    return shown

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import gentax
+from gentax.core import Episode
 from gentax.core.files import whole_folder, write_json
 from gentax.core.record import read_episodes, write_episodes
 from gentax.measure.evaluate import evaluate
@@ -42,6 +43,10 @@ class Store:
 
     def has(self, stage: Stage) -> bool:
         return (self.path(stage) / "stage.json").is_file()
+
+    def episodes(self, stage: Stage) -> list[Episode]:
+        """Return the episodes of an evaluation."""
+        return read_episodes(self.path(stage) / "episodes.jsonl.gz")
 
     def working(self, stage: Stage) -> Path:
         """Where a training run works until it is done."""
@@ -87,7 +92,7 @@ def _evaluate(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: 
     policy = checkpoints(store.path(stage.needs[0]))[-1][1] if stage.needs else todo.study.base
     total, count = inputs["tasks"] * inputs["samples"], 0
 
-    def on_episode(_: Any) -> None:
+    def on_episode(_: Episode) -> None:
         nonlocal count
         count += 1
         listener.episode(count, total)
@@ -119,13 +124,13 @@ def _train(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sig
 
 def _measure(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sign) -> None:
     with whole_folder(store.path(stage)) as folder:
-        write_json(folder / "results.json", measure(todo, lambda s: read_episodes(store.path(s) / "episodes.jsonl.gz")))
+        write_json(folder / "results.json", measure(todo, store.episodes))
         sign(folder)
 
 
 def _report(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sign) -> None:
     with whole_folder(store.path(stage)) as folder:
-        write_report(todo, store.path, folder / "report.html")
+        write_report(todo, store.episodes, store.path, folder / "report.html")
         sign(folder)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from gentax.core import Episode, Step, Task, UsageError
+from gentax.core import Episode, Step, UsageError
 from gentax.core.files import whole_folder
 from gentax.core.settings import plain
 from gentax.domains import make

@@ -49,7 +49,10 @@ def batches(ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray], budget: int
             where.append(row * wide + at[at > 0])
         made.append(
             Batch(
-                torch.from_numpy(padded), torch.from_numpy(np.concatenate(where)), members, sum(len(ids[i]) for i in members)
+                torch.from_numpy(padded),
+                torch.from_numpy(np.concatenate(where)),
+                members,
+                sum(len(ids[i]) for i in members),
             )
         )
     return made

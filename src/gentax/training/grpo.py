@@ -19,6 +19,7 @@ import torch
 
 from gentax.core import Episode, NonFiniteLoss, Outcome
 from gentax.training.batch import Batch, batches, score, targets
+from gentax.training.precision import precision
 from gentax.training.recipe import Recipe
 
 BUDGET = 8192  # padded tokens in one forward and backward pass
@@ -43,7 +44,12 @@ def advantages(episodes: Sequence[Episode]) -> np.ndarray:
 
 
 def update(
-    model: Any, reference: Any, optimizer: torch.optim.Optimizer, episodes: Sequence[Episode], recipe: Recipe, where: str
+    model: Any,
+    reference: Any,
+    optimizer: torch.optim.Optimizer,
+    episodes: Sequence[Episode],
+    recipe: Recipe,
+    where: str,
 ) -> dict[str, float]:
     """Learn from one batch of episodes; return what happened, averaged over the sampled tokens learned from.
 
@@ -73,7 +79,9 @@ def update(
         made = batches([s.ids_T for _, s in part], [s.sampled_T for _, s in part], BUDGET)
         count = sum(len(b.at_N) for b in made)
         for batch in made:
-            old_N = torch.from_numpy(np.concatenate([part[i][1].logprobs_T[part[i][1].sampled_T] for i in batch.members]))
+            old_N = torch.from_numpy(
+                np.concatenate([part[i][1].logprobs_T[part[i][1].sampled_T] for i in batch.members])
+            )
             gain_N = torch.from_numpy(
                 np.concatenate([np.full(part[i][1].sampled_T.sum(), advantage_G[part[i][0]]) for i in batch.members])
             )
@@ -106,14 +114,18 @@ def _backward(
     """Accumulate the gradient of one batch's share of the loss, and the same share of what is reported."""
     token_N = targets(batch, model.device)[:, None]
     old_N, gain_N = old_N.to(model.device), gain_N.to(model.device)
-    all_NV = torch.log_softmax(score(model, batch).float() / recipe.play.temperature, dim=-1)
+    with precision(recipe.precision, model.device):
+        logits_NV = score(model, batch)
+    all_NV = torch.log_softmax(logits_NV.float() / recipe.play.temperature, dim=-1)
     new_N = all_NV.gather(1, token_N)[:, 0]
     ratio_N = (new_N - old_N).exp()
     capped_N = ratio_N.clamp(1 - recipe.clip, 1 + recipe.clip)
     loss_N = -torch.minimum(ratio_N * gain_N, capped_N * gain_N)
     if recipe.kl:
         with torch.no_grad():
-            start_NV = torch.log_softmax(score(reference, batch).float() / recipe.play.temperature, dim=-1)
+            with precision(recipe.precision, model.device):
+                start_NV = score(reference, batch)
+            start_NV = torch.log_softmax(start_NV.float() / recipe.play.temperature, dim=-1)
             start_N = start_NV.gather(1, token_N)[:, 0]
         kl_N = (start_N - new_N).exp() - (start_N - new_N) - 1
         loss_N = loss_N + recipe.kl * kl_N

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from gentax.core import unknown
+from gentax.training.recipe import CHOICES
 
-CHOICES = ("auto", "bf16", "fp32")
 
 
 def precision(choice: str, device: Any) -> AbstractContextManager[Any]:

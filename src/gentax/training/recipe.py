@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gentax.core import UsageError
+from gentax.core import UsageError, unknown
 from gentax.rollout.prompt import Play
+
+CHOICES = ("auto", "bf16", "fp32")  # of precision
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Recipe:
     """Weight of the KL divergence to the starting policy in the loss."""
     clip: float = 0.2
     """How far the ratio of new to old probability may move before its gradient is cut (PPO's epsilon)."""
+    precision: str = "auto"
+    """`fp32`, `bf16` (autocast) or `auto`, which is bf16 where the hardware has it."""
     minibatches: int = 1
     """Updates made from the episodes of one step."""
     train_tasks: int = 4096
@@ -55,6 +59,8 @@ class Recipe:
         for name in ("kl", "clip", "warmup", "validate_every"):
             if getattr(self, name) < 0:
                 raise UsageError(f"recipe: {name} must be at least 0, not {getattr(self, name)}")
+        if self.precision not in CHOICES:
+            raise unknown("precision", self.precision, CHOICES)
         if self.group < 2:
             raise UsageError("recipe: group must be at least 2; the mean of the group is the baseline")
         if self.play.temperature == 0:

@@ -133,7 +133,9 @@ def sft(
         optimizer.zero_grad(set_to_none=True)
         step += 1
         tokens += size
-        on_step({"step": step, "loss": loss, "grad_norm": float(norm), "tokens": tokens, "done": done, "seconds": spent})
+        on_step(
+            {"step": step, "loss": loss, "grad_norm": float(norm), "tokens": tokens, "done": done, "seconds": spent}
+        )
     model.eval()
 
 

@@ -23,7 +23,7 @@ from gentax.core.settings import plain
 from gentax.domains import domain, make
 from gentax.policies.local import load
 from gentax.policies.protocol import Policy
-from gentax.rollout import EnvPool, Play, rollout
+from gentax.rollout import EnvPool, rollout
 from gentax.training.checkpoint import checkpoints, restore, save_checkpoint
 from gentax.training.grpo import update
 from gentax.training.recipe import Recipe

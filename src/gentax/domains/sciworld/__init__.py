@@ -20,5 +20,5 @@ DOMAIN = Domain(
     requires=("scienceworld",),
     enable="pip install scienceworld",
     threads=8,
-    copies=64,
+    copies=48,
 )

@@ -1,7 +1,7 @@
 """The ScienceWorld environment: the package's own simulator, driven through its server object.
 
-An action costs one round trip: step, score and completion together. The stock `ScienceWorldEnv.step` also lists all
-valid actions each time, which is where nearly all of its time goes.
+An action costs three calls: step, score, completion. The stock `ScienceWorldEnv.step` also lists all valid actions
+each time, which is where nearly all of its time goes.
 """
 
 from __future__ import annotations

@@ -66,9 +66,7 @@ def make_plan(server: Interface, variation: Variation) -> Plan:
         return ()
     walked = shorten(played)
     plain = [action for action, _ in played]
-    named = rename(played, walked)
-    # Some names are only right once a first turn has passed: those of plants, in the greenhouse.
-    for candidate in (named, ["look around", *named], walked, plain):
+    for candidate in (rename(played, walked), walked, plain):
         again = play(server, variation, candidate)
         if again is not None:
             return tuple(action for action, _ in again)
@@ -83,13 +81,11 @@ class Played(NamedTuple):
 
 
 def play(server: Interface, variation: Variation, actions: Sequence[str]) -> list[Played] | None:
-    """Play `actions` from the start, in one round trip; return them up to success, or None when they fail."""
-    calls: list[tuple] = [("load", variation.name, variation.number, SIMPLIFICATION, False)]
-    for action in actions:
-        calls += [("step", action), ("getScore",), ("getCompleted",)]
-    results = server(*calls)[1:]
+    """Play `actions` from the start; return them up to success, or None when they fail."""
+    server(("load", variation.name, variation.number, SIMPLIFICATION, False))
     played = []
-    for action, answer, score, completed in zip(actions, results[::3], results[1::3], results[2::3], strict=True):
+    for action in actions:
+        answer, score, completed = server(("step", action), ("getScore",), ("getCompleted",))
         played.append(Played(action, answer))
         if score < 0:
             return None
@@ -133,7 +129,9 @@ def rename(played: Iterable[Played], short: Sequence[str]) -> list[str]:
     for action, answer in played:
         focus = re.match(r"You focus on the (.+)\.$", answer)
         if focus and action.startswith("focus on "):
-            names[action.removeprefix("focus on ")] = focus[1]
+            called = action.removeprefix("focus on ")
+            # Before a first turn has passed, the simulator has no name for a plant but that; it shows the right one.
+            names[called] = called.removeprefix("adult ") if focus[1] == "plant" else focus[1]
     renamed = []
     carried = ""
     for action in short:

@@ -1,8 +1,9 @@
 """One simulator in the shared JVM, and the little of py4j's protocol that it takes to talk to it.
 
-Why not py4j's own client: it retries a dead server without end, logs every retry to the root logger, and takes one
-round trip a call. Here an `Interface` has one socket of its own (so environments run in threads side by side), sends
-several calls at once, and turns whatever goes wrong into `EnvironmentFault` at once.
+Why not py4j's own client: it retries a dead server many times and logs every retry to the root logger. Here an
+`Interface` has one socket of its own (so environments run in threads side by side) and turns whatever goes wrong into
+`EnvironmentFault` at once. Calls are answered one by one: sent together they are ten times slower, since py4j's server
+leaves Nagle's algorithm on and each answer then waits for the acknowledgement of the last.
 
 Left out: callbacks, reflection, collections other than by their methods.
 """
@@ -60,7 +61,7 @@ class Interface:
         return self._finalize.alive and self._pid == os.getpid() and self._jvm.alive()
 
     def __call__(self, *calls: tuple[Any, ...]) -> list[Any]:
-        """Do several calls, `(method, argument, …)` each, in one round trip; return what each returned.
+        """Do the calls, `(method, argument, …)` each, in order; return what each returned.
 
         Arguments are str, int or bool. Strings, numbers, booleans and None come back as such, lists as lists.
         """
@@ -81,23 +82,24 @@ class Interface:
         if not self._finalize.alive or self._pid != os.getpid():
             raise EnvironmentFault("this simulator is closed: reset() starts another")
         try:
-            if commands:
-                self._socket.sendall("".join(commands).encode())
-            return [self._answer() for _ in commands]
+            return [self._one(command) for command in commands]
         except TimeoutError:
             self._jvm.broken = True
             self._jvm.kill()  # a thread that never comes back would stay busy for as long as the process lives
             self.close()
             raise EnvironmentFault(f"the Java process gave no answer in {CALL_LIMIT:.0f} s") from None
-        except (OSError, ValueError) as error:  # ValueError: another thread closed this interface meanwhile
-            self._jvm.broken |= self._finalize.alive
+        except (OSError, ValueError):  # ValueError: another thread closed this interface meanwhile
+            mine = self._finalize.alive
+            self._jvm.broken |= mine
+            fate = f"the Java process {self._jvm.fate()}" if mine else "this simulator was closed"
             self.close()
-            raise EnvironmentFault(f"the Java process is gone ({type(error).__name__}: {error})") from None
+            raise EnvironmentFault(fate) from None
         except BaseException:  # Ctrl-C among others: answers still under way must not be taken for later ones
             self.close()
             raise
 
-    def _answer(self) -> Any:
+    def _one(self, command: str) -> Any:
+        self._socket.sendall(command.encode())
         line = self._lines.readline()
         if not line.endswith(b"\n"):
             raise ConnectionError("end of file")
@@ -118,15 +120,8 @@ class Interface:
         """Return what a Java exception says of itself."""
         if text[1:2] != protocol.REFERENCE_TYPE:
             return _first_line(text[2:]) or "no reason given"
-        # The commands sent after the one that failed are still being answered: ask on another connection.
-        try:
-            with self._jvm.connect() as other, other.makefile("rb") as lines:
-                asked = self._jvm.password + _command(text[2:], "toString") + _forget(text[2:])
-                other.sendall(asked.encode())
-                lines.readline()
-                return _first_line(lines.readline()[3:].decode(errors="replace"))
-        except OSError:
-            return "an exception in Java"
+        self._held.append(text[2:])
+        return _first_line(self._one(_command(text[2:], "toString")))
 
 
 class _Reference(str):

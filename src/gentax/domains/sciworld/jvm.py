@@ -25,7 +25,10 @@ from py4j.java_gateway import find_jar_path
 
 from gentax.core.errors import UsageError
 
-OPTIONS = "-Xmx512m -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError"  # unless GENTAX_JAVA_OPTS says otherwise
+OPTIONS = "-Xms384m -Xmx1g -Xmn192m -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError"
+"""Of the JVM, unless GENTAX_JAVA_OPTS is set. A simulator holds 11 MB: room for the 48 that the domain allows at once."""
+
+OUT_OF_MEMORY = 3  # the code that -XX:+ExitOnOutOfMemoryError ends with
 START_LIMIT = 60.0  # seconds the JVM may take to say which port it listens on
 CALL_LIMIT = 180.0  # seconds one batch of calls may take; the slowest, a gold path, takes about ten
 
@@ -85,6 +88,14 @@ class Jvm:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=CALL_LIMIT)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
+
+    def fate(self) -> str:
+        """Return what became of a process that stopped answering, for a person."""
+        with suppress(subprocess.TimeoutExpired):
+            if self.process.wait(0.5) == OUT_OF_MEMORY:
+                return "ran out of memory: open fewer environments, or raise -Xmx in GENTAX_JAVA_OPTS"
+            return f"ended with code {self.process.returncode}"
+        return "hung up"
 
     def kill(self) -> None:
         """End the process now; for one that no longer answers."""

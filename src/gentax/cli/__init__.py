@@ -1,0 +1,33 @@
+"""The command line: one thin file a command. What a user can mend is one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run `gentax`; the entry point of the package."""
+    # Threads that spin while they wait slow each other down as soon as something else runs on the machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are folders; nothing is looked up elsewhere
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from gentax.cli.app import app
+    from gentax.core.errors import EnvironmentFault, NonFiniteLoss, UsageError
+
+    try:
+        app()
+    except UsageError as error:
+        _say(str(error))
+        sys.exit(2)
+    except (EnvironmentFault, NonFiniteLoss, OSError) as error:
+        _say(f"{error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        _say("stopped; the same command goes on where it stopped")
+        sys.exit(130)
+
+
+def _say(text: str) -> None:
+    print("gentax: " + " ".join(text.split()), file=sys.stderr)

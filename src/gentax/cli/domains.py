@@ -1,0 +1,41 @@
+"""`gentax domains`"""
+
+from __future__ import annotations
+
+from gentax.cli.options import Json, write_result
+from gentax.cli.show import console, table
+
+
+def domains(json: Json = None) -> None:
+    """List every domain, its levels, and what would enable those that cannot run here.
+
+    Example: `gentax domains`
+    """
+    from gentax.domains import domains as registered
+    from gentax.domains import missing
+
+    records = registered()
+    table(
+        "Domains",
+        ["name", "state", "default level", "licence"],
+        [
+            [r.name, f"needs: {r.enable}" if missing(r) else "ready", r.default_level, r.licence]
+            for r in records.values()
+        ],
+    )
+    for record in records.values():
+        console.print(f"\n[bold]{record.name}[/]  {record.about}\n  {record.origin}")
+        for name, level in record.levels.items():
+            console.print(f"    {name:28} {level.about} (at most {level.horizon} steps)", markup=False)
+    write_result(
+        json,
+        {
+            r.name: {
+                "ready": not missing(r),
+                "levels": list(r.levels),
+                "default": r.default_level,
+                "licence": r.licence,
+            }
+            for r in records.values()
+        },
+    )

@@ -1,0 +1,59 @@
+"""Options that several commands share, and how they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gentax.core.errors import UsageError
+
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file as JSON.")
+]
+Domains = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--domain", "-d", metavar="NAME[:LEVEL]", help="A domain, with a level if not its default. May be repeated."
+    ),
+]
+Tasks = Annotated[int, typer.Option(help="Test tasks of each domain.")]
+Samples = Annotated[int, typer.Option(help="Episodes on each task.")]
+Seed = Annotated[int, typer.Option(help="Seeds every random number drawn.")]
+Context = Annotated[str, typer.Option(help="How history becomes a prompt: `full` or `window(k)`.")]
+Thinking = Annotated[bool, typer.Option("--thinking/--no-thinking", help="Whether the policy thinks before it acts.")]
+Admissible = Annotated[
+    bool, typer.Option("--admissible/--no-admissible", help="List the admissible actions in the prompt.")
+]
+Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 takes the likeliest token.")]
+
+
+def read_domains(names: list[str] | None) -> dict[str, str | None]:
+    """Read `NAME` and `NAME:LEVEL`; all installed domains when none is given. Raises UsageError for unknown ones."""
+    from gentax.domains import domain, domains, make, missing
+
+    if not names:
+        return {name: None for name, record in domains().items() if not missing(record)}
+    levels = {}
+    for name in names:
+        name, _, level = name.partition(":")
+        domain(name)
+        make(name, level or None).close()  # an unknown level is refused before anything is played
+        levels[name] = level or None
+    return levels
+
+
+def write_result(path: Path | None, value: Any) -> None:
+    """Write a result as JSON where `--json` was given."""
+    from gentax.core.files import write_json
+
+    if path is not None:
+        write_json(path, value)
+        typer.echo(f"wrote {path}")
+
+
+def check_out(path: Path | None) -> None:
+    """Refuse an output path that cannot be written, before hours are spent on what would go there."""
+    if path is not None and path.is_dir():
+        raise UsageError(f"{path} is a folder; --json takes a file")

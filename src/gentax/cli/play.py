@@ -1,0 +1,118 @@
+"""`gentax play`: a person, or a policy that is watched."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gentax.cli.show import console
+from gentax.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from gentax.core import Episode, TextEnv
+
+_HELP = "Type an action. Also: ? lists what is possible, ! asks the expert, q leaves."
+
+
+def play(
+    domain: Annotated[str, typer.Argument(help="A domain, `NAME` or `NAME:LEVEL`.")],
+    index: Annotated[int, typer.Option(help="Which task.")] = 0,
+    split: Annotated[str, typer.Option(help="Of which split.")] = "train",
+    expert: Annotated[bool, typer.Option("--expert", help="Watch the domain's expert.")] = False,
+    policy: Annotated[str | None, typer.Option(help="Watch `base`, `random` or the model in a folder.")] = None,
+    thinking: Annotated[bool, typer.Option("--thinking/--no-thinking", help="Let the policy think.")] = True,
+    xsb: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Sokoban only: play the rooms of an XSB file.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Of a policy that samples.")] = 0.4,
+) -> None:
+    """Play a task in the terminal, or watch a policy play it.
+
+    Examples: `gentax play sokoban`, `gentax play sciworld --expert`, `gentax play sokoban --policy base --index 3`
+    """
+    from gentax.domains import make
+
+    if expert and policy is not None:
+        raise UsageError("--expert and --policy exclude each other")
+    name, _, level = domain.partition(":")
+    env = make(name, level or None, split=split, **({} if xsb is None else {"xsb": xsb}))
+    try:
+        if expert or policy is not None:
+            _watch(env, "expert" if expert else str(policy), index, split, thinking, temperature)
+        else:
+            _by_hand(env, index, split)
+    finally:
+        env.close()
+
+
+def _watch(env: TextEnv, policy: str, index: int, split: str, thinking: bool, temperature: float) -> None:
+    from gentax.core import Task
+    from gentax.measure.evaluate import policy_of
+    from gentax.rollout import EnvPool, Play, rollout
+
+    task = Task(env.domain.name, env.level, split, index)
+    settings = Play(thinking=thinking, temperature=temperature)
+    with EnvPool(settings, make_env=lambda _: env) as pool:
+        (episode,) = rollout(policy_of(policy), [task], play=settings, pool=pool)
+    _show(episode)
+
+
+def _show(episode: Episode) -> None:
+    console.print(f"[bold]{episode.task.id}[/]")
+    console.print(printable(episode.goal), style="bold", markup=False)
+    for number, step in enumerate(episode.steps, 1):
+        console.print()
+        console.print(printable(step.observation), markup=False)
+        if step.thought:
+            console.print(f"  ({printable(step.thought)})", style="dim", markup=False)
+        refused = "" if step.valid else "   (refused)"
+        console.print(f"{number:>3} > {printable(step.action or step.text)}{refused}", style="cyan", markup=False)
+    console.print()
+    console.print(printable(episode.final), markup=False)
+    _result(episode.outcome.value, episode.ret, episode.length)
+
+
+def _by_hand(env: TextEnv, index: int, split: str) -> None:
+    _, info = env.reset(options={"index": index, "split": split})
+    console.print(printable(env.domain.rules), style="dim", markup=False)
+    console.print(f"{printable(info['goal'])}\n", style="bold", markup=False)
+    console.print(_HELP, style="dim", markup=False)
+    total, over, won = 0.0, False, False
+    console.print(printable(env.render()), markup=False)
+    while not over:
+        try:
+            said = input(f"{env.steps + 1:>3} > ").strip()
+        except EOFError:
+            console.print()
+            break
+        if said == "q":
+            break
+        if said == "?":
+            actions = env.admissible() or ["(this domain does not list them)"]
+            console.print(printable("  ".join(actions)), style="dim", markup=False)
+            continue
+        if said == "!":
+            move = env.expert()
+            console.print(
+                "the expert is lost" if move is None else printable(f"{move.action}   {move.thought}"), markup=False
+            )
+            continue
+        observation, reward, terminated, truncated, info = env.step(said)
+        total, over, won = total + reward, terminated or truncated, bool(info["success"])
+        shown = env.render()
+        console.print(printable(shown), markup=False)
+        if shown != observation:
+            console.print(printable(observation), style="dim", markup=False)
+    _result("success" if won else "failure" if over else "left", total, env.steps)
+
+
+def _result(outcome: str, ret: float, length: int) -> None:
+    style = {"success": "bold green", "failure": "bold red"}.get(outcome, "bold")
+    console.print(f"{outcome} after {length} steps, return {ret:.2f}", style=style)
+
+
+def printable(text: str) -> str:
+    """Return text without what could move the cursor or change the terminal: control characters become marks."""
+    return "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in text)

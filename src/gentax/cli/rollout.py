@@ -1,0 +1,50 @@
+"""`gentax rollout`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gentax.cli import options as o
+from gentax.cli.show import console, episodes_counted
+
+
+def rollout(
+    domain: Annotated[str, typer.Argument(help="A domain, `NAME` or `NAME:LEVEL`.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the episodes go: gzipped JSON lines.")],
+    policy: Annotated[str, typer.Option(help="`base`, `random`, `expert`, or a model folder.")] = "base",
+    tasks: o.Tasks = 16,
+    split: Annotated[str, typer.Option(help="Which split of the tasks.")] = "train",
+    samples: o.Samples = 1,
+    context: o.Context = "full",
+    thinking: o.Thinking = False,
+    admissible: o.Admissible = False,
+    temperature: o.Temperature = 1.0,
+    seed: o.Seed = 0,
+) -> None:
+    """Play episodes and keep them: every observation, reply, action and reward.
+
+    Example: `gentax rollout sokoban --policy expert --tasks 100 --thinking --out episodes.jsonl.gz`
+    """
+    from gentax.core.files import whole_file
+    from gentax.core.record import write_episodes
+    from gentax.measure import evaluate
+    from gentax.rollout import Play
+
+    o.check_out(out)
+    result = evaluate(
+        policy,
+        o.read_domains([domain]),
+        tasks=tasks,
+        split=split,
+        samples=samples,
+        play=Play(context=context, thinking=thinking, admissible=admissible, temperature=temperature),
+        seed=seed,
+        on_episode=episodes_counted(tasks * samples, f"{policy} on {domain}"),
+    )
+    (episodes,) = result.episodes.values()
+    with whole_file(out) as aside:
+        write_episodes(aside, episodes)
+    console.print(f"wrote {len(episodes)} episodes to {out}")

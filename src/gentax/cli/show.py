@@ -1,0 +1,77 @@
+"""What commands print while they work and when they are done."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from gentax.core import Episode
+    from gentax.measure.statistics import Estimate
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class Progress:
+    """One line that is rewritten in a terminal, and a line now and then elsewhere."""
+
+    def __init__(self, every: int = 10) -> None:
+        self.live = sys.stdout.isatty()
+        self.every = every
+
+    def say(self, text: str, number: int, of: int) -> None:
+        if self.live:
+            sys.stdout.write("\r\x1b[2K" + text[: console.width - 1])
+            if number >= of:
+                sys.stdout.write("\n")
+            sys.stdout.flush()
+        elif number == 1 or number >= of or number % self.every == 0:
+            print(text, flush=True)
+
+
+def episodes_counted(of: int, what: str) -> Callable[[Episode], None]:
+    """Return a callback that counts episodes as they end."""
+    progress, done, won = Progress(every=max(1, of // 4)), 0, 0
+
+    def count(episode: Episode) -> None:
+        nonlocal done, won
+        done, won = done + 1, won + episode.success
+        progress.say(f"  {what}: {done}/{of} episodes, {won / done:.0%} solved", done, of)
+
+    return count
+
+
+def training_line(row: dict[str, float], steps: int) -> str:
+    """Return a step of training as one line."""
+    held = f"  held out {row['held_out']:.2f}" if "held_out" in row else ""
+    return (
+        f"  step {row['step']:.0f}/{steps}  success {row['success']:.2f}  return {row['return']:.2f}  "
+        f"length {row['length']:.1f}  invalid {row['invalid']:.0%}  entropy {row.get('entropy', 0):.2f}  "
+        f"kl {row.get('kl', 0):.3f}  {row['tokens_per_s']:.0f} tokens/s  {minutes(row['left_s'])} left{held}"
+    )
+
+
+def minutes(seconds: float) -> str:
+    """Write a duration as minutes and seconds."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def estimate(value: Estimate | None, digits: int = 1) -> str:
+    """Write an estimate with its interval."""
+    if value is None:
+        return "undefined"
+    return f"{value.value:.{digits}f}  ({value.low:.{digits}f} to {value.high:.{digits}f})"
+
+
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Print a table; the first column is text, the others numbers."""
+    shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for n, column in enumerate(columns):
+        shown.add_column(column, justify="right" if n else "left", no_wrap=True)
+    for row in rows:
+        shown.add_row(*(str(cell).replace("[", "\\[") for cell in row))
+    console.print(shown)

@@ -1,0 +1,78 @@
+"""`gentax study run`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gentax.cli import options as o
+from gentax.cli.show import Progress, console, training_line
+
+if TYPE_CHECKING:
+    from gentax.study.plan import Stage
+
+app = typer.Typer(
+    help="Sources × arms × seeds, evaluated on the same test tasks before and after.", no_args_is_help=True
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `run` a command of its own."""
+
+
+@app.command()
+def run(
+    study: Annotated[str, typer.Argument(help="A YAML file, or the name of a study that ships with gentax.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the stages go.")] = Path("runs"),
+    json: o.Json = None,
+) -> None:
+    """Do what is missing of a study and print where its report is. The same command again does nothing.
+
+    Example: `gentax study run demo --out runs`
+    """
+    run_and_show(study, out, json)
+
+
+def run_and_show(study: str, out: Path, json: Path | None) -> None:
+    """Run a study with its progress shown, then print its sentences."""
+    from gentax.study import read_study, run_study
+
+    o.check_out(json)
+    read = read_study(study)
+    page = run_study(read, out / read.name, _Shown())
+    results = page.parent.parent / _measured(page)
+    import json as files
+
+    found = files.loads((results / "results.json").read_text())
+    for row in found["results"]:
+        console.print(f"\n[bold]{row['source']}, {row['arm']}[/]")
+        for sentence in row["sentences"]:
+            console.print(f"  {sentence}", markup=False)
+    console.print(f"\nreport: {page}", markup=False)
+    o.write_result(json, found)
+
+
+def _measured(page: Path) -> str:
+    import json
+
+    needs: list[str] = json.loads((page.parent / "stage.json").read_text())["needs"]
+    return next(name for name in needs if name.startswith("measure-"))
+
+
+class _Shown:
+    """Prints what a study does."""
+
+    def __init__(self) -> None:
+        self.training, self.episodes = Progress(), Progress(every=10**9)
+
+    def stage(self, stage: Stage, number: int, of: int, done: bool) -> None:
+        console.print(f"[{number}/{of}] {stage.kind} {stage.label}" + ("  (done before)" if done else ""), markup=False)
+
+    def train_row(self, row: dict[str, float], steps: int) -> None:
+        self.training.say(training_line(row, steps), int(row["step"]), steps)
+
+    def episode(self, number: int, of: int) -> None:
+        self.episodes.say(f"  {number}/{of} episodes", number, of)

@@ -1,0 +1,121 @@
+"""From the episodes of a study to its numbers and its page."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gentax.core import Episode, Outcome
+from gentax.core.settings import plain
+from gentax.domains import domain, make
+from gentax.measure.axes import Axes, axes
+from gentax.measure.evaluate import scores_of
+from gentax.measure.tax import tax_report
+from gentax.measure.verdict import sentences
+from gentax.policies.local import load
+from gentax.report import Curve, EpisodePair, Report, Result, write
+from gentax.rollout.prompt import prompts
+from gentax.study.plan import Plan, Stage
+
+Read = Callable[[Stage], list[Episode]]
+
+
+def measure(todo: Plan, read: Read) -> dict[str, Any]:
+    """Return every number of a study as JSON values."""
+    rows = [
+        {"arm": result.arm, **result.tax.to_json(), "sentences": sentences(result.tax)}
+        for result in results(todo, read)
+    ]
+    return {"study": plain(todo.study), "results": rows, "axes": [a.to_json() for a in domain_axes(todo, read)]}
+
+
+def results(todo: Plan, read: Read) -> list[Result]:
+    """Return the tax of every arm and source, over all seeds, on the same test tasks."""
+    study = todo.study
+    init = {name: scores_of(read(stage)) for name, stage in todo.init.items()}
+    made = []
+    for arm in study.arms:
+        for source in study.sources:
+            after = {
+                name: np.stack([scores_of(read(todo.after[arm, source, seed, name])) for seed in study.seeds])
+                for name in study.domains
+            }
+            made.append(Result(tax_report(source, init, after), arm))
+    return made
+
+
+def domain_axes(todo: Plan, read: Read) -> list[Axes]:
+    """Return where each domain lies under the starting policy, from the episodes of the init row."""
+    study, encode = todo.study, load(todo.study.base).codec.text
+    found = []
+    for name, stage in todo.init.items():
+        env = make(name, study.domains[name].level, horizon=study.evaluate.horizon)
+        horizon, rules = env.horizon, domain(name).rules
+        env.close()
+        shown = lambda episode, rules=rules: prompts(study.evaluate, rules, episode)  # noqa: E731
+        found.append(axes(name, read(stage), horizon, prompts=shown, encode=encode))
+    return found
+
+
+def write_report(todo: Plan, read: Read, folder: Callable[[Stage], Path], out: Path) -> None:
+    """Write the page of a study whose other stages are done."""
+    study = todo.study
+    stages = [stage for stage in todo.stages() if stage is not todo.report]
+    stored = [json.loads((folder(stage) / "stage.json").read_text()) for stage in stages]
+    recipe = study.recipe(study.sources[0], next(iter(study.arms)), study.seeds[0])
+    write(
+        Report(
+            title=f"gentax study: {study.name}",
+            about=study.about,
+            domains=tuple(study.domains),
+            results=tuple(results(todo, read)),
+            curves=tuple(
+                Curve(source, _rows(folder(stage) / "metrics.jsonl"), arm, seed)
+                for (arm, source, seed), stage in todo.trained.items()
+            ),
+            axes=tuple(domain_axes(todo, read)),
+            pairs=tuple(_pairs(todo, read)),
+            settings={
+                "domains": {
+                    name: f"{target.level or domain(name).default_level}, {target.tasks} test tasks"
+                    for name, target in study.domains.items()
+                },
+                "seeds": ", ".join(map(str, study.seeds)),
+                "arms": {name: str(changes or "as below") for name, changes in study.arms.items()},
+                "train": plain(recipe),
+                "evaluate": plain(study.evaluate),
+            },
+            versions={name: version(name) for name in ("gentax", "torch", "transformers", "numpy", "scienceworld")}
+            | {"python": platform.python_version()},
+            command=f"gentax study run {study.name}",
+            made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+            seconds=sum(row["seconds"] for row in stored),
+        ),
+        out,
+    )
+
+
+def _pairs(todo: Plan, read: Read) -> list[EpisodePair]:
+    """Choose episodes to be read: of each domain the first that training won and the first that it lost."""
+    cell = next(iter(todo.trained))
+    chosen = []
+    for name, stage in todo.init.items():
+        both = list(zip(read(stage), read(todo.after[(*cell, name)]), strict=True))
+        for want, about in ((True, "failed before, solved after"), (False, "solved before, failed after")):
+            for before, after in both:
+                whole = Outcome.ERROR not in (before.outcome, after.outcome)
+                if whole and after.success is want and before.success is not want:
+                    chosen.append(EpisodePair(before, after, f"{name}: {about} ({before.task.id})"))
+                    break
+    return chosen
+
+
+def _rows(path: Path) -> tuple[dict[str, Any], ...]:
+    return tuple(json.loads(line) for line in path.read_text().splitlines())

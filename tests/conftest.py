@@ -1,0 +1,88 @@
+"""Shared by all tests: a tiny model with the shipped tokenizer's kind, and a toy domain that needs no Java."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from gentax.core import Acted, Domain, EnvironmentFault, Level, Move, Task, TextEnv
+from gentax.domains import registry
+
+TOY = Domain(
+    name="toy",
+    entry="conftest:Toy",
+    about="Say the word that is shown.",
+    rules="Say the word you see.",
+    levels={"one": Level(1, "one word"), "three": Level(6, "three words")},
+    default_level="three",
+    licence="Apache-2.0",
+    origin="the tests",
+)
+WORDS = ("red", "green", "blue", "gold")
+
+
+class Toy(TextEnv):
+    """Shows a word; saying it three times in all (once at level `one`) solves the task. "crash" breaks it."""
+
+    domain = TOY
+    crashes = 0  # how often any of them has been broken
+    fatal = False  # whether a broken one also breaks when its episode is played again
+
+    def begin(self, task: Task) -> tuple[str, str]:
+        self.left = 1 if self.level == "one" else 3
+        self.word = WORDS[task.seed % 4]
+        return "Repeat what you see.", f"The word is {self.word}."
+
+    def act(self, action: str) -> Acted:
+        if action == "crash" and (Toy.fatal or Toy.crashes == 0):
+            Toy.crashes += 1
+            raise EnvironmentFault("the toy broke")
+        if action != self.word:
+            return Acted(f"No. The word is {self.word}.", 0.0, False, False, False)
+        self.left -= 1
+        self.word = WORDS[(WORDS.index(self.word) + 1) % 4]
+        return Acted(f"Yes. The word is {self.word}.", float(self.left == 0), self.left == 0, self.left == 0, True)
+
+    def admissible(self) -> list[str]:
+        return [self.word]
+
+    def expert(self) -> Move:
+        return Move(self.word, f"It says {self.word}.")
+
+    def size(self, split: str) -> int:
+        return 1000
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Register the toy domain for one test."""
+    known = dict(registry.domains())
+    known["toy"] = dataclasses.replace(TOY)
+    monkeypatch.setattr(registry, "domains", lambda: known)
+    monkeypatch.setattr(Toy, "crashes", 0)
+    monkeypatch.setattr(Toy, "fatal", False)
+    return Toy
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A model folder with a few thousand parameters and a tokenizer of its own."""
+    from gentax.training.base import new_model, train_tokenizer
+    from gentax.training.checkpoint import save_model
+
+    tokenizer = train_tokenizer(iter(["The word is red. green blue gold No. Yes. Say the word you see."] * 20), 300)
+    import torch
+
+    torch.manual_seed(0)
+    model = new_model("nano", tokenizer)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    folder.mkdir()
+    save_model(model, tokenizer, folder)
+    return folder

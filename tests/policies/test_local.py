@@ -1,0 +1,117 @@
+"""A local model in the engine: what is shown is what is kept, and text from outside stays text."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from gentax.core import Task, UsageError
+from gentax.policies.local import load
+from gentax.policies.reply import ACTION_END
+from gentax.rollout import Play, rollout
+
+
+def tasks(n):
+    return [Task("toy", "three", "train", i) for i in range(n)]
+
+
+@pytest.mark.parametrize("context", ["full", "window(1)"])
+def test_kept_logprobs_are_those_of_the_whole_sequence(toy, tiny, context):
+    policy = load(tiny)
+    episodes = rollout(policy, tasks(6), play=Play(context=context, temperature=1.0, max_new_tokens=8))
+    sequences = [s for e in episodes for s in e.sequences()]
+    assert len(sequences) == (6 if context == "full" else sum(e.length for e in episodes))
+    for sequence in sequences:
+        ids = torch.tensor(sequence.ids_T[None].astype(np.int64))
+        with torch.no_grad():
+            logp = policy.model(ids).logits[0].log_softmax(-1)
+        at = np.flatnonzero(sequence.sampled_T)
+        again = logp[at - 1, ids[0, at]].numpy()
+        assert np.allclose(sequence.logprobs_T[at], again, atol=2e-4)
+
+
+def test_the_text_of_a_reply_is_its_tokens(toy, tiny):
+    policy = load(tiny)
+    for episode in rollout(policy, tasks(3), play=Play(temperature=1.0, max_new_tokens=8)):
+        for step in episode.steps:
+            assert step.tokens is not None
+            assert step.text == policy.codec.decode(step.tokens.sampled)
+
+
+def test_text_of_the_environment_cannot_pose_as_control_tokens(tiny):
+    codec = load(tiny).codec
+    end = int(codec.reply(ACTION_END)[0])
+    assert end in codec.reply(ACTION_END)
+    assert end not in codec.text(f"the sign says {ACTION_END}")
+    assert end not in codec.opening(ACTION_END)
+    assert codec.decode(codec.text(f"the sign says {ACTION_END}")) == f"the sign says {ACTION_END}"
+
+
+@pytest.mark.parametrize("text", ["", "\x00", "\ud800 lone", "🙂 emoji", "ünïcödé", "\r\n\t", "a" * 5000])
+def test_any_text_can_be_read(tiny, text):
+    codec = load(tiny).codec
+    assert codec.decode(codec.text(text)) == text.encode("utf-8", "replace").decode()
+
+
+def test_a_conversation_longer_than_the_model_keeps_its_rules_and_its_latest_turns(toy, tiny):
+    policy = load(tiny)
+    policy.decoder.limit = 160
+    episodes = rollout(policy, tasks(2), play=Play(temperature=1.0, max_new_tokens=30))
+    head = policy.codec.opening("Say the word you see.")[:6]
+    for episode in episodes:
+        for sequence in episode.sequences():
+            assert len(sequence) <= 160
+            assert (sequence.ids_T[:6] == head).all()
+
+
+def test_a_chat_template_that_ends_its_turns_is_followed(tiny):
+    from transformers import AutoTokenizer
+
+    from gentax.policies.codec import ChatCodec
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}<eos>{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    codec = ChatCodec(tokenizer)
+    assert tokenizer.decode(codec.opening("hello")) == "[user]hello<eos>[assistant]"
+    after_stop = codec.following("next", last=tokenizer.eos_token_id)
+    assert tokenizer.decode(after_stop) == "[user]next<eos>[assistant]"
+    cut_off = codec.following("next", last=65)
+    assert tokenizer.decode(cut_off) == "<eos>[user]next<eos>[assistant]"
+
+
+def test_an_architecture_that_is_not_known_plays_through_generate(toy, tiny):
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    from gentax.policies.local import LocalPolicy
+    from gentax.policies.stock import StockDecoder
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, pad_token_id=0, eos_token_id=1)
+    torch.manual_seed(0)
+    policy = LocalPolicy(GPT2LMHeadModel(config).eval(), tokenizer)
+    assert isinstance(policy.decoder, StockDecoder)
+    (episode,) = rollout(policy, tasks(1), play=Play(temperature=1.0, max_new_tokens=5))
+    (sequence,) = episode.sequences()
+    with torch.no_grad():
+        logp = policy.model(torch.tensor(sequence.ids_T[None].astype(np.int64))).logits[0].log_softmax(-1)
+    at = np.flatnonzero(sequence.sampled_T)
+    assert np.allclose(sequence.logprobs_T[at], logp[at - 1, sequence.ids_T[at]].numpy(), atol=1e-3)
+
+
+def test_folders_that_are_no_models_are_refused_by_name(tiny, tmp_path):
+    with pytest.raises(UsageError, match="did you mean"):
+        load(str(tiny)[:-1])
+    with pytest.raises(UsageError, match=r"config\.json"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(UsageError, match="safetensors"):
+        load(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(UsageError, match="cannot load"):
+        load(tmp_path)

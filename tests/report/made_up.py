@@ -1,0 +1,114 @@
+"""Made-up measurements that look like a real study's, for the tests of the page."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gentax.core import Episode, Outcome, Step, Task
+from gentax.measure.axes import axes
+from gentax.measure.tax import tax_report
+from gentax.report import Curve, EpisodePair, Report, Result
+
+DOMAINS = ("sokoban", "sciworld", "webshop", "alfworld")
+INIT = {"sokoban": 0.31, "sciworld": 0.46, "webshop": 0.38, "alfworld": 0.57}
+AFTER = {
+    ("sokoban", "plain"): {"sokoban": 0.72, "sciworld": 0.33, "webshop": 0.35, "alfworld": 0.49},
+    ("sokoban", "distractors"): {"sokoban": 0.68, "sciworld": 0.42, "webshop": 0.37, "alfworld": 0.56},
+    ("sciworld", "plain"): {"sokoban": 0.30, "sciworld": 0.71, "webshop": 0.40, "alfworld": 0.62},
+    ("webshop", "plain"): {"sokoban": 0.16, "sciworld": 0.28, "webshop": 0.66, "alfworld": 0.34},
+}
+
+
+def results(seeds: int = 3, tasks: int = 128, arms=tuple(AFTER)) -> tuple[Result, ...]:
+    rng = np.random.default_rng(0)
+    ability = {d: rng.normal(0, 0.12, tasks) for d in DOMAINS}
+    init = {d: (rng.random(tasks) < INIT[d] + ability[d]).astype(float) for d in DOMAINS}
+    made = []
+    for source, arm in arms:
+        rates = AFTER[source, arm]
+        shift = {d: rng.normal(0, 0.03, (seeds, 1)) for d in DOMAINS}
+        after = {d: (rng.random((seeds, tasks)) < rates[d] + ability[d] + shift[d]).astype(float) for d in DOMAINS}
+        made.append(Result(tax_report(source, init, after), arm))
+    return tuple(made)
+
+
+def curve(source: str, arm: str, seed: int, steps: int = 100) -> Curve:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for step in range(1, steps + 1):
+        done = 1 - math.exp(-step / 35)
+        row = {
+            "step": step,
+            "success": float(np.clip(0.3 + 0.4 * done + rng.normal(0, 0.06), 0, 1)),
+            "return": 0.25 + 0.5 * done + rng.normal(0, 0.05),
+            "length": 11 - 4 * done + rng.normal(0, 0.4),
+            "invalid": max(0.0, 0.18 - 0.16 * done + rng.normal(0, 0.015)),
+            "entropy": 0.9 - 0.5 * done + rng.normal(0, 0.02),
+            "kl": 0.02 * done + abs(rng.normal(0, 0.001)),
+        }
+        if step % 20 == 0:
+            row["test_success"] = 0.3 + 0.38 * done
+        rows.append(row)
+    return Curve(source, tuple(rows), arm, seed)
+
+
+def episode(index: int, actions: list[str], outcome: Outcome, domain: str = "sokoban", say: str = "") -> Episode:
+    grid = "######\n#_@__#\n#_$__#\n#__.__\n#____#\n######"
+    thought = "<think>The box is left of the goal.</think>"
+    step = [
+        Step(f"{grid}\nYou moved {a or 'nowhere'}. {say}", f"{thought}<action>{a}</action>", a, 0.0, bool(a))
+        for a in actions
+    ]
+    goal = "Push every box onto a goal."
+    return Episode(Task(domain, "6x6", "test", index), 0, goal, tuple(step), outcome, "Every box is on a goal.")
+
+
+def domain_axes(domain: str, richness: int, length: int):
+    rng = np.random.default_rng(richness)
+    made = []
+    for i in range(48):
+        n = int(np.clip(rng.normal(length, 3), 1, 50))
+        steps = tuple(
+            Step("a box, " * int(rng.normal(richness, richness / 8) / 7), "x", "x", 0.0, True) for _ in range(n)
+        )
+        outcome = Outcome.SUCCESS if rng.random() < INIT[domain] else Outcome.FAILURE
+        made.append(Episode(Task(domain, "base", "test", i), 0, "", steps, outcome))
+    prompts = lambda e: ["rules " * 100 + s.observation for s in e.steps]  # noqa: E731
+    return axes(domain, made, 50, prompts, str.split, [length * 0.6, length * 0.7, length * 0.65])
+
+
+def report(**changes) -> Report:
+    settings = {"recipe": {"steps": 100, "group": 8, "kl": 0.01}, "play": {"context": "window(2)", "temperature": 0.4}}
+    values = {
+        "title": "What RL on three domains cost elsewhere",
+        "about": "Three sources, four targets, three training seeds; a model of 1.2 M parameters on two CPU cores.",
+        "results": results(),
+        "domains": DOMAINS,
+        "curves": tuple(
+            curve(s, a, seed) for s, a in (("sokoban", "plain"), ("webshop", "plain")) for seed in (0, 1, 2)
+        ),
+        "axes": tuple(
+            domain_axes(d, r, n)
+            for d, r, n in (("sokoban", 390, 14), ("sciworld", 2600, 31), ("webshop", 1500, 9), ("alfworld", 700, 24))
+        ),
+        "pairs": (
+            EpisodePair(
+                episode(3, ["left", "", "push box", "up"], Outcome.FAILURE),
+                episode(3, ["left", "down", "right"], Outcome.SUCCESS),
+                "gained at home",
+            ),
+            EpisodePair(
+                episode(9, ["go to desk"], Outcome.SUCCESS, "alfworld"),
+                episode(9, ["down", "down"], Outcome.FAILURE, "alfworld"),
+                "lost elsewhere: it answers in the words of the source",
+            ),
+        ),
+        "settings": settings,
+        "versions": {"gentax": "0.1.0", "torch": "2.13.0", "python": "3.12.4"},
+        "command": "gentax study run studies/four.yaml --out runs/four",
+        "made": "21 November 2026",
+        "seconds": 7384.0,
+    }
+    return Report(**(values | changes))
