@@ -131,7 +131,7 @@ def test_what_others_wrote_is_escaped_and_made_visible():
         assert tree.tags.count("style") == 1 + page.count("<defs>\n  <style")
         assert "\x00" not in page
         assert "\u202e" not in page
-        assert "␀⟨U+202E⟩" in tree.text
+        assert "⟨U+0000⟩⟨U+202E⟩" in tree.text
         assert "<script>alert(1)</script>" in tree.text  # as words
         assert "{{ 7*7 }}" in tree.text  # not 49
         assert "onerror" not in {name for _, name, _ in tree.attributes}
@@ -175,9 +175,18 @@ def test_given_sentences_go_on_top():
 def test_rows_of_a_curve_may_miss_anything():
     rows = ({"step": 1, "success": 0.1}, {"step": 2}, {"kl": float("nan"), "entropy": None}, {"step": 4, "length": 3})
     text = Tree(render(Report("Curves", curves=(Curve("a", rows),)))).text
-    assert "success, train and test" in text
+    assert "success, seen and unseen tasks" in text
     assert "episode length" in text
     assert "KL to the start" not in text
+
+
+@pytest.mark.parametrize("key", ["held_out", "test_success"])
+def test_success_on_unseen_tasks_is_drawn(key):
+    rows = [{"step": i, "success": 0.5} for i in range(1, 5)]
+    without, with_it = (
+        render(Report("Curve", curves=(Curve("a", tuple(r | more for r in rows)),))) for more in ({}, {key: 0.4})
+    )
+    assert with_it.count("stroke-dasharray") > without.count("stroke-dasharray")
 
 
 def test_long_curves_do_not_make_a_long_page():

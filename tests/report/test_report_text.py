@@ -10,11 +10,11 @@ from gentax.report.text import dotted, duration, one_line, visible
     ("text", "shown"),
     [
         ("plain\ttext\n", "plain\ttext\n"),
-        ("\x00\x1b[31m\x7f", "␀␛[31m␡"),
+        ("\x00\x1b[31m\x7f", "⟨U+0000⟩⟨U+001B⟩[31m⟨U+007F⟩"),
         ("\u202egnp.exe\u2066", "⟨U+202E⟩gnp.exe⟨U+2066⟩"),
         ("a\u200bb\ufeff", "a⟨U+200B⟩b⟨U+FEFF⟩"),
         ("\ud800", "⟨U+D800⟩"),
-        ("\r\u2028\x85", "␍⟨U+2028⟩⟨U+0085⟩"),
+        ("\r\u2028\x85", "⟨U+000D⟩⟨U+2028⟩⟨U+0085⟩"),
         ("שלום é 漢 😀", "שלום é 漢 😀"),
     ],
 )
@@ -24,7 +24,7 @@ def test_visible(text, shown):
 
 
 def test_one_line():
-    assert one_line("a\n b\x00") == "a b␀"
+    assert one_line("a\n b\x00") == "a b⟨U+0000⟩"
     assert one_line("x" * 100, 10) == "x" * 9 + "…"
 
 

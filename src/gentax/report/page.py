@@ -22,13 +22,14 @@ from gentax.report.model import Curve, Report, Result
 from gentax.report.text import dotted, duration, one_line, tied, visible
 
 METRICS = (  # key, title, percent
-    ("success", "success, train and test", True),
+    ("success", "success, seen and unseen tasks", True),
     ("return", "return", False),
     ("length", "episode length, steps", False),
     ("invalid", "invalid actions", True),
     ("entropy", "entropy, nats per token", False),
     ("kl", "KL to the start, nats per token", False),
 )
+UNSEEN_TASKS = ("held_out", "test_success")  # keys of success on tasks that are not trained on
 
 
 def write(report: Report, path: str | Path) -> None:
@@ -119,7 +120,7 @@ def _runs(curves: Sequence[Curve]) -> list[dict[str, Any]]:
             for colour, run in enumerate(runs):
                 series.append((*figures.finite(run.rows, key), colour, False))
                 if key == "success":
-                    series.append((*figures.finite(run.rows, "test_success"), colour, True))
+                    series += [(*figures.finite(run.rows, unseen), colour, True) for unseen in UNSEEN_TASKS]
             series = [s for s in series if s[0]]
             if series:
                 panels.append(

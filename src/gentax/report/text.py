@@ -16,14 +16,14 @@ UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 def visible(text: str) -> str:
     """Return `text` with every character that shows nothing, or reorders others, written out.
 
-    Newlines and tabs stay. C0 controls become their Unicode pictures, the rest their code points.
+    Newlines and tabs stay. (Unicode has pictures of control characters, but few fonts do.)
 
     >>> visible("a\\x00b\\u202ec")
-    'a␀b⟨U+202E⟩c'
+    'a⟨U+0000⟩b⟨U+202E⟩c'
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in UNSEEN else _written(c) for c in text)
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in UNSEEN else f"⟨U+{ord(c):04X}⟩" for c in text)
 
 
 def one_line(text: str, limit: int = 80) -> str:
@@ -61,10 +61,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _written(c: str) -> str:
-    code = ord(c)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"

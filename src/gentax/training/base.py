@@ -31,10 +31,10 @@ from gentax.rollout import Play, rollout
 from gentax.training.sft import SFT, Example, examples, sft
 
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
-SIZES = {  # (hidden, layers, heads, key-value heads, feed-forward)
-    "nano": (96, 3, 4, 2, 256),
-    "micro": (160, 4, 4, 2, 448),
-    "mini": (256, 7, 8, 2, 704),
+SIZES = {  # (hidden, layers, heads, key-value heads, width of a head, feed-forward)
+    "nano": (96, 3, 4, 2, 16, 256),
+    "micro": (160, 4, 4, 2, 32, 448),
+    "mini": (256, 7, 8, 2, 32, 704),
 }
 
 
@@ -50,6 +50,8 @@ class Text:
     """Train tasks played at random, for reading only."""
     weight: float = 1.0
     """Share of the tokens learned from, against the other domains'."""
+    observed: float = 0.5
+    """Weight of what is read, against 1 for what the agent says."""
     level: str | None = None
     """The level; the domain's default when null."""
 
@@ -66,8 +68,6 @@ class BaseRecipe:
         default_factory=lambda: {"full": 0.6, "full, thinking": 0.2, "window(1)": 0.1, "window(2), admissible": 0.1}
     )
     """How episodes are written, and how often: a context, with or without thinking and listed actions."""
-    observed: float = 0.5
-    """Weight of what is read, against 1 for what the agent says."""
     vocabulary: int = 2048
     """Entries of the tokenizer."""
     seed: int = 0
@@ -182,7 +182,7 @@ def new_model(size: str, tokenizer: Any) -> Any:
     """Return an untrained Llama of one of `SIZES` for the tokenizer."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    hidden, layers, heads, groups, wide = SIZES[size]
+    hidden, layers, heads, groups, head, wide = SIZES[size]
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -191,6 +191,7 @@ def new_model(size: str, tokenizer: Any) -> Any:
             num_hidden_layers=layers,
             num_attention_heads=heads,
             num_key_value_heads=groups,
+            head_dim=head,
             max_position_embeddings=4096,
             tie_word_embeddings=True,
             pad_token_id=tokenizer.pad_token_id,
@@ -241,7 +242,7 @@ def _stream(
         k = int(rng.choice(len(plays), p=shares / shares.sum()))
         key = (names[d], i, k)
         if key not in cache:
-            cache[key] = list(examples(text[names[d]][i], codec, plays[k], recipe.observed, imitate))
+            cache[key] = list(examples(text[names[d]][i], codec, plays[k], recipe.text[names[d]].observed, imitate))
         example = cache[key][int(rng.integers(len(cache[key])))]
         taken[d] += len(example.ids_T)
         return example

@@ -17,10 +17,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from gentax.core import Episode, NonFiniteLoss, Step
+from gentax.core.memory import keep_freed_memory
 from gentax.domains import domain
 from gentax.policies.codec import ChatCodec
 from gentax.policies.reply import write_reply
 from gentax.rollout.prompt import Play, message
+from gentax.training.attention import use_fast_attention
 from gentax.training.batch import batches, score, targets
 from gentax.training.precision import precision
 
@@ -99,6 +101,8 @@ def sft(
     Raises:
         NonFiniteLoss: the loss stopped being a number; the message says at which step.
     """
+    keep_freed_memory()
+    use_fast_attention(model)
     rng = np.random.default_rng(settings.seed)
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]

@@ -19,11 +19,13 @@ import torch
 from gentax.core import Episode, Outcome, Task, UsageError, stable_seed
 from gentax.core.files import whole_file, write_json
 from gentax.core.interrupt import deferred_interrupt
+from gentax.core.memory import keep_freed_memory
 from gentax.core.settings import plain
 from gentax.domains import domain, make
 from gentax.policies.local import load
 from gentax.policies.protocol import Policy
 from gentax.rollout import EnvPool, rollout
+from gentax.training.attention import use_fast_attention
 from gentax.training.checkpoint import checkpoints, restore, save_checkpoint
 from gentax.training.grpo import update
 from gentax.training.recipe import Recipe
@@ -55,8 +57,12 @@ def train(recipe: Recipe, out: str | Path, on_row: Callable[[Row], None] = lambd
     if record.target_only:
         raise UsageError(f"{recipe.source} is a target only: it is never trained on")
     pool_tasks, held_out = _tasks(recipe)
+    keep_freed_memory()
     policy = load(recipe.base)
     reference = load(recipe.base).model if recipe.kl else None
+    for model in (policy.model, reference):
+        if model is not None:
+            use_fast_attention(model)
     rows = _open(run, recipe)
     optimizer = torch.optim.Adam(policy.model.parameters(), lr=recipe.lr, fused=True)
     done = 0

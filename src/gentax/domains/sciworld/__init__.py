@@ -1,5 +1,7 @@
 """ScienceWorld: thirty kinds of small science tasks in a simulated house, played through the `scienceworld` package."""
 
+import os
+
 from gentax.core.env import Domain
 from gentax.domains.sciworld.levels import DEFAULT, LEVELS
 
@@ -19,6 +21,6 @@ DOMAIN = Domain(
     splits=("train", "dev", "test"),
     requires=("scienceworld",),
     enable="pip install scienceworld",
-    threads=8,
+    threads=min(8, os.cpu_count() or 1),
     copies=48,
 )

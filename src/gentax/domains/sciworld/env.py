@@ -1,7 +1,8 @@
 """The ScienceWorld environment: the package's own simulator, driven through its server object.
 
-An action costs three calls: step, score, completion. The stock `ScienceWorldEnv.step` also lists all valid actions
-each time, which is where nearly all of its time goes.
+An action costs four calls: seed, step, score, completion. The seed depends on the task and the turn alone, so that an
+episode goes the same way whatever other episodes are played beside it. The stock `ScienceWorldEnv.step` also lists all
+valid actions each time, which is where nearly all of its time goes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from gentax.core.task import Task
 from gentax.domains.sciworld import DOMAIN
 from gentax.domains.sciworld.gold import Plan, Played, plan_for
 from gentax.domains.sciworld.interface import Interface
-from gentax.domains.sciworld.tasks import SIMPLIFICATION, Variation, variations
+from gentax.domains.sciworld.tasks import SIMPLIFICATION, Variation, turn_seed, variations
 from gentax.domains.sciworld.thoughts import thought
 
 ACTION_LIMIT = 300  # characters of an action that the parser is shown; the longest valid ones have about 100
@@ -84,7 +85,8 @@ class SciWorld(TextEnv):
 
     def act(self, action: str) -> Acted:
         action = plain(action)
-        answer, score, completed = self._ask(("step", action), ("getScore",), ("getCompleted",))
+        seed = turn_seed(self.variation, len(self._history))
+        answer, score, completed = self._ask(("step", action), ("getScore",), ("getCompleted",), seed=seed)
         points = max(-100, min(100, round(100 * score)))
         rise, self._score = points - self._score, points
         valid = not answer.startswith(REFUSALS)
@@ -138,11 +140,11 @@ class SciWorld(TextEnv):
             self._server.close()
             self._server = None
 
-    def _ask(self, *calls: tuple) -> list:
+    def _ask(self, *calls: tuple, seed: int | None = None) -> list:
         if self._server is None:
             raise EnvironmentFault("this environment has no simulator: reset() starts one")
         try:
-            return self._server(*calls)
+            return self._server(*calls, seed=seed)
         except EnvironmentFault:
             self.close()
             raise

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from gentax.core.files import write_json
 from gentax.domains.sciworld.interface import Interface
-from gentax.domains.sciworld.tasks import SIMPLIFICATION, Variation
+from gentax.domains.sciworld.tasks import SIMPLIFICATION, Variation, turn_seed
 
 Plan = tuple[str, ...]  # actions; empty when no plan is known
 
@@ -84,8 +84,9 @@ def play(server: Interface, variation: Variation, actions: Sequence[str]) -> lis
     """Play `actions` from the start; return them up to success, or None when they fail."""
     server(("load", variation.name, variation.number, SIMPLIFICATION, False))
     played = []
-    for action in actions:
-        answer, score, completed = server(("step", action), ("getScore",), ("getCompleted",))
+    for turn, action in enumerate(actions):
+        calls = ("step", action), ("getScore",), ("getCompleted",)
+        answer, score, completed = server(*calls, seed=turn_seed(variation, turn))
         played.append(Played(action, answer))
         if score < 0:
             return None

@@ -1,31 +1,29 @@
-"""One simulator in the shared JVM, and the little of py4j's protocol that it takes to talk to it.
+"""One simulator of the package, in the shared JVM.
 
-Why not py4j's own client: it retries a dead server many times and logs every retry to the root logger. Here an
-`Interface` has one socket of its own (so environments run in threads side by side) and turns whatever goes wrong into
-`EnvironmentFault` at once. Calls are answered one by one: sent together they are ten times slower, since py4j's server
-leaves Nagle's algorithm on and each answer then waits for the acknowledgement of the last.
-
-Left out: callbacks, reflection, collections other than by their methods.
+The package has one random generator for all its simulators: it is seeded when a task is loaded and drawn from as
+bees fly and plants cross. Simulators that share it disturb each other, so that eight threads start one task in
+fifteen differently. Hence shards: the package is loaded several times, by a class loader each, and every copy has its
+own generator; within a shard one simulator moves at a time, and its moves are seeded by whoever makes them.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import weakref
-from contextlib import suppress
 from typing import Any
 
-from py4j import protocol
-
 from gentax.core.errors import EnvironmentFault
-from gentax.domains.sciworld.jvm import CALL_LIMIT, Jvm, acquire, release
+from gentax.domains.sciworld import DOMAIN
+from gentax.domains.sciworld.jvm import CALL_LIMIT, Jvm, Shard, acquire, release
+from gentax.domains.sciworld.wire import Reference, Wire
 
 CLASS = "scienceworld.runtime.pythonapi.PythonInterface"
+RANDOM = "scala.util.Random$"  # the class of the generator that all of a shard's simulators share
+SHARDS = DOMAIN.threads  # in which simulators move at once; each costs 50 MB and its own warming up
 
 
 class Interface:
-    """One simulator: a `PythonInterface` object of the package in the shared JVM, with a connection of its own.
+    """One simulator: a `PythonInterface` object of the package, with a connection of its own.
 
     One thread at a time may use it; several of them may be used at once.
 
@@ -38,17 +36,20 @@ class Interface:
         self._jvm = acquire()
         self._pid = os.getpid()
         try:
-            self._socket = self._jvm.connect()
-        except OSError as error:
+            self._wire = Wire(self._jvm.port, self._jvm.token, CALL_LIMIT)
+        except OSError:
             self._jvm.broken = True
-            release(self._jvm)
-            raise EnvironmentFault(f"the Java process refused a connection: {error}") from None
-        self._lines = self._socket.makefile("rb")
-        self._held: list[str] = []  # what the JVM keeps for this interface; shared with the finalizer
-        self._finalize = weakref.finalize(self, _hang_up, self._jvm, self._socket, self._lines, self._pid, self._held)
-        make = f"{protocol.CONSTRUCTOR_COMMAND_NAME}{CLASS}\n{protocol.END_COMMAND_PART}"
-        self._id = self._exchange(self._jvm.password, make)[1]
-        self._held.append(self._id)
+            fate = self._jvm.fate()
+            release(self._jvm, None)
+            raise EnvironmentFault(f"the Java process {fate}") from None
+        self._held: list[Any] = [None]  # its shard, then its objects in the JVM; shared with the finalizer
+        self._finalize = weakref.finalize(self, _hang_up, self._jvm, self._wire, self._pid, self._held)
+        with self._guarded():
+            self._shard = _enter_shard(self._jvm, self._wire)
+            self._held[0] = self._shard
+            with self._shard.lock:
+                self._server = self._wire.call(self._shard.simulator, "newInstance")
+            self._held.append(self._server)
 
     @property
     def process_id(self) -> int:
@@ -57,98 +58,82 @@ class Interface:
 
     @property
     def open(self) -> bool:
-        """Whether calls can be made: not closed, the JVM runs, and this is the process that made it."""
-        return self._finalize.alive and self._pid == os.getpid() and self._jvm.alive()
+        """Whether calls can be made: not closed, and this is the process that made it."""
+        return self._finalize.alive and self._pid == os.getpid()
 
-    def __call__(self, *calls: tuple[Any, ...]) -> list[Any]:
+    def __call__(self, *calls: tuple[Any, ...], seed: int | None = None) -> list[Any]:
         """Do the calls, `(method, argument, …)` each, in order; return what each returned.
 
         Arguments are str, int or bool. Strings, numbers, booleans and None come back as such, lists as lists.
+        `seed` sets the generator that the calls draw from; loading a task sets it by itself.
         """
-        results = self._exchange(*(_command(self._id, *call) for call in calls))
-        return [self._list(value) if isinstance(value, _Reference) else value for value in results]
+        if not self.open:
+            raise EnvironmentFault("this simulator is closed: reset() starts another")
+        with self._guarded(), self._shard.lock:
+            if seed is not None:
+                self._wire.call(self._shard.random, "setSeed", seed)
+            results = [self._wire.call(self._server, *call) for call in calls]
+            return [self._wire.items(value) if isinstance(value, Reference) else value for value in results]
 
     def close(self) -> None:
         """Drop the simulator and its connection; the last one to close ends the JVM."""
         self._finalize()
 
-    def _list(self, reference: _Reference) -> list[Any]:
-        (size,) = self._exchange(_command(reference, "size"))
-        items = self._exchange(*(_command(reference, "get", i) for i in range(size)))
-        self._exchange(_forget(reference))
-        return items
+    def _guarded(self) -> _Guard:
+        return _Guard(self)
 
-    def _exchange(self, *commands: str) -> list[Any]:
-        if not self._finalize.alive or self._pid != os.getpid():
-            raise EnvironmentFault("this simulator is closed: reset() starts another")
-        try:
-            return [self._one(command) for command in commands]
-        except TimeoutError:
-            self._jvm.broken = True
+    def _broke(self, error: BaseException) -> EnvironmentFault | None:
+        """Close, and return what to say instead of `error`, if anything."""
+        if isinstance(error, TimeoutError):
             self._jvm.kill()  # a thread that never comes back would stay busy for as long as the process lives
+            fate = f"the Java process gave no answer in {CALL_LIMIT:.0f} s"
+        elif not isinstance(error, (OSError, ValueError)):
+            # Java raised, or Ctrl-C: an answer still under way must not be taken for a later one.
             self.close()
-            raise EnvironmentFault(f"the Java process gave no answer in {CALL_LIMIT:.0f} s") from None
-        except (OSError, ValueError):  # ValueError: another thread closed this interface meanwhile
-            mine = self._finalize.alive
-            self._jvm.broken |= mine
-            fate = f"the Java process {self._jvm.fate()}" if mine else "this simulator was closed"
-            self.close()
-            raise EnvironmentFault(fate) from None
-        except BaseException:  # Ctrl-C among others: answers still under way must not be taken for later ones
-            self.close()
-            raise
-
-    def _one(self, command: str) -> Any:
-        self._socket.sendall(command.encode())
-        line = self._lines.readline()
-        if not line.endswith(b"\n"):
-            raise ConnectionError("end of file")
-        text = line[:-1].decode().removeprefix(protocol.RETURN_MESSAGE)
-        if not text.startswith(protocol.SUCCESS):
-            raise EnvironmentFault(f"the simulator failed: {self._reason(text)}")
-        kind, value = text[1:2], text[2:]
-        if kind in (protocol.VOID_TYPE, ""):
             return None
-        if kind in (protocol.REFERENCE_TYPE, protocol.LIST_TYPE):
-            return _Reference(value)
-        convert = protocol.OUTPUT_CONVERTER.get(kind)
-        if convert is None:
-            raise EnvironmentFault(f"the simulator answered with something unknown: {text[:80]!r}")
-        return convert(value, None)
-
-    def _reason(self, text: str) -> str:
-        """Return what a Java exception says of itself."""
-        if text[1:2] != protocol.REFERENCE_TYPE:
-            return _first_line(text[2:]) or "no reason given"
-        self._held.append(text[2:])
-        return _first_line(self._one(_command(text[2:], "toString")))
+        elif self._finalize.alive:
+            fate = f"the Java process {self._jvm.fate()}"
+        else:  # another thread closed this interface meanwhile
+            return EnvironmentFault("this simulator was closed")
+        self._jvm.broken = True
+        self.close()
+        return EnvironmentFault(fate)
 
 
-class _Reference(str):
-    """The name of an object in the JVM."""
+class _Guard:
+    """Turns what goes wrong in its block into an EnvironmentFault."""
+
+    def __init__(self, interface: Interface) -> None:
+        self._interface = interface
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is not None and (fault := self._interface._broke(error)) is not None:
+            raise fault from None
 
 
-def _hang_up(jvm: Jvm, connection: socket.socket, lines: Any, pid: int, held: list[str]) -> None:
+def _enter_shard(jvm: Jvm, wire: Wire) -> Shard:
+    """Return the least crowded shard, a new one while there are fewer than `SHARDS`, counting its new user."""
+    with jvm.lock:
+        if len(jvm.shards) < SHARDS and all(shard.users for shard in jvm.shards):
+            from scienceworld.constants import JAR_PATH
+
+            url = wire.call(wire.call(wire.make("java.io.File", JAR_PATH), "toURI"), "toURL")
+            loader = wire.make("java.net.URLClassLoader", wire.array("java.net.URL", url))
+            field = wire.call(wire.call(loader, "loadClass", RANDOM), "getField", "MODULE$")
+            random = wire.call(field, "get", None)
+            jvm.shards.append(Shard(wire.call(loader, "loadClass", CLASS), random))
+        shard = min(jvm.shards, key=lambda shard: shard.users)
+        shard.users += 1
+        return shard
+
+
+def _hang_up(jvm: Jvm, wire: Wire, pid: int, held: list[Any]) -> None:
     """Close an interface: from `close`, when it is collected, or as Python ends."""
     if pid != os.getpid():
         return  # a forked child has copies of the files only; they go when it does
-    with suppress(OSError):
-        connection.sendall("".join(map(_forget, held)).encode())
-        connection.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits for an answer
-    with suppress(OSError):
-        lines.close()
-        connection.close()
-    release(jvm)
-
-
-def _command(target: str, method: str, *arguments: Any) -> str:
-    parts = "".join(protocol.get_command_part(argument) for argument in arguments)
-    return f"{protocol.CALL_COMMAND_NAME}{target}\n{method}\n{parts}{protocol.END_COMMAND_PART}"
-
-
-def _forget(target: str) -> str:
-    return f"{protocol.MEMORY_COMMAND_NAME}{protocol.MEMORY_DEL_SUBCOMMAND_NAME}{target}\n{protocol.END_COMMAND_PART}"
-
-
-def _first_line(text: str) -> str:
-    return protocol.unescape_new_line(text).strip().split("\n")[0][:200]
+    shard, *objects = held
+    wire.close(*objects)
+    release(jvm, shard)

@@ -11,26 +11,36 @@ import os
 import select
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import threading
 import time
 import weakref
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from py4j import protocol
 from py4j.java_gateway import find_jar_path
 
 from gentax.core.errors import UsageError
+from gentax.domains.sciworld.wire import Reference
 
 OPTIONS = "-Xms384m -Xmx1g -Xmn192m -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError"
-"""Of the JVM, unless GENTAX_JAVA_OPTS is set. A simulator holds 11 MB: room for the 48 that the domain allows at once."""
+"""Of the JVM, unless GENTAX_JAVA_OPTS is set. A simulator holds 11 MB: there is room for the domain's 48 copies."""
 
 OUT_OF_MEMORY = 3  # the code that -XX:+ExitOnOutOfMemoryError ends with
 START_LIMIT = 60.0  # seconds the JVM may take to say which port it listens on
 CALL_LIMIT = 180.0  # seconds one batch of calls may take; the slowest, a gold path, takes about ten
+
+
+@dataclass
+class Shard:
+    """One loading of the package into the JVM; see `interface`."""
+
+    simulator: Reference  # the class of its simulators
+    random: Reference  # the generator they share
+    lock: threading.Lock = field(default_factory=threading.Lock)  # held while one of its simulators moves
+    users: int = 0
 
 
 class Jvm:
@@ -38,6 +48,8 @@ class Jvm:
 
     def __init__(self) -> None:
         self.users = 0
+        self.lock = threading.RLock()  # of `shards`
+        self.shards: list[Shard] = []
         self.broken = False  # somebody's connection failed: nobody else is to be given this one
         failures = []
         for java in javas():
@@ -53,14 +65,14 @@ class Jvm:
         )  # fmt: skip
 
     def _start(self, java: str) -> None:
-        from scienceworld.constants import JAR_PATH
+        from scienceworld.constants import BASEPATH
 
         options = shlex.split(os.environ.get("GENTAX_JAVA_OPTS", OPTIONS))
-        classpath = os.pathsep.join((find_jar_path(), JAR_PATH))
         # The parser folds case by the default locale: English, or Turkish machines have another game.
-        command = [java, *options, "-Duser.language=en", "-classpath", classpath, "py4j.GatewayServer"]
+        command = [java, *options, "-Duser.language=en", "-classpath", find_jar_path(), "py4j.GatewayServer"]
         self.process = subprocess.Popen(
             [*command, "--die-on-broken-pipe", "--enable-auth", "0"],
+            cwd=BASEPATH,  # it has a file there, and would write one wherever else it is started
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -68,9 +80,8 @@ class Jvm:
             start_new_session=True,
         )
         try:
-            port, token = _two_lines(self.process.stdout.fileno())
+            port, self.token = _two_lines(self.process.stdout.fileno())
             self.port = int(port)
-            self.password = f"{protocol.AUTH_COMMAND_NAME}\n{token}\n"
         except BaseException as error:
             self.close()
             if isinstance(error, (OSError, ValueError)):
@@ -82,12 +93,6 @@ class Jvm:
     def alive(self) -> bool:
         """Return whether the process runs, as far as is known: one that was just killed may still seem to."""
         return not self.broken and self.process.poll() is None
-
-    def connect(self) -> socket.socket:
-        """Return a new connection; `password` is to be sent first. Raises OSError."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=CALL_LIMIT)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
 
     def fate(self) -> str:
         """Return what became of a process that stopped answering, for a person."""
@@ -149,10 +154,12 @@ def acquire() -> Jvm:
         return _current
 
 
-def release(jvm: Jvm) -> None:
-    """Take back one user of `jvm`; it ends with the last."""
+def release(jvm: Jvm, shard: Shard | None) -> None:
+    """Take back one user of `jvm`, and of its `shard` if it got one; the process ends with the last."""
     global _current
     with _lock:
+        if shard is not None:
+            shard.users -= 1
         jvm.users -= 1
         if jvm.users > 0:
             return

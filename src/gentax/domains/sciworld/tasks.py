@@ -28,6 +28,11 @@ class Variation(NamedTuple):
     number: int
 
 
+def turn_seed(variation: Variation, turn: int) -> int:
+    """Return what the simulator's generator is seeded with before the given turn of an episode."""
+    return stable_seed("sciworld", *variation, turn) >> 16
+
+
 @cache
 def folds() -> Mapping[str, Mapping[str, tuple[int, int]]]:
     """Return task name → split → (first variation, one past the last). The package's folds are unbroken ranges."""

@@ -58,8 +58,8 @@ class Renderer:
         self._you = _openings(room.rows, room.columns, self.words["player"])
         self._boxes = -1
         inner = room.walls & ~border(room.rows, room.columns)
-        walls = f" {_plural(self.words['wall'])} {self._list(inner)}." if inner else ""
-        self._fixed = f" {self._named('target', room.targets)}.{walls}"
+        walls = f"{_plural(self.words['wall'])} {self._list(inner)}. " if inner else ""
+        self._fixed = f"{walls}{self._named('target', room.targets)}. "
 
     def legend(self) -> str:
         """Return what the signs mean, as far as an observation needs it; "" when it needs nothing."""
@@ -81,8 +81,8 @@ class Renderer:
         boxes = state >> PLAYER_BITS
         if boxes != self._boxes:  # most steps only walk
             self._boxes = boxes
-            self._rest = f"{self._named('box', boxes)}.{self._fixed}"
-        return self._you[state & PLAYER] + self._rest
+            self._rest = f"{self._fixed}{self._named('box', boxes)}. "
+        return self._rest + self._you[state & PLAYER]
 
     def grid(self, state: int) -> str:
         return _grid(self._room, state, self.symbols)
@@ -108,7 +108,7 @@ def places(rows: int, columns: int) -> tuple[str, ...]:
 
 @cache
 def _openings(rows: int, columns: int, you: str) -> tuple[str, ...]:
-    return tuple(f"{you} {place}. " for place in places(rows, columns))
+    return tuple(f"{you} {place}." for place in places(rows, columns))
 
 
 def _grid(room: Room, state: int, symbols: Mapping[str, str], between: str | None = None) -> str:
