@@ -19,10 +19,7 @@ import torch
 
 from gentax.core import Episode, NonFiniteLoss, Outcome
 from gentax.training.batch import Batch, batches, score, targets
-from gentax.training.precision import precision
 from gentax.training.recipe import Recipe
-
-BUDGET = 8192  # padded tokens in one forward and backward pass
 
 
 def advantages(episodes: Sequence[Episode]) -> np.ndarray:
@@ -76,7 +73,7 @@ def update(
     tokens = padded = 0
     for turn in turns:
         part = [useful[i] for i in turn]
-        made = batches([s.ids_T for _, s in part], [s.sampled_T for _, s in part], BUDGET)
+        made = batches([s.ids_T for _, s in part], [s.sampled_T for _, s in part])
         count = sum(len(b.at_N) for b in made)
         for batch in made:
             old_N = torch.from_numpy(
@@ -114,18 +111,14 @@ def _backward(
     """Accumulate the gradient of one batch's share of the loss, and the same share of what is reported."""
     token_N = targets(batch, model.device)[:, None]
     old_N, gain_N = old_N.to(model.device), gain_N.to(model.device)
-    with precision(recipe.precision, model.device):
-        logits_NV = score(model, batch)
-    all_NV = torch.log_softmax(logits_NV.float() / recipe.play.temperature, dim=-1)
+    all_NV = torch.log_softmax(score(model, batch, recipe.precision) / recipe.play.temperature, dim=-1)
     new_N = all_NV.gather(1, token_N)[:, 0]
     ratio_N = (new_N - old_N).exp()
     capped_N = ratio_N.clamp(1 - recipe.clip, 1 + recipe.clip)
     loss_N = -torch.minimum(ratio_N * gain_N, capped_N * gain_N)
     if recipe.kl:
         with torch.no_grad():
-            with precision(recipe.precision, model.device):
-                start_NV = score(reference, batch)
-            start_NV = torch.log_softmax(start_NV.float() / recipe.play.temperature, dim=-1)
+            start_NV = torch.log_softmax(score(reference, batch, recipe.precision) / recipe.play.temperature, dim=-1)
             start_N = start_NV.gather(1, token_N)[:, 0]
         kl_N = (start_N - new_N).exp() - (start_N - new_N) - 1
         loss_N = loss_N + recipe.kl * kl_N

@@ -23,8 +23,7 @@ from gentax.policies.codec import ChatCodec
 from gentax.policies.reply import write_reply
 from gentax.rollout.prompt import Play, message
 from gentax.training.attention import use_fast_attention
-from gentax.training.batch import batches, score, targets
-from gentax.training.precision import precision
+from gentax.training.batch import LENGTHS, TOKENS, batches, score, targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +79,6 @@ class SFT:
     """Peak learning rate; warmed up linearly, then lowered along a cosine to a twentieth."""
     warmup: float = 0.03
     """Share of the run that warms up."""
-    tokens: int = 8192
-    """Tokens in a batch."""
     weight_decay: float = 0.05
     """Of AdamW, on matrices."""
     precision: str = "auto"
@@ -113,6 +110,7 @@ def sft(
         fused=True,
     )
     began = time.monotonic()
+    waiting: dict[int, list[Example]] = {}
     step = tokens = 0
     model.train()
     while True:
@@ -125,10 +123,7 @@ def sft(
         )
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * max(rate, 1e-3)
-        batch, size = [], 0
-        while size < settings.tokens:
-            batch.append(stream(rng))
-            size += len(batch[-1].ids_T)
+        batch = fill(waiting, lambda: stream(rng))
         loss = _step(model, batch, settings.precision)
         if not math.isfinite(loss):
             raise NonFiniteLoss(f"the loss became {loss} at step {step}")
@@ -136,11 +131,22 @@ def sft(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1
-        tokens += size
+        tokens += sum(len(example.ids_T) for example in batch)
         on_step(
             {"step": step, "loss": loss, "grad_norm": float(norm), "tokens": tokens, "done": done, "seconds": spent}
         )
     model.eval()
+
+
+def fill(waiting: dict[int, list[Example]], draw: Callable[[], Example]) -> list[Example]:
+    """Draw examples until those of like length fill one padded batch; the others wait for theirs."""
+    while True:
+        example = draw()
+        wide = next((n for n in LENGTHS if n >= len(example.ids_T)), len(example.ids_T))
+        alike = waiting.setdefault(wide, [])
+        alike.append(example)
+        if len(alike) >= max(1, TOKENS // wide):
+            return waiting.pop(wide)
 
 
 def _step(model: Any, batch: Sequence[Example], how: str) -> float:
@@ -148,15 +154,13 @@ def _step(model: Any, batch: Sequence[Example], how: str) -> float:
     ids, weights = [e.ids_T for e in batch], [e.weight_T for e in batch]
     total = float(sum(w[1:].sum() for w in weights))
     loss = 0.0
-    for part in batches(ids, [w > 0 for w in weights], budget=8192):
+    for part in batches(ids, [w > 0 for w in weights]):
         wide = part.ids_BT.shape[1]
         weight = np.zeros(part.ids_BT.shape, np.float32)
         for row, i in enumerate(part.members):
             weight[row, : len(ids[i])] = weights[i]
         weight_N = torch.from_numpy(weight.reshape(-1, wide).ravel())[part.at_N].to(model.device)
-        with precision(how, model.device):
-            logits_NV = score(model, part)
-        nll_N = F.cross_entropy(logits_NV.float(), targets(part, model.device), reduction="none")
+        nll_N = F.cross_entropy(score(model, part, how), targets(part, model.device), reduction="none")
         value = (nll_N * weight_N).sum() / total
         value.backward()
         loss += float(value.detach())
