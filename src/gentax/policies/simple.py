@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from gentax.core import Move
+from gentax.core import EnvironmentFault, Move
 from gentax.policies.protocol import Reply, Turn
 from gentax.policies.reply import write_reply
 
@@ -15,7 +15,7 @@ class RandomPolicy:
     name = "random"
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
-        return [Reply(write_reply(_draw(turn), "" if turn.thinking else None)) for turn in turns]
+        return [_guarded(lambda turn: Move(_draw(turn)), turn) for turn in turns]
 
 
 class ExpertPolicy:
@@ -26,13 +26,19 @@ class ExpertPolicy:
         self.name = "expert" if noise == 0 else f"expert with {noise:.0%} random actions"
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
-        return [self._one(turn) for turn in turns]
+        return [_guarded(self._move, turn) for turn in turns]
 
-    def _one(self, turn: Turn) -> Reply:
+    def _move(self, turn: Turn) -> Move:
         move = None if self.noise and turn.rng.random() < self.noise else turn.env.expert()
-        if move is None:
-            move = Move(_draw(turn))
-        return Reply(write_reply(move.action, move.thought if turn.thinking else None))
+        return Move(_draw(turn)) if move is None else move
+
+
+def _guarded(choose: Callable[[Turn], Move], turn: Turn) -> Reply:
+    try:
+        move = choose(turn)
+    except EnvironmentFault:
+        return Reply("")  # the engine will meet the same fault and replay the episode
+    return Reply(write_reply(move.action, move.thought if turn.thinking else None))
 
 
 def _draw(turn: Turn) -> str:

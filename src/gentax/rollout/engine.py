@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gentax.core import Episode, Outcome, Step, Task, TextEnv, UsageError, stable_seed
+from gentax.core import EnvironmentFault, Episode, Outcome, Step, Task, TextEnv, UsageError, stable_seed
 from gentax.domains import domain, make
 from gentax.policies.protocol import Policy, Reply, Turn
 from gentax.policies.reply import parse_reply
@@ -182,9 +182,15 @@ class _Engine:
     def _turn(self, run: _Run) -> Turn:
         assert run.env is not None
         play = self.play
-        run.shown = tuple(run.env.admissible() or ()) if play.admissible else None
+        run.shown = self._admissible(run) if play.admissible else None
         text, continues = message(play, run.env.domain.rules, run.goal, run.steps, run.observation, run.shown)
         return Turn(run.slot, text, continues, run.env, run.rng, play.thinking, play.temperature, play.reply_tokens)
+
+    def _admissible(self, run: _Run) -> tuple[str, ...]:
+        try:
+            return tuple(run.env.admissible() or ())
+        except EnvironmentFault:
+            return ()  # met again, and mended, when the action is done
 
     def _advance(self, pair: tuple[_Run, Reply]) -> None:
         run, reply = pair

@@ -11,7 +11,6 @@ from gentax.core import unknown
 from gentax.training.recipe import CHOICES
 
 
-
 def precision(choice: str, device: Any) -> AbstractContextManager[Any]:
     """Return the context in which a forward pass runs.
 

@@ -1,0 +1,103 @@
+"""The command line as a person meets it: help with examples, one clear line for what cannot be, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from gentax.cli.app import app
+from gentax.cli.play import printable
+
+COMMANDS = ["demo", "domains", "play", "rollout", "evaluate", "train", "tax", "study run", "base build"]
+
+
+def run(*args: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the installed command as a person would, in a folder of its own."""
+    command = [sys.executable, "-c", "from gentax.cli import main; main()", *args]
+    return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=120, env=os.environ)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command):
+    shown = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert shown.exit_code == 0
+    assert "Example" in shown.output
+    assert f"gentax {command}" in " ".join(shown.output.split())
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["play", "sokobn"], "did you mean 'sokoban'"),
+        (["play", "sokoban:6x7x8"], "6x7x8"),
+        (["play", "sokoban", "--expert", "--policy", "base"], "exclude each other"),
+        (["play", "sokoban", "--xsb", "nowhere.xsb"], "nowhere.xsb"),
+        (["evaluate", "bse", "-d", "sokoban"], "no model folder 'bse'; did you mean 'base'"),
+        (["evaluate", "random", "-d", "sokoban", "--tasks", "1"], "at least 2 tasks"),
+        (["evaluate", "random", "-d", "sokoban", "--split", "tst"], "did you mean 'test'"),
+        (["evaluate", "random", "-d", "sokoban", "--context", "window"], "window(k)"),
+        (["train", "nowhere.yaml"], "nowhere.yaml"),
+        (["train", "-s", "stepss=3"], "did you mean 'steps'"),
+        (["train", "-s", "source=sokobn"], "did you mean 'sokoban'"),
+        (["train", "-s", "play.thinkin=true"], "did you mean 'thinking'"),
+        (["tax", "--tuned", "nowhere", "--source", "sokoban"], "no model folder 'nowhere'"),
+        (["study", "run", "dem"], "did you mean 'demo'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(args, says, tmp_path):
+    done = run(*args, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stderr.startswith("gentax: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_person_plays_asks_and_wins(tmp_path):
+    first = run("play", "sokoban", "--expert", cwd=tmp_path)
+    moves = [line.split("> ")[1].strip() for line in first.stdout.splitlines() if "> " in line]
+    assert "success" in first.stdout
+    second = run("play", "sokoban", cwd=tmp_path, stdin="?\n!\nfly\n" + "\n".join(moves) + "\n")
+    assert second.returncode == 0
+    assert "success after" in second.stdout
+    assert "Unknown action" in second.stdout
+
+
+def test_a_person_leaves(tmp_path):
+    for stdin in ("q\n", ""):
+        done = run("play", "sokoban", cwd=tmp_path, stdin=stdin)
+        assert done.returncode == 0
+        assert "left after 0 steps" in done.stdout
+
+
+def test_an_evaluation_is_printed_and_written(tmp_path):
+    done = run("evaluate", "expert", "-d", "sokoban", "--tasks", "8", "--json", "out.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "100.0" in done.stdout
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written["domains"]["sokoban"]["success"]["value"] == 100.0
+
+
+def test_episodes_are_kept(tmp_path):
+    from gentax.core.record import read_episodes
+
+    done = run("rollout", "sokoban", "--policy", "expert", "--tasks", "3", "--out", "e.jsonl.gz", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    episodes = read_episodes(tmp_path / "e.jsonl.gz")
+    assert [e.success for e in episodes] == [True] * 3
+
+
+def test_every_setting_of_training_is_explained(tmp_path):
+    shown = CliRunner().invoke(app, ["train", "--settings"])
+    assert shown.exit_code == 0
+
+
+def test_text_from_outside_cannot_move_the_cursor():
+    assert "\x1b" not in printable("a\x1b[2Jb\u202ec\rd\x00")
+    assert printable("two\nlines") == "two\nlines"

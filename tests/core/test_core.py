@@ -1,0 +1,134 @@
+"""The words: tasks that are the same everywhere, episodes as token sequences, whole files, settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from gentax.core import Episode, Outcome, Step, Task, Tokens, UsageError
+from gentax.core.files import whole_file, whole_folder, write_json
+from gentax.core.record import from_json, read_episodes, to_json, write_episodes
+from gentax.core.settings import read_settings
+
+
+SEED = 6396735979814021074  # of the task below, on every machine and in every version
+
+
+def test_a_task_is_named_and_seeded_alike_everywhere():
+    task = Task("sokoban", "6x6", "test", 17)
+    assert Task.parse(task.id) == task
+    assert task.seed == SEED
+    assert len({Task("a", "b", "c", i).seed for i in range(1000)}) == 1000
+
+
+def step(prompt, sampled, continues):
+    tokens = Tokens(
+        continues, np.array(prompt, np.int32), np.array(sampled, np.int32), np.full(len(sampled), -1.0, np.float32)
+    )
+    return Step("o", "t", "a", 0.5, True, tokens=tokens)
+
+
+def episode(*steps):
+    return Episode(Task("d", "l", "s", 0), 0, "g", steps, Outcome.SUCCESS)
+
+
+def test_an_append_only_episode_is_one_sequence():
+    (sequence,) = episode(step([1, 2], [3], False), step([4], [5, 6], True)).sequences()
+    assert sequence.ids_T.tolist() == [1, 2, 3, 4, 5, 6]
+    assert sequence.sampled_T.tolist() == [False, False, True, False, True, True]
+    assert sequence.logprobs_T.tolist() == [0, 0, -1, 0, -1, -1]
+
+
+def test_a_windowed_episode_is_a_sequence_a_step():
+    found = [s.ids_T.tolist() for s in episode(step([1, 2], [3], False), step([1, 4], [5], False)).sequences()]
+    assert found == [[1, 2, 3], [1, 4, 5]]
+
+
+def test_an_episode_without_tokens_has_no_sequences():
+    assert list(episode(Step("o", "t", "a", 0.0, True)).sequences()) == []
+
+
+def test_episodes_survive_being_written(tmp_path):
+    odd = Step("\x00 \u202e <b>", "<action>é</action>", "é", 0.25, False, thought="t", admissible=("a", "b"))
+    one = Episode(Task("d", "l", "s", 3), 1, "g", (odd,), Outcome.ERROR, "end", "it broke")
+    assert from_json(to_json(one)) == one
+    write_episodes(tmp_path / "e.gz", [one, one])
+    assert read_episodes(tmp_path / "e.gz") == [one, one]
+    first = (tmp_path / "e.gz").read_bytes()
+    write_episodes(tmp_path / "e.gz", [one, one])
+    assert (tmp_path / "e.gz").read_bytes() == first
+
+
+def test_a_file_that_failed_half_way_is_not_there_and_the_old_one_stays(tmp_path):
+    target = tmp_path / "a.txt"
+    for content in (None, "old"):
+        if content:
+            target.write_text(content)
+        with pytest.raises(RuntimeError), whole_file(target) as aside:
+            aside.write_text("half")
+            raise RuntimeError
+        assert (target.read_text() if target.exists() else None) == content
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_that_failed_half_way_is_not_there_and_the_old_one_stays(tmp_path):
+    target = tmp_path / "stage"
+    with pytest.raises(RuntimeError), whole_folder(target) as aside:
+        (aside / "x").write_text("half")
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    for content in ("one", "two"):
+        with whole_folder(target) as aside:
+            (aside / "x").write_text(content)
+        assert (target / "x").read_text() == content
+    assert [p.name for p in tmp_path.iterdir()] == ["stage"]
+
+
+def test_json_that_is_not_json_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert not (tmp_path / "x.json").exists()
+
+
+@dataclass(frozen=True)
+class Inner:
+    depth: int = 1
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str
+    rate: float = 0.5
+    inner: Inner = field(default_factory=Inner)
+    names: tuple[str, ...] = ()
+    level: str | None = None
+    table: dict[str, Inner] = field(default_factory=dict)
+
+
+def test_settings_are_read_with_their_types():
+    read = read_settings(
+        Outer,
+        {"name": "x", "rate": "1e-4", "inner": {"depth": 3}, "names": ["a"], "level": None, "table": {"k": {}}},
+        "test",
+    )
+    assert read == Outer("x", 1e-4, Inner(3), ("a",), None, {"k": Inner()})
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({}, "lacks the key 'name'"),
+        ({"nam": "x"}, "did you mean 'name'"),
+        ({"name": 3}, "must be of type str"),
+        ({"name": "x", "inner": {"dept": 1}}, "did you mean 'depth'"),
+        ({"name": "x", "inner": {"depth": True}}, "must be of type int"),
+        ({"name": "x", "names": "abc"}, "must be a list"),
+        ({"name": "x", "rate": "fast"}, "must be of type float"),
+        ([], "must be a mapping"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_by_name(values, says):
+    with pytest.raises(UsageError, match=says):
+        read_settings(Outer, values, "test")

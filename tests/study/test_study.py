@@ -1,0 +1,181 @@
+"""A study on the toy domain: stages appear whole, are done once, and a kill costs only what was in flight."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from gentax.core import UsageError
+from gentax.core.settings import read_settings
+from gentax.study import Study, run_study
+from gentax.study.plan import check, plan, read_study
+
+
+class Quiet:
+    def __init__(self):
+        self.done = []
+
+    def stage(self, stage, number, of, done):
+        if not done:
+            self.done.append(stage.kind)
+
+    def train_row(self, row, steps):
+        pass
+
+    def episode(self, number, of):
+        pass
+
+
+@pytest.fixture
+def study(toy, tiny, monkeypatch):
+    import dataclasses
+
+    from gentax.domains import registry
+
+    known = registry.domains()
+    known["other"] = dataclasses.replace(known["toy"], name="other", entry="test_study:Other")
+    train = {
+        "steps": 2,
+        "tasks_per_step": 2,
+        "group": 2,
+        "validate_every": 0,
+        "play": {"temperature": 1.0, "max_new_tokens": 4},
+    }
+    return read_settings(
+        Study,
+        {
+            "name": "small",
+            "base": str(tiny),
+            "domains": {"toy": {"tasks": 6, "level": "one"}, "other": {"tasks": 6}},
+            "sources": ["toy"],
+            "train": train,
+            "evaluate": {"max_new_tokens": 4},
+        },
+        "test",
+    )
+
+
+from conftest import TOY, Toy  # noqa: E402
+
+
+class Other(Toy):
+    """The toy under another name."""
+
+    import dataclasses
+
+    domain = dataclasses.replace(TOY, name="other", entry="test_study:Other")
+
+
+def test_a_study_runs_once_and_is_not_run_again(study, tmp_path):
+    first, second = Quiet(), Quiet()
+    page = run_study(study, tmp_path, first)
+    assert first.done == ["evaluate", "evaluate", "train", "evaluate", "evaluate", "measure", "report"]
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    again = run_study(study, tmp_path, second)
+    assert second.done == []
+    assert again == page
+    (measured,) = tmp_path.glob("measure-*")
+    found = json.loads((measured / "results.json").read_text())
+    (result,) = found["results"]
+    assert result["source"] == "toy"
+    assert result["tasks"] == {"toy": 6, "other": 6}
+    assert len(found["axes"]) == 2
+
+
+def test_what_is_missing_is_done_and_nothing_else(study, tmp_path):
+    run_study(study, tmp_path, Quiet())
+    (trained,) = tmp_path.glob("train-*")
+    before = trained.stat().st_mtime_ns
+    (after,) = tmp_path.glob("evaluate-plain-toy-0-other-*")
+    shutil.rmtree(after)
+    shutil.rmtree(next(iter(tmp_path.glob("report-*"))))
+    again = Quiet()
+    run_study(study, tmp_path, again)
+    assert again.done == ["evaluate", "report"]
+    assert trained.stat().st_mtime_ns == before
+
+
+def test_a_stage_that_is_not_whole_is_not_trusted(study, tmp_path):
+    todo = plan(study)
+    half = tmp_path / todo.init["toy"].folder
+    half.mkdir(parents=True)
+    (half / "episodes.jsonl.gz").write_bytes(b"half")
+    listener = Quiet()
+    run_study(study, tmp_path, listener)
+    assert listener.done[0] == "evaluate"
+    assert (half / "stage.json").is_file()
+
+
+def test_a_stopped_training_is_continued_from_its_checkpoint(study, tmp_path, monkeypatch):
+    import dataclasses
+
+    study = dataclasses.replace(study, train={**study.train, "steps": 4, "checkpoint_every": 1})
+
+    class Stop(Quiet):
+        def train_row(self, row, steps):
+            if row["step"] == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, tmp_path, Stop())
+    assert not list(tmp_path.glob("train-*"))
+    seen = []
+
+    class Watch(Quiet):
+        def train_row(self, row, steps):
+            seen.append(row["step"])
+
+    run_study(study, tmp_path, Watch())
+    assert seen == [3, 4]
+
+
+def test_addresses_follow_everything_a_stage_depends_on(study):
+    import dataclasses
+
+    def folders(changed):
+        return {stage.folder for stage in plan(changed).stages()}
+
+    same = folders(study)
+    assert folders(dataclasses.replace(study)) == same
+    lr = folders(dataclasses.replace(study, train={**study.train, "lr": 1e-3}))
+    assert len(lr & same) == 2  # the init row is the same; training and what follows it is not
+    more = folders(dataclasses.replace(study, samples=2))
+    assert len(more & same) == 1  # the training
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"sources": ("toyy",)}, "did you mean 'toy'"),
+        ({"sources": ()}, "at least one source"),
+        ({"seeds": (0, 0)}, "named twice"),
+        ({"train": {"stepz": 3}}, "did you mean 'steps'"),
+        ({"train": {"seed": 3}}, "set by the study itself"),
+        ({"arms": {"plain": {"klx": 0.1}}}, "did you mean 'kl'"),
+    ],
+)
+def test_studies_that_make_no_sense_are_refused(study, change, says):
+    import dataclasses
+
+    with pytest.raises(UsageError, match=says):
+        check(dataclasses.replace(study, **change))
+
+
+def test_files_that_are_no_studies_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="did you mean 'demo'"):
+        read_study("demoo")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("name: [")
+    with pytest.raises(UsageError, match="cannot read"):
+        read_study(bad)
+    bad.write_text("name: x\ndomainz: {}\n")
+    with pytest.raises(UsageError, match="did you mean 'domains'"):
+        read_study(bad)
+
+
+def test_the_shipped_demo_is_sound():
+    study = read_study("demo")
+    assert set(study.domains) == {"sokoban", "sciworld"}
+    assert plan(study).stages()
