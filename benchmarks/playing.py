@@ -30,7 +30,7 @@ import gentax
 from gentax.core.memory import keep_freed_memory
 from gentax.policies.local import LocalPolicy, load
 from gentax.policies.stock import StockDecoder
-from gentax.rollout import EnvPool, Play, rollout
+from gentax.rollouts import EnvPool, Play, rollout
 
 SIDES = ("gentax", "generate")
 Figures = tuple[float, float, float]  # seconds, sampled tokens a second, steps a second

@@ -8,7 +8,8 @@ the same size where there is none), cut after the same number of steps so that t
 (0: whole episodes). Returns are drawn at random, so that every episode is learned from. An episode is one sequence in
 which several spans were sampled. Both sides get the same token ids, masks and advantages, and minimise the same loss:
 clipped ratio, KL to the starting model with weight 0.01 (k3), mean over the sampled tokens of the batch, gradient
-clipped at norm 1, one step of fused Adam. That it is the same is checked: the first gradients of both are compared.
+clipped at norm 1, one step of fused Adam. That they do is checked: the directions of the first gradients
+are compared.
 
 Timed, on both sides, from the finished episodes to the changed weights:
   gentax  `gentax.training.grpo.update`. Sorts by length; one forward pass of the reference and one forward and backward
@@ -64,8 +65,8 @@ def model_folder(scratch: Path) -> tuple[Path, bool]:
     import gentax
     from gentax.domains import domain
     from gentax.policies.simple import ExpertPolicy
-    from gentax.rollout import Play, rollout
-    from gentax.rollout.prompt import message
+    from gentax.rollouts import Play, rollout
+    from gentax.rollouts.prompt import message
     from gentax.training.base import new_model, train_tokenizer
 
     with gentax.make("sokoban") as env:
@@ -87,7 +88,7 @@ def play_batch(folder: Path, trained: bool, tokens: int) -> list[Episode]:
     """Play the batch; give every episode a random return; cut all after as many steps as makes `tokens` tokens."""
     import gentax
     from gentax.policies.local import load
-    from gentax.rollout import Play, rollout
+    from gentax.rollouts import Play, rollout
 
     with gentax.make("sokoban") as env:
         tasks = env.tasks("train", TASKS)
@@ -125,7 +126,7 @@ def gentax_step(folder: Path, episodes: list[Episode], precision: str, **_: Any)
 
     from gentax.core.memory import keep_freed_memory
     from gentax.policies.local import load
-    from gentax.rollout import Play
+    from gentax.rollouts import Play
     from gentax.training.attention import use_fast_attention
     from gentax.training.grpo import update
     from gentax.training.precision import native_bf16

@@ -12,7 +12,7 @@ import pytest
 import gentax
 
 ROOT = Path(gentax.__file__).parent
-ROOMS = ["core", "domains", "wrappers", "policies", "rollout", "training", "measure", "report", "study", "cli"]
+ROOMS = ["core", "domains", "wrappers", "policies", "rollouts", "training", "measure", "report", "study", "cli"]
 
 
 def imports(file: Path) -> set[str]:
@@ -58,3 +58,10 @@ def test_nothing_is_unpickled():
         text = file.read_text(encoding="utf-8")
         assert "import pickle" not in text
         assert "torch.load(" not in text
+
+
+def test_public_names_stay_what_they_are_when_every_room_is_loaded():
+    rooms = ", ".join(f"gentax.{room}" for room in ROOMS if (ROOT / room).is_dir())
+    code = f"import {rooms}; import gentax; print([n for n in gentax.__all__ if not callable(getattr(gentax, n))])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

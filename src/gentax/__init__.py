@@ -13,11 +13,12 @@ __version__ = "0.1.0"
 
 _HOME = {
     "make": "gentax.domains",
-    "domains": "gentax.domains",
-    "rollout": "gentax.rollout",
+    "rollout": "gentax.rollouts",
     "evaluate": "gentax.measure",
     "tax": "gentax.measure",
     "train": "gentax.training",
+    "Recipe": "gentax.training",
+    "Play": "gentax.rollouts",
     "Task": "gentax.core",
     "Episode": "gentax.core",
     "Outcome": "gentax.core",

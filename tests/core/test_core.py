@@ -12,7 +12,6 @@ from gentax.core.files import whole_file, whole_folder, write_json
 from gentax.core.record import from_json, read_episodes, to_json, write_episodes
 from gentax.core.settings import read_settings
 
-
 SEED = 6396735979814021074  # of the task below, on every machine and in every version
 
 

@@ -11,7 +11,7 @@ import torch
 from gentax.core import Task, UsageError
 from gentax.policies.local import load
 from gentax.policies.reply import ACTION_END
-from gentax.rollout import Play, rollout
+from gentax.rollouts import Play, rollout
 
 
 def tasks(n):

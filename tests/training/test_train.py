@@ -12,7 +12,7 @@ import torch
 
 from gentax.core import UsageError
 from gentax.policies.local import load
-from gentax.rollout import Play
+from gentax.rollouts import Play
 from gentax.training import Recipe, train
 from gentax.training.checkpoint import checkpoints
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gentax.cli.show import console
+from gentax.cli.show import console, estimate, table
 
 app = typer.Typer(help="The base model that ships with gentax.", no_args_is_help=True)
 
@@ -23,19 +23,29 @@ def build(
     recipe: Annotated[
         Path | None, typer.Option("--recipe", help="A YAML file; the shipped model's without it.")
     ] = None,
+    tasks: Annotated[int, typer.Option(help="Test tasks of each domain that the finished model plays.")] = 256,
 ) -> None:
     """Build the base model from nothing: play the domains, train a tokenizer and a small Llama on the text.
 
+    Beside the weights stand `record.json`, how they were made, and `evaluation.json`, what the finished model does on
+    test tasks. Nothing is chosen by the latter.
+
     Example: `gentax base build --out runs/base`
     """
+    from gentax.core.files import write_json
     from gentax.core.settings import read_settings, read_yaml
+    from gentax.measure import evaluate
+    from gentax.rollouts import Play
     from gentax.training.base import BaseRecipe
     from gentax.training.base import build as run
 
     values = read_yaml(recipe) or {} if recipe else {}
-    folder = run(
-        read_settings(BaseRecipe, values, str(recipe or "recipe")),
-        out,
-        say=lambda text: console.print(text, markup=False),
-    )
-    console.print(f"model: {folder}\ntry it: gentax evaluate {folder}", markup=False)
+    made = read_settings(BaseRecipe, values, str(recipe or "recipe"))
+    folder = run(made, out, say=lambda text: console.print(text, markup=False))
+    found = {}
+    for name, play in {"plain": Play(), "thinking": Play(thinking=True)}.items():
+        result = evaluate(folder, list(made.text), tasks=tasks, play=play)
+        found[name] = result.to_json()
+        table(f"test success %, {name}", ["domain", "success"], [[d, estimate(e)] for d, e in result.success().items()])
+    write_json(folder / "evaluation.json", found)
+    console.print(f"model: {folder}", markup=False)

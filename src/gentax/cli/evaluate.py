@@ -28,7 +28,7 @@ def evaluate(
     Example: `gentax evaluate base -d sokoban -d sciworld --tasks 64`
     """
     from gentax.measure import evaluate as run
-    from gentax.rollout import Play
+    from gentax.rollouts import Play
 
     o.check_out(json)
     levels = o.read_domains(domain)

@@ -50,7 +50,7 @@ def play(
 def _watch(env: TextEnv, policy: str, index: int, split: str, thinking: bool, temperature: float) -> None:
     from gentax.core import Task
     from gentax.measure.evaluate import policy_of
-    from gentax.rollout import EnvPool, Play, rollout
+    from gentax.rollouts import EnvPool, Play, rollout
 
     task = Task(env.domain.name, env.level, split, index)
     settings = Play(thinking=thinking, temperature=temperature)

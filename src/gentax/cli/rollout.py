@@ -31,7 +31,7 @@ def rollout(
     from gentax.core.files import whole_file
     from gentax.core.record import write_episodes
     from gentax.measure import evaluate
-    from gentax.rollout import Play
+    from gentax.rollouts import Play
 
     o.check_out(out)
     result = evaluate(

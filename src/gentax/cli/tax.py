@@ -37,7 +37,7 @@ def tax(
     from gentax.measure import tax as run
     from gentax.measure.evaluate import policy_of
     from gentax.measure.verdict import sentences
-    from gentax.rollout import Play
+    from gentax.rollouts import Play
 
     o.check_out(json)
     home = o.read_domains([source])

@@ -15,7 +15,7 @@ from gentax.domains import domain, make
 from gentax.measure.statistics import Estimate, success_rate
 from gentax.measure.tax import TaxReport, leave_out_errors, tax_report
 from gentax.policies import ExpertPolicy, Policy, RandomPolicy
-from gentax.rollout import EnvPool, Play, rollout
+from gentax.rollouts import EnvPool, Play, rollout
 
 SIMPLE = {"random": RandomPolicy, "expert": ExpertPolicy}
 

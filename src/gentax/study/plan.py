@@ -19,7 +19,7 @@ from gentax.core import UsageError, unknown
 from gentax.core.settings import plain, read_settings, read_yaml
 from gentax.domains import domain, make
 from gentax.policies.local import BASE
-from gentax.rollout import Play
+from gentax.rollouts import Play
 from gentax.training import Recipe
 
 FORMAT = 1  # raised when a stage's folder means something else than before

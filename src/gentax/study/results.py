@@ -21,7 +21,7 @@ from gentax.measure.tax import tax_report
 from gentax.measure.verdict import sentences
 from gentax.policies.local import load
 from gentax.report import Curve, EpisodePair, Report, Result, write
-from gentax.rollout.prompt import prompts
+from gentax.rollouts.prompt import prompts
 from gentax.study.plan import Plan, Stage
 
 Read = Callable[[Stage], list[Episode]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gentax.core import UsageError, unknown
-from gentax.rollout.prompt import Play
+from gentax.rollouts.prompt import Play
 
 CHOICES = ("auto", "bf16", "fp32")  # of precision
 

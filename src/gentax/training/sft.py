@@ -21,7 +21,7 @@ from gentax.core.memory import keep_freed_memory
 from gentax.domains import domain
 from gentax.policies.codec import ChatCodec
 from gentax.policies.reply import write_reply
-from gentax.rollout.prompt import Play, message
+from gentax.rollouts.prompt import Play, message
 from gentax.training.attention import use_fast_attention
 from gentax.training.batch import LENGTHS, TOKENS, batches, score, targets
 

@@ -24,7 +24,7 @@ from gentax.core.settings import plain
 from gentax.domains import domain, make
 from gentax.policies.local import load
 from gentax.policies.protocol import Policy
-from gentax.rollout import EnvPool, rollout
+from gentax.rollouts import EnvPool, rollout
 from gentax.training.attention import use_fast_attention
 from gentax.training.checkpoint import checkpoints, restore, save_checkpoint
 from gentax.training.grpo import update

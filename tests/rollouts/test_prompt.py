@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from gentax.core import Episode, Outcome, Step, Task
-from gentax.rollout.prompt import ADMISSIBLE_SHOWN, Play, message, prompts
+from gentax.rollouts.prompt import ADMISSIBLE_SHOWN, Play, message, prompts
 
 STEPS = tuple(Step(f"obs {n}", f"<action>act {n}</action>", f"act {n}", 0.0, True) for n in range(4))
 
@@ -46,7 +48,7 @@ def test_a_long_list_of_actions_is_cut_and_says_so():
 def test_whole_prompts_grow_in_a_full_context_and_not_in_a_window(toy):
     episode = Episode(Task("toy", "three", "test", 0), 0, "GOAL", STEPS, Outcome.FAILURE)
     full = prompts(Play(), "RULES", episode)
-    assert all(b.startswith(a) for a, b in zip(full, full[1:], strict=False))
+    assert all(b.startswith(a) for a, b in pairwise(full))
     assert "<action>act 2</action>" in full[3]
     window = prompts(Play(context="window(1)"), "RULES", episode)
     assert len({len(p) for p in window[1:]}) == 1

@@ -8,7 +8,7 @@ import pytest
 from gentax.core import Outcome, Task, UsageError
 from gentax.policies import ExpertPolicy, RandomPolicy, Reply
 from gentax.policies.reply import write_reply
-from gentax.rollout import EnvPool, Play, rollout
+from gentax.rollouts import EnvPool, Play, rollout
 
 
 def tasks(n, level="three"):

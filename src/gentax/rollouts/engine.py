@@ -19,7 +19,7 @@ from gentax.core import EnvironmentFault, Episode, Outcome, Step, Task, TextEnv,
 from gentax.domains import domain, make
 from gentax.policies.protocol import Policy, Reply, Turn
 from gentax.policies.reply import parse_reply
-from gentax.rollout.prompt import Play, message
+from gentax.rollouts.prompt import Play, message
 
 ACTION_LIMIT = 4096  # characters of an action that are passed on to an environment
 
