@@ -8,8 +8,6 @@ import sys
 
 def main() -> None:
     """Run `gentax`; the entry point of the package."""
-    # Threads that spin while they wait slow each other down as soon as something else runs on the machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are folders; nothing is looked up elsewhere
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -63,8 +63,8 @@ def _text() -> dict[str, Text]:
     # Observations weigh little in Sokoban, where the next one follows from the action, and half in ScienceWorld,
     # where a small model learns to copy names by predicting what it reads.
     return {
-        "sokoban": Text(tasks=8000, noise=(0.0, 0.2), observed=0.1, admissible=True),
-        "sciworld": Text(tasks=1300, noise=(0.0, 0.1), random=40, observed=0.5),
+        "sokoban": Text(tasks=8000, noise=(0.0, 0.2), observed=0.1, admissible=True, level="6x6"),
+        "sciworld": Text(tasks=1300, noise=(0.0, 0.1), random=40, observed=0.5, level="easy"),
     }
 
 
