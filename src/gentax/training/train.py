@@ -121,7 +121,7 @@ def _step(
     )
     played = time.monotonic()
     for group in optimizer.param_groups:
-        group["lr"] = recipe.lr * min(1.0, step / max(1, recipe.warmup))
+        group["lr"] = recipe.lr * min(step / max(1, recipe.warmup), 1 - (step - 1) / recipe.steps, 1.0)
     learned = update(policy.model, reference, optimizer, episodes, recipe, f"step {step}")
     policy.refresh()
     ended = time.monotonic()
