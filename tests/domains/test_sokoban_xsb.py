@@ -36,10 +36,11 @@ def test_rooms_are_read_in_order_and_solved(tmp_path):
     assert env.size("train") == env.size("test") == 2
     assert env.horizon == (2 + 1) * 16
     _, info = env.reset(options={"index": 0, "split": "test"})
-    assert env.observation == "You 1,1. Box 1,3. Target 1,5."
+    assert env.observation == "Target 1,5. Box 1,3. You 1,1."
     assert info["task"].id == f"sokoban/{env.level}/test/0"
     env.reset(options={"index": 1})
-    assert env.observation.startswith("You 2,6. Boxes 2,4 4,2. Targets 3,2 4,2. Walls 1,1 ")
+    assert env.observation.startswith("Walls 1,1 ")
+    assert env.observation.endswith("Targets 3,2 4,2. Boxes 2,4 4,2. You 2,6.")
     while (chosen := env.expert()) is not None:
         *_, info = env.step(chosen.action)
     assert info["success"]
@@ -62,7 +63,7 @@ def test_level_names_the_rooms(tmp_path):
 def test_what_the_player_cannot_reach_is_wall(tmp_path):
     env = Sokoban(xsb=write(tmp_path, "########\n#@$.##*#\n########\n"))
     env.reset(options={"index": 0})
-    assert env.observation == "You 1,1. Box 1,2. Target 1,3. Walls 1,4 1,5 1,6."
+    assert env.observation == "Walls 1,4 1,5 1,6. Target 1,3. Box 1,2. You 1,1."
     assert env.step("right")[2]
 
 
