@@ -1,6 +1,6 @@
 """Sokoban: steps and resets a second in one process, beside gym-sokoban in the same run.
 
-    python benchmarks/sokoban_speed.py --peer /tmp/sokoban-peer/bin/python
+    python benchmarks/sokoban_speed.py --peer sokoban-peer/bin/python
 
 Both play uniformly random actions in 6x6 rooms with one box, episodes of at most 15 steps. Every reset makes another
 room. A step of ours returns text; a step of the peer returns the smallest image it has ("tiny_rgb_array"), since it has
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 
-INSTALL = "python -m venv /tmp/sokoban-peer && /tmp/sokoban-peer/bin/pip install gym-sokoban==0.0.6 'setuptools<80'"
+INSTALL = "python -m venv sokoban-peer && sokoban-peer/bin/pip install gym-sokoban==0.0.6 'setuptools<80'"
 HORIZON = 15
 REPEATS = 5
 
@@ -92,7 +92,7 @@ def main() -> None:
     except (OSError, subprocess.CalledProcessError) as error:
         why = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]
         print(f"gym-sokoban could not run ({why}). Install it apart from gentax and name its Python:\n  {INSTALL}")
-        print("  python benchmarks/sokoban_speed.py --peer /tmp/sokoban-peer/bin/python")
+        print("  python benchmarks/sokoban_speed.py --peer sokoban-peer/bin/python")
     for level, resets in (("6x6-long", 1000), ("7x7-2", 500), ("8x8-2", 300), ("10x10-3", 30)):
         show(f"gentax sokoban {level}", measure(*ours(level), resets=resets))
 
