@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import gymnasium
@@ -56,7 +56,6 @@ class Domain:
     threads: int = 1  # episodes worth stepping at once (more than 1 where the work is in another process)
     copies: int = 256  # environments open at once, at most
     open_levels: bool = False  # the environment reads level names that are not in `levels`
-    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Move(NamedTuple):

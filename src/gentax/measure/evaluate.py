@@ -13,7 +13,7 @@ from gentax.core import Episode, Outcome, UsageError, unknown
 from gentax.core.settings import plain
 from gentax.domains import domain, make
 from gentax.measure.statistics import Estimate, success_rate
-from gentax.measure.tax import TaxReport, leave_out_errors, tax_report
+from gentax.measure.tax import TaxReport, leave_out_errors, successes, tax_report
 from gentax.policies import ExpertPolicy, Policy, RandomPolicy
 from gentax.rollouts import EnvPool, Play, rollout
 
@@ -52,11 +52,8 @@ class Evaluation:
 
 def scores_of(episodes: Iterable[Episode]) -> np.ndarray:
     """Return each task's mean success over its samples, shape (K,), NaN where a sample ended in an error."""
-    by_task: dict[object, list[float]] = {}
-    for episode in episodes:
-        score = float("nan") if episode.outcome is Outcome.ERROR else float(episode.success)
-        by_task.setdefault(episode.task, []).append(score)
-    return np.array([np.mean(scores) for scores in by_task.values()])
+    episodes = list(episodes)
+    return successes(episodes, dict.fromkeys(episode.task for episode in episodes))
 
 
 def policy_of(what: str | Path | Policy) -> Policy:

@@ -67,9 +67,9 @@ def update(
     report["spread"] = float(np.mean(advantage_G != 0)) if len(advantage_G) else 0.0
     if not useful:
         return dict(report)
-    turns = np.array_split(np.arange(len(useful)), min(recipe.minibatches, len(useful)))
-    if recipe.minibatches > 1:  # neighbours come from one group: deal them out, so that each part sees every group
-        turns = [np.arange(len(useful))[k :: len(turns)] for k in range(len(turns))]
+    parts = min(recipe.minibatches, len(useful))
+    # Neighbours come from one group: dealt out, so that each part sees every group.
+    turns = [np.arange(len(useful))[k::parts] for k in range(parts)]
     tokens = padded = 0
     for turn in turns:
         part = [useful[i] for i in turn]
