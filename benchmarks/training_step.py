@@ -1,19 +1,21 @@
 """Seconds of one policy-gradient step: gentax, and TRL's GRPOTrainer on the same model and the same batch.
 
     pip install trl==1.16.0        # into the environment that has gentax; without it only gentax is timed
-    python benchmarks/training_step.py [--repeats 7] [--tokens 25000] [--same-allocator]
+    python benchmarks/training_step.py [--context full] [--repeats 7] [--tokens 25000] [--same-allocator]
 
-The batch: 16 Sokoban tasks with 8 episodes each, played by the model that ships with gentax (by an untrained one of
-the same size where there is none), cut after the same number of steps so that there are about `--tokens` tokens
-(0: whole episodes). Returns are drawn at random, so that every episode is learned from. An episode is one sequence in
-which several spans were sampled. Both sides get the same token ids, masks and advantages, and minimise the same loss:
+The batch: whole episodes of Sokoban, 8 on each task, played by the model that ships with gentax (by an untrained one of
+the same size where there is none); as many tasks of 16 as come nearest to `--tokens` tokens (0: all of them, the batch
+of a default training run). Returns are drawn at random, so that every episode is learned from. With `--context full` an
+episode is one sequence in which several spans were sampled; with "window(2)", the paper's prompts, every step is one (up
+to seven are left out, so that TRL's batches come out even). Both sides get the same token ids, masks and advantages, and minimise the same loss:
 clipped ratio, KL to the starting model with weight 0.01 (k3), mean over the sampled tokens of the batch, gradient
 clipped at norm 1, one step of fused Adam. That they do is checked: the directions of the first gradients
 are compared.
 
 Timed, on both sides, from the finished episodes to the changed weights:
-  gentax  `gentax.training.grpo.update`. Sorts by length; one forward pass of the reference and one forward and backward
-          of the policy; vocabulary scored at sampled tokens only; log-probabilities of playing are the old ones.
+  gentax  `gentax.training.grpo.update`. Sorts the sequences into a tree of their beginnings, and computes each distinct
+          (beginning, token) once; one forward pass of the reference and one forward and backward of the policy;
+          vocabulary scored at sampled tokens only; log-probabilities of playing are the old ones.
   TRL     from `on_step_begin` to `on_step_end`. `rollout_func` returns the finished episodes (the sampled spans are
           given as `env_mask`), the reward function their advantages (`scale_rewards="none"`). It decodes the
           completions to text (for reward functions), pads all sequences to the longest prompt plus the longest
@@ -21,8 +23,8 @@ Timed, on both sides, from the finished episodes to the changed weights:
           policy. Old log-probabilities are not computed again, since batch and update are aligned. Its fused LM head
           scores, on a CPU, the vocabulary at every position (prompts and padding too), in chunks, and a second time
           in the backward pass; no logits are kept.
-TRL's settings are those that are fast here: no gradient checkpointing (its default is on), no logging, no saving, and
-the per-device batch that was the fastest of `--sizes` (gradient accumulation does the rest).
+"TRL default" is what GRPOConfig gives unasked: bf16, gradient checkpointing, 8 sequences at a time. The other two are
+tuned for this machine: no checkpointing, and the fastest of several batches. Nowhere is anything logged or saved.
 
 Each contender is a process of its own with all cores, as a user would run it; they take turns in a random order while
 the others sleep. gentax tells glibc to keep freed memory, TRL does not; `--same-allocator` does that for TRL too.
@@ -51,6 +53,7 @@ from gentax.core import Episode
 
 INSTALL = "pip install trl==1.16.0"
 TASKS, GROUP = 16, 8
+BATCHES = (16, 48, 64)  # per device, of the tuned TRL
 KL, CLIP, RATE = 0.01, 0.2, 1.5e-4
 
 
@@ -84,8 +87,8 @@ def model_folder(scratch: Path) -> tuple[Path, bool]:
     return folder, False
 
 
-def play_batch(folder: Path, trained: bool, tokens: int) -> list[Episode]:
-    """Play the batch; give every episode a random return; cut all after as many steps as makes `tokens` tokens."""
+def play_batch(folder: Path, trained: bool, context: str, tokens: int) -> list[Episode]:
+    """Play the batch, keep as many tasks as make about `tokens` tokens, and give every episode a random return."""
     import gentax
     from gentax.policies.local import load
     from gentax.rollouts import Play, rollout
@@ -93,11 +96,14 @@ def play_batch(folder: Path, trained: bool, tokens: int) -> list[Episode]:
     with gentax.make("sokoban") as env:
         tasks = env.tasks("train", TASKS)
     # An untrained model does not know when to stop; 4 tokens is what an answer of the trained one has.
-    play = Play(temperature=1.0, max_new_tokens=0 if trained else 4)
+    play = Play(context=context, temperature=1.0, max_new_tokens=0 if trained else 4)
     episodes = rollout(load(folder), tasks, play=play, samples=GROUP)
     if tokens:
-        cuts = [cut(episodes, n) for n in range(1, max(e.length for e in episodes) + 1)]
-        episodes = min(cuts, key=lambda made: abs(sum(map(size, made)) - tokens))
+        parts = [episodes[: n * GROUP] for n in range(1, TASKS + 1)]
+        episodes = min(parts, key=lambda part: abs(sum(map(size, part)) - tokens))
+    for _ in range(sum(len(list(e.sequences())) for e in episodes) % 8):
+        longest = max(range(len(episodes)), key=lambda i: episodes[i].length)
+        episodes[longest] = replace(episodes[longest], steps=episodes[longest].steps[:-1])
     rng = np.random.default_rng(0)
     return [
         replace(
@@ -105,10 +111,6 @@ def play_batch(folder: Path, trained: bool, tokens: int) -> list[Episode]:
         )
         for e in episodes
     ]
-
-
-def cut(episodes: list[Episode], steps: int) -> list[Episode]:
-    return [replace(episode, steps=episode.steps[:steps]) for episode in episodes]
 
 
 def size(episode: Episode) -> int:
@@ -127,15 +129,12 @@ def gentax_step(folder: Path, episodes: list[Episode], precision: str, **_: Any)
     from gentax.core.memory import keep_freed_memory
     from gentax.policies.local import load
     from gentax.rollouts import Play
-    from gentax.training.attention import use_fast_attention
     from gentax.training.grpo import update
     from gentax.training.precision import native_bf16
     from gentax.training.recipe import Recipe
 
     keep_freed_memory()
     model, reference = load(folder).model, load(folder).model
-    use_fast_attention(model)
-    use_fast_attention(reference)
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
     recipe = Recipe(kl=KL, clip=CLIP, precision=precision, play=Play(temperature=1.0))
     first: list[np.ndarray] = []
@@ -149,31 +148,32 @@ def gentax_step(folder: Path, episodes: list[Episode], precision: str, **_: Any)
     report: dict[str, float] = {}
     step()
     used = "bf16" if precision == "auto" and native_bf16("cpu") else "fp32" if precision == "auto" else precision
-    return step, {"gradient": first[0], "padding": report["padding"], "note": f"arithmetic in {used}"}
+    computed = report["distinct_tokens"] / report["learned_tokens"]
+    return step, {"gradient": first[0], "computed": computed, "note": f"arithmetic in {used}"}
 
 
 def trl_step(
-    folder: Path, episodes: list[Episode], precision: str, *, scratch: str, sizes: list[int], same_allocator: bool
+    folder: Path, episodes: list[Episode], precision: str, *, scratch: str, same_allocator: bool
 ) -> tuple[Step, dict[str, Any]]:
-    """Set up the fastest of several trainers."""
+    """Set up TRL as it comes, or the fastest of several tuned trainers."""
     from gentax.core.memory import keep_freed_memory
 
     if same_allocator:
         keep_freed_memory()
+    sequences = [sequence for episode in episodes for sequence in episode.sequences()]
     best: tuple[float, int, Step, np.ndarray] | None = None
     tried = {}
-    for per_device in sizes:
+    for per_device in [8] if precision == "default" else [n for n in BATCHES if len(sequences) % n == 0]:
         step, first = trl_trainer(folder, episodes, precision, per_device, scratch)
         seconds = tried[per_device] = min(step(), step())
         if best is None or seconds < best[0]:
             best = (seconds, per_device, step, first)
     assert best is not None
-    sequences = [sequence for episode in episodes for sequence in episode.sequences()]
     prompts = [int(np.flatnonzero(s.sampled_T)[0]) for s in sequences]
     wide = max(prompts) + max(len(s) - p for s, p in zip(sequences, prompts, strict=True))
-    padding = 1 - sum(map(len, sequences)) / (wide * len(sequences))
+    computed = wide * len(sequences) / sum(map(len, sequences))
     note = f"batch {best[1]}; tried " + ", ".join(f"{n}: {s:.2f} s" for n, s in tried.items())
-    return best[2], {"gradient": best[3], "padding": padding, "note": note}
+    return best[2], {"gradient": best[3], "computed": computed, "note": note}
 
 
 def trl_trainer(
@@ -191,8 +191,8 @@ def trl_trainer(
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     rows = []
-    for episode, advantage in zip(episodes, advantage_G, strict=True):
-        (sequence,) = episode.sequences()
+    sequences = [(s, a) for e, a in zip(episodes, advantage_G, strict=True) for s in e.sequences()]
+    for sequence, advantage in sequences:
         start = int(np.flatnonzero(sequence.sampled_T)[0])
         rows.append(
             {
@@ -205,7 +205,7 @@ def trl_trainer(
         )
 
     def rollout(prompts: list[str], _: Any) -> dict[str, list[Any]]:
-        assert prompts == [str(i // GROUP) for i in range(len(rows))]  # the whole batch, group by group
+        assert prompts == [str(i // GROUP) for i in range(len(rows))]  # the whole batch, in order
         return {key: [row[key] for row in rows] for key in rows[0]}
 
     seconds: list[float] = []
@@ -222,11 +222,11 @@ def trl_trainer(
         def on_step_end(self, *_: Any, **__: Any) -> None:
             seconds.append(time.perf_counter() - self.begun)
 
+    tuned = {} if precision == "default" else {"bf16": precision == "bf16", "gradient_checkpointing": False}
     args = GRPOConfig(
         output_dir=f"{scratch}/trl",
         use_cpu=True,
-        bf16=precision == "bf16",
-        gradient_checkpointing=False,
+        **tuned,
         per_device_train_batch_size=per_device,
         gradient_accumulation_steps=len(rows) // per_device,
         num_generations=GROUP,
@@ -295,10 +295,8 @@ def serve(pipe: Connection, setup: Callable[..., tuple[Step, dict[str, Any]]], k
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7, help="timed steps of each contender")
-    parser.add_argument("--tokens", type=int, default=25000, help="tokens in the batch; 0 for whole episodes")
-    parser.add_argument(
-        "--sizes", type=int, nargs="+", default=[8, 16, 32, 64], help="TRL's per-device batch: try these"
-    )
+    parser.add_argument("--context", default="full", help='how the batch was played: "full", "window(1)", …')
+    parser.add_argument("--tokens", type=int, default=25000, help="tokens in the batch; 0 for those of all 16 tasks")
     parser.add_argument("--same-allocator", action="store_true", help="let TRL's processes keep freed memory too")
     args = parser.parse_args()
 
@@ -307,20 +305,20 @@ def main() -> None:
         "gentax auto": (gentax_step, "auto"),
     }
     try:
-        contenders |= {f"TRL {version('trl')} {name}": (trl_step, name) for name in ("fp32", "bf16")}
+        contenders |= {f"TRL {version('trl')} {name}": (trl_step, name) for name in ("default", "fp32", "bf16")}
     except PackageNotFoundError:
         print(f"TRL is not installed, so gentax is timed alone. Its side of the comparison: {INSTALL}")
 
     quiet()
     with tempfile.TemporaryDirectory() as scratch:
         folder, trained = model_folder(Path(scratch))
-        episodes = play_batch(folder, trained, args.tokens)
+        episodes = play_batch(folder, trained, args.context, args.tokens)
         (Path(scratch) / "episodes").write_bytes(pickle.dumps(episodes))
         sampled = sum(episode.sampled_tokens for episode in episodes)
         print(
             f"{'the model that ships with gentax' if trained else 'an untrained model'}, "
-            f"{len(episodes)} sequences, {sum(map(size, episodes))} tokens, {sampled} of them sampled, "
-            f"longest {max(map(size, episodes))}"
+            f"context {args.context}, {sum(map(size, episodes))} tokens, {sampled} of them sampled, in "
+            f"{sum(len(list(episode.sequences())) for episode in episodes)} sequences of {len(episodes)} episodes"
         )
         print(", ".join(f"{name} {version(name)}" for name in ("torch", "transformers")), f"{os.cpu_count()} cores")
         spawn = multiprocessing.get_context("spawn")
@@ -328,7 +326,7 @@ def main() -> None:
         facts: dict[str, dict[str, Any]] = {}
         for name, (setup, precision) in contenders.items():  # one after the other: setting up is timed too (`tried`)
             kwargs = {"folder": folder, "precision": precision, "scratch": scratch}
-            kwargs |= {"sizes": args.sizes, "same_allocator": args.same_allocator}
+            kwargs["same_allocator"] = args.same_allocator
             pipes[name], theirs = spawn.Pipe()
             spawn.Process(target=serve, args=(theirs, setup, kwargs), daemon=True).start()
             theirs.close()
@@ -345,14 +343,15 @@ def main() -> None:
     base = facts["gentax fp32"]["gradient"]
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     print(
-        f"\n{'':16}{'s/step':>9}{'range':>14}{'padding':>9}{'gentax fp32 is':>16}{'gentax auto is':>16}{'cosine':>10}"
+        f"\n{'':16}{'s/step':>9}{'range':>14}{'computed':>10}{'gentax fp32 is':>16}{'gentax auto is':>16}{'cosine':>10}"
     )
     for name, values in seconds.items():
         other = facts[name]["gradient"]
         cosine = float(base @ other / np.linalg.norm(base) / np.linalg.norm(other))
         ratios = "".join(f"{middle[name] / middle[ours]:15.2f}x" for ours in ("gentax fp32", "gentax auto"))
         spread = f"{min(values):.2f}-{max(values):.2f}"
-        print(f"{name:16}{middle[name]:9.2f}{spread:>14}{facts[name]['padding']:9.1%}{ratios}{cosine:10.5f}")
+        print(f"{name:16}{middle[name]:9.2f}{spread:>14}{facts[name]['computed']:9.2f}x{ratios}{cosine:10.5f}")
+    print("computed: tokens that pass through the model, padding included, over tokens of the batch")
     print("cosine: of the first gradient to that of gentax fp32\n")
     for name in contenders:
         print(f"{name}: {facts[name]['note']}")

@@ -8,6 +8,8 @@ from gentax.core import EnvironmentFault, Move
 from gentax.policies.protocol import Reply, Turn
 from gentax.policies.reply import write_reply
 
+KNOWN = 1024  # actions a player remembers, at most
+
 
 class RandomPolicy:
     """Draws one of the admissible actions; says "wait" where the environment cannot list them."""
@@ -19,18 +21,31 @@ class RandomPolicy:
 
 
 class ExpertPolicy:
-    """Plays the domain's expert; draws an admissible action with probability `noise`, and where the expert is lost."""
+    """Plays the domain's expert, and slips with probability `noise`.
+
+    A slip is an action that this player knows from the domain's other states, so that, as with a model's own errors,
+    many are refused here; what follows shows how to go on after a refusal. Where the expert is lost, an admissible
+    action is drawn.
+    """
 
     def __init__(self, noise: float = 0.0) -> None:
         self.noise = noise
-        self.name = "expert" if noise == 0 else f"expert with {noise:.0%} random actions"
+        self.name = "expert" if noise == 0 else f"expert with {noise:.0%} slips"
+        self._known: dict[str, dict[str, None]] = {}  # domain -> the actions of its expert so far, in order
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
         return [_guarded(self._move, turn) for turn in turns]
 
     def _move(self, turn: Turn) -> Move:
-        move = None if self.noise and turn.rng.random() < self.noise else turn.env.expert()
-        return Move(_draw(turn)) if move is None else move
+        known = self._known.setdefault(turn.env.domain.name, {})
+        if self.noise and known and turn.rng.random() < self.noise:
+            return Move(list(known)[int(turn.rng.integers(len(known)))])
+        move = turn.env.expert()
+        if move is None:
+            return Move(_draw(turn))
+        if len(known) < KNOWN:
+            known[move.action] = None
+        return move
 
 
 def _guarded(choose: Callable[[Turn], Move], turn: Turn) -> Reply:

@@ -1,22 +1,92 @@
-"""Causal attention for learning on a CPU in bf16, registered with transformers under the name "gentax_cpu".
+"""Attention of a tree of sequences, registered with transformers under the name "gentax_tree".
 
-PyTorch's fused CPU kernel is made for long sequences in fp32; on many short ones in bf16 the plain products take a
-fraction of its time. Everything else (GPUs, fp32, long sequences) is left to PyTorch.
+A batch is one row of distinct tokens (see `batch.py`); each sees the tokens of its own beginning and no other. Queries
+are cut into tiles of consecutive tokens of one sequence; a tile meets the keys of that sequence up to its own end.
+Tiles of like length are one product. In bf16 on a CPU the products are written out below, with their gradient:
+PyTorch's fused kernel is made for long sequences and takes a multiple of their time.
+
+Dimensions: N tokens, G groups of R heads that share keys, D a head's width; B tiles of Q queries and K keys.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-NAME = "gentax_cpu"
-LONGEST = 640  # tokens; beyond it the T x T products cost more than the fused kernel
+NAME = "gentax_tree"
+QUERIES = 64  # in a tile
+KEYS = 64  # a tile's keys are padded to a multiple of it
+TILES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # how many are done at once; few shapes, compiled once
 
 
-def use_fast_attention(model: Any) -> None:
-    """Let `model` attend through this file. Only for batches padded on the right, which need no mask."""
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Tiles with the same number of keys. Indices are into the N tokens of the batch; N itself is padding."""
+
+    query_BQ: torch.Tensor  # int64
+    key_BK: torch.Tensor  # int64
+    seen: int  # keys, from the first, that all queries see
+    mask_BQK: torch.Tensor  # bool, True where a query sees a key; of the keys from `seen` on
+
+    def to(self, device: Any) -> Tiles:
+        return Tiles(self.query_BQ.to(device), self.key_BK.to(device), self.seen, self.mask_BQK.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The tiles of a batch, and where among their queries, laid out one after the other, each token is."""
+
+    tiles: tuple[Tiles, ...]
+    place_N: torch.Tensor  # int64
+
+    def to(self, device: Any) -> Tree:
+        return Tree(tuple(tile.to(device) for tile in self.tiles), self.place_N.to(device))
+
+
+def tree(paths: Sequence[np.ndarray], shared: Sequence[int], size: int) -> Tree:
+    """Cut sequences into tiles.
+
+    Args:
+        paths: for each sequence, the indices of its tokens in the batch.
+        shared: how many of them, at the start, stand in an earlier sequence.
+        size: N, tokens in the batch with padding.
+    """
+    cuts: dict[int, list[tuple[np.ndarray, int, int]]] = {}  # keys -> (path, from, to)
+    for path, same in zip(paths, shared, strict=True):
+        for start in range(same, len(path), QUERIES):
+            end = min(start + QUERIES, len(path))
+            cuts.setdefault(-(-end // KEYS) * KEYS, []).append((path, start, end))
+    place_N = np.zeros(size, np.int64)
+    tiles = []
+    laid = 0
+    for keys, group in sorted(cuts.items()):
+        for first in range(0, len(group), TILES[-1]):
+            part = group[first : first + TILES[-1]]
+            count = next(n for n in TILES if n >= len(part))
+            seen = min(start for _, start, _ in part)
+            query_BQ = np.full((count, QUERIES), size, np.int64)
+            key_BK = np.full((count, keys), size, np.int64)
+            position_BQ = np.full((count, QUERIES), seen, np.int64)
+            for b, (path, start, end) in enumerate(part):
+                query_BQ[b, : end - start] = path[start:end]
+                position_BQ[b, : end - start] = np.arange(start, end)
+                key_BK[b, :end] = path[:end]
+                place_N[path[start:end]] = laid + b * QUERIES + np.arange(end - start)
+            laid += count * QUERIES
+            mask_BQK = np.arange(seen, keys) <= position_BQ[:, :, None]
+            tiles.append(Tiles(torch.from_numpy(query_BQ), torch.from_numpy(key_BK), seen, torch.from_numpy(mask_BQK)))
+    return Tree(tuple(tiles), torch.from_numpy(place_N))
+
+
+def use_tree_attention(model: Any) -> None:
+    """Let `model` attend through this file when it is given a `tree`; without one it attends causally."""
+    if model.config._attn_implementation == NAME:
+        return
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
@@ -33,29 +103,109 @@ def attend(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    tree: Tree | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend causally. Shapes: query (B, heads, T, head), key and value (B, groups, T, head)."""
-    T = query.shape[2]
-    low = query.dtype is torch.bfloat16 or (
-        torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
-    )
-    if query.device.type == "cpu" and low and T <= LONGEST and key.shape[2] == T:
-        with torch.autocast("cpu", enabled=False):
-            mixed = _products(query.bfloat16(), key.bfloat16(), value.bfloat16(), scaling)
+    """Attend. Shapes: query (1, G * R, N, D), key and value (1, G, N, D); returned: (1, N, G * R, D)."""
+    heads, groups, width = query.shape[1], key.shape[1], query.shape[3]
+    scaling = width**-0.5 if scaling is None else scaling
+    if tree is None:
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, is_causal=query.shape[2] > 1, scale=scaling, enable_gqa=heads != groups
+        )
         return mixed.transpose(1, 2).contiguous(), None
-    mixed = F.scaled_dot_product_attention(
-        query, key, value, is_causal=T > 1, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
-    )
-    return mixed.transpose(1, 2).contiguous(), None
+    query_GNRD = query[0].unflatten(0, (groups, heads // groups)).transpose(1, 2)
+    low = _low(query)
+    with torch.autocast(query.device.type, enabled=False):
+        if low:
+            mixed_GNRD = _Products.apply(query_GNRD * scaling, key[0], value[0], tree)
+        else:
+            mixed_GNRD = _fused(query_GNRD, key[0], value[0], tree, scaling)
+    return mixed_GNRD.transpose(0, 1).flatten(1, 2)[None], None
 
 
-def _products(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None) -> torch.Tensor:
-    B, H, T, D = query.shape
-    G = key.shape[1]
-    # The heads of a group share keys: one product for all of them.
-    together = (query * (D**-0.5 if scaling is None else scaling)).reshape(B, G, H // G * T, D)
-    scores = (together @ key.transpose(-1, -2)).view(B, G, H // G, T, T)
-    future = torch.full((T, T), float("-inf"), dtype=scores.dtype).triu(1)
-    weights = (scores + future).softmax(-1).view(B, G, H // G * T, T)
-    return (weights @ value).view(B, H, T, D)
+def _low(query: torch.Tensor) -> bool:
+    """Return whether this is bf16 on a CPU."""
+    autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
+    return query.device.type == "cpu" and (autocast or query.dtype is torch.bfloat16)
+
+
+def _fused(
+    query_GNRD: torch.Tensor, key_GND: torch.Tensor, value_GND: torch.Tensor, tree: Tree, scaling: float
+) -> torch.Tensor:
+    """Attend with PyTorch's kernel."""
+    pad = (0, 0, 0, 1)
+    query, key, value = F.pad(query_GNRD, (0, 0, *pad)), F.pad(key_GND, pad), F.pad(value_GND, pad)
+    parts = []
+    for tile in tree.tiles:
+        mask = torch.cat([tile.mask_BQK.new_ones(*tile.query_BQ.shape, tile.seen), tile.mask_BQK], dim=-1)
+        mixed = F.scaled_dot_product_attention(
+            query[:, tile.query_BQ].permute(1, 0, 3, 2, 4).flatten(1, 2),
+            key[:, tile.key_BK].transpose(0, 1),
+            value[:, tile.key_BK].transpose(0, 1),
+            attn_mask=mask[:, None],
+            scale=scaling,
+            enable_gqa=True,
+        )
+        parts.append(mixed.unflatten(1, (len(key), -1)).permute(1, 0, 3, 2, 4).flatten(1, 2))
+    return torch.cat(parts, dim=1)[:, tree.place_N]
+
+
+class _Products(torch.autograd.Function):
+    """Attend in bf16 by plain products. Scores and weights are laid out (G * B, Q * R, K)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query_GNRD: torch.Tensor, key_GND: torch.Tensor, value_GND: torch.Tensor, tree: Tree
+    ) -> torch.Tensor:
+        G, N, R, D = query_GNRD.shape
+        # A row of zeros stands for padding: whatever is looked up there adds nothing.
+        rows = [_rows(x) for x in (query_GNRD, key_GND, value_GND)]
+        kept, parts = [], []
+        for tile in tree.tiles:
+            B, Q = tile.query_BQ.shape
+            at_query, at_key = _at(tile.query_BQ, G, N), _at(tile.key_BK, G, N)
+            q = rows[0].index_select(0, at_query).view(G * B, Q * R, D)
+            k, v = (x.index_select(0, at_key).view(G * B, -1, D) for x in rows[1:])
+            scores = torch.bmm(q, k.transpose(1, 2))
+            hidden_BQK = torch.zeros(tile.mask_BQK.shape, dtype=q.dtype).masked_fill_(~tile.mask_BQK, float("-inf"))
+            scores.view(G, B, Q, R, -1)[..., tile.seen :] += hidden_BQK[:, :, None]
+            weights = scores.softmax(-1)
+            parts.append(torch.bmm(weights, v).view(G, B * Q, R * D))
+            kept.append((at_query, at_key, q, k, v, weights))
+        ctx.kept, ctx.place_N = kept, tree.place_N
+        mixed = torch.cat(parts, dim=1)
+        return mixed.index_select(1, tree.place_N).view(G, N, R, D)
+
+    @staticmethod
+    def backward(ctx: Any, grad_GNRD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
+        G, N, R, D = grad_GNRD.shape
+        grad = _rows(grad_GNRD)
+        # Many tiles see the same token: in bf16 the small gradients of a sum would be lost.
+        to_key, to_value = (torch.zeros(G * (N + 1), D) for _ in range(2))
+        to_query = torch.zeros(G * (N + 1), R * D)
+        for at_query, at_key, q, k, v, weights in ctx.kept:
+            out = grad.index_select(0, at_query).view(q.shape)
+            to_weights = torch.bmm(out, v.transpose(1, 2))
+            to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
+            _add(to_value, at_key, torch.bmm(weights.transpose(1, 2), out))
+            _add(to_key, at_key, torch.bmm(to_scores.transpose(1, 2), q))
+            to_query[at_query] = torch.bmm(to_scores, k).view(-1, R * D).float()
+        query, key, value = (x.view(G, N + 1, -1)[:, :N] for x in (to_query, to_key, to_value))
+        return query.view(G, N, R, D), key, value, None
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    """Lay (G, N, ...) out as rows (G * (N + 1), width) in bf16, with a row of zeros after each group."""
+    wide = x.new_zeros(x.shape[0], x.shape[1] + 1, x[0, 0].numel(), dtype=torch.bfloat16)
+    wide[:, :-1].view(x.shape).copy_(x)
+    return wide.flatten(0, 1)
+
+
+def _at(index: torch.Tensor, groups: int, N: int) -> torch.Tensor:
+    """Return where the rows of all groups stand that `index` names in one."""
+    return (index.flatten() + torch.arange(groups)[:, None] * (N + 1)).flatten()
+
+
+def _add(total: torch.Tensor, at: torch.Tensor, rows: torch.Tensor) -> None:
+    total += torch.ops.aten.embedding_dense_backward(rows.flatten(0, 1).float(), at, len(total), -1, False)

@@ -46,7 +46,7 @@ class Text:
     tasks: int = 4000
     """Train tasks played by experts; all of a split that has fewer."""
     noise: tuple[float, ...] = (0.0, 0.2)
-    """Shares of random actions of the experts; the tasks are dealt out over them."""
+    """Shares of slips of the experts; the tasks are dealt out over them."""
     random: int = 100
     """Train tasks played at random, for reading only."""
     weight: float = 1.0
@@ -63,13 +63,13 @@ def _text() -> dict[str, Text]:
     # Observations weigh little in Sokoban, where the next one follows from the action, and half in ScienceWorld,
     # where a small model learns to copy names by predicting what it reads.
     return {
-        "sokoban": Text(tasks=8000, noise=(0.0, 0.2), observed=0.1, admissible=True, level="6x6"),
-        "sciworld": Text(tasks=1300, noise=(0.0, 0.1), random=40, observed=0.5, level="easy"),
+        "sokoban": Text(tasks=12000, noise=(0.0, 0.3), observed=0.1, admissible=True, level="6x6-1-3-16"),
+        "sciworld": Text(tasks=1300, noise=(0.0, 0.1), random=10, observed=0.5, level="easy"),
     }
 
 
 def _formats() -> dict[str, float]:
-    return {"full": 0.7, "full, thinking": 0.16, "window(1)": 0.07, "window(2), admissible": 0.07}
+    return {"full": 0.6, "full, thinking": 0.15, "window(1)": 0.08, "window(2)": 0.12, "window(2), admissible": 0.05}
 
 
 @dataclass(frozen=True)

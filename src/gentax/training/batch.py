@@ -1,9 +1,13 @@
-"""Token sequences of many lengths to padded batches of one size, and a causal model's view of them.
+"""Token sequences to batches in which a beginning that several of them share stands once, and a causal model's view.
 
-Every batch holds the same number of padded tokens, as many rows as fit at one of a few lengths: the libraries below
-PyTorch compile a product for each shape they meet, which with free shapes costs several times the products themselves.
-Padding stands on the right, so causal attention needs no mask. The vocabulary is only scored where something is
-learned: on a small model that is a third of the arithmetic.
+Episodes of a domain begin with the same rules, those of a group with the same task, and many go on with the same first
+actions: half of the tokens of a training batch, and more, repeat what stands before. Each batch is the tree of its
+sequences' beginnings: every distinct (beginning, token) is computed once, without padding, and `attention.py` lets it
+see its own beginning. What is computed is exactly what every sequence by itself would give.
+
+Every full batch holds the same number of tokens: the libraries below PyTorch compile a product for each shape they
+meet, which with free shapes costs several times the products themselves. The vocabulary is only scored where something
+is learned: on a small model that is a third of the arithmetic.
 """
 
 from __future__ import annotations
@@ -15,61 +19,113 @@ from typing import Any
 import numpy as np
 import torch
 
+from gentax.training.attention import Tree, tree, use_tree_attention
 from gentax.training.precision import precision
 
-TOKENS = 2880  # padded tokens in a batch; it has many divisors
-LENGTHS = tuple(n for n in range(48, TOKENS + 1) if TOKENS % n == 0)  # of rows: 48, 60, 64, 72, 80, 90, 96, 120, …
+TOKENS = 2880  # of a full batch; one that is not is padded to a half or a quarter of it
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Padded ids, and where in them the tokens to learn from stand."""
+    """Sequences as a tree: N distinct tokens, and the S tokens to score, of which U distinct states predict."""
 
-    ids_BT: torch.Tensor  # int64, padded on the right
-    at_N: torch.Tensor  # int64, flat positions in (B, T) of the N tokens to score, in row order
-    members: list[int]  # which sequences the rows are
-    real: int  # tokens that are not padding
+    ids_N: torch.Tensor  # int64, padded
+    position_N: torch.Tensor  # int64: where a token stands in its sequence
+    tree: Tree
+    state_U: torch.Tensor  # int64 in [0, N): the tokens whose state predicts something
+    guess_S: torch.Tensor  # int64 in [0, U): the state that predicts the token
+    token_S: torch.Tensor  # int64: the token
+    members: list[int]  # the sequences, in the order in which their tokens stand in S
+    real: int  # distinct tokens
+
+    @property
+    def padded(self) -> int:
+        return len(self.ids_N)
 
 
 def batches(ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[Batch]:
-    """Group sequences into batches of `TOKENS` padded tokens; one that is longer has a batch to itself.
+    """Deal sequences out to batches of `TOKENS` distinct tokens; one that is longer has a batch to itself.
 
     Args:
         ids: token ids of each sequence.
         wanted: for each, a boolean mask of the tokens to score. The first token of a sequence cannot be scored.
     """
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)
-    made = []
-    while order:
-        longest = len(ids[order[0]])
-        wide = next((n for n in LENGTHS if n >= longest), longest)
-        rows = max(1, TOKENS // wide)
-        members, order = order[:rows], order[rows:]
-        padded = np.zeros((rows, wide), np.int64)
-        where = []
-        for row, i in enumerate(members):
-            padded[row, : len(ids[i])] = ids[i]
-            at = np.flatnonzero(wanted[i])
-            where.append(row * wide + at[at > 0])
-        real = sum(len(ids[i]) for i in members)
-        made.append(Batch(torch.from_numpy(padded), torch.from_numpy(np.concatenate(where)), members, real))
+    order = sorted(range(len(ids)), key=lambda i: ids[i].astype(">i4").tobytes())  # like beginnings are neighbours
+    made, members, real = [], [], 0
+    for i in order:
+        new = len(ids[i]) - (common(ids[members[-1]], ids[i]) if members else 0)
+        if members and real + new > TOKENS:
+            made.append(_batch(ids, wanted, members))
+            members, real, new = [], 0, len(ids[i])
+        members.append(i)
+        real += new
+    if members:
+        made.append(_batch(ids, wanted, members))
     return made
 
 
+def common(a: np.ndarray, b: np.ndarray) -> int:
+    """Return the length of the longest common beginning."""
+    n = min(len(a), len(b))
+    differ = np.flatnonzero(a[:n] != b[:n])
+    return int(differ[0]) if len(differ) else n
+
+
+def _batch(ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray], members: list[int]) -> Batch:
+    paths: list[np.ndarray] = []  # of each sequence, the indices in N of its tokens
+    shared: list[int] = []
+    real = 0
+    for k, i in enumerate(members):
+        same = common(ids[members[k - 1]], ids[i]) if k else 0
+        new = np.arange(real, real + len(ids[i]) - same)
+        paths.append(np.concatenate([paths[-1][:same], new]) if k else new)
+        shared.append(same)
+        real += len(new)
+    ids_N = np.zeros(_size(real), np.int64)
+    position_N = np.zeros(len(ids_N), np.int64)
+    states, tokens = [], []
+    for path, same, i in zip(paths, shared, members, strict=True):
+        ids_N[path[same:]] = ids[i][same:]
+        position_N[path[same:]] = np.arange(same, len(path))
+        at = np.flatnonzero(wanted[i])
+        at = at[at > 0]
+        states.append(path[at - 1])  # the state before a token predicts it
+        tokens.append(ids[i][at])
+    state_U, guess_S = np.unique(np.concatenate(states), return_inverse=True)
+    return Batch(
+        torch.from_numpy(ids_N),
+        torch.from_numpy(position_N),
+        tree(paths, shared, len(ids_N)),
+        torch.from_numpy(state_U),
+        torch.from_numpy(guess_S),
+        torch.from_numpy(np.concatenate(tokens).astype(np.int64)),
+        members,
+        real,
+    )
+
+
+def _size(real: int) -> int:
+    """Return the padded number of tokens."""
+    if real > TOKENS:
+        return -(-real // 64) * 64
+    return next(size for size in (TOKENS // 4, TOKENS // 2, TOKENS) if size >= real)
+
+
 def score(model: Any, batch: Batch, how: str) -> torch.Tensor:
-    """Return the logits with which the model predicts each token of `batch.at_N`: fp32, shape (N, vocabulary).
+    """Return the logits of what follows each state of `batch.state_U`: fp32, shape (U, vocabulary).
 
     Args:
-        how: the number format of the body (see `precision`); N varies, so the head is not worth compiling for it.
+        model: a causal model of transformers; from now on it attends through `attention.py`.
+        how: the number format of the body (see `precision`); U varies, so the head is not worth compiling for it.
     """
-    ids = batch.ids_BT.to(model.device)
-    with precision(how, model.device):
-        hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-    before = (batch.at_N - 1).to(model.device)  # the state before a token predicts it
+    use_tree_attention(model)
+    device = model.device
+    with precision(how, device):
+        hidden = model.get_decoder()(
+            input_ids=batch.ids_N[None].to(device),
+            position_ids=batch.position_N[None].to(device),
+            use_cache=False,
+            tree=batch.tree.to(device),
+        ).last_hidden_state
     head = model.get_output_embeddings()
-    return head(hidden.flatten(0, 1)[before].to(head.weight.dtype)).float()
-
-
-def targets(batch: Batch, device: Any) -> torch.Tensor:
-    """Return the ids of the tokens of `batch.at_N`, shape (N,)."""
-    return batch.ids_BT.flatten()[batch.at_N].to(device)
+    return head(hidden[0, batch.state_U.to(device)].to(head.weight.dtype)).float()

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from gentax.core import Episode, NonFiniteLoss, Outcome
-from gentax.training.batch import Batch, batches, score, targets
+from gentax.training.batch import Batch, batches, score
 from gentax.training.recipe import Recipe
 
 
@@ -70,21 +70,20 @@ def update(
     parts = min(recipe.minibatches, len(useful))
     # Neighbours come from one group: dealt out, so that each part sees every group.
     turns = [np.arange(len(useful))[k::parts] for k in range(parts)]
-    tokens = padded = 0
+    distinct = 0
     for turn in turns:
         part = [useful[i] for i in turn]
         made = batches([s.ids_T for _, s in part], [s.sampled_T for _, s in part])
-        count = sum(len(b.at_N) for b in made)
+        count = sum(len(b.token_S) for b in made)
         for batch in made:
-            old_N = torch.from_numpy(
+            old_S = torch.from_numpy(
                 np.concatenate([part[i][1].logprobs_T[part[i][1].sampled_T] for i in batch.members])
             )
-            gain_N = torch.from_numpy(
+            gain_S = torch.from_numpy(
                 np.concatenate([np.full(part[i][1].sampled_T.sum(), advantage_G[part[i][0]]) for i in batch.members])
             )
-            _backward(model, reference, batch, old_N, gain_N, count, recipe, report)
-            tokens += batch.real
-            padded += batch.ids_BT.numel()
+            _backward(model, reference, batch, old_S, gain_S, count, recipe, report)
+            distinct += batch.real
         norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
         if not math.isfinite(norm):
             optimizer.zero_grad(set_to_none=True)
@@ -94,7 +93,7 @@ def update(
         report["grad_norm"] += norm / len(turns)
     for key in ("loss", "kl", "entropy", "clipped", "drift"):
         report[key] /= len(turns)
-    report["learned_tokens"], report["padding"] = tokens, 1 - tokens / padded
+    report["learned_tokens"], report["distinct_tokens"] = sum(len(sequence) for _, sequence in useful), distinct
     return dict(report)
 
 
@@ -102,31 +101,32 @@ def _backward(
     model: Any,
     reference: Any,
     batch: Batch,
-    old_N: torch.Tensor,
-    gain_N: torch.Tensor,
+    old_S: torch.Tensor,
+    gain_S: torch.Tensor,
     count: int,
     recipe: Recipe,
     report: dict[str, float],
 ) -> None:
     """Accumulate the gradient of one batch's share of the loss, and the same share of what is reported."""
-    token_N = targets(batch, model.device)[:, None]
-    old_N, gain_N = old_N.to(model.device), gain_N.to(model.device)
-    all_NV = torch.log_softmax(score(model, batch, recipe.precision) / recipe.play.temperature, dim=-1)
-    new_N = all_NV.gather(1, token_N)[:, 0]
-    ratio_N = (new_N - old_N).exp()
-    capped_N = ratio_N.clamp(1 - recipe.clip, 1 + recipe.clip)
-    loss_N = -torch.minimum(ratio_N * gain_N, capped_N * gain_N)
+    token_S, guess_S = batch.token_S.to(model.device), batch.guess_S.to(model.device)
+    old_S, gain_S = old_S.to(model.device), gain_S.to(model.device)
+    all_UV = torch.log_softmax(score(model, batch, recipe.precision) / recipe.play.temperature, dim=-1)
+    new_S = all_UV[guess_S, token_S]
+    ratio_S = (new_S - old_S).exp()
+    capped_S = ratio_S.clamp(1 - recipe.clip, 1 + recipe.clip)
+    loss_S = -torch.minimum(ratio_S * gain_S, capped_S * gain_S)
     if recipe.kl:
         with torch.no_grad():
-            start_NV = torch.log_softmax(score(reference, batch, recipe.precision) / recipe.play.temperature, dim=-1)
-            start_N = start_NV.gather(1, token_N)[:, 0]
-        kl_N = (start_N - new_N).exp() - (start_N - new_N) - 1
-        loss_N = loss_N + recipe.kl * kl_N
-        report["kl"] += float(kl_N.detach().sum()) / count
-    loss = loss_N.sum() / count
+            start_UV = torch.log_softmax(score(reference, batch, recipe.precision) / recipe.play.temperature, dim=-1)
+            start_S = start_UV[guess_S, token_S]
+        kl_S = (start_S - new_S).exp() - (start_S - new_S) - 1
+        loss_S = loss_S + recipe.kl * kl_S
+        report["kl"] += float(kl_S.detach().sum()) / count
+    loss = loss_S.sum() / count
     loss.backward()
     with torch.no_grad():
         report["loss"] += float(loss)
-        report["entropy"] -= float((all_NV.exp() * all_NV).sum()) / count
-        report["clipped"] += float((ratio_N != capped_N).sum()) / count
-        report["drift"] += float((old_N - new_N).abs().sum()) / count  # playing and learning disagree by this much
+        entropy_U = -(all_UV.exp() * all_UV).sum(dim=-1)
+        report["entropy"] += float(entropy_U[guess_S].sum()) / count
+        report["clipped"] += float((ratio_S != capped_S).sum()) / count
+        report["drift"] += float((old_S - new_S).abs().sum()) / count  # playing and learning disagree by this much

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 
 from gentax.core import Episode, NonFiniteLoss, Step
 from gentax.core.memory import keep_freed_memory
@@ -22,8 +21,7 @@ from gentax.domains import domain
 from gentax.policies.codec import ChatCodec
 from gentax.policies.reply import write_reply
 from gentax.rollouts.prompt import Play, message
-from gentax.training.attention import use_fast_attention
-from gentax.training.batch import LENGTHS, TOKENS, batches, score, targets
+from gentax.training.batch import TOKENS, batches, common, score
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,6 @@ def sft(
         NonFiniteLoss: the loss stopped being a number; the message says at which step.
     """
     keep_freed_memory()
-    use_fast_attention(model)
     rng = np.random.default_rng(settings.seed)
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
@@ -110,7 +107,7 @@ def sft(
         fused=True,
     )
     began = time.monotonic()
-    waiting: dict[int, list[Example]] = {}
+    waiting: list[Example] = []
     step = tokens = 0
     model.train()
     while True:
@@ -138,15 +135,18 @@ def sft(
     model.eval()
 
 
-def fill(waiting: dict[int, list[Example]], draw: Callable[[], Example]) -> list[Example]:
-    """Draw examples until those of like length fill one padded batch; the others wait for theirs."""
+def fill(waiting: list[Example], draw: Callable[[], Example]) -> list[Example]:
+    """Draw examples until the next would overfill a batch; that one waits for the batch after."""
+    batch: list[Example] = []
+    distinct = 0
     while True:
-        example = draw()
-        wide = next((n for n in LENGTHS if n >= len(example.ids_T)), len(example.ids_T))
-        alike = waiting.setdefault(wide, [])
-        alike.append(example)
-        if len(alike) >= max(1, TOKENS // wide):
-            return waiting.pop(wide)
+        example = waiting.pop() if waiting else draw()
+        new = len(example.ids_T) - max((common(other.ids_T, example.ids_T) for other in batch), default=0)
+        if batch and distinct + new > TOKENS:
+            waiting.append(example)
+            return batch
+        batch.append(example)
+        distinct += new
 
 
 def _step(model: Any, batch: Sequence[Example], how: str) -> float:
@@ -155,13 +155,10 @@ def _step(model: Any, batch: Sequence[Example], how: str) -> float:
     total = float(sum(w[1:].sum() for w in weights))
     loss = 0.0
     for part in batches(ids, [w > 0 for w in weights]):
-        wide = part.ids_BT.shape[1]
-        weight = np.zeros(part.ids_BT.shape, np.float32)
-        for row, i in enumerate(part.members):
-            weight[row, : len(ids[i])] = weights[i]
-        weight_N = torch.from_numpy(weight.reshape(-1, wide).ravel())[part.at_N].to(model.device)
-        nll_N = F.cross_entropy(score(model, part, how), targets(part, model.device), reduction="none")
-        value = (nll_N * weight_N).sum() / total
+        weight_S = torch.from_numpy(np.concatenate([weights[i][1:][weights[i][1:] > 0] for i in part.members]))
+        nll_UV = -torch.log_softmax(score(model, part, how), dim=-1)
+        nll_S = nll_UV[part.guess_S.to(model.device), part.token_S.to(model.device)]
+        value = (nll_S * weight_S.to(model.device)).sum() / total
         value.backward()
         loss += float(value.detach())
     return loss

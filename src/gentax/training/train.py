@@ -25,7 +25,6 @@ from gentax.domains import domain, make
 from gentax.policies.local import load
 from gentax.policies.protocol import Policy
 from gentax.rollouts import EnvPool, rollout
-from gentax.training.attention import use_fast_attention
 from gentax.training.checkpoint import checkpoints, restore, save_checkpoint
 from gentax.training.grpo import update
 from gentax.training.recipe import Recipe
@@ -60,9 +59,6 @@ def train(recipe: Recipe, out: str | Path, on_row: Callable[[Row], None] = lambd
     keep_freed_memory()
     policy = load(recipe.base)
     reference = load(recipe.base).model if recipe.kl else None
-    for model in (policy.model, reference):
-        if model is not None:
-            use_fast_attention(model)
     rows = _open(run, recipe)
     optimizer = torch.optim.Adam(policy.model.parameters(), lr=recipe.lr, fused=True)
     done = 0

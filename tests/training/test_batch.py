@@ -1,0 +1,96 @@
+"""Batches as trees: what is computed once must be what every sequence by itself would give."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gentax.policies.local import load
+from gentax.training import attention
+from gentax.training.batch import TOKENS, batches, score
+from gentax.training.sft import Example, fill
+
+
+def sequences(rng: np.random.Generator, count: int, longest: int) -> list[np.ndarray]:
+    """Draw sequences that begin alike, some with others inside them, some twice."""
+    made = [rng.integers(6, 200, 12).astype(np.int32)]
+    while len(made) < count:
+        stem = made[rng.integers(len(made))]
+        stem = stem[: rng.integers(1, len(stem) + 1)]
+        made.append(np.concatenate([stem, rng.integers(6, 200, rng.integers(0, longest))]).astype(np.int32)[:longest])
+    return made
+
+
+@pytest.mark.parametrize("longest", [30, 200])
+def test_every_token_is_scored_as_in_its_sequence_alone(tiny, longest):
+    rng = np.random.default_rng(0)
+    model, plain = load(tiny).model, load(tiny).model
+    ids = sequences(rng, 40, longest)
+    wanted = [rng.random(len(one)) < 0.5 for one in ids]
+    seen = []
+    for batch in batches(ids, wanted):
+        logp_UV = score(model, batch, "fp32").log_softmax(-1)
+        logp_S = logp_UV[batch.guess_S, batch.token_S].detach()
+        expected = []
+        for i in batch.members:
+            at = np.flatnonzero(wanted[i])
+            at = at[at > 0]
+            with torch.no_grad():
+                all_TV = plain(torch.tensor(ids[i][None].astype(np.int64))).logits[0].log_softmax(-1)
+            expected.append(all_TV[at - 1, ids[i][at]])
+        assert torch.allclose(logp_S, torch.cat(expected), atol=1e-4)
+        seen += batch.members
+    assert sorted(seen) == list(range(40))
+
+
+def test_a_shared_beginning_is_computed_once():
+    rules = np.arange(6, 106, dtype=np.int32)
+    ids = [np.concatenate([rules, np.full(10, n, np.int32)]) for n in range(200, 220)] * 2
+    (batch,) = batches(ids, [np.ones(len(one), bool) for one in ids])
+    assert batch.real == 100 + 20 * 10
+    assert len(batch.token_S) == sum(len(one) - 1 for one in ids)  # but every sequence's tokens are learned from
+
+
+def test_full_batches_have_one_size_and_a_longer_sequence_its_own():
+    rng = np.random.default_rng(1)
+    ids = [rng.integers(6, 900, n).astype(np.int32) for n in (TOKENS + 5, *[400] * 40)]
+    made = batches(ids, [np.ones(len(one), bool) for one in ids])
+    sizes = [len(batch.ids_N) for batch in made]
+    assert all(size in (TOKENS // 4, TOKENS // 2, TOKENS) or size > TOKENS for size in sizes)
+    assert sum(size > TOKENS for size in sizes) == 1
+    assert sum(batch.real for batch in made) == sum(map(len, ids))
+
+
+def test_no_sequence_that_learns_nothing_is_needed():
+    ids = [np.arange(6, 20, dtype=np.int32)]
+    (batch,) = batches(ids, [np.zeros(14, bool)])
+    assert len(batch.token_S) == len(batch.state_U) == 0
+
+
+@pytest.mark.parametrize("keys", [1, 63, 64, 65, 300])
+def test_tiles_cover_every_token_once(keys):
+    made = attention.tree([np.arange(keys)], [0], keys)
+    queries = torch.cat([tile.query_BQ.flatten() for tile in made.tiles])
+    assert torch.equal(queries[made.place_N], torch.arange(keys))
+
+
+def test_bf16_products_follow_the_fused_kernel(tiny):
+    rng = np.random.default_rng(2)
+    model = load(tiny).model
+    ids = sequences(rng, 20, 150)
+    (batch, *_) = batches(ids, [np.ones(len(one), bool) for one in ids])
+    exact, low = (score(model, batch, how).detach().softmax(-1) for how in ("fp32", "bf16"))
+    assert float((exact - low).abs().max()) < 0.02
+
+
+def test_filling_keeps_what_does_not_fit_for_the_next_batch():
+    drawn = iter(range(10**6))
+
+    def draw() -> Example:
+        return Example(np.full(700, 6 + next(drawn), np.int32), np.ones(700, np.float32))
+
+    waiting: list[Example] = []
+    first, second = fill(waiting, draw), fill(waiting, draw)
+    assert [int(example.ids_T[0]) for example in first + second] == list(range(6, 14))
+    assert sum(len(example.ids_T) for example in first) <= TOKENS
