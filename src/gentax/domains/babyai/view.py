@@ -1,0 +1,60 @@
+"""What the agent sees, in words: its heading, the things in sight by their place, the wall ahead, what it carries.
+
+Places are counted in cells from the agent: "a red ball 2 ahead 1 left". The nearest comes first. Left out: walls but
+the one straight ahead, and what the agent cannot see, as in the package's own observations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minigrid.core.constants import IDX_TO_COLOR, IDX_TO_OBJECT, OBJECT_TO_IDX
+
+HEADINGS = ("east", "south", "west", "north")  # of the package's directions 0 to 3
+_NOTHING = frozenset(OBJECT_TO_IDX[name] for name in ("unseen", "empty", "floor", "wall", "agent"))
+_WALL, _UNSEEN = OBJECT_TO_IDX["wall"], OBJECT_TO_IDX["unseen"]
+_DOOR = OBJECT_TO_IDX["door"]
+_DOORS = ("an open", "a closed", "a locked")  # by the state of a door
+
+
+def view(image: Any, heading: int) -> str:
+    """Return what is seen in words.
+
+    Args:
+        image: the package's observation, columns × rows × (object, colour, state); the agent is in the middle of the
+            last row and looks at the first.
+        heading: 0 to 3.
+    """
+    columns = image.tolist()
+    middle, last = len(columns) // 2, len(columns[0]) - 1
+    found = []
+    for column, cells in enumerate(columns):
+        for row, (kind, colour, state) in enumerate(cells):
+            if kind not in _NOTHING and (row != last or column != middle):
+                ahead, right = last - row, column - middle
+                found.append((ahead + abs(right), ahead, right, name_of(kind, colour, state)))
+    seen = [f"{name} {place(ahead, right)}" for _, ahead, right, name in sorted(found)]
+    straight = columns[middle]
+    for ahead in range(1, last + 1):
+        kind = straight[last - ahead][0]
+        if kind == _WALL:
+            seen.append(f"a wall {ahead} ahead")
+        if kind in (_WALL, _UNSEEN):
+            break
+    kind, colour, state = straight[last]  # what is carried is shown where the agent is
+    carried = "nothing" if kind in _NOTHING else name_of(kind, colour, state)
+    shown = f" You see {', '.join(seen)}." if seen else ""
+    return f"You face {HEADINGS[heading]}.{shown} You carry {carried}."
+
+
+def place(ahead: int, right: int) -> str:
+    """Return a place in words, for example "2 ahead 1 left"."""
+    parts = [f"{abs(ahead)} {'ahead' if ahead > 0 else 'behind'}"] if ahead else []
+    parts += [f"{abs(right)} {'right' if right > 0 else 'left'}"] if right else []
+    return " ".join(parts)
+
+
+def name_of(kind: int, colour: int, state: int) -> str:
+    """Return a thing in words, from the package's numbers for it."""
+    article = _DOORS[state] if kind == _DOOR else "a"
+    return f"{article} {IDX_TO_COLOR[colour]} {IDX_TO_OBJECT[kind]}"

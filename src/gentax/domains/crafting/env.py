@@ -1,0 +1,157 @@
+"""The crafting environment: text in, text out. The goal lists the recipes; an observation says what one has."""
+
+from __future__ import annotations
+
+import re
+
+from gentax.core.env import Acted, Move, TextEnv
+from gentax.core.task import Task
+from gentax.domains.crafting import DOMAIN
+from gentax.domains.crafting.clutter import clutter
+from gentax.domains.crafting.levels import spec_of
+from gentax.domains.crafting.recipes import MOST, Recipe, generate
+
+TASKS = 1_000_000  # of each split of a level; every one is made when it is played
+ACTION_LIMIT = 300  # characters; no longer string is looked at
+INVENTORY = "inventory"
+_GET = re.compile(r"get ([0-9]+) (.+)")
+
+
+class Crafting(TextEnv):
+    """Get materials and craft them into the goal.
+
+    An action is `get 3 oak log`, a recipe such as `craft 2 plain rod using 3 oak log, 1 cave clay`, or `inventory`, in
+    any case, with any space between words and the ingredients in any order. A material is got 1 to 6 at a time; a
+    recipe is carried out once an action. What cannot be done is refused and changes nothing. The dense reward is the
+    share of the crafts of the plan that is newly done.
+
+    Args:
+        level: `depth2-read0` and the other named ones, or any `depthD-readN` or `depthD-readNxW`: D recipes from the
+            goal down to materials, N things lying about that nothing needs, W words to describe each.
+
+    Raises:
+        UsageError: a level that cannot be; the message says how to mend it.
+    """
+
+    domain = DOMAIN
+
+    def __init__(
+        self, level: str | None = None, split: str = "train", reward: str = "sparse", horizon: int | None = None
+    ) -> None:
+        self._spec = spec_of(DOMAIN.default_level if level is None else level)
+        super().__init__(level=level, split=split, reward=reward, horizon=horizon)
+
+    def size(self, split: str) -> int:
+        return TASKS
+
+    def level_horizon(self) -> int:
+        return self._spec.horizon
+
+    def begin(self, task: Task) -> tuple[str, str]:
+        spec, seed = self._spec, task.seed
+        self.book = book = generate(spec, task.split, seed)
+        around = clutter(spec.things, spec.words, seed)
+        self._after = f" {around}" if around else ""
+        self.have: dict[str, int] = {}  # what one has; never a zero
+        self._left = dict(book.times)  # crafts of the plan still to be done
+        self._crafts = sum(book.times.values())
+        self._given = 0.0  # of the dense reward
+        self._gets = {f"get {n} {item}": (item, n) for item in book.materials for n in range(1, MOST + 1)}
+        self._recipes = {recipe.text: recipe for recipe in book.recipes.values()}
+        self._orders = {_in_order(text): recipe for text, recipe in self._recipes.items()}
+        recipes = "\n".join(self._recipes)
+        return f"Craft {book.goal}. Recipes:\n{recipes}", self._text("")
+
+    def act(self, action: str) -> Acted:
+        got = self._gets.get(action)
+        recipe = None if got else self._recipes.get(action)
+        if got is None and recipe is None and action != INVENTORY:
+            tidy = _tidy(action)
+            got, recipe = self._gets.get(tidy), self._orders.get(_in_order(tidy))
+            if got is None and recipe is None and tidy != INVENTORY:
+                return Acted(self._text(self._why_not(tidy)), 0.0, False, False, False)
+        if got is not None:
+            item, count = got
+            self.have[item] = self.have.get(item, 0) + count
+            return Acted(self._text(f"Got {count} {item}. "), 0.0, False, False, True)
+        if recipe is not None:
+            return self._craft(recipe)
+        return Acted(self._text(""), 0.0, False, False, True)
+
+    def admissible(self) -> list[str]:
+        crafts = [text for text, recipe in self._recipes.items() if not self._lacking(recipe)]
+        return [*crafts, *self._gets, INVENTORY]
+
+    def expert(self) -> Move | None:
+        if self.task is None or self.book.goal in self.have:
+            return None
+        return self._towards(self.book.goal, 1, "")
+
+    def _craft(self, recipe: Recipe) -> Acted:
+        have = self.have
+        lacking = self._lacking(recipe)
+        if lacking:
+            return Acted(self._text(f"You lack {_listed(lacking)}. "), 0.0, False, False, False)
+        for item, count in recipe.needs:
+            if have[item] == count:
+                del have[item]
+            else:
+                have[item] -= count
+        made = recipe.makes
+        have[made] = have.get(made, 0) + recipe.count
+        success = made == self.book.goal
+        reward = 1.0 if success else 0.0
+        if self.reward == "dense":
+            if success:
+                reward = 1.0 - self._given
+            elif self._left[made]:
+                reward = 1.0 / self._crafts
+            self._left[made] = max(0, self._left[made] - 1)
+            self._given += reward
+        return Acted(self._text(f"Crafted {recipe.count} {made}. "), reward, success, success, True)
+
+    def _lacking(self, recipe: Recipe) -> list[tuple[str, int]]:
+        have = self.have
+        return [(item, count - have.get(item, 0)) for item, count in recipe.needs if have.get(item, 0) < count]
+
+    def _towards(self, item: str, wanted: int, purpose: str) -> Move | None:
+        """Return the next move towards having `wanted` of `item`; None when one has them."""
+        have = self.have.get(item, 0)
+        if have >= wanted:
+            return None
+        recipe = self.book.recipes.get(item)
+        if recipe is None:
+            return Move(f"get {min(wanted - have, MOST)} {item}", f"{purpose} needs {wanted} {item}; I have {have}.")
+        times = -(-(wanted - have) // recipe.count)
+        for needed, count in recipe.needs:  # what is crafted first, since it may use up a material of this recipe
+            move = self._towards(needed, count * times, item)
+            if move is not None:
+                return move
+        return Move(recipe.text, f"I have all that {item} needs.")
+
+    def _text(self, said: str) -> str:
+        return f"{said}You have {_listed(self.have.items()) or 'nothing'}.{self._after}"
+
+    def _why_not(self, tidy: str) -> str:
+        """Say why an action can never be done in this task."""
+        get = _GET.fullmatch(tidy)
+        if get is None:
+            return "There is no such recipe. " if tidy.startswith("craft ") else "Unknown action. "
+        if get[2] in self.book.recipes:
+            return "That must be crafted. "
+        return f"Get 1 to {MOST} at a time. " if get[2] in self.book.materials else "There is none to get. "
+
+
+def _listed(items) -> str:
+    return ", ".join([f"{count} {item}" for item, count in items])
+
+
+def _tidy(action: str) -> str:
+    """Return an action with single spaces and small letters; "" for one too long to be any."""
+    return " ".join(action.lower().split()) if len(action) <= ACTION_LIMIT else ""
+
+
+def _in_order(action: str) -> str:
+    """Return a craft action with its ingredients sorted."""
+    head, using, needs = action.partition(" using ")
+    return f"{head}{using}{', '.join(sorted(needs.split(', ')))}"

@@ -1,0 +1,1 @@
+"""TextWorldExpress: household text games, played through the `textworld-express` package. Two of its eight games."""

@@ -1,0 +1,172 @@
+"""The TextWorldExpress environments: the package's own games, an action looked up in what it says is possible."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from typing import ClassVar
+
+from gentax.core.env import Acted, Move, TextEnv
+from gentax.core.errors import EnvironmentFault
+from gentax.core.task import Task
+from gentax.domains.twx import cooking, mapreader, thoughts
+from gentax.domains.twx.interface import Interface, State
+from gentax.domains.twx.levels import COOKING, FIRST, FOLD, MAPREADER, Game
+from gentax.domains.twx.plan import Follower
+from gentax.domains.twx.words import exits, room_of, tidy
+
+ACTION_LIMIT = 200  # characters; no longer string is looked at
+REFUSAL = "That cannot be done now."
+LOOKS = ("look around", "task")  # of a gold path: what the prompt has said already
+
+
+class TwxEnv(TextEnv):
+    """A game of TextWorldExpress, on the package's own folds; what its games have in common.
+
+    An action is valid if the package lists it, in any case and with any space around and between its words. No other
+    ever reaches the package: it is answered with a sentence and changes nothing. The dense reward is the rise of the
+    package's score, which ends at 1 with success; a ruined meal ends the episode as a failure.
+
+    `expert` follows the package's gold path, made when first asked for (3 to 9 ms), without the looks that
+    tell nothing new. It undoes steps aside, and has no move after one that cannot be undone (see `plan`).
+
+    Raises (from `reset` and `step`):
+        EnvironmentFault: the Java process died or broke; the next `reset` starts another.
+        UsageError: there is no Java that runs.
+    """
+
+    game: ClassVar[Game]
+
+    def __init__(
+        self, level: str | None = None, split: str = "train", reward: str = "sparse", horizon: int | None = None
+    ) -> None:
+        super().__init__(level=level, split=split, reward=reward, horizon=horizon)
+        self._server: Interface | None = None
+        self._state: State | None = None
+        self._done: list[tuple[str, bool]] = []  # actions that were accepted, and whether each led to another room
+        self._follower: Follower | None = None
+
+    @abstractmethod
+    def goal_of(self, description: str) -> str:
+        """Return the goal in few words, given the package's description of the task."""
+
+    @abstractmethod
+    def thought(self, rest: tuple[str, ...]) -> str:
+        """Return why the first action of `rest` is next."""
+
+    def size(self, split: str) -> int:
+        return FOLD
+
+    def begin(self, task: Task) -> tuple[str, str]:
+        self._done, self._follower = [], None
+        try:
+            description, state = self._start(task)
+        except EnvironmentFault:  # it was closed or died since the last episode
+            self.close()
+            description, state = self._start(task)
+        self._state = state
+        return self.goal_of(" ".join(description.split())), tidy(state.look)
+
+    def act(self, action: str) -> Acted:
+        server, before = self._running(), self._state
+        action = " ".join(action.split()).lower() if len(action) <= ACTION_LIMIT else ""
+        if action not in before.valid:
+            return Acted(REFUSAL, 0.0, False, False, False)
+        try:
+            state = self._state = server.step(action)
+        except EnvironmentFault:
+            self.close()
+            raise
+        moved = room_of(state.look) != room_of(before.look)
+        self._done.append((action, moved))
+        if self._follower is not None:
+            self._follower.did(action, moved)
+        reward = state.score - before.score if self.reward == "dense" else float(state.won)
+        return Acted(tidy(state.answer), reward, state.won or state.lost, state.won, True)
+
+    def admissible(self) -> list[str]:
+        return [] if self._state is None else sorted(self._state.valid)
+
+    def expert(self) -> Move | None:
+        if self.task is None or self._state is None:
+            return None
+        if self._follower is None:
+            self._follower = self._follow()
+        step = self._follower.next()
+        if step is None or step[0] not in self._state.valid:
+            return None
+        action, undoes = step
+        return Move(action, "That was a step aside: undo it." if undoes else self.thought(self._follower.rest()))
+
+    def render(self) -> str:  # type: ignore[override]
+        """Return the goal, the place, what is carried and the score, for a person."""
+        if self._state is None:
+            return ""
+        place, carried = tidy(self._state.look), tidy(self._state.inventory)
+        return f"{self.goal}\n\n{place}\n\n{carried}\n\nScore {self._state.score:.2f}, step {self.steps}"
+
+    def close(self) -> None:
+        """Let the game go; the last one to close ends the Java process."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def _running(self) -> Interface:
+        if self._server is None:
+            raise EnvironmentFault("this environment has no simulator: reset() starts one")
+        return self._server
+
+    def _start(self, task: Task) -> tuple[str, State]:
+        if self._server is None:
+            self._server = Interface()
+        return self._server.begin(*self._named(task))
+
+    def _named(self, task: Task) -> tuple[str, str, int, str]:
+        """Return what the package calls `task`: game, parameters, seed, fold."""
+        parameters = self.game.specs[task.level].parameters
+        return self.game.name, parameters, FIRST[task.split] + task.index, task.split
+
+    def _follow(self) -> Follower:
+        """Have the package make its gold path, which starts the game anew, and do again what was done."""
+        server = self._running()
+        try:
+            path = server.gold(*self._named(self.task))
+            for action, _ in self._done:
+                server.step(action)
+        except EnvironmentFault:
+            self.close()
+            raise
+        follower = Follower([action for action in path if action not in LOOKS])
+        for action, moved in self._done:
+            follower.did(action, moved)
+        return follower
+
+
+class Cooking(TwxEnv):
+    """Cook the meal of the cookbook and eat it."""
+
+    domain = cooking.DOMAIN
+    game = COOKING
+
+    def goal_of(self, description: str) -> str:
+        return "Read the cookbook, prepare its meal and eat it."
+
+    def thought(self, rest: tuple[str, ...]) -> str:
+        return thoughts.cooking(rest)
+
+
+class MapReader(TwxEnv):
+    """Fetch a coin by the map."""
+
+    domain = mapreader.DOMAIN
+    game = MAPREADER
+
+    def goal_of(self, description: str) -> str:
+        match = re.search(r"located in the (.+?), and put it into the box found in the (.+?)\.", description)
+        if match is None:
+            raise EnvironmentFault(f"the package describes its task in another way: {description[:120]!r}")
+        self._coin, self._box = match.groups()
+        return f"Take the coin in the {self._coin} and put it into the box in the {self._box}."
+
+    def thought(self, rest: tuple[str, ...]) -> str:
+        return thoughts.mapreader(rest, self._coin, self._box, exits(self._state.look))

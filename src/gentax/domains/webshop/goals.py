@@ -1,0 +1,87 @@
+"""Goals of the generated shop: what a product has, asked for, so that at least that product has it all.
+
+What is asked decides the split, by a hash of the kind, the attributes and the options: a test goal is never asked for
+in training, at whatever level and at no other price either.
+"""
+
+from __future__ import annotations
+
+import random
+
+from gentax.core.task import stable_seed
+from gentax.domains.webshop.catalogue import TITLED, Catalogue, Draw, choose, sample
+from gentax.domains.webshop.expert import honest_move
+from gentax.domains.webshop.levels import LONGEST, Spec
+from gentax.domains.webshop.product import Goal
+from gentax.domains.webshop.score import score
+from gentax.domains.webshop.session import Session
+
+SPLITS = ("train", "test")
+WON = 1 - 1e-9  # a score from here on is a success
+THRIFT = 5  # products drawn for a goal; the cheapest is asked for
+UNLIMITED = 1_000_000.0  # the price limit of a goal that names none, as published
+WORDINGS = (
+    "I am looking for {attributes} {kind} in {options}, and price lower than {limit} dollars",
+    "Please find {kind}, {attributes}, {options}. I do not want to pay more than {limit} dollars",
+    "My old {kind} broke. I need new {kind}: {attributes}, {options}, below {limit} dollars",
+    "With {limit} dollars at most to spend, get me {attributes} {kind}. I want it in {options}",
+)
+
+
+def draw_goal(catalogue: Catalogue, spec: Spec, split: str, seed: int, per_page: int) -> Goal:
+    """Return the goal that `seed` stands for: one of `split` that the expert meets in `LONGEST` steps."""
+    draw = random.Random(seed).random
+    while True:
+        goal = _draw(catalogue, spec, draw)
+        if split_of(goal) == split and _can_be_met(catalogue, goal, per_page):
+            return goal
+
+
+def split_of(goal: Goal) -> str:
+    """Return the split that a goal belongs to, whatever its wording and price limit."""
+    asked = (goal.product.query, sorted(goal.attributes), sorted(goal.options))
+    return SPLITS[stable_seed("webshop goal", *asked) & 1]
+
+
+def price_limit(price: float, draw: Draw) -> float:
+    """Return the larger of two of the four multiples of ten dollars above `price`, as published; at most 990."""
+    steps = [10.0 * n for n in range(1, 100) if 10.0 * n > price][:4]
+    return max(sample(steps, 2, draw)) if len(steps) >= 2 else UNLIMITED
+
+
+def _draw(catalogue: Catalogue, spec: Spec, draw: Draw) -> Goal:
+    # The cheapest of a few: a limit above a dear product's price would rule out nothing, and need no reading.
+    product = min((choose(catalogue.products, draw) for _ in range(THRIFT)), key=lambda product: product.price)
+    named, rest = product.attributes[:TITLED], product.attributes[TITLED:]
+    # The first is in the title; the others may have to be looked up.
+    first = choose(named, draw)
+    others = sample([word for word in (*named, *rest) if word != first], spec.attributes - 1, draw)
+    groups = sample(list(product.options), spec.options, draw)
+    wanted = {name: choose(product.options[name], draw) for name in product.options if name in groups}
+    limit = price_limit(product.price, draw)
+    attributes = (first, *others)
+    if spec.hardness == "hard":
+        text = choose(WORDINGS, draw).format(
+            attributes=" and ".join(attributes),
+            kind=product.query,
+            options=" and ".join(wanted.values()),
+            limit=f"{limit:.2f}" if spec.long else f"{limit:.0f}",
+        )
+    else:
+        options = "".join(f", {name} {value}" for name, value in wanted.items())
+        text = f"Buy {' '.join(attributes)} {product.query}{options}, under {limit:.0f} dollars"
+    return Goal(f"{text}.", product, attributes, tuple(wanted.values()), limit)
+
+
+def _can_be_met(catalogue: Catalogue, goal: Goal, per_page: int) -> bool:
+    session = Session(catalogue, per_page)
+    for _ in range(LONGEST):
+        move = honest_move(session, goal)
+        if move is None:
+            return False
+        verb, _, rest = move.action[:-1].partition("[")
+        done = session.search(rest) if verb == "search" else session.click(rest)
+        assert done, move.action
+        if session.bought:
+            return score(session.product, goal, session.chosen) >= WON
+    return False

@@ -1,0 +1,281 @@
+"""BabyAI as a domain: what is seen and refused, the expert, splits and repeats, strange actions."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from minigrid.core.world_object import Ball, Box, Door, Key, Wall
+
+import gentax
+from gentax.core import UsageError
+from gentax.domains.babyai import DOMAIN
+from gentax.domains.babyai.env import ACTIONS
+from gentax.domains.babyai.levels import KINDS, Kind
+from gentax.domains.babyai.package import draw, make_world, split_of, start_of
+from gentax.domains.babyai.view import place, view
+
+STRANGE = [
+    "",
+    " ",
+    "\0",
+    "go\0forward",
+    "🔥",
+    "\ud800\udfff",
+    "x" * (1 << 20),
+    "turn",
+    "turn left right",
+    "6",
+    "\x1b[2J",
+]
+
+
+@pytest.fixture
+def env():
+    return gentax.make("babyai", split="test")
+
+
+def play(env, index: int, slips: float = 0.0):
+    """Play the expert on a test task, erring with probability `slips`; return its moves, rewards and success."""
+    rng = random.Random(index)
+    env.reset(options={"index": index, "split": "test"})
+    moves, rewards = [], []
+    while True:
+        move = env.expert()
+        if move is not None:
+            assert move.action in env.admissible()
+            moves.append(move)
+        action = rng.choice(list(ACTIONS)) if move is None or rng.random() < slips else move.action
+        _, reward, terminated, truncated, info = env.step(action)
+        rewards.append(reward)
+        if terminated or truncated:
+            return moves, rewards, info["success"]
+
+
+def state(env) -> tuple:
+    world = env._world
+    return start_of(world), tuple(world.agent_pos), world.agent_dir, world.carrying, world.step_count
+
+
+def put_ahead(env, thing) -> None:
+    """Start a task and put a thing in front of the agent, which carries nothing."""
+    env.reset(options={"index": 0})
+    env._world.grid.set(*env._world.front_pos, thing)
+
+
+def test_the_expert_wins_every_checked_task_of_the_default_level(env):
+    lengths = []
+    for index in range(200):
+        moves, rewards, success = play(env, index)
+        assert success, index
+        assert sum(rewards) == 1.0
+        assert all(0 < len(move.thought.split()) <= 16 for move in moves)
+        lengths.append(len(moves))
+    assert 2 * max(lengths) <= env.horizon
+    assert DOMAIN.target_only
+
+
+@pytest.mark.parametrize("level", [level for level in KINDS if level != DOMAIN.default_level])
+def test_the_expert_wins_the_harder_levels(level):
+    env = gentax.make("babyai", level)
+    assert all(play(env, index)[2] for index in range(12))
+
+
+def test_the_expert_goes_on_after_slips_or_says_that_it_is_lost(env):
+    assert sum(play(env, index, slips=0.2)[2] for index in range(60)) >= 54
+    put_ahead(env, Box("red"))
+    assert env.expert() is not None
+    env.step("toggle")  # the bot gives up once a box was opened
+    assert env.expert() is None
+    assert env.step("turn left")[4]["valid"]
+    assert env.expert() is None
+    env.reset(options={"index": 1})
+    assert env.expert() is not None
+
+
+def test_the_expert_says_what_it_sees():
+    env = gentax.make("babyai", split="test")
+    thoughts = " ".join(move.thought for index in range(30) for move in play(env, index)[0])
+    for part in ("I have not seen the ", " is 1 ahead: pick it up.", " ahead 1 left: ", " behind"):
+        assert part in thoughts
+
+
+def test_a_view_in_words():
+    image = np.zeros((7, 7, 3), dtype=np.uint8)
+    image[:, 1:] = (1, 0, 0)  # empty
+    image[:, 1] = (2, 5, 0)  # a wall 5 ahead; what is behind is unseen
+    image[3, 1] = (4, 4, 2)  # but for a locked door
+    image[2, 4] = (6, 0, 0)
+    image[5, 6] = (5, 2, 0)
+    assert view(image, 0) == (
+        "You face east. You see a blue key 2 right, a red ball 2 ahead 1 left, a locked yellow door 5 ahead. "
+        "You carry nothing."
+    )
+    image[3, 6] = (7, 3, 0)
+    image[3, 3] = (2, 5, 0)
+    assert view(image, 3).endswith("a wall 3 ahead. You carry a purple box.")
+    assert place(-2, 1) == "2 behind 1 right"
+
+
+def test_the_first_view_is_of_what_the_package_shows(env):
+    observation, info = env.reset(options={"index": 2})
+    world = env._world
+    assert observation == view(world.gen_obs()["image"], world.agent_dir)
+    assert info["goal"].lower() == world.mission + "."
+    things = sum(thing is not None and thing.type != "wall" for thing in world.grid.grid)
+    assert observation.count(" a ") - observation.count("a wall") <= things
+
+
+def test_what_changes_nothing_is_refused_with_a_reason(env):
+    put_ahead(env, Wall())
+    before = state(env)
+    for action, reason in {
+        "go forward": "The wall is in the way.",
+        "pick up": "There is nothing to pick up",
+        "drop": "You carry nothing.",
+        "toggle": "There is nothing to toggle",
+        "done": "It is not done yet.",
+        "jump": "Unknown action.",
+    }.items():
+        observation, reward, terminated, _, info = env.step(action)
+        assert observation.startswith(reason)
+        assert observation.endswith(env._seen)
+        assert (reward, terminated, info) == (0.0, False, {"valid": False, "success": False})
+    assert state(env) == before
+    assert env.admissible() == ["turn left", "turn right"]
+
+
+def test_a_door_takes_its_key_and_hands_hold_one_thing(env):
+    put_ahead(env, Door("red", is_locked=True))
+    assert env.step("toggle")[0].startswith("The red door is locked: it takes a red key.")
+    env._world.carrying = Key("blue")
+    assert not env.step("toggle")[4]["valid"]
+    env._world.carrying = Key("red")
+    assert env.step("toggle")[4]["valid"]
+    put_ahead(env, Ball("grey"))
+    assert env.step("pick up")[0].endswith("You carry a grey ball.")
+    env._world.grid.set(*env._world.front_pos, Ball("red"))
+    assert env.step("pick up")[0].startswith("You carry the grey ball already.")
+    assert env.step("drop")[0].startswith("The red ball is in the way.")
+
+
+def test_no_start_is_a_success_already(env):
+    for index in range(90):
+        env.reset(options={"index": index})
+        assert env._world.instrs.verify(ACTIONS["done"]) == "continue"
+        assert env.step("done")[0].startswith("It is not done yet.")
+
+
+@pytest.mark.parametrize("level", ["small", "rooms"])
+def test_admissible_actions_and_no_others_are_accepted_and_change_something(level):
+    env = gentax.make("babyai", level, split="test")
+    rng = random.Random(0)
+    for index in range(9):
+        env.reset(options={"index": index})
+        over = False
+        while not over:
+            admissible, before = env.admissible(), state(env)
+            action = rng.choice(list(ACTIONS))
+            _, reward, terminated, truncated, info = env.step(action)
+            assert info["valid"] == (action in admissible)
+            assert (state(env) != before) == info["valid"]
+            assert 0 <= reward <= 1
+            over = terminated or truncated
+
+
+@pytest.mark.parametrize("action", STRANGE, ids=lambda action: repr(action[:8]))
+def test_any_string_is_an_action(env, action):
+    env.reset(options={"index": 0})
+    before = state(env)
+    observation, reward, terminated, _, info = env.step(action)
+    assert observation.startswith("Unknown action.")
+    assert (reward, terminated, info["valid"]) == (0.0, False, False)
+    assert state(env) == before
+    assert env.step("  TURN \n Left ")[4]["valid"]
+
+
+@pytest.mark.parametrize("level", KINDS)
+def test_the_same_task_is_the_same_episode(level):
+    one, two = (gentax.make("babyai", level, split="test") for _ in range(2))
+    two.reset(options={"index": 7})
+    for index in (0, 1, 2):
+        assert one.reset(options={"index": index}) == two.reset(options={"index": index})
+        for action in ("turn left", "go forward", "pick up", "turn right", "go forward"):
+            answer = one.step(action)
+            assert answer == two.step(action)
+            if answer[2]:
+                break
+
+
+def test_tasks_take_turns_among_the_kinds_of_a_level(env):
+    verbs = [env.reset(options={"index": index})[1]["goal"].split()[0] for index in range(6)]
+    assert verbs == ["Go", "Go", "Pick"] * 2
+    assert env.size("train") == env.size("test") == 1_000_000
+    with pytest.raises(UsageError, match="small"):
+        gentax.make("babyai", "smal")
+
+
+def test_no_start_is_in_both_splits_and_small_levels_repeat_themselves(env):
+    """Of the first 999 test tasks of the default level 27 begin as an earlier one does, all of them with one thing."""
+    starts: dict[str, list[bytes]] = {"train": [], "test": []}
+    for split, count in (("train", 300), ("test", 999)):
+        for index in range(count):
+            env.reset(options={"index": index, "split": split})
+            assert split_of(env._world) == split
+            starts[split].append(start_of(env._world))
+    assert not set(starts["train"]) & set(starts["test"])
+    repeats = [333 - len(set(starts["test"][kind::3])) for kind in range(3)]
+    assert repeats == [27, 0, 0]
+
+
+def test_a_turned_world_is_the_same_start():
+    world = make_world(Kind("PickupLoc"))
+    draw(world, "test", 5)
+    before = start_of(world)
+    (x, y), height = world.agent_pos, world.grid.height
+    world.grid = world.grid.rotate_left()
+    assert start_of(world) != before
+    world.agent_pos, world.agent_dir = (y, height - 1 - x), (world.agent_dir - 1) % 4
+    assert start_of(world) == before
+
+
+def test_dense_rewards_are_the_package_s_own():
+    env = gentax.make("babyai", split="test", reward="dense", horizon=1000)
+    moves, rewards, _ = play(env, 2)
+    assert rewards[:-1] == [0.0] * (len(moves) - 1)
+    assert rewards[-1] == pytest.approx(1 - 0.9 * len(moves) / env._world.max_steps)
+
+
+def test_success_counts_however_late():
+    env = gentax.make("babyai", split="test", reward="dense", horizon=1000)
+    env.reset(options={"index": 2})
+    for _ in range(200):
+        env.step("turn left")
+    terminated = False
+    while not terminated:
+        _, reward, terminated, _, info = env.step(env.expert().action)
+    assert info["success"]
+    assert reward == 0.0  # beyond the package's limit its own would be negative
+
+
+def test_the_horizon_cuts_an_episode_off():
+    env = gentax.make("babyai", split="test", horizon=3)
+    env.reset(options={"index": 2})
+    assert [env.step("turn left")[3] for _ in range(3)] == [False, False, True]
+
+
+def test_nothing_is_printed(capfd):
+    world = make_world(Kind("PickupLoc", {"room_size": 6}))  # throws many drafts away
+    for seed in range(5):
+        draw(world, "test", seed)
+    print("heard")
+    assert capfd.readouterr().out == "heard\n"
+
+
+def test_a_picture_for_a_person(env):
+    assert env.render() == ""
+    observation, info = env.reset(options={"index": 2})
+    assert info["goal"] in env.render()
+    assert env.render().endswith(observation)
+    assert "WG" in env.render()

@@ -1,0 +1,325 @@
+"""TextWorldExpress as two domains: texts, expert, strange actions, and the Java process that both share."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import gentax
+from gentax.core import EnvironmentFault, UsageError
+from gentax.domains import domain
+from gentax.domains.twx.interface import Interface
+from gentax.domains.twx.levels import COOKING, DEFAULT, FIRST, FOLD, MAPREADER, SPLITS
+from gentax.domains.twx.plan import Follower
+from gentax.domains.twx.words import exits, room_of, tidy
+
+NAMES = {"twx-cooking": COOKING, "twx-mapreader": MAPREADER}
+STRANGE = ["", " ", "\0", "look\0around", "🔥", "\ud800\udfff", "x" * (1 << 20), "\\n", "e", "help", "take", "\x1b[2J"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def jvm():
+    """Keep one JVM through the module."""
+    interface = Interface()
+    yield
+    interface.close()
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def env(name):
+    env = gentax.make(name, split="test", reward="dense")
+    yield env
+    env.close()
+
+
+def play(env, index: int, slips: float = 0.0):
+    """Play the expert on a test task, erring with probability `slips`; return its moves, rewards and success."""
+    rng = random.Random(index)
+    env.reset(options={"index": index, "split": "test"})
+    moves, rewards = [], []
+    while True:
+        move = env.expert()
+        if move is not None:
+            assert move.action in env.admissible()
+            moves.append(move)
+        action = rng.choice(env.admissible()) if move is None or rng.random() < slips else move.action
+        _, reward, terminated, truncated, info = env.step(action)
+        assert info["valid"]
+        rewards.append(reward)
+        if terminated or truncated:
+            return moves, rewards, info["success"]
+
+
+def test_the_records_are_for_evaluation_and_load_nothing():
+    code = (
+        "import sys; from gentax.domains import domains; domains()\n"
+        "print([m for m in ('py4j', 'minigrid', 'pygame', 'textworld_express') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+    for name, game in NAMES.items():
+        record = domain(name)
+        assert record.target_only
+        assert record.default_level == DEFAULT
+        assert set(record.levels) == set(game.specs)
+    with pytest.raises(UsageError, match="twx-cooking"):
+        gentax.make("twx_cooking")
+
+
+def test_folds_agree_with_the_package():
+    interface = Interface()
+    for game in NAMES.values():
+        expected = {split: list(range(FIRST[split], FIRST[split] + FOLD)) for split in SPLITS}
+        assert interface.folds(game.name) == expected
+    interface.close()
+
+
+def test_the_expert_wins_every_checked_task_of_the_default_level(env):
+    lengths = []
+    for index in range(200):
+        moves, rewards, success = play(env, index)
+        assert success, index
+        assert sum(rewards) == pytest.approx(1.0)
+        assert all(0 < len(move.thought.split()) <= 16 for move in moves), moves
+        lengths.append(len(moves))
+    assert 2 * max(lengths) <= env.horizon
+
+
+@pytest.mark.parametrize("level", ["medium", "hard"])
+def test_the_expert_wins_the_harder_levels(name, level):
+    env = gentax.make(name, level, split="test")
+    for index in range(8):
+        moves, rewards, success = play(env, index)
+        assert success, index
+        assert rewards == [0.0] * (len(moves) - 1) + [1.0]
+    env.close()
+
+
+def test_gold_paths_are_the_same_in_every_process(name):
+    game = NAMES[name]
+    named = [(game.name, game.specs["hard"].parameters, FIRST["test"] + i, "test") for i in range(6)]
+    code = (
+        "from gentax.domains.twx.interface import Interface\n"
+        f"interface = Interface()\nprint([interface.gold(*n) for n in {named!r}])"
+    )
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    interface = Interface()
+    assert other.stdout.strip() == repr([interface.gold(*n) for n in named])
+    interface.close()
+
+
+def test_the_expert_undoes_slips(env):
+    won = sum(play(env, index, slips=0.15)[2] for index in range(40))
+    assert won >= (36 if env.game is MAPREADER else 20)  # food is easily spoiled for good
+    env.reset(options={"index": 0})
+    first = env.expert()
+    env.step("look around")
+    assert env.expert() == first
+    assert not env.step("no such thing")[4]["valid"]
+    assert env.expert() == first
+
+
+def test_the_expert_may_be_asked_at_any_time_and_changes_nothing(env):
+    moves, _, _ = play(env, 3)
+    other = gentax.make(env.domain.name, split="test", reward="dense")
+    for asked in (env, other):
+        asked.reset(options={"index": 3})
+    for step, move in enumerate(moves):
+        if step >= 3:
+            assert env.expert() == move
+        assert env.step(move.action) == other.step(move.action)
+        assert env.admissible() == other.admissible()
+    other.close()
+
+
+def test_a_follower_undoes_the_last_first_and_skips_what_is_done():
+    follower = Follower(["move north", "take knife", "eat meal"])
+    assert follower.next() == ("move north", False)
+    follower.did("open fridge", False)
+    follower.did("move south", True)
+    follower.did("move south", False)  # a closed door
+    assert follower.next() == ("move north", True)
+    follower.did("move north", True)
+    assert follower.next() == ("close fridge", True)
+    follower.did("close fridge", False)
+    follower.did("take knife", False)
+    follower.did("move north", True)
+    assert follower.rest() == ("eat meal",)
+    follower.did("put knife in oven", False)
+    assert follower.next() == ("take knife", True)
+    follower.did("cook salt in oven", False)
+    assert follower.next() is None
+
+
+def test_texts_are_put_shortly():
+    look = (
+        "You are in the kitchen. In one part of the room you see a stove. There is also An open fridge, that contains "
+        "a raw pork chop, some salt, and a white onion. You also see a counter that has a red apple, and a cookbook on "
+        "it. In another part of the room you see a trash can that is closed. There is also a dining chair, that has "
+        "nothing on it. \nTo the North you see a closed patio door. Through an open plain door, to the South you see "
+        "the pantry. To the East you see the spare room. "
+    )
+    assert tidy(look) == (
+        "You are in the kitchen. You see stove, open fridge (raw pork chop, salt, white onion), counter (red apple, "
+        "cookbook), trash can (closed), dining chair (empty). North: closed patio door. South: pantry (open plain "
+        "door). East: spare room."
+    )
+    assert room_of(look) == "kitchen"
+    assert exits(look) == {"pantry": "south", "spare room": "east"}
+    recipe = (
+        "Gather all.\n\nIngredients:\n  salt\n  red apple\n\nDirections:\n  slice the red apple\n  prepare meal\n\n"
+    )
+    assert tidy(recipe) == "Recipe: salt, red apple. Directions: slice the red apple, prepare meal."
+    plan = "The map reads:\n  The bar connects to the salon.\n  The salon connects to the bar, attic and side yard.\n"
+    assert tidy(plan) == "Map: bar: salon; salon: bar, attic, side yard."
+    assert tidy("Inventory: \n  a map\n  some salt\n") == "You carry map, salt."
+    empty = "Inventory (maximum capacity is 5 items): \n  Your inventory is currently empty.\n"
+    assert tidy(empty) == "You carry nothing (at most 5 things)."
+    assert tidy("You eat the meal.  It is delicious.\n") == "You eat the meal. It is delicious."
+
+
+def test_no_text_keeps_the_package_s_padding(name):
+    env = gentax.make(name, "hard", split="test")
+    for index in range(6):
+        shown = [env.reset(options={"index": index})[0]]
+        while (move := env.expert()) is not None:
+            shown.append(env.step(move.action)[0])
+            if env._over:
+                break
+        text = "\n".join(shown)
+        for padding in ("part of the room", "also", "that is", " has ", "Through", "connects", "  ", "Gather"):
+            assert padding not in text, text
+    env.close()
+
+
+def test_the_same_task_is_the_same_episode_whatever_is_played_beside_it(name):
+    one, two, other = (gentax.make(name, "hard", split="test") for _ in range(3))
+    rng = random.Random(0)
+    for index in range(4):
+        assert one.reset(options={"index": index}) == two.reset(options={"index": index})
+        other.reset(options={"index": index + 9})
+        for _ in range(25):
+            assert one.admissible() == two.admissible()
+            action = rng.choice(one.admissible())
+            answer = one.step(action)
+            other.step(rng.choice(other.admissible()))
+            assert answer == two.step(action)
+            if one._over or other._over:
+                break
+    for env in (one, two, other):
+        env.close()
+
+
+@pytest.mark.parametrize("action", STRANGE, ids=lambda action: repr(action[:8]))
+def test_any_string_is_an_action(env, action):
+    env.reset(options={"index": 1})
+    before = env.render().rsplit(",", 1)[0]
+    observation, reward, terminated, _, info = env.step(action)
+    assert (observation, reward, terminated) == ("That cannot be done now.", 0.0, False)
+    assert not info["valid"]
+    assert env.render().rsplit(",", 1)[0] == before
+    assert env.step("  LOOK \n Around")[4]["valid"]
+
+
+def test_admissible_actions_are_accepted_and_rewards_bounded(env):
+    rng = random.Random(0)
+    for index in range(6):
+        env.reset(options={"index": index})
+        total, over = 0.0, False
+        while not over:
+            listed = env.admissible()
+            assert listed == sorted({action.lower() for action in listed})
+            _, reward, terminated, truncated, info = env.step(rng.choice(listed))
+            assert info["valid"]
+            total += reward
+            assert 0 <= total <= 1
+            over = terminated or truncated
+
+
+def test_food_that_is_eaten_early_ends_the_game():
+    env = gentax.make("twx-cooking", split="test")
+    eaten = ""
+    for index in range(20):
+        env.reset(options={"index": index})
+        env.step("open fridge")
+        for action in env.admissible():
+            if action.startswith("take "):
+                env.step(action)
+        eaten = next((action for action in env.admissible() if action.startswith("eat ")), "")
+        if eaten:
+            break
+    _, reward, terminated, _, info = env.step(eaten)
+    assert (reward, terminated, info["success"]) == (0.0, True, False)
+    env.close()
+
+
+def test_a_jvm_that_dies_is_a_fault_and_the_next_reset_mends_it():
+    envs = [gentax.make(name, split="test") for name in NAMES]
+    for env in envs:
+        env.reset(options={"index": 0})
+    dead = envs[0]._server.process_id
+    assert envs[1]._server.process_id == dead  # one for both domains
+    assert "-Xmx" in Path(f"/proc/{dead}/cmdline").read_text()
+    os.kill(dead, signal.SIGKILL)
+    for env in envs:
+        with pytest.raises(EnvironmentFault):
+            env.step("look around")
+        with pytest.raises(EnvironmentFault):
+            env.step("look around")
+    for env in envs:
+        env.reset(options={"index": 0})
+        assert env.step("look around")[4]["valid"]
+    alive = envs[0]._server.process_id
+    assert alive == envs[1]._server.process_id != dead
+    os.kill(alive, signal.SIGKILL)  # between episodes: reset finds out and starts another at once
+    for env in envs:
+        env.reset(options={"index": 0})
+        assert env.expert() is not None
+        env.close()
+
+
+def test_nothing_is_left_running():
+    script = f"""
+import gentax, os, time
+envs = [gentax.make(name) for name in {list(NAMES)}]
+for env in envs:
+    env.reset(options={{"index": 0}})
+    env.expert()
+print(envs[0]._server.process_id, flush=True)
+"""
+    close = "for env in envs: env.close()\ntime.sleep(60)"
+    endings = {"exit": "", "os._exit": "os._exit(3)", "SIGKILL": "time.sleep(60)", "close": close}
+    started = {
+        how: subprocess.Popen([sys.executable, "-c", script + end], stdout=subprocess.PIPE, text=True)
+        for how, end in endings.items()
+    }
+    for how, process in started.items():
+        pid = int(process.stdout.readline())
+        if how == "SIGKILL":
+            process.kill()
+        deadline = time.monotonic() + 15
+        while runs(pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not runs(pid), how
+        process.kill()
+        process.communicate()
+
+
+def runs(pid: int) -> bool:
+    """Return whether `pid` is in the process table and not merely unburied."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
