@@ -17,6 +17,7 @@ _HOME = {
     "evaluate": "gentax.measure",
     "tax": "gentax.measure",
     "train": "gentax.training",
+    "distract": "gentax.wrappers",
     "Recipe": "gentax.training",
     "Play": "gentax.rollouts",
     "Task": "gentax.core",

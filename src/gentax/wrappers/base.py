@@ -1,0 +1,132 @@
+"""What every wrapper of a text environment has in common: it answers whatever a `TextEnv` answers.
+
+A `gymnasium.Wrapper` that delegates by name and copies nothing. A wrapper overrides a hook: `view` (what the agent
+reads), `meant` (what its action says), `enter` (an episode has begun); or `goal`, `admissible`, `expert` and the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+from gymnasium.utils import RecordConstructorArgs
+
+from gentax.core.env import Domain, Move, TextEnv
+from gentax.core.errors import UsageError
+from gentax.core.task import Task
+
+
+class TextWrapper(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
+    """Delegates everything. Other gymnasium wrappers may stand between it and the environment.
+
+    Args:
+        env: a `TextEnv`, wrapped or not.
+        settings: what the subclass was made with, so that `spec` can make it again.
+
+    Raises:
+        UsageError: `env` holds no `TextEnv`.
+    """
+
+    def __init__(self, env: gymnasium.Env[str, str], **settings: Any) -> None:
+        RecordConstructorArgs.__init__(self, **settings)
+        super().__init__(env)
+        text = env
+        while not isinstance(text, (TextEnv, TextWrapper)):
+            if not isinstance(text, gymnasium.Wrapper):
+                raise UsageError(f"{type(self).__name__} wraps text environments of gentax, not {type(text).__name__}")
+            text = text.env
+        self.text_env: TextEnv | TextWrapper = text  # the nearest that knows tasks and goals
+        self.observation = ""  # as the agent last read it
+        self._domains: tuple[Domain, Domain] | None = None
+
+    # What a wrapper may override.
+
+    def enter(self) -> None:
+        """Do what an episode that has just begun needs; the inner environment is ready."""
+
+    def view(self, observation: str) -> str:
+        """Return what the agent reads in place of `observation`."""
+        return observation
+
+    def meant(self, action: str) -> str:
+        """Return the inner environment's action for what the agent wrote, any string at all."""
+        return action
+
+    def rules(self, rules: str) -> str:
+        """Return what the agent is told in place of the domain's rules."""
+        return rules
+
+    # Gymnasium's side.
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        observation, info = self.env.reset(seed=seed, options=options)
+        self.enter()
+        self.observation = self.view(observation)
+        return self.observation, {**info, "goal": self.goal}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(self.meant(action))
+        self.observation = self.view(observation)
+        return self.observation, float(reward), terminated, truncated, info
+
+    def render(self) -> str:  # type: ignore[override]
+        """Return the inner picture; what the agent reads where that is only the observation."""
+        shown = self.env.render()
+        return self.observation if shown == self.text_env.observation else shown
+
+    # A text environment's side.
+
+    @property
+    def domain(self) -> Domain:
+        inner = self.text_env.domain
+        if self._domains is None or self._domains[0] is not inner:
+            rules = self.rules(inner.rules)
+            self._domains = inner, inner if rules == inner.rules else replace(inner, rules=rules)
+        return self._domains[1]
+
+    @property
+    def level(self) -> str:
+        return self.text_env.level
+
+    @property
+    def split(self) -> str:
+        return self.text_env.split
+
+    @property
+    def reward(self) -> str:
+        return self.text_env.reward
+
+    @property
+    def horizon(self) -> int:
+        return self.text_env.horizon
+
+    @property
+    def task(self) -> Task | None:
+        return self.text_env.task
+
+    @property
+    def goal(self) -> str:
+        return self.text_env.goal
+
+    @property
+    def steps(self) -> int:
+        return self.text_env.steps
+
+    @property
+    def distance(self) -> Callable[[], int | None]:
+        """The domain's own `distance`; as on an unwrapped environment, an AttributeError where it has none."""
+        return self.text_env.distance
+
+    def admissible(self) -> list[str] | None:
+        return self.text_env.admissible()
+
+    def expert(self) -> Move | None:
+        return self.text_env.expert()
+
+    def size(self, split: str) -> int:
+        return self.text_env.size(split)
+
+    def tasks(self, split: str, count: int) -> list[Task]:
+        return self.text_env.tasks(split, count)

@@ -1,0 +1,72 @@
+"""The wrappers on the other domains: the expert still wins, the same way, and no distractor is of any use."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import gentax
+from gentax.domains import domains, missing
+from gentax.wrappers import Calls, Layout, Menu, Rename, distract
+from gentax.wrappers.generators.scene import words_of
+
+NAMES = [name for name in ("crafting", "webshop", "babyai") if name in domains()]
+TASKS = 3
+WRAPPED = {
+    "distract": lambda env: distract(env, volume=100),
+    "generic": lambda env: distract(env, kind="generic"),
+    "rename": Rename,
+    "calls": Calls,
+    "menu": Menu,
+    "all": lambda env: distract(Layout(Menu(Calls(Rename(distract(env, kind="generic")))), "json")),
+}
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    if lacking := missing(domains()[request.param]):
+        pytest.skip(f"needs {lacking}")
+    return request.param
+
+
+def played(env, index):
+    """Play the expert; return what was paid, how it ended, and what the environment itself showed."""
+    env.reset(options={"index": index})
+    answers = [env.step("nonsense")[1:]]
+    while not (answers[-1][1] or answers[-1][2]):
+        answers.append((*env.step(env.expert().action)[1:], env.unwrapped.observation))
+    return answers
+
+
+def test_the_expert_wins_the_same_way(name):
+    plain = gentax.make(name)
+    expected = [played(plain, index) for index in range(TASKS)]
+    for how, wrap in WRAPPED.items():
+        env = wrap(gentax.make(name))
+        assert [played(env, index) for index in range(TASKS)] == expected, how
+        env.close()
+    assert all(episode[-1][3]["success"] for episode in expected)
+    plain.close()
+
+
+@pytest.mark.parametrize("kind", ["contextual", "generic"])
+def test_what_is_added_is_the_name_of_nothing_that_can_be_acted_on(name, kind):
+    env = distract(gentax.make(name), volume=150, kind=kind)
+    assert kind == "generic" or env.generator.name == name
+    for index in range(TASKS):
+        _, info = env.reset(options={"index": index})
+        assert info["goal"] == env.unwrapped.goal
+        over = False
+        while not over:
+            added = env.observation
+            for part in re.split(r"\n|(?<=[.!?;]) ", env.unwrapped.observation):
+                assert part in added
+                added = added.replace(part, "", 1)
+            for action in env.admissible():
+                # What an action is about: all but its verb, numbers and small words.
+                about = re.sub(r"^\w+( up)?|\b\d+\b|\bback to\b|[\[\]<>]|\busing\b.*", " ", action).strip()
+                assert not about or not words_of(about) <= words_of(added), (action, added)
+            _, _, terminated, truncated, _ = env.step(env.expert().action)
+            over = terminated or truncated
+    env.close()

@@ -1,0 +1,326 @@
+"""Every wrapper, alone and nested: it answers what the environment answers, and the task underneath is the same."""
+
+from __future__ import annotations
+
+import random
+
+import gymnasium
+import pytest
+
+import gentax
+from gentax.core import Acted, TextEnv, UsageError
+from gentax.policies.protocol import Reply
+from gentax.policies.reply import write_reply
+from gentax.policies.simple import ExpertPolicy, RandomPolicy
+from gentax.rollouts import EnvPool, Play, rollout
+from gentax.wrappers import (
+    Calls,
+    Horizon,
+    Layout,
+    Menu,
+    Rename,
+    Shaping,
+    SokobanLayout,
+    TextWrapper,
+    dense,
+    distract,
+)
+
+STRANGE = [
+    "",
+    " ",
+    "\0",
+    "a\nb",
+    "🔥 up",
+    "\ud800",
+    "up" * 100_000,
+    "do()",
+    "0",
+    "0 ",
+    "٣",
+    "-1",
+    "99",
+    "Box[",
+    "(((",
+    "do(",
+]
+COLOURS = ["red", "green", "blue", "gold"]
+
+ANY = {
+    "distract": distract,
+    "generic": lambda env: distract(env, kind="generic"),
+    "half": lambda env: distract(env, volume=150, probability=0.5),
+    "prose": lambda env: Layout(env, "prose"),
+    "list": lambda env: Layout(env, "list"),
+    "json": lambda env: Layout(env, "json"),
+    "calls": Calls,
+    "menu": Menu,
+    "words in calls": lambda env: Calls(Rename(env, COLOURS)),
+    "calls in words": lambda env: Rename(Calls(env), COLOURS),
+    "all": lambda env: distract(Layout(Menu(Calls(Rename(distract(env, kind="generic"), COLOURS))), "json")),
+    "all, another way": lambda env: Menu(
+        Rename(Calls(Layout(distract(distract(env), kind="generic"), "list")), COLOURS)
+    ),
+}
+SOKOBAN = {
+    **ANY,
+    "rename": Rename,
+    "grid": lambda env: SokobanLayout(env, "grid"),
+    "distractors on a grid": lambda env: distract(SokobanLayout(env, "grid")),
+    "a grid of distractors": lambda env: SokobanLayout(distract(env), "both"),
+    "signs": lambda env: Rename(SokobanLayout(env, "grid"), seed=3),
+    "everything": lambda env: distract(Menu(Calls(Rename(SokobanLayout(distract(env, kind="generic"), "both"))))),
+}
+
+
+def play_both(plain, wrapped, index, rng):
+    """Play the same actions on both, some of them refused; yield both answers to each."""
+    start, told = plain.reset(options={"index": index}), wrapped.reset(options={"index": index})
+    assert told[1]["goal"] == wrapped.goal
+    assert told[1]["task"] == start[1]["task"] == wrapped.task
+    over = False
+    while not over:
+        listed = plain.admissible()
+        choice = rng.randrange(len(listed) + 1)
+        actions = [*listed, "nonsense"][choice], [*wrapped.admissible(), "nonsense"][choice]
+        answers = plain.step(actions[0]), wrapped.step(actions[1])
+        assert wrapped.observation == answers[1][0]
+        over = answers[0][2] or answers[0][3]
+        yield answers
+
+
+def expert_wins(env, index):
+    env.reset(options={"index": index})
+    while True:
+        _, _, terminated, truncated, info = env.step(env.expert().action)
+        assert info["valid"]
+        if terminated or truncated:
+            return info["success"]
+
+
+@pytest.mark.parametrize("name", SOKOBAN)
+def test_the_same_actions_do_the_same_in_sokoban(name):
+    plain, wrapped = gentax.make("sokoban"), SOKOBAN[name](gentax.make("sokoban"))
+    rng = random.Random(name)
+    for index in range(6):
+        for answer, seen in play_both(plain, wrapped, index, rng):
+            assert seen[1:] == answer[1:]
+            assert wrapped.unwrapped.state == plain.state
+            assert wrapped.steps == plain.steps
+    assert all(expert_wins(wrapped, index) for index in range(6))
+
+
+@pytest.mark.parametrize("name", ANY)
+def test_the_same_actions_do_the_same_in_the_toy(name, toy):
+    plain, wrapped = toy(), ANY[name](toy())
+    rng = random.Random(name)
+    for index in range(12):
+        for answer, seen in play_both(plain, wrapped, index, rng):
+            assert seen[1:] == answer[1:]
+            assert (wrapped.unwrapped.word, wrapped.unwrapped.left) == (plain.word, plain.left)
+    assert all(expert_wins(wrapped, index) for index in range(12))
+
+
+@pytest.mark.parametrize("name", SOKOBAN)
+def test_any_string_is_an_action(name):
+    env = SOKOBAN[name](gentax.make("sokoban", horizon=1000))
+    env.reset(options={"index": 1})
+    before = env.unwrapped.state
+    for action in STRANGE:
+        _, reward, terminated, truncated, info = env.step(action)
+        assert (reward, terminated, truncated, info["valid"]) == (0, False, False, False)
+    assert env.unwrapped.state == before
+
+
+def test_a_wrapper_answers_whatever_an_environment_answers():
+    written_by_domains = {"begin", "act", "level_horizon"}
+    plain, wrapped = (
+        gentax.make("sokoban", split="test", horizon=9),
+        Calls(gentax.make("sokoban", split="test", horizon=9)),
+    )
+    public = {name for name in (*vars(TextEnv), *vars(plain)) if not name.startswith("_")} - written_by_domains
+    own = {"room", "state"}  # of sokoban: reached through `unwrapped`
+    for env in (plain, wrapped):
+        env.reset(options={"index": 4})
+    for name in public - own:
+        assert hasattr(wrapped, name), name
+    for name in ("level", "split", "reward", "horizon", "task", "goal", "steps", "observation", "render_mode"):
+        assert getattr(wrapped, name) == getattr(plain, name), name
+    assert wrapped.domain.name == "sokoban"
+    assert wrapped.size("test") == plain.size("test")
+    assert wrapped.tasks("test", 3) == plain.tasks("test", 3)
+    assert wrapped.distance() == plain.distance()
+    assert wrapped.render() == plain.render()
+
+
+def test_nothing_is_copied(toy):
+    env = Calls(toy())
+    env.unwrapped.horizon = 2
+    assert env.horizon == 2
+    assert not hasattr(env, "distance")
+    assert env.domain is toy.domain or env.domain.rules.startswith(toy.domain.rules)
+
+
+def test_closing_and_rendering_reach_the_environment(toy):
+    class Door(toy):
+        closed = False
+
+        def close(self):
+            self.closed = True
+
+    env = distract(Layout(Door(), "list"))
+    env.reset(options={"index": 0})
+    assert env.render() == env.observation != env.unwrapped.observation
+    env.close()
+    assert env.unwrapped.closed
+
+
+def test_other_gymnasium_wrappers_may_stand_between():
+    env = distract(gymnasium.wrappers.RecordEpisodeStatistics(Rename(gentax.make("sokoban"))))
+    assert expert_wins(env, 3)
+    with pytest.raises(UsageError, match="not CartPole"):
+        TextWrapper(gymnasium.make("CartPole-v1").unwrapped)
+
+
+def test_the_spec_makes_it_again():
+    env = distract(Rename(gentax.make("sokoban", horizon=7), seed=5), volume=40, probability=0.5)
+    again = gymnasium.make(env.spec)
+    assert again.get_wrapper_attr("horizon") == 7
+    for index in range(3):
+        assert again.reset(options={"index": index}) == env.reset(options={"index": index})
+
+
+@pytest.mark.parametrize("policy", [ExpertPolicy(), RandomPolicy()])
+def test_the_engine_plays_wrapped_environments(policy, toy):
+    play = Play(admissible=True, thinking=True)
+    tasks = toy().tasks("train", 12)
+    with EnvPool(play, make_env=lambda task: ANY["all"](toy(task.level))) as pool:
+        episodes = rollout(policy, tasks, play=play, pool=pool)
+    assert [episode.task for episode in episodes] == tasks
+    assert all(episode.outcome.value == "success" for episode in episodes)
+    assert all(step.valid for episode in episodes for step in episode.steps)
+
+
+def test_a_broken_environment_is_made_anew_and_reads_the_same(toy):
+    class Crasher(ExpertPolicy):
+        crashing = True
+
+        def reply(self, turns):
+            if self.crashing and toy.crashes == 0 and turns[0].env.steps == 1:
+                return [Reply(write_reply("0 do(crash)"))]
+            return super().reply(turns)
+
+    play = Play()
+    read = []
+    policy = Crasher()
+    for policy.crashing in (True, False):
+        with EnvPool(play, make_env=lambda task: ANY["all"](toy(task.level))) as pool:
+            (episode,) = rollout(policy, toy().tasks("train", 1), play=play, pool=pool)
+        assert episode.outcome.value == "success"
+        read.append([step.observation for step in episode.steps])
+    assert toy.crashes == 1
+    assert read[0][:2] == read[1][:2]
+
+
+# Reward and horizon
+
+
+def play_random(env, index, rng, gamma=1.0):
+    """Return the discounted sum of the rewards, the steps, how it ended and the last state's potential."""
+    env.reset(options={"index": index})
+    total, factor = 0.0, 1.0
+    while True:
+        if rng.random() < 0.6 and (move := env.expert()):
+            action = move.action
+        else:
+            action = rng.choice(["up", "down", "left", "right"])
+        _, reward, terminated, truncated, _ = env.step(action)
+        total += factor * reward
+        factor *= gamma
+        if terminated or truncated:
+            return total, env.steps, terminated
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.9])
+def test_shaping_telescopes_so_that_the_best_stays_the_best(gamma):
+    plain, shaped = gentax.make("sokoban"), Shaping(gentax.make("sokoban"), gamma)
+    ended = set()
+    for episode in range(60):
+        base, steps, terminated = play_random(plain, episode % 4, random.Random(episode), gamma)
+        total, same_steps, _ = play_random(shaped, episode % 4, random.Random(episode), gamma)
+        assert steps == same_steps
+        end = 0.0 if terminated else shaped.potential()
+        assert total - base == pytest.approx(gamma**steps * end + 1.0)
+        ended.add(terminated)
+    assert ended == {True, False}  # won episodes all gain 1, whatever way they took; the others were cut off
+
+
+def test_an_episode_lost_by_itself_gains_what_a_won_one_does(toy):
+    class Risky(toy):
+        def act(self, action):
+            return super().act(action) if action != "bet" else Acted("Lost.", 0.0, True, False, True)
+
+        def distance(self):
+            return self.left
+
+    def shaped(*actions):
+        env = Shaping(Risky())
+        env.reset(options={"index": 0})
+        return [env.step(action or env.expert().action)[1] for action in actions]
+
+    assert shaped(None, None, None) == pytest.approx([1 / 3, 1 / 3, 1 + 1 / 3])
+    assert shaped(None, "bet") == pytest.approx([1 / 3, 2 / 3])
+    assert shaped("no", "bet") == pytest.approx([0, 1])
+
+
+def test_shaping_pays_every_step_towards_success():
+    env = Shaping(gentax.make("sokoban"))
+    env.reset(options={"index": 0})
+    first, rewards, terminated = env.distance(), [], False
+    while not terminated:
+        _, reward, terminated, _, _ = env.step(env.expert().action)
+        rewards.append(reward)
+    assert rewards[:-1] == pytest.approx([1 / first] * (first - 1))
+    assert sum(rewards) == pytest.approx(2.0)
+
+
+def test_a_lost_room_costs():
+    env = Shaping(gentax.make("sokoban", horizon=500))
+    rng, seen = random.Random(0), set()
+    for index in range(10):
+        env.reset(options={"index": index})
+        for _ in range(60):
+            _, _, terminated, _, _ = env.step(rng.choice(["up", "down", "left", "right"]))
+            if terminated:
+                break
+            if env.distance() is None:
+                seen.add(env.potential())
+    assert seen == {-2.0}
+
+
+def test_dense_takes_the_domains_own_where_it_was_asked_for(toy):
+    own = gentax.make("sokoban", reward="dense")
+    assert dense(own) is own
+    assert dense(gentax.make("sokoban")).reward == "shaped"
+    with pytest.raises(UsageError, match="reward='dense'"):
+        dense(toy())
+    with pytest.raises(UsageError, match="gamma"):
+        Shaping(gentax.make("sokoban"), 1.5)
+
+
+def test_a_shorter_horizon(toy):
+    env = Horizon(toy(), 2)
+    assert env.horizon == 2
+    env.reset(options={"index": 0})
+    assert env.step("no")[2:4] == (False, False)
+    assert env.step("no")[2:4] == (False, True)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step("no")
+    env.reset(options={"index": 0})
+    env.step("no")
+    one = Horizon(toy("one"), 1)
+    one.reset(options={"index": 0})
+    assert one.step(one.expert().action)[2:4] == (True, False)
+    for steps in (0, 7):
+        with pytest.raises(UsageError, match="horizon"):
+            Horizon(toy(), steps)
