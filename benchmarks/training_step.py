@@ -5,12 +5,12 @@
 
 The batch: whole episodes of Sokoban, 8 on each task, played by the model that ships with gentax (by an untrained one of
 the same size where there is none); as many tasks of 16 as come nearest to `--tokens` tokens (0: all of them, the batch
-of a default training run). Returns are drawn at random, so that every episode is learned from. With `--context full` an
-episode is one sequence in which several spans were sampled; with "window(2)", the paper's prompts, every step is one (up
-to seven are left out, so that TRL's batches come out even). Both sides get the same token ids, masks and advantages, and minimise the same loss:
-clipped ratio, KL to the starting model with weight 0.01 (k3), mean over the sampled tokens of the batch, gradient
-clipped at norm 1, one step of fused Adam. That they do is checked: the directions of the first gradients
-are compared.
+of a default training run). Returns are drawn at random, so that every episode is learned from. With `--context full`
+an episode is one sequence in which several spans were sampled; with "window(2)", the paper's prompts, every step is one
+(up to seven are left out, so that TRL's batches come out even). Both sides get the same token ids, masks and advantages
+and minimise the same loss: clipped ratio, KL to the starting model with weight 0.01 (k3), mean over the sampled tokens
+of the batch, gradient clipped at norm 1, one step of fused Adam. That they do is checked: the directions of the first
+gradients are compared.
 
 Timed, on both sides, from the finished episodes to the changed weights:
   gentax  `gentax.training.grpo.update`. Sorts the sequences into a tree of their beginnings, and computes each distinct

@@ -38,6 +38,16 @@ def test_groups_are_tasks_and_one_without_spread_teaches_nothing():
     assert found[0] > 0 > found[2]
 
 
+def test_invalid_actions_cost_what_the_recipe_says():
+    def clumsy(invalid):
+        one = episode()
+        step = dataclasses.replace(one.steps[0], valid=False)
+        return dataclasses.replace(one, steps=one.steps + (step,) * invalid)
+
+    assert (advantages([clumsy(0), clumsy(2)]) == 0).all()
+    assert advantages([clumsy(0), clumsy(2)], invalid_penalty=0.1) == pytest.approx([1, -1], abs=1e-4)
+
+
 def test_errors_belong_to_no_group():
     found = advantages([episode(0, 1.0), episode(0, 0.0, outcome=Outcome.ERROR), episode(0, 1.0)])
     assert (found == 0).all()

@@ -10,6 +10,7 @@ Left out: sliding windows, mixtures of experts, several devices. Models it does 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,7 @@ class Decoder:
         if longest > self.limit:
             raise ValueError(f"{longest} tokens exceed the model's {self.limit} positions")
         self._reserve([ask.slot for ask in asks], longest)
+        self._close_ranks([ask.slot for ask in asks])
         logits = self._prefill(asks, [self._cached(ask) for ask in asks])
         return self._decode(asks, logits, stop)
 
@@ -108,6 +110,19 @@ class Decoder:
                 new[: have[0], :, : have[2]] = old
             grown.append(fresh)
         self._cache = grown
+
+    def _close_ranks(self, slots: Sequence[int]) -> None:
+        """Move the caches of `slots` to the first rows, so that attention reads them where they are."""
+        asked = set(slots)
+        idle = {row: slot for slot, row in self._row.items() if slot not in asked and row < len(slots)}
+        for slot in slots:
+            if (row := self._row[slot]) >= len(slots):
+                place, other = idle.popitem()
+                self._row[slot], self._row[other] = place, row
+                self._ids.pop(other, None)
+                length = len(self._ids.get(slot, ()))
+                for tensor in itertools.chain.from_iterable(self._cache):
+                    tensor[place, :, :length] = tensor[row, :, :length]
 
     def _cached(self, ask: Ask) -> int:
         """Return how many tokens at the start of the prompt are in the row's cache; the last is always computed."""

@@ -22,10 +22,10 @@ from gentax.training.batch import Batch, batches, score
 from gentax.training.recipe import Recipe
 
 
-def advantages(episodes: Sequence[Episode]) -> np.ndarray:
+def advantages(episodes: Sequence[Episode], invalid_penalty: float = 0.0) -> np.ndarray:
     """Return each episode's advantage, float32, shape (episodes,).
 
-    An episode is compared with the others on its task: (return − mean) / (standard deviation + 1e-6). Episodes that
+    The return is what an episode earned, less `invalid_penalty` for each invalid action. An episode is compared with the others on its task: (return − mean) / (standard deviation + 1e-6). Episodes that
     ended in an error belong to no group and get 0, as does a group without spread.
     """
     groups: dict[object, list[int]] = defaultdict(list)
@@ -34,7 +34,7 @@ def advantages(episodes: Sequence[Episode]) -> np.ndarray:
             groups[episode.task].append(i)
     advantage_G = np.zeros(len(episodes), np.float32)
     for members in groups.values():
-        returns = np.array([episodes[i].ret for i in members])
+        returns = np.array([episodes[i].ret - invalid_penalty * episodes[i].invalid for i in members])
         if np.ptp(returns) > 1e-9:
             advantage_G[members] = (returns - returns.mean()) / (returns.std() + 1e-6)
     return advantage_G
@@ -55,13 +55,13 @@ def update(
         reference: the starting policy, for the KL term; not used when `recipe.kl` is 0.
         optimizer: over the model's parameters.
         episodes: whole groups, with tokens.
-        recipe: `kl`, `clip` and `minibatches` are read here.
+        recipe: `invalid_penalty`, `kl`, `clip` and `minibatches` are read here.
         where: said in the error.
 
     Raises:
         NonFiniteLoss: the loss or its gradient stopped being a number; the weights are as before this update.
     """
-    advantage_G = advantages(episodes)
+    advantage_G = advantages(episodes, recipe.invalid_penalty)
     useful = [(i, seq) for i, episode in enumerate(episodes) if advantage_G[i] for seq in episode.sequences()]
     report: dict[str, float] = defaultdict(float)
     report["spread"] = float(np.mean(advantage_G != 0)) if len(advantage_G) else 0.0

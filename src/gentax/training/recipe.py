@@ -31,6 +31,8 @@ class Recipe:
     the same rate gains as fast and then collapses."""
     warmup: int = 5
     """Steps over which the learning rate rises from 0."""
+    invalid_penalty: float = 0.01
+    """Taken from an episode's return for each invalid action; a success is worth 1 (the paper: 0.1 and 10)."""
     kl: float = 0.01
     """Weight of the KL divergence to the starting policy in the loss."""
     clip: float = 0.2
@@ -57,7 +59,7 @@ class Recipe:
         for name in sorted(positive):
             if getattr(self, name) <= 0:
                 raise UsageError(f"recipe: {name} must be more than 0, not {getattr(self, name)}")
-        for name in ("kl", "clip", "warmup", "validate_every"):
+        for name in ("invalid_penalty", "kl", "clip", "warmup", "validate_every"):
             if getattr(self, name) < 0:
                 raise UsageError(f"recipe: {name} must be at least 0, not {getattr(self, name)}")
         if self.precision not in CHOICES:
