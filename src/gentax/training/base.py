@@ -63,7 +63,7 @@ def _text() -> dict[str, Text]:
     # Observations weigh little in Sokoban, where the next one follows from the action, and half in ScienceWorld,
     # where a small model learns to copy names by predicting what it reads.
     return {
-        "sokoban": Text(tasks=12000, noise=(0.0, 0.3), observed=0.1, admissible=True, level="6x6-1-3-16"),
+        "sokoban": Text(tasks=12000, noise=(0.0, 0.15), observed=0.1, admissible=True, level="6x6-1-3-12", weight=2.0),
         "sciworld": Text(tasks=1300, noise=(0.0, 0.1), random=10, observed=0.5, level="easy"),
     }
 

@@ -44,7 +44,7 @@ NAMES = (
 )
 """The package's thirty tasks, in its order."""
 
-DEFAULT = "easy"
+DEFAULT = "living"
 
 
 def _starting(*prefixes: str) -> tuple[str, ...]:
@@ -61,6 +61,7 @@ _EASY = (
 )
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
+    "living": ("find-living-thing", "find-animal", "find-plant"),
     "easy": _EASY,
     "find": _starting("find-"),
     "lifespan": _starting("lifespan-"),
@@ -91,6 +92,7 @@ def _horizon(names: tuple[str, ...]) -> int:
 
 
 _ABOUT = {
+    "living": "find a living thing, an animal or a plant, and put it in a box",
     "easy": "six kinds that small models can learn: find a thing, find the animal that lives longest or shortest",
     "find": "find a living thing, a non-living thing, a plant or an animal, and put it in a box",
     "lifespan": "find the animal that lives longest, shortest, or both in turn",
