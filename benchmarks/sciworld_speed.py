@@ -21,6 +21,7 @@ import numpy as np
 import gentax
 from gentax.domains.sciworld.gold import plan_for
 from gentax.domains.sciworld.interface import OPTIONS
+from gentax.domains.sciworld.levels import DEFAULT
 from gentax.domains.sciworld.tasks import SIMPLIFICATION, variations
 
 Episode = tuple[int, Sequence[str]]  # index of the task, actions
@@ -29,7 +30,7 @@ PADDING = ("look around", "inventory", "look at agent", "open door to kitchen", 
 
 def episodes(count: int) -> list[Episode]:
     """Return the expert's plans on the first test tasks, each after some actions that decide nothing."""
-    return [(i, PADDING + plan_for(variation)) for i, variation in enumerate(variations("easy", "test")[:count])]
+    return [(i, PADDING + plan_for(variation)) for i, variation in enumerate(variations(DEFAULT, "test")[:count])]
 
 
 def timed(reset: Callable[[int], None], step: Callable[[str], None], played: list[Episode]) -> tuple[float, float]:
@@ -60,7 +61,7 @@ def main() -> None:
     os.environ["JAVA_TOOL_OPTIONS"] = OPTIONS
     capped = ScienceWorldEnv()
     del os.environ["JAVA_TOOL_OPTIONS"]
-    tasks = variations("easy", "test")
+    tasks = variations(DEFAULT, "test")
 
     def load(env: ScienceWorldEnv, index: int) -> None:
         env.server.load(*tasks[index], SIMPLIFICATION, False)

@@ -17,7 +17,7 @@ Timed, on both sides, from the finished episodes to the changed weights:
           (beginning, token) once; one forward pass of the reference and one forward and backward of the policy;
           vocabulary scored at sampled tokens only; log-probabilities of playing are the old ones.
   TRL     from `on_step_begin` to `on_step_end`. `rollout_func` returns the finished episodes (the sampled spans are
-          given as `env_mask`), the reward function their advantages (`scale_rewards="none"`). It decodes the
+          given as `env_mask`); their advantages are put in where TRL has computed its own. It decodes the
           completions to text (for reward functions), pads all sequences to the longest prompt plus the longest
           completion, shuffles them, and makes one forward pass of the reference and one forward and backward of the
           policy. Old log-probabilities are not computed again, since batch and update are aligned. Its fused LM head
@@ -53,7 +53,7 @@ from gentax.core import Episode
 
 INSTALL = "pip install trl==1.16.0"
 TASKS, GROUP = 16, 8
-BATCHES = (16, 48, 64)  # per device, of the tuned TRL
+BATCHES = (16, 48)  # per device, of the tuned TRL; or what divides the batch near them
 KL, CLIP, RATE = 0.01, 0.2, 1.5e-4
 
 
@@ -163,7 +163,9 @@ def trl_step(
     sequences = [sequence for episode in episodes for sequence in episode.sequences()]
     best: tuple[float, int, Step, np.ndarray] | None = None
     tried = {}
-    for per_device in [8] if precision == "default" else [n for n in BATCHES if len(sequences) % n == 0]:
+    even = [n for n in range(8, 65, 8) if len(sequences) % n == 0]
+    near = {min(even, key=lambda n: abs(n - wanted)) for wanted in BATCHES}
+    for per_device in [8] if precision == "default" else sorted(near):
         step, first = trl_trainer(folder, episodes, precision, per_device, scratch)
         seconds = tried[per_device] = min(step(), step())
         if best is None or seconds < best[0]:
@@ -208,6 +210,12 @@ def trl_trainer(
         assert prompts == [str(i // GROUP) for i in range(len(rows))]  # the whole batch, in order
         return {key: [row[key] for row in rows] for key in rows[0]}
 
+    class Trainer(GRPOTrainer):
+        def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+            batch = super()._generate_and_score_completions(inputs)
+            # TRL takes the mean of 8 neighbours from a reward; the steps of an episode are no group.
+            return batch | {"advantages": torch.tensor([row["advantage"] for row in rows])}
+
     seconds: list[float] = []
     first: list[np.ndarray] = []
 
@@ -248,7 +256,7 @@ def trl_trainer(
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-    trainer = GRPOTrainer(
+    trainer = Trainer(
         model=model,
         reward_funcs=lambda advantage, **_: advantage,
         args=args,

@@ -113,16 +113,16 @@ def test_the_expert_solves_the_default_level(env):
         assert len(moves) < env.horizon
         assert all(0 < len(move.thought.split()) <= 16 for move in moves)
         seen.add(env.variation.name)
-    assert seen == set(GROUPS["easy"])
+    assert seen == set(GROUPS[DOMAIN.default_level])
 
 
 def test_every_task_of_the_default_level_ships_with_a_plan(monkeypatch):
     monkeypatch.setattr("gentax.domains.sciworld.gold.kept_plan", lambda variation: ())
     for split in SPLITS:
-        plans = [plan_for(variation) for variation in variations("easy", split)]
+        plans = [plan_for(variation) for variation in variations(DOMAIN.default_level, split)]
         assert sum(map(bool, plans)) >= 0.99 * len(plans)
         assert all(not action.isdigit() and "in inventory" not in action for plan in plans for action in plan)
-        assert max(map(len, plans)) * 2 <= DOMAIN.levels["easy"].horizon
+        assert max(map(len, plans)) * 2 <= DOMAIN.levels[DOMAIN.default_level].horizon
 
 
 def test_a_plan_is_made_and_kept_where_none_ships(monkeypatch, tmp_path):
@@ -169,7 +169,11 @@ def test_the_expert_has_no_move_after_a_change_it_did_not_plan(env):
 
 
 def test_a_wrong_focus_fails_the_episode(env):
-    env.reset(options={"index": next(i for i, v in enumerate(variations("easy", "test")) if v.name == "find-animal")})
+    env.reset(
+        options={
+            "index": next(i for i, v in enumerate(variations(DOMAIN.default_level, "test")) if v.name == "find-animal")
+        }
+    )
     _, reward, terminated, truncated, info = env.step("focus on air")
     assert (reward, terminated, truncated, info["success"]) == (-1.0, True, False, False)
 
@@ -229,7 +233,7 @@ def test_environments_are_isolated_and_play_in_threads():
         results = list(pool.map(lambda pair: play_expert(pair[1], pair[0]), enumerate(envs)))
     assert all(success for _, _, success in results)
     assert [[move.action for move in moves] for moves, _, _ in results] == [
-        list(plan_for(variation)) for variation in variations("easy", "test")[:4]
+        list(plan_for(variation)) for variation in variations(DOMAIN.default_level, "test")[:4]
     ]
     looks = []
     for env in envs[:2]:

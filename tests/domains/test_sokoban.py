@@ -91,10 +91,11 @@ def test_splits_share_no_room_not_even_turned_around():
     assert not seen["train"] & seen["test"]
 
 
-def test_different_indices_are_different_tasks():
-    env = Sokoban()
+@pytest.mark.parametrize(("level", "fewest"), [("6x6", 970), ("6x6-long", 930)])  # long plans are rare in small rooms
+def test_different_indices_are_different_tasks(level, fewest):
+    env = Sokoban(level)
     texts = {env.reset(options={"index": index})[0] for index in range(1000)}
-    assert len(texts) > 970
+    assert len(texts) > fewest
 
 
 @pytest.mark.parametrize("level", ["6x6", "6x6-long", "7x7-2", "8x8-2"])

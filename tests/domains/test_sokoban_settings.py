@@ -42,7 +42,7 @@ def test_open_level():
 
 def test_named_levels_have_their_own_horizon():
     assert DOMAIN.levels["6x6"].horizon == 15
-    assert DOMAIN.levels[DOMAIN.default_level].horizon == 15
+    assert DOMAIN.levels[DOMAIN.default_level].horizon == 20
     assert {level: Sokoban(level).horizon for level in LEVELS} == {level: LEVELS[level].horizon for level in LEVELS}
 
 

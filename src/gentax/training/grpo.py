@@ -25,8 +25,9 @@ from gentax.training.recipe import Recipe
 def advantages(episodes: Sequence[Episode], invalid_penalty: float = 0.0) -> np.ndarray:
     """Return each episode's advantage, float32, shape (episodes,).
 
-    The return is what an episode earned, less `invalid_penalty` for each invalid action. An episode is compared with the others on its task: (return − mean) / (standard deviation + 1e-6). Episodes that
-    ended in an error belong to no group and get 0, as does a group without spread.
+    The return is what an episode earned, less `invalid_penalty` for each invalid action. An episode is compared with
+    the others on its task: (return − mean) / (standard deviation + 1e-6). Episodes that ended in an error belong to no
+    group and get 0, as does a group without spread.
     """
     groups: dict[object, list[int]] = defaultdict(list)
     for i, episode in enumerate(episodes):

@@ -22,7 +22,7 @@ CLASS = "scienceworld.runtime.pythonapi.PythonInterface"
 RANDOM = "scala.util.Random$"  # the class of the generator that all of a shard's simulators share
 SHARDS = DOMAIN.threads  # in which simulators move at once; each costs 50 MB and its own warming up
 
-OPTIONS = "-Xms384m -Xmx1g -Xmn192m -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError"
+OPTIONS = "-Xms512m -Xmx1g -Xmn384m -XX:+UseParallelGC -XX:+ExitOnOutOfMemoryError"
 """Of the JVM, unless GENTAX_JAVA_OPTS is set. A simulator holds 11 MB: there is room for the domain's 48 copies."""
 
 
