@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,6 +80,8 @@ def _by_hand(env: TextEnv, index: int, split: str) -> None:
     console.print(printable(env.domain.rules), style="dim", markup=False)
     console.print(f"{printable(info['goal'])}\n", style="bold", markup=False)
     console.print(_HELP, style="dim", markup=False)
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  with it, arrow keys edit the line and bring earlier ones back
     total, over, won = 0.0, False, False
     console.print(printable(env.render()), markup=False)
     while not over:

@@ -14,6 +14,6 @@ DOMAIN = Domain(
     levels=LEVELS,
     default_level=DEFAULT,
     licence="Apache-2.0",
-    origin="gentax's own generator; the default size, plan lengths and horizon follow arXiv 2601.18217",
+    origin="gentax's own generator; the default size and the list of coordinates follow arXiv 2601.18217",
     open_levels=True,
 )
