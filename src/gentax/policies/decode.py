@@ -19,6 +19,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from gentax.core.prefix import common
+
 SUPPORTED = ("llama", "qwen2", "qwen3")
 CHUNK = 4096  # packed tokens in one forward pass of a prefill
 SHARE = 16  # tokens that a prompt must have in common with another row's before copying beats computing
@@ -129,7 +131,7 @@ class Decoder:
         have = self._ids.get(ask.slot)
         if have is None:
             return 0
-        return min(_common(have, ask.prompt), len(ask.prompt) - 1)
+        return min(common(have, ask.prompt), len(ask.prompt) - 1)
 
     def _copy(self, source: int, target: int, start: int, end: int) -> None:
         a, b = self._row[source], self._row[target]
@@ -165,14 +167,14 @@ class Decoder:
         if len(fresh) < 2:
             return
         head = asks[fresh[0]].prompt
-        common = min(min(_common(head, asks[i].prompt), len(asks[i].prompt) - 1) for i in fresh)
-        if common < SHARE:
+        shared = min(min(common(head, asks[i].prompt), len(asks[i].prompt) - 1) for i in fresh)
+        if shared < SHARE:
             return
-        self._forward([self._row[asks[fresh[0]].slot]], [head[:common]], [0])
+        self._forward([self._row[asks[fresh[0]].slot]], [head[:shared]], [0])
         for i in fresh[1:]:
-            self._copy(asks[fresh[0]].slot, asks[i].slot, 0, common)
+            self._copy(asks[fresh[0]].slot, asks[i].slot, 0, shared)
         for i in fresh:
-            kept[i] = common
+            kept[i] = shared
 
     def _forward(self, rows: list[int], new: list[np.ndarray], start: list[int]) -> torch.Tensor:
         """Run new tokens of several rows; return the hidden state after each row's last one, (rows, width)."""
@@ -298,13 +300,6 @@ def _draw(logits: torch.Tensor, how: list[tuple[float, float]]) -> tuple[list[in
     token = (cumulative < uniform.double()[:, None] * cumulative[:, -1:]).sum(dim=-1).clamp(max=logits.shape[-1] - 1)
     token = torch.where(greedy, logits.argmax(dim=-1), token)
     return token.tolist(), logp.gather(1, token[:, None])[:, 0].tolist()
-
-
-def _common(a: np.ndarray, b: np.ndarray) -> int:
-    """Return the length of the longest common beginning."""
-    n = min(len(a), len(b))
-    differ = np.flatnonzero(a[:n] != b[:n])
-    return int(differ[0]) if len(differ) else n
 
 
 def _chunks(order: list[int], asks: Sequence[Ask], kept: Sequence[int]) -> list[list[int]]:

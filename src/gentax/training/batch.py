@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gentax.core.prefix import common
 from gentax.training.attention import Tree, tree, use_tree_attention
 from gentax.training.precision import precision
 
@@ -38,10 +39,6 @@ class Batch:
     members: list[int]  # the sequences, in the order in which their tokens stand in S
     real: int  # distinct tokens
 
-    @property
-    def padded(self) -> int:
-        return len(self.ids_N)
-
 
 def batches(ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[Batch]:
     """Deal sequences out to batches of `TOKENS` distinct tokens; one that is longer has a batch to itself.
@@ -51,35 +48,29 @@ def batches(ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[Bat
         wanted: for each, a boolean mask of the tokens to score. The first token of a sequence cannot be scored.
     """
     order = sorted(range(len(ids)), key=lambda i: ids[i].astype(">i4").tobytes())  # like beginnings are neighbours
-    made, members, real = [], [], 0
+    made: list[Batch] = []
+    members: list[int] = []
+    shared: list[int] = []  # tokens that each has in common with the one before it
+    real = 0
     for i in order:
-        new = len(ids[i]) - (common(ids[members[-1]], ids[i]) if members else 0)
-        if members and real + new > TOKENS:
-            made.append(_batch(ids, wanted, members))
-            members, real, new = [], 0, len(ids[i])
+        same = common(ids[members[-1]], ids[i]) if members else 0
+        if members and real + len(ids[i]) - same > TOKENS:
+            made.append(_batch(ids, wanted, members, shared))
+            members, shared, real, same = [], [], 0, 0
         members.append(i)
-        real += new
+        shared.append(same)
+        real += len(ids[i]) - same
     if members:
-        made.append(_batch(ids, wanted, members))
+        made.append(_batch(ids, wanted, members, shared))
     return made
 
 
-def common(a: np.ndarray, b: np.ndarray) -> int:
-    """Return the length of the longest common beginning."""
-    n = min(len(a), len(b))
-    differ = np.flatnonzero(a[:n] != b[:n])
-    return int(differ[0]) if len(differ) else n
-
-
-def _batch(ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray], members: list[int]) -> Batch:
+def _batch(ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray], members: list[int], shared: list[int]) -> Batch:
     paths: list[np.ndarray] = []  # of each sequence, the indices in N of its tokens
-    shared: list[int] = []
     real = 0
-    for k, i in enumerate(members):
-        same = common(ids[members[k - 1]], ids[i]) if k else 0
+    for i, same in zip(members, shared, strict=True):
         new = np.arange(real, real + len(ids[i]) - same)
-        paths.append(np.concatenate([paths[-1][:same], new]) if k else new)
-        shared.append(same)
+        paths.append(np.concatenate([paths[-1][:same], new]) if same else new)
         real += len(new)
     ids_N = np.zeros(_size(real), np.int64)
     position_N = np.zeros(len(ids_N), np.int64)

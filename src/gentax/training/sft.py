@@ -17,11 +17,12 @@ import torch
 
 from gentax.core import Episode, NonFiniteLoss, Step
 from gentax.core.memory import keep_freed_memory
+from gentax.core.prefix import common
 from gentax.domains import domain
 from gentax.policies.codec import ChatCodec
 from gentax.policies.reply import write_reply
 from gentax.rollouts.prompt import Play, message
-from gentax.training.batch import TOKENS, batches, common, score
+from gentax.training.batch import TOKENS, batches, score
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from minigrid.utils.baby_ai_bot import (
     PickupSubgoal,
 )
 
-from gentax.domains.babyai.view import place
+from gentax.domains.babyai.view import called, place
 
 _DOING = {Actions.left: "turn left", Actions.right: "turn right", Actions.forward: "go forward"}
 # What the bot raises where it has no plan: its assertions, a box that was opened, things that are no longer there.
@@ -65,13 +65,13 @@ class Adviser:
         world = self._world
         ahead = world.grid.get(*world.front_pos)
         if isinstance(subgoal, PickupSubgoal):
-            return f"The {_name(ahead)} is 1 ahead: pick it up."
+            return f"The {called(ahead)} is 1 ahead: pick it up."
         if isinstance(subgoal, DropSubgoal):
-            return f"Here is a place for the {_name(world.carrying)}: drop it."
+            return f"Here is a place for the {called(world.carrying)}: drop it."
         if isinstance(subgoal, OpenSubgoal):
-            return f"The {_name(ahead)} is 1 ahead: open it."
+            return f"The {called(ahead)} is 1 ahead: open it."
         if isinstance(subgoal, CloseSubgoal):
-            return f"The {_name(ahead)} has to be closed first."
+            return f"The {called(ahead)} has to be closed first."
         if isinstance(subgoal, GoNextToSubgoal):
             return self._way(subgoal, _DOING.get(action, "make way"))
         return ""
@@ -84,7 +84,7 @@ class Adviser:
         if isinstance(target, ObjDesc):
             target, _ = self._bot._find_obj_pos(target, reason == "PutNext")
         if isinstance(target, WorldObj):
-            what, where = f"The {_name(target)}", self._relative(target.cur_pos)
+            what, where = f"The {called(target)}", self._relative(target.cur_pos)
         else:
             what, where = "A free place", self._relative(target)
         return f"{what} is {where}: {doing}."
@@ -103,7 +103,3 @@ class Adviser:
         x, y = (int(there - here) for there, here in zip(position, world.agent_pos, strict=True))
         ahead, right = world.dir_vec, world.right_vec
         return place(int(x * ahead[0] + y * ahead[1]), int(x * right[0] + y * right[1])) or "where I stand"
-
-
-def _name(thing: Any) -> str:
-    return f"{thing.color} {thing.type}"

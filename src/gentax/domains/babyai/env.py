@@ -12,7 +12,7 @@ from gentax.domains.babyai import DOMAIN
 from gentax.domains.babyai.bot import Adviser
 from gentax.domains.babyai.levels import KINDS, TASKS
 from gentax.domains.babyai.package import draw, make_world
-from gentax.domains.babyai.view import view
+from gentax.domains.babyai.view import called, view
 
 ACTIONS = {
     "turn left": Actions.left,
@@ -105,13 +105,13 @@ class BabyAI(TextEnv):
         if action == Actions.done:
             return "It is not done yet."
         ahead = world.grid.get(*world.front_pos)
-        what = "" if ahead is None else f"{ahead.color} {ahead.type}" if ahead.type != "wall" else "wall"
+        what = "" if ahead is None else called(ahead) if ahead.type != "wall" else "wall"
         if action == Actions.forward:
             return "" if ahead is None or ahead.can_overlap() else f"The {what} is in the way."
         if action == Actions.pickup:
             if ahead is None or not ahead.can_pickup():
                 return "There is nothing to pick up 1 ahead."
-            return f"You carry the {_name(world.carrying)} already." if world.carrying else ""
+            return f"You carry the {called(world.carrying)} already." if world.carrying else ""
         if action == Actions.drop:
             if world.carrying is None:
                 return "You carry nothing."
@@ -123,7 +123,3 @@ class BabyAI(TextEnv):
         if locked and not (key is not None and key.type == "key" and key.color == ahead.color):
             return f"The {what} is locked: it takes a {ahead.color} key."
         return ""
-
-
-def _name(thing: Any) -> str:
-    return f"{thing.color} {thing.type}"

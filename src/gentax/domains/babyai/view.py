@@ -58,3 +58,8 @@ def name_of(kind: int, colour: int, state: int) -> str:
     """Return a thing in words, from the package's numbers for it."""
     article = _DOORS[state] if kind == _DOOR else "a"
     return f"{article} {IDX_TO_COLOR[colour]} {IDX_TO_OBJECT[kind]}"
+
+
+def called(thing: Any) -> str:
+    """Return one of the package's objects in words, without an article."""
+    return f"{thing.color} {thing.type}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from gentax.wrappers.generators.scene import Scene, a, one, scattered
+from gentax.wrappers.generators.scene import Scene, remarked
 
 THINGS = ("harp", "tent", "bicycle", "windmill", "kettle", "scarecrow", "piano", "sledge", "well", "puppet", "flag")
 LOOKS = ("wooden", "rusty", "silent", "tiny", "enormous", "old", "snow-covered", "striped", "wobbly")
@@ -17,6 +17,4 @@ REMARKS = (
 
 
 def write(scene: Scene, volume: int, rng: Random) -> str:
-    drawn = [scene.draw(rng, THINGS) for _ in range(max(1, volume // 20))]
-    lines = [one(rng, REMARKS).format(a(f"{one(rng, LOOKS)} {thing}")) for thing in drawn if thing is not None]
-    return scattered(rng, scene.observation, lines)
+    return remarked(rng, scene, max(1, volume // 20), THINGS, LOOKS, REMARKS)

@@ -73,3 +73,15 @@ def scattered(rng: Random, observation: str, sentences: Iterable[str]) -> str:
         parts += [observation[done:end], f"{between}{text}" if last and end else f"{text}{between}"]
         done = end
     return "".join((*parts, observation[done:]))
+
+
+def remarked(
+    rng: Random, scene: Scene, count: int, things: Sequence[str], looks: Sequence[str], remarks: Sequence[str]
+) -> str:
+    """Return the observation with `count` remarks scattered over it, fewer where no thing is free.
+
+    A remark holds a {}, for a thing with a look.
+    """
+    drawn = [scene.draw(rng, things) for _ in range(count)]
+    lines = [one(rng, remarks).format(a(f"{one(rng, looks)} {thing}")) for thing in drawn if thing is not None]
+    return scattered(rng, scene.observation, lines)
