@@ -131,3 +131,10 @@ def test_settings_are_read_with_their_types():
 def test_settings_that_do_not_fit_are_refused_by_name(values, says):
     with pytest.raises(UsageError, match=says):
         read_settings(Outer, values, "test")
+
+
+def test_a_group_of_settings_keeps_the_defaults_it_has_where_it_stands():
+    from gentax import Recipe
+
+    recipe = read_settings(Recipe, {"play": {"context": "window(2)"}}, "a recipe")
+    assert (recipe.play.context, recipe.play.temperature) == ("window(2)", 1.0)

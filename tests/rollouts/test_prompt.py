@@ -46,9 +46,9 @@ def test_a_long_list_of_actions_is_cut_and_says_so():
 
 
 def test_whole_prompts_grow_in_a_full_context_and_not_in_a_window(toy):
-    episode = Episode(Task("toy", "three", "test", 0), 0, "GOAL", STEPS, Outcome.FAILURE)
-    full = prompts(Play(), "RULES", episode)
+    episode = Episode(Task("toy", "three", "test", 0), 0, "GOAL", STEPS, Outcome.FAILURE, rules="RULES")
+    full = prompts(Play(), episode)
     assert all(b.startswith(a) for a, b in pairwise(full))
     assert "<action>act 2</action>" in full[3]
-    window = prompts(Play(context="window(1)"), "RULES", episode)
+    window = prompts(Play(context="window(1)"), episode)
     assert len({len(p) for p in window[1:]}) == 1

@@ -179,3 +179,12 @@ def test_the_shipped_demo_is_sound():
     study = read_study("demo")
     assert set(study.domains) == {"sokoban", "sciworld"}
     assert plan(study).stages()
+
+
+def test_an_arm_changes_one_setting_of_a_group_and_keeps_the_others(study):
+    import dataclasses
+
+    arms = {"plain": {}, "distract": {"play": {"wrap": ["distract(volume=40)"]}}}
+    recipe = dataclasses.replace(study, arms=arms).recipe("toy", "distract", 0)
+    assert recipe.play.wrap == ("distract(volume=40)",)
+    assert (recipe.play.temperature, recipe.play.max_new_tokens) == (1.0, 4)

@@ -20,6 +20,7 @@ def evaluate(
     thinking: o.Thinking = False,
     admissible: o.Admissible = False,
     temperature: o.Temperature = 0.4,
+    wrap: o.Wrap = None,
     seed: o.Seed = 0,
     json: o.Json = None,
 ) -> None:
@@ -38,7 +39,13 @@ def evaluate(
         tasks=tasks,
         split=split,
         samples=samples,
-        play=Play(context=context, thinking=thinking, admissible=admissible, temperature=temperature),
+        play=Play(
+            context=context,
+            thinking=thinking,
+            admissible=admissible,
+            temperature=temperature,
+            wrap=tuple(wrap or ()),
+        ),
         seed=seed,
         on_episode=episodes_counted(tasks * samples * len(levels), policy),
     )

@@ -28,19 +28,36 @@ Admissible = Annotated[
 ]
 Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 takes the likeliest token.")]
 
+Wrap = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--wrap",
+        metavar="WRAPPER",
+        help="`distract(volume=80)`, `rename`, `layout(json)`, `calls`, `menu`, …; the first innermost.",
+    ),
+]
+
+
+def read_domain(text: str) -> tuple[str, str | None]:
+    """Read `NAME`, `NAME:LEVEL`, `module:factory` or `module:factory:LEVEL`; return the name and the level, if any."""
+    from gentax.domains import domains
+
+    name, _, level = text.partition(":")
+    if level and name not in domains():
+        factory, _, level = level.partition(":")
+        name = f"{name}:{factory}"
+    return name, level or None
+
 
 def read_domains(names: list[str] | None) -> dict[str, str | None]:
-    """Read `NAME` and `NAME:LEVEL`; all installed domains when none is given. Raises UsageError for unknown ones."""
-    from gentax.domains import domain, domains, make, missing
+    """Read `--domain` options; all installed domains when none is given. Raises UsageError for unknown ones."""
+    from gentax.domains import domains, make, missing
 
     if not names:
         return {name: None for name, record in domains().items() if not missing(record)}
-    levels = {}
-    for name in names:
-        name, _, level = name.partition(":")
-        domain(name)
-        make(name, level or None).close()  # an unknown level is refused before anything is played
-        levels[name] = level or None
+    levels = dict(map(read_domain, names))
+    for name, level in levels.items():
+        make(name, level).close()  # an unknown level is refused before anything is played
     return levels
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gentax.cli import options as o
 from gentax.cli.show import console
 from gentax.core.errors import UsageError
 
@@ -28,17 +29,20 @@ def play(
         str | None, typer.Option(metavar="FILE", help="Sokoban only: play the rooms of an XSB file.")
     ] = None,
     temperature: Annotated[float, typer.Option(help="Of a policy that samples.")] = 0.4,
+    wrap: o.Wrap = None,
 ) -> None:
     """Play a task in the terminal, or watch a policy play it.
 
-    Examples: `gentax play sokoban`, `gentax play sciworld --expert`, `gentax play sokoban --policy base --index 3`
+    Examples: `gentax play sokoban`, `gentax play sciworld --expert`, `gentax play sokoban --policy base --index 3`,
+    `gentax play babyai --wrap "distract(volume=60)" --wrap menu`
     """
     from gentax.domains import make
+    from gentax.wrappers import wrap as wrapped
 
     if expert and policy is not None:
         raise UsageError("--expert and --policy exclude each other")
-    name, _, level = domain.partition(":")
-    env = make(name, level or None, split=split, **({} if xsb is None else {"xsb": xsb}))
+    name, level = o.read_domain(domain)
+    env = wrapped(make(name, level, split=split, **({} if xsb is None else {"xsb": xsb})), wrap or ())
     try:
         if expert or policy is not None:
             _watch(env, "expert" if expert else str(policy), index, split, thinking, temperature)

@@ -22,6 +22,7 @@ def rollout(
     thinking: o.Thinking = False,
     admissible: o.Admissible = False,
     temperature: o.Temperature = 1.0,
+    wrap: o.Wrap = None,
     seed: o.Seed = 0,
 ) -> None:
     """Play episodes and keep them: every observation, reply, action and reward.
@@ -40,7 +41,13 @@ def rollout(
         tasks=tasks,
         split=split,
         samples=samples,
-        play=Play(context=context, thinking=thinking, admissible=admissible, temperature=temperature),
+        play=Play(
+            context=context,
+            thinking=thinking,
+            admissible=admissible,
+            temperature=temperature,
+            wrap=tuple(wrap or ()),
+        ),
         seed=seed,
         on_episode=episodes_counted(tasks * samples, f"{policy} on {domain}"),
     )

@@ -26,6 +26,7 @@ def tax(
     thinking: o.Thinking = False,
     admissible: o.Admissible = False,
     temperature: o.Temperature = 0.4,
+    wrap: o.Wrap = None,
     seed: o.Seed = 0,
     json: o.Json = None,
 ) -> None:
@@ -42,7 +43,13 @@ def tax(
     o.check_out(json)
     home = o.read_domains([source])
     levels = {**o.read_domains(target), **home}
-    play = Play(context=context, thinking=thinking, admissible=admissible, temperature=temperature)
+    play = Play(
+        context=context,
+        thinking=thinking,
+        admissible=admissible,
+        temperature=temperature,
+        wrap=tuple(wrap or ()),
+    )
     policies = [policy_of(base), policy_of(tuned)]  # both are found before either plays
     played = [
         evaluate(

@@ -58,6 +58,7 @@ class Episode:
     outcome: Outcome
     final: str = ""  # the observation after the last action
     error: str = ""  # what broke, for Outcome.ERROR
+    rules: str = ""  # as the policy read them
 
     @property
     def success(self) -> bool:

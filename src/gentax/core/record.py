@@ -17,6 +17,7 @@ def to_json(episode: Episode) -> dict[str, Any]:
     return {
         "task": episode.task.id,
         "sample": episode.sample,
+        "rules": episode.rules,
         "goal": episode.goal,
         "outcome": episode.outcome.value,
         "final": episode.final,
@@ -59,6 +60,7 @@ def from_json(value: dict[str, Any]) -> Episode:
         Outcome(value["outcome"]),
         value["final"],
         value["error"],
+        value["rules"],
     )
 
 

@@ -14,13 +14,15 @@ from gentax.core.errors import UsageError, unknown
 T = TypeVar("T")
 
 
-def read_settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+def read_settings(cls: type[T], values: Mapping[str, Any], where: str, default: T | None = None) -> T:
     """Make a `cls` from `values`; nested dataclasses from nested mappings.
 
     Args:
         cls: a dataclass.
         values: its fields; those left out keep their defaults.
         where: what is being read, for the error message.
+        default: what holds where `values` are silent; the fields' own defaults when None. A group of settings is
+            read onto the default that it has in `cls`, which may differ from that of its own class.
 
     Raises:
         UsageError: a key that `cls` does not have (with the nearest it has), a value of another type, a missing key.
@@ -33,7 +35,9 @@ def read_settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     for key, value in values.items():
         if key not in fields:
             raise unknown(f"key in {where}", key, fields)
-        given[key] = _convert(hints[key], value, f"{where}: {key}")
+        given[key] = _convert(hints[key], value, f"{where}: {key}", _default(fields[key]))
+    if default is not None:
+        return dataclasses.replace(default, **given)  # type: ignore[type-var]
     for name, f in fields.items():
         if name not in given and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             raise UsageError(f"{where} lacks the key {name!r}")
@@ -59,14 +63,20 @@ def plain(settings: Any) -> dict[str, Any]:
     return dataclasses.asdict(settings)
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _convert(hint: Any, value: Any, where: str, default: Any = None) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
         return _convert(next(a for a in args if a is not type(None)), value, where)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return value if isinstance(value, hint) else read_settings(hint, value, where)
+        if isinstance(value, hint):
+            return value
+        return read_settings(hint, value, where, default if isinstance(default, hint) else None)
     if origin in (tuple, list):
         if isinstance(value, str) or not isinstance(value, (list, tuple)):
             raise UsageError(f"{where} must be a list, not {value!r}")

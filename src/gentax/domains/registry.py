@@ -16,6 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from gentax.core.env import Domain, TextEnv
 from gentax.core.errors import UsageError, unknown
+from gentax.domains.foreign import Foreign, foreign
 
 BUILT_IN = {  # name -> the module that holds its record
     "sokoban": "gentax.domains.sokoban",
@@ -42,11 +43,22 @@ def domains() -> dict[str, Domain]:
 
 
 def domain(name: str) -> Domain:
-    """Return the domain called `name`. Raises UsageError for a name that is not registered."""
+    """Return the domain called `name`: a registered one, or `module:factory` (see `foreign`). Raises UsageError."""
     known = domains()
-    if name not in known:
-        raise unknown("domain", name, known)
-    return known[name]
+    if name in known:
+        return known[name]
+    if ":" in name:
+        return _foreign(name).record
+    raise unknown("domain", name, known)
+
+
+def _foreign(name: str) -> Foreign:
+    try:
+        return foreign(name)
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == name.partition(":")[0].partition(".")[0]:
+            raise unknown("domain, or module with one,", name.partition(":")[0], domains()) from None
+        raise UsageError(f"domain {name!r} cannot be imported: {error}") from error
 
 
 def missing(record: Domain) -> tuple[str, ...]:
@@ -58,7 +70,7 @@ def make(name: str, level: str | None = None, **settings: Any) -> TextEnv:
     """Make an environment: `gymnasium.Env` with text in and text out.
 
     Args:
-        name: a registered domain.
+        name: a registered domain, or `module:factory`.
         level: one of its levels; its default level when None.
         settings: `split`, `reward`, `horizon` (see `TextEnv`) and what the domain itself takes.
 
@@ -69,15 +81,18 @@ def make(name: str, level: str | None = None, **settings: Any) -> TextEnv:
     lacking = missing(record)
     if lacking:
         raise UsageError(f"domain {name!r} needs {', '.join(lacking)}: {record.enable}")
+    if name not in domains():
+        return _foreign(name).make(level=level, **settings)
     module, _, attribute = record.entry.partition(":")
     factory = getattr(importlib.import_module(module), attribute)
-    env = factory(level=level, **_known(factory, name, settings))
+    _check(factory, name, settings)
+    env = factory(level=level, **settings)
     env.spec = EnvSpec(id=f"gentax/{name}-v0", entry_point=record.entry, kwargs={"level": env.level, **settings})
     return env
 
 
-def _known(factory: Any, name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return `settings` if the constructor takes them all, following it through its base classes."""
+def _check(factory: Any, name: str, settings: dict[str, Any]) -> None:
+    """Raise UsageError unless the constructor takes all `settings`, following it through its base classes."""
     valid = {
         parameter.name
         for cls in inspect.getmro(factory)
@@ -88,4 +103,3 @@ def _known(factory: Any, name: str, settings: dict[str, Any]) -> dict[str, Any]:
     for key in settings:
         if key not in valid:
             raise unknown(f"setting of {name}", key, valid)
-    return settings

@@ -20,21 +20,25 @@ from gentax.domains import domain, make
 from gentax.policies.protocol import Policy, Reply, Turn
 from gentax.policies.reply import parse_reply
 from gentax.rollouts.prompt import Play, message
+from gentax.wrappers import wrap
 
 ACTION_LIMIT = 4096  # characters of an action that are passed on to an environment
+
+
+def open_env(play: Play, name: str, level: str | None = None, split: str = "train") -> TextEnv:
+    """Make an environment as `play` says: its reward, its horizon, its wrappers. Raises UsageError (see `make`)."""
+    return wrap(make(name, level, reward=play.reward, horizon=play.horizon, split=split), play.wrap)
 
 
 class EnvPool:
     """Environments kept for the next task of their kind. Closing the pool closes them all.
 
     Args:
-        make_env: makes the environment for a task; `gentax.make` with the settings of `play` when None.
+        make_env: makes the environment for a task; `open_env` when None.
     """
 
     def __init__(self, play: Play, make_env: Callable[[Task], TextEnv] | None = None) -> None:
-        self._make = make_env or (
-            lambda task: make(task.domain, task.level, reward=play.reward, horizon=play.horizon, split=task.split)
-        )
+        self._make = make_env or (lambda task: open_env(play, task.domain, task.level, task.split))
         self._idle: dict[tuple[str, str], list[TextEnv]] = {}
         self._all: list[TextEnv] = []
 
@@ -79,6 +83,7 @@ class _Run:
     slot: int
     rng: np.random.Generator
     env: TextEnv | None = None
+    rules: str = ""
     goal: str = ""
     observation: str = ""
     shown: tuple[str, ...] | None = None  # the admissible actions in the present prompt
@@ -183,7 +188,8 @@ class _Engine:
         assert run.env is not None
         play = self.play
         run.shown = self._admissible(run) if play.admissible else None
-        text, continues = message(play, run.env.domain.rules, run.goal, run.steps, run.observation, run.shown)
+        run.rules = run.env.domain.rules
+        text, continues = message(play, run.rules, run.goal, run.steps, run.observation, run.shown)
         return Turn(run.slot, text, continues, run.env, run.rng, play.thinking, play.temperature, play.reply_tokens)
 
     def _admissible(self, run: _Run) -> tuple[str, ...]:
@@ -245,7 +251,7 @@ class _Engine:
         if run.env is not None:
             self.pool.give(run.task, run.env)
         episode = Episode(
-            run.task, run.sample, run.goal, tuple(run.steps), run.outcome, final=run.observation, error=run.error
+            run.task, run.sample, run.goal, tuple(run.steps), run.outcome, run.observation, run.error, run.rules
         )
         if self.on_episode is not None:
             self.on_episode(episode)

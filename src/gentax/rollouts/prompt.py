@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from gentax.core import Episode, Step, UsageError
 from gentax.policies.reply import write_reply
+from gentax.wrappers import read_wrapper
 
 ADMISSIBLE_SHOWN = 40  # actions listed in a prompt at most; some environments accept thousands
 
@@ -35,9 +36,13 @@ class Play:
     """Steps after which an episode is cut off; the level's own when null."""
     reward: str = "sparse"
     """`sparse` or `dense`."""
+    wrap: tuple[str, ...] = ()
+    """Wrappers, the first innermost, such as `distract(volume=80, probability=0.5)`, `rename` or `menu`."""
 
     def __post_init__(self) -> None:
         self.window()
+        for description in self.wrap:
+            read_wrapper(description)
         if self.temperature < 0:
             raise UsageError(f"temperature must be at least 0, not {self.temperature}")
         if self.max_new_tokens < 0:
@@ -85,11 +90,11 @@ def _listed(admissible: Sequence[str]) -> str:
     return f"Possible: {shown}" + (f" | and {rest} more" if rest > 0 else "")
 
 
-def prompts(play: Play, rules: str, episode: Episode) -> list[str]:
+def prompts(play: Play, episode: Episode) -> list[str]:
     """Return the whole text the policy had before it at each step of an episode, its own words included."""
     shown: list[str] = []
     for n, step in enumerate(episode.steps):
         admissible = step.admissible if play.admissible else None
-        text, continues = message(play, rules, episode.goal, episode.steps[:n], step.observation, admissible)
+        text, continues = message(play, episode.rules, episode.goal, episode.steps[:n], step.observation, admissible)
         shown.append(f"{shown[-1]}{episode.steps[n - 1].text}\n{text}\n" if continues else f"{text}\n")
     return shown

@@ -22,7 +22,7 @@ from gentax.policies.local import BASE
 from gentax.rollouts import Play
 from gentax.training import Recipe
 
-FORMAT = 1  # raised when a stage's folder means something else than before
+FORMAT = 2  # raised when a stage's folder means something else than before
 SHIPPED = Path(__file__).parent / "studies"  # studies that come with the package
 
 
@@ -63,13 +63,22 @@ class Study:
 
     def recipe(self, source: str, arm: str, seed: int) -> Recipe:
         """Return the recipe of one cell. Raises UsageError for a key that recipes do not have."""
-        values = {**self.train, **self.arms[arm]}
+        values = _over(self.train, self.arms[arm])
         for key in ("source", "seed", "base", "level"):
             if key in values:
                 raise UsageError(f"study {self.name}: {key!r} is set by the study itself, not in train or arms")
         level = self.domains[source].level
         recipe = read_settings(Recipe, values, f"study {self.name}, train")
         return replace(recipe, source=source, level=level, seed=seed, base=self.base)
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `below` with what `above` says, group by group."""
+    both = {
+        key: _over(below[key], value) if isinstance(value, Mapping) and isinstance(below.get(key), Mapping) else value
+        for key, value in above.items()
+    }
+    return {**below, **both}
 
 
 @dataclass(frozen=True)

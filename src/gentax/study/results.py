@@ -6,6 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ import numpy as np
 
 from gentax.core import Episode, Outcome
 from gentax.core.settings import plain
-from gentax.domains import domain, make
+from gentax.domains import domain
 from gentax.measure.axes import Axes, axes
 from gentax.measure.evaluate import scores_of
 from gentax.measure.tax import tax_report
 from gentax.measure.verdict import sentences
 from gentax.policies.local import load
 from gentax.report import Curve, EpisodePair, Report, Result, write
+from gentax.rollouts import open_env
 from gentax.rollouts.prompt import prompts
 from gentax.study.plan import Plan, Stage
 
@@ -56,11 +58,10 @@ def domain_axes(todo: Plan, read: Read) -> list[Axes]:
     study, encode = todo.study, load(todo.study.base).codec.text
     found = []
     for name, stage in todo.init.items():
-        env = make(name, study.domains[name].level, horizon=study.evaluate.horizon)
-        horizon, rules = env.horizon, domain(name).rules
+        env = open_env(study.evaluate, name, study.domains[name].level)
+        horizon = env.horizon
         env.close()
-        shown = lambda episode, rules=rules: prompts(study.evaluate, rules, episode)  # noqa: E731
-        found.append(axes(name, read(stage), horizon, prompts=shown, encode=encode))
+        found.append(axes(name, read(stage), horizon, prompts=partial(prompts, study.evaluate), encode=encode))
     return found
 
 

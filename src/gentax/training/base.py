@@ -23,7 +23,7 @@ import numpy as np
 from gentax.core import Episode, Step, UsageError, unknown
 from gentax.core.files import whole_folder
 from gentax.core.settings import plain
-from gentax.domains import domain, make
+from gentax.domains import make
 from gentax.policies.codec import ChatCodec
 from gentax.policies.reply import ACTION, ACTION_END, THINK, THINK_END
 from gentax.policies.simple import ExpertPolicy, RandomPolicy
@@ -215,13 +215,13 @@ def new_model(size: str, tokenizer: Any) -> Any:
 
 def _lines(text: Mapping[str, list[Episode]], formats: list[Play], rng: np.random.Generator) -> Iterator[str]:
     """Yield the text the tokenizer is trained on: about the same number of characters from every domain."""
-    for name, episodes in text.items():
+    for episodes in text.values():
         budget = 3_000_000
         for i in itertools.islice(itertools.cycle(rng.permutation(len(episodes)).tolist()), 4 * len(episodes)):
             episode, play = episodes[i], formats[int(rng.integers(len(formats)))]
             for n, step in enumerate(episode.steps):
                 shown = step.admissible if play.admissible else None
-                said = message(play, domain(name).rules, episode.goal, episode.steps[:n], step.observation, shown)[0]
+                said = message(play, episode.rules, episode.goal, episode.steps[:n], step.observation, shown)[0]
                 yield said
                 yield step.action
                 if play.thinking:

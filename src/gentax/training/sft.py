@@ -18,7 +18,6 @@ import torch
 from gentax.core import Episode, NonFiniteLoss, Step
 from gentax.core.memory import keep_freed_memory
 from gentax.core.prefix import common
-from gentax.domains import domain
 from gentax.policies.codec import ChatCodec
 from gentax.policies.reply import write_reply
 from gentax.rollouts.prompt import Play, message
@@ -49,12 +48,11 @@ def examples(
         observed: weight of the tokens of messages; the agent's own have weight 1.
         imitate: which steps' replies are learned; the others are only read.
     """
-    rules = domain(episode.task.domain).rules
     ids: list[np.ndarray] = []
     weights: list[np.ndarray] = []
     for n, step in enumerate(episode.steps):
         shown = step.admissible if play.admissible else None
-        text, continues = message(play, rules, episode.goal, episode.steps[:n], step.observation, shown)
+        text, continues = message(play, episode.rules, episode.goal, episode.steps[:n], step.observation, shown)
         if not continues and ids:
             yield Example(np.concatenate(ids), np.concatenate(weights))
             ids, weights = [], []

@@ -12,8 +12,9 @@ from gentax.wrappers.layout import Layout
 from gentax.wrappers.rename import Rename
 from gentax.wrappers.reward import Shaping, dense
 from gentax.wrappers.sokoban_layout import SokobanLayout
+from gentax.wrappers.spec import read_wrapper, wrap
 
 __all__ = [
     "Calls", "Distractor", "Horizon", "Layout", "Menu", "Rename", "Shaping", "SokobanLayout", "TextWrapper",
-    "dense", "distract",
+    "dense", "distract", "read_wrapper", "wrap",
 ]  # fmt: skip

@@ -1,0 +1,171 @@
+"""Environments of the user's own, named `module:factory`, wherever a domain's name is asked for.
+
+The factory is a `Domain` record, a `TextEnv` class, a function that makes one (it takes what `TextEnv` takes, by name,
+and may wrap what it returns), or anything that makes a `gymnasium.Env` with text in and text out. Of the last kind the
+following is read, where it is there: `rules` and the docstring of the environment; `goal`, `admissible` (or
+`admissible_commands`, `available_actions`), `valid` and `success` in `info`. Its tasks are seeds for `reset`: those of
+the train and the test split are drawn from different halves of the range, so none is in both.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import gymnasium
+
+from gentax.core.env import Acted, Domain, Level, TextEnv
+from gentax.core.errors import UsageError, unknown
+from gentax.core.task import Task
+
+HORIZON = 50  # steps, where the environment does not say: the paper's
+TASKS = 1_000_000  # in each split
+RULES = "Reach the goal. Each turn, read what is said and answer with one action."
+_HALF = 1 << 30
+
+
+class Foreign(NamedTuple):
+    """A domain of somebody's own: its record, and what makes it, given the settings of a `TextEnv` by name."""
+
+    record: Domain
+    make: Callable[..., gymnasium.Env[str, str]]
+
+
+@cache
+def foreign(name: str) -> Foreign:
+    """Return the domain called `name`, which is of the form `module:factory`.
+
+    Raises:
+        ModuleNotFoundError: there is no such module.
+        UsageError: it has no such attribute, or what that makes is no environment.
+    """
+    module, _, attribute = name.partition(":")
+    found = importlib.import_module(module)
+    if not hasattr(found, attribute):
+        raise unknown(f"factory in module {module}", attribute, [key for key in vars(found) if key[:1] != "_"])
+    factory = getattr(found, attribute)
+    if isinstance(factory, Domain):
+        home, _, cls = factory.entry.partition(":")
+        return _own(name, factory, getattr(importlib.import_module(home), cls))
+    if inspect.isclass(factory) and issubclass(factory, TextEnv):
+        return _own(name, factory.domain, factory)
+    env = _called(name, factory)
+    try:
+        if isinstance(env.unwrapped, TextEnv):
+            return _own(name, env.unwrapped.domain, factory)
+        record = _described(name, env)
+    finally:
+        env.close()
+    return Foreign(record, partial(Adapter, record, factory))
+
+
+def _own(name: str, record: Domain, factory: Callable[..., gymnasium.Env[str, str]]) -> Foreign:
+    """Return a domain that is one of ours in all but name: its tasks are called after `name`."""
+    record = replace(record, name=name, entry=name)
+
+    def make(**settings: Any) -> gymnasium.Env[str, str]:
+        try:
+            inspect.signature(factory).bind(**settings)
+        except TypeError as error:
+            raise UsageError(f"domain {name!r}: its factory must take settings by name, but {error}") from None
+        env = factory(**settings)
+        env.unwrapped.domain = record
+        return env
+
+    return Foreign(record, make)
+
+
+def _called(name: str, factory: Any) -> gymnasium.Env[str, str]:
+    """Call the factory without arguments. Raises UsageError when that gives no environment."""
+    if not callable(factory):
+        raise UsageError(f"domain {name!r} is a {type(factory).__name__}, which makes no environment")
+    try:
+        env = factory()
+    except Exception as error:
+        raise UsageError(f"domain {name!r} cannot be made: {type(error).__name__}: {error}") from error
+    if not isinstance(env, gymnasium.Env):
+        raise UsageError(f"domain {name!r} makes a {type(env).__name__}, not a gymnasium.Env")
+    return env
+
+
+def _described(name: str, env: gymnasium.Env[str, str]) -> Domain:
+    """Return the record of an environment that has none."""
+    bare = env.unwrapped
+    about = (inspect.getdoc(type(bare)) or type(bare).__name__).splitlines()[0]
+    horizon = env.spec.max_episode_steps if env.spec is not None else None
+    return Domain(
+        name=name,
+        entry=name,
+        about=about,
+        rules=str(getattr(bare, "rules", RULES)),
+        levels={"default": Level(horizon or HORIZON, about)},
+        default_level="default",
+        licence="its own",
+        origin=name,
+    )
+
+
+class Adapter(TextEnv):
+    """Any Gymnasium environment with text in and text out, as a `TextEnv`.
+
+    Success is `info["success"]` (or `is_success`); without it, an episode that ended by itself with a reward above 0.
+    The sparse reward is 1 on success, the dense one the environment's own.
+    """
+
+    def __init__(
+        self,
+        record: Domain,
+        factory: Callable[[], gymnasium.Env[str, str]],
+        level: str | None = None,
+        split: str = "train",
+        reward: str = "sparse",
+        horizon: int | None = None,
+    ) -> None:
+        self.domain = record
+        super().__init__(level, split, reward, horizon)
+        self._env = _called(record.name, factory)
+        self._listed: list[str] | None = None
+
+    def size(self, split: str) -> int:
+        return TASKS
+
+    def begin(self, task: Task) -> tuple[str, str]:
+        seed = task.seed % _HALF + (_HALF if task.split == "test" else 0)
+        observation, info = self._env.reset(seed=seed)
+        self._read(info)
+        return str(info.get("goal", getattr(self._env.unwrapped, "goal", ""))), self._text(observation)
+
+    def act(self, action: str) -> Acted:
+        observation, reward, terminated, truncated, info = self._env.step(action)
+        self._read(info)
+        success = info.get("success", info.get("is_success"))
+        won = bool(terminated and reward > 0 if success is None else success)
+        paid = float(reward) if self.reward == "dense" else float(won)
+        over = bool(terminated or truncated)
+        return Acted(self._text(observation), paid, over, won, bool(info.get("valid", True)))
+
+    def admissible(self) -> list[str] | None:
+        return self._listed
+
+    def render(self) -> str:  # type: ignore[override]
+        shown = self._env.render() if self._env.render_mode == "ansi" else None
+        return shown if isinstance(shown, str) else self.observation
+
+    def close(self) -> None:
+        self._env.close()
+
+    def _read(self, info: dict[str, Any]) -> None:
+        for key in ("admissible", "admissible_commands", "available_actions"):
+            if info.get(key) is not None:
+                self._listed = [str(action) for action in info[key]]
+                return
+        self._listed = None
+
+    def _text(self, observation: Any) -> str:
+        if not isinstance(observation, str):
+            raise UsageError(f"domain {self.domain.name!r} shows a {type(observation).__name__} and not text")
+        return observation
