@@ -41,7 +41,8 @@ class Spec:
     @property
     def about(self) -> str:
         read = f"{self.things} things of {self.words} words" if self.things else "nothing"
-        return f"plans of {self.shortest}-{self.longest} steps, {self.depth} recipes deep; {read} to read beside"
+        recipes = "1 recipe" if self.depth == 1 else f"{self.depth} recipes"
+        return f"plans of {self.shortest}-{self.longest} steps, {recipes} deep; {read} to read beside"
 
 
 NAMED = {

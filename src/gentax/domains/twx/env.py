@@ -12,7 +12,7 @@ from gentax.core.task import Task
 from gentax.domains.twx import cooking, mapreader, thoughts
 from gentax.domains.twx.interface import Interface, State
 from gentax.domains.twx.levels import COOKING, FIRST, FOLD, MAPREADER, Game
-from gentax.domains.twx.plan import Follower
+from gentax.domains.twx.plan import Follower, without_idle
 from gentax.domains.twx.words import exits, room_of, tidy
 
 ACTION_LIMIT = 200  # characters; no longer string is looked at
@@ -136,7 +136,7 @@ class TwxEnv(TextEnv):
         except EnvironmentFault:
             self.close()
             raise
-        follower = Follower([action for action in path if action not in LOOKS])
+        follower = Follower(without_idle([action for action in path if action not in LOOKS]))
         for action, moved in self._done:
             follower.did(action, moved)
         return follower

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from gentax.wrappers.generators.scene import Scene, appended, one
+from gentax.wrappers.generators.scene import Scene, a, appended, one
 
 THINGS = (
     "clockwork bird", "kaleidoscope", "weather vane", "music stand", "paper dragon", "accordion", "sextant",
@@ -20,5 +20,5 @@ def write(scene: Scene, volume: int, rng: Random) -> str:
         thing = scene.draw(rng, THINGS)
         if thing is not None:
             number = 2 + int(rng.random() * 7)
-            lines.append(f"A traveller tells of a {thing} made from {number} {one(rng, parts)} in another land.")
+            lines.append(f"A traveller tells of {a(thing)} made from {number} {one(rng, parts)} in another land.")
     return appended(scene.observation, lines)
