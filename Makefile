@@ -1,11 +1,12 @@
 # make install   a virtual environment in .venv with gentax in it
+# make alfworld  the domain alfworld beside it: GPL parts, compiled for minutes with gcc, g++, make and cmake
 # make demo      the main job: train on one domain, say what it cost in the other
 # make test      the tests
 # make lint      style
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test lint clean
+.PHONY: install alfworld demo test lint clean
 
 install: .venv/installed
 
@@ -15,6 +16,12 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+alfworld: .venv/alfworld
+
+.venv/alfworld: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[alfworld]'
 	@touch $@
 
 demo: install

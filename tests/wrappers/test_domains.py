@@ -11,7 +11,7 @@ from gentax.domains import domains, missing
 from gentax.wrappers import Calls, Layout, Menu, Rename, distract
 from gentax.wrappers.generators.scene import words_of
 
-NAMES = [name for name in ("crafting", "webshop", "babyai") if name in domains()]
+NAMES = [name for name in ("crafting", "webshop", "babyai", "alfworld") if name in domains()]
 TASKS = 3
 WRAPPED = {
     "distract": lambda env: distract(env, volume=100),

@@ -24,6 +24,7 @@ BUILT_IN = {  # name -> the module that holds its record
     "crafting": "gentax.domains.crafting",
     "webshop": "gentax.domains.webshop",
     "babyai": "gentax.domains.babyai",
+    "alfworld": "gentax.domains.alfworld",
     "twx-cooking": "gentax.domains.twx.cooking",
     "twx-mapreader": "gentax.domains.twx.mapreader",
 }

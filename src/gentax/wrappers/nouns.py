@@ -12,10 +12,13 @@ NOUNS: dict[str, tuple[str, ...]] = {
         "plant", "egg", "water", "soap", "wood", "agent", "apple", "banana", "orange", "potato", "tree", "seed", "soil",
     ),
     "alfworld": (
-        "cabinet", "countertop", "shelf", "drawer", "fridge", "microwave", "sink", "stove", "desk", "bed", "sofa",
-        "dresser", "safe", "toaster", "mug", "cup", "bowl", "plate", "pan", "pot", "knife", "fork", "spoon", "spatula",
-        "apple", "tomato", "potato", "lettuce", "bread", "egg", "book", "pen", "pencil", "lamp", "pillow", "cloth",
-        "towel", "candle", "vase", "statue", "newspaper", "laptop", "television", "watch", "box",
+        "armchair", "bathtubbasin", "bed", "cabinet", "cart", "coffeemachine", "coffeetable", "countertop", "desk",
+        "diningtable", "drawer", "dresser", "fridge", "garbagecan", "microwave", "ottoman", "safe", "shelf",
+        "sidetable", "sinkbasin", "sofa", "stoveburner", "toilet", "desklamp", "floorlamp", "alarmclock", "apple",
+        "baseballbat", "basketball", "book", "bowl", "box", "bread", "candle", "cd", "cellphone", "cloth", "creditcard",
+        "cup", "dishsponge", "egg", "fork", "handtowel", "kettle", "keychain", "knife", "ladle", "laptop", "lettuce",
+        "mug", "newspaper", "pan", "pen", "pencil", "pillow", "plate", "plunger", "pot", "potato", "remotecontrol",
+        "soapbar", "soapbottle", "spatula", "spoon", "statue", "tissuebox", "tomato", "towel", "vase", "watch",
     ),
     "crafting": (
         "log", "clay", "reed", "stone", "fibre", "resin", "sand", "ore", "moss", "bark", "flint", "wool", "plank",

@@ -1,0 +1,422 @@
+"""ALFWorld: the engine's own words, generated homes, an expert that searches, data of the user's, memory."""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import gentax
+from gentax.core import EnvironmentFault, Task, UsageError
+from gentax.domains import domain, missing
+
+if lacking := missing(domain("alfworld")):
+    pytest.skip(f"needs {lacking}", allow_module_level=True)
+
+from gentax.domains.alfworld.game import NOTHING, Game
+from gentax.domains.alfworld.generate import draw
+from gentax.domains.alfworld.homes import fit_for, plan_of, targets
+from gentax.domains.alfworld.levels import DEFAULT, KINDS, NAMED, PLANS, spec_of
+from gentax.domains.alfworld.official import FOLDERS
+from gentax.domains.alfworld.package import rules, tables, wording
+from gentax.domains.alfworld.wish import TYPES
+
+STRANGE = [
+    "",
+    " ",
+    "\0",
+    "look\0",
+    "🔥",
+    "\ud800\udfff",
+    "x" * (1 << 20),
+    "go to {r}",
+    "#intro#",
+    "[x]",
+    "\x1b[2J",
+    "-",
+]
+
+
+@pytest.fixture
+def env():
+    env = gentax.make("alfworld", split="test", reward="dense")
+    yield env
+    env.close()
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory):
+    """Return what makes the package's own environment of a start. Importing alfworld makes a folder: not at home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALFWORLD_DATA", str(tmp_path_factory.mktemp("data")))
+        import textworld
+        from alfworld.agents.environment.alfred_tw_env import AlfredDemangler
+        from textworld.envs import PddlEnv
+
+        def make(start):
+            env = AlfredDemangler(PddlEnv(textworld.EnvInfos(admissible_commands=True)))
+            grammar = wording().replace("UNKNOWN GOAL", start.wish.words)
+            env.load({"pddl_domain": rules(), "grammar": grammar, "pddl_problem": start.problem})
+            return env, env.reset()
+
+        yield make
+
+
+def start_of(level: str, split: str, index: int):
+    return draw(spec_of(level), split, index, Task("alfworld", level, split, index).seed)
+
+
+def play(env, index: int, slips: float = 0.0):
+    """Play the expert on a task, erring with probability `slips`; return its moves, rewards and success."""
+    rng = random.Random(index)
+    env.reset(options={"index": index})
+    moves, rewards = [], []
+    while True:
+        move = env.expert()
+        assert move.action in env.admissible()
+        moves.append(move)
+        action = rng.choice(env.admissible()) if rng.random() < slips else move.action
+        _, reward, terminated, truncated, info = env.step(action)
+        assert info["valid"]
+        rewards.append(reward)
+        if terminated or truncated:
+            return moves, rewards, info["success"]
+
+
+def test_the_expert_wins_every_checked_task_of_the_default_level(env):
+    lengths = []
+    for index in range(200):
+        moves, rewards, success = play(env, index)
+        assert success, index
+        assert sum(rewards) == pytest.approx(1)
+        assert min(rewards) >= 0
+        assert all(3 < len(move.thought.split()) <= 16 for move in moves)
+        lengths.append(len(moves))
+    assert max(lengths) <= NAMED[DEFAULT].longest < env.horizon
+    assert min(lengths) >= 3
+    assert 4 < sum(lengths) / len(lengths) < 7
+
+
+@pytest.mark.parametrize("level", [*(level for level in NAMED if level != DEFAULT), "place+heat-6", "two-9@FloorPlan3"])
+def test_the_expert_wins_the_other_levels(level):
+    for split in domain("alfworld").splits:
+        env = gentax.make("alfworld", level, split=split)
+        for index in range(6 if level == "home" else 2):
+            moves, rewards, success = play(env, index)
+            assert success, (split, index)
+            assert rewards == [0.0] * (len(moves) - 1) + [1.0]
+            assert len(moves) <= spec_of(level).longest
+        env.close()
+
+
+def test_the_expert_goes_on_after_slips():
+    env = gentax.make("alfworld", "home", split="test", horizon=150)
+    assert all(play(env, index, slips=0.3)[2] for index in range(12))
+    env.close()
+
+
+def test_texts_of_a_task(env):
+    observation, info = env.reset(options={"index": 0})
+    assert observation.startswith("You are in the middle of a room. Looking quickly around you, you see a ")
+    assert info["goal"][0].isupper()
+    assert info["goal"].endswith(".")
+    move = env.expert()
+    assert move.action.startswith("go to ")
+    place = move.action.removeprefix("go to ")
+    assert place in observation
+    assert move.thought.endswith(f"may be in the {place}: go there.")
+    assert env.step(f"  {move.action.upper()}\n")[0].startswith(f"You arrive at {place}. ")
+    assert env.step("look")[0] == f"You are facing the {place}. Next to it, you see nothing."
+    assert env.step("inventory")[0] == "You are not carrying anything."
+    assert info["goal"] in env.render()
+
+
+def test_the_same_task_is_the_same_episode():
+    one, two = (gentax.make("alfworld", split="test") for _ in range(2))
+    two.reset(options={"index": 7})
+    for index in (0, 1, 2):
+        assert one.reset(options={"index": index}) == two.reset(options={"index": index})
+        for _ in range(3):  # in turn, so that each step finds the other's game in the library
+            assert one.admissible() == two.admissible()
+            assert one.expert() == two.expert()
+            action = one.expert().action
+            assert one.step(action) == two.step(action)
+    one.close()
+    two.close()
+
+
+def test_a_task_is_the_same_in_another_process(env):
+    code = (
+        "import gentax; env = gentax.make('alfworld', split='test');"
+        "print(env.reset(options={'index': 11})[0], env.goal, env.expert().action, sep='|')"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    observation, info = env.reset(options={"index": 11})
+    assert told.stdout.strip() == f"{observation}|{info['goal']}|{env.expert().action}"
+    assert told.stderr == ""
+
+
+def test_no_game_is_in_two_splits_and_hardly_one_twice():
+    told = {
+        split: {start_of(DEFAULT, split, index).told for index in range(600)} for split in ("train", "seen", "test")
+    }
+    assert all(len(starts) >= 598 for starts in told.values())
+    assert not told["train"] & told["test"]
+    assert not told["train"] & told["seen"]
+    assert not told["seen"] & told["test"]
+
+
+def test_test_tasks_are_in_floor_plans_of_their_own():
+    unseen = set(tables().TEST_SCENE_NUMBERS)
+    assert len(PLANS) == 120
+    assert len(unseen) == 24
+    for kind in KINDS:
+        train, test = fit_for(kind, False), fit_for(kind, True)
+        assert set(test) <= unseen
+        assert not set(train) & unseen
+        assert fit_for(kind, None) == tuple(sorted(train + test))
+    assert len(fit_for("place", None)) == 120
+    assert {one.id for one in plan_of(1).receptacles} & {one.id for one in plan_of(7).receptacles} == {
+        one.id for one in plan_of(1).receptacles if one.location == f"loc_bar_{one.id}"
+    }
+
+
+def test_tasks_take_turns_among_the_kinds_of_a_level():
+    for level in ("home", DEFAULT):
+        kinds = spec_of(level).kinds
+        assert [start_of(level, "train", index).wish.kind for index in range(12)] == list(kinds) * (12 // len(kinds))
+
+
+def test_what_is_sought_is_where_it_may_be_and_not_where_it_has_to_go():
+    for index in range(60):
+        start = start_of("home", "train", index)
+        lines = dict(line.split(": ", 1) for line in start.told.split("\n")[1:])
+        wish = start.wish
+        there = [place for place, things in lines.items() if f"{wish.thing} " in f", {things}".replace(", ", " ")]
+        assert there
+        assert wish.kind == "light" or not any(place.split()[0] == wish.to for place in there)
+        assert len(lines) <= spec_of("home").places
+    assert "Knife" not in targets(plan_of(1), "heat")
+
+
+@pytest.mark.parametrize(("level", "count", "steps"), [("small", 3, 12), ("home", 2, 12), ("whole", 1, 6)])
+def test_every_word_is_the_engine_s_own(stock, level, count, steps):
+    for index in range(count):
+        start = start_of(level, "test", index)
+        theirs, state = stock(start)
+        game = Game(start.problem)
+        rng = random.Random(index)
+        assert state.feedback == (
+            f"-= Welcome to TextWorld, ALFRED! =-\n\n{game.look()}\n\nYour task is to: {start.wish.words}."
+        )
+        for step in range(steps):
+            assert state["admissible_commands"] == game.commands
+            moving = step % 3 == 0
+            action = rng.choice([one for one in game.commands if one.startswith("go to") == moving])
+            state, _, _ = theirs.step(action)
+            assert game.do(action) == state.feedback
+            assert game.won == state["won"]
+        assert theirs.step("fly")[0].feedback == game.do("fly") == NOTHING
+        game.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_won_game_is_won_in_the_engine(stock, kind):
+    env = gentax.make("alfworld", kind, split="test")
+    theirs, _ = stock(start_of(kind, "test", 0))
+    env.reset(options={"index": 0})
+    done = False
+    while not done:
+        action = env.expert().action
+        said, _, done, _, _ = env.step(action)
+        state, score, finished = theirs.step(action)
+        assert state.feedback == said
+    assert (score, finished) == (1, True)
+    env.close()
+
+
+@pytest.mark.parametrize("action", STRANGE, ids=lambda action: repr(action[:8]))
+def test_any_string_is_an_action(env, action):
+    env.reset(options={"index": 0})
+    before = env.admissible()
+    observation, reward, terminated, _, info = env.step(action)
+    assert (observation, reward, terminated, info["valid"]) == (NOTHING, 0.0, False, False)
+    assert env.admissible() == before
+
+
+def test_admissible_actions_and_no_others_are_accepted(env):
+    env.reset(options={"index": 0})
+    first = env.admissible()
+    for action in [*first, "open fridge 9", "take mug 99 from desk 99"]:
+        listed = action in env.admissible()
+        assert env.step(action)[4]["valid"] == listed
+
+
+def test_dense_rewards_are_for_what_is_done_and_never_for_the_same_twice():
+    env = gentax.make("alfworld", "clean", split="test", reward="dense")
+    moves, rewards, _ = play(env, 0)
+    verbs = [move.action.split()[0] for move in moves]
+    paid = [verb for verb, reward in zip(verbs, rewards, strict=True) if reward]
+    assert paid == ["take", "clean", "move"]
+    assert [reward for reward in rewards if reward] == pytest.approx([1 / 3] * 3)
+    env.reset(options={"index": 0})
+    for move in moves[: verbs.index("take") + 1]:
+        env.step(move.action)
+    back = next(action for action in env.admissible() if action.startswith("move "))
+    assert env.step(back)[1] == 0.0
+    assert env.step(next(one.action for one in moves if one.action.startswith("take ")))[1] == 0.0
+    env.close()
+
+
+def test_levels_that_are_not_there():
+    for level, said in {
+        "smal": "small",
+        "place-8@FloorPlan303x": "did you mean 'FloorPlan303'",
+        "plaice-8": "did you mean 'place'",
+        "place-2": "3 to 60 receptacles, not 2",
+        "heat-8@FloorPlan401": "FloorPlan401 of alfworld has nothing for a task of kind 'heat'",
+    }.items():
+        with pytest.raises(UsageError, match=said) as caught:
+            gentax.make("alfworld", level)
+        assert "\n" not in str(caught.value)
+    assert gentax.make("alfworld", "place-8@FloorPlan303").horizon == spec_of("place-8").horizon
+
+
+def test_a_closed_environment_starts_again_and_gives_back_the_library(env):
+    first = env.reset(options={"index": 3})
+    env.close()
+    assert env.admissible() == []
+    assert env.expert() is None
+    with pytest.raises(EnvironmentFault, match="reset"):
+        env.step("look")
+    env.close()
+    assert env.reset(options={"index": 3}) == first
+
+
+def test_nothing_is_printed_and_the_command_line_stays(tmp_path):
+    code = (
+        "import os, sys; before = list(sys.argv); import gentax; env = gentax.make('alfworld');"
+        "env.reset(options={'index': 0}); env.step('look'); env.step(env.expert().action); env.close();"
+        "assert sys.argv == before and 'ALFWORLD_DATA' not in os.environ and 'alfworld' not in sys.modules"
+    )
+    home = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    told = subprocess.run([sys.executable, "-c", code, "--mine"], capture_output=True, text=True, check=True, env=home)
+    assert (told.stdout, told.stderr) == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_stays_flat(env):
+    def resident() -> float:
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+    def games(first: int, count: int) -> None:
+        for index in range(first, first + count):
+            env.reset(options={"index": index})
+            env.step(env.admissible()[0])
+
+    games(0, 40)
+    before = resident()
+    games(40, 80)
+    assert resident() - before < 2  # megabytes; the package's own environment takes 5 and more
+
+
+def test_a_step_is_many_times_faster_than_the_engine_s(stock):
+    start = start_of("home", "test", 0)
+    theirs, _ = stock(start)
+    game = Game(start.problem)
+    actions = [action for action in game.commands if action.startswith("go to")][:5]
+    for _ in range(2):  # the second time commands are known
+        begun = time.perf_counter()
+        for action in actions:
+            game.do(action)
+        ours = time.perf_counter() - begun
+    begun = time.perf_counter()
+    for action in actions:
+        theirs.step(action)
+    assert time.perf_counter() - begun > 10 * ours
+    game.close()
+
+
+def test_a_missing_package_is_said_in_one_line(monkeypatch):
+    monkeypatch.setattr("gentax.domains.registry.missing", lambda record: ("fast_downward",))
+    with pytest.raises(UsageError, match=r"domain 'alfworld' needs fast_downward: pip install 'gentax\[alfworld\]'"):
+        gentax.make("alfworld")
+    assert "GPL-2" in domain("alfworld").licence
+    assert "GPL-3" in domain("alfworld").licence
+
+
+# The published games: made up here, in their form.
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Return a folder of published games: one of each kind in each split, and two that are left out."""
+    folder = tmp_path / "json_2.1.1"
+    for split, name in FOLDERS.items():
+        for index, kind in enumerate(KINDS):
+            write(folder / name / f"{TYPES[kind]}-{index}" / "trial_1", start_of("home", split, index))
+    write(folder / "train" / "pick_and_place_with_movable_recep-1" / "trial_1", start_of("home", "train", 0))
+    write(folder / "train" / "pick_and_place_simple-9" / "trial_1", start_of("home", "train", 0), solvable=False)
+    monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
+    return folder
+
+
+def write(folder: Path, start, solvable: bool = True) -> None:
+    folder.mkdir(parents=True)
+    wish = start.wish
+    asked = {"object_target": wish.thing.title(), "parent_target": wish.to.title(), "toggle_target": wish.lamp.title()}
+    grammar = wording().replace("UNKNOWN GOAL", wish.words)
+    game = {"pddl_domain": "", "grammar": grammar, "pddl_problem": start.problem, "solvable": solvable}
+    (folder / "game.tw-pddl").write_text(json.dumps({**game, "walkthrough": ["look"]}))
+    (folder / "traj_data.json").write_text(json.dumps({"task_type": TYPES[wish.kind], "pddl_params": asked}))
+
+
+def test_published_games_are_played(data):
+    for split in FOLDERS:
+        env = gentax.make("alfworld", "official", split=split)
+        assert env.size(split) == len(KINDS)
+        goals = set()
+        for index in range(env.size(split)):
+            assert play(env, index)[2]
+            goals.add(env.goal)
+        assert goals == {f"{words[0].upper()}{words[1:]}." for words in wishes(split)}
+        env.close()
+
+
+def wishes(split: str) -> list[str]:
+    return [start_of("home", split, index).wish.words for index in range(len(KINDS))]
+
+
+def test_published_games_that_are_not_whole(data, monkeypatch):
+    def complaint(step: bool = False) -> str:
+        with pytest.raises(UsageError) as caught:
+            env = gentax.make("alfworld", "official")
+            for index in range(env.size("train") if step else 0):
+                env.reset(options={"index": index})
+        text = str(caught.value)
+        assert "\n" not in text
+        assert "alfworld-download" in text
+        return text
+
+    games = sorted((data / "train").rglob("game.tw-pddl"))
+    from gentax.domains.alfworld import official
+
+    games[0].write_text("{")
+    assert "cannot be read as JSON" in complaint(step=True)
+    games[0].unlink()
+    official._games.cache_clear()
+    assert "1 games of" in complaint()
+    monkeypatch.setenv("ALFWORLD_DATA", str(data / "train"))
+    assert "is missing" in complaint()
+    monkeypatch.setenv("ALFWORLD_DATA", str(data / "nowhere"))
+    assert "not a folder" in complaint()
+    monkeypatch.delenv("ALFWORLD_DATA")
+    assert "set ALFWORLD_DATA" in complaint()
