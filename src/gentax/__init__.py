@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOME = {
     "make": "gentax.domains",
     "rollout": "gentax.rollouts",
+    "check": "gentax.measure",
     "evaluate": "gentax.measure",
     "tax": "gentax.measure",
     "train": "gentax.training",

@@ -198,6 +198,24 @@ def test_any_string_is_an_action(env, action):
     assert env.step("look around")[4]["valid"]
 
 
+def test_namesakes_have_a_fixed_order():
+    cups = ["a wood cup (containing red paint)", "a wood cup (containing blue paint)"]
+    planes = ["an inclined plane with a steel surface", "an inclined plane with a brick surface"]
+    one = tidy("\n".join(["a table", *cups, "a door", *planes, "a brick"]))
+    other = tidy("\n".join(["a table", *cups[::-1], "a door", *planes[::-1], "a brick"]))
+    assert one == other
+    assert one.splitlines()[:2] == ["a table", cups[1]]
+    assert tidy("b\na") == "b\na"
+
+
+def test_the_same_task_starts_alike_whatever_was_loaded_before(env):
+    for index in (3, 4, 6):  # tasks that begin in a room with paints
+        first = env.reset(options={"index": index})[0]
+        for other in range(4):
+            env.reset(options={"index": 10 + other})
+            assert env.reset(options={"index": index})[0] == first
+
+
 def test_actions_are_made_plain():
     assert plain("\ud800 look\x00\n around\u2028") == "? look around"
     assert len(plain("word " * 100_000)) <= ACTION_LIMIT

@@ -233,6 +233,18 @@ def test_any_string_is_an_action(env, action):
     assert env.step("  LOOK \n Around")[4]["valid"]
 
 
+def test_names_in_capitals_are_taken_in_any_case():
+    env = gentax.make("twx-cooking", "hard", split="dev")
+    for asked in ("examine TV stand", "EXAMINE tv  stand"):
+        env.reset(options={"index": 1})
+        while "examine TV stand" not in env.admissible():
+            env.step(env.expert().action)
+        observation, *_, info = env.step(asked)
+        assert info["valid"]
+        assert "TV stand" in observation
+    env.close()
+
+
 def test_admissible_actions_are_accepted_and_rewards_bounded(env):
     rng = random.Random(0)
     for index in range(6):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from gentax.cli import base, demo, domains, evaluate, play, rollout, study, tax, train
+from gentax.cli import base, check, demo, domains, evaluate, play, rollout, study, tax, train
 
 app = typer.Typer(
     name="gentax",
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("domains")(domains.domains)
+app.command("check")(check.check)
 app.command("play")(play.play)
 app.command("rollout")(rollout.rollout)
 app.command("evaluate")(evaluate.evaluate)

@@ -153,6 +153,13 @@ class TextEnv(gymnasium.Env[str, str]):
             raise UsageError(f"{self.domain.name} at level {self.level!r} has {size} {split} tasks, not {count}")
         return [Task(self.domain.name, self.level, split, index) for index in range(count)]
 
+    def fingerprint(self) -> str:
+        """Return what tells the task just begun from others; asked right after a reset, to see what splits share.
+
+        Its goal and first observation. A domain whose observation shows only part of its world gives the whole start.
+        """
+        return f"{self.goal}\n{self.observation}"
+
     def level_horizon(self) -> int:
         """Return the horizon of `self.level`; overridden by domains with open levels."""
         return self.domain.levels[self.level].horizon

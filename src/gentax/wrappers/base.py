@@ -125,6 +125,9 @@ class TextWrapper(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
     def expert(self) -> Move | None:
         return self.text_env.expert()
 
+    def fingerprint(self) -> str:
+        return self.text_env.fingerprint()
+
     def size(self, split: str) -> int:
         return self.text_env.size(split)
 

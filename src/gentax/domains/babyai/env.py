@@ -11,7 +11,7 @@ from gentax.core.task import Task
 from gentax.domains.babyai import DOMAIN
 from gentax.domains.babyai.bot import Adviser
 from gentax.domains.babyai.levels import KINDS, TASKS
-from gentax.domains.babyai.package import draw, make_world
+from gentax.domains.babyai.package import draw, make_world, whole
 from gentax.domains.babyai.view import called, view
 
 ACTIONS = {
@@ -92,6 +92,10 @@ class BabyAI(TextEnv):
         if advice is None or self._refusal(advice.action):
             return None
         return Move(NAMES[advice.action], advice.thought)
+
+    def fingerprint(self) -> str:
+        """Return the whole start; worlds that look alike at first may differ in what is not in sight."""
+        return whole(self._world).hex()
 
     def render(self) -> str:  # type: ignore[override]
         """Return the whole world drawn in signs for a person, with the goal and what is seen."""

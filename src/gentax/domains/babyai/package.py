@@ -55,8 +55,12 @@ def split_of(world: Any) -> str:
 
 def start_of(world: Any) -> bytes:
     """Return a hash of the present state of a world, the same however it is turned."""
+    return hashlib.blake2b(whole(world), digest_size=8).digest()
+
+
+def whole(world: Any) -> bytes:
+    """Return all of the present state of a world, the same however it is turned."""
     grid = world.grid.encode()
     grid[tuple(world.agent_pos)] = OBJECT_TO_IDX["agent"]
     grid = np.rot90(grid, -(world.agent_dir + 1))  # the agent looks up, as in what it sees
-    text = f"{grid.shape}{world.mission}".encode()
-    return hashlib.blake2b(text + grid.tobytes(), digest_size=8).digest()
+    return f"{grid.shape}{world.mission}".encode() + grid.tobytes()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import groupby
 
 from gentax.core.env import Acted, Move, TextEnv
 from gentax.core.errors import EnvironmentFault
@@ -26,6 +27,9 @@ FREE = re.compile(r"(look|examine|inventory|task|help|objects|read)\b")  # actio
 # Answers after which all is as it was.
 IDLE = re.compile(r"The .+ is (already|not) |You can't |It's not clear |Ambiguous request")
 MOVING = re.compile(r"(teleport|go)\b")
+PARTICULARS = re.compile(
+    r" \(| with a "
+)  # "a wood cup (containing red paint)", "an inclined plane with a steel surface"
 
 
 class SciWorld(TextEnv):
@@ -151,9 +155,14 @@ class SciWorld(TextEnv):
 
 
 def tidy(text: str) -> str:
-    """Return the simulator's text without its tabs, blank lines and doubled spaces."""
+    """Return the simulator's text without its tabs, blank lines and doubled spaces, namesakes in a fixed order.
+
+    The simulator lists things by name; three wood cups of different paints come in an order that differs from one
+    loading of a task to the next.
+    """
     lines = (" ".join(line.split()) for line in text.split("\n"))
-    return "\n".join(line for line in lines if line)
+    alike = groupby((line for line in lines if line), key=lambda line: PARTICULARS.split(line, 1)[0])
+    return "\n".join(line for _, namesakes in alike for line in sorted(namesakes))
 
 
 def plain(action: str) -> str:

@@ -32,9 +32,7 @@ def thought(goal: str, rest: Sequence[str]) -> str:
         return f"Use the {parts[1]} to learn about the {parts[2]}."
     if action.startswith("wait"):
         return "This takes time: wait."
-    if verb in ("open", "close", "activate", "deactivate", "pour", "mix", "connect", "read", "eat", "dunk", "flush"):
-        return f"To get on I have to {action}."
-    return ""
+    return f"To get on I have to {action}."
 
 
 def _teleport(room: str, later: Sequence[str], sought: str, life: bool) -> str:

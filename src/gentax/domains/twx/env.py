@@ -69,8 +69,10 @@ class TwxEnv(TextEnv):
 
     def act(self, action: str) -> Acted:
         server, before = self._running(), self._state
-        action = " ".join(action.split()).lower() if len(action) <= ACTION_LIMIT else ""
-        if action not in before.valid:
+        asked = " ".join(action.split()).lower() if len(action) <= ACTION_LIMIT else ""
+        # The package takes its own spelling only: "examine TV stand".
+        action = next((offered for offered in before.valid if offered.lower() == asked), "")
+        if not action:
             return Acted(REFUSAL, 0.0, False, False, False)
         try:
             state = self._state = server.step(action)

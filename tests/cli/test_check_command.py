@@ -1,0 +1,89 @@
+"""`gentax check` as a person meets it: a line for each check, exit codes, a file, nothing that moves the cursor."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+BAD = """
+from gentax.core import Acted, Domain, Level, Move, TextEnv
+
+RECORD = Domain("bad", "bad_game:Bad", "Win.", "Win.", {"one": Level(3, "one step")}, "one", "MIT", "a test")
+
+
+class Bad(TextEnv):
+    domain = RECORD
+
+    def begin(self, task):
+        return "Win.", f"Task {task.split} {task.index}."
+
+    def act(self, action):
+        if action != "win":
+            raise OSError("\\x1b[2J[bold]gone")
+        return Acted("Won.", 1.0, True, True, True)
+
+    def expert(self):
+        return Move("win", "So.")
+
+    def size(self, split):
+        return 9
+"""
+SMALL = ["--tasks", "4", "--starts", "20", "--episodes", "16", "--seconds", "5"]
+
+
+def run(*args: str, cwd) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from gentax.cli import main; main()", "check", *args]
+    path = os.pathsep.join([str(cwd), *filter(None, sys.path)])
+    env = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, env=env)
+
+
+def test_what_is_sound_ends_with_0_and_is_written(tmp_path):
+    done = run("crafting:depth1-read0", *SMALL, "--json", "out.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "crafting at level depth1-read0: every check passed" in done.stdout
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written["passed"] is True
+    assert {check["verdict"] for check in written["checks"]} == {"passed"}
+    assert all(check["name"] in done.stdout for check in written["checks"])
+
+
+def test_what_is_broken_ends_with_1_and_cannot_write_to_the_terminal(tmp_path):
+    (tmp_path / "bad_game.py").write_text(BAD)
+    done = run("bad_game:Bad", *SMALL, "--only", "any string", "--only", "expert", "--json", "out.json", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "1 of 2 checks failed" in done.stdout
+    assert "[bold]gone" in done.stdout
+    assert "\x1b[2J" not in done.stdout
+    assert [check["verdict"] for check in json.loads((tmp_path / "out.json").read_text())["checks"]] == [
+        "passed",
+        "failed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["sokobn"], "did you mean 'sokoban'"),
+        (["sokoban:6x6-lnog"], "did you mean '6x6-long'"),
+        (["sokoban", "--only", "memry"], "did you mean 'memory'"),
+        (["sokoban", "--tasks", "0"], "tasks must be more than 0"),
+        (["sokoban", "--json", "."], "--json takes a file"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(args, says, tmp_path):
+    done = run(*args, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_has_an_example(tmp_path):
+    done = run("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "gentax check sokoban" in done.stdout

@@ -1,0 +1,487 @@
+"""A sound environment, and ones that are broken in one way each. `BROKEN` says which check must find it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from gentax.core import Acted, Domain, Level, Move, Task, TextEnv, UsageError
+
+RECORD = Domain(
+    name="sound",
+    entry="broken_envs:Sound",
+    about="Say the numbers down to one.",
+    rules="Say the number that you see, in words such as `say 12`.",
+    levels={"short": Level(6, "two or three numbers")},
+    default_level="short",
+    licence="Apache-2.0",
+    origin="the tests",
+)
+
+
+class Sound(TextEnv):
+    """Shows a number; saying two or three of them in turn solves the task. Keeps everything it promises."""
+
+    domain = RECORD
+
+    def begin(self, task: Task) -> tuple[str, str]:
+        self.left = self.turns = 2 + task.index % 2
+        self.number = 2 * task.index + 10_000 * (task.split == "test") + 1000
+        return f"Say {self.turns} numbers.", f"You see {self.number}."
+
+    def act(self, action: str) -> Acted:
+        if action != f"say {self.number}":
+            return Acted(f"No. You see {self.number}.", 0.0, False, False, False)
+        self.left -= 1
+        self.number += 1
+        won = self.left == 0
+        reward = 1 / self.turns if self.reward == "dense" else float(won)
+        return Acted(f"Yes. You see {self.number}.", reward, won, won, True)
+
+    def admissible(self) -> list[str] | None:
+        return [f"say {self.number}"]
+
+    def expert(self) -> Move | None:
+        return Move(f"say {self.number}", f"It shows {self.number}.")
+
+    def size(self, split: str) -> int:
+        return 300
+
+
+class Silent(Sound):
+    """Says neither what is admissible nor what an expert does: nothing wrong with that."""
+
+    def admissible(self):
+        return None
+
+    def expert(self):
+        return None
+
+
+class Twins(Sound):
+    """Tasks of both splits begin alike and then differ: nothing wrong with that either."""
+
+    def begin(self, task):
+        goal, _ = super().begin(task)
+        return goal, "You see a number."
+
+    def act(self, action):
+        return super().act(f"say {self.number}" if action == "say it" else action)
+
+    def admissible(self):
+        return ["say it"] if self.left == self.turns else super().admissible()
+
+    def expert(self):
+        return Move("say it", "I shall see it.") if self.left == self.turns else super().expert()
+
+
+# Starts and episodes.
+
+_counter = itertools.count()
+
+
+class StartsByHistory(Sound):
+    def begin(self, task):
+        goal, first = super().begin(task)
+        self.begun = getattr(self, "begun", 0) + 1
+        return goal, first if self.begun < 3 else f"Again: {first}"
+
+
+class StartsByInstance(Sound):
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self.mine = next(_counter)
+
+    def begin(self, task):
+        goal, first = super().begin(task)
+        return goal, f"{first} This is world {self.mine}."
+
+
+class AnswersByChance(Sound):
+    def act(self, action):
+        acted = super().act(action)
+        return acted._replace(observation=f"{acted.observation} {next(_counter)} birds fly by.")
+
+
+class PaysByChance(Sound):
+    def act(self, action):
+        acted = super().act(action)
+        return acted._replace(reward=acted.reward * (1 + next(_counter)))
+
+
+class StartsByHash(Sound):
+    def begin(self, task):
+        goal, first = super().begin(task)
+        return goal, f"{first} Its colour is {hash(task.id) % 1000}."
+
+
+class SharesTasks(Sound):
+    def begin(self, task):
+        return super().begin(Task(task.domain, task.level, "train", task.index))
+
+
+class SharesOneTask(Sound):
+    def begin(self, task):
+        odd = task.split == "test" and task.index == 20
+        return super().begin(Task(task.domain, task.level, "train", 10) if odd else task)
+
+
+class SharesTasksSilently(SharesTasks, Silent):
+    pass
+
+
+# The expert.
+
+
+class ExpertLoses(Sound):
+    def expert(self):
+        return Move("say 0", "Zero.") if self.task.index == 3 else super().expert()
+
+
+class ExpertGivesUp(Sound):
+    def expert(self):
+        return None if self.task.index == 3 and self.left == 1 else super().expert()
+
+
+class ExpertIsSlow(Sound):
+    def admissible(self):
+        return [*super().admissible(), "wait"]
+
+    def act(self, action):
+        if action == "wait":
+            return Acted("You wait.", 0.0, False, False, True)
+        return super().act(action)
+
+    def expert(self):
+        return Move("wait", "Why not.") if self.task.index == 3 else super().expert()
+
+
+class ExpertThinksNothing(Sound):
+    def expert(self):
+        return Move(super().expert().action, " ")
+
+
+# Rewards.
+
+
+class PaysHalf(Sound):
+    def act(self, action):
+        acted = super().act(action)
+        return acted._replace(reward=0.5 * acted.reward)
+
+
+class PaysForNothing(Sound):
+    def act(self, action):
+        acted = super().act(action)
+        return acted if acted.valid or self.reward == "dense" else acted._replace(reward=1.0)
+
+
+class PaysTooMuch(Sound):
+    def act(self, action):
+        acted = super().act(action)
+        return acted._replace(reward=1.0) if acted.valid and self.reward == "dense" else acted
+
+
+class PaysNoNumber(Sound):
+    def act(self, action):
+        acted = super().act(action)
+        return acted._replace(reward=float("nan")) if self.reward == "dense" else acted
+
+
+class WinsAndGoesOn(Sound):
+    def act(self, action):
+        return super().act(action)._replace(done=False)
+
+
+# Actions.
+
+
+class ListsWhatItRefuses(Sound):
+    def admissible(self):
+        return [*super().admissible(), "jump"]
+
+
+class ListsTwice(Sound):
+    def admissible(self):
+        return super().admissible() * 2
+
+
+class TakesNonsense(Sound):
+    def act(self, action):
+        return super().act(action)._replace(valid=True)
+
+
+class IsHarmedByRefusals(Sound):
+    def act(self, action):
+        if action != f"say {self.number}":
+            self.left = 1000
+        return super().act(action)
+
+
+class IsEndedByRefusals(Sound):
+    def act(self, action):
+        acted = super().act(action)
+        return acted if acted.valid else acted._replace(done=True)
+
+
+# Texts.
+
+
+class ShowsControlCharacters(Sound):
+    def act(self, action):
+        acted = super().act(action)
+        return acted._replace(observation=acted.observation + "\x1b[2J")
+
+
+class ShowsSurrogates(Sound):
+    def begin(self, task):
+        goal, first = super().begin(task)
+        return goal + "\ud800", first
+
+
+class ShowsTooMuch(Sound):
+    def act(self, action):
+        acted = super().act(action)
+        return acted._replace(observation=acted.observation * 2000) if acted.valid else acted
+
+
+class ShowsNothing(Sound):
+    def act(self, action):
+        acted = super().act(action)
+        return acted._replace(observation="") if acted.success else acted
+
+
+class HasNoGoal(Sound):
+    def begin(self, task):
+        return "", super().begin(task)[1]
+
+
+class RaisesOnSurrogates(Sound):
+    def act(self, action):
+        action.encode()
+        return super().act(action)
+
+
+class RaisesOnFormats(Sound):
+    def act(self, action):
+        return super().act(action.format())
+
+
+class Echoes(Sound):
+    def act(self, action):
+        acted = super().act(action)
+        return acted if acted.valid else acted._replace(observation=f"What is {action}?")
+
+
+class IsSpoiledByStrings(Sound):
+    spoiled = False
+
+    def act(self, action):
+        self.spoiled = self.spoiled or "\0" in action
+        return super().act("" if self.spoiled else action)
+
+
+# Conventions.
+
+
+class StepsBeforeReset(Sound):
+    def begin(self, task):
+        self.begun = True
+        return super().begin(task)
+
+    def step(self, action):
+        if not hasattr(self, "begun"):
+            return "", 0.0, False, False, {}
+        return super().step(action)
+
+
+class IgnoresTheSeed(Sound):
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=None if seed is None else next(_counter), options=options)
+
+
+class DoesNotSayValid(Sound):
+    def step(self, action):
+        *answer, info = super().step(action)
+        return (*answer, {"success": info["success"]})
+
+
+class ReturnsFour(Sound):
+    def step(self, action):
+        return super().step(action)[:4]
+
+
+class ClosesOnce(Sound):
+    def close(self):
+        del self.domain_open
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self.domain_open = True
+
+
+class IsCutOffLate(Sound):
+    def __init__(self, level=None, split="train", reward="sparse", horizon=None):
+        super().__init__(level, split, reward, None if horizon is None else horizon + 1)
+
+
+class IsCutOffThoughItEnds(Sound):
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated, truncated or self.steps >= self.horizon, info
+
+
+class StepsAfterTheEnd(Sound):
+    def step(self, action):
+        if self._over and self.steps:
+            return self.observation, 0.0, True, False, {"valid": False, "success": False}
+        return super().step(action)
+
+
+class TakesAnyLevel(Sound):
+    def __init__(self, level=None, **settings):
+        super().__init__(None, **settings)
+
+
+class TakesAnyIndex(Sound):
+    def reset(self, *, seed=None, options: dict[str, Any] | None = None):
+        if options and "index" in options:
+            options = {**options, "index": options["index"] % 300}
+        return super().reset(seed=seed, options=options)
+
+
+class ComplainsAtLength(Sound):
+    def __init__(self, level=None, split="train", reward="sparse", horizon=None):
+        if reward not in ("sparse", "dense"):
+            raise UsageError("no such reward\nthere are two")
+        super().__init__(level, split, reward, horizon)
+
+
+# What is held.
+
+_kept: list[Any] = []
+
+
+class LeavesAProcess(Sound):
+    def begin(self, task):
+        if not hasattr(self, "process"):
+            self.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+            _kept.append(self.process)
+        return super().begin(task)
+
+
+class LeavesAThread(Sound):
+    def begin(self, task):
+        if not hasattr(self, "thread"):
+            self.thread = threading.Thread(target=time.sleep, args=(8,), daemon=True)
+            self.thread.start()
+        return super().begin(task)
+
+
+class LeavesAFile(Sound):
+    def begin(self, task):
+        if not hasattr(self, "file"):
+            self.file = open(os.devnull)  # noqa: SIM115
+            _kept.append(self.file)
+        return super().begin(task)
+
+
+class IsClosedByItsEnd(Sound):
+    """Gives its file back when it is collected, but not when it is closed."""
+
+    def begin(self, task):
+        if not hasattr(self, "file"):
+            self.file = open(os.devnull)  # noqa: SIM115
+        return super().begin(task)
+
+
+class KeepsItsEpisodes(Sound):
+    def begin(self, task):
+        _kept.append(random.Random(task.index).randbytes(1 << 20))
+        return super().begin(task)
+
+
+class KeepsEpisodesElsewhere(Sound):
+    """Its memory grows in a process of its own."""
+
+    process: subprocess.Popen | None = None
+    code = "import sys\nkept = []\nfor line in sys.stdin: kept.append(b'x' * (10 << 20)); print(flush=True)"
+
+    def begin(self, task):
+        if self.process is None:
+            pipe = subprocess.PIPE
+            self.process = subprocess.Popen([sys.executable, "-c", self.code], stdin=pipe, stdout=pipe, bufsize=0)
+        self.process.stdin.write(b"\n")
+        self.process.stdout.readline()
+        return super().begin(task)
+
+    def close(self):
+        if self.process is not None:
+            self.process.communicate()
+            self.process = None
+
+
+class RaisesInTheMiddle(Sound):
+    def act(self, action):
+        if self.task.index == 2 and self.left == 1:
+            raise KeyError("lost")
+        return super().act(action)
+
+
+BROKEN: list[tuple[type[Sound], str, str]] = [  # what is broken, the check that finds it, what it says
+    (StartsByHistory, "same start", "after another task"),
+    (StartsByInstance, "same start", "in a second environment"),
+    (AnswersByChance, "same episode", "step 1: the observation differs"),
+    (PaysByChance, "same episode", "the reward differs"),
+    (StartsByHash, "other process", "in another process"),
+    (SharesTasks, "disjoint splits", "are the same task"),
+    (SharesOneTask, "disjoint splits", "train/10 and"),
+    (SharesTasksSilently, "disjoint splits", "are the same task"),
+    (ExpertLoses, "expert", "train/3, step 1: the environment refuses the expert's action"),
+    (ExpertGivesUp, "expert", "train/3, step 3: the expert has no move"),
+    (ExpertIsSlow, "expert", "the horizon after 6 steps"),
+    (ExpertThinksNothing, "expert", "thought"),
+    (PaysHalf, "rewards", "the sparse reward is 0.5"),
+    (PaysForNothing, "rewards", "success is False"),
+    (PaysTooMuch, "rewards", "sum to 2"),
+    (PaysNoNumber, "rewards", "nan"),
+    (WinsAndGoesOn, "rewards", "goes on"),
+    (ListsWhatItRefuses, "admissible", "'jump' is refused"),
+    (ListsTwice, "admissible", "twice"),
+    (TakesNonsense, "admissible", "is accepted"),
+    (IsHarmedByRefusals, "admissible", "does not win any more"),
+    (IsEndedByRefusals, "admissible", "ends the episode"),
+    (ShowsControlCharacters, "texts", "U+001B"),
+    (ShowsSurrogates, "texts", "U+D800"),
+    (ShowsTooMuch, "texts", "more than 20000"),
+    (ShowsNothing, "texts", "the observation is empty"),
+    (HasNoGoal, "texts", "the goal is empty"),
+    (RaisesOnSurrogates, "any string", "lone surrogates as an action raises UnicodeEncodeError"),
+    (RaisesOnFormats, "any string", "a format string as an action raises"),
+    (Echoes, "any string", "a megabyte as an action"),
+    (IsSpoiledByStrings, "any string", "does not win any more"),
+    (StepsBeforeReset, "signatures", "before reset() raises nothing"),
+    (IgnoresTheSeed, "signatures", "reset(seed=7)"),
+    (DoesNotSayValid, "signatures", "info['valid']"),
+    (ReturnsFour, "signatures", "five values"),
+    (ClosesOnce, "signatures", "AttributeError"),
+    (IsCutOffLate, "horizon", "with a horizon of 3 it is cut off"),
+    (IsCutOffThoughItEnds, "horizon", "truncated=True"),
+    (StepsAfterTheEnd, "horizon", "step() after the end raises nothing"),
+    (TakesAnyLevel, "errors", "the level 'no-such-thing' raises nothing"),
+    (TakesAnyIndex, "errors", "an index past the end raises nothing"),
+    (ComplainsAtLength, "errors", "2 lines"),
+    (LeavesAProcess, "close", "1 more processes"),
+    (LeavesAThread, "close", "1 more threads"),
+    (LeavesAFile, "close", "1 more files"),
+    (IsClosedByItsEnd, "close", "1 more files"),
+    (KeepsItsEpisodes, "memory", "this process grew by"),
+    (KeepsEpisodesElsewhere, "memory", "its children grew by"),
+    (RaisesInTheMiddle, "expert", "step 2: raises KeyError"),
+]
