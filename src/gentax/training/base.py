@@ -60,11 +60,17 @@ class Text:
 
 
 def _text() -> dict[str, Text]:
-    # Observations weigh little in Sokoban, where the next one follows from the action, and half in ScienceWorld,
-    # where a small model learns to copy names by predicting what it reads.
+    # Observations weigh little where the next one follows from the action, as in Sokoban and BabyAI, and half
+    # elsewhere: a small model learns to copy names by predicting what it reads.
     return {
         "sokoban": Text(tasks=12000, noise=(0.0, 0.15), observed=0.1, admissible=True, level="6x6-1-3-12", weight=2.0),
-        "sciworld": Text(tasks=1300, noise=(0.0, 0.1), random=10, observed=0.5, level="easy"),
+        "sciworld": Text(tasks=1300, noise=(0.0, 0.1), random=10, level="easy"),
+        "alfworld": Text(tasks=3000, noise=(0.0, 0.1), random=20, weight=0.8),
+        "webshop": Text(tasks=6000, noise=(0.0, 0.15), weight=0.5),
+        "crafting": Text(tasks=6000, noise=(0.0, 0.15), weight=0.5),
+        "babyai": Text(tasks=6000, noise=(0.0, 0.15), observed=0.2, weight=0.6),
+        "twx-cooking": Text(tasks=1000, noise=(0.0, 0.15), random=20, weight=0.5),
+        "twx-mapreader": Text(tasks=1000, noise=(0.0, 0.15), random=20, weight=0.3),
     }
 
 
@@ -86,7 +92,7 @@ class BaseRecipe:
     """Entries of the tokenizer, at most."""
     seed: int = 0
     """Of the tasks, the weights and the order."""
-    sft: SFT = field(default_factory=lambda: SFT(steps=6000))
+    sft: SFT = field(default_factory=lambda: SFT(steps=9000))
     """How it is trained."""
 
 
