@@ -93,7 +93,7 @@ def main() -> None:
         why = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]
         print(f"gym-sokoban could not run ({why}). Install it apart from gentax and name its Python:\n  {INSTALL}")
         print("  python benchmarks/sokoban_speed.py --peer sokoban-peer/bin/python")
-    for level, resets in (("6x6-long", 1000), ("7x7-2", 500), ("8x8-2", 300), ("10x10-3", 30)):
+    for level, resets in (("6x6-far", 1000), ("7x7-2", 500), ("8x8-2", 300), ("10x10-3", 30)):
         show(f"gentax sokoban {level}", measure(*ours(level), resets=resets))
 
 

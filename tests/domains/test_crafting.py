@@ -43,8 +43,15 @@ def test_same_task_is_same_text_in_a_fresh_process():
 
 def test_a_task_never_changes():
     """A golden text: whoever changes the generator changes every published figure."""
-    env = started()
+    env = started("depth2-read0")
     assert (env.goal, env.observation) == (FIRST, "You have nothing.")
+
+
+def test_the_default_level_takes_turns_between_two_depths():
+    env = started()
+    depths = [len(env.reset(options={"index": index})[1]["goal"].split("\n")) - 1 for index in range(20)]
+    assert all(one > other for one, other in zip(depths[::2], depths[1::2], strict=True))
+    assert spec_of("shallow").longest == spec_of("depth2-read0").longest
 
 
 def test_splits_share_no_recipes_whatever_their_numbers():

@@ -98,7 +98,7 @@ def test_different_indices_are_different_tasks(level, fewest):
     assert len(texts) > fewest
 
 
-@pytest.mark.parametrize("level", ["6x6", "6x6-long", "7x7-2", "8x8-2"])
+@pytest.mark.parametrize("level", ["6x6", "6x6-far", "6x6-long", "7x7-2", "8x8-2"])
 def test_expert_solves_test_tasks_at_optimal_length(level):
     env, spec = Sokoban(level), NAMED[level]
     lengths = set()

@@ -16,7 +16,7 @@ import gentax
 from gentax.core import EnvironmentFault, UsageError
 from gentax.domains import domain
 from gentax.domains.twx.interface import Interface
-from gentax.domains.twx.levels import COOKING, DEFAULT, FIRST, FOLD, MAPREADER, SPLITS
+from gentax.domains.twx.levels import COOKING, FIRST, FOLD, MAPREADER, SPLITS
 from gentax.domains.twx.plan import Follower
 from gentax.domains.twx.words import exits, room_of, tidy
 
@@ -72,7 +72,7 @@ def test_the_records_are_for_evaluation_and_load_nothing():
     for name, game in NAMES.items():
         record = domain(name)
         assert record.target_only
-        assert record.default_level == DEFAULT
+        assert record.default_level == game.default
         assert set(record.levels) == set(game.specs)
     with pytest.raises(UsageError, match="twx-cooking"):
         gentax.make("twx_cooking")

@@ -84,6 +84,23 @@ def test_bf16_products_follow_the_fused_kernel(tiny):
     assert float((exact - low).abs().max()) < 0.02
 
 
+def test_the_gradient_of_bf16_products_is_that_of_the_fused_kernel(tiny):
+    rng = np.random.default_rng(3)
+    model = load(tiny).model
+    ids = sequences(rng, 20, 150)
+    (batch, *_) = batches(ids, [np.ones(len(one), bool) for one in ids])
+    assert batch.real < len(batch.ids_N)  # padding must receive nothing
+    found = []
+    for how in ("fp32", "bf16"):
+        model.zero_grad()
+        logits_UV = score(model, batch, how)
+        torch.log_softmax(logits_UV, dim=-1)[batch.guess_S, batch.token_S].mean().backward()
+        found.append({name: p.grad.clone() for name, p in model.named_parameters()})
+    for name, exact in found[0].items():
+        low = found[1][name]
+        assert float(torch.cosine_similarity(exact.flatten(), low.flatten(), dim=0)) > 0.995, name
+
+
 def test_filling_keeps_what_does_not_fit_for_the_next_batch():
     drawn = iter(range(10**6))
 

@@ -65,12 +65,12 @@ def _text() -> dict[str, Text]:
     return {
         "sokoban": Text(tasks=12000, noise=(0.0, 0.15), observed=0.1, admissible=True, level="6x6-1-3-12", weight=2.0),
         "sciworld": Text(tasks=1300, noise=(0.0, 0.1), random=10, level="easy"),
-        "alfworld": Text(tasks=3000, noise=(0.0, 0.1), random=20, weight=0.8),
-        "webshop": Text(tasks=6000, noise=(0.0, 0.15), weight=0.5),
-        "crafting": Text(tasks=6000, noise=(0.0, 0.15), weight=0.5),
-        "babyai": Text(tasks=6000, noise=(0.0, 0.15), observed=0.2, weight=0.6),
-        "twx-cooking": Text(tasks=1000, noise=(0.0, 0.15), random=20, weight=0.5),
-        "twx-mapreader": Text(tasks=1000, noise=(0.0, 0.15), random=20, weight=0.3),
+        "alfworld": Text(tasks=3000, noise=(0.0, 0.1), random=20, weight=0.8, level="small"),
+        "webshop": Text(tasks=6000, noise=(0.0, 0.15), weight=0.5, level="4k-easy"),
+        "crafting": Text(tasks=6000, noise=(0.0, 0.15), weight=0.5, level="depth2-read0"),
+        "babyai": Text(tasks=6000, noise=(0.0, 0.15), observed=0.2, weight=0.6, level="small"),
+        "twx-cooking": Text(tasks=1000, noise=(0.0, 0.15), random=20, weight=0.5, level="easy"),
+        "twx-mapreader": Text(tasks=1000, noise=(0.0, 0.15), random=20, weight=0.3, level="easy"),
     }
 
 

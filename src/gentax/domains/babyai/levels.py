@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from gentax.core.env import Level
 
-DEFAULT = "small"
+DEFAULT = "room"
 TASKS = 1_000_000  # of each split; every one is made when it is played
 
 
@@ -28,6 +28,7 @@ KINDS: Mapping[str, tuple[Kind, ...]] = {
         Kind("GoToLocal", {"room_size": 6, "num_dists": 3}),
         Kind("PickupLoc"),
     ),
+    "room": (Kind("GoToLocal", {"room_size": 6, "num_dists": 3}), Kind("PickupLoc")),
     "local": (Kind("GoToLocal"), Kind("PickupLoc"), Kind("PutNextLocal")),
     "rooms": (
         Kind("GoTo", {"room_size": 5, "num_rows": 2, "num_cols": 2, "num_dists": 4}),
@@ -40,6 +41,7 @@ KINDS: Mapping[str, tuple[Kind, ...]] = {
 
 LEVELS: Mapping[str, Level] = {
     "small": Level(30, "one small room: go to a thing, alone or among four, or pick one up"),
+    "room": Level(30, "one small room: go to a thing among four, or pick one up"),
     "local": Level(50, "one room of 6 by 6 cells with nine things: go to one, pick it up, put it next to another"),
     "rooms": Level(80, "four small rooms, or one with doors: find a thing, open or unlock a door"),
     "maze": Level(300, "nine rooms, eighteen things: go to one, pick it up, open a door"),

@@ -48,7 +48,7 @@ class Crafting(TextEnv):
         return self._spec.horizon
 
     def begin(self, task: Task) -> tuple[str, str]:
-        spec, seed = self._spec, task.seed
+        spec, seed = self._spec.of(task.index), task.seed
         self.book = book = generate(spec, task.split, seed)
         around = clutter(spec.things, spec.words, seed)
         self._after = f" {around}" if around else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gentax.core.env import Level
 from gentax.core.errors import UsageError, unknown
@@ -22,11 +22,16 @@ class Spec:
     depth: int  # recipes between the goal and what can be got, the goal's own included
     things: int = 0  # things that lie about, that no recipe needs
     words: int = 8  # words that describe each of them
+    mixed: bool = False  # every other task is a recipe less deep
+
+    def of(self, index: int) -> Spec:
+        """Return what the task of this index has."""
+        return replace(self, depth=self.depth - index % 2, mixed=False) if self.mixed else self
 
     @property
     def shortest(self) -> int:
         """The fewest steps a plan may have."""
-        return 2 * self.depth
+        return 2 * (self.depth - self.mixed)
 
     @property
     def longest(self) -> int:
@@ -42,10 +47,12 @@ class Spec:
     def about(self) -> str:
         read = f"{self.things} things of {self.words} words" if self.things else "nothing"
         recipes = "1 recipe" if self.depth == 1 else f"{self.depth} recipes"
+        recipes = f"{self.depth - 1} or {recipes}" if self.mixed else recipes
         return f"plans of {self.shortest}-{self.longest} steps, {recipes} deep; {read} to read beside"
 
 
 NAMED = {
+    "shallow": Spec(2, mixed=True),
     "depth1-read0": Spec(1),
     "depth2-read0": Spec(2),
     "depth3-read0": Spec(3),
@@ -54,7 +61,7 @@ NAMED = {
     "depth2-read16": Spec(2, 16),
     "depth4-read16": Spec(4, 16),
 }
-DEFAULT = "depth2-read0"
+DEFAULT = "shallow"
 LEVELS = {name: Level(horizon=spec.horizon, about=spec.about) for name, spec in NAMED.items()}
 
 

@@ -1,7 +1,7 @@
 """twx-cooking: read a recipe, gather and prepare the ingredients, eat the meal (TextWorldExpress's CookingWorld)."""
 
 from gentax.core.env import Domain
-from gentax.domains.twx.levels import COOKING, DEFAULT, ENABLE, LICENCE, ORIGIN, REQUIRES, SPLITS, levels
+from gentax.domains.twx.levels import COOKING, ENABLE, LICENCE, ORIGIN, REQUIRES, SPLITS, levels
 
 DOMAIN = Domain(
     name="twx-cooking",
@@ -14,7 +14,7 @@ DOMAIN = Domain(
         "or cut in another way than the recipe says, or eaten before it is a meal, ends the game."
     ),
     levels=levels(COOKING),
-    default_level=DEFAULT,
+    default_level=COOKING.default,
     licence=LICENCE,
     origin=ORIGIN,
     splits=SPLITS,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from gentax.core.env import Level
 
-DEFAULT = "easy"
 SPLITS = ("train", "dev", "test")
 FOLD = 1000  # tasks of each of the package's folds
 FIRST = {"train": 0, "dev": 10_000, "test": 20_000}  # the seed a fold begins with; a test compares with the package
@@ -33,12 +32,19 @@ class Game:
     """One of the package's games."""
 
     name: str  # the package's
+    default: str  # level
     specs: Mapping[str, Spec]
 
 
 COOKING = Game(
     "cookingworld",
+    "simple",
     {
+        "simple": Spec(
+            "one kitchen, one ingredient, two things that are not needed",
+            30,
+            "numLocations=1,numIngredients=1,numDistractorItems=2,includeDoors=0,limitInventorySize=0",
+        ),
         "easy": Spec(
             "one kitchen, two ingredients, two things that are not needed",
             30,
@@ -55,6 +61,7 @@ COOKING = Game(
 
 MAPREADER = Game(
     "mapreader",
+    "medium",
     {
         "easy": Spec(
             "four rooms, the coin at most two away, nothing else to take",

@@ -1,7 +1,7 @@
 """twx-mapreader: fetch a coin from a room that only the map leads to (TextWorldExpress's MapReader)."""
 
 from gentax.core.env import Domain
-from gentax.domains.twx.levels import DEFAULT, ENABLE, LICENCE, MAPREADER, ORIGIN, REQUIRES, SPLITS, levels
+from gentax.domains.twx.levels import ENABLE, LICENCE, MAPREADER, ORIGIN, REQUIRES, SPLITS, levels
 
 DOMAIN = Domain(
     name="twx-mapreader",
@@ -12,7 +12,7 @@ DOMAIN = Domain(
         "take coin, put coin in box, take X, look around, inventory, task. The map tells which rooms connect."
     ),
     levels=levels(MAPREADER),
-    default_level=DEFAULT,
+    default_level=MAPREADER.default,
     licence=LICENCE,
     origin=ORIGIN,
     splits=SPLITS,
