@@ -12,10 +12,6 @@ from gentax.measure.check import CHECKS, QUICK, Effort, Verdict, proc
 
 INSTALLED = [name for name, record in domains().items() if not missing(record)]
 NAMES = [name for name, _, _ in CHECKS]
-KNOWN = {  # faults of the packages that domains are made of
-    # ScienceWorld lists actions on what is in a closed cupboard, which its parser then does not know.
-    ("sciworld", "admissible"),
-}
 SMALL = Effort(tasks=12, starts=60, episodes=48, seconds=30)
 
 
@@ -32,8 +28,7 @@ def kept():
 @pytest.mark.parametrize("name", INSTALLED)
 def test_every_installed_domain_passes(name):
     report = gentax.check(name, effort=QUICK)
-    failed = [result for result in report.failed if (name, result.name) not in KNOWN]
-    assert not failed, failed
+    assert not report.failed, report.failed
     assert [result.name for result in report.results] == NAMES
     left_out = {result.name for result in report.results if result.verdict is Verdict.NOT_APPLICABLE}
     assert left_out == (set() if proc.readable_here() else {"memory", "close"}), report.results
