@@ -177,7 +177,8 @@ def test_files_that_are_no_studies_are_refused(tmp_path):
 
 def test_the_shipped_demo_is_sound():
     study = read_study("demo")
-    assert set(study.domains) == {"sokoban", "sciworld"}
+    assert study.sources == ("sokoban",)
+    assert len(study.domains) >= 6  # at least five targets
     assert plan(study).stages()
 
 

@@ -17,14 +17,22 @@ def domains(json: Json = None) -> None:
     records = registered()
     table(
         "Domains",
-        ["name", "state", "default level", "licence"],
+        ["name", "state", "default level", "in the suite"],
         [
-            [r.name, f"needs: {r.enable}" if missing(r) else "ready", r.default_level, r.licence]
+            [
+                r.name,
+                "not installed" if missing(r) else "ready",
+                r.default_level,
+                "target only" if r.target_only else "source, target",
+            ]
             for r in records.values()
         ],
     )
     for record in records.values():
-        console.print(f"\n[bold]{record.name}[/]  {record.about}\n  {record.origin}")
+        console.print(f"\n[bold]{record.name}[/]  {record.about}")
+        console.print(f"  {record.origin}\n  Licence: {record.licence}", markup=False)
+        if missing(record):
+            console.print(f"  To enable it: {record.enable}", markup=False)
         for name, level in record.levels.items():
             console.print(f"    {name:28} {level.about} (at most {level.horizon} steps)", markup=False)
     write_result(
@@ -35,6 +43,8 @@ def domains(json: Json = None) -> None:
                 "levels": list(r.levels),
                 "default": r.default_level,
                 "licence": r.licence,
+                "target_only": r.target_only,
+                "enable": r.enable,
             }
             for r in records.values()
         },
