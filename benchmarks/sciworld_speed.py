@@ -3,6 +3,8 @@
 The same action sequences in the same run, in turn and in a random order, repeated; medians. By hand means the same
 three queries that gentax makes (step, score, completed), one py4j call each; once in a JVM with gentax's memory cap and
 collector, which shows what gentax itself costs, and once in the JVM as the package starts it, which has no cap.
+"At once" is one process with as many threads as rollouts use on this domain, an environment each, and the sum of their
+speeds; the package's simulators share a random generator, so that its own environments cannot be played so.
 
     python benchmarks/sciworld_speed.py [--episodes 12] [--repeats 5] [--stock-episodes 3]
 """
@@ -14,13 +16,14 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 
 import gentax
 from gentax.domains.sciworld.gold import plan_for
-from gentax.domains.sciworld.interface import OPTIONS
+from gentax.domains.sciworld.interface import OPTIONS, SHARDS
 from gentax.domains.sciworld.levels import DEFAULT
 from gentax.domains.sciworld.tasks import SIMPLIFICATION, variations
 
@@ -47,6 +50,13 @@ def timed(reset: Callable[[int], None], step: Callable[[str], None], played: lis
     return sum(len(actions) for _, actions in played) / stepping, 1000 * resetting / len(played)
 
 
+def at_once(envs: Sequence[gentax.TextEnv], played: list[Episode]) -> tuple[float, float]:
+    """Play all of `played` in each environment at the same time; return the sum of their speeds, and a mean reset."""
+    with ThreadPoolExecutor(len(envs)) as pool:
+        results = list(pool.map(lambda env: timed(lambda i: env.reset(options={"index": i}), env.step, played), envs))
+    return sum(speed for speed, _ in results), statistics.mean(reset for _, reset in results)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--episodes", type=int, default=12)
@@ -57,6 +67,7 @@ def main() -> None:
     from scienceworld import ScienceWorldEnv
 
     ours = gentax.make("sciworld", split="test", horizon=1000)
+    others = [gentax.make("sciworld", split="test", horizon=1000) for _ in range(SHARDS)]
     stock = ScienceWorldEnv()
     os.environ["JAVA_TOOL_OPTIONS"] = OPTIONS
     capped = ScienceWorldEnv()
@@ -84,21 +95,27 @@ def main() -> None:
         "ScienceWorldEnv.step": (load_stock, stock.step, args.stock_episodes),
     }
     played = episodes(args.episodes)
-    speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in players}
+    threaded = f"gentax, {SHARDS} at once"
+    speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in (threaded, *players)}
     order = np.random.default_rng(0)
     for repeat in range(args.repeats + 2):
-        for name in order.permutation(list(players)):
-            reset, step, count = players[name]
-            result = timed(reset, step, played[:count])
+        for name in order.permutation([*players, threaded]):
+            if name == threaded:
+                result = at_once(others, played)
+            else:
+                reset, step, count = players[name]
+                result = timed(reset, step, played[:count])
             if repeat > 1:  # the first two are for the JVMs to warm up
                 speeds[name].append(result)
     base = statistics.median(speed for speed, _ in speeds["gentax"])
-    print(f"{'':26}{'steps/s':>10}{'ms/reset':>10}{'gentax is':>12}")
+    together = statistics.median(speed for speed, _ in speeds[threaded])
+    print(f"{'':26}{'steps/s':>10}{'ms/reset':>10}{'gentax is':>12}{'at once':>12}")
     for name, results in speeds.items():
         speed = statistics.median(s for s, _ in results)
         reset = statistics.median(r for _, r in results)
-        print(f"{name:26}{speed:10.0f}{reset:10.0f}{base / speed:11.2f}x")
-    ours.close()
+        print(f"{name:26}{speed:10.0f}{reset:10.0f}{base / speed:11.2f}x{together / speed:11.2f}x")
+    for env in (ours, *others):
+        env.close()
     stock.close()
     capped.close()
 
