@@ -1,24 +1,49 @@
 """Keep freed memory for the next step instead of giving it back and asking again.
 
 Learning frees and takes the same large blocks hundreds of times a second. glibc returns each to the system, and
-getting it again costs a page fault for every 4 kB: a third of a step of the shipped model on two cores.
+getting it again costs a page fault for every 4 kB: a third of a step of the shipped model on two cores. Playing takes
+ever larger blocks as histories grow, and none fits where a smaller one was: there it would only pile up.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of mallopt's settings in malloc.h
-_LARGE = 2**31 - 1
+_LARGE, _USUAL = 2**31 - 1, 128 * 1024
 
 
 def keep_freed_memory() -> bool:
     """Tell glibc to keep what is freed; return whether it could be told. Harmless where there is no glibc."""
-    if not sys.platform.startswith("linux"):
-        return False
+    libc = _glibc()
+    return libc is not None and bool(
+        libc.mallopt(_MMAP_THRESHOLD, _LARGE // 2) and libc.mallopt(_TRIM_THRESHOLD, _LARGE)
+    )
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Keep what is freed while this lasts, and give it back at the end."""
+    keep_freed_memory()
     try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        yield
+    finally:
+        libc = _glibc()
+        if libc is not None:
+            libc.mallopt(_MMAP_THRESHOLD, _USUAL)
+            libc.mallopt(_TRIM_THRESHOLD, _USUAL)
+            libc.malloc_trim(0)
+
+
+def _glibc() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        return libc if libc.mallopt and libc.malloc_trim else None
     except (OSError, AttributeError):
-        return False
-    return bool(mallopt(_MMAP_THRESHOLD, _LARGE // 2) and mallopt(_TRIM_THRESHOLD, _LARGE))
+        return None

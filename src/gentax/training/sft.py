@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from gentax.core import Episode, NonFiniteLoss, Step
-from gentax.core.memory import keep_freed_memory
+from gentax.core.memory import freed_memory_kept
 from gentax.core.prefix import common
 from gentax.policies.codec import ChatCodec
 from gentax.policies.reply import write_reply
@@ -84,6 +84,7 @@ class SFT:
     """Order of the examples."""
 
 
+@freed_memory_kept()
 def sft(
     model: Any,
     stream: Callable[[np.random.Generator], Example],
@@ -95,7 +96,6 @@ def sft(
     Raises:
         NonFiniteLoss: the loss stopped being a number; the message says at which step.
     """
-    keep_freed_memory()
     rng = np.random.default_rng(settings.seed)
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]

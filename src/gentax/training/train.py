@@ -19,7 +19,7 @@ import torch
 from gentax.core import Episode, Outcome, Task, UsageError, stable_seed
 from gentax.core.files import whole_file, write_json
 from gentax.core.interrupt import deferred_interrupt
-from gentax.core.memory import keep_freed_memory
+from gentax.core.memory import freed_memory_kept
 from gentax.core.settings import plain
 from gentax.domains import domain, make
 from gentax.policies.local import load
@@ -33,6 +33,7 @@ Row = dict[str, float]
 VALIDATION_TEMPERATURE = 0.4  # that of the paper's evaluations
 
 
+@freed_memory_kept()
 def train(recipe: Recipe, out: str | Path, on_row: Callable[[Row], None] = lambda row: None) -> Path:
     """Train a policy by GRPO; return the folder of its last checkpoint.
 
@@ -56,7 +57,6 @@ def train(recipe: Recipe, out: str | Path, on_row: Callable[[Row], None] = lambd
     if record.target_only:
         raise UsageError(f"{recipe.source} is a target only: it is never trained on")
     pool_tasks, held_out = _tasks(recipe)
-    keep_freed_memory()
     policy = load(recipe.base)
     reference = load(recipe.base).model if recipe.kl else None
     rows = _open(run, recipe)

@@ -1,0 +1,21 @@
+"""In every domain, as in every one somebody adds to the registry, the expert wins 200 test tasks within the horizon."""
+
+from __future__ import annotations
+
+import pytest
+
+import gentax
+from gentax.domains import domains, missing
+from gentax.policies import ExpertPolicy
+from gentax.rollouts import rollout
+
+
+@pytest.mark.parametrize("name", domains())
+def test_the_expert_wins_200_test_tasks(name):
+    if missing(domains()[name]):
+        pytest.skip(f"{name} is not installed: {domains()[name].enable}")
+    env = gentax.make(name)
+    tasks = env.tasks("test", 200)
+    env.close()
+    lost = [episode.task.id for episode in rollout(ExpertPolicy(), tasks) if not episode.success]
+    assert not lost
