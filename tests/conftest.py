@@ -8,12 +8,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import dataclasses
+import signal
 from pathlib import Path
 
 import pytest
 
 from gentax.core import Acted, Domain, EnvironmentFault, Level, Move, Task, TextEnv
 from gentax.domains import registry
+
+# What a shell starts in the background ignores Ctrl-C, and so would all that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TOY = Domain(
     name="toy",
