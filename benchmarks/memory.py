@@ -11,29 +11,17 @@ process. Needs /proc, so Linux.
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 
 import gentax
 from gentax.domains import domains, missing
-
-
-def megabytes(pid: int) -> float:
-    """Return the resident set of a process."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def children() -> list[int]:
-    """Return the processes that this one started and that still run."""
-    tasks = Path(f"/proc/{os.getpid()}/task").iterdir()
-    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+from gentax.measure.check.proc import descendants, resident
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=3, help="episodes of the expert in each domain")
     args = parser.parse_args()
-    before = megabytes(os.getpid())
+    before = resident()
     print(f"{'':16}{'this process':>14}{'added':>8}{'Java':>8}{'processes':>11}    (MB)")
     print(f"{'import gentax':16}{before:14.0f}{'':8}{0:8.0f}{0:11}")
     envs = []
@@ -49,17 +37,17 @@ def main() -> None:
             while not over and (move := env.expert()) is not None:
                 _, _, terminated, truncated, _ = env.step(move.action)
                 over = terminated or truncated
-        now, started = megabytes(os.getpid()), children()
-        print(f"{name:16}{now:14.0f}{now - before:8.0f}{sum(map(megabytes, started)):8.0f}{len(started):11}")
+        now, started = resident(), descendants()
+        print(f"{name:16}{now:14.0f}{now - before:8.0f}{sum(map(resident, started)):8.0f}{len(started):11}")
         before = now
-    first = len(children())
+    first = len(descendants())
     more = [gentax.make(env.domain.name) for env in envs]
     for env in more:
         env.reset(options={"index": 0})
-    print(f"a second of each: {megabytes(os.getpid()):.0f} MB, {len(children()) - first} further processes")
+    print(f"a second of each: {resident():.0f} MB, {len(descendants()) - first} further processes")
     for env in (*envs, *more):
         env.close()
-    print(f"all closed: {len(children())} processes left")
+    print(f"all closed: {len(descendants())} processes left")
 
 
 if __name__ == "__main__":

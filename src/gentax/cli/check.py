@@ -31,13 +31,11 @@ def check(
 
     Examples: `gentax check sokoban`, `gentax check my_package:make_env --quick`
     """
-    from gentax.domains import make
     from gentax.measure.check import QUICK, Effort
     from gentax.measure.check import check as run
 
     o.check_out(json)
-    name, level = o.read_domain(env)
-    make(name, level).close()  # an unknown one is refused before anything is printed
+    ((name, level),) = o.read_domains([env]).items()
     asked = {"tasks": tasks, "starts": starts, "episodes": episodes, "seconds": seconds}
     effort = replace(QUICK if quick else Effort(), **{key: value for key, value in asked.items() if value is not None})
     console.print(f"{'check':16}{'result':16}{'time':>8}  found", style="bold")

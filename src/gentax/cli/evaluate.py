@@ -29,7 +29,6 @@ def evaluate(
     Example: `gentax evaluate base -d sokoban -d sciworld --tasks 64`
     """
     from gentax.measure import evaluate as run
-    from gentax.rollouts import Play
 
     o.check_out(json)
     levels = o.read_domains(domain)
@@ -39,13 +38,7 @@ def evaluate(
         tasks=tasks,
         split=split,
         samples=samples,
-        play=Play(
-            context=context,
-            thinking=thinking,
-            admissible=admissible,
-            temperature=temperature,
-            wrap=tuple(wrap or ()),
-        ),
+        play=o.read_play(context, thinking, admissible, temperature, wrap),
         seed=seed,
         on_episode=episodes_counted(tasks * samples * len(levels), policy),
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gentax.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from gentax.rollouts import Play
 
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file as JSON.")
@@ -27,7 +30,6 @@ Admissible = Annotated[
     bool, typer.Option("--admissible/--no-admissible", help="List the admissible actions in the prompt.")
 ]
 Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 takes the likeliest token.")]
-
 Wrap = Annotated[
     list[str] | None,
     typer.Option(
@@ -59,6 +61,15 @@ def read_domains(names: list[str] | None) -> dict[str, str | None]:
     for name, level in levels.items():
         make(name, level).close()  # an unknown level is refused before anything is played
     return levels
+
+
+def read_play(context: str, thinking: bool, admissible: bool, temperature: float, wrap: list[str] | None) -> Play:
+    """Read the options that say how episodes are played. Raises UsageError for what there is not."""
+    from gentax.rollouts import Play
+
+    return Play(
+        context=context, thinking=thinking, admissible=admissible, temperature=temperature, wrap=tuple(wrap or ())
+    )
 
 
 def write_result(path: Path | None, value: Any) -> None:

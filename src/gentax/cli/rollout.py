@@ -32,7 +32,6 @@ def rollout(
     from gentax.core.files import whole_file
     from gentax.core.record import write_episodes
     from gentax.measure import evaluate
-    from gentax.rollouts import Play
 
     o.check_out(out)
     result = evaluate(
@@ -41,13 +40,7 @@ def rollout(
         tasks=tasks,
         split=split,
         samples=samples,
-        play=Play(
-            context=context,
-            thinking=thinking,
-            admissible=admissible,
-            temperature=temperature,
-            wrap=tuple(wrap or ()),
-        ),
+        play=o.read_play(context, thinking, admissible, temperature, wrap),
         seed=seed,
         on_episode=episodes_counted(tasks * samples, f"{policy} on {domain}"),
     )

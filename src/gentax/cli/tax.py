@@ -38,18 +38,11 @@ def tax(
     from gentax.measure import tax as run
     from gentax.measure.evaluate import policy_of
     from gentax.measure.verdict import sentences
-    from gentax.rollouts import Play
 
     o.check_out(json)
     home = o.read_domains([source])
     levels = {**o.read_domains(target), **home}
-    play = Play(
-        context=context,
-        thinking=thinking,
-        admissible=admissible,
-        temperature=temperature,
-        wrap=tuple(wrap or ()),
-    )
+    play = o.read_play(context, thinking, admissible, temperature, wrap)
     policies = [policy_of(base), policy_of(tuned)]  # both are found before either plays
     played = [
         evaluate(
