@@ -42,7 +42,7 @@ def timed(policy: LocalPolicy, tasks: list[gentax.Task], play: Play, pool: EnvPo
     begun = time.perf_counter()
     episodes = rollout(policy, tasks, play=play, samples=GROUP, seed=seed, pool=pool)
     seconds = time.perf_counter() - begun
-    return seconds, sum(e.sampled_tokens for e in episodes) / seconds, sum(e.length for e in episodes) / seconds
+    return seconds, sum((e.written or 0) for e in episodes) / seconds, sum(e.length for e in episodes) / seconds
 
 
 def main() -> None:

@@ -322,7 +322,7 @@ def main() -> None:
         folder, trained = model_folder(Path(scratch))
         episodes = play_batch(folder, trained, args.context, args.tokens)
         (Path(scratch) / "episodes").write_bytes(pickle.dumps(episodes))
-        sampled = sum(episode.sampled_tokens for episode in episodes)
+        sampled = sum((episode.written or 0) for episode in episodes)
         print(
             f"{'the model that ships with gentax' if trained else 'an untrained model'}, "
             f"context {args.context}, {sum(map(size, episodes))} tokens, {sampled} of them sampled, in "

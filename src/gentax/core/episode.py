@@ -44,7 +44,8 @@ class Step:
     valid: bool  # the environment accepted the action
     thought: str = ""
     admissible: tuple[str, ...] | None = None  # as shown in the prompt; None when not shown
-    tokens: Tokens | None = None  # None for policies that are not local models
+    written: int | None = None  # tokens of `text`; None for policies that do not write tokens
+    tokens: Tokens | None = None  # None for policies that are not local models, and for episodes read from a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,10 @@ class Episode:
         return sum(not step.valid for step in self.steps)
 
     @property
-    def sampled_tokens(self) -> int:
-        return sum(len(step.tokens.sampled) for step in self.steps if step.tokens is not None)
+    def written(self) -> int | None:
+        """Tokens the policy wrote; None when that is not known of every step."""
+        counts = [step.written for step in self.steps]
+        return None if None in counts else sum(count for count in counts if count is not None)
 
     def sequences(self) -> Iterator[Sequence]:
         """Yield the token sequences to learn from: one for an append-only context, one a step for a window."""

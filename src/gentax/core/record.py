@@ -22,7 +22,6 @@ def to_json(episode: Episode) -> dict[str, Any]:
         "outcome": episode.outcome.value,
         "final": episode.final,
         "error": episode.error,
-        "sampled_tokens": episode.sampled_tokens,
         "steps": [
             {
                 "observation": step.observation,
@@ -31,6 +30,7 @@ def to_json(episode: Episode) -> dict[str, Any]:
                 "thought": step.thought,
                 "reward": step.reward,
                 "valid": step.valid,
+                "written": step.written,
                 **({} if step.admissible is None else {"admissible": list(step.admissible)}),
             }
             for step in episode.steps
@@ -49,6 +49,7 @@ def from_json(value: dict[str, Any]) -> Episode:
             valid=row["valid"],
             thought=row["thought"],
             admissible=tuple(row["admissible"]) if "admissible" in row else None,
+            written=row.get("written"),
         )
         for row in value["steps"]
     )

@@ -58,7 +58,7 @@ class LocalPolicy:
         for turn, (continues, prompt), sample in zip(turns, shown, samples, strict=True):
             self._turns[turn.slot].append(sample.ids)
             tokens = Tokens(continues, prompt, sample.ids, sample.logprobs)
-            replies.append(Reply(self.codec.decode(sample.ids), tokens))
+            replies.append(Reply(self.codec.decode(sample.ids), len(sample.ids), tokens))
         return replies
 
     def _shown(self, turn: Turn) -> tuple[bool, np.ndarray]:

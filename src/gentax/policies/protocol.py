@@ -34,6 +34,7 @@ class Reply:
     """One answer."""
 
     text: str
+    written: int | None = None  # tokens of `text`, where the policy writes tokens
     tokens: Tokens | None = None  # for local models
 
 

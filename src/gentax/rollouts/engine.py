@@ -214,6 +214,7 @@ class _Engine:
                 valid=bool(answer.info.get("valid", True)),
                 thought=thought,
                 admissible=run.shown,
+                written=reply.written,
                 tokens=reply.tokens,
             )
         )
