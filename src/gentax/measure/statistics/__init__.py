@@ -1,0 +1,47 @@
+"""Statistics: pure functions from scores of policies on tasks to numbers with intervals.
+
+Nothing here knows of episodes, domains or models: arrays go in, (S, D, K) seeds by domains by tasks where a whole study
+is meant, and `Estimate`s come out. `intervals` has the method that every interval of gentax follows, and why it
+covers; `bootstrap` what needs resampling; `many` the correction when many things are looked at; `sequential` looking
+more than once; `power` how many episodes it takes.
+"""
+
+from gentax.measure.statistics.bootstrap import iqm, probability_of_improvement, resampled
+from gentax.measure.statistics.estimate import LEVEL, SEEDS_AND_TASKS, TASKS, Estimate
+from gentax.measure.statistics.intervals import (
+    bounded_mean,
+    cluster_mean,
+    difference,
+    linear,
+    p_value,
+    ratio,
+    success_rate,
+)
+from gentax.measure.statistics.many import holm
+from gentax.measure.statistics.power import Plan, detectable, episodes_needed
+from gentax.measure.statistics.scores import Scores, Weights
+from gentax.measure.statistics.sequential import Looks
+
+__all__ = [
+    "LEVEL",
+    "SEEDS_AND_TASKS",
+    "TASKS",
+    "Estimate",
+    "Looks",
+    "Plan",
+    "Scores",
+    "Weights",
+    "bounded_mean",
+    "cluster_mean",
+    "detectable",
+    "difference",
+    "episodes_needed",
+    "holm",
+    "iqm",
+    "linear",
+    "p_value",
+    "probability_of_improvement",
+    "ratio",
+    "resampled",
+    "success_rate",
+]

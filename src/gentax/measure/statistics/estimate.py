@@ -1,0 +1,42 @@
+"""What every measure gives: a number, its interval, and what the interval covers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+LEVEL = 0.95  # of an interval, unless said otherwise
+TASKS, SEEDS_AND_TASKS, SEEDS = "tasks", "training seeds and tasks", "training seeds"
+DIGITS = 10  # significant ones that are written to files: sums in another order differ after the fifteenth
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its interval."""
+
+    value: float
+    low: float
+    high: float
+    covers: str  # what would vary if it were all done again: "tasks", "training seeds and tasks", …
+    unit: str  # "percent" (of success), "points" (between two percentages), "fraction", "steps", "characters", …
+    n: int  # tasks, over all domains involved
+    seeds: int = 1  # training seeds
+    level: float = LEVEL  # how often such intervals hold the truth
+
+    def holds(self, x: float) -> bool:
+        """Return whether the interval holds `x`: whether the data allow it."""
+        return self.low <= x <= self.high
+
+    def mirrored(self) -> Estimate:
+        """Return the estimate of the negative: a gain as a loss."""
+        return replace(self, value=-self.value, low=-self.high, high=-self.low)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the estimate as JSON values, numbers to ten digits, so that they are the same on every machine."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {k: float(f"{v:.{DIGITS}g}") if isinstance(v, float) else v for k, v in values.items()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Estimate:
+        """Read an estimate back."""
+        return cls(**value)

@@ -1,0 +1,152 @@
+"""Intervals: from scores to a number with 95 % limits.
+
+Everything gentax reports is a weighted sum of mean scores (a difference of success rates) or a ratio of two such sums
+(a tax), so two functions, `linear` and `ratio`, carry all of it. Both are closed formulae on the margin that
+`variance` describes: they draw no random numbers, take no seed, and give the same digits on every machine.
+
+**Ratios.** Fieller (1954): the values R for which numerator - R x denominator is not told apart from 0. Unlike the
+delta method it is right when the denominator is noisy, and it has no finite answer when the denominator may be 0.
+
+**Single rates** get Wilson's (1927) score interval.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.optimize import brentq
+
+from gentax.core.errors import UsageError
+from gentax.measure.statistics.estimate import LEVEL, SEEDS_AND_TASKS, TASKS, Estimate
+from gentax.measure.statistics.scores import Scores, Weights, check
+from gentax.measure.statistics.variance import PSEUDO_TASKS, interaction, margin, parts, quantile
+
+SMALLEST_P = 1e-12
+
+
+def success_rate(scores: np.ndarray, level: float = LEVEL) -> Estimate:
+    """Estimate a success rate, in percent, from scores (K,) or (S, K) in [0, 1].
+
+    Wilson's (1927) score interval; for scores that are means of several samples, or come from several training seeds,
+    with the number of tasks that would have the same margin in place of K (Korn & Graubard 1998). Rates of 0 and 1
+    have an interval like any other.
+
+    Raises:
+        UsageError: fewer than 2 tasks, NaN, scores outside [0, 1].
+    """
+    scores_SK = check(np.atleast_2d(np.asarray(scores, float)), "a success rate")
+    return _wilson(scores_SK, 100.0, "percent", SEEDS_AND_TASKS if len(scores_SK) > 1 else TASKS, level)
+
+
+def bounded_mean(values: np.ndarray, upper: float, unit: str, level: float = LEVEL) -> Estimate:
+    """Estimate the mean of values (K,), one for each task, that lie in [0, upper], such as lengths up to the horizon.
+
+    Wilson's interval on values / upper, so that it does not collapse when all values are alike.
+    """
+    scores_1K = check(np.atleast_2d(np.asarray(values, float) / upper), f"a mean of {unit}")
+    return _wilson(scores_1K, upper, unit, TASKS, level)
+
+
+def cluster_mean(sums: np.ndarray, counts: np.ndarray, unit: str, level: float = LEVEL) -> Estimate:
+    """Estimate a mean over states (or any units) that come in tasks: Σ sums / Σ counts, both (K,), K at least 2.
+
+    The ratio estimator of cluster sampling (Cochran 1977, eq. 6.9 and 6.13) with Student's t: states of one task are
+    much alike, so it is tasks that count.
+    """
+    sums, counts = np.asarray(sums, float), np.asarray(counts, float)
+    tasks = len(sums)
+    if tasks < 2 or counts.shape != sums.shape or not np.isfinite(sums).all() or not (counts > 0).all():
+        raise UsageError(f"a mean of {unit} needs finite sums and positive counts of at least 2 tasks, not {tasks}")
+    value = float(sums.sum() / counts.sum())
+    deviation = np.sqrt(((sums - value * counts) ** 2).sum() / (tasks - 1) / tasks) / counts.mean()
+    half = float(quantile(tasks - 1, level) * deviation)
+    return Estimate(value, value - half, value + half, TASKS, unit, tasks, level=level)
+
+
+def difference(before: np.ndarray, after: np.ndarray, level: float = LEVEL) -> Estimate:
+    """Estimate after - before in points, paired by task, from scores (K,) and (K,) or (S, K)."""
+    scores = Scores.of(init={"": before}, after={"": after})
+    return linear(scores, {("after", ""): 100.0, ("init", ""): -100.0}, "points", level)
+
+
+def linear(scores: Scores, weights: Weights, unit: str, level: float = LEVEL) -> Estimate:
+    """Estimate Σ weight(role, domain) x mean score(role, domain)."""
+    half = parts(scores, [weights]).margin([1.0], level)
+    value = scores.mean(weights)
+    return Estimate(value, value - half, value + half, unit=unit, level=level, **_origin(scores, weights))
+
+
+def ratio(
+    scores: Scores, numerator: Weights, denominator: Weights, unit: str = "fraction", level: float = LEVEL
+) -> Estimate | None:
+    """Estimate a ratio of two weighted sums by Fieller's (1954) interval.
+
+    Its limits are the R nearest to the estimate for which |N - R D| equals the margin of N - R D. Returns None when
+    the denominator is not told apart from 0: then the interval is not finite, and no ratio is worth printing.
+    """
+    top, bottom = scores.mean(numerator), scores.mean(denominator)
+    known = parts(scores, [numerator, denominator])
+    if abs(bottom) <= known.margin([0.0, 1.0], level):
+        return None
+    value = top / bottom
+
+    def outside(r: float) -> float:
+        return abs(top - r * bottom) - known.margin([1.0, -r], level)
+
+    def limit(sign: int) -> float:
+        step = max(known.margin([1.0, -value], level) / abs(bottom), 1e-9)
+        while outside(value + sign * step) <= 0:  # ends: far out it grows by |bottom| - margin(bottom) > 0 a unit
+            step *= 2
+        return float(brentq(outside, value, value + sign * step, xtol=1e-12))
+
+    return Estimate(
+        value, limit(-1), limit(+1), unit=unit, level=level, **_origin(scores, {**numerator, **denominator})
+    )
+
+
+def p_value(scores: Scores, weights: Weights) -> float:
+    """Return the two-sided p-value of "the weighted sum is 0": 1 - the level of the interval that just touches 0.
+
+    It agrees with `linear` by construction: p below 0.05 exactly when the 95 % interval does not hold 0.
+    """
+    value, known = abs(scores.mean(weights)), parts(scores, [weights])
+
+    def beyond(log_p: float) -> float:
+        return value - known.margin([1.0], -np.expm1(log_p))
+
+    if value == 0:
+        return 1.0
+    if beyond(np.log(SMALLEST_P)) >= 0:
+        return SMALLEST_P
+    return float(np.exp(brentq(beyond, np.log(SMALLEST_P), -1e-9, xtol=1e-10)))
+
+
+def _wilson(scores_SK: np.ndarray, scale: float, unit: str, covers: str, level: float) -> Estimate:
+    seeds, tasks = scores_SK.shape
+    rate = float(scores_SK.mean())
+    mean_K = scores_SK.mean(0)
+    # A pseudo-task, half a success and half a failure, keeps the variance off 0; for 0/1 scores it cancels, and h
+    # below is z² / K.
+    half_task = PSEUDO_TASKS / 2
+    count = tasks + PSEUDO_TASKS
+    centre = (mean_K.sum() + half_task) / count
+    spread = (((mean_K - centre) ** 2).sum() + half_task * (centre**2 + (1 - centre) ** 2)) / count
+    variance, df = [max(spread / tasks - interaction(scores_SK), 0.0)], [np.inf]
+    if seeds > 1:
+        variance.append(scores_SK.mean(1).var(ddof=1) / seeds)
+        df.append(seeds - 1.0)
+    h = margin(np.array(variance), np.array(df), level) ** 2 / (centre * (1 - centre))  # Wilson's z² / n
+    middle = (rate + h / 2) / (1 + h)
+    half = np.sqrt(rate * (1 - rate) * h + h**2 / 4) / (1 + h)
+    # Rounding may put a limit an ulp past the rate itself, or past 0 and 1.
+    low, high = min(max(middle - half, 0.0), rate), max(min(middle + half, 1.0), rate)
+    return Estimate(rate * scale, float(low) * scale, float(high) * scale, covers, unit, tasks, seeds, level)
+
+
+def _origin(scores: Scores, weights: Weights) -> dict[str, Any]:
+    """Return what an interval covers and how many tasks and seeds are in it."""
+    trained = sorted({r for r, _ in weights} - scores.fixed)
+    seeds = min((len(next(iter(scores.roles[r].values()))) for r in trained), default=1)
+    used = {d: scores.roles[r][d].shape[1] for r, d in weights}
+    return {"covers": SEEDS_AND_TASKS if seeds > 1 else TASKS, "n": sum(used.values()), "seeds": seeds}
