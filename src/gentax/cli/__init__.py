@@ -13,14 +13,14 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     sys.path.append(os.getcwd())  # a domain may be `module:factory` of a file that lies here
     from gentax.cli.app import app
-    from gentax.core.errors import EnvironmentFault, NonFiniteLoss, UsageError
+    from gentax.core.errors import EnvironmentFault, NonFiniteLoss, PolicyFault, UsageError
 
     try:
         app()
     except UsageError as error:
         _say(str(error))
         sys.exit(2)
-    except (EnvironmentFault, NonFiniteLoss, OSError) as error:
+    except (EnvironmentFault, NonFiniteLoss, PolicyFault, OSError) as error:
         _say(f"{error}")
         sys.exit(1)
     except KeyboardInterrupt:

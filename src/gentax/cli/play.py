@@ -23,7 +23,7 @@ def play(
     index: Annotated[int, typer.Option(help="Which task.")] = 0,
     split: Annotated[str, typer.Option(help="Of which split.")] = "train",
     expert: Annotated[bool, typer.Option("--expert", help="Watch the domain's expert.")] = False,
-    policy: Annotated[str | None, typer.Option(help="Watch `base`, `random` or the model in a folder.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Watch `base`, `random`, or the model of a folder or URL.")] = None,
     thinking: Annotated[bool, typer.Option("--thinking/--no-thinking", help="Let the policy think.")] = True,
     xsb: Annotated[
         str | None, typer.Option(metavar="FILE", help="Sokoban only: play the rooms of an XSB file.")
@@ -54,7 +54,7 @@ def play(
 
 def _watch(env: TextEnv, policy: str, index: int, split: str, thinking: bool, temperature: float) -> None:
     from gentax.core import Task
-    from gentax.measure.evaluate import policy_of
+    from gentax.policies import policy_of
     from gentax.rollouts import EnvPool, Play, rollout
 
     task = Task(env.domain.name, env.level, split, index)

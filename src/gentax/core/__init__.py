@@ -2,10 +2,10 @@
 
 from gentax.core.env import Acted, Domain, Level, Move, TextEnv
 from gentax.core.episode import Episode, Outcome, Sequence, Step, Tokens
-from gentax.core.errors import EnvironmentFault, NonFiniteLoss, UsageError, unknown
+from gentax.core.errors import EnvironmentFault, NonFiniteLoss, PolicyFault, UsageError, unknown
 from gentax.core.task import Task, stable_seed
 
 __all__ = [
-    "Acted", "Domain", "EnvironmentFault", "Episode", "Level", "Move", "NonFiniteLoss", "Outcome", "Sequence", "Step",
-    "Task", "TextEnv", "Tokens", "UsageError", "stable_seed", "unknown",
+    "Acted", "Domain", "EnvironmentFault", "Episode", "Level", "Move", "NonFiniteLoss", "Outcome", "PolicyFault",
+    "Sequence", "Step", "Task", "TextEnv", "Tokens", "UsageError", "stable_seed", "unknown",
 ]  # fmt: skip

@@ -1,8 +1,9 @@
-"""The two ways things go wrong: the user asked for something that is not there, or an environment broke.
+"""The ways things go wrong: the user asked for what is not there, an environment broke, a policy cannot be asked.
 
 Everything a user can mend is a `UsageError`: one line that names the thing and the nearest valid one. The command
 line prints it and exits with code 2. Everything an environment does wrong is an `EnvironmentFault`: the engine
-restarts the environment, replays the episode and, if that fails too, records the episode as an error.
+restarts the environment, replays the episode and, if that fails too, records the episode as an error. A policy that
+cannot be asked any more is a `PolicyFault`, which ends what is being done: it must never pass for a low score.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ class UsageError(ValueError):
 
 class EnvironmentFault(RuntimeError):
     """An environment broke (its process died, its answer made no sense). Never a failure of the policy."""
+
+
+class PolicyFault(RuntimeError):
+    """A policy cannot answer: its server is out of reach or refuses for good. `str(error)` is one line for a person."""
 
 
 class NonFiniteLoss(RuntimeError):

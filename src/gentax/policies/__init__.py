@@ -1,6 +1,7 @@
-"""Who plays: random, expert, local weights."""
+"""Who plays: random, expert, local weights, a model behind an endpoint."""
 
+from gentax.policies.named import policy_of
 from gentax.policies.protocol import Policy, Reply, Turn
 from gentax.policies.simple import ExpertPolicy, RandomPolicy
 
-__all__ = ["ExpertPolicy", "Policy", "RandomPolicy", "Reply", "Turn"]
+__all__ = ["ExpertPolicy", "Policy", "RandomPolicy", "Reply", "Turn", "policy_of"]

@@ -18,7 +18,7 @@ from typing import Any
 from gentax.core import UsageError, unknown
 from gentax.core.settings import plain, read_settings, read_yaml
 from gentax.domains import domain, make
-from gentax.policies.local import BASE
+from gentax.policies.fingerprint import fingerprint
 from gentax.rollouts import Play
 from gentax.training import Recipe
 
@@ -186,18 +186,3 @@ def plan(study: Study) -> Plan:
     measure = Stage("measure", study.name, {"study": plain(study)}, (*init.values(), *after.values()))
     report = Stage("report", study.name, {}, (measure, *trained.values()))
     return Plan(study, init, trained, after, measure, report)
-
-
-def fingerprint(model: str | Path) -> str:
-    """Return a hash of a model folder's weights, configuration and tokenizer. Raises UsageError when it is none."""
-    folder = BASE if str(model) == "base" else Path(model)
-    files = sorted(p for p in folder.glob("*") if p.suffix in (".json", ".safetensors", ".jinja", ".txt", ".model"))
-    if not any(p.suffix == ".safetensors" for p in files):
-        from gentax.policies.local import load  # its error says what is wrong with the folder
-
-        load(model)
-    digest = hashlib.sha256()
-    for file in files:
-        if file.name != "record.json":
-            digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:16]

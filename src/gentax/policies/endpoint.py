@@ -1,0 +1,190 @@
+"""A policy behind an OpenAI-compatible endpoint: vLLM, SGLang, llama.cpp, Ollama, commercial services.
+
+What is sent for each turn is one `POST …/chat/completions`:
+
+- `model`: what the URL names after `#`, or the only model the server has;
+- `messages`: in an append-only context the whole conversation, user and assistant in turns, the thoughts included; in
+  a window one user message; never a system message;
+- `temperature` and `max_tokens`: the turn's;
+- `top_p` 1, so that a server's own default does not narrow what is sampled;
+- `seed`: drawn from the episode's generator, one for each turn, so that two policies see the same where it is honoured;
+- `stop`: `</action>`, where a reply ends. A server that answers with its model's thought apart (`reasoning_content`)
+  and that has met the mark within the thought is asked again, and from then on, without;
+- `skip_special_tokens` false, which vLLM and SGLang know: where a model's `<action>` is a control token, as it is in
+  the model that ships with gentax, they would leave it out of the text, and no action could be read.
+
+A server that says it does not take one of the last four is asked without it from then on, and one that does not take
+`max_tokens` by the newer name, `max_completion_tokens`. `temperature` is never dropped: it is part of what is
+measured. A server that says the context is too long is asked with less of it (see `shorten`).
+Left out: log-probabilities and tokens, so nothing can be trained on what an endpoint has played.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from gentax.core import UsageError, unknown
+from gentax.policies.answers import clean, read_answer
+from gentax.policies.protocol import Reply, Turn
+from gentax.policies.reply import ACTION_END
+from gentax.policies.server import Refused, Server
+
+OPTIONAL = ("max_tokens", "seed", "skip_special_tokens", "stop", "top_p")
+NOTHING = "(no answer)"  # stands in a conversation for an empty answer, which many servers will not be shown
+SHORTEST = 200  # characters of a message that is not cut any further
+MODELS_SHOWN = 12
+_TOO_LONG = re.compile(
+    r"context.?(length|size|window)|too long|longer than|reduce the length|exceed.{0,40}(context|token)"
+    r"|tokens.{0,60}must be <=|at least 1, got -",
+    re.IGNORECASE,
+)
+Message = dict[str, str]
+
+
+def connect(where: str) -> EndpointPolicy:
+    """Return the policy at `where`: a base URL, with `#model` where the server has several models.
+
+    The server is asked for its models at once, so that a wrong address or key is known before anything is played. A
+    server that has no such list is believed when the model is named.
+
+    Raises:
+        UsageError: no such URL, or a server that has not exactly one model where none is named.
+        PolicyFault: nothing answers there, or it refuses the key.
+    """
+    url, model = read_url(where)
+    server = Server(url)
+    try:
+        (models,) = server.together([server.models()])
+    except Refused as refused:
+        if not model or refused.status in (0, 401):
+            raise
+        return EndpointPolicy(server, model)
+    if not model:
+        if not models:
+            raise UsageError(f"{url} lists no model; name it as {url}#MODEL")
+        if len(models) > 1:
+            shown = ", ".join(sorted(models)[:MODELS_SHOWN])
+            more = f" and {len(models) - MODELS_SHOWN} more" if len(models) > MODELS_SHOWN else ""
+            raise UsageError(f"{url} has {len(models)} models; name one as {url}#MODEL. It has: {shown}{more}")
+        (model,) = models
+    return EndpointPolicy(server, model)
+
+
+def read_url(where: str) -> tuple[str, str]:
+    """Return the base URL and the model ("" when none is named) of `http://host:8000/v1#model`.
+
+    `/v1` is added to an address without a path. Raises UsageError where `where` is no address of a server.
+    """
+    base, _, model = where.strip().partition("#")
+    try:
+        parts = urlsplit(base)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or any(c.isspace() or not c.isprintable() for c in base):
+        raise UsageError(f"{where!r} is no URL of a server; one looks like http://localhost:8000/v1#model")
+    path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
+    return parts._replace(path=path).geturl(), model
+
+
+class EndpointPolicy:
+    """Plays by asking a server; all turns of one call are asked at once.
+
+    Args:
+        server: where the model is.
+        model: the server's name for it.
+    """
+
+    def __init__(self, server: Server, model: str) -> None:
+        self.server, self.model, self.name = server, model, model
+        self._said: dict[int, list[Message]] = {}  # slot -> its conversation
+        self._without: set[str] = set()  # settings that this server does not take
+
+    def reply(self, turns: Sequence[Turn]) -> list[Reply]:
+        """Answer every turn.
+
+        Raises:
+            PolicyFault: the server cannot be reached or refuses, after all retries.
+            UsageError: it has no such model.
+        """
+        return self.server.together(
+            [self._answer(self._conversation(turn), turn, int(turn.rng.integers(2**31 - 1))) for turn in turns]
+        )
+
+    def _conversation(self, turn: Turn) -> list[Message]:
+        said = self._said.get(turn.slot)
+        if not turn.continues or said is None:
+            said = self._said[turn.slot] = []
+        said.append({"role": "user", "content": clean(turn.message)})
+        return said
+
+    async def _answer(self, said: list[Message], turn: Turn, seed: int) -> Reply:
+        while True:
+            settings = self._settings(turn, seed)
+            try:
+                body = await self.server.complete(self.model, said, settings)
+            except Refused as refused:
+                if self._relents(refused, settings, said):
+                    continue
+                raise await self._explained(refused) from refused
+            answer = read_answer(body, stopping="stop" in settings)
+            if answer.cut_off:
+                self._without.add("stop")
+                continue
+            said.append({"role": "assistant", "content": answer.text or NOTHING})
+            return Reply(answer.text, answer.written)
+
+    def _settings(self, turn: Turn, seed: int) -> dict[str, Any]:
+        settings = {
+            "temperature": turn.temperature,
+            "top_p": 1.0,
+            "max_tokens": turn.max_new_tokens,
+            "seed": seed,
+            "stop": [ACTION_END],
+            "skip_special_tokens": False,
+        }
+        if "max_tokens" in self._without:
+            settings["max_completion_tokens"] = turn.max_new_tokens
+        return {name: value for name, value in settings.items() if name not in self._without}
+
+    def _relents(self, refused: Refused, settings: dict[str, Any], said: list[Message]) -> bool:
+        """Ask for less where the server says what was too much; return whether it is worth another try."""
+        if (refused.status == 413 or _TOO_LONG.search(refused.said)) and shorten(said):
+            return True
+        if refused.status not in (400, 422):
+            return False
+        blamed = [n for n in OPTIONAL if refused.param == n or re.search(rf"\b{n}\b", refused.said)]
+        # Another turn may have met the same refusal while this one was under way.
+        self._without.update(blamed)
+        return any(name in settings for name in blamed)
+
+    async def _explained(self, refused: Refused) -> Exception:
+        """Return the error to raise: the models there are, where the server does not have the one that is asked."""
+        if refused.status in (400, 404):
+            try:
+                models = await self.server.models()
+            except Refused:
+                return refused
+            if models and self.model not in models:
+                return unknown(f"model of {self.server.url}", self.model, models)
+        return refused
+
+
+def shorten(said: list[Message]) -> bool:
+    """Make a conversation shorter, in place: the first message stays, and the latest exchanges.
+
+    When one exchange is left, the longest message loses its middle. Returns False when nothing is left to cut.
+    """
+    if len(said) > 3:
+        del said[1:3]
+        return True
+    longest = max(said, key=lambda message: len(message["content"]))
+    text = longest["content"]
+    if len(text) < SHORTEST:
+        return False
+    quarter = len(text) // 4
+    longest["content"] = f"{text[:quarter]} … {text[-quarter:]}"
+    return True

@@ -1,0 +1,27 @@
+"""Which weights a policy has: a hash of a model folder, the same wherever the folder lies."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+KINDS = (".json", ".safetensors", ".jinja", ".txt", ".model")  # weights, configuration, tokenizer
+CHUNK = 1 << 22  # bytes read at once: weights may be larger than memory
+
+
+def fingerprint(model: str | Path) -> str:
+    """Return a hash of a model folder's weights, configuration and tokenizer. Raises UsageError when it is none."""
+    from gentax.policies.local import BASE, load  # PyTorch is only loaded when a model is
+
+    folder = BASE if str(model) == "base" else Path(model)
+    files = sorted(p for p in folder.glob("*") if p.suffix in KINDS)
+    if not any(p.suffix == ".safetensors" for p in files):
+        load(model)  # its error says what is wrong with the folder
+    digest = hashlib.sha256()
+    for file in files:
+        if file.name != "record.json":
+            digest.update(file.name.encode() + b"\0")
+            with file.open("rb") as handle:
+                while block := handle.read(CHUNK):
+                    digest.update(block)
+    return digest.hexdigest()[:16]

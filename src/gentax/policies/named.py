@@ -1,0 +1,41 @@
+"""A policy by its name: `random`, `expert`, `base`, a model folder, or the URL of a server."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from gentax.core import UsageError
+from gentax.core.errors import nearest
+from gentax.policies.protocol import Policy
+from gentax.policies.simple import ExpertPolicy, RandomPolicy
+
+SIMPLE = {"random": RandomPolicy, "expert": ExpertPolicy}
+_BARE = re.compile(r"[\w.-]+:\d+(/.*|#.*|)")  # host:port, as one types it in a hurry
+
+
+def policy_of(what: str | Path | Policy) -> Policy:
+    """Return a policy: one that is given, "random", "expert", "base", the model in a folder or behind a URL.
+
+    A URL is that of an OpenAI-compatible server, such as `http://localhost:8000/v1#model`; see `policies.endpoint`.
+
+    Raises:
+        UsageError: no such policy, folder or model.
+        PolicyFault: a server that cannot be reached or refuses the key.
+    """
+    if not isinstance(what, (str, Path)):
+        return what
+    if str(what) in SIMPLE:
+        return SIMPLE[str(what)]()
+    if isinstance(what, str) and "://" in what:
+        from gentax.policies.endpoint import connect
+
+        return connect(what)
+    if not Path(what).exists():
+        if _BARE.fullmatch(str(what)):
+            raise UsageError(f"no model folder {str(what)!r}; if it is a server, did you mean 'http://{what}'?")
+        if (close := nearest(what, [*SIMPLE, "base"])) in SIMPLE:
+            raise UsageError(f"no policy or model folder {str(what)!r}; did you mean {close!r}?")
+    from gentax.policies.local import load  # PyTorch is only loaded when a model is
+
+    return load(what)

@@ -1,0 +1,108 @@
+"""A chat-completions server in a thread, for tests: it really speaks HTTP, and misbehaves as it is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Response = tuple[int, Any, dict[str, str]]  # status, body (bytes as they are, all else as JSON), headers
+
+
+class ChatServer:
+    """Serves `models`; answers a request with `answer(request)`: a text, a body, bytes, or a whole response.
+
+    `faults` are given first, one a request. What was asked is kept in `requests`, the keys that came in `keys`.
+    """
+
+    def __init__(self, answer: Callable[[dict[str, Any]], Any], models: list[str] | Response = ("toy",)) -> None:
+        self.answer, self.models = answer, models
+        self.faults: list[Response] = []
+        self.requests: list[dict[str, Any]] = []
+        self.keys: set[str] = set()
+        self.together = self.most = 0  # requests in flight: now, and at most so far
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> ChatServer:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_GET(self) -> None:
+                models = outer.models
+                if isinstance(models, tuple) and len(models) == 3 and isinstance(models[0], int):
+                    self.give(*models)
+                else:
+                    self.give(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in models]}, {})
+
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                self.give(*outer.respond(self.path, request, self.headers["authorization"]))
+
+            def give(self, status: int, body: Any, headers: dict[str, str]) -> None:
+                data = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                for name, value in {"content-type": "application/json", **headers}.items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Quiet(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+            def handle_error(self, *_: object) -> None:
+                pass  # a client that has given up
+
+        self._http = Quiet(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    def respond(self, path: str, request: dict[str, Any], key: str) -> Response:
+        with self._lock:
+            self.requests.append(request)
+            self.keys.add(key)
+            fault = self.faults.pop(0) if self.faults else None
+            self.together += 1
+            self.most = max(self.most, self.together)
+        try:
+            if path != "/v1/chat/completions":
+                return 404, {"detail": "Not Found"}, {}
+            given = self.answer(request) if fault is None else fault
+        finally:
+            with self._lock:
+                self.together -= 1
+        if isinstance(given, tuple):
+            return given
+        return 200, completion(given) if isinstance(given, str) else given, {}
+
+
+def completion(content: Any, finish: Any = "stop", **message: Any) -> dict[str, Any]:
+    """A body as servers send it; `written` words are its tokens."""
+    return {
+        "object": "chat.completion",
+        "choices": [{"index": 0, "finish_reason": finish, "message": {"content": content, **message}}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": len(str(content).split())},
+    }
+
+
+def listed(request: dict[str, Any]) -> str:
+    """Answer with one of the possible actions that the last message lists, as the seed says."""
+    last = request["messages"][-1]["content"]
+    actions = last.rpartition("Possible: ")[2].split(" | ")
+    return f"<think>one of {len(actions)}</think><action>{actions[request['seed'] % len(actions)]}</action>"

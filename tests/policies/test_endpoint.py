@@ -1,0 +1,480 @@
+"""A policy behind a server: what is asked, what is made of what is said, and that a refusal is one line."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from chat_server import ChatServer, completion, listed
+from gentax.core import Task, UsageError
+from gentax.core.errors import PolicyFault
+from gentax.policies import Reply, Turn, policy_of
+from gentax.policies.answers import TEXT_LIMIT, read_answer
+from gentax.policies.endpoint import NOTHING, EndpointPolicy, read_url
+from gentax.policies.reply import parse_reply
+from gentax.policies.server import Server
+from gentax.rollouts import Play, rollout
+
+
+def tasks(n, name="crafting"):
+    from gentax.domains import domain
+
+    return [Task(name, domain(name).default_level, "test", i) for i in range(n)]
+
+
+def policy(server, **settings):
+    return EndpointPolicy(Server(server.url, **{"retries": 1, **settings}), "toy")
+
+
+class Direct:
+    """The same conversation held without a server: `answer` is called in place."""
+
+    name = "direct"
+
+    def __init__(self, answer):
+        self.answer, self.said = answer, {}
+
+    def reply(self, turns):
+        replies = []
+        for turn in turns:
+            said = self.said[turn.slot] = [*(self.said[turn.slot] if turn.continues else []), turn.message]
+            messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
+            text = self.answer({"messages": messages, "seed": int(turn.rng.integers(2**31 - 1))})
+            said.append(text)
+            replies.append(Reply(text, len(text.split())))
+        return replies
+
+
+@pytest.mark.parametrize("context", ["full", "window(2)"])
+def test_episodes_are_those_played_without_a_server(context):
+    play = Play(context=context, thinking=True, admissible=True)
+    with ChatServer(listed) as server:
+        served = rollout(policy(server), tasks(6), play=play, seed=3, parallel=4)
+    assert served == rollout(Direct(listed), tasks(6), play=play, seed=3, parallel=4)
+    assert {step.thought[:6] for episode in served for step in episode.steps} == {"one of"}
+
+
+@pytest.mark.parametrize("context", ["full", "window(1)"])
+def test_the_base_model_behind_a_server_plays_as_it_does_directly(context):
+    from gentax.policies.local import load
+
+    local, lock = load("base"), threading.Lock()
+
+    def answer(request):
+        from gentax.policies.decode import Ask
+
+        codec = local.codec
+        ids = [codec.opening(request["messages"][0]["content"])]
+        for said in request["messages"][1:]:
+            mine = said["role"] == "assistant"
+            ids.append(codec.reply(said["content"]) if mine else codec.following(said["content"], int(ids[-1][-1])))
+        uniforms = np.zeros(request["max_tokens"])
+        with lock:
+            (sample,) = local.decoder.sample(
+                [Ask(0, np.concatenate(ids), request["temperature"], uniforms)], local._stop
+            )
+        text = codec.decode(sample.ids)
+        body = completion(text.removesuffix("</action>"))  # a server leaves out the mark at which it stops
+        body["usage"]["completion_tokens"] = len(sample.ids)
+        return body
+
+    play = Play(context=context, temperature=0.0, horizon=12)
+    with ChatServer(answer) as server:
+        served = rollout(policy(server), tasks(2, "babyai"), play=play)
+    direct = rollout(load("base"), tasks(2, "babyai"), play=play)
+
+    def told(episodes):
+        return [(e.outcome, e.final, [(s.observation, s.text, s.action, s.written) for s in e.steps]) for e in episodes]
+
+    assert told(served) == told(direct)
+
+
+def test_what_is_sent(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sesame\n")
+    with ChatServer(listed) as server:
+        rollout(
+            policy(server), tasks(1), play=Play(admissible=True, temperature=0.7, max_new_tokens=21, horizon=3), seed=5
+        )
+    first, second, third = server.requests
+    assert server.keys == {"Bearer sesame"}
+    assert [m["role"] for m in third["messages"]] == ["user", "assistant", "user", "assistant", "user"]
+    assert third["messages"][:3] == second["messages"]
+    assert second["messages"][:1] == first["messages"]
+    assert second["messages"][1]["content"] == listed(first)
+    seed = first.pop("seed")
+    assert 0 <= seed < 2**31
+    assert seed != second["seed"]
+    del first["messages"]
+    assert (first.pop("model"), first.pop("temperature"), first.pop("max_tokens")) == ("toy", 0.7, 21)
+    assert first == {"top_p": 1.0, "stop": ["</action>"], "skip_special_tokens": False}
+
+
+def test_a_window_is_one_message_a_request():
+    with ChatServer(listed) as server:
+        rollout(policy(server), tasks(1), play=Play(context="window(1)", admissible=True, horizon=4))
+    assert len(server.requests) == 4
+    assert all(len(request["messages"]) == 1 for request in server.requests)
+
+
+def test_any_text_of_an_environment_can_be_sent():
+    turn = Turn(0, "lone \ud800, \x00, 🙂", False, None, np.random.default_rng(0), False, 0.0, 5)
+    with ChatServer(lambda request: request["messages"][0]["content"]) as server:
+        assert policy(server).reply([turn]) == [Reply("lone ?, \x00, 🙂", 4)]
+        assert policy(server).reply([]) == []
+
+
+def asked(seed, parallel):
+    with ChatServer(listed) as server:
+        rollout(policy(server), tasks(5), play=Play(admissible=True, horizon=5), seed=seed, parallel=parallel)
+    return sorted(json.dumps(request) for request in server.requests)
+
+
+def test_the_same_seeds_give_the_same_requests_however_many_play_at_once():
+    assert asked(1, 5) == asked(1, 2)
+    assert asked(1, 5) != asked(2, 5)
+
+
+def test_all_turns_are_asked_at_once_and_no_more_than_allowed():
+    barrier = threading.Barrier(8, timeout=20)
+
+    def answer(request):
+        barrier.wait()  # nobody is answered before eight have asked
+        return "<action>noop</action>"
+
+    with ChatServer(answer) as server:
+        rollout(policy(server), tasks(8), play=Play(horizon=2))
+        assert server.most == 8
+
+    def slow(request):
+        time.sleep(0.01)
+        return "<action>noop</action>"
+
+    with ChatServer(slow) as server:
+        rollout(policy(server, at_once=3), tasks(8), play=Play(horizon=2))
+        assert server.most == 3
+
+
+SOON = {"retry-after-ms": "1"}
+
+
+def test_a_server_that_stumbles_is_asked_again():
+    with ChatServer(lambda _: "<action>noop</action>") as server:
+        server.faults = [
+            (500, {"error": {"message": "oops"}}, SOON),
+            (429, {"error": {"message": "too fast"}}, SOON),
+            (503, b"<html>busy</html>", SOON),
+            (200, b'{"choices": [{"mess', {}),
+        ]
+        (episode,) = rollout(policy(server, retries=3), tasks(1), play=Play(horizon=2))
+        assert [step.text for step in episode.steps] == ["<action>noop</action>"] * 2
+        assert len(server.requests) == 6
+        assert len({request["seed"] for request in server.requests}) == 2  # asked again with the same seed
+
+
+def test_odd_answers_are_text():
+    bodies = [
+        {"choices": []},
+        {"choices": [None]},
+        {"choices": ["left"]},
+        {"choices": [{}]},
+        {"choices": [{"message": None}]},
+        {"choices": [{"message": []}]},
+        completion(None),
+        completion(""),
+        completion("  "),
+        completion(17),
+        completion({"text": "left"}),
+        completion([{"type": "text", "text": "<action>le"}, {"type": "image"}, "x", {"text": "ft</action>"}]),
+        completion("x" * 5_000_000),
+        completion("lone \ud800 surrogate <action>a\ud800</action>"),
+        completion("\x00\x1b[2J"),
+        {**completion("<action>left</action>"), "usage": None},
+        {**completion("<action>left</action>"), "usage": {"completion_tokens": "many"}},
+        {**completion("<action>left</action>"), "usage": {"completion_tokens": -3}},
+    ]
+    left = iter(bodies)
+    with ChatServer(lambda _: next(left)) as server:
+        (episode,) = rollout(policy(server), tasks(1), play=Play(horizon=len(bodies)))
+    texts = [step.text for step in episode.steps]
+    assert texts[:8] == [""] * 8
+    assert texts[9] == "17"
+    assert texts[11] == "<action>left</action>"
+    assert len(texts[12]) == TEXT_LIMIT
+    assert episode.steps[13].action == "a?"
+    assert [step.written for step in episode.steps[-3:]] == [None] * 3
+    assert [m["content"] for m in server.requests[1]["messages"]][1] == NOTHING  # none is shown an empty message
+
+
+@pytest.mark.parametrize(
+    ("said", "stopping", "text", "action", "thought"),
+    [
+        (completion("<action>left"), True, "<action>left</action>", "left", ""),
+        (completion("<action>left", "length"), True, "<action>left", "", ""),
+        (completion("<action>left"), False, "<action>left", "", ""),
+        (completion("<action>a</action>\nYou\n<action>b</action>"), False, "<action>a</action>", "a", ""),
+        (
+            completion("<action>left", reasoning_content="hm"),
+            True,
+            "<think>hm</think><action>left</action>",
+            "left",
+            "hm",
+        ),
+        (completion("<action>a</action>", reasoning="hm"), False, "<think>hm</think><action>a</action>", "a", "hm"),
+        (completion("hm</think><action>left"), True, "<think>hm</think><action>left</action>", "left", "hm"),
+        (
+            completion("<action>go</action>", reasoning="say <action>your action</action>"),
+            False,
+            "<think>say [action]your action[/action]</think><action>go</action>",
+            "go",
+            "say [action]your action[/action]",
+        ),
+        (completion(None, "length", reasoning="so <action>x</action>"), True, "<think>so [action]x[/action]", "", ""),
+        (completion(None, reasoning_content="<action>left</action>"), False, "<action>left</action>", "left", ""),
+    ],
+)
+def test_marks_that_a_server_takes_away_are_put_back(said, stopping, text, action, thought):
+    answer = read_answer(said, stopping)
+    assert (answer.text, answer.cut_off) == (text, False)
+    assert parse_reply(answer.text) == (action, thought)
+
+
+def test_a_thought_that_quotes_the_mark_is_not_cut_off_there():
+    def answer(request):
+        if "stop" in request:
+            return completion(None, reasoning_content="they want <action>your action")
+        return completion("\n\n<action>noop</action>", reasoning_content="they want <action>x</action>, I wait")
+
+    with ChatServer(answer) as server:
+        (episode,) = rollout(policy(server), tasks(1), play=Play(horizon=3))
+    assert [step.action for step in episode.steps] == ["noop"] * 3
+    assert episode.steps[0].thought == "they want [action]x[/action], I wait"
+    assert ["stop" in request for request in server.requests] == [True, False, False, False]
+
+
+def test_a_context_that_is_too_long_loses_its_oldest_exchanges():
+    def answer(request):
+        said = request["messages"]
+        if sum(len(m["content"]) for m in said) > 1000:
+            return 400, {"error": {"message": "This model's maximum context length is 400 tokens.", "code": 400}}, {}
+        return f"<action>noop</action>{len(said)}"
+
+    with ChatServer(answer) as server:
+        episodes = rollout(policy(server), tasks(2), play=Play(horizon=20))
+    assert [e.length for e in episodes] == [20, 20]
+    first = {request["messages"][0]["content"] for request in server.requests}
+    assert len(first) == 2  # the rules and the goal of each stay
+    last = server.requests[-1]["messages"]
+    assert [m["role"] for m in last] == [("user", "assistant")[i % 2] for i in range(len(last))]
+    assert 3 < len(last) < 39
+    assert last[-1]["content"] == episodes[-1].steps[-1].observation
+    assert len(server.requests) < 100
+
+
+def test_a_first_message_that_is_too_long_loses_its_middle():
+    def answer(request):
+        (message,) = request["messages"]
+        if len(message["content"]) > 300:
+            return 400, {"error": {"message": "the request exceeds the available context size"}}, {}
+        return "<action>noop</action>"
+
+    with ChatServer(answer) as server:
+        (episode,) = rollout(policy(server), tasks(1), play=Play(context="window(0)", horizon=2))
+    whole, least = (server.requests[i]["messages"][0]["content"] for i in (0, -1))
+    assert episode.length == 2
+    assert whole[:50] == least[:50]
+
+    def never(request):
+        return 400, {"error": {"message": "prompt is too long"}}, {}
+
+    with ChatServer(never) as server, pytest.raises(PolicyFault, match="prompt is too long"):
+        rollout(policy(server), tasks(1))
+    assert len(server.requests) < 20
+
+
+@pytest.mark.parametrize("name", ["seed", "skip_special_tokens", "stop", "top_p", "max_tokens"])
+def test_a_setting_that_a_server_does_not_know_is_left_out(name):
+    def answer(request):
+        if name in request:
+            return 400, {"error": {"message": f"Unsupported parameter: '{name}'.", "param": name}}, {}
+        return "<action>noop</action>"
+
+    with ChatServer(answer) as server:
+        rollout(policy(server), tasks(3), play=Play(horizon=3))
+    good = [request for request in server.requests if name not in request]
+    assert len(good) == 9
+    assert len(server.requests) <= 12
+    assert {request.get("max_completion_tokens") for request in good} == {32 if name == "max_tokens" else None}
+
+
+def test_a_temperature_that_is_refused_ends_the_run():
+    said = {"error": {"message": "Unsupported value: 'temperature' must be 1.", "param": "temperature"}}
+    with ChatServer(lambda _: (400, said, {})) as server:
+        with pytest.raises(PolicyFault, match="'temperature' must be 1"):
+            rollout(policy(server), tasks(2))
+        assert len(server.requests) <= 2
+
+
+@pytest.mark.parametrize(
+    ("response", "says"),
+    [
+        ((500, {"error": {"message": "out of\nmemory"}}, SOON), r"fails \(HTTP 500\): out of memory"),
+        ((500, b"", SOON), r"fails \(HTTP 500\)$"),
+        ((502, b"<html>Bad gateway\x1b[2J</html>", SOON), r"HTTP 502\): <html>Bad gateway \[2J"),
+        ((429, {"error": {"message": "no quota"}}, SOON), r"allows no more requests \(HTTP 429\): no quota"),
+        ((403, {"detail": "not you"}, {}), r"denies access \(HTTP 403\): not you"),
+        ((400, {"detail": [{"loc": ["body", "model"], "msg": "bad"}]}, {}), "HTTP 400.*'msg': 'bad'"),
+        ((400, ["?"], {}), r"HTTP 400\): \[\"\?\"\]"),
+        ((200, b"<html>Welcome</html>", {"content-type": "text/html"}), "no chat completion: <html>Welcome"),
+        ((200, b'{"choices": [{"mess', {}), "no chat completion: {"),
+        ((200, b"[" * 100_000, {}), r"no chat completion: \[\["),
+        ((200, b"\xff\xfe", {}), "no chat completion"),
+        ((200, b"", {}), "no chat completion: nothing"),
+        ((200, {"choices": None}, {}), "no chat completion"),
+        ((200, {"error": {"message": "upstream is down", "code": 502}}, {}), "upstream is down"),
+        ((200, {"error": "plain words"}, {}), "plain words"),
+        ((307, b"", {"location": "/v1/chat/completions"}), "cannot reach .*redirect"),
+    ],
+)
+def test_a_server_that_will_not_answer_ends_the_run_with_one_line(response, says, monkeypatch):
+    monkeypatch.setattr("gentax.policies.server.PAUSES_S", (0.001,))
+    with ChatServer(lambda _: response) as server, pytest.raises(PolicyFault, match=says) as fault:
+        rollout(policy(server), tasks(3))
+    assert server.url in str(fault.value)
+    assert len(str(fault.value).splitlines()) == 1
+    assert len(str(fault.value)) < 320
+
+
+def test_a_wrong_key_a_missing_key_and_an_unknown_model_are_told_apart(monkeypatch):
+    refusal = 401, {"error": {"message": "Incorrect key: secret-42"}}, {}
+    with ChatServer(listed, refusal) as server:
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+        with pytest.raises(PolicyFault, match="wants a key; set OPENAI_API_KEY"):
+            policy_of(f"{server.url}#toy")
+        monkeypatch.setenv("OPENAI_API_KEY", "secret-42")
+        with pytest.raises(PolicyFault, match="refuses the key in OPENAI_API_KEY") as fault:
+            policy_of(f"{server.url}#toy")
+        assert "secret" not in str(fault.value)
+        monkeypatch.setenv("OPENAI_API_KEY", "schlüssel")
+        with pytest.raises(UsageError, match="cannot be sent"):
+            policy_of(f"{server.url}#toy")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    gone = 404, {"error": {"message": "The model does not exist."}}, {}
+    with ChatServer(lambda _: gone, ["sokoban-tuned", "base"]) as server:
+        found = policy_of(f"{server.url}#sokoban-tunde")
+        with pytest.raises(UsageError, match="did you mean 'sokoban-tuned'"):
+            rollout(found, tasks(1))
+
+
+def test_the_only_model_is_taken_and_several_are_listed():
+    with ChatServer(listed, ["org/one:8b"]) as server:
+        found = policy_of(server.url)
+        assert found.name == "org/one:8b"
+        server.models = ["a", "b"]
+        with pytest.raises(UsageError, match=r"has 2 models; name one as .*#MODEL\. It has: a, b"):
+            policy_of(server.url)
+        server.models = []
+        with pytest.raises(UsageError, match="lists no model; name it as"):
+            policy_of(server.url)
+        for odd in ((200, {"data": None}, {}), (200, b"<html>", {"content-type": "text/html"}), (200, b"{", {})):
+            server.models = odd
+            with pytest.raises(PolicyFault, match="does not list models"):
+                policy_of(server.url)
+        server.models = (404, {"detail": "Not Found"}, {})
+        assert policy_of(f"{server.url}#named").name == "named"  # believed where there is no list
+        with pytest.raises(PolicyFault, match="HTTP 404"):
+            policy_of(server.url)
+
+
+def test_a_server_that_is_not_there_is_known_at_once():
+    with ChatServer(listed) as server:
+        pass
+    began = time.monotonic()
+    with pytest.raises(PolicyFault, match=r"cannot reach http://127.*: Connection refused"):
+        policy_of(f"{server.url.replace('//', '//user:secret@')}#toy")
+    assert time.monotonic() - began < 10
+    with ChatServer(listed) as server, pytest.raises(PolicyFault, match=r"no secure connection .*; is it https\?"):
+        policy_of(server.url.replace("http:", "https:"))
+
+
+def test_a_server_that_is_silent_is_not_waited_for_forever():
+    wake = threading.Event()
+    with ChatServer(lambda _: str(wake.wait(20))) as server:
+        with pytest.raises(PolicyFault, match="did not answer in time"):
+            rollout(policy(server, retries=0, timeout_s=0.2), tasks(2))
+        wake.set()
+
+
+def test_what_nobody_waits_for_any_more_is_not_asked_on():
+    ended = threading.Event()
+
+    async def forever():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    server = Server("http://127.0.0.1:9/v1")
+    threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        server.together([forever()])
+    assert ended.wait(10)
+
+
+def test_urls_are_read():
+    assert read_url("http://localhost:8000/v1#my-model") == ("http://localhost:8000/v1", "my-model")
+    assert read_url("http://localhost:8000") == ("http://localhost:8000/v1", "")
+    assert read_url("https://host/api/v2/#org/name:7b") == ("https://host/api/v2", "org/name:7b")
+    assert read_url("http://host/v1/chat/completions#m") == ("http://host/v1", "m")
+
+
+@pytest.mark.parametrize("where", ["http://", "ftp://host/v1", "http://host:port/v1", "http://[::1", "http://a b/v1"])
+def test_what_is_no_url_is_refused(where):
+    with pytest.raises(UsageError, match="no URL of a server"):
+        policy_of(where)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("expertt", "'expert'"),
+        ("randm", "'random'"),
+        ("bse", "'base'"),
+        ("localhost:8000#m", "'http://localhost:8000#m'"),
+    ],
+)
+def test_an_unknown_name_gets_the_nearest(name, says):
+    with pytest.raises(UsageError, match=f"did you mean {says}"):
+        policy_of(name)
+
+
+def test_a_policy_that_is_let_go_hangs_up():
+    with ChatServer(listed) as server:
+        before = threading.active_count()
+        one = policy(server)
+        rollout(one, tasks(1), play=Play(admissible=True, horizon=1))
+        names = [t.name for t in threading.enumerate() if server.url in t.name]
+        assert names
+        del one
+        gc.collect()
+        for _ in range(100):
+            if not [t for t in threading.enumerate() if server.url in t.name]:
+                break
+            time.sleep(0.02)
+        assert not [t for t in threading.enumerate() if server.url in t.name]
+        assert threading.active_count() <= before + 1
+
+
+def test_the_client_is_loaded_only_for_a_server():
+    code = "import sys, gentax.policies, gentax.cli.app, gentax.measure; print('openai' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"
