@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.show import episodes_counted, estimate, table
+from gentax.cli.show import console, episodes_counted, estimate, table
+from gentax.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from gentax.core import Episode
+    from gentax.measure.suites import Suite, SuiteResult
+
+FREE = ("policy", "named", "domain", "suite", "json")  # options that a suite does not fix
 
 
 def evaluate(
-    policy: Annotated[str, typer.Argument(help="`base`, `random`, `expert`, or a model folder.")] = "base",
+    ctx: typer.Context,
+    policy: Annotated[
+        str, typer.Argument(help="`base`, `random`, `expert`, a folder, or `http://…/v1#model`.")
+    ] = "base",
+    named: Annotated[str | None, typer.Option("--policy", metavar="POLICY", help="The same, as an option.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Play a frozen suite, such as `v1`, which fixes all but -d.")
+    ] = None,
     domain: o.Domains = None,
     tasks: o.Tasks = 128,
     split: Annotated[str, typer.Option(help="Which split of the tasks.")] = "test",
@@ -26,11 +41,19 @@ def evaluate(
 ) -> None:
     """Play a policy on the test tasks of domains and print how often it succeeds, with 95 % intervals.
 
-    Example: `gentax evaluate base -d sokoban -d sciworld --tasks 64`
+    Examples: `gentax evaluate base -d sokoban -d sciworld --tasks 64`,
+    `gentax evaluate --suite v1 --policy base --json base.json` (see `gentax verify`)
     """
     from gentax.measure import evaluate as run
 
     o.check_out(json)
+    if named is not None:
+        if _given(ctx, "policy"):
+            raise UsageError(f"the policy is given twice: {policy!r} and --policy {named!r}")
+        policy = named
+    if suite is not None:
+        _refuse_what_is_fixed(ctx, suite)
+        return _play_suite(policy, suite, domain, json)
     levels = o.read_domains(domain)
     result = run(
         policy,
@@ -53,3 +76,67 @@ def evaluate(
         ],
     )
     o.write_result(json, result.to_json())
+
+
+def _given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _refuse_what_is_fixed(ctx: typer.Context, suite: str) -> None:
+    fixed = [p.opts[0] for p in ctx.command.params if p.name not in FREE and _given(ctx, str(p.name))]
+    if fixed:
+        raise UsageError(f"{', '.join(fixed)} cannot be given with --suite: {suite} fixes how it is played")
+
+
+class _Progress:
+    """Says which domain of a suite is being checked or played, and counts its episodes."""
+
+    def __init__(self, suite: Suite) -> None:
+        self.suite = suite
+
+    def domain(self, doing: str, name: str) -> None:
+        if doing != "play":
+            what = "checking that tasks start as frozen" if doing == "check" else "already played, kept"
+            console.print(f"  {name}: {what}", markup=False)
+        self.count = episodes_counted(len(self.suite.domains[name].starts) * self.suite.samples, name)
+
+    def episode(self, episode: Episode) -> None:
+        self.count(episode)
+
+
+def _play_suite(policy: str, name: str, names: list[str] | None, json: Path | None) -> None:
+    """Play a suite and print its score card."""
+    from gentax.measure.suites import load_suite, play_suite
+
+    suite = load_suite(name)
+    for given, level in map(o.read_domain, names or ()):
+        if level is not None:
+            raise UsageError(f"-d {given}:{level}: suite {name} fixes the level; say -d {given}")
+    progress = _Progress(suite)
+    result = play_suite(policy, name, names, out=json, on_episode=progress.episode, on_domain=progress.domain)
+    _score_card(result, suite)
+    if json is not None:
+        console.print(f"wrote {json}; `gentax verify {json}` checks it", markup=False)
+
+
+def _score_card(result: SuiteResult, suite: Suite) -> None:
+    from gentax.domains import domain, missing
+
+    card = result.card()
+    rows = []
+    for name, played in result.domains.items():
+        kept = [episode for episode in played.episodes if episode.outcome != "error"]
+        steps = sum(episode.length for episode in kept)
+        length, invalid = steps / max(1, len(kept)), sum(episode.invalid for episode in kept) / max(1, steps)
+        shown = estimate(card.success[name])
+        rows.append([name, played.level, shown, f"{length:.1f}", f"{invalid:.0%}", card.left_out[name]])
+    if card.mean is not None:
+        rows.append(["mean", "", estimate(card.mean), "", "", sum(card.left_out.values())])
+    columns = ["domain", "level", "success %", "length", "invalid", "errors"]
+    table(f"{result.policy} on suite {suite.name} ({suite.digest[:8]})", columns, rows)
+    if result.missing:
+        console.print(f"incomplete, so there is no mean: without {', '.join(result.missing)}", markup=False)
+    for name in result.missing:
+        if missing(domain(name)):
+            console.print(f"to enable {name}: {domain(name).enable}", markup=False)

@@ -1,0 +1,102 @@
+"""How a suite is made: `python -m gentax.measure.suites.freeze v1` writes v1.json into the working folder.
+
+Run on the versions that v1 was made with, it writes the same file again, byte for byte. A new suite is a new entry of
+`RECIPES`; its file goes beside this one and the hash that is printed into `suite.FROZEN`.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gentax.core import Task, TextEnv, unknown
+from gentax.core.settings import plain
+from gentax.domains import domain, make
+from gentax.measure.suites.lines import write_lines
+from gentax.measure.suites.starts import start_hash, walk_hash
+from gentax.measure.suites.suite import FROZEN, digest
+from gentax.rollouts import Play
+
+
+class Recipe(NamedTuple):
+    """What is decided when a suite is made."""
+
+    levels: dict[str, str]  # by domain; horizons are the levels' own at that time
+    tasks: int  # the first of the test split, of each domain
+    walks: int  # the first tasks on which the expert's way is kept
+    play: Play
+    samples: int
+    seed: int
+
+
+RECIPES = {
+    "v1": Recipe(
+        levels={
+            "sokoban": "6x6-far",
+            "sciworld": "living",
+            "crafting": "shallow",
+            "webshop": "4k-easy",
+            "babyai": "room",
+            "alfworld": "small",
+            "twx-cooking": "simple",
+            "twx-mapreader": "medium",
+        },
+        tasks=128,
+        walks=8,
+        play=Play(context="full", thinking=False, admissible=False, temperature=0.4, max_new_tokens=32),
+        samples=1,
+        seed=0,
+    )
+}
+
+
+def freeze(name: str) -> dict[str, Any]:
+    """Return the suite called `name` as JSON values. Raises UsageError when there is no recipe for it."""
+    if name not in RECIPES:
+        raise unknown("suite", name, RECIPES)
+    recipe = RECIPES[name]
+    return {
+        "name": name,
+        "play": plain(recipe.play),
+        "samples": recipe.samples,
+        "seed": recipe.seed,
+        "domains": {one: freeze_domain(recipe, one) for one in recipe.levels},
+    }
+
+
+def freeze_domain(recipe: Recipe, name: str, split: str = "test") -> dict[str, Any]:
+    """Return one domain of a suite as JSON values."""
+    level = recipe.levels[name]
+    play = replace(recipe.play, horizon=domain(name).levels[level].horizon)
+    env = make(name, level, split=split, reward=play.reward, horizon=play.horizon)
+    try:
+        tasks = env.tasks(split, recipe.tasks)
+        starts = {task.id: start_hash(env, task, play) for task in tasks}
+        walks = []
+        for task in tasks[: recipe.walks]:
+            actions = _expert(env, task)
+            walks.append({"task": task.id, "actions": actions, "brings": walk_hash(env, task, actions)})
+    finally:
+        env.close()
+    return {"level": level, "horizon": play.horizon, "split": split, "starts": starts, "walks": walks}
+
+
+def _expert(env: TextEnv, task: Task) -> list[str]:
+    """Return the expert's actions on a task, to the end of the episode."""
+    env.reset(options={"task": task})
+    actions, over = [], False
+    while not over and (move := env.expert()) is not None:
+        actions.append(move.action)
+        _, _, terminated, truncated, _ = env.step(move.action)
+        over = terminated or truncated
+    return actions
+
+
+if __name__ == "__main__":
+    name = sys.argv[1] if len(sys.argv) == 2 else "v1"
+    content = freeze(name)
+    write_lines(Path(f"{name}.json"), content)
+    here = digest(content)
+    print(f"wrote {name}.json with hash {here}", "as frozen" if FROZEN.get(name) == here else "(not the frozen one)")

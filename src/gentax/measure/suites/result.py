@@ -1,0 +1,199 @@
+"""What came of playing a suite: types, the score card, and the file that holds both.
+
+A result file has each episode's outcome and numbers on a line of its own, so that everything on the score card can be
+computed again from it. What policies wrote is left out: `gentax rollout` keeps episodes whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gentax.core import Episode, Outcome, UsageError
+from gentax.core.settings import plain, read_settings
+from gentax.measure.statistics import Estimate, Scores, linear, success_rate
+from gentax.measure.suites.lines import harmless, write_lines
+from gentax.measure.tax import ERROR_SHARE
+
+FORMAT = 1  # raised when a result file means something else than before
+LIMIT = 1 << 24  # bytes of a result file that are read; one of v1 has some 200,000
+
+
+@dataclass(frozen=True)
+class Played:
+    """One episode, in numbers."""
+
+    task: str
+    """The id of the task."""
+    sample: int
+    """Which of several episodes on the same task."""
+    outcome: str
+    """`success`, `failure` or `error`."""
+    length: int
+    """Steps taken."""
+    invalid: int
+    """Actions that could not be parsed or were refused."""
+    ret: float
+    """The return."""
+    written: int | None = None
+    """Tokens the policy wrote; null when that is not known."""
+    error: str = ""
+    """What broke, where the outcome is `error`."""
+
+    @classmethod
+    def of(cls, episode: Episode) -> Played:
+        """Put an episode into numbers."""
+        values = (episode.length, episode.invalid, episode.ret, episode.written, episode.error)
+        return cls(episode.task.id, episode.sample, episode.outcome.value, *values)
+
+
+@dataclass(frozen=True)
+class DomainResult:
+    """What came of one domain."""
+
+    level: str
+    horizon: int
+    starts: dict[str, str]
+    """The hash of each task's start, as seen before it was played."""
+    episodes: tuple[Played, ...]
+
+    def scores(self) -> np.ndarray:
+        """Return (K,) mean success over samples of each task, in the order of `starts`; NaN where one is an error.
+
+        What is read from a file is verified first (see `verify`): here every task must have its episodes.
+        """
+        found: dict[str, list[float]] = {id: [] for id in self.starts}
+        for one in self.episodes:
+            found[one.task].append(np.nan if one.outcome == Outcome.ERROR else float(one.outcome == Outcome.SUCCESS))
+        return np.array([np.mean(values) for values in found.values()])
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """What came of playing a suite, or some of its domains."""
+
+    suite: str
+    digest: str
+    """The hash of the suite that was played."""
+    policy: str
+    fingerprint: str | None
+    """The hash of the policy's weights; null for policies that are no model folder."""
+    made_with: dict[str, str]
+    """Versions: of gentax, Python and packages, and the platform."""
+    missing: tuple[str, ...]
+    """Domains of the suite that were not played."""
+    domains: dict[str, DomainResult] = field(default_factory=dict)
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """Return by domain (K,) mean success over samples of each task, NaN where an episode ended in an error."""
+        return {name: played.scores() for name, played in self.domains.items()}
+
+    def card(self) -> ScoreCard:
+        """Return the score card."""
+        scores = self.scores()
+        kept = {name: scores_K[~np.isnan(scores_K)] for name, scores_K in scores.items()}
+        sound = {n: scores_K for n, scores_K in kept.items() if len(scores_K) >= (1 - ERROR_SHARE) * len(scores[n])}
+        whole = not self.missing and len(sound) == len(scores)
+        return ScoreCard(
+            success={name: success_rate(sound[name]) if name in sound else None for name in scores},
+            left_out={name: len(scores[name]) - len(kept[name]) for name in scores},
+            mean=mean_success(sound) if whole else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON values, the score card first."""
+        content = plain(self)
+        domains = content.pop("domains")
+        for played in domains.values():
+            played["episodes"] = [_without_empty(row) for row in played["episodes"]]
+        missing = list(content.pop("missing"))
+        return {"format": FORMAT, **content, "missing": missing, "score": self.card().to_json(), "domains": domains}
+
+
+@dataclass(frozen=True)
+class ScoreCard:
+    """Success in percent, of each domain and over all of the suite, with 95 % intervals that cover tasks."""
+
+    success: Mapping[str, Estimate | None]
+    """By domain; None where more tasks ended in an error than may be left out."""
+    left_out: Mapping[str, int]
+    """By domain, the tasks left out because an episode ended in an error."""
+    mean: Estimate | None
+    """Over the suite's domains, each with the same weight; None when any of them is missing."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the score card as JSON values."""
+        return {
+            "mean": _shown(self.mean),
+            "success": {name: _shown(one) for name, one in self.success.items()},
+            "left_out": dict(self.left_out),
+        }
+
+
+def mean_success(scores: Mapping[str, np.ndarray]) -> Estimate:
+    """Estimate the mean over domains of success, in percent, from scores (K,) by domain. Domains are fixed."""
+    weights = {("init", name): 100.0 / len(scores) for name in scores}
+    estimate = linear(Scores.of(init=scores), weights, "percent")
+    return replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 100.0))  # no success is outside
+
+
+def write_suite_result(path: str | Path, result: SuiteResult) -> None:
+    """Write a result, whole or not at all."""
+    write_lines(path, result.to_json())
+
+
+def read_result(path: str | Path) -> SuiteResult:
+    """Read a result file. That it holds together is for `verify` to say.
+
+    Raises:
+        UsageError: no such file, or one that is no result of a suite.
+    """
+    return parse_result(read_content(path), str(path))
+
+
+def read_content(path: str | Path) -> Any:
+    """Return the JSON values in a file, which may be anybody's. Raises UsageError when there are none."""
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise UsageError(f"{path} is no file")
+        if path.stat().st_size > LIMIT:
+            raise UsageError(f"{path} is larger than {LIMIT >> 20} MB: it is no result of a suite")
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_finite)
+    except RecursionError:
+        raise UsageError(f"{path} is nested too deeply to be a result of a suite") from None
+    except UsageError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def parse_result(content: Any, where: str) -> SuiteResult:
+    """Make a result of JSON values. Raises UsageError when they are not of its form."""
+    if not isinstance(content, dict) or "suite" not in content or "format" not in content:
+        raise UsageError(f"{where} is no result of a suite; `gentax evaluate --suite v1 --json FILE` writes one")
+    if type(content["format"]) is not int or content["format"] != FORMAT:
+        raise UsageError(harmless(f"{where} has the format {content['format']!r}; this version reads format {FORMAT}"))
+    values = {key: value for key, value in content.items() if key not in ("format", "score")}
+    try:
+        return read_settings(SuiteResult, values, where)
+    except (UsageError, OverflowError) as error:
+        raise UsageError(harmless(str(error))) from None
+
+
+def _shown(estimate: Estimate | None) -> dict[str, float] | None:
+    """Return what a score card keeps of an estimate, whatever else estimates come to hold."""
+    return None if estimate is None else {key: getattr(estimate, key) for key in ("value", "low", "high", "n")}
+
+
+def _without_empty(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != "error" or value}
+
+
+def _not_finite(name: str) -> float:
+    raise ValueError(f"it holds {name}, which JSON does not have")

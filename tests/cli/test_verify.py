@@ -1,0 +1,185 @@
+"""`gentax verify`: what is sound passes, each thing that can be wrong is named, and no file makes it stumble."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from gentax.cli.app import app
+from gentax.measure.suites import play_suite
+
+STARTS = ("domains", "crafting", "starts")
+FIRST = ("domains", "crafting", "episodes", 0)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> dict[str, Any]:
+    """A result as it is written."""
+    out = tmp_path_factory.mktemp("result") / "r.json"
+    play_suite("random", domains=["crafting"], out=out)
+    return json.loads(out.read_text())
+
+
+def verify(*files: Path):
+    return CliRunner().invoke(app, ["verify", *map(str, files)])
+
+
+def put(content: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    """Return a copy with another value at `path`."""
+    content = copy.deepcopy(content)
+    inner = content
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return content
+
+
+def test_what_is_sound_passes(sound, tmp_path):
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    files[0].write_text(json.dumps(sound))
+    files[1].write_text(json.dumps(put(sound, ("made_with", "numpy"), "0.1")))
+    done = verify(*files)
+    assert done.exit_code == 0, done.output
+    assert "FAILED" not in done.output
+    assert done.output.count(" ok ") == 18
+    assert "others than here: numpy 0.1 (here " in done.output  # a note, no failure
+    assert "2 of 2 files passed every check" in done.output
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "check", "says"),
+    [
+        (("format",), 2, "format", "has the format 2"),
+        (("format",), True, "format", "has the format True"),
+        (("colour",), "red", "format", "unknown key"),
+        (("suite",), "v9", "suite", "'v9' is not known here"),
+        (("digest",), "0" * 32, "suite", "v1 was frozen as"),
+        (("missing",), [], "domains", "the file says none"),
+        (("domains",), {}, "domains", "no domain was played"),
+        (("domains", "crafting", "level"), "depth1-read0", "domains", "at level shallow for 12 steps"),
+        (("domains", "crafting", "horizon"), 13, "domains", "at level shallow for 12 steps"),
+        (("domains", "chess"), {"level": "a", "horizon": 1, "starts": {}, "episodes": []}, "domains", "'chess' is not"),
+        ((*STARTS, "crafting/shallow/test/7"), "0" * 16, "starts", "task crafting/shallow/test/7 started as"),
+        ((*STARTS, "crafting/shallow/test/128"), "0" * 16, "starts", "not of its 128 tasks"),
+        ((*FIRST, "sample"), 1, "tasks", "1 of sample 1 of task 'crafting/shallow/test/0' more"),
+        ((*FIRST, "task"), "crafting/shallow/test/1", "tasks", "more than the suite"),
+        ((*FIRST, "outcome"), "victory", "numbers", "not 'victory'"),
+        ((*FIRST, "length"), 13, "numbers", "1 to 12 steps, not 13"),
+        ((*FIRST, "length"), 0, "numbers", "1 to 12 steps, not 0"),
+        ((*FIRST, "invalid"), 99, "numbers", "cannot be invalid"),
+        ((*FIRST, "ret"), 0.5, "numbers", "the return of a"),
+        ((*FIRST, "written"), -1, "numbers", "-1 tokens"),
+        ((*FIRST, "length"), 1.5, "format", "length must be of type int"),
+        (("score", "success", "crafting", "value"), 99.0, "score card", "score.success.crafting.value is not"),
+        (("score", "success", "crafting", "low"), None, "score card", "score.success.crafting.low is not"),
+        (("score", "mean"), {"value": 50.0}, "score card", "score.mean is not"),
+        (("score",), None, "score card", "score is not"),
+        (("made_with",), {"gentax": "1", "python": "3"}, "versions", "with which platform it was made"),
+    ],
+)
+def test_what_is_wrong_is_named(sound, tmp_path, path, value, check, says):
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps(put(sound, path, value)))
+    done = verify(file)
+    assert done.exit_code == 1
+    (line,) = [line for line in done.output.splitlines() if "FAILED" in line]
+    assert line.split("FAILED")[0].strip() == check
+    assert says in line
+
+
+def test_intervals_of_another_version_are_noted_and_values_are_not_forgiven(sound, tmp_path):
+    file, low = tmp_path / "r.json", ("score", "success", "crafting", "low")
+    other = put(put(sound, low, 1.0), ("made_with", "gentax"), "0.0.1")
+    file.write_text(json.dumps(other))
+    done = verify(file)
+    assert done.exit_code == 0, done.output
+    assert "intervals are of another version" in done.output
+    file.write_text(json.dumps(put(other, (*low[:-1], "value"), 99.0)))
+    assert "score.success.crafting.value is not" in verify(file).output
+
+
+def test_an_outcome_that_was_changed_does_not_fit_the_score_card(sound, tmp_path):
+    won = sound["domains"]["crafting"]["episodes"][0]["outcome"] == "success"
+    changed = put(put(sound, (*FIRST, "outcome"), "failure" if won else "success"), (*FIRST, "ret"), float(not won))
+    (tmp_path / "r.json").write_text(json.dumps(changed))
+    done = verify(tmp_path / "r.json")
+    assert done.exit_code == 1
+    assert "is not what the outcomes give" in done.output
+
+
+def test_a_task_that_is_lacking_and_too_many_errors(sound, tmp_path):
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps(put(sound, FIRST[:3], sound["domains"]["crafting"]["episodes"][:-1])))
+    assert "lacks sample 0 of task crafting/shallow/test/127" in verify(file).output
+    for count, code in ((2, 1), (3, 1)):  # 2 of 128 may be, but the score card must know of them
+        changed = sound
+        for n in range(count):
+            changed = put(put(changed, (*FIRST[:3], n, "outcome"), "error"), (*FIRST[:3], n, "ret"), 0.0)
+        file.write_text(json.dumps(changed))
+        done = verify(file)
+        assert done.exit_code == code
+        assert ("3 of 128 tasks of crafting ended in an error" in done.output) == (count == 3)
+        assert ("score card  FAILED" in done.output) == (count == 2)
+
+
+HOSTILE = [
+    b"",
+    b"\xff\xfe\x00",
+    b"null",
+    b"[1, 2]",
+    b"[" * 200_000,
+    b'{"format": 1, "suite": ' + b"9" * 5000 + b"}",
+    b'{"format": 1, "suite": NaN}',
+    b'{"format": ' + b'{"a":' * 500 + b"1" + b"}" * 500 + b', "suite": 1}',
+    b'{"format": 1, "suite": "\\u001b[2J\\ud800\\u202e"}',
+    b'{"format": 1, "suite": "v1", "\\u001b[2J\\n[bold]": 1}',
+    b'{"format": "\\u001b[2J", "suite": "v1"}',
+    b'{"format": 1, "suite": "v1", "made_with": [1], "missing": {}, "domains": 7}',
+]
+
+
+@pytest.mark.parametrize("content", HOSTILE, ids=range(len(HOSTILE)))
+def test_any_file_at_all_is_refused_in_a_line(tmp_path, content):
+    file = tmp_path / "r.json"
+    file.write_bytes(content)
+    done = verify(file)
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert done.exit_code == 1
+    lines = done.output.splitlines()
+    assert len(lines) == 2
+    assert lines[1].split()[:2] == ["format", "FAILED"]
+    assert len(lines[1]) < 400
+    assert done.output.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("value", ["\x1b[2J\ud800\u202e[bold]", 10**400, 1e300, -1, True, None, {}, [[]], "x" * 10**5])
+def test_any_value_anywhere_is_refused_in_a_line(sound, tmp_path, value):
+    places = [(key,) for key in sound] + [
+        *((*FIRST, key) for key in sound["domains"]["crafting"]["episodes"][0]),
+        *(("domains", "crafting", key) for key in sound["domains"]["crafting"]),
+        ("made_with", "numpy"),
+        ("score", "success"),
+        ("score", "success", "crafting", "value"),
+        (*STARTS, "crafting/shallow/test/0"),
+    ]
+    free = {("policy",), ("fingerprint",), ("made_with", "numpy"), (*FIRST, "written")}  # some of these may be there
+    file = tmp_path / "r.json"
+    for place in places:
+        file.write_text(json.dumps(put(sound, place, value)))
+        done = verify(file)
+        assert done.exception is None or isinstance(done.exception, SystemExit), (place, done.exception)
+        assert done.exit_code == 1 or place in free, place
+        assert done.output.replace("\n", "").isprintable(), place
+        assert max(map(len, done.output.splitlines())) < 400
+
+
+def test_what_is_no_file(tmp_path):
+    done = verify(tmp_path, tmp_path / "nowhere.json")
+    assert done.exit_code == 1
+    assert done.output.count("is no file") == 2
+    assert "0 of 2 files passed" in done.output
