@@ -1,0 +1,89 @@
+"""A file that holds no episodes is refused in one line that says which file, which line and what is wrong."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+from gentax.core import Episode, Outcome, Step, Task, UsageError
+from gentax.core.record import from_json, read_episodes, to_json, write_episodes
+
+ONE = Episode(Task("d", "l", "s", 3), 1, "g", (Step("o", "t", "a", 1, True, written=2),), Outcome.SUCCESS, "end")
+
+
+def put(path, *values, text=None):
+    lines = "".join(json.dumps(value) + "\n" for value in values) if text is None else text
+    path.write_bytes(gzip.compress(lines.encode()))
+    return path
+
+
+def test_a_folder_of_a_stage_and_joined_files_are_read(tmp_path):
+    write_episodes(tmp_path / "episodes.jsonl.gz", [ONE])
+    assert read_episodes(tmp_path) == [ONE]
+    (tmp_path / "two.gz").write_bytes((tmp_path / "episodes.jsonl.gz").read_bytes() * 2)
+    assert read_episodes(tmp_path / "two.gz") == [ONE, ONE]
+    write_episodes(tmp_path / "none.gz", [])
+    assert read_episodes(tmp_path / "none.gz") == []
+
+
+def test_what_is_no_file_of_episodes_is_refused(tmp_path):
+    write_episodes(tmp_path / "good.gz", [ONE] * 50)
+    packed = (tmp_path / "good.gz").read_bytes()
+    (tmp_path / "cut.gz").write_bytes(packed[:-20])
+    (tmp_path / "start.gz").write_bytes(packed[:1])
+    (tmp_path / "bad.gz").write_bytes(packed[:40] + b"\0\0\0\0" + packed[44:])
+    (tmp_path / "plain.gz").write_text(json.dumps(to_json(ONE)))
+    (tmp_path / "bytes.gz").write_bytes(gzip.compress(b"\xff\xfe"))
+    put(tmp_path / "text.gz", text="hello\n")
+    put(tmp_path / "half.gz", text=json.dumps(to_json(ONE)) + '\n{"task": "d/l')
+    says = {
+        "nowhere.gz": "no file of episodes",
+        "cut.gz": "cut short",
+        "start.gz": "not gzipped",
+        "bad.gz": "is damaged",
+        "plain.gz": "not gzipped",
+        "bytes.gz": "is damaged",
+        "text.gz": "line 1, is not JSON",
+        "half.gz": "line 2, is not JSON",
+        ".": "holds no episodes.jsonl.gz",
+    }
+    for name, words in says.items():
+        with pytest.raises(UsageError, match=words) as caught:
+            read_episodes(tmp_path / name)
+        assert "\n" not in str(caught.value)
+        assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("rules", None, "lacks 'rules'"),
+        ("outcome", "sucess", "did you mean 'success'"),
+        ("task", "d/l", "domain/level/split/index"),
+        ("task", "d/l/s/x", "domain/level/split/index"),
+        ("sample", True, "'sample' must be a whole number"),
+        ("goal", 3, "'goal' must be text"),
+        ("steps", {}, "'steps' must be a list"),
+        ("steps", [3], "a mapping was expected"),
+        ("steps", [{"observation": "o"}], "lacks 'text'"),
+        ("steps", [{**to_json(ONE)["steps"][0], "valid": 1}], "'valid' must be true or false"),
+        ("steps", [{**to_json(ONE)["steps"][0], "written": 1.5}], "'written' must be a whole number"),
+        ("steps", [{**to_json(ONE)["steps"][0], "admissible": [1]}], "'admissible' must hold text"),
+    ],
+)
+def test_a_line_that_is_no_episode_is_refused_by_key(key, value, says, tmp_path):
+    row = to_json(ONE) | {key: value}
+    if value is None:
+        del row[key]
+    path = put(tmp_path / "e.gz", to_json(ONE), row)
+    with pytest.raises(UsageError, match=says) as caught:
+        read_episodes(path)
+    assert f"{path}, line 2, is not an episode" in str(caught.value)
+
+
+def test_files_from_before_tokens_were_counted_are_read():
+    row = to_json(ONE)
+    del row["steps"][0]["written"]
+    assert from_json(row).written is None
