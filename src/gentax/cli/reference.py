@@ -1,0 +1,49 @@
+"""`gentax reference`"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gentax.cli import options as o
+from gentax.cli.show import console
+
+if TYPE_CHECKING:
+    from gentax.measure.reference.tables import Table
+
+
+def reference(
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="The paper's arXiv number; both papers without it.")
+    ] = None,
+    json: o.Json = None,
+) -> None:
+    """Recompute every figure that the two papers on the tax derive from their printed cells, and say which agree.
+
+    Ranges are what the rounding of the cells allows. Examples: `gentax reference`, `gentax reference 2601.18217`
+    """
+    from gentax.measure.reference import STUDIES, published, recompute
+    from gentax.measure.reference.tables import tables
+
+    o.check_out(json)
+    found = [recompute(published(key)) for key in ([study] if study else STUDIES)]
+    for one in found:
+        console.print(f"{one.study.citation}\n{one.study.note}\n", markup=False)
+        for made in tables(one):
+            _show(made)
+    for one in found:
+        console.print(one.summary, markup=False)
+    o.write_result(json, [one.to_json() for one in found])
+
+
+def _show(table: Table) -> None:
+    """Print a table at its full width: a figure that is cut short would be another figure."""
+    console.print(table.title, style="bold", markup=False)
+    widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
+    for row in (table.columns, *table.rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        console.print("  ".join(cells).rstrip(), markup=False, style="dim" if row is table.columns else None)
+    for note in table.notes:
+        console.print(f"  {note}", markup=False)
+    console.print()
