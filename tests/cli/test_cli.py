@@ -14,7 +14,10 @@ from typer.testing import CliRunner
 from gentax.cli.app import app
 from gentax.cli.play import printable
 
-COMMANDS = ["demo", "domains", "play", "rollout", "evaluate", "train", "tax", "study run", "base build"]
+COMMANDS = [
+    "demo", "domains", "check", "play", "rollout", "evaluate", "verify", "diagnose", "probe", "diversity", "advise",
+    "train", "tax", "reference", "study run", "study fit", "base build",
+]  # fmt: skip
 
 
 def run(*args: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gentax.core import Episode, Outcome, Step, Task, UsageError
-from gentax.measure.axes import axes
+from gentax.measure.axes import Axes, axes
 
 WON, LOST, BROKE = Outcome.SUCCESS, Outcome.FAILURE, Outcome.ERROR
 
@@ -73,6 +73,38 @@ def test_one_success_gives_no_length_given_success():
 
 def test_json():
     assert json.loads(json.dumps(axes("maze", EPISODES, 10).to_json(), allow_nan=False))["planning"]["unit"] == "steps"
+
+
+def test_json_is_read_back():
+    found = axes(
+        "maze", EPISODES, 10, prompts=lambda e: ["rules"] * e.length, choices=[(e.task, 3) for e in EPISODES[:2]]
+    ).to_json()
+    assert found["pass_at"]["1"]["value"] > 0
+    assert Axes.from_json(json.loads(json.dumps(found))).to_json() == found
+
+
+def test_the_share_that_is_template_and_the_choices_of_a_state():
+    told = [episode(i, ["it is cold in here", f"{i}{i}{i}"], WON) for i in range(10)]
+    found = axes(
+        "maze",
+        told,
+        5,
+        prompts=lambda e: ["say where you are"] * e.length,
+        choices=[(e.task, n) for e in told for n in (1, 4, 7)],
+    )
+    assert found.observation_template.value == pytest.approx(100 * 18 / 21)
+    assert found.prompt_template.value == 100
+    assert (found.branching.value, found.branching.unit) == (4, "actions")
+    bare = axes("maze", told, 5)
+    assert bare.prompt_template is None
+    assert bare.branching is None
+
+
+def test_pass_at_k_leaves_out_tasks_with_a_sample_that_broke():
+    outcomes = {0: (WON, LOST), 1: (LOST, LOST), 2: (WON, BROKE), 3: (WON, WON)}
+    played = [episode(i, ["x"], outcome, s) for i, pair in outcomes.items() for s, outcome in enumerate(pair)]
+    found = axes("maze", played, 5).pass_at
+    assert {k: (e.value, e.n) for k, e in found.items()} == {1: (pytest.approx(50), 3), 2: (pytest.approx(200 / 3), 3)}
 
 
 def test_lone_surrogates_are_counted():

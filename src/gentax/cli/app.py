@@ -4,7 +4,24 @@ from __future__ import annotations
 
 import typer
 
-from gentax.cli import base, check, demo, domains, evaluate, play, rollout, study, tax, train
+from gentax.cli import (
+    advise,
+    base,
+    check,
+    demo,
+    diagnose,
+    diversity,
+    domains,
+    evaluate,
+    play,
+    probe,
+    reference,
+    rollout,
+    study,
+    tax,
+    train,
+    verify,
+)
 
 app = typer.Typer(
     name="gentax",
@@ -21,8 +38,14 @@ app.command("check")(check.check)
 app.command("play")(play.play)
 app.command("rollout")(rollout.rollout)
 app.command("evaluate")(evaluate.evaluate)
+app.command("verify")(verify.verify)
+app.command("diagnose")(diagnose.diagnose)
+app.command("probe")(probe.probe)
+app.command("diversity")(diversity.diversity)
+app.command("advise")(advise.advise)
 app.command("train")(train.train)
 app.command("tax")(tax.tax)
+app.command("reference")(reference.reference)
 app.add_typer(study.app, name="study")
 app.add_typer(base.app, name="base")
 

@@ -1,4 +1,4 @@
-"""`gentax study run`"""
+"""`gentax study`"""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Sources × arms × seeds, evaluated on the same test tasks before and after.", no_args_is_help=True
 )
-
-
-@app.callback()
-def _group() -> None:
-    """Keep `run` a command of its own."""
 
 
 @app.command()
@@ -76,3 +71,26 @@ class _Shown:
 
     def episode(self, number: int, of: int) -> None:
         self.episodes.say(f"  {number}/{of} episodes", number, of)
+
+
+@app.command("fit")
+def fit(
+    study: Annotated[str, typer.Argument(help="The study: a YAML file, or one that ships with gentax.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the fit goes, as JSON.")],
+    runs: Annotated[Path, typer.Option("--runs", help="The folder that `study run --out` filled.")] = Path("runs"),
+) -> None:
+    """Turn a finished study into what `gentax advise` and `gentax tax --forecast-only` forecast from.
+
+    Example: `gentax study fit sources --out my-fit.json`, then `gentax advise --fit my-fit.json`
+    """
+    from gentax.core.files import write_json
+    from gentax.study import read_study
+    from gentax.study.fit import fit_study
+    from gentax.study.plan import plan
+    from gentax.study.run import Store
+
+    o.check_out(out)
+    asked = read_study(study)
+    found = fit_study(plan(asked), Store(runs / asked.name), lambda text: console.print(f"  {text}", markup=False))
+    write_json(out, found.to_json())
+    console.print(f"wrote {out}", markup=False)

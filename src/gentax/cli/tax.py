@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gentax.cli import options as o
 from gentax.cli.show import console, episodes_counted, estimate, table
+from gentax.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from gentax.measure.statistics import Looks
+    from gentax.measure.tax import TaxReport
+    from gentax.policies import Policy
+    from gentax.rollouts import Play
+
+ON_ITS_OWN = 128  # tasks of each domain where neither --tasks nor --drop says
 
 
 def tax(
-    tuned: Annotated[str, typer.Option(help="The policy after training: a model folder.")],
+    tuned: Annotated[
+        str, typer.Option(help="The policy after training: a model folder, `http://…/v1#model`, or a suite's result.")
+    ],
     source: Annotated[str, typer.Option(help="The domain it was trained on, `NAME` or `NAME:LEVEL`.")],
-    base: Annotated[str, typer.Option(help="The policy before training.")] = "base",
+    base: Annotated[str, typer.Option(help="The policy before training, likewise; `base` ships with gentax.")] = "base",
     target: Annotated[
         list[str] | None,
         typer.Option(
-            "--target", "-t", metavar="NAME[:LEVEL]", help="Another domain; all that are installed without it."
+            "--target",
+            "--targets",
+            "-t",
+            metavar="NAME[:LEVEL]",
+            help="Another domain; all that are installed without it.",
         ),
     ] = None,
-    tasks: o.Tasks = 128,
+    tasks: Annotated[
+        int | None, typer.Option(help=f"Test tasks of each domain; {ON_ITS_OWN}, or what --drop takes.", min=2)
+    ] = None,
+    drop: Annotated[
+        float | None, typer.Option(help="The mean loss on the targets, in points, that must not go unseen.")
+    ] = None,
+    looks: Annotated[
+        int, typer.Option(help="How often the verdict is taken; playing stops when it is clear.", min=1, max=20)
+    ] = 5,
+    forecast_only: Annotated[
+        bool, typer.Option("--forecast-only", help="Play no target: forecast the tax from the KL on the source alone.")
+    ] = False,
     samples: o.Samples = 1,
     context: o.Context = "full",
     thinking: o.Thinking = False,
@@ -32,31 +60,92 @@ def tax(
 ) -> None:
     """Say what training cost elsewhere: both policies play the same test tasks with the same random numbers.
 
-    Example: `gentax tax --base base --tuned runs/sokoban/step-000100 --source sokoban --target sciworld`
+    Examples: `gentax tax --tuned runs/sokoban/step-000100 --source sokoban --drop 5`, or, of two results of
+    `gentax evaluate --suite`, `gentax tax --base before.json --tuned after.json --source sokoban`
     """
-    from gentax.measure import evaluate
-    from gentax.measure import tax as run
-    from gentax.measure.evaluate import policy_of
-    from gentax.measure.verdict import sentences
+    from gentax.measure.behaviour import compare, partings
+    from gentax.measure.behaviour import sentences as behaved
+    from gentax.measure.played import is_result, play_tax, tax, tax_of_results
+    from gentax.measure.statistics import Looks
+    from gentax.policies import policy_of
 
     o.check_out(json)
-    home = o.read_domains([source])
-    levels = {**o.read_domains(target), **home}
+    (home,) = o.read_domains([source])
+    levels = {**o.read_domains(target), **o.read_domains([source])}
+    if is_result(base) and is_result(tuned):
+        report = tax_of_results(Path(base), Path(tuned), home, levels if target else None)
+        return _show(report, [], json)
+    if is_result(base) or is_result(tuned):
+        tax(base, tuned, home)  # refuses, and says why
     play = o.read_play(context, thinking, admissible, temperature, wrap)
-    policies = [policy_of(base), policy_of(tuned)]  # both are found before either plays
-    played = [
-        evaluate(
-            policy,
-            levels,
-            tasks=tasks,
-            samples=samples,
-            play=play,
-            seed=seed,
-            on_episode=episodes_counted(tasks * samples * len(levels), policy.name),
-        )
-        for policy in policies
-    ]
-    report = run(*played, source=next(iter(home)), targets=levels)
+    policies = policy_of(base), policy_of(tuned)  # both are found before either plays
+    if forecast_only:
+        return _forecast(*policies, home, levels[home], play, seed, json)
+    if len(levels) < 2:
+        raise UsageError(f"no target: the tax of {home} needs at least one other domain")
+    many = Looks(looks)
+    tasks = _plan(len(levels), many, tasks, drop)
+    total = tasks * samples * len(levels)
+    counted = {id(policy): episodes_counted(total, policy.name) for policy in policies}
+    played = play_tax(
+        *policies,
+        home,
+        levels,
+        tasks=tasks,
+        looks=many,
+        samples=samples,
+        play=play,
+        seed=seed,
+        on_episode=lambda policy, episode: counted[id(policy)](episode),
+        on_look=_look,
+    )
+    if played.played < played.planned:
+        console.print(f"  stopped after {played.played} of {played.planned} episodes a policy: the verdict is clear")
+    before, after = ([e for of in one.episodes.values() for e in of] for one in (played.before, played.after))
+    _show(played.report, behaved(compare(before, after), partings(before, after)), json)
+
+
+def _plan(domains: int, looks: Looks, tasks: int | None, drop: float | None) -> int:
+    """Say beforehand what can be seen, and return how many tasks of each domain are played at most."""
+    from gentax.measure.statistics import detectable, episodes_needed
+    from gentax.measure.statistics.power import PAIRING, POWER, RATE
+
+    targets = domains - 1
+    if drop is not None:
+        needed = episodes_needed(drop, targets, looks).tasks
+        console.print(f"  A mean drop of {drop:g} points over {targets} targets takes {needed} tasks of each.")
+        tasks = needed if tasks is None else tasks
+    tasks = ON_ITS_OWN if tasks is None else tasks
+    seen = detectable(tasks, targets, looks)
+    console.print(
+        f"  {tasks} tasks of each of {domains} domains, at most {tasks * domains} episodes a policy, show a mean drop "
+        f"of {seen:.1f} points with a chance of {POWER:.0%}, one of {detectable(tasks, 1, looks):.1f} on a single "
+        f"target (at success rates of {RATE:.0%} whose tasks correlate by {PAIRING:g})."
+    )
+    return tasks
+
+
+def _look(report: TaxReport) -> None:
+    cost = report.tax
+    said = "undefined" if cost is None else f"{cost.value:.2f} ({cost.low:.2f} to {cost.high:.2f})"
+    console.print(f"  look {report.look} of {report.looks}: tax {said}")
+
+
+def _forecast(
+    base: Policy, tuned: Policy, source: str, level: str | None, play: Play, seed: int, json: Path | None
+) -> None:
+    from gentax.measure.forecast import forecast_of
+
+    found = forecast_of(base, tuned, source, level, play=play, seed=seed)
+    for sentence in found.sentences():
+        console.print(sentence, markup=False)
+    o.write_result(json, found.to_json())
+
+
+def _show(report: TaxReport, behaviour: list[str], json: Path | None) -> None:
+    from gentax.measure.verdict import sentences
+
+    rows: Mapping[str, object] = report.init
     table(
         "Success %, with 95 % intervals",
         ["domain", "before", "after", "drop in points"],
@@ -67,9 +156,9 @@ def tax(
                 estimate(report.after[d]),
                 estimate(report.drop[d]) if d in report.drop else "source",
             ]
-            for d in report.init
+            for d in rows
         ],
     )
-    for sentence in sentences(report):
+    for sentence in [*sentences(report), *behaviour]:
         console.print(sentence, markup=False)
-    o.write_result(json, {**report.to_json(), "sentences": sentences(report)})
+    o.write_result(json, {**report.to_json(), "sentences": sentences(report), "behaviour": behaviour})

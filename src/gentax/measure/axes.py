@@ -1,22 +1,25 @@
 """Where a domain lies: how rich its states are and how far its goals.
 
 State richness is counted on the bare observation and, where prompts are given, on the whole prompt, which is what
-arXiv 2601.18217 prints. Characters count templates and repetition too, so compressed bytes and tokens stand beside
-them. Planning complexity is the paper's mean trajectory length with failures counted at the horizon; since that mixes
-two things, success and length given success stand beside it. Episodes that ended in an error are left out and counted.
+arXiv 2601.18217 prints. Characters count templates and repetition too, so compressed bytes, tokens and the share that
+is template stand beside them. Planning complexity is the paper's mean trajectory length with failures counted at the
+horizon; since that mixes two things, success and length given success stand beside it, with pass@k, the expert's plan
+and the number of choices in a state where they are known. Episodes that ended in an error are left out and counted.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
+from gentax.measure.passes import pass_at_k, steps_of_k
 from gentax.measure.statistics import Estimate, bounded_mean, cluster_mean, success_rate
+from gentax.measure.template import template_share
 
 Measured = dict[Task, list[float]]
 
@@ -38,10 +41,26 @@ class Axes:
     success: Estimate  # percent: goal reachability
     length_given_success: Estimate | None  # steps; None with successes on fewer than 2 tasks
     expert_length: Estimate | None  # steps of the expert's plan
+    observation_template: Estimate | None = None  # percent of the characters (see `template_share`)
+    prompt_template: Estimate | None = None  # likewise
+    branching: Estimate | None = None  # admissible actions of a state
+    pass_at: Mapping[int, Estimate] = field(default_factory=dict)  # k -> percent; k = 1, 2, 4, … and all samples
 
     def to_json(self) -> dict[str, Any]:
+        """Return the axes as JSON values, which `from_json` reads."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {k: v.to_json() if isinstance(v, Estimate) else v for k, v in values.items()}
+        made = {key: value.to_json() if isinstance(value, Estimate) else value for key, value in values.items()}
+        return made | {"pass_at": {str(k): estimate.to_json() for k, estimate in self.pass_at.items()}}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Axes:
+        """Read what `to_json` made."""
+        read = {
+            key: Estimate.from_json(value) if isinstance(value, dict) else value
+            for key, value in values.items()
+            if key != "pass_at"
+        }
+        return cls(**read, pass_at={int(k): Estimate.from_json(one) for k, one in values.get("pass_at", {}).items()})
 
 
 def axes(
@@ -51,6 +70,7 @@ def axes(
     prompts: Callable[[Episode], Sequence[str]] | None = None,
     encode: Callable[[str], Sequence[int]] | None = None,
     expert_lengths: Sequence[float] | None = None,
+    choices: Iterable[tuple[Task, int]] | None = None,
 ) -> Axes:
     """Measure state richness and planning complexity of `domain` from `episodes` of the base policy.
 
@@ -60,6 +80,7 @@ def axes(
         prompts: the whole prompt of each step of an episode; without it nothing is said of prompts.
         encode: text to token ids; without it nothing is said of tokens.
         expert_lengths: steps of the expert's plan, one for each task it solves.
+        choices: how many actions were admissible in each state met, with the state's task.
 
     Raises:
         UsageError: fewer than 2 tasks, episodes of another domain, an episode longer than the horizon.
@@ -95,7 +116,31 @@ def axes(
         success=success_rate(_by_task((e.task, float(e.success)) for e in played)),
         length_given_success=_pooled(won, "steps") if len({task for task, _ in won}) >= 2 else None,
         expert_length=_mean(expert_lengths, "steps") if expert_lengths is not None else None,
+        observation_template=template_share(_texts(played, seen)),
+        prompt_template=template_share(_texts(played, prompts)) if prompts else None,
+        branching=_pooled(choices, "actions") if choices is not None else None,
+        pass_at=_passes(episodes),
     )
+
+
+def _passes(episodes: Sequence[Episode]) -> dict[int, Estimate]:
+    """Return pass@k over the tasks of which every sample was played to its end."""
+    outcomes: dict[Task, list[Outcome]] = {}
+    for episode in episodes:
+        outcomes.setdefault(episode.task, []).append(episode.outcome)
+    most = max(map(len, outcomes.values()))
+    whole = [found for found in outcomes.values() if len(found) == most and Outcome.ERROR not in found]
+    if len(whole) < 2:
+        return {}
+    scores_NK = np.array([[outcome is Outcome.SUCCESS for outcome in found] for found in whole], float).T
+    return {k: pass_at_k(scores_NK, k) for k in steps_of_k(most)}
+
+
+def _texts(episodes: Sequence[Episode], states: Callable[[Episode], Sequence[str]]) -> dict[Task, list[str]]:
+    texts: dict[Task, list[str]] = {}
+    for episode in episodes:
+        texts.setdefault(episode.task, []).extend(states(episode))
+    return texts
 
 
 def _observations(episode: Episode) -> list[str]:

@@ -1,4 +1,4 @@
-"""Play a policy on test tasks and say how often it succeeds: `gentax.evaluate`, and `gentax.tax` for two policies."""
+"""Play a policy on test tasks and say how often it succeeds: `gentax.evaluate`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from gentax.core import Episode, Outcome, UsageError, unknown
 from gentax.core.settings import plain
 from gentax.domains import domain, make
 from gentax.measure.statistics import Estimate, success_rate
-from gentax.measure.tax import TaxReport, leave_out_errors, successes, tax_report
-from gentax.policies import ExpertPolicy, Policy, RandomPolicy
+from gentax.measure.tax import leave_out_errors, successes
+from gentax.policies import Policy, policy_of
 from gentax.rollouts import EnvPool, Play, rollout
-
-SIMPLE = {"random": RandomPolicy, "expert": ExpertPolicy}
 
 
 @dataclass(frozen=True)
@@ -56,21 +54,6 @@ def scores_of(episodes: Iterable[Episode]) -> np.ndarray:
     return successes(episodes, dict.fromkeys(episode.task for episode in episodes))
 
 
-def policy_of(what: str | Path | Policy) -> Policy:
-    """Return a policy: one that is given, "random", "expert", "base", or the model in a folder.
-
-    Raises:
-        UsageError: no such policy or folder.
-    """
-    if not isinstance(what, (str, Path)):
-        return what
-    if str(what) in SIMPLE:
-        return SIMPLE[str(what)]()
-    from gentax.policies.local import load  # PyTorch is only loaded when a model is
-
-    return load(what)
-
-
 def evaluate(
     policy: str | Path | Policy,
     domains: Iterable[str] | Mapping[str, str | None],
@@ -86,7 +69,7 @@ def evaluate(
     """Play `policy` on the same tasks of each domain that everybody is evaluated on.
 
     Args:
-        policy: "random", "expert", "base", a model folder, or any `Policy`.
+        policy: "random", "expert", "base", a model folder, the URL of a server, or any `Policy`.
         domains: names, or names with levels; a level of None is the domain's default.
         tasks: how many tasks of each domain; all of a split that has fewer.
         split: which split.
@@ -98,6 +81,7 @@ def evaluate(
 
     Raises:
         UsageError: an unknown domain, level, split or policy, or fewer than 2 tasks.
+        PolicyFault: a server that cannot be reached or that refuses; what was played is not returned then.
     """
     levels = dict(domains) if isinstance(domains, Mapping) else dict.fromkeys(domains)
     if not levels:
@@ -121,43 +105,3 @@ def evaluate(
                 who, listed, play=play, samples=samples, seed=seed, parallel=parallel, pool=pool, on_episode=on_episode
             )
     return Evaluation(who.name, play, episodes)
-
-
-def tax(
-    base: str | Path | Policy | Evaluation,
-    tuned: str | Path | Policy | Evaluation,
-    source: str,
-    targets: Iterable[str] | Mapping[str, str | None] | None = None,
-    **settings: Any,
-) -> TaxReport:
-    """Say what tuning on `source` cost elsewhere: both policies play the same tasks with the same random numbers.
-
-    Args:
-        base: the policy before, or its evaluation.
-        tuned: the policy after, or its evaluation on the same domains.
-        source: the domain `tuned` was trained on.
-        targets: the other domains (with levels, if a mapping); all that are installed when None.
-        settings: what `evaluate` takes.
-
-    Raises:
-        UsageError: see `evaluate` and `measure.tax.tax_report`.
-    """
-    if targets is None:
-        from gentax.domains import domains as registered
-        from gentax.domains import missing
-
-        targets = [name for name, record in registered().items() if not missing(record)]
-    levels = dict(targets) if isinstance(targets, Mapping) else dict.fromkeys(targets)
-    levels.setdefault(source, None)
-    domain(source)
-    before, after = (one if isinstance(one, Evaluation) else evaluate(one, levels, **settings) for one in (base, tuned))
-    if before.play != after.play:
-        raise UsageError("the two evaluations were not played with the same settings")
-    for name in before.episodes:
-        if [e.task for e in before.episodes[name]] != [e.task for e in after.episodes.get(name, [])]:
-            raise UsageError(f"the two evaluations were not played on the same tasks of {name}")
-    return tax_report(
-        source,
-        {name: scores_of(episodes) for name, episodes in before.episodes.items()},
-        {name: scores_of(episodes) for name, episodes in after.episodes.items()},
-    )

@@ -1,7 +1,8 @@
 """The generalization tax: what RL on one domain changed there, what it changed elsewhere, and the price of a point.
 
 Success rates are in percent, differences of them in points, taxes are fractions. `init` is the base policy, `after`
-the same policy after RL on the source; both played the same test tasks with the same sampling seeds.
+the same policy after RL on the source; both played the same test tasks with the same sampling seeds. Arms are compared
+in `arms`, sources ranked in `ranks`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
-from gentax.measure.statistics import Estimate, Scores, Weights, linear, ratio, success_rate
+from gentax.measure.statistics import LEVEL, Estimate, Scores, Weights, holm, linear, p_value, ratio, success_rate
 
 ERROR_SHARE = 0.02  # of a domain's tasks that may be left out because an environment broke
 
@@ -30,15 +31,21 @@ class TaxReport:
     init: Mapping[str, Estimate]  # percent
     after: Mapping[str, Estimate]  # percent
     drop: Mapping[str, Estimate]  # points, targets only
+    drop_p: Mapping[str, float]  # p-values of "nothing changed", corrected for looking at all targets (Holm)
     delta_id: Estimate | None  # points; None when the source was not evaluated
     tax: Estimate | None  # fraction; None when undefined
     tax_rate: Estimate | None  # points lost elsewhere per point gained at home; None when undefined
     undefined: Mapping[str, str] = field(default_factory=dict)  # measure -> why it has no value
+    level: float = LEVEL  # of every interval here by itself: above 95 % where several looks hold 95 % together
+    look: int = 1  # the look at growing data that this is
+    looks: int = 1  # how many there might have been
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values; an undefined measure is null and `undefined` says why."""
-        plain = {k: getattr(self, k) for k in ("source", "seeds")} | {"targets": list(self.targets)}
+        plain = {k: getattr(self, k) for k in ("source", "seeds", "level", "look", "looks")}
+        plain["targets"] = list(self.targets)
         plain |= {k: dict(getattr(self, k)) for k in ("tasks", "left_out", "undefined")}
+        plain["drop_p"] = {d: float(f"{p:.4g}") for d, p in self.drop_p.items()}
         for key in ("init", "after", "drop"):
             plain[key] = {d: estimate.to_json() for d, estimate in getattr(self, key).items()}
         for key in ("delta_id", "tax", "tax_rate"):
@@ -52,6 +59,7 @@ def tax_report(
     init: Mapping[str, np.ndarray],
     after: Mapping[str, np.ndarray],
     error_share: float = ERROR_SHARE,
+    level: float = LEVEL,
 ) -> TaxReport:
     """Measure what RL on `source` changed there and on every other domain.
 
@@ -63,6 +71,11 @@ def tax_report(
         after: domain -> success (S, K), or (K,), of the policy after RL, training seeds by the same tasks.
             NaN marks a task on which an episode ended in an error, here and in `init`, and nothing else.
         error_share: the share of a domain's tasks that may be left out for errors.
+        level: of the intervals; above 95 % when this is one of several looks at growing data (see `Looks.level_at`).
+
+    A measure that cannot be had is None and `undefined` says why: the tax where the base's success on the targets may
+    be 0, the tax rate where ΔID may be 0. A ΔID below 0 has a rate, of a loss at home. Rates of 0 and 1 have intervals
+    like any other; one training seed has one that covers tasks only.
 
     Raises:
         UsageError: no target, tasks that do not pair, too many errors, scores outside [0, 1].
@@ -76,11 +89,11 @@ def tax_report(
     scores = Scores.of(init=init, after=after)
     at_home = source in scores.roles["init"]
     undefined = {} if at_home else dict.fromkeys(("delta_id", "tax_rate"), f"{source} was not evaluated")
-    gain = delta_id(scores, source) if at_home else None
-    cost = tax(scores, source)
+    gain = delta_id(scores, source, level) if at_home else None
+    cost = tax(scores, source, level)
     if cost is None:
         undefined["tax"] = "the base policy's success on the targets is not told apart from 0"
-    price = tax_rate(scores, source) if at_home else None
+    price = tax_rate(scores, source, level) if at_home else None
     if at_home and price is None:
         undefined["tax_rate"] = "the interval of ΔID holds 0"
     return TaxReport(
@@ -89,60 +102,62 @@ def tax_report(
         seeds=min(len(x) for x in scores.roles["after"].values()),
         tasks={d: x.shape[1] for d, x in scores.roles["init"].items()},
         left_out=left_out,
-        init={d: success_rate(x) for d, x in scores.roles["init"].items()},
-        after={d: success_rate(x) for d, x in scores.roles["after"].items()},
-        drop={t: drop(scores, t) for t in targets},
+        init={d: success_rate(x, level) for d, x in scores.roles["init"].items()},
+        after={d: success_rate(x, level) for d, x in scores.roles["after"].items()},
+        drop={t: drop(scores, t, level) for t in targets},
+        drop_p=holm({t: p_value(scores, _change("init", "after", [t])) for t in targets}),
         delta_id=gain,
         tax=cost,
         tax_rate=price,
         undefined=undefined,
+        level=level,
     )
 
 
-def delta_id(scores: Scores, source: str) -> Estimate:
+def delta_id(scores: Scores, source: str, level: float = LEVEL) -> Estimate:
     """Return ΔID(s) = after(s, s) - init(s), in points."""
-    return linear(scores, {("after", source): 100.0, ("init", source): -100.0}, "points")
+    return linear(scores, {("after", source): 100.0, ("init", source): -100.0}, "points", level)
 
 
-def drop(scores: Scores, target: str) -> Estimate:
+def drop(scores: Scores, target: str, level: float = LEVEL) -> Estimate:
     """Return drop(s, t) = init(t) - after(s, t), in points; positive is a loss."""
-    return linear(scores, {("init", target): 100.0, ("after", target): -100.0}, "points")
+    return linear(scores, {("init", target): 100.0, ("after", target): -100.0}, "points", level)
 
 
-def tax(scores: Scores, source: str) -> Estimate | None:
+def tax(scores: Scores, source: str, level: float = LEVEL) -> Estimate | None:
     """Return tax(s) = 1 - Σₜ after(s, t) / Σₜ init(t), t ≠ s; None when Σ init is not told apart from 0.
 
     0 is free, 1 is all lost, negative is transfer.
     """
     targets = _targets(scores, source)
-    return ratio(scores, _change("init", "after", targets), {("init", t): 1.0 for t in targets})
+    return ratio(scores, _change("init", "after", targets), {("init", t): 1.0 for t in targets}, level=level)
 
 
-def tax_rate(scores: Scores, source: str) -> Estimate | None:
+def tax_rate(scores: Scores, source: str, level: float = LEVEL) -> Estimate | None:
     """Return mean over t of drop(s, t) / ΔID(s), points per point; None when ΔID's interval holds 0."""
-    if delta_id(scores, source).holds(0.0):
+    if delta_id(scores, source, level).holds(0.0):
         return None
     targets = _targets(scores, source)
     lost = {key: w / len(targets) for key, w in _change("init", "after", targets).items()}
-    return ratio(scores, lost, {("after", source): 1.0, ("init", source): -1.0}, "points per point")
+    return ratio(scores, lost, {("after", source): 1.0, ("init", source): -1.0}, "points per point", level)
 
 
-def ood_change(scores: Scores, source: str, arm: str, plain: str = "plain") -> Estimate | None:
+def ood_change(scores: Scores, source: str, arm: str, plain: str = "plain", level: float = LEVEL) -> Estimate | None:
     """Return Σₜ (arm - plain) / Σₜ plain, t ≠ s, as a fraction (the formula stated in arXiv 2601.18217).
 
     `scores` needs the roles `arm` and `plain`. None when the denominator is not told apart from 0.
     """
     targets = _targets(scores, source)
-    return ratio(scores, _change(arm, plain, targets), {(plain, t): 1.0 for t in targets})
+    return ratio(scores, _change(arm, plain, targets), {(plain, t): 1.0 for t in targets}, level=level)
 
 
-def tax_removed(scores: Scores, source: str, arm: str, plain: str = "plain") -> Estimate | None:
+def tax_removed(scores: Scores, source: str, arm: str, plain: str = "plain", level: float = LEVEL) -> Estimate | None:
     """Return Σₜ (arm - plain) / Σₜ (init - plain), t ≠ s: the share of the plain tax that the arm took off.
 
     `scores` needs the roles `init`, `arm` and `plain`. None when the plain tax is not told apart from 0.
     """
     targets = _targets(scores, source)
-    return ratio(scores, _change(arm, plain, targets), _change("init", plain, targets))
+    return ratio(scores, _change(arm, plain, targets), _change("init", plain, targets), level=level)
 
 
 def successes(episodes: Iterable[Episode], tasks: Iterable[Task]) -> np.ndarray:

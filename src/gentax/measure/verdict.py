@@ -36,6 +36,11 @@ def sentences(report: TaxReport, free_within: float = FREE_WITHIN) -> list[str]:
     said = [tax_sentence(report, free_within), own_sentence(report)]
     said += [target_sentence(report, target) for target in report.targets]
     said.append(rate_sentence(report))
+    if report.looks > 1:
+        said.append(
+            f"Look {report.look} of at most {report.looks}; the intervals are valid at whichever look one stops "
+            "(repeated confidence intervals)."
+        )
     broken = {d: n for d, n in report.left_out.items() if n}
     if broken:
         parts = ", ".join(f"{n} on {d}" for d, n in sorted(broken.items()))
@@ -90,7 +95,12 @@ def target_sentence(report: TaxReport, target: str) -> str:
         low, high = number(max(-drop.low, 0.0)), number(max(drop.high, 0.0))
         return f"On {target}: undecided, between {low} points gained and {high} lost (best guess {_lost(drop.value)})."
     verb, size = ("lost", drop) if drop.value > 0 else ("gained", drop.mirrored())
-    return f"On {target} it {verb} {number(size.value)} points ({_interval(size)}, over {drop.n} tasks)."
+    said = f"On {target} it {verb} {number(size.value)} points ({_interval(size)}, over {drop.n} tasks"
+    if len(report.targets) == 1:
+        return f"{said})."
+    if report.drop_p[target] < 1 - report.level:
+        return f"{said}; it stands when corrected for looking at {len(report.targets)} targets)."
+    return f"{said}), but one of {len(report.targets)} targets may well show as much by chance."
 
 
 def rate_sentence(report: TaxReport) -> str:

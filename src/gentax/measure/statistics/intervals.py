@@ -20,9 +20,10 @@ from scipy.optimize import brentq
 from gentax.core.errors import UsageError
 from gentax.measure.statistics.estimate import LEVEL, SEEDS_AND_TASKS, TASKS, Estimate
 from gentax.measure.statistics.scores import Scores, Weights, check
-from gentax.measure.statistics.variance import PSEUDO_TASKS, interaction, margin, parts, quantile
+from gentax.measure.statistics.variance import interaction, margin, parts, quantile
 
 SMALLEST_P = 1e-12
+_TRACE = 0.02  # of a task
 
 
 def success_rate(scores: np.ndarray, level: float = LEVEL) -> Estimate:
@@ -126,12 +127,11 @@ def _wilson(scores_SK: np.ndarray, scale: float, unit: str, covers: str, level: 
     seeds, tasks = scores_SK.shape
     rate = float(scores_SK.mean())
     mean_K = scores_SK.mean(0)
-    # A pseudo-task, half a success and half a failure, keeps the variance off 0; for 0/1 scores it cancels, and h
-    # below is z² / K.
-    half_task = PSEUDO_TASKS / 2
-    count = tasks + PSEUDO_TASKS
-    centre = (mean_K.sum() + half_task) / count
-    spread = (((mean_K - centre) ** 2).sum() + half_task * (centre**2 + (1 - centre) ** 2)) / count
+    # How many tasks of 0/1 scores would vary as much: for such scores themselves, h below is z² / K. Where all scores
+    # are alike that is 0 / 0, and the trace of a success and a failure makes it K.
+    count = tasks + 2 * _TRACE
+    centre = (mean_K.sum() + _TRACE) / count
+    spread = (((mean_K - centre) ** 2).sum() + _TRACE * (centre**2 + (1 - centre) ** 2)) / count
     variance, df = [max(spread / tasks - interaction(scores_SK), 0.0)], [np.inf]
     if seeds > 1:
         variance.append(scores_SK.mean(1).var(ddof=1) / seeds)

@@ -1,0 +1,145 @@
+"""`gentax diversity`"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gentax.cli import options as o
+from gentax.cli import probe as probing
+from gentax.cli.grid import grid, shown
+from gentax.cli.show import console, episodes_counted
+from gentax.core.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from gentax.measure.diversity import Diversity
+    from gentax.measure.probe import Probe
+    from gentax.measure.statistics import Estimate
+    from gentax.policies import Policy
+
+
+def diversity(
+    domain: probing.Named = None,
+    policy: probing.Policy = "base",
+    trajectories: probing.Trajectories = 128,
+    horizon: probing.Horizon = 50,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weight", metavar="DOMAIN=SHARE", help="A share of the mixture; without any, all weigh alike. Repeat it."
+        ),
+    ] = None,
+    tuned: Annotated[
+        str | None,
+        typer.Option(
+            help="A model folder: also how far it has moved from `--policy` in each domain. Plays at temperature 1."
+        ),
+    ] = None,
+    seed: o.Seed = 0,
+    json: o.Json = None,
+    plot: probing.Plot = None,
+) -> None:
+    """Say how different domains are from one another, in their words and on the axes, and how varied a mixture is.
+
+    Example: `gentax diversity sokoban crafting babyai --weight sokoban=2 --weight babyai=1 --plot diversity.svg`
+    """
+    from gentax.measure.diversity import MEASURES
+    from gentax.measure.diversity import diversity as run
+    from gentax.measure.probe import probe
+    from gentax.policies import policy_of
+    from gentax.report.plots import check_picture, plot_matrices
+    from gentax.rollouts import Play
+
+    o.check_out(json)
+    check_picture(plot)
+    asked = probing.asked_for(domain)
+    names = [name if level is None else f"{name}:{level}" for name, level in asked]
+    if len(set(names)) < 2:
+        raise UsageError(f"diversity is between 2 or more domains, not of {', '.join(names)} alone")
+    weights = _weights(weight, names)
+    who = policy_of(policy)
+    other = _tuned(who, tuned)
+    probes = probe(
+        asked,
+        who,
+        trajectories=trajectories,
+        horizon=horizon,
+        play=Play() if other is None else Play(temperature=1.0),  # the divergence is of what the weights say
+        seed=seed,
+        on_episode=episodes_counted(trajectories * len(asked), who.name),
+    )
+    found = run(probes, {} if other is None else _moved(who, other, probes))
+    mixture = found.mixture(weights)
+    for measure in found.pairs:
+        _show(found, measure, MEASURES[measure])
+    if other is not None:
+        title = f"policy: KL({shown(who.name)} || {shown(other.name)}) on the states of the first, nats an action"
+        grid(title, ["", "KL"], [[name, _cell(value)] for name, value in found.policy.items()])
+    rao = ", ".join(f"{value:.2f} ({measure})" for measure, value in mixture["rao"].items())
+    of = sum(share > 0 for share in mixture["weights"].values())
+    console.print(f"The mixture ({_shares(weights)}):", markup=False)
+    console.print(f"  two draws differ on average by {rao} (Rao's quadratic entropy)")
+    console.print(f"  its words are those of {mixture['vendi']:.2f} wholly different domains, of {of} (Vendi score)")
+    o.write_result(json, found.to_json() | {"mixture": mixture})
+    if plot is not None:
+        plot_matrices(found.names, {f"{m}: {MEASURES[m]}": found.matrix(m) for m in found.pairs}, plot)
+        console.print(f"wrote {plot}", markup=False)
+
+
+def _tuned(base: Policy, tuned: str | None) -> Policy | None:
+    """Find the tuned policy. Raises UsageError where no divergence can be taken, before anything is played."""
+    if tuned is None:
+        return None
+    from gentax.policies import policy_of
+    from gentax.policies.local import LocalPolicy
+
+    other = policy_of(tuned)
+    for one in (base, other):
+        if not isinstance(one, LocalPolicy):
+            raise UsageError(f"--tuned compares the weights of two models, and {one.name} has none on this machine")
+    return other
+
+
+def _moved(base: Policy, tuned: Policy, probes: Sequence[Probe]) -> dict[str, Estimate]:
+    from gentax.measure.divergence import forward_kl
+
+    return {probe.name: forward_kl(base, tuned, probe.episodes) for probe in probes}
+
+
+def _show(found: Diversity, measure: str, about: str) -> None:
+    """Print a measure as a table, half the width of its interval after each number."""
+    pairs, names = found.pairs[measure], found.names
+    grid(f"{measure}: {about}", ["", *names], [[s, *(_cell(pairs[s].get(t)) for t in names)] for s in names])
+
+
+def _cell(value: Estimate | None) -> str:
+    return "" if value is None else f"{value.value:.2f} ±{(value.high - value.low) / 2:.2f}"
+
+
+def _weights(given: Sequence[str] | None, names: Sequence[str]) -> dict[str, float] | None:
+    """Read `DOMAIN=SHARE`, before anything is played. Raises UsageError for what is no mixture of `names`."""
+    if not given:
+        return None
+    weights: dict[str, float] = {}
+    for text in given:
+        name, equals, share = text.rpartition("=")
+        if not equals:
+            raise UsageError(f"--weight {text[:80]}: write a domain and its share, as in {names[0]}=2")
+        if name not in names:
+            raise unknown("domain of the mixture", name, names)
+        try:
+            weights[name] = float(share)
+        except ValueError:
+            raise UsageError(f"--weight {text[:80]}: the share must be a number, not {share[:40]!r}") from None
+    if not all(0 <= share < math.inf for share in weights.values()) or not sum(weights.values()):
+        raise UsageError("--weight: shares must be at least 0, and one of them more")
+    return weights
+
+
+def _shares(weights: dict[str, float] | None) -> str:
+    if weights is None:
+        return "all domains alike"
+    return ", ".join(f"{shown(name)} {share / sum(weights.values()):.0%}" for name, share in weights.items())

@@ -1,0 +1,147 @@
+"""`gentax probe`"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gentax.cli import options as o
+from gentax.cli.grid import grid, shown
+from gentax.cli.show import console, episodes_counted, estimate
+
+if TYPE_CHECKING:
+    from gentax.measure.axes import Axes
+    from gentax.measure.probe import Probe
+    from gentax.measure.statistics import Estimate
+
+    Columns = Sequence[tuple[str, Callable[[Axes], str]]]  # a heading, and what stands below it
+
+Named = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[DOMAIN]...",
+        help="`NAME`, `NAME:LEVEL` or `module:factory`; all that are installed without one.",
+        show_default=False,
+    ),
+]
+Policy = Annotated[str, typer.Option(help="`base`, `random`, `expert`, a model folder or `http://…/v1#model`.")]
+Trajectories = Annotated[int, typer.Option(help="Episodes of each domain: tasks times samples.")]
+Horizon = Annotated[int, typer.Option(help="Steps after which an episode is cut off and a failure counted.")]
+Plot = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="Also draw the result: `.svg`, `.png` or `.pdf`.")
+]
+
+
+def probe(
+    domain: Named = None,
+    policy: Policy = "base",
+    trajectories: Trajectories = 128,
+    samples: Annotated[int, typer.Option(help="Episodes on each task; more than one give pass@k.")] = 1,
+    horizon: Horizon = 50,
+    distract: Annotated[
+        bool, typer.Option("--distract", help="Also with distractors; `--wrap 'distract(volume=80)'` says how many.")
+    ] = False,
+    wrap: Annotated[
+        list[str] | None,
+        typer.Option("--wrap", metavar="WRAPPER", help="Also in this wrapper; several nest, the first innermost."),
+    ] = None,
+    context: o.Context = "full",
+    thinking: o.Thinking = False,
+    admissible: o.Admissible = False,
+    temperature: o.Temperature = 0.4,
+    seed: o.Seed = 0,
+    json: o.Json = None,
+    plot: Plot = None,
+) -> None:
+    """Measure how rich the states of domains are and how far their goals, on tasks of the train split.
+
+    Examples: `gentax probe sokoban babyai --distract --plot axes.svg`, `gentax probe my_package:make_env --samples 4`
+    """
+    from gentax.measure.probe import probe as run
+    from gentax.report.plots import check_picture
+
+    o.check_out(json)
+    check_picture(plot)
+    asked = asked_for(domain)
+    around = [*(["distract"] if distract else []), *(wrap or [])]
+    rows = run(
+        asked,
+        policy,
+        trajectories=trajectories,
+        samples=samples,
+        horizon=horizon,
+        wrap=around,
+        play=o.read_play(context, thinking, admissible, temperature, None),
+        seed=seed,
+        on_episode=episodes_counted(trajectories * len(asked) * (2 if around else 1), policy),
+    )
+    _show(rows)
+    o.write_result(json, {"probes": [row.to_json() for row in rows]})
+    if plot is not None:
+        _draw(rows, plot)
+        console.print(f"wrote {plot}", markup=False)
+
+
+def asked_for(names: Sequence[str] | None) -> list[tuple[str, str | None]]:
+    """Read domains with their levels; all that are installed when none is given."""
+    return [o.read_domain(name) for name in names] if names else list(o.read_domains(None).items())
+
+
+def _show(rows: Sequence[Probe]) -> None:
+    first = rows[0]
+    console.print(f"policy: {shown(first.policy)}; tokens are those of: {shown(first.tokenizer)}\n", markup=False)
+    richness: Columns = [
+        ("prompt, characters", lambda axes: _short(axes.prompt_characters, 0)),
+        ("template %", lambda axes: _short(axes.prompt_template, 0)),
+        ("observation, characters", lambda axes: _short(axes.observation_characters, 0)),
+        ("template %", lambda axes: _short(axes.observation_template, 0)),
+        ("tokens", lambda axes: _short(axes.observation_tokens, 0)),
+        ("bytes zipped", lambda axes: _short(axes.observation_compressed, 0)),
+    ]
+    _grid("State richness, mean over states", richness, rows)
+    planning: Columns = [
+        ("steps", lambda axes: _short(axes.planning, 1)),
+        ("success %", lambda axes: _short(axes.success, 0)),
+        ("steps if solved", lambda axes: _short(axes.length_given_success, 1)),
+        ("the expert's", lambda axes: _short(axes.expert_length, 1)),
+        ("actions to choose", lambda axes: _short(axes.branching, 0)),
+    ]
+    _grid(f"Planning complexity, mean steps with failures counted at {first.axes.horizon}", planning, rows)
+    ks = sorted({k for row in rows for k in row.axes.pass_at})
+    if len(ks) > 1:
+        by_k: Columns = [(f"k = {k}", partial(_pass, k)) for k in ks]
+        _grid("Pass@k, percent of tasks that one of k samples solves", by_k, rows)
+    for row in rows:
+        if row.axes.errors:
+            left_out = f"{shown(row.name)}: {row.axes.errors} episodes ended in an error and were left out"
+            console.print(left_out, markup=False)
+    console.print("In brackets: 95 % intervals over tasks. Compare domains probed with the same policy and horizon.")
+
+
+def _grid(title: str, columns: Columns, rows: Sequence[Probe]) -> None:
+    heads = ["domain", *(head for head, _ in columns)]
+    grid(title, heads, [[row.name, *(cell(row.axes) for _, cell in columns)] for row in rows])
+
+
+def _pass(k: int, axes: Axes) -> str:
+    return _short(axes.pass_at.get(k), 0)
+
+
+def _short(value: Estimate | None, digits: int) -> str:
+    """Write an estimate with its interval; a dash for what is not known."""
+    return "–" if value is None else estimate(value, digits).replace("  ", " ")
+
+
+def _draw(rows: Sequence[Probe], path: Path) -> None:
+    from gentax.report.plots import Point, plot_axes
+
+    plot_axes(
+        [Point(row.name, row.axes.observation_characters, row.axes.planning, row.plain) for row in rows],
+        path,
+        "state richness: characters of the observation",
+        f"planning complexity: steps, failures at {rows[0].axes.horizon}",
+    )

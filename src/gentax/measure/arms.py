@@ -1,0 +1,101 @@
+"""Ways of training compared: what each did to the targets beside plain RL, corrected for trying several.
+
+All on the same test tasks. OOD change and tax removed are different metrics (arXiv 2601.18217 states the one and mostly
+prints the other), so both are given, each under its own name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gentax.core import UsageError, unknown
+from gentax.measure.statistics import (
+    LEVEL,
+    Estimate,
+    Scores,
+    holm,
+    iqm,
+    linear,
+    p_value,
+    probability_of_improvement,
+)
+from gentax.measure.tax import leave_out_errors, ood_change, tax_removed
+
+REPLICATES = 10_000
+
+
+@dataclass(frozen=True)
+class ArmReport:
+    """One arm beside the plain one, for one source."""
+
+    arm: str
+    targets: Estimate  # points: mean over targets of arm - plain
+    targets_p: float  # of "no difference", corrected for the number of arms (Holm)
+    source: Estimate | None  # points: arm - plain at home; None when the source was not evaluated
+    ood_change: Estimate | None  # fraction: Σ (arm - plain) / Σ plain; None when undefined
+    tax_removed: Estimate | None  # fraction: Σ (arm - plain) / Σ (init - plain); None when undefined
+    iqm: Estimate | None  # percent: interquartile mean over seeds and targets; None with one seed
+    better: Estimate | None  # chance that a run of the arm beats a plain one on a target; None with one seed
+
+    def to_json(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {k: v.to_json() if isinstance(v, Estimate) else v for k, v in values.items()}
+
+
+def compare_arms(
+    source: str,
+    init: Mapping[str, np.ndarray],
+    arms: Mapping[str, Mapping[str, np.ndarray]],
+    rng: np.random.Generator,
+    plain: str = "plain",
+    level: float = LEVEL,
+) -> dict[str, ArmReport]:
+    """Compare every arm but `plain` with it.
+
+    Args:
+        source: the domain trained on.
+        init: domain -> success (K,) of the policy before RL; NaN marks an error.
+        arms: arm -> domain -> success (S, K) or (K,) on the same tasks.
+        rng: draws the replicates of the interquartile mean and of the probability of improvement.
+        plain: the arm that the others are compared with.
+        level: of the intervals.
+
+    Raises:
+        UsageError: no arm but the plain one, no plain one, no target, tasks that do not pair, too many errors.
+    """
+    if plain not in arms:
+        raise unknown("arm", plain, arms)
+    if len(arms) < 2 or "init" in arms:
+        raise UsageError("arms are compared with each other: it takes two of them, and none can be called 'init'")
+    (before, *rest), _ = leave_out_errors([init, *arms.values()])
+    scores = Scores({"init": before, **dict(zip(arms, rest, strict=True))})
+    targets = sorted(set(scores.roles[plain]) - {source})
+    if not targets:
+        raise UsageError(f"no target: arms of {source} need at least one other domain")
+
+    def mean_difference(arm: str) -> dict[tuple[str, str], float]:
+        share = 100 / len(targets)
+        return {(arm, t): share for t in targets} | {(plain, t): -share for t in targets}
+
+    others = [arm for arm in arms if arm != plain]
+    p = holm({arm: p_value(scores, mean_difference(arm)) for arm in others})
+    found = {}
+    for arm in others:
+        seeds = min(len(scores.roles[role][targets[0]]) for role in (arm, plain))
+        runs, plain_runs = (np.stack([scores.roles[role][t].mean(1) for t in targets], axis=1) for role in (arm, plain))
+        at_home = {(arm, source): 100.0, (plain, source): -100.0}
+        found[arm] = ArmReport(
+            arm=arm,
+            targets=linear(scores, mean_difference(arm), "points", level),
+            targets_p=p[arm],
+            source=linear(scores, at_home, "points", level) if source in scores.roles[arm] else None,
+            ood_change=ood_change(scores, source, arm, plain, level),
+            tax_removed=tax_removed(scores, source, arm, plain, level),
+            iqm=iqm(runs, rng, REPLICATES, level) if seeds > 1 else None,
+            better=probability_of_improvement(runs, plain_runs, rng, REPLICATES, level) if seeds > 1 else None,
+        )
+    return found

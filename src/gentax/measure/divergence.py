@@ -1,0 +1,69 @@
+"""How far a tuned policy has moved from its base: forward KL on states that the base itself meets.
+
+RL's Razor (arXiv 2509.04259) finds that what a model forgets elsewhere goes with KL(base || tuned) on the new task,
+which takes no episode of any other task. Here the expectation over tokens is exact (a sum over the vocabulary at each
+token), the one over states is the mean over the episodes given. Left out: policies without weights at hand.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from gentax.core import Episode, Outcome, Task, UsageError
+from gentax.measure.statistics import Estimate, cluster_mean
+from gentax.policies import Policy
+from gentax.policies.local import LocalPolicy
+from gentax.training.batch import batches, score
+
+
+def forward_kl(base: Policy, tuned: Policy, episodes: Sequence[Episode]) -> Estimate:
+    """Return KL(base || tuned) in nats an action, on the states of `episodes`, with an interval over tasks.
+
+    The actions of a state are the token sequences the base wrote there; their KL is the sum of that of their tokens
+    (chain rule), for sampling at temperature 1.
+
+    Args:
+        base: the policy before training, with weights on this machine.
+        tuned: the policy after it, with the same tokens.
+        episodes: played by `base` at temperature 1, of at least 2 tasks, with their tokens. Those that ended in an
+            error are left out.
+
+    Raises:
+        UsageError: a policy without weights here, two vocabularies, episodes without tokens, fewer than 2 tasks.
+    """
+    one, other = _local(base), _local(tuned)
+    if one.tokenizer.get_vocab() != other.tokenizer.get_vocab():
+        raise UsageError(f"{one.name} and {other.name} have different tokens: no KL divergence can be taken")
+    tasks, ids, sampled, actions = [], [], [], defaultdict(int)
+    for episode in episodes:
+        if episode.outcome is Outcome.ERROR:
+            continue
+        if any(step.tokens is None for step in episode.steps):
+            raise UsageError(f"the episode of {episode.task.id} has no tokens: a local model must play it here")
+        actions[episode.task] += episode.length
+        for sequence in episode.sequences():
+            tasks.append(episode.task)
+            ids.append(sequence.ids_T)
+            sampled.append(sequence.sampled_T)
+    nats: dict[Task, float] = dict.fromkeys(actions, 0.0)
+    for batch in batches(ids, sampled):
+        with torch.no_grad():
+            base_UV = torch.log_softmax(score(one.model, batch, "fp32"), dim=-1)
+            tuned_UV = torch.log_softmax(score(other.model, batch, "fp32"), dim=-1)
+            kl_U = (base_UV.exp() * (base_UV - tuned_UV)).sum(-1).double().cpu().numpy()
+        kl_S, begin = kl_U[batch.guess_S.numpy()], 0
+        for member in batch.members:
+            count = int(sampled[member][1:].sum())
+            nats[tasks[member]] += float(kl_S[begin : begin + count].sum())
+            begin += count
+    return cluster_mean(np.array(list(nats.values())), np.array([actions[task] for task in nats]), "nats per action")
+
+
+def _local(policy: Policy) -> LocalPolicy:
+    if not isinstance(policy, LocalPolicy):
+        raise UsageError(f"KL divergence needs the weights of both policies on this machine; {policy.name} has none")
+    return policy

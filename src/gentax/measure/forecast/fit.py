@@ -1,0 +1,216 @@
+"""A fit: a line through the taxes of a few domains, and what it is worth on a domain it has not seen.
+
+Least squares on as many features as the domains can pay for (3 domains and 2 for each feature), in a fixed order, so
+that nothing is chosen by how well it fits. **Leave one domain out**: each domain is forecast from the others; the root
+mean square of these errors, with Student's t for the degrees of freedom left, is the interval, or the textbook
+prediction interval where that is wider. If the mean of the other taxes forecasts better than the features do, the
+forecast is that mean, and says so.
+
+Left out: weights for how well each tax is known (its noise is in the errors), and pooling of studies with different
+base models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gentax.core import UsageError, unknown
+from gentax.measure.forecast.seen import AXES, FEATURES, Seen
+from gentax.measure.statistics import LEVEL, Estimate
+from gentax.measure.statistics.variance import quantile
+
+FORMAT = 1
+FEWEST = 4  # domains without which nothing is forecast
+SHIPPED = Path(__file__).parent / "fits"
+COVERS = "source domains"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """An expected tax. `tax` is None when there are too few domains; `why` says what it rests on in a sentence."""
+
+    tax: Estimate | None  # fraction
+    why: str
+    outside: tuple[str, ...] = ()  # features that lie outside what the fit has seen
+
+    def to_json(self) -> dict[str, Any]:
+        return {"tax": self.tax and self.tax.to_json(), "why": self.why, "outside": list(self.outside)}
+
+
+@dataclass(frozen=True)
+class Line:
+    """Least squares of the tax on some features: its coefficients and what it misses by."""
+
+    features: tuple[str, ...]
+    constant: bool  # whether it has one; without, no feature means no tax
+    beta: np.ndarray
+    error: float  # root mean square of leaving a domain out, fraction
+    spread: float  # root mean square of the residuals, degrees of freedom taken off
+    df: int
+    inverse: np.ndarray  # (X'X)^-1
+
+    def at(self, features: Mapping[str, float], level: float) -> tuple[float, float]:
+        """Return the forecast and its margin."""
+        x = _row(features, self.features, self.constant)
+        margin = max(self.error, self.spread * float(np.sqrt(1 + x @ self.inverse @ x)))
+        return float(x @ self.beta), float(quantile(self.df, level)) * margin
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Taxes that were measured, stored with what is needed to forecast others from them."""
+
+    name: str
+    about: str  # where the data come from
+    base: str  # the policy all runs started from
+    targets: tuple[str, ...]  # every domain that was evaluated
+    rows: tuple[Seen, ...]
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The sources it has seen."""
+        return tuple(sorted({row.source for row in self.rows}))
+
+    @property
+    def steps(self) -> int:
+        """The training steps of the longest run it has seen."""
+        return max(row.steps for row in self.rows)
+
+    def affordable(self, wanted: Sequence[str] = AXES) -> tuple[str, ...]:
+        """Return the first of `wanted` that all rows have, as many as the number of domains can pay for."""
+        known = [name for name in wanted if all(name in row.features for row in self.rows)]
+        return tuple(known[: max(0, (len(self.domains) - 3) // 2)])
+
+    def line(self, features: tuple[str, ...], constant: bool = True) -> Line:
+        """Fit a line and leave each domain out in turn.
+
+        Raises:
+            UsageError: fewer domains than the line has coefficients, and one.
+        """
+        coefficients = len(features) + constant
+        if len(self.domains) <= coefficients:
+            raise UsageError(f"{len(self.domains)} domains are too few for a line of {coefficients} coefficients")
+        x = np.array([_row(row.features, features, constant) for row in self.rows])
+        y = np.array([row.tax for row in self.rows])
+        own = np.array([row.source for row in self.rows])
+        beta = np.linalg.lstsq(x, y, rcond=None)[0]
+        missed = np.empty(len(y))
+        for source in self.domains:
+            kept = own != source
+            missed[~kept] = y[~kept] - x[~kept] @ np.linalg.lstsq(x[kept], y[kept], rcond=None)[0]
+        df = len(self.domains) - coefficients
+        per_domain = len(y) / len(self.domains)  # arms of one domain are no independent evidence
+        spread = float(np.sqrt(((y - x @ beta) ** 2).sum() / per_domain / df))
+        inverse = np.linalg.pinv(x.T @ x) * per_domain
+        return Line(features, constant, beta, float(np.sqrt((missed**2).mean())), spread, df, inverse)
+
+    @cached_property
+    def best(self) -> Line:
+        """The line on what is known before training, or the mean where that forecasts better."""
+        line, mean = self.line(self.affordable()), self.line(())
+        return line if line.error < mean.error else mean
+
+    def forecast(self, features: Mapping[str, float], level: float = LEVEL) -> Forecast:
+        """Forecast the tax of a source from what is known of it before training.
+
+        Raises:
+            UsageError: a feature that the line needs and `features` lacks.
+        """
+        few = len(self.domains)
+        if few < FEWEST:
+            return Forecast(None, f"Too few domains: {self.name} has {few}, and a forecast takes {FEWEST}.")
+        line, tried = self.best, self.affordable()
+        value, margin = line.at(features, level)
+        errors = f"leaving each of {few} domains out in turn it misses by {100 * line.error:.0f} points of tax"
+        if line.features:
+            why = f"From {' and '.join(line.features)}: {errors}, the mean by {100 * self.line(()).error:.0f}."
+        else:
+            why = f"The mean of {few} domains: {errors}"
+            why += f", {' and '.join(tried)} by {100 * self.line(tried).error:.0f}." if tried else "."
+        return Forecast(self._estimate(value, margin, level), why, self._outside(line.features, features))
+
+    def forecast_moved(self, features: Mapping[str, float], wanted: Sequence[str], level: float = LEVEL) -> Forecast:
+        """Forecast the tax from how far a policy has moved: a line through the origin, since none is none.
+
+        Raises:
+            UsageError: a feature that `features` lacks.
+        """
+        if len(self.domains) < FEWEST or any(name not in row.features for row in self.rows for name in wanted):
+            known = len({row.source for row in self.rows if all(name in row.features for name in wanted)})
+            return Forecast(None, f"Too few domains: {self.name} has {known} with {wanted[0]}; it takes {FEWEST}.")
+        line = self.line(tuple(wanted), constant=False)
+        mean = self.line(())
+        value, margin = line.at(features, level)
+        why = (
+            f"From {' and '.join(wanted)}: leaving each of {len(self.domains)} domains out in turn it misses by "
+            f"{100 * line.error:.0f} points of tax, their mean by {100 * mean.error:.0f}."
+        )
+        if line.error >= mean.error:
+            why += " So how far a policy moved does not tell the taxes of these domains apart."
+        return Forecast(self._estimate(value, margin, level), why, self._outside(wanted, features))
+
+    def _estimate(self, value: float, margin: float, level: float) -> Estimate:
+        seeds = min(row.seeds for row in self.rows)
+        return Estimate(value, value - margin, value + margin, COVERS, "fraction", len(self.domains), seeds, level)
+
+    def _outside(self, used: Sequence[str], features: Mapping[str, float]) -> tuple[str, ...]:
+        def beyond(name: str) -> bool:
+            seen = [row.features[name] for row in self.rows]
+            return not min(seen) <= features[name] <= max(seen)
+
+        return tuple(name for name in used if beyond(name))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fit with the data it came from; `read_fit` reads it."""
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "about": self.about,
+            "base": self.base,
+            "targets": list(self.targets),
+            "features": FEATURES,
+            "rows": [row.to_json() for row in self.rows],
+        }
+
+
+def read_fit(path: str | Path) -> Fit:
+    """Read a fit from a file, or one that ships with gentax by its name.
+
+    Raises:
+        UsageError: no such file, or one that holds no fit.
+    """
+    shipped = {file.stem: file for file in SHIPPED.glob("*.json")}
+    where = shipped.get(str(path), Path(path))
+    if not where.is_file():
+        raise unknown("fit", path, shipped)
+    try:
+        values = json.loads(where.read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
+            raise ValueError(f"its format is {str(values['format'])[:20]}, this version reads {FORMAT}")
+        rows = tuple(Seen.from_json(row) for row in values["rows"])
+        fit = Fit(values["name"], values["about"], values["base"], tuple(values["targets"]), rows)
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{where} holds no fit: {error}") from None
+    if not rows:
+        raise UsageError(f"{where} holds no fit: it has no rows")
+    return fit
+
+
+@cache
+def fits() -> dict[str, Fit]:
+    """Return the fits that ship with gentax, by name."""
+    return {file.stem: read_fit(file) for file in sorted(SHIPPED.glob("*.json"))}
+
+
+def _row(features: Mapping[str, float], wanted: Sequence[str], constant: bool) -> np.ndarray:
+    for name in wanted:
+        if name not in features:
+            raise unknown("feature", name, features)
+    return np.array([*([1.0] if constant else []), *(features[name] for name in wanted)])

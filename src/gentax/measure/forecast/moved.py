@@ -1,0 +1,89 @@
+"""The tax of a policy that is trained already, without an episode on any target: `gentax tax --forecast-only`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gentax.domains import make
+from gentax.measure.divergence import forward_kl
+from gentax.measure.forecast.fit import Fit, Forecast, read_fit
+from gentax.measure.forecast.seen import MOVED
+from gentax.measure.statistics import Estimate
+from gentax.policies import Policy
+from gentax.rollouts import Play, rollout
+
+FIT = "sources"
+TASKS = 64
+SPLIT = "train"  # a forecast must not look at what it will be checked on
+
+
+@dataclass(frozen=True)
+class MovedForecast:
+    """How far a policy has moved on its source, and the tax to expect of that."""
+
+    source: str
+    kl: Estimate  # nats per action
+    forecast: Forecast
+    fit: str
+
+    def sentences(self) -> list[str]:
+        """Say it, and what it rests on."""
+        kl = self.kl
+        said = [
+            f"On {self.source} the policy moved by {kl.value:.3f} nats an action from its base (95 % interval "
+            f"{kl.low:.3f} to {kl.high:.3f}, {kl.n} tasks of the {SPLIT} split; forward KL, arXiv 2509.04259)."
+        ]
+        tax = self.forecast.tax
+        if tax is not None:
+            low, high = 100 * tax.low, 100 * tax.high
+            said.append(
+                f"Forecast tax: {100 * tax.value:.1f} % of the success elsewhere, with a 95 % interval from {low:.1f} "
+                f"to {high:.1f} (fit {self.fit!r}). No target was played."
+            )
+        said.append(self.forecast.why)
+        if self.forecast.outside:
+            said.append("It moved farther or less than any policy that the fit has seen: an extrapolation.")
+        return said
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "kl": self.kl.to_json(),
+            "fit": self.fit,
+            **self.forecast.to_json(),
+            "sentences": self.sentences(),
+        }
+
+
+def moved(base: Policy, tuned: Policy, source: str, level: str | None, play: Play, seed: int = 0) -> Estimate:
+    """Return the forward KL from base to tuned on states that the base meets on train tasks of `source`.
+
+    Raises:
+        UsageError: an unknown domain or level, and what `forward_kl` refuses.
+    """
+    env = make(source, level)
+    tasks = env.tasks(SPLIT, min(TASKS, env.size(SPLIT)))
+    env.close()
+    episodes = rollout(base, tasks, play=replace(play, temperature=1.0), seed=seed)
+    return forward_kl(base, tuned, episodes)
+
+
+def forecast_of(
+    base: Policy,
+    tuned: Policy,
+    source: str,
+    level: str | None = None,
+    *,
+    play: Play | None = None,
+    seed: int = 0,
+    fit: str | Fit = FIT,
+) -> MovedForecast:
+    """Forecast the tax of `tuned` from how far it has moved from `base` on its source.
+
+    Raises:
+        UsageError: see `moved` and `read_fit`.
+    """
+    known = fit if isinstance(fit, Fit) else read_fit(fit)
+    kl = moved(base, tuned, source, level, play or Play(), seed)
+    return MovedForecast(source, kl, known.forecast_moved({MOVED[0]: kl.value}, MOVED), known.name)

@@ -1,0 +1,204 @@
+"""The tax of two policies: `gentax.tax`. Those that are played for it are played look by look, no longer than it takes.
+
+Both play the same tasks with the same random numbers. After each look at what there is so far the verdict is taken;
+once it is clear, playing stops. The intervals are repeated confidence intervals (see `statistics.sequential`): they
+hold the truth whenever one stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gentax.core import Episode, Task, UsageError
+from gentax.domains import domain, domains, make, missing
+from gentax.measure.evaluate import Evaluation, scores_of
+from gentax.measure.statistics import Looks
+from gentax.measure.suites import paired, read_result
+from gentax.measure.tax import TaxReport, tax_report
+from gentax.measure.verdict import FREE_WITHIN, Verdict, verdict
+from gentax.policies import Policy, policy_of
+from gentax.rollouts import EnvPool, Play, rollout
+
+SPLIT = "test"
+LOOKS = 5
+
+
+def tax(
+    base: str | Path | Policy | Evaluation,
+    tuned: str | Path | Policy | Evaluation,
+    source: str,
+    targets: Iterable[str] | Mapping[str, str | None] | None = None,
+    *,
+    tasks: int = 128,
+    looks: int = LOOKS,
+    **settings: Any,
+) -> TaxReport:
+    """Say what tuning on `source` cost elsewhere: both policies play the same tasks with the same random numbers.
+
+    Args:
+        base: the policy before, its evaluation, or a file that `gentax evaluate --suite` wrote.
+        tuned: the policy after, likewise; nothing is played for two evaluations or two files.
+        source: the domain `tuned` was trained on.
+        targets: the other domains (with levels, if a mapping); all that are installed when None.
+        tasks: test tasks of each domain.
+        looks: how often the verdict is taken while they are played; it stops when that is clear. 1: play them all.
+        settings: what `play_tax` takes.
+
+    Raises:
+        UsageError: an unknown policy, domain or level, evaluations that do not pair, results that are not sound; see
+            also `measure.tax.tax_report`.
+    """
+    if is_result(base) and is_result(tuned):
+        return tax_of_results(Path(str(base)), Path(str(tuned)), source, targets)
+    if is_result(base) or is_result(tuned):
+        raise UsageError("a result file is compared with another one: evaluate both policies on the suite")
+    if isinstance(base, Evaluation) and isinstance(tuned, Evaluation):
+        return _tax_of(base, tuned, source)
+    if isinstance(base, Evaluation) or isinstance(tuned, Evaluation):
+        raise UsageError("an evaluation is compared with another one, not with a policy")
+    levels = levels_of(source, targets)
+    policies = policy_of(base), policy_of(tuned)
+    return play_tax(*policies, source, levels, tasks=tasks, looks=Looks(looks), **settings).report
+
+
+def is_result(what: object) -> bool:
+    """Return whether `what` names a result file rather than a policy."""
+    return isinstance(what, (str, Path)) and str(what).endswith(".json")
+
+
+def levels_of(source: str, targets: Iterable[str] | Mapping[str, str | None] | None) -> dict[str, str | None]:
+    """Return every domain to be played with its level: the targets (all that are installed when None), the source."""
+    domain(source)
+    if targets is None:
+        targets = [name for name, record in domains().items() if not missing(record)]
+    levels = dict(targets) if isinstance(targets, Mapping) else dict.fromkeys(targets)
+    levels.setdefault(source, None)
+    return levels
+
+
+def tax_of_results(
+    base: Path, tuned: Path, source: str, targets: Iterable[str] | Mapping[str, str | None] | None = None
+) -> TaxReport:
+    """Return the tax from two result files of one suite; nothing is played.
+
+    Raises:
+        UsageError: files that are no results, are not sound or are of different suites, a target they do not have.
+    """
+    before, after = paired(read_result(base), read_result(tuned))
+    if targets is not None:
+        for name in {*targets, source} - set(before):
+            raise UsageError(f"the two results do not both have {name}; they share {', '.join(before)}")
+        before, after = ({name: of[name] for name in {*targets, source}} for of in (before, after))
+    return tax_report(source, before, after)
+
+
+def _tax_of(before: Evaluation, after: Evaluation, source: str) -> TaxReport:
+    if before.play != after.play:
+        raise UsageError("the two evaluations were not played with the same settings")
+    for name in before.episodes:
+        if [e.task for e in before.episodes[name]] != [e.task for e in after.episodes.get(name, [])]:
+            raise UsageError(f"the two evaluations were not played on the same tasks of {name}")
+    return tax_report(source, *({name: scores_of(of) for name, of in one.episodes.items()} for one in (before, after)))
+
+
+@dataclass(frozen=True)
+class PlayedTax:
+    """A tax and the episodes it was made of."""
+
+    report: TaxReport
+    before: Evaluation
+    after: Evaluation
+    planned: int  # episodes of one policy, had nobody stopped early
+
+    @property
+    def played(self) -> int:
+        """Episodes of one policy."""
+        return sum(map(len, self.before.episodes.values()))
+
+
+def play_tax(
+    base: Policy,
+    tuned: Policy,
+    source: str,
+    domains: Mapping[str, str | None],
+    *,
+    tasks: int,
+    looks: Looks,
+    samples: int = 1,
+    play: Play | None = None,
+    seed: int = 0,
+    parallel: int = 128,
+    free_within: float = FREE_WITHIN,
+    on_episode: Callable[[Policy, Episode], None] | None = None,
+    on_look: Callable[[TaxReport], None] | None = None,
+) -> PlayedTax:
+    """Play both policies on the source and the targets until the verdict on the tax is clear or all tasks are played.
+
+    Args:
+        base: the policy before training.
+        tuned: the policy after it.
+        source: the domain it was trained on, one of `domains`.
+        domains: every domain that is played, and its level (its default when None).
+        tasks: test tasks of each domain at the last look; all of a split that has fewer.
+        looks: how often the data are looked at, equally spaced.
+        samples: episodes on each task.
+        play: context, thinking, temperature and so on.
+        seed: of the sampling; an episode draws the same numbers in one look or in several.
+        parallel: episodes in flight at once.
+        free_within: a tax whose whole interval is this near 0 is free.
+        on_episode: called with each episode as it ends, and whose it is.
+        on_look: called with the report of each look.
+
+    Raises:
+        UsageError: an unknown domain or level, fewer than 2 tasks, too many errors.
+    """
+    if tasks < 2:
+        raise UsageError(f"a tax needs at least 2 tasks of each domain, not {tasks}")
+    play = play or Play()
+    listed = tasks_of(domains, tasks)
+    policies = (base, tuned)
+    episodes: list[dict[str, list[Episode]]] = [{name: [] for name in domains} for _ in policies]
+    with ExitStack() as stack:
+        pools = {name: stack.enter_context(EnvPool(play)) for name in domains}
+        for look in range(1, looks.count + 1):
+            for name, all_of in listed.items():
+                done = looks.tasks(look - 1, len(all_of)) if look > 1 else 0
+                fresh = all_of[done : looks.tasks(look, len(all_of))]
+                for policy, its in zip(policies, episodes, strict=True):
+                    its[name] += rollout(
+                        policy,
+                        fresh,
+                        play=play,
+                        samples=samples,
+                        seed=seed,
+                        parallel=parallel,
+                        pool=pools[name],
+                        on_episode=(lambda e, p=policy: on_episode(p, e)) if on_episode else None,
+                    )
+            before, after = ({name: scores_of(of) for name, of in its.items()} for its in episodes)
+            report = tax_report(source, before, after, level=looks.level_at(look))
+            report = replace(report, look=look, looks=looks.count)
+            if on_look is not None:
+                on_look(report)
+            if verdict(report.tax, free_within) is not Verdict.UNDECIDED:
+                break
+    return PlayedTax(
+        report,
+        Evaluation(base.name, play, episodes[0]),
+        Evaluation(tuned.name, play, episodes[1]),
+        sum(map(len, listed.values())) * samples,
+    )
+
+
+def tasks_of(domains: Mapping[str, str | None], tasks: int) -> dict[str, list[Task]]:
+    """Return the first `tasks` test tasks of each domain, all of a split that has fewer."""
+    listed = {}
+    for name, level in domains.items():
+        env = make(name, level)
+        listed[name] = env.tasks(SPLIT, min(tasks, env.size(SPLIT)))
+        env.close()
+    return listed

@@ -1,0 +1,228 @@
+"""Look at domains before anybody trains on them: where each lies on the axes, alone and in wrappers.
+
+A probe serves to choose what to train on and to forecast what that will cost, so it plays tasks of the train split:
+forecasts are checked on test tasks, and what was chosen by looking at these could not be checked on them.
+
+A state's prompt is counted as arXiv 2601.18217 writes it, whatever context the policy plays in: rules, goal, the last
+two steps and the observation. An append-only prompt grows with the episode, and its length would be planning
+complexity over again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gentax.core import EnvironmentFault, Episode, Outcome, Task, UsageError
+from gentax.measure.axes import Axes, axes
+from gentax.measure.evaluate import evaluate
+from gentax.measure.tax import ERROR_SHARE
+from gentax.policies import Policy, policy_of
+from gentax.policies.protocol import Reply, Turn
+from gentax.policies.reply import write_reply
+from gentax.rollouts import Play, open_env
+from gentax.rollouts.prompt import prompts
+
+SPLIT = "train"
+TRAJECTORIES, HORIZON = 128, 50  # of arXiv 2601.18217
+STATE = "window(2)"  # the context in which a state's prompt is counted
+
+Names = Iterable[str | tuple[str, str | None]] | Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was found of one domain at one level in one set of wrappers, under one policy."""
+
+    domain: str  # as registered, or `module:factory`
+    level: str
+    wrap: tuple[str, ...]  # wrappers, the first innermost
+    policy: str
+    tokenizer: str  # whose tokens were counted
+    seed: int
+    axes: Axes
+    name: str  # of its row: the domain, with the level where one was asked for, and what it was wrapped in
+    plain: str | None = None  # the name of the row without the wrappers, where there is one
+    episodes: tuple[Episode, ...] = field(default=(), repr=False, compare=False)  # not written to JSON
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the probe as JSON values, without its episodes; `from_json` reads them."""
+        kept = {key: getattr(self, key) for key in self.__dataclass_fields__ if key != "episodes"}
+        return kept | {"wrap": list(self.wrap), "axes": self.axes.to_json()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Probe:
+        """Read what `to_json` made. Raises UsageError for anything else."""
+        try:
+            return cls(**{**values, "wrap": tuple(values["wrap"]), "axes": Axes.from_json(values["axes"])})
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise UsageError(f"this is no probe of a domain: {type(error).__name__}: {error}") from None
+
+
+def probe(
+    domains: Names,
+    policy: str | Path | Policy = "base",
+    *,
+    trajectories: int = TRAJECTORIES,
+    samples: int = 1,
+    horizon: int = HORIZON,
+    wrap: Sequence[str] = (),
+    play: Play | None = None,
+    seed: int = 0,
+    on_episode: Callable[[Episode], None] | None = None,
+) -> tuple[Probe, ...]:
+    """Measure where `domains` lie under `policy`, in their order; a domain that is wrapped follows its plain self.
+
+    Args:
+        domains: names, registered or `module:factory`; pairs of name and level; or a mapping of the one to the other.
+        policy: "random", "expert", "base", a model folder, or any `Policy`.
+        trajectories: episodes of each domain: tasks times samples. A split that has fewer tasks is played whole.
+        samples: episodes on each task; with more than one, pass@k is known beyond k = 1.
+        horizon: steps after which every domain's episodes are cut off, and at which failures are counted.
+        wrap: wrappers, the first innermost, such as `distract(volume=80)`; each domain is then measured twice.
+        play: context, temperature and so on. Its horizon is not used; its own wrappers are around every domain.
+        seed: of the sampling.
+        on_episode: called with each episode of the policy as it ends.
+
+    Raises:
+        UsageError: an unknown domain, level, wrapper or policy, trajectories that are not whole tasks, or episodes
+            that ended in an error beyond 2 % of a domain's.
+    """
+    asked = _asked(domains)
+    if samples < 1 or trajectories % samples or trajectories < 2 * samples:
+        raise UsageError(
+            f"trajectories must be 2 or more tasks times the samples on each, not {trajectories} with samples {samples}"
+        )
+    play = replace(play or Play(), horizon=horizon)
+    variants = [play, replace(play, wrap=(*play.wrap, *wrap))] if wrap else [play]
+    for name, level in asked:
+        for variant in variants:  # what cannot be made is refused before anything is played
+            open_env(variant, name, level, SPLIT).close()
+    who = policy_of(policy)
+    encode, tokenizer = _tokens_of(who)
+    found = []
+    for name, level in asked:
+        for variant in variants:
+            ask = partial(evaluate, domains={name: level}, tasks=trajectories // samples, split=SPLIT, seed=seed)
+            counted = _Counting(who)
+            episodes = ask(counted, samples=samples, play=variant, on_episode=on_episode).episodes[name]
+            plain = name if level is None else f"{name}:{level}"
+            _refuse_errors(plain, episodes)
+            measured = axes(
+                name,
+                episodes,
+                horizon,
+                prompts=partial(prompts, replace(variant, context=STATE)),
+                encode=encode,
+                expert_lengths=_plans(ask, replace(variant, horizon=None), episodes[0].task),
+                choices=counted.choices if len({task for task, _ in counted.choices}) > 1 else None,
+            )
+            wrapped = variant is not play
+            found.append(
+                Probe(
+                    domain=name,
+                    level=episodes[0].task.level,
+                    wrap=variant.wrap,
+                    policy=who.name,
+                    tokenizer=tokenizer,
+                    seed=seed,
+                    axes=measured,
+                    name=f"{plain} + {', '.join(wrap)}" if wrapped else plain,
+                    plain=plain if wrapped else None,
+                    episodes=tuple(e for e in episodes if e.outcome is not Outcome.ERROR),
+                )
+            )
+    return tuple(found)
+
+
+class _Counting:
+    """Plays as another policy does, and counts the admissible actions of each state it is asked about."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy, self.name = policy, policy.name
+        self.choices: list[tuple[Task, int]] = []
+
+    def reply(self, turns: Sequence[Turn]) -> list[Reply]:
+        for turn in turns:
+            try:
+                listed = turn.env.admissible()
+            except EnvironmentFault:
+                continue  # the engine meets the fault when the action is done
+            if listed is not None and turn.env.task is not None:
+                self.choices.append((turn.env.task, len(listed)))
+        return self.policy.reply(turns)
+
+
+class _Planner:
+    """Plays the expert and remembers the tasks on which it had no move, so that none is mistaken for a plan."""
+
+    name = "expert"
+
+    def __init__(self) -> None:
+        self.lost: set[Task | None] = set()
+
+    def reply(self, turns: Sequence[Turn]) -> list[Reply]:
+        return [self._move(turn) for turn in turns]
+
+    def _move(self, turn: Turn) -> Reply:
+        try:
+            move = turn.env.expert()
+        except EnvironmentFault:
+            return Reply("")
+        if move is None:
+            self.lost.add(turn.env.task)
+            return Reply("")
+        return Reply(write_reply(move.action, move.thought if turn.thinking else None))
+
+
+def _plans(ask: Callable[..., Any], play: Play, first: Task) -> list[float] | None:
+    """Return the lengths of the expert's plans, one for each task it solves within the level's own horizon.
+
+    None for a domain without an expert, or one that solves fewer than 2 tasks.
+    """
+    env = open_env(play, first.domain, first.level, SPLIT)
+    try:
+        env.reset(options={"task": first})
+        if env.expert() is None:
+            return None
+    finally:
+        env.close()
+    planner = _Planner()
+    (episodes,) = ask(planner, play=play).episodes.values()
+    lengths = [float(e.length) for e in episodes if e.success and e.task not in planner.lost]
+    return lengths if len(lengths) > 1 else None
+
+
+def _refuse_errors(name: str, episodes: Sequence[Episode]) -> None:
+    broken = [episode for episode in episodes if episode.outcome is Outcome.ERROR]
+    if len(broken) > ERROR_SHARE * len(episodes):
+        raise UsageError(
+            f"{len(broken)} of {len(episodes)} episodes on {name} ended in an error, more than "
+            f"{100 * ERROR_SHARE:g} %: the environment must be mended before anything is measured on it; "
+            f"the first said {broken[0].error[:200]!r}"
+        )
+
+
+def _asked(domains: Names) -> list[tuple[str, str | None]]:
+    """Return the names and levels asked for, each once, in order. Raises UsageError when there is none."""
+    pairs = domains.items() if isinstance(domains, Mapping) else domains
+    asked = list(dict.fromkeys((pair, None) if isinstance(pair, str) else tuple(pair) for pair in pairs))
+    if not asked:
+        raise UsageError("no domain to probe")
+    return asked
+
+
+def _tokens_of(policy: Policy) -> tuple[Callable[[str], Sequence[int]], str]:
+    """Return what turns text to tokens, and whose it is: the policy's own, or the base model's where it has none."""
+    codec = getattr(policy, "codec", None)
+    if codec is not None:
+        return codec.text, policy.name
+    from transformers import AutoTokenizer
+
+    from gentax.policies.codec import ChatCodec
+    from gentax.policies.local import BASE
+
+    return ChatCodec(AutoTokenizer.from_pretrained(BASE)).text, "base"

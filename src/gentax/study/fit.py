@@ -1,0 +1,71 @@
+"""From a finished study to what forecasts are made with: what was known of each source, and the tax it had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from gentax.core import UsageError
+from gentax.measure.diversity import diversity
+from gentax.measure.forecast import Fit, Seen
+from gentax.measure.forecast.moved import moved
+from gentax.measure.forecast.seen import features_of
+from gentax.measure.probe import probe
+from gentax.policies.local import load
+from gentax.study.plan import Plan
+from gentax.study.results import results
+from gentax.study.run import Store
+from gentax.training.checkpoint import checkpoints
+
+
+def fit_study(todo: Plan, store: Store, say: Callable[[str], None]) -> Fit:
+    """Return the fit of a study that is done.
+
+    Domains are probed on tasks of the train split, policies' KL is taken there too: what a forecast is made from is
+    nothing that its tax was measured on. Wrappers of an arm's training are part of what is probed.
+
+    Raises:
+        UsageError: a study whose training or evaluation is not done, or whose taxes are undefined.
+    """
+    study = todo.study
+    wanted = (*todo.init.values(), *todo.trained.values(), *todo.after.values())
+    lacking = [stage for stage in wanted if not store.has(stage)]
+    if lacking:
+        raise UsageError(f"study {study.name}: {len(lacking)} stages are not done; run `gentax study run` first")
+    base = load(study.base)
+    levels = {name: target.level for name, target in study.domains.items()}
+    say("probing the domains")
+    plain = {p.domain: p for p in probe(levels, base)}
+    far = diversity(plain.values()).pairs["unseen"]
+    rows = []
+    for result in results(todo, store.episodes):
+        source, arm = result.tax.source, result.arm
+        recipe = study.recipe(source, arm, study.seeds[0])
+        say(f"{arm} on {source}")
+        there = plain[source]
+        if recipe.play.wrap:
+            (there,) = (p for p in probe({source: levels[source]}, base, wrap=recipe.play.wrap) if p.plain)
+        kls = []
+        for seed in study.seeds:
+            tuned = load(checkpoints(store.path(todo.trained[arm, source, seed]))[-1][1])
+            kls.append(moved(base, tuned, source, levels[source], study.evaluate).value)
+        tax, gain = result.tax.tax, result.tax.delta_id
+        if tax is None or gain is None:
+            raise UsageError(f"study {study.name}: the tax of {arm} on {source} is undefined")
+        unseen = float(np.mean([far[plain[source].name][plain[t].name].value for t in result.tax.targets]))
+        rows.append(
+            Seen(
+                source,
+                arm,
+                recipe.steps,
+                len(study.seeds),
+                {**features_of(there, unseen), "kl": float(np.mean(kls))},
+                tax.value,
+                tax.low,
+                tax.high,
+                gain.value,
+            )
+        )
+    about = f"study {study.name}: {', '.join(study.arms)} on {len(study.sources)} sources, seeds {list(study.seeds)}"
+    return Fit(study.name, about, study.base, tuple(study.domains), tuple(rows))
