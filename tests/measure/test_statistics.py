@@ -2,19 +2,38 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from gentax.core import UsageError
 from gentax.measure.statistics import (
     SEEDS_AND_TASKS,
     TASKS,
+    Looks,
     Scores,
     bounded_mean,
     cluster_mean,
+    detectable,
     difference,
+    episodes_needed,
+    holm,
+    iqm,
     linear,
+    p_value,
+    probability_of_improvement,
     ratio,
+    resampled,
     success_rate,
 )
+from gentax.measure.statistics.variance import margin
+
+GOLDEN = {
+    "value": 0.16,
+    "low": -0.1989356304,
+    "high": 0.5524067662,
+    "iqm value": 32.8125,
+    "iqm low": 23.4375,
+    "iqm high": 42.70833333,
+}
 
 NODES, NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(41)
 
@@ -171,3 +190,126 @@ def test_an_unknown_role_or_domain_is_named():
         linear(scores, {("after", "sokobn"): 1.0}, "points")
     with pytest.raises(UsageError, match="unknown role"):
         linear(scores, {("plain", "sokoban"): 1.0}, "points")
+
+
+def test_the_margin_lies_between_its_brackets():
+    variance, df = np.array([2.0, 3.0]), np.array([99.0, 2.0])
+    total = variance.sum()
+    banerjee = np.sqrt((stats.t.ppf(0.975, df) ** 2 * variance).sum())
+    satterthwaite = stats.t.ppf(0.975, total**2 / (variance**2 / df).sum()) * np.sqrt(total)
+    assert satterthwaite < margin(variance, df, 0.95) < banerjee
+    assert margin(variance, df, 0.95) == pytest.approx((banerjee + satterthwaite) / 2)
+    assert margin(np.zeros(2), df, 0.95) == 0
+
+
+def test_a_p_value_is_the_level_of_the_interval_that_touches_zero():
+    scores, _ = simulate(np.random.default_rng(5), (0.4,), (0.3,), 3, 128, 0.2)
+    form = {("init", "0"): 100.0, ("after", "0"): -100.0}
+    p = p_value(scores, form)
+    touching = linear(scores, form, "points", level=1 - p)
+    assert min(abs(touching.low), abs(touching.high)) < 1e-6 * abs(touching.value)
+    assert p_value(scores, {("init", "0"): 1.0, ("after", "0"): 0.0}) < 1e-3
+    same = Scores.of(init={"a": np.ones(9)}, after={"a": np.ones(9)})
+    assert p_value(same, {("init", "a"): 1.0, ("after", "a"): -1.0}) == 1.0
+
+
+def test_a_study_is_one_array():
+    rng = np.random.default_rng(0)
+    init_DK, after_SDK = rng.random((2, 9)), rng.random((3, 2, 9))
+    stacked = Scores.stacked(["a", "b"], init=init_DK, after=after_SDK)
+    by_hand = Scores.of(init={"a": init_DK[0], "b": init_DK[1]}, after={"a": after_SDK[:, 0], "b": after_SDK[:, 1]})
+    form = {("init", "a"): 1.0, ("after", "b"): -2.0}
+    assert linear(stacked, form, "x") == linear(by_hand, form, "x")
+    with pytest.raises(UsageError, match="seeds by domains by tasks"):
+        Scores.stacked(["a", "b"], init=init_DK.T)
+
+
+def test_holm_follows_the_printed_procedure():
+    # Three of five hypotheses stand at 5 %: 0.001 x 5, 0.01 x 4, 0.012 x 3; then 0.03 x 2 = 0.06 and all after it.
+    adjusted = holm({"a": 0.01, "b": 0.001, "c": 0.03, "d": 0.04, "e": 0.012})
+    assert adjusted == pytest.approx({"a": 0.04, "b": 0.005, "c": 0.06, "d": 0.06, "e": 0.04})
+    assert list(adjusted) == ["a", "b", "c", "d", "e"]
+    with pytest.raises(UsageError, match="p-value of x"):
+        holm({"x": float("nan")})
+
+
+def test_the_interquartile_mean_is_the_trimmed_mean_of_runs():
+    runs_SD = np.random.default_rng(1).random((5, 8))
+    found = iqm(runs_SD, np.random.default_rng(2), replicates=500)
+    assert found.value == pytest.approx(100 * stats.trim_mean(runs_SD, 0.25, axis=None))
+    assert found.low < found.value < found.high
+    assert iqm(runs_SD, np.random.default_rng(2), replicates=500) == found
+    assert iqm(runs_SD, np.random.default_rng(3), replicates=500) != found
+    assert iqm(runs_SD[..., None].repeat(4, axis=2), np.random.default_rng(2)).covers == SEEDS_AND_TASKS
+
+
+def test_tasks_are_in_the_bootstrap():
+    rng = np.random.default_rng(4)
+    scores_SDK = (rng.random((3, 1, 200)) < 0.3).astype(float)
+    drawn = resampled(scores_SDK, np.random.default_rng(5), 4000, stratified=False)
+    assert drawn.shape == (4000, 3, 1)
+    of_tasks = scores_SDK.mean((0, 1)).var() / 200
+    assert drawn.mean((1, 2)).var() > 0.9 * of_tasks
+    alike = np.ones((2, 3, 7))
+    assert (resampled(alike, np.random.default_rng(0), 10) == 1).all()
+
+
+def test_the_probability_of_improvement_counts_pairs():
+    better, worse = np.array([[0.5], [0.6], [0.7]]), np.array([[0.1], [0.6], [0.2]])
+    found = probability_of_improvement(better, worse, np.random.default_rng(0), 200)
+    assert found.value == pytest.approx((3 * 2 + 0 + 0.5 + 1) / 9)
+    assert probability_of_improvement(better, better, np.random.default_rng(0), 200).value == pytest.approx(0.5)
+    with pytest.raises(UsageError, match="at least 2 seeds"):
+        probability_of_improvement(better[:1], worse, np.random.default_rng(0))
+    with pytest.raises(UsageError, match="same domains"):
+        probability_of_improvement(better, np.ones((3, 2)), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("broken", [np.full((2, 2), np.nan), np.full((2, 2), 2.0), np.zeros((2, 0)), np.zeros(3)])
+def test_runs_that_are_no_scores_are_refused(broken):
+    with pytest.raises(UsageError, match="interquartile mean"):
+        iqm(broken, np.random.default_rng(0))
+
+
+def test_looks_have_the_published_critical_values():
+    # O'Brien-Fleming-like spending of a two-sided 5 %, five equal looks (Jennison & Turnbull 2000, and ldbounds).
+    assert Looks(5).critical == pytest.approx((4.877, 3.357, 2.680, 2.290, 2.031), abs=1e-3)
+    assert Looks(1).critical == pytest.approx((1.95996,), abs=1e-4)
+    assert Looks(5).level_at(1) > Looks(5).level_at(5) > 0.95
+    assert Looks(1).level_at(1) == pytest.approx(0.95)
+    assert [Looks(5).tasks(k, 128) for k in range(1, 6)] == [26, 51, 77, 102, 128]
+
+
+def test_looking_five_times_keeps_the_error_and_the_power():
+    rng, looks = np.random.default_rng(6), Looks(5)
+    z = np.array(looks.critical)
+    drift = looks.drift(0.8)
+    steps = rng.normal(size=(40_000, 5)) / np.sqrt(5)
+    walk = steps.cumsum(1) / np.sqrt(np.arange(1, 6) / 5)
+    assert (np.abs(walk) > z).any(1).mean() == pytest.approx(0.05, abs=0.004)
+    moved = (steps + drift / 5).cumsum(1) / np.sqrt(np.arange(1, 6) / 5)
+    assert (np.abs(moved) > z).any(1).mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_plan_holds_what_it_promises():
+    plan = episodes_needed(10, 2, Looks(1), variance=0.3)
+    assert plan.tasks == int(np.ceil((2.8016 / 0.1) ** 2 * 0.3 / 2))
+    assert plan.episodes == 2 * plan.tasks
+    assert detectable(plan.tasks, 2, Looks(1), variance=0.3) <= 10
+    assert detectable(plan.tasks - 2, 2, Looks(1), variance=0.3) > 10
+    assert episodes_needed(10, 2, Looks(5)).tasks > episodes_needed(10, 2, Looks(1)).tasks
+    for drop in (0, -1, 101, float("nan")):
+        with pytest.raises(UsageError, match="between 0 and 100"):
+            episodes_needed(drop, 2, Looks(1))
+
+
+def test_the_same_digits_everywhere():
+    """Written out: another machine, or another order of sums, must give these."""
+    rng = np.random.default_rng(20260121)
+    init, after = (rng.random(64) < 0.4).astype(float), (rng.random((3, 64)) < 0.3).astype(float)
+    scores = Scores.of(init={"a": init, "b": init[::-1]}, after={"a": after, "b": after[:, ::-1]})
+    share = ratio(scores, {("init", "a"): 1.0, ("after", "a"): -1.0}, {("init", "b"): 1.0})
+    drawn = iqm(after[:, None], np.random.default_rng(7), 1000)
+    digits = {k: v for k, v in share.to_json().items() if k in ("value", "low", "high")}
+    digits |= {f"iqm {k}": v for k, v in drawn.to_json().items() if k in ("value", "low", "high")}
+    assert digits == GOLDEN

@@ -68,6 +68,14 @@ class Other(Toy):
     domain = dataclasses.replace(TOY, name="other", entry="test_study:Other")
 
 
+class Third(Toy):
+    """Another."""
+
+    import dataclasses
+
+    domain = dataclasses.replace(TOY, name="third", entry="test_study:Third")
+
+
 def test_a_study_runs_once_and_is_not_run_again(study, tmp_path):
     first, second = Quiet(), Quiet()
     page = run_study(study, tmp_path, first)
@@ -82,6 +90,78 @@ def test_a_study_runs_once_and_is_not_run_again(study, tmp_path):
     assert result["source"] == "toy"
     assert result["tasks"] == {"toy": 6, "other": 6}
     assert len(found["axes"]) == 2
+
+
+@pytest.fixture
+def wide(study, monkeypatch):
+    """Two sources, a third target, two arms, two seeds."""
+    import dataclasses
+
+    from gentax.domains import registry
+    from gentax.study.plan import Target
+
+    known = registry.domains()
+    known["third"] = dataclasses.replace(known["toy"], name="third", entry="test_study:Third")
+    domains = {**study.domains, "third": Target(tasks=6)}
+    arms = {"plain": {}, "short": {"steps": 1}}
+    return dataclasses.replace(study, domains=domains, sources=("toy", "other"), arms=arms, seeds=(0, 1))
+
+
+def with_successes(todo, store):
+    """Make episodes of a study that a tiny model cannot win: nearly all before, fewer after."""
+    import dataclasses
+
+    from gentax.core import Outcome
+    from gentax.core.record import write_episodes
+
+    for key, stage in [*todo.init.items(), *todo.after.items()]:
+        lost = 1 if isinstance(key, str) else 2 + (key[0] == "plain") + key[2]
+        episodes = [
+            dataclasses.replace(e, outcome=Outcome.FAILURE if n < lost else Outcome.SUCCESS)
+            for n, e in enumerate(store.episodes(stage))
+        ]
+        write_episodes(store.path(stage) / "episodes.jsonl.gz", episodes)
+
+
+def test_arms_are_compared_and_sources_ranked(wide, tmp_path):
+    from gentax.study.run import Store
+
+    todo, store = plan(wide), Store(tmp_path)
+    run_study(wide, tmp_path, Quiet())
+    with_successes(todo, store)
+    for stage in (todo.measure, todo.report):
+        shutil.rmtree(store.path(stage))
+    page = run_study(wide, tmp_path, Quiet())
+    (measured,) = tmp_path.glob("measure-*")
+    found = json.loads((measured / "results.json").read_text())
+    short = found["arms"]["toy"]["short"]
+    assert short["targets"]["value"] == pytest.approx(100 / 6)
+    assert short["better"]["seeds"] == 2
+    assert set(found["ranks"]) == {"plain", "short"}
+    assert set(found["ranks"]["plain"]) == {"toy", "other"}
+    html = page.read_text(encoding="utf-8")
+    assert "Arms compared" in html
+    assert "OOD rank score" in html
+
+
+def test_a_finished_study_makes_a_fit(wide, tmp_path):
+    from gentax.study.fit import fit_study
+    from gentax.study.run import Store
+
+    todo, store, said = plan(wide), Store(tmp_path), []
+    with pytest.raises(UsageError, match="are not done"):
+        fit_study(todo, store, said.append)
+    run_study(wide, tmp_path, Quiet())
+    with_successes(todo, store)
+    fit = fit_study(todo, store, said.append, trajectories=8)
+    assert {(row.source, row.arm) for row in fit.rows} == {(s, a) for s in ("toy", "other") for a in wide.arms}
+    row = next(r for r in fit.rows if (r.source, r.arm) == ("toy", "plain"))
+    assert row.tax == pytest.approx(1 - (2.5 / 5))
+    assert set(row.features) == {"richness", "planning", "diversity", "kl"}
+    assert row.features["kl"] == pytest.approx(0)  # a tiny model wins nothing, learns nothing, and has not moved
+    assert row.steps == 2
+    assert row.seeds == 2
+    assert said
 
 
 def test_what_is_missing_is_done_and_nothing_else(study, tmp_path):

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gentax.core import Episode, UsageError
+from gentax.measure.arms import ArmReport
 from gentax.measure.axes import Axes
+from gentax.measure.statistics import Estimate
 from gentax.measure.tax import TaxReport
 
 
@@ -17,6 +19,15 @@ class Result:
 
     tax: TaxReport
     arm: str = "plain"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ways of training beside each other, and sources beside each other. Empty where there is but one."""
+
+    arms: Mapping[str, Mapping[str, ArmReport]] = field(default_factory=dict)  # source -> arm -> beside the plain one
+    ranks: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # arm -> source -> OOD rank score
+    plain: str = "plain"  # the arm that the others are compared with
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,7 @@ class Report:
     about: str = ""  # one line under the title
     answer: tuple[str, ...] = ()  # sentences on top; those of measure.verdict when empty
     domains: tuple[str, ...] = ()  # columns of the matrix in order; by name when empty
+    compared: Comparison = field(default_factory=Comparison)
     curves: tuple[Curve, ...] = ()
     axes: tuple[Axes, ...] = ()
     pairs: tuple[EpisodePair, ...] = ()

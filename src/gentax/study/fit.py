@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from gentax.measure.diversity import diversity
 from gentax.measure.forecast import Fit, Seen
 from gentax.measure.forecast.moved import moved
 from gentax.measure.forecast.seen import features_of
-from gentax.measure.probe import probe
+from gentax.measure.probe import TRAJECTORIES, probe
 from gentax.policies.local import load
 from gentax.study.plan import Plan
 from gentax.study.results import results
@@ -19,8 +21,8 @@ from gentax.study.run import Store
 from gentax.training.checkpoint import checkpoints
 
 
-def fit_study(todo: Plan, store: Store, say: Callable[[str], None]) -> Fit:
-    """Return the fit of a study that is done.
+def fit_study(todo: Plan, store: Store, say: Callable[[str], None], trajectories: int = TRAJECTORIES) -> Fit:
+    """Return the fit of a study that is done. `trajectories` episodes are played to probe a domain, and to take a KL.
 
     Domains are probed on tasks of the train split, policies' KL is taken there too: what a forecast is made from is
     nothing that its tax was measured on. Wrappers of an arm's training are part of what is probed.
@@ -36,7 +38,8 @@ def fit_study(todo: Plan, store: Store, say: Callable[[str], None]) -> Fit:
     base = load(study.base)
     levels = {name: target.level for name, target in study.domains.items()}
     say("probing the domains")
-    plain = {p.domain: p for p in probe(levels, base)}
+    look = partial(probe, policy=base, trajectories=trajectories, play=replace(study.evaluate, wrap=()))
+    plain = {p.domain: p for p in look(levels)}
     far = diversity(plain.values()).pairs["unseen"]
     rows = []
     for result in results(todo, store.episodes):
@@ -45,11 +48,11 @@ def fit_study(todo: Plan, store: Store, say: Callable[[str], None]) -> Fit:
         say(f"{arm} on {source}")
         there = plain[source]
         if recipe.play.wrap:
-            (there,) = (p for p in probe({source: levels[source]}, base, wrap=recipe.play.wrap) if p.plain)
+            (there,) = (p for p in look({source: levels[source]}, wrap=recipe.play.wrap) if p.plain)
         kls = []
         for seed in study.seeds:
             tuned = load(checkpoints(store.path(todo.trained[arm, source, seed]))[-1][1])
-            kls.append(moved(base, tuned, source, levels[source], study.evaluate).value)
+            kls.append(moved(base, tuned, source, levels[source], study.evaluate, tasks=trajectories).value)
         tax, gain = result.tax.tax, result.tax.delta_id
         if tax is None or gain is None:
             raise UsageError(f"study {study.name}: the tax of {arm} on {source} is undefined")

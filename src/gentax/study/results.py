@@ -16,17 +16,20 @@ import numpy as np
 from gentax.core import Episode, Outcome
 from gentax.core.settings import plain
 from gentax.domains import domain
+from gentax.measure.arms import compare_arms
 from gentax.measure.axes import Axes, axes
 from gentax.measure.evaluate import scores_of
-from gentax.measure.tax import tax_report
+from gentax.measure.ranks import ood_rank_scores
+from gentax.measure.tax import leave_out_errors, tax_report
 from gentax.measure.verdict import sentences
 from gentax.policies.local import load
-from gentax.report import Curve, EpisodePair, Report, Result, write
+from gentax.report import Comparison, Curve, EpisodePair, Report, Result, write
 from gentax.rollouts import open_env
 from gentax.rollouts.prompt import prompts
 from gentax.study.plan import Plan, Stage
 
 Read = Callable[[Stage], list[Episode]]
+SEED = 0  # of what is resampled
 
 
 def measure(todo: Plan, read: Read) -> dict[str, Any]:
@@ -35,22 +38,53 @@ def measure(todo: Plan, read: Read) -> dict[str, Any]:
         {"arm": result.arm, **result.tax.to_json(), "sentences": sentences(result.tax)}
         for result in results(todo, read)
     ]
-    return {"study": plain(todo.study), "results": rows, "axes": [a.to_json() for a in domain_axes(todo, read)]}
+    compared = comparison(todo, read)
+    return {
+        "study": plain(todo.study),
+        "results": rows,
+        "arms": {source: {name: arm.to_json() for name, arm in of.items()} for source, of in compared.arms.items()},
+        "ranks": {arm: {s: e.to_json() for s, e in of.items()} for arm, of in compared.ranks.items()},
+        "axes": [a.to_json() for a in domain_axes(todo, read)],
+    }
 
 
 def results(todo: Plan, read: Read) -> list[Result]:
     """Return the tax of every arm and source, over all seeds, on the same test tasks."""
-    study = todo.study
     init = {name: scores_of(read(stage)) for name, stage in todo.init.items()}
-    made = []
-    for arm in study.arms:
-        for source in study.sources:
-            after = {
-                name: np.stack([scores_of(read(todo.after[arm, source, seed, name])) for seed in study.seeds])
-                for name in study.domains
-            }
-            made.append(Result(tax_report(source, init, after), arm))
-    return made
+    return [
+        Result(tax_report(source, init, _after(todo, read, arm, source)), arm)
+        for arm in todo.study.arms
+        for source in todo.study.sources
+    ]
+
+
+def comparison(todo: Plan, read: Read) -> Comparison:
+    """Return arms beside the plain one (the first, where none is called so) and sources ranked, of two and more."""
+    study, rng = todo.study, np.random.default_rng(SEED)
+    init = {name: scores_of(read(stage)) for name, stage in todo.init.items()}
+    after = {arm: {s: _after(todo, read, arm, s) for s in study.sources} for arm in study.arms}
+    plain_arm = "plain" if "plain" in study.arms else next(iter(study.arms))
+    arms, ranks = {}, {}
+    if len(study.arms) > 1:
+        arms = {
+            s: compare_arms(s, init, {arm: of[s] for arm, of in after.items()}, rng, plain_arm) for s in study.sources
+        }
+    for arm, of in after.items():
+        kept = leave_out_errors([init, *of.values()])[0][1:]
+        # Nobody is ranked on a domain that only one source is a stranger to.
+        shared = [t for t in study.domains if len(set(study.sources) - {t}) > 1]
+        if len(study.sources) > 1 and shared:
+            ranked = {s: {t: each[t] for t in shared} for s, each in zip(of, kept, strict=True)}
+            ranks[arm] = ood_rank_scores(ranked, rng)
+    return Comparison(arms, ranks, plain_arm)
+
+
+def _after(todo: Plan, read: Read, arm: str, source: str) -> dict[str, np.ndarray]:
+    """Return domain -> success (S, K) of the policies of one cell."""
+    return {
+        name: np.stack([scores_of(read(todo.after[arm, source, seed, name])) for seed in todo.study.seeds])
+        for name in todo.study.domains
+    }
 
 
 def domain_axes(todo: Plan, read: Read) -> list[Axes]:
@@ -68,6 +102,7 @@ def domain_axes(todo: Plan, read: Read) -> list[Axes]:
 def write_report(todo: Plan, read: Read, folder: Callable[[Stage], Path], out: Path) -> None:
     """Write the page of a study whose other stages are done."""
     study = todo.study
+    measured = json.loads((folder(todo.measure) / "results.json").read_text())
     stages = [stage for stage in todo.stages() if stage is not todo.report]
     stored = [json.loads((folder(stage) / "stage.json").read_text()) for stage in stages]
     recipe = study.recipe(study.sources[0], next(iter(study.arms)), study.seeds[0])
@@ -81,7 +116,8 @@ def write_report(todo: Plan, read: Read, folder: Callable[[Stage], Path], out: P
                 Curve(source, _rows(folder(stage) / "metrics.jsonl"), arm, seed)
                 for (arm, source, seed), stage in todo.trained.items()
             ),
-            axes=tuple(domain_axes(todo, read)),
+            compared=comparison(todo, read),
+            axes=tuple(Axes.from_json(a) for a in measured["axes"]),
             pairs=tuple(_pairs(todo, read)),
             settings={
                 "domains": {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gentax.measure import statistics
 from gentax.measure.behaviour.changes import Comparison
 from gentax.measure.behaviour.counts import MEASURES
 from gentax.measure.behaviour.parting import Parting
@@ -27,12 +28,7 @@ def holm(compared: Mapping[str, Comparison]) -> dict[Key, float]:
         for name, value in comparison.change.items()
         if value is not None and name != "success"
     }
-    corrected: dict[Key, float] = {}
-    reached = 0.0
-    for rank, key in enumerate(sorted(plain, key=lambda key: (plain[key], key))):
-        reached = max(reached, min(1.0, (len(plain) - rank) * plain[key]))
-        corrected[key] = reached
-    return corrected
+    return statistics.holm({key: plain[key] for key in sorted(plain, key=lambda key: (plain[key], key))})
 
 
 def sentences(

@@ -56,16 +56,18 @@ class MovedForecast:
         }
 
 
-def moved(base: Policy, tuned: Policy, source: str, level: str | None, play: Play, seed: int = 0) -> Estimate:
-    """Return the forward KL from base to tuned on states that the base meets on train tasks of `source`.
+def moved(
+    base: Policy, tuned: Policy, source: str, level: str | None, play: Play, seed: int = 0, tasks: int = TASKS
+) -> Estimate:
+    """Return the forward KL from base to tuned on states that the base meets on `tasks` train tasks of `source`.
 
     Raises:
         UsageError: an unknown domain or level, and what `forward_kl` refuses.
     """
     env = make(source, level)
-    tasks = env.tasks(SPLIT, min(TASKS, env.size(SPLIT)))
+    listed = env.tasks(SPLIT, min(tasks, env.size(SPLIT)))
     env.close()
-    episodes = rollout(base, tasks, play=replace(play, temperature=1.0), seed=seed)
+    episodes = rollout(base, listed, play=replace(play, temperature=1.0), seed=seed)
     return forward_kl(base, tuned, episodes)
 
 

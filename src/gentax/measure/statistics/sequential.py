@@ -50,7 +50,7 @@ class Looks:
 
     def level_at(self, look: int) -> float:
         """Return the level at which the interval at `look` (from 1) must be taken, above `level` before the end."""
-        return float(1 - 2 * ndtr(-self.critical[look - 1]))
+        return self.level if self.count == 1 else float(1 - 2 * ndtr(-self.critical[look - 1]))
 
     @cached_property
     def critical(self) -> tuple[float, ...]:

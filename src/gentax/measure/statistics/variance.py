@@ -14,9 +14,10 @@ differ much. The margin is halfway between them: simulated, the first alone cove
 second down to 91 %, the middle 93 % and more (`benchmarks/coverage.py`). A percentile bootstrap over three seeds has
 no such quantile in it, which is why it is too short.
 
-**Rates of 0 or 1.** The spread of scores that are all alike is 0, which is not what is known about the rate. Each
-domain's part is taken with a pseudo-task shared between all outcomes of a pair, a quarter each (half of what Agresti
-& Min 2005 add, who have one seed in mind and are conservative with more); the estimate itself stays the plain one.
+**Rates of 0 or 1.** The spread of scores that are all alike is 0, which is not what is known about the rate. So the
+variance is taken with one pseudo-task, shared between the domains of a sum and between all outcomes of a pair, a
+quarter each (half of what Agresti & Min 2005 add to one domain, who have one seed in mind and are conservative with
+more); the estimate itself stays the plain one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from scipy.special import stdtrit
 from gentax.core.errors import unknown
 from gentax.measure.statistics.scores import Scores, Weights
 
-PSEUDO_TASKS = 1.0  # in a domain's part
+PSEUDO_TASKS = 1.0  # in all domains of a sum together
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,13 @@ def parts(scores: Scores, forms: Sequence[Weights]) -> Parts:
             raise unknown(f"domain of {role}", domain, scores.roles[role])
     found: list[np.ndarray] = []
     df: list[float] = []
-    for domain in sorted({d for _, d in keys}):
+    domains = sorted({d for _, d in keys})
+    for domain in domains:
         roles = [r for r, d in keys if d == domain]
         weights_JR = np.array([[form.get((r, domain), 0.0) for r in roles] for form in forms])
         means_RK = np.stack([scores.roles[r][domain].mean(0) for r in roles])
         mixed = [interaction(scores.roles[r][domain]) for r in roles]
-        variance = weights_JR @ (_with_pseudo_task(means_RK) - np.diag(mixed)) @ weights_JR.T
+        variance = weights_JR @ (_covariance(means_RK, PSEUDO_TASKS / len(domains)) - np.diag(mixed)) @ weights_JR.T
         size, axes = np.linalg.eigh(variance)  # at least 0 in every direction, which chance might make it miss
         found.append((axes * np.maximum(size, 0.0)) @ axes.T)
         df.append(means_RK.shape[1] - 1)
@@ -111,13 +113,13 @@ def interaction(scores_SK: np.ndarray) -> float:
     return float((rest**2).sum() / ((seeds - 1) * (tasks - 1)) / (seeds * tasks))
 
 
-def _with_pseudo_task(scores_RK: np.ndarray) -> np.ndarray:
-    """Return the covariance (R, R) of the mean scores of paired policies, a pseudo-task included.
+def _covariance(scores_RK: np.ndarray, weight: float) -> np.ndarray:
+    """Return the covariance (R, R) of the mean scores of paired policies, a pseudo-task of some weight included.
 
     Shared alike between the outcomes of a pair it adds as many successes as failures to a policy and leaves its
     covariance with another as it is; the same holds for any number of policies.
     """
-    count, weight = scores_RK.shape[1], PSEUDO_TASKS
+    count = scores_RK.shape[1]
     centred = scores_RK - scores_RK.mean(1, keepdims=True)
     middle = scores_RK.mean(1) - 0.5
     # Weighted scatter of the K tasks and of a pseudo-task with mean 1/2 and variance 1/4, about their common mean.

@@ -1,0 +1,72 @@
+"""The tax of two policies: look by look, with the same numbers as in one go, and from files without playing."""
+
+import numpy as np
+import pytest
+
+import gentax
+from gentax.core import UsageError
+from gentax.measure.evaluate import evaluate, scores_of
+from gentax.measure.played import play_tax, tax
+from gentax.measure.statistics import Looks
+from gentax.measure.tax import tax_report
+from gentax.measure.verdict import sentences
+from gentax.policies import ExpertPolicy, RandomPolicy
+
+DOMAINS = {"sokoban": "6x6", "toy": None, "crafting": None}
+
+
+class Slips(ExpertPolicy):
+    """Errs by chance, as the episode's own numbers have it."""
+
+    def reply(self, turns):
+        replies = super().reply(turns)
+        fails = [turn.rng.random() < 0.08 for turn in turns]
+        return [type(r)("<action>no</action>") if bad else r for r, bad in zip(replies, fails, strict=True)]
+
+
+def test_a_clear_verdict_stops_early(toy):
+    found = play_tax(ExpertPolicy(), RandomPolicy(), "toy", DOMAINS, tasks=60, looks=Looks(5))
+    assert found.report.tax.low > 0
+    assert found.report.look < 5
+    assert found.played < found.planned == 180
+    said = " ".join(sentences(found.report))
+    assert f"Look {found.report.look} of at most 5" in said
+
+
+def test_an_unclear_one_goes_on_and_ends_with_the_numbers_of_one_go(toy):
+    seen = []
+    by_looks = play_tax(
+        Slips(), Slips(), "toy", DOMAINS, tasks=30, looks=Looks(3), seed=3, on_look=seen.append, free_within=0.0
+    )
+    assert [r.look for r in seen] == [1, 2, 3]
+    assert [r.tasks["toy"] for r in seen] == [10, 20, 30]
+    assert by_looks.played == by_looks.planned == 90
+    once = {d: scores_of(e) for d, e in evaluate(Slips(), DOMAINS, tasks=30, seed=3).episodes.items()}
+    whole = tax_report("toy", once, once, level=Looks(3).level_at(3))
+    assert by_looks.report.init == whole.init
+    assert by_looks.report.tax.value == 0
+
+
+def test_early_intervals_are_wider():
+    scores = {d: (np.arange(100) < 40).astype(float) for d in ("a", "b")}
+    later = {d: np.roll(x, 7) for d, x in scores.items()}
+    early, late = (tax_report("a", scores, later, level=Looks(5).level_at(k)).tax for k in (1, 5))
+    assert early.low < late.low < late.high < early.high
+
+
+def test_the_public_function_takes_names_evaluations_and_files(toy, tmp_path):
+    report = gentax.tax("expert", "random", "toy", ["crafting"], tasks=8, looks=1)
+    assert report.source == "toy"
+    assert report.looks == 1
+    pair = [evaluate(name, ["toy", "crafting"], tasks=8) for name in ("expert", "random")]
+    assert tax(*pair, "toy").tax == report.tax
+    with pytest.raises(UsageError, match="not with a policy"):
+        tax(pair[0], "random", "toy")
+    with pytest.raises(UsageError, match="same tasks of toy"):
+        tax(pair[0], evaluate("random", ["toy", "crafting"], tasks=9), "toy")
+    with pytest.raises(UsageError, match="compared with another one"):
+        tax("mine.json", "random", "toy")
+    with pytest.raises(UsageError, match=r"mine\.json"):
+        tax(str(tmp_path / "mine.json"), str(tmp_path / "yours.json"), "toy")
+    with pytest.raises(UsageError, match="at least 2 tasks"):
+        tax("expert", "random", "toy", ["crafting"], tasks=1)
