@@ -1,6 +1,6 @@
 """How often 95 % intervals hold the truth, and how often a tax is seen where there is none: simulated studies.
 
-    python benchmarks/coverage.py [--studies 2000] [--seeds 1 2 3 5 8] [--only coverage|type-one]
+    python benchmarks/coverage.py [--studies 2000] [--seeds 1 2 3 5 8] [--only coverage|type-one|collapse]
 
 A made-up study has D targets; a task's difficulty is normal in logits (standard deviation 1.5) and correlates 0.8
 between the policy before and after; training seeds shift the logit by N(0, spread), and a seed meets each task
@@ -8,8 +8,9 @@ differently by N(0, 0.5). The truth is the expected rate over tasks and seeds, b
 seed's own, since the interval is said to cover tasks only. The functions measured are those that gentax uses.
 
 It prints a table for each number of seeds: the share of intervals that hold the truth, mean, lowest and highest over
-rates and spreads, for each number of tasks; then the share of studies of identical policies in which "there is a tax"
-is said, with one look and with five, and in which any of eight targets is said to have lost (Holm-corrected).
+rates and spreads, for each number of tasks; then the share of studies of equal policies in which "there is a tax" is
+said, with one look and with five, and in which any of eight targets is said to have lost (Holm-corrected); then what no
+interval from a few seeds can hold: training that fails altogether now and then.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from gentax.measure.tax import tax
 
 TASKS = (32, 128, 512)
 RATES = ((0.02, 0.02), (0.02, 0.06), (0.1, 0.05), (0.5, 0.5), (0.5, 0.4), (0.9, 0.95), (0.98, 0.94), (0.98, 0.98))
+FAILING = 0.3  # chance that a run of training fails altogether
 SPREADS = (0.0, 0.3, 0.6)  # of training seeds, in logits: 0.6 is 13 points at a rate of 50 %
 TARGETS = 4
 TASK_SPREAD, MEETING = 1.5, 0.5
@@ -94,7 +96,7 @@ def coverage(rng: np.random.Generator, studies: int, seeds: int) -> None:
 def type_one(rng: np.random.Generator, studies: int, seeds: int) -> None:
     """Print how often a tax is seen between a policy and itself."""
     looks = Looks(5)
-    print(f"\n{seeds} training seed{'s' if seeds > 1 else ''}: % of studies of identical policies where a tax is seen")
+    print(f"\n{seeds} training seed{'s' if seeds > 1 else ''}: % of studies of equal policies where a tax is seen")
     print(f"  {'rate':>6}{'tasks':>6}{'one look':>10}{'five looks':>12}{'a target lost, of 8, corrected':>32}")
     for rate, tasks in itertools.product((0.02, 0.1, 0.3, 0.5, 0.9), (64, 128, 512)):
         seen = np.zeros(3)
@@ -115,19 +117,35 @@ def type_one(rng: np.random.Generator, studies: int, seeds: int) -> None:
         print(f"  {rate:6.0%}{tasks:6}{once:10.2f}{five:12.2f}{target:32.2f}", flush=True)
 
 
+def collapse(rng: np.random.Generator, studies: int, seeds: int) -> None:
+    """Print how often the interval of a tax holds the truth when some seeds lose everything."""
+    for tasks in TASKS:
+        hits = []
+        for _ in range(studies):
+            scores, _ = simulate(rng, seeds, tasks, 0.5, 0.5, 0.3)
+            kept_S1 = (rng.random((seeds, 1)) >= FAILING).astype(float)
+            after = {target: kept_S1 * x for target, x in scores.roles["after"].items()}
+            cost = tax(Scores.of(init=scores.roles["init"], after=after), "source")
+            hits.append(cost is None or cost.holds(FAILING))
+        print(f"  {seeds} seeds, {tasks} tasks: {100 * np.mean(hits):.1f} % hold the truth", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=2000, help="simulated studies a setting")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 5, 8])
-    parser.add_argument("--only", choices=["coverage", "type-one"])
+    parser.add_argument("--only", choices=["coverage", "type-one", "collapse"])
     args = parser.parse_args()
     began = time.time()
     for seeds in args.seeds:
         rng = np.random.default_rng([20260121, seeds])
-        if args.only != "type-one":
+        if args.only in (None, "coverage"):
             coverage(rng, args.studies, seeds)
-        if args.only != "coverage" and seeds <= 3:
+        if args.only in (None, "type-one") and seeds <= 3:
             type_one(rng, args.studies, seeds)
+        if args.only in (None, "collapse") and seeds > 1:
+            print(f"\nWhere a run of training fails altogether with a chance of {FAILING:.0%}, the tax")
+            collapse(rng, args.studies, seeds)
     print(f"\n{args.studies} studies a setting, {time.time() - began:.0f} s")
 
 

@@ -14,9 +14,9 @@ __version__ = "0.1.0"
 _HOME = {
     "make": "gentax.domains",
     "rollout": "gentax.rollouts",
-    "check": "gentax.measure",
-    "evaluate": "gentax.measure",
-    "tax": "gentax.measure",
+    "check": "gentax.measure.check",
+    "evaluate": "gentax.measure.evaluate",
+    "tax": "gentax.measure.played",
     "train": "gentax.training",
     "distract": "gentax.wrappers",
     "Recipe": "gentax.training",

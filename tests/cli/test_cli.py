@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gentax.cli.app import app
-from gentax.cli.play import printable
+from gentax.cli.show import printable
 
 COMMANDS = [
     "demo", "domains", "check", "play", "rollout", "evaluate", "verify", "diagnose", "probe", "diversity", "advise",

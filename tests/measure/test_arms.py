@@ -105,7 +105,7 @@ def test_sources_that_cannot_be_ranked_are_refused():
     rng = np.random.default_rng(0)
     with pytest.raises(UsageError, match="at least 2 sources"):
         ood_rank_scores({"x": {"t": np.ones(4)}}, rng)
-    with pytest.raises(UsageError, match="evaluated on u"):
+    with pytest.raises(UsageError, match="evaluated on u; y was not"):
         ood_rank_scores({"x": {"t": np.ones(4), "u": np.ones(4)}, "y": {"t": np.ones(4)}}, rng)
     with pytest.raises(UsageError, match="must pair"):
         ood_rank_scores({"x": {"t": np.ones(4)}, "y": {"t": np.ones(5)}}, rng)

@@ -42,7 +42,7 @@ def test_an_unclear_one_goes_on_and_ends_with_the_numbers_of_one_go(toy):
     assert [r.tasks["toy"] for r in seen] == [10, 20, 30]
     assert by_looks.played == by_looks.planned == 90
     once = {d: scores_of(e) for d, e in evaluate(Slips(), DOMAINS, tasks=30, seed=3).episodes.items()}
-    whole = tax_report("toy", once, once, level=Looks(3).level_at(3))
+    whole = tax_report("toy", once, once, looks=Looks(3), look=3)
     assert by_looks.report.init == whole.init
     assert by_looks.report.tax.value == 0
 
@@ -50,8 +50,9 @@ def test_an_unclear_one_goes_on_and_ends_with_the_numbers_of_one_go(toy):
 def test_early_intervals_are_wider():
     scores = {d: (np.arange(100) < 40).astype(float) for d in ("a", "b")}
     later = {d: np.roll(x, 7) for d, x in scores.items()}
-    early, late = (tax_report("a", scores, later, level=Looks(5).level_at(k)).tax for k in (1, 5))
+    early, late = (tax_report("a", scores, later, looks=Looks(5), look=k).tax for k in (1, 5))
     assert early.low < late.low < late.high < early.high
+    assert early.level == late.level == 0.95  # of all looks together
 
 
 def test_the_public_function_takes_names_evaluations_and_files(toy, tmp_path):
@@ -60,6 +61,8 @@ def test_the_public_function_takes_names_evaluations_and_files(toy, tmp_path):
     assert report.looks == 1
     pair = [evaluate(name, ["toy", "crafting"], tasks=8) for name in ("expert", "random")]
     assert tax(*pair, "toy").tax == report.tax
+    with pytest.raises(UsageError, match="did you mean 'crafting'"):
+        tax(*pair, "toy", ["craftin"])
     with pytest.raises(UsageError, match="not with a policy"):
         tax(pair[0], "random", "toy")
     with pytest.raises(UsageError, match="same tasks of toy"):

@@ -28,8 +28,8 @@ from gentax.measure.statistics.variance import margin
 
 GOLDEN = {
     "value": 0.16,
-    "low": -0.1989356304,
-    "high": 0.5524067662,
+    "low": -0.1996103591,
+    "high": 0.553346707,
     "iqm value": 32.8125,
     "iqm low": 23.4375,
     "iqm high": 42.70833333,

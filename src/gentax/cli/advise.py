@@ -9,7 +9,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.probe import Policy, Trajectories
-from gentax.cli.show import console, episodes_counted, table
+from gentax.cli.show import console, episodes_counted, say, table
 from gentax.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,33 +53,26 @@ def advise(
     o.check_out(json)
     known = read_fit(fit)
     everything = o.read_domains(None)
-    candidates = (
-        o.read_domains(candidate)
-        if candidate
-        else {name: None for name in everything if not record_of(name).target_only}
-    )
+    may_be = {name: None for name in everything if not record_of(name).target_only}
+    candidates = o.read_domains(candidate) if candidate else may_be
     targets = o.read_domains(target) if target else everything
     levels = {**targets, **candidates}
-    if len(levels) < 2:
+    if not any(set(targets) - {name} for name in candidates):
         raise UsageError("advice takes at least one candidate and one other domain as a target")
-    probes = probe(
-        levels,
-        policy,
-        trajectories=trajectories,
-        seed=seed,
-        on_episode=episodes_counted(trajectories * len(levels), policy),
-    )
-    names = [p.name for p in probes if p.domain in candidates]
-    advice = run(probes, names, known, budget)
+    counted = episodes_counted(trajectories * len(levels), policy)
+    probes = probe(levels, policy, trajectories=trajectories, seed=seed, on_episode=counted)
+    names = {p.domain: p.name for p in probes}
+    advice = run(probes, [names[c] for c in candidates], [names[t] for t in targets], known, budget)
     table(
         f"Forecast tax for a budget of {budget} training steps, 95 % intervals",
-        ["rank", "train on", "steps each", "forecast tax %", "to gain at home"],
+        ["train on", "rank", "steps each", "forecast tax %", "measured by the fit", "to gain at home"],
         [
             [
-                "–" if a.rank is None else a.rank,
                 " + ".join(a.sources),
-                a.steps,
+                "–" if a.rank is None else str(a.rank),
+                str(a.steps),
                 "unknown" if a.forecast.tax is None else _percent(a.forecast.tax),
+                "" if a.measured is None else f"{100 * a.measured.tax:.0f}",
                 f"{a.headroom:.0f} points",
             ]
             for a in advice[:SHOWN]
@@ -87,8 +80,7 @@ def advise(
     )
     if len(advice) > SHOWN:
         console.print(f"… and {len(advice) - SHOWN} more (--json has them all)")
-    for sentence in _about(advice, known, budget, policy):
-        console.print(sentence, markup=False)
+    say(_about(advice, known, budget, policy))
     o.write_result(json, {"fit": known.to_json(), "budget": budget, "advice": [a.to_json() for a in advice]})
 
 
@@ -105,9 +97,9 @@ def _about(advice: Sequence[Advice], fit: Fit, budget: int, policy: str) -> list
     if any(len(a.sources) > 1 for a in advice):
         said.append("Mixtures are taken to lie where their parts lie on average; none was trained for this fit.")
     if budget < fit.steps:
-        said.append(f"The runs of the fit had {fit.steps} steps: for {budget} the forecasts are rather too high.")
+        said.append(f"The runs of the fit had {fit.steps} steps, not {budget}: what fewer cost was not measured.")
     elif budget > fit.steps * max(len(a.sources) for a in advice):
-        said.append(f"The runs of the fit had {fit.steps} steps a domain: longer ones cost more than is forecast.")
+        said.append(f"The runs of the fit had {fit.steps} steps a domain: what more of them cost was not measured.")
     if policy != fit.base:
         said.append(f"The runs of the fit started from {fit.base!r}, not from {policy!r}.")
     far = sorted({name for a in advice for name in a.forecast.outside})

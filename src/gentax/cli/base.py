@@ -34,7 +34,7 @@ def build(
     """
     from gentax.core.files import write_json
     from gentax.core.settings import read_settings, read_yaml
-    from gentax.measure import evaluate
+    from gentax.measure.evaluate import evaluate
     from gentax.rollouts import Play
     from gentax.training.base import BaseRecipe
     from gentax.training.base import build as run

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.play import printable
-from gentax.cli.show import console
+from gentax.cli.show import console, printable
 
 if TYPE_CHECKING:
     from gentax.measure.check import Result

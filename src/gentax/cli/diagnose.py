@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.play import printable
-from gentax.cli.show import console, estimate, table
+from gentax.cli.show import console, estimate, printable, table
 from gentax.core.errors import UsageError
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli import probe as probing
-from gentax.cli.grid import grid, shown
-from gentax.cli.show import console, episodes_counted
+from gentax.cli.show import console, episodes_counted, shown, table
 from gentax.core.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def diversity(
         _show(found, measure, MEASURES[measure])
     if other is not None:
         title = f"policy: KL({shown(who.name)} || {shown(other.name)}) on the states of the first, nats an action"
-        grid(title, ["", "KL"], [[name, _cell(value)] for name, value in found.policy.items()])
+        table(title, ["", "KL"], [[name, _cell(value)] for name, value in found.policy.items()])
     rao = ", ".join(f"{value:.2f} ({measure})" for measure, value in mixture["rao"].items())
     of = sum(share > 0 for share in mixture["weights"].values())
     console.print(f"The mixture ({_shares(weights)}):", markup=False)
@@ -112,7 +111,7 @@ def _moved(base: Policy, tuned: Policy, probes: Sequence[Probe]) -> dict[str, Es
 def _show(found: Diversity, measure: str, about: str) -> None:
     """Print a measure as a table, half the width of its interval after each number."""
     pairs, names = found.pairs[measure], found.names
-    grid(f"{measure}: {about}", ["", *names], [[s, *(_cell(pairs[s].get(t)) for t in names)] for s in names])
+    table(f"{measure}: {about}", ["", *names], [[s, *(_cell(pairs[s].get(t)) for t in names)] for s in names])
 
 
 def _cell(value: Estimate | None) -> str:

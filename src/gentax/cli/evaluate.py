@@ -44,7 +44,7 @@ def evaluate(
     Examples: `gentax evaluate base -d sokoban -d sciworld --tasks 64`,
     `gentax evaluate --suite v1 --policy base --json base.json` (see `gentax verify`)
     """
-    from gentax.measure import evaluate as run
+    from gentax.measure.evaluate import evaluate as run
 
     o.check_out(json)
     if named is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,7 +58,11 @@ def read_domains(names: list[str] | None) -> dict[str, str | None]:
 
     if not names:
         return {name: None for name, record in domains().items() if not missing(record)}
-    levels = dict(map(read_domain, names))
+    pairs = list(map(read_domain, names))
+    levels = dict(pairs)
+    if len(levels) < len(pairs):
+        twice = next(name for n, (name, _) in enumerate(pairs) if name in dict(pairs[:n]))
+        raise UsageError(f"domain {twice} is named twice; one command plays it at one level")
     for name, level in levels.items():
         make(name, level).close()  # an unknown level is refused before anything is played
     return levels
@@ -81,7 +86,12 @@ def write_result(path: Path | None, value: Any) -> None:
         typer.echo(f"wrote {path}")
 
 
-def check_out(path: Path | None) -> None:
+def check_out(path: Path | None, option: str = "--json") -> None:
     """Refuse an output path that cannot be written, before hours are spent on what would go there."""
-    if path is not None and path.is_dir():
-        raise UsageError(f"{path} is a folder; --json takes a file")
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; {option} takes a file")
+    folder = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UsageError(f"{option} {path}: nothing can be written in {folder}")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import unicodedata
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.show import console
+from gentax.cli.show import console, printable
 from gentax.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -118,8 +117,3 @@ def _by_hand(env: TextEnv, index: int, split: str) -> None:
 def _result(outcome: str, ret: float, length: int) -> None:
     style = {"success": "bold green", "failure": "bold red"}.get(outcome, "bold")
     console.print(f"{outcome} after {length} steps, return {ret:.2f}", style=style)
-
-
-def printable(text: str) -> str:
-    """Return text without what could move the cursor or change the terminal: control characters become marks."""
-    return "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in text)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.grid import grid, shown
-from gentax.cli.show import console, episodes_counted, estimate
+from gentax.cli.show import console, episodes_counted, estimate, shown, table
 
 if TYPE_CHECKING:
     from gentax.measure.axes import Axes
@@ -124,7 +123,7 @@ def _show(rows: Sequence[Probe]) -> None:
 
 def _grid(title: str, columns: Columns, rows: Sequence[Probe]) -> None:
     heads = ["domain", *(head for head, _ in columns)]
-    grid(title, heads, [[row.name, *(cell(row.axes) for _, cell in columns)] for row in rows])
+    table(title, heads, [[row.name, *(cell(row.axes) for _, cell in columns)] for row in rows])
 
 
 def _pass(k: int, axes: Axes) -> str:

@@ -31,9 +31,9 @@ def rollout(
     """
     from gentax.core.files import whole_file
     from gentax.core.record import write_episodes
-    from gentax.measure import evaluate
+    from gentax.measure.evaluate import evaluate
 
-    o.check_out(out)
+    o.check_out(out, "--out")
     result = evaluate(
         policy,
         o.read_domains([domain]),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from gentax.core import Episode
@@ -67,11 +68,34 @@ def estimate(value: Estimate | None, digits: int = 1) -> str:
     return f"{value.value:.{digits}f}  ({value.low:.{digits}f} to {value.high:.{digits}f})"
 
 
-def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Print a table; the first column is text, the others numbers."""
-    shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for n, column in enumerate(columns):
-        shown.add_column(column, justify="right" if n else "left", no_wrap=True)
-    for row in rows:
-        shown.add_row(*(str(cell).replace("[", "\\[") for cell in row))
-    console.print(shown)
+def printable(text: str) -> str:
+    """Return text without what could move the cursor or change the terminal: control characters become marks."""
+    return "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in text)
+
+
+def shown(name: str) -> str:
+    """Return a name on one line, without what could change the terminal."""
+    return " ".join(printable(name).split())
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table; the first column is text, the others numbers.
+
+    Columns stay whole in a narrow terminal and in a file, where the lines are simply long.
+    """
+    lines = [[shown(str(cell)) for cell in line] for line in (columns, *rows)]
+    widths = [max(len(line[n]) for line in lines) for n in range(len(columns))]
+    console.print(Text(shown(title), style="bold"))
+    for number, line in enumerate(lines):
+        cells = [
+            line[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+        ]
+        console.print(Text("  ".join(cells).rstrip(), style="" if number else "bold"))
+    console.print()
+
+
+def say(sentences: Iterable[str]) -> None:
+    """Print sentences, of which parts may come from a model, a server or a file."""
+    for sentence in sentences:
+        console.print(printable(sentence), markup=False)

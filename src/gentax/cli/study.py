@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.show import Progress, console, training_line
+from gentax.cli.show import Progress, console, printable, training_line
 
 if TYPE_CHECKING:
     from gentax.study.plan import Stage
@@ -43,9 +43,9 @@ def run_and_show(study: str, out: Path, json: Path | None) -> None:
 
     found = files.loads((results / "results.json").read_text())
     for row in found["results"]:
-        console.print(f"\n[bold]{row['source']}, {row['arm']}[/]")
+        console.print(printable(f"\n{row['source']}, {row['arm']}"), style="bold", markup=False)
         for sentence in row["sentences"]:
-            console.print(f"  {sentence}", markup=False)
+            console.print(printable(f"  {sentence}"), markup=False)
     console.print(f"\nreport: {page}", markup=False)
     o.write_result(json, found)
 
@@ -89,7 +89,7 @@ def fit(
     from gentax.study.plan import plan
     from gentax.study.run import Store
 
-    o.check_out(out)
+    o.check_out(out, "--out")
     asked = read_study(study)
     found = fit_study(plan(asked), Store(runs / asked.name), lambda text: console.print(f"  {text}", markup=False))
     write_json(out, found.to_json())

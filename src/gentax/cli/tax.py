@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.show import console, episodes_counted, estimate, table
+from gentax.cli.show import console, episodes_counted, estimate, say, table
 from gentax.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from gentax.measure.forecast import Fit
     from gentax.measure.statistics import Looks
     from gentax.measure.tax import TaxReport
     from gentax.policies import Policy
@@ -49,6 +50,9 @@ def tax(
     forecast_only: Annotated[
         bool, typer.Option("--forecast-only", help="Play no target: forecast the tax from the KL on the source alone.")
     ] = False,
+    fit: Annotated[
+        str, typer.Option(help="What --forecast-only rests on: a fit that ships, or a file of `study fit`.")
+    ] = "sources",
     samples: o.Samples = 1,
     context: o.Context = "full",
     thinking: o.Thinking = False,
@@ -65,7 +69,8 @@ def tax(
     """
     from gentax.measure.behaviour import compare, partings
     from gentax.measure.behaviour import sentences as behaved
-    from gentax.measure.played import is_result, play_tax, tax, tax_of_results
+    from gentax.measure.forecast import read_fit
+    from gentax.measure.played import is_result, play_tax, tasks_of, tax, tax_of_results
     from gentax.measure.statistics import Looks
     from gentax.policies import policy_of
 
@@ -78,14 +83,15 @@ def tax(
     if is_result(base) or is_result(tuned):
         tax(base, tuned, home)  # refuses, and says why
     play = o.read_play(context, thinking, admissible, temperature, wrap)
+    known = read_fit(fit) if forecast_only else None
     policies = policy_of(base), policy_of(tuned)  # both are found before either plays
-    if forecast_only:
-        return _forecast(*policies, home, levels[home], play, seed, json)
+    if known is not None:
+        return _forecast(*policies, home, levels[home], play, seed, known, json)
     if len(levels) < 2:
         raise UsageError(f"no target: the tax of {home} needs at least one other domain")
     many = Looks(looks)
-    tasks = _plan(len(levels), many, tasks, drop)
-    total = tasks * samples * len(levels)
+    tasks = _plan(levels, home, many, tasks, drop)
+    total = samples * sum(map(len, tasks_of(levels, tasks).values()))
     counted = {id(policy): episodes_counted(total, policy.name) for policy in policies}
     played = play_tax(
         *policies,
@@ -102,26 +108,41 @@ def tax(
     if played.played < played.planned:
         console.print(f"  stopped after {played.played} of {played.planned} episodes a policy: the verdict is clear")
     before, after = ([e for of in one.episodes.values() for e in of] for one in (played.before, played.after))
-    _show(played.report, behaved(compare(before, after), partings(before, after)), json)
+    said = behaved(compare(before, after), partings(before, after))
+    if played.report.look < looks:
+        said.append("What is said of behaviour allows for its number, but not for when playing stopped.")
+    _show(played.report, said, json)
 
 
-def _plan(domains: int, looks: Looks, tasks: int | None, drop: float | None) -> int:
+def _plan(levels: Mapping[str, str | None], home: str, looks: Looks, tasks: int | None, drop: float | None) -> int:
     """Say beforehand what can be seen, and return how many tasks of each domain are played at most."""
+    from gentax.measure.played import tasks_of
     from gentax.measure.statistics import detectable, episodes_needed
     from gentax.measure.statistics.power import PAIRING, POWER, RATE
 
-    targets = domains - 1
+    targets = len(levels) - 1
     if drop is not None:
-        needed = episodes_needed(drop, targets, looks).tasks
-        console.print(f"  A mean drop of {drop:g} points over {targets} targets takes {needed} tasks of each.")
-        tasks = needed if tasks is None else tasks
+        needed = episodes_needed(drop, targets, looks)
+        console.print(
+            f"  To see a mean drop of {drop:g} points over {targets} targets takes {needed.tasks} tasks of each, "
+            f"{needed.episodes} episodes a policy."
+        )
+        tasks = needed.tasks if tasks is None else tasks
     tasks = ON_ITS_OWN if tasks is None else tasks
-    seen = detectable(tasks, targets, looks)
-    console.print(
-        f"  {tasks} tasks of each of {domains} domains, at most {tasks * domains} episodes a policy, show a mean drop "
-        f"of {seen:.1f} points with a chance of {POWER:.0%}, one of {detectable(tasks, 1, looks):.1f} on a single "
-        f"target (at success rates of {RATE:.0%} whose tasks correlate by {PAIRING:g})."
-    )
+    listed = {name: len(of) for name, of in tasks_of(levels, tasks).items()}
+    for name, count in listed.items():
+        if count < tasks:
+            console.print(f"  {name} has {count} test tasks.", markup=False)
+    least = min(count for name, count in listed.items() if name != home)
+    whole, single = detectable(least, targets, looks), detectable(least, 1, looks)
+    if whole > 100:
+        console.print(f"  {least} tasks of each of {targets} targets are too few to see any drop with some certainty.")
+    else:
+        console.print(
+            f"  {least} tasks of each of {targets} targets show a mean drop of {whole:.1f} points with a chance of "
+            f"{POWER:.0%}, one of {min(single, 100):.1f} on a single target (at success rates of {RATE:.0%} whose "
+            f"tasks correlate by {PAIRING:g}). At most {sum(listed.values())} tasks a policy, looked at {looks.count} times."
+        )
     return tasks
 
 
@@ -132,20 +153,18 @@ def _look(report: TaxReport) -> None:
 
 
 def _forecast(
-    base: Policy, tuned: Policy, source: str, level: str | None, play: Play, seed: int, json: Path | None
+    base: Policy, tuned: Policy, source: str, level: str | None, play: Play, seed: int, fit: Fit, json: Path | None
 ) -> None:
     from gentax.measure.forecast import forecast_of
 
-    found = forecast_of(base, tuned, source, level, play=play, seed=seed)
-    for sentence in found.sentences():
-        console.print(sentence, markup=False)
+    found = forecast_of(base, tuned, source, level, play=play, seed=seed, fit=fit)
+    say(found.sentences())
     o.write_result(json, found.to_json())
 
 
 def _show(report: TaxReport, behaviour: list[str], json: Path | None) -> None:
     from gentax.measure.verdict import sentences
 
-    rows: Mapping[str, object] = report.init
     table(
         "Success %, with 95 % intervals",
         ["domain", "before", "after", "drop in points"],
@@ -156,9 +175,9 @@ def _show(report: TaxReport, behaviour: list[str], json: Path | None) -> None:
                 estimate(report.after[d]),
                 estimate(report.drop[d]) if d in report.drop else "source",
             ]
-            for d in rows
+            for d in report.init
         ],
     )
-    for sentence in [*sentences(report), *behaviour]:
-        console.print(sentence, markup=False)
+    say(sentences(report))
+    say(behaviour)
     o.write_result(json, {**report.to_json(), "sentences": sentences(report), "behaviour": behaviour})

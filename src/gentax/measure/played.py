@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gentax.core import Episode, Task, UsageError
+import numpy as np
+
+from gentax.core import Episode, Task, UsageError, unknown
 from gentax.domains import domain, domains, make, missing
 from gentax.measure.evaluate import Evaluation, scores_of
 from gentax.measure.statistics import Looks
 from gentax.measure.suites import paired, read_result
-from gentax.measure.tax import TaxReport, tax_report
+from gentax.measure.tax import ERROR_SHARE, TaxReport, tax_report
 from gentax.measure.verdict import FREE_WITHIN, Verdict, verdict
 from gentax.policies import Policy, policy_of
 from gentax.rollouts import EnvPool, Play, rollout
@@ -57,7 +59,7 @@ def tax(
     if is_result(base) or is_result(tuned):
         raise UsageError("a result file is compared with another one: evaluate both policies on the suite")
     if isinstance(base, Evaluation) and isinstance(tuned, Evaluation):
-        return _tax_of(base, tuned, source)
+        return _tax_of(base, tuned, source, targets)
     if isinstance(base, Evaluation) or isinstance(tuned, Evaluation):
         raise UsageError("an evaluation is compared with another one, not with a policy")
     levels = levels_of(source, targets)
@@ -88,21 +90,35 @@ def tax_of_results(
     Raises:
         UsageError: files that are no results, are not sound or are of different suites, a target they do not have.
     """
-    before, after = paired(read_result(base), read_result(tuned))
-    if targets is not None:
-        for name in {*targets, source} - set(before):
-            raise UsageError(f"the two results do not both have {name}; they share {', '.join(before)}")
-        before, after = ({name: of[name] for name in {*targets, source}} for of in (before, after))
-    return tax_report(source, before, after)
+    return _report(source, targets, *paired(read_result(base), read_result(tuned)))
 
 
-def _tax_of(before: Evaluation, after: Evaluation, source: str) -> TaxReport:
+def _tax_of(
+    before: Evaluation,
+    after: Evaluation,
+    source: str,
+    targets: Iterable[str] | Mapping[str, str | None] | None,
+) -> TaxReport:
     if before.play != after.play:
         raise UsageError("the two evaluations were not played with the same settings")
     for name in before.episodes:
         if [e.task for e in before.episodes[name]] != [e.task for e in after.episodes.get(name, [])]:
             raise UsageError(f"the two evaluations were not played on the same tasks of {name}")
-    return tax_report(source, *({name: scores_of(of) for name, of in one.episodes.items()} for one in (before, after)))
+    of = [{name: scores_of(episodes) for name, episodes in one.episodes.items()} for one in (before, after)]
+    return _report(source, targets, *of)
+
+
+def _report(
+    source: str, targets: Iterable[str] | None, before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
+) -> TaxReport:
+    """Return the tax on `targets`, all that there are when None, from scores that were played before."""
+    if targets is not None:
+        wanted = list(dict.fromkeys([*targets, source]))
+        for name in wanted:
+            if name not in before or name not in after:
+                raise unknown("domain of the two evaluations", name, before)
+        before, after = ({name: of[name] for name in wanted} for of in (before, after))
+    return tax_report(source, before, after)
 
 
 @dataclass(frozen=True)
@@ -180,8 +196,9 @@ def play_tax(
                         on_episode=(lambda e, p=policy: on_episode(p, e)) if on_episode else None,
                     )
             before, after = ({name: scores_of(of) for name, of in its.items()} for its in episodes)
-            report = tax_report(source, before, after, level=looks.level_at(look))
-            report = replace(report, look=look, looks=looks.count)
+            # An error is a larger share of what there is so far than of the whole.
+            share = ERROR_SHARE * max(len(all_of) / looks.tasks(look, len(all_of)) for all_of in listed.values())
+            report = tax_report(source, before, after, share, looks, look)
             if on_look is not None:
                 on_look(report)
             if verdict(report.tax, free_within) is not Verdict.UNDECIDED:

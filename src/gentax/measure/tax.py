@@ -8,13 +8,24 @@ in `arms`, sources ranked in `ranks`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
-from gentax.measure.statistics import LEVEL, Estimate, Scores, Weights, holm, linear, p_value, ratio, success_rate
+from gentax.measure.statistics import (
+    LEVEL,
+    Estimate,
+    Looks,
+    Scores,
+    Weights,
+    holm,
+    linear,
+    p_value,
+    ratio,
+    success_rate,
+)
 
 ERROR_SHARE = 0.02  # of a domain's tasks that may be left out because an environment broke
 
@@ -32,18 +43,19 @@ class TaxReport:
     after: Mapping[str, Estimate]  # percent
     drop: Mapping[str, Estimate]  # points, targets only
     drop_p: Mapping[str, float]  # p-values of "nothing changed", corrected for looking at all targets (Holm)
+    stands: frozenset[str]  # targets whose change stands at 5 %, corrected for all targets and all looks
     delta_id: Estimate | None  # points; None when the source was not evaluated
     tax: Estimate | None  # fraction; None when undefined
     tax_rate: Estimate | None  # points lost elsewhere per point gained at home; None when undefined
     undefined: Mapping[str, str] = field(default_factory=dict)  # measure -> why it has no value
-    level: float = LEVEL  # of every interval here by itself: above 95 % where several looks hold 95 % together
+    level: float = LEVEL  # of every interval here, over all looks
     look: int = 1  # the look at growing data that this is
     looks: int = 1  # how many there might have been
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values; an undefined measure is null and `undefined` says why."""
         plain = {k: getattr(self, k) for k in ("source", "seeds", "level", "look", "looks")}
-        plain["targets"] = list(self.targets)
+        plain |= {"targets": list(self.targets), "stands": sorted(self.stands)}
         plain |= {k: dict(getattr(self, k)) for k in ("tasks", "left_out", "undefined")}
         plain["drop_p"] = {d: float(f"{p:.4g}") for d, p in self.drop_p.items()}
         for key in ("init", "after", "drop"):
@@ -59,7 +71,8 @@ def tax_report(
     init: Mapping[str, np.ndarray],
     after: Mapping[str, np.ndarray],
     error_share: float = ERROR_SHARE,
-    level: float = LEVEL,
+    looks: Looks = Looks(1),  # noqa: B008, it is frozen
+    look: int = 1,
 ) -> TaxReport:
     """Measure what RL on `source` changed there and on every other domain.
 
@@ -71,7 +84,8 @@ def tax_report(
         after: domain -> success (S, K), or (K,), of the policy after RL, training seeds by the same tasks.
             NaN marks a task on which an episode ended in an error, here and in `init`, and nothing else.
         error_share: the share of a domain's tasks that may be left out for errors.
-        level: of the intervals; above 95 % when this is one of several looks at growing data (see `Looks.level_at`).
+        looks: how often growing data are looked at, and at which level intervals hold together over all looks.
+        look: which look this is, from 1.
 
     A measure that cannot be had is None and `undefined` says why: the tax where the base's success on the targets may
     be 0, the tax rate where ΔID may be 0. A ΔID below 0 has a rate, of a loss at home. Rates of 0 and 1 have intervals
@@ -87,6 +101,7 @@ def tax_report(
         raise UsageError(f"no target: the tax of {source} needs at least one other domain")
     (init, after), left_out = leave_out_errors([init, after], error_share)
     scores = Scores.of(init=init, after=after)
+    level = looks.level_at(look)
     at_home = source in scores.roles["init"]
     undefined = {} if at_home else dict.fromkeys(("delta_id", "tax_rate"), f"{source} was not evaluated")
     gain = delta_id(scores, source, level) if at_home else None
@@ -96,32 +111,55 @@ def tax_report(
     price = tax_rate(scores, source, level) if at_home else None
     if at_home and price is None:
         undefined["tax_rate"] = "the interval of ΔID holds 0"
+    p_values = {t: p_value(scores, _change("init", "after", [t])) for t in targets}
+
+    def said(estimate: Estimate | None) -> Estimate | None:
+        """Name the level that the estimates of all looks hold together."""
+        return None if estimate is None else replace(estimate, level=looks.level)
+
     return TaxReport(
         source=source,
         targets=targets,
         seeds=min(len(x) for x in scores.roles["after"].values()),
         tasks={d: x.shape[1] for d, x in scores.roles["init"].items()},
         left_out=left_out,
-        init={d: success_rate(x, level) for d, x in scores.roles["init"].items()},
-        after={d: success_rate(x, level) for d, x in scores.roles["after"].items()},
-        drop={t: drop(scores, t, level) for t in targets},
-        drop_p=holm({t: p_value(scores, _change("init", "after", [t])) for t in targets}),
-        delta_id=gain,
-        tax=cost,
-        tax_rate=price,
+        init={d: said(success_rate(x, level)) for d, x in scores.roles["init"].items()},
+        after={d: said(success_rate(x, level)) for d, x in scores.roles["after"].items()},
+        drop={t: said(drop(scores, t, level)) for t in targets},
+        drop_p=holm(p_values),
+        stands=_standing(p_values, looks, look),
+        delta_id=said(gain),
+        tax=said(cost),
+        tax_rate=said(price),
         undefined=undefined,
-        level=level,
+        level=looks.level,
+        look=look,
+        looks=looks.count,
     )
+
+
+def _standing(p_values: Mapping[str, float], looks: Looks, look: int) -> frozenset[str]:
+    """Return what stands by Holm's procedure, each step at the critical value of this look for its share of alpha.
+
+    Closed testing with group-sequential boundaries (Ye, Li, Liu & Yao 2013): valid at whichever look one stops.
+    """
+    standing = set()
+    for n, (target, p) in enumerate(sorted(p_values.items(), key=lambda pair: pair[1])):
+        share = (1 - looks.level) / (len(p_values) - n)
+        if p >= 1 - Looks(looks.count, 1 - share).level_at(look):
+            break
+        standing.add(target)
+    return frozenset(standing)
 
 
 def delta_id(scores: Scores, source: str, level: float = LEVEL) -> Estimate:
     """Return ΔID(s) = after(s, s) - init(s), in points."""
-    return linear(scores, {("after", source): 100.0, ("init", source): -100.0}, "points", level)
+    return _within(linear(scores, {("after", source): 100.0, ("init", source): -100.0}, "points", level), -100, 100)
 
 
 def drop(scores: Scores, target: str, level: float = LEVEL) -> Estimate:
     """Return drop(s, t) = init(t) - after(s, t), in points; positive is a loss."""
-    return linear(scores, {("init", target): 100.0, ("after", target): -100.0}, "points", level)
+    return _within(linear(scores, {("init", target): 100.0, ("after", target): -100.0}, "points", level), -100, 100)
 
 
 def tax(scores: Scores, source: str, level: float = LEVEL) -> Estimate | None:
@@ -130,7 +168,8 @@ def tax(scores: Scores, source: str, level: float = LEVEL) -> Estimate | None:
     0 is free, 1 is all lost, negative is transfer.
     """
     targets = _targets(scores, source)
-    return ratio(scores, _change("init", "after", targets), {("init", t): 1.0 for t in targets}, level=level)
+    cost = ratio(scores, _change("init", "after", targets), {("init", t): 1.0 for t in targets}, level=level)
+    return None if cost is None else _within(cost, -np.inf, 1.0)
 
 
 def tax_rate(scores: Scores, source: str, level: float = LEVEL) -> Estimate | None:
@@ -208,6 +247,11 @@ def leave_out_errors(
             if domain in policy:
                 policy[domain] = policy[domain][:, ~broken_K]
     return policies, left_out
+
+
+def _within(estimate: Estimate, lowest: float, highest: float) -> Estimate:
+    """Return the estimate with limits that are possible."""
+    return replace(estimate, low=max(estimate.low, lowest), high=min(estimate.high, highest))
 
 
 def _targets(scores: Scores, source: str) -> list[str]:

@@ -54,17 +54,14 @@ def tax_sentence(report: TaxReport, free_within: float = FREE_WITHIN) -> str:
     where = f"{len(report.targets)} other domain{'s' if len(report.targets) > 1 else ''}"
     if tax is None:
         return f"The tax of {report.source} is undefined: {report.undefined['tax']}."
-    size = f"{_percent(abs(tax.value))} (95 % interval {_percent(tax.low)} to {_percent(tax.high)}, {_covers(tax)})"
+    size = _share(tax)
     match verdict(tax, free_within):
         case Verdict.COSTS:
             return f"RL on {report.source} costs: of the success on {where} it lost {size}."
         case Verdict.TRANSFERS:
-            gained = (
-                f"{_percent(-tax.value)} (95 % interval {_percent(-tax.high)} to {_percent(-tax.low)}, {_covers(tax)})"
-            )
-            return f"RL on {report.source} transfers: on {where} success rose by {gained}."
+            return f"RL on {report.source} transfers: on {where} success rose by {_share(tax.mirrored())}."
         case Verdict.FREE:
-            interval = f"95 % interval {_percent(tax.low)} to {_percent(tax.high)}, {_covers(tax)}"
+            interval = f"{_level(tax)} interval {_percent(tax.low)} to {_percent(tax.high)}, {_covers(tax)}"
             within = f"{100 * free_within:g} %"
             return f"RL on {report.source} is free within ±{within}: the tax is {_percent(tax.value)} ({interval})."
     low = f"a gain of {_percent(-tax.low)}" if tax.low < 0 else f"a loss of {_percent(tax.low)}"
@@ -98,7 +95,7 @@ def target_sentence(report: TaxReport, target: str) -> str:
     said = f"On {target} it {verb} {number(size.value)} points ({_interval(size)}, over {drop.n} tasks"
     if len(report.targets) == 1:
         return f"{said})."
-    if report.drop_p[target] < 1 - report.level:
+    if target in report.stands:
         return f"{said}; it stands when corrected for looking at {len(report.targets)} targets)."
     return f"{said}), but one of {len(report.targets)} targets may well show as much by chance."
 
@@ -109,14 +106,14 @@ def rate_sentence(report: TaxReport) -> str:
     if rate is None:
         why = report.undefined["tax_rate"]
         return f"The tax rate (points lost elsewhere per point gained at home) is undefined: {why}."
-    interval = f"95 % interval {number(rate.low, 2)} to {number(rate.high, 2)}"
-    if rate.holds(0.0):
-        return f"Undecided whether a point gained at home costs any elsewhere: {number(rate.value, 2)} ({interval})."
+    interval = _interval(rate, digits=2)
     if report.delta_id is not None and report.delta_id.value < 0:
         return f"The tax rate is {number(rate.value, 2)} ({interval}), but of a loss at home: nothing was bought."
+    if rate.holds(0.0):
+        return f"Undecided whether a point gained at home costs any elsewhere: {number(rate.value, 2)} ({interval})."
     verb = "costs" if rate.value > 0 else "brings"
     shown = rate if rate.value > 0 else rate.mirrored()
-    interval = f"95 % interval {number(shown.low, 2)} to {number(shown.high, 2)}"
+    interval = _interval(shown, digits=2)
     return f"Each point gained on {report.source} {verb} {number(shown.value, 2)} points on a target ({interval})."
 
 
@@ -136,9 +133,18 @@ def signed(x: float, digits: int = 1) -> str:
     return text if text.startswith(MINUS) or float(text) == 0 else f"+{text}"
 
 
-def _interval(estimate: Estimate, signs: bool = False) -> str:
+def _interval(estimate: Estimate, signs: bool = False, digits: int = 1) -> str:
     write = signed if signs else number
-    return f"95 % interval {write(estimate.low)} to {write(estimate.high)}"
+    return f"{_level(estimate)} interval {write(estimate.low, digits)} to {write(estimate.high, digits)}"
+
+
+def _share(tax: Estimate) -> str:
+    limits = f"{_level(tax)} interval {_percent(tax.low)} to {_percent(tax.high)}"
+    return f"{_percent(tax.value)} ({limits}, {_covers(tax)})"
+
+
+def _level(estimate: Estimate) -> str:
+    return f"{100 * estimate.level:g} %"
 
 
 def _covers(estimate: Estimate) -> str:

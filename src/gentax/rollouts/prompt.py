@@ -7,6 +7,7 @@ Texts of the environment are passed on as they are; that they cannot pose as con
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,8 +44,8 @@ class Play:
         self.window()
         for description in self.wrap:
             read_wrapper(description)
-        if self.temperature < 0:
-            raise UsageError(f"temperature must be at least 0, not {self.temperature}")
+        if not 0 <= self.temperature < math.inf:
+            raise UsageError(f"temperature must be a number of at least 0, not {self.temperature}")
         if self.max_new_tokens < 0:
             raise UsageError(f"max_new_tokens must be at least 0, not {self.max_new_tokens}")
 

@@ -71,11 +71,8 @@ def comparison(todo: Plan, read: Read) -> Comparison:
         }
     for arm, of in after.items():
         kept = leave_out_errors([init, *of.values()])[0][1:]
-        # Nobody is ranked on a domain that only one source is a stranger to.
-        shared = [t for t in study.domains if len(set(study.sources) - {t}) > 1]
-        if len(study.sources) > 1 and shared:
-            ranked = {s: {t: each[t] for t in shared} for s, each in zip(of, kept, strict=True)}
-            ranks[arm] = ood_rank_scores(ranked, rng)
+        if len(study.sources) > 2 or (len(study.sources) == 2 and len(study.domains) > 2):
+            ranks[arm] = ood_rank_scores(dict(zip(of, kept, strict=True)), rng)
     return Comparison(arms, ranks, plain_arm)
 
 

@@ -5,7 +5,7 @@ leaving each domain out in turn shows, and with too few domains it says so and g
 """
 
 from gentax.measure.forecast.advise import Advice, advise
-from gentax.measure.forecast.fit import Fit, Forecast, fits, read_fit
+from gentax.measure.forecast.fit import Fit, Forecast, read_fit
 from gentax.measure.forecast.moved import MovedForecast, forecast_of
 from gentax.measure.forecast.seen import FEATURES, Seen
 
@@ -17,7 +17,6 @@ __all__ = [
     "MovedForecast",
     "Seen",
     "advise",
-    "fits",
     "forecast_of",
     "read_fit",
 ]

@@ -3,7 +3,7 @@
 A mixture shares the training steps among its domains; each must get as many as the runs had that the fit has seen, so
 that nothing is extrapolated in steps. Its axes are the means of its parts' (no mixture is in the data: that is an
 assumption, and said to be one); its targets are what it does not hold. What cannot be told apart is not ranked apart:
-two candidates whose forecasts differ by less than the error of forecasting share a rank.
+candidates whose forecasts differ by less than the margin of a difference of two forecasts share a rank.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from gentax.core import UsageError
 from gentax.measure.diversity import Diversity, diversity
 from gentax.measure.forecast.fit import Fit, Forecast
-from gentax.measure.forecast.seen import features_of
+from gentax.measure.forecast.seen import Seen, features_of
 from gentax.measure.probe import Probe
 
 LARGEST = 3  # domains of a mixture
@@ -33,51 +33,59 @@ class Advice:
     steps: int  # each source's share of the budget
     features: Mapping[str, float]
     forecast: Forecast
-    rank: int | None  # 1 is the least tax; alike where the difference is within the error; None without a forecast
+    rank: int | None  # 1 is the least tax; alike where the difference is within the margin; None without a forecast
+    measured: Seen | None  # the run of the fit on this very source, where it holds one
     headroom: float  # percent of the sources' tasks that the base fails: what training may gain at home
 
     def to_json(self) -> dict[str, Any]:
         kept = {key: getattr(self, key) for key in ("sources", "targets", "steps", "rank", "headroom")}
-        return kept | {"features": dict(self.features), "forecast": self.forecast.to_json()}
+        known = None if self.measured is None else self.measured.to_json()
+        return kept | {"features": dict(self.features), "forecast": self.forecast.to_json(), "measured": known}
 
 
-def advise(probes: Sequence[Probe], candidates: Sequence[str], fit: Fit, budget: int) -> list[Advice]:
+def advise(
+    probes: Sequence[Probe], candidates: Sequence[str], targets: Sequence[str], fit: Fit, budget: int
+) -> list[Advice]:
     """Return candidates and mixtures of up to three of them, best forecast first.
 
     Args:
         probes: of all domains concerned, candidates and targets, with their episodes.
         candidates: names of those one could train on.
+        targets: names of those that the policy is for.
         fit: what forecasts rest on.
         budget: training steps to spend. A mixture of m takes m times the steps that the runs of the fit had.
 
     Raises:
-        UsageError: no candidate, one that is not among the probes, fewer than 2 domains, a budget below 1 step.
+        UsageError: no candidate, one or a target that was not probed, no target besides a candidate, a budget below 1
+            step.
     """
     if budget < 1:
         raise UsageError(f"the budget is a number of training steps, at least 1, not {budget}")
     by_name = {probe.name: probe for probe in probes}
-    for name in candidates:
+    for name in [*candidates, *targets]:
         if name not in by_name:
-            raise UsageError(f"candidate {name} was not probed")
-    if not candidates or len(by_name) < 2:
+            raise UsageError(f"{name} was not probed")
+    if not candidates or not any(set(targets) - {name} for name in candidates):
         raise UsageError("advice takes at least one candidate and one other domain as a target")
     matrix = diversity(probes)
     largest = min(LARGEST, max(1, budget // fit.steps), len(candidates))
     found = []
     for size in range(1, largest + 1):
         for sources in itertools.combinations(candidates, size):
-            targets = tuple(name for name in by_name if name not in sources)
-            if not targets:
+            others = tuple(name for name in targets if name not in sources)
+            if not others:
                 continue
-            features = _features(sources, targets, by_name, matrix)
+            features = _features(sources, others, by_name, matrix)
+            seen = [row for row in fit.rows if (row.source,) == sources and row.arm == "plain"]
             found.append(
                 Advice(
                     sources,
-                    targets,
+                    others,
                     budget // size,
                     features,
                     fit.forecast(features),
                     None,
+                    seen[0] if seen else None,
                     float(np.mean([100 - by_name[s].axes.success.value for s in sources])),
                 )
             )
@@ -97,12 +105,13 @@ def _features(
 
 
 def _ranked(found: list[Advice], fit: Fit) -> list[Advice]:
-    """Order by forecast. A rank ends where a forecast is farther than the error from the first that has the rank."""
+    """Order by forecast. A rank ends where one is farther than the margin from the first that has the rank."""
     known = sorted((a.forecast.tax.value, n) for n, a in enumerate(found) if a.forecast.tax is not None)
     ranked: list[Advice] = []
     first, rank = 0.0, 0
+    apart = fit.apart() if known else 0.0
     for place, (value, n) in enumerate(known, 1):
-        if place == 1 or value - first > fit.best.error:
+        if place == 1 or value - first > apart:
             first, rank = value, place
         ranked.append(replace(found[n], rank=rank))
     return ranked + [a for a in found if a.forecast.tax is None]

@@ -3,11 +3,10 @@
 Least squares on as many features as the domains can pay for (3 domains and 2 for each feature), in a fixed order, so
 that nothing is chosen by how well it fits. **Leave one domain out**: each domain is forecast from the others; the root
 mean square of these errors, with Student's t for the degrees of freedom left, is the interval, or the textbook
-prediction interval where that is wider. If the mean of the other taxes forecasts better than the features do, the
-forecast is that mean, and says so.
+prediction interval where that is wider, and never less than how well the taxes themselves are known. If the mean of the
+other taxes forecasts better than the features do, the forecast is that mean, and says so.
 
-Left out: weights for how well each tax is known (its noise is in the errors), and pooling of studies with different
-base models.
+Left out: weights for how well each tax is known, and pooling of studies with different base models.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +52,14 @@ class Line:
     beta: np.ndarray
     error: float  # root mean square of leaving a domain out, fraction
     spread: float  # root mean square of the residuals, degrees of freedom taken off
+    known: float  # root mean square of the standard errors of the taxes
     df: int
     inverse: np.ndarray  # (X'X)^-1
 
     def at(self, features: Mapping[str, float], level: float) -> tuple[float, float]:
         """Return the forecast and its margin."""
         x = _row(features, self.features, self.constant)
-        margin = max(self.error, self.spread * float(np.sqrt(1 + x @ self.inverse @ x)))
+        margin = max(self.error, self.known, self.spread * float(np.sqrt(1 + x @ self.inverse @ x)))
         return float(x @ self.beta), float(quantile(self.df, level)) * margin
 
 
@@ -109,13 +109,20 @@ class Fit:
         per_domain = len(y) / len(self.domains)  # arms of one domain are no independent evidence
         spread = float(np.sqrt(((y - x @ beta) ** 2).sum() / per_domain / df))
         inverse = np.linalg.pinv(x.T @ x) * per_domain
-        return Line(features, constant, beta, float(np.sqrt((missed**2).mean())), spread, df, inverse)
+        half = np.array([(row.tax_high - row.tax_low) / 2 for row in self.rows]) / quantile(np.inf, LEVEL)
+        error, known = (float(np.sqrt((of**2).mean())) for of in (missed, half))
+        return Line(features, constant, beta, error, spread, known, df, inverse)
 
     @cached_property
     def best(self) -> Line:
         """The line on what is known before training, or the mean where that forecasts better."""
         line, mean = self.line(self.affordable()), self.line(())
         return line if line.error < mean.error else mean
+
+    def apart(self, level: float = LEVEL) -> float:
+        """Return how far two forecasts must differ to be told apart."""
+        line = self.best
+        return float(np.sqrt(2) * quantile(line.df, level) * max(line.error, line.known))
 
     def forecast(self, features: Mapping[str, float], level: float = LEVEL) -> Forecast:
         """Forecast the tax of a source from what is known of it before training.
@@ -196,17 +203,13 @@ def read_fit(path: str | Path) -> Fit:
             raise ValueError(f"its format is {str(values['format'])[:20]}, this version reads {FORMAT}")
         rows = tuple(Seen.from_json(row) for row in values["rows"])
         fit = Fit(values["name"], values["about"], values["base"], tuple(values["targets"]), rows)
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        if not all(isinstance(text, str) for text in (fit.name, fit.about, fit.base, *fit.targets)):
+            raise ValueError("its name, its base or a target is no text")
+    except (ValueError, KeyError, TypeError, RecursionError, UsageError) as error:
         raise UsageError(f"{where} holds no fit: {error}") from None
     if not rows:
         raise UsageError(f"{where} holds no fit: it has no rows")
     return fit
-
-
-@cache
-def fits() -> dict[str, Fit]:
-    """Return the fits that ship with gentax, by name."""
-    return {file.stem: read_fit(file) for file in sorted(SHIPPED.glob("*.json"))}
 
 
 def _row(features: Mapping[str, float], wanted: Sequence[str], constant: bool) -> np.ndarray:

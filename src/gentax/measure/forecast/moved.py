@@ -25,7 +25,8 @@ class MovedForecast:
     source: str
     kl: Estimate  # nats per action
     forecast: Forecast
-    fit: str
+    fit: Fit
+    base: str  # the policy it moved from
 
     def sentences(self) -> list[str]:
         """Say it, and what it rests on."""
@@ -39,9 +40,15 @@ class MovedForecast:
             low, high = 100 * tax.low, 100 * tax.high
             said.append(
                 f"Forecast tax: {100 * tax.value:.1f} % of the success elsewhere, with a 95 % interval from {low:.1f} "
-                f"to {high:.1f} (fit {self.fit!r}). No target was played."
+                f"to {high:.1f} (fit {self.fit.name!r}). No target was played."
             )
         said.append(self.forecast.why)
+        said.append(
+            f"The fit is of runs of {self.fit.steps} steps from {self.fit.base!r} and of the targets "
+            f"{', '.join(self.fit.targets)}: for other ones it is a guess."
+        )
+        if self.base != self.fit.base:
+            said.append(f"This policy comes from {self.base!r}.")
         if self.forecast.outside:
             said.append("It moved farther or less than any policy that the fit has seen: an extrapolation.")
         return said
@@ -50,7 +57,7 @@ class MovedForecast:
         return {
             "source": self.source,
             "kl": self.kl.to_json(),
-            "fit": self.fit,
+            "fit": self.fit.name,
             **self.forecast.to_json(),
             "sentences": self.sentences(),
         }
@@ -88,4 +95,4 @@ def forecast_of(
     """
     known = fit if isinstance(fit, Fit) else read_fit(fit)
     kl = moved(base, tuned, source, level, play or Play(), seed)
-    return MovedForecast(source, kl, known.forecast_moved({MOVED[0]: kl.value}, MOVED), known.name)
+    return MovedForecast(source, kl, known.forecast_moved({MOVED[0]: kl.value}, MOVED), known, base.name)

@@ -42,12 +42,23 @@ class Seen:
         """Read what `to_json` made. Raises UsageError for anything else, numbers that are not finite included."""
         try:
             row = cls(**values)
-            numbers = [row.tax, row.tax_low, row.tax_high, row.delta_id, *row.features.values()]
-            if not all(math.isfinite(x) for x in numbers) or not isinstance(row.source, str):
-                raise ValueError("a number is not finite")
+            for name in ("tax", "tax_low", "tax_high", "delta_id"):
+                _number(name, getattr(row, name), 1e6)
+            for name, value in row.features.items():
+                _number(name, value, 1e6)
+            for name in ("steps", "seeds"):
+                if not isinstance(getattr(row, name), int) or not 0 < getattr(row, name) < 1e9:
+                    raise ValueError(f"{name} must be a whole number above 0")
+            if not isinstance(row.source, str) or not isinstance(row.arm, str):
+                raise ValueError("source and arm must be text")
         except (TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"this is no row of a forecast: {error}") from None
         return row
+
+
+def _number(name: str, value: object, limit: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= limit:
+        raise ValueError(f"{name} must be a finite number")
 
 
 def features_of(probe: Probe, unseen: float | None = None) -> dict[str, float]:

@@ -23,6 +23,7 @@ from gentax.measure.statistics.scores import Scores, Weights, check
 from gentax.measure.statistics.variance import interaction, margin, parts, quantile
 
 SMALLEST_P = 1e-12
+_LARGEST_LOG_P = -1e-9
 _TRACE = 0.02  # of a task
 
 
@@ -116,11 +117,11 @@ def p_value(scores: Scores, weights: Weights) -> float:
     def beyond(log_p: float) -> float:
         return value - known.margin([1.0], -np.expm1(log_p))
 
-    if value == 0:
+    if beyond(_LARGEST_LOG_P) <= 0:  # 0, or what rounding makes of it
         return 1.0
     if beyond(np.log(SMALLEST_P)) >= 0:
         return SMALLEST_P
-    return float(np.exp(brentq(beyond, np.log(SMALLEST_P), -1e-9, xtol=1e-10)))
+    return float(np.exp(brentq(beyond, np.log(SMALLEST_P), _LARGEST_LOG_P, xtol=1e-10)))
 
 
 def _wilson(scores_SK: np.ndarray, scale: float, unit: str, covers: str, level: float) -> Estimate:
@@ -136,7 +137,10 @@ def _wilson(scores_SK: np.ndarray, scale: float, unit: str, covers: str, level: 
     if seeds > 1:
         variance.append(scores_SK.mean(1).var(ddof=1) / seeds)
         df.append(seeds - 1.0)
-    h = margin(np.array(variance), np.array(df), level) ** 2 / (centre * (1 - centre))  # Wilson's z² / n
+    squared = margin(np.array(variance), np.array(df), level) ** 2
+    # Chance may take all of the variance off as interaction; what scores would have that know nothing of each other.
+    squared = max(squared, float(quantile(np.inf, level)) ** 2 * scores_SK.var() / scores_SK.size)
+    h = squared / (centre * (1 - centre))  # Wilson's z² / n
     middle = (rate + h / 2) / (1 + h)
     half = np.sqrt(rate * (1 - rate) * h + h**2 / 4) / (1 + h)
     # Rounding may put a limit an ulp past the rate itself, or past 0 and 1.

@@ -49,20 +49,21 @@ def episodes_needed(
         power: the chance of seeing it.
 
     Raises:
-        UsageError: a drop that is not between 0 and 100 points, no target, a power outside (0, 1).
+        UsageError: a drop that is not between 0 and 100 points, no target, a power below the level's chance of error or
+            not below 1, a variance outside (0, 1].
     """
     if not 0 < drop <= 100:
         raise UsageError(f"the drop to be seen must lie between 0 and 100 points, not {drop:g}")
-    if targets < 1 or not 0 < power < 1:
-        raise UsageError(f"power needs at least 1 target and must lie between 0 and 1, not {targets} and {power}")
-    variance = paired_variance() if variance is None else variance
+    _check(targets, looks, power)
+    variance = paired_variance() if variance is None else _positive(variance)
     tasks = max(2, int(np.ceil((looks.drift(power) / (drop / 100)) ** 2 * variance / targets)))
     return Plan(drop, targets, tasks, looks.count, power, variance)
 
 
 def detectable(tasks: int, targets: int, looks: Looks, variance: float | None = None, power: float = POWER) -> float:
-    """Return the mean drop, in points, that `tasks` tasks of each target show with chance `power`."""
-    variance = paired_variance() if variance is None else variance
+    """Return the mean drop, in points, that `tasks` tasks of each target show with chance `power`. Raises as above."""
+    _check(targets, looks, power)
+    variance = paired_variance() if variance is None else _positive(variance)
     return float(100 * looks.drift(power) * np.sqrt(variance / (tasks * targets)))
 
 
@@ -71,3 +72,15 @@ def paired_variance(before: float = RATE, after: float | None = None, pairing: f
     after = before if after is None else after
     one, other = before * (1 - before), after * (1 - after)
     return one + other - 2 * pairing * float(np.sqrt(one * other))
+
+
+def _check(targets: int, looks: Looks, power: float) -> None:
+    chance = 1 - looks.level
+    if targets < 1 or not chance < power < 1:
+        raise UsageError(f"a plan needs at least 1 target and a power between {chance:g} and 1, not {targets}, {power}")
+
+
+def _positive(variance: float) -> float:
+    if not 0 < variance <= 1:
+        raise UsageError(f"the variance of a task's difference of success lies between 0 and 1, not {variance}")
+    return variance

@@ -25,6 +25,7 @@ from gentax.measure.statistics.estimate import LEVEL
 
 _GRID = 801  # points at which a density is kept
 _REACH = 8.0  # standard deviations that a grid spans to either side at least
+_HIGHEST = 6.0  # critical value; one look in 500 million crosses it, which is nothing beside alpha
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ def _critical(count: int, alpha: float) -> list[float]:
             z = float(-ndtri(goal / 2))
         else:
             z = float(brentq(lambda z, look=look, goal=goal: kept.outside(look, z) - goal, 0.5, 30.0, xtol=1e-10))
-        kept.cut(look, z)
-        found.append(z)
+        kept.cut(look, min(z, _HIGHEST))
+        found.append(min(z, _HIGHEST))
         spent += goal
     return found
 

@@ -15,9 +15,9 @@ second down to 91 %, the middle 93 % and more (`benchmarks/coverage.py`). A perc
 no such quantile in it, which is why it is too short.
 
 **Rates of 0 or 1.** The spread of scores that are all alike is 0, which is not what is known about the rate. So the
-variance is taken with one pseudo-task, shared between the domains of a sum and between all outcomes of a pair, a
-quarter each (half of what Agresti & Min 2005 add to one domain, who have one seed in mind and are conservative with
-more); the estimate itself stays the plain one.
+variance is taken with pseudo-tasks, shared between the domains of a sum and alike between all outcomes of a pair: two
+of them with one seed (Agresti & Min 2005), one with more, where two were found to be conservative. The estimate itself
+stays the plain one.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from gentax.core.errors import unknown
+from gentax.core.errors import UsageError, unknown
 from gentax.measure.statistics.scores import Scores, Weights
 
-PSEUDO_TASKS = 1.0  # in all domains of a sum together
+PSEUDO_TASKS = {True: 2.0, False: 1.0}  # in all domains of a sum together, with one seed and with more
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Parts:
 def margin(variance_P: np.ndarray, df_P: np.ndarray, level: float) -> float:
     """Return half the length of the interval of a mean whose variance is Σ variance_P."""
     variance_P = np.maximum(variance_P, 0.0)  # rounding
+    if not 0 < level < 1:
+        raise UsageError(f"the level of an interval must lie between 0 and 1, not {level}")
     total = variance_P.sum()
     if total == 0:
         return 0.0
@@ -72,6 +74,8 @@ def parts(scores: Scores, forms: Sequence[Weights]) -> Parts:
         UsageError: a form that names a role or a domain there is not.
     """
     keys = sorted({key for form in forms for key in form})  # sorted: sums in one order, the same digits everywhere
+    if not keys:
+        raise UsageError("a sum of scores needs at least one role and domain")
     for role, domain in keys:
         if role not in scores.roles:
             raise unknown("role", role, scores.roles)
@@ -80,14 +84,17 @@ def parts(scores: Scores, forms: Sequence[Weights]) -> Parts:
     found: list[np.ndarray] = []
     df: list[float] = []
     domains = sorted({d for _, d in keys})
+    one_seed = all(len(scores.roles[r][d]) == 1 for r, d in keys)
+    pseudo = PSEUDO_TASKS[one_seed] / len(domains)
     for domain in domains:
         roles = [r for r, d in keys if d == domain]
         weights_JR = np.array([[form.get((r, domain), 0.0) for r in roles] for form in forms])
         means_RK = np.stack([scores.roles[r][domain].mean(0) for r in roles])
         mixed = [interaction(scores.roles[r][domain]) for r in roles]
-        variance = weights_JR @ (_covariance(means_RK, PSEUDO_TASKS / len(domains)) - np.diag(mixed)) @ weights_JR.T
+        spread, least = _covariance(means_RK, pseudo)
+        variance = weights_JR @ (spread - least - np.diag(mixed)) @ weights_JR.T
         size, axes = np.linalg.eigh(variance)  # at least 0 in every direction, which chance might make it miss
-        found.append((axes * np.maximum(size, 0.0)) @ axes.T)
+        found.append((axes * np.maximum(size, 0.0)) @ axes.T + weights_JR @ least @ weights_JR.T)
         df.append(means_RK.shape[1] - 1)
     for role in sorted({r for r, _ in keys} - scores.fixed):
         of_role = [scores.roles[role][d] for r, d in keys if r == role]
@@ -113,8 +120,10 @@ def interaction(scores_SK: np.ndarray) -> float:
     return float((rest**2).sum() / ((seeds - 1) * (tasks - 1)) / (seeds * tasks))
 
 
-def _covariance(scores_RK: np.ndarray, weight: float) -> np.ndarray:
-    """Return the covariance (R, R) of the mean scores of paired policies, a pseudo-task of some weight included.
+def _covariance(scores_RK: np.ndarray, weight: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the covariance (R, R) of the mean scores of paired policies, pseudo-tasks of some weight included.
+
+    And what of it there would be if all scores were alike: a share that the interaction cannot take off.
 
     Shared alike between the outcomes of a pair it adds as many successes as failures to a policy and leaves its
     covariance with another as it is; the same holds for any number of policies.
@@ -122,7 +131,8 @@ def _covariance(scores_RK: np.ndarray, weight: float) -> np.ndarray:
     count = scores_RK.shape[1]
     centred = scores_RK - scores_RK.mean(1, keepdims=True)
     middle = scores_RK.mean(1) - 0.5
-    # Weighted scatter of the K tasks and of a pseudo-task with mean 1/2 and variance 1/4, about their common mean.
-    scatter = centred @ centred.T + weight * 0.25 * np.eye(len(scores_RK))
-    scatter += np.outer(middle, middle) * count * weight / (count + weight)
-    return scatter / (count + weight - 1) / (count + weight)
+    # Weighted scatter of the K tasks and of pseudo-tasks with mean 1/2 and variance 1/4, about their common mean.
+    least = weight * 0.25 * np.eye(len(scores_RK))
+    scatter = centred @ centred.T + least + np.outer(middle, middle) * count * weight / (count + weight)
+    divided = (count + weight - 1) * (count + weight)
+    return scatter / divided, least / divided
