@@ -1,4 +1,4 @@
-"""The bootstrap beside rliable: the same interquartile mean, the same probability of improvement, and the time it takes.
+"""The bootstrap beside rliable: the same interquartile mean and probability of improvement, and the time they take.
 
     pip install rliable "pandas<3"
     python benchmarks/bootstrap.py [--repeats 5]

@@ -50,7 +50,19 @@ def test_every_command_has_help_with_an_example(command):
         (["train", "-s", "source=sokobn"], "did you mean 'sokoban'"),
         (["train", "-s", "play.thinkin=true"], "did you mean 'thinking'"),
         (["tax", "--tuned", "nowhere", "--source", "sokoban"], "no model folder 'nowhere'"),
+        (["tax", "--tuned", "random", "--source", "sokoban", "-t", "crafting", "--drop", "0"], "between 0 and 100"),
+        (["tax", "--tuned", "random", "--source", "sokoban", "-t", "sokoban"], "at least one other domain"),
+        (["tax", "--tuned", "random", "--base", "a.json", "--source", "sokoban"], "compared with another one"),
+        (["tax", "--tuned", "b.json", "--base", "a.json", "--source", "sokoban"], "a.json"),
+        (["tax", "--tuned", "base", "--source", "sokoban", "--forecast-only", "--fit", "sorces"], "'sources'"),
+        (["tax", "--tuned", "random", "--source", "sokoban", "--forecast-only"], "random has none"),
+        (["tax", "--tuned", "random", "--source", "sokoban", "--temperature", "nan"], "temperature"),
+        (["advise", "sokobn"], "did you mean 'sokoban'"),
+        (["advise", "sokoban", "-t", "sokoban"], "one other domain"),
+        (["advise", "sokoban", "sokoban:6x6"], "named twice"),
+        (["evaluate", "random", "-d", "sokoban", "--json", "/dev/null/x.json"], "nothing can be written"),
         (["study", "run", "dem"], "did you mean 'demo'"),
+        (["study", "fit", "demo", "--out", "x.json", "--runs", "nowhere"], "stages are not done"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(args, says, tmp_path):
@@ -85,6 +97,57 @@ def test_an_evaluation_is_printed_and_written(tmp_path):
     assert "100.0" in done.stdout
     written = json.loads((tmp_path / "out.json").read_text())
     assert written["domains"]["sokoban"]["success"]["value"] == 100.0
+
+
+def test_a_tax_is_planned_played_look_by_look_and_said(tmp_path):
+    played = ["--source", "sokoban", "-t", "crafting", "--tasks", "24", "--looks", "3", "--json", "tax.json"]
+    done = run("tax", "--base", "expert", "--tuned", "random", *played, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "show a mean drop of" in done.stdout
+    assert "look 1 of 3: tax" in done.stdout
+    assert "stopped after" in done.stdout
+    assert "RL on sokoban costs" in done.stdout
+    assert "changes of behaviour looked at" in done.stdout
+    written = json.loads((tmp_path / "tax.json").read_text())
+    assert written["look"] < written["looks"] == 3
+    assert written["stands"] == ["crafting"]
+
+
+def test_advice_is_ranked_and_says_what_it_rests_on(tmp_path):
+    asked = [
+        "advise",
+        "sokoban",
+        "crafting",
+        "-t",
+        "babyai",
+        "--policy",
+        "random",
+        "--trajectories",
+        "8",
+        "--budget",
+        "60",
+        "--json",
+        "a.json",
+    ]
+    done = run(*asked, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "sokoban + crafting" in done.stdout
+    assert "none was trained for this fit" in done.stdout
+    assert "started from 'base', not from 'random'" in done.stdout
+    written = json.loads((tmp_path / "a.json").read_text())
+    assert written["fit"]["rows"]
+    assert {tuple(a["targets"]) for a in written["advice"]} == {("babyai",)}
+
+
+def test_a_table_cannot_be_marked_up_by_what_is_in_it(capsys):
+    from gentax.cli.show import table
+
+    table("[/oops] \x1b[2J", ["name", "n"], [["\\[red]x[/red]", 1], ["a" * 200, 2]])
+    out = capsys.readouterr().out
+    assert "[/oops]" in out
+    assert "[red]x[/red]" in out
+    assert "\x1b" not in out
+    assert "a" * 200 in out
 
 
 def test_episodes_are_kept(tmp_path):

@@ -49,6 +49,7 @@ def advise(
     from gentax.measure.forecast import advise as run
     from gentax.measure.forecast import read_fit
     from gentax.measure.probe import probe
+    from gentax.measure.verdict import number
 
     o.check_out(json)
     known = read_fit(fit)
@@ -72,7 +73,7 @@ def advise(
                 "–" if a.rank is None else str(a.rank),
                 str(a.steps),
                 "unknown" if a.forecast.tax is None else _percent(a.forecast.tax),
-                "" if a.measured is None else f"{100 * a.measured.tax:.0f}",
+                "" if a.measured is None else number(100 * a.measured.tax),
                 f"{a.headroom:.0f} points",
             ]
             for a in advice[:SHOWN]
@@ -85,7 +86,10 @@ def advise(
 
 
 def _percent(tax: Estimate) -> str:
-    return f"{100 * tax.value:.0f}  ({100 * tax.low:.0f} to {100 * tax.high:.0f})"
+    from gentax.measure.verdict import number
+
+    value, low, high = (number(100 * x) for x in (tax.value, tax.low, tax.high))
+    return f"{value}  ({low} to {high})"
 
 
 def _about(advice: Sequence[Advice], fit: Fit, budget: int, policy: str) -> list[str]:
@@ -98,7 +102,7 @@ def _about(advice: Sequence[Advice], fit: Fit, budget: int, policy: str) -> list
         said.append("Mixtures are taken to lie where their parts lie on average; none was trained for this fit.")
     if budget < fit.steps:
         said.append(f"The runs of the fit had {fit.steps} steps, not {budget}: what fewer cost was not measured.")
-    elif budget > fit.steps * max(len(a.sources) for a in advice):
+    elif any(a.steps > fit.steps for a in advice):
         said.append(f"The runs of the fit had {fit.steps} steps a domain: what more of them cost was not measured.")
     if policy != fit.base:
         said.append(f"The runs of the fit started from {fit.base!r}, not from {policy!r}.")

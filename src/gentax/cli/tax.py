@@ -141,7 +141,8 @@ def _plan(levels: Mapping[str, str | None], home: str, looks: Looks, tasks: int 
         console.print(
             f"  {least} tasks of each of {targets} targets show a mean drop of {whole:.1f} points with a chance of "
             f"{POWER:.0%}, one of {min(single, 100):.1f} on a single target (at success rates of {RATE:.0%} whose "
-            f"tasks correlate by {PAIRING:g}). At most {sum(listed.values())} tasks a policy, looked at {looks.count} times."
+            f"tasks correlate by {PAIRING:g}). At most {sum(listed.values())} tasks a policy, looked at {looks.count} "
+            "times."
         )
     return tasks
 

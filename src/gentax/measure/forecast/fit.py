@@ -135,12 +135,12 @@ class Fit:
             return Forecast(None, f"Too few domains: {self.name} has {few}, and a forecast takes {FEWEST}.")
         line, tried = self.best, self.affordable()
         value, margin = line.at(features, level)
-        errors = f"leaving each of {few} domains out in turn it misses by {100 * line.error:.0f} points of tax"
+        errors = f"leaving each of {few} domains out in turn it misses by {100 * line.error:.1f} points of tax"
         if line.features:
-            why = f"From {' and '.join(line.features)}: {errors}, the mean by {100 * self.line(()).error:.0f}."
+            why = f"From {' and '.join(line.features)}: {errors}, the mean by {100 * self.line(()).error:.1f}."
         else:
             why = f"The mean of {few} domains: {errors}"
-            why += f", {' and '.join(tried)} by {100 * self.line(tried).error:.0f}." if tried else "."
+            why += f", {' and '.join(tried)} by {100 * self.line(tried).error:.1f}." if tried else "."
         return Forecast(self._estimate(value, margin, level), why, self._outside(line.features, features))
 
     def forecast_moved(self, features: Mapping[str, float], wanted: Sequence[str], level: float = LEVEL) -> Forecast:
@@ -157,7 +157,7 @@ class Fit:
         value, margin = line.at(features, level)
         why = (
             f"From {' and '.join(wanted)}: leaving each of {len(self.domains)} domains out in turn it misses by "
-            f"{100 * line.error:.0f} points of tax, their mean by {100 * mean.error:.0f}."
+            f"{100 * line.error:.1f} points of tax, their mean by {100 * mean.error:.1f}."
         )
         if line.error >= mean.error:
             why += " So how far a policy moved does not tell the taxes of these domains apart."

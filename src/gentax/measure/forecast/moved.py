@@ -10,6 +10,7 @@ from gentax.measure.divergence import forward_kl
 from gentax.measure.forecast.fit import Fit, Forecast, read_fit
 from gentax.measure.forecast.seen import MOVED
 from gentax.measure.statistics import Estimate
+from gentax.measure.verdict import number
 from gentax.policies import Policy
 from gentax.rollouts import Play, rollout
 
@@ -37,10 +38,10 @@ class MovedForecast:
         ]
         tax = self.forecast.tax
         if tax is not None:
-            low, high = 100 * tax.low, 100 * tax.high
+            value, low, high = (number(100 * x) for x in (tax.value, tax.low, tax.high))
             said.append(
-                f"Forecast tax: {100 * tax.value:.1f} % of the success elsewhere, with a 95 % interval from {low:.1f} "
-                f"to {high:.1f} (fit {self.fit.name!r}). No target was played."
+                f"Forecast tax: {value} % of the success elsewhere, with a 95 % interval from {low} to {high} "
+                f"(fit {self.fit.name!r}). No target was played."
             )
         said.append(self.forecast.why)
         said.append(
