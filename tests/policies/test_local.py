@@ -67,6 +67,21 @@ def test_a_conversation_longer_than_the_model_keeps_its_rules_and_its_latest_tur
             assert (sequence.ids_T[:6] == head).all()
 
 
+def test_the_latest_message_is_kept_when_it_is_the_second_and_long(toy, tiny):
+    from gentax.policies.protocol import Turn
+
+    policy = load(tiny)
+    policy.decoder.limit = 200
+
+    def shown(text, continues):
+        turn = Turn(0, text, continues, toy(), np.random.default_rng(0), False, 1.0, 20)
+        (reply,) = policy.reply([turn])
+        return policy.tokenizer.decode(reply.tokens.prompt)
+
+    assert "first" in shown("first " + "a" * 70, False)
+    assert "the very last" in shown("b" * 100 + " the very last", True)
+
+
 def test_a_chat_template_that_ends_its_turns_is_followed(tiny):
     from transformers import AutoTokenizer
 

@@ -74,7 +74,7 @@ class LocalPolicy:
         if sum(map(len, said)) <= room:
             return True, said[-1]
         while sum(map(len, said)) > room:  # the rules stay, and as many of the latest exchanges as fit
-            del said[1:3]
+            del said[1 : min(3, len(said) - 1)]  # the latest message in any case
         return False, np.concatenate(said)
 
     def _clip(self, ids: np.ndarray, room: int) -> np.ndarray:

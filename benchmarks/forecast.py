@@ -1,0 +1,34 @@
+"""What the shipped fit is worth: leave one domain out, by each feature alone, beside their mean.
+
+python benchmarks/forecast.py [--fit sources]
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from gentax.measure.forecast import FEATURES, read_fit
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fit", default="sources")
+    fit = read_fit(parser.parse_args().fit)
+    print(f"{fit.about}, {fit.steps} steps, from {fit.base}")
+    names = [name for name in FEATURES if all(name in row.features for row in fit.rows)]
+    print(f"  {'source':12}{'tax %':>8}{'95 % interval':>18}{'gain at home':>14}" + "".join(f"{n:>11}" for n in names))
+    for row in fit.rows:
+        limits = f"{100 * row.tax_low:.1f} to {100 * row.tax_high:.1f}"
+        known = "".join(f"{row.features[name]:11.2f}" for name in names)
+        print(f"  {row.source:12}{100 * row.tax:8.1f}{limits:>18}{row.delta_id:14.1f}{known}")
+    print("  left out in turn, a domain's tax is missed by (root mean square, points):")
+    mean = fit.line(())
+    print(f"    {100 * mean.error:5.1f}  the mean of the others")
+    for name in names:
+        line = fit.line((name,))
+        print(f"    {100 * line.error:5.1f}  {name}: {FEATURES[name]}")
+    print(f"    {100 * mean.known:5.1f}  is what the taxes themselves are uncertain by (standard error)")
+
+
+if __name__ == "__main__":
+    main()
