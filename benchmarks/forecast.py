@@ -27,6 +27,9 @@ def main() -> None:
     for name in names:
         line = fit.line((name,))
         print(f"    {100 * line.error:5.1f}  {name}: {FEATURES[name]}")
+    if "kl" in names:
+        origin = fit.line(("kl",), constant=False)
+        print(f"    {100 * origin.error:5.1f}  kl, through the origin, which is what `gentax tax --forecast-only` uses")
     print(f"    {100 * mean.known:5.1f}  is what the taxes themselves are uncertain by (standard error)")
 
 

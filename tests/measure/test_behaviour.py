@@ -137,6 +137,12 @@ def test_the_interval_of_success_is_that_of_every_other_table():
     assert (found.value, found.low, found.high) == pytest.approx((rate.value, rate.low, rate.high))
 
 
+def test_a_mean_without_spread_is_not_certain():
+    alike = Ratio(np.full(50, 2.0), np.ones(50), "steps")
+    assert estimate(alike) is None
+    assert change(alike, Ratio(np.ones(50), np.ones(50), "steps")) is None
+
+
 def test_intervals_do_not_collapse_when_all_tasks_are_alike():
     none, all_ = Ratio(np.zeros(50), np.full(50, 7.0), "percent"), Ratio(np.full(50, 7.0), np.full(50, 7.0), "percent")
     assert estimate(none).low == 0 < 5 < estimate(none).high < 10

@@ -47,6 +47,32 @@ def test_an_unclear_one_goes_on_and_ends_with_the_numbers_of_one_go(toy):
     assert by_looks.report.tax.value == 0
 
 
+def test_one_error_at_an_early_look_does_not_end_a_study(toy, monkeypatch):
+    class Once(ExpertPolicy):
+        def reply(self, turns):
+            said = super().reply(turns)
+            return [
+                type(r)("<action>crash</action>") if t.env.task.index == 3 and t.env.domain.name == "toy" else r
+                for t, r in zip(turns, said, strict=True)
+            ]
+
+    monkeypatch.setattr(toy, "fatal", True)
+    found = play_tax(Once(), ExpertPolicy(), "crafting", DOMAINS, tasks=60, looks=Looks(5), free_within=0.0)
+    assert found.report.left_out["toy"] == 1
+
+
+def test_the_targets_that_stand_are_fewer_when_more_is_looked_at():
+    rng = np.random.default_rng(2)
+    init = {d: (rng.random(200) < 0.5).astype(float) for d in "hab"}
+    after = {d: x.copy() for d, x in init.items()}
+    after["a"][np.flatnonzero(init["a"])[:9]] = 0
+    once = tax_report("h", init, after)
+    assert once.stands == {"a"}
+    assert tax_report("h", init, after, looks=Looks(5), look=1).stands == frozenset()
+    many = {d: (rng.random(200) < 0.5).astype(float) for d in map(str, range(30))}
+    assert once.drop_p["a"] < tax_report("h", init | many, after | many).drop_p["a"]
+
+
 def test_early_intervals_are_wider():
     scores = {d: (np.arange(100) < 40).astype(float) for d in ("a", "b")}
     later = {d: np.roll(x, 7) for d, x in scores.items()}

@@ -242,6 +242,17 @@ def test_two_results_give_a_tax_without_playing():
     assert report.init["webshop"].value == before.card().success["webshop"].value
 
 
+def test_tasks_pair_whatever_the_order_of_a_file():
+    before, after = made_up("base", 0.6, 1), made_up("tuned", 0.3, 2)
+    sorted_ = dataclasses.replace(
+        after,
+        domains={n: dataclasses.replace(d, starts=dict(sorted(d.starts.items()))) for n, d in after.domains.items()},
+    )
+    assert list(sorted_.domains["sokoban"].starts) != list(after.domains["sokoban"].starts)
+    for as_played, as_sorted in zip(paired(before, after), paired(before, sorted_), strict=True):
+        assert all((as_played[name] == as_sorted[name]).all() for name in as_played)
+
+
 def test_results_that_do_not_compare_are_refused():
     one = made_up("one", 0.5)
     with pytest.raises(UsageError, match="different suites"):

@@ -293,6 +293,11 @@ def test_a_first_message_that_is_too_long_loses_its_middle():
     assert episode.length == 2
     assert whole[:50] == least[:50]
 
+    busy = ChatServer(lambda _: (429, {"error": {"message": "exceeded your tokens per minute"}}, SOON))
+    with busy as server, pytest.raises(PolicyFault, match="tokens per minute"):
+        rollout(policy(server), tasks(1))
+    assert len({request["messages"][0]["content"] for request in server.requests}) == 1  # no word on the prompt
+
     def never(request):
         return 400, {"error": {"message": "prompt is too long"}}, {}
 

@@ -24,9 +24,11 @@ def main() -> None:
         _say(f"{error}")
         sys.exit(1)
     except KeyboardInterrupt:
-        _say("stopped; the same command goes on where it stopped")
+        _say("stopped; a study, a training run or a suite with --json goes on when the same command is given again")
         sys.exit(130)
 
 
 def _say(text: str) -> None:
-    print("gentax: " + " ".join(text.split()), file=sys.stderr)
+    from gentax.cli.show import shown
+
+    print(f"gentax: {shown(text)}", file=sys.stderr)

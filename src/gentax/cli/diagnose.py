@@ -83,7 +83,7 @@ def _two(before: list[Episode], after: list[Episode]) -> dict[str, Any]:
         domains[domain]["p_values"] = {name: p for (where, name), p in corrected.items() if where == domain}
     console.print("* told apart from 0 with the number of changes looked at allowed for (Holm).")
     if not parted:
-        console.print(f"Parting is not measured: {unsaid}.", markup=False)
+        console.print(printable(f"Parting is not measured: {unsaid}."), markup=False)
     said = sentences(compared, parted)
     console.print("\nWhat changed most", style="bold")
     for sentence in said:

@@ -92,6 +92,7 @@ def _tuned(base: Policy, tuned: str | None) -> Policy | None:
     """Find the tuned policy. Raises UsageError where no divergence can be taken, before anything is played."""
     if tuned is None:
         return None
+    from gentax.measure.divergence import same_tokens
     from gentax.policies import policy_of
     from gentax.policies.local import LocalPolicy
 
@@ -99,6 +100,7 @@ def _tuned(base: Policy, tuned: str | None) -> Policy | None:
     for one in (base, other):
         if not isinstance(one, LocalPolicy):
             raise UsageError(f"--tuned compares the weights of two models, and {one.name} has none on this machine")
+    same_tokens(base, other)
     return other
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,3 +96,5 @@ def check_out(path: Path | None, option: str = "--json") -> None:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{option} {path}: nothing can be written there: {error.strerror}") from None
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise UsageError(f"{option} {path}: nothing can be written there")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gentax.core import Episode
     from gentax.measure.statistics import Estimate
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 class Progress:
@@ -25,6 +25,7 @@ class Progress:
         self.every = every
 
     def say(self, text: str, number: int, of: int) -> None:
+        text = printable(text)
         if self.live:
             sys.stdout.write("\r\x1b[2K" + text[: console.width - 1])
             if number >= of:

@@ -35,9 +35,7 @@ def forward_kl(base: Policy, tuned: Policy, episodes: Sequence[Episode]) -> Esti
     Raises:
         UsageError: a policy without weights here, two vocabularies, episodes without tokens, fewer than 2 tasks.
     """
-    one, other = _local(base), _local(tuned)
-    if one.tokenizer.get_vocab() != other.tokenizer.get_vocab():
-        raise UsageError(f"{one.name} and {other.name} have different tokens: no KL divergence can be taken")
+    one, other = same_tokens(base, tuned)
     tasks, ids, sampled, actions = [], [], [], defaultdict(int)
     for episode in episodes:
         if episode.outcome is Outcome.ERROR:
@@ -61,6 +59,14 @@ def forward_kl(base: Policy, tuned: Policy, episodes: Sequence[Episode]) -> Esti
             nats[tasks[member]] += float(kl_S[begin : begin + count].sum())
             begin += count
     return cluster_mean(np.array(list(nats.values())), np.array([actions[task] for task in nats]), "nats per action")
+
+
+def same_tokens(base: Policy, tuned: Policy) -> tuple[LocalPolicy, LocalPolicy]:
+    """Return the two policies when a KL divergence can be taken of them. Raises UsageError otherwise."""
+    one, other = _local(base), _local(tuned)
+    if one.tokenizer.get_vocab() != other.tokenizer.get_vocab():
+        raise UsageError(f"{one.name} and {other.name} have different tokens: no KL divergence can be taken")
+    return one, other
 
 
 def _local(policy: Policy) -> LocalPolicy:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gentax.core import EnvironmentFault, Episode, Outcome, Task, UsageError
+from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.measure.axes import Axes, axes
 from gentax.measure.evaluate import evaluate
 from gentax.measure.tax import ERROR_SHARE
@@ -117,8 +117,8 @@ def probe(
                 horizon,
                 prompts=partial(prompts, replace(variant, context=STATE)),
                 encode=encode,
-                expert_lengths=_plans(ask, replace(variant, horizon=None), episodes[0].task),
-                choices=counted.choices if len({task for task, _ in counted.choices}) > 1 else None,
+                expert_lengths=_plans(ask, replace(variant, horizon=None)),
+                choices=_of_whole_episodes(counted.choices, episodes),
             )
             wrapped = variant is not play
             found.append(
@@ -138,6 +138,15 @@ def probe(
     return tuple(found)
 
 
+def _of_whole_episodes(
+    choices: Sequence[tuple[Task, int]], episodes: Sequence[Episode]
+) -> list[tuple[Task, int]] | None:
+    """Return the choices on tasks that no error befell; None on fewer than 2 tasks."""
+    broken = {episode.task for episode in episodes if episode.outcome is Outcome.ERROR}
+    kept = [(task, count) for task, count in choices if task not in broken]
+    return kept if len({task for task, _ in kept}) > 1 else None
+
+
 class _Counting:
     """Plays as another policy does, and counts the admissible actions of each state it is asked about."""
 
@@ -149,8 +158,8 @@ class _Counting:
         for turn in turns:
             try:
                 listed = turn.env.admissible()
-            except EnvironmentFault:
-                continue  # the engine meets the fault when the action is done
+            except Exception:
+                continue  # any fault of an environment is the engine's to meet, when the action is done
             if listed is not None and turn.env.task is not None:
                 self.choices.append((turn.env.task, len(listed)))
         return self.policy.reply(turns)
@@ -170,26 +179,19 @@ class _Planner:
     def _move(self, turn: Turn) -> Reply:
         try:
             move = turn.env.expert()
-        except EnvironmentFault:
-            return Reply("")
+        except Exception:
+            return Reply("")  # likewise
         if move is None:
             self.lost.add(turn.env.task)
             return Reply("")
         return Reply(write_reply(move.action, move.thought if turn.thinking else None))
 
 
-def _plans(ask: Callable[..., Any], play: Play, first: Task) -> list[float] | None:
+def _plans(ask: Callable[..., Any], play: Play) -> list[float] | None:
     """Return the lengths of the expert's plans, one for each task it solves within the level's own horizon.
 
     None for a domain without an expert, or one that solves fewer than 2 tasks.
     """
-    env = open_env(play, first.domain, first.level, SPLIT)
-    try:
-        env.reset(options={"task": first})
-        if env.expert() is None:
-            return None
-    finally:
-        env.close()
     planner = _Planner()
     (episodes,) = ask(planner, play=play).episodes.values()
     lengths = [float(e.length) for e in episodes if e.success and e.task not in planner.lost]

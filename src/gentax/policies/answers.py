@@ -89,5 +89,5 @@ def _dict(value: Any) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     if isinstance(value, list):  # parts; only those of text have a "text"
-        value = "".join(_text(_dict(part).get("text")) for part in value)
-    return "" if value is None else clean(str(value)[:TEXT_LIMIT])
+        value = "".join(said for part in value if isinstance(said := _dict(part).get("text"), str))
+    return clean(str(value)[:TEXT_LIMIT]) if isinstance(value, (str, int, float)) else ""

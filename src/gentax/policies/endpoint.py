@@ -64,11 +64,13 @@ def connect(where: str) -> EndpointPolicy:
         return EndpointPolicy(server, model)
     if not model:
         if not models:
-            raise UsageError(f"{url} lists no model; name it as {url}#MODEL")
+            raise UsageError(f"{server.url} lists no model; name it as {server.url}#MODEL")
         if len(models) > 1:
             shown = ", ".join(sorted(models)[:MODELS_SHOWN])
             more = f" and {len(models) - MODELS_SHOWN} more" if len(models) > MODELS_SHOWN else ""
-            raise UsageError(f"{url} has {len(models)} models; name one as {url}#MODEL. It has: {shown}{more}")
+            raise UsageError(
+                f"{server.url} has {len(models)} models; name one as {server.url}#MODEL. It has: {shown}{more}"
+            )
         (model,) = models
     return EndpointPolicy(server, model)
 
@@ -85,7 +87,8 @@ def read_url(where: str) -> tuple[str, str]:
     except ValueError:
         good = False
     if not good or any(c.isspace() or not c.isprintable() for c in base):
-        raise UsageError(f"{where!r} is no URL of a server; one looks like http://localhost:8000/v1#model")
+        said = re.sub(r"(//)[^/@#]*@", r"\1", where)  # without a password
+        raise UsageError(f"{said!r} is no URL of a server; one looks like http://localhost:8000/v1#model")
     path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
     return parts._replace(path=path).geturl(), model
 
@@ -152,9 +155,13 @@ class EndpointPolicy:
 
     def _relents(self, refused: Refused, settings: dict[str, Any], said: list[Message]) -> bool:
         """Ask for less where the server says what was too much; return whether it is worth another try."""
-        if (refused.status == 413 or _TOO_LONG.search(refused.said)) and shorten(said):
+        if refused.status == 413 and shorten(said):
             return True
-        if refused.status not in (400, 422):
+        if refused.status not in (400, 422, 500):  # others, such as a rate limit, are no word on the request itself
+            return False
+        if _TOO_LONG.search(refused.said) and shorten(said):
+            return True
+        if refused.status == 500:
             return False
         blamed = [n for n in OPTIONAL if refused.param == n or re.search(rf"\b{n}\b", refused.said)]
         # Another turn may have met the same refusal while this one was under way.

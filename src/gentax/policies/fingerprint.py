@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 KINDS = (".json", ".safetensors", ".jinja", ".txt", ".model")  # weights, configuration, tokenizer
+OURS = ("record.json", "evaluation.json")  # what gentax writes beside a model about it
 CHUNK = 1 << 22  # bytes read at once: weights may be larger than memory
 
 
@@ -19,7 +20,7 @@ def fingerprint(model: str | Path) -> str:
         load(model)  # its error says what is wrong with the folder
     digest = hashlib.sha256()
     for file in files:
-        if file.name != "record.json":
+        if file.name not in OURS:
             digest.update(file.name.encode() + b"\0")
             with file.open("rb") as handle:
                 while block := handle.read(CHUNK):

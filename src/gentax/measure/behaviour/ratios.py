@@ -122,7 +122,9 @@ def _fieller(ratio: Ratio) -> tuple[float, float, float]:
     top, bottom = ratio.top_K.mean(), ratio.bottom_K.mean()
     margin = stdtrit(tasks - 1, 0.5 + LEVEL / 2) ** 2 * np.cov(ratio.top_K, ratio.bottom_K) / tasks
     a, b, c = bottom**2 - margin[1, 1], top * bottom - margin[0, 1], top**2 - margin[0, 0]
-    if a <= 0:
+    # No spread was seen, which is not to say that there is none.
+    alike = (ratio.residuals() ** 2).sum() <= 1e-12 * (ratio.top_K**2).sum()
+    if a <= 0 or alike:
         return float(top / bottom), -np.inf, np.inf
     root = np.sqrt(max(b * b - a * c, 0.0))
     return float(top / bottom), float((b - root) / a), float((b + root) / a)

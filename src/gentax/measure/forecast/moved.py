@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gentax.domains import make
-from gentax.measure.divergence import forward_kl
+from gentax.measure.divergence import forward_kl, same_tokens
 from gentax.measure.forecast.fit import Fit, Forecast, read_fit
 from gentax.measure.forecast.seen import MOVED
 from gentax.measure.statistics import Estimate
@@ -72,6 +72,7 @@ def moved(
     Raises:
         UsageError: an unknown domain or level, and what `forward_kl` refuses.
     """
+    same_tokens(base, tuned)  # before anything is played
     env = make(source, level)
     listed = env.tasks(SPLIT, min(tasks, env.size(SPLIT)))
     env.close()

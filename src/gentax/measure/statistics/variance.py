@@ -16,8 +16,8 @@ no such quantile in it, which is why it is too short.
 
 **Rates of 0 or 1.** The spread of scores that are all alike is 0, which is not what is known about the rate. So the
 variance is taken with pseudo-tasks, shared between the domains of a sum and alike between all outcomes of a pair: two
-of them with one seed (Agresti & Min 2005), one with more, where two were found to be conservative. The estimate itself
-stays the plain one.
+of them with one seed (Agresti & Min 2005), 1.25 with more, where two were found to be conservative and one too few. The
+estimate itself stays the plain one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from scipy.special import stdtrit
 from gentax.core.errors import UsageError, unknown
 from gentax.measure.statistics.scores import Scores, Weights
 
-PSEUDO_TASKS = {True: 2.0, False: 1.0}  # in all domains of a sum together, with one seed and with more
+PSEUDO_TASKS = {True: 2.0, False: 1.25}  # in all domains of a sum together, with one seed and with more
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 from gentax.core import UsageError
 from gentax.measure.suites.lines import harmless
 from gentax.measure.suites.result import SuiteResult
+from gentax.measure.suites.suite import load_suite
 from gentax.measure.suites.verify import check_result
 
 
@@ -25,8 +26,11 @@ def paired(before: SuiteResult, after: SuiteResult) -> tuple[dict[str, np.ndarra
                 raise UsageError(
                     f"the result of {harmless(result.policy, 80)} is not sound: {check.name}: {check.found}"
                 )
-    common = [name for name in before.domains if name in after.domains]
+    suite = load_suite(before.suite)  # whose order pairs the tasks, whatever the order of a file
+    common = [name for name in suite.domains if name in before.domains and name in after.domains]
     if not common:
         raise UsageError(f"the two results have no domain of suite {before.suite} in common")
-    first, second = ({name: one.domains[name].scores() for name in common} for one in (before, after))
+    first, second = (
+        {name: one.domains[name].scores(suite.domains[name].starts) for name in common} for one in (before, after)
+    )
     return first, second

@@ -7,7 +7,7 @@ computed again from it. What policies wrote is left out: `gentax rollout` keeps 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -62,12 +62,14 @@ class DomainResult:
     """The hash of each task's start, as seen before it was played."""
     episodes: tuple[Played, ...]
 
-    def scores(self) -> np.ndarray:
-        """Return (K,) mean success over samples of each task, in the order of `starts`; NaN where one is an error.
+    def scores(self, order: Iterable[str] | None = None) -> np.ndarray:
+        """Return (K,) mean success over samples of each task; NaN where one is an error.
+
+        The tasks are in the given order, or in that of `starts`.
 
         What is read from a file is verified first (see `verify`): here every task must have its episodes.
         """
-        found: dict[str, list[float]] = {id: [] for id in self.starts}
+        found: dict[str, list[float]] = {id: [] for id in (self.starts if order is None else order)}
         for one in self.episodes:
             found[one.task].append(np.nan if one.outcome == Outcome.ERROR else float(one.outcome == Outcome.SUCCESS))
         return np.array([np.mean(values) for values in found.values()])
