@@ -313,8 +313,9 @@ def test_a_setting_that_a_server_does_not_know_is_left_out(name):
             return 400, {"error": {"message": f"Unsupported parameter: '{name}'.", "param": name}}, {}
         return "<action>noop</action>"
 
-    with ChatServer(answer) as server:
+    with ChatServer(answer) as server, pytest.warns(UserWarning, match=f"takes no {name}: played without") as said:
         rollout(policy(server), tasks(3), play=Play(horizon=3))
+    assert len(said) == 1
     good = [request for request in server.requests if name not in request]
     assert len(good) == 9
     assert len(server.requests) <= 12

@@ -22,6 +22,7 @@ Left out: log-probabilities and tokens, so nothing can be trained on what an end
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -165,6 +166,9 @@ class EndpointPolicy:
             return False
         blamed = [n for n in OPTIONAL if refused.param == n or re.search(rf"\b{n}\b", refused.said)]
         # Another turn may have met the same refusal while this one was under way.
+        if new := sorted({*blamed} - self._without):
+            pairing = "; two policies do not draw the same random numbers there" if "seed" in new else ""
+            warnings.warn(f"{self.server.url} takes no {', '.join(new)}: played without{pairing}", stacklevel=2)
         self._without.update(blamed)
         return any(name in settings for name in blamed)
 
