@@ -70,13 +70,14 @@ def tax(
     from gentax.measure.behaviour import compare, partings
     from gentax.measure.behaviour import sentences as behaved
     from gentax.measure.forecast import read_fit
-    from gentax.measure.played import is_result, play_tax, tasks_of, tax, tax_of_results
+    from gentax.measure.played import is_result, play_tax, tax, tax_of_results
     from gentax.measure.statistics import Looks
     from gentax.policies import policy_of
 
     o.check_out(json)
-    (home,) = o.read_domains([source])
-    levels = {**o.read_domains(target), **o.read_domains([source])}
+    trained = o.read_domains([source])
+    (home,) = trained
+    levels = {**o.read_domains(target), **trained}
     if is_result(base) and is_result(tuned):
         report = tax_of_results(Path(base), Path(tuned), home, levels if target else None)
         return _show(report, [], json)
@@ -90,9 +91,8 @@ def tax(
     if len(levels) < 2:
         raise UsageError(f"no target: the tax of {home} needs at least one other domain")
     many = Looks(looks)
-    tasks = _plan(levels, home, many, tasks, drop)
-    total = samples * sum(map(len, tasks_of(levels, tasks).values()))
-    counted = {id(policy): episodes_counted(total, policy.name) for policy in policies}
+    tasks, listed = _plan(levels, home, many, tasks, drop)
+    counted = {id(policy): episodes_counted(listed * samples, policy.name) for policy in policies}
     played = play_tax(
         *policies,
         home,
@@ -118,9 +118,11 @@ def tax(
     _show(played.report, said, json)
 
 
-def _plan(levels: Mapping[str, str | None], home: str, looks: Looks, tasks: int | None, drop: float | None) -> int:
-    """Say beforehand what can be seen, and return how many tasks of each domain are played at most."""
-    from gentax.measure.played import tasks_of
+def _plan(
+    levels: Mapping[str, str | None], home: str, looks: Looks, tasks: int | None, drop: float | None
+) -> tuple[int, int]:
+    """Say beforehand what can be seen; return how many tasks are played at most, of each domain and in all."""
+    from gentax.measure.evaluate import tasks_of
     from gentax.measure.statistics import detectable, episodes_needed
     from gentax.measure.statistics.power import PAIRING, POWER, RATE
 
@@ -148,7 +150,7 @@ def _plan(levels: Mapping[str, str | None], home: str, looks: Looks, tasks: int 
             f"tasks correlate by {PAIRING:g}). At most {sum(listed.values())} tasks a policy, looked at {looks.count} "
             "times."
         )
-    return tasks
+    return tasks, sum(listed.values())
 
 
 def _look(report: TaxReport) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gentax.core import Episode, Outcome, UsageError, unknown
+from gentax.core import Episode, Outcome, Task, UsageError, unknown
 from gentax.core.settings import plain
 from gentax.domains import domain, make
 from gentax.measure.statistics import Estimate, success_rate
@@ -54,6 +54,16 @@ def scores_of(episodes: Iterable[Episode]) -> np.ndarray:
     return successes(episodes, dict.fromkeys(episode.task for episode in episodes))
 
 
+def tasks_of(levels: Mapping[str, str | None], tasks: int, split: str = "test") -> dict[str, list[Task]]:
+    """Return the first `tasks` tasks of each domain's split, all of one that has fewer. Raises UsageError as `make`."""
+    listed = {}
+    for name, level in levels.items():
+        env = make(name, level)
+        listed[name] = env.tasks(split, min(tasks, env.size(split)))
+        env.close()
+    return listed
+
+
 def evaluate(
     policy: str | Path | Policy,
     domains: Iterable[str] | Mapping[str, str | None],
@@ -92,11 +102,7 @@ def evaluate(
         if split not in domain(name).splits:
             raise unknown(f"split of {name}", split, domain(name).splits)
     play = play or Play()
-    chosen = {}
-    for name, level in levels.items():
-        env = make(name, level)
-        chosen[name] = env.tasks(split, min(tasks, env.size(split)))
-        env.close()
+    chosen = tasks_of(levels, tasks, split)
     who = policy_of(policy)
     episodes = {}
     for name, listed in chosen.items():

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from gentax.core import Episode, Task, UsageError, unknown
-from gentax.domains import domain, domains, make, missing
-from gentax.measure.evaluate import Evaluation, scores_of
+from gentax.core import Episode, UsageError, unknown
+from gentax.domains import domain, domains, missing
+from gentax.measure.evaluate import Evaluation, scores_of, tasks_of
 from gentax.measure.statistics import Looks
 from gentax.measure.suites import paired, read_result
 from gentax.measure.tax import ERROR_SHARE, TaxReport, tax_report
@@ -25,7 +25,6 @@ from gentax.measure.verdict import FREE_WITHIN, Verdict, verdict
 from gentax.policies import Policy, policy_of
 from gentax.rollouts import EnvPool, Play, rollout
 
-SPLIT = "test"
 LOOKS = 5
 
 
@@ -209,13 +208,3 @@ def play_tax(
         Evaluation(tuned.name, play, episodes[1]),
         sum(map(len, listed.values())) * samples,
     )
-
-
-def tasks_of(domains: Mapping[str, str | None], tasks: int) -> dict[str, list[Task]]:
-    """Return the first `tasks` test tasks of each domain, all of a split that has fewer."""
-    listed = {}
-    for name, level in domains.items():
-        env = make(name, level)
-        listed[name] = env.tasks(SPLIT, min(tasks, env.size(SPLIT)))
-        env.close()
-    return listed

@@ -16,6 +16,7 @@ from typing import Protocol
 import gentax
 from gentax.core import Episode
 from gentax.core.files import whole_folder, write_json
+from gentax.core.record import NAME as EPISODES
 from gentax.core.record import read_episodes, write_episodes
 from gentax.measure.evaluate import evaluate
 from gentax.study.plan import Plan, Stage, Study, plan
@@ -46,7 +47,7 @@ class Store:
 
     def episodes(self, stage: Stage) -> list[Episode]:
         """Return the episodes of an evaluation."""
-        return read_episodes(self.path(stage) / "episodes.jsonl.gz")
+        return read_episodes(self.path(stage))
 
     def working(self, stage: Stage) -> Path:
         """Where a training run works until it is done."""
@@ -106,7 +107,7 @@ def _evaluate(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: 
             play=todo.study.evaluate,
             on_episode=on_episode,
         )
-        write_episodes(folder / "episodes.jsonl.gz", result.episodes[name])
+        write_episodes(folder / EPISODES, result.episodes[name])
         write_json(folder / "summary.json", result.to_json())
         sign(folder)
 

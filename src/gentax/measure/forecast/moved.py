@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gentax.domains import make
 from gentax.measure.divergence import forward_kl, same_tokens
+from gentax.measure.evaluate import tasks_of
 from gentax.measure.forecast.fit import Fit, Forecast, read_fit
 from gentax.measure.forecast.seen import MOVED
 from gentax.measure.statistics import Estimate
@@ -73,9 +73,7 @@ def moved(
         UsageError: an unknown domain or level, and what `forward_kl` refuses.
     """
     same_tokens(base, tuned)  # before anything is played
-    env = make(source, level)
-    listed = env.tasks(SPLIT, min(tasks, env.size(SPLIT)))
-    env.close()
+    listed = tasks_of({source: level}, tasks, SPLIT)[source]
     episodes = rollout(base, listed, play=replace(play, temperature=1.0), seed=seed)
     return forward_kl(base, tuned, episodes)
 
