@@ -13,9 +13,9 @@ of the batch, gradient clipped at norm 1, one step of fused Adam. That they do i
 gradients are compared.
 
 Timed, on both sides, from the finished episodes to the changed weights:
-  gentax  `gentax.training.grpo.update`. Sorts the sequences into a tree of their beginnings, and computes each distinct
-          (beginning, token) once; one forward pass of the reference and one forward and backward of the policy;
-          vocabulary scored at sampled tokens only; log-probabilities of playing are the old ones.
+  gentax  `rewards_of` and `update` of `gentax.training`. Sorts the sequences into a tree of their beginnings, and
+          computes each distinct (beginning, token) once; one forward pass of the reference and one forward and backward
+          of the policy; vocabulary scored at sampled tokens only; log-probabilities of playing are the old ones.
   TRL     from `on_step_begin` to `on_step_end`. `rollout_func` returns the finished episodes (the sampled spans are
           given as `env_mask`); their advantages are put in where TRL has computed its own. It decodes the
           completions to text (for reward functions), pads all sequences to the longest prompt plus the longest
@@ -128,27 +128,31 @@ def gentax_step(folder: Path, episodes: list[Episode], precision: str, **_: Any)
 
     from gentax.core.memory import keep_freed_memory
     from gentax.policies.local import load
-    from gentax.rollouts import Play
-    from gentax.training.grpo import update
+    from gentax.training.learner import learner_of
+    from gentax.training.policy_gradient import update
     from gentax.training.precision import native_bf16
-    from gentax.training.recipe import Recipe
+    from gentax.training.recipe import Algorithm, Recipe
+    from gentax.training.rewards import rewards_of
 
     keep_freed_memory()
-    model, reference = load(folder).model, load(folder).model
-    optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
-    recipe = Recipe(kl=KL, clip=CLIP, precision=precision, play=Play(temperature=1.0))
+    recipe = Recipe(algorithm=Algorithm(kl=KL, clip=CLIP), precision=precision)
+    learner, reference = learner_of(load(folder), recipe), load(folder).model
+    optimizer = torch.optim.Adam(learner.parameters, lr=RATE, fused=True)
     first: list[np.ndarray] = []
-    optimizer.register_step_pre_hook(lambda *_: None if first else first.append(gradient(model)))
+    optimizer.register_step_pre_hook(lambda *_: None if first else first.append(gradient(learner.model)))
 
     def step() -> float:
         begun = time.perf_counter()
-        report.update(update(model, reference, optimizer, episodes, recipe, "the benchmark"))
+        rewards = rewards_of(episodes, recipe.reward, recipe.explore)
+        report.update(
+            update(learner, reference, optimizer, episodes, rewards, recipe, "the benchmark", temperature=1.0)
+        )
         return time.perf_counter() - begun
 
     report: dict[str, float] = {}
     step()
     used = "bf16" if precision == "auto" and native_bf16("cpu") else "fp32" if precision == "auto" else precision
-    computed = report["distinct_tokens"] / report["learned_tokens"]
+    computed = report["computed_tokens"] / report["learned_tokens"]
     return step, {"gradient": first[0], "computed": computed, "note": f"arithmetic in {used}"}
 
 
@@ -187,13 +191,16 @@ def trl_trainer(
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from gentax.training.grpo import advantages
+    from gentax.training.policy_gradient import advantages
+    from gentax.training.recipe import Algorithm, Explore, Reward
+    from gentax.training.rewards import rewards_of
 
-    advantage_G = advantages(episodes)
+    gains = advantages(episodes, rewards_of(episodes, Reward(), Explore()), Algorithm())
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     rows = []
-    sequences = [(s, a) for e, a in zip(episodes, advantage_G, strict=True) for s in e.sequences()]
+    # With GRPO all steps of an episode have the same advantage.
+    sequences = [(s, gain[0]) for e, gain in zip(episodes, gains, strict=True) for s in e.sequences()]
     for sequence, advantage in sequences:
         start = int(np.flatnonzero(sequence.sampled_T)[0])
         rows.append(

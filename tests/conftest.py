@@ -90,3 +90,16 @@ def tiny(tmp_path_factory) -> Path:
     folder.mkdir()
     save_model(model, tokenizer, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def able(tiny, tmp_path_factory) -> Path:
+    """The tiny model after a little imitation: it answers in the grammar of replies and is often right about the toy."""
+    from gentax.training import Recipe, train
+    from gentax.training.recipe import Imitate
+
+    with pytest.MonkeyPatch.context() as patch:
+        known = {**registry.domains(), "toy": TOY}
+        patch.setattr(registry, "domains", lambda: known)
+        imitate = Imitate(mix={"toy:one": 1.0, "toy:three": 1.0}, pairs=400, epochs=6.0, lr=3e-3)
+        return train(Recipe(base=str(tiny), steps=0, imitate=imitate), tmp_path_factory.mktemp("models") / "able")

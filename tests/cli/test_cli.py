@@ -16,7 +16,7 @@ from gentax.cli.show import printable
 
 COMMANDS = [
     "demo", "domains", "check", "play", "rollout", "evaluate", "verify", "diagnose", "probe", "diversity", "advise",
-    "train", "tax", "reference", "study run", "study fit", "base build",
+    "train", "merge", "tax", "reference", "study run", "study fit", "base build",
 ]  # fmt: skip
 
 

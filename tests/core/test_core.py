@@ -139,7 +139,7 @@ def test_a_group_of_settings_keeps_the_defaults_it_has_where_it_stands():
     from gentax import Recipe
 
     recipe = read_settings(Recipe, {"play": {"context": "window(2)"}}, "a recipe")
-    assert (recipe.play.context, recipe.play.temperature) == ("window(2)", 1.0)
+    assert (recipe.play.context, recipe.play.temperature) == ("window(2)", 0.7)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone is told")

@@ -8,9 +8,9 @@ import sys
 import pytest
 
 import gentax
-from gentax.cli.options import read_domain
 from gentax.core import UsageError
 from gentax.domains import domain
+from gentax.domains.names import read_domain
 from gentax.policies import ExpertPolicy
 from gentax.rollouts import rollout
 

@@ -82,6 +82,71 @@ def test_the_latest_message_is_kept_when_it_is_the_second_and_long(toy, tiny):
     assert "the very last" in shown("b" * 100 + " the very last", True)
 
 
+def turns_of(toy, policy, seed=0):
+    """Return a function that asks the policy the next turn of one conversation."""
+    from gentax.policies.protocol import Turn
+
+    rng, env = np.random.default_rng(seed), toy()
+
+    def ask(message, continues=True, follow=None, slot=0, new=8):
+        turn = Turn(slot, message, continues, env, rng, False, 1.0, new)
+        return policy.reply([turn])[0] if follow is None else policy.follow(turn, follow)
+
+    return ask
+
+
+def test_an_answer_that_is_followed_is_read_later_and_not_learned_from(toy, tiny):
+    from gentax.core import Sequence
+
+    policy = load(tiny)
+    ask = turns_of(toy, policy)
+    text = "<action>red</action>"
+    replies = [
+        ask("The word is red.", continues=False, follow=text),
+        ask("Yes. The word is green."),
+        ask("No.", follow=text),
+        ask("The word is gold."),
+    ]
+    assert [reply.text == text for reply in replies] == [True, False, True, False]
+    assert [reply.tokens.continues for reply in replies] == [False, True, True, True]
+    assert [len(reply.tokens.sampled) == len(reply.tokens.logprobs) == 0 for reply in replies] == [True, False] * 2
+    codec, second = policy.codec, replies[1].tokens
+    answer = codec.reply(text)
+    whole = [
+        codec.opening("The word is red."), answer,
+        codec.following("Yes. The word is green.", int(answer[-1])), second.sampled,
+        codec.following("No.", int(second.sampled[-1])), answer,
+        codec.following("The word is gold.", int(answer[-1])), replies[3].tokens.sampled,
+    ]  # fmt: skip
+    sequence = Sequence.of([reply.tokens for reply in replies])
+    assert (sequence.ids_T == np.concatenate(whole)).all()
+    assert (sequence.sampled_T == np.repeat([False, True, False, True], [sum(map(len, whole[:3])), len(whole[3]),
+            sum(map(len, whole[4:7])), len(whole[7])])).all()  # fmt: skip
+    assert (
+        sequence.step_T[~sequence.sampled_T] == np.repeat([0, 1, 2, 3], [len(r.tokens.prompt) for r in replies])
+    ).all()
+    with torch.no_grad():
+        logp = policy.model(torch.tensor(sequence.ids_T[None].astype(np.int64))).logits[0].log_softmax(-1)
+    at = np.flatnonzero(sequence.sampled_T)
+    assert np.allclose(sequence.logprobs_T[at], logp[at - 1, sequence.ids_T[at]].numpy(), atol=2e-4)
+    alone = Sequence.of([replies[0].tokens])
+    assert len(alone) == len(whole[0]) + len(answer)
+    assert not alone.sampled_T.any()
+
+
+def test_following_keeps_to_the_limit_of_the_model(toy, tiny):
+    policy = load(tiny)
+    policy.decoder.limit = 120
+    ask = turns_of(toy, policy)
+    held = 0
+    for n in range(12):
+        follow = f"<action>{'green ' * (40 if n == 5 else 5)}</action>" if n % 3 else None
+        tokens = ask(f"No. The word is blue. {n}", continues=n > 0, follow=follow).tokens
+        held = len(tokens.sampled) + len(tokens.prompt) + (held if tokens.continues else 0)
+        assert held == sum(map(len, policy._turns[0])) <= 120
+    assert policy.codec.opening("No.")[0] == policy._turns[0][0][0]
+
+
 def test_a_chat_template_that_ends_its_turns_is_followed(tiny):
     from transformers import AutoTokenizer
 

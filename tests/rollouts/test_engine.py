@@ -8,7 +8,7 @@ import pytest
 from gentax.core import Outcome, Task, UsageError
 from gentax.policies import ExpertPolicy, RandomPolicy, Reply
 from gentax.policies.reply import write_reply
-from gentax.rollouts import EnvPool, Play, rollout
+from gentax.rollouts import EnvPool, Play, open_env, rollout
 
 
 def tasks(n, level="three"):
@@ -132,6 +132,52 @@ def test_settings_that_make_no_sense_are_refused(toy):
 def test_play_is_cut_off_at_its_horizon(toy):
     (episode,) = rollout(ExpertPolicy(), tasks(1), play=Play(horizon=2))
     assert (episode.length, episode.success) == (2, False)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 5])
+def test_an_episode_that_is_cut_off_is_the_beginning_of_the_whole_one(toy, cut):
+    policy = Scripted(lambda step, right: write_reply(right if step % 2 else f"wrong {step}"))
+    whole = rollout(policy, tasks(5))
+    assert {e.length for e in whole} == {6}
+    with EnvPool(Play()) as pool:
+        short = rollout(policy, tasks(5), horizon=cut, parallel=2, pool=pool)
+        assert [e.steps for e in short] == [e.steps[:cut] for e in whole]
+        assert [e.final for e in short] == [e.steps[cut].observation for e in whole]
+        assert {e.outcome for e in short} == {Outcome.FAILURE}
+        assert [e.steps for e in rollout(policy, tasks(5), pool=pool)] == [e.steps for e in whole]
+
+
+def test_a_success_at_the_very_step_of_the_cut_is_one(toy):
+    (episode,) = rollout(ExpertPolicy(), tasks(1), horizon=3)
+    assert (episode.length, episode.success) == (3, True)
+    with pytest.raises(UsageError, match="at least 1 step, not 0"):
+        rollout(ExpertPolicy(), tasks(1), horizon=0)
+
+
+def test_a_shaped_reward_pays_for_every_step_nearer_and_leaves_the_outcome_alone(toy, monkeypatch):
+    with pytest.raises(UsageError, match="'toy' has no distance to shape by"):
+        rollout(ExpertPolicy(), tasks(1), play=Play(reward="shaped"))
+    monkeypatch.setattr(toy, "distance", lambda self: self.left, raising=False)
+    right_at_last = Scripted(lambda step, right: write_reply(right if step else "wrong"))
+    for wrappers in ((), ("distract(volume=80, probability=1.0)", "horizon(5)")):
+        (episode,) = rollout(right_at_last, tasks(1), play=Play(reward="shaped", wrap=wrappers))
+        assert [step.reward for step in episode.steps] == pytest.approx([0, 1 / 3, 1 / 3, 1 + 1 / 3])
+        assert episode.success
+    (cut,) = rollout(right_at_last, tasks(1), play=Play(reward="shaped"), horizon=2)
+    assert (cut.ret, cut.outcome) == (pytest.approx(1 / 3), Outcome.FAILURE)
+
+
+def test_an_environment_that_cannot_be_shaped_is_closed(toy, monkeypatch):
+    closed = []
+    monkeypatch.setattr(toy, "close", lambda self: closed.append(self))
+    with pytest.raises(UsageError):
+        open_env(Play(reward="shaped"), "toy")
+    assert len(closed) == 1
+
+
+def test_rewards_that_there_are_not_are_refused():
+    with pytest.raises(UsageError, match="unknown reward 'shape'; did you mean 'shaped'"):
+        Play(reward="shape")
 
 
 def test_random_numbers_do_not_touch_the_global_generator(toy):

@@ -9,7 +9,8 @@ import torch
 from gentax.policies.local import load
 from gentax.training import attention
 from gentax.training.batch import TOKENS, batches, score
-from gentax.training.sft import Example, fill
+from gentax.training.example import Example
+from gentax.training.sft import packed
 
 
 def sequences(rng: np.random.Generator, count: int, longest: int) -> list[np.ndarray]:
@@ -101,13 +102,11 @@ def test_the_gradient_of_bf16_products_is_that_of_the_fused_kernel(tiny):
         assert float(torch.cosine_similarity(exact.flatten(), low.flatten(), dim=0)) > 0.995, name
 
 
-def test_filling_keeps_what_does_not_fit_for_the_next_batch():
-    drawn = iter(range(10**6))
-
-    def draw() -> Example:
-        return Example(np.full(700, 6 + next(drawn), np.int32), np.ones(700, np.float32))
-
-    waiting: list[Example] = []
-    first, second = fill(waiting, draw), fill(waiting, draw)
+def test_packing_begins_a_new_batch_where_one_would_be_too_full():
+    drawn = (Example(np.full(700, 6 + n, np.int32), np.ones(700, np.float32)) for n in range(10**6))
+    made = packed(drawn)  # the examples need not end
+    first, second = next(made), next(made)
     assert [int(example.ids_T[0]) for example in first + second] == list(range(6, 14))
     assert sum(len(example.ids_T) for example in first) <= TOKENS
+    few = [Example(np.full(n, n, np.int32), np.ones(n, np.float32)) for n in (TOKENS + 1, 3, 4)]
+    assert list(packed(few)) == [few[:1], few[1:]]

@@ -2,106 +2,271 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from gentax.core import UsageError
+from gentax.core import NonFiniteLoss, UsageError
+from gentax.core.settings import read_settings
 from gentax.policies.local import load
 from gentax.rollouts import Play
-from gentax.training import Recipe, train
+from gentax.training import Recipe, checkpoint, run, train
 from gentax.training.checkpoint import checkpoints
+from gentax.training.run_folder import last, result
 
 
-def recipe(tiny: Path, **changes) -> Recipe:
+def recipe(base: Path, **changes) -> Recipe:
     values = {
         "source": "toy",
         "level": "one",
-        "base": str(tiny),
+        "base": str(base),
         "steps": 6,
         "tasks_per_step": 4,
         "group": 4,
         "checkpoint_every": 2,
         "validate_every": 3,
         "validate_tasks": 4,
-        "play": Play(temperature=1.0, max_new_tokens=4),
+        "play": {"temperature": 1.0, "max_new_tokens": 6},
     }
-    return Recipe(**(values | changes))
+    if "schedule" in changes:
+        values = {key: value for key, value in values.items() if key not in ("source", "level", "steps")}
+    return read_settings(Recipe, values | changes, "recipe")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load(folder).model.state_dict()
 
 
-def test_a_run_writes_its_recipe_metrics_and_checkpoints(toy, tiny, tmp_path):
+def same(one: Path, other: Path) -> bool:
+    a, b = weights(one), weights(other)
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def logged(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_writes_its_recipe_metrics_and_checkpoints(toy, able, tmp_path):
     rows = []
-    last = train(recipe(tiny), tmp_path / "run", rows.append)
+    out = train(recipe(able), tmp_path / "run", rows.append)
     assert [step for step, _ in checkpoints(tmp_path / "run")] == [2, 4, 6]
-    assert last.name == "step-000006"
-    logged = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert logged == rows
+    assert out == result(tmp_path / "run") == tmp_path / "run/step-000006"
+    assert logged(tmp_path / "run") == rows
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert {"success", "return", "length", "invalid", "spread", "tokens_per_s", "left_s"} <= rows[0].keys()
+    told = {"success", "return", "reward", "length", "invalid", "entropy", "kl", "spread", "skipped", "left_s"}
+    assert told <= rows[0].keys()
     assert [row["step"] for row in rows if "held_out" in row] == [1, 3, 6]
     assert json.loads((tmp_path / "run/recipe.json").read_text())["group"] == 4
+    assert not same(able, out)
+
+
+def test_only_the_last_checkpoint_keeps_the_state_of_the_optimiser(toy, able, tmp_path):
+    train(recipe(able), tmp_path / "run")
+    kept = [(folder / checkpoint.BESIDE).is_file() for _, folder in checkpoints(tmp_path / "run")]
+    assert kept == [False, False, True]
 
 
 class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("at", [3, 4])
-def test_a_stopped_run_ends_with_the_same_weights(toy, tiny, tmp_path, at):
+TWO = {"phases": [{"mix": {"toy:one": 2, "toy:three": 1}, "steps": 3}, {"mix": {"toy:three": 1}, "steps": 3}]}
+EVERYTHING = {
+    "plain": {},
+    "minibatches": {"algorithm": {"minibatches": 2, "entropy": 0.01, "per": "sequence"}},
+    "ppo": {"algorithm": {"estimator": "ppo", "kl_in": "reward"}},
+    "cascade": {"schedule": {**TWO, "replay": 0.5, "adaptive": True, "horizon_start": 2}},
+    "gigpo": {"algorithm": {"estimator": "gigpo"}, "level": "three", "explore": {"new_states": 0.1, "hints": 0.5}},
+    "guided": {"level": "three", "explore": {"head_start": 1.0, "temperature_end": 0.5}},
+    "lora": {"lora": {"rank": 4}},
+    "imitation": {"imitate": {"pairs": 40, "lr": 1e-3}},
+    "retention": {
+        "retain": {"replay": 1.0, "replay_domains": ["crafting"], "replay_tasks": 2, "stop_at": 1e9, "interpolate": 0.9}
+    },
+}
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_a_stopped_run_ends_with_the_same_weights(toy, able, tmp_path, name):
     """Weights are compared bit for bit: sampling is seeded by step and the optimiser's state is kept."""
-    dense = recipe(tiny, play=Play(temperature=1.0, max_new_tokens=4, reward="dense"))
+    made = recipe(able, **EVERYTHING[name])
 
     def stop(row):
-        if row["step"] == at:
+        if row.get("step") == 3:
             raise Stop
 
-    whole = weights(train(dense, tmp_path / "whole"))
+    whole = train(made, tmp_path / "whole")
     with pytest.raises(Stop):
-        train(dense, tmp_path / "broken", stop)
-    again = weights(train(dense, tmp_path / "broken"))
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
-    steps = [json.loads(line)["step"] for line in (tmp_path / "broken/metrics.jsonl").read_text().splitlines()]
-    assert steps == [1, 2, 3, 4, 5, 6]
+        train(made, tmp_path / "broken", stop)
+    assert same(whole, train(made, tmp_path / "broken"))
+    rows = [logged(tmp_path / run) for run in ("whole", "broken")]
+    timeless = [[{k: v for k, v in row.items() if not k.endswith("_s")} for row in one] for one in rows]
+    assert timeless[0] == timeless[1]
 
 
-def test_ctrl_c_finishes_the_step_and_keeps_its_checkpoint(toy, tiny, tmp_path):
+def test_a_kill_in_the_middle_of_imitation_changes_nothing(toy, able, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "SAVE_IMITATION", 2)
+    made = recipe(able, imitate={"pairs": 400, "epochs": 3.0, "lr": 1e-3}, steps=1, level="three")
+
+    def stop(row):
+        if row.get("imitate") == row["of"]:
+            raise Stop
+
+    whole = train(made, tmp_path / "whole")
+    with pytest.raises(Stop):
+        train(made, tmp_path / "broken", stop)
+    assert checkpoints(tmp_path / "broken", "imitate")
+    assert not checkpoints(tmp_path / "broken")
+    assert same(whole, train(made, tmp_path / "broken"))
+    assert not checkpoints(tmp_path / "broken", "imitate")  # what is only there to go on is deleted
+
+
+def test_a_killed_process_goes_on_where_its_last_checkpoint_was(able, tmp_path):
+    settings = {
+        "base": str(able), "source": "sokoban", "steps": 5, "tasks_per_step": 2, "group": 4, "checkpoint_every": 2,
+        "validate_every": 0, "play": {"max_new_tokens": 3, "temperature": 1.0}, "reward": {"invalid_penalty": 0.1},
+    }  # fmt: skip
+    whole = train(read_settings(Recipe, settings, "recipe"), tmp_path / "whole")
+    (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "gentax", "train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")]
+    log = tmp_path / "run/metrics.jsonl"
+    for rows in (1, 3):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and (not log.is_file() or len(log.read_text().splitlines()) < rows):
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    assert same(whole, train(read_settings(Recipe, settings, "recipe"), tmp_path / "run"))
+
+
+def test_ctrl_c_finishes_the_step_and_keeps_its_checkpoint(toy, able, tmp_path):
     def interrupt(row):
         if row["step"] == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        train(recipe(tiny), tmp_path / "run", interrupt)
+        train(recipe(able), tmp_path / "run", interrupt)
     # The signal came after the step's own checkpoint was due, so it is honoured at the next safe place.
     assert checkpoints(tmp_path / "run")[-1][0] in (3, 4)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_folder_of_another_run_is_refused(toy, tiny, tmp_path):
-    train(recipe(tiny, steps=1), tmp_path / "run")
-    with pytest.raises(UsageError, match="another recipe"):
-        train(recipe(tiny, steps=2), tmp_path / "run")
+def test_the_weights_after_every_phase_are_kept(toy, able, tmp_path):
+    train(recipe(able, schedule=TWO, checkpoint_every=100), tmp_path / "run")
+    kept = checkpoints(tmp_path / "run")
+    assert [step for step, _ in kept] == [3, 6]
+    assert all(json.loads((folder / "training.json").read_text())["phase_ends"] for _, folder in kept)
+    rows = logged(tmp_path / "run")
+    assert {"success/toy:one", "success/toy:three"} <= rows[0].keys()
+    assert {"held_out/toy:one", "held_out/toy:three"} <= rows[2].keys()
+
+
+def test_imitation_alone_is_a_run(toy, tiny, tmp_path):
+    rows = []
+    alone = {"imitate": {"mix": {"toy:three": 1}, "pairs": 60, "epochs": 10.0, "lr": 3e-3}, "steps": 0}
+    out = train(recipe(tiny, **alone), tmp_path / "run", rows.append)
+    assert out.name == "step-000000"
+    losses = [row["loss"] for row in rows]
+    assert losses[-1] < losses[0] / 2
+    assert json.loads((out / "training.json").read_text())["imitated"] == {"toy:three": 60}
+
+
+def test_the_forgetting_meter_stops_the_run_at_the_last_checkpoint_below(toy, able, tmp_path):
+    made = recipe(able, retain={"stop_at": 1e-9}, lr=1e-2)
+    out = train(made, tmp_path / "run")
+    rows = logged(tmp_path / "run")
+    assert rows[-1]["step"] == 2
+    assert rows[-1]["forgetting"] > 1e-9
+    assert out.name == "step-000000"
+    assert same(out, able)
+    assert train(made, tmp_path / "run") == out  # and it stays stopped
+
+
+def test_interpolation_ends_with_weights_between_the_start_and_the_trained_ones(toy, able, tmp_path):
+    out = train(recipe(able, retain={"interpolate": 1.0}), tmp_path / "run")
+    said = json.loads((tmp_path / "run/done.json").read_text())
+    assert out.name == said["result"] == "interpolated"
+    start, tuned, found = weights(able), weights(tmp_path / "run" / said["trained"]), weights(out)
+    for name in start:
+        assert torch.allclose(found[name], start[name] + said["share"] * (tuned[name] - start[name]), atol=1e-6)
+
+
+def test_merging_trains_an_expert_for_each_part(toy, able, tmp_path):
+    mixture = {"phases": [{"mix": {"toy:one": 2, "toy:three": 1}, "steps": 6}]}
+    out = train(recipe(able, schedule=mixture, retain={"merge": "mean"}), tmp_path / "run")
+    experts = [last(tmp_path / "run" / name) for name in ("expert-toy-one", "expert-toy-three")]
+    assert [expert.name for expert in experts] == ["step-000004", "step-000002"]
+    found, parts = weights(out), [weights(expert) for expert in experts]
+    for name in found:
+        assert torch.allclose(found[name], (parts[0][name] + parts[1][name]) / 2, atol=1e-6)
+
+
+def test_validation_plays_as_the_recipe_says_and_not_as_training_does(toy, able, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(run, "look", lambda policy, grounds, play, pool, world: seen.append(play) or {"held_out": 0.0})
+    thinking = {"temperature": 1.0, "thinking": True, "max_new_tokens": 6, "wrap": ["menu"]}
+    train(recipe(able, steps=1, play=thinking), tmp_path / "a")
+    train(recipe(able, steps=1, play=thinking, validate_play={"context": "window(1)"}), tmp_path / "b")
+    assert seen[0] == Play(thinking=True, max_new_tokens=6)
+    assert seen[1] == Play(context="window(1)")
+
+
+def test_a_loss_that_is_no_number_names_the_batch_and_the_last_good_checkpoint(toy, able, tmp_path, monkeypatch):
+    real = run.rewards_of
+
+    def broken(episodes, *args):
+        found = real(episodes, *args)
+        if len(logged(tmp_path / "run")) == 4:
+            found[0][:] = float("inf")
+        return found
+
+    monkeypatch.setattr(run, "rewards_of", broken)
+    with pytest.raises(NonFiniteLoss) as stopped:
+        train(recipe(able), tmp_path / "run")
+    assert "step 5" in str(stopped.value)
+    assert "the last whole checkpoint is" in str(stopped.value)
+    assert str(tmp_path / "run/step-000004") in str(stopped.value)
+    assert all(bool(tensor.isfinite().all()) for tensor in weights(tmp_path / "run/step-000004").values())
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(toy, able, tmp_path, monkeypatch):
+    real = checkpoint.save_file
+
+    def full(tensors, path):
+        if "step-000004" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match=r"step-000004 could not be written .*No space left.*step-000002"):
+        train(recipe(able), tmp_path / "run")
+    assert [step for step, _ in checkpoints(tmp_path / "run")] == [2]
+    assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
+    monkeypatch.setattr(checkpoint, "save_file", real)
+    assert same(train(recipe(able), tmp_path / "run"), train(recipe(able), tmp_path / "whole"))
+
+
+def test_a_folder_of_another_run_is_refused(toy, able, tmp_path):
+    train(recipe(able, steps=1), tmp_path / "run")
+    with pytest.raises(UsageError, match=r"another recipe \(its steps is 1, not 2\)"):
+        train(recipe(able, steps=2), tmp_path / "run")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/precious.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty"):
-        train(recipe(tiny), tmp_path / "other")
+        train(recipe(able), tmp_path / "other")
 
 
-def test_recipes_that_make_no_sense_are_refused():
-    for bad in ({"group": 1}, {"steps": 0}, {"lr": -1.0}, {"kl": -0.1}, {"play": Play(temperature=0.0)}):
-        with pytest.raises(UsageError):
-            Recipe(**bad)
-
-
-def test_unknown_sources_and_models_are_refused_before_anything_is_written(toy, tiny, tmp_path):
+def test_unknown_sources_and_models_are_refused_before_anything_is_written(toy, able, tmp_path):
     for bad in ({"source": "toyy"}, {"level": "two"}, {"base": "no-such-model"}):
         with pytest.raises(UsageError):
-            train(recipe(tiny, **bad), tmp_path / "run")
+            train(replace(recipe(able), **bad), tmp_path / "run")
     assert not (tmp_path / "run").exists()

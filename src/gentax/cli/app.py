@@ -13,6 +13,7 @@ from gentax.cli import (
     diversity,
     domains,
     evaluate,
+    merge,
     play,
     probe,
     reference,
@@ -44,6 +45,7 @@ app.command("probe")(probe.probe)
 app.command("diversity")(diversity.diversity)
 app.command("advise")(advise.advise)
 app.command("train")(train.train)
+app.command("merge")(merge.merge)
 app.command("tax")(tax.tax)
 app.command("reference")(reference.reference)
 app.add_typer(study.app, name="study")

@@ -107,10 +107,11 @@ class _Progress:
 
 def _play_suite(policy: str, name: str, names: list[str] | None, json: Path | None) -> None:
     """Play a suite and print its score card."""
+    from gentax.domains.names import read_domain
     from gentax.measure.suites import load_suite, play_suite
 
     suite = load_suite(name)
-    for given, level in map(o.read_domain, names or ()):
+    for given, level in map(read_domain, names or ()):
         if level is not None:
             raise UsageError(f"-d {given}:{level}: suite {name} fixes the level; say -d {given}")
     progress = _Progress(suite)

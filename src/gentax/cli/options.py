@@ -41,20 +41,10 @@ Wrap = Annotated[
 ]
 
 
-def read_domain(text: str) -> tuple[str, str | None]:
-    """Read `NAME`, `NAME:LEVEL`, `module:factory` or `module:factory:LEVEL`; return the name and the level, if any."""
-    from gentax.domains import domains
-
-    name, _, level = text.partition(":")
-    if level and name not in domains():
-        factory, _, level = level.partition(":")
-        name = f"{name}:{factory}"
-    return name, level or None
-
-
 def read_domains(names: list[str] | None) -> dict[str, str | None]:
     """Read `--domain` options; all installed domains when none is given. Raises UsageError for unknown ones."""
     from gentax.domains import domains, make, missing
+    from gentax.domains.names import read_domain
 
     if not names:
         return {name: None for name, record in domains().items() if not missing(record)}

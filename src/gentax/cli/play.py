@@ -36,11 +36,12 @@ def play(
     `gentax play babyai --wrap "distract(volume=60)" --wrap menu`
     """
     from gentax.domains import make
+    from gentax.domains.names import read_domain
     from gentax.wrappers import wrap as wrapped
 
     if expert and policy is not None:
         raise UsageError("--expert and --policy exclude each other")
-    name, level = o.read_domain(domain)
+    name, level = read_domain(domain)
     env = wrapped(make(name, level, split=split, **({} if xsb is None else {"xsb": xsb})), wrap or ())
     try:
         if expert or policy is not None:

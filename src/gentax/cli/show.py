@@ -49,6 +49,8 @@ def episodes_counted(of: int, what: str) -> Callable[[Episode], None]:
 
 def training_line(row: dict[str, float], steps: int) -> str:
     """Return a step of training as one line."""
+    if "imitate" in row:
+        return f"  imitation {row['imitate']:.0f}/{row['of']:.0f}  loss {row['loss']:.3f}"
     held = f"  held out {row['held_out']:.2f}" if "held_out" in row else ""
     return (
         f"  step {row['step']:.0f}/{steps}  success {row['success']:.2f}  return {row['return']:.2f}  "

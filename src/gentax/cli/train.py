@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import inspect
+import textwrap
+import typing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +17,9 @@ from gentax.core.errors import UsageError
 
 
 def train(
-    recipe: Annotated[Path | None, typer.Argument(help="A YAML file of settings; the defaults without it.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(help="A YAML file of settings, or the name of a shipped one; the defaults without.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the run goes.")] = Path("runs/train"),
     setting: Annotated[
         list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a setting; may be repeated.")
@@ -21,24 +28,36 @@ def train(
         bool, typer.Option("--settings", help="Print every setting with its default and leave.")
     ] = False,
 ) -> None:
-    """Train a policy by GRPO on one domain; the checkpoints are Hugging Face folders. A stopped run is continued.
+    """Train a policy: on one domain, a mixture or a sequence, by imitation, RL or both. A stopped run is continued.
+
+    The checkpoints are Hugging Face folders. RECIPE may also be the name of a recipe that ships with gentax.
 
     Example: `gentax train --out runs/sokoban -s source=sokoban -s steps=60 -s play.thinking=true`
     """
-    from gentax.core.settings import read_settings, read_yaml
+    from gentax.core.settings import read_settings
+    from gentax.domains.names import read_domain
     from gentax.training.recipe import Recipe
+    from gentax.training.recipe.read import read_values
 
     if settings:
         return _explain(Recipe)
-    values = read_yaml(recipe) or {} if recipe else {}
+    values = dict(read_values(recipe)) if recipe else {}
     for item in setting or ():
         _put(values, item)
     made = read_settings(Recipe, values, str(recipe or "recipe"))
     from gentax.training import train as run
 
     progress = Progress()
-    folder = run(made, out, lambda row: progress.say(training_line(row, made.steps), int(row["step"]), made.steps))
-    console.print(f"checkpoint: {folder}\nwhat it cost elsewhere: gentax tax --tuned {folder} --source {made.source}")
+
+    def on_row(row: dict[str, float]) -> None:
+        number, of = (row["imitate"], row["of"]) if "imitate" in row else (row["step"], made.updates)
+        progress.say(training_line(row, made.updates), int(number), int(of))
+
+    folder = run(made, out, on_row)
+    trained = dict.fromkeys(read_domain(name)[0] for phase in made.phases() for name in phase.mix)
+    console.print(f"model: {folder}", markup=False)
+    for source in trained:
+        console.print(f"what it cost elsewhere: gentax tax --tuned {folder} --source {source}", markup=False)
 
 
 def _put(values: dict[str, Any], item: str) -> None:
@@ -59,23 +78,28 @@ def _put(values: dict[str, Any], item: str) -> None:
         raise UsageError(f"--set {item}: the value is not YAML") from None
 
 
-def _explain(cls: type, prefix: str = "") -> None:
+def _explain(cls: type, prefix: str = "", default: Any = None) -> None:
     """Print the fields of a dataclass with their defaults and the line of documentation under each."""
-    import ast
-    import dataclasses
-    import inspect
-    import textwrap
-
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     lines = {}
     for node, after in zip(body.body, body.body[1:], strict=False):
         if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             lines[node.target.id] = " ".join(str(after.value.value).split())
-    default = cls()
+    hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        value = getattr(default, field.name)
+        value = _default(field) if default is None else getattr(default, field.name)
         console.print(f"[bold]{prefix}{field.name}[/]", end=" ")
-        console.print("" if dataclasses.is_dataclass(value) else f"= {value}", markup=False)
+        needed = value is dataclasses.MISSING
+        console.print("" if needed or dataclasses.is_dataclass(value) else f"= {value}", markup=False)
         console.print(f"    {lines.get(field.name, '')}", markup=False)
-        if dataclasses.is_dataclass(value):
-            _explain(type(value), f"{prefix}{field.name}.")
+        kinds = [kind for kind in (hints[field.name], *typing.get_args(hints[field.name])) if _is_group(kind)]
+        if kinds and field.name != "validate_play":  # which has the fields of `play`
+            _explain(kinds[0], f"{prefix}{field.name}.", value if dataclasses.is_dataclass(value) else None)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _is_group(kind: Any) -> bool:
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind)

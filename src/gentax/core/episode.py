@@ -89,26 +89,31 @@ class Episode:
     def sequences(self) -> Iterator[Sequence]:
         """Yield the token sequences to learn from: one for an append-only context, one a step for a window."""
         run: list[Tokens] = []
-        for tokens in (step.tokens for step in self.steps if step.tokens is not None):
-            if run and not tokens.continues:
-                yield Sequence.of(run)
+        first = 0
+        for n, tokens in enumerate(step.tokens for step in self.steps):
+            if run and (tokens is None or not tokens.continues):
+                yield Sequence.of(run, first)
                 run = []
-            run.append(tokens)
+            if tokens is not None:
+                first = first if run else n
+                run.append(tokens)
         if run:
-            yield Sequence.of(run)
+            yield Sequence.of(run, first)
 
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """Token ids in order, which of them the policy sampled, and their log-probabilities then (0 elsewhere)."""
+    """Token ids in order, which of them the policy sampled, their log-probabilities then (0 elsewhere), and the step of
+    the episode that each belongs to, its prompt included."""
 
     ids_T: np.ndarray = field(repr=False)  # int32
     sampled_T: np.ndarray = field(repr=False)  # bool
     logprobs_T: np.ndarray = field(repr=False)  # float32
+    step_T: np.ndarray = field(repr=False)  # int32
 
     @classmethod
-    def of(cls, run: list[Tokens]) -> Sequence:
-        """Join the tokens of steps that continue each other."""
+    def of(cls, run: list[Tokens], first: int = 0) -> Sequence:
+        """Join the tokens of steps that continue each other; `first` is the number of the first one."""
         parts = [
             part for t in run for part in ((t.prompt, False, np.zeros(len(t.prompt))), (t.sampled, True, t.logprobs))
         ]
@@ -116,6 +121,9 @@ class Sequence:
             np.concatenate([ids for ids, _, _ in parts]).astype(np.int32),
             np.concatenate([np.full(len(ids), sampled) for ids, sampled, _ in parts]),
             np.concatenate([logprobs for _, _, logprobs in parts]).astype(np.float32),
+            np.repeat(np.arange(first, first + len(run)), [len(t.prompt) + len(t.sampled) for t in run]).astype(
+                np.int32
+            ),
         )
 
     def __len__(self) -> int:

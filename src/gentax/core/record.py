@@ -94,12 +94,7 @@ def read_episodes(path: Path) -> list[Episode]:
     packed = path.read_bytes()
     if packed[:2] != b"\x1f\x8b":
         raise UsageError(f"{path} is not a file of episodes: it is not gzipped")
-    try:
-        text = gzip.decompress(packed).decode()
-    except EOFError:
-        raise UsageError(f"{path} is cut short: its end is missing") from None
-    except (gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as fault:
-        raise UsageError(f"{path} is damaged: {fault}") from None
+    text = unpacked(packed, path)
     episodes = []
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
         try:
@@ -109,6 +104,16 @@ def read_episodes(path: Path) -> list[Episode]:
         except (UsageError, RecursionError) as fault:
             raise UsageError(f"{path}, line {number}, is not an episode: {fault}") from None
     return episodes
+
+
+def unpacked(packed: bytes, path: Path) -> str:
+    """Return the text of a gzipped file. Raises UsageError, which names `path`, when it is cut short or damaged."""
+    try:
+        return gzip.decompress(packed).decode()
+    except EOFError:
+        raise UsageError(f"{path} is cut short: its end is missing") from None
+    except (gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as fault:
+        raise UsageError(f"{path} is damaged: {fault}") from None
 
 
 def _step(row: Any) -> Step:

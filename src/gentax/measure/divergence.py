@@ -11,13 +11,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.measure.statistics import Estimate, cluster_mean
 from gentax.policies import Policy
 from gentax.policies.local import LocalPolicy
-from gentax.training.batch import batches, score
+from gentax.training.divergence import nats
 
 
 def forward_kl(base: Policy, tuned: Policy, episodes: Sequence[Episode]) -> Estimate:
@@ -47,18 +46,10 @@ def forward_kl(base: Policy, tuned: Policy, episodes: Sequence[Episode]) -> Esti
             tasks.append(episode.task)
             ids.append(sequence.ids_T)
             sampled.append(sequence.sampled_T)
-    nats: dict[Task, float] = dict.fromkeys(actions, 0.0)
-    for batch in batches(ids, sampled):
-        with torch.no_grad():
-            base_UV = torch.log_softmax(score(one.model, batch, "fp32"), dim=-1)
-            tuned_UV = torch.log_softmax(score(other.model, batch, "fp32"), dim=-1)
-            kl_U = (base_UV.exp() * (base_UV - tuned_UV)).sum(-1).double().cpu().numpy()
-        kl_S, begin = kl_U[batch.guess_S.numpy()], 0
-        for member in batch.members:
-            count = int(sampled[member][1:].sum())
-            nats[tasks[member]] += float(kl_S[begin : begin + count].sum())
-            begin += count
-    return cluster_mean(np.array(list(nats.values())), np.array([actions[task] for task in nats]), "nats per action")
+    moved: dict[Task, float] = dict.fromkeys(actions, 0.0)
+    for task, kl in zip(tasks, nats(one.model, other.model, ids, sampled), strict=True):
+        moved[task] += float(kl)
+    return cluster_mean(np.array(list(moved.values())), np.array([actions[task] for task in moved]), "nats per action")
 
 
 def same_tokens(base: Policy, tuned: Policy) -> tuple[LocalPolicy, LocalPolicy]:

@@ -6,12 +6,14 @@ trained on. Text that comes from outside is tokenized so that it cannot become a
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from gentax.core import UsageError
+from gentax.policies.reply import ACTION, ACTION_END, THINK, THINK_END
 
 _ASK, _ANSWER, _NEXT = "\u2042ask\u2042", "\u2042answer\u2042", "\u2042next\u2042"
 
@@ -39,6 +41,9 @@ class ChatCodec:
         between, _, again = second.partition(_ANSWER)[2].partition(_NEXT)
         self._open = (self._control(before), self._control(after))
         self._next = (self._control(between), self._control(again))
+        self._end = self._turn_end()
+        own = tokenizer.get_added_vocab()
+        self._tags = [tag for tag in (THINK, THINK_END, ACTION, ACTION_END) if tag in own]
         self.text = lru_cache(maxsize=65536)(self._text)
 
     def opening(self, message: str) -> np.ndarray:
@@ -53,8 +58,25 @@ class ChatCodec:
         return np.concatenate([between, self.text(message), self._next[1]])
 
     def reply(self, text: str) -> np.ndarray:
-        """Return the ids of a reply written by an expert; its tags may be control tokens."""
-        return self._control(text)
+        """Return the ids of a reply known as text. The grammar's tags may be control tokens, nothing else in it can."""
+        if not self._tags:
+            return self._text(text)
+        parts = re.split(f"({'|'.join(map(re.escape, self._tags))})", text)
+        return np.concatenate([self._control(part) if part in self._tags else self._text(part) for part in parts])
+
+    def turn(self, text: str) -> np.ndarray:
+        """Return the ids of a whole turn of the agent: a reply, and the token that ends it.
+
+        A model that learns from turns learns to stop, wherever it is asked afterwards: with the token that the chat
+        template writes there. (While it plays here it is stopped after `</action>`, and `following` writes that token
+        before the next message.) Where the template has none, a reply in the grammar ends with its last tag, any other
+        with the tokenizer's end of text.
+        """
+        ids = self.reply(text)
+        end = self._end
+        if end is None and not text.endswith(ACTION_END):
+            end = self.tokenizer.eos_token_id
+        return ids if end is None else np.append(ids, np.int32(end))
 
     def decode(self, ids: np.ndarray | list[int]) -> str:
         """Return the text of sampled ids, tags included, end-of-turn marks not."""
@@ -63,6 +85,12 @@ class ChatCodec:
             if mark:
                 text = text.replace(mark, "")
         return text
+
+    def _turn_end(self) -> int | None:
+        """Return the control token that the template writes after an answer, if it does."""
+        first = int(self._next[0][0]) if len(self._next[0]) else -1
+        known = self.tokenizer.added_tokens_decoder.get(first)
+        return first if first in self.tokenizer.all_special_ids or (known is not None and known.special) else None
 
     def _text(self, text: str) -> np.ndarray:
         clean = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates are not UTF-8

@@ -73,8 +73,10 @@ class Decoder:
         self._cache = [(self._empty(0, 0), self._empty(0, 0)) for _ in self.layers]
 
     def forget(self) -> None:
-        """Drop what is cached: the weights changed."""
+        """Drop what is cached: the weights changed. Rows are dealt out anew, so that what comes does not depend, in its
+        last bits, on what was played before."""
         self._ids.clear()
+        self._row.clear()
 
     @torch.inference_mode()
     def sample(self, asks: Sequence[Ask], stop: Callable[[list[int]], bool]) -> list[Sample]:

@@ -43,7 +43,7 @@ class LocalPolicy:
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
         """Answer every turn; the replies carry the tokens shown and sampled."""
-        shown = [self._shown(turn) for turn in turns]
+        shown = [self._shown(turn, turn.max_new_tokens) for turn in turns]
         asks = [
             Ask(
                 turn.slot,
@@ -61,9 +61,24 @@ class LocalPolicy:
             replies.append(Reply(self.codec.decode(sample.ids), len(sample.ids), tokens))
         return replies
 
-    def _shown(self, turn: Turn) -> tuple[bool, np.ndarray]:
-        """Add the message to the slot's conversation; return whether that continues it, and the prompt's new part."""
-        room = self.decoder.limit - turn.max_new_tokens
+    def follow(self, turn: Turn, text: str) -> Reply:
+        """Take `text` for the policy's own answer to a turn, without sampling: somebody else plays this step.
+
+        The answer stands in the conversation as the policy's, and in the reply's tokens as part of the prompt, so
+        that it is read later on and not learned from.
+        """
+        ids = self._clip(self.codec.reply(text), self.decoder.limit)
+        continues, prompt = self._shown(turn, len(ids))
+        self._turns[turn.slot].append(ids)
+        tokens = Tokens(continues, np.concatenate([prompt, ids]), np.empty(0, np.int32), np.empty(0, np.float32))
+        return Reply(text, len(ids), tokens)
+
+    def _shown(self, turn: Turn, answer: int) -> tuple[bool, np.ndarray]:
+        """Add the message to the slot's conversation; return whether that continues it, and the prompt's new part.
+
+        `answer` is the number of tokens that must still fit behind it.
+        """
+        room = self.decoder.limit - answer
         said = self._turns.get(turn.slot)
         if not turn.continues or said is None:
             prompt = self._clip(self.codec.opening(turn.message), room)

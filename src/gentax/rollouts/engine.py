@@ -26,8 +26,14 @@ ACTION_LIMIT = 4096  # characters of an action that are passed on to an environm
 
 
 def open_env(play: Play, name: str, level: str | None = None, split: str = "train") -> TextEnv:
-    """Make an environment as `play` says: its reward, its horizon, its wrappers. Raises UsageError (see `make`)."""
-    return wrap(make(name, level, reward=play.reward, horizon=play.horizon, split=split), play.wrap)
+    """Make an environment as `play` says: its reward, its horizon, its wrappers.
+
+    Raises:
+        UsageError: see `make` and `wrap`; or a shaped reward in a domain that has no distance to success.
+    """
+    shaped = play.reward == "shaped"
+    env = make(name, level, reward="sparse" if shaped else play.reward, horizon=play.horizon, split=split)
+    return wrap(env, ("shaping", *play.wrap) if shaped else play.wrap)
 
 
 class EnvPool:
@@ -107,6 +113,7 @@ def rollout(
     samples: int = 1,
     seed: int = 0,
     parallel: int = 128,
+    horizon: int | None = None,
     pool: EnvPool | None = None,
     on_episode: Callable[[Episode], None] | None = None,
 ) -> list[Episode]:
@@ -120,6 +127,8 @@ def rollout(
         seed: with the task and the sample number, seeds each episode's own generator, so that an episode draws the
             same numbers whoever plays beside it.
         parallel: episodes in flight at once, at most.
+        horizon: cuts an episode off after this many steps, before its environment would; the environments stay as they
+            are, so that a horizon that grows needs no new ones.
         pool: environments to use and keep; made and closed here when None.
         on_episode: called with each episode as it ends.
 
@@ -130,15 +139,24 @@ def rollout(
     tasks = list(tasks)
     if samples < 1 or parallel < 1:
         raise UsageError(f"samples and parallel must be at least 1, not {samples} and {parallel}")
+    if horizon is not None and horizon < 1:
+        raise UsageError(f"the horizon must be at least 1 step, not {horizon}")
     if pool is None:
         with EnvPool(play) as own:
-            return _Engine(policy, play, own, on_episode).run(tasks, samples, seed, parallel)
-    return _Engine(policy, play, pool, on_episode).run(tasks, samples, seed, parallel)
+            return _Engine(policy, play, horizon, own, on_episode).run(tasks, samples, seed, parallel)
+    return _Engine(policy, play, horizon, pool, on_episode).run(tasks, samples, seed, parallel)
 
 
 class _Engine:
-    def __init__(self, policy: Policy, play: Play, pool: EnvPool, on_episode: Callable[[Episode], None] | None) -> None:
-        self.policy, self.play, self.pool, self.on_episode = policy, play, pool, on_episode
+    def __init__(
+        self,
+        policy: Policy,
+        play: Play,
+        horizon: int | None,
+        pool: EnvPool,
+        on_episode: Callable[[Episode], None] | None,
+    ) -> None:
+        self.policy, self.play, self.horizon, self.pool, self.on_episode = policy, play, horizon, pool, on_episode
 
     def run(self, tasks: Sequence[Task], samples: int, seed: int, parallel: int) -> list[Episode]:
         jobs = [(task, sample) for task in tasks for sample in range(samples)]
@@ -219,7 +237,7 @@ class _Engine:
             )
         )
         run.observation = answer.observation
-        if answer.over:
+        if answer.over or len(run.steps) == self.horizon:
             run.outcome = Outcome.SUCCESS if answer.info.get("success") else Outcome.FAILURE
 
     def _guarded(self, run: _Run, action: str | None) -> _Answer | None:

@@ -12,10 +12,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gentax.core import Episode, Step, UsageError
+from gentax.core import Episode, Step, UsageError, unknown
 from gentax.policies.reply import write_reply
 from gentax.wrappers import read_wrapper
 
+REWARDS = ("sparse", "dense", "shaped")
 ADMISSIBLE_SHOWN = 40  # actions listed in a prompt at most; some environments accept thousands
 
 
@@ -36,7 +37,8 @@ class Play:
     horizon: int | None = None
     """Steps after which an episode is cut off; the level's own when null."""
     reward: str = "sparse"
-    """`sparse` or `dense`."""
+    """`sparse`, 1 on success; `dense`, the domain's own signal of progress; or `shaped`, sparse and, for each step, by
+    how much it came nearer to success (see `gentax.wrappers.Shaping`; only some domains know the distance)."""
     wrap: tuple[str, ...] = ()
     """Wrappers, the first innermost, such as `distract(volume=80, probability=0.5)`, `rename` or `menu`."""
 
@@ -44,6 +46,8 @@ class Play:
         self.window()
         for description in self.wrap:
             read_wrapper(description)
+        if self.reward not in REWARDS:
+            raise unknown("reward", self.reward, REWARDS)
         if not 0 <= self.temperature < math.inf:
             raise UsageError(f"temperature must be a number of at least 0, not {self.temperature}")
         if self.max_new_tokens < 0:

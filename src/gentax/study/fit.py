@@ -18,7 +18,7 @@ from gentax.policies.local import load
 from gentax.study.plan import Plan
 from gentax.study.results import results
 from gentax.study.run import Store
-from gentax.training.checkpoint import checkpoints
+from gentax.training.run_folder import last
 
 
 def fit_study(todo: Plan, store: Store, say: Callable[[str], None], trajectories: int = TRAJECTORIES) -> Fit:
@@ -51,7 +51,7 @@ def fit_study(todo: Plan, store: Store, say: Callable[[str], None], trajectories
             (there,) = (p for p in look({source: levels[source]}, wrap=recipe.play.wrap) if p.plain)
         kls = []
         for seed in study.seeds:
-            tuned = load(checkpoints(store.path(todo.trained[arm, source, seed]))[-1][1])
+            tuned = load(last(store.path(todo.trained[arm, source, seed])))
             kls.append(moved(base, tuned, source, levels[source], study.evaluate, tasks=trajectories).value)
         tax, gain = result.tax.tax, result.tax.delta_id
         if tax is None or gain is None:
@@ -61,7 +61,7 @@ def fit_study(todo: Plan, store: Store, say: Callable[[str], None], trajectories
             Seen(
                 source,
                 arm,
-                recipe.steps,
+                recipe.updates,
                 len(study.seeds),
                 {**features_of(there, unseen), "kl": float(np.mean(kls))},
                 tax.value,

@@ -22,7 +22,7 @@ from gentax.policies.fingerprint import fingerprint
 from gentax.rollouts import Play
 from gentax.training import Recipe
 
-FORMAT = 2  # raised when a stage's folder means something else than before
+FORMAT = 3  # raised when a stage's folder means something else than before
 SHIPPED = Path(__file__).parent / "studies"  # studies that come with the package
 
 

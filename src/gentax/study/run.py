@@ -22,7 +22,7 @@ from gentax.measure.evaluate import evaluate
 from gentax.study.plan import Plan, Stage, Study, plan
 from gentax.study.results import measure, write_report
 from gentax.training import train
-from gentax.training.checkpoint import checkpoints
+from gentax.training.run_folder import last
 
 
 class Listener(Protocol):
@@ -90,7 +90,7 @@ def _sign(folder: Path, stage: Stage, began: float) -> None:
 def _evaluate(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sign) -> None:
     inputs = stage.inputs
     name = inputs["domain"]
-    policy = checkpoints(store.path(stage.needs[0]))[-1][1] if stage.needs else todo.study.base
+    policy = last(store.path(stage.needs[0])) if stage.needs else todo.study.base
     total, count = inputs["tasks"] * inputs["samples"], 0
 
     def on_episode(_: Episode) -> None:
@@ -117,7 +117,7 @@ def _train(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sig
     arm, source, seed = cell
     recipe = todo.study.recipe(source, arm, seed)
     working = store.working(stage)
-    train(recipe, working, lambda row: listener.train_row(row, recipe.steps))
+    train(recipe, working, lambda row: listener.train_row(row, recipe.updates))
     sign(working)
     shutil.rmtree(store.path(stage), ignore_errors=True)  # without stage.json it was nothing
     working.replace(store.path(stage))

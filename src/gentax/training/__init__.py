@@ -1,6 +1,15 @@
 """Learning from episodes: supervised, by policy gradient, and how the shipped base model is made."""
 
+from typing import Any
+
 from gentax.training.recipe import Recipe
-from gentax.training.train import train
 
 __all__ = ["Recipe", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "train":  # brings PyTorch; a recipe is read and checked without it
+        from gentax.training.run import train
+
+        return train
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

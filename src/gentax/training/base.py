@@ -2,7 +2,7 @@
 
 The text is the domains' own: episodes of experts, of experts that err and of random play, on train tasks only, written
 with every context and with and without thinking. An erring expert's slips are read, not learned; what it does to
-mend them is learned. The model is a stock Llama of about 1.5 M parameters, the tokenizer a byte-level BPE on the same
+mend them is learned. The model is a stock Llama of 0.5 to 5.5 M parameters, the tokenizer a byte-level BPE on the same
 text, so that any text at all can be read.
 """
 
@@ -29,7 +29,8 @@ from gentax.policies.reply import ACTION, ACTION_END, THINK, THINK_END
 from gentax.policies.simple import ExpertPolicy, RandomPolicy
 from gentax.rollouts import Play, rollout
 from gentax.rollouts.prompt import message
-from gentax.training.sft import SFT, Example, examples, sft
+from gentax.training.example import Example, examples, exchanges
+from gentax.training.sft import SFT, sft
 
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 SIZES = {  # (hidden, layers, heads, key-value heads, width of a head, feed-forward)
@@ -83,7 +84,7 @@ class BaseRecipe:
     """How a base model is built."""
 
     size: str = "micro"
-    """`nano` (0.3 M parameters), `micro` (1.4 M) or `mini` (6 M)."""
+    """`nano` (0.5 M parameters), `micro` (1.4 M) or `mini` (5.5 M)."""
     text: dict[str, Text] = field(default_factory=_text)
     """What is read, by domain."""
     formats: dict[str, float] = field(default_factory=_formats)
@@ -248,7 +249,7 @@ def _stream(
     taken = np.ones(len(names))
     cache: dict[tuple[str, int, int], list[Example]] = {}
 
-    def imitate(step: Step) -> bool:
+    def learned(step: Step) -> bool:
         return bool(step.thought)  # an expert gives its reasons; a random action has none
 
     def draw(rng: np.random.Generator) -> Example:
@@ -257,7 +258,8 @@ def _stream(
         k = int(rng.choice(len(plays), p=shares / shares.sum()))
         key = (names[d], i, k)
         if key not in cache:
-            cache[key] = list(examples(text[names[d]][i], codec, plays[k], recipe.text[names[d]].observed, imitate))
+            told = exchanges(text[names[d]][i], plays[k], learned)
+            cache[key] = list(examples(told, codec, observed=recipe.text[names[d]].observed))
         example = cache[key][int(rng.integers(len(cache[key])))]
         taken[d] += len(example.ids_T)
         return example

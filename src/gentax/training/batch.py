@@ -109,6 +109,12 @@ def score(model: Any, batch: Batch, how: str) -> torch.Tensor:
         model: a causal model of transformers; from now on it attends through `attention.py`.
         how: the number format of the body (see `precision`); U varies, so the head is not worth compiling for it.
     """
+    head = model.get_output_embeddings()
+    return head(states(model, batch, how).to(head.weight.dtype)).float()
+
+
+def states(model: Any, batch: Batch, how: str) -> torch.Tensor:
+    """Return the body's last hidden states at `batch.state_U`: shape (U, width). Arguments as in `score`."""
     use_tree_attention(model)
     device = model.device
     with precision(how, device):
@@ -118,5 +124,4 @@ def score(model: Any, batch: Batch, how: str) -> torch.Tensor:
             use_cache=False,
             tree=batch.tree.to(device),
         ).last_hidden_state
-    head = model.get_output_embeddings()
-    return head(hidden[0, batch.state_U.to(device)].to(head.weight.dtype)).float()
+    return hidden[0, batch.state_U.to(device)]

@@ -1,13 +1,18 @@
 """Checkpoints: a Hugging Face folder that any tool loads, with what a continued run needs beside it.
 
-A checkpoint appears whole or not at all, and the one before stays until then. Weights and optimiser state are
-safetensors; nothing is pickled.
+A checkpoint appears whole or not at all, and the one before stays until then; afterwards it keeps its weights and loses
+the rest. Weights and optimiser state are safetensors; nothing is pickled.
+
+Names: `step-000025` after 25 policy-gradient steps (`step-000000` is where they begin, after imitation), and
+`imitate-000200` in the middle of imitation, deleted when that is over.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,49 +20,101 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gentax.core.files import whole_folder
+from gentax.training.sharding import slice_like, to_save
 
-_STEP = re.compile(r"step-(\d{6})")
+_NAME = re.compile(r"(step|imitate)-(\d{6})")
+BESIDE = "beside.safetensors"  # what is needed to go on and is not in the weights
+
+State = Mapping[str, torch.Tensor]
 
 
-def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a model and its tokenizer into an existing folder, in Hugging Face format."""
+def save_model(model: Any, tokenizer: Any, folder: Path, weights: State | None = None) -> None:
+    """Write a model and its tokenizer into an existing folder, in Hugging Face format.
+
+    Args:
+        model: gives the architecture, and the weights when `weights` is None.
+        tokenizer: its tokenizer.
+        folder: where to.
+        weights: whole weights under the model's own names.
+    """
+    weights = model.state_dict() if weights is None else weights
     # Clones: fused projections are views of one tensor, which safetensors would refuse to split.
-    state = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}
     model.save_pretrained(folder, state_dict=state)
     tokenizer.save_pretrained(folder)
 
 
-def save_checkpoint(run: Path, step: int, model: Any, tokenizer: Any, optimizer: torch.optim.Optimizer) -> Path:
-    """Write the checkpoint of a run after `step` updates; return its folder."""
-    folder = run / f"step-{step:06d}"
+def save_checkpoint(
+    run: Path, name: str, model: Any, tokenizer: Any, weights: State, beside: State, facts: Mapping[str, Any]
+) -> Path:
+    """Write the checkpoint `name` of a run; return its folder.
+
+    Args:
+        run: the run's folder.
+        name: such as `step-000025`.
+        model, tokenizer, weights: see `save_model`.
+        beside: what else a continued run needs, flat (see `pack`).
+        facts: plain values for a person, written to `training.json`.
+
+    Raises:
+        OSError: it could not be written; the checkpoints before are as they were.
+    """
+    folder = run / name
     with whole_folder(folder) as aside:
-        save_model(model, tokenizer, aside)
-        state = optimizer.state_dict()["state"]
-        flat = {f"{index}.{key}": torch.as_tensor(value) for index, row in state.items() for key, value in row.items()}
-        save_file(flat, aside / "optimizer.safetensors")
-        (aside / "training.json").write_text(json.dumps({"step": step}) + "\n")
+        save_model(model, tokenizer, aside, weights)
+        save_file({key: tensor.detach().contiguous() for key, tensor in beside.items()}, aside / BESIDE)
+        (aside / "training.json").write_text(json.dumps(facts) + "\n")
+    for other in run.iterdir():
+        if other != folder and _NAME.fullmatch(other.name):
+            if other.name.startswith("imitate"):
+                shutil.rmtree(other, ignore_errors=True)
+            else:
+                (other / BESIDE).unlink(missing_ok=True)
     return folder
 
 
-def checkpoints(run: Path) -> list[tuple[int, Path]]:
+def checkpoints(run: Path, kind: str = "step") -> list[tuple[int, Path]]:
     """Return the whole checkpoints of a run as (step, folder), oldest first."""
     found = []
     for folder in run.iterdir() if run.is_dir() else ():
-        match = _STEP.fullmatch(folder.name)
-        if match and (folder / "training.json").is_file():
-            found.append((int(match.group(1)), folder))
+        match = _NAME.fullmatch(folder.name)
+        if match and match.group(1) == kind and (folder / "training.json").is_file():
+            found.append((int(match.group(2)), folder))
     return sorted(found)
 
 
-def restore(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> None:
-    """Put the weights and the optimiser's state of a checkpoint into `model` and `optimizer`, in place."""
-    from transformers import AutoModelForCausalLM
+def read_beside(folder: Path) -> dict[str, torch.Tensor]:
+    """Return what `save_checkpoint` wrote beside the weights."""
+    return load_file(folder / BESIDE)
 
-    saved = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype=model.dtype)
-    model.load_state_dict(saved.state_dict())
-    flat = load_file(folder / "optimizer.safetensors")
+
+def pack(**parts: State) -> dict[str, torch.Tensor]:
+    """Join the states of several things into one flat one: `optimizer.3.exp_avg`, `critic.weight` …"""
+    return {f"{part}.{key}": tensor for part, state in parts.items() for key, tensor in state.items()}
+
+
+def unpack(flat: State, part: str) -> dict[str, torch.Tensor]:
+    """Return the state that `pack` called `part`; empty when there is none."""
+    return {key.removeprefix(f"{part}."): tensor for key, tensor in flat.items() if key.startswith(f"{part}.")}
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Return what an optimiser remembers of its parameters, flat and whole.
+
+    Of several processes all call this; what they hold in slices only the first one returns.
+    """
+    state = optimizer.state_dict()["state"]
+    flat = {f"{index}.{key}": torch.as_tensor(value) for index, row in state.items() for key, value in row.items()}
+    whole = {name: to_save(tensor) for name, tensor in flat.items()}
+    return {name: tensor for name, tensor in whole.items() if tensor is not None}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, flat: State) -> None:
+    """Put back what `optimizer_state` returned."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in flat.items():
         index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
+        like = parameters[int(index)]
+        state.setdefault(int(index), {})[key] = slice_like(tensor, like) if tensor.shape == like.shape else tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from gentax.core import unknown
-from gentax.training.recipe import CHOICES
+from gentax.training.recipe.recipe import PRECISIONS
 
 
 def precision(choice: str, device: Any) -> AbstractContextManager[Any]:
@@ -19,8 +19,8 @@ def precision(choice: str, device: Any) -> AbstractContextManager[Any]:
             of a step on a CPU with AVX512-BF16 or AMX, several times the time on one without).
         device: where the model is.
     """
-    if choice not in CHOICES:
-        raise unknown("precision", choice, CHOICES)
+    if choice not in PRECISIONS:
+        raise unknown("precision", choice, PRECISIONS)
     kind = torch.device(device).type
     if choice == "fp32" or (choice == "auto" and not native_bf16(kind)):
         return nullcontext()

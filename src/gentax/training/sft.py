@@ -1,67 +1,29 @@
-"""Supervised learning from episodes: which tokens, with which weight, and the loop.
+"""Supervised learning: one optimiser step on a batch of examples, the rate it is taken at, and the loop of a stream.
 
-The agent's tokens count fully. Observations may count too: a small model that starts from nothing learns to copy
-names out of what it reads by predicting it. A model that can read already is trained on its own tokens alone.
+Which tokens are learned is the examples' own affair (`example.py`); imitation has a loop that can be continued
+(`imitation.py`).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from gentax.core import Episode, NonFiniteLoss, Step
+from gentax.core import NonFiniteLoss
 from gentax.core.memory import freed_memory_kept
 from gentax.core.prefix import common
-from gentax.policies.codec import ChatCodec
-from gentax.policies.reply import write_reply
-from gentax.rollouts.prompt import Play, message
 from gentax.training.batch import TOKENS, batches, score
+from gentax.training.example import Example
+from gentax.training.parallel import World
+from gentax.training.sharding import clip, in_step
 
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A token sequence and how much each of its tokens counts."""
-
-    ids_T: np.ndarray  # int32
-    weight_T: np.ndarray  # float32; 0 for tokens that are only read
-
-
-def examples(
-    episode: Episode,
-    codec: ChatCodec,
-    play: Play,
-    observed: float = 0.0,
-    imitate: Callable[[Step], bool] = lambda step: True,
-) -> Iterable[Example]:
-    """Write an episode as its policy would see it under `play`.
-
-    Args:
-        episode: any episode; its steps' actions and thoughts become the agent's words.
-        codec: the tokenizer's side.
-        play: context, thinking and whether admissible actions are listed (as the episode recorded them).
-        observed: weight of the tokens of messages; the agent's own have weight 1.
-        imitate: which steps' replies are learned; the others are only read.
-    """
-    ids: list[np.ndarray] = []
-    weights: list[np.ndarray] = []
-    for n, step in enumerate(episode.steps):
-        shown = step.admissible if play.admissible else None
-        text, continues = message(play, episode.rules, episode.goal, episode.steps[:n], step.observation, shown)
-        if not continues and ids:
-            yield Example(np.concatenate(ids), np.concatenate(weights))
-            ids, weights = [], []
-        asked = codec.following(text, int(ids[-1][-1])) if continues else codec.opening(text)
-        said = codec.reply(write_reply(step.action, step.thought if play.thinking else None))
-        ids += [asked, said]
-        weights += [np.full(len(asked), observed, np.float32), np.full(len(said), float(imitate(step)), np.float32)]
-    if ids:
-        yield Example(np.concatenate(ids), np.concatenate(weights))
+MOST = 128  # examples of a batch: where many are alike they add few distinct tokens, and still a step should end
 
 
 @dataclass(frozen=True)
@@ -91,22 +53,16 @@ def sft(
     settings: SFT,
     on_step: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> None:
-    """Train `model` in place on examples drawn from `stream`.
+    """Train `model` in place on examples drawn from `stream`, which never ends.
 
     Raises:
         NonFiniteLoss: the loss stopped being a number; the message says at which step.
     """
     rng = np.random.default_rng(settings.seed)
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-        lr=settings.lr,
-        betas=(0.9, 0.95),
-        fused=True,
-    )
+    parameters = list(model.parameters())
+    optimizer = adamw(parameters, settings)
+    drawn = packed(iter(lambda: stream(rng), None))
     began = time.monotonic()
-    waiting: list[Example] = []
     step = tokens = 0
     model.train()
     while True:
@@ -114,50 +70,103 @@ def sft(
         done = step / settings.steps if settings.seconds is None else spent / settings.seconds
         if done >= 1:
             break
-        rate = min(1.0, done / settings.warmup if settings.warmup else 1.0) * (
-            0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = settings.lr * max(rate, 1e-3)
-        batch = fill(waiting, lambda: stream(rng))
-        loss = _step(model, batch, settings.precision)
-        if not math.isfinite(loss):
-            raise NonFiniteLoss(f"the loss became {loss} at step {step}")
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        batch = next(drawn)
+        row = learn(model, parameters, batch, optimizer, settings, done, f"step {step}")
         step += 1
-        tokens += sum(len(example.ids_T) for example in batch)
-        on_step(
-            {"step": step, "loss": loss, "grad_norm": float(norm), "tokens": tokens, "done": done, "seconds": spent}
-        )
+        tokens += int(row["tokens"])
+        on_step(row | {"step": step, "tokens": tokens, "done": done, "seconds": spent})
     model.eval()
 
 
-def fill(waiting: list[Example], draw: Callable[[], Example]) -> list[Example]:
-    """Draw examples until the next would overfill a batch; that one waits for the batch after."""
+def adamw(parameters: Iterable[torch.nn.Parameter], settings: SFT) -> torch.optim.Optimizer:
+    """Return an AdamW that decays matrices and leaves vectors (norms, biases) alone."""
+    parameters = list(parameters)
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=settings.lr,
+        betas=(0.9, 0.95),
+        fused=True,
+    )
+
+
+def learn(
+    model: Any,
+    parameters: Sequence[torch.nn.Parameter],
+    batch: Sequence[Example],
+    optimizer: torch.optim.Optimizer,
+    settings: SFT,
+    done: float,
+    where: str,
+    world: World = World(),  # noqa: B008  (frozen)
+    extra: Callable[[], dict[str, float]] | None = None,
+) -> dict[str, float]:
+    """Take one optimiser step; return the loss (nats a token), the gradient's norm and the tokens of the batch.
+
+    Args:
+        model: what scores the tokens.
+        parameters: those to learn; all of the model's others must be frozen.
+        batch: the same in every process, each of which computes its part.
+        optimizer: over `parameters`.
+        settings: rate, warm-up and precision.
+        done: how much of the run is done, 0 to 1; the learning rate follows from it.
+        where: said in the error.
+        world: the processes that learn together.
+        extra: adds the gradient of a loss of its own; what it returns is reported too.
+
+    Raises:
+        NonFiniteLoss: the loss or its gradient stopped being a number; the weights are as before this step.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = settings.lr * rate(done, settings.warmup)
+    total = float(sum(example.weight_T[1:].sum() for example in batch))
+    loss = _backward(model, batch[world.rank :: world.size], total, settings.precision, world)
+    more = extra() if extra is not None else {}
+    world.add_gradients(parameters)
+    norm = clip(parameters, 1.0)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        optimizer.zero_grad(set_to_none=True)
+        raise NonFiniteLoss(f"the loss became {loss}, its gradient {norm}, at {where}")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return {"loss": loss, "grad_norm": norm, "tokens": sum(len(example.ids_T) for example in batch), **more}
+
+
+def rate(done: float, warmup: float) -> float:
+    """Return the share of the peak learning rate when `done` of the run is done: a ramp, times a cosine to 0.05."""
+    ramp = min(1.0, done / warmup) if warmup else 1.0
+    return max(1e-3, ramp * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))))
+
+
+def packed(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    """Yield the examples, in order, in batches of at most `TOKENS` distinct tokens and `MOST` examples; a longer
+    example stands alone."""
     batch: list[Example] = []
     distinct = 0
-    while True:
-        example = waiting.pop() if waiting else draw()
+    for example in examples:
         new = len(example.ids_T) - max((common(other.ids_T, example.ids_T) for other in batch), default=0)
-        if batch and distinct + new > TOKENS:
-            waiting.append(example)
-            return batch
+        if batch and (distinct + new > TOKENS or len(batch) == MOST):
+            yield batch
+            batch, distinct, new = [], 0, len(example.ids_T)
         batch.append(example)
         distinct += new
+    if batch:
+        yield batch
 
 
-def _step(model: Any, batch: Sequence[Example], how: str) -> float:
-    """Accumulate the gradient of the weighted mean loss of `batch`; return that loss."""
+def _backward(model: Any, batch: Sequence[Example], total: float, how: str, world: World) -> float:
+    """Add up the gradient of the sum of the weighted losses of `batch` over `total`; return that loss, of all
+    processes together."""
     ids, weights = [e.ids_T for e in batch], [e.weight_T for e in batch]
-    total = float(sum(w[1:].sum() for w in weights))
     loss = 0.0
-    for part in batches(ids, [w > 0 for w in weights]):
+    parts = batches(ids, [w > 0 for w in weights])
+    for part in in_step(model, parts, world):
         weight_S = torch.from_numpy(np.concatenate([weights[i][1:][weights[i][1:] > 0] for i in part.members]))
         nll_UV = -torch.log_softmax(score(model, part, how), dim=-1)
         nll_S = nll_UV[part.guess_S.to(model.device), part.token_S.to(model.device)]
         value = (nll_S * weight_S.to(model.device)).sum() / total
         value.backward()
         loss += float(value.detach())
-    return loss
+    return world.total(loss)

@@ -1,0 +1,51 @@
+"""What a recipe names must exist and be allowed: refused by name before any model, task or server is loaded."""
+
+from __future__ import annotations
+
+from gentax.core import UsageError, unknown
+from gentax.domains import domain, make, missing
+from gentax.domains.names import read_domain
+from gentax.training.recipe import Recipe
+
+
+def check(recipe: Recipe) -> None:
+    """Check the domains and levels of a recipe.
+
+    Raises:
+        UsageError: a domain or level that does not exist or is not installed; one that is trained on or imitated and
+            is a target only or held out; one whose text is replayed and that is a target only, held out, or trained
+            on as well.
+    """
+    held_out = {name: _exists(name) for name in recipe.held_out}
+    trained = {name: _exists(name) for phase in recipe.phases() for name, weight in phase.mix.items() if weight > 0}
+    imitated = {name: _exists(name) for name in (recipe.imitate.mix if recipe.imitate else ())}
+    if recipe.imitate is not None:
+        known = imitated or trained
+        for name in recipe.imitate.teachers:
+            if name not in known:
+                raise unknown("recipe: name in imitate.teachers", name, known)
+        if not known:
+            raise UsageError("recipe: imitate.mix is empty and steps is 0, so nothing says what to imitate")
+    replayed = {name: _exists(name) for name in recipe.retain.replay_domains}
+    for what, names in (("trained on", trained), ("imitated", imitated), ("replayed", replayed)):
+        for name in names.values():
+            if name in held_out.values():
+                raise UsageError(f"recipe: {name} is {what} and held out")
+            if domain(name).target_only:
+                raise UsageError(f"recipe: {name} is {what}, and it is a target only: no training reads it")
+    for name in replayed.values():
+        if name in trained.values():
+            raise UsageError(f"recipe: {name} is in retain.replay_domains and trained on; leave one of them out")
+
+
+def _exists(text: str) -> str:
+    """Return the name of the domain in `domain` or `domain:level`; refuse what does not exist."""
+    name, level = read_domain(text)
+    record = domain(name)
+    if lacking := missing(record):
+        raise UsageError(f"domain {name!r} needs {', '.join(lacking)}: {record.enable}")
+    if level is not None and level not in record.levels:
+        if not record.open_levels:
+            raise unknown(f"level of {name}", level, record.levels)
+        make(name, level).close()  # the environment alone knows what it can read
+    return name

@@ -1,0 +1,133 @@
+"""The schedule of a run: what is played at each step, as a function of the step and of the rows logged before it.
+
+Nothing else is remembered, so a run that is continued goes on as it would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from gentax.core import Task, stable_seed
+from gentax.rollouts import Play
+from gentax.training.recipe import Phase, Recipe
+from gentax.training.tasks import Ground, ground
+
+Row = dict[str, float]
+RECENT = 20  # steps whose success counts for adaptive sampling
+UNKNOWN = 0.5  # success of what was not played yet, for adaptive sampling
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is played at one step."""
+
+    parts: tuple[tuple[str, tuple[Task, ...]], ...]  # the tasks of the groups, by part of the mixture
+    play: Play  # with the temperature of this step
+    horizon: int | None  # where episodes are cut off before their own horizon
+    hints: float  # share of the prompts that have a hint
+    head_start: float  # share of an episode that the expert may play
+    last: bool  # whether a phase ends with this step
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return tuple(task for _, tasks in self.parts for task in tasks)
+
+
+class Course:
+    """A recipe's schedule over the tasks that it trains on.
+
+    Args:
+        recipe: every setting.
+
+    Raises:
+        UsageError: a domain or level that does not exist.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.phases = recipe.phases()
+        self.steps = recipe.updates
+        self._ends = np.cumsum([phase.steps for phase in self.phases])
+
+    @cached_property
+    def grounds(self) -> Mapping[str, Ground]:
+        """The tasks of every part of every phase."""
+        names = dict.fromkeys(name for phase in self.phases for name, weight in phase.mix.items() if weight > 0)
+        return {name: ground(name, self.recipe) for name in names}
+
+    def lesson(self, step: int, rows: Sequence[Row]) -> Lesson:
+        """Return what is played at `step`, counted from 1, after the rows of the steps before it."""
+        rng = np.random.default_rng(stable_seed(self.recipe.seed, "tasks", step))
+        phase = int(np.searchsorted(self._ends, step))
+        counts = deal(self._mix(phase, rows), self.recipe.tasks_per_step, float(rng.random()))
+        parts = []
+        for name, count in counts.items():
+            learn = self.grounds[name].learn
+            chosen = rng.choice(len(learn), size=min(count, len(learn)), replace=False)
+            parts.append((name, tuple(learn[i] for i in chosen)))
+        explore, done = self.recipe.explore, (step - 1) / max(1, self.steps - 1)
+        left = max(0.0, 1 - done / explore.until) if explore.until else 0.0
+        return Lesson(
+            tuple(parts),
+            replace(self.recipe.play, temperature=self._temperature(done)),
+            self._horizon(done, phase),
+            explore.hints * left,
+            explore.head_start * left,
+            step in self._ends,
+        )
+
+    def _mix(self, phase: int, rows: Sequence[Row]) -> dict[str, float]:
+        """Return the share of each part at this point, summing to 1."""
+        schedule = self.recipe.schedule
+        mix = _shares(self.phases[phase])
+        if phase and schedule.replay:
+            before = [_shares(earlier) for earlier in self.phases[:phase]]
+            mix = {name: share * (1 - schedule.replay) for name, share in mix.items()}
+            for name, share in [item for shares in before for item in shares.items()]:
+                mix[name] = mix.get(name, 0.0) + share * schedule.replay / len(before)
+        if schedule.adaptive:
+            # A little is left to what is always or never solved, or it would never be looked at again.
+            mix = {name: share * (spread(name, rows) + 0.02) for name, share in mix.items()}
+        total = sum(mix.values())
+        return {name: share / total for name, share in mix.items()}
+
+    def _temperature(self, done: float) -> float:
+        begin, end = self.recipe.play.temperature, self.recipe.explore.temperature_end
+        return begin if end is None else begin + (end - begin) * done
+
+    def _horizon(self, done: float, phase: int) -> int | None:
+        first = self.recipe.schedule.horizon_start
+        if first is None or done >= 0.5:
+            return None
+        full = max(self.grounds[name].horizon for name in _shares(self.phases[phase]))
+        return round(first + (full - first) * done * 2) if full > first else None
+
+
+def spread(name: str, rows: Sequence[Row]) -> float:
+    """Return p (1 − p) of a part's success over its last steps: how much its episodes can teach by comparison."""
+    seen = [row[f"success/{name}"] for row in rows[-RECENT:] if f"success/{name}" in row]
+    p = float(np.mean(seen)) if seen else UNKNOWN
+    return p * (1 - p)
+
+
+def deal(mix: Mapping[str, float], count: int, offset: float) -> dict[str, int]:
+    """Deal `count` groups out by share; each part gets its share rounded up or down, by chance and without bias.
+
+    Args:
+        mix: shares that sum to 1.
+        count: how many there are.
+        offset: a uniform number in [0, 1): systematic sampling.
+    """
+    bounds = np.floor(np.cumsum(list(mix.values())) * count + offset + 1e-9).astype(int)
+    sizes = np.diff(np.concatenate([[0], bounds]))
+    sizes[-1] += count - sizes.sum()
+    return {name: int(size) for name, size in zip(mix, sizes, strict=True) if size > 0}
+
+
+def _shares(phase: Phase) -> dict[str, float]:
+    total = sum(phase.mix.values())
+    return {name: weight / total for name, weight in phase.mix.items() if weight > 0}

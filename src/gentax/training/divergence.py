@@ -1,0 +1,54 @@
+"""KL(start || model) of what a policy writes, exact over the vocabulary: what retention lowers and meters read.
+
+The expectation over tokens is a sum, not a sample; the one over states is left to whoever chose the sequences. It is
+taken of the weights as they are, at temperature 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from gentax.training.batch import Batch, batches, score
+
+
+def kl_of_states(start: Any, model: Any, batch: Batch, how: str) -> torch.Tensor:
+    """Return KL(start || model) in nats at each state of `batch.state_U`: fp32, shape (U,), with `model`'s gradient.
+
+    Args:
+        start: a causal model of transformers; no gradient flows to it.
+        model: another one with the same tokens.
+        batch: the sequences.
+        how: the number format of the arithmetic (see `precision`).
+    """
+    now_UV = torch.log_softmax(score(model, batch, how), dim=-1)
+    with torch.no_grad():
+        start_UV = torch.log_softmax(score(start, batch, how), dim=-1).to(now_UV.device)
+    return (start_UV.exp() * (start_UV - now_UV)).sum(-1)
+
+
+@torch.no_grad()
+def nats(
+    start: Any, model: Any, ids: Sequence[np.ndarray], sampled: Sequence[np.ndarray], how: str = "fp32"
+) -> np.ndarray:
+    """Return KL(start || model) of each sequence's sampled tokens, in nats: float64, shape (sequences,).
+
+    The KL of a reply is the sum of that of its tokens (chain rule). The first token of a sequence follows nothing and
+    does not count.
+
+    Args:
+        start, model, how: see `kl_of_states`.
+        ids: token ids of each sequence.
+        sampled: for each, a boolean mask of the tokens that the starting policy wrote at temperature 1.
+    """
+    nats_S = np.zeros(len(ids))
+    for batch in batches(ids, sampled):
+        kl_T = kl_of_states(start, model, batch, how).double().cpu().numpy()[batch.guess_S.numpy()]
+        counts = [int(sampled[member][1:].sum()) for member in batch.members]
+        ends = np.cumsum(counts)
+        for member, count, end in zip(batch.members, counts, ends, strict=True):
+            nats_S[member] = kl_T[end - count : end].sum()
+    return nats_S

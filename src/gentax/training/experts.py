@@ -1,0 +1,35 @@
+"""One policy for each part of a mixture, all from the same start, merged at the end (Retain.merge)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from gentax.training.parallel import World
+from gentax.training.recipe import Phase, Recipe, Schedule
+from gentax.training.retention import merge_models
+from gentax.training.run_folder import Row, RunFolder
+
+
+def train_and_merge(recipe: Recipe, run: Path, on_row: Callable[[Row], None]) -> Path:
+    """Train the experts, each in a folder of its own in the run's, and merge them; return the merged model's folder.
+
+    The steps of the mixture are shared out by its weights, so that the whole costs what one policy on it would.
+    """
+    from gentax.training.run import train
+
+    assert recipe.retain.merge is not None
+    folder = RunFolder.open(run, recipe, World())
+    (phase,) = recipe.phases()
+    total = sum(phase.mix.values())
+    results = []
+    for name, weight in phase.mix.items():
+        if weight > 0:
+            alone = Schedule((Phase({name: 1.0}, max(1, round(phase.steps * weight / total))),))
+            one = replace(recipe, schedule=alone, retain=replace(recipe.retain, merge=None))
+            label = re.sub(r"[^\w-]+", "-", name)
+            results.append(train(one, run / f"expert-{label}", on_row))
+    merge_models(recipe.base, results, recipe.retain.merge, run / "merged")
+    return folder.finish(run / "merged", experts=[str(result.relative_to(run)) for result in results])

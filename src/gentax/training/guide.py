@@ -1,0 +1,148 @@
+"""Guidance while training: the domain's expert whispers the next action, or plays the first steps of an episode.
+
+Both bring the policy to rewards that it would not meet by itself, and both fade out (see `recipe.Explore`). All
+episodes of a group are guided alike, at the same steps, so that what they are compared by is their own doing. Nothing
+is learned from the expert's own steps: they stand in the tokens as part of the prompt. A hint stands in the prompt
+too, and never in an episode's observations. Left out: any use of this in evaluation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from gentax.core import EnvironmentFault, Move, Task, UsageError, stable_seed
+from gentax.policies.local import LocalPolicy
+from gentax.policies.protocol import Reply, Turn
+from gentax.policies.reply import write_reply
+from gentax.rollouts import EnvPool, Play, rollout
+
+
+class Guided:
+    """A policy that is told what to do at some steps, and led through the first ones.
+
+    Where the expert has no move, or the environment breaks when it is asked, the policy is on its own.
+
+    Args:
+        policy: who plays, and learns.
+        hints: the share of the prompts in which a line `Hint: ` with the expert's next action precedes the observation.
+        head_start: steps at the beginning of an episode that the expert plays, by task; none where a task is missing.
+        seed: with the task and the number of the step, decides which prompts have a hint; of the run and its update.
+    """
+
+    def __init__(
+        self, policy: LocalPolicy, hints: float = 0.0, head_start: Mapping[Task, int] | None = None, seed: int = 0
+    ) -> None:
+        self.policy, self.hints, self.head_start, self.seed = policy, hints, head_start or {}, seed
+        self.name = policy.name
+
+    def reply(self, turns: Sequence[Turn]) -> list[Reply]:
+        """Answer every turn; those that the expert does not play are sampled in one call."""
+        replies: dict[int, Reply] = {}
+        asked: dict[int, Turn] = {}
+        for i, turn in enumerate(turns):
+            led = self._led(turn)
+            move = _move(turn) if led or self._hinted(turn) else None  # an expert may take long: asked where needed
+            if move is None:
+                asked[i] = turn
+            elif led:
+                replies[i] = self.policy.follow(turn, write_reply(move.action, move.thought if turn.thinking else None))
+            else:
+                asked[i] = replace(turn, message=_hint(turn, move))
+        if asked:
+            replies.update(zip(asked, self.policy.reply(list(asked.values())), strict=True))
+        return [replies[i] for i in range(len(turns))]
+
+    def _led(self, turn: Turn) -> bool:
+        return turn.env.task is not None and turn.env.steps < self.head_start.get(turn.env.task, 0)
+
+    def _hinted(self, turn: Turn) -> bool:
+        # Not from the episode's generator: a group shares its hints, and what it samples does not hang on them.
+        task = turn.env.task
+        return task is not None and _uniform(self.seed, "hint", task.id, turn.env.steps) < self.hints
+
+
+def head_starts(
+    tasks: Iterable[Task],
+    share: float,
+    lengths: Mapping[tuple[str, str], float],
+    seed: int,
+    horizon: int | None = None,
+) -> dict[Task, int]:
+    """Draw for each task how many steps the expert plays: uniform among 0, 1, … up to `share` of a plan's length.
+
+    A plan's length is that of its (domain, level), not of the task, which would have to be played by the expert
+    first. At least one step of a plan of that length is left to the policy; in a task whose own plan is shorter the
+    expert may finish, and such a group teaches nothing at that update.
+
+    Args:
+        tasks: one for each group.
+        share: of a plan, from 0 to 1.
+        lengths: steps of a plan by (domain, level), from `plan_lengths`.
+        seed: of the run and its update; with the task, decides the number.
+        horizon: steps after which episodes are cut off, where that is before their environment would.
+    """
+    starts = {}
+    for task in tasks:
+        length = lengths[task.domain, task.level]
+        most = min(
+            math.floor(share * length + 1e-9), math.ceil(length) - 1, math.inf if horizon is None else horizon - 1
+        )
+        starts[task] = int(_uniform(seed, "head start", task.id) * (most + 1))
+    return starts
+
+
+def plan_lengths(tasks: Iterable[Task], play: Play, pool: EnvPool | None = None) -> dict[tuple[str, str], float]:
+    """Let the expert play some tasks; return the median steps of its successes by (domain, level).
+
+    Args:
+        tasks: train tasks; a handful of each (domain, level) will do.
+        play: how they are played: its horizon and its wrappers count here.
+        pool: environments to use and keep.
+
+    Raises:
+        UsageError: a domain and level where no task was solved, for want of an expert or of steps.
+    """
+    solved: dict[tuple[str, str], list[int]] = {}
+    for episode in rollout(_Planner(), tasks, play=replace(play, admissible=False), pool=pool):
+        lengths = solved.setdefault((episode.task.domain, episode.task.level), [])
+        if episode.success:
+            lengths.append(episode.length)
+    for (domain, level), lengths in solved.items():
+        if not lengths:
+            raise UsageError(f"{domain} at level {level} has no expert that solves its tasks, so there is no guidance")
+    return {key: float(np.median(lengths)) for key, lengths in solved.items()}
+
+
+class _Planner:
+    """Plays the expert and nothing else: where it has no move, nothing is said. (`ExpertPolicy` would draw one.)"""
+
+    name = "plan"
+
+    def reply(self, turns: Sequence[Turn]) -> list[Reply]:
+        return [Reply("" if (move := _move(turn)) is None else write_reply(move.action)) for turn in turns]
+
+
+def _hint(turn: Turn, move: Move) -> str:
+    """Return the turn's message with the hint in the line before the observation.
+
+    Not behind it: a small model that was trained to answer right after the observation is thrown off by anything that
+    stands between (the base model's success in Sokoban fell from a half to none), and then no reward teaches it better.
+    """
+    at = max(0, turn.message.rfind(turn.env.observation))
+    return f"{turn.message[:at]}Hint: {move.action}\n{turn.message[at:]}"
+
+
+def _move(turn: Turn) -> Move | None:
+    try:
+        return turn.env.expert()
+    except EnvironmentFault:
+        return None  # the engine will meet the same fault and replay the episode
+
+
+def _uniform(*parts: object) -> float:
+    """Return a number from 0 to 1, exclusive, that is the same for the same parts on every machine."""
+    return (stable_seed(*parts) >> 11) / 2**53

@@ -1,0 +1,185 @@
+"""What is trained, as opposed to what plays: the same module where it can be, another where it must be.
+
+The player is the policy's model, in the number format that it is stored in. What is trained is
+- the player itself: all weights, stored in fp32, in one process or whole in each of several;
+- a copy in fp32 beside it, when the player is in bf16 or fp16, whose steps a learning rate of RL is too small for, or
+  when the copy is spread over the processes (`sharding.py`);
+- low-rank adapters in a frozen copy (LoRA, arXiv 2106.09685), through the peft library. The embeddings, the head and
+  the norms are not adapted and are the player's own.
+After an update `publish` brings the player to the learner's weights. Left out: adapters that are stored as such; a
+checkpoint is an ordinary model folder.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.nn import Parameter
+
+from gentax.core import stable_seed
+from gentax.policies.local import LocalPolicy
+from gentax.training.attention import use_tree_attention
+from gentax.training.parallel import World
+from gentax.training.recipe import Lora, Recipe
+from gentax.training.sharding import gathered, shard, slice_like, to_save
+
+State = dict[str, torch.Tensor]
+
+
+class Learner:
+    """Trains the player itself; the other kinds change what differs.
+
+    All processes of a run call each method together.
+
+    Attributes:
+        model: what `batch.score` runs and gradients flow through.
+        parameters: what an optimiser is made for, in a fixed order; fp32.
+    """
+
+    def __init__(self, policy: LocalPolicy) -> None:
+        self.policy = policy
+        self.model: Any = policy.model
+        self.parameters: list[Parameter] = [p for p in self.model.parameters() if p.requires_grad]
+
+    def publish(self) -> None:
+        """Let the player play with the learner's weights."""
+        self.policy.refresh()
+
+    def weights(self) -> State:
+        """Return the player's weights, as last published, under the names of Hugging Face: no copies."""
+        return self.policy.model.state_dict()
+
+    def state(self) -> State:
+        """Return what `load` needs beside `weights` to go on as if nothing had happened. What is held in slices only
+        the first process returns."""
+        return {}
+
+    def load(self, weights: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> None:
+        """Go back to what `weights` and `state` returned, and publish it."""
+        self.policy.model.load_state_dict(weights)
+        self.publish()
+
+    def start_model(self) -> Any | None:
+        """Return a model with the weights that the learner was made with, if that costs no memory; else None."""
+        return None
+
+
+def learner_of(policy: LocalPolicy, recipe: Recipe, world: World | None = None) -> Learner:
+    """Return what trains `policy`.
+
+    Args:
+        policy: the player, with the weights to start from, the same in every process.
+        recipe: `lora`, `shard` and `seed` are read.
+        world: the processes of the run; one when left out.
+    """
+    world = world or World()
+    spread = recipe.shard and world.size > 1
+    if recipe.lora is not None:
+        return _Adapters(policy, recipe.lora, recipe.seed, world, spread)
+    if spread or any(p.dtype is not torch.float32 for p in policy.model.parameters()):
+        return _Copy(policy, world, spread)
+    return Learner(policy)
+
+
+class _Copy(Learner):
+    """All weights, in fp32, in a model of their own."""
+
+    def __init__(self, policy: LocalPolicy, world: World, spread: bool) -> None:
+        super().__init__(policy)
+        self._spread = spread
+        player = policy.model
+        # Slices are cut on the CPU: a whole copy in fp32 need not fit beside the player.
+        to = "cpu" if spread else player.device
+        self.model = _twin(player, lambda p: Parameter(p.detach().to(to, torch.float32, copy=True)))
+        use_tree_attention(self.model)
+        if spread:
+            shard(self.model, world.size, player.device)
+        mine = dict(self.model.named_parameters(remove_duplicate=False))
+        self._pairs = [(name, theirs, mine[name]) for name, theirs in player.named_parameters()]
+        self.parameters = [parameter for _, _, parameter in self._pairs]
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        for _, theirs, mine in self._pairs:
+            theirs.copy_(gathered(mine))
+        super().publish()
+
+    def state(self) -> State:
+        # In fp32 the player has the learner's very numbers.
+        lost = [(name, mine) for name, theirs, mine in self._pairs if theirs.dtype is not torch.float32]
+        whole = {name: to_save(mine.detach()) for name, mine in lost}
+        return {name: tensor for name, tensor in whole.items() if tensor is not None}
+
+    @torch.no_grad()
+    def load(self, weights: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> None:
+        if self._spread:
+            self.model.get_decoder().reshard()  # or a pass that had no backward leaves the weights of before together
+        for name, _, mine in self._pairs:
+            mine.copy_(slice_like(state.get(name, weights[name]).float(), mine))
+        self.publish()
+
+
+class _Adapters(Learner):
+    """Low-rank adapters in fp32, in a copy of the model with frozen weights as they are stored."""
+
+    def __init__(self, policy: LocalPolicy, lora: Lora, seed: int, world: World, spread: bool) -> None:
+        super().__init__(policy)
+        from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import LoraLayer
+
+        player = policy.model
+        ends = {id(player.get_input_embeddings().weight), id(player.get_output_embeddings().weight)}
+
+        def frozen(p: Parameter) -> Parameter:
+            # What has no adapter never changes, so that it can be the player's; the rest `publish` overwrites there.
+            mine = p.detach() if p.ndim < 2 or id(p) in ends else p.detach().clone()
+            return Parameter(p.detach().to("cpu", copy=True) if spread else mine, requires_grad=False)
+
+        self.model = _twin(player, frozen)
+        self._start = None if spread else _twin(self.model, lambda p: p)
+        adapt = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear")
+        devices = [] if self.model.device.type == "cpu" else [self.model.device]
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(stable_seed(seed, "lora"))
+            inject_adapter_in_model(adapt, self.model)
+        self.model.eval()
+        use_tree_attention(self.model)
+        self._named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.parameters = list(self._named.values())
+        for parameter in self.parameters:
+            parameter.data = parameter.data.float()
+        if spread:  # adapters are small: every process has all of them
+            shard(self.model, world.size, player.device, whole=self.parameters)
+        self._pairs = [
+            (layer, player.get_submodule(name).weight)
+            for name, layer in self.model.named_modules()
+            if isinstance(layer, LoraLayer)
+        ]
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        # Always from the frozen weights: what is added and taken off again and again would leave its rounding behind.
+        for layer, theirs in self._pairs:
+            theirs.copy_(gathered(layer.get_base_layer().weight).float() + layer.get_delta_weight("default"))
+        super().publish()
+
+    def state(self) -> State:
+        return {name: parameter.detach() for name, parameter in self._named.items()}
+
+    @torch.no_grad()
+    def load(self, weights: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> None:
+        # The merged weights follow from the adapters and the start's weights, which are here already.
+        for name, parameter in self._named.items():
+            parameter.copy_(state[name])
+        self.publish()
+
+    def start_model(self) -> Any | None:
+        return self._start
+
+
+def _twin(model: Any, parameter: Callable[[Parameter], Parameter]) -> Any:
+    """Return a copy of a model, with `parameter(p)` in the place of each parameter p; shared ones stay shared."""
+    return copy.deepcopy(model, {id(p): parameter(p) for p in model.parameters()})

@@ -1,0 +1,33 @@
+"""A look at tasks that are not trained on, while training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gentax.core import Outcome
+from gentax.policies.protocol import Policy
+from gentax.rollouts import EnvPool, Play, rollout
+from gentax.training.parallel import World
+from gentax.training.tasks import Ground
+
+
+def look(policy: Policy, grounds: Iterable[Ground], play: Play, pool: EnvPool, world: World) -> dict[str, float]:
+    """Return `held_out`, the mean success over the parts, and with several parts `held_out/PART` of each.
+
+    Episodes that ended in an error are in no mean. Every process plays its share of the tasks.
+    """
+    grounds = list(grounds)
+    mine = [task for ground in grounds for task in ground.look[world.rank :: world.size]]
+    found = {ground.name: [0, 0] for ground in grounds}
+    part = {task: ground.name for ground in grounds for task in ground.look}
+    for episode in rollout(policy, mine, play=play, pool=pool):
+        if episode.outcome is not Outcome.ERROR:
+            found[part[episode.task]][0] += episode.success
+            found[part[episode.task]][1] += 1
+    everyone = world.everyone(found)
+    rates = {}
+    for name in found:
+        solved, played = (sum(one[name][k] for one in everyone) for k in (0, 1))
+        rates[name] = solved / max(1, played)
+    row = {"held_out": sum(rates.values()) / max(1, len(rates))}
+    return row | ({f"held_out/{name}": rate for name, rate in rates.items()} if len(rates) > 1 else {})

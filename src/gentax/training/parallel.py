@@ -1,0 +1,196 @@
+"""One process or several that learn as one: who this is, where its model is, and what the processes tell each other.
+
+Several processes are started by torchrun, or by anything else that sets its variables (Ray Train does). Each plays its
+own groups; gradients and counts are summed, so that the weights stay the same everywhere and a step is that of all
+episodes together. Left out: a model that is cut across processes layer by layer or matrix by matrix; `sharding.py`
+spreads weights over them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+
+from gentax.core import UsageError, unknown
+from gentax.training.recipe import Recipe
+from gentax.training.sharding import is_sharded
+
+BUCKET = 1 << 24  # numbers that are summed in one message
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run; one that is alone needs no library for it."""
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+    """The number of this process among those on its machine."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def total(self, value: float) -> float:
+        """Return the sum of `value` over all processes."""
+        return value
+
+    def most(self, value: int) -> int:
+        """Return the largest `value` of any process."""
+        return value
+
+    def everyone(self, value: Any) -> list[Any]:
+        """Return each process's `value` (plain JSON-like values), in order of rank."""
+        return [value]
+
+    def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Replace every gradient by the sum of those of all processes.
+
+        Call it once between the last backward pass and the optimiser's step. A process that has no gradient for a
+        parameter adds nothing; where none has one there is none afterwards.
+        """
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+
+
+@dataclass(frozen=True)
+class _Several(World):
+    """Processes that talk through torch.distributed."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Where messages are: NCCL sends from the GPU."""
+
+    def total(self, value: float) -> float:
+        return float(self._joined(torch.tensor(value, dtype=torch.float64)))
+
+    def most(self, value: int) -> int:
+        return int(self._joined(torch.tensor(value, dtype=torch.int64), torch.distributed.ReduceOp.MAX))
+
+    def everyone(self, value: Any) -> list[Any]:
+        text = json.dumps(value).encode()  # not all_gather_object, which pickles
+        lengths = self._gathered(torch.tensor([len(text)], dtype=torch.int64))
+        longest = int(max(lengths))
+        padded = torch.frombuffer(bytearray(text.ljust(longest)), dtype=torch.uint8)
+        return [json.loads(bytes(one.tolist())) for one in self._gathered(padded)]
+
+    def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        whole = []
+        for parameter in parameters:
+            if not is_sharded(parameter):
+                whole.append(parameter)
+            elif parameter.grad is not None:
+                parameter.grad.mul_(self.size)  # its backward pass left the mean of the processes
+        for bucket in _buckets(whole):
+            parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+            there = torch.tensor([p.grad is not None for p in bucket], dtype=torch.float32, device=bucket[0].device)
+            flat = torch.cat([*(part.flatten().float() for part in parts), there])
+            torch.distributed.all_reduce(flat)
+            *sums, there = flat.split([*(p.numel() for p in bucket), len(bucket)])
+            for parameter, some, total in zip(bucket, there.tolist(), sums, strict=True):
+                parameter.grad = total.view_as(parameter).to(parameter.dtype) if some else None
+
+    def wait(self) -> None:
+        self.most(0)
+
+    def _joined(self, value: torch.Tensor, how: Any = torch.distributed.ReduceOp.SUM) -> torch.Tensor:
+        value = value.to(self.device)
+        torch.distributed.all_reduce(value, how)
+        return value
+
+    def _gathered(self, value: torch.Tensor) -> list[torch.Tensor]:
+        value = value.to(self.device)
+        found = [torch.empty_like(value) for _ in range(self.size)]
+        torch.distributed.all_gather(found, value)
+        return found
+
+
+def _buckets(parameters: list[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
+    """Yield parameters in order, as many at a time as make one message."""
+    bucket: list[torch.nn.Parameter] = []
+    numbers = 0
+    for parameter in parameters:
+        if bucket and numbers + parameter.numel() > BUCKET:
+            yield bucket
+            bucket, numbers = [], 0
+        bucket.append(parameter)
+        numbers += parameter.numel()
+    if bucket:
+        yield bucket
+
+
+@contextmanager
+def join(recipe: Recipe) -> Iterator[World]:
+    """Meet the other processes that torchrun started, and part from them at the end; alone without torchrun.
+
+    Raises:
+        UsageError: a device that does not exist here.
+    """
+    size = int(os.environ.get("WORLD_SIZE", 1)) if {"RANK", "MASTER_ADDR"} <= os.environ.keys() else 1
+    if size == 1:
+        yield World()
+        return
+    rank = int(os.environ["RANK"])
+    world = World(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
+    device = device_of(recipe.device, world)
+    ours = not torch.distributed.is_initialized()  # Ray Train has done it, and tidies up by itself
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if ours:
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(backend, store=_fresh_store(), rank=rank, world_size=size)
+    try:
+        yield _Several(rank, size, world.local, device)
+    finally:
+        if ours:
+            torch.distributed.destroy_process_group()
+
+
+_joined = itertools.count()  # how often this process has joined others
+
+
+def _fresh_store() -> Any:
+    """Return a place where processes leave their addresses for each other, empty each time they meet anew."""
+    return torch.distributed.PrefixStore(f"gentax-{next(_joined)}", _store())
+
+
+@cache
+def _store() -> Any:
+    store, _, _ = next(torch.distributed.rendezvous("env://"))
+    return store
+
+
+def device_of(choice: str, world: World) -> torch.device:
+    """Return where a process's model is.
+
+    Args:
+        choice: `cpu`, `cuda`, `cuda:N`, or `auto`, which is a GPU where there is one. Of several processes on a
+            machine each takes the GPU of its own number.
+        world: which process this is.
+
+    Raises:
+        UsageError: a device that is unknown or not there, and one GPU named for several processes.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", choice):
+        raise unknown("device", choice, ("auto", "cpu", "cuda", "cuda:0", "cuda:1"))
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if choice == "cpu" or (choice == "auto" and not count):
+        return torch.device("cpu")
+    if not count:
+        raise UsageError(f"device {choice} is not there: PyTorch finds no GPU; 'cpu' always works")
+    if ":" in choice and world.size > 1:
+        raise UsageError(f"device {choice} is one GPU, and there are {world.size} processes; 'cuda' gives each its own")
+    number = int(choice.partition(":")[2]) if ":" in choice else world.local
+    if number >= count:
+        raise UsageError(f"device cuda:{number} is not there: this machine has {count} GPUs, numbered from 0")
+    return torch.device("cuda", number)

@@ -1,0 +1,38 @@
+"""Supervised training before RL: from whom, of what, how much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gentax.core import UsageError
+from gentax.training.recipe.ranges import positive
+
+
+@dataclass(frozen=True)
+class Imitate:
+    """Supervised fine-tuning on the agent's tokens, before the first policy-gradient step (warm-up, mid-training)."""
+
+    mix: dict[str, float] = field(default_factory=dict)
+    """What is imitated: `domain` or `domain:level`, and its share of the state-action pairs. The paper's second start
+    has {sciworld: 19, alfworld: 3, webshop: 1}. When empty, what is trained on afterwards."""
+    teachers: dict[str, str] = field(default_factory=dict)
+    """Who played, by the names in `mix`: `expert`; `start`, the policy the run starts from; a model folder or a URL;
+    or a file of trajectories: chats in JSONL, AgentTraj's format, gentax's own episodes (see
+    `gentax.training.trajectories`). The expert where nothing is said."""
+    successes_only: bool = True
+    """Whether episodes that did not succeed are left out. The paper left its policy's own in."""
+    pairs: int = 4000
+    """State-action pairs in all, each a prompt and the reply to it; fewer where a teacher has no more. A step learns
+    32 of them, as in the paper, and whole conversations at a time."""
+    epochs: float = 1.0
+    """How often each is learned from; a part of them where this is no whole number."""
+    lr: float = 5e-4
+    """Peak learning rate of AdamW; warmed up over 3 % of the steps, then lowered along a cosine to a twentieth."""
+
+    def __post_init__(self) -> None:
+        positive(imitate=self, names=("pairs", "epochs", "lr"))
+        for name, weight in self.mix.items():
+            if not 0 <= weight < float("inf"):
+                raise UsageError(f"recipe: the weight of {name} in imitate.mix must be at least 0, not {weight}")
+        if self.mix and not sum(self.mix.values()) > 0:
+            raise UsageError("recipe: the weights of imitate.mix sum to 0; nothing would be imitated")

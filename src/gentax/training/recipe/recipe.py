@@ -1,0 +1,159 @@
+"""Every setting of a training run, documented where it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+
+from gentax.core import UsageError
+from gentax.rollouts.prompt import Play
+from gentax.training.recipe.algorithm import Algorithm
+from gentax.training.recipe.explore import Explore
+from gentax.training.recipe.imitate import Imitate
+from gentax.training.recipe.ranges import at_least, choice, positive
+from gentax.training.recipe.retain import Lora, Retain
+from gentax.training.recipe.reward import Reward
+from gentax.training.recipe.schedule import Phase, Schedule
+
+PRECISIONS = ("auto", "bf16", "fp32")
+TRAINERS = ("gentax", "trl")
+VALIDATION_TEMPERATURE = 0.4  # that of the paper's evaluations
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Training of one policy, from its start to its last checkpoint. Every setting goes with every other, except
+    where two contradict each other, which is refused by name."""
+
+    source: str = "sokoban"
+    """The domain trained on, where `schedule.phases` says nothing else."""
+    level: str | None = None
+    """Its level; the domain's default when null."""
+    steps: int = 100
+    """Policy-gradient steps, each on fresh episodes, where `schedule.phases` says nothing else; 0 for none, after
+    `imitate`."""
+    base: str = "base"
+    """The policy to start from: a model folder, or `base` for the one that ships with gentax."""
+    seed: int = 0
+    """Which tasks are drawn, and every sampled token."""
+    tasks_per_step: int = 16
+    """Groups in a step; every group plays one task."""
+    group: int = 8
+    """Episodes on each task."""
+    lr: float = 1.5e-4
+    """Peak learning rate of Adam: reached after `warmup`, then lowered linearly to 0 at the last step."""
+    warmup: int = 5
+    """Steps over which the learning rate rises from 0."""
+    play: Play = field(default_factory=lambda: Play(temperature=0.7))
+    """How episodes are played while training. At temperature 1 (the paper's) small models slip too often to succeed."""
+    imitate: Imitate | None = None
+    """Supervised training before the first step; none when null."""
+    algorithm: Algorithm = field(default_factory=Algorithm)
+    """How episodes become a gradient."""
+    reward: Reward = field(default_factory=Reward)
+    """What is added to the environment's rewards."""
+    explore: Explore = field(default_factory=Explore)
+    """How training meets what the policy would not do by itself."""
+    schedule: Schedule = field(default_factory=Schedule)
+    """What is trained on, and when."""
+    retain: Retain = field(default_factory=Retain)
+    """What keeps the other domains from being forgotten."""
+    lora: Lora | None = None
+    """Adapters to train instead of the weights; the weights themselves when null. Checkpoints hold merged weights."""
+    held_out: tuple[str, ...] = ()
+    """Domains that training must not touch: a recipe that names one of them elsewhere is refused."""
+    train_tasks: int = 4096
+    """Tasks of the train split that are drawn from, in each domain; all of them where the split has fewer."""
+    validate_every: int = 25
+    """Steps between two looks at held-out tasks; 0 for never. Nothing but `retain.interpolate` is decided by them."""
+    validate_tasks: int = 64
+    """Tasks of such a look, in each domain trained on, from a split that is neither trained nor measured on."""
+    validate_play: Play | None = None
+    """How they are played; when null as in training, but without wrappers, at the domain's sparse reward and at
+    temperature 0.4."""
+    checkpoint_every: int = 25
+    """Steps between two checkpoints; those at the end of a phase are kept beside."""
+    precision: str = "auto"
+    """`fp32`, `bf16` (autocast) or `auto`, which is bf16 where the hardware has it."""
+    device: str = "auto"
+    """Where the model is: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one."""
+    shard: bool = False
+    """Whether weights, gradients and optimiser state are spread over the processes of the run (FSDP2) instead of held
+    whole by each (data parallel); one process holds them whole in any case."""
+    trainer: str = "gentax"
+    """`gentax`, or `trl`: gentax plays, TRL's GRPOTrainer optimises."""
+
+    def __post_init__(self) -> None:
+        positive(recipe=self, names=("tasks_per_step", "lr", "train_tasks", "checkpoint_every", "validate_tasks"))
+        at_least(0, recipe=self, names=("steps", "warmup", "validate_every"))
+        choice("precision", self.precision, PRECISIONS)
+        choice("trainer", self.trainer, TRAINERS)
+        if self.play.temperature == 0:
+            raise UsageError("recipe: play.temperature is 0; without chance all episodes of a group are the same")
+        for refused, why in self._contradictions():
+            if refused:
+                raise UsageError(f"recipe: {why}")
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Return what is trained on, phase after phase; none where `steps` is 0."""
+        if self.schedule.phases or not self.steps:
+            return self.schedule.phases
+        return (Phase({self.source if self.level is None else f"{self.source}:{self.level}": 1.0}, self.steps),)
+
+    @property
+    def updates(self) -> int:
+        """Policy-gradient steps in all."""
+        return sum(phase.steps for phase in self.phases())
+
+    def looking(self) -> Play:
+        """Return how validation tasks are played."""
+        if self.validate_play is not None:
+            return self.validate_play
+        return replace(self.play, temperature=VALIDATION_TEMPERATURE, wrap=(), reward="sparse")
+
+    def _contradictions(self) -> list[tuple[bool, str]]:
+        """Return (whether it is so, what is wrong) for each pair of settings that cannot both hold."""
+        alone = ("grpo", "rloo", "gigpo")
+        default = {f.name: f.default for f in fields(self)}
+        phases = bool(self.schedule.phases)
+        mixture = max((len(phase.mix) for phase in self.phases()), default=0)
+        return [
+            (
+                self.group < 2 and self.algorithm.estimator in alone,
+                f"group must be at least 2 with {self.algorithm.estimator}, which compares the episodes of a group",
+            ),
+            (self.group < 1, f"group must be at least 1, not {self.group}"),
+            (
+                bool(self.reward.think_length) and not self.play.thinking,
+                "reward.think_length pays for thoughts, and play.thinking is off",
+            ),
+            (
+                phases and any(getattr(self, name) != default[name] for name in ("source", "level", "steps")),
+                "schedule.phases say what is trained on and how long; leave out source, level and steps",
+            ),
+            (
+                bool(self.schedule.replay) and len(self.schedule.phases) < 2,
+                "schedule.replay draws from earlier phases, and there is only one",
+            ),
+            (
+                self.schedule.adaptive and mixture < 2,
+                "schedule.adaptive chooses among the parts of a mixture, and there is only one part",
+            ),
+            (
+                bool(self.explore.hints or self.explore.head_start) and not self.explore.until,
+                "explore.until is 0, so there would be no hint and no head start",
+            ),
+            (
+                self.retain.merge is not None and (mixture < 2 or len(self.phases()) > 1),
+                "retain.merge joins the policies of one mixture of two domains or more",
+            ),
+            (
+                bool(self.retain.replay_domains) and not self.retain.replay,
+                "retain.replay_domains are named, and retain.replay is 0",
+            ),
+            (not self.steps and not phases and self.imitate is None, "steps is 0 and imitate is null: nothing to do"),
+            (
+                self.trainer == "trl" and self.algorithm.estimator not in ("grpo", "rloo"),
+                f"trainer trl computes grpo and rloo, not {self.algorithm.estimator}",
+            ),
+        ]
+

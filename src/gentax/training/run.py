@@ -1,0 +1,306 @@
+"""The training run: play, learn, look, keep. Everything random is seeded by (seed, step), so a run can be continued
+from its last checkpoint as if it had not been stopped.
+
+The stages: imitation, when the recipe has it; policy-gradient steps on what the course says; at the end, when the
+recipe says so, weights between the start's and the trained ones. `run_folder.py` says what is written where.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gentax.core import NonFiniteLoss, stable_seed
+from gentax.core.files import whole_folder
+from gentax.core.interrupt import Interrupt, deferred_interrupt
+from gentax.core.memory import freed_memory_kept
+from gentax.policies.local import load
+from gentax.policies.named import policy_of
+from gentax.rollouts import EnvPool, rollout
+from gentax.training.check import check
+from gentax.training.checkpoint import (
+    checkpoints,
+    load_optimizer,
+    optimizer_state,
+    pack,
+    read_beside,
+    save_checkpoint,
+    save_model,
+    unpack,
+)
+from gentax.training.course import Course, Lesson
+from gentax.training.critic import Critic
+from gentax.training.guide import Guided, head_starts, plan_lengths
+from gentax.training.imitation import Imitation
+from gentax.training.judge import Judge
+from gentax.training.learner import learner_of
+from gentax.training.look import look
+from gentax.training.parallel import World, device_of, join
+from gentax.training.policy_gradient import update
+from gentax.training.recipe import Recipe
+from gentax.training.retention import Meter, Replay, interpolate, nearest_that_keeps, replayed_domains
+from gentax.training.rewards import rewards_of
+from gentax.training.run_folder import Row, RunFolder, last, result
+from gentax.training.summary import summary
+
+SAVE_IMITATION = 200  # steps of imitation between two checkpoints
+PLANNED = 16  # tasks of each part that the expert plays, to know how long its plans are
+
+
+@freed_memory_kept()
+def train(recipe: Recipe, out: str | Path, on_row: Callable[[Row], None] = lambda row: None) -> Path:
+    """Train a policy; return the model folder that the run came to.
+
+    A folder that holds a stopped run of the same recipe is continued. On Ctrl-C the step in flight is finished and
+    its checkpoint written before KeyboardInterrupt is raised. Under torchrun every process calls this alike.
+
+    Args:
+        recipe: every setting.
+        out: the run's folder.
+        on_row: told each step's metrics as they come (see `summary.py` for the keys); while imitating, rows that have
+            `imitate`, the number of the step, and `of`, how many there are.
+
+    Raises:
+        UsageError: a domain, level or model that does not exist or must not be trained on; settings that contradict
+            each other; a folder of another run.
+        NonFiniteLoss: the loss stopped being a number; the message names the batch and the last good checkpoint.
+        OSError: a checkpoint could not be written; the one before is intact.
+    """
+    check(recipe)
+    run = Path(out)
+    if (folder := result(run)) is not None:
+        RunFolder.open(run, recipe, World())  # refuses another recipe
+        return folder
+    if recipe.retain.merge is not None:
+        from gentax.training.experts import train_and_merge
+
+        return train_and_merge(recipe, run, on_row)
+    if recipe.trainer == "trl":
+        from gentax.training.trl_trainer import train_with_trl
+
+        return train_with_trl(recipe, run, on_row)
+    with join(recipe) as world, deferred_interrupt() as interrupt:
+        return _Run(recipe, run, world, on_row, interrupt).whole()
+
+
+class _Run:
+    """One run in flight."""
+
+    def __init__(
+        self, recipe: Recipe, path: Path, world: World, on_row: Callable[[Row], None], interrupt: Interrupt
+    ) -> None:
+        self.recipe, self.path, self.world, self.on_row, self.interrupt = recipe, path, world, on_row, interrupt
+        self.course = Course(recipe)
+        self.grounds = self.course.grounds.values()
+        self.device = device_of(recipe.device, world)
+        self.policy = load(recipe.base, device=str(self.device))
+        self.folder = RunFolder.open(path, recipe, world)
+        self.learner = learner_of(self.policy, recipe, world)
+        self.critic = Critic(self.policy.model, recipe.algorithm) if recipe.algorithm.estimator == "ppo" else None
+        self.judge = Judge(policy_of(recipe.reward.judge)) if recipe.reward.judge is not None else None
+
+    def whole(self) -> Path:
+        """Do what is left of the run; return the folder of its result."""
+        retain = self.recipe.retain
+        # What the start plays, it plays before its weights change.
+        replayed = replayed_domains(self.recipe) if retain.replay else ()
+        self.replay = Replay.play(self.policy, self.recipe, replayed, self.world) if replayed else None
+        self.meter = (
+            Meter.play(self.policy, self.recipe, self.grounds, self.world) if retain.stop_at is not None else None
+        )
+        self.start = self._start() if self.replay or self.meter else None
+        if self.recipe.imitate is not None and not checkpoints(self.path):
+            self._imitate()
+        if self.course.steps:
+            self._reinforce()
+        if retain.interpolate is not None:
+            return self._interpolate(retain.interpolate)
+        return self.folder.finish(checkpoints(self.path)[-1][1])
+
+    # The stages.
+
+    def _imitate(self) -> None:
+        """Learn from others' episodes, up to the checkpoint `step-000000`."""
+        imitation = Imitation.of(self.recipe, self.policy, self.path / "imitated.safetensors", self.world)
+        optimizer = imitation.optimizer(self.learner.parameters)
+        done = self._resume("imitate", optimizer)
+        for step in range(done + 1, imitation.steps + 1):
+            row = imitation.step(step, self.learner, optimizer, self.world, self._replay(step) if self.replay else None)
+            if step == 1 or step % 10 == 0 or step == imitation.steps:
+                self.on_row({"imitate": step, "of": imitation.steps, **row})
+            asked = self._asked()
+            if (asked or step % SAVE_IMITATION == 0) and step < imitation.steps:
+                self._save(f"imitate-{step:06d}", optimizer)
+            if asked:
+                self.interrupt.stop_here()
+        self.learner.publish()
+        self._save("step-000000", None, imitated=imitation.counts)
+
+    def _reinforce(self) -> None:
+        """Take the policy-gradient steps that are left."""
+        recipe, world = self.recipe, self.world
+        optimizer = torch.optim.Adam(self.learner.parameters, lr=recipe.lr, fused=True)
+        reference = self._reference() if recipe.algorithm.kl else None
+        if self.meter is not None and not checkpoints(self.path):
+            self._save("step-000000", None)  # what is kept when the first look says stop
+        done = self._resume("step", optimizer)
+        self.folder.back_to(done)
+        rows = self.folder.rows
+        elapsed = rows[-1]["elapsed_s"] if rows else 0.0
+        looking = recipe.looking()
+        same = (looking.wrap, looking.reward, looking.horizon) == (
+            recipe.play.wrap, recipe.play.reward, recipe.play.horizon,
+        )  # fmt: skip
+        with EnvPool(recipe.play) as envs, nullcontext(envs) if same else EnvPool(looking) as look_envs:
+            planned = [task for ground in self.grounds for task in ground.learn[:PLANNED]]
+            self.plans = plan_lengths(planned, recipe.play, envs) if recipe.explore.head_start else {}
+            for step in range(done + 1, self.course.steps + 1):
+                began = time.monotonic()
+                lesson = self.course.lesson(step, rows)
+                row = {"step": step, **self._step(step, lesson, optimizer, reference, envs)}
+                if recipe.validate_every and (step % recipe.validate_every == 0 or step in (1, self.course.steps)):
+                    row |= look(self.policy, self.grounds, looking, look_envs, world)
+                asked = self._asked()
+                keep = asked or lesson.last or step % recipe.checkpoint_every == 0
+                if keep and self.meter is not None:
+                    row["forgetting"] = self.meter.read(self.start, self.policy.model)
+                elapsed += time.monotonic() - began
+                row |= {"elapsed_s": elapsed, "left_s": (self.course.steps - step) * elapsed / step}
+                self.folder.log(row)
+                self.on_row(row)
+                if self._forgot(row):
+                    break
+                if keep:
+                    self._save(f"step-{step:06d}", optimizer, phase_ends=lesson.last)
+                if asked:
+                    self.interrupt.stop_here()
+
+    def _step(
+        self, step: int, lesson: Lesson, optimizer: torch.optim.Optimizer, reference: Any, envs: EnvPool
+    ) -> Row:
+        """Play one batch of groups and learn from it."""
+        recipe, world = self.recipe, self.world
+        began = time.monotonic()
+        tasks = lesson.tasks[world.rank :: world.size]  # a group is played by one process
+        policy: Any = self.policy
+        if lesson.hints or lesson.head_start:
+            seed = stable_seed(recipe.seed, "guide", step)
+            starts = head_starts(tasks, lesson.head_start, self.plans, seed, lesson.horizon) if self.plans else {}
+            policy = Guided(policy, lesson.hints, starts, seed)
+        episodes = rollout(
+            policy,
+            tasks,
+            play=lesson.play,
+            samples=recipe.group,
+            seed=stable_seed(recipe.seed, "play", step),
+            pool=envs,
+            horizon=lesson.horizon,
+        )
+        scores, unread = self.judge.scores(episodes) if self.judge else (None, 0)
+        rewards = rewards_of(episodes, recipe.reward, recipe.explore, scores)
+        played = time.monotonic()
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr * min(step / max(1, recipe.warmup), 1 - (step - 1) / self.course.steps, 1.0)
+        try:
+            learned = update(
+                self.learner,
+                reference,
+                optimizer,
+                episodes,
+                rewards,
+                recipe,
+                f"step {step}",
+                temperature=lesson.play.temperature,
+                world=world,
+                critic=self.critic,
+                extra=self._replay(step) if self.replay else None,
+            )
+        except NonFiniteLoss as fault:
+            raise NonFiniteLoss(f"{fault}; {self._kept()}") from None
+        self.learner.publish()
+        seconds = {"play_s": played - began, "learn_s": time.monotonic() - played}
+        row = summary(lesson, episodes, rewards, seconds, world) | learned
+        return row | ({"unread_scores": world.total(unread)} if self.judge else {})
+
+    def _interpolate(self, keep: float) -> Path:
+        """Choose weights between the start's and the trained ones by validation tasks."""
+        looking, trained = self.recipe.looking(), last(self.path)
+        start, tuned = (_weights(folder) for folder in (self.recipe.base, trained))
+        with EnvPool(looking) as envs:
+
+            def success_at(share: float) -> float:
+                self.policy.model.load_state_dict(interpolate(start, tuned, share))
+                self.policy.refresh()
+                return look(self.policy, self.grounds, looking, envs, self.world)["held_out"]
+
+            share, tried = nearest_that_keeps(success_at, keep)
+        out = self.path / "interpolated"
+        if self.world.first:
+            with whole_folder(out) as aside:
+                save_model(self.policy.model, self.policy.tokenizer, aside, interpolate(start, tuned, share))
+        return self.folder.finish(out, share=share, tried=tried, trained=trained.name)
+
+    # What they share.
+
+    def _replay(self, step: int) -> Callable[[], dict[str, float]]:
+        assert self.replay is not None
+        return lambda: self.replay.backward(self.learner.model, self.start, self.recipe, step, self.world)
+
+    def _start(self) -> Any:
+        """Return the model the run starts from, to be compared with."""
+        return self.learner.start_model() or load(self.recipe.base, device=str(self.device)).model
+
+    def _reference(self) -> Any:
+        """Return the model that the KL term holds to: the one that RL starts from."""
+        if self.recipe.imitate is not None:
+            return load(self.path / "step-000000", device=str(self.device)).model
+        return self.start or self._start()
+
+    def _resume(self, kind: str, optimizer: torch.optim.Optimizer) -> int:
+        """Go back to the last checkpoint of a kind; return its step, 0 where there is none."""
+        if not (kept := checkpoints(self.path, kind)):
+            return 0
+        step, folder = kept[-1]
+        beside = read_beside(folder)
+        self.learner.load(_weights(folder), unpack(beside, "learner"))
+        if flat := unpack(beside, "optimizer"):
+            load_optimizer(optimizer, flat)
+        if self.critic is not None and (state := unpack(beside, "critic")):
+            self.critic.load_state(state)
+        return step
+
+    def _save(self, name: str, optimizer: torch.optim.Optimizer | None, **facts: Any) -> None:
+        weights, state = self.learner.weights(), self.learner.state()
+        memory = optimizer_state(optimizer) if optimizer is not None else {}
+        if self.world.first:
+            parts = {"learner": state, "optimizer": memory}
+            if self.critic is not None:
+                parts["critic"] = self.critic.state()
+            try:
+                save_checkpoint(
+                    self.path, name, self.policy.model, self.policy.tokenizer, weights, pack(**parts), facts
+                )
+            except OSError as fault:
+                raise OSError(f"the checkpoint {name} could not be written ({fault}); {self._kept()}") from None
+        self.world.wait()
+
+    def _kept(self) -> str:
+        kept = checkpoints(self.path)
+        return f"the last whole checkpoint is {kept[-1][1]}" if kept else "there was no checkpoint yet"
+
+    def _forgot(self, row: Row) -> bool:
+        limit = self.recipe.retain.stop_at
+        return limit is not None and row.get("forgetting", 0.0) > limit
+
+    def _asked(self) -> bool:
+        """Return whether any process was asked to stop."""
+        return bool(self.world.most(int(self.interrupt.asked)))
+
+
+def _weights(folder: str | Path) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in load(folder).model.state_dict().items()}

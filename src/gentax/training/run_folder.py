@@ -1,0 +1,110 @@
+"""The folder of a training run, and what is known from it when the run is continued.
+
+It holds `recipe.json`, `metrics.jsonl` (a row a step), checkpoints (see `checkpoint.py`) and, at the end, `done.json`,
+which names the folder with the run's result. Several processes read it; the first one writes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gentax.core import UsageError
+from gentax.core.files import whole_file, write_json
+from gentax.core.settings import plain
+from gentax.training.checkpoint import checkpoints
+from gentax.training.parallel import World
+from gentax.training.recipe import Recipe
+
+Row = dict[str, float]
+
+
+@dataclass
+class RunFolder:
+    """One run's folder; `rows` are those of the steps done."""
+
+    path: Path
+    world: World
+    rows: list[Row] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, path: str | Path, recipe: Recipe, world: World) -> RunFolder:
+        """Make the folder, or check that it is one of the same recipe, and read the rows logged so far.
+
+        Raises:
+            UsageError: the folder holds a run of another recipe, or something else.
+        """
+        folder = cls(Path(path), world)
+        folder._claim(json.loads(json.dumps(plain(recipe))))
+        world.wait()
+        log = folder.path / "metrics.jsonl"
+        for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
+            try:
+                folder.rows.append(json.loads(line))
+            except ValueError:  # the line that was being written when the run was killed
+                break
+        return folder
+
+    def _claim(self, mine: dict[str, Any]) -> None:
+        record = self.path / "recipe.json"
+        if record.is_file():
+            theirs = json.loads(record.read_text(encoding="utf-8"))
+            if theirs != mine:
+                raise UsageError(
+                    f"{self.path} holds a run of another recipe ({_difference(theirs, mine)}); "
+                    "give another folder, or delete that one"
+                )
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise UsageError(f"{self.path} is not empty and holds no run of gentax")
+        elif self.world.first:
+            write_json(record, mine)
+
+    def back_to(self, step: int) -> None:
+        """Forget the rows after `step`: their updates were lost."""
+        self.rows = [row for row in self.rows if row["step"] <= step]
+        if self.world.first:
+            with whole_file(self.path / "metrics.jsonl") as aside:
+                aside.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        self.world.wait()
+
+    def log(self, row: Row) -> None:
+        """Add the row of a step that is done."""
+        self.rows.append(row)
+        if self.world.first:
+            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def finish(self, folder: Path, **facts: Any) -> Path:
+        """Name the folder that holds the result, with what there is to say about it; return it."""
+        if self.world.first:
+            write_json(self.path / "done.json", {"result": str(folder.relative_to(self.path)), **facts})
+        self.world.wait()
+        return folder
+
+
+def result(path: Path) -> Path | None:
+    """Return the model folder a finished run came to; None when it is not finished."""
+    done = path / "done.json"
+    return path / json.loads(done.read_text(encoding="utf-8"))["result"] if done.is_file() else None
+
+
+def last(path: Path) -> Path:
+    """Return the result of a finished run, or the last checkpoint of one that is not. Raises UsageError for neither."""
+    if (folder := result(path)) is not None:
+        return folder
+    if not (kept := checkpoints(path)):
+        raise UsageError(f"{path} holds no checkpoint yet")
+    return kept[-1][1]
+
+
+def _difference(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") -> str:
+    """Say the first setting in which two recipes differ."""
+    for key in [*mine, *(key for key in theirs if key not in mine)]:
+        one, other = theirs.get(key), mine.get(key)
+        if isinstance(one, dict) and isinstance(other, dict) and one != other:
+            return _difference(one, other, f"{prefix}{key}.")
+        if one != other:
+            return f"its {prefix}{key} is {one}, not {other}"
+    return "in nothing"

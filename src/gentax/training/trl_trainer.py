@@ -1,0 +1,560 @@
+"""TRL's GRPOTrainer as the optimiser: gentax plays the episodes and says what each is worth, TRL learns from them.
+
+gentax's: the course, hints, rewards, advantages, tokens and their probabilities; rows, checkpoints, Ctrl-C. TRL's: the
+loop over batches, the reference, the loss and its gradient, mixed precision, and through accelerate the devices: DDP
+and DeepSpeed (ZeRO 1 to 3) are chosen as for any script of TRL, with
+`accelerate launch --no_python gentax train RECIPE -s trainer=trl`. A copy of the model plays; it gets the whole weights
+before it does, so that how TRL shards or wraps its own is all one. Instead of it a vLLM server of TRL's kind may play.
+
+TRL compares neighbours in a batch of fixed size. Here an episode is as many sequences as its context makes of it, so
+the advantages of `policy_gradient.py` are put in, with the probabilities of playing as the old ones, and what has no
+advantage is left out as there. TRL's loss is a mean over tokens (`dapo`): a weight for each token makes it one over
+sequences.
+
+Left out, and refused by name: what another loss would need (`CANNOT`), FSDP (it has no whole weights to play with),
+and going on with a stopped run of DeepSpeed (its optimiser's state is in shards). Nothing is sent to anybody: TRL's
+telemetry is off.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gentax.core import Episode, NonFiniteLoss, UsageError, stable_seed
+from gentax.core.interrupt import Interrupt, deferred_interrupt
+from gentax.policies.decode import Ask, Sample
+from gentax.policies.local import LocalPolicy, load
+from gentax.policies.named import policy_of
+from gentax.policies.reply import ACTION_END
+from gentax.rollouts import EnvPool, rollout
+from gentax.training.checkpoint import (
+    checkpoints,
+    load_optimizer,
+    optimizer_state,
+    pack,
+    read_beside,
+    save_checkpoint,
+    unpack,
+)
+from gentax.training.course import Course
+from gentax.training.guide import Guided, head_starts, plan_lengths
+from gentax.training.judge import Judge
+from gentax.training.look import look
+from gentax.training.parallel import World, device_of, join
+from gentax.training.policy_gradient import ABSURD, advantages
+from gentax.training.precision import native_bf16
+from gentax.training.recipe import Recipe
+from gentax.training.rewards import groups, rewards_of
+from gentax.training.run_folder import Row, RunFolder
+from gentax.training.summary import summary
+
+PINNED = "1.16.0"  # `rollout_func` is experimental there, and what is overridden below is TRL's own affair
+EPISODES = 8  # in one forward pass, about; TRL's own default
+
+CANNOT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
+    ("algorithm.kl_in", lambda recipe: recipe.algorithm.kl_in == "reward", "TRL has the KL term in the loss"),
+    ("explore.temperature_end", lambda recipe: recipe.explore.temperature_end is not None, "TRL scores at one"),
+    ("imitate", lambda recipe: recipe.imitate is not None, "imitate with trainer gentax and steps 0, then start there"),
+    ("shard", lambda recipe: recipe.shard, "accelerate shards, by DeepSpeed: accelerate config"),
+    ("retain.replay", lambda recipe: recipe.retain.replay > 0, "TRL's loss has no term for it"),
+    ("retain.stop_at", lambda recipe: recipe.retain.stop_at is not None, "it is not measured here"),
+    ("retain.interpolate", lambda recipe: recipe.retain.interpolate is not None, "it is not done here"),
+    (
+        "device",
+        lambda recipe: recipe.device.startswith("cuda:"),
+        "accelerate places the model; say cuda, and which one by CUDA_VISIBLE_DEVICES",
+    ),
+)
+
+
+def refuse(recipe: Recipe) -> None:
+    """Refuse what TRL cannot do, or is not there to do, before anything is loaded.
+
+    Raises:
+        UsageError: a setting of `CANNOT`; TRL is not installed, or not in the version that this was written for.
+    """
+    for setting, asked, why in CANNOT:
+        if asked(recipe):
+            raise UsageError(f"recipe: trainer trl cannot do {setting}: {why}")
+    try:
+        have = version("trl")
+    except PackageNotFoundError:
+        raise UsageError("trainer trl needs TRL: pip install 'gentax[trl]'") from None
+    if have != PINNED:
+        raise UsageError(f"trainer trl needs TRL {PINNED}, and {have} is installed: pip install 'gentax[trl]'")
+
+
+def train_with_trl(
+    recipe: Recipe, out: str | Path, on_row: Callable[[Row], None] = lambda row: None, server: str | None = None
+) -> Path:
+    """Train a policy with TRL; return its last checkpoint. Rows, checkpoints and Ctrl-C are those of `train`.
+
+    A stopped run goes on as it would have, bit for bit where the arithmetic allows it; not under DeepSpeed.
+
+    Args:
+        recipe: every setting, of domains that were checked.
+        out: the run's folder.
+        on_row: told each step's metrics as they come: those of `summary.py`, and of the update spread, loss, kl,
+            entropy, clipped and grad_norm.
+        server: the address of a vLLM server that plays, such as `http://localhost:8000`; TRL sends it the new weights
+            after each update. It runs on GPUs of its own and was started, as TRL asks for, by `VLLM_SERVER_DEV_MODE=1
+            vllm serve MODEL --weight-transfer-config '{"backend": "nccl"}' --logprobs-mode processed_logprobs`.
+            The copy of the model here plays when None.
+
+    Raises:
+        UsageError: what `refuse` refuses; a model that does not exist; a folder of another run; several GPUs and one
+            process; a server without vLLM here, or one that gives other probabilities than those it samples from.
+        NonFiniteLoss: the loss stopped being a number; the last checkpoint is intact.
+    """
+    refuse(recipe)
+    if recipe.device != "cpu" and torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
+        raise UsageError(
+            "trainer trl has one process for each GPU: start it with `accelerate launch --no_python gentax train …`, "
+            "or show it one GPU by CUDA_VISIBLE_DEVICES"
+        )
+    if server is not None and find_spec("vllm") is None:
+        raise UsageError("a vLLM server is fed through vLLM, which is not installed here: pip install 'trl[vllm]'")
+    with _quiet(), join(recipe) as world, deferred_interrupt() as interrupt:
+        # Before TRL's settings are made: with ZeRO-3 all models that are loaded later are sharded, and this one plays.
+        player = load(recipe.base, device=str(device_of(recipe.device, world)))
+        return _Run(recipe, Path(out), player, world, on_row, interrupt, server).whole()
+
+
+class _Run:
+    """One run in flight. TRL calls `rollout` for the episodes of a step, and `step_done` when it has learned."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        path: Path,
+        player: LocalPolicy,
+        world: World,
+        on_row: Callable[[Row], None],
+        interrupt: Interrupt,
+        server: str | None,
+    ) -> None:
+        from accelerate.utils import DistributedType
+
+        self.recipe, self.path, self.player, self.world = recipe, path, player, world
+        self.on_row, self.interrupt, self.server = on_row, interrupt, server
+        self.course = Course(recipe)
+        mine = math.ceil(recipe.tasks_per_step / world.size) * recipe.group  # episodes of one process
+        self.updates = recipe.algorithm.minibatches
+        self.batches = self.updates * math.ceil(mine / self.updates / EPISODES)  # forward passes in a step
+        self.kept = checkpoints(path)
+        self.args = self._arguments()
+        kind = self.args.distributed_state.distributed_type
+        if kind == DistributedType.FSDP:
+            raise UsageError("trainer trl cannot play with weights sharded by FSDP: use DDP or DeepSpeed")
+        self.sharded = kind == DistributedType.DEEPSPEED
+        if self.sharded and self.kept:
+            raise UsageError(f"a run of DeepSpeed cannot be continued; give another folder, or base={self.kept[-1][1]}")
+        self.folder = RunFolder.open(path, recipe, world)
+        self.judge = Judge(policy_of(recipe.reward.judge)) if recipe.reward.judge is not None else None
+
+    @property
+    def done(self) -> int:
+        """Steps that are in the last checkpoint that was there at the beginning."""
+        return self.kept[-1][0] if self.kept else 0
+
+    def whole(self) -> Path:
+        """Do what is left of the run; return the folder of its result."""
+        if self.done == self.course.steps:
+            return self.folder.finish(self.kept[-1][1])
+        self.step = self.done
+        self.folder.back_to(self.done)
+        self.elapsed = self.folder.rows[-1]["elapsed_s"] if self.folder.rows else 0.0
+        self.trainer = self._trainer()
+        if self.server is not None:
+            self.player.decoder = _Served(_client(self.trainer, self.server), self.player.decoder.limit)
+        self.beside = read_beside(self.kept[-1][1]) if self.kept else {}
+        if self.kept:
+            _load_trained(self.trainer.model, unpack(self.beside, "trained"))
+        recipe, looking = self.recipe, self.recipe.looking()
+        with EnvPool(recipe.play) as self.envs, EnvPool(looking) as self.look_envs:
+            first = [task for ground in self.course.grounds.values() for task in ground.learn[:8]]
+            self.plans = plan_lengths(first, recipe.play, self.envs) if recipe.explore.head_start else {}
+            self.began = time.monotonic()
+            self.trainer.train()
+        return self.folder.finish(checkpoints(self.path)[-1][1])
+
+    # What TRL calls.
+
+    def rollout(self, prompts: list[str], trainer: Any) -> dict[str, list[Any]]:
+        """Play the groups of the next step; return their sequences as TRL wants them (the prompts say nothing).
+
+        Every process returns the same number of sequences, and one that its forward passes share evenly.
+        """
+        recipe, world = self.recipe, self.world
+        began = time.monotonic()
+        self.step += 1
+        self.lesson = self.course.lesson(self.step, self.folder.rows)
+        tasks = self.lesson.tasks[world.rank :: world.size]  # a group is played by one process
+        self._publish()
+        policy: Any = self.player
+        if self.lesson.hints or self.lesson.head_start:
+            seed = stable_seed(recipe.seed, "start", self.step)
+            starts = head_starts(tasks, self.lesson.head_start, self.plans, seed, self.lesson.horizon)
+            policy = Guided(policy, self.lesson.hints, starts, seed)
+        self.episodes = rollout(
+            policy,
+            tasks,
+            play=self.lesson.play,
+            samples=recipe.group,
+            seed=stable_seed(recipe.seed, "play", self.step),
+            horizon=self.lesson.horizon,
+            pool=self.envs,
+        )
+        scores, self.unread = self.judge.scores(self.episodes) if self.judge else (None, 0)
+        self.rewards = rewards_of(self.episodes, recipe.reward, recipe.explore, scores)
+        self.gains = advantages(self.episodes, self.rewards, recipe.algorithm, world)
+        rows = sequences(self.episodes, self.gains, recipe.algorithm.per)
+        most = world.most(len(rows))
+        self.learns = most > 0
+        rows += [NOTHING] * (self.batches * math.ceil(max(1, most) / self.batches) - len(rows))
+        self.gains_R = [row["gain"] for row in rows]
+        # TRL shuffles the sequences by the global generator; seeded here, it does so alike in a continued run.
+        torch.manual_seed(stable_seed(recipe.seed, "shuffle", self.step))
+        self.played = time.monotonic()
+        self.play_s = self.played - began
+        return {key: [row[key] for row in rows] for key in NOTHING if key != "gain"}
+
+    def rate(self, update: int) -> float:
+        """Return the learning rate of an update, counted from 0 in this process, over its peak: as in `train`."""
+        step = self.done + update // self.updates + 1
+        return max(0.0, min(step / max(1, self.recipe.warmup), 1 - (step - 1) / self.course.steps, 1.0))
+
+    def put_in(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return TRL's batch with our advantages, shape (sequences, longest completion), and old probabilities."""
+        old_RT = batch["sampling_per_token_logps"]
+        gain_RT = torch.zeros_like(old_RT)
+        for row, gain in zip(gain_RT, self.gains_R, strict=True):
+            row[: len(gain)] = torch.tensor(gain)
+        return batch | {"advantages": gain_RT, "old_per_token_logps": old_RT}
+
+    def begin(self) -> None:
+        """Put back what the optimiser remembers."""
+        if flat := unpack(self.beside, "optimizer"):
+            load_optimizer(self.trainer.optimizer, flat)
+
+    def step_done(self, logs: Mapping[str, float]) -> None:
+        """Write the row of a step, and its checkpoint where one is due."""
+        recipe, world, step = self.recipe, self.world, self.step
+        learned = {
+            key: float(logs[theirs])
+            for key, theirs in (
+                ("loss", "loss"),
+                ("kl", "kl"),
+                ("entropy", "entropy"),
+                ("clipped", "clip_ratio/region_mean"),
+                ("grad_norm", "grad_norm"),
+            )
+            if logs.get(theirs) is not None
+        }
+        for key, most in (("loss", ABSURD), ("grad_norm", sys.float_info.max)):
+            if not abs(learned.get(key, 0.0)) <= most:  # so written, this is true of what is no number
+                raise NonFiniteLoss(
+                    f"the {key} became {learned[key]:.6g} at step {step}; the last checkpoint is intact"
+                )
+        gained = [bool(gain.any()) for gain in self.gains]
+        learned["spread"] = world.total(sum(gained)) / max(1.0, world.total(len(gained)))
+        flat = (not any(gained[i] for i in members) for members in groups(self.episodes))
+        learned["skipped"] = world.total(sum(flat))
+        seconds = {"play_s": self.play_s, "learn_s": time.monotonic() - self.played}
+        row = {"step": step} | summary(self.lesson, self.episodes, self.rewards, seconds, world) | learned
+        if self.judge:
+            row["unread_scores"] = world.total(self.unread)
+        if recipe.validate_every and (step % recipe.validate_every == 0 or step in (1, self.course.steps)):
+            self._publish()
+            grounds = self.course.grounds.values()
+            row |= look(self.player, grounds, recipe.looking(), self.look_envs, world)
+        self.elapsed, self.began = self.elapsed + time.monotonic() - self.began, time.monotonic()
+        row |= {"elapsed_s": self.elapsed, "left_s": (self.course.steps - step) * self.elapsed / step}
+        self.folder.log(row)
+        if world.first:
+            self.on_row(row)
+        asked = bool(world.most(int(self.interrupt.asked)))
+        if asked or self.lesson.last or step % recipe.checkpoint_every == 0:
+            self._save()
+        if asked:
+            raise KeyboardInterrupt
+
+    # What they need.
+
+    def _publish(self) -> None:
+        """Give the weights as they are to who plays."""
+        if self.server is None:
+            self._copy()
+        elif self.trainer._last_loaded_step != self.trainer.state.global_step:  # else TRL has sent them
+            self.trainer.vllm_generation.sync_weights()
+            self.trainer._last_loaded_step = self.trainer.state.global_step
+
+    def _copy(self) -> None:
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        with self.trainer._dist.gather_params(list(model.parameters())):
+            copy_weights(model, self.player.model)
+        self.player.refresh()
+
+    def _save(self) -> None:
+        self._copy()
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        if self.world.first:
+            # Whole weights are in the player's number format; what is trained is kept as it is, to go on from.
+            beside = {}
+            if not self.sharded:
+                trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
+                beside = pack(trained=trained, optimizer=optimizer_state(self.trainer.optimizer))
+            save_checkpoint(
+                self.path,
+                f"step-{self.step:06d}",
+                self.player.model,
+                self.player.tokenizer,
+                self.player.model.state_dict(),
+                beside,
+                {"step": self.step, "phase_ends": self.lesson.last, "trainer": f"trl {PINNED}"},
+            )
+        self.world.wait()
+
+    def _arguments(self) -> Any:
+        """Return TRL's settings for the recipe's."""
+        from trl import GRPOConfig
+
+        recipe, algorithm = self.recipe, self.recipe.algorithm
+        kind = self.player.model.device.type
+        return GRPOConfig(
+            output_dir=str(self.path),
+            use_cpu=kind == "cpu",
+            bf16=recipe.precision == "bf16" or (recipe.precision == "auto" and native_bf16(kind)),
+            gradient_checkpointing=kind != "cpu",
+            seed=recipe.seed,
+            # A nominal batch: what is learned from is as long as what was played.
+            per_device_train_batch_size=EPISODES,
+            num_generations=2,
+            steps_per_generation=self.batches,
+            gradient_accumulation_steps=self.batches // self.updates,
+            max_steps=max(1, self.course.steps - self.done) * self.updates,
+            temperature=recipe.play.temperature,
+            loss_type="dapo",
+            epsilon=algorithm.clip,
+            epsilon_high=algorithm.clip_high,
+            beta=algorithm.kl,
+            use_bias_correction_kl=False,  # the plain k3 estimator, as in `policy_gradient.py`
+            entropy_coef=algorithm.entropy,
+            scale_rewards="none",
+            disable_dropout=True,
+            ddp_find_unused_parameters=False,
+            optim="adamw_torch_fused",
+            learning_rate=recipe.lr,
+            weight_decay=0.0,
+            max_grad_norm=1.0,
+            shuffle_dataset=False,
+            logging_strategy="steps",
+            logging_steps=self.updates,
+            logging_nan_inf_filter=False,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            use_vllm=self.server is not None,
+            vllm_mode="server",
+            vllm_server_base_url=self.server,
+            vllm_importance_sampling_correction=False,  # the ratio is to the server's probabilities already
+        )
+
+    def _trainer(self) -> Any:
+        """Return TRL's trainer, with the four things of ours that it calls."""
+        from datasets import Dataset
+        from torch.optim.lr_scheduler import LambdaLR
+        from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
+        from trl import GRPOTrainer
+
+        run = self
+
+        class Trainer(GRPOTrainer):
+            def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+                return run.put_in(super()._generate_and_score_completions(inputs))
+
+            def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+                if self.lr_scheduler is None:
+                    self.lr_scheduler = LambdaLR(self.optimizer if optimizer is None else optimizer, run.rate)
+                    self._created_lr_scheduler = True
+                return self.lr_scheduler
+
+            def _send_telemetry(self) -> None:
+                pass
+
+        class Told(TrainerCallback):
+            def on_train_begin(self, *_: Any, **__: Any) -> None:
+                run.begin()
+
+            def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+                if not run.learns:
+                    run.trainer.optimizer.zero_grad()  # without gradients Adam rests; with zeros it would coast
+
+            def on_log(self, *_: Any, logs: Mapping[str, float], **__: Any) -> None:
+                if "loss" in logs:  # else it is TRL's summary of the whole run
+                    run.step_done(logs)
+
+        start = self.player.model.name_or_path  # TRL loads the reference from there too
+        rows = EPISODES * self.args.world_size * self.batches // 2
+        trainer = Trainer(
+            model=AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, use_safetensors=True),
+            reward_funcs=lambda prompts, **_: [0.0] * len(prompts),
+            args=self.args,
+            train_dataset=Dataset.from_dict({"prompt": [""] * rows}),
+            processing_class=AutoTokenizer.from_pretrained(start),  # TRL may give it a token for padding
+            peft_config=self._adapters(),
+            callbacks=[Told()],
+            rollout_func=self.rollout,
+        )
+        trainer.remove_callback(PrinterCallback)
+        return trainer
+
+    def _adapters(self) -> Any:
+        if self.recipe.lora is None:
+            return None
+        from peft import LoraConfig
+
+        lora = self.recipe.lora
+        return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+# One token that nothing is learned from. It stands for what has no advantage, and fills batches up.
+NOTHING: Mapping[str, list[float]] = {
+    "prompt_ids": [0],
+    "completion_ids": [0],
+    "logprobs": [0.0],
+    "env_mask": [0.0],
+    "gain": [0.0],
+}
+
+
+def sequences(episodes: Sequence[Episode], gains: Sequence[np.ndarray], per: str) -> list[dict[str, list[float]]]:
+    """Return what TRL learns from: a mapping for each sequence that has an advantage.
+
+    What stands before the first sampled token is the prompt; all else is as long as the rest. `env_mask`, by which TRL
+    weighs the tokens of its mean, is 0 for what was not sampled, else 1 with `per` token, and 1 over the number of the
+    sequence's sampled tokens with `per` sequence.
+
+    Args:
+        episodes: with tokens.
+        gains: the advantage of each step of each episode, shape (steps,).
+        per: see `recipe.Algorithm`.
+    """
+    rows = []
+    for episode, gain in zip(episodes, gains, strict=True):
+        for tokens in episode.sequences() if gain.any() else ():
+            sampled_T, gain_T = tokens.sampled_T, gain[tokens.step_T]
+            if not gain_T[sampled_T].any():
+                continue
+            start = int(np.flatnonzero(sampled_T)[0])
+            weight = 1.0 / int(sampled_T.sum()) if per == "sequence" else 1.0
+            rows.append(
+                {
+                    "prompt_ids": tokens.ids_T[:start].tolist(),
+                    "completion_ids": tokens.ids_T[start:].tolist(),
+                    "logprobs": tokens.logprobs_T[start:].tolist(),
+                    "env_mask": (sampled_T[start:] * weight).tolist(),
+                    "gain": gain_T[start:].tolist(),
+                }
+            )
+    return rows
+
+
+@torch.no_grad()
+def copy_weights(model: Any, player: Any) -> None:
+    """Copy a model's weights into another one's, in place; adapters of the first are merged in the copy alone."""
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    for name, mine in player.named_parameters():
+        path, _, leaf = name.rpartition(".")
+        module = base.get_submodule(path)
+        if hasattr(module, "get_delta_weight"):
+            theirs = getattr(module.base_layer, leaf)
+            if leaf == "weight":
+                theirs = theirs + module.get_delta_weight("default")
+        else:
+            theirs = getattr(module, leaf)
+        mine.copy_(theirs)
+
+
+@torch.no_grad()
+def _load_trained(model: Any, trained: Mapping[str, torch.Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        if name in trained:
+            parameter.copy_(trained[name])
+
+
+class _Served:
+    """The interface of `policies.decode.Decoder` over TRL's client of a vLLM server: token ids in, token ids out.
+
+    Each prompt is a request with its own seed, so that what an episode says does not hang on who plays beside it.
+    """
+
+    def __init__(self, client: Any, limit: int) -> None:
+        self.client, self.limit = client, limit
+
+    def forget(self) -> None:
+        """The server forgets by itself when it gets new weights."""
+
+    def sample(self, asks: Sequence[Ask], stop: Callable[[list[int]], bool]) -> list[Sample]:
+        """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
+        with ThreadPoolExecutor(64) as threads:
+            return list(threads.map(lambda ask: self._one(ask, stop), asks))
+
+    def _one(self, ask: Ask, stop: Callable[[list[int]], bool]) -> Sample:
+        made = self.client.generate(
+            prompts=[ask.prompt.tolist()],
+            temperature=ask.temperature,
+            max_tokens=len(ask.uniforms),
+            logprobs=0,
+            generation_kwargs={
+                "seed": int(ask.uniforms[0] * 2**53),
+                "stop": [ACTION_END],
+                "include_stop_str_in_output": True,
+                "skip_special_tokens": False,
+            },
+        )
+        ids, logprobs = made["completion_ids"][0], made["logprobs"][0]
+        end = next((n for n in range(1, len(ids) + 1) if stop(ids[:n])), len(ids))
+        return Sample(np.asarray(ids[:end], np.int32), np.asarray([top[0] for top in logprobs[:end]], np.float32))
+
+
+def _client(trainer: Any, server: str) -> Any:
+    """Return this process's client of the server; refuse one whose probabilities are not those it samples from."""
+    from trl.generation.vllm_client import VLLMClient
+
+    client = trainer.vllm_generation.vllm_client if trainer.accelerator.is_main_process else VLLMClient(server)
+    mode = client.get_server_info()["model_config"]["logprobs_mode"]
+    if mode != "processed_logprobs":
+        raise UsageError(f"{server} gives {mode}: start it with --logprobs-mode processed_logprobs")
+    return client
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep TRL and transformers from saying what will change in other versions: TRL's is pinned."""
+    before = os.environ.get("TRL_EXPERIMENTAL_SILENCE")
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        if before is None:
+            del os.environ["TRL_EXPERIMENTAL_SILENCE"]
+        else:
+            os.environ["TRL_EXPERIMENTAL_SILENCE"] = before

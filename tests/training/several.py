@@ -1,0 +1,114 @@
+"""What `test_parallel.py` runs, alone and under torchrun: updates of a model on given episodes, stopped and continued.
+
+Run as `several.py OUT MODEL KIND…`; the first process prints a line of JSON for each kind.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gentax.core import Episode, Outcome, Step, Task, Tokens
+from gentax.policies.local import load
+from gentax.training.checkpoint import load_optimizer, optimizer_state, pack, read_beside, save_checkpoint, unpack
+from gentax.training.learner import learner_of
+from gentax.training.parallel import World, join
+from gentax.training.policy_gradient import update
+from gentax.training.recipe import Algorithm, Lora, Recipe
+from gentax.training.rewards import rewards_of
+
+KINDS = {
+    "full": {},
+    "lora": {"lora": Lora(4)},
+    "shard": {"shard": True},
+    "shard-lora": {"shard": True, "lora": Lora(4)},
+}
+
+
+def episodes_of(step: int) -> list[Episode]:
+    """Return groups of two episodes with random tokens. The first process has two batches of them, the second has one
+    and in the end nothing."""
+    rng = np.random.default_rng(step)
+    made = []
+    for task in range(3 if step < 2 else 1):
+        rules = rng.integers(6, 250, 30).astype(np.int32)
+        for sample in range(2):
+            said = rng.integers(6, 250, 1500 if task == 0 else 40).astype(np.int32)
+            tokens = Tokens(False, rules, said, np.full(len(said), -6.0, np.float32))
+            outcome = Outcome.SUCCESS if sample else Outcome.FAILURE
+            step_ = Step("o", "t", "a", float(sample), True, tokens=tokens)
+            made.append(Episode(Task("toy", "three", "train", task), 0, "g", (step_,), outcome))
+    return made
+
+
+def run(out: Path, model: str, kind: str, world: World, recipe: Recipe) -> dict:
+    """Take three steps, with a checkpoint and a fresh start after the second; return what came of it."""
+
+    def fresh():
+        policy = load(model)
+        learner = learner_of(policy, recipe, world)
+        return policy, learner, torch.optim.Adam(learner.parameters, lr=1e-3, fused=True)
+
+    policy, learner, optimizer = fresh()
+    reference = load(model).model
+    rows = []
+    for step in range(3):
+        mine = [e for e in episodes_of(step) if e.task.seed % world.size == world.rank]
+        rewards = rewards_of(mine, recipe.reward, recipe.explore)
+        report = update(learner, reference, optimizer, mine, rewards, recipe, "here", temperature=1.0, world=world)
+        rows.append([report["loss"], report["kl"], report["grad_norm"]])
+        learner.publish()
+        if step == 1:
+            weights, beside = learner.weights(), pack(learner=learner.state(), optimizer=optimizer_state(optimizer))
+            folder = out / kind / "step-000001"
+            if world.first:
+                save_checkpoint(out / kind, folder.name, policy.model, policy.tokenizer, weights, beside, {})
+            world.wait()
+            policy, learner, optimizer = fresh()
+            beside = read_beside(folder)
+            learner.load(load(folder).model.state_dict(), unpack(beside, "learner"))
+            load_optimizer(optimizer, unpack(beside, "optimizer"))
+    held = sum(getattr(p, "_local_tensor", p).numel() for p in learner.model.parameters())
+    return {"rows": rows, "weights": sample(learner.weights()), "held": held}
+
+
+def sample(weights: Mapping[str, torch.Tensor]) -> list[float]:
+    """Return about twenty numbers of every tensor."""
+    return torch.cat([weight.flatten()[:: max(1, weight.numel() // 20)] for weight in weights.values()]).tolist()
+
+
+def talk(world: World) -> dict:
+    """Say something in each of the ways that processes can."""
+    here, nowhere = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(3))
+    if world.rank == world.size - 1:
+        here.grad = torch.ones(2)
+    world.add_gradients([here, nowhere])
+    return {
+        "total": world.total(world.rank + 0.5),
+        "most": world.most(7 * world.rank),
+        "everyone": world.everyone({"ü": "x" * world.rank}),
+        "gradients": [here.grad.tolist(), nowhere.grad],
+    }
+
+
+def main(out: str, model: str, *kinds: str) -> list[dict]:
+    """Return, and print in the first process, what each kind came to in each process."""
+    found = []
+    for kind in kinds:
+        recipe = Recipe(precision="fp32", device="cpu", algorithm=Algorithm(kl=0.1, clip=10.0), **KINDS[kind])
+        with join(recipe) as world:
+            (Path(out) / kind).mkdir(parents=True, exist_ok=True)
+            came = run(Path(out), model, kind, world, recipe)
+            found.append({"kind": kind, "talk": talk(world), "processes": world.everyone(came)})
+            if world.first:
+                print(json.dumps(found[-1]), flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

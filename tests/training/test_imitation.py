@@ -1,0 +1,344 @@
+"""Imitation: the mixture is counted by state-action pairs, only the agent's tokens are learned, and a run that was
+stopped goes on bit for bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gentax.core import NonFiniteLoss, UsageError
+from gentax.core.record import write_episodes
+from gentax.domains import make
+from gentax.policies.local import load
+from gentax.policies.simple import ExpertPolicy
+from gentax.rollouts import Play, rollout
+from gentax.training import imitation as module
+from gentax.training.checkpoint import load_optimizer, optimizer_state
+from gentax.training.example import examples, exchanges
+from gentax.training.imitation import Imitation, shares
+from gentax.training.learner import learner_of
+from gentax.training.parallel import World
+from gentax.training.recipe import Imitate, Lora, Phase, Recipe, Schedule
+
+
+def recipe(tiny: Path, play: Play | None = None, **imitate) -> Recipe:
+    values = {"mix": {"toy:three": 1.0}, "pairs": 30} | imitate
+    play = play or Play(temperature=1.0, max_new_tokens=4)
+    return Recipe(steps=0, base=str(tiny), imitate=Imitate(**values), play=play, precision="fp32", train_tasks=100)
+
+
+def learned(imitation: Imitation, codec) -> list[str]:
+    """The text of the tokens that count, example by example."""
+    examples = [example for batch in imitation.batches for example in batch]
+    return [codec.tokenizer.decode(example.ids_T[example.weight_T > 0]) for example in examples]
+
+
+def replies(imitation: Imitation, codec) -> int:
+    """How many replies are learned, counted in the tokens themselves."""
+    return sum(text.count("<action>") for text in learned(imitation, codec))
+
+
+def chats(path: Path, count: int, replies: int = 3, **extra) -> str:
+    """Write a file of `count` conversations with `replies` replies each."""
+    with open(path, "w") as file:
+        for n in range(count):
+            turn = [{"role": "user", "content": f"{n} red"}, {"role": "assistant", "content": "Action: red"}]
+            file.write(json.dumps({"messages": turn * replies, **extra}) + "\n")
+    return str(path)
+
+
+# How much of what.
+
+
+@pytest.mark.parametrize("pairs", [23, 230, 100, 4000, 7])
+def test_a_mixture_is_counted_by_pairs(tiny, pairs):
+    made = shares(recipe(tiny, mix={"a": 19, "b": 3, "c": 1}, pairs=pairs))
+    assert sum(made.values()) == pairs
+    for name, weight in {"a": 19, "b": 3, "c": 1}.items():
+        assert abs(made[name] - pairs * weight / 23) < 1
+    assert pairs % 23 or made == {"a": 19 * pairs // 23, "b": 3 * pairs // 23, "c": pairs // 23}
+
+
+def test_without_a_mixture_it_is_what_is_trained_on(tiny):
+    phases = (Phase({"toy:one": 3, "toy:three": 1}, 10), Phase({"toy:three": 1.0}, 30))
+    made = Recipe(base=str(tiny), schedule=Schedule(phases=phases), imitate=Imitate(pairs=80))
+    assert shares(made) == {"toy:one": 15, "toy:three": 65}
+    assert shares(Recipe(source="toy", imitate=Imitate(pairs=80))) == {"toy": 80}
+
+
+@pytest.mark.parametrize("context", ["full", "window(1)"])
+def test_nineteen_to_three_to_one(toy, tiny, tmp_path, context):
+    """The paper's mixture, from an expert, a policy's own episodes and a file: exact to the pair."""
+    policy = load(tiny)
+    mix = {"toy": 19, "toy:three": 3, "toy:one": 1}
+    play = Play(context=context, temperature=1.0, max_new_tokens=8)
+    with make("toy", "one") as env:
+        write_episodes(tmp_path / "one.gz", rollout(ExpertPolicy(), env.tasks("train", 40)))
+    teachers = {"toy:three": str(tmp_path / "teacher.gz"), "toy:one": str(tmp_path / "one.gz")}
+    with make("toy", "three") as env:
+        write_episodes(tmp_path / "teacher.gz", rollout(ExpertPolicy(0.5), env.tasks("train", 40), play=play))
+    made = Imitation.of(recipe(tiny, play, mix=mix, teachers=teachers, pairs=230, successes_only=False), policy)
+    assert made.counts == made.wanted == {"toy": 190, "toy:three": 30, "toy:one": 10}
+    assert replies(made, policy.codec) == 230
+    assert sum(example.pairs for batch in made.batches for example in batch) == 230
+
+
+def test_a_teacher_that_runs_out_gives_what_it_has(toy, tiny, tmp_path):
+    policy = load(tiny)
+    teachers = {"toy:one": chats(tmp_path / "few.jsonl", 2)}
+    made = Imitation.of(recipe(tiny, mix={"toy:one": 1, "toy:three": 1}, teachers=teachers, pairs=40), policy)
+    assert made.wanted == {"toy:one": 20, "toy:three": 20}
+    assert made.counts == {"toy:one": 6, "toy:three": 20}
+    short = Recipe(source="toy", level="one", base=str(tiny), train_tasks=5, imitate=Imitate(pairs=40))
+    assert Imitation.of(short, policy).counts == {"toy:one": 5}  # one pair a task
+
+
+def test_who_plays_plays_the_tasks_that_training_may_use(toy, tiny, monkeypatch):
+    played = []
+
+    def spy(policy, tasks, **settings):
+        played.extend(tasks)
+        return rollout(policy, tasks, **settings)
+
+    monkeypatch.setattr(module, "rollout", spy)
+    Imitation.of(recipe(tiny, mix={"toy:one": 1.0}, pairs=10_000), load(tiny))
+    assert {task.split for task in played} == {"train"}
+    assert sorted(task.index for task in played) == list(range(100))  # each once
+
+
+# Which tokens.
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+def test_only_what_the_agent_says_is_learned(toy, tiny, thinking):
+    policy = load(tiny)
+    made = Imitation.of(recipe(tiny, Play(temperature=1.0, thinking=thinking)), policy)
+    for batch in made.batches:
+        for example in batch:
+            text = policy.codec.tokenizer.decode(example.ids_T)
+            words = [part.partition("</action>")[0] for part in text.split("<action>")[2:]]  # the first one asks
+            said = "".join(
+                (f"<think>It says {word}.</think>" if thinking else "") + f"<action>{word}</action>" for word in words
+            )
+            assert policy.codec.tokenizer.decode(example.ids_T[example.weight_T > 0]) == said
+            assert set(np.unique(example.weight_T)) == {0, 1}
+            assert text.startswith("Say the word you see.")
+
+
+def test_the_starts_own_episodes_are_learned_by_the_tokens_it_sampled(toy, tiny):
+    policy = load(tiny)
+    play = Play(temperature=1.0, max_new_tokens=6)
+    made = Imitation.of(
+        recipe(tiny, play, teachers={"toy:three": "start"}, successes_only=False, pairs=11), _obedient(policy)
+    )
+    assert made.counts == {"toy:three": 11}
+    text = learned(made, policy.codec)
+    assert sum(one.count("</action>") for one in text) == 11
+    assert {word for one in text for word in one.replace("<action>", " ").replace("</action>", " ").split()} == {"red"}
+
+
+def _obedient(policy):
+    """Let a policy's samples be `<action>red</action>`, so that a model that knows nothing plays something."""
+    ids = policy.codec.reply("<action>red</action>")
+
+    class Scripted:
+        limit = policy.decoder.limit
+
+        def sample(self, asks, stop):
+            from gentax.policies.decode import Sample
+
+            return [Sample(ids, np.zeros(len(ids), np.float32)) for _ in asks]
+
+        def forget(self):
+            pass
+
+    policy.decoder = Scripted()
+    return policy
+
+
+# From whom.
+
+
+def test_failures_are_left_out_unless_they_are_asked_for(toy, tiny, tmp_path):
+    policy = load(tiny)
+    play = Play(temperature=1.0, horizon=3)  # one slip, and the three words cannot be said any more
+    with make("toy", "three", horizon=3) as env:
+        episodes = rollout(ExpertPolicy(0.5), env.tasks("train", 40), play=play)
+    won = sum(episode.length for episode in episodes if episode.success)
+    every = sum(episode.length for episode in episodes)
+    assert 0 < won < every
+    write_episodes(tmp_path / "mixed.gz", episodes)
+    teachers = {"toy:three": str(tmp_path / "mixed.gz")}
+    for successes_only, pairs in ((True, won), (False, every)):
+        asked = recipe(tiny, play, teachers=teachers, successes_only=successes_only, pairs=1000)
+        assert Imitation.of(asked, policy).counts == {"toy:three": pairs}
+    failed = chats(tmp_path / "failed.jsonl", 2, success=False)
+    with pytest.raises(UsageError, match=r"nothing to imitate: no episode .* succeeded; imitate.successes_only: false"):
+        Imitation.of(recipe(tiny, teachers={"toy:three": failed}), policy)
+    unfiltered = recipe(tiny, teachers={"toy:three": failed}, successes_only=False)
+    assert Imitation.of(unfiltered, policy).counts == {"toy:three": 6}
+
+
+def test_episodes_of_test_tasks_and_of_other_domains_are_never_learned(toy, tiny, tmp_path):
+    policy = load(tiny)
+    with make("toy", "three") as env:
+        test, train = (rollout(ExpertPolicy(), env.tasks(split, 4)) for split in ("test", "train"))
+        held_out = rollout(ExpertPolicy(), env.tasks("train", 1000)[-4:])
+    for name, episodes in (("test", train + test), ("look", train + held_out)):
+        write_episodes(tmp_path / f"{name}.gz", episodes)
+    with pytest.raises(UsageError, match="episodes of test tasks"):
+        Imitation.of(recipe(tiny, teachers={"toy:three": str(tmp_path / "test.gz")}), policy)
+    looked = recipe(tiny, teachers={"toy:three": str(tmp_path / "look.gz")}, pairs=1000)
+    assert Imitation.of(looked, policy).counts == {"toy:three": sum(episode.length for episode in train)}
+    with pytest.raises(UsageError, match="holds no episode of toy:one"):
+        Imitation.of(recipe(tiny, mix={"toy:one": 1}, teachers={"toy:one": str(tmp_path / "look.gz")}), policy)
+
+
+def test_unknown_teachers_are_refused(toy, tiny):
+    for teacher, fault in (("exprt", "did you mean 'expert'"), ("no/such.jsonl", "unknown file of trajectories")):
+        with pytest.raises(UsageError, match=fault):
+            Imitation.of(recipe(tiny, teachers={"toy:three": teacher}), load(tiny))
+
+
+def test_another_model_can_be_the_teacher(toy, tiny):
+    made = Imitation.of(
+        recipe(tiny, teachers={"toy:three": str(tiny)}, successes_only=False, pairs=3, mix={"toy:three": 1, "toy": 1}),
+        load(tiny),
+    )
+    assert made.counts["toy"] == 1  # the teacher knows nothing yet: whatever has an action is taken, nothing breaks
+
+
+# How it is learned.
+
+
+def test_every_pair_is_learned_as_often_as_the_epochs_say(toy, tiny):
+    counts = {}
+    for epochs in (0.5, 1.0, 2.5):
+        made = Imitation.of(recipe(tiny, epochs=epochs, mix={"toy:one": 1}, pairs=40), load(tiny))
+        assert [len(batch) for batch in made.batches[:-1]] == [32] * (made.steps - 1)
+        seen = [example.ids_T.tobytes() for batch in made.batches for example in batch]
+        counts[epochs] = len(seen)
+        if epochs > 1:
+            assert seen[:40] != seen[40:80]
+    assert counts == {0.5: 20, 1.0: 40, 2.5: 100}
+    with_seed = [Imitation.of(recipe(tiny), load(tiny)) for _ in range(2)]
+    assert learned(with_seed[0], load(tiny).codec) == learned(with_seed[1], load(tiny).codec)
+
+
+def test_a_stopped_run_ends_with_the_same_weights(toy, tiny, tmp_path):
+    """Weights are compared bit for bit, and the examples are read back from the file they are kept in."""
+    asked = recipe(tiny, pairs=100, epochs=2.0)
+    kept = tmp_path / "imitation.safetensors"
+
+    def run(stop: int | None = None, state=None) -> tuple[dict, dict, int]:
+        policy = load(tiny)
+        learner = learner_of(policy, asked)
+        made = Imitation.of(asked, policy, kept)
+        optimizer = made.optimizer(learner.parameters)
+        first = 1
+        if state is not None:
+            first, weights, moments = state
+            learner.load(weights, {})
+            load_optimizer(optimizer, moments)
+        last = made.steps if stop is None else stop
+        for step in range(first, last + 1):
+            made.step(step, learner, optimizer)
+        weights = {name: tensor.clone() for name, tensor in learner.weights().items()}
+        return weights, {k: v.clone() for k, v in optimizer_state(optimizer).items()}, made.steps
+
+    whole, _, steps = run()
+    assert steps > 4
+    weights, moments, _ = run(stop=3)
+    again, _, _ = run(state=(4, weights, moments))
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert any(not torch.equal(whole[name], weights[name]) for name in whole)
+
+
+def test_examples_that_are_kept_are_not_played_again(toy, tiny, tmp_path, monkeypatch):
+    asked, kept = recipe(tiny), tmp_path / "kept.safetensors"
+    first = Imitation.of(asked, load(tiny), kept)
+    monkeypatch.setattr(module, "rollout", lambda *args, **settings: pytest.fail("played again"))
+    again = Imitation.of(asked, load(tiny), kept, World(rank=1, size=2))  # another process of the run reads too
+    assert (again.counts, again.wanted, again.steps) == (first.counts, first.wanted, first.steps)
+    for a, b in zip(sum(first.batches, ()), sum(again.batches, ()), strict=True):
+        assert np.array_equal(a.ids_T, b.ids_T)
+        assert np.array_equal(a.weight_T, b.weight_T)
+        assert a.pairs == b.pairs
+
+
+def test_imitation_teaches(toy, tiny):
+    policy = load(tiny)
+    asked = recipe(tiny, mix={"toy:one": 1}, pairs=100, epochs=8.0, lr=3e-3)
+    learner = learner_of(policy, asked)
+    made = Imitation.of(asked, policy)
+    optimizer = made.optimizer(learner.parameters)
+    losses = [made.step(step, learner, optimizer)["loss"] for step in range(1, made.steps + 1)]
+    assert losses[-1] < 0.2 * losses[0]
+    learner.publish()
+    with make("toy", "one") as env:
+        episodes = rollout(policy, env.tasks("test", 10), play=Play(temperature=0.0))
+    said = {step.action for episode in episodes for step in episode.steps}
+    assert said <= {"red", "green", "blue", "gold"}  # it knew no word and no grammar before
+
+
+def test_adapters_alone_are_trained_where_the_recipe_has_them(toy, tiny):
+    policy = load(tiny)
+    before = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
+    asked = Recipe(base=str(tiny), source="toy", imitate=Imitate(pairs=30), lora=Lora(rank=2), precision="fp32")
+    learner = learner_of(policy, asked)
+    made = Imitation.of(asked, policy)
+    optimizer = made.optimizer(learner.parameters)
+    for step in (1, 2):
+        made.step(min(step, made.steps), learner, optimizer)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(learner.parameters)
+    assert all(torch.equal(before[name], tensor) for name, tensor in policy.model.state_dict().items())
+    learner.publish()
+    assert any(not torch.equal(before[name], tensor) for name, tensor in policy.model.state_dict().items())
+
+
+def test_a_loss_that_is_no_number_names_its_step_and_changes_nothing(toy, tiny):
+    policy = load(tiny)
+    learner = learner_of(policy, recipe(tiny))
+    made = Imitation.of(recipe(tiny), policy)
+    with torch.no_grad():
+        learner.parameters[0][:] = float("nan")
+    before = [parameter.clone() for parameter in learner.parameters[1:]]
+    with pytest.raises(NonFiniteLoss, match="step 1 of imitation"):
+        made.step(1, learner, made.optimizer(learner.parameters))
+    assert all(torch.equal(a, b) for a, b in zip(before, learner.parameters[1:], strict=True))
+
+
+def test_processes_share_a_batch(toy, tiny):
+    """Each has the loss of its part, over the tokens of all: they sum to the loss of one process alone."""
+    made = Imitation.of(recipe(tiny), load(tiny))
+    losses = []
+    for world in (World(), World(0, 2), World(1, 2)):
+        learner = learner_of(load(tiny), recipe(tiny))
+        losses.append(made.step(1, learner, made.optimizer(learner.parameters), world)["loss"])
+    assert min(losses) > 0
+    assert losses[0] == pytest.approx(losses[1] + losses[2], rel=1e-4)
+
+
+def test_the_gradient_is_that_of_the_mean_over_the_agents_tokens(toy, tiny):
+    """One step of plain arithmetic: no tree, no packing, each conversation by itself."""
+    policy, plain = load(tiny), load(tiny)
+    with make("toy", "three") as env:
+        episodes = rollout(ExpertPolicy(), env.tasks("train", 4))
+    made = [e for episode in episodes for e in examples(exchanges(episode, Play()), policy.codec)]
+    one = Imitation((tuple(made),), {}, {}, module.SFT(steps=1, precision="fp32"))
+    learner = learner_of(policy, recipe(tiny))
+    row = one.step(1, learner, torch.optim.SGD(learner.parameters, lr=0.0))
+    losses = []
+    for example in made:
+        logp_TV = plain.model(torch.tensor(example.ids_T[None].astype(np.int64))).logits[0].log_softmax(-1)
+        at = np.flatnonzero(example.weight_T)
+        losses.append(-logp_TV[at - 1, example.ids_T[at]])
+    loss = torch.cat(losses).mean()
+    loss.backward()
+    norm = torch.cat([p.grad.flatten() for p in plain.model.parameters()]).norm()
+    assert row["loss"] == pytest.approx(loss.item(), rel=1e-4)
+    assert row["grad_norm"] == pytest.approx(norm.item(), rel=1e-3)

@@ -1,0 +1,240 @@
+"""What is trained and what plays: the same weights, whatever the number format, adapters and chat template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gentax.core import Task
+from gentax.policies.local import load
+from gentax.rollouts import Play, rollout
+from gentax.training import Recipe
+from gentax.training.batch import batches, score
+from gentax.training.checkpoint import save_model
+from gentax.training.learner import learner_of
+from gentax.training.recipe import Lora
+
+FULL, LORA = Recipe(), Recipe(lora=Lora(rank=4, alpha=8.0))
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def tiny16(tiny, tmp_path_factory) -> Path:
+    """The tiny model, stored in bf16."""
+    policy = load(tiny)
+    folder = tmp_path_factory.mktemp("models16")
+    save_model(policy.model.to(torch.bfloat16), policy.tokenizer, folder)
+    return folder
+
+
+@pytest.fixture(scope="session", params=["qwen2", "qwen3"])
+def chat(request, tmp_path_factory) -> Path:
+    """A random model of a family that people train, with the chat template and tokens of that family, in bf16."""
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    from gentax.training.base import train_tokenizer
+
+    raw = train_tokenizer(iter(["The word is red. green blue gold No. Yes. Say the word you see."] * 20), 300)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw.backend_tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHATML
+    config = AutoConfig.for_model(
+        request.param,
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp(request.param)
+    save_model(AutoModelForCausalLM.from_config(config).to(torch.bfloat16), tokenizer, folder)
+    return folder
+
+
+def logits_of(model) -> torch.Tensor:
+    ids = np.random.default_rng(0).integers(6, 200, 40).astype(np.int32)
+    (batch,) = batches([ids], [np.ones(40, bool)])
+    with torch.no_grad():
+        return score(model, batch, "fp32")
+
+
+def train(learner, steps=3, lr=0.05) -> None:
+    """Take steps of gradient descent towards nothing in particular."""
+    ids = np.random.default_rng(1).integers(6, 200, 60).astype(np.int32)
+    (batch,) = batches([ids], [np.ones(60, bool)])
+    for _ in range(steps):
+        logp_UV = score(learner.model, batch, "fp32").log_softmax(-1)
+        (-logp_UV[batch.guess_S, batch.token_S].mean()).backward()
+        with torch.no_grad():
+            for parameter in learner.parameters:
+                parameter -= lr * parameter.grad
+                parameter.grad = None
+
+
+def copies(tensors) -> list[torch.Tensor]:
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+def same(some, others) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(some, others, strict=True))
+
+
+def test_a_model_in_fp32_is_trained_where_it_plays(toy, tiny):
+    policy = load(tiny)
+    learner = learner_of(policy, FULL)
+    assert learner.model is policy.model
+    assert learner.parameters == list(policy.model.parameters())
+    assert learner.start_model() is None
+    task = [Task("toy", "three", "train", 0)]
+    play = Play(temperature=1.0, max_new_tokens=6)
+    before = rollout(policy, task, play=play)[0]
+    train(learner, lr=1.0)
+    learner.publish()
+    after = rollout(policy, task, play=play)[0]
+    fresh = load(tiny)
+    fresh.model.load_state_dict(learner.weights())
+    alone = rollout(fresh, task, play=play)[0]
+    tokens = [[step.tokens.logprobs.tolist() for step in one.steps] for one in (before, after, alone)]
+    assert tokens[0] != tokens[1]
+    assert tokens[1] == tokens[2]  # nothing of the old weights was left in a cache
+
+
+def test_small_steps_are_not_lost_in_bf16_and_the_player_follows(tiny16):
+    policy = load(tiny16)
+    player = list(policy.model.parameters())
+    assert {p.dtype for p in player} == {torch.bfloat16}
+    learner = learner_of(policy, FULL)
+    assert {p.dtype for p in learner.parameters} == {torch.float32}
+    before = copies(player)
+    with torch.no_grad():
+        for _ in range(100):
+            for parameter in learner.parameters:
+                parameter += 1e-4  # a norm's weight of 1 does not feel it in bf16
+    assert same(player, before)
+    learner.publish()
+    assert {p.dtype for p in policy.model.parameters()} == {torch.bfloat16}
+    named = dict(policy.model.named_parameters())
+    assert same(named.values(), [p.to(torch.bfloat16) for p in learner.parameters])
+    assert named["model.norm.weight"][0].item() > 1.005
+
+
+def test_adapters_alone_are_trained_and_the_player_has_them_merged(tiny):
+    policy = load(tiny)
+    start = logits_of(load(tiny).model)
+    learner = learner_of(policy, LORA)
+    names = [name for name, p in learner.model.named_parameters() if p.requires_grad]
+    assert names
+    assert all("lora_" in name for name in names)
+    assert len(names) == 2 * 7 * len(policy.model.get_decoder().layers)  # not the head, which is tied
+    frozen = {name: p for name, p in learner.model.named_parameters() if not p.requires_grad}
+    before = copies(frozen.values())
+    learner.publish()
+    assert torch.allclose(logits_of(policy.model), start, atol=1e-6)  # at first they add nothing
+    train(learner)
+    assert same(frozen.values(), before)
+    assert torch.allclose(logits_of(policy.model), start, atol=1e-6)
+    learner.publish()
+    trained = logits_of(learner.model)
+    assert float((trained - start).abs().max()) > 0.01
+    assert torch.allclose(logits_of(policy.model), trained, atol=1e-4)
+
+
+def test_publishing_again_and_again_changes_nothing(tiny16):
+    policy = load(tiny16)
+    learner = learner_of(policy, LORA)
+    train(learner)
+    learner.publish()
+    once = copies(policy.model.parameters())
+    for _ in range(5):
+        learner.publish()
+    assert same(policy.model.parameters(), once)
+
+
+def test_the_start_of_adapters_is_kept_and_takes_no_memory(tiny):
+    policy = load(tiny)
+    start = logits_of(policy.model)
+    learner = learner_of(policy, LORA)
+    train(learner)
+    learner.publish()
+    assert torch.equal(logits_of(learner.start_model()), start)
+    held = {p.data_ptr() for p in learner.model.parameters()}
+    assert all(p.data_ptr() in held for p in learner.start_model().parameters())
+    embedding = policy.model.get_input_embeddings().weight.data_ptr()
+    assert embedding in held  # what has no adapter is the player's own
+
+
+def test_adapters_begin_alike_and_leave_the_global_generator_alone(tiny):
+    first = learner_of(load(tiny), LORA)
+    state = torch.get_rng_state()
+    torch.rand(3)
+    second = learner_of(load(tiny), LORA)
+    assert same(first.parameters, second.parameters)
+    torch.set_rng_state(state)
+    assert torch.equal(torch.get_rng_state(), state)
+    other = learner_of(load(tiny), Recipe(seed=1, lora=LORA.lora))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not same(first.parameters, other.parameters)
+
+
+@pytest.mark.parametrize("recipe", [FULL, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("stored", ["tiny", "tiny16"])
+def test_a_checkpoint_is_a_model_folder_and_a_continued_learner_goes_on(request, tmp_path, stored, recipe):
+    folder = request.getfixturevalue(stored)
+    policy = load(folder)
+    learner = learner_of(policy, recipe)
+    train(learner)
+    learner.publish()
+    save_model(policy.model, policy.tokenizer, tmp_path, learner.weights())
+    state = {name: tensor.clone() for name, tensor in learner.state().items()}
+    saved = load(tmp_path)
+    assert torch.equal(logits_of(saved.model), logits_of(policy.model))
+    assert {p.dtype for p in saved.model.parameters()} == {p.dtype for p in policy.model.parameters()}
+
+    again = load(folder)
+    other = learner_of(again, recipe)
+    other.load(saved.model.state_dict(), state)
+    assert same(other.parameters, learner.parameters)
+    assert same(again.model.parameters(), policy.model.parameters())
+    for one in (learner, other):
+        train(one)
+        one.publish()
+    assert same(again.model.parameters(), policy.model.parameters())
+
+
+@pytest.mark.parametrize("recipe", [FULL, LORA], ids=["full", "lora"])
+def test_what_a_chat_model_sampled_is_what_is_trained_on(toy, chat, recipe):
+    policy = load(chat)
+    learner = learner_of(policy, recipe)
+    train(learner)
+    learner.publish()
+    tasks = [Task("toy", "three", "train", i) for i in range(4)]
+    episodes = rollout(policy, tasks, play=Play(temperature=1.0, max_new_tokens=8, horizon=3))
+    sequences = [s for e in episodes for s in e.sequences()]
+    assert len(sequences) == 4  # one conversation each: it was never tokenized again
+    opening = policy.tokenizer("<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
+    for episode, sequence in zip(episodes, sequences, strict=True):
+        said = np.concatenate([step.tokens.sampled for step in episode.steps])
+        assert (sequence.ids_T[sequence.sampled_T] == said).all()
+        starts = np.flatnonzero(np.diff(sequence.sampled_T.astype(int)) == 1) + 1
+        assert len(starts) == episode.length
+        for at in starts:
+            assert sequence.ids_T[at - len(opening) : at].tolist() == opening
+    for batch in batches([s.ids_T for s in sequences], [s.sampled_T for s in sequences]):
+        old_S = np.concatenate([sequences[i].logprobs_T[sequences[i].sampled_T] for i in batch.members])
+        with torch.no_grad():
+            logp_UV = score(learner.model, batch, "fp32").log_softmax(-1)
+        assert np.allclose(logp_UV[batch.guess_S, batch.token_S].numpy(), old_S, atol=0.05)

@@ -1,0 +1,180 @@
+"""Weights of several policies made one: by hand on small tensors, and on model folders."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from gentax.core import UsageError
+from gentax.policies.local import load
+from gentax.training.base import new_model, train_tokenizer
+from gentax.training.checkpoint import save_model
+from gentax.training.retention import interpolate, merge, merge_models
+
+
+def of(*values: float) -> dict[str, torch.Tensor]:
+    return {"w": torch.tensor(values)}
+
+
+def test_the_mean_of_the_tuned_weights():
+    made = merge(of(9.0, 9.0), [of(1.0, 2.0), of(3.0, 6.0)], "mean")
+    assert made["w"].tolist() == [2.0, 4.0]
+
+
+def test_ties_by_hand():
+    start = of(1.0, 1.0, 1.0, 1.0, 1.0)
+    # Of five entries two are kept (a share of 0.4): of the first policy +4 and -3, of the second -2 and -5.
+    one = of(5.0, 1.5, 1.0, -2.0, 1.1)
+    two = of(1.1, 1.2, -1.0, -4.0, 0.5)
+    made = merge(start, [one, two], "ties", density=0.4)
+    # Entry 0 is moved by one alone, and by +4, not by half of it; 2 likewise; at 3 both agree: their mean of -4.
+    assert made["w"].tolist() == [5.0, 1.0, -1.0, -3.0, 1.0]
+
+
+def test_ties_goes_with_the_sign_that_weighs_more_and_leaves_out_the_other():
+    start = of(0.0, 0.0)
+    made = merge(start, [of(3.0, 2.0), of(-1.0, -2.0), of(-1.0, 0.0)], "ties", density=1.0)
+    assert made["w"].tolist() == [3.0, 0.0]  # 3 outweighs -1 and -1; 2 and -2 cancel out
+
+
+def test_ties_trims_all_weights_of_a_policy_together():
+    start = {"a": torch.zeros(4), "b": torch.zeros(4)}
+    tuned = {"a": torch.tensor([8.0, 7.0, 6.0, 5.0]), "b": torch.tensor([1.0, 2.0, 3.0, 4.0])}
+    made = merge(start, [tuned], "ties", density=0.5)
+    assert made["a"].tolist() == [8.0, 7.0, 6.0, 5.0]
+    assert made["b"].tolist() == [0.0, 0.0, 0.0, 0.0]
+
+
+def test_what_ties_keeps_by_default_is_a_fifth():
+    change = torch.arange(1.0, 101.0)
+    made = merge({"w": torch.zeros(100)}, [{"w": change}], "ties")
+    assert int((made["w"] != 0).sum()) == 20
+    assert torch.equal(made["w"][80:], change[80:])
+
+
+@pytest.mark.parametrize("method", ["mean", "ties"])
+def test_tied_weights_count_once_and_stay_tied_and_whole_numbers_are_the_starts(method):
+    shared = torch.zeros(4)
+    start = {"embed": shared, "free": torch.zeros(4), "head": shared, "table": torch.arange(3)}
+
+    def tuned(tied: torch.Tensor, free: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"embed": tied, "free": free, "head": tied, "table": torch.arange(3)}
+
+    made = merge(start, [tuned(torch.full((4,), 1.0), torch.full((4,), 2.0))], method, density=0.5)
+    assert made["head"].data_ptr() == made["embed"].data_ptr()
+    assert torch.equal(made["table"], torch.arange(3))
+    # Half of eight entries are the four of `free`; were the tied ones counted twice, half of twelve would be six.
+    assert made["embed"].tolist() == ([0.0] * 4 if method == "ties" else [1.0] * 4)
+
+
+def test_low_precision_is_merged_in_fp32_and_kept():
+    start = {"w": torch.zeros(1, dtype=torch.bfloat16)}
+    tuned = [{"w": torch.tensor([x], dtype=torch.bfloat16)} for x in (256.0, 1.0, 1.0)]
+    made = merge(start, tuned, "mean")["w"]
+    assert made.dtype is torch.bfloat16
+    assert made.item() == torch.tensor(86.0, dtype=torch.bfloat16).item()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_interpolation_is_exact_at_both_ends(share):
+    generator = torch.Generator().manual_seed(0)
+    start, tuned = ({"w": torch.randn(1000, generator=generator)} for _ in range(2))
+    made = interpolate(start, tuned, share)["w"]
+    if share == 0.25:
+        assert torch.allclose(made, 0.75 * start["w"] + 0.25 * tuned["w"], atol=1e-6)
+    else:
+        assert torch.equal(made, (tuned if share else start)["w"])
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"w": torch.zeros(3), "v": torch.zeros(1)}, "w of policy 2 is 3, and the start's is 2"),
+        ({"w": torch.zeros(2)}, "policy 2 has no v"),
+        ({"w": torch.zeros(2), "v": torch.zeros(1), "u": torch.zeros(1)}, "policy 2 has u"),
+    ],
+)
+def test_weights_that_are_not_alike_are_refused_by_name(other, says):
+    like = {"w": torch.zeros(2), "v": torch.zeros(1)}
+    with pytest.raises(UsageError, match=says):
+        merge(like, [like, other], "mean")
+
+
+def test_other_requests_that_make_no_sense_are_refused():
+    with pytest.raises(UsageError, match="did you mean 'ties'"):
+        merge(of(1.0), [of(1.0)], "tie")
+    with pytest.raises(UsageError, match="density"):
+        merge(of(1.0), [of(1.0)], "ties", density=0.0)
+    with pytest.raises(UsageError, match="no tuned weights"):
+        merge(of(1.0), [], "mean")
+    with pytest.raises(UsageError, match=r"1\.5"):
+        interpolate(of(1.0), of(1.0), 1.5)
+
+
+@pytest.fixture
+def trained(tiny, tmp_path):
+    """Two policies that differ from the tiny one."""
+    folders = []
+    for n in range(2):
+        policy = load(tiny)
+        generator = torch.Generator().manual_seed(n)
+        with torch.no_grad():
+            for weight in policy.model.parameters():
+                weight += 0.02 * torch.randn(weight.shape, generator=generator)
+        folders.append(tmp_path / f"policy-{n}")
+        folders[-1].mkdir()
+        save_model(policy.model, policy.tokenizer, folders[-1])
+    return folders
+
+
+@pytest.mark.parametrize("method", ["mean", "ties", "interpolate"])
+def test_a_merged_folder_loads_and_holds_what_merging_gives(tiny, trained, tmp_path, method):
+    folders = trained[:1] if method == "interpolate" else trained
+    out = merge_models(tiny, folders, method, tmp_path / "merged", 0.3)
+    start, tuned = load(tiny).model.state_dict(), [load(folder).model.state_dict() for folder in folders]
+    wanted = interpolate(start, tuned[0], 0.3) if method == "interpolate" else merge(start, tuned, method)
+    made = load(out).model.state_dict()
+    assert made.keys() == start.keys()
+    assert all(torch.equal(made[name], wanted[name]) for name in wanted)
+    record = json.loads((out / "merge.json").read_text())
+    assert record["method"] == method
+    assert record["of"] == [str(folder) for folder in folders]
+
+
+def test_only_the_result_of_the_same_merge_is_replaced(tiny, trained, tmp_path):
+    out = merge_models(tiny, trained, "mean", tmp_path / "merged")
+    assert merge_models(tiny, trained, "mean", out) == out
+    with pytest.raises(UsageError, match="something else"):
+        merge_models(tiny, trained, "ties", out)
+    assert json.loads((out / "merge.json").read_text())["method"] == "mean"
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="something else"):
+        merge_models(tiny, trained, "mean", precious)
+    assert (precious / "notes.txt").read_text() == "mine"
+
+
+def test_policies_of_another_tokenizer_or_size_are_refused(tiny, trained, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    tokenizer = train_tokenizer(iter(["quite different words, every one of them"] * 20), 300)
+    save_model(new_model("nano", tokenizer), tokenizer, other)
+    with pytest.raises(UsageError, match="different tokens"):
+        merge_models(tiny, [trained[0], other], "mean", tmp_path / "merged")
+    larger = tmp_path / "larger"
+    larger.mkdir()
+    tokenizer = load(tiny).tokenizer
+    save_model(new_model("micro", tokenizer), tokenizer, larger)
+    with pytest.raises(UsageError, match=r"larger is \d+x160, and the start's is \d+x96"):
+        merge_models(tiny, [trained[0], larger], "ties", tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_too_few_and_too_many_are_refused(tiny, trained, tmp_path):
+    with pytest.raises(UsageError, match="at least 2"):
+        merge_models(tiny, trained[:1], "mean", tmp_path / "merged")
+    with pytest.raises(UsageError, match="to one policy, not to 2"):
+        merge_models(tiny, trained, "interpolate", tmp_path / "merged")

@@ -1,0 +1,106 @@
+"""Several processes learn what one would: whole or sharded weights, uneven work, stopped and continued."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import several
+import torch
+
+from gentax.core import UsageError
+from gentax.policies.local import load
+from gentax.training import Recipe
+from gentax.training.parallel import World, device_of, join
+
+KINDS = ("full", "shard", "shard-lora")
+
+
+@pytest.fixture(scope="module")
+def two(tiny, tmp_path_factory) -> dict[str, dict]:
+    """What two processes come to, by kind."""
+    script = str(Path(several.__file__))
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", script]
+    out = str(tmp_path_factory.mktemp("two"))
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*start, out, str(tiny), *KINDS], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {row["kind"]: row for row in map(json.loads, done.stdout.splitlines())}
+
+
+@pytest.fixture(scope="module")
+def one(tiny, tmp_path_factory) -> dict[str, dict]:
+    """What one process comes to, by kind."""
+    found = several.main(str(tmp_path_factory.mktemp("one")), str(tiny), "full", "lora")
+    return {row["kind"]: row["processes"][0] for row in found}
+
+
+@pytest.mark.parametrize(("kind", "alone"), [("full", "full"), ("shard", "full"), ("shard-lora", "lora")])
+def test_two_processes_learn_what_one_learns(one, two, kind, alone):
+    expected = one[alone]
+    assert len(two[kind]["processes"]) == 2
+    for found in two[kind]["processes"]:
+        assert np.allclose(found["rows"], expected["rows"], atol=1e-5)
+        assert np.allclose(found["weights"], expected["weights"], atol=1e-4)
+    first, second = two[kind]["processes"]
+    assert first["weights"] == second["weights"]
+
+
+def test_the_weights_have_moved(one, tiny):
+    start = several.sample(load(tiny).model.state_dict())
+    for kind in ("full", "lora"):
+        assert np.abs(np.subtract(start, one[kind]["weights"])).max() > 1e-3
+
+
+def test_sharded_weights_are_held_by_halves(one, two):
+    for found in two["full"]["processes"]:
+        assert found["held"] == one["full"]["held"]
+    for found in two["shard"]["processes"]:
+        assert found["held"] == pytest.approx(one["full"]["held"] / 2, rel=0.02)
+    adapters = one["lora"]["held"] - one["full"]["held"]
+    for found in two["shard-lora"]["processes"]:
+        assert found["held"] == pytest.approx(one["full"]["held"] / 2 + adapters, rel=0.02)
+
+
+def test_processes_hear_each_other(two):
+    assert two["full"]["talk"] == {
+        "total": 2.0,
+        "most": 7,
+        "everyone": [{"ü": ""}, {"ü": "x"}],
+        "gradients": [[1.0, 1.0], None],
+    }
+
+
+def test_without_torchrun_a_process_is_alone():
+    with join(Recipe(shard=True)) as world:
+        assert world == World()
+        assert several.talk(world) | {"gradients": None} == {
+            "total": 0.5, "most": 0, "everyone": [{"ü": ""}], "gradients": None,
+        }  # fmt: skip
+
+
+def test_each_process_takes_its_own_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device_of("auto", World()) == torch.device("cuda", 0)
+    assert device_of("cuda", World(5, 8, 1)) == torch.device("cuda", 1)
+    assert device_of("cuda:1", World()) == torch.device("cuda", 1)
+    assert device_of("cpu", World()) == torch.device("cpu")
+    with pytest.raises(UsageError, match=r"cuda:2 is not there: this machine has 2 GPUs"):
+        device_of("auto", World(2, 3, 2))
+    with pytest.raises(UsageError, match="cuda:1 is one GPU, and there are 2 processes"):
+        device_of("cuda:1", World(0, 2))
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of("auto", World()) == torch.device("cpu")
+    with pytest.raises(UsageError, match="finds no GPU"):
+        device_of("cuda", World())
+    with pytest.raises(UsageError, match="did you mean 'cuda'"):
+        device_of("cdua", World())

@@ -1,0 +1,509 @@
+"""The update: advantages by hand, gradients against a plain formula, and what must not be learned from."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from gentax.core import Episode, NonFiniteLoss, Outcome, Step, Task, Tokens
+from gentax.policies.local import load
+from gentax.training import policy_gradient
+from gentax.training.critic import Critic, states_before_replies
+from gentax.training.parallel import World
+from gentax.training.policy_gradient import advantages, gae_of, update
+from gentax.training.recipe import Algorithm, Explore, Recipe, Reward
+from gentax.training.rewards import rewards_of
+
+PLAIN = Algorithm(kl=0.0)
+
+
+def episode(task=0, reward=0.0, ids=(5, 6), prompt=(10, 11, 12), logprob=-1.0, outcome=None):
+    """One of a single step."""
+    return walk(task, [("o", reward, prompt, ids)], logprob, outcome)
+
+
+def walk(task, path, logprob=-1.0, outcome=None):
+    """One whose steps are given as (observation, reward, new prompt tokens, sampled tokens)."""
+    steps = tuple(
+        Step(seen, "t", "a", reward, True, tokens=Tokens(n > 0, ints(prompt), ints(ids), floats(len(ids), logprob)))
+        for n, (seen, reward, prompt, ids) in enumerate(path)
+    )
+    outcome = outcome or (Outcome.SUCCESS if sum(p[1] for p in path) else Outcome.FAILURE)
+    return Episode(Task("toy", "three", "train", task), 0, "g", steps, outcome)
+
+
+def ints(values):
+    return np.array(values, np.int32)
+
+
+def floats(count, value):
+    return np.full(count, value, np.float32)
+
+
+def seen(task, letters, rewards, outcome=None):
+    """One that sees `letters`."""
+    return walk(task, [(s, r, (10, 11), (5,)) for s, r in zip(letters, rewards, strict=True)], outcome=outcome)
+
+
+def worth(episodes):
+    return rewards_of(episodes, Reward(), Explore())
+
+
+def gains(episodes, values=(), world=World(), **algorithm):  # noqa: B008
+    """The advantages of the steps of all episodes, in a row."""
+    found = advantages(episodes, worth(episodes), Algorithm(**algorithm), world, values)
+    assert all(one.dtype == np.float32 for one in found)
+    return np.concatenate(found)
+
+
+# What an episode is compared with.
+
+
+def test_grpo_compares_with_the_group():
+    group = [episode(reward=1.0), episode(), episode(), episode()]
+    assert gains(group) == pytest.approx([0.75, -0.25, -0.25, -0.25])
+    assert gains(group, std=True) == pytest.approx((np.array([1, 0, 0, 0]) - 0.25) / (np.sqrt(0.1875) + 1e-6))
+
+
+def test_groups_are_tasks_and_one_without_spread_teaches_nothing():
+    found = gains([episode(0, 1.0), episode(1, 1.0), episode(0, 0.0), episode(1, 1.0)])
+    assert found[1] == found[3] == 0
+    assert found[0] > 0 > found[2]
+
+
+def test_all_steps_of_an_episode_share_its_advantage():
+    assert gains([seen(0, "ab", [0.5, 0.5]), seen(0, "c", [0.0])]) == pytest.approx([0.5, 0.5, -0.5])
+
+
+def test_rloo_compares_with_the_others():
+    group = [episode(reward=r) for r in (1.0, 0.0, 0.5)]
+    assert gains(group, estimator="rloo") == pytest.approx([0.75, -0.75, 0.0])
+    assert gains([episode(reward=1.0)], estimator="rloo") == 0
+
+
+def test_reinforce_plus_plus_compares_with_the_batch():
+    # No group has any spread, the batch has.
+    batch = [episode(0, 1.0), episode(0, 1.0), episode(1, 0.0), episode(1, 0.0)]
+    assert gains(batch, estimator="reinforce++") == pytest.approx([1, 1, -1, -1], abs=1e-5)
+    assert (gains(batch[:2], estimator="reinforce++") == 0).all()
+
+
+def test_generalized_advantages_by_hand():
+    (found,) = gae_of([np.array([0, 0, 1.0])], [np.array([0.5, 0.25, 0.5])], Algorithm(discount=0.9, smoothing=0.8))
+    # Surprises: -0.275, 0.2, 0.5; each adds 0.72 of what comes after.
+    assert found == pytest.approx([0.1282, 0.56, 0.5])
+
+
+def test_ppo_normalises_over_the_steps_of_the_batch():
+    values = [np.array([0.5, 0.25, 0.5]), np.array([0.5])]
+    batch = [seen(0, "abc", [0, 0, 1.0]), seen(1, "a", [0.0])]
+    raw = np.array([0.1282, 0.56, 0.5, -0.5])
+    found = gains(batch, values, estimator="ppo", discount=0.9, smoothing=0.8)
+    assert found == pytest.approx((raw - raw.mean()) / raw.std(), abs=1e-4)
+
+
+def test_gigpo_compares_steps_that_saw_the_same():
+    group = [seen(0, "ab", [0.0, 1.0]), seen(0, "aa", [0.0, 0.0])]
+    # Episodes: +-0.5. Returns from `a` on: 0.5, 0, 0, their mean 1/6. `b` was met once.
+    found = gains(group, estimator="gigpo", discount=0.5, step_weight=2.0)
+    assert found == pytest.approx([0.5 + 2 / 3, 0.5, -0.5 - 1 / 3, -0.5 - 1 / 3])
+    divided = gains(group, estimator="gigpo", discount=0.5, step_weight=2.0, std=True)
+    spread = np.std([0.5, 0, 0])
+    assert divided == pytest.approx([1 + 2 / 3 / spread, 1, -1 - 1 / 3 / spread, -1 - 1 / 3 / spread], abs=1e-4)
+
+
+def test_gigpo_does_not_compare_across_groups():
+    batch = [seen(0, "a", [1.0]), seen(1, "a", [0.0])]
+    assert (gains(batch, estimator="gigpo") == 0).all()
+
+
+def test_gigpo_does_not_compare_with_an_experts_steps():
+    first = seen(0, "ab", [0.0, 1.0])
+    expert = replace(first.steps[0], tokens=Tokens(False, ints([10]), ints([]), floats(0, 0)))
+    started = replace(first, steps=(expert, first.steps[1]))
+    # `a` was met by an expert and by the policy once, `b` by the policy twice.
+    assert gains([started, seen(0, "ab", [0.0, 0.0])], estimator="gigpo") == pytest.approx([0, 1, -0.5, -1])
+
+
+@pytest.mark.parametrize("estimator", ["grpo", "rloo", "reinforce++", "ppo", "gigpo"])
+def test_errors_belong_to_no_group_and_an_experts_steps_teach_nothing(estimator):
+    broken = seen(0, "aa", [0.0, 0.0], Outcome.ERROR)
+    first = seen(0, "ab", [0.0, 1.0])
+    expert = replace(first.steps[0], tokens=Tokens(False, ints([10]), ints([]), floats(0, 0)))
+    started = replace(first, steps=(expert, first.steps[1]))
+    batch = [broken, started, seen(0, "ab", [0.0, 0.0])]
+    found = gains(batch, [np.zeros(2)] * 3, estimator=estimator)
+    assert (found[:3] == 0).all()
+    assert found[3] > 0 > found[4]
+    assert (gains([broken, started], [np.zeros(2)] * 2, estimator=estimator) == 0).all()
+
+
+# The gradient.
+
+
+def learner_of(model):
+    return SimpleNamespace(model=model, parameters=list(model.parameters()))
+
+
+def learn(model, episodes, recipe, reference=None, optimizer=None, temperature=1.0, **more):
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=1.0)
+    return update(
+        learner_of(model), reference, optimizer, episodes, worth(episodes), recipe, "here",
+        temperature=temperature, **more,
+    )  # fmt: skip
+
+
+def shaken(folder):
+    """The tiny model with other weights than those of the folder."""
+    torch.manual_seed(1)
+    model = load(folder).model
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model
+
+
+BATCH = [
+    walk(0, [("o", 0.0, (10, 11), (5, 6, 7)), ("p", 1.0, (12, 13, 14), (8,))], -5.0),
+    walk(0, [("o", 0.0, (10, 11), (8,)), ("p", 0.0, (13, 14), (9, 4, 4))], -6.5),
+    episode(1, 0.0, (9, 9), (20,)),
+    episode(1, 0.0, (4, 5), (20,)),
+    episode(2, 1.0, (4, 5, 6), (21, 22), -5.5),
+    episode(2, 0.0, (7,), (21, 22), -8.0),
+]
+
+
+def log_probabilities(model, sequence, temperature):
+    ids = torch.tensor(sequence.ids_T[None].astype(np.int64))
+    return model(ids).logits[0].div(temperature).log_softmax(-1)
+
+
+def plain_loss(model, reference, algorithm, temperature):
+    """The same loss written naively: one sequence at a time, the whole vocabulary everywhere."""
+    rewards, sequences = worth(BATCH), [next(one.sequences()) for one in BATCH]
+    if algorithm.kl_in == "reward":
+        for reward, sequence in zip(rewards, sequences, strict=True):
+            start = log_probabilities(reference, sequence, temperature).detach()
+            for at in np.flatnonzero(sequence.sampled_T):
+                ratio = float(sequence.logprobs_T[at]) - float(start[at - 1, int(sequence.ids_T[at])])
+                reward[sequence.step_T[at]] -= algorithm.kl * ratio
+    lines = []
+    values = [np.zeros(len(reward)) for reward in rewards]  # those of a new critic
+    for gain, sequence in zip(advantages(BATCH, rewards, algorithm, World(), values), sequences, strict=True):
+        if not gain.any():
+            continue
+        logp = log_probabilities(model, sequence, temperature)
+        first = log_probabilities(reference, sequence, temperature).detach()
+        terms = []
+        for at in np.flatnonzero(sequence.sampled_T):
+            token, a = int(sequence.ids_T[at]), float(gain[sequence.step_T[at]])
+            new, start = logp[at - 1, token], first[at - 1, token]
+            ratio = (new - float(sequence.logprobs_T[at])).exp()
+            high = algorithm.clip if algorithm.clip_high is None else algorithm.clip_high
+            term = -torch.min(ratio * a, ratio.clamp(1 - algorithm.clip, 1 + high) * a)
+            if algorithm.kl_in == "loss":
+                term = term + algorithm.kl * ((start - new).exp() - (start - new) - 1)
+            entropy = -(logp[at - 1].exp() * logp[at - 1]).sum()
+            terms.append(term - algorithm.entropy * entropy)
+        lines.append(torch.stack(terms))
+    if algorithm.per == "token":
+        return torch.cat(lines).mean()
+    return torch.stack([line.mean() for line in lines]).mean()
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        Algorithm(kl=0.3, clip=0.1),
+        Algorithm(kl=0.3, clip=0.1, std=True, per="sequence"),
+        Algorithm(kl=0.0, clip=0.1, clip_high=0.9),
+        Algorithm(kl=0.3, clip=0.1, kl_in="reward"),
+        Algorithm(estimator="reinforce++", kl=0.3, kl_in="reward", per="sequence"),
+        Algorithm(kl=0.0, entropy=0.2),
+        Algorithm(estimator="rloo", kl=0.1, entropy=0.2, per="sequence"),
+        Algorithm(estimator="gigpo", kl=0.1, discount=0.9),
+        Algorithm(estimator="ppo", kl=0.1, discount=0.9),
+    ],
+    ids=lambda algorithm: f"{algorithm.estimator} {algorithm.per} {algorithm.kl_in}",
+)
+def test_the_update_follows_the_plain_formula(tiny, algorithm):
+    model, reference = shaken(tiny), load(tiny).model
+    expected = copy.deepcopy(model)
+    loss = plain_loss(expected, reference, algorithm, 0.7)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(expected.parameters(), 1.0)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    recipe, critic = Recipe(algorithm=algorithm, precision="fp32"), Critic(model, algorithm)
+    report = learn(model, BATCH, recipe, reference, temperature=0.7, critic=critic)
+    assert report["loss"] == pytest.approx(loss.item(), abs=1e-5)
+    assert report["grad_norm"] == pytest.approx(float(norm), rel=1e-4)
+    for name, parameter in expected.named_parameters():
+        moved = before[name] - dict(model.named_parameters())[name]
+        assert torch.allclose(moved, parameter.grad, atol=1e-5), name
+
+
+@pytest.mark.parametrize(
+    ("ratio", "clip_high", "clipped"), [(1.5, None, 0.5), (1.5, 0.9, 0.0), (0.6, 0.9, 0.5)], ids=str
+)
+def test_a_ratio_may_rise_further_than_it_may_fall(tiny, ratio, clip_high, clipped):
+    model = load(tiny).model
+
+    def played(reward, token, ratio):
+        chance = log_probabilities(model, next(episode(0, ids=(token,)).sequences()), 1.0)[2, token]
+        return episode(0, reward, (token,), logprob=chance.item() - np.log(ratio))
+
+    recipe = Recipe(algorithm=Algorithm(kl=0.0, clip=0.2, clip_high=clip_high), precision="fp32")
+    report = learn(model, [played(1.0, 5, ratio), played(0.0, 8, 1.0)], recipe)
+    assert report["clipped"] == clipped
+    worth = {(1.5, None): 1.2, (1.5, 0.9): 1.5, (0.6, 0.9): 0.6}[ratio, clip_high]
+    assert report["loss"] == pytest.approx(-(0.5 * worth - 0.5) / 2, abs=1e-5)
+
+
+def test_what_is_reported(tiny):
+    recipe = Recipe(algorithm=Algorithm(kl=0.3), precision="fp32")
+    report = learn(shaken(tiny), BATCH, recipe, load(tiny).model)
+    assert report["spread"] == pytest.approx(4 / 6)
+    assert report["skipped"] == 1
+    assert report["learned_tokens"] == 9 + 8 + 5 + 3
+    assert report["distinct_tokens"] == 9 + 6 + 5 + 1  # with a beginning of two tokens in each group
+    assert report["computed_tokens"] >= report["distinct_tokens"]
+    assert report["kl"] > 0
+    assert 0 < report["entropy"] < np.log(load(tiny).model.config.vocab_size)
+    assert 0 < report["clipped"] <= 1
+    assert "value_loss" not in report
+
+
+def test_no_pass_is_made_twice(tiny):
+    def passes(**algorithm):
+        model, reference = load(tiny).model, load(tiny).model
+        made = {"model": 0, "reference": 0}
+        for name, one in (("model", model), ("reference", reference)):
+            one.get_decoder().register_forward_hook(lambda *_, n=name: made.update({n: made[n] + 1}))
+        learn(model, BATCH, Recipe(algorithm=Algorithm(**algorithm)), reference)
+        return made
+
+    assert passes() == {"model": 1, "reference": 1}
+    assert passes(kl=0.0, entropy=0.1) == {"model": 1, "reference": 0}
+    assert passes(kl_in="reward") == {"model": 1, "reference": 1}
+
+
+def test_a_reward_makes_its_actions_likelier(tiny):
+    model = load(tiny).model
+
+    def chance(ids):
+        with torch.no_grad():
+            return float(model(torch.tensor([[10, 11, 12]])).logits[0, -1].softmax(-1)[ids])
+
+    before = chance(5), chance(8)
+    recipe = Recipe(algorithm=Algorithm(kl=0.0, clip=100.0), precision="fp32")
+    learn(model, [episode(0, 1.0, (5,)), episode(0, 0.0, (8,))], recipe)
+    assert chance(5) > before[0]
+    assert chance(8) < before[1]
+
+
+def test_each_minibatch_is_an_update_on_a_part_of_every_group(tiny, monkeypatch):
+    model = shaken(tiny)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    taught, inner = [], policy_gradient._gradient
+    monkeypatch.setattr(policy_gradient, "_gradient", lambda m, r, part, *rest: (
+        taught.append([len(lesson.ids_T) for lesson in part]) or inner(m, r, part, *rest)
+    ))  # fmt: skip
+    steps = []
+    optimizer.register_step_pre_hook(lambda *_: steps.append(1))
+    recipe = Recipe(algorithm=Algorithm(kl=0.0, minibatches=2))
+    report = learn(model, BATCH, recipe, optimizer=optimizer)
+    assert len(steps) == 2
+    assert taught == [[9, 5], [8, 3]]
+    assert report["learned_tokens"] == 25
+    learn(model, BATCH[:2], Recipe(algorithm=Algorithm(kl=0.0, minibatches=9)), optimizer=optimizer)
+    assert len(steps) == 4  # no more than there are sequences
+
+
+def test_an_episode_that_an_expert_played_to_the_end_is_left_out(tiny):
+    started = walk(0, [("o", 1.0, (10, 11), ())])
+    report = learn(load(tiny).model, [started, episode(0, 0.0)], Recipe(algorithm=PLAIN))
+    assert report["learned_tokens"] == 5
+    assert report["spread"] == 0.5
+
+
+# Where there is nothing to learn, and where there is too much.
+
+
+def test_nothing_is_computed_where_nothing_can_be_learned(tiny):
+    report = update(
+        learner_of(load(tiny).model), None, None, [episode(), episode()], [np.zeros(1)] * 2,
+        Recipe(algorithm=PLAIN), "here", temperature=1.0,
+    )  # fmt: skip
+    assert report == {"spread": 0.0, "skipped": 1}
+
+
+def test_what_is_asked_for_beside_goes_into_every_update(tiny):
+    model = load(tiny).model
+    weight = model.get_output_embeddings().weight
+    calls = []
+
+    def extra():
+        (1e-6 * weight.sum()).backward()
+        calls.append(weight.grad.clone())
+        return {"replay": float(len(calls))}
+
+    before = weight.detach().clone()
+    assert learn(model, [episode(), episode()], Recipe(algorithm=PLAIN), extra=extra)["replay"] == 1.0
+    assert torch.allclose(before - weight, torch.full_like(weight, 1e-6), atol=1e-7)
+    report = learn(model, BATCH, Recipe(algorithm=Algorithm(kl=0.0, minibatches=2)), extra=extra)
+    assert len(calls) == 3
+    assert report["replay"] == pytest.approx(2.5)
+    assert calls[-1].std() > 0  # the policy's gradient is there too
+
+
+@pytest.mark.parametrize("logprob", [float("nan"), -80.0], ids=["no number", "exploding"])
+def test_a_loss_that_is_no_number_or_explodes_stops_and_leaves_the_weights(tiny, logprob):
+    model = load(tiny).model
+    before = [p.detach().clone() for p in model.parameters()]
+    bad = [episode(0, 1.0), episode(0, 0.0, logprob=logprob)]
+    with pytest.raises(NonFiniteLoss, match=r"loss became .* in minibatch 1 of 1 at here"):
+        learn(model, bad, Recipe(algorithm=PLAIN), optimizer=torch.optim.Adam(model.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_reward_that_is_no_number_is_no_missing_spread(tiny):
+    with pytest.raises(NonFiniteLoss):
+        learn(load(tiny).model, [episode(0, float("nan")), episode(0, 0.0)], Recipe(algorithm=PLAIN))
+
+
+def test_large_rewards_are_no_explosion(tiny):
+    batch = [episode(0, 1e6, (5,), logprob=-6.0), episode(0, 0.0, (8,), logprob=-5.0)]
+    learn(load(tiny).model, batch, Recipe(algorithm=PLAIN))
+
+
+def test_the_minibatches_before_a_bad_one_count(tiny):
+    model = load(tiny).model
+    before = [p.detach().clone() for p in model.parameters()]
+    batch = [episode(0, 1.0), episode(0, 0.0, logprob=float("nan"))]
+    with pytest.raises(NonFiniteLoss, match="minibatch 2 of 2"):
+        learn(model, batch, Recipe(algorithm=Algorithm(kl=0.0, minibatches=2)))
+    assert not all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+# PPO's values.
+
+
+def test_a_value_is_read_at_the_last_token_of_the_prompt(tiny):
+    model = load(tiny).model
+    sequences = [(n, next(one.sequences())) for n, one in enumerate(BATCH)]
+    places, state_BW = states_before_replies(model, sequences, "fp32", World())
+    assert sorted(places) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (3, 0), (4, 0), (5, 0)]
+    ids = torch.tensor(sequences[0][1].ids_T[None].astype(np.int64))
+    with torch.no_grad():
+        hidden = model.get_decoder()(input_ids=ids).last_hidden_state[0]
+    assert torch.allclose(state_BW[places.index((0, 0))], hidden[1], atol=1e-5)
+    assert torch.allclose(state_BW[places.index((0, 1))], hidden[7], atol=1e-5)
+
+
+def test_ppo_learns_values(tiny):
+    recipe = Recipe(algorithm=Algorithm(estimator="ppo", kl=0.0, value_lr=0.1), precision="fp32")
+    model = load(tiny).model
+    critic = Critic(model, recipe.algorithm)
+    still = torch.optim.SGD(model.parameters(), lr=0.0)
+    errors = [learn(model, BATCH, recipe, optimizer=still, critic=critic)["value_loss"] for _ in range(8)]
+    # Without values the targets of the only success of two steps are 0.95 and 1.
+    assert errors[0] == pytest.approx((0.95**2 + 1 + 1) / 8)
+    # What is left are two states from which one of two episodes succeeded.
+    assert errors[-1] == pytest.approx(4 * 0.5**2 / 8, abs=1e-2)
+
+
+def test_ppo_needs_a_critic(tiny):
+    with pytest.raises(ValueError, match="critic"):
+        learn(load(tiny).model, BATCH, Recipe(algorithm=Algorithm(estimator="ppo", kl=0.0)))
+
+
+def test_a_critic_goes_on_where_it_stopped(tiny):
+    model = load(tiny).model
+    torch.manual_seed(0)
+    state_BW, return_B = torch.randn(16, model.config.hidden_size), torch.rand(16)
+    whole, stopped = Critic(model, Algorithm()), Critic(model, Algorithm())
+    assert (whole.values(state_BW) == 0).all()
+    for critic in (whole, stopped):
+        critic.learn(state_BW, return_B, World())
+    continued = Critic(model, Algorithm())
+    continued.load_state({name: tensor.clone() for name, tensor in stopped.state().items()})
+    for critic in (whole, continued):
+        critic.learn(state_BW, return_B, World())
+    assert torch.equal(whole.values(state_BW), continued.values(state_BW))
+    Critic(model, Algorithm()).load_state(Critic(model, Algorithm()).state())  # before its first step too
+
+
+# Several processes.
+
+
+@dataclass(frozen=True)
+class Threads(World):
+    """Threads that pass for processes."""
+
+    board: list = field(default_factory=list)
+    barrier: threading.Barrier | None = None
+
+    def everyone(self, value):
+        self.board[self.rank] = value
+        self.barrier.wait(60)
+        found = list(self.board)
+        self.barrier.wait(60)
+        return found
+
+    def total(self, value):
+        return sum(self.everyone(value))
+
+    def most(self, value):
+        return max(self.everyone(value))
+
+    def add_gradients(self, parameters):
+        for parameter in parameters:
+            grads = [g for g in self.everyone(parameter.grad) if g is not None]
+            total = torch.stack(grads).sum(0) if grads else None
+            self.barrier.wait(60)
+            parameter.grad = total
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        Algorithm(kl=0.1),
+        Algorithm(kl=0.1, per="sequence", entropy=0.1),
+        Algorithm(estimator="reinforce++", kl=0.1, kl_in="reward"),
+        Algorithm(estimator="ppo", kl=0.0),
+    ],
+    ids=lambda algorithm: algorithm.estimator,
+)
+def test_several_processes_learn_what_one_does(tiny, algorithm):
+    recipe = Recipe(algorithm=algorithm, precision="fp32")
+    alone = shaken(tiny)
+    expected = learn(alone, BATCH, recipe, load(tiny).model, critic=Critic(alone, algorithm))
+    shares = [BATCH[2:4], BATCH[:2] + BATCH[4:]]  # the first has no spread, and for GRPO nothing to do
+    board, barrier = [None, None], threading.Barrier(2)
+    models, found = [shaken(tiny), shaken(tiny)], [None, None]
+
+    def process(rank):
+        world = Threads(rank, 2, board=board, barrier=barrier)
+        critic = Critic(models[rank], algorithm)
+        found[rank] = learn(models[rank], shares[rank], recipe, references[rank], world=world, critic=critic)
+
+    references = [load(tiny).model, load(tiny).model]
+    threads = [threading.Thread(target=process, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found[0] == found[1]
+    assert found[0] is not None
+    same = set(expected) - {"distinct_tokens", "computed_tokens"}
+    assert {k: found[0][k] for k in same} == pytest.approx({k: expected[k] for k in same}, rel=1e-3, abs=1e-6)
+    for model in models:
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(alone.parameters(), model.parameters(), strict=True))

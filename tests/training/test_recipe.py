@@ -1,0 +1,115 @@
+"""Recipes: what contradicts itself is refused by name, before anything is loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from gentax.core import UsageError
+from gentax.core.settings import read_settings
+from gentax.domains import domains, missing
+from gentax.rollouts import Play
+from gentax.training.check import check
+from gentax.training.recipe import Algorithm, Imitate, Phase, Recipe, Retain, Reward, Schedule
+from gentax.training.recipe.read import read_values, shipped
+
+
+def read(**values) -> Recipe:
+    return read_settings(Recipe, values, "recipe")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"reward": {"think_length": 0.1}}, "reward.think_length pays for thoughts, and play.thinking is off"),
+        ({"schedule": {"phases": [{"mix": {"sokoban": 0, "webshop": 0}}]}}, "weights of a mixture sum to 0"),
+        ({"schedule": {"phases": [{"mix": {"sokoban": 1}}]}, "source": "webshop"}, "leave out source, level and steps"),
+        ({"schedule": {"replay": 0.2}}, "schedule.replay draws from earlier phases"),
+        ({"schedule": {"adaptive": True}}, "schedule.adaptive chooses among the parts"),
+        ({"schedule": {"phases": [{"steps": 3}]}}, "lacks the key 'mix'"),
+        ({"group": 1}, "group must be at least 2 with grpo"),
+        ({"group": 0, "algorithm": {"estimator": "ppo"}}, "group must be at least 1"),
+        ({"explore": {"hints": 0.5, "until": 0}}, "explore.until is 0"),
+        ({"retain": {"merge": "ties"}}, "retain.merge joins"),
+        ({"retain": {"replay_domains": ["webshop"]}}, "retain.replay is 0"),
+        ({"retain": {"interpolate": 1.5}}, "retain.interpolate must be from 0 to 1, not 1.5"),
+        ({"steps": 0}, "nothing to do"),
+        ({"play": {"temperature": 0}}, "play.temperature is 0"),
+        ({"trainer": "trl", "algorithm": {"estimator": "gigpo"}}, "trainer trl computes grpo and rloo, not gigpo"),
+        ({"algorithm": {"estimator": "grop"}}, "did you mean 'grpo'"),
+        ({"algorithm": {"clip": 0.3, "clip_high": 0.2}}, "algorithm.clip_high must be at least 0.3"),
+        ({"algorithm": {"kl_in": "rewards"}}, "did you mean 'reward'"),
+        ({"lora": {"rank": 0}}, "lora.rank must be more than 0"),
+        ({"imitate": {"mix": {"sokoban": 0}}}, "weights of imitate.mix sum to 0"),
+        ({"schedule": {"phases": [{"mix": {"sokoban": -1}}]}}, "the weight of sokoban must be"),
+        ({"kl": 0.1}, "unknown key in recipe 'kl'"),
+    ],
+)
+def test_a_recipe_that_contradicts_itself_is_refused_by_name(values, message):
+    with pytest.raises(UsageError) as refused:
+        read(**values)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (Recipe(held_out=("sokoban",)), "sokoban is trained on and held out"),
+        (Recipe(source="babyai"), "babyai is trained on, and it is a target only"),
+        (Recipe(source="sokobn"), "did you mean 'sokoban'"),
+        (Recipe(level="9x9"), "unknown level of sokoban '9x9'"),
+        (Recipe(retain=Retain(replay=1.0, replay_domains=("babyai",))), "babyai is replayed, and it is a target only"),
+        (Recipe(retain=Retain(replay=1.0, replay_domains=("sokoban",))), "in retain.replay_domains and trained on"),
+        (Recipe(held_out=("crafting",), imitate=Imitate(mix={"crafting": 1.0})), "crafting is imitated and held out"),
+        (Recipe(imitate=Imitate(teachers={"webshop": "expert"})), "unknown recipe: name in imitate.teachers"),
+        (Recipe(steps=0, imitate=Imitate()), "nothing says what to imitate"),
+    ],
+)
+def test_what_a_recipe_names_must_exist_and_be_allowed(recipe, message):
+    with pytest.raises(UsageError, match=message):
+        check(recipe)
+
+
+def test_refusing_loads_no_model():
+    code = (
+        "import sys\nfrom gentax.training.recipe import Recipe\nfrom gentax.training.check import check\n"
+        "try: check(Recipe(held_out=('sokoban',)))\nexcept Exception as e: print(e)\n"
+        "print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines() == ["recipe: sokoban is trained on and held out", "[]"]
+
+
+def test_every_setting_goes_with_every_other():
+    recipe = Recipe(
+        play=Play(temperature=0.7, thinking=True, context="window(2)", wrap=("distract(volume=80)",)),
+        imitate=Imitate(mix={"sciworld": 19, "crafting": 3, "webshop": 1}, teachers={"crafting": "start"}),
+        algorithm=Algorithm(estimator="gigpo", std=True, per="sequence", clip_high=0.3, kl_in="reward", entropy=0.01),
+        reward=Reward(think_length=-0.1, judge="http://localhost:1/v1"),
+        schedule=Schedule(
+            (Phase({"sokoban:6x6": 1.0, "crafting": 3.0}, 5), Phase({"sokoban:6x6-far": 1.0, "webshop": 1.0}, 7)),
+            replay=0.25,
+            adaptive=True,
+            horizon_start=5,
+        ),
+        retain=Retain(replay=0.5, interpolate=0.9, stop_at=0.3),
+        held_out=("alfworld",) if not missing(domains()["alfworld"]) else (),
+    )
+    check(recipe)
+    assert recipe.updates == 12
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_shipped_recipes_can_be_read(name):
+    recipe = read(**read_values(name))
+    assert recipe.updates
+    if not missing(domains()[recipe.source]):
+        check(recipe)
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest():
+    with pytest.raises(UsageError, match="did you mean 'sokoban'"):
+        read_values("sokobn")

@@ -1,0 +1,280 @@
+"""Training with TRL: the same updates as gentax's own, a run like any other, and what cannot be done is said first."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from gentax.core import NonFiniteLoss, UsageError
+from gentax.policies.decode import Ask
+from gentax.policies.local import load
+from gentax.rollouts import Play
+from gentax.training import Recipe, train
+from gentax.training.checkpoint import checkpoints
+from gentax.training.recipe import Algorithm, Explore, Imitate, Lora, Retain
+
+
+def recipe(tiny: Path, **changes) -> Recipe:
+    values = {
+        "source": "toy",
+        "level": "three",
+        "base": str(tiny),
+        "steps": 3,
+        "tasks_per_step": 3,
+        "group": 3,
+        "lr": 1e-3,
+        "warmup": 2,
+        "checkpoint_every": 1,
+        "validate_every": 2,
+        "validate_tasks": 4,
+        "play": Play(temperature=0.8, max_new_tokens=3, horizon=2),
+        "precision": "fp32",
+        "device": "cpu",
+        "trainer": "trl",
+    }
+    return Recipe(**(values | changes))
+
+
+@pytest.fixture
+def trl(toy, monkeypatch):
+    """TRL, and a reward that an untrained model earns now and then: each token with an even number pays 1."""
+    pytest.importorskip("trl", reason="the extra gentax[trl] is not installed")
+
+    def even(episodes, *_):
+        return [np.array([float((s.tokens.sampled % 2 == 0).sum()) for s in episode.steps]) for episode in episodes]
+
+    monkeypatch.setattr("gentax.training.trl_trainer.rewards_of", even)
+    monkeypatch.setattr("gentax.training.run.rewards_of", even)
+
+
+def weights(folder: Path) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in load(folder).model.parameters()]).double()
+
+
+def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(a @ b / a.norm() / b.norm())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"algorithm": Algorithm(std=True, kl=0.5, clip=0.05, clip_high=0.3, entropy=0.05)},
+        # An episode is several sequences, which TRL's own arithmetic of groups does not know.
+        {
+            "algorithm": Algorithm(estimator="rloo", per="sequence"),
+            "play": Play(context="window(1)", temperature=1.0, max_new_tokens=3, horizon=2),
+        },
+    ],
+    ids=["tokens", "windows"],
+)
+def test_a_run_with_trl_learns_the_same_as_one_with_gentax(trl, tiny, tmp_path, changes):
+    rows, moved = {}, {}
+    for name in ("gentax", "trl"):
+        rows[name] = []
+        train(recipe(tiny, trainer=name, **changes), tmp_path / name, rows[name].append)
+        moved[name] = [weights(folder) - weights(tiny) for _, folder in checkpoints(tmp_path / name)]
+    assert [row["step"] for row in rows["trl"]] == [1, 2, 3]
+    for ours, theirs in zip(moved["gentax"], moved["trl"], strict=True):
+        assert ours.norm() > 0.1
+        assert cosine(ours, theirs) > 0.999
+        assert float(theirs.norm()) == pytest.approx(float(ours.norm()), rel=1e-3)
+    for ours, theirs in zip(rows["gentax"], rows["trl"], strict=True):
+        for key in ("success", "reward", "length", "tokens", "spread", "skipped", "loss", "entropy", "grad_norm"):
+            assert theirs[key] == pytest.approx(ours[key], rel=1e-3, abs=1e-5), key
+        assert ours.get("held_out") == theirs.get("held_out")
+
+
+def test_a_run_writes_what_any_run_writes_and_goes_on_bit_for_bit(trl, tiny, tmp_path):
+    """Minibatches are dealt out at random, so this also says that the deal is the same in a continued run."""
+    mine = recipe(tiny, lora=Lora(rank=2), algorithm=Algorithm(minibatches=2), steps=4, checkpoint_every=2)
+    rows = []
+    last = train(mine, tmp_path / "whole", rows.append)
+    assert last.name == "step-000004"
+    logged = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
+    assert logged == rows
+    assert {"return", "invalid", "kl", "clipped", "play_s", "learn_s", "left_s", "tokens_per_s"} <= rows[0].keys()
+    assert json.loads((tmp_path / "whole/done.json").read_text())["result"] == "step-000004"
+    assert {path.name for path in (tmp_path / "whole").iterdir()} == {
+        "recipe.json", "metrics.jsonl", "done.json", "step-000002", "step-000004",
+    }  # fmt: skip
+
+    def stop(row):
+        if row["step"] == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(mine, tmp_path / "broken", stop)
+    again = []
+    train(mine, tmp_path / "broken", again.append)
+    assert [row["step"] for row in again] == [3, 4]
+    assert not torch.equal(weights(last), weights(tiny))
+    assert torch.equal(weights(last), weights(tmp_path / "broken/step-000004"))
+
+
+def test_ctrl_c_keeps_the_step_in_flight(trl, tiny, tmp_path):
+    def interrupt(row):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(tiny, checkpoint_every=25), tmp_path / "run", interrupt)
+    assert [step for step, _ in checkpoints(tmp_path / "run")] == [1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_groups_that_teach_nothing_leave_the_weights_alone(trl, tiny, tmp_path, monkeypatch):
+    """Also after steps that gave the optimiser a momentum."""
+    from gentax.training import trl_trainer
+
+    pay = trl_trainer.rewards_of
+    played = []
+
+    def at_first(episodes, *rest):
+        played.append(episodes)
+        return pay(episodes) if len(played) == 1 else [np.zeros(len(episode.steps)) for episode in episodes]
+
+    monkeypatch.setattr(trl_trainer, "rewards_of", at_first)
+    rows = []
+    train(recipe(tiny, validate_every=0), tmp_path / "run", rows.append)
+    first, second, third = (weights(folder) for _, folder in checkpoints(tmp_path / "run"))
+    assert [row["spread"] > 0 for row in rows] == [True, False, False]
+    assert not torch.equal(first, weights(tiny))
+    assert torch.equal(first, second)
+    assert torch.equal(first, third)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(trl, tiny, tmp_path, monkeypatch):
+    from gentax.training import trl_trainer
+
+    pay = trl_trainer.rewards_of
+    steps = []
+
+    def spoiled(episodes, *rest):
+        steps.append(1)
+        return [reward * (np.nan if len(steps) == 2 else 1.0) for reward in pay(episodes)]
+
+    monkeypatch.setattr(trl_trainer, "rewards_of", spoiled)
+    with pytest.raises(NonFiniteLoss, match="step 2"):
+        train(recipe(tiny), tmp_path / "run")
+    assert [step for step, _ in checkpoints(tmp_path / "run")] == [1]
+
+
+def test_who_plays_has_merged_adapters_and_the_trained_model_keeps_its_weights(tiny):
+    peft = pytest.importorskip("peft")
+    from gentax.training.trl_trainer import copy_weights
+
+    player = load(tiny).model
+    before = [p.detach().clone() for p in player.parameters()]
+    model = peft.get_peft_model(load(tiny).model, peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    ids = torch.tensor([[5, 6, 7]])
+    copy_weights(model, player)
+    torch.testing.assert_close(player(ids).logits, model.eval()(ids).logits, atol=1e-4, rtol=1e-4)
+    with model.disable_adapter():
+        kept = model(ids).logits
+    torch.testing.assert_close(kept, load(tiny).model(ids).logits, atol=0, rtol=0)
+    assert any(not torch.equal(a, b) for a, b in zip(before, player.parameters(), strict=True))
+
+
+def test_a_server_is_given_token_ids_and_its_own_ids_come_back_up_to_the_stop():
+    from gentax.training.trl_trainer import _Served
+
+    asked = []
+
+    def generate(**request):
+        asked.append(request)
+        return {"completion_ids": [[3, 9, 4]], "logprobs": [[[-1.0], [-0.5], [-2.0]]]}
+
+    served = _Served(SimpleNamespace(generate=generate), 64)
+    uniforms = np.full(8, 0.25)
+    (sample,) = served.sample([Ask(0, np.array([1, 2], np.int32), 0.7, uniforms)], lambda ids: ids[-1] == 9)
+    assert sample.ids.tolist() == [3, 9]
+    assert sample.logprobs.tolist() == [-1.0, -0.5]
+    assert (asked[0]["prompts"], asked[0]["temperature"], asked[0]["max_tokens"]) == ([[1, 2]], 0.7, 8)
+    assert asked[0]["generation_kwargs"]["seed"] == int(0.25 * 2**53)
+
+
+def test_the_server_is_asked_and_read_as_trl_does(trl, tiny, tmp_path, monkeypatch):
+    from trl.generation.vllm_client import VLLMClient
+
+    from gentax.training.trl_trainer import _Served, train_with_trl
+
+    def completions(url, json):
+        logprobs = {"tokens": ["token_id:3"], "token_logprobs": [-1.5], "top_logprobs": [{"token_id:3": -1.5}]}
+        return {"choices": [{"prompt_token_ids": json["prompt"][0], "token_ids": [3], "logprobs": logprobs}]}
+
+    client = VLLMClient.__new__(VLLMClient)  # without asking whether a server is there
+    client.base_url, client.model, client._post = "http://server", "model", completions
+    (sample,) = _Served(client, 64).sample(
+        [Ask(0, np.array([1, 2], np.int32), 1.0, np.full(4, 0.5))], lambda ids: False
+    )
+    assert (sample.ids.tolist(), sample.logprobs.tolist()) == ([3], [-1.5])
+    monkeypatch.setattr("gentax.training.trl_trainer.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"trl\[vllm\]"):
+        train_with_trl(recipe(tiny), tmp_path / "run", server="http://localhost:8000")
+
+
+@pytest.mark.parametrize(
+    ("named", "changes"),
+    [
+        ("algorithm.kl_in", {"algorithm": Algorithm(kl_in="reward")}),
+        ("explore.temperature_end", {"explore": Explore(temperature_end=0.5)}),
+        ("imitate", {"imitate": Imitate()}),
+        ("retain.replay", {"retain": Retain(replay=0.1)}),
+        ("retain.stop_at", {"retain": Retain(stop_at=1.0)}),
+        ("retain.interpolate", {"retain": Retain(interpolate=0.9)}),
+        ("shard", {"shard": True}),
+        ("device", {"device": "cuda:1"}),
+    ],
+)
+def test_what_trl_cannot_do_is_refused_before_anything_is_written(toy, tiny, tmp_path, named, changes):
+    with pytest.raises(UsageError, match=f"cannot do {named}:"):
+        train(recipe(tiny, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_trl_and_another_version_are_named(tiny, monkeypatch):
+    from gentax.training import trl_trainer
+
+    monkeypatch.setattr(trl_trainer, "version", lambda name: {"trl": "0.9.9"}[name])
+    with pytest.raises(UsageError, match=rf"needs TRL {trl_trainer.PINNED}, and 0\.9\.9 is installed"):
+        trl_trainer.refuse(recipe(tiny))
+
+    def none(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(trl_trainer, "version", none)
+    with pytest.raises(UsageError, match=r"pip install 'gentax\[trl\]'"):
+        trl_trainer.refuse(recipe(tiny))
+    monkeypatch.setattr(trl_trainer, "version", lambda name: trl_trainer.PINNED)
+    trl_trainer.refuse(recipe(tiny))
+
+
+def test_the_pinned_version_is_the_one_that_the_extra_installs():
+    import tomllib
+
+    from gentax.training.trl_trainer import PINNED
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["optional-dependencies"]["trl"] == [f"trl=={PINNED}"]
+
+
+def test_several_gpus_and_one_process_are_refused(tiny, tmp_path, monkeypatch):
+    from gentax.training import trl_trainer
+
+    monkeypatch.setattr(trl_trainer, "version", lambda name: trl_trainer.PINNED)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with pytest.raises(UsageError, match="accelerate launch"):
+        trl_trainer.train_with_trl(replace(recipe(tiny), device="auto"), tmp_path / "run")
