@@ -1,12 +1,13 @@
 # make install   a virtual environment in .venv with gentax in it
 # make alfworld  the domain alfworld beside it: GPL parts, compiled for minutes with gcc, g++, make and cmake
+# make trl       TRL beside it, for recipes with `trainer: trl`
 # make demo      the main job: train on one domain, say what it cost in the other
 # make test      the tests
 # make lint      style
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install alfworld demo test lint clean
+.PHONY: install alfworld trl demo test lint clean
 
 install: .venv/installed
 
@@ -22,6 +23,12 @@ alfworld: .venv/alfworld
 
 .venv/alfworld: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[alfworld]'
+	@touch $@
+
+trl: .venv/trl
+
+.venv/trl: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[trl]'
 	@touch $@
 
 demo: install

@@ -94,7 +94,7 @@ def tiny(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def able(tiny, tmp_path_factory) -> Path:
-    """The tiny model after a little imitation: it answers in the grammar of replies and is often right about the toy."""
+    """The tiny model after a little imitation: it answers in the grammar of replies, and is right now and then."""
     from gentax.training import Recipe, train
     from gentax.training.recipe import Imitate
 

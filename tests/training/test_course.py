@@ -1,4 +1,4 @@
-"""Schedules: one domain, mixtures, cascades, replay, levels, what is drawn more often, horizons, what falls to nothing."""
+"""Schedules: one domain, mixtures, cascades, replay, levels, adaptive sampling, horizons, what falls to nothing."""
 
 from __future__ import annotations
 

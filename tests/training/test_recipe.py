@@ -44,6 +44,8 @@ def read(**values) -> Recipe:
         ({"lora": {"rank": 0}}, "lora.rank must be more than 0"),
         ({"imitate": {"mix": {"sokoban": 0}}}, "weights of imitate.mix sum to 0"),
         ({"schedule": {"phases": [{"mix": {"sokoban": -1}}]}}, "the weight of sokoban must be"),
+        ({"play": {"reward": "shaped"}, "algorithm": {"discount": 0.9}}, "play.wrap: ['shaping(gamma=0.9)']"),
+        ({"trl_server": "http://localhost:8000"}, "trl_server plays for trainer trl alone"),
         ({"kl": 0.1}, "unknown key in recipe 'kl'"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import os
 import textwrap
 import typing
 from pathlib import Path
@@ -54,8 +55,10 @@ def train(
         progress.say(training_line(row, made.updates), int(number), int(of))
 
     folder = run(made, out, on_row)
-    trained = dict.fromkeys(read_domain(name)[0] for phase in made.phases() for name in phase.mix)
+    if os.environ.get("RANK", "0") != "0":
+        return  # the first process has the word
     console.print(f"model: {folder}", markup=False)
+    trained = dict.fromkeys(read_domain(name)[0] for phase in made.phases() for name in phase.mix)
     for source in trained:
         console.print(f"what it cost elsewhere: gentax tax --tuned {folder} --source {source}", markup=False)
 

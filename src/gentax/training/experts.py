@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from gentax.core import UsageError
 from gentax.training.parallel import World
 from gentax.training.recipe import Phase, Recipe, Schedule
 from gentax.training.retention import merge_models
@@ -17,8 +19,14 @@ def train_and_merge(recipe: Recipe, run: Path, on_row: Callable[[Row], None]) ->
     """Train the experts, each in a folder of its own in the run's, and merge them; return the merged model's folder.
 
     The steps of the mixture are shared out by its weights, so that the whole costs what one policy on it would.
+
+    Raises:
+        UsageError: under torchrun; the experts can be trained so one by one.
     """
     from gentax.training.run import train
+
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UsageError("retain.merge runs in one process: train the experts one by one, then `gentax merge` them")
 
     assert recipe.retain.merge is not None
     folder = RunFolder.open(run, recipe, World())

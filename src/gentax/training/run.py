@@ -62,8 +62,8 @@ def train(recipe: Recipe, out: str | Path, on_row: Callable[[Row], None] = lambd
     Args:
         recipe: every setting.
         out: the run's folder.
-        on_row: told each step's metrics as they come (see `summary.py` for the keys); while imitating, rows that have
-            `imitate`, the number of the step, and `of`, how many there are.
+        on_row: told each step's metrics as they come, in the first process (see `summary.py` for the keys); while
+            imitating, rows that have `imitate`, the number of the step, and `of`, how many there are.
 
     Raises:
         UsageError: a domain, level or model that does not exist or must not be trained on; settings that contradict
@@ -83,7 +83,7 @@ def train(recipe: Recipe, out: str | Path, on_row: Callable[[Row], None] = lambd
     if recipe.trainer == "trl":
         from gentax.training.trl_trainer import train_with_trl
 
-        return train_with_trl(recipe, run, on_row)
+        return train_with_trl(recipe, run, on_row, recipe.trl_server)
     with join(recipe) as world, deferred_interrupt() as interrupt:
         return _Run(recipe, run, world, on_row, interrupt).whole()
 
@@ -94,7 +94,8 @@ class _Run:
     def __init__(
         self, recipe: Recipe, path: Path, world: World, on_row: Callable[[Row], None], interrupt: Interrupt
     ) -> None:
-        self.recipe, self.path, self.world, self.on_row, self.interrupt = recipe, path, world, on_row, interrupt
+        self.recipe, self.path, self.world, self.interrupt = recipe, path, world, interrupt
+        self.on_row = on_row if world.first else lambda row: None
         self.course = Course(recipe)
         self.grounds = self.course.grounds.values()
         self.device = device_of(recipe.device, world)
@@ -180,9 +181,7 @@ class _Run:
                 if asked:
                     self.interrupt.stop_here()
 
-    def _step(
-        self, step: int, lesson: Lesson, optimizer: torch.optim.Optimizer, reference: Any, envs: EnvPool
-    ) -> Row:
+    def _step(self, step: int, lesson: Lesson, optimizer: torch.optim.Optimizer, reference: Any, envs: EnvPool) -> Row:
         """Play one batch of groups and learn from it."""
         recipe, world = self.recipe, self.world
         began = time.monotonic()

@@ -37,8 +37,9 @@ class RunFolder:
             UsageError: the folder holds a run of another recipe, or something else.
         """
         folder = cls(Path(path), world)
-        folder._claim(json.loads(json.dumps(plain(recipe))))
-        world.wait()
+        refusal = folder._claim(json.loads(json.dumps(plain(recipe)))) if world.first else None
+        if refusal := world.everyone(refusal)[0]:  # what one of them refuses, all do
+            raise UsageError(refusal)
         log = folder.path / "metrics.jsonl"
         for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
             try:
@@ -47,19 +48,21 @@ class RunFolder:
                 break
         return folder
 
-    def _claim(self, mine: dict[str, Any]) -> None:
+    def _claim(self, mine: dict[str, Any]) -> str | None:
+        """Write the recipe, unless it is there; return why the folder cannot be had."""
         record = self.path / "recipe.json"
         if record.is_file():
             theirs = json.loads(record.read_text(encoding="utf-8"))
             if theirs != mine:
-                raise UsageError(
+                return (
                     f"{self.path} holds a run of another recipe ({_difference(theirs, mine)}); "
                     "give another folder, or delete that one"
                 )
         elif self.path.is_dir() and any(self.path.iterdir()):
-            raise UsageError(f"{self.path} is not empty and holds no run of gentax")
-        elif self.world.first:
+            return f"{self.path} is not empty and holds no run of gentax"
+        else:
             write_json(record, mine)
+        return None
 
     def back_to(self, step: int) -> None:
         """Forget the rows after `step`: their updates were lost."""

@@ -81,6 +81,8 @@ class Recipe:
     whole by each (data parallel); one process holds them whole in any case."""
     trainer: str = "gentax"
     """`gentax`, or `trl`: gentax plays, TRL's GRPOTrainer optimises."""
+    trl_server: str | None = None
+    """With `trl`: the address of a vLLM server that plays in place of this process, started with `trl vllm-serve`."""
 
     def __post_init__(self) -> None:
         positive(recipe=self, names=("tasks_per_step", "lr", "train_tasks", "checkpoint_every", "validate_tasks"))
@@ -152,8 +154,13 @@ class Recipe:
             ),
             (not self.steps and not phases and self.imitate is None, "steps is 0 and imitate is null: nothing to do"),
             (
+                self.play.reward == "shaped" and self.algorithm.discount != 1,
+                "play.reward shaped keeps the best policy the best only where algorithm.discount is 1; "
+                f"for this one write play.wrap: ['shaping(gamma={self.algorithm.discount:g})']",
+            ),
+            (self.trl_server is not None and self.trainer != "trl", "trl_server plays for trainer trl alone"),
+            (
                 self.trainer == "trl" and self.algorithm.estimator not in ("grpo", "rloo"),
                 f"trainer trl computes grpo and rloo, not {self.algorithm.estimator}",
             ),
         ]
-
