@@ -233,7 +233,9 @@ def test_addresses_follow_everything_a_stage_depends_on(study):
         ({"seeds": (0, 0)}, "named twice"),
         ({"train": {"stepz": 3}}, "did you mean 'steps'"),
         ({"train": {"seed": 3}}, "set by the study itself"),
-        ({"arms": {"plain": {"klx": 0.1}}}, "did you mean 'kl'"),
+        ({"arms": {"plain": {"algorithm": {"klx": 0.1}}}}, "did you mean 'kl'"),
+        ({"arms": {"plain": {"retain": {"replay": 1.0, "replay_domains": ["toy"]}}}}, "replay_domains and trained on"),
+        ({"train": {"recipe": "sokobn"}}, "did you mean 'sokoban'"),
     ],
 )
 def test_studies_that_make_no_sense_are_refused(study, change, says):
@@ -269,3 +271,19 @@ def test_an_arm_changes_one_setting_of_a_group_and_keeps_the_others(study):
     recipe = dataclasses.replace(study, arms=arms).recipe("toy", "distract", 0)
     assert recipe.play.wrap == ("distract(volume=40)",)
     assert (recipe.play.temperature, recipe.play.max_new_tokens) == (1.0, 4)
+
+
+def test_a_study_may_begin_with_the_recipes_that_ship(study):
+    import dataclasses
+
+    from gentax.training.recipe.read import read_values
+
+    arms = {"plain": {}, "short": {"steps": 3, "imitate": {"pairs": 7}}, "alone": {"recipe": None, "steps": 5}}
+    shipped = dataclasses.replace(study, train={"recipe": "crafting"}, arms=arms)
+    plain, short, alone = (shipped.recipe("toy", arm, 2) for arm in arms)
+    assert (plain.source, plain.level, plain.seed) == ("toy", "one", 2)
+    assert (plain.steps, plain.imitate.pairs) == (read_values("crafting")["steps"], 40000)
+    assert (short.steps, short.imitate.pairs) == (3, 7)
+    assert (alone.steps, alone.imitate) == (5, None)
+    own = dataclasses.replace(read_study("demo"), train={"recipe": "shipped"})
+    assert own.recipe("sokoban", "plain", 0).steps == read_values("sokoban")["steps"]

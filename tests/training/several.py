@@ -15,6 +15,7 @@ import torch
 
 from gentax.core import Episode, Outcome, Step, Task, Tokens
 from gentax.policies.local import load
+from gentax.training import batch
 from gentax.training.checkpoint import load_optimizer, optimizer_state, pack, read_beside, save_checkpoint, unpack
 from gentax.training.learner import learner_of
 from gentax.training.parallel import World, join
@@ -22,6 +23,7 @@ from gentax.training.policy_gradient import update
 from gentax.training.recipe import Algorithm, Lora, Recipe
 from gentax.training.rewards import rewards_of
 
+FULL_BATCH = 384  # tokens: little to compute, and still several batches
 KINDS = {
     "full": {},
     "lora": {"lora": Lora(4)},
@@ -38,7 +40,7 @@ def episodes_of(step: int) -> list[Episode]:
     for task in range(3 if step < 2 else 1):
         rules = rng.integers(6, 250, 30).astype(np.int32)
         for sample in range(2):
-            said = rng.integers(6, 250, 1500 if task == 0 else 40).astype(np.int32)
+            said = rng.integers(6, 250, 220 if task == 0 else 40).astype(np.int32)
             tokens = Tokens(False, rules, said, np.full(len(said), -6.0, np.float32))
             outcome = Outcome.SUCCESS if sample else Outcome.FAILURE
             step_ = Step("o", "t", "a", float(sample), True, tokens=tokens)
@@ -98,7 +100,8 @@ def talk(world: World) -> dict:
 
 def main(out: str, model: str, *kinds: str) -> list[dict]:
     """Return, and print in the first process, what each kind came to in each process."""
-    found = []
+    found, usual = [], batch.TOKENS
+    batch.TOKENS = FULL_BATCH
     for kind in kinds:
         recipe = Recipe(precision="fp32", device="cpu", algorithm=Algorithm(kl=0.1, clip=10.0), **KINDS[kind])
         with join(recipe) as world:
@@ -107,6 +110,7 @@ def main(out: str, model: str, *kinds: str) -> list[dict]:
             found.append({"kind": kind, "talk": talk(world), "processes": world.everyone(came)})
             if world.first:
                 print(json.dumps(found[-1]), flush=True)
+    batch.TOKENS = usual
     return found
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from gentax.core import Task
-from gentax.policies.local import load
+from gentax.policies.decode import Ask
+from gentax.policies.local import LocalPolicy, load
 from gentax.rollouts import Play, rollout
 from gentax.training import Recipe
 from gentax.training.batch import batches, score
@@ -238,3 +239,29 @@ def test_what_a_chat_model_sampled_is_what_is_trained_on(toy, chat, recipe):
         with torch.no_grad():
             logp_UV = score(learner.model, batch, "fp32").log_softmax(-1)
         assert np.allclose(logp_UV[batch.guess_S, batch.token_S].numpy(), old_S, atol=0.05)
+
+
+def test_a_model_that_plays_through_generate_plays_on_as_before_when_it_is_trained(tiny):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        "mistral",
+        vocab_size=len(load(tiny).tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.5,
+        sliding_window=None,
+    )
+    torch.manual_seed(0)
+    policy = LocalPolicy(AutoModelForCausalLM.from_config(config).eval(), load(tiny).tokenizer)
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(6, 200, length).astype(np.int32) for length in (5, 30)]  # the first one is padded
+    asks = [Ask(slot, prompt, 1.0, np.full(4, 0.3)) for slot, prompt in enumerate(prompts)]
+    before, after = [], []
+    for found in (before, after):
+        found += [sample.logprobs for sample in policy.decoder.sample(asks, lambda ids: False)]
+        train(learner_of(policy, FULL), lr=0.0)
+    assert np.allclose(before, after, atol=1e-5)

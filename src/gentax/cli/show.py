@@ -34,6 +34,11 @@ class Progress:
         elif number == 1 or number >= of or number % self.every == 0:
             print(text, flush=True)
 
+    def train(self, row: dict[str, float], steps: int) -> None:
+        """Show a row of a training run that takes `steps` steps, or of the imitation before them."""
+        number, of = (row["imitate"], row["of"]) if "imitate" in row else (row["step"], steps)
+        self.say(training_line(row, steps), int(number), int(of))
+
 
 def episodes_counted(of: int, what: str) -> Callable[[Episode], None]:
     """Return a callback that counts episodes as they end."""

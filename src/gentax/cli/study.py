@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.show import Progress, console, printable, training_line
+from gentax.cli.show import Progress, console, printable
 
 if TYPE_CHECKING:
     from gentax.study.plan import Stage
@@ -67,7 +67,7 @@ class _Shown:
         console.print(f"[{number}/{of}] {stage.kind} {stage.label}" + ("  (done before)" if done else ""), markup=False)
 
     def train_row(self, row: dict[str, float], steps: int) -> None:
-        self.training.say(training_line(row, steps), int(row["step"]), steps)
+        self.training.train(row, steps)
 
     def episode(self, number: int, of: int) -> None:
         self.episodes.say(f"  {number}/{of} episodes", number, of)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gentax.cli.show import Progress, console, training_line
+from gentax.cli.show import Progress, console
 from gentax.core.errors import UsageError
 
 
@@ -49,12 +49,7 @@ def train(
     from gentax.training import train as run
 
     progress = Progress()
-
-    def on_row(row: dict[str, float]) -> None:
-        number, of = (row["imitate"], row["of"]) if "imitate" in row else (row["step"], made.updates)
-        progress.say(training_line(row, made.updates), int(number), int(of))
-
-    folder = run(made, out, on_row)
+    folder = run(made, out, lambda row: progress.train(row, made.updates))
     if os.environ.get("RANK", "0") != "0":
         return  # the first process has the word
     console.print(f"model: {folder}", markup=False)

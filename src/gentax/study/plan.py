@@ -21,6 +21,8 @@ from gentax.domains import domain, make
 from gentax.policies.fingerprint import fingerprint
 from gentax.rollouts import Play
 from gentax.training import Recipe
+from gentax.training.check import check as check_recipe
+from gentax.training.recipe.read import read_values
 
 FORMAT = 3  # raised when a stage's folder means something else than before
 SHIPPED = Path(__file__).parent / "studies"  # studies that come with the package
@@ -55,7 +57,8 @@ class Study:
     seeds: tuple[int, ...] = (0,)
     """Training seeds."""
     train: dict[str, Any] = field(default_factory=dict)
-    """The recipe that all arms share (see `gentax.training.Recipe`)."""
+    """The recipe that all arms share (see `gentax.training.Recipe`). `recipe: shipped` begins with the one that ships
+    with gentax for each source, `recipe: NAME` with that one; the other keys change it."""
     evaluate: Play = field(default_factory=Play)
     """How test tasks are played."""
     samples: int = 1
@@ -67,6 +70,9 @@ class Study:
         for key in ("source", "seed", "base", "level"):
             if key in values:
                 raise UsageError(f"study {self.name}: {key!r} is set by the study itself, not in train or arms")
+        if (named := values.pop("recipe", None)) is not None:
+            given = read_values(source if named == "shipped" else named)
+            values = _over({key: value for key, value in given.items() if key not in ("source", "level")}, values)
         level = self.domains[source].level
         recipe = read_settings(Recipe, values, f"study {self.name}, train")
         return replace(recipe, source=source, level=level, seed=seed, base=self.base)
@@ -152,7 +158,7 @@ def check(study: Study) -> None:
         if domain(source).target_only:
             raise UsageError(f"study {study.name}: {source} is a target only and cannot be a source")
         for arm in study.arms:
-            study.recipe(source, arm, study.seeds[0])
+            check_recipe(study.recipe(source, arm, study.seeds[0]))
     if len(set(study.seeds)) != len(study.seeds) or len(set(study.sources)) != len(study.sources):
         raise UsageError(f"study {study.name}: a seed or a source is named twice")
     if len(study.domains) < 2:

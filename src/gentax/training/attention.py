@@ -88,10 +88,14 @@ def use_tree_attention(model: Any) -> None:
     if model.config._attn_implementation == NAME:
         return
     from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface
+    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+    def mask(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
+        # A tree has a mask of its own; rows that `generate` has padded need theirs.
+        return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
 
     AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, lambda *_, **__: None)
+    AttentionMaskInterface.register(NAME, mask)
     model.set_attn_implementation(NAME)
 
 
@@ -111,7 +115,13 @@ def attend(
     scaling = width**-0.5 if scaling is None else scaling
     if tree is None:
         mixed = F.scaled_dot_product_attention(
-            query, key, value, is_causal=query.shape[2] > 1, scale=scaling, enable_gqa=heads != groups
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            is_causal=attention_mask is None and query.shape[2] > 1,
+            scale=scaling,
+            enable_gqa=heads != groups,
         )
         return mixed.transpose(1, 2).contiguous(), None
     query_GNRD = query[0].unflatten(0, (groups, heads // groups)).transpose(1, 2)

@@ -115,7 +115,7 @@ class _Run:
             Meter.play(self.policy, self.recipe, self.grounds, self.world) if retain.stop_at is not None else None
         )
         self.start = self._start() if self.replay or self.meter else None
-        if self.recipe.imitate is not None and not checkpoints(self.path):
+        if self.recipe.imitate is not None and self._untouched():
             self._imitate()
         if self.course.steps:
             self._reinforce()
@@ -147,7 +147,7 @@ class _Run:
         recipe, world = self.recipe, self.world
         optimizer = torch.optim.Adam(self.learner.parameters, lr=recipe.lr, fused=True)
         reference = self._reference() if recipe.algorithm.kl else None
-        if self.meter is not None and not checkpoints(self.path):
+        if self.meter is not None and self._untouched():
             self._save("step-000000", None)  # what is kept when the first look says stop
         done = self._resume("step", optimizer)
         self.folder.back_to(done)
@@ -287,6 +287,10 @@ class _Run:
             except OSError as fault:
                 raise OSError(f"the checkpoint {name} could not be written ({fault}); {self._kept()}") from None
         self.world.wait()
+
+    def _untouched(self) -> bool:
+        """Return whether there is no checkpoint yet; asked together, before a process that is ahead writes one."""
+        return bool(self.world.most(int(not checkpoints(self.path))))
 
     def _kept(self) -> str:
         kept = checkpoints(self.path)

@@ -57,7 +57,7 @@ def in_step(model: Any, made: Sequence[Batch], world: World) -> Iterator[Batch]:
         made: this process's batches; none is fine.
         world: the processes.
     """
-    sharded = any(is_sharded(parameter) for parameter in model.parameters())
+    sharded = hasattr(model.get_decoder(), "reshard")
     missing = world.most(len(made)) - len(made) if sharded else 0
     yield from made
     for _ in range(missing):
