@@ -247,6 +247,7 @@ def trl_trainer(
         num_generations=GROUP,
         max_steps=1,
         beta=KL,
+        use_bias_correction_kl=False,  # the k3 estimator as it is, on both sides
         epsilon=CLIP,
         temperature=1.0,
         loss_type="dapo",

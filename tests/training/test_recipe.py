@@ -66,7 +66,7 @@ def test_a_recipe_that_contradicts_itself_is_refused_by_name(values, message):
         (Recipe(retain=Retain(replay=1.0, replay_domains=("babyai",))), "babyai is replayed, and it is a target only"),
         (Recipe(retain=Retain(replay=1.0, replay_domains=("sokoban",))), "in retain.replay_domains and trained on"),
         (Recipe(held_out=("crafting",), imitate=Imitate(mix={"crafting": 1.0})), "crafting is imitated and held out"),
-        (Recipe(imitate=Imitate(teachers={"webshop": "expert"})), "unknown recipe: name in imitate.teachers"),
+        (Recipe(imitate=Imitate(teachers={"webshop": "expert"})), "unknown name in imitate.teachers"),
         (Recipe(steps=0, imitate=Imitate()), "nothing says what to imitate"),
     ],
 )

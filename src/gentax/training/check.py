@@ -23,7 +23,7 @@ def check(recipe: Recipe) -> None:
         known = imitated or trained
         for name in recipe.imitate.teachers:
             if name not in known:
-                raise unknown("recipe: name in imitate.teachers", name, known)
+                raise unknown("name in imitate.teachers", name, known)
         if not known:
             raise UsageError("recipe: imitate.mix is empty and steps is 0, so nothing says what to imitate")
     replayed = {name: _exists(name) for name in recipe.retain.replay_domains}

@@ -8,8 +8,8 @@ recipe says so, weights between the start's and the trained ones. `run_folder.py
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,9 @@ class _Run:
         optimizer = imitation.optimizer(self.learner.parameters)
         done = self._resume("imitate", optimizer)
         for step in range(done + 1, imitation.steps + 1):
-            row = imitation.step(step, self.learner, optimizer, self.world, self._replay(step) if self.replay else None)
+            extra = self._replay(step) if self.replay else None
+            with self._told():
+                row = imitation.step(step, self.learner, optimizer, self.world, extra)
             if step == 1 or step % 10 == 0 or step == imitation.steps:
                 self.on_row({"imitate": step, "of": imitation.steps, **row})
             asked = self._asked()
@@ -205,7 +207,7 @@ class _Run:
         played = time.monotonic()
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * min(step / max(1, recipe.warmup), 1 - (step - 1) / self.course.steps, 1.0)
-        try:
+        with self._told():
             learned = update(
                 self.learner,
                 reference,
@@ -219,8 +221,6 @@ class _Run:
                 critic=self.critic,
                 extra=self._replay(step) if self.replay else None,
             )
-        except NonFiniteLoss as fault:
-            raise NonFiniteLoss(f"{fault}; {self._kept()}") from None
         self.learner.publish()
         seconds = {"play_s": played - began, "learn_s": time.monotonic() - played}
         row = summary(lesson, episodes, rewards, seconds, world) | learned
@@ -291,6 +291,14 @@ class _Run:
     def _untouched(self) -> bool:
         """Return whether there is no checkpoint yet; asked together, before a process that is ahead writes one."""
         return bool(self.world.most(int(not checkpoints(self.path))))
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say which checkpoint is left when a loss stops the run."""
+        try:
+            yield
+        except NonFiniteLoss as fault:
+            raise NonFiniteLoss(f"{fault}; {self._kept()}") from None
 
     def _kept(self) -> str:
         kept = checkpoints(self.path)

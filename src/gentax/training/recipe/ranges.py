@@ -12,7 +12,7 @@ from gentax.core import UsageError, unknown
 def choice(name: str, value: str, known: Iterable[str]) -> None:
     """Refuse a word that is not in `known`, with the nearest that is."""
     if value not in known:
-        raise unknown(f"recipe: {name}", value, known)
+        raise unknown(f"{name} in the recipe", value, known)
 
 
 def at_least(least: float, *, names: Iterable[str], **group: Any) -> None:
