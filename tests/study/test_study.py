@@ -273,6 +273,17 @@ def test_an_arm_changes_one_setting_of_a_group_and_keeps_the_others(study):
     assert (recipe.play.temperature, recipe.play.max_new_tokens) == (1.0, 4)
 
 
+def test_an_arm_may_be_a_mixture_or_a_sequence(study):
+    import dataclasses
+
+    phases = [{"mix": {"toy": 1.0, "other": 1.0}, "steps": 4}]
+    arms = {"plain": {}, "mixed": {"schedule": {"phases": phases}}}
+    plain, mixed = (dataclasses.replace(study, arms=arms).recipe("toy", arm, 0) for arm in arms)
+    assert plain.phases()[0].mix == {"toy:one": 1.0}
+    assert mixed.phases()[0].mix == {"toy": 1.0, "other": 1.0}
+    assert (mixed.updates, mixed.base) == (4, study.base)
+
+
 def test_a_study_may_begin_with_the_recipes_that_ship(study):
     import dataclasses
 

@@ -34,6 +34,15 @@ def read(**values) -> Recipe:
         ({"explore": {"hints": 0.5, "until": 0}}, "explore.until is 0"),
         ({"retain": {"merge": "ties"}}, "retain.merge joins"),
         ({"retain": {"replay_domains": ["webshop"]}}, "retain.replay is 0"),
+        (
+            {
+                "retain": {"merge": "ties"},
+                "schedule": {"phases": [{"mix": {"sokoban": 1, "webshop": 1}}], "adaptive": True},
+            },
+            "schedule.adaptive has nothing to choose",
+        ),
+        ({"retain": {"stop_at": 0.1}, "steps": 0, "imitate": {"mix": {"sokoban": 1}}}, "retain.stop_at ends the"),
+        ({"explore": {"new_states": 0.1}, "play": {"wrap": ["distract(volume=80)"]}}, "distractors make every"),
         ({"retain": {"interpolate": 1.5}}, "retain.interpolate must be from 0 to 1, not 1.5"),
         ({"steps": 0}, "nothing to do"),
         ({"play": {"temperature": 0}}, "play.temperature is 0"),
@@ -68,6 +77,10 @@ def test_a_recipe_that_contradicts_itself_is_refused_by_name(values, message):
         (Recipe(held_out=("crafting",), imitate=Imitate(mix={"crafting": 1.0})), "crafting is imitated and held out"),
         (Recipe(imitate=Imitate(teachers={"webshop": "expert"})), "unknown name in imitate.teachers"),
         (Recipe(steps=0, imitate=Imitate()), "nothing says what to imitate"),
+        (Recipe(source="crafting", play=Play(reward="shaped")), "domain 'crafting' has no distance to shape by"),
+        (Recipe(imitate=Imitate(teachers={"sokoban": "no/such.jsonl"})), "unknown teacher 'no/such.jsonl'"),
+        (Recipe(imitate=Imitate(teachers={"sokoban": "exprt"})), "did you mean 'expert'"),
+        (Recipe(reward=Reward(judge="expert")), "unknown reward.judge 'expert'"),
     ],
 )
 def test_what_a_recipe_names_must_exist_and_be_allowed(recipe, message):

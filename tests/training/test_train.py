@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +18,7 @@ import torch
 from gentax.core import NonFiniteLoss, UsageError
 from gentax.core.settings import read_settings
 from gentax.policies.local import load
+from gentax.policies.protocol import Reply
 from gentax.rollouts import Play
 from gentax.training import Recipe, checkpoint, run, train
 from gentax.training.checkpoint import checkpoints
@@ -90,7 +91,14 @@ EVERYTHING = {
     "lora": {"lora": {"rank": 4}},
     "imitation": {"imitate": {"pairs": 40, "lr": 1e-3}},
     "retention": {
-        "retain": {"replay": 1.0, "replay_domains": ["crafting"], "replay_tasks": 2, "stop_at": 1e9, "interpolate": 0.9}
+        "retain": {
+            "replay": 1.0,
+            "replay_domains": ["crafting"],
+            "replay_tasks": 2,
+            "stop_at": 1e9,
+            "interpolate": 0.9,
+        },
+        "imitate": {"pairs": 20},
     },
 }
 
@@ -148,6 +156,74 @@ def test_a_killed_process_goes_on_where_its_last_checkpoint_was(able, tmp_path):
     assert same(whole, train(read_settings(Recipe, settings, "recipe"), tmp_path / "run"))
 
 
+def test_every_setting_does_something_in_a_run(toy, able, tmp_path, monkeypatch):
+    """Each leaves a trace in the rows that a run without it does not have."""
+    asked = []
+
+    class Strict:
+        name = "judge"
+
+        def reply(self, turns):
+            asked.extend(turn.message for turn in turns)
+            return [Reply("<action>0.5</action>" if n % 2 else "well …") for n, _ in enumerate(turns)]
+
+    monkeypatch.setattr(run, "policy_of", lambda what, device: Strict())
+    settings = {
+        "level": "three",
+        "steps": 2,
+        "play": {"temperature": 1.0, "max_new_tokens": 6},
+        "explore": {"hints": 1.0, "until": 1.0},
+        "reward": {"judge": "http://localhost:1/v1", "invalid_penalty": 0.0},
+        "imitate": {"pairs": 60, "lr": 3e-3},
+        "retain": {"replay": 1.0, "replay_domains": ["crafting"], "replay_tasks": 2},
+    }
+    hints = []
+    real = run.Guided.reply
+    monkeypatch.setattr(run.Guided, "reply", lambda self, turns: hints.append(self.hints) or real(self, turns))
+    rows = []
+    train(recipe(able, **settings), tmp_path / "run", rows.append)
+    learned = [row for row in rows if "step" in row]
+    assert asked
+    assert learned[0]["unread_scores"] == 8
+    assert learned[0]["reward"] != learned[0]["return"]
+    assert hints[0] == 1.0
+    assert all(row["replay_kl"] >= 0 for row in rows)
+    assert learned[0]["kl"] == pytest.approx(0, abs=1e-4)  # to where RL began, not to the start before imitation
+
+
+def test_a_horizon_schedule_cuts_episodes_off(toy, able, tmp_path):
+    rows = []
+    phase = {"phases": [{"mix": {"toy:three": 1}, "steps": 3}], "horizon_start": 2}
+    train(recipe(able, schedule=phase), tmp_path / "run", rows.append)
+    assert rows[0]["length"] <= 2 < rows[2]["length"]
+
+
+def test_adaptive_sampling_has_what_it_needs_with_one_group_a_step(toy, able, tmp_path):
+    rows = []
+    mixture = {"phases": [{"mix": {"toy:one": 1, "toy:three": 1}, "steps": 4}], "adaptive": True}
+    train(recipe(able, schedule=mixture, tasks_per_step=1), tmp_path / "run", rows.append)
+    assert all(any(key.startswith("success/") for key in row) for row in rows)
+
+
+def test_ctrl_c_at_the_end_of_imitation_keeps_it(toy, able, tmp_path):
+    def interrupt(row):
+        if row.get("imitate") == row["of"]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    made = recipe(able, imitate={"pairs": 40, "lr": 1e-3}, steps=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(made, tmp_path / "run", interrupt)
+    assert [step for step, _ in checkpoints(tmp_path / "run")] == [0]
+
+
+def test_what_a_kill_left_half_written_is_swept_away(toy, able, tmp_path):
+    (tmp_path / "run/.step-000002.abc").mkdir(parents=True)
+    (tmp_path / "run/.recipe.json.abc").write_text("{")
+    train(recipe(able, steps=1), tmp_path / "run")
+    train(recipe(able, steps=1), tmp_path / "run")
+    assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
+
+
 def test_ctrl_c_finishes_the_step_and_keeps_its_checkpoint(toy, able, tmp_path):
     def interrupt(row):
         if row["step"] == 3:
@@ -168,6 +244,15 @@ def test_the_weights_after_every_phase_are_kept(toy, able, tmp_path):
     rows = logged(tmp_path / "run")
     assert {"success/toy:one", "success/toy:three"} <= rows[0].keys()
     assert {"held_out/toy:one", "held_out/toy:three"} <= rows[2].keys()
+
+
+def test_imitation_alone_can_be_interpolated(toy, tiny, tmp_path):
+    alone = {"imitate": {"mix": {"toy:three": 1}, "pairs": 300, "epochs": 8.0, "lr": 3e-3}, "steps": 0}
+    out = train(recipe(tiny, **alone, retain={"interpolate": 0.5}), tmp_path / "run")
+    said = json.loads((tmp_path / "run/done.json").read_text())
+    assert said["tried"][-1]["success"] > said["tried"][0]["success"] == 0
+    assert said["share"] > 0
+    assert not same(out, tiny)
 
 
 def test_imitation_alone_is_a_run(toy, tiny, tmp_path):
@@ -201,8 +286,11 @@ def test_interpolation_ends_with_weights_between_the_start_and_the_trained_ones(
 
 
 def test_merging_trains_an_expert_for_each_part(toy, able, tmp_path):
-    mixture = {"phases": [{"mix": {"toy:one": 2, "toy:three": 1}, "steps": 6}]}
-    out = train(recipe(able, schedule=mixture, retain={"merge": "mean"}), tmp_path / "run")
+    mixture = {"phases": [{"mix": {"toy:one": 2, "toy:three": 1}, "steps": 6}], "horizon_start": 3}
+    teachers = {"pairs": 20, "teachers": {"toy:one": "expert", "toy:three": "expert"}}
+    out = train(recipe(able, schedule=mixture, retain={"merge": "mean"}, imitate=teachers), tmp_path / "run")
+    theirs = json.loads((tmp_path / "run/expert-toy-one/recipe.json").read_text())
+    assert (theirs["schedule"]["horizon_start"], theirs["imitate"]["teachers"]) == (3, {"toy:one": "expert"})
     experts = [last(tmp_path / "run" / name) for name in ("expert-toy-one", "expert-toy-three")]
     assert [expert.name for expert in experts] == ["step-000004", "step-000002"]
     found, parts = weights(out), [weights(expert) for expert in experts]
@@ -242,12 +330,17 @@ def test_a_full_disk_leaves_the_checkpoint_before(toy, able, tmp_path, monkeypat
     real = checkpoint.save_file
 
     def full(tensors, path):
-        if "step-000004" in str(path):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(tensors, path)
+        if "step-000004" not in str(path):
+            return real(tensors, path)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as a disk with room for 1,000 bytes of this file
+        try:
+            real(tensors, path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match=r"step-000004 could not be written .*No space left.*step-000002"):
+    with pytest.raises(OSError, match=r"step-000004 could not be written .*step-000002"):
         train(recipe(able), tmp_path / "run")
     assert [step for step, _ in checkpoints(tmp_path / "run")] == [2]
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]

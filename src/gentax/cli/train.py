@@ -55,7 +55,9 @@ def train(
     console.print(f"model: {folder}", markup=False)
     trained = dict.fromkeys(read_domain(name)[0] for phase in made.phases() for name in phase.mix)
     for source in trained:
-        console.print(f"what it cost elsewhere: gentax tax --tuned {folder} --source {source}", markup=False)
+        console.print(
+            f"what it cost elsewhere: gentax tax --base {made.base} --tuned {folder} --source {source}", markup=False
+        )
 
 
 def _put(values: dict[str, Any], item: str) -> None:

@@ -74,6 +74,10 @@ class Study:
             given = read_values(source if named == "shipped" else named)
             values = _over({key: value for key, value in given.items() if key not in ("source", "level")}, values)
         level = self.domains[source].level
+        if values.get("schedule", {}).get("phases"):  # they say what is trained on; the source is where ΔID is measured
+            values.pop("steps", None)
+            recipe = read_settings(Recipe, values, f"study {self.name}, train")
+            return replace(recipe, seed=seed, base=self.base)
         recipe = read_settings(Recipe, values, f"study {self.name}, train")
         return replace(recipe, source=source, level=level, seed=seed, base=self.base)
 

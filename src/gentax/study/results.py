@@ -152,4 +152,5 @@ def _pairs(todo: Plan, read: Read) -> list[EpisodePair]:
 
 
 def _rows(path: Path) -> tuple[dict[str, Any], ...]:
-    return tuple(json.loads(line) for line in path.read_text().splitlines())
+    """Return the rows of a run's steps; imitation alone has none."""
+    return tuple(json.loads(line) for line in path.read_text().splitlines()) if path.is_file() else ()

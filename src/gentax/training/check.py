@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from gentax.core import UsageError, unknown
 from gentax.domains import domain, make, missing
 from gentax.domains.names import read_domain
+from gentax.rollouts import open_env
 from gentax.training.recipe import Recipe
 
 
@@ -36,6 +39,22 @@ def check(recipe: Recipe) -> None:
     for name in replayed.values():
         if name in trained.values():
             raise UsageError(f"recipe: {name} is in retain.replay_domains and trained on; leave one of them out")
+    if recipe.play.reward != "sparse" or recipe.play.wrap:
+        for name in trained:  # wrappers and rewards that a domain cannot have
+            domain_name, level = read_domain(name)
+            open_env(recipe.play, domain_name, level).close()
+    for what, who in [("teacher", t) for t in (recipe.imitate.teachers.values() if recipe.imitate else ())] + [
+        ("reward.judge", recipe.reward.judge)
+    ]:
+        if who is not None:
+            _player(what, who)
+
+
+def _player(what: str, who: str) -> None:
+    """Refuse a teacher or a judge that is neither a policy by name, nor a URL, nor a folder or file that is there."""
+    named = ("expert", "random", "start", "base") if what == "teacher" else ("base",)
+    if who not in named and "://" not in who and not Path(who).exists():
+        raise unknown(what, who, (*named, *sorted(map(str, Path(who).parent.glob("*")))[:50]))
 
 
 def _exists(text: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from gentax.core.files import whole_folder
@@ -60,10 +61,13 @@ def save_checkpoint(
         OSError: it could not be written; the checkpoints before are as they were.
     """
     folder = run / name
-    with whole_folder(folder) as aside:
-        save_model(model, tokenizer, aside, weights)
-        save_file({key: tensor.detach().contiguous() for key, tensor in beside.items()}, aside / BESIDE)
-        (aside / "training.json").write_text(json.dumps(facts) + "\n")
+    try:
+        with whole_folder(folder) as aside:
+            save_model(model, tokenizer, aside, weights)
+            save_file({key: tensor.detach().contiguous() for key, tensor in beside.items()}, aside / BESIDE)
+            (aside / "training.json").write_text(json.dumps(facts) + "\n")
+    except SafetensorError as fault:  # its word for a full disk
+        raise OSError(str(fault)) from None
     for other in run.iterdir():
         if other != folder and _NAME.fullmatch(other.name):
             if other.name.startswith("imitate"):

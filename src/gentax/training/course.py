@@ -55,8 +55,9 @@ class Course:
 
     @cached_property
     def grounds(self) -> Mapping[str, Ground]:
-        """The tasks of every part of every phase."""
-        names = dict.fromkeys(name for phase in self.phases for name, weight in phase.mix.items() if weight > 0)
+        """The tasks of every part of every phase; of what is imitated, where that is all."""
+        mixes = [phase.mix for phase in self.phases] or [self.recipe.imitate.mix if self.recipe.imitate else {}]
+        names = dict.fromkeys(name for mix in mixes for name, weight in mix.items() if weight > 0)
         return {name: ground(name, self.recipe) for name in names}
 
     def lesson(self, step: int, rows: Sequence[Row]) -> Lesson:
@@ -108,8 +109,8 @@ class Course:
 
 
 def spread(name: str, rows: Sequence[Row]) -> float:
-    """Return p (1 − p) of a part's success over its last steps: how much its episodes can teach by comparison."""
-    seen = [row[f"success/{name}"] for row in rows[-RECENT:] if f"success/{name}" in row]
+    """Return p (1 − p) of a part's success over the last steps that played it: how much its groups can teach."""
+    seen = [row[f"success/{name}"] for row in rows if f"success/{name}" in row][-RECENT:]
     p = float(np.mean(seen)) if seen else UNKNOWN
     return p * (1 - p)
 

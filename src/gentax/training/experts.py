@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gentax.core import UsageError
 from gentax.training.parallel import World
-from gentax.training.recipe import Phase, Recipe, Schedule
+from gentax.training.recipe import Imitate, Phase, Recipe
 from gentax.training.retention import merge_models
 from gentax.training.run_folder import Row, RunFolder
 
@@ -35,9 +35,21 @@ def train_and_merge(recipe: Recipe, run: Path, on_row: Callable[[Row], None]) ->
     results = []
     for name, weight in phase.mix.items():
         if weight > 0:
-            alone = Schedule((Phase({name: 1.0}, max(1, round(phase.steps * weight / total))),))
-            one = replace(recipe, schedule=alone, retain=replace(recipe.retain, merge=None))
+            alone = (Phase({name: 1.0}, max(1, round(phase.steps * weight / total))),)
+            one = replace(
+                recipe,
+                schedule=replace(recipe.schedule, phases=alone),
+                retain=replace(recipe.retain, merge=None),
+                imitate=_of(recipe.imitate, name),
+            )
             label = re.sub(r"[^\w-]+", "-", name)
             results.append(train(one, run / f"expert-{label}", on_row))
     merge_models(recipe.base, results, recipe.retain.merge, run / "merged")
     return folder.finish(run / "merged", experts=[str(result.relative_to(run)) for result in results])
+
+
+def _of(imitate: Imitate | None, name: str) -> Imitate | None:
+    """Return what is imitated for one part: what the recipe names, or else that part, by its own teacher."""
+    if imitate is None or imitate.mix:
+        return imitate
+    return replace(imitate, teachers={key: teacher for key, teacher in imitate.teachers.items() if key == name})

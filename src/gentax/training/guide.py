@@ -20,6 +20,8 @@ from gentax.policies.protocol import Reply, Turn
 from gentax.policies.reply import write_reply
 from gentax.rollouts import EnvPool, Play, rollout
 
+PLANNED = 16  # tasks of each part that the expert plays, to know how long its plans are
+
 
 class Guided:
     """A policy that is told what to do at some steps, and led through the first ones.

@@ -174,7 +174,7 @@ def _examples(name: str, wanted: int, recipe: Recipe, policy: LocalPolicy) -> li
         for i in rng.permutation(len(found)):
             share.add(found[i])
     else:
-        share.play(policy_of(teacher), [tasks[i] for i in rng.permutation(len(tasks))])
+        share.play(policy_of(teacher, str(policy.model.device)), [tasks[i] for i in rng.permutation(len(tasks))])
     return share.found
 
 

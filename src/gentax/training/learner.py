@@ -22,6 +22,7 @@ from torch.nn import Parameter
 from gentax.core import stable_seed
 from gentax.policies.local import LocalPolicy
 from gentax.training.attention import use_tree_attention
+from gentax.training.fits import refuse_unlike
 from gentax.training.parallel import World
 from gentax.training.recipe import Lora, Recipe
 from gentax.training.sharding import gathered, shard, slice_like, to_save
@@ -74,7 +75,11 @@ def learner_of(policy: LocalPolicy, recipe: Recipe, world: World | None = None) 
         policy: the player, with the weights to start from, the same in every process.
         recipe: `lora`, `shard` and `seed` are read.
         world: the processes of the run; one when left out.
+
+    Raises:
+        UsageError: a kind of model that cannot be learned as it plays.
     """
+    refuse_unlike(policy.model)
     world = world or World()
     spread = recipe.shard and world.size > 1
     if recipe.lora is not None:

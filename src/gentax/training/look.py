@@ -14,7 +14,7 @@ from gentax.training.tasks import Ground
 def look(policy: Policy, grounds: Iterable[Ground], play: Play, pool: EnvPool, world: World) -> dict[str, float]:
     """Return `held_out`, the mean success over the parts, and with several parts `held_out/PART` of each.
 
-    Episodes that ended in an error are in no mean. Every process plays its share of the tasks.
+    Episodes that ended in an error are in no mean, and a part without others has none. Every process plays its share.
     """
     grounds = list(grounds)
     mine = [task for ground in grounds for task in ground.look[world.rank :: world.size]]
@@ -28,6 +28,7 @@ def look(policy: Policy, grounds: Iterable[Ground], play: Play, pool: EnvPool, w
     rates = {}
     for name in found:
         solved, played = (sum(one[name][k] for one in everyone) for k in (0, 1))
-        rates[name] = solved / max(1, played)
-    row = {"held_out": sum(rates.values()) / max(1, len(rates))}
-    return row | ({f"held_out/{name}": rate for name, rate in rates.items()} if len(rates) > 1 else {})
+        if played:
+            rates[name] = solved / played
+    row = {"held_out": sum(rates.values()) / len(rates)} if rates else {}
+    return row | ({f"held_out/{name}": rate for name, rate in rates.items()} if len(found) > 1 else {})

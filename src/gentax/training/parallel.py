@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -148,7 +149,10 @@ def join(recipe: Recipe) -> Iterator[World]:
         torch.cuda.set_device(device)
     if ours:
         backend = "nccl" if device.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(backend, store=_fresh_store(), rank=rank, world_size=size)
+        # One process may gather what is imitated, or play, for hours while the others wait.
+        torch.distributed.init_process_group(
+            backend, store=_fresh_store(), rank=rank, world_size=size, timeout=timedelta(days=7)
+        )
     try:
         yield _Several(rank, size, world.local, device)
     finally:

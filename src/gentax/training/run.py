@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from gentax.core import NonFiniteLoss, stable_seed
+from gentax.core import NonFiniteLoss, UsageError, stable_seed
 from gentax.core.files import whole_folder
 from gentax.core.interrupt import Interrupt, deferred_interrupt
 from gentax.core.memory import freed_memory_kept
-from gentax.policies.local import load
+from gentax.policies.local import LocalPolicy, load
 from gentax.policies.named import policy_of
 from gentax.rollouts import EnvPool, rollout
 from gentax.training.check import check
@@ -35,7 +35,7 @@ from gentax.training.checkpoint import (
 )
 from gentax.training.course import Course, Lesson
 from gentax.training.critic import Critic
-from gentax.training.guide import Guided, head_starts, plan_lengths
+from gentax.training.guide import PLANNED, Guided, head_starts, plan_lengths
 from gentax.training.imitation import Imitation
 from gentax.training.judge import Judge
 from gentax.training.learner import learner_of
@@ -45,11 +45,10 @@ from gentax.training.policy_gradient import update
 from gentax.training.recipe import Recipe
 from gentax.training.retention import Meter, Replay, interpolate, nearest_that_keeps, replayed_domains
 from gentax.training.rewards import rewards_of
-from gentax.training.run_folder import Row, RunFolder, last, result
+from gentax.training.run_folder import Row, RunFolder, result
 from gentax.training.summary import summary
 
 SAVE_IMITATION = 200  # steps of imitation between two checkpoints
-PLANNED = 16  # tasks of each part that the expert plays, to know how long its plans are
 
 
 @freed_memory_kept()
@@ -103,7 +102,8 @@ class _Run:
         self.folder = RunFolder.open(path, recipe, world)
         self.learner = learner_of(self.policy, recipe, world)
         self.critic = Critic(self.policy.model, recipe.algorithm) if recipe.algorithm.estimator == "ppo" else None
-        self.judge = Judge(policy_of(recipe.reward.judge)) if recipe.reward.judge is not None else None
+        judge = recipe.reward.judge
+        self.judge = None if judge is None else Judge(policy_of(judge, str(self.device)))
 
     def whole(self) -> Path:
         """Do what is left of the run; return the folder of its result."""
@@ -111,17 +111,14 @@ class _Run:
         # What the start plays, it plays before its weights change.
         replayed = replayed_domains(self.recipe) if retain.replay else ()
         self.replay = Replay.play(self.policy, self.recipe, replayed, self.world) if replayed else None
-        self.meter = (
-            Meter.play(self.policy, self.recipe, self.grounds, self.world) if retain.stop_at is not None else None
-        )
-        self.start = self._start() if self.replay or self.meter else None
+        self.start = self._start() if self.replay else None
         if self.recipe.imitate is not None and self._untouched():
             self._imitate()
         if self.course.steps:
             self._reinforce()
         if retain.interpolate is not None:
             return self._interpolate(retain.interpolate)
-        return self.folder.finish(checkpoints(self.path)[-1][1])
+        return self.folder.finish(self._best())
 
     # The stages.
 
@@ -139,18 +136,25 @@ class _Run:
             asked = self._asked()
             if (asked or step % SAVE_IMITATION == 0) and step < imitation.steps:
                 self._save(f"imitate-{step:06d}", optimizer)
-            if asked:
-                self.interrupt.stop_here()
+                if asked:
+                    raise KeyboardInterrupt
         self.learner.publish()
         self._save("step-000000", None, imitated=imitation.counts)
+        if self._asked():
+            raise KeyboardInterrupt
 
     def _reinforce(self) -> None:
         """Take the policy-gradient steps that are left."""
         recipe, world = self.recipe, self.world
         optimizer = torch.optim.Adam(self.learner.parameters, lr=recipe.lr, fused=True)
-        reference = self._reference() if recipe.algorithm.kl else None
-        if self.meter is not None and self._untouched():
-            self._save("step-000000", None)  # what is kept when the first look says stop
+        reference = meter = None
+        if recipe.algorithm.kl or recipe.retain.stop_at is not None:
+            beginner = self._beginner()
+            reference = beginner.model if beginner is not self.policy else self.start or self._start()
+            if recipe.retain.stop_at is not None:
+                meter = Meter.play(beginner, recipe, self.grounds, world)
+                if self._untouched():
+                    self._save("step-000000", None)  # what is kept when the first look says stop
         done = self._resume("step", optimizer)
         self.folder.back_to(done)
         rows = self.folder.rows
@@ -161,7 +165,8 @@ class _Run:
         )  # fmt: skip
         with EnvPool(recipe.play) as envs, nullcontext(envs) if same else EnvPool(looking) as look_envs:
             planned = [task for ground in self.grounds for task in ground.learn[:PLANNED]]
-            self.plans = plan_lengths(planned, recipe.play, envs) if recipe.explore.head_start else {}
+            guided = recipe.explore.hints or recipe.explore.head_start
+            self.plans = plan_lengths(planned, recipe.play, envs) if guided else {}
             for step in range(done + 1, self.course.steps + 1):
                 began = time.monotonic()
                 lesson = self.course.lesson(step, rows)
@@ -169,19 +174,19 @@ class _Run:
                 if recipe.validate_every and (step % recipe.validate_every == 0 or step in (1, self.course.steps)):
                     row |= look(self.policy, self.grounds, looking, look_envs, world)
                 asked = self._asked()
-                keep = asked or lesson.last or step % recipe.checkpoint_every == 0
-                if keep and self.meter is not None:
-                    row["forgetting"] = self.meter.read(self.start, self.policy.model)
+                due = lesson.last or step % recipe.checkpoint_every == 0
+                if due and meter is not None:
+                    row["forgetting"] = meter.read(reference, self.policy.model)
                 elapsed += time.monotonic() - began
                 row |= {"elapsed_s": elapsed, "left_s": (self.course.steps - step) * elapsed / step}
                 self.folder.log(row)
                 self.on_row(row)
                 if self._forgot(row):
                     break
-                if keep:
+                if due or asked:
                     self._save(f"step-{step:06d}", optimizer, phase_ends=lesson.last)
                 if asked:
-                    self.interrupt.stop_here()
+                    raise KeyboardInterrupt
 
     def _step(self, step: int, lesson: Lesson, optimizer: torch.optim.Optimizer, reference: Any, envs: EnvPool) -> Row:
         """Play one batch of groups and learn from it."""
@@ -191,7 +196,7 @@ class _Run:
         policy: Any = self.policy
         if lesson.hints or lesson.head_start:
             seed = stable_seed(recipe.seed, "guide", step)
-            starts = head_starts(tasks, lesson.head_start, self.plans, seed, lesson.horizon) if self.plans else {}
+            starts = head_starts(tasks, lesson.head_start, self.plans, seed, lesson.horizon)
             policy = Guided(policy, lesson.hints, starts, seed)
         episodes = rollout(
             policy,
@@ -223,19 +228,22 @@ class _Run:
             )
         self.learner.publish()
         seconds = {"play_s": played - began, "learn_s": time.monotonic() - played}
-        row = summary(lesson, episodes, rewards, seconds, world) | learned
+        row = summary(lesson, episodes, rewards, seconds, world, mixture=len(self.grounds) > 1) | learned
         return row | ({"unread_scores": world.total(unread)} if self.judge else {})
 
     def _interpolate(self, keep: float) -> Path:
         """Choose weights between the start's and the trained ones by validation tasks."""
-        looking, trained = self.recipe.looking(), last(self.path)
+        looking, trained = self.recipe.looking(), self._best()
         start, tuned = (_weights(folder) for folder in (self.recipe.base, trained))
         with EnvPool(looking) as envs:
 
             def success_at(share: float) -> float:
                 self.policy.model.load_state_dict(interpolate(start, tuned, share))
                 self.policy.refresh()
-                return look(self.policy, self.grounds, looking, envs, self.world)["held_out"]
+                found = look(self.policy, self.grounds, looking, envs, self.world)
+                if "held_out" not in found:
+                    raise UsageError("retain.interpolate: no validation task was played without an error")
+                return found["held_out"]
 
             share, tried = nearest_that_keeps(success_at, keep)
         out = self.path / "interpolated"
@@ -254,11 +262,19 @@ class _Run:
         """Return the model the run starts from, to be compared with."""
         return self.learner.start_model() or load(self.recipe.base, device=str(self.device)).model
 
-    def _reference(self) -> Any:
-        """Return the model that the KL term holds to: the one that RL starts from."""
+    def _beginner(self) -> LocalPolicy:
+        """Return the policy that RL begins with: what the KL term holds to, and the meter measures from."""
         if self.recipe.imitate is not None:
-            return load(self.path / "step-000000", device=str(self.device)).model
-        return self.start or self._start()
+            return load(self.path / "step-000000", device=str(self.device))
+        return self.policy  # whose weights are still those of the start
+
+    def _best(self) -> Path:
+        """Return the last checkpoint, or the last below the limit where forgetting is measured."""
+        kept = dict(checkpoints(self.path))
+        if self.recipe.retain.stop_at is not None:
+            below = {int(row["step"]) for row in self.folder.rows if "forgetting" in row and not self._forgot(row)}
+            kept = {step: folder for step, folder in kept.items() if step == 0 or step in below}
+        return kept[max(kept)]
 
     def _resume(self, kind: str, optimizer: torch.optim.Optimizer) -> int:
         """Go back to the last checkpoint of a kind; return its step, 0 where there is none."""
@@ -301,7 +317,7 @@ class _Run:
             raise NonFiniteLoss(f"{fault}; {self._kept()}") from None
 
     def _kept(self) -> str:
-        kept = checkpoints(self.path)
+        kept = checkpoints(self.path) or checkpoints(self.path, "imitate")
         return f"the last whole checkpoint is {kept[-1][1]}" if kept else "there was no checkpoint yet"
 
     def _forgot(self, row: Row) -> bool:

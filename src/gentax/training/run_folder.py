@@ -7,6 +7,7 @@ which names the folder with the run's result. Several processes read it; the fir
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ class RunFolder:
                     f"{self.path} holds a run of another recipe ({_difference(theirs, mine)}); "
                     "give another folder, or delete that one"
                 )
-        elif self.path.is_dir() and any(self.path.iterdir()):
+            for left in self.path.glob(".*"):  # what a kill left half written
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        elif self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             return f"{self.path} is not empty and holds no run of gentax"
         else:
             write_json(record, mine)

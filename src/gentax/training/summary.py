@@ -23,6 +23,7 @@ def summary(
     rewards: Sequence[np.ndarray],
     seconds: Mapping[str, float],
     world: World,
+    mixture: bool,
 ) -> dict[str, float]:
     """Return the row of a step.
 
@@ -32,6 +33,7 @@ def summary(
         rewards: what each step was worth, by episode.
         seconds: `play_s` and `learn_s`.
         world: the processes that played the rest.
+        mixture: whether the run has several parts.
     """
     part = {task: name for name, tasks in lesson.parts for task in tasks}
     count = Counter[str]()
@@ -47,7 +49,7 @@ def summary(
     row = {key: both[key] / episodes_ for key in ("success", "return", "reward", "length")}
     row |= {"invalid": both["invalid"] / steps, "errors": both["errors"], "tokens": both["tokens"]}
     row["tokens_per_s"] = both["tokens"] / max(1e-9, sum(seconds.values()))
-    if len(lesson.parts) > 1:
+    if mixture:
         for name, _ in lesson.parts:
             if both[f"episodes/{name}"]:
                 row[f"success/{name}"] = both[f"success/{name}"] / both[f"episodes/{name}"]

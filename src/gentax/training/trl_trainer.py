@@ -51,7 +51,7 @@ from gentax.training.checkpoint import (
     unpack,
 )
 from gentax.training.course import Course
-from gentax.training.guide import Guided, head_starts, plan_lengths
+from gentax.training.guide import PLANNED, Guided, head_starts, plan_lengths
 from gentax.training.judge import Judge
 from gentax.training.look import look
 from gentax.training.parallel import World, device_of, join
@@ -118,7 +118,7 @@ def train_with_trl(
     Raises:
         UsageError: what `refuse` refuses; a model that does not exist; a folder of another run; several GPUs and one
             process; a server without vLLM here, or one that gives other probabilities than those it samples from.
-        NonFiniteLoss: the loss stopped being a number; the last checkpoint is intact.
+        NonFiniteLoss: the loss stopped being a number; the message names the step and the last good checkpoint.
     """
     refuse(recipe)
     if recipe.device != "cpu" and torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
@@ -186,8 +186,9 @@ class _Run:
             _load_trained(self.trainer.model, unpack(self.beside, "trained"))
         recipe, looking = self.recipe, self.recipe.looking()
         with EnvPool(recipe.play) as self.envs, EnvPool(looking) as self.look_envs:
-            first = [task for ground in self.course.grounds.values() for task in ground.learn[:8]]
-            self.plans = plan_lengths(first, recipe.play, self.envs) if recipe.explore.head_start else {}
+            first = [task for ground in self.course.grounds.values() for task in ground.learn[:PLANNED]]
+            guided = recipe.explore.hints or recipe.explore.head_start
+            self.plans = plan_lengths(first, recipe.play, self.envs) if guided else {}
             self.began = time.monotonic()
             self.trainer.train()
         return self.folder.finish(checkpoints(self.path)[-1][1])
@@ -207,7 +208,7 @@ class _Run:
         self._publish()
         policy: Any = self.player
         if self.lesson.hints or self.lesson.head_start:
-            seed = stable_seed(recipe.seed, "start", self.step)
+            seed = stable_seed(recipe.seed, "guide", self.step)
             starts = head_starts(tasks, self.lesson.head_start, self.plans, seed, self.lesson.horizon)
             policy = Guided(policy, self.lesson.hints, starts, seed)
         self.episodes = rollout(
@@ -267,15 +268,18 @@ class _Run:
         }
         for key, most in (("loss", ABSURD), ("grad_norm", sys.float_info.max)):
             if not abs(learned.get(key, 0.0)) <= most:  # so written, this is true of what is no number
-                raise NonFiniteLoss(
-                    f"the {key} became {learned[key]:.6g} at step {step}; the last checkpoint is intact"
-                )
+                kept = checkpoints(self.folder.path)
+                left = f"the last whole checkpoint is {kept[-1][1]}" if kept else "there was no checkpoint yet"
+                raise NonFiniteLoss(f"the {key} became {learned[key]:.6g} at step {step}; {left}")
         gained = [bool(gain.any()) for gain in self.gains]
         learned["spread"] = world.total(sum(gained)) / max(1.0, world.total(len(gained)))
         flat = (not any(gained[i] for i in members) for members in groups(self.episodes))
         learned["skipped"] = world.total(sum(flat))
         seconds = {"play_s": self.play_s, "learn_s": time.monotonic() - self.played}
-        row = {"step": step} | summary(self.lesson, self.episodes, self.rewards, seconds, world) | learned
+        row = {"step": step} | summary(
+            self.lesson, self.episodes, self.rewards, seconds, world, mixture=len(self.course.grounds) > 1
+        )
+        row |= learned
         if self.judge:
             row["unread_scores"] = world.total(self.unread)
         if recipe.validate_every and (step % recipe.validate_every == 0 or step in (1, self.course.steps)):

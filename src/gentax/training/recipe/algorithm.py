@@ -19,7 +19,7 @@ class Algorithm:
     met more than once in the group, the other ways on from there."""
     std: bool = False
     """Whether advantages are divided by the standard deviation of what they were compared with. Where a group differs
-    in nothing but invalid actions, that makes as much of them as of success. `reinforce++` always divides."""
+    in nothing but invalid actions, that makes as much of them as of success. `reinforce++` and `ppo` always divide."""
     per: str = "token"
     """What counts alike in the loss: every sampled `token`, or every `sequence` (an episode with context `full`)."""
     clip: float = 0.2

@@ -149,6 +149,22 @@ class Recipe:
                 "retain.merge joins the policies of one mixture of two domains or more",
             ),
             (
+                self.retain.merge is not None and self.schedule.adaptive,
+                "retain.merge trains each part of the mixture by itself; schedule.adaptive has nothing to choose",
+            ),
+            (
+                self.schedule.replay == 1,
+                "schedule.replay is 1, so that later phases would never play what they are for",
+            ),
+            (
+                bool(self.explore.new_states) and any(text.startswith("distract") for text in self.play.wrap),
+                "explore.new_states pays for new observations, and distractors make every observation new",
+            ),
+            (
+                self.retain.stop_at is not None and not phases and not self.steps,
+                "retain.stop_at ends the policy-gradient steps, and there is none",
+            ),
+            (
                 bool(self.retain.replay_domains) and not self.retain.replay,
                 "retain.replay_domains are named, and retain.replay is 0",
             ),

@@ -1,7 +1,7 @@
 """What keeps training in one domain from costing the others: the tax cutters.
 
-The start is `base`, before imitation too. Beside these settings `algorithm.kl` holds the policy near where RL begins,
-`lora` narrows what can change, and `play.wrap` takes distractors.
+The start is `base`, before imitation too, but for `stop_at`. Beside these settings `algorithm.kl` holds the policy near
+where RL begins, `lora` narrows what can change, and `play.wrap` takes distractors.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Retain:
     """Trains a policy for each domain of the mixture, all from the start, and merges them: `mean` of the weights, or
     `ties` (arXiv 2306.01708). Null trains one policy on the mixture."""
     stop_at: float | None = None
-    """Ends the run when KL(start || policy), in nats an action on states that the starting policy meets in 32 tasks
-    trained on, passes this; what is kept is the last checkpoint below it. It is looked at with every checkpoint."""
+    """Ends the run when KL(then || now), in nats an action on states that the policy met in 32 tasks trained on when RL
+    began, passes this; what is kept is the last checkpoint below it. It is looked at with every checkpoint."""
 
     def __post_init__(self) -> None:
         at_least(0, retain=self, names=("replay",))
