@@ -183,7 +183,7 @@ def trl_step(
 
 
 def trl_trainer(
-    folder: Path, episodes: list[Episode], precision: str, per_device: int, scratch: str
+    folder: Path, episodes: list[Episode], precision: str, per_device: int, scratch: str, device: str = "cpu"
 ) -> tuple[Step, np.ndarray]:
     """Set up one trainer and make its first step; return its later steps and its first gradient."""
     import torch
@@ -240,7 +240,7 @@ def trl_trainer(
     tuned = {} if precision == "default" else {"bf16": precision == "bf16", "gradient_checkpointing": False}
     args = GRPOConfig(
         output_dir=f"{scratch}/trl",
-        use_cpu=True,
+        use_cpu=device == "cpu",
         **tuned,
         per_device_train_batch_size=per_device,
         gradient_accumulation_steps=len(rows) // per_device,
@@ -285,7 +285,7 @@ def trl_trainer(
 
 def gradient(model: Any) -> np.ndarray:
     """Return the gradient of all parameters as one vector."""
-    return np.concatenate([p.grad.flatten().float().numpy() for p in model.parameters()])
+    return np.concatenate([p.grad.flatten().float().cpu().numpy() for p in model.parameters()])
 
 
 def quiet() -> None:

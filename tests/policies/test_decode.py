@@ -8,6 +8,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from gentax.policies.decode import Ask, Decoder
+from gentax.policies.decode.graph import Recorder
+from gentax.policies.decode.plan import plan
 
 SMALL = {
     "vocab_size": 64,
@@ -128,3 +130,47 @@ def test_two_decoders_of_one_model_share_its_weights():
     decoder, rng = Decoder(model), np.random.default_rng(6)
     sample = decoder.sample([ask(0, [1, 2, 3], rng)], stop=lambda ids: False)[0]
     assert np.allclose(sample.logprobs, stock_logprobs(model, [1, 2, 3], sample.ids.tolist()), atol=2e-4)
+
+
+def test_what_prompts_begin_with_alike_is_computed_once():
+    model, rng = model_of("llama"), np.random.default_rng(7)
+    rules, tasks = rng.integers(0, 64, 30), rng.integers(0, 64, (3, 10))
+    prompts = [np.concatenate([rules, tasks[n % 3]]).astype(np.int32) for n in range(6)]
+    work = plan(prompts, range(6), [0] * 6, chunk=16)
+    assert sum(len(part.ids_N) for part in work.passes) == len({tuple(p[: n + 1]) for p in prompts for n in range(40)})
+    # A row that has the rules gives them to one that has nothing, and only what is new is computed.
+    for kept in ([30, 0], [0, 30]):
+        work = plan(prompts[:2], [3, 5], kept, chunk=1024)
+        assert len(work.copies) == 1
+        assert sum(len(part.ids_N) for part in work.passes) == 20
+    decoder = Decoder(model)
+    decoder.sample([ask(0, prompts[0], rng)], stop=lambda ids: False)
+    samples = decoder.sample([ask(n, p, rng) for n, p in enumerate(prompts)], stop=lambda ids: False)
+    for prompt, sample in zip(prompts, samples, strict=True):
+        expected = stock_logprobs(model_of("llama"), prompt.tolist(), sample.ids.tolist())
+        assert np.allclose(sample.logprobs, expected, atol=2e-4)
+
+
+def test_an_answer_written_in_a_copy_of_its_row_is_in_the_cache_afterwards():
+    model, rng = model_of("llama"), np.random.default_rng(8)
+    decoder = Decoder(model)
+    asks = [ask(s, rng.integers(0, 64, 20), rng, new=12 if s == 5 else 2) for s in range(6)]
+    first = decoder.sample(asks, stop=lambda ids: False)[5]
+    assert len(first.ids) == 12
+    prompt = np.concatenate([asks[5].prompt, first.ids, [1, 2, 3]]).astype(np.int32)
+    assert decoder.cache.kept(5, prompt) == 20 + 11
+    sample = decoder.sample([ask(5, prompt, rng)], stop=lambda ids: False)[0]
+    assert np.allclose(sample.logprobs, stock_logprobs(model, prompt.tolist(), sample.ids.tolist()), atol=2e-4)
+
+
+def test_steps_of_fixed_shapes_say_the_same():
+    model = model_of("qwen3")
+    plain, padded = Decoder(model), Decoder(model)
+    padded.recorder = Recorder(padded.weights)  # without a GPU the padded step is run unrecorded
+    for turn in range(2):
+        rng = np.random.default_rng(9 + turn)
+        prompts = [rng.integers(0, 64, 10 + s + 20 * turn) for s in range(11)]
+        asks = [ask(s, prompts[s], rng, temperature=s % 2, new=3 + s) for s in range(turn, 11 - 4 * turn)]
+        for a, b in zip(*(d.sample(asks, stop=lambda ids: False) for d in (plain, padded)), strict=True):
+            assert a.ids.tolist() == b.ids.tolist()
+            assert np.allclose(a.logprobs, b.logprobs, atol=1e-5)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from gentax.policies.local import load
-from gentax.training import attention
-from gentax.training.batch import TOKENS, batches, score
+from gentax.training import attention, sft
+from gentax.training.batch import STEP, TOKENS, batches, score
 from gentax.training.example import Example
-from gentax.training.sft import packed
+from gentax.training.last import ROUND
 
 
 def sequences(rng: np.random.Generator, count: int, longest: int) -> list[np.ndarray]:
@@ -53,12 +53,14 @@ def test_a_shared_beginning_is_computed_once():
     assert len(batch.token_S) == sum(len(one) - 1 for one in ids)  # but every sequence's tokens are learned from
 
 
-def test_full_batches_have_one_size_and_a_longer_sequence_its_own():
+def test_batches_have_few_sizes_and_a_longer_sequence_one_to_itself():
     rng = np.random.default_rng(1)
     ids = [rng.integers(6, 900, n).astype(np.int32) for n in (TOKENS + 5, *[400] * 40)]
+    for n, one in enumerate(ids):
+        one[0] = n  # nothing is shared
     made = batches(ids, [np.ones(len(one), bool) for one in ids])
     sizes = [len(batch.ids_N) for batch in made]
-    assert all(size in (TOKENS // 4, TOKENS // 2, TOKENS) or size > TOKENS for size in sizes)
+    assert all(size % STEP == 0 for size in sizes)
     assert sum(size > TOKENS for size in sizes) == 1
     assert sum(batch.real for batch in made) == sum(map(len, ids))
 
@@ -69,9 +71,23 @@ def test_no_sequence_that_learns_nothing_is_needed():
     assert len(batch.token_S) == len(batch.state_U) == 0
 
 
+def test_the_last_layer_runs_whole_for_the_states_that_are_read_alone(tiny):
+    model = load(tiny).model
+    ids = [np.arange(6, 180, dtype=np.int32) + n for n in range(4)]
+    (batch,) = batches(ids, [np.arange(len(one)) % 20 == 19 for one in ids])
+    rows = []
+    for layer in model.get_decoder().layers:
+        layer.mlp.down_proj.register_forward_hook(lambda _, given, made: rows.append(made.shape[1]))
+    score(model, batch, "fp32")
+    assert len(batch.state_U) == 32
+    assert rows[-1] == ROUND < rows[0] == len(batch.ids_N)
+    model(input_ids=torch.arange(6, 20)[None])
+    assert rows[-1] == 14  # afterwards it is as it was
+
+
 @pytest.mark.parametrize("keys", [1, 63, 64, 65, 300])
 def test_tiles_cover_every_token_once(keys):
-    made = attention.tree([np.arange(keys)], [0], keys)
+    made = attention.tree([np.arange(keys)], [np.arange(keys)], keys)
     queries = torch.cat([tile.query_BQ.flatten() for tile in made.tiles])
     assert torch.equal(queries[made.place_N], torch.arange(keys))
 
@@ -104,9 +120,9 @@ def test_the_gradient_of_bf16_products_is_that_of_the_fused_kernel(tiny):
 
 def test_packing_begins_a_new_batch_where_one_would_be_too_full():
     drawn = (Example(np.full(700, 6 + n, np.int32), np.ones(700, np.float32)) for n in range(10**6))
-    made = packed(drawn)  # the examples need not end
+    made = sft.packed(drawn)  # the examples need not end
     first, second = next(made), next(made)
     assert [int(example.ids_T[0]) for example in first + second] == list(range(6, 14))
-    assert sum(len(example.ids_T) for example in first) <= TOKENS
-    few = [Example(np.full(n, n, np.int32), np.ones(n, np.float32)) for n in (TOKENS + 1, 3, 4)]
-    assert list(packed(few)) == [few[:1], few[1:]]
+    assert sum(len(example.ids_T) for example in first) <= sft.TOKENS
+    few = [Example(np.full(n, n, np.int32), np.ones(n, np.float32)) for n in (sft.TOKENS + 1, 3, 4)]
+    assert list(sft.packed(few)) == [few[:1], few[1:]]

@@ -12,16 +12,18 @@ SMALL = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 128,
 }  # fmt: skip
+NAMES = {"gpt2": {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4}}  # where a kind has its own
 
 
 def made(kind: str, **settings):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**SMALL, **settings})).eval()
+    config = AutoConfig.for_model(kind, **NAMES.get(kind, SMALL), **settings)
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "granite"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "granite", "gpt2"])
 def test_usual_decoders_fit(kind):
     refuse_unlike(made(kind))
 

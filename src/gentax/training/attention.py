@@ -21,7 +21,8 @@ import torch.nn.functional as F  # noqa: N812
 NAME = "gentax_tree"
 QUERIES = 64  # in a tile
 KEYS = 64  # a tile's keys are padded to a multiple of it
-TILES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # how many are done at once; few shapes, compiled once
+# How many tiles are done at once: few shapes, since each is compiled.
+TILES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,10 @@ class Tiles:
     query_BQ: torch.Tensor  # int64
     key_BK: torch.Tensor  # int64
     seen: int  # keys, from the first, that all queries see
-    mask_BQK: torch.Tensor  # bool, True where a query sees a key; of the keys from `seen` on
+    hidden_BQK: torch.Tensor  # bf16, minus infinity where a query does not see a key; of the keys from `seen` on
 
     def to(self, device: Any) -> Tiles:
-        return Tiles(self.query_BQ.to(device), self.key_BK.to(device), self.seen, self.mask_BQK.to(device))
+        return Tiles(self.query_BQ.to(device), self.key_BK.to(device), self.seen, self.hidden_BQK.to(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +49,20 @@ class Tree:
         return Tree(tuple(tile.to(device) for tile in self.tiles), self.place_N.to(device))
 
 
-def tree(paths: Sequence[np.ndarray], shared: Sequence[int], size: int) -> Tree:
+def tree(paths: Sequence[np.ndarray], asking: Sequence[np.ndarray], size: int, queries: int = QUERIES) -> Tree:
     """Cut sequences into tiles.
 
     Args:
         paths: for each sequence, the indices of its tokens in the batch.
-        shared: how many of them, at the start, stand in an earlier sequence.
+        asking: for each, the positions of the tokens that attend, ascending. What others get is left open.
         size: N, tokens in the batch with padding.
+        queries: tokens in a tile.
     """
-    cuts: dict[int, list[tuple[np.ndarray, int, int]]] = {}  # keys -> (path, from, to)
-    for path, same in zip(paths, shared, strict=True):
-        for start in range(same, len(path), QUERIES):
-            end = min(start + QUERIES, len(path))
-            cuts.setdefault(-(-end // KEYS) * KEYS, []).append((path, start, end))
+    cuts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}  # keys -> (path, positions)
+    for path, positions in zip(paths, asking, strict=True):
+        for first in range(0, len(positions), queries):
+            part = positions[first : first + queries]
+            cuts.setdefault(-(-(int(part[-1]) + 1) // KEYS) * KEYS, []).append((path, part))
     place_N = np.zeros(size, np.int64)
     tiles = []
     laid = 0
@@ -68,18 +70,19 @@ def tree(paths: Sequence[np.ndarray], shared: Sequence[int], size: int) -> Tree:
         for first in range(0, len(group), TILES[-1]):
             part = group[first : first + TILES[-1]]
             count = next(n for n in TILES if n >= len(part))
-            seen = min(start for _, start, _ in part)
-            query_BQ = np.full((count, QUERIES), size, np.int64)
+            seen = min(int(at[0]) for _, at in part)
+            query_BQ = np.full((count, queries), size, np.int64)
             key_BK = np.full((count, keys), size, np.int64)
-            position_BQ = np.full((count, QUERIES), seen, np.int64)
-            for b, (path, start, end) in enumerate(part):
-                query_BQ[b, : end - start] = path[start:end]
-                position_BQ[b, : end - start] = np.arange(start, end)
-                key_BK[b, :end] = path[:end]
-                place_N[path[start:end]] = laid + b * QUERIES + np.arange(end - start)
-            laid += count * QUERIES
-            mask_BQK = np.arange(seen, keys) <= position_BQ[:, :, None]
-            tiles.append(Tiles(torch.from_numpy(query_BQ), torch.from_numpy(key_BK), seen, torch.from_numpy(mask_BQK)))
+            position_BQ = np.full((count, queries), seen, np.int64)
+            for b, (path, at) in enumerate(part):
+                query_BQ[b, : len(at)] = path[at]
+                position_BQ[b, : len(at)] = at
+                key_BK[b, : at[-1] + 1] = path[: at[-1] + 1]
+                place_N[path[at]] = laid + b * queries + np.arange(len(at))
+            laid += count * queries
+            unseen_BQK = torch.from_numpy(np.arange(seen, keys) > position_BQ[:, :, None])
+            hidden_BQK = torch.zeros(unseen_BQK.shape, dtype=torch.bfloat16).masked_fill_(unseen_BQK, float("-inf"))
+            tiles.append(Tiles(torch.from_numpy(query_BQ), torch.from_numpy(key_BK), seen, hidden_BQK))
     return Tree(tuple(tiles), torch.from_numpy(place_N))
 
 
@@ -148,7 +151,7 @@ def _fused(
     query, key, value = F.pad(query_GNRD, (0, 0, *pad)), F.pad(key_GND, pad), F.pad(value_GND, pad)
     parts = []
     for tile in tree.tiles:
-        mask = torch.cat([tile.mask_BQK.new_ones(*tile.query_BQ.shape, tile.seen), tile.mask_BQK], dim=-1)
+        mask = F.pad(tile.hidden_BQK == 0, (tile.seen, 0), value=True)
         mixed = F.scaled_dot_product_attention(
             query[:, tile.query_BQ].permute(1, 0, 3, 2, 4).flatten(1, 2),
             key[:, tile.key_BK].transpose(0, 1),
@@ -178,8 +181,7 @@ class _Products(torch.autograd.Function):
             q = rows[0].index_select(0, at_query).view(G * B, Q * R, D)
             k, v = (x.index_select(0, at_key).view(G * B, -1, D) for x in rows[1:])
             scores = torch.bmm(q, k.transpose(1, 2))
-            hidden_BQK = torch.zeros(tile.mask_BQK.shape, dtype=q.dtype).masked_fill_(~tile.mask_BQK, float("-inf"))
-            scores.view(G, B, Q, R, -1)[..., tile.seen :] += hidden_BQK[:, :, None]
+            scores.view(G, B, Q, R, -1)[..., tile.seen :] += tile.hidden_BQK[:, :, None]
             weights = scores.softmax(-1)
             parts.append(torch.bmm(weights, v).view(G, B * Q, R * D))
             kept.append((at_query, at_key, q, k, v, weights))
@@ -191,16 +193,17 @@ class _Products(torch.autograd.Function):
     def backward(ctx: Any, grad_GNRD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
         G, N, R, D = grad_GNRD.shape
         grad = _rows(grad_GNRD)
-        # Many tiles see the same token: in bf16 the small gradients of a sum would be lost.
-        to_key, to_value = (torch.zeros(G * (N + 1), D) for _ in range(2))
         to_query = torch.zeros(G * (N + 1), R * D)
+        at, of_value, of_key = [], [], []
         for at_query, at_key, q, k, v, weights in ctx.kept:
             out = grad.index_select(0, at_query).view(q.shape)
             to_weights = torch.bmm(out, v.transpose(1, 2))
             to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
-            _add(to_value, at_key, torch.bmm(weights.transpose(1, 2), out))
-            _add(to_key, at_key, torch.bmm(to_scores.transpose(1, 2), q))
-            to_query[at_query] = torch.bmm(to_scores, k).view(-1, R * D).float()
+            at.append(at_key)
+            of_value.append(torch.bmm(weights.transpose(1, 2), out).flatten(0, 1))
+            of_key.append(torch.bmm(to_scores.transpose(1, 2), q).flatten(0, 1))
+            to_query.index_copy_(0, at_query, torch.bmm(to_scores, k).view(-1, R * D).float())
+        to_key, to_value = (_summed(torch.cat(at), torch.cat(of), G * (N + 1)) for of in (of_key, of_value))
         query, key, value = (x.view(G, N + 1, -1)[:, :N] for x in (to_query, to_key, to_value))
         return query.view(G, N, R, D), key, value, None
 
@@ -217,5 +220,7 @@ def _at(index: torch.Tensor, groups: int, N: int) -> torch.Tensor:
     return (index.flatten() + torch.arange(groups)[:, None] * (N + 1)).flatten()
 
 
-def _add(total: torch.Tensor, at: torch.Tensor, rows: torch.Tensor) -> None:
-    total += torch.ops.aten.embedding_dense_backward(rows.flatten(0, 1).float(), at, len(total), -1, False)
+def _summed(at: torch.Tensor, rows: torch.Tensor, size: int) -> torch.Tensor:
+    """Return rows summed by where they belong, in fp32: many tiles see the same token, and in bf16 the small gradients
+    of a sum would be lost."""
+    return torch.zeros(size, rows.shape[1]).index_add_(0, at, rows.float())

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 
 from gentax.core import UsageError
+from gentax.training.attention import NAME
 from gentax.training.batch import batches, score
 
-CLOSE = 0.2  # of a log-probability; bf16 rounds that of a likely token by a few hundredths
+CLOSE = {torch.float32: 1e-3}  # of log-probabilities
+ROUNDED = 0.2  # in other formats: bf16 rounds the log-probability of a likely token by a few hundredths
 
 
 @torch.no_grad()
@@ -47,5 +49,5 @@ def refuse_unlike(model: Any) -> None:
             off = float((mine_S - theirs_S).abs().max())
     except (AttributeError, TypeError, RuntimeError, ValueError) as fault:
         raise UsageError(f"models of type {kind} cannot be trained here: {str(fault).splitlines()[0]}") from fault
-    if not off < CLOSE:
+    if model.config._attn_implementation != NAME or not off < CLOSE.get(model.dtype, ROUNDED):
         raise UsageError(f"models of type {kind} cannot be trained here: they attend or score in a way of their own")

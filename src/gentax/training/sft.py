@@ -18,11 +18,12 @@ import torch
 from gentax.core import NonFiniteLoss
 from gentax.core.memory import freed_memory_kept
 from gentax.core.prefix import common
-from gentax.training.batch import TOKENS, batches, score
+from gentax.training.batch import batches, score
 from gentax.training.example import Example
 from gentax.training.parallel import World
 from gentax.training.sharding import clip, in_step
 
+TOKENS = 2880  # distinct tokens of a batch
 MOST = 128  # examples of a batch: where many are alike they add few distinct tokens, and still a step should end
 
 

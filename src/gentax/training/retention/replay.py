@@ -19,14 +19,14 @@ from gentax.domains import domains, make, missing
 from gentax.domains.names import read_domain
 from gentax.policies.protocol import Policy
 from gentax.rollouts import rollout
-from gentax.training.batch import TOKENS, batches
+from gentax.training.batch import batches
 from gentax.training.divergence import kl_of_states
 from gentax.training.parallel import World
 from gentax.training.recipe import Recipe
 from gentax.training.sharding import in_step
 
 ALONE = World()
-BUDGET = TOKENS  # of text in a step: one full batch, a few hundred tokens of the start's among it
+BUDGET = 2880  # tokens of text in a step, a few hundred of the start's among them
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,198 @@
+"""Where the time of a training run goes, how much of what it computes is padding, and whether its memory stays flat.
+
+    python benchmarks/run_profile.py [--source sokoban] [--steps 8] [--iterations 500]
+
+First a run at the default settings (16 groups of 8 episodes a step, the model that ships with gentax, no looks at
+held-out tasks), after one step to warm up. The clock is stopped around
+
+  decoding       passes of prompts, steps of answers and drawing tokens (`gentax.policies.decode`)
+  learning       forward and backward passes of policy and reference with the loss, clipping, the optimiser
+  environments   every `reset`, `step` and `admissible`
+  other          the rest, of which the batches, the texts (messages and tokens) and the checkpoint are shown apart
+
+With a domain that plays in several threads, environments count by the thread: that run's shares do not add up.
+
+Padding, as a share of the tokens computed: tokens that fill a training batch up to one of its few sizes, and rows of
+the decoder whose answer is over and which still run.
+
+Then `--iterations` steps of a small batch. Peak resident memory of each (of the GPU, where there is one) is what the
+kernel counts; flat means that the median of the last hundred exceeds that of the first hundred by nothing that matters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import statistics
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from training_step import quiet
+
+from gentax.policies.codec import ChatCodec
+from gentax.policies.decode import decoder
+from gentax.policies.decode.weights import Weights
+from gentax.rollouts import Play, engine
+from gentax.training import policy_gradient, run, train
+from gentax.training.recipe import Recipe
+
+ARITHMETIC, ENVIRONMENTS = ("decoding", "learning"), ("environments",)
+
+
+class Clock:
+    """Seconds by kind; what is timed inside something else that is timed counts once, as the inner kind."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._inner = [0.0]
+
+    def around(self, kind: str, do: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(do)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            begun = time.perf_counter()
+            self._inner.append(0.0)
+            try:
+                return do(*args, **kwargs)
+            finally:
+                spent = time.perf_counter() - begun
+                self.seconds[kind] += spent - self._inner.pop()
+                self._inner[-1] += spent
+
+        return timed
+
+
+@contextmanager
+def timed(clock: Clock, rows: Counter[str]) -> Iterator[None]:
+    """Time the parts of a run while this lasts, and count the rows of the decoder's steps."""
+    parts = [
+        ("decoding", decoder, ("run", "step", "draw")),
+        ("decoding", Weights, ("logits",)),
+        ("learning", policy_gradient, ("_backward", "clip")),
+        ("learning", torch.optim.Adam, ("step",)),
+        ("batches", policy_gradient, ("batches",)),
+        ("texts", engine, ("message",)),
+        ("texts", ChatCodec, ("opening", "following", "decode")),
+        ("checkpoint", run, ("save_checkpoint",)),
+    ]
+    opened, narrow = engine.open_env, decoder.Decoder._now
+
+    def open_env(*args: Any, **kwargs: Any) -> Any:
+        env = opened(*args, **kwargs)
+        for name in ("reset", "step", "admissible"):
+            setattr(env, name, clock.around("environments", getattr(env, name)))
+        return env
+
+    def now(self: Any, at: Any) -> Any:
+        if at[0].ids:  # the first token follows from the prompt: no step computes it
+            rows.update(all=len(at), idle=sum(answer.over for answer in at))
+        return narrow(self, at)
+
+    with ExitStack() as patches:
+        for kind, owner, names in parts:
+            for name in names:
+                patches.enter_context(mock.patch.object(owner, name, clock.around(kind, getattr(owner, name))))
+        patches.enter_context(mock.patch.object(engine, "open_env", open_env))
+        patches.enter_context(mock.patch.object(decoder.Decoder, "_now", now))
+        yield
+
+
+def profile(recipe: Recipe) -> dict[str, Any]:
+    """Train, the first step to warm up; return the seconds by kind of the others, and what was padding."""
+    clock, rows, steps = Clock(), Counter[str](), []
+    begun = 0.0
+
+    def on_row(row: dict[str, float]) -> None:
+        nonlocal begun
+        if row["step"] == 1:
+            clock.seconds.clear()
+            rows.clear()
+            begun = time.perf_counter()
+        else:
+            steps.append(row)
+
+    with tempfile.TemporaryDirectory() as out, timed(clock, rows):
+        train(recipe, f"{out}/run", on_row)
+        total = time.perf_counter() - begun
+    distinct, computed = (sum(row.get(key, 0) for row in steps) for key in ("distinct_tokens", "computed_tokens"))
+    return {
+        "total_s": total,
+        "steps": len(steps),
+        "seconds": dict(clock.seconds) | {"other": total - sum(clock.seconds.values())},
+        "outside": 1 - sum(clock.seconds[kind] for kind in ARITHMETIC + ENVIRONMENTS) / total,
+        "training_padding": 1 - distinct / computed if computed else 0.0,
+        "playing_padding": rows["idle"] / rows["all"] if rows["all"] else 0.0,
+        "distinct_tokens": distinct,
+    }
+
+
+def memory(recipe: Recipe) -> list[float]:
+    """Train; return the peak megabytes of each step."""
+    peaks: list[float] = []
+
+    def on_row(_: dict[str, float]) -> None:
+        peaks.append(peak())
+
+    peak()
+    with tempfile.TemporaryDirectory() as out:
+        train(recipe, f"{out}/run", on_row)
+    return peaks
+
+
+def peak() -> float:
+    """Return the largest memory since the last call, in megabytes."""
+    if torch.cuda.is_available():
+        most = torch.cuda.max_memory_allocated() / 2**20
+        torch.cuda.reset_peak_memory_stats()
+        return most
+    with open("/proc/self/status", encoding="utf-8") as status:
+        most = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**10
+    with open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
+        file.write("5")  # sets the mark down to what is resident now
+    return most
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", default="sokoban", help="the domain trained on")
+    parser.add_argument("--context", default="full", help='"full", "window(2)", …')
+    parser.add_argument("--base", default="base", help="the model to start from")
+    parser.add_argument("--steps", type=int, default=8, help="timed steps; 0 for no profile")
+    parser.add_argument("--tasks", type=int, default=16, help="groups in a timed step")
+    parser.add_argument("--iterations", type=int, default=500, help="steps whose memory is measured; 0 for none")
+    args = parser.parse_args(argv)
+
+    quiet()
+    common = {"source": args.source, "base": args.base, "validate_every": 0}
+    play = Play(context=args.context, temperature=0.7)
+    if args.steps:
+        steps = args.steps + 1
+        found = profile(Recipe(**common, play=play, steps=steps, tasks_per_step=args.tasks, checkpoint_every=steps))
+        print(f"{args.source}, {args.context}: {found['steps']} steps, {found['total_s'] / found['steps']:.2f} s each")
+        for kind, seconds in sorted(found["seconds"].items(), key=lambda item: -item[1]):
+            print(f"  {kind:14}{seconds / found['steps']:8.3f} s a step{seconds / found['total_s']:8.1%}")
+        print(f"outside model arithmetic and environments: {found['outside']:.1%} (to be under 15 %)")
+        print(f"padding of training batches: {found['training_padding']:.1%} (to be under 10 %)")
+        print(f"idle rows of decoding steps: {found['playing_padding']:.1%}")
+    if args.iterations:
+        every = max(1, args.iterations)
+        small = Recipe(
+            **common, play=play, steps=args.iterations, tasks_per_step=2, group=4, lr=1e-5, checkpoint_every=every
+        )
+        peaks = memory(small)
+        part = min(100, max(1, len(peaks) // 2))
+        first, last = statistics.median(peaks[:part]), statistics.median(peaks[-part:])
+        print(
+            f"peak memory of a step over {len(peaks)} steps: median of the first {part} {first:.1f} MB, of the last "
+            f"{part} {last:.1f} MB ({(last - first) / max(1, len(peaks) - part) * 1024:+.2f} kB a step); most "
+            f"{max(peaks):.1f} MB"
+        )
+
+
+if __name__ == "__main__":
+    main()
