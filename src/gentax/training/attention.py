@@ -20,7 +20,7 @@ import torch.nn.functional as F  # noqa: N812
 
 NAME = "gentax_tree"
 QUERIES = 64  # in a tile
-KEYS = 64  # a tile's keys are padded to a multiple of it
+KEYS = 64  # and its keys are a multiple of it
 # How many tiles are done at once: few shapes, since each is compiled.
 TILES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128)
 
@@ -49,7 +49,9 @@ class Tree:
         return Tree(tuple(tile.to(device) for tile in self.tiles), self.place_N.to(device))
 
 
-def tree(paths: Sequence[np.ndarray], asking: Sequence[np.ndarray], size: int, queries: int = QUERIES) -> Tree:
+def tree(
+    paths: Sequence[np.ndarray], asking: Sequence[np.ndarray], size: int, queries: int = QUERIES, keys: int = KEYS
+) -> Tree:
     """Cut sequences into tiles.
 
     Args:
@@ -57,22 +59,23 @@ def tree(paths: Sequence[np.ndarray], asking: Sequence[np.ndarray], size: int, q
         asking: for each, the positions of the tokens that attend, ascending. What others get is left open.
         size: N, tokens in the batch with padding.
         queries: tokens in a tile.
+        keys: those of a tile are padded to a multiple of it.
     """
-    cuts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}  # keys -> (path, positions)
+    cuts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}  # number of keys -> (path, positions)
     for path, positions in zip(paths, asking, strict=True):
         for first in range(0, len(positions), queries):
             part = positions[first : first + queries]
-            cuts.setdefault(-(-(int(part[-1]) + 1) // KEYS) * KEYS, []).append((path, part))
+            cuts.setdefault(-(-(int(part[-1]) + 1) // keys) * keys, []).append((path, part))
     place_N = np.zeros(size, np.int64)
     tiles = []
     laid = 0
-    for keys, group in sorted(cuts.items()):
+    for wide, group in sorted(cuts.items()):
         for first in range(0, len(group), TILES[-1]):
             part = group[first : first + TILES[-1]]
             count = next(n for n in TILES if n >= len(part))
             seen = min(int(at[0]) for _, at in part)
             query_BQ = np.full((count, queries), size, np.int64)
-            key_BK = np.full((count, keys), size, np.int64)
+            key_BK = np.full((count, wide), size, np.int64)
             position_BQ = np.full((count, queries), seen, np.int64)
             for b, (path, at) in enumerate(part):
                 query_BQ[b, : len(at)] = path[at]
@@ -80,7 +83,7 @@ def tree(paths: Sequence[np.ndarray], asking: Sequence[np.ndarray], size: int, q
                 key_BK[b, : at[-1] + 1] = path[: at[-1] + 1]
                 place_N[path[at]] = laid + b * queries + np.arange(len(at))
             laid += count * queries
-            unseen_BQK = torch.from_numpy(np.arange(seen, keys) > position_BQ[:, :, None])
+            unseen_BQK = torch.from_numpy(np.arange(seen, wide) > position_BQ[:, :, None])
             hidden_BQK = torch.zeros(unseen_BQK.shape, dtype=torch.bfloat16).masked_fill_(unseen_BQK, float("-inf"))
             tiles.append(Tiles(torch.from_numpy(query_BQ), torch.from_numpy(key_BK), seen, hidden_BQK))
     return Tree(tuple(tiles), torch.from_numpy(place_N))

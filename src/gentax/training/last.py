@@ -19,8 +19,9 @@ import torch
 
 from gentax.training.attention import Tree, tree
 
-ROUND = 128  # the number of tokens is one of few; see `batch.py` on shapes
-QUERIES = 16  # in a tile of attention: what counts is few tokens of each sequence
+# Every shape costs some 300 kB of compiled products, so there are few; see `batch.py`.
+ROUND = 256  # the number of tokens is a multiple of it
+QUERIES, KEYS = 16, 256  # of a tile of attention: what counts is few tokens of each sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def last_layer(paths: Sequence[np.ndarray], own: Sequence[np.ndarray], state_U: 
     others = np.flatnonzero(~reads_N)[: -int(reads_N.sum()) % ROUND]
     at_W = np.concatenate([np.flatnonzero(reads_N), others])
     asking = [at[reads_N[path[at]]] for path, at in zip(paths, own, strict=True)]
-    return Last(torch.from_numpy(at_W), tree(paths, asking, size, QUERIES))
+    return Last(torch.from_numpy(at_W), tree(paths, asking, size, QUERIES, KEYS))
 
 
 @contextmanager
