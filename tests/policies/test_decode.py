@@ -174,3 +174,19 @@ def test_steps_of_fixed_shapes_say_the_same():
         for a, b in zip(*(d.sample(asks, stop=lambda ids: False) for d in (plain, padded)), strict=True):
             assert a.ids.tolist() == b.ids.tolist()
             assert np.allclose(a.logprobs, b.logprobs, atol=1e-5)
+
+
+def test_answers_that_are_alike_part_where_they_differ():
+    model, rng = model_of("llama"), np.random.default_rng(10)
+    prompt = rng.integers(0, 64, 20)
+    # The same numbers say the same; one row may write less, and one goes another way at its third token.
+    numbers = np.tile(rng.random(8), (4, 1))
+    numbers[3, 2:] = rng.random(6)
+    asks = [Ask(s, prompt.astype(np.int32), 3.0, numbers[s][: 2 if s == 1 else 8]) for s in range(4)]
+    samples = Decoder(model).sample(asks, stop=lambda ids: False)
+    assert samples[0].ids.tolist() == samples[2].ids.tolist()
+    assert samples[1].ids.tolist() == samples[0].ids[:2].tolist()
+    assert samples[3].ids[2:].tolist() != samples[0].ids[2:].tolist()
+    for sample in samples:
+        expected = stock_logprobs(model_of("llama"), prompt.tolist(), sample.ids.tolist(), 3.0)
+        assert np.allclose(sample.logprobs, expected, atol=2e-4)

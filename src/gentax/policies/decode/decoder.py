@@ -14,7 +14,7 @@ from gentax.policies.decode.draw import draw
 from gentax.policies.decode.graph import Recorder
 from gentax.policies.decode.passes import run
 from gentax.policies.decode.plan import plan
-from gentax.policies.decode.step import Step, step
+from gentax.policies.decode.step import Alike, Step, step
 from gentax.policies.decode.weights import Weights
 
 SUPPORTED = ("llama", "qwen2", "qwen3")
@@ -49,6 +49,7 @@ class _Answer:
     row: int
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    kind: int = 0  # the same for answers whose tokens, prompt included, are the same but for the last
     over: bool = False
     moved: int | None = None  # from which token on its keys and values are in a copy of its row
 
@@ -98,7 +99,7 @@ class Decoder:
         rows = self.cache.seat([ask.slot for ask in asks], longest)
         answers = [_Answer(ask, row) for ask, row in zip(asks, rows, strict=True)]
         in_rows = sorted(answers, key=lambda answer: answer.row)
-        self._write(in_rows, self._read([answer.ask for answer in in_rows]), stop)
+        self._write(in_rows, self._read(in_rows), stop)
         samples = []
         for answer in answers:
             sample = Sample(np.asarray(answer.ids, np.int32), np.asarray(answer.logprobs, np.float32))
@@ -106,13 +107,15 @@ class Decoder:
             samples.append(sample)
         return samples
 
-    def _read(self, asks: Sequence[Ask]) -> torch.Tensor:
-        """Bring the prompt of ask n into row n of the cache; return the logits after each, (rows, vocabulary)."""
-        kept = [self.cache.kept(ask.slot, ask.prompt) for ask in asks]
+    def _read(self, at: Sequence[_Answer]) -> torch.Tensor:
+        """Bring the prompt of answer n into row n of the cache; return the logits after each, (rows, vocabulary)."""
+        kept = [self.cache.kept(answer.ask.slot, answer.ask.prompt) for answer in at]
         chunk = CHUNK if self.weights.device.type == "cpu" else LARGE_CHUNK
-        work = plan([ask.prompt for ask in asks], range(len(asks)), kept, chunk)
+        work = plan([answer.ask.prompt for answer in at], range(len(at)), kept, chunk)
         for source, target, start, end in work.copies:
             self.cache.rows.put(target, start, end, self.cache.rows, source)
+        for answer, last in zip(at, work.last_B.tolist(), strict=True):
+            answer.kind = last
         ends = [run(self.weights, self.cache.rows, part) for part in work.passes]
         return self.weights.logits(torch.cat(ends)).index_select(0, self._tensor(work.last_B))
 
@@ -135,7 +138,7 @@ class Decoder:
             if self.recorder is not None:
                 token_B, logp_B = self.recorder(self.cache.rows, now, end)
             else:
-                token_B, logp_B = step(self.weights, rows, now, end)
+                token_B, logp_B = step(self.weights, rows, now, end, self._alike(at))
         self._settle(at, rows)
 
     def _narrowed(self, at: list[_Answer], rows: Rows) -> tuple[list[_Answer], Rows]:
@@ -152,6 +155,16 @@ class Decoder:
         for b, answer in enumerate(at):
             if answer.over and answer.moved is not None:
                 self.cache.rows.put(answer.row, answer.moved, answer.position, rows, b)
+
+    def _alike(self, at: Sequence[_Answer]) -> Alike | None:
+        """Tell which rows are the same, if any are."""
+        numbers: dict[tuple[int, int, int], int] = {}
+        for answer in at:
+            answer.kind = numbers.setdefault((answer.kind, len(answer.ids), answer.ids[-1]), len(numbers))
+        if len(numbers) == len(at):
+            return None
+        _, first_D, kind_B = np.unique([answer.kind for answer in at], return_index=True, return_inverse=True)
+        return Alike(self._tensor(first_D), self._tensor(kind_B))
 
     def _now(self, at: Sequence[_Answer]) -> Step:
         last = [answer.ids[-1] if answer.ids else 0 for answer in at]  # the first token follows from the prompt alone

@@ -15,6 +15,8 @@ import numpy as np
 
 from gentax.core.prefix import common
 
+WIDTHS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
@@ -122,11 +124,11 @@ def _parts(own: list[tuple[int, int, int]], chunk: int) -> Iterator[list[tuple[i
 
 
 def _buckets(part: list[tuple[int, int, int]]) -> tuple[list[Bucket], np.ndarray]:
-    """Sort rows, as (row, from, to), by how much is new, so that no more than half of the queries are padding."""
+    """Sort rows, as (row, from, to), by how much is new: those of a bucket differ by less than `WIDTHS` tokens."""
     kinds: dict[int, list[tuple[int, int, int, int]]] = {}
     begin = 0
     for row, start, end in part:
-        kinds.setdefault((end - start - 1).bit_length(), []).append((row, start, end, begin))
+        kinds.setdefault((end - start - 1) // WIDTHS, []).append((row, start, end, begin))
         begin += end - start
     place_N = np.zeros(begin, np.int64)
     buckets, laid = [], 0

@@ -21,20 +21,39 @@ class Step(NamedTuple):
     uniform_B: torch.Tensor  # float64: what to draw the next with
 
 
-def step(weights: Weights, rows: Rows, now: Step, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+class Alike(NamedTuple):
+    """Rows with the same tokens so far, of which all but attention is computed once: D different ones."""
+
+    first_D: torch.Tensor  # int64: a row of each kind
+    kind_B: torch.Tensor  # int64
+
+
+def step(
+    weights: Weights, rows: Rows, now: Step, end: int, alike: Alike | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Run one token of each of the rows, and draw the next; return tokens and log-probabilities.
 
     Args:
         rows: the cached tokens before it; its own keys and values are added.
         end: keys that attention looks at, from the first; more than the largest position.
+        alike: which rows are the same; none when left out.
     """
+
+    def each(x_B: torch.Tensor) -> torch.Tensor:
+        return x_B if alike is None else x_B.index_select(0, alike.first_D)
+
+    def all_of(x_D: torch.Tensor) -> torch.Tensor:
+        return x_D if alike is None else x_D.index_select(0, alike.kind_B)
+
     at_B = torch.arange(len(now.id_B), device=now.id_B.device)
-    x_B = weights.embed.index_select(0, now.id_B)
-    cos_B, sin_B = weights.cos.index_select(0, now.position_B), weights.sin.index_select(0, now.position_B)
+    id_D, position_D = each(now.id_B), each(now.position_B)
+    x_D = weights.embed.index_select(0, id_D)
+    cos_D, sin_D = weights.cos.index_select(0, position_D), weights.sin.index_select(0, position_D)
     mask = causal(now.position_B[:, None], end, weights.heads // weights.groups, weights.dtype)
     for layer, (keys, values) in zip(weights.layers, rows.layers, strict=True):
-        q, k, v = layer.project(x_B, cos_B, sin_B)
-        keys[at_B, :, now.position_B] = k
-        values[at_B, :, now.position_B] = v
-        x_B = layer.finish(x_B, attend(q[:, None], keys[:, :, :end], values[:, :, :end], mask))
-    return draw(weights.logits(x_B), now.temperature_B, now.uniform_B)
+        q, k, v = layer.project(x_D, cos_D, sin_D)
+        keys[at_B, :, now.position_B] = all_of(k)
+        values[at_B, :, now.position_B] = all_of(v)
+        mixed_B = attend(all_of(q)[:, None], keys[:, :, :end], values[:, :, :end], mask)
+        x_D = layer.finish(x_D, each(mixed_B))
+    return draw(all_of(weights.logits(x_D)), now.temperature_B, now.uniform_B)
