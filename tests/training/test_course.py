@@ -28,7 +28,7 @@ def test_one_domain_is_drawn_anew_at_each_step_and_alike_each_time(toy):
     assert first.tasks != second.tasks
     assert len(set(first.tasks)) == 8
     assert not set(first.tasks) & set(made.grounds["toy"].look)
-    assert [made.lesson(n, []).last for n in (1, 2, 3)] == [False, False, True]
+    assert [made.ends(n) for n in (1, 2, 3)] == [False, False, True]
 
 
 def test_a_mixture_has_its_shares_and_a_group_one_domain(toy):
@@ -52,7 +52,7 @@ def test_a_cascade_goes_from_phase_to_phase_and_replays_what_was_before(toy):
     phases = (Phase({"toy:one": 1.0}, 2), Phase({"toy:three": 1.0}, 20))
     plain = course(schedule=Schedule(phases))
     assert [set(drawn(plain, n)) for n in (1, 2, 3, 22)] == [{"toy:one"}, {"toy:one"}, {"toy:three"}, {"toy:three"}]
-    assert [plain.lesson(n, []).last for n in (1, 2, 3, 22)] == [False, True, False, True]
+    assert [plain.ends(n) for n in (1, 2, 3, 22)] == [False, True, False, True]
     replayed = course(schedule=Schedule(phases, replay=0.25))
     assert drawn(replayed, 1) == {"toy:one": 8}
     assert sum((drawn(replayed, n) for n in range(3, 23)), Counter()) == {"toy:one": 40, "toy:three": 120}

@@ -19,7 +19,7 @@ from gentax.rollouts import Play, rollout
 from gentax.training import imitation as module
 from gentax.training.checkpoint import load_optimizer, optimizer_state
 from gentax.training.example import examples, exchanges
-from gentax.training.imitation import Imitation, shares
+from gentax.training.imitation import Imitation, wanted_pairs
 from gentax.training.learner import learner_of
 from gentax.training.parallel import World
 from gentax.training.recipe import Imitate, Lora, Phase, Recipe, Schedule
@@ -56,7 +56,7 @@ def chats(path: Path, count: int, replies: int = 3, **extra) -> str:
 
 @pytest.mark.parametrize("pairs", [23, 230, 100, 4000, 7])
 def test_a_mixture_is_counted_by_pairs(tiny, pairs):
-    made = shares(recipe(tiny, mix={"a": 19, "b": 3, "c": 1}, pairs=pairs))
+    made = wanted_pairs(recipe(tiny, mix={"a": 19, "b": 3, "c": 1}, pairs=pairs))
     assert sum(made.values()) == pairs
     for name, weight in {"a": 19, "b": 3, "c": 1}.items():
         assert abs(made[name] - pairs * weight / 23) < 1
@@ -66,8 +66,8 @@ def test_a_mixture_is_counted_by_pairs(tiny, pairs):
 def test_without_a_mixture_it_is_what_is_trained_on(tiny):
     phases = (Phase({"toy:one": 3, "toy:three": 1}, 10), Phase({"toy:three": 1.0}, 30))
     made = Recipe(base=str(tiny), schedule=Schedule(phases=phases), imitate=Imitate(pairs=80))
-    assert shares(made) == {"toy:one": 15, "toy:three": 65}
-    assert shares(Recipe(source="toy", imitate=Imitate(pairs=80))) == {"toy": 80}
+    assert wanted_pairs(made) == {"toy:one": 15, "toy:three": 65}
+    assert wanted_pairs(Recipe(source="toy", imitate=Imitate(pairs=80))) == {"toy": 80}
 
 
 @pytest.mark.parametrize("context", ["full", "window(1)"])

@@ -20,7 +20,7 @@ from gentax.core.settings import read_settings
 from gentax.policies.local import load
 from gentax.policies.protocol import Reply
 from gentax.rollouts import Play
-from gentax.training import Recipe, checkpoint, run, train
+from gentax.training import Recipe, checkpoint, playing, run, train
 from gentax.training.checkpoint import checkpoints
 from gentax.training.run_folder import last, result
 
@@ -167,7 +167,7 @@ def test_every_setting_does_something_in_a_run(toy, able, tmp_path, monkeypatch)
             asked.extend(turn.message for turn in turns)
             return [Reply("<action>0.5</action>" if n % 2 else "well …") for n, _ in enumerate(turns)]
 
-    monkeypatch.setattr(run, "policy_of", lambda what, device: Strict())
+    monkeypatch.setattr(playing, "policy_of", lambda what, device: Strict())
     settings = {
         "level": "three",
         "steps": 2,
@@ -178,8 +178,8 @@ def test_every_setting_does_something_in_a_run(toy, able, tmp_path, monkeypatch)
         "retain": {"replay": 1.0, "replay_domains": ["crafting"], "replay_tasks": 2},
     }
     hints = []
-    real = run.Guided.reply
-    monkeypatch.setattr(run.Guided, "reply", lambda self, turns: hints.append(self.hints) or real(self, turns))
+    real = playing.Guided.reply
+    monkeypatch.setattr(playing.Guided, "reply", lambda self, turns: hints.append(self.hints) or real(self, turns))
     rows = []
     train(recipe(able, **settings), tmp_path / "run", rows.append)
     learned = [row for row in rows if "step" in row]
@@ -300,7 +300,9 @@ def test_merging_trains_an_expert_for_each_part(toy, able, tmp_path):
 
 def test_validation_plays_as_the_recipe_says_and_not_as_training_does(toy, able, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(run, "look", lambda policy, grounds, play, pool, world: seen.append(play) or {"held_out": 0.0})
+    monkeypatch.setattr(
+        playing, "look", lambda policy, grounds, play, pool, world: seen.append(play) or {"held_out": 0.0}
+    )
     thinking = {"temperature": 1.0, "thinking": True, "max_new_tokens": 6, "wrap": ["menu"]}
     train(recipe(able, steps=1, play=thinking), tmp_path / "a")
     train(recipe(able, steps=1, play=thinking, validate_play={"context": "window(1)"}), tmp_path / "b")
@@ -309,7 +311,7 @@ def test_validation_plays_as_the_recipe_says_and_not_as_training_does(toy, able,
 
 
 def test_a_loss_that_is_no_number_names_the_batch_and_the_last_good_checkpoint(toy, able, tmp_path, monkeypatch):
-    real = run.rewards_of
+    real = playing.rewards_of
 
     def broken(episodes, *args):
         found = real(episodes, *args)
@@ -317,7 +319,7 @@ def test_a_loss_that_is_no_number_names_the_batch_and_the_last_good_checkpoint(t
             found[0][:] = float("nan")
         return found
 
-    monkeypatch.setattr(run, "rewards_of", broken)
+    monkeypatch.setattr(playing, "rewards_of", broken)
     with pytest.raises(NonFiniteLoss) as stopped:
         train(recipe(able), tmp_path / "run")
     assert "step 5" in str(stopped.value)

@@ -52,8 +52,7 @@ def trl(toy, monkeypatch):
     def even(episodes, *_):
         return [np.array([float((s.tokens.sampled % 2 == 0).sum()) for s in episode.steps]) for episode in episodes]
 
-    monkeypatch.setattr("gentax.training.trl_trainer.rewards_of", even)
-    monkeypatch.setattr("gentax.training.run.rewards_of", even)
+    monkeypatch.setattr("gentax.training.playing.rewards_of", even)
 
 
 def weights(folder: Path) -> torch.Tensor:
@@ -132,16 +131,16 @@ def test_ctrl_c_keeps_the_step_in_flight(trl, tiny, tmp_path):
 
 def test_groups_that_teach_nothing_leave_the_weights_alone(trl, tiny, tmp_path, monkeypatch):
     """Also after steps that gave the optimiser a momentum."""
-    from gentax.training import trl_trainer
+    from gentax.training import playing
 
-    pay = trl_trainer.rewards_of
+    pay = playing.rewards_of
     played = []
 
     def at_first(episodes, *rest):
         played.append(episodes)
         return pay(episodes) if len(played) == 1 else [np.zeros(len(episode.steps)) for episode in episodes]
 
-    monkeypatch.setattr(trl_trainer, "rewards_of", at_first)
+    monkeypatch.setattr(playing, "rewards_of", at_first)
     rows = []
     train(recipe(tiny, validate_every=0), tmp_path / "run", rows.append)
     first, second, third = (weights(folder) for _, folder in checkpoints(tmp_path / "run"))
@@ -152,16 +151,16 @@ def test_groups_that_teach_nothing_leave_the_weights_alone(trl, tiny, tmp_path, 
 
 
 def test_a_loss_that_is_no_number_ends_the_run(trl, tiny, tmp_path, monkeypatch):
-    from gentax.training import trl_trainer
+    from gentax.training import playing
 
-    pay = trl_trainer.rewards_of
+    pay = playing.rewards_of
     steps = []
 
     def spoiled(episodes, *rest):
         steps.append(1)
         return [reward * (np.nan if len(steps) == 2 else 1.0) for reward in pay(episodes)]
 
-    monkeypatch.setattr(trl_trainer, "rewards_of", spoiled)
+    monkeypatch.setattr(playing, "rewards_of", spoiled)
     with pytest.raises(NonFiniteLoss, match="step 2"):
         train(recipe(tiny), tmp_path / "run")
     assert [step for step, _ in checkpoints(tmp_path / "run")] == [1]
@@ -222,7 +221,7 @@ def test_the_server_is_asked_and_read_as_trl_does(trl, tiny, tmp_path, monkeypat
     assert (sample.ids.tolist(), sample.logprobs.tolist()) == ([3], [-1.5])
     monkeypatch.setattr("gentax.training.trl_trainer.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"trl\[vllm\]"):
-        train_with_trl(recipe(tiny), tmp_path / "run", server="http://localhost:8000")
+        train_with_trl(recipe(tiny, trl_server="http://localhost:8000"), tmp_path / "run")
 
 
 @pytest.mark.parametrize(

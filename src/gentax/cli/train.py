@@ -53,8 +53,7 @@ def train(
     if os.environ.get("RANK", "0") != "0":
         return  # the first process has the word
     console.print(f"model: {folder}", markup=False)
-    trained = dict.fromkeys(read_domain(name)[0] for phase in made.phases() for name in phase.mix)
-    for source in trained:
+    for source in dict.fromkeys(read_domain(name)[0] for name in made.trained or made.imitated):
         console.print(
             f"what it cost elsewhere: gentax tax --base {made.base} --tuned {folder} --source {source}", markup=False
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -10,3 +12,8 @@ def common(a: np.ndarray, b: np.ndarray) -> int:
     n = min(len(a), len(b))
     differ = np.flatnonzero(a[:n] != b[:n])
     return int(differ[0]) if len(differ) else n
+
+
+def side_by_side(sequences: Sequence[np.ndarray]) -> list[int]:
+    """Return the order of token sequences in which those that begin alike are neighbours."""
+    return sorted(range(len(sequences)), key=lambda i: sequences[i].astype(">i4").tobytes())

@@ -112,24 +112,43 @@ def load(where: str | Path, *, device: str | None = None, trust_remote_code: boo
         UsageError: no such folder, or a folder that does not hold a causal model.
     """
     # transformers takes seconds to load; whoever only plays by hand should not wait for it.
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
+    folder = _folder(where)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unloadable(folder, error) from error
+    model = load_model(folder, device=device, trust_remote_code=trust_remote_code)
+    return LocalPolicy(model, tokenizer, name="base" if folder == BASE else folder.name)
+
+
+def load_model(where: str | Path, *, device: str | None = None, trust_remote_code: bool = False) -> Any:
+    """Load the model of a Hugging Face folder, or of "base", in the number format it is stored in; see `load`."""
+    from transformers import AutoModelForCausalLM
+
+    folder = _folder(where)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=trust_remote_code, dtype="auto"
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unloadable(folder, error) from error
+    return model.eval() if device is None else model.eval().to(device)
+
+
+def _folder(where: str | Path) -> Path:
+    """Return the folder of a model; refuse one that holds none."""
     folder = BASE if str(where) == "base" else Path(where)
     if not (folder / "config.json").is_file():
         raise UsageError(_no_model(where, folder))
     if not list(folder.glob("*.safetensors")):
         raise UsageError(f"{folder} has no .safetensors file; gentax reads no other format of weights")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=trust_remote_code, dtype="auto"
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"cannot load a model from {folder}: {str(error).splitlines()[0]}") from error
-    model.eval()
-    if device is not None:
-        model.to(device)
-    return LocalPolicy(model, tokenizer, name="base" if folder == BASE else folder.name)
+    return folder
+
+
+def _unloadable(folder: Path, error: Exception) -> UsageError:
+    return UsageError(f"cannot load a model from {folder}: {str(error).splitlines()[0]}")
 
 
 def _no_model(where: str | Path, folder: Path) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gentax.core.prefix import common
+from gentax.core.prefix import common, side_by_side
 from gentax.training.attention import Tree, tree, use_tree_attention
 from gentax.training.last import Last, last_layer, only
 from gentax.training.precision import precision
@@ -50,12 +50,11 @@ def batches(ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[Bat
         ids: token ids of each sequence.
         wanted: for each, a boolean mask of the tokens to score. The first token of a sequence cannot be scored.
     """
-    order = sorted(range(len(ids)), key=lambda i: ids[i].astype(">i4").tobytes())  # like beginnings are neighbours
     made: list[Batch] = []
     members: list[int] = []
     shared: list[int] = []  # tokens that each has in common with the one before it
     real = 0
-    for i in order:
+    for i in side_by_side(ids):
         same = common(ids[members[-1]], ids[i]) if members else 0
         if members and real + len(ids[i]) - same > TOKENS:
             made.append(_batch(ids, wanted, members, shared))

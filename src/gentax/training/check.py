@@ -20,14 +20,13 @@ def check(recipe: Recipe) -> None:
             on as well.
     """
     held_out = {name: _exists(name) for name in recipe.held_out}
-    trained = {name: _exists(name) for phase in recipe.phases() for name, weight in phase.mix.items() if weight > 0}
-    imitated = {name: _exists(name) for name in (recipe.imitate.mix if recipe.imitate else ())}
+    trained = {name: _exists(name) for name in recipe.trained}
+    imitated = {name: _exists(name) for name in recipe.imitated}
     if recipe.imitate is not None:
-        known = imitated or trained
         for name in recipe.imitate.teachers:
-            if name not in known:
-                raise unknown("name in imitate.teachers", name, known)
-        if not known:
+            if name not in imitated:
+                raise unknown("name in imitate.teachers", name, imitated)
+        if not imitated:
             raise UsageError("recipe: imitate.mix is empty and steps is 0, so nothing says what to imitate")
     replayed = {name: _exists(name) for name in recipe.retain.replay_domains}
     for what, names in (("trained on", trained), ("imitated", imitated), ("replayed", replayed)):

@@ -58,7 +58,7 @@ def save_checkpoint(
         facts: plain values for a person, written to `training.json`.
 
     Raises:
-        OSError: it could not be written; the checkpoints before are as they were.
+        OSError: it could not be written; the checkpoints before are as they were, and the message names the last.
     """
     folder = run / name
     try:
@@ -66,8 +66,8 @@ def save_checkpoint(
             save_model(model, tokenizer, aside, weights)
             save_file({key: tensor.detach().contiguous() for key, tensor in beside.items()}, aside / BESIDE)
             (aside / "training.json").write_text(json.dumps(facts) + "\n")
-    except SafetensorError as fault:  # its word for a full disk
-        raise OSError(str(fault)) from None
+    except (OSError, SafetensorError) as fault:  # the second is what a full disk is to safetensors
+        raise OSError(f"the checkpoint {name} could not be written ({fault}); {left(run)}") from None
     for other in run.iterdir():
         if other != folder and _NAME.fullmatch(other.name):
             if other.name.startswith("imitate"):
@@ -85,6 +85,12 @@ def checkpoints(run: Path, kind: str = "step") -> list[tuple[int, Path]]:
         if match and match.group(1) == kind and (folder / "training.json").is_file():
             found.append((int(match.group(2)), folder))
     return sorted(found)
+
+
+def left(run: Path) -> str:
+    """Say which checkpoint is left of a run that is stopped by a fault."""
+    kept = checkpoints(run) or checkpoints(run, "imitate")
+    return f"the last whole checkpoint is {kept[-1][1]}" if kept else "there was no checkpoint yet"
 
 
 def read_beside(folder: Path) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from gentax.core import Task, stable_seed
 from gentax.rollouts import Play
-from gentax.training.recipe import Phase, Recipe
+from gentax.training.recipe import Recipe
 from gentax.training.tasks import Ground, ground
 
 Row = dict[str, float]
@@ -30,7 +30,6 @@ class Lesson:
     horizon: int | None  # where episodes are cut off before their own horizon
     hints: float  # share of the prompts that have a hint
     head_start: float  # share of an episode that the expert may play
-    last: bool  # whether a phase ends with this step
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -56,9 +55,7 @@ class Course:
     @cached_property
     def grounds(self) -> Mapping[str, Ground]:
         """The tasks of every part of every phase; of what is imitated, where that is all."""
-        mixes = [phase.mix for phase in self.phases] or [self.recipe.imitate.mix if self.recipe.imitate else {}]
-        names = dict.fromkeys(name for mix in mixes for name, weight in mix.items() if weight > 0)
-        return {name: ground(name, self.recipe) for name in names}
+        return {name: ground(name, self.recipe) for name in self.recipe.trained or self.recipe.imitated}
 
     def lesson(self, step: int, rows: Sequence[Row]) -> Lesson:
         """Return what is played at `step`, counted from 1, after the rows of the steps before it."""
@@ -78,15 +75,31 @@ class Course:
             self._horizon(done, phase),
             explore.hints * left,
             explore.head_start * left,
-            step in self._ends,
         )
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate at `step` over its peak: up on a line while warming up, then down to 0 on one."""
+        return max(0.0, min(step / max(1, self.recipe.warmup), 1 - (step - 1) / self.steps, 1.0))
+
+    def looks(self, step: int) -> bool:
+        """Return whether validation tasks are looked at after `step`: now and then, after the first and the last."""
+        every = self.recipe.validate_every
+        return bool(every) and (step % every == 0 or step in (1, self.steps))
+
+    def ends(self, step: int) -> bool:
+        """Return whether a phase ends with `step`."""
+        return step in self._ends
+
+    def keeps(self, step: int) -> bool:
+        """Return whether a checkpoint is due after `step`."""
+        return self.ends(step) or step % self.recipe.checkpoint_every == 0
 
     def _mix(self, phase: int, rows: Sequence[Row]) -> dict[str, float]:
         """Return the share of each part at this point, summing to 1."""
         schedule = self.recipe.schedule
-        mix = _shares(self.phases[phase])
+        mix = self.phases[phase].shares
         if phase and schedule.replay:
-            before = [_shares(earlier) for earlier in self.phases[:phase]]
+            before = [earlier.shares for earlier in self.phases[:phase]]
             mix = {name: share * (1 - schedule.replay) for name, share in mix.items()}
             for name, share in [item for shares in before for item in shares.items()]:
                 mix[name] = mix.get(name, 0.0) + share * schedule.replay / len(before)
@@ -104,7 +117,7 @@ class Course:
         first = self.recipe.schedule.horizon_start
         if first is None or done >= 0.5:
             return None
-        full = max(self.grounds[name].horizon for name in _shares(self.phases[phase]))
+        full = max(self.grounds[name].horizon for name in self.phases[phase].shares)
         return round(first + (full - first) * done * 2) if full > first else None
 
 
@@ -127,8 +140,3 @@ def deal(mix: Mapping[str, float], count: int, offset: float) -> dict[str, int]:
     sizes = np.diff(np.concatenate([[0], bounds]))
     sizes[-1] += count - sizes.sum()
     return {name: int(size) for name, size in zip(mix, sizes, strict=True) if size > 0}
-
-
-def _shares(phase: Phase) -> dict[str, float]:
-    total = sum(phase.mix.values())
-    return {name: weight / total for name, weight in phase.mix.items() if weight > 0}

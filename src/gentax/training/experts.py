@@ -31,19 +31,17 @@ def train_and_merge(recipe: Recipe, run: Path, on_row: Callable[[Row], None]) ->
     assert recipe.retain.merge is not None
     folder = RunFolder.open(run, recipe, World())
     (phase,) = recipe.phases()
-    total = sum(phase.mix.values())
     results = []
-    for name, weight in phase.mix.items():
-        if weight > 0:
-            alone = (Phase({name: 1.0}, max(1, round(phase.steps * weight / total))),)
-            one = replace(
-                recipe,
-                schedule=replace(recipe.schedule, phases=alone),
-                retain=replace(recipe.retain, merge=None),
-                imitate=_of(recipe.imitate, name),
-            )
-            label = re.sub(r"[^\w-]+", "-", name)
-            results.append(train(one, run / f"expert-{label}", on_row))
+    for name, share in phase.shares.items():
+        alone = (Phase({name: 1.0}, max(1, round(phase.steps * share))),)
+        one = replace(
+            recipe,
+            schedule=replace(recipe.schedule, phases=alone),
+            retain=replace(recipe.retain, merge=None),
+            imitate=_of(recipe.imitate, name),
+        )
+        label = re.sub(r"[^\w-]+", "-", name)
+        results.append(train(one, run / f"expert-{label}", on_row))
     merge_models(recipe.base, results, recipe.retain.merge, run / "merged")
     return folder.finish(run / "merged", experts=[str(result.relative_to(run)) for result in results])
 

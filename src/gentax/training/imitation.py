@@ -129,16 +129,11 @@ class Imitation:
         )
 
 
-def shares(recipe: Recipe) -> dict[str, int]:
+def wanted_pairs(recipe: Recipe) -> dict[str, int]:
     """Return how many state-action pairs each name of the mixture should give: `pairs` in all, rounded by largest
-    remainders. Without a mixture, what is trained on, each part of a phase weighed by the phase's steps."""
+    remainders."""
     assert recipe.imitate is not None
-    mix = dict(recipe.imitate.mix)
-    if not mix:
-        for phase in recipe.phases():
-            for name, weight in phase.mix.items():
-                mix[name] = mix.get(name, 0.0) + phase.steps * weight / sum(phase.mix.values())
-    exact = {name: recipe.imitate.pairs * weight / sum(mix.values()) for name, weight in mix.items()}
+    exact = {name: recipe.imitate.pairs * share for name, share in recipe.imitated.items()}
     whole = {name: math.floor(share + 1e-9) for name, share in exact.items()}
     rest = recipe.imitate.pairs - sum(whole.values())
     for name in sorted(exact, key=lambda name: whole[name] - exact[name])[:rest]:
@@ -149,7 +144,7 @@ def shares(recipe: Recipe) -> dict[str, int]:
 def _gather(recipe: Recipe, policy: LocalPolicy) -> Gathered:
     """Return the wanted and the found numbers of pairs of each name, and the examples."""
     assert recipe.imitate is not None
-    wanted = shares(recipe)
+    wanted = wanted_pairs(recipe)
     found = {name: _examples(name, pairs, recipe, policy) if pairs else [] for name, pairs in wanted.items()}
     counts = {name: sum(example.pairs for example in made) for name, made in found.items()}
     if not any(counts.values()):

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gentax.core import NonFiniteLoss, UsageError, stable_seed
+from gentax.core import NonFiniteLoss, UsageError
 from gentax.core.files import whole_folder
 from gentax.core.interrupt import Interrupt, deferred_interrupt
 from gentax.core.memory import freed_memory_kept
-from gentax.policies.local import LocalPolicy, load
-from gentax.policies.named import policy_of
-from gentax.rollouts import EnvPool, rollout
+from gentax.policies.local import LocalPolicy, load, load_model
 from gentax.training.check import check
 from gentax.training.checkpoint import (
     checkpoints,
+    left,
     load_optimizer,
     optimizer_state,
     pack,
@@ -33,20 +32,16 @@ from gentax.training.checkpoint import (
     save_model,
     unpack,
 )
-from gentax.training.course import Course, Lesson
+from gentax.training.course import Course
 from gentax.training.critic import Critic
-from gentax.training.guide import PLANNED, Guided, head_starts, plan_lengths
 from gentax.training.imitation import Imitation
-from gentax.training.judge import Judge
 from gentax.training.learner import learner_of
-from gentax.training.look import look
 from gentax.training.parallel import World, device_of, join
+from gentax.training.playing import Playing
 from gentax.training.policy_gradient import update
 from gentax.training.recipe import Recipe
 from gentax.training.retention import Meter, Replay, interpolate, nearest_that_keeps, replayed_domains
-from gentax.training.rewards import rewards_of
 from gentax.training.run_folder import Row, RunFolder, result
-from gentax.training.summary import summary
 
 SAVE_IMITATION = 200  # steps of imitation between two checkpoints
 
@@ -82,7 +77,7 @@ def train(recipe: Recipe, out: str | Path, on_row: Callable[[Row], None] = lambd
     if recipe.trainer == "trl":
         from gentax.training.trl_trainer import train_with_trl
 
-        return train_with_trl(recipe, run, on_row, recipe.trl_server)
+        return train_with_trl(recipe, run, on_row)
     with join(recipe) as world, deferred_interrupt() as interrupt:
         return _Run(recipe, run, world, on_row, interrupt).whole()
 
@@ -102,8 +97,7 @@ class _Run:
         self.folder = RunFolder.open(path, recipe, world)
         self.learner = learner_of(self.policy, recipe, world)
         self.critic = Critic(self.policy.model, recipe.algorithm) if recipe.algorithm.estimator == "ppo" else None
-        judge = recipe.reward.judge
-        self.judge = None if judge is None else Judge(policy_of(judge, str(self.device)))
+        self.playing = Playing(recipe, self.course, world, str(self.device))
 
     def whole(self) -> Path:
         """Do what is left of the run; return the folder of its result."""
@@ -157,90 +151,57 @@ class _Run:
                     self._save("step-000000", None)  # what is kept when the first look says stop
         done = self._resume("step", optimizer)
         self.folder.back_to(done)
-        rows = self.folder.rows
-        elapsed = rows[-1]["elapsed_s"] if rows else 0.0
-        looking = recipe.looking()
-        same = (looking.wrap, looking.reward, looking.horizon) == (
-            recipe.play.wrap, recipe.play.reward, recipe.play.horizon,
-        )  # fmt: skip
-        with EnvPool(recipe.play) as envs, nullcontext(envs) if same else EnvPool(looking) as look_envs:
-            planned = [task for ground in self.grounds for task in ground.learn[:PLANNED]]
-            guided = recipe.explore.hints or recipe.explore.head_start
-            self.plans = plan_lengths(planned, recipe.play, envs) if guided else {}
+        with self.playing:
             for step in range(done + 1, self.course.steps + 1):
                 began = time.monotonic()
-                lesson = self.course.lesson(step, rows)
-                row = {"step": step, **self._step(step, lesson, optimizer, reference, envs)}
-                if recipe.validate_every and (step % recipe.validate_every == 0 or step in (1, self.course.steps)):
-                    row |= look(self.policy, self.grounds, looking, look_envs, world)
+                row = self._step(step, optimizer, reference)
+                if self.course.looks(step):
+                    row |= self.playing.look(self.policy)
                 asked = self._asked()
-                due = lesson.last or step % recipe.checkpoint_every == 0
+                due = self.course.keeps(step)
                 if due and meter is not None:
                     row["forgetting"] = meter.read(reference, self.policy.model)
-                elapsed += time.monotonic() - began
-                row |= {"elapsed_s": elapsed, "left_s": (self.course.steps - step) * elapsed / step}
-                self.folder.log(row)
+                row = self.folder.log(row, time.monotonic() - began, self.course.steps)
                 self.on_row(row)
                 if self._forgot(row):
                     break
                 if due or asked:
-                    self._save(f"step-{step:06d}", optimizer, phase_ends=lesson.last)
+                    self._save(f"step-{step:06d}", optimizer, phase_ends=self.course.ends(step))
                 if asked:
                     raise KeyboardInterrupt
 
-    def _step(self, step: int, lesson: Lesson, optimizer: torch.optim.Optimizer, reference: Any, envs: EnvPool) -> Row:
+    def _step(self, step: int, optimizer: torch.optim.Optimizer, reference: Any) -> Row:
         """Play one batch of groups and learn from it."""
-        recipe, world = self.recipe, self.world
-        began = time.monotonic()
-        tasks = lesson.tasks[world.rank :: world.size]  # a group is played by one process
-        policy: Any = self.policy
-        if lesson.hints or lesson.head_start:
-            seed = stable_seed(recipe.seed, "guide", step)
-            starts = head_starts(tasks, lesson.head_start, self.plans, seed, lesson.horizon)
-            policy = Guided(policy, lesson.hints, starts, seed)
-        episodes = rollout(
-            policy,
-            tasks,
-            play=lesson.play,
-            samples=recipe.group,
-            seed=stable_seed(recipe.seed, "play", step),
-            pool=envs,
-            horizon=lesson.horizon,
-        )
-        scores, unread = self.judge.scores(episodes) if self.judge else (None, 0)
-        rewards = rewards_of(episodes, recipe.reward, recipe.explore, scores)
-        played = time.monotonic()
+        played = self.playing.play(self.policy, step, self.folder.rows)
         for group in optimizer.param_groups:
-            group["lr"] = recipe.lr * min(step / max(1, recipe.warmup), 1 - (step - 1) / self.course.steps, 1.0)
+            group["lr"] = self.recipe.lr * self.course.rate(step)
         with self._told():
             learned = update(
                 self.learner,
                 reference,
                 optimizer,
-                episodes,
-                rewards,
-                recipe,
+                played.episodes,
+                played.rewards,
+                self.recipe,
                 f"step {step}",
-                temperature=lesson.play.temperature,
-                world=world,
+                temperature=played.lesson.play.temperature,
+                world=self.world,
                 critic=self.critic,
                 extra=self._replay(step) if self.replay else None,
             )
         self.learner.publish()
-        seconds = {"play_s": played - began, "learn_s": time.monotonic() - played}
-        row = summary(lesson, episodes, rewards, seconds, world, mixture=len(self.grounds) > 1) | learned
-        return row | ({"unread_scores": world.total(unread)} if self.judge else {})
+        return self.playing.row(step, played, learned)
 
     def _interpolate(self, keep: float) -> Path:
         """Choose weights between the start's and the trained ones by validation tasks."""
-        looking, trained = self.recipe.looking(), self._best()
-        start, tuned = (_weights(folder) for folder in (self.recipe.base, trained))
-        with EnvPool(looking) as envs:
+        trained = self._best()
+        start, tuned = (load_model(folder).state_dict() for folder in (self.recipe.base, trained))
+        with self.playing:
 
             def success_at(share: float) -> float:
                 self.policy.model.load_state_dict(interpolate(start, tuned, share))
                 self.policy.refresh()
-                found = look(self.policy, self.grounds, looking, envs, self.world)
+                found = self.playing.look(self.policy)
                 if "held_out" not in found:
                     raise UsageError("retain.interpolate: no validation task was played without an error")
                 return found["held_out"]
@@ -260,7 +221,7 @@ class _Run:
 
     def _start(self) -> Any:
         """Return the model the run starts from, to be compared with."""
-        return self.learner.start_model() or load(self.recipe.base, device=str(self.device)).model
+        return self.learner.start_model() or load_model(self.recipe.base, device=str(self.device))
 
     def _beginner(self) -> LocalPolicy:
         """Return the policy that RL begins with: what the KL term holds to, and the meter measures from."""
@@ -282,7 +243,7 @@ class _Run:
             return 0
         step, folder = kept[-1]
         beside = read_beside(folder)
-        self.learner.load(_weights(folder), unpack(beside, "learner"))
+        self.learner.load(load_model(folder).state_dict(), unpack(beside, "learner"))
         if flat := unpack(beside, "optimizer"):
             load_optimizer(optimizer, flat)
         if self.critic is not None and (state := unpack(beside, "critic")):
@@ -296,12 +257,7 @@ class _Run:
             parts = {"learner": state, "optimizer": memory}
             if self.critic is not None:
                 parts["critic"] = self.critic.state()
-            try:
-                save_checkpoint(
-                    self.path, name, self.policy.model, self.policy.tokenizer, weights, pack(**parts), facts
-                )
-            except OSError as fault:
-                raise OSError(f"the checkpoint {name} could not be written ({fault}); {self._kept()}") from None
+            save_checkpoint(self.path, name, self.policy.model, self.policy.tokenizer, weights, pack(**parts), facts)
         self.world.wait()
 
     def _untouched(self) -> bool:
@@ -314,11 +270,7 @@ class _Run:
         try:
             yield
         except NonFiniteLoss as fault:
-            raise NonFiniteLoss(f"{fault}; {self._kept()}") from None
-
-    def _kept(self) -> str:
-        kept = checkpoints(self.path) or checkpoints(self.path, "imitate")
-        return f"the last whole checkpoint is {kept[-1][1]}" if kept else "there was no checkpoint yet"
+            raise NonFiniteLoss(f"{fault}; {left(self.path)}") from None
 
     def _forgot(self, row: Row) -> bool:
         limit = self.recipe.retain.stop_at
@@ -327,7 +279,3 @@ class _Run:
     def _asked(self) -> bool:
         """Return whether any process was asked to stop."""
         return bool(self.world.most(int(self.interrupt.asked)))
-
-
-def _weights(folder: str | Path) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in load(folder).model.state_dict().items()}

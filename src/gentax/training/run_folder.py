@@ -75,12 +75,21 @@ class RunFolder:
                 aside.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
         self.world.wait()
 
-    def log(self, row: Row) -> None:
-        """Add the row of a step that is done."""
+    def log(self, row: Row, seconds: float, steps: int) -> Row:
+        """Add the row of a step that is done; return it with `elapsed_s` and `left_s`, those of the whole run.
+
+        Args:
+            row: with `step`, its number.
+            seconds: that it took.
+            steps: how many there are in all.
+        """
+        elapsed = (self.rows[-1]["elapsed_s"] if self.rows else 0.0) + seconds
+        row = row | {"elapsed_s": elapsed, "left_s": (steps - row["step"]) * elapsed / row["step"]}
         self.rows.append(row)
         if self.world.first:
             with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+        return row
 
     def finish(self, folder: Path, **facts: Any) -> Path:
         """Name the folder that holds the result, with what there is to say about it; return it."""

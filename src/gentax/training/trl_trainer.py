@@ -38,11 +38,10 @@ from gentax.core import Episode, NonFiniteLoss, UsageError, stable_seed
 from gentax.core.interrupt import Interrupt, deferred_interrupt
 from gentax.policies.decode import Ask, Sample
 from gentax.policies.local import LocalPolicy, load
-from gentax.policies.named import policy_of
 from gentax.policies.reply import ACTION_END
-from gentax.rollouts import EnvPool, rollout
 from gentax.training.checkpoint import (
     checkpoints,
+    left,
     load_optimizer,
     optimizer_state,
     pack,
@@ -51,16 +50,13 @@ from gentax.training.checkpoint import (
     unpack,
 )
 from gentax.training.course import Course
-from gentax.training.guide import PLANNED, Guided, head_starts, plan_lengths
-from gentax.training.judge import Judge
-from gentax.training.look import look
 from gentax.training.parallel import World, device_of, join
+from gentax.training.playing import Playing
 from gentax.training.policy_gradient import ABSURD, advantages
 from gentax.training.precision import native_bf16
 from gentax.training.recipe import Recipe
-from gentax.training.rewards import groups, rewards_of
+from gentax.training.rewards import groups
 from gentax.training.run_folder import Row, RunFolder
-from gentax.training.summary import summary
 
 PINNED = "1.16.0"  # `rollout_func` is experimental there, and what is overridden below is TRL's own affair
 EPISODES = 8  # in one forward pass, about; TRL's own default
@@ -98,9 +94,7 @@ def refuse(recipe: Recipe) -> None:
         raise UsageError(f"trainer trl needs TRL {PINNED}, and {have} is installed: pip install 'gentax[trl]'")
 
 
-def train_with_trl(
-    recipe: Recipe, out: str | Path, on_row: Callable[[Row], None] = lambda row: None, server: str | None = None
-) -> Path:
+def train_with_trl(recipe: Recipe, out: str | Path, on_row: Callable[[Row], None] = lambda row: None) -> Path:
     """Train a policy with TRL; return its last checkpoint. Rows, checkpoints and Ctrl-C are those of `train`.
 
     A stopped run goes on as it would have, bit for bit where the arithmetic allows it; not under DeepSpeed.
@@ -110,10 +104,6 @@ def train_with_trl(
         out: the run's folder.
         on_row: told each step's metrics as they come: those of `summary.py`, and of the update spread, loss, kl,
             entropy, clipped and grad_norm.
-        server: the address of a vLLM server that plays, such as `http://localhost:8000`; TRL sends it the new weights
-            after each update. It runs on GPUs of its own and was started, as TRL asks for, by `VLLM_SERVER_DEV_MODE=1
-            vllm serve MODEL --weight-transfer-config '{"backend": "nccl"}' --logprobs-mode processed_logprobs`.
-            The copy of the model here plays when None.
 
     Raises:
         UsageError: what `refuse` refuses; a model that does not exist; a folder of another run; several GPUs and one
@@ -126,12 +116,12 @@ def train_with_trl(
             "trainer trl has one process for each GPU: start it with `accelerate launch --no_python gentax train …`, "
             "or show it one GPU by CUDA_VISIBLE_DEVICES"
         )
-    if server is not None and find_spec("vllm") is None:
+    if recipe.trl_server is not None and find_spec("vllm") is None:
         raise UsageError("a vLLM server is fed through vLLM, which is not installed here: pip install 'trl[vllm]'")
     with _quiet(), join(recipe) as world, deferred_interrupt() as interrupt:
         # Before TRL's settings are made: with ZeRO-3 all models that are loaded later are sharded, and this one plays.
         player = load(recipe.base, device=str(device_of(recipe.device, world)))
-        return _Run(recipe, Path(out), player, world, on_row, interrupt, server).whole()
+        return _Run(recipe, Path(out), player, world, on_row, interrupt).whole()
 
 
 class _Run:
@@ -145,12 +135,11 @@ class _Run:
         world: World,
         on_row: Callable[[Row], None],
         interrupt: Interrupt,
-        server: str | None,
     ) -> None:
         from accelerate.utils import DistributedType
 
         self.recipe, self.path, self.player, self.world = recipe, path, player, world
-        self.on_row, self.interrupt, self.server = on_row, interrupt, server
+        self.on_row, self.interrupt, self.server = on_row, interrupt, recipe.trl_server
         self.course = Course(recipe)
         mine = math.ceil(recipe.tasks_per_step / world.size) * recipe.group  # episodes of one process
         self.updates = recipe.algorithm.minibatches
@@ -164,7 +153,7 @@ class _Run:
         if self.sharded and self.kept:
             raise UsageError(f"a run of DeepSpeed cannot be continued; give another folder, or base={self.kept[-1][1]}")
         self.folder = RunFolder.open(path, recipe, world)
-        self.judge = Judge(policy_of(recipe.reward.judge)) if recipe.reward.judge is not None else None
+        self.playing = Playing(recipe, self.course, world, str(device_of(recipe.device, world)))
 
     @property
     def done(self) -> int:
@@ -177,18 +166,13 @@ class _Run:
             return self.folder.finish(self.kept[-1][1])
         self.step = self.done
         self.folder.back_to(self.done)
-        self.elapsed = self.folder.rows[-1]["elapsed_s"] if self.folder.rows else 0.0
         self.trainer = self._trainer()
         if self.server is not None:
             self.player.decoder = _Served(_client(self.trainer, self.server), self.player.decoder.limit)
         self.beside = read_beside(self.kept[-1][1]) if self.kept else {}
         if self.kept:
             _load_trained(self.trainer.model, unpack(self.beside, "trained"))
-        recipe, looking = self.recipe, self.recipe.looking()
-        with EnvPool(recipe.play) as self.envs, EnvPool(looking) as self.look_envs:
-            first = [task for ground in self.course.grounds.values() for task in ground.learn[:PLANNED]]
-            guided = recipe.explore.hints or recipe.explore.head_start
-            self.plans = plan_lengths(first, recipe.play, self.envs) if guided else {}
+        with self.playing:
             self.began = time.monotonic()
             self.trainer.train()
         return self.folder.finish(checkpoints(self.path)[-1][1])
@@ -201,43 +185,23 @@ class _Run:
         Every process returns the same number of sequences, and one that its forward passes share evenly.
         """
         recipe, world = self.recipe, self.world
-        began = time.monotonic()
         self.step += 1
-        self.lesson = self.course.lesson(self.step, self.folder.rows)
-        tasks = self.lesson.tasks[world.rank :: world.size]  # a group is played by one process
         self._publish()
-        policy: Any = self.player
-        if self.lesson.hints or self.lesson.head_start:
-            seed = stable_seed(recipe.seed, "guide", self.step)
-            starts = head_starts(tasks, self.lesson.head_start, self.plans, seed, self.lesson.horizon)
-            policy = Guided(policy, self.lesson.hints, starts, seed)
-        self.episodes = rollout(
-            policy,
-            tasks,
-            play=self.lesson.play,
-            samples=recipe.group,
-            seed=stable_seed(recipe.seed, "play", self.step),
-            horizon=self.lesson.horizon,
-            pool=self.envs,
-        )
-        scores, self.unread = self.judge.scores(self.episodes) if self.judge else (None, 0)
-        self.rewards = rewards_of(self.episodes, recipe.reward, recipe.explore, scores)
-        self.gains = advantages(self.episodes, self.rewards, recipe.algorithm, world)
-        rows = sequences(self.episodes, self.gains, recipe.algorithm.per)
+        self.played = self.playing.play(self.player, self.step, self.folder.rows)
+        episodes = self.played.episodes
+        self.gains = advantages(episodes, self.played.rewards, recipe.algorithm, world)
+        rows = sequences(episodes, self.gains, recipe.algorithm.per)
         most = world.most(len(rows))
         self.learns = most > 0
         rows += [NOTHING] * (self.batches * math.ceil(max(1, most) / self.batches) - len(rows))
         self.gains_R = [row["gain"] for row in rows]
         # TRL shuffles the sequences by the global generator; seeded here, it does so alike in a continued run.
         torch.manual_seed(stable_seed(recipe.seed, "shuffle", self.step))
-        self.played = time.monotonic()
-        self.play_s = self.played - began
         return {key: [row[key] for row in rows] for key in NOTHING if key != "gain"}
 
     def rate(self, update: int) -> float:
         """Return the learning rate of an update, counted from 0 in this process, over its peak: as in `train`."""
-        step = self.done + update // self.updates + 1
-        return max(0.0, min(step / max(1, self.recipe.warmup), 1 - (step - 1) / self.course.steps, 1.0))
+        return self.course.rate(self.done + update // self.updates + 1)
 
     def put_in(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return TRL's batch with our advantages, shape (sequences, longest completion), and old probabilities."""
@@ -254,7 +218,7 @@ class _Run:
 
     def step_done(self, logs: Mapping[str, float]) -> None:
         """Write the row of a step, and its checkpoint where one is due."""
-        recipe, world, step = self.recipe, self.world, self.step
+        world, step = self.world, self.step
         learned = {
             key: float(logs[theirs])
             for key, theirs in (
@@ -268,31 +232,21 @@ class _Run:
         }
         for key, most in (("loss", ABSURD), ("grad_norm", sys.float_info.max)):
             if not abs(learned.get(key, 0.0)) <= most:  # so written, this is true of what is no number
-                kept = checkpoints(self.folder.path)
-                left = f"the last whole checkpoint is {kept[-1][1]}" if kept else "there was no checkpoint yet"
-                raise NonFiniteLoss(f"the {key} became {learned[key]:.6g} at step {step}; {left}")
+                raise NonFiniteLoss(f"the {key} became {learned[key]:.6g} at step {step}; {left(self.path)}")
         gained = [bool(gain.any()) for gain in self.gains]
         learned["spread"] = world.total(sum(gained)) / max(1.0, world.total(len(gained)))
-        flat = (not any(gained[i] for i in members) for members in groups(self.episodes))
+        flat = (not any(gained[i] for i in members) for members in groups(self.played.episodes))
         learned["skipped"] = world.total(sum(flat))
-        seconds = {"play_s": self.play_s, "learn_s": time.monotonic() - self.played}
-        row = {"step": step} | summary(
-            self.lesson, self.episodes, self.rewards, seconds, world, mixture=len(self.course.grounds) > 1
-        )
-        row |= learned
-        if self.judge:
-            row["unread_scores"] = world.total(self.unread)
-        if recipe.validate_every and (step % recipe.validate_every == 0 or step in (1, self.course.steps)):
+        row = self.playing.row(step, self.played, learned)
+        if self.course.looks(step):
             self._publish()
-            grounds = self.course.grounds.values()
-            row |= look(self.player, grounds, recipe.looking(), self.look_envs, world)
-        self.elapsed, self.began = self.elapsed + time.monotonic() - self.began, time.monotonic()
-        row |= {"elapsed_s": self.elapsed, "left_s": (self.course.steps - step) * self.elapsed / step}
-        self.folder.log(row)
+            row |= self.playing.look(self.player)
+        now = time.monotonic()
+        row, self.began = self.folder.log(row, now - self.began, self.course.steps), now
         if world.first:
             self.on_row(row)
         asked = bool(world.most(int(self.interrupt.asked)))
-        if asked or self.lesson.last or step % recipe.checkpoint_every == 0:
+        if asked or self.course.keeps(step):
             self._save()
         if asked:
             raise KeyboardInterrupt
@@ -329,7 +283,7 @@ class _Run:
                 self.player.tokenizer,
                 self.player.model.state_dict(),
                 beside,
-                {"step": self.step, "phase_ends": self.lesson.last, "trainer": f"trl {PINNED}"},
+                {"step": self.step, "phase_ends": self.course.ends(self.step), "trainer": f"trl {PINNED}"},
             )
         self.world.wait()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gentax.core.prefix import common
+from gentax.core.prefix import common, side_by_side
 
 WIDTHS = 16
 
@@ -60,7 +60,7 @@ def plan(prompts: Sequence[np.ndarray], rows: Sequence[int], kept: Sequence[int]
         kept: how many tokens at the start of each prompt are in its row; fewer than all.
         chunk: tokens in one pass, unless a row has more by itself.
     """
-    order = sorted(range(len(prompts)), key=lambda i: prompts[i].astype(">i4").tobytes())
+    order = side_by_side(prompts)
     same = [0, *(common(prompts[a], prompts[b]) for a, b in itertools.pairwise(order))]  # with the one before
     have = list(kept)
     copies = _copies(prompts, rows, have, order, same)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gentax.core import UsageError
+from gentax.training.recipe.mix import check_mix
 from gentax.training.recipe.ranges import positive
 
 
@@ -31,8 +31,5 @@ class Imitate:
 
     def __post_init__(self) -> None:
         positive(imitate=self, names=("pairs", "epochs", "lr"))
-        for name, weight in self.mix.items():
-            if not 0 <= weight < float("inf"):
-                raise UsageError(f"recipe: the weight of {name} in imitate.mix must be at least 0, not {weight}")
-        if self.mix and not sum(self.mix.values()) > 0:
-            raise UsageError("recipe: the weights of imitate.mix sum to 0; nothing would be imitated")
+        if self.mix:
+            check_mix(self.mix, "imitate.mix", "imitated")

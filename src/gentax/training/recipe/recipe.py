@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, fields, replace
 
 from gentax.core import UsageError
@@ -9,6 +10,7 @@ from gentax.rollouts.prompt import Play
 from gentax.training.recipe.algorithm import Algorithm
 from gentax.training.recipe.explore import Explore
 from gentax.training.recipe.imitate import Imitate
+from gentax.training.recipe.mix import shares
 from gentax.training.recipe.ranges import at_least, choice, positive
 from gentax.training.recipe.retain import Lora, Retain
 from gentax.training.recipe.reward import Reward
@@ -82,7 +84,10 @@ class Recipe:
     trainer: str = "gentax"
     """`gentax`, or `trl`: gentax plays, TRL's GRPOTrainer optimises."""
     trl_server: str | None = None
-    """With `trl`: the address of a vLLM server that plays in place of this process, started with `trl vllm-serve`."""
+    """With `trl`: the address of a vLLM server that plays in place of this process, such as `http://localhost:8000`.
+    TRL sends it the new weights after each update. It runs on GPUs of its own and was started, as TRL asks for, by
+    `VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config '{"backend": "nccl"}' --logprobs-mode
+    processed_logprobs`."""
 
     def __post_init__(self) -> None:
         positive(recipe=self, names=("tasks_per_step", "lr", "train_tasks", "checkpoint_every", "validate_tasks"))
@@ -105,6 +110,23 @@ class Recipe:
     def updates(self) -> int:
         """Policy-gradient steps in all."""
         return sum(phase.steps for phase in self.phases())
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """What policy gradient trains on, each `domain` or `domain:level` once."""
+        return tuple(dict.fromkeys(name for phase in self.phases() for name in phase.shares))
+
+    @property
+    def imitated(self) -> dict[str, float]:
+        """What is imitated, with shares that sum to 1; nothing where `imitate` is null. Where it names no mixture, what
+        is trained on, each part of a phase weighed by the phase's steps."""
+        if self.imitate is None:
+            return {}
+        mix = Counter[str](self.imitate.mix)
+        if not mix:
+            for phase in self.phases():
+                mix.update({name: phase.steps * share for name, share in phase.shares.items()})
+        return shares(mix)
 
     def looking(self) -> Play:
         """Return how validation tasks are played."""

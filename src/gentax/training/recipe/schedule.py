@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gentax.core import UsageError
+from gentax.training.recipe.mix import check_mix, shares
 from gentax.training.recipe.ranges import positive, share
 
 
@@ -19,11 +19,12 @@ class Phase:
 
     def __post_init__(self) -> None:
         positive(phase=self, names=("steps",))
-        for name, weight in self.mix.items():
-            if not 0 <= weight < float("inf"):
-                raise UsageError(f"recipe: the weight of {name} must be a number of at least 0, not {weight}")
-        if not sum(self.mix.values()) > 0:
-            raise UsageError("recipe: the weights of a mixture sum to 0; nothing would be trained on")
+        check_mix(self.mix, "a mixture", "trained on")
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """What is played, with shares that sum to 1."""
+        return shares(self.mix)
 
 
 @dataclass(frozen=True)

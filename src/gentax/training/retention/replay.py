@@ -115,9 +115,7 @@ def replayed_domains(recipe: Recipe) -> tuple[str, ...]:
     """
     if not recipe.retain.replay or recipe.retain.replay_domains:
         return recipe.retain.replay_domains
-    trained = {read_domain(name)[0] for phase in recipe.phases() for name, share in phase.mix.items() if share > 0}
-    imitated = {read_domain(name)[0] for name in (recipe.imitate.mix if recipe.imitate else ())}
-    taken = trained | imitated | {read_domain(name)[0] for name in recipe.held_out}
+    taken = {read_domain(name)[0] for name in (*recipe.trained, *recipe.imitated, *recipe.held_out)}
     found = tuple(
         name
         for name, record in domains().items()
