@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # several threads may add up in another order, which tests of bits see
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models of tests are too small for more
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import dataclasses

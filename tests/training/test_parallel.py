@@ -14,8 +14,9 @@ import several
 import torch
 
 from gentax.core import UsageError
+from gentax.core.settings import read_settings
 from gentax.policies.local import load
-from gentax.training import Recipe
+from gentax.training import Recipe, train
 from gentax.training.parallel import World, device_of, join
 
 KINDS = ("full", "shard", "shard-lora")
@@ -74,6 +75,42 @@ def test_processes_hear_each_other(two):
         "everyone": [{"ü": ""}, {"ü": "x"}],
         "gradients": [[1.0, 1.0], None],
     }
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_a_whole_run_of_two_processes_is_that_of_one(able, tmp_path, shard):
+    """The command itself: experts, replay, policy gradient, looks, checkpoints; each process plays its share. Tasks are
+    compared with each other, since a tiny model plays none of them better than it did before."""
+    settings = {
+        "base": str(able), "source": "sokoban", "steps": 2, "tasks_per_step": 4, "group": 2, "validate_tasks": 4,
+        "play": {"max_new_tokens": 3, "temperature": 1.0}, "reward": {"invalid_penalty": 0.1}, "shard": shard,
+        "imitate": {"pairs": 40}, "retain": {"replay": 1.0, "replay_domains": ["crafting"], "replay_tasks": 2},
+        "algorithm": {"estimator": "reinforce++"}, "explore": {"head_start": 0.9, "until": 1.0},
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
+    alone = train(read_settings(Recipe, settings, "recipe"), tmp_path / "one")
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "gentax"]
+    command = [*start, "train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "two")]
+    done = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("model: ") == 1  # the first process has the word
+    one, two = (
+        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("one", "two")
+    )
+    assert [row["step"] for row in two] == [1, 2]
+    for key in ("success", "reward", "length", "invalid", "tokens", "learned_tokens", "held_out"):
+        assert two[0][key] == pytest.approx(one[0][key]), key
+    for key in ("loss", "entropy", "grad_norm", "replay_kl"):
+        assert two[0][key] == pytest.approx(one[0][key], rel=1e-3, abs=1e-5), key
+    start, mine, theirs = (
+        torch.cat([p.detach().flatten() for p in load(folder).model.parameters()])
+        for folder in (able, alone, tmp_path / "two" / alone.name)
+    )
+    # Adam takes a whole step where a gradient is nothing but rounding, which differs.
+    assert (mine - theirs).norm() < 0.02 * (mine - start).norm()
 
 
 def test_without_torchrun_a_process_is_alone():

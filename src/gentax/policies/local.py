@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Tokens, UsageError
+from gentax.core.memory import few_compiled_products
 from gentax.policies.codec import ChatCodec
 from gentax.policies.decode import SUPPORTED, Ask, Decoder
 from gentax.policies.protocol import Reply, Turn
@@ -127,6 +128,7 @@ def load_model(where: str | Path, *, device: str | None = None, trust_remote_cod
     """Load the model of a Hugging Face folder, or of "base", in the number format it is stored in; see `load`."""
     from transformers import AutoModelForCausalLM
 
+    few_compiled_products()
     folder = _folder(where)
     try:
         model = AutoModelForCausalLM.from_pretrained(

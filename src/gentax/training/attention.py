@@ -156,15 +156,21 @@ def _fused(
     for tile in tree.tiles:
         mask = F.pad(tile.hidden_BQK == 0, (tile.seen, 0), value=True)
         mixed = F.scaled_dot_product_attention(
-            query[:, tile.query_BQ].permute(1, 0, 3, 2, 4).flatten(1, 2),
-            key[:, tile.key_BK].transpose(0, 1),
-            value[:, tile.key_BK].transpose(0, 1),
+            _taken(query, tile.query_BQ).permute(1, 0, 3, 2, 4).flatten(1, 2),
+            _taken(key, tile.key_BK).transpose(0, 1),
+            _taken(value, tile.key_BK).transpose(0, 1),
             attn_mask=mask[:, None],
             scale=scaling,
             enable_gqa=True,
         )
         parts.append(mixed.unflatten(1, (len(key), -1)).permute(1, 0, 3, 2, 4).flatten(1, 2))
-    return torch.cat(parts, dim=1)[:, tree.place_N]
+    return _taken(torch.cat(parts, dim=1), tree.place_N)
+
+
+def _taken(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Return x[:, index]. Its gradients are added up in one order always; those of indexing are on several threads in
+    whichever comes first, and a continued run would differ in last bits."""
+    return x.index_select(1, index.flatten()).unflatten(1, index.shape)
 
 
 class _Products(torch.autograd.Function):

@@ -42,6 +42,17 @@ class Batch:
     members: list[int]  # the sequences, in the order in which their tokens stand in S
     real: int  # distinct tokens
 
+    # Gradients of both are added up in one order, which those of indexing by two tensors are not on several threads.
+
+    def each(self, value_U: torch.Tensor) -> torch.Tensor:
+        """Return what the states have for each token: shape (S, ...)."""
+        return value_U.index_select(0, self.guess_S.to(value_U.device))
+
+    def said(self, value_UV: torch.Tensor) -> torch.Tensor:
+        """Return what the states have for the token that follows: shape (S,)."""
+        at_S = self.guess_S * value_UV.shape[1] + self.token_S
+        return value_UV.flatten().index_select(0, at_S.to(value_UV.device))
+
 
 def batches(ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[Batch]:
     """Deal sequences out to batches of `TOKENS` distinct tokens; one that is longer has a batch to itself.

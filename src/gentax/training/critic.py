@@ -45,7 +45,7 @@ def states_before_replies(
     with torch.no_grad():
         made = batches([tokens.ids_T for _, tokens in sequences], first)
         for batch in in_step(model, made, world):
-            parts.append(states(model, batch, how)[batch.guess_S.to(model.device)].float())
+            parts.append(batch.each(states(model, batch, how)).float())
             for i in batch.members:
                 places += [(sequences[i][0], int(n)) for n in sequences[i][1].step_T[first[i]]]
     return places, torch.cat(parts)

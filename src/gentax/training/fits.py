@@ -43,8 +43,7 @@ def refuse_unlike(model: Any) -> None:
     ]
     try:
         for batch in batches(ids, [np.ones(len(one), bool) for one in ids]):
-            mine_UV = score(model, batch, "fp32").log_softmax(-1)
-            mine_S = mine_UV[batch.guess_S.to(mine_UV.device), batch.token_S.to(mine_UV.device)]
+            mine_S = batch.said(score(model, batch, "fp32").log_softmax(-1))
             theirs_S = torch.cat([plain[i][torch.arange(len(ids[i]) - 1), ids[i][1:]] for i in batch.members])
             off = float((mine_S - theirs_S).abs().max())
     except (AttributeError, TypeError, RuntimeError, ValueError) as fault:

@@ -401,7 +401,7 @@ def _backward(
         kl_S = (start_S - new_S).exp() - (start_S - new_S) - 1
         loss_S = loss_S + algorithm.kl * kl_S
     with torch.set_grad_enabled(algorithm.entropy > 0):  # without a weight it is computed to be reported alone
-        entropy_S = -(all_UV.exp() * all_UV).sum(dim=-1)[batch.guess_S.to(model.device)]
+        entropy_S = batch.each(-(all_UV.exp() * all_UV).sum(dim=-1))
     if algorithm.entropy:
         loss_S = loss_S - algorithm.entropy * entropy_S
     loss = (loss_S * share_S).sum()
@@ -416,4 +416,4 @@ def _log_probabilities(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the log-probabilities of the whole vocabulary after each state, (U, V), and of the tokens, (S,)."""
     all_UV = torch.log_softmax(score(model, batch, recipe.precision) / temperature, dim=-1)
-    return all_UV, all_UV[batch.guess_S.to(model.device), batch.token_S.to(model.device)]
+    return all_UV, batch.said(all_UV)

@@ -166,7 +166,7 @@ def _backward(model: Any, batch: Sequence[Example], total: float, how: str, worl
     for part in in_step(model, parts, world):
         weight_S = torch.from_numpy(np.concatenate([weights[i][1:][weights[i][1:] > 0] for i in part.members]))
         nll_UV = -torch.log_softmax(score(model, part, how), dim=-1)
-        nll_S = nll_UV[part.guess_S.to(model.device), part.token_S.to(model.device)]
+        nll_S = part.said(nll_UV)
         value = (nll_S * weight_S.to(model.device)).sum() / total
         value.backward()
         loss += float(value.detach())

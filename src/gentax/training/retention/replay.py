@@ -101,7 +101,7 @@ class Replay:
         made = batches([text.ids_T for text in mine], [text.sampled_T for text in mine])
         for batch in in_step(model, made, world):
             kl_U = kl_of_states(start, model, batch, recipe.precision)
-            total = kl_U[batch.guess_S.to(kl_U.device)].sum()
+            total = batch.each(kl_U).sum()
             (recipe.retain.replay * total / count).backward()
             nats += float(total.detach())
         return {"replay_kl": world.total(nats) / count}
