@@ -225,6 +225,18 @@ def test_addresses_follow_everything_a_stage_depends_on(study):
     assert len(more & same) == 1  # the training
 
 
+def test_a_teacher_that_changed_is_another_stage(study, tmp_path):
+    import dataclasses
+
+    file = tmp_path / "teacher.jsonl"
+    taught = {**study.train, "imitate": {"teachers": {"toy": str(file)}}}
+    addresses = []
+    for text in ("one", "one", "two"):
+        file.write_text(text)
+        addresses.append({stage.folder for stage in plan(dataclasses.replace(study, train=taught)).trained.values()})
+    assert addresses[0] == addresses[1] != addresses[2]
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -11,12 +11,16 @@ CHUNK = 1 << 22  # bytes read at once: weights may be larger than memory
 
 
 def fingerprint(model: str | Path) -> str:
-    """Return a hash of a model folder's weights, configuration and tokenizer. Raises UsageError when it is none."""
+    """Return a hash of a model folder's weights, configuration and tokenizer, or of a single file.
+
+    Raises:
+        UsageError: there is neither.
+    """
     from gentax.policies.local import BASE, load  # PyTorch is only loaded when a model is
 
     folder = BASE if str(model) == "base" else Path(model)
-    files = sorted(p for p in folder.glob("*") if p.suffix in KINDS)
-    if not any(p.suffix == ".safetensors" for p in files):
+    files = [folder] if folder.is_file() else sorted(p for p in folder.glob("*") if p.suffix in KINDS)
+    if not folder.is_file() and not any(p.suffix == ".safetensors" for p in files):
         load(model)  # its error says what is wrong with the folder
     digest = hashlib.sha256()
     for file in files:

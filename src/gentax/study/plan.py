@@ -19,6 +19,7 @@ from gentax.core import UsageError, unknown
 from gentax.core.settings import plain, read_settings, read_yaml
 from gentax.domains import domain, make
 from gentax.policies.fingerprint import fingerprint
+from gentax.policies.named import SIMPLE
 from gentax.rollouts import Play
 from gentax.training import Recipe
 from gentax.training.check import check as check_recipe
@@ -190,7 +191,13 @@ def plan(study: Study) -> Plan:
     for arm, source, seed in itertools.product(study.arms, study.sources, study.seeds):
         cell = f"{arm}-{source}-{seed}"
         recipe = study.recipe(source, arm, seed)
-        trained[arm, source, seed] = Stage("train", cell, {"base": base, "recipe": plain(recipe)})
+        inputs = {"base": base, "recipe": plain(recipe)}
+        reads = {
+            who: fingerprint(who) for _, who in recipe.others if who not in ("start", *SIMPLE) and Path(who).exists()
+        }
+        if reads:
+            inputs["reads"] = reads  # what lies in a teacher's or a judge's folder or file, which may change
+        trained[arm, source, seed] = Stage("train", cell, inputs)
         for name in study.domains:
             after[arm, source, seed, name] = evaluation(cell, name, (trained[arm, source, seed],))
     measure = Stage("measure", study.name, {"study": plain(study)}, (*init.values(), *after.values()))

@@ -42,11 +42,8 @@ def check(recipe: Recipe) -> None:
         for name in trained:  # wrappers and rewards that a domain cannot have
             domain_name, level = read_domain(name)
             open_env(recipe.play, domain_name, level).close()
-    for what, who in [("teacher", t) for t in (recipe.imitate.teachers.values() if recipe.imitate else ())] + [
-        ("reward.judge", recipe.reward.judge)
-    ]:
-        if who is not None:
-            _player(what, who)
+    for what, who in recipe.others:
+        _player(what, who)
 
 
 def _player(what: str, who: str) -> None:

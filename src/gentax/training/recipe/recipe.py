@@ -128,6 +128,12 @@ class Recipe:
                 mix.update({name: phase.steps * share for name, share in phase.shares.items()})
         return shares(mix)
 
+    @property
+    def others(self) -> tuple[tuple[str, str], ...]:
+        """Whom the recipe names beside `base`, as (what they are, their name): teachers, and the judge."""
+        teachers = tuple(("teacher", who) for who in (self.imitate.teachers.values() if self.imitate else ()))
+        return teachers if self.reward.judge is None else (*teachers, ("reward.judge", self.reward.judge))
+
     def looking(self) -> Play:
         """Return how validation tasks are played."""
         if self.validate_play is not None:
