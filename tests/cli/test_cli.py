@@ -106,7 +106,7 @@ def test_a_tax_is_planned_played_look_by_look_and_said(tmp_path):
     assert "show a mean drop of" in done.stdout
     assert "look 1 of 3: tax" in done.stdout
     assert "stopped after" in done.stdout
-    assert "RL on sokoban costs" in done.stdout
+    assert "Training on sokoban costs" in done.stdout
     assert "changes of behaviour looked at" in done.stdout
     written = json.loads((tmp_path / "tax.json").read_text())
     assert written["look"] < written["looks"] == 3

@@ -41,7 +41,7 @@ def report(home, target, tasks=256, seeds=1):
 
 def test_a_loss_is_said_with_its_interval_and_what_that_covers():
     said = sentences(report(0.8, 0.2))
-    assert said[0].startswith("RL on sokoban costs: of the success on 1 other domain it lost ")
+    assert said[0].startswith("Training on sokoban costs: of the success on 1 other domain it lost ")
     assert "raised its own test success by" in said[1]
     assert "over 256 tasks; one training seed: the interval covers tasks only" in said[1]
     assert said[2].startswith("On sciworld it lost ")
@@ -62,8 +62,8 @@ def test_a_gain_elsewhere_is_a_transfer_with_its_sign_turned():
 
 def test_little_evidence_is_undecided():
     said = sentences(report(0.35, 0.45, tasks=20))
-    assert said[0].startswith("Undecided whether RL on sokoban costs")
-    assert said[1].startswith("Undecided whether RL on sokoban changed its own test success")
+    assert said[0].startswith("Undecided whether training on sokoban costs")
+    assert said[1].startswith("Undecided whether training on sokoban changed its own test success")
     assert said[2].startswith("On sciworld: undecided, between ")
     assert said[3].endswith("undefined: the interval of ΔID holds 0.")
 

@@ -156,7 +156,7 @@ def test_drawing_leaves_matplotlib_as_it_was():
 def test_one_result_has_its_sentences_on_top():
     one = made_up.results(seeds=1, arms=(("sokoban", "plain"),))
     text = Tree(render(Report("One", one))).text
-    assert text.index("RL on sokoban raised its own test success by") < text.index("Success on every domain")
+    assert text.index("Training on sokoban raised its own test success by") < text.index("Success on every domain")
     assert "one training seed: the interval covers tasks only" in text.replace("\xa0", " ")
     assert "Learning" not in text
 

@@ -1,8 +1,8 @@
-"""The generalization tax: what RL on one domain changed there, what it changed elsewhere, and the price of a point.
+"""The generalization tax: what training on a domain changed there, what it changed elsewhere, and the price of a point.
 
 Success rates are in percent, differences of them in points, taxes are fractions. `init` is the base policy, `after`
-the same policy after RL on the source; both played the same test tasks with the same sampling seeds. Arms are compared
-in `arms`, sources ranked in `ranks`.
+the same policy after training on the source; both played the same test tasks with the same sampling seeds. Arms are
+compared in `arms`, sources ranked in `ranks`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ERROR_SHARE = 0.02  # of a domain's tasks that may be left out because an enviro
 
 @dataclass(frozen=True)
 class TaxReport:
-    """What RL on `source` cost. Every estimate is paired by task; mappings go from domain to estimate."""
+    """What training on `source` cost. Every estimate is paired by task; mappings go from domain to estimate."""
 
     source: str
     targets: tuple[str, ...]
@@ -74,7 +74,7 @@ def tax_report(
     looks: Looks = Looks(1),  # noqa: B008, it is frozen
     look: int = 1,
 ) -> TaxReport:
-    """Measure what RL on `source` changed there and on every other domain.
+    """Measure what training on `source` changed there and on every other domain.
 
     Deterministic: the intervals are closed formulae, so there is no seed to give.
 

@@ -32,7 +32,7 @@ def verdict(tax: Estimate | None, free_within: float = FREE_WITHIN) -> Verdict:
 
 
 def sentences(report: TaxReport, free_within: float = FREE_WITHIN) -> list[str]:
-    """Say what RL on the source did: the tax, the source itself, each target, the price, what was left out."""
+    """Say what training on the source did: the tax, the source itself, each target, the price, what was left out."""
     said = [tax_sentence(report, free_within), own_sentence(report)]
     said += [target_sentence(report, target) for target in report.targets]
     said.append(rate_sentence(report))
@@ -57,32 +57,33 @@ def tax_sentence(report: TaxReport, free_within: float = FREE_WITHIN) -> str:
     size = _share(tax)
     match verdict(tax, free_within):
         case Verdict.COSTS:
-            return f"RL on {report.source} costs: of the success on {where} it lost {size}."
+            return f"Training on {report.source} costs: of the success on {where} it lost {size}."
         case Verdict.TRANSFERS:
-            return f"RL on {report.source} transfers: on {where} success rose by {_share(tax.mirrored())}."
+            return f"Training on {report.source} transfers: on {where} success rose by {_share(tax.mirrored())}."
         case Verdict.FREE:
             interval = f"{_level(tax)} interval {_percent(tax.low)} to {_percent(tax.high)}, {_covers(tax)}"
             within = f"{100 * free_within:g} %"
-            return f"RL on {report.source} is free within ±{within}: the tax is {_percent(tax.value)} ({interval})."
+            share = f"the tax is {_percent(tax.value)} ({interval})"
+            return f"Training on {report.source} is free within ±{within}: {share}."
     low = f"a gain of {_percent(-tax.low)}" if tax.low < 0 else f"a loss of {_percent(tax.low)}"
     high = f"a loss of {_percent(tax.high)}" if tax.high > 0 else "none"
     return (
-        f"Undecided whether RL on {report.source} costs: on {where} the data allow everything from {low} to {high} "
-        f"(best guess {_percent(abs(tax.value))} {'lost' if tax.value >= 0 else 'gained'}; {_covers(tax)})."
+        f"Undecided whether training on {report.source} costs: on {where} the data allow everything from {low} to "
+        f"{high} (best guess {_percent(abs(tax.value))} {'lost' if tax.value >= 0 else 'gained'}; {_covers(tax)})."
     )
 
 
 def own_sentence(report: TaxReport) -> str:
-    """Say what RL did on the source itself."""
+    """Say what training did on the source itself."""
     gain = report.delta_id
     if gain is None:
-        return f"What RL did on {report.source} itself is not known: {report.undefined['delta_id']}."
-    subject = f"RL on {report.source}"
+        return f"What training did on {report.source} itself is not known: {report.undefined['delta_id']}."
     if gain.holds(0.0):
         change = f"{signed(gain.value)} points ({_interval(gain, signs=True)}, {_covers(gain)})"
-        return f"Undecided whether {subject} changed its own test success: {change}."
+        return f"Undecided whether training on {report.source} changed its own test success: {change}."
     verb, size = ("raised", gain) if gain.value > 0 else ("lowered", gain.mirrored())
-    return f"{subject} {verb} its own test success by {number(size.value)} points ({_interval(size)}, {_covers(gain)})."
+    points = f"{number(size.value)} points ({_interval(size)}, {_covers(gain)})"
+    return f"Training on {report.source} {verb} its own test success by {points}."
 
 
 def target_sentence(report: TaxReport, target: str) -> str:

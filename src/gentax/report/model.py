@@ -15,7 +15,7 @@ from gentax.measure.tax import TaxReport
 
 @dataclass(frozen=True)
 class Result:
-    """One row of the matrix: RL on `tax.source` under one arm, mean over seeds."""
+    """one row of the matrix: training on `tax.source` under one arm, mean over seeds."""
 
     tax: TaxReport
     arm: str = "plain"
