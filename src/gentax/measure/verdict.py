@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from gentax.measure.arms import ArmReport
 from gentax.measure.statistics import Estimate
 from gentax.measure.tax import TaxReport
 
@@ -116,6 +117,24 @@ def rate_sentence(report: TaxReport) -> str:
     shown = rate if rate.value > 0 else rate.mirrored()
     interval = _interval(shown, digits=2)
     return f"Each point gained on {report.source} {verb} {number(shown.value, 2)} points on a target ({interval})."
+
+
+def arm_sentence(arm: ArmReport, plain: str = "plain") -> str:
+    """Say what an arm did to the tax of the plain one, and what it cost at home."""
+    removed, home = arm.tax_removed, arm.source
+    if removed is None:
+        said = f"{signed(arm.targets.value)} points on the targets ({_interval(arm.targets, signs=True)})"
+    elif removed.holds(0.0):
+        limits = f"{_percent(removed.low)} to {_percent(removed.high)}"
+        said = f"undecided whether it removes any of the tax ({_level(removed)} interval {limits})"
+    else:
+        more = removed.value < 0
+        size = removed.mirrored() if more else removed
+        limits = f"{_percent(size.low)} to {_percent(size.high)}"
+        share = f"{_percent(size.value)} {'to' if more else 'of'} the tax ({_level(size)} interval {limits})"
+        said = f"it {'adds' if more else 'removes'} {share}"
+    own = "" if home is None else f", at home {signed(home.value)} points ({_interval(home, signs=True)})"
+    return f"Beside {plain}: {said}{own}; {_covers(arm.targets)}."
 
 
 def number(x: float, digits: int = 1) -> str:

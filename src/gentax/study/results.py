@@ -21,7 +21,7 @@ from gentax.measure.axes import Axes, axes
 from gentax.measure.evaluate import scores_of
 from gentax.measure.ranks import ood_rank_scores
 from gentax.measure.tax import leave_out_errors, tax_report
-from gentax.measure.verdict import sentences
+from gentax.measure.verdict import arm_sentence, sentences
 from gentax.policies.local import load
 from gentax.report import Comparison, Curve, EpisodePair, Report, Result, write
 from gentax.rollouts import open_env
@@ -34,11 +34,12 @@ SEED = 0  # of what is resampled
 
 def measure(todo: Plan, read: Read) -> dict[str, Any]:
     """Return every number of a study as JSON values."""
-    rows = [
-        {"arm": result.arm, **result.tax.to_json(), "sentences": sentences(result.tax)}
-        for result in results(todo, read)
-    ]
     compared = comparison(todo, read)
+    rows = []
+    for result in results(todo, read):
+        arm = compared.arms.get(result.tax.source, {}).get(result.arm)
+        said = sentences(result.tax) + ([] if arm is None else [arm_sentence(arm, compared.plain)])
+        rows.append({"arm": result.arm, **result.tax.to_json(), "sentences": said})
     return {
         "study": plain(todo.study),
         "results": rows,
