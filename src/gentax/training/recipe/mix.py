@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from gentax.core import UsageError
 
 
-def check_mix(mix: Mapping[str, float], what: str, else_: str) -> None:
+def check_mix(mix: Mapping[str, float], what: str, verb: str) -> None:
     """Refuse weights below 0 or infinite, and a mixture whose weights sum to 0.
 
     Args:
         mix: the weights.
         what: how messages call the mixture.
-        else_: what would not happen with weights of 0.
+        verb: what would be done to nothing with weights of 0, such as "trained on".
     """
     for name, weight in mix.items():
         if not 0 <= weight < float("inf"):
             raise UsageError(f"recipe: the weight of {name} must be a number of at least 0 in {what}, not {weight}")
     if not sum(mix.values()) > 0:
-        raise UsageError(f"recipe: the weights of {what} sum to 0; nothing would be {else_}")
+        raise UsageError(f"recipe: the weights of {what} sum to 0; nothing would be {verb}")
 
 
 def shares(mix: Mapping[str, float]) -> dict[str, float]:
