@@ -76,6 +76,7 @@ def test_a_recipe_that_contradicts_itself_is_refused_by_name(values, message):
         (Recipe(retain=Retain(replay=1.0, replay_domains=("sokoban",))), "in retain.replay_domains and trained on"),
         (Recipe(held_out=("crafting",), imitate=Imitate(mix={"crafting": 1.0})), "crafting is imitated and held out"),
         (Recipe(imitate=Imitate(teachers={"webshop": "expert"})), "unknown name in imitate.teachers"),
+        (Recipe(imitate=Imitate(mix={"sokobn": 0.0, "sokoban": 1.0})), "unknown domain 'sokobn'"),
         (Recipe(steps=0, imitate=Imitate()), "nothing says what to imitate"),
         (Recipe(source="crafting", play=Play(reward="shaped")), "domain 'crafting' has no distance to shape by"),
         (Recipe(imitate=Imitate(teachers={"sokoban": "no/such.jsonl"})), "unknown teacher 'no/such.jsonl'"),

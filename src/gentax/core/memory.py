@@ -4,8 +4,8 @@ Learning frees and takes the same large blocks hundreds of times a second. glibc
 getting it again costs a page fault for every 4 kB: a third of a step of the shipped model on two cores. Playing takes
 ever larger blocks as histories grow, and none fits where a smaller one was: there it would only pile up.
 
-oneDNN compiles a product for each shape, some 300 kB, and keeps a thousand of them. Playing meets new shapes for
-hundreds of steps; a step of learning uses some 250.
+oneDNN compiles a product for each shape and keeps a thousand of them, which take about a megabyte each. Playing meets
+new shapes for hundreds of steps.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from pathlib import Path
 from gentax.core import UsageError, unknown
 from gentax.domains import domain, make, missing
 from gentax.domains.names import read_domain
+from gentax.policies.named import SIMPLE
 from gentax.rollouts import open_env
 from gentax.training.recipe import Recipe
 
@@ -21,7 +22,8 @@ def check(recipe: Recipe) -> None:
     """
     held_out = {name: _exists(name) for name in recipe.held_out}
     trained = {name: _exists(name) for name in recipe.trained}
-    imitated = {name: _exists(name) for name in recipe.imitated}
+    mix = recipe.imitate.mix if recipe.imitate else {}
+    imitated = {name: _exists(name) for name in mix or recipe.imitated}  # those with a weight of 0 must exist, too
     if recipe.imitate is not None:
         for name in recipe.imitate.teachers:
             if name not in imitated:
@@ -48,7 +50,7 @@ def check(recipe: Recipe) -> None:
 
 def _player(what: str, who: str) -> None:
     """Refuse a teacher or a judge that is neither a policy by name, nor a URL, nor a folder or file that is there."""
-    named = ("expert", "random", "start", "base") if what == "teacher" else ("base",)
+    named = (*SIMPLE, "start", "base") if what == "teacher" else ("base",)
     if who not in named and "://" not in who and not Path(who).exists():
         raise unknown(what, who, (*named, *sorted(map(str, Path(who).parent.glob("*")))[:50]))
 
