@@ -6,7 +6,7 @@
 It has not been run on a GPU yet: no figure of this project comes from it, and its tables are to be read as untried.
 
 Decoding: `--written` tokens of each of several batches of rows after prompts of 512 different tokens, by
-`gentax.policies.decode` in bf16 (on CUDA each token is a recorded graph). Reading the prompts is timed apart. The
+`gentax.models.decoding` in bf16 (on CUDA each token is a recorded graph). Reading the prompts is timed apart. The
 roofline of a token: the weights (without the table of embeddings, of which a few rows are read) and every row's keys
 and values pass through memory once, or the products through the arithmetic units, whichever takes longer.
 
@@ -37,8 +37,10 @@ from training_step import CLIP, GROUP, KL, RATE, quiet, trl_trainer
 
 from gentax.core import Episode, Outcome, Task
 from gentax.core.episode import Step, Tokens
-from gentax.policies.decode import Ask, Decoder
-from gentax.policies.local import BASE, LocalPolicy
+from gentax.models.decoding import Decoder
+from gentax.models.loading import BASE
+from gentax.models.requests import SamplingParams, SamplingRequest
+from gentax.policies.local import LocalPolicy
 from gentax.training.learner import learner_of
 from gentax.training.policy_gradient import update
 from gentax.training.recipe import Algorithm, Lora, Recipe
@@ -99,7 +101,7 @@ def decode(model: Any, load: Load, peak: tuple[float, float] | None) -> list[dic
             for written, times in ((1, read), (load.written + 1, whole)):
                 rng = np.random.default_rng(repeat)
                 prompts = rng.integers(6, 2000, (batch, load.prompt)).astype(np.int32)
-                asks = [Ask(n, prompts[n], 1.0, rng.random(written)) for n in range(batch)]
+                asks = [SamplingRequest(n, prompts[n], SamplingParams(1.0), rng.random(written)) for n in range(batch)]
                 decoder.forget()
                 begun = _now()
                 decoder.sample(asks, stop=lambda ids: False)

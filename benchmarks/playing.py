@@ -6,9 +6,9 @@
 with gentax (by an untrained one of the same size where there is none). Both sides are the same policy in the same
 engine (`gentax.rollout`), with the same environments and seeds; only `policy.decoder` differs. The peer is what one
 writes with transformers alone: prompts padded on the left, one call of `generate` with its key-value cache for all
-episodes still running, stopped at the end of the action (`gentax.policies.stock`). It draws from torch's generator and
-gentax from each episode's own, so they play other episodes of the same length on average: compare the rates. Nothing
-is kept from one repeat to the next. Sides take turns in a random order; medians.
+episodes still running, stopped at the end of the action (`gentax.models.decoding.stock_generate`). It draws from
+torch's generator and gentax from each episode's own, so they play other episodes of the same length on average:
+compare the rates. Nothing is kept from one repeat to the next. Sides take turns in a random order; medians.
 
 Contexts: `full` appends to the conversation, `window(1)` writes a new prompt every step.
 """
@@ -28,8 +28,8 @@ from training_step import GROUP, TASKS, model_folder, quiet
 
 import gentax
 from gentax.core.memory import keep_freed_memory
+from gentax.models.decoding.stock_generate import StockDecoder
 from gentax.policies.local import LocalPolicy, load
-from gentax.policies.stock import StockDecoder
 from gentax.rollouts import EnvPool, Play, rollout
 
 SIDES = ("gentax", "generate")

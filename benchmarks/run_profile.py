@@ -5,7 +5,7 @@
 First a run at the default settings (16 groups of 8 episodes a step, the model that ships with gentax, no looks at
 held-out tasks), after one step to warm up. The clock is stopped around
 
-  decoding       passes of prompts, steps of answers and drawing tokens (`gentax.policies.decode`)
+  decoding       passes of prompts, steps of answers and drawing tokens (`gentax.models.decoding`)
   learning       forward and backward passes of policy and reference with the loss, clipping, the optimiser
   environments   every `reset`, `step` and `admissible`
   other          the rest, of which the batches, the texts (messages and tokens) and the checkpoint are shown apart
@@ -36,9 +36,9 @@ import numpy as np
 import torch
 from training_step import quiet
 
-from gentax.policies.codec import ChatCodec
-from gentax.policies.decode import decoder
-from gentax.policies.decode.weights import Weights
+from gentax.models.chat import ChatCodec
+from gentax.models.decoding import decoder
+from gentax.models.decoding.weights import Weights
 from gentax.rollouts import Play, engine
 from gentax.training import policy_gradient, run, train
 from gentax.training.recipe import Recipe

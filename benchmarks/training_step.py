@@ -59,7 +59,7 @@ KL, CLIP, RATE = 0.01, 0.2, 1.5e-4
 
 def model_folder(scratch: Path) -> tuple[Path, bool]:
     """Return the folder of the model that ships with gentax, or of an untrained one; and whether it is trained."""
-    from gentax.policies.local import BASE
+    from gentax.models.loading import BASE
 
     if (BASE / "config.json").is_file():
         return BASE, True
@@ -127,10 +127,10 @@ def gentax_step(folder: Path, episodes: list[Episode], precision: str, **_: Any)
     import torch
 
     from gentax.core.memory import keep_freed_memory
+    from gentax.models.precision import native_bf16
     from gentax.policies.local import load
     from gentax.training.learner import learner_of
     from gentax.training.policy_gradient import update
-    from gentax.training.precision import native_bf16
     from gentax.training.recipe import Algorithm, Recipe
     from gentax.training.rewards import rewards_of
 

@@ -12,7 +12,19 @@ import pytest
 import gentax
 
 ROOT = Path(gentax.__file__).parent
-ROOMS = ["core", "domains", "wrappers", "policies", "rollouts", "training", "measure", "report", "study", "cli"]
+ROOMS = [
+    "core",
+    "domains",
+    "wrappers",
+    "models",
+    "policies",
+    "rollouts",
+    "training",
+    "measure",
+    "report",
+    "study",
+    "cli",
+]
 
 
 def imports(file: Path) -> set[str]:

@@ -8,8 +8,8 @@ import pytest
 from gentax.core import EnvironmentFault, UsageError
 from gentax.measure import probe as module
 from gentax.measure.probe import Probe, probe
+from gentax.models.action_format import write_reply
 from gentax.policies import Reply
-from gentax.policies.reply import write_reply
 from gentax.rollouts import Play
 
 PLAIN = '''

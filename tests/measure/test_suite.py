@@ -19,8 +19,8 @@ from gentax.measure.suites.result import SuiteResult, write_suite_result
 from gentax.measure.suites.starts import check_starts
 from gentax.measure.suites.suite import FROZEN, digest, read_suite
 from gentax.measure.tax import tax_report
-from gentax.policies.fingerprint import fingerprint
-from gentax.policies.local import BASE
+from gentax.models.fingerprint import fingerprint
+from gentax.models.loading import BASE
 
 V1 = Path(suite_module.__file__).with_name("v1.json")
 

@@ -18,10 +18,11 @@ import pytest
 from chat_server import ChatServer, completion, listed
 from gentax.core import Task, UsageError
 from gentax.core.errors import PolicyFault
+from gentax.models.action_format import parse_reply
+from gentax.models.requests import SamplingParams, SamplingRequest
 from gentax.policies import Reply, Turn, policy_of
 from gentax.policies.answers import TEXT_LIMIT, read_answer
 from gentax.policies.endpoint import NOTHING, EndpointPolicy, read_url
-from gentax.policies.reply import parse_reply
 from gentax.policies.server import Server
 from gentax.rollouts import Play, rollout
 
@@ -71,7 +72,6 @@ def test_the_base_model_behind_a_server_plays_as_it_does_directly(context):
     local, lock = load("base"), threading.Lock()
 
     def answer(request):
-        from gentax.policies.decode import Ask
 
         codec = local.codec
         ids = [codec.opening(request["messages"][0]["content"])]
@@ -81,7 +81,7 @@ def test_the_base_model_behind_a_server_plays_as_it_does_directly(context):
         uniforms = np.zeros(request["max_tokens"])
         with lock:
             (sample,) = local.decoder.sample(
-                [Ask(0, np.concatenate(ids), request["temperature"], uniforms)], local._stop
+                [SamplingRequest(0, np.concatenate(ids), SamplingParams(request["temperature"]), uniforms)], local._stop
             )
         text = codec.decode(sample.ids)
         body = completion(text.removesuffix("</action>"))  # a server leaves out the mark at which it stops
@@ -127,7 +127,9 @@ def test_a_window_is_one_message_a_request():
 
 
 def test_any_text_of_an_environment_can_be_sent():
-    turn = Turn(0, "lone \ud800, \x00, 🙂", False, None, np.random.default_rng(0), False, 0.0, 5)
+    turn = Turn(
+        0, "lone \ud800, \x00, 🙂", False, None, np.random.default_rng(0), SamplingParams(0.0, max_new_tokens=5)
+    )
     with ChatServer(lambda request: request["messages"][0]["content"]) as server:
         assert policy(server).reply([turn]) == [Reply("lone ?, \x00, 🙂", 4)]
         assert policy(server).reply([]) == []

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from gentax.core import Task, UsageError
+from gentax.models.action_format import ACTION_END
+from gentax.models.requests import SamplingParams
 from gentax.policies.local import load
-from gentax.policies.reply import ACTION_END
 from gentax.rollouts import Play, rollout
 
 
@@ -74,7 +75,7 @@ def test_the_latest_message_is_kept_when_it_is_the_second_and_long(toy, tiny):
     policy.decoder.limit = 200
 
     def shown(text, continues):
-        turn = Turn(0, text, continues, toy(), np.random.default_rng(0), False, 1.0, 20)
+        turn = Turn(0, text, continues, toy(), np.random.default_rng(0), SamplingParams(max_new_tokens=20))
         (reply,) = policy.reply([turn])
         return policy.tokenizer.decode(reply.tokens.prompt)
 
@@ -89,7 +90,7 @@ def turns_of(toy, policy, seed=0):
     rng, env = np.random.default_rng(seed), toy()
 
     def ask(message, continues=True, follow=None, slot=0, new=8):
-        turn = Turn(slot, message, continues, env, rng, False, 1.0, new)
+        turn = Turn(slot, message, continues, env, rng, SamplingParams(max_new_tokens=new))
         return policy.reply([turn])[0] if follow is None else policy.follow(turn, follow)
 
     return ask
@@ -150,7 +151,7 @@ def test_following_keeps_to_the_limit_of_the_model(toy, tiny):
 def test_a_chat_template_that_ends_its_turns_is_followed(tiny):
     from transformers import AutoTokenizer
 
-    from gentax.policies.codec import ChatCodec
+    from gentax.models.chat import ChatCodec
 
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     tokenizer.chat_template = (
@@ -168,8 +169,8 @@ def test_a_chat_template_that_ends_its_turns_is_followed(tiny):
 def test_an_architecture_that_is_not_known_plays_through_generate(toy, tiny):
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+    from gentax.models.decoding.stock_generate import StockDecoder
     from gentax.policies.local import LocalPolicy
-    from gentax.policies.stock import StockDecoder
 
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, pad_token_id=0, eos_token_id=1)

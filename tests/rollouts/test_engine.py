@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gentax.core import Outcome, Task, UsageError
+from gentax.models.action_format import write_reply
 from gentax.policies import ExpertPolicy, RandomPolicy, Reply
-from gentax.policies.reply import write_reply
 from gentax.rollouts import EnvPool, Play, open_env, rollout
 
 

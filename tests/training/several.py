@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from gentax.core import Episode, Outcome, Step, Task, Tokens
+from gentax.models.scoring import batch
 from gentax.policies.local import load
-from gentax.training import batch
 from gentax.training.checkpoint import load_optimizer, optimizer_state, pack, read_beside, save_checkpoint, unpack
 from gentax.training.learner import learner_of
 from gentax.training.parallel import World, join

@@ -47,7 +47,7 @@ def test_the_judge_is_shown_the_game_and_neither_rewards_nor_thoughts():
     assert turn.message.index("a room 0") < turn.message.index("a room 1") < turn.message.index("the end")
     assert "thought" not in turn.message
     assert "failure" not in turn.message
-    assert (turn.temperature, turn.continues, turn.thinking) == (0.0, False, False)
+    assert (turn.sampling.temperature, turn.continues, turn.chat.thinking) == (0.0, False, False)
 
 
 @pytest.mark.parametrize(

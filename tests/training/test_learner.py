@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from gentax.core import Task
-from gentax.policies.decode import Ask
+from gentax.models.requests import SamplingParams, SamplingRequest
+from gentax.models.scoring.batch import batches, score
 from gentax.policies.local import LocalPolicy, load
 from gentax.rollouts import Play, rollout
 from gentax.training import Recipe
-from gentax.training.batch import batches, score
 from gentax.training.checkpoint import save_model
 from gentax.training.learner import learner_of
 from gentax.training.recipe import Lora
@@ -259,7 +259,7 @@ def test_a_model_that_plays_through_generate_plays_on_as_before_when_it_is_train
     policy = LocalPolicy(AutoModelForCausalLM.from_config(config).eval(), load(tiny).tokenizer)
     rng = np.random.default_rng(0)
     prompts = [rng.integers(6, 200, length).astype(np.int32) for length in (5, 30)]  # the first one is padded
-    asks = [Ask(slot, prompt, 1.0, np.full(4, 0.3)) for slot, prompt in enumerate(prompts)]
+    asks = [SamplingRequest(slot, prompt, SamplingParams(1.0), np.full(4, 0.3)) for slot, prompt in enumerate(prompts)]
     before, after = [], []
     for found in (before, after):
         found += [sample.logprobs for sample in policy.decoder.sample(asks, lambda ids: False)]

@@ -15,9 +15,10 @@ import torch
 
 from gentax.core import UsageError
 from gentax.core.settings import read_settings
+from gentax.models.device import device_of
 from gentax.policies.local import load
 from gentax.training import Recipe, train
-from gentax.training.parallel import World, device_of, join
+from gentax.training.parallel import World, join
 
 KINDS = ("full", "shard", "shard-lora")
 
@@ -124,20 +125,20 @@ def test_without_torchrun_a_process_is_alone():
 def test_each_process_takes_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert device_of("auto", World()) == torch.device("cuda", 0)
-    assert device_of("cuda", World(5, 8, 1)) == torch.device("cuda", 1)
-    assert device_of("cuda:1", World()) == torch.device("cuda", 1)
-    assert device_of("cpu", World()) == torch.device("cpu")
+    assert device_of("auto") == torch.device("cuda", 0)
+    assert device_of("cuda", 1, 8) == torch.device("cuda", 1)
+    assert device_of("cuda:1") == torch.device("cuda", 1)
+    assert device_of("cpu") == torch.device("cpu")
     with pytest.raises(UsageError, match=r"cuda:2 is not there: this machine has 2 GPUs"):
-        device_of("auto", World(2, 3, 2))
+        device_of("auto", 2, 3)
     with pytest.raises(UsageError, match="cuda:1 is one GPU, and there are 2 processes"):
-        device_of("cuda:1", World(0, 2))
+        device_of("cuda:1", 0, 2)
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert device_of("auto", World()) == torch.device("cpu")
+    assert device_of("auto") == torch.device("cpu")
     with pytest.raises(UsageError, match="finds no GPU"):
-        device_of("cuda", World())
+        device_of("cuda")
     with pytest.raises(UsageError, match="did you mean 'cuda'"):
-        device_of("cdua", World())
+        device_of("cdua")

@@ -13,9 +13,9 @@ from conftest import TOY, Toy
 from gentax.core import Task, UsageError
 from gentax.domains import registry
 from gentax.measure.divergence import forward_kl
+from gentax.models.kl import nats
 from gentax.policies.local import load
 from gentax.rollouts import Play, rollout
-from gentax.training.divergence import nats
 from gentax.training.parallel import World
 from gentax.training.recipe import Phase, Recipe, Retain, Schedule
 from gentax.training.retention import Meter, Replay, nearest_that_keeps, replayed_domains

@@ -12,7 +12,7 @@ import pytest
 from gentax.core import UsageError
 from gentax.core.record import NAME, write_episodes
 from gentax.domains import make
-from gentax.policies.codec import ChatCodec
+from gentax.models.chat import ChatCodec
 from gentax.policies.local import load
 from gentax.policies.simple import ExpertPolicy
 from gentax.rollouts import rollout

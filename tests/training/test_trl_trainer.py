@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from gentax.core import NonFiniteLoss, UsageError
-from gentax.policies.decode import Ask
+from gentax.models.requests import SamplingParams, SamplingRequest
 from gentax.policies.local import load
 from gentax.rollouts import Play
 from gentax.training import Recipe, train
@@ -197,7 +197,9 @@ def test_a_server_is_given_token_ids_and_its_own_ids_come_back_up_to_the_stop():
 
     served = _Served(SimpleNamespace(generate=generate), 64)
     uniforms = np.full(8, 0.25)
-    (sample,) = served.sample([Ask(0, np.array([1, 2], np.int32), 0.7, uniforms)], lambda ids: ids[-1] == 9)
+    (sample,) = served.sample(
+        [SamplingRequest(0, np.array([1, 2], np.int32), SamplingParams(0.7), uniforms)], lambda ids: ids[-1] == 9
+    )
     assert sample.ids.tolist() == [3, 9]
     assert sample.logprobs.tolist() == [-1.0, -0.5]
     assert (asked[0]["prompts"], asked[0]["temperature"], asked[0]["max_tokens"]) == ([[1, 2]], 0.7, 8)
@@ -216,7 +218,7 @@ def test_the_server_is_asked_and_read_as_trl_does(trl, tiny, tmp_path, monkeypat
     client = VLLMClient.__new__(VLLMClient)  # without asking whether a server is there
     client.base_url, client.model, client._post = "http://server", "model", completions
     (sample,) = _Served(client, 64).sample(
-        [Ask(0, np.array([1, 2], np.int32), 1.0, np.full(4, 0.5))], lambda ids: False
+        [SamplingRequest(0, np.array([1, 2], np.int32), SamplingParams(1.0), np.full(4, 0.5))], lambda ids: False
     )
     assert (sample.ids.tolist(), sample.logprobs.tolist()) == ([3], [-1.5])
     monkeypatch.setattr("gentax.training.trl_trainer.find_spec", lambda name: None)

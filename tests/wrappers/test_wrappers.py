@@ -9,8 +9,8 @@ import pytest
 
 import gentax
 from gentax.core import Acted, TextEnv, UsageError
+from gentax.models.action_format import write_reply
 from gentax.policies.protocol import Reply
-from gentax.policies.reply import write_reply
 from gentax.policies.simple import ExpertPolicy, RandomPolicy
 from gentax.rollouts import EnvPool, Play, rollout
 from gentax.wrappers import (

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentax.cli import options as o
+from gentax.cli.settings_options import Group, takes
 from gentax.cli.show import console, episodes_counted, estimate, table
 from gentax.core.errors import UsageError
+from gentax.models.requests import ModelOptions
+from gentax.rollouts import Play
 
 if TYPE_CHECKING:
     from gentax.core import Episode
     from gentax.measure.suites import Suite, SuiteResult
 
-FREE = ("policy", "named", "domain", "suite", "json")  # options that a suite does not fix
+FREE = ("policy", "named", "domain", "suite", "json", "device", "dtype")  # options that a suite does not fix
 
 
+@takes(play=Group(Play, leave_out=("horizon", "reward")), model=ModelOptions)
 def evaluate(
     ctx: typer.Context,
     policy: Annotated[
@@ -31,11 +35,9 @@ def evaluate(
     tasks: o.Tasks = 128,
     split: Annotated[str, typer.Option(help="Which split of the tasks.")] = "test",
     samples: o.Samples = 1,
-    context: o.Context = "full",
-    thinking: o.Thinking = False,
-    admissible: o.Admissible = False,
-    temperature: o.Temperature = 0.4,
-    wrap: o.Wrap = None,
+    *,
+    play: Play,
+    model: ModelOptions,
     seed: o.Seed = 0,
     json: o.Json = None,
 ) -> None:
@@ -45,6 +47,7 @@ def evaluate(
     `gentax evaluate --suite v1 --policy base --json base.json` (see `gentax verify`)
     """
     from gentax.measure.evaluate import evaluate as run
+    from gentax.policies import policy_of
 
     o.check_out(json)
     if named is not None:
@@ -56,12 +59,12 @@ def evaluate(
         return _play_suite(policy, suite, domain, json)
     levels = o.read_domains(domain)
     result = run(
-        policy,
+        policy_of(policy, model),
         levels,
         tasks=tasks,
         split=split,
         samples=samples,
-        play=o.read_play(context, thinking, admissible, temperature, wrap),
+        play=play,
         seed=seed,
         on_episode=episodes_counted(tasks * samples * len(levels), policy),
     )

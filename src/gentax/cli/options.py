@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from gentax.core.errors import UsageError
-
-if TYPE_CHECKING:
-    from gentax.rollouts import Play
 
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file as JSON.")
@@ -25,12 +22,6 @@ Domains = Annotated[
 Tasks = Annotated[int, typer.Option(help="Test tasks of each domain.")]
 Samples = Annotated[int, typer.Option(help="Episodes on each task.")]
 Seed = Annotated[int, typer.Option(help="Seeds every random number drawn.")]
-Context = Annotated[str, typer.Option(help="How history becomes a prompt: `full` or `window(k)`.")]
-Thinking = Annotated[bool, typer.Option("--thinking/--no-thinking", help="Whether the policy thinks before it acts.")]
-Admissible = Annotated[
-    bool, typer.Option("--admissible/--no-admissible", help="List the admissible actions in the prompt.")
-]
-Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 takes the likeliest token.")]
 Wrap = Annotated[
     list[str] | None,
     typer.Option(
@@ -56,15 +47,6 @@ def read_domains(names: list[str] | None) -> dict[str, str | None]:
     for name, level in levels.items():
         make(name, level).close()  # an unknown level is refused before anything is played
     return levels
-
-
-def read_play(context: str, thinking: bool, admissible: bool, temperature: float, wrap: list[str] | None) -> Play:
-    """Read the options that say how episodes are played. Raises UsageError for what there is not."""
-    from gentax.rollouts import Play
-
-    return Play(
-        context=context, thinking=thinking, admissible=admissible, temperature=temperature, wrap=tuple(wrap or ())
-    )
 
 
 def write_result(path: Path | None, value: Any) -> None:

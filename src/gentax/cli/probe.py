@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentax.cli import options as o
+from gentax.cli.settings_options import Group, takes
 from gentax.cli.show import console, episodes_counted, estimate, shown, table
+from gentax.models.requests import ModelOptions
+from gentax.rollouts import Play
 
 if TYPE_CHECKING:
     from gentax.measure.axes import Axes
@@ -35,6 +38,7 @@ Plot = Annotated[
 ]
 
 
+@takes(play=Group(Play, leave_out=("horizon", "reward", "wrap")), model=ModelOptions)
 def probe(
     domain: Named = None,
     policy: Policy = "base",
@@ -48,10 +52,9 @@ def probe(
         list[str] | None,
         typer.Option("--wrap", metavar="WRAPPER", help="Also in this wrapper; several nest, the first innermost."),
     ] = None,
-    context: o.Context = "full",
-    thinking: o.Thinking = False,
-    admissible: o.Admissible = False,
-    temperature: o.Temperature = 0.4,
+    *,
+    play: Play,
+    model: ModelOptions,
     seed: o.Seed = 0,
     json: o.Json = None,
     plot: Plot = None,
@@ -61,6 +64,7 @@ def probe(
     Examples: `gentax probe sokoban babyai --distract --plot axes.svg`, `gentax probe my_package:make_env --samples 4`
     """
     from gentax.measure.probe import probe as run
+    from gentax.policies import policy_of
     from gentax.report.plots import check_picture
 
     o.check_out(json)
@@ -69,12 +73,12 @@ def probe(
     around = [*(["distract"] if distract else []), *(wrap or [])]
     rows = run(
         asked,
-        policy,
+        policy_of(policy, model),
         trajectories=trajectories,
         samples=samples,
         horizon=horizon,
         wrap=around,
-        play=o.read_play(context, thinking, admissible, temperature, None),
+        play=play,
         seed=seed,
         on_episode=episodes_counted(trajectories * len(asked) * (2 if around else 1), policy),
     )

@@ -8,9 +8,13 @@ from typing import Annotated
 import typer
 
 from gentax.cli import options as o
+from gentax.cli.settings_options import Group, takes
 from gentax.cli.show import console, episodes_counted
+from gentax.models.requests import ModelOptions
+from gentax.rollouts import Play
 
 
+@takes(play=Group(Play, leave_out=("horizon", "reward"), defaults={"temperature": 1.0}), model=ModelOptions)
 def rollout(
     domain: Annotated[str, typer.Argument(help="A domain, `NAME` or `NAME:LEVEL`.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the episodes go: gzipped JSON lines.")],
@@ -18,11 +22,9 @@ def rollout(
     tasks: o.Tasks = 16,
     split: Annotated[str, typer.Option(help="Which split of the tasks.")] = "train",
     samples: o.Samples = 1,
-    context: o.Context = "full",
-    thinking: o.Thinking = False,
-    admissible: o.Admissible = False,
-    temperature: o.Temperature = 1.0,
-    wrap: o.Wrap = None,
+    *,
+    play: Play,
+    model: ModelOptions,
     seed: o.Seed = 0,
 ) -> None:
     """Play episodes and keep them: every observation, reply, action and reward.
@@ -32,15 +34,16 @@ def rollout(
     from gentax.core.files import whole_file
     from gentax.core.record import write_episodes
     from gentax.measure.evaluate import evaluate
+    from gentax.policies import policy_of
 
     o.check_out(out, "--out")
     result = evaluate(
-        policy,
+        policy_of(policy, model),
         o.read_domains([domain]),
         tasks=tasks,
         split=split,
         samples=samples,
-        play=o.read_play(context, thinking, admissible, temperature, wrap),
+        play=play,
         seed=seed,
         on_episode=episodes_counted(tasks * samples, f"{policy} on {domain}"),
     )

@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentax.cli import options as o
+from gentax.cli.settings_options import Group, takes
 from gentax.cli.show import console, episodes_counted, estimate, say, table
 from gentax.core.errors import UsageError
+from gentax.models.requests import ModelOptions
+from gentax.rollouts import Play
 
 if TYPE_CHECKING:
     from gentax.measure.forecast import Fit
     from gentax.measure.statistics import Looks
     from gentax.measure.tax import TaxReport
     from gentax.policies import Policy
-    from gentax.rollouts import Play
 
 ON_ITS_OWN = 128  # tasks of each domain where neither --tasks nor --drop says
 
 
+@takes(play=Group(Play, leave_out=("horizon", "reward")), model=ModelOptions)
 def tax(
     tuned: Annotated[
         str, typer.Option(help="The policy after training: a model folder, `http://…/v1#model`, or a suite's result.")
@@ -54,11 +57,9 @@ def tax(
         str, typer.Option(help="What --forecast-only rests on: a fit that ships, or a file of `study fit`.")
     ] = "sources",
     samples: o.Samples = 1,
-    context: o.Context = "full",
-    thinking: o.Thinking = False,
-    admissible: o.Admissible = False,
-    temperature: o.Temperature = 0.4,
-    wrap: o.Wrap = None,
+    *,
+    play: Play,
+    model: ModelOptions,
     seed: o.Seed = 0,
     json: o.Json = None,
 ) -> None:
@@ -83,9 +84,8 @@ def tax(
         return _show(report, [], json)
     if is_result(base) or is_result(tuned):
         tax(base, tuned, home)  # refuses, and says why
-    play = o.read_play(context, thinking, admissible, temperature, wrap)
     known = read_fit(fit) if forecast_only else None
-    policies = policy_of(base), policy_of(tuned)  # both are found before either plays
+    policies = policy_of(base, model), policy_of(tuned, model)  # both are found before either plays
     if known is not None:
         return _forecast(*policies, home, levels[home], play, seed, known, json)
     if len(levels) < 2:

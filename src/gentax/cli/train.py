@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
 import os
-import textwrap
 import typing
 from pathlib import Path
 from typing import Annotated, Any
@@ -79,11 +76,9 @@ def _put(values: dict[str, Any], item: str) -> None:
 
 def _explain(cls: type, prefix: str = "", default: Any = None) -> None:
     """Print the fields of a dataclass with their defaults and the line of documentation under each."""
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    lines = {}
-    for node, after in zip(body.body, body.body[1:], strict=False):
-        if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            lines[node.target.id] = " ".join(str(after.value.value).split())
+    from gentax.core.settings import field_docs
+
+    lines = field_docs(cls)
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         value = _default(field) if default is None else getattr(default, field.name)

@@ -14,9 +14,9 @@ import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.measure.statistics import Estimate, cluster_mean
+from gentax.models.kl import nats
 from gentax.policies import Policy
 from gentax.policies.local import LocalPolicy
-from gentax.training.divergence import nats
 
 
 def forward_kl(base: Policy, tuned: Policy, episodes: Sequence[Episode]) -> Estimate:

@@ -20,9 +20,9 @@ from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.measure.axes import Axes, axes
 from gentax.measure.evaluate import evaluate
 from gentax.measure.tax import ERROR_SHARE
+from gentax.models.action_format import write_reply
 from gentax.policies import Policy, policy_of
 from gentax.policies.protocol import Reply, Turn
-from gentax.policies.reply import write_reply
 from gentax.rollouts import Play, open_env
 from gentax.rollouts.prompt import prompts
 
@@ -184,7 +184,7 @@ class _Planner:
         if move is None:
             self.lost.add(turn.env.task)
             return Reply("")
-        return Reply(write_reply(move.action, move.thought if turn.thinking else None))
+        return Reply(write_reply(move.action, move.thought if turn.chat.thinking else None))
 
 
 def _plans(ask: Callable[..., Any], play: Play) -> list[float] | None:
@@ -222,9 +222,7 @@ def _tokens_of(policy: Policy) -> tuple[Callable[[str], Sequence[int]], str]:
     codec = getattr(policy, "codec", None)
     if codec is not None:
         return codec.text, policy.name
-    from transformers import AutoTokenizer
+    from gentax.models.chat import ChatCodec
+    from gentax.models.loading import load_tokenizer
 
-    from gentax.policies.codec import ChatCodec
-    from gentax.policies.local import BASE
-
-    return ChatCodec(AutoTokenizer.from_pretrained(BASE)).text, "base"
+    return ChatCodec(load_tokenizer("base")).text, "base"

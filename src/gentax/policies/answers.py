@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from gentax.policies.reply import ACTION, ACTION_END, THINK, THINK_END
+from gentax.models.action_format import ACTION, ACTION_END, THINK, THINK_END
 
 TEXT_LIMIT = 1 << 16  # characters of an answer, and of a thought, that are read
 _TAG = re.compile(r"<(/?(?:think|action))>")

@@ -28,9 +28,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gentax.core import UsageError, unknown
+from gentax.models.action_format import ACTION_END
 from gentax.policies.answers import clean, read_answer
 from gentax.policies.protocol import Reply, Turn
-from gentax.policies.reply import ACTION_END
 from gentax.policies.server import Refused, Server
 
 OPTIONAL = ("max_tokens", "seed", "skip_special_tokens", "stop", "top_p")
@@ -143,15 +143,15 @@ class EndpointPolicy:
 
     def _settings(self, turn: Turn, seed: int) -> dict[str, Any]:
         settings = {
-            "temperature": turn.temperature,
+            "temperature": turn.sampling.temperature,
             "top_p": 1.0,
-            "max_tokens": turn.max_new_tokens,
+            "max_tokens": turn.sampling.max_new_tokens,
             "seed": seed,
             "stop": [ACTION_END],
             "skip_special_tokens": False,
         }
         if "max_tokens" in self._without:
-            settings["max_completion_tokens"] = turn.max_new_tokens
+            settings["max_completion_tokens"] = turn.sampling.max_new_tokens
         return {name: value for name, value in settings.items() if name not in self._without}
 
     def _relents(self, refused: Refused, settings: dict[str, Any], said: list[Message]) -> bool:

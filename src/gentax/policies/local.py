@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from gentax.core import Tokens, UsageError
-from gentax.core.memory import few_compiled_products
-from gentax.policies.codec import ChatCodec
-from gentax.policies.decode import SUPPORTED, Ask, Decoder
+from gentax.core import Tokens
+from gentax.models.action_format import ACTION_END
+from gentax.models.chat import ChatCodec
+from gentax.models.decoding import SUPPORTED, Decoder
+from gentax.models.decoding.stock_generate import StockDecoder
+from gentax.models.loading import BASE, load_model, load_tokenizer
+from gentax.models.requests import ModelOptions, SamplingRequest
 from gentax.policies.protocol import Reply, Turn
-from gentax.policies.reply import ACTION_END
-from gentax.policies.stock import StockDecoder
-
-BASE = Path(__file__).parent / "base"  # the model that ships with the package
 
 
 class LocalPolicy:
@@ -44,13 +43,13 @@ class LocalPolicy:
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
         """Answer every turn; the replies carry the tokens shown and sampled."""
-        shown = [self._shown(turn, turn.max_new_tokens) for turn in turns]
+        shown = [self._shown(turn, turn.sampling.max_new_tokens) for turn in turns]
         asks = [
-            Ask(
+            SamplingRequest(
                 turn.slot,
                 np.concatenate(self._turns[turn.slot]),
-                turn.temperature,
-                turn.rng.random(turn.max_new_tokens),
+                turn.sampling,
+                turn.rng.random(turn.sampling.max_new_tokens),
             )
             for turn in turns
         ]
@@ -104,60 +103,13 @@ class LocalPolicy:
         return ids[-1] in self._eos or ACTION_END in self.tokenizer.decode(ids[-8:])
 
 
-def load(where: str | Path, *, device: str | None = None, trust_remote_code: bool = False) -> LocalPolicy:
+def load(where: str | Path, options: ModelOptions = ModelOptions(), *, trust_remote_code: bool = False) -> LocalPolicy:
     """Load a policy from a Hugging Face folder; "base" is the model that ships with the package.
 
-    Weights are read from safetensors only; nothing is unpickled.
-
     Raises:
-        UsageError: no such folder, or a folder that does not hold a causal model.
+        UsageError: see `models.loading.load_model`.
     """
-    # transformers takes seconds to load; whoever only plays by hand should not wait for it.
-    from transformers import AutoTokenizer
-
-    folder = _folder(where)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _unloadable(folder, error) from error
-    model = load_model(folder, device=device, trust_remote_code=trust_remote_code)
-    return LocalPolicy(model, tokenizer, name="base" if folder == BASE else folder.name)
-
-
-def load_model(where: str | Path, *, device: str | None = None, trust_remote_code: bool = False) -> Any:
-    """Load the model of a Hugging Face folder, or of "base", in the number format it is stored in; see `load`."""
-    from transformers import AutoModelForCausalLM
-
-    few_compiled_products()
-    folder = _folder(where)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=trust_remote_code, dtype="auto"
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _unloadable(folder, error) from error
-    return model.eval() if device is None else model.eval().to(device)
-
-
-def _folder(where: str | Path) -> Path:
-    """Return the folder of a model; refuse one that holds none."""
-    folder = BASE if str(where) == "base" else Path(where)
-    if not (folder / "config.json").is_file():
-        raise UsageError(_no_model(where, folder))
-    if not list(folder.glob("*.safetensors")):
-        raise UsageError(f"{folder} has no .safetensors file; gentax reads no other format of weights")
-    return folder
-
-
-def _unloadable(folder: Path, error: Exception) -> UsageError:
-    return UsageError(f"cannot load a model from {folder}: {str(error).splitlines()[0]}")
-
-
-def _no_model(where: str | Path, folder: Path) -> str:
-    if not folder.exists():
-        near = [str(p.parent) for p in sorted(folder.parent.glob("*/config.json"))] if folder.parent.is_dir() else []
-        from gentax.core.errors import nearest
-
-        close = nearest(folder, [*near, "base"])
-        return f"no model folder {str(where)!r}" + (f"; did you mean {close!r}?" if close else "; 'base' always works")
-    return f"{folder} is not a model folder: it has no config.json"
+    tokenizer = load_tokenizer(where, trust_remote_code=trust_remote_code)
+    model = load_model(where, options, trust_remote_code=trust_remote_code)
+    is_base = str(where) == "base" or Path(where) == BASE
+    return LocalPolicy(model, tokenizer, name="base" if is_base else Path(where).name)

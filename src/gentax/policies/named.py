@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gentax.core import UsageError
 from gentax.core.errors import nearest
+from gentax.models.requests import ModelOptions
 from gentax.policies.protocol import Policy
 from gentax.policies.simple import ExpertPolicy, RandomPolicy
 
@@ -14,11 +15,11 @@ SIMPLE = {"random": RandomPolicy, "expert": ExpertPolicy}
 _BARE = re.compile(r"[\w.-]+:\d+(/.*|#.*|)")  # host:port, as one types it in a hurry
 
 
-def policy_of(what: str | Path | Policy, device: str | None = None) -> Policy:
+def policy_of(what: str | Path | Policy, options: ModelOptions = ModelOptions()) -> Policy:
     """Return a policy: one that is given, "random", "expert", "base", the model in a folder or behind a URL.
 
     A URL is that of an OpenAI-compatible server, such as `http://localhost:8000/v1#model`; see `policies.endpoint`.
-    `device` is where the weights of a folder go; the CPU when None.
+    `options` say how the weights of a folder are loaded.
 
     Raises:
         UsageError: no such policy, folder or model.
@@ -39,4 +40,4 @@ def policy_of(what: str | Path | Policy, device: str | None = None) -> Policy:
             raise UsageError(f"no policy or model folder {str(what)!r}; did you mean {close!r}?")
     from gentax.policies.local import load  # PyTorch is only loaded when a model is
 
-    return load(what, device=device)
+    return load(what, options)

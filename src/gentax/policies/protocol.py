@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from gentax.core import TextEnv, Tokens
+from gentax.models.requests import ChatOptions, SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +25,8 @@ class Turn:
     continues: bool  # whether `message` follows the slot's last turn (an append-only context) or starts afresh
     env: TextEnv  # for policies that look at the environment instead of the prompt (random, expert)
     rng: np.random.Generator  # the episode's own
-    thinking: bool
-    temperature: float
-    max_new_tokens: int
+    sampling: SamplingParams
+    chat: ChatOptions = ChatOptions()
 
 
 @dataclass(frozen=True, slots=True)

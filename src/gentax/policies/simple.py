@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gentax.core import EnvironmentFault, Move
+from gentax.models.action_format import write_reply
 from gentax.policies.protocol import Reply, Turn
-from gentax.policies.reply import write_reply
 
 KNOWN = 1024  # actions a player remembers, at most
 
@@ -53,7 +53,7 @@ def _guarded(choose: Callable[[Turn], Move], turn: Turn) -> Reply:
         move = choose(turn)
     except EnvironmentFault:
         return Reply("")  # the engine will meet the same fault and replay the episode
-    return Reply(write_reply(move.action, move.thought if turn.thinking else None))
+    return Reply(write_reply(move.action, move.thought if turn.chat.thinking else None))
 
 
 def _draw(turn: Turn) -> str:

@@ -17,8 +17,8 @@ import numpy as np
 
 from gentax.core import EnvironmentFault, Episode, Outcome, Step, Task, TextEnv, UsageError, stable_seed
 from gentax.domains import domain, make
+from gentax.models.action_format import parse_reply
 from gentax.policies.protocol import Policy, Reply, Turn
-from gentax.policies.reply import parse_reply
 from gentax.rollouts.prompt import Play, message
 from gentax.wrappers import wrap
 
@@ -208,7 +208,7 @@ class _Engine:
         run.shown = self._admissible(run) if play.admissible else None
         run.rules = run.env.domain.rules
         text, continues = message(play, run.rules, run.goal, run.steps, run.observation, run.shown)
-        return Turn(run.slot, text, continues, run.env, run.rng, play.thinking, play.temperature, play.reply_tokens)
+        return Turn(run.slot, text, continues, run.env, run.rng, play.sampling, play.chat)
 
     def _admissible(self, run: _Run) -> tuple[str, ...]:
         try:

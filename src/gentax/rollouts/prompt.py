@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gentax.core import Episode, Step, UsageError, unknown
-from gentax.policies.reply import write_reply
+from gentax.models.action_format import write_reply
+from gentax.models.requests import ChatOptions, SamplingParams
 from gentax.wrappers import read_wrapper
 
 REWARDS = ("sparse", "dense", "shaped")
@@ -63,8 +64,14 @@ class Play:
         return int(match.group(1))
 
     @property
-    def reply_tokens(self) -> int:
-        return self.max_new_tokens or (160 if self.thinking else 32)
+    def sampling(self) -> SamplingParams:
+        return SamplingParams(
+            temperature=self.temperature, max_new_tokens=self.max_new_tokens or (160 if self.thinking else 32)
+        )
+
+    @property
+    def chat(self) -> ChatOptions:
+        return ChatOptions(thinking=self.thinking)
 
 
 def message(

@@ -18,7 +18,7 @@ from typing import Any
 from gentax.core import UsageError, unknown
 from gentax.core.settings import plain, read_settings, read_yaml
 from gentax.domains import domain, make
-from gentax.policies.fingerprint import fingerprint
+from gentax.models.fingerprint import fingerprint
 from gentax.policies.named import SIMPLE
 from gentax.rollouts import Play
 from gentax.training import Recipe

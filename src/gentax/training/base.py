@@ -24,8 +24,8 @@ from gentax.core import Episode, Step, UsageError, unknown
 from gentax.core.files import whole_folder
 from gentax.core.settings import plain
 from gentax.domains import make
-from gentax.policies.codec import ChatCodec
-from gentax.policies.reply import ACTION, ACTION_END, THINK, THINK_END
+from gentax.models.action_format import ACTION, ACTION_END, THINK, THINK_END
+from gentax.models.chat import ChatCodec
 from gentax.policies.simple import ExpertPolicy, RandomPolicy
 from gentax.rollouts import Play, rollout
 from gentax.rollouts.prompt import message

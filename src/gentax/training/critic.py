@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from gentax.core import Sequence as TokenSequence
-from gentax.training.batch import batches, states
+from gentax.models.scoring.batch import batches, states
 from gentax.training.checkpoint import load_optimizer, optimizer_state
 from gentax.training.parallel import World
 from gentax.training.recipe.algorithm import Algorithm

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from gentax.core import Episode, Step
-from gentax.policies.codec import ChatCodec
-from gentax.policies.reply import write_reply
+from gentax.models.action_format import write_reply
+from gentax.models.chat import ChatCodec
 from gentax.rollouts.prompt import Play, message
 
 

@@ -15,9 +15,9 @@ from dataclasses import replace
 import numpy as np
 
 from gentax.core import EnvironmentFault, Move, Task, UsageError, stable_seed
+from gentax.models.action_format import write_reply
 from gentax.policies.local import LocalPolicy
 from gentax.policies.protocol import Reply, Turn
-from gentax.policies.reply import write_reply
 from gentax.rollouts import EnvPool, Play, rollout
 
 PLANNED = 16  # tasks of each part that the expert plays, to know how long its plans are
@@ -51,7 +51,9 @@ class Guided:
             if move is None:
                 asked[i] = turn
             elif led:
-                replies[i] = self.policy.follow(turn, write_reply(move.action, move.thought if turn.thinking else None))
+                replies[i] = self.policy.follow(
+                    turn, write_reply(move.action, move.thought if turn.chat.thinking else None)
+                )
             else:
                 asked[i] = replace(turn, message=_hint(turn, move))
         if asked:

@@ -23,6 +23,7 @@ import torch
 
 from gentax.core import Episode, Outcome, Task, UsageError, stable_seed
 from gentax.core.files import whole_file
+from gentax.models.requests import ModelOptions
 from gentax.policies.local import LocalPolicy
 from gentax.policies.named import SIMPLE, policy_of
 from gentax.policies.protocol import Policy
@@ -169,7 +170,9 @@ def _examples(name: str, wanted: int, recipe: Recipe, policy: LocalPolicy) -> li
         for i in rng.permutation(len(found)):
             share.add(found[i])
     else:
-        share.play(policy_of(teacher, str(policy.model.device)), [tasks[i] for i in rng.permutation(len(tasks))])
+        share.play(
+            policy_of(teacher, ModelOptions(str(policy.model.device))), [tasks[i] for i in rng.permutation(len(tasks))]
+        )
     return share.found
 
 

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
+from gentax.models.action_format import parse_reply, write_reply
+from gentax.models.requests import SamplingParams
 from gentax.policies.protocol import Policy, Turn
-from gentax.policies.reply import parse_reply, write_reply
 from gentax.policies.simple import ExpertPolicy, RandomPolicy
 
 TEXT_SHOWN = 2_000  # characters of one observation, action or goal that are shown
@@ -126,4 +127,5 @@ def _quoted(text: str) -> str:
 def _turn(slot: int, message: str) -> Turn:
     """A turn that belongs to no episode; models read nothing of an environment."""
     nothing = np.random.default_rng(0)
-    return Turn(slot, message, False, None, nothing, False, 0.0, ANSWER_TOKENS)  # type: ignore[arg-type]
+    sampling = SamplingParams(temperature=0.0, max_new_tokens=ANSWER_TOKENS)
+    return Turn(slot, message, False, None, nothing, sampling)  # type: ignore[arg-type]

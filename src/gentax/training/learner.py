@@ -20,9 +20,9 @@ import torch
 from torch.nn import Parameter
 
 from gentax.core import stable_seed
+from gentax.models.scoring.supported import refuse_unlike
+from gentax.models.scoring.tree_attention import use_tree_attention
 from gentax.policies.local import LocalPolicy
-from gentax.training.attention import use_tree_attention
-from gentax.training.fits import refuse_unlike
 from gentax.training.parallel import World
 from gentax.training.recipe import Lora, Recipe
 from gentax.training.sharding import gathered, shard, slice_like, to_save

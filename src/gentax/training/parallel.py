@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 
-from gentax.core import UsageError, unknown
+from gentax.models.device import device_of
 from gentax.training.recipe import Recipe
 from gentax.training.sharding import is_sharded
 
@@ -143,7 +142,7 @@ def join(recipe: Recipe) -> Iterator[World]:
         return
     rank = int(os.environ["RANK"])
     world = World(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
-    device = device_of(recipe.device, world)
+    device = device_of(recipe.device, world.local, world.size)
     ours = not torch.distributed.is_initialized()  # Ray Train has done it, and tidies up by itself
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -172,29 +171,3 @@ def _fresh_store() -> Any:
 def _store() -> Any:
     store, _, _ = next(torch.distributed.rendezvous("env://"))
     return store
-
-
-def device_of(choice: str, world: World) -> torch.device:
-    """Return where a process's model is.
-
-    Args:
-        choice: `cpu`, `cuda`, `cuda:N`, or `auto`, which is a GPU where there is one. Of several processes on a
-            machine each takes the GPU of its own number.
-        world: which process this is.
-
-    Raises:
-        UsageError: a device that is unknown or not there, and one GPU named for several processes.
-    """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", choice):
-        raise unknown("device", choice, ("auto", "cpu", "cuda", "cuda:0", "cuda:1"))
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if choice == "cpu" or (choice == "auto" and not count):
-        return torch.device("cpu")
-    if not count:
-        raise UsageError(f"device {choice} is not there: PyTorch finds no GPU; 'cpu' always works")
-    if ":" in choice and world.size > 1:
-        raise UsageError(f"device {choice} is one GPU, and there are {world.size} processes; 'cuda' gives each its own")
-    number = int(choice.partition(":")[2]) if ":" in choice else world.local
-    if number >= count:
-        raise UsageError(f"device cuda:{number} is not there: this machine has {count} GPUs, numbered from 0")
-    return torch.device("cuda", number)

@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from gentax.core import Episode, stable_seed
+from gentax.models.requests import ModelOptions
 from gentax.policies.local import LocalPolicy
 from gentax.policies.named import policy_of
 from gentax.policies.protocol import Policy
@@ -49,13 +50,13 @@ class Playing:
         recipe: every setting.
         course: its schedule.
         world: the processes that share the playing.
-        device: where a judge's model is.
+        options: how a judge's model is loaded.
     """
 
-    def __init__(self, recipe: Recipe, course: Course, world: World, device: str) -> None:
+    def __init__(self, recipe: Recipe, course: Course, world: World, options: ModelOptions) -> None:
         self.recipe, self.course, self.world = recipe, course, world
         judge = recipe.reward.judge
-        self.judge = None if judge is None else Judge(policy_of(judge, device))
+        self.judge = None if judge is None else Judge(policy_of(judge, options))
         self.looking = recipe.looking()
         self._stack = ExitStack()
 

@@ -24,7 +24,7 @@ import torch
 
 from gentax.core import Episode, NonFiniteLoss, Outcome
 from gentax.core import Sequence as TokenSequence
-from gentax.training.batch import Batch, batches, score
+from gentax.models.scoring.batch import Batch, batches, score
 from gentax.training.critic import Critic, states_before_replies
 from gentax.training.parallel import World
 from gentax.training.recipe import Recipe

@@ -19,7 +19,10 @@ from gentax.core import NonFiniteLoss, UsageError
 from gentax.core.files import whole_folder
 from gentax.core.interrupt import Interrupt, deferred_interrupt
 from gentax.core.memory import freed_memory_kept
-from gentax.policies.local import LocalPolicy, load, load_model
+from gentax.models.device import device_of
+from gentax.models.loading import load_model
+from gentax.models.requests import ModelOptions
+from gentax.policies.local import LocalPolicy, load
 from gentax.training.check import check
 from gentax.training.checkpoint import (
     checkpoints,
@@ -36,7 +39,7 @@ from gentax.training.course import Course
 from gentax.training.critic import Critic
 from gentax.training.imitation import Imitation
 from gentax.training.learner import learner_of
-from gentax.training.parallel import World, device_of, join
+from gentax.training.parallel import World, join
 from gentax.training.playing import Playing
 from gentax.training.policy_gradient import update
 from gentax.training.recipe import Recipe
@@ -92,12 +95,12 @@ class _Run:
         self.on_row = on_row if world.first else lambda row: None
         self.course = Course(recipe)
         self.grounds = self.course.grounds.values()
-        self.device = device_of(recipe.device, world)
-        self.policy = load(recipe.base, device=str(self.device))
+        self.options = ModelOptions(str(device_of(recipe.device, world.local, world.size)))
+        self.policy = load(recipe.base, self.options)
         self.folder = RunFolder.open(path, recipe, world)
         self.learner = learner_of(self.policy, recipe, world)
         self.critic = Critic(self.policy.model, recipe.algorithm) if recipe.algorithm.estimator == "ppo" else None
-        self.playing = Playing(recipe, self.course, world, str(self.device))
+        self.playing = Playing(recipe, self.course, world, self.options)
 
     def whole(self) -> Path:
         """Do what is left of the run; return the folder of its result."""
@@ -195,7 +198,7 @@ class _Run:
     def _interpolate(self, keep: float) -> Path:
         """Choose weights between the start's and the trained ones by validation tasks."""
         trained = self._best()
-        start, tuned = (load_model(folder).state_dict() for folder in (self.recipe.base, trained))
+        start, tuned = (load_model(folder, ModelOptions("cpu")).state_dict() for folder in (self.recipe.base, trained))
         with self.playing:
 
             def success_at(share: float) -> float:
@@ -221,12 +224,12 @@ class _Run:
 
     def _start(self) -> Any:
         """Return the model the run starts from, to be compared with."""
-        return self.learner.start_model() or load_model(self.recipe.base, device=str(self.device))
+        return self.learner.start_model() or load_model(self.recipe.base, self.options)
 
     def _beginner(self) -> LocalPolicy:
         """Return the policy that RL begins with: what the KL term holds to, and the meter measures from."""
         if self.recipe.imitate is not None:
-            return load(self.path / "step-000000", device=str(self.device))
+            return load(self.path / "step-000000", self.options)
         return self.policy  # whose weights are still those of the start
 
     def _best(self) -> Path:
@@ -243,7 +246,7 @@ class _Run:
             return 0
         step, folder = kept[-1]
         beside = read_beside(folder)
-        self.learner.load(load_model(folder).state_dict(), unpack(beside, "learner"))
+        self.learner.load(load_model(folder, ModelOptions("cpu")).state_dict(), unpack(beside, "learner"))
         if flat := unpack(beside, "optimizer"):
             load_optimizer(optimizer, flat)
         if self.critic is not None and (state := unpack(beside, "critic")):

@@ -18,7 +18,7 @@ import torch
 from gentax.core import NonFiniteLoss
 from gentax.core.memory import freed_memory_kept
 from gentax.core.prefix import common
-from gentax.training.batch import batches, score
+from gentax.models.scoring.batch import batches, score
 from gentax.training.example import Example
 from gentax.training.parallel import World
 from gentax.training.sharding import clip, in_step

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gentax.training.batch import Batch, batches, score
+from gentax.models.scoring.batch import Batch, batches, score
 
 if TYPE_CHECKING:
     from gentax.training.parallel import World

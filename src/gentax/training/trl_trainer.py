@@ -36,9 +36,11 @@ import torch
 
 from gentax.core import Episode, NonFiniteLoss, UsageError, stable_seed
 from gentax.core.interrupt import Interrupt, deferred_interrupt
-from gentax.policies.decode import Ask, Sample
+from gentax.models.action_format import ACTION_END
+from gentax.models.device import device_of
+from gentax.models.precision import native_bf16
+from gentax.models.requests import ModelOptions, Sample, SamplingRequest
 from gentax.policies.local import LocalPolicy, load
-from gentax.policies.reply import ACTION_END
 from gentax.training.checkpoint import (
     checkpoints,
     left,
@@ -50,10 +52,9 @@ from gentax.training.checkpoint import (
     unpack,
 )
 from gentax.training.course import Course
-from gentax.training.parallel import World, device_of, join
+from gentax.training.parallel import World, join
 from gentax.training.playing import Playing
 from gentax.training.policy_gradient import ABSURD, advantages
-from gentax.training.precision import native_bf16
 from gentax.training.recipe import Recipe
 from gentax.training.rewards import groups
 from gentax.training.run_folder import Row, RunFolder
@@ -120,7 +121,7 @@ def train_with_trl(recipe: Recipe, out: str | Path, on_row: Callable[[Row], None
         raise UsageError("a vLLM server is fed through vLLM, which is not installed here: pip install 'trl[vllm]'")
     with _quiet(), join(recipe) as world, deferred_interrupt() as interrupt:
         # Before TRL's settings are made: with ZeRO-3 all models that are loaded later are sharded, and this one plays.
-        player = load(recipe.base, device=str(device_of(recipe.device, world)))
+        player = load(recipe.base, ModelOptions(str(device_of(recipe.device, world.local, world.size))))
         return _Run(recipe, Path(out), player, world, on_row, interrupt).whole()
 
 
@@ -153,7 +154,9 @@ class _Run:
         if self.sharded and self.kept:
             raise UsageError(f"a run of DeepSpeed cannot be continued; give another folder, or base={self.kept[-1][1]}")
         self.folder = RunFolder.open(path, recipe, world)
-        self.playing = Playing(recipe, self.course, world, str(device_of(recipe.device, world)))
+        self.playing = Playing(
+            recipe, self.course, world, ModelOptions(str(device_of(recipe.device, world.local, world.size)))
+        )
 
     @property
     def done(self) -> int:
@@ -457,7 +460,7 @@ def _load_trained(model: Any, trained: Mapping[str, torch.Tensor]) -> None:
 
 
 class _Served:
-    """The interface of `policies.decode.Decoder` over TRL's client of a vLLM server: token ids in, token ids out.
+    """The interface of `models.decoding.Decoder` over TRL's client of a vLLM server: token ids in, token ids out.
 
     Each prompt is a request with its own seed, so that what an episode says does not hang on who plays beside it.
     """
@@ -468,15 +471,15 @@ class _Served:
     def forget(self) -> None:
         """The server forgets by itself when it gets new weights."""
 
-    def sample(self, asks: Sequence[Ask], stop: Callable[[list[int]], bool]) -> list[Sample]:
+    def sample(self, asks: Sequence[SamplingRequest], stop: Callable[[list[int]], bool]) -> list[Sample]:
         """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
         with ThreadPoolExecutor(64) as threads:
             return list(threads.map(lambda ask: self._one(ask, stop), asks))
 
-    def _one(self, ask: Ask, stop: Callable[[list[int]], bool]) -> Sample:
+    def _one(self, ask: SamplingRequest, stop: Callable[[list[int]], bool]) -> Sample:
         made = self.client.generate(
             prompts=[ask.prompt.tolist()],
-            temperature=ask.temperature,
+            temperature=ask.params.temperature,
             max_tokens=len(ask.uniforms),
             logprobs=0,
             generation_kwargs={

@@ -14,8 +14,8 @@ from gentax.measure.suites.starts import check_starts
 from gentax.measure.suites.suite import Suite, load_suite
 from gentax.measure.suites.verify import check_result
 from gentax.measure.suites.versions import versions
+from gentax.models.fingerprint import fingerprint
 from gentax.policies import Policy, policy_of
-from gentax.policies.fingerprint import fingerprint
 from gentax.policies.named import SIMPLE
 from gentax.rollouts import EnvPool, rollout
 

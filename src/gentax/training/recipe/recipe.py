@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, fields, replace
 
 from gentax.core import UsageError
+from gentax.models.requests import PRECISIONS
 from gentax.rollouts.prompt import Play
 from gentax.training.recipe.algorithm import Algorithm
 from gentax.training.recipe.explore import Explore
@@ -16,7 +17,6 @@ from gentax.training.recipe.retain import Lora, Retain
 from gentax.training.recipe.reward import Reward
 from gentax.training.recipe.schedule import Phase, Schedule
 
-PRECISIONS = ("auto", "bf16", "fp32")
 TRAINERS = ("gentax", "trl")
 VALIDATION_TEMPERATURE = 0.4  # that of the paper's evaluations
 

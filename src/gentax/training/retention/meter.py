@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Outcome, UsageError, stable_seed
+from gentax.models.kl import nats
 from gentax.policies.protocol import Policy
 from gentax.rollouts import rollout
-from gentax.training.divergence import nats
 from gentax.training.parallel import World
 from gentax.training.recipe import Recipe
 from gentax.training.tasks import Ground

@@ -17,10 +17,10 @@ import numpy as np
 from gentax.core import Outcome, Task, UsageError, stable_seed
 from gentax.domains import domains, make, missing
 from gentax.domains.names import read_domain
+from gentax.models.kl import kl_of_states
+from gentax.models.scoring.batch import batches
 from gentax.policies.protocol import Policy
 from gentax.rollouts import rollout
-from gentax.training.batch import batches
-from gentax.training.divergence import kl_of_states
 from gentax.training.parallel import World
 from gentax.training.recipe import Recipe
 from gentax.training.sharding import in_step

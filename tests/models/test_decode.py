@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from gentax.policies.decode import Ask, Decoder
-from gentax.policies.decode.graph import Recorder
-from gentax.policies.decode.plan import plan
+from gentax.models.decoding import Decoder
+from gentax.models.decoding.graph import Recorder
+from gentax.models.decoding.plan import plan
+from gentax.models.requests import SamplingParams, SamplingRequest
 
 SMALL = {
     "vocab_size": 64,
@@ -36,7 +37,7 @@ def model_of(kind: str):
 
 
 def ask(slot, prompt, rng, temperature=1.0, new=6):
-    return Ask(slot, np.asarray(prompt, np.int32), temperature, rng.random(new))
+    return SamplingRequest(slot, np.asarray(prompt, np.int32), SamplingParams(temperature), rng.random(new))
 
 
 def stock_logprobs(model, prompt, ids, temperature=1.0):
@@ -76,7 +77,7 @@ def test_what_a_row_says_does_not_depend_on_its_neighbours():
     model = model_of("llama")
     prompts = [np.random.default_rng(s).integers(0, 64, 12 + s) for s in range(6)]
     numbers = [np.random.default_rng(100 + s).random(5) for s in range(6)]
-    asks = [Ask(s, prompts[s].astype(np.int32), 1.0, numbers[s]) for s in range(6)]
+    asks = [SamplingRequest(s, prompts[s].astype(np.int32), SamplingParams(1.0), numbers[s]) for s in range(6)]
     together = Decoder(model).sample(asks, stop=lambda ids: False)
     alone = [Decoder(model).sample([a], stop=lambda ids: False)[0] for a in asks]
     for a, b in zip(together, alone, strict=True):
@@ -107,7 +108,9 @@ def test_sampling_follows_the_distribution():
         p = (model(torch.tensor([[9, 8, 7]])).logits[0, -1] / 2.0).softmax(-1).numpy()
     uniforms = (np.arange(4000) + 0.5) / 4000
     decoder = Decoder(model)
-    asks = [Ask(s, np.array([9, 8, 7], np.int32), 2.0, uniforms[s : s + 1]) for s in range(4000)]
+    asks = [
+        SamplingRequest(s, np.array([9, 8, 7], np.int32), SamplingParams(2.0), uniforms[s : s + 1]) for s in range(4000)
+    ]
     drawn = [int(s.ids[0]) for s in decoder.sample(asks, stop=lambda ids: True)]
     assert np.abs(np.bincount(drawn, minlength=64) / 4000 - p).max() < 1e-3
 
@@ -182,7 +185,10 @@ def test_answers_that_are_alike_part_where_they_differ():
     # The same numbers say the same; one row may write less, and one goes another way at its third token.
     numbers = np.tile(rng.random(8), (4, 1))
     numbers[3, 2:] = rng.random(6)
-    asks = [Ask(s, prompt.astype(np.int32), 3.0, numbers[s][: 2 if s == 1 else 8]) for s in range(4)]
+    asks = [
+        SamplingRequest(s, prompt.astype(np.int32), SamplingParams(3.0), numbers[s][: 2 if s == 1 else 8])
+        for s in range(4)
+    ]
     samples = Decoder(model).sample(asks, stop=lambda ids: False)
     assert samples[0].ids.tolist() == samples[2].ids.tolist()
     assert samples[1].ids.tolist() == samples[0].ids[:2].tolist()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from gentax.policies.decode.attention import attend, causal
-from gentax.policies.decode.cache import Rows
-from gentax.policies.decode.plan import Bucket, Pass
-from gentax.policies.decode.weights import Weights
+from gentax.models.decoding.attention import attend, causal
+from gentax.models.decoding.cache import Rows
+from gentax.models.decoding.plan import Bucket, Pass
+from gentax.models.decoding.weights import Weights
 
 
 def run(weights: Weights, rows: Rows, part: Pass) -> torch.Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gentax.training.attention import Tree, tree
+from gentax.models.scoring.tree_attention import Tree, tree
 
 # Every shape costs some 300 kB of compiled products, so there are few; see `batch.py`.
 ROUND = 256  # the number of tokens is a multiple of it

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from gentax.core.prefix import common, side_by_side
-from gentax.training.attention import Tree, tree, use_tree_attention
-from gentax.training.last import Last, last_layer, only
-from gentax.training.precision import precision
+from gentax.models.precision import precision
+from gentax.models.scoring.last_layer import Last, last_layer, only
+from gentax.models.scoring.tree_attention import Tree, tree, use_tree_attention
 
 TOKENS = 4224  # of a full batch
 STEP = 192  # what a batch is padded to a multiple of: 22 shapes, and some 3 % of padding

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import UsageError
-from gentax.policies.reply import ACTION, ACTION_END, THINK, THINK_END
+from gentax.models.action_format import ACTION, ACTION_END, THINK, THINK_END
 
 _ASK, _ANSWER, _NEXT = "\u2042ask\u2042", "\u2042answer\u2042", "\u2042next\u2042"
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import torch
 
-from gentax.policies.decode.attention import attend, causal
-from gentax.policies.decode.cache import Rows
-from gentax.policies.decode.draw import draw
-from gentax.policies.decode.weights import Weights
+from gentax.models.decoding.attention import attend, causal
+from gentax.models.decoding.cache import Rows
+from gentax.models.decoding.weights import Weights
+from gentax.models.sampling import draw
 
 
 class Step(NamedTuple):

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from gentax.core import UsageError
-from gentax.training.attention import NAME
-from gentax.training.batch import batches, score
+from gentax.models.scoring.batch import batches, score
+from gentax.models.scoring.tree_attention import NAME
 
 CLOSE = {torch.float32: 1e-3}  # of log-probabilities
 ROUNDED = 0.2  # in other formats: bf16 rounds the log-probability of a likely token by a few hundredths

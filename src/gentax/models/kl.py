@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gentax.training.batch import Batch, batches, score
+from gentax.models.scoring.batch import Batch, batches, score
 
 
 def kl_of_states(start: Any, model: Any, batch: Batch, how: str) -> torch.Tensor:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from gentax.policies.decode.cache import Cache, Rows
-from gentax.policies.decode.draw import draw
-from gentax.policies.decode.graph import Recorder
-from gentax.policies.decode.passes import run
-from gentax.policies.decode.plan import plan
-from gentax.policies.decode.step import Alike, Step, step
-from gentax.policies.decode.weights import Weights
+from gentax.models.decoding.cache import Cache, Rows
+from gentax.models.decoding.graph import Recorder
+from gentax.models.decoding.plan import plan
+from gentax.models.decoding.prefill import run
+from gentax.models.decoding.step import Alike, Step, step
+from gentax.models.decoding.weights import Weights
+from gentax.models.requests import Sample, SamplingRequest
+from gentax.models.sampling import draw
 
 SUPPORTED = ("llama", "qwen2", "qwen3")
 CHUNK, LARGE_CHUNK = 1024, 8192  # tokens of prompts in one pass: what fits a processor's caches, and elsewhere
@@ -23,29 +24,11 @@ CHUNK, LARGE_CHUNK = 1024, 8192  # tokens of prompts in one pass: what fits a pr
 Stop = Callable[[list[int]], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What one row wrote."""
-
-    ids: np.ndarray  # int32
-    logprobs: np.ndarray  # float32, under the distribution sampled from
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One row to continue: its slot, its whole prompt, how to sample, and uniform numbers to sample with."""
-
-    slot: int
-    prompt: np.ndarray  # int32
-    temperature: float
-    uniforms: np.ndarray  # float64; as many as tokens may be written
-
-
 @dataclass(slots=True)
 class _Answer:
     """An ask while it is answered."""
 
-    ask: Ask
+    ask: SamplingRequest
     row: int
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -87,7 +70,7 @@ class Decoder:
         self.cache.forget()
 
     @torch.inference_mode()
-    def sample(self, asks: Sequence[Ask], stop: Stop) -> list[Sample]:
+    def sample(self, asks: Sequence[SamplingRequest], stop: Stop) -> list[Sample]:
         """Continue every prompt until `stop(ids so far)` or until its uniforms are used up.
 
         Raises:
@@ -171,7 +154,7 @@ class Decoder:
         columns = (
             np.array(last),
             np.array([answer.position for answer in at]),
-            np.array([answer.ask.temperature for answer in at], np.float32),
+            np.array([answer.ask.params.temperature for answer in at], np.float32),
             np.array([answer.uniform for answer in at]),
         )
         return Step(*map(self._tensor, columns))

@@ -1,4 +1,4 @@
-"""Sampling through a model's own `generate`, for architectures that `policies.decode` does not know.
+"""Sampling through a model's own `generate`, for architectures that the lean decoder does not know.
 
 Slow, since every step's whole prompt is computed again, but right for any causal model.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from gentax.policies.decode import Ask, Sample
+from gentax.models.requests import Sample, SamplingRequest
 
 
 class StockDecoder:
@@ -26,9 +26,9 @@ class StockDecoder:
         """Nothing is cached between calls."""
 
     @torch.inference_mode()
-    def sample(self, asks: Sequence[Ask], stop: Callable[[list[int]], bool]) -> list[Sample]:
+    def sample(self, asks: Sequence[SamplingRequest], stop: Callable[[list[int]], bool]) -> list[Sample]:
         """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
-        temperature = asks[0].temperature
+        temperature = asks[0].params.temperature
         wide = max(len(ask.prompt) for ask in asks)
         pad = self.model.generation_config.pad_token_id or 0
         ids = torch.full((len(asks), wide), pad, device=self.model.device)

@@ -16,14 +16,14 @@ def fingerprint(model: str | Path) -> str:
     Raises:
         UsageError: there is neither.
     """
-    from gentax.policies.local import BASE, load  # PyTorch is only loaded when a model is
+    from gentax.models.loading import BASE, model_folder
 
     folder = BASE if str(model) == "base" else Path(model)
     files = [folder]
     if not folder.is_file():
         files = sorted(p for p in folder.glob("*") if p.suffix in KINDS)
         if not any(p.suffix == ".safetensors" for p in files):
-            load(model)  # its error says what is wrong with the folder
+            model_folder(model)  # its error says what is wrong with the folder
     digest = hashlib.sha256()
     for file in files:
         if file.name not in OURS:

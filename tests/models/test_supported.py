@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gentax.core import UsageError
-from gentax.training.fits import refuse_unlike
+from gentax.models.scoring.supported import refuse_unlike
 
 SMALL = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

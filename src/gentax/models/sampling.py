@@ -1,4 +1,7 @@
-"""Choosing the next token of each row from its logits and a uniform number of its own."""
+"""Sampling the next token of each row from its logits and a uniform number of its own.
+
+A row never depends on its neighbours in the batch.
+"""
 
 from __future__ import annotations
 

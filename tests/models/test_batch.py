@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from gentax.models.scoring import tree_attention
+from gentax.models.scoring.batch import STEP, TOKENS, batches, score
+from gentax.models.scoring.last_layer import ROUND
 from gentax.policies.local import load
-from gentax.training import attention, sft
-from gentax.training.batch import STEP, TOKENS, batches, score
+from gentax.training import sft
 from gentax.training.example import Example
-from gentax.training.last import ROUND
 
 
 def sequences(rng: np.random.Generator, count: int, longest: int) -> list[np.ndarray]:
@@ -87,7 +88,7 @@ def test_the_last_layer_runs_whole_for_the_states_that_are_read_alone(tiny):
 
 @pytest.mark.parametrize("keys", [1, 63, 64, 65, 300])
 def test_tiles_cover_every_token_once(keys):
-    made = attention.tree([np.arange(keys)], [np.arange(keys)], keys)
+    made = tree_attention.tree([np.arange(keys)], [np.arange(keys)], keys)
     queries = torch.cat([tile.query_BQ.flatten() for tile in made.tiles])
     assert torch.equal(queries[made.place_N], torch.arange(keys))
 

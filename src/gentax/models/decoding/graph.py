@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 import torch
 
-from gentax.policies.decode.cache import ROWS, Rows
-from gentax.policies.decode.step import Step, step
-from gentax.policies.decode.weights import Weights
+from gentax.models.decoding.cache import ROWS, Rows
+from gentax.models.decoding.step import Step, step
+from gentax.models.decoding.weights import Weights
 
 KEYS = 256
 Drawn = tuple[torch.Tensor, torch.Tensor]

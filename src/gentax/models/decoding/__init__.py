@@ -8,9 +8,9 @@ product. On a CUDA device a step of one token is a recorded graph.
 
 `plan` says what to compute, `cache` keeps it, `weights` is the model, `graph` records, `draw` chooses tokens, and
 `decoder` puts them together. Left out: sliding windows, mixtures of experts, several devices. Models it does not know
-fall to `policies.stock`.
+fall to `generate`.
 """
 
-from gentax.policies.decode.decoder import SUPPORTED, Ask, Decoder, Sample
+from gentax.models.decoding.lean import SUPPORTED, Decoder
 
-__all__ = ["SUPPORTED", "Ask", "Decoder", "Sample"]
+__all__ = ["SUPPORTED", "Decoder"]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from gentax.core import unknown
-from gentax.training.recipe.recipe import PRECISIONS
+from gentax.models.requests import PRECISIONS
 
 
 def precision(choice: str, device: Any) -> AbstractContextManager[Any]:

@@ -1,0 +1,71 @@
+"""What a model is asked for and what it gives back, in plain values: this file loads no PyTorch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from gentax.core import UsageError
+
+PRECISIONS = ("auto", "bf16", "fp32")  # of the arithmetic of learning
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model is loaded. Recorded in every result, since a number format can change what a policy does."""
+
+    device: str = "auto"
+    """Where the weights are: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one."""
+    dtype: str = "auto"
+    """The number format of the weights: `auto` is the one they are stored in, or `float32`, `bfloat16`, `float16`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatOptions:
+    """How a conversation is written for a model: what its chat template is given beside the messages."""
+
+    thinking: bool = False  # whether the model is asked to think before it acts
+    system_prompt: str = ""  # "" for none
+    action_format: str = "tags"  # see `action_format.py`
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How a reply is sampled. Recorded log-probabilities are those of the distribution that these settings make."""
+
+    temperature: float = 1.0  # 0 takes the most likely token
+    top_p: float = 1.0  # nucleus sampling (arXiv 1904.09751); 1 is off
+    top_k: int = 0  # the k most likely tokens; 0 is off
+    min_p: float = 0.0  # tokens at least this likely relative to the most likely one (arXiv 2407.01082); 0 is off
+    max_new_tokens: int = 32
+
+    def __post_init__(self) -> None:
+        for name, ok, what in (
+            ("temperature", 0 <= self.temperature < math.inf, "a number of at least 0"),
+            ("top_p", 0 < self.top_p <= 1, "more than 0 and at most 1"),
+            ("top_k", self.top_k >= 0, "at least 0"),
+            ("min_p", 0 <= self.min_p < 1, "at least 0 and less than 1"),
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+        ):
+            if not ok:
+                raise UsageError(f"{name} must be {what}, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingRequest:
+    """One row to continue: its slot, its whole prompt, how to sample, and uniform numbers to sample with."""
+
+    slot: int
+    prompt: np.ndarray  # int32
+    params: SamplingParams
+    uniforms: np.ndarray  # float64 in [0, 1); as many as tokens may be written
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one row wrote."""
+
+    ids: np.ndarray  # int32
+    logprobs: np.ndarray  # float32, under the distribution sampled from
