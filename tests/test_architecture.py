@@ -48,6 +48,12 @@ def test_a_room_imports_only_from_the_rooms_above_it(room):
         assert not below, f"{file.relative_to(ROOT)} imports from {sorted(below)}"
 
 
+@pytest.mark.parametrize(("room", "other"), [("measure", "training"), ("training", "measure")])
+def test_measuring_and_training_do_not_need_each_other(room, other):
+    for file in (ROOT / room).rglob("*.py"):
+        assert other not in imports(file), f"{file.relative_to(ROOT)} imports from {other}"
+
+
 def test_every_room_is_in_the_list():
     assert {p.name for p in ROOT.iterdir() if p.is_dir() and p.name != "__pycache__"} <= set(ROOMS)
 
