@@ -37,7 +37,7 @@ import torch
 from training_step import quiet
 
 from gentax.models.chat import ChatCodec
-from gentax.models.decoding import decoder
+from gentax.models.decoding import lean
 from gentax.models.decoding.weights import Weights
 from gentax.rollouts import Play, engine
 from gentax.training import policy_gradient, run, train
@@ -72,7 +72,7 @@ class Clock:
 def timed(clock: Clock, rows: Counter[str]) -> Iterator[None]:
     """Time the parts of a run while this lasts, and count the rows of the decoder's steps."""
     parts = [
-        ("decoding", decoder, ("run", "step", "draw")),
+        ("decoding", lean, ("run", "step", "draw")),
         ("decoding", Weights, ("logits",)),
         ("learning", policy_gradient, ("_backward", "clip")),
         ("learning", torch.optim.Adam, ("step",)),
@@ -81,7 +81,7 @@ def timed(clock: Clock, rows: Counter[str]) -> Iterator[None]:
         ("texts", ChatCodec, ("opening", "following", "decode")),
         ("checkpoint", run, ("save_checkpoint",)),
     ]
-    opened, narrow = engine.open_env, decoder.Decoder._now
+    opened, narrow = engine.open_env, lean.Decoder._now
 
     def open_env(*args: Any, **kwargs: Any) -> Any:
         env = opened(*args, **kwargs)
@@ -99,7 +99,7 @@ def timed(clock: Clock, rows: Counter[str]) -> Iterator[None]:
             for name in names:
                 patches.enter_context(mock.patch.object(owner, name, clock.around(kind, getattr(owner, name))))
         patches.enter_context(mock.patch.object(engine, "open_env", open_env))
-        patches.enter_context(mock.patch.object(decoder.Decoder, "_now", now))
+        patches.enter_context(mock.patch.object(lean.Decoder, "_now", now))
         yield
 
 
