@@ -149,7 +149,7 @@ def _obedient(policy):
         limit = policy.decoder.limit
 
         def sample(self, asks, stop):
-            from gentax.models.decoding import Sample
+            from gentax.models.requests import Sample
 
             return [Sample(ids, np.zeros(len(ids), np.float32)) for _ in asks]
 
