@@ -1,78 +1,236 @@
-"""Loading models and tokenizers: a Hugging Face folder, or "base", the model that ships with the package.
+"""Loading models and tokenizers, whatever they are named by (see `source.py`).
 
-Weights are read from safetensors only; nothing is unpickled.
+The order: what the name means, the configuration and the weights' headers, the model without numbers that is matched
+with them, what memory it takes; the weights come last. Weights are read from safetensors, or GGUF; nothing is unpickled.
 """
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gentax.core import UsageError
+import torch
+
+from gentax.core import UsageError, unknown
 from gentax.core.memory import few_compiled_products
+from gentax.models.device import device_of
+from gentax.models.gguf import check_architecture, correct, read_gguf
+from gentax.models.headers import JSON_LIMIT, Tensor, read_json, tensors_of
+from gentax.models.memory import model_bytes, refuse_too_large, weights_bytes
+from gentax.models.quiet import loading
 from gentax.models.requests import ModelOptions
+from gentax.models.skeleton import check_config, check_match, skeleton
+from gentax.models.source import BASE, Source, find
 
-BASE = Path(__file__).parent / "base"  # the model that ships with the package
+__all__ = ["BASE", "DTYPES", "load_model", "load_tokenizer", "load_with_tokenizer", "runtime"]
 
-
-def load_tokenizer(where: str | Path, *, trust_remote_code: bool = False) -> Any:
-    """Load the tokenizer of a Hugging Face folder, or of "base". Raises UsageError for a folder without one."""
-    # transformers takes seconds to load; whoever only plays by hand should not wait for it.
-    from transformers import AutoTokenizer
-
-    folder = model_folder(where)
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _unloadable(folder, error) from error
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
-def load_model(
-    where: str | Path,
-    options: ModelOptions = ModelOptions(),
-    *,
-    trust_remote_code: bool = False,
-) -> Any:
-    """Load the causal model of a Hugging Face folder, or of "base", in evaluation mode.
+def load_tokenizer(where: str | Path, options: ModelOptions = ModelOptions()) -> Any:
+    """Load the tokenizer of a model; an adapter's own, where it has one.
 
     Raises:
-        UsageError: no such folder, or a folder that does not hold a causal model; a device that is not there.
+        UsageError: there is no such model, or its tokenizer cannot be loaded.
     """
-    from transformers import AutoModelForCausalLM
+    return _tokenizer(find(where, options), options)
 
-    from gentax.models.device import device_of
 
-    few_compiled_products()
-    folder = model_folder(where)
-    device = device_of(options.device)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=trust_remote_code, dtype=options.dtype
+def load_model(where: str | Path, options: ModelOptions = ModelOptions()) -> Any:
+    """Load a causal model onto its device, in evaluation mode; an adapter's is merged with its base.
+
+    Raises:
+        UsageError: there is no such model; its files are not sound or do not agree; it is no causal language model; it
+            does not fit into memory; a device that is not there, a dtype that is none.
+    """
+    return _load(find(where, options), options, None)
+
+
+def load_with_tokenizer(where: str | Path, options: ModelOptions = ModelOptions()) -> tuple[Source, Any, Any]:
+    """Load a model and its tokenizer; return what the name meant, the model and the tokenizer.
+
+    Raises:
+        UsageError: see `load_model`; and a tokenizer with more tokens than the model has embeddings.
+    """
+    _check_dtype(options)
+    device_of(options.device)  # refused before a tokenizer is read
+    source = find(where, options)
+    tokenizer = _tokenizer(source, options)
+    return source, _load(source, options, tokenizer), tokenizer
+
+
+def runtime(model: Any) -> dict[str, str]:
+    """Return where a model's weights are and in which number format, as results record it."""
+    return {"device": str(model.device), "dtype": str(model.dtype).removeprefix("torch.")}
+
+
+def _check_dtype(options: ModelOptions) -> None:
+    if options.dtype not in DTYPES:
+        raise unknown("dtype", options.dtype, DTYPES)
+
+
+def _tokenizer(source: Source, options: ModelOptions) -> Any:
+    from transformers import AutoTokenizer
+
+    path = source.path
+    if source.kind == "adapter" and not any((path / name).exists() for name in _TOKENIZER_FILES[:2]):
+        assert source.base is not None
+        return _tokenizer(source.base, options)
+    with loading(f"the tokenizer of {source.name}"):
+        if source.kind == "gguf":
+            read_gguf(path)
+            with _alone(path) as folder:
+                return AutoTokenizer.from_pretrained(folder, gguf_file=path.name, local_files_only=True)
+        for name in _TOKENIZER_FILES:
+            if (path / name).exists():
+                read_json(path / name, JSON_LIMIT)
+        return AutoTokenizer.from_pretrained(
+            path, trust_remote_code=options.trust_remote_code, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _unloadable(folder, error) from error
-    return model.eval().to(device)
 
 
-def model_folder(where: str | Path) -> Path:
-    """Return the folder of a model. Raises UsageError for one that holds none."""
-    folder = BASE if str(where) == "base" else Path(where)
-    if not (folder / "config.json").is_file():
-        raise UsageError(_no_model(where, folder))
-    if not list(folder.glob("*.safetensors")):
-        raise UsageError(f"{folder} has no .safetensors file; gentax reads no other format of weights")
-    return folder
+def _load(source: Source, options: ModelOptions, tokenizer: Any) -> Any:
+    _check_dtype(options)
+    device = device_of(options.device)
+    few_compiled_products()
+    with loading(source.name):
+        if source.kind == "adapter":
+            from gentax.models.adapters import check_adapter, merge_adapter
+
+            assert source.base is not None
+            model = _whole(
+                source.base, options, device, tokenizer, lambda bare: check_adapter(source.path, bare, source.name)
+            )
+            model = merge_adapter(model, source.path, source.name)
+        else:
+            model = _whole(source, options, device, tokenizer, lambda _: 0)
+        _check_finite(model, source.name)
+    return model.eval()
 
 
-def _unloadable(folder: Path, error: Exception) -> UsageError:
-    return UsageError(f"cannot load a model from {folder}: {str(error).splitlines()[0]}")
+def _whole(source: Source, options: ModelOptions, device: torch.device, tokenizer: Any, more: Any) -> Any:
+    """Check and load a model that is no adapter. `more` returns the bytes of what is to be added to the bare model."""
+    if source.kind == "gguf":
+        return _gguf(source, options, device, tokenizer, more)
+    return _folder(source, options, device, tokenizer, more)
 
 
-def _no_model(where: str | Path, folder: Path) -> str:
-    if not folder.exists():
-        near = [str(p.parent) for p in sorted(folder.parent.glob("*/config.json"))] if folder.parent.is_dir() else []
-        from gentax.core.errors import nearest
+def _folder(source: Source, options: ModelOptions, device: torch.device, tokenizer: Any, more: Any) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-        close = nearest(folder, [*near, "base"])
-        return f"no model folder {str(where)!r}" + (f"; did you mean {close!r}?" if close else "; 'base' always works")
-    return f"{folder} is not a model folder: it has no config.json"
+    path, trusted = source.path, options.trust_remote_code
+    values = read_json(path / "config.json", 1 << 22)
+    tensors = tensors_of(path)
+    check_config(values, tensors, source.name, trusted)
+    if (path / "generation_config.json").exists():
+        read_json(path / "generation_config.json")
+    config = AutoConfig.from_pretrained(path, trust_remote_code=trusted, local_files_only=True)
+    own_code, quantized = trusted and "auto_map" in values, "quantization_config" in values
+    if own_code or quantized:  # what becomes of such weights is known when they are loaded
+        needed = weights_bytes(tensors)
+    else:
+        bare = skeleton(config, tensors, source.name)
+        _check_vocabulary(bare, tokenizer, source.name)
+        needed = _bytes(bare, options, tensors) + more(bare)
+    refuse_too_large(needed, device, source.name)
+    model, info = AutoModelForCausalLM.from_pretrained(
+        path,
+        config=config,
+        dtype=options.dtype,
+        use_safetensors=True,
+        trust_remote_code=trusted,
+        local_files_only=True,
+        output_loading_info=True,
+        **_placed(device),
+    )
+    check_match(info, source.name)
+    if own_code or quantized:
+        _check_vocabulary(model, tokenizer, source.name)
+        more(model)
+    return model.to(device)
+
+
+def _gguf(source: Source, options: ModelOptions, device: torch.device, tokenizer: Any, more: Any) -> Any:
+    import transformers
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    path = source.path
+    header = read_gguf(path)
+    check_architecture(header, path)
+    with _alone(path) as folder:
+        config = AutoConfig.from_pretrained(folder, gguf_file=path.name, local_files_only=True)
+        check_config(config.to_dict() | {"architectures": None}, header.tensors, source.name)
+        correct(config, header, path)
+        bare = skeleton(config, {}, source.name)
+        _check_vocabulary(bare, tokenizer, source.name)
+        dtype = "float32" if options.dtype == "auto" else options.dtype
+        refuse_too_large(_bytes(bare, ModelOptions(dtype=dtype)) + more(bare), device, source.name)
+        unpacked = {}
+        if (kind := getattr(transformers, "GgufConfig", None)) is not None:
+            unpacked["quantization_config"] = kind(dequantize=True)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            gguf_file=path.name,
+            config=config,
+            dtype=dtype,
+            local_files_only=True,
+            output_loading_info=True,
+            **unpacked,
+            **_placed(device),
+        )
+    check_match(info, source.name)
+    for holder in (model, model.config):  # what is unpacked is an ordinary model, which can be trained and saved
+        for name in ("hf_quantizer", "quantization_config", "quantization_method", "is_quantized"):
+            vars(holder).pop(name, None)
+    model.config.name_or_path = model.name_or_path = str(path)
+    return model.to(device)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[str]:
+    """Show a GGUF file in a folder of its own: transformers would read what lies beside it, too."""
+    try:
+        import gguf  # noqa: F401  transformers reads these files with it
+    except ImportError:
+        raise UsageError(f"reading {path} takes the package gguf: pip install 'gentax[gguf]'") from None
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / path.name).symlink_to(path.resolve())
+        yield folder
+
+
+def _placed(device: torch.device) -> dict[str, Any]:
+    """Return what lets weights be read onto a GPU directly, one tensor at a time, instead of by way of a second copy."""
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    return {} if device.type == "cpu" or is_deepspeed_zero3_enabled() else {"device_map": {"": device}}
+
+
+def _bytes(bare: Any, options: ModelOptions, tensors: dict[str, Tensor] | None = None) -> int:
+    """Return what a model on the meta device will take; with `auto`, in the number format it was built in."""
+    if options.dtype == "auto":
+        return model_bytes(bare)
+    size = getattr(torch, options.dtype).itemsize
+    floats = [x for x in {id(x): x for x in (*bare.parameters(), *bare.buffers())}.values() if x.is_floating_point()]
+    return sum(x.numel() for x in floats) * size
+
+
+def _check_vocabulary(model: Any, tokenizer: Any, where: str) -> None:
+    """Refuse a tokenizer with a token that the model has no embedding for."""
+    if tokenizer is None:
+        return
+    rows, most = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values(), default=-1)
+    if most >= rows:
+        raise UsageError(f"{where}: its tokenizer has tokens up to {most}, and the model has {rows} embeddings")
+
+
+def _check_finite(model: Any, where: str) -> None:
+    """Refuse weights that are no numbers, which would be seen as a policy that writes nonsense."""
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and weight.itemsize > 1 and weight.numel():
+            low, high = torch.aminmax(weight.detach())
+            if not (torch.isfinite(low) and torch.isfinite(high)):
+                raise UsageError(f"{where}: {name} holds a value that is not finite")

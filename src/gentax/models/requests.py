@@ -19,7 +19,12 @@ class ModelOptions:
     device: str = "auto"
     """Where the weights are: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one."""
     dtype: str = "auto"
-    """The number format of the weights: `auto` is the one they are stored in, or `float32`, `bfloat16`, `float16`."""
+    """The number format of the weights: `auto` is the one they are stored in (fp32 for a GGUF file), or `float32`,
+    `bfloat16`, `float16`."""
+    adapter_base: str | None = None
+    """The model that a PEFT adapter is for, where its own configuration names none or another place."""
+    trust_remote_code: bool = False
+    """Whether a model's own Python files are run. They can do whatever you can do on this machine."""
 
 
 @dataclass(frozen=True, slots=True)

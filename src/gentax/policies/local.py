@@ -13,7 +13,7 @@ from gentax.models.action_format import ACTION_END
 from gentax.models.chat import ChatCodec
 from gentax.models.decoding import SUPPORTED, Decoder
 from gentax.models.decoding.stock_generate import StockDecoder
-from gentax.models.loading import BASE, load_model, load_tokenizer
+from gentax.models.loading import load_with_tokenizer
 from gentax.models.requests import ModelOptions, SamplingRequest
 from gentax.policies.protocol import Reply, Turn
 
@@ -103,13 +103,11 @@ class LocalPolicy:
         return ids[-1] in self._eos or ACTION_END in self.tokenizer.decode(ids[-8:])
 
 
-def load(where: str | Path, options: ModelOptions = ModelOptions(), *, trust_remote_code: bool = False) -> LocalPolicy:
-    """Load a policy from a Hugging Face folder; "base" is the model that ships with the package.
+def load(where: str | Path, options: ModelOptions = ModelOptions()) -> LocalPolicy:
+    """Load a policy: "base", a folder, a name on the hub, a PEFT adapter or a GGUF file (see `models.source`).
 
     Raises:
-        UsageError: see `models.loading.load_model`.
+        UsageError: see `models.loading.load_with_tokenizer`.
     """
-    tokenizer = load_tokenizer(where, trust_remote_code=trust_remote_code)
-    model = load_model(where, options, trust_remote_code=trust_remote_code)
-    is_base = str(where) == "base" or Path(where) == BASE
-    return LocalPolicy(model, tokenizer, name="base" if is_base else Path(where).name)
+    source, model, tokenizer = load_with_tokenizer(where, options)
+    return LocalPolicy(model, tokenizer, name=source.label)

@@ -1,0 +1,137 @@
+"""PEFT adapters: checked against the model they are for, loaded from safetensors, and merged into its weights.
+
+A merged adapter is an ordinary model, so that everything that plays, scores and trains models takes it. Merging rounds
+to the number format of the weights. Left out: prompt tuning and the like, which no weight can hold, and adapters that
+also changed the model they began with (PiSSA, OLoRA, CorDA, LoftQ) and were not saved as plain LoRA.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gentax.core import UsageError, unknown
+from gentax.models.headers import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_header, read_json, reason
+from gentax.models.skeleton import DTYPES
+
+KINDS = ("LORA", "ADALORA", "IA3", "LOHA", "LOKR", "OFT", "BOFT", "VERA", "HRA")  # that can be merged
+_MOVES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # ways to begin that change the base's own weights
+_REFUSED = {
+    "megatron_config": "names code to import",
+    "layer_replication": "repeats layers of the model",
+    "alora_invocation_tokens": "works from some tokens on, and cannot be merged",
+}
+_PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern")
+_QUANTIFIERS = 8  # of a pattern; matched against names of modules, more can take forever
+
+
+def check_adapter(folder: Path, skeleton: Any, where: str) -> int:
+    """Check an adapter against a model on the meta device; return the bytes that it takes unmerged.
+
+    Raises:
+        UsageError: an adapter of a kind that cannot be merged, or with weights that the model has no place for, that
+            are missing, or of another shape.
+    """
+    import peft
+
+    config = _config_of(folder, where)
+    tensors = read_header(folder / ADAPTER_WEIGHTS)
+    state = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype not in DTYPES:
+            raise UsageError(f"{where}: {name[:80]} is stored as {tensor.dtype}, which no adapter is")
+        state[name] = torch.empty(tensor.shape, dtype=DTYPES[tensor.dtype], device="meta")
+    try:
+        with torch.device("meta"):
+            wrapped = peft.PeftModelForCausalLM(skeleton, config, low_cpu_mem_usage=True)
+        found = peft.set_peft_model_state_dict(wrapped, state, low_cpu_mem_usage=True)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{where} does not fit its model: {_mismatch(error)}") from None
+    if found.unexpected_keys:
+        raise UsageError(f"{where} has {_few(found.unexpected_keys)}, for which its model has no place")
+    if missing := [name for name in found.missing_keys if _added(name, wrapped)]:
+        raise UsageError(f"{where} lacks {_few(missing)}, which its {ADAPTER_CONFIG} asks for")
+    return sum(tensor.bytes for tensor in tensors.values())
+
+
+def merge_adapter(model: Any, folder: Path, where: str) -> Any:
+    """Load an adapter that `check_adapter` has passed and merge it into `model`, which is changed and returned."""
+    import peft
+    from safetensors.torch import load_file
+
+    wrapped = peft.PeftModelForCausalLM(model, _config_of(folder, where), low_cpu_mem_usage=True)
+    weights = load_file(folder / ADAPTER_WEIGHTS, device=str(model.device))
+    peft.set_peft_model_state_dict(wrapped, weights, low_cpu_mem_usage=True)
+    try:
+        merged = wrapped.merge_and_unload(safe_merge=True)  # which refuses a result that is not finite
+    except ValueError as error:
+        raise UsageError(f"{where} cannot be merged: {reason(error)}") from None
+    vars(merged).pop("peft_config", None)
+    return merged.requires_grad_(True)
+
+
+def _config_of(folder: Path, where: str) -> Any:
+    """Read an adapter's configuration, whose values reach code that was not written for strangers' files."""
+    import peft
+
+    values = read_json(folder / ADAPTER_CONFIG)
+    kind = values.get("peft_type")
+    if kind not in KINDS:
+        if kind in getattr(peft.PeftType, "__members__", {}):
+            raise UsageError(f"{where} is an adapter of type {kind}, which cannot be merged into a model's weights")
+        raise unknown(f"peft_type of {where}", kind, KINDS)
+    for key, why in _REFUSED.items():
+        if values.get(key):
+            raise UsageError(f"{where}: {key} in its {ADAPTER_CONFIG} {why}, which is not supported")
+    begun = values.get("init_lora_weights")
+    if isinstance(begun, str) and begun.lower().startswith(_MOVES_BASE):
+        raise UsageError(
+            f"{where} began by {begun}, which changes the model's own weights: save it as plain LoRA "
+            "(PEFT's path_initial_model_for_weight_conversion)"
+        )
+    for key in _PATTERNS:
+        given = values.get(key)
+        for pattern in given if isinstance(given, (list, dict)) else [given]:
+            if isinstance(pattern, str) and (
+                re.search(r"\)[*+{]", pattern) or len(re.findall(r"[*+{]", pattern)) > _QUANTIFIERS
+            ):
+                raise UsageError(f"{where}: {key} has the pattern {pattern[:60]!r}, which may take too long to match")
+    cls = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(kind)]
+    try:
+        config = cls.from_peft_type(**_known(cls, values))
+    except (TypeError, ValueError, ImportError) as error:
+        raise UsageError(f"{where}: {ADAPTER_CONFIG} is not sound: {reason(error)}") from None
+    if hasattr(config, "init_lora_weights"):
+        config.init_lora_weights = False  # they are read from the file
+    config.inference_mode = True
+    return config
+
+
+def _known(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what a newer PEFT wrote and this one does not know, as PEFT does itself."""
+    import dataclasses
+
+    fields = {field.name for field in dataclasses.fields(cls)} - {"auto_mapping", "runtime_config"}
+    return {key: value for key, value in values.items() if key in fields}
+
+
+def _added(name: str, wrapped: Any) -> bool:
+    """Return whether a weight belongs to the adapter: it is no weight of the model that it is wrapped around."""
+    prefix = getattr(wrapped.base_model, "prefix", "lora_")
+    return prefix in name or ".modules_to_save." in name
+
+
+def _mismatch(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
+    return reason(ValueError(lines[0])) if lines else reason(error)
+
+
+def _few(names: list[str]) -> str:
+    shown = str(names[0])[:100].removeprefix("base_model.model.")
+    return f"{shown} and {len(names) - 1} more" if len(names) > 1 else shown

@@ -1,0 +1,164 @@
+"""What a model's files say of themselves, read within limits: its JSON, and the headers of its safetensors.
+
+Nothing here loads PyTorch, and no weight is read. A header that lies is found out before a model is built from it: its
+tensors must fill the file without a gap or an overlap, each with as many bytes as its shape takes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gentax.core import UsageError, unknown
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+JSON_LIMIT = 1 << 26  # bytes of a JSON file that are read; an index of 90,000 tensors has 9 MB
+HEADER_LIMIT = 1 << 25  # bytes of a safetensors header; 90,000 tensors take 10 MB
+BITS = {
+    **dict.fromkeys(("F4",), 4),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E5M2FNUZ", "F8_E4M3FNUZ"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
+}  # of a number in each format that safetensors knows
+
+
+class Tensor(NamedTuple):
+    """A tensor of a safetensors file, without its numbers."""
+
+    dtype: str  # as safetensors calls it: `F32`, `BF16` …
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Its size in the file."""
+        return math.prod(self.shape) * BITS[self.dtype] // 8
+
+
+def reason(error: BaseException) -> str:
+    """Return the first line of what an exception says, printable and cut, for a message of one line."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    line = "".join(c if c.isprintable() else "�" for c in line)
+    if not line or isinstance(error, (LookupError, AttributeError, TypeError, ArithmeticError)):
+        line = f"{type(error).__name__}: {line}".rstrip(": ")
+    return line if len(line) <= 300 else f"{line[:299]}…"
+
+
+def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
+    """Return the JSON object in a file. Raises UsageError for a file that is not there, too large, or something else."""
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise UsageError(f"{path} has {size / 1e6:.0f} MB; no more than {limit / 1e6:.0f} MB are read")
+        content = json.loads(path.read_bytes())
+    except RecursionError:
+        raise UsageError(f"{path} is nested too deeply") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as JSON: {reason(error)}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} must hold a JSON object, not {json.dumps(content)[:40]}")
+    return content
+
+
+def tensors_of(folder: Path) -> dict[str, Tensor]:
+    """Return the tensors of a model folder: those of `model.safetensors`, or of the shards that its index names.
+
+    Raises:
+        UsageError: there are none, an index names a file that is missing or outside the folder, a header is not sound.
+    """
+    if (folder / WEIGHTS).exists():
+        return read_header(folder / WEIGHTS)
+    if not (folder / INDEX).exists():
+        raise UsageError(
+            f"{folder} has no {WEIGHTS} and no {INDEX}; gentax reads no other format of weights"
+            + (" (a .bin file is a pickle, which runs code)" if list(folder.glob("*.bin")) else "")
+        )
+    placed = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(placed, dict) or not placed or not all(isinstance(file, str) for file in placed.values()):
+        raise UsageError(f"{folder / INDEX} has no weight_map of tensors to files")
+    found: dict[str, Tensor] = {}
+    for file in sorted(set(placed.values())):
+        if Path(file).name != file or not file.endswith(".safetensors") or "\\" in file:
+            raise UsageError(f"{folder / INDEX} names {file[:80]!r}, which is no .safetensors file of the folder")
+        for name, tensor in read_header(folder / file).items():
+            if placed.get(name, file) != file or name in found:
+                raise UsageError(f"{folder}: the tensor {name[:80]!r} is in two files")
+            found[name] = tensor
+    if lacking := [name for name in placed if name not in found]:
+        raise UsageError(f"{folder}: {_some(lacking)} not in the file that {INDEX} says")
+    return found
+
+
+def read_header(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file by name. Raises UsageError when its header does not fit the file."""
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            if size < 8:
+                raise UsageError(f"{path} has {size} bytes: it is cut off or no safetensors file")
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > size - 8:
+                raise UsageError(f"{path} is cut off or no safetensors file: its header would be longer than the file")
+            if length > HEADER_LIMIT:
+                raise UsageError(f"{path} has a header of {length / 1e6:.0f} MB; {HEADER_LIMIT / 1e6:.0f} MB are read")
+            content = json.loads(file.read(length), object_pairs_hook=_each_once)
+    except RecursionError:
+        raise UsageError(f"{path}: its header is nested too deeply") from None
+    except UsageError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: its header cannot be read: {reason(error)}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: its header is no JSON object")
+    content.pop("__metadata__", None)
+    return _laid_out(path, content, size - 8 - length)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return made
+
+
+def _laid_out(path: Path, content: dict[str, Any], room: int) -> dict[str, Tensor]:
+    """Check that tensors fill `room` bytes, one after another."""
+    tensors, spans = {}, []
+    for name, entry in content.items():
+        shown = f"{path}: the tensor {name[:80]!r}"
+        if not isinstance(entry, dict):
+            raise UsageError(f"{shown} is not described")
+        dtype, shape, span = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+        if dtype not in BITS:
+            raise unknown(f"number format of a tensor in {path.name}", dtype, BITS)
+        if not _whole(shape) or not _whole(span) or len(span) != 2 or len(shape) > 16:
+            raise UsageError(f"{shown} has no sound shape and offsets")
+        tensors[name] = Tensor(dtype, tuple(shape))
+        begin, end = span
+        if end - begin != tensors[name].bytes:
+            raise UsageError(f"{shown} has {end - begin} bytes, and its shape takes {tensors[name].bytes}")
+        spans.append((begin, end, name))
+    at = 0
+    for begin, end, name in sorted(spans):
+        if begin != at:
+            raise UsageError(f"{path}: the tensor {name[:80]!r} {'overlaps another' if begin < at else 'leaves a gap'}")
+        at = end
+    if at != room:
+        word = "is cut off" if at > room else "is longer than its tensors"
+        raise UsageError(f"{path} {word}: its header tells of {at} bytes of tensors, and there are {room}")
+    return tensors
+
+
+def _whole(numbers: Any) -> bool:
+    return isinstance(numbers, list) and all(type(n) is int and 0 <= n < 1 << 62 for n in numbers)
+
+
+def _some(names: list[str]) -> str:
+    """Say a few of many names, with the verb."""
+    shown = ", ".join(name[:80] for name in names[:2])
+    return f"{shown} and {len(names) - 2} more are" if len(names) > 2 else f"{shown} {'are' if names[1:] else 'is'}"

@@ -1,0 +1,198 @@
+"""Bytes: of a model's weights, of what it keeps of a token while it plays, and of what a device has left.
+
+All are computed from shapes, before anything is loaded, and are exact for what they count. What they leave out: the
+logits of a step, activations, and what PyTorch's allocator keeps for itself. 1 GB is 10⁹ bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gentax.core import UsageError
+from gentax.models.headers import Tensor
+
+RESERVE = 0.1  # of a device's memory, left to what is not counted here
+_RECURRENT = ("linear_attention", "mamba", "mamba2", "conv", "recurrent", "rwkv", "gated_deltanet", "moe", "mlp")
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
+
+
+def weights_bytes(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> int:
+    """Return the bytes of weights on a device.
+
+    Args:
+        tensors: as `headers.tensors_of` returns them.
+        dtype: the number format they are loaded in; that of the files when None.
+    """
+    if dtype is None:
+        return sum(tensor.bytes for tensor in tensors.values())
+    return sum(math.prod(tensor.shape) * dtype.itemsize for tensor in tensors.values())
+
+
+def model_bytes(model: torch.nn.Module) -> int:
+    """Return the bytes of a model's parameters and buffers, each once; a model on the meta device will do."""
+    seen = {id(x): x.numel() * x.element_size() for x in (*model.parameters(), *model.buffers())}
+    return sum(seen.values())
+
+
+def kv_cache_bytes_per_token(config: Any, dtype: torch.dtype = torch.bfloat16) -> int:
+    """Return how many bytes the key-value cache grows by for each token of a row's context.
+
+    Layers that attend to a window stop growing at its length, and recurrent layers do not grow at all: see
+    `row_bytes`. Here both count nothing but what every further token costs.
+
+    Args:
+        config: transformers' configuration.
+        dtype: the number format of the cache, that of the weights.
+    """
+    return _per_token(config, dtype) * sum(kind == "full" for kind in _layers(config))
+
+
+def row_bytes(config: Any, tokens: int, dtype: torch.dtype = torch.bfloat16) -> int:
+    """Return the bytes of the cache of one row of `tokens` tokens: full, sliding and recurrent layers.
+
+    The state of a recurrent layer does not depend on `tokens`. It is taken as heads × key width × value width in fp32
+    (gated delta nets, Mamba-2), with the convolution's window; Mamba-1's channels × state size likewise.
+    """
+    text = _text(config)
+    window = _get(text, "sliding_window", "attention_chunk_size") or tokens
+    seen = {"full": tokens, "sliding": min(tokens, window), "recurrent": 0}
+    kinds = _layers(config)
+    cached = sum(seen[kind] for kind in kinds) * _per_token(config, dtype)
+    return cached + kinds.count("recurrent") * _state_bytes(text)
+
+
+def available_memory(device: torch.device | str) -> int:
+    """Return the bytes that can still be taken on a device.
+
+    On a GPU what CUDA says is free, with what PyTorch holds and does not use. On a CPU what the system says is
+    available, within the limit of the control group (a container's) where there is one.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min(_system_memory(), _group_memory())
+
+
+def refuse_too_large(needed: int, device: torch.device | str, what: str) -> None:
+    """Raise UsageError, with the numbers, when `needed` bytes are more than a device has left."""
+    if needed > (there := available_memory(device)):
+        raise UsageError(
+            f"{what} takes {needed / 1e9:.1f} GB, and {device} has {there / 1e9:.1f} GB left; "
+            "a dtype of fewer bytes, a larger device or a smaller model would fit"
+        )
+
+
+def parallel_rows(
+    config: Any, tokens: int, device: torch.device | str, dtype: torch.dtype = torch.bfloat16, most: int = 128
+) -> int:
+    """Return how many rows can be played at once: as many caches of `tokens` tokens as fit beside the loaded weights.
+
+    Args:
+        config: transformers' configuration.
+        tokens: the longest context of a row, prompt and reply.
+        device: where the model is, already loaded.
+        dtype: the number format of the cache.
+        most: no more than these.
+
+    Returns:
+        At least 1, whatever fits. A row's logits (vocabulary × 4 bytes, twice for sampling) are counted with it.
+    """
+    row = row_bytes(config, tokens, dtype) + 8 * (_get(_text(config), "vocab_size") or 0)
+    return max(1, min(most, int((1 - RESERVE) * available_memory(device)) // max(1, row)))
+
+
+def _text(config: Any) -> Any:
+    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+
+
+def _get(config: Any, *names: str) -> Any:
+    return next((value for name in names if (value := getattr(config, name, None)) is not None), None)
+
+
+def _layers(config: Any) -> list[str]:
+    """Return what each layer keeps: `full`, `sliding` or `recurrent`."""
+    text = _text(config)
+    count = _get(text, "num_hidden_layers", "n_layer", "num_layers") or 0
+    kinds = _get(text, "layer_types", "layers_block_type")
+    if kinds is None:
+        if not _heads(text):
+            return ["recurrent"] * count
+        if getattr(text, "use_sliding_window", True) and getattr(text, "sliding_window", None):
+            return ["sliding"] * count
+        return ["full"] * count
+    return [_kind(str(kind)) for kind in kinds]
+
+
+def _kind(kind: str) -> str:
+    if "sliding" in kind or "chunked" in kind:
+        return "sliding"
+    return "recurrent" if kind in _RECURRENT else "full"
+
+
+def _heads(text: Any) -> int:
+    return _get(text, "num_attention_heads", "n_head", "num_heads") or 0
+
+
+def _per_token(config: Any, dtype: torch.dtype) -> int:
+    """Return the bytes of keys and values of one token in one attention layer."""
+    text = _text(config)
+    heads = _heads(text)
+    if getattr(text, "kv_lora_rank", None) and getattr(text, "qk_rope_head_dim", None):
+        # transformers caches the keys and values of MLA expanded, by head, and not the latent of `kv_lora_rank`
+        width = heads * (text.qk_nope_head_dim + text.qk_rope_head_dim + text.v_head_dim)
+        return width * dtype.itemsize
+    hidden = _get(text, "hidden_size", "n_embd", "d_model") or 0
+    head = _get(text, "head_dim") or (hidden // heads if heads else 0)
+    shared = 1 if getattr(text, "multi_query", False) else _get(text, "num_key_value_heads", "num_kv_heads") or heads
+    return 2 * shared * head * dtype.itemsize
+
+
+def _state_bytes(text: Any) -> int:
+    """Return the bytes of one recurrent layer's state, for one row."""
+    keys, values = _get(text, "linear_num_key_heads"), _get(text, "linear_num_value_heads")
+    if keys and values:  # gated delta net
+        key, value = text.linear_key_head_dim, text.linear_value_head_dim
+        conv = (2 * keys * key + values * value) * text.linear_conv_kernel_dim
+        return 4 * (values * key * value + conv)
+    state = _get(text, "mamba_d_state", "ssm_state_size", "state_size")
+    if state:
+        inner = _get(text, "mamba_d_ssm", "intermediate_size") or 0
+        if (expand := _get(text, "mamba_expand", "expand")) is not None and not getattr(text, "mamba_d_ssm", None):
+            inner = int(expand * (_get(text, "hidden_size") or 0))
+        return 4 * (inner * state + inner * (_get(text, "mamba_d_conv", "conv_kernel") or 4))
+    if (window := _get(text, "conv_L_cache")) is not None:
+        return 4 * window * text.hidden_size
+    return 4 * (_get(text, "hidden_size", "n_embd") or 0) * 4
+
+
+def _system_memory() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # a system that does not say
+        return 1 << 62
+
+
+def _group_memory() -> int:
+    for limit, used in zip(_LIMITS, _USED, strict=True):
+        try:
+            left = int(Path(limit).read_text()) - int(Path(used).read_text())
+            stat = (Path(limit).parent / "memory.stat").read_text(encoding="ascii").split()
+            pairs = dict(zip(stat[::2], stat[1::2], strict=True))
+            return max(0, left + int(pairs.get("inactive_file", 0)))  # pages of files make room when they must
+        except (OSError, ValueError):  # no such group, or one without a limit
+            continue
+    return 1 << 62

@@ -1,0 +1,187 @@
+"""What a model's name means: the shipped base, a folder, a hub name, an adapter's folder or a GGUF file.
+
+Nothing here loads PyTorch. The hub is asked only for a name that is not in its cache.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gentax.core import UsageError
+from gentax.core.errors import nearest
+from gentax.models.headers import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX, WEIGHTS, read_json, reason
+from gentax.models.requests import ModelOptions
+
+BASE = Path(__file__).parent / "base"  # the model that ships with the package
+_HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
+_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]  # weights, configuration, tokenizer
+_NOT = ["*/*", "consolidated*"]  # other formats of the same weights, in folders of their own or beside them
+_SECONDS = 5  # that the hub may take to answer whether it has a model
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model is."""
+
+    name: str  # as it was named
+    kind: str  # "folder", "adapter" or "gguf"
+    path: Path  # the folder, or the GGUF file
+    base: Source | None = None  # of an adapter
+
+    @property
+    def label(self) -> str:
+        """How reports call it: `base`, a hub name, or the last part of a path."""
+        if self.path == BASE:
+            return "base"
+        return self.name if is_hub_name(self.name) and not _exists(self.name) else self.path.resolve().name
+
+
+def find(where: str | Path, options: ModelOptions = ModelOptions()) -> Source:
+    """Find what `where` names; a model of the hub that is not in the cache is fetched.
+
+    Args:
+        where: `base`, a folder, `org/name[@revision]`, or a `.gguf` file.
+        options: `adapter_base` says what an adapter is for, where its own configuration does not or names another
+            place; with `trust_remote_code` a model's Python files are fetched as well.
+
+    Raises:
+        UsageError: there is no such model; the message has the nearest name, or the command that fetches it.
+    """
+    text = str(where)
+    if text == "base":
+        return Source(text, "folder", BASE)
+    if _exists(text):
+        path = Path(where)
+        if path.is_dir():
+            return _folder(path, text, options)
+        if path.suffix.lower() == ".gguf":
+            return Source(text, "gguf", path)
+        raise UsageError(f"{text} is a file; a model is a folder, a hub name or a .gguf file")
+    if is_hub_name(text):
+        local = Path(text.partition("/")[0]).is_dir()  # `runs/x`, where `runs` is a folder, is a slip in a path
+        if (cached := _cached(text, options)) is not None:
+            return _folder(cached, text, options)
+        if not local:
+            return _folder(_fetch(text, options), text, options)
+    raise UsageError(_no_model(text))
+
+
+def is_hub_name(text: str) -> bool:
+    """Return whether `text` has the form of a model's name on the hub, `org/name` or `org/name@revision`."""
+    return _HUB.fullmatch(text) is not None and ".." not in text
+
+
+def names_a_model(where: str | Path) -> bool:
+    """Return whether `where` is something that `find` might find, without asking the hub."""
+    return str(where) == "base" or _exists(str(where)) or is_hub_name(str(where))
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # a name too long for a path, or with a NUL in it
+        return False
+
+
+def _folder(path: Path, name: str, options: ModelOptions) -> Source:
+    if (path / ADAPTER_CONFIG).exists():
+        return Source(name, "adapter", path, _base_of(path, name, options))
+    if not (path / "config.json").exists():
+        ggufs = sorted(p.name for p in path.glob("*.gguf"))
+        hint = f"; did you mean {path / ggufs[0]}?" if ggufs else ""
+        raise UsageError(f"{name} is not a model folder: it has no config.json{hint}")
+    return Source(name, "folder", path)
+
+
+def _base_of(path: Path, name: str, options: ModelOptions) -> Source:
+    """Find the model that an adapter is for."""
+    if not (path / ADAPTER_WEIGHTS).exists():
+        raise UsageError(f"{name} is an adapter without {ADAPTER_WEIGHTS}; gentax reads no other format of weights")
+    if (path / WEIGHTS).exists() or (path / INDEX).exists():
+        raise UsageError(f"{name} holds both an adapter and a whole model; keep one of them there")
+    base: Any = options.adapter_base or read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise UsageError(f"{name} is an adapter that does not say which model it is for; name it with adapter_base")
+    inside = path / base  # a path in an adapter's configuration may be meant from there
+    try:
+        found = find(str(inside) if not _exists(base) and _exists(str(inside)) else base, options)
+    except UsageError as error:
+        raise UsageError(f"{name} is an adapter for {base[:200]!r}, which is not there: {error}; "
+                         "adapter_base names another place") from None
+    if found.kind == "adapter":
+        raise UsageError(f"{name} is an adapter for {base[:200]!r}, which is an adapter itself; merge that one first")
+    return found
+
+
+def _cached(name: str, options: ModelOptions) -> Path | None:
+    """Return the folder of a hub model that is wholly in the cache."""
+    from huggingface_hub import snapshot_download
+
+    repo, revision = _parts(name)
+    try:
+        path = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+    except (OSError, ValueError):
+        return None
+    return path if _complete(path) else None
+
+
+def _complete(path: Path) -> bool:
+    if (path / ADAPTER_CONFIG).exists():
+        return (path / ADAPTER_WEIGHTS).exists()
+    if not (path / INDEX).exists() or (path / WEIGHTS).exists():
+        return (path / "config.json").exists() and (path / WEIGHTS).exists()
+    files = read_json(path / INDEX).get("weight_map")
+    return isinstance(files, dict) and all((path / str(file)).exists() for file in set(map(str, files.values())))
+
+
+def _fetch(name: str, options: ModelOptions) -> Path:
+    """Fetch a model from the hub into its cache: safetensors, configuration and tokenizer."""
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    repo, revision = _parts(name)
+    command = f"hf download {repo}" + (f" --revision {shlex.quote(revision)}" if revision else "")
+    lacking = f"{name} is no folder here and not in the hub's cache"
+    if constants.HF_HUB_OFFLINE:
+        raise UsageError(f"{lacking}, and HF_HUB_OFFLINE is set; without it, `{command}` fetches it")
+    try:
+        info = HfApi().model_info(repo, revision=revision, timeout=_SECONDS)
+        files = [file.rfilename for file in info.siblings or ()]
+        if not any(file.endswith(".safetensors") and "/" not in file for file in files):
+            gguf = next((file for file in files if file.endswith(".gguf")), None)
+            hint = f"; `hf download {repo} {gguf}` fetches a GGUF file that can be named" if gguf else ""
+            raise UsageError(f"{name} has no .safetensors file; gentax reads no other format of weights{hint}")
+        allowed = [*_FILES, "*.py"] if options.trust_remote_code else _FILES
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=allowed, ignore_patterns=_NOT))
+    except UsageError:
+        raise
+    except GatedRepoError:
+        raise UsageError(f"{name} is gated: ask for access on its page, then `hf auth login` and `{command}`") from None
+    except RevisionNotFoundError:
+        raise UsageError(f"{repo} has no revision {revision!r}") from None
+    except RepositoryNotFoundError:
+        raise UsageError(f"{lacking}, and the hub has no such model (a private one takes `hf auth login`)") from None
+    except Exception as error:  # a network fails in the ways of whatever HTTP client the hub's package uses
+        why = reason(error)
+        raise UsageError(f"{lacking}, and cannot be fetched ({why}); where there is a network, `{command}`") from None
+
+
+def _parts(name: str) -> tuple[str, str | None]:
+    match = _HUB.fullmatch(name)
+    assert match is not None
+    return match["repo"], match["revision"]
+
+
+def _no_model(text: str) -> str:
+    shown = f"{text[:200]!r}"
+    try:
+        parent = Path(text).parent
+        near = [str(p.parent) for p in sorted(parent.glob("*/*config.json"))] + [str(p) for p in parent.glob("*.gguf")]
+    except (OSError, ValueError):
+        near = []
+    close = nearest(text, [*near, "base"])
+    return f"no model folder {shown}" + (f"; did you mean {close!r}?" if close else "; 'base' always works")
