@@ -9,8 +9,10 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.probe import Policy, Trajectories
+from gentax.cli.settings_options import takes
 from gentax.cli.show import console, episodes_counted, say, table
 from gentax.core.errors import UsageError
+from gentax.models.requests import ModelOptions
 
 if TYPE_CHECKING:
     from gentax.measure.forecast import Advice, Fit
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 SHOWN = 12  # lines of the ranking
 
 
+@takes(model=ModelOptions)
 def advise(
     candidate: Annotated[
         list[str] | None,
@@ -38,6 +41,8 @@ def advise(
     ] = "sources",
     policy: Policy = "base",
     trajectories: Trajectories = 128,
+    *,
+    model: ModelOptions,
     seed: o.Seed = 0,
     json: o.Json = None,
 ) -> None:
@@ -50,6 +55,7 @@ def advise(
     from gentax.measure.forecast import read_fit
     from gentax.measure.probe import probe
     from gentax.measure.verdict import number
+    from gentax.policies import policy_of
 
     o.check_out(json)
     known = read_fit(fit)
@@ -61,7 +67,7 @@ def advise(
     if not any(set(targets) - {name} for name in candidates):
         raise UsageError("advice takes at least one candidate and one other domain as a target")
     counted = episodes_counted(trajectories * len(levels), policy)
-    probes = probe(levels, policy, trajectories=trajectories, seed=seed, on_episode=counted)
+    probes = probe(levels, policy_of(policy, model), trajectories=trajectories, seed=seed, on_episode=counted)
     names = {p.domain: p.name for p in probes}
     advice = run(probes, [names[c] for c in candidates], [names[t] for t in targets], known, budget)
     table(

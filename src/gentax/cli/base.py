@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from gentax.cli.settings_options import takes
 from gentax.cli.show import console, estimate, table
+from gentax.models.requests import ModelOptions
 
 app = typer.Typer(help="The base model that ships with gentax.", no_args_is_help=True)
 
@@ -18,6 +20,7 @@ def _group() -> None:
 
 
 @app.command()
+@takes(model=ModelOptions)
 def build(
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the model goes.")] = Path("runs/base"),
     recipe: Annotated[
@@ -28,6 +31,8 @@ def build(
         typer.Option(help="`nano` (0.5 M parameters), `micro` (1.4 M) or `mini` (5.5 M), instead of the recipe's."),
     ] = None,
     tasks: Annotated[int, typer.Option(min=2, help="Test tasks of each domain that the finished model plays.")] = 256,
+    *,
+    model: ModelOptions,
 ) -> None:
     """Build the base model from nothing: play the domains, train a tokenizer and a small Llama on the text.
 
@@ -54,7 +59,7 @@ def build(
     folder = run(made, out, say=lambda text: console.print(text, markup=False))
     found = {}
     for name, play in {"plain": Play(), "thinking": Play(thinking=True)}.items():
-        result = evaluate(folder, list(made.text), tasks=tasks, play=play)
+        result = evaluate(folder, list(made.text), tasks=tasks, play=play, model=model)
         found[name] = result.to_json()
         table(f"test success %, {name}", ["domain", "success"], [[d, estimate(e)] for d, e in result.success().items()])
     write_json(folder / "evaluation.json", found)

@@ -10,8 +10,10 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli import probe as probing
+from gentax.cli.settings_options import takes
 from gentax.cli.show import console, episodes_counted, shown, table
 from gentax.core.errors import UsageError, unknown
+from gentax.models.requests import ModelOptions
 
 if TYPE_CHECKING:
     from gentax.measure.diversity import Diversity
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from gentax.policies import Policy
 
 
+@takes(model=ModelOptions)
 def diversity(
     domain: probing.Named = None,
     policy: probing.Policy = "base",
@@ -34,9 +37,11 @@ def diversity(
     tuned: Annotated[
         str | None,
         typer.Option(
-            help="A model folder: also how far it has moved from `--policy` in each domain. Plays at temperature 1."
+            help=f"{o.MODEL}: also how far it has moved from `--policy` in each domain. Plays at temperature 1."
         ),
     ] = None,
+    *,
+    model: ModelOptions,
     seed: o.Seed = 0,
     json: o.Json = None,
     plot: probing.Plot = None,
@@ -59,8 +64,8 @@ def diversity(
     if len(set(names)) < 2:
         raise UsageError(f"diversity is between 2 or more domains, not of {', '.join(names)} alone")
     weights = _weights(weight, names)
-    who = policy_of(policy)
-    other = _tuned(who, tuned)
+    who = policy_of(policy, model)
+    other = _tuned(who, tuned, model)
     probes = probe(
         asked,
         who,
@@ -88,7 +93,7 @@ def diversity(
         console.print(f"wrote {plot}", markup=False)
 
 
-def _tuned(base: Policy, tuned: str | None) -> Policy | None:
+def _tuned(base: Policy, tuned: str | None, model: ModelOptions) -> Policy | None:
     """Find the tuned policy. Raises UsageError where no divergence can be taken, before anything is played."""
     if tuned is None:
         return None
@@ -96,7 +101,7 @@ def _tuned(base: Policy, tuned: str | None) -> Policy | None:
     from gentax.policies import policy_of
     from gentax.policies.local import LocalPolicy
 
-    other = policy_of(tuned)
+    other = policy_of(tuned, model)
     for one in (base, other):
         if not isinstance(one, LocalPolicy):
             raise UsageError(f"--tuned compares the weights of two models, and {one.name} has none on this machine")

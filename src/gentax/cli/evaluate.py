@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,15 +19,14 @@ if TYPE_CHECKING:
     from gentax.core import Episode
     from gentax.measure.suites import Suite, SuiteResult
 
-FREE = ("policy", "named", "domain", "suite", "json", "device", "dtype")  # options that a suite does not fix
+MODEL = tuple(field.name for field in dataclasses.fields(ModelOptions))
+FREE = ("policy", "named", "domain", "suite", "json", *MODEL)  # options that a suite does not fix
 
 
 @takes(play=Group(Play, leave_out=("horizon", "reward")), model=ModelOptions)
 def evaluate(
     ctx: typer.Context,
-    policy: Annotated[
-        str, typer.Argument(help="`base`, `random`, `expert`, a folder, or `http://…/v1#model`.")
-    ] = "base",
+    policy: Annotated[str, typer.Argument(help=o.POLICY)] = "base",
     named: Annotated[str | None, typer.Option("--policy", metavar="POLICY", help="The same, as an option.")] = None,
     suite: Annotated[
         str | None, typer.Option(metavar="NAME", help="Play a frozen suite, such as `v1`, which fixes all but -d.")
@@ -56,7 +56,7 @@ def evaluate(
         policy = named
     if suite is not None:
         _refuse_what_is_fixed(ctx, suite)
-        return _play_suite(policy, suite, domain, json)
+        return _play_suite(policy, suite, domain, json, model)
     levels = o.read_domains(domain)
     result = run(
         policy_of(policy, model),
@@ -108,7 +108,7 @@ class _Progress:
         self.count(episode)
 
 
-def _play_suite(policy: str, name: str, names: list[str] | None, json: Path | None) -> None:
+def _play_suite(policy: str, name: str, names: list[str] | None, json: Path | None, model: ModelOptions) -> None:
     """Play a suite and print its score card."""
     from gentax.domains.names import read_domain
     from gentax.measure.suites import load_suite, play_suite
@@ -118,7 +118,9 @@ def _play_suite(policy: str, name: str, names: list[str] | None, json: Path | No
         if level is not None:
             raise UsageError(f"-d {given}:{level}: suite {name} fixes the level; say -d {given}")
     progress = _Progress(suite)
-    result = play_suite(policy, name, names, out=json, on_episode=progress.episode, on_domain=progress.domain)
+    result = play_suite(
+        policy, name, names, out=json, model=model, on_episode=progress.episode, on_domain=progress.domain
+    )
     _score_card(result, suite)
     if json is not None:
         console.print(f"wrote {json}; `gentax verify {json}` checks it", markup=False)

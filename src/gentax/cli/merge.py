@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from gentax.cli import options as o
 from gentax.cli.show import console
 from gentax.core.errors import UsageError
 
 
 def merge(
-    policies: Annotated[list[str], typer.Argument(metavar="FOLDER…", help="Model folders, trained from the base.")],
+    policies: Annotated[list[str], typer.Argument(metavar="MODEL…", help=f"Models trained from the base: {o.MODEL}.")],
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the merged model goes.")],
     base: Annotated[str, typer.Option(help="The policy they were trained from; `base` ships with gentax.")] = "base",
     method: Annotated[

@@ -10,6 +10,9 @@ import typer
 
 from gentax.core.errors import UsageError
 
+MODEL = "a folder, a hub's `org/name[@revision]`, an adapter's folder, a `.gguf` file"  # how a model is named
+POLICY = f"`base`, `random`, `expert`, {MODEL}, or `http://…/v1#model`."  # and a policy
+
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file as JSON.")
 ]

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentax.cli import options as o
+from gentax.cli.settings_options import takes
 from gentax.cli.show import console, printable
 from gentax.core.errors import UsageError
+from gentax.models.requests import ModelOptions
 
 if TYPE_CHECKING:
     from gentax.core import Episode, TextEnv
@@ -17,18 +19,21 @@ if TYPE_CHECKING:
 _HELP = "Type an action. Also: ? lists what is possible, ! asks the expert, q leaves."
 
 
+@takes(model=ModelOptions)
 def play(
     domain: Annotated[str, typer.Argument(help="A domain, `NAME` or `NAME:LEVEL`.")],
     index: Annotated[int, typer.Option(help="Which task.")] = 0,
     split: Annotated[str, typer.Option(help="Of which split.")] = "train",
     expert: Annotated[bool, typer.Option("--expert", help="Watch the domain's expert.")] = False,
-    policy: Annotated[str | None, typer.Option(help="Watch `base`, `random`, or the model of a folder or URL.")] = None,
+    policy: Annotated[str | None, typer.Option(help=f"Watch {o.POLICY}")] = None,
     thinking: Annotated[bool, typer.Option("--thinking/--no-thinking", help="Let the policy think.")] = True,
     xsb: Annotated[
         str | None, typer.Option(metavar="FILE", help="Sokoban only: play the rooms of an XSB file.")
     ] = None,
     temperature: Annotated[float, typer.Option(help="Of a policy that samples.")] = 0.4,
     wrap: o.Wrap = None,
+    *,
+    model: ModelOptions,
 ) -> None:
     """Play a task in the terminal, or watch a policy play it.
 
@@ -45,14 +50,16 @@ def play(
     env = wrapped(make(name, level, split=split, **({} if xsb is None else {"xsb": xsb})), wrap or ())
     try:
         if expert or policy is not None:
-            _watch(env, "expert" if expert else str(policy), index, split, thinking, temperature)
+            _watch(env, "expert" if expert else str(policy), model, index, split, thinking, temperature)
         else:
             _by_hand(env, index, split)
     finally:
         env.close()
 
 
-def _watch(env: TextEnv, policy: str, index: int, split: str, thinking: bool, temperature: float) -> None:
+def _watch(
+    env: TextEnv, policy: str, model: ModelOptions, index: int, split: str, thinking: bool, temperature: float
+) -> None:
     from gentax.core import Task
     from gentax.policies import policy_of
     from gentax.rollouts import EnvPool, Play, rollout
@@ -60,7 +67,7 @@ def _watch(env: TextEnv, policy: str, index: int, split: str, thinking: bool, te
     task = Task(env.domain.name, env.level, split, index)
     settings = Play(thinking=thinking, temperature=temperature)
     with EnvPool(settings, make_env=lambda _: env) as pool:
-        (episode,) = rollout(policy_of(policy), [task], play=settings, pool=pool)
+        (episode,) = rollout(policy_of(policy, model), [task], play=settings, pool=pool)
     _show(episode)
 
 

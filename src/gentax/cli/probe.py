@@ -30,7 +30,7 @@ Named = Annotated[
         show_default=False,
     ),
 ]
-Policy = Annotated[str, typer.Option(help="`base`, `random`, `expert`, a model folder or `http://…/v1#model`.")]
+Policy = Annotated[str, typer.Option(help=o.POLICY)]
 Trajectories = Annotated[int, typer.Option(help="Episodes of each domain: tasks times samples.")]
 Horizon = Annotated[int, typer.Option(help="Steps after which an episode is cut off and a failure counted.")]
 Plot = Annotated[

@@ -18,7 +18,7 @@ from gentax.rollouts import Play
 def rollout(
     domain: Annotated[str, typer.Argument(help="A domain, `NAME` or `NAME:LEVEL`.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the episodes go: gzipped JSON lines.")],
-    policy: Annotated[str, typer.Option(help="`base`, `random`, `expert`, a folder, or `http://…/v1#model`.")] = "base",
+    policy: Annotated[str, typer.Option(help=o.POLICY)] = "base",
     tasks: o.Tasks = 16,
     split: Annotated[str, typer.Option(help="Which split of the tasks.")] = "train",
     samples: o.Samples = 1,

@@ -27,7 +27,7 @@ ON_ITS_OWN = 128  # tasks of each domain where neither --tasks nor --drop says
 @takes(play=Group(Play, leave_out=("horizon", "reward")), model=ModelOptions)
 def tax(
     tuned: Annotated[
-        str, typer.Option(help="The policy after training: a model folder, `http://…/v1#model`, or a suite's result.")
+        str, typer.Option(help=f"The policy after training: {o.MODEL}, `http://…/v1#model`, or a suite's result.")
     ],
     source: Annotated[str, typer.Option(help="The domain it was trained on, `NAME` or `NAME:LEVEL`.")],
     base: Annotated[str, typer.Option(help="The policy before training, likewise; `base` ships with gentax.")] = "base",

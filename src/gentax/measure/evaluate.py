@@ -14,6 +14,7 @@ from gentax.core.settings import plain
 from gentax.domains import domain, make
 from gentax.measure.statistics import Estimate, success_rate
 from gentax.measure.tax import leave_out_errors, successes
+from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, policy_of
 from gentax.rollouts import EnvPool, Play, rollout
 
@@ -25,6 +26,7 @@ class Evaluation:
     policy: str
     play: Play
     episodes: Mapping[str, list[Episode]]  # by domain
+    runtime: Mapping[str, str] | None = None  # device and dtype of a policy with weights on this machine
 
     def success(self) -> dict[str, Estimate]:
         """Return the success rate of each domain, percent, with its interval. Raises UsageError on many errors."""
@@ -45,7 +47,7 @@ class Evaluation:
                 "return": float(np.mean([e.ret for e in played])),
                 "invalid": sum(e.invalid for e in played) / max(1, sum(e.length for e in played)),
             }
-        return {"policy": self.policy, "play": plain(self.play), "domains": rows}
+        return {"policy": self.policy, "runtime": self.runtime, "play": plain(self.play), "domains": rows}
 
 
 def scores_of(episodes: Iterable[Episode]) -> np.ndarray:
@@ -74,12 +76,13 @@ def evaluate(
     play: Play | None = None,
     seed: int = 0,
     parallel: int = 128,
+    model: ModelOptions = ModelOptions(),
     on_episode: Callable[[Episode], None] | None = None,
 ) -> Evaluation:
     """Play `policy` on the same tasks of each domain that everybody is evaluated on.
 
     Args:
-        policy: "random", "expert", "base", a model folder, the URL of a server, or any `Policy`.
+        policy: "random", "expert", the name of a model, the URL of a server, or any `Policy` (see `policy_of`).
         domains: names, or names with levels; a level of None is the domain's default.
         tasks: how many tasks of each domain; all of a split that has fewer.
         split: which split.
@@ -87,6 +90,7 @@ def evaluate(
         play: context, thinking, temperature and so on.
         seed: of the sampling; the same seed gives two policies the same random numbers.
         parallel: episodes in flight at once.
+        model: how a policy that is named is loaded: device, dtype.
         on_episode: called with each episode as it ends.
 
     Raises:
@@ -103,11 +107,11 @@ def evaluate(
             raise unknown(f"split of {name}", split, domain(name).splits)
     play = play or Play()
     chosen = tasks_of(levels, tasks, split)
-    who = policy_of(policy)
+    who = policy_of(policy, model)
     episodes = {}
     for name, listed in chosen.items():
         with EnvPool(play) as pool:
             episodes[name] = rollout(
                 who, listed, play=play, samples=samples, seed=seed, parallel=parallel, pool=pool, on_episode=on_episode
             )
-    return Evaluation(who.name, play, episodes)
+    return Evaluation(who.name, play, episodes, getattr(who, "runtime", None))

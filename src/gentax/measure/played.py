@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from gentax.measure.statistics import Looks
 from gentax.measure.suites import paired, read_result
 from gentax.measure.tax import ERROR_SHARE, TaxReport, tax_report
 from gentax.measure.verdict import FREE_WITHIN, Verdict, verdict
+from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, policy_of
 from gentax.rollouts import EnvPool, Play, rollout
 
@@ -36,6 +37,7 @@ def tax(
     *,
     tasks: int = 128,
     looks: int = LOOKS,
+    model: ModelOptions = ModelOptions(),
     **settings: Any,
 ) -> TaxReport:
     """Say what tuning on `source` cost elsewhere: both policies play the same tasks with the same random numbers.
@@ -47,6 +49,7 @@ def tax(
         targets: the other domains (with levels, if a mapping); all that are installed when None.
         tasks: test tasks of each domain.
         looks: how often the verdict is taken while they are played; it stops when that is clear. 1: play them all.
+        model: how policies that are named are loaded: device, dtype.
         settings: what `play_tax` takes.
 
     Raises:
@@ -62,7 +65,7 @@ def tax(
     if isinstance(base, Evaluation) or isinstance(tuned, Evaluation):
         raise UsageError("an evaluation is compared with another one, not with a policy")
     levels = levels_of(source, targets)
-    policies = policy_of(base), policy_of(tuned)
+    policies = policy_of(base, model), policy_of(tuned, model)
     return play_tax(*policies, source, levels, tasks=tasks, looks=Looks(looks), **settings).report
 
 
@@ -89,7 +92,8 @@ def tax_of_results(
     Raises:
         UsageError: files that are no results, are not sound or are of different suites, a target they do not have.
     """
-    return _report(source, targets, *paired(read_result(base), read_result(tuned)))
+    results = read_result(base), read_result(tuned)
+    return replace(_report(source, targets, *paired(*results)), runtime=_runtime(*results))
 
 
 def _tax_of(
@@ -104,7 +108,12 @@ def _tax_of(
         if [e.task for e in before.episodes[name]] != [e.task for e in after.episodes.get(name, [])]:
             raise UsageError(f"the two evaluations were not played on the same tasks of {name}")
     of = [{name: scores_of(episodes) for name, episodes in one.episodes.items()} for one in (before, after)]
-    return _report(source, targets, *of)
+    return replace(_report(source, targets, *of), runtime=_runtime(before, after))
+
+
+def _runtime(base: Any, tuned: Any) -> dict[str, Mapping[str, str] | None]:
+    """Return where two policies played, which may change what they did."""
+    return {"base": getattr(base, "runtime", None), "tuned": getattr(tuned, "runtime", None)}
 
 
 def _report(
@@ -198,13 +207,14 @@ def play_tax(
             # An error is a larger share of what there is so far than of the whole.
             share = ERROR_SHARE * max(len(all_of) / looks.tasks(look, len(all_of)) for all_of in listed.values())
             report = tax_report(source, before, after, share, looks, look)
+            report = replace(report, runtime=_runtime(base, tuned))
             if on_look is not None:
                 on_look(report)
             if verdict(report.tax, free_within) is not Verdict.UNDECIDED:
                 break
     return PlayedTax(
         report,
-        Evaluation(base.name, play, episodes[0]),
-        Evaluation(tuned.name, play, episodes[1]),
+        Evaluation(base.name, play, episodes[0], report.runtime["base"]),
+        Evaluation(tuned.name, play, episodes[1], report.runtime["tuned"]),
         sum(map(len, listed.values())) * samples,
     )

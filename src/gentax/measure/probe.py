@@ -46,6 +46,7 @@ class Probe:
     axes: Axes
     name: str  # of its row: the domain, with the level where one was asked for, and what it was wrapped in
     plain: str | None = None  # the name of the row without the wrappers, where there is one
+    runtime: Mapping[str, str] | None = None  # device and dtype of a policy with weights on this machine
     episodes: tuple[Episode, ...] = field(default=(), repr=False, compare=False)  # not written to JSON
 
     def to_json(self) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def probe(
 
     Args:
         domains: names, registered or `module:factory`; pairs of name and level; or a mapping of the one to the other.
-        policy: "random", "expert", "base", a model folder, or any `Policy`.
+        policy: "random", "expert", the name of a model, or any `Policy` (see `policy_of`).
         trajectories: episodes of each domain: tasks times samples. A split that has fewer tasks is played whole.
         samples: episodes on each task; with more than one, pass@k is known beyond k = 1.
         horizon: steps after which every domain's episodes are cut off, and at which failures are counted.
@@ -132,6 +133,7 @@ def probe(
                     axes=measured,
                     name=f"{plain} + {', '.join(wrap)}" if wrapped else plain,
                     plain=plain if wrapped else None,
+                    runtime=getattr(who, "runtime", None),
                     episodes=tuple(e for e in episodes if e.outcome is not Outcome.ERROR),
                 )
             )

@@ -51,12 +51,13 @@ class TaxReport:
     level: float = LEVEL  # of every interval here, over all looks
     look: int = 1  # the look at growing data that this is
     looks: int = 1  # how many there might have been
+    runtime: Mapping[str, Mapping[str, str] | None] = field(default_factory=dict)  # of `base` and `tuned`, if known
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values; an undefined measure is null and `undefined` says why."""
         plain = {k: getattr(self, k) for k in ("source", "seeds", "level", "look", "looks")}
         plain |= {"targets": list(self.targets), "stands": sorted(self.stands)}
-        plain |= {k: dict(getattr(self, k)) for k in ("tasks", "left_out", "undefined")}
+        plain |= {k: dict(getattr(self, k)) for k in ("tasks", "left_out", "undefined", "runtime")}
         plain["drop_p"] = {d: float(f"{p:.4g}") for d, p in self.drop_p.items()}
         for key in ("init", "after", "drop"):
             plain[key] = {d: estimate.to_json() for d, estimate in getattr(self, key).items()}

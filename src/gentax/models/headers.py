@@ -50,7 +50,7 @@ def reason(error: BaseException) -> str:
 
 
 def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
-    """Return the JSON object in a file. Raises UsageError for a file that is not there, too large, or something else."""
+    """Return the JSON object in a file. Raises UsageError for a file that is not there, too large or something else."""
     try:
         size = path.stat().st_size
         if size > limit:

@@ -1,14 +1,15 @@
 """Loading models and tokenizers, whatever they are named by (see `source.py`).
 
 The order: what the name means, the configuration and the weights' headers, the model without numbers that is matched
-with them, what memory it takes; the weights come last. Weights are read from safetensors, or GGUF; nothing is unpickled.
+with them, what memory it takes; the weights come last. They are read from safetensors or GGUF; nothing is unpickled.
 """
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,7 @@ def _tokenizer(source: Source, options: ModelOptions) -> Any:
         for name in _TOKENIZER_FILES:
             if (path / name).exists():
                 read_json(path / name, JSON_LIMIT)
-        return AutoTokenizer.from_pretrained(
-            path, trust_remote_code=options.trust_remote_code, local_files_only=True
-        )
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=options.trust_remote_code, local_files_only=True)
 
 
 def _load(source: Source, options: ModelOptions, tokenizer: Any) -> Any:
@@ -161,7 +160,7 @@ def _gguf(source: Source, options: ModelOptions, device: torch.device, tokenizer
     path = source.path
     header = read_gguf(path)
     check_architecture(header, path)
-    with _alone(path) as folder:
+    with _alone(path) as folder, redirect_stderr(io.StringIO()):  # its bar of progress obeys no setting
         config = AutoConfig.from_pretrained(folder, gguf_file=path.name, local_files_only=True)
         check_config(config.to_dict() | {"architectures": None}, header.tensors, source.name)
         correct(config, header, path)
@@ -203,7 +202,7 @@ def _alone(path: Path) -> Iterator[str]:
 
 
 def _placed(device: torch.device) -> dict[str, Any]:
-    """Return what lets weights be read onto a GPU directly, one tensor at a time, instead of by way of a second copy."""
+    """Return what lets weights be read onto a GPU directly, tensor by tensor, without a whole copy on the CPU."""
     from transformers.integrations import is_deepspeed_zero3_enabled
 
     return {} if device.type == "cpu" or is_deepspeed_zero3_enabled() else {"device_map": {"": device}}

@@ -150,6 +150,6 @@ def _bounded(limit: int, where: str) -> Iterator[None]:
 def _walk(values: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
     """Yield the keys and values of nested mappings."""
     for key, value in values.items():
-        yield key, value
+        yield str(key), value
         if isinstance(value, Mapping) and depth < 8:
             yield from _walk(value, depth + 1)

@@ -110,8 +110,9 @@ def _base_of(path: Path, name: str, options: ModelOptions) -> Source:
     try:
         found = find(str(inside) if not _exists(base) and _exists(str(inside)) else base, options)
     except UsageError as error:
-        raise UsageError(f"{name} is an adapter for {base[:200]!r}, which is not there: {error}; "
-                         "adapter_base names another place") from None
+        raise UsageError(
+            f"{name} is an adapter for {base[:200]!r}, which is not there: {error}; adapter_base names another place"
+        ) from None
     if found.kind == "adapter":
         raise UsageError(f"{name} is an adapter for {base[:200]!r}, which is an adapter itself; merge that one first")
     return found
@@ -167,7 +168,9 @@ def _fetch(name: str, options: ModelOptions) -> Path:
         raise UsageError(f"{lacking}, and the hub has no such model (a private one takes `hf auth login`)") from None
     except Exception as error:  # a network fails in the ways of whatever HTTP client the hub's package uses
         why = reason(error)
-        raise UsageError(f"{lacking}, and cannot be fetched ({why}); where there is a network, `{command}`") from None
+        raise UsageError(
+            f"{lacking}, and cannot be fetched ({why}); where there is a network, `{command}` fetches it"
+        ) from None
 
 
 def _parts(name: str) -> tuple[str, str | None]:

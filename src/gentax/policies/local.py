@@ -13,7 +13,7 @@ from gentax.models.action_format import ACTION_END
 from gentax.models.chat import ChatCodec
 from gentax.models.decoding import SUPPORTED, Decoder
 from gentax.models.decoding.stock_generate import StockDecoder
-from gentax.models.loading import load_with_tokenizer
+from gentax.models.loading import load_with_tokenizer, runtime
 from gentax.models.requests import ModelOptions, SamplingRequest
 from gentax.policies.protocol import Reply, Turn
 
@@ -36,6 +36,11 @@ class LocalPolicy:
         self._end = int(end[0]) if len(end) == 1 else None
         ends = model.generation_config.eos_token_id
         self._eos = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+
+    @property
+    def runtime(self) -> dict[str, str]:
+        """The device and the number format of the weights, which results record."""
+        return runtime(self.model)
 
     def refresh(self) -> None:
         """Forget what is cached; call it when the weights have changed."""

@@ -1,4 +1,4 @@
-"""A policy by its name: `random`, `expert`, `base`, a model folder, or the URL of a server."""
+"""A policy by its name: `random`, `expert`, a model (see `models.source`), or the URL of a server."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from gentax.core import UsageError
 from gentax.core.errors import nearest
 from gentax.models.requests import ModelOptions
+from gentax.models.source import names_a_model
 from gentax.policies.protocol import Policy
 from gentax.policies.simple import ExpertPolicy, RandomPolicy
 
@@ -16,10 +17,11 @@ _BARE = re.compile(r"[\w.-]+:\d+(/.*|#.*|)")  # host:port, as one types it in a 
 
 
 def policy_of(what: str | Path | Policy, options: ModelOptions = ModelOptions()) -> Policy:
-    """Return a policy: one that is given, "random", "expert", "base", the model in a folder or behind a URL.
+    """Return a policy: one that is given, "random", "expert", "base", a local model or one behind a URL.
 
-    A URL is that of an OpenAI-compatible server, such as `http://localhost:8000/v1#model`; see `policies.endpoint`.
-    `options` say how the weights of a folder are loaded.
+    A local model is a folder, a name on the hub (`org/name[@revision]`), a PEFT adapter or a `.gguf` file; `options`
+    say how its weights are loaded. A URL is that of an OpenAI-compatible server, such as
+    `http://localhost:8000/v1#model`; see `policies.endpoint`.
 
     Raises:
         UsageError: no such policy, folder or model.
@@ -33,7 +35,7 @@ def policy_of(what: str | Path | Policy, options: ModelOptions = ModelOptions())
         from gentax.policies.endpoint import connect
 
         return connect(what)
-    if not Path(what).exists():
+    if not names_a_model(what):
         if _BARE.fullmatch(str(what)):
             raise UsageError(f"no model folder {str(what)!r}; if it is a server, did you mean 'http://{what}'?")
         if (close := nearest(what, [*SIMPLE, "base"])) in SIMPLE:

@@ -35,7 +35,7 @@ def fit_study(todo: Plan, store: Store, say: Callable[[str], None], trajectories
     lacking = [stage for stage in wanted if not store.has(stage)]
     if lacking:
         raise UsageError(f"study {study.name}: {len(lacking)} stages are not done; run `gentax study run` first")
-    base = load(study.base)
+    base = load(study.base, study.options)
     levels = {name: target.level for name, target in study.domains.items()}
     say("probing the domains")
     look = partial(probe, policy=base, trajectories=trajectories, play=replace(study.evaluate, wrap=()))
@@ -51,7 +51,7 @@ def fit_study(todo: Plan, store: Store, say: Callable[[str], None], trajectories
             (there,) = (p for p in look({source: levels[source]}, wrap=recipe.play.wrap) if p.plain)
         kls = []
         for seed in study.seeds:
-            tuned = load(last(store.path(todo.trained[arm, source, seed])))
+            tuned = load(last(store.path(todo.trained[arm, source, seed])), study.options)
             kls.append(moved(base, tuned, source, levels[source], study.evaluate, tasks=trajectories).value)
         tax, gain = result.tax.tax, result.tax.delta_id
         if tax is None or gain is None:

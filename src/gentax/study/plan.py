@@ -19,6 +19,8 @@ from gentax.core import UsageError, unknown
 from gentax.core.settings import plain, read_settings, read_yaml
 from gentax.domains import domain, make
 from gentax.models.fingerprint import fingerprint
+from gentax.models.requests import ModelOptions
+from gentax.models.source import names_a_model
 from gentax.policies.named import SIMPLE
 from gentax.rollouts import Play
 from gentax.training import Recipe
@@ -52,7 +54,12 @@ class Study:
     about: str = ""
     """A line for the report."""
     base: str = "base"
-    """The starting policy."""
+    """The starting policy: `base`, a model folder, a hub's `org/name[@revision]`, an adapter's folder, a `.gguf` file."""
+    device: str = "auto"
+    """Where models are: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one."""
+    dtype: str = "auto"
+    """The number format that models are loaded in: `auto` is the one they are stored in, or `float32`, `bfloat16`,
+    `float16`."""
     arms: dict[str, dict[str, Any]] = field(default_factory=lambda: {"plain": {}})
     """Settings that are compared: a name, and what differs from `train`."""
     seeds: tuple[int, ...] = (0,)
@@ -68,19 +75,25 @@ class Study:
     def recipe(self, source: str, arm: str, seed: int) -> Recipe:
         """Return the recipe of one cell. Raises UsageError for a key that recipes do not have."""
         values = _over(self.train, self.arms[arm])
-        for key in ("source", "seed", "base", "level"):
+        for key in ("source", "seed", "base", "level", "device", "dtype"):
             if key in values:
                 raise UsageError(f"study {self.name}: {key!r} is set by the study itself, not in train or arms")
         if (named := values.pop("recipe", None)) is not None:
             given = read_values(source if named == "shipped" else named)
             values = _over({key: value for key, value in given.items() if key not in ("source", "level")}, values)
         level = self.domains[source].level
+        start = {"base": self.base, "device": self.device, "dtype": self.dtype}
         if values.get("schedule", {}).get("phases"):  # they say what is trained on; the source is where ΔID is measured
             values.pop("steps", None)
             recipe = read_settings(Recipe, values, f"study {self.name}, train")
-            return replace(recipe, seed=seed, base=self.base)
+            return replace(recipe, seed=seed, **start)
         recipe = read_settings(Recipe, values, f"study {self.name}, train")
-        return replace(recipe, source=source, level=level, seed=seed, base=self.base)
+        return replace(recipe, source=source, level=level, seed=seed, **start)
+
+    @property
+    def options(self) -> ModelOptions:
+        """How models are loaded."""
+        return ModelOptions(self.device, self.dtype)
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,7 +185,7 @@ def check(study: Study) -> None:
 
 def plan(study: Study) -> Plan:
     """Lay out the stages of a study."""
-    base = fingerprint(study.base)
+    base = fingerprint(study.base, study.options)
 
     def evaluation(label: str, name: str, needs: tuple[Stage, ...]) -> Stage:
         target = study.domains[name]
@@ -183,6 +196,7 @@ def plan(study: Study) -> Plan:
             "tasks": target.tasks,
             "samples": study.samples,
             "play": plain(study.evaluate),
+            "dtype": study.dtype,
         }
         return Stage("evaluate", f"{label}-{name}", inputs, needs)
 
@@ -192,11 +206,10 @@ def plan(study: Study) -> Plan:
         cell = f"{arm}-{source}-{seed}"
         recipe = study.recipe(source, arm, seed)
         inputs = {"base": base, "recipe": plain(recipe)}
-        reads = {
-            who: fingerprint(who) for _, who in recipe.others if who not in ("start", *SIMPLE) and Path(who).exists()
-        }
+        named = {who for _, who in recipe.others if who not in ("start", *SIMPLE) and names_a_model(who)}
+        reads = {who: fingerprint(who) for who in sorted(named)}
         if reads:
-            inputs["reads"] = reads  # what lies in a teacher's or a judge's folder or file, which may change
+            inputs["reads"] = reads  # what a teacher or a judge is made of, which may change
         trained[arm, source, seed] = Stage("train", cell, inputs)
         for name in study.domains:
             after[arm, source, seed, name] = evaluation(cell, name, (trained[arm, source, seed],))

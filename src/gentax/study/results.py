@@ -22,7 +22,8 @@ from gentax.measure.evaluate import scores_of
 from gentax.measure.ranks import ood_rank_scores
 from gentax.measure.tax import leave_out_errors, tax_report
 from gentax.measure.verdict import arm_sentence, sentences
-from gentax.policies.local import load
+from gentax.models.chat import ChatCodec
+from gentax.models.loading import load_tokenizer
 from gentax.report import Comparison, Curve, EpisodePair, Report, Result, write
 from gentax.rollouts import open_env
 from gentax.rollouts.prompt import prompts
@@ -87,7 +88,8 @@ def _after(todo: Plan, read: Read, arm: str, source: str) -> dict[str, np.ndarra
 
 def domain_axes(todo: Plan, read: Read) -> list[Axes]:
     """Return where each domain lies under the starting policy, from the episodes of the init row."""
-    study, encode = todo.study, load(todo.study.base).codec.text
+    study = todo.study
+    encode = ChatCodec(load_tokenizer(study.base, study.options)).text
     found = []
     for name, stage in todo.init.items():
         env = open_env(study.evaluate, name, study.domains[name].level)

@@ -105,6 +105,7 @@ def _evaluate(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: 
             tasks=inputs["tasks"],
             samples=inputs["samples"],
             play=todo.study.evaluate,
+            model=todo.study.options,
             on_episode=on_episode,
         )
         write_episodes(folder / EPISODES, result.episodes[name])

@@ -7,6 +7,7 @@ from pathlib import Path
 from gentax.core import UsageError, unknown
 from gentax.domains import domain, make, missing
 from gentax.domains.names import read_domain
+from gentax.models.source import names_a_model
 from gentax.policies.named import SIMPLE
 from gentax.rollouts import open_env
 from gentax.training.recipe import Recipe
@@ -49,9 +50,9 @@ def check(recipe: Recipe) -> None:
 
 
 def _player(what: str, who: str) -> None:
-    """Refuse a teacher or a judge that is neither a policy by name, nor a URL, nor a folder or file that is there."""
+    """Refuse a teacher or a judge that is neither a policy by name, nor a URL, nor a model or a file that may be there."""
     named = (*SIMPLE, "start", "base") if what == "teacher" else ("base",)
-    if who not in named and "://" not in who and not Path(who).exists():
+    if who not in named and "://" not in who and not names_a_model(who):
         raise unknown(what, who, (*named, *sorted(map(str, Path(who).parent.glob("*")))[:50]))
 
 

@@ -171,7 +171,8 @@ def _examples(name: str, wanted: int, recipe: Recipe, policy: LocalPolicy) -> li
             share.add(found[i])
     else:
         share.play(
-            policy_of(teacher, ModelOptions(str(policy.model.device))), [tasks[i] for i in rng.permutation(len(tasks))]
+            policy_of(teacher, ModelOptions(str(policy.model.device), recipe.dtype)),
+            [tasks[i] for i in rng.permutation(len(tasks))],
         )
     return share.found
 

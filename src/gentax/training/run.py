@@ -95,7 +95,7 @@ class _Run:
         self.on_row = on_row if world.first else lambda row: None
         self.course = Course(recipe)
         self.grounds = self.course.grounds.values()
-        self.options = ModelOptions(str(device_of(recipe.device, world.local, world.size)))
+        self.options = ModelOptions(str(device_of(recipe.device, world.local, world.size)), recipe.dtype)
         self.policy = load(recipe.base, self.options)
         self.folder = RunFolder.open(path, recipe, world)
         self.learner = learner_of(self.policy, recipe, world)
@@ -198,7 +198,8 @@ class _Run:
     def _interpolate(self, keep: float) -> Path:
         """Choose weights between the start's and the trained ones by validation tasks."""
         trained = self._best()
-        start, tuned = (load_model(folder, ModelOptions("cpu")).state_dict() for folder in (self.recipe.base, trained))
+        options = ModelOptions("cpu", self.recipe.dtype)
+        start, tuned = (load_model(name, options).state_dict() for name in (self.recipe.base, trained))
         with self.playing:
 
             def success_at(share: float) -> float:

@@ -121,7 +121,7 @@ def train_with_trl(recipe: Recipe, out: str | Path, on_row: Callable[[Row], None
         raise UsageError("a vLLM server is fed through vLLM, which is not installed here: pip install 'trl[vllm]'")
     with _quiet(), join(recipe) as world, deferred_interrupt() as interrupt:
         # Before TRL's settings are made: with ZeRO-3 all models that are loaded later are sharded, and this one plays.
-        player = load(recipe.base, ModelOptions(str(device_of(recipe.device, world.local, world.size))))
+        player = load(recipe.base, ModelOptions(str(device_of(recipe.device, world.local, world.size)), recipe.dtype))
         return _Run(recipe, Path(out), player, world, on_row, interrupt).whole()
 
 
@@ -155,7 +155,10 @@ class _Run:
             raise UsageError(f"a run of DeepSpeed cannot be continued; give another folder, or base={self.kept[-1][1]}")
         self.folder = RunFolder.open(path, recipe, world)
         self.playing = Playing(
-            recipe, self.course, world, ModelOptions(str(device_of(recipe.device, world.local, world.size)))
+            recipe,
+            self.course,
+            world,
+            ModelOptions(str(device_of(recipe.device, world.local, world.size)), recipe.dtype),
         )
 
     @property

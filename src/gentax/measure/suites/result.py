@@ -90,6 +90,8 @@ class SuiteResult:
     missing: tuple[str, ...]
     """Domains of the suite that were not played."""
     domains: dict[str, DomainResult] = field(default_factory=dict)
+    runtime: dict[str, str] | None = None
+    """The device and the number format of the policy's weights; null for policies that have none here."""
 
     def scores(self) -> dict[str, np.ndarray]:
         """Return by domain (K,) mean success over samples of each task, NaN where an episode ended in an error."""

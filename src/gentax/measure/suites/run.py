@@ -15,6 +15,8 @@ from gentax.measure.suites.suite import Suite, load_suite
 from gentax.measure.suites.verify import check_result
 from gentax.measure.suites.versions import versions
 from gentax.models.fingerprint import fingerprint
+from gentax.models.requests import ModelOptions
+from gentax.models.source import names_a_model
 from gentax.policies import Policy, policy_of
 from gentax.policies.named import SIMPLE
 from gentax.rollouts import EnvPool, rollout
@@ -26,17 +28,19 @@ def play_suite(
     domains: Iterable[str] | None = None,
     *,
     out: str | Path | None = None,
+    model: ModelOptions = ModelOptions(),
     on_episode: Callable[[Episode], None] | None = None,
     on_domain: Callable[[str, str], None] | None = None,
 ) -> SuiteResult:
     """Play `policy` on a frozen suite, after checking that every task starts here as it was frozen.
 
     Args:
-        policy: "random", "expert", "base", a model folder, or any `Policy`.
+        policy: "random", "expert", the name of a model, or any `Policy` (see `policy_of`).
         suite: the suite's name.
         domains: some of its domains; those that can run on this machine when None. The others are `missing`.
         out: the file the result is written to. Domains that are done are kept in the folder `out`.partial until all
-            are: the same policy, suite and versions go on from there.
+            are: the same policy, suite, versions and device go on from there.
+        model: how a policy that is named is loaded: device, dtype.
         on_episode: called with each episode as it ends.
         on_domain: called with what is about to be done with a domain ("keep", "check" or "play"), and its name.
 
@@ -46,12 +50,13 @@ def play_suite(
     """
     frozen = load_suite(suite)
     chosen = _chosen(frozen, domains)
-    who = policy_of(policy)
+    who = policy_of(policy, model)
     result = SuiteResult(
         suite=frozen.name,
         digest=frozen.digest,
         policy=who.name,
-        fingerprint=_weights(policy),
+        fingerprint=_weights(policy, model),
+        runtime=getattr(who, "runtime", None),
         made_with=versions(chosen),
         missing=tuple(name for name in frozen.domains if name not in chosen),
     )
@@ -126,11 +131,11 @@ def _clear(aside: Path, suite: Suite) -> None:
         aside.rmdir()
 
 
-def _weights(policy: str | Path | Policy) -> str | None:
-    """Return the fingerprint of a policy that is a model folder; of others the name must do."""
+def _weights(policy: str | Path | Policy, model: ModelOptions) -> str | None:
+    """Return the fingerprint of a policy that is a local model; of others the name must do."""
     if not isinstance(policy, (str, Path)) or str(policy) in SIMPLE:
         return None
-    return fingerprint(policy) if str(policy) == "base" or Path(policy).is_dir() else None
+    return fingerprint(policy, model) if names_a_model(policy) else None
 
 
 def _tell(on_domain: Callable[[str, str], None] | None, doing: str, name: str) -> None:

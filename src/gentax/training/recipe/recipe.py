@@ -34,7 +34,8 @@ class Recipe:
     """Policy-gradient steps, each on fresh episodes, where `schedule.phases` says nothing else; 0 for none, after
     `imitate`."""
     base: str = "base"
-    """The policy to start from: a model folder, or `base` for the one that ships with gentax."""
+    """The policy to start from: `base` for the one that ships with gentax, a model folder, a hub's
+    `org/name[@revision]`, an adapter's folder, or a `.gguf` file."""
     seed: int = 0
     """Which tasks are drawn, and every sampled token."""
     tasks_per_step: int = 16
@@ -78,6 +79,9 @@ class Recipe:
     """`fp32`, `bf16` (autocast) or `auto`, which is bf16 where the hardware has it."""
     device: str = "auto"
     """Where the model is: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one."""
+    dtype: str = "auto"
+    """The number format that models are loaded in: `auto` is the one they are stored in, or `float32`, `bfloat16`,
+    `float16`. `precision` is that of the arithmetic."""
     shard: bool = False
     """Whether weights, gradients and optimiser state are spread over the processes of the run (FSDP2) instead of held
     whole by each (data parallel); one process holds them whole in any case."""

@@ -18,6 +18,7 @@ import torch
 
 from gentax.core import UsageError, unknown
 from gentax.core.files import whole_folder
+from gentax.models.requests import ModelOptions
 from gentax.policies.local import LocalPolicy, load
 from gentax.training.checkpoint import save_model
 from gentax.training.retention.interpolate import interpolate
@@ -81,8 +82,8 @@ def merge_models(
     `merge.json` beside the weights says what they were made of.
 
     Args:
-        start: the model folder that all were trained from, or `base`.
-        folders: model folders.
+        start: the model that all were trained from: `base`, a folder, a hub name, an adapter or a GGUF file.
+        folders: the models, named likewise.
         method: `mean`, `ties`, or `interpolate`, which takes one folder.
         out: where to: a new or an empty folder, or one that holds the result of the same merge.
         share: how far `interpolate` goes from the start to the tuned weights, 0 to 1; no other method reads it.
@@ -102,9 +103,10 @@ def merge_models(
     record = {"start": str(start), "of": names, "method": method, **how}
     out = Path(out)
     _check_out(out, record)
-    first, tuned = load(start), []
+    options = ModelOptions("cpu")
+    first, tuned = load(start, options), []
     for folder in folders:
-        policy = load(folder)
+        policy = load(folder, options)
         if policy.tokenizer.get_vocab() != first.tokenizer.get_vocab():
             raise UsageError(f"{folder} and {start} have different tokens: they do not come from one start")
         tuned.append(policy.model.state_dict())
