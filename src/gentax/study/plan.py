@@ -54,7 +54,7 @@ class Study:
     about: str = ""
     """A line for the report."""
     base: str = "base"
-    """The starting policy: `base`, a model folder, a hub's `org/name[@revision]`, an adapter's folder, a `.gguf` file."""
+    """The starting policy: `base`, a folder, a hub's `org/name[@revision]`, an adapter's folder, a `.gguf` file."""
     device: str = "auto"
     """Where models are: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one."""
     dtype: str = "auto"
