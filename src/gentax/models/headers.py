@@ -41,8 +41,8 @@ class Tensor(NamedTuple):
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of what an exception says, printable and cut, for a message of one line."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    """Return what an exception says, on one line, printable and cut."""
+    line = " ".join(str(error).split())
     line = "".join(c if c.isprintable() else "�" for c in line)
     if not line or isinstance(error, (LookupError, AttributeError, TypeError, ArithmeticError)):
         line = f"{type(error).__name__}: {line}".rstrip(": ")

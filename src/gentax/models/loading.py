@@ -19,7 +19,7 @@ from gentax.core import UsageError, unknown
 from gentax.core.memory import few_compiled_products
 from gentax.models.device import device_of
 from gentax.models.gguf import check_architecture, correct, read_gguf
-from gentax.models.headers import JSON_LIMIT, Tensor, read_json, tensors_of
+from gentax.models.headers import Tensor, read_json, tensors_of
 from gentax.models.memory import model_bytes, refuse_too_large, weights_bytes
 from gentax.models.quiet import loading
 from gentax.models.requests import ModelOptions
@@ -29,6 +29,7 @@ from gentax.models.source import BASE, Source, find
 __all__ = ["BASE", "DTYPES", "load_model", "load_tokenizer", "load_with_tokenizer", "runtime"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+CONFIG_LIMIT = 1 << 22  # bytes of a config.json that are read
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
@@ -60,6 +61,7 @@ def load_with_tokenizer(where: str | Path, options: ModelOptions = ModelOptions(
     _check_dtype(options)
     device_of(options.device)  # refused before a tokenizer is read
     source = find(where, options)
+    _check_files(source)
     tokenizer = _tokenizer(source, options)
     return source, _load(source, options, tokenizer), tokenizer
 
@@ -74,6 +76,17 @@ def _check_dtype(options: ModelOptions) -> None:
         raise unknown("dtype", options.dtype, DTYPES)
 
 
+def _check_files(source: Source) -> None:
+    """Refuse files that are not sound, before a tokenizer is made of some of them."""
+    if source.kind == "gguf":
+        read_gguf(source.path)
+    elif source.base is not None:
+        _check_files(source.base)
+    else:
+        read_json(source.path / "config.json", CONFIG_LIMIT)
+        tensors_of(source.path)
+
+
 def _tokenizer(source: Source, options: ModelOptions) -> Any:
     from transformers import AutoTokenizer
 
@@ -83,12 +96,11 @@ def _tokenizer(source: Source, options: ModelOptions) -> Any:
         return _tokenizer(source.base, options)
     with loading(f"the tokenizer of {source.name}"):
         if source.kind == "gguf":
-            read_gguf(path)
             with _alone(path) as folder:
                 return AutoTokenizer.from_pretrained(folder, gguf_file=path.name, local_files_only=True)
         for name in _TOKENIZER_FILES:
             if (path / name).exists():
-                read_json(path / name, JSON_LIMIT)
+                read_json(path / name)
         return AutoTokenizer.from_pretrained(path, trust_remote_code=options.trust_remote_code, local_files_only=True)
 
 
@@ -122,7 +134,7 @@ def _folder(source: Source, options: ModelOptions, device: torch.device, tokeniz
     from transformers import AutoConfig, AutoModelForCausalLM
 
     path, trusted = source.path, options.trust_remote_code
-    values = read_json(path / "config.json", 1 << 22)
+    values = read_json(path / "config.json", CONFIG_LIMIT)
     tensors = tensors_of(path)
     check_config(values, tensors, source.name, trusted)
     if (path / "generation_config.json").exists():

@@ -50,7 +50,7 @@ def check(recipe: Recipe) -> None:
 
 
 def _player(what: str, who: str) -> None:
-    """Refuse a teacher or a judge that is neither a policy by name, nor a URL, nor a model or file that may be there."""
+    """Refuse a teacher or a judge that is neither a policy by name, nor a URL, model or file that may be there."""
     named = (*SIMPLE, "start", "base") if what == "teacher" else ("base",)
     if who not in named and "://" not in who and not names_a_model(who):
         raise unknown(what, who, (*named, *sorted(map(str, Path(who).parent.glob("*")))[:50]))

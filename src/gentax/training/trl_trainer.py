@@ -154,12 +154,8 @@ class _Run:
         if self.sharded and self.kept:
             raise UsageError(f"a run of DeepSpeed cannot be continued; give another folder, or base={self.kept[-1][1]}")
         self.folder = RunFolder.open(path, recipe, world)
-        self.playing = Playing(
-            recipe,
-            self.course,
-            world,
-            ModelOptions(str(device_of(recipe.device, world.local, world.size)), recipe.dtype),
-        )
+        options = ModelOptions(str(device_of(recipe.device, world.local, world.size)), recipe.dtype)
+        self.playing = Playing(recipe, self.course, world, options)
 
     @property
     def done(self) -> int:

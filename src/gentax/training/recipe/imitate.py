@@ -16,8 +16,8 @@ class Imitate:
     """What is imitated: `domain` or `domain:level`, and its share of the state-action pairs. The paper's second start
     has {sciworld: 19, alfworld: 3, webshop: 1}. When empty, what is trained on afterwards."""
     teachers: dict[str, str] = field(default_factory=dict)
-    """Who played, by the names in `mix`: `expert`; `start`, the policy the run starts from; a model, named as `base` is, or a URL;
-    or a file of trajectories: chats in JSONL, AgentTraj's format, gentax's own episodes (see
+    """Who played, by the names in `mix`: `expert`; `start`, the policy the run starts from; a model, named as `base`
+    is, or a URL; or a file of trajectories: chats in JSONL, AgentTraj's format, gentax's own episodes (see
     `gentax.training.trajectories`). The expert where nothing is said."""
     successes_only: bool = True
     """Whether episodes that did not succeed are left out. The paper left its policy's own in."""
