@@ -82,9 +82,13 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
     if not isinstance(placed, dict) or not placed or not all(isinstance(file, str) for file in placed.values()):
         raise UsageError(f"{folder / INDEX} has no weight_map of tensors to files")
     found: dict[str, Tensor] = {}
-    for file in sorted(set(placed.values())):
+    files = sorted(set(placed.values()))
+    for file in files:
         if Path(file).name != file or not file.endswith(".safetensors") or "\\" in file:
             raise UsageError(f"{folder / INDEX} names {file[:80]!r}, which is no .safetensors file of the folder")
+        if not (folder / file).is_file():
+            raise UsageError(f"{folder} lacks {file}, which {INDEX} names")
+    for file in files:
         for name, tensor in read_header(folder / file).items():
             if placed.get(name, file) != file or name in found:
                 raise UsageError(f"{folder}: the tensor {name[:80]!r} is in two files")

@@ -61,7 +61,7 @@ def load_with_tokenizer(where: str | Path, options: ModelOptions = ModelOptions(
     _check_dtype(options)
     device_of(options.device)  # refused before a tokenizer is read
     source = find(where, options)
-    _check_files(source)
+    _check_files(source, options)
     tokenizer = _tokenizer(source, options)
     return source, _load(source, options, tokenizer), tokenizer
 
@@ -76,15 +76,19 @@ def _check_dtype(options: ModelOptions) -> None:
         raise unknown("dtype", options.dtype, DTYPES)
 
 
-def _check_files(source: Source) -> None:
+def _check_files(source: Source, options: ModelOptions) -> None:
     """Refuse files that are not sound, before a tokenizer is made of some of them."""
     if source.kind == "gguf":
-        read_gguf(source.path)
-    elif source.base is not None:
-        _check_files(source.base)
+        check_architecture(read_gguf(source.path), source.path)
     else:
-        read_json(source.path / "config.json", CONFIG_LIMIT)
-        tensors_of(source.path)
+        _headers(source.base or source, options)
+
+
+def _headers(source: Source, options: ModelOptions) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what the files of a folder say of themselves, checked: the configuration, and the weights by name."""
+    values, tensors = read_json(source.path / "config.json", CONFIG_LIMIT), tensors_of(source.path)
+    check_config(values, tensors, source.name, options.trust_remote_code)
+    return values, tensors
 
 
 def _tokenizer(source: Source, options: ModelOptions) -> Any:
@@ -134,9 +138,7 @@ def _folder(source: Source, options: ModelOptions, device: torch.device, tokeniz
     from transformers import AutoConfig, AutoModelForCausalLM
 
     path, trusted = source.path, options.trust_remote_code
-    values = read_json(path / "config.json", CONFIG_LIMIT)
-    tensors = tensors_of(path)
-    check_config(values, tensors, source.name, trusted)
+    values, tensors = _headers(source, options)
     if (path / "generation_config.json").exists():
         read_json(path / "generation_config.json")
     config = AutoConfig.from_pretrained(path, trust_remote_code=trusted, local_files_only=True)
