@@ -7,6 +7,7 @@ these are corrected here, or refused.
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 from collections.abc import Mapping
@@ -89,6 +90,19 @@ def correct(config: Any, header: Gguf, path: Path) -> None:
         heads = config.num_attention_heads
         config.query_pre_attn_scalar = config.hidden_size // heads if large else config.head_dim
     _check_rope(config, header, path)
+
+
+def own_tokens_only(tokenizer: Any, header: Gguf) -> Any:
+    """Take from a tokenizer what is not in the file: transformers gives every byte-level one an `<|endoftext|>`.
+
+    Its id would lie beyond the model's embeddings, as with the GGUF files of Llama 3.
+    """
+    count = header.metadata.get("tokenizer.ggml.tokens")
+    if isinstance(count, int) and max(tokenizer.get_vocab().values(), default=-1) >= count:
+        content = json.loads(tokenizer.backend_tokenizer.to_str())
+        content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < count]
+        tokenizer._tokenizer = type(tokenizer.backend_tokenizer).from_str(json.dumps(content))
+    return tokenizer
 
 
 def _check_rope(config: Any, header: Gguf, path: Path) -> None:

@@ -42,7 +42,7 @@ class Tensor(NamedTuple):
 
 def reason(error: BaseException) -> str:
     """Return what an exception says, on one line, printable and cut."""
-    line = " ".join(str(error).split())
+    line = " ".join(str(error).partition("Exception raised from")[0].split())  # PyTorch adds frames of C++
     line = "".join(c if c.isprintable() else "�" for c in line)
     if not line or isinstance(error, (LookupError, AttributeError, TypeError, ArithmeticError)):
         line = f"{type(error).__name__}: {line}".rstrip(": ")
@@ -58,6 +58,8 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except RecursionError:
         raise UsageError(f"{path} is nested too deeply") from None
+    except UsageError:
+        raise
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read as JSON: {reason(error)}") from None
     if not isinstance(content, dict):

@@ -18,7 +18,7 @@ import torch
 from gentax.core import UsageError, unknown
 from gentax.core.memory import few_compiled_products
 from gentax.models.device import device_of
-from gentax.models.gguf import check_architecture, correct, read_gguf
+from gentax.models.gguf import check_architecture, correct, own_tokens_only, read_gguf
 from gentax.models.headers import Tensor, read_json, tensors_of
 from gentax.models.memory import model_bytes, refuse_too_large, weights_bytes
 from gentax.models.quiet import loading
@@ -61,7 +61,8 @@ def load_with_tokenizer(where: str | Path, options: ModelOptions = ModelOptions(
     _check_dtype(options)
     device_of(options.device)  # refused before a tokenizer is read
     source = find(where, options)
-    _check_files(source, options)
+    with loading(source.name):
+        _check_files(source, options)
     tokenizer = _tokenizer(source, options)
     return source, _load(source, options, tokenizer), tokenizer
 
@@ -78,17 +79,24 @@ def _check_dtype(options: ModelOptions) -> None:
 
 def _check_files(source: Source, options: ModelOptions) -> None:
     """Refuse files that are not sound, before a tokenizer is made of some of them."""
-    if source.kind == "gguf":
+    if source.base is not None:
+        _check_files(source.base, options)
+    elif source.kind == "gguf":
         check_architecture(read_gguf(source.path), source.path)
     else:
-        _headers(source.base or source, options)
+        _headers(source, options)
 
 
-def _headers(source: Source, options: ModelOptions) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _headers(source: Source, options: ModelOptions) -> tuple[Any, dict[str, Tensor]]:
     """Return what the files of a folder say of themselves, checked: the configuration, and the weights by name."""
-    values, tensors = read_json(source.path / "config.json", CONFIG_LIMIT), tensors_of(source.path)
-    check_config(values, tensors, source.name, options.trust_remote_code)
-    return values, tensors
+    from transformers import AutoConfig
+
+    path, trusted = source.path, options.trust_remote_code
+    values, tensors = read_json(path / "config.json", CONFIG_LIMIT), tensors_of(path)
+    check_config(values, tensors, source.name, trusted)
+    if (path / "generation_config.json").exists():
+        read_json(path / "generation_config.json")
+    return AutoConfig.from_pretrained(path, trust_remote_code=trusted, local_files_only=True), tensors
 
 
 def _tokenizer(source: Source, options: ModelOptions) -> Any:
@@ -101,7 +109,8 @@ def _tokenizer(source: Source, options: ModelOptions) -> Any:
     with loading(f"the tokenizer of {source.name}"):
         if source.kind == "gguf":
             with _alone(path) as folder:
-                return AutoTokenizer.from_pretrained(folder, gguf_file=path.name, local_files_only=True)
+                made = AutoTokenizer.from_pretrained(folder, gguf_file=path.name, local_files_only=True)
+            return own_tokens_only(made, read_gguf(path))
         for name in _TOKENIZER_FILES:
             if (path / name).exists():
                 read_json(path / name)
@@ -135,14 +144,11 @@ def _whole(source: Source, options: ModelOptions, device: torch.device, tokenize
 
 
 def _folder(source: Source, options: ModelOptions, device: torch.device, tokenizer: Any, more: Any) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    path, trusted = source.path, options.trust_remote_code
-    values, tensors = _headers(source, options)
-    if (path / "generation_config.json").exists():
-        read_json(path / "generation_config.json")
-    config = AutoConfig.from_pretrained(path, trust_remote_code=trusted, local_files_only=True)
-    own_code, quantized = trusted and "auto_map" in values, "quantization_config" in values
+    config, tensors = _headers(source, options)
+    own_code = options.trust_remote_code and bool(getattr(config, "auto_map", None))
+    quantized = getattr(config, "quantization_config", None) is not None
     if own_code or quantized:  # what becomes of such weights is known when they are loaded
         needed = weights_bytes(tensors)
     else:
@@ -151,13 +157,14 @@ def _folder(source: Source, options: ModelOptions, device: torch.device, tokeniz
         needed = _bytes(bare, options, tensors) + more(bare)
     refuse_too_large(needed, device, source.name)
     model, info = AutoModelForCausalLM.from_pretrained(
-        path,
+        source.path,
         config=config,
         dtype=options.dtype,
         use_safetensors=True,
-        trust_remote_code=trusted,
+        trust_remote_code=options.trust_remote_code,
         local_files_only=True,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # which `check_match` refuses with the shapes
         **_placed(device),
     )
     check_match(info, source.name)
@@ -192,6 +199,7 @@ def _gguf(source: Source, options: ModelOptions, device: torch.device, tokenizer
             dtype=dtype,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # which `check_match` refuses with the shapes
             **unpacked,
             **_placed(device),
         )

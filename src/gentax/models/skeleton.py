@@ -44,14 +44,15 @@ def check_config(values: Mapping[str, Any], tensors: Mapping[str, Any], where: s
     kind = values.get("model_type")
     if trusted and "auto_map" in values:
         return
-    if kind not in CONFIG_MAPPING and "auto_map" in values:
+    known = isinstance(kind, str) and kind in CONFIG_MAPPING
+    if not known and "auto_map" in values:
         raise UsageError(f"{where} comes with code of its own, which is not run unless trust_remote_code is on")
-    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+    if not known:
         raise unknown(f"model_type in the config.json of {where}", kind, CAUSAL)
     classes = {name for entry in CAUSAL.values() for name in ([entry] if isinstance(entry, str) else entry)}
     named = values.get("architectures") or []
-    known = [name for name in named if name in classes] if isinstance(named, list) else []
-    if kind not in CAUSAL or (named and not known):
+    fits = isinstance(named, list) and any(name in classes for name in named if isinstance(name, str))
+    if kind not in CAUSAL or (named and not fits):
         what = str(named[0])[:80] if named and isinstance(named, list) else f"model of type {kind}"
         raise UsageError(f"{where} is a {what}, and no causal language model: it cannot continue a prompt")
     for key, value in _walk(values):

@@ -1,0 +1,367 @@
+"""Models by every kind of name: folders, the hub's cache, adapters, GGUF files; devices, dtypes, what is recorded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gentax.core import UsageError
+from gentax.models.fingerprint import fingerprint
+from gentax.models.loading import BASE, load_model, load_tokenizer, runtime
+from gentax.models.requests import ModelOptions
+from gentax.models.source import find, is_hub_name, names_a_model
+from gentax.policies.local import load
+from gentax.policies.named import policy_of
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model(torch.arange(3, 40)[None]).logits.float()
+
+
+@pytest.fixture
+def hub(tiny, tmp_path, monkeypatch) -> Path:
+    """A hub cache that holds the tiny model as `them/small`, laid out as huggingface_hub does: links to blobs."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return cached(tmp_path, "them/small", tiny)
+
+
+def cached(cache: Path, name: str, files: Path) -> Path:
+    root = cache / f"models--{name.replace('/', '--')}"
+    for folder in ("refs", "blobs", f"snapshots/{COMMIT}"):
+        (root / folder).mkdir(parents=True)
+    (root / "refs" / "main").write_text(COMMIT)
+    snapshot = root / "snapshots" / COMMIT
+    for number, file in enumerate(sorted(files.iterdir())):
+        shutil.copy(file, root / "blobs" / f"blob{number}")
+        (snapshot / file.name).symlink_to(root / "blobs" / f"blob{number}")
+    return snapshot
+
+
+def adapter(base: str | Path, out: Path, tokenizer: bool = False, **settings) -> Path:
+    """A LoRA adapter with random weights for the model in a folder, saved as PEFT and TRL save it."""
+    import peft
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = BASE if str(base) == "base" else base
+    wrapped = peft.get_peft_model(
+        AutoModelForCausalLM.from_pretrained(folder),
+        peft.LoraConfig(**{"r": 4, "target_modules": "all-linear", "task_type": "CAUSAL_LM"} | settings),
+    )
+    torch.manual_seed(1)
+    for name, weight in wrapped.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    wrapped.save_pretrained(out)
+    if tokenizer:
+        AutoTokenizer.from_pretrained(folder).save_pretrained(out)
+    return out
+
+
+def test_a_hub_name_is_found_in_the_cache_without_a_network(hub, tiny, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in ("them/small", "them/small@main", f"them/small@{COMMIT}"):
+        policy = policy_of(name)
+        assert policy.name == name
+        assert torch.equal(logits(policy.model), logits(load_model(tiny)))
+    assert fingerprint("them/small") == fingerprint(tiny)
+
+
+def test_a_hub_name_that_is_not_cached_is_one_line_with_the_command_that_fetches_it(hub, monkeypatch):
+    asked = []
+
+    def offline(self, repo, **_):
+        asked.append(repo)
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", offline)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(UsageError, match=r"not known\); where there is a network, `hf download them/other` fetches it"):
+        policy_of("them/other")
+    with pytest.raises(UsageError, match="`hf download them/small --revision v2`"):
+        policy_of("them/small@v2")
+    assert asked == ["them/other", "them/small"]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UsageError, match="HF_HUB_OFFLINE is set"):
+        policy_of("them/other")
+    assert len(asked) == 2  # nobody was asked
+    (hub / "model.safetensors").unlink()  # a download that was broken off
+    with pytest.raises(UsageError, match="`hf download them/small`"):
+        policy_of("them/small")
+
+
+def test_what_is_fetched_is_safetensors_configuration_and_tokenizer(hub, monkeypatch):
+    import fnmatch
+    from types import SimpleNamespace
+
+    there = ["config.json", "tokenizer.json", "merges.txt", "chat_template.jinja", "model.safetensors", "model.py"]
+    there += ["pytorch_model.bin", "model.gguf", "onnx/config.json", "consolidated.safetensors", "README.md"]
+    listed = SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in there])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda self, *_, **__: listed)
+
+    def download(repo, *, allow_patterns=None, ignore_patterns=None, local_files_only=False, **_):
+        if local_files_only:
+            raise OSError("not cached")
+        taken.update(name for name in there if any(fnmatch.fnmatch(name, p) for p in allow_patterns))
+        taken.difference_update([name for name in taken if any(fnmatch.fnmatch(name, p) for p in ignore_patterns)])
+        return hub
+
+    taken: set[str] = set()
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert find("them/new").path == hub
+    assert taken == set(there[:5])
+    taken.clear()
+    find("them/new", ModelOptions(trust_remote_code=True))
+    assert taken == set(there[:6])
+    there[:] = ["model-q4.gguf", "README.md"]
+    listed.siblings = [SimpleNamespace(rfilename=name) for name in there]
+    with pytest.raises(UsageError, match=r"no \.safetensors file.*hf download them/new model-q4\.gguf"):
+        find("them/new")
+
+
+def test_a_slip_in_a_path_is_no_hub_name(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny, tmp_path / "runs" / "first")
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: pytest.fail("the hub was asked"))
+    with pytest.raises(UsageError, match="did you mean 'runs/first'"):
+        policy_of("runs/frist")
+    with pytest.raises(UsageError, match="did you mean 'expert'"):
+        policy_of("exprt")
+    with pytest.raises(UsageError, match="is a file"):
+        (tmp_path / "runs" / "x.txt").write_text("")
+        policy_of("runs/x.txt")
+    assert policy_of("runs/first").name == "first"
+    for text, expected in (("org/name", True), ("org/name@v1.0", True), ("./a", False), ("a/b/c", False), ("a", False)):
+        assert is_hub_name(text) is expected
+    assert not names_a_model("\0")
+    assert not names_a_model("x" * 5000)
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_dora": True}, {"use_rslora": True, "target_modules": ["q_proj"]}])
+def test_an_adapter_plays_as_its_base_with_the_adapter_merged(tiny, tmp_path, settings):
+    import peft
+
+    folder = adapter(tiny, tmp_path / "adapter", **settings)
+    policy = load(folder)
+    assert type(policy.model).__name__ == "LlamaForCausalLM"  # an ordinary model again
+    assert policy.name == "adapter"
+    unmerged = peft.PeftModel.from_pretrained(load_model(tiny), folder).eval()
+    torch.testing.assert_close(logits(policy.model), logits(unmerged), atol=2e-5, rtol=1e-4)
+    assert (logits(policy.model) - logits(load_model(tiny))).abs().max() > 0.01  # and it is not nothing
+    policy.model.save_pretrained(tmp_path / "saved")
+    policy.tokenizer.save_pretrained(tmp_path / "saved")
+    torch.testing.assert_close(logits(load_model(tmp_path / "saved")), logits(policy.model))
+    assert all(weight.requires_grad for weight in policy.model.parameters())
+
+
+def test_an_adapter_finds_its_base_by_its_configuration_or_by_what_is_given(hub, tiny, tmp_path):
+    folder = adapter(tiny, tmp_path / "adapter", tokenizer=True)
+    wanted = logits(load(folder).model)
+    config = folder / "adapter_config.json"
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps(values | {"base_model_name_or_path": "them/small"}))
+    assert torch.equal(logits(load(folder).model), wanted)
+    config.write_text(json.dumps(values | {"base_model_name_or_path": "/gone"}))
+    with pytest.raises(UsageError, match="adapter_base names another place"):
+        load(folder)
+    given = ModelOptions(adapter_base=str(tiny))
+    assert torch.equal(logits(load(folder, given).model), wanted)
+    assert load_tokenizer(folder, given).get_vocab() == load_tokenizer(tiny).get_vocab()
+
+
+def test_an_adapter_on_the_hub_and_its_fingerprint(hub, tiny, tmp_path):
+    local = adapter(tiny, tmp_path / "adapter")
+    cached(tmp_path, "them/adapter", local)
+    assert torch.equal(logits(load("them/adapter").model), logits(load(local).model))
+    first = fingerprint("them/adapter")
+    assert first == fingerprint(local) != fingerprint(tiny)
+    other = adapter(tiny, tmp_path / "other", r=2)
+    assert fingerprint(other) != first
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny, moved)
+    values = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps(values | {"rms_norm_eps": 1e-3}))
+    assert fingerprint(local, ModelOptions(adapter_base=str(moved))) != first  # its base is part of it
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "gemma3_text"])
+def test_adapters_of_other_architectures(kind, tiny, tmp_path):
+    import peft
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        kind, vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=256, pad_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path / "base")
+    load_tokenizer(tiny).save_pretrained(tmp_path / "base")
+    folder = adapter(tmp_path / "base", tmp_path / "adapter")
+    model = load(folder).model
+    assert runtime(model) == {"device": "cpu", "dtype": "bfloat16"}
+    full = ModelOptions(dtype="float32")
+    merged = load_model(folder, full)
+    unmerged = peft.PeftModel.from_pretrained(load_model(tmp_path / "base", full), folder).eval()
+    torch.testing.assert_close(logits(merged), logits(unmerged), atol=2e-5, rtol=1e-4)
+
+
+def test_number_formats_and_devices(tiny):
+    assert runtime(load_model(tiny)) == {"device": "cpu", "dtype": "float32"}
+    assert load(tiny, ModelOptions("cpu", "bfloat16")).runtime == {"device": "cpu", "dtype": "bfloat16"}
+    assert torch.isfinite(logits(load_model(tiny, ModelOptions("cpu", "float16")))).all()
+    with pytest.raises(UsageError, match="unknown dtype 'float23'; did you mean 'float32'"):
+        load(tiny, ModelOptions(dtype="float23"))
+    with pytest.raises(UsageError, match="unknown device 'gpu'"):
+        load(tiny, ModelOptions("gpu"))
+    if not torch.cuda.is_available():
+        for device in ("cuda", "cuda:7"):
+            with pytest.raises(UsageError, match=f"device {device} is not there"):
+                load(tiny, ModelOptions(device))
+
+
+def test_what_is_stored_in_bf16_and_in_shards_stays_so(tiny, tmp_path):
+    model = load_model(tiny, ModelOptions(dtype="bfloat16"))
+    model.save_pretrained(tmp_path, max_shard_size="200KB")
+    load_tokenizer(tiny).save_pretrained(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle that nobody reads")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    again = load(tmp_path)
+    assert again.runtime["dtype"] == "bfloat16"
+    assert torch.equal(logits(again.model), logits(model))
+    links = tmp_path / "links"
+    links.mkdir()
+    for file in tmp_path.iterdir():
+        if file.is_file():
+            (links / file.name).symlink_to(file)
+    assert torch.equal(logits(load(links).model), logits(model))
+
+
+def test_a_gguf_file_is_an_ordinary_model(tmp_path):
+    pytest.importorskip("gguf")
+    file = write_gguf(tmp_path / "base.gguf")
+    policy, plain = load(file), load("base")
+    assert policy.name == "base.gguf"
+    torch.testing.assert_close(logits(policy.model), logits(plain.model), atol=1e-4, rtol=1e-4)
+    text = "You see a box. <action> go north </action>"
+    assert policy.tokenizer(text).input_ids == plain.tokenizer(text).input_ids
+    assert policy.runtime == {"device": "cpu", "dtype": "float32"}
+    policy.model.save_pretrained(tmp_path / "saved")  # nothing of its blocks is left
+    policy.tokenizer.save_pretrained(tmp_path / "saved")
+    torch.testing.assert_close(logits(load(tmp_path / "saved").model), logits(policy.model))
+    assert fingerprint(file) == fingerprint(str(file)) != fingerprint("base")
+
+
+def test_a_gguf_file_whose_positions_transformers_would_not_scale_is_refused(tmp_path):
+    pytest.importorskip("gguf")
+    file = write_gguf(tmp_path / "scaled.gguf", scale=8.0)
+    with pytest.raises(UsageError, match=r"scales its positions \(linear by 8\)"):
+        load(file)
+
+
+@pytest.mark.parametrize(
+    ("layers", "hidden", "heads", "scale"),
+    [(18, 640, 4, 256), (26, 1152, 4, 256), (34, 2560, 8, 256), (48, 3840, 16, 256), (62, 5376, 32, 168)],
+)
+def test_gemma_3_of_every_size_has_its_own_scale_of_attention(layers, hidden, heads, scale):
+    from transformers import AutoConfig
+
+    from gentax.models.gguf import Gguf, correct
+
+    width = 128 if layers == 62 else 256
+    config = AutoConfig.for_model(
+        "gemma3_text", num_hidden_layers=layers, hidden_size=hidden, num_attention_heads=heads, head_dim=width
+    )
+    scaled = {"gemma3.rope.scaling.type": "linear", "gemma3.rope.scaling.factor": 8.0} if layers > 26 else {}
+    correct(config, Gguf({"general.architecture": "gemma3", **scaled}, {}), Path("gemma.gguf"))
+    assert config.query_pre_attn_scalar == scale
+    rope = config.rope_parameters
+    assert rope["full_attention"].get("factor") == (8.0 if scaled else None)
+    assert rope["sliding_attention"]["rope_type"] == "default"
+
+
+def test_results_say_where_and_in_which_format_a_policy_played(toy, tiny, tmp_path):
+    import gentax
+    from gentax.measure.evaluate import evaluate
+    from gentax.measure.probe import probe
+    from gentax.rollouts import Play
+
+    half = ModelOptions("cpu", "bfloat16")
+    played = evaluate(tiny, ["toy"], tasks=2, model=half).to_json()
+    assert played["runtime"] == {"device": "cpu", "dtype": "bfloat16"}
+    assert evaluate("random", ["toy"], tasks=2).to_json()["runtime"] is None
+    (found,) = probe(["toy"], policy_of(tiny), trajectories=2)
+    assert found.to_json()["runtime"] == {"device": "cpu", "dtype": "float32"}
+    assert type(found).from_json(found.to_json()).runtime == found.runtime
+    settings = {"source": "toy", "targets": ["crafting"], "tasks": 2, "looks": 1, "play": Play(horizon=2)}
+    report = gentax.tax("random", tiny, model=half, **settings).to_json()
+    assert report["runtime"] == {"base": None, "tuned": {"device": "cpu", "dtype": "bfloat16"}}
+
+
+def test_the_command_line_says_in_one_line_how_a_missing_model_is_fetched():
+    """In a process of its own, with the environment of a user."""
+    import os
+
+    env = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+    env["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nothing listens there
+    command = [sys.executable, "-m", "gentax", "evaluate", "nobody/nothing", "-d", "sokoban", "--tasks", "2"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "`hf download nobody/nothing` fetches it" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def write_gguf(path: Path, scale: float | None = None) -> Path:
+    """Write the shipped base model as a GGUF file, as llama.cpp's converter would."""
+    import gguf
+
+    model, tokenizer = load_model("base"), load_tokenizer("base")
+    config, state = model.config, model.state_dict()
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(config.vocab_size)
+    if scale is not None:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(scale)
+    tokens = [tokenizer.convert_ids_to_tokens(i) for i in range(config.vocab_size)]
+    added = tokenizer.get_added_vocab()
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.USER_DEFINED if t in added else gguf.TokenType.NORMAL for t in tokens])
+    merges = json.loads((BASE / "tokenizer.json").read_text())["model"]["merges"]
+    writer.add_token_merges([" ".join(pair) if isinstance(pair, list) else pair for pair in merges])
+    writer.add_eos_token_id(tokenizer.eos_token_id)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, weight in state.items():
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        array = weight.float().numpy()
+        if "q_proj" in name or "k_proj" in name:
+            heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
+            rows = array.shape[0] // heads // 2
+            array = array.reshape(heads, 2, rows, -1).swapaxes(1, 2).reshape(array.shape)
+        stem = name.removesuffix(".weight")
+        writer.add_tensor(f"{names.get_name(stem)}.weight", np.ascontiguousarray(array))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
