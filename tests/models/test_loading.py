@@ -336,6 +336,9 @@ def write_gguf(path: Path, scale: float | None = None) -> Path:
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
     writer.add_vocab_size(config.vocab_size)
     if scale is not None:
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
@@ -365,3 +368,40 @@ def write_gguf(path: Path, scale: float | None = None) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+@pytest.mark.parametrize("trainer", ["gentax", "trl"])
+def test_a_run_starts_from_an_adapter_merged_with_its_base(toy, tiny, tmp_path, trainer):
+    """With a learning rate of next to nothing, so that what a run ends with shows where it began."""
+    if trainer == "trl":
+        pytest.importorskip("trl", reason="the extra gentax[trl] is not installed")
+    from gentax.rollouts import Play
+    from gentax.training import Recipe, train
+
+    folder = adapter(tiny, tmp_path / "adapter")
+    recipe = Recipe(
+        source="toy", level="one", base=str(folder), steps=1, tasks_per_step=1, group=2, lr=1e-9, validate_every=0,
+        play=Play(temperature=1.0, max_new_tokens=2, horizon=1), device="cpu", precision="fp32", trainer=trainer,
+    )  # fmt: skip
+    trained = train(recipe, tmp_path / "run")
+    torch.testing.assert_close(logits(load_model(trained)), logits(load_model(folder)), atol=1e-4, rtol=1e-4)
+
+
+def test_models_of_every_kind_are_merged(hub, tiny, tmp_path):
+    from gentax.training.retention import merge_models
+
+    folder = adapter(tiny, tmp_path / "adapter")
+    out = merge_models("them/small", [folder], "interpolate", tmp_path / "out", 1.0)
+    torch.testing.assert_close(logits(load_model(out)), logits(load_model(folder)), atol=1e-5, rtol=1e-5)
+
+
+def test_a_study_names_its_base_as_any_policy_and_hands_device_and_dtype_on(toy, hub, tiny):
+    from gentax.core.settings import read_settings
+    from gentax.study.plan import Study, plan
+
+    values = {"name": "s", "domains": {"toy": {}, "crafting": {}}, "sources": ["toy"], "base": "them/small"}
+    study = read_settings(Study, {**values, "device": "cpu", "dtype": "bfloat16"}, "study")
+    made = study.recipe("toy", "plain", 0)
+    assert (made.base, made.device, made.dtype) == ("them/small", "cpu", "bfloat16")
+    inputs = next(iter(plan(study).init.values())).inputs
+    assert (inputs["base"], inputs["dtype"]) == (fingerprint(tiny), "bfloat16")

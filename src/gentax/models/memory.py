@@ -145,10 +145,8 @@ def _per_token(config: Any, dtype: torch.dtype) -> int:
     """Return the bytes of keys and values of one token in one attention layer."""
     text = _text(config)
     heads = _heads(text)
-    if getattr(text, "kv_lora_rank", None) and getattr(text, "qk_rope_head_dim", None):
-        # transformers caches the keys and values of MLA expanded, by head, and not the latent of `kv_lora_rank`
-        width = heads * (text.qk_nope_head_dim + text.qk_rope_head_dim + text.v_head_dim)
-        return width * dtype.itemsize
+    if (rank := getattr(text, "kv_lora_rank", None)) and getattr(text, "qk_rope_head_dim", None):
+        return (rank + text.qk_rope_head_dim) * dtype.itemsize  # MLA: the latent and the rotated part of the keys
     hidden = _get(text, "hidden_size", "n_embd", "d_model") or 0
     head = _get(text, "head_dim") or (hidden // heads if heads else 0)
     shared = 1 if getattr(text, "multi_query", False) else _get(text, "num_key_value_heads", "num_kv_heads") or heads

@@ -35,11 +35,13 @@ import numpy as np
 import torch
 
 from gentax.core import Episode, NonFiniteLoss, UsageError, stable_seed
+from gentax.core.files import whole_folder
 from gentax.core.interrupt import Interrupt, deferred_interrupt
 from gentax.models.action_format import ACTION_END
 from gentax.models.device import device_of
 from gentax.models.precision import native_bf16
 from gentax.models.requests import ModelOptions, Sample, SamplingRequest
+from gentax.models.source import find
 from gentax.policies.local import LocalPolicy, load
 from gentax.training.checkpoint import (
     checkpoints,
@@ -49,6 +51,7 @@ from gentax.training.checkpoint import (
     pack,
     read_beside,
     save_checkpoint,
+    save_model,
     unpack,
 )
 from gentax.training.course import Course
@@ -369,7 +372,7 @@ class _Run:
                 if "loss" in logs:  # else it is TRL's summary of the whole run
                     run.step_done(logs)
 
-        start = self.player.model.name_or_path  # TRL loads the reference from there too
+        start = self._start()  # TRL loads the reference from there too
         rows = EPISODES * self.args.world_size * self.batches // 2
         trainer = Trainer(
             model=AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, use_safetensors=True),
@@ -383,6 +386,18 @@ class _Run:
         )
         trainer.remove_callback(PrinterCallback)
         return trainer
+
+    def _start(self) -> str:
+        """Return the folder that TRL loads the model from; what is merged or unpacked is written for it."""
+        source = find(self.recipe.base)
+        if source.kind == "folder":
+            return str(source.path)
+        folder = self.path / "start"
+        if self.world.first and not folder.exists():
+            with whole_folder(folder) as aside:
+                save_model(self.player.model, self.player.tokenizer, aside)
+        self.world.wait()
+        return str(folder)
 
     def _adapters(self) -> Any:
         if self.recipe.lora is None:
