@@ -216,6 +216,51 @@ def test_adapters_of_other_architectures(kind, tiny, tmp_path):
     torch.testing.assert_close(logits(merged), logits(unmerged), atol=2e-5, rtol=1e-4)
 
 
+WIDE = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 256, "pad_token_id": 0, "head_dim": 8,
+}  # fmt: skip
+NETS = {
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+}  # fmt: skip
+EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+ARCHITECTURES = {
+    "mixtral": EXPERTS,
+    "qwen3_moe": EXPERTS,
+    "gpt_oss": EXPERTS,
+    "deepseek_v3": EXPERTS | {
+        "kv_lora_rank": 16, "q_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8,
+        "num_key_value_heads": 4, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,
+    },
+    "qwen3_5_text": NETS,
+    "qwen3_next": NETS | EXPERTS | {"shared_expert_intermediate_size": 16},
+    "lfm2": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
+    "falcon_h1": {
+        "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1,
+    },
+    "gemma2": {},
+    "phi3": {"num_key_value_heads": 4},
+    "mamba": {},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
+    "bloom": {"n_layer": 2, "n_head": 4},
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_no_sound_architecture_is_refused(kind, tmp_path):
+    """Files hold other names than models do: experts one by one, tied weights once, prefixes, older spellings."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    settings = WIDE | ARCHITECTURES[kind]
+    if kind in ("gpt2", "bloom", "opt", "mamba"):  # which have names of their own, and no such fields
+        settings = {key: value for key, value in settings.items() if key not in ("head_dim", "num_key_value_heads")}
+    made = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings)).eval()
+    made.save_pretrained(tmp_path)
+    assert torch.equal(logits(load_model(tmp_path)), logits(made))
+
+
 def test_number_formats_and_devices(tiny):
     assert runtime(load_model(tiny)) == {"device": "cpu", "dtype": "float32"}
     assert load(tiny, ModelOptions("cpu", "bfloat16")).runtime == {"device": "cpu", "dtype": "bfloat16"}
@@ -405,3 +450,18 @@ def test_a_study_names_its_base_as_any_policy_and_hands_device_and_dtype_on(toy,
     assert (made.base, made.device, made.dtype) == ("them/small", "cpu", "bfloat16")
     inputs = next(iter(plan(study).init.values())).inputs
     assert (inputs["base"], inputs["dtype"]) == (fingerprint(tiny), "bfloat16")
+
+
+def test_every_command_that_names_a_policy_says_how_it_is_loaded():
+    import dataclasses
+
+    import typer
+
+    from gentax.cli.app import app
+
+    commands = typer.main.get_command(app).commands
+    asked = [commands[name] for name in ("evaluate", "tax", "probe", "diversity", "advise", "rollout", "play")]
+    for command in [*asked, commands["base"].commands["build"]]:
+        options = {option for parameter in command.params for option in parameter.opts}
+        wanted = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(ModelOptions)}
+        assert wanted <= options, command.name

@@ -165,7 +165,8 @@ def _state_bytes(text: Any) -> int:
         inner = _get(text, "mamba_d_ssm", "intermediate_size") or 0
         if (expand := _get(text, "mamba_expand", "expand")) is not None and not getattr(text, "mamba_d_ssm", None):
             inner = int(expand * (_get(text, "hidden_size") or 0))
-        return 4 * (inner * state + inner * (_get(text, "mamba_d_conv", "conv_kernel") or 4))
+        channels = inner + 2 * (_get(text, "mamba_n_groups", "n_groups") or 0) * state  # Mamba-2's B and C as well
+        return 4 * (inner * state + channels * (_get(text, "mamba_d_conv", "conv_kernel") or 4))
     if (window := _get(text, "conv_L_cache")) is not None:
         return 4 * window * text.hidden_size
     return 4 * (_get(text, "hidden_size", "n_embd") or 0) * 4

@@ -93,6 +93,7 @@ def skeleton(config: Any, tensors: Mapping[str, Tensor], where: str) -> Any:
             output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
     check_match(info, where)
+    model.tie_weights()  # which are two where the files hold both
     return model
 
 
