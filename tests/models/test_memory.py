@@ -41,6 +41,9 @@ KINDS = {
     },
     "qwen3_next": {**LAYERS, **NETS, "num_experts": 0, "mlp_only_layers": [0, 1, 2, 3]},
     "lfm2": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
+    "falcon_h1": {
+        "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1,
+    },
 }  # fmt: skip
 
 
@@ -66,7 +69,7 @@ def cached(model, tokens: int) -> int:
     return sum(seen.values())
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2", "deepseek_v3", "qwen3_next", "lfm2"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2", "deepseek_v3", "qwen3_next", "lfm2", "falcon_h1"])
 def test_a_row_takes_what_transformers_caches_of_it(kind):
     model = made(kind)
     few, many = cached(model, 40), cached(model, 100)

@@ -30,7 +30,9 @@ __all__ = ["BASE", "DTYPES", "load_model", "load_tokenizer", "load_with_tokenize
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 CONFIG_LIMIT = 1 << 22  # bytes of a config.json that are read
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+TOKENIZER = "tokenizer.json"
+TOKENIZER_LIMIT = 1 << 27  # bytes; that of Gemma 3, with 262,144 tokens, has 33 MB
+_TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 def load_tokenizer(where: str | Path, options: ModelOptions = ModelOptions()) -> Any:
@@ -112,8 +114,10 @@ def _tokenizer(source: Source, options: ModelOptions) -> Any:
                 made = AutoTokenizer.from_pretrained(folder, gguf_file=path.name, local_files_only=True)
             return own_tokens_only(made, read_gguf(path))
         for name in _TOKENIZER_FILES:
-            if (path / name).exists():
+            if name != TOKENIZER and (path / name).exists():
                 read_json(path / name)
+        if (path / TOKENIZER).exists() and (size := (path / TOKENIZER).stat().st_size) > TOKENIZER_LIMIT:
+            raise UsageError(f"{path / TOKENIZER} has {size / 1e6:.0f} MB; {TOKENIZER_LIMIT / 1e6:.0f} MB are read")
         return AutoTokenizer.from_pretrained(path, trust_remote_code=options.trust_remote_code, local_files_only=True)
 
 

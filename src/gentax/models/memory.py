@@ -65,7 +65,8 @@ def row_bytes(config: Any, tokens: int, dtype: torch.dtype = torch.bfloat16) -> 
     seen = {"full": tokens, "sliding": min(tokens, window), "recurrent": 0}
     kinds = _layers(config)
     cached = sum(seen[kind] for kind in kinds) * _per_token(config, dtype)
-    return cached + kinds.count("recurrent") * _state_bytes(text)
+    both = getattr(text, "mamba_d_ssm", None) is not None  # attention and a state side by side in each layer
+    return cached + (len(kinds) if both else kinds.count("recurrent")) * _state_bytes(text)
 
 
 def available_memory(device: torch.device | str) -> int:
