@@ -100,6 +100,15 @@ def test_a_hub_name_that_is_not_cached_is_one_line_with_the_command_that_fetches
         policy_of("them/small")
 
 
+def test_a_model_of_this_machine_asks_no_network(tiny, tmp_path, monkeypatch):
+    folder = adapter(tiny, tmp_path / "adapter")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("somebody was called"))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("a name was looked up"))
+    for name in ("base", tiny, folder):
+        load(name)
+
+
 def test_what_is_fetched_is_safetensors_configuration_and_tokenizer(hub, monkeypatch):
     import fnmatch
     from types import SimpleNamespace

@@ -67,7 +67,8 @@ def advise(
     if not any(set(targets) - {name} for name in candidates):
         raise UsageError("advice takes at least one candidate and one other domain as a target")
     counted = episodes_counted(trajectories * len(levels), policy)
-    probes = probe(levels, policy_of(policy, model), trajectories=trajectories, seed=seed, on_episode=counted)
+    who = policy_of(policy, model)
+    probes = probe(levels, who, trajectories=trajectories, seed=seed, on_episode=counted)
     names = {p.domain: p.name for p in probes}
     advice = run(probes, [names[c] for c in candidates], [names[t] for t in targets], known, budget)
     table(
@@ -88,7 +89,8 @@ def advise(
     if len(advice) > SHOWN:
         console.print(f"… and {len(advice) - SHOWN} more (--json has them all)")
     say(_about(advice, known, budget, policy))
-    o.write_result(json, {"fit": known.to_json(), "budget": budget, "advice": [a.to_json() for a in advice]})
+    said = {"fit": known.to_json(), "budget": budget, "advice": [a.to_json() for a in advice]}
+    o.write_result(json, {**said, "runtime": getattr(who, "runtime", None)})
 
 
 def _percent(tax: Estimate) -> str:

@@ -87,7 +87,8 @@ def diversity(
     console.print(f"The mixture ({_shares(weights)}):", markup=False)
     console.print(f"  two draws differ on average by {rao} (Rao's quadratic entropy)")
     console.print(f"  its words are those of {mixture['vendi']:.2f} wholly different domains, of {of} (Vendi score)")
-    o.write_result(json, found.to_json() | {"mixture": mixture})
+    runtime = getattr(who, "runtime", None)  # that of --tuned is loaded alike
+    o.write_result(json, found.to_json() | {"mixture": mixture, "runtime": runtime})
     if plot is not None:
         plot_matrices(found.names, {f"{m}: {MEASURES[m]}": found.matrix(m) for m in found.pairs}, plot)
         console.print(f"wrote {plot}", markup=False)

@@ -166,7 +166,8 @@ def _forecast(
 
     found = forecast_of(base, tuned, source, level, play=play, seed=seed, fit=fit)
     say(found.sentences())
-    o.write_result(json, found.to_json())
+    runtime = {"base": getattr(base, "runtime", None), "tuned": getattr(tuned, "runtime", None)}
+    o.write_result(json, {**found.to_json(), "runtime": runtime})
 
 
 def _show(report: TaxReport, behaviour: list[str], json: Path | None) -> None:

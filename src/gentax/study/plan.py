@@ -75,20 +75,20 @@ class Study:
     def recipe(self, source: str, arm: str, seed: int) -> Recipe:
         """Return the recipe of one cell. Raises UsageError for a key that recipes do not have."""
         values = _over(self.train, self.arms[arm])
-        for key in ("source", "seed", "base", "level", "device", "dtype"):
+        for key in ("source", "seed", "base", "level"):
             if key in values:
                 raise UsageError(f"study {self.name}: {key!r} is set by the study itself, not in train or arms")
         if (named := values.pop("recipe", None)) is not None:
             given = read_values(source if named == "shipped" else named)
             values = _over({key: value for key, value in given.items() if key not in ("source", "level")}, values)
         level = self.domains[source].level
-        start = {"base": self.base, "device": self.device, "dtype": self.dtype}
+        values = {"device": self.device, "dtype": self.dtype, **values}
         if values.get("schedule", {}).get("phases"):  # they say what is trained on; the source is where ΔID is measured
             values.pop("steps", None)
             recipe = read_settings(Recipe, values, f"study {self.name}, train")
-            return replace(recipe, seed=seed, **start)
+            return replace(recipe, seed=seed, base=self.base)
         recipe = read_settings(Recipe, values, f"study {self.name}, train")
-        return replace(recipe, source=source, level=level, seed=seed, **start)
+        return replace(recipe, source=source, level=level, seed=seed, base=self.base)
 
     @property
     def options(self) -> ModelOptions:

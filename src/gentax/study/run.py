@@ -6,6 +6,7 @@ checkpoint, since its working folder is found again.
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -124,9 +125,19 @@ def _train(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sig
     working.replace(store.path(stage))
 
 
+def _runtimes(todo: Plan, store: Store) -> list[dict[str, str]]:
+    """Return the devices and dtypes that the study's policies were evaluated with, each once."""
+    found = []
+    for stage in (*todo.init.values(), *todo.after.values()):
+        runtime = json.loads((store.path(stage) / "summary.json").read_text(encoding="utf-8")).get("runtime")
+        if runtime is not None and runtime not in found:
+            found.append(runtime)
+    return found
+
+
 def _measure(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sign) -> None:
     with whole_folder(store.path(stage)) as folder:
-        write_json(folder / "results.json", measure(todo, store.episodes))
+        write_json(folder / "results.json", measure(todo, store.episodes) | {"runtimes": _runtimes(todo, store)})
         sign(folder)
 
 
