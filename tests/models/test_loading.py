@@ -151,7 +151,14 @@ def test_a_slip_in_a_path_is_no_hub_name(tiny, tmp_path, monkeypatch):
         (tmp_path / "runs" / "x.txt").write_text("")
         policy_of("runs/x.txt")
     assert policy_of("runs/first").name == "first"
-    for text, expected in (("org/name", True), ("org/name@v1.0", True), ("./a", False), ("a/b/c", False), ("a", False)):
+    for text, expected in (
+        ("org/name", True),
+        ("org/name@v1.0", True),
+        ("./a", False),
+        ("a/b/c", False),
+        ("a", False),
+        ("runs/x.gguf", False),
+    ):
         assert is_hub_name(text) is expected
     assert not names_a_model("\0")
     assert not names_a_model("x" * 5000)

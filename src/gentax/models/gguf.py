@@ -65,7 +65,7 @@ def check_architecture(header: Gguf, path: Path) -> None:
 
     known = {name.replace("_", "") for name in GGUF_SUPPORTED_ARCHITECTURES}
     try:
-        from transformers.integrations.gguf import GGUF_ARCHS  # since 5.2x
+        from transformers.integrations.gguf import GGUF_ARCHS  # what newer releases read in another way
 
         known |= set(GGUF_ARCHS)
     except ImportError:

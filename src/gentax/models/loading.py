@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from gentax.models.source import BASE, Source, find
 
 __all__ = ["BASE", "DTYPES", "load_model", "load_tokenizer", "load_with_tokenizer", "runtime"]
 
+More = Callable[[Any], int] | None
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 CONFIG_LIMIT = 1 << 22  # bytes of a config.json that are read
 TOKENIZER = "tokenizer.json"
@@ -135,30 +136,35 @@ def _load(source: Source, options: ModelOptions, tokenizer: Any) -> Any:
             )
             model = merge_adapter(model, source.path, source.name)
         else:
-            model = _whole(source, options, device, tokenizer, lambda _: 0)
+            model = _whole(source, options, device, tokenizer)
         _check_finite(model, source.name)
     return model.eval()
 
 
-def _whole(source: Source, options: ModelOptions, device: torch.device, tokenizer: Any, more: Any) -> Any:
-    """Check and load a model that is no adapter. `more` returns the bytes of what is to be added to the bare model."""
+def _whole(source: Source, options: ModelOptions, device: torch.device, tokenizer: Any, more: More = None) -> Any:
+    """Check and load a model that is no adapter.
+
+    `more` checks what is to be added to the model, against the one without numbers, and returns its bytes.
+    """
     if source.kind == "gguf":
         return _gguf(source, options, device, tokenizer, more)
     return _folder(source, options, device, tokenizer, more)
 
 
-def _folder(source: Source, options: ModelOptions, device: torch.device, tokenizer: Any, more: Any) -> Any:
+def _folder(source: Source, options: ModelOptions, device: torch.device, tokenizer: Any, more: More) -> Any:
     from transformers import AutoModelForCausalLM
 
     config, tensors = _headers(source, options)
     own_code = options.trust_remote_code and bool(getattr(config, "auto_map", None))
     quantized = getattr(config, "quantization_config", None) is not None
     if own_code or quantized:  # what becomes of such weights is known when they are loaded
+        if more is not None:
+            raise UsageError(f"{source.name} is quantised or has its own code: no adapter can be merged into it here")
         needed = weights_bytes(tensors)
     else:
         bare = skeleton(config, tensors, source.name)
         _check_vocabulary(bare, tokenizer, source.name)
-        needed = _bytes(bare, options, tensors) + more(bare)
+        needed = _bytes(bare, options) + (more(bare) if more else 0)
     refuse_too_large(needed, device, source.name)
     model, info = AutoModelForCausalLM.from_pretrained(
         source.path,
@@ -174,11 +180,10 @@ def _folder(source: Source, options: ModelOptions, device: torch.device, tokeniz
     check_match(info, source.name)
     if own_code or quantized:
         _check_vocabulary(model, tokenizer, source.name)
-        more(model)
     return model.to(device)
 
 
-def _gguf(source: Source, options: ModelOptions, device: torch.device, tokenizer: Any, more: Any) -> Any:
+def _gguf(source: Source, options: ModelOptions, device: torch.device, tokenizer: Any, more: More) -> Any:
     import transformers
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -192,7 +197,8 @@ def _gguf(source: Source, options: ModelOptions, device: torch.device, tokenizer
         bare = skeleton(config, {}, source.name)
         _check_vocabulary(bare, tokenizer, source.name)
         dtype = "float32" if options.dtype == "auto" else options.dtype
-        refuse_too_large(_bytes(bare, ModelOptions(dtype=dtype)) + more(bare), device, source.name)
+        needed = _bytes(bare, ModelOptions(dtype=dtype)) + (more(bare) if more else 0)
+        refuse_too_large(needed, device, source.name)
         unpacked = {}
         if (kind := getattr(transformers, "GgufConfig", None)) is not None:
             unpacked["quantization_config"] = kind(dequantize=True)
@@ -234,7 +240,7 @@ def _placed(device: torch.device) -> dict[str, Any]:
     return {} if device.type == "cpu" or is_deepspeed_zero3_enabled() else {"device_map": {"": device}}
 
 
-def _bytes(bare: Any, options: ModelOptions, tensors: dict[str, Tensor] | None = None) -> int:
+def _bytes(bare: Any, options: ModelOptions) -> int:
     """Return what a model on the meta device will take; with `auto`, in the number format it was built in."""
     if options.dtype == "auto":
         return model_bytes(bare)

@@ -20,6 +20,7 @@ BASE = Path(__file__).parent / "base"  # the model that ships with the package
 _HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]  # weights, configuration, tokenizer
 _NOT = ["*/*", "consolidated*"]  # other formats of the same weights, in folders of their own or beside them
+_NO_MODELS = (".json", ".jsonl", ".gz", ".gguf", ".safetensors", ".yaml", ".yml", ".txt", ".py")  # `runs/x.gguf`
 _SECONDS = 5  # that the hub may take to answer whether it has a model
 
 
@@ -72,7 +73,7 @@ def find(where: str | Path, options: ModelOptions = ModelOptions()) -> Source:
 
 def is_hub_name(text: str) -> bool:
     """Return whether `text` has the form of a model's name on the hub, `org/name` or `org/name@revision`."""
-    return _HUB.fullmatch(text) is not None and ".." not in text
+    return _HUB.fullmatch(text) is not None and ".." not in text and not text.endswith(_NO_MODELS)
 
 
 def names_a_model(where: str | Path) -> bool:
