@@ -1,7 +1,7 @@
 """How long it takes to load a model, and the most memory meanwhile, beside transformers' own `from_pretrained`.
 
 Each load is a process of its own, so that none profits from another; the files are read once before, so that all find
-them in the system's cache. Seconds are those of the load alone, without imports. Example:
+them in the system's cache. Seconds are the processor's, of the load alone, without imports. Example:
 
     python benchmarks/loading.py base path/to/model path/to/model.gguf
 """
@@ -32,15 +32,15 @@ def run():
 TIMED = """
 import resource, time, torch
 import transformers.models.auto.modeling_auto, peft
-began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 run()
 most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(f"{time.monotonic() - began:.2f} {(most - before) / 1e6:.2f}")
+print(f"{time.process_time() - began:.2f} {(most - before) / 1e6:.2f}")
 """
 
 
 def timed(name: str, how: str) -> tuple[float, float]:
-    """Return the seconds of a load and the GB it added to the largest resident size (Linux counts it in kB)."""
+    """Return the processor's seconds of a load and the GB it added to the largest resident size (Linux counts it in kB)."""
     code = f"NAME = {name!r}\n{how}\n{TIMED}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
