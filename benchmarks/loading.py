@@ -40,7 +40,7 @@ print(f"{time.process_time() - began:.2f} {(most - before) / 1e6:.2f}")
 
 
 def timed(name: str, how: str) -> tuple[float, float]:
-    """Return the processor's seconds of a load and the GB it added to the largest resident size (Linux counts it in kB)."""
+    """Return the processor's seconds of a load, and the GB it added to the largest resident size (kB on Linux)."""
     code = f"NAME = {name!r}\n{how}\n{TIMED}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
