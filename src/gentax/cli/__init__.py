@@ -11,7 +11,6 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are folders; nothing is looked up elsewhere
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    sys.path.append(os.getcwd())  # a domain may be `module:factory` of a file that lies here
     from gentax.cli.app import app
     from gentax.core.errors import EnvironmentFault, NonFiniteLoss, PolicyFault, UsageError
 

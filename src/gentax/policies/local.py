@@ -14,9 +14,11 @@ from gentax.models.chat import ChatCodec
 from gentax.models.decoding import SUPPORTED, Decoder
 from gentax.models.decoding.stock_generate import StockDecoder
 from gentax.models.loading import BASE, load_model, load_tokenizer
+from gentax.models.memory import available_memory, kv_cache_bytes_per_token
 from gentax.models.requests import ModelOptions, SamplingRequest
-from gentax.policies.protocol import Reply, Turn
+from gentax.policies.protocol import PARALLEL, Reply, Turn
 
+CACHE_SHARE = 0.5  # of the memory that is free, for keys and values; the rest is for what a pass makes on its way
 
 class LocalPolicy:
     """Plays with a local model.
@@ -40,6 +42,12 @@ class LocalPolicy:
     def refresh(self) -> None:
         """Forget what is cached; call it when the weights have changed."""
         self.decoder.forget()
+
+    def max_parallel(self, context_tokens: int) -> int:
+        """Return how many episodes of up to `context_tokens` tokens have room in memory for their keys and values."""
+        row = kv_cache_bytes_per_token(self.model.config, self.model.dtype) * min(context_tokens, self.decoder.limit)
+        free = available_memory(self.model.device)
+        return max(1, int(CACHE_SHARE * free / row)) if row and free else PARALLEL
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
         """Answer every turn; the replies carry the tokens shown and sampled."""
