@@ -72,7 +72,9 @@ def test_a_gain_elsewhere_is_a_transfer_with_its_sign_turned():
 )
 def test_an_arm_is_said_beside_the_plain_one(removed, expected):
     targets, home = Estimate(8, 6, 10, "tasks", "points", 100), Estimate(-1, -2, 0, "tasks", "points", 50)
-    said = arm_sentence(ArmReport("replay", targets, 0.01, home, Undefined("a"), removed, Undefined("b"), Undefined("c")))
+    said = arm_sentence(
+        ArmReport("replay", targets, 0.01, home, Undefined("a"), removed, Undefined("b"), Undefined("c"))
+    )
     assert said.startswith(expected)
     assert said.endswith("over 100 tasks; one training seed: the interval covers tasks only.")
 

@@ -10,6 +10,7 @@ import typer
 
 from gentax.core.errors import UsageError
 
+POLICY = "`base`, `random`, `expert`, a model folder, `http://…/v1#model`, or `module:policy`."
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file as JSON.")
 ]
@@ -22,6 +23,14 @@ Domains = Annotated[
 Tasks = Annotated[int, typer.Option(help="Test tasks of each domain.")]
 Samples = Annotated[int, typer.Option(help="Episodes on each task.")]
 Seed = Annotated[int, typer.Option(help="Seeds every random number drawn.")]
+Parallel = Annotated[
+    int | None,
+    typer.Option(help="Episodes in flight at once; as many as memory holds without it, 128 at most.", min=1),
+]
+AllowUnreadable = Annotated[
+    bool,
+    typer.Option("--allow-unreadable", help="Play on when most of the first replies hold no action."),
+]
 Wrap = Annotated[
     list[str] | None,
     typer.Option(

@@ -9,7 +9,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.settings_options import Group, takes
-from gentax.cli.show import console, episodes_counted
+from gentax.cli.show import console
 from gentax.models.requests import ModelOptions
 from gentax.rollouts import Play
 
@@ -18,7 +18,7 @@ from gentax.rollouts import Play
 def rollout(
     domain: Annotated[str, typer.Argument(help="A domain, `NAME` or `NAME:LEVEL`.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the episodes go: gzipped JSON lines.")],
-    policy: Annotated[str, typer.Option(help="`base`, `random`, `expert`, a folder, or `http://…/v1#model`.")] = "base",
+    policy: Annotated[str, typer.Option(help=o.POLICY)] = "base",
     tasks: o.Tasks = 16,
     split: Annotated[str, typer.Option(help="Which split of the tasks.")] = "train",
     samples: o.Samples = 1,
@@ -26,6 +26,8 @@ def rollout(
     play: Play,
     model: ModelOptions,
     seed: o.Seed = 0,
+    parallel: o.Parallel = None,
+    allow_unreadable: o.AllowUnreadable = False,
 ) -> None:
     """Play episodes and keep them: every observation, reply, action and reward.
 
@@ -45,7 +47,9 @@ def rollout(
         samples=samples,
         play=play,
         seed=seed,
-        on_episode=episodes_counted(tasks * samples, f"{policy} on {domain}"),
+        parallel=parallel,
+        stop_if_unreadable=not allow_unreadable,
+        progress=True,
     )
     (episodes,) = result.episodes.values()
     with whole_file(out) as aside:

@@ -108,8 +108,8 @@ def evaluate(
         seed: of the sampling; the same seed gives two policies the same random numbers.
         parallel: episodes in flight at once; when None, as many as the policy's memory holds, 128 at most.
         on_episode: called with each episode as it ends.
-        stop_if_unreadable: stop when no action can be read out of most of the first replies. Turn it off for a policy
-            that may have collapsed in training: that is a result.
+        stop_if_unreadable: stop when no action can be read out of most of the first replies (see
+            `rollouts.readable`). Turn it off for a policy that may have collapsed in training: that is a result.
         progress: whether progress is shown; None for where a person is watching, in a terminal or a notebook.
 
     Raises:
@@ -130,6 +130,7 @@ def evaluate(
     who = policy_of(policy)
     count = count_episodes(samples * sum(map(len, chosen.values())), who.name, progress, on_episode)
     episodes = {}
+    readable = stop_if_unreadable and not isinstance(who, SCRIPTED)
     for name, listed in chosen.items():
         with EnvPool(play) as pool:
             episodes[name] = rollout(
@@ -141,6 +142,6 @@ def evaluate(
                 parallel=parallel,
                 pool=pool,
                 on_episode=count,
-                stop_if_unreadable=stop_if_unreadable and not isinstance(who, SCRIPTED),
+                stop_if_unreadable=readable and not episodes,
             )
     return Evaluation(who.name, play, episodes)

@@ -20,6 +20,7 @@ from gentax.policies.protocol import PARALLEL, Reply, Turn
 
 CACHE_SHARE = 0.5  # of the memory that is free, for keys and values; the rest is for what a pass makes on its way
 
+
 class LocalPolicy:
     """Plays with a local model.
 
@@ -44,10 +45,14 @@ class LocalPolicy:
         self.decoder.forget()
 
     def max_parallel(self, context_tokens: int) -> int:
-        """Return how many episodes of up to `context_tokens` tokens have room in memory for their keys and values."""
+        """Return how many episodes of up to `context_tokens` tokens have room in memory for their keys and values.
+
+        A power of two: batches of another size round differently, and how much is free is never quite the same.
+        """
         row = kv_cache_bytes_per_token(self.model.config, self.model.dtype) * min(context_tokens, self.decoder.limit)
         free = available_memory(self.model.device)
-        return max(1, int(CACHE_SHARE * free / row)) if row and free else PARALLEL
+        rows = int(CACHE_SHARE * free / row) if row and free else PARALLEL
+        return 1 << max(0, rows.bit_length() - 1)
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
         """Answer every turn; the replies carry the tokens shown and sampled."""

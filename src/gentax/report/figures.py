@@ -60,7 +60,9 @@ def curve_panel(
     return inline(figure, title)
 
 
-def forest(rows: Sequence[tuple[str, Estimate | Undefined]], label: str, scale: float, free: float | None = None) -> Markup:
+def forest(
+    rows: Sequence[tuple[str, Estimate | Undefined]], label: str, scale: float, free: float | None = None
+) -> Markup:
     """Draw estimates as dots with their intervals, one row each, against 0.
 
     Args:

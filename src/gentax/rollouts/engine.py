@@ -214,8 +214,8 @@ class _Engine:
                 turns = [self._turn(run) for run in asked]
                 replies = self.policy.reply(turns) if turns else []
                 self._each(self._advance, [(run, reply) for run, reply in zip(asked, replies, strict=True)])
-                if self.check is not None:
-                    self._read(asked)
+                if self.check is not None and not self.check.over:
+                    self._read(self.check, asked)
                 for run in [run for run in live if run.outcome is not None]:
                     live.remove(run)
                     free.append(run.slot)
@@ -273,14 +273,12 @@ class _Engine:
         if answer.over or len(run.steps) == self.horizon:
             run.outcome = Outcome.SUCCESS if answer.info.get("success") else Outcome.FAILURE
 
-    def _read(self, asked: Sequence[_Run]) -> None:
+    def _read(self, check: ReadableCheck, asked: Sequence[_Run]) -> None:
         """Let the check see the last step of each episode that was asked. One that broke has none to see."""
-        assert self.check is not None
         for run in asked:
             if run.steps and not run.error:
-                step = run.steps[-1]
-                self.check.see(run.job, Reply(step.text, step.written, step.tokens), step.action)
-        self.check.check()
+                check.see(run.job, run.steps[-1])
+        check.check()
 
     def _guarded(self, run: _Run, action: str | None) -> _Answer | None:
         """Start the episode (no action) or do the action; once more on a new environment if this one breaks."""

@@ -1,4 +1,4 @@
-"""Whether a policy's replies can be read at all: a run whose replies hold no action measures its settings, not the policy.
+"""Whether a policy's replies can be read at all. Where most hold no action, success says nothing of what it can do.
 
 The usual causes are a reply budget that ends within the thought, another action format than the model was trained on,
 and a server that removes the tags.
@@ -6,10 +6,10 @@ and a server that removes the tags.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gentax.core import UsageError
-from gentax.policies.protocol import Reply
+from gentax.core import Step, UsageError
 from gentax.rollouts.prompt import Play
 
 REPLIES, EPISODES = 16, 4  # how many are read, at least, before a run is stopped
@@ -19,7 +19,7 @@ _SHOWN = 240  # characters of a reply that are shown
 
 @dataclass
 class ReadableCheck:
-    """Reads the first replies of a run. Once `REPLIES` of them, of `EPISODES` episodes, are known, the check is over.
+    """Reads the first replies of a run; once `REPLIES` of them, out of `EPISODES` episodes, are there, it is over.
 
     Args:
         policy: its name.
@@ -32,38 +32,41 @@ class ReadableCheck:
     episodes: int
     over: bool = False
     _seen: set[int] = field(default_factory=set)
-    _replies: int = 0
-    _unreadable: list[Reply] = field(default_factory=list)
+    _steps: list[Step] = field(default_factory=list)
 
-    def see(self, episode: int, reply: Reply, action: str) -> None:
-        """Count a reply, out of which `action` was read; "" where there is none."""
+    def see(self, episode: int, step: Step) -> None:
+        """Take in a step of an episode."""
         self._seen.add(episode)
-        self._replies += 1
-        if not action:
-            self._unreadable.append(reply)
+        self._steps.append(step)
 
     def check(self) -> None:
         """Raise UsageError when most replies cannot be read; call it after each batch."""
-        if self.over or self._replies < REPLIES or len(self._seen) < min(EPISODES, self.episodes):
+        if self.over or len(self._steps) < REPLIES or len(self._seen) < min(EPISODES, self.episodes):
             return
         self.over = True
-        if len(self._unreadable) > SHARE * self._replies:
-            raise UsageError(unreadable(self.policy, self.play, self._replies, self._unreadable))
+        said = unreadable_steps(self.policy, self.play, self._steps)
+        if said is not None:
+            raise UsageError(f"stopped: {said}. To play on all the same: --allow-unreadable")
+        self._steps.clear()
 
 
-def unreadable(policy: str, play: Play, replies: int, bad: list[Reply]) -> str:
-    """Return one line: how many replies hold no action, one of them, and the settings that would change it."""
+def unreadable_steps(policy: str, play: Play, steps: Sequence[Step]) -> str | None:
+    """Say on one line that most replies hold no action, with one of them and the settings that would change it.
+
+    Returns None when that is not so.
+    """
+    bad = [step for step in steps if not step.action]
+    if len(bad) <= SHARE * len(steps):
+        return None
     example = " ".join("".join(c if c.isprintable() else " " for c in bad[0].text).split())
     example = example if len(example) <= _SHOWN else example[:_SHOWN] + "…"
     budget = play.sampling.max_new_tokens
-    cut = sum(reply.written is not None and reply.written >= budget for reply in bad)
-    hints = []
-    if cut:
-        hints.append(f"--max-new-tokens ({cut} of these replies were cut off at {budget})")
+    cut = sum(step.written is not None and step.written >= budget for step in bad)
+    hints = [f"--max-new-tokens ({cut} of these were cut off at {budget} tokens)"] if cut else []
     hints.append("--no-thinking" if play.thinking else "--thinking")
-    if any(reply.tokens is None for reply in bad):
-        hints.append("for a server, one that keeps special tokens in its text (skip_special_tokens)")
+    if any(step.tokens is None for step in bad):
+        hints.append("if it is a server, one that keeps special tokens in its text (skip_special_tokens: false)")
     return (
-        f"{len(bad)} of the first {replies} replies of {policy} hold no action that can be read, such as {example!r}. "
-        f"What would change it: {'; '.join(hints)}"
+        f"{len(bad)} of the first {len(steps)} replies of {policy} hold no action that can be read, such as "
+        f"{example!r}. What may change it: {'; '.join(hints)}"
     )

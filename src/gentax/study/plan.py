@@ -191,7 +191,7 @@ def plan(study: Study) -> Plan:
     for arm, source, seed in itertools.product(study.arms, study.sources, study.seeds):
         cell = f"{arm}-{source}-{seed}"
         recipe = study.recipe(source, arm, seed)
-        inputs = {"base": base, "recipe": plain(recipe)}
+        inputs = {"base": base, "recipe": plain(recipe.identity())}
         reads = {
             who: fingerprint(who) for _, who in recipe.others if who not in ("start", *SIMPLE) and Path(who).exists()
         }

@@ -7,20 +7,10 @@ from collections.abc import Callable, Mapping
 from gentax.core.progress import Progress, is_shown
 
 
-class TrainingProgress:
-    """Shows the rows of a training run as they come.
-
-    Args:
-        steps: policy-gradient steps that the run takes.
-    """
-
-    def __init__(self, steps: int) -> None:
-        self.steps, self._line = steps, Progress()
-
-    def __call__(self, row: Mapping[str, float]) -> None:
-        """Show a row of the run, or of the imitation before it."""
-        number, of = (row["imitate"], row["of"]) if "imitate" in row else (row["step"], self.steps)
-        self._line.say(training_line(row, self.steps), int(number), int(of))
+def show_row(line: Progress, row: Mapping[str, float], steps: int) -> None:
+    """Show a row of a run of `steps` policy-gradient steps, or of the imitation before it."""
+    number, of = (row["imitate"], row["of"]) if "imitate" in row else (row["step"], steps)
+    line.say(training_line(row, steps), int(number), int(of))
 
 
 def shown_rows(
@@ -29,10 +19,10 @@ def shown_rows(
     """Return a callback for the rows of a run that shows them, where `progress` says so, and calls `on_row`."""
     if not is_shown(progress):
         return on_row
-    shown = TrainingProgress(steps)
+    line = Progress()
 
     def both(row: dict[str, float]) -> None:
-        shown(row)
+        show_row(line, row, steps)
         on_row(row)
 
     return both
