@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 
 def main() -> None:
@@ -15,7 +16,9 @@ def main() -> None:
     from gentax.core.errors import EnvironmentFault, NonFiniteLoss, PolicyFault, UsageError
 
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _say(f"warning: {message}")  # no path and line of source
+            app()
     except UsageError as error:
         _say(str(error))
         sys.exit(2)

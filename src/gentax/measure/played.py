@@ -193,7 +193,7 @@ def play_tax(
         count_episodes(total, who.name, progress, None if on_episode is None else partial(on_episode, who))
         for who in policies
     ]
-    first = next(iter(listed))
+    readable = not isinstance(base, SCRIPTED)
     with ExitStack() as stack:
         pools = {name: stack.enter_context(EnvPool(play)) for name in domains}
         for look in range(1, looks.count + 1):
@@ -210,10 +210,7 @@ def play_tax(
                         parallel=parallel,
                         pool=pools[name],
                         on_episode=count,
-                        stop_if_unreadable=policy is base
-                        and not its[name]
-                        and name == first
-                        and not isinstance(policy, SCRIPTED),
+                        stop_if_unreadable=policy is base and readable and not any(its.values()),
                     )
             if look == 1:
                 _warn_if_unreadable(tuned.name, play, episodes[1])

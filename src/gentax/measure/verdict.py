@@ -132,9 +132,7 @@ def arm_sentence(arm: ArmReport, plain: str = "plain") -> str:
         limits = f"{_percent(size.low)} to {_percent(size.high)}"
         share = f"{_percent(size.value)} {'to' if more else 'of'} the tax ({_level(size)} interval {limits})"
         said = f"it {'adds' if more else 'removes'} {share}"
-    own = (
-        "" if isinstance(home, Undefined) else f", at home {signed(home.value)} points ({_interval(home, signs=True)})"
-    )
+    own = f", at home {signed(home.value)} points ({_interval(home, signs=True)})" if home else ""
     return f"Beside {plain}: {said}{own}; {_covers(arm.targets)}."
 
 
