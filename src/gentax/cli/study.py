@@ -25,22 +25,25 @@ def run(
     study: Annotated[str, typer.Argument(help="A YAML file, or the name of a study that ships with gentax.")],
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the stages go.")] = Path("runs"),
     parallel: o.Parallel = None,
+    allow_unreadable: o.AllowUnreadable = False,
     json: o.Json = None,
 ) -> None:
     """Do what is missing of a study and print where its report is. The same command again does nothing.
 
     Example: `gentax study run demo --out runs`
     """
-    run_and_show(study, out, json, parallel)
+    run_and_show(study, out, json, parallel, allow_unreadable)
 
 
-def run_and_show(study: str, out: Path, json: Path | None, parallel: int | None = None) -> None:
+def run_and_show(
+    study: str, out: Path, json: Path | None, parallel: int | None = None, allow_unreadable: bool = False
+) -> None:
     """Run a study with its progress shown, then print its sentences."""
     from gentax.study import read_study, run_study
 
     o.check_out(json)
     read = read_study(study)
-    page = run_study(read, out / read.name, _Shown(), parallel)
+    page = run_study(read, out / read.name, _Shown(), parallel, not allow_unreadable)
     results = page.parent.parent / _measured(page)
     import json as files
 

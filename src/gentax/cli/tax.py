@@ -63,6 +63,7 @@ def tax(
     model: ModelOptions,
     seed: o.Seed = 0,
     parallel: o.Parallel = None,
+    allow_unreadable: o.AllowUnreadable = False,
     json: o.Json = None,
 ) -> None:
     """Say what training cost elsewhere: both policies play the same test tasks with the same random numbers.
@@ -105,6 +106,7 @@ def tax(
         seed=seed,
         parallel=parallel,
         on_look=_look,
+        stop_if_unreadable=not allow_unreadable,
         progress=True,
     )
     if played.played < played.planned:

@@ -155,6 +155,7 @@ def play_tax(
     free_within: float = FREE_WITHIN,
     on_episode: Callable[[Policy, Episode], None] | None = None,
     on_look: Callable[[TaxReport], None] | None = None,
+    stop_if_unreadable: bool = True,
     progress: bool | None = None,
 ) -> PlayedTax:
     """Play both policies on the source and the targets until the verdict on the tax is clear or all tasks are played.
@@ -176,6 +177,7 @@ def play_tax(
         free_within: a tax whose whole interval is this near 0 is free.
         on_episode: called with each episode as it ends, and whose it is.
         on_look: called with the report of each look.
+        stop_if_unreadable: whether a base that cannot be read stops the run.
         progress: whether progress is shown; None for where a person is watching, in a terminal or a notebook.
 
     Raises:
@@ -193,7 +195,7 @@ def play_tax(
         count_episodes(total, who.name, progress, None if on_episode is None else partial(on_episode, who))
         for who in policies
     ]
-    readable = not isinstance(base, SCRIPTED)
+    readable = stop_if_unreadable and not isinstance(base, SCRIPTED)
     with ExitStack() as stack:
         pools = {name: stack.enter_context(EnvPool(play)) for name in domains}
         for look in range(1, looks.count + 1):

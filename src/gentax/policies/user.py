@@ -54,7 +54,7 @@ def user_policy(found: Any, name: str = "") -> Policy:
         found = _made(found, name, file)
     if inspect.isclass(found) or not (hasattr(found, "reply") or callable(found)):
         raise UsageError(
-            f"policy {name!r} is a {type(found).__name__}; it must be a function of the conversation, "
+            f"policy {name!r} is of type {type(found).__name__}; it must be a function of the conversation, "
             "or have `reply(turns)`"
         )
     if not hasattr(found, "reply"):
@@ -122,7 +122,7 @@ class UserPolicy:
         except Exception as error:
             raise PolicyFault(f"policy {self.name!r} failed: {describe(error, self._file)}") from error
         if not isinstance(replies, (list, tuple)):
-            raise self._wrong(f"reply(turns) returned a {type(replies).__name__}, not a list of replies")
+            raise self._wrong(f"reply(turns) returned a value of type {type(replies).__name__}, not a list of replies")
         if len(replies) != len(turns):
             raise self._wrong(f"reply(turns) returned {len(replies)} replies to {len(turns)} turns")
         return [self._checked(reply) for reply in replies]
@@ -134,7 +134,7 @@ class UserPolicy:
     def _checked(self, reply: Any) -> Reply:
         made = reply if isinstance(reply, Reply) else Reply(reply)
         if not isinstance(made.text, str):
-            raise self._wrong(f"it replied with a {type(made.text).__name__}, not with text")
+            raise self._wrong(f"it replied with a value of type {type(made.text).__name__}, not with text")
         return made
 
     def _wrong(self, what: str) -> PolicyFault:

@@ -55,7 +55,9 @@ class Store:
         return self.root / f".{stage.folder}.working"
 
 
-def run_study(study: Study, root: str | Path, listener: Listener, parallel: int | None = None) -> Path:
+def run_study(
+    study: Study, root: str | Path, listener: Listener, parallel: int | None = None, stop_if_unreadable: bool = True
+) -> Path:
     """Do what is missing of `study` under the folder `root`; return the path of the report.
 
     Args:
@@ -64,6 +66,8 @@ def run_study(study: Study, root: str | Path, listener: Listener, parallel: int 
         listener: told what is done.
         parallel: episodes in flight at once; when None, as many as memory holds, 128 at most. The results do not depend
             on it, but for rounding.
+        stop_if_unreadable: stop when no action can be read out of most of the base's first replies (see
+            `rollouts.readable`). A policy that collapsed in training is a result, and never stops a study.
 
     Raises:
         UsageError: see `plan`.
@@ -77,7 +81,7 @@ def run_study(study: Study, root: str | Path, listener: Listener, parallel: int 
             began = time.time()
             sign = partial(_sign, stage=stage, began=began)
             if stage.kind == "evaluate":
-                _evaluate(todo, stage, store, listener, sign, parallel)
+                _evaluate(todo, stage, store, listener, sign, parallel, stop_if_unreadable and not stage.needs)
             elif stage.kind == "train":
                 _train(todo, stage, store, listener, sign, parallel)
             else:
@@ -101,7 +105,9 @@ def _sign(folder: Path, stage: Stage, began: float) -> None:
     write_json(folder / "stage.json", content)
 
 
-def _evaluate(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sign, parallel: int | None) -> None:
+def _evaluate(
+    todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sign, parallel: int | None, readable: bool
+) -> None:
     inputs = stage.inputs
     name = inputs["domain"]
     policy = last(store.path(stage.needs[0])) if stage.needs else todo.study.base
@@ -121,7 +127,7 @@ def _evaluate(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: 
             play=todo.study.evaluate,
             parallel=parallel,
             on_episode=on_episode,
-            stop_if_unreadable=not stage.needs,  # a policy that collapsed in training is a result
+            stop_if_unreadable=readable,
             progress=False,
         )
         write_episodes(folder / EPISODES, result.episodes[name])
