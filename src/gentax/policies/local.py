@@ -14,11 +14,9 @@ from gentax.models.chat import ChatCodec
 from gentax.models.decoding import SUPPORTED, Decoder
 from gentax.models.decoding.stock_generate import StockDecoder
 from gentax.models.loading import BASE, load_model, load_tokenizer
-from gentax.models.memory import available_memory, kv_cache_bytes_per_token
+from gentax.models.memory import parallel_rows
 from gentax.models.requests import ModelOptions, SamplingRequest
 from gentax.policies.protocol import PARALLEL, Reply, Turn
-
-CACHE_SHARE = 0.5  # of the memory that is free, for keys and values; the rest is for what a pass makes on its way
 
 
 class LocalPolicy:
@@ -49,10 +47,9 @@ class LocalPolicy:
 
         A power of two: batches of another size round differently, and how much is free is never quite the same.
         """
-        row = kv_cache_bytes_per_token(self.model.config, self.model.dtype) * min(context_tokens, self.decoder.limit)
-        free = available_memory(self.model.device)
-        rows = int(CACHE_SHARE * free / row) if row and free else PARALLEL
-        return 1 << max(0, rows.bit_length() - 1)
+        model, tokens = self.model, min(context_tokens, self.decoder.limit)
+        rows = parallel_rows(model.config, tokens, model.device, model.dtype, PARALLEL)
+        return 1 << (rows.bit_length() - 1)
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
         """Answer every turn; the replies carry the tokens shown and sampled."""
