@@ -219,6 +219,35 @@ def test_a_text_is_a_reply():
     assert policy_of(Texts).reply([None, None]) == [Reply("hm")] * 2
 
 
+def test_it_may_teach_and_judge(own, toy, tiny):
+    from gentax.training import Recipe, train
+    from gentax.training.check import check
+    from gentax.training.recipe import Imitate, Reward
+
+    teach = Imitate(mix={"toy": 1.0}, teachers={"toy": "own_policy:repeat"}, pairs=8, epochs=1.0)
+    train(Recipe(base=str(tiny), steps=0, imitate=teach), own / "run")
+    assert len(sys.modules["own_policy"].SEEN) >= 8
+    check(Recipe(source="toy", reward=Reward(judge="own_policy:number")))
+    with pytest.raises(UsageError, match="unknown policy in module own_policy 'nmber'; did you mean 'number'"):
+        check(Recipe(source="toy", reward=Reward(judge="own_policy:nmber")))
+
+
+def test_the_code_of_the_documentation_runs(toy):
+    page = (EXAMPLES.parent / "docs" / "policies.md").read_text(encoding="utf-8")
+    short, long = (block.partition("```")[0] for block in page.split("```python\n")[1:])
+    assert short == (EXAMPLES / "my_policy.py").read_text(encoding="utf-8")
+
+    def generate(conversations):
+        return [f"<action>{said[-1]['content'].rpartition(' ')[2].rstrip('.')}</action>" for said in conversations]
+
+    names = {"my_batched_generate": generate}
+    exec(long, names)
+    result = gentax.evaluate(names["MyModel"], ["toy"], tasks=4)
+    assert result.policy == "my model"
+    assert result.success()["toy"].value == 100
+    assert parallel_limit(policy_of(names["MyModel"]), 100) == 16
+
+
 def test_the_example_of_ten_lines_plays(monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.delitem(sys.modules, "my_policy", raising=False)
