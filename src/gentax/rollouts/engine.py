@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gentax.core import EnvironmentFault, Episode, Outcome, Step, Task, TextEnv, UsageError, stable_seed
+from gentax.core.progress import count_episodes, is_shown
 from gentax.domains import domain, make
 from gentax.models.action_format import parse_reply
 from gentax.policies.protocol import Policy, Reply, Turn, parallel_limit
@@ -120,6 +121,7 @@ def rollout(
     pool: EnvPool | None = None,
     on_episode: Callable[[Episode], None] | None = None,
     stop_if_unreadable: bool = False,
+    progress: bool | None = False,
 ) -> list[Episode]:
     """Play `policy` on `tasks` and return the episodes, task by task, `samples` for each.
 
@@ -138,6 +140,7 @@ def rollout(
         on_episode: called with each episode as it ends.
         stop_if_unreadable: stop when no action can be read out of most of the first replies (see `readable.py`). Off
             here, since a policy that is being trained may begin so, and one that was trained may end so.
+        progress: whether progress is shown; None for where a person is watching, in a terminal or a notebook.
 
     Raises:
         UsageError: a task or a setting that does not exist; unreadable replies, where they stop the run. What an
@@ -154,6 +157,8 @@ def rollout(
         raise UsageError(f"the horizon must be at least 1 step, not {horizon}")
     if not tasks:
         return []
+    if is_shown(progress):
+        on_episode = count_episodes(len(tasks) * samples, policy.name, True, on_episode)
     if parallel is None:
         parallel = parallel_limit(policy, context_tokens(play, tasks, horizon))
     check = ReadableCheck(policy.name, play, len(tasks) * samples) if stop_if_unreadable else None
