@@ -9,7 +9,7 @@ import pytest
 
 from gentax.core import progress
 from gentax.core.episode import Episode, Outcome
-from gentax.core.progress import Progress, count_episodes, is_shown
+from gentax.core.progress import Progress, count_episodes, end_line, is_shown
 from gentax.core.task import Task
 
 
@@ -49,6 +49,18 @@ def test_a_terminal_gets_one_line_that_is_rewritten(capsys, monkeypatch):
     assert first == "a long line\ufffd[2J"
     assert second == "short".ljust(len(first))
     assert third == "done ".rstrip().ljust(len("short")) + "\n"
+
+
+def test_what_else_is_printed_stands_on_a_line_of_its_own(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    line = Progress()
+    line.say("one", 1, 2)
+    end_line()
+    end_line()
+    assert capsys.readouterr().out == "\rone\n"
+    line.say("two", 2, 2)
+    end_line()
+    assert capsys.readouterr().out == "\rtwo\n"
 
 
 def test_a_notebook_is_a_place_where_a_person_is_watching(monkeypatch):

@@ -32,5 +32,7 @@ def main() -> None:
 
 def _say(text: str) -> None:
     from gentax.cli.show import shown
+    from gentax.core.progress import end_line
 
+    end_line()
     print(f"gentax: {shown(text)}", file=sys.stderr)

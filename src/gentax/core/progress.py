@@ -32,6 +32,8 @@ class Progress:
         every: elsewhere, the number of steps between two lines; the first and the last are always printed.
     """
 
+    _unended = False  # whether the cursor stands behind a line that will be rewritten
+
     def __init__(self, every: int = 10) -> None:
         self.live = is_interactive()
         self.every = every
@@ -46,8 +48,17 @@ class Progress:
             sys.stdout.write("\r" + text.ljust(self._length) + end)
             sys.stdout.flush()
             self._length = 0 if end else len(text)
+            Progress._unended = not end
         elif number == 1 or number >= of or number % self.every == 0:
             print(text, flush=True)
+
+
+def end_line() -> None:
+    """Leave a line of progress as it is, and go to the next one; for whoever has something else to print."""
+    if Progress._unended:
+        Progress._unended = False
+        sys.stdout.write("\n")
+        sys.stdout.flush()
 
 
 def count_episodes(
