@@ -16,6 +16,7 @@ _HOME = {
     "rollout": "gentax.rollouts",
     "check": "gentax.measure.check",
     "evaluate": "gentax.measure.evaluate",
+    "probe": "gentax.measure.probe",
     "tax": "gentax.measure.played",
     "train": "gentax.training",
     "distract": "gentax.wrappers",

@@ -139,7 +139,7 @@ def test_its_own_reward_is_the_dense_one(own):
         ("own_game:Ecko", "did you mean 'Echo'"),
         ("own_game:CONSTANT", "a int, which makes no environment"),
         ("own_game:broken", "RuntimeError: no licence key"),
-        ("own_game:OWN", "unknown factory"),
+        ("own_game:OWN", "unknown domain in module own_game"),
         ("own_game:Domain", "cannot be made"),
     ],
 )

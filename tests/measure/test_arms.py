@@ -61,8 +61,9 @@ def test_one_seed_has_no_spread_of_runs():
     one = compare_arms(
         "home", INIT, {name: {d: x[0] for d, x in arm.items()} for name, arm in ARMS.items()}, np.random.default_rng(0)
     )["rich"]
-    assert one.iqm is None
-    assert one.better is None
+    assert not one.iqm
+    assert not one.better
+    assert "interquartile mean, %   undefined: it takes two training seeds or more" in str(one)
     assert one.targets.covers == "tasks"
 
 

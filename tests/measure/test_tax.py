@@ -46,19 +46,20 @@ def test_domains_may_differ_in_tasks():
 def test_the_tax_rate_is_undefined_without_a_gain():
     report = tax_report("home", INIT, AFTER | rates(home=31))
     assert report.delta_id.holds(0)
-    assert report.tax_rate is None
+    assert not report.tax_rate
+    assert str(report.tax_rate) == "undefined: the interval of ΔID holds 0"
     assert "ΔID" in report.undefined["tax_rate"]
 
 
 def test_the_tax_is_undefined_when_there_was_nothing_to_lose():
     report = tax_report("home", INIT | rates(a=0, b=0), AFTER)
-    assert report.tax is None
-    assert "tax" in report.undefined
+    assert not report.tax
+    assert report.undefined == {"tax": report.tax.reason}
 
 
 def test_a_source_that_was_not_played():
     report = tax_report("elsewhere", INIT, AFTER)
-    assert report.delta_id is None
+    assert not report.delta_id
     assert report.targets == ("a", "b", "home")
     assert set(report.undefined) == {"delta_id", "tax_rate"}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gentax.measure.arms import ArmReport
-from gentax.measure.statistics import Estimate
+from gentax.measure.statistics import Estimate, Undefined
 from gentax.measure.tax import tax_report
 from gentax.measure.verdict import Verdict, arm_sentence, number, sentences, signed, tax_sentence, verdict
 
@@ -29,7 +29,7 @@ def test_verdicts(low, high, expected):
 
 
 def test_an_undefined_tax_decides_nothing():
-    assert verdict(None) is Verdict.UNDECIDED
+    assert verdict(Undefined("why")) is Verdict.UNDECIDED
 
 
 def report(home, target, tasks=256, seeds=1):
@@ -67,12 +67,14 @@ def test_a_gain_elsewhere_is_a_transfer_with_its_sign_turned():
         (tax(0.4, 0.8), "Beside plain: it removes 60 % of the tax (95 % interval 40 % to 80 %), at home −1.0 points"),
         (tax(-0.3, -0.1), "Beside plain: it adds 20 % to the tax (95 % interval 10 % to 30 %)"),
         (tax(-0.2, 0.4), "Beside plain: undecided whether it removes any of the tax (95 % interval −20 % to 40 %)"),
-        (None, "Beside plain: +8.0 points on the targets (95 % interval +6.0 to +10.0)"),
+        (Undefined("why"), "Beside plain: +8.0 points on the targets (95 % interval +6.0 to +10.0)"),
     ],
 )
 def test_an_arm_is_said_beside_the_plain_one(removed, expected):
     targets, home = Estimate(8, 6, 10, "tasks", "points", 100), Estimate(-1, -2, 0, "tasks", "points", 50)
-    said = arm_sentence(ArmReport("replay", targets, 0.01, home, None, removed, None, None))
+    said = arm_sentence(
+        ArmReport("replay", targets, 0.01, home, Undefined("a"), removed, Undefined("b"), Undefined("c"))
+    )
     assert said.startswith(expected)
     assert said.endswith("over 100 tasks; one training seed: the interval covers tasks only.")
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from chat_server import ChatServer, completion, listed
 from gentax.core import Task, UsageError
 from gentax.core.errors import PolicyFault
 from gentax.models.action_format import parse_reply
-from gentax.models.requests import SamplingParams, SamplingRequest
+from gentax.models.requests import ChatOptions, SamplingParams, SamplingRequest
 from gentax.policies import Reply, Turn, policy_of
 from gentax.policies.answers import TEXT_LIMIT, read_answer
 from gentax.policies.endpoint import NOTHING, EndpointPolicy, read_url
@@ -116,7 +117,11 @@ def test_what_is_sent(monkeypatch):
     assert seed != second["seed"]
     del first["messages"]
     assert (first.pop("model"), first.pop("temperature"), first.pop("max_tokens")) == ("toy", 0.7, 21)
-    assert first == {"top_p": 1.0, "stop": ["</action>"], "skip_special_tokens": False}
+    assert first == {
+        "top_p": 1.0, "top_k": 0, "min_p": 0.0, "typical_p": 1.0,
+        "repetition_penalty": 1.0, "repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
+        "stop": ["</action>"], "skip_special_tokens": False, "chat_template_kwargs": {"enable_thinking": False},
+    }  # fmt: skip
 
 
 def test_a_window_is_one_message_a_request():
@@ -146,16 +151,20 @@ def test_the_same_seeds_give_the_same_requests_however_many_play_at_once():
     assert asked(1, 5) != asked(2, 5)
 
 
-def test_all_turns_are_asked_at_once_and_no_more_than_allowed():
+def test_all_turns_are_asked_at_once():
     barrier = threading.Barrier(8, timeout=20)
 
     def answer(request):
-        barrier.wait()  # nobody is answered before eight have asked
+        if len(server.requests) > 8:  # once the server is known
+            barrier.wait()  # nobody is answered before eight have asked
         return "<action>noop</action>"
 
     with ChatServer(answer) as server:
         rollout(policy(server), tasks(8), play=Play(horizon=2))
         assert server.most == 8
+
+
+def test_no_more_are_asked_than_allowed():
 
     def slow(request):
         time.sleep(0.01)
@@ -308,7 +317,9 @@ def test_a_first_message_that_is_too_long_loses_its_middle():
     assert len(server.requests) < 20
 
 
-@pytest.mark.parametrize("name", ["seed", "skip_special_tokens", "stop", "top_p", "max_tokens"])
+@pytest.mark.parametrize(
+    "name", ["seed", "skip_special_tokens", "stop", "top_p", "max_tokens", "repeat_penalty", "chat_template_kwargs"]
+)
 def test_a_setting_that_a_server_does_not_know_is_left_out(name):
     def answer(request):
         if name in request:
@@ -320,8 +331,66 @@ def test_a_setting_that_a_server_does_not_know_is_left_out(name):
     assert len(said) == 1
     good = [request for request in server.requests if name not in request]
     assert len(good) == 9
-    assert len(server.requests) <= 12
+    assert len(server.requests) == 10  # the first question of all was refused, and no other
     assert {request.get("max_completion_tokens") for request in good} == {32 if name == "max_tokens" else None}
+
+
+def test_no_top_k_is_said_as_the_server_wants_it():
+    def answer(request):
+        if request.get("top_k") == 0:
+            return 400, {"message": "top_k must be -1 (disable) or at least 1, got 0."}, {}
+        return "<action>noop</action>"
+
+    with ChatServer(answer) as server, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rollout(policy(server), tasks(2), play=Play(horizon=2))
+    assert [request["top_k"] for request in server.requests] == [0, -1, -1, -1, -1]
+
+
+def test_all_fields_that_a_server_does_not_know_are_said_once():
+    strange = ["min_p", "repeat_penalty", "seed", "top_k", "typical_p"]
+
+    def answer(request):
+        if found := [name for name in strange if name in request]:
+            return 422, {"detail": f"Unexpected fields in the request: {set(found)}"}, {}
+        return "<action>noop</action>"
+
+    with ChatServer(answer) as server, pytest.warns(UserWarning, match="takes no") as said:
+        rollout(policy(server), tasks(2), play=Play(horizon=2))
+    (first, second) = sorted(str(warning.message) for warning in said)
+    assert "takes no min_p, repeat_penalty, seed, typical_p: played without; the server's own defaults hold" in first
+    assert "do not draw the same random numbers" in first
+    assert "takes no top_k: played without" in second  # after -1 was tried
+    assert len(server.requests) == 6
+
+
+def test_what_the_user_has_set_is_never_dropped():
+    def answer(request):
+        return (400, {"error": {"message": "unknown field: top_k"}}, {}) if "top_k" in request else "<action>x</action>"
+
+    sampling = SamplingParams(temperature=0.7, top_k=20, top_p=0.9)
+    turn = Turn(0, "Say it.", False, None, np.random.default_rng(0), sampling)
+    with ChatServer(answer) as server, pytest.raises(UsageError, match="takes no top_k, and 20 was asked for"):
+        policy(server).reply([turn])
+    assert (server.requests[0]["top_k"], server.requests[0]["top_p"]) == (20, 0.9)
+
+
+def test_a_system_prompt_and_thinking_are_sent_and_outlive_a_short_context():
+    def answer(request):
+        if len(request["messages"]) > 4:
+            return 400, {"error": {"message": "maximum context length"}}, {}
+        return "<action>noop</action>"
+
+    chat = ChatOptions(thinking=True, system_prompt="Be brief.")
+    with ChatServer(answer) as server:
+        asked = policy(server)
+        for n in range(4):
+            turn = Turn(0, f"m{n}", n > 0, None, np.random.default_rng(n), SamplingParams(), chat)
+            asked.reply([turn])
+    last = server.requests[-1]
+    assert [(m["role"], m["content"]) for m in last["messages"]][:2] == [("system", "Be brief."), ("user", "m0")]
+    assert last["messages"][-1]["content"] == "m3"
+    assert last["chat_template_kwargs"] == {"enable_thinking": True}
 
 
 def test_a_temperature_that_is_refused_ends_the_run():
@@ -397,6 +466,7 @@ def test_the_only_model_is_taken_and_several_are_listed():
             server.models = odd
             with pytest.raises(PolicyFault, match="does not list models"):
                 policy_of(server.url)
+            assert policy_of(f"{server.url}#named").name == "named"  # it may still play
         server.models = (404, {"detail": "Not Found"}, {})
         assert policy_of(f"{server.url}#named").name == "named"  # believed where there is no list
         with pytest.raises(PolicyFault, match="HTTP 404"):

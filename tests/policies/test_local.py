@@ -196,3 +196,25 @@ def test_folders_that_are_no_models_are_refused_by_name(tiny, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(UsageError, match="cut off"):
         load(tmp_path)
+
+
+def test_as_many_play_at_once_as_memory_holds(tiny, monkeypatch):
+    from gentax.policies.protocol import parallel_limit
+
+    policy = load(tiny)
+    assert parallel_limit(policy, 10**9) == 128  # a context is never longer than the model's
+    config = policy.model.config
+    token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+    row = token * 100 + 8 * config.vocab_size
+    monkeypatch.setattr("gentax.models.memory.available_memory", lambda device: 21 * row)
+    assert policy.max_parallel(100) == 16  # of 18 that fit into nine tenths
+    monkeypatch.setattr("gentax.models.memory.available_memory", lambda device: 0)
+    assert policy.max_parallel(100) == 1
+
+
+def test_what_is_played_does_not_depend_on_how_many_play_at_once(toy, able):
+    tasks = [Task("toy", "three", "train", i) for i in range(5)]
+    settings = {"play": Play(temperature=1.0, max_new_tokens=6), "samples": 2, "seed": 3}
+    one, three, all_ = (rollout(load(able), tasks, parallel=n, **settings) for n in (1, 3, None))
+    said = [[[step.text for step in e.steps] for e in episodes] for episodes in (one, three, all_)]
+    assert said[0] == said[1] == said[2]

@@ -40,6 +40,13 @@ def test_the_expert_wins_and_everything_is_recorded(toy):
         assert episode.final.startswith("Yes.")
 
 
+def test_a_rollout_shows_progress_where_it_is_asked_to(toy, capsys):
+    rollout(ExpertPolicy(), tasks(4))
+    assert capsys.readouterr().out == ""
+    rollout(ExpertPolicy(), tasks(4), progress=True)
+    assert "  expert: 4/4 episodes, 100% solved\n" in capsys.readouterr().out
+
+
 def test_samples_of_a_task_stand_together_in_order(toy):
     episodes = rollout(RandomPolicy(), tasks(3), samples=4, parallel=2)
     assert [(e.task.index, e.sample) for e in episodes] == [(i, s) for i in range(3) for s in range(4)]

@@ -22,7 +22,8 @@ from gentax.policies.protocol import Reply
 from gentax.rollouts import Play
 from gentax.training import Recipe, checkpoint, playing, run, train
 from gentax.training.checkpoint import checkpoints
-from gentax.training.run_folder import last, result
+from gentax.training.parallel import World
+from gentax.training.run_folder import RunFolder, last, result
 
 
 def recipe(base: Path, **changes) -> Recipe:
@@ -300,9 +301,7 @@ def test_merging_trains_an_expert_for_each_part(toy, able, tmp_path):
 
 def test_validation_plays_as_the_recipe_says_and_not_as_training_does(toy, able, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        playing, "look", lambda policy, grounds, play, pool, world: seen.append(play) or {"held_out": 0.0}
-    )
+    monkeypatch.setattr(playing, "look", lambda policy, grounds, play, *_: seen.append(play) or {"held_out": 0.0})
     thinking = {"temperature": 1.0, "thinking": True, "max_new_tokens": 6, "wrap": ["menu"]}
     train(recipe(able, steps=1, play=thinking), tmp_path / "a")
     train(recipe(able, steps=1, play=thinking, validate_play={"context": "window(1)"}), tmp_path / "b")
@@ -365,3 +364,13 @@ def test_unknown_sources_and_models_are_refused_before_anything_is_written(toy, 
         with pytest.raises(UsageError):
             train(replace(recipe(able), **bad), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_may_be_continued_with_another_number_of_episodes_at_once(tmp_path):
+    asked = Recipe(source="toy")
+    RunFolder.open(tmp_path / "run", asked, World())
+    RunFolder.open(tmp_path / "run", replace(asked, parallel=3), World())
+    with pytest.raises(UsageError, match="another recipe"):
+        RunFolder.open(tmp_path / "run", replace(asked, seed=3), World())
+    with pytest.raises(UsageError, match="parallel"):
+        replace(asked, parallel=0)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 
 def main() -> None:
     """Run `gentax`; the entry point of the package."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    sys.path.append(os.getcwd())  # a domain may be `module:factory` of a file that lies here
     from gentax.cli.app import app
     from gentax.core.errors import EnvironmentFault, NonFiniteLoss, PolicyFault, UsageError
 
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _say(f"warning: {message}")  # no path and line of source
+            app()
     except UsageError as error:
         _say(str(error))
         sys.exit(2)
@@ -28,5 +30,7 @@ def main() -> None:
 
 def _say(text: str) -> None:
     from gentax.cli.show import shown
+    from gentax.core.progress import end_line
 
+    end_line()
     print(f"gentax: {shown(text)}", file=sys.stderr)

@@ -10,7 +10,7 @@ import typer
 from gentax.cli import options as o
 from gentax.cli.probe import Policy, Trajectories
 from gentax.cli.settings_options import takes
-from gentax.cli.show import console, episodes_counted, say, table
+from gentax.cli.show import console, say, table
 from gentax.core.errors import UsageError
 from gentax.models.requests import ModelOptions
 
@@ -44,6 +44,8 @@ def advise(
     *,
     model: ModelOptions,
     seed: o.Seed = 0,
+    parallel: o.Parallel = None,
+    allow_unreadable: o.AllowUnreadable = False,
     json: o.Json = None,
 ) -> None:
     """Rank the domains you could train on, and mixtures of them, by the tax to expect elsewhere.
@@ -66,9 +68,16 @@ def advise(
     levels = {**targets, **candidates}
     if not any(set(targets) - {name} for name in candidates):
         raise UsageError("advice takes at least one candidate and one other domain as a target")
-    counted = episodes_counted(trajectories * len(levels), policy)
     who = policy_of(policy, model)
-    probes = probe(levels, who, trajectories=trajectories, seed=seed, on_episode=counted)
+    probes = probe(
+        levels,
+        who,
+        trajectories=trajectories,
+        seed=seed,
+        parallel=parallel,
+        stop_if_unreadable=not allow_unreadable,
+        progress=True,
+    )
     names = {p.domain: p.name for p in probes}
     advice = run(probes, [names[c] for c in candidates], [names[t] for t in targets], known, budget)
     table(

@@ -11,12 +11,11 @@ import typer
 from gentax.cli import options as o
 from gentax.cli import probe as probing
 from gentax.cli.settings_options import takes
-from gentax.cli.show import console, episodes_counted, shown, table
+from gentax.cli.show import console, show_table, shown, table
 from gentax.core.errors import UsageError, unknown
 from gentax.models.requests import ModelOptions
 
 if TYPE_CHECKING:
-    from gentax.measure.diversity import Diversity
     from gentax.measure.probe import Probe
     from gentax.measure.statistics import Estimate
     from gentax.policies import Policy
@@ -43,6 +42,8 @@ def diversity(
     *,
     model: ModelOptions,
     seed: o.Seed = 0,
+    parallel: o.Parallel = None,
+    allow_unreadable: o.AllowUnreadable = False,
     json: o.Json = None,
     plot: probing.Plot = None,
 ) -> None:
@@ -50,7 +51,7 @@ def diversity(
 
     Example: `gentax diversity sokoban crafting babyai --weight sokoban=2 --weight babyai=1 --plot diversity.svg`
     """
-    from gentax.measure.diversity import MEASURES
+    from gentax.measure.diversity import MEASURES, half_width
     from gentax.measure.diversity import diversity as run
     from gentax.measure.probe import probe
     from gentax.policies import policy_of
@@ -73,15 +74,17 @@ def diversity(
         horizon=horizon,
         play=Play() if other is None else Play(temperature=1.0),  # the divergence is of what the weights say
         seed=seed,
-        on_episode=episodes_counted(trajectories * len(asked), who.name),
+        parallel=parallel,
+        stop_if_unreadable=not allow_unreadable,
+        progress=True,
     )
     found = run(probes, {} if other is None else _moved(who, other, probes))
     mixture = found.mixture(weights)
-    for measure in found.pairs:
-        _show(found, measure, MEASURES[measure])
+    for made in found.tables():
+        show_table(made)
     if other is not None:
         title = f"policy: KL({shown(who.name)} || {shown(other.name)}) on the states of the first, nats an action"
-        table(title, ["", "KL"], [[name, _cell(value)] for name, value in found.policy.items()])
+        table(title, ["", "KL"], [[name, half_width(value)] for name, value in found.policy.items()])
     rao = ", ".join(f"{value:.2f} ({measure})" for measure, value in mixture["rao"].items())
     of = sum(share > 0 for share in mixture["weights"].values())
     console.print(f"The mixture ({_shares(weights)}):", markup=False)
@@ -114,16 +117,6 @@ def _moved(base: Policy, tuned: Policy, probes: Sequence[Probe]) -> dict[str, Es
     from gentax.measure.divergence import forward_kl
 
     return {probe.name: forward_kl(base, tuned, probe.episodes) for probe in probes}
-
-
-def _show(found: Diversity, measure: str, about: str) -> None:
-    """Print a measure as a table, half the width of its interval after each number."""
-    pairs, names = found.pairs[measure], found.names
-    table(f"{measure}: {about}", ["", *names], [[s, *(_cell(pairs[s].get(t)) for t in names)] for s in names])
-
-
-def _cell(value: Estimate | None) -> str:
-    return "" if value is None else f"{value.value:.2f} ±{(value.high - value.low) / 2:.2f}"
 
 
 def _weights(given: Sequence[str] | None, names: Sequence[str]) -> dict[str, float] | None:

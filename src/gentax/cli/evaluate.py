@@ -10,8 +10,9 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.settings_options import Group, takes
-from gentax.cli.show import console, episodes_counted, estimate, table
+from gentax.cli.show import console, show_table
 from gentax.core.errors import UsageError
+from gentax.core.progress import count_episodes
 from gentax.models.requests import ModelOptions
 from gentax.rollouts import Play
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from gentax.measure.suites import Suite, SuiteResult
 
 MODEL = tuple(field.name for field in dataclasses.fields(ModelOptions))
-FREE = ("policy", "named", "domain", "suite", "json", *MODEL)  # options that a suite does not fix
+# Options that a suite does not fix.
+FREE = ("policy", "named", "domain", "suite", "json", "parallel", "allow_unreadable", *MODEL)
 
 
 @takes(play=Group(Play, leave_out=("horizon", "reward")), model=ModelOptions)
@@ -39,6 +41,8 @@ def evaluate(
     play: Play,
     model: ModelOptions,
     seed: o.Seed = 0,
+    parallel: o.Parallel = None,
+    allow_unreadable: o.AllowUnreadable = False,
     json: o.Json = None,
 ) -> None:
     """Play a policy on the test tasks of domains and print how often it succeeds, with 95 % intervals.
@@ -56,7 +60,7 @@ def evaluate(
         policy = named
     if suite is not None:
         _refuse_what_is_fixed(ctx, suite)
-        return _play_suite(policy, suite, domain, json, model)
+        return _play_suite(policy, suite, domain, parallel, allow_unreadable, json, model)
     levels = o.read_domains(domain)
     result = run(
         policy_of(policy, model),
@@ -66,18 +70,11 @@ def evaluate(
         samples=samples,
         play=play,
         seed=seed,
-        on_episode=episodes_counted(tasks * samples * len(levels), policy),
+        parallel=parallel,
+        stop_if_unreadable=not allow_unreadable,
+        progress=True,
     )
-    summary = result.to_json()["domains"]
-    success = result.success()
-    table(
-        f"{result.policy} on {split} tasks",
-        ["domain", "level", "success %", "length", "invalid", "errors"],
-        [
-            [n, r["level"], estimate(success[n]), f"{r['length']:.1f}", f"{r['invalid']:.0%}", r["errors"]]
-            for n, r in summary.items()
-        ],
-    )
+    show_table(result.table())
     o.write_result(json, result.to_json())
 
 
@@ -102,13 +99,21 @@ class _Progress:
         if doing != "play":
             what = "checking that tasks start as frozen" if doing == "check" else "already played, kept"
             console.print(f"  {name}: {what}", markup=False)
-        self.count = episodes_counted(len(self.suite.domains[name].starts) * self.suite.samples, name)
+        self.count = count_episodes(len(self.suite.domains[name].starts) * self.suite.samples, name, True)
 
     def episode(self, episode: Episode) -> None:
         self.count(episode)
 
 
-def _play_suite(policy: str, name: str, names: list[str] | None, json: Path | None, model: ModelOptions) -> None:
+def _play_suite(
+    policy: str,
+    name: str,
+    names: list[str] | None,
+    parallel: int | None,
+    allow_unreadable: bool,
+    json: Path | None,
+    model: ModelOptions,
+) -> None:
     """Play a suite and print its score card."""
     from gentax.domains.names import read_domain
     from gentax.measure.suites import load_suite, play_suite
@@ -119,28 +124,25 @@ def _play_suite(policy: str, name: str, names: list[str] | None, json: Path | No
             raise UsageError(f"-d {given}:{level}: suite {name} fixes the level; say -d {given}")
     progress = _Progress(suite)
     result = play_suite(
-        policy, name, names, out=json, model=model, on_episode=progress.episode, on_domain=progress.domain
+        policy,
+        name,
+        names,
+        out=json,
+        model=model,
+        parallel=parallel,
+        stop_if_unreadable=not allow_unreadable,
+        on_episode=progress.episode,
+        on_domain=progress.domain,
     )
-    _score_card(result, suite)
+    _score_card(result)
     if json is not None:
         console.print(f"wrote {json}; `gentax verify {json}` checks it", markup=False)
 
 
-def _score_card(result: SuiteResult, suite: Suite) -> None:
+def _score_card(result: SuiteResult) -> None:
     from gentax.domains import domain, missing
 
-    card = result.card()
-    rows = []
-    for name, played in result.domains.items():
-        kept = [episode for episode in played.episodes if episode.outcome != "error"]
-        steps = sum(episode.length for episode in kept)
-        length, invalid = steps / max(1, len(kept)), sum(episode.invalid for episode in kept) / max(1, steps)
-        shown = estimate(card.success[name])
-        rows.append([name, played.level, shown, f"{length:.1f}", f"{invalid:.0%}", card.left_out[name]])
-    if card.mean is not None:
-        rows.append(["mean", "", estimate(card.mean), "", "", sum(card.left_out.values())])
-    columns = ["domain", "level", "success %", "length", "invalid", "errors"]
-    table(f"{result.policy} on suite {suite.name} ({suite.digest[:8]})", columns, rows)
+    show_table(result.table())
     if result.missing:
         console.print(f"incomplete, so there is no mean: without {', '.join(result.missing)}", markup=False)
     for name in result.missing:

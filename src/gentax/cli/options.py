@@ -11,7 +11,7 @@ import typer
 from gentax.core.errors import UsageError
 
 MODEL = "a folder, a hub's `org/name[@revision]`, an adapter's folder, a `.gguf` file"  # how a model is named
-POLICY = f"`base`, `random`, `expert`, {MODEL}, or `http://…/v1#model`."  # and a policy
+POLICY = f"`base`, `random`, `expert`, {MODEL}, `http://…/v1#model`, or `module:policy`."  # and a policy
 
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file as JSON.")
@@ -25,6 +25,14 @@ Domains = Annotated[
 Tasks = Annotated[int, typer.Option(help="Test tasks of each domain.")]
 Samples = Annotated[int, typer.Option(help="Episodes on each task.")]
 Seed = Annotated[int, typer.Option(help="Seeds every random number drawn.")]
+Parallel = Annotated[
+    int | None,
+    typer.Option(help="Episodes in flight at once; as many as memory holds without it, 128 at most.", min=1),
+]
+AllowUnreadable = Annotated[
+    bool,
+    typer.Option("--allow-unreadable", help="Play on when most of the first replies hold no action."),
+]
 Wrap = Annotated[
     list[str] | None,
     typer.Option(

@@ -25,7 +25,7 @@ def play(
     index: Annotated[int, typer.Option(help="Which task.")] = 0,
     split: Annotated[str, typer.Option(help="Of which split.")] = "train",
     expert: Annotated[bool, typer.Option("--expert", help="Watch the domain's expert.")] = False,
-    policy: Annotated[str | None, typer.Option(help=f"Watch {o.POLICY}")] = None,
+    policy: Annotated[str | None, typer.Option(help=f"Watch a policy: {o.POLICY}")] = None,
     thinking: Annotated[bool, typer.Option("--thinking/--no-thinking", help="Let the policy think.")] = True,
     xsb: Annotated[
         str | None, typer.Option(metavar="FILE", help="Sokoban only: play the rooms of an XSB file.")

@@ -11,7 +11,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.settings_options import Group, takes
-from gentax.cli.show import console, episodes_counted, estimate, shown, table
+from gentax.cli.show import console, shown, table
 from gentax.models.requests import ModelOptions
 from gentax.rollouts import Play
 
@@ -56,6 +56,8 @@ def probe(
     play: Play,
     model: ModelOptions,
     seed: o.Seed = 0,
+    parallel: o.Parallel = None,
+    allow_unreadable: o.AllowUnreadable = False,
     json: o.Json = None,
     plot: Plot = None,
 ) -> None:
@@ -80,7 +82,9 @@ def probe(
         wrap=around,
         play=play,
         seed=seed,
-        on_episode=episodes_counted(trajectories * len(asked) * (2 if around else 1), policy),
+        parallel=parallel,
+        stop_if_unreadable=not allow_unreadable,
+        progress=True,
     )
     _show(rows)
     o.write_result(json, {"probes": [row.to_json() for row in rows]})
@@ -138,7 +142,7 @@ def _pass(k: int, axes: Axes) -> str:
 
 def _short(value: Estimate | None, digits: int) -> str:
     """Write an estimate with its interval; a dash for what is not known."""
-    return "–" if value is None else estimate(value, digits).replace("  ", " ")
+    return "–" if value is None else value.text(digits)
 
 
 def _draw(rows: Sequence[Probe], path: Path) -> None:

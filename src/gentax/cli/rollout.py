@@ -9,7 +9,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.settings_options import Group, takes
-from gentax.cli.show import console, episodes_counted
+from gentax.cli.show import console
 from gentax.models.requests import ModelOptions
 from gentax.rollouts import Play
 
@@ -26,6 +26,8 @@ def rollout(
     play: Play,
     model: ModelOptions,
     seed: o.Seed = 0,
+    parallel: o.Parallel = None,
+    allow_unreadable: o.AllowUnreadable = False,
 ) -> None:
     """Play episodes and keep them: every observation, reply, action and reward.
 
@@ -45,7 +47,9 @@ def rollout(
         samples=samples,
         play=play,
         seed=seed,
-        on_episode=episodes_counted(tasks * samples, f"{policy} on {domain}"),
+        parallel=parallel,
+        stop_if_unreadable=not allow_unreadable,
+        progress=True,
     )
     (episodes,) = result.episodes.values()
     with whole_file(out) as aside:

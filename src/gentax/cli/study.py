@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.show import Progress, console, printable
+from gentax.cli.show import console, printable
+from gentax.core.progress import Progress
+from gentax.training.progress import show_row
 
 if TYPE_CHECKING:
     from gentax.study.plan import Stage
@@ -22,22 +24,26 @@ app = typer.Typer(
 def run(
     study: Annotated[str, typer.Argument(help="A YAML file, or the name of a study that ships with gentax.")],
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the stages go.")] = Path("runs"),
+    parallel: o.Parallel = None,
+    allow_unreadable: o.AllowUnreadable = False,
     json: o.Json = None,
 ) -> None:
     """Do what is missing of a study and print where its report is. The same command again does nothing.
 
     Example: `gentax study run demo --out runs`
     """
-    run_and_show(study, out, json)
+    run_and_show(study, out, json, parallel, allow_unreadable)
 
 
-def run_and_show(study: str, out: Path, json: Path | None) -> None:
+def run_and_show(
+    study: str, out: Path, json: Path | None, parallel: int | None = None, allow_unreadable: bool = False
+) -> None:
     """Run a study with its progress shown, then print its sentences."""
     from gentax.study import read_study, run_study
 
     o.check_out(json)
     read = read_study(study)
-    page = run_study(read, out / read.name, _Shown())
+    page = run_study(read, out / read.name, _Shown(), parallel, not allow_unreadable)
     results = page.parent.parent / _measured(page)
     import json as files
 
@@ -67,7 +73,7 @@ class _Shown:
         console.print(f"[{number}/{of}] {stage.kind} {stage.label}" + ("  (done before)" if done else ""), markup=False)
 
     def train_row(self, row: dict[str, float], steps: int) -> None:
-        self.training.train(row, steps)
+        show_row(self.training, row, steps)
 
     def episode(self, number: int, of: int) -> None:
         self.episodes.say(f"  {number}/{of} episodes", number, of)

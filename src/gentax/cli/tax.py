@@ -10,7 +10,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.settings_options import Group, takes
-from gentax.cli.show import console, episodes_counted, estimate, say, table
+from gentax.cli.show import console, say, show_table
 from gentax.core.errors import UsageError
 from gentax.models.requests import ModelOptions
 from gentax.rollouts import Play
@@ -27,7 +27,8 @@ ON_ITS_OWN = 128  # tasks of each domain where neither --tasks nor --drop says
 @takes(play=Group(Play, leave_out=("horizon", "reward")), model=ModelOptions)
 def tax(
     tuned: Annotated[
-        str, typer.Option(help=f"The policy after training: {o.MODEL}, `http://…/v1#model`, or a suite's result.")
+        str,
+        typer.Option(help=f"The policy after training: {o.POLICY[:-1]}; or a suite's result."),
     ],
     source: Annotated[str, typer.Option(help="The domain it was trained on, `NAME` or `NAME:LEVEL`.")],
     base: Annotated[str, typer.Option(help="The policy before training, likewise; `base` ships with gentax.")] = "base",
@@ -61,6 +62,8 @@ def tax(
     play: Play,
     model: ModelOptions,
     seed: o.Seed = 0,
+    parallel: o.Parallel = None,
+    allow_unreadable: o.AllowUnreadable = False,
     json: o.Json = None,
 ) -> None:
     """Say what training cost elsewhere: both policies play the same test tasks with the same random numbers.
@@ -91,8 +94,7 @@ def tax(
     if len(levels) < 2:
         raise UsageError(f"no target: the tax of {home} needs at least one other domain")
     many = Looks(looks)
-    tasks, listed = _plan(levels, home, many, tasks, drop)
-    counted = {id(policy): episodes_counted(listed * samples, policy.name) for policy in policies}
+    tasks = _plan(levels, home, many, tasks, drop)
     played = play_tax(
         *policies,
         home,
@@ -102,8 +104,10 @@ def tax(
         samples=samples,
         play=play,
         seed=seed,
-        on_episode=lambda policy, episode: counted[id(policy)](episode),
+        parallel=parallel,
         on_look=_look,
+        stop_if_unreadable=not allow_unreadable,
+        progress=True,
     )
     if played.played < played.planned:
         console.print(f"  stopped after {played.played} of {played.planned} episodes a policy: the verdict is clear")
@@ -118,10 +122,8 @@ def tax(
     _show(played.report, said, json)
 
 
-def _plan(
-    levels: Mapping[str, str | None], home: str, looks: Looks, tasks: int | None, drop: float | None
-) -> tuple[int, int]:
-    """Say beforehand what can be seen; return how many tasks are played at most, of each domain and in all."""
+def _plan(levels: Mapping[str, str | None], home: str, looks: Looks, tasks: int | None, drop: float | None) -> int:
+    """Say beforehand what can be seen; return how many tasks of each domain are played at most."""
     from gentax.measure.evaluate import tasks_of
     from gentax.measure.statistics import detectable, episodes_needed
     from gentax.measure.statistics.power import PAIRING, POWER, RATE
@@ -150,13 +152,11 @@ def _plan(
             f"tasks correlate by {PAIRING:g}). At most {sum(listed.values())} tasks a policy, looked at {looks.count} "
             "times."
         )
-    return tasks, sum(listed.values())
+    return tasks
 
 
 def _look(report: TaxReport) -> None:
-    cost = report.tax
-    said = "undefined" if cost is None else f"{cost.value:.2f} ({cost.low:.2f} to {cost.high:.2f})"
-    console.print(f"  look {report.look} of {report.looks}: tax {said}")
+    console.print(f"  look {report.look} of {report.looks}: tax {report.tax}")
 
 
 def _forecast(
@@ -173,19 +173,7 @@ def _forecast(
 def _show(report: TaxReport, behaviour: list[str], json: Path | None) -> None:
     from gentax.measure.verdict import sentences
 
-    table(
-        "Success %, with 95 % intervals",
-        ["domain", "before", "after", "drop in points"],
-        [
-            [
-                d,
-                estimate(report.init[d]),
-                estimate(report.after[d]),
-                estimate(report.drop[d]) if d in report.drop else "source",
-            ]
-            for d in report.init
-        ],
-    )
+    show_table(report.table())
     say(sentences(report))
     say(behaviour)
     o.write_result(json, {**report.to_json(), "sentences": sentences(report), "behaviour": behaviour})

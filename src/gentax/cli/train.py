@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gentax.cli.show import Progress, console
+from gentax.cli import options as o
+from gentax.cli.show import console
 from gentax.core.errors import UsageError
 
 
@@ -22,6 +23,7 @@ def train(
     setting: Annotated[
         list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a setting; may be repeated.")
     ] = None,
+    parallel: o.Parallel = None,
     settings: Annotated[
         bool, typer.Option("--settings", help="Print every setting with its default and leave.")
     ] = False,
@@ -42,11 +44,12 @@ def train(
     values = dict(read_values(recipe)) if recipe else {}
     for item in setting or ():
         _put(values, item)
+    if parallel is not None:
+        values["parallel"] = parallel
     made = read_settings(Recipe, values, str(recipe or "recipe"))
     from gentax.training import train as run
 
-    progress = Progress()
-    folder = run(made, out, lambda row: progress.train(row, made.updates))
+    folder = run(made, out, progress=True)
     if os.environ.get("RANK", "0") != "0":
         return  # the first process has the word
     console.print(f"model: {folder}", markup=False)

@@ -9,7 +9,6 @@ the train and the test split are drawn from different halves of the range, so no
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,8 +18,9 @@ from typing import Any, NamedTuple
 import gymnasium
 
 from gentax.core.env import Acted, Domain, Level, TextEnv
-from gentax.core.errors import UsageError, unknown
+from gentax.core.errors import UsageError
 from gentax.core.task import Task
+from gentax.core.user_code import load_attribute
 
 HORIZON = 50  # steps, where the environment does not say: the paper's
 TASKS = 1_000_000  # in each split
@@ -36,21 +36,17 @@ class Foreign(NamedTuple):
 
 
 @cache
-def foreign(name: str) -> Foreign:
+def foreign(name: str, others: tuple[str, ...] = ()) -> Foreign:
     """Return the domain called `name`, which is of the form `module:factory`.
 
+    `others` are the names of domains that may have been meant.
+
     Raises:
-        ModuleNotFoundError: there is no such module.
-        UsageError: it has no such attribute, or what that makes is no environment.
+        UsageError: no such module or attribute, a module that fails, or what the factory makes is no environment.
     """
-    module, _, attribute = name.partition(":")
-    found = importlib.import_module(module)
-    if not hasattr(found, attribute):
-        raise unknown(f"factory in module {module}", attribute, [key for key in vars(found) if key[:1] != "_"])
-    factory = getattr(found, attribute)
+    factory = load_attribute("domain", name, others)
     if isinstance(factory, Domain):
-        home, _, cls = factory.entry.partition(":")
-        return _own(name, factory, getattr(importlib.import_module(home), cls))
+        return _own(name, factory, load_attribute("domain", factory.entry))
     if inspect.isclass(factory) and issubclass(factory, TextEnv):
         return _own(name, factory.domain, factory)
     env = _called(name, factory)

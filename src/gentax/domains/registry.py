@@ -54,12 +54,7 @@ def domain(name: str) -> Domain:
 
 
 def _foreign(name: str) -> Foreign:
-    try:
-        return foreign(name)
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] == name.partition(":")[0].partition(".")[0]:
-            raise unknown("domain, or module with one,", name.partition(":")[0], domains()) from None
-        raise UsageError(f"domain {name!r} cannot be imported: {error}") from error
+    return foreign(name, tuple(domains()))
 
 
 def missing(record: Domain) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from gentax.measure.statistics import (
     LEVEL,
     Estimate,
     Scores,
+    Undefined,
     holm,
     iqm,
     linear,
@@ -26,6 +27,7 @@ from gentax.measure.statistics import (
 from gentax.measure.tax import leave_out_errors, ood_change, tax_removed
 
 REPLICATES = 10_000
+ONE_SEED = Undefined("it takes two training seeds or more")
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,27 @@ class ArmReport:
     arm: str
     targets: Estimate  # points: mean over targets of arm - plain
     targets_p: float  # of "no difference", corrected for the number of arms (Holm)
-    source: Estimate | None  # points: arm - plain at home; None when the source was not evaluated
-    ood_change: Estimate | None  # fraction: Σ (arm - plain) / Σ plain; None when undefined
-    tax_removed: Estimate | None  # fraction: Σ (arm - plain) / Σ (init - plain); None when undefined
-    iqm: Estimate | None  # percent: interquartile mean over seeds and targets; None with one seed
-    better: Estimate | None  # chance that a run of the arm beats a plain one on a target; None with one seed
+    source: Estimate | Undefined  # points: arm - plain at home
+    ood_change: Estimate | Undefined  # fraction: Σ (arm - plain) / Σ plain
+    tax_removed: Estimate | Undefined  # fraction: Σ (arm - plain) / Σ (init - plain)
+    iqm: Estimate | Undefined  # percent: interquartile mean over seeds and targets
+    better: Estimate | Undefined  # chance that a run of the arm beats a plain one on a target
 
     def to_json(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {k: v.to_json() if isinstance(v, Estimate) else v for k, v in values.items()}
+        return {k: v.to_json() if isinstance(v, (Estimate, Undefined)) else v for k, v in values.items()}
+
+    def __str__(self) -> str:
+        lines = {
+            "targets, points": self.targets,
+            "source, points": self.source,
+            "OOD change": self.ood_change,
+            "tax removed": self.tax_removed,
+            "interquartile mean, %": self.iqm,
+            "chance of being better": self.better,
+        }
+        width = max(map(len, lines))
+        return "\n".join([f"{self.arm}, beside the plain arm", *(f"{k:<{width}}  {v}" for k, v in lines.items())])
 
 
 def compare_arms(
@@ -83,6 +97,7 @@ def compare_arms(
 
     others = [arm for arm in arms if arm != plain]
     p = holm({arm: p_value(scores, mean_difference(arm)) for arm in others})
+    away = Undefined(f"{source} was not evaluated")
     found = {}
     for arm in others:
         seeds = min(len(scores.roles[role][targets[0]]) for role in (arm, plain))
@@ -92,10 +107,10 @@ def compare_arms(
             arm=arm,
             targets=linear(scores, mean_difference(arm), "points", level),
             targets_p=p[arm],
-            source=linear(scores, at_home, "points", level) if source in scores.roles[arm] else None,
+            source=linear(scores, at_home, "points", level) if source in scores.roles[arm] else away,
             ood_change=ood_change(scores, source, arm, plain, level),
             tax_removed=tax_removed(scores, source, arm, plain, level),
-            iqm=iqm(runs, rng, REPLICATES, level) if seeds > 1 else None,
-            better=probability_of_improvement(runs, plain_runs, rng, REPLICATES, level) if seeds > 1 else None,
+            iqm=iqm(runs, rng, REPLICATES, level) if seeds > 1 else ONE_SEED,
+            better=probability_of_improvement(runs, plain_runs, rng, REPLICATES, level) if seeds > 1 else ONE_SEED,
         )
     return found

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError, unknown
+from gentax.core.progress import count_episodes
 from gentax.core.settings import plain
+from gentax.core.text_table import TextTable
 from gentax.domains import domain, make
 from gentax.measure.statistics import Estimate, success_rate
 from gentax.measure.tax import leave_out_errors, successes
 from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, policy_of
+from gentax.policies.simple import SCRIPTED
 from gentax.rollouts import EnvPool, Play, rollout
 
 
@@ -32,6 +35,20 @@ class Evaluation:
         """Return the success rate of each domain, percent, with its interval. Raises UsageError on many errors."""
         (scores,), _ = leave_out_errors([{d: scores_of(episodes) for d, episodes in self.episodes.items()}])
         return {d: success_rate(scores_K) for d, scores_K in scores.items()}
+
+    def table(self) -> TextTable:
+        """Return the success rates as a table. Raises UsageError on many errors."""
+        success = self.success()
+        (split,) = {episode.task.split for episodes in self.episodes.values() for episode in episodes}
+        rows = [
+            [name, r["level"], success[name], f"{r['length']:.1f}", f"{r['invalid']:.0%}", r["errors"]]
+            for name, r in self.to_json()["domains"].items()
+        ]
+        columns = ["domain", "level", "success %", "length", "invalid", "errors"]
+        return TextTable(f"{self.policy} on {split} tasks", columns, rows)
+
+    def __str__(self) -> str:
+        return str(self.table())
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON values."""
@@ -67,7 +84,7 @@ def tasks_of(levels: Mapping[str, str | None], tasks: int, split: str = "test") 
 
 
 def evaluate(
-    policy: str | Path | Policy,
+    policy: str | Path | Policy | Callable[..., str],
     domains: Iterable[str] | Mapping[str, str | None],
     *,
     tasks: int = 128,
@@ -75,27 +92,34 @@ def evaluate(
     samples: int = 1,
     play: Play | None = None,
     seed: int = 0,
-    parallel: int = 128,
+    parallel: int | None = None,
     model: ModelOptions = ModelOptions(),
     on_episode: Callable[[Episode], None] | None = None,
+    stop_if_unreadable: bool = True,
+    progress: bool | None = None,
 ) -> Evaluation:
     """Play `policy` on the same tasks of each domain that everybody is evaluated on.
 
     Args:
-        policy: "random", "expert", the name of a model, the URL of a server, or any `Policy` (see `policy_of`).
+        policy: "random", "expert", the name of a model, the URL of a server, `module:attribute`, any `Policy`, or a
+            function of the conversation (see `policy_of`).
         domains: names, or names with levels; a level of None is the domain's default.
         tasks: how many tasks of each domain; all of a split that has fewer.
         split: which split.
         samples: episodes on each task.
         play: context, thinking, temperature and so on.
         seed: of the sampling; the same seed gives two policies the same random numbers.
-        parallel: episodes in flight at once.
+        parallel: episodes in flight at once; when None, as many as the policy's memory holds, 128 at most.
         model: how a policy that is named is loaded: device, dtype.
         on_episode: called with each episode as it ends.
+        stop_if_unreadable: stop when no action can be read out of most of the first replies (see
+            `rollouts.readable`). Turn it off for a policy that may have collapsed in training: that is a result.
+        progress: whether progress is shown; None for where a person is watching, in a terminal or a notebook.
 
     Raises:
-        UsageError: an unknown domain, level, split or policy, or fewer than 2 tasks.
-        PolicyFault: a server that cannot be reached or that refuses; what was played is not returned then.
+        UsageError: an unknown domain, level, split or policy, fewer than 2 tasks, or replies that cannot be read.
+        PolicyFault: a server that cannot be reached or that refuses, or an error in a policy of the user's own; what
+            was played is not returned then.
     """
     levels = dict(domains) if isinstance(domains, Mapping) else dict.fromkeys(domains)
     if not levels:
@@ -108,10 +132,20 @@ def evaluate(
     play = play or Play()
     chosen = tasks_of(levels, tasks, split)
     who = policy_of(policy, model)
+    count = count_episodes(samples * sum(map(len, chosen.values())), who.name, progress, on_episode)
     episodes = {}
+    readable = stop_if_unreadable and not isinstance(who, SCRIPTED)
     for name, listed in chosen.items():
         with EnvPool(play) as pool:
             episodes[name] = rollout(
-                who, listed, play=play, samples=samples, seed=seed, parallel=parallel, pool=pool, on_episode=on_episode
+                who,
+                listed,
+                play=play,
+                samples=samples,
+                seed=seed,
+                parallel=parallel,
+                pool=pool,
+                on_episode=count,
+                stop_if_unreadable=readable and not episodes,
             )
     return Evaluation(who.name, play, episodes, getattr(who, "runtime", None))

@@ -7,15 +7,18 @@ hold the truth whenever one stops.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gentax.core import Episode, UsageError, unknown
+from gentax.core.progress import count_episodes
 from gentax.domains import domain, domains, missing
 from gentax.measure.evaluate import Evaluation, scores_of, tasks_of
 from gentax.measure.statistics import Looks
@@ -24,7 +27,9 @@ from gentax.measure.tax import ERROR_SHARE, TaxReport, tax_report
 from gentax.measure.verdict import FREE_WITHIN, Verdict, verdict
 from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, policy_of
+from gentax.policies.simple import SCRIPTED
 from gentax.rollouts import EnvPool, Play, rollout
+from gentax.rollouts.readable import unreadable_steps
 
 LOOKS = 5
 
@@ -155,12 +160,17 @@ def play_tax(
     samples: int = 1,
     play: Play | None = None,
     seed: int = 0,
-    parallel: int = 128,
+    parallel: int | None = None,
     free_within: float = FREE_WITHIN,
     on_episode: Callable[[Policy, Episode], None] | None = None,
     on_look: Callable[[TaxReport], None] | None = None,
+    stop_if_unreadable: bool = True,
+    progress: bool | None = None,
 ) -> PlayedTax:
     """Play both policies on the source and the targets until the verdict on the tax is clear or all tasks are played.
+
+    The run stops when most of the base's first replies hold no action that can be read. A tuned policy that writes
+    such replies has collapsed, which is a result: it is warned about.
 
     Args:
         base: the policy before training.
@@ -172,13 +182,16 @@ def play_tax(
         samples: episodes on each task.
         play: context, thinking, temperature and so on.
         seed: of the sampling; an episode draws the same numbers in one look or in several.
-        parallel: episodes in flight at once.
+        parallel: episodes in flight at once; when None, as many as each policy's memory holds, 128 at most.
         free_within: a tax whose whole interval is this near 0 is free.
         on_episode: called with each episode as it ends, and whose it is.
         on_look: called with the report of each look.
+        stop_if_unreadable: whether a base that cannot be read stops the run.
+        progress: whether progress is shown; None for where a person is watching, in a terminal or a notebook.
 
     Raises:
-        UsageError: an unknown domain or level, fewer than 2 tasks, too many errors.
+        UsageError: an unknown domain or level, fewer than 2 tasks, too many errors, a base that cannot be read.
+        PolicyFault: a policy that cannot be asked any more.
     """
     if tasks < 2:
         raise UsageError(f"a tax needs at least 2 tasks of each domain, not {tasks}")
@@ -186,13 +199,19 @@ def play_tax(
     listed = tasks_of(domains, tasks)
     policies = (base, tuned)
     episodes: list[dict[str, list[Episode]]] = [{name: [] for name in domains} for _ in policies]
+    total = samples * sum(map(len, listed.values()))
+    counts = [
+        count_episodes(total, who.name, progress, None if on_episode is None else partial(on_episode, who))
+        for who in policies
+    ]
+    readable = stop_if_unreadable and not isinstance(base, SCRIPTED)
     with ExitStack() as stack:
         pools = {name: stack.enter_context(EnvPool(play)) for name in domains}
         for look in range(1, looks.count + 1):
             for name, all_of in listed.items():
                 done = looks.tasks(look - 1, len(all_of)) if look > 1 else 0
                 fresh = all_of[done : looks.tasks(look, len(all_of))]
-                for policy, its in zip(policies, episodes, strict=True):
+                for policy, its, count in zip(policies, episodes, counts, strict=True):
                     its[name] += rollout(
                         policy,
                         fresh,
@@ -201,8 +220,11 @@ def play_tax(
                         seed=seed,
                         parallel=parallel,
                         pool=pools[name],
-                        on_episode=(lambda e, p=policy: on_episode(p, e)) if on_episode else None,
+                        on_episode=count,
+                        stop_if_unreadable=policy is base and readable and not any(its.values()),
                     )
+            if look == 1:
+                _warn_if_unreadable(tuned.name, play, episodes[1])
             before, after = ({name: scores_of(of) for name, of in its.items()} for its in episodes)
             # An error is a larger share of what there is so far than of the whole.
             share = ERROR_SHARE * max(len(all_of) / looks.tasks(look, len(all_of)) for all_of in listed.values())
@@ -216,5 +238,11 @@ def play_tax(
         report,
         Evaluation(base.name, play, episodes[0], report.runtime["base"]),
         Evaluation(tuned.name, play, episodes[1], report.runtime["tuned"]),
-        sum(map(len, listed.values())) * samples,
+        total,
     )
+
+
+def _warn_if_unreadable(policy: str, play: Play, episodes: Mapping[str, list[Episode]]) -> None:
+    said = unreadable_steps(policy, play, [step for of in episodes.values() for one in of for step in one.steps])
+    if said is not None:
+        warnings.warn(f"{said}. It is measured as it is", stacklevel=3)

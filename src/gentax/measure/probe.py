@@ -17,12 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from gentax.core import Episode, Outcome, Task, UsageError
+from gentax.core.progress import count_episodes
+from gentax.core.text_table import TextTable
 from gentax.measure.axes import Axes, axes
 from gentax.measure.evaluate import evaluate
+from gentax.measure.statistics import Estimate
 from gentax.measure.tax import ERROR_SHARE
 from gentax.models.action_format import write_reply
 from gentax.policies import Policy, policy_of
-from gentax.policies.protocol import Reply, Turn
+from gentax.policies.protocol import Reply, Turn, parallel_limit
+from gentax.policies.simple import SCRIPTED
 from gentax.rollouts import Play, open_env
 from gentax.rollouts.prompt import prompts
 
@@ -49,6 +53,19 @@ class Probe:
     runtime: Mapping[str, str] | None = None  # device and dtype of a policy with weights on this machine
     episodes: tuple[Episode, ...] = field(default=(), repr=False, compare=False)  # not written to JSON
 
+    def __str__(self) -> str:
+        axes = self.axes
+        found: dict[str, Estimate | None] = {
+            "state richness, characters of the observation": axes.observation_characters,
+            "of the whole prompt": axes.prompt_characters,
+            f"planning complexity, steps (failures: {axes.horizon})": axes.planning,
+            "success %": axes.success,
+            "steps if solved": axes.length_given_success,
+            "steps of the expert": axes.expert_length,
+        }
+        rows = [[what, value] for what, value in found.items() if value is not None]
+        return str(TextTable(f"{self.name}, played by {self.policy}", ["", "mean"], rows))
+
     def to_json(self) -> dict[str, Any]:
         """Return the probe as JSON values, without its episodes; `from_json` reads them."""
         kept = {key: getattr(self, key) for key in self.__dataclass_fields__ if key != "episodes"}
@@ -73,24 +90,30 @@ def probe(
     wrap: Sequence[str] = (),
     play: Play | None = None,
     seed: int = 0,
+    parallel: int | None = None,
     on_episode: Callable[[Episode], None] | None = None,
+    stop_if_unreadable: bool = True,
+    progress: bool | None = None,
 ) -> tuple[Probe, ...]:
     """Measure where `domains` lie under `policy`, in their order; a domain that is wrapped follows its plain self.
 
     Args:
         domains: names, registered or `module:factory`; pairs of name and level; or a mapping of the one to the other.
-        policy: "random", "expert", the name of a model, or any `Policy` (see `policy_of`).
+        policy: "random", "expert", the name of a model, a server, `module:attribute` or any `Policy` (see `policy_of`).
         trajectories: episodes of each domain: tasks times samples. A split that has fewer tasks is played whole.
         samples: episodes on each task; with more than one, pass@k is known beyond k = 1.
         horizon: steps after which every domain's episodes are cut off, and at which failures are counted.
         wrap: wrappers, the first innermost, such as `distract(volume=80)`; each domain is then measured twice.
         play: context, temperature and so on. Its horizon is not used; its own wrappers are around every domain.
         seed: of the sampling.
+        parallel: episodes in flight at once; when None, as many as the policy's memory holds, 128 at most.
         on_episode: called with each episode of the policy as it ends.
+        stop_if_unreadable: stop when no action can be read out of most of the first replies.
+        progress: whether progress is shown; None for where a person is watching, in a terminal or a notebook.
 
     Raises:
-        UsageError: an unknown domain, level, wrapper or policy, trajectories that are not whole tasks, or episodes
-            that ended in an error beyond 2 % of a domain's.
+        UsageError: an unknown domain, level, wrapper or policy, trajectories that are not whole tasks, replies that
+            cannot be read, or episodes that ended in an error beyond 2 % of a domain's.
     """
     asked = _asked(domains)
     if samples < 1 or trajectories % samples or trajectories < 2 * samples:
@@ -104,12 +127,23 @@ def probe(
             open_env(variant, name, level, SPLIT).close()
     who = policy_of(policy)
     encode, tokenizer = _tokens_of(who)
+    count = count_episodes(trajectories * len(asked) * len(variants), who.name, progress, on_episode)
+    readable = stop_if_unreadable and not isinstance(who, SCRIPTED)
     found = []
     for name, level in asked:
         for variant in variants:
-            ask = partial(evaluate, domains={name: level}, tasks=trajectories // samples, split=SPLIT, seed=seed)
+            ask = partial(
+                evaluate,
+                domains={name: level},
+                tasks=trajectories // samples,
+                split=SPLIT,
+                seed=seed,
+                parallel=parallel,
+                progress=False,
+            )
             counted = _Counting(who)
-            episodes = ask(counted, samples=samples, play=variant, on_episode=on_episode).episodes[name]
+            played = ask(counted, samples=samples, play=variant, on_episode=count, stop_if_unreadable=readable)
+            episodes = played.episodes[name]
             plain = name if level is None else f"{name}:{level}"
             _refuse_errors(plain, episodes)
             measured = axes(
@@ -166,6 +200,9 @@ class _Counting:
                 self.choices.append((turn.env.task, len(listed)))
         return self.policy.reply(turns)
 
+    def max_parallel(self, context_tokens: int) -> int:
+        return parallel_limit(self.policy, context_tokens)
+
 
 class _Planner:
     """Plays the expert and remembers the tasks on which it had no move, so that none is mistaken for a plan."""
@@ -195,7 +232,7 @@ def _plans(ask: Callable[..., Any], play: Play) -> list[float] | None:
     None for a domain without an expert, or one that solves fewer than 2 tasks.
     """
     planner = _Planner()
-    (episodes,) = ask(planner, play=play).episodes.values()
+    (episodes,) = ask(planner, play=play, stop_if_unreadable=False).episodes.values()
     lengths = [float(e.length) for e in episodes if e.success and e.task not in planner.lost]
     return lengths if len(lengths) > 1 else None
 

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
+from gentax.core.text_table import TextTable
 from gentax.measure.statistics import (
     LEVEL,
     Estimate,
     Looks,
     Scores,
+    Undefined,
     Weights,
     holm,
     linear,
@@ -44,14 +46,29 @@ class TaxReport:
     drop: Mapping[str, Estimate]  # points, targets only
     drop_p: Mapping[str, float]  # p-values of "nothing changed", corrected for looking at all targets (Holm)
     stands: frozenset[str]  # targets whose change stands at 5 %, corrected for all targets and all looks
-    delta_id: Estimate | None  # points; None when the source was not evaluated
-    tax: Estimate | None  # fraction; None when undefined
-    tax_rate: Estimate | None  # points lost elsewhere per point gained at home; None when undefined
-    undefined: Mapping[str, str] = field(default_factory=dict)  # measure -> why it has no value
+    delta_id: Estimate | Undefined  # points
+    tax: Estimate | Undefined  # fraction
+    tax_rate: Estimate | Undefined  # points lost elsewhere per point gained at home
     level: float = LEVEL  # of every interval here, over all looks
     look: int = 1  # the look at growing data that this is
     looks: int = 1  # how many there might have been
     runtime: Mapping[str, Mapping[str, str] | None] = field(default_factory=dict)  # of `base` and `tuned`, if known
+
+    @property
+    def undefined(self) -> dict[str, str]:
+        """Why a measure has no value, by the name of the measure."""
+        found = {name: getattr(self, name) for name in ("delta_id", "tax", "tax_rate")}
+        return {name: value.reason for name, value in found.items() if isinstance(value, Undefined)}
+
+    def table(self) -> TextTable:
+        """Return success before and after on every domain, and the drops, as a table."""
+        rows = [[d, self.init[d], self.after[d], self.drop.get(d, "source")] for d in self.init]
+        columns = ["domain", "before", "after", "drop in points"]
+        return TextTable(f"Success %, with {100 * self.level:g} % intervals", columns, rows)
+
+    def __str__(self) -> str:
+        lines = [f"tax of {self.source}: {self.tax}", f"gain on {self.source}, points: {self.delta_id}"]
+        return "\n".join([str(self.table()), *lines, f"points lost elsewhere per point gained: {self.tax_rate}"])
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values; an undefined measure is null and `undefined` says why."""
@@ -61,9 +78,7 @@ class TaxReport:
         plain["drop_p"] = {d: float(f"{p:.4g}") for d, p in self.drop_p.items()}
         for key in ("init", "after", "drop"):
             plain[key] = {d: estimate.to_json() for d, estimate in getattr(self, key).items()}
-        for key in ("delta_id", "tax", "tax_rate"):
-            estimate = getattr(self, key)
-            plain[key] = None if estimate is None else estimate.to_json()
+        plain |= {k: getattr(self, k).to_json() for k in ("delta_id", "tax", "tax_rate")}
         return plain
 
 
@@ -88,7 +103,7 @@ def tax_report(
         looks: how often growing data are looked at, and at which level intervals hold together over all looks.
         look: which look this is, from 1.
 
-    A measure that cannot be had is None and `undefined` says why: the tax where the base's success on the targets may
+    A measure that cannot be had is an `Undefined`, which says why: the tax where the base's success on the targets may
     be 0, the tax rate where ΔID may be 0. A ΔID below 0 has a rate, of a loss at home. Rates of 0 and 1 have intervals
     like any other; one training seed has one that covers tasks only.
 
@@ -104,19 +119,15 @@ def tax_report(
     scores = Scores.of(init=init, after=after)
     level = looks.level_at(look)
     at_home = source in scores.roles["init"]
-    undefined = {} if at_home else dict.fromkeys(("delta_id", "tax_rate"), f"{source} was not evaluated")
-    gain = delta_id(scores, source, level) if at_home else None
-    cost = tax(scores, source, level)
-    if cost is None:
-        undefined["tax"] = "the base policy's success on the targets is not told apart from 0"
-    price = tax_rate(scores, source, level) if at_home else None
-    if at_home and price is None:
-        undefined["tax_rate"] = "the interval of ΔID holds 0"
+    away = Undefined(f"{source} was not evaluated")
     p_values = {t: p_value(scores, _change("init", "after", [t])) for t in targets}
 
-    def said(estimate: Estimate | None) -> Estimate | None:
+    def said(estimate: Estimate) -> Estimate:
         """Name the level that the estimates of all looks hold together."""
-        return None if estimate is None else replace(estimate, level=looks.level)
+        return replace(estimate, level=looks.level)
+
+    def maybe(estimate: Estimate | Undefined) -> Estimate | Undefined:
+        return said(estimate) if isinstance(estimate, Estimate) else estimate
 
     return TaxReport(
         source=source,
@@ -129,10 +140,9 @@ def tax_report(
         drop={t: said(drop(scores, t, level)) for t in targets},
         drop_p=holm(p_values),
         stands=_standing(p_values, looks, look),
-        delta_id=said(gain),
-        tax=said(cost),
-        tax_rate=said(price),
-        undefined=undefined,
+        delta_id=maybe(delta_id(scores, source, level) if at_home else away),
+        tax=maybe(tax(scores, source, level)),
+        tax_rate=maybe(tax_rate(scores, source, level) if at_home else away),
         level=looks.level,
         look=look,
         looks=looks.count,
@@ -163,41 +173,51 @@ def drop(scores: Scores, target: str, level: float = LEVEL) -> Estimate:
     return _within(linear(scores, {("init", target): 100.0, ("after", target): -100.0}, "points", level), -100, 100)
 
 
-def tax(scores: Scores, source: str, level: float = LEVEL) -> Estimate | None:
-    """Return tax(s) = 1 - Σₜ after(s, t) / Σₜ init(t), t ≠ s; None when Σ init is not told apart from 0.
+def tax(scores: Scores, source: str, level: float = LEVEL) -> Estimate | Undefined:
+    """Return tax(s) = 1 - Σₜ after(s, t) / Σₜ init(t), t ≠ s; undefined when Σ init is not told apart from 0.
 
     0 is free, 1 is all lost, negative is transfer.
     """
     targets = _targets(scores, source)
     cost = ratio(scores, _change("init", "after", targets), {("init", t): 1.0 for t in targets}, level=level)
-    return None if cost is None else _within(cost, -np.inf, 1.0)
+    if cost is None:
+        return Undefined("the base policy's success on the targets is not told apart from 0")
+    return _within(cost, -np.inf, 1.0)
 
 
-def tax_rate(scores: Scores, source: str, level: float = LEVEL) -> Estimate | None:
-    """Return mean over t of drop(s, t) / ΔID(s), points per point; None when ΔID's interval holds 0."""
+def tax_rate(scores: Scores, source: str, level: float = LEVEL) -> Estimate | Undefined:
+    """Return mean over t of drop(s, t) / ΔID(s), points per point; undefined when ΔID's interval holds 0."""
+    unknown_gain = Undefined("the interval of ΔID holds 0")
     if delta_id(scores, source, level).holds(0.0):
-        return None
+        return unknown_gain
     targets = _targets(scores, source)
     lost = {key: w / len(targets) for key, w in _change("init", "after", targets).items()}
-    return ratio(scores, lost, {("after", source): 1.0, ("init", source): -1.0}, "points per point", level)
+    price = ratio(scores, lost, {("after", source): 1.0, ("init", source): -1.0}, "points per point", level)
+    return unknown_gain if price is None else price
 
 
-def ood_change(scores: Scores, source: str, arm: str, plain: str = "plain", level: float = LEVEL) -> Estimate | None:
+def ood_change(
+    scores: Scores, source: str, arm: str, plain: str = "plain", level: float = LEVEL
+) -> Estimate | Undefined:
     """Return Σₜ (arm - plain) / Σₜ plain, t ≠ s, as a fraction (the formula stated in arXiv 2601.18217).
 
-    `scores` needs the roles `arm` and `plain`. None when the denominator is not told apart from 0.
+    `scores` needs the roles `arm` and `plain`. Undefined when the denominator is not told apart from 0.
     """
     targets = _targets(scores, source)
-    return ratio(scores, _change(arm, plain, targets), {(plain, t): 1.0 for t in targets}, level=level)
+    change = ratio(scores, _change(arm, plain, targets), {(plain, t): 1.0 for t in targets}, level=level)
+    return Undefined(f"the success of {plain} on the targets is not told apart from 0") if change is None else change
 
 
-def tax_removed(scores: Scores, source: str, arm: str, plain: str = "plain", level: float = LEVEL) -> Estimate | None:
+def tax_removed(
+    scores: Scores, source: str, arm: str, plain: str = "plain", level: float = LEVEL
+) -> Estimate | Undefined:
     """Return Σₜ (arm - plain) / Σₜ (init - plain), t ≠ s: the share of the plain tax that the arm took off.
 
-    `scores` needs the roles `init`, `arm` and `plain`. None when the plain tax is not told apart from 0.
+    `scores` needs the roles `init`, `arm` and `plain`. Undefined when the plain tax is not told apart from 0.
     """
     targets = _targets(scores, source)
-    return ratio(scores, _change(arm, plain, targets), _change("init", plain, targets), level=level)
+    removed = ratio(scores, _change(arm, plain, targets), _change("init", plain, targets), level=level)
+    return Undefined(f"the tax of {plain} is not told apart from 0") if removed is None else removed
 
 
 def successes(episodes: Iterable[Episode], tasks: Iterable[Task]) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from gentax.measure.arms import ArmReport
-from gentax.measure.statistics import Estimate
+from gentax.measure.statistics import Estimate, Undefined
 from gentax.measure.tax import TaxReport
 
 MINUS = "\N{MINUS SIGN}"
@@ -21,9 +21,9 @@ class Verdict(StrEnum):
     UNDECIDED = "undecided"
 
 
-def verdict(tax: Estimate | None, free_within: float = FREE_WITHIN) -> Verdict:
+def verdict(tax: Estimate | Undefined, free_within: float = FREE_WITHIN) -> Verdict:
     """Return what `tax` (a fraction) allows one to say; undecided when it is undefined."""
-    if tax is None:
+    if isinstance(tax, Undefined):
         return Verdict.UNDECIDED
     if tax.low > 0:
         return Verdict.COSTS
@@ -53,8 +53,8 @@ def tax_sentence(report: TaxReport, free_within: float = FREE_WITHIN) -> str:
     """Say the tax and the verdict on it."""
     tax = report.tax
     where = f"{len(report.targets)} other domain{'s' if len(report.targets) > 1 else ''}"
-    if tax is None:
-        return f"The tax of {report.source} is undefined: {report.undefined['tax']}."
+    if isinstance(tax, Undefined):
+        return f"The tax of {report.source} is undefined: {tax.reason}."
     size = _share(tax)
     match verdict(tax, free_within):
         case Verdict.COSTS:
@@ -77,8 +77,8 @@ def tax_sentence(report: TaxReport, free_within: float = FREE_WITHIN) -> str:
 def own_sentence(report: TaxReport) -> str:
     """Say what training did on the source itself."""
     gain = report.delta_id
-    if gain is None:
-        return f"What training did on {report.source} itself is not known: {report.undefined['delta_id']}."
+    if isinstance(gain, Undefined):
+        return f"What training did on {report.source} itself is not known: {gain.reason}."
     if gain.holds(0.0):
         change = f"{signed(gain.value)} points ({_interval(gain, signs=True)}, {_covers(gain)})"
         return f"Undecided whether training on {report.source} changed its own test success: {change}."
@@ -105,11 +105,10 @@ def target_sentence(report: TaxReport, target: str) -> str:
 def rate_sentence(report: TaxReport) -> str:
     """Say the price: points lost elsewhere per point gained at home."""
     rate = report.tax_rate
-    if rate is None:
-        why = report.undefined["tax_rate"]
-        return f"The tax rate (points lost elsewhere per point gained at home) is undefined: {why}."
+    if isinstance(rate, Undefined):
+        return f"The tax rate (points lost elsewhere per point gained at home) is {rate}."
     interval = _interval(rate, digits=2)
-    if report.delta_id is not None and report.delta_id.value < 0:
+    if report.delta_id and report.delta_id.value < 0:
         return f"The tax rate is {number(rate.value, 2)} ({interval}), but of a loss at home: nothing was bought."
     if rate.holds(0.0):
         return f"Undecided whether a point gained at home costs any elsewhere: {number(rate.value, 2)} ({interval})."
@@ -122,7 +121,7 @@ def rate_sentence(report: TaxReport) -> str:
 def arm_sentence(arm: ArmReport, plain: str = "plain") -> str:
     """Say what an arm did to the tax of the plain one, and what it cost at home."""
     removed, home = arm.tax_removed, arm.source
-    if removed is None:
+    if isinstance(removed, Undefined):
         said = f"{signed(arm.targets.value)} points on the targets ({_interval(arm.targets, signs=True)})"
     elif removed.holds(0.0):
         limits = f"{_percent(removed.low)} to {_percent(removed.high)}"
@@ -133,7 +132,7 @@ def arm_sentence(arm: ArmReport, plain: str = "plain") -> str:
         limits = f"{_percent(size.low)} to {_percent(size.high)}"
         share = f"{_percent(size.value)} {'to' if more else 'of'} the tax ({_level(size)} interval {limits})"
         said = f"it {'adds' if more else 'removes'} {share}"
-    own = "" if home is None else f", at home {signed(home.value)} points ({_interval(home, signs=True)})"
+    own = f", at home {signed(home.value)} points ({_interval(home, signs=True)})" if home else ""
     return f"Beside {plain}: {said}{own}; {_covers(arm.targets)}."
 
 

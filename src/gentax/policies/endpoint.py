@@ -4,18 +4,26 @@ What is sent for each turn is one `POST …/chat/completions`:
 
 - `model`: what the URL names after `#`, or the only model the server has;
 - `messages`: in an append-only context the whole conversation, user and assistant in turns, the thoughts included; in
-  a window one user message; never a system message;
-- `temperature` and `max_tokens`: the turn's;
-- `top_p` 1, so that a server's own default does not narrow what is sampled;
+  a window one user message; a system message before them where the run has one;
+- `temperature`, `top_p`, `top_k`, `min_p` and `max_tokens`: the turn's;
+- `typical_p` 1, `repetition_penalty` and `repeat_penalty` 1, `presence_penalty` and `frequency_penalty` 0: all that a
+  server may have a default of, which would change what is sampled, and with penalties even the most likely token.
+  llama-cpp-python has top_k 40, min_p 0.05 and repeat_penalty 1.1; vLLM and SGLang take what the model's
+  `generation_config.json` says;
 - `seed`: drawn from the episode's generator, one for each turn, so that two policies see the same where it is honoured;
 - `stop`: `</action>`, where a reply ends. A server that answers with its model's thought apart (`reasoning_content`)
   and that has met the mark within the thought is asked again, and from then on, without;
 - `skip_special_tokens` false, which vLLM and SGLang know: where a model's `<action>` is a control token, as it is in
-  the model that ships with gentax, they would leave it out of the text, and no action could be read.
+  the model that ships with gentax, they would leave it out of the text, and no action could be read;
+- `chat_template_kwargs` with `enable_thinking`, which vLLM, SGLang and llama.cpp hand to the model's chat template.
 
-A server that says it does not take one of the last four is asked without it from then on, and one that does not take
-`max_tokens` by the newer name, `max_completion_tokens`. `temperature` is never dropped: it is part of what is
-measured. A server that says the context is too long is asked with less of it (see `shorten`).
+A server that says it does not take one of these is asked without it from then on, which is said once for each, and one
+that does not take `max_tokens` by the newer name, `max_completion_tokens`. Some take -1 and not 0 for "no top_k". What
+the user has set is never dropped, since it is part of what is measured: `temperature`, and `top_p`, `top_k` and `min_p`
+where they are on. A server may also ignore what it does not know, without a word: Ollama's chat completions take
+neither `top_k`, `min_p` nor a repetition penalty, so set these in its Modelfile. The first question is asked alone, so
+that what a server refuses is known before many are under way.
+A server that says the context is too long is asked with less of it (see `shorten`).
 Left out: log-probabilities and tokens, so nothing can be trained on what an endpoint has played.
 """
 
@@ -33,7 +41,17 @@ from gentax.policies.answers import clean, read_answer
 from gentax.policies.protocol import Reply, Turn
 from gentax.policies.server import Refused, Server
 
-OPTIONAL = ("max_tokens", "seed", "skip_special_tokens", "stop", "top_p")
+NEUTRAL: dict[str, float] = {  # what changes nothing, of settings that a server may have a default of
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "repetition_penalty": 1.0,
+    "repeat_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+OPTIONAL = ("chat_template_kwargs", "max_tokens", "seed", "skip_special_tokens", "stop", *NEUTRAL)
 NOTHING = "(no answer)"  # stands in a conversation for an empty answer, which many servers will not be shown
 SHORTEST = 200  # characters of a message that is not cut any further
 MODELS_SHOWN = 12
@@ -106,6 +124,8 @@ class EndpointPolicy:
         self.server, self.model, self.name = server, model, model
         self._said: dict[int, list[Message]] = {}  # slot -> its conversation
         self._without: set[str] = set()  # settings that this server does not take
+        self._no_top_k = 0  # what this server calls none
+        self._met = False  # whether it has answered once
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
         """Answer every turn.
@@ -114,14 +134,18 @@ class EndpointPolicy:
             PolicyFault: the server cannot be reached or refuses, after all retries.
             UsageError: it has no such model.
         """
-        return self.server.together(
-            [self._answer(self._conversation(turn), turn, int(turn.rng.integers(2**31 - 1))) for turn in turns]
-        )
+        asked = [(self._conversation(turn), turn, int(turn.rng.integers(2**31 - 1))) for turn in turns]
+        first = 0 if self._met else 1
+        replies = self.server.together([self._answer(*one) for one in asked[:first]])
+        self._met = True
+        return replies + self.server.together([self._answer(*one) for one in asked[first:]])
 
     def _conversation(self, turn: Turn) -> list[Message]:
         said = self._said.get(turn.slot)
         if not turn.continues or said is None:
-            said = self._said[turn.slot] = []
+            system = turn.chat.system_prompt
+            said = [{"role": "system", "content": clean(system)}] if system else []
+            self._said[turn.slot] = said
         said.append({"role": "user", "content": clean(turn.message)})
         return said
 
@@ -142,16 +166,21 @@ class EndpointPolicy:
             return Reply(answer.text, answer.written)
 
     def _settings(self, turn: Turn, seed: int) -> dict[str, Any]:
+        sampling = turn.sampling
         settings = {
-            "temperature": turn.sampling.temperature,
-            "top_p": 1.0,
-            "max_tokens": turn.sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            **NEUTRAL,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k or self._no_top_k,
+            "min_p": sampling.min_p,
+            "max_tokens": sampling.max_new_tokens,
             "seed": seed,
             "stop": [ACTION_END],
             "skip_special_tokens": False,
+            "chat_template_kwargs": {"enable_thinking": turn.chat.thinking},
         }
         if "max_tokens" in self._without:
-            settings["max_completion_tokens"] = turn.sampling.max_new_tokens
+            settings["max_completion_tokens"] = sampling.max_new_tokens
         return {name: value for name, value in settings.items() if name not in self._without}
 
     def _relents(self, refused: Refused, settings: dict[str, Any], said: list[Message]) -> bool:
@@ -165,12 +194,18 @@ class EndpointPolicy:
         if refused.status == 500:
             return False
         blamed = [n for n in OPTIONAL if refused.param == n or re.search(rf"\b{n}\b", refused.said)]
+        again = any(name in settings for name in blamed)
+        if settings.get("top_k") == 0 and "top_k" in blamed:
+            self._no_top_k = -1  # SGLang's way
+            blamed.remove("top_k")
+        for name in blamed:
+            if name in NEUTRAL and not _is_neutral(name, settings.get(name, NEUTRAL[name])):
+                raise UsageError(f"{self.server.url} takes no {name}, and {settings[name]:g} was asked for")
         # Another turn may have met the same refusal while this one was under way.
         if new := sorted({*blamed} - self._without):
-            pairing = "; two policies do not draw the same random numbers there" if "seed" in new else ""
-            warnings.warn(f"{self.server.url} takes no {', '.join(new)}: played without{pairing}", stacklevel=2)
+            warnings.warn(f"{self.server.url} takes no {', '.join(new)}: {_consequence(new)}", stacklevel=2)
         self._without.update(blamed)
-        return any(name in settings for name in blamed)
+        return again
 
     async def _explained(self, refused: Refused) -> Exception:
         """Return the error to raise: the models there are, where the server does not have the one that is asked."""
@@ -184,13 +219,30 @@ class EndpointPolicy:
         return refused
 
 
+def _is_neutral(name: str, value: float) -> bool:
+    return value == NEUTRAL[name] or (name == "top_k" and value == -1)
+
+
+def _consequence(dropped: list[str]) -> str:
+    """Say what it means that a server does not take some settings."""
+    said = ["played without"]
+    if any(name in NEUTRAL for name in dropped):
+        said.append("the server's own defaults hold, if it has any")
+    if "chat_template_kwargs" in dropped:
+        said.append("whether the model thinks is up to the server")
+    if "seed" in dropped:
+        said.append("two policies do not draw the same random numbers there")
+    return "; ".join(said)
+
+
 def shorten(said: list[Message]) -> bool:
-    """Make a conversation shorter, in place: the first message stays, and the latest exchanges.
+    """Make a conversation shorter, in place: the first message stays (two with a system prompt), and the latest ones.
 
     When one exchange is left, the longest message loses its middle. Returns False when nothing is left to cut.
     """
-    if len(said) > 3:
-        del said[1:3]
+    head = 1 + (said[0]["role"] == "system")
+    if len(said) > head + 2:
+        del said[head : head + 2]
         return True
     longest = max(said, key=lambda message: len(message["content"]))
     text = longest["content"]

@@ -14,8 +14,9 @@ from gentax.models.chat import ChatCodec
 from gentax.models.decoding import SUPPORTED, Decoder
 from gentax.models.decoding.stock_generate import StockDecoder
 from gentax.models.loading import load_with_tokenizer, runtime
+from gentax.models.memory import parallel_rows
 from gentax.models.requests import ModelOptions, SamplingRequest
-from gentax.policies.protocol import Reply, Turn
+from gentax.policies.protocol import PARALLEL, Reply, Turn
 
 
 class LocalPolicy:
@@ -45,6 +46,15 @@ class LocalPolicy:
     def refresh(self) -> None:
         """Forget what is cached; call it when the weights have changed."""
         self.decoder.forget()
+
+    def max_parallel(self, context_tokens: int) -> int:
+        """Return how many episodes of up to `context_tokens` tokens have room in memory for their keys and values.
+
+        A power of two: batches of another size round differently, and how much is free is never quite the same.
+        """
+        model, tokens = self.model, min(context_tokens, self.decoder.limit)
+        rows = parallel_rows(model.config, tokens, model.device, model.dtype, PARALLEL)
+        return 1 << (rows.bit_length() - 1)
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
         """Answer every turn; the replies carry the tokens shown and sampled."""

@@ -15,6 +15,8 @@ import numpy as np
 from gentax.core import TextEnv, Tokens
 from gentax.models.requests import ChatOptions, SamplingParams
 
+PARALLEL = 128  # episodes in flight, where neither the user nor the policy says
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -47,3 +49,19 @@ class Policy(Protocol):
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
         """Answer every turn, in order. Slots that are not asked keep their state."""
         ...
+
+
+@runtime_checkable
+class LimitsParallel(Protocol):
+    """A policy that says how many episodes it can play at once, such as a model whose cache has to fit in memory."""
+
+    def max_parallel(self, context_tokens: int) -> int:
+        """Return how many episodes can be in flight, at least 1, when each takes up to `context_tokens` tokens."""
+        ...
+
+
+def parallel_limit(policy: Policy, context_tokens: int) -> int:
+    """Return how many episodes are in flight by default: `PARALLEL`, or fewer where the policy says so."""
+    if isinstance(policy, LimitsParallel):
+        return max(1, min(PARALLEL, policy.max_parallel(context_tokens)))
+    return PARALLEL

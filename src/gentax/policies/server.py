@@ -125,7 +125,8 @@ class Server:
         listed = body.get("data") if isinstance(body, dict) else None
         if not isinstance(listed, list):
             raise Refused(
-                f"{self.url} does not list models as an OpenAI-compatible server does; is it the base URL (…/v1)?"
+                f"{self.url} does not list models as an OpenAI-compatible server does; is it the base URL (…/v1)?",
+                status=200,
             )
         return [m["id"] for m in listed if isinstance(m, dict) and isinstance(m.get("id"), str)]
 

@@ -48,6 +48,9 @@ class ExpertPolicy:
         return move
 
 
+SCRIPTED = (RandomPolicy, ExpertPolicy)  # they read no prompt and always reply in the grammar
+
+
 def _guarded(choose: Callable[[Turn], Move], turn: Turn) -> Reply:
     try:
         move = choose(turn)

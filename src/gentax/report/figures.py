@@ -15,7 +15,7 @@ from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gentax.measure.statistics import Estimate
+from gentax.measure.statistics import Estimate, Undefined
 from gentax.report.palette import LIGHT
 from gentax.report.svg import inline
 from gentax.report.text import one_line
@@ -60,7 +60,9 @@ def curve_panel(
     return inline(figure, title)
 
 
-def forest(rows: Sequence[tuple[str, Estimate | None]], label: str, scale: float, free: float | None = None) -> Markup:
+def forest(
+    rows: Sequence[tuple[str, Estimate | Undefined]], label: str, scale: float, free: float | None = None
+) -> Markup:
     """Draw estimates as dots with their intervals, one row each, against 0.
 
     Args:
@@ -73,7 +75,7 @@ def forest(rows: Sequence[tuple[str, Estimate | None]], label: str, scale: float
     if free is not None:
         panel.axvspan(-free, free, color=LIGHT["faint"], zorder=0)
     for y, (_, estimate) in enumerate(rows):
-        if estimate is None:
+        if isinstance(estimate, Undefined):
             panel.text(0, y, "  undefined", color=LIGHT["soft"], va="center", style="italic")
             continue
         low, value, high = (scale * x for x in (estimate.low, estimate.value, estimate.high))

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gentax.core.files import whole_file
-from gentax.measure.statistics import Estimate
+from gentax.measure.statistics import Estimate, Undefined
 from gentax.measure.verdict import FREE_WITHIN, number, sentences, signed, tax_sentence, verdict
 from gentax.report import figures, palette
 from gentax.report.model import Curve, Report, Result
@@ -101,7 +101,7 @@ def _overview(results: Sequence[Result], domains: Sequence[str]) -> Markup | Non
         return None
     if len(results) == 1:
         drops = results[0].tax.drop
-        rows: list[tuple[str, Estimate | None]] = [(t, drops[t]) for t in domains if t in drops]
+        rows: list[tuple[str, Estimate | Undefined]] = [(t, drops[t]) for t in domains if t in drops]
         return figures.forest(rows, "points lost (right) or gained (left)", 1.0)
     rows = [(row_name(result), result.tax.tax) for result in results]
     return figures.forest(rows, "tax, % of the success elsewhere that was lost", 100.0, 100 * FREE_WITHIN)

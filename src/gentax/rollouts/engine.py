@@ -16,13 +16,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gentax.core import EnvironmentFault, Episode, Outcome, Step, Task, TextEnv, UsageError, stable_seed
+from gentax.core.progress import count_episodes, is_shown
 from gentax.domains import domain, make
 from gentax.models.action_format import parse_reply
-from gentax.policies.protocol import Policy, Reply, Turn
+from gentax.policies.protocol import Policy, Reply, Turn, parallel_limit
 from gentax.rollouts.prompt import Play, message
+from gentax.rollouts.readable import ReadableCheck
 from gentax.wrappers import wrap
 
 ACTION_LIMIT = 4096  # characters of an action that are passed on to an environment
+OPENING_TOKENS, MESSAGE_TOKENS = 1024, 256  # of a first and a later message: more than most domains' take
+OPEN_HORIZON = 100  # steps at a level that its domain does not list
 
 
 def open_env(play: Play, name: str, level: str | None = None, split: str = "train") -> TextEnv:
@@ -112,10 +116,12 @@ def rollout(
     play: Play | None = None,
     samples: int = 1,
     seed: int = 0,
-    parallel: int = 128,
+    parallel: int | None = None,
     horizon: int | None = None,
     pool: EnvPool | None = None,
     on_episode: Callable[[Episode], None] | None = None,
+    stop_if_unreadable: bool = False,
+    progress: bool | None = False,
 ) -> list[Episode]:
     """Play `policy` on `tasks` and return the episodes, task by task, `samples` for each.
 
@@ -126,25 +132,53 @@ def rollout(
         samples: episodes for each task.
         seed: with the task and the sample number, seeds each episode's own generator, so that an episode draws the
             same numbers whoever plays beside it.
-        parallel: episodes in flight at once, at most.
+        parallel: episodes in flight at once, at most. When None, as many as the policy's memory holds, 128 at most.
+            What is played does not depend on it, but for the rounding of a model's arithmetic in batches.
         horizon: cuts an episode off after this many steps, before its environment would; the environments stay as they
             are, so that a horizon that grows needs no new ones.
         pool: environments to use and keep; made and closed here when None.
         on_episode: called with each episode as it ends.
+        stop_if_unreadable: stop when no action can be read out of most of the first replies (see `readable.py`). Off
+            here, since a policy that is being trained may begin so, and one that was trained may end so.
+        progress: whether progress is shown; None for where a person is watching, in a terminal or a notebook.
 
     Raises:
-        UsageError: a task or a setting that does not exist. What an environment does wrong is recorded instead.
+        UsageError: a task or a setting that does not exist; unreadable replies, where they stop the run. What an
+            environment does wrong is recorded instead.
+        PolicyFault: the policy cannot be asked any more.
     """
     play = play or Play()
     tasks = list(tasks)
-    if samples < 1 or parallel < 1:
-        raise UsageError(f"samples and parallel must be at least 1, not {samples} and {parallel}")
+    if samples < 1:
+        raise UsageError(f"samples must be at least 1, not {samples}")
+    if parallel is not None and parallel < 1:
+        raise UsageError(f"parallel must be at least 1, not {parallel}")
     if horizon is not None and horizon < 1:
         raise UsageError(f"the horizon must be at least 1 step, not {horizon}")
+    if not tasks:
+        return []
+    if is_shown(progress):
+        on_episode = count_episodes(len(tasks) * samples, policy.name, True, on_episode)
+    if parallel is None:
+        parallel = parallel_limit(policy, context_tokens(play, tasks, horizon))
+    check = ReadableCheck(policy.name, play, len(tasks) * samples) if stop_if_unreadable else None
     if pool is None:
         with EnvPool(play) as own:
-            return _Engine(policy, play, horizon, own, on_episode).run(tasks, samples, seed, parallel)
-    return _Engine(policy, play, horizon, pool, on_episode).run(tasks, samples, seed, parallel)
+            return _Engine(policy, play, horizon, own, on_episode, check).run(tasks, samples, seed, parallel)
+    return _Engine(policy, play, horizon, pool, on_episode, check).run(tasks, samples, seed, parallel)
+
+
+def context_tokens(play: Play, tasks: Iterable[Task], horizon: int | None = None) -> int:
+    """Return how many tokens a conversation may come to: a generous guess, made before anything is played.
+
+    It is the first prompt, and for each step that the prompt shows a message and a reply of full length.
+    """
+    known = [(domain(name).levels, level) for name, level in {(task.domain, task.level) for task in tasks}]
+    own = max(levels[level].horizon if level in levels else OPEN_HORIZON for levels, level in known)
+    steps = min(limit for limit in (own, horizon, play.horizon) if limit is not None)
+    window = play.window()
+    shown = steps if window is None else min(steps, window + 1)
+    return OPENING_TOKENS + shown * (MESSAGE_TOKENS + play.sampling.max_new_tokens)
 
 
 class _Engine:
@@ -155,8 +189,10 @@ class _Engine:
         horizon: int | None,
         pool: EnvPool,
         on_episode: Callable[[Episode], None] | None,
+        check: ReadableCheck | None,
     ) -> None:
         self.policy, self.play, self.horizon, self.pool, self.on_episode = policy, play, horizon, pool, on_episode
+        self.check = check
 
     def run(self, tasks: Sequence[Task], samples: int, seed: int, parallel: int) -> list[Episode]:
         jobs = [(task, sample) for task in tasks for sample in range(samples)]
@@ -183,6 +219,8 @@ class _Engine:
                 turns = [self._turn(run) for run in asked]
                 replies = self.policy.reply(turns) if turns else []
                 self._each(self._advance, [(run, reply) for run, reply in zip(asked, replies, strict=True)])
+                if self.check is not None and not self.check.over:
+                    self._read(self.check, asked)
                 for run in [run for run in live if run.outcome is not None]:
                     live.remove(run)
                     free.append(run.slot)
@@ -239,6 +277,13 @@ class _Engine:
         run.observation = answer.observation
         if answer.over or len(run.steps) == self.horizon:
             run.outcome = Outcome.SUCCESS if answer.info.get("success") else Outcome.FAILURE
+
+    def _read(self, check: ReadableCheck, asked: Sequence[_Run]) -> None:
+        """Let the check see the last step of each episode that was asked. One that broke has none to see."""
+        for run in asked:
+            if run.steps and not run.error:
+                check.see(run.job, run.steps[-1])
+        check.check()
 
     def _guarded(self, run: _Run, action: str | None) -> _Answer | None:
         """Start the episode (no action) or do the action; once more on a new environment if this one breaks."""

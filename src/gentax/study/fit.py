@@ -54,8 +54,8 @@ def fit_study(todo: Plan, store: Store, say: Callable[[str], None], trajectories
             tuned = load(last(store.path(todo.trained[arm, source, seed])), study.options)
             kls.append(moved(base, tuned, source, levels[source], study.evaluate, tasks=trajectories).value)
         tax, gain = result.tax.tax, result.tax.delta_id
-        if tax is None or gain is None:
-            raise UsageError(f"study {study.name}: the tax of {arm} on {source} is undefined")
+        if not tax or not gain:
+            raise UsageError(f"study {study.name}: the tax of {arm} on {source} is {gain if tax else tax}")
         unseen = float(np.mean([far[plain[source].name][plain[t].name].value for t in result.tax.targets]))
         rows.append(
             Seen(

@@ -205,7 +205,7 @@ def plan(study: Study) -> Plan:
     for arm, source, seed in itertools.product(study.arms, study.sources, study.seeds):
         cell = f"{arm}-{source}-{seed}"
         recipe = study.recipe(source, arm, seed)
-        inputs = {"base": base, "recipe": plain(recipe)}
+        inputs = {"base": base, "recipe": plain(recipe.identity())}
         named = {who for _, who in recipe.others if who not in ("start", *SIMPLE) and names_a_model(who)}
         reads = {who: fingerprint(who) for who in sorted(named)}
         if reads:

@@ -10,7 +10,8 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -55,8 +56,19 @@ class Store:
         return self.root / f".{stage.folder}.working"
 
 
-def run_study(study: Study, root: str | Path, listener: Listener) -> Path:
+def run_study(
+    study: Study, root: str | Path, listener: Listener, parallel: int | None = None, stop_if_unreadable: bool = True
+) -> Path:
     """Do what is missing of `study` under the folder `root`; return the path of the report.
+
+    Args:
+        study: what is compared.
+        root: where the stages go.
+        listener: told what is done.
+        parallel: episodes in flight at once; when None, as many as memory holds, 128 at most. The results do not depend
+            on it, but for rounding.
+        stop_if_unreadable: stop when no action can be read out of most of the base's first replies (see
+            `rollouts.readable`). A policy that collapsed in training is a result, and never stops a study.
 
     Raises:
         UsageError: see `plan`.
@@ -68,7 +80,13 @@ def run_study(study: Study, root: str | Path, listener: Listener) -> Path:
         listener.stage(stage, number, len(stages), done)
         if not done:
             began = time.time()
-            _MAKE[stage.kind](todo, stage, store, listener, lambda folder, s=stage, b=began: _sign(folder, s, b))
+            sign = partial(_sign, stage=stage, began=began)
+            if stage.kind == "evaluate":
+                _evaluate(todo, stage, store, listener, sign, parallel, stop_if_unreadable and not stage.needs)
+            elif stage.kind == "train":
+                _train(todo, stage, store, listener, sign, parallel)
+            else:
+                _WRITE[stage.kind](todo, stage, store, sign)
     return store.path(todo.report) / "report.html"
 
 
@@ -88,7 +106,9 @@ def _sign(folder: Path, stage: Stage, began: float) -> None:
     write_json(folder / "stage.json", content)
 
 
-def _evaluate(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sign) -> None:
+def _evaluate(
+    todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sign, parallel: int | None, readable: bool
+) -> None:
     inputs = stage.inputs
     name = inputs["domain"]
     policy = last(store.path(stage.needs[0])) if stage.needs else todo.study.base
@@ -107,19 +127,24 @@ def _evaluate(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: 
             samples=inputs["samples"],
             play=todo.study.evaluate,
             model=todo.study.options,
+            parallel=parallel,
             on_episode=on_episode,
+            stop_if_unreadable=readable,
+            progress=False,
         )
         write_episodes(folder / EPISODES, result.episodes[name])
         write_json(folder / "summary.json", result.to_json())
         sign(folder)
 
 
-def _train(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sign) -> None:
+def _train(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sign, parallel: int | None) -> None:
     cell = next(cell for cell, its in todo.trained.items() if its == stage)
     arm, source, seed = cell
     recipe = todo.study.recipe(source, arm, seed)
     working = store.working(stage)
-    train(recipe, working, lambda row: listener.train_row(row, recipe.updates))
+    if parallel is not None:
+        recipe = replace(recipe, parallel=parallel)
+    train(recipe, working, lambda row: listener.train_row(row, recipe.updates), progress=False)
     sign(working)
     shutil.rmtree(store.path(stage), ignore_errors=True)  # without stage.json it was nothing
     working.replace(store.path(stage))
@@ -135,21 +160,16 @@ def _runtimes(todo: Plan, store: Store) -> list[dict[str, str]]:
     return found
 
 
-def _measure(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sign) -> None:
+def _measure(todo: Plan, stage: Stage, store: Store, sign: Sign) -> None:
     with whole_folder(store.path(stage)) as folder:
         write_json(folder / "results.json", measure(todo, store.episodes) | {"runtimes": _runtimes(todo, store)})
         sign(folder)
 
 
-def _report(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sign) -> None:
+def _report(todo: Plan, stage: Stage, store: Store, sign: Sign) -> None:
     with whole_folder(store.path(stage)) as folder:
         write_report(todo, store.episodes, store.path, folder / "report.html")
         sign(folder)
 
 
-_MAKE: dict[str, Callable[[Plan, Stage, Store, Listener, Sign], None]] = {
-    "evaluate": _evaluate,
-    "train": _train,
-    "measure": _measure,
-    "report": _report,
-}
+_WRITE: dict[str, Callable[[Plan, Stage, Store, Sign], None]] = {"measure": _measure, "report": _report}

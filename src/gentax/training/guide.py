@@ -17,7 +17,7 @@ import numpy as np
 from gentax.core import EnvironmentFault, Move, Task, UsageError, stable_seed
 from gentax.models.action_format import write_reply
 from gentax.policies.local import LocalPolicy
-from gentax.policies.protocol import Reply, Turn
+from gentax.policies.protocol import Reply, Turn, parallel_limit
 from gentax.rollouts import EnvPool, Play, rollout
 
 PLANNED = 16  # tasks of each part that the expert plays, to know how long its plans are
@@ -40,6 +40,10 @@ class Guided:
     ) -> None:
         self.policy, self.hints, self.head_start, self.seed = policy, hints, head_start or {}, seed
         self.name = policy.name
+
+    def max_parallel(self, context_tokens: int) -> int:
+        """Return how many episodes the policy plays at once."""
+        return parallel_limit(self.policy, context_tokens)
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
         """Answer every turn; those that the expert does not play are sampled in one call."""

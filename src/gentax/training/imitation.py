@@ -209,7 +209,8 @@ class _Share:
                 wave = min(max(expected, WAVE[0]), WAVE[1])
                 now = tasks[played : played + wave]
                 seed = stable_seed(recipe.seed, "imitate")
-                for episode in rollout(player, now, play=recipe.play, seed=seed, pool=envs):
+                episodes = rollout(player, now, play=recipe.play, seed=seed, pool=envs, parallel=recipe.parallel)
+                for episode in episodes:
                     self.add(episode)
                 played += len(now)
 

@@ -20,7 +20,7 @@ from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.models.action_format import parse_reply, write_reply
 from gentax.models.requests import SamplingParams
 from gentax.policies.protocol import Policy, Turn
-from gentax.policies.simple import ExpertPolicy, RandomPolicy
+from gentax.policies.simple import SCRIPTED
 
 TEXT_SHOWN = 2_000  # characters of one observation, action or goal that are shown
 STEPS_SHOWN = 12_000  # characters of all steps together
@@ -45,7 +45,7 @@ class Judge:
     """
 
     def __init__(self, policy: Policy) -> None:
-        if isinstance(policy, (RandomPolicy, ExpertPolicy)):
+        if isinstance(policy, SCRIPTED):
             raise UsageError(
                 f"{policy.name} cannot judge, it reads no prompt: name a model folder or the URL of a server"
             )

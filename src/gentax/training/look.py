@@ -11,7 +11,14 @@ from gentax.training.parallel import World
 from gentax.training.tasks import Ground
 
 
-def look(policy: Policy, grounds: Iterable[Ground], play: Play, pool: EnvPool, world: World) -> dict[str, float]:
+def look(
+    policy: Policy,
+    grounds: Iterable[Ground],
+    play: Play,
+    pool: EnvPool,
+    world: World,
+    parallel: int | None = None,
+) -> dict[str, float]:
     """Return `held_out`, the mean success over the parts, and with several parts `held_out/PART` of each.
 
     Episodes that ended in an error are in no mean, and a part without others has none. Every process plays its share.
@@ -20,7 +27,7 @@ def look(policy: Policy, grounds: Iterable[Ground], play: Play, pool: EnvPool, w
     mine = [task for ground in grounds for task in ground.look[world.rank :: world.size]]
     found = {ground.name: [0, 0] for ground in grounds}
     part = {task: ground.name for ground in grounds for task in ground.look}
-    for episode in rollout(policy, mine, play=play, pool=pool):
+    for episode in rollout(policy, mine, play=play, pool=pool, parallel=parallel):
         if episode.outcome is not Outcome.ERROR:
             found[part[episode.task]][0] += episode.success
             found[part[episode.task]][1] += 1

@@ -86,6 +86,7 @@ class Playing:
             play=lesson.play,
             samples=recipe.group,
             seed=stable_seed(recipe.seed, "play", step),
+            parallel=recipe.parallel,
             pool=self._envs,
             horizon=lesson.horizon,
         )
@@ -102,7 +103,8 @@ class Playing:
 
     def look(self, policy: Policy) -> Row:
         """Play the validation tasks; see `look.look`."""
-        return look(policy, self.course.grounds.values(), self.looking, self._look_envs, self.world)
+        grounds, parallel = self.course.grounds.values(), self.recipe.parallel
+        return look(policy, grounds, self.looking, self._look_envs, self.world, parallel)
 
     def row(self, step: int, played: Played, learned: Mapping[str, float]) -> Row:
         """Return the row of a step that was just learned from: what was played, and `learned`, what came of it."""

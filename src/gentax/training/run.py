@@ -42,6 +42,7 @@ from gentax.training.learner import learner_of
 from gentax.training.parallel import World, join
 from gentax.training.playing import Playing
 from gentax.training.policy_gradient import update
+from gentax.training.progress import shown_rows
 from gentax.training.recipe import Recipe
 from gentax.training.retention import Meter, Replay, interpolate, nearest_that_keeps, replayed_domains
 from gentax.training.run_folder import Row, RunFolder, result
@@ -50,7 +51,13 @@ SAVE_IMITATION = 200  # steps of imitation between two checkpoints
 
 
 @freed_memory_kept()
-def train(recipe: Recipe, out: str | Path, on_row: Callable[[Row], None] = lambda row: None) -> Path:
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    on_row: Callable[[Row], None] = lambda row: None,
+    *,
+    progress: bool | None = None,
+) -> Path:
     """Train a policy; return the model folder that the run came to.
 
     A folder that holds a stopped run of the same recipe is continued. On Ctrl-C the step in flight is finished and
@@ -61,6 +68,7 @@ def train(recipe: Recipe, out: str | Path, on_row: Callable[[Row], None] = lambd
         out: the run's folder.
         on_row: told each step's metrics as they come, in the first process (see `summary.py` for the keys); while
             imitating, rows that have `imitate`, the number of the step, and `of`, how many there are.
+        progress: whether those rows are shown; None for where a person is watching, in a terminal or a notebook.
 
     Raises:
         UsageError: a domain, level or model that does not exist or must not be trained on; settings that contradict
@@ -73,6 +81,7 @@ def train(recipe: Recipe, out: str | Path, on_row: Callable[[Row], None] = lambd
     if (folder := result(run)) is not None:
         RunFolder.open(run, recipe, World())  # refuses another recipe
         return folder
+    on_row = shown_rows(recipe.updates, progress, on_row)
     if recipe.retain.merge is not None:
         from gentax.training.experts import train_and_merge
 

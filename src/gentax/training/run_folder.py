@@ -38,7 +38,7 @@ class RunFolder:
             UsageError: the folder holds a run of another recipe, or something else.
         """
         folder = cls(Path(path), world)
-        refusal = folder._claim(json.loads(json.dumps(plain(recipe)))) if world.first else None
+        refusal = folder._claim(json.loads(json.dumps(plain(recipe.identity())))) if world.first else None
         if refusal := world.everyone(refusal)[0]:  # what one of them refuses, all do
             raise UsageError(refusal)
         log = folder.path / "metrics.jsonl"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import UsageError, unknown
+from gentax.core.text_table import TextTable
 from gentax.measure.diversity.lexical import counts, tfidf, unseen, unshared
 from gentax.measure.diversity.mixture import rao, vendi
 from gentax.measure.diversity.structural import structural
@@ -38,6 +39,21 @@ class Diversity:
             raise unknown("measure of diversity", measure, self.pairs)
         pairs = self.pairs[measure]
         return np.array([[0.0 if s == t else pairs[s][t].value for t in self.names] for s in self.names])
+
+    def tables(self) -> list[TextTable]:
+        """Return a table for each measure, half the width of its interval after each number."""
+        names = self.names
+        return [
+            TextTable(
+                f"{measure}: {MEASURES.get(measure, '')}",
+                ["", *names],
+                [[s, *("" if s == t else half_width(pairs[s][t]) for t in names)] for s in names],
+            )
+            for measure, pairs in self.pairs.items()
+        ]
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self.tables()))
 
     def mixture(self, weights: Mapping[str, float] | None = None) -> dict[str, Any]:
         """Return how varied a mixture is: Rao's entropy by each measure, and the Vendi score from what they share.
@@ -107,6 +123,11 @@ def diversity(probes: Iterable[Probe], policy: Mapping[str, Estimate] | None = N
 def _symmetric(names: Sequence[str], measure: Callable[[str, str], Estimate]) -> Pairs:
     once = {(a, b): measure(a, b) for i, a in enumerate(names) for b in names[i + 1 :]}
     return {a: {b: once[a, b] if (a, b) in once else once[b, a] for b in names if b != a} for a in names}
+
+
+def half_width(value: Estimate) -> str:
+    """Write an estimate with half the width of its interval, such as `0.52 ±0.03`."""
+    return f"{value.value:.2f} ±{(value.high - value.low) / 2:.2f}"
 
 
 def _plain(row: Mapping[str, Estimate]) -> dict[str, Any]:

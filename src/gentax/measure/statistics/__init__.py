@@ -7,7 +7,7 @@ more than once; `power` how many episodes it takes.
 """
 
 from gentax.measure.statistics.bootstrap import iqm, probability_of_improvement, resampled
-from gentax.measure.statistics.estimate import LEVEL, SEEDS_AND_TASKS, TASKS, Estimate
+from gentax.measure.statistics.estimate import LEVEL, SEEDS_AND_TASKS, TASKS, Estimate, Undefined
 from gentax.measure.statistics.intervals import (
     bounded_mean,
     cluster_mean,
@@ -30,6 +30,7 @@ __all__ = [
     "Looks",
     "Plan",
     "Scores",
+    "Undefined",
     "Weights",
     "bounded_mean",
     "cluster_mean",

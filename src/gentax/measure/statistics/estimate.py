@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 LEVEL = 0.95  # of an interval, unless said otherwise
 TASKS, SEEDS_AND_TASKS, SEEDS = "tasks", "training seeds and tasks", "training seeds"
+_TEXT_DIGITS = {"fraction": 2, "points per point": 2}  # unit -> digits after the point, as text
 DIGITS = 10  # significant ones that are written to files: sums in another order differ after the fifteenth
 
 
@@ -31,6 +32,13 @@ class Estimate:
         """Return the estimate of the negative: a gain as a loss."""
         return replace(self, value=-self.value, low=-self.high, high=-self.low)
 
+    def text(self, digits: int) -> str:
+        """Write the estimate with its interval, such as `12.0 (8.1 to 15.9)`."""
+        return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+
+    def __str__(self) -> str:
+        return self.text(_TEXT_DIGITS.get(self.unit, 1))
+
     def to_json(self) -> dict[str, Any]:
         """Return the estimate as JSON values, numbers to ten digits, so that they are the same on every machine."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -40,3 +48,20 @@ class Estimate:
     def from_json(cls, value: dict[str, Any]) -> Estimate:
         """Read an estimate back."""
         return cls(**value)
+
+
+@dataclass(frozen=True)
+class Undefined:
+    """An estimate that cannot be had, and why. It is false: `if report.tax: …` asks whether there is a number."""
+
+    reason: str
+
+    def __bool__(self) -> Literal[False]:
+        return False
+
+    def __str__(self) -> str:
+        return f"undefined: {self.reason}"
+
+    def to_json(self) -> None:
+        """Return null, as which it is written."""
+        return None

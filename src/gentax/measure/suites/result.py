@@ -16,6 +16,7 @@ import numpy as np
 
 from gentax.core import Episode, Outcome, UsageError
 from gentax.core.settings import plain, read_settings
+from gentax.core.text_table import TextTable
 from gentax.measure.statistics import Estimate, Scores, linear, success_rate
 from gentax.measure.suites.lines import harmless, write_lines
 from gentax.measure.tax import ERROR_SHARE
@@ -109,6 +110,27 @@ class SuiteResult:
             mean=mean_success(sound) if whole else None,
         )
 
+    def table(self) -> TextTable:
+        """Return the score card with mean lengths and shares of invalid actions, as a table."""
+        card = self.card()
+        rows: list[list[object]] = []
+        for name, played in self.domains.items():
+            kept = [episode for episode in played.episodes if episode.outcome != Outcome.ERROR]
+            steps = sum(episode.length for episode in kept)
+            length, invalid = steps / max(1, len(kept)), sum(episode.invalid for episode in kept) / max(1, steps)
+            success = card.success[name] or "undefined"
+            rows.append([name, played.level, success, f"{length:.1f}", f"{invalid:.0%}", card.left_out[name]])
+        if card.mean is not None:
+            rows.append(["mean", "", card.mean, "", "", sum(card.left_out.values())])
+        columns = ["domain", "level", "success %", "length", "invalid", "errors"]
+        return TextTable(f"{self.policy} on suite {self.suite} ({self.digest[:8]})", columns, rows)
+
+    def __str__(self) -> str:
+        lines = [str(self.table())]
+        if self.missing:
+            lines.append(f"incomplete, so there is no mean: without {', '.join(self.missing)}")
+        return "\n".join(lines)
+
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values, the score card first."""
         content = plain(self)
@@ -129,6 +151,11 @@ class ScoreCard:
     """By domain, the tasks left out because an episode ended in an error."""
     mean: Estimate | None
     """Over the suite's domains, each with the same weight; None when any of them is missing."""
+
+    def __str__(self) -> str:
+        mean = "undefined: a domain is missing, or has too many errors" if self.mean is None else self.mean
+        rows = [[n, one or "undefined: too many errors", self.left_out[n]] for n, one in self.success.items()]
+        return str(TextTable("Score card", ["domain", "success %", "errors"], [*rows, ["mean", mean, ""]]))
 
     def to_json(self) -> dict[str, Any]:
         """Return the score card as JSON values."""

@@ -19,6 +19,7 @@ from gentax.models.requests import ModelOptions
 from gentax.models.source import names_a_model
 from gentax.policies import Policy, policy_of
 from gentax.policies.named import SIMPLE
+from gentax.policies.simple import SCRIPTED
 from gentax.rollouts import EnvPool, rollout
 
 
@@ -29,6 +30,8 @@ def play_suite(
     *,
     out: str | Path | None = None,
     model: ModelOptions = ModelOptions(),
+    parallel: int | None = None,
+    stop_if_unreadable: bool = True,
     on_episode: Callable[[Episode], None] | None = None,
     on_domain: Callable[[str, str], None] | None = None,
 ) -> SuiteResult:
@@ -41,12 +44,15 @@ def play_suite(
         out: the file the result is written to. Domains that are done are kept in the folder `out`.partial until all
             are: the same policy, suite, versions and device go on from there.
         model: how a policy that is named is loaded: device, dtype.
+        parallel: episodes in flight at once; when None, as many as the policy's memory holds, 128 at most.
+        stop_if_unreadable: stop when no action can be read out of most of the first replies. Turn it off for a policy
+            that may have collapsed in training: that is a result.
         on_episode: called with each episode as it ends.
         on_domain: called with what is about to be done with a domain ("keep", "check" or "play"), and its name.
 
     Raises:
         UsageError: an unknown suite, domain or policy, a domain that is asked for but not installed, or an
-            environment that is not as it was when the suite was frozen.
+            environment that is not as it was when the suite was frozen, or replies that cannot be read.
     """
     frozen = load_suite(suite)
     chosen = _chosen(frozen, domains)
@@ -67,9 +73,10 @@ def play_suite(
         _tell(on_domain, "keep" if name in done else "check", name)
         if name not in done:
             starts[name] = check_starts(frozen, name)
-    for name, seen in starts.items():
+    readable = stop_if_unreadable and not isinstance(who, SCRIPTED)
+    for n, (name, seen) in enumerate(starts.items()):
         _tell(on_domain, "play", name)
-        done[name] = _play(who, frozen, name, seen, on_episode)
+        done[name] = _play(who, frozen, name, seen, parallel, readable and n == 0, on_episode)
         if aside is not None:
             write_suite_result(aside / f"{name}.json", _one(result, frozen, name, done[name]))
     result = replace(result, domains={name: done[name] for name in chosen})
@@ -97,12 +104,26 @@ def _chosen(suite: Suite, domains: Iterable[str] | None) -> list[str]:
 
 
 def _play(
-    who: Policy, suite: Suite, name: str, starts: dict[str, str], on_episode: Callable[[Episode], None] | None
+    who: Policy,
+    suite: Suite,
+    name: str,
+    starts: dict[str, str],
+    parallel: int | None,
+    stop_if_unreadable: bool,
+    on_episode: Callable[[Episode], None] | None,
 ) -> DomainResult:
     frozen, play = suite.domains[name], suite.play_of(name)
     with EnvPool(play) as pool:
         episodes = rollout(
-            who, frozen.tasks(), play=play, samples=suite.samples, seed=suite.seed, pool=pool, on_episode=on_episode
+            who,
+            frozen.tasks(),
+            play=play,
+            samples=suite.samples,
+            seed=suite.seed,
+            parallel=parallel,
+            pool=pool,
+            on_episode=on_episode,
+            stop_if_unreadable=stop_if_unreadable,
         )
     return DomainResult(frozen.level, frozen.horizon, starts, tuple(map(Played.of, episodes)))
 

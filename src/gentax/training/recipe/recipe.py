@@ -82,6 +82,9 @@ class Recipe:
     dtype: str = "auto"
     """The number format that models are loaded in: `auto` is the one they are stored in, or `float32`, `bfloat16`,
     `float16`. `precision` is that of the arithmetic."""
+    parallel: int | None = None
+    """Episodes in flight at once; when null, as many as memory holds, 128 at most. A stopped run may be continued with
+    another number: what is played does not depend on it, but for rounding."""
     shard: bool = False
     """Whether weights, gradients and optimiser state are spread over the processes of the run (FSDP2) instead of held
     whole by each (data parallel); one process holds them whole in any case."""
@@ -96,6 +99,8 @@ class Recipe:
     def __post_init__(self) -> None:
         positive(recipe=self, names=("tasks_per_step", "lr", "train_tasks", "checkpoint_every", "validate_tasks"))
         at_least(0, recipe=self, names=("steps", "warmup", "validate_every"))
+        if self.parallel is not None:
+            at_least(1, recipe=self, names=("parallel",))
         choice("precision", self.precision, PRECISIONS)
         choice("trainer", self.trainer, TRAINERS)
         if self.play.temperature == 0:
@@ -103,6 +108,10 @@ class Recipe:
         for refused, why in self._contradictions():
             if refused:
                 raise UsageError(f"recipe: {why}")
+
+    def identity(self) -> Recipe:
+        """Return the recipe without what may change while a run is stopped."""
+        return replace(self, parallel=None)
 
     def phases(self) -> tuple[Phase, ...]:
         """Return what is trained on, phase after phase; none where `steps` is 0."""

@@ -53,7 +53,9 @@ class Meter:
         grounds = list(grounds)
         each = -(-TASKS // len(grounds))
         tasks = [task for ground in grounds for task in ground.learn[:each]]
-        played = rollout(policy, tasks[world.rank :: world.size], play=play, seed=stable_seed(recipe.seed, "meter"))
+        seed = stable_seed(recipe.seed, "meter")
+        mine = tasks[world.rank :: world.size]
+        played = rollout(policy, mine, play=play, seed=seed, parallel=recipe.parallel)
         whole = [episode for episode in played if episode.outcome is not Outcome.ERROR]
         actions = world.total(sum(episode.length for episode in whole))
         if not actions:

@@ -62,7 +62,8 @@ class Replay:
         seed = stable_seed(recipe.seed, "replay")
         play = replace(recipe.play, wrap=(), reward="sparse", horizon=None)
         tasks = [task for name in names for task in _tasks(name, recipe.retain.replay_tasks)]
-        played = rollout(policy, tasks[world.rank :: world.size], play=play, seed=seed)
+        mine = tasks[world.rank :: world.size]
+        played = rollout(policy, mine, play=play, seed=seed, parallel=recipe.parallel)
         said = [
             [(text.ids_T.tolist(), np.flatnonzero(text.sampled_T).tolist()) for text in episode.sequences()]
             if episode.outcome is not Outcome.ERROR

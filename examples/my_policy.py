@@ -1,0 +1,9 @@
+"""A policy of your own: `gentax evaluate my_policy:explore -d babyai --admissible`, in the folder of this file."""
+
+
+def explore(messages: list[dict[str, str]]) -> str:
+    """Take the possible action that was tried least in this episode."""
+    possible = messages[-1]["content"].rpartition("Possible: ")[2].split(" | ")
+    tried = [message["content"] for message in messages if message["role"] == "assistant"]
+    action = min(possible, key=lambda action: sum(f">{action}<" in reply for reply in tried))
+    return f"<action>{action}</action>"

@@ -1,0 +1,102 @@
+"""Code of the user's own, named `module:attribute`: finding it, and saying where in it an error happened."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import re
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gentax.core.errors import UsageError, nearest, unknown
+
+_NAME = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
+_MESSAGE_LIMIT = 200  # characters of an error's own text
+
+
+def is_user_name(text: str) -> bool:
+    """Return whether `text` has the form `module:attribute`.
+
+    >>> is_user_name("my_policy:Policy"), is_user_name("localhost:8000"), is_user_name("http://host/v1")
+    (True, False, False)
+    """
+    return _NAME.fullmatch(text) is not None
+
+
+def load_attribute(kind: str, name: str, others: Iterable[str] = ()) -> Any:
+    """Import `module:attribute` from the working directory or the installed packages and return it.
+
+    Args:
+        kind: what it is for, for the error messages: "domain", "policy".
+        name: of the form `module:attribute`.
+        others: names that may have been meant instead of the module.
+
+    Raises:
+        UsageError: there is no such module or attribute (with the nearest), or the module fails while it is imported
+            (with the file, the line and the error).
+    """
+    module, _, attribute = name.partition(":")
+    _search_working_directory()
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        missing = error.name or ""
+        if isinstance(error, ModuleNotFoundError) and (missing == module or module.startswith(f"{missing}.")):
+            raise _no_module(kind, module, others) from None
+        raise UsageError(f"{kind} {name!r} cannot be imported: {describe(error)}") from error
+    except Exception as error:
+        raise UsageError(f"{kind} {name!r} cannot be imported: {describe(error)}") from error
+    if not hasattr(found, attribute):
+        raise unknown(f"{kind} in module {module}", attribute, [key for key in vars(found) if key[:1] != "_"])
+    return getattr(found, attribute)
+
+
+def describe(error: BaseException, file: str | None = None) -> str:
+    """Return an error as one line: file, line, type and message, such as `my_policy.py:12: KeyError: 'goal'`.
+
+    Args:
+        error: what was raised.
+        file: the last frame in this file is named; without it, or where there is none, the innermost frame.
+    """
+    if isinstance(error, SyntaxError):  # which has the place in itself, and is raised elsewhere
+        where = f"{Path(error.filename or '?').name}:{error.lineno}"
+        return f"{where}: {type(error).__name__}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in frames if not frame.filename.startswith("<frozen")]
+    own = [frame for frame in frames if file is not None and frame.filename == file]
+    where = "".join(f"{Path(frame.filename).name}:{frame.lineno}: " for frame in (own or frames)[-1:])
+    message = " ".join(str(error).split())[:_MESSAGE_LIMIT]
+    return f"{where}{type(error).__name__}" + (f": {message}" if message else "")
+
+
+def _search_working_directory() -> None:
+    """Let modules be found in the working directory, after everything that is installed."""
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+    importlib.invalidate_caches()  # the file may have been written a moment ago, in a notebook
+
+
+def _no_module(kind: str, module: str, others: Iterable[str]) -> UsageError:
+    """Build the error for a module that is not there, with the nearest that is."""
+    others = sorted(others)
+    parent, _, last = module.rpartition(".")
+    package: ModuleType | None = None
+    if parent:
+        try:
+            package = importlib.import_module(parent)
+        except Exception:
+            return _no_module(kind, parent, others)
+    path = getattr(package, "__path__", []) if package is not None else None
+    found = {entry.name for entry in pkgutil.iter_modules(path)} - {"setup"}
+    close = nearest(last, sorted(found | set(others))) if package is None else nearest(last, sorted(found))
+    close = f"{parent}.{close}" if close is not None and package is not None else close
+    hint = f"; did you mean {close!r}?" if close is not None else ""
+    known = f" Known: {', '.join(others)}" if others else ""
+    place = "neither in the working directory nor installed"
+    return UsageError(f"unknown {kind}, or module with one, {module!r}: it is {place}{hint}{known}")

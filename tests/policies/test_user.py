@@ -1,0 +1,257 @@
+"""Policies of the user's own: what may be given, what it is asked, and that what is wrong with it is one line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gentax
+from gentax.core import PolicyFault, Task, UsageError
+from gentax.models.requests import ChatOptions, SamplingParams
+from gentax.policies import Reply, Turn, policy_of
+from gentax.policies.protocol import PARALLEL, parallel_limit
+from gentax.rollouts import Play, rollout
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+OWN = '''
+from gentax.core import UsageError
+from gentax.policies import Reply
+
+SEEN = []
+
+
+def repeat(messages):
+    SEEN.append([(m["role"], m["content"]) for m in messages])
+    messages.clear()  # it is a copy
+    return f"<action>{SEEN[-1][-1][1].rpartition(' ')[2].rstrip('.')}</action>"
+
+
+class Counting:
+    """The short form, with a memory."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def __call__(self, messages):
+        self.asked += 1
+        return repeat(messages)
+
+
+class Batched:
+    name = "my batches"
+
+    def reply(self, turns):
+        return [Reply(f"<action>{turn.env.expert().action}</action>") for turn in turns]
+
+    def max_parallel(self, context_tokens):
+        return 3
+
+
+def factory():
+    return Batched()
+
+
+made = Batched()
+
+
+def broken(messages):
+    return {}["goal"]
+
+
+def number(messages):
+    return 7
+
+
+async def later(messages):
+    return "<action>x</action>"
+
+
+class Short:
+    def reply(self, turns):
+        return ["<action>x</action>"]
+
+
+class Nothing:
+    def reply(self, turns):
+        return None
+
+
+class Needy:
+    def __init__(self, key):
+        pass
+
+    def reply(self, turns):
+        return []
+
+
+class Refusing:
+    def __init__(self):
+        raise OSError("no weights here")
+
+
+def unwilling(messages):
+    raise UsageError("say which model")
+
+
+CONSTANT = 3
+'''
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_policy.py").write_text(OWN)
+    (tmp_path / "torn_policy.py").write_text("import os\n\n1 / 0\n")
+    (tmp_path / "wrong_policy.py").write_text("def policy(messages)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("own_policy", "torn_policy", "wrong_policy"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+def line_of(code):
+    """The number of the line of the module that begins with `code`."""
+    return next(n for n, line in enumerate(OWN.splitlines(), 1) if line.strip().startswith(code))
+
+
+def tasks(n):
+    return [Task("toy", "three", "train", i) for i in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("repeat", "own_policy:repeat"),
+        ("Counting", "own_policy:Counting"),
+        ("Batched", "my batches"),
+        ("factory", "my batches"),
+        ("made", "my batches"),
+    ],
+)
+def test_a_function_a_class_a_factory_and_an_object_play(own, toy, name, called):
+    policy = policy_of(f"own_policy:{name}")
+    assert policy.name == called
+    assert all(episode.success for episode in rollout(policy, tasks(5)))
+
+
+def test_a_function_is_shown_the_conversation_of_its_episode(own, toy):
+    rollout(policy_of("own_policy:repeat"), tasks(2))
+    seen = sys.modules["own_policy"].SEEN
+    assert [len(messages) for messages in seen] == [1, 1, 3, 3, 5, 5]
+    assert [role for role, _ in seen[-1]] == ["user", "assistant", "user", "assistant", "user"]
+    assert seen[2][:1] == seen[0]
+    assert seen[2][1][1].startswith("<action>")
+    seen.clear()
+    rollout(policy_of("own_policy:repeat"), tasks(1), play=Play(context="window(1)"))
+    assert [len(messages) for messages in seen] == [1, 1, 1]
+
+
+def test_a_function_is_shown_the_system_prompt(own):
+    turn = Turn(
+        0, "red.", False, None, np.random.default_rng(0), SamplingParams(), ChatOptions(system_prompt="Be brief.")
+    )
+    policy_of("own_policy:repeat").reply([turn])
+    assert sys.modules["own_policy"].SEEN[0] == [("system", "Be brief."), ("user", "red.")]
+
+
+def test_in_python_a_function_or_a_class_is_enough(toy):
+    def repeat(messages):
+        return f"<action>{messages[-1]['content'].rpartition(' ')[2].rstrip('.')}</action>"
+
+    result = gentax.evaluate(repeat, ["toy"], tasks=4)
+    assert result.policy == "repeat"
+    assert result.success()["toy"].value == 100
+
+
+def test_a_policy_may_say_how_many_it_plays_at_once(own):
+    assert parallel_limit(policy_of("own_policy:Batched"), 1000) == 3
+    assert parallel_limit(policy_of("own_policy:repeat"), 1000) == PARALLEL
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("own_polcy:repeat", "did you mean 'own_policy'"),
+        ("own_policy.sub:repeat", "unknown policy"),
+        ("own_policy:repaet", "unknown policy in module own_policy 'repaet'; did you mean 'repeat'"),
+        ("own_policy:CONSTANT", "is of type int"),
+        ("own_policy:later", "is asynchronous"),
+        ("own_policy:Needy", "is made without arguments"),
+        ("own_policy:Refusing", f"cannot be made: own_policy.py:{line_of('raise OSError')}: OSError: no weights here"),
+        ("torn_policy:policy", "cannot be imported: torn_policy.py:3: ZeroDivisionError"),
+        ("wrong_policy:policy", "cannot be imported: wrong_policy.py:1: SyntaxError"),
+    ],
+)
+def test_what_is_no_policy_is_said_in_one_line(own, name, said):
+    with pytest.raises(UsageError, match=r"^[^\n]+$") as error:
+        policy_of(name)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("broken", f"failed: own_policy.py:{line_of('return {}')}: KeyError: 'goal'"),
+        ("number", "it replied with a value of type int, not with text"),
+        ("Short", "returned 1 replies to 2 turns"),
+        ("Nothing", "returned a value of type NoneType, not a list of replies"),
+    ],
+)
+def test_a_fault_of_a_policy_is_neither_an_environments_nor_a_failure(own, toy, name, said):
+    with pytest.raises(PolicyFault, match=r"^policy 'own_policy:[^\n]+$") as error:
+        rollout(policy_of(f"own_policy:{name}"), tasks(2))
+    assert said in str(error.value)
+
+
+def test_what_a_policy_says_to_its_user_is_passed_on(own, toy):
+    with pytest.raises(UsageError, match="say which model"):
+        rollout(policy_of("own_policy:unwilling"), tasks(2))
+
+
+def test_a_text_is_a_reply():
+    class Texts:
+        def reply(self, turns):
+            return ["hm"] * len(turns)
+
+    assert policy_of(Texts).reply([None, None]) == [Reply("hm")] * 2
+
+
+def test_it_may_teach_and_judge(own, toy, tiny):
+    from gentax.training import Recipe, train
+    from gentax.training.check import check
+    from gentax.training.recipe import Imitate, Reward
+
+    teach = Imitate(mix={"toy": 1.0}, teachers={"toy": "own_policy:repeat"}, pairs=8, epochs=1.0)
+    train(Recipe(base=str(tiny), steps=0, imitate=teach), own / "run")
+    assert len(sys.modules["own_policy"].SEEN) >= 8
+    check(Recipe(source="toy", reward=Reward(judge="own_policy:number")))
+    with pytest.raises(UsageError, match="unknown policy in module own_policy 'nmber'; did you mean 'number'"):
+        check(Recipe(source="toy", reward=Reward(judge="own_policy:nmber")))
+
+
+def test_the_code_of_the_documentation_runs(toy):
+    page = (EXAMPLES.parent / "docs" / "policies.md").read_text(encoding="utf-8")
+    short, long = (block.partition("```")[0] for block in page.split("```python\n")[1:])
+    assert short == (EXAMPLES / "my_policy.py").read_text(encoding="utf-8")
+
+    def generate(conversations):
+        return [f"<action>{said[-1]['content'].rpartition(' ')[2].rstrip('.')}</action>" for said in conversations]
+
+    names = {"my_batched_generate": generate}
+    exec(long, names)
+    result = gentax.evaluate(names["MyModel"], ["toy"], tasks=4)
+    assert result.policy == "my model"
+    assert result.success()["toy"].value == 100
+    assert parallel_limit(policy_of(names["MyModel"]), 100) == 16
+
+
+def test_the_example_of_ten_lines_plays(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.delitem(sys.modules, "my_policy", raising=False)
+    result = gentax.evaluate("my_policy:explore", ["babyai"], tasks=8, play=Play(admissible=True))
+    assert all(step.valid for episode in result.episodes["babyai"] for step in episode.steps)
+    text = (EXAMPLES / "my_policy.py").read_text()
+    assert len([line for line in text.splitlines() if line.strip()]) <= 10

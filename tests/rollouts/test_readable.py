@@ -1,0 +1,107 @@
+"""A run whose replies cannot be read is stopped, with a reply and the settings that may change it."""
+
+from __future__ import annotations
+
+import pytest
+
+import gentax
+from gentax.core import Task, UsageError
+from gentax.measure.played import play_tax
+from gentax.measure.statistics import Looks
+from gentax.policies import ExpertPolicy, Reply
+from gentax.rollouts import Play, rollout
+from gentax.rollouts.readable import EPISODES, REPLIES
+
+
+def tasks(n, level="three"):
+    return [Task("toy", level, "train", i) for i in range(n)]
+
+
+class Talking:
+    """Says something without an action in `share` of its replies."""
+
+    name = "talking"
+
+    def __init__(self, share=1.0, text="I would\nrather \x1b[2J talk.", written=None):
+        self.share, self.text, self.written, self.asked = share, text, written, 0
+
+    def reply(self, turns):
+        replies = []
+        for _ in turns:
+            self.asked += 1
+            bad = int(self.asked * self.share) > int((self.asked - 1) * self.share)
+            replies.append(Reply(self.text if bad else "<action>x</action>", self.written))
+        return replies
+
+
+def test_it_stops_early_in_one_line_that_shows_a_reply(toy):
+    policy = Talking()
+    with pytest.raises(UsageError, match=r"^[^\n\x1b]+$") as stopped:
+        rollout(policy, tasks(100), parallel=5, stop_if_unreadable=True)
+    said = str(stopped.value)
+    assert "20 of the first 20 replies of talking hold no action" in said
+    assert "I would rather [2J talk." in said
+    assert "--thinking" in said
+    assert "skip_special_tokens" in said
+    assert "--max-new-tokens" not in said
+    assert policy.asked == 20  # four batches of five
+
+
+def test_replies_that_were_cut_off_are_told_from_others(toy):
+    with pytest.raises(UsageError, match=r"--max-new-tokens \(16 of these were cut off at 9 tokens\); --no-thinking"):
+        rollout(Talking(written=9), tasks(16), play=Play(max_new_tokens=9, thinking=True), stop_if_unreadable=True)
+
+
+def test_half_of_them_may_be_unreadable(toy):
+    assert len(rollout(Talking(0.5), tasks(20), stop_if_unreadable=True)) == 20
+    with pytest.raises(UsageError, match="hold no action"):
+        rollout(Talking(0.6), tasks(20), stop_if_unreadable=True)
+
+
+def test_a_few_replies_are_not_enough_to_stop_for(toy):
+    rollout(Talking(), tasks(REPLIES - 1, "one"), stop_if_unreadable=True)
+    rollout(Talking(), tasks(2), stop_if_unreadable=True)
+    with pytest.raises(UsageError, match="hold no action"):
+        rollout(Talking(), tasks(EPISODES - 1), stop_if_unreadable=True)
+
+
+def test_a_rollout_goes_on_unless_it_is_asked_to_stop(toy):
+    assert len(rollout(Talking(), tasks(20))) == 20
+
+
+def test_evaluations_and_probes_stop_unless_they_are_told_not_to(toy):
+    with pytest.raises(UsageError, match="hold no action"):
+        gentax.evaluate(Talking(), ["toy"], tasks=20)
+    with pytest.raises(UsageError, match="hold no action"):
+        gentax.probe(["toy"], Talking(), trajectories=20)
+    result = gentax.evaluate(Talking(), ["toy"], tasks=20, stop_if_unreadable=False)
+    assert result.success()["toy"].value == 0
+
+
+def test_an_environment_that_breaks_is_no_unreadable_reply(toy):
+    toy.fatal = True
+
+    class Crashing:
+        name = "crashing"
+
+        def reply(self, turns):
+            return [Reply("<action>crash</action>")] * len(turns)
+
+    episodes = rollout(Crashing(), tasks(30), stop_if_unreadable=True)
+    assert {episode.outcome for episode in episodes} == {gentax.Outcome.ERROR}
+
+
+def test_a_base_that_cannot_be_read_stops_a_tax_and_a_tuned_policy_is_warned_about(toy, monkeypatch):
+    import dataclasses
+
+    from gentax.domains import registry
+
+    known = dict(registry.domains())
+    known["other"] = dataclasses.replace(known["toy"], name="other")
+    monkeypatch.setattr(registry, "domains", lambda: known)
+    settings = {"source": "toy", "domains": {"toy": None, "other": None}, "tasks": 20, "looks": Looks(1)}
+    with pytest.raises(UsageError, match="talking hold no action"):
+        play_tax(Talking(), ExpertPolicy(), **settings)
+    with pytest.warns(UserWarning, match="replies of talking hold no action .* It is measured as it is"):
+        played = play_tax(ExpertPolicy(), Talking(), **settings)
+    assert played.report.tax.value == 1
