@@ -61,6 +61,7 @@ def _sentencepiece_bpe(normalizer: Any) -> Tokenizer:
     words = [" " + " ".join(line.split()) for line in TEXT] + ["\n"]
     made = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
     made.normalizer = normalizers.Replace(" ", "▁")
+    made.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")  # no token holds the end of a word and a space
     made.train_from_iterator(
         words, trainers.BpeTrainer(vocab_size=700, special_tokens=["<unk>", *BYTES], show_progress=False)
     )
@@ -89,7 +90,7 @@ def gemma() -> Tokenizer:
 
 def _unigram(scheme: str) -> Tokenizer:
     made = Tokenizer(models.Unigram())
-    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=scheme == "always")
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=True)
     made.decoder = decoders.Metaspace(prepend_scheme=scheme)
     trainer = trainers.UnigramTrainer(
         vocab_size=300, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False

@@ -82,6 +82,8 @@ class ChatCodec:
         self._begin = _NONE if source else self._added_in_front()
         self._lead = self.layout.lead
         self.turn_end, self._end_text = self._turn_end()
+        # Where the closing tag is one token, as in the shipped model, a reply ends at that token.
+        self.action_end = known[ACTION_END] if self.made_here and options.action_format == "tags" else None
         self.text = lru_cache(maxsize=65536)(self._text)
         self._framed = lru_cache(maxsize=8192)(self._frame)
 
@@ -92,7 +94,7 @@ class ChatCodec:
         texts = (self.options.system_prompt, message) if self.options.system_prompt else (message,)
         return np.concatenate([self._begin, self._framed(self.layout.opening, texts, True)])
 
-    def following(self, message: str, last: int, called: bool = True) -> np.ndarray:
+    def following(self, message: str, last: int, called: bool = False) -> np.ndarray:
         """Return the ids between an answer whose last id is `last` and the next one, with `message` in between.
 
         `called`: whether the answer called the tool, where there is one; the message is then its result.
@@ -123,6 +125,13 @@ class ChatCodec:
             return text
         return text.removeprefix(THINK).lstrip("\n") if text.startswith(THINK) else f"{THINK_END}\n\n{text}"
 
+    def rewrite(self, text: str) -> str:
+        """Return a reply of `write_reply` as `write` has it, where that differs."""
+        if self.layout.family is None and not self.layout.opens_thought:
+            return text
+        action, thought = parse_reply(text, self.options.action_format)
+        return self.write(action, thought if self.options.thinking else None) if action else text
+
     def parse(self, text: str) -> Parsed:
         """Read a reply: its action, "" when there is none, and its thought."""
         if self.layout.opens_thought and not text.lstrip().startswith(THINK):
@@ -130,6 +139,10 @@ class ChatCodec:
         if self.options.action_format == "tool_calls" and self.layout.family is not None:
             return parse_calls(text, self.layout.family)
         return parse_reply(text, self.options.action_format)
+
+    def called(self, text: str) -> bool:
+        """Return whether a reply called the tool, so that the next message is the call's result."""
+        return self.layout.after_call is not None and bool(self.parse(text).action)
 
     def is_over(self, text: str) -> bool:
         """Return whether a reply says its action to the end, so that nothing is to follow."""

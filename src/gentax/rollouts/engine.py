@@ -19,7 +19,7 @@ from gentax.core import EnvironmentFault, Episode, Outcome, Step, Task, TextEnv,
 from gentax.domains import domain, make
 from gentax.models.action_format import parse_reply
 from gentax.policies.protocol import Policy, Reply, Turn
-from gentax.rollouts.prompt import Play, message
+from gentax.rollouts.prompt import Play, message, with_budget
 from gentax.wrappers import wrap
 
 ACTION_LIMIT = 4096  # characters of an action that are passed on to an environment
@@ -135,7 +135,7 @@ def rollout(
     Raises:
         UsageError: a task or a setting that does not exist. What an environment does wrong is recorded instead.
     """
-    play = play or Play()
+    play = with_budget(play or Play(), policy)
     tasks = list(tasks)
     if samples < 1 or parallel < 1:
         raise UsageError(f"samples and parallel must be at least 1, not {samples} and {parallel}")
@@ -218,7 +218,7 @@ class _Engine:
 
     def _advance(self, pair: tuple[_Run, Reply]) -> None:
         run, reply = pair
-        action, thought = parse_reply(reply.text)
+        action, thought = reply.parsed or parse_reply(reply.text, self.play.action_format)
         action = action[:ACTION_LIMIT]
         answer = self._guarded(run, action)
         if answer is None:
@@ -233,6 +233,9 @@ class _Engine:
                 thought=thought,
                 admissible=run.shown,
                 written=reply.written,
+                truncated=reply.truncated,
+                prompt_cut=reply.prompt_cut,
+                dropped=reply.dropped,
                 tokens=reply.tokens,
             )
         )

@@ -40,6 +40,8 @@ class Guided:
     ) -> None:
         self.policy, self.hints, self.head_start, self.seed = policy, hints, head_start or {}, seed
         self.name = policy.name
+        if hasattr(policy, "default_max_new_tokens"):
+            self.default_max_new_tokens = policy.default_max_new_tokens
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
         """Answer every turn; those that the expert does not play are sampled in one call."""
@@ -51,9 +53,8 @@ class Guided:
             if move is None:
                 asked[i] = turn
             elif led:
-                replies[i] = self.policy.follow(
-                    turn, write_reply(move.action, move.thought if turn.chat.thinking else None)
-                )
+                thought = move.thought if turn.chat.thinking else None
+                replies[i] = self.policy.follow(turn, write_reply(move.action, thought, turn.chat.action_format))
             else:
                 asked[i] = replace(turn, message=_hint(turn, move))
         if asked:
@@ -127,7 +128,8 @@ class _Planner:
     name = "plan"
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
-        return [Reply("" if (move := _move(turn)) is None else write_reply(move.action)) for turn in turns]
+        moves = [(_move(turn), turn.chat.action_format) for turn in turns]
+        return [Reply("" if move is None else write_reply(move.action, None, how)) for move, how in moves]
 
 
 def _hint(turn: Turn, move: Move) -> str:
