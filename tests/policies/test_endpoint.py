@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 import time
 
 import numpy as np
@@ -81,14 +82,15 @@ def test_the_base_model_behind_a_server_plays_as_it_does_directly(context):
         uniforms = np.zeros(request["max_tokens"])
         with lock:
             (sample,) = local.decoder.sample(
-                [SamplingRequest(0, np.concatenate(ids), SamplingParams(request["temperature"]), uniforms)], local._stop
+                [SamplingRequest(0, np.concatenate(ids), SamplingParams(request["temperature"]), uniforms)],
+                partial(local._stop, codec),
             )
         text = codec.decode(sample.ids)
         body = completion(text.removesuffix("</action>"))  # a server leaves out the mark at which it stops
         body["usage"]["completion_tokens"] = len(sample.ids)
         return body
 
-    play = Play(context=context, temperature=0.0, horizon=12)
+    play = Play(context=context, temperature=0.0, horizon=12, max_new_tokens=32)
     with ChatServer(answer) as server:
         served = rollout(policy(server), tasks(2, "babyai"), play=play)
     direct = rollout(load("base"), tasks(2, "babyai"), play=play)
@@ -321,7 +323,7 @@ def test_a_setting_that_a_server_does_not_know_is_left_out(name):
     good = [request for request in server.requests if name not in request]
     assert len(good) == 9
     assert len(server.requests) <= 12
-    assert {request.get("max_completion_tokens") for request in good} == {32 if name == "max_tokens" else None}
+    assert {request.get("max_completion_tokens") for request in good} == {512 if name == "max_tokens" else None}
 
 
 def test_a_temperature_that_is_refused_ends_the_run():

@@ -4,7 +4,9 @@ What is sent for each turn is one `POST …/chat/completions`:
 
 - `model`: what the URL names after `#`, or the only model the server has;
 - `messages`: in an append-only context the whole conversation, user and assistant in turns, the thoughts included; in
-  a window one user message; never a system message;
+  a window one user message; a system message before them where the run has one. What follows a call of the tool is its
+  result, a message of the role `tool`;
+- `tools`: with the action format `tool_calls`, the one tool there is. `stop` is not sent then, nor with `json`;
 - `temperature` and `max_tokens`: the turn's;
 - `top_p` 1, so that a server's own default does not narrow what is sampled;
 - `seed`: drawn from the episode's generator, one for each turn, so that two policies see the same where it is honoured;
@@ -28,8 +30,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gentax.core import UsageError, unknown
-from gentax.models.action_format import ACTION_END
-from gentax.policies.answers import clean, read_answer
+from gentax.models.action_format import ACTION_END, parse_reply
+from gentax.models.requests import NEW_TOKENS, NEW_TOKENS_THINKING, ChatOptions
+from gentax.models.tool_calls import TOOL
+from gentax.policies.answers import call_message, clean, read_answer
 from gentax.policies.protocol import Reply, Turn
 from gentax.policies.server import Refused, Server
 
@@ -42,7 +46,7 @@ _TOO_LONG = re.compile(
     r"|tokens.{0,60}must be <=|at least 1, got -",
     re.IGNORECASE,
 )
-Message = dict[str, str]
+Message = dict[str, Any]
 
 
 def connect(where: str) -> EndpointPolicy:
@@ -121,11 +125,19 @@ class EndpointPolicy:
     def _conversation(self, turn: Turn) -> list[Message]:
         said = self._said.get(turn.slot)
         if not turn.continues or said is None:
-            said = self._said[turn.slot] = []
-        said.append({"role": "user", "content": clean(turn.message)})
+            system = turn.chat.system_prompt
+            said = self._said[turn.slot] = [{"role": "system", "content": clean(system)}] if system else []
+        calls = said[-1].get("tool_calls") if said else None
+        role = {"role": "tool", "tool_call_id": calls[0]["id"]} if calls else {"role": "user"}
+        said.append({**role, "content": clean(turn.message)})
         return said
 
+    def default_max_new_tokens(self, chat: ChatOptions) -> int:
+        """Return how many tokens a reply has where nobody says."""
+        return NEW_TOKENS_THINKING if chat.thinking else NEW_TOKENS
+
     async def _answer(self, said: list[Message], turn: Turn, seed: int) -> Reply:
+        held = [message["content"] for message in said]
         while True:
             settings = self._settings(turn, seed)
             try:
@@ -134,22 +146,32 @@ class EndpointPolicy:
                 if self._relents(refused, settings, said):
                     continue
                 raise await self._explained(refused) from refused
-            answer = read_answer(body, stopping="stop" in settings)
+            answer = read_answer(body, "stop" in settings, turn.chat.action_format)
             if answer.cut_off:
                 self._without.add("stop")
                 continue
-            said.append({"role": "assistant", "content": answer.text or NOTHING})
-            return Reply(answer.text, answer.written)
+            dropped = (len(held) - len(said)) // 2
+            cut = any(message["content"] not in held for message in said)
+            if answer.call_id:
+                action = parse_reply(answer.text, turn.chat.action_format).action
+                said.append(call_message(answer.text, action, answer.call_id))
+            else:
+                said.append({"role": "assistant", "content": answer.text or NOTHING})
+            return Reply(answer.text, answer.written, truncated=answer.truncated, prompt_cut=cut, dropped=dropped)
 
     def _settings(self, turn: Turn, seed: int) -> dict[str, Any]:
         settings = {
             "temperature": turn.sampling.temperature,
-            "top_p": 1.0,
+            "top_p": turn.sampling.top_p,
             "max_tokens": turn.sampling.max_new_tokens,
             "seed": seed,
             "stop": [ACTION_END],
             "skip_special_tokens": False,
         }
+        if turn.chat.action_format != "tags":
+            del settings["stop"]
+        if turn.chat.action_format == "tool_calls":
+            settings["tools"] = [TOOL]
         if "max_tokens" in self._without:
             settings["max_completion_tokens"] = turn.sampling.max_new_tokens
         return {name: value for name, value in settings.items() if name not in self._without}
@@ -185,12 +207,13 @@ class EndpointPolicy:
 
 
 def shorten(said: list[Message]) -> bool:
-    """Make a conversation shorter, in place: the first message stays, and the latest exchanges.
+    """Make a conversation shorter, in place: the first message stays (two with a system prompt), and the latest ones.
 
     When one exchange is left, the longest message loses its middle. Returns False when nothing is left to cut.
     """
-    if len(said) > 3:
-        del said[1:3]
+    head = 1 + (said[0]["role"] == "system")
+    if len(said) > head + 2:
+        del said[head : head + 2]
         return True
     longest = max(said, key=lambda message: len(message["content"]))
     text = longest["content"]
