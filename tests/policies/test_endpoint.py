@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
-from functools import partial
 import time
+from functools import partial
 
 import numpy as np
 import pytest

@@ -10,7 +10,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.settings_options import Group, takes
-from gentax.cli.show import console, episodes_counted, estimate, table
+from gentax.cli.show import console, episodes_counted, estimate, say, table
 from gentax.core.errors import UsageError
 from gentax.models.requests import ModelOptions
 from gentax.rollouts import Play
@@ -70,14 +70,19 @@ def evaluate(
     )
     summary = result.to_json()["domains"]
     success = result.success()
+    # Columns of what is usually nothing.
+    lost = [name for name in ("truncated", "cut_prompts") if any(row[name] for row in summary.values())]
     table(
         f"{result.policy} on {split} tasks",
-        ["domain", "level", "success %", "length", "invalid", "errors"],
+        ["domain", "level", "success %", "length", "invalid", *(name.replace("_", " ") for name in lost), "errors"],
         [
-            [n, r["level"], estimate(success[n]), f"{r['length']:.1f}", f"{r['invalid']:.0%}", r["errors"]]
+            [n, r["level"], estimate(success[n]), f"{r['length']:.1f}", f"{r['invalid']:.0%}"]
+            + [f"{r[name]:.0%}" for name in lost]
+            + [r["errors"]]
             for n, r in summary.items()
         ],
     )
+    say(result.truncation().sentences(result.policy))
     o.write_result(json, result.to_json())
 
 
@@ -134,12 +139,16 @@ def _score_card(result: SuiteResult, suite: Suite) -> None:
     for name, played in result.domains.items():
         kept = [episode for episode in played.episodes if episode.outcome != "error"]
         steps = sum(episode.length for episode in kept)
-        length, invalid = steps / max(1, len(kept)), sum(episode.invalid for episode in kept) / max(1, steps)
-        shown = estimate(card.success[name])
-        rows.append([name, played.level, shown, f"{length:.1f}", f"{invalid:.0%}", card.left_out[name]])
+        cut_off = sum(episode.truncated for episode in kept)
+        invalid = (sum(episode.invalid for episode in kept) - cut_off) / max(1, steps)
+        length, shown = steps / max(1, len(kept)), estimate(card.success[name])
+        row = [name, played.level, shown, f"{length:.1f}", f"{invalid:.0%}", f"{cut_off / max(1, steps):.0%}"]
+        rows.append([*row, card.left_out[name]])
     if card.mean is not None:
-        rows.append(["mean", "", estimate(card.mean), "", "", sum(card.left_out.values())])
-    columns = ["domain", "level", "success %", "length", "invalid", "errors"]
+        rows.append(["mean", "", estimate(card.mean), "", "", "", sum(card.left_out.values())])
+    columns = ["domain", "level", "success %", "length", "invalid", "truncated", "errors"]
+    if not any(episode.truncated for played in result.domains.values() for episode in played.episodes):
+        columns, *rows = ([*row[:5], row[6]] for row in (columns, *rows))
     table(f"{result.policy} on suite {suite.name} ({suite.digest[:8]})", columns, rows)
     if result.missing:
         console.print(f"incomplete, so there is no mean: without {', '.join(result.missing)}", markup=False)

@@ -14,9 +14,11 @@ from gentax.core.settings import plain
 from gentax.domains import domain, make
 from gentax.measure.statistics import Estimate, success_rate
 from gentax.measure.tax import leave_out_errors, successes
+from gentax.measure.truncation import Truncation
 from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, policy_of
 from gentax.rollouts import EnvPool, Play, rollout
+from gentax.rollouts.prompt import with_budget
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Evaluation:
         (scores,), _ = leave_out_errors([{d: scores_of(episodes) for d, episodes in self.episodes.items()}])
         return {d: success_rate(scores_K) for d, scores_K in scores.items()}
 
+    def truncation(self) -> Truncation:
+        """Return how many replies and prompts were cut, over all domains."""
+        return Truncation.of(episode for of in self.episodes.values() for episode in of)
+
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON values."""
         rows = {}
@@ -46,6 +52,7 @@ class Evaluation:
                 "length": float(np.mean([e.length for e in played])),
                 "return": float(np.mean([e.ret for e in played])),
                 "invalid": sum(e.invalid for e in played) / max(1, sum(e.length for e in played)),
+                **Truncation.of(played).to_json(),
             }
         return {"policy": self.policy, "runtime": self.runtime, "play": plain(self.play), "domains": rows}
 
@@ -105,9 +112,9 @@ def evaluate(
     for name in levels:
         if split not in domain(name).splits:
             raise unknown(f"split of {name}", split, domain(name).splits)
-    play = play or Play()
     chosen = tasks_of(levels, tasks, split)
     who = policy_of(policy, model)
+    play = with_budget(play or Play(), who)
     episodes = {}
     for name, listed in chosen.items():
         with EnvPool(play) as pool:

@@ -25,6 +25,7 @@ from gentax.measure.verdict import FREE_WITHIN, Verdict, verdict
 from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, policy_of
 from gentax.rollouts import EnvPool, Play, rollout
+from gentax.rollouts.prompt import with_budget
 
 LOOKS = 5
 
@@ -102,7 +103,11 @@ def _tax_of(
     source: str,
     targets: Iterable[str] | Mapping[str, str | None] | None,
 ) -> TaxReport:
-    if before.play != after.play:
+    if replace(before.play, max_new_tokens=0) != replace(after.play, max_new_tokens=0) or (
+        before.play.max_new_tokens != after.play.max_new_tokens
+        and before.play.max_new_tokens  # 0 is that of policies that write no tokens
+        and after.play.max_new_tokens
+    ):
         raise UsageError("the two evaluations were not played with the same settings")
     for name in before.episodes:
         if [e.task for e in before.episodes[name]] != [e.task for e in after.episodes.get(name, [])]:
@@ -182,7 +187,7 @@ def play_tax(
     """
     if tasks < 2:
         raise UsageError(f"a tax needs at least 2 tasks of each domain, not {tasks}")
-    play = play or Play()
+    play = with_budget(play or Play(), base, tuned)
     listed = tasks_of(domains, tasks)
     policies = (base, tuned)
     episodes: list[dict[str, list[Episode]]] = [{name: [] for name in domains} for _ in policies]

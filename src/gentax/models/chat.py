@@ -57,9 +57,7 @@ class ChatCodec:
         source = _template(tokenizer, options.action_format == "tool_calls")
         special = tuple(sorted((key, str(token)) for key, token in tokenizer.special_tokens_map.items()))
         self.layout: Layout = (
-            read_template(source, special, options, name)
-            if source
-            else plain_layout(bool(options.system_prompt))
+            read_template(source, special, options, name) if source else plain_layout(bool(options.system_prompt))
         )
         if not source and options.action_format == "tool_calls":
             raise UsageError(f"{name} has no chat template that offers tools; say --action-format tags or json")
@@ -116,7 +114,7 @@ class ChatCodec:
     # Replies.
 
     def write(self, action: str, thought: str | None = None) -> str:
-        """Write a reply as the model is to write it: in the action format, behind the prompt as its template ends it."""
+        """Write a reply in the action format, as the model is to write it behind the prompt that its template ends."""
         if self.options.action_format == "tool_calls":
             text = ("" if thought is None else f"{THINK}\n{thought}\n{THINK_END}\n\n") + self._call(action)
         else:
@@ -168,7 +166,7 @@ class ChatCodec:
         return (ACTION_END,) if self.options.action_format == "tags" else ("}",)
 
     def reply(self, text: str) -> np.ndarray:
-        """Return the ids of a reply known as text. The marks of replies may be control tokens, nothing else in it can."""
+        """Return the ids of a reply known as text. The marks of replies may be control tokens, nothing else in it."""
         return self._written(text, "")
 
     def turn(self, text: str) -> np.ndarray:
@@ -224,7 +222,9 @@ class ChatCodec:
             return np.concatenate([self._encode(p) if p in self._marks else self._split(p) for p in pieces])
         header = self.layout.opening.literals[-1]
         before, ids = self._encode(header), self._encode(header + self._lead + text + end)
-        wanted = [self._marks[piece] for piece in pieces[1::2]] + ([] if self.turn_end is None or not end else [self.turn_end])
+        wanted = [self._marks[piece] for piece in pieces[1::2]] + (
+            [] if self.turn_end is None or not end else [self.turn_end]
+        )
         if np.array_equal(ids[: len(before)], before):
             ids = ids[len(before) :]
             if self._controls(ids).tolist() == wanted:

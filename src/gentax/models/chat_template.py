@@ -88,10 +88,12 @@ def read_template(source: str, special_tokens: tuple[tuple[str, str], ...], opti
         return _Reader(template, dict(special_tokens), options, what).layout()
 
 
+class _NotPrinted(UsageError):
+    """A template that leaves a message out."""
+
+
 class _Reader:
-    def __init__(
-        self, template: Template, special_tokens: Mapping[str, str], options: ChatOptions, what: str
-    ) -> None:
+    def __init__(self, template: Template, special_tokens: Mapping[str, str], options: ChatOptions, what: str) -> None:
         self.template, self.options, self.what = template, options, what
         self.in_parts = False  # whether messages are lists of parts, as templates of models with images want them
         self.given: dict[str, Any] = {
@@ -105,12 +107,9 @@ class _Reader:
     def layout(self) -> Layout:
         try:
             return self._layout()
-        except UsageError as fault:
+        except _NotPrinted:
             self.in_parts = True
-            try:
-                return self._layout()
-            except UsageError:
-                raise fault from None
+            return self._layout()
 
     def _layout(self) -> Layout:
         prompt = self._strict([_user("First")], True)
@@ -119,7 +118,7 @@ class _Reader:
         whole = self._strict([_user("First"), _answer(), _user("Next")], True)
         _, answered, rest = whole.partition(_ASSISTANT)
         if not answered or _ASSISTANT in rest:
-            raise UsageError(f"{self.what} does not print the answers it is given")
+            raise _NotPrinted(f"{self.what} does not print the answers it is given")
         following = self._frame(rest, "Next")
         head = whole.partition(_ASSISTANT)[0]
         lead = head.removeprefix(prompt) if head.startswith(prompt) and head.removeprefix(prompt).isspace() else ""
@@ -196,7 +195,7 @@ class _Reader:
         for mark in marks:
             found = re.search(rf"qz{mark}a(.{{1,2}})qz{mark}z", text)
             if found is None or found.group(1) not in ('"', '\\"') or f"qz{mark}a" in text[found.end() :]:
-                raise UsageError(f"{self.what} does not print the messages it is given")
+                raise _NotPrinted(f"{self.what} does not print the messages it is given")
             as_json = found.group(1) != '"'
             left, right = (json.dumps(pad)[1:-1] if as_json else pad for pad in (_LEFT, _RIGHT))
             before, text = text[: found.start()], text[found.end() :]

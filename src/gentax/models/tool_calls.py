@@ -88,11 +88,14 @@ def _hermes(text: str) -> Iterator[str]:
 _PARAMETER = re.compile(
     rf"<function={NAME}>.{{0,200}}?<parameter={ARGUMENT}>(.*?)(?:</parameter>|</function>|</tool_call>|$)", re.DOTALL
 )
-_GLM = re.compile(rf"<tool_call>\s*{NAME}\s*<arg_key>{ARGUMENT}</arg_key>\s*<arg_value>(.*?)(?:</arg_value>|$)", re.DOTALL)
+_GLM = re.compile(
+    rf"<tool_call>\s*{NAME}\s*<arg_key>{ARGUMENT}</arg_key>\s*<arg_value>(.*?)(?:</arg_value>|$)", re.DOTALL
+)
 _HARMONY = re.compile(rf"to=functions\.{NAME}\b[^{{]{{0,200}}<\|message\|>")
 _ARGS = re.compile(rf"\[TOOL_CALLS\]\s*{NAME}\s*(?:\[CALL_ID\][^\[]{{0,64}})?\[ARGS\]")
 _DEEPSEEK = re.compile(rf"<｜tool▁sep｜>{NAME}\b")
 _GEMMA = re.compile(rf"call:{NAME}\{{.{{0,200}}?{ARGUMENT}:<\|\"\|>(.*?)<\|\"\|>", re.DOTALL)
+_CALL = re.compile(r"<tool_call>|\[TOOL_CALLS\]|to=functions|```|\{|<\||<｜")  # where a call may begin
 _PYTHONIC = re.compile(rf"\b{NAME}\(")
 
 
@@ -210,7 +213,7 @@ def parse_calls(text: str, family: Family) -> Parsed:
     thought, rest = split_thought(text)
     actions = list(family.read(rest)) or list(_json_calls(rest))  # many models forget the marks, and keep to JSON
     if not thought and actions:
-        thought = re.split(r"<tool_call>|\[TOOL_CALLS\]|```|\{|<\||<｜", rest, maxsplit=1)[0].replace(THINK, "").strip()
+        thought = _CALL.split(rest, maxsplit=1)[0].replace(THINK, "").strip()
     return Parsed(actions[-1] if actions else "", thought)
 
 

@@ -19,7 +19,6 @@ from gentax.models.loading import load_with_tokenizer, runtime
 from gentax.models.requests import NEW_TOKENS, NEW_TOKENS_THINKING, ChatOptions, ModelOptions, SamplingRequest
 from gentax.policies.protocol import Reply, Turn
 
-
 LEAST_SHOWN = 16  # tokens of a message below which nothing can be played
 NEW_TOKENS_MADE_HERE, NEW_TOKENS_MADE_HERE_THINKING = 32, 160  # of a reply of the shipped model and its descendants
 
@@ -41,7 +40,9 @@ class LocalPolicy:
         self._conversations: dict[int, _Conversation] = {}
         self._warned = False
         ends = model.generation_config.eos_token_id
-        self._eos = {tokenizer.eos_token_id, self.codec.turn_end, *(ends if isinstance(ends, list) else [ends])} - {None}
+        self._eos = {tokenizer.eos_token_id, self.codec.turn_end, *(ends if isinstance(ends, list) else [ends])} - {
+            None
+        }
 
     def codec_of(self, chat: ChatOptions) -> ChatCodec:
         """Return what tokenizes conversations with these options. Raises UsageError where the model has no such."""
@@ -72,6 +73,8 @@ class LocalPolicy:
         Raises:
             UsageError: a context that cannot hold a prompt and an answer.
         """
+        if not turns:
+            return []
         shown = [self._shown(turn, turn.sampling.max_new_tokens) for turn in turns]
         asks = [
             SamplingRequest(
@@ -106,17 +109,16 @@ class LocalPolicy:
     def follow(self, turn: Turn, text: str) -> Reply:
         """Take `text` for the policy's own answer to a turn, without sampling: somebody else plays this step.
 
-        `text` is what `write_reply` writes; the model reads it in its own notation. The answer stands in the conversation as the policy's, and in the reply's tokens as part of the prompt, so
-        that it is read later on and not learned from.
+        `text` is what `write_reply` writes; the model reads it in its own notation. The answer stands in the
+        conversation as the policy's, and in the reply's tokens as part of the prompt, so that it is read later on and
+        not learned from.
         """
         codec = self.codec_of(turn.chat)
         text = codec.rewrite(text)
         ids = _without_middle(codec.reply(text), self.decoder.limit // 2)
         new = self._shown(turn, len(ids))
         self._answered(turn, codec, ids, text)
-        tokens = Tokens(
-            new.continues, np.concatenate([new.ids, ids]), np.empty(0, np.int32), np.empty(0, np.float32)
-        )
+        tokens = Tokens(new.continues, np.concatenate([new.ids, ids]), np.empty(0, np.int32), np.empty(0, np.float32))
         return Reply(text, len(ids), tokens, codec.parse(text), prompt_cut=new.cut, dropped=new.dropped)
 
     def _answered(self, turn: Turn, codec: ChatCodec, ids: np.ndarray, text: str) -> str:

@@ -37,18 +37,22 @@ class Played:
     length: int
     """Steps taken."""
     invalid: int
-    """Actions that could not be parsed or were refused."""
+    """Actions that could not be parsed or were refused, those of truncated replies among them."""
     ret: float
     """The return."""
     written: int | None = None
     """Tokens the policy wrote; null when that is not known."""
     error: str = ""
     """What broke, where the outcome is `error`."""
+    truncated: int = 0
+    """How many of the invalid were replies that were cut off at the suite's budget of tokens."""
 
     @classmethod
     def of(cls, episode: Episode) -> Played:
         """Put an episode into numbers."""
-        values = (episode.length, episode.invalid, episode.ret, episode.written, episode.error)
+        invalid = [step for step in episode.steps if not step.valid]
+        cut_off = sum(step.truncated for step in invalid)
+        values = (episode.length, len(invalid), episode.ret, episode.written, episode.error, cut_off)
         return cls(episode.task.id, episode.sample, episode.outcome.value, *values)
 
 
@@ -196,7 +200,7 @@ def _shown(estimate: Estimate | None) -> dict[str, float] | None:
 
 
 def _without_empty(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != "error" or value}
+    return {key: value for key, value in row.items() if key not in ("error", "truncated") or value}
 
 
 def _not_finite(name: str) -> float:
