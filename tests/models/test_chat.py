@@ -236,6 +236,17 @@ def test_a_call_is_written_read_and_answered_as_the_template_has_it(name):
     assert grows.replace("<think>\n\n</think>\n\n", "").replace("<think></think>", "") == history
 
 
+def test_harmony_s_channels_are_written_and_do_not_end_a_reply():
+    made = tokenizer("byte_level", shipped("gptoss"), added=("<|channel|>", "<|message|>", "<|return|>", "<|start|>"))
+    codec = ChatCodec(made)
+    assert codec.stops is None
+    assert made.decode(codec.turn("<action>up</action>")) == "<|channel|>final<|message|><action>up</action><|end|>"
+    said = "<|channel|>analysis<|message|>up is free<|end|><|start|>assistant<|channel|>final<|message|>"
+    assert codec.parse(f"{said}<action>up</action>").action == "up"
+    after = codec.following("next", made.convert_tokens_to_ids("<|return|>"))
+    assert made.decode(after) == "<|start|>user<|message|>next<|end|><|start|>assistant"
+
+
 def test_json_replies_are_written_and_read():
     codec = ChatCodec(tokenizer("gemma", "gemma"), ChatOptions(action_format="json"))
     for thought in (None, 'the "door" is open'):

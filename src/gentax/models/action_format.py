@@ -54,9 +54,9 @@ def parse_reply(text: str, action_format: str = "tags") -> Parsed:
         from gentax.models.tool_calls import parse_any
 
         return parse_any(text)
-    thought, rest = split_thought(text)
-    actions = _ACTION.findall(rest)  # one that is quoted in a thought is none
-    return Parsed(actions[-1].strip() if actions else "", thought)
+    actions = _ACTION.findall(text)
+    thought = _THOUGHT.search(text)
+    return Parsed(actions[-1].strip() if actions else "", thought.group(1).strip() if thought else "")
 
 
 def instructions(action_format: str, thinking: bool) -> str:

@@ -27,6 +27,7 @@ from gentax.models.action_format import (
     Parsed,
     parse_json,
     parse_reply,
+    split_thought,
     thought_is_open,
     write_reply,
 )
@@ -78,10 +79,15 @@ class ChatCodec:
         self._pattern = _any_of(self._control)
         self._reply_pattern = _any_of(self._marks)
         self._begin = _NONE if source else self._added_in_front()
-        self._lead = self.layout.lead
+        self._lead = "" if options.action_format == "tool_calls" else self.layout.lead
         self.turn_end, self._end_text = self._turn_end()
+        # In the harmony format the end of a message is no end of a turn, and a turn ends otherwise than in the history.
+        harmony = "<|channel|>" in source
+        self.stops = None if harmony else self.turn_end
+        self._closes = {known[mark] for mark in ("<|return|>", "<|call|>") if harmony and mark in known}
         # Where the closing tag is one token, as in the shipped model, a reply ends at that token.
         self.action_end = known[ACTION_END] if self.made_here and options.action_format == "tags" else None
+        self._controls_of: dict[tuple[Frame, bool], np.ndarray] = {}
         self.text = lru_cache(maxsize=65536)(self._text)
         self._framed = lru_cache(maxsize=8192)(self._frame)
 
@@ -102,14 +108,15 @@ class ChatCodec:
             frame = self.layout.after_call
         ids = self._framed(frame, (message,), False)
         at = self._first_control(ids, frame.literals[0])
-        return ids if at is None or ids[at] != last else ids[at + 1 :]  # the model ended its turn itself
+        ended = at is not None and (ids[at] == last or last in self._closes)  # the model ended its turn itself
+        return ids[at + 1 :] if ended else ids
 
     def frame_lengths(self, first: bool) -> tuple[int, int]:
         """Return how many ids stand before and after a message, the first of a conversation or a later one."""
         frame = self.layout.opening if first else self.layout.following
         texts = (self.options.system_prompt,) if first and self.options.system_prompt else ()
-        before = sum(len(self.text(text)) for text in (*frame.literals[:-1], *texts))
-        return len(self._begin) + before + 1, len(self.text(frame.literals[-1])) + 1
+        before = sum(len(self._behind(text)) for text in (*frame.literals[:-1], *texts))
+        return len(self._begin) + before + 1, len(self._behind(frame.literals[-1])) + 1
 
     # Replies.
 
@@ -136,6 +143,9 @@ class ChatCodec:
             text = THINK + text
         if self.options.action_format == "tool_calls" and self.layout.family is not None:
             return parse_calls(text, self.layout.family)
+        if self.options.action_format == "tags" and not self.made_here:
+            thought, rest = split_thought(text)  # an action that is quoted in a thought is none
+            return Parsed(parse_reply(rest).action, thought)
         return parse_reply(text, self.options.action_format)
 
     def called(self, text: str) -> bool:
@@ -205,14 +215,24 @@ class ChatCodec:
             for text, literal in zip(filled, frame.literals[1:], strict=True):
                 parts += [self._split(text), self._encode(literal)]
             return np.concatenate(parts)
-        whole = frame.literals[0] + "".join(a + b for a, b in zip(filled, frame.literals[1:], strict=True))
-        ids = self._encode(whole) if first else self._behind(whole)
-        if np.array_equal(self._controls(ids), self._controls_of(frame)):
+        ids = self._joined(frame, filled, first)
+        if np.array_equal(self._controls(ids), self._own_controls(frame, first)):
             return ids
         parts = [self._encode(frame.literals[0]) if first else self._behind(frame.literals[0])]
         for text, literal in zip(filled, frame.literals[1:], strict=True):
             parts += [*self._harmless(text), self._behind(literal)]
         return np.concatenate(parts)
+
+    def _joined(self, frame: Frame, filled: list[str], first: bool) -> np.ndarray:
+        whole = frame.literals[0] + "".join(a + b for a, b in zip(filled, frame.literals[1:], strict=True))
+        return self._encode(whole) if first else self._behind(whole)
+
+    def _own_controls(self, frame: Frame, first: bool) -> np.ndarray:
+        """Return the control tokens of a frame itself."""
+        if (frame, first) not in self._controls_of:
+            harmless = ["a"] * len(frame.holes)
+            self._controls_of[frame, first] = self._controls(self._joined(frame, harmless, first))
+        return self._controls_of[frame, first]
 
     def _written(self, text: str, end: str) -> np.ndarray:
         """Tokenize an answer, and what stands behind it, as they stand in a conversation."""
@@ -222,15 +242,15 @@ class ChatCodec:
             return np.concatenate([self._encode(p) if p in self._marks else self._split(p) for p in pieces])
         header = self.layout.opening.literals[-1]
         before, ids = self._encode(header), self._encode(header + self._lead + text + end)
-        wanted = [self._marks[piece] for piece in pieces[1::2]] + (
-            [] if self.turn_end is None or not end else [self.turn_end]
-        )
+        wanted = [self._control[mark] for mark in self._pattern.findall(self._lead)]
+        wanted += [self._marks[piece] for piece in pieces[1::2]]
+        wanted += [self.turn_end] if end else []
         if np.array_equal(ids[: len(before)], before):
             ids = ids[len(before) :]
             if self._controls(ids).tolist() == wanted:
                 return ids
-        parts: list[np.ndarray] = []
-        for n, piece in enumerate([self._lead + pieces[0], *pieces[1:]]):
+        parts = [self._behind(self._lead)]
+        for n, piece in enumerate(pieces):
             parts += [np.array([self._marks[piece]], np.int32)] if n % 2 else self._harmless(piece)
         return np.concatenate([*parts, self._behind(end)])
 
@@ -274,11 +294,6 @@ class ChatCodec:
 
     def _controls(self, ids: np.ndarray) -> np.ndarray:
         return ids[np.isin(ids, self._control_ids)]
-
-    def _controls_of(self, frame: Frame) -> np.ndarray:
-        """Return the control tokens of a frame itself."""
-        found = self._pattern.findall("\n".join(frame.literals))
-        return np.array([self._control[text] for text in found], np.int32)
 
     def _text(self, text: str) -> np.ndarray:
         """Tokenize a text from outside by itself."""

@@ -57,7 +57,7 @@ class Layout:
     following: Frame  # from the end of an answer to where the next one begins
     after_call: Frame | None = None  # the same where the message is the result of a tool call; None: as any message
     system_in_message: bool = False  # the system prompt stands before the first message, in the same turn
-    lead: str = ""  # what a template writes before an answer and a model by itself, such as a space
+    lead: str = ""  # what a model writes itself before its answer, such as a space or gpt-oss's name of the channel
     opens_thought: bool = False  # a prompt ends with <think>
     family: Family | None = None  # how tools are called; None where no tool is offered
     call: Frame | None = None  # how the template writes a call; None: as the family does
@@ -121,7 +121,7 @@ class _Reader:
             raise _NotPrinted(f"{self.what} does not print the answers it is given")
         following = self._frame(rest, "Next")
         head = whole.partition(_ASSISTANT)[0]
-        lead = head.removeprefix(prompt) if head.startswith(prompt) and head.removeprefix(prompt).isspace() else ""
+        lead = head.removeprefix(prompt) if head.startswith(prompt) else ""
         thought = prompt.rstrip().endswith(THINK)
         if "tools" not in self.given:
             return Layout(opening, following, None, in_message, lead, thought)

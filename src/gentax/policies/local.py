@@ -40,9 +40,7 @@ class LocalPolicy:
         self._conversations: dict[int, _Conversation] = {}
         self._warned = False
         ends = model.generation_config.eos_token_id
-        self._eos = {tokenizer.eos_token_id, self.codec.turn_end, *(ends if isinstance(ends, list) else [ends])} - {
-            None
-        }
+        self._eos = {tokenizer.eos_token_id, self.codec.stops, *(ends if isinstance(ends, list) else [ends])} - {None}
 
     def codec_of(self, chat: ChatOptions) -> ChatCodec:
         """Return what tokenizes conversations with these options. Raises UsageError where the model has no such."""
