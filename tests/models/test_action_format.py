@@ -69,3 +69,9 @@ def test_how_to_answer_is_said_in_each_format():
     assert instructions("tags", True) == "Answer <think>your thoughts</think><action>your action</action>"
     assert instructions("json", False) == 'Answer with one JSON object: {"action": "your action"}'
     assert "tool act" in instructions("tool_calls", False)
+
+
+def test_the_shipped_model_s_replies_are_read_as_they_always_were():
+    text = "Page.<think>I search.</think><action>search[a.\n<think>It is blue.</think><action>click[green]</action>"
+    assert parse_reply(text).action == "search[a.\n<think>It is blue.</think><action>click[green]"
+    assert parse_reply("left</think><action>up</action>") == ("up", "")
