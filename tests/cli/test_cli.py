@@ -45,6 +45,11 @@ def test_every_command_has_help_with_an_example(command):
         (["evaluate", "random", "-d", "sokoban", "--tasks", "1"], "at least 2 tasks"),
         (["evaluate", "random", "-d", "sokoban", "--split", "tst"], "did you mean 'test'"),
         (["evaluate", "random", "-d", "sokoban", "--context", "window"], "window(k)"),
+        (["evaluate", "base", "-d", "sokoban", "--action-format", "tool_calls"], "offers no tools"),
+        (["evaluate", "random", "-d", "sokoban", "--action-format", "jsn"], "did you mean 'json'"),
+        (["evaluate", "random", "-d", "sokoban", "--prompt-template", "no.jinja"], "no prompt template no.jinja"),
+        (["evaluate", "base", "-d", "sokoban", "--max-new-tokens", "5000"], "the context of base holds 4096 tokens"),
+        (["train", "-s", "play.top_p=0.9"], "play.top_p, top_k and min_p must be off"),
         (["train", "nowhere.yaml"], "nowhere.yaml"),
         (["train", "-s", "stepss=3"], "did you mean 'steps'"),
         (["train", "-s", "source=sokobn"], "did you mean 'sokoban'"),
@@ -167,3 +172,14 @@ def test_every_setting_of_training_is_explained(tmp_path):
 def test_text_from_outside_cannot_move_the_cursor():
     assert "\x1b" not in printable("a\x1b[2Jb\u202ec\rd\x00")
     assert printable("two\nlines") == "two\nlines"
+
+
+def test_replies_that_are_cut_off_are_told_apart_from_invalid_actions():
+    shown = CliRunner().invoke(
+        app, ["evaluate", "base", "-d", "crafting", "--tasks", "2", "--max-new-tokens", "4", "--allow-unreadable"]
+    )
+    assert shown.exit_code == 0
+    header, row = (line.split() for line in shown.output.splitlines() if line.startswith(("domain ", "crafting ")))
+    assert header[-3:] == ["invalid", "truncated", "errors"]
+    assert row[-3:] == ["0%", "100%", "0"]
+    assert "Warning: 100.0% of the replies of base were cut off" in shown.output

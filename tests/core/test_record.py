@@ -87,3 +87,18 @@ def test_files_from_before_tokens_were_counted_are_read():
     row = to_json(ONE)
     del row["steps"][0]["written"]
     assert from_json(row).written is None
+
+
+def test_what_was_cut_is_kept_and_files_without_it_are_read():
+    lost = Step("o", "t", "", 0.0, False, truncated=True, prompt_cut=True, dropped=2)
+    episode = Episode(Task("toy", "one", "test", 0), 0, "g", (lost, Step("o", "t", "a", 0.0, False)), Outcome.FAILURE)
+    value = to_json(episode)
+    assert "truncated" not in value["steps"][1]
+    again = from_json(value)
+    assert again == episode
+    assert (again.truncated, again.invalid, again.cut_prompts) == (1, 1, 1)
+    for name in ("truncated", "prompt_cut", "dropped"):
+        del value["steps"][0][name]
+    assert from_json(value).steps[0] == Step("o", "t", "", 0.0, False)
+    with pytest.raises(UsageError, match="'dropped' must be a whole number"):
+        from_json({**value, "steps": [{**value["steps"][0], "dropped": True}]})

@@ -34,7 +34,7 @@ def episodes(name: str, *tasks: list[str], won: bool = True) -> list[Episode]:
 def probed(name: str, *tasks: list[str], won: bool = True, horizon: int = 10) -> Probe:
     played = episodes(name, *tasks, won=won)
     found = axes(name, played, horizon)
-    return Probe(name, "base", (), "made up", "none", 0, found, name, None, tuple(played))
+    return Probe(name, "base", (), "made up", "none", 0, found, name, episodes=tuple(played))
 
 
 def measured(measure, a: list[list[str]], b: list[list[str]]) -> Estimate:

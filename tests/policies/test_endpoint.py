@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -82,14 +83,15 @@ def test_the_base_model_behind_a_server_plays_as_it_does_directly(context):
         uniforms = np.zeros(request["max_tokens"])
         with lock:
             (sample,) = local.decoder.sample(
-                [SamplingRequest(0, np.concatenate(ids), SamplingParams(request["temperature"]), uniforms)], local._stop
+                [SamplingRequest(0, np.concatenate(ids), SamplingParams(request["temperature"]), uniforms)],
+                partial(local._stop, codec),
             )
         text = codec.decode(sample.ids)
         body = completion(text.removesuffix("</action>"))  # a server leaves out the mark at which it stops
         body["usage"]["completion_tokens"] = len(sample.ids)
         return body
 
-    play = Play(context=context, temperature=0.0, horizon=12)
+    play = Play(context=context, temperature=0.0, horizon=12, max_new_tokens=32)
     with ChatServer(answer) as server:
         served = rollout(policy(server), tasks(2, "babyai"), play=play)
     direct = rollout(load("base"), tasks(2, "babyai"), play=play)
@@ -289,6 +291,7 @@ def test_a_context_that_is_too_long_loses_its_oldest_exchanges():
     assert 3 < len(last) < 39
     assert last[-1]["content"] == episodes[-1].steps[-1].observation
     assert len(server.requests) < 100
+    assert all(sum(step.dropped for step in e.steps) > 5 and not any(s.prompt_cut for s in e.steps) for e in episodes)
 
 
 def test_a_first_message_that_is_too_long_loses_its_middle():
@@ -303,6 +306,7 @@ def test_a_first_message_that_is_too_long_loses_its_middle():
     whole, least = (server.requests[i]["messages"][0]["content"] for i in (0, -1))
     assert episode.length == 2
     assert whole[:50] == least[:50]
+    assert [step.prompt_cut for step in episode.steps] == [True, True]
 
     busy = ChatServer(lambda _: (429, {"error": {"message": "exceeded your tokens per minute"}}, SOON))
     with busy as server, pytest.raises(PolicyFault, match="tokens per minute"):
@@ -332,7 +336,7 @@ def test_a_setting_that_a_server_does_not_know_is_left_out(name):
     good = [request for request in server.requests if name not in request]
     assert len(good) == 9
     assert len(server.requests) == 10  # the first question of all was refused, and no other
-    assert {request.get("max_completion_tokens") for request in good} == {32 if name == "max_tokens" else None}
+    assert {request.get("max_completion_tokens") for request in good} == {512 if name == "max_tokens" else None}
 
 
 def test_no_top_k_is_said_as_the_server_wants_it():
@@ -556,3 +560,54 @@ def test_the_client_is_loaded_only_for_a_server():
     code = "import sys, gentax.policies, gentax.cli.app, gentax.measure; print('openai' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
+
+
+def test_a_tool_is_offered_and_its_result_goes_back_to_the_call():
+    def answer(request):
+        (tool,) = request["tools"]
+        assert "stop" not in request
+        name = tool["function"]["name"]
+        call = {"id": "c1", "type": "function", "function": {"name": name, "arguments": '{"action": "noop"}'}}
+        return completion("I wait.", tool_calls=[call])
+
+    play = Play(action_format="tool_calls", system_prompt="Be brief.", horizon=3)
+    with ChatServer(answer) as server:
+        (episode,) = rollout(policy(server), tasks(1), play=play)
+    assert [step.action for step in episode.steps] == ["noop"] * 3
+    assert episode.steps[0].thought == "I wait."
+    said = server.requests[-1]["messages"]
+    assert [message["role"] for message in said] == ["system", "user", "assistant", "tool", "assistant", "tool"]
+    assert said[0]["content"] == "Be brief."
+    assert said[2]["content"] == "I wait."
+    assert json.loads(said[2]["tool_calls"][0]["function"]["arguments"]) == {"action": "noop"}
+    assert said[2]["tool_calls"][0]["id"] == said[3]["tool_call_id"] == "c1"
+
+
+@pytest.mark.parametrize(
+    ("calls", "action"),
+    [
+        (None, ""),
+        ("x", ""),
+        ([None, 3, {}], ""),
+        ([{"function": {"name": "rm", "arguments": '{"action": "x"}'}}], ""),
+        ([{"function": {"name": "act", "arguments": "{" * 5000}}], ""),
+        ([{"function": {"name": "act", "arguments": {"action": "go\ud800"}}}], "go?"),
+        ([{"id": 7, "function": {"name": "act", "arguments": '{"action": "a"}'}}] * 2, "a"),
+    ],
+)
+def test_calls_of_any_shape_are_read(calls, action):
+    answer = read_answer(completion("", tool_calls=calls), False, "tool_calls")
+    assert parse_reply(answer.text, "tool_calls").action == action
+    assert bool(answer.call_id) == bool(action)
+
+
+def test_json_and_cut_answers_of_a_server():
+    bodies = iter(
+        [completion('{"action": "noop"}'), completion("I think that", "length"), completion("<think>", "length")]
+    )
+    with ChatServer(lambda _: next(bodies)) as server:
+        (episode,) = rollout(policy(server), tasks(1), play=Play(action_format="json", horizon=3))
+    assert [step.action for step in episode.steps] == ["noop", "", ""]
+    assert [step.truncated for step in episode.steps] == [False, True, True]
+    assert (episode.truncated, episode.invalid) == (2, 0 if episode.steps[0].valid else 1)
+    assert 'JSON object: {"action": "your action"}' in server.requests[0]["messages"][0]["content"]

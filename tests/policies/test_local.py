@@ -144,8 +144,8 @@ def test_following_keeps_to_the_limit_of_the_model(toy, tiny):
         follow = f"<action>{'green ' * (40 if n == 5 else 5)}</action>" if n % 3 else None
         tokens = ask(f"No. The word is blue. {n}", continues=n > 0, follow=follow).tokens
         held = len(tokens.sampled) + len(tokens.prompt) + (held if tokens.continues else 0)
-        assert held == sum(map(len, policy._turns[0])) <= 120
-    assert policy.codec.opening("No.")[0] == policy._turns[0][0][0]
+        assert held == sum(map(len, policy._conversations[0].ids)) <= 120
+    assert policy.codec.opening("No.")[0] == policy._conversations[0].ids[0][0]
 
 
 def test_a_chat_template_that_ends_its_turns_is_followed(tiny):

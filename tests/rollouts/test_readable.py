@@ -22,15 +22,15 @@ class Talking:
 
     name = "talking"
 
-    def __init__(self, share=1.0, text="I would\nrather \x1b[2J talk.", written=None):
-        self.share, self.text, self.written, self.asked = share, text, written, 0
+    def __init__(self, share=1.0, text="I would\nrather \x1b[2J talk.", truncated=False):
+        self.share, self.text, self.truncated, self.asked = share, text, truncated, 0
 
     def reply(self, turns):
         replies = []
         for _ in turns:
             self.asked += 1
             bad = int(self.asked * self.share) > int((self.asked - 1) * self.share)
-            replies.append(Reply(self.text if bad else "<action>x</action>", self.written))
+            replies.append(Reply(self.text if bad else "<action>x</action>", truncated=self.truncated))
         return replies
 
 
@@ -48,8 +48,11 @@ def test_it_stops_early_in_one_line_that_shows_a_reply(toy):
 
 
 def test_replies_that_were_cut_off_are_told_from_others(toy):
-    with pytest.raises(UsageError, match=r"--max-new-tokens \(16 of these were cut off at 9 tokens\); --no-thinking"):
-        rollout(Talking(written=9), tasks(16), play=Play(max_new_tokens=9, thinking=True), stop_if_unreadable=True)
+    with pytest.raises(
+        UsageError,
+        match=r"--max-new-tokens \(16 of these were cut off at 9 tokens\); --action-format \(now tags\); --no-thinking",
+    ):
+        rollout(Talking(truncated=True), tasks(16), play=Play(max_new_tokens=9, thinking=True), stop_if_unreadable=True)
 
 
 def test_half_of_them_may_be_unreadable(toy):

@@ -10,7 +10,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.settings_options import Group, takes
-from gentax.cli.show import console, show_table
+from gentax.cli.show import console, say, show_table
 from gentax.core.errors import UsageError
 from gentax.core.progress import count_episodes
 from gentax.models.requests import ModelOptions
@@ -75,6 +75,7 @@ def evaluate(
         progress=True,
     )
     show_table(result.table())
+    say(result.truncation().sentences(result.policy))
     o.write_result(json, result.to_json())
 
 

@@ -117,6 +117,8 @@ def tax(
     except UsageError:  # an environment that does not start a task alike: no reason to keep the tax back
         parted = None
     said = behaved(compare(before, after), parted)
+    for one in (played.before, played.after):
+        said += one.truncation().sentences(one.policy)
     if played.report.look < looks:
         said.append("What is said of behaviour allows for its number, but not for when playing stopped.")
     _show(played.report, said, json)

@@ -45,6 +45,9 @@ class Step:
     thought: str = ""
     admissible: tuple[str, ...] | None = None  # as shown in the prompt; None when not shown
     written: int | None = None  # tokens of `text`; None for policies that do not write tokens
+    truncated: bool = False  # the reply used up its budget of tokens before it was over
+    prompt_cut: bool = False  # a message lost its middle, since the context could not hold it
+    dropped: int = 0  # earlier exchanges that the context could not hold any more, and the prompt lost at this step
     tokens: Tokens | None = None  # None for policies that are not local models, and for episodes read from a file
 
 
@@ -77,8 +80,18 @@ class Episode:
 
     @property
     def invalid(self) -> int:
-        """Actions that could not be parsed or that the environment refused."""
-        return sum(not step.valid for step in self.steps)
+        """Actions that could not be parsed or that the environment refused, but for replies that were truncated."""
+        return sum(not step.valid and not step.truncated for step in self.steps)
+
+    @property
+    def truncated(self) -> int:
+        """Replies that used up their budget of tokens before they were over."""
+        return sum(step.truncated for step in self.steps)
+
+    @property
+    def cut_prompts(self) -> int:
+        """Steps whose prompt lost something that the context could not hold: part of a message, or exchanges."""
+        return sum(step.prompt_cut or step.dropped > 0 for step in self.steps)
 
     @property
     def written(self) -> int | None:

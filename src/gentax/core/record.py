@@ -17,6 +17,7 @@ from gentax.core.errors import UsageError, unknown
 from gentax.core.task import Task
 
 NAME = "episodes.jsonl.gz"  # of the file, in the folder of a study's stage
+LOSSES = ("truncated", "prompt_cut", "dropped")  # of a step; written where there are any
 
 
 def to_json(episode: Episode) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def to_json(episode: Episode) -> dict[str, Any]:
                 "reward": step.reward,
                 "valid": step.valid,
                 "written": step.written,
+                **{name: value for name in LOSSES if (value := getattr(step, name))},
                 **({} if step.admissible is None else {"admissible": list(step.admissible)}),
             }
             for step in episode.steps
@@ -130,6 +132,9 @@ def _step(row: Any) -> Step:
         thought=_text(row, "thought"),
         admissible=None if admissible is None else tuple(admissible),
         written=None if written is None else _is(row, "written", int, "a whole number"),
+        truncated="truncated" in row and _is(row, "truncated", bool, "true or false"),
+        prompt_cut="prompt_cut" in row and _is(row, "prompt_cut", bool, "true or false"),
+        dropped=_is(row, "dropped", int, "a whole number") if "dropped" in row else 0,
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import copy
 import dataclasses
 import inspect
 import itertools
 import textwrap
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,8 +80,29 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 def plain(settings: Any) -> dict[str, Any]:
-    """Return a dataclass as plain JSON-like values, for hashing, storing and printing."""
-    return dataclasses.asdict(settings)
+    """Return a dataclass as plain JSON-like values, for hashing, storing and printing.
+
+    A field with `metadata={"omit_default": True}` is left out while it has its default: it was added after values had
+    been hashed and stored without it.
+    """
+    return {f.name: _plain(value) for f, value in _fields_shown(settings)}
+
+
+def _fields_shown(settings: Any) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
+    for f in dataclasses.fields(settings):
+        value = getattr(settings, f.name)
+        if not (f.metadata.get("omit_default") and value == _default(f)):
+            yield f, value
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_plain, value))
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    return copy.deepcopy(value)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

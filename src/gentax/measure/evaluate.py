@@ -16,10 +16,12 @@ from gentax.core.text_table import TextTable
 from gentax.domains import domain, make
 from gentax.measure.statistics import Estimate, success_rate
 from gentax.measure.tax import leave_out_errors, successes
+from gentax.measure.truncation import Truncation
 from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, policy_of
 from gentax.policies.simple import SCRIPTED
 from gentax.rollouts import EnvPool, Play, rollout
+from gentax.rollouts.prompt import with_budget
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,25 @@ class Evaluation:
         """Return the success rates as a table. Raises UsageError on many errors."""
         success = self.success()
         (split,) = {episode.task.split for episodes in self.episodes.values() for episode in episodes}
+        summary = self.to_json()["domains"]
+        # Columns of what is usually nothing.
+        lost = [name for name in ("truncated", "cut_prompts") if any(row[name] for row in summary.values())]
         rows = [
-            [name, r["level"], success[name], f"{r['length']:.1f}", f"{r['invalid']:.0%}", r["errors"]]
-            for name, r in self.to_json()["domains"].items()
+            [name, r["level"], success[name], f"{r['length']:.1f}"]
+            + [f"{r[share]:.0%}" for share in ("invalid", *lost)]
+            + [r["errors"]]
+            for name, r in summary.items()
         ]
-        columns = ["domain", "level", "success %", "length", "invalid", "errors"]
+        columns = ["domain", "level", "success %", "length", "invalid"]
+        columns += [*(name.replace("_", " ") for name in lost), "errors"]
         return TextTable(f"{self.policy} on {split} tasks", columns, rows)
 
     def __str__(self) -> str:
         return str(self.table())
+
+    def truncation(self) -> Truncation:
+        """Return how many replies and prompts were cut, over all domains."""
+        return Truncation.of(episode for of in self.episodes.values() for episode in of)
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON values."""
@@ -63,6 +75,7 @@ class Evaluation:
                 "length": float(np.mean([e.length for e in played])),
                 "return": float(np.mean([e.ret for e in played])),
                 "invalid": sum(e.invalid for e in played) / max(1, sum(e.length for e in played)),
+                **Truncation.of(played).to_json(),
             }
         return {"policy": self.policy, "runtime": self.runtime, "play": plain(self.play), "domains": rows}
 
@@ -129,9 +142,9 @@ def evaluate(
     for name in levels:
         if split not in domain(name).splits:
             raise unknown(f"split of {name}", split, domain(name).splits)
-    play = play or Play()
     chosen = tasks_of(levels, tasks, split)
     who = policy_of(policy, model)
+    play = with_budget(play or Play(), who)
     count = count_episodes(samples * sum(map(len, chosen.values())), who.name, progress, on_episode)
     episodes = {}
     readable = stop_if_unreadable and not isinstance(who, SCRIPTED)

@@ -29,6 +29,7 @@ from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, policy_of
 from gentax.policies.simple import SCRIPTED
 from gentax.rollouts import EnvPool, Play, rollout
+from gentax.rollouts.prompt import with_budget
 from gentax.rollouts.readable import unreadable_steps
 
 LOOKS = 5
@@ -107,7 +108,11 @@ def _tax_of(
     source: str,
     targets: Iterable[str] | Mapping[str, str | None] | None,
 ) -> TaxReport:
-    if before.play != after.play:
+    if replace(before.play, max_new_tokens=0) != replace(after.play, max_new_tokens=0) or (
+        before.play.max_new_tokens != after.play.max_new_tokens
+        and before.play.max_new_tokens  # 0 is that of policies that write no tokens
+        and after.play.max_new_tokens
+    ):
         raise UsageError("the two evaluations were not played with the same settings")
     for name in before.episodes:
         if [e.task for e in before.episodes[name]] != [e.task for e in after.episodes.get(name, [])]:
@@ -195,7 +200,7 @@ def play_tax(
     """
     if tasks < 2:
         raise UsageError(f"a tax needs at least 2 tasks of each domain, not {tasks}")
-    play = play or Play()
+    play = with_budget(play or Play(), base, tuned)
     listed = tasks_of(domains, tasks)
     policies = (base, tuned)
     episodes: list[dict[str, list[Episode]]] = [{name: [] for name in domains} for _ in policies]

@@ -189,6 +189,8 @@ class _Counting:
     def __init__(self, policy: Policy) -> None:
         self.policy, self.name = policy, policy.name
         self.choices: list[tuple[Task, int]] = []
+        if hasattr(policy, "default_max_new_tokens"):
+            self.default_max_new_tokens = policy.default_max_new_tokens
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
         for turn in turns:
@@ -223,7 +225,8 @@ class _Planner:
         if move is None:
             self.lost.add(turn.env.task)
             return Reply("")
-        return Reply(write_reply(move.action, move.thought if turn.chat.thinking else None))
+        thought = move.thought if turn.chat.thinking else None
+        return Reply(write_reply(move.action, thought, turn.chat.action_format))
 
 
 def _plans(ask: Callable[..., Any], play: Play) -> list[float] | None:

@@ -1,105 +1,357 @@
-"""From messages to token ids, through a tokenizer's own chat template, one piece at a time.
+"""From messages to token ids: what a model reads is what its chat template and its tokenizer make of a conversation.
 
 A conversation is tokenized as it grows and never again, so the ids a model sampled are the ids it is shown later and
-trained on. Text that comes from outside is tokenized so that it cannot become a control token.
+trained on. What is new is tokenized as a whole, template and message together, because many tokenizers put a space in
+front of every text they are given. The ids are those of `tokenizer.apply_chat_template`, unless a message holds the
+text of a control token: then it is cut there, so that no text from outside becomes a control token.
+
+Where the template drops the thoughts of earlier answers, or writes an empty one, a conversation here keeps what was
+sampled: it only grows.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from gentax.core import UsageError
-from gentax.models.action_format import ACTION, ACTION_END, THINK, THINK_END
+from gentax.models.action_format import (
+    ACTION,
+    ACTION_END,
+    THINK,
+    THINK_END,
+    Parsed,
+    parse_json,
+    parse_reply,
+    split_thought,
+    thought_is_open,
+    write_reply,
+)
+from gentax.models.chat_template import Frame, Layout, plain_layout, read_template
+from gentax.models.requests import ChatOptions
+from gentax.models.tool_calls import parse_calls
 
-_ASK, _ANSWER, _NEXT = "\u2042ask\u2042", "\u2042answer\u2042", "\u2042next\u2042"
+TAGS = (THINK, THINK_END, ACTION, ACTION_END)
+_ANCHORS = ("\n", "a", ".")  # put before a text so that it is not tokenized as a beginning, and cut off again
+_NONE = np.zeros(0, np.int32)
 
 
 class ChatCodec:
-    """Tokenizes the turns of a conversation.
+    """Tokenizes the turns of a conversation, and reads and writes replies.
 
     Args:
-        tokenizer: a Hugging Face tokenizer, with or without a chat template.
+        tokenizer: a Hugging Face tokenizer, with or without a chat template. Without one, messages are separated by
+            line breaks, and what the tokenizer puts before a text (BOS) stands before the first.
+        options: thinking, system prompt, action format.
+        name: of the model, for errors.
 
     Raises:
-        UsageError: a chat template that does not print what it is given.
+        UsageError: see `chat_template.read_template`.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-        if tokenizer.chat_template:
-            first = self._render([("user", _ASK)])
-            second = self._render([("user", _ASK), ("assistant", _ANSWER), ("user", _NEXT)])
-        else:
-            first, second = f"{_ASK}\n", f"{_ASK}\n{_ANSWER}\n{_NEXT}\n"
-        if first.count(_ASK) != 1 or _ANSWER not in second or _NEXT not in second.partition(_ANSWER)[2]:
-            raise UsageError("the tokenizer's chat template does not print the messages it is given")
-        before, _, after = first.partition(_ASK)
-        between, _, again = second.partition(_ANSWER)[2].partition(_NEXT)
-        self._open = (self._control(before), self._control(after))
-        self._next = (self._control(between), self._control(again))
-        self._end = self._turn_end()
-        own = tokenizer.get_added_vocab()
-        self._tags = [tag for tag in (THINK, THINK_END, ACTION, ACTION_END) if tag in own]
+    def __init__(self, tokenizer: Any, options: ChatOptions = ChatOptions(), name: str = "the tokenizer") -> None:
+        self.tokenizer, self.options = tokenizer, options
+        source = _template(tokenizer, options.action_format == "tool_calls")
+        special = tuple(sorted((key, str(token)) for key, token in tokenizer.special_tokens_map.items()))
+        self.layout: Layout = (
+            read_template(source, special, options, name) if source else plain_layout(bool(options.system_prompt))
+        )
+        if not source and options.action_format == "tool_calls":
+            raise UsageError(f"{name} has no chat template that offers tools; say --action-format tags or json")
+        known = {token.content: id for id, token in tokenizer.added_tokens_decoder.items()}
+        # A model whose tokenizer has the tags of replies was made here, and has read each part tokenized by itself.
+        self.made_here = all(tag in known for tag in TAGS)
+        self._marks = {mark: known[mark] for mark in self._marks_of_replies() if mark in known}
+        unknown = tokenizer.unk_token_id
+        self._control = {
+            text: id
+            for id, token in tokenizer.added_tokens_decoder.items()
+            for text in [token.content]
+            if id != unknown
+            and text.strip()
+            and (token.special or text in self._marks or (text in source and not text[0].isalnum()))
+        }
+        self._control_ids = np.array(sorted(self._control.values()), np.int32)
+        self._pattern = _any_of(self._control)
+        self._reply_pattern = _any_of(self._marks)
+        self._begin = _NONE if source else self._added_in_front()
+        self._lead = "" if options.action_format == "tool_calls" else self.layout.lead
+        self.turn_end, self._end_text = self._turn_end()
+        # In the harmony format the end of a message is no end of a turn, and a turn ends otherwise than in the history.
+        harmony = "<|channel|>" in source
+        self.stops = None if harmony else self.turn_end
+        self._closes = {known[mark] for mark in ("<|return|>", "<|call|>") if harmony and mark in known}
+        # Where the closing tag is one token, as in the shipped model, a reply ends at that token.
+        self.action_end = known[ACTION_END] if self.made_here and options.action_format == "tags" else None
+        self._controls_of: dict[tuple[Frame, bool], np.ndarray] = {}
         self.text = lru_cache(maxsize=65536)(self._text)
+        self._framed = lru_cache(maxsize=8192)(self._frame)
+
+    # Conversations.
 
     def opening(self, message: str) -> np.ndarray:
         """Return the ids of a conversation that starts with `message`, up to where the model answers."""
-        return np.concatenate([self._open[0], self.text(message), self._open[1]])
+        texts = (self.options.system_prompt, message) if self.options.system_prompt else (message,)
+        return np.concatenate([self._begin, self._framed(self.layout.opening, texts, True)])
 
-    def following(self, message: str, last: int) -> np.ndarray:
-        """Return the ids between an answer whose last id is `last` and the next one, with `message` in between."""
-        between = self._next[0]
-        if len(between) and between[0] == last:  # the model wrote the end of its turn itself
-            between = between[1:]
-        return np.concatenate([between, self.text(message), self._next[1]])
+    def following(self, message: str, last: int, called: bool = False) -> np.ndarray:
+        """Return the ids between an answer whose last id is `last` and the next one, with `message` in between.
+
+        `called`: whether the answer called the tool, where there is one; the message is then its result.
+        """
+        frame = self.layout.following
+        if called and self.layout.after_call is not None:
+            frame = self.layout.after_call
+        ids = self._framed(frame, (message,), False)
+        at = self._first_control(ids, frame.literals[0])
+        ended = at is not None and (ids[at] == last or last in self._closes)  # the model ended its turn itself
+        return ids[at + 1 :] if ended else ids
+
+    def frame_lengths(self, first: bool) -> tuple[int, int]:
+        """Return how many ids stand before and after a message, the first of a conversation or a later one."""
+        frame = self.layout.opening if first else self.layout.following
+        texts = (self.options.system_prompt,) if first and self.options.system_prompt else ()
+        before = sum(len(self._behind(text)) for text in (*frame.literals[:-1], *texts))
+        return len(self._begin) + before + 1, len(self._behind(frame.literals[-1])) + 1
+
+    # Replies.
+
+    def write(self, action: str, thought: str | None = None) -> str:
+        """Write a reply in the action format, as the model is to write it behind the prompt that its template ends."""
+        if self.options.action_format == "tool_calls":
+            text = ("" if thought is None else f"{THINK}\n{thought}\n{THINK_END}\n\n") + self._call(action)
+        else:
+            text = write_reply(action, thought, self.options.action_format)
+        if not self.layout.opens_thought:
+            return text
+        return text.removeprefix(THINK).lstrip("\n") if text.startswith(THINK) else f"{THINK_END}\n\n{text}"
+
+    def rewrite(self, text: str) -> str:
+        """Return a reply of `write_reply` as `write` has it, where that differs."""
+        if self.layout.family is None and not self.layout.opens_thought:
+            return text
+        action, thought = parse_reply(text, self.options.action_format)
+        return self.write(action, thought if self.options.thinking else None) if action else text
+
+    def parse(self, text: str) -> Parsed:
+        """Read a reply: its action, "" when there is none, and its thought."""
+        if self.layout.opens_thought and not text.lstrip().startswith(THINK):
+            text = THINK + text
+        if self.options.action_format == "tool_calls" and self.layout.family is not None:
+            return parse_calls(text, self.layout.family)
+        if self.options.action_format == "tags" and not self.made_here:
+            thought, rest = split_thought(text)  # an action that is quoted in a thought is none
+            return Parsed(parse_reply(rest).action, thought)
+        return parse_reply(text, self.options.action_format)
+
+    def called(self, text: str) -> bool:
+        """Return whether a reply called the tool, so that the next message is the call's result."""
+        return self.layout.after_call is not None and bool(self.parse(text).action)
+
+    def is_over(self, text: str) -> bool:
+        """Return whether a reply says its action to the end, so that nothing is to follow."""
+        if self.made_here and self.options.action_format == "tags":
+            return ACTION_END in text
+        if thought_is_open(text, self.layout.opens_thought):
+            return False  # what is quoted in a thought ends nothing
+        text = text.rpartition(THINK_END)[2]
+        if self.options.action_format == "tags":
+            return ACTION_END in text
+        if self.options.action_format == "json":
+            return bool(parse_json(text).action)
+        assert self.layout.family is not None
+        if self.layout.family.end not in text:
+            return False
+        return bool(parse_calls(text, self.layout.family).action)
+
+    @property
+    def closing(self) -> tuple[str, ...]:
+        """What a reply that is over holds at its end, one of them: a quick test before `is_over`."""
+        if self.options.action_format == "tool_calls" and self.layout.family is not None:
+            return (self.layout.family.end,)
+        return (ACTION_END,) if self.options.action_format == "tags" else ("}",)
 
     def reply(self, text: str) -> np.ndarray:
-        """Return the ids of a reply known as text. The grammar's tags may be control tokens, nothing else in it can."""
-        if not self._tags:
-            return self._text(text)
-        parts = re.split(f"({'|'.join(map(re.escape, self._tags))})", text)
-        return np.concatenate([self._control(part) if part in self._tags else self._text(part) for part in parts])
+        """Return the ids of a reply known as text. The marks of replies may be control tokens, nothing else in it."""
+        return self._written(text, "")
 
     def turn(self, text: str) -> np.ndarray:
         """Return the ids of a whole turn of the agent: a reply, and the token that ends it.
 
         A model that learns from turns learns to stop, wherever it is asked afterwards: with the token that the chat
-        template writes there. (While it plays here it is stopped after `</action>`, and `following` writes that token
-        before the next message.) Where the template has none, a reply in the grammar ends with its last tag, any other
-        with the tokenizer's end of text.
+        template writes there. (While it plays here it is stopped when it has said its action, and `following` writes
+        that token before the next message.) Where the template has none, a reply in the grammar of tags ends with its
+        last tag, any other with the tokenizer's end of text.
         """
-        ids = self.reply(text)
-        end = self._end
-        if end is None and not text.endswith(ACTION_END):
-            end = self.tokenizer.eos_token_id
-        return ids if end is None else np.append(ids, np.int32(end))
+        if self.turn_end is None:
+            eos = None if text.endswith(ACTION_END) else self.tokenizer.eos_token_id
+            return self.reply(text) if eos is None else np.append(self.reply(text), np.int32(eos))
+        if self.made_here:
+            return np.append(self.reply(text), np.int32(self.turn_end))
+        return self._written(text, self._end_text)
 
     def decode(self, ids: np.ndarray | list[int]) -> str:
         """Return the text of sampled ids, tags included, end-of-turn marks not."""
-        text = self.tokenizer.decode(ids, skip_special_tokens=False)
+        ids = np.asarray(ids)
+        if self.turn_end is not None and len(ids) and ids[-1] == self.turn_end:
+            ids = ids[:-1]
+        text = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         for mark in (self.tokenizer.eos_token, self.tokenizer.pad_token):
             if mark:
                 text = text.replace(mark, "")
         return text
 
-    def _turn_end(self) -> int | None:
-        """Return the control token that the template writes after an answer, if it does."""
-        first = int(self._next[0][0]) if len(self._next[0]) else -1
-        known = self.tokenizer.added_tokens_decoder.get(first)
-        return first if first in self.tokenizer.all_special_ids or (known is not None and known.special) else None
+    # How.
+
+    def _frame(self, frame: Frame, texts: tuple[str, ...], first: bool) -> np.ndarray:
+        """Tokenize a frame with its holes filled; `first`: at the beginning of a conversation."""
+        filled = [hole.fill(_clean(text)) for hole, text in zip(frame.holes, texts, strict=True)]
+        if self.made_here:
+            parts = [self._encode(frame.literals[0])]
+            for text, literal in zip(filled, frame.literals[1:], strict=True):
+                parts += [self._split(text), self._encode(literal)]
+            return np.concatenate(parts)
+        ids = self._joined(frame, filled, first)
+        if np.array_equal(self._controls(ids), self._own_controls(frame, first)):
+            return ids
+        parts = [self._encode(frame.literals[0]) if first else self._behind(frame.literals[0])]
+        for text, literal in zip(filled, frame.literals[1:], strict=True):
+            parts += [*self._harmless(text), self._behind(literal)]
+        return np.concatenate(parts)
+
+    def _joined(self, frame: Frame, filled: list[str], first: bool) -> np.ndarray:
+        whole = frame.literals[0] + "".join(a + b for a, b in zip(filled, frame.literals[1:], strict=True))
+        return self._encode(whole) if first else self._behind(whole)
+
+    def _own_controls(self, frame: Frame, first: bool) -> np.ndarray:
+        """Return the control tokens of a frame itself."""
+        if (frame, first) not in self._controls_of:
+            harmless = ["a"] * len(frame.holes)
+            self._controls_of[frame, first] = self._controls(self._joined(frame, harmless, first))
+        return self._controls_of[frame, first]
+
+    def _written(self, text: str, end: str) -> np.ndarray:
+        """Tokenize an answer, and what stands behind it, as they stand in a conversation."""
+        text = _clean(text)
+        pieces = self._reply_pattern.split(text) if self._marks else [text]  # text, mark, text, …
+        if self.made_here:
+            return np.concatenate([self._encode(p) if p in self._marks else self._split(p) for p in pieces])
+        header = self.layout.opening.literals[-1]
+        before, ids = self._encode(header), self._encode(header + self._lead + text + end)
+        wanted = [self._control[mark] for mark in self._pattern.findall(self._lead)]
+        wanted += [self._marks[piece] for piece in pieces[1::2]]
+        wanted += [self.turn_end] if end else []
+        if np.array_equal(ids[: len(before)], before):
+            ids = ids[len(before) :]
+            if self._controls(ids).tolist() == wanted:
+                return ids
+        parts = [self._behind(self._lead)]
+        for n, piece in enumerate(pieces):
+            parts += [np.array([self._marks[piece]], np.int32)] if n % 2 else self._harmless(piece)
+        return np.concatenate([*parts, self._behind(end)])
+
+    def _call(self, action: str) -> str:
+        layout = self.layout
+        assert layout.family is not None
+        if layout.call is None:
+            return layout.family.write(action)
+        (before, after), (hole,) = layout.call.literals, layout.call.holes
+        text = hole.fill(action)
+        if before.endswith("'"):  # a Python string
+            text = text.replace("\\", "\\\\").replace("'", "\\'")
+        return before + text + after
+
+    def _marks_of_replies(self) -> Iterator[str]:
+        """Yield what may stand in a reply as a control token: the tags, and the parts of a call but for its action."""
+        yield from TAGS
+        if self.layout.family is not None:
+            shape = self.layout.family.form if self.layout.call is None else "".join(self.layout.call.literals)
+            for token in self.tokenizer.added_tokens_decoder.values():
+                if token.content.strip() and token.content in shape:
+                    yield token.content
+
+    def _turn_end(self) -> tuple[int | None, str]:
+        """Return the control token that ends an answer, if there is one, and the text that ends with it."""
+        literal = self.layout.following.literals[0]
+        ids = self._encode(literal)
+        at = self._first_control(ids, literal)
+        if at is None:
+            return None, ""
+        token = next(text for text, id in self._control.items() if id == ids[at])
+        return int(ids[at]), literal[: literal.index(token) + len(token)]
+
+    def _first_control(self, ids: np.ndarray, literal: str) -> int | None:
+        """Return where the control token stands that `literal` begins with, but for spaces."""
+        found = self._pattern.match(literal.lstrip())
+        if found is None:
+            return None
+        at = np.flatnonzero(ids == self._control[found.group(0)])
+        return int(at[0]) if len(at) else None
+
+    def _controls(self, ids: np.ndarray) -> np.ndarray:
+        return ids[np.isin(ids, self._control_ids)]
 
     def _text(self, text: str) -> np.ndarray:
-        clean = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates are not UTF-8
-        ids = self.tokenizer(clean, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return np.asarray(ids, np.int32)
+        """Tokenize a text from outside by itself."""
+        text = _clean(text)
+        return self._split(text) if self.made_here else np.concatenate([_NONE, *self._harmless(text)])
 
-    def _control(self, text: str) -> np.ndarray:
+    def _harmless(self, text: str) -> list[np.ndarray]:
+        """Tokenize a text within a conversation so that no control token comes of it: cut within each one's text."""
+        starts = [found.start() + 1 for found in self._pattern.finditer(text)] if self._control else []
+        return [self._without_control(text[a:b]) for a, b in zip([0, *starts], [*starts, None], strict=True)]
+
+    def _without_control(self, text: str) -> np.ndarray:
+        ids = self._behind(text)
+        if not len(self._controls(ids)):
+            return ids
+        # The tokenizer changes texts before it looks for control tokens. Letter by letter it finds none; one that is
+        # a single letter is left out.
+        ids = np.concatenate([_NONE, *map(self._behind, text)])
+        return ids[~np.isin(ids, self._control_ids)]
+
+    def _behind(self, text: str) -> np.ndarray:
+        """Tokenize a text that other text precedes."""
+        for anchor in _ANCHORS if text else ():
+            before, ids = self._encode(anchor), self._encode(anchor + text)
+            if len(ids) > len(before) and np.array_equal(ids[: len(before)], before):
+                return ids[len(before) :]
+        return self._encode(text)
+
+    def _split(self, text: str) -> np.ndarray:
+        return np.asarray(
+            self.tokenizer(_clean(text), add_special_tokens=False, split_special_tokens=True)["input_ids"], np.int32
+        )
+
+    def _encode(self, text: str) -> np.ndarray:
         return np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
 
-    def _render(self, messages: list[tuple[str, str]]) -> str:
-        chat = [{"role": role, "content": content} for role, content in messages]
-        return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    def _added_in_front(self) -> np.ndarray:
+        """Return what the tokenizer puts before a text by itself."""
+        plain, whole = self._encode("a"), np.asarray(self.tokenizer("a")["input_ids"], np.int32)
+        for at in range(len(whole) - len(plain) + 1):
+            if np.array_equal(whole[at : at + len(plain)], plain):
+                return whole[:at]
+        return _NONE
+
+
+def _template(tokenizer: Any, tools: bool) -> str:
+    """Return the text of the tokenizer's chat template, "" where it has none."""
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("tool_use" if tools else "default") or template.get("default") or ""
+    return template or ""
+
+
+def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    """Return a pattern that matches any of some texts, the longest where several begin alike."""
+    longest_first = sorted(texts, key=len, reverse=True)
+    return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates are not UTF-8

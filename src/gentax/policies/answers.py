@@ -3,6 +3,8 @@
 A reply ends at its first `</action>`, as a local model's does. Servers are asked to stop there, and most then leave
 the mark itself out: it is put back. A thought that the server has split off is put back as `<think>…</think>`. Tags
 that are merely quoted in such a thought become `[action]` and the like, so that they are not read as the action.
+
+In the other action formats nothing is stopped at. A call that the server has split off is written behind the words.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from gentax.models.action_format import ACTION, ACTION_END, THINK, THINK_END
+from gentax.models.action_format import ACTION, ACTION_END, THINK, THINK_END, write_reply
+from gentax.models.tool_calls import ARGUMENT, CALL_ID, CALLS_READ, NAME, call_of
 
 TEXT_LIMIT = 1 << 16  # characters of an answer, and of a thought, that are read
 _TAG = re.compile(r"<(/?(?:think|action))>")
@@ -25,6 +28,8 @@ class Answer:
     text: str
     written: int | None  # tokens, the thought's included; None where the server does not say
     cut_off: bool  # whether the mark at which the server was to stop came up in a thought: there is no answer yet
+    truncated: bool = False  # whether it ended because it may have no more tokens
+    call_id: str = ""  # the server's name for the call of the tool, where it made one
 
 
 def read_json(content: bytes) -> Any:
@@ -40,12 +45,13 @@ def is_answer(body: Any) -> bool:
     return isinstance(body, dict) and isinstance(body.get("choices"), list)
 
 
-def read_answer(body: dict[str, Any], stopping: bool) -> Answer:
+def read_answer(body: dict[str, Any], stopping: bool, action_format: str = "tags") -> Answer:
     """Read an answer.
 
     Args:
         body: what `is_answer` accepts.
         stopping: whether the server was asked to stop at `</action>`.
+        action_format: how the action is said.
     """
     choice = _dict(body["choices"][0] if body["choices"] else None)
     message = _dict(choice.get("message"))
@@ -55,18 +61,42 @@ def read_answer(body: dict[str, Any], stopping: bool) -> Answer:
     written = _dict(body.get("usage")).get("completion_tokens")
     if isinstance(written, bool) or not isinstance(written, int) or written < 0:
         written = None
+    action, call_id = _call(message.get("tool_calls")) if action_format == "tool_calls" else (None, "")
+    if action is not None:
+        content += write_reply(action, None, action_format)
     if thought and not content.strip():
         if not ended:
-            return Answer(THINK + _quoted(thought), written, False)
+            return Answer(THINK + _quoted(thought), written, False, True)
         if stopping:
             return Answer("", written, True)
         content, thought = thought, ""  # it ended its turn by itself: the server has misfiled the answer as a thought
-    content = _one_action(content, close=stopping and ended)
+    if action_format == "tags":
+        content = _one_action(content, close=stopping and ended)
     if thought:
         content = f"{THINK}{_quoted(thought)}{THINK_END}{content}"
     elif THINK not in content.partition(THINK_END)[0] and THINK_END in content:
         content = THINK + content  # some models' templates open the thought in the prompt
-    return Answer(content, written, False)
+    return Answer(content, written, False, not ended, call_id)
+
+
+def call_message(text: str, action: str, call_id: str) -> dict[str, Any]:
+    """Return the answer that called the tool, as it stands in a conversation from then on."""
+    call = {"name": NAME, "arguments": json.dumps({ARGUMENT: action})}
+    words = text.partition("<tool_call>")[0]
+    return {
+        "role": "assistant",
+        "content": words,
+        "tool_calls": [{"id": call_id, "type": "function", "function": call}],
+    }
+
+
+def _call(calls: Any) -> tuple[str | None, str]:
+    """Return the action of the last call of the tool, and the call's id; None where there is none."""
+    for call in reversed(calls[:CALLS_READ] if isinstance(calls, list) else []):
+        if (action := call_of(call)) is not None:
+            named = call.get("id")
+            return action, clean(named[:64]) if isinstance(named, str) and named else CALL_ID
+    return None, ""
 
 
 def clean(text: str) -> str:

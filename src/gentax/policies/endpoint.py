@@ -4,7 +4,9 @@ What is sent for each turn is one `POST …/chat/completions`:
 
 - `model`: what the URL names after `#`, or the only model the server has;
 - `messages`: in an append-only context the whole conversation, user and assistant in turns, the thoughts included; in
-  a window one user message; a system message before them where the run has one;
+  a window one user message; a system message before them where the run has one. What follows a call of the tool is its
+  result, a message of the role `tool`;
+- `tools`: with the action format `tool_calls`, the one tool there is. `stop` is not sent then, nor with `json`;
 - `temperature`, `top_p`, `top_k`, `min_p` and `max_tokens`: the turn's;
 - `typical_p` 1, `repetition_penalty` and `repeat_penalty` 1, `presence_penalty` and `frequency_penalty` 0: all that a
   server may have a default of, which would change what is sampled, and with penalties even the most likely token.
@@ -36,8 +38,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gentax.core import UsageError, unknown
-from gentax.models.action_format import ACTION_END
-from gentax.policies.answers import clean, read_answer
+from gentax.models.action_format import ACTION_END, parse_reply
+from gentax.models.requests import NEW_TOKENS, NEW_TOKENS_THINKING, ChatOptions
+from gentax.models.tool_calls import TOOL
+from gentax.policies.answers import call_message, clean, read_answer
 from gentax.policies.protocol import Reply, Turn
 from gentax.policies.server import Refused, Server
 
@@ -60,7 +64,7 @@ _TOO_LONG = re.compile(
     r"|tokens.{0,60}must be <=|at least 1, got -",
     re.IGNORECASE,
 )
-Message = dict[str, str]
+Message = dict[str, Any]
 
 
 def connect(where: str) -> EndpointPolicy:
@@ -144,12 +148,18 @@ class EndpointPolicy:
         said = self._said.get(turn.slot)
         if not turn.continues or said is None:
             system = turn.chat.system_prompt
-            said = [{"role": "system", "content": clean(system)}] if system else []
-            self._said[turn.slot] = said
-        said.append({"role": "user", "content": clean(turn.message)})
+            said = self._said[turn.slot] = [{"role": "system", "content": clean(system)}] if system else []
+        calls = said[-1].get("tool_calls") if said else None
+        role = {"role": "tool", "tool_call_id": calls[0]["id"]} if calls else {"role": "user"}
+        said.append({**role, "content": clean(turn.message)})
         return said
 
+    def default_max_new_tokens(self, chat: ChatOptions) -> int:
+        """Return how many tokens a reply has where nobody says."""
+        return NEW_TOKENS_THINKING if chat.thinking else NEW_TOKENS
+
     async def _answer(self, said: list[Message], turn: Turn, seed: int) -> Reply:
+        held = [message["content"] for message in said]
         while True:
             settings = self._settings(turn, seed)
             try:
@@ -158,12 +168,18 @@ class EndpointPolicy:
                 if self._relents(refused, settings, said):
                     continue
                 raise await self._explained(refused) from refused
-            answer = read_answer(body, stopping="stop" in settings)
+            answer = read_answer(body, "stop" in settings, turn.chat.action_format)
             if answer.cut_off:
                 self._without.add("stop")
                 continue
-            said.append({"role": "assistant", "content": answer.text or NOTHING})
-            return Reply(answer.text, answer.written)
+            dropped = (len(held) - len(said)) // 2
+            cut = any(message["content"] not in held for message in said)
+            if answer.call_id:
+                action = parse_reply(answer.text, turn.chat.action_format).action
+                said.append(call_message(answer.text, action, answer.call_id))
+            else:
+                said.append({"role": "assistant", "content": answer.text or NOTHING})
+            return Reply(answer.text, answer.written, truncated=answer.truncated, prompt_cut=cut, dropped=dropped)
 
     def _settings(self, turn: Turn, seed: int) -> dict[str, Any]:
         sampling = turn.sampling
@@ -179,6 +195,10 @@ class EndpointPolicy:
             "skip_special_tokens": False,
             "chat_template_kwargs": {"enable_thinking": turn.chat.thinking},
         }
+        if turn.chat.action_format != "tags":
+            del settings["stop"]
+        if turn.chat.action_format == "tool_calls":
+            settings["tools"] = [TOOL]
         if "max_tokens" in self._without:
             settings["max_completion_tokens"] = sampling.max_new_tokens
         return {name: value for name, value in settings.items() if name not in self._without}

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gentax.core import Tokens
-from gentax.models.action_format import ACTION_END
+from gentax.core import Tokens, UsageError
 from gentax.models.chat import ChatCodec
 from gentax.models.decoding import SUPPORTED, Decoder
 from gentax.models.decoding.stock_generate import StockDecoder
 from gentax.models.loading import load_with_tokenizer, runtime
 from gentax.models.memory import parallel_rows
-from gentax.models.requests import ModelOptions, SamplingRequest
+from gentax.models.requests import NEW_TOKENS, NEW_TOKENS_THINKING, ChatOptions, ModelOptions, SamplingRequest
 from gentax.policies.protocol import PARALLEL, Reply, Turn
+
+LEAST_SHOWN = 16  # tokens of a message below which nothing can be played
+NEW_TOKENS_MADE_HERE, NEW_TOKENS_MADE_HERE_THINKING = 32, 160  # of a reply of the shipped model and its descendants
 
 
 class LocalPolicy:
@@ -30,13 +35,27 @@ class LocalPolicy:
 
     def __init__(self, model: Any, tokenizer: Any, name: str = "model") -> None:
         self.model, self.tokenizer, self.name = model, tokenizer, name
-        self.codec = ChatCodec(tokenizer)
+        self._codecs: dict[ChatOptions, ChatCodec] = {}
+        self.codec = self.codec_of(ChatOptions())
         self.decoder = Decoder(model) if model.config.model_type in SUPPORTED else StockDecoder(model)
-        self._turns: dict[int, list[np.ndarray]] = {}  # slot -> its conversation: message, answer, message, …
-        end = self.codec.reply(ACTION_END)
-        self._end = int(end[0]) if len(end) == 1 else None
+        self._conversations: dict[int, _Conversation] = {}
+        self._warned = False
         ends = model.generation_config.eos_token_id
-        self._eos = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+        self._eos = {tokenizer.eos_token_id, self.codec.stops, *(ends if isinstance(ends, list) else [ends])} - {None}
+
+    def codec_of(self, chat: ChatOptions) -> ChatCodec:
+        """Return what tokenizes conversations with these options. Raises UsageError where the model has no such."""
+        if chat not in self._codecs:
+            self._codecs[chat] = ChatCodec(self.tokenizer, chat, self.name)
+        return self._codecs[chat]
+
+    def default_max_new_tokens(self, chat: ChatOptions) -> int:
+        """Return how many tokens a reply has where nobody says: what such models need, and a quarter of the context."""
+        codec = self.codec_of(chat)
+        thinking = chat.thinking or codec.layout.opens_thought
+        if codec.made_here and chat.action_format == "tags":
+            return NEW_TOKENS_MADE_HERE_THINKING if thinking else NEW_TOKENS_MADE_HERE
+        return min(NEW_TOKENS_THINKING if thinking else NEW_TOKENS, max(1, self.decoder.limit // 4))
 
     @property
     def runtime(self) -> dict[str, str]:
@@ -57,65 +76,148 @@ class LocalPolicy:
         return 1 << (rows.bit_length() - 1)
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
-        """Answer every turn; the replies carry the tokens shown and sampled."""
+        """Answer every turn; the replies carry the tokens shown and sampled.
+
+        Raises:
+            UsageError: a context that cannot hold a prompt and an answer.
+        """
+        if not turns:
+            return []
         shown = [self._shown(turn, turn.sampling.max_new_tokens) for turn in turns]
         asks = [
             SamplingRequest(
                 turn.slot,
-                np.concatenate(self._turns[turn.slot]),
+                np.concatenate(self._conversations[turn.slot].ids),
                 turn.sampling,
                 turn.rng.random(turn.sampling.max_new_tokens),
             )
             for turn in turns
         ]
         replies = []
-        samples = self.decoder.sample(asks, self._stop)
-        for turn, (continues, prompt), sample in zip(turns, shown, samples, strict=True):
-            self._turns[turn.slot].append(sample.ids)
-            tokens = Tokens(continues, prompt, sample.ids, sample.logprobs)
-            replies.append(Reply(self.codec.decode(sample.ids), len(sample.ids), tokens))
+        codec = self.codec_of(turns[0].chat)  # one rollout has one way of writing
+        stop = partial(self._stop, codec)
+        samples = self.decoder.sample(asks, stop)
+        for turn, new, sample in zip(turns, shown, samples, strict=True):
+            ids = sample.ids
+            text = self._answered(turn, codec, ids, codec.decode(ids))
+            over = len(ids) < turn.sampling.max_new_tokens or stop(ids.tolist())
+            replies.append(
+                Reply(
+                    text,
+                    len(ids),
+                    Tokens(new.continues, new.ids, ids, sample.logprobs),
+                    codec.parse(text),
+                    truncated=not over,
+                    prompt_cut=new.cut,
+                    dropped=new.dropped,
+                )
+            )
         return replies
 
     def follow(self, turn: Turn, text: str) -> Reply:
         """Take `text` for the policy's own answer to a turn, without sampling: somebody else plays this step.
 
-        The answer stands in the conversation as the policy's, and in the reply's tokens as part of the prompt, so
-        that it is read later on and not learned from.
+        `text` is what `write_reply` writes; the model reads it in its own notation. The answer stands in the
+        conversation as the policy's, and in the reply's tokens as part of the prompt, so that it is read later on and
+        not learned from.
         """
-        ids = self._clip(self.codec.reply(text), self.decoder.limit)
-        continues, prompt = self._shown(turn, len(ids))
-        self._turns[turn.slot].append(ids)
-        tokens = Tokens(continues, np.concatenate([prompt, ids]), np.empty(0, np.int32), np.empty(0, np.float32))
-        return Reply(text, len(ids), tokens)
+        codec = self.codec_of(turn.chat)
+        text = codec.rewrite(text)
+        ids = _without_middle(codec.reply(text), self.decoder.limit // 2)
+        new = self._shown(turn, len(ids))
+        self._answered(turn, codec, ids, text)
+        tokens = Tokens(new.continues, np.concatenate([new.ids, ids]), np.empty(0, np.int32), np.empty(0, np.float32))
+        return Reply(text, len(ids), tokens, codec.parse(text), prompt_cut=new.cut, dropped=new.dropped)
 
-    def _shown(self, turn: Turn, answer: int) -> tuple[bool, np.ndarray]:
-        """Add the message to the slot's conversation; return whether that continues it, and the prompt's new part.
+    def _answered(self, turn: Turn, codec: ChatCodec, ids: np.ndarray, text: str) -> str:
+        conversation = self._conversations[turn.slot]
+        conversation.ids.append(ids)
+        conversation.called = codec.called(text)
+        return text
 
-        `answer` is the number of tokens that must still fit behind it.
+    def _shown(self, turn: Turn, answer: int) -> _Shown:
+        """Add the message to the slot's conversation; return what is new in the prompt.
+
+        The whole context is used before anything is left out: then the oldest exchanges but for the first message,
+        and what still does not fit loses its middle. `answer` is the number of tokens that must fit behind it.
         """
-        room = self.decoder.limit - answer
-        said = self._turns.get(turn.slot)
-        if not turn.continues or said is None:
-            prompt = self._clip(self.codec.opening(turn.message), room)
-            self._turns[turn.slot] = [prompt]
-            return False, prompt
+        codec, room = self.codec_of(turn.chat), self.decoder.limit - answer
+        held = self._conversations.get(turn.slot)
+        if not turn.continues or held is None:
+            ids, cut = self._fitted(codec, codec.opening(turn.message), room, answer, first=True)
+            self._conversations[turn.slot] = _Conversation([ids])
+            return _Shown(False, ids, cut, 0)
+        said = held.ids
         last = int(said[-1][-1]) if len(said[-1]) else -1
-        said.append(self._clip(self.codec.following(turn.message, last), room))
-        if sum(map(len, said)) <= room:
-            return True, said[-1]
-        while sum(map(len, said)) > room:  # the rules stay, and as many of the latest exchanges as fit
-            del said[1 : min(3, len(said) - 1)]  # the latest message in any case
-        return False, np.concatenate(said)
+        said.append(codec.following(turn.message, last, held.called))
+        size = sum(map(len, said))
+        if size <= room:
+            return _Shown(True, said[-1], False, 0)
+        dropped = 0
+        while len(said) > 3 and size > room:  # the rules stay, and as many of the latest exchanges as fit
+            size -= len(said[1]) + len(said[2])
+            del said[1:3]
+            dropped += 1
+        cut = False
+        if size > room:  # the first message and the latest, without the answer between them
+            first, latest = said[0], said[-1]
+            latest, cut_latest = self._fitted(codec, latest, max(room // 2, room - len(first)), answer, first=False)
+            first, cut_first = self._fitted(codec, first, room - len(latest), answer, first=True)
+            said[:] = [first, latest]
+            cut, dropped = cut_latest or cut_first, dropped + 1
+        return _Shown(False, np.concatenate(said), cut, dropped)
 
-    def _clip(self, ids: np.ndarray, room: int) -> np.ndarray:
-        """Cut the middle out of a message that alone would fill the model's context."""
-        half = room // 4
-        return ids if len(ids) <= 2 * half else np.concatenate([ids[:half], ids[-half:]])
+    def _fitted(
+        self, codec: ChatCodec, ids: np.ndarray, room: int, answer: int, first: bool
+    ) -> tuple[np.ndarray, bool]:
+        """Cut the middle out of a message that alone would fill the model's context; return whether it was cut."""
+        if len(ids) <= room:
+            return ids, False
+        before, after = codec.frame_lengths(first)
+        kept = room - before - after
+        if kept < LEAST_SHOWN:
+            raise UsageError(
+                f"the context of {self.name} holds {self.decoder.limit} tokens, and with {answer} for the answer no "
+                "prompt fits; say a smaller --max-new-tokens, or window(1) as the context"
+            )
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"a message of {len(ids)} tokens does not fit the context of {self.name}, {self.decoder.limit} with "
+                f"{answer} for the answer: its middle was cut",
+                stacklevel=2,
+            )
+        head, tail = before + kept // 2, after + (kept - kept // 2)
+        return np.concatenate([ids[:head], ids[len(ids) - tail :]]), True
 
-    def _stop(self, ids: list[int]) -> bool:
-        if self._end is not None:
-            return ids[-1] == self._end or ids[-1] in self._eos
-        return ids[-1] in self._eos or ACTION_END in self.tokenizer.decode(ids[-8:])
+    def _stop(self, codec: ChatCodec, ids: list[int]) -> bool:
+        if ids[-1] in self._eos:
+            return True
+        if codec.action_end is not None:
+            return ids[-1] == codec.action_end
+        tail = self.tokenizer.decode(ids[-8:])
+        return any(mark in tail for mark in codec.closing) and codec.is_over(codec.decode(ids))
+
+
+@dataclass
+class _Conversation:
+    """What a slot has been told and has said: message, answer, message, …"""
+
+    ids: list[np.ndarray]
+    called: bool = False  # whether the last answer called a tool
+
+
+class _Shown(NamedTuple):
+    """What is new in a prompt."""
+
+    continues: bool
+    ids: np.ndarray
+    cut: bool  # a message lost its middle
+    dropped: int  # exchanges that were left out
+
+
+def _without_middle(ids: np.ndarray, room: int) -> np.ndarray:
+    return ids if len(ids) <= room else np.concatenate([ids[: room // 2], ids[len(ids) - (room - room // 2) :]])
 
 
 def load(where: str | Path, options: ModelOptions = ModelOptions()) -> LocalPolicy:

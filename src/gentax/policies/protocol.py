@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from gentax.core import TextEnv, Tokens
+from gentax.models.action_format import Parsed
 from gentax.models.requests import ChatOptions, SamplingParams
 
 PARALLEL = 128  # episodes in flight, where neither the user nor the policy says
@@ -38,11 +39,19 @@ class Reply:
     text: str
     written: int | None = None  # tokens of `text`, where the policy writes tokens
     tokens: Tokens | None = None  # for local models
+    parsed: Parsed | None = None  # for policies that read their own notation; else `text` is parsed by the format
+    truncated: bool = False  # the budget of tokens was used up before the reply was over
+    prompt_cut: bool = False  # a message lost its middle, since the context could not hold it
+    dropped: int = 0  # earlier exchanges that the context could not hold any more, and that this prompt lost
 
 
 @runtime_checkable
 class Policy(Protocol):
-    """Maps prompts to text."""
+    """Maps prompts to text.
+
+    A policy that writes tokens may have a method `default_max_new_tokens(chat: ChatOptions) -> int`, the tokens a reply
+    has where `Play.max_new_tokens` is 0 (see `rollouts.prompt.with_budget`).
+    """
 
     name: str
 

@@ -56,7 +56,7 @@ def _guarded(choose: Callable[[Turn], Move], turn: Turn) -> Reply:
         move = choose(turn)
     except EnvironmentFault:
         return Reply("")  # the engine will meet the same fault and replay the episode
-    return Reply(write_reply(move.action, move.thought if turn.chat.thinking else None))
+    return Reply(write_reply(move.action, move.thought if turn.chat.thinking else None, turn.chat.action_format))
 
 
 def _draw(turn: Turn) -> str:

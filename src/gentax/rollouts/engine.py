@@ -20,7 +20,7 @@ from gentax.core.progress import count_episodes, is_shown
 from gentax.domains import domain, make
 from gentax.models.action_format import parse_reply
 from gentax.policies.protocol import Policy, Reply, Turn, parallel_limit
-from gentax.rollouts.prompt import Play, message
+from gentax.rollouts.prompt import Play, message, with_budget
 from gentax.rollouts.readable import ReadableCheck
 from gentax.wrappers import wrap
 
@@ -147,7 +147,7 @@ def rollout(
             environment does wrong is recorded instead.
         PolicyFault: the policy cannot be asked any more.
     """
-    play = play or Play()
+    play = with_budget(play or Play(), policy)
     tasks = list(tasks)
     if samples < 1:
         raise UsageError(f"samples must be at least 1, not {samples}")
@@ -256,7 +256,7 @@ class _Engine:
 
     def _advance(self, pair: tuple[_Run, Reply]) -> None:
         run, reply = pair
-        action, thought = parse_reply(reply.text)
+        action, thought = reply.parsed or parse_reply(reply.text, self.play.action_format)
         action = action[:ACTION_LIMIT]
         answer = self._guarded(run, action)
         if answer is None:
@@ -271,6 +271,9 @@ class _Engine:
                 thought=thought,
                 admissible=run.shown,
                 written=reply.written,
+                truncated=reply.truncated,
+                prompt_cut=reply.prompt_cut,
+                dropped=reply.dropped,
                 tokens=reply.tokens,
             )
         )

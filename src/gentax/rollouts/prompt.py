@@ -3,6 +3,7 @@
 `full` is append-only: the first message has the rules, the goal and the first observation, every later one only what
 is new. `window(k)` makes each step a prompt of its own that shows the last k steps, as in arXiv 2601.18217.
 Texts of the environment are passed on as they are; that they cannot pose as control tokens is the tokenizer's care.
+A template of the user's (`prompt_template.py`) writes the message that starts a conversation in place of this.
 """
 
 from __future__ import annotations
@@ -10,15 +11,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from gentax.core import Episode, Step, UsageError, unknown
-from gentax.models.action_format import write_reply
-from gentax.models.requests import ChatOptions, SamplingParams
+from gentax.models.action_format import check_format, instructions
+from gentax.models.requests import NEW_TOKENS, NEW_TOKENS_THINKING, ChatOptions, SamplingParams
+from gentax.rollouts.prompt_template import check_template, fill_template
 from gentax.wrappers import read_wrapper
 
 REWARDS = ("sparse", "dense", "shaped")
 ADMISSIBLE_SHOWN = 40  # actions listed in a prompt at most; some environments accept thousands
+
+
+def _later(default: Any) -> Any:
+    """A setting that came after results and suites had been written: `plain` leaves it out at its default."""
+    return field(default=default, metadata={"omit_default": True})
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,8 @@ class Play:
     temperature: float = 0.4
     """Sampling temperature; 0 takes the likeliest token."""
     max_new_tokens: int = 0
-    """Tokens a reply may have; 0 means 32, or 160 with thinking."""
+    """Tokens a reply may have; 0 is by model: 32 for the shipped one (160 with thinking), 512 for others (2048). What
+    is compared gets the larger of two."""
     horizon: int | None = None
     """Steps after which an episode is cut off; the level's own when null."""
     reward: str = "sparse"
@@ -42,6 +51,19 @@ class Play:
     how much it came nearer to success (see `gentax.wrappers.Shaping`; only some domains know the distance)."""
     wrap: tuple[str, ...] = ()
     """Wrappers, the first innermost, such as `distract(volume=80, probability=0.5)`, `rename` or `menu`."""
+    action_format: str = _later("tags")
+    """How a reply says its action: `tags` (`<action>…</action>`), `json` (`{"action": "…"}`), or `tool_calls` (the
+    model's own notation, through its chat template)."""
+    system_prompt: str = _later("")
+    """A system prompt; before the first message where the chat template knows none."""
+    prompt_template: str = _later("")
+    """A Jinja file that writes the prompt in place of the built-in one (docs/prompts.md lists its fields)."""
+    top_p: float = _later(1.0)
+    """Nucleus sampling: the likeliest tokens that hold this much probability; 1 is off."""
+    top_k: int = _later(0)
+    """The k likeliest tokens only; 0 is off."""
+    min_p: float = _later(0.0)
+    """Tokens at least this likely relative to the likeliest only; 0 is off."""
 
     def __post_init__(self) -> None:
         self.window()
@@ -53,6 +75,10 @@ class Play:
             raise UsageError(f"temperature must be a number of at least 0, not {self.temperature}")
         if self.max_new_tokens < 0:
             raise UsageError(f"max_new_tokens must be at least 0, not {self.max_new_tokens}")
+        check_format(self.action_format)
+        self.sampling  # noqa: B018  refuses what cannot be sampled with
+        if self.prompt_template:
+            check_template(self.prompt_template)
 
     def window(self) -> int | None:
         """Return k of `window(k)`, or None for `full`."""
@@ -66,12 +92,28 @@ class Play:
     @property
     def sampling(self) -> SamplingParams:
         return SamplingParams(
-            temperature=self.temperature, max_new_tokens=self.max_new_tokens or (160 if self.thinking else 32)
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            max_new_tokens=self.max_new_tokens or (NEW_TOKENS_THINKING if self.thinking else NEW_TOKENS),
         )
 
     @property
     def chat(self) -> ChatOptions:
-        return ChatOptions(thinking=self.thinking)
+        return ChatOptions(self.thinking, self.system_prompt, self.action_format)
+
+
+def with_budget(play: Play, *policies: object) -> Play:
+    """Return `play` with the tokens a reply may have settled: the most that one of the policies has by default.
+
+    Policies that are compared must be given alike, so both are named here. It stays 0 where no policy says
+    (`default_max_new_tokens`): those that are scripted write no tokens.
+    """
+    if play.max_new_tokens:
+        return play
+    own = [policy.default_max_new_tokens(play.chat) for policy in policies if hasattr(policy, "default_max_new_tokens")]
+    return replace(play, max_new_tokens=max(own)) if own else play
 
 
 def message(
@@ -87,11 +129,23 @@ def message(
     now = observation if admissible is None else f"{observation}\n{_listed(admissible)}"
     if k is None and steps:
         return now, True
-    ask = write_reply("your action", "your thoughts" if play.thinking else None)
-    head = f"{rules}\nAnswer {ask}\nGoal: {goal}\n"
+    how = instructions(play.action_format, play.thinking)
+    recent = steps[max(0, len(steps) - k) :] if k else ()
+    if play.prompt_template:
+        fields = {
+            "rules": rules,
+            "goal": goal,
+            "history": [{"observation": step.observation, "action": step.action} for step in recent],
+            "observation": observation,
+            "admissible": None if admissible is None else list(admissible),
+            "step": len(steps) + 1,
+            "format": how,
+            "thinking": play.thinking,
+        }
+        return fill_template(play.prompt_template, fields), False
+    head = f"{rules}\n{how}\nGoal: {goal}\n"
     if not steps or k is None:
         return head + now, False
-    recent = steps[max(0, len(steps) - k) :] if k else ()
     past = "".join(f"{step.observation}\n> {step.action}\n" for step in recent)
     return f"{head}Step {len(steps) + 1}\n{past}{now}", False
 

@@ -61,8 +61,9 @@ def unreadable_steps(policy: str, play: Play, steps: Sequence[Step]) -> str | No
     example = " ".join("".join(c if c.isprintable() else " " for c in bad[0].text).split())
     example = example if len(example) <= _SHOWN else example[:_SHOWN] + "…"
     budget = play.sampling.max_new_tokens
-    cut = sum(step.written is not None and step.written >= budget for step in bad)
+    cut = sum(step.truncated for step in bad)
     hints = [f"--max-new-tokens ({cut} of these were cut off at {budget} tokens)"] if cut else []
+    hints.append(f"--action-format (now {play.action_format})")
     hints.append("--no-thinking" if play.thinking else "--thinking")
     if any(step.tokens is None for step in bad):
         hints.append("if it is a server, one that keeps special tokens in its text (skip_special_tokens: false)")

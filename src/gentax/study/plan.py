@@ -23,11 +23,12 @@ from gentax.models.requests import ModelOptions
 from gentax.models.source import names_a_model
 from gentax.policies.named import SIMPLE
 from gentax.rollouts import Play
+from gentax.rollouts.prompt_template import template_text
 from gentax.training import Recipe
 from gentax.training.check import check as check_recipe
 from gentax.training.recipe.read import read_values
 
-FORMAT = 3  # raised when a stage's folder means something else than before
+FORMAT = 4  # raised when a stage's folder means something else than before
 SHIPPED = Path(__file__).parent / "studies"  # studies that come with the package
 
 
@@ -197,6 +198,7 @@ def plan(study: Study) -> Plan:
             "samples": study.samples,
             "play": plain(study.evaluate),
             "dtype": study.dtype,
+            **_prompt_template(study.evaluate),
         }
         return Stage("evaluate", f"{label}-{name}", inputs, needs)
 
@@ -205,7 +207,7 @@ def plan(study: Study) -> Plan:
     for arm, source, seed in itertools.product(study.arms, study.sources, study.seeds):
         cell = f"{arm}-{source}-{seed}"
         recipe = study.recipe(source, arm, seed)
-        inputs = {"base": base, "recipe": plain(recipe.identity())}
+        inputs = {"base": base, "recipe": plain(recipe.identity()), **_prompt_template(recipe.play)}
         named = {who for _, who in recipe.others if who not in ("start", *SIMPLE) and names_a_model(who)}
         reads = {who: fingerprint(who) for who in sorted(named)}
         if reads:
@@ -216,3 +218,10 @@ def plan(study: Study) -> Plan:
     measure = Stage("measure", study.name, {"study": plain(study)}, (*init.values(), *after.values()))
     report = Stage("report", study.name, {}, (measure, *trained.values()))
     return Plan(study, init, trained, after, measure, report)
+
+
+def _prompt_template(play: Play) -> dict[str, str]:
+    """Return the hash of what lies in a prompt template's file, which may change; nothing where none is named."""
+    if not play.prompt_template:
+        return {}
+    return {"prompt_template": hashlib.sha256(template_text(play.prompt_template).encode()).hexdigest()[:12]}

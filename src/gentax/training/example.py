@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -37,20 +38,26 @@ class Exchange(NamedTuple):
     learned: bool = True  # whether the reply is learned, or only read
 
 
-def exchanges(episode: Episode, play: Play, learned: Callable[[Step], bool] = lambda step: True) -> Iterator[Exchange]:
+def exchanges(
+    episode: Episode,
+    play: Play,
+    learned: Callable[[Step], bool] = lambda step: True,
+    write: Callable[[str, str | None], str] | None = None,
+) -> Iterator[Exchange]:
     """Yield an episode as a policy would meet it under `play`, its actions and thoughts written as replies.
 
     Args:
         episode: any episode.
         play: context, thinking and whether admissible actions are listed (as the episode recorded them).
         learned: which steps' replies are learned.
+        write: writes a reply of an action and a thought: that of the learner's codec, for what it has of its own;
+            `write_reply` in the action format of `play` when None.
     """
+    write = write or partial(write_reply, action_format=play.action_format)
     for n, step in enumerate(episode.steps):
         shown = step.admissible if play.admissible else None
         text, continues = message(play, episode.rules, episode.goal, episode.steps[:n], step.observation, shown)
-        yield Exchange(
-            text, write_reply(step.action, step.thought if play.thinking else None), continues, learned(step)
-        )
+        yield Exchange(text, write(step.action, step.thought if play.thinking else None), continues, learned(step))
 
 
 def examples(
@@ -73,7 +80,7 @@ def examples(
     ids: list[np.ndarray] = []
     weights: list[np.ndarray] = []
     pairs = learned = 0
-    full = False
+    full = called = False
     for exchange in exchanges:
         if learned == most:
             break
@@ -83,8 +90,8 @@ def examples(
             ids, weights, pairs, full = [], [], 0, False
         if full:
             continue
-        asked = codec.following(exchange.message, int(ids[-1][-1])) if ids else codec.opening(exchange.message)
-        said = codec.turn(exchange.reply)
+        asked = codec.following(exchange.message, int(ids[-1][-1]), called) if ids else codec.opening(exchange.message)
+        said, called = codec.turn(exchange.reply), codec.called(exchange.reply)
         if limit is not None and sum(map(len, ids)) + len(asked) + len(said) > limit:
             full = True
             continue

@@ -40,6 +40,8 @@ class Guided:
     ) -> None:
         self.policy, self.hints, self.head_start, self.seed = policy, hints, head_start or {}, seed
         self.name = policy.name
+        if hasattr(policy, "default_max_new_tokens"):
+            self.default_max_new_tokens = policy.default_max_new_tokens
 
     def max_parallel(self, context_tokens: int) -> int:
         """Return how many episodes the policy plays at once."""
@@ -55,9 +57,8 @@ class Guided:
             if move is None:
                 asked[i] = turn
             elif led:
-                replies[i] = self.policy.follow(
-                    turn, write_reply(move.action, move.thought if turn.chat.thinking else None)
-                )
+                thought = move.thought if turn.chat.thinking else None
+                replies[i] = self.policy.follow(turn, write_reply(move.action, thought, turn.chat.action_format))
             else:
                 asked[i] = replace(turn, message=_hint(turn, move))
         if asked:
@@ -131,7 +132,8 @@ class _Planner:
     name = "plan"
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
-        return [Reply("" if (move := _move(turn)) is None else write_reply(move.action)) for turn in turns]
+        moves = [(_move(turn), turn.chat.action_format) for turn in turns]
+        return [Reply("" if move is None else write_reply(move.action, None, how)) for move, how in moves]
 
 
 def _hint(turn: Turn, move: Move) -> str:

@@ -228,13 +228,14 @@ class _Share:
                 self.left -= example.pairs
 
     def _examples(self, item: Conversation | Episode) -> Iterator[Example]:
+        codec = self._policy.codec_of(self._recipe.play.chat)
         if isinstance(item, Conversation):
             told: Iterable[Exchange] = item.exchanges
         elif self._own:
             return own_examples(item, self.left)
         else:
-            told = exchanges(item, self._recipe.play, lambda step: bool(step.action))
-        return examples(told, self._policy.codec, limit=self._policy.decoder.limit, most=self.left)
+            told = exchanges(item, self._recipe.play, lambda step: bool(step.action), codec.write)
+        return examples(told, codec, limit=self._policy.decoder.limit, most=self.left)
 
 
 def _order(found: Sequence[Example], epochs: float, seed: int) -> Iterator[Example]:

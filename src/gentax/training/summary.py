@@ -1,8 +1,9 @@
 """What a step's episodes were like: one row of numbers, the same for every process of a run.
 
 Keys: step; success, return (the environment's), reward (what was learned from), length, each a mean over episodes;
-invalid (share of actions); errors; tokens, tokens_per_s; play_s, learn_s. In a mixture also success/PART for each part
-played. `policy_gradient.update` adds what it reports, and the run held_out, forgetting, elapsed_s and left_s.
+invalid, truncated and cut_prompts (shares of steps); errors; tokens, tokens_per_s; play_s, learn_s. In a mixture
+also success/PART for each part played. `policy_gradient.update` adds what it reports, and the run held_out, forgetting,
+elapsed_s and left_s.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def summary(
         both.update(one)
     episodes_, steps = max(1, both["episodes"]), max(1, both["length"])
     row = {key: both[key] / episodes_ for key in ("success", "return", "reward", "length")}
-    row |= {"invalid": both["invalid"] / steps, "errors": both["errors"], "tokens": both["tokens"]}
+    row |= {key: both[key] / steps for key in ("invalid", "truncated", "cut_prompts")}
+    row |= {"errors": both["errors"], "tokens": both["tokens"]}
     row["tokens_per_s"] = both["tokens"] / max(1e-9, sum(seconds.values()))
     if mixture:
         for name, _ in lesson.parts:
@@ -67,5 +69,7 @@ def _facts(episode: Episode, reward: float, part: Mapping[Task, str]) -> dict[st
         "reward": reward,
         "length": episode.length,
         "invalid": episode.invalid,
+        "truncated": episode.truncated,
+        "cut_prompts": episode.cut_prompts,
         "tokens": sum(len(sequence) for sequence in episode.sequences()),
     }

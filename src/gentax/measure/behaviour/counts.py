@@ -147,8 +147,14 @@ MEASURES = {
         _actions(
             "unreadable",
             "unreadable",
-            "% of replies that held no action; they are among the invalid",
-            lambda one: sum(not step.action for step in one.episode.steps),
+            "% of replies that were over and held no action; they are among the invalid",
+            lambda one: sum(not step.action and not step.truncated for step in one.episode.steps),
+        ),
+        _actions(
+            "truncated",
+            "truncated",
+            "% of replies that were cut off before they were over; they are not among the invalid",
+            lambda one: one.episode.truncated,
         ),
         _actions(
             "repeated",

@@ -93,6 +93,7 @@ _SUBJECT = {
     "loop": "episodes that ended in a loop",
     "invalid": "invalid actions",
     "unreadable": "replies without an action",
+    "truncated": "replies that were cut off",
     "repeated": "actions repeated though nothing had changed",
     "redone": "actions done before in the same state",
     "back": "actions that led back to a state seen before",

@@ -38,18 +38,22 @@ class Played:
     length: int
     """Steps taken."""
     invalid: int
-    """Actions that could not be parsed or were refused."""
+    """Actions that could not be parsed or were refused, those of truncated replies among them."""
     ret: float
     """The return."""
     written: int | None = None
     """Tokens the policy wrote; null when that is not known."""
     error: str = ""
     """What broke, where the outcome is `error`."""
+    truncated: int = 0
+    """How many of the invalid were replies that were cut off at the suite's budget of tokens."""
 
     @classmethod
     def of(cls, episode: Episode) -> Played:
         """Put an episode into numbers."""
-        values = (episode.length, episode.invalid, episode.ret, episode.written, episode.error)
+        invalid = [step for step in episode.steps if not step.valid]
+        cut_off = sum(step.truncated for step in invalid)
+        values = (episode.length, len(invalid), episode.ret, episode.written, episode.error, cut_off)
         return cls(episode.task.id, episode.sample, episode.outcome.value, *values)
 
 
@@ -113,16 +117,19 @@ class SuiteResult:
     def table(self) -> TextTable:
         """Return the score card with mean lengths and shares of invalid actions, as a table."""
         card = self.card()
+        cut = any(episode.truncated for played in self.domains.values() for episode in played.episodes)
         rows: list[list[object]] = []
         for name, played in self.domains.items():
             kept = [episode for episode in played.episodes if episode.outcome != Outcome.ERROR]
             steps = sum(episode.length for episode in kept)
-            length, invalid = steps / max(1, len(kept)), sum(episode.invalid for episode in kept) / max(1, steps)
-            success = card.success[name] or "undefined"
-            rows.append([name, played.level, success, f"{length:.1f}", f"{invalid:.0%}", card.left_out[name]])
+            truncated = sum(episode.truncated for episode in kept)
+            invalid = sum(episode.invalid for episode in kept) - truncated
+            shares = [f"{count / max(1, steps):.0%}" for count in (invalid, truncated)[: 1 + cut]]
+            length, success = steps / max(1, len(kept)), card.success[name] or "undefined"
+            rows.append([name, played.level, success, f"{length:.1f}", *shares, card.left_out[name]])
         if card.mean is not None:
-            rows.append(["mean", "", card.mean, "", "", sum(card.left_out.values())])
-        columns = ["domain", "level", "success %", "length", "invalid", "errors"]
+            rows.append(["mean", "", card.mean, "", *[""] * (1 + cut), sum(card.left_out.values())])
+        columns = ["domain", "level", "success %", "length", "invalid", *["truncated"] * cut, "errors"]
         return TextTable(f"{self.policy} on suite {self.suite} ({self.digest[:8]})", columns, rows)
 
     def __str__(self) -> str:
@@ -223,7 +230,7 @@ def _shown(estimate: Estimate | None) -> dict[str, float] | None:
 
 
 def _without_empty(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != "error" or value}
+    return {key: value for key, value in row.items() if key not in ("error", "truncated") or value}
 
 
 def _not_finite(name: str) -> float:

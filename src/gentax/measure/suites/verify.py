@@ -139,6 +139,8 @@ def _illegal(one: Any, horizon: int) -> Iterator[str]:
         yield f"an episode has 1 to {horizon} steps, not {one.length}"
     if not 0 <= one.invalid <= one.length:
         yield f"{one.invalid} of {one.length} actions cannot be invalid"
+    if not 0 <= one.truncated <= one.invalid:
+        yield f"{one.truncated} of {one.invalid} invalid replies cannot be cut off"
     if not broke and one.ret != (one.outcome == Outcome.SUCCESS):
         yield f"the return of a {one.outcome} is {float(one.outcome == Outcome.SUCCESS):g}, not {one.ret}"
     if not math.isfinite(one.ret):

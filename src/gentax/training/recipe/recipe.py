@@ -215,6 +215,14 @@ class Recipe:
                 "play.reward shaped keeps the best policy the best only where algorithm.discount is 1; "
                 f"for this one write play.wrap: ['shaping(gamma={self.algorithm.discount:g})']",
             ),
+            (
+                any(getattr(self.play, name) != getattr(Play(), name) for name in ("top_p", "top_k", "min_p")),
+                "play.top_p, top_k and min_p must be off: what is learned scores the whole distribution",
+            ),
+            (
+                self.trl_server is not None and self.play.action_format != "tags",
+                "trl_server stops at </action>, so play.action_format must be tags",
+            ),
             (self.trl_server is not None and self.trainer != "trl", "trl_server plays for trainer trl alone"),
             (
                 self.trainer == "trl" and self.algorithm.estimator not in ("grpo", "rloo"),

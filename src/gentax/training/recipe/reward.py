@@ -12,7 +12,8 @@ class Reward:
     """Added to the environment's rewards before anything is learned from them; a success pays 1."""
 
     invalid_penalty: float = 0.02
-    """Taken for each invalid action (the paper: 0.1, where a success pays 10)."""
+    """Taken for each action that cannot be read or is refused (the paper: 0.1, where a success pays 10). A reply that
+    is cut off before its action pays it too: a policy should come to its action within its budget."""
     think_length: float = 0.0
     """Paid for every 100 words that the policy thinks; below 0 it makes thoughts shorter."""
     judge: str | None = None

@@ -1,0 +1,233 @@
+"""Reading a chat template: what it writes around the messages of a conversation that only grows.
+
+A template is rendered once, when a model is loaded, for a few conversations whose messages are marks. What stands
+between the marks is all that is needed afterwards. So a template that loops, fails or writes too much is found then,
+and what it would do with a particular text in a message (Qwen's looks for thoughts there) is never met.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from gentax.core import UsageError
+from gentax.models.action_format import THINK
+from gentax.models.requests import ChatOptions
+from gentax.models.templates import Template, TemplateFailed
+from gentax.models.tool_calls import ARGUMENT, CALL_ID, NAME, TOOL, Family, family_of
+
+_LEFT, _RIGHT = " \n", "\n "  # around a mark: whether they are there afterwards says whether a text is trimmed
+_ASSISTANT = "qzAnswerzq"
+
+
+@dataclass(frozen=True)
+class Hole:
+    """Where a message stands in what a template writes, and what the template does to its text."""
+
+    trims_left: bool = False
+    trims_right: bool = False
+    as_json: bool = False  # the text stands within a JSON string
+
+    def fill(self, text: str) -> str:
+        """Return a message's text as the template writes it."""
+        if self.trims_left:
+            text = text.lstrip()
+        if self.trims_right:
+            text = text.rstrip()
+        return json.dumps(text, ensure_ascii=False)[1:-1] if self.as_json else text
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a template writes around some messages: a literal before each, and one after the last."""
+
+    literals: tuple[str, ...]
+    holes: tuple[Hole, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a template writes around the messages of a conversation that only grows."""
+
+    opening: Frame  # the system prompt, if it has a place of its own, and the first message
+    following: Frame  # from the end of an answer to where the next one begins
+    after_call: Frame | None = None  # the same where the message is the result of a tool call; None: as any message
+    system_in_message: bool = False  # the system prompt stands before the first message, in the same turn
+    lead: str = ""  # what a model writes itself before its answer, such as a space or gpt-oss's name of the channel
+    opens_thought: bool = False  # a prompt ends with <think>
+    family: Family | None = None  # how tools are called; None where no tool is offered
+    call: Frame | None = None  # how the template writes a call; None: as the family does
+
+
+def plain_layout(system: bool) -> Layout:
+    """Return the layout for models without a chat template: messages and answers, a line break after each."""
+    opening = Frame(("", "\n\n", "\n"), (Hole(), Hole())) if system else Frame(("", "\n"), (Hole(),))
+    return Layout(opening, Frame(("\n", "\n"), (Hole(),)))
+
+
+@lru_cache(maxsize=64)
+def read_template(source: str, special_tokens: tuple[tuple[str, str], ...], options: ChatOptions, name: str) -> Layout:
+    """Return what a chat template writes around messages.
+
+    Args:
+        source: the template.
+        special_tokens: by name, as templates know them: `bos_token` and so on.
+        options: thinking (given as `enable_thinking` and `thinking`), the system prompt, the action format.
+        name: of the model, for errors.
+
+    Raises:
+        UsageError: a template that does not compile, is too large, takes too long, does not write its messages, or
+            has no tools where they are asked for.
+    """
+    what = f"the chat template of {name}"
+    with Template(source, what) as template:
+        return _Reader(template, dict(special_tokens), options, what).layout()
+
+
+class _NotPrinted(UsageError):
+    """A template that leaves a message out."""
+
+
+class _Reader:
+    def __init__(self, template: Template, special_tokens: Mapping[str, str], options: ChatOptions, what: str) -> None:
+        self.template, self.options, self.what = template, options, what
+        self.in_parts = False  # whether messages are lists of parts, as templates of models with images want them
+        self.given: dict[str, Any] = {
+            **special_tokens,
+            "enable_thinking": options.thinking,
+            "thinking": options.thinking,
+        }
+        if options.action_format == "tool_calls":
+            self.given["tools"] = [TOOL]
+
+    def layout(self) -> Layout:
+        try:
+            return self._layout()
+        except _NotPrinted:
+            self.in_parts = True
+            return self._layout()
+
+    def _layout(self) -> Layout:
+        prompt = self._strict([_user("First")], True)
+        opening, in_message = self._opening(prompt)
+        with_answer = self._strict([_user("First"), _answer()], False)
+        whole = self._strict([_user("First"), _answer(), _user("Next")], True)
+        _, answered, rest = whole.partition(_ASSISTANT)
+        if not answered or _ASSISTANT in rest:
+            raise _NotPrinted(f"{self.what} does not print the answers it is given")
+        following = self._frame(rest, "Next")
+        head = whole.partition(_ASSISTANT)[0]
+        lead = head.removeprefix(prompt) if head.startswith(prompt) else ""
+        thought = prompt.rstrip().endswith(THINK)
+        if "tools" not in self.given:
+            return Layout(opening, following, None, in_message, lead, thought)
+        if NAME not in prompt or NAME in self._strict([_user("First")], True, tools=None):
+            raise UsageError(f"{self.what} offers no tools to the model; say --action-format tags or json")
+        family = family_of(self.template.source)
+        call, after_call = self._call(prompt, with_answer.partition(_ASSISTANT)[2], family.end)
+        return Layout(opening, following, after_call, in_message, lead, thought, family, call)
+
+    def _opening(self, prompt: str) -> tuple[Frame, bool]:
+        """Return the frame of the first prompt, and whether the system prompt stands in the first message."""
+        if not self.options.system_prompt:
+            return self._frame(prompt, "First"), False
+        system = {"role": "system", "content": _mark("System")}
+        try:
+            return self._frame(self._render([system, _user("First")], True), "System", "First"), False
+        except (TemplateFailed, UsageError):  # it knows no system prompt, or drops it
+            one = self._frame(prompt, "First")
+            (hole,) = one.holes
+            (before, after), right = one.literals, Hole(False, hole.trims_right, hole.as_json)
+            between = json.dumps("\n\n")[1:-1] if hole.as_json else "\n\n"
+            return Frame((before, between, after), (Hole(hole.trims_left, False, hole.as_json), right)), True
+
+    def _call(self, prompt: str, end: str, closing: str) -> tuple[Frame | None, Frame | None]:
+        """Return how a call is written, and what stands around its result; None for what the template does not show.
+
+        Args:
+            prompt: a prompt, up to where the model answers.
+            end: what stands after an answer that is the last message.
+            closing: what closes a call; a reply ends there.
+        """
+        for arguments in ({ARGUMENT: _mark("Action", "")}, json.dumps({ARGUMENT: _mark("Action", "")})):
+            # some write arguments as JSON themselves, others want them as text
+            call = {"id": CALL_ID, "type": "function", "function": {"name": NAME, "arguments": arguments}}
+            said = {"role": "assistant", "content": "", "tool_calls": [call]}
+            result = {"role": "tool", "name": NAME, "tool_call_id": CALL_ID, "content": _mark("Result")}
+            try:
+                asked = self._render([_user("First")], False)
+                alone = self._render([_user("First"), said], False)
+                whole = self._render([_user("First"), said, result], True)
+                written = self._frame(alone, "Action")
+                after = self._frame(whole, "Action", "Result")
+            except (TemplateFailed, UsageError):
+                continue
+            before, behind = written.literals
+            before = _behind_header(before, asked, prompt)
+            rest = behind.removesuffix(end) if end and behind.endswith(end) else behind
+            if before is None or not after.literals[1].startswith(rest):
+                continue
+            if closing in rest:
+                rest = rest[: rest.index(closing) + len(closing)]
+            around = after.literals[1].removeprefix(rest), after.literals[2]
+            return Frame((before, rest), written.holes), Frame(around, after.holes[1:])
+        return None, None
+
+    def _strict(self, messages: Sequence[Mapping[str, Any]], generation: bool, **changed: Any) -> str:
+        try:
+            return self._render(messages, generation, **changed)
+        except TemplateFailed as fault:
+            raise UsageError(f"{self.what} cannot write a conversation: {fault}") from None
+
+    def _render(self, messages: Sequence[Mapping[str, Any]], generation: bool, **changed: Any) -> str:
+        if self.in_parts:
+            messages = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
+        given = {**self.given, **changed, "messages": list(messages), "add_generation_prompt": generation}
+        return self.template.render({key: value for key, value in given.items() if value is not None})
+
+    def _frame(self, text: str, *marks: str) -> Frame:
+        """Cut a text at its marks, each of which must be there once, in order."""
+        literals, holes = [], []
+        for mark in marks:
+            found = re.search(rf"qz{mark}a(.{{1,2}})qz{mark}z", text)
+            if found is None or found.group(1) not in ('"', '\\"') or f"qz{mark}a" in text[found.end() :]:
+                raise _NotPrinted(f"{self.what} does not print the messages it is given")
+            as_json = found.group(1) != '"'
+            left, right = (json.dumps(pad)[1:-1] if as_json else pad for pad in (_LEFT, _RIGHT))
+            before, text = text[: found.start()], text[found.end() :]
+            trims_left = not before.endswith(left)
+            trims_right = not text.startswith(right)
+            literals.append(before if trims_left else before.removesuffix(left))
+            text = text if trims_right else text.removeprefix(right)
+            holes.append(Hole(trims_left, trims_right, as_json))
+        return Frame((*literals, text), tuple(holes))
+
+
+def _behind_header(before: str, asked: str, prompt: str) -> str | None:
+    """Return what stands before a call in the model's own turn: behind the header that a prompt ends with."""
+    if not before.startswith(asked):
+        return None
+    header, written = prompt.removeprefix(asked), before.removeprefix(asked)
+    same = next((n for n, (a, b) in enumerate(zip(header, written, strict=False)) if a != b), None)
+    if same is None:
+        same = min(len(header), len(written))
+    elif same < len(header):  # the prompt says more, such as an empty thought: the call begins where they part
+        same = max((header.rfind(mark, 0, same) + 1 for mark in ("\n", ">", "]")), default=0)
+    return written[same:]
+
+
+def _mark(name: str, pad: str | None = None) -> str:
+    left, right = (_LEFT, _RIGHT) if pad is None else (pad, pad)
+    return f'{left}qz{name}a"qz{name}z{right}'
+
+
+def _user(name: str) -> dict[str, str]:
+    return {"role": "user", "content": _mark(name)}
+
+
+def _answer() -> dict[str, str]:
+    return {"role": "assistant", "content": _ASSISTANT}

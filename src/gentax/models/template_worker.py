@@ -1,0 +1,142 @@
+"""Renders one Jinja template in a process of its own: run by `templates.py`, never imported.
+
+A template may come from anybody. Here it is compiled and rendered by Jinja's immutable sandbox, with little memory and
+little time for each rendering, and once it has been read this process opens no file, no socket and no other process.
+Requests and answers are lines of JSON: the first request is `{"source": text}`, the others are the variables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+from datetime import datetime
+from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MEMORY = 1 << 30  # bytes of address space
+SECONDS = 2.0  # of computing for one rendering
+KILLED_AFTER = 5  # of computing for one rendering that holds the interpreter, such as an enormous power
+LONGEST = 1 << 21  # characters of what is rendered
+TODAY = datetime(2024, 7, 26)  # for templates that print the date: a prompt must not depend on the day
+REFUSED = ("open", "import", "socket", "subprocess", "os.", "shutil", "ctypes", "urllib", "winreg", "signal", "pty")
+
+
+class Generation(Extension):
+    """Reads `{% generation %}` blocks, which mark what a model wrote, as if the marks were not there."""
+
+    tags = {"generation"}  # noqa: RUF012  declared so by Jinja
+
+    def parse(self, parser: Any) -> Any:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def environment() -> ImmutableSandboxedEnvironment:
+    """Return the environment that chat templates are written for: transformers' names and whitespace rules."""
+
+    def tojson(
+        value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+    ) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+    def raise_exception(message: object) -> None:
+        raise TemplateError(str(message))
+
+    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    env.filters["tojson"] = tojson
+    env.globals["raise_exception"] = raise_exception
+    env.globals["strftime_now"] = TODAY.strftime
+    return env
+
+
+def out_of_time(*_: object) -> None:
+    raise TimeoutError(f"it takes more than {SECONDS:g} seconds")
+
+
+def limit_memory() -> None:
+    """Cap the address space, where the system can."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+
+def limit_time(seconds: float) -> None:
+    """Start the clock of one rendering, or stop it (0)."""
+    with contextlib.suppress(AttributeError, ImportError, ValueError, OSError):
+        signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        until = int(used.ru_utime + used.ru_stime) + KILLED_AFTER if seconds else resource.RLIM_INFINITY
+        resource.setrlimit(resource.RLIMIT_CPU, (until, resource.RLIM_INFINITY))
+
+
+def seal() -> None:
+    """From here on this process reads its requests and computes, and does nothing else."""
+    env = environment()
+    for source in ("{{ [1]|tojson|trim }}{% for i in 'ab' %}{{ loop.index }}{% endfor %}", "{{ a.b }}", "{{"):
+        with contextlib.suppress(TemplateError):  # loads what is loaded late, the reporting of errors too
+            env.from_string(source).render()
+    limit_time(0)
+
+    def refuse(event: str, _: object) -> None:
+        if event.startswith(REFUSED):
+            raise PermissionError(f"it asks for {event}")
+
+    sys.addaudithook(refuse)
+
+
+def answer(work: Any) -> dict[str, str]:
+    """Do a piece of work within its limits."""
+    try:
+        limit_time(SECONDS)
+        text = work()
+        limit_time(0)
+        if len(text) > LONGEST:
+            return {"error": f"it writes {len(text):,} characters"}
+        return {"text": text}
+    except MemoryError:
+        return {"error": "it takes too much memory"}
+    except RecursionError:
+        return {"error": "it is nested too deeply"}
+    except Exception as fault:
+        said = str(fault).strip() or type(fault).__name__
+        return {"error": f"{said.splitlines()[0][:300]}{_line(fault)}"}
+    finally:
+        limit_time(0)
+
+
+def _line(fault: Exception) -> str:
+    return f" (line {fault.lineno})" if isinstance(getattr(fault, "lineno", None), int) else ""
+
+
+def main() -> None:
+    if hasattr(signal, "SIGVTALRM"):
+        signal.signal(signal.SIGVTALRM, out_of_time)
+    limit_memory()
+    seal()
+    env = environment()
+    template: Any = None
+    for line in sys.stdin:
+        given = json.loads(line)
+        if template is None:
+
+            def compile_it(source: str = given["source"]) -> str:
+                nonlocal template
+                template = env.from_string(source)
+                return ""
+
+            said = answer(compile_it)
+        else:
+            said = answer(lambda given=given: template.render(given))
+        print(json.dumps(said), flush=True)
+
+
+if __name__ == "__main__":
+    main()

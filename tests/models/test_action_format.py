@@ -1,0 +1,77 @@
+"""Replies may be anything: what is read out of them, in each format."""
+
+from __future__ import annotations
+
+import pytest
+
+from gentax.models.action_format import Parsed, instructions, parse_reply, write_reply
+from gentax.models.tool_calls import FAMILIES, family_of, parse_calls
+
+
+@pytest.mark.parametrize("how", ["tags", "json", "tool_calls"])
+@pytest.mark.parametrize("thought", [None, "it is free"])
+def test_what_is_written_is_read(how, thought):
+    for action in ("go left", 'say "hi"', "émigré 🙂", "{x}"):
+        assert parse_reply(write_reply(action, thought, how), how) == Parsed(action, thought or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "action", "thought"),
+    [
+        ('```json\n{"thought": "a {b}", "action": "left"}\n```', "left", "a {b}"),
+        ('Sure: {"action": "a"}, or rather {"action": "b"}.', "b", ""),
+        ('<think>{"action": "no"}</think>\n{"action": "yes"}', "yes", '{"action": "no"}'),
+        ('open thought</think>{"action": "yes"}', "yes", "open thought"),
+        ('{"thought": "two\nlines", "action": "go\\ud800"}', "go?", "two\nlines"),
+        ('{"action": 3}', "3", ""),
+        ('{"action": {"a": 1}}', "", ""),
+        ('{"action": "cut', "", ""),
+        ("{" * 100_000, "", ""),
+        ('{"a":' * 50_000, "", ""),
+        ("", "", ""),
+    ],
+)
+def test_json_is_found_wherever_it_stands(text, action, thought):
+    assert parse_reply(text, "json") == (action, thought)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_family_s_calls_are_read_and_no_other_tool_s(name):
+    family = FAMILIES[name]
+    call = family.write('open "door"')
+    assert parse_calls(f"I open it.\n{call}", family).action == 'open "door"'
+    assert parse_reply(call, "tool_calls").action == 'open "door"'
+    assert parse_calls(f"{call}\n{family.write('go on')}", family).action == "go on"
+    assert not parse_calls(call.replace("act", "rm"), family).action
+    for n in range(len(call) // 2):
+        assert parse_calls(call[:n], family).action == ""
+    for nasty in ("\x00" + call * 300, "act(" * 3000, "<tool_call>" * 3000, "[TOOL_CALLS]" * 3000 + "{" * 3000):
+        parse_calls(nasty, family)
+
+
+def test_calls_are_read_and_not_run():
+    family = FAMILIES["pythonic"]
+    assert parse_calls("act(action=__import__('os').getcwd())", family).action == ""
+    assert parse_calls("```tool_code\nact('go')\n```", family).action == "go"
+
+
+def test_the_family_is_seen_in_the_template():
+    for mark, name in (
+        ("<tool_call>", "hermes"),
+        ("<function=", "qwen_xml"),
+        ("[TOOL_CALLS]", "mistral"),
+        ("x", "hermes"),
+    ):
+        assert family_of(f"… {mark} …") is FAMILIES[name]
+
+
+def test_how_to_answer_is_said_in_each_format():
+    assert instructions("tags", True) == "Answer <think>your thoughts</think><action>your action</action>"
+    assert instructions("json", False) == 'Answer with one JSON object: {"action": "your action"}'
+    assert "tool act" in instructions("tool_calls", False)
+
+
+def test_the_shipped_model_s_replies_are_read_as_they_always_were():
+    text = "Page.<think>I search.</think><action>search[a.\n<think>It is blue.</think><action>click[green]</action>"
+    assert parse_reply(text).action == "search[a.\n<think>It is blue.</think><action>click[green]"
+    assert parse_reply("left</think><action>up</action>") == ("up", "")

@@ -1,0 +1,49 @@
+"""Templates of strangers are rendered within limits."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from gentax.core import UsageError
+from gentax.models.templates import Template, TemplateFailed
+
+
+def test_a_template_is_rendered_again_and_again():
+    with Template("{{ a }}{% generation %}!{% endgeneration %} {{ b|tojson }} {{ strftime_now('%Y') }}", "t") as one:
+        for n in range(3):
+            assert one.render({"a": n, "b": {"é": None}}) == f'{n}! {{"é": null}} 2024'
+        with pytest.raises(TemplateFailed, match="no system"):
+            Template("{{ raise_exception('no system') }}", "t").render({})
+        one.close()
+        assert one.render({"a": 1, "b": 2}) == "1! 2 2024"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "more than 2 seconds"),
+        ("{{ 'a' * 10 ** 10 }}", "too much memory"),
+        ("{{ 'a'|center(10 ** 10) }}", "too much memory"),
+        ("{{ 'abc' * 1000000 }}", "writes 3,000,000 characters"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "too deeply"),
+        ("{{ cycler.__init__.__globals__.os.system('true') }}", "unsafe"),
+        ("{% include '/etc/passwd' %}", "no loader"),
+        ("{% set x = 9 %}{{ x ** (x ** (x ** x)) }}", "too long|2 seconds"),
+    ],
+)
+def test_what_loops_fills_memory_or_looks_around_is_stopped(source, said):
+    began = time.monotonic()
+    with pytest.raises((UsageError, TemplateFailed), match=said) as fault, Template(source, "t") as one:
+        one.render({})
+    assert "\n" not in str(fault.value)
+    assert time.monotonic() - began < 40  # some 5 seconds of computing at most, on a machine that does other things too
+
+
+def test_the_process_ends_with_the_template():
+    one = Template("{{ a }}", "t")
+    process = one._process
+    assert process.poll() is None
+    one.close()
+    assert process.poll() is not None

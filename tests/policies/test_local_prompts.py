@@ -1,0 +1,151 @@
+"""What a local model is shown and allowed: budgets, cuts, action formats; and that what was cut is told apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "models"))
+
+from tokenizers_made import tokenizer
+
+from gentax.core import Task, UsageError
+from gentax.measure.evaluate import Evaluation, evaluate
+from gentax.measure.truncation import Truncation
+from gentax.models.requests import ChatOptions, SamplingParams
+from gentax.policies.local import LocalPolicy, load
+from gentax.policies.protocol import Turn
+from gentax.rollouts import Play, rollout
+from gentax.training.example import examples, exchanges
+from gentax.training.guide import Guided
+
+HERMES = (
+    "{% if tools %}<|im_start|>system\n{{ tools[0]|tojson }} <tool_call>{% endif %}{% for m in messages %}"
+    "<|im_start|>{{ 'user' if m.role == 'tool' else m.role }}\n"
+    "{% if m.role == 'tool' %}<tool_response>{{ m.content }}</tool_response>"
+    "{% elif m.tool_calls %}<tool_call>\n{{ m.tool_calls[0].function|tojson }}\n</tool_call>"
+    "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def tasks(n):
+    return [Task("toy", "three", "train", i) for i in range(n)]
+
+
+def model_of(template, limit=512, **given):
+    """A tiny model with a tokenizer of today's kind."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    made = tokenizer("byte_level", template, **given)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(made), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=limit, eos_token_id=made.eos_token_id, bos_token_id=None,
+    )  # fmt: skip
+    return LocalPolicy(LlamaForCausalLM(config).eval(), made, "tiny")
+
+
+def turn(toy, message, continues=False, new=20, **chat):
+    rng = np.random.default_rng(0)
+    return Turn(0, message, continues, toy(), rng, SamplingParams(max_new_tokens=new), ChatOptions(**chat))
+
+
+def test_the_budget_follows_the_model(tiny):
+    ours, other = load(tiny), model_of("chatml", limit=4096)
+    assert [ours.default_max_new_tokens(ChatOptions(thinking)) for thinking in (False, True)] == [32, 160]
+    assert [other.default_max_new_tokens(ChatOptions(thinking)) for thinking in (False, True)] == [512, 1024]
+    assert model_of("chatml", limit=1 << 15).default_max_new_tokens(ChatOptions(True)) == 2048
+
+
+def test_the_budget_is_settled_and_recorded(toy, tiny):
+    result = evaluate(load(tiny), {"toy": "one"}, tasks=2)
+    assert result.play.max_new_tokens == 32
+    assert result.to_json()["play"]["max_new_tokens"] == 32
+    assert max(step.written for e in result.episodes["toy"] for step in e.steps) <= 32
+
+
+def test_a_reply_that_used_up_its_budget_is_truncated_and_not_invalid(toy, tiny):
+    (episode,) = rollout(load(tiny), tasks(1), play=Play(temperature=1.0, max_new_tokens=1))
+    assert [step.truncated for step in episode.steps] == [True] * 6
+    assert (episode.truncated, episode.invalid) == (6, 0)
+    lost = Truncation.of([episode])
+    assert lost.truncated == 1.0
+    assert "--max-new-tokens" in lost.sentences("tiny")[0]
+    assert not Truncation.of([dataclasses.replace(episode, steps=())])
+    summary = Evaluation("tiny", Play(), {"toy": [episode, dataclasses.replace(episode, sample=1)]})
+    assert summary.truncation().truncated == 1.0
+
+
+def test_a_message_that_fits_is_shown_whole_and_the_cut_of_one_that_does_not_is_said(toy):
+    policy = model_of("chatml", limit=512)
+    text = " ".join(f"w{n}" for n in range(100))
+    assert 300 < len(policy.codec.opening(text)) < 480
+    (reply,) = policy.reply([turn(toy, text)])
+    assert not reply.prompt_cut
+    assert text in policy.tokenizer.decode(reply.tokens.prompt)
+    with pytest.warns(UserWarning, match="its middle was cut"):
+        (reply,) = policy.reply([turn(toy, text * 3)])
+    assert reply.prompt_cut
+    assert len(reply.tokens.prompt) == 492  # all that there is
+    shown = policy.tokenizer.decode(reply.tokens.prompt)
+    assert shown.startswith("<|im_start|>user\nw0 w1 ")
+    assert shown.endswith("w99<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_exchanges_that_do_not_fit_are_dropped_and_counted(toy):
+    policy = model_of("chatml", limit=256)
+    dropped = []
+    for n in range(8):
+        (reply,) = policy.reply([turn(toy, f"{n}: " + "the word is red " * 4, continues=n > 0, new=8)])
+        dropped.append(reply.dropped)
+        assert sum(map(len, policy._conversations[0].ids)) <= 256
+    assert sum(dropped) > 0
+    assert policy.tokenizer.decode(policy._conversations[0].ids[0]).startswith("<|im_start|>user\n0: ")
+
+
+def test_a_context_shorter_than_the_prompt_is_refused_in_one_line(toy):
+    policy = model_of("chatml", limit=64)
+    for new in (63, 100):
+        with pytest.raises(UsageError, match="the context of tiny holds 64 tokens, and with") as fault:
+            policy.reply([turn(toy, "the word is red " * 9, new=new)])
+        assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize("how", ["tags", "json", "tool_calls"])
+@pytest.mark.parametrize("context", ["full", "window(1)"])
+def test_an_expert_plays_and_teaches_in_the_model_s_own_notation(toy, how, context):
+    policy = model_of(HERMES, limit=4096, added=("<tool_call>", "</tool_call>"))
+    play = Play(context=context, action_format=how, thinking=how == "json", max_new_tokens=4)
+    guided = Guided(policy, head_start=dict.fromkeys(tasks(2), 3))
+    for episode in rollout(guided, tasks(2), play=play):
+        assert episode.success  # what the expert said was read
+        codec = policy.codec_of(play.chat)
+        (made, *_) = examples(exchanges(episode, play, write=codec.write), codec)
+        told = policy.tokenizer.decode(made.ids_T)
+        for step in episode.steps[:1]:
+            assert codec.write(step.action, step.thought if play.thinking else None) in told
+        if context == "full":
+            played = next(episode.sequences()).ids_T  # the same ids, but for the end of the last turn
+            assert (played == made.ids_T[: len(played)]).all()
+            assert len(made.ids_T) - len(played) == 1
+        if how == "tool_calls" and context == "full":
+            assert "<tool_response>Yes." in told
+            assert policy.tokenizer.convert_tokens_to_ids("<tool_call>") in made.ids_T
+
+
+def test_a_system_prompt_and_the_tool_reach_the_model(toy):
+    policy = model_of(HERMES)
+    play = Play(system_prompt="Be brief.", action_format="tool_calls", temperature=1.0, max_new_tokens=4)
+    (episode,) = rollout(policy, tasks(1), play=play)
+    shown = policy.tokenizer.decode(episode.steps[0].tokens.prompt)
+    assert shown.count("Be brief.") == 1
+    assert '"name": "act"' in shown
+    assert "calling the tool act" in shown
+    with pytest.raises(UsageError, match="the chat template of tiny offers no tools"):
+        rollout(model_of("chatml"), tasks(1), play=play)
