@@ -11,8 +11,7 @@ import numpy as np
 from gentax.core import Tokens
 from gentax.models.action_format import ACTION_END
 from gentax.models.chat import ChatCodec
-from gentax.models.decoding import SUPPORTED, Decoder
-from gentax.models.decoding.stock_generate import StockDecoder
+from gentax.models.decoding import decoder_for
 from gentax.models.loading import load_with_tokenizer, runtime
 from gentax.models.memory import parallel_rows
 from gentax.models.requests import ModelOptions, SamplingRequest
@@ -31,7 +30,7 @@ class LocalPolicy:
     def __init__(self, model: Any, tokenizer: Any, name: str = "model") -> None:
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.codec = ChatCodec(tokenizer)
-        self.decoder = Decoder(model) if model.config.model_type in SUPPORTED else StockDecoder(model)
+        self.decoder = decoder_for(model)
         self._turns: dict[int, list[np.ndarray]] = {}  # slot -> its conversation: message, answer, message, …
         end = self.codec.reply(ACTION_END)
         self._end = int(end[0]) if len(end) == 1 else None

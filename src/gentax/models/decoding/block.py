@@ -63,7 +63,9 @@ class _Keys(DynamicLayer):
         return 0 if self.window is None else max(self.view.end - self.window + 1, 0)
 
 
-LinearAttentionLayer: Any = getattr(cache_utils, "LinearAttentionLayer", None)  # newer than the oldest supported release
+LinearAttentionLayer: Any = getattr(
+    cache_utils, "LinearAttentionLayer", None
+)  # newer than the oldest supported release
 _HYBRIDS: dict[str, bool] = {  # hybrid layers of transformers -> whether their attention has a window
     "LinearAttentionAndFullAttentionLayer": False,
     "LinearAttentionAndSlidingWindowAttentionLayer": True,
@@ -136,7 +138,12 @@ class Block:
 
     @classmethod
     def gathered(
-        cls, likes: Sequence[Any], sources: Sequence[Saved | None], kept: Sequence[int], starts: Sequence[int], room: int
+        cls,
+        likes: Sequence[Any],
+        sources: Sequence[Saved | None],
+        kept: Sequence[int],
+        starts: Sequence[int],
+        room: int,
     ) -> Block:
         """Return a block with rows from elsewhere: of row b the first `kept[b]` tokens, from column `starts[b]` on."""
         block = cls(likes, len(sources), room)
@@ -156,7 +163,12 @@ class Block:
             plans.append((old, members, index))
         for n, layer in enumerate(block._keys):
             layer.buffers = [
-                _gather(buffer, [(old._keys[n].buffers[k], members, index) for old, members, index in plans], block.rows, room)
+                _gather(
+                    buffer,
+                    [(old._keys[n].buffers[k], members, index) for old, members, index in plans],
+                    block.rows,
+                    room,
+                )
                 for k, buffer in enumerate(layer.buffers)
             ]
         block._take_states([source if kept[b] else None for b, source in enumerate(sources)])
@@ -262,7 +274,9 @@ def _gather(
     made = None if whole else like.new_zeros(rows, columns, *shape)
     for old, members, index in parts:
         flat = old.view(old.shape[0] * old.shape[1], -1)
-        got = flat.index_select(0, torch.from_numpy(index.reshape(-1)).to(old.device)).view(len(members), columns, *shape)
+        got = flat.index_select(0, torch.from_numpy(index.reshape(-1)).to(old.device)).view(
+            len(members), columns, *shape
+        )
         if made is None:
             return got
         made[torch.tensor(members, device=made.device)] = got

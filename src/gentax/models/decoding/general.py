@@ -14,6 +14,7 @@ their states. What a row does while it idles in a batch does not reach its state
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,7 +123,9 @@ class GeneralDecoder:
         made: dict[int, Saved] = {}
         for depth in range(1 + max((prefix.depth for prefix in prefixes), default=-1)):
             level = [n for n, prefix in enumerate(prefixes) if prefix.depth == depth]
-            made |= self._computed({n: self._prefix_item(prefixes[n].ids, prefixes[n].parent, made) for n in level}, items)
+            made |= self._computed(
+                {n: self._prefix_item(prefixes[n].ids, prefixes[n].parent, made) for n in level}, items
+            )
         for item, prefix in zip(items, below, strict=True):
             if prefix is not None:
                 item.improve(made[prefix], len(made[prefix].ids))
@@ -268,6 +271,6 @@ class GeneralDecoder:
 def _borrow(items: Sequence[_Item]) -> None:
     """Let every item start from what a neighbour in the order has, where that is more than its own."""
     for order in (items, items[::-1]):
-        for one, other in zip(order, order[1:], strict=False):
+        for one, other in itertools.pairwise(order):
             if one.source is not None:
                 other.improve(one.source, min(one.kept, common(one.ids, other.ids), len(other.ids) - 1))

@@ -19,7 +19,7 @@ from gentax.models.decoding.weights import Weights
 from gentax.models.requests import Sample, SamplingRequest
 from gentax.models.sampling import draw, filters_of
 
-SUPPORTED = ("llama", "qwen2", "qwen3")
+SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")  # necessary, not sufficient: see `choose`
 CHUNK, LARGE_CHUNK = 1024, 8192  # tokens of prompts in one pass: what fits a processor's caches, and elsewhere
 
 

@@ -14,7 +14,9 @@ def positions_of(config: Any) -> int:
     model's original context, so that nothing computed before holds. Such models are used up to that length.
     """
     text = config.get_text_config(decoder=True)
-    most = next((n for name in ("max_position_embeddings", "n_positions") if (n := getattr(text, name, None))), UNBOUNDED)
+    most = next(
+        (n for name in ("max_position_embeddings", "n_positions") if (n := getattr(text, name, None))), UNBOUNDED
+    )
     for rope in _ropes(getattr(text, "rope_parameters", None)):
         if rope.get("rope_type") == "longrope":
             original = rope.get("original_max_position_embeddings") or getattr(
