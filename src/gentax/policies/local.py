@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from gentax.core import Tokens
+from gentax.core import Tokens, UsageError
 from gentax.models.action_format import ACTION_END
 from gentax.models.chat import ChatCodec
-from gentax.models.decoding import decoder_for
-from gentax.models.loading import load_with_tokenizer, runtime
+from gentax.models.decoding import AnyDecoder, decoder_for
+from gentax.models.loading import load_tokenizer, load_with_tokenizer, runtime
 from gentax.models.memory import parallel_rows
 from gentax.models.requests import ModelOptions, SamplingRequest
 from gentax.policies.protocol import PARALLEL, Reply, Turn
@@ -25,12 +25,13 @@ class LocalPolicy:
         model: a Hugging Face causal model in evaluation mode.
         tokenizer: its tokenizer.
         name: how reports call it.
+        decoder: samples from it; the fastest that agrees with the model's forward pass when None.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, name: str = "model") -> None:
+    def __init__(self, model: Any, tokenizer: Any, name: str = "model", decoder: AnyDecoder | None = None) -> None:
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.codec = ChatCodec(tokenizer)
-        self.decoder = decoder_for(model)
+        self.decoder = decoder_for(model) if decoder is None else decoder
         self._turns: dict[int, list[np.ndarray]] = {}  # slot -> its conversation: message, answer, message, …
         end = self.codec.reply(ACTION_END)
         self._end = int(end[0]) if len(end) == 1 else None
@@ -123,5 +124,20 @@ def load(where: str | Path, options: ModelOptions = ModelOptions()) -> LocalPoli
     Raises:
         UsageError: see `models.loading.load_with_tokenizer`.
     """
+    if options.use_vllm:
+        return _through_vllm(where, options)
     source, model, tokenizer = load_with_tokenizer(where, options)
     return LocalPolicy(model, tokenizer, name=source.label)
+
+
+def _through_vllm(where: str | Path, options: ModelOptions) -> LocalPolicy:
+    from gentax.models.decoding.vllm import VLLMDecoder, VLLMModel
+    from gentax.models.source import find
+
+    source = find(where, options)
+    if source.kind == "gguf":
+        raise UsageError(f"vLLM plays folders and adapters here, not GGUF files such as {source.name}")
+    tokenizer = load_tokenizer(where, options)
+    folder, adapter = (source.path, None) if source.base is None else (source.base.path, source.path)
+    decoder = VLLMDecoder(folder, tokenizer, options, adapter)
+    return LocalPolicy(VLLMModel(folder, options), tokenizer, source.label, decoder)
