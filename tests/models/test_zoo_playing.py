@@ -181,3 +181,31 @@ def test_a_decoder_that_is_wrong_does_not_play(monkeypatch):
     """What is wrong is found by its numbers, whatever the model is called."""
     monkeypatch.setattr("gentax.models.decoding.weights.Layer.finish", lambda self, x_N, mixed_N: x_N)
     assert isinstance(decoder_for(ZOO["llama"]()), GeneralDecoder)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3.5"])
+def test_adapters_that_are_not_merged_are_played(name):
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(ZOO[name](), LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"]))
+    decoder = decoder_for(model.eval())
+    assert isinstance(decoder, GeneralDecoder)  # at first an adapter changes nothing, so numbers alone would not tell
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if "lora_B" in key:
+                parameter.normal_(std=0.3)
+    (sample,) = decoder.sample([request(0, range(30))], lambda ids: False)
+    assert np.allclose(sample.logprobs, expected_logprobs(model, range(30), sample.ids.tolist()), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "qwen3.5", "gpt-oss"])
+def test_bfloat16_is_played_with_a_cache(name):
+    model = ZOO[name]().bfloat16()
+    decoder = decoder_for(model)
+    assert not isinstance(decoder, WholeDecoder)
+    prompts = [list(range(20 + s)) for s in range(3)]
+    samples = decoder.sample([request(s, prompt) for s, prompt in enumerate(prompts)], lambda ids: False)
+    for prompt, sample in zip(prompts, samples, strict=True):
+        expected = expected_logprobs(model.float(), prompt, sample.ids.tolist())
+        assert np.abs(sample.logprobs - expected).mean() < 0.2  # experts change with the last bit
+        model.bfloat16()

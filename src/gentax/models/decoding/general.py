@@ -33,7 +33,7 @@ from gentax.models.requests import Sample, SamplingRequest
 CHUNK, LARGE_CHUNK = 2048, 8192  # tokens of prompts in one pass on a CPU, and elsewhere
 SCORES = 2**28  # attention scores in one pass, at most: models without a fused kernel lay them all out
 SPARE = 0.25  # share of a pass that may be tokens computed again to fill it up
-REMEMBERED = 64  # shared prefixes whose recurrent states are kept, at most
+REMEMBERED = 32  # shared prefixes whose recurrent states are kept, at most
 
 
 @dataclass(slots=True)
@@ -123,21 +123,17 @@ class GeneralDecoder:
         made: dict[int, Saved] = {}
         for depth in range(1 + max((prefix.depth for prefix in prefixes), default=-1)):
             level = [n for n, prefix in enumerate(prefixes) if prefix.depth == depth]
-            made |= self._computed(
-                {n: self._prefix_item(prefixes[n].ids, prefixes[n].parent, made) for n in level}, items
-            )
+            wanted = {n: _Item(prefixes[n].ids) for n in level}
+            for n, item in wanted.items():
+                if (parent := prefixes[n].parent) is not None:
+                    item.improve(made[parent], len(made[parent].ids))
+            made |= self._computed(wanted, items)
         for item, prefix in zip(items, below, strict=True):
             if prefix is not None:
                 item.improve(made[prefix], len(made[prefix].ids))
             if self.recurrent:
                 self._recall(item)
         return items
-
-    def _prefix_item(self, ids: np.ndarray, parent: int | None, made: dict[int, Saved]) -> _Item:
-        item = _Item(ids)
-        if parent is not None:
-            item.improve(made[parent], len(made[parent].ids))
-        return item
 
     def _computed(self, prefixes: dict[int, _Item], items: Sequence[_Item]) -> dict[int, Saved]:
         """Return where shared prefixes are, after computing those that are nowhere yet."""
