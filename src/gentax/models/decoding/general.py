@@ -79,7 +79,10 @@ class GeneralDecoder:
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes of cache that a token of a row takes; recurrent states, which do not grow, are not counted."""
+        """Bytes of cache that a token of a row takes; recurrent states, which do not grow, are not counted.
+
+        Rows are in memory twice while a call moves them: where they were, and where they are aligned anew.
+        """
         return Block(self._likes, 0, 0).bytes_per_token
 
     def forget(self) -> None:
