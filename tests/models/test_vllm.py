@@ -18,6 +18,7 @@ from gentax.models.loading import load_model, load_tokenizer
 from gentax.models.requests import ModelOptions, SamplingParams, SamplingRequest
 from gentax.models.sampling import draw, filters_of
 from gentax.policies.local import load
+from gentax.policies.protocol import PARALLEL
 from gentax.rollouts import Play, rollout
 
 THROUGH_VLLM = ModelOptions(use_vllm=True)
@@ -159,6 +160,7 @@ def test_episodes_are_played_and_their_tokens_kept(fake_vllm, toy, able):
     assert settings["dtype"] == "float32"  # as stored
     assert len({p.seed for p in asked}) > len(tasks)  # each request its own
     assert policy.tokenizer.eos_token_id in asked[0].stop_token_ids
+    assert policy.max_parallel(4096) == PARALLEL  # vLLM plans its memory
     policy.refresh()
     assert FakeLLM.made.resets == 1
 

@@ -12,9 +12,11 @@ from gentax.core import Tokens, UsageError
 from gentax.models.action_format import ACTION_END
 from gentax.models.chat import ChatCodec
 from gentax.models.decoding import AnyDecoder, decoder_for
+from gentax.models.decoding.vllm import VLLMDecoder, VLLMModel
 from gentax.models.loading import load_tokenizer, load_with_tokenizer, runtime
 from gentax.models.memory import parallel_rows
 from gentax.models.requests import ModelOptions, SamplingRequest
+from gentax.models.source import find
 from gentax.policies.protocol import PARALLEL, Reply, Turn
 
 
@@ -52,6 +54,8 @@ class LocalPolicy:
 
         A power of two: batches of another size round differently, and how much is free is never quite the same.
         """
+        if isinstance(self.decoder, VLLMDecoder):
+            return PARALLEL  # vLLM has taken its memory already, and queues what does not fit
         model, tokens = self.model, min(context_tokens, self.decoder.limit)
         rows = parallel_rows(model.config, tokens, model.device, model.dtype, PARALLEL)
         return 1 << (rows.bit_length() - 1)
@@ -131,9 +135,6 @@ def load(where: str | Path, options: ModelOptions = ModelOptions()) -> LocalPoli
 
 
 def _through_vllm(where: str | Path, options: ModelOptions) -> LocalPolicy:
-    from gentax.models.decoding.vllm import VLLMDecoder, VLLMModel
-    from gentax.models.source import find
-
     source = find(where, options)
     if source.kind == "gguf":
         raise UsageError(f"vLLM plays folders and adapters here, not GGUF files such as {source.name}")
