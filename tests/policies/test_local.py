@@ -166,25 +166,6 @@ def test_a_chat_template_that_ends_its_turns_is_followed(tiny):
     assert tokenizer.decode(cut_off) == "<eos>[user]next<eos>[assistant]"
 
 
-def test_an_architecture_that_is_not_known_plays_through_generate(toy, tiny):
-    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
-
-    from gentax.models.decoding.stock_generate import StockDecoder
-    from gentax.policies.local import LocalPolicy
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny)
-    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, pad_token_id=0, eos_token_id=1)
-    torch.manual_seed(0)
-    policy = LocalPolicy(GPT2LMHeadModel(config).eval(), tokenizer)
-    assert isinstance(policy.decoder, StockDecoder)
-    (episode,) = rollout(policy, tasks(1), play=Play(temperature=1.0, max_new_tokens=5))
-    (sequence,) = episode.sequences()
-    with torch.no_grad():
-        logp = policy.model(torch.tensor(sequence.ids_T[None].astype(np.int64))).logits[0].log_softmax(-1)
-    at = np.flatnonzero(sequence.sampled_T)
-    assert np.allclose(sequence.logprobs_T[at], logp[at - 1, sequence.ids_T[at]].numpy(), atol=1e-3)
-
-
 def test_folders_that_are_no_models_are_refused_by_name(tiny, tmp_path):
     with pytest.raises(UsageError, match="did you mean"):
         load(str(tiny)[:-1])

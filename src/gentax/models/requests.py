@@ -27,6 +27,8 @@ class ModelOptions:
     """The model that a PEFT adapter is for, where its own configuration names none or another place."""
     trust_remote_code: bool = False
     """Whether a model's own Python files are run. They can do whatever you can do on this machine."""
+    use_vllm: bool = False
+    """Whether vLLM plays, in this process. Such a policy can be measured, not trained."""
 
 
 @dataclass(frozen=True, slots=True)

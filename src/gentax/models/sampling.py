@@ -1,29 +1,79 @@
 """Sampling the next token of each row from its logits and a uniform number of its own.
 
-A row never depends on its neighbours in the batch.
+A row never depends on its neighbours in the batch. Filters apply in the order of transformers: temperature, then
+`top_k`, `top_p` and `min_p`, each on what the one before left. A checkpoint's `generation_config.json` has no say.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
 import torch
+
+from gentax.models.requests import SamplingParams
+
+
+class Filters(NamedTuple):
+    """Which tokens each of B rows may sample; off where `top_k` is 0, `top_p` 1 and `min_p` 0."""
+
+    top_k_B: torch.Tensor  # int64
+    top_p_B: torch.Tensor  # float32
+    min_p_B: torch.Tensor  # float32
+
+
+def filters_of(params: Sequence[SamplingParams], device: torch.device | str = "cpu") -> Filters | None:
+    """Return the filters of rows with these settings, or None where all are off."""
+    if not any(p.top_k or p.top_p < 1 or p.min_p for p in params):
+        return None
+    columns = (
+        np.array([p.top_k for p in params], np.int64),
+        np.array([p.top_p for p in params], np.float32),
+        np.array([p.min_p for p in params], np.float32),
+    )
+    return Filters(*(torch.from_numpy(column).to(device) for column in columns))
 
 
 def draw(
-    logits: torch.Tensor, temperature_B: torch.Tensor, uniform_B: torch.Tensor
+    logits: torch.Tensor, temperature_B: torch.Tensor, uniform_B: torch.Tensor, filters: Filters | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw by inverting the distribution function; temperature 0 takes the likeliest token.
+    """Sample by inverting the cumulative distribution; temperature 0 takes the most likely token.
 
     Args:
         logits: (B, vocabulary).
         temperature_B: float32.
         uniform_B: float64 in [0, 1).
+        filters: of the rows; None where all are off, which costs nothing.
 
     Returns:
-        Tokens (int64) and their log-probabilities (float32) under the distribution drawn from.
+        Tokens (int64) and their log-probabilities (float32) under the distribution sampled from: after the filters,
+        renormalised.
     """
     greedy_B = temperature_B == 0
-    p = torch.softmax(logits.float() / temperature_B.masked_fill(greedy_B, 1.0)[:, None], dim=-1)
+    scaled = logits.float() / temperature_B.masked_fill(greedy_B, 1.0)[:, None]
+    p = torch.softmax(scaled if filters is None else _filtered(scaled, filters), dim=-1)
     cumulative = p.cumsum(dim=-1, dtype=torch.float64)  # float32 would lose the tail of a large vocabulary
-    token_B = torch.searchsorted(cumulative, uniform_B[:, None] * cumulative[:, -1:])[:, 0]
-    token_B = torch.where(greedy_B, p.argmax(dim=-1), token_B.clamp(max=p.shape[-1] - 1))
+    total = cumulative[:, -1:]
+    # The first sum above a number that is below the total: never a token without probability.
+    number = torch.minimum(uniform_B[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    token_B = torch.searchsorted(cumulative, number, right=True)[:, 0]
+    token_B = torch.where(greedy_B, p.argmax(dim=-1), token_B)
     return token_B, p.gather(1, token_B[:, None])[:, 0].log()
+
+
+def _filtered(scaled: torch.Tensor, filters: Filters) -> torch.Tensor:
+    """Return the logits (B, vocabulary), with -inf for tokens that may not be sampled. The best token always may."""
+    size = scaled.shape[-1]
+    ordered, token = scaled.sort(dim=-1, descending=True, stable=True)
+    rank = torch.arange(size, device=scaled.device)
+    top_k_B = torch.where(filters.top_k_B > 0, filters.top_k_B, size)
+    ordered = ordered.masked_fill(rank >= top_k_B[:, None], float("-inf"))
+    p = ordered.softmax(dim=-1)
+    before = p.cumsum(dim=-1) - p
+    drop = (before >= filters.top_p_B[:, None]) & (filters.top_p_B < 1)[:, None]
+    # Renormalising after `top_p` keeps ratios, so that `min_p` can look at the probabilities before it.
+    drop |= p < filters.min_p_B[:, None] * p[:, :1]
+    drop[:, 0] = False
+    ordered = ordered.masked_fill(drop, float("-inf"))
+    return torch.empty_like(scaled).scatter_(1, token, ordered)

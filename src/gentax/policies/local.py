@@ -13,11 +13,12 @@ import numpy as np
 
 from gentax.core import Tokens, UsageError
 from gentax.models.chat import ChatCodec
-from gentax.models.decoding import SUPPORTED, Decoder
-from gentax.models.decoding.stock_generate import StockDecoder
-from gentax.models.loading import load_with_tokenizer, runtime
+from gentax.models.decoding import AnyDecoder, decoder_for
+from gentax.models.decoding.vllm import VLLMDecoder, VLLMModel
+from gentax.models.loading import load_tokenizer, load_with_tokenizer, runtime
 from gentax.models.memory import parallel_rows
 from gentax.models.requests import NEW_TOKENS, NEW_TOKENS_THINKING, ChatOptions, ModelOptions, SamplingRequest
+from gentax.models.source import find
 from gentax.policies.protocol import PARALLEL, Reply, Turn
 
 LEAST_SHOWN = 16  # tokens of a message below which nothing can be played
@@ -31,13 +32,14 @@ class LocalPolicy:
         model: a Hugging Face causal model in evaluation mode.
         tokenizer: its tokenizer.
         name: how reports call it.
+        decoder: samples from it; the fastest that agrees with the model's forward pass when None.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, name: str = "model") -> None:
+    def __init__(self, model: Any, tokenizer: Any, name: str = "model", decoder: AnyDecoder | None = None) -> None:
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self._codecs: dict[ChatOptions, ChatCodec] = {}
         self.codec = self.codec_of(ChatOptions())
-        self.decoder = Decoder(model) if model.config.model_type in SUPPORTED else StockDecoder(model)
+        self.decoder = decoder_for(model) if decoder is None else decoder
         self._conversations: dict[int, _Conversation] = {}
         self._warned = False
         ends = model.generation_config.eos_token_id
@@ -71,6 +73,8 @@ class LocalPolicy:
 
         A power of two: batches of another size round differently, and how much is free is never quite the same.
         """
+        if isinstance(self.decoder, VLLMDecoder):
+            return PARALLEL  # vLLM has taken its memory already, and queues what does not fit
         model, tokens = self.model, min(context_tokens, self.decoder.limit)
         rows = parallel_rows(model.config, tokens, model.device, model.dtype, PARALLEL)
         return 1 << (rows.bit_length() - 1)
@@ -226,5 +230,17 @@ def load(where: str | Path, options: ModelOptions = ModelOptions()) -> LocalPoli
     Raises:
         UsageError: see `models.loading.load_with_tokenizer`.
     """
+    if options.use_vllm:
+        return _through_vllm(where, options)
     source, model, tokenizer = load_with_tokenizer(where, options)
     return LocalPolicy(model, tokenizer, name=source.label)
+
+
+def _through_vllm(where: str | Path, options: ModelOptions) -> LocalPolicy:
+    source = find(where, options)
+    if source.kind == "gguf":
+        raise UsageError(f"vLLM plays folders and adapters here, not GGUF files such as {source.name}")
+    tokenizer = load_tokenizer(where, options)
+    folder, adapter = (source.path, None) if source.base is None else (source.base.path, source.path)
+    decoder = VLLMDecoder(folder, tokenizer, options, adapter)
+    return LocalPolicy(VLLMModel(folder, options), tokenizer, source.label, decoder)

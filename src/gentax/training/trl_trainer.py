@@ -494,6 +494,9 @@ class _Served:
         made = self.client.generate(
             prompts=[ask.prompt.tolist()],
             temperature=ask.params.temperature,
+            top_p=ask.params.top_p,
+            top_k=ask.params.top_k,
+            min_p=ask.params.min_p,
             max_tokens=len(ask.uniforms),
             logprobs=0,
             generation_kwargs={

@@ -1,16 +1,20 @@
-"""Fast sampling from a Llama-like decoder: knows token ids, rows and a key-value cache, and nothing of text.
+"""Fast sampling from causal models: knows token ids, rows and caches, and nothing of text.
 
-What makes it fast on a small model and a CPU, each against calling the stock `generate` on every step's prompt:
-a row's cache is kept from one call to the next, so that only what is new in its prompt is computed; what several
-prompts begin with (the rules, a group's task, a whole prompt) is computed once for all of them; new tokens are packed,
-without padding, through everything but attention; finished rows leave the batch; projections of one input are one
-product. On a CUDA device a step of one token is a recorded graph.
+`decoder_for` chooses, by comparing log-probabilities with the model's own forward pass when a model is loaded:
 
-`plan` says what to compute, `cache` keeps it, `weights` is the model, `graph` records, `draw` chooses tokens, and
-`decoder` puts them together. Left out: sliding windows, mixtures of experts, several devices. Models it does not know
-fall to `generate`.
+- `lean`: Llama-like models in arithmetic of our own. A row's cache is kept from one call to the next, so that only
+  what is new in its prompt is computed; what prompts begin with (the rules, a group's task, a whole prompt) is computed
+  once for all of them; new tokens are packed, without padding, through everything but attention; finished rows leave
+  the batch; projections of one input are one product. On a CUDA device a step of one token is a recorded graph.
+- `general`: any model whose cache is made of attention layers, with or without windows, and recurrent layers, through
+  its own forward pass and with the same savings.
+- `whole`: anything else; no cache.
+
+`vllm` plays through vLLM in this process, where that is asked for. Left out: one model over several devices.
 """
 
+from gentax.models.decoding.choose import AnyDecoder, decoder_for
+from gentax.models.decoding.general import GeneralDecoder
 from gentax.models.decoding.lean import SUPPORTED, Decoder
 
-__all__ = ["SUPPORTED", "Decoder"]
+__all__ = ["SUPPORTED", "AnyDecoder", "Decoder", "GeneralDecoder", "decoder_for"]

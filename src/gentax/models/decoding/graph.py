@@ -17,6 +17,7 @@ import torch
 from gentax.models.decoding.cache import ROWS, Rows
 from gentax.models.decoding.step import Step, step
 from gentax.models.decoding.weights import Weights
+from gentax.models.sampling import Filters
 
 KEYS = 256
 Drawn = tuple[torch.Tensor, torch.Tensor]
@@ -27,7 +28,7 @@ class Recorder:
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
-        self._recorded: dict[tuple[int, int], tuple[Step, Callable[[], Drawn]]] = {}
+        self._recorded: dict[tuple[int, int, bool], tuple[Step, Callable[[], Drawn]]] = {}
         self._cache = 0  # where the cache lay when the graphs were recorded
 
     def __call__(self, rows: Rows, now: Step, end: int) -> Drawn:
@@ -44,17 +45,18 @@ class Recorder:
             self._cache = place
         count = len(now.id_B)
         B, end = -(-count // ROWS) * ROWS, min(-(-end // KEYS) * KEYS, rows.length)
-        if (B, end) not in self._recorded:
-            self._recorded[B, end] = self._record(rows.first(B), now, end)
-        held, run = self._recorded[B, end]
+        shape = (B, end, now.filters is not None)
+        if shape not in self._recorded:
+            self._recorded[shape] = self._record(rows.first(B), now, end)
+        held, run = self._recorded[shape]
         held.position_B.fill_(rows.length - 1)
-        for mine, given in zip(held, now, strict=True):
+        for mine, given in zip(_tensors(held), _tensors(now), strict=True):
             mine[:count].copy_(given)
         token_B, logp_B = run()
         return token_B[:count], logp_B[:count]
 
     def _record(self, rows: Rows, like: Step, end: int) -> tuple[Step, Callable[[], Drawn]]:
-        held = Step(*(given.new_zeros(rows.count) for given in like))
+        held = _like(like, rows.count)
         held.position_B.fill_(rows.length - 1)
         if self.weights.device.type != "cuda":
             return held, lambda: step(self.weights, rows, held, end)
@@ -73,3 +75,13 @@ class Recorder:
             return drawn
 
         return held, run
+
+
+def _tensors(step: Step) -> list[torch.Tensor]:
+    return [*step[:-1], *(step.filters or ())]
+
+
+def _like(step: Step, count: int) -> Step:
+    """Return a step of zeros for `count` rows."""
+    zeros = [given.new_zeros(count) for given in _tensors(step)]
+    return Step(*zeros[:4], None if step.filters is None else Filters(*zeros[4:]))

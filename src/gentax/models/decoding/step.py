@@ -9,7 +9,7 @@ import torch
 from gentax.models.decoding.attention import attend, causal
 from gentax.models.decoding.cache import Rows
 from gentax.models.decoding.weights import Weights
-from gentax.models.sampling import draw
+from gentax.models.sampling import Filters, draw
 
 
 class Step(NamedTuple):
@@ -18,7 +18,8 @@ class Step(NamedTuple):
     id_B: torch.Tensor  # int64: the last token
     position_B: torch.Tensor  # int64: where it stands
     temperature_B: torch.Tensor  # float32
-    uniform_B: torch.Tensor  # float64: what to draw the next with
+    uniform_B: torch.Tensor  # float64: what to sample the next with
+    filters: Filters | None = None  # None where all are off
 
 
 class Alike(NamedTuple):
@@ -31,7 +32,7 @@ class Alike(NamedTuple):
 def step(
     weights: Weights, rows: Rows, now: Step, end: int, alike: Alike | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run one token of each of the rows, and draw the next; return tokens and log-probabilities.
+    """Run one token of each of the rows, and sample the next; return tokens and log-probabilities.
 
     Args:
         rows: the cached tokens before it; its own keys and values are added.
@@ -56,4 +57,4 @@ def step(
         values[at_B, :, now.position_B] = all_of(v)
         mixed_B = attend(all_of(q)[:, None], keys[:, :, :end], values[:, :, :end], mask)
         x_D = layer.finish(x_D, each(mixed_B))
-    return draw(all_of(weights.logits(x_D)), now.temperature_B, now.uniform_B)
+    return draw(all_of(weights.logits(x_D)), now.temperature_B, now.uniform_B, now.filters)

@@ -9,6 +9,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch import nn
+from transformers.cache_utils import DynamicCache
+
+from gentax.models.decoding.positions import positions_of
+
+
+class NotLean(ValueError):
+    """A model that does something which this arithmetic leaves out."""
 
 
 class Weights:
@@ -17,15 +25,21 @@ class Weights:
     Args:
         model: a Hugging Face causal model. Its projections are fused in place: the module's parameters become views,
             so that training the module is seen here without copying.
+
+    Raises:
+        NotLean: windows, another activation, adapters, or rotary embeddings that differ from a table of positions.
+            What cannot be seen here is found by comparing log-probabilities; see `choose`.
     """
 
     def __init__(self, model: Any) -> None:
         config, body = model.config, model.get_decoder()
+        if any(DynamicCache(config=config).is_sliding):
+            raise NotLean("layers with a sliding window")
         self.device, self.dtype = model.device, model.dtype
         self.heads = config.num_attention_heads
         self.groups = config.num_key_value_heads or self.heads
         self.head = getattr(config, "head_dim", None) or config.hidden_size // self.heads
-        self.positions = config.max_position_embeddings
+        self.positions = positions_of(config)
         self.embed, self.norm, self.out = body.embed_tokens.weight, body.norm.weight, model.get_output_embeddings()
         self.eps = config.rms_norm_eps
         self.layers = [Layer(layer, self) for layer in body.layers]
@@ -35,6 +49,17 @@ class Weights:
         # A head's halves a and b turn into (a cos - b sin, b cos + a sin).
         self.cos = torch.cat([cos, cos], dim=-1).to(self.dtype)[:, None]
         self.sin = torch.cat([-sin, sin], dim=-1).to(self.dtype)[:, None]
+        self._check_rotary(rotary)
+
+    def _check_rotary(self, rotary: Any) -> None:
+        """Compare the tables with the model's own embedding, near and far: a short prompt does not reach far."""
+        at = torch.tensor([0, 1, self.positions // 2, self.positions - 1], device=self.device)
+        cos, sin = rotary(torch.zeros(1, dtype=torch.float32, device=self.device), at[None])
+        half = cos.shape[-1] // 2
+        mine = torch.cat([self.cos[at, 0].float(), self.sin[at, 0, half:].float()], dim=-1)
+        theirs = torch.cat([cos[0], sin[0, :, half:]], dim=-1).float()
+        if mine.shape != theirs.shape or (mine - theirs).abs().max() > 1e-2:
+            raise NotLean("rotary embeddings")
 
     def logits(self, x_N: torch.Tensor) -> torch.Tensor:
         """Return the logits after the last layer, (N, vocabulary)."""
@@ -46,6 +71,12 @@ class Layer:
 
     def __init__(self, layer: Any, shape: Weights) -> None:
         attention, mlp = layer.self_attn, layer.mlp
+        plain = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, mlp.down_proj)
+        if any(type(linear) is not nn.Linear for linear in plain):  # adapters and quantised weights are of other types
+            raise NotLean("a projection that is no plain matrix")
+        x = torch.linspace(-4, 4, 17, device=shape.device)
+        if (mlp.act_fn(x) - F.silu(x)).abs().max() > 1e-4:
+            raise NotLean("an activation that is not SiLU")
         self.qkv, self.qkv_bias = _fuse(attention.q_proj, attention.k_proj, attention.v_proj)
         self.o, self.gate, self.up, self.down = attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj
         self.norm, self.norm2 = layer.input_layernorm.weight, layer.post_attention_layernorm.weight

@@ -1,0 +1,109 @@
+"""Which decoder plays a model: the fastest that says what the model itself says, found out when it is loaded."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from gentax.models.decoding.general import GeneralDecoder
+from gentax.models.decoding.lean import SUPPORTED, Decoder
+from gentax.models.decoding.rows import Stop
+from gentax.models.decoding.whole import WholeDecoder
+from gentax.models.requests import Sample, SamplingParams, SamplingRequest
+
+# Mean difference of log-probabilities, in nats. Wrong arithmetic is off by tenths; bfloat16 alone by some hundredths,
+# and by tenths where its last bit decides which experts a token goes to. The general decoder runs the model's own
+# modules, so what it may get wrong is gross: a mask, a position or a state.
+TOLERANCE = 2e-3
+LOW_PRECISION_TOLERANCE = {Decoder: 0.1, GeneralDecoder: 0.5}
+WINDOW_TRIED = 256  # windows up to this long are exceeded by the check
+
+
+class AnyDecoder(Protocol):
+    """What a policy plays with."""
+
+    limit: int  # tokens of a prompt and its reply, at most
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of cache that a token of a row takes."""
+        ...
+
+    def sample(self, requests: Sequence[SamplingRequest], stop: Stop) -> list[Sample]:
+        """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
+        ...
+
+    def forget(self) -> None:
+        """Drop what is cached: the weights changed."""
+        ...
+
+
+def decoder_for(model: Any) -> AnyDecoder:
+    """Return the fastest decoder that agrees with `model.forward` on a few short conversations.
+
+    Args:
+        model: a Hugging Face causal model in evaluation mode.
+    """
+    if model.config.model_type in SUPPORTED:
+        lean = _tried(Decoder, model)
+        if lean is not None:
+            return lean
+    general = _tried(GeneralDecoder, model)
+    if general is not None:
+        return general
+    warnings.warn(
+        f"{model.config.model_type} models keep no cache that gentax can continue: playing is slow",
+        stacklevel=2,
+    )
+    return WholeDecoder(model)
+
+
+def _tried(kind: Any, model: Any) -> AnyDecoder | None:
+    try:
+        decoder = kind(model)
+        off = disagreement(decoder, model)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # whatever a model lacks that this decoder needs; the next one asks for less
+        return None
+    if not off <= (TOLERANCE if model.dtype == torch.float32 else LOW_PRECISION_TOLERANCE[kind]):
+        return None
+    decoder.forget()
+    return decoder
+
+
+@torch.inference_mode()
+def disagreement(decoder: AnyDecoder, model: Any) -> float:
+    """Return how far log-probabilities of a decoder are from those of the model's own forward pass.
+
+    Two conversations of different lengths play two turns, side by side; the second goes past a short window.
+
+    Returns:
+        The mean absolute difference over the sampled tokens, in nats.
+    """
+    text = model.config.get_text_config(decoder=True)
+    window = getattr(text, "sliding_window", None) or 0
+    total = min(24 + (window if window <= WINDOW_TRIED else 0), decoder.limit)
+    rng = np.random.default_rng(0)
+    ids_BT = rng.integers(0, min(text.vocab_size, model.get_input_embeddings().weight.shape[0]), (2, total))
+    sequences = [ids_BT[0].astype(np.int32), ids_BT[1].astype(np.int32)]
+    found: list[list[tuple[int, float]]] = [[], []]
+    for lengths in ((5, 9), (total - 2, total - 2)):  # of the prompts in each turn
+        requests = [
+            SamplingRequest(b, sequences[b][:n].copy(), SamplingParams(), rng.random(2)) for b, n in enumerate(lengths)
+        ]
+        for b, sample in enumerate(decoder.sample(requests, lambda ids: False)):
+            sequences[b][lengths[b] : lengths[b] + 2] = sample.ids
+            found[b] += [(lengths[b] + k, logp) for k, logp in enumerate(sample.logprobs.tolist())]
+    whole = torch.from_numpy(np.array(sequences, np.int64)).to(model.device)
+    logp_BTV = model(input_ids=whole, use_cache=False).logits.float().log_softmax(-1)
+    off = [
+        abs(logp - float(logp_BTV[b, at - 1, sequences[b][at]]))
+        for b, tokens in enumerate(found)
+        for at, logp in tokens
+    ]
+    return float(np.mean(off))

@@ -1,0 +1,229 @@
+"""Playing through vLLM, whose place is taken here by a stand-in with its documented signatures."""
+
+from __future__ import annotations
+
+import builtins
+import shutil
+import sys
+from dataclasses import dataclass, field
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from gentax.core import Task, UsageError
+from gentax.core.errors import PolicyFault
+from gentax.models.loading import load_model, load_tokenizer
+from gentax.models.requests import ModelOptions, SamplingParams, SamplingRequest
+from gentax.models.sampling import draw, filters_of
+from gentax.policies.local import load
+from gentax.policies.protocol import PARALLEL
+from gentax.rollouts import Play, rollout
+
+THROUGH_VLLM = ModelOptions(use_vllm=True)
+
+
+@dataclass(kw_only=True)
+class FakeSamplingParams:
+    """The fields of `vllm.SamplingParams` that are documented for 0.22 to 0.33 and used here, with their defaults."""
+
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool = False
+    max_tokens: int | None = 16
+    logprobs: int | None = None
+    detokenize: bool = True
+    skip_special_tokens: bool = True
+    include_stop_str_in_output: bool = False
+
+
+@dataclass
+class FakeLoRARequest:
+    lora_name: str
+    lora_int_id: int
+    lora_path: str = ""
+
+
+@dataclass
+class Logprob:
+    logprob: float
+    rank: int | None = None
+    decoded_token: str | None = None
+
+
+@dataclass
+class CompletionOutput:
+    index: int
+    text: str
+    token_ids: list[int]
+    cumulative_logprob: float | None
+    logprobs: list[dict[int, Logprob]] | None
+
+
+@dataclass
+class RequestOutput:
+    request_id: str
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput] = field(default_factory=list)
+
+
+class FakeLLM:
+    """Samples from the same model, token by token; stops as vLLM does."""
+
+    made: FakeLLM
+
+    def __init__(
+        self,
+        model,
+        *,
+        tokenizer=None,
+        trust_remote_code=False,
+        dtype="auto",
+        seed=0,
+        generation_config="auto",
+        enable_prefix_caching=None,
+        logprobs_mode="raw_logprobs",
+        max_model_len=None,
+        enable_lora=False,
+        max_loras=1,
+        max_lora_rank=16,
+    ):
+        if "broken" in str(model):
+            raise RuntimeError("no kernel\nfor this")
+        self.settings = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        self.model, self.tokenizer = load_model(model), load_tokenizer(tokenizer)
+        self.asked, self.adapters, self.resets = [], [], 0
+        FakeLLM.made = self
+
+    def generate(self, prompts, sampling_params=None, *, use_tqdm=True, lora_request=None):
+        assert not use_tqdm
+        self.adapters.append(lora_request)
+        self.asked += sampling_params
+        return [self._one(prompt["prompt_token_ids"], p) for prompt, p in zip(prompts, sampling_params, strict=True)]
+
+    def _one(self, prompt, p):
+        rng, ids, logprobs = np.random.default_rng(p.seed), list(prompt), []
+        ours = SamplingParams(p.temperature, p.top_p, p.top_k, p.min_p)
+        while len(ids) - len(prompt) < p.max_tokens:
+            with torch.no_grad():
+                logits = self.model(torch.tensor([ids])).logits[:, -1]
+            token, logp = draw(
+                logits, torch.tensor([p.temperature]), torch.tensor([rng.random()]).double(), filters_of([ours])
+            )
+            ids.append(int(token))
+            logprobs.append({int(token): Logprob(float(logp), 1)})
+            new = ids[len(prompt) :]
+            if ids[-1] in p.stop_token_ids or any(s in self.tokenizer.decode(new) for s in p.stop):
+                break
+        new = ids[len(prompt) :]
+        return RequestOutput("0", prompt, [CompletionOutput(0, self.tokenizer.decode(new), new, None, logprobs)])
+
+    def reset_prefix_cache(self):
+        self.resets += 1
+        return True
+
+
+@pytest.fixture
+def fake_vllm(monkeypatch):
+    package, lora, request = ModuleType("vllm"), ModuleType("vllm.lora"), ModuleType("vllm.lora.request")
+    package.LLM, package.SamplingParams, request.LoRARequest = FakeLLM, FakeSamplingParams, FakeLoRARequest
+    for module in (package, lora, request):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def test_episodes_are_played_and_their_tokens_kept(fake_vllm, toy, able):
+    policy = load(able, THROUGH_VLLM)
+    tasks = [Task("toy", "three", "train", n) for n in range(3)]
+    play = Play(temperature=0.7)
+    episodes = rollout(policy, tasks, play=play, seed=1)
+    again = rollout(policy, tasks, play=play, seed=1)
+    assert [step.text for e in again for step in e.steps] == [step.text for e in episodes for step in e.steps]
+    model = load_model(able)
+    for episode in episodes:
+        for sequence in episode.sequences():
+            with torch.no_grad():
+                logits = model(torch.tensor(sequence.ids_T[None].astype(np.int64))).logits[0] / play.temperature
+            at = np.flatnonzero(sequence.sampled_T)
+            expected = logits.log_softmax(-1)[at - 1, sequence.ids_T[at]]
+            assert np.allclose(sequence.logprobs_T[at], expected, atol=1e-3)
+    settings, asked = FakeLLM.made.settings, FakeLLM.made.asked
+    assert settings["logprobs_mode"] == "processed_logprobs"
+    assert settings["generation_config"] == "vllm"
+    assert settings["enable_prefix_caching"]
+    assert settings["dtype"] == "float32"  # as stored
+    assert len({p.seed for p in asked}) > len(tasks)  # each request its own
+    assert policy.tokenizer.eos_token_id in asked[0].stop_token_ids
+    assert policy.max_parallel(4096) == PARALLEL  # vLLM plans its memory
+    policy.refresh()
+    assert FakeLLM.made.resets == 1
+
+
+def test_sampling_settings_reach_vllm_and_replies_end_where_the_policy_says(fake_vllm, tiny):
+    policy = load(tiny, THROUGH_VLLM)
+    params = SamplingParams(0.8, top_p=0.9, top_k=7, min_p=0.1)
+    asked = SamplingRequest(0, np.arange(10, dtype=np.int32), params, np.random.default_rng(0).random(9))
+    (sample,) = policy.decoder.sample([asked], lambda ids: len(ids) == 4)
+    assert len(sample.ids) == len(sample.logprobs) == 4
+    given = FakeLLM.made.asked[0]
+    assert (given.temperature, given.top_p, given.top_k, given.min_p, given.max_tokens) == (0.8, 0.9, 7, 0.1, 9)
+    with pytest.raises(ValueError, match="positions"):
+        policy.decoder.sample([SamplingRequest(0, np.zeros(5000, np.int32), params, np.zeros(9))], lambda ids: False)
+
+
+def test_an_adapter_is_given_to_vllm_and_not_merged(fake_vllm, tiny, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    get_peft_model(load_model(tiny), LoraConfig(r=24, target_modules=["q_proj"])).save_pretrained(tmp_path / "tuned")
+    policy = load(tmp_path / "tuned", ModelOptions(use_vllm=True, adapter_base=str(tiny)))
+    asked = SamplingRequest(0, np.arange(10, dtype=np.int32), SamplingParams(), np.random.default_rng(0).random(2))
+    policy.decoder.sample([asked], lambda ids: False)
+    assert FakeLLM.made.settings["enable_lora"]
+    assert FakeLLM.made.settings["max_lora_rank"] == 32
+    assert FakeLLM.made.adapters[-1].lora_path == str(tmp_path / "tuned")
+    assert policy.name == "tuned"
+
+
+def test_what_needs_weights_refuses_in_one_line(fake_vllm, tiny):
+    from gentax.models.kl import nats
+
+    policy = load(tiny, THROUGH_VLLM)
+    with pytest.raises(UsageError, match="use_vllm"):
+        list(policy.model.parameters())
+    ids, sampled = [np.arange(9)], [np.arange(9) > 4]
+    with pytest.raises(UsageError, match="use_vllm"):
+        nats(policy.model, policy.model, ids, sampled)
+
+
+def test_without_vllm_one_line_says_how_to_install_it(tiny, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *rest):
+        if name.partition(".")[0] == "vllm":
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UsageError, match=r'pip install "gentax\[vllm\]"'):
+        load(tiny, THROUGH_VLLM)
+
+
+def test_what_vllm_cannot_do_is_one_line(fake_vllm, tiny, tmp_path, monkeypatch):
+    shutil.copytree(tiny, broken := tmp_path / "broken")
+    with pytest.raises(UsageError, match=r"vLLM cannot load .*: no kernel$"):
+        load(broken, THROUGH_VLLM)
+    policy = load(tiny, THROUGH_VLLM)
+
+    def fail(*_, **__):
+        raise RuntimeError("out of memory\nmany lines")
+
+    monkeypatch.setattr(FakeLLM.made, "generate", fail)
+    asked = SamplingRequest(0, np.arange(10, dtype=np.int32), SamplingParams(), np.random.default_rng(0).random(2))
+    with pytest.raises(PolicyFault, match=r"out of memory$"):
+        policy.decoder.sample([asked], lambda ids: False)
