@@ -10,7 +10,7 @@ import torch
 
 from gentax.core import Task
 from gentax.models.requests import SamplingParams, SamplingRequest
-from gentax.models.scoring.batch import batches, score
+from gentax.models.scoring import batches, score
 from gentax.policies.local import LocalPolicy, load
 from gentax.rollouts import Play, rollout
 from gentax.training import Recipe
@@ -68,7 +68,7 @@ def chat(request, tmp_path_factory) -> Path:
 
 def logits_of(model) -> torch.Tensor:
     ids = np.random.default_rng(0).integers(6, 200, 40).astype(np.int32)
-    (batch,) = batches([ids], [np.ones(40, bool)])
+    (batch,) = batches(model, [ids], [np.ones(40, bool)])
     with torch.no_grad():
         return score(model, batch, "fp32")
 
@@ -76,7 +76,7 @@ def logits_of(model) -> torch.Tensor:
 def train(learner, steps=3, lr=0.05) -> None:
     """Take steps of gradient descent towards nothing in particular."""
     ids = np.random.default_rng(1).integers(6, 200, 60).astype(np.int32)
-    (batch,) = batches([ids], [np.ones(60, bool)])
+    (batch,) = batches(learner.model, [ids], [np.ones(60, bool)])
     for _ in range(steps):
         logp_UV = score(learner.model, batch, "fp32").log_softmax(-1)
         (-logp_UV[batch.guess_S, batch.token_S].mean()).backward()
@@ -234,7 +234,7 @@ def test_what_a_chat_model_sampled_is_what_is_trained_on(toy, chat, recipe):
         assert len(starts) == episode.length
         for at in starts:
             assert sequence.ids_T[at - len(opening) : at].tolist() == opening
-    for batch in batches([s.ids_T for s in sequences], [s.sampled_T for s in sequences]):
+    for batch in batches(learner.model, [s.ids_T for s in sequences], [s.sampled_T for s in sequences]):
         old_S = np.concatenate([sequences[i].logprobs_T[sequences[i].sampled_T] for i in batch.members])
         with torch.no_grad():
             logp_UV = score(learner.model, batch, "fp32").log_softmax(-1)

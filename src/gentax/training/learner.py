@@ -20,8 +20,7 @@ import torch
 from torch.nn import Parameter
 
 from gentax.core import stable_seed
-from gentax.models.scoring.supported import refuse_unlike
-from gentax.models.scoring.tree_attention import use_tree_attention
+from gentax.models.scoring import way_of
 from gentax.policies.local import LocalPolicy
 from gentax.training.parallel import World
 from gentax.training.recipe import Lora, Recipe
@@ -77,9 +76,9 @@ def learner_of(policy: LocalPolicy, recipe: Recipe, world: World | None = None) 
         world: the processes of the run; one when left out.
 
     Raises:
-        UsageError: a kind of model that cannot be learned as it plays.
+        UsageError: a kind of model that cannot be scored.
     """
-    refuse_unlike(policy.model)
+    way_of(policy.model)  # before there are copies of it, which are scored alike
     world = world or World()
     spread = recipe.shard and world.size > 1
     if recipe.lora is not None:
@@ -99,7 +98,6 @@ class _Copy(Learner):
         # Slices are cut on the CPU: a whole copy in fp32 need not fit beside the player.
         to = "cpu" if spread else player.device
         self.model = _twin(player, lambda p: Parameter(p.detach().to(to, torch.float32, copy=True)))
-        use_tree_attention(self.model)
         if spread:
             shard(self.model, world.size, player.device)
         mine = dict(self.model.named_parameters(remove_duplicate=False))
@@ -151,7 +149,6 @@ class _Adapters(Learner):
             torch.manual_seed(stable_seed(seed, "lora"))
             inject_adapter_in_model(adapt, self.model)
         self.model.eval()
-        use_tree_attention(self.model)
         self._named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.parameters = list(self._named.values())
         for parameter in self.parameters:
