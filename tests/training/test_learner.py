@@ -265,3 +265,20 @@ def test_a_model_that_plays_through_generate_plays_on_as_before_when_it_is_train
         found += [sample.logprobs for sample in policy.decoder.sample(asks, lambda ids: False)]
         train(learner_of(policy, FULL), lr=0.0)
     assert np.allclose(before, after, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [FULL, LORA], ids=["full", "lora"])
+def test_gradient_checkpointing_computes_layers_again_and_changes_no_bit(tiny, recipe):
+    found, calls = [], []
+    for again in (False, True):
+        learner = learner_of(load(tiny), recipe, gradient_checkpointing=again)
+        layers = learner.model.get_decoder().layers
+        made = []
+        layers[0].mlp.register_forward_pre_hook(lambda *_, made=made: made.append(1))
+        train(learner, steps=2)
+        found.append(copies(learner.parameters))
+        calls.append(len(made))
+        learner.publish()
+        assert torch.allclose(logits_of(learner.policy.model), logits_of(learner.model), atol=1e-4)
+    assert same(*found)
+    assert calls[1] == 2 * calls[0]

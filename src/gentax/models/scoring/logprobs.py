@@ -59,7 +59,8 @@ def log_probabilities(model: Any, batch: Batch, how: str, temperature: float = 1
     """
 
     def of(state_CW: torch.Tensor, at_P: torch.Tensor, token_P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        all_CV = torch.log_softmax(logits(model, state_CW, how) / temperature, dim=-1)
+        logits_CV = logits(model, state_CW, how)
+        all_CV = torch.log_softmax(logits_CV if temperature == 1 else logits_CV / temperature, dim=-1)
         said_P = all_CV.flatten().index_select(0, at_P * all_CV.shape[1] + token_P)
         if entropy == "none":
             return said_P, said_P.new_zeros(0)
