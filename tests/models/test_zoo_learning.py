@@ -10,6 +10,7 @@ import torch
 from zoo import ZOO, policy_for
 
 from gentax.core import Episode, Outcome, Step, Task, Tokens
+from gentax.models.requests import SamplingParams, SamplingRequest
 from gentax.models.scoring import batches, log_probabilities, score
 from gentax.training.learner import adapted_layers, learner_of
 from gentax.training.policy_gradient import update
@@ -111,6 +112,24 @@ def test_the_gradient_is_that_of_plain_forward_passes(name):
         grads, report = taught(learner, reference, played)
         assert report["loss"] == pytest.approx(loss.item(), rel=1e-4, abs=1e-5)
         assert float((flat(grads) - expected).norm() / expected.norm()) < 1e-3
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_what_was_sampled_has_the_log_probabilities_that_were_recorded(name):
+    policy = policy_for(name)
+    rng = np.random.default_rng(4)
+    asks = [
+        SamplingRequest(n, rng.integers(6, 280, 9 + 9 * n).astype(np.int32), SamplingParams(0.7), rng.random(8))
+        for n in range(4)
+    ]
+    samples = policy.decoder.sample(asks, lambda ids: False)
+    ids = [np.concatenate([ask.prompt, sample.ids]).astype(np.int32) for ask, sample in zip(asks, samples, strict=True)]
+    sampled = [np.arange(len(one)) >= len(ask.prompt) for one, ask in zip(ids, asks, strict=True)]
+    for batch in batches(policy.model, ids, sampled):
+        recorded_S = torch.from_numpy(np.concatenate([samples[i].logprobs for i in batch.members]))
+        scored_S = log_probabilities(policy.model, batch, "fp32", 0.7).logprob_S
+        assert torch.allclose(scored_S, recorded_S, atol=1e-4)
+        scored_S.sum().backward()  # what playing has left in the model does not stand in the way of learning
 
 
 @pytest.mark.parametrize("name", ["gemma3", "gpt2", "gpt-oss", "lfm2", "mixtral", "qwen3-next", "falcon-h1", "mamba2"])

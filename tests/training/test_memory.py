@@ -81,8 +81,6 @@ def test_layers_that_would_keep_too_much_compute_it_again(tiny):
 def test_a_model_without_room_is_refused_with_the_numbers_before_it_is_loaded(toy, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "available", lambda device: 1e6)
     monkeypatch.setattr(run, "load", None)
-    with pytest.raises(
-        UsageError, match=r"takes about 0\.\d GB \(.*playing .*\), and cpu has 0\.0 GB left; .*lora"
-    ):
+    with pytest.raises(UsageError, match=r"takes about 0\.\d GB \(.*playing .*\), and cpu has 0\.0 GB left; .*lora"):
         train(Recipe(base=str(tiny), source="toy", steps=1), tmp_path / "run")
     assert not (tmp_path / "run").exists()
