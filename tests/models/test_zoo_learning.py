@@ -7,12 +7,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from zoo import ZOO, policy_for
+from zoo import ZOO, policy_for, tokenizer_for
 
 from gentax.core import Episode, Outcome, Step, Task, Tokens
 from gentax.models.requests import SamplingParams, SamplingRequest
 from gentax.models.scoring import batches, log_probabilities, score
+from gentax.policies.local import LocalPolicy
 from gentax.training.learner import adapted_layers, learner_of
+from gentax.training.memory import footprint
 from gentax.training.policy_gradient import update
 from gentax.training.recipe import Algorithm, Lora, Recipe
 
@@ -191,3 +193,13 @@ def test_a_large_vocabulary_is_scored_in_chunks_and_gives_the_same(monkeypatch):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
     expected = batch.said((score(model, batch, "fp32") / 0.7).log_softmax(-1))
     assert torch.allclose(found[5][0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("lora", [None, Lora(4)], ids=["full", "lora"])
+def test_what_training_takes_is_known_of_every_architecture(lora):
+    for name, build in ZOO.items():
+        model = build()
+        found = footprint(model, Recipe(lora=lora), torch.device("cpu"), 1e12)
+        learned = learner_of(LocalPolicy(model, tokenizer_for(name)), Recipe(lora=lora)).parameters
+        assert found.trained == sum(p.numel() for p in learned), name
+        assert {"weights", "activations", "logits"} <= found.parts.keys()
