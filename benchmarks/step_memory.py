@@ -101,10 +101,11 @@ def gentax_side(folder: Path, episodes: list[Episode], _: str) -> tuple[Callable
     import torch
 
     from gentax.core.memory import keep_freed_memory
-    from gentax.models.loading import load_model, load_tokenizer
+    from gentax.models.loading import bare_model, load_model, load_tokenizer
+    from gentax.models.memory import available_memory
     from gentax.policies.local import LocalPolicy
     from gentax.training.learner import learner_of
-    from gentax.training.memory import available, bare_model, footprint
+    from gentax.training.memory import footprint
     from gentax.training.policy_gradient import update
     from gentax.training.recipe import Algorithm, Lora, Recipe
     from gentax.training.rewards import rewards_of
@@ -112,7 +113,7 @@ def gentax_side(folder: Path, episodes: list[Episode], _: str) -> tuple[Callable
     keep_freed_memory()
     recipe = Recipe(algorithm=Algorithm(kl=KL, clip=CLIP), lora=Lora(RANK, 2.0 * RANK))
     cpu = torch.device("cpu")
-    found = footprint(bare_model(folder), recipe, cpu, available(cpu))
+    found = footprint(bare_model(folder), recipe, cpu, available_memory(cpu))
     policy = LocalPolicy(load_model(folder), load_tokenizer(folder))
     learner = learner_of(policy, recipe, gradient_checkpointing=found.gradient_checkpointing)
     optimizer = torch.optim.Adam(learner.parameters, lr=RATE, fused=True)

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from gentax.core import UsageError
-from gentax.models.loading import BASE
+from gentax.models.loading import BASE, bare_model
 from gentax.policies.local import load
 from gentax.training import run, train
 from gentax.training.learner import learner_of
 from gentax.training.learning_rate import with_rates
-from gentax.training.memory import bare_model, footprint, parameters_of
+from gentax.training.memory import footprint, parameters_of
 from gentax.training.recipe import Algorithm, Imitate, Lora, Recipe
 
 CPU = torch.device("cpu")
@@ -79,7 +79,7 @@ def test_layers_that_would_keep_too_much_compute_it_again(tiny):
 
 
 def test_a_model_without_room_is_refused_with_the_numbers_before_it_is_loaded(toy, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "available", lambda device: 1e6)
+    monkeypatch.setattr(run, "available_memory", lambda device: 1e6)
     monkeypatch.setattr(run, "load", None)
     with pytest.raises(UsageError, match=r"takes about 0\.\d GB \(.*playing .*\), and cpu has 0\.0 GB left; .*lora"):
         train(Recipe(base=str(tiny), source="toy", steps=1), tmp_path / "run")

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from gentax.core import UsageError
-from gentax.models.loading import model_folder
+from gentax.models.memory import row_bytes
 from gentax.models.precision import precision
 from gentax.models.scoring.batch import TOKENS
 from gentax.models.scoring.logprobs import CHUNK, LARGE_CHUNK
@@ -56,25 +55,6 @@ class Footprint:
         return ", ".join(f"{what} {size / GB:.1f}" for what, size in rows if size >= 0.05 * GB)
 
 
-def bare_model(where: str | Path) -> Any:
-    """Return a model without weights: its shapes alone, in the number format that they are stored in.
-
-    Raises:
-        UsageError: no such model, or one that is no causal model of transformers.
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    folder = model_folder(where)
-    try:
-        config = AutoConfig.from_pretrained(folder)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, dtype=config.dtype or torch.float32)
-        model.tie_weights()
-        return model
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise UsageError(f"cannot load a model from {folder}: {str(error).splitlines()[0]}") from error
-
-
 def parameters_of(model: Any) -> int:
     """Return the number of a model's parameters, tied ones once."""
     return sum(p.numel() for p in model.parameters())
@@ -84,7 +64,7 @@ def footprint(model: Any, recipe: Recipe, device: torch.device, left: float, pro
     """Return what training `model` by a recipe takes in each process.
 
     Args:
-        model: without weights (see `bare_model`).
+        model: without weights (see `loading.bare_model`).
         recipe: every setting.
         device: where it will be.
         left: bytes that the device has.
@@ -120,7 +100,7 @@ def footprint(model: Any, recipe: Recipe, device: torch.device, left: float, pro
     config = model.config.get_text_config()
     parts["logits"] = 4.0 * LOGITS * min(CHUNK.get(device.type, LARGE_CHUNK), TOKENS * config.vocab_size)
     rows = min(ROWS, -(-recipe.tasks_per_step // processes) * recipe.group)
-    parts["cache of playing"] = rows * PLAYED * _cached(config) * size
+    parts["cache of playing"] = rows * row_bytes(config, PLAYED, model.dtype)
     return Footprint(numbers, trained, how, checkpointing, {what: part for what, part in parts.items() if part})
 
 
@@ -142,17 +122,6 @@ def refuse_too_large(found: Footprint, model: Any, recipe: Recipe, device: torch
         f"training {recipe.base} takes about {found.total / GB:.1f} GB ({found.held()}), and {device} has "
         f"{left / GB:.1f} GB left; {'; '.join(ways)}"
     )
-
-
-def available(device: torch.device) -> float:
-    """Return the bytes that can still be taken on a device."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):  # a system that does not say
-        return float("inf")
 
 
 def millions(count: int) -> str:
@@ -180,10 +149,3 @@ def _kept(model: Any) -> tuple[float, float]:
     if not each:
         return (whole := KEPT * sum(sum(p.shape) for p in model.parameters() if p.ndim > 1)), whole
     return sum(each), max(each) + len(layers) * hidden * 2
-
-
-def _cached(config: Any) -> int:
-    """Return the keys and values of a token in all layers, as if all attended to everything."""
-    heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", None) or 0
-    width = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
-    return 2 * config.num_hidden_layers * heads * width

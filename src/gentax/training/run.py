@@ -21,7 +21,8 @@ from gentax.core.interrupt import Interrupt, deferred_interrupt
 from gentax.core.memory import freed_memory_kept
 from gentax.core.progress import is_shown
 from gentax.models.device import device_of
-from gentax.models.loading import load_model
+from gentax.models.loading import bare_model, load_model
+from gentax.models.memory import available_memory
 from gentax.models.requests import ModelOptions
 from gentax.policies.local import LocalPolicy, load
 from gentax.training.check import check
@@ -41,7 +42,7 @@ from gentax.training.critic import Critic
 from gentax.training.imitation import Imitation
 from gentax.training.learner import learner_of
 from gentax.training.learning_rate import with_rates
-from gentax.training.memory import available, bare_model, footprint, parameters_of, refuse_too_large
+from gentax.training.memory import footprint, parameters_of, refuse_too_large
 from gentax.training.parallel import World, join
 from gentax.training.playing import Playing
 from gentax.training.policy_gradient import update
@@ -81,7 +82,7 @@ def train(
         OSError: a checkpoint could not be written; the one before is intact.
     """
     check(recipe)
-    run, bare = Path(out), bare_model(recipe.base)
+    run, bare = Path(out), bare_model(recipe.base, ModelOptions(dtype=recipe.dtype))
     recipe = with_rates(recipe, parameters_of(bare))
     if (folder := result(run)) is not None:
         RunFolder.open(run, recipe, World())  # refuses another recipe
@@ -108,7 +109,7 @@ def _fits(recipe: Recipe, bare: Any, world: World, shown: bool) -> bool:
     """
     device = device_of(recipe.device, world.local, world.size)
     # On a CPU the processes share what there is; they all decide by what the first one sees.
-    (left, *_) = world.everyone(available(device) / (world.size if device.type == "cpu" else 1))
+    (left, *_) = world.everyone(available_memory(device) / (world.size if device.type == "cpu" else 1))
     found = footprint(bare, recipe, device, left, world.size)
     refuse_too_large(found, bare, recipe, device, left)
     if world.first and shown:
