@@ -38,11 +38,10 @@ def test_larger_models_learn_at_smaller_rates_down_to_the_papers():
     assert with_rates(Recipe(lr=0.1, imitate=Imitate(lr=0.2), lora=Lora()), int(8e9)).lr == 0.1
 
 
-def test_a_run_says_how_it_learns_and_keeps_the_rate_in_its_recipe(toy, tiny, tmp_path):
-    said = []
+def test_a_run_says_how_it_learns_and_keeps_the_rate_in_its_recipe(toy, tiny, tmp_path, capsys):
     recipe = Recipe(base=str(tiny), source="toy", steps=1, tasks_per_step=1, group=2, validate_every=0)
-    train(recipe, tmp_path / "run", say=said.append)
-    (line,) = said
+    train(recipe, tmp_path / "run", progress=True)
+    line = capsys.readouterr().out.splitlines()[0]
     assert "parameters, weights and Adam in fp32" in line
     assert "learning rate 0.00015" in line
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["lr"] == 1.5e-4

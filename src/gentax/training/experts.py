@@ -15,7 +15,7 @@ from gentax.training.retention import merge_models
 from gentax.training.run_folder import Row, RunFolder
 
 
-def train_and_merge(recipe: Recipe, run: Path, on_row: Callable[[Row], None], say: Callable[[str], None]) -> Path:
+def train_and_merge(recipe: Recipe, run: Path, on_row: Callable[[Row], None]) -> Path:
     """Train the experts, each in a folder of its own in the run's, and merge them; return the merged model's folder.
 
     The steps of the mixture are shared out by its weights, so that the whole costs what one policy on it would.
