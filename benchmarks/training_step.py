@@ -183,9 +183,29 @@ def trl_step(
 
 
 def trl_trainer(
-    folder: Path, episodes: list[Episode], precision: str, per_device: int, scratch: str, device: str = "cpu"
+    folder: Path,
+    episodes: list[Episode],
+    precision: str,
+    per_device: int,
+    scratch: str,
+    device: str = "cpu",
+    dtype: str = "float32",
+    adapters: Any = None,
+    group: int = GROUP,
 ) -> tuple[Step, np.ndarray]:
-    """Set up one trainer and make its first step; return its later steps and its first gradient."""
+    """Set up one trainer and make its first step; return its later steps and its first gradient.
+
+    Args:
+        folder: the model.
+        episodes: what is learned from.
+        precision: `default`, for what GRPOConfig gives unasked, `fp32` or `bf16`.
+        per_device: sequences in a forward pass.
+        scratch: a folder for TRL.
+        device: where.
+        dtype: of the weights.
+        adapters: a `LoraConfig` of peft, for what is trained instead of all weights.
+        group: episodes on each task.
+    """
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
@@ -197,7 +217,7 @@ def trl_trainer(
 
     gains = advantages(episodes, rewards_of(episodes, Reward(), Explore()), Algorithm())
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     rows = []
     # With GRPO all steps of an episode have the same advantage.
     sequences = [(s, gain[0]) for e, gain in zip(episodes, gains, strict=True) for s in e.sequences()]
@@ -214,7 +234,7 @@ def trl_trainer(
         )
 
     def rollout(prompts: list[str], _: Any) -> dict[str, list[Any]]:
-        assert prompts == [str(i // GROUP) for i in range(len(rows))]  # the whole batch, in order
+        assert prompts == [str(i // group) for i in range(len(rows))]  # the whole batch, in order
         return {key: [row[key] for row in rows] for key in rows[0]}
 
     class Trainer(GRPOTrainer):
@@ -244,7 +264,7 @@ def trl_trainer(
         **tuned,
         per_device_train_batch_size=per_device,
         gradient_accumulation_steps=len(rows) // per_device,
-        num_generations=GROUP,
+        num_generations=group,
         max_steps=1,
         beta=KL,
         use_bias_correction_kl=False,  # the k3 estimator as it is, on both sides
@@ -268,10 +288,11 @@ def trl_trainer(
         model=model,
         reward_funcs=lambda advantage, **_: advantage,
         args=args,
-        train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(len(rows) // GROUP)]}),
+        train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(len(rows) // group)]}),
         processing_class=tokenizer,
         callbacks=[Clock()],
         rollout_func=rollout,
+        peft_config=adapters,
     )
     trainer.remove_callback(PrinterCallback)
 
@@ -285,7 +306,7 @@ def trl_trainer(
 
 def gradient(model: Any) -> np.ndarray:
     """Return the gradient of all parameters as one vector."""
-    return np.concatenate([p.grad.flatten().float().cpu().numpy() for p in model.parameters()])
+    return np.concatenate([p.grad.flatten().float().cpu().numpy() for p in model.parameters() if p.grad is not None])
 
 
 def quiet() -> None:

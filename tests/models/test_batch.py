@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from gentax.models.scoring import tree_attention
-from gentax.models.scoring.batch import STEP, TOKENS, batches, score
+from gentax.models.scoring import batches, score, tree_attention
+from gentax.models.scoring.batch import TOKENS
 from gentax.models.scoring.last_layer import ROUND
+from gentax.models.scoring.prefix_tree import STEP, tree_batches
 from gentax.policies.local import load
 from gentax.training import sft
 from gentax.training.example import Example
@@ -31,7 +32,7 @@ def test_every_token_is_scored_as_in_its_sequence_alone(tiny, longest):
     ids = sequences(rng, 40, longest)
     wanted = [rng.random(len(one)) < 0.5 for one in ids]
     seen = []
-    for batch in batches(ids, wanted):
+    for batch in batches(model, ids, wanted):
         logp_UV = score(model, batch, "fp32").log_softmax(-1)
         logp_S = batch.said(logp_UV).detach()
         expected = []
@@ -49,7 +50,7 @@ def test_every_token_is_scored_as_in_its_sequence_alone(tiny, longest):
 def test_a_shared_beginning_is_computed_once():
     rules = np.arange(6, 106, dtype=np.int32)
     ids = [np.concatenate([rules, np.full(10, n, np.int32)]) for n in range(200, 220)] * 2
-    (batch,) = batches(ids, [np.ones(len(one), bool) for one in ids])
+    (batch,) = tree_batches(ids, [np.ones(len(one), bool) for one in ids])
     assert batch.real == 100 + 20 * 10
     assert len(batch.token_S) == sum(len(one) - 1 for one in ids)  # but every sequence's tokens are learned from
 
@@ -59,8 +60,8 @@ def test_batches_have_few_sizes_and_a_longer_sequence_one_to_itself():
     ids = [rng.integers(6, 900, n).astype(np.int32) for n in (TOKENS + 5, *[400] * 40)]
     for n, one in enumerate(ids):
         one[0] = n  # nothing is shared
-    made = batches(ids, [np.ones(len(one), bool) for one in ids])
-    sizes = [len(batch.ids_N) for batch in made]
+    made = tree_batches(ids, [np.ones(len(one), bool) for one in ids])
+    sizes = [len(batch.ids) for batch in made]
     assert all(size % STEP == 0 for size in sizes)
     assert sum(size > TOKENS for size in sizes) == 1
     assert sum(batch.real for batch in made) == sum(map(len, ids))
@@ -68,20 +69,20 @@ def test_batches_have_few_sizes_and_a_longer_sequence_one_to_itself():
 
 def test_no_sequence_that_learns_nothing_is_needed():
     ids = [np.arange(6, 20, dtype=np.int32)]
-    (batch,) = batches(ids, [np.zeros(14, bool)])
+    (batch,) = tree_batches(ids, [np.zeros(14, bool)])
     assert len(batch.token_S) == len(batch.state_U) == 0
 
 
 def test_the_last_layer_runs_whole_for_the_states_that_are_read_alone(tiny):
     model = load(tiny).model
     ids = [np.arange(6, 180, dtype=np.int32) + n for n in range(4)]
-    (batch,) = batches(ids, [np.arange(len(one)) % 20 == 19 for one in ids])
+    (batch,) = batches(model, ids, [np.arange(len(one)) % 20 == 19 for one in ids])
     rows = []
     for layer in model.get_decoder().layers:
         layer.mlp.down_proj.register_forward_hook(lambda _, given, made: rows.append(made.shape[1]))
     score(model, batch, "fp32")
     assert len(batch.state_U) == 32
-    assert rows[-1] == ROUND < rows[0] == len(batch.ids_N)
+    assert rows[-1] == ROUND < rows[0] == len(batch.ids)
     model(input_ids=torch.arange(6, 20)[None])
     assert rows[-1] == 14  # afterwards it is as it was
 
@@ -97,7 +98,7 @@ def test_bf16_products_follow_the_fused_kernel(tiny):
     rng = np.random.default_rng(2)
     model = load(tiny).model
     ids = sequences(rng, 20, 150)
-    (batch, *_) = batches(ids, [np.ones(len(one), bool) for one in ids])
+    (batch, *_) = batches(model, ids, [np.ones(len(one), bool) for one in ids])
     exact, low = (score(model, batch, how).detach().softmax(-1) for how in ("fp32", "bf16"))
     assert float((exact - low).abs().max()) < 0.02
 
@@ -109,7 +110,7 @@ def test_gradients_on_two_threads_are_always_the_same_bits(how):
     rng = np.random.default_rng(1)
     model = load("base").model
     ids = [rng.integers(6, 200, 60).astype(np.int32)] * 2 + sequences(rng, 2, 60)
-    (batch,) = batches(ids, [np.ones(len(one), bool) for one in ids])
+    (batch,) = batches(model, ids, [np.ones(len(one), bool) for one in ids])
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -128,8 +129,8 @@ def test_the_gradient_of_bf16_products_is_that_of_the_fused_kernel(tiny):
     rng = np.random.default_rng(3)
     model = load(tiny).model
     ids = sequences(rng, 20, 150)
-    (batch, *_) = batches(ids, [np.ones(len(one), bool) for one in ids])
-    assert batch.real < len(batch.ids_N)  # padding must receive nothing
+    (batch, *_) = batches(model, ids, [np.ones(len(one), bool) for one in ids])
+    assert batch.real < len(batch.ids)  # padding must receive nothing
     found = []
     for how in ("fp32", "bf16"):
         model.zero_grad()

@@ -14,7 +14,7 @@ import torch
 
 from gentax.core import UsageError
 from gentax.models.fingerprint import fingerprint
-from gentax.models.loading import BASE, load_model, load_tokenizer, runtime
+from gentax.models.loading import BASE, bare_model, load_model, load_tokenizer, runtime
 from gentax.models.requests import ModelOptions
 from gentax.models.source import find, is_hub_name, names_a_model
 from gentax.policies.local import load
@@ -26,6 +26,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def logits(model) -> torch.Tensor:
     with torch.no_grad():
         return model(torch.arange(3, 40)[None]).logits.float()
+
+
+def shapes(model) -> dict:
+    return {name: (p.shape, p.dtype) for name, p in model.named_parameters()}
 
 
 @pytest.fixture
@@ -184,6 +188,8 @@ def test_an_adapter_plays_as_its_base_with_the_adapter_merged(tiny, tmp_path, se
 def test_an_adapter_finds_its_base_by_its_configuration_or_by_what_is_given(hub, tiny, tmp_path):
     folder = adapter(tiny, tmp_path / "adapter", tokenizer=True)
     wanted = logits(load(folder).model)
+    assert shapes(bare_model(folder)) == shapes(load(folder).model)
+    assert bare_model(folder, ModelOptions(dtype="bfloat16")).dtype is torch.bfloat16
     config = folder / "adapter_config.json"
     values = json.loads(config.read_text())
     config.write_text(json.dumps(values | {"base_model_name_or_path": "them/small"}))
@@ -317,6 +323,7 @@ def test_a_gguf_file_is_an_ordinary_model(tmp_path):
     text = "You see a box. <action> go north </action>"
     assert policy.tokenizer(text).input_ids == plain.tokenizer(text).input_ids
     assert policy.runtime == {"device": "cpu", "dtype": "float32"}
+    assert shapes(bare_model(file)) == shapes(policy.model)
     policy.model.save_pretrained(tmp_path / "saved")  # nothing of its blocks is left
     policy.tokenizer.save_pretrained(tmp_path / "saved")
     torch.testing.assert_close(logits(load(tmp_path / "saved").model), logits(policy.model))
@@ -358,10 +365,10 @@ def test_results_say_where_and_in_which_format_a_policy_played(toy, tiny, tmp_pa
     from gentax.rollouts import Play
 
     half = ModelOptions("cpu", "bfloat16")
-    played = evaluate(tiny, ["toy"], tasks=2, model=half).to_json()
+    played = evaluate(tiny, ["toy"], tasks=2, model=half, stop_if_unreadable=False).to_json()
     assert played["runtime"] == {"device": "cpu", "dtype": "bfloat16"}
     assert evaluate("random", ["toy"], tasks=2).to_json()["runtime"] is None
-    (found,) = probe(["toy"], policy_of(tiny), trajectories=2)
+    (found,) = probe(["toy"], policy_of(tiny), trajectories=2, stop_if_unreadable=False)
     assert found.to_json()["runtime"] == {"device": "cpu", "dtype": "float32"}
     assert type(found).from_json(found.to_json()).runtime == found.runtime
     settings = {"source": "toy", "targets": ["crafting"], "tasks": 2, "looks": 1, "play": Play(horizon=2)}

@@ -111,7 +111,7 @@ def test_rows_are_as_many_as_fit(monkeypatch):
     row = row_bytes(config, 100, torch.float32) + 8 * 64
     for rows, expected in ((10.5, 10), (0.2, 1), (1e6, 128)):
         monkeypatch.setattr("gentax.models.memory.available_memory", lambda _, n=rows: int(n * row / 0.9))
-        assert parallel_rows(config, 100, "cpu", torch.float32) == expected
+        assert parallel_rows(config, row - 8 * 64, "cpu") == expected
     monkeypatch.undo()
     assert 0 < available_memory("cpu") < 1 << 50
 

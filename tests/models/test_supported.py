@@ -1,42 +1,85 @@
-"""Kinds of models: what cannot be learned as it plays is refused by name."""
+"""How a model is scored: as a tree where that is exact, in padded rows elsewhere, and not at all where neither is."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from gentax.core import UsageError
-from gentax.models.scoring.supported import refuse_unlike
+from gentax.models.scoring import batches, log_probabilities, way_of
 
 SMALL = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 128,
+    "num_key_value_heads": 2, "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": None,
+    "eos_token_id": 1, "initializer_range": 0.3,
 }  # fmt: skip
 NAMES = {"gpt2": {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4}}  # where a kind has its own
+LONG_ROPE = {
+    "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "long_factor": [1.0, 3.0, 9.0, 27.0],
+    "original_max_position_embeddings": 40,
+}  # fmt: skip
 
 
 def made(kind: str, **settings):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **NAMES.get(kind, SMALL), **settings)
+    config = AutoConfig.for_model(kind, **{**NAMES.get(kind, SMALL), **settings})
     return AutoModelForCausalLM.from_config(config).eval()
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "granite", "gpt2"])
-def test_usual_decoders_fit(kind):
-    refuse_unlike(made(kind))
-
-
 @pytest.mark.parametrize(
-    ("kind", "settings", "says"),
+    ("kind", "settings", "way"),
     [
-        ("mistral", {"sliding_window": 16}, "mistral attends to a window of 16 tokens"),
-        ("gemma2", {"head_dim": 8, "sliding_window": None}, "gemma2 caps its logits"),
-        ("mamba", {}, "models of type mamba cannot be trained here"),
-        ("bloom", {"n_head": 4}, "models of type bloom cannot be trained here"),
+        ("llama", {}, "tree"),
+        ("gpt2", {}, "tree"),
+        ("granite", {"logits_scaling": 7.0}, "tree"),
+        ("mistral", {"sliding_window": 16}, "tree"),
+        ("gemma2", {"head_dim": 8, "sliding_window": 16}, "padded"),  # caps what attention compares
+        ("mamba", {}, "padded"),
+        ("bloom", {"n_head": 4}, "padded"),
     ],
 )
-def test_others_are_refused_by_name(kind, settings, says):
-    with pytest.raises(UsageError, match=says):
-        refuse_unlike(made(kind, **settings))
+def test_a_kind_is_scored_in_the_way_that_is_exact(kind, settings, way):
+    model = made(kind, **settings)
+    attention = model.config._attn_implementation
+    assert way_of(model) == way
+    if way == "padded":
+        assert model.config._attn_implementation == attention  # it is left as it was
+
+
+@pytest.mark.parametrize("kind", ["llama", "phi3"])
+def test_sequences_on_both_sides_of_a_long_rope_s_length_are_computed_apart(kind):
+    """Beyond it such a model reads all positions otherwise, those of the shorter sequences of a batch too."""
+    model, own = (made(kind, rope_parameters=dict(LONG_ROPE), **({} if kind == "llama" else {"sliding_window": None}))
+                  for _ in range(2))  # fmt: skip
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(2, 64, n).astype(np.int32) for n in (37, 38, 39, 41, 44, 90)]
+    for batch in batches(model, ids, [np.ones(len(one), bool) for one in ids]):
+        with torch.no_grad():
+            found_S = log_probabilities(model, batch, "fp32").logprob_S
+            rows = [torch.from_numpy(ids[i].astype(np.int64)) for i in batch.members]
+            expected = [own(one[None]).logits[0, :-1].log_softmax(-1).gather(1, one[1:, None])[:, 0] for one in rows]
+        assert torch.allclose(found_S, torch.cat(expected), atol=1e-4)
+
+
+def test_a_model_that_neither_way_scores_is_refused_by_name():
+    model = made("llama")
+    head = model.lm_head
+    model.lm_head = torch.nn.Linear(32, 64)  # its logits follow from how many positions there are
+    model.lm_head.forward = lambda state: head(state) * state.shape[1]
+    with pytest.raises(UsageError, match="models of type llama cannot be scored here"):
+        way_of(model)
+
+
+def test_copies_are_scored_like_the_model():
+    import copy
+
+    model = made("llama")
+    way_of(model)
+    calls = []
+    twin = copy.deepcopy(model)
+    twin.register_forward_hook(lambda *_: calls.append(1))
+    assert way_of(twin) == "tree"
+    assert not calls

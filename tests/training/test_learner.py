@@ -10,7 +10,7 @@ import torch
 
 from gentax.core import Task
 from gentax.models.requests import SamplingParams, SamplingRequest
-from gentax.models.scoring.batch import batches, score
+from gentax.models.scoring import batches, score
 from gentax.policies.local import LocalPolicy, load
 from gentax.rollouts import Play, rollout
 from gentax.training import Recipe
@@ -68,7 +68,7 @@ def chat(request, tmp_path_factory) -> Path:
 
 def logits_of(model) -> torch.Tensor:
     ids = np.random.default_rng(0).integers(6, 200, 40).astype(np.int32)
-    (batch,) = batches([ids], [np.ones(40, bool)])
+    (batch,) = batches(model, [ids], [np.ones(40, bool)])
     with torch.no_grad():
         return score(model, batch, "fp32")
 
@@ -76,7 +76,7 @@ def logits_of(model) -> torch.Tensor:
 def train(learner, steps=3, lr=0.05) -> None:
     """Take steps of gradient descent towards nothing in particular."""
     ids = np.random.default_rng(1).integers(6, 200, 60).astype(np.int32)
-    (batch,) = batches([ids], [np.ones(60, bool)])
+    (batch,) = batches(learner.model, [ids], [np.ones(60, bool)])
     for _ in range(steps):
         logp_UV = score(learner.model, batch, "fp32").log_softmax(-1)
         (-logp_UV[batch.guess_S, batch.token_S].mean()).backward()
@@ -234,7 +234,7 @@ def test_what_a_chat_model_sampled_is_what_is_trained_on(toy, chat, recipe):
         assert len(starts) == episode.length
         for at in starts:
             assert sequence.ids_T[at - len(opening) : at].tolist() == opening
-    for batch in batches([s.ids_T for s in sequences], [s.sampled_T for s in sequences]):
+    for batch in batches(learner.model, [s.ids_T for s in sequences], [s.sampled_T for s in sequences]):
         old_S = np.concatenate([sequences[i].logprobs_T[sequences[i].sampled_T] for i in batch.members])
         with torch.no_grad():
             logp_UV = score(learner.model, batch, "fp32").log_softmax(-1)
@@ -265,3 +265,20 @@ def test_a_model_that_plays_through_generate_plays_on_as_before_when_it_is_train
         found += [sample.logprobs for sample in policy.decoder.sample(asks, lambda ids: False)]
         train(learner_of(policy, FULL), lr=0.0)
     assert np.allclose(before, after, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [FULL, LORA], ids=["full", "lora"])
+def test_gradient_checkpointing_computes_layers_again_and_changes_no_bit(tiny, recipe):
+    found, calls = [], []
+    for again in (False, True):
+        learner = learner_of(load(tiny), recipe, gradient_checkpointing=again)
+        layers = learner.model.get_decoder().layers
+        made = []
+        layers[0].mlp.register_forward_pre_hook(lambda *_, made=made: made.append(1))
+        train(learner, steps=2)
+        found.append(copies(learner.parameters))
+        calls.append(len(made))
+        learner.publish()
+        assert torch.allclose(logits_of(learner.policy.model), logits_of(learner.model), atol=1e-4)
+    assert same(*found)
+    assert calls[1] == 2 * calls[0]

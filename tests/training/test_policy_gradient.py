@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from gentax.core import Episode, NonFiniteLoss, Outcome, Step, Task, Tokens
+from gentax.models.scoring import way_of
 from gentax.policies.local import load
 from gentax.training import policy_gradient
 from gentax.training.critic import Critic, states_before_replies
@@ -284,6 +285,7 @@ def test_no_pass_is_made_twice(tiny):
         model, reference = load(tiny).model, load(tiny).model
         made = {"model": 0, "reference": 0}
         for name, one in (("model", model), ("reference", reference)):
+            way_of(one)  # is found out by passes of its own, once
             one.get_decoder().register_forward_hook(lambda *_, n=name: made.update({n: made[n] + 1}))
         learn(model, BATCH, Recipe(algorithm=Algorithm(**algorithm)), reference)
         return made

@@ -12,22 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gentax.models.scoring.batch import Batch, batches, score
-
-
-def kl_of_states(start: Any, model: Any, batch: Batch, how: str) -> torch.Tensor:
-    """Return KL(start || model) in nats at each state of `batch.state_U`: fp32, shape (U,), with `model`'s gradient.
-
-    Args:
-        start: a causal model of transformers; no gradient flows to it.
-        model: another one with the same tokens.
-        batch: the sequences.
-        how: the number format of the arithmetic (see `precision`).
-    """
-    now_UV = torch.log_softmax(score(model, batch, how), dim=-1)
-    with torch.no_grad():
-        start_UV = torch.log_softmax(score(start, batch, how), dim=-1).to(now_UV.device)
-    return (start_UV.exp() * (start_UV - now_UV)).sum(-1)
+from gentax.models.scoring import batches, kl_of_states
 
 
 @torch.no_grad()
@@ -45,7 +30,7 @@ def nats(
         sampled: for each, a boolean mask of the tokens that the starting policy wrote at temperature 1.
     """
     nats_S = np.zeros(len(ids))
-    for batch in batches(ids, sampled):
+    for batch in batches(start, ids, sampled):
         kl_T = kl_of_states(start, model, batch, how).double().cpu().numpy()[batch.guess_S.numpy()]
         counts = [int(sampled[member][1:].sum()) for member in batch.members]
         ends = np.cumsum(counts)

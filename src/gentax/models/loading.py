@@ -26,7 +26,7 @@ from gentax.models.requests import ModelOptions
 from gentax.models.skeleton import check_config, check_match, skeleton
 from gentax.models.source import BASE, Source, find
 
-__all__ = ["BASE", "DTYPES", "load_model", "load_tokenizer", "load_with_tokenizer", "runtime"]
+__all__ = ["BASE", "DTYPES", "bare_model", "load_model", "load_tokenizer", "load_with_tokenizer", "runtime"]
 
 More = Callable[[Any], int] | None
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -68,6 +68,29 @@ def load_with_tokenizer(where: str | Path, options: ModelOptions = ModelOptions(
         _check_files(source, options)
     tokenizer = _tokenizer(source, options)
     return source, _load(source, options, tokenizer), tokenizer
+
+
+def bare_model(where: str | Path, options: ModelOptions = ModelOptions()) -> Any:
+    """Return a model without numbers, on the meta device: its shapes, in the number format that it is loaded in. Of an
+    adapter it is the base, with which it is merged.
+
+    Raises:
+        UsageError: there is no such model, or its files are not sound or do not agree.
+    """
+    _check_dtype(options)
+    source = find(where, options)
+    while source.base is not None:
+        source = source.base
+    with loading(source.name):
+        if source.kind == "gguf":
+            with _alone(source.path) as folder:
+                bare, stored = skeleton(_gguf_config(source, folder), {}, source.name), torch.float32
+        else:
+            config, tensors = _headers(source, options)
+            plain = getattr(config, "quantization_config", None) is None
+            bare = skeleton(config, tensors if plain else {}, source.name)
+            stored = bare.dtype
+    return bare.to(stored if options.dtype == "auto" else getattr(torch, options.dtype))
 
 
 def runtime(model: Any) -> dict[str, str]:
@@ -185,15 +208,11 @@ def _folder(source: Source, options: ModelOptions, device: torch.device, tokeniz
 
 def _gguf(source: Source, options: ModelOptions, device: torch.device, tokenizer: Any, more: More) -> Any:
     import transformers
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     path = source.path
-    header = read_gguf(path)
-    check_architecture(header, path)
     with _alone(path) as folder, redirect_stderr(io.StringIO()):  # its bar of progress obeys no setting
-        config = AutoConfig.from_pretrained(folder, gguf_file=path.name, local_files_only=True)
-        check_config(config.to_dict() | {"architectures": None}, header.tensors, source.name)
-        correct(config, header, path)
+        config = _gguf_config(source, folder)
         bare = skeleton(config, {}, source.name)
         _check_vocabulary(bare, tokenizer, source.name)
         dtype = "float32" if options.dtype == "auto" else options.dtype
@@ -219,6 +238,19 @@ def _gguf(source: Source, options: ModelOptions, device: torch.device, tokenizer
             vars(holder).pop(name, None)
     model.config.name_or_path = model.name_or_path = str(path)
     return model.to(device)
+
+
+def _gguf_config(source: Source, folder: str) -> Any:
+    """Return the configuration in a GGUF file's header, checked; `folder` shows the file alone."""
+    from transformers import AutoConfig
+
+    header = read_gguf(source.path)
+    check_architecture(header, source.path)
+    with redirect_stderr(io.StringIO()):
+        config = AutoConfig.from_pretrained(folder, gguf_file=source.path.name, local_files_only=True)
+    check_config(config.to_dict() | {"architectures": None}, header.tensors, source.name)
+    correct(config, header, source.path)
+    return config
 
 
 @contextmanager

@@ -91,22 +91,19 @@ def refuse_too_large(needed: int, device: torch.device | str, what: str) -> None
         )
 
 
-def parallel_rows(
-    config: Any, tokens: int, device: torch.device | str, dtype: torch.dtype = torch.bfloat16, most: int = 128
-) -> int:
-    """Return how many rows can be played at once: as many caches of `tokens` tokens as fit beside the loaded weights.
+def parallel_rows(config: Any, cache: int, device: torch.device | str, most: int = 128) -> int:
+    """Return how many rows can be played at once: as many as fit beside the loaded weights.
 
     Args:
         config: transformers' configuration.
-        tokens: the longest context of a row, prompt and reply.
+        cache: bytes of one row's cache at its longest.
         device: where the model is, already loaded.
-        dtype: the number format of the cache.
         most: no more than these.
 
     Returns:
         At least 1, whatever fits. A row's logits (vocabulary × 4 bytes, twice for sampling) are counted with it.
     """
-    row = row_bytes(config, tokens, dtype) + 8 * (_get(_text(config), "vocab_size") or 0)
+    row = cache + 8 * (_get(_text(config), "vocab_size") or 0)
     return max(1, min(most, int((1 - RESERVE) * available_memory(device)) // max(1, row)))
 
 

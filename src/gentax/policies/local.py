@@ -16,7 +16,7 @@ from gentax.models.chat import ChatCodec
 from gentax.models.decoding import AnyDecoder, decoder_for
 from gentax.models.decoding.vllm import VLLMDecoder, VLLMModel
 from gentax.models.loading import load_tokenizer, load_with_tokenizer, runtime
-from gentax.models.memory import parallel_rows
+from gentax.models.memory import parallel_rows, row_bytes
 from gentax.models.requests import NEW_TOKENS, NEW_TOKENS_THINKING, ChatOptions, ModelOptions, SamplingRequest
 from gentax.models.source import find
 from gentax.policies.protocol import PARALLEL, Reply, Turn
@@ -76,7 +76,8 @@ class LocalPolicy:
         if isinstance(self.decoder, VLLMDecoder):
             return PARALLEL  # vLLM has taken its memory already, and queues what does not fit
         model, tokens = self.model, min(context_tokens, self.decoder.limit)
-        rows = parallel_rows(model.config, tokens, model.device, model.dtype, PARALLEL)
+        kept = max(row_bytes(model.config, tokens, model.dtype), tokens * self.decoder.bytes_per_token)
+        rows = parallel_rows(model.config, kept, model.device, PARALLEL)
         return 1 << (rows.bit_length() - 1)
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from gentax.core import Sequence as TokenSequence
-from gentax.models.scoring.batch import batches, states
+from gentax.models.scoring import batches, states
 from gentax.training.checkpoint import load_optimizer, optimizer_state
 from gentax.training.parallel import World
 from gentax.training.recipe.algorithm import Algorithm
@@ -43,7 +43,7 @@ def states_before_replies(
     places: list[tuple[int, int]] = []
     parts = [torch.zeros(0, _width(model), device=model.device)]
     with torch.no_grad():
-        made = batches([tokens.ids_T for _, tokens in sequences], first)
+        made = batches(model, [tokens.ids_T for _, tokens in sequences], first)
         for batch in in_step(model, made, world):
             parts.append(batch.each(states(model, batch, how)).float())
             for i in batch.members:

@@ -29,6 +29,7 @@ from gentax.policies.named import SIMPLE, policy_of
 from gentax.policies.protocol import Policy
 from gentax.rollouts import EnvPool, rollout
 from gentax.training.example import Example, Exchange, examples, exchanges, own_examples
+from gentax.training.learning_rate import with_rates
 from gentax.training.parallel import World
 from gentax.training.recipe import Recipe
 from gentax.training.sft import SFT, adamw, learn
@@ -78,7 +79,9 @@ class Imitation:
             assert kept is not None
             made = _read(kept)
         wanted, counts, found = made
+        recipe = with_rates(recipe, sum(p.numel() for p in policy.model.parameters()))
         assert recipe.imitate is not None
+        assert recipe.imitate.lr is not None
         batches = tuple(_dealt(_order(found, recipe.imitate.epochs, recipe.seed)))
         settings = SFT(steps=len(batches), lr=recipe.imitate.lr, precision=recipe.precision)
         return cls(batches, wanted, counts, settings)

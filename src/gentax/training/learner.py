@@ -4,24 +4,26 @@ The player is the policy's model, in the number format that it is stored in. Wha
 - the player itself: all weights, stored in fp32, in one process or whole in each of several;
 - a copy in fp32 beside it, when the player is in bf16 or fp16, whose steps a learning rate of RL is too small for, or
   when the copy is spread over the processes (`sharding.py`);
-- low-rank adapters in a frozen copy (LoRA, arXiv 2106.09685), through the peft library. The embeddings, the head and
-  the norms are not adapted and are the player's own.
-After an update `publish` brings the player to the learner's weights. Left out: adapters that are stored as such; a
-checkpoint is an ordinary model folder.
+- low-rank adapters in a frozen copy (LoRA, arXiv 2106.09685), through the peft library. Every linear layer has one but
+  the head; what has none (embeddings, norms, convolutions, experts that are one tensor) is the player's own.
+What is trained, its gradients and Adam's moments are fp32 in all three. After an update `publish` brings the player to
+the learner's weights. Left out: adapters that are stored as such, a checkpoint is an ordinary model folder; optimisers
+that keep less than fp32: a model too large for that trains by adapters, or over several processes (see `memory.py`).
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import Parameter
+from torch.utils.checkpoint import checkpoint
 
-from gentax.core import stable_seed
-from gentax.models.scoring.supported import refuse_unlike
-from gentax.models.scoring.tree_attention import use_tree_attention
+from gentax.core import UsageError, stable_seed
+from gentax.models.scoring import way_of
 from gentax.policies.local import LocalPolicy
 from gentax.training.parallel import World
 from gentax.training.recipe import Lora, Recipe
@@ -36,7 +38,7 @@ class Learner:
     All processes of a run call each method together.
 
     Attributes:
-        model: what `batch.score` runs and gradients flow through.
+        model: what `log_probabilities` runs and gradients flow through.
         parameters: what an optimiser is made for, in a fixed order; fp32.
     """
 
@@ -68,25 +70,33 @@ class Learner:
         return None
 
 
-def learner_of(policy: LocalPolicy, recipe: Recipe, world: World | None = None) -> Learner:
+def learner_of(
+    policy: LocalPolicy, recipe: Recipe, world: World | None = None, *, gradient_checkpointing: bool = False
+) -> Learner:
     """Return what trains `policy`.
 
     Args:
         policy: the player, with the weights to start from, the same in every process.
         recipe: `lora`, `shard` and `seed` are read.
         world: the processes of the run; one when left out.
+        gradient_checkpointing: whether what the layers computed is computed again in the backward pass, not kept.
 
     Raises:
-        UsageError: a kind of model that cannot be learned as it plays.
+        UsageError: a kind of model that cannot be scored.
     """
-    refuse_unlike(policy.model)
+    way_of(policy.model)  # before there are copies of it, which are scored alike
     world = world or World()
     spread = recipe.shard and world.size > 1
+    learner: Learner
     if recipe.lora is not None:
-        return _Adapters(policy, recipe.lora, recipe.seed, world, spread)
-    if spread or any(p.dtype is not torch.float32 for p in policy.model.parameters()):
-        return _Copy(policy, world, spread)
-    return Learner(policy)
+        learner = _Adapters(policy, recipe.lora, recipe.seed, world, spread)
+    elif spread or any(p.dtype is not torch.float32 for p in policy.model.parameters()):
+        learner = _Copy(policy, world, spread)
+    else:
+        learner = Learner(policy)
+    if gradient_checkpointing:
+        _compute_again(learner.model)
+    return learner
 
 
 class _Copy(Learner):
@@ -99,7 +109,6 @@ class _Copy(Learner):
         # Slices are cut on the CPU: a whole copy in fp32 need not fit beside the player.
         to = "cpu" if spread else player.device
         self.model = _twin(player, lambda p: Parameter(p.detach().to(to, torch.float32, copy=True)))
-        use_tree_attention(self.model)
         if spread:
             shard(self.model, world.size, player.device)
         mine = dict(self.model.named_parameters(remove_duplicate=False))
@@ -136,22 +145,28 @@ class _Adapters(Learner):
         from peft.tuners.lora import LoraLayer
 
         player = policy.model
-        ends = {id(player.get_input_embeddings().weight), id(player.get_output_embeddings().weight)}
+        adapted = adapted_layers(player)
+        changed = {id(player.get_submodule(name).weight) for name in adapted}
 
         def frozen(p: Parameter) -> Parameter:
             # What has no adapter never changes, so that it can be the player's; the rest `publish` overwrites there.
-            mine = p.detach() if p.ndim < 2 or id(p) in ends else p.detach().clone()
+            mine = p.detach().clone() if id(p) in changed else p.detach()
             return Parameter(p.detach().to("cpu", copy=True) if spread else mine, requires_grad=False)
 
         self.model = _twin(player, frozen)
         self._start = None if spread else _twin(self.model, lambda p: p)
-        adapt = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear")
+        adapt = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            target_modules=[f"model.{name}" for name in adapted],
+            fan_in_fan_out=not isinstance(player.get_submodule(adapted[0]), torch.nn.Linear),  # GPT-2's Conv1D
+        )
         devices = [] if self.model.device.type == "cpu" else [self.model.device]
         with torch.random.fork_rng(devices):
             torch.manual_seed(stable_seed(seed, "lora"))
-            inject_adapter_in_model(adapt, self.model)
+            # Given the model itself, peft would turn the names of some mixtures of experts into those of their tensors.
+            inject_adapter_in_model(adapt, torch.nn.ModuleDict({"model": self.model}))
         self.model.eval()
-        use_tree_attention(self.model)
         self._named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.parameters = list(self._named.values())
         for parameter in self.parameters:
@@ -183,6 +198,45 @@ class _Adapters(Learner):
 
     def start_model(self) -> Any | None:
         return self._start
+
+
+def adapted_layers(model: Any) -> list[str]:
+    """Return the names of the layers that LoRA adapts: all linear ones but the head, and but the last of a Mamba
+    mixer, whose weights its kernels read past the layer (peft refuses it).
+
+    Raises:
+        UsageError: there is none.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    found = []
+    for name, layer in model.named_modules():
+        parent = model.get_submodule(name.rpartition(".")[0])
+        kernel = name.endswith(".out_proj") and hasattr(parent, "A_log") and hasattr(parent, "D")
+        if isinstance(layer, (torch.nn.Linear, Conv1D)) and layer is not head and not kernel:
+            found.append(name)
+    if not found:
+        raise UsageError(f"models of type {model.config.model_type} have no linear layer that lora could adapt")
+    return found
+
+
+def _compute_again(model: Any) -> None:
+    """Let a model's layers keep nothing but what they are given, and compute the rest again in the backward pass.
+
+    The last layer keeps all, since it is next in the backward pass anyway. transformers' own switch needs a model in
+    training mode, with its dropout.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    def forward(whole: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return whole(*args, **kwargs)
+        return checkpoint(whole, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+    layers = [part for part in model.get_decoder().modules() if isinstance(part, GradientCheckpointingLayer)]
+    for layer in layers[:-1]:
+        layer.forward = partial(forward, layer.forward)
 
 
 def _twin(model: Any, parameter: Callable[[Parameter], Parameter]) -> Any:

@@ -24,7 +24,7 @@ import torch
 
 from gentax.core import Episode, NonFiniteLoss, Outcome
 from gentax.core import Sequence as TokenSequence
-from gentax.models.scoring.batch import Batch, batches, score
+from gentax.models.scoring import Batch, batches, log_probabilities
 from gentax.training.critic import Critic, states_before_replies
 from gentax.training.parallel import World
 from gentax.training.recipe import Recipe
@@ -321,9 +321,9 @@ def less_kl(
     """
     rewards = [reward.copy() for reward in rewards]
     kl = 0.0
-    for batch in batches([s.ids_T for _, s in sequences], [s.sampled_T for _, s in sequences]):
+    for batch in batches(reference, [s.ids_T for _, s in sequences], [s.sampled_T for _, s in sequences]):
         with torch.no_grad():
-            start_S = _log_probabilities(reference, batch, recipe, temperature)[1].cpu().numpy()
+            start_S = log_probabilities(reference, batch, recipe.precision, temperature).logprob_S.cpu().numpy()
         mine = [sequences[i] for i in batch.members]
         ends = np.cumsum([s.sampled_T.sum() for _, s in mine])
         for (i, tokens), start in zip(mine, np.split(start_S, ends[:-1]), strict=True):
@@ -346,7 +346,7 @@ def _gradient(
     if not lines:
         return {}
     sum_F = torch.zeros(5, device=model.device)
-    made = batches([lesson.ids_T for lesson in part], [lesson.sampled_T for lesson in part])
+    made = batches(model, [lesson.ids_T for lesson in part], [lesson.sampled_T for lesson in part])
     for batch in in_step(model, made, world):
         mine = [part[i] for i in batch.members]
         shares = [1 / tokens if recipe.algorithm.per == "token" else 1 / lines / len(one.old_S) for one in mine]
@@ -355,7 +355,7 @@ def _gradient(
     counts = {
         "learned_tokens": sum(len(lesson.ids_T) for lesson in part),
         "distinct_tokens": sum(batch.real for batch in made),
-        "computed_tokens": sum(len(batch.ids_N) for batch in made),
+        "computed_tokens": sum(batch.computed for batch in made),
     }
     return {
         "loss": loss,
@@ -390,8 +390,10 @@ def _backward(
     )
     if penalised := bool(algorithm.kl) and algorithm.kl_in == "loss":
         with torch.no_grad():  # before the policy's pass, whose activations then stand alone in memory
-            _, start_S = _log_probabilities(reference, batch, recipe, temperature)
-    all_UV, new_S = _log_probabilities(model, batch, recipe, temperature)
+            start_S = log_probabilities(reference, batch, recipe.precision, temperature).logprob_S
+    weighed = "gradient" if algorithm.entropy else "value"  # without a weight it is computed to be reported alone
+    new_S, entropy_U = log_probabilities(model, batch, recipe.precision, temperature, entropy=weighed)
+    entropy_S = batch.each(entropy_U)
     ratio_S = (new_S - old_S).exp()
     high = algorithm.clip if algorithm.clip_high is None else algorithm.clip_high
     capped_S = ratio_S.clamp(1 - algorithm.clip, 1 + high)
@@ -400,8 +402,6 @@ def _backward(
     if penalised:
         kl_S = (start_S - new_S).exp() - (start_S - new_S) - 1
         loss_S = loss_S + algorithm.kl * kl_S
-    with torch.set_grad_enabled(algorithm.entropy > 0):  # without a weight it is computed to be reported alone
-        entropy_S = batch.each(-(all_UV.exp() * all_UV).sum(dim=-1))
     if algorithm.entropy:
         loss_S = loss_S - algorithm.entropy * entropy_S
     loss = (loss_S * share_S).sum()
@@ -409,11 +409,3 @@ def _backward(
     with torch.no_grad():
         clipped_S, drift_S = (ratio_S != capped_S).float(), (old_S - new_S).abs()  # playing and learning disagree by it
         return torch.stack([loss, kl_S.sum(), entropy_S.sum(), clipped_S.sum(), drift_S.sum()])
-
-
-def _log_probabilities(
-    model: Any, batch: Batch, recipe: Recipe, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the log-probabilities of the whole vocabulary after each state, (U, V), and of the tokens, (S,)."""
-    all_UV = torch.log_softmax(score(model, batch, recipe.precision) / temperature, dim=-1)
-    return all_UV, batch.said(all_UV)

@@ -19,8 +19,10 @@ from gentax.core import NonFiniteLoss, UsageError
 from gentax.core.files import whole_folder
 from gentax.core.interrupt import Interrupt, deferred_interrupt
 from gentax.core.memory import freed_memory_kept
+from gentax.core.progress import is_shown
 from gentax.models.device import device_of
-from gentax.models.loading import load_model
+from gentax.models.loading import bare_model, load_model
+from gentax.models.memory import available_memory
 from gentax.models.requests import ModelOptions
 from gentax.policies.local import LocalPolicy, load
 from gentax.training.check import check
@@ -39,6 +41,8 @@ from gentax.training.course import Course
 from gentax.training.critic import Critic
 from gentax.training.imitation import Imitation
 from gentax.training.learner import learner_of
+from gentax.training.learning_rate import with_rates
+from gentax.training.memory import footprint, parameters_of, refuse_too_large
 from gentax.training.parallel import World, join
 from gentax.training.playing import Playing
 from gentax.training.policy_gradient import update
@@ -68,16 +72,18 @@ def train(
         out: the run's folder.
         on_row: told each step's metrics as they come, in the first process (see `summary.py` for the keys); while
             imitating, rows that have `imitate`, the number of the step, and `of`, how many there are.
-        progress: whether those rows are shown; None for where a person is watching, in a terminal or a notebook.
+        progress: whether those rows are shown, and first how large the model is, what of it is trained and what memory
+            that takes; None for where a person is watching, in a terminal or a notebook.
 
     Raises:
         UsageError: a domain, level or model that does not exist or must not be trained on; settings that contradict
-            each other; a folder of another run.
+            each other; a folder of another run; a model too large for the memory there is.
         NonFiniteLoss: the loss stopped being a number; the message names the batch and the last good checkpoint.
         OSError: a checkpoint could not be written; the one before is intact.
     """
     check(recipe)
-    run = Path(out)
+    run, bare = Path(out), bare_model(recipe.base, ModelOptions(dtype=recipe.dtype))
+    recipe = with_rates(recipe, parameters_of(bare))
     if (folder := result(run)) is not None:
         RunFolder.open(run, recipe, World())  # refuses another recipe
         return folder
@@ -91,14 +97,39 @@ def train(
 
         return train_with_trl(recipe, run, on_row)
     with join(recipe) as world, deferred_interrupt() as interrupt:
-        return _Run(recipe, run, world, on_row, interrupt).whole()
+        checkpointing = _fits(recipe, bare, world, is_shown(progress))
+        return _Run(recipe, run, world, on_row, interrupt, checkpointing).whole()
+
+
+def _fits(recipe: Recipe, bare: Any, world: World, shown: bool) -> bool:
+    """Refuse what the device has no room for, and print how the run learns; return whether by checkpointing.
+
+    Args:
+        bare: the model, without weights.
+    """
+    device = device_of(recipe.device, world.local, world.size)
+    # On a CPU the processes share what there is; they all decide by what the first one sees.
+    (left, *_) = world.everyone(available_memory(device) / (world.size if device.type == "cpu" else 1))
+    found = footprint(bare, recipe, device, left, world.size)
+    refuse_too_large(found, bare, recipe, device, left)
+    if world.first and shown:
+        rates = [f"{recipe.lr:g}"] if recipe.updates else []
+        rates += [f"{recipe.imitate.lr:g} (imitation)"] if recipe.imitate is not None else []
+        print(f"{found} of {left / 1e9:.1f} on {device}; learning rate {', '.join(rates)}", flush=True)
+    return found.gradient_checkpointing
 
 
 class _Run:
     """One run in flight."""
 
     def __init__(
-        self, recipe: Recipe, path: Path, world: World, on_row: Callable[[Row], None], interrupt: Interrupt
+        self,
+        recipe: Recipe,
+        path: Path,
+        world: World,
+        on_row: Callable[[Row], None],
+        interrupt: Interrupt,
+        gradient_checkpointing: bool,
     ) -> None:
         self.recipe, self.path, self.world, self.interrupt = recipe, path, world, interrupt
         self.on_row = on_row if world.first else lambda row: None
@@ -107,7 +138,7 @@ class _Run:
         self.options = ModelOptions(str(device_of(recipe.device, world.local, world.size)), recipe.dtype)
         self.policy = load(recipe.base, self.options)
         self.folder = RunFolder.open(path, recipe, world)
-        self.learner = learner_of(self.policy, recipe, world)
+        self.learner = learner_of(self.policy, recipe, world, gradient_checkpointing=gradient_checkpointing)
         self.critic = Critic(self.policy.model, recipe.algorithm) if recipe.algorithm.estimator == "ppo" else None
         self.playing = Playing(recipe, self.course, world, self.options)
 
@@ -152,6 +183,7 @@ class _Run:
     def _reinforce(self) -> None:
         """Take the policy-gradient steps that are left."""
         recipe, world = self.recipe, self.world
+        assert recipe.lr is not None  # since `train`
         optimizer = torch.optim.Adam(self.learner.parameters, lr=recipe.lr, fused=True)
         reference = meter = None
         if recipe.algorithm.kl or recipe.retain.stop_at is not None:

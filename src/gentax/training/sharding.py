@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gentax.models.scoring.batch import Batch, batches, score
+from gentax.models.scoring import Batch, batches, score
 
 if TYPE_CHECKING:
     from gentax.training.parallel import World
@@ -61,7 +61,7 @@ def in_step(model: Any, made: Sequence[Batch], world: World) -> Iterator[Batch]:
     missing = world.most(len(made)) - len(made) if sharded else 0
     yield from made
     for _ in range(missing):
-        (empty,) = batches([np.zeros(1, np.int32)], [np.zeros(1, bool)])
+        (empty,) = batches(model, [np.zeros(1, np.int32)], [np.zeros(1, bool)])
         nothing = score(model, empty, "fp32").sum()
         if nothing.requires_grad:
             nothing.backward()

@@ -55,6 +55,7 @@ from gentax.training.checkpoint import (
     unpack,
 )
 from gentax.training.course import Course
+from gentax.training.learner import adapted_layers
 from gentax.training.parallel import World, join
 from gentax.training.playing import Playing
 from gentax.training.policy_gradient import ABSURD, advantages
@@ -404,8 +405,8 @@ class _Run:
             return None
         from peft import LoraConfig
 
-        lora = self.recipe.lora
-        return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+        lora, layers = self.recipe.lora, adapted_layers(self.player.model)
+        return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=layers, task_type="CAUSAL_LM")
 
 
 # One token that nothing is learned from. It stands for what has no advantage, and fills batches up.
@@ -478,6 +479,8 @@ class _Served:
 
     Each prompt is a request with its own seed, so that what an episode says does not hang on who plays beside it.
     """
+
+    bytes_per_token = 0  # the server plans its own memory
 
     def __init__(self, client: Any, limit: int) -> None:
         self.client, self.limit = client, limit

@@ -30,7 +30,7 @@ class AnyDecoder(Protocol):
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes of cache that a token of a row takes."""
+        """Bytes of cache that a token of a row takes at most, copies that a call makes included."""
         ...
 
     def sample(self, requests: Sequence[SamplingRequest], stop: Stop) -> list[Sample]:

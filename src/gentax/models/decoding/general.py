@@ -83,7 +83,7 @@ class GeneralDecoder:
 
         Rows are in memory twice while a call moves them: where they were, and where they are aligned anew.
         """
-        return Block(self._likes, 0, 0).bytes_per_token
+        return 2 * Block(self._likes, 0, 0).bytes_per_token
 
     def forget(self) -> None:
         """Drop what is cached: the weights changed."""

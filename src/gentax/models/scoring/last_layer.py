@@ -19,7 +19,7 @@ import torch
 
 from gentax.models.scoring.tree_attention import Tree, tree
 
-# Every shape costs some 300 kB of compiled products, so there are few; see `batch.py`.
+# Every shape costs some 300 kB of compiled products, so there are few; see `prefix_tree.py`.
 ROUND = 256  # the number of tokens is a multiple of it
 QUERIES, KEYS = 16, 256  # of a tile of attention: what counts is few tokens of each sequence
 
@@ -35,7 +35,13 @@ class Last:
         return Last(self.at_W.to(device), self.tree.to(device))
 
 
-def last_layer(paths: Sequence[np.ndarray], own: Sequence[np.ndarray], state_U: np.ndarray, size: int) -> Last:
+def last_layer(
+    paths: Sequence[np.ndarray],
+    own: Sequence[np.ndarray],
+    state_U: np.ndarray,
+    size: int,
+    windows: Sequence[int] = (),
+) -> Last:
     """Choose the tokens and cut them into tiles.
 
     Args:
@@ -43,13 +49,14 @@ def last_layer(paths: Sequence[np.ndarray], own: Sequence[np.ndarray], state_U: 
         own: for each, the positions of the tokens that no earlier sequence has.
         state_U: indices of the tokens whose outputs are read.
         size: N, tokens in the batch with padding.
+        windows: see `tree_attention.tree`.
     """
     reads_N = np.zeros(size, bool)
     reads_N[state_U if len(state_U) else 0] = True
     others = np.flatnonzero(~reads_N)[: -int(reads_N.sum()) % ROUND]
     at_W = np.concatenate([np.flatnonzero(reads_N), others])
     asking = [at[reads_N[path[at]]] for path, at in zip(paths, own, strict=True)]
-    return Last(torch.from_numpy(at_W), tree(paths, asking, size, QUERIES, KEYS))
+    return Last(torch.from_numpy(at_W), tree(paths, asking, size, QUERIES, KEYS, windows))
 
 
 @contextmanager

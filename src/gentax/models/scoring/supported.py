@@ -1,52 +1,151 @@
-"""Whether a model can be learned as it plays: the tree of beginnings must score as the model itself does.
+"""How a model is scored: as a tree of prefixes where that gives what the model itself gives, else in padded rows.
 
-`batch.score` runs the body of a model with attention of its own and the head by itself. What an architecture does
-beyond that (a window of attention, soft caps, a recurrent state, scaled logits) would be missing from what is learned.
+The tree computes each distinct prefix once, but runs the model with attention of its own. What an architecture does
+beyond that (soft caps, attention sinks, a recurrent state, a convolution over neighbours) would be missing. So either
+way is compared with the model's own forward pass, sequence by sequence, before it is used.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from gentax.core import UsageError
-from gentax.models.scoring.batch import batches, score
-from gentax.models.scoring.tree_attention import NAME
+from gentax.models.scoring.batch import Batch
+from gentax.models.scoring.logprobs import log_probabilities
+from gentax.models.scoring.padded import padded_batches
+from gentax.models.scoring.prefix_tree import tree_batches
+from gentax.models.scoring.tree_attention import use_tree_attention
 
-CLOSE = {torch.float32: 1e-3}  # of log-probabilities
-ROUNDED = 0.2  # in other formats: bf16 rounds the log-probability of a likely token by a few hundredths
+TREE, PADDED = "tree", "padded"
+CLOSE = {torch.float32: 1e-3}  # of log-probabilities, at the worst token
+ROUNDED = 0.1  # in other formats, on the mean: bf16 rounds single ones by more, and routes some to other experts
+FAULTS = (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueError)
+LAYERS = {"full_attention", "sliding_attention"}  # that the tree knows, by their names in transformers' configs
+
+
+def way_of(model: Any) -> str:
+    """Return `tree` or `padded`: how `model` is scored. Found out once for a model and its copies.
+
+    A model that is scored as a tree attends through `tree_attention.py` from now on.
+
+    Raises:
+        UsageError: neither way gives what the model itself gives.
+    """
+    way = getattr(model, "gentax_scoring", None)
+    if way is None:
+        # A plain attribute, so that copies of the model have it too: those that are trained may be in slices.
+        way = model.gentax_scoring = _found_out(model)
+    return way
+
+
+def batches(model: Any, ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[Batch]:
+    """Deal sequences out to batches that `model`, or one of the same architecture, can read.
+
+    Args:
+        model: a causal model of transformers.
+        ids: token ids of each sequence.
+        wanted: for each, a boolean mask of the tokens to score. The first token of a sequence cannot be scored.
+
+    Raises:
+        UsageError: see `way_of`.
+    """
+    return _batches(way_of(model), model, ids, wanted)
+
+
+def _batches(way: str, model: Any, ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[Batch]:
+    parts = [list(range(len(ids)))]
+    limit = _turning_point(model)
+    if limit is not None:
+        parts = [[i for i in parts[0] if (len(ids[i]) > limit) is longer] for longer in (False, True)]
+    made: list[Batch] = []
+    for longer, part in enumerate(parts):
+        some, masks = [ids[i] for i in part], [wanted[i] for i in part]
+        if way == TREE:
+            found = tree_batches(some, masks, _windows(model))
+        else:
+            found = padded_batches(some, masks, limit if limit is not None and not longer else 1 << 62)
+        for batch in found:
+            batch.members[:] = [part[i] for i in batch.members]
+        made += found
+    return made
 
 
 @torch.no_grad()
-def refuse_unlike(model: Any) -> None:
-    """Raise UsageError for a model that would be learned otherwise than it plays.
-
-    Args:
-        model: a causal model of transformers. It attends through `attention.py` from now on.
-    """
+def _found_out(model: Any) -> str:
+    """Hold both ways against the model's own forward pass."""
     config = model.config.get_text_config()
-    kind = config.model_type
-    window = getattr(config, "sliding_window", None)
-    limit = getattr(config, "max_position_embeddings", None) or float("inf")
-    if window is not None and window < limit and getattr(config, "use_sliding_window", True):
-        raise UsageError(f"{kind} attends to a window of {window} tokens, which training here does not know")
-    if any(getattr(config, f"{what}_logit_softcapping", None) for what in ("attn", "final")):
-        raise UsageError(f"{kind} caps its logits, which training here does not know")
     rng = np.random.default_rng(0)
-    head = rng.integers(0, config.vocab_size, 9)
-    ids = [np.concatenate([head, rng.integers(0, config.vocab_size, n)]).astype(np.int32) for n in (5, 8)]
-    plain = [
-        model(torch.from_numpy(one[None].astype(np.int64)).to(model.device)).logits[0].float().log_softmax(-1)
-        for one in ids
-    ]
+    stem = rng.integers(0, config.vocab_size, 9)
+    tails = (5, 8, max((0, *_windows(model))) + 12)
+    limit = getattr(config, "max_position_embeddings", None) or 1 << 62
+    ids = [np.concatenate([stem, rng.integers(0, config.vocab_size, n)])[:limit].astype(np.int32) for n in tails]
+    wanted = [np.arange(len(one)) >= len(one) - 8 for one in ids]  # a long sequence has large logits
     try:
-        for batch in batches(ids, [np.ones(len(one), bool) for one in ids]):
-            mine_S = batch.said(score(model, batch, "fp32").log_softmax(-1))
-            theirs_S = torch.cat([plain[i][torch.arange(len(ids[i]) - 1), ids[i][1:]] for i in batch.members])
-            off = float((mine_S - theirs_S).abs().max())
-    except (AttributeError, TypeError, RuntimeError, ValueError) as fault:
-        raise UsageError(f"models of type {kind} cannot be trained here: {str(fault).splitlines()[0]}") from fault
-    if model.config._attn_implementation != NAME or not off < CLOSE.get(model.dtype, ROUNDED):
-        raise UsageError(f"models of type {kind} cannot be trained here: they attend or score in a way of their own")
+        own = [_own(model, one, int(mask.sum())) for one, mask in zip(ids, wanted, strict=True)]
+    except FAULTS as fault:
+        raise UsageError(f"the model of type {config.model_type} does not run: {_line(fault)}") from fault
+    attention = model.config._attn_implementation
+    why = "they attend or score in a way of their own"
+    for way in (TREE, PADDED) if _may_be_a_tree(model) else (PADDED,):
+        try:
+            if way == TREE:
+                use_tree_attention(model)
+            off = [
+                log_probabilities(model, batch, "fp32").logprob_S.cpu() - torch.cat([own[i] for i in batch.members])
+                for batch in _batches(way, model, ids, wanted)
+            ]
+            off_S = torch.cat(off).abs()
+            exact = model.dtype in CLOSE
+            if float(off_S.max() if exact else off_S.mean()) < CLOSE.get(model.dtype, ROUNDED):
+                return way
+        except FAULTS as fault:
+            why = _line(fault)
+        if way == TREE and model.config._attn_implementation != attention:
+            model.set_attn_implementation(attention)
+    raise UsageError(f"models of type {config.model_type} cannot be scored here: {why}")
+
+
+def _own(model: Any, ids_T: np.ndarray, last: int) -> torch.Tensor:
+    """Return the log-probabilities of the last tokens of a sequence by the model's own forward pass, fp32, on the
+    CPU."""
+    given = {"input_ids": torch.from_numpy(ids_T[None].astype(np.int64)).to(model.device)}
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        given["logits_to_keep"] = last + 1
+    logits_TV = model(**given, use_cache=False).logits[0, -last - 1 : -1].float()
+    tokens = torch.from_numpy(ids_T[-last:].astype(np.int64)).to(model.device)
+    return logits_TV.log_softmax(-1).gather(1, tokens[:, None])[:, 0].cpu()
+
+
+def _line(fault: Exception) -> str:
+    return (str(fault).splitlines() or [type(fault).__name__])[0]
+
+
+def _may_be_a_tree(model: Any) -> bool:
+    """Return whether the configuration speaks of nothing that the tree does not know."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+    replaceable = model._can_set_attn_implementation()  # else transformers would warn, and change nothing
+    return replaceable and kinds <= LAYERS and not getattr(config, "attention_chunk_size", None)
+
+
+def _windows(model: Any) -> tuple[int, ...]:
+    """Return the sliding window of a model's layers, if some have one that is shorter than its context."""
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    limit = getattr(config, "max_position_embeddings", None) or 1 << 62
+    used = getattr(config, "use_sliding_window", True)
+    return (window,) if isinstance(window, int) and 0 < window < limit and used else ()
+
+
+def _turning_point(model: Any) -> int | None:
+    """Return the length beyond which a model turns to other frequencies for all positions (long RoPE)."""
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return None
+    return rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)

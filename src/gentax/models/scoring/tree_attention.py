@@ -1,8 +1,9 @@
 """Attention of a tree of sequences, registered with transformers under the name "gentax_tree".
 
-A batch is one row of distinct tokens (see `batch.py`); each sees the tokens of its own beginning and no other. Queries
-are cut into tiles of consecutive tokens of one sequence; a tile meets the keys of that sequence up to its own end.
-Tiles of like length are one product. In bf16 on a CPU the products are written out below, with their gradient:
+A batch is one row of distinct tokens (see `prefix_tree.py`); each sees the tokens of its own prefix and no other.
+Queries are cut into tiles of consecutive tokens of one sequence; a tile meets the keys of that sequence up to its own
+end. Tiles of like length are one product. Layers with a sliding window have tiles of their own, whose keys begin where
+the window of the first query does. In bf16 on a CPU the products are written out below, with their gradient:
 PyTorch's fused kernel is made for long sequences and takes a multiple of their time.
 
 Dimensions: N tokens, G groups of R heads that share keys, D a head's width; B tiles of Q queries and K keys.
@@ -10,8 +11,10 @@ Dimensions: N tokens, G groups of R heads that share keys, D a head's width; B t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,8 @@ import torch.nn.functional as F  # noqa: N812
 NAME = "gentax_tree"
 QUERIES = 64  # in a tile
 KEYS = 64  # and its keys are a multiple of it
+UNKNOWN = ("softcap", "s_aux", "head_mask", "position_bias")  # what a model may ask of attention that is not done here
+_READING: ContextVar[bool] = ContextVar("reading a tree", default=False)
 # How many tiles are done at once: few shapes, since each is compiled.
 TILES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128)
 
@@ -44,13 +49,20 @@ class Tree:
 
     tiles: tuple[Tiles, ...]
     place_N: torch.Tensor  # int64
+    windowed: dict[int, Tree] = field(default_factory=dict)  # for layers with a window that is shorter than a sequence
 
     def to(self, device: Any) -> Tree:
-        return Tree(tuple(tile.to(device) for tile in self.tiles), self.place_N.to(device))
+        windowed = {window: one.to(device) for window, one in self.windowed.items()}
+        return Tree(tuple(tile.to(device) for tile in self.tiles), self.place_N.to(device), windowed)
 
 
 def tree(
-    paths: Sequence[np.ndarray], asking: Sequence[np.ndarray], size: int, queries: int = QUERIES, keys: int = KEYS
+    paths: Sequence[np.ndarray],
+    asking: Sequence[np.ndarray],
+    size: int,
+    queries: int = QUERIES,
+    keys: int = KEYS,
+    windows: Sequence[int] = (),
 ) -> Tree:
     """Cut sequences into tiles.
 
@@ -60,12 +72,28 @@ def tree(
         size: N, tokens in the batch with padding.
         queries: tokens in a tile.
         keys: those of a tile are padded to a multiple of it.
+        windows: numbers of tokens that some layers attend to: a token itself and those right before it.
     """
-    cuts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}  # number of keys -> (path, positions)
+    longest = max(map(len, paths), default=0)
+    whole = _tiled(paths, asking, size, queries, keys, None)
+    whole.windowed.update({w: _tiled(paths, asking, size, queries, keys, w) for w in windows if w < longest})
+    return whole
+
+
+def _tiled(
+    paths: Sequence[np.ndarray],
+    asking: Sequence[np.ndarray],
+    size: int,
+    queries: int,
+    keys: int,
+    window: int | None,
+) -> Tree:
+    cuts: dict[int, list[tuple[np.ndarray, np.ndarray, int]]] = {}  # number of keys -> (path, positions, first key)
     for path, positions in zip(paths, asking, strict=True):
         for first in range(0, len(positions), queries):
             part = positions[first : first + queries]
-            cuts.setdefault(-(-(int(part[-1]) + 1) // keys) * keys, []).append((path, part))
+            start = 0 if window is None else max(0, int(part[0]) - window + 1)
+            cuts.setdefault(-(-(int(part[-1]) + 1 - start) // keys) * keys, []).append((path, part, start))
     place_N = np.zeros(size, np.int64)
     tiles = []
     laid = 0
@@ -73,20 +101,33 @@ def tree(
         for first in range(0, len(group), TILES[-1]):
             part = group[first : first + TILES[-1]]
             count = next(n for n in TILES if n >= len(part))
-            seen = min(int(at[0]) for _, at in part)
+            seen = min(int(at[0]) for _, at, _ in part) if window is None else 0
             query_BQ = np.full((count, queries), size, np.int64)
             key_BK = np.full((count, wide), size, np.int64)
-            position_BQ = np.full((count, queries), seen, np.int64)
-            for b, (path, at) in enumerate(part):
+            position_BQ = np.full((count, queries), seen, np.int64)  # counted from the first key
+            for b, (path, at, start) in enumerate(part):
                 query_BQ[b, : len(at)] = path[at]
-                position_BQ[b, : len(at)] = at
-                key_BK[b, : at[-1] + 1] = path[: at[-1] + 1]
+                position_BQ[b, : len(at)] = at - start
+                key_BK[b, : at[-1] + 1 - start] = path[start : at[-1] + 1]
                 place_N[path[at]] = laid + b * queries + np.arange(len(at))
             laid += count * queries
-            unseen_BQK = torch.from_numpy(np.arange(seen, wide) > position_BQ[:, :, None])
-            hidden_BQK = torch.zeros(unseen_BQK.shape, dtype=torch.bfloat16).masked_fill_(unseen_BQK, float("-inf"))
+            unseen_BQK = np.arange(seen, wide) > position_BQ[:, :, None]
+            if window is not None:
+                unseen_BQK |= np.arange(wide) <= position_BQ[:, :, None] - window
+            unseen = torch.from_numpy(unseen_BQK)
+            hidden_BQK = torch.zeros(unseen.shape, dtype=torch.bfloat16).masked_fill_(unseen, float("-inf"))
             tiles.append(Tiles(torch.from_numpy(query_BQ), torch.from_numpy(key_BK), seen, hidden_BQK))
     return Tree(tuple(tiles), torch.from_numpy(place_N))
+
+
+@contextmanager
+def reading_a_tree() -> Iterator[None]:
+    """While this lasts, models with this attention make no mask: the tree is one."""
+    token = _READING.set(True)
+    try:
+        yield
+    finally:
+        _READING.reset(token)
 
 
 def use_tree_attention(model: Any) -> None:
@@ -96,9 +137,8 @@ def use_tree_attention(model: Any) -> None:
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-    def mask(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
-        # A tree has a mask of its own; rows that `generate` has padded need theirs.
-        return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
+    def mask(*args: Any, **kwargs: Any) -> torch.Tensor | None:
+        return None if _READING.get() else sdpa_mask(*args, **kwargs)
 
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, mask)
@@ -113,10 +153,18 @@ def attend(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    sliding_window: int | None = None,
     tree: Tree | None = None,
-    **_: Any,
+    **asked: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend. Shapes: query (1, G * R, N, D), key and value (1, G, N, D); returned: (1, N, G * R, D)."""
+    """Attend. Shapes: query (1, G * R, N, D), key and value (1, G, N, D); returned: (1, N, G * R, D).
+
+    Raises:
+        ValueError: the model asks for something that is not done here (`UNKNOWN`).
+    """
+    for what in UNKNOWN:
+        if asked.get(what) is not None:
+            raise ValueError(f"its attention needs {what}")
     heads, groups, width = query.shape[1], key.shape[1], query.shape[3]
     scaling = width**-0.5 if scaling is None else scaling
     if tree is None:
@@ -130,6 +178,7 @@ def attend(
             enable_gqa=heads != groups,
         )
         return mixed.transpose(1, 2).contiguous(), None
+    tree = tree.windowed.get(sliding_window, tree) if sliding_window else tree
     query_GNRD = query[0].unflatten(0, (groups, heads // groups)).transpose(1, 2)
     low = _low(query)
     with torch.autocast(query.device.type, enabled=False):

@@ -26,10 +26,14 @@ class Imitate:
     32 of them, as in the paper, and whole conversations at a time."""
     epochs: float = 1.0
     """How often each is learned from; a part of them where this is no whole number."""
-    lr: float = 5e-4
-    """Peak learning rate of AdamW; warmed up over 3 % of the steps, then lowered along a cosine to a twentieth."""
+    lr: float | None = None
+    """Peak learning rate of AdamW; warmed up over 3 % of the steps, then lowered along a cosine to a twentieth. When
+    null, by the number of parameters as the recipe's `lr` is: 5e-4 up to 2 M, 3e-5 at 270 M, 5e-6 from 8 B on; above
+    2 M ten times that with `lora`."""
 
     def __post_init__(self) -> None:
-        positive(imitate=self, names=("pairs", "epochs", "lr"))
+        positive(imitate=self, names=("pairs", "epochs"))
+        if self.lr is not None:
+            positive(imitate=self, names=("lr",))
         if self.mix:
             check_mix(self.mix, "imitate.mix", "imitated")

@@ -42,8 +42,10 @@ class Recipe:
     """Groups in a step; every group plays one task."""
     group: int = 8
     """Episodes on each task."""
-    lr: float = 1.5e-4
-    """Peak learning rate of Adam: reached after `warmup`, then lowered linearly to 0 at the last step."""
+    lr: float | None = None
+    """Peak learning rate of Adam: reached after `warmup`, then lowered linearly to 0 at the last step. When null, by
+    the number of parameters: 1.5e-4 up to 2 M, 7e-6 at 270 M, 1e-6 from 8 B on, and between them on a line over the
+    logarithms of both; above 2 M ten times that with `lora`. The run says which, and its `recipe.json` has it."""
     warmup: int = 5
     """Steps over which the learning rate rises from 0."""
     play: Play = field(default_factory=lambda: Play(temperature=0.7))
@@ -77,6 +79,10 @@ class Recipe:
     """Steps between two checkpoints; those at the end of a phase are kept beside."""
     precision: str = "auto"
     """`fp32`, `bf16` (autocast) or `auto`, which is bf16 where the hardware has it."""
+    gradient_checkpointing: bool | None = None
+    """Whether what layers computed is computed again in the backward pass instead of being kept: a quarter more time,
+    and a fraction of the memory. When null, where it would take more than a tenth of the memory that the device has
+    left."""
     device: str = "auto"
     """Where the model is: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one."""
     dtype: str = "auto"
@@ -97,10 +103,12 @@ class Recipe:
     processed_logprobs`."""
 
     def __post_init__(self) -> None:
-        positive(recipe=self, names=("tasks_per_step", "lr", "train_tasks", "checkpoint_every", "validate_tasks"))
+        positive(recipe=self, names=("tasks_per_step", "train_tasks", "checkpoint_every", "validate_tasks"))
         at_least(0, recipe=self, names=("steps", "warmup", "validate_every"))
         if self.parallel is not None:
             at_least(1, recipe=self, names=("parallel",))
+        if self.lr is not None:
+            positive(recipe=self, names=("lr",))
         choice("precision", self.precision, PRECISIONS)
         choice("trainer", self.trainer, TRAINERS)
         if self.play.temperature == 0:

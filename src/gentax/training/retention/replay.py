@@ -17,8 +17,7 @@ import numpy as np
 from gentax.core import Outcome, Task, UsageError, stable_seed
 from gentax.domains import domains, make, missing
 from gentax.domains.names import read_domain
-from gentax.models.kl import kl_of_states
-from gentax.models.scoring.batch import batches
+from gentax.models.scoring import batches, kl_of_states
 from gentax.policies.protocol import Policy
 from gentax.rollouts import rollout
 from gentax.training.parallel import World
@@ -99,7 +98,7 @@ class Replay:
         count = sum(int(text.sampled_T[1:].sum()) for text in part)
         mine = part[world.rank :: world.size]
         nats = 0.0
-        made = batches([text.ids_T for text in mine], [text.sampled_T for text in mine])
+        made = batches(model, [text.ids_T for text in mine], [text.sampled_T for text in mine])
         for batch in in_step(model, made, world):
             kl_U = kl_of_states(start, model, batch, recipe.precision)
             total = batch.each(kl_U).sum()

@@ -1,0 +1,151 @@
+"""What a run will hold in memory, computed from a model's configuration before any weight is loaded.
+
+Counted: the player's weights, what is trained and its gradients and moments, the model that KL is taken to, what layers
+keep for the backward pass, logits, and the cache of playing. The first three are exact. What layers keep is estimated
+from the widths of their matrices (`KEPT`); the cache is that of rows of `PLAYED` tokens, since how long conversations
+will get is not known. PyTorch itself takes half a GB more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gentax.core import UsageError
+from gentax.models.memory import row_bytes
+from gentax.models.precision import precision
+from gentax.models.scoring.batch import TOKENS
+from gentax.models.scoring.logprobs import CHUNK, LARGE_CHUNK
+from gentax.training.learner import adapted_layers
+from gentax.training.recipe import Lora, Recipe
+
+KEPT = 1.5  # numbers that a layer keeps for a token, for each row and column of its matrices: 1.1 to 1.5 were measured
+LOGITS = 6  # numbers held for each logit
+PLAYED = 1024  # tokens
+ROWS = 128  # that are played at once, at most
+SHARE = 0.1  # of the memory that is left; where layers would keep more than this, they compute it again
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """How a model is trained, and the bytes that takes."""
+
+    parameters: int
+    trained: int  # parameters that have gradients
+    how: str  # in words
+    gradient_checkpointing: bool
+    parts: Mapping[str, float]  # bytes, by what they hold
+
+    @property
+    def total(self) -> float:
+        """Bytes in all."""
+        return sum(self.parts.values())
+
+    def __str__(self) -> str:
+        again = ", gradient checkpointing" if self.gradient_checkpointing else ""
+        return f"{millions(self.parameters)} parameters, {self.how}{again}; about {self.total / GB:.1f} GB"
+
+    def held(self) -> str:
+        """Return the bytes of each part, largest first."""
+        rows = sorted(self.parts.items(), key=lambda row: -row[1])
+        return ", ".join(f"{what} {size / GB:.1f}" for what, size in rows if size >= 0.05 * GB)
+
+
+def parameters_of(model: Any) -> int:
+    """Return the number of a model's parameters, tied ones once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def footprint(model: Any, recipe: Recipe, device: torch.device, left: float, processes: int = 1) -> Footprint:
+    """Return what training `model` by a recipe takes in each process.
+
+    Args:
+        model: without weights (see `loading.bare_model`).
+        recipe: every setting.
+        device: where it will be.
+        left: bytes that the device has.
+        processes: how many train together.
+    """
+    numbers, size = parameters_of(model), model.dtype.itemsize
+    spread = processes if recipe.shard else 1
+    parts: dict[str, float] = {"weights": numbers * size}
+    other = numbers * size  # of another model that is not trained
+    if recipe.lora is not None:
+        layers = [model.get_submodule(name) for name in adapted_layers(model)]
+        trained = sum(recipe.lora.rank * sum(layer.weight.shape) for layer in layers)
+        copied = numbers if spread > 1 else sum(layer.weight.numel() for layer in layers)
+        parts["frozen copy"] = copied * size / spread
+        parts["adapters, gradients, Adam"] = 16.0 * trained
+        how = f"{_named(model.dtype)}; LoRA rank {recipe.lora.rank}: {millions(trained)} trained in fp32"
+        other = other if recipe.imitate is not None or spread > 1 else 0
+    else:
+        trained = numbers
+        if spread > 1 or model.dtype is not torch.float32:
+            parts["fp32 masters, gradients, Adam"] = 16 * numbers / spread
+            how = f"{_named(model.dtype)}; masters and Adam in fp32"
+        else:
+            parts["gradients, Adam"] = 12 * numbers
+            how = "weights and Adam in fp32"
+    if recipe.algorithm.kl or recipe.retain.replay or recipe.retain.stop_at is not None:
+        parts["reference"] = other
+    low = isinstance(precision(recipe.precision, device), torch.autocast) or size == 2
+    whole, again = (TOKENS * (2 if low else 4) * kept for kept in _kept(model))
+    choice = recipe.gradient_checkpointing
+    checkpointing = whole > SHARE * left if choice is None else choice
+    parts["activations"] = again if checkpointing else whole
+    config = model.config.get_text_config()
+    parts["logits"] = 4.0 * LOGITS * min(CHUNK.get(device.type, LARGE_CHUNK), TOKENS * config.vocab_size)
+    rows = min(ROWS, -(-recipe.tasks_per_step // processes) * recipe.group)
+    parts["cache of playing"] = rows * row_bytes(config, PLAYED, model.dtype)
+    return Footprint(numbers, trained, how, checkpointing, {what: part for what, part in parts.items() if part})
+
+
+def refuse_too_large(found: Footprint, model: Any, recipe: Recipe, device: torch.device, left: float) -> None:
+    """Raise UsageError, with the numbers, for a run that the device has no room for."""
+    if found.total <= left:
+        return
+    ways = []
+    if recipe.lora is None:
+        from dataclasses import replace
+
+        less = footprint(model, replace(recipe, lora=Lora()), device, left)
+        ways.append(f"-s lora.rank=16 takes about {less.total / GB:.1f} GB")
+    if recipe.gradient_checkpointing is False:
+        ways.append("so does less with gradient_checkpointing")
+    if not recipe.shard:
+        ways.append("shard: true spreads it over several processes")
+    raise UsageError(
+        f"training {recipe.base} takes about {found.total / GB:.1f} GB ({found.held()}), and {device} has "
+        f"{left / GB:.1f} GB left; {'; '.join(ways)}"
+    )
+
+
+def millions(count: int) -> str:
+    """Write a number of parameters."""
+    return f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.3g} M"
+
+
+def _named(dtype: torch.dtype) -> str:
+    return {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}.get(dtype, str(dtype))
+
+
+def _kept(model: Any) -> tuple[float, float]:
+    """Return the numbers kept for a token of a batch: by all layers, and where they are computed again."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    hidden = model.get_input_embeddings().weight.shape[1]
+    layers = [part for part in model.get_decoder().modules() if isinstance(part, GradientCheckpointingLayer)]
+    config = model.config.get_text_config()
+    chosen = getattr(config, "num_experts_per_tok", None) or 1
+    each = []
+    for layer in layers:
+        # An expert's matrices are read by its share of the tokens: all experts together by `chosen` of them.
+        shapes = [(chosen if p.ndim == 3 else 1, p.shape[-2:]) for p in layer.parameters() if p.ndim > 1]
+        each.append(KEPT * sum(times * sum(shape) for times, shape in shapes))
+    if not each:
+        return (whole := KEPT * sum(sum(p.shape) for p in model.parameters() if p.ndim > 1)), whole
+    return sum(each), max(each) + len(layers) * hidden * 2
