@@ -101,9 +101,20 @@ def play_batch(folder: Path, trained: bool, context: str, tokens: int) -> list[E
     if tokens:
         parts = [episodes[: n * GROUP] for n in range(1, TASKS + 1)]
         episodes = min(parts, key=lambda part: abs(sum(map(size, part)) - tokens))
-    for _ in range(sum(len(list(e.sequences())) for e in episodes) % 8):
+    return with_random_returns(evened(episodes))
+
+
+def evened(episodes: list[Episode]) -> list[Episode]:
+    """Leave out last steps of the longest episodes until the number of sequences is a multiple of 8."""
+    episodes = list(episodes)
+    while sum(len(list(e.sequences())) for e in episodes) % 8:
         longest = max(range(len(episodes)), key=lambda i: episodes[i].length)
         episodes[longest] = replace(episodes[longest], steps=episodes[longest].steps[:-1])
+    return episodes
+
+
+def with_random_returns(episodes: list[Episode]) -> list[Episode]:
+    """Give every episode a random return, all of it at its first step."""
     rng = np.random.default_rng(0)
     return [
         replace(
@@ -183,9 +194,29 @@ def trl_step(
 
 
 def trl_trainer(
-    folder: Path, episodes: list[Episode], precision: str, per_device: int, scratch: str, device: str = "cpu"
+    folder: Path,
+    episodes: list[Episode],
+    precision: str,
+    per_device: int,
+    scratch: str,
+    device: str = "cpu",
+    dtype: str = "float32",
+    adapters: Any = None,
+    group: int = GROUP,
 ) -> tuple[Step, np.ndarray]:
-    """Set up one trainer and make its first step; return its later steps and its first gradient."""
+    """Set up one trainer and make its first step; return its later steps and its first gradient.
+
+    Args:
+        folder: the model.
+        episodes: what is learned from.
+        precision: `default`, for what GRPOConfig gives unasked, `fp32` or `bf16`.
+        per_device: sequences in a forward pass.
+        scratch: a folder for TRL.
+        device: where.
+        dtype: of the weights.
+        adapters: a `LoraConfig` of peft, for what is trained instead of all weights.
+        group: episodes on each task.
+    """
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
@@ -197,7 +228,7 @@ def trl_trainer(
 
     gains = advantages(episodes, rewards_of(episodes, Reward(), Explore()), Algorithm())
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     rows = []
     # With GRPO all steps of an episode have the same advantage.
     sequences = [(s, gain[0]) for e, gain in zip(episodes, gains, strict=True) for s in e.sequences()]
@@ -214,7 +245,7 @@ def trl_trainer(
         )
 
     def rollout(prompts: list[str], _: Any) -> dict[str, list[Any]]:
-        assert prompts == [str(i // GROUP) for i in range(len(rows))]  # the whole batch, in order
+        assert prompts == [str(i // group) for i in range(len(rows))]  # the whole batch, in order
         return {key: [row[key] for row in rows] for key in rows[0]}
 
     class Trainer(GRPOTrainer):
@@ -244,7 +275,7 @@ def trl_trainer(
         **tuned,
         per_device_train_batch_size=per_device,
         gradient_accumulation_steps=len(rows) // per_device,
-        num_generations=GROUP,
+        num_generations=group,
         max_steps=1,
         beta=KL,
         use_bias_correction_kl=False,  # the k3 estimator as it is, on both sides
@@ -268,10 +299,11 @@ def trl_trainer(
         model=model,
         reward_funcs=lambda advantage, **_: advantage,
         args=args,
-        train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(len(rows) // GROUP)]}),
+        train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(len(rows) // group)]}),
         processing_class=tokenizer,
         callbacks=[Clock()],
         rollout_func=rollout,
+        peft_config=adapters,
     )
     trainer.remove_callback(PrinterCallback)
 
@@ -285,7 +317,15 @@ def trl_trainer(
 
 def gradient(model: Any) -> np.ndarray:
     """Return the gradient of all parameters as one vector."""
-    return np.concatenate([p.grad.flatten().float().cpu().numpy() for p in model.parameters()])
+    return np.concatenate([p.grad.flatten().float().cpu().numpy() for p in model.parameters() if p.grad is not None])
+
+
+def trl_version() -> str | None:
+    """Return the version of TRL; None where it is not installed."""
+    try:
+        return version("trl")
+    except PackageNotFoundError:
+        return None
 
 
 def quiet() -> None:
@@ -320,9 +360,9 @@ def main() -> None:
         "gentax fp32": (gentax_step, "fp32"),
         "gentax auto": (gentax_step, "auto"),
     }
-    try:
-        contenders |= {f"TRL {version('trl')} {name}": (trl_step, name) for name in ("default", "fp32", "bf16")}
-    except PackageNotFoundError:
+    if peer := trl_version():
+        contenders |= {f"TRL {peer} {name}": (trl_step, name) for name in ("default", "fp32", "bf16")}
+    else:
         print(f"TRL is not installed, so gentax is timed alone. Its side of the comparison: {INSTALL}")
 
     quiet()
