@@ -76,8 +76,11 @@ def rates(model: str, options: ModelOptions, names: list[str], how: Play, trl: b
     episodes = episodes_to_learn(ours[names[0]].episodes, LEARNED)
     found["learning"] = {"gentax": alone(learn, model, options, episodes, Lora(), 2)}
     if trl:
-        with tempfile.TemporaryDirectory() as scratch:
-            found["learning"]["TRL"] = alone(learn_with_trl, model, options, episodes, Lora(), 2, scratch)
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                found["learning"]["TRL"] = alone(learn_with_trl, model, options, episodes, Lora(), 2, scratch)
+        except Exception as fault:  # of a peer: said, and no reason to lose the minutes so far
+            say(f"TRL failed: {type(fault).__name__}: {fault}")
     whole = ours[names[0]].episodes
     found["episode_tokens"] = sum(len(s) for e in whole for s in e.sequences()) / len(whole)
     return found
