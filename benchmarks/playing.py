@@ -22,19 +22,19 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from stock_generate import StockDecoder
 from training_step import GROUP, TASKS, model_folder, quiet
 
 import gentax
 from gentax.core.memory import keep_freed_memory
 from gentax.models.loading import load_tokenizer
-from gentax.models.requests import Sample, SamplingRequest
 from gentax.policies.local import LocalPolicy, load
 from gentax.rollouts import EnvPool, Play, rollout
 
@@ -71,64 +71,6 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {  # (model type of transformers
     ),
 }
 Figures = tuple[float, float, float]  # seconds, sampled tokens a second, steps a second
-
-
-class StockDecoder:
-    """The interface of gentax's decoders over `model.generate`. Requests must share one temperature."""
-
-    def __init__(self, model: Any) -> None:
-        from transformers import StoppingCriteria
-
-        self.model = model
-        self.limit = model.config.max_position_embeddings
-
-        class Stop(StoppingCriteria):
-            def __init__(self, stop: Callable[[list[int]], bool], start: int) -> None:
-                self.stop, self.start = stop, start
-                self.over: torch.Tensor | None = None
-
-            def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-                now = torch.tensor([self.stop(row[self.start :]) for row in input_ids.tolist()])
-                self.over = now if self.over is None else self.over | now
-                return self.over
-
-        self._stop = Stop
-
-    def forget(self) -> None:
-        """Nothing is cached between calls."""
-
-    @torch.inference_mode()
-    def sample(self, requests: Sequence[SamplingRequest], stop: Callable[[list[int]], bool]) -> list[Sample]:
-        """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
-        temperature = requests[0].params.temperature
-        wide = max(len(request.prompt) for request in requests)
-        ids = torch.zeros((len(requests), wide), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, request in enumerate(requests):
-            ids[row, wide - len(request.prompt) :] = torch.tensor(request.prompt.astype(np.int64))
-            mask[row, wide - len(request.prompt) :] = 1
-        with torch.random.fork_rng():
-            torch.manual_seed(int(requests[0].uniforms[0] * 2**53))
-            made = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=len(requests[0].uniforms),
-                stopping_criteria=[self._stop(stop, wide)],
-                output_logits=True,
-                return_dict_in_generate=True,
-                pad_token_id=0,
-                do_sample=True,
-                temperature=temperature,
-                top_k=0,
-            )
-        logp = torch.stack(made.logits, dim=1).float().div(temperature).log_softmax(dim=-1)
-        written = made.sequences[:, wide:]
-        values = logp.gather(2, written[:, :, None])[:, :, 0].numpy()
-        samples = []
-        for row, tokens in enumerate(written.tolist()):
-            end = next((n for n in range(1, len(tokens) + 1) if stop(tokens[:n])), len(tokens))
-            samples.append(Sample(np.asarray(tokens[:end], np.int32), values[row, :end].astype(np.float32)))
-        return samples
 
 
 def untrained(shape: str) -> LocalPolicy:

@@ -101,9 +101,20 @@ def play_batch(folder: Path, trained: bool, context: str, tokens: int) -> list[E
     if tokens:
         parts = [episodes[: n * GROUP] for n in range(1, TASKS + 1)]
         episodes = min(parts, key=lambda part: abs(sum(map(size, part)) - tokens))
-    for _ in range(sum(len(list(e.sequences())) for e in episodes) % 8):
+    return with_random_returns(evened(episodes))
+
+
+def evened(episodes: list[Episode]) -> list[Episode]:
+    """Leave out last steps of the longest episodes until the number of sequences is a multiple of 8."""
+    episodes = list(episodes)
+    while sum(len(list(e.sequences())) for e in episodes) % 8:
         longest = max(range(len(episodes)), key=lambda i: episodes[i].length)
         episodes[longest] = replace(episodes[longest], steps=episodes[longest].steps[:-1])
+    return episodes
+
+
+def with_random_returns(episodes: list[Episode]) -> list[Episode]:
+    """Give every episode a random return, all of it at its first step."""
     rng = np.random.default_rng(0)
     return [
         replace(
@@ -309,6 +320,14 @@ def gradient(model: Any) -> np.ndarray:
     return np.concatenate([p.grad.flatten().float().cpu().numpy() for p in model.parameters() if p.grad is not None])
 
 
+def trl_version() -> str | None:
+    """Return the version of TRL; None where it is not installed."""
+    try:
+        return version("trl")
+    except PackageNotFoundError:
+        return None
+
+
 def quiet() -> None:
     """Turn off the progress bars and the warnings of deprecation of other packages."""
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # `rollout_func` warns that it is experimental
@@ -341,9 +360,9 @@ def main() -> None:
         "gentax fp32": (gentax_step, "fp32"),
         "gentax auto": (gentax_step, "auto"),
     }
-    try:
-        contenders |= {f"TRL {version('trl')} {name}": (trl_step, name) for name in ("default", "fp32", "bf16")}
-    except PackageNotFoundError:
+    if peer := trl_version():
+        contenders |= {f"TRL {peer} {name}": (trl_step, name) for name in ("default", "fp32", "bf16")}
+    else:
         print(f"TRL is not installed, so gentax is timed alone. Its side of the comparison: {INSTALL}")
 
     quiet()

@@ -1,0 +1,186 @@
+"""How fast a model plays and learns here: tokens a second and memory, beside what people use otherwise.
+
+Playing is whole episodes on test tasks, with the policy's own decoder and with the model's `generate` on every step's
+whole prompt, as one writes it with transformers alone. Learning is one policy-gradient step with LoRA on
+episodes that were played before, and the same step by TRL's GRPOTrainer with the same adapters (see `training_step.py`
+for what is alike). Each side runs in a process of its own, so that its peak memory is its own.
+
+Used by `real_model.py` and `gpu_runbook.py`; it is no script.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from run_profile import peak
+from stock_generate import StockDecoder
+from training_step import CLIP, GROUP, KL, evened, quiet, trl_trainer, with_random_returns
+
+import gentax
+from gentax.core import Episode
+from gentax.models.loading import BASE
+from gentax.models.requests import ModelOptions
+from gentax.policies.local import LocalPolicy, load
+from gentax.rollouts import Play
+from gentax.training.recipe import Algorithm, Lora, Recipe
+
+LORA_RATE = 1e-5  # of the timed steps; so small that they stay alike
+
+
+@dataclass(frozen=True)
+class Played:
+    """One policy on one domain, by the clock."""
+
+    episodes: list[Episode]
+    seconds: float
+    peak_mb: float
+
+    def figures(self) -> dict[str, float]:
+        """Return what the clock comes to. Tokens read are those new to the model: a window's prompts as a whole."""
+        steps = [step for episode in self.episodes for step in episode.steps]
+        read = sum(len(step.tokens.prompt) for step in steps if step.tokens is not None)
+        written = sum(step.written or 0 for step in steps)
+        return {
+            "episodes": len(self.episodes),
+            "steps": len(steps),
+            "seconds": self.seconds,
+            "tokens_read": read,
+            "tokens_written": written,
+            "written_per_s": written / self.seconds,
+            "tokens_per_s": (read + written) / self.seconds,
+            "steps_per_s": len(steps) / self.seconds,
+            "minutes_of_32_episodes": 32 * self.seconds / len(self.episodes) / 60,
+            "peak_mb": self.peak_mb,
+        }
+
+
+def play(policy: LocalPolicy, domain: str, tasks: int, how: Play, seed: int = 0) -> Played:
+    """Play the first test tasks of a domain."""
+    policy.refresh()
+    with gentax.make(domain) as env:
+        listed = env.tasks("test", min(tasks, env.size("test")))
+    peak()
+    begun = time.perf_counter()
+    # Not `gentax.evaluate`, which stops where most replies cannot be read: those of a model as it comes often cannot.
+    episodes = gentax.rollout(policy, listed, play=how, seed=seed)
+    return Played(episodes, time.perf_counter() - begun, peak())
+
+
+def play_all(
+    model: str, options: ModelOptions, tasks: Mapping[str, int], how: Play, stock: bool = False
+) -> dict[str, Played]:
+    """Play each domain's first tasks by the policy's own decoder, or by the model's `generate`."""
+    quiet()
+    policy = load(model, options)
+    if stock:
+        policy.decoder = StockDecoder(policy.model)
+    warm = next(iter(tasks))
+    play(policy, warm, 2, Play(context=how.context, horizon=1, max_new_tokens=4))
+    return {name: play(policy, name, count, how) for name, count in tasks.items()}
+
+
+def episodes_to_learn(episodes: Sequence[Episode], sequences: int) -> list[Episode]:
+    """Return the first episodes that make up about so many sequences, a multiple of 8; in groups, random returns."""
+    kept: list[Episode] = []
+    count = 0
+    for episode in episodes:
+        if count >= sequences and len(kept) > 1:  # one alone is compared with nobody: there is nothing to learn
+            break
+        kept.append(episode)
+        count += len(list(episode.sequences()))
+    if count == len(kept):  # whole episodes, a sequence each
+        kept = kept[: len(kept) // GROUP * GROUP]
+    groups = max(1, len(kept) // GROUP)
+    kept = [replace(e, task=replace(e.task, index=min(n // GROUP, groups - 1)), sample=n) for n, e in enumerate(kept)]
+    return with_random_returns(evened(kept))
+
+
+def learn(model: str, options: ModelOptions, episodes: list[Episode], lora: Lora, repeats: int) -> dict[str, float]:
+    """Time policy-gradient steps by gentax, after one to warm up."""
+    import torch
+
+    from gentax.training.learner import learner_of
+    from gentax.training.policy_gradient import update
+
+    quiet()
+    recipe = Recipe(algorithm=Algorithm(kl=KL, clip=CLIP), lora=lora)
+    learner = learner_of(load(model, options), recipe)
+    reference = learner.start_model()
+    optimizer = torch.optim.Adam(learner.parameters, lr=LORA_RATE, fused=True)
+    rewards = [np.array([step.reward for step in episode.steps]) for episode in episodes]
+    seconds, most = [], 0.0
+    peak()
+    for _ in range(repeats + 1):
+        begun = time.perf_counter()
+        update(learner, reference, optimizer, episodes, rewards, recipe, "the benchmark", temperature=1.0)
+        seconds.append(time.perf_counter() - begun)
+        most = max(most, peak())
+    return _rate(episodes, seconds[1:], most)
+
+
+def learn_with_trl(
+    model: str, options: ModelOptions, episodes: list[Episode], lora: Lora, repeats: int, scratch: str
+) -> dict[str, float]:
+    """Time the same step by TRL: its precision for this machine, 8 sequences at a time, no checkpointing."""
+    from transformers import AutoConfig
+
+    from gentax.models.device import device_of
+    from gentax.models.precision import native_bf16
+
+    quiet()
+    device = device_of(options.device)
+    precision = "bf16" if native_bf16(device.type) else "fp32"
+    peak()
+    folder = BASE if model == "base" else Path(model)
+    dtype = options.dtype
+    if dtype == "auto":
+        dtype = str(AutoConfig.from_pretrained(folder).dtype or "float32").removeprefix("torch.")
+    step, _ = trl_trainer(
+        folder, episodes, precision, GROUP, scratch, device.type, dtype=dtype, adapters=peft_config(lora)
+    )
+    seconds = [step() for _ in range(repeats)]
+    return _rate(episodes, seconds, peak())
+
+
+def peft_config(lora: Lora | None) -> Any:
+    """Return what peft calls the adapters of `Lora`; None for none."""
+    if lora is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def alone(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
+def here(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function in this process: for toys, whose memory nobody asks for."""
+    try:
+        return function(*args)
+    finally:
+        gc.collect()
+
+
+def _rate(episodes: Sequence[Episode], seconds: list[float], most: float) -> dict[str, float]:
+    tokens = sum(len(sequence) for episode in episodes for sequence in episode.sequences())
+    middle = statistics.median(seconds)
+    return {
+        "sequences": sum(len(list(episode.sequences())) for episode in episodes),
+        "tokens": tokens,
+        "s_per_step": middle,
+        "tokens_per_s": tokens / middle,
+        "peak_mb": most,
+    }
