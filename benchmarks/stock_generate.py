@@ -21,6 +21,8 @@ from gentax.models.requests import Sample, SamplingRequest
 class StockDecoder:
     """`model.generate` as a decoder. Requests must share one temperature above 0."""
 
+    bytes_per_token = 0  # nothing is kept between calls
+
     def __init__(self, model: Any) -> None:
         self.model = model
         self.limit = getattr(model.config, "max_position_embeddings", 2048)
