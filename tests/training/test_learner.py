@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gentax.core import Task
-from gentax.models.requests import SamplingParams, SamplingRequest
+from gentax.models.requests import ModelOptions, SamplingParams, SamplingRequest
 from gentax.models.scoring import batches, score
 from gentax.policies.local import LocalPolicy, load
 from gentax.rollouts import Play, rollout
@@ -129,8 +129,50 @@ def test_small_steps_are_not_lost_in_bf16_and_the_player_follows(tiny16):
     learner.publish()
     assert {p.dtype for p in policy.model.parameters()} == {torch.bfloat16}
     named = dict(policy.model.named_parameters())
-    assert same(named.values(), [p.to(torch.bfloat16) for p in learner.parameters])
+    for theirs, mine in zip(named.values(), learner.parameters, strict=True):
+        off = (theirs.detach().double() - mine.detach()).abs()
+        assert (off <= 2**-7 * mine.detach().abs()).all()  # a neighbour in bf16
     assert named["model.norm.weight"][0].item() > 1.005
+
+
+@pytest.mark.parametrize("recipe", [FULL, LORA], ids=["full", "lora"])
+def test_what_was_learned_in_small_steps_is_played_in_bf16(tiny16, recipe):
+    """The steps of a learning rate of RL: rounded to the nearest number nearly none of them would reach the player."""
+    policy = load(tiny16)
+    start = copies(policy.model.parameters())
+    learner = learner_of(policy, recipe)
+    train(learner, steps=1, lr=0.05 if recipe.lora else 0.0)  # LoRA's second factor is no longer zero
+    with torch.no_grad():
+        for parameter in learner.parameters:
+            parameter.mul_(1e-2) if recipe.lora else parameter.add_(3e-6)
+    learner.publish()
+    exact = load(tiny16, ModelOptions(dtype="float32"))
+    other = learner_of(exact, recipe)
+    with torch.no_grad():
+        for mine, theirs in zip(other.parameters, learner.parameters, strict=True):
+            mine.copy_(theirs)
+    other.publish()
+
+    def change(weights) -> torch.Tensor:
+        return torch.cat([(a.detach().double() - b).flatten() for a, b in zip(weights, start, strict=True)])
+
+    played, learned = change(policy.model.parameters()), change(exact.model.parameters())
+    nearest = change([p.detach().bfloat16() for p in exact.model.parameters()])
+    shares = [float((one * learned.sign()).sum() / learned.abs().sum()) for one in (nearest, played)]
+    assert shares[0] < 0.5
+    assert shares[1] == pytest.approx(1.0, abs=0.1)
+
+
+def test_tied_weights_are_written_once(tiny, tmp_path):
+    from safetensors import safe_open
+
+    policy = load(tiny)
+    assert policy.model.config.tie_word_embeddings
+    save_model(policy.model, policy.tokenizer, tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        sizes = {name: file.get_tensor(name).numel() for name in file.keys()}  # noqa: SIM118  it is no mapping
+    assert sum(sizes.values()) == sum(p.numel() for p in policy.model.parameters())
+    assert torch.equal(logits_of(load(tmp_path).model), logits_of(policy.model))
 
 
 def test_adapters_alone_are_trained_and_the_player_has_them_merged(tiny):

@@ -61,6 +61,7 @@ from gentax.training.playing import Playing
 from gentax.training.policy_gradient import ABSURD, advantages
 from gentax.training.recipe import Recipe
 from gentax.training.rewards import groups
+from gentax.training.rounding import write_rounded
 from gentax.training.run_folder import Row, RunFolder
 
 PINNED = "1.16.0"  # `rollout_func` is experimental there, and what is overridden below is TRL's own affair
@@ -464,7 +465,7 @@ def copy_weights(model: Any, player: Any) -> None:
                 theirs = theirs + module.get_delta_weight("default")
         else:
             theirs = getattr(module, leaf)
-        mine.copy_(theirs)
+        write_rounded(mine, theirs.to(mine.device, torch.float32), name)
 
 
 @torch.no_grad()

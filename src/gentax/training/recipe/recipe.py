@@ -86,8 +86,8 @@ class Recipe:
     device: str = "auto"
     """Where the model is: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one."""
     dtype: str = "auto"
-    """The number format that models are loaded in: `auto` is the one they are stored in, or `float32`, `bfloat16`,
-    `float16`. `precision` is that of the arithmetic."""
+    """The number format that models are loaded in, play in and are saved in: `auto` is the one they are stored in, or
+    `float32`, `bfloat16`, `float16`. `precision` is that of the arithmetic."""
     parallel: int | None = None
     """Episodes in flight at once; when null, as many as memory holds, 128 at most. A stopped run may be continued with
     another number: what is played does not depend on it, but for rounding."""
