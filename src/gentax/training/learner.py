@@ -8,9 +8,9 @@ The player is the policy's model, in the number format that it is stored in. Wha
   the head; what has none (embeddings, norms, convolutions, experts that are one tensor) is the player's own.
 What is trained, its gradients and Adam's moments are fp32 in all three. After an update `publish` brings the player to
 the learner's weights, which a player in bf16 or fp16 has rounded by chance: the nearest numbers would lose what was
-learned (see `rounding.py`). Left out: adapters that are stored as such, a checkpoint is an ordinary model folder;
-optimisers that keep less than fp32: a model too large for that trains by adapters, or over several processes (see
-`memory.py`).
+learned (see `models/rounding.py`). Left out: adapters that are stored as such, a checkpoint is an ordinary model
+folder; optimisers that keep less than fp32: a model too large for that trains by adapters, or over several processes
+(see `memory.py`).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from torch.nn import Parameter
 from torch.utils.checkpoint import checkpoint
 
 from gentax.core import UsageError, stable_seed
+from gentax.models.rounding import write_rounded
 from gentax.models.scoring import way_of
 from gentax.policies.local import LocalPolicy
 from gentax.training.parallel import World
 from gentax.training.recipe import Lora, Recipe
-from gentax.training.rounding import write_rounded
 from gentax.training.sharding import gathered, shard, slice_like, to_save
 
 State = dict[str, torch.Tensor]

@@ -50,13 +50,13 @@ class Playing:
         recipe: every setting.
         course: its schedule.
         world: the processes that share the playing.
-        options: how a judge's model is loaded.
+        device: where a judge's model is.
     """
 
-    def __init__(self, recipe: Recipe, course: Course, world: World, options: ModelOptions) -> None:
+    def __init__(self, recipe: Recipe, course: Course, world: World, device: str) -> None:
         self.recipe, self.course, self.world = recipe, course, world
         judge = recipe.reward.judge
-        self.judge = None if judge is None else Judge(policy_of(judge, options))
+        self.judge = None if judge is None else Judge(policy_of(judge, ModelOptions(device, recipe.dtype)))
         self.looking = recipe.looking()
         self._stack = ExitStack()
 

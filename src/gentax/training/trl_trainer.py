@@ -40,7 +40,8 @@ from gentax.core.interrupt import Interrupt, deferred_interrupt
 from gentax.models.action_format import ACTION_END
 from gentax.models.device import device_of
 from gentax.models.precision import native_bf16
-from gentax.models.requests import ModelOptions, Sample, SamplingRequest
+from gentax.models.requests import Sample, SamplingRequest
+from gentax.models.rounding import write_rounded
 from gentax.models.source import find
 from gentax.policies.local import LocalPolicy, load
 from gentax.training.checkpoint import (
@@ -61,7 +62,6 @@ from gentax.training.playing import Playing
 from gentax.training.policy_gradient import ABSURD, advantages
 from gentax.training.recipe import Recipe
 from gentax.training.rewards import groups
-from gentax.training.rounding import write_rounded
 from gentax.training.run_folder import Row, RunFolder
 
 PINNED = "1.16.0"  # `rollout_func` is experimental there, and what is overridden below is TRL's own affair
@@ -126,7 +126,7 @@ def train_with_trl(recipe: Recipe, out: str | Path, on_row: Callable[[Row], None
         raise UsageError("a vLLM server is fed through vLLM, which is not installed here: pip install 'trl[vllm]'")
     with _quiet(), join(recipe) as world, deferred_interrupt() as interrupt:
         # Before TRL's settings are made: with ZeRO-3 all models that are loaded later are sharded, and this one plays.
-        player = load(recipe.base, ModelOptions(str(device_of(recipe.device, world.local, world.size)), recipe.dtype))
+        player = load(recipe.base, recipe.options(str(device_of(recipe.device, world.local, world.size))))
         return _Run(recipe, Path(out), player, world, on_row, interrupt).whole()
 
 
@@ -159,8 +159,7 @@ class _Run:
         if self.sharded and self.kept:
             raise UsageError(f"a run of DeepSpeed cannot be continued; give another folder, or base={self.kept[-1][1]}")
         self.folder = RunFolder.open(path, recipe, world)
-        options = ModelOptions(str(device_of(recipe.device, world.local, world.size)), recipe.dtype)
-        self.playing = Playing(recipe, self.course, world, options)
+        self.playing = Playing(recipe, self.course, world, str(player.model.device))
 
     @property
     def done(self) -> int:
@@ -304,7 +303,7 @@ class _Run:
             output_dir=str(self.path),
             use_cpu=kind == "cpu",
             bf16=recipe.precision == "bf16" or (recipe.precision == "auto" and native_bf16(kind)),
-            gradient_checkpointing=kind != "cpu",
+            gradient_checkpointing=kind != "cpu" if (choice := recipe.gradient_checkpointing) is None else choice,
             seed=recipe.seed,
             # A nominal batch: what is learned from is as long as what was played.
             per_device_train_batch_size=EPISODES,
@@ -391,7 +390,7 @@ class _Run:
 
     def _start(self) -> str:
         """Return the folder that TRL loads the model from; what is merged or unpacked is written for it."""
-        source = find(self.recipe.base)
+        source = find(self.recipe.base, self.recipe.options())
         if source.kind == "folder":
             return str(source.path)
         folder = self.path / "start"

@@ -1,12 +1,12 @@
-"""fp32 weights written into a player of fewer digits, without losing what was learned.
+"""fp32 weights written into a model of fewer digits, without losing what was learned.
 
 bf16 numbers around 0.02 are 1.2e-4 apart, and a step of RL moves a weight by about the learning rate, 1e-6. Rounded to
-the nearest number the player would stay what it was for dozens of steps, and most of what LoRA adds would never reach
-it, nor the checkpoint. So weights are rounded up or down by chance, in proportion to how near each number is
+the nearest number a policy would stay what it was for dozens of steps, and much of what a merged adapter adds would not
+reach it. So weights are rounded up or down by chance, in proportion to how near each number is
 (stochastic rounding, arXiv 1502.02551): every weight is right on average, and a layer's output sums over many.
 
-The chances are the same each time. A player follows from the learner's weights alone: the same in every process, in a
-continued run, and where nothing was learned the same as before.
+The chances are the same each time. The result follows from the exact weights alone: it is the same in every process and
+in a continued run, and what needs no rounding stays as it is.
 """
 
 from __future__ import annotations
