@@ -17,6 +17,7 @@ from gentax.models.decoding import AnyDecoder, decoder_for
 from gentax.models.decoding.vllm import VLLMDecoder, VLLMModel
 from gentax.models.loading import load_tokenizer, load_with_tokenizer, runtime
 from gentax.models.memory import parallel_rows, row_bytes
+from gentax.models.quiet import loading
 from gentax.models.requests import NEW_TOKENS, NEW_TOKENS_THINKING, ChatOptions, ModelOptions, SamplingRequest
 from gentax.models.source import find
 from gentax.policies.protocol import PARALLEL, Reply, Turn
@@ -73,10 +74,11 @@ class LocalPolicy:
 
         A power of two: batches of another size round differently, and how much is free is never quite the same.
         """
-        if isinstance(self.decoder, VLLMDecoder):
+        each = self.decoder.bytes_per_token
+        if each is None:
             return PARALLEL  # vLLM has taken its memory already, and queues what does not fit
         model, tokens = self.model, min(context_tokens, self.decoder.limit)
-        kept = max(row_bytes(model.config, tokens, model.dtype), tokens * self.decoder.bytes_per_token)
+        kept = max(row_bytes(model.config, tokens, model.dtype), tokens * each)
         rows = parallel_rows(model.config, kept, model.device, PARALLEL)
         return 1 << (rows.bit_length() - 1)
 
@@ -243,5 +245,7 @@ def _through_vllm(where: str | Path, options: ModelOptions) -> LocalPolicy:
         raise UsageError(f"vLLM plays folders and adapters here, not GGUF files such as {source.name}")
     tokenizer = load_tokenizer(where, options)
     folder, adapter = (source.path, None) if source.base is None else (source.base.path, source.path)
-    decoder = VLLMDecoder(folder, tokenizer, options, adapter)
-    return LocalPolicy(VLLMModel(folder, options), tokenizer, source.label, decoder)
+    with loading(source.name):
+        decoder = VLLMDecoder(folder, tokenizer, options, adapter)
+        model = VLLMModel(folder, options)
+    return LocalPolicy(model, tokenizer, source.label, decoder)

@@ -24,7 +24,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -37,10 +36,8 @@ import torch
 from gentax.core import Episode, NonFiniteLoss, UsageError, stable_seed
 from gentax.core.files import whole_folder
 from gentax.core.interrupt import Interrupt, deferred_interrupt
-from gentax.models.action_format import ACTION_END
 from gentax.models.device import device_of
 from gentax.models.precision import native_bf16
-from gentax.models.requests import Sample, SamplingRequest
 from gentax.models.rounding import write_rounded
 from gentax.models.source import find
 from gentax.policies.local import LocalPolicy, load
@@ -63,6 +60,7 @@ from gentax.training.policy_gradient import ABSURD, advantages
 from gentax.training.recipe import Recipe
 from gentax.training.rewards import groups
 from gentax.training.run_folder import Row, RunFolder
+from gentax.training.trl_server import Served, client_of
 
 PINNED = "1.16.0"  # `rollout_func` is experimental there, and what is overridden below is TRL's own affair
 EPISODES = 8  # in one forward pass, about; TRL's own default
@@ -174,7 +172,7 @@ class _Run:
         self.folder.back_to(self.done)
         self.trainer = self._trainer()
         if self.server is not None:
-            self.player.decoder = _Served(_client(self.trainer, self.server), self.player.decoder.limit)
+            self.player.decoder = Served(client_of(self.trainer, self.server), self.player.decoder.limit)
         self.beside = read_beside(self.kept[-1][1]) if self.kept else {}
         if self.kept:
             _load_trained(self.trainer.model, unpack(self.beside, "trained"))
@@ -472,57 +470,6 @@ def _load_trained(model: Any, trained: Mapping[str, torch.Tensor]) -> None:
     for name, parameter in model.named_parameters():
         if name in trained:
             parameter.copy_(trained[name])
-
-
-class _Served:
-    """The interface of `models.decoding.Decoder` over TRL's client of a vLLM server: token ids in, token ids out.
-
-    Each prompt is a request with its own seed, so that what an episode says does not hang on who plays beside it.
-    """
-
-    bytes_per_token = 0  # the server plans its own memory
-
-    def __init__(self, client: Any, limit: int) -> None:
-        self.client, self.limit = client, limit
-
-    def forget(self) -> None:
-        """The server forgets by itself when it gets new weights."""
-
-    def sample(self, asks: Sequence[SamplingRequest], stop: Callable[[list[int]], bool]) -> list[Sample]:
-        """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
-        with ThreadPoolExecutor(64) as threads:
-            return list(threads.map(lambda ask: self._one(ask, stop), asks))
-
-    def _one(self, ask: SamplingRequest, stop: Callable[[list[int]], bool]) -> Sample:
-        made = self.client.generate(
-            prompts=[ask.prompt.tolist()],
-            temperature=ask.params.temperature,
-            top_p=ask.params.top_p,
-            top_k=ask.params.top_k,
-            min_p=ask.params.min_p,
-            max_tokens=len(ask.uniforms),
-            logprobs=0,
-            generation_kwargs={
-                "seed": int(ask.uniforms[0] * 2**53),
-                "stop": [ACTION_END],
-                "include_stop_str_in_output": True,
-                "skip_special_tokens": False,
-            },
-        )
-        ids, logprobs = made["completion_ids"][0], made["logprobs"][0]
-        end = next((n for n in range(1, len(ids) + 1) if stop(ids[:n])), len(ids))
-        return Sample(np.asarray(ids[:end], np.int32), np.asarray([top[0] for top in logprobs[:end]], np.float32))
-
-
-def _client(trainer: Any, server: str) -> Any:
-    """Return this process's client of the server; refuse one whose probabilities are not those it samples from."""
-    from trl.generation.vllm_client import VLLMClient
-
-    client = trainer.vllm_generation.vllm_client if trainer.accelerator.is_main_process else VLLMClient(server)
-    mode = client.get_server_info()["model_config"]["logprobs_mode"]
-    if mode != "processed_logprobs":
-        raise UsageError(f"{server} gives {mode}: start it with --logprobs-mode processed_logprobs")
-    return client
 
 
 @contextmanager

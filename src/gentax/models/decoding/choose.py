@@ -29,8 +29,9 @@ class AnyDecoder(Protocol):
     limit: int  # tokens of a prompt and its reply, at most
 
     @property
-    def bytes_per_token(self) -> int:
-        """Bytes of cache that a token of a row takes at most, copies that a call makes included."""
+    def bytes_per_token(self) -> int | None:
+        """Bytes of cache that a token of a row takes at most, copies that a call makes included; None where whoever
+        plays takes care of its memory."""
         ...
 
     def sample(self, requests: Sequence[SamplingRequest], stop: Stop) -> list[Sample]:
