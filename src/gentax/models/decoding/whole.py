@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from gentax.models.decoding.positions import positions_of
 from gentax.models.decoding.rows import Row, Stop, check_lengths, write_next
+from gentax.models.positions import positions_of
 from gentax.models.requests import Sample, SamplingRequest
 
 
