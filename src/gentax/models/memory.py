@@ -63,7 +63,7 @@ def refuse_too_large(needed: int, device: torch.device | str, what: str) -> None
         )
 
 
-def parallel_rows(config: Any, cache: int, device: torch.device | str, most: int = 128) -> int:
+def parallel_rows(config: Any, cache: int, device: torch.device | str, most: int = 128, held: int = 0) -> int:
     """Return how many rows can be played at once: as many as fit beside the loaded weights.
 
     Args:
@@ -71,12 +71,13 @@ def parallel_rows(config: Any, cache: int, device: torch.device | str, most: int
         cache: bytes of one row's cache at its longest.
         device: where the model is, already loaded.
         most: no more than these.
+        held: bytes of the device that are taken for rows already.
 
     Returns:
         At least 1, whatever fits. A row's logits (vocabulary × 4 bytes, twice for sampling) are counted with it.
     """
     row = cache + 8 * (_get(_text(config), "vocab_size") or 0)
-    return max(1, min(most, int((1 - RESERVE) * available_memory(device)) // max(1, row)))
+    return max(1, min(most, int((1 - RESERVE) * (available_memory(device) + held)) // max(1, row)))
 
 
 def _text(config: Any) -> Any:

@@ -72,6 +72,7 @@ class LocalPolicy:
     def max_parallel(self, context_tokens: int) -> int:
         """Return how many episodes of up to `context_tokens` tokens have room in memory for their keys and values.
 
+        What is cached of earlier ones is forgotten: asked before a rollout, this is about the memory it will find.
         A power of two: batches of another size round differently, and how much is free is never quite the same.
         """
         each = self.decoder.bytes_per_token
@@ -79,7 +80,8 @@ class LocalPolicy:
             return PARALLEL  # vLLM has taken its memory already, and queues what does not fit
         model, tokens = self.model, min(context_tokens, self.decoder.limit)
         kept = max(row_bytes(model.config, tokens, model.dtype), tokens * each)
-        rows = parallel_rows(model.config, kept, model.device, PARALLEL)
+        self.decoder.forget()
+        rows = parallel_rows(model.config, kept, model.device, PARALLEL, self.decoder.held_bytes)
         return 1 << (rows.bit_length() - 1)
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:

@@ -19,6 +19,7 @@ class Served:
     """
 
     bytes_per_token = None  # the server plans its own memory
+    held_bytes = 0
 
     def __init__(self, client: Any, limit: int) -> None:
         self.client, self.limit = client, limit

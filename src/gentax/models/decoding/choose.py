@@ -34,6 +34,11 @@ class AnyDecoder(Protocol):
         plays takes care of its memory."""
         ...
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of memory that it keeps for rows to come when it has forgotten what was cached."""
+        ...
+
     def sample(self, requests: Sequence[SamplingRequest], stop: Stop) -> list[Sample]:
         """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
         ...

@@ -85,6 +85,8 @@ class GeneralDecoder:
         """
         return 2 * Block(self._likes, 0, 0).bytes_per_token
 
+    held_bytes = 0
+
     def forget(self) -> None:
         """Drop what is cached: the weights changed."""
         self._slots.clear()

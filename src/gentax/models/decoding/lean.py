@@ -56,6 +56,11 @@ class Decoder:
         w = self.weights
         return 2 * len(w.layers) * w.groups * w.head * w.dtype.itemsize
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of memory that it has for rows to come, whatever they hold now."""
+        return self.cache.rows.bytes
+
     @torch.inference_mode()
     def sample(self, requests: Sequence[SamplingRequest], stop: Stop) -> list[Sample]:
         """Continue every prompt until `stop(ids so far)` or until its uniforms are used up.

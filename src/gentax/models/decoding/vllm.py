@@ -43,6 +43,7 @@ class VLLMDecoder:
     """
 
     bytes_per_token = None  # vLLM plans its memory by itself
+    held_bytes = 0
 
     def __init__(self, folder: Path, tokenizer: Any, options: ModelOptions, adapter: Path | None = None) -> None:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # in this process, in a fixed order

@@ -20,7 +20,7 @@ from gentax.models.requests import Sample, SamplingRequest
 class WholeDecoder:
     """The interface of the other decoders over `model(input_ids)`; rows of equal length are computed together."""
 
-    bytes_per_token = 0
+    bytes_per_token = held_bytes = 0
 
     def __init__(self, model: Any) -> None:
         self.model = model
