@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gentax.core import Task
+from gentax.models.decoding import Decoder, GeneralDecoder
 from gentax.models.requests import ModelOptions, SamplingParams, SamplingRequest
 from gentax.models.scoring import batches, score
 from gentax.policies.local import LocalPolicy, load
@@ -283,11 +284,12 @@ def test_what_a_chat_model_sampled_is_what_is_trained_on(toy, chat, recipe):
         assert np.allclose(logp_UV[batch.guess_S, batch.token_S].numpy(), old_S, atol=0.05)
 
 
-def test_a_model_that_plays_through_generate_plays_on_as_before_when_it_is_trained(tiny):
+@pytest.mark.parametrize(("kind", "window"), [("mistral", None), ("mistral", 8), ("gemma3_text", 8)])
+def test_a_model_plays_on_as_before_when_training_changes_its_attention(tiny, kind, window):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(
-        "mistral",
+        kind,
         vocab_size=len(load(tiny).tokenizer),
         hidden_size=32,
         intermediate_size=64,
@@ -295,17 +297,22 @@ def test_a_model_that_plays_through_generate_plays_on_as_before_when_it_is_train
         num_attention_heads=4,
         num_key_value_heads=2,
         initializer_range=0.5,
-        sliding_window=None,
+        sliding_window=window,
+        pad_token_id=0,
     )
     torch.manual_seed(0)
     policy = LocalPolicy(AutoModelForCausalLM.from_config(config).eval(), load(tiny).tokenizer)
+    assert isinstance(policy.decoder, Decoder if window is None else GeneralDecoder)
     rng = np.random.default_rng(0)
     prompts = [rng.integers(6, 200, length).astype(np.int32) for length in (5, 30)]  # the first one is padded
     asks = [SamplingRequest(slot, prompt, SamplingParams(1.0), np.full(4, 0.3)) for slot, prompt in enumerate(prompts)]
     before, after = [], []
     for found in (before, after):
         found += [sample.logprobs for sample in policy.decoder.sample(asks, lambda ids: False)]
-        train(learner_of(policy, FULL), lr=0.0)
+        learner = learner_of(policy, FULL)
+        train(learner, lr=0.0)
+        learner.publish()  # and what was cached is forgotten
+    assert policy.model.config._attn_implementation == "gentax_tree"
     assert np.allclose(before, after, atol=1e-5)
 
 
