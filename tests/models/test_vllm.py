@@ -161,6 +161,7 @@ def test_episodes_are_played_and_their_tokens_kept(fake_vllm, toy, able):
     assert len({p.seed for p in asked}) > len(tasks)  # each request its own
     assert policy.tokenizer.eos_token_id in asked[0].stop_token_ids
     assert policy.max_parallel(4096) == PARALLEL  # vLLM plans its memory
+    assert policy.runtime == {"device": "cuda", "dtype": "float32", "engine": "vllm"}
     policy.refresh()
     assert FakeLLM.made.resets == 1
 

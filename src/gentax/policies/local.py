@@ -62,8 +62,8 @@ class LocalPolicy:
 
     @property
     def runtime(self) -> dict[str, str]:
-        """The device and the number format of the weights, which results record."""
-        return runtime(self.model)
+        """The device and the number format of the weights, which results record; and vLLM, whose tokens are others."""
+        return runtime(self.model) | ({"engine": "vllm"} if isinstance(self.decoder, VLLMDecoder) else {})
 
     def refresh(self) -> None:
         """Forget what is cached; call it when the weights have changed."""
