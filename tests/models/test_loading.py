@@ -517,3 +517,18 @@ def test_every_command_that_names_a_policy_says_how_it_is_loaded():
         options = {option for parameter in command.params for option in parameter.opts}
         wanted = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(ModelOptions)}
         assert wanted <= options, command.name
+
+
+def test_every_function_that_names_a_policy_says_how_it_is_loaded(toy, tiny):
+    import inspect
+
+    import gentax
+    from gentax.measure.suites import play_suite
+
+    for function in (gentax.evaluate, gentax.tax, gentax.probe, play_suite):
+        assert inspect.signature(function).parameters["model"].default == gentax.ModelOptions()
+    half = gentax.ModelOptions("cpu", "bfloat16")
+    (probe,) = gentax.probe(
+        [("toy", "one")], tiny, trajectories=2, horizon=2, model=half, stop_if_unreadable=False, progress=False
+    )
+    assert probe.runtime == {"device": "cpu", "dtype": "bfloat16"}
