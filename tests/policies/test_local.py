@@ -199,6 +199,22 @@ def test_as_many_play_at_once_as_memory_holds(toy, tiny, monkeypatch):
     assert policy.max_parallel(100) == 1
 
 
+def test_the_memory_of_playing_is_given_back_where_it_is_much(toy, tiny, monkeypatch):
+    policy, tasks = load(tiny), [Task("toy", "three", "train", n) for n in range(3)]
+    play = Play(temperature=1.0, max_new_tokens=6)
+
+    def said():
+        return [[step.text for step in episode.steps] for episode in rollout(policy, tasks, play=play)]
+
+    before, held = said(), policy.decoder.held_bytes
+    policy.rest()
+    assert policy.decoder.held_bytes == held > 0  # a small model's is kept for the next rollout
+    monkeypatch.setattr("gentax.policies.local.available_memory", lambda device: held)
+    policy.rest()
+    assert policy.decoder.held_bytes == 0
+    assert said() == before
+
+
 def test_what_is_played_does_not_depend_on_how_many_play_at_once(toy, able):
     tasks = [Task("toy", "three", "train", i) for i in range(5)]
     settings = {"play": Play(temperature=1.0, max_new_tokens=6), "samples": 2, "seed": 3}

@@ -13,15 +13,16 @@ import numpy as np
 
 from gentax.core import Tokens, UsageError
 from gentax.models.chat import ChatCodec
-from gentax.models.decoding import AnyDecoder, decoder_for
+from gentax.models.decoding import AnyDecoder, Decoder, decoder_for
 from gentax.models.decoding.vllm import VLLMDecoder, VLLMModel
 from gentax.models.loading import load_tokenizer, load_with_tokenizer, runtime
-from gentax.models.memory import parallel_rows, row_bytes
+from gentax.models.memory import available_memory, parallel_rows, row_bytes
 from gentax.models.quiet import loading
 from gentax.models.requests import NEW_TOKENS, NEW_TOKENS_THINKING, ChatOptions, ModelOptions, SamplingRequest
 from gentax.models.source import find
 from gentax.policies.protocol import PARALLEL, Reply, Turn
 
+MUCH = 0.1  # of the memory that a device has left; less is kept for the next rollout
 LEAST_SHOWN = 16  # tokens of a message below which nothing can be played
 NEW_TOKENS_MADE_HERE, NEW_TOKENS_MADE_HERE_THINKING = 32, 160  # of a reply of the shipped model and its descendants
 
@@ -68,6 +69,12 @@ class LocalPolicy:
     def refresh(self) -> None:
         """Forget what is cached; call it when the weights have changed."""
         self.decoder.forget()
+
+    def rest(self) -> None:
+        """Give back the memory that playing took, where that is much of what is left: learning comes next."""
+        self.decoder.forget()
+        if isinstance(self.decoder, Decoder) and self.decoder.held_bytes > MUCH * available_memory(self.model.device):
+            self.decoder.release()
 
     def max_parallel(self, context_tokens: int) -> int:
         """Return how many episodes of up to `context_tokens` tokens have room in memory for their keys and values.

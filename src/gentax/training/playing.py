@@ -90,7 +90,10 @@ class Playing:
             pool=self._envs,
             horizon=lesson.horizon,
         )
+        policy.rest()
         scores, unread = self.judge.scores(episodes) if self.judge else (None, 0)
+        if self.judge is not None and isinstance(self.judge.policy, LocalPolicy):
+            self.judge.policy.rest()
         rewards = rewards_of(episodes, recipe.reward, recipe.explore, scores)
         done = time.monotonic()
         return Played(lesson, episodes, rewards, unread, done - began, done)

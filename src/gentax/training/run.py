@@ -162,6 +162,7 @@ class _Run:
     def _imitate(self) -> None:
         """Learn from others' episodes, up to the checkpoint `step-000000`."""
         imitation = Imitation.of(self.recipe, self.policy, self.path / "imitated.safetensors", self.world)
+        self.policy.rest()  # it may have played what is imitated, or replayed
         optimizer = imitation.optimizer(self.learner.parameters)
         done = self._resume("imitate", optimizer)
         for step in range(done + 1, imitation.steps + 1):
@@ -191,6 +192,7 @@ class _Run:
             reference = beginner.model if beginner is not self.policy else self.start or self._start()
             if recipe.retain.stop_at is not None:
                 meter = Meter.play(beginner, recipe, self.grounds, world)
+                beginner.rest()
                 if self._untouched():
                     self._save("step-000000", None)  # what is kept when the first look says stop
         done = self._resume("step", optimizer)
