@@ -21,7 +21,7 @@ from gentax.models.requests import Sample, SamplingRequest
 class StockDecoder:
     """`model.generate` as a decoder. Requests must share one temperature above 0."""
 
-    bytes_per_token = 0  # nothing is kept between calls
+    bytes_per_token = held_bytes = 0  # nothing is kept between calls
 
     def __init__(self, model: Any) -> None:
         self.model = model

@@ -36,8 +36,8 @@ from gentax.policies.local import LocalPolicy, load
 from gentax.rollouts import Play
 from gentax.training.recipe import Imitate, Lora, Recipe
 
-# A policy plays with its adapters merged. In bf16 a weight of 0.03 moves by 0.0001 or not at all: much of what a short
-# run changes would be lost.
+# A policy plays with its adapters merged. In bf16 they would be rounded, which is right on average but adds noise of
+# the size of a short run's changes to single weights.
 DTYPE = "float32"
 DATAMIX = {"sciworld": 19.0, "alfworld": 3.0, "webshop": 1.0}  # the paper's, by state-action pairs
 BASE, WARM = "base", "warmed up"

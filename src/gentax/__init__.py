@@ -22,6 +22,7 @@ _HOME = {
     "distract": "gentax.wrappers",
     "Recipe": "gentax.training",
     "Play": "gentax.rollouts",
+    "ModelOptions": "gentax.models.requests",
     "Task": "gentax.core",
     "Episode": "gentax.core",
     "Outcome": "gentax.core",

@@ -196,3 +196,20 @@ def test_answers_that_are_alike_part_where_they_differ():
     for sample in samples:
         expected = stock_logprobs(model_of("llama"), prompt.tolist(), sample.ids.tolist(), 3.0)
         assert np.allclose(sample.logprobs, expected, atol=2e-4)
+
+
+def test_memory_is_for_the_rows_in_use_not_for_the_most_and_the_longest_that_ever_were():
+    model, rng = model_of("llama"), np.random.default_rng(2)
+    decoder = Decoder(model)
+    decoder.sample([ask(s, [1, 2, 3], rng) for s in range(40)], stop=lambda ids: False)
+    assert (decoder.cache.rows.count, decoder.cache.rows.length) == (40, 128)
+    before = decoder.held_bytes
+    decoder.forget()
+    talk = rng.integers(0, 64, 100).tolist()
+    for length in (100, 180, 240):  # one conversation that grows past what rows had room for
+        talk += rng.integers(0, 64, length - len(talk)).tolist()
+        (sample,) = decoder.sample([ask(0, talk, rng)], stop=lambda ids: False)
+        assert np.allclose(sample.logprobs, stock_logprobs(model_of("llama"), talk, sample.ids), atol=1e-4)
+        talk += sample.ids.tolist()
+    assert (decoder.cache.rows.count, decoder.cache.rows.length) == (8, 256)
+    assert decoder.held_bytes == before * 8 * 256 // (40 * 128)

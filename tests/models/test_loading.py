@@ -52,7 +52,7 @@ def cached(cache: Path, name: str, files: Path) -> Path:
     return snapshot
 
 
-def adapter(base: str | Path, out: Path, tokenizer: bool = False, **settings) -> Path:
+def adapter(base: str | Path, out: Path, tokenizer: bool = False, std: float = 0.05, **settings) -> Path:
     """A LoRA adapter with random weights for the model in a folder, saved as PEFT and TRL save it."""
     import peft
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -65,7 +65,7 @@ def adapter(base: str | Path, out: Path, tokenizer: bool = False, **settings) ->
     torch.manual_seed(1)
     for name, weight in wrapped.named_parameters():
         if "lora_" in name:
-            torch.nn.init.normal_(weight, std=0.05)
+            torch.nn.init.normal_(weight, std=std)
     wrapped.save_pretrained(out)
     if tokenizer:
         AutoTokenizer.from_pretrained(folder).save_pretrained(out)
@@ -236,6 +236,30 @@ def test_adapters_of_other_architectures(kind, tiny, tmp_path):
     merged = load_model(folder, full)
     unmerged = peft.PeftModel.from_pretrained(load_model(tmp_path / "base", full), folder).eval()
     torch.testing.assert_close(logits(merged), logits(unmerged), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_dora": True}])
+def test_a_small_adapter_changes_a_base_in_bf16(tiny, tmp_path, settings):
+    """Rounded to the nearest numbers hardly any of it would be there, and a tax would come out too small."""
+    load_model(tiny, ModelOptions(dtype="bfloat16")).save_pretrained(tmp_path / "base")
+    load_tokenizer(tiny).save_pretrained(tmp_path / "base")
+    folder = adapter(tmp_path / "base", tmp_path / "adapter", std=3e-3, **settings)
+    start = dict(load_model(tmp_path / "base").named_parameters())
+    exact = dict(load_model(folder, ModelOptions(dtype="float32")).named_parameters())
+    merged = load_model(folder)
+    assert merged.dtype is torch.bfloat16
+
+    def share(weights: dict[str, torch.Tensor]) -> float:
+        """How much of the adapter's changes these weights have."""
+        learned = {name: (exact[name].double() - start[name]).detach() for name in start}
+        done = sum(((weights[name].double() - start[name]) * learned[name].sign()).sum().item() for name in start)
+        return done / float(sum(change.abs().sum() for change in learned.values()))
+
+    assert share(dict(merged.named_parameters())) == pytest.approx(1.0, abs=0.1)
+    if not settings:  # DoRA scales columns as well
+        assert share({name: weight.bfloat16() for name, weight in exact.items()}) < 0.7
+    changed = [name for name in start if not torch.equal(exact[name], start[name].float())]
+    assert all(torch.equal(merged.get_parameter(name), start[name]) for name in start if name not in changed)
 
 
 WIDE = {
@@ -447,12 +471,16 @@ def test_a_run_starts_from_an_adapter_merged_with_its_base(toy, tiny, tmp_path, 
     from gentax.training import Recipe, train
 
     folder = adapter(tiny, tmp_path / "adapter")
+    wanted = logits(load_model(folder))
+    config = folder / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "/gone"}))
     recipe = Recipe(
-        source="toy", level="one", base=str(folder), steps=1, tasks_per_step=1, group=2, lr=1e-9, validate_every=0,
+        source="toy", level="one", base=str(folder), adapter_base=str(tiny), steps=1, tasks_per_step=1, group=2,
+        lr=1e-9, validate_every=0,
         play=Play(temperature=1.0, max_new_tokens=2, horizon=1), device="cpu", precision="fp32", trainer=trainer,
     )  # fmt: skip
     trained = train(recipe, tmp_path / "run")
-    torch.testing.assert_close(logits(load_model(trained)), logits(load_model(folder)), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits(load_model(trained)), wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_models_of_every_kind_are_merged(hub, tiny, tmp_path):
@@ -468,9 +496,10 @@ def test_a_study_names_its_base_as_any_policy_and_hands_device_and_dtype_on(toy,
     from gentax.study.plan import Study, plan
 
     values = {"name": "s", "domains": {"toy": {}, "crafting": {}}, "sources": ["toy"], "base": "them/small"}
-    study = read_settings(Study, {**values, "device": "cpu", "dtype": "bfloat16"}, "study")
+    study = read_settings(Study, {**values, "device": "cpu", "dtype": "bfloat16", "adapter_base": "b"}, "study")
     made = study.recipe("toy", "plain", 0)
-    assert (made.base, made.device, made.dtype) == ("them/small", "cpu", "bfloat16")
+    assert (made.base, made.device, made.dtype, made.adapter_base) == ("them/small", "cpu", "bfloat16", "b")
+    assert study.options == made.options("cpu") == ModelOptions("cpu", "bfloat16", "b")
     inputs = next(iter(plan(study).init.values())).inputs
     assert (inputs["base"], inputs["dtype"]) == (fingerprint(tiny), "bfloat16")
 
@@ -488,3 +517,18 @@ def test_every_command_that_names_a_policy_says_how_it_is_loaded():
         options = {option for parameter in command.params for option in parameter.opts}
         wanted = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(ModelOptions)}
         assert wanted <= options, command.name
+
+
+def test_every_function_that_names_a_policy_says_how_it_is_loaded(toy, tiny):
+    import inspect
+
+    import gentax
+    from gentax.measure.suites import play_suite
+
+    for function in (gentax.evaluate, gentax.tax, gentax.probe, play_suite):
+        assert inspect.signature(function).parameters["model"].default == gentax.ModelOptions()
+    half = gentax.ModelOptions("cpu", "bfloat16")
+    (probe,) = gentax.probe(
+        [("toy", "one")], tiny, trajectories=2, horizon=2, model=half, stop_if_unreadable=False, progress=False
+    )
+    assert probe.runtime == {"device": "cpu", "dtype": "bfloat16"}

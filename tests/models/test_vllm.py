@@ -161,6 +161,7 @@ def test_episodes_are_played_and_their_tokens_kept(fake_vllm, toy, able):
     assert len({p.seed for p in asked}) > len(tasks)  # each request its own
     assert policy.tokenizer.eos_token_id in asked[0].stop_token_ids
     assert policy.max_parallel(4096) == PARALLEL  # vLLM plans its memory
+    assert policy.runtime == {"device": "cuda", "dtype": "float32", "engine": "vllm"}
     policy.refresh()
     assert FakeLLM.made.resets == 1
 
@@ -175,6 +176,21 @@ def test_sampling_settings_reach_vllm_and_replies_end_where_the_policy_says(fake
     assert (given.temperature, given.top_p, given.top_k, given.min_p, given.max_tokens) == (0.8, 0.9, 7, 0.1, 9)
     with pytest.raises(ValueError, match="positions"):
         policy.decoder.sample([SamplingRequest(0, np.zeros(5000, np.int32), params, np.zeros(9))], lambda ids: False)
+
+
+def test_a_tag_that_ends_nothing_does_not_end_a_reply(fake_vllm, able):
+    """vLLM stops at the text `</action>`; in a thought it is no end, and the reply goes on as it would have."""
+    policy = load(able, THROUGH_VLLM)
+    end = policy.tokenizer.convert_tokens_to_ids("</action>")
+    prompt = np.append(policy.codec.opening("red"), np.int32(end))[:20]
+    asked = SamplingRequest(0, prompt, SamplingParams(0.5), np.random.default_rng(0).random(40))
+    (once,) = policy.decoder.sample([asked], lambda ids: ids[-1] == end)
+    assert once.ids[-1] == end
+    (sample,) = policy.decoder.sample([asked], lambda ids: ids.count(end) == 2 or len(ids) == 30)
+    assert len(sample.ids) > len(once.ids)
+    assert sample.ids[: len(once.ids)].tolist() == once.ids.tolist()
+    assert len(sample.ids) == len(sample.logprobs)
+    assert FakeLLM.made.asked[-1].max_tokens == 40 - len(once.ids)
 
 
 def test_an_adapter_is_given_to_vllm_and_not_merged(fake_vllm, tiny, tmp_path):

@@ -179,7 +179,7 @@ def test_folders_that_are_no_models_are_refused_by_name(tiny, tmp_path):
         load(tmp_path)
 
 
-def test_as_many_play_at_once_as_memory_holds(tiny, monkeypatch):
+def test_as_many_play_at_once_as_memory_holds(toy, tiny, monkeypatch):
     from gentax.policies.protocol import parallel_limit
 
     policy = load(tiny)
@@ -189,8 +189,30 @@ def test_as_many_play_at_once_as_memory_holds(tiny, monkeypatch):
     row = token * 100 + 8 * config.vocab_size
     monkeypatch.setattr("gentax.models.memory.available_memory", lambda device: 21 * row)
     assert policy.max_parallel(100) == 16  # of 18 that fit into nine tenths
-    monkeypatch.setattr("gentax.models.memory.available_memory", lambda device: 0)
+    play = Play(temperature=1.0, max_new_tokens=6)
+    rollout(policy, [Task("toy", "three", "train", n) for n in range(16)], play=play, parallel=16)
+    held = policy.decoder.held_bytes
+    assert held > 0
+    monkeypatch.setattr("gentax.models.memory.available_memory", lambda device: 21 * row - held)
+    assert policy.max_parallel(100) == 16  # the memory of those before is there for those to come
+    monkeypatch.setattr("gentax.models.memory.available_memory", lambda device: -held)
     assert policy.max_parallel(100) == 1
+
+
+def test_the_memory_of_playing_is_given_back_where_it_is_much(toy, tiny, monkeypatch):
+    policy, tasks = load(tiny), [Task("toy", "three", "train", n) for n in range(3)]
+    play = Play(temperature=1.0, max_new_tokens=6)
+
+    def said():
+        return [[step.text for step in episode.steps] for episode in rollout(policy, tasks, play=play)]
+
+    before, held = said(), policy.decoder.held_bytes
+    policy.rest()
+    assert policy.decoder.held_bytes == held > 0  # a small model's is kept for the next rollout
+    monkeypatch.setattr("gentax.policies.local.available_memory", lambda device: held)
+    policy.rest()
+    assert policy.decoder.held_bytes == 0
+    assert said() == before
 
 
 def test_what_is_played_does_not_depend_on_how_many_play_at_once(toy, able):

@@ -146,7 +146,7 @@ def _obedient(policy):
     ids = policy.codec.reply("<action>red</action>")
 
     class Scripted:
-        limit, bytes_per_token = policy.decoder.limit, 0
+        limit, bytes_per_token, held_bytes = policy.decoder.limit, 0, 0
 
         def sample(self, asks, stop):
             from gentax.models.requests import Sample

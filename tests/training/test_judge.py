@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gentax.core import Episode, Outcome, PolicyFault, Step, Task, UsageError
+from gentax.models.action_format import Parsed
 from gentax.policies import ExpertPolicy, RandomPolicy
 from gentax.policies.local import load
 from gentax.policies.protocol import Reply
@@ -71,7 +72,18 @@ def test_the_judge_is_shown_the_game_and_neither_rewards_nor_thoughts():
     ],
 )
 def test_a_score_is_a_number_and_nothing_else(text, score):
-    assert read_score(text) == score
+    assert read_score(Reply(text)) == score
+
+
+def test_a_judge_that_thinks_first_has_the_tokens_it_needs_and_reads_its_own_notation():
+    judge = Says(lambda message: "as I see it: 1/2")
+    judge.default_max_new_tokens = lambda chat: 2048
+    judge.max_parallel = lambda context_tokens: 2
+    reply = judge.reply
+    judge.reply = lambda turns: [Reply(one.text, parsed=Parsed("0.5", "")) for one in reply(turns)]
+    assert Judge(judge).scores([episode(n) for n in range(3)]) == ([0.5] * 3, 0)
+    assert {turn.sampling.max_new_tokens for turn in judge.turns} == {2048}
+    assert judge.calls == [2, 1]  # as many as its memory holds
 
 
 def test_no_score_counts_as_the_mean_of_its_group_then_of_all_then_nothing():

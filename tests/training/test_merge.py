@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gentax.core import UsageError
+from gentax.models.requests import ModelOptions
 from gentax.policies.local import load
 from gentax.training.base import new_model, train_tokenizer
 from gentax.training.checkpoint import save_model
@@ -141,6 +142,11 @@ def test_a_merged_folder_loads_and_holds_what_merging_gives(tiny, trained, tmp_p
     record = json.loads((out / "merge.json").read_text())
     assert record["method"] == method
     assert record["of"] == [str(folder) for folder in folders]
+
+
+def test_a_merged_model_has_the_format_its_start_is_loaded_in(tiny, trained, tmp_path):
+    out = merge_models(tiny, trained, "mean", tmp_path / "merged", model=ModelOptions("cuda", "bfloat16"))
+    assert {weight.dtype for weight in load(out).model.parameters()} == {torch.bfloat16}
 
 
 def test_only_the_result_of_the_same_merge_is_replaced(tiny, trained, tmp_path):

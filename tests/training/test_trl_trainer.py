@@ -187,7 +187,7 @@ def test_who_plays_has_merged_adapters_and_the_trained_model_keeps_its_weights(t
 
 
 def test_a_server_is_given_token_ids_and_its_own_ids_come_back_up_to_the_stop():
-    from gentax.training.trl_trainer import _Served
+    from gentax.training.trl_server import Served
 
     asked = []
 
@@ -195,7 +195,7 @@ def test_a_server_is_given_token_ids_and_its_own_ids_come_back_up_to_the_stop():
         asked.append(request)
         return {"completion_ids": [[3, 9, 4]], "logprobs": [[[-1.0], [-0.5], [-2.0]]]}
 
-    served = _Served(SimpleNamespace(generate=generate), 64)
+    served = Served(SimpleNamespace(generate=generate), 64)
     uniforms = np.full(8, 0.25)
     (sample,) = served.sample(
         [SamplingRequest(0, np.array([1, 2], np.int32), SamplingParams(0.7), uniforms)], lambda ids: ids[-1] == 9
@@ -204,12 +204,18 @@ def test_a_server_is_given_token_ids_and_its_own_ids_come_back_up_to_the_stop():
     assert sample.logprobs.tolist() == [-1.0, -0.5]
     assert (asked[0]["prompts"], asked[0]["temperature"], asked[0]["max_tokens"]) == ([[1, 2]], 0.7, 8)
     assert asked[0]["generation_kwargs"]["seed"] == int(0.25 * 2**53)
+    (longer,) = served.sample(  # it stopped at a tag that ends nothing, such as one in a thought
+        [SamplingRequest(0, np.array([1, 2], np.int32), SamplingParams(0.7), uniforms)], lambda ids: len(ids) == 5
+    )
+    assert longer.ids.tolist() == [3, 9, 4, 3, 9]
+    assert (asked[-1]["prompts"], asked[-1]["max_tokens"]) == ([[1, 2, 3, 9, 4]], 5)
 
 
 def test_the_server_is_asked_and_read_as_trl_does(trl, tiny, tmp_path, monkeypatch):
     from trl.generation.vllm_client import VLLMClient
 
-    from gentax.training.trl_trainer import _Served, train_with_trl
+    from gentax.training.trl_server import Served
+    from gentax.training.trl_trainer import train_with_trl
 
     def completions(url, json):
         logprobs = {"tokens": ["token_id:3"], "token_logprobs": [-1.5], "top_logprobs": [{"token_id:3": -1.5}]}
@@ -217,8 +223,8 @@ def test_the_server_is_asked_and_read_as_trl_does(trl, tiny, tmp_path, monkeypat
 
     client = VLLMClient.__new__(VLLMClient)  # without asking whether a server is there
     client.base_url, client.model, client._post = "http://server", "model", completions
-    (sample,) = _Served(client, 64).sample(
-        [SamplingRequest(0, np.array([1, 2], np.int32), SamplingParams(1.0), np.full(4, 0.5))], lambda ids: False
+    (sample,) = Served(client, 64).sample(
+        [SamplingRequest(0, np.array([1, 2], np.int32), SamplingParams(1.0), np.full(4, 0.5))], lambda ids: ids[-1] == 3
     )
     assert (sample.ids.tolist(), sample.logprobs.tolist()) == ([3], [-1.5])
     monkeypatch.setattr("gentax.training.trl_trainer.find_spec", lambda name: None)

@@ -24,6 +24,7 @@ from gentax.measure.evaluate import evaluate
 from gentax.measure.statistics import Estimate
 from gentax.measure.tax import ERROR_SHARE
 from gentax.models.action_format import write_reply
+from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, policy_of
 from gentax.policies.protocol import Reply, Turn, parallel_limit
 from gentax.policies.simple import SCRIPTED
@@ -91,6 +92,7 @@ def probe(
     play: Play | None = None,
     seed: int = 0,
     parallel: int | None = None,
+    model: ModelOptions = ModelOptions(),
     on_episode: Callable[[Episode], None] | None = None,
     stop_if_unreadable: bool = True,
     progress: bool | None = None,
@@ -107,6 +109,7 @@ def probe(
         play: context, temperature and so on. Its horizon is not used; its own wrappers are around every domain.
         seed: of the sampling.
         parallel: episodes in flight at once; when None, as many as the policy's memory holds, 128 at most.
+        model: how a policy that is named is loaded: device, dtype.
         on_episode: called with each episode of the policy as it ends.
         stop_if_unreadable: stop when no action can be read out of most of the first replies.
         progress: whether progress is shown; None for where a person is watching, in a terminal or a notebook.
@@ -125,7 +128,7 @@ def probe(
     for name, level in asked:
         for variant in variants:  # what cannot be made is refused before anything is played
             open_env(variant, name, level, SPLIT).close()
-    who = policy_of(policy)
+    who = policy_of(policy, model)
     encode, tokenizer = _tokens_of(who)
     count = count_episodes(trajectories * len(asked) * len(variants), who.name, progress, on_episode)
     readable = stop_if_unreadable and not isinstance(who, SCRIPTED)

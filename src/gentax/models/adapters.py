@@ -1,14 +1,16 @@
 """PEFT adapters: checked against the model they are for, loaded from safetensors, and merged into its weights.
 
-A merged adapter is an ordinary model, so that everything that plays, scores and trains models takes it. Merging rounds
-to the number format of the weights. Left out: prompt tuning and the like, which no weight can hold, and adapters that
-also changed the model they began with (PiSSA, OLoRA, CorDA, LoftQ) and were not saved as plain LoRA.
+A merged adapter is an ordinary model, so that everything that plays, scores and trains models takes it. It is merged in
+fp32 and rounded to the number format of the weights by chance (see `rounding.py`), since the nearest numbers would be
+without much of what a short training adds. Left out: prompt tuning and the like, which no weight can hold, and adapters
+that also changed the model they began with (PiSSA, OLoRA, CorDA, LoftQ) and were not saved as plain LoRA.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import torch
 
 from gentax.core import UsageError, unknown
 from gentax.models.headers import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_header, read_json, reason
+from gentax.models.rounding import write_rounded
 from gentax.models.skeleton import DTYPES
 
 KINDS = ("LORA", "ADALORA", "IA3", "LOHA", "LOKR", "OFT", "BOFT", "VERA", "HRA")  # that can be merged
@@ -63,17 +66,36 @@ def check_adapter(folder: Path, skeleton: Any, where: str) -> int:
 def merge_adapter(model: Any, folder: Path, where: str) -> Any:
     """Load an adapter that `check_adapter` has passed and merge it into `model`, which is changed and returned."""
     import peft
+    from peft.tuners.tuners_utils import BaseTunerLayer
     from safetensors.torch import load_file
 
     wrapped = peft.PeftModelForCausalLM(model, _config_of(folder, where), low_cpu_mem_usage=True)
     weights = load_file(folder / ADAPTER_WEIGHTS, device=str(model.device))
     peft.set_peft_model_state_dict(wrapped, weights, low_cpu_mem_usage=True)
     try:
-        merged = wrapped.merge_and_unload(safe_merge=True)  # which refuses a result that is not finite
+        for name, layer in wrapped.named_modules():
+            if isinstance(layer, BaseTunerLayer):
+                with _in_fp32(layer.get_base_layer(), name):
+                    layer.merge(safe_merge=True)  # which refuses a result that is not finite
+        merged = wrapped.merge_and_unload(safe_merge=True)  # what is merged already stays
     except ValueError as error:
         raise UsageError(f"{where} cannot be merged: {reason(error)}") from None
     vars(merged).pop("peft_config", None)
     return merged.requires_grad_(True)
+
+
+@contextmanager
+def _in_fp32(layer: Any, name: str) -> Iterator[None]:
+    """Let a layer's weights be fp32 for a while; what has become of them is rounded to what they were stored in."""
+    half = (torch.bfloat16, torch.float16)
+    weights = {key: weight for key, weight in layer.named_parameters(recurse=False) if weight.dtype in half}
+    stored = {key: weight.data for key, weight in weights.items()}
+    for weight in weights.values():
+        weight.data = weight.data.float()
+    yield
+    for key, weight in weights.items():
+        write_rounded(stored[key], weight.data, f"{name}.{key}")
+        weight.data = stored[key]
 
 
 def _config_of(folder: Path, where: str) -> Any:

@@ -20,7 +20,7 @@ from gentax.core.memory import few_compiled_products
 from gentax.models.device import device_of
 from gentax.models.gguf import check_architecture, correct, own_tokens_only, read_gguf
 from gentax.models.headers import Tensor, read_json, tensors_of
-from gentax.models.memory import model_bytes, refuse_too_large, weights_bytes
+from gentax.models.memory import model_bytes, refuse_too_large
 from gentax.models.quiet import loading
 from gentax.models.requests import ModelOptions
 from gentax.models.skeleton import check_config, check_match, skeleton
@@ -183,7 +183,7 @@ def _folder(source: Source, options: ModelOptions, device: torch.device, tokeniz
     if own_code or quantized:  # what becomes of such weights is known when they are loaded
         if more is not None:
             raise UsageError(f"{source.name} is quantised or has its own code: no adapter can be merged into it here")
-        needed = weights_bytes(tensors)
+        needed = sum(tensor.bytes for tensor in tensors.values())
     else:
         bare = skeleton(config, tensors, source.name)
         _check_vocabulary(bare, tokenizer, source.name)

@@ -6,16 +6,13 @@ logits of a step, activations, and what PyTorch's allocator keeps for itself. 1 
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gentax.core import UsageError
-from gentax.models.headers import Tensor
 
 RESERVE = 0.1  # of a device's memory, left to what is not counted here
 _RECURRENT = ("linear_attention", "mamba", "mamba2", "conv", "recurrent", "rwkv", "gated_deltanet", "moe", "mlp")
@@ -23,35 +20,10 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 _USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
 
 
-def weights_bytes(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> int:
-    """Return the bytes of weights on a device.
-
-    Args:
-        tensors: as `headers.tensors_of` returns them.
-        dtype: the number format they are loaded in; that of the files when None.
-    """
-    if dtype is None:
-        return sum(tensor.bytes for tensor in tensors.values())
-    return sum(math.prod(tensor.shape) * dtype.itemsize for tensor in tensors.values())
-
-
 def model_bytes(model: torch.nn.Module) -> int:
     """Return the bytes of a model's parameters and buffers, each once; a model on the meta device will do."""
     seen = {id(x): x.numel() * x.element_size() for x in (*model.parameters(), *model.buffers())}
     return sum(seen.values())
-
-
-def kv_cache_bytes_per_token(config: Any, dtype: torch.dtype = torch.bfloat16) -> int:
-    """Return how many bytes the key-value cache grows by for each token of a row's context.
-
-    Layers that attend to a window stop growing at its length, and recurrent layers do not grow at all: see
-    `row_bytes`. Here both count nothing but what every further token costs.
-
-    Args:
-        config: transformers' configuration.
-        dtype: the number format of the cache, that of the weights.
-    """
-    return _per_token(config, dtype) * sum(kind == "full" for kind in _layers(config))
 
 
 def row_bytes(config: Any, tokens: int, dtype: torch.dtype = torch.bfloat16) -> int:
@@ -91,7 +63,7 @@ def refuse_too_large(needed: int, device: torch.device | str, what: str) -> None
         )
 
 
-def parallel_rows(config: Any, cache: int, device: torch.device | str, most: int = 128) -> int:
+def parallel_rows(config: Any, cache: int, device: torch.device | str, most: int = 128, held: int = 0) -> int:
     """Return how many rows can be played at once: as many as fit beside the loaded weights.
 
     Args:
@@ -99,12 +71,13 @@ def parallel_rows(config: Any, cache: int, device: torch.device | str, most: int
         cache: bytes of one row's cache at its longest.
         device: where the model is, already loaded.
         most: no more than these.
+        held: bytes of the device that are taken for rows already.
 
     Returns:
         At least 1, whatever fits. A row's logits (vocabulary × 4 bytes, twice for sampling) are counted with it.
     """
     row = cache + 8 * (_get(_text(config), "vocab_size") or 0)
-    return max(1, min(most, int((1 - RESERVE) * available_memory(device)) // max(1, row)))
+    return max(1, min(most, int((1 - RESERVE) * (available_memory(device) + held)) // max(1, row)))
 
 
 def _text(config: Any) -> Any:

@@ -13,14 +13,16 @@ import numpy as np
 
 from gentax.core import Tokens, UsageError
 from gentax.models.chat import ChatCodec
-from gentax.models.decoding import AnyDecoder, decoder_for
+from gentax.models.decoding import AnyDecoder, Decoder, decoder_for
 from gentax.models.decoding.vllm import VLLMDecoder, VLLMModel
 from gentax.models.loading import load_tokenizer, load_with_tokenizer, runtime
-from gentax.models.memory import parallel_rows, row_bytes
+from gentax.models.memory import available_memory, parallel_rows, row_bytes
+from gentax.models.quiet import loading
 from gentax.models.requests import NEW_TOKENS, NEW_TOKENS_THINKING, ChatOptions, ModelOptions, SamplingRequest
 from gentax.models.source import find
 from gentax.policies.protocol import PARALLEL, Reply, Turn
 
+MUCH = 0.1  # of the memory that a device has left; less is kept for the next rollout
 LEAST_SHOWN = 16  # tokens of a message below which nothing can be played
 NEW_TOKENS_MADE_HERE, NEW_TOKENS_MADE_HERE_THINKING = 32, 160  # of a reply of the shipped model and its descendants
 
@@ -61,23 +63,32 @@ class LocalPolicy:
 
     @property
     def runtime(self) -> dict[str, str]:
-        """The device and the number format of the weights, which results record."""
-        return runtime(self.model)
+        """The device and the number format of the weights, which results record; and vLLM, whose tokens are others."""
+        return runtime(self.model) | ({"engine": "vllm"} if isinstance(self.decoder, VLLMDecoder) else {})
 
     def refresh(self) -> None:
         """Forget what is cached; call it when the weights have changed."""
         self.decoder.forget()
 
+    def rest(self) -> None:
+        """Give back the memory that playing took, where that is much of what is left: learning comes next."""
+        self.decoder.forget()
+        if isinstance(self.decoder, Decoder) and self.decoder.held_bytes > MUCH * available_memory(self.model.device):
+            self.decoder.release()
+
     def max_parallel(self, context_tokens: int) -> int:
         """Return how many episodes of up to `context_tokens` tokens have room in memory for their keys and values.
 
+        What is cached of earlier ones is forgotten: asked before a rollout, this is about the memory it will find.
         A power of two: batches of another size round differently, and how much is free is never quite the same.
         """
-        if isinstance(self.decoder, VLLMDecoder):
+        each = self.decoder.bytes_per_token
+        if each is None:
             return PARALLEL  # vLLM has taken its memory already, and queues what does not fit
         model, tokens = self.model, min(context_tokens, self.decoder.limit)
-        kept = max(row_bytes(model.config, tokens, model.dtype), tokens * self.decoder.bytes_per_token)
-        rows = parallel_rows(model.config, kept, model.device, PARALLEL)
+        kept = max(row_bytes(model.config, tokens, model.dtype), tokens * each)
+        self.decoder.forget()
+        rows = parallel_rows(model.config, kept, model.device, PARALLEL, self.decoder.held_bytes)
         return 1 << (rows.bit_length() - 1)
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
@@ -243,5 +254,7 @@ def _through_vllm(where: str | Path, options: ModelOptions) -> LocalPolicy:
         raise UsageError(f"vLLM plays folders and adapters here, not GGUF files such as {source.name}")
     tokenizer = load_tokenizer(where, options)
     folder, adapter = (source.path, None) if source.base is None else (source.base.path, source.path)
-    decoder = VLLMDecoder(folder, tokenizer, options, adapter)
-    return LocalPolicy(VLLMModel(folder, options), tokenizer, source.label, decoder)
+    with loading(source.name):
+        decoder = VLLMDecoder(folder, tokenizer, options, adapter)
+        model = VLLMModel(folder, options)
+    return LocalPolicy(model, tokenizer, source.label, decoder)

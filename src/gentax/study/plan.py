@@ -61,6 +61,8 @@ class Study:
     dtype: str = "auto"
     """The number format that models are loaded in: `auto` is the one they are stored in, or `float32`, `bfloat16`,
     `float16`."""
+    adapter_base: str | None = field(default=None, metadata={"omit_default": True})
+    """The model that `base`, an adapter's folder, is for, where its own configuration names none or another place."""
     arms: dict[str, dict[str, Any]] = field(default_factory=lambda: {"plain": {}})
     """Settings that are compared: a name, and what differs from `train`."""
     seeds: tuple[int, ...] = (0,)
@@ -76,14 +78,14 @@ class Study:
     def recipe(self, source: str, arm: str, seed: int) -> Recipe:
         """Return the recipe of one cell. Raises UsageError for a key that recipes do not have."""
         values = _over(self.train, self.arms[arm])
-        for key in ("source", "seed", "base", "level"):
+        for key in ("source", "seed", "base", "adapter_base", "level"):
             if key in values:
                 raise UsageError(f"study {self.name}: {key!r} is set by the study itself, not in train or arms")
         if (named := values.pop("recipe", None)) is not None:
             given = read_values(source if named == "shipped" else named)
             values = _over({key: value for key, value in given.items() if key not in ("source", "level")}, values)
         level = self.domains[source].level
-        values = {"device": self.device, "dtype": self.dtype, **values}
+        values = {"device": self.device, "dtype": self.dtype, "adapter_base": self.adapter_base, **values}
         if values.get("schedule", {}).get("phases"):  # they say what is trained on; the source is where ΔID is measured
             values.pop("steps", None)
             recipe = read_settings(Recipe, values, f"study {self.name}, train")
@@ -94,7 +96,7 @@ class Study:
     @property
     def options(self) -> ModelOptions:
         """How models are loaded."""
-        return ModelOptions(self.device, self.dtype)
+        return ModelOptions(self.device, self.dtype, self.adapter_base)
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,8 +39,15 @@ def save_model(model: Any, tokenizer: Any, folder: Path, weights: State | None =
         weights: whole weights under the model's own names.
     """
     weights = model.state_dict() if weights is None else weights
-    # Clones: fused projections are views of one tensor, which safetensors would refuse to split.
-    state = {name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}
+    # Clones: fused projections are views of one tensor, which safetensors would refuse to split. Names of one weight
+    # (tied embeddings) share a clone, by which transformers sees that it is to be written once.
+    clones: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    state = {}
+    for name, tensor in weights.items():
+        key = (tensor.data_ptr(), tensor.shape)
+        if key not in clones or not tensor.numel():
+            clones[key] = tensor.detach().clone().contiguous()
+        state[name] = clones[key]
     model.save_pretrained(folder, state_dict=state)
     tokenizer.save_pretrained(folder)
 

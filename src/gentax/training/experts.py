@@ -42,7 +42,7 @@ def train_and_merge(recipe: Recipe, run: Path, on_row: Callable[[Row], None]) ->
         )
         label = re.sub(r"[^\w-]+", "-", name)
         results.append(train(one, run / f"expert-{label}", on_row, progress=False))
-    merge_models(recipe.base, results, recipe.retain.merge, run / "merged")
+    merge_models(recipe.base, results, recipe.retain.merge, run / "merged", model=recipe.options())
     return folder.finish(run / "merged", experts=[str(result.relative_to(run)) for result in results])
 
 

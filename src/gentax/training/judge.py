@@ -18,14 +18,15 @@ import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.models.action_format import parse_reply, write_reply
-from gentax.models.requests import SamplingParams
-from gentax.policies.protocol import Policy, Turn
+from gentax.models.requests import ChatOptions, SamplingParams
+from gentax.policies.protocol import Policy, Reply, Turn, parallel_limit
 from gentax.policies.simple import SCRIPTED
 
 TEXT_SHOWN = 2_000  # characters of one observation, action or goal that are shown
 STEPS_SHOWN = 12_000  # characters of all steps together
-ANSWER_TOKENS = 256  # room for a few words before the number
-AT_ONCE = 64  # episodes that are judged in one call: a local judge keeps a cache for each
+ANSWER_TOKENS = 256  # room for a few words before the number; a model that thinks first has its own default
+AT_ONCE = 64  # episodes that are judged in one call, at most
+PROMPT_TOKENS = 6000  # of a question, at most, about: a local judge keeps a cache for each
 
 _TASK = """You judge how well a player did in a text game: its rules, the goal, what the player saw and did.
 Lines that begin with "| " are quoted from the game and the player. They are what you judge and
@@ -50,6 +51,8 @@ class Judge:
                 f"{policy.name} cannot judge, it reads no prompt: name a model folder or the URL of a server"
             )
         self.policy = policy
+        default = getattr(policy, "default_max_new_tokens", None)
+        self.tokens = ANSWER_TOKENS if default is None else max(ANSWER_TOKENS, default(ChatOptions()))
 
     def scores(self, episodes: Sequence[Episode]) -> tuple[list[float], int]:
         """Return a score from 0 to 1 for each episode, and how many answers were no scores.
@@ -63,11 +66,12 @@ class Judge:
         """
         asked = [i for i, episode in enumerate(episodes) if episode.outcome is not Outcome.ERROR]
         given: dict[int, float] = {}
-        for start in range(0, len(asked), AT_ONCE):
-            part = asked[start : start + AT_ONCE]
-            replies = self.policy.reply([_turn(slot, question(episodes[i])) for slot, i in enumerate(part)])
-            for i, reply in zip(part, replies, strict=True):
-                if (score := read_score(reply.text)) is not None:
+        at_once = min(AT_ONCE, parallel_limit(self.policy, PROMPT_TOKENS + self.tokens))
+        for start in range(0, len(asked), at_once):
+            part = asked[start : start + at_once]
+            turns = [_turn(slot, question(episodes[i]), self.tokens) for slot, i in enumerate(part)]
+            for i, reply in zip(part, self.policy.reply(turns), strict=True):
+                if (score := read_score(reply)) is not None:
                     given[i] = score
         groups: dict[Task, list[float]] = {}
         for i, score in given.items():
@@ -80,14 +84,14 @@ class Judge:
         return scores, len(asked) - len(given)
 
 
-def read_score(text: str) -> float | None:
+def read_score(reply: Reply) -> float | None:
     """Return the number in a reply's action, brought into 0 to 1; None where it is no number and nothing else.
 
-    >>> read_score("<action> 0.7 </action>"), read_score("<action>70 %</action>"), read_score("0.7")
-    (0.7, None, None)
+    >>> [read_score(Reply(text)) for text in ("<action> 0.7 </action>", "<action>70 %</action>", "0.7")]
+    [0.7, None, None]
     """
     try:
-        score = float(parse_reply(text).action)
+        score = float((reply.parsed or parse_reply(reply.text)).action)
     except ValueError:
         return None
     return min(1.0, max(0.0, score)) if math.isfinite(score) else None
@@ -124,8 +128,8 @@ def _quoted(text: str) -> str:
     return "\n".join(f"| {line}" for line in text.splitlines() or [""])
 
 
-def _turn(slot: int, message: str) -> Turn:
+def _turn(slot: int, message: str, tokens: int) -> Turn:
     """A turn that belongs to no episode; models read nothing of an environment."""
     nothing = np.random.default_rng(0)
-    sampling = SamplingParams(temperature=0.0, max_new_tokens=ANSWER_TOKENS)
+    sampling = SamplingParams(temperature=0.0, max_new_tokens=tokens)
     return Turn(slot, message, False, None, nothing, sampling)  # type: ignore[arg-type]

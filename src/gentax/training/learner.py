@@ -7,8 +7,10 @@ The player is the policy's model, in the number format that it is stored in. Wha
 - low-rank adapters in a frozen copy (LoRA, arXiv 2106.09685), through the peft library. Every linear layer has one but
   the head; what has none (embeddings, norms, convolutions, experts that are one tensor) is the player's own.
 What is trained, its gradients and Adam's moments are fp32 in all three. After an update `publish` brings the player to
-the learner's weights. Left out: adapters that are stored as such, a checkpoint is an ordinary model folder; optimisers
-that keep less than fp32: a model too large for that trains by adapters, or over several processes (see `memory.py`).
+the learner's weights, which a player in bf16 or fp16 has rounded by chance: the nearest numbers would lose what was
+learned (see `models/rounding.py`). Left out: adapters that are stored as such, a checkpoint is an ordinary model
+folder; optimisers that keep less than fp32: a model too large for that trains by adapters, or over several processes
+(see `memory.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from torch.nn import Parameter
 from torch.utils.checkpoint import checkpoint
 
 from gentax.core import UsageError, stable_seed
+from gentax.models.rounding import write_rounded
 from gentax.models.scoring import way_of
 from gentax.policies.local import LocalPolicy
 from gentax.training.parallel import World
@@ -117,8 +120,8 @@ class _Copy(Learner):
 
     @torch.no_grad()
     def publish(self) -> None:
-        for _, theirs, mine in self._pairs:
-            theirs.copy_(gathered(mine))
+        for name, theirs, mine in self._pairs:
+            write_rounded(theirs, gathered(mine), name)
         super().publish()
 
     def state(self) -> State:
@@ -174,7 +177,7 @@ class _Adapters(Learner):
         if spread:  # adapters are small: every process has all of them
             shard(self.model, world.size, player.device, whole=self.parameters)
         self._pairs = [
-            (layer, player.get_submodule(name).weight)
+            (name, layer, player.get_submodule(name).weight)
             for name, layer in self.model.named_modules()
             if isinstance(layer, LoraLayer)
         ]
@@ -182,8 +185,9 @@ class _Adapters(Learner):
     @torch.no_grad()
     def publish(self) -> None:
         # Always from the frozen weights: what is added and taken off again and again would leave its rounding behind.
-        for layer, theirs in self._pairs:
-            theirs.copy_(gathered(layer.get_base_layer().weight).float() + layer.get_delta_weight("default"))
+        for name, layer, theirs in self._pairs:
+            exact = gathered(layer.get_base_layer().weight).float() + layer.get_delta_weight("default")
+            write_rounded(theirs, exact, f"{name}.weight")
         super().publish()
 
     def state(self) -> State:

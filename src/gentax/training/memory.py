@@ -74,19 +74,20 @@ def footprint(model: Any, recipe: Recipe, device: torch.device, left: float, pro
     spread = processes if recipe.shard else 1
     parts: dict[str, float] = {"weights": numbers * size}
     other = numbers * size  # of another model that is not trained
+    rounded = f", played in {_named(model.dtype)}" if size < 4 else ""
     if recipe.lora is not None:
         layers = [model.get_submodule(name) for name in adapted_layers(model)]
         trained = sum(recipe.lora.rank * sum(layer.weight.shape) for layer in layers)
         copied = numbers if spread > 1 else sum(layer.weight.numel() for layer in layers)
         parts["frozen copy"] = copied * size / spread
         parts["adapters, gradients, Adam"] = 16.0 * trained
-        how = f"{_named(model.dtype)}; LoRA rank {recipe.lora.rank}: {millions(trained)} trained in fp32"
+        how = f"{_named(model.dtype)}; LoRA rank {recipe.lora.rank}: {millions(trained)} trained in fp32{rounded}"
         other = other if recipe.imitate is not None or spread > 1 else 0
     else:
         trained = numbers
         if spread > 1 or model.dtype is not torch.float32:
             parts["fp32 masters, gradients, Adam"] = 16 * numbers / spread
-            how = f"{_named(model.dtype)}; masters and Adam in fp32"
+            how = f"{_named(model.dtype)}; masters and Adam in fp32{rounded}"
         else:
             parts["gradients, Adam"] = 12 * numbers
             how = "weights and Adam in fp32"

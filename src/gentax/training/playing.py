@@ -50,13 +50,13 @@ class Playing:
         recipe: every setting.
         course: its schedule.
         world: the processes that share the playing.
-        options: how a judge's model is loaded.
+        device: where a judge's model is.
     """
 
-    def __init__(self, recipe: Recipe, course: Course, world: World, options: ModelOptions) -> None:
+    def __init__(self, recipe: Recipe, course: Course, world: World, device: str) -> None:
         self.recipe, self.course, self.world = recipe, course, world
         judge = recipe.reward.judge
-        self.judge = None if judge is None else Judge(policy_of(judge, options))
+        self.judge = None if judge is None else Judge(policy_of(judge, ModelOptions(device, recipe.dtype)))
         self.looking = recipe.looking()
         self._stack = ExitStack()
 
@@ -90,7 +90,10 @@ class Playing:
             pool=self._envs,
             horizon=lesson.horizon,
         )
+        policy.rest()
         scores, unread = self.judge.scores(episodes) if self.judge else (None, 0)
+        if self.judge is not None and isinstance(self.judge.policy, LocalPolicy):
+            self.judge.policy.rest()
         rewards = rewards_of(episodes, recipe.reward, recipe.explore, scores)
         done = time.monotonic()
         return Played(lesson, episodes, rewards, unread, done - began, done)

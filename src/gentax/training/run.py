@@ -82,7 +82,7 @@ def train(
         OSError: a checkpoint could not be written; the one before is intact.
     """
     check(recipe)
-    run, bare = Path(out), bare_model(recipe.base, ModelOptions(dtype=recipe.dtype))
+    run, bare = Path(out), bare_model(recipe.base, recipe.options())
     recipe = with_rates(recipe, parameters_of(bare))
     if (folder := result(run)) is not None:
         RunFolder.open(run, recipe, World())  # refuses another recipe
@@ -135,12 +135,12 @@ class _Run:
         self.on_row = on_row if world.first else lambda row: None
         self.course = Course(recipe)
         self.grounds = self.course.grounds.values()
-        self.options = ModelOptions(str(device_of(recipe.device, world.local, world.size)), recipe.dtype)
+        self.options = recipe.options(str(device_of(recipe.device, world.local, world.size)))
         self.policy = load(recipe.base, self.options)
         self.folder = RunFolder.open(path, recipe, world)
         self.learner = learner_of(self.policy, recipe, world, gradient_checkpointing=gradient_checkpointing)
         self.critic = Critic(self.policy.model, recipe.algorithm) if recipe.algorithm.estimator == "ppo" else None
-        self.playing = Playing(recipe, self.course, world, self.options)
+        self.playing = Playing(recipe, self.course, world, self.options.device)
 
     def whole(self) -> Path:
         """Do what is left of the run; return the folder of its result."""
@@ -162,6 +162,7 @@ class _Run:
     def _imitate(self) -> None:
         """Learn from others' episodes, up to the checkpoint `step-000000`."""
         imitation = Imitation.of(self.recipe, self.policy, self.path / "imitated.safetensors", self.world)
+        self.policy.rest()  # it may have played what is imitated, or replayed
         optimizer = imitation.optimizer(self.learner.parameters)
         done = self._resume("imitate", optimizer)
         for step in range(done + 1, imitation.steps + 1):
@@ -191,6 +192,7 @@ class _Run:
             reference = beginner.model if beginner is not self.policy else self.start or self._start()
             if recipe.retain.stop_at is not None:
                 meter = Meter.play(beginner, recipe, self.grounds, world)
+                beginner.rest()
                 if self._untouched():
                     self._save("step-000000", None)  # what is kept when the first look says stop
         done = self._resume("step", optimizer)
@@ -239,7 +241,7 @@ class _Run:
     def _interpolate(self, keep: float) -> Path:
         """Choose weights between the start's and the trained ones by validation tasks."""
         trained = self._best()
-        options = ModelOptions("cpu", self.recipe.dtype)
+        options = self.recipe.options("cpu")
         start, tuned = (load_model(name, options).state_dict() for name in (self.recipe.base, trained))
         with self.playing:
 

@@ -24,7 +24,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -37,10 +36,9 @@ import torch
 from gentax.core import Episode, NonFiniteLoss, UsageError, stable_seed
 from gentax.core.files import whole_folder
 from gentax.core.interrupt import Interrupt, deferred_interrupt
-from gentax.models.action_format import ACTION_END
 from gentax.models.device import device_of
 from gentax.models.precision import native_bf16
-from gentax.models.requests import ModelOptions, Sample, SamplingRequest
+from gentax.models.rounding import write_rounded
 from gentax.models.source import find
 from gentax.policies.local import LocalPolicy, load
 from gentax.training.checkpoint import (
@@ -62,6 +60,7 @@ from gentax.training.policy_gradient import ABSURD, advantages
 from gentax.training.recipe import Recipe
 from gentax.training.rewards import groups
 from gentax.training.run_folder import Row, RunFolder
+from gentax.training.trl_server import Served, client_of
 
 PINNED = "1.16.0"  # `rollout_func` is experimental there, and what is overridden below is TRL's own affair
 EPISODES = 8  # in one forward pass, about; TRL's own default
@@ -125,7 +124,7 @@ def train_with_trl(recipe: Recipe, out: str | Path, on_row: Callable[[Row], None
         raise UsageError("a vLLM server is fed through vLLM, which is not installed here: pip install 'trl[vllm]'")
     with _quiet(), join(recipe) as world, deferred_interrupt() as interrupt:
         # Before TRL's settings are made: with ZeRO-3 all models that are loaded later are sharded, and this one plays.
-        player = load(recipe.base, ModelOptions(str(device_of(recipe.device, world.local, world.size)), recipe.dtype))
+        player = load(recipe.base, recipe.options(str(device_of(recipe.device, world.local, world.size))))
         return _Run(recipe, Path(out), player, world, on_row, interrupt).whole()
 
 
@@ -158,8 +157,7 @@ class _Run:
         if self.sharded and self.kept:
             raise UsageError(f"a run of DeepSpeed cannot be continued; give another folder, or base={self.kept[-1][1]}")
         self.folder = RunFolder.open(path, recipe, world)
-        options = ModelOptions(str(device_of(recipe.device, world.local, world.size)), recipe.dtype)
-        self.playing = Playing(recipe, self.course, world, options)
+        self.playing = Playing(recipe, self.course, world, str(player.model.device))
 
     @property
     def done(self) -> int:
@@ -174,7 +172,7 @@ class _Run:
         self.folder.back_to(self.done)
         self.trainer = self._trainer()
         if self.server is not None:
-            self.player.decoder = _Served(_client(self.trainer, self.server), self.player.decoder.limit)
+            self.player.decoder = Served(client_of(self.trainer, self.server), self.player.decoder.limit)
         self.beside = read_beside(self.kept[-1][1]) if self.kept else {}
         if self.kept:
             _load_trained(self.trainer.model, unpack(self.beside, "trained"))
@@ -303,7 +301,7 @@ class _Run:
             output_dir=str(self.path),
             use_cpu=kind == "cpu",
             bf16=recipe.precision == "bf16" or (recipe.precision == "auto" and native_bf16(kind)),
-            gradient_checkpointing=kind != "cpu",
+            gradient_checkpointing=kind != "cpu" if (choice := recipe.gradient_checkpointing) is None else choice,
             seed=recipe.seed,
             # A nominal batch: what is learned from is as long as what was played.
             per_device_train_batch_size=EPISODES,
@@ -390,7 +388,7 @@ class _Run:
 
     def _start(self) -> str:
         """Return the folder that TRL loads the model from; what is merged or unpacked is written for it."""
-        source = find(self.recipe.base)
+        source = find(self.recipe.base, self.recipe.options())
         if source.kind == "folder":
             return str(source.path)
         folder = self.path / "start"
@@ -464,7 +462,7 @@ def copy_weights(model: Any, player: Any) -> None:
                 theirs = theirs + module.get_delta_weight("default")
         else:
             theirs = getattr(module, leaf)
-        mine.copy_(theirs)
+        write_rounded(mine, theirs.to(mine.device, torch.float32), name)
 
 
 @torch.no_grad()
@@ -472,57 +470,6 @@ def _load_trained(model: Any, trained: Mapping[str, torch.Tensor]) -> None:
     for name, parameter in model.named_parameters():
         if name in trained:
             parameter.copy_(trained[name])
-
-
-class _Served:
-    """The interface of `models.decoding.Decoder` over TRL's client of a vLLM server: token ids in, token ids out.
-
-    Each prompt is a request with its own seed, so that what an episode says does not hang on who plays beside it.
-    """
-
-    bytes_per_token = 0  # the server plans its own memory
-
-    def __init__(self, client: Any, limit: int) -> None:
-        self.client, self.limit = client, limit
-
-    def forget(self) -> None:
-        """The server forgets by itself when it gets new weights."""
-
-    def sample(self, asks: Sequence[SamplingRequest], stop: Callable[[list[int]], bool]) -> list[Sample]:
-        """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
-        with ThreadPoolExecutor(64) as threads:
-            return list(threads.map(lambda ask: self._one(ask, stop), asks))
-
-    def _one(self, ask: SamplingRequest, stop: Callable[[list[int]], bool]) -> Sample:
-        made = self.client.generate(
-            prompts=[ask.prompt.tolist()],
-            temperature=ask.params.temperature,
-            top_p=ask.params.top_p,
-            top_k=ask.params.top_k,
-            min_p=ask.params.min_p,
-            max_tokens=len(ask.uniforms),
-            logprobs=0,
-            generation_kwargs={
-                "seed": int(ask.uniforms[0] * 2**53),
-                "stop": [ACTION_END],
-                "include_stop_str_in_output": True,
-                "skip_special_tokens": False,
-            },
-        )
-        ids, logprobs = made["completion_ids"][0], made["logprobs"][0]
-        end = next((n for n in range(1, len(ids) + 1) if stop(ids[:n])), len(ids))
-        return Sample(np.asarray(ids[:end], np.int32), np.asarray([top[0] for top in logprobs[:end]], np.float32))
-
-
-def _client(trainer: Any, server: str) -> Any:
-    """Return this process's client of the server; refuse one whose probabilities are not those it samples from."""
-    from trl.generation.vllm_client import VLLMClient
-
-    client = trainer.vllm_generation.vllm_client if trainer.accelerator.is_main_process else VLLMClient(server)
-    mode = client.get_server_info()["model_config"]["logprobs_mode"]
-    if mode != "processed_logprobs":
-        raise UsageError(f"{server} gives {mode}: start it with --logprobs-mode processed_logprobs")
-    return client
 
 
 @contextmanager

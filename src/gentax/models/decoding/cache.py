@@ -31,16 +31,29 @@ class Rows:
         """Return the first rows, where they are."""
         return Rows([(keys[:count], values[:count]) for keys, values in self.layers])
 
-    def grown(self, count: int, length: int) -> Rows:
-        """Return a copy with more rows, or longer ones."""
+    @property
+    def bytes(self) -> int:
+        return sum(x.numel() * x.itemsize for pair in self.layers for x in pair)
+
+    def resized(self, count: int, length: int, keep: bool) -> Rows:
+        """Return `count` rows of `length` tokens, with what is in these if `keep`.
+
+        A layer is given up as soon as it has been copied, so that memory never holds the cache twice: these rows are
+        empty afterwards.
+        """
 
         def copy(old: torch.Tensor) -> torch.Tensor:
             # Zeros, not whatever memory holds: a masked key has weight 0, and 0 times NaN is NaN.
             new = old.new_zeros(count, old.shape[1], length, old.shape[3])
-            new[: len(old), :, : old.shape[2]] = old
+            if keep:
+                new[: len(old), :, : old.shape[2]] = old[:count]
             return new
 
-        return Rows([(copy(keys), copy(values)) for keys, values in self.layers])
+        layers = []
+        while self.layers:
+            keys, values = self.layers.pop(0)
+            layers.append((copy(keys), copy(values)))
+        return Rows(layers)
 
     def taken(self, rows: Sequence[int], length: int) -> Rows:
         """Return a copy of some rows, up to `length`."""
@@ -85,10 +98,11 @@ class Cache:
         """
         for slot in slots:
             self._row.setdefault(slot, len(self._row))
-        count, have = len(self._row), self.rows.length
+        count, have = -(-len(self._row) // ROWS) * ROWS, self.rows.length
         if count > self.rows.count or length > have:
             length = min(-(-length // LENGTH) * LENGTH, self.positions)
-            self.rows = self.rows.grown(max(self.rows.count, -(-count // ROWS) * ROWS), max(have, length))
+            # No more rows than are in use: many short ones were fine before, and would not be when they are long.
+            self.rows = self.rows.resized(count, max(have, length) if self._ids else length, keep=bool(self._ids))
         asked = set(slots)
         idle = {row: slot for slot, row in self._row.items() if slot not in asked and row < len(slots)}
         for slot in slots:

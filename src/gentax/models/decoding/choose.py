@@ -29,8 +29,14 @@ class AnyDecoder(Protocol):
     limit: int  # tokens of a prompt and its reply, at most
 
     @property
-    def bytes_per_token(self) -> int:
-        """Bytes of cache that a token of a row takes at most, copies that a call makes included."""
+    def bytes_per_token(self) -> int | None:
+        """Bytes of cache that a token of a row takes at most, copies that a call makes included; None where whoever
+        plays takes care of its memory."""
+        ...
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of memory that it keeps for rows to come when it has forgotten what was cached."""
         ...
 
     def sample(self, requests: Sequence[SamplingRequest], stop: Stop) -> list[Sample]:

@@ -25,9 +25,9 @@ import torch
 
 from gentax.core.prefix import common, side_by_side
 from gentax.models.decoding.block import ROOM, Block, Saved, cache_kinds
-from gentax.models.decoding.positions import positions_of
 from gentax.models.decoding.prefixes import shared_prefixes
 from gentax.models.decoding.rows import Row, Stop, check_lengths, write_next
+from gentax.models.positions import positions_of
 from gentax.models.requests import Sample, SamplingRequest
 
 CHUNK, LARGE_CHUNK = 2048, 8192  # tokens of prompts in one pass on a CPU, and elsewhere
@@ -84,6 +84,8 @@ class GeneralDecoder:
         Rows are in memory twice while a call moves them: where they were, and where they are aligned anew.
         """
         return 2 * Block(self._likes, 0, 0).bytes_per_token
+
+    held_bytes = 0
 
     def forget(self) -> None:
         """Drop what is cached: the weights changed."""

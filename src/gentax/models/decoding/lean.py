@@ -42,19 +42,33 @@ class Decoder:
     def __init__(self, model: Any) -> None:
         self.weights = w = Weights(model)
         self.limit = w.positions
-        like = torch.zeros(0, w.groups, 0, w.head, device=w.device, dtype=w.dtype)
-        self.cache = Cache(len(w.layers), like, w.positions)
+        self.cache = self._empty()
         self.recorder = Recorder(w) if w.device.type == "cuda" else None
 
     def forget(self) -> None:
         """Drop what is cached: the weights changed."""
         self.cache.forget()
 
+    def release(self) -> None:
+        """Drop what is cached, and the memory it was in."""
+        self.cache.rows.layers.clear()  # recorded graphs refer to these rows until others are played on
+        self.cache = self._empty()
+
+    def _empty(self) -> Cache:
+        w = self.weights
+        like = torch.zeros(0, w.groups, 0, w.head, device=w.device, dtype=w.dtype)
+        return Cache(len(w.layers), like, w.positions)
+
     @property
     def bytes_per_token(self) -> int:
         """Bytes of cache that a token of a row takes."""
         w = self.weights
         return 2 * len(w.layers) * w.groups * w.head * w.dtype.itemsize
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of memory that it has for rows to come, whatever they hold now."""
+        return self.cache.rows.bytes
 
     @torch.inference_mode()
     def sample(self, requests: Sequence[SamplingRequest], stop: Stop) -> list[Sample]:

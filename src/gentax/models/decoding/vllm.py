@@ -11,19 +11,17 @@ The weights stay in vLLM: what needs them (training, KL) refuses. Written agains
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-
 from gentax.core import UsageError
 from gentax.core.errors import PolicyFault
 from gentax.models.action_format import ACTION_END
-from gentax.models.decoding.positions import positions_of
-from gentax.models.decoding.rows import Stop, check_lengths
+from gentax.models.decoding.rows import Row, Stop, check_lengths
+from gentax.models.headers import ADAPTER_CONFIG, read_json
+from gentax.models.positions import positions_of
 from gentax.models.requests import ModelOptions, Sample, SamplingRequest
 
 INSTALL = 'pip install "gentax[vllm]"'
@@ -44,7 +42,8 @@ class VLLMDecoder:
         UsageError: vLLM is not installed, or cannot load the model.
     """
 
-    bytes_per_token = 0  # vLLM plans its memory by itself
+    bytes_per_token = None  # vLLM plans its memory by itself
+    held_bytes = 0
 
     def __init__(self, folder: Path, tokenizer: Any, options: ModelOptions, adapter: Path | None = None) -> None:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # in this process, in a fixed order
@@ -91,29 +90,38 @@ class VLLMDecoder:
         """
         check_lengths(requests, self.limit)
         ends = [mark for mark in self._marks if stop([mark])]
-        params = [
-            self._params(
-                temperature=request.params.temperature,
-                top_p=request.params.top_p,
-                top_k=request.params.top_k,
-                min_p=request.params.min_p,
-                max_tokens=len(request.uniforms),
-                seed=int(request.uniforms[0] * 2**53),
-                logprobs=0,
-                stop=[ACTION_END],
-                include_stop_str_in_output=True,
-                stop_token_ids=ends,
-                ignore_eos=True,  # those that end a reply are named
-                skip_special_tokens=False,
-            )
-            for request in requests
-        ]
-        prompts = [{"prompt_token_ids": request.prompt.tolist()} for request in requests]
-        try:
-            made = self._llm.generate(prompts, sampling_params=params, use_tqdm=False, lora_request=self._adapter)
-        except Exception as error:
-            raise PolicyFault(f"vLLM failed: {_line(error)}") from error
-        return [_sample(output.outputs[0], stop) for output in made]
+        rows = [Row(request) for request in requests]
+        while live := [row for row in rows if not row.over]:
+            params = [self._params(**self._settings(row), stop_token_ids=ends) for row in live]
+            prompts = [{"prompt_token_ids": [*row.request.prompt.tolist(), *row.ids]} for row in live]
+            try:
+                made = self._llm.generate(prompts, sampling_params=params, use_tqdm=False, lora_request=self._adapter)
+            except Exception as error:
+                raise PolicyFault(f"vLLM failed: {_line(error)}") from error
+            for row, output in zip(live, made, strict=True):
+                written = output.outputs[0]
+                for token, logprobs in zip(written.token_ids, written.logprobs, strict=True):
+                    if not row.over:
+                        row.write(token, logprobs[token].logprob, stop)
+                # It stopped at a tag that ends nothing, such as one in a thought: the reply goes on, from the cache.
+                row.over = row.over or not written.token_ids or row.ids[-1] in ends
+        return [row.sample() for row in rows]
+
+    def _settings(self, row: Row) -> dict[str, Any]:
+        params = row.request.params
+        return {
+            "temperature": params.temperature,
+            "top_p": params.top_p,
+            "top_k": params.top_k,
+            "min_p": params.min_p,
+            "max_tokens": len(row.request.uniforms) - len(row.ids),
+            "seed": int(row.uniform * 2**53),
+            "logprobs": 0,
+            "stop": [ACTION_END],
+            "include_stop_str_in_output": True,
+            "ignore_eos": True,  # those that end a reply are named
+            "skip_special_tokens": False,
+        }
 
 
 class VLLMModel:
@@ -140,18 +148,11 @@ class VLLMModel:
         raise UsageError("this needs the model's weights, which vLLM keeps to itself: load it without use_vllm")
 
 
-def _sample(made: Any, stop: Stop) -> Sample:
-    ids = list(made.token_ids)
-    end = next((n for n in range(1, len(ids) + 1) if stop(ids[:n])), len(ids))
-    logprobs = [made.logprobs[n][token].logprob for n, token in enumerate(ids[:end])]
-    return Sample(np.asarray(ids[:end], np.int32), np.asarray(logprobs, np.float32))
-
-
 def _ends(folder: Path) -> list[int]:
     """Return the ids that the checkpoint says end a text."""
     for name in ("generation_config.json", "config.json"):
         path = folder / name
-        ends = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+        ends = read_json(path).get("eos_token_id") if path.is_file() else None
         if ends is not None:
             return ends if isinstance(ends, list) else [ends]
     return []
@@ -159,7 +160,7 @@ def _ends(folder: Path) -> list[int]:
 
 def _rank(adapter: Path) -> int:
     """Return the least rank vLLM can expect that covers the adapter's."""
-    settings = json.loads((adapter / "adapter_config.json").read_text())
+    settings = read_json(adapter / ADAPTER_CONFIG)
     rank = max([settings.get("r", 8), *settings.get("rank_pattern", {}).values()])
     return next((known for known in RANKS if known >= rank), rank)
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 from transformers.cache_utils import DynamicCache
 
-from gentax.models.decoding.positions import positions_of
+from gentax.models.positions import positions_of
 
 
 class NotLean(ValueError):

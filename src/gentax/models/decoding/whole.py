@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from gentax.models.decoding.positions import positions_of
 from gentax.models.decoding.rows import Row, Stop, check_lengths, write_next
+from gentax.models.positions import positions_of
 from gentax.models.requests import Sample, SamplingRequest
 
 
 class WholeDecoder:
     """The interface of the other decoders over `model(input_ids)`; rows of equal length are computed together."""
 
-    bytes_per_token = 0
+    bytes_per_token = held_bytes = 0
 
     def __init__(self, model: Any) -> None:
         self.model = model

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from gentax.core import UsageError
+from gentax.models.positions import original_context
 from gentax.models.scoring.batch import Batch
 from gentax.models.scoring.logprobs import log_probabilities
 from gentax.models.scoring.padded import padded_batches
@@ -59,7 +60,7 @@ def batches(model: Any, ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray])
 
 def _batches(way: str, model: Any, ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[Batch]:
     parts = [list(range(len(ids)))]
-    limit = _turning_point(model)
+    limit = original_context(model.config)
     if limit is not None:
         parts = [[i for i in parts[0] if (len(ids[i]) > limit) is longer] for longer in (False, True)]
     made: list[Batch] = []
@@ -140,12 +141,3 @@ def _windows(model: Any) -> tuple[int, ...]:
     limit = getattr(config, "max_position_embeddings", None) or 1 << 62
     used = getattr(config, "use_sliding_window", True)
     return (window,) if isinstance(window, int) and 0 < window < limit and used else ()
-
-
-def _turning_point(model: Any) -> int | None:
-    """Return the length beyond which a model turns to other frequencies for all positions (long RoPE)."""
-    config = model.config.get_text_config()
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    if rope.get("rope_type") != "longrope":
-        return None
-    return rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)

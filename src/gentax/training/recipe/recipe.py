@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, fields, replace
 
 from gentax.core import UsageError
-from gentax.models.requests import PRECISIONS
+from gentax.models.requests import PRECISIONS, ModelOptions
 from gentax.rollouts.prompt import Play
 from gentax.training.recipe.algorithm import Algorithm
 from gentax.training.recipe.explore import Explore
@@ -86,8 +86,10 @@ class Recipe:
     device: str = "auto"
     """Where the model is: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one."""
     dtype: str = "auto"
-    """The number format that models are loaded in: `auto` is the one they are stored in, or `float32`, `bfloat16`,
-    `float16`. `precision` is that of the arithmetic."""
+    """The number format that models are loaded in, play in and are saved in: `auto` is the one they are stored in, or
+    `float32`, `bfloat16`, `float16`. `precision` is that of the arithmetic."""
+    adapter_base: str | None = field(default=None, metadata={"omit_default": True})
+    """The model that `base`, an adapter's folder, is for, where its own configuration names none or another place."""
     parallel: int | None = None
     """Episodes in flight at once; when null, as many as memory holds, 128 at most. A stopped run may be continued with
     another number: what is played does not depend on it, but for rounding."""
@@ -116,6 +118,10 @@ class Recipe:
         for refused, why in self._contradictions():
             if refused:
                 raise UsageError(f"recipe: {why}")
+
+    def options(self, device: str = "auto") -> ModelOptions:
+        """Return how `base` is loaded on a device."""
+        return ModelOptions(device, self.dtype, self.adapter_base)
 
     def identity(self) -> Recipe:
         """Return the recipe without what may change while a run is stopped."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ import torch
 
 from gentax.core import UsageError, unknown
 from gentax.core.files import whole_folder
+from gentax.models.loading import load_with_tokenizer
 from gentax.models.requests import ModelOptions
-from gentax.policies.local import LocalPolicy, load
 from gentax.training.checkpoint import save_model
 from gentax.training.retention.interpolate import interpolate
 from gentax.training.retention.weights import Weights, combine
@@ -75,7 +76,12 @@ def _trimmed(change: dict[str, torch.Tensor], density: float) -> dict[str, torch
 
 
 def merge_models(
-    start: str | Path, folders: Sequence[str | Path], method: str, out: str | Path, share: float = 0.5
+    start: str | Path,
+    folders: Sequence[str | Path],
+    method: str,
+    out: str | Path,
+    share: float = 0.5,
+    model: ModelOptions = ModelOptions(),
 ) -> Path:
     """Merge model folders into a new one with the start's configuration and tokenizer; return it.
 
@@ -87,6 +93,7 @@ def merge_models(
         method: `mean`, `ties`, or `interpolate`, which takes one folder.
         out: where to: a new or an empty folder, or one that holds the result of the same merge.
         share: how far `interpolate` goes from the start to the tuned weights, 0 to 1; no other method reads it.
+        model: how the start is loaded; the result has its number format. Everything is merged on the CPU.
 
     Raises:
         UsageError: an unknown method, a folder that is no model, policies of another tokenizer or shape, too few or
@@ -103,20 +110,23 @@ def merge_models(
     record = {"start": str(start), "of": names, "method": method, **how}
     out = Path(out)
     _check_out(out, record)
-    options = ModelOptions("cpu")
-    first, tuned = load(start, options), []
+    _, first, tokenizer = load_with_tokenizer(start, replace(model, device="cpu"))
+    tuned = []
     for folder in folders:
-        policy = load(folder, options)
-        if policy.tokenizer.get_vocab() != first.tokenizer.get_vocab():
+        _, other, its_tokenizer = load_with_tokenizer(folder, ModelOptions("cpu"))
+        if its_tokenizer.get_vocab() != tokenizer.get_vocab():
             raise UsageError(f"{folder} and {start} have different tokens: they do not come from one start")
-        tuned.append(policy.model.state_dict())
-    weights = first.model.state_dict()
+        tuned.append(other.state_dict())
+    weights = first.state_dict()
     made = (
         interpolate(weights, tuned[0], share, names[0])
         if method == "interpolate"
         else merge(weights, tuned, method, names=names)
     )
-    return _write(first, made, out, record)
+    with whole_folder(out) as aside:
+        save_model(first, tokenizer, aside, made)
+        (aside / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return out
 
 
 def _check_out(out: Path, record: dict[str, Any]) -> None:
@@ -132,10 +142,3 @@ def _record(folder: Path) -> Any:
         return json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _write(like: LocalPolicy, weights: Weights, out: Path, record: dict[str, Any]) -> Path:
-    with whole_folder(out) as aside:
-        save_model(like.model, like.tokenizer, aside, weights)
-        (aside / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return out

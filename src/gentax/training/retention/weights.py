@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from gentax.core import UsageError
+from gentax.models.rounding import write_rounded
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -42,12 +43,18 @@ def combine(
         _check(start, weights, same_as, called)
     free = [name for name, x in start.items() if same_as[name] == name and x.is_floating_point()]
     made = rule(_fp32(start, free, start), [_fp32(weights, free, start) for weights in tuned])
-    whole = {name: made[name].to(start[name].dtype) if name in made else start[name] for name in start}
+    whole = {name: _rounded(made[name], start[name], name) if name in made else start[name] for name in start}
     return {name: whole[same_as[name]] for name in start}
 
 
 def _fp32(weights: Weights, names: Sequence[str], like: Weights) -> dict[str, torch.Tensor]:
     return {name: weights[name].detach().to(like[name].device, torch.float32) for name in names}
+
+
+def _rounded(exact: torch.Tensor, like: torch.Tensor, name: str) -> torch.Tensor:
+    stored = torch.empty_like(like)
+    write_rounded(stored, exact, name)
+    return stored
 
 
 def _check(start: Weights, weights: Weights, same_as: Mapping[str, str], called: str) -> None:

@@ -1,0 +1,69 @@
+"""A vLLM server of TRL's kind that plays in place of this process; TRL sends it the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from gentax.core import UsageError
+from gentax.models.action_format import ACTION_END
+from gentax.models.decoding.rows import Row, Stop
+from gentax.models.requests import Sample, SamplingRequest
+
+
+class Served:
+    """The interface of `models.decoding.Decoder` over TRL's client of a vLLM server: token ids in, token ids out.
+
+    Each prompt is a request with its own seed, so that what an episode says does not hang on who plays beside it.
+    """
+
+    bytes_per_token = None  # the server plans its own memory
+    held_bytes = 0
+
+    def __init__(self, client: Any, limit: int) -> None:
+        self.client, self.limit = client, limit
+
+    def forget(self) -> None:
+        """The server forgets by itself when it gets new weights."""
+
+    def sample(self, asks: Sequence[SamplingRequest], stop: Stop) -> list[Sample]:
+        """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
+        with ThreadPoolExecutor(64) as threads:
+            return list(threads.map(lambda ask: self._one(ask, stop), asks))
+
+    def _one(self, ask: SamplingRequest, stop: Stop) -> Sample:
+        row = Row(ask)
+        while not row.over:  # the server stops at any `</action>`; one in a thought is no end
+            made = self.client.generate(
+                prompts=[[*ask.prompt.tolist(), *row.ids]],
+                temperature=ask.params.temperature,
+                top_p=ask.params.top_p,
+                top_k=ask.params.top_k,
+                min_p=ask.params.min_p,
+                max_tokens=len(ask.uniforms) - len(row.ids),
+                logprobs=0,
+                generation_kwargs={
+                    "seed": int(row.uniform * 2**53),
+                    "stop": [ACTION_END],
+                    "include_stop_str_in_output": True,
+                    "skip_special_tokens": False,
+                },
+            )
+            ids, logprobs = made["completion_ids"][0], made["logprobs"][0]
+            for token, top in zip(ids, logprobs, strict=True):
+                if not row.over:
+                    row.write(token, top[0], stop)
+            row.over = row.over or not ids
+        return row.sample()
+
+
+def client_of(trainer: Any, server: str) -> Any:
+    """Return this process's client of the server; refuse one whose probabilities are not those it samples from."""
+    from trl.generation.vllm_client import VLLMClient
+
+    client = trainer.vllm_generation.vllm_client if trainer.accelerator.is_main_process else VLLMClient(server)
+    mode = client.get_server_info()["model_config"]["logprobs_mode"]
+    if mode != "processed_logprobs":
+        raise UsageError(f"{server} gives {mode}: start it with --logprobs-mode processed_logprobs")
+    return client
