@@ -236,6 +236,16 @@ def test_a_call_is_written_read_and_answered_as_the_template_has_it(name):
     assert grows.replace("<think>\n\n</think>\n\n", "").replace("<think></think>", "") == history
 
 
+@pytest.mark.parametrize("name", sorted(set(SHIPPED) - NO_TOOLS))
+def test_a_thought_stands_before_a_call_in_place_of_an_empty_one(name):
+    codec = ChatCodec(tokenizer("byte_level", shipped(name)), ChatOptions(True, action_format="tool_calls"))
+    text = codec.write("up", "it is free")
+    assert text.count("</think>") == 1
+    assert codec.parse(text) == Parsed("up", "it is free")
+    assert codec.write("up").count("</think>") <= 1
+    assert codec.parse(codec.write("up")) == Parsed("up", "")
+
+
 def test_harmony_s_channels_are_written_and_do_not_end_a_reply():
     made = tokenizer("byte_level", shipped("gptoss"), added=("<|channel|>", "<|message|>", "<|return|>", "<|start|>"))
     codec = ChatCodec(made)

@@ -37,6 +37,7 @@ from gentax.models.tool_calls import parse_calls
 
 TAGS = (THINK, THINK_END, ACTION, ACTION_END)
 _ANCHORS = ("\n", "a", ".")  # put before a text so that it is not tokenized as a beginning, and cut off again
+_NO_THOUGHT = re.compile(rf"\A\s*(?:{THINK})?\s*{THINK_END}\s*")
 _NONE = np.zeros(0, np.int32)
 
 
@@ -123,7 +124,11 @@ class ChatCodec:
     def write(self, action: str, thought: str | None = None) -> str:
         """Write a reply in the action format, as the model is to write it behind the prompt that its template ends."""
         if self.options.action_format == "tool_calls":
-            text = ("" if thought is None else f"{THINK}\n{thought}\n{THINK_END}\n\n") + self._call(action)
+            text = self._call(action)
+            if thought is not None or self.layout.opens_thought:
+                text = _NO_THOUGHT.sub("", text)  # the empty thought that some templates write before a call
+            if thought is not None:
+                text = f"{THINK}\n{thought}\n{THINK_END}\n\n{text}"
         else:
             text = write_reply(action, thought, self.options.action_format)
         if not self.layout.opens_thought:
