@@ -2,7 +2,8 @@
 
 A template may come from anybody. Here it is compiled and rendered by Jinja's immutable sandbox, with little memory and
 little time for each rendering, and once it has been read this process opens no file, no socket and no other process.
-Requests and answers are lines of JSON: the first request is `{"source": text}`, the others are the variables.
+Requests and answers are lines of JSON: the first request is `{"source": text, "fields": names or null}` and is answered
+with the names in the template that are no fields, the others are the variables.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from datetime import datetime
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, meta
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -127,10 +128,12 @@ def main() -> None:
         given = json.loads(line)
         if template is None:
 
-            def compile_it(source: str = given["source"]) -> str:
+            def compile_it(source: str = given["source"], fields: list[str] | None = given["fields"]) -> str:
                 nonlocal template
                 template = env.from_string(source)
-                return ""
+                if fields is None:
+                    return ""
+                return "\n".join(sorted(meta.find_undeclared_variables(env.parse(source)) - {*fields, *env.globals}))
 
             said = answer(compile_it)
         else:

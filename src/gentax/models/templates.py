@@ -13,11 +13,11 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gentax.core import UsageError
+from gentax.core import UsageError, unknown
 
 LARGEST = 1 << 18  # characters of a template; those that models come with have up to some 30,000
 PATIENCE = 60.0  # seconds of waiting for an answer, on a machine that is busy with other things
@@ -34,23 +34,28 @@ class Template:
     Args:
         source: the template's text.
         what: what it is called in errors, such as "the chat template of model".
+        fields: the variables it may read; None for any, where those it is not given are empty.
 
     Raises:
-        UsageError: a template that is too large, or that does not compile within the limits.
+        UsageError: a template that is too large, that does not compile within the limits, or that reads a variable
+            which is no field.
     """
 
-    def __init__(self, source: str, what: str) -> None:
+    def __init__(self, source: str, what: str, fields: Sequence[str] | None = None) -> None:
         if len(source) > LARGEST:
             raise UsageError(f"{what} has {len(source):,} characters; at most {LARGEST:,} are read")
-        self.source, self.what = source, what
+        self.source, self.what, self.fields = source, what, fields
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._close = lambda: None
         try:
-            self._start()
+            others = self._start()
         except TemplateFailed as fault:
             self.close()
             raise UsageError(f"{what} is no template that can be used: {fault}") from None
+        if others:
+            self.close()
+            raise unknown(f"field of {what}", others.split("\n")[0], fields or ())
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """Return what the template makes of the variables, which must be JSON values.
@@ -74,7 +79,7 @@ class Template:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start(self) -> None:
+    def _start(self) -> str:
         # -P: modules beside the worker must not stand in for the standard library's
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(WORKER)],
@@ -84,7 +89,7 @@ class Template:
             encoding="utf-8",
         )
         self._close = weakref.finalize(self, _end, self._process)
-        self._asked({"source": self.source})
+        return self._asked({"source": self.source, "fields": self.fields})
 
     def _asked(self, request: Mapping[str, Any]) -> str:
         process = self._process

@@ -22,7 +22,8 @@ def check_template(file: str) -> None:
     """Render a template for two made-up steps.
 
     Raises:
-        UsageError: no such file, one that does not compile or render, or that does not show the observation.
+        UsageError: no such file, one that does not compile or render, that reads a field which does not exist, or
+            that does not show the observation.
     """
     _checked(*_identity(file))
 
@@ -54,7 +55,7 @@ def _identity(file: str) -> tuple[str, float]:
 
 @lru_cache(maxsize=8)
 def _checked(file: str, _: float) -> Template:
-    template = Template(template_text(file), f"the prompt template {file}")
+    template = Template(template_text(file), f"the prompt template {file}", FIELDS)
     example = {"rules": "", "goal": "", "format": "", "observation": _SEEN, "thinking": False}
     past = [{"observation": "before", "action": "done"}]
     for more in (
