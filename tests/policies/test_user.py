@@ -176,6 +176,7 @@ def test_a_policy_may_say_how_many_it_plays_at_once(own):
     [
         ("own_polcy:repeat", "did you mean 'own_policy'"),
         ("own_policy.sub:repeat", "unknown policy"),
+        ("own_policy.py:repeat", "did you mean 'own_policy'"),
         ("own_policy:repaet", "unknown policy in module own_policy 'repaet'; did you mean 'repeat'"),
         ("own_policy:CONSTANT", "is of type int"),
         ("own_policy:later", "is asynchronous"),

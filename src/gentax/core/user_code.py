@@ -96,7 +96,9 @@ def _no_module(kind: str, module: str, others: Iterable[str]) -> UsageError:
     found = {entry.name for entry in pkgutil.iter_modules(path)} - {"setup"}
     close = nearest(last, sorted(found | set(others))) if package is None else nearest(last, sorted(found))
     close = f"{parent}.{close}" if close is not None and package is not None else close
-    hint = f"; did you mean {close!r}?" if close is not None else ""
+    if last == "py":  # `my_policy.py:explore`
+        close = parent
+    hint = f"; did you mean {close!r}?" if close is not None else ";" if others else ""
     known = f" Known: {', '.join(others)}" if others else ""
     place = "neither in the working directory nor installed"
     return UsageError(f"unknown {kind}, or module with one, {module!r}: it is {place}{hint}{known}")

@@ -57,9 +57,11 @@ def check_adapter(folder: Path, skeleton: Any, where: str) -> int:
     except Exception as error:
         raise UsageError(f"{where} does not fit its model: {_mismatch(error)}") from None
     if found.unexpected_keys:
-        raise UsageError(f"{where} has {_few(found.unexpected_keys)}, for which its model has no place")
+        raise UsageError(
+            f"{where} has {_few(found.unexpected_keys)}, for which its model has no place: is it for another one?"
+        )
     if missing := [name for name in found.missing_keys if _added(name, wrapped)]:
-        raise UsageError(f"{where} lacks {_few(missing)}, which its {ADAPTER_CONFIG} asks for")
+        raise UsageError(f"{where} lacks {_few(missing)} for its model: is it for another one?")
     return sum(tensor.bytes for tensor in tensors.values())
 
 

@@ -63,7 +63,7 @@ def check_architecture(header: Gguf, path: Path) -> None:
     """Refuse an architecture that transformers has no loader for."""
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
-    known = {name.replace("_", "") for name in GGUF_SUPPORTED_ARCHITECTURES}
+    known = {name.replace("_", "") for name in GGUF_SUPPORTED_ARCHITECTURES} - {"general", "tokenizer"}  # no models
     try:
         from transformers.integrations.gguf import GGUF_ARCHS  # what newer releases read in another way
 
@@ -72,7 +72,7 @@ def check_architecture(header: Gguf, path: Path) -> None:
         pass
     kind = header.architecture
     if kind not in known and kind.replace("-", "").replace("_", "") not in known:
-        raise unknown(f"architecture in {path.name}", kind, known)
+        raise unknown(f"architecture of {path.name}", kind, known)
 
 
 def correct(config: Any, header: Gguf, path: Path) -> None:

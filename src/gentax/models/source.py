@@ -106,13 +106,13 @@ def _base_of(path: Path, name: str, options: ModelOptions) -> Source:
         raise UsageError(f"{name} holds both an adapter and a whole model; keep one of them there")
     base: Any = options.adapter_base or read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise UsageError(f"{name} is an adapter that does not say which model it is for; name it with adapter_base")
+        raise UsageError(f"{name} is an adapter that does not say which model it is for; name it with --adapter-base")
     inside = path / base  # a path in an adapter's configuration may be meant from there
     try:
         found = find(str(inside) if not _exists(base) and _exists(str(inside)) else base, options)
     except UsageError as error:
         raise UsageError(
-            f"{name} is an adapter for {base[:200]!r}, which is not there: {error}; adapter_base names another place"
+            f"{name} is an adapter for {base[:200]!r}, which is not there: {error}; --adapter-base names another place"
         ) from None
     if found.kind == "adapter":
         raise UsageError(f"{name} is an adapter for {base[:200]!r}, which is an adapter itself; merge that one first")
@@ -188,4 +188,5 @@ def _no_model(text: str) -> str:
     except (OSError, ValueError):
         near = []
     close = nearest(text, [*near, "base"])
-    return f"no model folder {shown}" + (f"; did you mean {close!r}?" if close else "; 'base' always works")
+    kind = "GGUF file" if text.lower().endswith(".gguf") else "model folder"
+    return f"no {kind} {shown}" + (f"; did you mean {close!r}?" if close else "; 'base' always works")

@@ -26,6 +26,7 @@ from gentax.core.settings import plain
 from gentax.domains import make
 from gentax.models.action_format import ACTION, ACTION_END, THINK, THINK_END
 from gentax.models.chat import ChatCodec
+from gentax.models.quiet import quiet
 from gentax.policies.simple import ExpertPolicy, RandomPolicy
 from gentax.rollouts import Play, rollout
 from gentax.rollouts.prompt import message
@@ -134,8 +135,9 @@ def build(recipe: BaseRecipe, out: str | Path, say: Callable[[str], None] = prin
 
     sft(model, _stream(text, formats, recipe, ChatCodec(tokenizer)), recipe.sft, on_step)
     with whole_folder(out) as folder:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        with quiet():
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
         record = {
             "recipe": plain(recipe),
             "episodes": {name: len(episodes) for name, episodes in text.items()},

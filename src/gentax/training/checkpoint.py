@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from gentax.core.files import whole_folder
+from gentax.models.quiet import quiet
 from gentax.training.sharding import slice_like, to_save
 
 _NAME = re.compile(r"(step|imitate)-(\d{6})")
@@ -48,8 +49,9 @@ def save_model(model: Any, tokenizer: Any, folder: Path, weights: State | None =
         if key not in clones or not tensor.numel():
             clones[key] = tensor.detach().clone().contiguous()
         state[name] = clones[key]
-    model.save_pretrained(folder, state_dict=state)
-    tokenizer.save_pretrained(folder)
+    with quiet():
+        model.save_pretrained(folder, state_dict=state)
+        tokenizer.save_pretrained(folder)
 
 
 def save_checkpoint(
