@@ -82,6 +82,8 @@ def test_a_recipe_that_contradicts_itself_is_refused_by_name(values, message):
         (Recipe(imitate=Imitate(teachers={"sokoban": "no/such.jsonl"})), "unknown teacher 'no/such.jsonl'"),
         (Recipe(imitate=Imitate(teachers={"sokoban": "exprt"})), "did you mean 'expert'"),
         (Recipe(reward=Reward(judge="expert")), "unknown reward.judge 'expert'"),
+        (Recipe(reward=Reward(judge="nobody/nothing")), "hf download nobody/nothing"),
+        (Recipe(imitate=Imitate(teachers={"sokoban": "nobody/nothing"})), "hf download nobody/nothing"),
     ],
 )
 def test_what_a_recipe_names_must_exist_and_be_allowed(recipe, message):

@@ -23,6 +23,7 @@ from gentax.rollouts import Play
 from gentax.training import Recipe, checkpoint, playing, run, train
 from gentax.training.checkpoint import checkpoints
 from gentax.training.parallel import World
+from gentax.training.progress import training_line
 from gentax.training.run_folder import RunFolder, last, result
 
 
@@ -374,3 +375,9 @@ def test_a_run_may_be_continued_with_another_number_of_episodes_at_once(tmp_path
         RunFolder.open(tmp_path / "run", replace(asked, seed=3), World())
     with pytest.raises(UsageError, match="parallel"):
         replace(asked, parallel=0)
+
+
+def test_the_line_of_a_step_tells_replies_that_were_cut_off_from_invalid_ones():
+    row = {"step": 1, "success": 0.0, "return": 0.0, "length": 9.0, "invalid": 0.02, "tokens_per_s": 9.0, "left_s": 0.0}
+    assert "invalid 2%  cut off 98%" in training_line(row | {"truncated": 0.98}, 3)
+    assert "cut off" not in training_line(row | {"truncated": 0.05}, 3)

@@ -8,7 +8,7 @@ from gentax.core import UsageError, unknown
 from gentax.core.user_code import is_user_name
 from gentax.domains import domain, make, missing
 from gentax.domains.names import read_domain
-from gentax.models.source import names_a_model
+from gentax.models.source import find, names_a_model
 from gentax.policies.named import SIMPLE, policy_of
 from gentax.rollouts import open_env
 from gentax.training.recipe import Recipe
@@ -51,15 +51,18 @@ def check(recipe: Recipe) -> None:
 
 
 def _player(what: str, who: str) -> None:
-    """Refuse a teacher or a judge that is neither a policy by name, nor a URL, model or file that may be there.
+    """Refuse a teacher or a judge that is neither a policy by name, nor a URL, nor a model or file that is there.
 
     One of the user's own (`module:policy`) is imported, so that what is wrong with it is known now.
     """
     named = (*SIMPLE, "start", "base") if what == "teacher" else ("base",)
     if is_user_name(who) and not Path(who).exists():
         policy_of(who)
-    elif who not in named and "://" not in who and not names_a_model(who):
-        raise unknown(what, who, (*named, *sorted(map(str, Path(who).parent.glob("*")))[:50]))
+    elif who not in named and "://" not in who:
+        if not names_a_model(who):
+            raise unknown(what, who, (*named, *sorted(map(str, Path(who).parent.glob("*")))[:50]))
+        if not Path(who).is_file():  # a teacher may be a file of conversations
+            find(who)
 
 
 def _exists(text: str) -> str:

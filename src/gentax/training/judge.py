@@ -47,9 +47,7 @@ class Judge:
 
     def __init__(self, policy: Policy) -> None:
         if isinstance(policy, SCRIPTED):
-            raise UsageError(
-                f"{policy.name} cannot judge, it reads no prompt: name a model folder or the URL of a server"
-            )
+            raise UsageError(f"{policy.name} cannot judge, it reads no prompt: name a model or the URL of a server")
         self.policy = policy
         default = getattr(policy, "default_max_new_tokens", None)
         self.tokens = ANSWER_TOKENS if default is None else max(ANSWER_TOKENS, default(ChatOptions()))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 from gentax.core.progress import Progress, is_shown
 
+MANY = 0.05  # a share of truncated replies from which it is said, as after an evaluation
+
 
 def show_row(line: Progress, row: Mapping[str, float], steps: int) -> None:
     """Show a row of a run of `steps` policy-gradient steps, or of the imitation before it."""
@@ -33,9 +35,11 @@ def training_line(row: Mapping[str, float], steps: int) -> str:
     if "imitate" in row:
         return f"  imitation {row['imitate']:.0f}/{row['of']:.0f}  loss {row['loss']:.3f}"
     held = f"  held out {row['held_out']:.2f}" if "held_out" in row else ""
+    cut = row.get("truncated", 0)  # no fault of the policy's, and not among the invalid
+    lost = f"  cut off {cut:.0%}" if cut > MANY else ""
     return (
         f"  step {row['step']:.0f}/{steps}  success {row['success']:.2f}  return {row['return']:.2f}  "
-        f"length {row['length']:.1f}  invalid {row['invalid']:.0%}  entropy {row.get('entropy', 0):.2f}  "
+        f"length {row['length']:.1f}  invalid {row['invalid']:.0%}{lost}  entropy {row.get('entropy', 0):.2f}  "
         f"kl {row.get('kl', 0):.3f}  {row['tokens_per_s']:.0f} tokens/s  {minutes(row['left_s'])} left{held}"
     )
 

@@ -34,7 +34,7 @@ class Recipe:
     """Policy-gradient steps, each on fresh episodes, where `schedule.phases` says nothing else; 0 for none, after
     `imitate`."""
     base: str = "base"
-    """The policy to start from: `base` for the one that ships with gentax, a model folder, a hub's
+    """The policy to start from: `base` for the one that ships with gentax, a folder, a hub's
     `org/name[@revision]`, an adapter's folder, or a `.gguf` file."""
     seed: int = 0
     """Which tasks are drawn, and every sampled token."""

@@ -18,7 +18,8 @@ class Reward:
     """Paid for every 100 words that the policy thinks; below 0 it makes thoughts shorter."""
     judge: str | None = None
     """A policy that reads each finished episode and gives it a score from 0 to 1: the URL of an OpenAI-compatible
-    server, such as `http://localhost:8000/v1#model`, a model folder, or a policy of your own, `module:policy`."""
+    server, such as `http://localhost:8000/v1#model`, a model as `base` names one, or a policy of your own,
+    `module:policy`."""
     judge_weight: float = 1.0
     """What the judge's full score pays."""
 
