@@ -51,6 +51,17 @@ def test_a_terminal_gets_one_line_that_is_rewritten(capsys, monkeypatch):
     assert third == "done ".rstrip().ljust(len("short")) + "\n"
 
 
+def test_two_counts_that_share_a_line_leave_nothing_of_one_another(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    one, two = Progress(), Progress()
+    one.say("a long line", 1, 2)
+    two.say("short", 2, 2)
+    assert capsys.readouterr().out == "\ra long line\rshort      \n"
+    two.say("next", 1, 2)
+    end_line()
+    assert capsys.readouterr().out == "\rnext\n"
+
+
 def test_what_else_is_printed_stands_on_a_line_of_its_own(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     line = Progress()
@@ -63,11 +74,13 @@ def test_what_else_is_printed_stands_on_a_line_of_its_own(capsys, monkeypatch):
     assert capsys.readouterr().out == "\rtwo\n"
 
 
-def test_a_notebook_is_a_place_where_a_person_is_watching(monkeypatch):
+def test_a_notebook_is_a_place_where_a_person_is_watching(monkeypatch, capsys):
     assert not is_shown(None)
     shell = types.SimpleNamespace(kernel=object())
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
     assert progress.is_interactive()
     assert is_shown(None)
+    Progress().say("x" * 200, 1, 1)
+    assert "x" * 200 in capsys.readouterr().out  # a line is as long as it is where nothing is cut
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace()))
     assert not progress.is_interactive()  # IPython in a pipe

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import types
+
 import numpy as np
 import pytest
 
 import gentax
+from gentax.measure.arms import ArmReport
 from gentax.measure.diversity import Diversity
+from gentax.measure.evaluate import Evaluation
+from gentax.measure.probe import Probe
 from gentax.measure.statistics import TASKS, Estimate, Undefined
-from gentax.measure.suites.result import DomainResult, Played, SuiteResult
-from gentax.measure.tax import tax_report
+from gentax.measure.suites.result import DomainResult, Played, ScoreCard, SuiteResult
+from gentax.measure.tax import TaxReport, tax_report
 
 
 def rates(n=100, **percents):
@@ -18,6 +23,7 @@ def rates(n=100, **percents):
 
 def test_an_estimate_shows_its_interval():
     assert str(Estimate(12.0, 8.06, 15.94, TASKS, "points", 64)) == "12.0 (8.1 to 15.9)"
+    assert str(Estimate(-0.001, -0.01, 0.07, TASKS, "fraction", 64)) == "0.00 (-0.01 to 0.07)"
     assert str(Estimate(0.034, -0.01, 0.07, TASKS, "fraction", 64)) == "0.03 (-0.01 to 0.07)"
 
 
@@ -58,6 +64,16 @@ def test_an_evaluation_and_a_probe(toy):
     assert str(probe).splitlines()[0] == "toy, played by expert"
     assert "planning complexity, steps (failures: 50)" in str(probe)
     assert "success %" in str(probe)
+
+
+def test_a_notebook_shows_what_is_printed_and_no_episodes(toy):
+    shown: list[str] = []
+    result = gentax.evaluate("expert", "toy", tasks=2)  # one name will do
+    result._repr_pretty_(types.SimpleNamespace(text=shown.append), False)
+    assert shown == [str(result)]
+    assert "episodes" not in repr(result)
+    for kind in (Evaluation, TaxReport, SuiteResult, ScoreCard, Probe, Diversity, ArmReport):
+        assert "_repr_pretty_" in vars(kind)  # IPython passes over one that is inherited
 
 
 def test_diversity():

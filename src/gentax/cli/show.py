@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from gentax.core.progress import end_line
 from gentax.core.text_table import TextTable, printable
 from gentax.core.text_table import one_line as shown
 
@@ -36,7 +37,11 @@ def show_table(made: TextTable) -> None:
     console.print()
 
 
-def say(sentences: Iterable[str]) -> None:
-    """Print sentences, of which parts may come from a model, a server or a file."""
-    for sentence in sentences:
-        console.print(printable(sentence), markup=False)
+def say(sentences: str | Iterable[str]) -> None:
+    """Print a sentence or several, of which parts may come from a model, a server or a file.
+
+    A terminal gets them broken between words, below a line of progress; a file gets each as one line.
+    """
+    end_line()
+    for sentence in [sentences] if isinstance(sentences, str) else sentences:
+        console.print(printable(sentence), markup=False, soft_wrap=not console.is_terminal)

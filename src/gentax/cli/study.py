@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.show import console, printable
+from gentax.cli.show import console, printable, say
 from gentax.core.progress import Progress
 from gentax.training.progress import show_row
 
@@ -50,8 +50,7 @@ def run_and_show(
     found = files.loads((results / "results.json").read_text())
     for row in found["results"]:
         console.print(printable(f"\n{row['source']}, {row['arm']}"), style="bold", markup=False)
-        for sentence in row["sentences"]:
-            console.print(printable(f"  {sentence}"), markup=False)
+        say(f"  {sentence}" for sentence in row["sentences"])
     console.print(f"\nreport: {page}", markup=False)
     o.write_result(json, found)
 

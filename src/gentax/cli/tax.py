@@ -10,7 +10,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.settings_options import Group, takes
-from gentax.cli.show import console, say, show_table
+from gentax.cli.show import say, show_table
 from gentax.core.errors import UsageError
 from gentax.models.requests import ModelOptions
 from gentax.rollouts import Play
@@ -110,7 +110,7 @@ def tax(
         progress=True,
     )
     if played.played < played.planned:
-        console.print(f"  stopped after {played.played} of {played.planned} episodes a policy: the verdict is clear")
+        say(f"  stopped after {played.played} of {played.planned} episodes a policy: the verdict is clear")
     before, after = ([e for of in one.episodes.values() for e in of] for one in (played.before, played.after))
     try:
         parted = partings(before, after)
@@ -133,7 +133,7 @@ def _plan(levels: Mapping[str, str | None], home: str, looks: Looks, tasks: int 
     targets = len(levels) - 1
     if drop is not None:
         needed = episodes_needed(drop, targets, looks)
-        console.print(
+        say(
             f"  To see a mean drop of {drop:g} points over {targets} targets takes {needed.tasks} tasks of each, "
             f"{needed.episodes} episodes a policy."
         )
@@ -142,13 +142,13 @@ def _plan(levels: Mapping[str, str | None], home: str, looks: Looks, tasks: int 
     listed = {name: len(of) for name, of in tasks_of(levels, tasks).items()}
     for name, count in listed.items():
         if count < tasks:
-            console.print(f"  {name} has {count} test tasks.", markup=False)
+            say(f"  {name} has {count} test tasks.")
     least = min(count for name, count in listed.items() if name != home)
     whole, single = detectable(least, targets, looks), detectable(least, 1, looks)
     if whole > 100:
-        console.print(f"  {least} tasks of each of {targets} targets are too few to see any drop with some certainty.")
+        say(f"  {least} tasks of each of {targets} targets are too few to see any drop with some certainty.")
     else:
-        console.print(
+        say(
             f"  {least} tasks of each of {targets} targets show a mean drop of {whole:.1f} points with a chance of "
             f"{POWER:.0%}, one of {min(single, 100):.1f} on a single target (at success rates of {RATE:.0%} whose "
             f"tasks correlate by {PAIRING:g}). At most {sum(listed.values())} tasks a policy, looked at {looks.count} "
@@ -158,7 +158,7 @@ def _plan(levels: Mapping[str, str | None], home: str, looks: Looks, tasks: int 
 
 
 def _look(report: TaxReport) -> None:
-    console.print(f"  look {report.look} of {report.looks}: tax {report.tax}")
+    say(f"  look {report.look} of {report.looks}: tax {report.tax}")
 
 
 def _forecast(

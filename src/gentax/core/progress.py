@@ -32,31 +32,30 @@ class Progress:
         every: elsewhere, the number of steps between two lines; the first and the last are always printed.
     """
 
-    _unended = False  # whether the cursor stands behind a line that will be rewritten
+    _length = 0  # of the line behind which the cursor stands and which will be rewritten; several may share it
 
     def __init__(self, every: int = 10) -> None:
         self.live = is_interactive()
         self.every = every
-        self._length = 0
 
     def say(self, text: str, number: int, of: int) -> None:
         """Show `text`, which is about step `number` of `of`."""
         text = printable(text)
         if self.live:
-            text = text[: shutil.get_terminal_size().columns - 1]
+            if sys.stdout.isatty():  # a longer line cannot be rewritten; in a notebook it can
+                text = text[: shutil.get_terminal_size().columns - 1]
             end = "\n" if number >= of else ""
-            sys.stdout.write("\r" + text.ljust(self._length) + end)
+            sys.stdout.write("\r" + text.ljust(Progress._length) + end)
             sys.stdout.flush()
-            self._length = 0 if end else len(text)
-            Progress._unended = not end
+            Progress._length = 0 if end else len(text)
         elif number == 1 or number >= of or number % self.every == 0:
             print(text, flush=True)
 
 
 def end_line() -> None:
     """Leave a line of progress as it is, and go to the next one; for whoever has something else to print."""
-    if Progress._unended:
-        Progress._unended = False
+    if Progress._length:
+        Progress._length = 0
         sys.stdout.write("\n")
         sys.stdout.flush()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 def printable(text: str) -> str:
@@ -15,6 +16,14 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """Return text on one line, without what could change the terminal."""
     return " ".join(printable(text).split())
+
+
+def as_printed(self: object, printer: Any, _: bool) -> None:
+    """Show an object in a notebook as `print` does: `_repr_pretty_ = as_printed` in its class.
+
+    IPython would otherwise show every field of a result, whole episodes among them.
+    """
+    printer.text(str(self))
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,8 @@ class TextTable:
             ).rstrip()
             for line in cells
         ]
+
+    _repr_pretty_ = as_printed
 
     def __str__(self) -> str:
         return "\n".join(self.lines())

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import UsageError, unknown
+from gentax.core.text_table import as_printed
 from gentax.measure.statistics import (
     LEVEL,
     Estimate,
@@ -46,6 +47,8 @@ class ArmReport:
     def to_json(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {k: v.to_json() if isinstance(v, (Estimate, Undefined)) else v for k, v in values.items()}
+
+    _repr_pretty_ = as_printed
 
     def __str__(self) -> str:
         lines = {

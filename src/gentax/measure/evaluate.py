@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from gentax.core import Episode, Outcome, Task, UsageError, unknown
 from gentax.core.progress import count_episodes
 from gentax.core.settings import plain
-from gentax.core.text_table import TextTable
+from gentax.core.text_table import TextTable, as_printed
 from gentax.domains import domain, make
 from gentax.measure.statistics import Estimate, success_rate
 from gentax.measure.tax import leave_out_errors, successes
@@ -30,7 +30,7 @@ class Evaluation:
 
     policy: str
     play: Play
-    episodes: Mapping[str, list[Episode]]  # by domain
+    episodes: Mapping[str, list[Episode]] = field(repr=False)  # by domain
     runtime: Mapping[str, str] | None = None  # device and dtype of a policy with weights on this machine
 
     def success(self) -> dict[str, Estimate]:
@@ -54,6 +54,8 @@ class Evaluation:
         columns = ["domain", "level", "success %", "length", "invalid"]
         columns += [*(name.replace("_", " ") for name in lost), "errors"]
         return TextTable(f"{self.policy} on {split} tasks", columns, rows)
+
+    _repr_pretty_ = as_printed
 
     def __str__(self) -> str:
         return str(self.table())
@@ -116,7 +118,7 @@ def evaluate(
     Args:
         policy: "random", "expert", the name of a model, the URL of a server, `module:attribute`, any `Policy`, or a
             function of the conversation (see `policy_of`).
-        domains: names, or names with levels; a level of None is the domain's default.
+        domains: names, one name, or names with levels; a level of None is the domain's default.
         tasks: how many tasks of each domain; all of a split that has fewer.
         split: which split.
         samples: episodes on each task.
@@ -134,6 +136,7 @@ def evaluate(
         PolicyFault: a server that cannot be reached or that refuses, or an error in a policy of the user's own; what
             was played is not returned then.
     """
+    domains = [domains] if isinstance(domains, str) else domains
     levels = dict(domains) if isinstance(domains, Mapping) else dict.fromkeys(domains)
     if not levels:
         raise UsageError("no domain to evaluate on")

@@ -52,7 +52,7 @@ def tax(
         base: the policy before, its evaluation, or a file that `gentax evaluate --suite` wrote.
         tuned: the policy after, likewise; nothing is played for two evaluations or two files.
         source: the domain `tuned` was trained on.
-        targets: the other domains (with levels, if a mapping); all that are installed when None.
+        targets: the other domains, or one (with levels, if a mapping); all that are installed when None.
         tasks: test tasks of each domain.
         looks: how often the verdict is taken while they are played; it stops when that is clear. 1: play them all.
         model: how policies that are named are loaded: device, dtype.
@@ -62,6 +62,7 @@ def tax(
         UsageError: an unknown policy, domain or level, evaluations that do not pair, results that are not sound; see
             also `measure.tax.tax_report`.
     """
+    targets = [targets] if isinstance(targets, str) else targets
     if is_result(base) and is_result(tuned):
         return tax_of_results(Path(str(base)), Path(str(tuned)), source, targets)
     if is_result(base) or is_result(tuned):

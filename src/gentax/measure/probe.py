@@ -18,7 +18,7 @@ from typing import Any
 
 from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.core.progress import count_episodes
-from gentax.core.text_table import TextTable
+from gentax.core.text_table import TextTable, as_printed
 from gentax.measure.axes import Axes, axes
 from gentax.measure.evaluate import evaluate
 from gentax.measure.statistics import Estimate
@@ -53,6 +53,8 @@ class Probe:
     plain: str | None = None  # the name of the row without the wrappers, where there is one
     runtime: Mapping[str, str] | None = None  # device and dtype of a policy with weights on this machine
     episodes: tuple[Episode, ...] = field(default=(), repr=False, compare=False)  # not written to JSON
+
+    _repr_pretty_ = as_printed
 
     def __str__(self) -> str:
         axes = self.axes
@@ -255,6 +257,7 @@ def _refuse_errors(name: str, episodes: Sequence[Episode]) -> None:
 
 def _asked(domains: Names) -> list[tuple[str, str | None]]:
     """Return the names and levels asked for, each once, in order. Raises UsageError when there is none."""
+    domains = [domains] if isinstance(domains, str) else domains
     pairs = domains.items() if isinstance(domains, Mapping) else domains
     asked = list(dict.fromkeys((pair, None) if isinstance(pair, str) else tuple(pair) for pair in pairs))
     if not asked:

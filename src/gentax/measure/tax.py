@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
-from gentax.core.text_table import TextTable
+from gentax.core.text_table import TextTable, as_printed
 from gentax.measure.statistics import (
     LEVEL,
     Estimate,
@@ -65,6 +65,8 @@ class TaxReport:
         rows = [[d, self.init[d], self.after[d], self.drop.get(d, "source")] for d in self.init]
         columns = ["domain", "before", "after", "drop in points"]
         return TextTable(f"Success %, with {100 * self.level:g} % intervals", columns, rows)
+
+    _repr_pretty_ = as_printed
 
     def __str__(self) -> str:
         lines = [f"tax of {self.source}: {self.tax}", f"gain on {self.source}, points: {self.delta_id}"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import UsageError, unknown
-from gentax.core.text_table import TextTable
+from gentax.core.text_table import TextTable, as_printed
 from gentax.measure.diversity.lexical import counts, tfidf, unseen, unshared
 from gentax.measure.diversity.mixture import rao, vendi
 from gentax.measure.diversity.structural import structural
@@ -51,6 +51,8 @@ class Diversity:
             )
             for measure, pairs in self.pairs.items()
         ]
+
+    _repr_pretty_ = as_printed
 
     def __str__(self) -> str:
         return "\n\n".join(map(str, self.tables()))

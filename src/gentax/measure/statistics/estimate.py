@@ -34,7 +34,9 @@ class Estimate:
 
     def text(self, digits: int) -> str:
         """Write the estimate with its interval, such as `12.0 (8.1 to 15.9)`."""
-        return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+        # + 0.0 makes 0.0 of the -0.0 that small losses are rounded to
+        value, low, high = (f"{round(x, digits) + 0.0:.{digits}f}" for x in (self.value, self.low, self.high))
+        return f"{value} ({low} to {high})"
 
     def __str__(self) -> str:
         return self.text(_TEXT_DIGITS.get(self.unit, 1))

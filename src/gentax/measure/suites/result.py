@@ -16,7 +16,7 @@ import numpy as np
 
 from gentax.core import Episode, Outcome, UsageError
 from gentax.core.settings import plain, read_settings
-from gentax.core.text_table import TextTable
+from gentax.core.text_table import TextTable, as_printed
 from gentax.measure.statistics import Estimate, Scores, linear, success_rate
 from gentax.measure.suites.lines import harmless, write_lines
 from gentax.measure.tax import ERROR_SHARE
@@ -132,6 +132,8 @@ class SuiteResult:
         columns = ["domain", "level", "success %", "length", "invalid", *["truncated"] * cut, "errors"]
         return TextTable(f"{self.policy} on suite {self.suite} ({self.digest[:8]})", columns, rows)
 
+    _repr_pretty_ = as_printed
+
     def __str__(self) -> str:
         lines = [str(self.table())]
         if self.missing:
@@ -158,6 +160,8 @@ class ScoreCard:
     """By domain, the tasks left out because an episode ended in an error."""
     mean: Estimate | None
     """Over the suite's domains, each with the same weight; None when any of them is missing."""
+
+    _repr_pretty_ = as_printed
 
     def __str__(self) -> str:
         mean = "undefined: a domain is missing, or has too many errors" if self.mean is None else self.mean
