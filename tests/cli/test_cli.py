@@ -96,6 +96,23 @@ def test_a_person_leaves(tmp_path):
         assert "left after 0 steps" in done.stdout
 
 
+def test_a_policy_is_watched_as_it_would_be_evaluated():
+    shown = CliRunner().invoke(app, ["play", "babyai", "--policy", "base", "--no-thinking", "--max-new-tokens", "2"])
+    assert shown.exit_code == 0
+    assert "(cut off)" in shown.output
+    assert "(refused)" not in shown.output
+
+
+@pytest.mark.parametrize("command", ["evaluate", "play", "rollout", "tax"])
+def test_help_shows_every_option_whole_and_leaves_room_for_what_it_does(command):
+    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+    names = [
+        line.split("--", 1)[1].split()[0] for line in shown.output.splitlines() if line.startswith("│") and "--" in line
+    ]
+    assert "trust-remote-code" in names
+    assert not [name for name in names if "…" in name]
+
+
 def test_an_evaluation_is_printed_and_written(tmp_path):
     done = run("evaluate", "expert", "-d", "sokoban", "--tasks", "8", "--json", "out.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -162,6 +179,25 @@ def test_episodes_are_kept(tmp_path):
     assert done.returncode == 0, done.stderr
     episodes = read_episodes(tmp_path / "e.jsonl.gz")
     assert [e.success for e in episodes] == [True] * 3
+
+
+def test_sentences_break_between_words_in_a_terminal_and_not_at_all_in_a_file(capsys, monkeypatch):
+    from gentax.cli.show import console, say
+
+    say("word " * 40)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    monkeypatch.setattr(console, "_force_terminal", True)
+    monkeypatch.setattr(console, "_width", 78)
+    say("word " * 40)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 1
+    assert {part for line in lines for part in line.split()} == {"word"}
+
+
+def test_what_was_cut_off_is_said_of_episodes_that_are_kept(tmp_path):
+    played = ["--policy", "base", "--tasks", "2", "--max-new-tokens", "2", "--allow-unreadable"]
+    shown = CliRunner().invoke(app, ["rollout", "babyai", *played, "--out", str(tmp_path / "e.jsonl.gz")])
+    assert "Warning: 100.0% of the replies of base were cut off" in shown.output
 
 
 def test_every_setting_of_training_is_explained(tmp_path):

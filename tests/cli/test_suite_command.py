@@ -24,7 +24,7 @@ def evaluate(*args: str):
         (["--samples", "2"], "--samples cannot"),
         (["--temperature", "0.4", "--seed", "0"], "--temperature, --seed cannot"),
         (["--context", "full"], "--context cannot"),
-        (["--no-thinking"], "--thinking cannot"),
+        (["--thinking"], "--thinking cannot"),
         (["--admissible"], "--admissible cannot"),
         (["--wrap", "menu"], "--wrap cannot"),
         (["--split", "test"], "--split cannot"),

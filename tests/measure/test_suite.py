@@ -151,6 +151,11 @@ def test_a_result_is_the_same_again_and_reads_back(tmp_path):
     assert all(check.passed for check in verify(tmp_path / "one.json"))
 
 
+def test_a_policy_that_cannot_be_read_is_not_told_to_change_what_a_suite_fixes(tmp_path):
+    with pytest.raises(UsageError, match=r"--allow-unreadable \(suite v1 fixes all other settings\)$"):
+        play_suite(lambda messages: "I would rather talk.", domains=["crafting"], out=tmp_path / "r.json")
+
+
 def test_being_stopped_costs_one_domain_at_most(tmp_path):
     out, chosen = tmp_path / "r.json", ["crafting", "sokoban"]
 

@@ -50,7 +50,7 @@ def test_it_stops_early_in_one_line_that_shows_a_reply(toy):
 def test_replies_that_were_cut_off_are_told_from_others(toy):
     with pytest.raises(
         UsageError,
-        match=r"--max-new-tokens \(16 of these were cut off at 9 tokens\); --action-format \(now tags\); --no-thinking",
+        match=r"-tokens \(16 of these were cut off at 9 tokens\); --action-format \(now tags\); --thinking \(now on\)",
     ):
         rollout(Talking(truncated=True), tasks(16), play=Play(max_new_tokens=9, thinking=True), stop_if_unreadable=True)
 

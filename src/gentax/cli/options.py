@@ -33,14 +33,6 @@ AllowUnreadable = Annotated[
     bool,
     typer.Option("--allow-unreadable", help="Play on when most of the first replies hold no action."),
 ]
-Wrap = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--wrap",
-        metavar="WRAPPER",
-        help="`distract(volume=80)`, `rename`, `layout(json)`, `calls`, `menu`, …; the first innermost.",
-    ),
-]
 
 
 def read_domains(names: list[str] | None) -> dict[str, str | None]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.settings_options import takes
+from gentax.cli.settings_options import Group, takes
 from gentax.cli.show import console, printable
 from gentax.core.errors import UsageError
 from gentax.models.requests import ModelOptions
+from gentax.rollouts import Play
 
 if TYPE_CHECKING:
     from gentax.core import Episode, TextEnv
@@ -19,20 +21,18 @@ if TYPE_CHECKING:
 _HELP = "Type an action. Also: ? lists what is possible, ! asks the expert, q leaves."
 
 
-@takes(model=ModelOptions)
+@takes(settings=Group(Play, leave_out=("horizon", "reward"), defaults={"thinking": True}), model=ModelOptions)
 def play(
     domain: Annotated[str, typer.Argument(help="A domain, `NAME` or `NAME:LEVEL`.")],
     index: Annotated[int, typer.Option(help="Which task.")] = 0,
     split: Annotated[str, typer.Option(help="Of which split.")] = "train",
     expert: Annotated[bool, typer.Option("--expert", help="Watch the domain's expert.")] = False,
     policy: Annotated[str | None, typer.Option(help=f"Watch a policy: {o.POLICY}")] = None,
-    thinking: Annotated[bool, typer.Option("--thinking/--no-thinking", help="Let the policy think.")] = True,
     xsb: Annotated[
         str | None, typer.Option(metavar="FILE", help="Sokoban only: play the rooms of an XSB file.")
     ] = None,
-    temperature: Annotated[float, typer.Option(help="Of a policy that samples.")] = 0.4,
-    wrap: o.Wrap = None,
     *,
+    settings: Play,
     model: ModelOptions,
 ) -> None:
     """Play a task in the terminal, or watch a policy play it.
@@ -47,25 +47,23 @@ def play(
     if expert and policy is not None:
         raise UsageError("--expert and --policy exclude each other")
     name, level = read_domain(domain)
-    env = wrapped(make(name, level, split=split, **({} if xsb is None else {"xsb": xsb})), wrap or ())
+    env = wrapped(make(name, level, split=split, **({} if xsb is None else {"xsb": xsb})), settings.wrap)
     try:
         if expert or policy is not None:
-            _watch(env, "expert" if expert else str(policy), model, index, split, thinking, temperature)
+            _watch(env, "expert" if expert else str(policy), model, index, split, settings)
         else:
             _by_hand(env, index, split)
     finally:
         env.close()
 
 
-def _watch(
-    env: TextEnv, policy: str, model: ModelOptions, index: int, split: str, thinking: bool, temperature: float
-) -> None:
+def _watch(env: TextEnv, policy: str, model: ModelOptions, index: int, split: str, settings: Play) -> None:
     from gentax.core import Task
     from gentax.policies import policy_of
-    from gentax.rollouts import EnvPool, Play, rollout
+    from gentax.rollouts import EnvPool, rollout
 
     task = Task(env.domain.name, env.level, split, index)
-    settings = Play(thinking=thinking, temperature=temperature)
+    settings = replace(settings, wrap=())  # the environment is wrapped already
     with EnvPool(settings, make_env=lambda _: env) as pool:
         (episode,) = rollout(policy_of(policy, model), [task], play=settings, pool=pool)
     _show(episode)
@@ -79,8 +77,8 @@ def _show(episode: Episode) -> None:
         console.print(printable(step.observation), markup=False)
         if step.thought:
             console.print(f"  ({printable(step.thought)})", style="dim", markup=False)
-        refused = "" if step.valid else "   (refused)"
-        console.print(f"{number:>3} > {printable(step.action or step.text)}{refused}", style="cyan", markup=False)
+        note = "   (cut off)" if step.truncated else "" if step.valid else "   (refused)"
+        console.print(f"{number:>3} > {printable(step.action or step.text)}{note}", style="cyan", markup=False)
     console.print()
     console.print(printable(episode.final), markup=False)
     _result(episode.outcome.value, episode.ret, episode.length)

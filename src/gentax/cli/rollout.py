@@ -9,7 +9,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.settings_options import Group, takes
-from gentax.cli.show import console
+from gentax.cli.show import console, say
 from gentax.models.requests import ModelOptions
 from gentax.rollouts import Play
 
@@ -51,6 +51,7 @@ def rollout(
         stop_if_unreadable=not allow_unreadable,
         progress=True,
     )
+    say(result.truncation().sentences(result.policy))
     (episodes,) = result.episodes.values()
     with whole_file(out) as aside:
         write_episodes(aside, episodes)

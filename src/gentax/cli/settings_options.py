@@ -69,13 +69,14 @@ def _options(group: Group) -> list[inspect.Parameter]:
             continue
         flag = field.name.replace("_", "-")
         kind, flags = hints[field.name], [f"--{flag}"]
-        if kind is bool:
+        default = group.defaults.get(field.name, field.default)
+        if kind is bool and default:  # what is off without its flag needs no second one, which would take up the help
             flags = [f"--{flag}/--no-{flag}"]
         elif typing.get_origin(kind) is tuple:
             kind = list[typing.get_args(kind)[0]] | None  # type: ignore[misc]
-        default = group.defaults.get(field.name, field.default)
         default = None if default == () else default
-        option = typer.Option(*flags, help=docs.get(field.name, ""))
+        many = flag.upper() if typing.get_origin(hints[field.name]) is tuple else None
+        option = typer.Option(*flags, help=docs.get(field.name, ""), metavar=many)
         made.append(
             inspect.Parameter(
                 field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]

@@ -42,8 +42,8 @@ class Play:
     temperature: float = 0.4
     """Sampling temperature; 0 takes the likeliest token."""
     max_new_tokens: int = 0
-    """Tokens a reply may have; 0 is by model: 32 for the shipped one (160 with thinking), 512 for others (2048). What
-    is compared gets the larger of two."""
+    """Tokens a reply may have; 0 is by model: 32 for the shipped one and 512 for others, with thinking 160 and 2048.
+    Two policies that are compared get the larger of theirs."""
     horizon: int | None = None
     """Steps after which an episode is cut off; the level's own when null."""
     reward: str = "sparse"

@@ -17,6 +17,10 @@ SHARE = 0.5  # of replies without an action; more than that stops a run
 _SHOWN = 240  # characters of a reply that are shown
 
 
+class UnreadableReplies(UsageError):
+    """Most of a policy's first replies hold no action."""
+
+
 @dataclass
 class ReadableCheck:
     """Reads the first replies of a run; once `REPLIES` of them, out of `EPISODES` episodes, are there, it is over.
@@ -40,13 +44,13 @@ class ReadableCheck:
         self._steps.append(step)
 
     def check(self) -> None:
-        """Raise UsageError when most replies cannot be read; call it after each batch."""
+        """Raise UnreadableReplies when most replies cannot be read; call it after each batch."""
         if self.over or len(self._steps) < REPLIES or len(self._seen) < min(EPISODES, self.episodes):
             return
         self.over = True
         said = unreadable_steps(self.policy, self.play, self._steps)
         if said is not None:
-            raise UsageError(f"stopped: {said}. To play on all the same: --allow-unreadable")
+            raise UnreadableReplies(f"stopped: {said}. To play on all the same: --allow-unreadable")
         self._steps.clear()
 
 
@@ -64,7 +68,7 @@ def unreadable_steps(policy: str, play: Play, steps: Sequence[Step]) -> str | No
     cut = sum(step.truncated for step in bad)
     hints = [f"--max-new-tokens ({cut} of these were cut off at {budget} tokens)"] if cut else []
     hints.append(f"--action-format (now {play.action_format})")
-    hints.append("--no-thinking" if play.thinking else "--thinking")
+    hints.append(f"--thinking (now {'on' if play.thinking else 'off'})")
     if any(step.tokens is None for step in bad):
         hints.append("if it is a server, one that keeps special tokens in its text (skip_special_tokens: false)")
     return (

@@ -21,6 +21,7 @@ from gentax.policies import Policy, policy_of
 from gentax.policies.named import SIMPLE
 from gentax.policies.simple import SCRIPTED
 from gentax.rollouts import EnvPool, rollout
+from gentax.rollouts.readable import UnreadableReplies
 
 
 def play_suite(
@@ -113,18 +114,21 @@ def _play(
     on_episode: Callable[[Episode], None] | None,
 ) -> DomainResult:
     frozen, play = suite.domains[name], suite.play_of(name)
-    with EnvPool(play) as pool:
-        episodes = rollout(
-            who,
-            frozen.tasks(),
-            play=play,
-            samples=suite.samples,
-            seed=suite.seed,
-            parallel=parallel,
-            pool=pool,
-            on_episode=on_episode,
-            stop_if_unreadable=stop_if_unreadable,
-        )
+    try:
+        with EnvPool(play) as pool:
+            episodes = rollout(
+                who,
+                frozen.tasks(),
+                play=play,
+                samples=suite.samples,
+                seed=suite.seed,
+                parallel=parallel,
+                pool=pool,
+                on_episode=on_episode,
+                stop_if_unreadable=stop_if_unreadable,
+            )
+    except UnreadableReplies as error:
+        raise UsageError(f"{error} (suite {suite.name} fixes all other settings)") from None
     return DomainResult(frozen.level, frozen.horizon, starts, tuple(map(Played.of, episodes)))
 
 
