@@ -20,6 +20,7 @@ BASE = Path(__file__).parent / "base"  # the model that ships with the package
 _HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]  # weights, configuration, tokenizer
 _NOT = ["*/*", "consolidated*"]  # other formats of the same weights, in folders of their own or beside them
+_OPTION = "--adapter-base (adapter_base in a recipe)"
 _NO_MODELS = (".json", ".jsonl", ".gz", ".gguf", ".safetensors", ".yaml", ".yml", ".txt", ".py")  # `runs/x.gguf`
 _SECONDS = 5  # that the hub may take to answer whether it has a model
 
@@ -106,13 +107,13 @@ def _base_of(path: Path, name: str, options: ModelOptions) -> Source:
         raise UsageError(f"{name} holds both an adapter and a whole model; keep one of them there")
     base: Any = options.adapter_base or read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise UsageError(f"{name} is an adapter that does not say which model it is for; name it with --adapter-base")
+        raise UsageError(f"{name} is an adapter that does not say which model it is for; name it with {_OPTION}")
     inside = path / base  # a path in an adapter's configuration may be meant from there
     try:
         found = find(str(inside) if not _exists(base) and _exists(str(inside)) else base, options)
     except UsageError as error:
         raise UsageError(
-            f"{name} is an adapter for {base[:200]!r}, which is not there: {error}; --adapter-base names another place"
+            f"{name} is an adapter for {base[:200]!r}, which is not there: {error}; {_OPTION} names another"
         ) from None
     if found.kind == "adapter":
         raise UsageError(f"{name} is an adapter for {base[:200]!r}, which is an adapter itself; merge that one first")
