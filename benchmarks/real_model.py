@@ -45,8 +45,8 @@ from gentax.training.recipe import Lora
 
 FEW_SHOT = Path(__file__).parent / "few_shot.jinja"
 DOMAINS = ("crafting", "babyai", "webshop")
-PROBED, PEER = 8, 4  # episodes of each domain whose time is taken, by gentax and by `generate`
-LEARNED = 16  # sequences of the timed step
+PROBED, PEER = 4, 2  # episodes of each domain whose time is taken, by gentax and by `generate`
+LEARNED = 8  # sequences of the timed step
 
 
 def replies(played: dict[str, Played]) -> dict[str, Any]:
