@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 import statistics
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -161,9 +163,21 @@ def peft_config(lora: Lora | None) -> Any:
 
 
 def alone(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function in a process of its own."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    """Call a function in a process of its own, which ends when this one is killed."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=_end_with, initargs=(os.getpid(),)) as pool:
         return pool.submit(function, *args).result()
+
+
+def _end_with(parent: int) -> None:
+    """Watch the parent: a pool's process notices its end only when it is done, minutes later."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def here(function: Callable[..., Any], *args: Any) -> Any:
