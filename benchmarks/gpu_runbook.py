@@ -117,7 +117,7 @@ def study(out: Path, args: argparse.Namespace, deadline: float) -> None:
     source = args.source
     order = (source, *(name for name in names if name != source))
     template = "" if args.model == "base" else str(Path(__file__).parent / "few_shot.jinja")  # see `real_model.py`
-    how = Play(context=args.context, max_new_tokens=32, **({"prompt_template": template} if template else {}))
+    how = Play(context=args.context, admissible=True, max_new_tokens=32, prompt_template=template)
 
     def plan() -> Plan:
         played = play_all(model, options, {source: LEAST["tasks"]}, how)[source].episodes

@@ -136,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
     template = args.prompt_template
     if template is None:
         template = "" if args.model else str(FEW_SHOT)
-    how = Play(context=args.context, max_new_tokens=32, **({"prompt_template": template} if template else {}))
+    how = Play(context=args.context, admissible=True, max_new_tokens=32, prompt_template=template)
 
     def say(what: str) -> None:
         print(f"[{(time.monotonic() - begun) / 60:5.1f} min] {what}", flush=True)

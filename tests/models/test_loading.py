@@ -77,6 +77,7 @@ def test_a_hub_name_is_found_in_the_cache_without_a_network(hub, tiny, monkeypat
     for name in ("them/small", "them/small@main", f"them/small@{COMMIT}"):
         policy = policy_of(name)
         assert policy.name == name
+        assert policy.runtime["revision"] == COMMIT
         assert torch.equal(logits(policy.model), logits(load_model(tiny)))
     assert fingerprint("them/small") == fingerprint(tiny)
 
@@ -204,8 +205,13 @@ def test_an_adapter_finds_its_base_by_its_configuration_or_by_what_is_given(hub,
 
 def test_an_adapter_on_the_hub_and_its_fingerprint(hub, tiny, tmp_path):
     local = adapter(tiny, tmp_path / "adapter")
+    values = json.loads((local / "adapter_config.json").read_text())
+    (local / "adapter_config.json").write_text(json.dumps(values | {"base_model_name_or_path": "them/small"}))
     cached(tmp_path, "them/adapter", local)
-    assert torch.equal(logits(load("them/adapter").model), logits(load(local).model))
+    policy = load("them/adapter")
+    assert torch.equal(logits(policy.model), logits(load(local).model))
+    of = {"revision": COMMIT, "adapter_base": "them/small", "adapter_base_revision": COMMIT}
+    assert policy.runtime == {"device": "cpu", "dtype": "float32", **of}
     first = fingerprint("them/adapter")
     assert first == fingerprint(local) != fingerprint(tiny)
     other = adapter(tiny, tmp_path / "other", r=2)

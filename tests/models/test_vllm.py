@@ -17,6 +17,7 @@ from gentax.core.errors import PolicyFault
 from gentax.models.loading import load_model, load_tokenizer
 from gentax.models.requests import ModelOptions, SamplingParams, SamplingRequest
 from gentax.models.sampling import draw, filters_of
+from gentax.policies import compared
 from gentax.policies.local import load
 from gentax.policies.protocol import PARALLEL
 from gentax.rollouts import Play, rollout
@@ -94,6 +95,7 @@ class FakeLLM:
         enable_lora=False,
         max_loras=1,
         max_lora_rank=16,
+        gpu_memory_utilization=0.92,
     ):
         if "broken" in str(model):
             raise RuntimeError("no kernel\nfor this")
@@ -191,6 +193,15 @@ def test_a_tag_that_ends_nothing_does_not_end_a_reply(fake_vllm, able):
     assert sample.ids[: len(once.ids)].tolist() == once.ids.tolist()
     assert len(sample.ids) == len(sample.logprobs)
     assert FakeLLM.made.asked[-1].max_tokens == 40 - len(once.ids)
+
+
+def test_two_policies_that_are_compared_share_the_memory(fake_vllm, tiny):
+    load(tiny, THROUGH_VLLM)
+    assert FakeLLM.made.settings["gpu_memory_utilization"] == 0.9
+    compared(tiny, tiny, THROUGH_VLLM)
+    assert FakeLLM.made.settings["gpu_memory_utilization"] == 0.45
+    with pytest.raises(UsageError, match="vllm_gpu_memory_utilization must be more than 0 and at most 1, not 90"):
+        ModelOptions(vllm_gpu_memory_utilization=90)
 
 
 def test_an_adapter_is_given_to_vllm_and_not_merged(fake_vllm, tiny, tmp_path):

@@ -77,9 +77,12 @@ def test_layers_that_would_keep_too_much_compute_it_again(tiny):
     assert footprint(bare, Recipe(gradient_checkpointing=True), CPU, PLENTY).gradient_checkpointing
 
 
-def test_a_model_without_room_is_refused_with_the_numbers_before_it_is_loaded(toy, tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("trainer", ["gentax", "trl"])
+def test_a_model_without_room_is_refused_with_the_numbers_before_it_is_loaded(
+    trainer, toy, tiny, tmp_path, monkeypatch
+):
     monkeypatch.setattr(run, "available_memory", lambda device: 1e6)
     monkeypatch.setattr(run, "load", None)
     with pytest.raises(UsageError, match=r"takes about 0\.\d GB \(.*playing .*\), and cpu has 0\.0 GB left; .*lora"):
-        train(Recipe(base=str(tiny), source="toy", steps=1), tmp_path / "run")
+        train(Recipe(base=str(tiny), source="toy", steps=1, trainer=trainer), tmp_path / "run")
     assert not (tmp_path / "run").exists()

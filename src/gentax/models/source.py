@@ -41,6 +41,20 @@ class Source:
             return "base"
         return self.name if is_hub_name(self.name) and not _exists(self.name) else self.path.resolve().name
 
+    @property
+    def origin(self) -> dict[str, str]:
+        """What a result must record to find the same weights again, beside the name.
+
+        The commit of a model of the hub (`revision`), and of an adapter what it was merged with (`adapter_base`).
+        """
+        found = {}
+        if self.path.parent.name == "snapshots" and is_hub_name(self.name) and not _exists(self.name):
+            found["revision"] = self.path.name
+        if self.base is not None:
+            found["adapter_base"] = self.base.name
+            found |= {f"adapter_base_{key}": value for key, value in self.base.origin.items()}
+        return found
+
 
 def find(where: str | Path, options: ModelOptions = ModelOptions()) -> Source:
     """Find what `where` names; a model of the hub that is not in the cache is fetched.

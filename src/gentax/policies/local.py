@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,10 +35,18 @@ class LocalPolicy:
         tokenizer: its tokenizer.
         name: how reports call it.
         decoder: samples from it; the fastest that agrees with the model's forward pass when None.
+        origin: where its weights are from, as results record it (`Source.origin`).
     """
 
-    def __init__(self, model: Any, tokenizer: Any, name: str = "model", decoder: AnyDecoder | None = None) -> None:
-        self.model, self.tokenizer, self.name = model, tokenizer, name
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        name: str = "model",
+        decoder: AnyDecoder | None = None,
+        origin: Mapping[str, str] | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.name, self.origin = model, tokenizer, name, dict(origin or {})
         self._codecs: dict[ChatOptions, ChatCodec] = {}
         self.codec = self.codec_of(ChatOptions())
         self.decoder = decoder_for(model) if decoder is None else decoder
@@ -63,8 +71,9 @@ class LocalPolicy:
 
     @property
     def runtime(self) -> dict[str, str]:
-        """The device and the number format of the weights, which results record; and vLLM, whose tokens are others."""
-        return runtime(self.model) | ({"engine": "vllm"} if isinstance(self.decoder, VLLMDecoder) else {})
+        """What results record: device and number format of the weights, their origin; vLLM, whose tokens are others."""
+        engine = {"engine": "vllm"} if isinstance(self.decoder, VLLMDecoder) else {}
+        return runtime(self.model) | engine | self.origin
 
     def refresh(self) -> None:
         """Forget what is cached; call it when the weights have changed."""
@@ -245,7 +254,7 @@ def load(where: str | Path, options: ModelOptions = ModelOptions()) -> LocalPoli
     if options.use_vllm:
         return _through_vllm(where, options)
     source, model, tokenizer = load_with_tokenizer(where, options)
-    return LocalPolicy(model, tokenizer, name=source.label)
+    return LocalPolicy(model, tokenizer, source.label, origin=source.origin)
 
 
 def _through_vllm(where: str | Path, options: ModelOptions) -> LocalPolicy:
@@ -257,4 +266,4 @@ def _through_vllm(where: str | Path, options: ModelOptions) -> LocalPolicy:
     with loading(source.name):
         decoder = VLLMDecoder(folder, tokenizer, options, adapter)
         model = VLLMModel(folder, options)
-    return LocalPolicy(model, tokenizer, source.label, decoder)
+    return LocalPolicy(model, tokenizer, source.label, decoder, source.origin)

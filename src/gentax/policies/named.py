@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,13 @@ def policy_of(what: str | Path | Policy | Callable[..., Any], options: ModelOpti
     from gentax.policies.local import load  # PyTorch is only loaded when a model is
 
     return load(what, options)
+
+
+def compared(
+    base: str | Path | Policy | Callable[..., Any],
+    tuned: str | Path | Policy | Callable[..., Any],
+    options: ModelOptions = ModelOptions(),
+) -> tuple[Policy, Policy]:
+    """Return two policies that are loaded together, as `policy_of` does; vLLM shares its memory between them."""
+    each = replace(options, vllm_gpu_memory_utilization=options.vllm_gpu_memory_utilization / 2)
+    return policy_of(base, each), policy_of(tuned, each)

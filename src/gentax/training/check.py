@@ -8,7 +8,8 @@ from gentax.core import UsageError, unknown
 from gentax.core.user_code import is_user_name
 from gentax.domains import domain, make, missing
 from gentax.domains.names import read_domain
-from gentax.models.source import find, names_a_model
+from gentax.models.loading import bare_model
+from gentax.models.source import names_a_model
 from gentax.policies.named import SIMPLE, policy_of
 from gentax.rollouts import open_env
 from gentax.training.recipe import Recipe
@@ -62,7 +63,7 @@ def _player(what: str, who: str) -> None:
         if not names_a_model(who):
             raise unknown(what, who, (*named, *sorted(map(str, Path(who).parent.glob("*")))[:50]))
         if not Path(who).is_file():  # a teacher may be a file of conversations
-            find(who)
+            bare_model(who)  # what its files say, without its weights
 
 
 def _exists(text: str) -> str:

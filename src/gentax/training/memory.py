@@ -105,10 +105,11 @@ def footprint(model: Any, recipe: Recipe, device: torch.device, left: float, pro
     return Footprint(numbers, trained, how, checkpointing, {what: part for what, part in parts.items() if part})
 
 
-def refuse_too_large(found: Footprint, model: Any, recipe: Recipe, device: torch.device, left: float) -> None:
-    """Raise UsageError, with the numbers, for a run that the device has no room for."""
+def room_for(model: Any, recipe: Recipe, device: torch.device, left: float, processes: int = 1) -> Footprint:
+    """Return what a run will hold (see `footprint`). Raises UsageError, with the numbers, where that is too much."""
+    found = footprint(model, recipe, device, left, processes)
     if found.total <= left:
-        return
+        return found
     ways = []
     if recipe.lora is None:
         from dataclasses import replace
