@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gentax.core import UsageError
+from gentax.models.precision import computed_in_fp32
 from gentax.models.scoring import batches, log_probabilities, way_of
 
 SMALL = {
@@ -83,3 +84,36 @@ def test_copies_are_scored_like_the_model():
     twin.register_forward_hook(lambda *_: calls.append(1))
     assert way_of(twin) == "tree"
     assert not calls
+
+
+@pytest.mark.parametrize(("kind", "settings", "way"), [("llama", {}, "tree"), ("gemma2", {"head_dim": 8}, "padded")])
+def test_what_is_stored_in_bf16_is_found_out_in_fp32(kind, settings, way):
+    model = made(kind, tie_word_embeddings=False, **settings).bfloat16()
+    with torch.no_grad():
+        model.lm_head.weight *= 100  # now rounding moves log-probabilities by nats
+    before = {name: (id(x), x.dtype, x.clone()) for name, x in model.named_parameters()}
+    assert way_of(model) == way
+    for name, x in model.named_parameters():
+        assert (id(x), x.dtype) == before[name][:2]
+        assert torch.equal(x, before[name][2])
+
+
+def test_only_one_layer_at_a_time_is_widened():
+    model = made("llama", num_hidden_layers=3).bfloat16()
+    widened = []
+    for layer in model.model.layers:
+        layer.mlp.register_forward_hook(
+            lambda *_: widened.append([one.mlp.up_proj.weight.dtype for one in model.model.layers])
+        )
+    with computed_in_fp32(model):
+        logits = model(torch.arange(5)[None]).logits
+    assert logits.dtype is torch.float32
+    assert [row.count(torch.float32) for row in widened] == [1, 1, 1]
+    with pytest.raises(RuntimeError, match="stopped"), computed_in_fp32(model):
+        model.model.layers[1].mlp.register_forward_hook(stop)
+        model(torch.arange(5)[None])
+    assert {x.dtype for x in model.parameters()} == {torch.bfloat16}
+
+
+def stop(*_):
+    raise RuntimeError("stopped")
