@@ -7,7 +7,7 @@
 Unless `--model` names another, the model is Gemma 3 270M (see `gemma.py` for where it comes from and its terms): a base
 model, without instruction tuning and without a chat template. Asked as an instructed model is, it writes the next
 lines of the game and no action; so its prompts begin with two examples from no domain of ours (`few_shot.jinja`), for
-every policy alike. In order, everything kept under `--folder`:
+every policy alike, and list the admissible actions, as the paper's do. In order, everything kept under `--folder`:
 
   model      assembled and converted, once
   replies    what it says, as it comes, in the first episodes of each domain
@@ -44,8 +44,12 @@ from gentax.rollouts import Play
 from gentax.training.recipe import Lora
 
 FEW_SHOT = Path(__file__).parent / "few_shot.jinja"
-DOMAINS = ("crafting", "babyai", "webshop")
-PROBED, PEER = 4, 2  # episodes of each domain whose time is taken, by gentax and by `generate`
+DOMAINS = (
+    "sciworld",
+    "alfworld",
+    "webshop",
+)  # those of the warm-up: elsewhere a model of this size succeeds at nothing
+PROBED, PEER = 8, 2  # episodes of each domain whose time is taken, by gentax and by `generate`
 LEARNED = 8  # sequences of the timed step
 
 
@@ -113,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/real-model"), help="where everything is kept")
     parser.add_argument("--model", help="a model folder, or `base`, in place of Gemma 3 270M")
     parser.add_argument("--gguf", type=Path, help="the .gguf file or a folder with its parts, if not installed")
-    parser.add_argument("--domains", nargs="+", default=list(DOMAINS))
+    parser.add_argument("--domains", nargs="+", default=list(DOMAINS), help="those of them that are installed")
     parser.add_argument("--source", help="the domain trained on; the first of --domains")
     parser.add_argument("--seeds", type=int, default=1, help="trainings by GRPO")
     parser.add_argument("--batch", nargs=2, type=int, default=(4, 4), help="groups of a step, and episodes of a group")

@@ -41,8 +41,8 @@ from gentax.training.recipe import Imitate, Lora, Recipe
 DTYPE = "float32"
 DATAMIX = {"sciworld": 19.0, "alfworld": 3.0, "webshop": 1.0}  # the paper's, by state-action pairs
 BASE, WARM = "base", "warmed up"
-EVALUATING = 0.45  # share of the time; of the rest a third is for the warm-up, and two for GRPO
-PAIR_TOKENS = 300  # of a prompt and its reply, about
+EVALUATING = 0.45  # share of the time; of the rest half is for the warm-up, and half for GRPO
+PAIR_TOKENS = 600  # of a prompt and its reply, about: few-shot examples, rules, and what is admissible
 PAIR_S = 0.05  # seconds of an expert's step, most of which is SciWorld's engine
 MOST = {"tasks": 128, "pairs": 4000, "steps": 150}
 LEAST = {"tasks": 8, "pairs": 64, "steps": 2}
@@ -84,8 +84,8 @@ class Plan:
         left = self.seconds - (2 + self.seeds) * sum(base_s.values())
         played_s = base_s[self.source] / self.tasks
         step = self.groups * self.group * (played_s + self.episode_tokens / self.learned_per_s)
-        pairs = left / 3 / (PAIR_S + PAIR_TOKENS / self.learned_per_s)
-        steps = left * 2 / 3 / (self.seeds * step)
+        pairs = left / 2 / (PAIR_S + PAIR_TOKENS / self.learned_per_s)
+        steps = left / 2 / (self.seeds * step)
         return replace(self, pairs=within("pairs", pairs), steps=within("steps", steps))
 
 
