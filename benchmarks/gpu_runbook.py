@@ -98,7 +98,7 @@ def throughput(out: Path, sizes: list[str], toy: bool, deadline: float, roofline
 def study(out: Path, args: argparse.Namespace, deadline: float) -> None:
     """Pieces 2 and 3: the study goes on until it is done or the time is up."""
     from model_rates import episodes_to_learn, learn, play_all
-    from tax_study import LEAST, Plan, Study, TimeIsUp, check_source, datamix, installed, table
+    from tax_study import DATAMIX, LEAST, Plan, Study, TimeIsUp, check_source, datamix, installed, table
     from training_step import quiet
 
     from gentax.core.files import write_json
@@ -113,8 +113,9 @@ def study(out: Path, args: argparse.Namespace, deadline: float) -> None:
     options = ModelOptions(dtype=args.dtype)
     model = _model(args.model, out)
     names = installed(args.domains)
-    check_source(args.source, names)
-    source = args.source
+    own = args.model == "base"  # Gemma succeeds at nothing but what its warm-up shows it
+    source = args.source or next((name for name in (() if own else DATAMIX) if name in names), "crafting")
+    check_source(source, names)
     order = (source, *(name for name in names if name != source))
     template = "" if args.model == "base" else str(Path(__file__).parent / "few_shot.jinja")  # see `real_model.py`
     how = Play(context=args.context, admissible=True, max_new_tokens=32, prompt_template=template)
@@ -181,7 +182,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--bandwidth", type=float, help="its bytes a second from memory")
     parser.add_argument("--model", default="base", help="of the study")
     parser.add_argument("--domains", nargs="+", help="of the study; all that are installed without it")
-    parser.add_argument("--source", default="crafting", help="the domain trained on")
+    parser.add_argument("--source", help="the domain trained on; sciworld without it, and crafting for base")
     parser.add_argument("--tasks", type=int, default=64, help="test tasks of each domain")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--batch", nargs=2, type=int, default=(8, 8), help="groups of a step, and episodes of a group")

@@ -48,7 +48,7 @@ DOMAINS = (
     "sciworld",
     "alfworld",
     "webshop",
-)  # those of the warm-up: elsewhere a model of this size succeeds at nothing
+)  # those of the warm-up; elsewhere it succeeds at nothing
 PROBED, PEER = 8, 2  # episodes of each domain whose time is taken, by gentax and by `generate`
 LEARNED = 8  # sequences of the timed step
 

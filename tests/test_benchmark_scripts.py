@@ -150,3 +150,14 @@ def test_no_pair_or_step_is_planned_without_time(scripts):
     # 3600 s less five policies' evaluations of 20 s; half for 3 seeds of steps of 8 episodes at 1 s + 1 s.
     assert hour.steps == int(3500 / 2 / (3 * 8 * 2))
     assert hour.pairs == int(3500 / 2 / (tax_study.PAIR_S + tax_study.PAIR_TOKENS / 1e3))
+
+
+def test_gradients_in_bf16_are_held_against_fp32(scripts, capsys):
+    import gradient_precision
+
+    gradient_precision.main(["--domain", "crafting", "--pairs", "8"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert len(rows) == len(gradient_precision.KINDS)
+    cosines = [float(row[-1]) for row in rows]
+    assert cosines[:2] == [1.0, 1.0]
+    assert min(cosines) > 0.98
