@@ -3,7 +3,7 @@
 
 def explore(messages: list[dict[str, str]]) -> str:
     """Take the possible action that was tried least in this episode."""
-    possible = messages[-1]["content"].rpartition("Possible: ")[2].split(" | ")
+    possible = messages[-1]["content"].rpartition("Possible: ")[2].split(" | ")[:40]  # no more are listed
     tried = [message["content"] for message in messages if message["role"] == "assistant"]
     action = min(possible, key=lambda action: sum(f">{action}<" in reply for reply in tried))
     return f"<action>{action}</action>"
