@@ -1,4 +1,4 @@
-"""How near a gradient in bf16 is to that in fp32: as a tree of prefixes and in padded rows, of weights in either format.
+"""How near a gradient in bf16 is to that in fp32: as a tree of prefixes and in padded rows, of weights in both formats.
 
     python benchmarks/gradient_precision.py [--model FOLDER] [--pairs 16] [--domain webshop]
 
@@ -83,7 +83,9 @@ def main(argv: list[str] | None = None) -> None:
             row, found = gradient(of, way, Path(scratch) / "examples.safetensors")
             reference = found if reference is None else reference
             cosine = float(torch.cosine_similarity(found.double(), reference.double(), dim=0))
-            print(f"{dtype:10}{precision:>11}{way:>9}{row['loss']:9.4f}{row['grad_norm']:8.2f}{cosine:16.4f}", flush=True)
+            print(
+                f"{dtype:10}{precision:>11}{way:>9}{row['loss']:9.4f}{row['grad_norm']:8.2f}{cosine:16.4f}", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -91,12 +91,18 @@ def play_all(
 
 
 def episodes_to_learn(episodes: Sequence[Episode], sequences: int) -> list[Episode]:
-    """Return the first episodes that make up about so many sequences, a multiple of 8; in groups, random returns."""
+    """Return the first episodes that make up about so many sequences, a multiple of 8; in groups, random returns.
+
+    Where every step is a sequence, no episode has more than half of them: one alone is compared with nobody, and there
+    is nothing to learn.
+    """
     kept: list[Episode] = []
     count = 0
     for episode in episodes:
-        if count >= sequences and len(kept) > 1:  # one alone is compared with nobody: there is nothing to learn
+        if count >= sequences:
             break
+        if len(list(episode.sequences())) > 1:
+            episode = replace(episode, steps=episode.steps[: max(1, sequences // 2)])
         kept.append(episode)
         count += len(list(episode.sequences()))
     if count == len(kept):  # whole episodes, a sequence each
@@ -110,12 +116,18 @@ def learn(model: str, options: ModelOptions, episodes: list[Episode], lora: Lora
     """Time policy-gradient steps by gentax, after one to warm up."""
     import torch
 
+    from gentax.models.device import device_of
+    from gentax.models.loading import bare_model
+    from gentax.models.memory import available_memory
     from gentax.training.learner import learner_of
+    from gentax.training.memory import footprint
     from gentax.training.policy_gradient import update
 
     quiet()
-    recipe = Recipe(algorithm=Algorithm(kl=KL, clip=CLIP), lora=lora)
-    learner = learner_of(load(model, options), recipe)
+    recipe = Recipe(base=model, algorithm=Algorithm(kl=KL, clip=CLIP), lora=lora)
+    bare, device = bare_model(model, options), device_of(options.device)
+    chosen = footprint(bare, recipe, device, available_memory(device)).gradient_checkpointing  # as a run would
+    learner = learner_of(load(model, options), recipe, gradient_checkpointing=chosen)
     reference = learner.start_model()
     optimizer = torch.optim.Adam(learner.parameters, lr=LORA_RATE, fused=True)
     rewards = [np.array([step.reward for step in episode.steps]) for episode in episodes]

@@ -49,7 +49,7 @@ DOMAINS = (
     "alfworld",
     "webshop",
 )  # those of the warm-up; elsewhere it succeeds at nothing
-PROBED, PEER = 8, 2  # episodes of each domain whose time is taken, by gentax and by `generate`
+PROBED = 4  # episodes of each domain whose time is taken, by either side
 LEARNED = 8  # sequences of the timed step
 
 
@@ -69,9 +69,9 @@ def replies(played: dict[str, Played]) -> dict[str, Any]:
 
 def rates(model: str, options: ModelOptions, names: list[str], how: Play, trl: bool, say: Any) -> dict[str, Any]:
     """Time playing and learning, each beside its peer."""
-    say(f"playing {PROBED} episodes of each domain, and {PEER} by generate")
+    say(f"playing {PROBED} episodes of each domain, and the same by generate")
     ours = alone(play_all, model, options, dict.fromkeys(names, PROBED), how)
-    theirs = alone(play_all, model, options, dict.fromkeys(names, PEER), how, True)
+    theirs = alone(play_all, model, options, dict.fromkeys(names, PROBED), how, True)
     found: dict[str, Any] = {
         "playing": {name: {"gentax": ours[name].figures(), "generate": theirs[name].figures()} for name in names},
         "replies": replies(ours),

@@ -105,7 +105,6 @@ def test_the_script_of_a_real_model_prints_all_its_figures(scripts, tmp_path, mo
 
     monkeypatch.setattr(real_model, "alone", model_rates.here)
     monkeypatch.setattr(real_model, "PROBED", 2)
-    monkeypatch.setattr(real_model, "PEER", 2)
     monkeypatch.setattr(real_model, "LEARNED", 8)
     monkeypatch.setattr(real_model, "datamix", lambda _: {"webshop": 1.0})
     monkeypatch.setattr(tax_study, "LEAST", {"tasks": 2, "pairs": 8, "steps": 1})

@@ -13,6 +13,7 @@ import pytest
 
 from gentax.core import UsageError
 from gentax.models.requests import ModelOptions
+from gentax.models.skeleton import check_config
 from gentax.policies.named import policy_of
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -315,6 +316,9 @@ ADAPTER = {  # name: (changes of adapter_config.json, what the message says)
     "code to import": ({"megatron_config": {"a": 1}, "megatron_core": "os"}, "not supported"),
     "layers again and again": ({"layer_replication": [[0, 2]] * 1000}, "not supported"),
     "a pattern without end": ({"target_modules": "(a+)+$"}, "too long to match"),
+    "a pattern of what may be left out": ({"target_modules": ".?" * 40 + "Z"}, "too long to match"),
+    "a pattern of eight stars": ({"target_modules": ".*" * 8 + "Z"}, "too long to match"),
+    "modules to save by a pattern": ({"modules_to_save": ["(a?){40}lm_head"]}, "no name of a module"),
     "PiSSA": ({"init_lora_weights": "pissa"}, "plain LoRA"),
 }
 
@@ -412,3 +416,8 @@ def test_a_broken_gguf_file_is_refused_in_one_line_at_once(tmp_path, capfd, name
     assert time.monotonic() - began < SECONDS
     assert len(str(refused.value).splitlines()) == 1
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_vocabulary_for_each_layer_is_no_number_of_layers():
+    """As Gemma 3n and the small models of Gemma 4 have it."""
+    check_config({"model_type": "gemma3n_text", "vocab_size_per_layer_input": 262144}, {"a": None}, "a model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import pytest
@@ -39,6 +40,14 @@ def test_what_loops_fills_memory_or_looks_around_is_stopped(source, said):
         one.render({})
     assert "\n" not in str(fault.value)
     assert time.monotonic() - began < 40  # some 5 seconds of computing at most, on a machine that does other things too
+
+
+def test_ctrl_c_is_not_for_the_process_of_a_template():
+    """A terminal sends it to the whole group; the step in flight is finished, with its prompts."""
+    with Template("{{ text }}", "the template") as template:
+        assert template.render({"text": "before"}) == "before"
+        template._process.send_signal(signal.SIGINT)
+        assert template.render({"text": "after"}) == "after"
 
 
 def test_the_process_ends_with_the_template():

@@ -96,6 +96,7 @@ class FakeLLM:
         max_loras=1,
         max_lora_rank=16,
         gpu_memory_utilization=0.92,
+        load_format="auto",
     ):
         if "broken" in str(model):
             raise RuntimeError("no kernel\nfor this")

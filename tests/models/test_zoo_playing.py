@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from test_sampling import expected as filtered_probabilities
 from zoo import ZOO, policy_for
 
-from gentax.core import Task
+from gentax.core import Task, UsageError
 from gentax.models.decoding import Decoder, GeneralDecoder, decoder_for
 from gentax.models.decoding.whole import WholeDecoder
 from gentax.models.requests import SamplingParams, SamplingRequest
@@ -209,3 +211,20 @@ def test_bfloat16_is_played_with_a_cache(name):
         expected = expected_logprobs(model.float(), prompt, sample.ids.tolist())
         assert np.abs(sample.logprobs - expected).mean() < 0.2  # experts change with the last bit
         model.bfloat16()
+
+
+def test_a_conversation_that_has_ended_holds_no_memory():
+    decoder = GeneralDecoder(policy_for("gemma3").model)
+    rng = np.random.default_rng(0)
+    asked = [SamplingRequest(slot, rng.integers(2, 60, 9), SamplingParams(), rng.random(2)) for slot in range(4)]
+    decoder.sample(asked, lambda ids: False)
+    decoder.sample(asked[:1], lambda ids: False)
+    assert set(decoder._slots) == {0}
+
+
+def test_logits_that_are_not_finite_are_refused():
+    model = copy.deepcopy(policy_for("gemma3").model).bfloat16()
+    with torch.no_grad():
+        model.get_input_embeddings().weight[3] = float("inf")
+    with pytest.raises(UsageError, match="not finite in bfloat16: say --dtype"):
+        decoder_for(model)

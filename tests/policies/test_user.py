@@ -14,6 +14,7 @@ from gentax.models.requests import ChatOptions, SamplingParams
 from gentax.policies import Reply, Turn, policy_of
 from gentax.policies.protocol import PARALLEL, parallel_limit
 from gentax.rollouts import Play, rollout
+from gentax.rollouts.prompt import with_budget
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OWN = '''
@@ -256,3 +257,14 @@ def test_the_example_of_ten_lines_plays(monkeypatch):
     assert all(step.valid for episode in result.episodes["babyai"] for step in episode.steps)
     text = (EXAMPLES / "my_policy.py").read_text()
     assert len([line for line in text.splitlines() if line.strip()]) <= 10
+
+
+def test_a_policy_may_say_how_long_its_replies_are():
+    class Wordy:
+        def default_max_new_tokens(self, chat):
+            return 700
+
+        def reply(self, turns):
+            return ["<action>wait</action>"] * len(turns)
+
+    assert with_budget(Play(), policy_of(Wordy)).max_new_tokens == 700

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from gentax.policies.local import load
 from gentax.training import run, train
 from gentax.training.learner import learner_of
 from gentax.training.learning_rate import with_rates
-from gentax.training.memory import footprint, parameters_of
+from gentax.training.memory import footprint, parameters_of, room_for
 from gentax.training.recipe import Algorithm, Imitate, Lora, Recipe
 
 CPU = torch.device("cpu")
@@ -75,6 +76,24 @@ def test_layers_that_would_keep_too_much_compute_it_again(tiny):
     assert again.gradient_checkpointing
     assert again.parts["activations"] < whole.parts["activations"]
     assert footprint(bare, Recipe(gradient_checkpointing=True), CPU, PLENTY).gradient_checkpointing
+
+
+def test_playing_and_learning_take_turns_and_fewer_episodes_fit_into_less(tiny):
+    bare = bare_model(tiny)
+    recipe = Recipe(gradient_checkpointing=False)
+    found = footprint(bare, recipe, CPU, PLENTY)
+    learning = found.parts["activations"] + found.parts["logits"]
+    playing = found.parts["cache of playing"]
+    held = sum(found.parts.values()) - learning - playing
+    assert found.total == held + max(learning, playing)
+    one = footprint(bare, replace(recipe, parallel=1), CPU, PLENTY)
+    assert one.parts["cache of playing"] == playing / 128
+    assert found.least == one.least == held + max(learning, playing / 128)
+    room_for(bare, recipe, CPU, found.least)
+    with pytest.raises(UsageError, match=r"left; -s lora.rank=16 takes about .*; gradient_checkpointing: true takes"):
+        room_for(bare, recipe, CPU, found.least - 1)
+    with pytest.raises(UsageError, match=r"left; shard: true spreads it"):
+        room_for(bare, Recipe(lora=Lora()), CPU, 1e3)
 
 
 @pytest.mark.parametrize("trainer", ["gentax", "trl"])

@@ -23,6 +23,12 @@ def main() -> None:
     except (EnvironmentFault, NonFiniteLoss, PolicyFault, OSError) as error:
         _say(f"{error}")
         sys.exit(1)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which is not loaded for its name
+            raise
+        why = str(error).strip().partition("\n")[0][:200]
+        _say(f"{why} What takes less: a smaller --parallel, --dtype bfloat16, gradient_checkpointing in a recipe")
+        sys.exit(1)
     except KeyboardInterrupt:
         _say("stopped; a study, a training run or a suite with --json goes on when the same command is given again")
         sys.exit(130)

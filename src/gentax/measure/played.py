@@ -229,6 +229,8 @@ def play_tax(
                         on_episode=count,
                         stop_if_unreadable=policy is base and readable and not any(its.values()),
                     )
+                    if hasattr(policy, "rest"):  # the other one comes next, and needs the memory
+                        policy.rest()
             if look == 1:
                 _warn_if_unreadable(tuned.name, play, episodes[1])
             before, after = ({name: scores_of(of) for name, of in its.items()} for its in episodes)

@@ -29,7 +29,9 @@ _REFUSED = {
     "alora_invocation_tokens": "works from some tokens on, and cannot be merged",
 }
 _PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern")
-_QUANTIFIERS = 8  # of a pattern; matched against names of modules, more can take forever
+_QUANTIFIERS = 5  # of a pattern; matched against names of modules, more can take forever
+_QUANTIFIER = re.compile(r"[*+{]|(?<![(*+}?])\?")  # `?` too, but for the one in `(?:` or behind another
+_NAME = re.compile(r"[\w.]+")
 
 
 def check_adapter(folder: Path, skeleton: Any, where: str) -> int:
@@ -123,9 +125,12 @@ def _config_of(folder: Path, where: str) -> Any:
         given = values.get(key)
         for pattern in given if isinstance(given, (list, dict)) else [given]:
             if isinstance(pattern, str) and (
-                re.search(r"\)[*+{]", pattern) or len(re.findall(r"[*+{]", pattern)) > _QUANTIFIERS
+                re.search(r"\)[*+{?]", pattern) or len(_QUANTIFIER.findall(pattern)) > _QUANTIFIERS
             ):
                 raise UsageError(f"{where}: {key} has the pattern {pattern[:60]!r}, which may take too long to match")
+    for name in values.get("modules_to_save") or ():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise UsageError(f"{where}: modules_to_save holds {str(name)[:60]!r}, which is no name of a module")
     cls = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(kind)]
     try:
         config = cls.from_peft_type(**_known(cls, values))

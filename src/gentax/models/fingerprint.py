@@ -9,7 +9,7 @@ from pathlib import Path
 from gentax.models.requests import ModelOptions
 from gentax.models.source import Source, find
 
-KINDS = (".json", ".safetensors", ".jinja", ".txt", ".model")  # weights, configuration, tokenizer
+KINDS = (".json", ".safetensors", ".jinja", ".txt", ".model", ".py")  # weights, configuration, tokenizer, own code
 OURS = ("record.json", "evaluation.json")  # what gentax writes beside a model about it
 CHUNK = 1 << 22  # bytes read at once: weights may be larger than memory
 
@@ -31,7 +31,7 @@ def fingerprint(model: str | Path, options: ModelOptions = ModelOptions()) -> st
 def _of(source: Source) -> str:
     if source.kind == "gguf":
         return _hash([source.path])
-    files = sorted(p for p in source.path.glob("*") if p.suffix in KINDS and p.name not in OURS)
+    files = sorted(p for p in source.path.glob("*") if p.is_file() and p.suffix in KINDS and p.name not in OURS)
     return _hash(files, "" if source.base is None else _of(source.base))
 
 

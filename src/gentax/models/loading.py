@@ -26,7 +26,16 @@ from gentax.models.requests import ModelOptions
 from gentax.models.skeleton import check_config, check_match, skeleton
 from gentax.models.source import BASE, Source, find
 
-__all__ = ["BASE", "DTYPES", "bare_model", "load_model", "load_tokenizer", "load_with_tokenizer", "runtime"]
+__all__ = [
+    "BASE",
+    "DTYPES",
+    "bare_model",
+    "check_files",
+    "load_model",
+    "load_tokenizer",
+    "load_with_tokenizer",
+    "runtime",
+]
 
 More = Callable[[Any], int] | None
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -55,19 +64,33 @@ def load_model(where: str | Path, options: ModelOptions = ModelOptions()) -> Any
     return _load(find(where, options), options, None)
 
 
-def load_with_tokenizer(where: str | Path, options: ModelOptions = ModelOptions()) -> tuple[Source, Any, Any]:
+def load_with_tokenizer(
+    where: str | Path, options: ModelOptions = ModelOptions(), between: Callable[[Source, Any], None] | None = None
+) -> tuple[Source, Any, Any]:
     """Load a model and its tokenizer; return what the name meant, the model and the tokenizer.
+
+    Args:
+        where, options: see `load_model`.
+        between: called with the first and the last of these, before the weights are read.
 
     Raises:
         UsageError: see `load_model`; and a tokenizer with more tokens than the model has embeddings.
     """
+    source = check_files(where, options)
+    tokenizer = _tokenizer(source, options)
+    if between is not None:
+        between(source, tokenizer)
+    return source, _load(source, options, tokenizer), tokenizer
+
+
+def check_files(where: str | Path, options: ModelOptions = ModelOptions()) -> Source:
+    """Find a model and refuse files that are not sound, a device that is not there, a dtype that is none."""
     _check_dtype(options)
-    device_of(options.device)  # refused before a tokenizer is read
+    device_of(options.device)
     source = find(where, options)
     with loading(source.name):
         _check_files(source, options)
-    tokenizer = _tokenizer(source, options)
-    return source, _load(source, options, tokenizer), tokenizer
+    return source
 
 
 def bare_model(where: str | Path, options: ModelOptions = ModelOptions()) -> Any:
@@ -104,7 +127,7 @@ def _check_dtype(options: ModelOptions) -> None:
 
 
 def _check_files(source: Source, options: ModelOptions) -> None:
-    """Refuse files that are not sound, before a tokenizer is made of some of them."""
+    """Refuse what is not sound, of an adapter's base too, before a tokenizer is made of some of it."""
     if source.base is not None:
         _check_files(source.base, options)
     elif source.kind == "gguf":

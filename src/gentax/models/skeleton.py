@@ -58,7 +58,7 @@ def check_config(values: Mapping[str, Any], tensors: Mapping[str, Any], where: s
     for key, value in _walk(values):
         if isinstance(value, str) and any(part in key for part in _CODE) and "/" in value:
             raise UsageError(f"{where}: config.json names code on a hub ({key}: {value[:80]!r}), which is not run")
-        if "layer" in key and type(value) is int and value > _LAYERS:
+        if key.endswith(("layer", "layers")) and type(value) is int and value > _LAYERS:
             raise UsageError(f"{where}: config.json asks for {value} in {key}, and there are {len(tensors)} tensors")
     if values.get("transformers_weights"):
         raise UsageError(f"{where}: config.json names a file of weights of its own, which is not read")

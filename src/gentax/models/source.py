@@ -83,6 +83,7 @@ def find(where: str | Path, options: ModelOptions = ModelOptions()) -> Source:
             return _folder(cached, text, options)
         if not local:
             return _folder(_fetch(text, options), text, options)
+        raise UsageError(f"{_no_model(text)}; if the hub has it, `hf download {_parts(text)[0]}` fetches it")
     raise UsageError(_no_model(text))
 
 

@@ -118,6 +118,7 @@ def _line(fault: Exception) -> str:
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever asks: a step in flight is finished there
     if hasattr(signal, "SIGVTALRM"):
         signal.signal(signal.SIGVTALRM, out_of_time)
     limit_memory()

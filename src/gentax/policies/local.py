@@ -14,12 +14,13 @@ import numpy as np
 from gentax.core import Tokens, UsageError
 from gentax.models.chat import ChatCodec
 from gentax.models.decoding import AnyDecoder, Decoder, decoder_for
+from gentax.models.decoding.rows import Stop
 from gentax.models.decoding.vllm import VLLMDecoder, VLLMModel
-from gentax.models.loading import load_tokenizer, load_with_tokenizer, runtime
+from gentax.models.loading import check_files, load_tokenizer, load_with_tokenizer, runtime
 from gentax.models.memory import available_memory, parallel_rows, row_bytes
 from gentax.models.quiet import loading
 from gentax.models.requests import NEW_TOKENS, NEW_TOKENS_THINKING, ChatOptions, ModelOptions, SamplingRequest
-from gentax.models.source import find
+from gentax.models.source import Source
 from gentax.policies.protocol import PARALLEL, Reply, Turn
 
 MUCH = 0.1  # of the memory that a device has left; less is kept for the next rollout
@@ -36,6 +37,7 @@ class LocalPolicy:
         name: how reports call it.
         decoder: samples from it; the fastest that agrees with the model's forward pass when None.
         origin: where its weights are from, as results record it (`Source.origin`).
+        codec: that of conversations without options, where there is one already.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class LocalPolicy:
         name: str = "model",
         decoder: AnyDecoder | None = None,
         origin: Mapping[str, str] | None = None,
+        codec: ChatCodec | None = None,
     ) -> None:
         self.model, self.tokenizer, self.name, self.origin = model, tokenizer, name, dict(origin or {})
-        self._codecs: dict[ChatOptions, ChatCodec] = {}
+        self._codecs: dict[ChatOptions, ChatCodec] = {} if codec is None else {codec.options: codec}
         self.codec = self.codec_of(ChatOptions())
         self.decoder = decoder_for(model) if decoder is None else decoder
         self._conversations: dict[int, _Conversation] = {}
+        self._stops: dict[ChatOptions, Stop] = {}
         self._warned = False
         ends = model.generation_config.eos_token_id
         self._eos = {tokenizer.eos_token_id, self.codec.stops, *(ends if isinstance(ends, list) else [ends])} - {None}
@@ -120,7 +124,7 @@ class LocalPolicy:
         ]
         replies = []
         codec = self.codec_of(turns[0].chat)  # one rollout has one way of writing
-        stop = partial(self._stop, codec)
+        stop = self._stops.setdefault(turns[0].chat, partial(self._stop, codec))
         samples = self.decoder.sample(asks, stop)
         for turn, new, sample in zip(turns, shown, samples, strict=True):
             ids = sample.ids
@@ -185,7 +189,8 @@ class LocalPolicy:
             dropped += 1
         cut = False
         if size > room:  # the first message and the latest, without the answer between them
-            first, latest = said[0], said[-1]
+            # Without an answer before it, nothing has ended a turn or called a tool.
+            first, latest = said[0], codec.following(turn.message, -1)
             latest, cut_latest = self._fitted(codec, latest, max(room // 2, room - len(first)), answer, first=False)
             first, cut_first = self._fitted(codec, first, room - len(latest), answer, first=True)
             said[:] = [first, latest]
@@ -220,7 +225,8 @@ class LocalPolicy:
             return True
         if codec.action_end is not None:
             return ids[-1] == codec.action_end
-        tail = self.tokenizer.decode(ids[-8:])
+        # A mark has one token for each of its bytes at most.
+        tail = self.tokenizer.decode(ids[-max((len(mark.encode()) for mark in codec.closing), default=1) :])
         return any(mark in tail for mark in codec.closing) and codec.is_over(codec.decode(ids))
 
 
@@ -253,12 +259,19 @@ def load(where: str | Path, options: ModelOptions = ModelOptions()) -> LocalPoli
     """
     if options.use_vllm:
         return _through_vllm(where, options)
-    source, model, tokenizer = load_with_tokenizer(where, options)
-    return LocalPolicy(model, tokenizer, source.label, origin=source.origin)
+    codecs = []  # a chat template that cannot be used is found before the weights are read
+
+    def between(source: Source, tokenizer: Any) -> None:
+        codecs.append(ChatCodec(tokenizer, ChatOptions(), source.label))
+
+    source, model, tokenizer = load_with_tokenizer(where, options, between)
+    return LocalPolicy(model, tokenizer, source.label, origin=source.origin, codec=codecs[0])
 
 
 def _through_vllm(where: str | Path, options: ModelOptions) -> LocalPolicy:
-    source = find(where, options)
+    source = check_files(where, options)
+    if options.device == "cpu":
+        raise UsageError("vLLM plays on a GPU here: leave --device out, or leave out --use-vllm")
     if source.kind == "gguf":
         raise UsageError(f"vLLM plays folders and adapters here, not GGUF files such as {source.name}")
     tokenizer = load_tokenizer(where, options)

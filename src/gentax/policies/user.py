@@ -107,6 +107,8 @@ class UserPolicy:
 
     def __init__(self, policy: Any, name: str, file: str | None = None) -> None:
         self.policy, self.name, self._file = policy, name, file
+        if hasattr(policy, "default_max_new_tokens"):
+            self.default_max_new_tokens = policy.default_max_new_tokens
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
         """Answer every turn.

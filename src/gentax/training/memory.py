@@ -3,7 +3,8 @@
 Counted: the player's weights, what is trained and its gradients and moments, the model that KL is taken to, what layers
 keep for the backward pass, logits, and the cache of playing. The first three are exact. What layers keep is estimated
 from the widths of their matrices (`KEPT`); the cache is that of rows of `PLAYED` tokens, since how long conversations
-will get is not known. PyTorch itself takes half a GB more.
+will get is not known. Playing and learning take turns, so the larger of the two counts; and fewer rows are played at a
+time where memory is short. PyTorch itself takes half a GB more.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ PLAYED = 1024  # tokens
 ROWS = 128  # that are played at once, at most
 SHARE = 0.1  # of the memory that is left; where layers would keep more than this, they compute it again
 GB = 1e9
+CACHE, LEARNING = "cache of playing", ("activations", "logits")  # parts that are not held at the same time
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,22 @@ class Footprint:
     how: str  # in words
     gradient_checkpointing: bool
     parts: Mapping[str, float]  # bytes, by what they hold
+    least_cache: float  # bytes: of the episodes that must be played at once
 
     @property
     def total(self) -> float:
-        """Bytes in all."""
-        return sum(self.parts.values())
+        """Bytes at the most: what is always held, and what playing or learning takes, whichever is more."""
+        return self._with(self.parts.get(CACHE, 0.0))
+
+    @property
+    def least(self) -> float:
+        """Bytes without which nothing goes: as `total`, where one episode is played at a time unless it is said."""
+        return self._with(self.least_cache)
+
+    def _with(self, playing: float) -> float:
+        learning = sum(self.parts.get(what, 0.0) for what in LEARNING)
+        held = sum(size for what, size in self.parts.items() if what not in (CACHE, *LEARNING))
+        return held + max(playing, learning)
 
     def __str__(self) -> str:
         again = ", gradient checkpointing" if self.gradient_checkpointing else ""
@@ -92,7 +105,9 @@ def footprint(model: Any, recipe: Recipe, device: torch.device, left: float, pro
             parts["gradients, Adam"] = 12 * numbers
             how = "weights and Adam in fp32"
     if recipe.algorithm.kl or recipe.retain.replay or recipe.retain.stop_at is not None:
-        parts["reference"] = other
+        start = recipe.algorithm.kl or recipe.retain.stop_at is not None
+        both = start and recipe.retain.replay and recipe.imitate is not None  # the start, and what imitation made of it
+        parts["reference"] = other * (2 if both else 1)
     low = isinstance(precision(recipe.precision, device), torch.autocast) or size == 2
     whole, again = (TOKENS * (2 if low else 4) * kept for kept in _kept(model))
     choice = recipe.gradient_checkpointing
@@ -100,29 +115,31 @@ def footprint(model: Any, recipe: Recipe, device: torch.device, left: float, pro
     parts["activations"] = again if checkpointing else whole
     config = model.config.get_text_config()
     parts["logits"] = 4.0 * LOGITS * min(CHUNK.get(device.type, LARGE_CHUNK), TOKENS * config.vocab_size)
-    rows = min(ROWS, -(-recipe.tasks_per_step // processes) * recipe.group)
-    parts["cache of playing"] = rows * row_bytes(config, PLAYED, model.dtype)
-    return Footprint(numbers, trained, how, checkpointing, {what: part for what, part in parts.items() if part})
+    rows = min(recipe.parallel or ROWS, -(-recipe.tasks_per_step // processes) * recipe.group)
+    row = row_bytes(config, PLAYED, model.dtype)
+    parts[CACHE] = rows * row
+    parts = {what: part for what, part in parts.items() if part}
+    return Footprint(numbers, trained, how, checkpointing, parts, row * min(rows, recipe.parallel or 1))
 
 
 def room_for(model: Any, recipe: Recipe, device: torch.device, left: float, processes: int = 1) -> Footprint:
     """Return what a run will hold (see `footprint`). Raises UsageError, with the numbers, where that is too much."""
     found = footprint(model, recipe, device, left, processes)
-    if found.total <= left:
+    if found.least <= left:
         return found
     ways = []
     if recipe.lora is None:
         from dataclasses import replace
 
-        less = footprint(model, replace(recipe, lora=Lora()), device, left)
-        ways.append(f"-s lora.rank=16 takes about {less.total / GB:.1f} GB")
+        less = footprint(model, replace(recipe, lora=Lora()), device, left, processes)
+        ways.append(f"-s lora.rank=16 takes about {less.least / GB:.1f} GB")
     if recipe.gradient_checkpointing is False:
-        ways.append("so does less with gradient_checkpointing")
+        ways.append("gradient_checkpointing: true takes less")
     if not recipe.shard:
         ways.append("shard: true spreads it over several processes")
     raise UsageError(
-        f"training {recipe.base} takes about {found.total / GB:.1f} GB ({found.held()}), and {device} has "
-        f"{left / GB:.1f} GB left; {'; '.join(ways)}"
+        f"training {recipe.base} takes about {found.least / GB:.1f} GB ({found.held()}), and {device} has "
+        f"{left / GB:.1f} GB left; {'; '.join(ways) or 'a smaller model or a larger device would do'}"
     )
 
 

@@ -9,10 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from gentax.core import UsageError
 from gentax.models.decoding.general import GeneralDecoder
 from gentax.models.decoding.lean import SUPPORTED, Decoder
 from gentax.models.decoding.rows import Stop
 from gentax.models.decoding.whole import WholeDecoder
+from gentax.models.headers import reason
 from gentax.models.requests import Sample, SamplingParams, SamplingRequest
 
 # Mean difference of log-probabilities, in nats. Wrong arithmetic is off by tenths; bfloat16 alone by some hundredths,
@@ -54,32 +56,36 @@ def decoder_for(model: Any) -> AnyDecoder:
     Args:
         model: a Hugging Face causal model in evaluation mode.
     """
-    if model.config.model_type in SUPPORTED:
-        lean = _tried(Decoder, model)
-        if lean is not None:
-            return lean
-    general = _tried(GeneralDecoder, model)
-    if general is not None:
-        return general
+    if model.dtype != torch.float32:
+        _refuse_overflow(model)
+    why = ""
+    for kind in (Decoder, GeneralDecoder) if model.config.model_type in SUPPORTED else (GeneralDecoder,):
+        try:
+            decoder = kind(model)
+            off = disagreement(decoder, model)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as fault:  # whatever a model lacks that this decoder needs; the next one asks for less
+            why = reason(fault)
+            continue
+        if off <= (TOLERANCE if model.dtype == torch.float32 else LOW_PRECISION_TOLERANCE[kind]):
+            decoder.forget()
+            return decoder
+        why = f"log-probabilities are off by {off:.3g} nats"
     warnings.warn(
-        f"{model.config.model_type} models keep no cache that gentax can continue: playing is slow",
+        f"{model.config.model_type} models keep no cache that gentax can continue ({why}): playing is slow",
         stacklevel=2,
     )
     return WholeDecoder(model)
 
 
-def _tried(kind: Any, model: Any) -> AnyDecoder | None:
-    try:
-        decoder = kind(model)
-        off = disagreement(decoder, model)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # whatever a model lacks that this decoder needs; the next one asks for less
-        return None
-    if not off <= (TOLERANCE if model.dtype == torch.float32 else LOW_PRECISION_TOLERANCE[kind]):
-        return None
-    decoder.forget()
-    return decoder
+@torch.inference_mode()
+def _refuse_overflow(model: Any) -> None:
+    """Refuse a number format in which the model's logits are no numbers: Gemma 3 in float16 is one."""
+    logits = model(input_ids=torch.arange(8, device=model.device)[None], use_cache=False).logits
+    if not (logits < torch.inf).all():  # which is also false of NaN; minus infinity is a token that is never said
+        name = str(model.dtype).removeprefix("torch.")
+        raise UsageError(f"the logits of this model are not finite in {name}: say --dtype bfloat16 or float32")
 
 
 @torch.inference_mode()

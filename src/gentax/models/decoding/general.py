@@ -113,6 +113,8 @@ class GeneralDecoder:
             block = block.taken(spread)
             logits = logits.index_select(0, torch.tensor(spread, device=logits.device))
         self._write(block, [row for n in order for row in groups[n]], logits, stop)
+        # A conversation that was not asked has ended, in all likelihood, and would hold a whole block of its last call.
+        self._slots = {request.slot: self._slots[request.slot] for request in requests}
         return [row.sample() for row in rows]
 
     def _planned(self, groups: Sequence[Sequence[Row]]) -> list[_Item]:

@@ -60,12 +60,14 @@ class VLLMDecoder:
         self._adapter = None if adapter is None else LoRARequest("adapter", 1, str(adapter))
         marks = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
         self._marks = sorted(marks | set(_ends(folder)))
+        self._ends: dict[Stop, list[int]] = {}  # of the marks, those that end a reply
         lora = {} if adapter is None else {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(adapter)}
         try:
             self._llm = vllm.LLM(
                 model=str(folder),
                 tokenizer=str(tokenizer.name_or_path),
                 trust_remote_code=options.trust_remote_code,
+                load_format="safetensors",
                 dtype=_dtype(config) if options.dtype == "auto" else options.dtype,
                 max_model_len=self.limit,
                 enable_prefix_caching=True,
@@ -90,7 +92,9 @@ class VLLMDecoder:
             PolicyFault: vLLM failed.
         """
         check_lengths(requests, self.limit)
-        ends = [mark for mark in self._marks if stop([mark])]
+        if stop not in self._ends:
+            self._ends = {stop: [mark for mark in self._marks if stop([mark])]}
+        ends = self._ends[stop]
         rows = [Row(request) for request in requests]
         while live := [row for row in rows if not row.over]:
             params = [self._params(**self._settings(row), stop_token_ids=ends) for row in live]
