@@ -123,7 +123,6 @@ def study(out: Path, args: argparse.Namespace, deadline: float) -> None:
     def plan() -> Plan:
         played = play_all(model, options, {source: LEAST["tasks"]}, how)[source].episodes
         rate = learn(model, options, episodes_to_learn(played, PROBED), Lora(), 1)
-        tokens = sum(len(s) for e in played for s in e.sequences()) / len(played)
         return Plan(
             model=model,
             source=source,
@@ -136,7 +135,6 @@ def study(out: Path, args: argparse.Namespace, deadline: float) -> None:
             tasks=args.tasks,
             seconds=seconds,
             learned_per_s=rate["tokens_per_s"],
-            episode_tokens=tokens,
         )
 
     it = Study(out / "study", plan, options, deadline, lambda what: print(what, flush=True))

@@ -85,8 +85,6 @@ def rates(model: str, options: ModelOptions, names: list[str], how: Play, trl: b
                 found["learning"]["TRL"] = alone(learn_with_trl, model, options, episodes, Lora(), 2, scratch)
         except Exception as fault:  # of a peer: said, and no reason to lose the minutes so far
             say(f"TRL failed: {type(fault).__name__}: {fault}")
-    whole = ours[names[0]].episodes
-    found["episode_tokens"] = sum(len(s) for e in whole for s in e.sequences()) / len(whole)
     return found
 
 
@@ -170,7 +168,6 @@ def main(argv: list[str] | None = None) -> None:
             tasks=within("tasks", EVALUATING * left / one / (2 + args.seeds)),
             seconds=left,
             learned_per_s=measured["learning"]["gentax"]["tokens_per_s"],
-            episode_tokens=measured["episode_tokens"],
         )
 
     study = Study(args.folder / "study", plan, options, say=say)

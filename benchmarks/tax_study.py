@@ -41,7 +41,7 @@ from gentax.training.recipe import Imitate, Lora, Recipe
 DTYPE = "float32"
 DATAMIX = {"sciworld": 19.0, "alfworld": 3.0, "webshop": 1.0}  # the paper's, by state-action pairs
 BASE, WARM = "base", "warmed up"
-EVALUATING = 0.45  # share of the time; of the rest half is for the warm-up, and half for GRPO
+EVALUATING = 0.45  # share of the time; of the rest half is for the warm-up, and GRPO gets what is left then
 PAIR_TOKENS = 600  # of a prompt and its reply, about: few-shot examples, rules, and what is admissible
 PAIR_S = 0.05  # seconds of an expert's step, most of which is SciWorld's engine
 MOST = {"tasks": 128, "pairs": 4000, "steps": 150}
@@ -67,26 +67,34 @@ class Plan:
     tasks: int  # of each domain
     seconds: float  # for all of it
     learned_per_s: float  # tokens
-    episode_tokens: float  # of an episode on the source
-    pairs: int = 0  # of the warm-up; 0 until the base has been played, like
-    steps: int = 0  # those of GRPO
+    pairs: int = 0  # of the warm-up; 0 until the base has been played
+    steps: int = 0  # of GRPO; 0 until the warmed-up policy has been played, whose episodes are others
 
     @property
     def how(self) -> Play:
         return Play(**self.play)
 
-    def sized(self, base_s: Mapping[str, float]) -> Plan:
-        """Return the plan with as many pairs and steps as the time leaves, between `LEAST` and `MOST`.
+    def with_pairs(self, base_s: float) -> Plan:
+        """Return the plan with as many pairs as half of the time leaves, between `LEAST` and `MOST`.
 
         Args:
-            base_s: the seconds that the base took on each domain.
+            base_s: the seconds that the base took on all domains.
         """
-        left = self.seconds - (2 + self.seeds) * sum(base_s.values())
-        played_s = base_s[self.source] / self.tasks
-        step = self.groups * self.group * (played_s + self.episode_tokens / self.learned_per_s)
-        pairs = left / 2 / (PAIR_S + PAIR_TOKENS / self.learned_per_s)
-        steps = left / 2 / (self.seeds * step)
-        return replace(self, pairs=within("pairs", pairs), steps=within("steps", steps))
+        left = self.seconds - (2 + self.seeds) * base_s
+        return replace(self, pairs=within("pairs", left / 2 / (PAIR_S + PAIR_TOKENS / self.learned_per_s)))
+
+    def with_steps(self, spent: float, played: Mapping[str, Mapping[str, float]]) -> Plan:
+        """Return the plan with as many steps as the time leaves, between `LEAST` and `MOST`.
+
+        Args:
+            spent: the seconds of all that was done so far.
+            played: what playing each domain took the warmed-up policy (`model_rates.Played.figures`).
+        """
+        of = played[self.source]
+        tokens = (of["tokens_read"] + of["tokens_written"]) / self.learned_per_s
+        step = self.groups * self.group * (of["seconds"] + tokens) / of["episodes"]
+        left = self.seconds - spent - self.seeds * sum(one["seconds"] for one in played.values())
+        return replace(self, steps=within("steps", left / (self.seeds * step)))
 
 
 def within(what: str, wanted: float) -> int:
@@ -133,10 +141,8 @@ class Study:
     def run(self) -> None:
         """Do what is not done yet. Raises TimeIsUp where the deadline comes first."""
         self.evaluate(BASE, lambda: self.plan.model)
-        if not self.plan.steps:
-            took = {name: json.loads(self._kept(BASE, name).read_text())["seconds"] for name in self.plan.domains}
-            self.plan = self.plan.sized(took)
-            write_json(self.folder / "plan.json", asdict(self.plan))
+        if not self.plan.pairs:
+            self._settle(self.plan.with_pairs(self._seconds(BASE)))
         plan = self.plan
         warmed = self.folder / "warm-up"
         warm = Recipe(
@@ -148,6 +154,12 @@ class Study:
             **self._common(0),
         )
         self.evaluate(WARM, lambda: self.train(warm, warmed))
+        if not plan.steps:
+            clock = warmed / "seconds.json"
+            spent = (
+                self._seconds(BASE) + self._seconds(WARM) + (json.loads(clock.read_text()) if clock.is_file() else 0)
+            )
+            self._settle(plan := plan.with_steps(spent, self._figures(WARM)))
         for seed in range(plan.seeds):
             recipe = Recipe(
                 base=str(self.train(warm, warmed)),
@@ -160,6 +172,17 @@ class Study:
                 **self._common(seed),
             )
             self.evaluate(trained(seed), lambda r=recipe, s=seed: self.train(r, self.folder / f"grpo-{s}"))
+
+    def _settle(self, plan: Plan) -> None:
+        self.plan = plan
+        write_json(self.folder / "plan.json", asdict(plan))
+
+    def _figures(self, who: str) -> dict[str, dict[str, float]]:
+        """Return what playing each domain took a policy that has played all of them."""
+        return {name: json.loads(self._kept(who, name).read_text()) for name in self.plan.domains}
+
+    def _seconds(self, who: str) -> float:
+        return sum(of["seconds"] for of in self._figures(who).values())
 
     def _common(self, seed: int) -> dict[str, Any]:
         where = {"device": self.options.device, "dtype": self.options.dtype}

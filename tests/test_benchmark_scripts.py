@@ -79,7 +79,7 @@ def test_training_stops_at_the_deadline_and_is_continued(scripts, tmp_path, monk
 
     plan = tax_study.Plan(
         model="base", source="crafting", domains=("crafting", "sokoban"), mix={"crafting": 1.0}, seeds=1, groups=1,
-        group=2, play={"context": "window(2)"}, tasks=2, seconds=0.0, learned_per_s=1e3, episode_tokens=1e3, pairs=320,
+        group=2, play={"context": "window(2)"}, tasks=2, seconds=0.0, learned_per_s=1e3, pairs=320,
         steps=1,
     )  # fmt: skip
     study = tax_study.Study(tmp_path, lambda: plan, tax_study.ModelOptions(), say=lambda what: None)
@@ -141,14 +141,17 @@ def test_no_pair_or_step_is_planned_without_time(scripts):
 
     plan = tax_study.Plan(
         model="base", source="crafting", domains=("crafting", "sokoban"), mix={"crafting": 1.0}, seeds=3, groups=2,
-        group=4, play={}, tasks=10, seconds=0.0, learned_per_s=1e3, episode_tokens=1e3,
+        group=4, play={}, tasks=10, seconds=0.0, learned_per_s=1e3,
     )  # fmt: skip
-    least = plan.sized({"crafting": 10.0, "sokoban": 10.0})
-    assert (least.pairs, least.steps) == (tax_study.LEAST["pairs"], tax_study.LEAST["steps"])
-    hour = replace(plan, seconds=3600.0).sized({"crafting": 10.0, "sokoban": 10.0})
-    # 3600 s less five policies' evaluations of 20 s; half for 3 seeds of steps of 8 episodes at 1 s + 1 s.
-    assert hour.steps == int(3500 / 2 / (3 * 8 * 2))
-    assert hour.pairs == int(3500 / 2 / (tax_study.PAIR_S + tax_study.PAIR_TOKENS / 1e3))
+    took = {"episodes": 10, "seconds": 10.0, "tokens_read": 9000, "tokens_written": 1000}
+    played = {"crafting": took, "sokoban": took}
+    assert plan.with_pairs(20.0).pairs == tax_study.LEAST["pairs"]
+    assert plan.with_steps(20.0, played).steps == tax_study.LEAST["steps"]
+    hour = replace(plan, seconds=3600.0)
+    # 3600 s less five policies' evaluations of 20 s.
+    assert hour.with_pairs(20.0).pairs == int(3500 / 2 / (tax_study.PAIR_S + tax_study.PAIR_TOKENS / 1e3))
+    # 1540 s are left after three of them, for 3 seeds of steps of 8 episodes at 1 s + 1 s.
+    assert hour.with_steps(2000.0, played).steps == int(1540 / (3 * 8 * 2))
 
 
 def test_gradients_in_bf16_are_held_against_fp32(scripts, capsys):
