@@ -55,15 +55,18 @@ def decoder_for(model: Any) -> AnyDecoder:
 
     Args:
         model: a Hugging Face causal model in evaluation mode.
+
+    Raises:
+        UsageError: logits that are not finite in the number format of the weights.
     """
-    if model.dtype != torch.float32:
-        _refuse_overflow(model)
     why = ""
     for kind in (Decoder, GeneralDecoder) if model.config.model_type in SUPPORTED else (GeneralDecoder,):
         try:
+            if model.dtype != torch.float32:
+                _refuse_overflow(model)
             decoder = kind(model)
             off = disagreement(decoder, model)
-        except torch.OutOfMemoryError:
+        except (UsageError, torch.OutOfMemoryError):
             raise
         except Exception as fault:  # whatever a model lacks that this decoder needs; the next one asks for less
             why = reason(fault)
