@@ -201,8 +201,8 @@ def test_two_policies_that_are_compared_share_the_memory(fake_vllm, tiny):
     assert FakeLLM.made.settings["gpu_memory_utilization"] == 0.9
     compared(tiny, tiny, THROUGH_VLLM)
     assert FakeLLM.made.settings["gpu_memory_utilization"] == 0.45
-    with pytest.raises(UsageError, match="vllm_gpu_memory_utilization must be more than 0 and at most 1, not 90"):
-        ModelOptions(vllm_gpu_memory_utilization=90)
+    with pytest.raises(UsageError, match="vllm_memory must be more than 0 and at most 1, not 90"):
+        ModelOptions(vllm_memory=90)
 
 
 def test_an_adapter_is_given_to_vllm_and_not_merged(fake_vllm, tiny, tmp_path):

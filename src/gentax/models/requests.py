@@ -29,13 +29,14 @@ class ModelOptions:
     """Whether a model's own Python files are run. They can do whatever you can do on this machine."""
     use_vllm: bool = False
     """Whether vLLM plays, in this process. Such a policy can be measured, not trained."""
-    vllm_gpu_memory_utilization: float = 0.9
-    """The share of the GPU's memory that vLLM takes; two policies that are compared take half of it each."""
+    vllm_memory: float = 0.9
+    """The share of the GPU's memory that vLLM takes (its `gpu_memory_utilization`); two policies that are compared take
+    half of it each."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.vllm_gpu_memory_utilization <= 1:
-            share = self.vllm_gpu_memory_utilization
-            raise UsageError(f"vllm_gpu_memory_utilization must be more than 0 and at most 1, not {share}")
+        if not 0 < self.vllm_memory <= 1:
+            share = self.vllm_memory
+            raise UsageError(f"vllm_memory must be more than 0 and at most 1, not {share}")
 
 
 @dataclass(frozen=True, slots=True)

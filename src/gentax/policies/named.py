@@ -59,5 +59,5 @@ def compared(
     options: ModelOptions = ModelOptions(),
 ) -> tuple[Policy, Policy]:
     """Return two policies that are loaded together, as `policy_of` does; vLLM shares its memory between them."""
-    each = replace(options, vllm_gpu_memory_utilization=options.vllm_gpu_memory_utilization / 2)
+    each = replace(options, vllm_memory=options.vllm_memory / 2)
     return policy_of(base, each), policy_of(tuned, each)

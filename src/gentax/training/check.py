@@ -8,7 +8,6 @@ from gentax.core import UsageError, unknown
 from gentax.core.user_code import is_user_name
 from gentax.domains import domain, make, missing
 from gentax.domains.names import read_domain
-from gentax.models.loading import bare_model
 from gentax.models.source import names_a_model
 from gentax.policies.named import SIMPLE, policy_of
 from gentax.rollouts import open_env
@@ -63,6 +62,8 @@ def _player(what: str, who: str) -> None:
         if not names_a_model(who):
             raise unknown(what, who, (*named, *sorted(map(str, Path(who).parent.glob("*")))[:50]))
         if not Path(who).is_file():  # a teacher may be a file of conversations
+            from gentax.models.loading import bare_model  # PyTorch is not loaded to refuse a setting
+
             bare_model(who)  # what its files say, without its weights
 
 

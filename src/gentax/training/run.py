@@ -94,8 +94,9 @@ def train(
 
         return train_and_merge(recipe, run, on_row)
     if recipe.trainer == "trl":
-        from gentax.training.trl_trainer import train_with_trl
+        from gentax.training.trl_trainer import refuse, train_with_trl
 
+        refuse(recipe)
         if "LOCAL_RANK" not in os.environ:  # alone; how DeepSpeed spreads a model over processes is not counted
             device = device_of(recipe.device)
             room_for(bare, recipe, device, available_memory(device))  # TRL takes no less

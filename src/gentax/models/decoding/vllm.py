@@ -74,7 +74,7 @@ class VLLMDecoder:
                 logprobs_mode="processed_logprobs",
                 generation_config="vllm",  # nothing from the checkpoint's generation_config.json
                 seed=0,
-                gpu_memory_utilization=options.vllm_gpu_memory_utilization,
+                gpu_memory_utilization=options.vllm_memory,
                 **lora,
             )
         except Exception as error:  # its engine raises whatever went wrong below it
