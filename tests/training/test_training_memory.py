@@ -100,6 +100,8 @@ def test_playing_and_learning_take_turns_and_fewer_episodes_fit_into_less(tiny):
 def test_a_model_without_room_is_refused_with_the_numbers_before_it_is_loaded(
     trainer, toy, tiny, tmp_path, monkeypatch
 ):
+    if trainer == "trl":
+        pytest.importorskip("trl")
     monkeypatch.setattr(run, "available_memory", lambda device: 1e6)
     monkeypatch.setattr(run, "load", None)
     with pytest.raises(UsageError, match=r"takes about 0\.\d GB \(.*playing .*\), and cpu has 0\.0 GB left; .*lora"):
