@@ -47,7 +47,6 @@ def jobs() -> dict[str, Callable[[], int]]:
     found: dict[str, Callable[[], int]] = {}
     for job in JOBS[:2]:
         play = Play(context=job.split()[1], temperature=1.0)
-
         pool = EnvPool(play)  # ends with the process
 
         def playing(play: Play = play, pool: EnvPool = pool) -> int:
@@ -55,7 +54,9 @@ def jobs() -> dict[str, Callable[[], int]]:
             return sum(e.length for e in rollout(policy, tasks, play=play, samples=GROUP, seed=5, pool=pool))
 
         found[job] = playing
-    folder, trained = model_folder(Path(tempfile.mkdtemp()))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, trained = model_folder(Path(scratch))
+        assert trained  # the shipped model lies elsewhere
     episodes = play_batch(folder, trained, "full", 25000)
     for job in JOBS[2:]:
         step, _ = gentax_step(folder, episodes, job.split()[1])
@@ -113,6 +114,10 @@ def main() -> None:
     if args.serve:
         return serve(args.threads)
     git = ["git", "-C", str(HERE)]
+    if subprocess.run(
+        [*git, "rev-parse", "--quiet", "--verify", f"{args.commit}^{{commit}}"], stdout=subprocess.DEVNULL
+    ).returncode:
+        parser.error(f"no commit {args.commit!r} in {HERE}")
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch) / "before"
         subprocess.run([*git, "worktree", "add", "--quiet", "--detach", str(tree), args.commit], check=True)
@@ -120,7 +125,7 @@ def main() -> None:
         try:
             for name, where in zip(SIDES, (tree, HERE), strict=True):
                 processes[name] = side(where, args.threads)
-                if (processes[name].stdout.readline().strip()) != "ready":
+                if processes[name].stdout.readline().strip() != "ready":
                     sys.exit(f"{name} cannot do the jobs; what it says is above")
             print(f"{args.repeats} turns; {args.threads} of {os.cpu_count()} cores; processor seconds of a turn")
             print(f"{'':16}{'before':>8}{'range':>14}{'now':>8}{'range':>14}{'now/before':>12}  amount")

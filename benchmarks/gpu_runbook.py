@@ -113,8 +113,9 @@ def study(out: Path, args: argparse.Namespace, deadline: float) -> None:
     options = ModelOptions(dtype=args.dtype)
     model = _model(args.model, out)
     names = installed(args.domains)
-    own = args.model == "base"  # Gemma succeeds at nothing but what its warm-up shows it
-    source = args.source or next((name for name in (() if own else DATAMIX) if name in names), "crafting")
+    # A pretrained model succeeds at little but what its warm-up shows it.
+    shown = [] if args.model == "base" else [name for name in DATAMIX if name in names]
+    source = args.source or (shown or ["crafting"])[0]
     check_source(source, names)
     order = (source, *(name for name in names if name != source))
     template = "" if args.model == "base" else str(Path(__file__).parent / "few_shot.jinja")  # see `real_model.py`

@@ -44,11 +44,7 @@ from gentax.rollouts import Play
 from gentax.training.recipe import Lora
 
 FEW_SHOT = Path(__file__).parent / "few_shot.jinja"
-DOMAINS = (
-    "sciworld",
-    "alfworld",
-    "webshop",
-)  # those of the warm-up; elsewhere it succeeds at nothing
+DOMAINS = ("sciworld", "alfworld", "webshop")  # those of the warm-up; elsewhere it succeeds at nothing
 PROBED = 4  # episodes of each domain whose time is taken, by either side
 LEARNED = 8  # sequences of the timed step
 

@@ -41,6 +41,7 @@ from gentax.training.recipe import Imitate, Lora, Recipe
 DTYPE = "float32"
 DATAMIX = {"sciworld": 19.0, "alfworld": 3.0, "webshop": 1.0}  # the paper's, by state-action pairs
 BASE, WARM = "base", "warmed up"
+CLOCK = "seconds.json"  # in a run's folder: how long it took, in all its parts
 EVALUATING = 0.45  # share of the time; of the rest half is for the warm-up, and GRPO gets what is left then
 PAIR_TOKENS = 600  # of a prompt and its reply, about: few-shot examples, rules, and what is admissible
 PAIR_S = 0.05  # seconds of an expert's step, most of which is SciWorld's engine
@@ -155,10 +156,7 @@ class Study:
         )
         self.evaluate(WARM, lambda: self.train(warm, warmed))
         if not plan.steps:
-            clock = warmed / "seconds.json"
-            spent = (
-                self._seconds(BASE) + self._seconds(WARM) + (json.loads(clock.read_text()) if clock.is_file() else 0)
-            )
+            spent = self._seconds(BASE) + _trained_s(warmed) + self._seconds(WARM)
             self._settle(plan := plan.with_steps(spent, self._figures(WARM)))
         for seed in range(plan.seeds):
             recipe = Recipe(
@@ -230,10 +228,8 @@ class Study:
                 raise
             raise TimeIsUp from None
         finally:
-            clock = out / "seconds.json"
-            before = json.loads(clock.read_text()) if clock.is_file() else 0.0
             if out.is_dir() and time.monotonic() - began > 1:  # a finished run takes no time
-                write_json(clock, before + time.monotonic() - began)
+                write_json(out / CLOCK, _trained_s(out) + time.monotonic() - began)
         return folder
 
     def _in_time(self) -> None:
@@ -318,14 +314,19 @@ def summary(report: TaxReport) -> str:
     return ", ".join(parts)
 
 
+def _trained_s(out: Path) -> float:
+    clock = out / CLOCK
+    return float(json.loads(clock.read_text())) if clock.is_file() else 0.0
+
+
 def _training(out: Path) -> dict[str, Any]:
     """Return what a run's rows come to."""
     steps, imitated = (_lines(out / name) for name in ("metrics.jsonl", "imitation.jsonl"))
     recipe = json.loads((out / "recipe.json").read_text())
     imitate = recipe["imitate"] or {}
     found: dict[str, Any] = {"steps": len(steps), "lr": imitate.get("lr") or recipe["lr"]}
-    if (out / "seconds.json").is_file():
-        found["seconds"] = json.loads((out / "seconds.json").read_text())
+    if (out / CLOCK).is_file():
+        found["seconds"] = _trained_s(out)
     if imitated:
         found["loss"] = [imitated[0]["loss"], imitated[-1]["loss"]]
     if steps:

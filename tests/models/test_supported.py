@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gentax.core import UsageError
-from gentax.models.precision import computed_in_fp32
+from gentax.models.precision import upcast_to_fp32
 from gentax.models.scoring import batches, log_probabilities, way_of
 
 SMALL = {
@@ -105,11 +105,11 @@ def test_only_one_layer_at_a_time_is_widened():
         layer.mlp.register_forward_hook(
             lambda *_: widened.append([one.mlp.up_proj.weight.dtype for one in model.model.layers])
         )
-    with computed_in_fp32(model):
+    with upcast_to_fp32(model):
         logits = model(torch.arange(5)[None]).logits
     assert logits.dtype is torch.float32
     assert [row.count(torch.float32) for row in widened] == [1, 1, 1]
-    with pytest.raises(RuntimeError, match="stopped"), computed_in_fp32(model):
+    with pytest.raises(RuntimeError, match="stopped"), upcast_to_fp32(model):
         model.model.layers[1].mlp.register_forward_hook(stop)
         model(torch.arange(5)[None])
     assert {x.dtype for x in model.parameters()} == {torch.bfloat16}

@@ -17,7 +17,7 @@ from gentax.core.errors import PolicyFault
 from gentax.models.loading import load_model, load_tokenizer
 from gentax.models.requests import ModelOptions, SamplingParams, SamplingRequest
 from gentax.models.sampling import draw, filters_of
-from gentax.policies import compared
+from gentax.policies import policy_pair
 from gentax.policies.local import load
 from gentax.policies.protocol import PARALLEL
 from gentax.rollouts import Play, rollout
@@ -199,7 +199,7 @@ def test_a_tag_that_ends_nothing_does_not_end_a_reply(fake_vllm, able):
 def test_two_policies_that_are_compared_share_the_memory(fake_vllm, tiny):
     load(tiny, THROUGH_VLLM)
     assert FakeLLM.made.settings["gpu_memory_utilization"] == 0.9
-    compared(tiny, tiny, THROUGH_VLLM)
+    policy_pair(tiny, tiny, THROUGH_VLLM)
     assert FakeLLM.made.settings["gpu_memory_utilization"] == 0.45
     with pytest.raises(UsageError, match="vllm_memory must be more than 0 and at most 1, not 90"):
         ModelOptions(vllm_memory=90)

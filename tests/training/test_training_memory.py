@@ -14,7 +14,7 @@ from gentax.policies.local import load
 from gentax.training import run, train
 from gentax.training.learner import learner_of
 from gentax.training.learning_rate import with_rates
-from gentax.training.memory import footprint, parameters_of, room_for
+from gentax.training.memory import check_memory, footprint, parameters_of
 from gentax.training.recipe import Algorithm, Imitate, Lora, Recipe
 
 CPU = torch.device("cpu")
@@ -89,11 +89,11 @@ def test_playing_and_learning_take_turns_and_fewer_episodes_fit_into_less(tiny):
     one = footprint(bare, replace(recipe, parallel=1), CPU, PLENTY)
     assert one.parts["cache of playing"] == playing / 128
     assert found.least == one.least == held + max(learning, playing / 128)
-    room_for(bare, recipe, CPU, found.least)
+    check_memory(bare, recipe, CPU, found.least)
     with pytest.raises(UsageError, match=r"left; -s lora.rank=16 takes about .*; gradient_checkpointing: true takes"):
-        room_for(bare, recipe, CPU, found.least - 1)
+        check_memory(bare, recipe, CPU, found.least - 1)
     with pytest.raises(UsageError, match=r"left; shard: true spreads it"):
-        room_for(bare, Recipe(lora=Lora()), CPU, 1e3)
+        check_memory(bare, Recipe(lora=Lora()), CPU, 1e3)
 
 
 @pytest.mark.parametrize("trainer", ["gentax", "trl"])

@@ -76,7 +76,7 @@ def tax(
     from gentax.measure.forecast import read_fit
     from gentax.measure.played import is_result, play_tax, tax, tax_of_results
     from gentax.measure.statistics import Looks
-    from gentax.policies import compared
+    from gentax.policies import policy_pair
 
     o.check_out(json)
     trained = o.read_domains([source])
@@ -88,7 +88,7 @@ def tax(
     if is_result(base) or is_result(tuned):
         tax(base, tuned, home)  # refuses, and says why
     known = read_fit(fit) if forecast_only else None
-    policies = compared(base, tuned, model)  # both are found before either plays
+    policies = policy_pair(base, tuned, model)  # both are found before either plays
     if known is not None:
         return _forecast(*policies, home, levels[home], play, seed, known, json)
     if len(levels) < 2:

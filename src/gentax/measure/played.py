@@ -26,7 +26,7 @@ from gentax.measure.suites import paired, read_result
 from gentax.measure.tax import ERROR_SHARE, TaxReport, tax_report
 from gentax.measure.verdict import FREE_WITHIN, Verdict, verdict
 from gentax.models.requests import ModelOptions
-from gentax.policies import Policy, compared
+from gentax.policies import Policy, policy_pair
 from gentax.policies.simple import SCRIPTED
 from gentax.rollouts import EnvPool, Play, rollout
 from gentax.rollouts.prompt import with_budget
@@ -72,7 +72,7 @@ def tax(
     if isinstance(base, Evaluation) or isinstance(tuned, Evaluation):
         raise UsageError("an evaluation is compared with another one, not with a policy")
     levels = levels_of(source, targets)
-    policies = compared(base, tuned, model)
+    policies = policy_pair(base, tuned, model)
     return play_tax(*policies, source, levels, tasks=tasks, looks=Looks(looks), **settings).report
 
 

@@ -45,7 +45,7 @@ TOKENIZER_LIMIT = 1 << 27  # bytes; that of Gemma 3, with 262,144 tokens, has 33
 _TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
-def load_tokenizer(where: str | Path, options: ModelOptions = ModelOptions()) -> Any:
+def load_tokenizer(where: str | Path | Source, options: ModelOptions = ModelOptions()) -> Any:
     """Load the tokenizer of a model; an adapter's own, where it has one.
 
     Raises:
@@ -54,33 +54,27 @@ def load_tokenizer(where: str | Path, options: ModelOptions = ModelOptions()) ->
     return _tokenizer(find(where, options), options)
 
 
-def load_model(where: str | Path, options: ModelOptions = ModelOptions()) -> Any:
+def load_model(where: str | Path | Source, options: ModelOptions = ModelOptions(), tokenizer: Any = None) -> Any:
     """Load a causal model onto its device, in evaluation mode; an adapter's is merged with its base.
+
+    Args:
+        where: see `find`.
+        options: how it is loaded.
+        tokenizer: what it is to be read with, if that is known.
 
     Raises:
         UsageError: there is no such model; its files are not sound or do not agree; it is no causal language model; it
-            does not fit into memory; a device that is not there, a dtype that is none.
+            does not fit into memory; a device that is not there, a dtype that is none; a tokenizer with more tokens
+            than the model has embeddings.
     """
-    return _load(find(where, options), options, None)
+    return _load(find(where, options), options, tokenizer)
 
 
-def load_with_tokenizer(
-    where: str | Path, options: ModelOptions = ModelOptions(), between: Callable[[Source, Any], None] | None = None
-) -> tuple[Source, Any, Any]:
-    """Load a model and its tokenizer; return what the name meant, the model and the tokenizer.
-
-    Args:
-        where, options: see `load_model`.
-        between: called with the first and the last of these, before the weights are read.
-
-    Raises:
-        UsageError: see `load_model`; and a tokenizer with more tokens than the model has embeddings.
-    """
+def load_with_tokenizer(where: str | Path, options: ModelOptions = ModelOptions()) -> tuple[Source, Any, Any]:
+    """Return what the name meant, the model and its tokenizer, one held against the other. Raises as `load_model`."""
     source = check_files(where, options)
-    tokenizer = _tokenizer(source, options)
-    if between is not None:
-        between(source, tokenizer)
-    return source, _load(source, options, tokenizer), tokenizer
+    tokenizer = load_tokenizer(source, options)
+    return source, load_model(source, options, tokenizer), tokenizer
 
 
 def check_files(where: str | Path, options: ModelOptions = ModelOptions()) -> Source:

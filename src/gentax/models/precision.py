@@ -30,7 +30,7 @@ def precision(choice: str, device: Any) -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def computed_in_fp32(model: Any) -> Iterator[None]:
+def upcast_to_fp32(model: Any) -> Iterator[None]:
     """While this lasts, compute `model` in fp32, whatever its weights are stored in; nothing of it is changed.
 
     What is stored in 16 bits is widened: outside of the layers for as long as this lasts, in a layer while it runs. So

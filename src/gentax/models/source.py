@@ -39,7 +39,11 @@ class Source:
         """How reports call it: `base`, a hub name, or the last part of a path."""
         if self.path == BASE:
             return "base"
-        return self.name if is_hub_name(self.name) and not _exists(self.name) else self.path.resolve().name
+        return self.name if self._from_hub else self.path.resolve().name
+
+    @property
+    def _from_hub(self) -> bool:
+        return is_hub_name(self.name) and not _exists(self.name)
 
     @property
     def origin(self) -> dict[str, str]:
@@ -48,25 +52,27 @@ class Source:
         The commit of a model of the hub (`revision`), and of an adapter what it was merged with (`adapter_base`).
         """
         found = {}
-        if self.path.parent.name == "snapshots" and is_hub_name(self.name) and not _exists(self.name):
-            found["revision"] = self.path.name
+        if self._from_hub:
+            found["revision"] = self.path.name  # of a folder in the hub's cache
         if self.base is not None:
             found["adapter_base"] = self.base.name
             found |= {f"adapter_base_{key}": value for key, value in self.base.origin.items()}
         return found
 
 
-def find(where: str | Path, options: ModelOptions = ModelOptions()) -> Source:
+def find(where: str | Path | Source, options: ModelOptions = ModelOptions()) -> Source:
     """Find what `where` names; a model of the hub that is not in the cache is fetched.
 
     Args:
-        where: `base`, a folder, `org/name[@revision]`, or a `.gguf` file.
+        where: `base`, a folder, `org/name[@revision]`, or a `.gguf` file; what was found before is returned.
         options: `adapter_base` says what an adapter is for, where its own configuration does not or names another
             place; with `trust_remote_code` a model's Python files are fetched as well.
 
     Raises:
         UsageError: there is no such model; the message has the nearest name, or the command that fetches it.
     """
+    if isinstance(where, Source):
+        return where
     text = str(where)
     if text == "base":
         return Source(text, "folder", BASE)

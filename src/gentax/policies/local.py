@@ -16,11 +16,10 @@ from gentax.models.chat import ChatCodec
 from gentax.models.decoding import AnyDecoder, Decoder, decoder_for
 from gentax.models.decoding.rows import Stop
 from gentax.models.decoding.vllm import VLLMDecoder, VLLMModel
-from gentax.models.loading import check_files, load_tokenizer, load_with_tokenizer, runtime
+from gentax.models.loading import check_files, load_model, load_tokenizer, runtime
 from gentax.models.memory import available_memory, parallel_rows, row_bytes
 from gentax.models.quiet import loading
 from gentax.models.requests import NEW_TOKENS, NEW_TOKENS_THINKING, ChatOptions, ModelOptions, SamplingRequest
-from gentax.models.source import Source
 from gentax.policies.protocol import PARALLEL, Reply, Turn
 
 MUCH = 0.1  # of the memory that a device has left; less is kept for the next rollout
@@ -255,17 +254,15 @@ def load(where: str | Path, options: ModelOptions = ModelOptions()) -> LocalPoli
     """Load a policy: "base", a folder, a name on the hub, a PEFT adapter or a GGUF file (see `models.source`).
 
     Raises:
-        UsageError: see `models.loading.load_with_tokenizer`.
+        UsageError: see `models.loading.load_model`.
     """
     if options.use_vllm:
         return _through_vllm(where, options)
-    codecs = []  # a chat template that cannot be used is found before the weights are read
-
-    def between(source: Source, tokenizer: Any) -> None:
-        codecs.append(ChatCodec(tokenizer, ChatOptions(), source.label))
-
-    source, model, tokenizer = load_with_tokenizer(where, options, between)
-    return LocalPolicy(model, tokenizer, source.label, origin=source.origin, codec=codecs[0])
+    source = check_files(where, options)
+    tokenizer = load_tokenizer(source, options)
+    codec = ChatCodec(tokenizer, ChatOptions(), source.label)  # which refuses a chat template that cannot be used
+    model = load_model(source, options, tokenizer)
+    return LocalPolicy(model, tokenizer, source.label, origin=source.origin, codec=codec)
 
 
 def _through_vllm(where: str | Path, options: ModelOptions) -> LocalPolicy:
@@ -274,7 +271,7 @@ def _through_vllm(where: str | Path, options: ModelOptions) -> LocalPolicy:
         raise UsageError("vLLM plays on a GPU here: leave --device out, or leave out --use-vllm")
     if source.kind == "gguf":
         raise UsageError(f"vLLM plays folders and adapters here, not GGUF files such as {source.name}")
-    tokenizer = load_tokenizer(where, options)
+    tokenizer = load_tokenizer(source, options)
     folder, adapter = (source.path, None) if source.base is None else (source.base.path, source.path)
     with loading(source.name):
         decoder = VLLMDecoder(folder, tokenizer, options, adapter)

@@ -53,7 +53,7 @@ def policy_of(what: str | Path | Policy | Callable[..., Any], options: ModelOpti
     return load(what, options)
 
 
-def compared(
+def policy_pair(
     base: str | Path | Policy | Callable[..., Any],
     tuned: str | Path | Policy | Callable[..., Any],
     options: ModelOptions = ModelOptions(),

@@ -122,7 +122,7 @@ def footprint(model: Any, recipe: Recipe, device: torch.device, left: float, pro
     return Footprint(numbers, trained, how, checkpointing, parts, row * min(rows, recipe.parallel or 1))
 
 
-def room_for(model: Any, recipe: Recipe, device: torch.device, left: float, processes: int = 1) -> Footprint:
+def check_memory(model: Any, recipe: Recipe, device: torch.device, left: float, processes: int = 1) -> Footprint:
     """Return what a run will hold (see `footprint`). Raises UsageError, with the numbers, where that is too much."""
     found = footprint(model, recipe, device, left, processes)
     if found.least <= left:

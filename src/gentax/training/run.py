@@ -43,7 +43,7 @@ from gentax.training.critic import Critic
 from gentax.training.imitation import Imitation
 from gentax.training.learner import learner_of
 from gentax.training.learning_rate import with_rates
-from gentax.training.memory import parameters_of, room_for
+from gentax.training.memory import check_memory, parameters_of
 from gentax.training.parallel import World, join
 from gentax.training.playing import Playing
 from gentax.training.policy_gradient import update
@@ -99,7 +99,7 @@ def train(
         refuse(recipe)
         if "LOCAL_RANK" not in os.environ:  # alone; how DeepSpeed spreads a model over processes is not counted
             device = device_of(recipe.device)
-            room_for(bare, recipe, device, available_memory(device))  # TRL takes no less
+            check_memory(bare, recipe, device, available_memory(device))  # TRL takes no less
         return train_with_trl(recipe, run, on_row)
     with join(recipe) as world, deferred_interrupt() as interrupt:
         checkpointing = _fits(recipe, bare, world, is_shown(progress))
@@ -115,7 +115,7 @@ def _fits(recipe: Recipe, bare: Any, world: World, shown: bool) -> bool:
     device = device_of(recipe.device, world.local, world.size)
     # On a CPU the processes share what there is; they all decide by what the first one sees.
     (left, *_) = world.everyone(available_memory(device) / (world.size if device.type == "cpu" else 1))
-    found = room_for(bare, recipe, device, left, world.size)
+    found = check_memory(bare, recipe, device, left, world.size)
     if world.first and shown:
         rates = [f"{recipe.lr:g}"] if recipe.updates else []
         rates += [f"{recipe.imitate.lr:g} (imitation)"] if recipe.imitate is not None else []

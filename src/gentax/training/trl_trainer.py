@@ -104,17 +104,16 @@ def train_with_trl(recipe: Recipe, out: str | Path, on_row: Callable[[Row], None
     A stopped run goes on as it would have, bit for bit where the arithmetic allows it; not under DeepSpeed.
 
     Args:
-        recipe: every setting, of domains that were checked.
+        recipe: every setting, of domains that were checked, and of which `refuse` refuses none.
         out: the run's folder.
         on_row: told each step's metrics as they come: those of `summary.py`, and of the update spread, loss, kl,
             entropy, clipped and grad_norm.
 
     Raises:
-        UsageError: what `refuse` refuses; a model that does not exist; a folder of another run; several GPUs and one
+        UsageError: a model that does not exist; a folder of another run; several GPUs and one
             process; a server without vLLM here, or one that gives other probabilities than those it samples from.
         NonFiniteLoss: the loss stopped being a number; the message names the step and the last good checkpoint.
     """
-    refuse(recipe)
     if recipe.device != "cpu" and torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
         raise UsageError(
             "trainer trl has one process for each GPU: start it with `accelerate launch --no_python gentax train …`, "

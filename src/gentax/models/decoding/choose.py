@@ -59,14 +59,14 @@ def decoder_for(model: Any) -> AnyDecoder:
     Raises:
         UsageError: logits that are not finite in the number format of the weights.
     """
+    if model.dtype != torch.float32:
+        _refuse_overflow(model)
     why = ""
     for kind in (Decoder, GeneralDecoder) if model.config.model_type in SUPPORTED else (GeneralDecoder,):
         try:
-            if model.dtype != torch.float32:
-                _refuse_overflow(model)
             decoder = kind(model)
             off = disagreement(decoder, model)
-        except (UsageError, torch.OutOfMemoryError):
+        except torch.OutOfMemoryError:
             raise
         except Exception as fault:  # whatever a model lacks that this decoder needs; the next one asks for less
             why = reason(fault)
@@ -85,7 +85,12 @@ def decoder_for(model: Any) -> AnyDecoder:
 @torch.inference_mode()
 def _refuse_overflow(model: Any) -> None:
     """Refuse a number format in which the model's logits are no numbers: Gemma 3 in float16 is one."""
-    logits = model(input_ids=torch.arange(8, device=model.device)[None], use_cache=False).logits
+    try:
+        logits = model(input_ids=torch.arange(8, device=model.device)[None], use_cache=False).logits
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # a model that needs more than ids: the decoders find out what it lacks
+        return
     if not (logits < torch.inf).all():  # which is also false of NaN; minus infinity is a token that is never said
         name = str(model.dtype).removeprefix("torch.")
         raise UsageError(f"the logits of this model are not finite in {name}: say --dtype bfloat16 or float32")

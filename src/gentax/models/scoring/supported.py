@@ -18,7 +18,7 @@ import torch
 
 from gentax.core import UsageError
 from gentax.models.positions import original_context
-from gentax.models.precision import computed_in_fp32
+from gentax.models.precision import upcast_to_fp32
 from gentax.models.scoring.batch import Batch
 from gentax.models.scoring.logprobs import log_probabilities
 from gentax.models.scoring.padded import padded_batches
@@ -84,7 +84,7 @@ def _found_out(model: Any) -> str:
     """Hold both ways against the model's own forward pass."""
     if getattr(model.config, "quantization_config", None) is not None:
         return _held_against(model, lambda off_S: float(off_S.mean()) < ROUNDED)
-    with computed_in_fp32(model):
+    with upcast_to_fp32(model):
         return _held_against(model, lambda off_S: float(off_S.max()) < CLOSE)
 
 
