@@ -21,8 +21,9 @@ install: .venv/installed
 
 alfworld: .venv/alfworld
 
+# What it compiles calls `python`, which not every system has under that name.
 .venv/alfworld: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[alfworld]'
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[alfworld]'
 	@touch $@
 
 trl: .venv/trl
