@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import gentax
-from gentax.core import EnvironmentFault, Task, UsageError
+from gentax.core import SPLITS, EnvironmentFault, Task, UsageError, split_of
 from gentax.domains import domain, missing
 
 if lacking := missing(domain("alfworld")):
@@ -163,13 +163,16 @@ def test_a_task_is_the_same_in_another_process(env):
 
 
 def test_no_game_is_in_two_splits_and_hardly_one_twice():
-    told = {
-        split: {start_of(DEFAULT, split, index).told for index in range(600)} for split in ("train", "seen", "test")
-    }
+    told = {split: {start_of(DEFAULT, split, index).told for index in range(600)} for split in SPLITS}
     assert all(len(starts) >= 598 for starts in told.values())
-    assert not told["train"] & told["test"]
-    assert not told["train"] & told["seen"]
-    assert not told["seen"] & told["test"]
+    assert len(set.union(*told.values())) == sum(map(len, told.values()))
+
+
+@pytest.mark.parametrize("level", [DEFAULT, "home", "place+heat-6@FloorPlan3"])
+def test_no_goal_is_asked_for_in_one_floor_plan_in_two_splits(level):
+    contents = {split: {start_of(level, split, index).content for index in range(300)} for split in SPLITS}
+    assert len(set.union(*contents.values())) == sum(map(len, contents.values()))
+    assert all(split_of(content) == split for split, found in contents.items() for content in found)
 
 
 def test_test_tasks_are_in_floor_plans_of_their_own():
@@ -358,11 +361,14 @@ def test_a_missing_package_is_said_in_one_line(monkeypatch):
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """Return a folder of published games: one of each kind in each split, and two that are left out."""
+    """Return a folder of published games: one of each kind in each split, and three that are left out."""
     folder = tmp_path / "json_2.1.1"
     for split, name in FOLDERS.items():
         for index, kind in enumerate(KINDS):
-            write(folder / name / f"{TYPES[kind]}-{index}" / "trial_1", start_of("home", split, index))
+            # As in the published data, the folder says what is asked for, and where.
+            write(folder / name / f"{TYPES[kind]}-{split}-{index}" / "trial_1", start_of("home", split, index))
+    asked_in_train = f"{TYPES[KINDS[0]]}-train-0"  # so it is left out of the validation games
+    write(folder / "valid_seen" / asked_in_train / "trial_2", start_of("home", "train", 0))
     write(folder / "train" / "pick_and_place_with_movable_recep-1" / "trial_1", start_of("home", "train", 0))
     write(folder / "train" / "pick_and_place_simple-9" / "trial_1", start_of("home", "train", 0), solvable=False)
     monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))

@@ -9,11 +9,11 @@ import sys
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from gentax.core import Task, UsageError
+from gentax.core import SPLITS, Task, UsageError, split_of
 from gentax.domains.crafting import words
 from gentax.domains.crafting.env import Crafting
 from gentax.domains.crafting.levels import LEVELS, spec_of
-from gentax.domains.crafting.recipes import MOST, generate, split_of
+from gentax.domains.crafting.recipes import MOST, content_of, generate
 
 FIRST = """\
 Craft narrow frame. Recipes:
@@ -60,15 +60,15 @@ def test_splits_share_no_recipes_whatever_their_numbers():
             (made, frozenset(item for item, _ in recipe.needs)) for made, recipe in book.recipes.items()
         )
 
-    seen = {"train": set(), "test": set()}
+    seen = {split: set() for split in SPLITS}
     for level in ("depth1-read0", "depth2-read0"):
         for split, trees in seen.items():
             for index in range(2000):
                 book = generate(spec_of(level), split, Task("crafting", level, split, index).seed)
-                assert split_of(book) == split
+                assert split_of(content_of(book)) == split
                 trees.add(tree(book))
     assert len(seen["train"]) > 3900
-    assert not seen["train"] & seen["test"]
+    assert len(set.union(*seen.values())) == sum(map(len, seen.values()))
 
 
 def test_a_plan_is_as_deep_as_the_level_says():
@@ -220,7 +220,7 @@ def test_more_to_read_changes_nothing_but_the_reading():
 
 def test_named_levels_are_what_they_spell():
     for name, level in LEVELS.items():
-        assert Crafting(name).horizon == level.horizon == 6 * (2 if name == "shallow" else int(name[5]))
+        assert Crafting(name).horizon == level.horizon == (8 if name == "shallow" else 6 * int(name[5]))
 
 
 @pytest.mark.parametrize(

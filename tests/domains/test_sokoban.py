@@ -11,11 +11,11 @@ from itertools import pairwise
 import gymnasium
 import pytest
 
-from gentax.core import Task
+from gentax.core import SPLITS, Task, split_of
 from gentax.domains.sokoban import DOMAIN
 from gentax.domains.sokoban.board import PLAYER_BITS, deltas, move
 from gentax.domains.sokoban.env import Sokoban
-from gentax.domains.sokoban.generate import generate, split_of
+from gentax.domains.sokoban.generate import content_of, draw_room, layouts, start_of
 from gentax.domains.sokoban.levels import NAMED
 from gentax.domains.sokoban.plan import find_plan
 
@@ -25,7 +25,8 @@ def play(tmp_path, picture: str, **settings) -> Sokoban:
     file = tmp_path / "room.xsb"
     file.write_text(picture)
     env = Sokoban(xsb=file, **settings)
-    env.reset(options={"index": 0})
+    split = next(split for split in SPLITS if env.size(split))
+    env.reset(options={"index": 0, "split": split})
     return env
 
 
@@ -46,7 +47,7 @@ def shortest(room) -> int | None:
 
 # Tasks.
 
-GOLDEN = "Walls 1,3 3,4 4,2 4,4. Target 1,1. Box 2,2. You 1,2."
+GOLDEN = "Walls 2,4 3,4 4,1. Target 3,2. Box 2,2. You 2,3."
 
 
 def test_same_task_is_same_text_in_a_fresh_process():
@@ -82,13 +83,58 @@ def test_splits_share_no_room_not_even_turned_around():
             yield str(cells)
             yield str([line[::-1] for line in cells])
 
-    seen = {"train": set(), "test": set()}
+    seen = {split: set() for split in SPLITS}
     for split, pictures in seen.items():
         for index in range(1000):
-            room, _ = generate(NAMED["6x6"], split, Task("sokoban", "6x6", split, index).seed)
-            assert split_of(6, 6, room.walls, room.targets) == split
+            room, _, content = start_of(NAMED["6x6"], Task("sokoban", "6x6", split, index))
+            assert split_of(content) == split
             pictures.update(turned(room))
-    assert not seen["train"] & seen["test"]
+    assert len(set.union(*seen.values())) == sum(map(len, seen.values()))
+
+
+@pytest.mark.parametrize(("level", "rooms", "starts"), [("6x6-far", 329, 2530), ("7x7-1-8-12", 200, 200)])
+def test_test_tasks_repeat_no_room_while_rooms_last_and_no_start_at_all(level, rooms, starts):
+    """Of a small level all rooms are known; of a larger one, those that are drawn again are passed over."""
+    env = Sokoban(level, split="test")
+    seen, begun = [], set()
+    for task in env.tasks("test", starts):
+        _, info = env.reset(options={"task": task})
+        seen.append(info["content"])
+        begun.add((env.room, env.state))
+    assert len(set(seen[:rooms])) == rooms
+    assert set(seen) == set(seen[:rooms])
+    assert len(begun) == starts
+    if level == "6x6-far":
+        assert env.size("test") == starts
+
+
+def test_a_room_that_was_drawn_before_is_passed_over(monkeypatch):
+    """Among 400 rooms of a level with few layouts, drawn by chance, some would repeat."""
+    spec = NAMED["6x6"]
+    monkeypatch.setattr("gentax.domains.sokoban.generate.FEW_LAYOUTS", 0)
+    tasks = [Task("sokoban", "6x6", "test", index) for index in range(200)]
+    assert len({start_of(spec, task).content for task in tasks}) == 200
+    monkeypatch.setattr("gentax.domains.sokoban.generate.MANY_LAYOUTS", 0)
+    assert len({start_of(spec, task).content for task in tasks}) < 190
+
+
+def test_a_room_has_one_content_however_it_lies_and_whatever_wall_is_around_it():
+    walls = (
+        [(0, c) for c in range(5)] + [(3, c) for c in range(5)] + [(r, c) for r in (1, 2) for c in (0, 4)] + [(1, 2)]
+    )
+
+    def content(places, target, rows, columns):
+        return content_of(
+            rows, columns, sum(1 << r * columns + c for r, c in places), 1 << target[0] * columns + target[1]
+        )
+
+    here = content(walls, (2, 1), 4, 5)
+    assert here == content([(c, r) for r, c in walls], (1, 2), 5, 4)
+    assert here == content([(3 - r, 4 - c) for r, c in walls], (1, 3), 4, 5)
+    thicker = [(r + 1, c) for r, c in walls] + [(0, c) for c in range(5)]
+    assert here == content(thicker, (3, 1), 5, 5)
+    assert here != content(walls, (2, 2), 4, 5)
+    assert layouts(NAMED["6x6"]) == 31_056
 
 
 @pytest.mark.parametrize(("level", "fewest"), [("6x6", 970), ("6x6-long", 930)])  # long plans are rare in small rooms
@@ -152,7 +198,7 @@ def test_files_rooms_are_solved_exactly(tmp_path):
 def test_plans_beyond_the_tables_are_plans():
     """The last resort, on rooms whose shortest plans are known: valid, and no shorter than the shortest."""
     for index in range(20):
-        room, distances = generate(NAMED["7x7-2"], "test", index)
+        room, distances, _ = draw_room(NAMED["7x7-2"], "test", index)
         plan = find_plan(room.columns, distances.floor, room.targets, room.start)
         assert plan[0] == room.start
         assert plan[-1] >> PLAYER_BITS == room.targets

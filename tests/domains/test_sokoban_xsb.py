@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gentax.core import UsageError
+from gentax.core import SPLITS, UsageError
 from gentax.domains.sokoban.env import Sokoban
 
 GOOD = """\
@@ -31,14 +31,20 @@ def write(tmp_path, text: str | bytes):
     return file
 
 
+def placed(env):
+    """Return where the rooms of a file are, as options of `reset`: by the split of each, in their order there."""
+    options = [{"split": split, "index": index} for split in SPLITS for index in range(env.size(split))]
+    return sorted(options, key=lambda one: env.reset(options=one)[0].startswith("Walls"))
+
+
 def test_rooms_are_read_in_order_and_solved(tmp_path):
     env = Sokoban(xsb=write(tmp_path, GOOD))
-    assert env.size("train") == env.size("test") == 2
     assert env.horizon == (2 + 1) * 16
-    _, info = env.reset(options={"index": 0, "split": "test"})
+    first, second = placed(env)
+    _, info = env.reset(options=first)
     assert env.observation == "Target 1,5. Box 1,3. You 1,1."
-    assert info["task"].id == f"sokoban/{env.level}/test/0"
-    env.reset(options={"index": 1})
+    assert info["task"].id == f"sokoban/{env.level}/{first['split']}/{first['index']}"
+    env.reset(options=second)
     assert env.observation.startswith("Walls 1,1 ")
     assert env.observation.endswith("Targets 3,2 4,2. Boxes 2,4 4,2. You 2,6.")
     while (chosen := env.expert()) is not None:
@@ -55,14 +61,31 @@ def test_level_names_the_rooms(tmp_path):
     changed = write(tmp_path, GOOD.replace("#@ $ .#", "# @$ .#"))
     with pytest.raises(UsageError, match="leave level out"):
         Sokoban(level=level, xsb=changed)
-    with pytest.raises(UsageError, match="indices 0 to 1"):
-        Sokoban(xsb=file).reset(options={"index": 2})
     assert Sokoban(xsb=file, horizon=7).horizon == 7
+
+
+def test_a_collection_is_split_by_room_and_a_split_without_rooms_is_refused(tmp_path):
+    room = "#######\n#@ $ .#\n#######\n\n"
+    turned = "###\n#.#\n# #\n#$#\n# #\n#@#\n###\n\n"
+    env = Sokoban(xsb=write(tmp_path, room + turned + room))
+    (split,) = [split for split in SPLITS if env.size(split)]
+    assert env.size(split) == 3  # the same room, however it lies
+    with pytest.raises(UsageError, match=f"indices 0 to 2|has no .* rooms: .* its rooms are 3 {split}"):
+        env.reset(options={"index": 3, "split": split})
+    for other in set(SPLITS) - {split}:
+        with pytest.raises(UsageError, match=f"rooms.xsb has no {other} rooms: .* its rooms are 3 {split}"):
+            env.reset(options={"index": 0, "split": other})
+        with pytest.raises(UsageError, match=f"has no {other} rooms"):
+            env.tasks(other, 1)
+    many = "\n".join(f"{'#' * (n + 5)}\n#@$.{' ' * n}#\n{'#' * (n + 5)}\n" for n in range(40))
+    sizes = [Sokoban(xsb=write(tmp_path, many)).size(split) for split in SPLITS]
+    assert sum(sizes) == 40
+    assert min(sizes) > 0
 
 
 def test_what_the_player_cannot_reach_is_wall(tmp_path):
     env = Sokoban(xsb=write(tmp_path, "########\n#@$.##*#\n########\n"))
-    env.reset(options={"index": 0})
+    env.reset(options=placed(env)[0])
     assert env.observation == "Walls 1,4 1,5 1,6. Target 1,3. Box 1,2. You 1,1."
     assert env.step("right")[2]
 

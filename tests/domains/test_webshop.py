@@ -13,10 +13,10 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import gentax
-from gentax.core import Task, UsageError
+from gentax.core import SPLITS, Task, UsageError
 from gentax.domains.webshop.catalogue import Catalogue, generated
 from gentax.domains.webshop.env import PER_PAGE, WebShop
-from gentax.domains.webshop.goals import draw_goal, price_limit, split_of
+from gentax.domains.webshop.goals import content_of, draw_goal, price_limit, splits_of
 from gentax.domains.webshop.index import K1, B, Index
 from gentax.domains.webshop.levels import LEVELS, spec_of
 from gentax.domains.webshop.product import Goal, Product
@@ -57,16 +57,19 @@ def test_same_task_is_same_text_in_a_fresh_process():
     assert elsewhere.splitlines() == here
 
 
-def test_splits_never_ask_for_the_same_thing_not_even_at_another_price():
-    asked = {"train": set(), "test": set()}
+def test_splits_share_no_product_and_never_ask_for_the_same_thing_not_even_at_another_price():
+    asked = {split: set() for split in SPLITS}
+    products = {split: set() for split in SPLITS}
     catalogue, spec = generated(1000, False), spec_of("1k-easy")
     for split, wishes in asked.items():
         for index in range(2000):
             goal = draw_goal(catalogue, spec, split, Task("webshop", "1k-easy", split, index).seed, PER_PAGE[False])
-            assert split_of(goal) == split
+            assert splits_of(goal) == {split}
             wishes.add((goal.product.query, frozenset(goal.attributes), frozenset(goal.options)))
-    assert min(map(len, asked.values())) > 1000
-    assert not asked["train"] & asked["test"]
+            products[split].add(content_of(goal.product))
+    for found in (asked, products):
+        assert len(set.union(*found.values())) == sum(map(len, found.values()))
+    assert len(asked["train"]) > 500
 
 
 @pytest.mark.parametrize(
@@ -121,7 +124,8 @@ def test_the_first_result_is_often_wrong():
 
 
 def test_pages_in_words():
-    env = started("1k-easy", 1, horizon=40)
+    env = WebShop("1k-easy", split="validation", horizon=40)
+    env.reset(options={"index": 216})
     assert (env.goal, env.observation) == (GOAL, "Search page.")
     assert env.step("click[b024]")[0] == "No such button here. Search page."
     observation = env.step("Search[ Waterproof  LOAFERS 9 ]")[0]
@@ -146,7 +150,7 @@ def test_pages_in_words():
     assert env.step("search[zzz]")[0] == "No results."
 
 
-GOAL = "Buy waterproof loafers, size 9, under 30 dollars."
+GOAL = "Buy waterproof loafers, color white, under 30 dollars."
 RESULTS = """\
 Results, page 1 of 13:
 b024 waterproof breathable loafers $6
@@ -157,7 +161,8 @@ b298 suede flat loafers $1"""
 
 def test_buying_ends_the_episode_with_the_published_score():
     for reward, expected in (("sparse", 0.0), ("dense", 2 / 3)):
-        env = started("1k-easy", 1, reward=reward)
+        env = WebShop("1k-easy", split="validation", reward=reward)
+        env.reset(options={"index": 216})
         env.step("search[waterproof loafers 9]")
         env.step("click[b024]")
         observation, got, terminated, _, info = env.step("click[buy now]")
@@ -212,7 +217,7 @@ def test_admissible_is_what_is_accepted():
             before = (session.page, session.hits, session.at, session.product, dict(session.chosen))
             *_, terminated, _, info = env.step(action)
             # Any words can be searched for, from the search page.
-            assert info["valid"] == (action in offered or ("search" in action and before[0] == "search"))
+            assert info["valid"] == (action in offered or (action.startswith("search") and before[0] == "search"))
             after = (session.page, session.hits, session.at, session.product, dict(session.chosen))
             assert info["valid"] or after == before
             if terminated:
@@ -395,9 +400,8 @@ def test_official_data_are_played(data, monkeypatch):
     monkeypatch.setattr("gentax.domains.webshop.official.CHUNK", 100)  # so that products straddle chunks
     env = gentax.make("webshop", data=str(data), split="test")
     assert env.level.startswith("official-")
-    assert env.size("train") + env.size("test") == 10
-    products = {goal.product.code for goal in env._official.goals["train"]}
-    assert not products & {goal.product.code for goal in env._official.goals["test"]}
+    products = {split: {goal.product.code for goal in goals} for split, goals in env._official.goals.items()}
+    assert len(set.union(*products.values())) == sum(map(len, products.values())) == 10
     for index in range(env.size("test")):
         env.reset(options={"index": index})
         assert env.goal.startswith("i want a ")
@@ -420,14 +424,21 @@ def test_official_data_are_played(data, monkeypatch):
 
 
 def test_an_official_test_instruction_never_occurs_in_training(data):
-    asked = json.loads((data / "items_human_ins.json").read_text())
-    train = {goal.product.code for goal in WebShop(data=data)._official.goals["train"]}
-    for code, entries in asked.items():  # one instruction for all of them, but for one test product
-        if code in train or code != min(set(asked) - train):
-            entries[0]["instruction"] = "I want something red"
-    (data / "items_human_ins.json").write_text(json.dumps(asked))
-    env = WebShop(data=data)
-    assert (env.size("train"), env.size("test")) == (len(train), 1)
+    file = data / "items_human_ins.json"
+    asked, sizes = json.loads(file.read_text()), {split: WebShop(data=data).size(split) for split in SPLITS}
+    for code, goal in ((one.product.code, one) for one in WebShop(data=data)._official.goals["train"]):
+        asked[code][0]["instruction"] = "I want something red"
+        file.write_text(json.dumps(asked))
+        assert goal.product.code == code
+    assert {split: WebShop(data=data).size(split) for split in SPLITS} == sizes  # no other split asks for it
+    later = WebShop(data=data)._official.goals["test"][0].product.code
+    asked[later][0]["instruction"] = "I want something red"
+    file.write_text(json.dumps(asked))
+    if sizes["test"] == 1:
+        with pytest.raises(UsageError, match="no test instruction"):
+            WebShop(data=data)
+    else:
+        assert WebShop(data=data).size("test") == sizes["test"] - 1
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Any
 
-from gentax.core import Acted, Domain, Level, Move, Task, TextEnv, UsageError
+from gentax.core import SPLITS, Acted, Domain, Level, Move, Task, TextEnv, UsageError, content_hash
 
 RECORD = Domain(
     name="sound",
@@ -32,7 +32,7 @@ class Sound(TextEnv):
 
     def begin(self, task: Task) -> tuple[str, str]:
         self.left = self.turns = 2 + task.index % 2
-        self.number = 2 * task.index + 10_000 * (task.split == "test") + 1000
+        self.first = self.number = 2 * task.index + 10_000 * SPLITS.index(task.split) + 1000
         return f"Say {self.turns} numbers.", f"You see {self.number}."
 
     def act(self, action: str) -> Acted:
@@ -50,17 +50,23 @@ class Sound(TextEnv):
     def expert(self) -> Move | None:
         return Move(f"say {self.number}", f"It shows {self.number}.")
 
+    def content(self) -> str | None:
+        return content_hash("sound", self.first)
+
     def size(self, split: str) -> int:
         return 300
 
 
 class Silent(Sound):
-    """Says neither what is admissible nor what an expert does: nothing wrong with that."""
+    """Says neither what is admissible, what an expert does nor what tasks are made of: nothing wrong with that."""
 
     def admissible(self):
         return None
 
     def expert(self):
+        return None
+
+    def content(self):
         return None
 
 
@@ -119,6 +125,16 @@ class StartsByHash(Sound):
     def begin(self, task):
         goal, first = super().begin(task)
         return goal, f"{first} Its colour is {hash(task.id) % 1000}."
+
+
+class SharesContents(Sound):
+    def content(self):
+        return content_hash("sound", self.task.index) if self.task.index == 7 else super().content()
+
+
+class SaysContentsNowAndThen(Sound):
+    def content(self):
+        return None if self.task.index == 7 else super().content()
 
 
 class SharesTasks(Sound):
@@ -440,6 +456,8 @@ BROKEN: list[tuple[type[Sound], str, str]] = [  # what is broken, the check that
     (AnswersByChance, "same episode", "step 1: the observation differs"),
     (PaysByChance, "same episode", "the reward differs"),
     (StartsByHash, "other process", "in another process"),
+    (SharesContents, "contents", "are made of the same"),
+    (SaysContentsNowAndThen, "contents", "/7: it says nothing of what this task is made of"),
     (SharesTasks, "disjoint splits", "are the same task"),
     (SharesOneTask, "disjoint splits", "train/10 and"),
     (SharesTasksSilently, "disjoint splits", "are the same task"),

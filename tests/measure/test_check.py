@@ -46,7 +46,7 @@ def test_what_an_environment_does_not_claim_is_not_asked_of_it():
     report = gentax.check("broken_envs:Silent", effort=SMALL)
     assert report.passed, report.failed
     left_out = {result.name for result in report.results if result.verdict is Verdict.NOT_APPLICABLE}
-    assert left_out == {"expert", "admissible"}
+    assert left_out == {"expert", "admissible", "contents"}
 
 
 def test_what_only_this_process_knows_is_not_sought_in_another(toy):

@@ -19,7 +19,7 @@ _STYLE = {"passed": "green", "failed": "bold red", "not applicable": "dim"}
 def check(
     env: Annotated[str, typer.Argument(metavar="ENV", help="A domain, `NAME` or `NAME:LEVEL`, or `module:factory`.")],
     tasks: Annotated[int | None, typer.Option(help="Tasks that the expert must solve; 200 if not said.")] = None,
-    starts: Annotated[int | None, typer.Option(help="Tasks of each split that are compared; 2000.")] = None,
+    starts: Annotated[int | None, typer.Option(help="Tasks of each split that are compared; 4000.")] = None,
     episodes: Annotated[int | None, typer.Option(help="Episodes over which memory is watched; 1000.")] = None,
     seconds: Annotated[float | None, typer.Option(help="For all checks; slow environments do less; 180.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only the check of this name. May be repeated.")] = None,

@@ -1,8 +1,8 @@
 """The interface of every domain: a `gymnasium.Env` with text in and text out, played on named tasks.
 
 A domain is a `Domain` record (what can be said without loading anything) and a subclass of `TextEnv` (what plays).
-A subclass writes `begin` and `act`, and where it can `admissible` and `expert`; the base class does the rest: tasks,
-horizon, Gymnasium's conventions.
+A subclass writes `begin` and `act`, and where it can `admissible`, `expert` and `content`; the base class does the
+rest: tasks, horizon, Gymnasium's conventions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import gymnasium
 from gymnasium.spaces import Text
 
 from gentax.core.errors import UsageError, unknown
-from gentax.core.task import Task
+from gentax.core.task import SPLITS, Task
 
 
 class AnyText(Text):
@@ -49,7 +49,7 @@ class Domain:
     default_level: str
     licence: str
     origin: str
-    splits: tuple[str, ...] = ("train", "test")
+    splits: tuple[str, ...] = SPLITS
     target_only: bool = False  # never trained on
     requires: tuple[str, ...] = ()  # modules it needs beyond the core
     enable: str = ""  # the one command that installs them
@@ -79,8 +79,8 @@ class TextEnv(gymnasium.Env[str, str]):
     """A text environment with named tasks.
 
     `reset(options={"index": i, "split": s})` or `reset(options={"task": task})` starts that task; `reset(seed=n)`
-    starts one drawn from the environment's own split with its own generator. `info` holds `task` and `goal` after a
-    reset, and `valid` and `success` after a step.
+    starts one drawn from the environment's own split with its own generator. `info` holds `task`, `goal` and `content`
+    after a reset, and `valid` and `success` after a step.
 
     Args:
         level: one of the domain's levels; the domain's default when None.
@@ -153,6 +153,19 @@ class TextEnv(gymnasium.Env[str, str]):
             raise UsageError(f"{self.domain.name} at level {self.level!r} has {size} {split} tasks, not {count}")
         return [Task(self.domain.name, self.level, split, index) for index in range(count)]
 
+    def content(self) -> str | None:
+        """Return a hash (`content_hash`) of what the task just begun is made of; None where that cannot be said.
+
+        A room, a product, a set of recipes: what one would have to see in training to know the task already. Splits
+        must not share any. Tasks with the same content are one cluster, since a policy does alike on them.
+        """
+        return None
+
+    def content_of(self, task: Task) -> str | None:
+        """Return `content` of any task; starts it, unless the domain knows better."""
+        self.reset(options={"task": task})
+        return self.content()
+
     def fingerprint(self) -> str:
         """Return what tells the task just begun from others; asked right after a reset, to see what splits share.
 
@@ -173,7 +186,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self.goal, self.observation = self.begin(self.task)
         self.steps = 0
         self._over = False
-        return self.observation, {"task": self.task, "goal": self.goal}
+        return self.observation, {"task": self.task, "goal": self.goal, "content": self.content()}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         if self._over:

@@ -63,6 +63,7 @@ class Episode:
     final: str = ""  # the observation after the last action
     error: str = ""  # what broke, for Outcome.ERROR
     rules: str = ""  # as the policy read them
+    content: str = ""  # hash of what the task is made of (`TextEnv.content`); "" where the environment cannot say
 
     @property
     def success(self) -> bool:

@@ -30,6 +30,7 @@ def to_json(episode: Episode) -> dict[str, Any]:
         "outcome": episode.outcome.value,
         "final": episode.final,
         "error": episode.error,
+        **({"content": episode.content} if episode.content else {}),
         "steps": [
             {
                 "observation": step.observation,
@@ -69,6 +70,7 @@ def from_json(value: dict[str, Any]) -> Episode:
         _text(value, "final"),
         _text(value, "error"),
         _text(value, "rules"),
+        _text(value, "content") if "content" in value else "",
     )
 
 

@@ -3,8 +3,9 @@
 The factory is a `Domain` record, a `TextEnv` class, a function that makes one (it takes what `TextEnv` takes, by name,
 and may wrap what it returns), or anything that makes a `gymnasium.Env` with text in and text out. Of the last kind the
 following is read, where it is there: `rules` and the docstring of the environment; `goal`, `admissible` (or
-`admissible_commands`, `available_actions`), `valid` and `success` in `info`. Its tasks are seeds for `reset`: those of
-the train and the test split are drawn from different halves of the range, so none is in both.
+`admissible_commands`, `available_actions`), `valid`, `success` and `content` in `info`. Its tasks are seeds of `reset`;
+each split has a third of the range. `content` is any text that names what the task is made of (its map, its question):
+given that, no two splits share any; without it nobody can say.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ import gymnasium
 
 from gentax.core.env import Acted, Domain, Level, TextEnv
 from gentax.core.errors import UsageError
-from gentax.core.task import Task
+from gentax.core.task import SPLITS, Task, content_hash, split_of, stable_seed
 from gentax.core.user_code import load_attribute
 
 HORIZON = 50  # steps, where the environment does not say: the paper's
 TASKS = 1_000_000  # in each split
 RULES = "Reach the goal. Each turn, read what is said and answer with one action."
-_HALF = 1 << 30
+ATTEMPTS = 1000  # seeds that are tried for a task of a split; an eighth of all contents are validation
+_THIRD = (1 << 31) // 3
 
 
 class Foreign(NamedTuple):
@@ -110,6 +112,9 @@ class Adapter(TextEnv):
 
     Success is `info["success"]` (or `is_success`); without it, an episode that ended by itself with a reward above 0.
     The sparse reward is 1 on success, the dense one the environment's own.
+
+    Where the environment says what a task is made of (`info["content"]` of `reset`), that decides its split, so that
+    splits share nothing. Where it does not, splits have seeds of their own, and may share tasks.
     """
 
     def __init__(
@@ -125,15 +130,29 @@ class Adapter(TextEnv):
         super().__init__(level, split, reward, horizon)
         self._env = _called(record.name, factory)
         self._listed: list[str] | None = None
+        self._content: str | None = None
 
     def size(self, split: str) -> int:
         return TASKS
 
     def begin(self, task: Task) -> tuple[str, str]:
-        seed = task.seed % _HALF + (_HALF if task.split == "test" else 0)
-        observation, info = self._env.reset(seed=seed)
+        for attempt in range(ATTEMPTS):
+            seed = stable_seed(task.id, attempt) % _THIRD + _THIRD * SPLITS.index(task.split)
+            observation, info = self._env.reset(seed=seed)
+            content = info.get("content")
+            self._content = None if content is None else content_hash(self.domain.name, content)
+            if self._content is None or split_of(self._content) == task.split:
+                break
+        else:
+            raise UsageError(
+                f"domain {self.domain.name!r}: none of {ATTEMPTS} seeds brings a task of the {task.split} split; "
+                "info['content'] of reset() must differ from task to task"
+            )
         self._read(info)
         return str(info.get("goal", getattr(self._env.unwrapped, "goal", ""))), self._text(observation)
+
+    def content(self) -> str | None:
+        return self._content
 
     def act(self, action: str) -> Acted:
         observation, reward, terminated, truncated, info = self._env.step(action)

@@ -95,6 +95,7 @@ class _Run:
     env: TextEnv | None = None
     rules: str = ""
     goal: str = ""
+    content: str = ""
     observation: str = ""
     shown: tuple[str, ...] | None = None  # the admissible actions in the present prompt
     steps: list[Step] = field(default_factory=list)
@@ -295,7 +296,7 @@ class _Engine:
                 assert run.env is not None
                 if action is None or attempt == 2:
                     run.observation, info = run.env.reset(options={"task": run.task})
-                    run.goal = info["goal"]
+                    run.goal, run.content = info["goal"], info.get("content") or ""
                     for step in run.steps:
                         run.observation = run.env.step(step.action)[0]
                 if action is None:
@@ -318,7 +319,15 @@ class _Engine:
         if run.env is not None:
             self.pool.give(run.task, run.env)
         episode = Episode(
-            run.task, run.sample, run.goal, tuple(run.steps), run.outcome, run.observation, run.error, run.rules
+            run.task,
+            run.sample,
+            run.goal,
+            tuple(run.steps),
+            run.outcome,
+            run.observation,
+            run.error,
+            run.rules,
+            run.content,
         )
         if self.on_episode is not None:
             self.on_episode(episode)

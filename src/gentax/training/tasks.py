@@ -1,4 +1,4 @@
-"""Which tasks a run learns from, and which it looks at meanwhile: both of splits that no measurement uses."""
+"""Which tasks a run learns from, and which it is validated on: of the splits `train` and `validation`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Ground:
 
     name: str  # as the recipe has it: `domain` or `domain:level`
     learn: tuple[Task, ...]
-    look: tuple[Task, ...]  # for validation: of the `dev` split where there is one, else the far end of `train`
+    look: tuple[Task, ...]  # of the validation split; none where the domain has no such split
     horizon: int  # steps after which an episode ends
 
 
@@ -25,14 +25,10 @@ def ground(name: str, recipe: Recipe) -> Ground:
     domain, level = read_domain(name)
     env = make(domain, level, horizon=recipe.play.horizon)
     try:
-        size = env.size("train")
-        if "dev" in env.domain.splits:
-            apart = 0
-            look = env.tasks("dev", min(recipe.validate_tasks, env.size("dev")))
-        else:
-            apart = min(recipe.validate_tasks, size // 4)
-            look = [Task(domain, env.level, "train", size - 1 - i) for i in range(apart)]
-        learn = env.tasks("train", min(recipe.train_tasks, size - apart))
+        learn = env.tasks("train", min(recipe.train_tasks, env.size("train")))
+        look: list[Task] = []
+        if "validation" in env.domain.splits:
+            look = env.tasks("validation", min(recipe.validate_tasks, env.size("validation")))
         return Ground(name, tuple(learn), tuple(look), env.horizon)
     finally:
         env.close()

@@ -1,7 +1,7 @@
 """ALFWorld: tidy a home by text commands, played in the packages' own engine on generated or official games."""
 
 from gentax.core.env import Domain
-from gentax.domains.alfworld.levels import DEFAULT, LEVELS, SPLITS
+from gentax.domains.alfworld.levels import DEFAULT, LEVELS
 
 DOMAIN = Domain(
     name="alfworld",
@@ -23,7 +23,6 @@ DOMAIN = Domain(
         "the engine, rules, wording and 120 floor plans of the alfworld package 0.4 (arXiv 2010.03768) on gentax's own "
         "generated games; level official: the published games, where a user has them"
     ),
-    splits=SPLITS,
     requires=("alfworld", "textworld", "fast_downward"),
     enable="pip install 'gentax[alfworld]' (has GPL parts, and compiles for minutes: needs gcc, g++ and make)",
     open_levels=True,

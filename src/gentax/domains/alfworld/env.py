@@ -26,7 +26,7 @@ class AlfWorld(TextEnv):
     (see `progress`), which ends at 1 with success.
 
     Level `official` plays the published games, in the folder that the environment variable ALFWORLD_DATA names when the
-    environment is made: `train`, and as `seen` and `test` their valid_seen and valid_unseen.
+    environment is made: `train`, and as `validation` and `test` their valid_seen and valid_unseen.
 
     Raises:
         UsageError: an unknown level, or data that are not there or not whole.
@@ -42,7 +42,7 @@ class AlfWorld(TextEnv):
         if self.level == OFFICIAL:
             self._official = read_official()
         else:
-            fit(spec_of(self.level))
+            fit(spec_of(self.level), split)
         self._game: Game | None = None
         self._expert: Expert | None = None
         self._best = 0.0
@@ -56,7 +56,7 @@ class AlfWorld(TextEnv):
     def begin(self, task: Task) -> tuple[str, str]:
         self.close()
         start = self._start(task)
-        self._wish, self._told = start.wish, start.told
+        self._wish, self._told, self._content = start.wish, start.told, start.content
         self._game = Game(start.problem)
         self._expert = Expert(self._game, start.wish)
         self._best = progress(self._game.facts, start.wish)
@@ -82,6 +82,13 @@ class AlfWorld(TextEnv):
     def expert(self) -> Move | None:
         """Return the next move of one who searches (see `Expert`)."""
         return None if self._game is None or self._game.won else self._expert.next()
+
+    def content(self) -> str:
+        return self._content
+
+    def content_of(self, task: Task) -> str:
+        """Return `content` of any task without its game, which takes the engine long to make."""
+        return self._start(task).content
 
     def fingerprint(self) -> str:
         """Return the whole start in words; most of it is not in sight at first."""

@@ -1,20 +1,20 @@
 """Games made for a task: a floor plan, some of its receptacles, things in them, and something to do with one of them.
 
 All of it is drawn from the task's seed. What is sought lies in one of the first places where one would look
-(`Spec.looks`), and not where it has to go. Games of `test` are in floor plans of their own, as the package has them,
-those of `seen` in the floor plans of `train`, unless the level names the one plan for all. No two splits have games
-that look the same in every part.
+(`Spec.looks`), and not where it has to go. A hash of floor plan and goal decides the split, so that no goal is asked
+for in one floor plan in two splits. Games of `test` are moreover in floor plans of their own, as the package has them,
+unless the level names the one plan for all.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
+from functools import cache
 from random import Random
 from typing import NamedTuple
 
 from gentax.core.errors import UsageError
-from gentax.core.task import stable_seed
+from gentax.core.task import content_hash, split_of, stable_seed
 from gentax.domains.alfworld.homes import (
     LAMP_PLACES,
     STATIONS,
@@ -31,7 +31,14 @@ from gentax.domains.alfworld.package import goals
 from gentax.domains.alfworld.problem import write
 from gentax.domains.alfworld.wish import TYPES, Wish
 
-PARTS = 8  # of all games: one for each split but train, the rest for train
+
+class Goal(NamedTuple):
+    """What can be asked for in a floor plan."""
+
+    thing: str
+    to: str  # the kind of receptacle it goes to; empty for `light`
+    lamp: str  # empty but for `light`
+    content: str  # hash of the floor plan and of all of the above
 
 
 class Start(NamedTuple):
@@ -40,50 +47,60 @@ class Start(NamedTuple):
     problem: str  # in PDDL
     wish: Wish
     told: str  # all of it in the engine's names: two games with the same text cannot be told apart by playing
+    content: str  # hash of floor plan and goal
 
 
 def draw(spec: Spec, split: str, index: int, seed: int) -> Start:
-    """Return the game of a task: the first of its split among those that its seed draws."""
+    """Return the game of a task: the first that fits among those that its seed draws. Raises UsageError as `fit`."""
     kind = spec.kinds[index % len(spec.kinds)]
+    plans = _plans(spec, kind, split)
     attempt = 0
     while True:
         rng = Random(stable_seed("alfworld", seed, attempt))
-        start = _draw(spec, kind, plan_of(rng.choice(_plans(spec, kind, split))), rng)
-        if start is not None and _split_of(start) == split:
+        plan = rng.choice(plans)
+        start = _draw(spec, kind, plan_of(plan), rng.choice(_goals(plan, kind, split)), rng)
+        if start is not None:
             return start
         attempt += 1
 
 
-def fit(spec: Spec) -> None:
-    """Check that every kind of task of a level can be played.
+def fit(spec: Spec, split: str) -> None:
+    """Check that every kind of task of a level can be played in a split.
 
     Raises:
-        UsageError: the level names a floor plan in which no task of a kind can be done.
+        UsageError: the level names a floor plan in which no task of a kind can be done, or none of the split.
     """
     for kind in spec.kinds:
-        _plans(spec, kind, "train")
+        _plans(spec, kind, split)
 
 
 def _plans(spec: Spec, kind: str, split: str) -> tuple[int, ...]:
     if spec.plan is None:
-        return fit_for(kind, split == "test")
+        return tuple(plan for plan in fit_for(kind, split == "test") if _goals(plan, kind, split))
     if spec.plan not in fit_for(kind, None):
         raise UsageError(f"FloorPlan{spec.plan} of alfworld has nothing for a task of kind {kind!r}")
+    if not _goals(spec.plan, kind, split):
+        raise UsageError(f"FloorPlan{spec.plan} of alfworld has no {split} goal of kind {kind!r}: name another plan")
     return (spec.plan,)
 
 
-def _split_of(start: Start) -> str:
-    """Return the split that a game may be in, by a hash of all that can be told of it."""
-    digest = hashlib.blake2b(start.told.encode(), digest_size=8).digest()
-    return {0: "seen", 1: "test"}.get(digest[0] % PARTS, "train")
+@cache
+def _goals(number: int, kind: str, split: str) -> tuple[Goal, ...]:
+    """Return what a split asks for in a floor plan, by a hash of plan and goal."""
+    plan = plan_of(number)
+    asked = [
+        (thing, to, lamp)
+        for thing, places in targets(plan, kind).items()
+        for to in ([""] if kind == "light" else places)
+        for lamp in (plan.lamps if kind == "light" else [""])
+    ]
+    goals = [Goal(*one, content_hash("alfworld", number, kind, *one)) for one in asked]
+    return tuple(goal for goal in goals if split_of(goal.content) == split)
 
 
-def _draw(spec: Spec, kind: str, plan: Plan, rng: Random) -> Start | None:
+def _draw(spec: Spec, kind: str, plan: Plan, goal: Goal, rng: Random) -> Start | None:
     """Return one game, or None where the few receptacles that were drawn leave no place for it."""
-    about = targets(plan, kind)
-    thing = rng.choice(list(about))
-    to = rng.choice(about[thing]) if kind != "light" else ""
-    lamp = rng.choice(plan.lamps) if kind == "light" else ""
+    thing, to, lamp, content = goal
     home = _home(spec, kind, plan, thing, to, rng)
     places = [one for one in home if thing in holds()[one.kind] and one.kind != to][: spec.looks]
     lamp_places = [one for one in home if one.kind in LAMP_PLACES][: spec.looks]
@@ -97,9 +114,9 @@ def _draw(spec: Spec, kind: str, plan: Plan, rng: Random) -> Start | None:
     said = rng.choice(goals()[TYPES[kind]]["templates"])
     words = said.format(obj=thing.lower(), recep=to.lower(), toggle=lamp.lower(), mrecep="")
     wish = Wish(kind, thing.lower(), to.lower(), lamp.lower(), words)
-    goal = goals()[TYPES[kind]]["pddl"].format(obj=thing, recep=to, toggle=lamp, mrecep="").replace("#", "-")
+    pddl = goals()[TYPES[kind]]["pddl"].format(obj=thing, recep=to, toggle=lamp, mrecep="").replace("#", "-")
     numbered = _numbered(held, rng)
-    return Start(write(home, numbered, goal), wish, _told(home, numbered, words))
+    return Start(write(home, numbered, pddl), wish, _told(home, numbered, words), content)
 
 
 def _home(spec: Spec, kind: str, plan: Plan, thing: str, to: str, rng: Random) -> list[Receptacle]:

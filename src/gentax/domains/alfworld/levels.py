@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from gentax.core.env import Level
 from gentax.core.errors import UsageError, unknown
 
-SPLITS = ("train", "seen", "test")  # seen: other games in the floor plans of train; test: in floor plans of its own
 KINDS = ("place", "light", "clean", "heat", "cool", "two")  # the six task types of ALFWorld
 OFFICIAL = "official"  # the level that needs data
 TASKS = 1_000_000  # of each split of a generated level; every one is made when it is played

@@ -2,7 +2,8 @@
 
 Nothing of them comes with gentax. Of a game its start, its goal and the sentence that asks for it are read; rules and
 wording are those of the installed package, so that no expression of a data file is ever evaluated. Left out, as in the
-package: games with movable receptacles or sliced things, and those that are marked as unsolvable.
+package: games with movable receptacles or sliced things, and those that are marked as unsolvable. Left out as well:
+games of valid_seen and valid_unseen whose goal is one of train's in the same floor plan, so that splits share none.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from functools import cache
 from pathlib import Path
 
 from gentax.core.errors import UsageError
-from gentax.core.task import stable_seed
+from gentax.core.task import content_hash, stable_seed
 from gentax.domains.alfworld.generate import Start
 from gentax.domains.alfworld.wish import TYPES, Wish
 
 VARIABLE = "ALFWORLD_DATA"
-FOLDERS = {"train": "train", "seen": "valid_seen", "test": "valid_unseen"}  # by split
+FOLDERS = {"train": "train", "validation": "valid_seen", "test": "valid_unseen"}  # by split
 GAME, TRAJECTORY = "game.tw-pddl", "traj_data.json"
 _KINDS = {name: kind for kind, name in TYPES.items()}
 _ASKED = re.compile(r"Your task is to: ([^\"\n]{1,200}?)\.?\"")
@@ -62,7 +63,11 @@ def read_official() -> Official:
         raise UsageError(f"{VARIABLE}={folder}: not a folder; {_MEND}")
     inner = sorted(folder.glob("json_*"))
     base = next((one for one in (folder, *reversed(inner)) if (one / FOLDERS["train"]).is_dir()), folder)
-    return Official({split: _games(base / name) for split, name in FOLDERS.items()})
+    games, earlier = {}, set[str]()
+    for split, name in FOLDERS.items():
+        games[split] = tuple(game for game in _games(base / name) if game.parent.name not in earlier)
+        earlier |= {game.parent.name for game in games[split]}
+    return Official(games)
 
 
 @cache
@@ -108,7 +113,8 @@ def _read(game: Path) -> Start:
             words,
         )
         problem = str(made["pddl_problem"])
-        return Start(problem, wish, f"{words}\n{problem}")
+        # The name of the folder above a game is its kind, its objects and its floor plan.
+        return Start(problem, wish, f"{words}\n{problem}", content_hash("alfworld official", game.parent.name))
     except (AttributeError, KeyError, TypeError) as error:
         raise UsageError(f"{game}: not as published ({error!r}); {_MEND}") from error
 

@@ -11,7 +11,7 @@ from gentax.core.task import Task
 from gentax.domains.babyai import DOMAIN
 from gentax.domains.babyai.bot import Adviser
 from gentax.domains.babyai.levels import KINDS, TASKS
-from gentax.domains.babyai.package import draw, make_world, whole
+from gentax.domains.babyai.package import content_of, draw, make_world, whole
 from gentax.domains.babyai.view import called, view
 
 ACTIONS = {
@@ -60,6 +60,7 @@ class BabyAI(TextEnv):
         seen = draw(self._world, task.split, task.seed)
         self._seen = view(seen["image"], seen["direction"])
         self._adviser = None
+        self._content = content_of(self._world)
         mission = self._world.mission
         return f"{mission[:1].upper()}{mission[1:]}.", self._seen
 
@@ -92,6 +93,9 @@ class BabyAI(TextEnv):
         if advice is None or self._refusal(advice.action):
             return None
         return Move(NAMES[advice.action], advice.thought)
+
+    def content(self) -> str:
+        return self._content
 
     def fingerprint(self) -> str:
         """Return the whole start; worlds that look alike at first may differ in what is not in sight."""

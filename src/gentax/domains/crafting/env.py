@@ -9,7 +9,7 @@ from gentax.core.task import Task
 from gentax.domains.crafting import DOMAIN
 from gentax.domains.crafting.clutter import clutter
 from gentax.domains.crafting.levels import spec_of
-from gentax.domains.crafting.recipes import MOST, Recipe, generate
+from gentax.domains.crafting.recipes import MOST, Recipe, content_of, generate
 
 TASKS = 1_000_000  # of each split of a level; every one is made when it is played
 ACTION_LIMIT = 300  # characters; no longer string is looked at
@@ -86,6 +86,9 @@ class Crafting(TextEnv):
         if self.task is None or self.book.goal in self.have:
             return None
         return self._towards(self.book.goal, 1, "")
+
+    def content(self) -> str:
+        return content_of(self.book)
 
     def _craft(self, recipe: Recipe) -> Acted:
         have = self.have

@@ -40,8 +40,9 @@ class Spec:
 
     @property
     def horizon(self) -> int:
-        """Half as many steps again as the longest plan."""
-        return 6 * self.depth
+        """Half as many steps again as the longest plan; where depths take turns no more than that plan, since random
+        play reaches the goal of a single recipe in a few steps."""
+        return self.longest if self.mixed else 6 * self.depth
 
     @property
     def about(self) -> str:

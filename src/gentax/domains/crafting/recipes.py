@@ -10,11 +10,10 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gentax.core.task import stable_seed
+from gentax.core.task import content_hash, split_of
 from gentax.domains.crafting.levels import Spec
 from gentax.domains.crafting.words import KINDS, MATERIALS, PRODUCTS, SOURCES
 
-SPLITS = ("train", "test")
 MOST = 6  # of one material that can be got at once; no recipe of a plan needs more at a time
 REPEATS = 2  # times a plan crafts one recipe, at most
 
@@ -55,14 +54,14 @@ def generate(spec: Spec, split: str, seed: int) -> Book:
     draw = random.Random(seed).random
     while True:
         book = _draw(spec.depth, draw)
-        if spec.shortest <= book.steps <= spec.longest and split_of(book) == split:
+        if spec.shortest <= book.steps <= spec.longest and split_of(content_of(book)) == split:
             return book
 
 
-def split_of(book: Book) -> str:
-    """Return the split that a task with these recipes belongs to, whatever their numbers and order."""
+def content_of(book: Book) -> str:
+    """Return the hash of a set of recipes, whatever their numbers and order."""
     made = sorted((recipe.makes, *sorted([item for item, _ in recipe.needs])) for recipe in book.recipes.values())
-    return SPLITS[stable_seed("crafting", book.goal, made) & 1]
+    return content_hash("crafting", book.goal, made)
 
 
 def _draw(depth: int, draw: Callable[[], float]) -> Book:

@@ -18,7 +18,6 @@ DOMAIN = Domain(
     default_level=DEFAULT,
     licence="Apache-2.0",
     origin="the scienceworld package 1.2.3 (arXiv 2203.07540), its own tasks, folds and scores; simplification 'easy'",
-    splits=("train", "dev", "test"),
     requires=("scienceworld",),
     enable="pip install scienceworld",
     threads=min(8, os.cpu_count() or 1),

@@ -19,7 +19,7 @@ from gentax.domains.sciworld.levels import DEFAULT, NAMES, names_of
 from gentax.domains.sciworld.tasks import SIMPLIFICATION, Variation, variations
 
 FOLDER = Path(__file__).parent
-SPLITS = {"train": "getVariationsTrain", "dev": "getVariationsDev", "test": "getVariationsTest"}
+SPLITS = {"train": "getVariationsTrain", "validation": "getVariationsDev", "test": "getVariationsTest"}
 
 
 def read_folds(server: Interface) -> dict[str, dict[str, list[int]]]:

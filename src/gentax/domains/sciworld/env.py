@@ -13,7 +13,7 @@ from itertools import groupby
 
 from gentax.core.env import Acted, Move, TextEnv
 from gentax.core.errors import EnvironmentFault
-from gentax.core.task import Task
+from gentax.core.task import Task, content_hash
 from gentax.domains.sciworld import DOMAIN
 from gentax.domains.sciworld.gold import Plan, Played, plan_for
 from gentax.domains.sciworld.interface import Interface
@@ -99,6 +99,13 @@ class SciWorld(TextEnv):
         done = completed or points < 0
         reward = rise / 100 if self.reward == "dense" else float(success)
         return Acted(tidy(answer), reward, done, success, valid)
+
+    def content(self) -> str:
+        return content_hash("sciworld", *self.variation)
+
+    def content_of(self, task: Task) -> str:
+        """Return `content` of any task without the simulator."""
+        return content_hash("sciworld", *variations(self.level, task.split)[task.index])
 
     def admissible(self) -> list[str]:
         """Return the package's valid actions on what is within reach, some 100 to 2,700; takes 15 to 90 ms.

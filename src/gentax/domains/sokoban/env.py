@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gentax.core.env import Acted, Move, TextEnv
 from gentax.core.errors import UsageError
 from gentax.core.task import Task
 from gentax.domains.sokoban import DOMAIN
 from gentax.domains.sokoban.board import ACTIONS, PLAYER, PLAYER_BITS, cells, deltas, move
-from gentax.domains.sokoban.generate import generate
+from gentax.domains.sokoban.generate import Start, content_of, start_of, tasks_of
 from gentax.domains.sokoban.levels import spec_of
 from gentax.domains.sokoban.render import Renderer, places
 from gentax.domains.sokoban.solve import Distances
 from gentax.domains.sokoban.xsb import Collection, read_xsb
 
-TASKS = 1_000_000  # of each split of a generated level; every one is made when it is played
 ACTION_LIMIT = 32  # characters; no longer string is looked at
 
 
@@ -33,8 +33,9 @@ class Sokoban(TextEnv):
         rendering: "coordinates" (short; small models learn from it), "grid" or "both".
         symbols: other signs for wall, floor, target, box, box_on_target, player, player_on_target.
         xsb: a text file of rooms in the usual format. Its level is called `xsb-` and a hash of the file, so that a
-            task names the same room everywhere; both splits index the file's rooms in order. The horizon is by default
-            the largest (boxes + 1) * floor cells among the rooms.
+            task names the same room everywhere. Its rooms are dealt out to the splits like all others, by a hash of
+            each room, in the order of the file; a split that gets none is refused. The horizon is by default the
+            largest (boxes + 1) * floor cells among the rooms.
 
     Raises:
         UsageError: a level, rendering, symbol or file that cannot be used; the message says why and how to mend it.
@@ -67,18 +68,17 @@ class Sokoban(TextEnv):
         self._delta: dict[str, int] = {}
 
     def size(self, split: str) -> int:
-        return len(self._collection.rooms) if self._collection else TASKS
+        return len(self._collection.rooms[split]) if self._collection else tasks_of(self._spec, split)
+
+    def tasks(self, split: str, count: int) -> list[Task]:
+        self._refuse_empty(split)
+        return super().tasks(split, count)
 
     def level_horizon(self) -> int:
         return self._collection.horizon if self._collection else self._spec.horizon
 
     def begin(self, task: Task) -> tuple[str, str]:
-        if self._collection:
-            room = self._collection.rooms[task.index]
-            floor = ((1 << room.rows * room.columns) - 1) ^ room.walls
-            distances = Distances(room.columns, room.walls, floor, room.targets)
-        else:
-            room, distances = generate(self._spec, task.split, task.seed)
+        room, distances, self._content = self._start(task)
         self.room, self._distances, self.state = room, distances, room.start
         self._walls, self._solved = room.walls, room.targets
         self._delta = dict(zip(ACTIONS, deltas(room.columns), strict=True))
@@ -133,11 +133,33 @@ class Sokoban(TextEnv):
         here = "I stand there" if state == self.state else f"go {ACTIONS[first]} to get there"
         return Move(ACTIONS[first], f"Push box {place[stand + delta]} {ACTIONS[number]} from {place[stand]}; {here}.")
 
+    def content(self) -> str:
+        return self._content
+
     def render(self) -> str:  # type: ignore[override]
         """Return the room drawn for a person in a terminal."""
         if self.task is None:
             return ""
         return self._renderer.picture(self.state)
+
+    def _start(self, task: Task) -> Start:
+        if self._collection is None:
+            return start_of(self._spec, task)
+        room = self._collection.rooms[task.split][task.index]
+        floor = ((1 << room.rows * room.columns) - 1) ^ room.walls
+        content = content_of(room.rows, room.columns, room.walls, room.targets)
+        return Start(room, Distances(room.columns, room.walls, floor, room.targets), content)
+
+    def _pick(self, options: dict[str, Any]) -> Task:
+        self._refuse_empty(options.get("split", self.split) if "task" not in options else options["task"].split)
+        return super()._pick(options)
+
+    def _refuse_empty(self, split: str) -> None:
+        if self._collection and split in self.domain.splits and not self._collection.rooms[split]:
+            raise UsageError(
+                f"{self._collection.path} has no {split} rooms: a hash of each room decides its split, and its "
+                f"{self._collection.told}"
+            )
 
     def _goal(self) -> str:
         many = self._solved & (self._solved - 1)

@@ -1,10 +1,11 @@
 """Rooms that can be solved, in a known number of moves, and that belong to one split.
 
-Walls and targets are drawn first. They alone decide the split, by a hash that is the same for a room and its mirror
-images and rotations: no test room is ever seen in training, not even turned around, at whatever level. Then a search
-backwards from the solved states (`solve.Distances`) gives the states whose optimal plan has the drawn length, and one
-of them is the start. In large rooms the search stops at `solve.TABLE_LIMIT` states; only complete layers are used, so
-the plan length is exact there too.
+Walls and targets alone decide the split, by a hash that is the same for a room and its mirror images and rotations:
+no room of one split is ever in another, not even turned around, at whatever level. A room of a small level is one of
+all there are (`Rooms`); of a larger level it is drawn (`draw_room`). A search backwards from the solved states
+(`solve.Distances`) gives the states whose optimal plan has a wanted length, and one of them is the start. In large
+rooms the search stops at `solve.TABLE_LIMIT` states; only complete layers are used, so the plan length is exact there
+too. Validation and test tasks repeat no room while there are others.
 """
 
 from __future__ import annotations
@@ -12,22 +13,74 @@ from __future__ import annotations
 import random
 from bisect import bisect
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, combinations
+from math import comb
+from typing import NamedTuple
 
 from gentax.core.errors import UsageError
-from gentax.core.task import stable_seed
-from gentax.domains.sokoban.board import Room, border, cells, reach
+from gentax.core.task import SPLITS, Task, content_hash, split_of, stable_seed
+from gentax.domains.sokoban.board import PLAYER, PLAYER_BITS, Room, border, cells, reach, state_of
 from gentax.domains.sokoban.levels import Spec
 from gentax.domains.sokoban.solve import TABLE_LIMIT, Distances
 
+TRAIN_TASKS = 1_000_000  # every one is made when it is played
+DRAWN_TASKS = 10_000  # validation or test tasks of a level whose rooms are drawn
+FEW_LAYOUTS = 50_000  # levels with no more are listed whole, in a second; rooms of the others are drawn
+MANY_LAYOUTS = 10**10  # with more, thousands of drawn rooms repeat one in fewer than one case in a hundred
 EFFORT = 2_000_000  # states searched before a level is called impossible: a second or two
 ROOM_EFFORT = 50  # what drawing a room costs, in states searched
 PATIENCE = 30  # rooms tried for one plan length before another is drawn
-SPLITS = ("train", "test")
 
 
-def generate(spec: Spec, split: str, seed: int) -> tuple[Room, Distances]:
-    """Return the room that `seed` stands for and its distances. Plan lengths are drawn evenly from the level's range.
+class Start(NamedTuple):
+    """A room before it is played."""
+
+    room: Room
+    distances: Distances
+    content: str  # hash of walls and targets, alike for all eight symmetric images
+
+
+def tasks_of(spec: Spec, split: str) -> int:
+    """Return how many tasks a split of a level has."""
+    if split == "train":
+        return TRAIN_TASKS
+    return len(_rooms(spec).starts[split]) if layouts(spec) <= FEW_LAYOUTS else DRAWN_TASKS
+
+
+def start_of(spec: Spec, task: Task) -> Start:
+    """Return the room that a task stands for.
+
+    Raises:
+        UsageError: no room of this size seems to have a plan of such a length.
+    """
+    count = layouts(spec)
+    if count <= FEW_LAYOUTS:
+        return _rooms(spec).start(task)
+    if task.split == "train" or count > MANY_LAYOUTS:
+        return draw_room(spec, task.split, task.seed)
+    return draw_room(spec, task.split, _distinct(spec, task.split).seed(task))
+
+
+def layouts(spec: Spec) -> int:
+    """Return how many ways there are to place the walls and targets of a level."""
+    inside = len(_inside(spec.rows, spec.columns))
+    return sum(comb(inside, walls) * comb(inside - walls, spec.boxes) for walls in range(inside // 4 + 1))
+
+
+def content_of(rows: int, columns: int, walls: int, targets: int) -> str:
+    """Return the hash of a room's walls and targets: of the floor's shape, wherever it stands and however it lies."""
+    floor = [divmod(cell, columns) for cell in cells(((1 << rows * columns) - 1) ^ walls)]
+    goals = [divmod(cell, columns) for cell in cells(targets)]
+    images = []
+    for turn in range(8):
+        turned = [[_turned(turn, *place) for place in places] for places in (floor, goals)]
+        top, left = (min(place[axis] for place in turned[0]) for axis in (0, 1))
+        images.append(tuple(tuple(sorted((row - top, column - left) for row, column in places)) for places in turned))
+    return content_hash("sokoban room", min(images))
+
+
+def draw_room(spec: Spec, split: str, seed: int) -> Start:
+    """Draw a room of a split. Plan lengths are drawn evenly from the level's range.
 
     Raises:
         UsageError: no room of this size seems to have a plan of such a length.
@@ -36,37 +89,131 @@ def generate(spec: Spec, split: str, seed: int) -> tuple[Room, Distances]:
     effort = tries = 0
     length = spec.shortest + int(rng.random() * (spec.longest - spec.shortest + 1))
     while effort < EFFORT:
-        walls, floor, targets = _layout(spec, split, rng)
-        distances = Distances(spec.columns, walls, floor, targets)
+        walls, targets, content = _draw_layout(spec, split, rng)
+        distances = _distances(spec, walls, targets)
         while distances.depth < length and len(distances.known) < TABLE_LIMIT and distances.grow():
             pass
         if distances.depth == length and distances.layer:
-            start = distances.layer[int(rng.random() * len(distances.layer))]
-            return Room(spec.rows, spec.columns, walls, targets, start), distances
+            state = distances.layer[int(rng.random() * len(distances.layer))]
+            return Start(Room(spec.rows, spec.columns, walls, targets, state), distances, content)
         effort += len(distances.known) + ROOM_EFFORT
         tries += 1
         if tries % PATIENCE == 0:
             length = spec.shortest + int(rng.random() * (spec.longest - spec.shortest + 1))
-    raise UsageError(
+    raise _no_room(spec, tries)
+
+
+class _Rooms:
+    """Every room of a small level, and the states in it that a task may start from.
+
+    Validation and test tasks take the rooms in turn, each in a state that no earlier task started from. Train tasks
+    draw room and state, as many as are wanted.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec, self._turns = spec, _turns(spec.rows, spec.columns)
+        self._rooms: dict[str, list[tuple[int, int, str, list[list[int]]]]] = {split: [] for split in SPLITS}
+        for content, (walls, targets) in sorted(_every_layout(spec.rows, spec.columns, spec.boxes).items()):
+            distances, states = _distances(spec, walls, targets), []
+            while distances.depth < spec.longest and distances.grow():
+                if distances.depth >= spec.shortest:
+                    states.append(distances.layer)
+            if states:
+                self._rooms[split_of(content)].append((walls, targets, content, states))
+        if not all(self._rooms.values()):
+            raise _no_room(spec, sum(map(len, self._rooms.values())))
+        self.starts = {split: self._in_turn(split) for split in SPLITS if split != "train"}
+
+    def start(self, task: Task) -> Start:
+        rng = random.Random(task.seed)
+        if task.split == "train":
+            walls, targets, content, states = rng.choice(self._rooms["train"])
+            state = rng.choice(rng.choice(states))
+        else:
+            number, state = self.starts[task.split][task.index]
+            walls, targets, content, _ = self._rooms[task.split][number]
+        turn = rng.choice(self._turns)
+        walls, targets = _moved(turn, walls), _moved(turn, targets)
+        room = Room(self.spec.rows, self.spec.columns, walls, targets, _moved_state(turn, state))
+        return Start(room, _distances(self.spec, walls, targets), content)
+
+    def _in_turn(self, split: str) -> list[tuple[int, int]]:
+        """Return (number of the room, state) of each task: all rooms once, then all that have another state, and on."""
+        waiting = []
+        for number, (walls, targets, content, states) in enumerate(self._rooms[split]):
+            rng = random.Random(stable_seed("sokoban starts", content))
+            layers = [rng.sample(layer, len(layer)) for layer in rng.sample(states, len(states))]
+            # In a room that is its own mirror image two states may be the same task.
+            own = [turn for turn in self._turns if (_moved(turn, walls), _moved(turn, targets)) == (walls, targets)]
+            layers = [[s for s in layer if s == min(_moved_state(turn, s) for turn in own)] for layer in layers]
+            # Plan lengths in turn, as a train task draws them evenly.
+            longest = max(map(len, layers))
+            waiting.append((number, [layer[k] for k in range(longest) for layer in layers if k < len(layer)]))
+        most = max(len(states) for _, states in waiting)
+        return [(number, states[k]) for k in range(most) for number, states in waiting if k < len(states)]
+
+
+@cache
+def _rooms(spec: Spec) -> _Rooms:
+    return _Rooms(spec)
+
+
+class _Distinct:
+    """Seeds of a split's tasks, in order, whose drawn rooms are all different. Grows as tasks are asked for."""
+
+    def __init__(self, spec: Spec, split: str) -> None:
+        self.spec, self.split = spec, split
+        self._seeds: list[int] = []
+        self._taken: set[str] = set()
+
+    def seed(self, task: Task) -> int:
+        while len(self._seeds) <= task.index:
+            index, attempt = len(self._seeds), 0
+            while True:
+                seed = stable_seed(Task(task.domain, task.level, task.split, index).id, attempt)
+                content = draw_room(self.spec, self.split, seed).content
+                if content not in self._taken:
+                    break
+                attempt += 1
+            self._taken.add(content)
+            self._seeds.append(seed)
+        return self._seeds[task.index]
+
+
+@cache
+def _distinct(spec: Spec, split: str) -> _Distinct:
+    return _Distinct(spec, split)
+
+
+def _no_room(spec: Spec, tries: int) -> UsageError:
+    return UsageError(
         f"found no sokoban room of {spec.about} among {tries} rooms searched: ask for shorter plans or a larger room"
     )
 
 
-def split_of(rows: int, columns: int, walls: int, targets: int) -> str:
-    """Return the split that a room with these walls and targets belongs to."""
-    return _split(rows, columns, cells(walls & ~border(rows, columns)), cells(targets))
+def _distances(spec: Spec, walls: int, targets: int) -> Distances:
+    return Distances(spec.columns, walls, ((1 << spec.rows * spec.columns) - 1) ^ walls, targets)
 
 
-def _split(rows: int, columns: int, walls: list[int], targets: list[int]) -> str:
-    """The same, from the inner wall cells and the target cells in any order."""
-    canonical = min(
-        (sum([turn[cell] for cell in walls]), sum([turn[cell] for cell in targets])) for turn in _turns(rows, columns)
-    )
-    return SPLITS[stable_seed("sokoban room", rows, columns, *canonical) & 1]
+@cache
+def _every_layout(rows: int, columns: int, boxes: int) -> dict[str, tuple[int, int]]:
+    """Return content -> (walls, targets) of every room whose floor is all in one piece, one image of each."""
+    inside, turns, everything = _inside(rows, columns), _turns(rows, columns), (1 << rows * columns) - 1
+    found = {}
+    for count in range(len(inside) // 4 + 1):
+        for inner in combinations(inside, count):
+            for goals in combinations([cell for cell in inside if cell not in inner], boxes):
+                image = sum([1 << cell for cell in inner]), sum([1 << cell for cell in goals])
+                if any((_moved(turn, image[0]), _moved(turn, image[1])) < image for turn in turns):
+                    continue  # another image of it stands for the room
+                walls, targets = border(rows, columns) | image[0], image[1]
+                if reach(1 << goals[0], everything ^ walls, columns) == everything ^ walls:
+                    found[content_of(rows, columns, walls, targets)] = walls, targets
+    return found
 
 
-def _layout(spec: Spec, split: str, rng: random.Random) -> tuple[int, int, int]:
-    """Draw walls, floor and targets of a room of `split` whose floor is all in one piece."""
+def _draw_layout(spec: Spec, split: str, rng: random.Random) -> tuple[int, int, str]:
+    """Draw walls and targets of a room of `split` whose floor is all in one piece; return them and their content."""
     rows, columns, draw = spec.rows, spec.columns, rng.random
     inside = _inside(rows, columns)
     chances = _chances(len(inside) // 4)
@@ -77,12 +224,14 @@ def _layout(spec: Spec, split: str, rng: random.Random) -> tuple[int, int, int]:
             j = i + int(draw() * (len(places) - i))
             places[i], places[j] = places[j], places[i]
         inner, goals = places[:count], places[count : count + spec.boxes]
-        if _split(rows, columns, inner, goals) != split:
-            continue
         walls = border(rows, columns) + sum([1 << cell for cell in inner])
         floor = ((1 << rows * columns) - 1) ^ walls
-        if reach(1 << goals[0], floor, columns) == floor:
-            return walls, floor, sum([1 << cell for cell in goals])
+        if reach(1 << goals[0], floor, columns) != floor:
+            continue
+        targets = sum([1 << cell for cell in goals])
+        content = content_of(rows, columns, walls, targets)
+        if split_of(content) == split:
+            return walls, targets, content
 
 
 @cache
@@ -101,14 +250,27 @@ def _inside(rows: int, columns: int) -> tuple[int, ...]:
 def _turns(rows: int, columns: int) -> tuple[tuple[int, ...], ...]:
     """Return, for each rotation and reflection of the grid onto itself, the bit that each cell goes to."""
     turns = set()
-    for flip_rows in (False, True):
-        for flip_columns in (False, True):
-            for transpose in (False, True) if rows == columns else (False,):
-                turn = []
-                for cell in range(rows * columns):
-                    row, column = divmod(cell, columns)
-                    row = rows - 1 - row if flip_rows else row
-                    column = columns - 1 - column if flip_columns else column
-                    turn.append(1 << (column * columns + row if transpose else row * columns + column))
-                turns.add(tuple(turn))
+    for number in range(8):
+        if number & 4 and rows != columns:
+            continue
+        turned = [_turned(number, *divmod(cell, columns)) for cell in range(rows * columns)]
+        top, left = (min(place[axis] for place in turned) for axis in (0, 1))
+        turns.add(tuple(1 << (row - top) * columns + column - left for row, column in turned))
     return tuple(sorted(turns))
+
+
+def _turned(number: int, row: int, column: int) -> tuple[int, int]:
+    """Return where one of the eight symmetries takes a place, about the origin."""
+    if number & 1:
+        row = -row
+    if number & 2:
+        column = -column
+    return (column, row) if number & 4 else (row, column)
+
+
+def _moved(turn: tuple[int, ...], mask: int) -> int:
+    return sum([turn[cell] for cell in cells(mask)])
+
+
+def _moved_state(turn: tuple[int, ...], state: int) -> int:
+    return state_of(turn[state & PLAYER].bit_length() - 1, _moved(turn, state >> PLAYER_BITS))

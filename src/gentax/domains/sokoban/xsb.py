@@ -7,11 +7,14 @@ separated by blank lines; a line that begins with `;` is a comment, and a line o
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gentax.core.errors import UsageError
+from gentax.core.task import SPLITS, split_of
 from gentax.domains.sokoban.board import Room, cells, reach, state_of
+from gentax.domains.sokoban.generate import content_of
 
 SIGNS = "# -_.$*@+"
 SIDE = 64  # a cell number fits into `board.PLAYER_BITS`
@@ -20,17 +23,27 @@ BYTES = 4 << 20  # no collection of rooms is larger
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """The rooms of a file."""
+    """The rooms of a file, by split."""
 
+    path: Path
     level: str
-    rooms: tuple[Room, ...]
+    rooms: Mapping[str, tuple[Room, ...]]
 
     @property
     def horizon(self) -> int:
         """A number of steps that is ample for people's rooms: (boxes + 1) * floor cells, of the largest."""
         return max(
-            (room.targets.bit_count() + 1) * (room.rows * room.columns - room.walls.bit_count()) for room in self.rooms
+            (room.targets.bit_count() + 1) * (room.rows * room.columns - room.walls.bit_count())
+            for rooms in self.rooms.values()
+            for room in rooms
         )
+
+    @property
+    def told(self) -> str:
+        """How the rooms are dealt out, in words."""
+        counts = [f"{len(rooms)} {split}" for split, rooms in self.rooms.items() if rooms]
+        many = sum(map(len, self.rooms.values())) > 1
+        return f"room{'s' * many} {'are' if many else 'is'} {', '.join(counts)}"
 
 
 def read_xsb(path: str | Path) -> Collection:
@@ -53,12 +66,13 @@ def read_xsb(path: str | Path) -> Collection:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from error
-    rooms = tuple(_room(path, first, lines) for first, lines in _blocks(path, text))
+    rooms = [_room(path, first, lines) for first, lines in _blocks(path, text)]
     if not rooms:
         raise UsageError(f"{path}: no room in it; a room is drawn with {SIGNS} and has walls around it")
     # Of the text, not of the bytes: the same rooms saved with other line ends are the same level.
     digest = hashlib.blake2b("\n".join(text.splitlines()).encode(), digest_size=4).hexdigest()
-    return Collection(f"xsb-{digest}", rooms)
+    split = {room: split_of(content_of(room.rows, room.columns, room.walls, room.targets)) for room in rooms}
+    return Collection(path, f"xsb-{digest}", {one: tuple(r for r in rooms if split[r] == one) for one in SPLITS})
 
 
 def _blocks(path: Path, text: str) -> list[tuple[int, list[str]]]:

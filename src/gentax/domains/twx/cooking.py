@@ -1,7 +1,7 @@
 """twx-cooking: read a recipe, gather and prepare the ingredients, eat the meal (TextWorldExpress's CookingWorld)."""
 
 from gentax.core.env import Domain
-from gentax.domains.twx.levels import COOKING, ENABLE, LICENCE, ORIGIN, REQUIRES, SPLITS, levels
+from gentax.domains.twx.levels import COOKING, ENABLE, LICENCE, ORIGIN, REQUIRES, levels
 
 DOMAIN = Domain(
     name="twx-cooking",
@@ -17,7 +17,6 @@ DOMAIN = Domain(
     default_level=COOKING.default,
     licence=LICENCE,
     origin=ORIGIN,
-    splits=SPLITS,
     target_only=True,
     requires=REQUIRES,
     enable=ENABLE,

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from gentax.core.env import Acted, Move, TextEnv
 from gentax.core.errors import EnvironmentFault
-from gentax.core.task import Task
+from gentax.core.task import Task, content_hash
 from gentax.domains.twx import cooking, mapreader, thoughts
 from gentax.domains.twx.interface import Interface, State
-from gentax.domains.twx.levels import COOKING, FIRST, FOLD, MAPREADER, Game
+from gentax.domains.twx.levels import COOKING, FIRST, FOLDS, MAPREADER, Game, numbers
 from gentax.domains.twx.plan import Follower, without_idle
 from gentax.domains.twx.words import exits, room_of, tidy
 
@@ -27,8 +27,8 @@ class TwxEnv(TextEnv):
     ever reaches the package: it is answered with a sentence and changes nothing. The dense reward is the rise of the
     package's score, which ends at 1 with success; a ruined meal ends the episode as a failure.
 
-    `expert` follows the package's gold path, made when first asked for (3 to 9 ms), without the looks that
-    tell nothing new. It undoes steps aside, and has no move after one that cannot be undone (see `plan`).
+    `expert` follows the package's gold path without the looks that tell nothing new. It undoes steps aside, and has no
+    move after one that cannot be undone (see `plan`).
 
     Raises (from `reset` and `step`):
         EnvironmentFault: the Java process died or broke; the next `reset` starts another.
@@ -43,7 +43,6 @@ class TwxEnv(TextEnv):
         super().__init__(level=level, split=split, reward=reward, horizon=horizon)
         self._server: Interface | None = None
         self._state: State | None = None
-        self._done: list[tuple[str, bool]] = []  # actions that were accepted, and whether each led to another room
         self._follower: Follower | None = None
 
     @abstractmethod
@@ -55,16 +54,17 @@ class TwxEnv(TextEnv):
         """Return why the first action of `rest` is next."""
 
     def size(self, split: str) -> int:
-        return FOLD
+        return len(numbers(self.game.name, self.level, split))
 
     def begin(self, task: Task) -> tuple[str, str]:
-        self._done, self._follower = [], None
         try:
-            description, state = self._start(task)
+            description, state, path = self._start(task)
         except EnvironmentFault:  # it was closed or died since the last episode
             self.close()
-            description, state = self._start(task)
+            description, state, path = self._start(task)
         self._state = state
+        self._follower = Follower(without_idle([action for action in path if action not in LOOKS]))
+        self._content = content_of(self.game, description, state.look, path)
         return self.goal_of(" ".join(description.split())), tidy(state.look)
 
     def act(self, action: str) -> Acted:
@@ -80,9 +80,7 @@ class TwxEnv(TextEnv):
             self.close()
             raise
         moved = room_of(state.look) != room_of(before.look)
-        self._done.append((action, moved))
-        if self._follower is not None:
-            self._follower.did(action, moved)
+        self._follower.did(action, moved)
         reward = state.score - before.score if self.reward == "dense" else float(state.won)
         return Acted(tidy(state.answer), reward, state.won or state.lost, state.won, True)
 
@@ -90,15 +88,16 @@ class TwxEnv(TextEnv):
         return [] if self._state is None else sorted(self._state.valid)
 
     def expert(self) -> Move | None:
-        if self.task is None or self._state is None:
+        if self._state is None or self._follower is None:
             return None
-        if self._follower is None:
-            self._follower = self._follow()
         step = self._follower.next()
         if step is None or step[0] not in self._state.valid:
             return None
         action, undoes = step
         return Move(action, "That was a step aside: undo it." if undoes else self.thought(self._follower.rest()))
+
+    def content(self) -> str:
+        return self._content
 
     def render(self) -> str:  # type: ignore[override]
         """Return the goal, the place, what is carried and the score, for a person."""
@@ -118,30 +117,18 @@ class TwxEnv(TextEnv):
             raise EnvironmentFault("this environment has no simulator: reset() starts one")
         return self._server
 
-    def _start(self, task: Task) -> tuple[str, State]:
+    def _start(self, task: Task) -> tuple[str, State, list[str]]:
         if self._server is None:
             self._server = Interface()
-        return self._server.begin(*self._named(task))
+        number = numbers(self.game.name, task.level, task.split)[task.index]
+        return self._server.begin(
+            self.game.name, self.game.specs[task.level].parameters, FIRST[task.split] + number, FOLDS[task.split]
+        )
 
-    def _named(self, task: Task) -> tuple[str, str, int, str]:
-        """Return what the package calls `task`: game, parameters, seed, fold."""
-        parameters = self.game.specs[task.level].parameters
-        return self.game.name, parameters, FIRST[task.split] + task.index, task.split
 
-    def _follow(self) -> Follower:
-        """Have the package make its gold path, which starts the game anew, and do again what was done."""
-        server = self._running()
-        try:
-            path = server.gold(*self._named(self.task))
-            for action, _ in self._done:
-                server.step(action)
-        except EnvironmentFault:
-            self.close()
-            raise
-        follower = Follower(without_idle([action for action in path if action not in LOOKS]))
-        for action, moved in self._done:
-            follower.did(action, moved)
-        return follower
+def content_of(game: Game, description: str, look: str, path: list[str]) -> str:
+    """Return the hash of a world: what is asked, what is in sight at first, and the way that wins."""
+    return content_hash(game.name, description, look, *path)
 
 
 class Cooking(TwxEnv):

@@ -50,15 +50,13 @@ class Interface(Link[Jvm]):
             self._server = self._wire.make(CLASS)
             self._held.append(self._server)
 
-    def begin(self, game: str, parameters: str, seed: int, fold: str) -> tuple[str, State]:
-        """Start a game; return what the package says its task is, and the first state."""
-        return self._begin(game, parameters, seed, fold, False)
-
-    def gold(self, game: str, parameters: str, seed: int, fold: str) -> list[str]:
-        """Start a game; return the actions that win it. Takes some milliseconds."""
-        self._begin(game, parameters, seed, fold, True)
+    def begin(self, game: str, parameters: str, seed: int, fold: str) -> tuple[str, State, list[str]]:
+        """Start a game; return what the package says its task is, the first state, and the actions that win it."""
+        self._load(game, parameters)
+        state = _read(self._call("generateNewGameJSON", seed, fold, True))
+        description = self._call("getTaskDescription")
         with self.guarded():
-            return self._wire.items(self._wire.call(self._server, "getGoldActionSequence"))
+            return description, state, self._wire.items(self._wire.call(self._server, "getGoldActionSequence"))
 
     def step(self, action: str) -> State:
         """Do one of the valid actions."""
@@ -70,11 +68,6 @@ class Interface(Link[Jvm]):
         methods = {"train": "getSeedsTrain", "dev": "getSeedsDev", "test": "getSeedsTest"}
         with self.guarded():
             return {fold: self._wire.items(self._wire.call(self._server, name)) for fold, name in methods.items()}
-
-    def _begin(self, game: str, parameters: str, seed: int, fold: str, gold: bool) -> tuple[str, State]:
-        self._load(game, parameters)
-        state = _read(self._call("generateNewGameJSON", seed, fold, gold))
-        return self._call("getTaskDescription"), state
 
     def _load(self, game: str, parameters: str) -> None:
         if self._loaded != (game, parameters):

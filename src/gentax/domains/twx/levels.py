@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from gentax.core.env import Level
 
-SPLITS = ("train", "dev", "test")
-FOLD = 1000  # tasks of each of the package's folds
-FIRST = {"train": 0, "dev": 10_000, "test": 20_000}  # the seed a fold begins with; a test compares with the package
+FOLDS = {"train": "train", "validation": "dev", "test": "test"}  # split -> the package's name for it
+FOLD = 1000  # seeds of each of the package's folds
+FIRST = {
+    "train": 0,
+    "validation": 10_000,
+    "test": 20_000,
+}  # first seed of a fold; a test compares them
 
 # What both records say.
 LICENCE = "Apache-2.0"
@@ -76,6 +81,36 @@ MAPREADER = Game(
         "hard": Spec("the package's default: fifteen rooms, the coin at most four away", 40, ""),
     },
 )
+
+
+# Seeds of a fold, counted from its first, whose world is that of an earlier fold: they are no tasks. A test compares
+# with the package. The other levels have none.
+REPEATED: Mapping[tuple[str, str], Mapping[str, tuple[int, ...]]] = {
+    ("cookingworld", "simple"): {
+        "validation": (13, 24, 27, 28, 56, 59, 64, 99, 105, 106, 121, 124, 127, 152, 207, 233, 236, 239),
+        "test": (
+            *(5, 6, 31, 52, 80, 83, 84, 87, 124, 173, 176, 177, 181, 183, 186, 192, 212, 216, 219, 246, 247, 277, 278),
+            *(282, 307, 312, 313, 323, 326, 331, 373, 407, 409, 413, 416, 424, 428, 448, 490, 492, 494, 516, 523, 562),
+            *(570, 596, 600, 612, 624, 700, 707, 708, 719, 726, 729, 730, 733, 752, 760, 763, 766, 767, 771, 794, 796),
+            *(802, 805, 812, 823, 829, 830, 840, 843, 844, 867, 894, 895, 902, 916, 927, 937, 940, 941, 943, 965, 972),
+            *(978, 997, 998),
+        ),
+    },
+    ("cookingworld", "easy"): {"test": (286,)},
+    ("cookingworld", "medium"): {"test": (62, 573)},
+    ("mapreader", "easy"): {
+        "validation": (335, 367, 421, 528, 658, 708, 817, 909),
+        "test": (212, 316, 364, 544, 604, 706, 712, 722, 745, 775, 924, 965, 998),
+    },
+    ("mapreader", "medium"): {"validation": (51, 314), "test": (59, 164, 339, 817, 942)},
+}
+
+
+@cache
+def numbers(game: str, level: str, split: str) -> tuple[int, ...]:
+    """Return which seeds of a fold, counted from its first, are the tasks of a game at a level."""
+    left_out = REPEATED.get((game, level), {}).get(split, ())
+    return tuple(number for number in range(FOLD) if number not in left_out)
 
 
 def levels(game: Game) -> Mapping[str, Level]:

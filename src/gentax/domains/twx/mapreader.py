@@ -1,7 +1,7 @@
 """twx-mapreader: fetch a coin from a room that only the map leads to (TextWorldExpress's MapReader)."""
 
 from gentax.core.env import Domain
-from gentax.domains.twx.levels import ENABLE, LICENCE, MAPREADER, ORIGIN, REQUIRES, SPLITS, levels
+from gentax.domains.twx.levels import ENABLE, LICENCE, MAPREADER, ORIGIN, REQUIRES, levels
 
 DOMAIN = Domain(
     name="twx-mapreader",
@@ -15,7 +15,6 @@ DOMAIN = Domain(
     default_level=MAPREADER.default,
     licence=LICENCE,
     origin=ORIGIN,
-    splits=SPLITS,
     target_only=True,
     requires=REQUIRES,
     enable=ENABLE,

@@ -8,7 +8,7 @@ from pathlib import Path
 from gentax.core.env import Acted, Move, TextEnv
 from gentax.core.errors import UsageError
 from gentax.core.task import Task
-from gentax.domains.webshop import DOMAIN
+from gentax.domains.webshop import DOMAIN, goals, official
 from gentax.domains.webshop.catalogue import generated
 from gentax.domains.webshop.expert import honest_move, knowing_move
 from gentax.domains.webshop.goals import WON, draw_goal
@@ -107,6 +107,9 @@ class WebShop(TextEnv):
         if self.task is None or self.session.bought:
             return None
         return (knowing_move if self._official else honest_move)(self.session, self.wanted)
+
+    def content(self) -> str:
+        return (official if self._official else goals).content_of(self.wanted.product)
 
     def _do(self, action: str) -> str:
         """Do `action`; return why not, and "" when it was done."""

@@ -1,22 +1,22 @@
 """Goals of the generated shop: what a product has, asked for, so that at least that product has it all.
 
-What is asked decides the split, by a hash of the kind, the attributes and the options: a test goal is never asked for
-in training, at whatever level and at no other price either.
+Two hashes decide the split, and both must agree: that of the product (its kind, attributes and options), and that of
+what is asked (kind, attributes, options). So no product of a test goal is the product of a train goal, and no two
+splits ask for the same, at whatever level and at no other price either.
 """
 
 from __future__ import annotations
 
 import random
 
-from gentax.core.task import stable_seed
+from gentax.core.task import content_hash, split_of
 from gentax.domains.webshop.catalogue import TITLED, Catalogue, Draw, choose, sample
 from gentax.domains.webshop.expert import honest_move
 from gentax.domains.webshop.levels import LONGEST, Spec
-from gentax.domains.webshop.product import Goal
+from gentax.domains.webshop.product import Goal, Product
 from gentax.domains.webshop.score import score
 from gentax.domains.webshop.session import Session
 
-SPLITS = ("train", "test")
 WON = 1 - 1e-9  # a score from here on is a success
 THRIFT = 5  # products drawn for a goal; the cheapest is asked for
 UNLIMITED = 1_000_000.0  # the price limit of a goal that names none, as published
@@ -33,14 +33,20 @@ def draw_goal(catalogue: Catalogue, spec: Spec, split: str, seed: int, per_page:
     draw = random.Random(seed).random
     while True:
         goal = _draw(catalogue, spec, draw)
-        if split_of(goal) == split and _can_be_met(catalogue, goal, per_page):
+        if splits_of(goal) == {split} and _can_be_met(catalogue, goal, per_page):
             return goal
 
 
-def split_of(goal: Goal) -> str:
-    """Return the split that a goal belongs to, whatever its wording and price limit."""
-    asked = (goal.product.query, sorted(goal.attributes), sorted(goal.options))
-    return SPLITS[stable_seed("webshop goal", *asked) & 1]
+def splits_of(goal: Goal) -> set[str]:
+    """Return the splits that the product and what is asked belong to, whatever the wording and the price limit."""
+    asked = goal.product.query, sorted(goal.attributes), sorted(goal.options)
+    return {split_of(content_of(goal.product)), split_of(content_hash("webshop goal", *asked))}
+
+
+def content_of(product: Product) -> str:
+    """Return the hash of what a product is, alike in every catalogue."""
+    options = sorted((name, sorted(values)) for name, values in product.options.items())
+    return content_hash("webshop product", product.query, sorted(product.attributes), options)
 
 
 def price_limit(price: float, draw: Draw) -> float:

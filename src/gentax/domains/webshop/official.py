@@ -1,8 +1,8 @@
 """The official WebShop data, where a user has them: products, attributes and human instructions, three JSON files.
 
 Nothing of them comes with gentax. The product file of the full shop has gigabytes; it is read product by product.
-A goal belongs to the split that a hash of its product's code says; a test instruction that also occurs in training is
-dropped. That is not the published split, in which a product can be on both sides.
+A goal belongs to the split that a hash of its product's code says; an instruction that also occurs in an earlier split
+(train, validation, test) is dropped. That is not the published split, in which a product can be on both sides.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from gentax.core.errors import UsageError
-from gentax.core.task import stable_seed
+from gentax.core.task import SPLITS, content_hash, split_of, stable_seed
 from gentax.domains.webshop.catalogue import Catalogue
-from gentax.domains.webshop.goals import SPLITS, UNLIMITED, price_limit
+from gentax.domains.webshop.goals import UNLIMITED, price_limit
 from gentax.domains.webshop.product import Goal, Product
 from gentax.domains.webshop.score import title_nouns
 
@@ -55,6 +55,11 @@ def read_official(folder: str | Path) -> Official:
         missing = getattr(error, "filename", None) or folder
         raise UsageError(f"{missing}: {getattr(error, 'strerror', None) or error}; {_NEEDED}") from error
     return _read(products, attributes, human, stamps)
+
+
+def content_of(product: Product) -> str:
+    """Return the hash of a product of the official shop: of its code, by which everybody knows it."""
+    return content_hash("webshop official", product.code)
 
 
 _NEEDED = f"the official WebShop data are items_shuffle*.json, items_ins_v2*.json and {HUMAN} in one folder"
@@ -93,10 +98,11 @@ def _read(products: Path, attributes: Path, human: Path, stamps: tuple) -> Offic
             found = [_goal(one, product) for one in asked.get(code, ()) if one["instruction_attributes"]]
         except (AttributeError, KeyError, TypeError) as error:
             raise UsageError(f"{human}: the entry {code!r} is not as published ({error!r})") from error
-        goals[SPLITS[stable_seed("webshop product", code) & 1]] += found
-    trained = {_wish(goal) for goal in goals["train"]}
-    goals["test"] = [goal for goal in goals["test"] if _wish(goal) not in trained]
+        goals[split_of(content_of(product))] += found
+    earlier: set[str] = set()
     for split, own in goals.items():
+        own[:] = [goal for goal in own if _wish(goal) not in earlier]
+        earlier.update(map(_wish, own))
         if not own:
             raise UsageError(f"{human}: no {split} instruction is for a product of {products.name}")
         own.sort(key=lambda goal: stable_seed(goal.text, goal.product.code))  # any first few are a fair sample

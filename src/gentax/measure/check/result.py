@@ -35,7 +35,7 @@ class Effort:
     """
 
     tasks: int = 200  # that the expert plays
-    starts: int = 2000  # of each split that are compared with the other's
+    starts: int = 4000  # tasks of each split that are compared with the others'
     episodes: int = 1000  # over which memory is watched
     seconds: float = 180.0  # for all checks together; each has a share, and takes longer where one task does
 

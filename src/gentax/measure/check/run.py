@@ -17,7 +17,7 @@ from gentax.measure.check.release import gives_back
 from gentax.measure.check.result import CheckReport, Effort, Failed, NotApplicable, Result, Verdict
 from gentax.measure.check.rewards import reward_bounds
 from gentax.measure.check.same import other_process, same_episode, same_start
-from gentax.measure.check.splits import disjoint_splits
+from gentax.measure.check.splits import disjoint_splits, shared_contents
 from gentax.measure.check.texts import any_string, readable_texts
 
 CHECKS: tuple[tuple[str, float, Callable[[Bench], str]], ...] = (  # name, share of the time, what is done
@@ -26,14 +26,15 @@ CHECKS: tuple[tuple[str, float, Callable[[Bench], str]], ...] = (  # name, share
     ("same start", 0.06, same_start),
     ("same episode", 0.06, same_episode),
     ("other process", 0.0, other_process),
-    ("disjoint splits", 0.2, disjoint_splits),
-    ("expert", 0.2, expert_wins),
+    ("contents", 0.2, shared_contents),
+    ("disjoint splits", 0.12, disjoint_splits),
+    ("expert", 0.16, expert_wins),
     ("rewards", 0.08, reward_bounds),
     ("admissible", 0.08, admissible_accepted),
     ("texts", 0.06, readable_texts),
     ("any string", 0.0, any_string),
     ("horizon", 0.0, exact_horizon),
-    ("memory", 0.26, flat_memory),  # late, when caches are full
+    ("memory", 0.18, flat_memory),  # late, when caches are full
     ("close", 0.0, gives_back),  # last: it closes the environment that the others play
 )
 LINE = 400  # characters of what was found

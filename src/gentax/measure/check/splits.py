@@ -1,6 +1,7 @@
-"""The splits share no task.
+"""The splits share nothing: neither what their tasks are made of, as the environment says it, nor a task.
 
-Two tasks are the same when their fingerprints are (see `TextEnv.fingerprint`: goal and first observation, or a whole
+Contents (`TextEnv.content`) are compared for thousands of tasks. Whether that is all can only be seen by playing: two
+tasks are the same when their fingerprints are (see `TextEnv.fingerprint`: goal and first observation, or a whole
 start where a domain gives it), the expert's episodes are, text by text, and some walks by chance are too. The latter
 two are looked at because the first view of a world may be that of another. Left out: tasks that differ in words alone.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Iterator
 
 from gentax.core import Move, Task, TextEnv
 from gentax.measure.check.bench import NONSENSE, WANDER, Bench, Chooser, expert
@@ -17,15 +19,42 @@ from gentax.measure.check.result import Failed, NotApplicable
 WALKS = 8  # episodes by chance that are compared before two tasks are called the same
 
 
+def shared_contents(bench: Bench) -> str:
+    """No content of one split is in another, going by what the environment says its tasks are made of."""
+    env, splits = bench.env.unwrapped, bench.env.domain.splits
+    if env.content_of(bench.tasks(1)[0]) is None:
+        raise NotApplicable(
+            "it does not say what its tasks are made of (`content`): nobody can claim that its test tasks are new, and "
+            "intervals count each task as independent of the others"
+        )
+    if len(splits) < 2:
+        raise NotApplicable("it has one split only")
+    first: dict[str, Task] = {}
+    counts = dict.fromkeys(splits, 0)
+    in_turn, asked = _in_turn(bench)
+    done = 0
+    for task in bench.in_time(in_turn, least=2 * len(splits)):
+        bench.where = f"task {task.id}"
+        content = env.content_of(task)
+        if content is None:
+            raise Failed("it says nothing of what this task is made of, and of others it does")
+        other = first.setdefault(content, task)
+        if other.split != task.split:
+            bench.where = ""
+            raise Failed(f"{other.id} and {task.id} are made of the same, and are in different splits")
+        counts[task.split] += other is task
+        done += 1
+    found = ", ".join(f"{count} {split}" for split, count in counts.items())
+    return f"{bench.of(done, asked, 'tasks')}: contents {found}; none is in two splits"
+
+
 def disjoint_splits(bench: Bench) -> str:
     """No task of one split is in another."""
     splits = bench.env.domain.splits
     if len(splits) < 2:
         raise NotApplicable("it has one split only")
-    listed = [bench.env.tasks(split, min(bench.effort.starts, bench.env.size(split))) for split in splits]
-    asked, seen = sum(map(len, listed)), defaultdict(list)  # fingerprint -> its tasks
-    longest = max(map(len, listed))
-    in_turn = (tasks[n] for n in range(longest) for tasks in listed if n < len(tasks))
+    in_turn, asked = _in_turn(bench)
+    seen = defaultdict(list)  # fingerprint -> its tasks
     done = 0
     for task in bench.in_time(in_turn, least=2 * len(splits)):
         bench.start(bench.env, task)
@@ -44,6 +73,14 @@ def disjoint_splits(bench: Bench) -> str:
             raise Failed(f"{first.id} and {task.id} are the same task: they begin alike and go alike")
         looked += 1
     return f"{found}; {len(alike)} begin like one of another split, and the {looked} looked at go other ways"
+
+
+def _in_turn(bench: Bench) -> tuple[Iterator[Task], int]:
+    """Return tasks of all splits in turn, and how many."""
+    env = bench.env
+    listed = [env.tasks(split, min(bench.effort.starts, env.size(split))) for split in env.domain.splits]
+    longest = max(map(len, listed))
+    return (tasks[n] for n in range(longest) for tasks in listed if n < len(tasks)), sum(map(len, listed))
 
 
 def _known(bench: Bench) -> Chooser:
