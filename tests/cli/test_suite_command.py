@@ -34,7 +34,7 @@ def evaluate(*args: str):
     ],
 )
 def test_what_the_suite_fixes_cannot_be_given(args, says):
-    done = evaluate("--suite", "v1", "--policy", "random", *args)
+    done = evaluate("--suite", "v2", "--policy", "random", *args)
     assert isinstance(done.exception, UsageError)
     assert says in str(done.exception)
     assert "episodes" not in done.output
@@ -42,7 +42,7 @@ def test_what_the_suite_fixes_cannot_be_given(args, says):
 
 def test_a_suite_that_is_not_there():
     done = evaluate("--suite", "v0")
-    assert "did you mean 'v1'" in str(done.exception)
+    assert "did you mean 'v2'" in str(done.exception)
 
 
 def test_the_policy_may_be_an_option_without_a_suite(tmp_path):
@@ -57,10 +57,10 @@ def test_an_incomplete_suite_says_so_and_how_to_complete_it(tmp_path, monkeypatc
     known = {**gone, "crafting": registry.domain("crafting")}
     monkeypatch.setattr(registry, "domains", lambda: known)
     out = tmp_path / "r.json"
-    done = evaluate("--suite", "v1", "--policy", "expert", "--json", str(out))
+    done = evaluate("--suite", "v2", "--policy", "expert", "--json", str(out))
     assert done.exit_code == 0, done.output
     text = " ".join(done.output.split())
-    assert "expert on suite v1" in text
+    assert "expert on suite v2" in text
     assert "crafting shallow 100.0 (97.1 to 100.0)" in text
     assert "incomplete, so there is no mean: without sokoban, sciworld, webshop" in text
     assert "to enable alfworld: pip install 'gentax[alfworld]'" in text

@@ -58,7 +58,7 @@ def test_what_is_sound_passes(sound, tmp_path):
         (("format",), True, "format", "has the format True"),
         (("colour",), "red", "format", "unknown key"),
         (("suite",), "v9", "suite", "'v9' is not known here"),
-        (("digest",), "0" * 32, "suite", "v1 was frozen as"),
+        (("digest",), "0" * 32, "suite", "v2 was frozen as"),
         (("missing",), [], "domains", "the file says none"),
         (("domains",), {}, "domains", "no domain was played"),
         (("domains", "crafting", "level"), "depth1-read0", "domains", "at level shallow for 12 steps"),
@@ -137,9 +137,9 @@ HOSTILE = [
     b'{"format": 1, "suite": NaN}',
     b'{"format": ' + b'{"a":' * 500 + b"1" + b"}" * 500 + b', "suite": 1}',
     b'{"format": 1, "suite": "\\u001b[2J\\ud800\\u202e"}',
-    b'{"format": 1, "suite": "v1", "\\u001b[2J\\n[bold]": 1}',
-    b'{"format": "\\u001b[2J", "suite": "v1"}',
-    b'{"format": 1, "suite": "v1", "made_with": [1], "missing": {}, "domains": 7}',
+    b'{"format": 1, "suite": "v2", "\\u001b[2J\\n[bold]": 1}',
+    b'{"format": "\\u001b[2J", "suite": "v2"}',
+    b'{"format": 1, "suite": "v2", "made_with": [1], "missing": {}, "domains": 7}',
 ]
 
 

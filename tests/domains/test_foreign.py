@@ -8,11 +8,15 @@ import sys
 import pytest
 
 import gentax
-from gentax.core import UsageError
+from gentax.core import SPLITS, UsageError, split_of
 from gentax.domains import domain
 from gentax.domains.names import read_domain
+from gentax.measure.check import QUICK, Verdict
 from gentax.policies import ExpertPolicy
 from gentax.rollouts import rollout
+from gentax.training import Recipe
+from gentax.training.recipe import Retain
+from gentax.training.tasks import ground
 
 OWN = '''
 import gymnasium
@@ -67,6 +71,17 @@ class Guess(gymnasium.Env):
     def step(self, action):
         right = action == ("odd" if self.number % 2 else "even")
         return "right" if right else "wrong", 5.0 * right, True, False, {"valid": action in ("odd", "even")}
+
+
+class Named(Guess):
+    def reset(self, *, seed=None, options=None):
+        shown, info = super().reset(seed=seed)
+        return shown, {**info, "content": self.number}
+
+
+class OneTask(Named):
+    def reset(self, *, seed=None, options=None):
+        return "7", {"content": "always the same"}
 
 
 class Pixels(gymnasium.Env):
@@ -124,6 +139,45 @@ def test_any_gymnasium_environment_of_text_can_be_played_and_evaluated(own):
     result = gentax.evaluate("random", [name], tasks=60)
     assert 30 < result.success()[name].value < 70
     assert result.episodes[name][0].rules == "Say odd or even."
+
+
+def test_what_an_environment_says_its_tasks_are_made_of_decides_their_split(own):
+    env = gentax.make("own_game:Named")
+    shown = {split: set() for split in SPLITS}
+    for split, numbers in shown.items():
+        for task in env.tasks(split, 60):
+            observation, info = env.reset(options={"task": task})
+            assert split_of(info["content"]) == split
+            numbers.add(observation)
+    assert len(set.union(*shown.values())) == sum(map(len, shown.values())) > 100
+    (result,) = gentax.check("own_game:Named", effort=QUICK, only=["contents"]).results
+    assert result.found.endswith("none is in two splits")
+
+
+def test_an_environment_that_cannot_say_is_told_what_it_cannot_claim(own):
+    assert gentax.make("own_game:Guess").reset(options={"index": 0})[1]["content"] is None
+    (result,) = gentax.check("own_game:Guess", effort=QUICK, only=["contents"]).results
+    assert (result.verdict, "nobody can claim that its test tasks are new" in result.found) == (
+        Verdict.NOT_APPLICABLE,
+        True,
+    )
+    with pytest.raises(
+        UsageError, match=r"retain.interpolate chooses by validation tasks, and own_game:Guess does not"
+    ):
+        ground("own_game:Guess", Recipe(retain=Retain(interpolate=0.9)))
+    assert len(ground("own_game:Guess", Recipe()).look) == 64
+    assert len(ground("own_game:Named", Recipe(retain=Retain(interpolate=0.9))).look) == 64
+
+
+def test_contents_that_are_all_the_same_fill_no_second_split(own):
+    made = []
+    for split in SPLITS:
+        env = gentax.make("own_game:OneTask", split=split)
+        try:
+            made.append(env.reset(options={"index": 0})[1]["content"])
+        except UsageError as error:
+            assert "must differ from task to task" in str(error)  # noqa: PT017 (which split has it is a matter of its hash)
+    assert len(made) == 1
 
 
 def test_its_own_reward_is_the_dense_one(own):

@@ -94,9 +94,9 @@ def test_a_suite_and_its_score_card():
         "good": DomainResult("one", 9, tasks, played("success")),
         "bad": DomainResult("one", 9, tasks, played("error")),
     }
-    result = SuiteResult("v1", "d" * 32, "me", None, {}, ("gone",), domains)
+    result = SuiteResult("v2", "d" * 32, "me", None, {}, ("gone",), domains)
     lines = str(result).splitlines()
-    assert lines[0] == "me on suite v1 (dddddddd)"
+    assert lines[0] == "me on suite v2 (dddddddd)"
     assert lines[2].split()[:3] == ["good", "one", "100.0"]
     assert lines[3].split() == ["bad", "one", "undefined", "0.0", "0%", "2"]
     assert lines[4] == "incomplete, so there is no mean: without gone"

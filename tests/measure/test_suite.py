@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gentax.core import Acted, Outcome, UsageError
+from gentax.core import Acted, Outcome, UsageError, split_of
 from gentax.domains import registry
 from gentax.domains.crafting.env import Crafting
 from gentax.measure.suites import DomainResult, Played, load_suite, paired, play_suite, read_result, run, verify
@@ -22,12 +22,12 @@ from gentax.measure.tax import tax_report
 from gentax.models.fingerprint import fingerprint
 from gentax.models.loading import BASE
 
-V1 = Path(suite_module.__file__).with_name("v1.json")
+FILE = Path(suite_module.__file__).with_name("v2.json")
 
 
 def made_up(policy: str, rate: float, seed: int = 0, **changes) -> SuiteResult:
     """A result of all of v1 with outcomes drawn at a rate of success."""
-    suite, rng = load_suite("v1"), np.random.default_rng(seed)
+    suite, rng = load_suite("v2"), np.random.default_rng(seed)
     domains = {}
     for name, frozen in suite.domains.items():
         won = [bool(x) for x in rng.random(len(frozen.starts)) < rate]
@@ -37,7 +37,7 @@ def made_up(policy: str, rate: float, seed: int = 0, **changes) -> SuiteResult:
         ]
         domains[name] = DomainResult(frozen.level, frozen.horizon, dict(frozen.starts), tuple(rows))
     made_with = {"gentax": "0.0.1", "python": "3.11.1", "platform": "Linux"}
-    return SuiteResult("v1", suite.digest, policy, None, made_with, changes.pop("missing", ()), domains)
+    return SuiteResult("v2", suite.digest, policy, None, made_with, changes.pop("missing", ()), domains)
 
 
 def broken(result: SuiteResult, name: str, count: int) -> SuiteResult:
@@ -63,10 +63,10 @@ def two_ready(monkeypatch):
     monkeypatch.setattr(registry, "domains", lambda: known)
 
 
-def test_v1_fixes_everything():
-    suite = load_suite("v1")
+def test_v2_fixes_everything():
+    suite = load_suite("v2")
     assert set(suite.domains) == set(registry.BUILT_IN)
-    written = json.loads(V1.read_text())["play"]
+    written = json.loads(FILE.read_text())["play"]
     assert written == {
         "context": "full", "thinking": False, "admissible": False, "temperature": 0.4, "max_new_tokens": 32,
         "horizon": None, "reward": "sparse", "wrap": [],
@@ -75,33 +75,53 @@ def test_v1_fixes_everything():
         tasks = frozen.tasks()
         assert [task.index for task in tasks] == list(range(128))
         assert {(task.domain, task.level, task.split) for task in tasks} == {(name, frozen.level, "test")}
-        assert suite.play_of(name).horizon == frozen.horizon >= 12
+        assert suite.play_of(name).horizon == frozen.horizon >= 8
         assert len(frozen.walks) == 8
+        assert list(frozen.contents) == list(frozen.starts)
+        assert all(split_of(content) == "test" for content in suite.clusters(name)) or name in OWN_FOLDS
+        assert suite.chance(name).shape == (128,)
+        assert 0 <= suite.chance(name).mean() < 0.5
+    assert len(set(suite.clusters("sokoban"))) == 128  # no room twice
+
+
+OWN_FOLDS = {"sciworld", "twx-cooking", "twx-mapreader"}  # the packages' own, not by a hash of contents
+
+
+def test_a_retired_suite_says_why_and_what_to_play():
+    with pytest.raises(UsageError, match=r"suite v1 is retired: its test tasks share .* measure again on v2"):
+        load_suite("v1")
+    old = dataclasses.replace(made_up("me", 0.5), suite="v1", digest="552e5be02186648cc79f50a70418fe43")
+    with pytest.raises(UsageError, match="different suites"):
+        paired(old, made_up("you", 0.5))
+    with pytest.raises(UsageError, match=r"is not sound: suite: suite v1 is retired: .* measure again on v2"):
+        paired(old, old)
 
 
 @pytest.mark.parametrize("name", ["sokoban", "crafting", "webshop", "babyai"])
 def test_the_recipe_makes_what_is_frozen(name):
-    recipe = RECIPES["v1"]._replace(tasks=8, walks=2)
-    made, frozen = freeze_domain(recipe, name), json.loads(V1.read_text())["domains"][name]
+    recipe = RECIPES["v2"]._replace(tasks=8, walks=2)
+    made, frozen = freeze_domain(recipe, name), json.loads(FILE.read_text())["domains"][name]
     assert list(made["starts"].items()) == list(frozen["starts"].items())[:8]
     assert made["walks"] == frozen["walks"][:2]
+    assert made["random"] == frozen["random"][:8]
+    assert list(made["contents"].items()) == list(frozen["contents"].items())[:8]
     assert (made["level"], made["horizon"]) == (frozen["level"], frozen["horizon"])
 
 
 def test_an_edited_suite_is_refused(tmp_path):
-    content = json.loads(V1.read_text())
-    copy = tmp_path / "v1.json"
+    content = json.loads(FILE.read_text())
+    copy = tmp_path / "v2.json"
     copy.write_text(json.dumps(content))  # other spaces, the same content
-    assert read_suite(copy, FROZEN["v1"]) == load_suite("v1")
+    assert read_suite(copy, FROZEN["v2"]) == load_suite("v2")
     content["domains"]["sokoban"]["horizon"] += 1
     copy.write_text(json.dumps(content))
-    with pytest.raises(UsageError, match=r"v1\.json has been edited: its hash is " + digest(content)):
-        read_suite(copy, FROZEN["v1"])
+    with pytest.raises(UsageError, match=r"v2\.json has been edited: its hash is " + digest(content)):
+        read_suite(copy, FROZEN["v2"])
 
 
 @pytest.mark.parametrize("name", ["sciworld", "alfworld", "twx-cooking", "twx-mapreader"])
 def test_what_is_installed_here_starts_and_goes_on_as_frozen(name):
-    suite = load_suite("v1")
+    suite = load_suite("v2")
     if registry.missing(registry.domain(name)):
         pytest.skip(f"{name} is not installed")
     frozen = suite.domains[name]
@@ -111,7 +131,7 @@ def test_what_is_installed_here_starts_and_goes_on_as_frozen(name):
 
 
 def test_a_start_that_moved_is_refused_with_its_likely_cause(monkeypatch):
-    suite = load_suite("v1")
+    suite = load_suite("v2")
     frozen = suite.domains["webshop"]
     moved = {**frozen.starts, "webshop/4k-easy/test/5": "0" * 16}
     suite = dataclasses.replace(suite, domains={"webshop": dataclasses.replace(frozen, starts=moved)})
@@ -123,7 +143,7 @@ def test_rules_that_changed_are_noticed_though_the_worlds_did_not(monkeypatch):
     record = dataclasses.replace(registry.domain("crafting"), rules="Craft.")
     monkeypatch.setattr(Crafting, "domain", record)
     with pytest.raises(UsageError, match=r"crafting/shallow/test/0 does not start as it was frozen, and so 128 of 128"):
-        check_starts(load_suite("v1"), "crafting")
+        check_starts(load_suite("v2"), "crafting")
 
 
 def test_an_environment_that_goes_on_otherwise_is_noticed(monkeypatch):
@@ -135,7 +155,7 @@ def test_an_environment_that_goes_on_otherwise_is_noticed(monkeypatch):
 
     monkeypatch.setattr(Crafting, "act", other)
     with pytest.raises(UsageError, match="crafting starts as it was frozen but goes on otherwise"):
-        check_starts(load_suite("v1"), "crafting")
+        check_starts(load_suite("v2"), "crafting")
 
 
 def test_a_result_is_the_same_again_and_reads_back(tmp_path):
@@ -152,7 +172,7 @@ def test_a_result_is_the_same_again_and_reads_back(tmp_path):
 
 
 def test_a_policy_that_cannot_be_read_is_not_told_to_change_what_a_suite_fixes(tmp_path):
-    with pytest.raises(UsageError, match=r"--allow-unreadable \(suite v1 fixes all other settings\)$"):
+    with pytest.raises(UsageError, match=r"--allow-unreadable \(suite v2 fixes all other settings\)$"):
         play_suite(lambda messages: "I would rather talk.", domains=["crafting"], out=tmp_path / "r.json")
 
 
@@ -186,7 +206,7 @@ def test_being_stopped_costs_one_domain_at_most(tmp_path):
 
 
 def test_weights_are_named_by_their_fingerprint(tiny, tmp_path, monkeypatch):
-    suite = load_suite("v1")
+    suite = load_suite("v2")
     frozen = suite.domains["crafting"]
     few = {"crafting": dataclasses.replace(frozen, starts=dict(list(frozen.starts.items())[:4]))}
     monkeypatch.setattr(run, "load_suite", lambda name: dataclasses.replace(suite, domains=few))
@@ -209,7 +229,7 @@ def test_what_is_not_installed_is_missing_unless_it_is_asked_for(two_ready):
     assert result.card().mean is None
     with pytest.raises(UsageError, match=r"'alfworld' needs no_such_module: pip install 'gentax\[alfworld\]'"):
         play_suite("expert", domains=["alfworld"])
-    with pytest.raises(UsageError, match="unknown domain of suite v1 'sokobn'; did you mean 'sokoban'"):
+    with pytest.raises(UsageError, match="unknown domain of suite v2 'sokobn'; did you mean 'sokoban'"):
         play_suite("expert", domains=["sokobn"])
 
 
@@ -265,7 +285,7 @@ def test_results_that_do_not_compare_are_refused():
     with pytest.raises(UsageError, match=r"result of one is not sound: suite: v1 was frozen as"):
         paired(dataclasses.replace(one, digest="x"), dataclasses.replace(one, digest="x"))
     domains = list(one.domains)
-    with pytest.raises(UsageError, match="no domain of suite v1 in common"):
+    with pytest.raises(UsageError, match="no domain of suite v2 in common"):
         paired(without(one, *domains[4:]), without(one, *domains[:4]))
     with pytest.raises(UsageError, match="result of two is not sound: errors"):
         paired(one, broken(made_up("two", 0.5), "sokoban", 60))

@@ -183,12 +183,12 @@ def test_failures_are_left_out_unless_they_are_asked_for(toy, tiny, tmp_path):
     assert Imitation.of(unfiltered, policy).counts == {"toy:three": 6}
 
 
-def test_episodes_of_test_tasks_and_of_other_domains_are_never_learned(toy, tiny, tmp_path):
+def test_episodes_of_validation_and_test_tasks_and_of_other_domains_are_never_learned(toy, tiny, tmp_path):
     policy = load(tiny)
     with make("toy", "three") as env:
         test, train = (rollout(ExpertPolicy(), env.tasks(split, 4)) for split in ("test", "train"))
-        held_out = rollout(ExpertPolicy(), env.tasks("train", 1000)[-4:])
-    for name, episodes in (("test", train + test), ("look", train + held_out)):
+        validation = rollout(ExpertPolicy(), env.tasks("validation", 4))
+    for name, episodes in (("test", train + test), ("look", train + validation)):
         write_episodes(tmp_path / f"{name}.gz", episodes)
     with pytest.raises(UsageError, match="episodes of test tasks"):
         Imitation.of(recipe(tiny, teachers={"toy:three": str(tmp_path / "test.gz")}), policy)

@@ -31,7 +31,7 @@ def evaluate(
     policy: Annotated[str, typer.Argument(help=o.POLICY)] = "base",
     named: Annotated[str | None, typer.Option("--policy", metavar="POLICY", help="The same, as an option.")] = None,
     suite: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Play a frozen suite, such as `v1`, which fixes all but -d.")
+        str | None, typer.Option(metavar="NAME", help="Play a frozen suite, such as `v2`, which fixes all but -d.")
     ] = None,
     domain: o.Domains = None,
     tasks: o.Tasks = 128,
@@ -48,7 +48,7 @@ def evaluate(
     """Play a policy on the test tasks of domains and print how often it succeeds, with 95 % intervals.
 
     Examples: `gentax evaluate base -d sokoban -d sciworld --tasks 64`,
-    `gentax evaluate --suite v1 --policy base --json base.json` (see `gentax verify`)
+    `gentax evaluate --suite v2 --policy base --json base.json` (see `gentax verify`)
     """
     from gentax.measure.evaluate import evaluate as run
     from gentax.policies import policy_of

@@ -1,12 +1,13 @@
-"""How a suite is made: `python -m gentax.measure.suites.freeze v1` writes v1.json into the working folder.
+"""How a suite is made: `python -m gentax.measure.suites.freeze v2` writes v2.json into the working folder.
 
-Run on the versions that v1 was made with, it writes the same file again, byte for byte. A new suite is a new entry of
+Run on the versions that v2 was made with, it writes the same file again, byte for byte. A new suite is a new entry of
 `RECIPES`; its file goes beside this one and the hash that is printed into `suite.FROZEN`.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,8 @@ from gentax.domains import domain, make
 from gentax.measure.suites.lines import write_lines
 from gentax.measure.suites.starts import start_hash, walk_hash
 from gentax.measure.suites.suite import FROZEN, digest
-from gentax.rollouts import Play
+from gentax.policies.simple import RandomPolicy
+from gentax.rollouts import Play, rollout
 
 
 class Recipe(NamedTuple):
@@ -28,11 +30,12 @@ class Recipe(NamedTuple):
     walks: int  # the first tasks on which the expert's way is kept
     play: Play
     samples: int
+    random_samples: int  # of random play, whose rate is that of chance
     seed: int
 
 
 RECIPES = {
-    "v1": Recipe(
+    "v2": Recipe(
         levels={
             "sokoban": "6x6-far",
             "sciworld": "living",
@@ -47,6 +50,7 @@ RECIPES = {
         walks=8,
         play=Play(context="full", thinking=False, admissible=False, temperature=0.4, max_new_tokens=32),
         samples=1,
+        random_samples=8,
         seed=0,
     )
 }
@@ -61,6 +65,7 @@ def freeze(name: str) -> dict[str, Any]:
         "name": name,
         "play": plain(recipe.play),
         "samples": recipe.samples,
+        "random_samples": recipe.random_samples,
         "seed": recipe.seed,
         "domains": {one: freeze_domain(recipe, one) for one in recipe.levels},
     }
@@ -74,13 +79,30 @@ def freeze_domain(recipe: Recipe, name: str, split: str = "test") -> dict[str, A
     try:
         tasks = env.tasks(split, recipe.tasks)
         starts = {task.id: start_hash(env, task, play) for task in tasks}
+        contents = {task.id: env.unwrapped.content_of(task) for task in tasks}
         walks = []
         for task in tasks[: recipe.walks]:
             actions = _expert(env, task)
             walks.append({"task": task.id, "actions": actions, "brings": walk_hash(env, task, actions)})
     finally:
         env.close()
-    return {"level": level, "horizon": play.horizon, "split": split, "starts": starts, "walks": walks}
+    return {
+        "level": level,
+        "horizon": play.horizon,
+        "split": split,
+        "starts": starts,
+        "contents": contents,
+        "random": _random(tasks, play, recipe),
+        "walks": walks,
+    }
+
+
+def _random(tasks: list[Task], play: Play, recipe: Recipe) -> list[int]:
+    """Return how many episodes of random play succeed on each task."""
+    found = Counter[str]()
+    for episode in rollout(RandomPolicy(), tasks, play=play, samples=recipe.random_samples, seed=recipe.seed):
+        found[episode.task.id] += episode.success
+    return [found[task.id] for task in tasks]
 
 
 def _expert(env: TextEnv, task: Task) -> list[str]:
@@ -95,7 +117,7 @@ def _expert(env: TextEnv, task: Task) -> list[str]:
 
 
 if __name__ == "__main__":
-    name = sys.argv[1] if len(sys.argv) == 2 else "v1"
+    name = sys.argv[1] if len(sys.argv) == 2 else "v2"
     content = freeze(name)
     write_lines(Path(f"{name}.json"), content)
     here = digest(content)

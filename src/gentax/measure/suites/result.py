@@ -22,7 +22,7 @@ from gentax.measure.suites.lines import harmless, write_lines
 from gentax.measure.tax import ERROR_SHARE
 
 FORMAT = 1  # raised when a result file means something else than before
-LIMIT = 1 << 24  # bytes of a result file that are read; one of v1 has some 200,000
+LIMIT = 1 << 24  # bytes of a result file that are read; one of v2 has some 200,000
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def read_content(path: str | Path) -> Any:
 def parse_result(content: Any, where: str) -> SuiteResult:
     """Make a result of JSON values. Raises UsageError when they are not of its form."""
     if not isinstance(content, dict) or "suite" not in content or "format" not in content:
-        raise UsageError(f"{where} is no result of a suite; `gentax evaluate --suite v1 --json FILE` writes one")
+        raise UsageError(f"{where} is no result of a suite; `gentax evaluate --suite v2 --json FILE` writes one")
     if type(content["format"]) is not int or content["format"] != FORMAT:
         raise UsageError(harmless(f"{where} has the format {content['format']!r}; this version reads format {FORMAT}"))
     values = {key: value for key, value in content.items() if key not in ("format", "score")}

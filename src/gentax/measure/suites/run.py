@@ -26,7 +26,7 @@ from gentax.rollouts.readable import UnreadableReplies
 
 def play_suite(
     policy: str | Path | Policy,
-    suite: str = "v1",
+    suite: str = "v2",
     domains: Iterable[str] | None = None,
     *,
     out: str | Path | None = None,

@@ -1,7 +1,7 @@
 """Whether environments here are those of the suite: hashes of how tasks start, and of what a few walks bring.
 
 A start's hash covers the first prompt as a policy reads it (rules, goal, observation, how to answer) and
-`TextEnv.fingerprint`, so that a changed template is noticed like a changed world.
+`TextEnv.fingerprint` and `TextEnv.content`, so that a changed template is noticed like a changed world.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def start_hash(env: TextEnv, task: Task, play: Play) -> str:
     """Begin `task` and return the hash of its start, 16 hexadecimal digits."""
     observation, info = env.reset(options={"task": task})
     prompt, _ = message(play, env.domain.rules, info["goal"], (), observation, None)
-    return _hash([prompt, env.unwrapped.fingerprint()])
+    return _hash([prompt, env.unwrapped.fingerprint(), info["content"]])
 
 
 def walk_hash(env: TextEnv, task: Task, actions: Iterable[str]) -> str:

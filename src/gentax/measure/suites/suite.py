@@ -1,6 +1,6 @@
 """A suite: test tasks, how they are played and how they start, frozen under a version and named by a hash.
 
-`v1.json` beside this file is what `python -m gentax.measure.suites.freeze v1` wrote. Nothing in it follows a default:
+`v2.json` beside this file is what `python -m gentax.measure.suites.freeze v2` wrote. Nothing in it follows a default:
 horizons, levels, settings of playing and every task stand there, so that a later default changes no result. What is
 left out are versions of packages: they belong to results, and a version that changes a task is caught by its hash.
 """
@@ -14,12 +14,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gentax.core import Task, UsageError, unknown
 from gentax.core.settings import read_settings
 from gentax.rollouts import Play
 
 # Name -> hash. A suite that has been published is never changed: another one is added.
-FROZEN = {"v1": "552e5be02186648cc79f50a70418fe43"}
+FROZEN = {"v2": "to be frozen"}
+# Suites that are not played any more, and why.
+RETIRED = {"v1": "its test tasks share rooms and products with train tasks; measure again on v2"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,10 @@ class SuiteDomain:
     split: str
     starts: dict[str, str]
     """The id of each task, in order, and the hash of its start (see `starts.start_hash`)."""
+    contents: dict[str, str]
+    """The id of each task and what it is made of (see `TextEnv.content`): tasks that share it are one cluster."""
+    random: tuple[int, ...]
+    """How many of `Suite.random_samples` episodes of random play succeed, for each task in order: chance."""
     walks: tuple[Walk, ...]
     """The expert's way through the first tasks, as it was when the suite was frozen."""
 
@@ -57,11 +65,21 @@ class Suite:
     """How episodes are played; each domain has its own horizon."""
     samples: int
     """Episodes on each task."""
+    random_samples: int
+    """Episodes of random play on each task."""
     seed: int
     """Of the sampling."""
     domains: dict[str, SuiteDomain]
     digest: str = ""
     """The hash of all of the above, as the file has it."""
+
+    def clusters(self, domain: str) -> tuple[str, ...]:
+        """Return the content of each task of a domain, in order."""
+        return tuple(self.domains[domain].contents.values())
+
+    def chance(self, domain: str) -> np.ndarray:
+        """Return (K,) the success of random play on each task of a domain, in order."""
+        return np.array(self.domains[domain].random) / self.random_samples
 
     def play_of(self, domain: str) -> Play:
         """Return how episodes of a domain are played."""
@@ -81,6 +99,8 @@ def load_suite(name: str) -> Suite:
     Raises:
         UsageError: there is no such suite, or its file is not the one that was frozen.
     """
+    if name in RETIRED:
+        raise UsageError(f"suite {name} is retired: {RETIRED[name]}")
     if name not in FROZEN:
         raise unknown("suite", name, FROZEN)
     return read_suite(Path(__file__).with_name(f"{name}.json"), FROZEN[name])

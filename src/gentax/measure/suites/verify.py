@@ -19,7 +19,7 @@ import gentax
 from gentax.core import Outcome, UsageError
 from gentax.measure.suites.lines import harmless
 from gentax.measure.suites.result import SuiteResult, parse_result, read_content
-from gentax.measure.suites.suite import FROZEN, Suite, load_suite
+from gentax.measure.suites.suite import FROZEN, RETIRED, Suite, load_suite
 from gentax.measure.suites.versions import versions
 from gentax.measure.tax import ERROR_SHARE
 
@@ -75,6 +75,8 @@ def _checked(name: str, test: Callable[[], str]) -> Check:
 
 
 def _suite(result: SuiteResult) -> str:
+    if result.suite in RETIRED:
+        raise _Wrong(f"suite {result.suite} is retired: {RETIRED[result.suite]}")
     if result.suite not in FROZEN:
         raise _Wrong(f"suite {result.suite!r} is not known here; known: {', '.join(FROZEN)}")
     if result.digest != FROZEN[result.suite]:

@@ -69,9 +69,9 @@ class Recipe:
     train_tasks: int = 4096
     """Tasks of the train split that are drawn from, in each domain; all of them where the split has fewer."""
     validate_every: int = 25
-    """Steps between two looks at held-out tasks; 0 for never. Nothing but `retain.interpolate` is decided by them."""
+    """Steps between two validations; 0 for never. Nothing but `retain.interpolate` is decided by them."""
     validate_tasks: int = 64
-    """Tasks of such a look, in each domain trained on, from a split that is neither trained nor measured on."""
+    """Tasks of the validation split, of each domain trained on. It shares no content with `train` or `test`."""
     validate_play: Play | None = None
     """How they are played; when null as in training, but without wrappers, at the domain's sparse reward and at
     temperature 0.4."""
