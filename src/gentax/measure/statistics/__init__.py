@@ -7,8 +7,11 @@ more than once; `power` how many episodes it takes.
 """
 
 from gentax.measure.statistics.bootstrap import iqm, probability_of_improvement, resampled
+from gentax.measure.statistics.clusters import Clusters, Labels
 from gentax.measure.statistics.estimate import LEVEL, SEEDS_AND_TASKS, TASKS, Estimate, Undefined
 from gentax.measure.statistics.intervals import (
+    above_chance,
+    above_chance_tax,
     bounded_mean,
     cluster_mean,
     difference,
@@ -26,12 +29,16 @@ __all__ = [
     "LEVEL",
     "SEEDS_AND_TASKS",
     "TASKS",
+    "Clusters",
     "Estimate",
+    "Labels",
     "Looks",
     "Plan",
     "Scores",
     "Undefined",
     "Weights",
+    "above_chance",
+    "above_chance_tax",
     "bounded_mean",
     "cluster_mean",
     "detectable",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from gentax.core.errors import UsageError
+from gentax.core.errors import UsageError, unknown
+from gentax.measure.statistics.clusters import Clusters, Labels
 
 Weights = Mapping[tuple[str, str], float]  # (role, domain) -> weight of that mean score
 
@@ -19,14 +20,18 @@ class Scores:
     `roles` maps a role ("init", "after", an arm's name) to domain to an array (S, K): training seeds by tasks. Every
     role has the same tasks, in the same order, on a domain; domains may differ in K, and roles in S. `fixed` are the
     roles that no training seed stands behind (the base policy), where S is 1. A score is a success, or a mean over
-    samples of a task (avg@k).
+    samples of a task (avg@k). `clusters` maps a domain to a label (K,) for each task: tasks with the same label share
+    their content and are one cluster. A domain that is not in it, and a label of None or "", has tasks of their own.
 
     Raises:
-        UsageError: a score that is NaN or outside [0, 1], tasks that do not pair, fewer than 2 tasks, no data.
+        UsageError: a score that is NaN or outside [0, 1], tasks that do not pair, fewer than 2 tasks or 2 clusters,
+            labels of other domains or of another number of tasks, no data.
     """
 
     roles: Mapping[str, Mapping[str, np.ndarray]]
-    fixed: frozenset[str] = frozenset({"init"})
+    fixed: frozenset[str] = frozenset({"init", "chance"})
+    clusters: Mapping[str, Labels] | None = None
+    _clusters: dict[str, Clusters] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         tasks: dict[str, int] = {}
@@ -39,14 +44,22 @@ class Scores:
                     raise UsageError(f"{role} is one policy: one row of scores on {domain}, not {count}")
                 if tasks.setdefault(domain, tasks_K) != tasks_K:
                     raise UsageError(f"tasks must pair: {role} has {tasks_K} on {domain}, others {tasks[domain]}")
+        for domain in self.clusters or ():
+            if domain not in tasks:
+                raise unknown("domain that clusters are given for", domain, tasks)
+        labels = self.clusters or {}
+        self._clusters.update({d: Clusters.of(labels.get(d), count, d) for d, count in tasks.items()})
 
     @classmethod
-    def of(cls, **roles: Mapping[str, np.ndarray]) -> Scores:
-        """Make scores from arrays (K,) or (S, K); the role `init` is the fixed one."""
-        return cls({r: {d: np.atleast_2d(np.asarray(x, float)) for d, x in ds.items()} for r, ds in roles.items()})
+    def of(cls, *, clusters: Mapping[str, Labels] | None = None, **roles: Mapping[str, np.ndarray]) -> Scores:
+        """Make scores from arrays (K,) or (S, K); the roles `init` and `chance` (random play) are fixed."""
+        arrays = {r: {d: np.atleast_2d(np.asarray(x, float)) for d, x in ds.items()} for r, ds in roles.items()}
+        return cls(arrays, clusters=clusters)
 
     @classmethod
-    def stacked(cls, domains: Sequence[str], **roles: np.ndarray) -> Scores:
+    def stacked(
+        cls, domains: Sequence[str], *, clusters: Mapping[str, Labels] | None = None, **roles: np.ndarray
+    ) -> Scores:
         """Make scores from arrays of a whole study: (S, D, K), or (D, K) for one seed, D in the order of `domains`.
 
         Raises:
@@ -61,7 +74,11 @@ class Scores:
                 shape = np.shape(scores)
                 raise UsageError(f"{role} must be (S, {len(domains)}, K), seeds by domains by tasks, not {shape}")
             made[role] = {domain: scores_SDK[:, d] for d, domain in enumerate(domains)}
-        return cls(made)
+        return cls(made, clusters=clusters)
+
+    def clusters_of(self, domain: str) -> Clusters:
+        """Return the clusters of a domain's tasks."""
+        return self._clusters[domain]
 
     def mean(self, weights: Weights) -> float:
         """Return the weighted sum of mean scores."""
@@ -72,6 +89,7 @@ class Scores:
         return Scores(
             {role: {d: x[:, : tasks[d]] for d, x in domains.items()} for role, domains in self.roles.items()},
             self.fixed,
+            None if self.clusters is None else {d: labels[: tasks[d]] for d, labels in self.clusters.items()},
         )
 
 
