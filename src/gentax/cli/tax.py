@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ from gentax.rollouts import Play
 
 if TYPE_CHECKING:
     from gentax.measure.forecast import Fit
-    from gentax.measure.statistics import Looks
+    from gentax.measure.statistics import Looks, Pilot
     from gentax.measure.tax import TaxReport
     from gentax.policies import Policy
 
@@ -48,6 +49,28 @@ def tax(
     drop: Annotated[
         float | None, typer.Option(help="The mean loss on the targets, in points, that must not go unseen.")
     ] = None,
+    pilot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|FILE",
+            help="What --drop takes is worked out from the first N tasks of each domain, or from a result of --json.",
+        ),
+    ] = None,
+    touched: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--touched",
+            metavar="DOMAIN",
+            help="A target whose text, states or experts entered training; those of a gentax run are known.",
+        ),
+    ] = None,
+    chance: Annotated[bool, typer.Option(help="Let random play go along: success above chance.")] = True,
+    sensitivity: Annotated[
+        bool,
+        typer.Option(
+            "--sensitivity", help="Also estimate the tax under a logistic mixed model, which takes statsmodels."
+        ),
+    ] = False,
     looks: Annotated[
         int, typer.Option(help="How often the verdict is taken; playing stops when it is clear.", min=1, max=20)
     ] = 5,
@@ -75,6 +98,7 @@ def tax(
     from gentax.measure.behaviour import sentences as behaved
     from gentax.measure.forecast import read_fit
     from gentax.measure.played import is_result, play_tax, tax, tax_of_results
+    from gentax.measure.sensitivity import check_installed
     from gentax.measure.statistics import Looks
     from gentax.policies import policy_pair
 
@@ -82,8 +106,13 @@ def tax(
     trained = o.read_domains([source])
     (home,) = trained
     levels = {**o.read_domains(target), **trained}
+    protected = _touched(touched, tuned)
+    if sensitivity:
+        check_installed()
     if is_result(base) and is_result(tuned):
-        report = tax_of_results(Path(base), Path(tuned), home, levels if target else None)
+        if sensitivity:
+            raise UsageError("--sensitivity takes episodes: it is for policies that are played, not for result files")
+        report = tax_of_results(Path(base), Path(tuned), home, levels if target else None, protected)
         return _show(report, [], json)
     if is_result(base) or is_result(tuned):
         tax(base, tuned, home)  # refuses, and says why
@@ -94,7 +123,8 @@ def tax(
     if len(levels) < 2:
         raise UsageError(f"no target: the tax of {home} needs at least one other domain")
     many = Looks(looks)
-    tasks = _plan(levels, home, many, tasks, drop)
+    first, known_pilot = _pilot(pilot, drop)
+    tasks = _plan(levels, home, many, tasks, drop, first, known_pilot)
     played = play_tax(
         *policies,
         home,
@@ -105,7 +135,12 @@ def tax(
         play=play,
         seed=seed,
         parallel=parallel,
-        on_look=_look,
+        touched=protected,
+        chance=chance,
+        pilot=first,
+        drop=drop if first is not None else None,
+        on_pilot=partial(_replan, many, drop),
+        on_look=partial(_look, tasks=tasks if first is None else None),
         stop_if_unreadable=not allow_unreadable,
         progress=True,
     )
@@ -121,18 +156,56 @@ def tax(
         said += one.truncation().sentences(one.policy)
     if played.report.look < looks:
         said.append("What is said of behaviour allows for its number, but not for when playing stopped.")
+    if sensitivity:
+        from gentax.measure.sensitivity import mixed_model
+
+        said += mixed_model(played.before, played.after, home).sentences()
     _show(played.report, said, json)
 
 
-def _plan(levels: Mapping[str, str | None], home: str, looks: Looks, tasks: int | None, drop: float | None) -> int:
+def _touched(named: list[str] | None, tuned: str) -> frozenset[str]:
+    """Return the domains that entered training: those that are named, and those of the run that `tuned` is from."""
+    from gentax.training.touched import touched_by_run
+
+    given = frozenset(o.read_domains(named)) if named else frozenset()
+    return given | (touched_by_run(Path(tuned)) or frozenset())
+
+
+def _pilot(pilot: str | None, drop: float | None) -> tuple[int | None, Pilot | None]:
+    """Return the number of tasks of a pilot that is to be played, or a pilot that was."""
+    from gentax.measure.statistics import Pilot
+    from gentax.measure.suites.result import read_content
+
+    if pilot is None:
+        return None, None
+    if drop is None:
+        raise UsageError("--pilot says how many tasks a drop takes: give --drop, in points, too")
+    if pilot.isdecimal():
+        if int(pilot) < 2:
+            raise UsageError(f"a pilot needs at least 2 tasks of each domain, not {pilot}")
+        return int(pilot), None
+    content = read_content(pilot)
+    return None, Pilot.from_json(content.get("pilot") if isinstance(content, dict) else None, pilot)
+
+
+def _plan(
+    levels: Mapping[str, str | None],
+    home: str,
+    looks: Looks,
+    tasks: int | None,
+    drop: float | None,
+    first: int | None,
+    pilot: Pilot | None,
+) -> int:
     """Say beforehand what can be seen; return how many tasks of each domain are played at most."""
     from gentax.measure.evaluate import tasks_of
-    from gentax.measure.statistics import detectable, episodes_needed
-    from gentax.measure.statistics.power import PAIRING, POWER, RATE
+    from gentax.measure.outlook import outlook
+    from gentax.measure.statistics import episodes_needed
+    from gentax.measure.statistics.power import VARIANCE
 
     targets = len(levels) - 1
-    if drop is not None:
-        needed = episodes_needed(drop, targets, looks)
+    if drop is not None and first is None:
+        needed = episodes_needed(drop, targets, looks, VARIANCE if pilot is None else pilot.variance)
         say(
             f"  To see a mean drop of {drop:g} points over {targets} targets takes {needed.tasks} tasks of each, "
             f"{needed.episodes} episodes a policy."
@@ -143,22 +216,33 @@ def _plan(levels: Mapping[str, str | None], home: str, looks: Looks, tasks: int 
     for name, count in listed.items():
         if count < tasks:
             say(f"  {name} has {count} test tasks.")
+    if first is not None:
+        say(f"  A pilot of {first} tasks of each domain says how many a drop of {drop:g} points takes.")
+        return tasks
     least = min(count for name, count in listed.items() if name != home)
-    whole, single = detectable(least, targets, looks), detectable(least, 1, looks)
-    if whole > 100:
-        say(f"  {least} tasks of each of {targets} targets are too few to see any drop with some certainty.")
-    else:
-        say(
-            f"  {least} tasks of each of {targets} targets show a mean drop of {whole:.1f} points with a chance of "
-            f"{POWER:.0%}, one of {min(single, 100):.1f} on a single target (at success rates of {RATE:.0%} whose "
-            f"tasks correlate by {PAIRING:g}). At most {sum(listed.values())} tasks a policy, looked at {looks.count} "
-            "times."
-        )
+    say(f"  {sentence}" for sentence in outlook(least, targets, looks, pilot, drop))
+    say(f"  At most {sum(listed.values())} tasks a policy, looked at {looks.count} times.")
     return tasks
 
 
-def _look(report: TaxReport) -> None:
-    say(f"  look {report.look} of {report.looks}: tax {report.tax}")
+def _replan(looks: Looks, drop: float | None, pilot: Pilot, tasks: int) -> None:
+    from gentax.measure.outlook import outlook
+
+    say(f"  pilot: {tasks} tasks of each domain are played.")
+    say(f"  {sentence}" for sentence in outlook(tasks, pilot.targets, looks, pilot, drop))
+
+
+def _look(report: TaxReport, tasks: int | None) -> None:
+    """Say what a look found; at the first, what all of them will be able to tell, now that something is known."""
+    from gentax.measure.outlook import outlook
+    from gentax.measure.statistics import Looks
+    from gentax.measure.verdict import headline
+
+    say(f"  look {report.look} of {report.looks}: tax {headline(report)}")
+    if report.look == 1 < report.looks and tasks is not None and report.pilot is not None:
+        many = Looks(report.looks)
+        least = min(tasks, *(round(report.tasks[t] * report.looks) for t in report.targets))
+        say(f"  {sentence}" for sentence in outlook(least, len(report.targets), many, report.pilot))
 
 
 def _forecast(

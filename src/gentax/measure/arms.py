@@ -2,11 +2,14 @@
 
 All on the same test tasks. OOD change and tax removed are different metrics (arXiv 2601.18217 states the one and mostly
 prints the other), so both are given, each under its own name.
+
+A remedy that sees the text of some targets is judged by the others: what is said of an arm is over the targets that no
+arm touched, so that all arms are compared over the same ones. The touched targets stand beside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +17,11 @@ import numpy as np
 
 from gentax.core import UsageError, unknown
 from gentax.core.text_table import as_printed
+from gentax.measure.left_out import kept_tasks, only, only_labels
 from gentax.measure.statistics import (
     LEVEL,
     Estimate,
+    Labels,
     Scores,
     Undefined,
     holm,
@@ -25,15 +30,16 @@ from gentax.measure.statistics import (
     p_value,
     probability_of_improvement,
 )
-from gentax.measure.tax import leave_out_errors, ood_change, tax_removed
+from gentax.measure.tax import ood_change, tax_removed
 
 REPLICATES = 10_000
 ONE_SEED = Undefined("it takes two training seeds or more")
+NONE_TOUCHED = Undefined("no target was touched")
 
 
 @dataclass(frozen=True)
 class ArmReport:
-    """One arm beside the plain one, for one source."""
+    """One arm beside the plain one, for one source. Targets are those that no arm touched, but where it says so."""
 
     arm: str
     targets: Estimate  # points: mean over targets of arm - plain
@@ -43,9 +49,20 @@ class ArmReport:
     tax_removed: Estimate | Undefined  # fraction: Σ (arm - plain) / Σ (init - plain)
     iqm: Estimate | Undefined  # percent: interquartile mean over seeds and targets
     better: Estimate | Undefined  # chance that a run of the arm beats a plain one on a target
+    over: tuple[str, ...] = ()  # the targets of all of the above: the untouched ones; all where every one is touched
+    touched: tuple[str, ...] = ()  # targets that this arm or another touched
+    touched_removed: Estimate | Undefined = NONE_TOUCHED  # fraction: tax removed over the touched targets
+    touched_targets: Estimate | Undefined = NONE_TOUCHED  # points: mean over the touched targets of arm - plain
+    arms: int = 1  # that were compared with the plain one, which `targets_p` is corrected for
+
+    @property
+    def on_untouched(self) -> bool:
+        """Whether what is said of the targets is of untouched ones."""
+        return not set(self.over) & set(self.touched)
 
     def to_json(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values |= {"over": list(self.over), "touched": list(self.touched)}
         return {k: v.to_json() if isinstance(v, (Estimate, Undefined)) else v for k, v in values.items()}
 
     _repr_pretty_ = as_printed
@@ -59,6 +76,8 @@ class ArmReport:
             "interquartile mean, %": self.iqm,
             "chance of being better": self.better,
         }
+        if self.touched:
+            lines["tax removed, touched targets"] = self.touched_removed
         width = max(map(len, lines))
         return "\n".join([f"{self.arm}, beside the plain arm", *(f"{k:<{width}}  {v}" for k, v in lines.items())])
 
@@ -70,6 +89,9 @@ def compare_arms(
     rng: np.random.Generator,
     plain: str = "plain",
     level: float = LEVEL,
+    *,
+    clusters: Mapping[str, Labels] | None = None,
+    touched: Set[str] = frozenset(),
 ) -> dict[str, ArmReport]:
     """Compare every arm but `plain` with it.
 
@@ -80,23 +102,29 @@ def compare_arms(
         rng: draws the replicates of the interquartile mean and of the probability of improvement.
         plain: the arm that the others are compared with.
         level: of the intervals.
+        clusters: domain -> a label (K,) for each task; tasks with the same label share their content.
+        touched: domains that entered training in any form, of any arm.
 
     Raises:
         UsageError: no arm but the plain one, no plain one, no target, tasks that do not pair, too many errors.
     """
     if plain not in arms:
         raise unknown("arm", plain, arms)
-    if len(arms) < 2 or "init" in arms:
-        raise UsageError("arms are compared with each other: it takes two of them, and none can be called 'init'")
-    (before, *rest), _ = leave_out_errors([init, *arms.values()])
-    scores = Scores({"init": before, **dict(zip(arms, rest, strict=True))})
-    targets = sorted(set(scores.roles[plain]) - {source})
-    if not targets:
+    if len(arms) < 2 or {"init", "chance"} & set(arms):
+        raise UsageError("arms are compared with each other: it takes two of them, none called 'init' or 'chance'")
+    kept = kept_tasks([init, *arms.values()])
+    before, *rest = only(kept, [init, *arms.values()])
+    labels = only_labels(kept, clusters)
+    scores = Scores({"init": before, **dict(zip(arms, rest, strict=True))}, clusters=labels)
+    every = sorted(set(scores.roles[plain]) - {source})
+    if not every:
         raise UsageError(f"no target: arms of {source} need at least one other domain")
+    protected = tuple(t for t in every if t in touched)
+    targets = [t for t in every if t not in touched] or every
 
-    def mean_difference(arm: str) -> dict[tuple[str, str], float]:
-        share = 100 / len(targets)
-        return {(arm, t): share for t in targets} | {(plain, t): -share for t in targets}
+    def mean_difference(arm: str, over: Sequence[str] = targets) -> dict[tuple[str, str], float]:
+        share = 100 / len(over)
+        return {(arm, t): share for t in over} | {(plain, t): -share for t in over}
 
     others = [arm for arm in arms if arm != plain]
     p = holm({arm: p_value(scores, mean_difference(arm)) for arm in others})
@@ -111,9 +139,16 @@ def compare_arms(
             targets=linear(scores, mean_difference(arm), "points", level),
             targets_p=p[arm],
             source=linear(scores, at_home, "points", level) if source in scores.roles[arm] else away,
-            ood_change=ood_change(scores, source, arm, plain, level),
-            tax_removed=tax_removed(scores, source, arm, plain, level),
+            ood_change=ood_change(scores, source, arm, plain, level, targets),
+            tax_removed=tax_removed(scores, source, arm, plain, level, targets),
             iqm=iqm(runs, rng, REPLICATES, level) if seeds > 1 else ONE_SEED,
             better=probability_of_improvement(runs, plain_runs, rng, REPLICATES, level) if seeds > 1 else ONE_SEED,
+            over=tuple(targets),
+            touched=protected,
+            touched_removed=(tax_removed(scores, source, arm, plain, level, protected) if protected else NONE_TOUCHED),
+            touched_targets=(
+                linear(scores, mean_difference(arm, protected), "points", level) if protected else NONE_TOUCHED
+            ),
+            arms=len(others),
         )
     return found

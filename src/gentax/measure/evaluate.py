@@ -14,8 +14,8 @@ from gentax.core.progress import count_episodes
 from gentax.core.settings import plain
 from gentax.core.text_table import TextTable, as_printed
 from gentax.domains import domain, make
+from gentax.measure.left_out import content_of, kept_tasks, only, only_labels, successes
 from gentax.measure.statistics import Estimate, success_rate
-from gentax.measure.tax import leave_out_errors, successes
 from gentax.measure.truncation import Truncation
 from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, policy_of
@@ -35,8 +35,14 @@ class Evaluation:
 
     def success(self) -> dict[str, Estimate]:
         """Return the success rate of each domain, percent, with its interval. Raises UsageError on many errors."""
-        (scores,), _ = leave_out_errors([{d: scores_of(episodes) for d, episodes in self.episodes.items()}])
-        return {d: success_rate(scores_K) for d, scores_K in scores.items()}
+        scores = {d: scores_of(episodes) for d, episodes in self.episodes.items()}
+        kept = kept_tasks([scores])
+        labels = only_labels(kept, self.clusters()) or {}
+        return {d: success_rate(scores_SK, clusters=labels[d]) for d, scores_SK in only(kept, [scores])[0].items()}
+
+    def clusters(self) -> dict[str, list[str]]:
+        """Return the content of each domain's tasks, in order: tasks with the same are one cluster; "" is not known."""
+        return {name: content_of(of) for name, of in self.episodes.items()}
 
     def table(self) -> TextTable:
         """Return the success rates as a table. Raises UsageError on many errors."""

@@ -19,8 +19,9 @@ from gentax.domains import domain
 from gentax.measure.arms import compare_arms
 from gentax.measure.axes import Axes, axes
 from gentax.measure.evaluate import scores_of
+from gentax.measure.left_out import content_of, leave_out_errors
 from gentax.measure.ranks import ood_rank_scores
-from gentax.measure.tax import leave_out_errors, tax_report
+from gentax.measure.tax import tax_report
 from gentax.measure.verdict import arm_sentence, sentences
 from gentax.models.chat import ChatCodec
 from gentax.models.loading import load_tokenizer
@@ -28,6 +29,7 @@ from gentax.report import Comparison, Curve, EpisodePair, Report, Result, write
 from gentax.rollouts import open_env
 from gentax.rollouts.prompt import prompts
 from gentax.study.plan import Plan, Stage
+from gentax.training.touched import touched_by
 
 Read = Callable[[Stage], list[Episode]]
 SEED = 0  # of what is resampled
@@ -53,8 +55,17 @@ def measure(todo: Plan, read: Read) -> dict[str, Any]:
 def results(todo: Plan, read: Read) -> list[Result]:
     """Return the tax of every arm and source, over all seeds, on the same test tasks."""
     init = {name: scores_of(read(stage)) for name, stage in todo.init.items()}
+    clusters = {name: content_of(read(stage)) for name, stage in todo.init.items()}
+    study = todo.study
+
+    def touched(arm: str, source: str) -> frozenset[str]:
+        return touched_by(study.recipe(source, arm, study.seeds[0]))
+
     return [
-        Result(tax_report(source, init, _after(todo, read, arm, source)), arm)
+        Result(
+            tax_report(source, init, _after(todo, read, arm, source), clusters=clusters, touched=touched(arm, source)),
+            arm,
+        )
         for arm in todo.study.arms
         for source in todo.study.sources
     ]
@@ -69,7 +80,16 @@ def comparison(todo: Plan, read: Read) -> Comparison:
     arms, ranks = {}, {}
     if len(study.arms) > 1:
         arms = {
-            s: compare_arms(s, init, {arm: of[s] for arm, of in after.items()}, rng, plain_arm) for s in study.sources
+            s: compare_arms(
+                s,
+                init,
+                {arm: of[s] for arm, of in after.items()},
+                rng,
+                plain_arm,
+                clusters={name: content_of(read(stage)) for name, stage in todo.init.items()},
+                touched=frozenset().union(*(touched_by(study.recipe(s, arm, study.seeds[0])) for arm in study.arms)),
+            )
+            for s in study.sources
         }
     for arm, of in after.items():
         kept = leave_out_errors([init, *of.values()])[0][1:]

@@ -21,18 +21,31 @@ from gentax.measure.statistics.intervals import (
     success_rate,
 )
 from gentax.measure.statistics.many import holm
-from gentax.measure.statistics.power import Plan, detectable, episodes_needed
+from gentax.measure.statistics.power import (
+    SEEDS,
+    Pilot,
+    Plan,
+    detectable,
+    detectable_of_training,
+    episodes_needed,
+    few_seeds,
+    free_within,
+    pilot_of,
+    seeds_needed,
+)
 from gentax.measure.statistics.scores import Scores, Weights
 from gentax.measure.statistics.sequential import Looks
 
 __all__ = [
     "LEVEL",
+    "SEEDS",
     "SEEDS_AND_TASKS",
     "TASKS",
     "Clusters",
     "Estimate",
     "Labels",
     "Looks",
+    "Pilot",
     "Plan",
     "Scores",
     "Undefined",
@@ -42,14 +55,19 @@ __all__ = [
     "bounded_mean",
     "cluster_mean",
     "detectable",
+    "detectable_of_training",
     "difference",
     "episodes_needed",
+    "few_seeds",
+    "free_within",
     "holm",
     "iqm",
     "linear",
     "p_value",
+    "pilot_of",
     "probability_of_improvement",
     "ratio",
     "resampled",
+    "seeds_needed",
     "success_rate",
 ]

@@ -192,7 +192,8 @@ def _wilson(scores_SK: np.ndarray, clusters: Clusters, scale: float, unit: str, 
     mean_1K = scores_SK.mean(0, keepdims=True) - rate
     # K / design effect tasks are as good as K of independent content: the design effect has K - 1 above and below.
     spread = float(clusters.scatter(mean_1K, mean_1K)[0, 0]) / tasks**2 * (1 - 1 / tasks)
-    variance, df = [max(spread - float(interaction(scores_SK, clusters)), 0.0)], [np.inf]
+    few = float(quantile(clusters.df, level) / quantile(tasks - 1, level)) ** 2  # Korn & Graubard's, for few clusters
+    variance, df = [few * max(spread - float(interaction(scores_SK, clusters)), 0.0)], [np.inf]
     if seeds > 1:
         variance.append(float(scores_SK.mean(1).var(ddof=1)) / seeds)
         df.append(seeds - 1.0)
