@@ -150,21 +150,33 @@ def choosing(rng: np.random.Generator, studies: int, of: Setting) -> Iterator[St
         yield Studies(init, after, truth, [before for before, _ in of.pairs()], Clusters.of(None, of.tasks))
 
 
-def change(targets: int) -> dict[tuple[str, str], float]:
-    return {("init", str(t)): 1.0 for t in range(targets)} | {("after", str(t)): -1.0 for t in range(targets)}
-
-
 def drop_of(studies: Studies, target: int) -> tuple[np.ndarray, Parts]:
     """Return the drop on one target in each study, and its variance."""
     lost = studies.init[target].mean((1, 2)) - studies.after[target].mean((1, 2))
     return lost, studies.parts([{("init", str(target)): 1.0, ("after", str(target)): -1.0}])
 
 
-def tax_of(studies: Studies) -> tuple[np.ndarray, np.ndarray, Parts]:
-    """Return Σ drop and Σ init in each study, and their joint variance."""
-    count = len(studies.init)
-    before, after = (sum(x.mean((1, 2)) for x in of) for of in (studies.init, studies.after))
-    return before - after, before, studies.parts([change(count), {("init", str(t)): 1.0 for t in range(count)}])
+def kept_of(studies: Studies) -> tuple[np.ndarray, np.ndarray, Parts]:
+    """Return Σ after and Σ init in each study, and their joint variance; the tax is 1 - their ratio."""
+    after, init = (sum(x.mean((1, 2)) for x in of) for of in (studies.after, studies.init))
+    forms = [{(role, str(t)): 1.0 for t in range(len(studies.init))} for role in ("after", "init")]
+    return after, init, studies.parts(forms)
+
+
+def defined(init: np.ndarray, known: Parts, level: float = LEVEL) -> np.ndarray:
+    """Return in which studies there is a tax: Σ init is told apart from 0."""
+    return init > known.margin([0.0, 1.0], level)
+
+
+def within(after: np.ndarray, init: np.ndarray, known: Parts, kept: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """Return whether the interval that `share` takes holds `kept`, given the margin of after - share x init.
+
+    In logarithms where Σ after is told apart from 0; Fieller's otherwise.
+    """
+    both = np.stack([np.ones_like(kept), -kept], axis=-1)
+    logs = np.abs(np.log(np.maximum(after, 1e-9) / np.maximum(init, 1e-9) / kept)) <= half / np.maximum(after, 1e-9)
+    fieller = np.abs(after - kept * init) <= known.margin(both, LEVEL)
+    return np.where(after > known.margin([1.0, 0.0], LEVEL), logs, fieller)
 
 
 def holds(studies: Studies) -> dict[str, np.ndarray]:
@@ -178,11 +190,15 @@ def holds(studies: Studies) -> dict[str, np.ndarray]:
     last = len(studies.init) - 1
     lost, known = drop_of(studies, last)
     drop = np.abs(lost - (studies.init_rates[last] - studies.truth[last])) <= known.margin([1.0], LEVEL)
-    top, bottom, known = tax_of(studies)
-    tax = 1 - sum(studies.truth) / sum(studies.init_rates)
-    both = np.stack([np.ones_like(tax), -tax], axis=-1)
-    held = np.abs(top - tax * bottom) <= known.margin(both, LEVEL)
-    return {"rate": rate, "drop": drop, "tax": held[np.abs(bottom) > known.margin([0.0, 1.0], LEVEL)]}
+    after, init, known = kept_of(studies)
+    kept = sum(studies.truth) / sum(studies.init_rates)
+    held = within(after, init, known, kept, known.margin(at_estimate(after, init), LEVEL))
+    return {"rate": rate, "drop": drop, "tax": held[defined(init, known)]}
+
+
+def at_estimate(after: np.ndarray, init: np.ndarray) -> np.ndarray:
+    """Return (B, 2) the combination after - share x init at the estimated share."""
+    return np.stack([np.ones_like(after), -after / np.maximum(init, 1e-9)], axis=-1)
 
 
 def margins(known: Parts, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -213,11 +229,10 @@ def choose(rng: np.random.Generator, studies: int) -> None:
             of = Setting(seeds, tasks, 4, RATES[rates], spread)
             held: dict[str, list[np.ndarray]] = {}
             for some in choosing(rng, studies, of):
-                top, bottom, known = tax_of(some)
-                tax = 1 - sum(some.truth) / sum(some.init_rates)
-                both = np.stack([np.ones_like(tax), -tax], axis=-1)
-                for name, half in margins(known, both).items():
-                    held.setdefault(name, []).append(np.abs(top - tax * bottom) <= half)
+                after, init, known = kept_of(some)
+                kept = sum(some.truth) / sum(some.init_rates)
+                for name, half in margins(known, at_estimate(after, init)).items():
+                    held.setdefault(name, []).append(within(after, init, known, kept, half)[defined(init, known)])
             for name, of_some in held.items():
                 found.setdefault(name, []).append(100 * np.concatenate(of_some).mean())
         for name, rows in found.items():
@@ -263,9 +278,12 @@ def coverage(rng: np.random.Generator, studies: int, seeds: int) -> None:
 
 def claimed(studies: Studies, level: float) -> np.ndarray:
     """Return in which studies a cost is claimed: the tax is defined, and all of its interval lies above 0."""
-    top, bottom, known = tax_of(studies)
-    defined = bottom > known.margin([0.0, 1.0], level)
-    return defined & (top > known.margin([1.0, 0.0], level))
+    after, init, known = kept_of(studies)
+    known_after = after > known.margin([1.0, 0.0], level)
+    half = known.margin(at_estimate(after, init), level)
+    logs = np.log(np.maximum(after, 1e-9) / np.maximum(init, 1e-9)) < -half / np.maximum(after, 1e-9)
+    fieller = init - after > known.margin([1.0, -1.0], level)
+    return defined(init, known, level) & np.where(known_after, logs, fieller)
 
 
 def lost(studies: Studies) -> np.ndarray:
@@ -327,8 +345,9 @@ def collapse(rng: np.random.Generator, studies: int) -> None:
         held = []
         for some in proving(rng, studies, Setting(seeds, tasks, 4, ((0.5, 0.5),), 0.3)):
             kept = rng.random((len(some.truth[0]), seeds, 1)) >= FAILING
-            top, bottom, known = tax_of(replace(some, after=[x * kept for x in some.after]))
-            held.append(np.abs(top - FAILING * bottom) <= known.margin([1.0, -FAILING], LEVEL))
+            after, init, known = kept_of(replace(some, after=[x * kept for x in some.after]))
+            true = np.full(len(after), 1 - FAILING)
+            held.append(within(after, init, known, true, known.margin(at_estimate(after, init), LEVEL)))
         print(f"  {seeds} seeds, {tasks} tasks: {100 * np.concatenate(held).mean():.1f}", flush=True)
 
 

@@ -1,12 +1,23 @@
 """Sentences claim what the interval allows, and "undecided" when it allows both."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from gentax.measure.arms import ArmReport
 from gentax.measure.statistics import Estimate, Undefined
 from gentax.measure.tax import tax_report
-from gentax.measure.verdict import Verdict, arm_sentence, number, sentences, signed, tax_sentence, verdict
+from gentax.measure.verdict import (
+    Verdict,
+    arm_sentence,
+    headline,
+    number,
+    sentences,
+    signed,
+    target_sentences,
+    verdict,
+)
 
 
 def tax(low, high):
@@ -40,63 +51,131 @@ def report(home, target, tasks=256, seeds=1):
     return tax_report("sokoban", init, {d: x.astype(float) for d, x in after.items()})
 
 
-def test_a_loss_is_said_with_its_interval_and_what_that_covers():
-    said = sentences(report(0.8, 0.2))
-    assert said[0].startswith("Training on sokoban costs: of the success on 1 other domain it lost ")
-    assert "raised its own test success by" in said[1]
-    assert "over 256 tasks; one training seed: the interval covers tasks only" in said[1]
-    assert said[2].startswith("On sciworld it lost ")
-    assert said[3].startswith("Each point gained on sokoban costs ")
-
-
-def test_seeds_are_said():
-    assert "over 256 tasks and 3 training seeds" in tax_sentence(report(0.8, 0.2, seeds=3))
+def test_one_seed_is_a_checkpoint_and_three_are_training():
+    one, two, three = (sentences(report(0.8, 0.2, seeds=n)) for n in (1, 2, 3))
+    assert one[0].startswith("This checkpoint lost ")
+    assert one[0].endswith(" of the success on 1 other domain.")
+    assert two[0].startswith(("These two checkpoints lost", "Undecided whether these two checkpoints lost"))
+    assert three[0].startswith("Training on sokoban costs ")
+    assert "raining on sokoban" not in " ".join([*one, *two])
+    assert sum("takes 3 training seeds or more" in said for said in one) == 1
+    assert "over 512 tasks and 3 training seeds" in three[-1]
+    assert one[1].startswith("On sokoban itself: ")
+    assert "points gained (" in one[1]
+    assert one[2].startswith("On sciworld: ")
+    assert one[3].startswith("For each point gained on sokoban ")
 
 
 def test_a_gain_elsewhere_is_a_transfer_with_its_sign_turned():
     r = report(0.8, 0.9)
     said = sentences(r)
-    assert "transfers: on 1 other domain success rose by" in said[0]
-    assert said[2].startswith(f"On sciworld it gained {number(-r.drop['sciworld'].value)} points")
-    assert said[3].startswith("Each point gained on sokoban brings ")
+    assert said[0].startswith("This checkpoint raised success on 1 other domain by ")
+    assert said[2].startswith(f"On sciworld: {number(-r.drop['sciworld'].value)} points gained (")
+    assert sentences(report(0.8, 0.9, seeds=3))[0].startswith("Training on sokoban transfers: ")
+
+
+def test_no_sign_fights_its_direction():
+    for home, target in ((0.8, 0.2), (0.3, 0.5), (0.1, 0.9), (0.35, 0.45)):
+        for seeds in (1, 2, 3):
+            said = " ".join(sentences(report(home, target, seeds=seeds)))
+            assert "−" not in said
+            assert "-" not in said.replace("–", "")
+
+
+def test_targets_are_one_line_for_what_stands_and_one_for_the_rest():
+    rng = np.random.default_rng(1)
+    init = {d: (rng.random(200) < 0.5).astype(float) for d in ("home", "a", "b", "c", "d")}
+    after = init | {"a": init["a"] * (rng.random(200) < 0.3), "b": np.roll(init["b"], 1)}
+    said = target_sentences(tax_report("home", init, after))
+    assert len(said) == 2
+    assert said[0].startswith("Target by target, in points, corrected for looking at 4 targets (Holm): a ")
+    assert said[1].startswith("Undecided, in points: b between ")
+    nothing = target_sentences(tax_report("home", init, init))
+    assert len(nothing) == 1
+    assert nothing[0].startswith("Undecided on every target, corrected for looking at 4 targets (Holm)")
 
 
 @pytest.mark.parametrize(
     ("removed", "expected"),
     [
-        (tax(0.4, 0.8), "Beside plain: it removes 60 % of the tax (95 % interval 40 % to 80 %), at home −1.0 points"),
-        (tax(-0.3, -0.1), "Beside plain: it adds 20 % to the tax (95 % interval 10 % to 30 %)"),
-        (tax(-0.2, 0.4), "Beside plain: undecided whether it removes any of the tax (95 % interval −20 % to 40 %)"),
-        (Undefined("why"), "Beside plain: +8.0 points on the targets (95 % interval +6.0 to +10.0)"),
+        (
+            tax(0.4, 0.8),
+            "replay beside plain: it removed 60 % of the tax (95 % interval 40 % to 80 %); at home between 0",
+        ),
+        (tax(-0.3, -0.1), "replay beside plain: it added 20 % to the tax (95 % interval 10 % to 30 %)"),
+        (
+            tax(-0.2, 0.4),
+            "replay beside plain: undecided whether it removes any of the tax, between 20 % added and 40 %",
+        ),
+        (Undefined("why"), "replay beside plain: on the targets 8.0 points gained (6.0 to 10.0)"),
     ],
 )
 def test_an_arm_is_said_beside_the_plain_one(removed, expected):
     targets, home = Estimate(8, 6, 10, "tasks", "points", 100), Estimate(-1, -2, 0, "tasks", "points", 50)
-    said = arm_sentence(
-        ArmReport("replay", targets, 0.01, home, Undefined("a"), removed, Undefined("b"), Undefined("c"))
-    )
-    assert said.startswith(expected)
-    assert said.endswith("over 100 tasks; one training seed: the interval covers tasks only.")
+    arm = ArmReport("replay", targets, 0.01, home, Undefined("a"), removed, Undefined("b"), Undefined("c"), ("a",))
+    assert arm_sentence(arm).startswith(expected)
+    apart = replace(arm, touched=("x", "y"), touched_removed=tax(0.9, 1.0))
+    assert "untouched target" in arm_sentence(apart) or not removed
+    assert "on the touched (x, y) the share removed is 95 % (90 % to 100 %)" in arm_sentence(apart)
+    if removed and removed.low > 0:
+        assert "removes" in arm_sentence(replace(arm, targets=replace(targets, seeds=3)))
+        chance = replace(arm, targets_p=0.2, arms=3)
+        assert "does not stand when corrected for 3 arms (Holm)" in arm_sentence(chance)
+
+
+def test_the_verdict_is_on_the_targets_that_training_did_not_touch():
+    rng = np.random.default_rng(2)
+    init = {d: (rng.random(300) < 0.5).astype(float) for d in ("home", "a", "b")}
+    after = init | {"a": init["a"] * (rng.random(300) < 0.4)}
+    r = tax_report("home", init, after, touched={"b", "home", "elsewhere"})
+    assert r.touched == {"b"}
+    assert headline(r) == r.tax_untouched
+    said = " ".join(sentences(r))
+    assert "This checkpoint lost" in said
+    assert "on 1 untouched domain." in said
+    assert "On the touched targets, whose text or experts entered training (b): " in said
+    assert "b (touched) between" in said
+    assert "(touched)" in str(r)
+    every = tax_report("home", init, after, touched={"a", "b"})
+    assert headline(every) == every.tax
+    assert "Every target entered training (a, b)" in " ".join(sentences(every))
 
 
 def test_little_evidence_is_undecided():
     said = sentences(report(0.35, 0.45, tasks=20))
-    assert said[0].startswith("Undecided whether training on sokoban costs")
-    assert said[1].startswith("Undecided whether training on sokoban changed its own test success")
-    assert said[2].startswith("On sciworld: undecided, between ")
-    assert said[3].endswith("undefined: the interval of ΔID holds 0.")
+    assert said[0].startswith("Undecided whether this checkpoint lost success on 1 other domain: between ")
+    assert said[1].startswith("On sokoban itself: undecided, between ")
+    assert said[2].startswith("On sciworld: between ")
+    assert len(said) == 4  # no price of nothing
 
 
 def test_a_loss_at_home_is_no_purchase():
-    assert "nothing was bought" in sentences(report(0.02, 0.1))[-1]
+    assert "nothing was bought" in sentences(report(0.02, 0.1))[3]
 
 
-def test_left_out_tasks_are_said():
+def test_random_play_and_what_is_left_above_it_are_said():
+    rng = np.random.default_rng(3)
+    init = {d: (rng.random(300) < 0.5).astype(float) for d in ("home", "a", "b")}
+    low = (rng.random(300) < 0.1).astype(float)
+    r = tax_report("home", init, init | {"a": np.roll(low, 5)}, chance={"a": low, "b": low})
+    assert r.tax_above_chance.value > r.tax.value
+    said = " ".join(sentences(r))
+    assert "Of the success above random play's: " in said
+    assert "No longer told apart from random play: a." in said
+    assert str(r).splitlines()[1].split()[:2] == ["domain", "random"]
+
+
+def test_left_out_tasks_are_said_with_the_worst_they_can_do():
     ones = np.repeat([1.0, 0.0], 50)
     broken = ones.copy()
     broken[3] = np.nan
-    said = sentences(tax_report("a", {"a": ones, "b": broken}, {"a": ones, "b": ones}))
-    assert said[-1] == "Left out because the environment broke: 1 on b (tasks)."
+    r = tax_report("a", {"a": ones, "b": broken}, {"a": ones, "b": ones})
+    assert r.bounds.least.value == pytest.approx(-1 / 49)
+    assert r.bounds.most.value == 0
+    assert r.bounds.drop["b"] == pytest.approx((-1.0, 0.0))
+    said = sentences(r)[-1]
+    assert said.startswith("Left out because the environment broke: 1 on b (tasks). Decided the best or the worst way")
+    assert said.endswith("2.0 % gained or 0.0 % lost.")
 
 
 def test_numbers_have_a_true_minus_and_no_minus_zero():

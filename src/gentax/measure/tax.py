@@ -38,6 +38,7 @@ from gentax.measure.statistics import (
     p_value,
     pilot_of,
     ratio,
+    share,
     success_rate,
 )
 
@@ -355,10 +356,10 @@ def tax(scores: Scores, source: str, level: float = LEVEL) -> Estimate | Undefin
 def _tax_over(scores: Scores, targets: Sequence[str], why_none: str, level: float) -> Estimate | Undefined:
     if not targets:
         return Undefined(why_none)
-    cost = ratio(scores, _change("init", "after", targets), {("init", t): 1.0 for t in targets}, level=level)
-    if cost is None:
+    kept = share(scores, {("after", t): 1.0 for t in targets}, {("init", t): 1.0 for t in targets}, level)
+    if kept is None:
         return Undefined("the base policy's success on the targets is not told apart from 0")
-    return _within(cost, -np.inf, 1.0)
+    return replace(kept, value=1 - kept.value, low=1 - kept.high, high=1 - kept.low)
 
 
 def tax_rate(scores: Scores, source: str, level: float = LEVEL) -> Estimate | Undefined:
@@ -386,8 +387,10 @@ def ood_change(
     told apart from 0.
     """
     targets = _targets(scores, source) if targets is None else targets
-    change = ratio(scores, _change(arm, plain, targets), {(plain, t): 1.0 for t in targets}, level=level)
-    return Undefined(f"the success of {plain} on the targets is not told apart from 0") if change is None else change
+    of_plain = share(scores, {(arm, t): 1.0 for t in targets}, {(plain, t): 1.0 for t in targets}, level)
+    if of_plain is None:
+        return Undefined(f"the success of {plain} on the targets is not told apart from 0")
+    return replace(of_plain, value=of_plain.value - 1, low=of_plain.low - 1, high=of_plain.high - 1)
 
 
 def tax_removed(

@@ -70,7 +70,7 @@ def tax_sentence(report: TaxReport, free_within: float = FREE_WITHIN) -> str:
             share = f"{_percent(gain.value)} ({interval}{_range(gain, _percent)})"
             if of_training:
                 return f"Training on {source} transfers: success on {where} rises by {share}."
-            return f"{_upper(who)} gained {share} of the success on {where}."
+            return f"{_upper(who)} raised success on {where} by {share}."
         case Verdict.FREE:
             within = f"±{100 * free_within:g} % ({interval}{_between(tax, _percent)})"
             if of_training:
@@ -122,7 +122,8 @@ def rate_sentence(report: TaxReport) -> str:
     if isinstance(rate, Undefined):
         return ""
     if report.delta_id and report.delta_id.value < 0:
-        return f"For each point lost on {report.source} itself {_moved(rate.mirrored(), 'points ', 2)} on a target."
+        moved = _moved(rate.mirrored(), "points ", 2)
+        return f"For each point lost on {report.source} itself {moved} on a target: nothing was bought."
     if rate.holds(0.0):
         between = _between(rate, lambda x: number(x, 2), " points")
         return f"For each point gained on {report.source}: undecided, {between} on a target."
@@ -211,7 +212,7 @@ def arm_sentence(arm: ArmReport, plain: str = "plain") -> str:
         )
         apart = f"; on the touched ({', '.join(arm.touched)}) the share removed is {size}"
     home = f"; at home {_moved(arm.source.mirrored(), 'points ')}" if arm.source else ""
-    return f"{_upper(arm.arm)} beside {plain}: {said}{apart}{home}."
+    return f"{arm.arm} beside {plain}: {said}{apart}{home}."
 
 
 def number(x: float, digits: int = 1) -> str:

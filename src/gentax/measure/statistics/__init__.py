@@ -18,6 +18,7 @@ from gentax.measure.statistics.intervals import (
     linear,
     p_value,
     ratio,
+    share,
     success_rate,
 )
 from gentax.measure.statistics.many import holm
@@ -69,5 +70,6 @@ __all__ = [
     "ratio",
     "resampled",
     "seeds_needed",
+    "share",
     "success_rate",
 ]

@@ -1,11 +1,16 @@
 """Intervals: from scores to a number with 95 % limits.
 
 Everything gentax reports is a weighted sum of mean scores (a difference of success rates) or a ratio of two such sums
-(a tax), so two functions, `linear` and `ratio`, carry all of it. Both are closed formulae on the margin that
+(a tax), so three functions, `linear`, `ratio` and `share`, carry all of it. They are closed formulae on the margin that
 `variance` describes: they draw no random numbers, take no seed, and give the same digits on every machine.
 
-**Ratios.** Fieller (1954): the values R for which numerator - R x denominator is not told apart from 0. Unlike the
-delta method it is right when the denominator is noisy, and it has no finite answer when the denominator may be 0.
+**Ratios** that may be of either sign. Fieller (1954): the values R for which numerator - R x denominator is not told
+apart from 0. Unlike the delta method it is right when the denominator is noisy, and it has no finite answer when the
+denominator may be 0.
+
+**Shares**, the ratio of two sums of success. The limits of their logarithm (Katz, Baptista, Azen & Pike 1978), which
+makes of training seeds that differ by a factor what a symmetric interval takes for a loss: where seeds differ much and
+success is low, Fieller's limits see a loss that is not there in 7 % of studies, these in under 5 %.
 
 **Single rates** get Wilson's (1927) score interval with the effective number of tasks (Korn & Graubard 1998).
 """
@@ -101,6 +106,26 @@ def ratio(
     return Estimate(top / bottom, *limits, unit=unit, level=level, **_origin(scores, {**numerator, **denominator}))
 
 
+def share(scores: Scores, numerator: Weights, denominator: Weights, level: float = LEVEL) -> Estimate | None:
+    """Estimate a ratio of two weighted sums of success, both with weights above 0, as a fraction.
+
+    The interval is symmetric in the logarithm. Where the numerator is not told apart from 0 its logarithm means little,
+    and the limits are Fieller's, from 0 on. None when the denominator is not told apart from 0.
+    """
+    top, bottom = scores.mean(numerator), scores.mean(denominator)
+    known = parts(scores, [numerator, denominator])
+    if bottom <= known.margin([0.0, 1.0], level):
+        return None
+    value = top / bottom
+    if top > known.margin([1.0, 0.0], level):
+        factor = float(np.exp(known.margin([1.0, -value], level) / top))
+        limits = value / factor, value * factor
+    else:
+        low, high = fieller(top, bottom, known, level) or (0.0, np.inf)
+        limits = max(low, 0.0), high
+    return Estimate(value, *limits, unit="fraction", level=level, **_origin(scores, {**numerator, **denominator}))
+
+
 def above_chance(
     success: np.ndarray, random: np.ndarray, level: float = LEVEL, clusters: Labels | None = None
 ) -> Estimate | None:
@@ -118,11 +143,11 @@ def above_chance(
     fails, random_fails = 1 - np.asarray(success, float), 1 - np.asarray(random, float)
     labels = None if clusters is None else {"": clusters}
     scores = Scores.of(after={"": fails}, chance={"": random_fails}, clusters=labels)
-    share = ratio(scores, {("after", ""): 1.0}, {("chance", ""): 1.0}, level=level)
-    if share is None:
+    failing = ratio(scores, {("after", ""): 1.0}, {("chance", ""): 1.0}, level=level)
+    if failing is None:
         return None
-    value, low, high = (100 * (1 - x) for x in (share.value, share.high, share.low))
-    return replace(share, value=value, low=low, high=min(high, 100.0), unit="percent")
+    value, low, high = (100 * (1 - x) for x in (failing.value, failing.high, failing.low))
+    return replace(failing, value=value, low=low, high=min(high, 100.0), unit="percent")
 
 
 def above_chance_tax(scores: Scores, domains: Sequence[str], level: float = LEVEL) -> Estimate | None:
