@@ -23,7 +23,7 @@ def coverage(monkeypatch):
 def test_many_studies_at_once_are_the_same_studies_one_by_one(coverage, rate):
     of = coverage.Setting(3, 32, 4, ((rate, rate / 2),), 0.3)
     (some,) = coverage.proving(np.random.default_rng(0), 12, of)
-    after, init, known = coverage.kept_of(some)
+    _, init, known = coverage.kept_of(some)
     held, claims = coverage.holds(some), coverage.claimed(some, 0.95)
     defined = coverage.defined(init, known)
     taxes = iter(held["tax"])

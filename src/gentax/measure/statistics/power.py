@@ -37,7 +37,7 @@ class Pilot:
     tasks: int  # of each target, the fewest
     targets: int
     before: float  # success of the base on the targets, a fraction
-    variance: float  # of one task's difference of success, mean over targets, design effect included
+    variance: float  # of one task's difference of success (what seeds have in common), design effect included
     correlation: float  # of success before and after on a task
     design_effect: float  # of clusters
     seed_spread: float | None = None  # points: standard deviation over seeds of the mean drop; None with one seed
