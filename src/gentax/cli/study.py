@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from json import loads
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.show import console, printable, say
-from gentax.core.progress import Progress
-from gentax.training.progress import show_row
-
-if TYPE_CHECKING:
-    from gentax.study.plan import Stage
+from gentax.cli.show import console
+from gentax.cli.study_progress import StudyProgress
 
 app = typer.Typer(
     help="Sources × arms × seeds, evaluated on the same test tasks before and after.", no_args_is_help=True
@@ -38,44 +35,23 @@ def run(
 def run_and_show(
     study: str, out: Path, json: Path | None, parallel: int | None = None, allow_unreadable: bool = False
 ) -> None:
-    """Run a study with its progress shown, then print its sentences."""
+    """Run a study with its progress shown, then print what came of it: the first screen of its report."""
+    from gentax.report.terminal import first_screen
     from gentax.study import read_study, run_study
+    from gentax.study.plan import plan
+    from gentax.study.results import chance, results
+    from gentax.study.run import Store
 
     o.check_out(json)
     read = read_study(study)
-    page = run_study(read, out / read.name, _Shown(), parallel, not allow_unreadable)
-    results = page.parent.parent / _measured(page)
-    import json as files
-
-    found = files.loads((results / "results.json").read_text())
-    for row in found["results"]:
-        console.print(printable(f"\n{row['source']}, {row['arm']}"), style="bold", markup=False)
-        say(f"  {sentence}" for sentence in row["sentences"])
+    with StudyProgress(read.name, console) as progress:
+        page = run_study(read, out / read.name, progress, parallel, not allow_unreadable)
+    todo, store = plan(read), Store(out / read.name)
+    console.print()
+    found, luck = results(todo, store.episodes), chance(todo, store.episodes)
+    console.print(first_screen(found, tuple(read.domains), luck, console.width), soft_wrap=False)
     console.print(f"\nreport: {page}", markup=False)
-    o.write_result(json, found)
-
-
-def _measured(page: Path) -> str:
-    import json
-
-    needs: list[str] = json.loads((page.parent / "stage.json").read_text())["needs"]
-    return next(name for name in needs if name.startswith("measure-"))
-
-
-class _Shown:
-    """Prints what a study does."""
-
-    def __init__(self) -> None:
-        self.training, self.episodes = Progress(), Progress(every=10**9)
-
-    def stage(self, stage: Stage, number: int, of: int, done: bool) -> None:
-        console.print(f"[{number}/{of}] {stage.kind} {stage.label}" + ("  (done before)" if done else ""), markup=False)
-
-    def train_row(self, row: dict[str, float], steps: int) -> None:
-        show_row(self.training, row, steps)
-
-    def episode(self, number: int, of: int) -> None:
-        self.episodes.say(f"  {number}/{of} episodes", number, of)
+    o.write_result(json, loads((store.path(todo.measure) / "results.json").read_text(encoding="utf-8")))
 
 
 @app.command("fit")

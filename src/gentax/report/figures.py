@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from gentax.report.svg import inline
 from gentax.report.text import one_line
 
 POINTS = 400  # of a curve drawn at most; longer ones are thinned evenly
+WIDTH = 4.9  # inches of a plot that has a row of the page: its text stays legible at 400 pixels
 LINES = ("line1", "line2", "line3", "line4", "line5")
 
 
@@ -70,7 +72,7 @@ def forest(
         scale: what estimates are multiplied with.
         free: half the width of the band about 0 that counts as free, after scaling.
     """
-    figure, panel = _panel(6.4, 0.5 + 0.31 * len(rows))
+    figure, panel = _panel(WIDTH, 0.5 + 0.31 * len(rows))
     panel.axvline(0, color=LIGHT["soft"], linewidth=1)
     if free is not None:
         panel.axvspan(-free, free, color=LIGHT["faint"], zorder=0)
@@ -79,7 +81,7 @@ def forest(
             panel.text(0, y, "  undefined", color=LIGHT["soft"], va="center", style="italic")
             continue
         low, value, high = (scale * x for x in (estimate.low, estimate.value, estimate.high))
-        ink = LIGHT["soft"] if low <= 0 <= high else LIGHT["loss"] if value > 0 else LIGHT["gain"]
+        ink = _ink(estimate)
         panel.plot([low, high], [y, y], color=ink, linewidth=2.2, solid_capstyle="round", zorder=3)
         face = LIGHT["card"] if low <= 0 <= high else ink
         panel.plot([value], [y], "o", color=ink, markerfacecolor=face, markersize=7, markeredgewidth=1.6, zorder=4)
@@ -102,9 +104,38 @@ def forest(
     return inline(figure, label)
 
 
+def gain_and_tax(points: Sequence[tuple[str, Estimate, Estimate]], free: float) -> Markup:
+    """Draw each arm's gain at home (points) against its tax elsewhere (fractions, drawn as percent), with intervals.
+
+    Args:
+        points: (name, gain, tax).
+        free: half the width of the band about a tax of 0 that counts as free, percent.
+    """
+    figure, panel = _panel(WIDTH, 3.3)
+    panel.axhspan(-free, free, color=LIGHT["faint"], zorder=0)
+    panel.axhline(0, color=LIGHT["soft"], linewidth=0.8, zorder=1)
+    panel.axvline(0, color=LIGHT["soft"], linewidth=0.8, zorder=1)
+    placed = []
+    for name, x, tax in points:
+        y = replace(tax, value=100 * tax.value, low=100 * tax.low, high=100 * tax.high)
+        ink = _ink(tax)
+        panel.plot([x.low, x.high], [y.value, y.value], color=ink, linewidth=1.4, zorder=3)
+        panel.plot([x.value, x.value], [y.low, y.high], color=ink, linewidth=1.4, zorder=3)
+        face = LIGHT["card"] if tax.holds(0) else ink
+        panel.plot([x.value], [y.value], "o", color=ink, markerfacecolor=face, markersize=7.5, zorder=4)
+        placed.append((one_line(name, 24), x, y))
+    panel.margins(0.1, 0.12)
+    panel.grid(color=LIGHT["line"], linewidth=0.6)
+    panel.yaxis.set_major_formatter("{x:g} %")
+    panel.set_xlabel("gain at home, points (right is better)", color=LIGHT["soft"], size=9)
+    panel.set_ylabel("tax elsewhere (down is better)", color=LIGHT["soft"], size=9)
+    _name_points(panel, placed)
+    return inline(figure, "Gain at home against tax elsewhere")
+
+
 def scatter(points: Sequence[tuple[str, Estimate, Estimate]], x_label: str, y_label: str) -> Markup:
     """Draw named points with interval bars both ways; x on a logarithmic axis when it spans more than a factor of 8."""
-    figure, panel = _panel(6.4, 3.6)
+    figure, panel = _panel(WIDTH, 3.3)
     smallest = min(x.value for _, x, _ in points)
     if smallest > 0 and max(x.value for _, x, _ in points) > 8 * smallest:
         panel.set_xscale("log")
@@ -129,6 +160,11 @@ def finite(rows: Iterable[Mapping[str, Any]], key: str) -> tuple[list[float], li
             steps.append(float(row.get("step", number)))
             values.append(float(value))
     return steps, values
+
+
+def _ink(lost: Estimate) -> str:
+    """Return the colour of a loss: by its sign where the interval leaves out 0."""
+    return LIGHT["soft"] if lost.holds(0) else LIGHT["loss"] if lost.value > 0 else LIGHT["gain"]
 
 
 def _panel(width: float, height: float) -> tuple[Figure, Panel]:

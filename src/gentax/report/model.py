@@ -6,28 +6,46 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gentax.core import Episode, UsageError
+from gentax.core import Episode, Outcome, UsageError
 from gentax.measure.arms import ArmReport
 from gentax.measure.axes import Axes
-from gentax.measure.statistics import Estimate
+from gentax.measure.statistics import Estimate, Undefined
 from gentax.measure.tax import TaxReport
 
 
 @dataclass(frozen=True)
+class Untouched:
+    """The tax on the targets of which training saw nothing, where it saw something of others."""
+
+    targets: tuple[str, ...]
+    tax: Estimate | Undefined  # fraction
+    baseline: Estimate | Undefined  # that of the arm it is compared with, on the same targets
+
+
+@dataclass(frozen=True)
 class Result:
-    """one row of the matrix: training on `tax.source` under one arm, mean over seeds."""
+    """One row of the matrix: training on `tax.source` under one arm, mean over seeds."""
 
     tax: TaxReport
     arm: str = "plain"
+    touched: frozenset[str] = frozenset()  # targets whose text or experts entered training
+    untouched: Untouched | None = None  # None where no target is touched, or every one
+    baseline: str = ""  # the arm it is compared with beside the base
+    beside: ArmReport | None = None  # what it did beside that arm, on the untouched targets where there are both
+
+    @property
+    def headline_tax(self) -> Estimate | Undefined:
+        """The tax that is said first: a target that was trained on in any form proves nothing."""
+        return self.tax.tax if self.untouched is None else self.untouched.tax
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Ways of training beside each other, and sources beside each other. Empty where there is but one."""
 
-    arms: Mapping[str, Mapping[str, ArmReport]] = field(default_factory=dict)  # source -> arm -> beside the plain one
+    arms: Mapping[str, Mapping[str, ArmReport]] = field(default_factory=dict)  # source -> arm -> beside its baseline
     ranks: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # arm -> source -> OOD rank score
-    plain: str = "plain"  # the arm that the others are compared with
+    baselines: Mapping[str, str] = field(default_factory=dict)  # arm -> the arm that it is compared with
 
 
 @dataclass(frozen=True)
@@ -51,10 +69,26 @@ class EpisodePair:
     before: Episode
     after: Episode
     about: str = ""  # why it is shown, in a line
+    arm: str = ""  # the arm whose training lies between them
 
     def __post_init__(self) -> None:
         if self.before.task != self.after.task:
             raise UsageError(f"a pair is one task, not {self.before.task.id} and {self.after.task.id}")
+
+    @property
+    def change(self) -> str:
+        """What became of the task, in a word or two."""
+        if Outcome.ERROR in (self.before.outcome, self.after.outcome):
+            return "an error"
+        return _CHANGES[self.before.success, self.after.success]
+
+
+_CHANGES = {
+    (True, False): "lost",
+    (False, True): "gained",
+    (True, True): "solved twice",
+    (False, False): "failed twice",
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +104,7 @@ class Report:
     about: str = ""  # one line under the title
     answer: tuple[str, ...] = ()  # sentences on top; those of measure.verdict when empty
     domains: tuple[str, ...] = ()  # columns of the matrix in order; by name when empty
+    chance: Mapping[str, Estimate] = field(default_factory=dict)  # domain -> percent: random play on the same tasks
     compared: Comparison = field(default_factory=Comparison)
     curves: tuple[Curve, ...] = ()
     axes: tuple[Axes, ...] = ()

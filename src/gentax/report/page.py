@@ -1,13 +1,17 @@
-"""The page: one HTML file that needs nothing else. No script, no request, and nothing in it is trusted.
+"""The page: one HTML file that needs nothing else. It makes no request, and nothing in it is trusted.
 
 Everything that goes into the template is escaped by Jinja2 and, before that, has its invisible characters written out
-(`finalize`); a Content-Security-Policy in the page forbids scripts and requests should anything slip through.
+(`finalize`); a Content-Security-Policy in the page forbids requests and every script but the one that filters episodes
+(known by its hash), should anything slip through.
 """
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from functools import cache
+from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +20,12 @@ from markupsafe import Markup
 
 from gentax.core.files import whole_file
 from gentax.measure.statistics import Estimate, Undefined
-from gentax.measure.verdict import FREE_WITHIN, number, sentences, signed, tax_sentence, verdict
+from gentax.measure.tax import TaxReport
+from gentax.measure.verdict import FREE_WITHIN, number, sentences, signed
 from gentax.report import figures, palette
+from gentax.report.headline import Headline, headlines, notes, row_name
 from gentax.report.model import Curve, Report, Result
+from gentax.report.tables import tables
 from gentax.report.text import dotted, duration, one_line, tied, visible
 
 METRICS = (  # key, title, percent
@@ -41,12 +48,22 @@ def write(report: Report, path: str | Path) -> None:
 
 def render(report: Report) -> str:
     """Return `report` as an HTML document. The same report gives the same text."""
+    heads, script = headlines(report.results), _script()
+    said = list(report.answer) or (sentences(report.results[0].tax) if len(report.results) == 1 else [])
     return (
         _environment()
         .get_template("page.html.jinja")
         .render(
             report=report,
-            answer=report.answer or _answer(report.results),
+            answer=said,
+            details=[] if report.answer else said[2:],
+            heads=heads,
+            names=[head.name for head in heads],
+            notes=[] if report.answer else notes(report.results),
+            picture=_picture(heads),
+            tables=tables(report),
+            script=Markup(script),
+            script_hash=b64encode(sha256(script.encode()).digest()).decode(),
             domains=_domains(report),
             init={d: e for result in reversed(report.results) for d, e in result.tax.init.items()},
             left_out=sum(n for result in report.results for n in result.tax.left_out.values()),
@@ -72,27 +89,37 @@ def _environment() -> Environment:
         finalize=lambda value: value if isinstance(value, Markup) else visible(str(value)),
     )
     environment.filters |= {
-        "number": number, "signed": signed, "shade": palette.shade, "verdict": verdict, "sentences": sentences,
-        "duration": duration, "one_line": one_line, "row_name": row_name, "tied": tied,
+        "number": number, "signed": signed, "shade": palette.shade, "duration": duration, "one_line": one_line,
+        "tied": tied, "target_tasks": _target_tasks, "above_chance": _above_chance,
     }  # fmt: skip
     return environment
 
 
-def row_name(result: Result) -> str:
-    """Name a row of the matrix: the source, and the arm where it is not the plain one."""
-    return result.tax.source if result.arm == "plain" else f"{result.tax.source}, {result.arm}"
+def _target_tasks(tax: TaxReport) -> int:
+    """Return how many tasks the tax is over."""
+    return sum(tax.tasks[target] for target in tax.targets)
 
 
-def _answer(results: Sequence[Result]) -> list[str]:
-    if len(results) == 1:
-        return sentences(results[0].tax)
-    return [tax_sentence(result.tax) for result in results]
+def _above_chance(success: Estimate, random: Estimate) -> float:
+    """Return success as percent of what random play leaves to be won; both are in percent."""
+    left = 100 - random.value
+    return 100 * (success.value - random.value) / left if left > 0 else 0.0
 
 
 def _domains(report: Report) -> list[str]:
     """Return the columns: those asked for first, then any other by name."""
     found = {domain for result in report.results for domain in result.tax.init}
     return [d for d in report.domains if d in found] + sorted(found - set(report.domains))
+
+
+def _script() -> str:
+    return files("gentax.report").joinpath("templates", "filter.js").read_text(encoding="utf-8")
+
+
+def _picture(heads: Sequence[Headline]) -> Markup | None:
+    """Draw gain against tax, where there are several lines that have both."""
+    points = [(head.name, head.gain, head.tax) for head in heads if head.gain and head.tax]
+    return figures.gain_and_tax(points, 100 * FREE_WITHIN) if len(points) > 1 else None
 
 
 def _overview(results: Sequence[Result], domains: Sequence[str]) -> Markup | None:
@@ -103,8 +130,8 @@ def _overview(results: Sequence[Result], domains: Sequence[str]) -> Markup | Non
         drops = results[0].tax.drop
         rows: list[tuple[str, Estimate | Undefined]] = [(t, drops[t]) for t in domains if t in drops]
         return figures.forest(rows, "points lost (right) or gained (left)", 1.0)
-    rows = [(row_name(result), result.tax.tax) for result in results]
-    return figures.forest(rows, "tax, % of the success elsewhere that was lost", 100.0, 100 * FREE_WITHIN)
+    rows = [(row_name(result, results), result.tax.tax) for result in results]
+    return figures.forest(rows, "tax on all targets, % of the success there that was lost", 100.0, 100 * FREE_WITHIN)
 
 
 def _runs(curves: Sequence[Curve]) -> list[dict[str, Any]]:
@@ -128,6 +155,8 @@ def _runs(curves: Sequence[Curve]) -> list[dict[str, Any]]:
                 )
         colours = [figures.LINES[i % len(figures.LINES)] for i in range(len(runs))]
         seeds = [(run.seed, colour) for run, colour in zip(runs, colours, strict=True)]
+        if not panels:  # of imitation alone there is nothing to see
+            continue
         shown.append({"source": source, "arm": arm, "seeds": seeds, "panels": panels})
     return shown
 

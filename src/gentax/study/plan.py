@@ -28,8 +28,10 @@ from gentax.training import Recipe
 from gentax.training.check import check as check_recipe
 from gentax.training.recipe.read import read_values
 
-FORMAT = 4  # raised when a stage's folder means something else than before
+FORMAT = 5  # raised when a stage's folder means something else than before
 SHIPPED = Path(__file__).parent / "studies"  # studies that come with the package
+PLAIN = "plain"  # the arm that the others are compared with where they name none
+RANDOM = "random"  # the policy whose success is what chance alone gives
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,10 @@ class Study:
     `float16`."""
     adapter_base: str | None = field(default=None, metadata={"omit_default": True})
     """The model that `base`, an adapter's folder, is for, where its own configuration names none or another place."""
-    arms: dict[str, dict[str, Any]] = field(default_factory=lambda: {"plain": {}})
-    """Settings that are compared: a name, and what differs from `train`."""
+    arms: dict[str, dict[str, Any]] = field(default_factory=lambda: {PLAIN: {}})
+    """Ways of training: a name, and what differs from `train`. Each is compared with the base. An arm with `remedies:
+    NAME` starts from the settings of that arm and is compared with it as well; in a study with an arm called `plain`,
+    arms that name none are compared with that one."""
     seeds: tuple[int, ...] = (0,)
     """Training seeds."""
     train: dict[str, Any] = field(default_factory=dict)
@@ -74,10 +78,41 @@ class Study:
     """How test tasks are played."""
     samples: int = 1
     """Episodes on each test task."""
+    split: str = "test"
+    """The split that is played to evaluate. Choose settings on `validation`; report what `test` says."""
+
+    def baseline(self, arm: str) -> str | None:
+        """Return the arm that `arm` is compared with beside the base, if there is one."""
+        named = self.arms[arm].get("remedies")
+        if named is not None:
+            return str(named)
+        return PLAIN if PLAIN in self.arms and arm != PLAIN else None
+
+    def changes(self, arm: str) -> dict[str, Any]:
+        """Return what an arm changes of `train`; of a remedy, with what the arm that it remedies changes.
+
+        Raises:
+            UsageError: a remedy of an arm that does not exist, or of itself.
+        """
+        chain: list[str] = []
+        while True:
+            if arm not in self.arms:
+                raise unknown(f"arm that {chain[-1]} remedies in study {self.name}", arm, self.arms)
+            if arm in chain:
+                raise UsageError(f"study {self.name}: arm {arm} remedies itself")
+            chain.append(arm)
+            named = self.arms[arm].get("remedies")
+            if named is None:
+                break
+            arm = str(named)
+        changes: dict[str, Any] = {}
+        for name in reversed(chain):
+            changes = _over(changes, {key: value for key, value in self.arms[name].items() if key != "remedies"})
+        return changes
 
     def recipe(self, source: str, arm: str, seed: int) -> Recipe:
         """Return the recipe of one cell. Raises UsageError for a key that recipes do not have."""
-        values = _over(self.train, self.arms[arm])
+        values = _over(self.train, self.changes(arm))
         for key in ("source", "seed", "base", "adapter_base", "level"):
             if key in values:
                 raise UsageError(f"study {self.name}: {key!r} is set by the study itself, not in train or arms")
@@ -113,9 +148,10 @@ class Stage:
     """One thing to be done. `inputs` and the addresses of `needs` determine what comes of it."""
 
     kind: str  # "evaluate", "train", "measure" or "report"
-    label: str  # for people
+    label: str  # in the name of its folder
     inputs: Mapping[str, Any] = field(hash=False)
     needs: tuple[Stage, ...] = ()
+    title: str = field(default="", compare=False)  # for people
 
     @cached_property
     def digest(self) -> str:
@@ -134,13 +170,15 @@ class Plan:
 
     study: Study
     init: dict[str, Stage]  # domain -> evaluation of the base
+    chance: dict[str, Stage]  # domain -> evaluation of random play
     trained: dict[tuple[str, str, int], Stage]  # (arm, source, seed) -> training
     after: dict[tuple[str, str, int, str], Stage]  # (arm, source, seed, domain) -> evaluation
     measure: Stage
     report: Stage
 
     def stages(self) -> list[Stage]:
-        return [*self.init.values(), *itertools.chain.from_iterable(self._cells()), self.measure, self.report]
+        cells = itertools.chain.from_iterable(self._cells())
+        return [*self.init.values(), *self.chance.values(), *cells, self.measure, self.report]
 
     def _cells(self) -> list[list[Stage]]:
         return [
@@ -171,8 +209,13 @@ def check(study: Study) -> None:
     for name, target in study.domains.items():
         env = make(name, target.level)
         env.close()
+        if study.split not in domain(name).splits:
+            raise unknown(f"split of {name} in study {study.name}", study.split, domain(name).splits)
         if target.tasks < 2:
             raise UsageError(f"study {study.name}: {name} needs at least 2 test tasks, not {target.tasks}")
+    for name in (study.name, *study.arms):
+        if not name or name.startswith(".") or any(c in name for c in "/\\") or not name.isprintable():
+            raise UsageError(f"study {study.name}: {name!r} cannot be the name of a folder, and so of no study or arm")
     for source in study.sources:
         if source not in study.domains:
             raise unknown(f"source in study {study.name}", source, study.domains)
@@ -190,36 +233,45 @@ def plan(study: Study) -> Plan:
     """Lay out the stages of a study."""
     base = fingerprint(study.base, study.options)
 
-    def evaluation(label: str, name: str, needs: tuple[Stage, ...]) -> Stage:
+    def evaluation(label: str, who: str, name: str, needs: tuple[Stage, ...], policy: Mapping[str, Any]) -> Stage:
         target = study.domains[name]
         inputs = {
-            "base": base,
+            **policy,
             "domain": name,
             "level": target.level or domain(name).default_level,
+            "split": study.split,
             "tasks": target.tasks,
             "samples": study.samples,
             "play": plain(study.evaluate),
-            "dtype": study.dtype,
-            **_prompt_template(study.evaluate),
         }
-        return Stage("evaluate", f"{label}-{name}", inputs, needs)
+        return Stage("evaluate", f"{label}-{name}", inputs, needs, f"{who} on {name}")
 
-    init = {name: evaluation("init", name, ()) for name in study.domains}
+    model = {"base": base, "dtype": study.dtype, **_prompt_template(study.evaluate)}
+    init = {name: evaluation("init", "base", name, (), model) for name in study.domains}
+    chance = {name: evaluation(RANDOM, "random play", name, (), {"policy": RANDOM}) for name in study.domains}
     trained, after = {}, {}
     for arm, source, seed in itertools.product(study.arms, study.sources, study.seeds):
         cell = f"{arm}-{source}-{seed}"
+        title = _title(study, arm, source, seed)
         recipe = study.recipe(source, arm, seed)
         inputs = {"base": base, "recipe": plain(recipe.identity()), **_prompt_template(recipe.play)}
         named = {who for _, who in recipe.others if who not in ("start", *SIMPLE) and names_a_model(who)}
         reads = {who: fingerprint(who) for who in sorted(named)}
         if reads:
             inputs["reads"] = reads  # what a teacher or a judge is made of, which may change
-        trained[arm, source, seed] = Stage("train", cell, inputs)
+        trained[arm, source, seed] = Stage("train", cell, inputs, (), f"train {title}")
         for name in study.domains:
-            after[arm, source, seed, name] = evaluation(cell, name, (trained[arm, source, seed],))
-    measure = Stage("measure", study.name, {"study": plain(study)}, (*init.values(), *after.values()))
-    report = Stage("report", study.name, {}, (measure, *trained.values()))
-    return Plan(study, init, trained, after, measure, report)
+            after[arm, source, seed, name] = evaluation(cell, title, name, (trained[arm, source, seed],), model)
+    played = (*init.values(), *chance.values(), *after.values())
+    measure = Stage("measure", study.name, {"study": plain(study)}, played, "measure")
+    report = Stage("report", study.name, {}, (measure, *trained.values()), "write the report")
+    return Plan(study, init, chance, trained, after, measure, report)
+
+
+def _title(study: Study, arm: str, source: str, seed: int) -> str:
+    """Return how people call a cell: by its arm, and by the source and the seed where there are several."""
+    on = f" on {source}" if len(study.sources) > 1 or len(study.arms) == 1 else ""
+    return f"{arm}{on}" + (f", seed {seed}" if len(study.seeds) > 1 else "")
 
 
 def _prompt_template(play: Play) -> dict[str, str]:

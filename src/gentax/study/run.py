@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,10 @@ from gentax.core import Episode
 from gentax.core.files import whole_folder, write_json
 from gentax.core.record import NAME as EPISODES
 from gentax.core.record import read_episodes, write_episodes
-from gentax.measure.evaluate import evaluate
+from gentax.measure.evaluate import evaluate, tasks_of
+from gentax.study.page import write_report
 from gentax.study.plan import Plan, Stage, Study, plan
-from gentax.study.results import measure, write_report
+from gentax.study.results import measure
 from gentax.training import train
 from gentax.training.run_folder import last
 
@@ -30,9 +31,20 @@ from gentax.training.run_folder import last
 class Listener(Protocol):
     """Told what a study is doing."""
 
-    def stage(self, stage: Stage, number: int, of: int, done: bool) -> None: ...
-    def train_row(self, row: dict[str, float], steps: int) -> None: ...
-    def episode(self, number: int, of: int) -> None: ...
+    def begin(self, stages: Sequence[Stage], done: Mapping[Stage, float]) -> None:
+        """All stages in order, and how many seconds those took that are done."""
+
+    def stage(self, stage: Stage) -> None:
+        """A stage begins."""
+
+    def train_row(self, row: dict[str, float], steps: int) -> None:
+        """A step of the training in progress; `steps` is how many policy-gradient steps it has."""
+
+    def episode(self, number: int, of: int) -> None:
+        """An episode of the evaluation in progress has ended."""
+
+    def end(self, stage: Stage, outcome: str) -> None:
+        """A stage is done. `outcome` is what came of an evaluation, in a few words."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,10 @@ class Store:
 
     def has(self, stage: Stage) -> bool:
         return (self.path(stage) / "stage.json").is_file()
+
+    def seconds(self, stage: Stage) -> float:
+        """Return how long a stage took that is done."""
+        return float(json.loads((self.path(stage) / "stage.json").read_text(encoding="utf-8"))["seconds"])
 
     def episodes(self, stage: Stage) -> list[Episode]:
         """Return the episodes of an evaluation."""
@@ -75,18 +91,22 @@ def run_study(
     """
     store, todo = Store(Path(root)), plan(study)
     stages = todo.stages()
-    for number, stage in enumerate(stages, 1):
-        done = store.has(stage)
-        listener.stage(stage, number, len(stages), done)
-        if not done:
-            began = time.time()
-            sign = partial(_sign, stage=stage, began=began)
-            if stage.kind == "evaluate":
-                _evaluate(todo, stage, store, listener, sign, parallel, stop_if_unreadable and not stage.needs)
-            elif stage.kind == "train":
-                _train(todo, stage, store, listener, sign, parallel)
-            else:
-                _WRITE[stage.kind](todo, stage, store, sign)
+    done = {stage: store.seconds(stage) for stage in stages if store.has(stage)}
+    listener.begin(stages, done)
+    for stage in stages:
+        if stage in done:
+            continue
+        listener.stage(stage)
+        sign = partial(_sign, stage=stage, began=time.time())
+        outcome = ""
+        if stage.kind == "evaluate":
+            readable = stop_if_unreadable and not stage.needs and "policy" not in stage.inputs
+            outcome = _evaluate(todo, stage, store, listener, sign, parallel, readable)
+        elif stage.kind == "train":
+            _train(todo, stage, store, listener, sign, parallel)
+        else:
+            _WRITE[stage.kind](todo, stage, store, sign)
+        listener.end(stage, outcome)
     return store.path(todo.report) / "report.html"
 
 
@@ -108,11 +128,11 @@ def _sign(folder: Path, stage: Stage, began: float) -> None:
 
 def _evaluate(
     todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sign, parallel: int | None, readable: bool
-) -> None:
+) -> str:
     inputs = stage.inputs
-    name = inputs["domain"]
-    policy = last(store.path(stage.needs[0])) if stage.needs else todo.study.base
-    total, count = inputs["tasks"] * inputs["samples"], 0
+    name, levels = inputs["domain"], {inputs["domain"]: inputs["level"]}
+    policy = last(store.path(stage.needs[0])) if stage.needs else inputs.get("policy", todo.study.base)
+    total, count = len(tasks_of(levels, inputs["tasks"], inputs["split"])[name]) * inputs["samples"], 0
 
     def on_episode(_: Episode) -> None:
         nonlocal count
@@ -122,8 +142,9 @@ def _evaluate(
     with whole_folder(store.path(stage)) as folder:
         result = evaluate(
             policy,
-            {name: inputs["level"]},
+            levels,
             tasks=inputs["tasks"],
+            split=inputs["split"],
             samples=inputs["samples"],
             play=todo.study.evaluate,
             model=todo.study.options,
@@ -135,6 +156,7 @@ def _evaluate(
         write_episodes(folder / EPISODES, result.episodes[name])
         write_json(folder / "summary.json", result.to_json())
         sign(folder)
+    return f"{result.success()[name].value:.1f} % of {total} solved"
 
 
 def _train(todo: Plan, stage: Stage, store: Store, listener: Listener, sign: Sign, parallel: int | None) -> None:
