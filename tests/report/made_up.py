@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 
 from gentax.core import Episode, Outcome, Step, Task
+from gentax.measure.arms import compare_arms
 from gentax.measure.axes import axes
+from gentax.measure.statistics import success_rate
 from gentax.measure.tax import tax_report
-from gentax.report import Curve, EpisodePair, Report, Result
+from gentax.report import Comparison, Curve, EpisodePair, Report, Result, Untouched
 
 DOMAINS = ("sokoban", "sciworld", "webshop", "alfworld")
 INIT = {"sokoban": 0.31, "sciworld": 0.46, "webshop": 0.38, "alfworld": 0.57}
@@ -32,6 +35,37 @@ def results(seeds: int = 3, tasks: int = 128, arms=tuple(AFTER)) -> tuple[Result
         after = {d: (rng.random((seeds, tasks)) < rates[d] + ability[d] + shift[d]).astype(float) for d in DOMAINS}
         made.append(Result(tax_report(source, init, after), arm))
     return tuple(made)
+
+
+@cache
+def arms(tasks: int = 128) -> Report:
+    """One source, three arms: one that costs, one that does not, and a remedy that touched a target."""
+    rng = np.random.default_rng(1)
+    before = {d: (rng.random(tasks) < rate).astype(float) for d, rate in INIT.items()}
+
+    def kept(share: float, gain: float) -> dict[str, np.ndarray]:
+        """Return success after training that keeps a share of what was solved elsewhere and gains at home."""
+        after = {d: x * (rng.random(tasks) < share) for d, x in before.items()}
+        home = before["sokoban"]
+        return {**after, "sokoban": np.maximum(home, rng.random(tasks) < gain)}
+
+    after = {"imitation": kept(0.4, 0.3), "rl": kept(0.98, 0.3), "imitation+replay": kept(0.95, 0.28)}
+    made = {name: tax_report("sokoban", before, scores) for name, scores in after.items()}
+    left = [d for d in DOMAINS if d != "webshop"]
+    narrow = {name: {d: scores[d] for d in left} for name, scores in after.items()}
+    start = {d: before[d] for d in left}
+    taxes = [tax_report("sokoban", start, narrow[name]).tax for name in ("imitation+replay", "imitation")]
+    pair = {name: narrow[name] for name in ("imitation", "imitation+replay")}
+    beside = compare_arms("sokoban", start, pair, rng, "imitation")["imitation+replay"]
+    remedy = Result(
+        made["imitation+replay"], "imitation+replay", frozenset({"webshop"}),
+        Untouched(("sciworld", "alfworld"), *taxes), "imitation", beside,
+    )  # fmt: skip
+    rows = (Result(made["imitation"], "imitation"), Result(made["rl"], "rl"), remedy)
+    whole = compare_arms("sokoban", before, {name: after[name] for name in pair}, rng, "imitation")
+    luck = {d: success_rate((rng.random(tasks) < 0.05).astype(float)) for d in DOMAINS}
+    compared = Comparison({"sokoban": whole}, {}, {"imitation+replay": "imitation"})
+    return report(results=rows, chance=luck, compared=compared, curves=(), title="gentax study: demo")
 
 
 def curve(source: str, arm: str, seed: int, steps: int = 100) -> Curve:
@@ -65,6 +99,7 @@ def episode(index: int, actions: list[str], outcome: Outcome, domain: str = "sok
     return Episode(Task(domain, "6x6", "test", index), 0, goal, tuple(step), outcome, "Every box is on a goal.")
 
 
+@cache
 def domain_axes(domain: str, richness: int, length: int):
     rng = np.random.default_rng(richness)
     made = []

@@ -1,7 +1,9 @@
 """The page holds what it was given, needs nothing else, and trusts nothing it shows."""
 
 import re
+from base64 import b64encode
 from dataclasses import replace
+from hashlib import sha256
 from html.parser import HTMLParser
 
 import made_up
@@ -13,6 +15,7 @@ from gentax.core import Outcome, UsageError
 from gentax.measure.tax import tax_report
 from gentax.report import Curve, EpisodePair, Report, Result, render, write
 from gentax.report.figures import scatter
+from gentax.report.headline import headlines, share
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 NASTY = "<script>alert(1)</script></style></pre>\"'><img src=x onerror=alert(1)>{{ 7*7 }}&amp;$\\frac{1}{0}$\x00\u202e"
@@ -74,7 +77,7 @@ def test_the_source_is_marked_in_its_row(page):
 
 def test_undecided_cells_look_undecided(page):
     drops = [e for result in made_up.results() for e in result.tax.drop.values()]
-    undecided = sum(e.holds(0) for e in drops)
+    undecided = sum(e.holds(0) and e.value != 0 for e in drops)
     assert 0 < undecided < len(drops)
     cells = page.split('<table class="heat">')[1].split("</table>")[0]
     assert cells.count("▽") + cells.count("△") == undecided
@@ -85,18 +88,35 @@ def test_the_page_needs_nothing_else(page):
     tree = Tree(page)
     assert tree.wrong == []
     assert tree.stack == []
-    assert not {"script", "link", "img", "iframe", "object"} & set(tree.tags)
+    assert not {"link", "img", "iframe", "object", "form"} & set(tree.tags)
     for tag, name, value in tree.attributes:
         assert not name.startswith("on"), (tag, name)
         if name in ("src", "href", "xlink:href", "action"):
-            assert value.startswith("#"), (tag, name, value)
+            assert value.startswith(("#", "data:text/csv")), (tag, name, value)
     assert "@import" not in page
     assert not re.search(r"url\((?!#)", page)
     assert "default-src 'none'" in page
 
 
+def test_the_one_script_is_known_by_its_hash(page):
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'\"" in page
+    assert "<script" not in render(made_up.report(pairs=()))
+
+
+def test_episodes_have_what_they_are_filtered_by(page):
+    shown = re.findall(r'<details data-domain="(\w+)" data-outcome="(\w+)"', page)
+    assert shown == [("sokoban", "gained"), ("alfworld", "lost")]
+    assert '<div class="filter" hidden>' in page  # without a script it would do nothing
+    assert "<option>alfworld</option>" in page
+    assert 'name="arm"' not in page  # there is one
+    pairs = tuple(replace(pair, arm=arm) for pair in made_up.report().pairs for arm in ("a", "b"))
+    assert 'name="arm"' in render(made_up.report(pairs=pairs))
+
+
 def test_ids_are_unique(page):
-    links = {v[1:] for _, n, v in Tree(page).attributes if n in ("href", "xlink:href")}
+    links = {v[1:] for _, n, v in Tree(page).attributes if n in ("href", "xlink:href") and v[0] == "#"}
     ids = [v for _, n, v in Tree(page).attributes if n == "id"]
     assert links <= set(ids)
     for name in ("matrix", "costs", "learning", "axes", "episodes", "made"):
@@ -120,13 +140,15 @@ def test_what_others_wrote_is_escaped_and_made_visible():
                 made=NASTY,
                 command=NASTY,
                 curves=(Curve(NASTY, ({"success": 0.5},), NASTY),),
-                pairs=(EpisodePair(nasty, nasty, NASTY),),
+                pairs=(EpisodePair(nasty, nasty, NASTY, NASTY), EpisodePair(nasty, nasty, arm="b")),
+                chance={NASTY: result.tax.init[NASTY]},
                 settings={NASTY: {NASTY: NASTY}},
                 versions={NASTY: NASTY},
             )
         )
         tree = Tree(page)
-        assert not {"script", "img"} & set(tree.tags)
+        assert tree.tags.count("script") == 1
+        assert "img" not in tree.tags
         assert tree.wrong == []
         assert tree.tags.count("style") == 1 + page.count("<defs>\n  <style")
         assert "\x00" not in page
@@ -159,6 +181,25 @@ def test_one_result_has_its_sentences_on_top():
     assert text.index("Training on sokoban raised its own test success by") < text.index("Success on every domain")
     assert "one training seed: the interval covers tasks only" in text.replace("\xa0", " ")
     assert "Learning" not in text
+    assert "384 tasks on 3 targets, 128 at home; 1 training seed" in text  # as many as the headline has
+
+
+def test_arms_stand_side_by_side_and_what_they_touched_is_marked():
+    report = made_up.arms()
+    page = render(report)
+    text = Tree(page).text.replace("\xa0", " ")
+    imitation, replay = report.results[0], report.results[2]
+    first = text[text.index("In short") : text.index("Success on every domain")]
+    for line in headlines(report.results):
+        assert line.name in first
+        assert f"{100 * line.tax.value:.0f} %".replace("-", "−") in first
+    assert f"cuts {share(replay.beside.tax_removed)} of the tax of imitation" in first
+    assert f"there imitation lost {share(replay.untouched.baseline)}" in first
+    assert imitation.untouched is None
+    assert page.count("* touched") == 1  # one target of one arm
+    assert "gain at home, points (right is better)" in text
+    assert "random play" in text
+    assert "above chance" in text
 
 
 def test_undefined_measures_say_why():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -11,21 +12,27 @@ from gentax.core import UsageError
 from gentax.core.settings import read_settings
 from gentax.study import Study, run_study
 from gentax.study.plan import check, plan, read_study
+from gentax.study.results import results, touched_targets
 
 
 class Quiet:
     def __init__(self):
-        self.done = []
+        self.done, self.before, self.outcomes = [], {}, []
 
-    def stage(self, stage, number, of, done):
-        if not done:
-            self.done.append(stage.kind)
+    def begin(self, stages, done):
+        self.stages, self.before = stages, done
+
+    def stage(self, stage):
+        self.done.append(stage.kind)
 
     def train_row(self, row, steps):
         pass
 
     def episode(self, number, of):
         pass
+
+    def end(self, stage, outcome):
+        self.outcomes.append(outcome)
 
 
 @pytest.fixture
@@ -80,10 +87,13 @@ class Third(Toy):
 def test_a_study_runs_once_and_is_not_run_again(study, tmp_path):
     first, second = Quiet(), Quiet()
     page = run_study(study, tmp_path, first)
-    assert first.done == ["evaluate", "evaluate", "train", "evaluate", "evaluate", "measure", "report"]
+    assert first.done == [*["evaluate"] * 4, "train", "evaluate", "evaluate", "measure", "report"]
+    assert first.outcomes[0] == "0.0 % of 6 solved"
+    assert first.before == {}
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     again = run_study(study, tmp_path, second)
     assert second.done == []
+    assert list(second.before) == list(second.stages)
     assert again == page
     (measured,) = tmp_path.glob("measure-*")
     found = json.loads((measured / "results.json").read_text())
@@ -91,6 +101,7 @@ def test_a_study_runs_once_and_is_not_run_again(study, tmp_path):
     assert result["source"] == "toy"
     assert result["tasks"] == {"toy": 6, "other": 6}
     assert len(found["axes"]) == 2
+    assert set(found["chance"]) == {"toy", "other"}
 
 
 @pytest.fixture
@@ -221,9 +232,10 @@ def test_addresses_follow_everything_a_stage_depends_on(study):
     same = folders(study)
     assert folders(dataclasses.replace(study)) == same
     lr = folders(dataclasses.replace(study, train={**study.train, "lr": 1e-3}))
-    assert len(lr & same) == 2  # the init row is the same; training and what follows it is not
+    assert len(lr & same) == 4  # the base and random play are the same; training and what follows it is not
     more = folders(dataclasses.replace(study, samples=2))
     assert len(more & same) == 1  # the training
+    assert len(folders(dataclasses.replace(study, split="train")) & same) == 1
 
 
 def test_a_teacher_that_changed_is_another_stage(study, tmp_path):
@@ -249,6 +261,10 @@ def test_a_teacher_that_changed_is_another_stage(study, tmp_path):
         ({"arms": {"plain": {"algorithm": {"klx": 0.1}}}}, "did you mean 'kl'"),
         ({"arms": {"plain": {"retain": {"replay": 1.0, "replay_domains": ["toy"]}}}}, "replay_domains and trained on"),
         ({"train": {"recipe": "sokobn"}}, "did you mean 'sokoban'"),
+        ({"split": "tset"}, "did you mean 'test'"),
+        ({"arms": {"plain": {}, "cut": {"remedies": "plainn"}}}, "did you mean 'plain'"),
+        ({"arms": {"one": {"remedies": "two"}, "two": {"remedies": "one"}}}, "one remedies itself"),
+        ({"arms": {"a/b": {}}}, "cannot be the name of a folder"),
     ],
 )
 def test_studies_that_make_no_sense_are_refused(study, change, says):
@@ -275,6 +291,11 @@ def test_the_shipped_demo_is_sound():
     assert study.sources == ("sokoban",)
     assert len(study.domains) >= 6  # at least five targets
     assert plan(study).stages()
+    imitation, remedy = (study.recipe("sokoban", arm, 0) for arm in ("imitation", "imitation+replay"))
+    assert remedy == dataclasses.replace(imitation, retain=remedy.retain)  # what else it had would be compared, too
+    assert touched_targets(study, "sokoban", "imitation") == touched_targets(study, "sokoban", "rl") == set()
+    assert touched_targets(study, "sokoban", "imitation+replay") == {"webshop", "crafting"}
+    assert [study.baseline(arm) for arm in study.arms] == [None, None, "imitation"]
 
 
 def test_an_arm_changes_one_setting_of_a_group_and_keeps_the_others(study):
@@ -309,5 +330,32 @@ def test_a_study_may_begin_with_the_recipes_that_ship(study):
     assert (plain.steps, plain.imitate.pairs) == (read_values("crafting")["steps"], 40000)
     assert (short.steps, short.imitate.pairs) == (3, 7)
     assert (alone.steps, alone.imitate) == (5, None)
-    own = dataclasses.replace(read_study("demo"), train={"recipe": "shipped"})
+    own = dataclasses.replace(read_study("demo"), train={"recipe": "shipped"}, arms={"plain": {}})
     assert own.recipe("sokoban", "plain", 0).steps == read_values("sokoban")["steps"]
+
+
+def test_a_remedy_has_what_its_arm_has_and_is_compared_with_it(study):
+    arms = {"one": {"steps": 3, "lr": 1e-3}, "two": {"remedies": "one", "lr": 2e-3}, "three": {"remedies": "two"}}
+    made = dataclasses.replace(study, arms=arms)
+    assert [(r.steps, r.lr) for r in (made.recipe("toy", arm, 0) for arm in arms)] == [(3, 1e-3), (3, 2e-3), (3, 2e-3)]
+    assert [made.baseline(arm) for arm in arms] == [None, "one", "two"]
+    plain = dataclasses.replace(study, arms={"plain": {"steps": 3}, "short": {}})
+    assert plain.baseline("short") == "plain"
+    assert plain.recipe("toy", "short", 0).steps == study.train["steps"]  # that of `train`: only `remedies` inherits
+
+
+def test_touched_targets_stand_apart(wide, tmp_path):
+    """An arm whose replay read the text of a target is judged by the other targets alone."""
+    from gentax.study.run import Store
+
+    arms = {"plain": {}, "replay": {"remedies": "plain", "retain": {"replay": 1.0, "replay_domains": ["third"]}}}
+    made = dataclasses.replace(wide, arms=arms, sources=("toy",), seeds=(0,))
+    todo, store = plan(made), Store(tmp_path)
+    run_study(made, tmp_path, Quiet())
+    with_successes(todo, store)
+    plain, replay = results(todo, store.episodes)
+    assert (plain.touched, plain.untouched, plain.beside) == (frozenset(), None, None)
+    assert replay.touched == {"third"}
+    assert replay.untouched.targets == ("other",)
+    assert replay.headline_tax == replay.untouched.tax != replay.tax.tax
+    assert replay.beside.targets.n == 6  # the tasks of one target, not of two

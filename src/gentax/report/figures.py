@@ -190,6 +190,7 @@ def _name_points(panel: Panel, points: Sequence[tuple[str, Estimate, Estimate]])
     """Write each name at the first of four corners of its point that no name or point is in yet."""
     panel.figure.draw_without_rendering()  # fixes the transform from data to pixels
     at = [panel.transData.transform((x.value, y.value)) for _, x, y in points]
+    frame = panel.get_window_extent().extents
     taken = [(px - 5, py - 5, px + 5, py + 5) for px, py in at]
     corners = (("left", "bottom", 1, 1), ("right", "bottom", -1, 1), ("left", "top", 1, -1), ("right", "top", -1, -1))
     for (name, x, y), (px, py) in zip(points, at, strict=True):
@@ -199,7 +200,8 @@ def _name_points(panel: Panel, points: Sequence[tuple[str, Estimate, Estimate]])
             left = px + 7 if dx > 0 else px - 7 - width
             low = py + 4 if dy > 0 else py - 4 - height
             boxes.append((left, low, left + width, low + height))
-        best = min(range(4), key=lambda i: (sum(_overlap(boxes[i], other) for other in taken), i))
+        out = [width * height - _overlap(box, frame) for box in boxes]  # what leaves the panel may be cut off
+        best = min(range(4), key=lambda i: (sum(_overlap(boxes[i], other) for other in taken) + out[i], i))
         taken.append(boxes[best])
         across, up, dx, dy = corners[best]
         panel.annotate(

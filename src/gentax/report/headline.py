@@ -51,7 +51,7 @@ def _headline(result: Result, results: Sequence[Result]) -> Headline:
     badge, detail = said, ""
     if isinstance(removed, Estimate):
         shown = removed if removed.value >= 0 else removed.mirrored()
-        verb, link = ("removes", "of") if removed.value >= 0 else ("adds", "to")
+        verb, link = ("cuts", "of") if removed.value >= 0 else ("adds", "to")
         badge = "undecided" if removed.holds(0.0) else "helps" if removed.value > 0 else "harms"
         said = f"{verb} {share(shown)}" + (": undecided" if removed.holds(0.0) else "")
         detail = f"{verb} {share(shown)} {link} the tax of {result.baseline}"
@@ -88,14 +88,15 @@ def notes(results: Sequence[Result]) -> list[str]:
     """Return what must be known to read the lines, each thing once."""
     said = []
     for result in results:
+        name = row_name(result, results)
         if result.untouched is not None:
             there = f"; there {result.baseline} lost {share(result.untouched.baseline)}" if result.baseline else ""
             said.append(
-                f"* {row_name(result, results)} was trained with text of {_listed(sorted(result.touched))}: its tax is "
-                f"that of the other targets ({_listed(result.untouched.targets)}){there}."
+                f"* {name} was trained with text of {_listed(sorted(result.touched))}: its tax is that of the other "
+                f"targets ({_listed(result.untouched.targets)}){there}."
             )
         elif result.touched:
-            said.append(f"{row_name(result, results)} was trained with text of every target: none is untouched.")
+            said.append(f"{name} was trained with text of every target: none is untouched.")
     seeds = min((result.tax.seeds for result in results), default=SEEDS)
     if seeds < SEEDS:
         many = "One training seed" if seeds == 1 else f"{seeds} training seeds"
@@ -109,10 +110,10 @@ def notes(results: Sequence[Result]) -> list[str]:
 
 
 def points(estimate: Estimate | Undefined) -> str:
-    """Write a change in points with its interval, such as `+18.8 (+10.9 to +26.6)`."""
+    """Write a change in points with its interval, such as `+18.8 (10.9 to 26.6)`."""
     if isinstance(estimate, Undefined):
         return "undefined"
-    return f"{signed(estimate.value)} ({signed(estimate.low)} to {signed(estimate.high)})"
+    return f"{signed(estimate.value)} ({number(estimate.low)} to {number(estimate.high)})"
 
 
 def share(estimate: Estimate | Undefined) -> str:

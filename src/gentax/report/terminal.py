@@ -35,7 +35,7 @@ def lines(results: Sequence[Result]) -> Table:
     """Return a line for each arm: gain at home, tax elsewhere, verdict."""
     sources = {result.tax.source for result in results}
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column(f"trained on {one_line(sources.pop())}" if len(sources) == 1 else "trained on", no_wrap=True)
+    table.add_column(f"on {one_line(sources.pop())}" if len(sources) == 1 else "trained on", no_wrap=True)
     table.add_column("gain at home", no_wrap=True)
     table.add_column("tax elsewhere", no_wrap=True)
     table.add_column("verdict")
@@ -66,9 +66,7 @@ def matrix(
     parts: list[RenderableType] = []
     for block in blocks:
         parts += [_block(results, names, block, chance, label, widths), Text()]
-    parts.append(
-        Text("▼ ▲ change in points that the interval tells apart from 0;  ▽ △ one that it does not", style="dim")
-    )
+    parts.append(Text("▼ ▲ change in points, told apart from 0;  ▽ △ not told apart from 0", style="dim"))
     if any(result.touched for result in results):
         parts.append(Text("* the arm was trained with text of this domain", style="dim"))
     return Group(*parts)
@@ -89,7 +87,7 @@ def _block(
             Text("\n".join(_head(d)), justify="right"), width=widths[d] + GAP, justify="right", vertical="bottom"
         )
     init = {d: e for result in reversed(results) for d, e in result.tax.init.items()}
-    table.add_row("base", *(Text(number(init[d].value)) if d in init else Text("–") for d in domains))
+    table.add_row("base", *(Text(number(init[d].value) + " ") if d in init else Text("– ") for d in domains))
     for result, name in zip(results, names, strict=True):
         cells = [_cell(result, d, widths[d]) for d in domains]
         table.add_row(Text(name, style="bold"), *(success for success, _ in cells))
@@ -97,7 +95,7 @@ def _block(
     if chance:
         table.add_row(
             Text("random play", style="dim"),
-            *(Text(number(chance[d].value) if d in chance else "–", style="dim") for d in domains),
+            *(Text((number(chance[d].value) if d in chance else "–") + " ", style="dim") for d in domains),
         )
     return table
 
@@ -106,14 +104,14 @@ def _cell(result: Result, domain: str, width: int) -> tuple[Text, Text]:
     """Return success after training, and the change."""
     tax = result.tax
     if domain not in tax.after:
-        return Text("–"), Text()
+        return Text("– "), Text()
     home = domain == tax.source
     drop = (tax.delta_id.mirrored() if tax.delta_id else None) if home else tax.drop[domain]
     success = number(tax.after[domain].value) + ("*" if domain in result.touched else " ")
     if drop is None:
         return Text(success), Text()
     known = not drop.holds(0.0)
-    mark = ("▼" if drop.value > 0 else "▲") if known else ("▽" if drop.value > 0 else "△")
+    mark = "▼▲▽△"[2 * (not known) + (drop.value < 0)] if drop.value else " "
     name = shade(drop.value)
     style = f"{LIGHT['ink']} on {LIGHT[name]}" if known and name != "card" else ""
     return Text(success.rjust(width), style=style), Text(f"{signed(-drop.value)}{mark}".rjust(width), style=style)
