@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,11 +13,13 @@ from gentax.cli import options as o
 from gentax.cli.settings_options import Group, takes
 from gentax.cli.show import say, show_table
 from gentax.core.errors import UsageError
+from gentax.core.settings import plain
 from gentax.models.requests import ModelOptions
 from gentax.rollouts import Play
 
 if TYPE_CHECKING:
     from gentax.measure.forecast import Fit
+    from gentax.measure.played import PlayedTax
     from gentax.measure.statistics import Looks, Pilot
     from gentax.measure.tax import TaxReport
     from gentax.policies import Policy
@@ -88,6 +90,10 @@ def tax(
     parallel: o.Parallel = None,
     allow_unreadable: o.AllowUnreadable = False,
     json: o.Json = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="Write the page, episodes, tables and a picture of the matrix."),
+    ] = None,
 ) -> None:
     """Say what training cost elsewhere: both policies play the same test tasks with the same random numbers.
 
@@ -103,6 +109,7 @@ def tax(
     from gentax.policies import policy_pair
 
     o.check_out(json)
+    _check_folder(out, forecast_only)
     trained = o.read_domains([source])
     (home,) = trained
     levels = {**o.read_domains(target), **trained}
@@ -113,7 +120,7 @@ def tax(
         if sensitivity:
             raise UsageError("--sensitivity takes episodes: it is for policies that are played, not for result files")
         report = tax_of_results(Path(base), Path(tuned), home, levels if target else None, protected)
-        return _show(report, [], json)
+        return _show(report, [], json, out, tuple(levels))
     if is_result(base) or is_result(tuned):
         tax(base, tuned, home)  # refuses, and says why
     known = read_fit(fit) if forecast_only else None
@@ -160,7 +167,7 @@ def tax(
         from gentax.measure.sensitivity import mixed_model
 
         said += mixed_model(played.before, played.after, home).sentences()
-    _show(played.report, said, json)
+    _show(played.report, said, json, out, tuple(levels), played, {"play": plain(play), "seed": seed, "looks": looks})
 
 
 def _touched(named: list[str] | None, tuned: str) -> frozenset[str]:
@@ -256,10 +263,33 @@ def _forecast(
     o.write_result(json, {**found.to_json(), "runtime": runtime})
 
 
-def _show(report: TaxReport, behaviour: list[str], json: Path | None) -> None:
+def _check_folder(out: Path | None, forecast_only: bool) -> None:
+    if out is not None:
+        from gentax.report.folder import check_folder
+
+        if forecast_only:
+            raise UsageError("--out is for a tax that is played; with --forecast-only there is --json")
+        check_folder(out)
+
+
+def _show(
+    report: TaxReport,
+    behaviour: list[str],
+    json: Path | None,
+    out: Path | None,
+    domains: tuple[str, ...],
+    played: PlayedTax | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
     from gentax.measure.verdict import sentences
 
     show_table(report.table())
     say(sentences(report))
     say(behaviour)
-    o.write_result(json, {**report.to_json(), "sentences": sentences(report), "behaviour": behaviour})
+    result = {**report.to_json(), "sentences": sentences(report), "behaviour": behaviour}
+    o.write_result(json, result)
+    if out is not None:
+        from gentax.report.folder import write_tax
+
+        write_tax(out, report, result, domains, settings or {}, played and (played.before, played.after))
+        say(f"wrote {out / 'report.html'}, and beside it episodes, tables and the matrix as a picture")

@@ -118,3 +118,8 @@ class Report:
     def __post_init__(self) -> None:
         if not (self.results or self.curves or self.axes or self.pairs):
             raise UsageError("a report needs a result, a learning curve, axes or a pair of episodes to show")
+
+    def columns(self) -> list[str]:
+        """Return the domains of the matrix: those in `domains` first, then any other by name."""
+        found = {domain for result in self.results for domain in result.tax.init}
+        return [d for d in self.domains if d in found] + sorted(found - set(self.domains))

@@ -64,12 +64,12 @@ def render(report: Report) -> str:
             tables=tables(report),
             script=Markup(script),
             script_hash=b64encode(sha256(script.encode()).digest()).decode(),
-            domains=_domains(report),
+            domains=report.columns(),
             init={d: e for result in reversed(report.results) for d, e in result.tax.init.items()},
             left_out=sum(n for result in report.results for n in result.tax.left_out.values()),
             colours=Markup(palette.variables(palette.LIGHT)),
             dark=Markup(palette.variables(palette.DARK)),
-            overview=_overview(report.results, _domains(report)),
+            overview=_overview(report.results, report.columns()),
             runs=_runs(report.curves),
             axes_figure=_axes_figure(report),
             settings=dotted(report.settings),
@@ -104,12 +104,6 @@ def _above_chance(success: Estimate, random: Estimate) -> float:
     """Return success as percent of what random play leaves to be won; both are in percent."""
     left = 100 - random.value
     return 100 * (success.value - random.value) / left if left > 0 else 0.0
-
-
-def _domains(report: Report) -> list[str]:
-    """Return the columns: those asked for first, then any other by name."""
-    found = {domain for result in report.results for domain in result.tax.init}
-    return [d for d in report.domains if d in found] + sorted(found - set(report.domains))
 
 
 def _script() -> str:

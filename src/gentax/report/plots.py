@@ -89,9 +89,9 @@ def plot_axes(points: Sequence[Point], path: str | Path, x_label: str, y_label: 
     panel.tick_params(which="both", colors=LIGHT["soft"], length=0, labelsize=9)
     panel.set_xlabel(x_label, color=LIGHT["soft"])
     panel.set_ylabel(y_label, color=LIGHT["soft"])
-    with _any_script():
+    with any_script():
         place(panel, labels)
-        _save(figure, path)
+        save(figure, path)
 
 
 def plot_matrices(names: Sequence[str], matrices: Mapping[str, np.ndarray], path: str | Path) -> None:
@@ -116,8 +116,8 @@ def plot_matrices(names: Sequence[str], matrices: Mapping[str, np.ndarray], path
     shown = [one_line(name, 24) for name in names]
     for number, (title, values_DD) in enumerate(matrices.items(), 1):
         _heat(figure.add_subplot(rows, columns, number), one_line(title, 60), shown, np.asarray(values_DD, float))
-    with _any_script():
-        _save(figure, path)
+    with any_script():
+        save(figure, path)
 
 
 def _draw(panel: Panel, point: Point, ink: str, mark: str) -> None:
@@ -169,14 +169,15 @@ def _blank(width: float, height: float) -> tuple[Figure, Panel]:
 
 
 @contextmanager
-def _any_script() -> Iterator[None]:
+def any_script() -> Iterator[None]:
     """Draw a box, without a warning, for a letter that the font lacks."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
         yield
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a figure, whole or not at all; the same figure gives the same bytes."""
     suffix = Path(path).suffix.lower()
     with whole_file(path) as aside, matplotlib.rc_context({"svg.hashsalt": "gentax"}):
         figure.savefig(aside, format=suffix[1:], dpi=150, metadata=SUFFIXES[suffix])
