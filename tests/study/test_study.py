@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 
 import pytest
+from rich.console import Console
 
+from gentax.cli.study_progress import StudyProgress
 from gentax.core import UsageError
 from gentax.core.settings import read_settings
 from gentax.study import Study, run_study
@@ -359,3 +362,73 @@ def test_touched_targets_stand_apart(wide, tmp_path):
     assert replay.untouched.targets == ("other",)
     assert replay.headline_tax == replay.untouched.tax != replay.tax.tax
     assert replay.beside.targets.n == 6  # the tasks of one target, not of two
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def console(terminal: bool, **settings) -> Console:
+    file = Terminal() if terminal else io.StringIO()
+    return Console(file=file, force_terminal=terminal, width=80, highlight=False, emoji=False, **settings)
+
+
+def test_a_pipe_gets_a_line_a_stage(study, tmp_path):
+    out = console(False)
+    with StudyProgress("small", out) as progress:
+        run_study(study, tmp_path, progress)
+    lines = out.file.getvalue().splitlines()
+    assert lines[0].startswith("study small: 9 stages; about 0:")
+    assert len(lines) == 10
+    assert lines[1].startswith("[1/9] base on toy: 0.0 % of 6 solved (0:0")
+    assert lines[5].startswith("[5/9] train plain on toy (0:0")
+    assert all(line.endswith(" left)") for line in lines[1:-1])
+    assert "left" not in lines[-1]
+
+
+def test_a_terminal_gets_two_lines_that_go(study, tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    out, seen = console(True, color_system=None), []
+
+    class Watched(StudyProgress):
+        def episode(self, number, of):
+            super().episode(number, of)
+            look = console(False)
+            look.print(self)
+            seen.append(look.file.getvalue())
+
+    with Watched("small", out) as progress:
+        run_study(study, tmp_path, progress)
+    first, last = seen[0].splitlines(), seen[-1].splitlines()
+    assert len(first) == len(last) == 2
+    assert max(map(len, first)) <= 80
+    assert "about 0:" in first[0]
+    assert "left" in first[0]
+    assert first[1].startswith("[1/9] base on toy: 1/6 episodes")
+    assert last[1].startswith("[7/9] plain on toy on other: 6/6 episodes")
+    said = out.file.getvalue()
+    assert "study small" not in said  # no log
+    assert said.endswith(("\x1b[2K", "\x1b[?25h"))  # taken away, the cursor given back
+
+
+def test_the_last_screen_says_what_the_page_says(study, tmp_path):
+    import yaml
+    from typer.testing import CliRunner
+
+    from gentax.cli.app import app
+    from gentax.core.settings import plain
+
+    file = tmp_path / "small.yaml"
+    values = json.loads(json.dumps(plain(study) | {"evaluate": {"max_new_tokens": 4}}))
+    file.write_text(yaml.safe_dump(values))
+    shown = CliRunner().invoke(app, ["study", "run", str(file), "--out", str(tmp_path), "--json", str(tmp_path / "j")])
+    assert shown.exit_code == 0, shown.output
+    screen = shown.output.split(" left)")[-1]
+    assert "gain at home" in screen
+    assert "tax elsewhere" in screen
+    assert "the tax is undefined" in screen  # the untrained model wins nothing
+    assert screen.index("success %") < screen.index("report: ")
+    page = screen.split("report: ")[1].splitlines()[0]
+    assert page.endswith("report.html")
+    assert set(json.loads((tmp_path / "j").read_text())["chance"]) == {"toy", "other"}

@@ -15,7 +15,8 @@ def demo(
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the stages go.")] = Path("runs"),
     json: o.Json = None,
 ) -> None:
-    """Train the shipped base model on Sokoban and say what that cost in six other domains: minutes on two CPU cores.
+    """Train the base model on Sokoban in three ways and say what each cost in five other domains: nine minutes on two
+    CPU cores.
 
     Example: `gentax demo`
     """
