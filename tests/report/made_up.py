@@ -10,9 +10,8 @@ import numpy as np
 from gentax.core import Episode, Outcome, Step, Task
 from gentax.measure.arms import compare_arms
 from gentax.measure.axes import axes
-from gentax.measure.statistics import success_rate
 from gentax.measure.tax import tax_report
-from gentax.report import Comparison, Curve, EpisodePair, Report, Result, Untouched
+from gentax.report import Comparison, Curve, EpisodePair, Report, Result
 
 DOMAINS = ("sokoban", "sciworld", "webshop", "alfworld")
 INIT = {"sokoban": 0.31, "sciworld": 0.46, "webshop": 0.38, "alfworld": 0.57}
@@ -50,22 +49,22 @@ def arms(tasks: int = 128) -> Report:
         return {**after, "sokoban": np.maximum(home, rng.random(tasks) < gain)}
 
     after = {"imitation": kept(0.4, 0.3), "rl": kept(0.98, 0.3), "imitation+replay": kept(0.95, 0.28)}
-    made = {name: tax_report("sokoban", before, scores) for name, scores in after.items()}
-    left = [d for d in DOMAINS if d != "webshop"]
-    narrow = {name: {d: scores[d] for d in left} for name, scores in after.items()}
-    start = {d: before[d] for d in left}
-    taxes = [tax_report("sokoban", start, narrow[name]).tax for name in ("imitation+replay", "imitation")]
-    pair = {name: narrow[name] for name in ("imitation", "imitation+replay")}
-    beside = compare_arms("sokoban", start, pair, rng, "imitation")["imitation+replay"]
-    remedy = Result(
-        made["imitation+replay"], "imitation+replay", frozenset({"webshop"}),
-        Untouched(("sciworld", "alfworld"), *taxes), "imitation", beside,
-    )  # fmt: skip
-    rows = (Result(made["imitation"], "imitation"), Result(made["rl"], "rl"), remedy)
-    whole = compare_arms("sokoban", before, {name: after[name] for name in pair}, rng, "imitation")
-    luck = {d: success_rate((rng.random(tasks) < 0.05).astype(float)) for d in DOMAINS}
-    compared = Comparison({"sokoban": whole}, {}, {"imitation+replay": "imitation"})
-    return report(results=rows, chance=luck, compared=compared, curves=(), title="gentax study: demo")
+    touched = {"imitation": frozenset(), "rl": frozenset(), "imitation+replay": frozenset({"webshop"})}
+    luck = {d: (rng.random(tasks) < 0.05).astype(float) for d in DOMAINS}
+    made = {
+        name: tax_report("sokoban", before, scores, touched=touched[name], chance=luck)
+        for name, scores in after.items()
+    }
+    pair = {name: after[name] for name in ("imitation", "imitation+replay")}
+    beside = compare_arms("sokoban", before, pair, rng, "imitation", touched=frozenset({"webshop"}))
+    there = tax_report("sokoban", before, after["imitation"], touched=frozenset({"webshop"})).tax_untouched
+    rows = (
+        Result(made["imitation"], "imitation"),
+        Result(made["rl"], "rl"),
+        Result(made["imitation+replay"], "imitation+replay", "imitation", beside["imitation+replay"], there),
+    )
+    compared = Comparison({"sokoban": beside}, {}, {"imitation+replay": "imitation"})
+    return report(results=rows, compared=compared, curves=(), title="gentax study: demo")
 
 
 def curve(source: str, arm: str, seed: int, steps: int = 100) -> Curve:

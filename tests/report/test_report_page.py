@@ -141,7 +141,6 @@ def test_what_others_wrote_is_escaped_and_made_visible():
                 command=NASTY,
                 curves=(Curve(NASTY, ({"success": 0.5},), NASTY),),
                 pairs=(EpisodePair(nasty, nasty, NASTY, NASTY), EpisodePair(nasty, nasty, arm="b")),
-                chance={NASTY: result.tax.init[NASTY]},
                 settings={NASTY: {NASTY: NASTY}},
                 versions={NASTY: NASTY},
             )
@@ -181,7 +180,8 @@ def test_one_result_has_its_sentences_on_top():
     assert text.index("Training on sokoban raised its own test success by") < text.index("Success on every domain")
     assert "one training seed: the interval covers tasks only" in text.replace("\xa0", " ")
     assert "Learning" not in text
-    assert "384 tasks on 3 targets, 128 at home; 1 training seed" in text  # as many as the headline has
+    assert "512 tasks 384 on 3 targets, 128 at home; 1 training seed" in text
+    assert "over 512 tasks" in text  # as many as the caveat has
 
 
 def test_arms_stand_side_by_side_and_what_they_touched_is_marked():
@@ -194,8 +194,8 @@ def test_arms_stand_side_by_side_and_what_they_touched_is_marked():
         assert line.name in first
         assert f"{100 * line.tax.value:.0f} %".replace("-", "−") in first
     assert f"cuts {share(replay.beside.tax_removed)} of the tax of imitation" in first
-    assert f"there imitation lost {share(replay.untouched.baseline)}" in first
-    assert imitation.untouched is None
+    assert f"there imitation lost {share(replay.baseline_tax)}" in first
+    assert not imitation.marked
     assert page.count("* touched") == 1  # one target of one arm
     assert "gain at home, points (right is better)" in text
     assert "random play" in text

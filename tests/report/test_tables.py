@@ -27,13 +27,13 @@ def test_every_value_has_its_limits_beside_it():
     assert [float(row[f"drop_points{end}"]) for end in ("", "_low", "_high")] == pytest.approx(
         [drop.value, drop.low, drop.high], rel=1e-4
     )
-    assert float(row["random_percent"]) == pytest.approx(report.chance["sciworld"].value, rel=1e-4)
+    assert float(row["random_percent"]) == pytest.approx(report.random_play()["sciworld"].value, rel=1e-4)
     roles = {r["domain"]: r["role"] for r in read(made["matrix"]) if r["arm"] == "imitation+replay"}
     assert roles == {"sokoban": "source", "sciworld": "target", "webshop": "touched target", "alfworld": "target"}
     taxes = {r["arm"]: r for r in read(made["taxes"])}
     assert taxes["imitation"]["tax_untouched"] == ""
     assert float(taxes["imitation+replay"]["tax_untouched"]) == pytest.approx(
-        report.results[2].untouched.tax.value, rel=1e-4
+        report.results[2].tax.tax_untouched.value, rel=1e-4
     )
     assert taxes["rl"]["tasks_targets"] == "384"
 

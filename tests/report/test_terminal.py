@@ -19,7 +19,7 @@ from gentax.report.terminal import first_screen
 def shown(report, width: int = 80, **settings) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, highlight=False, emoji=False, **settings)
-    console.print(first_screen(report.results, report.domains, report.chance, width))
+    console.print(first_screen(report.results, report.domains, width))
     return out.getvalue()
 
 
@@ -68,7 +68,7 @@ def test_a_wide_matrix_goes_on_below(width):
     ones = np.repeat([1.0, 0.0], 32)
     names = [f"domain-{n}" for n in range(12)]
     of = dict.fromkeys(names, ones)
-    report = replace(made_up.arms(), results=(Result(tax_report(names[0], of, of)),), domains=tuple(names), chance={})
+    report = replace(made_up.arms(), results=(Result(tax_report(names[0], of, of)),), domains=tuple(names))
     text = shown(report, width)
     matrix = text[text.index("success %") :]
     assert matrix.count("50.0") == 2 * len(names)
@@ -89,8 +89,8 @@ def test_names_from_outside_cannot_change_the_terminal():
 def test_caveats_are_said_once():
     said = notes(made_up.arms().results)
     assert len(said) == len(set(said)) == 2
-    assert "One training seed" in said[1]
-    assert all("seed" not in note for note in notes(made_up.results(seeds=3)))
+    assert "takes 3 training seeds or more" in said[1]
+    assert all("seeds or more" not in note for note in notes(made_up.results(seeds=3)))
 
 
 def test_three_seeds_are_said_of_the_method_and_one_of_the_checkpoint():

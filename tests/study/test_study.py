@@ -15,7 +15,8 @@ from gentax.core import UsageError
 from gentax.core.settings import read_settings
 from gentax.study import Study, run_study
 from gentax.study.plan import check, plan, read_study
-from gentax.study.results import results, touched_targets
+from gentax.study.results import results
+from gentax.training.touched import touched_by
 
 
 class Quiet:
@@ -104,7 +105,7 @@ def test_a_study_runs_once_and_is_not_run_again(study, tmp_path):
     assert result["source"] == "toy"
     assert result["tasks"] == {"toy": 6, "other": 6}
     assert len(found["axes"]) == 2
-    assert set(found["chance"]) == {"toy", "other"}
+    assert set(result["above_chance"]) == {"toy", "other"}
 
 
 @pytest.fixture
@@ -296,8 +297,8 @@ def test_the_shipped_demo_is_sound():
     assert plan(study).stages()
     imitation, remedy = (study.recipe("sokoban", arm, 0) for arm in ("imitation", "imitation+replay"))
     assert remedy == dataclasses.replace(imitation, retain=remedy.retain)  # what else it had would be compared, too
-    assert touched_targets(study, "sokoban", "imitation") == touched_targets(study, "sokoban", "rl") == set()
-    assert touched_targets(study, "sokoban", "imitation+replay") == {"webshop", "crafting"}
+    assert touched_by(imitation) == touched_by(study.recipe("sokoban", "rl", 0)) == {"sokoban"}
+    assert touched_by(remedy) == {"sokoban", "webshop", "crafting"}
     assert [study.baseline(arm) for arm in study.arms] == [None, None, "imitation"]
 
 
@@ -357,11 +358,13 @@ def test_touched_targets_stand_apart(wide, tmp_path):
     run_study(made, tmp_path, Quiet())
     with_successes(todo, store)
     plain, replay = results(todo, store.episodes)
-    assert (plain.touched, plain.untouched, plain.beside) == (frozenset(), None, None)
-    assert replay.touched == {"third"}
-    assert replay.untouched.targets == ("other",)
-    assert replay.headline_tax == replay.untouched.tax != replay.tax.tax
+    assert (plain.tax.touched, plain.beside) == (frozenset(), None)
+    assert replay.tax.touched == {"third"}
+    assert replay.tax.untouched == replay.beside.over == ("other",)
     assert replay.beside.targets.n == 6  # the tasks of one target, not of two
+    assert replay.marked
+    assert replay.baseline_tax.n < plain.tax.tax.n
+    assert set(plain.tax.above_chance) == set(made.domains)
 
 
 class Terminal(io.StringIO):
@@ -431,4 +434,4 @@ def test_the_last_screen_says_what_the_page_says(study, tmp_path):
     assert screen.index("success %") < screen.index("report: ")
     page = screen.split("report: ")[1].splitlines()[0]
     assert page.endswith("report.html")
-    assert set(json.loads((tmp_path / "j").read_text())["chance"]) == {"toy", "other"}
+    assert set(json.loads((tmp_path / "j").read_text())["results"][0]["above_chance"]) == {"toy", "other"}

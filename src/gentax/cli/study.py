@@ -39,7 +39,7 @@ def run_and_show(
     from gentax.report.terminal import first_screen
     from gentax.study import read_study, run_study
     from gentax.study.plan import plan
-    from gentax.study.results import chance, results
+    from gentax.study.results import results
     from gentax.study.run import Store
 
     o.check_out(json)
@@ -48,8 +48,7 @@ def run_and_show(
         page = run_study(read, out / read.name, progress, parallel, not allow_unreadable)
     todo, store = plan(read), Store(out / read.name)
     console.print()
-    found, luck = results(todo, store.episodes), chance(todo, store.episodes)
-    console.print(first_screen(found, tuple(read.domains), luck, console.width), soft_wrap=False)
+    console.print(first_screen(results(todo, store.episodes), tuple(read.domains), console.width), soft_wrap=False)
     console.print(f"\nreport: {page}", markup=False)
     o.write_result(json, loads((store.path(todo.measure) / "results.json").read_text(encoding="utf-8")))
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gentax.measure.statistics import Estimate, Undefined
-from gentax.measure.verdict import FREE_WITHIN, Verdict, number, signed, verdict
+from gentax.measure.statistics import SEEDS, Estimate, Undefined
+from gentax.measure.verdict import FREE_WITHIN, Verdict, caveats, headline, number, signed, verdict
 from gentax.report.model import Result
 
-SEEDS = 3  # training seeds from which a cost is said of a method and not of a checkpoint
 # Of fewer seeds the past tense: what happened to these checkpoints.
 _CHECKPOINT = {Verdict.COSTS: "lost", Verdict.TRANSFERS: "gained", Verdict.FREE: "kept"}
 
@@ -46,7 +45,7 @@ def headlines(results: Sequence[Result]) -> list[Headline]:
 
 
 def _headline(result: Result, results: Sequence[Result]) -> Headline:
-    tax = result.headline_tax
+    tax = headline(result.tax)
     said, removed = word(tax, result.tax.seeds), None if result.beside is None else result.beside.tax_removed
     badge, detail = said, ""
     if isinstance(removed, Estimate):
@@ -63,7 +62,7 @@ def _headline(result: Result, results: Sequence[Result]) -> Headline:
         said,
         badge,
         detail,
-        marked=result.untouched is not None,
+        marked=result.marked,
         helps=isinstance(removed, Estimate) and removed.low > 0,
     )
 
@@ -88,25 +87,22 @@ def notes(results: Sequence[Result]) -> list[str]:
     """Return what must be known to read the lines, each thing once."""
     said = []
     for result in results:
-        name = row_name(result, results)
-        if result.untouched is not None:
-            there = f"; there {result.baseline} lost {share(result.untouched.baseline)}" if result.baseline else ""
+        name, tax = row_name(result, results), result.tax
+        if result.marked:
+            there = result.baseline_tax
+            beside = "" if there is None else f"; there {result.baseline} lost {share(there)}"
             said.append(
-                f"* {name} was trained with text of {_listed(sorted(result.touched))}: its tax is that of the other "
-                f"targets ({_listed(result.untouched.targets)}){there}."
+                f"* {name} was trained with text of {_listed(sorted(tax.touched))}: its tax is that of the untouched "
+                f"targets ({_listed(tax.untouched)}){beside}."
             )
-        elif result.touched:
+        elif tax.touched:
             said.append(f"{name} was trained with text of every target: none is untouched.")
-    seeds = min((result.tax.seeds for result in results), default=SEEDS)
-    if seeds < SEEDS:
-        many = "One training seed" if seeds == 1 else f"{seeds} training seeds"
-        said.append(f"{many}: this is what these checkpoints lost. What a method costs takes {SEEDS} seeds or more.")
-    for result in results:
-        for measure, why in result.tax.undefined.items():
-            if measure != "tax_rate":
-                name = {"tax": "the tax", "delta_id": "the gain at home"}[measure]
-                said.append(f"{row_name(result, results)}: {name} is undefined: {why}.")
-    return said
+        for measure, why in tax.undefined.items():
+            if measure in ("tax", "delta_id"):
+                what = {"tax": "the tax", "delta_id": "the gain at home"}[measure]
+                said.append(f"{name}: {what} is undefined: {why}.")
+    every = [caveat for result in results for caveat in caveats(result.tax)]
+    return [*said, *dict.fromkeys(every)]
 
 
 def points(estimate: Estimate | Undefined) -> str:

@@ -25,10 +25,10 @@ def plot_matrix(report: Report, path: str | Path) -> None:
         UsageError: another suffix.
     """
     check_picture(path)
-    domains = report.columns()
+    domains, chance = report.columns(), report.random_play()
     init = {d: e for result in reversed(report.results) for d, e in result.tax.init.items()}
     names = ["before", *(one_line(row_name(result, report.results), 30) for result in report.results)]
-    names += ["random play"] if report.chance else []
+    names += ["random play"] if chance else []
     label = 0.5 + 0.085 * max(map(len, names))
     figure = Figure(figsize=(label + CELL[0] * len(domains), 0.75 + CELL[1] * len(names)), layout="constrained")
     figure.patch.set_facecolor(LIGHT["page"])
@@ -56,8 +56,8 @@ def plot_matrix(report: Report, path: str | Path) -> None:
             if name in tax.after:
                 gain = tax.delta_id.mirrored() if tax.delta_id else None
                 cell(row, column, tax.after[name].value, gain if home else tax.drop[name], home)
-        if name in report.chance:
-            cell(len(names) - 1, column, report.chance[name].value, None)
+        if name in chance:
+            cell(len(names) - 1, column, chance[name].value, None)
     panel.set_yticks([n + 0.5 for n in range(len(names))], names, parse_math=False)
     panel.set_xticks([n + 0.5 for n in range(len(domains))], [one_line(d, 14) for d in domains], parse_math=False)
     panel.xaxis.tick_top()

@@ -14,29 +14,19 @@ from gentax.measure.tax import TaxReport
 
 
 @dataclass(frozen=True)
-class Untouched:
-    """The tax on the targets of which training saw nothing, where it saw something of others."""
-
-    targets: tuple[str, ...]
-    tax: Estimate | Undefined  # fraction
-    baseline: Estimate | Undefined  # that of the arm it is compared with, on the same targets
-
-
-@dataclass(frozen=True)
 class Result:
     """One row of the matrix: training on `tax.source` under one arm, mean over seeds."""
 
     tax: TaxReport
     arm: str = "plain"
-    touched: frozenset[str] = frozenset()  # targets whose text or experts entered training
-    untouched: Untouched | None = None  # None where no target is touched, or every one
-    baseline: str = ""  # the arm it is compared with beside the base
-    beside: ArmReport | None = None  # what it did beside that arm, on the untouched targets where there are both
+    baseline: str = ""  # the arm that it is compared with beside the base
+    beside: ArmReport | None = None  # what it did beside that arm
+    baseline_tax: Estimate | Undefined | None = None  # that arm's tax, on the targets that this row's verdict is on
 
     @property
-    def headline_tax(self) -> Estimate | Undefined:
-        """The tax that is said first: a target that was trained on in any form proves nothing."""
-        return self.tax.tax if self.untouched is None else self.untouched.tax
+    def marked(self) -> bool:
+        """Whether the verdict leaves out targets that entered training."""
+        return bool(self.tax.touched and self.tax.untouched)
 
 
 @dataclass(frozen=True)
@@ -104,7 +94,6 @@ class Report:
     about: str = ""  # one line under the title
     answer: tuple[str, ...] = ()  # sentences on top; those of measure.verdict when empty
     domains: tuple[str, ...] = ()  # columns of the matrix in order; by name when empty
-    chance: Mapping[str, Estimate] = field(default_factory=dict)  # domain -> percent: random play on the same tasks
     compared: Comparison = field(default_factory=Comparison)
     curves: tuple[Curve, ...] = ()
     axes: tuple[Axes, ...] = ()
@@ -123,3 +112,7 @@ class Report:
         """Return the domains of the matrix: those in `domains` first, then any other by name."""
         found = {domain for result in self.results for domain in result.tax.init}
         return [d for d in self.domains if d in found] + sorted(found - set(self.domains))
+
+    def random_play(self) -> dict[str, Estimate]:
+        """Return random play's success on each domain where it is known, percent."""
+        return {d: one.random for result in reversed(self.results) for d, one in result.tax.above_chance.items()}

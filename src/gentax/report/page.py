@@ -21,7 +21,7 @@ from markupsafe import Markup
 from gentax.core.files import whole_file
 from gentax.measure.statistics import Estimate, Undefined
 from gentax.measure.tax import TaxReport
-from gentax.measure.verdict import FREE_WITHIN, number, sentences, signed
+from gentax.measure.verdict import FREE_WITHIN, caveats, number, sentences, signed
 from gentax.report import figures, palette
 from gentax.report.headline import Headline, headlines, notes, row_name
 from gentax.report.model import Curve, Report, Result
@@ -49,14 +49,17 @@ def write(report: Report, path: str | Path) -> None:
 def render(report: Report) -> str:
     """Return `report` as an HTML document. The same report gives the same text."""
     heads, script = headlines(report.results), _script()
-    said = list(report.answer) or (sentences(report.results[0].tax) if len(report.results) == 1 else [])
+    said, details = list(report.answer), []
+    if not said and len(report.results) == 1:
+        told, last = sentences(report.results[0].tax), len(caveats(report.results[0].tax))
+        said, details = told[:2], told[2 : len(told) - last]
     return (
         _environment()
         .get_template("page.html.jinja")
         .render(
             report=report,
             answer=said,
-            details=[] if report.answer else said[2:],
+            details=details,
             heads=heads,
             names=[head.name for head in heads],
             notes=[] if report.answer else notes(report.results),
@@ -65,6 +68,7 @@ def render(report: Report) -> str:
             script=Markup(script),
             script_hash=b64encode(sha256(script.encode()).digest()).decode(),
             domains=report.columns(),
+            chance=report.random_play(),
             init={d: e for result in reversed(report.results) for d, e in result.tax.init.items()},
             left_out=sum(n for result in report.results for n in result.tax.left_out.values()),
             colours=Markup(palette.variables(palette.LIGHT)),
@@ -90,7 +94,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "number": number, "signed": signed, "shade": palette.shade, "duration": duration, "one_line": one_line,
-        "tied": tied, "target_tasks": _target_tasks, "above_chance": _above_chance,
+        "tied": tied, "target_tasks": _target_tasks,
     }  # fmt: skip
     return environment
 
@@ -98,12 +102,6 @@ def _environment() -> Environment:
 def _target_tasks(tax: TaxReport) -> int:
     """Return how many tasks the tax is over."""
     return sum(tax.tasks[target] for target in tax.targets)
-
-
-def _above_chance(success: Estimate, random: Estimate) -> float:
-    """Return success as percent of what random play leaves to be won; both are in percent."""
-    left = 100 - random.value
-    return 100 * (success.value - random.value) / left if left > 0 else 0.0
 
 
 def _script() -> str:

@@ -14,11 +14,13 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from gentax.measure.statistics import Estimate, Undefined
+from gentax.measure.verdict import headline
 from gentax.report.headline import word
 from gentax.report.model import Report
 from gentax.report.text import visible
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet read text as a formula (OWASP, CSV injection)
+TAXES = ("tax", "tax_untouched", "tax_touched", "tax_above_chance")
 Cell = str | int | float | None
 
 
@@ -52,33 +54,35 @@ def tables(report: Report) -> dict[str, Table]:
 def _taxes(report: Report) -> Table:
     """One line an arm: gain, tax, price."""
     columns = ("source", "arm", "seeds", "tasks_targets", "tasks_source")
-    columns += (*_of("gain_points"), *_of("tax"), *_of("tax_untouched"), *_of("tax_rate"), "verdict")
+    columns += (*(c for name in ("gain_points", *TAXES, "tax_rate") for c in _of(name)), "verdict")
     rows = []
     for result in report.results:
         tax = result.tax
         head = (tax.source, result.arm, tax.seeds, sum(tax.tasks[t] for t in tax.targets), tax.tasks.get(tax.source))
-        apart = None if result.untouched is None else result.untouched.tax
-        numbers = [_three(e) for e in (tax.delta_id, tax.tax, apart, tax.tax_rate)]
-        rows.append((*head, *(x for three in numbers for x in three), word(result.headline_tax, tax.seeds)))
+        numbers = [_three(e) for e in (tax.delta_id, *(getattr(tax, name) for name in TAXES), tax.tax_rate)]
+        rows.append((*head, *(x for three in numbers for x in three), word(headline(tax), tax.seeds)))
     return Table("taxes", columns, rows)
 
 
 def _matrix(report: Report) -> Table:
     """One line an arm and domain: success before and after, and the change."""
     columns = ("source", "arm", "domain", "role", "tasks", "random_percent")
-    columns += (*_of("before_percent"), *_of("after_percent"), *_of("drop_points"), "p_corrected")
+    measures = ("before_percent", "after_percent", "drop_points", "before_above_chance", "after_above_chance")
+    columns += (*(c for name in measures for c in _of(name)), "p_corrected")
     rows = []
     for result in report.results:
         tax = result.tax
         for name in tax.init:
             home = name == tax.source
-            role = "source" if home else "touched target" if name in result.touched else "target"
-            luck = report.chance.get(name)
+            role = "source" if home else "touched target" if name in tax.touched else "target"
+            luck = tax.above_chance.get(name)
             gain = tax.delta_id.mirrored() if tax.delta_id else None
-            numbers = [_three(e) for e in (tax.init[name], tax.after[name], gain if home else tax.drop[name])]
+            above = (None, None) if luck is None else (luck.init, luck.after)
+            drop = gain if home else tax.drop[name]
+            numbers = [_three(e) for e in (tax.init[name], tax.after[name], drop, *above)]
             rows.append(
                 (
-                    tax.source, result.arm, name, role, tax.tasks[name], None if luck is None else luck.value,
+                    tax.source, result.arm, name, role, tax.tasks[name], None if luck is None else luck.random.value,
                     *(x for three in numbers for x in three), tax.drop_p.get(name),
                 )
             )  # fmt: skip

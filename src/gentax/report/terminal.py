@@ -22,13 +22,11 @@ GAP = 2  # columns between two cells
 STYLES = {Verdict.COSTS: "bold red", Verdict.TRANSFERS: "bold blue", Verdict.FREE: "bold green"}
 
 
-def first_screen(
-    results: Sequence[Result], domains: Sequence[str], chance: Mapping[str, Estimate], width: int
-) -> RenderableType:
+def first_screen(results: Sequence[Result], domains: Sequence[str], width: int) -> RenderableType:
     """Return the headlines, what must be known to read them, and the matrix in at most `width` columns."""
     parts: list[RenderableType] = [lines(results), Text()]
     parts += [Text(one_line(note), style="dim") for note in notes(results)]
-    return Group(*parts, Text(), matrix(results, domains, chance, width))
+    return Group(*parts, Text(), matrix(results, domains, width))
 
 
 def lines(results: Sequence[Result]) -> Table:
@@ -48,11 +46,10 @@ def lines(results: Sequence[Result]) -> Table:
     return table
 
 
-def matrix(
-    results: Sequence[Result], domains: Sequence[str], chance: Mapping[str, Estimate], width: int
-) -> RenderableType:
+def matrix(results: Sequence[Result], domains: Sequence[str], width: int) -> RenderableType:
     """Return success on every domain, and below it the change against the base; in blocks where it is wide."""
     names = [one_line(row_name(result, results)) for result in results]
+    chance = {d: one.random for result in reversed(results) for d, one in result.tax.above_chance.items()}
     label = max(map(len, [*names, "success %", "random play"]))
     widths = {d: max(7, *map(len, _head(d))) for d in domains}
     blocks: list[list[str]] = [[]]
@@ -67,7 +64,7 @@ def matrix(
     for block in blocks:
         parts += [_block(results, names, block, chance, label, widths), Text()]
     parts.append(Text("▼ ▲ change in points, told apart from 0;  ▽ △ not told apart from 0", style="dim"))
-    if any(result.touched for result in results):
+    if any(result.tax.touched for result in results):
         parts.append(Text("* the arm was trained with text of this domain", style="dim"))
     return Group(*parts)
 
@@ -107,7 +104,7 @@ def _cell(result: Result, domain: str, width: int) -> tuple[Text, Text]:
         return Text("– "), Text()
     home = domain == tax.source
     drop = (tax.delta_id.mirrored() if tax.delta_id else None) if home else tax.drop[domain]
-    success = number(tax.after[domain].value) + ("*" if domain in result.touched else " ")
+    success = number(tax.after[domain].value) + ("*" if domain in tax.touched else " ")
     if drop is None:
         return Text(success), Text()
     known = not drop.holds(0.0)

@@ -16,7 +16,7 @@ from gentax.measure.axes import Axes
 from gentax.report import Curve, EpisodePair, Report, write
 from gentax.report.pairs import telling_pairs
 from gentax.study.plan import Plan, Stage
-from gentax.study.results import Read, chance, comparison, results
+from gentax.study.results import Read, comparison, results
 
 
 def write_report(todo: Plan, read: Read, folder: Callable[[Stage], Path], out: Path) -> None:
@@ -31,7 +31,6 @@ def write_report(todo: Plan, read: Read, folder: Callable[[Stage], Path], out: P
             title=f"gentax study: {study.name}",
             about=study.about,
             domains=tuple(study.domains),
-            chance=chance(todo, read),
             results=tuple(results(todo, read)),
             curves=tuple(
                 Curve(source, _rows(folder(stage) / "metrics.jsonl"), arm, seed)
