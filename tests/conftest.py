@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gentax.core import Acted, Domain, EnvironmentFault, Level, Move, Task, TextEnv
+from gentax.core import Acted, Domain, EnvironmentFault, Level, Move, Task, TextEnv, content_hash
 from gentax.domains import registry
 
 # What a shell starts in the background ignores Ctrl-C, and so would all that the tests start and interrupt.
@@ -60,6 +60,9 @@ class Toy(TextEnv):
 
     def expert(self) -> Move:
         return Move(self.word, f"It says {self.word}.")
+
+    def content(self) -> str:
+        return content_hash(self.task.id)  # every task says another thing
 
     def size(self, split: str) -> int:
         return 1000

@@ -13,6 +13,7 @@ from gentax.measure.diversity import Diversity
 from gentax.measure.evaluate import Evaluation
 from gentax.measure.probe import Probe
 from gentax.measure.statistics import TASKS, Estimate, Undefined
+from gentax.measure.suites import load_suite
 from gentax.measure.suites.result import DomainResult, Played, ScoreCard, SuiteResult
 from gentax.measure.tax import TaxReport, tax_report
 
@@ -84,21 +85,21 @@ def test_diversity():
 
 
 def test_a_suite_and_its_score_card():
-    def played(outcome):
-        return tuple(
-            Played(f"toy/one/test/{i}", 0, outcome, 2, 1, 0.0, error="x" * (outcome == "error")) for i in (1, 2)
-        )
+    def played(name, outcome):
+        return tuple(Played(task, 0, outcome, 2, 1, 0.0, error="x" * (outcome == "error")) for task in tasks[name])
 
-    tasks = {"toy/one/test/1": "h", "toy/one/test/2": "h"}
+    suite = load_suite("v2")
+    tasks = {name: dict(list(suite.domains[name].starts.items())[:2]) for name in ("sokoban", "crafting")}
     domains = {
-        "good": DomainResult("one", 9, tasks, played("success")),
-        "bad": DomainResult("one", 9, tasks, played("error")),
+        "sokoban": DomainResult("one", 9, tasks["sokoban"], played("sokoban", "success")),
+        "crafting": DomainResult("one", 9, tasks["crafting"], played("crafting", "error")),
     }
     result = SuiteResult("v2", "d" * 32, "me", None, {}, ("gone",), domains)
     lines = str(result).splitlines()
     assert lines[0] == "me on suite v2 (dddddddd)"
-    assert lines[2].split()[:3] == ["good", "one", "100.0"]
-    assert lines[3].split() == ["bad", "one", "undefined", "0.0", "0%", "2"]
+    assert lines[2].split()[:3] == ["sokoban", "one", "100.0"]
+    random = f"{100 * suite.chance('crafting').mean():.1f}"
+    assert lines[3].split() == ["crafting", "one", "undefined", random, "undefined", "0.0", "0%", "2"]
     assert lines[4] == "incomplete, so there is no mean: without gone"
     card = str(result.card())
     assert "undefined: too many errors" in card

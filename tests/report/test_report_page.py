@@ -221,7 +221,7 @@ def test_rows_of_a_curve_may_miss_anything():
     assert "KL to the start" not in text
 
 
-@pytest.mark.parametrize("key", ["held_out", "test_success"])
+@pytest.mark.parametrize("key", ["validation_success", "test_success"])
 def test_success_on_unseen_tasks_is_drawn(key):
     rows = [{"step": i, "success": 0.5} for i in range(1, 5)]
     without, with_it = (

@@ -102,7 +102,7 @@ def test_a_whole_run_of_two_processes_is_that_of_one(able, tmp_path, shard):
         for run in ("one", "two")
     )
     assert [row["step"] for row in two] == [1, 2]
-    for key in ("success", "reward", "length", "invalid", "tokens", "learned_tokens", "held_out"):
+    for key in ("success", "reward", "length", "invalid", "tokens", "learned_tokens", "validation_success"):
         assert two[0][key] == pytest.approx(one[0][key]), key
     for key in ("loss", "entropy", "grad_norm", "replay_kl"):
         assert two[0][key] == pytest.approx(one[0][key], rel=1e-3, abs=1e-5), key

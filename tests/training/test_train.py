@@ -67,7 +67,7 @@ def test_a_run_writes_its_recipe_metrics_and_checkpoints(toy, able, tmp_path):
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     told = {"success", "return", "reward", "length", "invalid", "entropy", "kl", "spread", "skipped", "left_s"}
     assert told <= rows[0].keys()
-    assert [row["step"] for row in rows if "held_out" in row] == [1, 3, 6]
+    assert [row["step"] for row in rows if "validation_success" in row] == [1, 3, 6]
     assert json.loads((tmp_path / "run/recipe.json").read_text())["group"] == 4
     assert not same(able, out)
 
@@ -245,7 +245,7 @@ def test_the_weights_after_every_phase_are_kept(toy, able, tmp_path):
     assert all(json.loads((folder / "training.json").read_text())["phase_ends"] for _, folder in kept)
     rows = logged(tmp_path / "run")
     assert {"success/toy:one", "success/toy:three"} <= rows[0].keys()
-    assert {"held_out/toy:one", "held_out/toy:three"} <= rows[2].keys()
+    assert {"validation_success/toy:one", "validation_success/toy:three"} <= rows[2].keys()
 
 
 def test_imitation_alone_can_be_interpolated(toy, tiny, tmp_path):
@@ -302,7 +302,8 @@ def test_merging_trains_an_expert_for_each_part(toy, able, tmp_path):
 
 def test_validation_plays_as_the_recipe_says_and_not_as_training_does(toy, able, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(playing, "look", lambda policy, grounds, play, *_: seen.append(play) or {"held_out": 0.0})
+    found = {"validation_success": 0.0}
+    monkeypatch.setattr(playing, "look", lambda policy, grounds, play, *_: seen.append(play) or found)
     thinking = {"temperature": 1.0, "thinking": True, "max_new_tokens": 6, "wrap": ["menu"]}
     train(recipe(able, steps=1, play=thinking), tmp_path / "a")
     train(recipe(able, steps=1, play=thinking, validate_play={"context": "window(1)"}), tmp_path / "b")

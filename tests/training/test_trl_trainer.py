@@ -89,7 +89,7 @@ def test_a_run_with_trl_learns_the_same_as_one_with_gentax(trl, tiny, tmp_path, 
     for ours, theirs in zip(rows["gentax"], rows["trl"], strict=True):
         for key in ("success", "reward", "length", "tokens", "spread", "skipped", "loss", "entropy", "grad_norm"):
             assert theirs[key] == pytest.approx(ours[key], rel=1e-3, abs=1e-5), key
-        assert ours.get("held_out") == theirs.get("held_out")
+        assert ours.get("validation_success") == theirs.get("validation_success")
 
 
 def test_a_run_writes_what_any_run_writes_and_goes_on_bit_for_bit(trl, tiny, tmp_path):

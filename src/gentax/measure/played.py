@@ -115,13 +115,9 @@ def tax_of_results(
     """
     results = read_result(base), read_result(tuned)
     scores = paired(*results)
-    known = load_suite(results[0].suite).domains
-    clusters = {d: list(known[d].clusters.values()) for d in scores[0] if getattr(known[d], "clusters", None)}
-    chance = {
-        d: np.array([float(x) for x in known[d].random.values()])
-        for d in scores[0]
-        if getattr(known[d], "random", None)
-    }
+    suite = load_suite(results[0].suite)
+    clusters = {d: suite.clusters(d) for d in scores[0]}
+    chance = {d: suite.chance(d) for d in scores[0]}
     report = _report(source, targets, *scores, clusters=clusters, touched=touched, chance=chance)
     return replace(report, runtime=_runtime(*results))
 

@@ -42,8 +42,8 @@ class Comparison:
 class Curve:
     """One training run. A row is a step's metrics, each of which may be missing.
 
-    Shown where present: `step`, `success`, `held_out` or `test_success` (fractions), `return`, `length` (steps),
-    `invalid` (fraction of actions), `entropy` and `kl` (nats per token). Values that are not finite are gaps.
+    Shown where present: `step`, `success`, `validation_success` or `test_success` (fractions), `return`, `length`
+    (steps), `invalid` (fraction of actions), `entropy` and `kl` (nats per token). Values that are not finite are gaps.
     """
 
     source: str

@@ -36,7 +36,7 @@ METRICS = (  # key, title, percent
     ("entropy", "entropy, nats per token", False),
     ("kl", "KL to the start, nats per token", False),
 )
-UNSEEN_TASKS = ("held_out", "test_success")  # keys of success on tasks that are not trained on
+UNSEEN_TASKS = ("validation_success", "test_success")  # keys of success on tasks that are not trained on
 
 
 def write(report: Report, path: str | Path) -> None:

@@ -19,7 +19,7 @@ def look(
     world: World,
     parallel: int | None = None,
 ) -> dict[str, float]:
-    """Return `held_out`, the mean success over the parts, and with several parts `held_out/PART` of each.
+    """Return `validation_success`, the mean over the parts, and with several parts `validation_success/PART` of each.
 
     Episodes that ended in an error are in no mean, and a part without others has none. Every process plays its share.
     """
@@ -37,5 +37,5 @@ def look(
         solved, played = (sum(one[name][k] for one in everyone) for k in (0, 1))
         if played:
             rates[name] = solved / played
-    row = {"held_out": sum(rates.values()) / len(rates)} if rates else {}
-    return row | ({f"held_out/{name}": rate for name, rate in rates.items()} if len(found) > 1 else {})
+    row = {"validation_success": sum(rates.values()) / len(rates)} if rates else {}
+    return row | ({f"validation_success/{name}": rate for name, rate in rates.items()} if len(found) > 1 else {})

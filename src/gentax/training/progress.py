@@ -34,7 +34,7 @@ def training_line(row: Mapping[str, float], steps: int) -> str:
     """Return a step of training as one line."""
     if "imitate" in row:
         return f"  imitation {row['imitate']:.0f}/{row['of']:.0f}  loss {row['loss']:.3f}"
-    held = f"  held out {row['held_out']:.2f}" if "held_out" in row else ""
+    held = f"  validation {row['validation_success']:.2f}" if "validation_success" in row else ""
     cut = row.get("truncated", 0)  # no fault of the policy's, and not among the invalid
     lost = f"  cut off {cut:.0%}" if cut > MANY else ""
     return (

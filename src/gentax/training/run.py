@@ -253,9 +253,9 @@ class _Run:
                 self.policy.model.load_state_dict(interpolate(start, tuned, share))
                 self.policy.refresh()
                 found = self.playing.look(self.policy)
-                if "held_out" not in found:
+                if "validation_success" not in found:
                     raise UsageError("retain.interpolate: no validation task was played without an error")
-                return found["held_out"]
+                return found["validation_success"]
 
             share, tried = nearest_that_keeps(success_at, keep)
         out = self.path / "interpolated"

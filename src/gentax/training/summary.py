@@ -2,8 +2,8 @@
 
 Keys: step; success, return (the environment's), reward (what was learned from), length, each a mean over episodes;
 invalid, truncated and cut_prompts (shares of steps); errors; tokens, tokens_per_s; play_s, learn_s. In a mixture
-also success/PART for each part played. `policy_gradient.update` adds what it reports, and the run held_out, forgetting,
-elapsed_s and left_s.
+also success/PART for each part played. `policy_gradient.update` adds what it reports, and the run validation_success,
+forgetting, elapsed_s and left_s.
 """
 
 from __future__ import annotations

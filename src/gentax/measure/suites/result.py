@@ -17,8 +17,9 @@ import numpy as np
 from gentax.core import Episode, Outcome, UsageError
 from gentax.core.settings import plain, read_settings
 from gentax.core.text_table import TextTable, as_printed
-from gentax.measure.statistics import Estimate, Scores, linear, success_rate
+from gentax.measure.statistics import Estimate, Labels, Scores, above_chance, linear, success_rate
 from gentax.measure.suites.lines import harmless, write_lines
+from gentax.measure.suites.suite import load_suite
 from gentax.measure.tax import ERROR_SHARE
 
 FORMAT = 1  # raised when a result file means something else than before
@@ -104,14 +105,24 @@ class SuiteResult:
 
     def card(self) -> ScoreCard:
         """Return the score card."""
-        scores = self.scores()
-        kept = {name: scores_K[~np.isnan(scores_K)] for name, scores_K in scores.items()}
-        sound = {n: scores_K for n, scores_K in kept.items() if len(scores_K) >= (1 - ERROR_SHARE) * len(scores[n])}
+        suite, scores = load_suite(self.suite), self.scores()
+        broken = {name: np.isnan(scores_K) for name, scores_K in scores.items()}
+        sound, clusters, chance = {}, {}, {}
+        for name, scores_K in scores.items():
+            if broken[name].mean() <= ERROR_SHARE:
+                ids = np.array(list(self.domains[name].starts))[~broken[name]]
+                sound[name], contents = scores_K[~broken[name]], suite.domains[name].contents
+                random = dict(zip(contents, suite.chance(name), strict=True))
+                clusters[name], chance[name] = [contents[id] for id in ids], np.array([random[id] for id in ids])
         whole = not self.missing and len(sound) == len(scores)
         return ScoreCard(
-            success={name: success_rate(sound[name]) if name in sound else None for name in scores},
-            left_out={name: len(scores[name]) - len(kept[name]) for name in scores},
-            mean=mean_success(sound) if whole else None,
+            success={n: success_rate(sound[n], clusters=clusters[n]) if n in sound else None for n in scores},
+            above_chance={
+                n: above_chance(sound[n], chance[n], clusters=clusters[n]) if n in sound else None for n in scores
+            },
+            random={n: 100 * float(suite.chance(n).mean()) for n in scores},
+            left_out={name: int(broken_K.sum()) for name, broken_K in broken.items()},
+            mean=mean_success(sound, clusters) if whole else None,
         )
 
     def table(self) -> TextTable:
@@ -126,10 +137,12 @@ class SuiteResult:
             invalid = sum(episode.invalid for episode in kept) - truncated
             shares = [f"{count / max(1, steps):.0%}" for count in (invalid, truncated)[: 1 + cut]]
             length, success = steps / max(1, len(kept)), card.success[name] or "undefined"
-            rows.append([name, played.level, success, f"{length:.1f}", *shares, card.left_out[name]])
+            over = [f"{card.random[name]:.1f}", card.above_chance[name] or "undefined"]
+            rows.append([name, played.level, success, *over, f"{length:.1f}", *shares, card.left_out[name]])
         if card.mean is not None:
-            rows.append(["mean", "", card.mean, "", *[""] * (1 + cut), sum(card.left_out.values())])
-        columns = ["domain", "level", "success %", "length", "invalid", *["truncated"] * cut, "errors"]
+            rows.append(["mean", "", card.mean, "", "", "", *[""] * (1 + cut), sum(card.left_out.values())])
+        over = ["random %", "above chance %"]
+        columns = ["domain", "level", "success %", *over, "length", "invalid", *["truncated"] * cut, "errors"]
         return TextTable(f"{self.policy} on suite {self.suite} ({self.digest[:8]})", columns, rows)
 
     _repr_pretty_ = as_printed
@@ -156,6 +169,10 @@ class ScoreCard:
 
     success: Mapping[str, Estimate | None]
     """By domain; None where more tasks ended in an error than may be left out."""
+    above_chance: Mapping[str, Estimate | None]
+    """By domain, (success - random) / (100 - random) in percent, random play's success being the suite's."""
+    random: Mapping[str, float]
+    """By domain, random play's success on the suite's tasks, in percent."""
     left_out: Mapping[str, int]
     """By domain, the tasks left out because an episode ended in an error."""
     mean: Estimate | None
@@ -173,14 +190,18 @@ class ScoreCard:
         return {
             "mean": _shown(self.mean),
             "success": {name: _shown(one) for name, one in self.success.items()},
+            "above_chance": {name: _shown(one) for name, one in self.above_chance.items()},
             "left_out": dict(self.left_out),
         }
 
 
-def mean_success(scores: Mapping[str, np.ndarray]) -> Estimate:
-    """Estimate the mean over domains of success, in percent, from scores (K,) by domain. Domains are fixed."""
+def mean_success(scores: Mapping[str, np.ndarray], clusters: Mapping[str, Labels]) -> Estimate:
+    """Estimate the mean over domains of success, in percent, from scores (K,) and the content of each task, by domain.
+
+    Domains are fixed.
+    """
     weights = {("init", name): 100.0 / len(scores) for name in scores}
-    estimate = linear(Scores.of(init=scores), weights, "percent")
+    estimate = linear(Scores.of(init=scores, clusters=clusters), weights, "percent")
     return replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 100.0))  # no success is outside
 
 
