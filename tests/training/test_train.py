@@ -167,7 +167,8 @@ def test_every_setting_does_something_in_a_run(toy, able, tmp_path, monkeypatch)
 
         def reply(self, turns):
             asked.extend(turn.message for turn in turns)
-            return [Reply("<action>0.5</action>" if n % 2 else "well …") for n, _ in enumerate(turns)]
+            scores = "well …", "<action>0.2</action>", "well …", "<action>0.8</action>"  # half of them cannot be read
+            return [Reply(scores[n % 4]) for n, _ in enumerate(turns)]
 
     monkeypatch.setattr(playing, "policy_of", lambda what, device: Strict())
     settings = {
