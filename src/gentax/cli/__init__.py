@@ -10,13 +10,23 @@ import warnings
 def main() -> None:
     """Run `gentax`; the entry point of the package."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import typer
+
     from gentax.cli.app import app
     from gentax.core.errors import EnvironmentFault, NonFiniteLoss, PolicyFault, UsageError
 
+    refused: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, of click or of the copy within typer
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: _say(f"warning: {message}")  # no path and line of source
-            app()
+            code = app(standalone_mode=False)
+        if code == 130:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
+        sys.exit(code or 0)
+    except refused as error:  # an unknown command or option, a value of the wrong type
+        if message := _first_line(error):
+            _say(message)
+        sys.exit(2)
     except UsageError as error:
         _say(str(error))
         sys.exit(2)
@@ -29,9 +39,18 @@ def main() -> None:
         why = str(error).strip().partition("\n")[0][:200]
         _say(f"{why} What takes less: a smaller --parallel, --dtype bfloat16, gradient_checkpointing in a recipe")
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _say("stopped; a study, a training run or a suite with --json goes on when the same command is given again")
         sys.exit(130)
+
+
+def _first_line(error: Exception) -> str:
+    """Return what is wrong with the command line; nothing where the help was printed instead."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return ""
+    message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    return f"{message} See {context.command_path} --help" if context is not None else message
 
 
 def _say(text: str) -> None:

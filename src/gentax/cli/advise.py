@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -56,8 +56,6 @@ def advise(
     from gentax.measure.forecast import advise as run
     from gentax.measure.forecast import read_fit
     from gentax.measure.probe import probe
-    from gentax.measure.verdict import number
-    from gentax.policies import policy_of
 
     o.check_out(json)
     known = read_fit(fit)
@@ -68,7 +66,7 @@ def advise(
     levels = {**targets, **candidates}
     if not any(set(targets) - {name} for name in candidates):
         raise UsageError("advice takes at least one candidate and one other domain as a target")
-    who = policy_of(policy, model)
+    who = o.load_policy(policy, model)
     probes = probe(
         levels,
         who,
@@ -80,50 +78,87 @@ def advise(
     )
     names = {p.domain: p.name for p in probes}
     advice = run(probes, [names[c] for c in candidates], [names[t] for t in targets], known, budget)
-    table(
-        f"Forecast tax for a budget of {budget} training steps, 95 % intervals",
-        ["train on", "rank", "steps each", "forecast tax %", "measured by the fit", "to gain at home"],
-        [
-            [
-                " + ".join(a.sources),
-                "–" if a.rank is None else str(a.rank),
-                str(a.steps),
-                "unknown" if a.forecast.tax is None else _percent(a.forecast.tax),
-                "" if a.measured is None else number(100 * a.measured.tax),
-                f"{a.headroom:.0f} points",
-            ]
-            for a in advice[:SHOWN]
-        ],
-    )
+    say(_verdict(advice, known))
+    console.print()
+    _ranking(advice, known, budget)
+    say(_caveats(advice, known, budget, policy))
+    found = {"fit": known.to_json(), "budget": budget, "advice": [a.to_json() for a in advice]}
+    o.write_result(json, {**found, "runtime": getattr(who, "runtime", None)})
+
+
+def _verdict(advice: Sequence[Advice], fit: Fit) -> str:
+    """Say which candidate to train on, or why the fit cannot tell."""
+    first = advice[0]
+    most = f"{_name(max(advice, key=lambda a: a.headroom))} has the most to gain at home"
+    tax = first.forecast.tax
+    if tax is None:
+        return f"No forecast: {first.forecast.why}; {most}."
+    best = [a for a in advice if a.rank == 1]
+    if len(best) == len(advice) > 1:
+        return f"Fit {fit.name!r} cannot tell these candidates apart; {most}. Forecast tax of each: {_said(tax)}."
+    if len(advice) == 1:
+        return f"Forecast tax of {_name(first)} by fit {fit.name!r}: {_said(tax)}."
+    if len(best) == 1:
+        return f"Train on {_name(first)}: it has the lowest forecast tax, {_said(tax)}."
+    others = _listed([_name(a) for a in best[1:]])
+    return f"Train on {_name(first)}: forecast tax {_said(tax)}; {others} cannot be told from it."
+
+
+def _ranking(advice: Sequence[Advice], fit: Fit, budget: int) -> None:
+    """Print the candidates; columns that would say the same in every row are left out."""
+    ranked = len({a.rank for a in advice}) > 1
+    forecasts = len({a.forecast.tax for a in advice}) > 1
+    columns: dict[str, Callable[[Advice], str]] = {"train on": _name}
+    if ranked:
+        columns["rank"] = lambda a: "–" if a.rank is None else str(a.rank)
+    columns["steps each"] = lambda a: str(a.steps)
+    if forecasts:
+        columns["forecast tax % (95 % interval)"] = lambda a: "–" if a.forecast.tax is None else _percent(a.forecast.tax)
+    if any(a.measured for a in advice):
+        columns[f"tax % measured in {fit.name!r}"] = lambda a: "" if a.measured is None else _number(a.measured.tax)
+    columns["to gain at home"] = lambda a: f"{a.headroom:.0f} points"
+    title = f"What {budget} training steps could be spent on"
+    table(title, list(columns), [[cell(a) for cell in columns.values()] for a in advice[:SHOWN]])
     if len(advice) > SHOWN:
         console.print(f"… and {len(advice) - SHOWN} more (--json has them all)")
-    say(_about(advice, known, budget, policy))
-    said = {"fit": known.to_json(), "budget": budget, "advice": [a.to_json() for a in advice]}
-    o.write_result(json, {**said, "runtime": getattr(who, "runtime", None)})
+
+
+def _caveats(advice: Sequence[Advice], fit: Fit, budget: int, policy: str) -> list[str]:
+    """Say what the forecast rests on and what it assumes, each once; nothing without a forecast."""
+    if advice[0].forecast.tax is None:
+        return []
+    said = [f"Evidence: {advice[0].forecast.why}."]
+    limits = []
+    if any(a.steps != fit.steps for a in advice):
+        limits.append(f"the fit's runs had {fit.steps} steps on one domain")
+    if any(len(a.sources) > 1 for a in advice):
+        limits.append("a mixture is taken to lie at the mean of its parts")
+    if policy != fit.base:
+        limits.append(f"the fit's runs started from {fit.base!r}, not {policy!r}")
+    if outside := sorted({name for a in advice for name in a.forecast.outside}):
+        limits.append(f"some candidates lie outside the fit's range of {_listed(outside)}")
+    return said + ([f"Limits: {'; '.join(limits)}."] if limits else [])
+
+
+def _name(advice: Advice) -> str:
+    return " + ".join(advice.sources)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Write names as a list in prose, the first three of many."""
+    shown = [*names] if len(names) <= 4 else [*names[:3], f"{len(names) - 3} others"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _number(fraction: float) -> str:
+    from gentax.measure.verdict import number
+
+    return number(100 * fraction)
+
+
+def _said(tax: Estimate) -> str:
+    return f"{_number(tax.value)} % (95 % interval {_number(tax.low)} to {_number(tax.high)})"
 
 
 def _percent(tax: Estimate) -> str:
-    from gentax.measure.verdict import number
-
-    value, low, high = (number(100 * x) for x in (tax.value, tax.low, tax.high))
-    return f"{value}  ({low} to {high})"
-
-
-def _about(advice: Sequence[Advice], fit: Fit, budget: int, policy: str) -> list[str]:
-    """Say what the ranking rests on, and what it does not."""
-    said = [f"Fit {fit.name!r} ({fit.about}). {advice[0].forecast.why}"]
-    ranks = {a.rank for a in advice}
-    if len(ranks) == 1 and len(advice) > 1:
-        said.append("No candidate is told apart from another: choose by what there is to gain at home.")
-    if any(len(a.sources) > 1 for a in advice):
-        said.append("Mixtures are taken to lie where their parts lie on average; none was trained for this fit.")
-    if budget < fit.steps:
-        said.append(f"The runs of the fit had {fit.steps} steps, not {budget}: what fewer cost was not measured.")
-    elif any(a.steps > fit.steps for a in advice):
-        said.append(f"The runs of the fit had {fit.steps} steps a domain: what more of them cost was not measured.")
-    if policy != fit.base:
-        said.append(f"The runs of the fit started from {fit.base!r}, not from {policy!r}.")
-    far = sorted({name for a in advice for name in a.forecast.outside})
-    if far:
-        said.append(f"Some candidates lie outside what the fit has seen in {', '.join(far)}: extrapolated.")
-    return said
+    return f"{_number(tax.value)} ({_number(tax.low)} to {_number(tax.high)})"

@@ -54,7 +54,6 @@ def diversity(
     from gentax.measure.diversity import MEASURES, half_width
     from gentax.measure.diversity import diversity as run
     from gentax.measure.probe import probe
-    from gentax.policies import policy_of
     from gentax.report.plots import check_picture, plot_matrices
     from gentax.rollouts import Play
 
@@ -65,7 +64,7 @@ def diversity(
     if len(set(names)) < 2:
         raise UsageError(f"diversity is between 2 or more domains, not of {', '.join(names)} alone")
     weights = _weights(weight, names)
-    who = policy_of(policy, model)
+    who = o.load_policy(policy, model)
     other = _tuned(who, tuned, model)
     probes = probe(
         asked,
@@ -102,10 +101,9 @@ def _tuned(base: Policy, tuned: str | None, model: ModelOptions) -> Policy | Non
     if tuned is None:
         return None
     from gentax.measure.divergence import same_tokens
-    from gentax.policies import policy_of
     from gentax.policies.local import LocalPolicy
 
-    other = policy_of(tuned, model)
+    other = o.load_policy(tuned, model)
     for one in (base, other):
         if not isinstance(one, LocalPolicy):
             raise UsageError(f"--tuned compares the weights of two models, and {one.name} has none on this machine")

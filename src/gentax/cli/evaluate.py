@@ -12,7 +12,7 @@ from gentax.cli import options as o
 from gentax.cli.settings_options import Group, takes
 from gentax.cli.show import console, say, show_table
 from gentax.core.errors import UsageError
-from gentax.core.progress import count_episodes
+from gentax.core.progress import EpisodeProgress, status
 from gentax.models.requests import ModelOptions
 from gentax.rollouts import Play
 
@@ -51,7 +51,6 @@ def evaluate(
     `gentax evaluate --suite v2 --policy base --json base.json` (see `gentax verify`)
     """
     from gentax.measure.evaluate import evaluate as run
-    from gentax.policies import policy_of
 
     o.check_out(json)
     if named is not None:
@@ -63,7 +62,7 @@ def evaluate(
         return _play_suite(policy, suite, domain, parallel, allow_unreadable, json, model)
     levels = o.read_domains(domain)
     result = run(
-        policy_of(policy, model),
+        o.load_policy(policy, model),
         levels,
         tasks=tasks,
         split=split,
@@ -91,19 +90,25 @@ def _refuse_what_is_fixed(ctx: typer.Context, suite: str) -> None:
 
 
 class _Progress:
-    """Says which domain of a suite is being checked or played, and counts its episodes."""
+    """Shows which domain of a suite is being checked or played, and counts its episodes."""
 
     def __init__(self, suite: Suite) -> None:
         self.suite = suite
 
     def domain(self, doing: str, name: str) -> None:
-        if doing != "play":
-            what = "checking that tasks start as frozen" if doing == "check" else "already played, kept"
-            console.print(f"  {name}: {what}", markup=False)
-        self.count = count_episodes(len(self.suite.domains[name].starts) * self.suite.samples, name, True)
+        if doing == "play":
+            self.count = EpisodeProgress(len(self.suite.domains[name].starts) * self.suite.samples, name, True)
+            self.count.begin()
+        elif doing == "check":
+            status(f"  {name}: checking that its tasks start as they were frozen")
+        else:
+            console.print(f"  {name}: played before, kept", markup=False)
 
     def episode(self, episode: Episode) -> None:
         self.count(episode)
+
+    def steps(self, count: int) -> None:
+        self.count.steps(count)
 
 
 def _play_suite(
@@ -124,6 +129,7 @@ def _play_suite(
         if level is not None:
             raise UsageError(f"-d {given}:{level}: suite {name} fixes the level; say -d {given}")
     progress = _Progress(suite)
+    status(f"  loading {policy}")
     result = play_suite(
         policy,
         name,
@@ -133,6 +139,7 @@ def _play_suite(
         parallel=parallel,
         stop_if_unreadable=not allow_unreadable,
         on_episode=progress.episode,
+        on_steps=progress.steps,
         on_domain=progress.domain,
     )
     _score_card(result)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gentax.cli.show import console, shown
 from gentax.core.errors import UsageError
+from gentax.core.progress import status
+
+if TYPE_CHECKING:
+    from gentax.models.requests import ModelOptions
+    from gentax.policies import Policy
 
 MODEL = "a folder, a hub's `org/name[@revision]`, an adapter's folder, a `.gguf` file"  # how a model is named
 POLICY = f"`base`, `random`, `expert`, {MODEL}, `http://…/v1#model`, or `module:policy`."  # and a policy
@@ -52,13 +58,29 @@ def read_domains(names: list[str] | None) -> dict[str, str | None]:
     return levels
 
 
+def load_policy(what: str, options: ModelOptions) -> Policy:
+    """Load a policy by its name, and show that this is being done: PyTorch and weights take seconds or more."""
+    status(f"  loading {what}")
+    from gentax.policies import policy_of
+
+    return policy_of(what, options)
+
+
+def load_pair(base: str, tuned: str, options: ModelOptions) -> tuple[Policy, Policy]:
+    """Load two policies that are compared, likewise."""
+    status(f"  loading {base} and {tuned}")
+    from gentax.policies import policy_pair
+
+    return policy_pair(base, tuned, options)
+
+
 def write_result(path: Path | None, value: Any) -> None:
     """Write a result as JSON where `--json` was given."""
     from gentax.core.files import write_json
 
     if path is not None:
         write_json(path, value)
-        typer.echo(f"wrote {path}")
+        console.print(f"wrote {shown(str(path))}", markup=False)
 
 
 def check_out(path: Path | None, option: str = "--json") -> None:

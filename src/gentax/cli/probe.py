@@ -66,7 +66,6 @@ def probe(
     Examples: `gentax probe sokoban babyai --distract --plot axes.svg`, `gentax probe my_package:make_env --samples 4`
     """
     from gentax.measure.probe import probe as run
-    from gentax.policies import policy_of
     from gentax.report.plots import check_picture
 
     o.check_out(json)
@@ -75,7 +74,7 @@ def probe(
     around = [*(["distract"] if distract else []), *(wrap or [])]
     rows = run(
         asked,
-        policy_of(policy, model),
+        o.load_policy(policy, model),
         trajectories=trajectories,
         samples=samples,
         horizon=horizon,

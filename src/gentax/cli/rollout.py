@@ -14,13 +14,13 @@ from gentax.models.requests import ModelOptions
 from gentax.rollouts import Play
 
 
-@takes(play=Group(Play, leave_out=("horizon", "reward"), defaults={"temperature": 1.0}), model=ModelOptions)
+@takes(play=Group(Play, leave_out=("horizon", "reward")), model=ModelOptions)
 def rollout(
     domain: Annotated[str, typer.Argument(help="A domain, `NAME` or `NAME:LEVEL`.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the episodes go: gzipped JSON lines.")],
     policy: Annotated[str, typer.Option(help=o.POLICY)] = "base",
-    tasks: o.Tasks = 16,
-    split: Annotated[str, typer.Option(help="Which split of the tasks.")] = "train",
+    tasks: Annotated[int, typer.Option(help="Tasks to play.", min=1)] = 16,
+    split: Annotated[str, typer.Option(help="Which split of the tasks.")] = "test",
     samples: o.Samples = 1,
     *,
     play: Play,
@@ -36,11 +36,10 @@ def rollout(
     from gentax.core.files import whole_file
     from gentax.core.record import write_episodes
     from gentax.measure.evaluate import evaluate
-    from gentax.policies import policy_of
 
     o.check_out(out, "--out")
     result = evaluate(
-        policy_of(policy, model),
+        o.load_policy(policy, model),
         o.read_domains([domain]),
         tasks=tasks,
         split=split,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["console", "estimate", "printable", "say", "show_table", "shown", "table"]
 
-console = Console(highlight=False, soft_wrap=True, emoji=False)
+
+class _Console(Console):
+    """A console that prints below a line of progress, not behind it."""
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        end_line()
+        super().print(*objects, **settings)
+
+
+console = _Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 def estimate(value: Estimate | Undefined | None, digits: int = 1) -> str:
@@ -42,6 +51,5 @@ def say(sentences: str | Iterable[str]) -> None:
 
     A terminal gets them broken between words, below a line of progress; a file gets each as one line.
     """
-    end_line()
     for sentence in [sentences] if isinstance(sentences, str) else sentences:
         console.print(printable(sentence), markup=False, soft_wrap=not console.is_terminal)

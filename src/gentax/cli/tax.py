@@ -106,7 +106,6 @@ def tax(
     from gentax.measure.played import is_result, play_tax, tax, tax_of_results
     from gentax.measure.sensitivity import check_installed
     from gentax.measure.statistics import Looks
-    from gentax.policies import policy_pair
 
     o.check_out(json)
     _check_folder(out, forecast_only)
@@ -124,7 +123,7 @@ def tax(
     if is_result(base) or is_result(tuned):
         tax(base, tuned, home)  # refuses, and says why
     known = read_fit(fit) if forecast_only else None
-    policies = policy_pair(base, tuned, model)  # both are found before either plays
+    policies = o.load_pair(base, tuned, model)  # both are found before either plays
     if known is not None:
         return _forecast(*policies, home, levels[home], play, seed, known, json)
     if len(levels) < 2:
@@ -257,7 +256,7 @@ def _forecast(
 ) -> None:
     from gentax.measure.forecast import forecast_of
 
-    found = forecast_of(base, tuned, source, level, play=play, seed=seed, fit=fit)
+    found = forecast_of(base, tuned, source, level, play=play, seed=seed, fit=fit, progress=True)
     say(found.sentences())
     runtime = {"base": getattr(base, "runtime", None), "tuned": getattr(tuned, "runtime", None)}
     o.write_result(json, {**found.to_json(), "runtime": runtime})

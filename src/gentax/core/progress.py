@@ -1,4 +1,4 @@
-"""Progress in one line: rewritten in a terminal or a notebook, printed now and then into a file.
+"""Progress in one line: rewritten in a terminal or a notebook, printed now and then into a pipe or a file.
 
 What takes a `progress` setting shows it by default where a person is watching, always when it is True, and never when
 it is False.
@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 from gentax.core.episode import Episode
 from gentax.core.text_table import printable
+
+REDRAW = 0.1  # seconds between two drawings of a count in a terminal, at least
+REPEAT = 60.0  # seconds after which a pipe gets another line
+SETTLED = 0.05  # share of the episodes after which the time left is estimated
 
 
 def is_interactive() -> bool:
@@ -33,6 +38,7 @@ class Progress:
     """
 
     _length = 0  # of the line behind which the cursor stands and which will be rewritten; several may share it
+    _passing = False  # whether that line says nothing once something else is printed
 
     def __init__(self, every: int = 10) -> None:
         self.live = is_interactive()
@@ -40,49 +46,128 @@ class Progress:
 
     def say(self, text: str, number: int, of: int) -> None:
         """Show `text`, which is about step `number` of `of`."""
-        text = printable(text)
         if self.live:
-            if sys.stdout.isatty():  # a longer line cannot be rewritten; in a notebook it can
-                text = text[: shutil.get_terminal_size().columns - 1]
-            end = "\n" if number >= of else ""
-            sys.stdout.write("\r" + text.ljust(Progress._length) + end)
-            sys.stdout.flush()
-            Progress._length = 0 if end else len(text)
+            _rewrite(text, last=number >= of)
         elif number == 1 or number >= of or number % self.every == 0:
-            print(text, flush=True)
+            print(printable(text), flush=True)
+
+
+def status(text: str) -> None:
+    """Say what is being done that has no count, such as loading a model.
+
+    In a terminal or a notebook the line goes when anything else is printed; a pipe or a file keeps it.
+    """
+    if is_interactive():
+        _rewrite(text, passing=True)
+    else:
+        print(printable(text), flush=True)
 
 
 def end_line() -> None:
-    """Leave a line of progress as it is, and go to the next one; for whoever has something else to print."""
+    """Go to a line of its own for something else to print: a status or an unfinished count is removed first."""
     if Progress._length:
-        Progress._length = 0
-        sys.stdout.write("\n")
+        sys.stdout.write("\r" + " " * Progress._length + "\r" if Progress._passing else "\n")
         sys.stdout.flush()
+    Progress._length, Progress._passing = 0, False
 
 
-def count_episodes(
-    of: int, what: str, progress: bool | None, also: Callable[[Episode], Any] | None = None
-) -> Callable[[Episode], None]:
-    """Return a callback for episodes as they end: it counts them and calls `also`.
+class EpisodeProgress:
+    """Counts episodes and steps while they are played, and shows them with the speed and the time left.
+
+    It never shows a running success rate: episodes that succeed are short and end first, so it would start near 100 %
+    and fall, whoever plays.
 
     Args:
-        of: how many there will be.
-        what: who plays.
+        of: how many episodes there will be, at most.
+        what: what the line begins with, such as the name of the policy.
         progress: whether the count is shown; None for where a person is watching.
-        also: called with each episode.
+        on_episode: called with each episode.
+        on_steps: called with each number of steps.
     """
-    shown = Progress(every=max(1, of // 4)) if is_shown(progress) else None
-    done, won = 0, 0
 
-    def count(episode: Episode) -> None:
-        nonlocal done, won
-        done, won = done + 1, won + episode.success
-        if shown is not None:
-            shown.say(f"  {what}: {done}/{of} episodes, {won / done:.0%} solved", done, of)
-        if also is not None:
-            also(episode)
+    def __init__(
+        self,
+        of: int,
+        what: str,
+        progress: bool | None,
+        on_episode: Callable[[Episode], Any] | None = None,
+        on_steps: Callable[[int], Any] | None = None,
+    ) -> None:
+        self.of, self.what, self.on_episode, self.on_steps = of, what, on_episode, on_steps
+        self.shown, self.live = is_shown(progress), is_interactive()
+        self.done = self.taken = 0  # episodes, steps
+        self.now = ""  # what is being played
+        self._began = self._drawn = time.monotonic()
+        self._printed = -1  # the last count that a pipe got
 
-    return count
+    def begin(self, now: str = "") -> None:
+        """Show the line before the first step: environments may take a while to start. `now` is what is played."""
+        self.now = now
+        self._show(force=self.live or self._printed < 0)
+
+    def steps(self, count: int) -> None:
+        """Count steps that were taken, in all episodes together."""
+        self.taken += count
+        self._show()
+        if self.on_steps is not None:
+            self.on_steps(count)
+
+    def __call__(self, episode: Episode) -> None:
+        """Count an episode that has ended."""
+        self.done += 1
+        self._show(force=self.done == self.of)
+        if self.on_episode is not None:
+            self.on_episode(episode)
+
+    def line(self) -> str:
+        """Return the line as it is now."""
+        elapsed = time.monotonic() - self._began
+        head = f"  {self.what}: {self.done}/{self.of} episodes"
+        if self.done >= self.of:
+            return f"{head} in {minutes(elapsed)}"
+        parts = [head]
+        if self.taken and elapsed > 0:
+            parts.append(f"{self.taken / elapsed:.0f} steps/s")
+        if self.done >= max(1.0, SETTLED * self.of):
+            # Steps taken over episodes ended estimates the mean length with the unfinished ones allowed for
+            # (the maximum-likelihood estimate under censoring, if lengths are exponential).
+            parts.append(f"about {minutes(elapsed * (self.of - self.done) / self.done)} left")
+        if self.now:
+            parts.append(self.now)
+        return ", ".join(parts)
+
+    def _show(self, force: bool = False) -> None:
+        if not self.shown:
+            return
+        now = time.monotonic()
+        if self.live:
+            if force or now - self._drawn >= REDRAW:
+                self._drawn = now
+                _rewrite(self.line(), last=self.done >= self.of, passing=True)
+            return
+        quarter = 4 * self.done // max(1, self.of)
+        if force or quarter > 4 * max(0, self._printed) // max(1, self.of) or now - self._drawn >= REPEAT:
+            self._drawn, self._printed = now, self.done
+            print(printable(self.line()), flush=True)
+
+
+def minutes(seconds: float) -> str:
+    """Write a duration as minutes and seconds.
+
+    >>> minutes(7.6), minutes(754)
+    ('0:07', '12:34')
+    """
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _rewrite(text: str, last: bool = False, passing: bool = False) -> None:
+    text = " ".join(printable(text).splitlines())
+    if sys.stdout.isatty():  # a longer line cannot be rewritten; in a notebook it can
+        text = text[: shutil.get_terminal_size().columns - 1]
+    end = "\n" if last else ""
+    sys.stdout.write("\r" + text.ljust(Progress._length) + end)
+    sys.stdout.flush()
+    Progress._length, Progress._passing = 0 if end else len(text), passing
 
 
 def _in_notebook() -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError, unknown
-from gentax.core.progress import count_episodes
+from gentax.core.progress import EpisodeProgress
 from gentax.core.settings import plain
 from gentax.core.text_table import TextTable, as_printed
 from gentax.domains import domain, make
@@ -116,6 +116,7 @@ def evaluate(
     parallel: int | None = None,
     model: ModelOptions = ModelOptions(),
     on_episode: Callable[[Episode], None] | None = None,
+    on_steps: Callable[[int], None] | None = None,
     stop_if_unreadable: bool = True,
     progress: bool | None = None,
 ) -> Evaluation:
@@ -133,6 +134,7 @@ def evaluate(
         parallel: episodes in flight at once; when None, as many as the policy's memory holds, 128 at most.
         model: how a policy that is named is loaded: device, dtype.
         on_episode: called with each episode as it ends.
+        on_steps: called after each batch of steps with how many they were.
         stop_if_unreadable: stop when no action can be read out of most of the first replies (see
             `rollouts.readable`). Turn it off for a policy that may have collapsed in training: that is a result.
         progress: whether progress is shown; None for where a person is watching, in a terminal or a notebook.
@@ -154,10 +156,11 @@ def evaluate(
     chosen = tasks_of(levels, tasks, split)
     who = policy_of(policy, model)
     play = with_budget(play or Play(), who)
-    count = count_episodes(samples * sum(map(len, chosen.values())), who.name, progress, on_episode)
+    count = EpisodeProgress(samples * sum(map(len, chosen.values())), who.name, progress, on_episode, on_steps)
     episodes = {}
     readable = stop_if_unreadable and not isinstance(who, SCRIPTED)
     for name, listed in chosen.items():
+        count.begin(name)
         with EnvPool(play) as pool:
             episodes[name] = rollout(
                 who,
@@ -168,6 +171,7 @@ def evaluate(
                 parallel=parallel,
                 pool=pool,
                 on_episode=count,
+                on_steps=count.steps,
                 stop_if_unreadable=readable and not episodes,
             )
     return Evaluation(who.name, play, episodes, getattr(who, "runtime", None))

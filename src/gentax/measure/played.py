@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Episode, UsageError, unknown
-from gentax.core.progress import count_episodes
+from gentax.core.progress import EpisodeProgress
 from gentax.domains import domain, domains, missing
 from gentax.measure.evaluate import Evaluation, scores_of, tasks_of
 from gentax.measure.left_out import ERROR_SHARE, content_of
@@ -246,21 +246,19 @@ def play_tax(
     episodes: list[dict[str, list[Episode]]] = [{name: [] for name in domains} for _ in policies]
     readable = stop_if_unreadable and not isinstance(base, SCRIPTED)
 
-    def counters() -> list[Callable[[Episode], None]]:
-        """Return what counts the episodes that are still to be played."""
+    def counter() -> EpisodeProgress:
+        """Return what counts the episodes that are still to be played, of all policies."""
         left = sum(map(len, listed.values())) - sum(map(len, episodes[0].values())) // samples
-        also = [None if on_episode is None else partial(on_episode, who) for who in (base, tuned)]
-        names = [base.name, tuned.name, "random play"]
-        return [
-            count_episodes(samples * left, name, progress, then)
-            for name, then in zip(names[: len(policies)], [*also, None][: len(policies)], strict=True)
-        ]
+        return EpisodeProgress(len(policies) * samples * left, "tax", progress)
 
-    def play_first(upto: Mapping[str, int], counts: list[Callable[[Episode], None]]) -> None:
+    def play_first(upto: Mapping[str, int], count: EpisodeProgress) -> None:
         """Play, of each domain, the first so many tasks, but for those that were played before."""
         for name, all_of in listed.items():
             fresh = all_of[len(episodes[0][name]) // samples : upto[name]]
-            for policy, its, count in zip(policies, episodes, counts, strict=True):
+            for policy, its in zip(policies, episodes, strict=True):
+                compared = policy is base or policy is tuned  # and not random play
+                count.on_episode = partial(on_episode, policy) if on_episode is not None and compared else None
+                count.begin(f"{name}, {policy.name}")
                 its[name] += rollout(
                     policy,
                     fresh,
@@ -270,6 +268,7 @@ def play_tax(
                     parallel=parallel,
                     pool=pools[name],
                     on_episode=count,
+                    on_steps=count.steps,
                     stop_if_unreadable=policy is base and readable and not any(its.values()),
                 )
                 if hasattr(policy, "rest"):  # the other one comes next, and needs the memory
@@ -285,17 +284,17 @@ def play_tax(
     with ExitStack() as stack:
         pools = {name: stack.enter_context(EnvPool(play)) for name in domains}
         if pilot is not None and drop is not None:
-            play_first({name: len(of) for name, of in listed.items()}, counters())
+            play_first({name: len(of) for name, of in listed.items()}, counter())
             told = report_at(ERROR_SHARE * max(1.0, tasks / pilot), looks.count).pilot
             assert told is not None
             tasks = max(pilot, episodes_needed(drop, told.targets, looks, told.variance).tasks)
             listed = tasks_of(domains, tasks)
             if on_pilot is not None:
                 on_pilot(told, tasks)
-        counts = counters()
+        count = counter()
         for look in range(1, looks.count + 1):
             upto = {name: looks.tasks(look, len(all_of)) for name, all_of in listed.items()}
-            play_first(upto, counts)
+            play_first(upto, count)
             if look == 1:
                 _warn_if_unreadable(tuned.name, play, episodes[1])
             # An error is a larger share of what there is so far than of the whole.

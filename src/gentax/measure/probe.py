@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gentax.core import Episode, Outcome, Task, UsageError
-from gentax.core.progress import count_episodes
+from gentax.core.progress import EpisodeProgress
 from gentax.core.text_table import TextTable, as_printed
 from gentax.measure.axes import Axes, axes
 from gentax.measure.evaluate import evaluate
@@ -132,7 +132,7 @@ def probe(
             open_env(variant, name, level, SPLIT).close()
     who = policy_of(policy, model)
     encode, tokenizer = _tokens_of(who)
-    count = count_episodes(trajectories * len(asked) * len(variants), who.name, progress, on_episode)
+    count = EpisodeProgress(trajectories * len(asked) * len(variants), who.name, progress, on_episode)
     readable = stop_if_unreadable and not isinstance(who, SCRIPTED)
     found = []
     for name, level in asked:
@@ -147,10 +147,19 @@ def probe(
                 progress=False,
             )
             counted = _Counting(who)
-            played = ask(counted, samples=samples, play=variant, on_episode=count, stop_if_unreadable=readable)
+            count.begin(name)
+            played = ask(
+                counted,
+                samples=samples,
+                play=variant,
+                on_episode=count,
+                on_steps=count.steps,
+                stop_if_unreadable=readable,
+            )
             episodes = played.episodes[name]
             plain = name if level is None else f"{name}:{level}"
             _refuse_errors(plain, episodes)
+            count.begin(f"{name}, the expert's plans")
             measured = axes(
                 name,
                 episodes,

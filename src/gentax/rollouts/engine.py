@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gentax.core import EnvironmentFault, Episode, Outcome, Step, Task, TextEnv, UsageError, stable_seed
-from gentax.core.progress import count_episodes, is_shown
+from gentax.core.progress import EpisodeProgress, is_shown
 from gentax.domains import domain, make
 from gentax.models.action_format import parse_reply
 from gentax.policies.protocol import Policy, Reply, Turn, parallel_limit
@@ -121,6 +121,7 @@ def rollout(
     horizon: int | None = None,
     pool: EnvPool | None = None,
     on_episode: Callable[[Episode], None] | None = None,
+    on_steps: Callable[[int], None] | None = None,
     stop_if_unreadable: bool = False,
     progress: bool | None = False,
 ) -> list[Episode]:
@@ -139,6 +140,7 @@ def rollout(
             are, so that a horizon that grows needs no new ones.
         pool: environments to use and keep; made and closed here when None.
         on_episode: called with each episode as it ends.
+        on_steps: called after each batch of steps with how many they were.
         stop_if_unreadable: stop when no action can be read out of most of the first replies (see `readable.py`). Off
             here, since a policy that is being trained may begin so, and one that was trained may end so.
         progress: whether progress is shown; None for where a person is watching, in a terminal or a notebook.
@@ -159,14 +161,16 @@ def rollout(
     if not tasks:
         return []
     if is_shown(progress):
-        on_episode = count_episodes(len(tasks) * samples, policy.name, True, on_episode)
+        count = EpisodeProgress(len(tasks) * samples, policy.name, True, on_episode, on_steps)
+        on_episode, on_steps = count, count.steps
+        count.begin()
     if parallel is None:
         parallel = parallel_limit(policy, context_tokens(play, tasks, horizon))
     check = ReadableCheck(policy.name, play, len(tasks) * samples) if stop_if_unreadable else None
     if pool is None:
         with EnvPool(play) as own:
-            return _Engine(policy, play, horizon, own, on_episode, check).run(tasks, samples, seed, parallel)
-    return _Engine(policy, play, horizon, pool, on_episode, check).run(tasks, samples, seed, parallel)
+            return _Engine(policy, play, horizon, own, on_episode, on_steps, check).run(tasks, samples, seed, parallel)
+    return _Engine(policy, play, horizon, pool, on_episode, on_steps, check).run(tasks, samples, seed, parallel)
 
 
 def context_tokens(play: Play, tasks: Iterable[Task], horizon: int | None = None) -> int:
@@ -190,10 +194,11 @@ class _Engine:
         horizon: int | None,
         pool: EnvPool,
         on_episode: Callable[[Episode], None] | None,
+        on_steps: Callable[[int], None] | None,
         check: ReadableCheck | None,
     ) -> None:
-        self.policy, self.play, self.horizon, self.pool, self.on_episode = policy, play, horizon, pool, on_episode
-        self.check = check
+        self.policy, self.play, self.horizon, self.pool = policy, play, horizon, pool
+        self.on_episode, self.on_steps, self.check = on_episode, on_steps, check
 
     def run(self, tasks: Sequence[Task], samples: int, seed: int, parallel: int) -> list[Episode]:
         jobs = [(task, sample) for task in tasks for sample in range(samples)]
@@ -220,6 +225,8 @@ class _Engine:
                 turns = [self._turn(run) for run in asked]
                 replies = self.policy.reply(turns) if turns else []
                 self._each(self._advance, [(run, reply) for run, reply in zip(asked, replies, strict=True)])
+                if self.on_steps is not None and asked:
+                    self.on_steps(len(asked))
                 if self.check is not None and not self.check.over:
                     self._read(self.check, asked)
                 for run in [run for run in live if run.outcome is not None]:

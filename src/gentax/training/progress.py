@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from gentax.core.progress import Progress, is_shown
+from gentax.core.progress import Progress, is_shown, minutes
 
 MANY = 0.05  # a share of truncated replies from which it is said, as after an evaluation
 
@@ -42,8 +42,3 @@ def training_line(row: Mapping[str, float], steps: int) -> str:
         f"length {row['length']:.1f}  invalid {row['invalid']:.0%}{lost}  entropy {row.get('entropy', 0):.2f}  "
         f"kl {row.get('kl', 0):.3f}  {row['tokens_per_s']:.0f} tokens/s  {minutes(row['left_s'])} left{held}"
     )
-
-
-def minutes(seconds: float) -> str:
-    """Write a duration as minutes and seconds."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -46,7 +46,7 @@ class Advice:
 def advise(
     probes: Sequence[Probe], candidates: Sequence[str], targets: Sequence[str], fit: Fit, budget: int
 ) -> list[Advice]:
-    """Return candidates and mixtures of up to three of them, best forecast first.
+    """Return candidates and mixtures of up to three of them, least forecast tax first, then most headroom.
 
     Args:
         probes: of all domains concerned, candidates and targets, with their episodes.
@@ -105,13 +105,15 @@ def _features(
 
 
 def _ranked(found: list[Advice], fit: Fit) -> list[Advice]:
-    """Order by forecast. A rank ends where one is farther than the margin from the first that has the rank."""
-    known = sorted((a.forecast.tax.value, n) for n, a in enumerate(found) if a.forecast.tax is not None)
+    """Order by forecast, then by headroom. A rank ends where one is farther than the margin from its first one."""
+    tax = {n: a.forecast.tax.value for n, a in enumerate(found) if a.forecast.tax is not None}
+    known = sorted((value, -found[n].headroom, n) for n, value in tax.items())
     ranked: list[Advice] = []
     first, rank = 0.0, 0
     apart = fit.apart() if known else 0.0
-    for place, (value, n) in enumerate(known, 1):
+    for place, (value, _, n) in enumerate(known, 1):
         if place == 1 or value - first > apart:
             first, rank = value, place
         ranked.append(replace(found[n], rank=rank))
-    return ranked + [a for a in found if a.forecast.tax is None]
+    unknown = (a for a in found if a.forecast.tax is None)
+    return ranked + sorted(unknown, key=lambda a: -a.headroom)

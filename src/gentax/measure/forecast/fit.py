@@ -33,14 +33,20 @@ COVERS = "source domains"
 
 @dataclass(frozen=True)
 class Forecast:
-    """An expected tax. `tax` is None when there are too few domains; `why` says what it rests on in a sentence."""
+    """An expected tax, and what it rests on."""
 
-    tax: Estimate | None  # fraction
-    why: str
-    outside: tuple[str, ...] = ()  # features that lie outside what the fit has seen
+    tax: Estimate | None  # fraction; None when the fit has too few domains
+    why: str  # in a clause, for the end of a sentence
+    outside: tuple[str, ...] = ()  # features that lie outside the range of the fit
+    informative: bool = True  # whether the features forecast better than the mean of the fit's taxes does
 
     def to_json(self) -> dict[str, Any]:
-        return {"tax": self.tax and self.tax.to_json(), "why": self.why, "outside": list(self.outside)}
+        return {
+            "tax": self.tax and self.tax.to_json(),
+            "why": self.why,
+            "outside": list(self.outside),
+            "informative": self.informative,
+        }
 
 
 @dataclass(frozen=True)
@@ -132,16 +138,17 @@ class Fit:
         """
         few = len(self.domains)
         if few < FEWEST:
-            return Forecast(None, f"Too few domains: {self.name} has {few}, and a forecast takes {FEWEST}.")
+            return Forecast(None, f"fit {self.name!r} has {few} source domains, and a forecast takes {FEWEST}", (), False)
         line, tried = self.best, self.affordable()
         value, margin = line.at(features, level)
-        errors = f"leaving each of {few} domains out in turn it misses by {100 * line.error:.1f} points of tax"
+        how = f"on {' and '.join(line.features)}" if line.features else "by the mean"
+        why = f"leave-one-domain-out error over {few} domains: {100 * line.error:.1f} points of tax {how}"
         if line.features:
-            why = f"From {' and '.join(line.features)}: {errors}, the mean by {100 * self.line(()).error:.1f}."
-        else:
-            why = f"The mean of {few} domains: {errors}"
-            why += f", {' and '.join(tried)} by {100 * self.line(tried).error:.1f}." if tried else "."
-        return Forecast(self._estimate(value, margin, level), why, self._outside(line.features, features))
+            why += f", {100 * self.line(()).error:.1f} by the mean"
+        elif tried:
+            why += f", {100 * self.line(tried).error:.1f} on {' and '.join(tried)}"
+        outside = self._outside(line.features, features)
+        return Forecast(self._estimate(value, margin, level), why, outside, bool(line.features))
 
     def forecast_moved(self, features: Mapping[str, float], wanted: Sequence[str], level: float = LEVEL) -> Forecast:
         """Forecast the tax from how far a policy has moved: a line through the origin, since none is none.
@@ -151,17 +158,17 @@ class Fit:
         """
         if len(self.domains) < FEWEST or any(name not in row.features for row in self.rows for name in wanted):
             known = len({row.source for row in self.rows if all(name in row.features for name in wanted)})
-            return Forecast(None, f"Too few domains: {self.name} has {known} with {wanted[0]}; it takes {FEWEST}.")
+            why = f"fit {self.name!r} has {known} source domains with {wanted[0]}, and a forecast takes {FEWEST}"
+            return Forecast(None, why, (), False)
         line = self.line(tuple(wanted), constant=False)
         mean = self.line(())
         value, margin = line.at(features, level)
         why = (
-            f"From {' and '.join(wanted)}: leaving each of {len(self.domains)} domains out in turn it misses by "
-            f"{100 * line.error:.1f} points of tax, their mean by {100 * mean.error:.1f}."
+            f"leave-one-domain-out error over {len(self.domains)} domains: {100 * line.error:.1f} points of tax on "
+            f"{' and '.join(wanted)}, {100 * mean.error:.1f} by the mean"
         )
-        if line.error >= mean.error:
-            why += " So how far a policy moved does not tell the taxes of these domains apart."
-        return Forecast(self._estimate(value, margin, level), why, self._outside(wanted, features))
+        informative = line.error < mean.error
+        return Forecast(self._estimate(value, margin, level), why, self._outside(wanted, features), informative)
 
     def _estimate(self, value: float, margin: float, level: float) -> Estimate:
         seeds = min(row.seeds for row in self.rows)

@@ -30,29 +30,28 @@ class MovedForecast:
     base: str  # the policy it moved from
 
     def sentences(self) -> list[str]:
-        """Say it, and what it rests on."""
-        kl = self.kl
-        said = [
-            f"On {self.source} the policy moved by {kl.value:.3f} nats an action from its base (95 % interval "
-            f"{kl.low:.3f} to {kl.high:.3f}, {kl.n} tasks of the {SPLIT} split; forward KL, arXiv 2509.04259)."
-        ]
-        tax = self.forecast.tax
-        if tax is not None:
-            value, low, high = (number(100 * x) for x in (tax.value, tax.low, tax.high))
-            said.append(
-                f"Forecast tax: {value} % of the success elsewhere, with a 95 % interval from {low} to {high} "
-                f"(fit {self.fit.name!r}). No target was played."
-            )
-        said.append(self.forecast.why)
-        said.append(
-            f"The fit is of runs of {self.fit.steps} steps from {self.fit.base!r} and of the targets "
-            f"{', '.join(self.fit.targets)}: for other ones it is a guess."
+        """Return the forecast in a sentence, what it rests on in another, and what limits it where it has a value."""
+        kl, tax = self.kl, self.forecast.tax
+        moved = (
+            f"KL from the base on {self.source}: {kl.value:.3f} nats an action (95 % interval {kl.low:.3f} to "
+            f"{kl.high:.3f}, {kl.n} {SPLIT} tasks)."
         )
+        if tax is None:
+            return [f"No forecast: {self.forecast.why}.", moved]
+        if not self.forecast.informative:
+            said = (
+                f"No forecast: in fit {self.fit.name!r} the KL does not predict the tax ({self.forecast.why}); "
+                "measure it with `gentax tax` without --forecast-only."
+            )
+            return [said, moved]
+        value, low, high = (number(100 * x) for x in (tax.value, tax.low, tax.high))
+        said = f"Forecast tax on the targets of fit {self.fit.name!r}: {value} % (95 % interval {low} to {high})."
+        limits = [f"the fit's runs had {self.fit.steps} steps"]
         if self.base != self.fit.base:
-            said.append(f"This policy comes from {self.base!r}.")
+            limits.append(f"they started from {self.fit.base!r}, not {self.base!r}")
         if self.forecast.outside:
-            said.append("It moved farther or less than any policy that the fit has seen: an extrapolation.")
-        return said
+            limits.append("this KL lies outside their range (an extrapolation)")
+        return [said, f"{moved[:-1]}; {self.forecast.why}.", f"Limits: {'; '.join(limits)}."]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -65,7 +64,14 @@ class MovedForecast:
 
 
 def moved(
-    base: Policy, tuned: Policy, source: str, level: str | None, play: Play, seed: int = 0, tasks: int = TASKS
+    base: Policy,
+    tuned: Policy,
+    source: str,
+    level: str | None,
+    play: Play,
+    seed: int = 0,
+    tasks: int = TASKS,
+    progress: bool | None = None,
 ) -> Estimate:
     """Return the forward KL from base to tuned on states that the base meets on `tasks` train tasks of `source`.
 
@@ -74,7 +80,7 @@ def moved(
     """
     same_tokens(base, tuned)  # before anything is played
     listed = tasks_of({source: level}, tasks, SPLIT)[source]
-    episodes = rollout(base, listed, play=replace(play, temperature=1.0), seed=seed)
+    episodes = rollout(base, listed, play=replace(play, temperature=1.0), seed=seed, progress=progress)
     return forward_kl(base, tuned, episodes)
 
 
@@ -87,12 +93,13 @@ def forecast_of(
     play: Play | None = None,
     seed: int = 0,
     fit: str | Fit = FIT,
+    progress: bool | None = None,
 ) -> MovedForecast:
-    """Forecast the tax of `tuned` from how far it has moved from `base` on its source.
+    """Forecast the tax of `tuned` from its KL from `base` on its source.
 
     Raises:
         UsageError: see `moved` and `read_fit`.
     """
     known = fit if isinstance(fit, Fit) else read_fit(fit)
-    kl = moved(base, tuned, source, level, play or Play(), seed)
+    kl = moved(base, tuned, source, level, play or Play(), seed, progress=progress)
     return MovedForecast(source, kl, known.forecast_moved({MOVED[0]: kl.value}, MOVED), known, base.name)

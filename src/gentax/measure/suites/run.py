@@ -34,6 +34,7 @@ def play_suite(
     parallel: int | None = None,
     stop_if_unreadable: bool = True,
     on_episode: Callable[[Episode], None] | None = None,
+    on_steps: Callable[[int], None] | None = None,
     on_domain: Callable[[str, str], None] | None = None,
 ) -> SuiteResult:
     """Play `policy` on a frozen suite, after checking that every task starts here as it was frozen.
@@ -49,6 +50,7 @@ def play_suite(
         stop_if_unreadable: stop when no action can be read out of most of the first replies. Turn it off for a policy
             that may have collapsed in training: that is a result.
         on_episode: called with each episode as it ends.
+        on_steps: called after each batch of steps with how many they were.
         on_domain: called with what is about to be done with a domain ("keep", "check" or "play"), and its name.
 
     Raises:
@@ -77,7 +79,7 @@ def play_suite(
     readable = stop_if_unreadable and not isinstance(who, SCRIPTED)
     for n, (name, seen) in enumerate(starts.items()):
         _tell(on_domain, "play", name)
-        done[name] = _play(who, frozen, name, seen, parallel, readable and n == 0, on_episode)
+        done[name] = _play(who, frozen, name, seen, parallel, readable and n == 0, on_episode, on_steps)
         if aside is not None:
             write_suite_result(aside / f"{name}.json", _one(result, frozen, name, done[name]))
     result = replace(result, domains={name: done[name] for name in chosen})
@@ -112,6 +114,7 @@ def _play(
     parallel: int | None,
     stop_if_unreadable: bool,
     on_episode: Callable[[Episode], None] | None,
+    on_steps: Callable[[int], None] | None,
 ) -> DomainResult:
     frozen, play = suite.domains[name], suite.play_of(name)
     try:
@@ -125,6 +128,7 @@ def _play(
                 parallel=parallel,
                 pool=pool,
                 on_episode=on_episode,
+                on_steps=on_steps,
                 stop_if_unreadable=stop_if_unreadable,
             )
     except UnreadableReplies as error:
