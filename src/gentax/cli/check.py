@@ -9,6 +9,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.show import console, printable
+from gentax.core.progress import is_interactive, status
 
 if TYPE_CHECKING:
     from gentax.measure.check import Result
@@ -34,17 +35,24 @@ def check(
     from gentax.measure.check import check as run
 
     o.check_out(json)
+    status(f"  starting {env}")
     ((name, level),) = o.read_domains([env]).items()
     asked = {"tasks": tasks, "starts": starts, "episodes": episodes, "seconds": seconds}
     effort = replace(QUICK if quick else Effort(), **{key: value for key, value in asked.items() if value is not None})
     console.print(f"{'check':16}{'result':16}{'time':>8}  found", style="bold")
-    report = run(name, level, effort=effort, only=only or (), on_result=_row)
+    report = run(name, level, effort=effort, only=only or (), on_check=_begin, on_result=_row)
     failed = len(report.failed)
     console.print(f"{printable(report.name)} at level {printable(report.level)}: ", end="", markup=False)
     console.print("every check passed" if not failed else f"{failed} of {len(report.results)} checks failed")
     o.write_result(json, report.to_json())
     if failed:
         raise typer.Exit(1)
+
+
+def _begin(check: str) -> None:
+    """Show which check is being made; into a file goes the line of its result alone."""
+    if is_interactive():
+        status(f"{check:16}…")
 
 
 def _row(result: Result) -> None:

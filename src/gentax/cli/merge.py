@@ -10,6 +10,7 @@ import typer
 from gentax.cli import options as o
 from gentax.cli.show import console
 from gentax.core.errors import UsageError
+from gentax.core.progress import status
 
 
 def merge(
@@ -37,6 +38,7 @@ def merge(
     """
     if weight is not None and method != "interpolate":
         raise UsageError(f"--weight is for --method interpolate, not for {method}")
+    status(f"  loading {', '.join(policies)} and merging on the CPU")
     from gentax.training.retention import merge_models
 
     folder = merge_models(base, policies, method, out, 0.5 if weight is None else weight)

@@ -29,7 +29,7 @@ Domains = Annotated[
     ),
 ]
 Tasks = Annotated[int, typer.Option(help="Test tasks of each domain.")]
-Samples = Annotated[int, typer.Option(help="Episodes on each task.")]
+Samples = Annotated[int, typer.Option(help="Episodes on each task.", min=1, max=10_000)]
 Seed = Annotated[int, typer.Option(help="Seeds every random number drawn.")]
 Parallel = Annotated[
     int | None,
@@ -60,17 +60,22 @@ def read_domains(names: list[str] | None) -> dict[str, str | None]:
 
 def load_policy(what: str, options: ModelOptions) -> Policy:
     """Load a policy by its name, and show that this is being done: PyTorch and weights take seconds or more."""
-    status(f"  loading {what}")
     from gentax.policies import policy_of
+    from gentax.policies.named import SIMPLE
+
+    if what not in SIMPLE:
+        status(f"  loading {what}")
 
     return policy_of(what, options)
 
 
 def load_pair(base: str, tuned: str, options: ModelOptions) -> tuple[Policy, Policy]:
     """Load two policies that are compared, likewise."""
-    status(f"  loading {base} and {tuned}")
     from gentax.policies import policy_pair
+    from gentax.policies.named import SIMPLE
 
+    if loaded := [name for name in (base, tuned) if name not in SIMPLE]:
+        status(f"  loading {' and '.join(loaded)}")
     return policy_pair(base, tuned, options)
 
 

@@ -59,13 +59,13 @@ def play(
 
 def _watch(env: TextEnv, policy: str, model: ModelOptions, index: int, split: str, settings: Play) -> None:
     from gentax.core import Task
-    from gentax.policies import policy_of
     from gentax.rollouts import EnvPool, rollout
 
     task = Task(env.domain.name, env.level, split, index)
     settings = replace(settings, wrap=())  # the environment is wrapped already
     with EnvPool(settings, make_env=lambda _: env) as pool:
-        (episode,) = rollout(policy_of(policy, model), [task], play=settings, pool=pool)
+        who = o.load_policy(policy, model)
+        (episode,) = rollout(who, [task], play=settings, pool=pool, progress=True)
     _show(episode)
 
 

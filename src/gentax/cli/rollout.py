@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gentax.cli import options as o
 from gentax.cli.settings_options import Group, takes
-from gentax.cli.show import console, say
+from gentax.cli.show import say
 from gentax.models.requests import ModelOptions
 from gentax.rollouts import Play
+
+if TYPE_CHECKING:
+    from gentax.core import Episode
 
 
 @takes(play=Group(Play, leave_out=("horizon", "reward")), model=ModelOptions)
@@ -31,27 +35,40 @@ def rollout(
 ) -> None:
     """Play episodes and keep them: every observation, reply, action and reward.
 
-    Example: `gentax rollout sokoban --policy expert --tasks 100 --thinking --out episodes.jsonl.gz`
+    The defaults are those of `gentax evaluate`. Episodes to imitate come from the train split.
+
+    Example: `gentax rollout sokoban --policy expert --split train --tasks 100 --thinking --out episodes.jsonl.gz`
     """
     from gentax.core.files import whole_file
     from gentax.core.record import write_episodes
-    from gentax.measure.evaluate import evaluate
+    from gentax.measure.evaluate import tasks_of
+    from gentax.policies.simple import SCRIPTED
+    from gentax.rollouts import rollout as run
 
     o.check_out(out, "--out")
-    result = evaluate(
-        o.load_policy(policy, model),
-        o.read_domains([domain]),
-        tasks=tasks,
-        split=split,
-        samples=samples,
+    (chosen,) = tasks_of(o.read_domains([domain]), tasks, split).values()
+    who = o.load_policy(policy, model)
+    episodes = run(
+        who,
+        chosen,
         play=play,
+        samples=samples,
         seed=seed,
         parallel=parallel,
-        stop_if_unreadable=not allow_unreadable,
+        stop_if_unreadable=not allow_unreadable and not isinstance(who, SCRIPTED),
         progress=True,
     )
-    say(result.truncation().sentences(result.policy))
-    (episodes,) = result.episodes.values()
     with whole_file(out) as aside:
         write_episodes(aside, episodes)
-    console.print(f"wrote {len(episodes)} episodes to {out}")
+    _say_what_came(episodes, who.name, out)
+
+
+def _say_what_came(episodes: Sequence[Episode], policy: str, out: Path) -> None:
+    from gentax.core import Outcome
+    from gentax.measure.truncation import Truncation
+
+    broken = sum(episode.outcome is Outcome.ERROR for episode in episodes)
+    solved = sum(episode.success for episode in episodes)
+    errors = f", {broken} left out where the environment broke" if broken else ""
+    say(f"wrote {len(episodes)} episodes to {out}: success in {solved} of {len(episodes) - broken}{errors}")
+    say(Truncation.of(episodes).sentences(policy))

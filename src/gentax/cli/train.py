@@ -13,6 +13,7 @@ import typer
 from gentax.cli import options as o
 from gentax.cli.show import console
 from gentax.core.errors import UsageError
+from gentax.core.progress import status
 
 
 def train(
@@ -47,6 +48,8 @@ def train(
     if parallel is not None:
         values["parallel"] = parallel
     made = read_settings(Recipe, values, str(recipe or "recipe"))
+    if os.environ.get("RANK", "0") == "0":
+        status("  starting PyTorch")
     from gentax.training import train as run
 
     folder = run(made, out, progress=True)

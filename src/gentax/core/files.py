@@ -14,8 +14,17 @@ from typing import Any
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Yield a path to write to; it takes the name `path` when the block ends without an exception."""
+    """Yield a path to write to; it takes the name `path` when the block ends without an exception.
+
+    A device or a pipe, such as `/dev/null` or `/dev/stdout`, is written to and never replaced.
+    """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            aside = Path(folder) / path.name
+            yield aside
+            path.write_bytes(aside.read_bytes())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)

@@ -95,9 +95,15 @@ def scores_of(episodes: Iterable[Episode]) -> np.ndarray:
 
 
 def tasks_of(levels: Mapping[str, str | None], tasks: int, split: str = "test") -> dict[str, list[Task]]:
-    """Return the first `tasks` tasks of each domain's split, all of one that has fewer. Raises UsageError as `make`."""
+    """Return the first `tasks` tasks of each domain's split, all of one that has fewer.
+
+    Raises:
+        UsageError: an unknown split, and as `make`.
+    """
     listed = {}
     for name, level in levels.items():
+        if split not in domain(name).splits:
+            raise unknown(f"split of {name}", split, domain(name).splits)
         env = make(name, level)
         listed[name] = env.tasks(split, min(tasks, env.size(split)))
         env.close()
@@ -150,9 +156,6 @@ def evaluate(
         raise UsageError("no domain to evaluate on")
     if tasks < 2:
         raise UsageError(f"an evaluation needs at least 2 tasks, not {tasks}")
-    for name in levels:
-        if split not in domain(name).splits:
-            raise unknown(f"split of {name}", split, domain(name).splits)
     chosen = tasks_of(levels, tasks, split)
     who = policy_of(policy, model)
     play = with_budget(play or Play(), who)

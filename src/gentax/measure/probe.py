@@ -127,12 +127,15 @@ def probe(
         )
     play = replace(play or Play(), horizon=horizon)
     variants = [play, replace(play, wrap=(*play.wrap, *wrap))] if wrap else [play]
+    total = 0
     for name, level in asked:
         for variant in variants:  # what cannot be made is refused before anything is played
-            open_env(variant, name, level, SPLIT).close()
+            env = open_env(variant, name, level, SPLIT)
+            total += samples * min(trajectories // samples, env.size(SPLIT))
+            env.close()
     who = policy_of(policy, model)
     encode, tokenizer = _tokens_of(who)
-    count = EpisodeProgress(trajectories * len(asked) * len(variants), who.name, progress, on_episode)
+    count = EpisodeProgress(total, who.name, progress, on_episode)
     readable = stop_if_unreadable and not isinstance(who, SCRIPTED)
     found = []
     for name, level in asked:

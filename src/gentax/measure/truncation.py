@@ -55,7 +55,7 @@ class Truncation:
             )
         if self.cut_prompts:
             lost = f", {self.dropped_exchanges} exchanges in all" if self.dropped_exchanges else ""
-            more = "; try --context 'window(4)'" if self.cut_prompts > MANY else ""
+            more = "; try --context 'window(4)'" if self.cut_prompts > MANY and self.dropped_exchanges else ""
             said.append(
                 f"{_warned(self.cut_prompts)}{self.cut_prompts:.1%} of the prompts of {who} lost text that its context "
                 f"cannot hold{lost}{more}."

@@ -54,7 +54,8 @@ class LocalPolicy:
         self.decoder = decoder_for(model) if decoder is None else decoder
         self._conversations: dict[int, _Conversation] = {}
         self._stops: dict[ChatOptions, Stop] = {}
-        self._warned = False
+        self._cuts = 0  # batches in which a message was cut
+        self._cut = ""  # what is said of the first such message
         ends = model.generation_config.eos_token_id
         self._eos = {tokenizer.eos_token_id, self.codec.stops, *(ends if isinstance(ends, list) else [ends])} - {None}
 
@@ -121,6 +122,7 @@ class LocalPolicy:
             )
             for turn in turns
         ]
+        self._warn_of_cuts(shown)
         replies = []
         codec = self.codec_of(turns[0].chat)  # one rollout has one way of writing
         stop = self._stops.setdefault(turns[0].chat, partial(self._stop, codec))
@@ -209,15 +211,19 @@ class LocalPolicy:
                 f"the context of {self.name} holds {self.decoder.limit} tokens, and with {answer} for the answer no "
                 "prompt fits; say a smaller --max-new-tokens, or window(1) as the context"
             )
-        if not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"a message of {len(ids)} tokens does not fit the context of {self.name}, {self.decoder.limit} with "
-                f"{answer} for the answer: its middle was cut",
-                stacklevel=2,
-            )
+        self._cut = self._cut or (
+            f"a message of {len(ids)} tokens does not fit the context of {self.name}, {self.decoder.limit} with "
+            f"{answer} for the answer: its middle was cut"
+        )
         head, tail = before + kept // 2, after + (kept - kept // 2)
         return np.concatenate([ids[:head], ids[len(ids) - tail :]]), True
+
+    def _warn_of_cuts(self, shown: Sequence[_Shown]) -> None:
+        """Warn once that messages are cut, at the second such batch: where no prompt fits, the error alone is said."""
+        self._cuts += any(new.cut for new in shown)
+        if self._cuts == 2:
+            self._cuts += 1
+            warnings.warn(self._cut, stacklevel=3)
 
     def _stop(self, codec: ChatCodec, ids: list[int]) -> bool:
         if ids[-1] in self._eos:

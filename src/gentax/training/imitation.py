@@ -53,7 +53,14 @@ class Imitation:
     settings: SFT
 
     @classmethod
-    def of(cls, recipe: Recipe, policy: LocalPolicy, kept: Path | None = None, world: World | None = None) -> Imitation:
+    def of(
+        cls,
+        recipe: Recipe,
+        policy: LocalPolicy,
+        kept: Path | None = None,
+        world: World | None = None,
+        status: Callable[[str], None] = lambda text: None,
+    ) -> Imitation:
         """Gather what `recipe.imitate` asks for.
 
         Args:
@@ -62,6 +69,7 @@ class Imitation:
             kept: a file in which the examples are kept; one that is there is read, and nothing is played. For teachers
                 that would not play the same again, such as a server.
             world: the processes of the run. With `kept`, the first gathers for all.
+            status: told what is being gathered, and how much of it there is.
 
         Raises:
             UsageError: a teacher or a file that does not exist or is malformed; a file that holds episodes of test
@@ -71,7 +79,7 @@ class Imitation:
         world = world or World()
         made = None
         if kept is None or (world.first and not kept.is_file()):
-            made = _gather(recipe, policy)
+            made = _gather(recipe, policy, status)
             if kept is not None:
                 _keep(kept, *made)
         world.wait()
@@ -145,11 +153,11 @@ def wanted_pairs(recipe: Recipe) -> dict[str, int]:
     return whole
 
 
-def _gather(recipe: Recipe, policy: LocalPolicy) -> Gathered:
+def _gather(recipe: Recipe, policy: LocalPolicy, status: Callable[[str], None]) -> Gathered:
     """Return the wanted and the found numbers of pairs of each name, and the examples."""
     assert recipe.imitate is not None
     wanted = wanted_pairs(recipe)
-    found = {name: _examples(name, pairs, recipe, policy) if pairs else [] for name, pairs in wanted.items()}
+    found = {name: _examples(name, pairs, recipe, policy, status) if pairs else [] for name, pairs in wanted.items()}
     counts = {name: sum(example.pairs for example in made) for name, made in found.items()}
     if not any(counts.values()):
         why = "no episode of the teachers succeeded; imitate.successes_only: false takes the others too"
@@ -159,15 +167,22 @@ def _gather(recipe: Recipe, policy: LocalPolicy) -> Gathered:
     return wanted, counts, [example for made in found.values() for example in made]
 
 
-def _examples(name: str, wanted: int, recipe: Recipe, policy: LocalPolicy) -> list[Example]:
+def _examples(
+    name: str, wanted: int, recipe: Recipe, policy: LocalPolicy, status: Callable[[str], None]
+) -> list[Example]:
     """Return examples with `wanted` pairs of one name of the mixture, fewer where its teacher has no more."""
     assert recipe.imitate is not None
     teacher = recipe.imitate.teachers.get(name, "expert")
     tasks = ground(name, recipe).learn
     share = _Share(wanted, recipe, policy, own=teacher == "start")
+
+    def on_pairs(count: int) -> None:
+        status(f"  collecting what {teacher} does on {name}: {count}/{wanted} state-action pairs")
+
+    on_pairs(0)
     rng = np.random.default_rng(stable_seed(recipe.seed, "imitate", name))
     if teacher == "start":
-        share.play(policy, [tasks[i] for i in rng.permutation(len(tasks))])
+        share.play(policy, [tasks[i] for i in rng.permutation(len(tasks))], on_pairs)
     elif teacher not in NAMED and holds_trajectories(teacher):
         found = _learnable(read_trajectories(teacher), teacher, name, tasks)
         for i in rng.permutation(len(found)):
@@ -176,6 +191,7 @@ def _examples(name: str, wanted: int, recipe: Recipe, policy: LocalPolicy) -> li
         share.play(
             policy_of(teacher, ModelOptions(str(policy.model.device), recipe.dtype)),
             [tasks[i] for i in rng.permutation(len(tasks))],
+            on_pairs,
         )
     return share.found
 
@@ -202,8 +218,8 @@ class _Share:
         self.found: list[Example] = []
         self._recipe, self._policy, self._own = recipe, policy, own
 
-    def play(self, player: Policy, tasks: Sequence[Task]) -> None:
-        """Let `player` play the tasks in waves, until there are enough pairs."""
+    def play(self, player: Policy, tasks: Sequence[Task], on_pairs: Callable[[int], None]) -> None:
+        """Let `player` play the tasks in waves, until there are enough pairs; `on_pairs` is told how many there are."""
         recipe, wanted, played = self._recipe, self.left, 0
         with EnvPool(recipe.play) as envs:
             while self.left and played < len(tasks):
@@ -216,6 +232,7 @@ class _Share:
                 for episode in episodes:
                     self.add(episode)
                 played += len(now)
+                on_pairs(wanted - max(0, self.left))
 
     def add(self, item: Conversation | Episode) -> None:
         """Take the pairs of an episode or a conversation, as many as are missing."""

@@ -20,7 +20,7 @@ from gentax.core import NonFiniteLoss, UsageError
 from gentax.core.files import whole_folder
 from gentax.core.interrupt import Interrupt, deferred_interrupt
 from gentax.core.memory import freed_memory_kept
-from gentax.core.progress import is_shown
+from gentax.core.progress import end_line, is_shown, status
 from gentax.models.device import device_of
 from gentax.models.loading import bare_model, load_model
 from gentax.models.memory import available_memory
@@ -82,6 +82,7 @@ def train(
         NonFiniteLoss: the loss stopped being a number; the message names the batch and the last good checkpoint.
         OSError: a checkpoint could not be written; the one before is intact.
     """
+    shown = is_shown(progress)
     check(recipe)
     run, bare = Path(out), bare_model(recipe.base, recipe.options())
     recipe = with_rates(recipe, parameters_of(bare))
@@ -102,8 +103,12 @@ def train(
             check_memory(bare, recipe, device, available_memory(device))  # TRL takes no less
         return train_with_trl(recipe, run, on_row)
     with join(recipe) as world, deferred_interrupt() as interrupt:
-        checkpointing = _fits(recipe, bare, world, is_shown(progress))
-        return _Run(recipe, run, world, on_row, interrupt, checkpointing).whole()
+        checkpointing = _fits(recipe, bare, world, shown)
+        return _Run(recipe, run, world, on_row, interrupt, checkpointing, status if shown and world.first else _silent).whole()
+
+
+def _silent(text: str) -> None:
+    """Stand where `status` would be."""
 
 
 def _fits(recipe: Recipe, bare: Any, world: World, shown: bool) -> bool:
@@ -119,6 +124,7 @@ def _fits(recipe: Recipe, bare: Any, world: World, shown: bool) -> bool:
     if world.first and shown:
         rates = [f"{recipe.lr:g}"] if recipe.updates else []
         rates += [f"{recipe.imitate.lr:g} (imitation)"] if recipe.imitate is not None else []
+        end_line()
         print(f"{found} of {left / 1e9:.1f} on {device}; learning rate {', '.join(rates)}", flush=True)
     return found.gradient_checkpointing
 
@@ -134,12 +140,15 @@ class _Run:
         on_row: Callable[[Row], None],
         interrupt: Interrupt,
         gradient_checkpointing: bool,
+        status: Callable[[str], None],
     ) -> None:
+        self.status = status
         self.recipe, self.path, self.world, self.interrupt = recipe, path, world, interrupt
         self.on_row = on_row if world.first else lambda row: None
         self.course = Course(recipe)
         self.grounds = self.course.grounds.values()
         self.options = recipe.options(str(device_of(recipe.device, world.local, world.size)))
+        status(f"  loading {recipe.base}")
         self.policy = load(recipe.base, self.options)
         self.folder = RunFolder.open(path, recipe, world)
         self.learner = learner_of(self.policy, recipe, world, gradient_checkpointing=gradient_checkpointing)
@@ -151,6 +160,8 @@ class _Run:
         retain = self.recipe.retain
         # What the start plays, it plays before its weights change.
         replayed = replayed_domains(self.recipe) if retain.replay else ()
+        if replayed:
+            self.status(f"  playing {', '.join(replayed)} with the base, for replay")
         self.replay = Replay.play(self.policy, self.recipe, replayed, self.world) if replayed else None
         self.start = self._start() if self.replay else None
         if self.recipe.imitate is not None and self._untouched():
@@ -165,7 +176,7 @@ class _Run:
 
     def _imitate(self) -> None:
         """Learn from others' episodes, up to the checkpoint `step-000000`."""
-        imitation = Imitation.of(self.recipe, self.policy, self.path / "imitated.safetensors", self.world)
+        imitation = Imitation.of(self.recipe, self.policy, self.path / "imitated.safetensors", self.world, self.status)
         self.policy.rest()  # it may have played what is imitated, or replayed
         optimizer = imitation.optimizer(self.learner.parameters)
         done = self._resume("imitate", optimizer)
@@ -195,6 +206,7 @@ class _Run:
             beginner = self._beginner()
             reference = beginner.model if beginner is not self.policy else self.start or self._start()
             if recipe.retain.stop_at is not None:
+                self.status("  playing what forgetting is measured on")
                 meter = Meter.play(beginner, recipe, self.grounds, world)
                 beginner.rest()
                 if self._untouched():
@@ -204,6 +216,8 @@ class _Run:
         with self.playing:
             for step in range(done + 1, self.course.steps + 1):
                 began = time.monotonic()
+                if step == done + 1:
+                    self.status("  playing the first batch of episodes")
                 row = self._step(step, optimizer, reference)
                 if self.course.looks(step):
                     row |= self.playing.look(self.policy)

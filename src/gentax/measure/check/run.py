@@ -46,6 +46,7 @@ def check(
     *,
     effort: Effort | None = None,
     only: Iterable[str] = (),
+    on_check: Callable[[str], None] | None = None,
     on_result: Callable[[Result], None] | None = None,
     **settings: Any,
 ) -> CheckReport:
@@ -58,6 +59,7 @@ def check(
         level: one of its levels; its default when None.
         effort: how much to do; `Effort()` when None, `QUICK` for a look.
         only: names in `CHECKS`; all when empty.
+        on_check: called with the name of each check before it is made.
         on_result: called with each result as it is known.
         settings: what else `gentax.make` is given.
 
@@ -74,6 +76,8 @@ def check(
         for title, share, look in CHECKS:
             if chosen and title not in chosen:
                 continue
+            if on_check is not None:
+                on_check(title)
             result = _checked(bench, title, share * effort.seconds, look)
             results.append(result)
             if on_result is not None:
