@@ -34,14 +34,19 @@ def test_one_policy(files):
     assert "sokoban: 12 episodes of 12 tasks" in shown.output
     assert "crafting: 12 episodes of 12 tasks" in shown.output
     assert "invalid: % of actions that the environment refused" in shown.output
-    assert "What changed most" not in shown.output
+    assert shown.output.splitlines()[1].startswith("On crafting, ")  # the point first, then the tables
+    assert shown.output.index("episodes succeed") < shown.output.index("12 episodes of 12 tasks")
 
 
 def test_two_policies(files, tmp_path):
     shown = run(files / "random", files / "expert" / "episodes.jsonl.gz", "--json", tmp_path / "out.json")
     assert shown.exit_code == 0, shown.output
-    assert "the two policies part in" in shown.output
-    assert "still together after step 1: " in shown.output
+    assert shown.output.splitlines()[1] == json.loads((tmp_path / "out.json").read_text())["sentences"][0]
+    assert " went from " in shown.output.splitlines()[1]
+    assert "the policies' actions diverge in" in shown.output
+    assert "after step 1" in shown.output
+    assert "0 % before and after: " in shown.output
+    assert "\ntruncated  " not in shown.output
     written = json.loads((tmp_path / "out.json").read_text())
     assert set(written["domains"]) == {"sokoban", "crafting"}
     one = written["domains"]["sokoban"]
@@ -63,7 +68,7 @@ def test_policies_that_were_not_played_alike_are_compared_but_not_step_by_step(f
     write_episodes(tmp_path / "b.gz", renamed.episodes["sokoban"])
     shown = run(tmp_path / "a.gz", tmp_path / "b.gz")
     assert shown.exit_code == 0, shown.output
-    assert "Parting is not measured: sokoban/" in shown.output
+    assert "Where they diverge is not known: sokoban/" in shown.output
     assert "ended in a loop" in shown.output
 
 

@@ -9,7 +9,7 @@ import pytest
 from played import played
 
 from gentax.core import UsageError
-from gentax.measure.behaviour import MEASURES, behaviour, compare, holm, partings, sentences
+from gentax.measure.behaviour import MEASURES, behaviour, compare, end_sentence, holm, partings, sentences
 from gentax.measure.behaviour.counts import read
 from gentax.measure.behaviour.ratios import Ratio, change, estimate, p_value
 from gentax.measure.statistics import success_rate
@@ -137,10 +137,14 @@ def test_the_interval_of_success_is_that_of_every_other_table():
     assert (found.value, found.low, found.high) == pytest.approx((rate.value, rate.low, rate.high))
 
 
-def test_a_mean_without_spread_is_not_certain():
-    alike = Ratio(np.full(50, 2.0), np.ones(50), "steps")
-    assert estimate(alike) is None
-    assert change(alike, Ratio(np.ones(50), np.ones(50), "steps")) is None
+def test_a_mean_without_spread_is_a_number_without_an_interval_and_is_not_tested():
+    alike = Ratio(np.full(50, 3.0), np.ones(50), "tokens")
+    assert (estimate(alike).value, estimate(alike).low, estimate(alike).high) == (3, 3, 3)
+    moved = change(Ratio(np.ones(50), np.ones(50), "tokens"), alike)
+    assert (moved.value, moved.low, moved.high) == (2, 2, 2)
+    before, after = ([played(n, "go>B", written=written) for n in range(9)] for written in (1, 3))
+    assert compare(before, after)["room"].change["tokens_per_step"].value == 2
+    assert ("room", "tokens_per_step") not in holm(compare(before, after))
 
 
 def test_intervals_do_not_collapse_when_all_tasks_are_alike():
@@ -217,13 +221,34 @@ def test_sentences_allow_for_how_many_changes_were_looked_at():
     assert said[0].startswith("On room, ")
     assert "interval" in said[0]
     standing = [p for p in holm(changed).values() if p < 0.05]
-    assert f"{len(standing)} are told apart from 0" in " ".join(said)
+    assert f"{len(standing)} of {len(holm(changed))} changes tested are significant" in " ".join(said)
     changes = [one for one in said if " went from " in one]
     assert len(changes) == 2 < len(standing)  # one of the ends, one of the actions
     assert len([one for one in sentences(changed, most=1) if " went from " in one]) == 1
-    assert any("the two policies part in 100 %" in one for one in said)
+    assert any("the policies' actions diverge in 100 %" in one for one in said)
     (nothing,) = sentences(same)
-    assert nothing.startswith(f"Of {len(holm(same))} changes of behaviour looked at, none")
+    assert nothing.startswith(f"No change of behaviour is significant, of {len(holm(same))} changes tested")
+
+
+def test_the_largest_change_is_said_first():
+    before = [played(n, "go>B", *["x!"] * 3, *["on>C"] * 6) for n in range(60)]
+    after = [played(n, "go>B", *["on>C"] * 9, won=n % 9 > 0) for n in range(60)]
+    found = compare(before, after)
+    first, *_ = (one for one in sentences(found, most=9) if " went from " in one)
+    moved = {name: abs(found["room"].change[name].value) for (_, name), p in holm(found).items() if p < 0.05}
+    assert f"{max(moved.values()):.1f}" in first
+
+
+def test_a_policy_alone_is_said_in_a_sentence():
+    stuck = [played(n, *["x!"] * 8) for n in range(3)]
+    won = [played(3, "go>B", won=True)]
+    (one,) = behaviour([*stuck, *won]).values()
+    assert (
+        end_sentence(one)
+        == "On room, 25 % of 4 episodes succeed; most failures are episodes that gave up (75 % of all)."
+    )
+    (one,) = behaviour([played(n, "go>B", won=True) for n in range(2)]).values()
+    assert end_sentence(one) == "On room, 100 % of 2 episodes succeed."
 
 
 def test_p_values_are_corrected_as_holm_does():

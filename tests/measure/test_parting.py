@@ -109,14 +109,14 @@ def test_partings_say_where_at_what_and_what_became_of_them():
     assert found.early_less_late.value == -100
     assert -85 < found.early_less_late.high < -40
     json.dumps(found.to_json(), allow_nan=False)
-    assert "part in 75 % of 40 pairs" in parting_sentence(found)
+    assert "diverge in 75 % of 40 paired episodes" in parting_sentence(found)
 
 
 def test_policies_that_do_the_same_never_part():
     before, _ = made()
     found = partings(before, before)["room"]
     assert (found.parted.value, found.kinds, found.early) == (0, (), None)
-    assert "the same in all 40 pairs" in parting_sentence(found)
+    assert "the same actions in all 40 paired episodes" in parting_sentence(found)
     json.dumps(found.to_json(), allow_nan=False)
 
 

@@ -113,7 +113,9 @@ def _ranking(advice: Sequence[Advice], fit: Fit, budget: int) -> None:
         columns["rank"] = lambda a: "–" if a.rank is None else str(a.rank)
     columns["steps each"] = lambda a: str(a.steps)
     if forecasts:
-        columns["forecast tax % (95 % interval)"] = lambda a: "–" if a.forecast.tax is None else _percent(a.forecast.tax)
+        columns["forecast tax % (95 % interval)"] = lambda a: (
+            "–" if a.forecast.tax is None else _percent(a.forecast.tax)
+        )
     if any(a.measured for a in advice):
         columns[f"tax % measured in {fit.name!r}"] = lambda a: "" if a.measured is None else _number(a.measured.tax)
     columns["to gain at home"] = lambda a: f"{a.headroom:.0f} points"

@@ -104,7 +104,9 @@ def train(
         return train_with_trl(recipe, run, on_row)
     with join(recipe) as world, deferred_interrupt() as interrupt:
         checkpointing = _fits(recipe, bare, world, shown)
-        return _Run(recipe, run, world, on_row, interrupt, checkpointing, status if shown and world.first else _silent).whole()
+        return _Run(
+            recipe, run, world, on_row, interrupt, checkpointing, status if shown and world.first else _silent
+        ).whole()
 
 
 def _silent(text: str) -> None:

@@ -1,13 +1,14 @@
-"""What happened in the episodes: what was refused, done again or given up, what a success cost, where policies part.
+"""What happened in episodes: invalid and repeated actions, loops, giving up, what a success cost, where policies diverge.
 
-`behaviour` reads the episodes of one policy, `compare` those of two that played the same tasks, `partings` says where
-the two part ways, and `sentences` which changes say most. What is left out: why. These are counts of what was done.
+`behaviour` reads the episodes of one policy, `compare` those of two that played the same tasks, `partings` finds the
+step at which the two diverge, and `sentences` says the largest changes. Left out: why. These are counts of what was
+done.
 """
 
 from gentax.measure.behaviour.changes import Behaviour, Comparison, behaviour, compare
 from gentax.measure.behaviour.counts import MEASURES, Measure
 from gentax.measure.behaviour.parting import Parting, partings
-from gentax.measure.behaviour.words import holm, parting_sentence, sentences
+from gentax.measure.behaviour.words import end_sentence, holm, parting_sentence, sentences
 
 __all__ = [
     "MEASURES",
@@ -17,6 +18,7 @@ __all__ = [
     "Parting",
     "behaviour",
     "compare",
+    "end_sentence",
     "holm",
     "parting_sentence",
     "partings",

@@ -59,7 +59,11 @@ class Ratio:
 
 
 def estimate(ratio: Ratio) -> Estimate | None:
-    """Return Σ top / Σ bottom with its 95 % interval (a share in percent); None when that has no finite one."""
+    """Return Σ top / Σ bottom with its 95 % interval (a share in percent); None when that has no finite one.
+
+    A ratio that is the same on every task, such as replies of three tokens each, has an interval without width
+    (`low == high`): the tasks show no spread to make one of.
+    """
     tasks = int(np.count_nonzero(ratio.bottom_K))
     if tasks < 2:
         return None
@@ -122,9 +126,9 @@ def _fieller(ratio: Ratio) -> tuple[float, float, float]:
     top, bottom = ratio.top_K.mean(), ratio.bottom_K.mean()
     margin = stdtrit(tasks - 1, 0.5 + LEVEL / 2) ** 2 * np.cov(ratio.top_K, ratio.bottom_K) / tasks
     a, b, c = bottom**2 - margin[1, 1], top * bottom - margin[0, 1], top**2 - margin[0, 0]
-    # No spread was seen, which is not to say that there is none.
-    alike = (ratio.residuals() ** 2).sum() <= 1e-12 * (ratio.top_K**2).sum()
-    if a <= 0 or alike:
+    if (ratio.residuals() ** 2).sum() <= 1e-12 * (ratio.top_K**2).sum():  # the same on every task
+        return (float(top / bottom),) * 3
+    if a <= 0:
         return float(top / bottom), -np.inf, np.inf
     root = np.sqrt(max(b * b - a * c, 0.0))
     return float(top / bottom), float((b - root) / a), float((b + root) / a)

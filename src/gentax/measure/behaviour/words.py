@@ -1,8 +1,8 @@
-"""The two or three changes that say most, in sentences that allow for how many changes were looked at.
+"""The largest changes of behaviour in sentences, corrected for how many changes were tested.
 
-Among dozens of changes some are told apart from 0 by luck. Holm's (1979) correction over all that were looked at, on
-every domain, keeps the chance of even one such sentence at 5 %, whatever hangs together with what. The intervals in
-the sentences are the plain 95 % ones. Success is not among the changes: it is what the tax is about.
+Among dozens of changes some are significant by chance. Holm's (1979) correction over all that were tested, on every
+domain, keeps the chance of even one false sentence at 5 %, however the measures are correlated. The intervals in the
+sentences are the plain 95 % ones. Success is not among the changes: it is what the tax is about.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gentax.measure import statistics
-from gentax.measure.behaviour.changes import Comparison
+from gentax.measure.behaviour.changes import Behaviour, Comparison
 from gentax.measure.behaviour.counts import MEASURES
 from gentax.measure.behaviour.parting import Parting
 from gentax.measure.behaviour.ratios import p_value
@@ -18,15 +18,19 @@ from gentax.measure.statistics import LEVEL, Estimate
 from gentax.measure.verdict import number, signed
 
 Key = tuple[str, str]  # domain, measure
+ENDS = ("ended_early", "gave_up", "ran_out")  # of episodes that fail
 
 
 def holm(compared: Mapping[str, Comparison]) -> dict[Key, float]:
-    """Return the p-value of each change, corrected for looking at all of them (Holm 1979), the smallest first."""
+    """Return the p-value of each change, corrected for testing all of them (Holm 1979), the smallest first.
+
+    A change whose interval has no width (see `ratios.estimate`) is not tested.
+    """
     plain = {
         (domain, name): p_value(value)
         for domain, comparison in compared.items()
         for name, value in comparison.change.items()
-        if value is not None and name != "success"
+        if value is not None and name != "success" and value.low < value.high
     }
     return statistics.holm({key: plain[key] for key in sorted(plain, key=lambda key: (plain[key], key))})
 
@@ -34,23 +38,25 @@ def holm(compared: Mapping[str, Comparison]) -> dict[Key, float]:
 def sentences(
     compared: Mapping[str, Comparison], parted: Mapping[str, Parting] | None = None, most: int = 3
 ) -> list[str]:
-    """Say at most `most` changes that stand after Holm's correction, one of a kind a domain, and how many were tried.
+    """Say at most `most` changes that are significant after Holm's correction, the largest first.
 
-    With `parted`, also say of each of the domains named where the two policies part.
+    One of each kind a domain, and how many were tested. With `parted`, also say of each of the domains named where the
+    two policies diverge.
     """
     corrected = holm(compared)
     standing = [key for key, p in corrected.items() if p < 1 - LEVEL]
+    standing.sort(key=lambda key: -_size(compared[key[0]], key[1]))
     told: dict[tuple[str, str], Key] = {}
     for domain, name in standing:
         told.setdefault((domain, MEASURES[name].kind), (domain, name))
     chosen = list(told.values())[:most]
     said = [_change(compared[domain], name) for domain, name in chosen]
-    tried = f"{len(corrected)} changes of behaviour looked at"
+    tested = f"of {len(corrected)} changes tested" if len(corrected) != 1 else "of 1 change tested"
     if not standing:
-        said.append(f"Of {tried}, none is told apart from 0 once that number is allowed for (Holm).")
+        said.append(f"No change of behaviour is significant, {tested} (Holm's correction).")
     else:
         verb = "is" if len(standing) == 1 else "are"
-        said.append(f"Of {tried}, {len(standing)} {verb} told apart from 0 with that number allowed for (Holm).")
+        said.append(f"{len(standing)} {tested} {verb} significant (Holm's correction).")
     for domain in dict.fromkeys(domain for domain, _ in chosen) or compared:
         if parted and domain in parted:
             said.append(parting_sentence(parted[domain]))
@@ -58,16 +64,34 @@ def sentences(
 
 
 def parting_sentence(parting: Parting) -> str:
-    """Say how many pairs part and by which step half of them have."""
+    """Say how many paired episodes diverge, and by which step half of them have."""
     share, curve = parting.parted, parting.curve
     if share is None or share.value == 0:
-        return f"On {parting.domain} the two policies did the same in all {parting.pairs} pairs of episodes."
-    size = f"{number(share.value, 0)} % of {parting.pairs} pairs of episodes ({_limits(share, 0)})"
+        return f"On {parting.domain} both policies take the same actions in all {parting.pairs} paired episodes."
+    size = f"{number(share.value, 0)} % of {parting.pairs} paired episodes ({_limits(share, 0)})"
     until = "never" if curve.median_high is None else str(curve.median_high)
-    step = f"of those still going half have parted by step {curve.median} ({curve.median_low} to {until})"
-    if curve.median is None:
-        step = "of those still going more than half stay together"
-    return f"On {parting.domain} the two policies part in {size}; {step}."
+    step = f", half of them by step {curve.median} ({curve.median_low} to {until})" if curve.median is not None else ""
+    return f"On {parting.domain} the policies' actions diverge in {size}{step}."
+
+
+def end_sentence(one: Behaviour) -> str:
+    """Say how often a policy succeeds on a domain, and how it fails most often."""
+    values = {name: value.value for name, value in one.values.items() if value is not None}
+    said = f"On {one.domain}, {number(values['success'], 0)} % of {one.episodes} episodes succeed"
+    worst = max(ENDS, key=lambda name: values[name])
+    if values[worst] == 0:
+        return f"{said}."
+    return f"{said}; most failures are {_SUBJECT[worst]} ({number(values[worst], 0)} % of all)."
+
+
+def _size(comparison: Comparison, name: str) -> float:
+    """Return how large a change is: points of a share, percent of what a cost was before."""
+    change, before = comparison.change[name], comparison.before.values[name]
+    assert change is not None
+    assert before is not None
+    if MEASURES[name].share or not before.value:
+        return abs(change.value)
+    return 100 * abs(change.value / before.value)
 
 
 def _change(comparison: Comparison, name: str) -> str:

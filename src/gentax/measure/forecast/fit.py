@@ -138,7 +138,9 @@ class Fit:
         """
         few = len(self.domains)
         if few < FEWEST:
-            return Forecast(None, f"fit {self.name!r} has {few} source domains, and a forecast takes {FEWEST}", (), False)
+            return Forecast(
+                None, f"fit {self.name!r} has {few} source domains, and a forecast takes {FEWEST}", (), False
+            )
         line, tried = self.best, self.affordable()
         value, margin = line.at(features, level)
         how = f"on {' and '.join(line.features)}" if line.features else "by the mean"
