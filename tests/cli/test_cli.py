@@ -83,10 +83,28 @@ def test_a_person_plays_asks_and_wins(tmp_path):
     first = run("play", "sokoban", "--expert", cwd=tmp_path)
     moves = [line.split("> ")[1].strip() for line in first.stdout.splitlines() if "> " in line]
     assert "success" in first.stdout
-    second = run("play", "sokoban", cwd=tmp_path, stdin="?\n!\nfly\n" + "\n".join(moves) + "\n")
+    second = run("play", "sokoban", cwd=tmp_path, stdin="?\n!\n\nfyl\n" + "\n".join(moves).upper() + "\n")
     assert second.returncode == 0
-    assert "success after" in second.stdout
-    assert "Unknown action" in second.stdout
+    assert f"success after {len(moves)} steps" in second.stdout
+    assert "'fyl' is not listed here, so no step was taken. Nearest: " in second.stdout
+
+
+@pytest.mark.parametrize("again", ["", "fly"])
+def test_a_mistyped_action_costs_a_step_only_when_it_is_confirmed(again, tmp_path):
+    done = run("play", "sokoban", cwd=tmp_path, stdin=f"fly\n{again}\nq\n")
+    assert "Unknown action" in done.stdout
+    assert "left after 1 steps" in done.stdout
+    near = run("play", "sokoban", cwd=tmp_path, stdin="rihgt\nq\n")
+    assert "Nearest: right" in near.stdout
+    assert "left after 0 steps" in near.stdout
+
+
+def test_an_environment_that_lists_no_actions_is_sent_what_is_typed():
+    from gentax.cli.play import _listed
+
+    assert _listed("anything at all", None) == "anything at all"
+    assert _listed("Go  North", ["go north", "look"]) == "go north"
+    assert _listed("fly", ["go north", "look"]) == ""
 
 
 def test_a_person_leaves(tmp_path):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import types
+from dataclasses import replace
 
 import pytest
 
 from gentax.core import progress
 from gentax.core.episode import Episode, Outcome
-from gentax.core.progress import Progress, count_episodes, end_line, is_shown
+from gentax.core.progress import EpisodeProgress, Progress, end_line, is_shown, status
 from gentax.core.task import Task
 
 
@@ -17,26 +18,73 @@ def episodes(n):
     return [Episode(Task("toy", "one", "test", i), 0, "", (), Outcome.SUCCESS) for i in range(n)]
 
 
-def test_a_file_gets_a_line_now_and_then(capsys):
-    seen = []
-    count = count_episodes(8, "base", True, seen.append)
+def test_a_pipe_gets_a_line_at_once_and_one_for_each_quarter(capsys):
+    seen, steps = [], []
+    count = EpisodeProgress(8, "base", True, seen.append, steps.append)
+    count.begin("sokoban")
     for episode in episodes(8):
+        count.steps(3)
         count(episode)
-    out = capsys.readouterr().out
-    assert out.splitlines()[0] == "  base: 1/8 episodes, 100% solved"
-    assert len(out.splitlines()) == 5
-    assert "\r" not in out
-    assert len(seen) == 8
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "  base: 0/8 episodes, sokoban"
+    assert [line.split()[1] for line in lines] == ["0/8", "2/8", "4/8", "6/8", "8/8"]
+    assert lines[-1] == "  base: 8/8 episodes in 0:00"
+    assert (len(seen), sum(steps)) == (8, 24)
 
 
 @pytest.mark.parametrize("setting", [None, False])
 def test_nothing_is_printed_into_a_file_unless_asked(capsys, setting):
     seen = []
-    count = count_episodes(2, "base", setting, seen.append)
+    count = EpisodeProgress(2, "base", setting, seen.append)
+    count.begin()
     for episode in episodes(2):
+        count.steps(1)
         count(episode)
     assert capsys.readouterr().out == ""
     assert len(seen) == 2
+
+
+def test_a_count_shows_speed_and_time_left_and_no_running_success(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    count = EpisodeProgress(100, "base", False)
+    now[0] = 110.0
+    count.steps(500)
+    assert count.line() == "  base: 0/100 episodes, 50 steps/s"  # nothing is known yet of how long they are
+    for episode in episodes(10):
+        count(episode)
+    assert count.line() == "  base: 10/100 episodes, 50 steps/s, about 1:30 left"
+    lost = EpisodeProgress(100, "base", False)
+    now[0] = 120.0
+    lost.steps(500)
+    for episode in episodes(10):
+        lost(replace(episode, outcome=Outcome.FAILURE))
+    assert lost.line() == "  base: 10/100 episodes, 50 steps/s, about 1:30 left"  # whoever wins
+
+
+def test_a_pipe_hears_of_a_slow_run_once_a_minute(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    count = EpisodeProgress(1000, "base", True)
+    count.begin()
+    for _ in range(130):
+        now[0] += 1.0
+        count.steps(10)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_a_status_goes_when_something_else_is_printed_and_stays_in_a_pipe(capsys, monkeypatch):
+    status("  loading base")
+    assert capsys.readouterr().out == "  loading base\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    status("  loading base")
+    count = EpisodeProgress(2, "b", None)
+    count.begin()
+    end_line()
+    assert capsys.readouterr().out == "\r  loading base\r  b: 0/2 episodes\r" + " " * 17 + "\r"
+    status("x\ny\x1b[2J")
+    assert "\n" not in capsys.readouterr().out
+    end_line()
 
 
 def test_a_terminal_gets_one_line_that_is_rewritten(capsys, monkeypatch):

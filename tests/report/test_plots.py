@@ -7,7 +7,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from gentax.core import UsageError
+from gentax.measure.diversity import MEASURES
 from gentax.measure.statistics import Estimate
+from gentax.report import plots
 from gentax.report.labels import Label, place
 from gentax.report.plots import Point, check_picture, plot_axes, plot_matrices
 
@@ -79,6 +81,29 @@ def test_every_number_of_a_matrix_is_written_but_those_on_the_diagonal(tmp_path,
     plot_matrices(["a", "b"], {"m": np.array([[0.77, 0.25], [1.5, 0.77]])}, tmp_path / "m.svg")
     assert {"0.25", "1.50"} <= set(drawn)
     assert "0.77" not in drawn
+
+
+@pytest.mark.parametrize(
+    "names", [["a", "b"], ["sokoban", "a domain of a long name:and-level"], list("abc"), list("abcdefgh")]
+)
+def test_titles_of_matrices_are_whole_and_cover_nothing(names, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: saved.append(figure))
+    plot_matrices(
+        names, {f"{m}: {about}": np.zeros((len(names),) * 2) for m, about in MEASURES.items()}, tmp_path / "m.svg"
+    )
+    (figure,) = saved
+    figure.draw_without_rendering()
+    boxes = [panel._left_title.get_window_extent() for panel in figure.axes]
+    assert [panel.get_title("left").replace("\n", " ") for panel in figure.axes] == [
+        f"{m} {about}" for m, about in MEASURES.items()
+    ]
+    for i, box in enumerate(boxes):
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+        assert 0 <= box.y0 < box.y1 <= figure.bbox.height
+        assert not any(box.overlaps(other) for other in boxes[:i])
+        assert not any(box.overlaps(panel.bbox) for panel in figure.axes)
+    assert figure.get_size_inches()[0] <= plots.WIDEST  # text of 9 points is legible at the width of a phone
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a", "a.json", ".svg"])

@@ -60,7 +60,7 @@ def _one(episodes: list[Episode]) -> dict[str, Any]:
     said = [end_sentence(one) for one in found.values()]
     say(said)
     console.print()
-    for domain, one in found.items():
+    for one in found.values():
         rows, zero = _split(one.values)
         table(_title(one), ["", "value"], [[title, _cell(one.values[name])] for name, title in rows.items()])
         _say_zero(zero, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from gentax.core import Episode, TextEnv
 
 _HELP = "Type an action. Also: ? lists what is possible, ! asks the expert, q leaves."
+NEAREST = 5  # admissible actions named for one that is not
 
 
 @takes(settings=Group(Play, leave_out=("horizon", "reward"), defaults={"thinking": True}), model=ModelOptions)
@@ -92,32 +94,58 @@ def _by_hand(env: TextEnv, index: int, split: str) -> None:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  with it, arrow keys edit the line and bring earlier ones back
     total, over, won = 0.0, False, False
+    doubted = ""  # an action that the environment does not list, until it is confirmed
     console.print(printable(env.render()), markup=False)
     while not over:
         try:
-            said = input(f"{env.steps + 1:>3} > ").strip()
+            typed = input(f"{env.steps + 1:>3} > ").strip()
         except EOFError:
             console.print()
             break
-        if said == "q":
+        if typed == "q":
             break
-        if said == "?":
+        if typed == "?":
             actions = env.admissible() or ["(this domain does not list them)"]
             console.print(printable("  ".join(actions)), style="dim", markup=False)
             continue
-        if said == "!":
+        if typed == "!":
             move = env.expert()
             console.print(
                 "the expert is lost" if move is None else printable(f"{move.action}   {move.thought}"), markup=False
             )
             continue
-        observation, reward, terminated, truncated, info = env.step(said)
+        action = doubted if not typed else typed if typed == doubted else _listed(typed, env.admissible())
+        if not action:
+            doubted = typed
+            if typed:
+                console.print(printable(_doubt(typed, env.admissible() or [])), style="dim", markup=False)
+            continue
+        doubted = ""
+        observation, reward, terminated, truncated, info = env.step(action)
         total, over, won = total + reward, terminated or truncated, bool(info["success"])
         shown = env.render()
         console.print(printable(shown), markup=False)
         if shown != observation:
             console.print(printable(observation), style="dim", markup=False)
     _result("success" if won else "failure" if over else "left", total, env.steps)
+
+
+def _listed(typed: str, admissible: list[str] | None) -> str:
+    """Return the admissible action that was typed, whatever its case and spaces; "" when there is none.
+
+    Where a domain does not list its actions it is what was typed.
+    """
+    if admissible is None:
+        return typed
+    same = {" ".join(action.lower().split()): action for action in admissible}
+    return typed if typed in admissible else same.get(" ".join(typed.lower().split()), "")
+
+
+def _doubt(typed: str, admissible: list[str]) -> str:
+    """Ask for another action, naming the nearest ones, or for a confirmation: a list may be incomplete."""
+    near = difflib.get_close_matches(typed.lower(), admissible, n=NEAREST, cutoff=0.4) or admissible[:NEAREST]
+    more = "" if len(near) == len(admissible) else ", … (? lists all)"
+    return f"{typed[:80]!r} is not listed here, so no step was taken. Nearest: {', '.join(near)}{more}. Enter sends it."
 
 
 def _result(outcome: str, ret: float, length: int) -> None:

@@ -7,11 +7,13 @@ data give the same bytes.
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -28,6 +30,9 @@ from gentax.report.text import one_line
 
 SUFFIXES = {".svg": {"Date": None}, ".png": {}, ".pdf": {"CreationDate": None}}  # with what would differ each time
 LINES = ("line1", "line2", "line3", "line4", "line5")
+TITLE = 10.0  # points
+_TITLE: dict[str, Any] = {"color": LIGHT["ink"], "size": TITLE, "loc": "left", "parse_math": False}
+WIDEST = 7.6  # inches
 MARKS = "osD^v"  # the colours come round after five domains: then the mark is another
 
 
@@ -99,7 +104,7 @@ def plot_matrices(names: Sequence[str], matrices: Mapping[str, np.ndarray], path
 
     Args:
         names: of the domains.
-        matrices: title -> values (D, D) of at least 0, row by column; the diagonal is left empty.
+        matrices: title, `NAME: what it is`, -> values (D, D) of at least 0, row by column; the diagonal is left empty.
         path: with one of `SUFFIXES`.
 
     Raises:
@@ -108,15 +113,23 @@ def plot_matrices(names: Sequence[str], matrices: Mapping[str, np.ndarray], path
     check_picture(path)
     if not matrices:
         raise UsageError("a plot of matrices needs at least one")
-    columns = min(len(matrices), 2)
-    rows = -(-len(matrices) // columns)
-    side = 1.9 + 0.5 * len(names)
-    figure = Figure(figsize=(side * columns + 0.4, (side + 0.2) * rows), layout="constrained")
-    figure.patch.set_facecolor(LIGHT["page"])
     shown = [one_line(name, 24) for name in names]
-    for number, (title, values_DD) in enumerate(matrices.items(), 1):
-        _heat(figure.add_subplot(rows, columns, number), one_line(title, 60), shown, np.asarray(values_DD, float))
+    margin = 0.4 + 0.08 * max(map(len, shown), default=0)  # inches for the names of the rows, and below the columns
+    side = max(0.5 * len(names), 1.6)
+    columns = 2 if len(matrices) > 1 and 2 * (side + margin) < WIDEST else 1  # legible at the width of a phone
+    rows = -(-len(matrices) // columns)
+    titles = [_titled(title, side + margin) for title in matrices]
+    high = 0.2 * max(title.count("\n") + 1 for title in titles) + 0.7 * margin + 0.3
+    figure = Figure(figsize=((side + margin) * columns + 0.2, (side + high) * rows), layout="constrained")
+    figure.patch.set_facecolor(LIGHT["page"])
+    for number, (title, values_DD) in enumerate(zip(titles, matrices.values(), strict=True), 1):
+        _heat(figure.add_subplot(rows, columns, number), title, shown, np.asarray(values_DD, float))
     with any_script():
+        figure.draw_without_rendering()  # fixes the layout; then the titles move left, over the names of the rows
+        figure.set_layout_engine("none")
+        for number, panel in enumerate(figure.axes):
+            left = number % columns / columns * figure.bbox.width + 0.07 * figure.dpi
+            panel.set_title(titles[number], x=(left - panel.bbox.x0) / panel.bbox.width, **_TITLE)
         save(figure, path)
 
 
@@ -148,7 +161,14 @@ def _heat(panel: Panel, title: str, names: Sequence[str], values_DD: np.ndarray)
     panel.tick_params(colors=LIGHT["ink"], length=0, labelsize=9)
     panel.spines[:].set_visible(False)
     panel.set_facecolor(LIGHT["page"])
-    panel.set_title(title, color=LIGHT["ink"], size=10, loc="left", parse_math=False)
+    panel.set_title(title, **_TITLE)
+
+
+def _titled(title: str, width: float) -> str:
+    """Break a title into lines of at most `width` inches, its name on the first."""
+    name, _, about = one_line(title, 160).partition(": ")
+    letters = max(12, int(width / (0.57 * TITLE / 72)))  # the mean letter of the font is little more than half as wide
+    return "\n".join([*textwrap.wrap(name, letters), *textwrap.wrap(about, letters)])
 
 
 def _few_digits(x: float, _: int) -> str:

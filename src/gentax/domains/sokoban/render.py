@@ -26,8 +26,10 @@ PICTURE = {
     "box": "[]",
     "box_on_target": "{}",
     "player": "()",
-    "player_on_target": "()",
+    "player_on_target": "<>",
 }
+
+LEGEND = ("player", "box", "target", "box_on_target", "player_on_target")  # of the picture
 
 
 class Renderer:
@@ -89,7 +91,7 @@ class Renderer:
 
     def picture(self, state: int) -> str:
         """Return the room drawn for a person, two characters a cell, and what they mean."""
-        legend = "  ".join(f"{PICTURE[key]} {_about(key)}" for key in ("player", "box", "target", "box_on_target"))
+        legend = "  ".join(f"{PICTURE[key]} {_about(key)}" for key in LEGEND)
         return f"{_grid(self._room, state, PICTURE, '')}\n{legend}"
 
     def _named(self, key: str, mask: int) -> str:

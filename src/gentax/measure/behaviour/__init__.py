@@ -1,4 +1,4 @@
-"""What happened in episodes: invalid and repeated actions, loops, giving up, what a success cost, where policies diverge.
+"""What happened in episodes: invalid and repeated actions, loops, giving up, cost of a success, where policies diverge.
 
 `behaviour` reads the episodes of one policy, `compare` those of two that played the same tasks, `partings` finds the
 step at which the two diverge, and `sentences` says the largest changes. Left out: why. These are counts of what was
