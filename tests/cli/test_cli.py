@@ -67,6 +67,12 @@ def test_every_command_has_help_with_an_example(command):
         (["advise", "sokoban", "sokoban:6x6"], "named twice"),
         (["evaluate", "random", "-d", "sokoban", "--json", "/dev/null/x.json"], "nothing can be written"),
         (["study", "run", "dem"], "did you mean 'demo'"),
+        (["evaluat"], "Did you mean 'evaluate'"),
+        (["evaluate", "--taks", "3"], "--tasks"),
+        (["rollout", "sokoban"], "'--out'"),
+        (["evaluate", "random", "--tasks", "many"], "'--tasks'"),
+        (["rollout", "sokoban", "--samples", "99999999999999", "--out", "x.gz"], "'--samples'"),
+        (["rollout", "sokoban", "--split", "tets", "--out", "x.gz"], "did you mean 'test'"),
         (["study", "fit", "demo", "--out", "x.json", "--runs", "nowhere"], "stages are not done"),
     ],
 )
@@ -147,7 +153,9 @@ def test_a_tax_is_planned_played_look_by_look_and_said(tmp_path):
     assert "look 1 of 3: tax" in done.stdout
     assert "stopped after" in done.stdout
     assert "Training on sokoban costs" in done.stdout
-    assert "changes of behaviour looked at" in done.stdout
+    assert "changes tested are significant (Holm's correction)" in done.stdout
+    assert done.stdout.index("0/48 episodes") < done.stdout.index("look 1 of 3")
+    assert "% solved" not in done.stdout
     written = json.loads((tmp_path / "tax.json").read_text())
     assert written["look"] < written["looks"] == 3
     assert written["stands"] == ["crafting"]
@@ -172,8 +180,13 @@ def test_advice_is_ranked_and_says_what_it_rests_on(tmp_path):
     done = run(*asked, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "sokoban + crafting" in done.stdout
-    assert "none was trained for this fit" in done.stdout
-    assert "started from 'base', not from 'random'" in done.stdout
+    said = [line for line in done.stdout.splitlines() if "episodes" not in line]
+    assert said[0].startswith("Fit 'sources' cannot tell these candidates apart; ")
+    assert "a mixture is taken to lie at the mean of its parts" in said[-2]
+    assert "started from 'base', not 'random'" in said[-2]
+    heads = next(line for line in said if line.startswith("train on"))
+    assert "rank" not in heads  # every row would say the same
+    assert "forecast" not in heads
     written = json.loads((tmp_path / "a.json").read_text())
     assert written["fit"]["rows"]
     assert {tuple(a["targets"]) for a in written["advice"]} == {("babyai",)}
@@ -197,6 +210,22 @@ def test_episodes_are_kept(tmp_path):
     assert done.returncode == 0, done.stderr
     episodes = read_episodes(tmp_path / "e.jsonl.gz")
     assert [e.success for e in episodes] == [True] * 3
+    assert {e.task.split for e in episodes} == {"test"}  # as evaluate and tax play
+    assert "success in 3 of 3" in done.stdout
+    one = run("rollout", "sokoban", "--policy", "random", "--tasks", "1", "--out", "e.jsonl.gz", cwd=tmp_path)
+    assert one.returncode == 0, one.stderr
+
+
+def test_rollout_plays_as_evaluate_does_unless_told_otherwise():
+    import inspect
+
+    from gentax.cli.evaluate import evaluate
+    from gentax.cli.rollout import rollout
+
+    ours, theirs = (inspect.signature(command).parameters for command in (rollout, evaluate))
+    shared = set(ours) & set(theirs) - {"tasks", "policy"}
+    assert {"split", "temperature", "samples", "seed"} <= shared
+    assert {name: ours[name].default for name in shared} == {name: theirs[name].default for name in shared}
 
 
 def test_sentences_break_between_words_in_a_terminal_and_not_at_all_in_a_file(capsys, monkeypatch):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from gentax.core import UsageError
-from gentax.measure.forecast import Fit, Seen, advise, read_fit
+from gentax.measure.forecast import Fit, MovedForecast, Seen, advise, read_fit
 from gentax.measure.probe import probe
+from gentax.measure.statistics import Estimate
 
 
 def planted(count, tax=lambda n, rng: 0.1 + 0.05 * n, seed=0, known_to=0.0, **features):
@@ -37,18 +38,19 @@ def test_noise_is_forecast_by_its_mean():
     fit = planted(6, lambda n, rng: 0.2 + 0.1 * (-1) ** n)
     found = fit.forecast({"richness": 10.0})
     assert found.tax.value == pytest.approx(0.2)
-    assert found.why.startswith("The mean of 6 domains")
+    assert "points of tax by the mean" in found.why
+    assert not found.informative
     assert found.tax.low < 0.1 < 0.3 < found.tax.high
 
 
 def test_few_domains_say_so():
     assert planted(3).forecast({"richness": 9.0}).tax is None
-    assert "Too few domains" in planted(3).forecast({"richness": 9.0}).why
+    assert planted(3).forecast({"richness": 9.0}).why == "fit 'planted' has 3 source domains, and a forecast takes 4"
     assert planted(4).affordable() == ()
     assert planted(4).forecast({}).tax is not None
     moved = planted(3).forecast_moved({"kl": 0.1}, ("kl",))
     assert moved.tax is None
-    assert "Too few domains" in moved.why
+    assert "fit 'planted' has 3 source domains with kl" in moved.why
 
 
 def test_each_feature_takes_two_domains_more():
@@ -87,6 +89,29 @@ def test_what_has_not_moved_costs_nothing():
     assert fit.forecast_moved({"kl": 0.25}, ("kl",)).tax.value == pytest.approx(1.0)
     with pytest.raises(UsageError, match="feature"):
         fit.forecast_moved({"richness": 3.0}, ("kl",))
+
+
+def moved_by(fit, kl=0.25, base="base"):
+    forecast = fit.forecast_moved({"kl": kl}, ("kl",))
+    return MovedForecast("sokoban", Estimate(kl, kl / 2, 2 * kl, "tasks", "nats", 64), forecast, fit, base)
+
+
+def test_a_forecast_that_knows_nothing_says_so_in_one_sentence():
+    for fit in (planted(3), planted(6, lambda n, rng: 0.2 + 0.1 * (-1) ** n), read_fit("sources")):
+        first, *rest = moved_by(fit).sentences()
+        assert first.startswith("No forecast: ")
+        assert [line.partition(":")[0] for line in rest] == ["KL from the base on sokoban"]  # what was measured
+
+
+def test_a_forecast_is_said_first_and_each_limit_once():
+    fit = planted(5, lambda n, rng: 0.4 * n)
+    first, evidence, limits = moved_by(fit, kl=9.0, base="mine").sentences()
+    assert first.startswith("Forecast tax on the targets of fit 'planted': ")
+    assert "leave-one-domain-out error" in evidence
+    assert limits == (
+        "Limits: the fit's runs had 30 steps; they started from 'base', not 'mine'; this KL lies outside their range "
+        "(an extrapolation)."
+    )
 
 
 def test_a_fit_is_stored_with_its_data(tmp_path):
