@@ -74,6 +74,8 @@ def find(where: str | Path | Source, options: ModelOptions = ModelOptions()) -> 
     if isinstance(where, Source):
         return where
     text = str(where)
+    if not text.strip():
+        raise UsageError(f"a model has no name {text!r}: it is 'base', a folder, a hub name or a .gguf file")
     if text == "base":
         return Source(text, "folder", BASE)
     if _exists(text):

@@ -17,6 +17,8 @@ from gentax.wrappers.base import TextWrapper
 from gentax.wrappers.generators import generator
 from gentax.wrappers.generators.scene import Scene, words_of
 
+LARGEST = 100_000  # volume
+
 
 class Distractor(TextWrapper):
     """Adds the text of a generator to every observation of an episode, or to none.
@@ -30,7 +32,7 @@ class Distractor(TextWrapper):
             (a glimpse of another domain).
 
     Raises:
-        UsageError: a negative volume, a probability outside 0 to 1, an unknown kind.
+        UsageError: a volume that is no whole number from 0 to `LARGEST`, a probability outside 0 to 1, an unknown kind.
     """
 
     def __init__(
@@ -41,8 +43,8 @@ class Distractor(TextWrapper):
         kind: str = "contextual",
     ) -> None:
         super().__init__(env, volume=volume, probability=probability, kind=kind)
-        if volume is not None and volume < 0:
-            raise UsageError(f"the volume of distractors must be at least 0, not {volume}")
+        if volume is not None and not (isinstance(volume, int) and 0 <= volume <= LARGEST):
+            raise UsageError(f"the volume of distractors must be a whole number from 0 to {LARGEST}, not {volume}")
         if not 0 <= probability <= 1:
             raise UsageError(f"the probability of distractors must be from 0 to 1, not {probability}")
         self._name = self.domain.name
