@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,6 +75,17 @@ def test_a_file_that_failed_half_way_is_not_there_and_the_old_one_stays(tmp_path
             raise RuntimeError
         assert (target.read_text() if target.exists() else None) == content
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_pipe_or_a_device_is_written_to_and_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        write_json(pipe, {"a": 1})
+        assert json.loads(read.result(timeout=10)) == {"a": 1}
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_a_folder_that_failed_half_way_is_not_there_and_the_old_one_stays(tmp_path):

@@ -238,6 +238,15 @@ def test_two_boxes_in_a_row_do_not_move(tmp_path):
     assert env.step("left")[0] == "Blocked. Targets 1,3 3,3. Boxes 2,2 2,3. You 2,4."
 
 
+def test_a_player_on_a_target_is_drawn_with_a_sign_of_its_own(tmp_path):
+    env = play(tmp_path, "######\n#+ $.#\n#  $ #\n#    #\n######")
+    assert "<>" in env.render().splitlines()[1]
+    assert "<> you on target" in env.render().splitlines()[-1]
+    env.step("down")
+    assert "··" in env.render().splitlines()[1][:4]
+    assert "()" in env.render().splitlines()[2]
+
+
 def test_a_box_can_leave_its_target(tmp_path):
     env = play(tmp_path, "########\n#      #\n#@*  $.#\n#      #\n########", rendering="grid")
     assert "@*__$." in env.observation

@@ -13,6 +13,7 @@ from gentax.cli import probe as probing
 from gentax.cli.settings_options import takes
 from gentax.cli.show import console, show_table, shown, table
 from gentax.core.errors import UsageError, unknown
+from gentax.core.progress import status
 from gentax.models.requests import ModelOptions
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def diversity(
         stop_if_unreadable=not allow_unreadable,
         progress=True,
     )
+    status("  comparing the domains")
     found = run(probes, {} if other is None else _moved(who, other, probes))
     mixture = found.mixture(weights)
     for made in found.tables():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gentax.core.progress import is_shown, status
 from gentax.measure.divergence import forward_kl, same_tokens
 from gentax.measure.evaluate import tasks_of
 from gentax.measure.forecast.fit import Fit, Forecast, read_fit
@@ -81,6 +82,8 @@ def moved(
     same_tokens(base, tuned)  # before anything is played
     listed = tasks_of({source: level}, tasks, SPLIT)[source]
     episodes = rollout(base, listed, play=replace(play, temperature=1.0), seed=seed, progress=progress)
+    if is_shown(progress):
+        status("  scoring these episodes with both policies")
     return forward_kl(base, tuned, episodes)
 
 
