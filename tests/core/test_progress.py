@@ -82,6 +82,12 @@ def test_a_status_goes_when_something_else_is_printed_and_stays_in_a_pipe(capsys
     count.begin()
     end_line()
     assert capsys.readouterr().out == "\r  loading base\r  b: 0/2 episodes\r" + " " * 17 + "\r"
+    for episode in episodes(2):
+        count(episode)
+    capsys.readouterr()
+    count.begin("the expert's plans")
+    end_line()
+    assert "2/2" not in capsys.readouterr().out  # which was printed already
     status("x\ny\x1b[2J")
     assert "\n" not in capsys.readouterr().out
     end_line()

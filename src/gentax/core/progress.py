@@ -103,6 +103,10 @@ class EpisodeProgress:
     def begin(self, now: str = "") -> None:
         """Show the line before the first step: environments may take a while to start. `now` is what is played."""
         self.now = now
+        if self.done >= self.of:  # what follows the last episode
+            if self.shown and self.live:
+                status(f"  {self.what}: {now}")
+            return
         self._show(force=self.live or self._printed < 0)
 
     def steps(self, count: int) -> None:
