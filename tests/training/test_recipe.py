@@ -131,3 +131,10 @@ def test_shipped_recipes_can_be_read(name):
 def test_an_unknown_recipe_is_refused_with_the_nearest():
     with pytest.raises(UsageError, match="did you mean 'sokoban'"):
         read_values("sokobn")
+
+
+@pytest.mark.parametrize("text", ["- steps: 3", "steps", "7"])
+def test_a_file_that_holds_no_mapping_is_no_recipe(text, tmp_path):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UsageError, match=r"a\.yaml is no recipe: it holds no mapping"):
+        read_values(tmp_path / "a.yaml")

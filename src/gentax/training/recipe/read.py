@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gentax.core import unknown
+from gentax.core import UsageError, unknown
 from gentax.core.settings import read_yaml
 
 SHIPPED = Path(__file__).parent.parent / "recipes"
@@ -23,4 +23,7 @@ def read_values(where: str | Path) -> Mapping[str, Any]:
     file = known.get(str(where), Path(where))
     if not file.exists() and file.suffix not in (".yaml", ".yml"):
         raise unknown("recipe", where, known)
-    return read_yaml(file) or {}
+    values = read_yaml(file) or {}
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{file} is no recipe: it holds no mapping of settings to values")
+    return values
