@@ -154,7 +154,7 @@ def test_a_tax_is_planned_played_look_by_look_and_said(tmp_path):
     assert "stopped after" in done.stdout
     assert "Training on sokoban costs" in done.stdout
     assert "changes tested are significant (Holm's correction)" in done.stdout
-    assert done.stdout.index("0/48 episodes") < done.stdout.index("look 1 of 3")
+    assert done.stdout.index("  tax: 0/") < done.stdout.index("look 1 of 3")
     assert "% solved" not in done.stdout
     written = json.loads((tmp_path / "tax.json").read_text())
     assert written["look"] < written["looks"] == 3

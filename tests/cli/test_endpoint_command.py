@@ -52,7 +52,7 @@ def test_the_tax_of_one_model_of_a_server_against_another(capsys, monkeypatch):
             "--source", "crafting", "-t", "babyai", "--admissible", "--tasks", "4",
         )  # fmt: skip
     assert code == 0
-    assert "tax: 16/16 episodes" in printed
+    assert "tax: 24/24 episodes" in printed
     opening = {}
     for request in server.requests:
         if len(request["messages"]) == 1:
