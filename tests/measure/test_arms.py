@@ -42,6 +42,31 @@ def test_the_formulae():
     json.dumps(rich.to_json(), allow_nan=False)
 
 
+def test_the_headline_of_a_remedy_is_on_targets_that_no_arm_touched():
+    rich = compare_arms("home", INIT, ARMS, np.random.default_rng(0), touched={"a", "home"})["rich"]
+    assert rich.over == ("b",)
+    assert rich.touched == ("a",)
+    assert rich.on_untouched
+    assert rich.targets.value == pytest.approx(15)
+    assert rich.tax_removed.value == pytest.approx(15 / 20)
+    assert rich.touched_removed.value == pytest.approx(15 / 20)
+    assert rich.iqm.value == pytest.approx(55)
+    assert rich.arms == 2
+    every = compare_arms("home", INIT, ARMS, np.random.default_rng(0), touched={"a", "b"})["rich"]
+    assert every.over == ("a", "b")
+    assert not every.on_untouched
+    assert "tax removed, touched targets" in str(every)
+    json.dumps(every.to_json(), allow_nan=False)
+
+
+def test_clusters_widen_the_comparison_of_arms():
+    labels = {d: (np.arange(200) // 4).tolist() for d in INIT}
+    alone, clustered = (
+        compare_arms("home", INIT, ARMS, np.random.default_rng(0), clusters=c)["rich"].targets for c in (None, labels)
+    )
+    assert clustered.high - clustered.low > 1.3 * (alone.high - alone.low)
+
+
 def test_what_changed_nothing_is_no_finding():
     same = compared()["same"]
     assert same.targets.value == 0

@@ -7,7 +7,7 @@ import gentax
 from gentax.core import UsageError
 from gentax.measure.evaluate import evaluate, scores_of
 from gentax.measure.played import play_tax, tax
-from gentax.measure.statistics import Looks
+from gentax.measure.statistics import Looks, episodes_needed
 from gentax.measure.tax import tax_report
 from gentax.measure.verdict import sentences
 from gentax.policies import ExpertPolicy, RandomPolicy
@@ -99,3 +99,44 @@ def test_the_public_function_takes_names_evaluations_and_files(toy, tmp_path):
         tax(str(tmp_path / "mine.json"), str(tmp_path / "yours.json"), "toy")
     with pytest.raises(UsageError, match="at least 2 tasks"):
         tax("expert", "random", "toy", ["crafting"], tasks=1)
+
+
+def test_a_pilot_settles_how_many_tasks_are_played(toy):
+    seen = []
+    found = play_tax(
+        Slips(), Slips(), "toy", DOMAINS, tasks=60, looks=Looks(2), pilot=8, drop=12.0, free_within=0.0,
+        on_pilot=lambda pilot, tasks: seen.append((pilot, tasks)),
+    )  # fmt: skip
+    ((pilot, tasks),) = seen
+    assert pilot.tasks == 8
+    assert tasks == found.tasks == found.report.tasks["toy"]
+    assert tasks == max(8, episodes_needed(12.0, 2, Looks(2), pilot.variance).tasks)
+    assert found.played == found.planned
+    once = evaluate(Slips(), {"toy": None}, tasks=tasks).episodes["toy"]
+    assert [e.success for e in found.before.episodes["toy"]] == [e.success for e in once]
+    with pytest.raises(UsageError, match="give the drop"):
+        play_tax(Slips(), Slips(), "toy", DOMAINS, tasks=60, looks=Looks(2), pilot=8)
+
+
+def test_random_play_goes_along_and_the_verdict_is_on_untouched_targets(toy):
+    found = play_tax(ExpertPolicy(), RandomPolicy(), "toy", DOMAINS, tasks=24, looks=Looks(1), touched={"crafting"})
+    report = found.report
+    assert set(report.above_chance) == set(DOMAINS)
+    assert report.above_chance["sokoban"].after.holds(0)
+    assert report.tax_above_chance.value == pytest.approx(1)  # random play is what it collapsed to
+    assert report.touched == {"crafting"}
+    assert report.tax_untouched.n == report.tasks["sokoban"]
+    alone = play_tax(
+        ExpertPolicy(), RandomPolicy(), "toy", {"toy": None, "crafting": None}, tasks=8, looks=Looks(1), chance=False
+    )
+    assert not alone.report.above_chance
+
+
+def test_tasks_of_the_same_content_are_one_cluster(toy, monkeypatch):
+    monkeypatch.setattr(toy, "content", lambda self: f"world {self.task.index // 3}", raising=False)
+    pair = [evaluate(name, ["toy", "crafting"], tasks=12) for name in ("expert", "random")]
+    assert len(set(pair[0].clusters()["toy"])) == 4
+    assert tax(*pair, "crafting").clusters["toy"] == 4
+    assert tax(*pair, "crafting").clusters["crafting"] <= 12
+    wide = pair[1].success()["toy"]
+    assert wide.high - wide.low > 0

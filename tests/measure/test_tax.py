@@ -125,3 +125,32 @@ def test_successes_average_samples_and_keep_errors_apart():
     np.testing.assert_array_equal(successes(episodes, tasks), [0.5, 1.0, np.nan])
     with pytest.raises(UsageError, match="d/l/test/2"):
         successes(episodes[:3], tasks)
+
+
+def test_random_play_that_breaks_takes_no_tasks_from_the_others():
+    chance = rates(a=10, b=10)
+    chance["a"][:50] = np.nan
+    chance["b"][0] = np.nan
+    report = tax_report("home", INIT, AFTER, chance=chance)
+    assert set(report.above_chance) == {"b"}
+    assert report.tasks == {"home": 100, "a": 100, "b": 99}
+    found = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert found["above_chance"]["b"]["after"]["value"] < found["after"]["b"]["value"]
+    assert found["pilot"]["targets"] == 2
+    assert found["bounds"] is None
+
+
+def test_clusters_follow_the_tasks_that_are_left():
+    init = {d: x.copy() for d, x in INIT.items()}
+    init["a"][0] = np.nan
+    labels = {"a": ["x", "x", *map(str, range(98))]}
+    report = tax_report("home", init, AFTER, clusters=labels)
+    assert report.clusters == {"home": 100, "a": 99, "b": 100}
+    with pytest.raises(UsageError, match="a has 100 tasks and 3 cluster labels"):
+        tax_report("home", INIT, AFTER, clusters={"a": ["x", "y", "z"]})
+    rows = np.repeat([1.0, 0.0], 50)
+    alone, clustered = (
+        tax_report("home", {"home": rows, "a": rows}, {"home": rows, "a": np.roll(rows, 8)}, clusters=c).drop["a"]
+        for c in (None, {"a": (np.arange(100) // 4).tolist()})
+    )
+    assert clustered.high - clustered.low > 1.5 * (alone.high - alone.low)

@@ -29,6 +29,10 @@ def run(
 
     Example: `gentax study run demo --out runs`
     """
+    from gentax.study import read_study
+
+    if (warned := read_study(study).cannot_claim()) is not None:
+        say(warned)
     run_and_show(study, out, json, parallel, allow_unreadable)
 
 

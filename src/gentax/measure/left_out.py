@@ -16,7 +16,7 @@ def content_of(episodes: Iterable[Episode]) -> list[str]:
     """Return the content of each task, in the order in which tasks first come up; "" where it is not known."""
     found: dict[Task, str] = {}
     for episode in episodes:
-        found[episode.task] = found.get(episode.task) or getattr(episode, "content", "")
+        found[episode.task] = found.get(episode.task) or episode.content
     return list(found.values())
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from gentax.core import UsageError, unknown
 from gentax.core.settings import plain, read_settings, read_yaml
 from gentax.domains import domain, make
+from gentax.measure.statistics import few_seeds
 from gentax.models.fingerprint import fingerprint
 from gentax.models.requests import ModelOptions
 from gentax.models.source import names_a_model
@@ -127,6 +128,10 @@ class Study:
             return replace(recipe, seed=seed, base=self.base)
         recipe = read_settings(Recipe, values, f"study {self.name}, train")
         return replace(recipe, source=source, level=level, seed=seed, base=self.base)
+
+    def cannot_claim(self) -> str | None:
+        """Say what fewer than three seeds do not allow to be said, and what more would take; None where enough."""
+        return few_seeds(len(self.seeds), len(self.arms) * len(self.sources))
 
     @property
     def options(self) -> ModelOptions:

@@ -56,8 +56,6 @@ class Parts:
 
 def margin(variance_P: np.ndarray, df_P: np.ndarray, of_seeds_P: np.ndarray, level: float) -> np.ndarray:
     """Return half the length of the interval of a mean whose variance is Σ variance_P; leading axes stay."""
-    if not 0 < level < 1:
-        raise UsageError(f"the level of an interval must lie between 0 and 1, not {level}")
     variance_P = np.maximum(variance_P, 0.0)  # rounding
     kinds = [pooled(variance_P[..., kind], df_P[kind]) for kind in (~of_seeds_P, of_seeds_P) if kind.any()]
     if len(kinds) == 1:
@@ -79,6 +77,8 @@ def pooled(variance_P: np.ndarray, df_P: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def quantile(df: np.ndarray | float, level: float) -> np.ndarray:
     """Return what Student's t exceeds in absolute value with probability 1 - level; df of infinity is the normal."""
+    if not 0 < level < 1:
+        raise UsageError(f"the level of an interval must lie between 0 and 1, not {level}")
     return stdtrit(np.minimum(df, 1e9), 0.5 + level / 2)
 
 
