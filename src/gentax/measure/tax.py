@@ -197,7 +197,7 @@ def tax_report(
         raise UsageError(f"no target: the tax of {source} needs at least one other domain")
     chance = _usable({d: x for d, x in (chance or {}).items() if d in init}, [init, after], error_share)
     kept = kept_tasks([init, after, chance], error_share)
-    bounds = _bounds(source, init, after, kept, clusters, looks, look)
+    bounds = _bounds(source, init, after, clusters, looks, look)
     left_out = {d: int((~of).sum()) for d, of in kept.items()}
     (init, after, chance), clusters = only(kept, [init, after, chance]), only_labels(kept, clusters)
     scores = Scores.of(init=init, after=after, chance=chance, clusters=clusters)
@@ -296,14 +296,13 @@ def _bounds(
     source: str,
     init: Mapping[str, np.ndarray],
     after: Mapping[str, np.ndarray],
-    kept: Mapping[str, np.ndarray],
     clusters: Mapping[str, Labels] | None,
     looks: Looks,
     look: int,
 ) -> ErrorBounds | None:
     """Return the tax with all episodes that ended in an error decided one way, and the other way."""
     targets = sorted(set(init) - {source})
-    broken = [t for t in targets if not kept[t].all()]
+    broken = [t for t in targets if np.isnan(init[t]).any() or np.isnan(after[t]).any()]
     if not broken:
         return None
 
