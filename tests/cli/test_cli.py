@@ -62,6 +62,12 @@ def test_every_command_has_help_with_an_example(command):
         (["tax", "--tuned", "base", "--source", "sokoban", "--forecast-only", "--fit", "sorces"], "'sources'"),
         (["tax", "--tuned", "random", "--source", "sokoban", "--forecast-only"], "random has none"),
         (["tax", "--tuned", "random", "--source", "sokoban", "--temperature", "nan"], "temperature"),
+        (["tax", "--tuned", "random", "--source", "sokoban", "-t", "crafting", "--pilot", "8"], "give --drop"),
+        (
+            ["tax", "--tuned", "random", "--source", "sokoban", "--drop", "5", "--pilot", "no.json"],
+            "no.json is no file",
+        ),
+        (["tax", "--tuned", "random", "--source", "sokoban", "--touched", "sokobn"], "did you mean 'sokoban'"),
         (["advise", "sokobn"], "did you mean 'sokoban'"),
         (["advise", "sokoban", "-t", "sokoban"], "one other domain"),
         (["advise", "sokoban", "sokoban:6x6"], "named twice"),

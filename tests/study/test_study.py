@@ -435,3 +435,11 @@ def test_the_last_screen_says_what_the_page_says(study, tmp_path):
     page = screen.split("report: ")[1].splitlines()[0]
     assert page.endswith("report.html")
     assert set(json.loads((tmp_path / "j").read_text())["results"][0]["above_chance"]) == {"toy", "other"}
+
+
+def test_a_study_of_few_seeds_says_beforehand_what_it_cannot_claim(study):
+    from dataclasses import replace
+
+    assert "says what this checkpoint lost" in study.cannot_claim()
+    assert "2 more training runs here" in study.cannot_claim()
+    assert replace(study, seeds=(0, 1, 2)).cannot_claim() is None

@@ -66,7 +66,9 @@ def tax(
             help="A target whose text, states or experts entered training; those of a gentax run are known.",
         ),
     ] = None,
-    chance: Annotated[bool, typer.Option(help="Let random play go along: success above chance.")] = True,
+    no_chance: Annotated[
+        bool, typer.Option("--no-chance", help="Leave out random play, and with it success above chance.")
+    ] = False,
     sensitivity: Annotated[
         bool,
         typer.Option(
@@ -142,7 +144,7 @@ def tax(
         seed=seed,
         parallel=parallel,
         touched=protected,
-        chance=chance,
+        chance=not no_chance,
         pilot=first,
         drop=drop if first is not None else None,
         on_pilot=partial(_replan, many, drop),

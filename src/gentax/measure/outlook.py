@@ -50,8 +50,8 @@ def outlook(
         return [f"{of_each} are too few to see any loss with some certainty ({basis})."]
     single = f", one of {detectable(tasks, 1, looks, variance):.1f} on a single target" if targets > 1 else ""
     said = [
-        f"{of_each} show with a chance of {100 * POWER:g} % a mean drop of {seen:.1f} points, a tax of "
-        f"{seen / before:.0f} %{single} ({basis})."
+        f"{of_each} show a mean drop of {seen:.1f} points, a tax of {seen / before:.0f} %{single}, with a chance of "
+        f"{100 * POWER:g} % ({basis})."
     ]
     reached = free_within(tasks, targets, looks, variance, before)
     if reached > within:
