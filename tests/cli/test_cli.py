@@ -158,7 +158,7 @@ def test_a_tax_is_planned_played_look_by_look_and_said(tmp_path):
     assert "show a mean drop of" in done.stdout
     assert "look 1 of 3: tax" in done.stdout
     assert "stopped after" in done.stdout
-    assert "Training on sokoban costs" in done.stdout
+    assert "This checkpoint lost" in done.stdout
     assert "changes tested are significant (Holm's correction)" in done.stdout
     assert done.stdout.index("  tax: 0/") < done.stdout.index("look 1 of 3")
     assert "% solved" not in done.stdout

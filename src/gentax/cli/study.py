@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.show import console
+from gentax.cli.show import console, say
 from gentax.cli.study_progress import StudyProgress
 
 app = typer.Typer(
