@@ -31,6 +31,9 @@ def test_a_checkpoint_knows_by_its_run(tmp_path):
     record = tmp_path / "run" / "recipe.json"
     record.write_text(json.dumps(plain(recipe)))
     assert touched_by_run(step) == touched_by_run(tmp_path / "run") == {"sokoban", "webshop"}
-    record.write_text("{}x")
+    for others in ("{}x", "[1]", '{"cake": 3}'):
+        record.write_text(others)
+        assert touched_by_run(step) is None
+    record.write_text(json.dumps(plain(recipe) | {"retain": {"replayy": 1}}))
     with pytest.raises(UsageError, match="does not say what training touched"):
         touched_by_run(step)

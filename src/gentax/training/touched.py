@@ -36,10 +36,15 @@ def touched_by_run(model: Path) -> frozenset[str] | None:
     """
     for folder in (model, model.parent):
         record = folder / "recipe.json"
-        if record.is_file():
-            try:
-                return touched_by(read_settings(Recipe, json.loads(record.read_text(encoding="utf-8")), str(record)))
-            except (UsageError, ValueError, OSError) as error:
-                why = f"{record} does not say what training touched: {error}"
-                raise UsageError(f"{why}; move it away and name the targets with --touched") from None
+        try:
+            values = json.loads(record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if not isinstance(values, dict) or "retain" not in values:  # somebody else's
+            continue
+        try:
+            return touched_by(read_settings(Recipe, values, str(record)))
+        except UsageError as error:
+            why = f"{record} does not say what training touched: {error}"
+            raise UsageError(f"{why}; move it away and name the targets with --touched") from None
     return None
