@@ -19,7 +19,7 @@ from gentax.report.terminal import first_screen
 def shown(report, width: int = 80, **settings) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, highlight=False, emoji=False, **settings)
-    console.print(first_screen(report.results, report.domains, width))
+    console.print(first_screen(report.results, report.domains, console))
     return out.getvalue()
 
 
@@ -56,6 +56,7 @@ def test_colour_only_where_there_is_any(monkeypatch):
     assert "\x1b" not in shown(report)
     coloured = shown(report, force_terminal=True, color_system="256")
     assert "\x1b[" in coloured
+    assert "41m" in shown(report, force_terminal=True, color_system="standard")  # a loss is red, not grey
     monkeypatch.setenv("NO_COLOR", "1")
     bare = shown(report, force_terminal=True, color_system="256")
     assert "38;5" not in bare

@@ -61,7 +61,7 @@ class StudyProgress:
 
     def begin(self, stages: Sequence[Stage], done: Mapping[Stage, float]) -> None:
         self.time, self.of, self.number = TimeLeft(stages, done), len(stages), len(done)
-        if len(done) < len(stages):
+        if self._live is None and len(done) < len(stages):
             before = f", {len(done)} of them done before" if done else ""
             left = clock(self.time.left())
             self._say(f"study {self.name}: {len(stages)} stages{before}; about {left} on two cores")
