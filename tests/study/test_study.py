@@ -357,7 +357,7 @@ def test_touched_targets_stand_apart(wide, tmp_path):
     todo, store = plan(made), Store(tmp_path)
     run_study(made, tmp_path, Quiet())
     with_successes(todo, store)
-    plain, replay = results(todo, store.episodes)
+    (plain, replay), _ = results(todo, store.episodes)
     assert (plain.tax.touched, plain.beside) == (frozenset(), None)
     assert replay.tax.touched == {"third"}
     assert replay.tax.untouched == replay.beside.over == ("other",)

@@ -52,7 +52,8 @@ def run_and_show(
         page = run_study(read, out / read.name, progress, parallel, not allow_unreadable)
     todo, store = plan(read), Store(out / read.name)
     console.print()
-    console.print(first_screen(results(todo, store.episodes), tuple(read.domains), console), soft_wrap=False)
+    found, _ = results(todo, store.episodes)
+    console.print(first_screen(found, tuple(read.domains), console), soft_wrap=False)
     console.print(f"\nreport: {page}", markup=False)
     o.write_result(json, loads((store.path(todo.measure) / "results.json").read_text(encoding="utf-8")))
 

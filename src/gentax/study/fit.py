@@ -42,7 +42,7 @@ def fit_study(todo: Plan, store: Store, say: Callable[[str], None], trajectories
     plain = {p.domain: p for p in look(levels)}
     far = diversity(plain.values()).pairs["unseen"]
     rows = []
-    for result in results(todo, store.episodes):
+    for result in results(todo, store.episodes)[0]:
         source, arm = result.tax.source, result.arm
         recipe = study.recipe(source, arm, study.seeds[0])
         say(f"{arm} on {source}")

@@ -16,7 +16,7 @@ from gentax.measure.axes import Axes
 from gentax.report import Curve, EpisodePair, Report, write
 from gentax.report.pairs import telling_pairs
 from gentax.study.plan import Plan, Stage
-from gentax.study.results import Read, comparison, results
+from gentax.study.results import Read, results
 
 
 def write_report(todo: Plan, read: Read, folder: Callable[[Stage], Path], out: Path) -> None:
@@ -26,17 +26,18 @@ def write_report(todo: Plan, read: Read, folder: Callable[[Stage], Path], out: P
     stages = [stage for stage in todo.stages() if stage is not todo.report]
     stored = [json.loads((folder(stage) / "stage.json").read_text()) for stage in stages]
     first = next(iter(study.arms))
+    found, compared = results(todo, read)
     write(
         Report(
             title=f"gentax study: {study.name}",
             about=study.about,
             domains=tuple(study.domains),
-            results=tuple(results(todo, read)),
+            results=tuple(found),
             curves=tuple(
                 Curve(source, _rows(folder(stage) / "metrics.jsonl"), arm, seed)
                 for (arm, source, seed), stage in todo.trained.items()
             ),
-            compared=comparison(todo, read),
+            compared=compared,
             axes=tuple(Axes.from_json(a) for a in measured["axes"]),
             pairs=tuple(_pairs(todo, read)),
             settings={

@@ -24,7 +24,7 @@ from gentax.models.loading import load_tokenizer
 from gentax.report import Comparison, Result
 from gentax.rollouts import open_env
 from gentax.rollouts.prompt import prompts
-from gentax.study.plan import Plan, Stage
+from gentax.study.plan import Plan, Stage, Study
 from gentax.training.touched import touched_by
 
 Read = Callable[[Stage], list[Episode]]
@@ -33,9 +33,9 @@ SEED = 0  # of what is resampled
 
 def measure(todo: Plan, read: Read) -> dict[str, Any]:
     """Return every number of a study as JSON values."""
-    compared = comparison(todo, read)
+    found, compared = results(todo, read)
     rows = []
-    for result in results(todo, read):
+    for result in found:
         said = sentences(result.tax) + ([] if result.beside is None else [arm_sentence(result.beside, result.baseline)])
         row: dict[str, Any] = {"arm": result.arm, **result.tax.to_json(), "baseline": result.baseline or None}
         row["baseline_tax"] = None if result.baseline_tax is None else result.baseline_tax.to_json()
@@ -49,23 +49,23 @@ def measure(todo: Plan, read: Read) -> dict[str, Any]:
     }
 
 
-def results(todo: Plan, read: Read) -> list[Result]:
-    """Return the tax of every arm and source, over all seeds, on the same test tasks."""
-    study, scored = todo.study, _scored(todo, read)
-    compared = comparison(todo, read).arms
+def results(todo: Plan, read: Read) -> tuple[list[Result], Comparison]:
+    """Return the tax of every arm and source, over all seeds, on the same test tasks; and arms beside each other."""
+    study, scored = todo.study, _scored(todo, read)  # episodes are read once: they are most of the work
+    compared = _comparison(study, scored)
     made = []
     for arm, source in itertools.product(study.arms, study.sources):
         touched, baseline = touched_by(study.recipe(source, arm, study.seeds[0])), study.baseline(arm) or ""
         report = partial(tax_report, source, scored.init, clusters=scored.clusters, touched=touched)
         there = headline(report(scored.after[baseline, source])) if baseline else None
-        beside = compared[source][arm] if baseline else None
+        beside = compared.arms[source][arm] if baseline else None
         made.append(Result(report(scored.after[arm, source], chance=scored.chance), arm, baseline, beside, there))
-    return made
+    return made, compared
 
 
-def comparison(todo: Plan, read: Read) -> Comparison:
+def _comparison(study: Study, scored: _Scores) -> Comparison:
     """Return arms beside the arm that each is compared with, and sources ranked, of two and more."""
-    study, scored, rng = todo.study, _scored(todo, read), np.random.default_rng(SEED)
+    rng = np.random.default_rng(SEED)
     baselines = {arm: baseline for arm in study.arms if (baseline := study.baseline(arm)) is not None}
     arms: dict[str, dict[str, ArmReport]] = {}
     for source, baseline in itertools.product(study.sources, dict.fromkeys(baselines.values())):
