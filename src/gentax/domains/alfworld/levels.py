@@ -52,11 +52,12 @@ def _steps(kind: str, looks: int) -> int:
 
 NAMED = {
     "small": Spec(("place", "light", "clean"), places=5, things=5, looks=2),
+    "flat": Spec(("place", "light", "clean"), places=7, things=8, looks=3),
     **{kind: Spec((kind,), places=8, things=10, looks=4) for kind in KINDS},
     "home": Spec(KINDS, places=12, things=18, looks=6),
     "whole": Spec(KINDS, places=PLACES[1], things=40, looks=12),
 }
-DEFAULT = "small"
+DEFAULT = "flat"
 LEVELS = {
     **{name: Level(spec.horizon, spec.about) for name, spec in NAMED.items()},
     OFFICIAL: Level(OFFICIAL_HORIZON, "the published games, in the folder that the variable ALFWORLD_DATA names"),

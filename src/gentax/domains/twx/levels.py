@@ -66,7 +66,7 @@ COOKING = Game(
 
 MAPREADER = Game(
     "mapreader",
-    "medium",
+    "large",
     {
         "easy": Spec(
             "four rooms, the coin at most two away, nothing else to take",
@@ -77,6 +77,11 @@ MAPREADER = Game(
             "eight rooms, the coin at most three away, one thing more in a room",
             30,
             "numLocations=8,maxDistanceApart=3,maxDistractorItemsPerLocation=1,includeDoors=0,limitInventorySize=0",
+        ),
+        "large": Spec(
+            "eleven rooms, the coin at most four away, one thing more in a room",
+            30,
+            "numLocations=11,maxDistanceApart=4,maxDistractorItemsPerLocation=1,includeDoors=0,limitInventorySize=0",
         ),
         "hard": Spec("the package's default: fifteen rooms, the coin at most four away", 40, ""),
     },
@@ -103,6 +108,7 @@ REPEATED: Mapping[tuple[str, str], Mapping[str, tuple[int, ...]]] = {
         "test": (212, 316, 364, 544, 604, 706, 712, 722, 745, 775, 924, 965, 998),
     },
     ("mapreader", "medium"): {"validation": (51, 314), "test": (59, 164, 339, 817, 942)},
+    ("mapreader", "large"): {"validation": (987,), "test": (271,)},
 }
 
 
