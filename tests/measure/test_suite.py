@@ -282,7 +282,7 @@ def test_results_that_do_not_compare_are_refused():
     one = made_up("one", 0.5)
     with pytest.raises(UsageError, match="different suites"):
         paired(one, dataclasses.replace(one, digest="0" * 32))
-    with pytest.raises(UsageError, match=r"result of one is not sound: suite: v1 was frozen as"):
+    with pytest.raises(UsageError, match=r"result of one is not sound: suite: v2 was frozen as"):
         paired(dataclasses.replace(one, digest="x"), dataclasses.replace(one, digest="x"))
     domains = list(one.domains)
     with pytest.raises(UsageError, match="no domain of suite v2 in common"):

@@ -51,6 +51,16 @@ def report(home, target, tasks=256, seeds=1):
     return tax_report("sokoban", init, {d: x.astype(float) for d, x in after.items()})
 
 
+def test_what_cannot_be_claimed_of_a_domain_is_said_once():
+    scores = {d: np.tile([0.0, 1.0], 40) for d in ("sokoban", "mine:Env", "yours:Env")}
+    contents = {"sokoban": [str(n) for n in range(80)], "mine:Env": [""] * 80, "yours:Env": [""] * 80}
+    said = " ".join(sentences(tax_report("sokoban", scores, scores, clusters=contents)))
+    assert said.count("mine:Env, yours:Env do not say what their tasks are made of") == 1
+    assert "nobody can claim that test tasks are new" in said
+    known = tax_report("sokoban", scores, scores, clusters=dict.fromkeys(scores, contents["sokoban"]))
+    assert "nobody can claim" not in " ".join(sentences(known))
+
+
 def test_one_seed_is_a_checkpoint_and_three_are_training():
     one, two, three = (sentences(report(0.8, 0.2, seeds=n)) for n in (1, 2, 3))
     assert one[0].startswith("This checkpoint lost ")

@@ -74,7 +74,7 @@ def evaluate(
         progress=True,
     )
     show_table(result.table())
-    say(result.truncation().sentences(result.policy))
+    say(result.caveats())
     o.write_result(json, result.to_json())
 
 

@@ -14,7 +14,7 @@ from gentax.core.progress import EpisodeProgress
 from gentax.core.settings import plain
 from gentax.core.text_table import TextTable, as_printed
 from gentax.domains import domain, make
-from gentax.measure.left_out import content_of, kept_tasks, only, only_labels, successes
+from gentax.measure.left_out import content_caveat, content_of, kept_tasks, only, only_labels, successes
 from gentax.measure.statistics import Estimate, success_rate
 from gentax.measure.truncation import Truncation
 from gentax.models.requests import ModelOptions
@@ -69,6 +69,11 @@ class Evaluation:
     def truncation(self) -> Truncation:
         """Return how many replies and prompts were cut, over all domains."""
         return Truncation.of(episode for of in self.episodes.values() for episode in of)
+
+    def caveats(self) -> list[str]:
+        """Say what was cut, and of which domains nobody can claim that their tasks are new."""
+        unknown = content_caveat([name for name, contents in self.clusters().items() if not any(contents)])
+        return [*self.truncation().sentences(self.policy), *([unknown] if unknown else [])]
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON values."""

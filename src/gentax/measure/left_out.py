@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +18,17 @@ def content_of(episodes: Iterable[Episode]) -> list[str]:
     for episode in episodes:
         found[episode.task] = found.get(episode.task) or episode.content
     return list(found.values())
+
+
+def content_caveat(domains: Sequence[str]) -> str:
+    """Say what cannot be claimed of domains that do not say what their tasks are made of; nothing of no domain."""
+    if not domains:
+        return ""
+    say, their = ("does", "its") if len(domains) == 1 else ("do", "their")
+    return (
+        f"{', '.join(domains)} {say} not say what {their} tasks are made of: nobody can claim that test tasks are new "
+        "to training, and each counts as independent of the others."
+    )
 
 
 def successes(episodes: Iterable[Episode], tasks: Iterable[Task]) -> np.ndarray:

@@ -96,6 +96,7 @@ class TaxReport:
     looks: int = 1  # how many there might have been
     runtime: Mapping[str, Mapping[str, str] | None] = field(default_factory=dict)  # of `base` and `tuned`, if known
     clusters: Mapping[str, int] = field(default_factory=dict)  # tasks of different content
+    content_unknown: tuple[str, ...] = ()  # domains that do not say what their tasks are made of
     touched: frozenset[str] = frozenset()  # targets that entered training in any form
     tax_untouched: Estimate | Undefined = NOT_TOUCHED  # over the other targets
     tax_touched: Estimate | Undefined = NOT_TOUCHED
@@ -148,6 +149,7 @@ class TaxReport:
             plain[key] = {d: estimate.to_json() for d, estimate in getattr(self, key).items()}
         plain |= {k: getattr(self, k).to_json() for k in ("delta_id", "tax", "tax_rate", *self._also)}
         plain |= {"clusters": dict(self.clusters), "touched": sorted(self.touched)}
+        plain["content_unknown"] = list(self.content_unknown)
         plain["above_chance"] = {d: one.to_json() for d, one in self.above_chance.items()}
         plain["bounds"] = None if self.bounds is None else self.bounds.to_json()
         plain["pilot"] = None if self.pilot is None else self.pilot.to_json()
@@ -233,6 +235,7 @@ def tax_report(
         look=look,
         looks=looks.count,
         clusters={d: scores.clusters_of(d).count for d in scores.roles["init"]},
+        content_unknown=tuple(sorted(d for d, labels in (clusters or {}).items() if not any(labels))),
         touched=touched,
         tax_untouched=maybe(_tax_over(scores, apart, "every target is touched", level) if touched else NOT_TOUCHED),
         tax_touched=maybe(_tax_over(scores, sorted(touched), "", level) if touched else NOT_TOUCHED),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from gentax.measure.arms import ArmReport
+from gentax.measure.left_out import content_caveat
 from gentax.measure.statistics import SEEDS, Estimate, Undefined
 from gentax.measure.tax import TaxReport
 
@@ -173,6 +174,8 @@ def caveats(report: TaxReport) -> list[str]:
     else:
         seeds = " and 2 training seeds" if report.seeds == 2 else ""
         said = [f"{level}, over {over}{seeds}. What is said of training takes {SEEDS} training seeds or more."]
+    if report.content_unknown:
+        said.append(content_caveat(report.content_unknown))
     if report.looks > 1:
         said.append(
             f"Look {report.look} of at most {report.looks}; the intervals are valid at whichever look one stops "
