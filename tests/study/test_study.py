@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -276,6 +277,24 @@ def test_studies_that_make_no_sense_are_refused(study, change, says):
 
     with pytest.raises(UsageError, match=says):
         check(dataclasses.replace(study, **change))
+
+
+def test_settings_are_chosen_only_on_tasks_that_nobody_trained_on(study, monkeypatch):
+    choosing = dataclasses.replace(study, split="validation")
+    check(choosing)
+    monkeypatch.setattr(Other, "content", lambda self: None)
+    with pytest.raises(UsageError, match="study small chooses by validation tasks, and other does not say what its"):
+        check(choosing)
+    check(study)
+
+
+@pytest.mark.parametrize("name", ["demo_settings", "demo_seeds"])
+def test_the_studies_beside_the_demo_are_of_the_demo(name):
+    beside = read_study(Path(__file__).parents[2] / "studies" / f"{name}.yaml")
+    demo = read_study("demo")
+    assert (beside.domains, beside.sources, beside.train) == (demo.domains, demo.sources, demo.train)
+    chosen = [demo.recipe("sokoban", arm, 0) for arm in demo.arms]
+    assert all(one in [beside.recipe("sokoban", arm, 0) for arm in beside.arms] for one in chosen)
 
 
 def test_files_that_are_no_studies_are_refused(tmp_path):

@@ -18,6 +18,7 @@ from typing import Any
 from gentax.core import UsageError, unknown
 from gentax.core.settings import plain, read_settings, read_yaml
 from gentax.domains import domain, make
+from gentax.domains.untouched import why_not_untouched
 from gentax.measure.statistics import few_seeds
 from gentax.models.fingerprint import fingerprint
 from gentax.models.requests import ModelOptions
@@ -212,10 +213,15 @@ def check(study: Study) -> None:
     if not study.sources or not study.seeds or not study.arms:
         raise UsageError(f"study {study.name}: it needs at least one source, one seed and one arm")
     for name, target in study.domains.items():
-        env = make(name, target.level)
-        env.close()
         if study.split not in domain(name).splits:
             raise unknown(f"split of {name} in study {study.name}", study.split, domain(name).splits)
+        env = make(name, target.level)
+        try:
+            why = why_not_untouched(env, "validation") if study.split == "validation" else ""
+        finally:
+            env.close()
+        if why:
+            raise UsageError(f"study {study.name} chooses by validation tasks, and {name} {why}")
         if target.tasks < 2:
             raise UsageError(f"study {study.name}: {name} needs at least 2 test tasks, not {target.tasks}")
     for name in (study.name, *study.arms):

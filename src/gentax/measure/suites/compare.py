@@ -7,7 +7,7 @@ import numpy as np
 from gentax.core import UsageError
 from gentax.measure.suites.lines import harmless
 from gentax.measure.suites.result import SuiteResult
-from gentax.measure.suites.suite import load_suite
+from gentax.measure.suites.suite import RETIRED, load_suite
 from gentax.measure.suites.verify import check_result
 
 
@@ -15,8 +15,15 @@ def paired(before: SuiteResult, after: SuiteResult) -> tuple[dict[str, np.ndarra
     """Return the scores of two policies on the domains that both played, as `measure.tax.tax_report` takes them.
 
     Raises:
-        UsageError: results of different suites, results that `gentax verify` refuses, or no domain in common.
+        UsageError: results of a retired suite or of different suites, results that `gentax verify` refuses, or no
+            domain in common.
     """
+    for result in (before, after):
+        if result.suite in RETIRED:
+            raise UsageError(
+                f"the result of {harmless(result.policy, 80)} is of suite {result.suite}, which is retired: "
+                f"{RETIRED[result.suite]}"
+            )
     if (before.suite, before.digest) != (after.suite, after.digest):
         names = [f"{harmless(one.suite, 40)} ({harmless(one.digest, 40)})" for one in (before, after)]
         raise UsageError(f"results of different suites do not compare: {names[0]} and {names[1]}")
