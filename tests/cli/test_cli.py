@@ -106,8 +106,8 @@ def test_a_mistyped_action_costs_a_step_only_when_it_is_confirmed(again, tmp_pat
     done = run("play", "sokoban", cwd=tmp_path, stdin=f"fly\n{again}\nq\n")
     assert "Unknown action" in done.stdout
     assert "left after 1 steps" in done.stdout
-    near = run("play", "sokoban", cwd=tmp_path, stdin="rihgt\nq\n")
-    assert "Nearest: right" in near.stdout
+    near = run("play", "sokoban", cwd=tmp_path, stdin="dwon\nq\n")
+    assert "Nearest: down" in near.stdout
     assert "left after 0 steps" in near.stdout
 
 
@@ -229,7 +229,7 @@ def test_rollout_plays_as_evaluate_does_unless_told_otherwise():
     from gentax.cli.rollout import rollout
 
     ours, theirs = (inspect.signature(command).parameters for command in (rollout, evaluate))
-    shared = set(ours) & set(theirs) - {"tasks", "policy"}
+    shared = set(ours) & set(theirs) - {"tasks", "policy", "domain"}
     assert {"split", "temperature", "samples", "seed"} <= shared
     assert {name: ours[name].default for name in shared} == {name: theirs[name].default for name in shared}
 
