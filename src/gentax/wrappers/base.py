@@ -125,6 +125,12 @@ class TextWrapper(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
     def expert(self) -> Move | None:
         return self.text_env.expert()
 
+    def content(self) -> str | None:
+        return self.text_env.content()
+
+    def content_of(self, task: Task) -> str | None:
+        return self.text_env.content_of(task)
+
     def fingerprint(self) -> str:
         return self.text_env.fingerprint()
 
