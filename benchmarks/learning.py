@@ -26,9 +26,9 @@ from gentax.core.files import write_json
 from gentax.core.settings import read_settings
 from gentax.domains import domains, missing
 from gentax.measure.evaluate import scores_of
+from gentax.measure.left_out import leave_out_errors
 from gentax.measure.statistics import Estimate
 from gentax.measure.statistics.intervals import difference
-from gentax.measure.tax import leave_out_errors
 from gentax.training.recipe import Recipe
 from gentax.training.recipe.read import read_values, shipped
 

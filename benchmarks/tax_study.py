@@ -29,8 +29,9 @@ from gentax.core.files import write_json
 from gentax.core.record import read_episodes, write_episodes
 from gentax.domains import domain, domains, missing
 from gentax.measure.evaluate import scores_of
+from gentax.measure.left_out import leave_out_errors
 from gentax.measure.statistics import Estimate, success_rate
-from gentax.measure.tax import TaxReport, leave_out_errors, tax_report
+from gentax.measure.tax import TaxReport, tax_report
 from gentax.models.requests import ModelOptions
 from gentax.policies.local import LocalPolicy, load
 from gentax.rollouts import Play

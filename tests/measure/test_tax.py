@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from gentax.core import Episode, Outcome, Task, UsageError
+from gentax.measure.left_out import leave_out_errors, successes
 from gentax.measure.statistics import Scores
-from gentax.measure.tax import leave_out_errors, ood_change, successes, tax_removed, tax_report
+from gentax.measure.tax import ood_change, tax_removed, tax_report
 
 
 def rates(count=100, **percent):

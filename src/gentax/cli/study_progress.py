@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from gentax.core.progress import minutes
 from gentax.core.text_table import one_line
 from gentax.study.costs import TimeLeft
 
@@ -106,6 +107,5 @@ def clock(seconds: float) -> str:
     >>> clock(7.6), clock(754), clock(7500)
     ('0:08', '12:34', '2:05:00')
     """
-    whole = round(seconds)
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{minutes(rest):0>5}" if hours else minutes(rest)

@@ -6,24 +6,7 @@ from gentax.core.errors import EnvironmentFault, NonFiniteLoss, PolicyFault, Usa
 from gentax.core.task import SPLITS, Task, content_hash, split_of, stable_seed
 
 __all__ = [
-    "SPLITS",
-    "Acted",
-    "Domain",
-    "EnvironmentFault",
-    "Episode",
-    "Level",
-    "Move",
-    "NonFiniteLoss",
-    "Outcome",
-    "PolicyFault",
-    "Sequence",
-    "Step",
-    "Task",
-    "TextEnv",
-    "Tokens",
-    "UsageError",
-    "content_hash",
-    "split_of",
-    "stable_seed",
-    "unknown",
+    "SPLITS", "Acted", "Domain", "EnvironmentFault", "Episode", "Level", "Move", "NonFiniteLoss", "Outcome",
+    "PolicyFault", "Sequence", "Step", "Task", "TextEnv", "Tokens", "UsageError", "content_hash", "split_of",
+    "stable_seed", "unknown",
 ]  # fmt: skip

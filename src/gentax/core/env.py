@@ -148,7 +148,7 @@ class TextEnv(gymnasium.Env[str, str]):
         Raises:
             UsageError: when the split holds fewer.
         """
-        size = self.size(split)
+        size = self._size_of(split)
         if count > size:
             raise UsageError(f"{self.domain.name} at level {self.level!r} has {size} {split} tasks, not {count}")
         return [Task(self.domain.name, self.level, split, index) for index in range(count)]
@@ -214,10 +214,21 @@ class TextEnv(gymnasium.Env[str, str]):
                 raise unknown(f"split of {self.domain.name}", split, self.domain.splits)
             index = options.get("index")
             if index is None:
-                index = int(self.np_random.integers(self.size(split)))
+                index = int(self.np_random.integers(self._size_of(split)))
             task = Task(self.domain.name, self.level, split, int(index))
         if task.domain != self.domain.name or task.level != self.level:
             raise UsageError(f"task {task.id} is not one of {self.domain.name} at level {self.level}")
-        if not 0 <= task.index < self.size(task.split):
-            raise UsageError(f"task {task.id}: the {task.split} split has indices 0 to {self.size(task.split) - 1}")
+        size = self._size_of(task.split)
+        if not 0 <= task.index < size:
+            raise UsageError(f"task {task.id}: the {task.split} split has indices 0 to {size - 1}")
         return task
+
+    def _size_of(self, split: str) -> int:
+        """Return how many tasks a split has. Raises UsageError where it has none."""
+        if not (size := self.size(split)):
+            raise UsageError(self._no_tasks(split))
+        return size
+
+    def _no_tasks(self, split: str) -> str:
+        """Say that a split is empty; a domain that knows why says so."""
+        return f"{self.domain.name} at level {self.level!r} has no {split} tasks"

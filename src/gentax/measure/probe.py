@@ -21,8 +21,8 @@ from gentax.core.progress import EpisodeProgress
 from gentax.core.text_table import TextTable, as_printed
 from gentax.measure.axes import Axes, axes
 from gentax.measure.evaluate import evaluate
+from gentax.measure.left_out import ERROR_SHARE
 from gentax.measure.statistics import Estimate
-from gentax.measure.tax import ERROR_SHARE
 from gentax.models.action_format import write_reply
 from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, policy_of

@@ -20,8 +20,6 @@ import numpy as np
 from gentax.core import UsageError
 from gentax.core.text_table import TextTable, as_printed
 from gentax.measure.left_out import ERROR_SHARE, kept_tasks, only, only_labels
-from gentax.measure.left_out import leave_out_errors as leave_out_errors  # imported from here by others
-from gentax.measure.left_out import successes as successes
 from gentax.measure.statistics import (
     LEVEL,
     Estimate,
@@ -132,6 +130,12 @@ class TaxReport:
             rows.append([*row, self.drop.get(d, "source")])
         columns = ["domain", *(["random"] if self.above_chance else []), "before", "after", "drop in points"]
         return TextTable(f"Success %, with {100 * self.level:g} % intervals", columns, rows)
+
+    def lost(self, domain: str) -> Estimate | None:
+        """Return the points lost on a target, or on the source, where a gain is below 0; None where it is not known."""
+        if domain != self.source:
+            return self.drop[domain]
+        return self.delta_id.mirrored() if self.delta_id else None
 
     _repr_pretty_ = as_printed
 

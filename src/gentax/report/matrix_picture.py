@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from gentax.measure.statistics import Estimate
 from gentax.measure.verdict import number, signed
 from gentax.report.headline import row_name
-from gentax.report.model import Report
+from gentax.report.model import Report, base_success, random_success
 from gentax.report.palette import LIGHT, shade
 from gentax.report.plots import any_script, check_picture, save
 from gentax.report.text import one_line
@@ -25,8 +25,7 @@ def plot_matrix(report: Report, path: str | Path) -> None:
         UsageError: another suffix.
     """
     check_picture(path)
-    domains, chance = report.columns(), report.random_play()
-    init = {d: e for result in reversed(report.results) for d, e in result.tax.init.items()}
+    domains, init, chance = report.columns(), base_success(report.results), random_success(report.results)
     names = ["before", *(one_line(row_name(result, report.results), 30) for result in report.results)]
     names += ["random play"] if chance else []
     label = 0.5 + 0.085 * max(map(len, names))
@@ -52,10 +51,9 @@ def plot_matrix(report: Report, path: str | Path) -> None:
         if name in init:
             cell(0, column, init[name].value, None)
         for row, result in enumerate(report.results, 1):
-            tax, home = result.tax, name == result.tax.source
+            tax = result.tax
             if name in tax.after:
-                gain = tax.delta_id.mirrored() if tax.delta_id else None
-                cell(row, column, tax.after[name].value, gain if home else tax.drop[name], home)
+                cell(row, column, tax.after[name].value, tax.lost(name), home=name == tax.source)
         if name in chance:
             cell(len(names) - 1, column, chance[name].value, None)
     panel.set_yticks([n + 0.5 for n in range(len(names))], names, parse_math=False)

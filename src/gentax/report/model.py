@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,6 +113,12 @@ class Report:
         found = {domain for result in self.results for domain in result.tax.init}
         return [d for d in self.domains if d in found] + sorted(found - set(self.domains))
 
-    def random_play(self) -> dict[str, Estimate]:
-        """Return random play's success on each domain where it is known, percent."""
-        return {d: one.random for result in reversed(self.results) for d, one in result.tax.above_chance.items()}
+
+def base_success(results: Sequence[Result]) -> dict[str, Estimate]:
+    """Return the base's success on each domain, percent; of several results that know it, as the first says."""
+    return {d: estimate for result in reversed(results) for d, estimate in result.tax.init.items()}
+
+
+def random_success(results: Sequence[Result]) -> dict[str, Estimate]:
+    """Return random play's success on each domain where it is known, percent; as `base_success`."""
+    return {d: one.random for result in reversed(results) for d, one in result.tax.above_chance.items()}

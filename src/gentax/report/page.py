@@ -24,7 +24,7 @@ from gentax.measure.tax import TaxReport
 from gentax.measure.verdict import FREE_WITHIN, caveats, number, sentences, signed
 from gentax.report import figures, palette
 from gentax.report.headline import Headline, headlines, notes, row_name
-from gentax.report.model import Curve, Report, Result
+from gentax.report.model import Curve, Report, Result, base_success, random_success
 from gentax.report.tables import tables
 from gentax.report.text import dotted, duration, one_line, tied, visible
 
@@ -68,8 +68,8 @@ def render(report: Report) -> str:
             script=Markup(script),
             script_hash=b64encode(sha256(script.encode()).digest()).decode(),
             domains=report.columns(),
-            chance=report.random_play(),
-            init={d: e for result in reversed(report.results) for d, e in result.tax.init.items()},
+            chance=random_success(report.results),
+            init=base_success(report.results),
             left_out=sum(n for result in report.results for n in result.tax.left_out.values()),
             colours=Markup(palette.variables(palette.LIGHT)),
             dark=Markup(palette.variables(palette.DARK)),

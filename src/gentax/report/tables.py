@@ -73,13 +73,10 @@ def _matrix(report: Report) -> Table:
     for result in report.results:
         tax = result.tax
         for name in tax.init:
-            home = name == tax.source
-            role = "source" if home else "touched target" if name in tax.touched else "target"
+            role = "source" if name == tax.source else "touched target" if name in tax.touched else "target"
             luck = tax.above_chance.get(name)
-            gain = tax.delta_id.mirrored() if tax.delta_id else None
             above = (None, None) if luck is None else (luck.init, luck.after)
-            drop = gain if home else tax.drop[name]
-            numbers = [_three(e) for e in (tax.init[name], tax.after[name], drop, *above)]
+            numbers = [_three(e) for e in (tax.init[name], tax.after[name], tax.lost(name), *above)]
             rows.append(
                 (
                     tax.source, result.arm, name, role, tax.tasks[name], None if luck is None else luck.random.value,

@@ -14,7 +14,7 @@ from rich.text import Text
 from gentax.measure.statistics import Estimate
 from gentax.measure.verdict import Verdict, number, signed
 from gentax.report.headline import headlines, notes, row_name
-from gentax.report.model import Result
+from gentax.report.model import Result, base_success, random_success
 from gentax.report.palette import LIGHT, shade
 from gentax.report.text import one_line
 
@@ -58,7 +58,7 @@ def matrix(results: Sequence[Result], domains: Sequence[str], console: Console) 
     """Return success on every domain, and below it the change against the base; in blocks where it is wide."""
     width, few = console.width, console.color_system not in ("256", "truecolor")
     names = [one_line(row_name(result, results), NAME) for result in results]
-    chance = {d: one.random for result in reversed(results) for d, one in result.tax.above_chance.items()}
+    chance = random_success(results)
     label = max(map(len, [*names, "success %", "random play"]))
     widths = {d: 1 + max(6, *map(len, _head(d))) for d in domains}
     blocks: list[list[str]] = [[]]
@@ -101,7 +101,7 @@ def _block(
     def plain(of: Mapping[str, Estimate], style: str = "") -> list[Text]:
         return [Text((number(of[d].value) if d in of else "–") + " ", style=style) for d in domains]
 
-    init = {d: e for result in reversed(results) for d, e in result.tax.init.items()}
+    init = base_success(results)
     heads = {d: _head(d) for d in domains}
     deep = max(map(len, heads.values()))
     rows = []
@@ -123,8 +123,7 @@ def _cell(result: Result, domain: str, width: int, few: bool) -> tuple[Text, Tex
     tax = result.tax
     if domain not in tax.after:
         return Text("– "), Text()
-    home = domain == tax.source
-    drop = (tax.delta_id.mirrored() if tax.delta_id else None) if home else tax.drop[domain]
+    drop = tax.lost(domain)
     success = number(tax.after[domain].value) + ("*" if domain in tax.touched else " ")
     if drop is None:
         return Text(success), Text()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from gentax.core.env import Acted, Move, TextEnv
 from gentax.core.errors import UsageError
@@ -69,10 +68,6 @@ class Sokoban(TextEnv):
 
     def size(self, split: str) -> int:
         return len(self._collection.rooms[split]) if self._collection else tasks_of(self._spec, split)
-
-    def tasks(self, split: str, count: int) -> list[Task]:
-        self._refuse_empty(split)
-        return super().tasks(split, count)
 
     def level_horizon(self) -> int:
         return self._collection.horizon if self._collection else self._spec.horizon
@@ -150,16 +145,12 @@ class Sokoban(TextEnv):
         content = content_of(room.rows, room.columns, room.walls, room.targets)
         return Start(room, Distances(room.columns, room.walls, floor, room.targets), content)
 
-    def _pick(self, options: dict[str, Any]) -> Task:
-        self._refuse_empty(options.get("split", self.split) if "task" not in options else options["task"].split)
-        return super()._pick(options)
-
-    def _refuse_empty(self, split: str) -> None:
-        if self._collection and split in self.domain.splits and not self._collection.rooms[split]:
-            raise UsageError(
-                f"{self._collection.path} has no {split} rooms: a hash of each room decides its split, and its "
-                f"{self._collection.told}"
-            )
+    def _no_tasks(self, split: str) -> str:
+        assert self._collection is not None  # generated levels have rooms of every split
+        return (
+            f"{self._collection.path} has no {split} rooms: a hash of each room decides its split, and its "
+            f"{self._collection.told}"
+        )
 
     def _goal(self) -> str:
         many = self._solved & (self._solved - 1)

@@ -61,6 +61,7 @@ def start_of(spec: Spec, task: Task) -> Start:
     return draw_room(spec, task.split, _distinct(spec, task.split).seed(task))
 
 
+@cache
 def layouts(spec: Spec) -> int:
     """Return how many ways there are to place the walls and targets of a level."""
     inside = len(_inside(spec.rows, spec.columns))

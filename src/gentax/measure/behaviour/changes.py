@@ -12,8 +12,8 @@ from gentax.core import Episode
 from gentax.measure.behaviour.counts import MEASURES, Measure, Read, read
 from gentax.measure.behaviour.pairing import By, by_domain, flat
 from gentax.measure.behaviour.ratios import Ratio, change, estimate
+from gentax.measure.left_out import successes
 from gentax.measure.statistics import Estimate, difference
-from gentax.measure.tax import successes
 
 Values = Mapping[str, Estimate | None]  # measure -> estimate; None when it is undefined or not known
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from gentax.core import Episode, Task, UsageError
-from gentax.measure.tax import leave_out_errors, successes
+from gentax.measure.left_out import leave_out_errors, successes
 
 By = dict[Task, list[Episode]]  # the episodes of each task, by sample
 

@@ -17,10 +17,10 @@ import numpy as np
 from gentax.core import Episode, Outcome, UsageError
 from gentax.core.settings import plain, read_settings
 from gentax.core.text_table import TextTable, as_printed
+from gentax.measure.left_out import ERROR_SHARE
 from gentax.measure.statistics import Estimate, Labels, Scores, above_chance, linear, success_rate
 from gentax.measure.suites.lines import harmless, write_lines
 from gentax.measure.suites.suite import load_suite
-from gentax.measure.tax import ERROR_SHARE
 
 FORMAT = 1  # raised when a result file means something else than before
 LIMIT = 1 << 24  # bytes of a result file that are read; one of v2 has some 200,000

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import gentax
 from gentax.core import Outcome, UsageError
+from gentax.measure.left_out import ERROR_SHARE
 from gentax.measure.suites.lines import harmless
 from gentax.measure.suites.result import SuiteResult, parse_result, read_content
 from gentax.measure.suites.suite import FROZEN, RETIRED, Suite, load_suite
 from gentax.measure.suites.versions import versions
-from gentax.measure.tax import ERROR_SHARE
 
 TOLERANCE = 1e-6  # percent; the score card is computed in closed form, and sums may round otherwise elsewhere
 
