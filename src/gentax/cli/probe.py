@@ -63,7 +63,7 @@ def probe(
 ) -> None:
     """Measure how rich the states of domains are and how far their goals, on tasks of the train split.
 
-    Examples: `gentax probe sokoban babyai --distract --plot axes.svg`, `gentax probe my_package:make_env --samples 4`
+    Examples: `gentax probe sokoban babyai --plot axes.svg`, `gentax probe my_package:make_env --samples 4`
     """
     from gentax.measure.probe import probe as run
     from gentax.report.plots import check_picture
