@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gentax.measure.statistics import Estimate, iqm, probability_of_improvement
+from gentax.metrics.statistics import Estimate, iqm, probability_of_improvement
 
 REPLICATES = 10_000
 SEEDS, DOMAINS, TASKS = 5, 8, 512

@@ -37,7 +37,7 @@ def jobs() -> dict[str, Callable[[], int]]:
     import gentax
     from gentax.core.memory import keep_freed_memory
     from gentax.policies.local import load
-    from gentax.rollouts import EnvPool, Play, rollout
+    from gentax.rollouts import EnvPool, RolloutConfig, rollout
 
     quiet()
     keep_freed_memory()
@@ -46,10 +46,10 @@ def jobs() -> dict[str, Callable[[], int]]:
         tasks = env.tasks("train", TASKS)
     found: dict[str, Callable[[], int]] = {}
     for job in JOBS[:2]:
-        play = Play(context=job.split()[1], temperature=1.0)
+        play = RolloutConfig(context=job.split()[1], temperature=1.0)
         pool = EnvPool(play)  # ends with the process
 
-        def playing(play: Play = play, pool: EnvPool = pool) -> int:
+        def playing(play: RolloutConfig = play, pool: EnvPool = pool) -> int:
             policy.refresh()
             return sum(e.length for e in rollout(policy, tasks, play=play, samples=GROUP, seed=5, pool=pool))
 

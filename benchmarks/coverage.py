@@ -26,8 +26,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, logit, ndtri
 
-from gentax.measure.statistics import Clusters, Looks, success_rate
-from gentax.measure.statistics.variance import Parts, margin, parts_of, pooled, quantile
+from gentax.metrics.statistics import Clusters, InterimAnalyses, success_rate
+from gentax.metrics.statistics.variance import Parts, margin, parts_of, pooled, quantile
 
 LEVEL = 0.95
 SPREADS = (0.0, 0.3, 0.6)  # of training seeds, in logits: 0.6 is 15 points at a rate of 50 %
@@ -310,7 +310,7 @@ def type_one(studies: int, all_seeds: list[int], targets: int = 8) -> None:
     "Training costs" is false where the expected rate is that of the base; "this checkpoint lost" where the checkpoint's
     own rate is no lower than the base's; the same for each target.
     """
-    looks = Looks(5)
+    looks = InterimAnalyses(5)
     print(f"\n% of studies that claim a cost there is not ({targets} targets; lowest to highest over rates and tasks)")
     print(
         f"  {'seeds':6}{'spread':>7}  {'one look':18}{'five looks (128)':18}{'a target, corrected':22}as if of training"

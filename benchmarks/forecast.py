@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from gentax.measure.forecast import FEATURES, read_fit
+from gentax.metrics.forecast import FEATURES, read_fit
 
 
 def main() -> None:

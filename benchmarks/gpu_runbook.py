@@ -105,8 +105,8 @@ def study(out: Path, args: argparse.Namespace, deadline: float) -> None:
     from gentax.core.settings import plain
     from gentax.models.device import device_of
     from gentax.models.requests import ModelOptions
-    from gentax.rollouts import Play
-    from gentax.training.recipe import Lora
+    from gentax.rollouts import RolloutConfig
+    from gentax.training.config import LoraConfig
 
     quiet()
     seconds = 0.0 if args.toy else 2 * 60 * args.minutes * SPARE
@@ -119,11 +119,11 @@ def study(out: Path, args: argparse.Namespace, deadline: float) -> None:
     check_source(source, names)
     order = (source, *(name for name in names if name != source))
     template = "" if args.model == "base" else str(Path(__file__).parent / "few_shot.jinja")  # see `real_model.py`
-    how = Play(context=args.context, admissible=True, max_new_tokens=32, prompt_template=template)
+    how = RolloutConfig(context=args.context, admissible=True, max_new_tokens=32, prompt_template=template)
 
     def plan() -> Plan:
         played = play_all(model, options, {source: LEAST["tasks"]}, how)[source].episodes
-        rate = learn(model, options, episodes_to_learn(played, PROBED), Lora(), 1)
+        rate = learn(model, options, episodes_to_learn(played, PROBED), LoraConfig(), 1)
         return Plan(
             model=model,
             source=source,

@@ -40,9 +40,9 @@ from gentax.core import Episode, Outcome, Task
 from gentax.core.episode import Step, Tokens
 from gentax.models.requests import SamplingParams, SamplingRequest
 from gentax.policies.local import LocalPolicy
+from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
 from gentax.training.learner import learner_of
 from gentax.training.policy_gradient import update
-from gentax.training.recipe import Algorithm, Lora, Recipe
 
 QWEN = {"vocab_size": 151936, "max_position_embeddings": 4096, "rms_norm_eps": 1e-6}
 SIZES: dict[str, tuple[str, dict[str, Any]]] = {  # those of Qwen2.5-0.5B, Qwen2.5-1.5B and Qwen3-8B
@@ -58,7 +58,7 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {  # those of Qwen2.5-0.5B, Qwen2
     "tiny": ("qwen2", {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 2048,
                        "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}),
 }  # fmt: skip
-WITH_ADAPTERS = {"8B": Lora()}
+WITH_ADAPTERS = {"8B": LoraConfig()}
 TRL_ROWS = {"8B": 2}  # sequences that TRL takes at a time, where 8 would not fit
 # Dense bf16 operations a second and bytes a second from memory, as the makers state them for the SXM boards.
 DEVICES = {"H200": (989e12, 4.8e12), "H100": (989e12, 3.35e12), "A100": (312e12, 2.04e12)}
@@ -142,7 +142,7 @@ def _cached_bytes(model: Any) -> int:
 def learn(model: Any, tokenizer: Any, size: str, load: Load, peak: tuple[float, float] | None) -> dict[str, float]:
     """Time one update by gentax, model already on its device; leaves the model changed."""
     adapters = WITH_ADAPTERS.get(size)
-    recipe = Recipe(algorithm=Algorithm(kl=KL, clip=CLIP), lora=adapters)
+    recipe = TrainConfig(algorithm=PolicyGradientConfig(kl=KL, clip=CLIP), lora=adapters)
     learner = learner_of(LocalPolicy(model, tokenizer), recipe)
     reference = learner.start_model()
     if reference is None:

@@ -22,10 +22,10 @@ from training_step import quiet
 from gentax.models.requests import ModelOptions
 from gentax.models.scoring import way_of
 from gentax.policies.local import load
-from gentax.rollouts import Play
-from gentax.training.imitation import Imitation
+from gentax.rollouts import RolloutConfig
+from gentax.training.config import LoraConfig, SFTConfig, TrainConfig
+from gentax.training.imitation import ExpertData
 from gentax.training.learner import learner_of
-from gentax.training.recipe import Imitate, Lora, Recipe
 
 KINDS = (  # number format of the weights, of the arithmetic, and how sequences are read
     ("float32", "fp32", "padded"),
@@ -37,11 +37,11 @@ KINDS = (  # number format of the weights, of the arithmetic, and how sequences 
 )
 
 
-def gradient(recipe: Recipe, way: str, examples: Path) -> tuple[dict[str, float], torch.Tensor]:
+def gradient(recipe: TrainConfig, way: str, examples: Path) -> tuple[dict[str, float], torch.Tensor]:
     """Return the row of the first step, and its gradient after clipping."""
     torch.manual_seed(0)  # of the adapters
     policy = load(recipe.base, ModelOptions(device=recipe.device, dtype=recipe.dtype))
-    imitation = Imitation.of(recipe, policy, examples)
+    imitation = ExpertData.of(recipe, policy, examples)
     learner = learner_of(policy, recipe)
     way_of(learner.model)  # lets the model attend as a tree where it can
     if way == "padded":
@@ -64,14 +64,16 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     quiet()
     settings: dict[str, Any] = {"prompt_template": str(Path(__file__).parent / "few_shot.jinja")}
-    play = Play(context="window(2)", admissible=True, max_new_tokens=32, **({} if args.model == "base" else settings))
-    recipe = Recipe(
+    play = RolloutConfig(
+        context="window(2)", admissible=True, max_new_tokens=32, **({} if args.model == "base" else settings)
+    )
+    recipe = TrainConfig(
         base=args.model,
         source=args.domain,
         steps=0,
         play=play,
-        imitate=Imitate(mix={args.domain: 1.0}, pairs=args.pairs),
-        lora=Lora(),
+        imitate=SFTConfig(mix={args.domain: 1.0}, pairs=args.pairs),
+        lora=LoraConfig(),
         device=args.device,
     )
     print(f"{args.model}, {args.pairs} pairs of {args.domain}, torch {torch.__version__} on {args.device}")

@@ -25,12 +25,12 @@ import gentax
 from gentax.core.files import write_json
 from gentax.core.settings import read_settings
 from gentax.domains import domains, missing
-from gentax.measure.evaluate import scores_of
-from gentax.measure.left_out import leave_out_errors
-from gentax.measure.statistics import Estimate
-from gentax.measure.statistics.intervals import difference
-from gentax.training.recipe import Recipe
-from gentax.training.recipe.read import read_values, shipped
+from gentax.evals.evaluate import scores_of
+from gentax.metrics.left_out import leave_out_errors
+from gentax.metrics.statistics import Estimate
+from gentax.metrics.statistics.intervals import difference
+from gentax.training.config import TrainConfig
+from gentax.training.config.read import read_values, shipped
 
 
 def played(policy: str | Path, name: str, tasks: int, kept: Path) -> np.ndarray:
@@ -60,7 +60,7 @@ def main() -> None:
         if missing(domains()[name]):
             print(f"{name}: left out, {domains()[name].enable}")
             continue
-        recipe = read_settings(Recipe, read_values(name), name)
+        recipe = read_settings(TrainConfig, read_values(name), name)
         before = played("base", name, args.tasks, args.out / f"{name}-base-{args.tasks}.json")
         print(f"{name}: base {100 * np.nanmean(before):.1f} %, {len(before)} test tasks", flush=True)
         after = []

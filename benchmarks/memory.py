@@ -14,7 +14,7 @@ import argparse
 
 import gentax
 from gentax.domains import domains, missing
-from gentax.measure.check.proc import descendants, resident
+from gentax.domains.check.proc import descendants, resident
 
 
 def main() -> None:

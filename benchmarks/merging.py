@@ -18,9 +18,9 @@ import numpy as np
 
 import gentax
 from gentax.domains import domains, missing
-from gentax.measure.evaluate import scores_of
-from gentax.measure.tax import tax_report
-from gentax.training.retention import merge_models
+from gentax.evals.evaluate import scores_of
+from gentax.metrics.tax import tax_report
+from gentax.training.forgetting import merge_models
 from gentax.training.run_folder import last
 
 

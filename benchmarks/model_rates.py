@@ -32,8 +32,8 @@ from gentax.core import Episode
 from gentax.models.loading import BASE
 from gentax.models.requests import ModelOptions
 from gentax.policies.local import LocalPolicy, load
-from gentax.rollouts import Play
-from gentax.training.recipe import Algorithm, Lora, Recipe
+from gentax.rollouts import RolloutConfig
+from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
 
 LORA_RATE = 1e-5  # of the timed steps; so small that they stay alike
 
@@ -65,7 +65,7 @@ class Played:
         }
 
 
-def play(policy: LocalPolicy, domain: str, tasks: int, how: Play, seed: int = 0) -> Played:
+def play(policy: LocalPolicy, domain: str, tasks: int, how: RolloutConfig, seed: int = 0) -> Played:
     """Play the first test tasks of a domain."""
     policy.refresh()
     with gentax.make(domain) as env:
@@ -78,7 +78,7 @@ def play(policy: LocalPolicy, domain: str, tasks: int, how: Play, seed: int = 0)
 
 
 def play_all(
-    model: str, options: ModelOptions, tasks: Mapping[str, int], how: Play, stock: bool = False
+    model: str, options: ModelOptions, tasks: Mapping[str, int], how: RolloutConfig, stock: bool = False
 ) -> dict[str, Played]:
     """Play each domain's first tasks by the policy's own decoder, or by the model's `generate`."""
     quiet()
@@ -86,7 +86,7 @@ def play_all(
     if stock:
         policy.decoder = StockDecoder(policy.model)
     warm = next(iter(tasks))
-    play(policy, warm, 2, Play(context=how.context, horizon=1, max_new_tokens=4))
+    play(policy, warm, 2, RolloutConfig(context=how.context, horizon=1, max_new_tokens=4))
     return {name: play(policy, name, count, how) for name, count in tasks.items()}
 
 
@@ -112,7 +112,9 @@ def episodes_to_learn(episodes: Sequence[Episode], sequences: int) -> list[Episo
     return with_random_returns(evened(kept))
 
 
-def learn(model: str, options: ModelOptions, episodes: list[Episode], lora: Lora, repeats: int) -> dict[str, float]:
+def learn(
+    model: str, options: ModelOptions, episodes: list[Episode], lora: LoraConfig, repeats: int
+) -> dict[str, float]:
     """Time policy-gradient steps by gentax, after one to warm up."""
     import torch
 
@@ -124,7 +126,7 @@ def learn(model: str, options: ModelOptions, episodes: list[Episode], lora: Lora
     from gentax.training.policy_gradient import update
 
     quiet()
-    recipe = Recipe(base=model, algorithm=Algorithm(kl=KL, clip=CLIP), lora=lora)
+    recipe = TrainConfig(base=model, algorithm=PolicyGradientConfig(kl=KL, clip=CLIP), lora=lora)
     bare, device = bare_model(model, options), device_of(options.device)
     chosen = footprint(bare, recipe, device, available_memory(device)).gradient_checkpointing  # as a run would
     learner = learner_of(load(model, options), recipe, gradient_checkpointing=chosen)
@@ -142,7 +144,7 @@ def learn(model: str, options: ModelOptions, episodes: list[Episode], lora: Lora
 
 
 def learn_with_trl(
-    model: str, options: ModelOptions, episodes: list[Episode], lora: Lora, repeats: int, scratch: str
+    model: str, options: ModelOptions, episodes: list[Episode], lora: LoraConfig, repeats: int, scratch: str
 ) -> dict[str, float]:
     """Time the same step by TRL: its precision for this machine, 8 sequences at a time, no checkpointing."""
     from transformers import AutoConfig
@@ -165,8 +167,8 @@ def learn_with_trl(
     return _rate(episodes, seconds, peak())
 
 
-def peft_config(lora: Lora | None) -> Any:
-    """Return what peft calls the adapters of `Lora`; None for none."""
+def peft_config(lora: LoraConfig | None) -> Any:
+    """Return what peft calls the adapters of `LoraConfig`; None for none."""
     if lora is None:
         return None
     from peft import LoraConfig

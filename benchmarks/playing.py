@@ -36,7 +36,7 @@ import gentax
 from gentax.core.memory import keep_freed_memory
 from gentax.models.loading import load_tokenizer
 from gentax.policies.local import LocalPolicy, load
-from gentax.rollouts import EnvPool, Play, rollout
+from gentax.rollouts import EnvPool, RolloutConfig, rollout
 
 SIDES = ("gentax", "generate")
 _SIZE = {"hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 4, "max_position_embeddings": 4096}
@@ -100,7 +100,7 @@ def pair(shape: str) -> tuple[dict[str, LocalPolicy], bool]:
     return policies, trained
 
 
-def timed(policy: LocalPolicy, tasks: list[gentax.Task], play: Play, pool: EnvPool, seed: int) -> Figures:
+def timed(policy: LocalPolicy, tasks: list[gentax.Task], play: RolloutConfig, pool: EnvPool, seed: int) -> Figures:
     """Play all episodes once."""
     policy.refresh()
     begun = time.perf_counter()
@@ -118,7 +118,7 @@ def compare(shape: str, contexts: Sequence[str], repeats: int, tasks: list[genta
     print(f"{shape}: {'trained' if trained else 'untrained'}, {size:.1f} M parameters, {kind}")
     order = np.random.default_rng(0)
     for context in contexts:
-        play = Play(context=context, temperature=1.0, horizon=horizon, max_new_tokens=0 if trained else 4)
+        play = RolloutConfig(context=context, temperature=1.0, horizon=horizon, max_new_tokens=0 if trained else 4)
         figures: dict[str, list[Figures]] = {side: [] for side in SIDES}
         with EnvPool(play) as pool:
             for repeat in range(repeats + 1):

@@ -40,8 +40,8 @@ from gentax.core.files import write_json
 from gentax.core.settings import plain
 from gentax.models.requests import ModelOptions
 from gentax.report.text import one_line
-from gentax.rollouts import Play
-from gentax.training.recipe import Lora
+from gentax.rollouts import RolloutConfig
+from gentax.training.config import LoraConfig
 
 FEW_SHOT = Path(__file__).parent / "few_shot.jinja"
 DOMAINS = ("sciworld", "alfworld", "webshop")  # those of the warm-up; elsewhere it succeeds at nothing
@@ -63,7 +63,9 @@ def replies(played: dict[str, Played]) -> dict[str, Any]:
     return found
 
 
-def rates(model: str, options: ModelOptions, names: list[str], how: Play, trl: bool, say: Any) -> dict[str, Any]:
+def rates(
+    model: str, options: ModelOptions, names: list[str], how: RolloutConfig, trl: bool, say: Any
+) -> dict[str, Any]:
     """Time playing and learning, each beside its peer."""
     say(f"playing {PROBED} episodes of each domain, and the same by generate")
     ours = alone(play_all, model, options, dict.fromkeys(names, PROBED), how)
@@ -74,11 +76,11 @@ def rates(model: str, options: ModelOptions, names: list[str], how: Play, trl: b
     }
     say(f"learning from {LEARNED} sequences")
     episodes = episodes_to_learn(ours[names[0]].episodes, LEARNED)
-    found["learning"] = {"gentax": alone(learn, model, options, episodes, Lora(), 2)}
+    found["learning"] = {"gentax": alone(learn, model, options, episodes, LoraConfig(), 2)}
     if trl:
         try:
             with tempfile.TemporaryDirectory() as scratch:
-                found["learning"]["TRL"] = alone(learn_with_trl, model, options, episodes, Lora(), 2, scratch)
+                found["learning"]["TRL"] = alone(learn_with_trl, model, options, episodes, LoraConfig(), 2, scratch)
         except Exception as fault:  # of a peer: said, and no reason to lose the minutes so far
             say(f"TRL failed: {type(fault).__name__}: {fault}")
     return found
@@ -134,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
     template = args.prompt_template
     if template is None:
         template = "" if args.model else str(FEW_SHOT)
-    how = Play(context=args.context, admissible=True, max_new_tokens=32, prompt_template=template)
+    how = RolloutConfig(context=args.context, admissible=True, max_new_tokens=32, prompt_template=template)
 
     def say(what: str) -> None:
         print(f"[{(time.monotonic() - begun) / 60:5.1f} min] {what}", flush=True)

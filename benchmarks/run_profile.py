@@ -39,9 +39,9 @@ from training_step import quiet
 from gentax.models.chat import ChatCodec
 from gentax.models.decoding import lean
 from gentax.models.decoding.weights import Weights
-from gentax.rollouts import Play, engine
+from gentax.rollouts import RolloutConfig, engine
 from gentax.training import policy_gradient, run, train
-from gentax.training.recipe import Recipe
+from gentax.training.config import TrainConfig
 
 ARITHMETIC, ENVIRONMENTS = ("decoding", "learning"), ("environments",)
 
@@ -103,7 +103,7 @@ def timed(clock: Clock, rows: Counter[str]) -> Iterator[None]:
         yield
 
 
-def profile(recipe: Recipe) -> dict[str, Any]:
+def profile(recipe: TrainConfig) -> dict[str, Any]:
     """Train, the first step to warm up; return the seconds by kind of the others, and what was padding."""
     clock, rows, steps = Clock(), Counter[str](), []
     begun = 0.0
@@ -132,7 +132,7 @@ def profile(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def memory(recipe: Recipe) -> list[float]:
+def memory(recipe: TrainConfig) -> list[float]:
     """Train; return the peak megabytes of each step."""
     peaks: list[float] = []
 
@@ -170,10 +170,12 @@ def main(argv: list[str] | None = None) -> None:
 
     quiet()
     common = {"source": args.source, "base": args.base, "validate_every": 0}
-    play = Play(context=args.context, temperature=0.7)
+    play = RolloutConfig(context=args.context, temperature=0.7)
     if args.steps:
         steps = args.steps + 1
-        found = profile(Recipe(**common, play=play, steps=steps, tasks_per_step=args.tasks, checkpoint_every=steps))
+        found = profile(
+            TrainConfig(**common, play=play, steps=steps, tasks_per_step=args.tasks, checkpoint_every=steps)
+        )
         print(f"{args.source}, {args.context}: {found['steps']} steps, {found['total_s'] / found['steps']:.2f} s each")
         for kind, seconds in sorted(found["seconds"].items(), key=lambda item: -item[1]):
             print(f"  {kind:14}{seconds / found['steps']:8.3f} s a step{seconds / found['total_s']:8.1%}")
@@ -182,7 +184,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"idle rows of decoding steps: {found['playing_padding']:.1%}")
     if args.iterations:
         every = max(1, args.iterations)
-        small = Recipe(
+        small = TrainConfig(
             **common, play=play, steps=args.iterations, tasks_per_step=2, group=4, lr=1e-5, checkpoint_every=every
         )
         peaks = memory(small)

@@ -104,14 +104,14 @@ def gentax_side(folder: Path, episodes: list[Episode], _: str) -> tuple[Callable
     from gentax.models.loading import bare_model, load_model, load_tokenizer
     from gentax.models.memory import available_memory
     from gentax.policies.local import LocalPolicy
+    from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
     from gentax.training.learner import learner_of
     from gentax.training.memory import footprint
     from gentax.training.policy_gradient import update
-    from gentax.training.recipe import Algorithm, Lora, Recipe
     from gentax.training.rewards import rewards_of
 
     keep_freed_memory()
-    recipe = Recipe(algorithm=Algorithm(kl=KL, clip=CLIP), lora=Lora(RANK, 2.0 * RANK))
+    recipe = TrainConfig(algorithm=PolicyGradientConfig(kl=KL, clip=CLIP), lora=LoraConfig(RANK, 2.0 * RANK))
     cpu = torch.device("cpu")
     found = footprint(bare_model(folder), recipe, cpu, available_memory(cpu))
     policy = LocalPolicy(load_model(folder), load_tokenizer(folder))

@@ -28,14 +28,14 @@ from gentax.core import UsageError
 from gentax.core.files import write_json
 from gentax.core.record import read_episodes, write_episodes
 from gentax.domains import domain, domains, missing
-from gentax.measure.evaluate import scores_of
-from gentax.measure.left_out import leave_out_errors
-from gentax.measure.statistics import Estimate, success_rate
-from gentax.measure.tax import TaxReport, tax_report
+from gentax.evals.evaluate import scores_of
+from gentax.metrics.left_out import leave_out_errors
+from gentax.metrics.statistics import Estimate, success_rate
+from gentax.metrics.tax import TaxReport, tax_report
 from gentax.models.requests import ModelOptions
 from gentax.policies.local import LocalPolicy, load
-from gentax.rollouts import Play
-from gentax.training.recipe import Imitate, Lora, Recipe
+from gentax.rollouts import RolloutConfig
+from gentax.training.config import LoraConfig, SFTConfig, TrainConfig
 
 # A policy plays with its adapters merged. In bf16 they would be rounded, which is right on average but adds noise of
 # the size of a short run's changes to single weights.
@@ -65,7 +65,7 @@ class Plan:
     seeds: int
     groups: int  # a step's
     group: int  # episodes in each
-    play: Mapping[str, Any]  # of `Play`
+    play: Mapping[str, Any]  # of `RolloutConfig`
     tasks: int  # of each domain
     seconds: float  # for all of it
     learned_per_s: float  # tokens
@@ -73,8 +73,8 @@ class Plan:
     steps: int = 0  # of GRPO; 0 until the warmed-up policy has been played, whose episodes are others
 
     @property
-    def how(self) -> Play:
-        return Play(**self.play)
+    def how(self) -> RolloutConfig:
+        return RolloutConfig(**self.play)
 
     def with_pairs(self, base_s: float) -> Plan:
         """Return the plan with as many pairs as half of the time leaves, between `LEAST` and `MOST`.
@@ -147,12 +147,12 @@ class Study:
             self._settle(self.plan.with_pairs(self._seconds(BASE)))
         plan = self.plan
         warmed = self.folder / "warm-up"
-        warm = Recipe(
+        warm = TrainConfig(
             base=plan.model,
             source=plan.source,
             steps=0,
             play=plan.how,
-            imitate=Imitate(mix=dict(plan.mix), pairs=plan.pairs),
+            imitate=SFTConfig(mix=dict(plan.mix), pairs=plan.pairs),
             **self._common(0),
         )
         self.evaluate(WARM, lambda: self.train(warm, warmed))
@@ -160,14 +160,14 @@ class Study:
             spent = self._seconds(BASE) + _trained_s(warmed) + self._seconds(WARM)
             self._settle(plan := plan.with_steps(spent, self._figures(WARM)))
         for seed in range(plan.seeds):
-            recipe = Recipe(
+            recipe = TrainConfig(
                 base=str(self.train(warm, warmed)),
                 source=plan.source,
                 steps=plan.steps,
                 tasks_per_step=plan.groups,
                 group=plan.group,
                 warmup=min(5, plan.steps // 4),
-                play=Play(**{**plan.play, "temperature": 1.0}),
+                play=RolloutConfig(**{**plan.play, "temperature": 1.0}),
                 **self._common(seed),
             )
             self.evaluate(trained(seed), lambda r=recipe, s=seed: self.train(r, self.folder / f"grpo-{s}"))
@@ -185,7 +185,7 @@ class Study:
 
     def _common(self, seed: int) -> dict[str, Any]:
         where = {"device": self.options.device, "dtype": self.options.dtype}
-        return {"lora": Lora(), "seed": seed, "validate_every": 0, **where}
+        return {"lora": LoraConfig(), "seed": seed, "validate_every": 0, **where}
 
     def evaluate(self, who: str, model: Callable[[], str | Path]) -> None:
         """Play a policy on the test tasks of each domain on which it has not played yet."""
@@ -201,7 +201,7 @@ class Study:
             write_episodes(self._kept(who, name).with_suffix(".jsonl.gz"), done.episodes)
             write_json(self._kept(who, name), done.figures())
 
-    def train(self, recipe: Recipe, out: Path) -> Path:
+    def train(self, recipe: TrainConfig, out: Path) -> Path:
         """Train, or go on with it; return the model folder."""
         began = told = time.monotonic()
         asked = False

@@ -68,16 +68,16 @@ def model_folder(scratch: Path) -> tuple[Path, bool]:
     import gentax
     from gentax.domains import domain
     from gentax.policies.simple import ExpertPolicy
-    from gentax.rollouts import Play, rollout
+    from gentax.rollouts import RolloutConfig, rollout
     from gentax.rollouts.prompt import message
     from gentax.training.base import new_model, train_tokenizer
 
     with gentax.make("sokoban") as env:
         tasks = env.tasks("train", 300)
-    episodes = rollout(ExpertPolicy(0.3), tasks, play=Play())
+    episodes = rollout(ExpertPolicy(0.3), tasks, play=RolloutConfig())
     rules = domain("sokoban").rules
     steps = [(episode, step) for episode in episodes for step in episode.steps]
-    text = [message(Play(), rules, episode.goal, (), step.observation, None)[0] for episode, step in steps]
+    text = [message(RolloutConfig(), rules, episode.goal, (), step.observation, None)[0] for episode, step in steps]
     tokenizer = train_tokenizer(iter(text + [step.action for _, step in steps]), 2048)
     tokenizer.add_tokens([f"<unused {i}>" for i in range(2048 - len(tokenizer))])  # the vocabulary of the real one
     torch.manual_seed(0)
@@ -91,12 +91,12 @@ def play_batch(folder: Path, trained: bool, context: str, tokens: int) -> list[E
     """Play the batch, keep as many tasks as make about `tokens` tokens, and give every episode a random return."""
     import gentax
     from gentax.policies.local import load
-    from gentax.rollouts import Play, rollout
+    from gentax.rollouts import RolloutConfig, rollout
 
     with gentax.make("sokoban") as env:
         tasks = env.tasks("train", TASKS)
     # An untrained model does not know when to stop; 4 tokens is what an answer of the trained one has.
-    play = Play(context=context, temperature=1.0, max_new_tokens=0 if trained else 4)
+    play = RolloutConfig(context=context, temperature=1.0, max_new_tokens=0 if trained else 4)
     episodes = rollout(load(folder), tasks, play=play, samples=GROUP)
     if tokens:
         parts = [episodes[: n * GROUP] for n in range(1, TASKS + 1)]
@@ -140,13 +140,13 @@ def gentax_step(folder: Path, episodes: list[Episode], precision: str, **_: Any)
     from gentax.core.memory import keep_freed_memory
     from gentax.models.precision import native_bf16
     from gentax.policies.local import load
+    from gentax.training.config import PolicyGradientConfig, TrainConfig
     from gentax.training.learner import learner_of
     from gentax.training.policy_gradient import update
-    from gentax.training.recipe import Algorithm, Recipe
     from gentax.training.rewards import rewards_of
 
     keep_freed_memory()
-    recipe = Recipe(algorithm=Algorithm(kl=KL, clip=CLIP), precision=precision)
+    recipe = TrainConfig(algorithm=PolicyGradientConfig(kl=KL, clip=CLIP), precision=precision)
     learner, reference = learner_of(load(folder), recipe), load(folder).model
     optimizer = torch.optim.Adam(learner.parameters, lr=RATE, fused=True)
     first: list[np.ndarray] = []
@@ -222,11 +222,11 @@ def trl_trainer(
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
+    from gentax.training.config import ExplorationConfig, PolicyGradientConfig, RewardConfig
     from gentax.training.policy_gradient import advantages
-    from gentax.training.recipe import Algorithm, Explore, Reward
     from gentax.training.rewards import rewards_of
 
-    gains = advantages(episodes, rewards_of(episodes, Reward(), Explore()), Algorithm())
+    gains = advantages(episodes, rewards_of(episodes, RewardConfig(), ExplorationConfig()), PolicyGradientConfig())
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     rows = []

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gentax.measure.reference import STUDIES, published, recompute
-from gentax.measure.reference.recompute import Recomputed
-from gentax.measure.reference.tables import Table, tables
+from gentax.metrics.reference import STUDIES, published, recompute
+from gentax.metrics.reference.recompute import Recomputed
+from gentax.metrics.reference.tables import Table, tables
 
 FILE = Path(__file__).parent / "reference.md"
 
@@ -34,7 +34,7 @@ agree by accident: "by accident" is how many of the column's figures that rate w
 **Words.** a, p, i: success on a target of the arm, of the plain run, at the start. Tax, tax rate and ΔID are gentax's
 own; their ranges here cover rounding alone, since neither paper prints a spread.
 
-From Python: `gentax.measure.reference.published()` has the cells as typed rows, `recompute` what is on this page.
+From Python: `gentax.metrics.reference.published()` has the cells as typed rows, `recompute` what is on this page.
 """
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gentax.core import Acted, Domain, EnvironmentFault, Level, Move, Task, TextEnv, content_hash
+from gentax.core import Domain, EnvironmentFault, ExpertAction, Level, StepResult, Task, TextEnv, content_hash
 from gentax.domains import registry
 
 # What a shell starts in the background ignores Ctrl-C, and so would all that the tests start and interrupt.
@@ -40,26 +40,26 @@ class Toy(TextEnv):
     crashes = 0  # how often any of them has been broken
     fatal = False  # whether a broken one also breaks when its episode is played again
 
-    def begin(self, task: Task) -> tuple[str, str]:
+    def _reset_task(self, task: Task) -> tuple[str, str]:
         self.left = 1 if self.level == "one" else 3
         self.word = WORDS[task.seed % 4]
         return "Repeat what you see.", f"The word is {self.word}."
 
-    def act(self, action: str) -> Acted:
+    def _step(self, action: str) -> StepResult:
         if action == "crash" and (Toy.fatal or Toy.crashes == 0):
             Toy.crashes += 1
             raise EnvironmentFault("the toy broke")
         if action != self.word:
-            return Acted(f"No. The word is {self.word}.", 0.0, False, False, False)
+            return StepResult(f"No. The word is {self.word}.", 0.0, False, False, False)
         self.left -= 1
         self.word = WORDS[(WORDS.index(self.word) + 1) % 4]
-        return Acted(f"Yes. The word is {self.word}.", float(self.left == 0), self.left == 0, self.left == 0, True)
+        return StepResult(f"Yes. The word is {self.word}.", float(self.left == 0), self.left == 0, self.left == 0, True)
 
     def admissible(self) -> list[str]:
         return [self.word]
 
-    def expert(self) -> Move:
-        return Move(self.word, f"It says {self.word}.")
+    def expert(self) -> ExpertAction:
+        return ExpertAction(self.word, f"It says {self.word}.")
 
     def content(self) -> str:
         return content_hash(self.task.id)  # every task says another thing
@@ -99,11 +99,11 @@ def tiny(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def able(tiny, tmp_path_factory) -> Path:
     """The tiny model after a little imitation: it answers in the grammar of replies, and is right now and then."""
-    from gentax.training import Recipe, train
-    from gentax.training.recipe import Imitate
+    from gentax.training import TrainConfig, train
+    from gentax.training.config import SFTConfig
 
     with pytest.MonkeyPatch.context() as patch:
         known = {**registry.domains(), "toy": TOY}
         patch.setattr(registry, "domains", lambda: known)
-        imitate = Imitate(mix={"toy:one": 1.0, "toy:three": 1.0}, pairs=400, epochs=6.0, lr=3e-3)
-        return train(Recipe(base=str(tiny), steps=0, imitate=imitate), tmp_path_factory.mktemp("models") / "able")
+        imitate = SFTConfig(mix={"toy:one": 1.0, "toy:three": 1.0}, pairs=400, epochs=6.0, lr=3e-3)
+        return train(TrainConfig(base=str(tiny), steps=0, imitate=imitate), tmp_path_factory.mktemp("models") / "able")

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 BAD = """
-from gentax.core import Acted, Domain, Level, Move, TextEnv
+from gentax.core import StepResult, Domain, Level, ExpertAction, TextEnv
 
 RECORD = Domain("bad", "bad_game:Bad", "Win.", "Win.", {"one": Level(3, "one step")}, "one", "MIT", "a test")
 
@@ -18,16 +18,16 @@ RECORD = Domain("bad", "bad_game:Bad", "Win.", "Win.", {"one": Level(3, "one ste
 class Bad(TextEnv):
     domain = RECORD
 
-    def begin(self, task):
+    def _reset_task(self, task):
         return "Win.", f"Task {task.split} {task.index}."
 
-    def act(self, action):
+    def _step(self, action):
         if action != "win":
             raise OSError("\\x1b[2J[bold]gone")
-        return Acted("Won.", 1.0, True, True, True)
+        return StepResult("Won.", 1.0, True, True, True)
 
     def expert(self):
-        return Move("win", "So.")
+        return ExpertAction("win", "So.")
 
     def size(self, split):
         return 9

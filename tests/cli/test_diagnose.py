@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from gentax.cli.app import app
 from gentax.core.errors import UsageError
 from gentax.core.record import write_episodes
-from gentax.measure.evaluate import evaluate
+from gentax.evals.evaluate import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +60,10 @@ def test_two_policies(files, tmp_path):
 
 
 def test_policies_that_were_not_played_alike_are_compared_but_not_step_by_step(files, tmp_path):
-    from gentax.rollouts import Play
+    from gentax.rollouts import RolloutConfig
 
     result = evaluate("random", {"sokoban": None}, tasks=12)
-    renamed = evaluate("random", {"sokoban": None}, tasks=12, play=Play(wrap=("rename",)))
+    renamed = evaluate("random", {"sokoban": None}, tasks=12, play=RolloutConfig(wrap=("rename",)))
     write_episodes(tmp_path / "a.gz", result.episodes["sokoban"])
     write_episodes(tmp_path / "b.gz", renamed.episodes["sokoban"])
     shown = run(tmp_path / "a.gz", tmp_path / "b.gz")

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from gentax.cli.app import app
 from gentax.core import UsageError
-from gentax.measure.diversity import Diversity
-from gentax.measure.probe import Probe
+from gentax.metrics.axes import Probe
+from gentax.metrics.diversity import Diversity
 
 
 def run(*args: str):

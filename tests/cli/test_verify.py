@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gentax.cli.app import app
-from gentax.measure.suites import play_suite
+from gentax.evals.suites import play_suite
 
 STARTS = ("domains", "crafting", "starts")
 FIRST = ("domains", "crafting", "episodes", 0)

@@ -390,9 +390,9 @@ def test_gemma_3_of_every_size_has_its_own_scale_of_attention(layers, hidden, he
 
 def test_results_say_where_and_in_which_format_a_policy_played(toy, tiny, tmp_path):
     import gentax
-    from gentax.measure.evaluate import evaluate
-    from gentax.measure.probe import probe
-    from gentax.rollouts import Play
+    from gentax.evals.evaluate import evaluate
+    from gentax.evals.probe import probe
+    from gentax.rollouts import RolloutConfig
 
     half = ModelOptions("cpu", "bfloat16")
     played = evaluate(tiny, ["toy"], tasks=2, model=half, stop_if_unreadable=False).to_json()
@@ -401,7 +401,7 @@ def test_results_say_where_and_in_which_format_a_policy_played(toy, tiny, tmp_pa
     (found,) = probe(["toy"], policy_of(tiny), trajectories=2, stop_if_unreadable=False)
     assert found.to_json()["runtime"] == {"device": "cpu", "dtype": "float32"}
     assert type(found).from_json(found.to_json()).runtime == found.runtime
-    settings = {"source": "toy", "targets": ["crafting"], "tasks": 2, "looks": 1, "play": Play(horizon=2)}
+    settings = {"source": "toy", "targets": ["crafting"], "tasks": 2, "looks": 1, "play": RolloutConfig(horizon=2)}
     report = gentax.tax("random", tiny, model=half, **settings).to_json()
     assert report["runtime"] == {"base": None, "tuned": {"device": "cpu", "dtype": "bfloat16"}}
 
@@ -473,24 +473,25 @@ def test_a_run_starts_from_an_adapter_merged_with_its_base(toy, tiny, tmp_path, 
     """With a learning rate of next to nothing, so that what a run ends with shows where it began."""
     if trainer == "trl":
         pytest.importorskip("trl", reason="the extra gentax[trl] is not installed")
-    from gentax.rollouts import Play
-    from gentax.training import Recipe, train
+    from gentax.rollouts import RolloutConfig
+    from gentax.training import TrainConfig, train
 
     folder = adapter(tiny, tmp_path / "adapter")
     wanted = logits(load_model(folder))
     config = folder / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "/gone"}))
-    recipe = Recipe(
+    recipe = TrainConfig(
         source="toy", level="one", base=str(folder), adapter_base=str(tiny), steps=1, tasks_per_step=1, group=2,
         lr=1e-9, validate_every=0,
-        play=Play(temperature=1.0, max_new_tokens=2, horizon=1), device="cpu", precision="fp32", trainer=trainer,
+        play=RolloutConfig(temperature=1.0, max_new_tokens=2, horizon=1),
+        device="cpu", precision="fp32", trainer=trainer,
     )  # fmt: skip
     trained = train(recipe, tmp_path / "run")
     torch.testing.assert_close(logits(load_model(trained)), wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_models_of_every_kind_are_merged(hub, tiny, tmp_path):
-    from gentax.training.retention import merge_models
+    from gentax.training.forgetting import merge_models
 
     folder = adapter(tiny, tmp_path / "adapter")
     out = merge_models("them/small", [folder], "interpolate", tmp_path / "out", 1.0)
@@ -499,7 +500,7 @@ def test_models_of_every_kind_are_merged(hub, tiny, tmp_path):
 
 def test_a_study_names_its_base_as_any_policy_and_hands_device_and_dtype_on(toy, hub, tiny):
     from gentax.core.settings import read_settings
-    from gentax.study.plan import Study, plan
+    from gentax.studies.plan import Study, plan
 
     values = {"name": "s", "domains": {"toy": {}, "crafting": {}}, "sources": ["toy"], "base": "them/small"}
     study = read_settings(Study, {**values, "device": "cpu", "dtype": "bfloat16", "adapter_base": "b"}, "study")
@@ -529,7 +530,7 @@ def test_every_function_that_names_a_policy_says_how_it_is_loaded(toy, tiny):
     import inspect
 
     import gentax
-    from gentax.measure.suites import play_suite
+    from gentax.evals.suites import play_suite
 
     for function in (gentax.evaluate, gentax.tax, gentax.probe, play_suite):
         assert inspect.signature(function).parameters["model"].default == gentax.ModelOptions()

@@ -20,7 +20,7 @@ from gentax.models.sampling import draw, filters_of
 from gentax.policies import policy_pair
 from gentax.policies.local import load
 from gentax.policies.protocol import PARALLEL
-from gentax.rollouts import Play, rollout
+from gentax.rollouts import RolloutConfig, rollout
 
 THROUGH_VLLM = ModelOptions(use_vllm=True)
 
@@ -144,7 +144,7 @@ def fake_vllm(monkeypatch):
 def test_episodes_are_played_and_their_tokens_kept(fake_vllm, toy, able):
     policy = load(able, THROUGH_VLLM)
     tasks = [Task("toy", "three", "train", n) for n in range(3)]
-    play = Play(temperature=0.7)
+    play = RolloutConfig(temperature=0.7)
     episodes = rollout(policy, tasks, play=play, seed=1)
     again = rollout(policy, tasks, play=play, seed=1)
     assert [step.text for e in again for step in e.steps] == [step.text for e in episodes for step in e.steps]

@@ -13,13 +13,13 @@ from gentax.core import Episode, Outcome, Step, Task, Tokens
 from gentax.models.requests import SamplingParams, SamplingRequest
 from gentax.models.scoring import batches, log_probabilities, score
 from gentax.policies.local import LocalPolicy
+from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
 from gentax.training.learner import adapted_layers, learner_of
 from gentax.training.memory import footprint
 from gentax.training.policy_gradient import update
-from gentax.training.recipe import Algorithm, Lora, Recipe
 
 KL, CLIP = 0.3, 0.2
-RECIPE = Recipe(algorithm=Algorithm(kl=KL, clip=CLIP), precision="fp32")
+RECIPE = TrainConfig(algorithm=PolicyGradientConfig(kl=KL, clip=CLIP), precision="fp32")
 LENGTHS = (22, 9, 13)  # of what is read before each reply: beyond a window of 16, and shorter
 
 
@@ -139,7 +139,7 @@ def test_adapters_learn_as_plain_passes_say_and_the_player_has_them_merged(name)
     """Of every kind of layer that is adapted: attention, convolutions with projections, experts, routers, mixers."""
     policy = policy_for(name)
     start = copy.deepcopy(policy.model)
-    learner = learner_of(policy, Recipe(lora=Lora(rank=4, alpha=8.0)))
+    learner = learner_of(policy, TrainConfig(lora=LoraConfig(rank=4, alpha=8.0)))
     with torch.no_grad():
         torch.manual_seed(2)
         for parameter in learner.parameters:  # those that begin with zeros would hide the others
@@ -195,11 +195,11 @@ def test_a_large_vocabulary_is_scored_in_chunks_and_gives_the_same(monkeypatch):
     assert torch.allclose(found[5][0], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("lora", [None, Lora(4)], ids=["full", "lora"])
+@pytest.mark.parametrize("lora", [None, LoraConfig(4)], ids=["full", "lora"])
 def test_what_training_takes_is_known_of_every_architecture(lora):
     for name, build in ZOO.items():
         model = build()
-        found = footprint(model, Recipe(lora=lora), torch.device("cpu"), 1e12)
-        learned = learner_of(LocalPolicy(model, tokenizer_for(name)), Recipe(lora=lora)).parameters
+        found = footprint(model, TrainConfig(lora=lora), torch.device("cpu"), 1e12)
+        learned = learner_of(LocalPolicy(model, tokenizer_for(name)), TrainConfig(lora=lora)).parameters
         assert found.trained == sum(p.numel() for p in learned), name
         assert {"weights", "activations", "logits"} <= found.parts.keys()

@@ -14,7 +14,7 @@ from gentax.core import Task, UsageError
 from gentax.models.decoding import Decoder, GeneralDecoder, decoder_for
 from gentax.models.decoding.whole import WholeDecoder
 from gentax.models.requests import SamplingParams, SamplingRequest
-from gentax.rollouts import Play, rollout
+from gentax.rollouts import RolloutConfig, rollout
 
 # Rows of two lengths: those of level `one` are over after a step, and their slots go to other episodes.
 TASKS = [*(Task("toy", "three", "train", n) for n in range(2)), *(Task("toy", "one", "train", n) for n in range(2))]
@@ -25,7 +25,7 @@ TASKS = [*(Task("toy", "three", "train", n) for n in range(2)), *(Task("toy", "o
 def test_log_probabilities_are_those_of_the_forward_pass(name, context, toy):
     policy = policy_for(name)
     assert not isinstance(policy.decoder, WholeDecoder)
-    play = Play(context=context, temperature=1.0, max_new_tokens=8)
+    play = RolloutConfig(context=context, temperature=1.0, max_new_tokens=8)
     episodes = rollout(policy, TASKS, play=play, samples=2, parallel=5)
     assert max(episode.length for episode in episodes) > 3
     off, tokens, lengths = 0.0, 0, set()

@@ -16,12 +16,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "models"))
 from tokenizers_made import tokenizer
 
 from gentax.core import Task, UsageError
-from gentax.measure.evaluate import Evaluation, evaluate
-from gentax.measure.truncation import Truncation
+from gentax.evals.evaluate import Evaluation, evaluate
+from gentax.metrics.truncation import Truncation
 from gentax.models.requests import ChatOptions, SamplingParams
 from gentax.policies.local import LocalPolicy, load
 from gentax.policies.protocol import Turn
-from gentax.rollouts import Play, rollout
+from gentax.rollouts import RolloutConfig, rollout
 from gentax.training.example import examples, exchanges
 from gentax.training.guide import Guided
 
@@ -72,14 +72,14 @@ def test_the_budget_is_settled_and_recorded(toy, tiny):
 
 
 def test_a_reply_that_used_up_its_budget_is_truncated_and_not_invalid(toy, tiny):
-    (episode,) = rollout(load(tiny), tasks(1), play=Play(temperature=1.0, max_new_tokens=1))
+    (episode,) = rollout(load(tiny), tasks(1), play=RolloutConfig(temperature=1.0, max_new_tokens=1))
     assert [step.truncated for step in episode.steps] == [True] * 6
     assert (episode.truncated, episode.invalid) == (6, 0)
     lost = Truncation.of([episode])
     assert lost.truncated == 1.0
     assert "--max-new-tokens" in lost.sentences("tiny")[0]
     assert not Truncation.of([dataclasses.replace(episode, steps=())])
-    summary = Evaluation("tiny", Play(), {"toy": [episode, dataclasses.replace(episode, sample=1)]})
+    summary = Evaluation("tiny", RolloutConfig(), {"toy": [episode, dataclasses.replace(episode, sample=1)]})
     assert summary.truncation().truncated == 1.0
 
 
@@ -134,7 +134,7 @@ def test_a_context_shorter_than_the_prompt_is_refused_in_one_line(toy):
 @pytest.mark.parametrize("context", ["full", "window(1)"])
 def test_an_expert_plays_and_teaches_in_the_model_s_own_notation(toy, how, context):
     policy = model_of(HERMES, limit=4096, added=("<tool_call>", "</tool_call>"))
-    play = Play(context=context, action_format=how, thinking=how == "json", max_new_tokens=4)
+    play = RolloutConfig(context=context, action_format=how, thinking=how == "json", max_new_tokens=4)
     guided = Guided(policy, head_start=dict.fromkeys(tasks(2), 3))
     for episode in rollout(guided, tasks(2), play=play):
         assert episode.success  # what the expert said was read
@@ -154,7 +154,7 @@ def test_an_expert_plays_and_teaches_in_the_model_s_own_notation(toy, how, conte
 
 def test_a_system_prompt_and_the_tool_reach_the_model(toy):
     policy = model_of(HERMES)
-    play = Play(system_prompt="Be brief.", action_format="tool_calls", temperature=1.0, max_new_tokens=4)
+    play = RolloutConfig(system_prompt="Be brief.", action_format="tool_calls", temperature=1.0, max_new_tokens=4)
     (episode,) = rollout(policy, tasks(1), play=play)
     shown = policy.tokenizer.decode(episode.steps[0].tokens.prompt)
     assert shown.count("Be brief.") == 1

@@ -13,7 +13,7 @@ from gentax.core import PolicyFault, Task, UsageError
 from gentax.models.requests import ChatOptions, SamplingParams
 from gentax.policies import Reply, Turn, policy_of
 from gentax.policies.protocol import PARALLEL, parallel_limit
-from gentax.rollouts import Play, rollout
+from gentax.rollouts import RolloutConfig, rollout
 from gentax.rollouts.prompt import with_budget
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -146,7 +146,7 @@ def test_a_function_is_shown_the_conversation_of_its_episode(own, toy):
     assert seen[2][:1] == seen[0]
     assert seen[2][1][1].startswith("<action>")
     seen.clear()
-    rollout(policy_of("own_policy:repeat"), tasks(1), play=Play(context="window(1)"))
+    rollout(policy_of("own_policy:repeat"), tasks(1), play=RolloutConfig(context="window(1)"))
     assert [len(messages) for messages in seen] == [1, 1, 1]
 
 
@@ -222,16 +222,16 @@ def test_a_text_is_a_reply():
 
 
 def test_it_may_teach_and_judge(own, toy, tiny):
-    from gentax.training import Recipe, train
+    from gentax.training import TrainConfig, train
     from gentax.training.check import check
-    from gentax.training.recipe import Imitate, Reward
+    from gentax.training.config import RewardConfig, SFTConfig
 
-    teach = Imitate(mix={"toy": 1.0}, teachers={"toy": "own_policy:repeat"}, pairs=8, epochs=1.0)
-    train(Recipe(base=str(tiny), steps=0, imitate=teach), own / "run")
+    teach = SFTConfig(mix={"toy": 1.0}, teachers={"toy": "own_policy:repeat"}, pairs=8, epochs=1.0)
+    train(TrainConfig(base=str(tiny), steps=0, imitate=teach), own / "run")
     assert len(sys.modules["own_policy"].SEEN) >= 8
-    check(Recipe(source="toy", reward=Reward(judge="own_policy:number")))
+    check(TrainConfig(source="toy", reward=RewardConfig(judge="own_policy:number")))
     with pytest.raises(UsageError, match="unknown policy in module own_policy 'nmber'; did you mean 'number'"):
-        check(Recipe(source="toy", reward=Reward(judge="own_policy:nmber")))
+        check(TrainConfig(source="toy", reward=RewardConfig(judge="own_policy:nmber")))
 
 
 def test_the_code_of_the_documentation_runs(toy):
@@ -253,7 +253,7 @@ def test_the_code_of_the_documentation_runs(toy):
 def test_the_example_of_ten_lines_plays(monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.delitem(sys.modules, "my_policy", raising=False)
-    result = gentax.evaluate("my_policy:explore", ["babyai"], tasks=8, play=Play(admissible=True))
+    result = gentax.evaluate("my_policy:explore", ["babyai"], tasks=8, play=RolloutConfig(admissible=True))
     assert all(step.valid for episode in result.episodes["babyai"] for step in episode.steps)
     text = (EXAMPLES / "my_policy.py").read_text()
     assert len([line for line in text.splitlines() if line.strip()]) <= 10
@@ -267,4 +267,4 @@ def test_a_policy_may_say_how_long_its_replies_are():
         def reply(self, turns):
             return ["<action>wait</action>"] * len(turns)
 
-    assert with_budget(Play(), policy_of(Wordy)).max_new_tokens == 700
+    assert with_budget(RolloutConfig(), policy_of(Wordy)).max_new_tokens == 700

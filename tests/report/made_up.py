@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 
 from gentax.core import Episode, Outcome, Step, Task
-from gentax.measure.arms import compare_arms
-from gentax.measure.axes import axes
-from gentax.measure.tax import tax_report
+from gentax.metrics.arms import compare_arms
+from gentax.metrics.axes import axes
+from gentax.metrics.tax import tax_report
 from gentax.report import Comparison, Curve, EpisodePair, Report, Result
 
 DOMAINS = ("sokoban", "sciworld", "webshop", "alfworld")

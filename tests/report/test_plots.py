@@ -7,8 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from gentax.core import UsageError
-from gentax.measure.diversity import MEASURES
-from gentax.measure.statistics import Estimate
+from gentax.metrics.diversity import MEASURES
+from gentax.metrics.statistics import Estimate
 from gentax.report import plots
 from gentax.report.labels import Label, place
 from gentax.report.plots import Point, check_picture, plot_axes, plot_matrices

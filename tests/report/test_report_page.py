@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gentax.core import Outcome, UsageError
-from gentax.measure.tax import tax_report
+from gentax.metrics.tax import tax_report
 from gentax.report import Curve, EpisodePair, Report, Result, render, write
 from gentax.report.figures import scatter
 from gentax.report.headline import headlines, share

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gentax.measure.tax import tax_report
+from gentax.metrics.tax import tax_report
 from gentax.report import Result
 from gentax.report.headline import headlines, notes
 from gentax.report.terminal import first_screen

@@ -8,7 +8,7 @@ import pytest
 from gentax.core import Outcome, Task, UsageError
 from gentax.models.action_format import write_reply
 from gentax.policies import ExpertPolicy, RandomPolicy, Reply
-from gentax.rollouts import EnvPool, Play, open_env, rollout
+from gentax.rollouts import EnvPool, RolloutConfig, open_env, rollout
 
 
 def tasks(n, level="three"):
@@ -30,7 +30,7 @@ class Scripted:
 
 
 def test_the_expert_wins_and_everything_is_recorded(toy):
-    episodes = rollout(ExpertPolicy(), tasks(5), play=Play(thinking=True))
+    episodes = rollout(ExpertPolicy(), tasks(5), play=RolloutConfig(thinking=True))
     assert [e.task.index for e in episodes] == list(range(5))
     for episode in episodes:
         assert episode.outcome is Outcome.SUCCESS
@@ -121,7 +121,7 @@ def test_a_pool_keeps_environments_and_closes_them(toy, monkeypatch):
     monkeypatch.setattr(toy, "close", lambda self: closed.append(self))
     init = toy.__init__
     monkeypatch.setattr(toy, "__init__", lambda self, *a, **k: (init(self, *a, **k), made.append(self))[0])
-    with EnvPool(Play()) as pool:
+    with EnvPool(RolloutConfig()) as pool:
         for _ in range(3):
             rollout(ExpertPolicy(), tasks(4), pool=pool, parallel=2)
         assert len(made) == 2
@@ -131,7 +131,7 @@ def test_a_pool_keeps_environments_and_closes_them(toy, monkeypatch):
 def test_settings_that_make_no_sense_are_refused(toy):
     for bad in ({"context": "window"}, {"context": "windows(2)"}, {"temperature": -1.0}, {"max_new_tokens": -1}):
         with pytest.raises(UsageError):
-            Play(**bad)
+            RolloutConfig(**bad)
     with pytest.raises(UsageError):
         rollout(ExpertPolicy(), tasks(1), samples=0)
     with pytest.raises(UsageError, match="train split has indices"):
@@ -139,7 +139,7 @@ def test_settings_that_make_no_sense_are_refused(toy):
 
 
 def test_play_is_cut_off_at_its_horizon(toy):
-    (episode,) = rollout(ExpertPolicy(), tasks(1), play=Play(horizon=2))
+    (episode,) = rollout(ExpertPolicy(), tasks(1), play=RolloutConfig(horizon=2))
     assert (episode.length, episode.success) == (2, False)
 
 
@@ -148,7 +148,7 @@ def test_an_episode_that_is_cut_off_is_the_beginning_of_the_whole_one(toy, cut):
     policy = Scripted(lambda step, right: write_reply(right if step % 2 else f"wrong {step}"))
     whole = rollout(policy, tasks(5))
     assert {e.length for e in whole} == {6}
-    with EnvPool(Play()) as pool:
+    with EnvPool(RolloutConfig()) as pool:
         short = rollout(policy, tasks(5), horizon=cut, parallel=2, pool=pool)
         assert [e.steps for e in short] == [e.steps[:cut] for e in whole]
         assert [e.final for e in short] == [e.steps[cut].observation for e in whole]
@@ -165,14 +165,14 @@ def test_a_success_at_the_very_step_of_the_cut_is_one(toy):
 
 def test_a_shaped_reward_pays_for_every_step_nearer_and_leaves_the_outcome_alone(toy, monkeypatch):
     with pytest.raises(UsageError, match="'toy' has no distance to shape by"):
-        rollout(ExpertPolicy(), tasks(1), play=Play(reward="shaped"))
+        rollout(ExpertPolicy(), tasks(1), play=RolloutConfig(reward="shaped"))
     monkeypatch.setattr(toy, "distance", lambda self: self.left, raising=False)
     right_at_last = Scripted(lambda step, right: write_reply(right if step else "wrong"))
     for wrappers in ((), ("distract(volume=80, probability=1.0)", "horizon(5)")):
-        (episode,) = rollout(right_at_last, tasks(1), play=Play(reward="shaped", wrap=wrappers))
+        (episode,) = rollout(right_at_last, tasks(1), play=RolloutConfig(reward="shaped", wrap=wrappers))
         assert [step.reward for step in episode.steps] == pytest.approx([0, 1 / 3, 1 / 3, 1 + 1 / 3])
         assert episode.success
-    (cut,) = rollout(right_at_last, tasks(1), play=Play(reward="shaped"), horizon=2)
+    (cut,) = rollout(right_at_last, tasks(1), play=RolloutConfig(reward="shaped"), horizon=2)
     assert (cut.ret, cut.outcome) == (pytest.approx(1 / 3), Outcome.FAILURE)
 
 
@@ -180,13 +180,13 @@ def test_an_environment_that_cannot_be_shaped_is_closed(toy, monkeypatch):
     closed = []
     monkeypatch.setattr(toy, "close", lambda self: closed.append(self))
     with pytest.raises(UsageError):
-        open_env(Play(reward="shaped"), "toy")
+        open_env(RolloutConfig(reward="shaped"), "toy")
     assert len(closed) == 1
 
 
 def test_rewards_that_there_are_not_are_refused():
     with pytest.raises(UsageError, match="unknown reward 'shape'; did you mean 'shaped'"):
-        Play(reward="shape")
+        RolloutConfig(reward="shape")
 
 
 def test_random_numbers_do_not_touch_the_global_generator(toy):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gentax.core import Step, UsageError
-from gentax.rollouts.prompt import Play, message, with_budget
+from gentax.rollouts.prompt import RolloutConfig, message, with_budget
 
 STEPS = [Step(f"obs {n}", "", f"act {n}", 0.0, True) for n in range(3)]
 OURS = (
@@ -17,11 +17,11 @@ OURS = (
 def test_it_writes_the_message_that_starts_a_conversation(tmp_path):
     file = tmp_path / "prompt.jinja"
     file.write_text(OURS)
-    play = Play(context="window(2)", prompt_template=str(file))
+    play = RolloutConfig(context="window(2)", prompt_template=str(file))
     text, continues = message(play, "RULES", "GOAL", STEPS, "obs 3", ["up", "down"])
     assert text == "RULES|GOAL|4|obs 1>act 1;obs 2>act 2;obs 3|up,down|Answer <action>your action</action>"
     assert not continues
-    full = Play(prompt_template=str(file))
+    full = RolloutConfig(prompt_template=str(file))
     assert message(full, "RULES", "GOAL", (), "obs 0", None)[0].startswith("RULES|GOAL|1|obs 0||Answer")
     assert message(full, "RULES", "GOAL", STEPS, "obs 3", None) == ("obs 3", True)
     file.write_text("now {{ observation }}")
@@ -45,23 +45,27 @@ def test_what_is_wrong_with_it_is_said_at_once(tmp_path, source, said):
     if source is not None:
         file.write_bytes(source if isinstance(source, bytes) else source.encode())
     with pytest.raises(UsageError, match=said) as fault:
-        Play(prompt_template=str(file))
+        RolloutConfig(prompt_template=str(file))
     assert "\n" not in str(fault.value)
 
 
 def test_settings_are_checked():
     for bad in ({"top_p": 0.0}, {"top_k": -1}, {"min_p": 1.0}, {"action_format": "xml"}):
         with pytest.raises(UsageError):
-            Play(**bad)
+            RolloutConfig(**bad)
 
 
 def test_settings_that_came_later_are_not_hashed_at_their_defaults():
     from gentax.core.settings import plain
 
-    assert set(plain(Play())) == {
+    assert set(plain(RolloutConfig())) == {
         "context", "thinking", "admissible", "temperature", "max_new_tokens", "horizon", "reward", "wrap",
     }  # fmt: skip
-    assert plain(Play(top_p=0.9, action_format="json")) == {**plain(Play()), "top_p": 0.9, "action_format": "json"}
+    assert plain(RolloutConfig(top_p=0.9, action_format="json")) == {
+        **plain(RolloutConfig()),
+        "top_p": 0.9,
+        "action_format": "json",
+    }
 
 
 class Writes:
@@ -70,9 +74,12 @@ class Writes:
 
 
 def test_the_budget_is_that_of_the_model_and_the_larger_of_two():
-    assert with_budget(Play(), Writes(32)).max_new_tokens == 32
-    assert with_budget(Play(), Writes(32), Writes(512)).max_new_tokens == 512
-    assert with_budget(Play(thinking=True), Writes(32), object()).max_new_tokens == 128
-    assert with_budget(Play(max_new_tokens=7), Writes(512)).max_new_tokens == 7
-    assert with_budget(Play(), object()).max_new_tokens == 0
-    assert (Play().sampling.max_new_tokens, Play(thinking=True).sampling.max_new_tokens) == (512, 2048)
+    assert with_budget(RolloutConfig(), Writes(32)).max_new_tokens == 32
+    assert with_budget(RolloutConfig(), Writes(32), Writes(512)).max_new_tokens == 512
+    assert with_budget(RolloutConfig(thinking=True), Writes(32), object()).max_new_tokens == 128
+    assert with_budget(RolloutConfig(max_new_tokens=7), Writes(512)).max_new_tokens == 7
+    assert with_budget(RolloutConfig(), object()).max_new_tokens == 0
+    assert (RolloutConfig().sampling.max_new_tokens, RolloutConfig(thinking=True).sampling.max_new_tokens) == (
+        512,
+        2048,
+    )

@@ -6,10 +6,10 @@ import pytest
 
 import gentax
 from gentax.core import Task, UsageError
-from gentax.measure.played import play_tax
-from gentax.measure.statistics import Looks
+from gentax.evals.paired_eval import play_tax
+from gentax.metrics.statistics import InterimAnalyses
 from gentax.policies import ExpertPolicy, Reply
-from gentax.rollouts import Play, rollout
+from gentax.rollouts import RolloutConfig, rollout
 from gentax.rollouts.readable import EPISODES, REPLIES
 
 
@@ -52,7 +52,12 @@ def test_replies_that_were_cut_off_are_told_from_others(toy):
         UsageError,
         match=r"-tokens \(16 of these were cut off at 9 tokens\); --action-format \(now tags\); --thinking \(now on\)",
     ):
-        rollout(Talking(truncated=True), tasks(16), play=Play(max_new_tokens=9, thinking=True), stop_if_unreadable=True)
+        rollout(
+            Talking(truncated=True),
+            tasks(16),
+            play=RolloutConfig(max_new_tokens=9, thinking=True),
+            stop_if_unreadable=True,
+        )
 
 
 def test_half_of_them_may_be_unreadable(toy):
@@ -102,7 +107,7 @@ def test_a_base_that_cannot_be_read_stops_a_tax_and_a_tuned_policy_is_warned_abo
     known = dict(registry.domains())
     known["other"] = dataclasses.replace(known["toy"], name="other")
     monkeypatch.setattr(registry, "domains", lambda: known)
-    settings = {"source": "toy", "domains": {"toy": None, "other": None}, "tasks": 20, "looks": Looks(1)}
+    settings = {"source": "toy", "domains": {"toy": None, "other": None}, "tasks": 20, "looks": InterimAnalyses(1)}
     with pytest.raises(UsageError, match="talking hold no action"):
         play_tax(Talking(), ExpertPolicy(), **settings)
     with pytest.warns(UserWarning, match="replies of talking hold no action .* It is measured as it is"):

@@ -17,18 +17,18 @@ from gentax.core import Episode, Outcome, Step, Task, Tokens
 from gentax.models.scoring import prefix_tree
 from gentax.policies.local import load
 from gentax.training.checkpoint import load_optimizer, optimizer_state, pack, read_beside, save_checkpoint, unpack
+from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
 from gentax.training.learner import learner_of
 from gentax.training.parallel import World, join
 from gentax.training.policy_gradient import update
-from gentax.training.recipe import Algorithm, Lora, Recipe
 from gentax.training.rewards import rewards_of
 
 FULL_BATCH = 384  # tokens: little to compute, and still several batches
 KINDS = {
     "full": {},
-    "lora": {"lora": Lora(4)},
+    "lora": {"lora": LoraConfig(4)},
     "shard": {"shard": True},
-    "shard-lora": {"shard": True, "lora": Lora(4)},
+    "shard-lora": {"shard": True, "lora": LoraConfig(4)},
 }
 
 
@@ -48,7 +48,7 @@ def episodes_of(step: int) -> list[Episode]:
     return made
 
 
-def run(out: Path, model: str, kind: str, world: World, recipe: Recipe) -> dict:
+def run(out: Path, model: str, kind: str, world: World, recipe: TrainConfig) -> dict:
     """Take three steps, with a checkpoint and a fresh start after the second; return what came of it."""
 
     def fresh():
@@ -103,7 +103,9 @@ def main(out: str, model: str, *kinds: str) -> list[dict]:
     found, usual = [], prefix_tree.TOKENS
     prefix_tree.TOKENS = FULL_BATCH
     for kind in kinds:
-        recipe = Recipe(precision="fp32", device="cpu", algorithm=Algorithm(kl=0.1, clip=10.0), **KINDS[kind])
+        recipe = TrainConfig(
+            precision="fp32", device="cpu", algorithm=PolicyGradientConfig(kl=0.1, clip=10.0), **KINDS[kind]
+        )
         with join(recipe) as world:
             (Path(out) / kind).mkdir(parents=True, exist_ok=True)
             came = run(Path(out), model, kind, world, recipe)

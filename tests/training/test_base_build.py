@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from gentax.cli.app import app
 from gentax.core import UsageError
 from gentax.policies.local import load
-from gentax.training.base import SIZES, BaseRecipe, Text, build, new_model
+from gentax.training.base import SIZES, PretrainConfig, Text, build, new_model
 from gentax.training.sft import SFT
 
-SMALL = BaseRecipe(
+SMALL = PretrainConfig(
     size="nano",
     text={"sokoban": Text(tasks=8, noise=(0.0, 0.15), random=2, admissible=True, level="6x6-1-3-12")},
     formats={"full": 0.5, "window(1), thinking": 0.5},
@@ -36,7 +36,7 @@ def test_sizes_are_what_the_docs_say(tiny):
         pad_token_id, eos_token_id = 0, 1
 
         def __len__(self) -> int:
-            return BaseRecipe().vocabulary
+            return PretrainConfig().vocabulary
 
     millions = {size: new_model(size, Tokenizer()).num_parameters() / 1e6 for size in SIZES}
     assert {size: round(count, 1) for size, count in millions.items()} == {"nano": 0.5, "micro": 1.4, "mini": 5.5}
@@ -66,7 +66,7 @@ def test_the_command_takes_the_size_over_that_of_the_recipe(tmp_path):
 
 def test_an_unknown_size_is_refused_by_name_before_anything_is_played(tmp_path):
     with pytest.raises(UsageError, match=r"unknown size 'nanno'; did you mean 'nano'\? Known: micro, mini, nano"):
-        build(BaseRecipe(size="nanno"), tmp_path / "model")
+        build(PretrainConfig(size="nanno"), tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 

@@ -11,10 +11,10 @@ import pytest
 from gentax.core import EnvironmentFault, Outcome, Task, UsageError
 from gentax.policies.local import load
 from gentax.policies.protocol import Reply
-from gentax.rollouts import EnvPool, Play, rollout
+from gentax.rollouts import EnvPool, RolloutConfig, rollout
 from gentax.training.guide import Guided, head_starts, plan_lengths
 
-WARM = Play(temperature=1.0, max_new_tokens=6)
+WARM = RolloutConfig(temperature=1.0, max_new_tokens=6)
 
 
 def tasks(n, level="three"):
@@ -44,7 +44,7 @@ class Told:
 @pytest.mark.parametrize("context", ["full", "window(2)"])
 def test_hints_tell_the_expert_s_action_and_never_enter_the_observation(toy, context):
     told = Told()
-    episodes = rollout(Guided(told, hints=1.0), tasks(3), play=Play(context=context, admissible=True))
+    episodes = rollout(Guided(told, hints=1.0), tasks(3), play=RolloutConfig(context=context, admissible=True))
     assert [e.outcome for e in episodes] == [Outcome.SUCCESS] * 3
     assert all("Hint:" not in step.observation for e in episodes for step in e.steps)
     for e in episodes:
@@ -85,7 +85,7 @@ def test_the_expert_is_not_asked_where_it_is_not_needed(toy, monkeypatch):
 @pytest.mark.parametrize("thinking", [False, True])
 def test_a_head_start_is_played_by_the_expert_and_the_policy_goes_on(toy, tiny, context, thinking):
     start = dict(zip(tasks(3), (0, 1, 2), strict=True))
-    play = Play(context=context, thinking=thinking, temperature=1.0, max_new_tokens=6)
+    play = RolloutConfig(context=context, thinking=thinking, temperature=1.0, max_new_tokens=6)
     policy = load(tiny)
     episodes = rollout(Guided(policy, head_start=start), tasks(3), play=play, samples=2)
     for e in episodes:
@@ -139,10 +139,10 @@ def test_head_starts_are_uniform_up_to_the_share_and_leave_a_step(toy):
 
 def test_plan_lengths_are_those_of_the_expert_s_successes(toy, monkeypatch):
     mixed = [*tasks(3), *tasks(2, "one")]
-    with EnvPool(Play()) as pool:
-        assert plan_lengths(mixed, Play(), pool) == {("toy", "three"): 3.0, ("toy", "one"): 1.0}
+    with EnvPool(RolloutConfig()) as pool:
+        assert plan_lengths(mixed, RolloutConfig(), pool) == {("toy", "three"): 3.0, ("toy", "one"): 1.0}
     with pytest.raises(UsageError, match="toy at level three has no expert that solves its tasks"):
-        plan_lengths(mixed, Play(horizon=2))
+        plan_lengths(mixed, RolloutConfig(horizon=2))
     monkeypatch.setattr(toy, "expert", lambda self: None)  # the toy's admissible actions alone would solve it
     with pytest.raises(UsageError, match="no expert"):
-        plan_lengths(mixed, Play())
+        plan_lengths(mixed, RolloutConfig())

@@ -15,29 +15,31 @@ from gentax.core.record import write_episodes
 from gentax.domains import make
 from gentax.policies.local import load
 from gentax.policies.simple import ExpertPolicy
-from gentax.rollouts import Play, rollout
+from gentax.rollouts import RolloutConfig, rollout
 from gentax.training import imitation as module
 from gentax.training.checkpoint import load_optimizer, optimizer_state
+from gentax.training.config import CurriculumConfig, LoraConfig, Phase, SFTConfig, TrainConfig
 from gentax.training.example import examples, exchanges
-from gentax.training.imitation import Imitation, wanted_pairs
+from gentax.training.imitation import ExpertData, wanted_pairs
 from gentax.training.learner import learner_of
 from gentax.training.parallel import World
-from gentax.training.recipe import Imitate, Lora, Phase, Recipe, Schedule
 
 
-def recipe(tiny: Path, play: Play | None = None, **imitate) -> Recipe:
+def recipe(tiny: Path, play: RolloutConfig | None = None, **imitate) -> TrainConfig:
     values = {"mix": {"toy:three": 1.0}, "pairs": 30} | imitate
-    play = play or Play(temperature=1.0, max_new_tokens=4)
-    return Recipe(steps=0, base=str(tiny), imitate=Imitate(**values), play=play, precision="fp32", train_tasks=100)
+    play = play or RolloutConfig(temperature=1.0, max_new_tokens=4)
+    return TrainConfig(
+        steps=0, base=str(tiny), imitate=SFTConfig(**values), play=play, precision="fp32", train_tasks=100
+    )
 
 
-def learned(imitation: Imitation, codec) -> list[str]:
+def learned(imitation: ExpertData, codec) -> list[str]:
     """The text of the tokens that count, example by example."""
     examples = [example for batch in imitation.batches for example in batch]
     return [codec.tokenizer.decode(example.ids_T[example.weight_T > 0]) for example in examples]
 
 
-def replies(imitation: Imitation, codec) -> int:
+def replies(imitation: ExpertData, codec) -> int:
     """How many replies are learned, counted in the tokens themselves."""
     return sum(text.count("<action>") for text in learned(imitation, codec))
 
@@ -65,9 +67,9 @@ def test_a_mixture_is_counted_by_pairs(tiny, pairs):
 
 def test_without_a_mixture_it_is_what_is_trained_on(tiny):
     phases = (Phase({"toy:one": 3, "toy:three": 1}, 10), Phase({"toy:three": 1.0}, 30))
-    made = Recipe(base=str(tiny), schedule=Schedule(phases=phases), imitate=Imitate(pairs=80))
+    made = TrainConfig(base=str(tiny), schedule=CurriculumConfig(phases=phases), imitate=SFTConfig(pairs=80))
     assert wanted_pairs(made) == {"toy:one": 15, "toy:three": 65}
-    assert wanted_pairs(Recipe(source="toy", imitate=Imitate(pairs=80))) == {"toy": 80}
+    assert wanted_pairs(TrainConfig(source="toy", imitate=SFTConfig(pairs=80))) == {"toy": 80}
 
 
 @pytest.mark.parametrize("context", ["full", "window(1)"])
@@ -75,13 +77,13 @@ def test_nineteen_to_three_to_one(toy, tiny, tmp_path, context):
     """The paper's mixture, from an expert, a policy's own episodes and a file: exact to the pair."""
     policy = load(tiny)
     mix = {"toy": 19, "toy:three": 3, "toy:one": 1}
-    play = Play(context=context, temperature=1.0, max_new_tokens=8)
+    play = RolloutConfig(context=context, temperature=1.0, max_new_tokens=8)
     with make("toy", "one") as env:
         write_episodes(tmp_path / "one.gz", rollout(ExpertPolicy(), env.tasks("train", 40)))
     teachers = {"toy:three": str(tmp_path / "teacher.gz"), "toy:one": str(tmp_path / "one.gz")}
     with make("toy", "three") as env:
         write_episodes(tmp_path / "teacher.gz", rollout(ExpertPolicy(0.5), env.tasks("train", 40), play=play))
-    made = Imitation.of(recipe(tiny, play, mix=mix, teachers=teachers, pairs=230, successes_only=False), policy)
+    made = ExpertData.of(recipe(tiny, play, mix=mix, teachers=teachers, pairs=230, successes_only=False), policy)
     assert made.counts == made.wanted == {"toy": 190, "toy:three": 30, "toy:one": 10}
     assert replies(made, policy.codec) == 230
     assert sum(example.pairs for batch in made.batches for example in batch) == 230
@@ -90,11 +92,11 @@ def test_nineteen_to_three_to_one(toy, tiny, tmp_path, context):
 def test_a_teacher_that_runs_out_gives_what_it_has(toy, tiny, tmp_path):
     policy = load(tiny)
     teachers = {"toy:one": chats(tmp_path / "few.jsonl", 2)}
-    made = Imitation.of(recipe(tiny, mix={"toy:one": 1, "toy:three": 1}, teachers=teachers, pairs=40), policy)
+    made = ExpertData.of(recipe(tiny, mix={"toy:one": 1, "toy:three": 1}, teachers=teachers, pairs=40), policy)
     assert made.wanted == {"toy:one": 20, "toy:three": 20}
     assert made.counts == {"toy:one": 6, "toy:three": 20}
-    short = Recipe(source="toy", level="one", base=str(tiny), train_tasks=5, imitate=Imitate(pairs=40))
-    assert Imitation.of(short, policy).counts == {"toy:one": 5}  # one pair a task
+    short = TrainConfig(source="toy", level="one", base=str(tiny), train_tasks=5, imitate=SFTConfig(pairs=40))
+    assert ExpertData.of(short, policy).counts == {"toy:one": 5}  # one pair a task
 
 
 def test_who_plays_plays_the_tasks_that_training_may_use(toy, tiny, monkeypatch):
@@ -105,7 +107,7 @@ def test_who_plays_plays_the_tasks_that_training_may_use(toy, tiny, monkeypatch)
         return rollout(policy, tasks, **settings)
 
     monkeypatch.setattr(module, "rollout", spy)
-    Imitation.of(recipe(tiny, mix={"toy:one": 1.0}, pairs=10_000), load(tiny))
+    ExpertData.of(recipe(tiny, mix={"toy:one": 1.0}, pairs=10_000), load(tiny))
     assert {task.split for task in played} == {"train"}
     assert sorted(task.index for task in played) == list(range(100))  # each once
 
@@ -116,7 +118,7 @@ def test_who_plays_plays_the_tasks_that_training_may_use(toy, tiny, monkeypatch)
 @pytest.mark.parametrize("thinking", [False, True])
 def test_only_what_the_agent_says_is_learned(toy, tiny, thinking):
     policy = load(tiny)
-    made = Imitation.of(recipe(tiny, Play(temperature=1.0, thinking=thinking)), policy)
+    made = ExpertData.of(recipe(tiny, RolloutConfig(temperature=1.0, thinking=thinking)), policy)
     for batch in made.batches:
         for example in batch:
             text = policy.codec.tokenizer.decode(example.ids_T)
@@ -131,8 +133,8 @@ def test_only_what_the_agent_says_is_learned(toy, tiny, thinking):
 
 def test_the_starts_own_episodes_are_learned_by_the_tokens_it_sampled(toy, tiny):
     policy = load(tiny)
-    play = Play(temperature=1.0, max_new_tokens=6)
-    made = Imitation.of(
+    play = RolloutConfig(temperature=1.0, max_new_tokens=6)
+    made = ExpertData.of(
         recipe(tiny, play, teachers={"toy:three": "start"}, successes_only=False, pairs=11), _obedient(policy)
     )
     assert made.counts == {"toy:three": 11}
@@ -165,7 +167,7 @@ def _obedient(policy):
 
 def test_failures_are_left_out_unless_they_are_asked_for(toy, tiny, tmp_path):
     policy = load(tiny)
-    play = Play(temperature=1.0, horizon=3)  # one slip, and the three words cannot be said any more
+    play = RolloutConfig(temperature=1.0, horizon=3)  # one slip, and the three words cannot be said any more
     with make("toy", "three", horizon=3) as env:
         episodes = rollout(ExpertPolicy(0.5), env.tasks("train", 40), play=play)
     won = sum(episode.length for episode in episodes if episode.success)
@@ -175,12 +177,12 @@ def test_failures_are_left_out_unless_they_are_asked_for(toy, tiny, tmp_path):
     teachers = {"toy:three": str(tmp_path / "mixed.gz")}
     for successes_only, pairs in ((True, won), (False, every)):
         asked = recipe(tiny, play, teachers=teachers, successes_only=successes_only, pairs=1000)
-        assert Imitation.of(asked, policy).counts == {"toy:three": pairs}
+        assert ExpertData.of(asked, policy).counts == {"toy:three": pairs}
     failed = chats(tmp_path / "failed.jsonl", 2, success=False)
     with pytest.raises(UsageError, match=r"nothing to imitate: no episode .* succeeded; imitate.successes_only: false"):
-        Imitation.of(recipe(tiny, teachers={"toy:three": failed}), policy)
+        ExpertData.of(recipe(tiny, teachers={"toy:three": failed}), policy)
     unfiltered = recipe(tiny, teachers={"toy:three": failed}, successes_only=False)
-    assert Imitation.of(unfiltered, policy).counts == {"toy:three": 6}
+    assert ExpertData.of(unfiltered, policy).counts == {"toy:three": 6}
 
 
 def test_episodes_of_validation_and_test_tasks_and_of_other_domains_are_never_learned(toy, tiny, tmp_path):
@@ -191,21 +193,21 @@ def test_episodes_of_validation_and_test_tasks_and_of_other_domains_are_never_le
     for name, episodes in (("test", train + test), ("look", train + validation)):
         write_episodes(tmp_path / f"{name}.gz", episodes)
     with pytest.raises(UsageError, match="episodes of test tasks"):
-        Imitation.of(recipe(tiny, teachers={"toy:three": str(tmp_path / "test.gz")}), policy)
+        ExpertData.of(recipe(tiny, teachers={"toy:three": str(tmp_path / "test.gz")}), policy)
     looked = recipe(tiny, teachers={"toy:three": str(tmp_path / "look.gz")}, pairs=1000)
-    assert Imitation.of(looked, policy).counts == {"toy:three": sum(episode.length for episode in train)}
+    assert ExpertData.of(looked, policy).counts == {"toy:three": sum(episode.length for episode in train)}
     with pytest.raises(UsageError, match="holds no episode of toy:one"):
-        Imitation.of(recipe(tiny, mix={"toy:one": 1}, teachers={"toy:one": str(tmp_path / "look.gz")}), policy)
+        ExpertData.of(recipe(tiny, mix={"toy:one": 1}, teachers={"toy:one": str(tmp_path / "look.gz")}), policy)
 
 
 def test_unknown_teachers_are_refused(toy, tiny):
     for teacher, fault in (("exprt", "did you mean 'expert'"), ("no/such.jsonl", "unknown file of trajectories")):
         with pytest.raises(UsageError, match=fault):
-            Imitation.of(recipe(tiny, teachers={"toy:three": teacher}), load(tiny))
+            ExpertData.of(recipe(tiny, teachers={"toy:three": teacher}), load(tiny))
 
 
 def test_another_model_can_be_the_teacher(toy, tiny):
-    made = Imitation.of(
+    made = ExpertData.of(
         recipe(tiny, teachers={"toy:three": str(tiny)}, successes_only=False, pairs=3, mix={"toy:three": 1, "toy": 1}),
         load(tiny),
     )
@@ -218,14 +220,14 @@ def test_another_model_can_be_the_teacher(toy, tiny):
 def test_every_pair_is_learned_as_often_as_the_epochs_say(toy, tiny):
     counts = {}
     for epochs in (0.5, 1.0, 2.5):
-        made = Imitation.of(recipe(tiny, epochs=epochs, mix={"toy:one": 1}, pairs=40), load(tiny))
+        made = ExpertData.of(recipe(tiny, epochs=epochs, mix={"toy:one": 1}, pairs=40), load(tiny))
         assert [len(batch) for batch in made.batches[:-1]] == [32] * (made.steps - 1)
         seen = [example.ids_T.tobytes() for batch in made.batches for example in batch]
         counts[epochs] = len(seen)
         if epochs > 1:
             assert seen[:40] != seen[40:80]
     assert counts == {0.5: 20, 1.0: 40, 2.5: 100}
-    with_seed = [Imitation.of(recipe(tiny), load(tiny)) for _ in range(2)]
+    with_seed = [ExpertData.of(recipe(tiny), load(tiny)) for _ in range(2)]
     assert learned(with_seed[0], load(tiny).codec) == learned(with_seed[1], load(tiny).codec)
 
 
@@ -237,7 +239,7 @@ def test_a_stopped_run_ends_with_the_same_weights(toy, tiny, tmp_path):
     def run(stop: int | None = None, state=None) -> tuple[dict, dict, int]:
         policy = load(tiny)
         learner = learner_of(policy, asked)
-        made = Imitation.of(asked, policy, kept)
+        made = ExpertData.of(asked, policy, kept)
         optimizer = made.optimizer(learner.parameters)
         first = 1
         if state is not None:
@@ -260,9 +262,9 @@ def test_a_stopped_run_ends_with_the_same_weights(toy, tiny, tmp_path):
 
 def test_examples_that_are_kept_are_not_played_again(toy, tiny, tmp_path, monkeypatch):
     asked, kept = recipe(tiny), tmp_path / "kept.safetensors"
-    first = Imitation.of(asked, load(tiny), kept)
+    first = ExpertData.of(asked, load(tiny), kept)
     monkeypatch.setattr(module, "rollout", lambda *args, **settings: pytest.fail("played again"))
-    again = Imitation.of(asked, load(tiny), kept, World(rank=1, size=2))  # another process of the run reads too
+    again = ExpertData.of(asked, load(tiny), kept, World(rank=1, size=2))  # another process of the run reads too
     assert (again.counts, again.wanted, again.steps) == (first.counts, first.wanted, first.steps)
     for a, b in zip(sum(first.batches, ()), sum(again.batches, ()), strict=True):
         assert np.array_equal(a.ids_T, b.ids_T)
@@ -274,13 +276,13 @@ def test_imitation_teaches(toy, tiny):
     policy = load(tiny)
     asked = recipe(tiny, mix={"toy:one": 1}, pairs=100, epochs=8.0, lr=3e-3)
     learner = learner_of(policy, asked)
-    made = Imitation.of(asked, policy)
+    made = ExpertData.of(asked, policy)
     optimizer = made.optimizer(learner.parameters)
     losses = [made.step(step, learner, optimizer)["loss"] for step in range(1, made.steps + 1)]
     assert losses[-1] < 0.2 * losses[0]
     learner.publish()
     with make("toy", "one") as env:
-        episodes = rollout(policy, env.tasks("test", 10), play=Play(temperature=0.0))
+        episodes = rollout(policy, env.tasks("test", 10), play=RolloutConfig(temperature=0.0))
     said = {step.action for episode in episodes for step in episode.steps}
     assert said <= {"red", "green", "blue", "gold"}  # it knew no word and no grammar before
 
@@ -288,9 +290,11 @@ def test_imitation_teaches(toy, tiny):
 def test_adapters_alone_are_trained_where_the_recipe_has_them(toy, tiny):
     policy = load(tiny)
     before = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
-    asked = Recipe(base=str(tiny), source="toy", imitate=Imitate(pairs=30), lora=Lora(rank=2), precision="fp32")
+    asked = TrainConfig(
+        base=str(tiny), source="toy", imitate=SFTConfig(pairs=30), lora=LoraConfig(rank=2), precision="fp32"
+    )
     learner = learner_of(policy, asked)
-    made = Imitation.of(asked, policy)
+    made = ExpertData.of(asked, policy)
     optimizer = made.optimizer(learner.parameters)
     for step in (1, 2):
         made.step(min(step, made.steps), learner, optimizer)
@@ -303,7 +307,7 @@ def test_adapters_alone_are_trained_where_the_recipe_has_them(toy, tiny):
 def test_a_loss_that_is_no_number_names_its_step_and_changes_nothing(toy, tiny):
     policy = load(tiny)
     learner = learner_of(policy, recipe(tiny))
-    made = Imitation.of(recipe(tiny), policy)
+    made = ExpertData.of(recipe(tiny), policy)
     with torch.no_grad():
         learner.parameters[0][:] = float("nan")
     before = [parameter.clone() for parameter in learner.parameters[1:]]
@@ -314,7 +318,7 @@ def test_a_loss_that_is_no_number_names_its_step_and_changes_nothing(toy, tiny):
 
 def test_processes_share_a_batch(toy, tiny):
     """Each has the loss of its part, over the tokens of all: they sum to the loss of one process alone."""
-    made = Imitation.of(recipe(tiny), load(tiny))
+    made = ExpertData.of(recipe(tiny), load(tiny))
     losses = []
     for world in (World(), World(0, 2), World(1, 2)):
         learner = learner_of(load(tiny), recipe(tiny))
@@ -328,8 +332,8 @@ def test_the_gradient_is_that_of_the_mean_over_the_agents_tokens(toy, tiny):
     policy, plain = load(tiny), load(tiny)
     with make("toy", "three") as env:
         episodes = rollout(ExpertPolicy(), env.tasks("train", 4))
-    made = [e for episode in episodes for e in examples(exchanges(episode, Play()), policy.codec)]
-    one = Imitation((tuple(made),), {}, {}, module.SFT(steps=1, precision="fp32"))
+    made = [e for episode in episodes for e in examples(exchanges(episode, RolloutConfig()), policy.codec)]
+    one = ExpertData((tuple(made),), {}, {}, module.SFT(steps=1, precision="fp32"))
     learner = learner_of(policy, recipe(tiny))
     row = one.step(1, learner, torch.optim.SGD(learner.parameters, lr=0.0))
     losses = []

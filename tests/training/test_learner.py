@@ -13,13 +13,13 @@ from gentax.models.decoding import Decoder, GeneralDecoder
 from gentax.models.requests import ModelOptions, SamplingParams, SamplingRequest
 from gentax.models.scoring import batches, score
 from gentax.policies.local import LocalPolicy, load
-from gentax.rollouts import Play, rollout
-from gentax.training import Recipe
+from gentax.rollouts import RolloutConfig, rollout
+from gentax.training import TrainConfig
 from gentax.training.checkpoint import save_model
+from gentax.training.config import LoraConfig
 from gentax.training.learner import learner_of
-from gentax.training.recipe import Lora
 
-FULL, LORA = Recipe(), Recipe(lora=Lora(rank=4, alpha=8.0))
+FULL, LORA = TrainConfig(), TrainConfig(lora=LoraConfig(rank=4, alpha=8.0))
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -102,7 +102,7 @@ def test_a_model_in_fp32_is_trained_where_it_plays(toy, tiny):
     assert learner.parameters == list(policy.model.parameters())
     assert learner.start_model() is None
     task = [Task("toy", "three", "train", 0)]
-    play = Play(temperature=1.0, max_new_tokens=6)
+    play = RolloutConfig(temperature=1.0, max_new_tokens=6)
     before = rollout(policy, task, play=play)[0]
     train(learner, lr=1.0)
     learner.publish()
@@ -229,7 +229,7 @@ def test_adapters_begin_alike_and_leave_the_global_generator_alone(tiny):
     assert same(first.parameters, second.parameters)
     torch.set_rng_state(state)
     assert torch.equal(torch.get_rng_state(), state)
-    other = learner_of(load(tiny), Recipe(seed=1, lora=LORA.lora))
+    other = learner_of(load(tiny), TrainConfig(seed=1, lora=LORA.lora))
     assert torch.equal(torch.get_rng_state(), state)
     assert not same(first.parameters, other.parameters)
 
@@ -266,7 +266,7 @@ def test_what_a_chat_model_sampled_is_what_is_trained_on(toy, chat, recipe):
     train(learner)
     learner.publish()
     tasks = [Task("toy", "three", "train", i) for i in range(4)]
-    episodes = rollout(policy, tasks, play=Play(temperature=1.0, max_new_tokens=8, horizon=3))
+    episodes = rollout(policy, tasks, play=RolloutConfig(temperature=1.0, max_new_tokens=8, horizon=3))
     sequences = [s for e in episodes for s in e.sequences()]
     assert len(sequences) == 4  # one conversation each: it was never tokenized again
     opening = policy.tokenizer("<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]

@@ -12,7 +12,7 @@ from gentax.models.requests import ModelOptions
 from gentax.policies.local import load
 from gentax.training.base import new_model, train_tokenizer
 from gentax.training.checkpoint import save_model
-from gentax.training.retention import interpolate, merge, merge_models
+from gentax.training.forgetting import interpolate, merge, merge_models
 
 
 def of(*values: float) -> dict[str, torch.Tensor]:

@@ -17,7 +17,7 @@ from gentax.core import UsageError
 from gentax.core.settings import read_settings
 from gentax.models.device import device_of
 from gentax.policies.local import load
-from gentax.training import Recipe, train
+from gentax.training import TrainConfig, train
 from gentax.training.parallel import World, join
 
 KINDS = ("full", "shard", "shard-lora")
@@ -90,7 +90,7 @@ def test_a_whole_run_of_two_processes_is_that_of_one(able, tmp_path, shard):
         "algorithm": {"estimator": "reinforce++"}, "explore": {"head_start": 0.9, "until": 1.0},
     }  # fmt: skip
     (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
-    alone = train(read_settings(Recipe, settings, "recipe"), tmp_path / "one")
+    alone = train(read_settings(TrainConfig, settings, "recipe"), tmp_path / "one")
     start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "gentax"]
     command = [*start, "train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "two")]
     done = subprocess.run(
@@ -116,7 +116,7 @@ def test_a_whole_run_of_two_processes_is_that_of_one(able, tmp_path, shard):
 
 
 def test_without_torchrun_a_process_is_alone():
-    with join(Recipe(shard=True)) as world:
+    with join(TrainConfig(shard=True)) as world:
         assert world == World()
         assert several.talk(world) | {"gradients": None} == {
             "total": 0.5, "most": 0, "everyone": [{"ü": ""}], "gradients": None,

@@ -15,13 +15,13 @@ from gentax.core import Episode, NonFiniteLoss, Outcome, Step, Task, Tokens
 from gentax.models.scoring import way_of
 from gentax.policies.local import load
 from gentax.training import policy_gradient
+from gentax.training.config import ExplorationConfig, PolicyGradientConfig, RewardConfig, TrainConfig
 from gentax.training.critic import Critic, states_before_replies
 from gentax.training.parallel import World
 from gentax.training.policy_gradient import advantages, gae_of, update
-from gentax.training.recipe import Algorithm, Explore, Recipe, Reward
 from gentax.training.rewards import rewards_of
 
-PLAIN = Algorithm(kl=0.0)
+PLAIN = PolicyGradientConfig(kl=0.0)
 
 
 def episode(task=0, reward=0.0, ids=(5, 6), prompt=(10, 11, 12), logprob=-1.0, outcome=None):
@@ -53,12 +53,12 @@ def seen(task, letters, rewards, outcome=None):
 
 
 def worth(episodes):
-    return rewards_of(episodes, Reward(), Explore())
+    return rewards_of(episodes, RewardConfig(), ExplorationConfig())
 
 
 def gains(episodes, values=(), world=World(), **algorithm):  # noqa: B008
     """The advantages of the steps of all episodes, in a row."""
-    found = advantages(episodes, worth(episodes), Algorithm(**algorithm), world, values)
+    found = advantages(episodes, worth(episodes), PolicyGradientConfig(**algorithm), world, values)
     assert all(one.dtype == np.float32 for one in found)
     return np.concatenate(found)
 
@@ -96,7 +96,9 @@ def test_reinforce_plus_plus_compares_with_the_batch():
 
 
 def test_generalized_advantages_by_hand():
-    (found,) = gae_of([np.array([0, 0, 1.0])], [np.array([0.5, 0.25, 0.5])], Algorithm(discount=0.9, smoothing=0.8))
+    (found,) = gae_of(
+        [np.array([0, 0, 1.0])], [np.array([0.5, 0.25, 0.5])], PolicyGradientConfig(discount=0.9, smoothing=0.8)
+    )
     # Surprises: -0.275, 0.2, 0.5; each adds 0.72 of what comes after.
     assert found == pytest.approx([0.1282, 0.56, 0.5])
 
@@ -221,15 +223,15 @@ def plain_loss(model, reference, algorithm, temperature):
 @pytest.mark.parametrize(
     "algorithm",
     [
-        Algorithm(kl=0.3, clip=0.1),
-        Algorithm(kl=0.3, clip=0.1, std=True, per="sequence"),
-        Algorithm(kl=0.0, clip=0.1, clip_high=0.9),
-        Algorithm(kl=0.3, clip=0.1, kl_in="reward"),
-        Algorithm(estimator="reinforce++", kl=0.3, kl_in="reward", per="sequence"),
-        Algorithm(kl=0.0, entropy=0.2),
-        Algorithm(estimator="rloo", kl=0.1, entropy=0.2, per="sequence"),
-        Algorithm(estimator="gigpo", kl=0.1, discount=0.9),
-        Algorithm(estimator="ppo", kl=0.1, discount=0.9),
+        PolicyGradientConfig(kl=0.3, clip=0.1),
+        PolicyGradientConfig(kl=0.3, clip=0.1, std=True, per="sequence"),
+        PolicyGradientConfig(kl=0.0, clip=0.1, clip_high=0.9),
+        PolicyGradientConfig(kl=0.3, clip=0.1, kl_in="reward"),
+        PolicyGradientConfig(estimator="reinforce++", kl=0.3, kl_in="reward", per="sequence"),
+        PolicyGradientConfig(kl=0.0, entropy=0.2),
+        PolicyGradientConfig(estimator="rloo", kl=0.1, entropy=0.2, per="sequence"),
+        PolicyGradientConfig(estimator="gigpo", kl=0.1, discount=0.9),
+        PolicyGradientConfig(estimator="ppo", kl=0.1, discount=0.9),
     ],
     ids=lambda algorithm: f"{algorithm.estimator} {algorithm.per} {algorithm.kl_in}",
 )
@@ -240,7 +242,7 @@ def test_the_update_follows_the_plain_formula(tiny, algorithm):
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(expected.parameters(), 1.0)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    recipe, critic = Recipe(algorithm=algorithm, precision="fp32"), Critic(model, algorithm)
+    recipe, critic = TrainConfig(algorithm=algorithm, precision="fp32"), Critic(model, algorithm)
     report = learn(model, BATCH, recipe, reference, temperature=0.7, critic=critic)
     assert report["loss"] == pytest.approx(loss.item(), abs=1e-5)
     assert report["grad_norm"] == pytest.approx(float(norm), rel=1e-4)
@@ -259,7 +261,7 @@ def test_a_ratio_may_rise_further_than_it_may_fall(tiny, ratio, clip_high, clipp
         chance = log_probabilities(model, next(episode(0, ids=(token,)).sequences()), 1.0)[2, token]
         return episode(0, reward, (token,), logprob=chance.item() - np.log(ratio))
 
-    recipe = Recipe(algorithm=Algorithm(kl=0.0, clip=0.2, clip_high=clip_high), precision="fp32")
+    recipe = TrainConfig(algorithm=PolicyGradientConfig(kl=0.0, clip=0.2, clip_high=clip_high), precision="fp32")
     report = learn(model, [played(1.0, 5, ratio), played(0.0, 8, 1.0)], recipe)
     assert report["clipped"] == clipped
     worth = {(1.5, None): 1.2, (1.5, 0.9): 1.5, (0.6, 0.9): 0.6}[ratio, clip_high]
@@ -267,7 +269,7 @@ def test_a_ratio_may_rise_further_than_it_may_fall(tiny, ratio, clip_high, clipp
 
 
 def test_what_is_reported(tiny):
-    recipe = Recipe(algorithm=Algorithm(kl=0.3), precision="fp32")
+    recipe = TrainConfig(algorithm=PolicyGradientConfig(kl=0.3), precision="fp32")
     report = learn(shaken(tiny), BATCH, recipe, load(tiny).model)
     assert report["spread"] == pytest.approx(4 / 6)
     assert report["skipped"] == 1
@@ -287,7 +289,7 @@ def test_no_pass_is_made_twice(tiny):
         for name, one in (("model", model), ("reference", reference)):
             way_of(one)  # is found out by passes of its own, once
             one.get_decoder().register_forward_hook(lambda *_, n=name: made.update({n: made[n] + 1}))
-        learn(model, BATCH, Recipe(algorithm=Algorithm(**algorithm)), reference)
+        learn(model, BATCH, TrainConfig(algorithm=PolicyGradientConfig(**algorithm)), reference)
         return made
 
     assert passes() == {"model": 1, "reference": 1}
@@ -303,7 +305,7 @@ def test_a_reward_makes_its_actions_likelier(tiny):
             return float(model(torch.tensor([[10, 11, 12]])).logits[0, -1].softmax(-1)[ids])
 
     before = chance(5), chance(8)
-    recipe = Recipe(algorithm=Algorithm(kl=0.0, clip=100.0), precision="fp32")
+    recipe = TrainConfig(algorithm=PolicyGradientConfig(kl=0.0, clip=100.0), precision="fp32")
     learn(model, [episode(0, 1.0, (5,)), episode(0, 0.0, (8,))], recipe)
     assert chance(5) > before[0]
     assert chance(8) < before[1]
@@ -318,18 +320,18 @@ def test_each_minibatch_is_an_update_on_a_part_of_every_group(tiny, monkeypatch)
     ))  # fmt: skip
     steps = []
     optimizer.register_step_pre_hook(lambda *_: steps.append(1))
-    recipe = Recipe(algorithm=Algorithm(kl=0.0, minibatches=2))
+    recipe = TrainConfig(algorithm=PolicyGradientConfig(kl=0.0, minibatches=2))
     report = learn(model, BATCH, recipe, optimizer=optimizer)
     assert len(steps) == 2
     assert taught == [[9, 5], [8, 3]]
     assert report["learned_tokens"] == 25
-    learn(model, BATCH[:2], Recipe(algorithm=Algorithm(kl=0.0, minibatches=9)), optimizer=optimizer)
+    learn(model, BATCH[:2], TrainConfig(algorithm=PolicyGradientConfig(kl=0.0, minibatches=9)), optimizer=optimizer)
     assert len(steps) == 4  # no more than there are sequences
 
 
 def test_an_episode_that_an_expert_played_to_the_end_is_left_out(tiny):
     started = walk(0, [("o", 1.0, (10, 11), ())])
-    report = learn(load(tiny).model, [started, episode(0, 0.0)], Recipe(algorithm=PLAIN))
+    report = learn(load(tiny).model, [started, episode(0, 0.0)], TrainConfig(algorithm=PLAIN))
     assert report["learned_tokens"] == 5
     assert report["spread"] == 0.5
 
@@ -340,7 +342,7 @@ def test_an_episode_that_an_expert_played_to_the_end_is_left_out(tiny):
 def test_nothing_is_computed_where_nothing_can_be_learned(tiny):
     report = update(
         learner_of(load(tiny).model), None, None, [episode(), episode()], [np.zeros(1)] * 2,
-        Recipe(algorithm=PLAIN), "here", temperature=1.0,
+        TrainConfig(algorithm=PLAIN), "here", temperature=1.0,
     )  # fmt: skip
     assert report == {"spread": 0.0, "skipped": 1}
 
@@ -356,9 +358,9 @@ def test_what_is_asked_for_beside_goes_into_every_update(tiny):
         return {"replay": float(len(calls))}
 
     before = weight.detach().clone()
-    assert learn(model, [episode(), episode()], Recipe(algorithm=PLAIN), extra=extra)["replay"] == 1.0
+    assert learn(model, [episode(), episode()], TrainConfig(algorithm=PLAIN), extra=extra)["replay"] == 1.0
     assert torch.allclose(before - weight, torch.full_like(weight, 1e-6), atol=1e-7)
-    report = learn(model, BATCH, Recipe(algorithm=Algorithm(kl=0.0, minibatches=2)), extra=extra)
+    report = learn(model, BATCH, TrainConfig(algorithm=PolicyGradientConfig(kl=0.0, minibatches=2)), extra=extra)
     assert len(calls) == 3
     assert report["replay"] == pytest.approx(2.5)
     assert calls[-1].std() > 0  # the policy's gradient is there too
@@ -370,19 +372,19 @@ def test_a_loss_that_is_no_number_or_explodes_stops_and_leaves_the_weights(tiny,
     before = [p.detach().clone() for p in model.parameters()]
     bad = [episode(0, 1.0), episode(0, 0.0, logprob=logprob)]
     with pytest.raises(NonFiniteLoss, match=r"loss became .* in minibatch 1 of 1 at here"):
-        learn(model, bad, Recipe(algorithm=PLAIN), optimizer=torch.optim.Adam(model.parameters()))
+        learn(model, bad, TrainConfig(algorithm=PLAIN), optimizer=torch.optim.Adam(model.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert all(p.grad is None for p in model.parameters())
 
 
 def test_a_reward_that_is_no_number_is_no_missing_spread(tiny):
     with pytest.raises(NonFiniteLoss):
-        learn(load(tiny).model, [episode(0, float("nan")), episode(0, 0.0)], Recipe(algorithm=PLAIN))
+        learn(load(tiny).model, [episode(0, float("nan")), episode(0, 0.0)], TrainConfig(algorithm=PLAIN))
 
 
 def test_large_rewards_are_no_explosion(tiny):
     batch = [episode(0, 1e6, (5,), logprob=-6.0), episode(0, 0.0, (8,), logprob=-5.0)]
-    learn(load(tiny).model, batch, Recipe(algorithm=PLAIN))
+    learn(load(tiny).model, batch, TrainConfig(algorithm=PLAIN))
 
 
 def test_the_minibatches_before_a_bad_one_count(tiny):
@@ -390,7 +392,7 @@ def test_the_minibatches_before_a_bad_one_count(tiny):
     before = [p.detach().clone() for p in model.parameters()]
     batch = [episode(0, 1.0), episode(0, 0.0, logprob=float("nan"))]
     with pytest.raises(NonFiniteLoss, match="minibatch 2 of 2"):
-        learn(model, batch, Recipe(algorithm=Algorithm(kl=0.0, minibatches=2)))
+        learn(model, batch, TrainConfig(algorithm=PolicyGradientConfig(kl=0.0, minibatches=2)))
     assert not all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert all(p.isfinite().all() for p in model.parameters())
 
@@ -411,7 +413,7 @@ def test_a_value_is_read_at_the_last_token_of_the_prompt(tiny):
 
 
 def test_ppo_learns_values(tiny):
-    recipe = Recipe(algorithm=Algorithm(estimator="ppo", kl=0.0, value_lr=0.1), precision="fp32")
+    recipe = TrainConfig(algorithm=PolicyGradientConfig(estimator="ppo", kl=0.0, value_lr=0.1), precision="fp32")
     model = load(tiny).model
     critic = Critic(model, recipe.algorithm)
     still = torch.optim.SGD(model.parameters(), lr=0.0)
@@ -424,23 +426,25 @@ def test_ppo_learns_values(tiny):
 
 def test_ppo_needs_a_critic(tiny):
     with pytest.raises(ValueError, match="critic"):
-        learn(load(tiny).model, BATCH, Recipe(algorithm=Algorithm(estimator="ppo", kl=0.0)))
+        learn(load(tiny).model, BATCH, TrainConfig(algorithm=PolicyGradientConfig(estimator="ppo", kl=0.0)))
 
 
 def test_a_critic_goes_on_where_it_stopped(tiny):
     model = load(tiny).model
     torch.manual_seed(0)
     state_BW, return_B = torch.randn(16, model.config.hidden_size), torch.rand(16)
-    whole, stopped = Critic(model, Algorithm()), Critic(model, Algorithm())
+    whole, stopped = Critic(model, PolicyGradientConfig()), Critic(model, PolicyGradientConfig())
     assert (whole.values(state_BW) == 0).all()
     for critic in (whole, stopped):
         critic.learn(state_BW, return_B, World())
-    continued = Critic(model, Algorithm())
+    continued = Critic(model, PolicyGradientConfig())
     continued.load_state({name: tensor.clone() for name, tensor in stopped.state().items()})
     for critic in (whole, continued):
         critic.learn(state_BW, return_B, World())
     assert torch.equal(whole.values(state_BW), continued.values(state_BW))
-    Critic(model, Algorithm()).load_state(Critic(model, Algorithm()).state())  # before its first step too
+    Critic(model, PolicyGradientConfig()).load_state(
+        Critic(model, PolicyGradientConfig()).state()
+    )  # before its first step too
 
 
 # Several processes.
@@ -477,15 +481,15 @@ class Threads(World):
 @pytest.mark.parametrize(
     "algorithm",
     [
-        Algorithm(kl=0.1),
-        Algorithm(kl=0.1, per="sequence", entropy=0.1),
-        Algorithm(estimator="reinforce++", kl=0.1, kl_in="reward"),
-        Algorithm(estimator="ppo", kl=0.0),
+        PolicyGradientConfig(kl=0.1),
+        PolicyGradientConfig(kl=0.1, per="sequence", entropy=0.1),
+        PolicyGradientConfig(estimator="reinforce++", kl=0.1, kl_in="reward"),
+        PolicyGradientConfig(estimator="ppo", kl=0.0),
     ],
     ids=lambda algorithm: algorithm.estimator,
 )
 def test_several_processes_learn_what_one_does(tiny, algorithm):
-    recipe = Recipe(algorithm=algorithm, precision="fp32")
+    recipe = TrainConfig(algorithm=algorithm, precision="fp32")
     alone = shaken(tiny)
     expected = learn(alone, BATCH, recipe, load(tiny).model, critic=Critic(alone, algorithm))
     shares = [BATCH[2:4], BATCH[:2] + BATCH[4:]]  # the first has no spread, and for GRPO nothing to do

@@ -10,14 +10,22 @@ import pytest
 from gentax.core import UsageError
 from gentax.core.settings import read_settings
 from gentax.domains import domains, missing
-from gentax.rollouts import Play
+from gentax.rollouts import RolloutConfig
 from gentax.training.check import check
-from gentax.training.recipe import Algorithm, Imitate, Phase, Recipe, Retain, Reward, Schedule
-from gentax.training.recipe.read import read_values, shipped
+from gentax.training.config import (
+    CurriculumConfig,
+    ForgettingConfig,
+    Phase,
+    PolicyGradientConfig,
+    RewardConfig,
+    SFTConfig,
+    TrainConfig,
+)
+from gentax.training.config.read import read_values, shipped
 
 
-def read(**values) -> Recipe:
-    return read_settings(Recipe, values, "recipe")
+def read(**values) -> TrainConfig:
+    return read_settings(TrainConfig, values, "recipe")
 
 
 @pytest.mark.parametrize(
@@ -68,22 +76,34 @@ def test_a_recipe_that_contradicts_itself_is_refused_by_name(values, message):
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (Recipe(held_out=("sokoban",)), "sokoban is trained on and held out"),
-        (Recipe(source="babyai"), "babyai is trained on, and it is a target only"),
-        (Recipe(source="sokobn"), "did you mean 'sokoban'"),
-        (Recipe(level="9x9"), "unknown level of sokoban '9x9'"),
-        (Recipe(retain=Retain(replay=1.0, replay_domains=("babyai",))), "babyai is replayed, and it is a target only"),
-        (Recipe(retain=Retain(replay=1.0, replay_domains=("sokoban",))), "in retain.replay_domains and trained on"),
-        (Recipe(held_out=("crafting",), imitate=Imitate(mix={"crafting": 1.0})), "crafting is imitated and held out"),
-        (Recipe(imitate=Imitate(teachers={"webshop": "expert"})), "unknown name in imitate.teachers"),
-        (Recipe(imitate=Imitate(mix={"sokobn": 0.0, "sokoban": 1.0})), "unknown domain 'sokobn'"),
-        (Recipe(steps=0, imitate=Imitate()), "nothing says what to imitate"),
-        (Recipe(source="crafting", play=Play(reward="shaped")), "domain 'crafting' has no distance to shape by"),
-        (Recipe(imitate=Imitate(teachers={"sokoban": "no/such.jsonl"})), "unknown teacher 'no/such.jsonl'"),
-        (Recipe(imitate=Imitate(teachers={"sokoban": "exprt"})), "did you mean 'expert'"),
-        (Recipe(reward=Reward(judge="expert")), "unknown reward.judge 'expert'"),
-        (Recipe(reward=Reward(judge="nobody/nothing")), "hf download nobody/nothing"),
-        (Recipe(imitate=Imitate(teachers={"sokoban": "nobody/nothing"})), "hf download nobody/nothing"),
+        (TrainConfig(held_out=("sokoban",)), "sokoban is trained on and held out"),
+        (TrainConfig(source="babyai"), "babyai is trained on, and it is a target only"),
+        (TrainConfig(source="sokobn"), "did you mean 'sokoban'"),
+        (TrainConfig(level="9x9"), "unknown level of sokoban '9x9'"),
+        (
+            TrainConfig(retain=ForgettingConfig(replay=1.0, replay_domains=("babyai",))),
+            "babyai is replayed, and it is a target only",
+        ),
+        (
+            TrainConfig(retain=ForgettingConfig(replay=1.0, replay_domains=("sokoban",))),
+            "in retain.replay_domains and trained on",
+        ),
+        (
+            TrainConfig(held_out=("crafting",), imitate=SFTConfig(mix={"crafting": 1.0})),
+            "crafting is imitated and held out",
+        ),
+        (TrainConfig(imitate=SFTConfig(teachers={"webshop": "expert"})), "unknown name in imitate.teachers"),
+        (TrainConfig(imitate=SFTConfig(mix={"sokobn": 0.0, "sokoban": 1.0})), "unknown domain 'sokobn'"),
+        (TrainConfig(steps=0, imitate=SFTConfig()), "nothing says what to imitate"),
+        (
+            TrainConfig(source="crafting", play=RolloutConfig(reward="shaped")),
+            "domain 'crafting' has no distance to shape by",
+        ),
+        (TrainConfig(imitate=SFTConfig(teachers={"sokoban": "no/such.jsonl"})), "unknown teacher 'no/such.jsonl'"),
+        (TrainConfig(imitate=SFTConfig(teachers={"sokoban": "exprt"})), "did you mean 'expert'"),
+        (TrainConfig(reward=RewardConfig(judge="expert")), "unknown reward.judge 'expert'"),
+        (TrainConfig(reward=RewardConfig(judge="nobody/nothing")), "hf download nobody/nothing"),
+        (TrainConfig(imitate=SFTConfig(teachers={"sokoban": "nobody/nothing"})), "hf download nobody/nothing"),
     ],
 )
 def test_what_a_recipe_names_must_exist_and_be_allowed(recipe, message):
@@ -93,7 +113,7 @@ def test_what_a_recipe_names_must_exist_and_be_allowed(recipe, message):
 
 def test_refusing_loads_no_model():
     code = (
-        "import sys\nfrom gentax.training.recipe import Recipe\nfrom gentax.training.check import check\n"
+        "import sys\nfrom gentax.training.config import Recipe\nfrom gentax.training.check import check\n"
         "try: check(Recipe(held_out=('sokoban',)))\nexcept Exception as e: print(e)\n"
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
@@ -102,18 +122,20 @@ def test_refusing_loads_no_model():
 
 
 def test_every_setting_goes_with_every_other():
-    recipe = Recipe(
-        play=Play(temperature=0.7, thinking=True, context="window(2)", wrap=("distract(volume=80)",)),
-        imitate=Imitate(mix={"sciworld": 19, "crafting": 3, "webshop": 1}, teachers={"crafting": "start"}),
-        algorithm=Algorithm(estimator="gigpo", std=True, per="sequence", clip_high=0.3, kl_in="reward", entropy=0.01),
-        reward=Reward(think_length=-0.1, judge="http://localhost:1/v1"),
-        schedule=Schedule(
+    recipe = TrainConfig(
+        play=RolloutConfig(temperature=0.7, thinking=True, context="window(2)", wrap=("distract(volume=80)",)),
+        imitate=SFTConfig(mix={"sciworld": 19, "crafting": 3, "webshop": 1}, teachers={"crafting": "start"}),
+        algorithm=PolicyGradientConfig(
+            estimator="gigpo", std=True, per="sequence", clip_high=0.3, kl_in="reward", entropy=0.01
+        ),
+        reward=RewardConfig(think_length=-0.1, judge="http://localhost:1/v1"),
+        schedule=CurriculumConfig(
             (Phase({"sokoban:6x6": 1.0, "crafting": 3.0}, 5), Phase({"sokoban:6x6-far": 1.0, "webshop": 1.0}, 7)),
             replay=0.25,
             adaptive=True,
             horizon_start=5,
         ),
-        retain=Retain(replay=0.5, interpolate=0.9, stop_at=0.3),
+        retain=ForgettingConfig(replay=0.5, interpolate=0.9, stop_at=0.3),
         held_out=("alfworld",) if not missing(domains()["alfworld"]) else (),
     )
     check(recipe)

@@ -6,25 +6,25 @@ import pytest
 
 from gentax.core import UsageError
 from gentax.core.settings import plain
-from gentax.training.recipe import Imitate, Phase, Recipe, Retain, Schedule
+from gentax.training.config import CurriculumConfig, ForgettingConfig, Phase, SFTConfig, TrainConfig
 from gentax.training.touched import touched_by, touched_by_run
 
 
 def test_sources_experts_and_replayed_text_touch():
-    assert touched_by(Recipe(source="sokoban")) == {"sokoban"}
-    mixed = Recipe(schedule=Schedule(phases=(Phase({"sokoban:6x6": 1, "crafting": 1}),)))
+    assert touched_by(TrainConfig(source="sokoban")) == {"sokoban"}
+    mixed = TrainConfig(schedule=CurriculumConfig(phases=(Phase({"sokoban:6x6": 1, "crafting": 1}),)))
     assert touched_by(mixed) == {"sokoban", "crafting"}
-    taught = Recipe(source="sokoban", imitate=Imitate(mix={"webshop": 1, "sokoban": 1, "alfworld": 0}))
+    taught = TrainConfig(source="sokoban", imitate=SFTConfig(mix={"webshop": 1, "sokoban": 1, "alfworld": 0}))
     assert touched_by(taught) == {"sokoban", "webshop"}
-    told = Recipe(source="sokoban", retain=Retain(replay=1.0, replay_domains=("crafting:hard",)))
+    told = TrainConfig(source="sokoban", retain=ForgettingConfig(replay=1.0, replay_domains=("crafting:hard",)))
     assert touched_by(told) == {"sokoban", "crafting"}
-    every = touched_by(Recipe(source="sokoban", retain=Retain(replay=1.0), held_out=("webshop",)))
+    every = touched_by(TrainConfig(source="sokoban", retain=ForgettingConfig(replay=1.0), held_out=("webshop",)))
     assert "crafting" in every
     assert "webshop" not in every
 
 
 def test_a_checkpoint_knows_by_its_run(tmp_path):
-    recipe = Recipe(source="sokoban", retain=Retain(replay=1.0, replay_domains=("webshop",)))
+    recipe = TrainConfig(source="sokoban", retain=ForgettingConfig(replay=1.0, replay_domains=("webshop",)))
     step = tmp_path / "run" / "step-000100"
     step.mkdir(parents=True)
     assert touched_by_run(step) is None

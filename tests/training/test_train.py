@@ -19,15 +19,15 @@ from gentax.core import NonFiniteLoss, UsageError
 from gentax.core.settings import read_settings
 from gentax.policies.local import load
 from gentax.policies.protocol import Reply
-from gentax.rollouts import Play
-from gentax.training import Recipe, checkpoint, playing, run, train
+from gentax.rollouts import RolloutConfig
+from gentax.training import TrainConfig, checkpoint, playing, run, train
 from gentax.training.checkpoint import checkpoints
 from gentax.training.parallel import World
 from gentax.training.progress import training_line
 from gentax.training.run_folder import RunFolder, last, result
 
 
-def recipe(base: Path, **changes) -> Recipe:
+def recipe(base: Path, **changes) -> TrainConfig:
     values = {
         "source": "toy",
         "level": "one",
@@ -42,7 +42,7 @@ def recipe(base: Path, **changes) -> Recipe:
     }
     if "schedule" in changes:
         values = {key: value for key, value in values.items() if key not in ("source", "level", "steps")}
-    return read_settings(Recipe, values | changes, "recipe")
+    return read_settings(TrainConfig, values | changes, "recipe")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -145,7 +145,7 @@ def test_a_killed_process_goes_on_where_its_last_checkpoint_was(able, tmp_path):
         "base": str(able), "source": "sokoban", "steps": 5, "tasks_per_step": 2, "group": 4, "checkpoint_every": 2,
         "validate_every": 0, "play": {"max_new_tokens": 3, "temperature": 1.0}, "reward": {"invalid_penalty": 0.1},
     }  # fmt: skip
-    whole = train(read_settings(Recipe, settings, "recipe"), tmp_path / "whole")
+    whole = train(read_settings(TrainConfig, settings, "recipe"), tmp_path / "whole")
     (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
     command = [sys.executable, "-m", "gentax", "train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")]
     log = tmp_path / "run/metrics.jsonl"
@@ -155,7 +155,7 @@ def test_a_killed_process_goes_on_where_its_last_checkpoint_was(able, tmp_path):
             time.sleep(0.01)
         process.kill()
         process.wait()
-    assert same(whole, train(read_settings(Recipe, settings, "recipe"), tmp_path / "run"))
+    assert same(whole, train(read_settings(TrainConfig, settings, "recipe"), tmp_path / "run"))
 
 
 def test_every_setting_does_something_in_a_run(toy, able, tmp_path, monkeypatch):
@@ -308,8 +308,8 @@ def test_validation_plays_as_the_recipe_says_and_not_as_training_does(toy, able,
     thinking = {"temperature": 1.0, "thinking": True, "max_new_tokens": 6, "wrap": ["menu"]}
     train(recipe(able, steps=1, play=thinking), tmp_path / "a")
     train(recipe(able, steps=1, play=thinking, validate_play={"context": "window(1)"}), tmp_path / "b")
-    assert seen[0] == Play(thinking=True, max_new_tokens=6)
-    assert seen[1] == Play(context="window(1)")
+    assert seen[0] == RolloutConfig(thinking=True, max_new_tokens=6)
+    assert seen[1] == RolloutConfig(context="window(1)")
 
 
 def test_a_loss_that_is_no_number_names_the_batch_and_the_last_good_checkpoint(toy, able, tmp_path, monkeypatch):
@@ -370,7 +370,7 @@ def test_unknown_sources_and_models_are_refused_before_anything_is_written(toy, 
 
 
 def test_a_run_may_be_continued_with_another_number_of_episodes_at_once(tmp_path):
-    asked = Recipe(source="toy")
+    asked = TrainConfig(source="toy")
     RunFolder.open(tmp_path / "run", asked, World())
     RunFolder.open(tmp_path / "run", replace(asked, parallel=3), World())
     with pytest.raises(UsageError, match="another recipe"):

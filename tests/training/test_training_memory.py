@@ -12,10 +12,10 @@ from gentax.core import UsageError
 from gentax.models.loading import BASE, bare_model
 from gentax.policies.local import load
 from gentax.training import run, train
+from gentax.training.config import LoraConfig, PolicyGradientConfig, SFTConfig, TrainConfig
 from gentax.training.learner import learner_of
 from gentax.training.learning_rate import with_rates
 from gentax.training.memory import check_memory, footprint, parameters_of
-from gentax.training.recipe import Algorithm, Imitate, Lora, Recipe
 
 CPU = torch.device("cpu")
 PLENTY = 1e12
@@ -24,23 +24,23 @@ PLENTY = 1e12
 def test_the_shipped_model_learns_at_the_rates_that_were_found_for_it():
     parameters = parameters_of(bare_model(BASE))
     assert 1.3e6 < parameters < 1.5e6
-    for lora in (None, Lora()):
-        recipe = with_rates(Recipe(imitate=Imitate(), lora=lora), parameters)
+    for lora in (None, LoraConfig()):
+        recipe = with_rates(TrainConfig(imitate=SFTConfig(), lora=lora), parameters)
         assert (recipe.lr, recipe.imitate.lr) == (1.5e-4, 5e-4)
 
 
 def test_larger_models_learn_at_smaller_rates_down_to_the_papers():
     sizes = (2.1e6, 2.7e8, 1.5e9, 8e9, 7e10)
-    rates = [with_rates(Recipe(imitate=Imitate()), int(size)) for size in sizes]
+    rates = [with_rates(TrainConfig(imitate=SFTConfig()), int(size)) for size in sizes]
     assert [r.lr for r in rates] == sorted((r.lr for r in rates), reverse=True)
     assert (rates[1].lr, rates[1].imitate.lr) == (7.1e-6, 3e-5)
     assert (rates[3].lr, rates[3].imitate.lr) == (rates[4].lr, rates[4].imitate.lr) == (1e-6, 5e-6)
-    assert with_rates(Recipe(lora=Lora()), int(8e9)).lr == pytest.approx(1e-5)
-    assert with_rates(Recipe(lr=0.1, imitate=Imitate(lr=0.2), lora=Lora()), int(8e9)).lr == 0.1
+    assert with_rates(TrainConfig(lora=LoraConfig()), int(8e9)).lr == pytest.approx(1e-5)
+    assert with_rates(TrainConfig(lr=0.1, imitate=SFTConfig(lr=0.2), lora=LoraConfig()), int(8e9)).lr == 0.1
 
 
 def test_a_run_says_how_it_learns_and_keeps_the_rate_in_its_recipe(toy, tiny, tmp_path, capsys):
-    recipe = Recipe(base=str(tiny), source="toy", steps=1, tasks_per_step=1, group=2, validate_every=0)
+    recipe = TrainConfig(base=str(tiny), source="toy", steps=1, tasks_per_step=1, group=2, validate_every=0)
     train(recipe, tmp_path / "run", progress=True)
     line = capsys.readouterr().out.splitlines()[0]
     assert "parameters, weights and Adam in fp32" in line
@@ -50,12 +50,12 @@ def test_a_run_says_how_it_learns_and_keeps_the_rate_in_its_recipe(toy, tiny, tm
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("lora", [None, Lora(4)], ids=["full", "lora"])
+@pytest.mark.parametrize("lora", [None, LoraConfig(4)], ids=["full", "lora"])
 def test_what_is_counted_is_what_a_learner_holds(tiny, tmp_path, dtype, lora):
     policy = load(tiny)
     policy.model.to(dtype).save_pretrained(tmp_path)
     policy.tokenizer.save_pretrained(tmp_path)
-    recipe = Recipe(lora=lora, algorithm=Algorithm(kl=0.0))
+    recipe = TrainConfig(lora=lora, algorithm=PolicyGradientConfig(kl=0.0))
     found = footprint(bare_model(tmp_path), recipe, CPU, PLENTY)
     policy = load(tmp_path)
     learner = learner_of(policy, recipe)
@@ -70,17 +70,17 @@ def test_what_is_counted_is_what_a_learner_holds(tiny, tmp_path, dtype, lora):
 
 def test_layers_that_would_keep_too_much_compute_it_again(tiny):
     bare = bare_model(tiny)
-    whole = footprint(bare, Recipe(), CPU, PLENTY)
+    whole = footprint(bare, TrainConfig(), CPU, PLENTY)
     assert not whole.gradient_checkpointing
-    again = footprint(bare, Recipe(), CPU, 9 * whole.parts["activations"])
+    again = footprint(bare, TrainConfig(), CPU, 9 * whole.parts["activations"])
     assert again.gradient_checkpointing
     assert again.parts["activations"] < whole.parts["activations"]
-    assert footprint(bare, Recipe(gradient_checkpointing=True), CPU, PLENTY).gradient_checkpointing
+    assert footprint(bare, TrainConfig(gradient_checkpointing=True), CPU, PLENTY).gradient_checkpointing
 
 
 def test_playing_and_learning_take_turns_and_fewer_episodes_fit_into_less(tiny):
     bare = bare_model(tiny)
-    recipe = Recipe(gradient_checkpointing=False)
+    recipe = TrainConfig(gradient_checkpointing=False)
     found = footprint(bare, recipe, CPU, PLENTY)
     learning = found.parts["activations"] + found.parts["logits"]
     playing = found.parts["cache of playing"]
@@ -93,7 +93,7 @@ def test_playing_and_learning_take_turns_and_fewer_episodes_fit_into_less(tiny):
     with pytest.raises(UsageError, match=r"left; -s lora.rank=16 takes about .*; gradient_checkpointing: true takes"):
         check_memory(bare, recipe, CPU, found.least - 1)
     with pytest.raises(UsageError, match=r"left; shard: true spreads it"):
-        check_memory(bare, Recipe(lora=Lora()), CPU, 1e3)
+        check_memory(bare, TrainConfig(lora=LoraConfig()), CPU, 1e3)
 
 
 @pytest.mark.parametrize("trainer", ["gentax", "trl"])
@@ -105,5 +105,5 @@ def test_a_model_without_room_is_refused_with_the_numbers_before_it_is_loaded(
     monkeypatch.setattr(run, "available_memory", lambda device: 1e6)
     monkeypatch.setattr(run, "load", None)
     with pytest.raises(UsageError, match=r"takes about 0\.\d GB \(.*playing .*\), and cpu has 0\.0 GB left; .*lora"):
-        train(Recipe(base=str(tiny), source="toy", steps=1, trainer=trainer), tmp_path / "run")
+        train(TrainConfig(base=str(tiny), source="toy", steps=1, trainer=trainer), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -17,13 +17,13 @@ import torch
 from gentax.core import NonFiniteLoss, UsageError
 from gentax.models.requests import SamplingParams, SamplingRequest
 from gentax.policies.local import load
-from gentax.rollouts import Play
-from gentax.training import Recipe, train
+from gentax.rollouts import RolloutConfig
+from gentax.training import TrainConfig, train
 from gentax.training.checkpoint import checkpoints
-from gentax.training.recipe import Algorithm, Explore, Imitate, Lora, Retain
+from gentax.training.config import ExplorationConfig, ForgettingConfig, LoraConfig, PolicyGradientConfig, SFTConfig
 
 
-def recipe(tiny: Path, **changes) -> Recipe:
+def recipe(tiny: Path, **changes) -> TrainConfig:
     values = {
         "source": "toy",
         "level": "three",
@@ -36,12 +36,12 @@ def recipe(tiny: Path, **changes) -> Recipe:
         "checkpoint_every": 1,
         "validate_every": 2,
         "validate_tasks": 4,
-        "play": Play(temperature=0.8, max_new_tokens=3, horizon=2),
+        "play": RolloutConfig(temperature=0.8, max_new_tokens=3, horizon=2),
         "precision": "fp32",
         "device": "cpu",
         "trainer": "trl",
     }
-    return Recipe(**(values | changes))
+    return TrainConfig(**(values | changes))
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def trl(toy, monkeypatch):
     def even(episodes, *_):
         return [np.array([float((s.tokens.sampled % 2 == 0).sum()) for s in episode.steps]) for episode in episodes]
 
-    monkeypatch.setattr("gentax.training.playing.rewards_of", even)
+    monkeypatch.setattr("gentax.training.rollout_worker.rewards_of", even)
 
 
 def weights(folder: Path) -> torch.Tensor:
@@ -66,11 +66,11 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"algorithm": Algorithm(std=True, kl=0.5, clip=0.05, clip_high=0.3, entropy=0.05)},
+        {"algorithm": PolicyGradientConfig(std=True, kl=0.5, clip=0.05, clip_high=0.3, entropy=0.05)},
         # An episode is several sequences, which TRL's own arithmetic of groups does not know.
         {
-            "algorithm": Algorithm(estimator="rloo", per="sequence"),
-            "play": Play(context="window(1)", temperature=1.0, max_new_tokens=3, horizon=2),
+            "algorithm": PolicyGradientConfig(estimator="rloo", per="sequence"),
+            "play": RolloutConfig(context="window(1)", temperature=1.0, max_new_tokens=3, horizon=2),
         },
     ],
     ids=["tokens", "windows"],
@@ -94,7 +94,9 @@ def test_a_run_with_trl_learns_the_same_as_one_with_gentax(trl, tiny, tmp_path, 
 
 def test_a_run_writes_what_any_run_writes_and_goes_on_bit_for_bit(trl, tiny, tmp_path):
     """Minibatches are dealt out at random, so this also says that the deal is the same in a continued run."""
-    mine = recipe(tiny, lora=Lora(rank=2), algorithm=Algorithm(minibatches=2), steps=4, checkpoint_every=2)
+    mine = recipe(
+        tiny, lora=LoraConfig(rank=2), algorithm=PolicyGradientConfig(minibatches=2), steps=4, checkpoint_every=2
+    )
     rows = []
     last = train(mine, tmp_path / "whole", rows.append)
     assert last.name == "step-000004"
@@ -131,7 +133,7 @@ def test_ctrl_c_keeps_the_step_in_flight(trl, tiny, tmp_path):
 
 def test_groups_that_teach_nothing_leave_the_weights_alone(trl, tiny, tmp_path, monkeypatch):
     """Also after steps that gave the optimiser a momentum."""
-    from gentax.training import playing
+    from gentax.training import rollout_worker as playing
 
     pay = playing.rewards_of
     played = []
@@ -151,7 +153,7 @@ def test_groups_that_teach_nothing_leave_the_weights_alone(trl, tiny, tmp_path, 
 
 
 def test_a_loss_that_is_no_number_ends_the_run(trl, tiny, tmp_path, monkeypatch):
-    from gentax.training import playing
+    from gentax.training import rollout_worker as playing
 
     pay = playing.rewards_of
     steps = []
@@ -235,12 +237,12 @@ def test_the_server_is_asked_and_read_as_trl_does(trl, tiny, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("named", "changes"),
     [
-        ("algorithm.kl_in", {"algorithm": Algorithm(kl_in="reward")}),
-        ("explore.temperature_end", {"explore": Explore(temperature_end=0.5)}),
-        ("imitate", {"imitate": Imitate()}),
-        ("retain.replay", {"retain": Retain(replay=0.1)}),
-        ("retain.stop_at", {"retain": Retain(stop_at=1.0)}),
-        ("retain.interpolate", {"retain": Retain(interpolate=0.9)}),
+        ("algorithm.kl_in", {"algorithm": PolicyGradientConfig(kl_in="reward")}),
+        ("explore.temperature_end", {"explore": ExplorationConfig(temperature_end=0.5)}),
+        ("imitate", {"imitate": SFTConfig()}),
+        ("retain.replay", {"retain": ForgettingConfig(replay=0.1)}),
+        ("retain.stop_at", {"retain": ForgettingConfig(stop_at=1.0)}),
+        ("retain.interpolate", {"retain": ForgettingConfig(interpolate=0.9)}),
         ("shard", {"shard": True}),
         ("device", {"device": "cuda:1"}),
     ],

@@ -10,7 +10,7 @@ import gentax
 from gentax.core import UsageError
 from gentax.core.settings import read_settings
 from gentax.policies import ExpertPolicy
-from gentax.rollouts import Play, rollout
+from gentax.rollouts import RolloutConfig, rollout
 from gentax.rollouts.prompt import prompts
 from gentax.wrappers import Distractor, Layout, Menu, read_wrapper, wrap
 
@@ -41,7 +41,7 @@ def test_what_is_wrong_is_one_line(text, said):
         read_wrapper(text)
     assert said in str(error.value)
     with pytest.raises(UsageError):
-        Play(wrap=(text,))
+        RolloutConfig(wrap=(text,))
 
 
 @pytest.mark.parametrize("text", ["distract(volume=lots)", "layout", "sokoban_layout(grid)", "horizon(999)"])
@@ -63,7 +63,7 @@ def test_the_first_is_the_innermost():
 
 
 def test_a_rollout_plays_in_them_and_keeps_the_rules_it_was_given():
-    play = read_settings(Play, {"wrap": ["rename", "calls"], "context": "window(1)"}, "a test")
+    play = read_settings(RolloutConfig, {"wrap": ["rename", "calls"], "context": "window(1)"}, "a test")
     tasks = gentax.make("sokoban", "6x6").tasks("train", 3)
     episodes = rollout(ExpertPolicy(), tasks, play=play)
     assert all(episode.success for episode in episodes)
@@ -75,7 +75,7 @@ def test_a_rollout_plays_in_them_and_keeps_the_rules_it_was_given():
 
 def test_recipes_take_them_and_say_which(tmp_path, toy, tiny):
     recipe = read_settings(
-        gentax.Recipe,
+        gentax.TrainConfig,
         {
             "source": "toy", "base": str(tiny), "steps": 1, "group": 2, "tasks_per_step": 2, "validate_every": 0,
             "play": {"wrap": ["distract(volume=40)"], "temperature": 1.0},

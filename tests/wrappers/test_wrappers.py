@@ -8,11 +8,11 @@ import gymnasium
 import pytest
 
 import gentax
-from gentax.core import Acted, TextEnv, UsageError
+from gentax.core import StepResult, TextEnv, UsageError
 from gentax.models.action_format import write_reply
 from gentax.policies.protocol import Reply
 from gentax.policies.simple import ExpertPolicy, RandomPolicy
-from gentax.rollouts import EnvPool, Play, rollout
+from gentax.rollouts import EnvPool, RolloutConfig, rollout
 from gentax.wrappers import (
     Calls,
     Horizon,
@@ -133,7 +133,7 @@ def test_any_string_is_an_action(name):
 
 
 def test_a_wrapper_answers_whatever_an_environment_answers():
-    written_by_domains = {"begin", "act", "level_horizon"}
+    written_by_domains = {"_reset_task", "_step", "level_horizon"}
     plain, wrapped = (
         gentax.make("sokoban", split="test", horizon=9),
         Calls(gentax.make("sokoban", split="test", horizon=9)),
@@ -192,7 +192,7 @@ def test_the_spec_makes_it_again():
 
 @pytest.mark.parametrize("policy", [ExpertPolicy(), RandomPolicy()])
 def test_the_engine_plays_wrapped_environments(policy, toy):
-    play = Play(admissible=True, thinking=True)
+    play = RolloutConfig(admissible=True, thinking=True)
     tasks = toy().tasks("train", 12)
     with EnvPool(play, make_env=lambda task: ANY["all"](toy(task.level))) as pool:
         episodes = rollout(policy, tasks, play=play, pool=pool)
@@ -210,7 +210,7 @@ def test_a_broken_environment_is_made_anew_and_reads_the_same(toy):
                 return [Reply(write_reply("0 do(crash)"))]
             return super().reply(turns)
 
-    play = Play()
+    play = RolloutConfig()
     read = []
     policy = Crasher()
     for policy.crashing in (True, False):
@@ -257,8 +257,8 @@ def test_shaping_telescopes_so_that_the_best_stays_the_best(gamma):
 
 def test_an_episode_lost_by_itself_gains_what_a_won_one_does(toy):
     class Risky(toy):
-        def act(self, action):
-            return super().act(action) if action != "bet" else Acted("Lost.", 0.0, True, False, True)
+        def _step(self, action):
+            return super()._step(action) if action != "bet" else StepResult("Lost.", 0.0, True, False, True)
 
         def distance(self):
             return self.left

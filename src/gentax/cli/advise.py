@@ -15,8 +15,8 @@ from gentax.core.errors import UsageError
 from gentax.models.requests import ModelOptions
 
 if TYPE_CHECKING:
-    from gentax.measure.forecast import Advice, Fit
-    from gentax.measure.statistics import Estimate
+    from gentax.metrics.forecast import Advice, Fit
+    from gentax.metrics.statistics import Estimate
 
 SHOWN = 12  # lines of the ranking
 
@@ -53,9 +53,9 @@ def advise(
     Example: `gentax advise sokoban crafting webshop --target babyai --target twx-cooking --budget 60`
     """
     from gentax.domains import domain as record_of
-    from gentax.measure.forecast import advise as run
-    from gentax.measure.forecast import read_fit
-    from gentax.measure.probe import probe
+    from gentax.evals.probe import probe
+    from gentax.metrics.forecast import advise as run
+    from gentax.metrics.forecast import read_fit
 
     o.check_out(json)
     known = read_fit(fit)
@@ -153,7 +153,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _number(fraction: float) -> str:
-    from gentax.measure.verdict import number
+    from gentax.metrics.verdict import number
 
     return number(100 * fraction)
 

@@ -48,17 +48,17 @@ def build(
 
     from gentax.core.files import write_json
     from gentax.core.settings import read_settings, read_yaml
-    from gentax.measure.evaluate import evaluate
-    from gentax.rollouts import Play
-    from gentax.training.base import BaseRecipe
+    from gentax.evals.evaluate import evaluate
+    from gentax.rollouts import RolloutConfig
+    from gentax.training.base import PretrainConfig
     from gentax.training.base import build as run
 
     values = read_yaml(recipe) or {} if recipe else {}
-    made = read_settings(BaseRecipe, values, str(recipe or "recipe"))
+    made = read_settings(PretrainConfig, values, str(recipe or "recipe"))
     made = made if size is None else replace(made, size=size)
     folder = run(made, out, say=lambda text: console.print(text, markup=False))
     found = {}
-    for name, play in {"plain": Play(), "thinking": Play(thinking=True)}.items():
+    for name, play in {"plain": RolloutConfig(), "thinking": RolloutConfig(thinking=True)}.items():
         result = evaluate(folder, list(made.text), tasks=tasks, play=play, model=model, stop_if_unreadable=False)
         found[name] = result.to_json()
         table(f"test success %, {name}", ["domain", "success"], [[d, estimate(e)] for d, e in result.success().items()])

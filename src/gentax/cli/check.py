@@ -12,7 +12,7 @@ from gentax.cli.show import console, printable
 from gentax.core.progress import is_interactive, status
 
 if TYPE_CHECKING:
-    from gentax.measure.check import Result
+    from gentax.domains.check import Result
 
 _STYLE = {"passed": "green", "failed": "bold red", "not applicable": "dim"}
 
@@ -31,8 +31,8 @@ def check(
 
     Examples: `gentax check sokoban`, `gentax check my_package:make_env --quick`
     """
-    from gentax.measure.check import QUICK, Effort
-    from gentax.measure.check import check as run
+    from gentax.domains.check import QUICK, Effort
+    from gentax.domains.check import check as run
 
     o.check_out(json)
     status(f"  starting {env}")

@@ -14,9 +14,9 @@ from gentax.core.progress import status
 
 if TYPE_CHECKING:
     from gentax.core import Episode
-    from gentax.measure.behaviour import Behaviour, Parting
-    from gentax.measure.behaviour.changes import Values
-    from gentax.measure.statistics import Estimate
+    from gentax.metrics.behaviour import Behaviour, Parting
+    from gentax.metrics.behaviour.changes import Values
+    from gentax.metrics.statistics import Estimate
 
 _FILE = "A file that `gentax rollout --out` wrote, or the folder of an evaluation in a study."
 _SHOWN = (1, 2, 3, 5, 10, 20, 40)  # steps of the curve that are printed
@@ -38,7 +38,7 @@ def diagnose(
     Example: `gentax diagnose before.jsonl.gz after.jsonl.gz`, of files that `gentax rollout --out` wrote
     """
     from gentax.core.record import read_episodes
-    from gentax.measure.behaviour import MEASURES
+    from gentax.metrics.behaviour import MEASURES
 
     o.check_out(json)
     status(f"  reading {before}")
@@ -54,7 +54,7 @@ def diagnose(
 
 
 def _one(episodes: list[Episode]) -> dict[str, Any]:
-    from gentax.measure.behaviour import behaviour, end_sentence
+    from gentax.metrics.behaviour import behaviour, end_sentence
 
     found = behaviour(episodes)
     said = [end_sentence(one) for one in found.values()]
@@ -68,8 +68,8 @@ def _one(episodes: list[Episode]) -> dict[str, Any]:
 
 
 def _two(before: list[Episode], after: list[Episode]) -> dict[str, Any]:
-    from gentax.measure.behaviour import compare, holm, partings, sentences
-    from gentax.measure.statistics import LEVEL
+    from gentax.metrics.behaviour import compare, holm, partings, sentences
+    from gentax.metrics.statistics import LEVEL
 
     compared = compare(before, after)
     corrected = holm(compared)
@@ -102,7 +102,7 @@ def _two(before: list[Episode], after: list[Episode]) -> dict[str, Any]:
 
 def _split(*sides: Values) -> tuple[dict[str, str], list[str]]:
     """Return the measures that a table shows, name to title, and the titles of those that are 0 on all sides."""
-    from gentax.measure.behaviour import MEASURES
+    from gentax.metrics.behaviour import MEASURES
 
     rows, zero = {}, []
     for name, measure in MEASURES.items():
@@ -130,7 +130,7 @@ def _print_parting(parting: Parting | None) -> None:
     """Print where the two policies diverge, in a few lines."""
     if parting is None:
         return
-    from gentax.measure.behaviour import parting_sentence
+    from gentax.metrics.behaviour import parting_sentence
 
     lines = [parting_sentence(parting)]
     if parting.early is not None:

@@ -17,8 +17,8 @@ from gentax.core.progress import status
 from gentax.models.requests import ModelOptions
 
 if TYPE_CHECKING:
-    from gentax.measure.probe import Probe
-    from gentax.measure.statistics import Estimate
+    from gentax.metrics.axes import Probe
+    from gentax.metrics.statistics import Estimate
     from gentax.policies import Policy
 
 
@@ -52,11 +52,11 @@ def diversity(
 
     Example: `gentax diversity sokoban crafting babyai --weight sokoban=2 --weight babyai=1 --plot diversity.svg`
     """
-    from gentax.measure.diversity import MEASURES, half_width
-    from gentax.measure.diversity import diversity as run
-    from gentax.measure.probe import probe
+    from gentax.evals.probe import probe
+    from gentax.metrics.diversity import MEASURES, half_width
+    from gentax.metrics.diversity import diversity as run
     from gentax.report.plots import check_picture, plot_matrices
-    from gentax.rollouts import Play
+    from gentax.rollouts import RolloutConfig
 
     o.check_out(json)
     check_picture(plot)
@@ -72,7 +72,9 @@ def diversity(
         who,
         trajectories=trajectories,
         horizon=horizon,
-        play=Play() if other is None else Play(temperature=1.0),  # the divergence is of what the weights say
+        play=RolloutConfig()
+        if other is None
+        else RolloutConfig(temperature=1.0),  # the divergence is of what the weights say
         seed=seed,
         parallel=parallel,
         stop_if_unreadable=not allow_unreadable,
@@ -102,7 +104,7 @@ def _tuned(base: Policy, tuned: str | None, model: ModelOptions) -> Policy | Non
     """Find the tuned policy. Raises UsageError where no divergence can be taken, before anything is played."""
     if tuned is None:
         return None
-    from gentax.measure.divergence import same_tokens
+    from gentax.evals.divergence import same_tokens
     from gentax.policies.local import LocalPolicy
 
     other = o.load_policy(tuned, model)
@@ -114,7 +116,7 @@ def _tuned(base: Policy, tuned: str | None, model: ModelOptions) -> Policy | Non
 
 
 def _moved(base: Policy, tuned: Policy, probes: Sequence[Probe]) -> dict[str, Estimate]:
-    from gentax.measure.divergence import forward_kl
+    from gentax.evals.divergence import forward_kl
 
     return {probe.name: forward_kl(base, tuned, probe.episodes) for probe in probes}
 

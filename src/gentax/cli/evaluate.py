@@ -14,18 +14,18 @@ from gentax.cli.show import console, say, show_table
 from gentax.core.errors import UsageError
 from gentax.core.progress import EpisodeProgress, status
 from gentax.models.requests import ModelOptions
-from gentax.rollouts import Play
+from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:
     from gentax.core import Episode
-    from gentax.measure.suites import Suite, SuiteResult
+    from gentax.evals.suites import Suite, SuiteResult
 
 MODEL = tuple(field.name for field in dataclasses.fields(ModelOptions))
 # Options that a suite does not fix.
 FREE = ("policy", "named", "domain", "suite", "json", "parallel", "allow_unreadable", *MODEL)
 
 
-@takes(play=Group(Play, leave_out=("horizon", "reward")), model=ModelOptions)
+@takes(play=Group(RolloutConfig, leave_out=("horizon", "reward")), model=ModelOptions)
 def evaluate(
     ctx: typer.Context,
     policy: Annotated[str, typer.Argument(help=o.POLICY)] = "base",
@@ -38,7 +38,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which split of the tasks.")] = "test",
     samples: o.Samples = 1,
     *,
-    play: Play,
+    play: RolloutConfig,
     model: ModelOptions,
     seed: o.Seed = 0,
     parallel: o.Parallel = None,
@@ -50,7 +50,7 @@ def evaluate(
     Examples: `gentax evaluate base -d sokoban -d sciworld --tasks 64`,
     `gentax evaluate --suite v2 --policy base --json base.json` (see `gentax verify`)
     """
-    from gentax.measure.evaluate import evaluate as run
+    from gentax.evals.evaluate import evaluate as run
 
     o.check_out(json)
     if named is not None:
@@ -122,7 +122,7 @@ def _play_suite(
 ) -> None:
     """Play a suite and print its score card."""
     from gentax.domains.names import read_domain
-    from gentax.measure.suites import load_suite, play_suite
+    from gentax.evals.suites import load_suite, play_suite
 
     suite = load_suite(name)
     for given, level in map(read_domain, names or ()):

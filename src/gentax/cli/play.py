@@ -14,7 +14,7 @@ from gentax.cli.settings_options import Group, takes
 from gentax.cli.show import console, printable
 from gentax.core.errors import UsageError
 from gentax.models.requests import ModelOptions
-from gentax.rollouts import Play
+from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:
     from gentax.core import Episode, TextEnv
@@ -23,7 +23,7 @@ _HELP = "Type an action. Also: ? lists what is possible, ! asks the expert, q le
 NEAREST = 5  # admissible actions named for one that is not
 
 
-@takes(settings=Group(Play, leave_out=("horizon", "reward"), defaults={"thinking": True}), model=ModelOptions)
+@takes(settings=Group(RolloutConfig, leave_out=("horizon", "reward"), defaults={"thinking": True}), model=ModelOptions)
 def play(
     domain: Annotated[str, typer.Argument(help="A domain, `NAME` or `NAME:LEVEL`.")],
     index: Annotated[int, typer.Option(help="Which task.")] = 0,
@@ -34,7 +34,7 @@ def play(
         str | None, typer.Option(metavar="FILE", help="Sokoban only: play the rooms of an XSB file.")
     ] = None,
     *,
-    settings: Play,
+    settings: RolloutConfig,
     model: ModelOptions,
 ) -> None:
     """Play a task in the terminal, or watch a policy play it.
@@ -59,7 +59,7 @@ def play(
         env.close()
 
 
-def _watch(env: TextEnv, policy: str, model: ModelOptions, index: int, split: str, settings: Play) -> None:
+def _watch(env: TextEnv, policy: str, model: ModelOptions, index: int, split: str, settings: RolloutConfig) -> None:
     from gentax.core import Task
     from gentax.rollouts import EnvPool, rollout
 

@@ -13,12 +13,11 @@ from gentax.cli import options as o
 from gentax.cli.settings_options import Group, takes
 from gentax.cli.show import console, shown, table
 from gentax.models.requests import ModelOptions
-from gentax.rollouts import Play
+from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:
-    from gentax.measure.axes import Axes
-    from gentax.measure.probe import Probe
-    from gentax.measure.statistics import Estimate
+    from gentax.metrics.axes import Axes, Probe
+    from gentax.metrics.statistics import Estimate
 
     Columns = Sequence[tuple[str, Callable[[Axes], str]]]  # a heading, and what stands below it
 
@@ -38,7 +37,7 @@ Plot = Annotated[
 ]
 
 
-@takes(play=Group(Play, leave_out=("horizon", "reward", "wrap")), model=ModelOptions)
+@takes(play=Group(RolloutConfig, leave_out=("horizon", "reward", "wrap")), model=ModelOptions)
 def probe(
     domain: Named = None,
     policy: Policy = "base",
@@ -53,7 +52,7 @@ def probe(
         typer.Option("--wrap", metavar="WRAPPER", help="Also in this wrapper; several nest, the first innermost."),
     ] = None,
     *,
-    play: Play,
+    play: RolloutConfig,
     model: ModelOptions,
     seed: o.Seed = 0,
     parallel: o.Parallel = None,
@@ -65,7 +64,7 @@ def probe(
 
     Examples: `gentax probe sokoban babyai --plot axes.svg`, `gentax probe my_package:make_env --samples 4`
     """
-    from gentax.measure.probe import probe as run
+    from gentax.evals.probe import probe as run
     from gentax.report.plots import check_picture
 
     o.check_out(json)

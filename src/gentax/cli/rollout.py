@@ -12,13 +12,13 @@ from gentax.cli import options as o
 from gentax.cli.settings_options import Group, takes
 from gentax.cli.show import say
 from gentax.models.requests import ModelOptions
-from gentax.rollouts import Play
+from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:
     from gentax.core import Episode
 
 
-@takes(play=Group(Play, leave_out=("horizon", "reward")), model=ModelOptions)
+@takes(play=Group(RolloutConfig, leave_out=("horizon", "reward")), model=ModelOptions)
 def rollout(
     domain: Annotated[str, typer.Argument(help="A domain, `NAME` or `NAME:LEVEL`.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the episodes go: gzipped JSON lines.")],
@@ -27,7 +27,7 @@ def rollout(
     split: Annotated[str, typer.Option(help="Which split of the tasks.")] = "test",
     samples: o.Samples = 1,
     *,
-    play: Play,
+    play: RolloutConfig,
     model: ModelOptions,
     seed: o.Seed = 0,
     parallel: o.Parallel = None,
@@ -41,7 +41,7 @@ def rollout(
     """
     from gentax.core.files import whole_file
     from gentax.core.record import write_episodes
-    from gentax.measure.evaluate import tasks_of
+    from gentax.evals.evaluate import tasks_of
     from gentax.policies.simple import SCRIPTED
     from gentax.rollouts import rollout as run
 
@@ -65,7 +65,7 @@ def rollout(
 
 def _say_what_came(episodes: Sequence[Episode], policy: str, out: Path) -> None:
     from gentax.core import Outcome
-    from gentax.measure.truncation import Truncation
+    from gentax.metrics.truncation import Truncation
 
     broken = sum(episode.outcome is Outcome.ERROR for episode in episodes)
     solved = sum(episode.success for episode in episodes)

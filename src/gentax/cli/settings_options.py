@@ -1,7 +1,8 @@
 """Settings dataclasses as command-line options: one option for each field, with the line of documentation under it.
 
-A command that takes `play: Play` is decorated with `@takes(play=Play)`. Its options are then `--context`, `--thinking`
-and so on, and it is called with one `Play`. A new field is a new option of every such command.
+A command that takes `play: RolloutConfig` is decorated with `@takes(play=RolloutConfig)`. Its options are then
+`--context`, `--thinking` and so on, and it is called with one `RolloutConfig`. A new field is a new option of every
+such command.
 """
 
 from __future__ import annotations

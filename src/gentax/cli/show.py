@@ -13,7 +13,7 @@ from gentax.core.text_table import TextTable, printable
 from gentax.core.text_table import one_line as shown
 
 if TYPE_CHECKING:
-    from gentax.measure.statistics import Estimate, Undefined
+    from gentax.metrics.statistics import Estimate, Undefined
 
 __all__ = ["console", "estimate", "printable", "say", "show_table", "shown", "table"]
 

@@ -29,7 +29,7 @@ def run(
 
     Example: `gentax study run demo --out runs`
     """
-    from gentax.study import read_study
+    from gentax.studies import read_study
 
     if (warned := read_study(study).cannot_claim()) is not None:
         say(warned)
@@ -41,10 +41,10 @@ def run_and_show(
 ) -> None:
     """Run a study with its progress shown, then print what came of it: the first screen of its report."""
     from gentax.report.terminal import first_screen
-    from gentax.study import read_study, run_study
-    from gentax.study.plan import plan
-    from gentax.study.results import results
-    from gentax.study.run import Store
+    from gentax.studies import read_study, run_study
+    from gentax.studies.plan import plan
+    from gentax.studies.results import results
+    from gentax.studies.run import Store
 
     o.check_out(json)
     read = read_study(study)
@@ -69,10 +69,10 @@ def fit(
     Example: `gentax study fit sources --out my-fit.json`, then `gentax advise --fit my-fit.json`
     """
     from gentax.core.files import write_json
-    from gentax.study import read_study
-    from gentax.study.fit import fit_study
-    from gentax.study.plan import plan
-    from gentax.study.run import Store
+    from gentax.studies import read_study
+    from gentax.studies.fit import fit_study
+    from gentax.studies.plan import plan
+    from gentax.studies.run import Store
 
     o.check_out(out, "--out")
     asked = read_study(study)

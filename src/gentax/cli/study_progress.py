@@ -14,16 +14,16 @@ from rich.text import Text
 
 from gentax.core.progress import minutes
 from gentax.core.text_table import one_line
-from gentax.study.costs import TimeLeft
+from gentax.studies.costs import TimeLeft
 
 if TYPE_CHECKING:
-    from gentax.study.plan import Stage
+    from gentax.studies.plan import Stage
 
 DRAWINGS = 4  # a second
 
 
 class StudyProgress:
-    """Listens to a study (see `gentax.study.run.Listener`) and shows what is done, and how long the whole still takes.
+    """Listens to a study (see `gentax.studies.run.Listener`) and shows what is done, and how long the whole takes.
 
     A terminal gets a bar and the stage in progress, which go when the study is done. A pipe or a file gets one line
     for each stage as it ends.

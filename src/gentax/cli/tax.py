@@ -15,19 +15,19 @@ from gentax.cli.show import say, show_table
 from gentax.core.errors import UsageError
 from gentax.core.settings import plain
 from gentax.models.requests import ModelOptions
-from gentax.rollouts import Play
+from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:
-    from gentax.measure.forecast import Fit
-    from gentax.measure.played import PlayedTax
-    from gentax.measure.statistics import Looks, Pilot
-    from gentax.measure.tax import TaxReport
+    from gentax.evals.paired_eval import PlayedTax
+    from gentax.metrics.forecast import Fit
+    from gentax.metrics.statistics import InterimAnalyses, Pilot
+    from gentax.metrics.tax import TaxReport
     from gentax.policies import Policy
 
 ON_ITS_OWN = 128  # tasks of each domain where neither --tasks nor --drop says
 
 
-@takes(play=Group(Play, leave_out=("horizon", "reward")), model=ModelOptions)
+@takes(play=Group(RolloutConfig, leave_out=("horizon", "reward")), model=ModelOptions)
 def tax(
     tuned: Annotated[
         str,
@@ -86,7 +86,7 @@ def tax(
     ] = "sources",
     samples: o.Samples = 1,
     *,
-    play: Play,
+    play: RolloutConfig,
     model: ModelOptions,
     seed: o.Seed = 0,
     parallel: o.Parallel = None,
@@ -102,12 +102,12 @@ def tax(
     Examples: `gentax tax --tuned runs/sokoban/step-000100 --source sokoban --drop 5`, or, of two results of
     `gentax evaluate --suite`, `gentax tax --base before.json --tuned after.json --source sokoban`
     """
-    from gentax.measure.behaviour import compare, partings
-    from gentax.measure.behaviour import sentences as behaved
-    from gentax.measure.forecast import read_fit
-    from gentax.measure.played import is_result, play_tax, tax, tax_of_results
-    from gentax.measure.sensitivity import check_installed
-    from gentax.measure.statistics import Looks
+    from gentax.evals.paired_eval import is_result, play_tax, tax, tax_of_results
+    from gentax.evals.sensitivity import check_installed
+    from gentax.metrics.behaviour import compare, partings
+    from gentax.metrics.behaviour import sentences as behaved
+    from gentax.metrics.forecast import read_fit
+    from gentax.metrics.statistics import InterimAnalyses
 
     o.check_out(json)
     _check_folder(out, forecast_only)
@@ -130,7 +130,7 @@ def tax(
         return _forecast(*policies, home, levels[home], play, seed, known, json)
     if len(levels) < 2:
         raise UsageError(f"no target: the tax of {home} needs at least one other domain")
-    many = Looks(looks)
+    many = InterimAnalyses(looks)
     first, known_pilot = _pilot(pilot, drop)
     tasks = _plan(levels, home, many, tasks, drop, first, known_pilot)
     played = play_tax(
@@ -165,7 +165,7 @@ def tax(
     if played.report.look < looks:
         said.append("What is said of behaviour allows for its number, but not for when playing stopped.")
     if sensitivity:
-        from gentax.measure.sensitivity import mixed_model
+        from gentax.evals.sensitivity import mixed_model
 
         said += mixed_model(played.before, played.after, home).sentences()
     _show(played.report, said, json, out, tuple(levels), played, {"play": plain(play), "seed": seed, "looks": looks})
@@ -181,8 +181,8 @@ def _touched(named: list[str] | None, tuned: str) -> frozenset[str]:
 
 def _pilot(pilot: str | None, drop: float | None) -> tuple[int | None, Pilot | None]:
     """Return the number of tasks of a pilot that is to be played, or a pilot that was."""
-    from gentax.measure.statistics import Pilot
-    from gentax.measure.suites.result import read_content
+    from gentax.evals.suites.result import read_content
+    from gentax.metrics.statistics import Pilot
 
     if pilot is None:
         return None, None
@@ -199,17 +199,17 @@ def _pilot(pilot: str | None, drop: float | None) -> tuple[int | None, Pilot | N
 def _plan(
     levels: Mapping[str, str | None],
     home: str,
-    looks: Looks,
+    looks: InterimAnalyses,
     tasks: int | None,
     drop: float | None,
     first: int | None,
     pilot: Pilot | None,
 ) -> int:
     """Say beforehand what can be seen; return how many tasks of each domain are played at most."""
-    from gentax.measure.evaluate import tasks_of
-    from gentax.measure.outlook import outlook
-    from gentax.measure.statistics import episodes_needed
-    from gentax.measure.statistics.power import VARIANCE
+    from gentax.evals.evaluate import tasks_of
+    from gentax.metrics.outlook import outlook
+    from gentax.metrics.statistics import episodes_needed
+    from gentax.metrics.statistics.power import VARIANCE
 
     targets = len(levels) - 1
     if drop is not None and first is None:
@@ -233,8 +233,8 @@ def _plan(
     return tasks
 
 
-def _replan(looks: Looks, drop: float | None, pilot: Pilot, tasks: int) -> None:
-    from gentax.measure.outlook import outlook
+def _replan(looks: InterimAnalyses, drop: float | None, pilot: Pilot, tasks: int) -> None:
+    from gentax.metrics.outlook import outlook
 
     say(f"  pilot: {tasks} tasks of each domain are played.")
     say(f"  {sentence}" for sentence in outlook(tasks, pilot.targets, looks, pilot, drop))
@@ -242,21 +242,28 @@ def _replan(looks: Looks, drop: float | None, pilot: Pilot, tasks: int) -> None:
 
 def _look(report: TaxReport, tasks: int | None) -> None:
     """Say what a look found; at the first, what all of them will be able to tell, now that something is known."""
-    from gentax.measure.outlook import outlook
-    from gentax.measure.statistics import Looks
-    from gentax.measure.verdict import headline
+    from gentax.metrics.outlook import outlook
+    from gentax.metrics.statistics import InterimAnalyses
+    from gentax.metrics.verdict import headline
 
     say(f"  look {report.look} of {report.looks}: tax {headline(report)}")
     if report.look == 1 < report.looks and tasks is not None and report.pilot is not None:
-        many = Looks(report.looks)
+        many = InterimAnalyses(report.looks)
         least = min(tasks, *(round(report.tasks[t] * report.looks) for t in report.targets))
         say(f"  {sentence}" for sentence in outlook(least, len(report.targets), many, report.pilot))
 
 
 def _forecast(
-    base: Policy, tuned: Policy, source: str, level: str | None, play: Play, seed: int, fit: Fit, json: Path | None
+    base: Policy,
+    tuned: Policy,
+    source: str,
+    level: str | None,
+    play: RolloutConfig,
+    seed: int,
+    fit: Fit,
+    json: Path | None,
 ) -> None:
-    from gentax.measure.forecast import forecast_of
+    from gentax.evals.kl_forecast import forecast_of
 
     found = forecast_of(base, tuned, source, level, play=play, seed=seed, fit=fit, progress=True)
     say(found.sentences())
@@ -282,7 +289,7 @@ def _show(
     played: PlayedTax | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    from gentax.measure.verdict import sentences
+    from gentax.metrics.verdict import sentences
 
     show_table(report.table())
     say(sentences(report))

@@ -37,17 +37,17 @@ def train(
     """
     from gentax.core.settings import read_settings
     from gentax.domains.names import read_domain
-    from gentax.training.recipe import Recipe
-    from gentax.training.recipe.read import read_values
+    from gentax.training.config import TrainConfig
+    from gentax.training.config.read import read_values
 
     if settings:
-        return _explain(Recipe)
+        return _explain(TrainConfig)
     values = dict(read_values(recipe)) if recipe else {}
     for item in setting or ():
         _put(values, item)
     if parallel is not None:
         values["parallel"] = parallel
-    made = read_settings(Recipe, values, str(recipe or "recipe"))
+    made = read_settings(TrainConfig, values, str(recipe or "recipe"))
     if os.environ.get("RANK", "0") == "0":
         status("  starting PyTorch")
     from gentax.training import train as run

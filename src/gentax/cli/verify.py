@@ -22,7 +22,7 @@ def verify(
 
     Example: `gentax verify base.json mine.json`
     """
-    from gentax.measure.suites import verify as run
+    from gentax.evals.suites import verify as run
     from gentax.report.text import one_line
 
     failed = 0

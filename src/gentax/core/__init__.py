@@ -1,12 +1,29 @@
 """The words everything else is written in: tasks, episodes, environments, errors. Imports nothing of gentax."""
 
-from gentax.core.env import Acted, Domain, Level, Move, TextEnv
+from gentax.core.env import Domain, ExpertAction, Level, StepResult, TextEnv
 from gentax.core.episode import Episode, Outcome, Sequence, Step, Tokens
 from gentax.core.errors import EnvironmentFault, NonFiniteLoss, PolicyFault, UsageError, unknown
 from gentax.core.task import SPLITS, Task, content_hash, split_of, stable_seed
 
 __all__ = [
-    "SPLITS", "Acted", "Domain", "EnvironmentFault", "Episode", "Level", "Move", "NonFiniteLoss", "Outcome",
-    "PolicyFault", "Sequence", "Step", "Task", "TextEnv", "Tokens", "UsageError", "content_hash", "split_of",
-    "stable_seed", "unknown",
+    "SPLITS",
+    "Domain",
+    "EnvironmentFault",
+    "Episode",
+    "ExpertAction",
+    "Level",
+    "NonFiniteLoss",
+    "Outcome",
+    "PolicyFault",
+    "Sequence",
+    "Step",
+    "StepResult",
+    "Task",
+    "TextEnv",
+    "Tokens",
+    "UsageError",
+    "content_hash",
+    "split_of",
+    "stable_seed",
+    "unknown",
 ]  # fmt: skip

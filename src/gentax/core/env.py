@@ -1,8 +1,8 @@
 """The interface of every domain: a `gymnasium.Env` with text in and text out, played on named tasks.
 
 A domain is a `Domain` record (what can be said without loading anything) and a subclass of `TextEnv` (what plays).
-A subclass writes `begin` and `act`, and where it can `admissible`, `expert` and `content`; the base class does the
-rest: tasks, horizon, Gymnasium's conventions.
+A subclass writes `_reset_task` and `_step`, and where it can `admissible`, `expert` and `content`; the base class does
+the rest: tasks, horizon, Gymnasium's conventions.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ class Domain:
     open_levels: bool = False  # the environment reads level names that are not in `levels`
 
 
-class Move(NamedTuple):
+class ExpertAction(NamedTuple):
     """What an expert does next, and why, in a short sentence."""
 
     action: str
     thought: str = ""
 
 
-class Acted(NamedTuple):
+class StepResult(NamedTuple):
     """What came of one action."""
 
     observation: str
@@ -123,18 +123,18 @@ class TextEnv(gymnasium.Env[str, str]):
     # What a domain writes.
 
     @abstractmethod
-    def begin(self, task: Task) -> tuple[str, str]:
+    def _reset_task(self, task: Task) -> tuple[str, str]:
         """Start `task`; return its goal and its first observation."""
 
     @abstractmethod
-    def act(self, action: str) -> Acted:
+    def _step(self, action: str) -> StepResult:
         """Do `action`, which may be any string at all."""
 
     def admissible(self) -> list[str] | None:
         """Return every action the environment would accept now, or None where it cannot say."""
         return None
 
-    def expert(self) -> Move | None:
+    def expert(self) -> ExpertAction | None:
         """Return the expert's next move from the present state, or None when it has none."""
         return None
 
@@ -183,7 +183,7 @@ class TextEnv(gymnasium.Env[str, str]):
         super().reset(seed=seed)
         self.task = self._pick(options or {})
         self._over = True  # until the start has succeeded
-        self.goal, self.observation = self.begin(self.task)
+        self.goal, self.observation = self._reset_task(self.task)
         self.steps = 0
         self._over = False
         return self.observation, {"task": self.task, "goal": self.goal, "content": self.content()}
@@ -191,7 +191,7 @@ class TextEnv(gymnasium.Env[str, str]):
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         if self._over:
             raise gymnasium.error.ResetNeeded("this episode is over: call reset() before step()")
-        acted = self.act(action)
+        acted = self._step(action)
         self.steps += 1
         self.observation = acted.observation
         truncated = not acted.done and self.steps >= self.horizon

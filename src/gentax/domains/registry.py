@@ -16,7 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from gentax.core.env import Domain, TextEnv
 from gentax.core.errors import UsageError, unknown
-from gentax.domains.foreign import Foreign, foreign
+from gentax.domains.external import External, foreign
 
 BUILT_IN = {  # name -> the module that holds its record
     "sokoban": "gentax.domains.sokoban",
@@ -53,7 +53,7 @@ def domain(name: str) -> Domain:
     raise unknown("domain", name, known)
 
 
-def _foreign(name: str) -> Foreign:
+def _foreign(name: str) -> External:
     return foreign(name, tuple(domains()))
 
 

@@ -50,7 +50,7 @@ class Policy(Protocol):
     """Maps prompts to text.
 
     A policy that writes tokens may have a method `default_max_new_tokens(chat: ChatOptions) -> int`, the tokens a reply
-    has where `Play.max_new_tokens` is 0 (see `rollouts.prompt.with_budget`).
+    has where `RolloutConfig.max_new_tokens` is 0 (see `rollouts.prompt.with_budget`).
     """
 
     name: str

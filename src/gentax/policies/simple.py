@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gentax.core import EnvironmentFault, Move
+from gentax.core import EnvironmentFault, ExpertAction
 from gentax.models.action_format import write_reply
 from gentax.policies.protocol import Reply, Turn
 
@@ -17,7 +17,7 @@ class RandomPolicy:
     name = "random"
 
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
-        return [_guarded(lambda turn: Move(_draw(turn)), turn) for turn in turns]
+        return [_guarded(lambda turn: ExpertAction(_draw(turn)), turn) for turn in turns]
 
 
 class ExpertPolicy:
@@ -36,13 +36,13 @@ class ExpertPolicy:
     def reply(self, turns: Sequence[Turn]) -> list[Reply]:
         return [_guarded(self._move, turn) for turn in turns]
 
-    def _move(self, turn: Turn) -> Move:
+    def _move(self, turn: Turn) -> ExpertAction:
         known = self._known.setdefault(turn.env.domain.name, {})
         if self.noise and known and turn.rng.random() < self.noise:
-            return Move(list(known)[int(turn.rng.integers(len(known)))])
+            return ExpertAction(list(known)[int(turn.rng.integers(len(known)))])
         move = turn.env.expert()
         if move is None:
-            return Move(_draw(turn))
+            return ExpertAction(_draw(turn))
         if len(known) < KNOWN:
             known[move.action] = None
         return move
@@ -51,7 +51,7 @@ class ExpertPolicy:
 SCRIPTED = (RandomPolicy, ExpertPolicy)  # they read no prompt and always reply in the grammar
 
 
-def _guarded(choose: Callable[[Turn], Move], turn: Turn) -> Reply:
+def _guarded(choose: Callable[[Turn], ExpertAction], turn: Turn) -> Reply:
     try:
         move = choose(turn)
     except EnvironmentFault:

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gentax.measure.statistics import Estimate, Undefined
+from gentax.metrics.statistics import Estimate, Undefined
 from gentax.report.palette import LIGHT
 from gentax.report.svg import inline
 from gentax.report.text import one_line

@@ -13,8 +13,8 @@ from typing import Any
 from gentax.core import Episode, UsageError
 from gentax.core.files import whole_folder, write_json
 from gentax.core.record import NAME, write_episodes
-from gentax.measure.evaluate import Evaluation
-from gentax.measure.tax import TaxReport
+from gentax.evals.evaluate import Evaluation
+from gentax.metrics.tax import TaxReport
 from gentax.report.matrix_picture import plot_matrix
 from gentax.report.model import EpisodePair, Report, Result
 from gentax.report.page import render

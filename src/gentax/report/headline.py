@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gentax.measure.statistics import SEEDS, Estimate, Undefined
-from gentax.measure.verdict import FREE_WITHIN, Verdict, caveats, headline, number, signed, verdict
+from gentax.metrics.statistics import SEEDS, Estimate, Undefined
+from gentax.metrics.verdict import FREE_WITHIN, Verdict, caveats, headline, number, signed, verdict
 from gentax.report.model import Result
 
 # Of fewer seeds the past tense: what happened to these checkpoints.

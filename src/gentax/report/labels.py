@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes as Panel
 
-from gentax.measure.statistics import Estimate
+from gentax.metrics.statistics import Estimate
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
 REACH = (9.0, 18.0, 30.0, 46.0)  # pixels from a point to the nearest edge of its name

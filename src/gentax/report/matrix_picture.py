@@ -7,8 +7,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from gentax.measure.statistics import Estimate
-from gentax.measure.verdict import number, signed
+from gentax.metrics.statistics import Estimate
+from gentax.metrics.verdict import number, signed
 from gentax.report.headline import row_name
 from gentax.report.model import Report, base_success, random_success
 from gentax.report.palette import LIGHT, shade

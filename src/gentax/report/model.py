@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gentax.core import Episode, Outcome, UsageError
-from gentax.measure.arms import ArmReport
-from gentax.measure.axes import Axes
-from gentax.measure.statistics import Estimate, Undefined
-from gentax.measure.tax import TaxReport
+from gentax.metrics.arms import ArmReport
+from gentax.metrics.axes import Axes
+from gentax.metrics.statistics import Estimate, Undefined
+from gentax.metrics.tax import TaxReport
 
 
 @dataclass(frozen=True)

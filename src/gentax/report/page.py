@@ -19,9 +19,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gentax.core.files import whole_file
-from gentax.measure.statistics import Estimate, Undefined
-from gentax.measure.tax import TaxReport
-from gentax.measure.verdict import FREE_WITHIN, caveats, number, sentences, signed
+from gentax.metrics.statistics import Estimate, Undefined
+from gentax.metrics.tax import TaxReport
+from gentax.metrics.verdict import FREE_WITHIN, caveats, number, sentences, signed
 from gentax.report import figures, palette
 from gentax.report.headline import Headline, headlines, notes, row_name
 from gentax.report.model import Curve, Report, Result, base_success, random_success

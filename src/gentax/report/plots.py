@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from gentax.core.errors import UsageError
 from gentax.core.files import whole_file
-from gentax.measure.statistics import Estimate
+from gentax.metrics.statistics import Estimate
 from gentax.report.labels import Label, place
 from gentax.report.palette import LIGHT
 from gentax.report.text import one_line

@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from gentax.measure.statistics import Estimate, Undefined
-from gentax.measure.verdict import headline
+from gentax.metrics.statistics import Estimate, Undefined
+from gentax.metrics.verdict import headline
 from gentax.report.headline import word
 from gentax.report.model import Report
 from gentax.report.text import visible

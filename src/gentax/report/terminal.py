@@ -11,8 +11,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gentax.measure.statistics import Estimate
-from gentax.measure.verdict import Verdict, number, signed
+from gentax.metrics.statistics import Estimate
+from gentax.metrics.verdict import Verdict, number, signed
 from gentax.report.headline import headlines, notes, row_name
 from gentax.report.model import Result, base_success, random_success
 from gentax.report.palette import LIGHT, shade

@@ -20,7 +20,7 @@ from gentax.core.progress import EpisodeProgress, is_shown
 from gentax.domains import domain, make
 from gentax.models.action_format import parse_reply
 from gentax.policies.protocol import Policy, Reply, Turn, parallel_limit
-from gentax.rollouts.prompt import Play, message, with_budget
+from gentax.rollouts.prompt import RolloutConfig, message, with_budget
 from gentax.rollouts.readable import ReadableCheck
 from gentax.wrappers import wrap
 
@@ -29,7 +29,7 @@ OPENING_TOKENS, MESSAGE_TOKENS = 1024, 256  # of a first and a later message: mo
 OPEN_HORIZON = 100  # steps at a level that its domain does not list
 
 
-def open_env(play: Play, name: str, level: str | None = None, split: str = "train") -> TextEnv:
+def open_env(play: RolloutConfig, name: str, level: str | None = None, split: str = "train") -> TextEnv:
     """Make an environment as `play` says: its reward, its horizon, its wrappers.
 
     Raises:
@@ -47,7 +47,7 @@ class EnvPool:
         make_env: makes the environment for a task; `open_env` when None.
     """
 
-    def __init__(self, play: Play, make_env: Callable[[Task], TextEnv] | None = None) -> None:
+    def __init__(self, play: RolloutConfig, make_env: Callable[[Task], TextEnv] | None = None) -> None:
         self._make = make_env or (lambda task: open_env(play, task.domain, task.level, task.split))
         self._idle: dict[tuple[str, str], list[TextEnv]] = {}
         self._all: list[TextEnv] = []
@@ -114,7 +114,7 @@ def rollout(
     policy: Policy,
     tasks: Iterable[Task],
     *,
-    play: Play | None = None,
+    play: RolloutConfig | None = None,
     samples: int = 1,
     seed: int = 0,
     parallel: int | None = None,
@@ -150,7 +150,7 @@ def rollout(
             environment does wrong is recorded instead.
         PolicyFault: the policy cannot be asked any more.
     """
-    play = with_budget(play or Play(), policy)
+    play = with_budget(play or RolloutConfig(), policy)
     tasks = list(tasks)
     if samples < 1:
         raise UsageError(f"samples must be at least 1, not {samples}")
@@ -173,7 +173,7 @@ def rollout(
     return _Engine(policy, play, horizon, pool, on_episode, on_steps, check).run(tasks, samples, seed, parallel)
 
 
-def context_tokens(play: Play, tasks: Iterable[Task], horizon: int | None = None) -> int:
+def context_tokens(play: RolloutConfig, tasks: Iterable[Task], horizon: int | None = None) -> int:
     """Return how many tokens a conversation may come to: a generous guess, made before anything is played.
 
     It is the first prompt, and for each step that the prompt shows a message and a reply of full length.
@@ -190,7 +190,7 @@ class _Engine:
     def __init__(
         self,
         policy: Policy,
-        play: Play,
+        play: RolloutConfig,
         horizon: int | None,
         pool: EnvPool,
         on_episode: Callable[[Episode], None] | None,

@@ -30,7 +30,7 @@ def _later(default: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Play:
+class RolloutConfig:
     """How episodes are played. The same settings must hold for two policies that are compared."""
 
     context: str = "full"
@@ -104,7 +104,7 @@ class Play:
         return ChatOptions(self.thinking, self.system_prompt, self.action_format)
 
 
-def with_budget(play: Play, *policies: object) -> Play:
+def with_budget(play: RolloutConfig, *policies: object) -> RolloutConfig:
     """Return `play` with the tokens a reply may have settled: the most that one of the policies has by default.
 
     Policies that are compared must be given alike, so both are named here. It stays 0 where no policy says
@@ -117,7 +117,7 @@ def with_budget(play: Play, *policies: object) -> Play:
 
 
 def message(
-    play: Play,
+    play: RolloutConfig,
     rules: str,
     goal: str,
     steps: Sequence[Step],
@@ -156,7 +156,7 @@ def _listed(admissible: Sequence[str]) -> str:
     return f"Possible: {shown}" + (f" | and {rest} more" if rest > 0 else "")
 
 
-def prompts(play: Play, episode: Episode) -> list[str]:
+def prompts(play: RolloutConfig, episode: Episode) -> list[str]:
     """Return the whole text the policy had before it at each step of an episode, its own words included."""
     shown: list[str] = []
     for n, step in enumerate(episode.steps):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gentax.core import Step, UsageError
-from gentax.rollouts.prompt import Play
+from gentax.rollouts.prompt import RolloutConfig
 
 REPLIES, EPISODES = 16, 4  # how many are read, at least, before a run is stopped
 SHARE = 0.5  # of replies without an action; more than that stops a run
@@ -32,7 +32,7 @@ class ReadableCheck:
     """
 
     policy: str
-    play: Play
+    play: RolloutConfig
     episodes: int
     over: bool = False
     _seen: set[int] = field(default_factory=set)
@@ -54,7 +54,7 @@ class ReadableCheck:
         self._steps.clear()
 
 
-def unreadable_steps(policy: str, play: Play, steps: Sequence[Step]) -> str | None:
+def unreadable_steps(policy: str, play: RolloutConfig, steps: Sequence[Step]) -> str | None:
     """Say on one line that most replies hold no action, with one of them and the settings that would change it.
 
     Returns None when that is not so.

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from gentax.training.recipe import Recipe
+from gentax.training.config import TrainConfig
 
-__all__ = ["Recipe", "train"]
+__all__ = ["TrainConfig", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,7 +28,7 @@ from gentax.models.action_format import ACTION, ACTION_END, THINK, THINK_END
 from gentax.models.chat import ChatCodec
 from gentax.models.quiet import quiet
 from gentax.policies.simple import ExpertPolicy, RandomPolicy
-from gentax.rollouts import Play, rollout
+from gentax.rollouts import RolloutConfig, rollout
 from gentax.rollouts.prompt import message
 from gentax.training.example import Example, examples, exchanges
 from gentax.training.sft import SFT, sft
@@ -89,7 +89,7 @@ def _formats() -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class BaseRecipe:
+class PretrainConfig:
     """How a base model is built."""
 
     size: str = "micro"
@@ -106,7 +106,7 @@ class BaseRecipe:
     """How it is trained."""
 
 
-def build(recipe: BaseRecipe, out: str | Path, say: Callable[[str], None] = print) -> Path:
+def build(recipe: PretrainConfig, out: str | Path, say: Callable[[str], None] = print) -> Path:
     """Build a base model and write it to the folder `out`, with `record.json` beside the weights.
 
     Args:
@@ -165,7 +165,7 @@ def play_text(name: str, how: Text, seed: int) -> list[Episode]:
         tasks = env.tasks("train", min(how.tasks, env.size("train")))
     finally:
         env.close()
-    play = Play(thinking=True, admissible=how.admissible)
+    play = RolloutConfig(thinking=True, admissible=how.admissible)
     episodes: list[Episode] = []
     for k, noise in enumerate(how.noise):
         episodes += rollout(ExpertPolicy(noise), tasks[k :: len(how.noise)], play=play, seed=seed)
@@ -173,13 +173,13 @@ def play_text(name: str, how: Text, seed: int) -> list[Episode]:
     return [episode for episode in episodes if episode.steps]
 
 
-def read_format(name: str) -> Play:
+def read_format(name: str) -> RolloutConfig:
     """Read a way of writing, such as "window(2), thinking, admissible"."""
     context, *extras = (part.strip() for part in name.split(","))
     for extra in extras:
         if extra not in ("thinking", "admissible"):
             raise UsageError(f"unknown format {name!r}: after the context only 'thinking' and 'admissible' may follow")
-    return Play(context=context, thinking="thinking" in extras, admissible="admissible" in extras)
+    return RolloutConfig(context=context, thinking="thinking" in extras, admissible="admissible" in extras)
 
 
 def train_tokenizer(lines: Iterator[str], vocabulary: int) -> Any:
@@ -230,7 +230,7 @@ def new_model(size: str, tokenizer: Any) -> Any:
     )
 
 
-def _lines(text: Mapping[str, list[Episode]], formats: list[Play], rng: np.random.Generator) -> Iterator[str]:
+def _lines(text: Mapping[str, list[Episode]], formats: list[RolloutConfig], rng: np.random.Generator) -> Iterator[str]:
     """Yield the text the tokenizer is trained on: about the same number of characters from every domain."""
     for episodes in text.values():
         budget = 3_000_000
@@ -249,7 +249,7 @@ def _lines(text: Mapping[str, list[Episode]], formats: list[Play], rng: np.rando
 
 
 def _stream(
-    text: Mapping[str, list[Episode]], formats: Mapping[Play, float], recipe: BaseRecipe, codec: ChatCodec
+    text: Mapping[str, list[Episode]], formats: Mapping[RolloutConfig, float], recipe: PretrainConfig, codec: ChatCodec
 ) -> Callable[[np.random.Generator], Example]:
     """Return a function that draws examples so that each domain has its share of the tokens."""
     names = list(text)

@@ -11,10 +11,10 @@ from gentax.domains.names import read_domain
 from gentax.models.source import names_a_model
 from gentax.policies.named import SIMPLE, policy_of
 from gentax.rollouts import open_env
-from gentax.training.recipe import Recipe
+from gentax.training.config import TrainConfig
 
 
-def check(recipe: Recipe) -> None:
+def check(recipe: TrainConfig) -> None:
     """Check the domains and levels of a recipe.
 
     Raises:

@@ -17,8 +17,8 @@ import torch
 from gentax.core import Sequence as TokenSequence
 from gentax.models.scoring import batches, states
 from gentax.training.checkpoint import load_optimizer, optimizer_state
+from gentax.training.config.policy_gradient import PolicyGradientConfig
 from gentax.training.parallel import World
-from gentax.training.recipe.algorithm import Algorithm
 from gentax.training.sharding import in_step
 
 PASSES = 8  # steps of Adam over the states of an update; they cost nothing beside the states themselves
@@ -59,7 +59,7 @@ class Critic:
         algorithm: `value_lr` is read.
     """
 
-    def __init__(self, model: Any, algorithm: Algorithm) -> None:
+    def __init__(self, model: Any, algorithm: PolicyGradientConfig) -> None:
         self.weight = torch.nn.Parameter(torch.zeros(_width(model), device=model.device))
         self.bias = torch.nn.Parameter(torch.zeros((), device=model.device))
         self._optimizer = torch.optim.Adam([self.weight, self.bias], lr=algorithm.value_lr)

@@ -17,7 +17,7 @@ import numpy as np
 from gentax.core import Episode, Step
 from gentax.models.action_format import write_reply
 from gentax.models.chat import ChatCodec
-from gentax.rollouts.prompt import Play, message
+from gentax.rollouts.prompt import RolloutConfig, message
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Exchange(NamedTuple):
 
 def exchanges(
     episode: Episode,
-    play: Play,
+    play: RolloutConfig,
     learned: Callable[[Step], bool] = lambda step: True,
     write: Callable[[str, str | None], str] | None = None,
 ) -> Iterator[Exchange]:

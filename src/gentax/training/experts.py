@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from gentax.core import UsageError
+from gentax.training.config import Phase, SFTConfig, TrainConfig
+from gentax.training.forgetting import merge_models
 from gentax.training.parallel import World
-from gentax.training.recipe import Imitate, Phase, Recipe
-from gentax.training.retention import merge_models
 from gentax.training.run_folder import Row, RunFolder
 
 
-def train_and_merge(recipe: Recipe, run: Path, on_row: Callable[[Row], None]) -> Path:
+def train_and_merge(recipe: TrainConfig, run: Path, on_row: Callable[[Row], None]) -> Path:
     """Train the experts, each in a folder of its own in the run's, and merge them; return the merged model's folder.
 
     The steps of the mixture are shared out by its weights, so that the whole costs what one policy on it would.
@@ -46,7 +46,7 @@ def train_and_merge(recipe: Recipe, run: Path, on_row: Callable[[Row], None]) ->
     return folder.finish(run / "merged", experts=[str(result.relative_to(run)) for result in results])
 
 
-def _of(imitate: Imitate | None, name: str) -> Imitate | None:
+def _of(imitate: SFTConfig | None, name: str) -> SFTConfig | None:
     """Return what is imitated for one part: what the recipe names, or else that part, by its own teacher."""
     if imitate is None or imitate.mix:
         return imitate

@@ -1,6 +1,6 @@
 """Guidance while training: the domain's expert whispers the next action, or plays the first steps of an episode.
 
-Both bring the policy to rewards that it would not meet by itself, and both fade out (see `recipe.Explore`). All
+Both bring the policy to rewards that it would not meet by itself, and both fade out (see `ExplorationConfig`). All
 episodes of a group are guided alike, at the same steps, so that what they are compared by is their own doing. Nothing
 is learned from the expert's own steps: they stand in the tokens as part of the prompt. A hint stands in the prompt
 too, and never in an episode's observations. Left out: any use of this in evaluation.
@@ -14,11 +14,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from gentax.core import EnvironmentFault, Move, Task, UsageError, stable_seed
+from gentax.core import EnvironmentFault, ExpertAction, Task, UsageError, stable_seed
 from gentax.models.action_format import write_reply
 from gentax.policies.local import LocalPolicy
 from gentax.policies.protocol import Reply, Turn, parallel_limit
-from gentax.rollouts import EnvPool, Play, rollout
+from gentax.rollouts import EnvPool, RolloutConfig, rollout
 
 PLANNED = 16  # tasks of each part that the expert plays, to know how long its plans are
 
@@ -104,7 +104,9 @@ def head_starts(
     return starts
 
 
-def plan_lengths(tasks: Iterable[Task], play: Play, pool: EnvPool | None = None) -> dict[tuple[str, str], float]:
+def plan_lengths(
+    tasks: Iterable[Task], play: RolloutConfig, pool: EnvPool | None = None
+) -> dict[tuple[str, str], float]:
     """Let the expert play some tasks; return the median steps of its successes by (domain, level).
 
     Args:
@@ -136,7 +138,7 @@ class _Planner:
         return [Reply("" if move is None else write_reply(move.action, None, how)) for move, how in moves]
 
 
-def _hint(turn: Turn, move: Move) -> str:
+def _hint(turn: Turn, move: ExpertAction) -> str:
     """Return the turn's message with the hint in the line before the observation.
 
     Not behind it: a small model that was trained to answer right after the observation is thrown off by anything that
@@ -146,7 +148,7 @@ def _hint(turn: Turn, move: Move) -> str:
     return f"{turn.message[:at]}Hint: {move.action}\n{turn.message[at:]}"
 
 
-def _move(turn: Turn) -> Move | None:
+def _move(turn: Turn) -> ExpertAction | None:
     try:
         return turn.env.expert()
     except EnvironmentFault:

@@ -28,12 +28,12 @@ from gentax.policies.local import LocalPolicy
 from gentax.policies.named import SIMPLE, policy_of
 from gentax.policies.protocol import Policy
 from gentax.rollouts import EnvPool, rollout
+from gentax.training.config import TrainConfig
 from gentax.training.example import Example, Exchange, examples, exchanges, own_examples
 from gentax.training.learning_rate import with_rates
 from gentax.training.parallel import World
-from gentax.training.recipe import Recipe
 from gentax.training.sft import SFT, adamw, learn
-from gentax.training.tasks import ground
+from gentax.training.task_pool import ground
 from gentax.training.trajectories import Conversation, holds_trajectories, read_trajectories
 
 PAIRS = 32  # learned at a step, as in arXiv 2601.18217; a conversation with more of them has a step to itself
@@ -44,7 +44,7 @@ Gathered = tuple[Mapping[str, int], Mapping[str, int], Sequence[Example]]
 
 
 @dataclass(frozen=True)
-class Imitation:
+class ExpertData:
     """What is imitated, batch by batch."""
 
     batches: tuple[tuple[Example, ...], ...]
@@ -55,12 +55,12 @@ class Imitation:
     @classmethod
     def of(
         cls,
-        recipe: Recipe,
+        recipe: TrainConfig,
         policy: LocalPolicy,
         kept: Path | None = None,
         world: World | None = None,
         status: Callable[[str], None] = lambda text: None,
-    ) -> Imitation:
+    ) -> ExpertData:
         """Gather what `recipe.imitate` asks for.
 
         Args:
@@ -141,7 +141,7 @@ class Imitation:
         )
 
 
-def wanted_pairs(recipe: Recipe) -> dict[str, int]:
+def wanted_pairs(recipe: TrainConfig) -> dict[str, int]:
     """Return how many state-action pairs each name of the mixture should give: `pairs` in all, rounded by largest
     remainders."""
     assert recipe.imitate is not None
@@ -153,7 +153,7 @@ def wanted_pairs(recipe: Recipe) -> dict[str, int]:
     return whole
 
 
-def _gather(recipe: Recipe, policy: LocalPolicy, status: Callable[[str], None]) -> Gathered:
+def _gather(recipe: TrainConfig, policy: LocalPolicy, status: Callable[[str], None]) -> Gathered:
     """Return the wanted and the found numbers of pairs of each name, and the examples."""
     assert recipe.imitate is not None
     wanted = wanted_pairs(recipe)
@@ -168,7 +168,7 @@ def _gather(recipe: Recipe, policy: LocalPolicy, status: Callable[[str], None]) 
 
 
 def _examples(
-    name: str, wanted: int, recipe: Recipe, policy: LocalPolicy, status: Callable[[str], None]
+    name: str, wanted: int, recipe: TrainConfig, policy: LocalPolicy, status: Callable[[str], None]
 ) -> list[Example]:
     """Return examples with `wanted` pairs of one name of the mixture, fewer where its teacher has no more."""
     assert recipe.imitate is not None
@@ -213,7 +213,7 @@ def _learnable(
 class _Share:
     """The examples of one name of the mixture, as they come in."""
 
-    def __init__(self, wanted: int, recipe: Recipe, policy: LocalPolicy, own: bool) -> None:
+    def __init__(self, wanted: int, recipe: TrainConfig, policy: LocalPolicy, own: bool) -> None:
         self.left = wanted
         self.found: list[Example] = []
         self._recipe, self._policy, self._own = recipe, policy, own

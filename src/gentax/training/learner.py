@@ -28,8 +28,8 @@ from gentax.core import UsageError, stable_seed
 from gentax.models.rounding import write_rounded
 from gentax.models.scoring import way_of
 from gentax.policies.local import LocalPolicy
+from gentax.training.config import LoraConfig, TrainConfig
 from gentax.training.parallel import World
-from gentax.training.recipe import Lora, Recipe
 from gentax.training.sharding import gathered, shard, slice_like, to_save
 
 State = dict[str, torch.Tensor]
@@ -74,7 +74,7 @@ class Learner:
 
 
 def learner_of(
-    policy: LocalPolicy, recipe: Recipe, world: World | None = None, *, gradient_checkpointing: bool = False
+    policy: LocalPolicy, recipe: TrainConfig, world: World | None = None, *, gradient_checkpointing: bool = False
 ) -> Learner:
     """Return what trains `policy`.
 
@@ -142,7 +142,7 @@ class _Copy(Learner):
 class _Adapters(Learner):
     """Low-rank adapters in fp32, in a copy of the model with frozen weights as they are stored."""
 
-    def __init__(self, policy: LocalPolicy, lora: Lora, seed: int, world: World, spread: bool) -> None:
+    def __init__(self, policy: LocalPolicy, lora: LoraConfig, seed: int, world: World, spread: bool) -> None:
         super().__init__(policy)
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.lora import LoraLayer

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from gentax.training.recipe import Recipe
+from gentax.training.config import TrainConfig
 
 SMALL, LARGE = 1.4e6, 8e9  # parameters
 RL, SFT = (1.5e-4, 1e-6), (5e-4, 5e-6)  # rates at these sizes
@@ -20,7 +20,7 @@ ADAPTERS = 10.0
 SHIPPED = 2e6  # parameters; up to here the rates are those of the shipped model
 
 
-def with_rates(recipe: Recipe, parameters: int) -> Recipe:
+def with_rates(recipe: TrainConfig, parameters: int) -> TrainConfig:
     """Return the recipe with `lr` and `imitate.lr` as they will be used.
 
     Args:

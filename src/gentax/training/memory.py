@@ -20,8 +20,8 @@ from gentax.models.memory import row_bytes
 from gentax.models.precision import precision
 from gentax.models.scoring.batch import TOKENS
 from gentax.models.scoring.logprobs import CHUNK, LARGE_CHUNK
+from gentax.training.config import LoraConfig, TrainConfig
 from gentax.training.learner import adapted_layers
-from gentax.training.recipe import Lora, Recipe
 
 KEPT = 1.5  # numbers that a layer keeps for a token, for each row and column of its matrices: 1.1 to 1.5 were measured
 LOGITS = 6  # numbers held for each logit
@@ -73,7 +73,7 @@ def parameters_of(model: Any) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def footprint(model: Any, recipe: Recipe, device: torch.device, left: float, processes: int = 1) -> Footprint:
+def footprint(model: Any, recipe: TrainConfig, device: torch.device, left: float, processes: int = 1) -> Footprint:
     """Return what training `model` by a recipe takes in each process.
 
     Args:
@@ -122,7 +122,7 @@ def footprint(model: Any, recipe: Recipe, device: torch.device, left: float, pro
     return Footprint(numbers, trained, how, checkpointing, parts, row * min(rows, recipe.parallel or 1))
 
 
-def check_memory(model: Any, recipe: Recipe, device: torch.device, left: float, processes: int = 1) -> Footprint:
+def check_memory(model: Any, recipe: TrainConfig, device: torch.device, left: float, processes: int = 1) -> Footprint:
     """Return what a run will hold (see `footprint`). Raises UsageError, with the numbers, where that is too much."""
     found = footprint(model, recipe, device, left, processes)
     if found.least <= left:
@@ -131,7 +131,7 @@ def check_memory(model: Any, recipe: Recipe, device: torch.device, left: float, 
     if recipe.lora is None:
         from dataclasses import replace
 
-        less = footprint(model, replace(recipe, lora=Lora()), device, left, processes)
+        less = footprint(model, replace(recipe, lora=LoraConfig()), device, left, processes)
         ways.append(f"-s lora.rank=16 takes about {less.least / GB:.1f} GB")
     if recipe.gradient_checkpointing is False:
         ways.append("gradient_checkpointing: true takes less")

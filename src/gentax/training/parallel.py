@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from gentax.models.device import device_of
-from gentax.training.recipe import Recipe
+from gentax.training.config import TrainConfig
 from gentax.training.sharding import is_sharded
 
 BUCKET = 1 << 24  # numbers that are summed in one message
@@ -130,7 +130,7 @@ def _buckets(parameters: list[torch.nn.Parameter]) -> Iterator[list[torch.nn.Par
 
 
 @contextmanager
-def join(recipe: Recipe) -> Iterator[World]:
+def join(recipe: TrainConfig) -> Iterator[World]:
     """Meet the other processes that torchrun started, and part from them at the end; alone without torchrun.
 
     Raises:

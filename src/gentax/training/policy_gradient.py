@@ -25,10 +25,10 @@ import torch
 from gentax.core import Episode, NonFiniteLoss, Outcome
 from gentax.core import Sequence as TokenSequence
 from gentax.models.scoring import Batch, batches, log_probabilities
+from gentax.training.config import TrainConfig
+from gentax.training.config.policy_gradient import PolicyGradientConfig
 from gentax.training.critic import Critic, states_before_replies
 from gentax.training.parallel import World
-from gentax.training.recipe import Recipe
-from gentax.training.recipe.algorithm import Algorithm
 from gentax.training.rewards import chosen, groups
 from gentax.training.sharding import clip, in_step
 
@@ -45,7 +45,7 @@ ABSURD = 1e4  # a loss this many times the largest advantage (or 1) comes of a p
 def advantages(
     episodes: Sequence[Episode],
     rewards: Sequence[np.ndarray],
-    algorithm: Algorithm,
+    algorithm: PolicyGradientConfig,
     world: World = ALONE,
     values: Sequence[np.ndarray] = (),
 ) -> list[np.ndarray]:
@@ -81,7 +81,7 @@ class Played:
         return [np.zeros(len(reward)) for reward in self.rewards]
 
 
-def grpo(played: Played, algorithm: Algorithm, world: World) -> list[np.ndarray]:
+def grpo(played: Played, algorithm: PolicyGradientConfig, world: World) -> list[np.ndarray]:
     """An episode's return less the mean of its group, over their standard deviation where `std` says so (GRPO,
     arXiv 2402.03300, sec. 4.1.2; without the division Dr. GRPO, arXiv 2503.20783)."""
     gains = played.steps()
@@ -92,7 +92,7 @@ def grpo(played: Played, algorithm: Algorithm, world: World) -> list[np.ndarray]
     return gains
 
 
-def rloo(played: Played, algorithm: Algorithm, world: World) -> list[np.ndarray]:
+def rloo(played: Played, algorithm: PolicyGradientConfig, world: World) -> list[np.ndarray]:
     """An episode's return less the mean of the others in its group (RLOO, arXiv 2402.14740): n / (n − 1) times what it
     is less the mean of all n. `std` divides by that of the whole group, since the others may have none."""
     gains = grpo(played, algorithm, world)
@@ -102,7 +102,7 @@ def rloo(played: Played, algorithm: Algorithm, world: World) -> list[np.ndarray]
     return gains
 
 
-def reinforce(played: Played, algorithm: Algorithm, world: World) -> list[np.ndarray]:
+def reinforce(played: Played, algorithm: PolicyGradientConfig, world: World) -> list[np.ndarray]:
     """Returns, normalised over the episodes of all groups (REINFORCE++, arXiv 2501.03262)."""
     gains = played.steps()
     members = [i for group in played.groups for i in group]
@@ -112,7 +112,7 @@ def reinforce(played: Played, algorithm: Algorithm, world: World) -> list[np.nda
     return gains
 
 
-def ppo(played: Played, algorithm: Algorithm, world: World) -> list[np.ndarray]:
+def ppo(played: Played, algorithm: PolicyGradientConfig, world: World) -> list[np.ndarray]:
     """Generalized advantage estimates, normalised over all steps that the policy played (PPO, arXiv 1707.06347)."""
     gains = played.steps()
     places = [
@@ -124,7 +124,7 @@ def ppo(played: Played, algorithm: Algorithm, world: World) -> list[np.ndarray]:
     return gains
 
 
-def gigpo(played: Played, algorithm: Algorithm, world: World) -> list[np.ndarray]:
+def gigpo(played: Played, algorithm: PolicyGradientConfig, world: World) -> list[np.ndarray]:
     """GRPO's, and `step_weight` times that of the step among all steps of the group that saw the same observation:
     the discounted return from there less their mean (GiGPO, arXiv 2505.10978, sec. 4). A state met once adds nothing;
     states are told apart by their text, in which distractors differ from step to step.
@@ -170,7 +170,9 @@ def to_go(reward_T: np.ndarray, discount: float) -> np.ndarray:
     return return_T
 
 
-def gae_of(rewards: Sequence[np.ndarray], values: Sequence[np.ndarray], algorithm: Algorithm) -> list[np.ndarray]:
+def gae_of(
+    rewards: Sequence[np.ndarray], values: Sequence[np.ndarray], algorithm: PolicyGradientConfig
+) -> list[np.ndarray]:
     """Return the generalized advantage estimate (arXiv 1506.02438, eq. 16) of each step of each episode.
 
     Nothing follows the last step, also where the horizon cut an episode off: too long is a failure in these domains.
@@ -186,7 +188,7 @@ def gae_of(rewards: Sequence[np.ndarray], values: Sequence[np.ndarray], algorith
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TrainSample:
     """A token sequence to learn from, and of its S sampled tokens the old log-probability and the advantage."""
 
     ids_T: np.ndarray  # int32
@@ -201,7 +203,7 @@ def update(
     optimizer: torch.optim.Optimizer,
     episodes: Sequence[Episode],
     rewards: Sequence[np.ndarray],
-    recipe: Recipe,
+    recipe: TrainConfig,
     where: str,
     *,
     temperature: float,
@@ -268,7 +270,7 @@ def update(
     report["skipped"] = world.total(sum(not any(gains[i].any() for i in members) for members in groups(episodes)))
 
     lessons = [
-        Lesson(tokens.ids_T, tokens.sampled_T, tokens.logprobs_T[tokens.sampled_T], gain_S)
+        TrainSample(tokens.ids_T, tokens.sampled_T, tokens.logprobs_T[tokens.sampled_T], gain_S)
         for i, tokens in sequences
         if (gain_S := gains[i][tokens.step_T[tokens.sampled_T]]).any()
     ]
@@ -306,7 +308,7 @@ def less_kl(
     reference: Any,
     sequences: Sequence[tuple[int, TokenSequence]],
     rewards: Sequence[np.ndarray],
-    recipe: Recipe,
+    recipe: TrainConfig,
     temperature: float,
     world: World,
 ) -> tuple[list[np.ndarray], float]:
@@ -338,7 +340,7 @@ def less_kl(
 
 
 def _gradient(
-    model: Any, reference: Any, part: Sequence[Lesson], recipe: Recipe, temperature: float, world: World
+    model: Any, reference: Any, part: Sequence[TrainSample], recipe: TrainConfig, temperature: float, world: World
 ) -> dict[str, float]:
     """Accumulate this process's share of the gradient of a minibatch; return the figures of all processes together,
     or nothing where none of them has anything to learn from."""
@@ -368,9 +370,9 @@ def _backward(
     model: Any,
     reference: Any,
     batch: Batch,
-    mine: Sequence[Lesson],
+    mine: Sequence[TrainSample],
     shares: Sequence[float],
-    recipe: Recipe,
+    recipe: TrainConfig,
     temperature: float,
 ) -> torch.Tensor:
     """Accumulate the gradient of one batch's part of the loss; return that, and the sums over its tokens of KL,

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from gentax.core import Episode, Outcome, Step
-from gentax.training.recipe.explore import Explore
-from gentax.training.recipe.reward import Reward
+from gentax.training.config.exploration import ExplorationConfig
+from gentax.training.config.reward import RewardConfig
 
 
 def rewards_of(
-    episodes: Sequence[Episode], reward: Reward, explore: Explore, scores: Sequence[float] | None = None
+    episodes: Sequence[Episode], reward: RewardConfig, explore: ExplorationConfig, scores: Sequence[float] | None = None
 ) -> list[np.ndarray]:
     """Return each episode's rewards, float64, shape (steps,).
 
@@ -56,7 +56,7 @@ def chosen(step: Step) -> bool:
     return step.tokens is None or len(step.tokens.sampled) > 0
 
 
-def _steps(episode: Episode, reward: Reward) -> np.ndarray:
+def _steps(episode: Episode, reward: RewardConfig) -> np.ndarray:
     if episode.outcome is Outcome.ERROR:
         return np.zeros(len(episode.steps))
     added = [

@@ -38,18 +38,18 @@ from gentax.training.checkpoint import (
     save_model,
     unpack,
 )
-from gentax.training.course import Course
+from gentax.training.config import TrainConfig
 from gentax.training.critic import Critic
-from gentax.training.imitation import Imitation
+from gentax.training.curriculum import Curriculum
+from gentax.training.forgetting import KLMonitor, ReplayKL, interpolate, nearest_that_keeps, replayed_domains
+from gentax.training.imitation import ExpertData
 from gentax.training.learner import learner_of
 from gentax.training.learning_rate import with_rates
 from gentax.training.memory import check_memory, parameters_of
 from gentax.training.parallel import World, join
-from gentax.training.playing import Playing
 from gentax.training.policy_gradient import update
 from gentax.training.progress import shown_rows
-from gentax.training.recipe import Recipe
-from gentax.training.retention import Meter, Replay, interpolate, nearest_that_keeps, replayed_domains
+from gentax.training.rollout_worker import RolloutWorker
 from gentax.training.run_folder import Row, RunFolder, result
 
 SAVE_IMITATION = 200  # steps of imitation between two checkpoints
@@ -57,7 +57,7 @@ SAVE_IMITATION = 200  # steps of imitation between two checkpoints
 
 @freed_memory_kept()
 def train(
-    recipe: Recipe,
+    recipe: TrainConfig,
     out: str | Path,
     on_row: Callable[[Row], None] = lambda row: None,
     *,
@@ -113,7 +113,7 @@ def _silent(text: str) -> None:
     """Stand where `status` would be."""
 
 
-def _fits(recipe: Recipe, bare: Any, world: World, shown: bool) -> bool:
+def _fits(recipe: TrainConfig, bare: Any, world: World, shown: bool) -> bool:
     """Refuse what the device has no room for, and print how the run learns; return whether by checkpointing.
 
     Args:
@@ -136,7 +136,7 @@ class _Run:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: TrainConfig,
         path: Path,
         world: World,
         on_row: Callable[[Row], None],
@@ -147,7 +147,7 @@ class _Run:
         self.status = status
         self.recipe, self.path, self.world, self.interrupt = recipe, path, world, interrupt
         self.on_row = on_row if world.first else lambda row: None
-        self.course = Course(recipe)
+        self.course = Curriculum(recipe)
         self.grounds = self.course.grounds.values()
         self.options = recipe.options(str(device_of(recipe.device, world.local, world.size)))
         status(f"  loading {recipe.base}")
@@ -155,7 +155,7 @@ class _Run:
         self.folder = RunFolder.open(path, recipe, world)
         self.learner = learner_of(self.policy, recipe, world, gradient_checkpointing=gradient_checkpointing)
         self.critic = Critic(self.policy.model, recipe.algorithm) if recipe.algorithm.estimator == "ppo" else None
-        self.playing = Playing(recipe, self.course, world, self.options.device)
+        self.playing = RolloutWorker(recipe, self.course, world, self.options.device)
 
     def whole(self) -> Path:
         """Do what is left of the run; return the folder of its result."""
@@ -164,7 +164,7 @@ class _Run:
         replayed = replayed_domains(self.recipe) if retain.replay else ()
         if replayed:
             self.status(f"  playing {', '.join(replayed)} with the base, for replay")
-        self.replay = Replay.play(self.policy, self.recipe, replayed, self.world) if replayed else None
+        self.replay = ReplayKL.play(self.policy, self.recipe, replayed, self.world) if replayed else None
         self.start = self._start() if self.replay else None
         if self.recipe.imitate is not None and self._untouched():
             self._imitate()
@@ -178,7 +178,7 @@ class _Run:
 
     def _imitate(self) -> None:
         """Learn from others' episodes, up to the checkpoint `step-000000`."""
-        imitation = Imitation.of(self.recipe, self.policy, self.path / "imitated.safetensors", self.world, self.status)
+        imitation = ExpertData.of(self.recipe, self.policy, self.path / "imitated.safetensors", self.world, self.status)
         self.policy.rest()  # it may have played what is imitated, or replayed
         optimizer = imitation.optimizer(self.learner.parameters)
         done = self._resume("imitate", optimizer)
@@ -209,7 +209,7 @@ class _Run:
             reference = beginner.model if beginner is not self.policy else self.start or self._start()
             if recipe.retain.stop_at is not None:
                 self.status("  playing what forgetting is measured on")
-                meter = Meter.play(beginner, recipe, self.grounds, world)
+                meter = KLMonitor.play(beginner, recipe, self.grounds, world)
                 beginner.rest()
                 if self._untouched():
                     self._save("step-000000", None)  # what is kept when the first look says stop

@@ -16,8 +16,8 @@ from gentax.core import UsageError
 from gentax.core.files import whole_file, write_json
 from gentax.core.settings import plain
 from gentax.training.checkpoint import checkpoints
+from gentax.training.config import TrainConfig
 from gentax.training.parallel import World
-from gentax.training.recipe import Recipe
 
 Row = dict[str, float]
 
@@ -31,7 +31,7 @@ class RunFolder:
     rows: list[Row] = field(default_factory=list)
 
     @classmethod
-    def open(cls, path: str | Path, recipe: Recipe, world: World) -> RunFolder:
+    def open(cls, path: str | Path, recipe: TrainConfig, world: World) -> RunFolder:
         """Make the folder, or check that it is one of the same recipe, and read the rows logged so far.
 
         Raises:

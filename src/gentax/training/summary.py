@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task
-from gentax.training.course import Lesson
+from gentax.training.curriculum import CurriculumStep
 from gentax.training.parallel import World
 
 
 def summary(
-    lesson: Lesson,
+    lesson: CurriculumStep,
     episodes: Sequence[Episode],
     rewards: Sequence[np.ndarray],
     seconds: Mapping[str, float],

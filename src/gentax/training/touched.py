@@ -8,11 +8,11 @@ from pathlib import Path
 from gentax.core import UsageError
 from gentax.core.settings import read_settings
 from gentax.domains.names import read_domain
-from gentax.training.recipe import Recipe
-from gentax.training.retention.replay import replayed_domains
+from gentax.training.config import TrainConfig
+from gentax.training.forgetting.replay import replayed_domains
 
 
-def touched_by(recipe: Recipe) -> frozenset[str]:
+def touched_by(recipe: TrainConfig) -> frozenset[str]:
     """Return the domains that are trained on, imitated (by experts, other policies or files) or replayed.
 
     The source is among them. A remedy is judged by the targets that are not.
@@ -43,7 +43,7 @@ def touched_by_run(model: Path) -> frozenset[str] | None:
         if not isinstance(values, dict) or "retain" not in values:  # somebody else's
             continue
         try:
-            return touched_by(read_settings(Recipe, values, str(record)))
+            return touched_by(read_settings(TrainConfig, values, str(record)))
         except UsageError as error:
             why = f"{record} does not say what training touched: {error}"
             raise UsageError(f"{why}; move it away and name the targets with --touched") from None

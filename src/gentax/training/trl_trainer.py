@@ -52,20 +52,20 @@ from gentax.training.checkpoint import (
     save_model,
     unpack,
 )
-from gentax.training.course import Course
+from gentax.training.config import TrainConfig
+from gentax.training.curriculum import Curriculum
 from gentax.training.learner import adapted_layers
 from gentax.training.parallel import World, join
-from gentax.training.playing import Playing
 from gentax.training.policy_gradient import ABSURD, advantages
-from gentax.training.recipe import Recipe
 from gentax.training.rewards import groups
+from gentax.training.rollout_worker import RolloutWorker
 from gentax.training.run_folder import Row, RunFolder
 from gentax.training.trl_server import Served, client_of
 
 PINNED = "1.16.0"  # `rollout_func` is experimental there, and what is overridden below is TRL's own affair
 EPISODES = 8  # in one forward pass, about; TRL's own default
 
-CANNOT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
+CANNOT: tuple[tuple[str, Callable[[TrainConfig], bool], str], ...] = (
     ("algorithm.kl_in", lambda recipe: recipe.algorithm.kl_in == "reward", "TRL has the KL term in the loss"),
     ("explore.temperature_end", lambda recipe: recipe.explore.temperature_end is not None, "TRL scores at one"),
     ("imitate", lambda recipe: recipe.imitate is not None, "imitate with trainer gentax and steps 0, then start there"),
@@ -81,7 +81,7 @@ CANNOT: tuple[tuple[str, Callable[[Recipe], bool], str], ...] = (
 )
 
 
-def refuse(recipe: Recipe) -> None:
+def refuse(recipe: TrainConfig) -> None:
     """Refuse what TRL cannot do, or is not there to do, before anything is loaded.
 
     Raises:
@@ -98,7 +98,7 @@ def refuse(recipe: Recipe) -> None:
         raise UsageError(f"trainer trl needs TRL {PINNED}, and {have} is installed: pip install 'gentax[trl]'")
 
 
-def train_with_trl(recipe: Recipe, out: str | Path, on_row: Callable[[Row], None] = lambda row: None) -> Path:
+def train_with_trl(recipe: TrainConfig, out: str | Path, on_row: Callable[[Row], None] = lambda row: None) -> Path:
     """Train a policy with TRL; return its last checkpoint. Rows, checkpoints and Ctrl-C are those of `train`.
 
     A stopped run goes on as it would have, bit for bit where the arithmetic allows it; not under DeepSpeed.
@@ -132,7 +132,7 @@ class _Run:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: TrainConfig,
         path: Path,
         player: LocalPolicy,
         world: World,
@@ -143,7 +143,7 @@ class _Run:
 
         self.recipe, self.path, self.player, self.world = recipe, path, player, world
         self.on_row, self.interrupt, self.server = on_row, interrupt, recipe.trl_server
-        self.course = Course(recipe)
+        self.course = Curriculum(recipe)
         mine = math.ceil(recipe.tasks_per_step / world.size) * recipe.group  # episodes of one process
         self.updates = recipe.algorithm.minibatches
         self.batches = self.updates * math.ceil(mine / self.updates / EPISODES)  # forward passes in a step
@@ -156,7 +156,7 @@ class _Run:
         if self.sharded and self.kept:
             raise UsageError(f"a run of DeepSpeed cannot be continued; give another folder, or base={self.kept[-1][1]}")
         self.folder = RunFolder.open(path, recipe, world)
-        self.playing = Playing(recipe, self.course, world, str(player.model.device))
+        self.playing = RolloutWorker(recipe, self.course, world, str(player.model.device))
 
     @property
     def done(self) -> int:
@@ -426,7 +426,7 @@ def sequences(episodes: Sequence[Episode], gains: Sequence[np.ndarray], per: str
     Args:
         episodes: with tokens.
         gains: the advantage of each step of each episode, shape (steps,).
-        per: see `recipe.Algorithm`.
+        per: see `recipe.PolicyGradientConfig`.
     """
     rows = []
     for episode, gain in zip(episodes, gains, strict=True):

@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium
 from gymnasium.utils import RecordConstructorArgs
 
-from gentax.core.env import Domain, Move, TextEnv
+from gentax.core.env import Domain, ExpertAction, TextEnv
 from gentax.core.errors import UsageError
 from gentax.core.task import Task
 
@@ -122,7 +122,7 @@ class TextWrapper(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
     def admissible(self) -> list[str] | None:
         return self.text_env.admissible()
 
-    def expert(self) -> Move | None:
+    def expert(self) -> ExpertAction | None:
         return self.text_env.expert()
 
     def content(self) -> str | None:

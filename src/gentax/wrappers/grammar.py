@@ -10,7 +10,7 @@ import re
 
 import gymnasium
 
-from gentax.core.env import Move
+from gentax.core.env import ExpertAction
 from gentax.core.errors import UsageError
 from gentax.wrappers.base import TextWrapper
 
@@ -73,7 +73,7 @@ class Calls(TextWrapper):
         actions = self.text_env.admissible()
         return None if actions is None else [call(action) for action in actions]
 
-    def expert(self) -> Move | None:
+    def expert(self) -> ExpertAction | None:
         move = self.text_env.expert()
         return None if move is None else move._replace(action=call(move.action))
 
@@ -115,7 +115,7 @@ class Menu(TextWrapper):
         numbers = [str(number) for number in range(1, len(self._entries) + 1)]
         return numbers + [f"0 {action}" for action in self._rest]
 
-    def expert(self) -> Move | None:
+    def expert(self) -> ExpertAction | None:
         move = self.text_env.expert()
         if move is None:
             return None

@@ -12,7 +12,7 @@ from random import Random
 
 import gymnasium
 
-from gentax.core.env import Move
+from gentax.core.env import ExpertAction
 from gentax.core.errors import UsageError
 from gentax.core.task import stable_seed
 from gentax.wrappers.base import TextWrapper
@@ -86,9 +86,9 @@ class Rename(TextWrapper):
         actions = self.text_env.admissible()
         return None if actions is None else [self.translate(action) for action in actions]
 
-    def expert(self) -> Move | None:
+    def expert(self) -> ExpertAction | None:
         move = self.text_env.expert()
-        return None if move is None else Move(self.translate(move.action), self.translate(move.thought))
+        return None if move is None else ExpertAction(self.translate(move.action), self.translate(move.thought))
 
     def render(self) -> str:  # type: ignore[override]
         return self.translate(self.env.render())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gentax.core.env import Acted, Move, TextEnv
+from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import EnvironmentFault
 from gentax.core.task import Task
 from gentax.domains.alfworld import DOMAIN
@@ -53,7 +53,7 @@ class AlfWorld(TextEnv):
     def size(self, split: str) -> int:
         return TASKS if self._official is None else self._official.size(split)
 
-    def begin(self, task: Task) -> tuple[str, str]:
+    def _reset_task(self, task: Task) -> tuple[str, str]:
         self.close()
         start = self._start(task)
         self._wish, self._told, self._content = start.wish, start.told, start.content
@@ -63,23 +63,23 @@ class AlfWorld(TextEnv):
         words = start.wish.words
         return f"{words[:1].upper()}{words[1:]}.", self._game.look()
 
-    def act(self, action: str) -> Acted:
+    def _step(self, action: str) -> StepResult:
         game = self._playing()
         command = " ".join(action.split()).lower() if len(action) <= ACTION_LIMIT else ""
         meaning = game.meaning(command)
         if meaning is None:
-            return Acted(NOTHING, 0.0, False, False, False)
+            return StepResult(NOTHING, 0.0, False, False, False)
         said = game.do(command)
         self._expert.did(*meaning)
         best = 1.0 if game.won else max(self._best, progress(game.facts, self._wish))
         reward = best - self._best if self.reward == "dense" else float(game.won)
         self._best = best
-        return Acted(said, reward, game.won, game.won, True)
+        return StepResult(said, reward, game.won, game.won, True)
 
     def admissible(self) -> list[str]:
         return [] if self._game is None else self._game.commands
 
-    def expert(self) -> Move | None:
+    def expert(self) -> ExpertAction | None:
         """Return the next move of one who searches (see `Expert`)."""
         return None if self._game is None or self._game.won else self._expert.next()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gentax.core.env import Move
+from gentax.core.env import ExpertAction
 from gentax.domains.alfworld.facts import Arguments
 from gentax.domains.alfworld.game import Game
 from gentax.domains.alfworld.homes import LAMP_PLACES, STATIONS
@@ -31,7 +31,7 @@ class Expert:
         if action in _SHOWING and not self._closed(arguments[-1]):
             self._seen.add(arguments[-1])
 
-    def next(self) -> Move | None:
+    def next(self) -> ExpertAction | None:
         """Return the next move; None where there is nothing left to look into."""
         wanted = things_of(self._facts, self._wish.thing)
         held = next((thing for agent, thing in self._facts.all("holds") if agent == AGENT), None)
@@ -48,79 +48,81 @@ class Expert:
 
     # What there is to do.
 
-    def _fetch(self, wanted: list[str]) -> Move | None:
+    def _fetch(self, wanted: list[str]) -> ExpertAction | None:
         """Take a thing that is not yet where it should be, or look for one."""
         done = self._goal(wanted) if self._wish.kind == "two" else None
         for thing in wanted:
             place = self._place_of(thing)
             if place is not None and place in self._seen and place != done:
                 name, where = self._called(thing), self._called(place)
-                take = Move(f"take {name} from {where}", f"The {name} is here: take it.")
+                take = ExpertAction(f"take {name} from {where}", f"The {name} is here: take it.")
                 return self._at(place, f"The {name} is in the {where}", take)
         kinds = {place for place, thing in self._facts.all("cancontain") if thing == f"{self._wish.thing}type"}
         return self._search(self._wish.thing, kinds - {f"{self._wish.to}type"})
 
-    def _light(self) -> Move | None:
+    def _light(self) -> ExpertAction | None:
         """Go to the lamp and turn it on, or look for it."""
         for lamp in things_of(self._facts, self._wish.lamp):
             place = self._place_of(lamp)
             if place in self._seen:
                 name = self._called(lamp)
-                use = Move(f"use {name}", f"The {name} is here: use it.")
+                use = ExpertAction(f"use {name}", f"The {name} is here: use it.")
                 return self._at(place, f"The {name} is on the {self._called(place)}", use, opened=False)
         return self._search(self._wish.lamp, {f"{kind.lower()}type" for kind in LAMP_PLACES})
 
-    def _change(self, held: str) -> Move | None:
+    def _change(self, held: str) -> ExpertAction | None:
         """Clean, heat or cool what is held."""
         verb = self._wish.kind
         place = next(iter(places_of(self._facts, STATIONS[verb][1].lower())), None)
         if place is None:
             return None
         name, where = self._called(held), self._called(place)
-        change = Move(f"{verb} {name} with {where}", f"The {where} is here: {verb} the {name}.")
+        change = ExpertAction(f"{verb} {name} with {where}", f"The {where} is here: {verb} the {name}.")
         return self._at(place, f"I have to {verb} the {name} with the {where}", change, opened=False)
 
-    def _store(self, held: str, place: str | None) -> Move | None:
+    def _store(self, held: str, place: str | None) -> ExpertAction | None:
         """Put what is held where it belongs."""
         if place is None:
             return None
         name, where = self._called(held), self._called(place)
-        put = Move(f"move {name} to {where}", f"The {where} is here: put the {name} there.")
+        put = ExpertAction(f"move {name} to {where}", f"The {where} is here: put the {name} there.")
         return self._at(place, f"The {name} belongs in the {where}", put)
 
-    def _rid(self, held: str) -> Move | None:
+    def _rid(self, held: str) -> ExpertAction | None:
         """Put down what is not needed, here if there is a place for it."""
         name = self._called(held)
         for command in self._game.commands:
             if command.startswith(f"move {name} to "):
-                return Move(command, f"I do not need the {name}: put it down.")
+                return ExpertAction(command, f"I do not need the {name}: put it down.")
         type_ = next(kind for thing, kind in self._facts.all("objecttype") if thing == held)
         kinds = {place for place, thing in self._facts.all("cancontain") if thing == type_}
         for place in self._of_kinds(kinds):
             where = self._called(place)
             reason = f"The {name} is not needed and fits the {where}"
-            return self._at(place, reason, Move(f"move {name} to {where}", f"I do not need the {name}: put it down."))
+            return self._at(
+                place, reason, ExpertAction(f"move {name} to {where}", f"I do not need the {name}: put it down.")
+            )
         return None
 
-    def _search(self, what: str, likely: set[str]) -> Move | None:
+    def _search(self, what: str, likely: set[str]) -> ExpertAction | None:
         """Look into the next place: first where such a thing may be, in the order of the engine's list."""
         first = self._of_kinds(likely)
         for place in (*first, *(place for place in self._places if place not in first)):
             if place not in self._seen:
                 name = self._called(place)
-                look = Move(f"examine {name}", f"I am at the {name} too: look for the {what}.")
+                look = ExpertAction(f"examine {name}", f"I am at the {name} too: look for the {what}.")
                 return self._at(place, f"The {what} may be in the {name}", look)
         return None
 
     # What is known.
 
-    def _at(self, place: str, reason: str, then: Move, opened: bool = True) -> Move:
+    def _at(self, place: str, reason: str, then: ExpertAction, opened: bool = True) -> ExpertAction:
         """Return the move that leads to `place`, or opens it, or `then` where that is done."""
         name = self._called(place)
         if self._location(place) != self._here():
-            return Move(f"go to {name}", f"{reason}: go there.")
+            return ExpertAction(f"go to {name}", f"{reason}: go there.")
         if opened and self._closed(place):
-            return Move(f"open {name}", f"The {name} is closed: open it.")
+            return ExpertAction(f"open {name}", f"The {name} is closed: open it.")
         return then
 
     def _goal(self, wanted: Iterable[str]) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from minigrid.core.actions import Actions
 
-from gentax.core.env import Acted, Move, TextEnv
+from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.task import Task
 from gentax.domains.babyai import DOMAIN
 from gentax.domains.babyai.bot import Adviser
@@ -53,7 +53,7 @@ class BabyAI(TextEnv):
     def size(self, split: str) -> int:
         return TASKS
 
-    def begin(self, task: Task) -> tuple[str, str]:
+    def _reset_task(self, task: Task) -> tuple[str, str]:
         if not self._worlds:
             self._worlds = [make_world(kind) for kind in KINDS[self.level]]
         self._world = self._worlds[task.index % len(self._worlds)]
@@ -64,26 +64,26 @@ class BabyAI(TextEnv):
         mission = self._world.mission
         return f"{mission[:1].upper()}{mission[1:]}.", self._seen
 
-    def act(self, action: str) -> Acted:
+    def _step(self, action: str) -> StepResult:
         known = ACTIONS.get(action)
         if known is None and len(action) <= ACTION_LIMIT:
             known = ACTIONS.get(" ".join(action.split()).lower())
         if known is None:
-            return Acted(f"Unknown action. {self._seen}", 0.0, False, False, False)
+            return StepResult(f"Unknown action. {self._seen}", 0.0, False, False, False)
         if refusal := self._refusal(known):
-            return Acted(f"{refusal} {self._seen}", 0.0, False, False, False)
+            return StepResult(f"{refusal} {self._seen}", 0.0, False, False, False)
         # The horizon is ours, the package's limit is not looked at. It ends these levels on success alone.
         seen, reward, done, _, _ = self._world.step(known)
         self._seen = view(seen["image"], seen["direction"])
         if self._adviser is not None and not done:
             self._adviser.did(known)
         reward = max(0.0, float(reward)) if self.reward == "dense" else float(done)
-        return Acted(self._seen, reward, done, done, True)
+        return StepResult(self._seen, reward, done, done, True)
 
     def admissible(self) -> list[str]:
         return [name for name, action in ACTIONS.items() if not self._refusal(action)]
 
-    def expert(self) -> Move | None:
+    def expert(self) -> ExpertAction | None:
         """Return the move of the package's bot, which is told of every step from the first call on."""
         if self._world is None:
             return None
@@ -92,7 +92,7 @@ class BabyAI(TextEnv):
         advice = self._adviser.advice()
         if advice is None or self._refusal(advice.action):
             return None
-        return Move(NAMES[advice.action], advice.thought)
+        return ExpertAction(NAMES[advice.action], advice.thought)
 
     def content(self) -> str:
         return self._content

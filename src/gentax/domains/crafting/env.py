@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from gentax.core.env import Acted, Move, TextEnv
+from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.task import Task
 from gentax.domains.crafting import DOMAIN
 from gentax.domains.crafting.clutter import clutter
@@ -47,7 +47,7 @@ class Crafting(TextEnv):
     def level_horizon(self) -> int:
         return self._spec.horizon
 
-    def begin(self, task: Task) -> tuple[str, str]:
+    def _reset_task(self, task: Task) -> tuple[str, str]:
         spec, seed = self._spec.of(task.index), task.seed
         self.book = book = generate(spec, task.split, seed)
         around = clutter(spec.things, spec.words, seed)
@@ -62,27 +62,27 @@ class Crafting(TextEnv):
         recipes = "\n".join(self._recipes)
         return f"Craft {book.goal}. Recipes:\n{recipes}", self._text("")
 
-    def act(self, action: str) -> Acted:
+    def _step(self, action: str) -> StepResult:
         got = self._gets.get(action)
         recipe = None if got else self._recipes.get(action)
         if got is None and recipe is None and action != INVENTORY:
             tidy = _tidy(action)
             got, recipe = self._gets.get(tidy), self._orders.get(_in_order(tidy))
             if got is None and recipe is None and tidy != INVENTORY:
-                return Acted(self._text(self._why_not(tidy)), 0.0, False, False, False)
+                return StepResult(self._text(self._why_not(tidy)), 0.0, False, False, False)
         if got is not None:
             item, count = got
             self.have[item] = self.have.get(item, 0) + count
-            return Acted(self._text(f"Got {count} {item}. "), 0.0, False, False, True)
+            return StepResult(self._text(f"Got {count} {item}. "), 0.0, False, False, True)
         if recipe is not None:
             return self._craft(recipe)
-        return Acted(self._text(""), 0.0, False, False, True)
+        return StepResult(self._text(""), 0.0, False, False, True)
 
     def admissible(self) -> list[str]:
         crafts = [text for text, recipe in self._recipes.items() if not self._lacking(recipe)]
         return [*crafts, *self._gets, INVENTORY]
 
-    def expert(self) -> Move | None:
+    def expert(self) -> ExpertAction | None:
         if self.task is None or self.book.goal in self.have:
             return None
         return self._towards(self.book.goal, 1, "")
@@ -90,11 +90,11 @@ class Crafting(TextEnv):
     def content(self) -> str:
         return content_of(self.book)
 
-    def _craft(self, recipe: Recipe) -> Acted:
+    def _craft(self, recipe: Recipe) -> StepResult:
         have = self.have
         lacking = self._lacking(recipe)
         if lacking:
-            return Acted(self._text(f"You lack {_listed(lacking)}. "), 0.0, False, False, False)
+            return StepResult(self._text(f"You lack {_listed(lacking)}. "), 0.0, False, False, False)
         for item, count in recipe.needs:
             if have[item] == count:
                 del have[item]
@@ -111,26 +111,28 @@ class Crafting(TextEnv):
                 reward = 1.0 / self._crafts
             self._left[made] = max(0, self._left[made] - 1)
             self._given += reward
-        return Acted(self._text(f"Crafted {recipe.count} {made}. "), reward, success, success, True)
+        return StepResult(self._text(f"Crafted {recipe.count} {made}. "), reward, success, success, True)
 
     def _lacking(self, recipe: Recipe) -> list[tuple[str, int]]:
         have = self.have
         return [(item, count - have.get(item, 0)) for item, count in recipe.needs if have.get(item, 0) < count]
 
-    def _towards(self, item: str, wanted: int, purpose: str) -> Move | None:
+    def _towards(self, item: str, wanted: int, purpose: str) -> ExpertAction | None:
         """Return the next move towards having `wanted` of `item`; None when one has them."""
         have = self.have.get(item, 0)
         if have >= wanted:
             return None
         recipe = self.book.recipes.get(item)
         if recipe is None:
-            return Move(f"get {min(wanted - have, MOST)} {item}", f"{purpose} needs {wanted} {item}; I have {have}.")
+            return ExpertAction(
+                f"get {min(wanted - have, MOST)} {item}", f"{purpose} needs {wanted} {item}; I have {have}."
+            )
         times = -(-(wanted - have) // recipe.count)
         for needed, count in recipe.needs:  # what is crafted first, since it may use up a material of this recipe
             move = self._towards(needed, count * times, item)
             if move is not None:
                 return move
-        return Move(recipe.text, f"I have all that {item} needs.")
+        return ExpertAction(recipe.text, f"I have all that {item} needs.")
 
     def _text(self, said: str) -> str:
         return f"{said}You have {_listed(self.have.items()) or 'nothing'}.{self._after}"

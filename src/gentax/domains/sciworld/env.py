@@ -11,7 +11,7 @@ import json
 import re
 from itertools import groupby
 
-from gentax.core.env import Acted, Move, TextEnv
+from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import EnvironmentFault
 from gentax.core.task import Task, content_hash
 from gentax.domains.sciworld import DOMAIN
@@ -71,7 +71,7 @@ class SciWorld(TextEnv):
     def size(self, split: str) -> int:
         return len(variations(self.level, split))
 
-    def begin(self, task: Task) -> tuple[str, str]:
+    def _reset_task(self, task: Task) -> tuple[str, str]:
         self._score, self._history, self._plan = 0, [], None
         name, number = self.variation
         calls = ("load", name, number, SIMPLIFICATION, False), ("freeActionLook",), ("getTaskDescription",)
@@ -87,7 +87,7 @@ class SciWorld(TextEnv):
         self._start = room[1] if room else ""
         return tidy(goal).replace("\n", " "), first
 
-    def act(self, action: str) -> Acted:
+    def _step(self, action: str) -> StepResult:
         action = plain(action)
         seed = turn_seed(self.variation, len(self._history))
         answer, score, completed = self._ask(("step", action), ("getScore",), ("getCompleted",), seed=seed)
@@ -98,7 +98,7 @@ class SciWorld(TextEnv):
         success = completed and points == 100
         done = completed or points < 0
         reward = rise / 100 if self.reward == "dense" else float(success)
-        return Acted(tidy(answer), reward, done, success, valid)
+        return StepResult(tidy(answer), reward, done, success, valid)
 
     def content(self) -> str:
         return content_hash("sciworld", *self.variation)
@@ -121,7 +121,7 @@ class SciWorld(TextEnv):
         reachable = (e for e in entries if near.issuperset(e["obj_ids"]) or e["action"].startswith("teleport to "))
         return sorted({entry["action"] for entry in reachable})
 
-    def expert(self) -> Move | None:
+    def expert(self) -> ExpertAction | None:
         if self.task is None:
             return None
         if self._plan is None:
@@ -144,8 +144,8 @@ class SciWorld(TextEnv):
         if done >= len(self._plan):
             return None
         if strayed and not self._plan[done].startswith("teleport to "):
-            return Move(f"teleport to {room}", f"I have strayed from the {room}: go back.")
-        return Move(self._plan[done], thought(self.goal, self._plan[done:]))
+            return ExpertAction(f"teleport to {room}", f"I have strayed from the {room}: go back.")
+        return ExpertAction(self._plan[done], thought(self.goal, self._plan[done:]))
 
     def render(self) -> str:  # type: ignore[override]
         """Return the goal, the place, what is carried and the score, for a person. Takes no time in the game."""

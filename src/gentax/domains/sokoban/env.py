@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from gentax.core.env import Acted, Move, TextEnv
+from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import UsageError
 from gentax.core.task import Task
 from gentax.domains.sokoban import DOMAIN
@@ -72,7 +72,7 @@ class Sokoban(TextEnv):
     def level_horizon(self) -> int:
         return self._collection.horizon if self._collection else self._spec.horizon
 
-    def begin(self, task: Task) -> tuple[str, str]:
+    def _reset_task(self, task: Task) -> tuple[str, str]:
         room, distances, self._content = self._start(task)
         self.room, self._distances, self.state = room, distances, room.start
         self._walls, self._solved = room.walls, room.targets
@@ -82,23 +82,23 @@ class Sokoban(TextEnv):
         self._renderer.enter(room)
         return self._goal(), self._renderer.text(room.start)
 
-    def act(self, action: str) -> Acted:
+    def _step(self, action: str) -> StepResult:
         delta = self._delta.get(action)
         if delta is None:
             delta = self._delta.get(action.strip().lower()) if len(action) <= ACTION_LIMIT else None
             if delta is None:
-                return Acted("Unknown action. " + self._renderer.text(self.state), 0.0, False, False, False)
+                return StepResult("Unknown action. " + self._renderer.text(self.state), 0.0, False, False, False)
         before = self.state
         after = move(self._walls, before, delta)
         if after == before:
-            return Acted("Blocked. " + self._renderer.text(before), 0.0, False, False, False)
+            return StepResult("Blocked. " + self._renderer.text(before), 0.0, False, False, False)
         self.state = after
         boxes = after >> PLAYER_BITS
         solved = boxes == self._solved
         reward = 1.0 if solved else 0.0
         if self._first and boxes != before >> PLAYER_BITS:
             reward = self._progress(boxes, solved)
-        return Acted(self._renderer.text(after), reward, solved, solved, True)
+        return StepResult(self._renderer.text(after), reward, solved, solved, True)
 
     def admissible(self) -> list[str]:
         return [action for action, delta in self._delta.items() if move(self._walls, self.state, delta) != self.state]
@@ -111,7 +111,7 @@ class Sokoban(TextEnv):
         """
         return None if self.task is None else self._distances.of(self.state)
 
-    def expert(self) -> Move | None:
+    def expert(self) -> ExpertAction | None:
         first = None if self.task is None else self._distances.best(self.state)
         if first is None:
             return None
@@ -126,7 +126,9 @@ class Sokoban(TextEnv):
         stand = state & PLAYER
         place = places(self.room.rows, self.room.columns)
         here = "I stand there" if state == self.state else f"go {ACTIONS[first]} to get there"
-        return Move(ACTIONS[first], f"Push box {place[stand + delta]} {ACTIONS[number]} from {place[stand]}; {here}.")
+        return ExpertAction(
+            ACTIONS[first], f"Push box {place[stand + delta]} {ACTIONS[number]} from {place[stand]}; {here}."
+        )
 
     def content(self) -> str:
         return self._content

@@ -6,7 +6,7 @@ import re
 from abc import abstractmethod
 from typing import ClassVar
 
-from gentax.core.env import Acted, Move, TextEnv
+from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import EnvironmentFault
 from gentax.core.task import Task, content_hash
 from gentax.domains.twx import cooking, mapreader, thoughts
@@ -56,7 +56,7 @@ class TwxEnv(TextEnv):
     def size(self, split: str) -> int:
         return len(numbers(self.game.name, self.level, split))
 
-    def begin(self, task: Task) -> tuple[str, str]:
+    def _reset_task(self, task: Task) -> tuple[str, str]:
         try:
             description, state, path = self._start(task)
         except EnvironmentFault:  # it was closed or died since the last episode
@@ -67,13 +67,13 @@ class TwxEnv(TextEnv):
         self._content = content_of(self.game, description, state.look, path)
         return self.goal_of(" ".join(description.split())), tidy(state.look)
 
-    def act(self, action: str) -> Acted:
+    def _step(self, action: str) -> StepResult:
         server, before = self._running(), self._state
         asked = " ".join(action.split()).lower() if len(action) <= ACTION_LIMIT else ""
         # The package takes its own spelling only: "examine TV stand".
         action = next((offered for offered in before.valid if offered.lower() == asked), "")
         if not action:
-            return Acted(REFUSAL, 0.0, False, False, False)
+            return StepResult(REFUSAL, 0.0, False, False, False)
         try:
             state = self._state = server.step(action)
         except EnvironmentFault:
@@ -82,19 +82,21 @@ class TwxEnv(TextEnv):
         moved = room_of(state.look) != room_of(before.look)
         self._follower.did(action, moved)
         reward = state.score - before.score if self.reward == "dense" else float(state.won)
-        return Acted(tidy(state.answer), reward, state.won or state.lost, state.won, True)
+        return StepResult(tidy(state.answer), reward, state.won or state.lost, state.won, True)
 
     def admissible(self) -> list[str]:
         return [] if self._state is None else sorted(self._state.valid)
 
-    def expert(self) -> Move | None:
+    def expert(self) -> ExpertAction | None:
         if self._state is None or self._follower is None:
             return None
         step = self._follower.next()
         if step is None or step[0] not in self._state.valid:
             return None
         action, undoes = step
-        return Move(action, "That was a step aside: undo it." if undoes else self.thought(self._follower.rest()))
+        return ExpertAction(
+            action, "That was a step aside: undo it." if undoes else self.thought(self._follower.rest())
+        )
 
     def content(self) -> str:
         return self._content

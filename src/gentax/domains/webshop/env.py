@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gentax.core.env import Acted, Move, TextEnv
+from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import UsageError
 from gentax.core.task import Task
 from gentax.domains.webshop import DOMAIN, goals, official
@@ -77,7 +77,7 @@ class WebShop(TextEnv):
     def level_horizon(self) -> int:
         return HORIZON
 
-    def begin(self, task: Task) -> tuple[str, str]:
+    def _reset_task(self, task: Task) -> tuple[str, str]:
         if self._official:
             catalogue, self.wanted = self._official.catalogue, self._official.goals[task.split][task.index]
         else:
@@ -86,24 +86,24 @@ class WebShop(TextEnv):
         self.session = Session(catalogue, self._per_page)
         return self.wanted.text, self._page(self.session)
 
-    def act(self, action: str) -> Acted:
+    def _step(self, action: str) -> StepResult:
         session = self.session
         refusal = self._do(action)
         if refusal:
-            return Acted(f"{refusal} {self._page(session)}", 0.0, False, False, False)
+            return StepResult(f"{refusal} {self._page(session)}", 0.0, False, False, False)
         if not session.bought:
-            return Acted(self._page(session), 0.0, False, False, True)
+            return StepResult(self._page(session), 0.0, False, False, True)
         value = score(session.product, self.wanted, session.chosen)
         success = value >= WON
         reward = value if self.reward == "dense" else float(success)
-        return Acted(f"Bought {session.product.code}. Score {value:.2f}.", reward, True, success, True)
+        return StepResult(f"Bought {session.product.code}. Score {value:.2f}.", reward, True, success, True)
 
     def admissible(self) -> list[str]:
         if self.session.page == "search":
             return [f"search[{_searchable(self.wanted.text)}]"]
         return [f"click[{button}]" for button in self.session.buttons()]
 
-    def expert(self) -> Move | None:
+    def expert(self) -> ExpertAction | None:
         if self.task is None or self.session.bought:
             return None
         return (knowing_move if self._official else honest_move)(self.session, self.wanted)

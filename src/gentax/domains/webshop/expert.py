@@ -4,7 +4,7 @@ official one, where a goal is free text, he knows which product it was written f
 
 from __future__ import annotations
 
-from gentax.core.env import Move
+from gentax.core.env import ExpertAction
 from gentax.domains.webshop.product import Goal, Product
 from gentax.domains.webshop.score import alike
 from gentax.domains.webshop.session import BACK, BUY, NEXT, PREVIOUS, Session
@@ -12,11 +12,11 @@ from gentax.domains.webshop.session import BACK, BUY, NEXT, PREVIOUS, Session
 TITLE_WORDS = 12  # that the official shop's customer searches for
 
 
-def honest_move(session: Session, goal: Goal) -> Move | None:
+def honest_move(session: Session, goal: Goal) -> ExpertAction | None:
     """Return what a customer does who reads; None when he has seen every result and nothing fits."""
     query = " ".join([*goal.attributes, goal.product.query, *goal.options])
     if session.page == "search":
-        return Move(f"search[{query}]", "I search for what is asked.")
+        return ExpertAction(f"search[{query}]", "I search for what is asked.")
     if session.page == "results":
         return _pick(session, goal, query)
     product = session.product
@@ -40,12 +40,12 @@ def honest_move(session: Session, goal: Goal) -> Move | None:
     return _click(BUY, "It has all that is asked.")
 
 
-def knowing_move(session: Session, goal: Goal) -> Move | None:
+def knowing_move(session: Session, goal: Goal) -> ExpertAction | None:
     """Return what a customer does who knows the product; None when a search for its title does not find it."""
     wanted = goal.product
     query = " ".join(wanted.title.split()[:TITLE_WORDS])
     if session.page == "search":
-        return Move(f"search[{query}]", "I search for what is asked.")
+        return ExpertAction(f"search[{query}]", "I search for what is asked.")
     if session.page == "results":
         if wanted in session.shown():
             return _click(wanted.code.lower(), "This looks right.")
@@ -63,7 +63,7 @@ def knowing_move(session: Session, goal: Goal) -> Move | None:
     return _click(BUY, "It has all that is asked.")
 
 
-def _pick(session: Session, goal: Goal, query: str) -> Move | None:
+def _pick(session: Session, goal: Goal, query: str) -> ExpertAction | None:
     """Choose among the results: of those not ruled out, the first whose title has the most of what is asked."""
     left = [
         product for product in session.shown() if _promising(product, goal) and not _ruled_out(session, product, goal)
@@ -102,5 +102,5 @@ def _featured(product: Product, asked: str) -> bool:
     return any(asked in feature.lower() for feature in product.features)
 
 
-def _click(button: str, thought: str) -> Move:
-    return Move(f"click[{button}]", thought)
+def _click(button: str, thought: str) -> ExpertAction:
+    return ExpertAction(f"click[{button}]", thought)

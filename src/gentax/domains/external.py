@@ -1,0 +1,186 @@
+"""Environments of the user's own, named `module:factory`, wherever a domain's name is asked for.
+
+The factory is a `Domain` record, a `TextEnv` class, a function that makes one (it takes what `TextEnv` takes, by name,
+and may wrap what it returns), or anything that makes a `gymnasium.Env` with text in and text out. Of the last kind the
+following is read, where it is there: `rules` and the docstring of the environment; `goal`, `admissible` (or
+`admissible_commands`, `available_actions`), `valid`, `success` and `content` in `info`. Its tasks are seeds of `reset`;
+each split has a third of the range. `content` is any text that names what the task is made of (its map, its question):
+given that, no two splits share any; without it nobody can say.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import gymnasium
+
+from gentax.core.env import Domain, Level, StepResult, TextEnv
+from gentax.core.errors import UsageError
+from gentax.core.task import SPLITS, Task, content_hash, split_of, stable_seed
+from gentax.core.user_code import load_attribute
+
+HORIZON = 50  # steps, where the environment does not say: the paper's
+TASKS = 1_000_000  # in each split
+RULES = "Reach the goal. Each turn, read what is said and answer with one action."
+ATTEMPTS = 1000  # seeds that are tried for a task of a split; an eighth of all contents are validation
+_THIRD = (1 << 31) // 3
+
+
+class External(NamedTuple):
+    """A domain of somebody's own: its record, and what makes it, given the settings of a `TextEnv` by name."""
+
+    record: Domain
+    make: Callable[..., gymnasium.Env[str, str]]
+
+
+@cache
+def foreign(name: str, others: tuple[str, ...] = ()) -> External:
+    """Return the domain called `name`, which is of the form `module:factory`.
+
+    `others` are the names of domains that may have been meant.
+
+    Raises:
+        UsageError: no such module or attribute, a module that fails, or what the factory makes is no environment.
+    """
+    factory = load_attribute("domain", name, others)
+    if isinstance(factory, Domain):
+        return _own(name, factory, load_attribute("domain", factory.entry))
+    if inspect.isclass(factory) and issubclass(factory, TextEnv):
+        return _own(name, factory.domain, factory)
+    env = _called(name, factory)
+    try:
+        if isinstance(env.unwrapped, TextEnv):
+            return _own(name, env.unwrapped.domain, factory)
+        record = _described(name, env)
+    finally:
+        env.close()
+    return External(record, partial(Adapter, record, factory))
+
+
+def _own(name: str, record: Domain, factory: Callable[..., gymnasium.Env[str, str]]) -> External:
+    """Return a domain that is one of ours in all but name: its tasks are called after `name`."""
+    record = replace(record, name=name, entry=name)
+
+    def make(**settings: Any) -> gymnasium.Env[str, str]:
+        try:
+            inspect.signature(factory).bind(**settings)
+        except TypeError as error:
+            raise UsageError(f"domain {name!r}: its factory must take settings by name, but {error}") from None
+        env = factory(**settings)
+        env.unwrapped.domain = record
+        return env
+
+    return External(record, make)
+
+
+def _called(name: str, factory: Any) -> gymnasium.Env[str, str]:
+    """Call the factory without arguments. Raises UsageError when that gives no environment."""
+    if not callable(factory):
+        raise UsageError(f"domain {name!r} is a {type(factory).__name__}, which makes no environment")
+    try:
+        env = factory()
+    except Exception as error:
+        raise UsageError(f"domain {name!r} cannot be made: {type(error).__name__}: {error}") from error
+    if not isinstance(env, gymnasium.Env):
+        raise UsageError(f"domain {name!r} makes a {type(env).__name__}, not a gymnasium.Env")
+    return env
+
+
+def _described(name: str, env: gymnasium.Env[str, str]) -> Domain:
+    """Return the record of an environment that has none."""
+    bare = env.unwrapped
+    about = (inspect.getdoc(type(bare)) or type(bare).__name__).splitlines()[0]
+    horizon = env.spec.max_episode_steps if env.spec is not None else None
+    return Domain(
+        name=name,
+        entry=name,
+        about=about,
+        rules=str(getattr(bare, "rules", RULES)),
+        levels={"default": Level(horizon or HORIZON, about)},
+        default_level="default",
+        licence="its own",
+        origin=name,
+    )
+
+
+class Adapter(TextEnv):
+    """Any Gymnasium environment with text in and text out, as a `TextEnv`.
+
+    Success is `info["success"]` (or `is_success`); without it, an episode that ended by itself with a reward above 0.
+    The sparse reward is 1 on success, the dense one the environment's own.
+
+    Where the environment says what a task is made of (`info["content"]` of `reset`), that decides its split, so that
+    splits share nothing. Where it does not, splits have seeds of their own, and may share tasks.
+    """
+
+    def __init__(
+        self,
+        record: Domain,
+        factory: Callable[[], gymnasium.Env[str, str]],
+        level: str | None = None,
+        split: str = "train",
+        reward: str = "sparse",
+        horizon: int | None = None,
+    ) -> None:
+        self.domain = record
+        super().__init__(level, split, reward, horizon)
+        self._env = _called(record.name, factory)
+        self._listed: list[str] | None = None
+        self._content: str | None = None
+
+    def size(self, split: str) -> int:
+        return TASKS
+
+    def _reset_task(self, task: Task) -> tuple[str, str]:
+        for attempt in range(ATTEMPTS):
+            seed = stable_seed(task.id, attempt) % _THIRD + _THIRD * SPLITS.index(task.split)
+            observation, info = self._env.reset(seed=seed)
+            content = info.get("content")
+            self._content = None if content is None else content_hash(self.domain.name, content)
+            if self._content is None or split_of(self._content) == task.split:
+                break
+        else:
+            raise UsageError(
+                f"domain {self.domain.name!r}: none of {ATTEMPTS} seeds brings a task of the {task.split} split; "
+                "info['content'] of reset() must differ from task to task"
+            )
+        self._read(info)
+        return str(info.get("goal", getattr(self._env.unwrapped, "goal", ""))), self._text(observation)
+
+    def content(self) -> str | None:
+        return self._content
+
+    def _step(self, action: str) -> StepResult:
+        observation, reward, terminated, truncated, info = self._env.step(action)
+        self._read(info)
+        success = info.get("success", info.get("is_success"))
+        won = bool(terminated and reward > 0 if success is None else success)
+        paid = float(reward) if self.reward == "dense" else float(won)
+        over = bool(terminated or truncated)
+        return StepResult(self._text(observation), paid, over, won, bool(info.get("valid", True)))
+
+    def admissible(self) -> list[str] | None:
+        return self._listed
+
+    def render(self) -> str:  # type: ignore[override]
+        shown = self._env.render() if self._env.render_mode == "ansi" else None
+        return shown if isinstance(shown, str) else self.observation
+
+    def close(self) -> None:
+        self._env.close()
+
+    def _read(self, info: dict[str, Any]) -> None:
+        for key in ("admissible", "admissible_commands", "available_actions"):
+            if info.get(key) is not None:
+                self._listed = [str(action) for action in info[key]]
+                return
+        self._listed = None
+
+    def _text(self, observation: Any) -> str:
+        if not isinstance(observation, str):
+            raise UsageError(f"domain {self.domain.name!r} shows a {type(observation).__name__} and not text")
+        return observation

@@ -1,0 +1,17 @@
+"""Frozen suites of test tasks: played alike everywhere, with results that can be checked and compared.
+
+result = play_suite("runs/mine/step-000100", "v1", out="mine.json")
+print(result.card().mean)
+report = tax_report("sokoban", *paired(read_result("base.json"), result))
+"""
+
+from gentax.evals.suites.compare import paired
+from gentax.evals.suites.result import DomainResult, Played, ScoreCard, SuiteResult, read_result, write_suite_result
+from gentax.evals.suites.run import play_suite
+from gentax.evals.suites.suite import FROZEN, Suite, SuiteDomain, Walk, load_suite
+from gentax.evals.suites.verify import Check, verify
+
+__all__ = [
+    "FROZEN", "Check", "DomainResult", "Played", "ScoreCard", "Suite", "SuiteDomain", "SuiteResult", "Walk",
+    "load_suite", "paired", "play_suite", "read_result", "verify", "write_suite_result",
+]  # fmt: skip

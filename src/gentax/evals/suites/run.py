@@ -1,0 +1,172 @@
+"""Play a suite. A domain that is done is kept beside the result, so that being stopped costs one domain at most."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from gentax.core import Episode, UsageError, unknown
+from gentax.domains import domain, missing
+from gentax.evals.suites.result import DomainResult, Played, SuiteResult, read_result, write_suite_result
+from gentax.evals.suites.starts import check_starts
+from gentax.evals.suites.suite import Suite, load_suite
+from gentax.evals.suites.verify import check_result
+from gentax.evals.suites.versions import versions
+from gentax.models.fingerprint import fingerprint
+from gentax.models.requests import ModelOptions
+from gentax.models.source import names_a_model
+from gentax.policies import Policy, policy_of
+from gentax.policies.named import SIMPLE
+from gentax.policies.simple import SCRIPTED
+from gentax.rollouts import EnvPool, rollout
+from gentax.rollouts.readable import UnreadableReplies
+
+
+def play_suite(
+    policy: str | Path | Policy,
+    suite: str = "v2",
+    domains: Iterable[str] | None = None,
+    *,
+    out: str | Path | None = None,
+    model: ModelOptions = ModelOptions(),
+    parallel: int | None = None,
+    stop_if_unreadable: bool = True,
+    on_episode: Callable[[Episode], None] | None = None,
+    on_steps: Callable[[int], None] | None = None,
+    on_domain: Callable[[str, str], None] | None = None,
+) -> SuiteResult:
+    """Play `policy` on a frozen suite, after checking that every task starts here as it was frozen.
+
+    Args:
+        policy: "random", "expert", the name of a model, or any `Policy` (see `policy_of`).
+        suite: the suite's name.
+        domains: some of its domains; those that can run on this machine when None. The others are `missing`.
+        out: the file the result is written to. Domains that are done are kept in the folder `out`.partial until all
+            are: the same policy, suite, versions and device go on from there.
+        model: how a policy that is named is loaded: device, dtype.
+        parallel: episodes in flight at once; when None, as many as the policy's memory holds, 128 at most.
+        stop_if_unreadable: stop when no action can be read out of most of the first replies. Turn it off for a policy
+            that may have collapsed in training: that is a result.
+        on_episode: called with each episode as it ends.
+        on_steps: called after each batch of steps with how many they were.
+        on_domain: called with what is about to be done with a domain ("keep", "check" or "play"), and its name.
+
+    Raises:
+        UsageError: an unknown suite, domain or policy, a domain that is asked for but not installed, or an
+            environment that is not as it was when the suite was frozen, or replies that cannot be read.
+    """
+    frozen = load_suite(suite)
+    chosen = _chosen(frozen, domains)
+    who = policy_of(policy, model)
+    result = SuiteResult(
+        suite=frozen.name,
+        digest=frozen.digest,
+        policy=who.name,
+        fingerprint=_weights(policy, model),
+        runtime=getattr(who, "runtime", None),
+        made_with=versions(chosen),
+        missing=tuple(name for name in frozen.domains if name not in chosen),
+    )
+    aside = None if out is None else Path(f"{out}.partial")
+    done = {} if aside is None else _kept(aside, result, chosen)
+    starts = {}
+    for name in chosen:
+        _tell(on_domain, "keep" if name in done else "check", name)
+        if name not in done:
+            starts[name] = check_starts(frozen, name)
+    readable = stop_if_unreadable and not isinstance(who, SCRIPTED)
+    for n, (name, seen) in enumerate(starts.items()):
+        _tell(on_domain, "play", name)
+        done[name] = _play(who, frozen, name, seen, parallel, readable and n == 0, on_episode, on_steps)
+        if aside is not None:
+            write_suite_result(aside / f"{name}.json", _one(result, frozen, name, done[name]))
+    result = replace(result, domains={name: done[name] for name in chosen})
+    if out is not None and aside is not None:
+        write_suite_result(out, result)
+        _clear(aside, frozen)
+    return result
+
+
+def _chosen(suite: Suite, domains: Iterable[str] | None) -> list[str]:
+    """Return the domains to play, in the suite's order."""
+    if domains is None:
+        chosen = [name for name in suite.domains if not missing(domain(name))]
+    else:
+        asked = set(domains)
+        for name in sorted(asked - set(suite.domains)):
+            raise unknown(f"domain of suite {suite.name}", name, suite.domains)
+        chosen = [name for name in suite.domains if name in asked]
+    for name in chosen:
+        if lacking := missing(domain(name)):
+            raise UsageError(f"domain {name!r} needs {', '.join(lacking)}: {domain(name).enable}")
+    if not chosen:
+        raise UsageError(f"no domain of suite {suite.name} to play")
+    return chosen
+
+
+def _play(
+    who: Policy,
+    suite: Suite,
+    name: str,
+    starts: dict[str, str],
+    parallel: int | None,
+    stop_if_unreadable: bool,
+    on_episode: Callable[[Episode], None] | None,
+    on_steps: Callable[[int], None] | None,
+) -> DomainResult:
+    frozen, play = suite.domains[name], suite.play_of(name)
+    try:
+        with EnvPool(play) as pool:
+            episodes = rollout(
+                who,
+                frozen.tasks(),
+                play=play,
+                samples=suite.samples,
+                seed=suite.seed,
+                parallel=parallel,
+                pool=pool,
+                on_episode=on_episode,
+                on_steps=on_steps,
+                stop_if_unreadable=stop_if_unreadable,
+            )
+    except UnreadableReplies as error:
+        raise UsageError(f"{error} (suite {suite.name} fixes all other settings)") from None
+    return DomainResult(frozen.level, frozen.horizon, starts, tuple(map(Played.of, episodes)))
+
+
+def _one(result: SuiteResult, suite: Suite, name: str, played: DomainResult) -> SuiteResult:
+    """Return the result of one domain: a result like any other, with the rest missing."""
+    return replace(result, missing=tuple(n for n in suite.domains if n != name), domains={name: played})
+
+
+def _kept(aside: Path, result: SuiteResult, chosen: Iterable[str]) -> dict[str, DomainResult]:
+    """Return the domains that the same policy played with the same versions before it was stopped."""
+    done = {}
+    for name in chosen:
+        with contextlib.suppress(UsageError):  # no such file, or none of ours: the domain is played
+            kept = read_result(aside / f"{name}.json")
+            same = replace(kept, missing=result.missing, domains={}) == result
+            if same and list(kept.domains) == [name] and all(check.passed for check in check_result(kept)):
+                done[name] = kept.domains[name]
+    return done
+
+
+def _clear(aside: Path, suite: Suite) -> None:
+    for name in suite.domains:
+        (aside / f"{name}.json").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # something else lies there
+        aside.rmdir()
+
+
+def _weights(policy: str | Path | Policy, model: ModelOptions) -> str | None:
+    """Return the fingerprint of a policy that is a local model; of others the name must do."""
+    if not isinstance(policy, (str, Path)) or str(policy) in SIMPLE:
+        return None
+    return fingerprint(policy, model) if names_a_model(policy) else None
+
+
+def _tell(on_domain: Callable[[str, str], None] | None, doing: str, name: str) -> None:
+    if on_domain is not None:
+        on_domain(doing, name)

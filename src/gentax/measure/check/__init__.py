@@ -1,6 +1,0 @@
-"""The conformance check: whether an environment keeps what `TextEnv` promises. One idea a file; `run` has the list."""
-
-from gentax.measure.check.result import QUICK, CheckReport, Effort, Result, Verdict
-from gentax.measure.check.run import CHECKS, check
-
-__all__ = ["CHECKS", "QUICK", "CheckReport", "Effort", "Result", "Verdict", "check"]

@@ -1,0 +1,154 @@
+"""Ways of training compared: what each did to the targets beside plain RL, corrected for trying several.
+
+All on the same test tasks. OOD change and tax removed are different metrics (arXiv 2601.18217 states the one and mostly
+prints the other), so both are given, each under its own name.
+
+A remedy that sees the text of some targets is judged by the others: what is said of an arm is over the targets that no
+arm touched, so that all arms are compared over the same ones. The touched targets stand beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gentax.core import UsageError, unknown
+from gentax.core.text_table import as_printed
+from gentax.metrics.left_out import kept_tasks, only, only_labels
+from gentax.metrics.statistics import (
+    LEVEL,
+    Estimate,
+    Labels,
+    Scores,
+    Undefined,
+    holm,
+    iqm,
+    linear,
+    p_value,
+    probability_of_improvement,
+)
+from gentax.metrics.tax import ood_change, tax_removed
+
+REPLICATES = 10_000
+ONE_SEED = Undefined("it takes two training seeds or more")
+NONE_TOUCHED = Undefined("no target was touched")
+
+
+@dataclass(frozen=True)
+class ArmReport:
+    """One arm beside the plain one, for one source. Targets are those that no arm touched, but where it says so."""
+
+    arm: str
+    targets: Estimate  # points: mean over targets of arm - plain
+    targets_p: float  # of "no difference", corrected for the number of arms (Holm)
+    source: Estimate | Undefined  # points: arm - plain at home
+    ood_change: Estimate | Undefined  # fraction: Σ (arm - plain) / Σ plain
+    tax_removed: Estimate | Undefined  # fraction: Σ (arm - plain) / Σ (init - plain)
+    iqm: Estimate | Undefined  # percent: interquartile mean over seeds and targets
+    better: Estimate | Undefined  # chance that a run of the arm beats a plain one on a target
+    over: tuple[str, ...] = ()  # the targets of all of the above: the untouched ones; all where every one is touched
+    touched: tuple[str, ...] = ()  # targets that this arm or another touched
+    touched_removed: Estimate | Undefined = NONE_TOUCHED  # fraction: tax removed over the touched targets
+    touched_targets: Estimate | Undefined = NONE_TOUCHED  # points: mean over the touched targets of arm - plain
+    arms: int = 1  # that were compared with the plain one, which `targets_p` is corrected for
+
+    @property
+    def on_untouched(self) -> bool:
+        """Whether what is said of the targets is of untouched ones."""
+        return not set(self.over) & set(self.touched)
+
+    def to_json(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values |= {"over": list(self.over), "touched": list(self.touched)}
+        return {k: v.to_json() if isinstance(v, (Estimate, Undefined)) else v for k, v in values.items()}
+
+    _repr_pretty_ = as_printed
+
+    def __str__(self) -> str:
+        lines = {
+            "targets, points": self.targets,
+            "source, points": self.source,
+            "OOD change": self.ood_change,
+            "tax removed": self.tax_removed,
+            "interquartile mean, %": self.iqm,
+            "chance of being better": self.better,
+        }
+        if self.touched:
+            lines["tax removed, touched targets"] = self.touched_removed
+        width = max(map(len, lines))
+        return "\n".join([f"{self.arm}, beside the plain arm", *(f"{k:<{width}}  {v}" for k, v in lines.items())])
+
+
+def compare_arms(
+    source: str,
+    init: Mapping[str, np.ndarray],
+    arms: Mapping[str, Mapping[str, np.ndarray]],
+    rng: np.random.Generator,
+    plain: str = "plain",
+    level: float = LEVEL,
+    *,
+    clusters: Mapping[str, Labels] | None = None,
+    touched: Set[str] = frozenset(),
+) -> dict[str, ArmReport]:
+    """Compare every arm but `plain` with it.
+
+    Args:
+        source: the domain trained on.
+        init: domain -> success (K,) of the policy before RL; NaN marks an error.
+        arms: arm -> domain -> success (S, K) or (K,) on the same tasks.
+        rng: draws the replicates of the interquartile mean and of the probability of improvement.
+        plain: the arm that the others are compared with.
+        level: of the intervals.
+        clusters: domain -> a label (K,) for each task; tasks with the same label share their content.
+        touched: domains that entered training in any form, of any arm.
+
+    Raises:
+        UsageError: no arm but the plain one, no plain one, no target, tasks that do not pair, too many errors.
+    """
+    if plain not in arms:
+        raise unknown("arm", plain, arms)
+    if len(arms) < 2 or {"init", "chance"} & set(arms):
+        raise UsageError("arms are compared with each other: it takes two of them, none called 'init' or 'chance'")
+    kept = kept_tasks([init, *arms.values()])
+    before, *rest = only(kept, [init, *arms.values()])
+    labels = only_labels(kept, clusters)
+    scores = Scores({"init": before, **dict(zip(arms, rest, strict=True))}, clusters=labels)
+    every = sorted(set(scores.roles[plain]) - {source})
+    if not every:
+        raise UsageError(f"no target: arms of {source} need at least one other domain")
+    protected = tuple(t for t in every if t in touched)
+    targets = [t for t in every if t not in touched] or every
+
+    def mean_difference(arm: str, over: Sequence[str] = targets) -> dict[tuple[str, str], float]:
+        share = 100 / len(over)
+        return {(arm, t): share for t in over} | {(plain, t): -share for t in over}
+
+    others = [arm for arm in arms if arm != plain]
+    p = holm({arm: p_value(scores, mean_difference(arm)) for arm in others})
+    away = Undefined(f"{source} was not evaluated")
+    found = {}
+    for arm in others:
+        seeds = min(len(scores.roles[role][targets[0]]) for role in (arm, plain))
+        runs, plain_runs = (np.stack([scores.roles[role][t].mean(1) for t in targets], axis=1) for role in (arm, plain))
+        at_home = {(arm, source): 100.0, (plain, source): -100.0}
+        found[arm] = ArmReport(
+            arm=arm,
+            targets=linear(scores, mean_difference(arm), "points", level),
+            targets_p=p[arm],
+            source=linear(scores, at_home, "points", level) if source in scores.roles[arm] else away,
+            ood_change=ood_change(scores, source, arm, plain, level, targets),
+            tax_removed=tax_removed(scores, source, arm, plain, level, targets),
+            iqm=iqm(runs, rng, REPLICATES, level) if seeds > 1 else ONE_SEED,
+            better=probability_of_improvement(runs, plain_runs, rng, REPLICATES, level) if seeds > 1 else ONE_SEED,
+            over=tuple(targets),
+            touched=protected,
+            touched_removed=(tax_removed(scores, source, arm, plain, level, protected) if protected else NONE_TOUCHED),
+            touched_targets=(
+                linear(scores, mean_difference(arm, protected), "points", level) if protected else NONE_TOUCHED
+            ),
+            arms=len(others),
+        )
+    return found

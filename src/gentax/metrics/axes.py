@@ -1,0 +1,220 @@
+"""Where a domain lies: how rich its states are and how far its goals.
+
+State richness is counted on the bare observation and, where prompts are given, on the whole prompt, which is what
+arXiv 2601.18217 prints. Characters count templates and repetition too, so compressed bytes, tokens and the share that
+is template stand beside them. Planning complexity is the paper's mean trajectory length with failures counted at the
+horizon; since that mixes two things, success and length given success stand beside it, with pass@k, the expert's plan
+and the number of choices in a state where they are known. Episodes that ended in an error are left out and counted.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gentax.core import Episode, Outcome, Task, UsageError
+from gentax.core.text_table import TextTable, as_printed
+from gentax.metrics.pass_at_k import pass_at_k, steps_of_k
+from gentax.metrics.statistics import Estimate, bounded_mean, cluster_mean, success_rate
+from gentax.metrics.template import template_share
+
+Measured = dict[Task, list[float]]
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The axes of one domain under one policy. Intervals cover tasks. None is what was not given or cannot be said."""
+
+    domain: str
+    horizon: int  # steps at which failures are counted
+    episodes: int  # that entered
+    errors: int  # left out
+    observation_characters: Estimate  # mean over states; likewise the next four
+    observation_compressed: Estimate  # bytes after zlib, level 9, each state by itself
+    observation_tokens: Estimate | None
+    prompt_characters: Estimate | None
+    prompt_tokens: Estimate | None
+    planning: Estimate  # steps: mean trajectory length, failures counted at the horizon
+    success: Estimate  # percent: goal reachability
+    length_given_success: Estimate | None  # steps; None with successes on fewer than 2 tasks
+    expert_length: Estimate | None  # steps of the expert's plan
+    observation_template: Estimate | None = None  # percent of the characters (see `template_share`)
+    prompt_template: Estimate | None = None  # likewise
+    branching: Estimate | None = None  # admissible actions of a state
+    pass_at: Mapping[int, Estimate] = field(default_factory=dict)  # k -> percent; k = 1, 2, 4, … and all samples
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the axes as JSON values, which `from_json` reads."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        made = {key: value.to_json() if isinstance(value, Estimate) else value for key, value in values.items()}
+        return made | {"pass_at": {str(k): estimate.to_json() for k, estimate in self.pass_at.items()}}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Axes:
+        """Read what `to_json` made."""
+        read = {
+            key: Estimate.from_json(value) if isinstance(value, dict) else value
+            for key, value in values.items()
+            if key != "pass_at"
+        }
+        return cls(**read, pass_at={int(k): Estimate.from_json(one) for k, one in values.get("pass_at", {}).items()})
+
+
+def axes(
+    domain: str,
+    episodes: Sequence[Episode],
+    horizon: int,
+    prompts: Callable[[Episode], Sequence[str]] | None = None,
+    encode: Callable[[str], Sequence[int]] | None = None,
+    expert_lengths: Sequence[float] | None = None,
+    choices: Iterable[tuple[Task, int]] | None = None,
+) -> Axes:
+    """Measure state richness and planning complexity of `domain` from `episodes` of the base policy.
+
+    Args:
+        episodes: of at least 2 tasks, any number of samples each. States are the observations before each action.
+        horizon: steps at which a failure is counted, at least the longest episode.
+        prompts: the whole prompt of each step of an episode; without it nothing is said of prompts.
+        encode: text to token ids; without it nothing is said of tokens.
+        expert_lengths: steps of the expert's plan, one for each task it solves.
+        choices: how many actions were admissible in each state met, with the state's task.
+
+    Raises:
+        UsageError: fewer than 2 tasks, episodes of another domain, an episode longer than the horizon.
+    """
+    played = [e for e in episodes if e.outcome is not Outcome.ERROR]
+    others = sorted({e.task.domain for e in episodes} - {domain})
+    if others:
+        raise UsageError(f"the axes of {domain} were asked for, but there are episodes of {', '.join(others)}")
+    if len({e.task for e in played}) < 2:
+        raise UsageError(f"the axes of {domain} need episodes of at least 2 tasks that did not end in an error")
+    longest = max(e.length for e in played)
+    if longest > horizon:
+        raise UsageError(f"an episode of {domain} has {longest} steps, more than the horizon of {horizon}")
+
+    def richness(states: Callable[[Episode], Sequence[str]], size: Callable[[str], int], unit: str) -> Estimate:
+        return _pooled(((e.task, size(text)) for e in played for text in states(e)), unit)
+
+    seen, tokens = _observations, (lambda text: len(encode(text))) if encode else None
+    won = [(e.task, float(e.length)) for e in played if e.success]
+    return Axes(
+        domain=domain,
+        horizon=horizon,
+        episodes=len(played),
+        errors=len(episodes) - len(played),
+        observation_characters=richness(seen, len, "characters"),
+        observation_compressed=richness(seen, _compressed, "bytes"),
+        observation_tokens=richness(seen, tokens, "tokens") if tokens else None,
+        prompt_characters=richness(prompts, len, "characters") if prompts else None,
+        prompt_tokens=richness(prompts, tokens, "tokens") if prompts and tokens else None,
+        planning=bounded_mean(
+            _by_task((e.task, e.length if e.success else horizon) for e in played), float(horizon), "steps"
+        ),
+        success=success_rate(_by_task((e.task, float(e.success)) for e in played)),
+        length_given_success=_pooled(won, "steps") if len({task for task, _ in won}) >= 2 else None,
+        expert_length=_mean(expert_lengths, "steps") if expert_lengths is not None else None,
+        observation_template=template_share(_texts(played, seen)),
+        prompt_template=template_share(_texts(played, prompts)) if prompts else None,
+        branching=_pooled(choices, "actions") if choices is not None else None,
+        pass_at=_passes(episodes),
+    )
+
+
+def _passes(episodes: Sequence[Episode]) -> dict[int, Estimate]:
+    """Return pass@k over the tasks of which every sample was played to its end."""
+    outcomes: dict[Task, list[Outcome]] = {}
+    for episode in episodes:
+        outcomes.setdefault(episode.task, []).append(episode.outcome)
+    most = max(map(len, outcomes.values()))
+    whole = [found for found in outcomes.values() if len(found) == most and Outcome.ERROR not in found]
+    if len(whole) < 2:
+        return {}
+    scores_NK = np.array([[outcome is Outcome.SUCCESS for outcome in found] for found in whole], float).T
+    return {k: pass_at_k(scores_NK, k) for k in steps_of_k(most)}
+
+
+def _texts(episodes: Sequence[Episode], states: Callable[[Episode], Sequence[str]]) -> dict[Task, list[str]]:
+    texts: dict[Task, list[str]] = {}
+    for episode in episodes:
+        texts.setdefault(episode.task, []).extend(states(episode))
+    return texts
+
+
+def _observations(episode: Episode) -> list[str]:
+    return [step.observation for step in episode.steps]
+
+
+def _compressed(text: str) -> int:
+    return len(zlib.compress(text.encode("utf-8", "surrogatepass"), 9))
+
+
+def _grouped(pairs: Iterable[tuple[Task, float]]) -> Measured:
+    groups: Measured = {}
+    for task, value in pairs:
+        groups.setdefault(task, []).append(float(value))
+    return groups
+
+
+def _by_task(pairs: Iterable[tuple[Task, float]]) -> np.ndarray:
+    """Return the mean of each task's values: samples of one task are no independent evidence."""
+    return np.array([np.mean(values) for values in _grouped(pairs).values()])
+
+
+def _pooled(pairs: Iterable[tuple[Task, float]], unit: str) -> Estimate:
+    """Return the mean over all values, with the interval over the tasks they come in."""
+    groups = _grouped(pairs)
+    sums, counts = ([size(v) for v in groups.values()] for size in (sum, len))
+    return cluster_mean(np.array(sums), np.array(counts), unit)
+
+
+def _mean(values: Sequence[float], unit: str) -> Estimate:
+    return cluster_mean(np.asarray(values, float), np.ones(len(values)), unit)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was found of one domain at one level in one set of wrappers, under one policy."""
+
+    domain: str  # as registered, or `module:factory`
+    level: str
+    wrap: tuple[str, ...]  # wrappers, the first innermost
+    policy: str
+    tokenizer: str  # whose tokens were counted
+    seed: int
+    axes: Axes
+    name: str  # of its row: the domain, with the level where one was asked for, and what it was wrapped in
+    plain: str | None = None  # the name of the row without the wrappers, where there is one
+    runtime: Mapping[str, str] | None = None  # device and dtype of a policy with weights on this machine
+    episodes: tuple[Episode, ...] = field(default=(), repr=False, compare=False)  # not written to JSON
+
+    _repr_pretty_ = as_printed
+
+    def __str__(self) -> str:
+        axes = self.axes
+        found: dict[str, Estimate | None] = {
+            "state richness, characters of the observation": axes.observation_characters,
+            "of the whole prompt": axes.prompt_characters,
+            f"planning complexity, steps (failures: {axes.horizon})": axes.planning,
+            "success %": axes.success,
+            "steps if solved": axes.length_given_success,
+            "steps of the expert": axes.expert_length,
+        }
+        rows = [[what, value] for what, value in found.items() if value is not None]
+        return str(TextTable(f"{self.name}, played by {self.policy}", ["", "mean"], rows))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the probe as JSON values, without its episodes; `from_json` reads them."""
+        kept = {key: getattr(self, key) for key in self.__dataclass_fields__ if key != "episodes"}
+        return kept | {"wrap": list(self.wrap), "axes": self.axes.to_json()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Probe:
+        """Read what `to_json` made. Raises UsageError for anything else."""
+        try:
+            return cls(**{**values, "wrap": tuple(values["wrap"]), "axes": Axes.from_json(values["axes"])})
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise UsageError(f"this is no probe of a domain: {type(error).__name__}: {error}") from None

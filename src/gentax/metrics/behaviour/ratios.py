@@ -1,0 +1,161 @@
+"""Ratios of sums over tasks, for one policy and for the change between two that played the same tasks.
+
+A task adds a top and a bottom: its invalid actions and its actions, its steps and its successes. Actions of one task
+are much alike, so it is tasks that count (Cochran 1977, section 6.3: the residuals are top - ratio x bottom).
+
+A share (top at most bottom) has Wilson's (1927) interval with the number of tasks that would have that variance
+(Korn & Graubard 1998); one task all of it and one none of it are added to the variance, so that it is not 0 when all
+tasks are alike. With a bottom of 1 for each task it is the interval of `statistics.success_rate`. Any other ratio has
+Fieller's (1954), which is right when the bottom is noisy and has no finite answer when it may be 0.
+
+The interval of a change is put together from the two policies' own intervals and the correlation of their residuals
+over tasks (Newcombe 1998 for paired proportions; Zou & Donner 2008 for any two estimates), so it is as lopsided as
+they are. What is left out: training seeds. There is one policy on each side, and intervals cover tasks only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr, ndtri, stdtrit
+
+from gentax.core import UsageError
+from gentax.metrics.statistics import LEVEL, TASKS, Estimate
+
+Z = float(ndtri(0.5 + LEVEL / 2))
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The sums of each task, both (K,). A task whose bottom is 0 says nothing of the ratio but keeps its place."""
+
+    top_K: np.ndarray
+    bottom_K: np.ndarray
+    unit: str  # "percent" when it is a share
+
+    def __post_init__(self) -> None:
+        if len(self.top_K) < 2 or self.top_K.shape != self.bottom_K.shape:
+            raise UsageError(f"a ratio over tasks needs at least 2 tasks, not {len(self.top_K)}")
+        if not np.isfinite([self.top_K, self.bottom_K]).all() or self.bottom_K.min() < 0:
+            raise UsageError("a ratio over tasks needs finite tops, and bottoms of at least 0")
+        if self.share and not ((self.top_K >= 0) & (self.top_K <= self.bottom_K)).all():
+            raise UsageError("a share needs tops between 0 and the bottoms")
+
+    @property
+    def share(self) -> bool:
+        return self.unit == "percent"
+
+    @property
+    def size(self) -> float:
+        """The mean bottom of the tasks that have one: the size of the tasks added to a share's variance."""
+        return float(self.bottom_K.sum() / max(1, np.count_nonzero(self.bottom_K)))
+
+    def residuals(self) -> np.ndarray:
+        """Return top - ratio x bottom (K,); for a share with the two added tasks' part in the ratio."""
+        more = self.size if self.share else 0.0
+        centre = (self.top_K.sum() + more) / (self.bottom_K.sum() + 2 * more)
+        return np.asarray(self.top_K - centre * self.bottom_K)
+
+
+def estimate(ratio: Ratio) -> Estimate | None:
+    """Return Σ top / Σ bottom with its 95 % interval (a share in percent); None when that has no finite one.
+
+    A ratio that is the same on every task, such as replies of three tokens each, has an interval without width
+    (`low == high`): the tasks show no spread to make one of.
+    """
+    tasks = int(np.count_nonzero(ratio.bottom_K))
+    if tasks < 2:
+        return None
+    value, low, high = _wilson(ratio) if ratio.share else _fieller(ratio)
+    if not np.isfinite([low, high]).all():
+        return None
+    scale = 100.0 if ratio.share else 1.0
+    return Estimate(scale * value, scale * low, scale * high, TASKS, ratio.unit, tasks)
+
+
+def change(before: Ratio, after: Ratio) -> Estimate | None:
+    """Return after - before, paired by task, a share in points; None when either has no finite interval.
+
+    Raises:
+        UsageError: tasks that do not pair.
+    """
+    if before.unit != after.unit or len(before.top_K) != len(after.top_K):
+        raise UsageError("a change needs the same measure of the same tasks before and after")
+    first, second = estimate(before), estimate(after)
+    if first is None or second is None:
+        return None
+    return less(second, first, "points" if before.share else before.unit, _correlation(before, after))
+
+
+def less(one: Estimate, other: Estimate, unit: str, shared: float = 0.0) -> Estimate:
+    """Return one - other, with an interval out of theirs and the correlation of the two (Zou & Donner 2008)."""
+    value = one.value - other.value
+    down = _joined(one.value - one.low, other.high - other.value, shared)
+    up = _joined(one.high - one.value, other.value - other.low, shared)
+    return Estimate(value, value - down, value + up, TASKS, unit, min(one.n, other.n))
+
+
+def p_value(estimate: Estimate) -> float:
+    """Return the two-sided p-value of 0, read off the limit that faces 0 (Altman & Bland 2011)."""
+    facing = estimate.value - estimate.low if estimate.value > 0 else estimate.high - estimate.value
+    if estimate.value == 0 or facing <= 0:
+        return float(estimate.value == 0)
+    return float(2 * ndtr(-Z * abs(estimate.value) / facing))
+
+
+def wilson(rate: float, h: float) -> tuple[float, float]:
+    """Return Wilson's limits of a rate; h is z² over the number of independent trials."""
+    middle = (rate + h / 2) / (1 + h)
+    half = np.sqrt(rate * (1 - rate) * h + h**2 / 4) / (1 + h)
+    return float(min(max(middle - half, 0.0), rate)), float(max(min(middle + half, 1.0), rate))
+
+
+def _wilson(ratio: Ratio) -> tuple[float, float, float]:
+    size, total = ratio.size, ratio.bottom_K.sum()
+    centre = (ratio.top_K.sum() + size) / (total + 2 * size)
+    spread = (ratio.residuals() ** 2).sum() + size**2 * (centre**2 + (1 - centre) ** 2)
+    variance = spread / (total + 2 * size) / total
+    value = float(ratio.top_K.sum() / total)
+    return value, *wilson(value, Z**2 * variance / (centre * (1 - centre)))
+
+
+def _fieller(ratio: Ratio) -> tuple[float, float, float]:
+    """Solve (T - R B)² = t² (V_TT - 2 R V_TB + R² V_BB) for R, with T and B the mean top and bottom."""
+    tasks = len(ratio.top_K)
+    top, bottom = ratio.top_K.mean(), ratio.bottom_K.mean()
+    margin = stdtrit(tasks - 1, 0.5 + LEVEL / 2) ** 2 * np.cov(ratio.top_K, ratio.bottom_K) / tasks
+    a, b, c = bottom**2 - margin[1, 1], top * bottom - margin[0, 1], top**2 - margin[0, 0]
+    if (ratio.residuals() ** 2).sum() <= 1e-12 * (ratio.top_K**2).sum():  # the same on every task
+        return (float(top / bottom),) * 3
+    if a <= 0:
+        return float(top / bottom), -np.inf, np.inf
+    root = np.sqrt(max(b * b - a * c, 0.0))
+    return float(top / bottom), float((b - root) / a), float((b + root) / a)
+
+
+def _correlation(before: Ratio, after: Ratio) -> float:
+    """Return the correlation of residuals over tasks; 0 where one side has none.
+
+    Of a share with half a task added for each of the four pairs of all and nothing (Agresti & Min 2005), so that two
+    policies that did exactly the same on every task are not taken to differ by exactly 0 on all others.
+    """
+    pairs = np.stack([before.residuals(), after.residuals()])
+    weights = np.ones(pairs.shape[1])
+    if before.share:
+        ends = [_ends(before), _ends(after)]
+        pairs = np.hstack([pairs, [[ends[0][i] for i in (0, 0, 1, 1)], [ends[1][i] for i in (0, 1, 0, 1)]]])
+        weights = np.append(weights, np.full(4, 0.5))
+    (v_aa, v_ab), (_, v_bb) = (weights * pairs) @ pairs.T
+    return float(v_ab / np.sqrt(v_aa * v_bb)) if v_aa > 0 and v_bb > 0 else 0.0
+
+
+def _ends(ratio: Ratio) -> tuple[float, float]:
+    """Return the residuals of a task that is all of it and of one that is none of it."""
+    size = ratio.size
+    centre = (ratio.top_K.sum() + size) / (ratio.bottom_K.sum() + 2 * size)
+    return float(size * (1 - centre)), float(-size * centre)
+
+
+def _joined(one: float, other: float, shared: float) -> float:
+    return float(np.sqrt(max(one**2 + other**2 - 2 * shared * one * other, 0.0)))

@@ -1,0 +1,108 @@
+"""Scores from episodes, and the tasks that are left out, for every policy, because an episode ended in an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from gentax.core import Episode, Outcome, Task, UsageError
+from gentax.metrics.statistics import Labels
+
+ERROR_SHARE = 0.02  # of a domain's tasks that may be left out because an environment broke
+
+
+def content_of(episodes: Iterable[Episode]) -> list[str]:
+    """Return the content of each task, in the order in which tasks first come up; "" where it is not known."""
+    found: dict[Task, str] = {}
+    for episode in episodes:
+        found[episode.task] = found.get(episode.task) or episode.content
+    return list(found.values())
+
+
+def content_caveat(domains: Sequence[str]) -> str:
+    """Say what cannot be claimed of domains that do not say what their tasks are made of; nothing of no domain."""
+    if not domains:
+        return ""
+    say, their = ("does", "its") if len(domains) == 1 else ("do", "their")
+    return (
+        f"{', '.join(domains)} {say} not say what {their} tasks are made of: nobody can claim that test tasks are new "
+        "to training, and each counts as independent of the others."
+    )
+
+
+def successes(episodes: Iterable[Episode], tasks: Iterable[Task]) -> np.ndarray:
+    """Return (K,) mean success over samples of each task, in the order of `tasks`; NaN where an episode is an error.
+
+    Raises:
+        UsageError: a task without an episode.
+    """
+    found: dict[Task, list[float]] = {}
+    for episode in episodes:
+        value = np.nan if episode.outcome is Outcome.ERROR else float(episode.success)
+        found.setdefault(episode.task, []).append(value)
+    tasks = list(tasks)
+    missing = [task.id for task in tasks if task not in found]
+    if missing:
+        raise UsageError(f"{len(missing)} of {len(tasks)} tasks have no episode, the first is {missing[0]}")
+    return np.array([np.mean(found[task]) for task in tasks])
+
+
+def leave_out_errors(
+    policies: Iterable[Mapping[str, np.ndarray]], error_share: float = ERROR_SHARE
+) -> tuple[list[dict[str, np.ndarray]], dict[str, int]]:
+    """Leave out, for every policy, the tasks on which any of them has NaN; return the rest and how many went.
+
+    Args:
+        policies: for each policy, domain -> (K,) or (S, K).
+        error_share: the share of a domain's tasks that may go.
+
+    Raises:
+        UsageError: tasks that do not pair, or a domain that loses more than `error_share` of its tasks: then the
+            tasks that are left are no fair sample, and the environment wants mending.
+    """
+    policies = list(policies)
+    kept = kept_tasks(policies, error_share)
+    return only(kept, policies), {d: int((~of).sum()) for d, of in kept.items()}
+
+
+def kept_tasks(policies: Iterable[Mapping[str, np.ndarray]], error_share: float = ERROR_SHARE) -> dict[str, np.ndarray]:
+    """Return domain -> (K,) whether each task is kept: no policy has NaN there. Raises as `leave_out_errors`."""
+    policies = [{d: np.atleast_2d(np.asarray(x, float)) for d, x in policy.items()} for policy in policies]
+    kept: dict[str, np.ndarray] = {}
+    for domain in sorted({d for policy in policies for d in policy}):
+        arrays = [policy[domain] for policy in policies if domain in policy]
+        if len({x.shape[-1] for x in arrays}) > 1:
+            counts = [x.shape[-1] for x in arrays]
+            raise UsageError(f"tasks must pair: the policies have {counts} tasks on {domain}")
+        broken_K = np.any([np.isnan(x).any(0) for x in arrays], axis=0)
+        if broken_K.mean() > error_share:
+            raise UsageError(
+                f"{broken_K.sum()} of {len(broken_K)} tasks on {domain} ended in an error, more than "
+                f"{100 * error_share:g} %: the environment must be mended before anything is measured on it"
+            )
+        kept[domain] = ~broken_K
+    return kept
+
+
+def only(kept: Mapping[str, np.ndarray], policies: Iterable[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """Return the scores (S, K) of the tasks that are kept."""
+    return [{d: np.atleast_2d(np.asarray(x, float))[:, kept[d]] for d, x in policy.items()} for policy in policies]
+
+
+def only_labels(kept: Mapping[str, np.ndarray], clusters: Mapping[str, Labels] | None) -> dict[str, Labels] | None:
+    """Return the clusters' labels of the tasks that are kept.
+
+    Raises:
+        UsageError: a number of labels that is not that of the tasks.
+    """
+    if clusters is None:
+        return None
+    found: dict[str, Labels] = {}
+    for domain, labels in clusters.items():
+        if domain not in kept:
+            continue
+        if len(labels) != len(kept[domain]):
+            raise UsageError(f"{domain} has {len(kept[domain])} tasks and {len(labels)} cluster labels")
+        found[domain] = [label for label, keep in zip(labels, kept[domain], strict=True) if keep]
+    return found

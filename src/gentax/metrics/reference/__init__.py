@@ -1,0 +1,12 @@
+"""Two papers' printed numbers, and what follows from them: `published` reads them, `recompute` checks what they derive.
+
+The papers are arXiv 2601.18217 ("Paying Less Generalization Tax") and 2603.12011 ("Can RL Improve Generalization of
+LLM Agents?"). Only facts are kept: cells, settings and figures, each with its table where it is known.
+"""
+
+from gentax.metrics.reference.judge import Status
+from gentax.metrics.reference.load import STUDIES, published, study_of
+from gentax.metrics.reference.recompute import Recomputed, recompute
+from gentax.metrics.reference.types import Published, PublishedAxes, Row
+
+__all__ = ["STUDIES", "Published", "PublishedAxes", "Recomputed", "Row", "Status", "published", "recompute", "study_of"]

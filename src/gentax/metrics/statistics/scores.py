@@ -1,0 +1,104 @@
+"""Scores of policies on the same tasks: what every interval is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gentax.core.errors import UsageError, unknown
+from gentax.metrics.statistics.clusters import Clusters, Labels
+
+Weights = Mapping[tuple[str, str], float]  # (role, domain) -> weight of that mean score
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores in [0, 1] of several policies on the same test tasks.
+
+    `roles` maps a role ("init", "after", an arm's name) to domain to an array (S, K): training seeds by tasks. Every
+    role has the same tasks, in the same order, on a domain; domains may differ in K, and roles in S. `fixed` are the
+    roles that no training seed stands behind (the base policy), where S is 1. A score is a success, or a mean over
+    samples of a task (avg@k). `clusters` maps a domain to a label (K,) for each task: tasks with the same label share
+    their content and are one cluster. A domain that is not in it, and a label of None or "", has tasks of their own.
+
+    Raises:
+        UsageError: a score that is NaN or outside [0, 1], tasks that do not pair, fewer than 2 tasks or 2 clusters,
+            labels of other domains or of another number of tasks, no data.
+    """
+
+    roles: Mapping[str, Mapping[str, np.ndarray]]
+    fixed: frozenset[str] = frozenset({"init", "chance"})
+    clusters: Mapping[str, Labels] | None = None
+    _clusters: dict[str, Clusters] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        tasks: dict[str, int] = {}
+        for role, domains in self.roles.items():
+            seeds = {d: check(scores_SK, f"{role} on {d}").shape for d, scores_SK in domains.items()}
+            if len({s for s, _ in seeds.values()}) > 1:
+                raise UsageError(f"{role} must have the same training seeds on every domain, not {seeds}")
+            for domain, (count, tasks_K) in seeds.items():
+                if role in self.fixed and count != 1:
+                    raise UsageError(f"{role} is one policy: one row of scores on {domain}, not {count}")
+                if tasks.setdefault(domain, tasks_K) != tasks_K:
+                    raise UsageError(f"tasks must pair: {role} has {tasks_K} on {domain}, others {tasks[domain]}")
+        for domain in self.clusters or ():
+            if domain not in tasks:
+                raise unknown("domain that clusters are given for", domain, tasks)
+        labels = self.clusters or {}
+        self._clusters.update({d: Clusters.of(labels.get(d), count, d) for d, count in tasks.items()})
+
+    @classmethod
+    def of(cls, *, clusters: Mapping[str, Labels] | None = None, **roles: Mapping[str, np.ndarray]) -> Scores:
+        """Make scores from arrays (K,) or (S, K); the roles `init` and `chance` (random play) are fixed."""
+        arrays = {r: {d: np.atleast_2d(np.asarray(x, float)) for d, x in ds.items()} for r, ds in roles.items()}
+        return cls(arrays, clusters=clusters)
+
+    @classmethod
+    def stacked(
+        cls, domains: Sequence[str], *, clusters: Mapping[str, Labels] | None = None, **roles: np.ndarray
+    ) -> Scores:
+        """Make scores from arrays of a whole study: (S, D, K), or (D, K) for one seed, D in the order of `domains`.
+
+        Raises:
+            UsageError: an array with another number of domains or dimensions.
+        """
+        made = {}
+        for role, scores in roles.items():
+            scores_SDK = np.asarray(scores, float)
+            if scores_SDK.ndim == 2:
+                scores_SDK = scores_SDK[None]
+            if scores_SDK.ndim != 3 or scores_SDK.shape[1] != len(domains):
+                shape = np.shape(scores)
+                raise UsageError(f"{role} must be (S, {len(domains)}, K), seeds by domains by tasks, not {shape}")
+            made[role] = {domain: scores_SDK[:, d] for d, domain in enumerate(domains)}
+        return cls(made, clusters=clusters)
+
+    def clusters_of(self, domain: str) -> Clusters:
+        """Return the clusters of a domain's tasks."""
+        return self._clusters[domain]
+
+    def mean(self, weights: Weights) -> float:
+        """Return the weighted sum of mean scores."""
+        return float(sum(w * self.roles[r][d].mean() for (r, d), w in weights.items()))
+
+    def first(self, tasks: Mapping[str, int]) -> Scores:
+        """Return the scores on the first so many tasks of each domain."""
+        return Scores(
+            {role: {d: x[:, : tasks[d]] for d, x in domains.items()} for role, domains in self.roles.items()},
+            self.fixed,
+            None if self.clusters is None else {d: labels[: tasks[d]] for d, labels in self.clusters.items()},
+        )
+
+
+def check(scores_SK: np.ndarray, what: str) -> np.ndarray:
+    """Return `scores_SK` when it is (S, K), K at least 2, of finite scores in [0, 1]; raise UsageError otherwise."""
+    if scores_SK.ndim != 2 or scores_SK.shape[0] < 1 or scores_SK.shape[1] < 2:
+        raise UsageError(f"{what} needs scores of at least 2 tasks, seeds by tasks, not shape {scores_SK.shape}")
+    if not np.isfinite(scores_SK).all():
+        raise UsageError(f"{what}: scores hold NaN or infinity; leave out episodes that ended in an error first")
+    if scores_SK.min() < 0 or scores_SK.max() > 1:
+        raise UsageError(f"{what}: scores must lie in [0, 1]; these reach {scores_SK.min():g} to {scores_SK.max():g}")
+    return scores_SK

@@ -1,0 +1,292 @@
+"""A study: which policies are trained where, on what they are all evaluated, and the stages that make it.
+
+A stage is one thing to be done, addressed by the hash of everything it depends on. Two studies that share a stage
+share its folder; a stage whose folder exists is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gentax.core import UsageError, unknown
+from gentax.core.settings import plain, read_settings, read_yaml
+from gentax.domains import domain, make
+from gentax.domains.untouched import why_not_untouched
+from gentax.metrics.statistics import few_seeds
+from gentax.models.fingerprint import fingerprint
+from gentax.models.requests import ModelOptions
+from gentax.models.source import names_a_model
+from gentax.policies.named import SIMPLE
+from gentax.rollouts import RolloutConfig
+from gentax.rollouts.prompt_template import template_text
+from gentax.training import TrainConfig
+from gentax.training.check import check as check_recipe
+from gentax.training.config.read import read_values
+
+FORMAT = 5  # raised when a stage's folder means something else than before
+SHIPPED = Path(__file__).parent / "shipped"  # studies that come with the package
+PLAIN = "plain"  # the arm that the others are compared with where they name none
+RANDOM = "random"  # the policy whose success is what chance alone gives
+
+
+@dataclass(frozen=True)
+class Target:
+    """A domain as it is evaluated."""
+
+    tasks: int = 128
+    """Test tasks; all of a split that has fewer."""
+    level: str | None = None
+    """The level; the domain's default when null. It is also the level trained on when the domain is a source."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Sources × arms × seeds, evaluated on the same test tasks before and after."""
+
+    name: str
+    """How its folder is called."""
+    domains: dict[str, Target]
+    """Every domain that is evaluated."""
+    sources: tuple[str, ...]
+    """The domains trained on, one policy each."""
+    about: str = ""
+    """A line for the report."""
+    base: str = "base"
+    """The starting policy: `base`, a folder, a hub's `org/name[@revision]`, an adapter's folder, a `.gguf` file."""
+    device: str = "auto"
+    """Where models are: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one."""
+    dtype: str = "auto"
+    """The number format that models are loaded in: `auto` is the one they are stored in, or `float32`, `bfloat16`,
+    `float16`."""
+    adapter_base: str | None = field(default=None, metadata={"omit_default": True})
+    """The model that `base`, an adapter's folder, is for, where its own configuration names none or another place."""
+    arms: dict[str, dict[str, Any]] = field(default_factory=lambda: {PLAIN: {}})
+    """Ways of training: a name, and what differs from `train`. Each is compared with the base. An arm with `remedies:
+    NAME` starts from the settings of that arm and is compared with it as well; in a study with an arm called `plain`,
+    arms that name none are compared with that one."""
+    seeds: tuple[int, ...] = (0,)
+    """Training seeds."""
+    train: dict[str, Any] = field(default_factory=dict)
+    """The recipe that all arms share (see `gentax.training.TrainConfig`). `recipe: shipped` begins with the one that
+    ships with gentax for each source, `recipe: NAME` with that one; the other keys change it."""
+    evaluate: RolloutConfig = field(default_factory=RolloutConfig)
+    """How test tasks are played."""
+    samples: int = 1
+    """Episodes on each test task."""
+    split: str = "test"
+    """The split that is played to evaluate. Choose settings on `validation`; report what `test` says."""
+
+    def baseline(self, arm: str) -> str | None:
+        """Return the arm that `arm` is compared with beside the base, if there is one."""
+        named = self.arms[arm].get("remedies")
+        if named is not None:
+            return str(named)
+        return PLAIN if PLAIN in self.arms and arm != PLAIN else None
+
+    def changes(self, arm: str) -> dict[str, Any]:
+        """Return what an arm changes of `train`; of a remedy, with what the arm that it remedies changes.
+
+        Raises:
+            UsageError: a remedy of an arm that does not exist, or of itself.
+        """
+        chain: list[str] = []
+        while True:
+            if arm not in self.arms:
+                raise unknown(f"arm that {chain[-1]} remedies in study {self.name}", arm, self.arms)
+            if arm in chain:
+                raise UsageError(f"study {self.name}: arm {arm} remedies itself")
+            chain.append(arm)
+            named = self.arms[arm].get("remedies")
+            if named is None:
+                break
+            arm = str(named)
+        changes: dict[str, Any] = {}
+        for name in reversed(chain):
+            changes = _over(changes, {key: value for key, value in self.arms[name].items() if key != "remedies"})
+        return changes
+
+    def recipe(self, source: str, arm: str, seed: int) -> TrainConfig:
+        """Return the recipe of one cell. Raises UsageError for a key that recipes do not have."""
+        values = _over(self.train, self.changes(arm))
+        for key in ("source", "seed", "base", "adapter_base", "level"):
+            if key in values:
+                raise UsageError(f"study {self.name}: {key!r} is set by the study itself, not in train or arms")
+        if (named := values.pop("recipe", None)) is not None:
+            given = read_values(source if named == "shipped" else named)
+            values = _over({key: value for key, value in given.items() if key not in ("source", "level")}, values)
+        level = self.domains[source].level
+        values = {"device": self.device, "dtype": self.dtype, "adapter_base": self.adapter_base, **values}
+        if values.get("schedule", {}).get("phases"):  # they say what is trained on; the source is where ΔID is measured
+            values.pop("steps", None)
+            recipe = read_settings(TrainConfig, values, f"study {self.name}, train")
+            return replace(recipe, seed=seed, base=self.base)
+        recipe = read_settings(TrainConfig, values, f"study {self.name}, train")
+        return replace(recipe, source=source, level=level, seed=seed, base=self.base)
+
+    def cannot_claim(self) -> str | None:
+        """Say what fewer than three seeds do not allow to be said, and what more would take; None where enough."""
+        return few_seeds(len(self.seeds), len(self.arms) * len(self.sources))
+
+    @property
+    def options(self) -> ModelOptions:
+        """How models are loaded."""
+        return ModelOptions(self.device, self.dtype, self.adapter_base)
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `below` with what `above` says, group by group."""
+    both = {
+        key: _over(below[key], value) if isinstance(value, Mapping) and isinstance(below.get(key), Mapping) else value
+        for key, value in above.items()
+    }
+    return {**below, **both}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One thing to be done. `inputs` and the addresses of `needs` determine what comes of it."""
+
+    kind: str  # "evaluate", "train", "measure" or "report"
+    label: str  # in the name of its folder
+    inputs: Mapping[str, Any] = field(hash=False)
+    needs: tuple[Stage, ...] = ()
+    title: str = field(default="", compare=False)  # for people
+
+    @cached_property
+    def digest(self) -> str:
+        """The hash of everything this stage depends on."""
+        content = [FORMAT, self.kind, self.inputs, [stage.digest for stage in self.needs]]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def folder(self) -> str:
+        return f"{self.kind}-{self.label}-{self.digest}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a study, in an order in which they can be done."""
+
+    study: Study
+    init: dict[str, Stage]  # domain -> evaluation of the base
+    chance: dict[str, Stage]  # domain -> evaluation of random play
+    trained: dict[tuple[str, str, int], Stage]  # (arm, source, seed) -> training
+    after: dict[tuple[str, str, int, str], Stage]  # (arm, source, seed, domain) -> evaluation
+    measure: Stage
+    report: Stage
+
+    def stages(self) -> list[Stage]:
+        cells = itertools.chain.from_iterable(self._cells())
+        return [*self.init.values(), *self.chance.values(), *cells, self.measure, self.report]
+
+    def _cells(self) -> list[list[Stage]]:
+        return [
+            [stage, *(after for key, after in self.after.items() if key[:3] == cell)]
+            for cell, stage in self.trained.items()
+        ]
+
+
+def read_study(path: str | Path) -> Study:
+    """Read a study from a YAML file, or one that ships with gentax by its name; check everything it names.
+
+    Raises:
+        UsageError: a file, key, domain, level, source or model that does not exist.
+    """
+    shipped = {file.stem: file for file in SHIPPED.glob("*.yaml")}
+    where = shipped.get(str(path), Path(path))
+    if not where.exists() and where.suffix not in (".yaml", ".yml"):
+        raise unknown("study", path, shipped)
+    study = read_settings(Study, read_yaml(where) or {}, str(where))
+    check(study)
+    return study
+
+
+def check(study: Study) -> None:
+    """Raise UsageError when a study names something that does not exist; nothing heavy is loaded."""
+    if not study.sources or not study.seeds or not study.arms:
+        raise UsageError(f"study {study.name}: it needs at least one source, one seed and one arm")
+    for name, target in study.domains.items():
+        if study.split not in domain(name).splits:
+            raise unknown(f"split of {name} in study {study.name}", study.split, domain(name).splits)
+        env = make(name, target.level)
+        try:
+            why = why_not_untouched(env, "validation") if study.split == "validation" else ""
+        finally:
+            env.close()
+        if why:
+            raise UsageError(f"study {study.name} chooses by validation tasks, and {name} {why}")
+        if target.tasks < 2:
+            raise UsageError(f"study {study.name}: {name} needs at least 2 test tasks, not {target.tasks}")
+    for name in (study.name, *study.arms):
+        if not name or name.startswith(".") or any(c in name for c in "/\\") or not name.isprintable():
+            raise UsageError(f"study {study.name}: {name!r} cannot be the name of a folder, and so of no study or arm")
+    for source in study.sources:
+        if source not in study.domains:
+            raise unknown(f"source in study {study.name}", source, study.domains)
+        if domain(source).target_only:
+            raise UsageError(f"study {study.name}: {source} is a target only and cannot be a source")
+        for arm in study.arms:
+            check_recipe(study.recipe(source, arm, study.seeds[0]))
+    if len(set(study.seeds)) != len(study.seeds) or len(set(study.sources)) != len(study.sources):
+        raise UsageError(f"study {study.name}: a seed or a source is named twice")
+    if len(study.domains) < 2:
+        raise UsageError(f"study {study.name}: a tax needs at least one domain besides the source")
+
+
+def plan(study: Study) -> Plan:
+    """Lay out the stages of a study."""
+    base = fingerprint(study.base, study.options)
+
+    def evaluation(label: str, who: str, name: str, needs: tuple[Stage, ...], policy: Mapping[str, Any]) -> Stage:
+        target = study.domains[name]
+        inputs = {
+            **policy,
+            "domain": name,
+            "level": target.level or domain(name).default_level,
+            "split": study.split,
+            "tasks": target.tasks,
+            "samples": study.samples,
+            "play": plain(study.evaluate),
+        }
+        return Stage("evaluate", f"{label}-{name}", inputs, needs, f"{who} on {name}")
+
+    model = {"base": base, "dtype": study.dtype, **_prompt_template(study.evaluate)}
+    init = {name: evaluation("init", "base", name, (), model) for name in study.domains}
+    chance = {name: evaluation(RANDOM, "random play", name, (), {"policy": RANDOM}) for name in study.domains}
+    trained, after = {}, {}
+    for arm, source, seed in itertools.product(study.arms, study.sources, study.seeds):
+        cell = f"{arm}-{source}-{seed}"
+        title = _title(study, arm, source, seed)
+        recipe = study.recipe(source, arm, seed)
+        inputs = {"base": base, "recipe": plain(recipe.identity()), **_prompt_template(recipe.play)}
+        named = {who for _, who in recipe.others if who not in ("start", *SIMPLE) and names_a_model(who)}
+        reads = {who: fingerprint(who) for who in sorted(named)}
+        if reads:
+            inputs["reads"] = reads  # what a teacher or a judge is made of, which may change
+        trained[arm, source, seed] = Stage("train", cell, inputs, (), f"train {title}")
+        for name in study.domains:
+            after[arm, source, seed, name] = evaluation(cell, title, name, (trained[arm, source, seed],), model)
+    played = (*init.values(), *chance.values(), *after.values())
+    measure = Stage("measure", study.name, {"study": plain(study)}, played, "measure")
+    report = Stage("report", study.name, {}, (measure, *trained.values()), "write the report")
+    return Plan(study, init, chance, trained, after, measure, report)
+
+
+def _title(study: Study, arm: str, source: str, seed: int) -> str:
+    """Return how people call a cell: by its arm, and by the source and the seed where there are several."""
+    on = f" on {source}" if len(study.sources) > 1 or len(study.arms) == 1 else ""
+    return f"{arm}{on}" + (f", seed {seed}" if len(study.seeds) > 1 else "")
+
+
+def _prompt_template(play: RolloutConfig) -> dict[str, str]:
+    """Return the hash of what lies in a prompt template's file, which may change; nothing where none is named."""
+    if not play.prompt_template:
+        return {}
+    return {"prompt_template": hashlib.sha256(template_text(play.prompt_template).encode()).hexdigest()[:12]}

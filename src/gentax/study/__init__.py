@@ -1,6 +1,0 @@
-"""Studies: sources × arms × seeds on the same test tasks, as stages that are done once."""
-
-from gentax.study.plan import Study, read_study
-from gentax.study.run import run_study
-
-__all__ = ["Study", "read_study", "run_study"]

@@ -1,0 +1,142 @@
+"""The schedule of a run: what is played at each step, as a function of the step and of the rows logged before it.
+
+Nothing else is remembered, so a run that is continued goes on as it would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from gentax.core import Task, stable_seed
+from gentax.rollouts import RolloutConfig
+from gentax.training.config import TrainConfig
+from gentax.training.task_pool import TaskPool, ground
+
+Row = dict[str, float]
+RECENT = 20  # steps whose success counts for adaptive sampling
+UNKNOWN = 0.5  # success of what was not played yet, for adaptive sampling
+
+
+@dataclass(frozen=True)
+class CurriculumStep:
+    """What is played at one step."""
+
+    parts: tuple[tuple[str, tuple[Task, ...]], ...]  # the tasks of the groups, by part of the mixture
+    play: RolloutConfig  # with the temperature of this step
+    horizon: int | None  # where episodes are cut off before their own horizon
+    hints: float  # share of the prompts that have a hint
+    head_start: float  # share of an episode that the expert may play
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return tuple(task for _, tasks in self.parts for task in tasks)
+
+
+class Curriculum:
+    """A recipe's schedule over the tasks that it trains on.
+
+    Args:
+        recipe: every setting.
+
+    Raises:
+        UsageError: a domain or level that does not exist.
+    """
+
+    def __init__(self, recipe: TrainConfig) -> None:
+        self.recipe = recipe
+        self.phases = recipe.phases()
+        self.steps = recipe.updates
+        self._ends = np.cumsum([phase.steps for phase in self.phases])
+
+    @cached_property
+    def grounds(self) -> Mapping[str, TaskPool]:
+        """The tasks of every part of every phase; of what is imitated, where that is all."""
+        return {name: ground(name, self.recipe) for name in self.recipe.trained or self.recipe.imitated}
+
+    def lesson(self, step: int, rows: Sequence[Row]) -> CurriculumStep:
+        """Return what is played at `step`, counted from 1, after the rows of the steps before it."""
+        rng = np.random.default_rng(stable_seed(self.recipe.seed, "tasks", step))
+        phase = int(np.searchsorted(self._ends, step))
+        counts = deal(self._mix(phase, rows), self.recipe.tasks_per_step, float(rng.random()))
+        parts = []
+        for name, count in counts.items():
+            learn = self.grounds[name].learn
+            chosen = rng.choice(len(learn), size=min(count, len(learn)), replace=False)
+            parts.append((name, tuple(learn[i] for i in chosen)))
+        explore, done = self.recipe.explore, (step - 1) / max(1, self.steps - 1)
+        left = max(0.0, 1 - done / explore.until) if explore.until else 0.0
+        return CurriculumStep(
+            tuple(parts),
+            replace(self.recipe.play, temperature=self._temperature(done)),
+            self._horizon(done, phase),
+            explore.hints * left,
+            explore.head_start * left,
+        )
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate at `step` over its peak: up on a line while warming up, then down to 0 on one."""
+        return max(0.0, min(step / max(1, self.recipe.warmup), 1 - (step - 1) / self.steps, 1.0))
+
+    def looks(self, step: int) -> bool:
+        """Return whether validation tasks are looked at after `step`: now and then, after the first and the last."""
+        every = self.recipe.validate_every
+        return bool(every) and (step % every == 0 or step in (1, self.steps))
+
+    def ends(self, step: int) -> bool:
+        """Return whether a phase ends with `step`."""
+        return step in self._ends
+
+    def keeps(self, step: int) -> bool:
+        """Return whether a checkpoint is due after `step`."""
+        return self.ends(step) or step % self.recipe.checkpoint_every == 0
+
+    def _mix(self, phase: int, rows: Sequence[Row]) -> dict[str, float]:
+        """Return the share of each part at this point, summing to 1."""
+        schedule = self.recipe.schedule
+        mix = self.phases[phase].shares
+        if phase and schedule.replay:
+            before = [earlier.shares for earlier in self.phases[:phase]]
+            mix = {name: share * (1 - schedule.replay) for name, share in mix.items()}
+            for name, share in [item for shares in before for item in shares.items()]:
+                mix[name] = mix.get(name, 0.0) + share * schedule.replay / len(before)
+        if schedule.adaptive:
+            # A little is left to what is always or never solved, or it would never be looked at again.
+            mix = {name: share * (spread(name, rows) + 0.02) for name, share in mix.items()}
+        total = sum(mix.values())
+        return {name: share / total for name, share in mix.items()}
+
+    def _temperature(self, done: float) -> float:
+        begin, end = self.recipe.play.temperature, self.recipe.explore.temperature_end
+        return begin if end is None else begin + (end - begin) * done
+
+    def _horizon(self, done: float, phase: int) -> int | None:
+        first = self.recipe.schedule.horizon_start
+        if first is None or done >= 0.5:
+            return None
+        full = max(self.grounds[name].horizon for name in self.phases[phase].shares)
+        return round(first + (full - first) * done * 2) if full > first else None
+
+
+def spread(name: str, rows: Sequence[Row]) -> float:
+    """Return p (1 − p) of a part's success over the last steps that played it: how much its groups can teach."""
+    seen = [row[f"success/{name}"] for row in rows if f"success/{name}" in row][-RECENT:]
+    p = float(np.mean(seen)) if seen else UNKNOWN
+    return p * (1 - p)
+
+
+def deal(mix: Mapping[str, float], count: int, offset: float) -> dict[str, int]:
+    """Deal `count` groups out by share; each part gets its share rounded up or down, by chance and without bias.
+
+    Args:
+        mix: shares that sum to 1.
+        count: how many there are.
+        offset: a uniform number in [0, 1): systematic sampling.
+    """
+    bounds = np.floor(np.cumsum(list(mix.values())) * count + offset + 1e-9).astype(int)
+    sizes = np.diff(np.concatenate([[0], bounds]))
+    sizes[-1] += count - sizes.sum()
+    return {name: int(size) for name, size in zip(mix, sizes, strict=True) if size > 0}

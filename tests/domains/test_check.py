@@ -1,0 +1,136 @@
+"""The conformance check: passed by every installed domain, failed by an environment broken in exactly that way."""
+
+from __future__ import annotations
+
+import broken_envs
+import pytest
+
+import gentax
+from gentax.core import UsageError
+from gentax.domains import domains, missing
+from gentax.domains.check import CHECKS, QUICK, Effort, Verdict, proc
+
+INSTALLED = [name for name, record in domains().items() if not missing(record)]
+NAMES = [name for name, _, _ in CHECKS]
+SMALL = Effort(tasks=12, starts=60, episodes=48, seconds=30)
+
+
+@pytest.fixture(autouse=True)
+def kept():
+    """Give back what broken environments leave."""
+    yield broken_envs._kept
+    for thing in broken_envs._kept:
+        for end in ("kill", "wait", "close"):
+            getattr(thing, end, lambda: None)()
+    broken_envs._kept.clear()
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_every_installed_domain_passes(name):
+    report = gentax.check(name, effort=QUICK)
+    assert not report.failed, report.failed
+    assert [result.name for result in report.results] == NAMES
+    left_out = {result.name for result in report.results if result.verdict is Verdict.NOT_APPLICABLE}
+    assert left_out == (set() if proc.readable_here() else {"memory", "close"}), report.results
+    assert all(result.found for result in report.results)
+
+
+def test_a_sound_environment_passes_every_check():
+    report = gentax.check("broken_envs:Sound", effort=SMALL)
+    assert {result.verdict for result in report.results} == {Verdict.PASSED}, report.results
+    assert report.to_json()["passed"] is True
+    assert report.to_json()["level"] == "short"
+
+
+def test_what_an_environment_does_not_claim_is_not_asked_of_it():
+    report = gentax.check("broken_envs:Silent", effort=SMALL)
+    assert report.passed, report.failed
+    left_out = {result.name for result in report.results if result.verdict is Verdict.NOT_APPLICABLE}
+    assert left_out == {"expert", "admissible", "contents"}
+
+
+def test_what_only_this_process_knows_is_not_sought_in_another(toy):
+    report = gentax.check("toy", effort=SMALL, only=["other process", "signatures"])
+    assert [result.verdict for result in report.results] == [Verdict.PASSED, Verdict.NOT_APPLICABLE], report.results
+    assert "this process only" in report.results[1].found
+
+
+def test_memory_says_nothing_after_a_few_episodes():
+    (result,) = gentax.check("broken_envs:KeepsItsEpisodes", effort=Effort(episodes=3), only=["memory"]).results
+    assert result.verdict is Verdict.NOT_APPLICABLE
+
+
+def test_an_error_that_cannot_be_written_is_written(monkeypatch):
+    def _step(self, action):
+        raise KeyError("a\ud800\nb" * 300)
+
+    monkeypatch.setattr(broken_envs.Sound, "_step", _step)
+    (result,) = gentax.check("broken_envs:Sound", effort=SMALL, only=["expert"]).results
+    assert result.verdict is Verdict.FAILED
+    assert len(result.found.encode()) <= 400
+
+
+def test_tasks_that_only_begin_alike_are_two():
+    (result,) = gentax.check("broken_envs:Twins", effort=SMALL, only=["disjoint splits"]).results
+    assert result.verdict is Verdict.PASSED, result
+    assert "go other ways" in result.found
+
+
+@pytest.mark.parametrize(
+    ("cls", "check", "says"), broken_envs.BROKEN, ids=[row[0].__name__ for row in broken_envs.BROKEN]
+)
+def test_what_is_broken_is_found(cls, check, says):
+    (result,) = gentax.check(f"broken_envs:{cls.__name__}", effort=SMALL, only=[check]).results
+    assert result.verdict is Verdict.FAILED, result
+    assert says in result.found
+
+
+def test_every_check_has_something_that_it_finds():
+    assert {check for _, check, _ in broken_envs.BROKEN} == set(NAMES)
+
+
+def test_one_broken_thing_leaves_the_other_checks_alone():
+    report = gentax.check("broken_envs:PaysTooMuch", effort=SMALL)
+    assert [result.name for result in report.failed] == ["rewards"]
+
+
+def test_a_slow_environment_is_checked_less_and_says_so(monkeypatch):
+    import time
+
+    _reset_task = broken_envs.Sound._reset_task
+    monkeypatch.setattr(
+        broken_envs.Sound, "_reset_task", lambda self, task: time.sleep(0.02) or _reset_task(self, task)
+    )
+    effort = Effort(tasks=50, starts=300, episodes=400, seconds=1)
+    report = gentax.check("broken_envs:Sound", effort=effort, only=["disjoint splits", "expert", "memory"])
+    assert report.passed
+    assert all("(time was up)" in result.found for result in report.results)
+    assert sum(result.seconds for result in report.results) < 5
+
+
+def test_worlds_that_look_alike_are_told_apart():
+    env = gentax.make("babyai")
+    alike: dict[str, set[str]] = {}
+    for index in range(400):
+        observation, info = env.reset(options={"index": index})
+        alike.setdefault(info["goal"] + observation, set()).add(env.fingerprint())
+    assert any(len(prints) > 1 for prints in alike.values())
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (lambda: gentax.check("sokobn"), "did you mean 'sokoban'"),
+        (lambda: gentax.check("sokoban", "6x6-lnog"), "did you mean '6x6-long'"),
+        (lambda: gentax.check("sokoban", rendring="grid"), "did you mean 'rendering'"),
+        (lambda: gentax.check("sokoban", only=["memry"]), "did you mean 'memory'"),
+        (lambda: Effort(tasks=0), "tasks must be more than 0"),
+        (lambda: Effort(seconds=float("nan")), "seconds must be more than 0"),
+        (lambda: Effort(seconds=float("inf")), "seconds must be more than 0"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_one_line(ask, says):
+    with pytest.raises(UsageError, match=says) as error:
+        ask()
+    assert len(str(error.value).splitlines()) == 1

@@ -1,0 +1,254 @@
+"""Domains of other people: entry points of their packages, and `module:factory` wherever a name is asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import gentax
+from gentax.core import SPLITS, UsageError, split_of
+from gentax.domains import domain
+from gentax.domains.check import QUICK, Verdict
+from gentax.domains.names import read_domain
+from gentax.policies import ExpertPolicy
+from gentax.rollouts import rollout
+from gentax.training import TrainConfig
+from gentax.training.config import ForgettingConfig
+from gentax.training.task_pool import ground
+
+OWN = '''
+import gymnasium
+from gymnasium.spaces import Text
+import gentax
+from gentax.core import StepResult, Domain, Level, ExpertAction, TextEnv
+
+RECORD = Domain(
+    name="echo", entry="own_game:Echo", about="Say it back.", rules="Say back what you read.",
+    levels={"short": Level(2, "one word"), "long": Level(9, "one word, more time")}, default_level="short",
+    licence="MIT", origin="a test",
+)
+
+
+class Echo(TextEnv):
+    domain = RECORD
+
+    def _reset_task(self, task):
+        self.word = f"w{task.index}"
+        return "Say it.", self.word
+
+    def _step(self, action):
+        won = action == self.word
+        return StepResult(self.word, float(won), won, won, won)
+
+    def expert(self):
+        return ExpertAction(self.word, "It is written there.")
+
+    def size(self, split):
+        return 50
+
+
+def wrapped(**settings):
+    return gentax.distract(Echo(**settings), volume=40)
+
+
+def fixed():
+    return Echo()
+
+
+class Guess(gymnasium.Env):
+    """Guess the parity of a number."""
+
+    observation_space = action_space = Text(9)
+    rules = "Say odd or even."
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.number = int(self.np_random.integers(1000))
+        return str(self.number), {"goal": "Say which.", "admissible": ["odd", "even"]}
+
+    def step(self, action):
+        right = action == ("odd" if self.number % 2 else "even")
+        return "right" if right else "wrong", 5.0 * right, True, False, {"valid": action in ("odd", "even")}
+
+
+class Named(Guess):
+    def reset(self, *, seed=None, options=None):
+        shown, info = super().reset(seed=seed)
+        return shown, {**info, "content": self.number}
+
+
+class OneTask(Named):
+    def reset(self, *, seed=None, options=None):
+        return "7", {"content": "always the same"}
+
+
+class Pixels(gymnasium.Env):
+    def reset(self, *, seed=None, options=None):
+        return 7, {}
+
+    def step(self, action):
+        return 7, 0.0, True, False, {}
+
+
+def broken():
+    raise RuntimeError("no licence key")
+
+
+CONSTANT = 3
+'''
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_game.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_game", raising=False)
+    from gentax.domains.external import foreign
+
+    foreign.cache_clear()
+    yield tmp_path
+    foreign.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["own_game:RECORD", "own_game:Echo", "own_game:wrapped"])
+def test_a_factory_of_ours_plays_under_the_name_it_was_asked_for_by(own, name):
+    env = gentax.make(name, "long", reward="dense", horizon=3)
+    assert (env.domain.name, env.level, env.horizon) == (name, "long", 3)
+    tasks = env.tasks("test", 5)
+    assert all(gentax.Task.parse(task.id) == task and task.domain == name for task in tasks)
+    episodes = rollout(ExpertPolicy(), tasks)
+    assert all(episode.success and episode.rules == "Say back what you read." for episode in episodes)
+    assert (len(episodes[0].steps[0].observation) > 20) == (name == "own_game:wrapped")
+    env.close()
+
+
+def test_any_gymnasium_environment_of_text_can_be_played_and_evaluated(own):
+    name = "own_game:Guess"
+    assert domain(name).about == "Guess the parity of a number."
+    env = gentax.make(name)
+    observation, info = env.reset(options={"index": 0, "split": "test"})
+    assert observation.isdigit()
+    assert info["goal"] == "Say which."
+    assert env.admissible() == ["odd", "even"]
+    assert env.step("odd" if int(observation) % 2 else "even")[1:4] == (1.0, True, False)
+    assert env.reset(options={"index": 0, "split": "test"})[0] == observation
+    env.reset(options={"index": 1})
+    assert env.step("shout")[4] == {"valid": False, "success": False}
+    result = gentax.evaluate("random", [name], tasks=60)
+    assert 30 < result.success()[name].value < 70
+    assert result.episodes[name][0].rules == "Say odd or even."
+
+
+def test_what_an_environment_says_its_tasks_are_made_of_decides_their_split(own):
+    env = gentax.make("own_game:Named")
+    shown = {split: set() for split in SPLITS}
+    for split, numbers in shown.items():
+        for task in env.tasks(split, 60):
+            observation, info = env.reset(options={"task": task})
+            assert split_of(info["content"]) == split
+            numbers.add(observation)
+    assert len(set.union(*shown.values())) == sum(map(len, shown.values())) > 100
+    (result,) = gentax.check("own_game:Named", effort=QUICK, only=["contents"]).results
+    assert result.found.endswith("none is in two splits")
+
+
+def test_an_environment_that_cannot_say_is_told_what_it_cannot_claim(own):
+    assert gentax.make("own_game:Guess").reset(options={"index": 0})[1]["content"] is None
+    (result,) = gentax.check("own_game:Guess", effort=QUICK, only=["contents"]).results
+    assert (result.verdict, "nobody can claim that its test tasks are new" in result.found) == (
+        Verdict.NOT_APPLICABLE,
+        True,
+    )
+    with pytest.raises(
+        UsageError, match=r"retain.interpolate chooses by validation tasks, and own_game:Guess does not"
+    ):
+        ground("own_game:Guess", TrainConfig(retain=ForgettingConfig(interpolate=0.9)))
+    assert len(ground("own_game:Guess", TrainConfig()).look) == 64
+    assert len(ground("own_game:Named", TrainConfig(retain=ForgettingConfig(interpolate=0.9))).look) == 64
+
+
+def test_contents_that_are_all_the_same_fill_no_second_split(own):
+    made = []
+    for split in SPLITS:
+        env = gentax.make("own_game:OneTask", split=split)
+        try:
+            made.append(env.reset(options={"index": 0})[1]["content"])
+        except UsageError as error:
+            assert "must differ from task to task" in str(error)  # noqa: PT017 (which split has it is a matter of its hash)
+    assert len(made) == 1
+
+
+def test_its_own_reward_is_the_dense_one(own):
+    env = gentax.make("own_game:Guess", reward="dense")
+    observation, _ = env.reset(options={"index": 0})
+    assert env.step("odd" if int(observation) % 2 else "even")[1] == 5.0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("sokobn:6x6", "did you mean 'sokoban'"),
+        ("own_game:Ecko", "did you mean 'Echo'"),
+        ("own_game:CONSTANT", "a int, which makes no environment"),
+        ("own_game:broken", "RuntimeError: no licence key"),
+        ("own_game:OWN", "unknown domain in module own_game"),
+        ("own_game:Domain", "cannot be made"),
+    ],
+)
+def test_what_is_wrong_is_one_line(own, name, said):
+    with pytest.raises(UsageError, match=r"^[^\n]+$") as error:
+        gentax.make(name)
+    assert said in str(error.value)
+
+
+def test_a_factory_that_cannot_be_set_and_one_without_text_say_so(own):
+    with pytest.raises(UsageError, match="must take settings by name"):
+        gentax.make("own_game:fixed")
+    env = gentax.make("own_game:Pixels")
+    with pytest.raises(UsageError, match="shows a int and not text"):
+        env.reset(options={"index": 0})
+
+
+def test_names_with_levels_are_told_from_factories(own):
+    assert read_domain("sokoban") == ("sokoban", None)
+    assert read_domain("sokoban:6x6") == ("sokoban", "6x6")
+    assert read_domain("own_game:Echo") == ("own_game:Echo", None)
+    assert read_domain("own_game:Echo:long") == ("own_game:Echo", "long")
+
+
+def test_a_package_registers_a_domain_by_entry_point(own):
+    about = own / "own_game-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: own-game\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[gentax.domains]\necho = own_game:RECORD\n")
+    code = (
+        "import gentax; env = gentax.make('echo', 'long');"
+        "print(env.domain.name, env.horizon, env.tasks('test', 1)[0].id);"
+        "print(gentax.evaluate('expert', ['echo'], tasks=5).success()['echo'].value)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=own, env={"PYTHONPATH": str(own), "PATH": ""}, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["echo", "9", "echo/long/test/0", "100.0"], done.stderr
+
+
+def test_the_command_line_finds_a_file_that_lies_beside(own):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from gentax.cli import main; main()",
+            "evaluate",
+            "expert",
+            "-d",
+            "own_game:Echo:long",
+            "--tasks",
+            "4",
+        ],
+        cwd=own,
+        capture_output=True,
+        text=True,
+    )
+    assert "100.0" in done.stdout, done.stderr

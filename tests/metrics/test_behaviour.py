@@ -1,0 +1,273 @@
+"""Each measure counts what it says, on episodes written by hand; the intervals cover as often as they say."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from fake_episodes import played
+
+from gentax.core import UsageError
+from gentax.metrics.behaviour import MEASURES, behaviour, compare, end_sentence, holm, partings, sentences
+from gentax.metrics.behaviour.counts import read
+from gentax.metrics.behaviour.ratios import Ratio, change, estimate, p_value
+from gentax.metrics.statistics import success_rate
+
+
+def of(*episodes):
+    """The values of the only domain there is."""
+    (found,) = behaviour(episodes).values()
+    return {name: None if value is None else pytest.approx(value.value) for name, value in found.values.items()}
+
+
+def test_an_action_is_repeated_when_the_same_one_had_changed_nothing():
+    walked = read(played(0, "right>B", "right>C", "right!", "right!", "up>D", "right>D", "right>D"), 9)
+    assert walked.repeated == (False, False, False, True, False, False, True)
+
+
+def test_an_action_is_done_before_in_the_same_state_whatever_the_refusal_said():
+    one = read(played(0, "up!>Blocked.", "left!>A wall.", "up!>Blocked.", "go>B", "up>A", "up!>Blocked."), 9)
+    assert one.redone == (False, False, True, False, False, True)
+    assert not any(one.repeated)
+
+
+def test_an_accepted_action_may_lead_back():
+    one = read(played(0, "go>B", "look>B", "back>A", "on>C", "fly!>A", "go>D"), 9)
+    assert one.back == (False, True, True, False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("moves", "loops"),
+    [
+        (["x!"] * 3, True),
+        (["x!"] * 2, False),
+        (["a>B", "b>A"] * 3, True),
+        (["a>B", "b>A"] * 2, False),
+        (["go>Z", *["a>B", "b>C", "c>D", "d>Z"] * 3], True),
+        (["a>B", "b>C", "c>D", "d>E", "e>A"] * 3, False),  # longer than a round may be
+        ([*["a>B", "b>A"] * 3, "out>F"], False),  # it got out
+        (["right>B", "right>C", "right>D"], False),  # the same action, but it gets somewhere
+    ],
+)
+def test_an_episode_ends_in_a_loop(moves, loops):
+    assert read(played(0, *moves), 99).loop is loops
+
+
+def test_an_episode_has_one_of_four_ends():
+    tries = [f"try {n}>{n}" for n in range(12)]
+    stuck = [*tries[:9], "x!", "y!", "x!"]
+    nearly = [*tries[:9], "x!", "y!", "new>Q"]
+    ends = {
+        "success": played(0, *stuck, won=True),
+        "ended_early": played(1, *stuck[:11]),
+        "gave_up": played(2, *stuck),
+        "ran_out": played(3, *nearly),
+    }
+    for name, episode in ends.items():
+        others = [one for one in ends.values() if one is not episode]
+        assert of(episode, *others)[name] == 25
+    assert not read(played(0, "x!", "x!"), 2).gave_up  # two actions tell nothing
+    assert read(played(0, *["a>B", "b>A"] * 6), 12).gave_up  # accepted, but done before
+
+
+def test_shares_are_of_all_actions_and_costs_of_all_episodes():
+    values = of(
+        played(0, "go>B", "out>F", won=True, written=4),
+        played(1, "!", "fly!", "fly!", "go>B", "go>C", "go>D", written=2),
+    )
+    assert values["invalid"] == 100 * 3 / 8
+    assert values["unreadable"] == 100 / 8
+    assert values["repeated"] == 100 / 8
+    assert values["success"] == 50
+
+
+def test_costs():
+    won = [played(n, "go>B", *["fly!"] * (n % 3), "out>F", won=True, written=4) for n in range(20)]
+    lost = [played(n, *["fly!"] * 6, written=2) for n in range(20, 25)]
+    values = of(*won, *lost)
+    steps = sum(one.length for one in won)
+    assert values["steps_per_success"] == (steps + 30) / 20
+    assert values["length_given_success"] == steps / 20
+    assert values["tokens_per_success"] == (4 * steps + 2 * 30) / 20
+    assert values["tokens_per_step"] == (4 * steps + 60) / (steps + 30)
+    unknown = of(*won, played(30, "go>B", written=None), *lost)
+    assert unknown["tokens_per_success"] is None
+    assert unknown["tokens_per_step"] is None
+    assert of(*lost)["steps_per_success"] is None
+    assert of(*won[:2], *lost)["steps_per_success"] is None  # two successes of seven: the interval has no end
+
+
+def test_a_comparison_is_paired_by_task_and_leaves_errors_out_of_both():
+    before = [played(n, "x!", "go>B", broke=n == 7) for n in range(100)]
+    after = [played(n, "go>B", "on>C", broke=n == 8) for n in range(100)]
+    both = compare(before, after)["room"]
+    assert (both.before.tasks, both.after.episodes, both.before.left_out) == (98, 98, 2)
+    assert both.change["invalid"].value == pytest.approx(-50)
+    assert both.before.values["invalid"].value == pytest.approx(50)
+    json.dumps(both.to_json(), allow_nan=False)
+
+
+def test_where_episodes_are_cut_off_is_known_from_both_policies():
+    before = [played(n, *["x!"] * 4) for n in range(5)]
+    after = [played(n, *["x!"] * (8 if n else 4)) for n in range(5)]
+    assert behaviour(before)["room"].values["ended_early"].value == 0
+    assert compare(before, after)["room"].before.values["ended_early"].value == 100
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ([], [], "no episodes"),
+        ([played(0, "a"), played(0, "b")], [played(0, "a")], "two episodes of sample 0 of room/small/test/0"),
+        ([played(0, "a"), played(1, "a")], [played(0, "a"), played(2, "a")], "test/1 .* by the first"),
+        ([played(0, "a")], [played(0, "a")], "at least 2 tasks"),
+        ([played(n, "a", broke=n < 3) for n in range(50)], [played(n, "a") for n in range(50)], "3 of 50 tasks"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(before, after, says):
+    with pytest.raises(UsageError, match=says):
+        compare(before, after)
+
+
+def test_the_interval_of_success_is_that_of_every_other_table():
+    scores = np.array([1.0] * 20 + [0.0] * 45)
+    found = estimate(Ratio(scores, np.ones(65), "percent"))
+    rate = success_rate(scores)
+    assert (found.value, found.low, found.high) == pytest.approx((rate.value, rate.low, rate.high))
+
+
+def test_a_mean_without_spread_is_a_number_without_an_interval_and_is_not_tested():
+    alike = Ratio(np.full(50, 3.0), np.ones(50), "tokens")
+    assert (estimate(alike).value, estimate(alike).low, estimate(alike).high) == (3, 3, 3)
+    moved = change(Ratio(np.ones(50), np.ones(50), "tokens"), alike)
+    assert (moved.value, moved.low, moved.high) == (2, 2, 2)
+    before, after = ([played(n, "go>B", written=written) for n in range(9)] for written in (1, 3))
+    assert compare(before, after)["room"].change["tokens_per_step"].value == 2
+    assert ("room", "tokens_per_step") not in holm(compare(before, after))
+
+
+def test_intervals_do_not_collapse_when_all_tasks_are_alike():
+    none, all_ = Ratio(np.zeros(50), np.full(50, 7.0), "percent"), Ratio(np.full(50, 7.0), np.full(50, 7.0), "percent")
+    assert estimate(none).low == 0 < 5 < estimate(none).high < 10
+    half = Ratio(np.tile([0.0, 7.0], 25), np.full(50, 7.0), "percent")
+    for one in (none, all_, half):
+        same = change(one, one)
+        assert same.value == 0
+        assert same.low < -1
+        assert same.high > 1
+
+
+def simulated(rng, tasks, rates, wins):
+    """Actions and refused ones, steps and successes of two policies; tasks differ and are shared by both."""
+    hard = rng.normal(size=tasks)
+    sides = []
+    for rate, win in zip(rates, wins, strict=True):
+        logit = np.log(rate / (1 - rate)) + hard + 0.5 * rng.normal(size=tasks)
+        won = rng.random(tasks) < 1 / (1 + np.exp(-(np.log(win / (1 - win)) - hard)))
+        actions = np.where(won, rng.integers(3, 20, tasks), 20).astype(float)
+        refused = rng.binomial(actions.astype(int), 1 / (1 + np.exp(-logit))).astype(float)
+        sides.append((refused, actions, won.astype(float)))
+    return sides
+
+
+@pytest.mark.parametrize("tasks", [24, 150])
+@pytest.mark.parametrize("measure", ["share", "cost"])
+def test_intervals_of_a_policy_and_of_a_change_cover(tasks, measure):
+    rng = np.random.default_rng(3)
+    rates, wins = (0.1, 0.4), (0.6, 0.4)
+    (a, b) = simulated(rng, 400_000, rates, wins)
+
+    def ratio(side):
+        refused, actions, won = side
+        return Ratio(refused, actions, "percent") if measure == "share" else Ratio(actions, won, "steps")
+
+    scale = 100 if measure == "share" else 1
+    true = [scale * ratio(side).top_K.sum() / ratio(side).bottom_K.sum() for side in (a, b)]
+    rounds, held = 1200, np.zeros(2)
+    for _ in range(rounds):
+        first, second = map(ratio, simulated(rng, tasks, rates, wins))
+        one, moved = estimate(second), change(first, second)
+        held += [one is None or one.holds(true[1]), moved is None or moved.holds(true[1] - true[0])]
+    assert (held / rounds > 0.93).all()
+    assert (held / rounds < 0.985).all()
+
+
+def test_pairing_shortens_the_interval():
+    rng = np.random.default_rng(0)
+    actions = np.full(100, 10.0)
+    before = Ratio(rng.integers(0, 10, 100).astype(float), actions, "percent")
+    after = Ratio(before.top_K + 1, actions, "percent")
+    other = Ratio(rng.permutation(after.top_K), actions, "percent")
+    paired, loose = change(before, after), change(before, other)
+    assert paired.value == pytest.approx(loose.value)
+    assert paired.high - paired.low < 0.4 * (loose.high - loose.low)
+
+
+def test_a_p_value_is_five_percent_where_a_limit_is_0():
+    rng = np.random.default_rng(1)
+    sides = [Ratio(rng.integers(0, 5, 60).astype(float), np.full(60, 5.0), "percent") for _ in range(2)]
+    moved = change(*sides)
+    assert (p_value(moved) < 0.05) == (not moved.holds(0))
+    touching = type(moved)(3.0, 0.0, 5.0, "tasks", "points", 60)
+    assert p_value(touching) == pytest.approx(0.05)
+
+
+def test_sentences_allow_for_how_many_changes_were_looked_at():
+    before = [played(n, "go>B", "x!", "x!", "x!") for n in range(60)]
+    after = [played(n, "go>B", "on>C", "on>D", "on>E") for n in range(60)]
+    changed, same = compare(before, after), compare(before, before)
+    said = sentences(changed, partings(before, after), most=9)
+    assert said[0].startswith("On room, ")
+    assert "interval" in said[0]
+    standing = [p for p in holm(changed).values() if p < 0.05]
+    assert f"{len(standing)} of {len(holm(changed))} changes tested are significant" in " ".join(said)
+    changes = [one for one in said if " went from " in one]
+    assert len(changes) == 2 < len(standing)  # one of the ends, one of the actions
+    assert len([one for one in sentences(changed, most=1) if " went from " in one]) == 1
+    assert any("the policies' actions diverge in 100 %" in one for one in said)
+    (nothing,) = sentences(same)
+    assert nothing.startswith(f"No change of behaviour is significant, of {len(holm(same))} changes tested")
+
+
+def test_the_largest_change_is_said_first():
+    before = [played(n, "go>B", *["x!"] * 3, *["on>C"] * 6) for n in range(60)]
+    after = [played(n, "go>B", *["on>C"] * 9, won=n % 9 > 0) for n in range(60)]
+    found = compare(before, after)
+    first, *_ = (one for one in sentences(found, most=9) if " went from " in one)
+    moved = {name: abs(found["room"].change[name].value) for (_, name), p in holm(found).items() if p < 0.05}
+    assert f"{max(moved.values()):.1f}" in first
+
+
+def test_a_policy_alone_is_said_in_a_sentence():
+    stuck = [played(n, *["x!"] * 8) for n in range(3)]
+    won = [played(3, "go>B", won=True)]
+    (one,) = behaviour([*stuck, *won]).values()
+    assert (
+        end_sentence(one)
+        == "On room, 25 % of 4 episodes succeed; most failures are episodes that gave up (75 % of all)."
+    )
+    (one,) = behaviour([played(n, "go>B", won=True) for n in range(2)]).values()
+    assert end_sentence(one) == "On room, 100 % of 2 episodes succeed."
+
+
+def test_p_values_are_corrected_as_holm_does():
+    rng = np.random.default_rng(2)
+    made = [
+        [f"{rng.choice(['go', 'look'])}{'!' * rng.binomial(1, rate)}" for _ in range(9)] for rate in (0.4, 0.5) * 40
+    ]
+    before, after = ([played(n, *moves) for n, moves in enumerate(made[side::2])] for side in (0, 1))
+    found = compare(before, after)
+    plain = {key: p_value(found["room"].change[key[1]]) for key in holm(found)}
+    assert "success" not in {name for _, name in plain}
+    assert len({0.001 < p < 0.1 for p in plain.values()}) == 2
+    order = sorted(plain, key=plain.get)
+    for rank, key in enumerate(order):
+        by_hand = max((len(plain) - i) * plain[order[i]] for i in range(rank + 1))
+        assert holm(found)[key] == pytest.approx(min(1, by_hand))
+
+
+def test_every_measure_can_be_said():
+    from gentax.metrics.behaviour.words import _SUBJECT
+
+    assert set(_SUBJECT) == set(MEASURES) - {"success"}

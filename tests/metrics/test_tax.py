@@ -1,0 +1,157 @@
+"""The measures follow DESIGN's formulae; errors leave in pairs; what has no value says why."""
+
+import json
+
+import numpy as np
+import pytest
+
+from gentax.core import Episode, Outcome, Task, UsageError
+from gentax.metrics.left_out import leave_out_errors, successes
+from gentax.metrics.statistics import Scores
+from gentax.metrics.tax import ood_change, tax_removed, tax_report
+
+
+def rates(count=100, **percent):
+    """Scores of `count` tasks of which the first `percent` of 100 succeed."""
+    return {d: (np.arange(count) < p * count / 100).astype(float) for d, p in percent.items()}
+
+
+INIT = rates(home=30, a=40, b=60)
+AFTER = rates(home=70, a=20, b=50)
+
+
+def test_the_formulae():
+    report = tax_report("home", INIT, AFTER)
+    assert report.delta_id.value == pytest.approx(40)
+    assert {t: e.value for t, e in report.drop.items()} == pytest.approx({"a": 20, "b": 10})
+    assert report.tax.value == pytest.approx(1 - 70 / 100)
+    assert report.tax_rate.value == pytest.approx(15 / 40)
+    assert report.targets == ("a", "b")
+    assert report.undefined == {}
+    assert report.init["a"].value == pytest.approx(40)
+
+
+def test_seeds_are_averaged():
+    after = {d: np.stack([x, np.zeros_like(x), np.ones_like(x)]) for d, x in AFTER.items()}
+    report = tax_report("home", INIT, after)
+    assert report.seeds == 3
+    assert report.after["home"].value == pytest.approx((70 + 0 + 100) / 3)
+
+
+def test_domains_may_differ_in_tasks():
+    report = tax_report("home", INIT | rates(50, b=60), AFTER | rates(50, b=50))
+    assert report.tasks == {"home": 100, "a": 100, "b": 50}
+    assert report.tax.value == pytest.approx(0.3)
+
+
+def test_the_tax_rate_is_undefined_without_a_gain():
+    report = tax_report("home", INIT, AFTER | rates(home=31))
+    assert report.delta_id.holds(0)
+    assert not report.tax_rate
+    assert str(report.tax_rate) == "undefined: the interval of ΔID holds 0"
+    assert "ΔID" in report.undefined["tax_rate"]
+
+
+def test_the_tax_is_undefined_when_there_was_nothing_to_lose():
+    report = tax_report("home", INIT | rates(a=0, b=0), AFTER)
+    assert not report.tax
+    assert report.undefined == {"tax": report.tax.reason}
+
+
+def test_a_source_that_was_not_played():
+    report = tax_report("elsewhere", INIT, AFTER)
+    assert not report.delta_id
+    assert report.targets == ("a", "b", "home")
+    assert set(report.undefined) == {"delta_id", "tax_rate"}
+
+
+def test_json_has_no_nan_and_every_estimate():
+    report = tax_report("home", INIT | rates(a=0, b=0), AFTER)
+    text = json.dumps(report.to_json(), allow_nan=False)
+    assert json.loads(text)["tax"] is None
+    assert json.loads(text)["delta_id"]["value"] == pytest.approx(40)
+    assert set(json.loads(text)["drop"]) == {"a", "b"}
+
+
+def test_errors_leave_in_pairs_and_are_counted():
+    init, after = ({d: x.copy() for d, x in both.items()} for both in (INIT, AFTER))
+    init["a"][0] = np.nan  # a success before and after
+    after["a"][99] = np.nan
+    report = tax_report("home", init, after)
+    assert report.left_out == {"home": 0, "a": 2, "b": 0}
+    assert report.tasks["a"] == 98
+    assert report.init["a"].value == pytest.approx(100 * 39 / 98)
+    assert report.after["a"].value == pytest.approx(100 * 19 / 98)
+
+
+def test_an_error_of_one_seed_takes_the_task_from_all():
+    after_SK = np.ones((3, 100))
+    after_SK[1, 5] = np.nan
+    (_, after), left_out = leave_out_errors([{"a": np.ones(100)}, {"a": after_SK}])
+    assert after["a"].shape == (3, 99)
+    assert left_out == {"a": 1}
+
+
+def test_too_many_errors_are_refused():
+    init = {d: x.copy() for d, x in INIT.items()}
+    init["a"][:3] = np.nan
+    with pytest.raises(UsageError, match="3 of 100 tasks on a"):
+        tax_report("home", init, AFTER)
+    assert tax_report("home", init, AFTER, error_share=0.05).left_out["a"] == 3
+
+
+@pytest.mark.parametrize(
+    ("init", "after"),
+    [(INIT, {"home": INIT["home"]}), (rates(home=1), rates(home=2)), (INIT, AFTER | rates(50, a=10))],
+)
+def test_what_cannot_be_compared_is_refused(init, after):
+    with pytest.raises(UsageError):
+        tax_report("home", init, after)
+
+
+def test_ood_change_and_tax_removed_are_two_things():
+    scores = Scores.of(init=rates(s=10, a=50, b=50), plain=rates(s=90, a=30, b=30), arm=rates(s=90, a=40, b=35))
+    assert ood_change(scores, "s", "arm").value == pytest.approx(15 / 60)
+    assert tax_removed(scores, "s", "arm").value == pytest.approx(15 / 40)
+
+
+def test_successes_average_samples_and_keep_errors_apart():
+    tasks = [Task("d", "l", "test", i) for i in range(3)]
+
+    def play(task, sample, outcome):
+        return Episode(task, sample, "", (), outcome)
+
+    won, lost, broke = Outcome.SUCCESS, Outcome.FAILURE, Outcome.ERROR
+    episodes = [play(tasks[1], 0, won), play(tasks[0], 0, won), play(tasks[0], 1, lost), play(tasks[2], 0, broke)]
+    np.testing.assert_array_equal(successes(episodes, tasks), [0.5, 1.0, np.nan])
+    with pytest.raises(UsageError, match="d/l/test/2"):
+        successes(episodes[:3], tasks)
+
+
+def test_random_play_that_breaks_takes_no_tasks_from_the_others():
+    chance = rates(a=10, b=10)
+    chance["a"][:50] = np.nan
+    chance["b"][0] = np.nan
+    report = tax_report("home", INIT, AFTER, chance=chance)
+    assert set(report.above_chance) == {"b"}
+    assert report.tasks == {"home": 100, "a": 100, "b": 99}
+    found = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert found["above_chance"]["b"]["after"]["value"] < found["after"]["b"]["value"]
+    assert found["pilot"]["targets"] == 2
+    assert found["bounds"] is None
+
+
+def test_clusters_follow_the_tasks_that_are_left():
+    init = {d: x.copy() for d, x in INIT.items()}
+    init["a"][0] = np.nan
+    labels = {"a": ["x", "x", *map(str, range(98))]}
+    report = tax_report("home", init, AFTER, clusters=labels)
+    assert report.clusters == {"home": 100, "a": 99, "b": 100}
+    with pytest.raises(UsageError, match="a has 100 tasks and 3 cluster labels"):
+        tax_report("home", INIT, AFTER, clusters={"a": ["x", "y", "z"]})
+    rows = np.repeat([1.0, 0.0], 50)
+    alone, clustered = (
+        tax_report("home", {"home": rows, "a": rows}, {"home": rows, "a": np.roll(rows, 8)}, clusters=c).drop["a"]
+        for c in (None, {"a": (np.arange(100) // 4).tolist()})
+    )
+    assert clustered.high - clustered.low > 1.5 * (alone.high - alone.low)

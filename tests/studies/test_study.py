@@ -1,0 +1,464 @@
+"""A study on the toy domain: stages appear whole, are done once, and a kill costs only what was in flight."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from gentax.cli.study_progress import StudyProgress
+from gentax.core import UsageError
+from gentax.core.settings import read_settings
+from gentax.studies import Study, run_study
+from gentax.studies.plan import check, plan, read_study
+from gentax.studies.results import results
+from gentax.training.touched import touched_by
+
+
+class Quiet:
+    def __init__(self):
+        self.done, self.before, self.outcomes = [], {}, []
+
+    def begin(self, stages, done):
+        self.stages, self.before = stages, done
+
+    def stage(self, stage):
+        self.done.append(stage.kind)
+
+    def train_row(self, row, steps):
+        pass
+
+    def episode(self, number, of):
+        pass
+
+    def end(self, stage, outcome):
+        self.outcomes.append(outcome)
+
+
+@pytest.fixture
+def study(toy, tiny, monkeypatch):
+    import dataclasses
+
+    from gentax.domains import registry
+
+    monkeypatch.setattr("gentax.rollouts.readable.SHARE", 1.0)  # nothing that the untrained model says can be read
+    known = registry.domains()
+    known["other"] = dataclasses.replace(known["toy"], name="other", entry="test_study:Other")
+    train = {
+        "steps": 2,
+        "tasks_per_step": 2,
+        "group": 2,
+        "validate_every": 0,
+        "play": {"temperature": 1.0, "max_new_tokens": 4},
+    }
+    return read_settings(
+        Study,
+        {
+            "name": "small",
+            "base": str(tiny),
+            "domains": {"toy": {"tasks": 6, "level": "one"}, "other": {"tasks": 6}},
+            "sources": ["toy"],
+            "train": train,
+            "evaluate": {"max_new_tokens": 4},
+        },
+        "test",
+    )
+
+
+from conftest import TOY, Toy  # noqa: E402
+
+
+class Other(Toy):
+    """The toy under another name."""
+
+    import dataclasses
+
+    domain = dataclasses.replace(TOY, name="other", entry="test_study:Other")
+
+
+class Third(Toy):
+    """Another."""
+
+    import dataclasses
+
+    domain = dataclasses.replace(TOY, name="third", entry="test_study:Third")
+
+
+def test_a_study_runs_once_and_is_not_run_again(study, tmp_path):
+    first, second = Quiet(), Quiet()
+    page = run_study(study, tmp_path, first)
+    assert first.done == [*["evaluate"] * 4, "train", "evaluate", "evaluate", "measure", "report"]
+    assert first.outcomes[0] == "0.0 % of 6 solved"
+    assert first.before == {}
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    again = run_study(study, tmp_path, second)
+    assert second.done == []
+    assert list(second.before) == list(second.stages)
+    assert again == page
+    (measured,) = tmp_path.glob("measure-*")
+    found = json.loads((measured / "results.json").read_text())
+    (result,) = found["results"]
+    assert result["source"] == "toy"
+    assert result["tasks"] == {"toy": 6, "other": 6}
+    assert len(found["axes"]) == 2
+    assert set(result["above_chance"]) == {"toy", "other"}
+
+
+@pytest.fixture
+def wide(study, monkeypatch):
+    """Two sources, a third target, two arms, two seeds."""
+    import dataclasses
+
+    from gentax.domains import registry
+    from gentax.studies.plan import Target
+
+    known = registry.domains()
+    known["third"] = dataclasses.replace(known["toy"], name="third", entry="test_study:Third")
+    domains = {**study.domains, "third": Target(tasks=6)}
+    arms = {"plain": {}, "short": {"steps": 1}}
+    return dataclasses.replace(study, domains=domains, sources=("toy", "other"), arms=arms, seeds=(0, 1))
+
+
+def with_successes(todo, store):
+    """Make episodes of a study that a tiny model cannot win: nearly all before, fewer after."""
+    import dataclasses
+
+    from gentax.core import Outcome
+    from gentax.core.record import write_episodes
+
+    for key, stage in [*todo.init.items(), *todo.after.items()]:
+        lost = 1 if isinstance(key, str) else 2 + (key[0] == "plain") + key[2]
+        episodes = [
+            dataclasses.replace(e, outcome=Outcome.FAILURE if n < lost else Outcome.SUCCESS)
+            for n, e in enumerate(store.episodes(stage))
+        ]
+        write_episodes(store.path(stage) / "episodes.jsonl.gz", episodes)
+
+
+def test_arms_are_compared_and_sources_ranked(wide, tmp_path):
+    from gentax.studies.run import Store
+
+    todo, store = plan(wide), Store(tmp_path)
+    run_study(wide, tmp_path, Quiet())
+    with_successes(todo, store)
+    for stage in (todo.measure, todo.report):
+        shutil.rmtree(store.path(stage))
+    page = run_study(wide, tmp_path, Quiet())
+    (measured,) = tmp_path.glob("measure-*")
+    found = json.loads((measured / "results.json").read_text())
+    short = found["arms"]["toy"]["short"]
+    assert short["targets"]["value"] == pytest.approx(100 / 6)
+    assert short["better"]["seeds"] == 2
+    assert set(found["ranks"]) == {"plain", "short"}
+    assert set(found["ranks"]["plain"]) == {"toy", "other"}
+    html = page.read_text(encoding="utf-8")
+    assert "Arms compared" in html
+    assert "OOD rank score" in html
+
+
+def test_a_finished_study_makes_a_fit(wide, tmp_path):
+    from gentax.studies.fit import fit_study
+    from gentax.studies.run import Store
+
+    todo, store, said = plan(wide), Store(tmp_path), []
+    with pytest.raises(UsageError, match="are not done"):
+        fit_study(todo, store, said.append)
+    run_study(wide, tmp_path, Quiet())
+    with_successes(todo, store)
+    fit = fit_study(todo, store, said.append, trajectories=8)
+    assert {(row.source, row.arm) for row in fit.rows} == {(s, a) for s in ("toy", "other") for a in wide.arms}
+    row = next(r for r in fit.rows if (r.source, r.arm) == ("toy", "plain"))
+    assert row.tax == pytest.approx(1 - (2.5 / 5))
+    assert set(row.features) == {"richness", "planning", "diversity", "kl"}
+    assert row.features["kl"] == pytest.approx(0)  # a tiny model wins nothing, learns nothing, and has not moved
+    assert row.steps == 2
+    assert row.seeds == 2
+    assert said
+
+
+def test_what_is_missing_is_done_and_nothing_else(study, tmp_path):
+    run_study(study, tmp_path, Quiet())
+    (trained,) = tmp_path.glob("train-*")
+    before = trained.stat().st_mtime_ns
+    (after,) = tmp_path.glob("evaluate-plain-toy-0-other-*")
+    shutil.rmtree(after)
+    shutil.rmtree(next(iter(tmp_path.glob("report-*"))))
+    again = Quiet()
+    run_study(study, tmp_path, again)
+    assert again.done == ["evaluate", "report"]
+    assert trained.stat().st_mtime_ns == before
+
+
+def test_a_stage_that_is_not_whole_is_not_trusted(study, tmp_path):
+    todo = plan(study)
+    half = tmp_path / todo.init["toy"].folder
+    half.mkdir(parents=True)
+    (half / "episodes.jsonl.gz").write_bytes(b"half")
+    listener = Quiet()
+    run_study(study, tmp_path, listener)
+    assert listener.done[0] == "evaluate"
+    assert (half / "stage.json").is_file()
+
+
+def test_a_stopped_training_is_continued_from_its_checkpoint(study, tmp_path, monkeypatch):
+    import dataclasses
+
+    study = dataclasses.replace(study, train={**study.train, "steps": 4, "checkpoint_every": 1})
+
+    class Stop(Quiet):
+        def train_row(self, row, steps):
+            if row["step"] == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, tmp_path, Stop())
+    assert not list(tmp_path.glob("train-*"))
+    seen = []
+
+    class Watch(Quiet):
+        def train_row(self, row, steps):
+            seen.append(row["step"])
+
+    run_study(study, tmp_path, Watch())
+    assert seen == [3, 4]
+
+
+def test_addresses_follow_everything_a_stage_depends_on(study):
+    import dataclasses
+
+    def folders(changed):
+        return {stage.folder for stage in plan(changed).stages()}
+
+    same = folders(study)
+    assert folders(dataclasses.replace(study)) == same
+    lr = folders(dataclasses.replace(study, train={**study.train, "lr": 1e-3}))
+    assert len(lr & same) == 4  # the base and random play are the same; training and what follows it is not
+    more = folders(dataclasses.replace(study, samples=2))
+    assert len(more & same) == 1  # the training
+    assert len(folders(dataclasses.replace(study, split="train")) & same) == 1
+
+
+def test_a_teacher_that_changed_is_another_stage(study, tmp_path):
+    import dataclasses
+
+    file = tmp_path / "teacher.jsonl"
+    taught = {**study.train, "imitate": {"teachers": {"toy": str(file)}}}
+    addresses = []
+    for text in ("one", "one", "two"):
+        file.write_text(text)
+        addresses.append({stage.folder for stage in plan(dataclasses.replace(study, train=taught)).trained.values()})
+    assert addresses[0] == addresses[1] != addresses[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"sources": ("toyy",)}, "did you mean 'toy'"),
+        ({"sources": ()}, "at least one source"),
+        ({"seeds": (0, 0)}, "named twice"),
+        ({"train": {"stepz": 3}}, "did you mean 'steps'"),
+        ({"train": {"seed": 3}}, "set by the study itself"),
+        ({"arms": {"plain": {"algorithm": {"klx": 0.1}}}}, "did you mean 'kl'"),
+        ({"arms": {"plain": {"retain": {"replay": 1.0, "replay_domains": ["toy"]}}}}, "replay_domains and trained on"),
+        ({"train": {"recipe": "sokobn"}}, "did you mean 'sokoban'"),
+        ({"split": "tset"}, "did you mean 'test'"),
+        ({"arms": {"plain": {}, "cut": {"remedies": "plainn"}}}, "did you mean 'plain'"),
+        ({"arms": {"one": {"remedies": "two"}, "two": {"remedies": "one"}}}, "one remedies itself"),
+        ({"arms": {"a/b": {}}}, "cannot be the name of a folder"),
+    ],
+)
+def test_studies_that_make_no_sense_are_refused(study, change, says):
+    import dataclasses
+
+    with pytest.raises(UsageError, match=says):
+        check(dataclasses.replace(study, **change))
+
+
+def test_settings_are_chosen_only_on_tasks_that_nobody_trained_on(study, monkeypatch):
+    choosing = dataclasses.replace(study, split="validation")
+    check(choosing)
+    monkeypatch.setattr(Other, "content", lambda self: None)
+    with pytest.raises(UsageError, match="study small chooses by validation tasks, and other does not say what its"):
+        check(choosing)
+    check(study)
+
+
+@pytest.mark.parametrize("name", ["demo_settings", "demo_seeds"])
+def test_the_studies_beside_the_demo_are_of_the_demo(name):
+    beside = read_study(Path(__file__).parents[2] / "studies" / f"{name}.yaml")
+    demo = read_study("demo")
+    assert (beside.domains, beside.sources, beside.train) == (demo.domains, demo.sources, demo.train)
+    chosen = [demo.recipe("sokoban", arm, 0) for arm in demo.arms]
+    assert all(one in [beside.recipe("sokoban", arm, 0) for arm in beside.arms] for one in chosen)
+
+
+def test_files_that_are_no_studies_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="did you mean 'demo'"):
+        read_study("demoo")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("name: [")
+    with pytest.raises(UsageError, match="cannot read"):
+        read_study(bad)
+    bad.write_text("name: x\ndomainz: {}\n")
+    with pytest.raises(UsageError, match="did you mean 'domains'"):
+        read_study(bad)
+
+
+def test_the_shipped_demo_is_sound():
+    study = read_study("demo")
+    assert study.sources == ("sokoban",)
+    assert len(study.domains) >= 6  # at least five targets
+    assert plan(study).stages()
+    imitation, remedy = (study.recipe("sokoban", arm, 0) for arm in ("imitation", "imitation+replay"))
+    assert remedy == dataclasses.replace(imitation, retain=remedy.retain)  # what else it had would be compared, too
+    assert touched_by(imitation) == touched_by(study.recipe("sokoban", "rl", 0)) == {"sokoban"}
+    assert touched_by(remedy) == {"sokoban", "webshop", "crafting"}
+    assert [study.baseline(arm) for arm in study.arms] == [None, None, "imitation"]
+
+
+def test_an_arm_changes_one_setting_of_a_group_and_keeps_the_others(study):
+    import dataclasses
+
+    arms = {"plain": {}, "distract": {"play": {"wrap": ["distract(volume=40)"]}}}
+    recipe = dataclasses.replace(study, arms=arms).recipe("toy", "distract", 0)
+    assert recipe.play.wrap == ("distract(volume=40)",)
+    assert (recipe.play.temperature, recipe.play.max_new_tokens) == (1.0, 4)
+
+
+def test_an_arm_may_be_a_mixture_or_a_sequence(study):
+    import dataclasses
+
+    phases = [{"mix": {"toy": 1.0, "other": 1.0}, "steps": 4}]
+    arms = {"plain": {}, "mixed": {"schedule": {"phases": phases}}}
+    plain, mixed = (dataclasses.replace(study, arms=arms).recipe("toy", arm, 0) for arm in arms)
+    assert plain.phases()[0].mix == {"toy:one": 1.0}
+    assert mixed.phases()[0].mix == {"toy": 1.0, "other": 1.0}
+    assert (mixed.updates, mixed.base) == (4, study.base)
+
+
+def test_a_study_may_begin_with_the_recipes_that_ship(study):
+    import dataclasses
+
+    from gentax.training.config.read import read_values
+
+    arms = {"plain": {}, "short": {"steps": 3, "imitate": {"pairs": 7}}, "alone": {"recipe": None, "steps": 5}}
+    shipped = dataclasses.replace(study, train={"recipe": "crafting"}, arms=arms)
+    plain, short, alone = (shipped.recipe("toy", arm, 2) for arm in arms)
+    assert (plain.source, plain.level, plain.seed) == ("toy", "one", 2)
+    assert (plain.steps, plain.imitate.pairs) == (read_values("crafting")["steps"], 40000)
+    assert (short.steps, short.imitate.pairs) == (3, 7)
+    assert (alone.steps, alone.imitate) == (5, None)
+    own = dataclasses.replace(read_study("demo"), train={"recipe": "shipped"}, arms={"plain": {}})
+    assert own.recipe("sokoban", "plain", 0).steps == read_values("sokoban")["steps"]
+
+
+def test_a_remedy_has_what_its_arm_has_and_is_compared_with_it(study):
+    arms = {"one": {"steps": 3, "lr": 1e-3}, "two": {"remedies": "one", "lr": 2e-3}, "three": {"remedies": "two"}}
+    made = dataclasses.replace(study, arms=arms)
+    assert [(r.steps, r.lr) for r in (made.recipe("toy", arm, 0) for arm in arms)] == [(3, 1e-3), (3, 2e-3), (3, 2e-3)]
+    assert [made.baseline(arm) for arm in arms] == [None, "one", "two"]
+    plain = dataclasses.replace(study, arms={"plain": {"steps": 3}, "short": {}})
+    assert plain.baseline("short") == "plain"
+    assert plain.recipe("toy", "short", 0).steps == study.train["steps"]  # that of `train`: only `remedies` inherits
+
+
+def test_touched_targets_stand_apart(wide, tmp_path):
+    """An arm whose replay read the text of a target is judged by the other targets alone."""
+    from gentax.studies.run import Store
+
+    arms = {"plain": {}, "replay": {"remedies": "plain", "retain": {"replay": 1.0, "replay_domains": ["third"]}}}
+    made = dataclasses.replace(wide, arms=arms, sources=("toy",), seeds=(0,))
+    todo, store = plan(made), Store(tmp_path)
+    run_study(made, tmp_path, Quiet())
+    with_successes(todo, store)
+    (plain, replay), _ = results(todo, store.episodes)
+    assert (plain.tax.touched, plain.beside) == (frozenset(), None)
+    assert replay.tax.touched == {"third"}
+    assert replay.tax.untouched == replay.beside.over == ("other",)
+    assert replay.beside.targets.n == 6  # the tasks of one target, not of two
+    assert replay.marked
+    assert replay.baseline_tax.n < plain.tax.tax.n
+    assert set(plain.tax.above_chance) == set(made.domains)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def console(terminal: bool, **settings) -> Console:
+    file = Terminal() if terminal else io.StringIO()
+    return Console(file=file, force_terminal=terminal, width=80, highlight=False, emoji=False, **settings)
+
+
+def test_a_pipe_gets_a_line_a_stage(study, tmp_path):
+    out = console(False)
+    with StudyProgress("small", out) as progress:
+        run_study(study, tmp_path, progress)
+    lines = out.file.getvalue().splitlines()
+    assert lines[0].startswith("study small: 9 stages; about 0:")
+    assert len(lines) == 10
+    assert lines[1].startswith("[1/9] base on toy: 0.0 % of 6 solved (0:0")
+    assert lines[5].startswith("[5/9] train plain on toy (0:0")
+    assert all(line.endswith(" left)") for line in lines[1:-1])
+    assert "left" not in lines[-1]
+
+
+def test_a_terminal_gets_two_lines_that_go(study, tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    out, seen = console(True, color_system=None), []
+
+    class Watched(StudyProgress):
+        def episode(self, number, of):
+            super().episode(number, of)
+            look = console(False)
+            look.print(self)
+            seen.append(look.file.getvalue())
+
+    with Watched("small", out) as progress:
+        run_study(study, tmp_path, progress)
+    first, last = seen[0].splitlines(), seen[-1].splitlines()
+    assert len(first) == len(last) == 2
+    assert max(map(len, first)) <= 80
+    assert "about 0:" in first[0]
+    assert "left" in first[0]
+    assert first[1].startswith("[1/9] base on toy: 1/6 episodes")
+    assert last[1].startswith("[7/9] plain on toy on other: 6/6 episodes")
+    said = out.file.getvalue()
+    assert "study small" not in said  # no log
+    assert said.endswith(("\x1b[2K", "\x1b[?25h"))  # taken away, the cursor given back
+
+
+def test_the_last_screen_says_what_the_page_says(study, tmp_path):
+    import yaml
+    from typer.testing import CliRunner
+
+    from gentax.cli.app import app
+    from gentax.core.settings import plain
+
+    file = tmp_path / "small.yaml"
+    values = json.loads(json.dumps(plain(study) | {"evaluate": {"max_new_tokens": 4}}))
+    file.write_text(yaml.safe_dump(values))
+    shown = CliRunner().invoke(app, ["study", "run", str(file), "--out", str(tmp_path), "--json", str(tmp_path / "j")])
+    assert shown.exit_code == 0, shown.output
+    screen = shown.output.split(" left)")[-1]
+    assert "gain at home" in screen
+    assert "tax elsewhere" in screen
+    assert "the tax is undefined" in screen  # the untrained model wins nothing
+    assert screen.index("success %") < screen.index("report: ")
+    page = screen.split("report: ")[1].splitlines()[0]
+    assert page.endswith("report.html")
+    assert set(json.loads((tmp_path / "j").read_text())["results"][0]["above_chance"]) == {"toy", "other"}
+
+
+def test_a_study_of_few_seeds_says_beforehand_what_it_cannot_claim(study):
+    from dataclasses import replace
+
+    assert "says what this checkpoint lost" in study.cannot_claim()
+    assert "2 more training runs here" in study.cannot_claim()
+    assert replace(study, seeds=(0, 1, 2)).cannot_claim() is None
