@@ -20,7 +20,7 @@ from gentax.core.settings import read_settings
 from gentax.policies.local import load
 from gentax.policies.protocol import Reply
 from gentax.rollouts import RolloutConfig
-from gentax.training import TrainConfig, checkpoint, playing, run, train
+from gentax.training import TrainConfig, checkpoint, rollout_worker, run, train
 from gentax.training.checkpoint import checkpoints
 from gentax.training.parallel import World
 from gentax.training.progress import training_line
@@ -170,7 +170,7 @@ def test_every_setting_does_something_in_a_run(toy, able, tmp_path, monkeypatch)
             scores = "well …", "<action>0.2</action>", "well …", "<action>0.8</action>"  # half of them cannot be read
             return [Reply(scores[n % 4]) for n, _ in enumerate(turns)]
 
-    monkeypatch.setattr(playing, "policy_of", lambda what, device: Strict())
+    monkeypatch.setattr(rollout_worker, "policy_of", lambda what, device: Strict())
     settings = {
         "level": "three",
         "steps": 2,
@@ -181,8 +181,10 @@ def test_every_setting_does_something_in_a_run(toy, able, tmp_path, monkeypatch)
         "retain": {"replay": 1.0, "replay_domains": ["crafting"], "replay_tasks": 2},
     }
     hints = []
-    real = playing.Guided.reply
-    monkeypatch.setattr(playing.Guided, "reply", lambda self, turns: hints.append(self.hints) or real(self, turns))
+    real = rollout_worker.Guided.reply
+    monkeypatch.setattr(
+        rollout_worker.Guided, "reply", lambda self, turns: hints.append(self.hints) or real(self, turns)
+    )
     rows = []
     train(recipe(able, **settings), tmp_path / "run", rows.append)
     learned = [row for row in rows if "step" in row]
@@ -304,7 +306,7 @@ def test_merging_trains_an_expert_for_each_part(toy, able, tmp_path):
 def test_validation_plays_as_the_recipe_says_and_not_as_training_does(toy, able, tmp_path, monkeypatch):
     seen = []
     found = {"validation_success": 0.0}
-    monkeypatch.setattr(playing, "look", lambda policy, grounds, play, *_: seen.append(play) or found)
+    monkeypatch.setattr(rollout_worker, "look", lambda policy, grounds, play, *_: seen.append(play) or found)
     thinking = {"temperature": 1.0, "thinking": True, "max_new_tokens": 6, "wrap": ["menu"]}
     train(recipe(able, steps=1, play=thinking), tmp_path / "a")
     train(recipe(able, steps=1, play=thinking, validate_play={"context": "window(1)"}), tmp_path / "b")
@@ -313,7 +315,7 @@ def test_validation_plays_as_the_recipe_says_and_not_as_training_does(toy, able,
 
 
 def test_a_loss_that_is_no_number_names_the_batch_and_the_last_good_checkpoint(toy, able, tmp_path, monkeypatch):
-    real = playing.rewards_of
+    real = rollout_worker.rewards_of
 
     def broken(episodes, *args):
         found = real(episodes, *args)
@@ -321,7 +323,7 @@ def test_a_loss_that_is_no_number_names_the_batch_and_the_last_good_checkpoint(t
             found[0][:] = float("nan")
         return found
 
-    monkeypatch.setattr(playing, "rewards_of", broken)
+    monkeypatch.setattr(rollout_worker, "rewards_of", broken)
     with pytest.raises(NonFiniteLoss) as stopped:
         train(recipe(able), tmp_path / "run")
     assert "step 5" in str(stopped.value)
