@@ -26,7 +26,7 @@ from gentax.core.files import write_json
 from gentax.core.settings import read_settings
 from gentax.domains import domains, missing
 from gentax.evals.evaluate import scores_of
-from gentax.metrics.left_out import leave_out_errors
+from gentax.metrics.episode_scores import leave_out_errors
 from gentax.metrics.statistics import Estimate
 from gentax.metrics.statistics.intervals import difference
 from gentax.training.config import TrainConfig

@@ -29,7 +29,7 @@ from gentax.core.files import write_json
 from gentax.core.record import read_episodes, write_episodes
 from gentax.domains import domain, domains, missing
 from gentax.evals.evaluate import scores_of
-from gentax.metrics.left_out import leave_out_errors
+from gentax.metrics.episode_scores import leave_out_errors
 from gentax.metrics.statistics import Estimate, success_rate
 from gentax.metrics.tax import TaxReport, tax_report
 from gentax.models.requests import ModelOptions

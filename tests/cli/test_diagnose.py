@@ -43,8 +43,6 @@ def test_two_policies(files, tmp_path):
     assert shown.exit_code == 0, shown.output
     assert shown.output.splitlines()[1] == json.loads((tmp_path / "out.json").read_text())["sentences"][0]
     assert " went from " in shown.output.splitlines()[1]
-    assert "the policies' actions diverge in" in shown.output
-    assert "after step 1" in shown.output
     assert "0 % before and after: " in shown.output
     assert "\ntruncated  " not in shown.output
     written = json.loads((tmp_path / "out.json").read_text())
@@ -52,14 +50,13 @@ def test_two_policies(files, tmp_path):
     one = written["domains"]["sokoban"]
     assert one["after"]["measures"]["invalid"]["value"] == 0
     assert one["change"]["ran_out"]["value"] < 0
-    assert one["parting"]["pairs"] == 12
     assert 0 <= one["p_values"]["ran_out"] <= 1
     assert written["sentences"]
     for sentence in written["sentences"]:
         assert sentence in shown.output
 
 
-def test_policies_that_were_not_played_alike_are_compared_but_not_step_by_step(files, tmp_path):
+def test_policies_with_different_wrappers_can_be_compared(files, tmp_path):
     from gentax.rollouts import RolloutConfig
 
     result = evaluate("random", {"sokoban": None}, tasks=12)
@@ -68,7 +65,6 @@ def test_policies_that_were_not_played_alike_are_compared_but_not_step_by_step(f
     write_episodes(tmp_path / "b.gz", renamed.episodes["sokoban"])
     shown = run(tmp_path / "a.gz", tmp_path / "b.gz")
     assert shown.exit_code == 0, shown.output
-    assert "Where they diverge is not known: sokoban/" in shown.output
     assert "ended in a loop" in shown.output
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gentax.core import Task, UsageError
-from gentax.evals.divergence import forward_kl
+from gentax.evals.kl_forecast import forward_kl
 from gentax.policies import RandomPolicy
 from gentax.policies.local import load
 from gentax.rollouts import RolloutConfig, rollout

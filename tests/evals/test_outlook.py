@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from gentax.metrics.outlook import outlook
 from gentax.metrics.statistics import InterimAnalyses, Pilot, detectable, episodes_needed
+from gentax.metrics.statistics.power import outlook
 
 PILOT = Pilot(tasks=32, targets=5, before=0.4, variance=0.08, correlation=0.8, design_effect=1.1)
 

@@ -16,8 +16,7 @@ from gentax.evals.suites import DomainResult, Played, load_suite, paired, play_s
 from gentax.evals.suites import suite as suite_module
 from gentax.evals.suites.freeze import RECIPES, freeze_domain
 from gentax.evals.suites.result import SuiteResult, write_suite_result
-from gentax.evals.suites.starts import check_starts
-from gentax.evals.suites.suite import FROZEN, digest, read_suite
+from gentax.evals.suites.suite import FROZEN, check_starts, digest, read_suite
 from gentax.metrics.tax import tax_report
 from gentax.models.fingerprint import fingerprint
 from gentax.models.loading import BASE

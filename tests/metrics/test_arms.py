@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from gentax.core import UsageError
-from gentax.metrics.arms import compare_arms
-from gentax.metrics.ranks import ood_rank_scores
+from gentax.metrics.arms import compare_arms, ood_rank_scores
 
 
 def rates(seeds=3, count=200, **percent):

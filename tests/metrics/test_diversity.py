@@ -9,8 +9,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from gentax.core import Episode, Outcome, Step, Task, UsageError
 from gentax.metrics.axes import Probe, axes
-from gentax.metrics.diversity import MEASURES, Diversity, diversity, rao, vendi
-from gentax.metrics.diversity.lexical import counts, tfidf, unseen, unshared
+from gentax.metrics.diversity import MEASURES, Diversity, counts, diversity, rao, tfidf, unseen, unshared, vendi
 from gentax.metrics.statistics import Estimate
 
 WORDS = ("red", "blue", "gold", "box", "key", "door", "wall", "you", "see", "go")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gentax.core import UsageError
-from gentax.metrics.pass_at_k import avg_at_k, pass_at_k, steps_of_k
+from gentax.metrics.axes import avg_at_k, pass_at_k, steps_of_k
 
 # Four samples of three tasks: solved never, once and always.
 SCORES_NK = np.array([[0, 0, 1], [0, 1, 1], [0, 0, 1], [0, 0, 1]], float)

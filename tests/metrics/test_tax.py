@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gentax.core import Episode, Outcome, Task, UsageError
-from gentax.metrics.left_out import leave_out_errors, successes
+from gentax.metrics.episode_scores import leave_out_errors, successes
 from gentax.metrics.statistics import Scores
 from gentax.metrics.tax import ood_change, tax_removed, tax_report
 

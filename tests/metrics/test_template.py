@@ -3,7 +3,7 @@
 import pytest
 
 from gentax.core import Task
-from gentax.metrics.template import template_share
+from gentax.metrics.axes import template_share
 
 CONTENT = ["one", "two", "six", "ten", "red", "tan", "ash", "oak", "elm", "fir"]
 

@@ -17,7 +17,7 @@ from tokenizers_made import tokenizer
 
 from gentax.core import Task, UsageError
 from gentax.evals.evaluate import Evaluation, evaluate
-from gentax.metrics.truncation import Truncation
+from gentax.metrics.episode_scores import Truncation
 from gentax.models.requests import ChatOptions, SamplingParams
 from gentax.policies.local import LocalPolicy, load
 from gentax.policies.protocol import Turn

@@ -12,7 +12,7 @@ import torch
 from conftest import TOY, Toy
 from gentax.core import Task, UsageError
 from gentax.domains import registry
-from gentax.evals.divergence import forward_kl
+from gentax.evals.kl_forecast import forward_kl
 from gentax.models.kl import nats
 from gentax.policies.local import load
 from gentax.rollouts import RolloutConfig, rollout

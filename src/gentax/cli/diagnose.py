@@ -9,17 +9,14 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.show import console, estimate, printable, say, table
-from gentax.core.errors import UsageError
 from gentax.core.progress import status
 
 if TYPE_CHECKING:
     from gentax.core import Episode
-    from gentax.metrics.behaviour import Behaviour, Parting
-    from gentax.metrics.behaviour.changes import Values
+    from gentax.metrics.behaviour import Behaviour, Values
     from gentax.metrics.statistics import Estimate
 
 _FILE = "A file that `gentax rollout --out` wrote, or the folder of an evaluation in a study."
-_SHOWN = (1, 2, 3, 5, 10, 20, 40)  # steps of the curve that are printed
 
 
 def diagnose(
@@ -31,7 +28,7 @@ def diagnose(
 ) -> None:
     """Say what happened in episodes: invalid and repeated actions, loops, giving up, what a success cost.
 
-    With AFTER, also what changed, paired by task, and at which step the two policies diverge. Every number has a 95 %
+    With AFTER, also what changed, paired by task. Every number has a 95 %
     interval over tasks; what each measure means stands below the tables. Files of several domains can be joined:
     `cat a.jsonl.gz b.jsonl.gz > both.jsonl.gz`.
 
@@ -68,15 +65,11 @@ def _one(episodes: list[Episode]) -> dict[str, Any]:
 
 
 def _two(before: list[Episode], after: list[Episode]) -> dict[str, Any]:
-    from gentax.metrics.behaviour import compare, holm, partings, sentences
+    from gentax.metrics.behaviour import compare, holm, sentences
     from gentax.metrics.statistics import LEVEL
 
     compared = compare(before, after)
     corrected = holm(compared)
-    try:
-        parted, why = partings(before, after), ""
-    except UsageError as fault:  # they can be compared, but not step by step
-        parted, why = {}, str(fault)
     said = sentences(compared)
     say(said)
     console.print()
@@ -92,11 +85,8 @@ def _two(before: list[Episode], after: list[Episode]) -> dict[str, Any]:
         _say_zero(zero, " before and after")
         if marked:
             console.print("* significant after Holm's correction for all changes tested")
-        _print_parting(parted.get(domain))
-        domains[domain] = {**both.to_json(), "parting": parted[domain].to_json() if domain in parted else None}
+        domains[domain] = both.to_json()
         domains[domain]["p_values"] = {name: p for (where, name), p in corrected.items() if where == domain}
-    if why:
-        say(f"Where they diverge is not known: {why}.")
     return {"domains": domains, "sentences": said}
 
 
@@ -124,32 +114,6 @@ def _cell(value: Estimate | None) -> str:
 def _say_zero(titles: list[str], when: str) -> None:
     if titles:
         say(f"0 %{when}: {', '.join(titles)}.")
-
-
-def _print_parting(parting: Parting | None) -> None:
-    """Print where the two policies diverge, in a few lines."""
-    if parting is None:
-        return
-    from gentax.metrics.behaviour import parting_sentence
-
-    lines = [parting_sentence(parting)]
-    if parting.early is not None:
-        curve = parting.curve.together
-        shown = [f"{estimate(curve[n - 1], 0)} after step {n}" for n in _SHOWN if n <= len(curve)]
-        lines.append(f"  still identical, % of pairs still running: {'; '.join(shown)}")
-        kinds = [f"{kind.before} → {kind.after} {estimate(kind.share, 0)}" for kind in parting.kinds]
-        lines.append(f"  first actions that differ, before → after, % of divergences: {'; '.join(kinds)}")
-        first, second = (estimate(one, 0) for one in parting.accepted)
-        lines.append(f"  of these actions valid, %: {first} before, {second} after")
-        names = {"early": f"by step {parting.early}", "late": "later", "never": "never"}
-        groups = [
-            f"{names[group.name]} ({group.pairs}): {estimate(group.before, 0)} → {estimate(group.after, 0)}"
-            for group in parting.groups
-            if group.pairs
-        ]
-        lines.append(f"  success %, before → after, by when they diverge (pairs): {'; '.join(groups)}")
-    console.print()
-    say(lines)
 
 
 def _title(one: Behaviour) -> str:

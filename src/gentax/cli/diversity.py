@@ -104,7 +104,7 @@ def _tuned(base: Policy, tuned: str | None, model: ModelOptions) -> Policy | Non
     """Find the tuned policy. Raises UsageError where no divergence can be taken, before anything is played."""
     if tuned is None:
         return None
-    from gentax.evals.divergence import same_tokens
+    from gentax.evals.kl_forecast import same_tokens
     from gentax.policies.local import LocalPolicy
 
     other = o.load_policy(tuned, model)
@@ -116,7 +116,7 @@ def _tuned(base: Policy, tuned: str | None, model: ModelOptions) -> Policy | Non
 
 
 def _moved(base: Policy, tuned: Policy, probes: Sequence[Probe]) -> dict[str, Estimate]:
-    from gentax.evals.divergence import forward_kl
+    from gentax.evals.kl_forecast import forward_kl
 
     return {probe.name: forward_kl(base, tuned, probe.episodes) for probe in probes}
 

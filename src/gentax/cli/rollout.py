@@ -65,7 +65,7 @@ def rollout(
 
 def _say_what_came(episodes: Sequence[Episode], policy: str, out: Path) -> None:
     from gentax.core import Outcome
-    from gentax.metrics.truncation import Truncation
+    from gentax.metrics.episode_scores import Truncation
 
     broken = sum(episode.outcome is Outcome.ERROR for episode in episodes)
     solved = sum(episode.success for episode in episodes)

@@ -104,7 +104,7 @@ def tax(
     """
     from gentax.evals.paired_eval import is_result, play_tax, tax, tax_of_results
     from gentax.evals.sensitivity import check_installed
-    from gentax.metrics.behaviour import compare, partings
+    from gentax.metrics.behaviour import compare
     from gentax.metrics.behaviour import sentences as behaved
     from gentax.metrics.forecast import read_fit
     from gentax.metrics.statistics import InterimAnalyses
@@ -155,11 +155,7 @@ def tax(
     if played.played < played.planned:
         say(f"  stopped after {played.played} of {played.planned} episodes a policy: the verdict is clear")
     before, after = ([e for of in one.episodes.values() for e in of] for one in (played.before, played.after))
-    try:
-        parted = partings(before, after)
-    except UsageError:  # an environment that does not start a task alike: no reason to keep the tax back
-        parted = None
-    said = behaved(compare(before, after), parted)
+    said = behaved(compare(before, after))
     for one in (played.before, played.after):
         said += one.truncation().sentences(one.policy)
     if played.report.look < looks:
@@ -207,9 +203,8 @@ def _plan(
 ) -> int:
     """Say beforehand what can be seen; return how many tasks of each domain are played at most."""
     from gentax.evals.evaluate import tasks_of
-    from gentax.metrics.outlook import outlook
     from gentax.metrics.statistics import episodes_needed
-    from gentax.metrics.statistics.power import VARIANCE
+    from gentax.metrics.statistics.power import VARIANCE, outlook
 
     targets = len(levels) - 1
     if drop is not None and first is None:
@@ -234,7 +229,7 @@ def _plan(
 
 
 def _replan(looks: InterimAnalyses, drop: float | None, pilot: Pilot, tasks: int) -> None:
-    from gentax.metrics.outlook import outlook
+    from gentax.metrics.statistics.power import outlook
 
     say(f"  pilot: {tasks} tasks of each domain are played.")
     say(f"  {sentence}" for sentence in outlook(tasks, pilot.targets, looks, pilot, drop))
@@ -242,8 +237,8 @@ def _replan(looks: InterimAnalyses, drop: float | None, pilot: Pilot, tasks: int
 
 def _look(report: TaxReport, tasks: int | None) -> None:
     """Say what a look found; at the first, what all of them will be able to tell, now that something is known."""
-    from gentax.metrics.outlook import outlook
     from gentax.metrics.statistics import InterimAnalyses
+    from gentax.metrics.statistics.power import outlook
     from gentax.metrics.verdict import headline
 
     say(f"  look {report.look} of {report.looks}: tax {headline(report)}")

@@ -14,9 +14,16 @@ from gentax.core.progress import EpisodeProgress
 from gentax.core.settings import plain
 from gentax.core.text_table import TextTable, as_printed
 from gentax.domains import domain, make
-from gentax.metrics.left_out import content_caveat, content_of, kept_tasks, only, only_labels, successes
+from gentax.metrics.episode_scores import (
+    Truncation,
+    content_caveat,
+    content_of,
+    kept_tasks,
+    only,
+    only_labels,
+    successes,
+)
 from gentax.metrics.statistics import Estimate, success_rate
-from gentax.metrics.truncation import Truncation
 from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, policy_of
 from gentax.policies.simple import SCRIPTED

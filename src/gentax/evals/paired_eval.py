@@ -26,7 +26,7 @@ from gentax.core.progress import EpisodeProgress
 from gentax.domains import domain, domains, missing
 from gentax.evals.evaluate import Evaluation, scores_of, tasks_of
 from gentax.evals.suites import load_suite, paired, read_result
-from gentax.metrics.left_out import ERROR_SHARE, content_of
+from gentax.metrics.episode_scores import ERROR_SHARE, content_of
 from gentax.metrics.statistics import InterimAnalyses, Pilot, episodes_needed
 from gentax.metrics.tax import TaxReport, tax_report
 from gentax.metrics.verdict import FREE_WITHIN, Verdict, headline, verdict

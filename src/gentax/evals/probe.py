@@ -20,7 +20,7 @@ from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.core.progress import EpisodeProgress
 from gentax.evals.evaluate import evaluate
 from gentax.metrics.axes import Probe, axes
-from gentax.metrics.left_out import ERROR_SHARE
+from gentax.metrics.episode_scores import ERROR_SHARE
 from gentax.models.action_format import write_reply
 from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, policy_of

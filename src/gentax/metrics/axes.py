@@ -1,15 +1,26 @@
-"""Where a domain lies: how rich its states are and how far its goals.
+"""The axes of a domain: how rich its states are, and how far its goals.
 
-State richness is counted on the bare observation and, where prompts are given, on the whole prompt, which is what
+**State richness** is measured on the bare observation and, where prompts are given, on the whole prompt, which is what
 arXiv 2601.18217 prints. Characters count templates and repetition too, so compressed bytes, tokens and the share that
-is template stand beside them. Planning complexity is the paper's mean trajectory length with failures counted at the
-horizon; since that mixes two things, success and length given success stand beside it, with pass@k, the expert's plan
-and the number of choices in a state where they are known. Episodes that ended in an error are left out and counted.
+is template are reported as well.
+
+**Planning complexity** is the paper's mean trajectory length with failures counted at the horizon. That mixes success
+and length given success, so both are reported separately, with pass@k, the expert's plan and the branching factor where
+they are known. Episodes that ended in an error are left out and counted.
+
+**Template text** is what a domain shows in nearly every task: rules, menus, "Nothing happens.". A phrase is four words
+in a row, the usual shingle for near-duplicate pages (Manning, Raghavan & Schütze 2008, section 19.6), and counts as
+template when it occurs in at least nine tasks of ten (Bar-Yossef & Rajagopalan 2002; Gibson, Punera & Tomkins 2005).
+Tasks are counted rather than states because a domain has pages of several kinds. Few tasks, or a short horizon, show
+fewer phrases: compare shares from the same number of tasks and the same horizon. Phrases with a slot ("a red box 2
+ahead") count only where four fixed words stand in a row.
 """
 
 from __future__ import annotations
 
+import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +29,98 @@ import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.core.text_table import TextTable, as_printed
-from gentax.metrics.pass_at_k import pass_at_k, steps_of_k
 from gentax.metrics.statistics import Estimate, bounded_mean, cluster_mean, success_rate
-from gentax.metrics.template import template_share
+from gentax.metrics.statistics.scores import check
+
+
+def pass_at_k(scores_NK: np.ndarray, k: int) -> Estimate:
+    """Estimate the share of tasks, percent, that at least one of `k` samples solves. The interval covers tasks.
+
+    Unbiased for any n >= k samples of each task: the mean over tasks of 1 - C(n - c, k) / C(n, k), with c of the n
+    samples solved (Chen et al. 2021, arXiv 2107.03374, eq. 1).
+
+    Args:
+        scores_NK: 1 where a sample solved its task and 0 where not, (N,) samples by (K,) tasks.
+        k: samples, from 1 to N.
+
+    Raises:
+        UsageError: `k` outside 1 to N, scores other than 0 and 1, fewer than 2 tasks.
+    """
+    scores_NK = check(np.asarray(scores_NK, float), "pass@k")
+    n = len(scores_NK)
+    if not 1 <= k <= n:
+        raise UsageError(f"pass@k of {n} samples a task is for k from 1 to {n}, not {k}")
+    if not np.isin(scores_NK, (0.0, 1.0)).all():
+        raise UsageError("pass@k needs one score of 0 or 1 for each sample, not means")
+    failed_K = n - scores_NK.sum(0)
+    # C(f, k) / C(n, k) as a product of k ratios: binomials themselves overflow.
+    ratios_kK = [np.maximum(failed_K - i, 0) / (n - i) for i in range(k)]
+    return success_rate(1 - np.prod(ratios_kK, axis=0))
+
+
+def avg_at_k(scores_NK: np.ndarray) -> Estimate:
+    """Estimate the mean success of a sample, percent, from all N samples of each task: avg@N. It covers tasks.
+
+    What is expected of it does not depend on how many samples there are, so none is left out for a smaller k.
+
+    Raises:
+        UsageError: scores outside 0 to 1, fewer than 2 tasks.
+    """
+    return success_rate(check(np.asarray(scores_NK, float), "avg@k").mean(0))
+
+
+def steps_of_k(n: int) -> list[int]:
+    """Return the k that are worth printing of n samples: 1, 2, 4, … and n itself.
+
+    >>> steps_of_k(6)
+    [1, 2, 4, 6]
+    """
+    return sorted({n, *(1 << bit for bit in range(n.bit_length()) if 1 << bit <= n)})
+
+
+WORDS = 4  # in a phrase; a shorter text is one phrase
+TASK_SHARE = 0.9  # of the tasks, in which a phrase must occur to be template
+
+_WORD = re.compile(r"\S+")
+
+
+def template_share(states: Mapping[Task, Sequence[str]]) -> Estimate | None:
+    """Return the share of the characters of all states that lie in template phrases, percent, with its interval.
+
+    The gaps between the words of a phrase count as part of it. None with text in states of fewer than 2 tasks.
+
+    Args:
+        states: the texts that the agent read in each task.
+    """
+    phrases = Counter(phrase for texts in states.values() for phrase in {p for t in texts for p, _ in _phrases(t)})
+    needed = TASK_SHARE * len(states)
+    template = {phrase for phrase, tasks in phrases.items() if tasks >= needed}
+    sizes = [(sum(_covered(t, template) for t in texts), sum(map(len, texts))) for texts in states.values()]
+    sizes = [(covered, characters) for covered, characters in sizes if characters]
+    if len(sizes) < 2:
+        return None
+    covered_K, characters_K = np.array(sizes, float).T
+    share = cluster_mean(100 * covered_K, characters_K, "percent")
+    return Estimate(share.value, max(share.low, 0.0), min(share.high, 100.0), share.covers, share.unit, share.n)
+
+
+def _phrases(text: str) -> Iterable[tuple[tuple[str, ...], tuple[int, int]]]:
+    """Yield every phrase of a text and where it begins and ends."""
+    words = [(match.group(), match.start(), match.end()) for match in _WORD.finditer(text)]
+    for first in range(max(1, len(words) - WORDS + 1) if words else 0):
+        run = words[first : first + WORDS]
+        yield tuple(word for word, _, _ in run), (run[0][1], run[-1][2])
+
+
+def _covered(text: str, template: set[tuple[str, ...]]) -> int:
+    """Return how many characters of a text lie in template phrases."""
+    total = reached = 0
+    for phrase, (start, end) in _phrases(text):
+        if phrase in template:
+            total += end - max(start, reached)
+            reached = end
+    return total
+
 
 Measured = dict[Task, list[float]]
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from gentax.core import UsageError
 from gentax.core.text_table import TextTable, as_printed
-from gentax.metrics.left_out import ERROR_SHARE, kept_tasks, only, only_labels
+from gentax.metrics.episode_scores import ERROR_SHARE, kept_tasks, only, only_labels
 from gentax.metrics.statistics import (
     LEVEL,
     Estimate,

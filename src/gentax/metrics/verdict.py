@@ -10,12 +10,12 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from gentax.metrics.arms import ArmReport
-from gentax.metrics.left_out import content_caveat
+from gentax.metrics.episode_scores import content_caveat
 from gentax.metrics.statistics import SEEDS, Estimate, Undefined
+from gentax.metrics.statistics.power import FREE_WITHIN
 from gentax.metrics.tax import TaxReport
 
 MINUS = "\N{MINUS SIGN}"
-FREE_WITHIN = 0.05  # a tax whose whole interval is this near 0 is called free
 
 
 class Verdict(StrEnum):

@@ -12,8 +12,7 @@ from gentax.core import UsageError
 from gentax.evals.kl_forecast import moved
 from gentax.evals.probe import TRAJECTORIES, probe
 from gentax.metrics.diversity import diversity
-from gentax.metrics.forecast import Fit, Seen
-from gentax.metrics.forecast.training_runs import features_of
+from gentax.metrics.forecast import Fit, Seen, features_of
 from gentax.policies.local import load
 from gentax.studies.plan import Plan
 from gentax.studies.results import results

@@ -13,10 +13,9 @@ import numpy as np
 from gentax.core import Episode
 from gentax.core.settings import plain
 from gentax.evals.evaluate import scores_of
-from gentax.metrics.arms import ArmReport, compare_arms
+from gentax.metrics.arms import ArmReport, compare_arms, ood_rank_scores
 from gentax.metrics.axes import Axes, axes
-from gentax.metrics.left_out import content_of, leave_out_errors
-from gentax.metrics.ranks import ood_rank_scores
+from gentax.metrics.episode_scores import content_of, leave_out_errors
 from gentax.metrics.tax import tax_report
 from gentax.metrics.verdict import arm_sentence, headline, sentences
 from gentax.models.chat import ChatCodec

@@ -5,11 +5,19 @@ print(result.card().mean)
 report = tax_report("sokoban", *paired(read_result("base.json"), result))
 """
 
-from gentax.evals.suites.compare import paired
-from gentax.evals.suites.result import DomainResult, Played, ScoreCard, SuiteResult, read_result, write_suite_result
+from gentax.evals.suites.result import (
+    Check,
+    DomainResult,
+    Played,
+    ScoreCard,
+    SuiteResult,
+    paired,
+    read_result,
+    verify,
+    write_suite_result,
+)
 from gentax.evals.suites.run import play_suite
 from gentax.evals.suites.suite import FROZEN, Suite, SuiteDomain, Walk, load_suite
-from gentax.evals.suites.verify import Check, verify
 
 __all__ = [
     "FROZEN", "Check", "DomainResult", "Played", "ScoreCard", "Suite", "SuiteDomain", "SuiteResult", "Walk",

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 from gentax.core import Task, TextEnv, unknown
 from gentax.core.settings import plain
 from gentax.domains import domain, make
-from gentax.evals.suites.lines import write_lines
-from gentax.evals.suites.starts import start_hash, walk_hash
-from gentax.evals.suites.suite import FROZEN, digest
+from gentax.evals.suites.result import write_lines
+from gentax.evals.suites.suite import FROZEN, digest, start_hash, walk_hash
 from gentax.policies.simple import RandomPolicy
 from gentax.rollouts import RolloutConfig, rollout
 

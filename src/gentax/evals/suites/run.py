@@ -9,11 +9,8 @@ from pathlib import Path
 
 from gentax.core import Episode, UsageError, unknown
 from gentax.domains import domain, missing
-from gentax.evals.suites.result import DomainResult, Played, SuiteResult, read_result, write_suite_result
-from gentax.evals.suites.starts import check_starts
-from gentax.evals.suites.suite import Suite, load_suite
-from gentax.evals.suites.verify import check_result
-from gentax.evals.suites.versions import versions
+from gentax.evals.suites.result import DomainResult, Played, SuiteResult, check_result, read_result, write_suite_result
+from gentax.evals.suites.suite import Suite, check_starts, load_suite, versions
 from gentax.models.fingerprint import fingerprint
 from gentax.models.requests import ModelOptions
 from gentax.models.source import names_a_model

@@ -1,24 +1,32 @@
 """A suite: test tasks, how they are played and how they start, frozen under a version and named by a hash.
 
-`v2.json` beside this file is what `python -m gentax.evals.suites.freeze v2` wrote. Nothing in it follows a default:
-horizons, levels, settings of playing and every task stand there, so that a later default changes no result. What is
-left out are versions of packages: they belong to results, and a version that changes a task is caught by its hash.
+`v2.json` in this folder is what `python -m gentax.evals.suites.freeze v2` wrote. Nothing in it follows a default:
+horizons, levels, rollout settings and every task are written out, so that a later default changes no result. Versions
+of packages are not part of it: they belong to results, and a version that changes a task is caught by its hash. The
+hash of a start covers the first prompt as a policy reads it (rules, goal, observation, answer format),
+`TextEnv.fingerprint` and `TextEnv.content`, so that a changed template is noticed like a changed world.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import platform
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gentax.core import Task, UsageError, unknown
+import gentax
+from gentax.core import EnvironmentFault, Task, TextEnv, UsageError, unknown
 from gentax.core.settings import read_settings
-from gentax.rollouts import RolloutConfig
+from gentax.domains import domain
+from gentax.rollouts import RolloutConfig, open_env
+from gentax.rollouts.prompt import message
 
 # Name -> hash. A suite that has been published is never changed: another one is added.
 FROZEN = {"v2": "2898d2b7ac034c5967ff6175bbdfb78a"}
@@ -115,3 +123,89 @@ def read_suite(path: Path, frozen: str) -> Suite:
             f"{path.name} has been edited: its hash is {found}, it was frozen as {frozen}; install gentax again"
         )
     return replace(read_settings(Suite, content, path.name), digest=found)
+
+
+SAMPLING = ("numpy", "torch", "transformers", "tokenizers")  # what draws actions, whatever the domain
+
+
+def versions(domains: Iterable[str]) -> dict[str, str]:
+    """Return by name the versions here of what plays `domains`."""
+    found = {"gentax": gentax.__version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in SAMPLING:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # a policy that is no local model needs none of them
+    for name in domains:
+        found |= packages(name)
+    return found
+
+
+def packages(name: str) -> dict[str, str]:
+    """Return the packages that a domain needs, and their versions here."""
+    names = sorted({one for module in domain(name).requires for one in _brought_by().get(module, ())})
+    return {one: version(one) for one in names}
+
+
+@cache
+def _brought_by() -> Mapping[str, list[str]]:
+    """Return by module the packages that bring it; every installed package is looked at, once."""
+    return packages_distributions()
+
+
+def start_hash(env: TextEnv, task: Task, play: RolloutConfig) -> str:
+    """Begin `task` and return the hash of its start, 16 hexadecimal digits."""
+    observation, info = env.reset(options={"task": task})
+    prompt, _ = message(play, env.domain.rules, info["goal"], (), observation, None)
+    return _hash([prompt, env.unwrapped.fingerprint(), info["content"]])
+
+
+def walk_hash(env: TextEnv, task: Task, actions: Iterable[str]) -> str:
+    """Begin `task`, do `actions` and return the hash of all that came of them, 16 hexadecimal digits."""
+    env.reset(options={"task": task})
+    parts: list[object] = []
+    for action in actions:
+        observation, reward, terminated, truncated, info = env.step(action)
+        parts += [observation, float(reward), terminated, truncated, info["valid"], info["success"]]
+        if terminated or truncated:
+            break
+    return _hash(parts)
+
+
+def check_starts(suite: Suite, name: str) -> dict[str, str]:
+    """Begin every task of a domain and return the hash of each start, all of them as frozen.
+
+    Raises:
+        UsageError: a task starts, or a walk goes, otherwise than it was frozen, or the environment broke.
+    """
+    frozen, play = suite.domains[name], suite.play_of(name)
+    env = open_env(play, name, frozen.level, frozen.split)
+    try:
+        seen = {task.id: start_hash(env, task, play) for task in frozen.tasks()}
+        moved = [id for id, start in seen.items() if start != frozen.starts[id]]
+        strayed = [w.task for w in frozen.walks if walk_hash(env, Task.parse(w.task), w.actions) != w.brings]
+    except EnvironmentFault as fault:
+        raise UsageError(f"suite {suite.name}: {name} broke while its starts were checked: {fault}") from fault
+    finally:
+        env.close()
+    if moved:
+        raise UsageError(
+            f"suite {suite.name}: task {moved[0]} does not start as it was frozen, and so {len(moved)} of {len(seen)} "
+            f"of {name}; {_cause(name)}"
+        )
+    if strayed:
+        raise UsageError(
+            f"suite {suite.name}: {name} starts as it was frozen but goes on otherwise: the same actions bring "
+            f"something else on task {strayed[0]}, and so on {len(strayed)} of {len(frozen.walks)}; {_cause(name)}"
+        )
+    return seen
+
+
+def _cause(name: str) -> str:
+    here = ", ".join(f"{package} {number}" for package, number in packages(name).items())
+    other = f"another version of {here} (as installed here) or of gentax" if here else "another version of gentax"
+    return f"most likely {other} than the suite was frozen with"
+
+
+def _hash(parts: list[object]) -> str:
+    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).hexdigest()

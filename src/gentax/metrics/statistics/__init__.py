@@ -7,9 +7,7 @@ more than once; `power` how many episodes it takes.
 """
 
 from gentax.metrics.statistics.bootstrap import iqm, probability_of_improvement, resampled
-from gentax.metrics.statistics.clusters import Clusters, Labels
 from gentax.metrics.statistics.estimate import LEVEL, SEEDS_AND_TASKS, TASKS, Estimate, Undefined
-from gentax.metrics.statistics.interim_analyses import InterimAnalyses
 from gentax.metrics.statistics.intervals import (
     above_chance,
     above_chance_tax,
@@ -22,7 +20,7 @@ from gentax.metrics.statistics.intervals import (
     share,
     success_rate,
 )
-from gentax.metrics.statistics.multiple_testing import holm
+from gentax.metrics.statistics.multiple_testing import InterimAnalyses, holm
 from gentax.metrics.statistics.power import (
     SEEDS,
     Pilot,
@@ -35,7 +33,7 @@ from gentax.metrics.statistics.power import (
     pilot_of,
     seeds_needed,
 )
-from gentax.metrics.statistics.scores import Scores, Weights
+from gentax.metrics.statistics.scores import Clusters, Labels, Scores, Weights
 
 __all__ = [
     "LEVEL",

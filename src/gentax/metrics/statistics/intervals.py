@@ -25,9 +25,8 @@ import numpy as np
 from scipy.optimize import brentq
 
 from gentax.core.errors import UsageError
-from gentax.metrics.statistics.clusters import Clusters, Labels
 from gentax.metrics.statistics.estimate import LEVEL, SEEDS_AND_TASKS, TASKS, Estimate
-from gentax.metrics.statistics.scores import Scores, Weights, check
+from gentax.metrics.statistics.scores import Clusters, Labels, Scores, Weights, check
 from gentax.metrics.statistics.variance import Parts, interaction, margin, parts, quantile
 
 SMALLEST_P = 1e-12

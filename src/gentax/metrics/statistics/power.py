@@ -1,9 +1,9 @@
-"""How many episodes and training seeds a question takes: before any is played, and again when some were.
+"""Power analysis: the tasks and training seeds a question takes, and the minimum detectable effect of a design.
 
 The normal approximation for a mean of paired differences: n = ((z_level + z_power) / drop)² variance, with the sum of
-z's replaced by the drift that a study with several looks needs (Jennison & Turnbull 2000, ch. 3). What nobody knows
-beforehand is the variance. It is assumed until there is a pilot: the first tasks of the study itself, from which the
-variance, and nothing of the drop, is used (an internal pilot, Wittes & Brittain 1990).
+z's replaced by the drift that a study with several interim analyses needs (Jennison & Turnbull 2000, ch. 3). The
+variance is not known in advance. It is assumed until there is a pilot: the first tasks of the study itself, from which
+the variance, and nothing of the drop, is used (an internal pilot, Wittes & Brittain 1990).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy.special import ndtri
 
 from gentax.core.errors import UsageError
 from gentax.metrics.statistics.estimate import DIGITS, LEVEL
-from gentax.metrics.statistics.interim_analyses import InterimAnalyses
+from gentax.metrics.statistics.multiple_testing import InterimAnalyses
 from gentax.metrics.statistics.scores import Scores
 from gentax.metrics.statistics.variance import design_effect, margin, parts
 
@@ -27,6 +27,8 @@ POWER = 0.8  # the chance of seeing a drop of the size asked for
 # than nothing and another 8.4 %, which is 3.6 points apart.
 BEFORE, CORRELATION, VARIANCE, SEED_SPREAD = 0.3, 0.7, 0.1, 3.0
 SEEDS = 3  # training seeds from which on something is said of training, not of checkpoints
+FREE_WITHIN = 0.05  # a tax whose whole interval is this near 0 is called free
+SEEDS_SHOWN = (3, 5, 8)  # for which the outlook gives the detectable drop
 _MOST_SEEDS = 100
 
 
@@ -213,3 +215,64 @@ def _check(targets: int, looks: InterimAnalyses, power: float, variance: float) 
         raise UsageError(f"a plan needs at least 1 target and a power between {chance:g} and 1, not {targets}, {power}")
     if not 0 < variance <= 2:
         raise UsageError(f"the variance of a task's difference of success lies between 0 and 2, not {variance}")
+
+
+def outlook(
+    tasks: int,
+    targets: int,
+    looks: InterimAnalyses,
+    pilot: Pilot | None = None,
+    drop: float | None = None,
+    within: float = FREE_WITHIN,
+) -> list[str]:
+    """Say which drop and which tax so many tasks show, whether "free" can be found, and how many seeds training takes.
+
+    Args:
+        tasks: of each target, the fewest.
+        targets: how many.
+        looks: how often the data are looked at.
+        pilot: what is known; None for what is assumed until something is.
+        drop: mean drop in points that is asked for, if any.
+        within: the tax within which training is called free.
+    """
+    variance, before = (VARIANCE, BEFORE) if pilot is None else (pilot.variance, pilot.before)
+    basis = (
+        f"assumed until tasks are played: success of {100 * BEFORE:g} % before, outcomes of a task that correlate by "
+        f"{CORRELATION:g} or more"
+        if pilot is None
+        else f"from {pilot.tasks} tasks of each: success of {100 * before:.0f} % before, correlation "
+        f"{pilot.correlation:.2f}, variance of a task's difference {variance:.3f}"
+    )
+    of_each = f"{tasks} tasks of each of {targets} targets" if targets > 1 else f"{tasks} tasks of the target"
+    if before <= 0:
+        return [f"The base solves none of {of_each}: there is nothing to lose."]
+    seen = detectable(tasks, targets, looks, variance)
+    if seen >= 100 * before:
+        return [f"{of_each} are too few to see any loss with some certainty ({basis})."]
+    single = f", one of {detectable(tasks, 1, looks, variance):.1f} on a single target" if targets > 1 else ""
+    said = [
+        f"{of_each} show a mean drop of {seen:.1f} points, a tax of {seen / before:.0f} %{single}, with a chance of "
+        f"{100 * POWER:g} % ({basis})."
+    ]
+    reached = free_within(tasks, targets, looks, variance, before)
+    if reached > within:
+        needed = int(tasks * (reached / within) ** 2) + 1
+        free = f'"Free" within ±{100 * within:g} % would take {needed:,} tasks of each; '
+        free += f"these reach ±{100 * reached:.0f} %."
+    else:
+        free = f'"Free" within ±{100 * within:g} % can be found with them.'
+    said.append(free)
+    measured = pilot is not None and pilot.seed_spread is not None
+    spread = pilot.seed_spread if pilot is not None and pilot.seed_spread is not None else SEED_SPREAD
+    shown = ", ".join(
+        f"{seeds} training seeds show {detectable_of_training(seeds, tasks, targets, spread, variance):.1f} points"
+        for seeds in SEEDS_SHOWN
+    )
+    told = "measured" if measured else "assumed"
+    of_training = f"Of training, not of one checkpoint: {shown} ({told}: seeds {spread:.1f} points apart)"
+    if drop is not None:
+        seeds = seeds_needed(drop, tasks, targets, spread, variance)
+        many = "more tasks, or over 100 seeds" if seeds is None else f"{seeds} seeds"
+        of_training += f"; {drop:g} points take {many}"
+    said.append(f"{of_training}.")
+    return said

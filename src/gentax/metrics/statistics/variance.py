@@ -30,8 +30,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from gentax.core.errors import UsageError, unknown
-from gentax.metrics.statistics.clusters import Clusters
-from gentax.metrics.statistics.scores import Scores, Weights
+from gentax.metrics.statistics.scores import Clusters, Scores, Weights
 
 PSEUDO = 2.0  # tasks, in all domains of a sum together
 

@@ -2,7 +2,7 @@
 
 RL's Razor (arXiv 2509.04259): what a policy forgets elsewhere goes with KL(start || policy) on the new task. Reading it
 takes no episode of any other domain, and none at all beyond the few played here. It is the value of
-`gentax.evals.divergence.forward_kl` on the same episodes, without an interval.
+`gentax.evals.kl_forecast.forward_kl` on the same episodes, without an interval.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Ratios of sums over tasks, for one policy and for the change between two that played the same tasks.
+"""Ratios of sums over tasks, for one policy and for the change between two policies on the same tasks.
 
-A task adds a top and a bottom: its invalid actions and its actions, its steps and its successes. Actions of one task
-are much alike, so it is tasks that count (Cochran 1977, section 6.3: the residuals are top - ratio x bottom).
+Each task adds to a numerator and a denominator: its invalid actions and its actions, its steps and its successes.
+Actions of one task are correlated, so the task is the unit of the variance (Cochran 1977, section 6.3: residuals are
+numerator - ratio x denominator).
 
-A share (top at most bottom) has Wilson's (1927) interval with the number of tasks that would have that variance
-(Korn & Graubard 1998); one task all of it and one none of it are added to the variance, so that it is not 0 when all
-tasks are alike. With a bottom of 1 for each task it is the interval of `statistics.success_rate`. Any other ratio has
-Fieller's (1954), which is right when the bottom is noisy and has no finite answer when it may be 0.
+A share (numerator at most denominator) has Wilson's (1927) interval with the effective number of tasks (Korn & Graubard
+1998); one task of all and one of none are added to the variance, so that it is not 0 when all tasks agree. With a
+denominator of 1 for each task this is the interval of `statistics.success_rate`. Any other ratio has Fieller's (1954).
 
-The interval of a change is put together from the two policies' own intervals and the correlation of their residuals
-over tasks (Newcombe 1998 for paired proportions; Zou & Donner 2008 for any two estimates), so it is as lopsided as
-they are. What is left out: training seeds. There is one policy on each side, and intervals cover tasks only.
+The interval of a change combines the two policies' own intervals with the correlation of their residuals over tasks
+(Newcombe 1998 for paired proportions; Zou & Donner 2008 for any two estimates). Training seeds are not covered: there
+is one policy on each side, and intervals cover tasks only.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
-from gentax.core import UsageError
-from gentax.metrics.statistics import LEVEL, TASKS, Estimate
+from gentax.core.errors import UsageError
+from gentax.metrics.statistics.estimate import LEVEL, TASKS, Estimate
 
 Z = float(ndtri(0.5 + LEVEL / 2))
 

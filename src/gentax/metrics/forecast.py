@@ -1,19 +1,22 @@
-"""A fit: a line through the taxes of a few domains, and what it is worth on a domain it has not seen.
+"""Tax forecasts: before training from the axes of a source, after it from how far (KL) the policy has moved.
 
-Least squares on as many features as the domains can pay for (3 domains and 2 for each feature), in a fixed order, so
-that nothing is chosen by how well it fits. **Leave one domain out**: each domain is forecast from the others; the root
-mean square of these errors, with Student's t for the degrees of freedom left, is the interval, or the textbook
-prediction interval where that is wider, and never less than how well the taxes themselves are known. If the mean of the
-other taxes forecasts better than the features do, the forecast is that mean, and says so.
+A fit is least squares through the taxes of a few measured training runs, on as many features as the domains can support
+(3 domains and 2 for each feature), in a fixed order, so that no feature is selected by how well it fits. Its error is
+**leave-one-domain-out**: the root mean square of these errors, with Student's t for the degrees of freedom left, makes
+the interval, or the textbook prediction interval where that is wider, and never less than the uncertainty of the taxes
+themselves. If the mean of the other taxes predicts better than the features do, the forecast is that mean, and says so.
+With too few domains there is no forecast.
 
-Left out: weights for how well each tax is known, and pooling of studies with different base models.
+Not implemented: weighting taxes by their uncertainty, pooling studies with different base models.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,9 +24,78 @@ from typing import Any
 import numpy as np
 
 from gentax.core import UsageError, unknown
-from gentax.metrics.forecast.training_runs import AXES, FEATURES, Seen
+from gentax.metrics.axes import Probe
+from gentax.metrics.diversity import Diversity, diversity
 from gentax.metrics.statistics import LEVEL, Estimate
 from gentax.metrics.statistics.variance import quantile
+
+FEATURES = {  # name -> what it is; in the order in which few domains can afford them
+    "richness": "log2 of the characters of a state's prompt",
+    "planning": "mean trajectory length over the horizon, failures at the horizon",
+    "diversity": "share of the targets' words and word pairs that the source never shows, mean over targets",
+    "kl": "forward KL from base to tuned on the source's states, nats per action",
+}
+AXES = ("richness", "planning", "diversity")  # known before training
+MOVED = ("kl",)  # known after it
+
+
+@dataclass(frozen=True)
+class Seen:
+    """RL on `source` under one arm: what was known of it, and what it cost. Means over training seeds."""
+
+    source: str
+    arm: str
+    steps: int  # of training
+    seeds: int
+    features: Mapping[str, float]  # of FEATURES; those that are not known are missing
+    tax: float  # fraction
+    tax_low: float  # its 95 % interval
+    tax_high: float
+    delta_id: float  # points
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Seen:
+        """Read what `to_json` made. Raises UsageError for anything else, numbers that are not finite included."""
+        try:
+            row = cls(**values)
+            for name in ("tax", "tax_low", "tax_high", "delta_id"):
+                _number(name, getattr(row, name), 1e6)
+            for name, value in row.features.items():
+                _number(name, value, 1e6)
+            for name in ("steps", "seeds"):
+                if not isinstance(getattr(row, name), int) or not 0 < getattr(row, name) < 1e9:
+                    raise ValueError(f"{name} must be a whole number above 0")
+            if not isinstance(row.source, str) or not isinstance(row.arm, str):
+                raise ValueError("source and arm must be text")
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"this is no row of a forecast: {error}") from None
+        return row
+
+
+def _number(name: str, value: object, limit: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= limit:
+        raise ValueError(f"{name} must be a finite number")
+
+
+def features_of(probe: Probe, unseen: float | None = None) -> dict[str, float]:
+    """Return what a probe says of a candidate source.
+
+    Args:
+        probe: of the domain, as `gentax probe` makes it.
+        unseen: mean over targets of the `unseen` measure of diversity, source to target.
+
+    Raises:
+        UsageError: a probe without prompts.
+    """
+    axes = probe.axes
+    if axes.prompt_characters is None:
+        raise UsageError(f"the probe of {probe.name} has no prompts: richness is that of the whole prompt")
+    found = {"richness": math.log2(axes.prompt_characters.value), "planning": axes.planning.value / axes.horizon}
+    return found if unseen is None else found | {"diversity": unseen}
+
 
 FORMAT = 1
 FEWEST = 4  # domains without which nothing is forecast
@@ -226,3 +298,101 @@ def _row(features: Mapping[str, float], wanted: Sequence[str], constant: bool) -
         if name not in features:
             raise unknown("feature", name, features)
     return np.array([*([1.0] if constant else []), *(features[name] for name in wanted)])
+
+
+LARGEST = 3  # domains of a mixture
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One way to spend the budget."""
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    steps: int  # each source's share of the budget
+    features: Mapping[str, float]
+    forecast: Forecast
+    rank: int | None  # 1 is the least tax; alike where the difference is within the margin; None without a forecast
+    measured: Seen | None  # the run of the fit on this very source, where it holds one
+    headroom: float  # percent of the sources' tasks that the base fails: what training may gain at home
+
+    def to_json(self) -> dict[str, Any]:
+        kept = {key: getattr(self, key) for key in ("sources", "targets", "steps", "rank", "headroom")}
+        known = None if self.measured is None else self.measured.to_json()
+        return kept | {"features": dict(self.features), "forecast": self.forecast.to_json(), "measured": known}
+
+
+def advise(
+    probes: Sequence[Probe], candidates: Sequence[str], targets: Sequence[str], fit: Fit, budget: int
+) -> list[Advice]:
+    """Return candidates and mixtures of up to three of them, least forecast tax first, then most headroom.
+
+    Args:
+        probes: of all domains concerned, candidates and targets, with their episodes.
+        candidates: names of those one could train on.
+        targets: names of those that the policy is for.
+        fit: what forecasts rest on.
+        budget: training steps to spend. A mixture of m takes m times the steps that the runs of the fit had.
+
+    Raises:
+        UsageError: no candidate, one or a target that was not probed, no target besides a candidate, a budget below 1
+            step.
+    """
+    if budget < 1:
+        raise UsageError(f"the budget is a number of training steps, at least 1, not {budget}")
+    by_name = {probe.name: probe for probe in probes}
+    for name in [*candidates, *targets]:
+        if name not in by_name:
+            raise UsageError(f"{name} was not probed")
+    if not candidates or not any(set(targets) - {name} for name in candidates):
+        raise UsageError("advice takes at least one candidate and one other domain as a target")
+    matrix = diversity(probes)
+    largest = min(LARGEST, max(1, budget // fit.steps), len(candidates))
+    found = []
+    for size in range(1, largest + 1):
+        for sources in itertools.combinations(candidates, size):
+            others = tuple(name for name in targets if name not in sources)
+            if not others:
+                continue
+            features = _features(sources, others, by_name, matrix)
+            seen = [row for row in fit.rows if (row.source,) == sources and row.arm == "plain"]
+            found.append(
+                Advice(
+                    sources,
+                    others,
+                    budget // size,
+                    features,
+                    fit.forecast(features),
+                    None,
+                    seen[0] if seen else None,
+                    float(np.mean([100 - by_name[s].axes.success.value for s in sources])),
+                )
+            )
+    return _ranked(found, fit)
+
+
+def _features(
+    sources: tuple[str, ...], targets: tuple[str, ...], by_name: Mapping[str, Probe], matrix: Diversity
+) -> dict[str, float]:
+    """Return the means of the features of `sources`; a target's words are unseen when no source shows them."""
+    unseen = matrix.pairs.get("unseen")
+    each = []
+    for source in sources:
+        away = None if unseen is None else float(np.mean([unseen[source][t].value for t in targets]))
+        each.append(features_of(by_name[source], away))
+    return {name: float(np.mean([one[name] for one in each])) for name in each[0]}
+
+
+def _ranked(found: list[Advice], fit: Fit) -> list[Advice]:
+    """Order by forecast, then by headroom. A rank ends where one is farther than the margin from its first one."""
+    tax = {n: a.forecast.tax.value for n, a in enumerate(found) if a.forecast.tax is not None}
+    known = sorted((value, -found[n].headroom, n) for n, value in tax.items())
+    ranked: list[Advice] = []
+    first, rank = 0.0, 0
+    apart = fit.apart() if known else 0.0
+    for place, (value, _, n) in enumerate(known, 1):
+        if place == 1 or value - first > apart:
+            first, rank = value, place
+        ranked.append(replace(found[n], rank=rank))
+    unknown = (a for a in found if a.forecast.tax is None)
+    return ranked + sorted(unknown, key=lambda a: -a.headroom)
