@@ -71,8 +71,7 @@ def throughput(out: Path, sizes: list[str], toy: bool, deadline: float, roofline
     from transformers import AutoTokenizer
 
     from gentax.core.files import write_json
-    from gentax.models.device import device_of
-    from gentax.models.loading import BASE
+    from gentax.models.loading import BASE, device_of
 
     quiet()
     load = TINY if toy else Load()
@@ -103,7 +102,7 @@ def study(out: Path, args: argparse.Namespace, deadline: float) -> None:
 
     from gentax.core.files import write_json
     from gentax.core.settings import plain
-    from gentax.models.device import device_of
+    from gentax.models.loading import device_of
     from gentax.models.requests import ModelOptions
     from gentax.rollouts import RolloutConfig
     from gentax.training.config import LoraConfig
@@ -192,7 +191,7 @@ def main(argv: list[str] | None = None) -> None:
         check()
         return
     from gentax.core import UsageError
-    from gentax.models.device import device_of
+    from gentax.models.loading import device_of
 
     if device_of("auto").type == "cpu" and not args.toy:
         parser.error("there is no GPU here; --toy runs the same code on the CPU")

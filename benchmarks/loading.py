@@ -21,7 +21,7 @@ run = lambda: load(NAME, ModelOptions(device="cpu"))
 STOCK = """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from gentax.models.source import find
-from gentax.models.quiet import loading
+from gentax.models.loading import loading
 path = find(NAME).path
 more = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
 folder = path.parent if more else path

@@ -118,8 +118,7 @@ def learn(
     """Time policy-gradient steps by gentax, after one to warm up."""
     import torch
 
-    from gentax.models.device import device_of
-    from gentax.models.loading import bare_model
+    from gentax.models.loading import bare_model, device_of
     from gentax.models.memory import available_memory
     from gentax.training.learner import learner_of
     from gentax.training.memory import footprint
@@ -149,7 +148,7 @@ def learn_with_trl(
     """Time the same step by TRL: its precision for this machine, 8 sequences at a time, no checkpointing."""
     from transformers import AutoConfig
 
-    from gentax.models.device import device_of
+    from gentax.models.loading import device_of
     from gentax.models.precision import native_bf16
 
     quiet()

@@ -38,7 +38,7 @@ from training_step import quiet
 
 from gentax.models.chat import ChatCodec
 from gentax.models.decoding import lean
-from gentax.models.decoding.weights import Weights
+from gentax.models.decoding.llama_model import Weights
 from gentax.rollouts import RolloutConfig, engine
 from gentax.training import policy_gradient, run, train
 from gentax.training.config import TrainConfig

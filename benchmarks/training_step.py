@@ -67,7 +67,7 @@ def model_folder(scratch: Path) -> tuple[Path, bool]:
 
     import gentax
     from gentax.domains import domain
-    from gentax.policies.simple import ExpertPolicy
+    from gentax.policies.scripted import ExpertPolicy
     from gentax.rollouts import RolloutConfig, rollout
     from gentax.rollouts.prompt import message
     from gentax.training.base import new_model, train_tokenizer

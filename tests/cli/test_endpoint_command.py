@@ -78,7 +78,7 @@ def test_an_endpoint_is_watched_and_its_episodes_are_kept(capsys, monkeypatch, t
 
 
 def test_a_server_that_fails_in_the_middle_ends_the_command(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("gentax.policies.server.RETRIES", 0)
+    monkeypatch.setattr("gentax.policies.chat_client.RETRIES", 0)
     count = iter(range(1000))
 
     def answer(request):

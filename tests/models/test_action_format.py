@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gentax.models.action_format import Parsed, instructions, parse_reply, write_reply
-from gentax.models.tool_calls import FAMILIES, family_of, parse_calls
+from gentax.models.action_format import FAMILIES, Parsed, family_of, instructions, parse_calls, parse_reply, write_reply
 
 
 @pytest.mark.parametrize("how", ["tags", "json", "tool_calls"])

@@ -7,9 +7,7 @@ import pytest
 import torch
 
 from gentax.models.scoring import batches, score, tree_attention
-from gentax.models.scoring.batch import TOKENS
-from gentax.models.scoring.last_layer import ROUND
-from gentax.models.scoring.prefix_tree import STEP, tree_batches
+from gentax.models.scoring.batch import ROUND, STEP, TOKENS, tree_batches
 from gentax.policies.local import load
 from gentax.training import sft
 from gentax.training.example import Example

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from gentax.core import UsageError
+from gentax.models.checkpoint import check_config
 from gentax.models.requests import ModelOptions
-from gentax.models.skeleton import check_config
-from gentax.policies.named import policy_of
+from gentax.policies.load import policy_of
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SECONDS = 4.0  # on a busy machine; most take a few milliseconds

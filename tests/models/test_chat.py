@@ -223,7 +223,7 @@ def test_a_call_is_written_read_and_answered_as_the_template_has_it(name):
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "name": "act", "tool_call_id": "call00000", "content": 'Yes. "green"\nnow'},
     ]
-    from gentax.models.tool_calls import TOOL
+    from gentax.models.action_format import TOOL
 
     given = {"tools": [TOOL], "enable_thinking": False, "add_generation_prompt": True, "tokenize": False}
     given["chat_template"] = shipped(name)

@@ -8,8 +8,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from gentax.models.decoding import Decoder
-from gentax.models.decoding.graph import Recorder
-from gentax.models.decoding.plan import plan
+from gentax.models.decoding.llama_decoder import Recorder
+from gentax.models.decoding.prefill import plan
 from gentax.models.requests import SamplingParams, SamplingRequest
 
 SMALL = {

@@ -13,12 +13,11 @@ import pytest
 import torch
 
 from gentax.core import UsageError
-from gentax.models.fingerprint import fingerprint
 from gentax.models.loading import BASE, bare_model, load_model, load_tokenizer, runtime
 from gentax.models.requests import ModelOptions
-from gentax.models.source import find, is_hub_name, names_a_model
+from gentax.models.source import find, fingerprint, is_hub_name, names_a_model
+from gentax.policies.load import policy_of
 from gentax.policies.local import load
-from gentax.policies.named import policy_of
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gentax.core import UsageError
-from gentax.models.headers import tensors_of
+from gentax.models.checkpoint import skeleton, tensors_of
 from gentax.models.loading import load_model
 from gentax.models.memory import (
     available_memory,
@@ -15,7 +15,6 @@ from gentax.models.memory import (
     refuse_too_large,
     row_bytes,
 )
-from gentax.models.skeleton import skeleton
 
 SMALL = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,

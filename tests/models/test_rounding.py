@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gentax.models.rounding import write_rounded
+from gentax.models.precision import write_rounded
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -30,7 +30,7 @@ def test_what_is_exact_already_stays_and_the_same_weights_are_rounded_alike(monk
     write_rounded(target, exact, "weight")
     assert torch.equal(torch.get_rng_state(), state)
     again = torch.empty_like(stored)
-    monkeypatch.setattr("gentax.models.rounding.AT_ONCE", 640)  # numbers: ten rows
+    monkeypatch.setattr("gentax.models.precision.AT_ONCE", 640)  # numbers: ten rows
     write_rounded(again, exact, "weight")
     assert torch.equal(again, target)
     write_rounded(again, exact, "another")

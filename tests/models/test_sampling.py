@@ -13,8 +13,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from gentax.models.decoding.sampling import draw, filters_of
 from gentax.models.requests import SamplingParams
-from gentax.models.sampling import draw, filters_of
 
 MANY = 4000
 SETTINGS = [

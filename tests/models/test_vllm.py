@@ -14,9 +14,9 @@ import torch
 
 from gentax.core import Task, UsageError
 from gentax.core.errors import PolicyFault
+from gentax.models.decoding.sampling import draw, filters_of
 from gentax.models.loading import load_model, load_tokenizer
 from gentax.models.requests import ModelOptions, SamplingParams, SamplingRequest
-from gentax.models.sampling import draw, filters_of
 from gentax.policies import policy_pair
 from gentax.policies.local import load
 from gentax.policies.protocol import PARALLEL
@@ -219,7 +219,7 @@ def test_an_adapter_is_given_to_vllm_and_not_merged(fake_vllm, tiny, tmp_path):
 
 
 def test_what_needs_weights_refuses_in_one_line(fake_vllm, tiny):
-    from gentax.models.kl import nats
+    from gentax.models.scoring.kl import nats
 
     policy = load(tiny, THROUGH_VLLM)
     with pytest.raises(UsageError, match="use_vllm"):

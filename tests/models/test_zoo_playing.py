@@ -12,7 +12,7 @@ from zoo import ZOO, policy_for
 
 from gentax.core import Task, UsageError
 from gentax.models.decoding import Decoder, GeneralDecoder, decoder_for
-from gentax.models.decoding.whole import WholeDecoder
+from gentax.models.decoding.hf_decoder import WholeDecoder
 from gentax.models.requests import SamplingParams, SamplingRequest
 from gentax.rollouts import RolloutConfig, rollout
 
@@ -169,7 +169,7 @@ def test_every_decoder_samples_within_the_filters(name):
 
 def test_a_model_without_a_cache_is_played_all_the_same(monkeypatch):
     model = ZOO["gpt2"]()
-    monkeypatch.setattr("gentax.models.decoding.general.cache_kinds", lambda *_: [])
+    monkeypatch.setattr("gentax.models.decoding.hf_decoder.cache_kinds", lambda *_: [])
     with pytest.warns(UserWarning, match="playing is slow"):
         decoder = decoder_for(model)
     assert isinstance(decoder, WholeDecoder)
@@ -181,7 +181,7 @@ def test_a_model_without_a_cache_is_played_all_the_same(monkeypatch):
 
 def test_a_decoder_that_is_wrong_does_not_play(monkeypatch):
     """What is wrong is found by its numbers, whatever the model is called."""
-    monkeypatch.setattr("gentax.models.decoding.weights.Layer.finish", lambda self, x_N, mixed_N: x_N)
+    monkeypatch.setattr("gentax.models.decoding.llama_model.Layer.finish", lambda self, x_N, mixed_N: x_N)
     assert isinstance(decoder_for(ZOO["llama"]()), GeneralDecoder)
 
 

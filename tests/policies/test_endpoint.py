@@ -23,9 +23,8 @@ from gentax.core.errors import PolicyFault
 from gentax.models.action_format import parse_reply
 from gentax.models.requests import ChatOptions, SamplingParams, SamplingRequest
 from gentax.policies import Reply, Turn, policy_of
-from gentax.policies.answers import TEXT_LIMIT, read_answer
+from gentax.policies.chat_client import TEXT_LIMIT, Server, read_answer
 from gentax.policies.endpoint import NOTHING, EndpointPolicy, read_url
-from gentax.policies.server import Server
 from gentax.rollouts import RolloutConfig, rollout
 
 
@@ -430,7 +429,7 @@ def test_a_temperature_that_is_refused_ends_the_run():
     ],
 )
 def test_a_server_that_will_not_answer_ends_the_run_with_one_line(response, says, monkeypatch):
-    monkeypatch.setattr("gentax.policies.server.PAUSES_S", (0.001,))
+    monkeypatch.setattr("gentax.policies.chat_client.PAUSES_S", (0.001,))
     with ChatServer(lambda _: response) as server, pytest.raises(PolicyFault, match=says) as fault:
         rollout(policy(server), tasks(3))
     assert server.url in str(fault.value)

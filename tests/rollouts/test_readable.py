@@ -10,7 +10,7 @@ from gentax.evals.paired_eval import play_tax
 from gentax.metrics.statistics import InterimAnalyses
 from gentax.policies import ExpertPolicy, Reply
 from gentax.rollouts import RolloutConfig, rollout
-from gentax.rollouts.readable import EPISODES, REPLIES
+from gentax.rollouts.engine import EPISODES, REPLIES
 
 
 def tasks(n, level="three"):

@@ -46,7 +46,7 @@ def study(toy, tiny, monkeypatch):
 
     from gentax.domains import registry
 
-    monkeypatch.setattr("gentax.rollouts.readable.SHARE", 1.0)  # nothing that the untrained model says can be read
+    monkeypatch.setattr("gentax.rollouts.engine.SHARE", 1.0)  # nothing that the untrained model says can be read
     known = registry.domains()
     known["other"] = dataclasses.replace(known["toy"], name="other", entry="test_study:Other")
     train = {

@@ -13,7 +13,7 @@ from conftest import TOY, Toy
 from gentax.core import Task, UsageError
 from gentax.domains import registry
 from gentax.evals.kl_forecast import forward_kl
-from gentax.models.kl import nats
+from gentax.models.scoring.kl import nats
 from gentax.policies.local import load
 from gentax.rollouts import RolloutConfig, rollout
 from gentax.training.config import CurriculumConfig, ForgettingConfig, Phase, TrainConfig

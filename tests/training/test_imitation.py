@@ -14,7 +14,7 @@ from gentax.core import NonFiniteLoss, UsageError
 from gentax.core.record import write_episodes
 from gentax.domains import make
 from gentax.policies.local import load
-from gentax.policies.simple import ExpertPolicy
+from gentax.policies.scripted import ExpertPolicy
 from gentax.rollouts import RolloutConfig, rollout
 from gentax.training import imitation as module
 from gentax.training.checkpoint import load_optimizer, optimizer_state

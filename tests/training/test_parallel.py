@@ -15,7 +15,7 @@ import torch
 
 from gentax.core import UsageError
 from gentax.core.settings import read_settings
-from gentax.models.device import device_of
+from gentax.models.loading import device_of
 from gentax.policies.local import load
 from gentax.training import TrainConfig, train
 from gentax.training.parallel import World, join

@@ -14,7 +14,7 @@ from gentax.core.record import NAME, write_episodes
 from gentax.domains import make
 from gentax.models.chat import ChatCodec
 from gentax.policies.local import load
-from gentax.policies.simple import ExpertPolicy
+from gentax.policies.scripted import ExpertPolicy
 from gentax.rollouts import rollout
 from gentax.training.example import Exchange, examples
 from gentax.training.trajectories import holds_trajectories, read_trajectories

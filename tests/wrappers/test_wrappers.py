@@ -11,7 +11,7 @@ import gentax
 from gentax.core import StepResult, TextEnv, UsageError
 from gentax.models.action_format import write_reply
 from gentax.policies.protocol import Reply
-from gentax.policies.simple import ExpertPolicy, RandomPolicy
+from gentax.policies.scripted import ExpertPolicy, RandomPolicy
 from gentax.rollouts import EnvPool, RolloutConfig, rollout
 from gentax.wrappers import (
     Calls,

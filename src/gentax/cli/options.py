@@ -61,7 +61,7 @@ def read_domains(names: list[str] | None) -> dict[str, str | None]:
 def load_policy(what: str, options: ModelOptions) -> Policy:
     """Load a policy by its name, and show that this is being done: PyTorch and weights take seconds or more."""
     from gentax.policies import policy_of
-    from gentax.policies.named import SIMPLE
+    from gentax.policies.load import SIMPLE
 
     if what not in SIMPLE:
         status(f"  loading {what}")
@@ -72,7 +72,7 @@ def load_policy(what: str, options: ModelOptions) -> Policy:
 def load_pair(base: str, tuned: str, options: ModelOptions) -> tuple[Policy, Policy]:
     """Load two policies that are compared, likewise."""
     from gentax.policies import policy_pair
-    from gentax.policies.named import SIMPLE
+    from gentax.policies.load import SIMPLE
 
     if loaded := [name for name in (base, tuned) if name not in SIMPLE]:
         status(f"  loading {' and '.join(loaded)}")

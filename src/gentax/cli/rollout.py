@@ -42,7 +42,7 @@ def rollout(
     from gentax.core.files import whole_file
     from gentax.core.record import write_episodes
     from gentax.evals.evaluate import tasks_of
-    from gentax.policies.simple import SCRIPTED
+    from gentax.policies.scripted import SCRIPTED
     from gentax.rollouts import rollout as run
 
     o.check_out(out, "--out")

@@ -26,7 +26,7 @@ from gentax.metrics.episode_scores import (
 from gentax.metrics.statistics import Estimate, success_rate
 from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, policy_of
-from gentax.policies.simple import SCRIPTED
+from gentax.policies.scripted import SCRIPTED
 from gentax.rollouts import EnvPool, RolloutConfig, rollout
 from gentax.rollouts.prompt import with_budget
 

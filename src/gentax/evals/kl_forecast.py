@@ -20,7 +20,7 @@ from gentax.evals.evaluate import tasks_of
 from gentax.metrics.forecast import MOVED, Fit, Forecast, read_fit
 from gentax.metrics.statistics import Estimate, cluster_mean
 from gentax.metrics.verdict import number
-from gentax.models.kl import nats
+from gentax.models.scoring.kl import nats
 from gentax.policies import Policy
 from gentax.policies.local import LocalPolicy
 from gentax.rollouts import RolloutConfig, rollout

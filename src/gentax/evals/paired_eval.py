@@ -32,10 +32,10 @@ from gentax.metrics.tax import TaxReport, tax_report
 from gentax.metrics.verdict import FREE_WITHIN, Verdict, headline, verdict
 from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, policy_pair
-from gentax.policies.simple import SCRIPTED, RandomPolicy
+from gentax.policies.scripted import SCRIPTED, RandomPolicy
 from gentax.rollouts import EnvPool, RolloutConfig, rollout
+from gentax.rollouts.engine import unreadable_steps
 from gentax.rollouts.prompt import with_budget
-from gentax.rollouts.readable import unreadable_steps
 
 LOOKS = 5
 

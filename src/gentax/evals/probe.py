@@ -25,7 +25,7 @@ from gentax.models.action_format import write_reply
 from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, policy_of
 from gentax.policies.protocol import Reply, Turn, parallel_limit
-from gentax.policies.simple import SCRIPTED
+from gentax.policies.scripted import SCRIPTED
 from gentax.rollouts import RolloutConfig, open_env
 from gentax.rollouts.prompt import prompts
 

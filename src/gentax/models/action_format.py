@@ -6,13 +6,21 @@
 
 A thought that a model writes by itself, `<think>…</think>`, is read as the thought in every format. Replies may be any
 string at all; nothing here raises.
+
+Tool calls: the one tool an agent has, and the notations in which model families call it.
+
+Chat templates say how a family is told of tools and how it writes a call; nothing says how a call is read, so each
+family has its reader here. Which family a model is of is seen in its chat template. A call of another tool, or without
+an action, is no action.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gentax.core import unknown
@@ -39,8 +47,6 @@ def write_reply(action: str, thought: str | None = None, action_format: str = "t
     if action_format == "json":
         return json.dumps({"action": action} if thought is None else {"thought": thought, "action": action})
     if action_format == "tool_calls":
-        from gentax.models.tool_calls import FAMILIES
-
         thoughts = "" if thought is None else f"{THINK}{thought}{THINK_END}"
         return thoughts + FAMILIES["hermes"].write(action)
     return f"{'' if thought is None else THINK + thought + THINK_END}{ACTION}{action}{ACTION_END}"
@@ -51,8 +57,6 @@ def parse_reply(text: str, action_format: str = "tags") -> Parsed:
     if action_format == "json":
         return parse_json(text)
     if action_format == "tool_calls":
-        from gentax.models.tool_calls import parse_any
-
         return parse_any(text)
     actions = _ACTION.findall(text)
     thought = _THOUGHT.search(text)
@@ -121,3 +125,212 @@ def objects(text: str) -> Iterator[dict[str, Any]]:
 def _clean(text: str) -> str:
     """Return text without the lone surrogates that JSON can spell."""
     return text.encode("utf-8", "replace").decode("utf-8").strip()
+
+
+NAME, ARGUMENT = "act", "action"
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": NAME,
+        "description": "Do one action in the environment.",
+        "parameters": {
+            "type": "object",
+            "properties": {ARGUMENT: {"type": "string", "description": "The action, as the rules say it."}},
+            "required": [ARGUMENT],
+        },
+    },
+}
+CALL_ID = "call00000"  # Mistral's templates want nine letters and digits
+CALLS_READ = 64  # of one reply; the last one counts
+
+
+@dataclass(frozen=True)
+class Family:
+    """One notation of tool calls."""
+
+    marks: tuple[str, ...]  # a chat template that contains one of them is of this family
+    read: Callable[[str], Iterator[str]]  # yields the actions of the calls in a text
+    form: str  # how a call is written, where the chat template does not show it; %s is the action
+    end: str = ""  # what closes a call; a reply ends there
+    quoted: bool = True  # the action is a JSON string in `form`
+
+    def write(self, action: str) -> str:
+        """Return a call."""
+        return self.form % (json.dumps(action, ensure_ascii=False) if self.quoted else action)
+
+
+def call_of(value: Any) -> str | None:
+    """Return the action of a call given as JSON values: {"name": …, "arguments": …}, or OpenAI's {"function": …}."""
+    if not isinstance(value, dict):
+        return None
+    value = value.get("function") if isinstance(value.get("function"), dict) else value
+    if value.get("name", NAME) not in (NAME, f"functions.{NAME}"):
+        return None
+    return action_of(next((value[key] for key in ("arguments", "parameters", "args") if key in value), None))
+
+
+def action_of(arguments: Any) -> str | None:
+    """Return the action in a call's arguments: a mapping, or its JSON text."""
+    if isinstance(arguments, str):
+        arguments = next(objects(arguments), None)
+    action = arguments.get(ARGUMENT) if isinstance(arguments, dict) else None
+    if not isinstance(action, (str, int, float)) or isinstance(action, bool):
+        return None
+    return str(action).encode("utf-8", "replace").decode("utf-8").strip()
+
+
+def _found(actions: Iterator[str | None]) -> Iterator[str]:
+    for count, action in enumerate(actions):
+        if count >= CALLS_READ:
+            return
+        if action:
+            yield action
+
+
+def _json_calls(text: str) -> Iterator[str]:
+    return _found(call_of(value) for value in objects(text))
+
+
+def _hermes(text: str) -> Iterator[str]:
+    calls = text.split("<tool_call>")[1:]
+    return _found(call_of(next(objects(call), None)) for call in calls)
+
+
+_PARAMETER = re.compile(
+    rf"<function={NAME}>.{{0,200}}?<parameter={ARGUMENT}>(.*?)(?:</parameter>|</function>|</tool_call>|$)", re.DOTALL
+)
+_GLM = re.compile(
+    rf"<tool_call>\s*{NAME}\s*<arg_key>{ARGUMENT}</arg_key>\s*<arg_value>(.*?)(?:</arg_value>|$)", re.DOTALL
+)
+_HARMONY = re.compile(rf"to=functions\.{NAME}\b[^{{]{{0,200}}<\|message\|>")
+_ARGS = re.compile(rf"\[TOOL_CALLS\]\s*{NAME}\s*(?:\[CALL_ID\][^\[]{{0,64}})?\[ARGS\]")
+_DEEPSEEK = re.compile(rf"<｜tool▁sep｜>{NAME}\b")
+_GEMMA = re.compile(rf"call:{NAME}\{{.{{0,200}}?{ARGUMENT}:<\|\"\|>(.*?)<\|\"\|>", re.DOTALL)
+_CALL = re.compile(r"<tool_call>|\[TOOL_CALLS\]|to=functions|```|\{|<\||<｜")  # where a call may begin
+_PYTHONIC = re.compile(rf"\b{NAME}\(")
+
+
+def _xml(text: str) -> Iterator[str]:
+    return _found(found.group(1).strip() for found in _PARAMETER.finditer(text))
+
+
+def _glm(text: str) -> Iterator[str]:
+    return _found(found.group(1).strip() for found in _GLM.finditer(text))
+
+
+def _gemma(text: str) -> Iterator[str]:
+    return _found(found.group(1).strip() for found in _GEMMA.finditer(text))
+
+
+def _after(mark: re.Pattern[str], text: str) -> Iterator[str]:
+    """Read the JSON arguments behind each mark."""
+    return _found(action_of(next(objects(text[found.end() :]), None)) for found in mark.finditer(text))
+
+
+def _mistral(text: str) -> Iterator[str]:
+    yield from _after(_ARGS, text)
+    if "[TOOL_CALLS]" in text:
+        yield from _json_calls(text.partition("[TOOL_CALLS]")[2])
+
+
+def _llama(text: str) -> Iterator[str]:
+    yield from _json_calls(text)
+    yield from _pythonic(text)
+
+
+def _pythonic(text: str) -> Iterator[str]:
+    """Read `act(action="left")`: Llama 4, LFM2 and the fenced calls of Gemma."""
+    return _found(_keyword(text[found.start() :]) for found in _PYTHONIC.finditer(text))
+
+
+def _keyword(text: str) -> str | None:
+    """Return the action of the Python call that `text` begins with; the call is read, not run."""
+    for end in (match.end() for match in re.finditer(r"\)", text[:4096])):
+        try:
+            call = ast.parse(text[:end], mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        values = [keyword.value for keyword in call.keywords if keyword.arg == ARGUMENT] + call.args  # type: ignore[attr-defined]
+        return action_of({ARGUMENT: values[0].value}) if values and isinstance(values[0], ast.Constant) else None
+    return None
+
+
+_HERMES_FORM = f'<tool_call>\n{{"name": "{NAME}", "arguments": {{"{ARGUMENT}": %s}}}}\n</tool_call>'
+# The first whose mark a chat template has. Those with marks of their own stand before those that share one.
+FAMILIES = {
+    "harmony": Family(
+        ("<|channel|>",),
+        lambda text: _after(_HARMONY, text),
+        f'<|channel|>commentary to=functions.{NAME} <|constrain|>json<|message|>{{"{ARGUMENT}": %s}}<|call|>',
+        "<|call|>",
+    ),
+    "gemma4": Family(
+        ("<|tool_call>",),
+        _gemma,
+        f'<|tool_call>call:{NAME}{{{ARGUMENT}:<|"|>%s<|"|>}}<tool_call|>',
+        "<tool_call|>",
+        quoted=False,
+    ),
+    "deepseek": Family(
+        ("<｜tool▁call▁begin｜>",),
+        lambda text: _after(_DEEPSEEK, text),
+        f'<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>{NAME}\n```json\n{{"{ARGUMENT}": %s}}\n'
+        "```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        "<｜tool▁calls▁end｜>",
+    ),
+    "qwen_xml": Family(
+        ("<function=",),
+        _xml,
+        f"<tool_call>\n<function={NAME}>\n<parameter={ARGUMENT}>\n%s\n</parameter>\n</function>\n</tool_call>",
+        "</tool_call>",
+        quoted=False,
+    ),
+    "glm": Family(
+        ("<arg_key>",),
+        _glm,
+        f"<tool_call>{NAME}\n<arg_key>{ARGUMENT}</arg_key>\n<arg_value>%s</arg_value>\n</tool_call>",
+        "</tool_call>",
+        quoted=False,
+    ),
+    "mistral": Family(
+        ("[TOOL_CALLS]",),
+        _mistral,
+        f'[TOOL_CALLS] [{{"name": "{NAME}", "arguments": {{"{ARGUMENT}": %s}}}}]',
+        "}]",
+    ),
+    "hermes": Family(("<tool_call>",), _hermes, _HERMES_FORM, "</tool_call>"),
+    "llama": Family(
+        ("<|python_tag|>", '"parameters": '),
+        _llama,
+        f'{{"name": "{NAME}", "parameters": {{"{ARGUMENT}": %s}}}}',
+        "}}",
+    ),
+    "pythonic": Family(
+        ("tool_code", "<|tool_call_start|>", "tool_list_start"), _pythonic, f"[{NAME}({ARGUMENT}=%s)]", ")]"
+    ),
+}
+
+
+def family_of(template: str) -> Family:
+    """Return the family that a chat template is of; that of Hermes, which most others copy, where it shows no mark."""
+    for family in FAMILIES.values():
+        if any(mark in template for mark in family.marks):
+            return family
+    return FAMILIES["hermes"]
+
+
+def parse_calls(text: str, family: Family) -> Parsed:
+    """Read the last call of a reply and its thought: what is marked as one, else the words before the call."""
+    thought, rest = split_thought(text)
+    actions = list(family.read(rest)) or list(_json_calls(rest))  # many models forget the marks, and keep to JSON
+    if not thought and actions:
+        thought = _CALL.split(rest, maxsplit=1)[0].replace(THINK, "").strip()
+    return Parsed(actions[-1] if actions else "", thought)
+
+
+def parse_any(text: str) -> Parsed:
+    """Read a reply of a model whose family is not known: each reader is tried."""
+    for family in FAMILIES.values():
+        if (found := parse_calls(text, family)).action:
+            return found
+    return Parsed("", split_thought(text)[0])

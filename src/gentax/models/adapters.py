@@ -17,9 +17,8 @@ from typing import Any
 import torch
 
 from gentax.core import UsageError, unknown
-from gentax.models.headers import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_header, read_json, reason
-from gentax.models.rounding import write_rounded
-from gentax.models.skeleton import DTYPES
+from gentax.models.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DTYPES, read_header, read_json, reason
+from gentax.models.precision import write_rounded
 
 KINDS = ("LORA", "ADALORA", "IA3", "LOHA", "LOKR", "OFT", "BOFT", "VERA", "HRA")  # that can be merged
 _MOVES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # ways to begin that change the base's own weights
@@ -49,7 +48,7 @@ def check_adapter(folder: Path, skeleton: Any, where: str) -> int:
     for name, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             raise UsageError(f"{where}: {name[:80]} is stored as {tensor.dtype}, which no adapter is")
-        state[name] = torch.empty(tensor.shape, dtype=DTYPES[tensor.dtype], device="meta")
+        state[name] = torch.empty(tensor.shape, dtype=getattr(torch, DTYPES[tensor.dtype]), device="meta")
     try:
         with torch.device("meta"):
             wrapped = peft.PeftModelForCausalLM(skeleton, config, low_cpu_mem_usage=True)

@@ -25,6 +25,7 @@ from gentax.models.action_format import (
     THINK,
     THINK_END,
     Parsed,
+    parse_calls,
     parse_json,
     parse_reply,
     split_thought,
@@ -33,7 +34,6 @@ from gentax.models.action_format import (
 )
 from gentax.models.chat_template import Frame, Layout, plain_layout, read_template
 from gentax.models.requests import ChatOptions
-from gentax.models.tool_calls import parse_calls
 
 TAGS = (THINK, THINK_END, ACTION, ACTION_END)
 _ANCHORS = ("\n", "a", ".")  # put before a text so that it is not tokenized as a beginning, and cut off again

@@ -15,10 +15,9 @@ from functools import lru_cache
 from typing import Any
 
 from gentax.core import UsageError
-from gentax.models.action_format import THINK
+from gentax.models.action_format import ARGUMENT, CALL_ID, NAME, THINK, TOOL, Family, family_of
+from gentax.models.jinja_sandbox import Template, TemplateFailed
 from gentax.models.requests import ChatOptions
-from gentax.models.templates import Template, TemplateFailed
-from gentax.models.tool_calls import ARGUMENT, CALL_ID, NAME, TOOL, Family, family_of
 
 _LEFT, _RIGHT = " \n", "\n "  # around a mark: whether they are there afterwards says whether a text is trimmed
 _ASSISTANT = "qzAnswerzq"

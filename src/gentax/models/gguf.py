@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gentax.core import UsageError, unknown
-from gentax.models.headers import reason
+from gentax.models.checkpoint import reason
 
 _FIXED = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9

@@ -2,12 +2,18 @@
 
 The order: what the name means, the configuration and the weights' headers, the model without numbers that is matched
 with them, what memory it takes; the weights come last. They are read from safetensors or GGUF; nothing is unpickled.
+
+Other libraries, asked to be quiet while they load or save a model, and their exceptions made into one line each.
+
+Where a model's weights are.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -17,13 +23,10 @@ import torch
 
 from gentax.core import UsageError, unknown
 from gentax.core.memory import few_compiled_products
-from gentax.models.device import device_of
+from gentax.models.checkpoint import Tensor, check_config, check_match, read_json, reason, skeleton, tensors_of
 from gentax.models.gguf import check_architecture, correct, own_tokens_only, read_gguf
-from gentax.models.headers import Tensor, read_json, tensors_of
 from gentax.models.memory import model_bytes, refuse_too_large
-from gentax.models.quiet import loading
 from gentax.models.requests import ModelOptions
-from gentax.models.skeleton import check_config, check_match, skeleton
 from gentax.models.source import BASE, Source, find
 
 __all__ = [
@@ -314,3 +317,72 @@ def _check_finite(model: Any, where: str) -> None:
             low, high = torch.aminmax(weight.detach())
             if not (torch.isfinite(low) and torch.isfinite(high)):
                 raise UsageError(f"{where}: {name} holds a value that is not finite")
+
+
+@contextmanager
+def loading(where: str) -> Iterator[None]:
+    """Let nothing of a load reach the terminal but one line that names the model and says what is wrong.
+
+    Whatever a stranger's files make transformers, tokenizers, safetensors or PEFT raise is a UsageError: theirs are
+    of every kind, panics of Rust among them. Interrupts pass.
+    """
+    try:
+        with quiet():
+            yield
+    except (UsageError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except MemoryError:
+        raise UsageError(f"cannot load {where}: there is not enough memory") from None
+    except BaseException as error:  # Rust's panics are no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        if isinstance(error, ZeroDivisionError):
+            raise UsageError(f"cannot load {where}: its config.json has a size that is 0") from error
+        if "instantiate the backend tokenizer" in str(error):  # four lines of advice on converting slow tokenizers
+            raise UsageError(f"cannot load {where}: there is no tokenizer.json or other file of one") from error
+        raise UsageError(f"cannot load {where}: {reason(error)}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the warnings, log lines and progress bars of transformers off the terminal."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def device_of(choice: str, local_rank: int = 0, processes: int = 1) -> torch.device:
+    """Return the device that `choice` names.
+
+    Args:
+        choice: `cpu`, `cuda`, `cuda:N`, or `auto`, which is a GPU where there is one. Of several processes on a
+            machine each takes the GPU of its own number.
+        local_rank: the number of this process among those on its machine.
+        processes: how many there are in all.
+
+    Raises:
+        UsageError: a device that is unknown or not there, and one GPU named for several processes.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", choice):
+        raise unknown("device", choice, ("auto", "cpu", "cuda", "cuda:0", "cuda:1"))
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if choice == "cpu" or (choice == "auto" and not count):
+        return torch.device("cpu")
+    if not count:
+        raise UsageError(f"device {choice} is not there: PyTorch finds no GPU; 'cpu' always works")
+    if ":" in choice and processes > 1:
+        raise UsageError(f"device {choice} is one GPU, and there are {processes} processes; 'cuda' gives each its own")
+    number = int(choice.partition(":")[2]) if ":" in choice else local_rank
+    if number >= count:
+        raise UsageError(f"device cuda:{number} is not there: this machine has {count} GPUs, numbered from 0")
+    return torch.device("cuda", number)

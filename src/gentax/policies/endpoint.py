@@ -38,12 +38,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gentax.core import UsageError, unknown
-from gentax.models.action_format import ACTION_END, parse_reply
+from gentax.models.action_format import ACTION_END, TOOL, parse_reply
 from gentax.models.requests import NEW_TOKENS, NEW_TOKENS_THINKING, ChatOptions
-from gentax.models.tool_calls import TOOL
-from gentax.policies.answers import call_message, clean, read_answer
+from gentax.policies.chat_client import Refused, Server, call_message, clean, read_answer
 from gentax.policies.protocol import Reply, Turn
-from gentax.policies.server import Refused, Server
 
 NEUTRAL: dict[str, float] = {  # what changes nothing, of settings that a server may have a default of
     "top_p": 1.0,

@@ -14,11 +14,10 @@ import numpy as np
 from gentax.core import Tokens, UsageError
 from gentax.models.chat import ChatCodec
 from gentax.models.decoding import AnyDecoder, Decoder, decoder_for
-from gentax.models.decoding.rows import Stop
+from gentax.models.decoding.sampling import Stop
 from gentax.models.decoding.vllm import VLLMDecoder, VLLMModel
-from gentax.models.loading import check_files, load_model, load_tokenizer, runtime
+from gentax.models.loading import check_files, load_model, load_tokenizer, loading, runtime
 from gentax.models.memory import available_memory, parallel_rows, row_bytes
-from gentax.models.quiet import loading
 from gentax.models.requests import NEW_TOKENS, NEW_TOKENS_THINKING, ChatOptions, ModelOptions, SamplingRequest
 from gentax.policies.protocol import PARALLEL, Reply, Turn
 

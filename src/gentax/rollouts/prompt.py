@@ -4,20 +4,27 @@
 is new. `window(k)` makes each step a prompt of its own that shows the last k steps, as in arXiv 2601.18217.
 Texts of the environment are passed on as they are; that they cannot pose as control tokens is the tokenizer's care.
 A template of the user's (`prompt_template.py`) writes the message that starts a conversation in place of this.
+
+Prompt templates of the user's own: a Jinja file that writes the message which starts a conversation.
+
+In a window it writes every prompt. In an append-only context it writes the first message; the later ones are the
+observation, and the admissible actions where they are listed. It is rendered like a chat template, within limits.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from gentax.core import Episode, Step, UsageError, unknown
 from gentax.models.action_format import check_format, instructions
+from gentax.models.jinja_sandbox import LARGEST, Template, TemplateFailed
 from gentax.models.requests import NEW_TOKENS, NEW_TOKENS_THINKING, ChatOptions, SamplingParams
-from gentax.rollouts.prompt_template import check_template, fill_template
 from gentax.wrappers import read_wrapper
 
 REWARDS = ("sparse", "dense", "shaped")
@@ -164,3 +171,63 @@ def prompts(play: RolloutConfig, episode: Episode) -> list[str]:
         text, continues = message(play, episode.rules, episode.goal, episode.steps[:n], step.observation, admissible)
         shown.append(f"{shown[-1]}{episode.steps[n - 1].text}\n{text}\n" if continues else f"{text}\n")
     return shown
+
+
+FIELDS = ("rules", "goal", "history", "observation", "admissible", "step", "format", "thinking")
+_SEEN = "what-is-seen-now"
+
+
+def check_template(file: str) -> None:
+    """Render a template for two made-up steps.
+
+    Raises:
+        UsageError: no such file, one that does not compile or render, that reads a field which does not exist, or
+            that does not show the observation.
+    """
+    _checked(*_identity(file))
+
+
+def fill_template(file: str, fields: Mapping[str, Any]) -> str:
+    """Return the prompt that a template writes of `FIELDS`. Raises UsageError where it fails."""
+    return _filled(_checked(*_identity(file)), fields)
+
+
+def template_text(file: str) -> str:
+    """Return the text of a template. Raises UsageError for a file that is not there, is no text or is too large."""
+    path = Path(file)
+    try:
+        if path.stat().st_size > 4 * LARGEST:
+            raise UsageError(f"the prompt template {file} is too large: {path.stat().st_size:,} bytes")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"there is no prompt template {file}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the prompt template {file} cannot be read: {error}") from None
+
+
+def _identity(file: str) -> tuple[str, float]:
+    try:
+        return file, Path(file).stat().st_mtime
+    except (OSError, ValueError):
+        return file, 0.0
+
+
+@lru_cache(maxsize=8)
+def _checked(file: str, _: float) -> Template:
+    template = Template(template_text(file), f"the prompt template {file}", FIELDS)
+    example = {"rules": "", "goal": "", "format": "", "observation": _SEEN, "thinking": False}
+    past = [{"observation": "before", "action": "done"}]
+    for more in (
+        {"history": [], "admissible": None, "step": 1},
+        {"history": past, "admissible": ["left", "right"], "step": 2},
+    ):
+        if _SEEN not in _filled(template, example | more):
+            raise UsageError(f"the prompt template {file} does not show the observation; write {{{{ observation }}}}")
+    return template
+
+
+def _filled(template: Template, fields: Mapping[str, Any]) -> str:
+    try:
+        return template.render(fields)
+    except TemplateFailed as fault:
+        raise UsageError(f"{template.what} fails: {fault}") from None

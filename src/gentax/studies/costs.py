@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gentax.policies.named import SIMPLE
+from gentax.policies.load import SIMPLE
 from gentax.studies.plan import Stage
 
 # Seconds, read off the lines of the demo's stages on two cores with bf16 and the model that ships with gentax.

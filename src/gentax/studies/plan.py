@@ -20,12 +20,11 @@ from gentax.core.settings import plain, read_settings, read_yaml
 from gentax.domains import domain, make
 from gentax.domains.untouched import why_not_untouched
 from gentax.metrics.statistics import few_seeds
-from gentax.models.fingerprint import fingerprint
 from gentax.models.requests import ModelOptions
-from gentax.models.source import names_a_model
-from gentax.policies.named import SIMPLE
+from gentax.models.source import fingerprint, names_a_model
+from gentax.policies.load import SIMPLE
 from gentax.rollouts import RolloutConfig
-from gentax.rollouts.prompt_template import template_text
+from gentax.rollouts.prompt import template_text
 from gentax.training import TrainConfig
 from gentax.training.check import check as check_recipe
 from gentax.training.config.read import read_values

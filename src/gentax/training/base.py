@@ -26,8 +26,8 @@ from gentax.core.settings import plain
 from gentax.domains import make
 from gentax.models.action_format import ACTION, ACTION_END, THINK, THINK_END
 from gentax.models.chat import ChatCodec
-from gentax.models.quiet import quiet
-from gentax.policies.simple import ExpertPolicy, RandomPolicy
+from gentax.models.loading import quiet
+from gentax.policies.scripted import ExpertPolicy, RandomPolicy
 from gentax.rollouts import RolloutConfig, rollout
 from gentax.rollouts.prompt import message
 from gentax.training.example import Example, examples, exchanges

@@ -9,7 +9,7 @@ from gentax.core.user_code import is_user_name
 from gentax.domains import domain, make, missing
 from gentax.domains.names import read_domain
 from gentax.models.source import names_a_model
-from gentax.policies.named import SIMPLE, policy_of
+from gentax.policies.load import SIMPLE, policy_of
 from gentax.rollouts import open_env
 from gentax.training.config import TrainConfig
 

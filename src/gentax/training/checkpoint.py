@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from gentax.core.files import whole_folder
-from gentax.models.quiet import quiet
+from gentax.models.loading import quiet
 from gentax.training.sharding import slice_like, to_save
 
 _NAME = re.compile(r"(step|imitate)-(\d{6})")

@@ -24,8 +24,8 @@ import torch
 from gentax.core import Episode, Outcome, Task, UsageError, stable_seed
 from gentax.core.files import whole_file
 from gentax.models.requests import ModelOptions
+from gentax.policies.load import SIMPLE, policy_of
 from gentax.policies.local import LocalPolicy
-from gentax.policies.named import SIMPLE, policy_of
 from gentax.policies.protocol import Policy
 from gentax.rollouts import EnvPool, rollout
 from gentax.training.config import TrainConfig

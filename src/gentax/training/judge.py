@@ -20,7 +20,7 @@ from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.models.action_format import parse_reply, write_reply
 from gentax.models.requests import ChatOptions, SamplingParams
 from gentax.policies.protocol import Policy, Reply, Turn, parallel_limit
-from gentax.policies.simple import SCRIPTED
+from gentax.policies.scripted import SCRIPTED
 
 TEXT_SHOWN = 2_000  # characters of one observation, action or goal that are shown
 STEPS_SHOWN = 12_000  # characters of all steps together
@@ -39,7 +39,7 @@ class Judge:
     """Scores finished episodes by asking a policy.
 
     Args:
-        policy: a model, such as `gentax.policies.named.policy_of` returns for a folder or the URL of a server.
+        policy: a model, such as `gentax.policies.load.policy_of` returns for a folder or the URL of a server.
 
     Raises:
         UsageError: a policy that looks at environments and reads no prompt.

@@ -25,7 +25,7 @@ from torch.nn import Parameter
 from torch.utils.checkpoint import checkpoint
 
 from gentax.core import UsageError, stable_seed
-from gentax.models.rounding import write_rounded
+from gentax.models.precision import write_rounded
 from gentax.models.scoring import way_of
 from gentax.policies.local import LocalPolicy
 from gentax.training.config import LoraConfig, TrainConfig

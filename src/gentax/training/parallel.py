@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from gentax.models.device import device_of
+from gentax.models.loading import device_of
 from gentax.training.config import TrainConfig
 from gentax.training.sharding import is_sharded
 

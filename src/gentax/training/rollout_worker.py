@@ -16,8 +16,8 @@ import numpy as np
 
 from gentax.core import Episode, stable_seed
 from gentax.models.requests import ModelOptions
+from gentax.policies.load import policy_of
 from gentax.policies.local import LocalPolicy
-from gentax.policies.named import policy_of
 from gentax.policies.protocol import Policy
 from gentax.rollouts import EnvPool, rollout
 from gentax.training.config import TrainConfig

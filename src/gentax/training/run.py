@@ -21,8 +21,7 @@ from gentax.core.files import whole_folder
 from gentax.core.interrupt import Interrupt, deferred_interrupt
 from gentax.core.memory import freed_memory_kept
 from gentax.core.progress import end_line, is_shown, status
-from gentax.models.device import device_of
-from gentax.models.loading import bare_model, load_model
+from gentax.models.loading import bare_model, device_of, load_model
 from gentax.models.memory import available_memory
 from gentax.models.requests import ModelOptions
 from gentax.policies.local import LocalPolicy, load

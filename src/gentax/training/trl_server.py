@@ -8,7 +8,7 @@ from typing import Any
 
 from gentax.core import UsageError
 from gentax.models.action_format import ACTION_END
-from gentax.models.decoding.rows import Row, Stop
+from gentax.models.decoding.sampling import Row, Stop
 from gentax.models.requests import Sample, SamplingRequest
 
 

@@ -36,9 +36,8 @@ import torch
 from gentax.core import Episode, NonFiniteLoss, UsageError, stable_seed
 from gentax.core.files import whole_folder
 from gentax.core.interrupt import Interrupt, deferred_interrupt
-from gentax.models.device import device_of
-from gentax.models.precision import native_bf16
-from gentax.models.rounding import write_rounded
+from gentax.models.loading import device_of
+from gentax.models.precision import native_bf16, write_rounded
 from gentax.models.source import find
 from gentax.policies.local import LocalPolicy, load
 from gentax.training.checkpoint import (

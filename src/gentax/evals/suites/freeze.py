@@ -17,7 +17,7 @@ from gentax.core.settings import plain
 from gentax.domains import domain, make
 from gentax.evals.suites.result import write_lines
 from gentax.evals.suites.suite import FROZEN, digest, start_hash, walk_hash
-from gentax.policies.simple import RandomPolicy
+from gentax.policies.scripted import RandomPolicy
 from gentax.rollouts import RolloutConfig, rollout
 
 

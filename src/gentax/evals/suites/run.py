@@ -11,14 +11,13 @@ from gentax.core import Episode, UsageError, unknown
 from gentax.domains import domain, missing
 from gentax.evals.suites.result import DomainResult, Played, SuiteResult, check_result, read_result, write_suite_result
 from gentax.evals.suites.suite import Suite, check_starts, load_suite, versions
-from gentax.models.fingerprint import fingerprint
 from gentax.models.requests import ModelOptions
-from gentax.models.source import names_a_model
+from gentax.models.source import fingerprint, names_a_model
 from gentax.policies import Policy, policy_of
-from gentax.policies.named import SIMPLE
-from gentax.policies.simple import SCRIPTED
+from gentax.policies.load import SIMPLE
+from gentax.policies.scripted import SCRIPTED
 from gentax.rollouts import EnvPool, rollout
-from gentax.rollouts.readable import UnreadableReplies
+from gentax.rollouts.engine import UnreadableReplies
 
 
 def play_suite(

@@ -13,8 +13,8 @@
 `vllm` plays through vLLM in this process, where that is asked for. Left out: one model over several devices.
 """
 
-from gentax.models.decoding.choose import AnyDecoder, decoder_for
-from gentax.models.decoding.general import GeneralDecoder
-from gentax.models.decoding.lean import SUPPORTED, Decoder
+from gentax.models.decoding.hf_decoder import GeneralDecoder
+from gentax.models.decoding.llama_decoder import SUPPORTED, Decoder
+from gentax.models.decoding.select import AnyDecoder, decoder_for
 
 __all__ = ["SUPPORTED", "AnyDecoder", "Decoder", "GeneralDecoder", "decoder_for"]

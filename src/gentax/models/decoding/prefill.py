@@ -1,14 +1,157 @@
-"""The tokens of a `plan.Pass`, all layers: what prompts are read with."""
+"""What to compute of many prompts: every distinct (beginning, token) once, and nothing that is cached.
+
+Sorted, prompts that begin alike are neighbours. Each computes what follows its common beginning with the one before it;
+the keys and values of that beginning are stored in its row too, by whoever computes them, layer by layer. So rows share
+in the pass that computes, and none waits for another.
+
+The tokens of a `plan.Pass`, all layers: what prompts are read with.
+"""
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from gentax.models.decoding.attention import attend, causal
-from gentax.models.decoding.cache import Rows
-from gentax.models.decoding.plan import Bucket, Pass
-from gentax.models.decoding.weights import Weights
+from gentax.core.prefix import common, side_by_side
+from gentax.models.decoding.llama_model import Rows, Weights, attend, causal
+
+WIDTHS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Rows with like numbers of new tokens; B rows padded to Q queries."""
+
+    row_B: np.ndarray
+    start_B: np.ndarray  # position of a row's first query
+    query_BQ: np.ndarray  # index into the tokens of the pass; padding repeats one of them
+    end: int  # keys, from the first, that hold all that is seen
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """N tokens to compute, and the M places of the cache for which they are."""
+
+    ids_N: np.ndarray
+    position_N: np.ndarray
+    from_M: np.ndarray  # index into N
+    row_M: np.ndarray
+    position_M: np.ndarray
+    buckets: list[Bucket]
+    place_N: np.ndarray  # of each token, among the queries of all buckets laid out one after the other
+    last: Bucket  # the last token of each prompt, in order
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Copies to make first, as (from row, to row, start, end), and the tokens to compute then."""
+
+    copies: list[tuple[int, int, int, int]]
+    passes: list[Pass]
+    last_B: np.ndarray  # of each prompt, its last token among those of all passes; prompts that are alike share one
+
+
+def plan(prompts: Sequence[np.ndarray], rows: Sequence[int], kept: Sequence[int], chunk: int) -> Plan:
+    """Plan to bring prompts into their rows.
+
+    Args:
+        prompts: token ids.
+        rows: of each prompt, its row in the cache.
+        kept: how many tokens at the start of each prompt are in its row; fewer than all.
+        chunk: tokens in one pass, unless a row has more by itself.
+    """
+    order = side_by_side(prompts)
+    same = [0, *(common(prompts[a], prompts[b]) for a, b in itertools.pairwise(order))]  # with the one before
+    have = list(kept)
+    copies = _copies(prompts, rows, have, order, same)
+    own: list[tuple[int, int, int]] = []  # (prompt, from, to): what it computes
+    stored: list[tuple[np.ndarray, int, int]] = []  # (tokens, row, position of the first)
+    last_B = np.zeros(len(prompts), np.int64)
+    computed = 0
+    path = np.zeros(0, np.int64)  # which computed token is each of the prompt before; -1 where its row had it
+    for i, shared in zip(order, same, strict=True):
+        start, end = max(have[i], shared), len(prompts[i])
+        new = np.arange(computed, computed + end - start)
+        computed += len(new)
+        path = np.concatenate([path[:shared], np.full(start - shared, -1), new])
+        stored.append((path[have[i] :], rows[i], have[i]))
+        if len(new):  # or the prompt before is the same
+            own.append((i, start, end))
+        last_B[i] = len(own) - 1
+    from_M = np.concatenate([tokens for tokens, _, _ in stored])
+    row_M = np.repeat([row for _, row, _ in stored], [len(tokens) for tokens, _, _ in stored])
+    position_M = np.concatenate([np.arange(start, start + len(tokens)) for tokens, _, start in stored])
+    passes, done = [], 0
+    for part in _parts(own, chunk):
+        ids_N = np.concatenate([prompts[i][start:end] for i, start, end in part]).astype(np.int64)
+        mine = (from_M >= done) & (from_M < done + len(ids_N))
+        spans = [(rows[i], start, end) for i, start, end in part]
+        buckets, place_N = _buckets(spans)
+        position_N = np.concatenate([np.arange(start, end) for _, start, end in part])
+        stores = (from_M[mine] - done, row_M[mine], position_M[mine])
+        passes.append(Pass(ids_N, position_N, *stores, buckets, place_N, _last(spans)))
+        done += len(ids_N)
+    return Plan(copies, passes, last_B)
+
+
+def _copies(
+    prompts: Sequence[np.ndarray], rows: Sequence[int], have: list[int], order: list[int], same: list[int]
+) -> list[tuple[int, int, int, int]]:
+    """Let every row have what either neighbour has and it begins with; bring `have` up to date."""
+    pairs = list(zip(order, order[1:], same[1:], strict=False))
+    copies = []
+    for source, target, shared in [(b, a, n) for a, b, n in reversed(pairs)] + pairs:
+        end = min(shared, have[source], len(prompts[target]) - 1)  # the last token is computed
+        if end > have[target]:
+            copies.append((rows[source], rows[target], have[target], end))
+            have[target] = end
+    return copies
+
+
+def _parts(own: list[tuple[int, int, int]], chunk: int) -> Iterator[list[tuple[int, int, int]]]:
+    """Split what is computed into passes, in order: what a row shares is computed in its own pass or before."""
+    part: list[tuple[int, int, int]] = []
+    size = 0
+    for item in own:
+        new = item[2] - item[1]
+        if part and size + new > chunk:
+            yield part
+            part, size = [], 0
+        part.append(item)
+        size += new
+    if part:
+        yield part
+
+
+def _buckets(part: list[tuple[int, int, int]]) -> tuple[list[Bucket], np.ndarray]:
+    """Sort rows, as (row, from, to), by how much is new: those of a bucket differ by less than `WIDTHS` tokens."""
+    kinds: dict[int, list[tuple[int, int, int, int]]] = {}
+    begin = 0
+    for row, start, end in part:
+        kinds.setdefault((end - start - 1) // WIDTHS, []).append((row, start, end, begin))
+        begin += end - start
+    place_N = np.zeros(begin, np.int64)
+    buckets, laid = [], 0
+    for kind in kinds.values():
+        wide = max(end - start for _, start, end, _ in kind)
+        query_BQ = np.zeros((len(kind), wide), np.int64)
+        for b, (_, start, end, begin) in enumerate(kind):
+            n = end - start
+            query_BQ[b, :n] = np.arange(begin, begin + n)
+            place_N[begin : begin + n] = laid + b * wide + np.arange(n)
+        row_B, start_B = (np.array([item[k] for item in kind]) for k in (0, 1))
+        buckets.append(Bucket(row_B, start_B, query_BQ, max(end for _, _, end, _ in kind)))
+        laid += query_BQ.size
+    return buckets, place_N
+
+
+def _last(part: list[tuple[int, int, int]]) -> Bucket:
+    row_B, start_B, end_B = np.array(part).T
+    return Bucket(row_B, end_B - 1, np.cumsum(end_B - start_B)[:, None] - 1, int(end_B.max()))
 
 
 def run(weights: Weights, rows: Rows, part: Pass) -> torch.Tensor:

@@ -19,9 +19,9 @@ from typing import Any, NoReturn
 from gentax.core import UsageError
 from gentax.core.errors import PolicyFault
 from gentax.models.action_format import ACTION_END
-from gentax.models.decoding.rows import Row, Stop, check_lengths
-from gentax.models.headers import ADAPTER_CONFIG, read_json
-from gentax.models.positions import positions_of
+from gentax.models.checkpoint import ADAPTER_CONFIG, read_json
+from gentax.models.decoding.sampling import Row, Stop, check_lengths
+from gentax.models.memory import positions_of
 from gentax.models.requests import ModelOptions, Sample, SamplingRequest
 
 INSTALL = 'pip install "gentax[vllm]"'

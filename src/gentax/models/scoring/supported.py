@@ -17,12 +17,10 @@ import numpy as np
 import torch
 
 from gentax.core import UsageError
-from gentax.models.positions import original_context
+from gentax.models.memory import original_context
 from gentax.models.precision import upcast_to_fp32
-from gentax.models.scoring.batch import Batch
+from gentax.models.scoring.batch import Batch, padded_batches, tree_batches
 from gentax.models.scoring.logprobs import log_probabilities
-from gentax.models.scoring.padded import padded_batches
-from gentax.models.scoring.prefix_tree import tree_batches
 from gentax.models.scoring.tree_attention import use_tree_attention
 
 TREE, PADDED = "tree", "padded"

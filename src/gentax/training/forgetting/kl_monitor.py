@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Outcome, UsageError, stable_seed
-from gentax.models.kl import nats
+from gentax.models.scoring.kl import nats
 from gentax.policies.protocol import Policy
 from gentax.rollouts import rollout
 from gentax.training.config import TrainConfig

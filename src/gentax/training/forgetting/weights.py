@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from gentax.core import UsageError
-from gentax.models.rounding import write_rounded
+from gentax.models.precision import write_rounded
 
 Weights = Mapping[str, torch.Tensor]
 

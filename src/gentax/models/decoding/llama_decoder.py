@@ -1,23 +1,30 @@
-"""Sampling for many conversations at once: bring the prompts into the cache, then write token by token."""
+"""Sampling for many conversations at once: bring the prompts into the cache, then write token by token.
+
+One token for every row: what answers are written with.
+
+A step as a recorded CUDA graph: one launch instead of a dozen for each layer, which on a small model take longer
+than the arithmetic.
+
+A graph has fixed shapes and addresses, so the rows are padded to a multiple of `cache.ROWS` and the keys looked at to
+one of `KEYS`, and a graph is recorded for each pair that comes up. It reads the weights where they were then: training
+must update them in place. Without a CUDA device the same padded step is run unrecorded, which is how it is tested.
+
+It has not been timed on a GPU yet.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from gentax.models.decoding.cache import Cache, Rows
-from gentax.models.decoding.graph import Recorder
-from gentax.models.decoding.plan import plan
-from gentax.models.decoding.prefill import run
-from gentax.models.decoding.rows import Row, Stop, check_lengths
-from gentax.models.decoding.step import Alike, Step, step
-from gentax.models.decoding.weights import Weights
+from gentax.models.decoding.llama_model import ROWS, Cache, Rows, Weights, attend, causal
+from gentax.models.decoding.prefill import plan, run
+from gentax.models.decoding.sampling import Filters, Row, Stop, check_lengths, draw, filters_of
 from gentax.models.requests import Sample, SamplingRequest
-from gentax.models.sampling import draw, filters_of
 
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")  # necessary, not sufficient: see `choose`
 CHUNK, LARGE_CHUNK = 1024, 8192  # tokens of prompts in one pass: what fits a processor's caches, and elsewhere
@@ -159,3 +166,119 @@ class Decoder:
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.weights.device)
+
+
+class Step(NamedTuple):
+    """What goes into a step, for B rows."""
+
+    id_B: torch.Tensor  # int64: the last token
+    position_B: torch.Tensor  # int64: where it stands
+    temperature_B: torch.Tensor  # float32
+    uniform_B: torch.Tensor  # float64: what to sample the next with
+    filters: Filters | None = None  # None where all are off
+
+
+class Alike(NamedTuple):
+    """Rows with the same tokens so far, of which all but attention is computed once: D different ones."""
+
+    first_D: torch.Tensor  # int64: a row of each kind
+    kind_B: torch.Tensor  # int64
+
+
+def step(
+    weights: Weights, rows: Rows, now: Step, end: int, alike: Alike | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run one token of each of the rows, and sample the next; return tokens and log-probabilities.
+
+    Args:
+        rows: the cached tokens before it; its own keys and values are added.
+        end: keys that attention looks at, from the first; more than the largest position.
+        alike: which rows are the same; none when left out.
+    """
+
+    def each(x_B: torch.Tensor) -> torch.Tensor:
+        return x_B if alike is None else x_B.index_select(0, alike.first_D)
+
+    def all_of(x_D: torch.Tensor) -> torch.Tensor:
+        return x_D if alike is None else x_D.index_select(0, alike.kind_B)
+
+    at_B = torch.arange(len(now.id_B), device=now.id_B.device)
+    id_D, position_D = each(now.id_B), each(now.position_B)
+    x_D = weights.embed.index_select(0, id_D)
+    cos_D, sin_D = weights.cos.index_select(0, position_D), weights.sin.index_select(0, position_D)
+    mask = causal(now.position_B[:, None], end, weights.heads // weights.groups, weights.dtype)
+    for layer, (keys, values) in zip(weights.layers, rows.layers, strict=True):
+        q, k, v = layer.project(x_D, cos_D, sin_D)
+        keys[at_B, :, now.position_B] = all_of(k)
+        values[at_B, :, now.position_B] = all_of(v)
+        mixed_B = attend(all_of(q)[:, None], keys[:, :, :end], values[:, :, :end], mask)
+        x_D = layer.finish(x_D, each(mixed_B))
+    return draw(all_of(weights.logits(x_D)), now.temperature_B, now.uniform_B, now.filters)
+
+
+KEYS = 256
+Drawn = tuple[torch.Tensor, torch.Tensor]
+
+
+class Recorder:
+    """Runs `step` with fixed shapes, on the first rows of a cache."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self._recorded: dict[tuple[int, int, bool], tuple[Step, Callable[[], Drawn]]] = {}
+        self._rows: Rows | None = None  # that the graphs were recorded on
+
+    def __call__(self, rows: Rows, now: Step, end: int) -> Drawn:
+        """Do what `step` does.
+
+        Args:
+            rows: the whole cache; it has a multiple of `ROWS` rows, in which the last place is nobody's: there rows
+                that pad write.
+            now: for the first rows.
+            end: see `step`.
+        """
+        if rows is not self._rows:
+            self._recorded.clear()
+            self._rows = rows
+        count = len(now.id_B)
+        B, end = -(-count // ROWS) * ROWS, min(-(-end // KEYS) * KEYS, rows.length)
+        shape = (B, end, now.filters is not None)
+        if shape not in self._recorded:
+            self._recorded[shape] = self._record(rows.first(B), now, end)
+        held, run = self._recorded[shape]
+        held.position_B.fill_(rows.length - 1)
+        for mine, given in zip(_tensors(held), _tensors(now), strict=True):
+            mine[:count].copy_(given)
+        token_B, logp_B = run()
+        return token_B[:count], logp_B[:count]
+
+    def _record(self, rows: Rows, like: Step, end: int) -> tuple[Step, Callable[[], Drawn]]:
+        held = _like(like, rows.count)
+        held.position_B.fill_(rows.length - 1)
+        if self.weights.device.type != "cuda":
+            return held, lambda: step(self.weights, rows, held, end)
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):  # libraries set themselves up in a first run, which cannot be recorded
+            for _ in range(2):
+                step(self.weights, rows, held, end)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            drawn = step(self.weights, rows, held, end)
+
+        def run() -> Drawn:
+            graph.replay()
+            return drawn
+
+        return held, run
+
+
+def _tensors(step: Step) -> list[torch.Tensor]:
+    return [*step[:-1], *(step.filters or ())]
+
+
+def _like(step: Step, count: int) -> Step:
+    """Return a step of zeros for `count` rows."""
+    zeros = [given.new_zeros(count) for given in _tensors(step)]
+    return Step(*zeros[:4], None if step.filters is None else Filters(*zeros[4:]))

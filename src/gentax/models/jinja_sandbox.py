@@ -1,7 +1,7 @@
 """Rendering Jinja templates that may come from anybody: each in a process of its own, with limits.
 
 A thread cannot be stopped and Jinja's sandbox bounds neither time nor memory: two nested loops or `'a' * 10 ** 10`
-would hang a run or fill the machine. So a template is rendered by a small process (`template_worker.py`) that stops
+would hang a run or fill the machine. So a template is rendered by a small process (`jinja_worker.py`) that stops
 itself after two seconds of computing or a gigabyte, and that is killed if it does not.
 """
 
@@ -21,7 +21,7 @@ from gentax.core import UsageError, unknown
 
 LARGEST = 1 << 18  # characters of a template; those that models come with have up to some 30,000
 PATIENCE = 60.0  # seconds of waiting for an answer, on a machine that is busy with other things
-WORKER = Path(__file__).with_name("template_worker.py")
+WORKER = Path(__file__).with_name("jinja_worker.py")
 
 
 class TemplateFailed(Exception):

@@ -9,6 +9,12 @@ Keys and values can be taken up at any token, so rows with fewer new tokens than
 ones again instead of padding. Recurrent states only hold after the last token that entered them: rows of such models
 are computed together where they have equally many new tokens, and prefixes that prompts share are remembered with
 their states. What a row does while it idles in a batch does not reach its states.
+
+Which prefixes several prompts share and are worth computing once, before the prompts themselves.
+
+Sampling from a model that keeps no cache this package can hold: the whole sequence is computed for every token.
+
+Slow, and right for anything that has a forward pass.
 """
 
 from __future__ import annotations
@@ -24,10 +30,9 @@ import numpy as np
 import torch
 
 from gentax.core.prefix import common, side_by_side
-from gentax.models.decoding.block import ROOM, Block, Saved, cache_kinds
-from gentax.models.decoding.prefixes import shared_prefixes
-from gentax.models.decoding.rows import Row, Stop, check_lengths, write_next
-from gentax.models.positions import positions_of
+from gentax.models.decoding.hf_cache import ROOM, Block, Saved, cache_kinds
+from gentax.models.decoding.sampling import Row, Stop, check_lengths, write_next
+from gentax.models.memory import positions_of
 from gentax.models.requests import Sample, SamplingRequest
 
 CHUNK, LARGE_CHUNK = 2048, 8192  # tokens of prompts in one pass on a CPU, and elsewhere
@@ -277,3 +282,78 @@ def _borrow(items: Sequence[_Item]) -> None:
         for one, other in itertools.pairwise(order):
             if one.source is not None:
                 other.improve(one.source, min(one.kept, common(one.ids, other.ids), len(other.ids) - 1))
+
+
+WORTH = 128  # tokens that a shared prefix must save: a forward pass of its own costs time too
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Tokens that several prompts begin with."""
+
+    ids: np.ndarray
+    parent: int | None  # the prefix of this one that is computed before it
+    depth: int  # prefixes above it
+
+
+def shared_prefixes(
+    prompts: Sequence[np.ndarray], kept: Sequence[int], worth: int = WORTH
+) -> tuple[list[Prefix], list[int | None]]:
+    """Find the branching points of distinct prompts where computing what is shared once saves enough.
+
+    Args:
+        prompts: distinct token ids, sorted so that those that begin alike are neighbours.
+        kept: how many tokens at the start of each are computed already.
+        worth: tokens that a prefix must save.
+
+    Returns:
+        The prefixes, parents first, and for each prompt the longest that it begins with. The last token of a prompt is
+        never part of a prefix: what follows it must be computed.
+    """
+    same = [0, *(common(a, b) for a, b in itertools.pairwise(prompts))]
+    found: list[Prefix] = []
+    below: list[int | None] = [None] * len(prompts)
+    open_ranges: list[tuple[int, int, int | None]] = [(0, len(prompts), None)]
+    while open_ranges:
+        first, last, parent = open_ranges.pop()
+        if last - first < 2:
+            below[first:last] = [parent] * (last - first)
+            continue
+        branch = min(same[first + 1 : last])
+        shared = min(branch, *(len(prompt) - 1 for prompt in prompts[first:last]))
+        depth = 0 if parent is None else len(found[parent].ids)
+        each = [max(shared - max(have, depth), 0) for have in kept[first:last]]
+        if sum(each) - max(each) >= worth:
+            found.append(Prefix(prompts[first][:shared], parent, 0 if parent is None else found[parent].depth + 1))
+            parent = len(found) - 1
+        cuts = [first, *(n for n in range(first + 1, last) if same[n] == branch), last]
+        open_ranges += [(a, b, parent) for a, b in itertools.pairwise(cuts)]
+    return found, below
+
+
+class WholeDecoder:
+    """The interface of the other decoders over `model(input_ids)`; rows of equal length are computed together."""
+
+    bytes_per_token = held_bytes = 0
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.limit = positions_of(model.config)
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._extra = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(inner.forward).parameters else {}
+
+    def forget(self) -> None:
+        """Nothing is cached between calls."""
+
+    @torch.inference_mode()
+    def sample(self, requests: Sequence[SamplingRequest], stop: Stop) -> list[Sample]:
+        """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
+        check_lengths(requests, self.limit)
+        rows = [Row(request) for request in requests]
+        while live := [row for row in rows if not row.over]:
+            length = min(row.position for row in live)
+            now = [row for row in live if row.position == length]
+            ids = np.array([[*row.request.prompt.tolist(), *row.ids] for row in now])
+            out = self.model(input_ids=torch.from_numpy(ids).to(self.model.device), use_cache=False, **self._extra)
+            write_next(now, out.logits[:, -1], stop)
+        return [row.sample() for row in rows]

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 
 from gentax.core import UsageError
-from gentax.models.decoding.general import GeneralDecoder
-from gentax.models.decoding.lean import SUPPORTED, Decoder
-from gentax.models.decoding.rows import Stop
-from gentax.models.decoding.whole import WholeDecoder
-from gentax.models.headers import reason
+from gentax.models.checkpoint import reason
+from gentax.models.decoding.hf_decoder import GeneralDecoder, WholeDecoder
+from gentax.models.decoding.llama_decoder import SUPPORTED, Decoder
+from gentax.models.decoding.sampling import Stop
 from gentax.models.requests import Sample, SamplingParams, SamplingRequest
 
 # Mean difference of log-probabilities, in nats. Wrong arithmetic is off by tenths; bfloat16 alone by some hundredths,

@@ -1,18 +1,28 @@
 """The weights of a Llama-like decoder, projections of one input fused, and what a layer does with them.
 
 N tokens, packed or one a row; H heads, of which several share keys.
+
+Attention of new tokens over cached keys.
+
+B rows of Q queries, R heads that share keys, K keys.
+
+Keys and values of past tokens, a row for each conversation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 from transformers.cache_utils import DynamicCache
 
-from gentax.models.positions import positions_of
+from gentax.core.prefix import common
+from gentax.models.memory import positions_of
 
 
 class NotLean(ValueError):
@@ -124,3 +134,142 @@ def _joined(tensors: list[torch.Tensor]) -> torch.Tensor:
     for tensor, piece in zip(tensors, whole.split([len(t) for t in tensors]), strict=True):
         tensor.data = piece
     return whole
+
+
+def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Attend. Shapes: query (B, Q, G * R, head), keys and values (B, G, K, head), mask from `causal`.
+
+    Heads that share keys are further queries of one head: no key is repeated, on any device.
+
+    Returns:
+        The mixed values, (B * Q, G * R * head).
+    """
+    B, Q, _, head = query.shape
+    groups = keys.shape[1]
+    query = query.view(B, Q, groups, -1, head).transpose(1, 2).reshape(B, groups, -1, head)
+    mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+    return mixed.view(B, groups, Q, -1, head).transpose(1, 2).reshape(B * Q, -1)
+
+
+def causal(position_BQ: torch.Tensor, end: int, share: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return what is added to the scores of queries at these positions and keys 0 to `end`: (B, 1, Q * R, K).
+
+    Args:
+        share: R, heads that share keys.
+    """
+    hidden = torch.arange(end, device=position_BQ.device) > position_BQ[:, :, None]
+    mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, float("-inf"))
+    return mask[:, :, None].expand(-1, -1, share, -1).reshape(len(mask), 1, -1, end)
+
+
+ROWS, LENGTH = 8, 128  # the cache has a multiple of these
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Keys and values of B rows: for each layer two tensors (B, groups, length, head)."""
+
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+
+    @property
+    def count(self) -> int:
+        return self.layers[0][0].shape[0]
+
+    @property
+    def length(self) -> int:
+        return self.layers[0][0].shape[2]
+
+    def first(self, count: int) -> Rows:
+        """Return the first rows, where they are."""
+        return Rows([(keys[:count], values[:count]) for keys, values in self.layers])
+
+    @property
+    def bytes(self) -> int:
+        return sum(x.numel() * x.itemsize for pair in self.layers for x in pair)
+
+    def resized(self, count: int, length: int, keep: bool) -> Rows:
+        """Return `count` rows of `length` tokens, with what is in these if `keep`.
+
+        A layer is given up as soon as it has been copied, so that memory never holds the cache twice: these rows are
+        empty afterwards.
+        """
+
+        def copy(old: torch.Tensor) -> torch.Tensor:
+            # Zeros, not whatever memory holds: a masked key has weight 0, and 0 times NaN is NaN.
+            new = old.new_zeros(count, old.shape[1], length, old.shape[3])
+            if keep:
+                new[: len(old), :, : old.shape[2]] = old[:count]
+            return new
+
+        layers = []
+        while self.layers:
+            keys, values = self.layers.pop(0)
+            layers.append((copy(keys), copy(values)))
+        return Rows(layers)
+
+    def taken(self, rows: Sequence[int], length: int) -> Rows:
+        """Return a copy of some rows, up to `length`."""
+        index = torch.tensor(rows, device=self.layers[0][0].device)
+        return Rows([tuple(x[:, :, :length].index_select(0, index) for x in pair) for pair in self.layers])
+
+    def put(self, row: int, start: int, end: int, source: Rows, other: int) -> None:
+        """Copy the tokens from `start` to `end` of row `other` of `source`."""
+        for mine, theirs in zip(self.layers, source.layers, strict=True):
+            for to, of in zip(mine, theirs, strict=True):
+                to[row, :, start:end] = of[other, :, start:end]
+
+
+class Cache:
+    """Which conversation (slot) has which row, and the tokens whose keys and values are there.
+
+    Args:
+        layers: the model's number of layers.
+        like: a tensor (0, groups, 0, head), on the model's device and of its type.
+        positions: tokens that a row may have at most.
+    """
+
+    def __init__(self, layers: int, like: torch.Tensor, positions: int) -> None:
+        self.rows = Rows([(like, like)] * layers)
+        self.positions = positions
+        self._row: dict[int, int] = {}
+        self._ids: dict[int, np.ndarray] = {}
+
+    def forget(self) -> None:
+        """Drop what is cached: the weights changed.
+
+        Rows are given anew, so that no last bit of what comes depends on what was played before: a continued run plays
+        as an unbroken one.
+        """
+        self._ids.clear()
+        self._row.clear()
+
+    def seat(self, slots: Sequence[int], length: int) -> list[int]:
+        """Give every slot a row of at least `length` tokens among the first rows; return the rows.
+
+        Attention then reads them where they are.
+        """
+        for slot in slots:
+            self._row.setdefault(slot, len(self._row))
+        count, have = -(-len(self._row) // ROWS) * ROWS, self.rows.length
+        if count > self.rows.count or length > have:
+            length = min(-(-length // LENGTH) * LENGTH, self.positions)
+            # No more rows than are in use: many short ones were fine before, and would not be when they are long.
+            self.rows = self.rows.resized(count, max(have, length) if self._ids else length, keep=bool(self._ids))
+        asked = set(slots)
+        idle = {row: slot for slot, row in self._row.items() if slot not in asked and row < len(slots)}
+        for slot in slots:
+            if (row := self._row[slot]) >= len(slots):
+                place, other = idle.popitem()
+                self._row[slot], self._row[other] = place, row
+                self._ids.pop(other, None)
+                self.rows.put(place, 0, len(self._ids.get(slot, ())), self.rows, row)
+        return [self._row[slot] for slot in slots]
+
+    def kept(self, slot: int, prompt: np.ndarray) -> int:
+        """Return how many tokens at the start of `prompt` are in the slot's row; the last is always computed."""
+        have = self._ids.get(slot)
+        return 0 if have is None else min(common(have, prompt), len(prompt) - 1)
+
+    def holds(self, slot: int, ids: np.ndarray) -> None:
+        """Note that the keys and values of these tokens are in the slot's row."""
+        self._ids[slot] = ids
