@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gentax.models.scoring import batches, score, tree_attention
-from gentax.models.scoring.batch import ROUND, STEP, TOKENS, tree_batches
+from gentax.models.scoring.batch import STEP, TOKEN_MULTIPLE, TOKENS, tree_batches
 from gentax.policies.local import load
 from gentax.training import sft
 from gentax.training.example import Example
@@ -80,7 +80,7 @@ def test_the_last_layer_runs_whole_for_the_states_that_are_read_alone(tiny):
         layer.mlp.down_proj.register_forward_hook(lambda _, given, made: rows.append(made.shape[1]))
     score(model, batch, "fp32")
     assert len(batch.state_U) == 32
-    assert rows[-1] == ROUND < rows[0] == len(batch.ids)
+    assert rows[-1] == TOKEN_MULTIPLE < rows[0] == len(batch.ids)
     model(input_ids=torch.arange(6, 20)[None])
     assert rows[-1] == 14  # afterwards it is as it was
 
