@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from gentax.core import Episode, Outcome, Step, Task, Tokens
-from gentax.models.scoring import prefix_tree
+from gentax.models.scoring import batch as scoring_batch
 from gentax.policies.local import load
 from gentax.training.checkpoint import load_optimizer, optimizer_state, pack, read_beside, save_checkpoint, unpack
 from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
@@ -100,8 +100,8 @@ def talk(world: World) -> dict:
 
 def main(out: str, model: str, *kinds: str) -> list[dict]:
     """Return, and print in the first process, what each kind came to in each process."""
-    found, usual = [], prefix_tree.TOKENS
-    prefix_tree.TOKENS = FULL_BATCH
+    found, usual = [], scoring_batch.TOKENS
+    scoring_batch.TOKENS = FULL_BATCH
     for kind in kinds:
         recipe = TrainConfig(
             precision="fp32", device="cpu", algorithm=PolicyGradientConfig(kl=0.1, clip=10.0), **KINDS[kind]
@@ -112,7 +112,7 @@ def main(out: str, model: str, *kinds: str) -> list[dict]:
             found.append({"kind": kind, "talk": talk(world), "processes": world.everyone(came)})
             if world.first:
                 print(json.dumps(found[-1]), flush=True)
-    prefix_tree.TOKENS = usual
+    scoring_batch.TOKENS = usual
     return found
 
 
