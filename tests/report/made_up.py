@@ -11,7 +11,7 @@ from gentax.core import Episode, Outcome, Step, Task
 from gentax.metrics.arms import compare_arms
 from gentax.metrics.axes import axes
 from gentax.metrics.tax import tax_report
-from gentax.report import Comparison, Curve, EpisodePair, Report, Result
+from gentax.report import ArmComparison, Curve, EpisodePair, Report, Result
 
 DOMAINS = ("sokoban", "sciworld", "webshop", "alfworld")
 INIT = {"sokoban": 0.31, "sciworld": 0.46, "webshop": 0.38, "alfworld": 0.57}
@@ -42,29 +42,29 @@ def arms(tasks: int = 128) -> Report:
     rng = np.random.default_rng(1)
     before = {d: (rng.random(tasks) < rate).astype(float) for d, rate in INIT.items()}
 
-    def kept(share: float, gain: float) -> dict[str, np.ndarray]:
+    def trained(share: float, gain: float) -> dict[str, np.ndarray]:
         """Return success after training that keeps a share of what was solved elsewhere and gains at home."""
         after = {d: x * (rng.random(tasks) < share) for d, x in before.items()}
         home = before["sokoban"]
         return {**after, "sokoban": np.maximum(home, rng.random(tasks) < gain)}
 
-    after = {"imitation": kept(0.4, 0.3), "rl": kept(0.98, 0.3), "imitation+replay": kept(0.95, 0.28)}
+    after = {"imitation": trained(0.4, 0.3), "rl": trained(0.98, 0.3), "imitation+replay": trained(0.95, 0.28)}
     touched = {"imitation": frozenset(), "rl": frozenset(), "imitation+replay": frozenset({"webshop"})}
-    luck = {d: (rng.random(tasks) < 0.05).astype(float) for d in DOMAINS}
+    random = {d: (rng.random(tasks) < 0.05).astype(float) for d in DOMAINS}
     made = {
-        name: tax_report("sokoban", before, scores, touched=touched[name], chance=luck)
+        name: tax_report("sokoban", before, scores, touched=touched[name], chance=random)
         for name, scores in after.items()
     }
     pair = {name: after[name] for name in ("imitation", "imitation+replay")}
-    beside = compare_arms("sokoban", before, pair, rng, "imitation", touched=frozenset({"webshop"}))
+    compared = compare_arms("sokoban", before, pair, rng, "imitation", touched=frozenset({"webshop"}))
     there = tax_report("sokoban", before, after["imitation"], touched=frozenset({"webshop"})).tax_untouched
     rows = (
         Result(made["imitation"], "imitation"),
         Result(made["rl"], "rl"),
-        Result(made["imitation+replay"], "imitation+replay", "imitation", beside["imitation+replay"], there),
+        Result(made["imitation+replay"], "imitation+replay", "imitation", compared["imitation+replay"], there),
     )
-    compared = Comparison({"sokoban": beside}, {}, {"imitation+replay": "imitation"})
-    return report(results=rows, compared=compared, curves=(), title="gentax study: demo")
+    comparison = ArmComparison({"sokoban": compared}, {}, {"imitation+replay": "imitation"})
+    return report(results=rows, comparison=comparison, curves=(), title="gentax study: demo")
 
 
 def curve(source: str, arm: str, seed: int, steps: int = 100) -> Curve:
@@ -87,11 +87,11 @@ def curve(source: str, arm: str, seed: int, steps: int = 100) -> Curve:
     return Curve(source, tuple(rows), arm, seed)
 
 
-def episode(index: int, actions: list[str], outcome: Outcome, domain: str = "sokoban", say: str = "") -> Episode:
+def episode(index: int, actions: list[str], outcome: Outcome, domain: str = "sokoban", text: str = "") -> Episode:
     grid = "######\n#_@__#\n#_$__#\n#__.__\n#____#\n######"
     thought = "<think>The box is left of the goal.</think>"
     step = [
-        Step(f"{grid}\nYou moved {a or 'nowhere'}. {say}", f"{thought}<action>{a}</action>", a, 0.0, bool(a))
+        Step(f"{grid}\nYou moved {a or 'nowhere'}. {text}", f"{thought}<action>{a}</action>", a, 0.0, bool(a))
         for a in actions
     ]
     goal = "Push every box onto a goal."

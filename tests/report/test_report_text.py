@@ -1,9 +1,83 @@
-"""Nothing in a text from outside is invisible or turns other text round; every colour can be read."""
+"""The summary and the first screen in a terminal, and text from outside made safe to print."""
 
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import made_up
+import numpy as np
 import pytest
+from rich.console import Console
 
-from gentax.report.palette import DARK, LIGHT, STEPS, contrast, shade
-from gentax.report.text import dotted, duration, one_line, visible
+from gentax.metrics.tax import tax_report
+from gentax.report import Result
+from gentax.report.terminal import first_screen
+from gentax.report.text import dotted, duration, notes, one_line, summary, visible
+
+
+def screen(report, width: int = 80, **settings) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=width, highlight=False, emoji=False, **settings)
+    console.print(first_screen(report.results, report.domains, console))
+    return out.getvalue()
+
+
+def test_the_screen_shows_the_summary_then_the_matrix_in_aligned_columns():
+    report = made_up.arms()
+    lines = screen(report).splitlines()
+    assert max(map(len, lines)) <= 80
+    for shown, line in zip(lines[1:4], summary(report.results), strict=True):
+        assert shown.startswith(line.name)
+        assert all(text in shown for text in (line.gain_text, line.tax_text, line.verdict_text))
+    assert "lost" in lines[1]
+    assert "cuts" in lines[3]
+    base, random = (next(n for n, line in enumerate(lines) if line.startswith(x)) for x in ("base", "random play"))
+    assert random - base == 1 + 2 * len(report.results)
+    assert f"{report.results[0].tax.after['sciworld'].value:.1f}" in lines[base + 1]
+    assert f"−{report.results[0].tax.drop['sciworld'].value:.1f}▼" in lines[base + 2]
+    points = {tuple(n for n, c in enumerate(line) if c == ".") for line in lines[base : random + 1]}
+    assert [len(columns) for columns in points] == [len(report.domains)]
+
+
+def test_colour_is_used_only_where_the_terminal_has_it(monkeypatch):
+    report = made_up.arms()
+    assert "\x1b" not in screen(report)
+    assert "48;" in screen(report, force_terminal=True, color_system="256")
+    assert "41m" in screen(report, force_terminal=True, color_system="standard")  # a loss is red, not grey
+    monkeypatch.setenv("NO_COLOR", "1")
+    bare = screen(report, force_terminal=True, color_system="256")
+    assert "38;" not in bare
+    assert "48;" not in bare
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_wide_matrix_is_continued_below(width):
+    ones = np.repeat([1.0, 0.0], 32)
+    names = [f"domain-{n}" for n in range(12)]
+    scores = dict.fromkeys(names, ones)
+    report = replace(made_up.arms(), results=(Result(tax_report(names[0], scores, scores)),), domains=tuple(names))
+    matrix = screen(report, width).partition("success %")[2]
+    assert matrix.count("50.0") == 2 * len(names)
+    assert max(len(line) for line in matrix.splitlines() if "50.0" in line) <= width
+
+
+def test_names_from_outside_cannot_control_the_terminal():
+    report = made_up.arms()
+    nasty = replace(report.results[0], arm="[bold]\x1b[31m\x07x")
+    text = screen(replace(report, results=(nasty, *report.results[1:])))
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "[bold]" in text  # not read as markup
+
+
+def test_notes_appear_once_and_verdicts_follow_the_number_of_seeds():
+    lines = notes(made_up.arms().results)
+    assert len(lines) == len(set(lines)) == 2
+    assert "takes 3 training seeds or more" in lines[1]
+    assert all("seeds or more" not in note for note in notes(made_up.results(seeds=3)))
+    one, three = (made_up.results(seeds=n, arms=(("webshop", "plain"),)) for n in (1, 3))
+    assert (summary(one)[0].badge, summary(three)[0].badge) == ("lost", "costs")
 
 
 @pytest.mark.parametrize(
@@ -18,38 +92,13 @@ from gentax.report.text import dotted, duration, one_line, visible
         ("שלום é 漢 😀", "שלום é 漢 😀"),
     ],
 )
-def test_visible(text, shown):
+def test_invisible_characters_are_written_out(text, shown):
     assert visible(text) == shown
     visible(text).encode("utf-8")
 
 
-def test_one_line():
+def test_texts_are_shortened_settings_flattened_and_durations_written():
     assert one_line("a\n b\x00") == "a b⟨U+0000⟩"
     assert one_line("x" * 100, 10) == "x" * 9 + "…"
-
-
-def test_settings_are_flattened():
     assert dotted({"a": {"b": 1, "c": {}}, "d": [1, 2]}) == [("a.b", "1"), ("a.c", "{}"), ("d", "1, 2")]
-
-
-def test_durations():
     assert [duration(s) for s in (0.4, 59.6, 3599, 7384)] == ["0 s", "1 min 0 s", "59 min 59 s", "2 h 3 min"]
-
-
-@pytest.mark.parametrize("colours", [LIGHT, DARK])
-def test_text_can_be_read_on_every_ground(colours):
-    shades = [f"{side}{i}" for side in ("loss", "gain") for i in range(1, 1 + len(STEPS))]
-    for ground in ("page", "card", "faint", *shades):
-        assert contrast(colours["ink"], colours[ground]) >= 4.5, ground
-    for text in ("soft", "accent", "loss", "gain", "fine", "line1", "line2", "line3", "line4", "line5"):
-        assert contrast(colours[text], colours["page"]) >= 4.5, text
-    assert contrast(colours["soft"], colours["faint"]) >= 4.5
-
-
-def test_contrast_is_that_of_the_standard():
-    assert contrast("#000000", "#ffffff") == pytest.approx(21)
-    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
-
-
-def test_shades():
-    assert [shade(x) for x in (0.4, 1, -1, 12, -40)] == ["card", "loss1", "gain1", "loss3", "gain4"]

@@ -55,11 +55,11 @@ def diversity(
     from gentax.evals.probe import probe
     from gentax.metrics.diversity import MEASURES, half_width
     from gentax.metrics.diversity import diversity as run
-    from gentax.report.plots import check_picture, plot_matrices
+    from gentax.report.style import check_plot_path
     from gentax.rollouts import RolloutConfig
 
     o.check_out(json)
-    check_picture(plot)
+    check_plot_path(plot)
     asked = probing.asked_for(domain)
     names = [name if level is None else f"{name}:{level}" for name, level in asked]
     if len(set(names)) < 2:
@@ -96,7 +96,10 @@ def diversity(
     runtime = getattr(who, "runtime", None)  # that of --tuned is loaded alike
     o.write_result(json, found.to_json() | {"mixture": mixture, "runtime": runtime})
     if plot is not None:
-        plot_matrices(found.names, {f"{m}: {MEASURES[m]}": found.matrix(m) for m in found.pairs}, plot)
+        from gentax.report.figures import matrices_plot
+        from gentax.report.style import save
+
+        save(matrices_plot(found.names, {f"{m}: {MEASURES[m]}": found.matrix(m) for m in found.pairs}), plot)
         console.print(f"wrote {plot}", markup=False)
 
 

@@ -65,10 +65,10 @@ def probe(
     Examples: `gentax probe sokoban babyai --plot axes.svg`, `gentax probe my_package:make_env --samples 4`
     """
     from gentax.evals.probe import probe as run
-    from gentax.report.plots import check_picture
+    from gentax.report.style import check_plot_path
 
     o.check_out(json)
-    check_picture(plot)
+    check_plot_path(plot)
     asked = asked_for(domain)
     around = [*(["distract"] if distract else []), *(wrap or [])]
     rows = run(
@@ -144,11 +144,9 @@ def _short(value: Estimate | None, digits: int) -> str:
 
 
 def _draw(rows: Sequence[Probe], path: Path) -> None:
-    from gentax.report.plots import Point, plot_axes
+    from gentax.report.figures import Point, axes_plot
+    from gentax.report.style import save
 
-    plot_axes(
-        [Point(row.name, row.axes.observation_characters, row.axes.planning, row.plain) for row in rows],
-        path,
-        "state richness: characters of the observation",
-        f"planning complexity: steps, failures at {rows[0].axes.horizon}",
-    )
+    points = [Point(row.name, row.axes.observation_characters, row.axes.planning, row.plain) for row in rows]
+    y_label = f"planning complexity: steps, failures at {rows[0].axes.horizon}"
+    save(axes_plot(points, "state richness: characters of the observation", y_label), path)

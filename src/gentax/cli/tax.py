@@ -268,7 +268,7 @@ def _forecast(
 
 def _check_folder(out: Path | None, forecast_only: bool) -> None:
     if out is not None:
-        from gentax.report.folder import check_folder
+        from gentax.report.page import check_folder
 
         if forecast_only:
             raise UsageError("--out is for a tax that is played; with --forecast-only there is --json")
@@ -292,7 +292,7 @@ def _show(
     result = {**report.to_json(), "sentences": sentences(report), "behaviour": behaviour}
     o.write_result(json, result)
     if out is not None:
-        from gentax.report.folder import write_tax
+        from gentax.report.page import write_tax
 
         write_tax(out, report, result, domains, settings or {}, played and (played.before, played.after))
         say(f"wrote {out / 'report.html'}, and beside it episodes, tables and the matrix as a picture")

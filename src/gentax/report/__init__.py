@@ -1,6 +1,6 @@
-"""Figures and pages. It is handed what was measured and shows it; it measures nothing itself."""
+"""Figures and pages of measurements that were made elsewhere; nothing is measured here."""
 
-from gentax.report.model import Comparison, Curve, EpisodePair, Report, Result
+from gentax.report.model import ArmComparison, Curve, EpisodePair, Report, Result
 from gentax.report.page import render, write
 
-__all__ = ["Comparison", "Curve", "EpisodePair", "Report", "Result", "render", "write"]
+__all__ = ["ArmComparison", "Curve", "EpisodePair", "Report", "Result", "render", "write"]

@@ -1,50 +1,78 @@
-"""Figures as inline SVG, drawn with matplotlib's Figure objects (no pyplot, no global state).
+"""The figures of pages and the plots that commands write: each function draws measurements and returns a Figure.
 
-Text that comes from data is never parsed as mathematics (`parse_math=False`). The same data give the same bytes.
+`style.inline_svg` puts a figure into a page, `style.save` writes it to a file.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
-from markupsafe import Markup
+from adjustText import adjust_text
 from matplotlib.axes import Axes as Panel
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from gentax.core.errors import UsageError
 from gentax.metrics.statistics import Estimate, Undefined
-from gentax.report.palette import LIGHT
-from gentax.report.svg import inline
-from gentax.report.text import one_line
+from gentax.metrics.verdict import number, signed
+from gentax.report.model import Report, base_success, random_success
+from gentax.report.style import LIGHT, LINES, any_script, new_figure, shade
+from gentax.report.text import one_line, row_name
 
-POINTS = 400  # of a curve drawn at most; longer ones are thinned evenly
-WIDTH = 4.9  # inches of a plot that has a row of the page: its text stays legible at 400 pixels
-LINES = ("line1", "line2", "line3", "line4", "line5")
+CURVE_POINTS = 400  # of a learning curve at most; longer ones are thinned evenly
+WIDTH = 4.9  # inches of a figure that has a row of the page: its text stays legible at 400 pixels
+WIDEST = 7.6  # inches of a plot in a file
+MARKERS = "osD^v"  # after five domains the colours repeat with another marker
+CELL = (1.15, 0.62)  # inches of a cell of the matrix
+_AXIS_LABEL: dict[str, Any] = {"color": LIGHT["soft"], "size": 9}
+_TITLE: dict[str, Any] = {"color": LIGHT["ink"], "size": 10.0, "loc": "left", "parse_math": False}
 
 
-def curve_panel(
-    title: str,
-    series: Sequence[tuple[Sequence[float], Sequence[float], int, bool]],
-    percent: bool = False,
-    whole: bool = False,
-) -> Markup:
+class Series(NamedTuple):
+    """One metric of one run."""
+
+    steps: Sequence[float]
+    values: Sequence[float]
+    colour: int  # index into `LINES`
+    validation: bool  # measured now and then on tasks that are not trained on: drawn as rings joined by dashes
+
+
+@dataclass(frozen=True)
+class Point:
+    """A domain on two axes."""
+
+    name: str
+    x: Estimate
+    y: Estimate
+    plain: str | None = None  # of a domain in wrappers: the name of the point without them, from which an arrow leads
+
+    @property
+    def label(self) -> str:
+        """The text next to the point: of a domain in wrappers the wrappers alone, since the arrow says the rest."""
+        return self.name if self.plain is None else self.name.removeprefix(f"{self.plain} ")
+
+
+def learning_curve(series: Sequence[Series], percent: bool = False, full_range: bool = False) -> Figure:
     """Draw one metric of a group of runs against training steps.
 
     Args:
-        series: (steps, values, index of the run's colour, whether it is measured now and then, and so marked).
+        series: the runs.
         percent: whether values are fractions to be shown as percent.
-        whole: whether the axis goes from 0 to 100 % whatever the values.
+        full_range: whether the axis goes from 0 to 100 % whatever the values.
     """
-    figure, panel = _panel(2.9, 1.85)
-    for steps, values, colour, marked in series:
+    figure, panel = new_figure(2.9, 1.85)
+    panel.grid(axis="y", color=LIGHT["line"], linewidth=0.6)
+    for steps, values, colour, validation in series:
         x, y = np.asarray(steps, float), np.asarray(values, float) * (100 if percent else 1)
-        keep = np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int))
+        keep = np.unique(np.linspace(0, len(x) - 1, min(len(x), CURVE_POINTS)).round().astype(int))
         x, y, ink = x[keep], y[keep], LIGHT[LINES[colour % len(LINES)]]
-        if marked:
+        if validation:
             panel.plot(x, y, "o--", color=ink, markersize=5, linewidth=0.9, markerfacecolor=LIGHT["card"], zorder=4)
         elif len(x) >= 20:
             panel.plot(x, y, color=ink, alpha=0.3, linewidth=0.8)
@@ -56,110 +84,177 @@ def curve_panel(
     if percent:
         panel.set_ylim(bottom=0)
         panel.yaxis.set_major_formatter("{x:g} %")
-    if whole:
+    if full_range:
         panel.set_ylim(-3, 103)
         panel.set_yticks([0, 50, 100])
-    return inline(figure, title)
+    return figure
 
 
-def forest(
-    rows: Sequence[tuple[str, Estimate | Undefined]], label: str, scale: float, free: float | None = None
-) -> Markup:
+def forest_plot(
+    rows: Sequence[tuple[str, Estimate | Undefined]], label: str, scale: float, free_within: float | None = None
+) -> Figure:
     """Draw estimates as dots with their intervals, one row each, against 0.
 
     Args:
-        rows: (name, estimate); rows whose estimate is undefined say so.
-        scale: what estimates are multiplied with.
-        free: half the width of the band about 0 that counts as free, after scaling.
+        rows: (name, estimate); a row whose estimate is undefined says so.
+        label: of the axis.
+        scale: what estimates are multiplied by.
+        free_within: half the width of the band around 0 that counts as free, after scaling.
     """
-    figure, panel = _panel(WIDTH, 0.5 + 0.31 * len(rows))
+    figure, panel = new_figure(WIDTH, 0.5 + 0.31 * len(rows))
     panel.axvline(0, color=LIGHT["soft"], linewidth=1)
-    if free is not None:
-        panel.axvspan(-free, free, color=LIGHT["faint"], zorder=0)
+    if free_within is not None:
+        panel.axvspan(-free_within, free_within, color=LIGHT["faint"], zorder=0)
     for y, (_, estimate) in enumerate(rows):
         if isinstance(estimate, Undefined):
             panel.text(0, y, "  undefined", color=LIGHT["soft"], va="center", style="italic")
-            continue
-        low, value, high = (scale * x for x in (estimate.low, estimate.value, estimate.high))
-        ink = _ink(estimate)
-        panel.plot([low, high], [y, y], color=ink, linewidth=2.2, solid_capstyle="round", zorder=3)
-        face = LIGHT["card"] if low <= 0 <= high else ink
-        panel.plot([value], [y], "o", color=ink, markerfacecolor=face, markersize=7, markeredgewidth=1.6, zorder=4)
+        else:
+            low, value, high = (scale * x for x in (estimate.low, estimate.value, estimate.high))
+            panel.plot([low, high], [y, y], color=_ink(estimate), linewidth=2.2, solid_capstyle="round", zorder=3)
+            _dot(panel, value, y, estimate)
     panel.set_ylim(len(rows) - 0.4, -0.6)
-    panel.set_yticks(range(len(rows)), [""] * len(rows))
-    for y, (name, _) in enumerate(rows):
-        where = panel.get_yaxis_transform()
-        panel.text(
-            -0.015,
-            y,
-            one_line(name, 34),
-            transform=where,
-            ha="right",
-            va="center",
-            color=LIGHT["ink"],
-            parse_math=False,
-        )
+    panel.set_yticks(range(len(rows)), [one_line(name, 34) for name, _ in rows], parse_math=False)
+    panel.tick_params(axis="y", colors=LIGHT["ink"], labelsize=10)
     panel.grid(axis="x", color=LIGHT["line"], linewidth=0.6)
-    panel.set_xlabel(label, color=LIGHT["soft"], size=9)
-    return inline(figure, label)
+    panel.set_xlabel(label, **_AXIS_LABEL)
+    return figure
 
 
-def gain_and_tax(points: Sequence[tuple[str, Estimate, Estimate]], free: float) -> Markup:
-    """Draw each arm's gain at home (points) against its tax elsewhere (fractions, drawn as percent), with intervals.
+def tradeoff_plot(points: Sequence[tuple[str, Estimate, Estimate]], free_within: float) -> Figure:
+    """Draw each arm's gain on the source (points) against its tax on the targets (as percent), with intervals.
 
     Args:
-        points: (name, gain, tax).
-        free: half the width of the band about a tax of 0 that counts as free, percent.
+        points: (name, gain, tax as a fraction).
+        free_within: half the width of the band around a tax of 0 that counts as free, percent.
     """
-    figure, panel = _panel(WIDTH, 3.3)
-    panel.axhspan(-free, free, color=LIGHT["faint"], zorder=0)
+    figure, panel = new_figure(WIDTH, 3.3)
+    panel.axhspan(-free_within, free_within, color=LIGHT["faint"], zorder=0)
     panel.axhline(0, color=LIGHT["soft"], linewidth=0.8, zorder=1)
     panel.axvline(0, color=LIGHT["soft"], linewidth=0.8, zorder=1)
-    placed = []
+    labelled = []
     for name, x, tax in points:
         y = replace(tax, value=100 * tax.value, low=100 * tax.low, high=100 * tax.high)
-        ink = _ink(tax)
-        panel.plot([x.low, x.high], [y.value, y.value], color=ink, linewidth=1.4, zorder=3)
-        panel.plot([x.value, x.value], [y.low, y.high], color=ink, linewidth=1.4, zorder=3)
-        face = LIGHT["card"] if tax.holds(0) else ink
-        panel.plot([x.value], [y.value], "o", color=ink, markerfacecolor=face, markersize=7.5, zorder=4)
-        placed.append((one_line(name, 24), x, y))
+        panel.plot([x.low, x.high], [y.value, y.value], color=_ink(tax), linewidth=1.4, zorder=3)
+        panel.plot([x.value, x.value], [y.low, y.high], color=_ink(tax), linewidth=1.4, zorder=3)
+        _dot(panel, x.value, y.value, tax)
+        labelled.append((name, x, y, LIGHT["ink"]))
     panel.margins(0.1, 0.12)
     panel.grid(color=LIGHT["line"], linewidth=0.6)
     panel.yaxis.set_major_formatter("{x:g} %")
-    panel.set_xlabel("gain at home, points (right is better)", color=LIGHT["soft"], size=9)
-    panel.set_ylabel("tax elsewhere (down is better)", color=LIGHT["soft"], size=9)
-    _name_points(panel, placed)
-    return inline(figure, "Gain at home against tax elsewhere")
+    panel.set_xlabel("gain on source, points (right is better)", **_AXIS_LABEL)
+    panel.set_ylabel("tax on targets (down is better)", **_AXIS_LABEL)
+    _label_points(panel, labelled)
+    return figure
 
 
-def scatter(points: Sequence[tuple[str, Estimate, Estimate]], x_label: str, y_label: str) -> Markup:
-    """Draw named points with interval bars both ways; x on a logarithmic axis when it spans more than a factor of 8."""
-    figure, panel = _panel(WIDTH, 3.3)
-    smallest = min(x.value for _, x, _ in points)
-    if smallest > 0 and max(x.value for _, x, _ in points) > 8 * smallest:
-        panel.set_xscale("log")
-    for _, x, y in points:
-        bars = {"xerr": [[x.value - x.low], [x.high - x.value]], "yerr": [[y.value - y.low], [y.high - y.value]]}
-        ink = LIGHT["line1"]
-        panel.errorbar([x.value], [y.value], fmt="o", color=ink, ecolor=ink, elinewidth=1.2, markersize=6, **bars)
-    panel.margins(0.18, 0.15)
+def axes_plot(points: Sequence[Point], x_label: str, y_label: str, size: tuple[float, float] = (WIDEST, 5.0)) -> Figure:
+    """Draw named points with intervals both ways, x on a logarithmic axis; an arrow leads to a domain in wrappers.
+
+    Raises:
+        UsageError: no point, or a point with an x of 0.
+    """
+    if not points or min(point.x.value for point in points) <= 0:
+        raise UsageError("a plot of the axes needs domains, and states with text in them")
+    figure, panel = new_figure(*size)
+    panel.set_xscale("log")
     panel.grid(color=LIGHT["line"], linewidth=0.6)
-    panel.set_xlabel(x_label, color=LIGHT["soft"], size=9)
-    panel.set_ylabel(y_label, color=LIGHT["soft"], size=9)
-    _name_points(panel, [(one_line(name, 24), x, y) for name, x, y in points])
-    return inline(figure, f"{y_label} against {x_label}")
+    plain = {point.name: point for point in points if point.plain is None}
+    order = {name: number for number, name in enumerate(plain)}
+    labelled = []
+    for point in points:
+        n = order.get(point.plain or point.name, 0)
+        ink, marker = LIGHT[LINES[n % len(LINES)]], MARKERS[n // len(LINES) % len(MARKERS)]
+        x = replace(point.x, low=max(point.x.low, point.x.value / 10))  # a bar to 0 has no end on a logarithmic axis
+        y = point.y
+        face = LIGHT["page"] if point.plain else ink
+        panel.plot([x.low, x.high], [y.value, y.value], color=ink, linewidth=1, alpha=0.45)
+        panel.plot([x.value, x.value], [y.low, y.high], color=ink, linewidth=1, alpha=0.45)
+        panel.plot([x.value], [y.value], marker, color=ink, markersize=6.5, markerfacecolor=face, zorder=3)
+        if point.plain in plain:
+            start = plain[point.plain]
+            panel.annotate(
+                "", (x.value, y.value), (start.x.value, start.y.value), zorder=2,
+                arrowprops={"arrowstyle": "->", "color": ink, "shrinkA": 5, "shrinkB": 5},
+            )  # fmt: skip
+        labelled.append((point.label, x, y, ink))
+    panel.margins(0.12, 0.12)
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "2357" else "")
+    panel.set_xlabel(x_label, **_AXIS_LABEL)
+    panel.set_ylabel(y_label, **_AXIS_LABEL)
+    _label_points(panel, labelled)
+    return figure
 
 
-def finite(rows: Iterable[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    """Return the steps and values of the rows that have a finite `key`; a row without `step` counts from 1."""
-    steps, values = [], []
-    for number, row in enumerate(rows, 1):
-        value = row.get(key)
-        if isinstance(value, (int, float)) and math.isfinite(value):
-            steps.append(float(row.get("step", number)))
-            values.append(float(value))
-    return steps, values
+@any_script()
+def matrices_plot(names: Sequence[str], matrices: Mapping[str, np.ndarray]) -> Figure:
+    """Draw each matrix as a heat map with its numbers.
+
+    Args:
+        names: of the domains, the rows and columns.
+        matrices: title, `NAME: description`, -> values (D, D) of at least 0; the diagonal is left empty.
+
+    Raises:
+        UsageError: no matrix.
+    """
+    if not matrices:
+        raise UsageError("a plot of matrices needs at least one")
+    shown = [one_line(name, 24) for name in names]
+    margin = 0.4 + 0.08 * max(map(len, shown), default=0)  # inches for the names of rows and columns
+    side = max(0.5 * len(names), 1.6)
+    columns = 2 if len(matrices) > 1 and 2 * (side + margin) < WIDEST else 1  # legible at the width of a phone
+    rows = -(-len(matrices) // columns)
+    titles = [_wrapped_title(title, side + margin) for title in matrices]
+    head = 0.2 * max(title.count("\n") + 1 for title in titles) + 0.7 * margin + 0.3
+    figure = Figure(figsize=((side + margin) * columns + 0.2, (side + head) * rows), layout="constrained")
+    for n, (title, values_DD) in enumerate(zip(titles, matrices.values(), strict=True), 1):
+        _heat_map(figure.add_subplot(rows, columns, n), title, shown, np.asarray(values_DD, float))
+    figure.draw_without_rendering()  # fixes the layout; then the titles move left, above the names of the rows
+    figure.set_layout_engine("none")
+    for n, panel in enumerate(figure.axes):
+        left = n % columns / columns * figure.bbox.width + 0.07 * figure.dpi
+        panel.set_title(titles[n], x=(left - panel.bbox.x0) / panel.bbox.width, **_TITLE)
+    return figure
+
+
+def success_matrix(report: Report) -> Figure:
+    """Draw the matrix of a report: success on every domain, and the change against the base."""
+    domains, init, random = report.columns(), base_success(report.results), random_success(report.results)
+    names = ["base", *(one_line(row_name(result, report.results), 30) for result in report.results)]
+    names += ["random play"] if random else []
+    label = 0.5 + 0.085 * max(map(len, names))
+    figure, panel = new_figure(label + CELL[0] * len(domains), 0.75 + CELL[1] * len(names))
+    panel.set_xlim(0, len(domains))
+    panel.set_ylim(len(names), 0)
+
+    def cell(row: int, column: int, success: float, drop: Estimate | None = None, source: bool = False) -> None:
+        face = "faint" if drop is None else "card" if drop.holds(0) else shade(drop.value)
+        edge = LIGHT["ink"] if source else LIGHT["line"]
+        panel.add_patch(Rectangle((column + 0.03, row + 0.05), 0.94, 0.9, facecolor=LIGHT[face], edgecolor=edge))
+        style: dict[str, Any] = {"ha": "center", "va": "center", "color": LIGHT["ink"]}
+        panel.text(column + 0.5, row + (0.5 if drop is None else 0.36), number(success), size=11, **style)
+        if drop is not None:
+            undecided = " ?" if drop.holds(0) else ""
+            panel.text(column + 0.5, row + 0.7, signed(-drop.value) + undecided, size=8.5, **style)
+
+    for column, domain in enumerate(domains):
+        if domain in init:
+            cell(0, column, init[domain].value)
+        for row, result in enumerate(report.results, 1):
+            tax = result.tax
+            if domain in tax.after:
+                cell(row, column, tax.after[domain].value, tax.lost(domain), source=domain == tax.source)
+        if domain in random:
+            cell(len(names) - 1, column, random[domain].value)
+    panel.set_yticks([n + 0.5 for n in range(len(names))], names, parse_math=False)
+    panel.set_xticks([n + 0.5 for n in range(len(domains))], [one_line(d, 14) for d in domains], parse_math=False)
+    panel.xaxis.tick_top()
+    panel.tick_params(colors=LIGHT["ink"])
+    panel.spines[:].set_visible(False)
+    panel.set_xlabel(
+        "success on test tasks, %; below it the change in points (?: not told apart from 0)", **_AXIS_LABEL
+    )
+    return figure
 
 
 def _ink(lost: Estimate) -> str:
@@ -167,49 +262,58 @@ def _ink(lost: Estimate) -> str:
     return LIGHT["soft"] if lost.holds(0) else LIGHT["loss"] if lost.value > 0 else LIGHT["gain"]
 
 
-def _panel(width: float, height: float) -> tuple[Figure, Panel]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    panel = figure.add_subplot()
-    figure.patch.set_visible(False)
-    panel.patch.set_visible(False)
-    panel.spines[["top", "right", "left"]].set_visible(False)
-    panel.spines["bottom"].set_color(LIGHT["line"])
-    panel.tick_params(colors=LIGHT["soft"], length=0, labelsize=9)
-    panel.grid(axis="y", color=LIGHT["line"], linewidth=0.6)
-    panel.set_axisbelow(True)
-    return figure, panel
+def _dot(panel: Panel, x: float, y: float, lost: Estimate) -> None:
+    """Draw an estimate of a loss, filled where its interval leaves out 0."""
+    face = LIGHT["card"] if lost.holds(0) else _ink(lost)
+    panel.plot([x], [y], "o", color=_ink(lost), markerfacecolor=face, markersize=7, markeredgewidth=1.6, zorder=4)
 
 
 def _running_mean(y: np.ndarray, width: int) -> np.ndarray:
-    """Return the centred running mean; at the ends over what there is."""
+    """Return the centred running mean; at the ends over the values there are."""
     ones = np.ones(min(width, len(y)))
     return np.convolve(y, ones, "same") / np.convolve(np.ones(len(y)), ones, "same")
 
 
-def _name_points(panel: Panel, points: Sequence[tuple[str, Estimate, Estimate]]) -> None:
-    """Write each name at the first of four corners of its point that no name or point is in yet."""
-    panel.figure.draw_without_rendering()  # fixes the transform from data to pixels
-    at = [panel.transData.transform((x.value, y.value)) for _, x, y in points]
-    frame = panel.get_window_extent().extents
-    taken = [(px - 5, py - 5, px + 5, py + 5) for px, py in at]
-    corners = (("left", "bottom", 1, 1), ("right", "bottom", -1, 1), ("left", "top", 1, -1), ("right", "top", -1, -1))
-    for (name, x, y), (px, py) in zip(points, at, strict=True):
-        width, height = 6.5 * len(name), 14.0
-        boxes = []
-        for _, _, dx, dy in corners:
-            left = px + 7 if dx > 0 else px - 7 - width
-            low = py + 4 if dy > 0 else py - 4 - height
-            boxes.append((left, low, left + width, low + height))
-        out = [width * height - _overlap(box, frame) for box in boxes]  # what leaves the panel may be cut off
-        best = min(range(4), key=lambda i: (sum(_overlap(boxes[i], other) for other in taken) + out[i], i))
-        taken.append(boxes[best])
-        across, up, dx, dy = corners[best]
-        panel.annotate(
-            name, (x.value, y.value), (7 * dx, 4 * dy), textcoords="offset points", ha=across, va=up,
-            color=LIGHT["ink"], parse_math=False,
-        )  # fmt: skip
+@any_script()
+def _label_points(panel: Panel, labels: Sequence[tuple[str, Estimate, Estimate, str]]) -> None:
+    """Write (name, x, y, colour) next to their points, clear of one another, the points and their bars."""
+    panel.figure.draw_without_rendering()  # fixes the layout, and with it the transform from data to pixels
+    panel.figure.set_layout_engine("none")
+    texts, occupied = [], []  # occupied: places along the bars, and around the markers
+    for name, x, y, ink in labels:
+        centre = panel.transData.transform((x.value, y.value))
+        around = [tuple(panel.transData.inverted().transform(centre + d)) for d in ((9, 5), (7, 7), (-7, 7), (-7, -7))]
+        style = {"color": ink, "size": 9.5, "parse_math": False, "zorder": 5}
+        texts.append(panel.text(*around[0], one_line(name, 36), **style))
+        occupied += [*around[1:], *((place, y.value) for place in np.linspace(x.low, x.high, 9))]
+        occupied += [(x.value, place) for place in np.linspace(y.low, y.high, 9)]
+    xs, ys = zip(*occupied, strict=True)
+    line = {"arrowstyle": "-", "color": LIGHT["soft"], "linewidth": 0.6, "shrinkB": 4}
+    adjust_text(
+        texts, xs, ys, target_x=[x.value for _, x, _, _ in labels], target_y=[y.value for _, _, y, _ in labels],
+        ax=panel, avoid_self=False, expand=(1.15, 1.5), min_arrow_len=18, arrowprops=line,
+        iter_lim=400,  # not a limit of time: the same data give the same picture on a slow machine
+    )  # fmt: skip
 
 
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    wide, tall = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    return max(wide, 0.0) * max(tall, 0.0)
+def _heat_map(panel: Panel, title: str, names: Sequence[str], values_DD: np.ndarray) -> None:
+    colours = LinearSegmentedColormap.from_list("gain", [LIGHT[name] for name in ("card", "gain2", "gain4")])
+    apart = ~np.eye(len(names), dtype=bool)
+    top = max(1.0, float(values_DD[apart].max(initial=0.0)))  # up to 1, a colour means the same in every matrix
+    panel.imshow(np.where(apart, values_DD, np.nan), cmap=colours, vmin=0, vmax=top)
+    for row, column in zip(*np.nonzero(apart), strict=True):
+        text = f"{values_DD[row, column]:.2f}"
+        panel.text(column, row, text, ha="center", va="center", color=LIGHT["ink"], size=9)
+    ticks = range(len(names))
+    panel.set_xticks(ticks, names, rotation=40, ha="right", rotation_mode="anchor", parse_math=False)
+    panel.set_yticks(ticks, names, parse_math=False)
+    panel.tick_params(colors=LIGHT["ink"], length=0, labelsize=9)
+    panel.spines[:].set_visible(False)
+    panel.set_title(title, **_TITLE)
+
+
+def _wrapped_title(title: str, width: float) -> str:
+    """Break a title into lines of at most `width` inches, its name on the first."""
+    name, _, about = one_line(title, 160).partition(": ")
+    letters = max(12, int(width / (0.57 * _TITLE["size"] / 72)))  # a mean letter is little more than half its height
+    return "\n".join([*textwrap.wrap(name, letters), *textwrap.wrap(about, letters)])

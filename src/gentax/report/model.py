@@ -1,8 +1,8 @@
-"""What a page is made of. Everything here was measured or played elsewhere."""
+"""The contents of a report: results, comparisons of arms, learning curves, axes and episodes, measured elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,14 @@ from gentax.metrics.axes import Axes
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.tax import TaxReport
 
+# Success (before, after) -> what changed, in the order in which a page shows them.
+CHANGES = {
+    (True, False): "lost",
+    (False, True): "gained",
+    (True, True): "solved twice",
+    (False, False): "failed twice",
+}
+
 
 @dataclass(frozen=True)
 class Result:
@@ -19,28 +27,28 @@ class Result:
 
     tax: TaxReport
     arm: str = "plain"
-    baseline: str = ""  # the arm that it is compared with beside the base
-    beside: ArmReport | None = None  # what it did beside that arm
-    baseline_tax: Estimate | Undefined | None = None  # that arm's tax, on the targets that this row's verdict is on
+    baseline: str = ""  # the arm it is compared with, in addition to the base model
+    versus_baseline: ArmReport | None = None  # that comparison
+    baseline_tax: Estimate | Undefined | None = None  # the tax of that arm, on the targets of this row's verdict
 
     @property
-    def marked(self) -> bool:
+    def untouched_only(self) -> bool:
         """Whether the verdict leaves out targets that entered training."""
         return bool(self.tax.touched and self.tax.untouched)
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Ways of training beside each other, and sources beside each other. Empty where there is but one."""
+class ArmComparison:
+    """Arms compared with their baselines, and sources ranked. Empty where there is only one."""
 
-    arms: Mapping[str, Mapping[str, ArmReport]] = field(default_factory=dict)  # source -> arm -> beside its baseline
+    arms: Mapping[str, Mapping[str, ArmReport]] = field(default_factory=dict)  # source -> arm -> against its baseline
     ranks: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # arm -> source -> OOD rank score
-    baselines: Mapping[str, str] = field(default_factory=dict)  # arm -> the arm that it is compared with
+    baselines: Mapping[str, str] = field(default_factory=dict)  # arm -> its baseline
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One training run. A row is a step's metrics, each of which may be missing.
+    """The metrics of one training run, a mapping for each step; any metric may be missing.
 
     Shown where present: `step`, `success`, `validation_success` or `test_success` (fractions), `return`, `length`
     (steps), `invalid` (fraction of actions), `entropy` and `kl` (nats per token). Values that are not finite are gaps.
@@ -59,7 +67,7 @@ class EpisodePair:
     before: Episode
     after: Episode
     about: str = ""  # why it is shown, in a line
-    arm: str = ""  # the arm whose training lies between them
+    arm: str = ""  # the arm that was trained in between
 
     def __post_init__(self) -> None:
         if self.before.task != self.after.task:
@@ -67,23 +75,29 @@ class EpisodePair:
 
     @property
     def change(self) -> str:
-        """What became of the task, in a word or two."""
+        """How the outcome changed, in a word or two."""
         if Outcome.ERROR in (self.before.outcome, self.after.outcome):
             return "an error"
-        return _CHANGES[self.before.success, self.after.success]
+        return CHANGES[self.before.success, self.after.success]
 
 
-_CHANGES = {
-    (True, False): "lost",
-    (False, True): "gained",
-    (True, True): "solved twice",
-    (False, False): "failed twice",
-}
+def representative_pairs(before: Sequence[Episode], after: Iterable[Episode], arm: str = "") -> list[EpisodePair]:
+    """Return the first pair of each kind of change on one domain, so that nobody chose them for their message.
+
+    Args:
+        before: the episodes before training.
+        after: those after it, on the same tasks in the same order.
+        arm: the arm that was trained in between.
+    """
+    first: dict[str, EpisodePair] = {}
+    for pair in (EpisodePair(one, other, arm=arm) for one, other in zip(before, after, strict=True)):
+        first.setdefault(pair.change, pair)
+    return [first[change] for change in CHANGES.values() if change in first]
 
 
 @dataclass(frozen=True)
 class Report:
-    """A whole page. Parts that are empty are left out of it.
+    """A whole page. Empty parts are left out of it.
 
     Raises:
         UsageError: no result and nothing else to show.
@@ -92,16 +106,16 @@ class Report:
     title: str
     results: tuple[Result, ...] = ()
     about: str = ""  # one line under the title
-    answer: tuple[str, ...] = ()  # sentences on top; those of measure.verdict when empty
+    answer: tuple[str, ...] = ()  # sentences at the top; those of `metrics.verdict` when empty
     domains: tuple[str, ...] = ()  # columns of the matrix in order; by name when empty
-    compared: Comparison = field(default_factory=Comparison)
+    comparison: ArmComparison = field(default_factory=ArmComparison)
     curves: tuple[Curve, ...] = ()
     axes: tuple[Axes, ...] = ()
     pairs: tuple[EpisodePair, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)  # nested mappings are shown as dotted keys
     versions: Mapping[str, str] = field(default_factory=dict)
-    command: str = ""  # that makes it all again
-    made: str = ""  # when, as text
+    command: str = ""  # that reproduces it
+    made: str = ""  # date and time, as text
     seconds: float | None = None  # wall-clock time of the whole
 
     def __post_init__(self) -> None:
@@ -110,15 +124,15 @@ class Report:
 
     def columns(self) -> list[str]:
         """Return the domains of the matrix: those in `domains` first, then any other by name."""
-        found = {domain for result in self.results for domain in result.tax.init}
-        return [d for d in self.domains if d in found] + sorted(found - set(self.domains))
+        known = {domain for result in self.results for domain in result.tax.init}
+        return [d for d in self.domains if d in known] + sorted(known - set(self.domains))
 
 
 def base_success(results: Sequence[Result]) -> dict[str, Estimate]:
-    """Return the base's success on each domain, percent; of several results that know it, as the first says."""
+    """Return the base model's success on each domain, percent, from the first result that has it."""
     return {d: estimate for result in reversed(results) for d, estimate in result.tax.init.items()}
 
 
 def random_success(results: Sequence[Result]) -> dict[str, Estimate]:
-    """Return random play's success on each domain where it is known, percent; as `base_success`."""
+    """Return the success of random play on each domain where it is known, percent; as `base_success`."""
     return {d: one.random for result in reversed(results) for d, one in result.tax.above_chance.items()}

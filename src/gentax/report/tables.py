@@ -1,13 +1,13 @@
-"""The tables of a report as CSV: one value a cell, limits of intervals in columns of their own.
+"""The tables of a report as CSV: one value per cell, the limits of intervals in columns of their own.
 
-Read by people and by spreadsheets, which run what looks like a formula: text that begins like one is quoted.
+They are read by people and by spreadsheets, which run text that looks like a formula: such text is quoted.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -15,20 +15,18 @@ from markupsafe import Markup
 
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.verdict import headline
-from gentax.report.headline import word
 from gentax.report.model import Report
-from gentax.report.text import visible
+from gentax.report.text import verdict_text, visible
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet read text as a formula (OWASP, CSV injection)
-TAXES = ("tax", "tax_untouched", "tax_touched", "tax_above_chance")
+TAXES = ("tax", "tax_untouched", "tax_touched", "tax_above_chance", "tax_rate")
 Cell = str | int | float | None
 
 
 @dataclass(frozen=True)
-class Table:
+class CsvTable:
     """Rows under named columns."""
 
-    name: str  # of its file, without the suffix
     columns: tuple[str, ...]
     rows: Sequence[tuple[Cell, ...]]
 
@@ -37,92 +35,84 @@ class Table:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(self.columns)
-        writer.writerows([_written(cell) for cell in row] for row in self.rows)
+        writer.writerows([_cell_text(cell) for cell in row] for row in self.rows)
         return out.getvalue()
 
     def link(self) -> Markup:
-        """Return an address that holds the whole table, for a link in a page that loads nothing."""
+        """Return a `data:` URL that holds the whole table, for a link in a page that loads nothing."""
         return Markup("data:text/csv;charset=utf-8,") + Markup(quote(self.csv(), safe=""))
 
 
-def tables(report: Report) -> dict[str, Table]:
-    """Return the tables that a report has something for, by their names."""
-    made = [_taxes(report), _matrix(report), _arms(report), _domains(report)]
-    return {table.name: table for table in made if table.rows}
+def tables(report: Report) -> dict[str, CsvTable]:
+    """Return the tables that the report has rows for, by name."""
+    made = {"taxes": _taxes(report), "matrix": _matrix(report), "arms": _arms(report), "domains": _domains(report)}
+    return {name: table for name, table in made.items() if table.rows}
 
 
-def _taxes(report: Report) -> Table:
-    """One line an arm: gain, tax, price."""
-    columns = ("source", "arm", "seeds", "tasks_targets", "tasks_source")
-    columns += (*(c for name in ("gain_points", *TAXES, "tax_rate") for c in _of(name)), "verdict")
+def _taxes(report: Report) -> CsvTable:
+    """One row per arm: gain, tax, tax rate."""
+    columns = ("source", "arm", "seeds", "tasks_targets", "tasks_source", *_with_limits("gain_points", *TAXES))
     rows = []
     for result in report.results:
         tax = result.tax
         head = (tax.source, result.arm, tax.seeds, sum(tax.tasks[t] for t in tax.targets), tax.tasks.get(tax.source))
-        numbers = [_three(e) for e in (tax.delta_id, *(getattr(tax, name) for name in TAXES), tax.tax_rate)]
-        rows.append((*head, *(x for three in numbers for x in three), word(headline(tax), tax.seeds)))
-    return Table("taxes", columns, rows)
+        numbers = _numbers(tax.delta_id, *(getattr(tax, name) for name in TAXES))
+        rows.append((*head, *numbers, verdict_text(headline(tax), tax.seeds)))
+    return CsvTable((*columns, "verdict"), rows)
 
 
-def _matrix(report: Report) -> Table:
-    """One line an arm and domain: success before and after, and the change."""
-    columns = ("source", "arm", "domain", "role", "tasks", "random_percent")
+def _matrix(report: Report) -> CsvTable:
+    """One row per arm and domain: success before and after, and the change."""
     measures = ("before_percent", "after_percent", "drop_points", "before_above_chance", "after_above_chance")
-    columns += (*(c for name in measures for c in _of(name)), "p_corrected")
+    columns = ("source", "arm", "domain", "role", "tasks", "random_percent", *_with_limits(*measures), "p_corrected")
     rows = []
     for result in report.results:
         tax = result.tax
         for name in tax.init:
             role = "source" if name == tax.source else "touched target" if name in tax.touched else "target"
-            luck = tax.above_chance.get(name)
-            above = (None, None) if luck is None else (luck.init, luck.after)
-            numbers = [_three(e) for e in (tax.init[name], tax.after[name], tax.lost(name), *above)]
-            rows.append(
-                (
-                    tax.source, result.arm, name, role, tax.tasks[name], None if luck is None else luck.random.value,
-                    *(x for three in numbers for x in three), tax.drop_p.get(name),
-                )
-            )  # fmt: skip
-    return Table("matrix", columns, rows)
+            chance = tax.above_chance.get(name)
+            above = (None, None) if chance is None else (chance.init, chance.after)
+            random = None if chance is None else chance.random.value
+            numbers = _numbers(tax.init[name], tax.after[name], tax.lost(name), *above)
+            rows.append((tax.source, result.arm, name, role, tax.tasks[name], random, *numbers, tax.drop_p.get(name)))
+    return CsvTable(columns, rows)
 
 
-def _arms(report: Report) -> Table:
-    """One line an arm beside the one it is compared with."""
+def _arms(report: Report) -> CsvTable:
+    """One row per arm, compared with its baseline."""
     measures = {"targets": "targets_points", "source": "source_points", "ood_change": "ood_change",
-                "tax_removed": "tax_removed", "iqm": "iqm_percent", "better": "chance_to_beat_it"}  # fmt: skip
-    columns = ("source", "arm", "beside", "p_corrected", *(c for name in measures.values() for c in _of(name)))
-    rows = []
-    for source, arms in report.compared.arms.items():
-        for name, arm in arms.items():
-            numbers = [_three(getattr(arm, measure)) for measure in measures]
-            beside = report.compared.baselines.get(name, "plain")
-            rows.append((source, name, beside, arm.targets_p, *(x for three in numbers for x in three)))
-    return Table("arms", columns, rows)
+                "tax_removed": "tax_removed", "iqm": "iqm_percent", "better": "probability_of_improvement"}  # fmt: skip
+    rows = [
+        (source, name, report.comparison.baselines.get(name, "plain"), arm.targets_p,
+         *_numbers(*(getattr(arm, measure) for measure in measures)))
+        for source, arms in report.comparison.arms.items()
+        for name, arm in arms.items()
+    ]  # fmt: skip
+    return CsvTable(("source", "arm", "baseline", "p_corrected", *_with_limits(*measures.values())), rows)
 
 
-def _domains(report: Report) -> Table:
-    """One line a domain: where it lies under the policy before training."""
+def _domains(report: Report) -> CsvTable:
+    """One row per domain: the axes under the policy before training."""
     measures = {"observation_characters": "observation_characters", "planning": "planning_steps",
-                "success": "success_percent", "length_given_success": "steps_when_it_succeeds"}  # fmt: skip
-    columns = ("domain", "episodes", "horizon", *(c for name in measures.values() for c in _of(name)))
-    rows = []
-    for axes in report.axes:
-        numbers = [_three(getattr(axes, measure)) for measure in measures]
-        rows.append((axes.domain, axes.episodes, axes.horizon, *(x for three in numbers for x in three)))
-    return Table("domains", columns, rows)
+                "success": "success_percent", "length_given_success": "steps_given_success"}  # fmt: skip
+    rows = [
+        (axes.domain, axes.episodes, axes.horizon, *_numbers(*(getattr(axes, measure) for measure in measures)))
+        for axes in report.axes
+    ]
+    return CsvTable(("domain", "episodes", "horizon", *_with_limits(*measures.values())), rows)
 
 
-def _of(name: str) -> tuple[str, str, str]:
-    return name, f"{name}_low", f"{name}_high"
+def _with_limits(*names: str) -> Iterable[str]:
+    return (name + end for name in names for end in ("", "_low", "_high"))
 
 
-def _three(estimate: Estimate | Undefined | None) -> tuple[Cell, Cell, Cell]:
-    if not isinstance(estimate, Estimate):
-        return None, None, None
-    return estimate.value, estimate.low, estimate.high
+def _numbers(*estimates: Estimate | Undefined | None) -> Iterable[Cell]:
+    """Return value, low and high of each estimate; empty cells for one that is not known."""
+    for e in estimates:
+        yield from (e.value, e.low, e.high) if isinstance(e, Estimate) else (None, None, None)
 
 
-def _written(cell: Cell) -> str:
+def _cell_text(cell: Cell) -> str:
     if cell is None:
         return ""
     if not isinstance(cell, str):

@@ -1,16 +1,115 @@
-"""Text that a model or an environment wrote, made safe to read: nothing in it is invisible or turns other text round.
+"""The text of a report: the summary line of each arm, the notes below, and foreign text made safe to show.
 
-Escaping for HTML is the template engine's work (autoescape); this is about characters that survive escaping.
+The page and the terminal show the same summary, so they cannot differ. HTML is escaped by the template engine;
+`visible` handles the characters that survive escaping.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from gentax.metrics.statistics import SEEDS, Estimate, Undefined
+from gentax.metrics.verdict import FREE_WITHIN, Verdict, caveats, headline, number, signed, verdict
+from gentax.report.model import Result
+
 # Control, format (bidirectional overrides, zero width, tags), lone surrogates, line and paragraph separators.
-UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# With fewer than three seeds the past tense: what happened to these checkpoints.
+_CHECKPOINT = {Verdict.COSTS: "lost", Verdict.TRANSFERS: "gained", Verdict.FREE: "kept"}
+
+
+@dataclass(frozen=True)
+class SummaryLine:
+    """One arm in a line: gain on the source, tax on the targets, verdict."""
+
+    name: str
+    gain: Estimate | Undefined  # points
+    tax: Estimate | Undefined  # fraction; on the untouched targets where training touched some
+    verdict: Verdict  # on that tax
+    verdict_text: str
+    badge: str  # the verdict in a word
+    remedy_effect: str  # what a remedy did to the tax of its baseline; empty for other arms
+    untouched_only: bool  # whether the tax leaves touched targets out
+    helps: bool  # whether it is a remedy whose effect is told apart from none
+
+    @property
+    def gain_text(self) -> str:
+        if isinstance(self.gain, Undefined):
+            return "undefined"
+        return f"{signed(self.gain.value)} ({number(self.gain.low)} to {number(self.gain.high)})"
+
+    @property
+    def tax_text(self) -> str:
+        return percent(self.tax) + (" *" if self.untouched_only else "")
+
+
+def summary(results: Sequence[Result]) -> list[SummaryLine]:
+    """Return the summary line of each result."""
+    return [_summary_line(result, results) for result in results]
+
+
+def _summary_line(result: Result, results: Sequence[Result]) -> SummaryLine:
+    tax = headline(result.tax)
+    removed = None if result.versus_baseline is None else result.versus_baseline.tax_removed
+    text = badge = verdict_text(tax, result.tax.seeds)
+    effect, helps = "", False
+    if isinstance(removed, Estimate):
+        decided, cuts = not removed.holds(0.0), removed.value >= 0
+        size = percent(removed if cuts else removed.mirrored())
+        text = f"{'cuts' if cuts else 'adds'} {size}" + ("" if decided else ": undecided")
+        effect = f"{'cuts' if cuts else 'adds'} {size} {'of' if cuts else 'to'} the tax of {result.baseline}"
+        badge = "undecided" if not decided else "helps" if cuts else "harms"
+        helps = decided and cuts
+    name = row_name(result, results)
+    untouched = result.untouched_only
+    return SummaryLine(name, result.tax.delta_id, tax, verdict(tax), text, badge, effect, untouched, helps)
+
+
+def row_name(result: Result, results: Sequence[Result]) -> str:
+    """Name a row by what distinguishes it from the others: the source, the arm, or both."""
+    if len({other.tax.source for other in results}) == 1 and (len(results) > 1 or result.arm != "plain"):
+        return result.arm
+    return result.tax.source if result.arm == "plain" else f"{result.tax.source}, {result.arm}"
+
+
+def verdict_text(tax: Estimate | Undefined, seeds: int) -> str:
+    """Return the verdict on a tax in a word or two."""
+    if isinstance(tax, Undefined):
+        return "undefined"
+    decision = verdict(tax)
+    text = str(decision) if seeds >= SEEDS else _CHECKPOINT.get(decision, str(decision))
+    return f"{text} within ±{100 * FREE_WITHIN:g} %" if decision is Verdict.FREE else text
+
+
+def notes(results: Sequence[Result]) -> list[str]:
+    """Return what one must know to read the summary, each thing once."""
+    lines = []
+    for result in results:
+        name, tax = row_name(result, results), result.tax
+        if result.untouched_only:
+            of_baseline = result.baseline_tax
+            versus = "" if of_baseline is None else f"; there {result.baseline} lost {percent(of_baseline)}"
+            lines.append(
+                f"* {name} was trained with text of {_listed(sorted(tax.touched))}: its tax is that of the untouched "
+                f"targets ({_listed(tax.untouched)}){versus}."
+            )
+        elif tax.touched:
+            lines.append(f"{name} was trained with text of every target: none is untouched.")
+        for measure, title in {"tax": "the tax", "delta_id": "the gain on the source"}.items():
+            if measure in tax.undefined:
+                lines.append(f"{name}: {title} is undefined: {tax.undefined[measure]}.")
+    return [*lines, *dict.fromkeys(caveat for result in results for caveat in caveats(result.tax))]
+
+
+def percent(estimate: Estimate | Undefined) -> str:
+    """Write a fraction as percent with its interval, such as `61 % (54 to 68)`."""
+    if isinstance(estimate, Undefined):
+        return "undefined"
+    value, low, high = (number(100 * x, 0) for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value} % ({low} to {high})"
 
 
 def visible(text: str) -> str:
@@ -23,7 +122,7 @@ def visible(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in UNSEEN else f"⟨U+{ord(c):04X}⟩" for c in text)
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in INVISIBLE else f"⟨U+{ord(c):04X}⟩" for c in text)
 
 
 def one_line(text: str, limit: int = 80) -> str:
@@ -32,8 +131,8 @@ def one_line(text: str, limit: int = 80) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def tied(text: str) -> str:
-    """Return `text` with percent signs that no line break can part from their number."""
+def no_break(text: str) -> str:
+    """Return `text` with percent signs that no line break can separate from their number."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
@@ -44,13 +143,13 @@ def dotted(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str
         if isinstance(value, Mapping) and value:
             rows += dotted(value, f"{prefix}{key}.")
         else:
-            shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-            rows.append((f"{prefix}{key}", shown))
+            text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            rows.append((f"{prefix}{key}", text))
     return rows
 
 
 def duration(seconds: float) -> str:
-    """Write a time for a person.
+    """Write a duration for a person.
 
     >>> duration(42), duration(754), duration(9000)
     ('42 s', '12 min 34 s', '2 h 30 min')
@@ -61,3 +160,7 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]

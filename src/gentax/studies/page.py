@@ -14,7 +14,7 @@ from gentax.core.settings import plain
 from gentax.domains import domain
 from gentax.metrics.axes import Axes
 from gentax.report import Curve, EpisodePair, Report, write
-from gentax.report.pairs import telling_pairs
+from gentax.report.model import representative_pairs
 from gentax.studies.plan import Plan, Stage
 from gentax.studies.results import Read, results
 
@@ -37,7 +37,7 @@ def write_report(todo: Plan, read: Read, folder: Callable[[Stage], Path], out: P
                 Curve(source, _rows(folder(stage) / "metrics.jsonl"), arm, seed)
                 for (arm, source, seed), stage in todo.trained.items()
             ),
-            compared=compared,
+            comparison=compared,
             axes=tuple(Axes.from_json(a) for a in measured["axes"]),
             pairs=tuple(_pairs(todo, read)),
             settings={
@@ -69,7 +69,7 @@ def _pairs(todo: Plan, read: Read) -> list[EpisodePair]:
             for source in study.sources:
                 after = read(todo.after[arm, source, study.seeds[0], name])
                 label = arm if len(study.sources) == 1 else f"{source}, {arm}"
-                chosen += telling_pairs(before, after, label)
+                chosen += representative_pairs(before, after, label)
     return chosen
 
 

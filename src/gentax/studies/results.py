@@ -20,7 +20,7 @@ from gentax.metrics.tax import tax_report
 from gentax.metrics.verdict import arm_sentence, headline, sentences
 from gentax.models.chat import ChatCodec
 from gentax.models.loading import load_tokenizer
-from gentax.report import Comparison, Result
+from gentax.report import ArmComparison, Result
 from gentax.rollouts import open_env
 from gentax.rollouts.prompt import prompts
 from gentax.studies.plan import Plan, Stage, Study
@@ -35,7 +35,9 @@ def measure(todo: Plan, read: Read) -> dict[str, Any]:
     found, compared = results(todo, read)
     rows = []
     for result in found:
-        said = sentences(result.tax) + ([] if result.beside is None else [arm_sentence(result.beside, result.baseline)])
+        said = sentences(result.tax) + (
+            [] if result.versus_baseline is None else [arm_sentence(result.versus_baseline, result.baseline)]
+        )
         row: dict[str, Any] = {"arm": result.arm, **result.tax.to_json(), "baseline": result.baseline or None}
         row["baseline_tax"] = None if result.baseline_tax is None else result.baseline_tax.to_json()
         rows.append(row | {"sentences": said})
@@ -48,7 +50,7 @@ def measure(todo: Plan, read: Read) -> dict[str, Any]:
     }
 
 
-def results(todo: Plan, read: Read) -> tuple[list[Result], Comparison]:
+def results(todo: Plan, read: Read) -> tuple[list[Result], ArmComparison]:
     """Return the tax of every arm and source, over all seeds, on the same test tasks; and arms beside each other."""
     study, scored = todo.study, _scored(todo, read)  # episodes are read once: they are most of the work
     compared = _comparison(study, scored)
@@ -62,7 +64,7 @@ def results(todo: Plan, read: Read) -> tuple[list[Result], Comparison]:
     return made, compared
 
 
-def _comparison(study: Study, scored: _Scores) -> Comparison:
+def _comparison(study: Study, scored: _Scores) -> ArmComparison:
     """Return arms beside the arm that each is compared with, and sources ranked, of two and more."""
     rng = np.random.default_rng(SEED)
     baselines = {arm: baseline for arm in study.arms if (baseline := study.baseline(arm)) is not None}
@@ -85,7 +87,7 @@ def _comparison(study: Study, scored: _Scores) -> Comparison:
         kept = leave_out_errors([scored.init, *of.values()])[0][1:]
         if len(study.sources) > 2 or (len(study.sources) == 2 and len(study.domains) > 2):
             ranks[arm] = ood_rank_scores(dict(zip(of, kept, strict=True)), rng)
-    return Comparison(arms, ranks, baselines)
+    return ArmComparison(arms, ranks, baselines)
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,10 @@ class Estimate:
         return replace(self, value=-self.value, low=-self.high, high=-self.low)
 
     def text(self, digits: int) -> str:
-        """Write the estimate with its interval, such as `12.0 (8.1 to 15.9)`."""
+        """Write the estimate with its interval and true minus signs, such as `−2.0 (−5.1 to 0.9)`."""
         # + 0.0 makes 0.0 of the -0.0 that small losses are rounded to
         value, low, high = (f"{round(x, digits) + 0.0:.{digits}f}" for x in (self.value, self.low, self.high))
-        return f"{value} ({low} to {high})"
+        return f"{value} ({low} to {high})".replace("-", "\N{MINUS SIGN}")
 
     def __str__(self) -> str:
         return self.text(_TEXT_DIGITS.get(self.unit, 1))

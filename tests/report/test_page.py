@@ -1,10 +1,16 @@
-"""The page holds what it was given, needs nothing else, and trusts nothing it shows."""
+"""Pages, tables and result folders: complete, self-contained, and safe whatever a model or a study wrote."""
 
+from __future__ import annotations
+
+import csv
+import io
+import json
 import re
 from base64 import b64encode
 from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import made_up
 import matplotlib
@@ -12,10 +18,13 @@ import numpy as np
 import pytest
 
 from gentax.core import Outcome, UsageError
+from gentax.core.record import read_episodes
 from gentax.metrics.tax import tax_report
 from gentax.report import Curve, EpisodePair, Report, Result, render, write
-from gentax.report.figures import scatter
-from gentax.report.headline import headlines, share
+from gentax.report.model import random_success
+from gentax.report.page import check_folder, write_folder
+from gentax.report.tables import CsvTable, tables
+from gentax.report.text import percent, summary
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 NASTY = "<script>alert(1)</script></style></pre>\"'><img src=x onerror=alert(1)>{{ 7*7 }}&amp;$\\frac{1}{0}$\x00\u202e"
@@ -57,9 +66,9 @@ def page():
     return render(made_up.report())
 
 
-def test_every_part_is_there(page):
+def test_every_section_is_there(page):
     text = Tree(page).text
-    for heading in ("In short", "Success on every domain", "What it cost", "Learning", "The domains", "Episodes"):
+    for heading in ("Summary", "Success on every domain", "What it cost", "Learning", "The domains", "Episodes"):
         assert heading in text
     result = made_up.results()[3]
     assert f"{result.tax.after['alfworld'].value:.1f}" in text
@@ -70,12 +79,8 @@ def test_every_part_is_there(page):
     assert "play.context window(2)" in text
 
 
-def test_the_source_is_marked_in_its_row(page):
-    homes = re.findall(r'<td class="c-\w+ home[^"]*">', page)
-    assert len(homes) == len(made_up.AFTER)
-
-
-def test_undecided_cells_look_undecided(page):
+def test_undecided_cells_and_the_source_are_marked(page):
+    assert len(re.findall(r'<td class="c-\w+ home[^"]*">', page)) == len(made_up.AFTER)
     drops = [e for result in made_up.results() for e in result.tax.drop.values()]
     undecided = sum(e.holds(0) and e.value != 0 for e in drops)
     assert 0 < undecided < len(drops)
@@ -84,7 +89,10 @@ def test_undecided_cells_look_undecided(page):
     assert cells.count("▼") + cells.count("▲") == len(drops) - undecided + len(made_up.AFTER)
 
 
-def test_the_page_needs_nothing_else(page):
+def test_the_page_is_self_contained_and_reproducible(page):
+    before = dict(matplotlib.rcParams)
+    assert render(made_up.report()) == page
+    assert dict(matplotlib.rcParams) == before
     tree = Tree(page)
     assert tree.wrong == []
     assert tree.stack == []
@@ -98,14 +106,14 @@ def test_the_page_needs_nothing_else(page):
     assert "default-src 'none'" in page
 
 
-def test_the_one_script_is_known_by_its_hash(page):
+def test_the_only_script_is_allowed_by_its_hash(page):
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     digest = b64encode(sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'\"" in page
     assert "<script" not in render(made_up.report(pairs=()))
 
 
-def test_episodes_have_what_they_are_filtered_by(page):
+def test_episodes_can_be_filtered(page):
     shown = re.findall(r'<details data-domain="(\w+)" data-outcome="(\w+)"', page)
     assert shown == [("sokoban", "gained"), ("alfworld", "lost")]
     assert '<div class="filter" hidden>' in page  # without a script it would do nothing
@@ -123,8 +131,8 @@ def test_ids_are_unique(page):
         assert ids.count(name) == 1
 
 
-def test_what_others_wrote_is_escaped_and_made_visible():
-    nasty = made_up.episode(3, [NASTY], Outcome.FAILURE, say=NASTY)
+def test_foreign_text_is_escaped_and_made_visible():
+    nasty = made_up.episode(3, [NASTY], Outcome.FAILURE, text=NASTY)
     nasty = replace(nasty, goal=NASTY, final=NASTY, error=NASTY)
     ones = np.repeat([1.0, 0.0], 32)
     result = Result(tax_report(NASTY, {NASTY: ones, "b" + NASTY: ones}, {NASTY: ones, "b" + NASTY: ones}), NASTY)
@@ -158,22 +166,6 @@ def test_what_others_wrote_is_escaped_and_made_visible():
         assert "onerror" not in {name for _, name, _ in tree.attributes}
 
 
-def test_data_is_never_read_as_mathematics():
-    point = made_up.report().axes[0]
-    svg = scatter([("$x^2$ \\alpha", point.planning, point.success)], "x", "y")
-    assert "$x^2$ \\alpha" in Tree(svg).text
-
-
-def test_the_same_report_gives_the_same_page(page):
-    assert render(made_up.report()) == page
-
-
-def test_drawing_leaves_matplotlib_as_it_was():
-    before = dict(matplotlib.rcParams)
-    render(made_up.report())
-    assert dict(matplotlib.rcParams) == before
-
-
 def test_one_result_has_its_sentences_on_top():
     one = made_up.results(seeds=1, arms=(("sokoban", "plain"),))
     text = Tree(render(Report("One", one))).text
@@ -183,24 +175,24 @@ def test_one_result_has_its_sentences_on_top():
     assert text.index("Target by target") > text.index("What it cost", text.index("Success on every domain"))
     assert text.count("takes 3 training seeds or more") == 1
     assert "Learning" not in text
-    assert "512 tasks 384 on 3 targets, 128 at home; 1 training seed" in text
+    assert "512 tasks 384 on 3 targets, 128 on the source; 1 training seed" in text
     assert "over 512 tasks" in text  # as many as the caveat has
 
 
-def test_arms_stand_side_by_side_and_what_they_touched_is_marked():
+def test_arms_are_compared_and_touched_targets_marked():
     report = made_up.arms()
     page = render(report)
     text = Tree(page).text.replace("\xa0", " ")
     imitation, replay = report.results[0], report.results[2]
-    first = text[text.index("In short") : text.index("Success on every domain")]
-    for line in headlines(report.results):
+    first = text[text.index("Summary") : text.index("Success on every domain")]
+    for line in summary(report.results):
         assert line.name in first
         assert f"{100 * line.tax.value:.0f} %".replace("-", "−") in first
-    assert f"cuts {share(replay.beside.tax_removed)} of the tax of imitation" in first
-    assert f"there imitation lost {share(replay.baseline_tax)}" in first
-    assert not imitation.marked
+    assert f"cuts {percent(replay.versus_baseline.tax_removed)} of the tax of imitation" in first
+    assert f"there imitation lost {percent(replay.baseline_tax)}" in first
+    assert not imitation.untouched_only
     assert page.count("* touched") == 1  # one target of one arm
-    assert "gain at home, points (right is better)" in text
+    assert "gain on source, points (right is better)" in text
     assert "random play" in text
     assert "above chance" in text
 
@@ -211,7 +203,7 @@ def test_undefined_measures_say_why():
     assert "the tax rate is undefined, because the interval of ΔID holds 0" in text
 
 
-def test_given_sentences_go_on_top():
+def test_an_explicit_answer_comes_first():
     text = Tree(render(made_up.report(answer=("The claim holds.", "Mostly.")))).text
     assert text.index("The claim holds.") < text.index("Mostly.") < text.index("Success on every domain")
 
@@ -219,7 +211,7 @@ def test_given_sentences_go_on_top():
 def test_rows_of_a_curve_may_miss_anything():
     rows = ({"step": 1, "success": 0.1}, {"step": 2}, {"kl": float("nan"), "entropy": None}, {"step": 4, "length": 3})
     text = Tree(render(Report("Curves", curves=(Curve("a", rows),)))).text
-    assert "success, seen and unseen tasks" in text
+    assert "success, train and validation tasks" in text
     assert "episode length" in text
     assert "KL to the start" not in text
 
@@ -258,3 +250,104 @@ def test_write_makes_one_file(tmp_path):
     write(made_up.report(curves=(), axes=()), tmp_path / "deep" / "page.html")
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["page.html"]
     assert (tmp_path / "deep" / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def read_csv(table: CsvTable) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(table.csv())))
+
+
+def test_tables_hold_every_value_with_its_limits():
+    report = made_up.arms()
+    made = tables(report)
+    assert set(made) == {"taxes", "matrix", "arms", "domains"}
+    row = next(r for r in read_csv(made["matrix"]) if (r["arm"], r["domain"]) == ("imitation", "sciworld"))
+    drop = report.results[0].tax.drop["sciworld"]
+    assert [float(row[f"drop_points{end}"]) for end in ("", "_low", "_high")] == pytest.approx(
+        [drop.value, drop.low, drop.high], rel=1e-4
+    )
+    assert float(row["random_percent"]) == pytest.approx(random_success(report.results)["sciworld"].value, rel=1e-4)
+    roles = {r["domain"]: r["role"] for r in read_csv(made["matrix"]) if r["arm"] == "imitation+replay"}
+    assert roles == {"sokoban": "source", "sciworld": "target", "webshop": "touched target", "alfworld": "target"}
+    taxes = {r["arm"]: r for r in read_csv(made["taxes"])}
+    assert taxes["imitation"]["tax_untouched"] == ""
+    assert float(taxes["imitation+replay"]["tax_untouched"]) == pytest.approx(
+        report.results[2].tax.tax_untouched.value, rel=1e-4
+    )
+    assert taxes["rl"]["tasks_targets"] == "384"
+
+
+@pytest.mark.parametrize("text", ['=HYPERLINK("http://x")', "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_text_that_looks_like_a_formula_is_quoted(text):
+    written = CsvTable(("name", "drop"), [(text, -1.5)]).csv().splitlines()[1]
+    (row,) = csv.reader([written])
+    assert not row[0].startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert row[1] == "-1.5"  # a number stays one
+
+
+def test_names_with_commas_quotes_and_lines_stay_in_their_cell():
+    rows = [('a,"b"\nc', 1), ("", None)]
+    assert list(csv.reader(io.StringIO(CsvTable(("x", "y"), rows).csv())))[1:] == [['a,"b"\nc', "1"], ["", ""]]
+
+
+def test_the_page_holds_the_tables():
+    report = made_up.arms()
+    page = render(report)
+    for name, table in tables(report).items():
+        link = page.split(f'download="{name}.csv" href="data:text/csv;charset=utf-8,')[1].split('"')[0]
+        assert unquote(link) == table.csv()
+
+
+def test_an_arm_called_like_a_formula_is_harmless_in_the_page():
+    report = made_up.arms()
+    nasty = replace(report.results[0], arm='="><script>alert(1)</script>')
+    page = render(replace(report, results=(nasty, *report.results[1:])))
+    assert "<script>alert" not in page
+    assert "%27%3D%22%22%3E%3Cscript" in page  # quoted, in the CSV
+
+
+BEFORE = [pair.before for pair in made_up.report().pairs]
+
+
+def write_result(out):
+    write_folder(out, made_up.arms(), {"base": BEFORE, "tuned": BEFORE}, {"tax": 0.5})
+
+
+def test_a_result_folder_is_complete(tmp_path):
+    out = tmp_path / "new" / "result"
+    write_result(out)
+    found = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert found == [
+        "base/episodes.jsonl.gz",
+        "matrix.png",
+        "matrix.svg",
+        "report.html",
+        "result.json",
+        *(f"tables/{name}.csv" for name in ("arms", "domains", "matrix", "taxes")),
+        "tuned/episodes.jsonl.gz",
+    ]
+    assert [episode.task for episode in read_episodes(out / "base")] == [episode.task for episode in BEFORE]
+    assert json.loads((out / "result.json").read_text()) == {"tax": 0.5}
+    assert (out / "matrix.png").read_bytes().startswith(b"\x89PNG")
+    write_result(out)  # an earlier result is replaced
+    assert len(list(out.parent.iterdir())) == 1  # nothing is left of the making
+
+
+def test_a_folder_with_anything_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds 'thesis.tex', which is no part of a result"):
+        check_folder(tmp_path)
+    with pytest.raises(UsageError, match="is a file"):
+        check_folder(tmp_path / "thesis.tex")
+    with pytest.raises(UsageError):
+        write_result(tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+    (tmp_path / "thesis.tex").unlink()
+    check_folder(tmp_path)  # empty
+    check_folder(tmp_path / "none")
+    check_folder(None)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_folder(tmp_path / "out", made_up.arms(), {}, {"tax": float("nan")})
+    assert list(tmp_path.iterdir()) == []

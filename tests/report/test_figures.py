@@ -1,0 +1,141 @@
+"""Plots in every format, reproducible, with labels that do not overlap; colours that can be read."""
+
+import warnings
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from gentax.core import UsageError
+from gentax.metrics.diversity import MEASURES
+from gentax.metrics.statistics import Estimate
+from gentax.report import figures
+from gentax.report.figures import Point, axes_plot, matrices_plot
+from gentax.report.style import DARK, FORMATS, LIGHT, LINES, SHADES, check_plot_path, save, shade
+
+HOSTILE = "x:$\\frac{a$<b>&\u202e漢"
+BEGINS = {".svg": b"<?xml", ".png": b"\x89PNG", ".pdf": b"%PDF"}
+
+
+def at(value: float, half: float = 1.0) -> Estimate:
+    return Estimate(value, value - half, value + half, "tasks", "steps", 9)
+
+
+POINTS = [
+    Point("sokoban", at(50), at(26)),
+    Point("sokoban + distract", at(400), at(28), "sokoban"),
+    Point(HOSTILE, at(900, 1000), at(10)),
+]
+
+
+def texts(figure: Figure) -> set[str]:
+    """Everything that is written on a figure."""
+    return {text.get_text() for panel in figure.axes for text in panel.findobj(lambda a: hasattr(a, "get_text"))}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_every_format_is_written_with_the_same_bytes_again(tmp_path, suffix):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("a", "b"):
+            save(axes_plot(POINTS, "characters", "steps"), tmp_path / f"{name}-axes{suffix}")
+            matrices = {"$a_$": np.array([[0, 0.5], [2.5, 0]])}
+            save(matrices_plot(["sokoban", HOSTILE], matrices), tmp_path / f"{name}-matrices{suffix}")
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 4
+    assert all(file.read_bytes().startswith(BEGINS[suffix]) for file in files)
+    assert files[0].read_bytes() == files[2].read_bytes()
+    assert files[1].read_bytes() == files[3].read_bytes()
+
+
+def test_a_wrapped_domain_is_named_by_its_wrapper_and_an_arrow_leads_to_it():
+    drawn = axes_plot(POINTS, "characters", "steps")
+    assert {"sokoban", "+ distract", "characters", "steps"} <= texts(drawn)
+    assert "sokoban + distract" not in texts(drawn)
+    without = axes_plot([POINTS[0], Point("sokoban + distract", at(400), at(28)), POINTS[2]], "characters", "steps")
+    assert "sokoban + distract" in texts(without)
+    assert [sum(bool(text.arrow_patch) for text in figure.axes[0].texts if hasattr(text, "arrow_patch"))
+            for figure in (drawn, without)] == [1, 0]  # fmt: skip
+
+
+def test_names_from_outside_are_made_visible_and_not_read_as_mathematics():
+    for figure in (axes_plot(POINTS, "x", "y"), matrices_plot(["a", HOSTILE], {"m": np.zeros((2, 2))})):
+        assert "x:$\\frac{a$<b>&⟨U+202E⟩漢" in texts(figure)
+        assert HOSTILE not in texts(figure)
+
+
+def test_a_matrix_shows_every_number_off_the_diagonal():
+    drawn = texts(matrices_plot(["a", "b"], {"m": np.array([[0.77, 0.25], [1.5, 0.77]])}))
+    assert {"0.25", "1.50"} <= drawn
+    assert "0.77" not in drawn
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["sokoban", "a domain of a long name:and-level"], list("abcdefgh")])
+def test_titles_of_matrices_are_whole_and_overlap_nothing(names):
+    titles = {f"{m}: {about}": np.zeros((len(names),) * 2) for m, about in MEASURES.items()}
+    figure = matrices_plot(names, titles)
+    figure.draw_without_rendering()
+    boxes = [panel._left_title.get_window_extent() for panel in figure.axes]
+    assert [panel.get_title("left").replace("\n", " ") for panel in figure.axes] == [
+        f"{m} {about}" for m, about in MEASURES.items()
+    ]
+    for i, box in enumerate(boxes):
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+        assert 0 <= box.y0 < box.y1 <= figure.bbox.height
+        assert not any(box.overlaps(other) for other in [*boxes[:i], *(panel.bbox for panel in figure.axes)])
+    assert figure.get_size_inches()[0] <= figures.WIDEST  # text of 9 points is legible at the width of a phone
+
+
+def test_labels_cover_neither_one_another_nor_points():
+    places = [(50 + 3 * i, 25 + (i * 7) % 5) for i in range(8)]
+    figure = axes_plot([Point(f"domain-{i}", at(x, 0), at(y, 0)) for i, (x, y) in enumerate(places)], "x", "y")
+    panel = figure.axes[0]
+    boxes = [text.get_window_extent() for text in panel.texts if text.get_text().startswith("domain")]
+    assert len(boxes) == 8
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])
+        assert not any(box.contains(x, y) for x, y in panel.transData.transform(places))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a", "a.json", ".svg"])
+def test_an_unknown_format_is_refused_in_one_line(tmp_path, name):
+    for refuse in (check_plot_path, lambda path: save(Figure(), path)):
+        with pytest.raises(UsageError, match=r"^a plot is written as \.svg, \.png, \.pdf[^\n]+$"):
+            refuse(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_drawn_is_refused(tmp_path):
+    check_plot_path(None)
+    (tmp_path / "f.svg").mkdir()
+    with pytest.raises(UsageError, match="is a folder"):
+        check_plot_path(tmp_path / "f.svg")
+    with pytest.raises(UsageError, match="text in them"):
+        axes_plot([Point("mute", at(0), at(5))], "x", "y")
+    with pytest.raises(UsageError, match="at least one"):
+        matrices_plot(["a"], {})
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast ratio of two colours `#rrggbb`, 1 to 21 (WCAG 2.1, 'contrast ratio')."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("colours", [LIGHT, DARK])
+def test_text_has_enough_contrast_on_every_background(colours):
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+    shades = [f"{side}{i}" for side in ("loss", "gain") for i in range(1, 1 + len(SHADES))]
+    pairs = [("ink", ground) for ground in ("page", "card", "faint", *shades)] + [("soft", "faint")]
+    pairs += [(text, "page") for text in ("soft", "accent", "loss", "gain", "fine", *LINES)]
+    assert [pair for pair in pairs if contrast(colours[pair[0]], colours[pair[1]]) < 4.5] == []
+
+
+def test_shades_of_a_drop():
+    assert [shade(x) for x in (0.4, 1, -1, 12, -40)] == ["card", "loss1", "gain1", "loss3", "gain4"]
