@@ -13,9 +13,7 @@ import pytest
 
 from gentax.core import UsageError
 from gentax.metrics.reference import STUDIES, Status, published, recompute, study_of
-from gentax.metrics.reference.metrics import OOD_CHANGE
-from gentax.metrics.reference.ranges import Cells, half_step
-from gentax.metrics.reference.ranks import RANK, Standings
+from gentax.metrics.reference.candidates import OOD_CHANGE, RANK, Cells, Standings, half_step
 from gentax.metrics.statistics import Scores
 from gentax.metrics.tax import ood_change, tax_removed
 
@@ -174,14 +172,14 @@ def made_up(printed, **cells):
     """A study of one policy, one source and the targets x, y: printed OOD changes of arms by their cells."""
     rows = [("plain", (20.0, 40.0)), *cells.items()]
     return {
-        "source": "made up",
+        "citation": "made up",
         "note": "",
-        "initial_success_pct": {"P": {"home": 10.0, "x": 50.0, "y": 60.0}},
-        "printed_ood_change_pct": {arm: {"P": {"home": value}} for arm, value in printed.items()},
+        "init": {"P": {"home": 10.0, "x": 50.0, "y": 60.0}},
+        "ood_change": [{"arm": a, "policy": "P", "source": "home", "printed": value} for a, value in printed.items()],
         "rows": [
             {
-                "policy": "P", "source": "home", "arm": arm, "rl_steps": 10, "delta_id_pp": 30.0, "table": "1",
-                "ood_success_pct": {"x": x, "y": y},
+                "policy": "P", "source": "home", "arm": arm, "rl_steps": 10, "delta_id": 30.0, "table": "1",
+                "ood": {"x": x, "y": y},
             }
             for arm, (x, y) in rows
         ],
@@ -212,8 +210,12 @@ def test_planted_figures_are_found_out():
 
 def test_a_wrong_figure_planted_in_the_paper_is_not_reproduced():
     raw = copy.deepcopy(raw_of("2601.18217"))
-    raw["printed_ood_change_pct"]["distractors"]["V2"]["sokoban"] = 7.7
-    raw["ood_rank_score"]["V2"]["webshop"] = 7
+    for line in raw["ood_change"]:
+        if (line["arm"], line["policy"], line["source"]) == ("distractors", "V2", "sokoban"):
+            line["printed"] = 7.7
+    for line in raw["rank_score"]:
+        if (line["policies"], line["source"]) == (["V2"], "webshop"):
+            line["printed"] = 7
     found = recompute(study_of("planted", raw))
     assert judged(found, OOD, "distractors", "V2", "sokoban").status is Status.NOT
     assert best(judged(found, "OOD rank score", "V2", "webshop")) == "rank score 1, 1, 3"
@@ -260,7 +262,7 @@ def test_no_point_of_the_box_lies_outside_the_range(metric):
     found = metric.range(Cells(("a", "b", "c"), base, gains))
     drawn = {role: np.array(cells)[:, None] + rng.uniform(-0.05, 0.05, (3, 4000)) for role, cells in base.items()}
     drawn |= {role: cell + rng.uniform(-0.05, 0.05, (1, 4000)) for role, cell in gains.items()}
-    top, bottom = metric.terms(drawn)
+    top, bottom = metric.terms(*(drawn[role] for role in metric.roles))
     values = (top / bottom).sum(0)
     assert found.low <= values.min()
     assert values.max() <= found.high

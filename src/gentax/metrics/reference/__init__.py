@@ -4,9 +4,8 @@ The papers are arXiv 2601.18217 ("Paying Less Generalization Tax") and 2603.1201
 LLM Agents?"). Only facts are kept: cells, settings and figures, each with its table where it is known.
 """
 
-from gentax.metrics.reference.judge import Status
-from gentax.metrics.reference.load import STUDIES, published, study_of
+from gentax.metrics.reference.claims import Status
+from gentax.metrics.reference.published import STUDIES, Published, PublishedAxes, Row, published, study_of
 from gentax.metrics.reference.recompute import Recomputed, recompute
-from gentax.metrics.reference.types import Published, PublishedAxes, Row
 
 __all__ = ["STUDIES", "Published", "PublishedAxes", "Recomputed", "Row", "Status", "published", "recompute", "study_of"]

@@ -1,34 +1,41 @@
 """The papers' claims that cells can decide, counted case by case.
 
 A claim is *reproduced* when it holds in as many cases as its words ask for: nine tenths where it says "nearly every",
-more than half where it gives no number. A case counts only where rounding could not turn it round. The cases against
-a claim are named, since a claim that holds in most rows may fail in the one that a reader cares about. A claim that no
-cell of the study bears on is not listed.
+more than half where it gives no number. A case counts only where rounding cannot reverse it. The cases against a claim
+are named, since a claim that holds in most rows may fail in the one that a reader cares about.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from itertools import combinations, permutations
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
-from gentax.metrics.reference.judge import Status
-from gentax.metrics.reference.ranges import SLACK, half_step
-from gentax.metrics.reference.types import Published, Row
+from gentax.metrics.reference.candidates import SLACK, half_step
+from gentax.metrics.reference.published import Published, Row
 
 NEARLY_EVERY = 0.9  # of the cases; the papers give no number
 LITTLE = 1.0  # points; likewise
 TENS = 10.0  # points
 
 
-@dataclass(frozen=True)
-class Case:
+class Status(StrEnum):
+    """The outcome for a printed figure or claim."""
+
+    REPRODUCED = "reproduced"
+    OTHER = "reproduced under another metric"
+    NOT = "not reproduced"
+    UNCHECKABLE = "not checkable"
+
+
+class Case(NamedTuple):
     """One comparison that bears on a claim."""
 
     name: str
-    holds: bool | None  # None: rounding could turn it round
+    holds: bool | None  # None: rounding could reverse it
 
 
 @dataclass(frozen=True)
@@ -71,15 +78,8 @@ class Claim:
 
 def claims(study: Published) -> tuple[Claim, ...]:
     """Return the claims that bear on the cells of `study`."""
-    found = [
-        *_of_cells(study),
-        *_of_arms(study),
-        *_of_warm_up(study),
-        *_of_longer(study),
-        *_of_axes(study),
-        *_of_changes(study),
-    ]
-    return tuple(claim for claim in found if claim.cases or claim.lacks)
+    every = [*_cell_claims(study), *_arm_claims(study), *_axis_claims(study), *_change_claims(study)]
+    return tuple(claim for claim in every if claim.cases or claim.lacks)
 
 
 def _nearly_every(text: str, cases: Iterable[Case]) -> Claim:
@@ -92,131 +92,113 @@ def _most(text: str, cases: Iterable[Case]) -> Claim:
     return Claim(text, cases, len(cases) // 2 + 1)
 
 
-def _some(text: str, cases: Iterable[Case]) -> Claim:
-    return Claim(text, tuple(cases), 1)
-
-
 def _above(more: Iterable[float], less: Iterable[float], by: float = 0.0) -> bool | None:
-    """Say whether the sum of `more` is above that of `less` by more than `by`; None where rounding decides."""
+    """Return whether the sum of `more` exceeds that of `less` by more than `by`; None where rounding decides."""
     more, less = tuple(more), tuple(less)
     difference, half = sum(more) - sum(less) - by, sum(map(half_step, (*more, *less)))
     return None if abs(difference) <= half + SLACK else difference > 0
 
 
-def _pairs(study: Published, arm: str) -> list[tuple[Row, Row, list[str]]]:
-    """Return each row of an arm, or each longer plain one, with its plain row and the targets that both have."""
-    rows = [(study.row(row.policy, row.source), row) for row in study.select(arm=arm)]
-    return [(plain, row, [t for t in plain.after if t in row.after]) for plain, row in rows if row is not plain]
-
-
-def _of_cells(study: Published) -> list[Claim]:
-    def cases(rows: Iterable[Row]) -> list[Case]:
-        return [
+def _cell_claims(study: Published) -> Iterable[Claim]:
+    for name, arm in (("plain", "plain"), ("every arm", None)):
+        cases = [
             Case(f"{row.name}, on {t}: {row.after[t]} from {row.init[t]}", _above([row.init[t]], [row.after[t]]))
-            for row in rows
+            for row in study.select(arm=arm)
             for t in row.after
         ]
-
-    return [
-        _nearly_every(
-            "Nearly every out-of-domain cell lies below the start (plain)",
-            cases(study.select(arm="plain")),
-        ),
-        _nearly_every("Nearly every out-of-domain cell lies below the start (every arm)", cases(study.rows)),
-    ]
+        yield _nearly_every(f"Nearly every out-of-domain cell lies below the start ({name})", cases)
 
 
-def _of_arms(study: Published) -> list[Claim]:
-    bare = [
-        (plain, row, _above((plain.ood[t] for t in targets), (row.ood[t] for t in targets)))
-        for plain, row, targets in _pairs(study, "no-thinking")
-    ]
-    return [
-        _most(
-            "Distractors raise success elsewhere, summed over targets",
-            (
-                Case(row.name, _above((row.ood[t] for t in targets), (plain.ood[t] for t in targets)))
-                for plain, row, targets in _pairs(study, "distractors")
-            ),
-        ),
-        _most(
-            "RL without thinking lowers success elsewhere, summed over targets",
-            (Case(row.name, lower) for _, row, lower in bare),
-        ),
-        _some(
-            "It lowers it even where thinking does not help at home",
-            (Case(row.name, lower) for plain, row, lower in bare if _above([row.delta_id], [plain.delta_id])),
-        ),
-    ]
+def _arm_claims(study: Published) -> Iterable[Claim]:
+    def against_plain(arm: str) -> list[tuple[Row, Row, bool | None]]:
+        """Return each row of an arm (or longer plain run), its plain row, and whether it is higher elsewhere."""
+        pairs = [(study.row(row.policy, row.source), row) for row in study.select(arm=arm)]
+        return [
+            (plain, row, _above((row.ood[t] for t in shared), (plain.ood[t] for t in shared)))
+            for plain, row in pairs
+            if row is not plain
+            for shared in [[t for t in plain.after if t in row.after]]
+        ]
+
+    def lower(higher: bool | None) -> bool | None:
+        return None if higher is None else not higher
+
+    yield _most(
+        "Distractors raise success elsewhere, summed over targets",
+        (Case(row.name, higher) for _, row, higher in against_plain("distractors")),
+    )
+    bare = against_plain("no-thinking")
+    yield _most(
+        "RL without thinking lowers success elsewhere, summed over targets",
+        (Case(row.name, lower(higher)) for _, row, higher in bare),
+    )
+    no_gain = tuple(
+        Case(row.name, lower(higher)) for plain, row, higher in bare if _above([row.delta_id], [plain.delta_id])
+    )
+    yield Claim("It lowers it even where thinking does not help at home", no_gain, 1)
+    for text, covered in (
+        ("SFT warm-up protects the domains in its mix", True),
+        ("SFT warm-up hurts the domain outside its mix", False),
+    ):
+        yield _most(text, _warm_up_cases(study, covered))
+    longer = against_plain("plain")
+    yield _most(
+        "Longer training gains more at home",
+        (Case(row.name, _above([row.delta_id], [short.delta_id])) for short, row, _ in longer),
+    )
+    yield _most(
+        "Longer training costs more elsewhere, summed over targets",
+        (Case(row.name, lower(higher)) for _, row, higher in longer),
+    )
 
 
-def _of_warm_up(study: Published) -> list[Claim]:
-    def cases(covered: bool) -> list[Case]:
-        made = []
-        for line in study.warm_up:
-            rows = [study.row(policy, line.source) for policy in line.policies]
-            if line.covered is covered and all(line.target in row.after for row in rows):
-                without, warm = (_kept(row, line.target) for row in rows)
-                more, less = warm[0] > without[1], warm[1] < without[0]
-                holds = (more if covered else less) if more or less else None
-                made.append(Case(f"{line.source} → {line.target}", holds))
-        return made
-
-    return [
-        _most("SFT warm-up protects the domains in its mix", cases(True)),
-        _most("SFT warm-up hurts the domain outside its mix", cases(False)),
-    ]
-
-
-def _kept(row: Row, target: str) -> tuple[float, float]:
-    """Return the limits of the share of a target's success that is left after RL."""
-    after, init = row.after[target], row.init[target]
-    return (after - half_step(after)) / (init + half_step(init)), (after + half_step(after)) / (init - half_step(init))
+def _warm_up_cases(study: Published, covered: bool) -> Iterable[Case]:
+    for line in study.warm_up:
+        rows = [study.row(policy, line.source) for policy in line.policies]
+        if line.covered is not covered or not all(line.target in row.after for row in rows):
+            continue
+        # the limits of the share of the target's success that is left after RL
+        cold, warm = (
+            [
+                (after - half_step(after)) / (init + half_step(init)),
+                (after + half_step(after)) / (init - half_step(init)),
+            ]
+            for after, init in ((row.after[line.target], row.init[line.target]) for row in rows)
+        )
+        more, less = warm[0] > cold[1], warm[1] < cold[0]
+        yield Case(f"{line.source} → {line.target}", (more if covered else less) if more or less else None)
 
 
-def _of_longer(study: Published) -> list[Claim]:
-    longer = _pairs(study, "plain")
-    return [
-        _most(
-            "Longer training gains more at home",
-            (Case(row.name, _above([row.delta_id], [short.delta_id])) for short, row, _ in longer),
-        ),
-        _most(
-            "Longer training costs more elsewhere, summed over targets",
-            (
-                Case(row.name, _above((short.ood[t] for t in targets), (row.ood[t] for t in targets)))
-                for short, row, targets in longer
-            ),
-        ),
-    ]
-
-
-def _of_axes(study: Published) -> list[Claim]:
+def _axis_claims(study: Published) -> Iterable[Claim]:
     if study.axes is None:
-        return []
-    scores = {line.source: line.printed for line in study.rank_score if line.policies == (study.axes.policy,)}
-
-    def goes_with(text: str, axis: Mapping[str, float]) -> Claim:
-        claim = _most(f"{text} (pairs of sources)", _agreeing(axis, scores))
+        return
+    policy = study.axes.policy
+    scores = {line.source: line.printed for line in study.rank_score if line.policies == (policy,)}
+    for text, axis in (
+        ("The source with richer states has the better OOD rank score", study.axes.state_characters),
+        ("The source with longer trajectories has the better OOD rank score", study.axes.trajectory_length),
+    ):
+        claim = _most(f"{text} (pairs of sources)", _agreement(axis, scores))
         orders = [dict(zip(scores, order, strict=True)) for order in permutations(scores.values())]
-        as_well = sum(sum(c.holds is True for c in _agreeing(axis, order)) >= claim.holds for order in orders)
-        return replace(claim, remark=f"{as_well} of the {len(orders)} orders of the sources do as well")
+        as_well = sum(sum(c.holds is True for c in _agreement(axis, order)) >= claim.holds for order in orders)
+        yield replace(claim, remark=f"{as_well} of the {len(orders)} orders of the sources do as well")
+    rich, similar = (
+        study.select(policy=policy, source=source, arm="plain", rl_steps=study.rl_steps)
+        for source in ("sokoban", "alfworld")
+    )
+    yield _most(
+        "Sokoban-trained beats ALFWorld-trained on SciWorld",
+        (
+            Case(one.policy, _above([one.ood["sciworld"]], [other.ood["sciworld"]]))
+            for one in rich
+            for other in similar
+            if "sciworld" in one.after and "sciworld" in other.after
+        ),
+    )
+    yield Claim("Realism and text similarity do not go with success elsewhere", (), 0, "a number for either")
 
-    similar = [
-        Case(rich.policy, _above([rich.ood["sciworld"]], [like.ood["sciworld"]]))
-        for rich in study.select(study.axes.policy, "sokoban", "plain", study.rl_steps)
-        for like in study.select(study.axes.policy, "alfworld", "plain", study.rl_steps)
-        if "sciworld" in rich.after and "sciworld" in like.after
-    ]
-    return [
-        goes_with("The source with richer states has the better OOD rank score", study.axes.state_characters),
-        goes_with("The source with longer trajectories has the better OOD rank score", study.axes.trajectory_length),
-        _most("Sokoban-trained beats ALFWorld-trained on SciWorld", similar),
-        Claim("Realism and text similarity do not go with success elsewhere", (), 0, "a number for either"),
-    ]
 
-
-def _agreeing(axis: Mapping[str, float], scores: Mapping[str, float]) -> list[Case]:
+def _agreement(axis: Mapping[str, float], scores: Mapping[str, float]) -> list[Case]:
     """Return, for each pair of sources, whether the one that is higher on the axis has the lower, better score."""
     pairs = [sorted(pair, key=lambda source: axis[source], reverse=True) for pair in combinations(scores, 2)]
     return [
@@ -225,37 +207,34 @@ def _agreeing(axis: Mapping[str, float], scores: Mapping[str, float]) -> list[Ca
     ]
 
 
-def _of_changes(study: Published) -> list[Claim]:
+def _change_claims(study: Published) -> Iterable[Claim]:
     changes = study.changes
     if not changes:
-        return []
+        return
     easy = [c for c in changes if c.trained.endswith(":easy") and c.tested.endswith(":hard")]
     home = [c for c in changes if c.unit == "%" and c.trained == c.tested]
-    chains = [c for c in changes if ", " in c.trained and c.unit == "%"]
-    last = [c for c in chains if c.trained.endswith(c.tested)]
-    short = [c for c in changes if c.unit in ("turns", "tokens")]
-    said = [g for g in study.gains if g.trained == g.over and g.against == "the start"]
-    return [
-        _most(
-            "Training on easy tasks carries to hard ones",
-            (Case(c.trained, _above([c.after], [c.before])) for c in easy),
-        ),
-        _most(
-            "Gains at home are tens of points",
-            [
-                *(Case(f"{c.model} {c.trained}", _above([c.after], [c.before], TENS)) for c in home),
-                *(Case(f"{g.model} {g.trained}", _above([g.printed], [], TENS)) for g in said),
-            ],
-        ),
-        _most(
-            "A sequence gains downstream over training there alone",
-            (Case(c.trained, _above([c.after], [c.before])) for c in last),
-        ),
-        _most(
-            f"A sequence forgets little (less than {LITTLE:g} point)",
-            (Case(c.tested, _above([c.after], [c.before], -LITTLE)) for c in chains if c not in last),
-        ),
-        _most("Training shortens episodes", (Case(c.unit, _above([c.before], [c.after])) for c in short)),
-        Claim("A sequence of five domains comes near joint training", (), 0, "the cells of both"),
-        Claim("Mixtures balance the domains best", (), 0, "the cells of the mixtures"),
-    ]
+    sequences = [c for c in changes if ", " in c.trained and c.unit == "%"]
+    last = [c for c in sequences if c.trained.endswith(c.tested)]
+    printed = [g for g in study.gains if g.trained == g.over and g.against == "the start"]
+    yield _most(
+        "Training on easy tasks carries to hard ones", (Case(c.trained, _above([c.after], [c.before])) for c in easy)
+    )
+    yield _most(
+        "Gains at home are tens of points",
+        [Case(f"{c.model} {c.trained}", _above([c.after], [c.before], TENS)) for c in home]
+        + [Case(f"{g.model} {g.trained}", _above([g.printed], [], TENS)) for g in printed],
+    )
+    yield _most(
+        "A sequence gains downstream over training there alone",
+        (Case(c.trained, _above([c.after], [c.before])) for c in last),
+    )
+    yield _most(
+        f"A sequence forgets little (less than {LITTLE:g} point)",
+        (Case(c.tested, _above([c.after], [c.before], -LITTLE)) for c in sequences if c not in last),
+    )
+    yield _most(
+        "Training shortens episodes",
+        (Case(c.unit, _above([c.before], [c.after])) for c in changes if c.unit in ("turns", "tokens")),
+    )
+    yield Claim("A sequence of five domains comes near joint training", (), 0, "the cells of both")
+    yield Claim("Mixtures balance the domains best", (), 0, "the cells of the mixtures")

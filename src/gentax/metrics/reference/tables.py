@@ -1,21 +1,19 @@
-"""The recomputed numbers as tables of text, for the command line and for the page in the documentation alike."""
+"""The recomputed numbers as tables of text, for the command line and for the page in the documentation."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from gentax.metrics.reference.judge import Column, Judgement, Status
-from gentax.metrics.reference.ranges import Range
-from gentax.metrics.reference.recompute import Recomputed
-from gentax.metrics.reference.types import Change
+from gentax.metrics.reference.candidates import Range
+from gentax.metrics.reference.claims import Status
+from gentax.metrics.reference.recompute import Column, Judgement, Recomputed
 from gentax.metrics.verdict import number
 
 NONE = "—"
 SHORT = {status: status.value for status in Status} | {Status.OTHER: "under another metric"}
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table of text, and remarks below it."""
 
     title: str
@@ -30,7 +28,7 @@ def tables(found: Recomputed) -> list[Table]:
     if found.rows:
         made.append(_rows(found))
     if found.study.changes:
-        made.append(_changes(found.study.changes))
+        made.append(_changes(found))
     if found.claims:
         made.append(_claims(found))
     return made
@@ -41,15 +39,9 @@ def _figures(column: Column) -> Table:
     rows, notes = [], [column.finding]
     for judged in column.judgements:
         line = " ".join(part for part in judged.figure.where if part)
-        rows.append(
-            (
-                line,
-                number(judged.figure.printed, _digits(judged.figure.printed)),
-                NONE if judged.figure.cells.missing else _range(judged.stated, digits),
-                SHORT[judged.status],
-                *_best(judged, digits),
-            )
-        )
+        stated = NONE if judged.figure.cells.missing else _range(judged.stated, digits)
+        printed = number(judged.figure.printed, _digits(judged.figure.printed))
+        rows.append((line, printed, stated, SHORT[judged.status], *_best(judged, digits)))
         if len(judged.matches) > 1:
             others = ", ".join(f"{m.metric.name} {_range(m.range, digits)}" for m in judged.matches[1:])
             notes.append(f"{line} also agrees with {others}.")
@@ -62,8 +54,8 @@ def _figures(column: Column) -> Table:
 def _best(judged: Judgement, digits: int) -> tuple[str, str, str]:
     if not judged.matches:
         return NONE, NONE, NONE
-    best = judged.matches[0]
-    return best.metric.name, _range(best.range, digits), number(best.range.width, digits)
+    metric, found = judged.matches[0]
+    return metric.name, _range(found, digits), number(found.width, digits)
 
 
 def _digits(printed: float) -> int:
@@ -86,50 +78,31 @@ def _tried(column: Column) -> Table:
 
 def _rows(found: Recomputed) -> Table:
     rows = [
-        (
-            m.row.name,
-            number(m.row.delta_id),
-            _range(m.tax, 3),
-            _range(m.mean_drop, 1),
-            _range(m.tax_rate, 3),
-            ", ".join(m.row.missing) or NONE,
-        )
+        (m.row.name, number(m.row.delta_id), _range(m.tax, 3), _range(m.mean_drop, 1), _range(m.tax_rate, 3),
+         ", ".join(m.row.missing) or NONE)
         for m in found.rows
-    ]
+    ]  # fmt: skip
     return Table("Rows under gentax's measures", ("row", "ΔID", "tax", "mean drop", "tax rate", "no cell"), tuple(rows))
 
 
-def _changes(changes: tuple[Change, ...]) -> Table:
-    rows = [
-        (
-            f"{c.model} {c.trained} → {c.tested}",
-            c.against,
-            c.unit,
-            number(c.before, 2),
-            number(c.after, 2),
-            number(c.after - c.before, 2),
-            f"{number(100 * (c.after - c.before) / c.before)} %",
+def _changes(found: Recomputed) -> Table:
+    rows = []
+    for c in found.study.changes:
+        change = c.after - c.before
+        numbers = [number(x, 2) for x in (c.before, c.after, change)]
+        rows.append(
+            (f"{c.model} {c.trained} → {c.tested}", c.against, c.unit, *numbers, f"{number(100 * change / c.before)} %")
         )
-        for c in changes
-    ]
-    return Table(
-        "Before and after",
-        ("trained → tested", "against", "unit", "before", "after", "change", "relative"),
-        tuple(rows),
-    )
+    heads = ("trained → tested", "against", "unit", "before", "after", "change", "relative")
+    return Table("Before and after", heads, tuple(rows))
 
 
 def _claims(found: Recomputed) -> Table:
     rows = [
-        (
-            c.text,
-            c.status.value,
-            f"{c.holds} of {len(c.cases)}" if c.cases else NONE,
-            str(c.needed) if c.cases else NONE,
-        )
+        (c.text, c.status.value, *((f"{c.holds} of {len(c.cases)}", str(c.needed)) if c.cases else (NONE, NONE)))
         for c in found.claims
     ]
-    notes = [f"{c.text}: not in {'; '.join(c.against)}." for c in found.claims if any(c.against)]
+    notes = [f"{c.text}: not in {'; '.join(c.against)}." for c in found.claims if c.against]
     notes += [f"{c.text}: needs {c.lacks}." for c in found.claims if c.lacks]
     notes += [f"{c.text}: {c.remark}." for c in found.claims if c.remark]
     return Table("Claims", ("claim", "state", "holds in", "needed"), tuple(rows), tuple(notes))

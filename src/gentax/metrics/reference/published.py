@@ -1,34 +1,39 @@
 """What two papers print, as typed rows: cells, axes, and the figures that the papers derive from them.
 
 Success is in percent, differences are in points. A cell that the paper leaves empty is None. Numbers are kept as they
-are printed, so the rounding of each can be read off its own digits.
+are printed, so the rounding of each follows from its own digits.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from gentax.core import UsageError, unknown
+
+STUDIES = ("2601.18217", "2603.12011")  # arXiv numbers: "Paying Less Generalization Tax", "Can RL Improve …"
 
 
 @dataclass(frozen=True)
 class Row:
     """One trained policy: what RL on `source` did there, and the success on every other domain afterwards."""
 
-    policy: str  # the starting policy
+    policy: str  # the policy before RL
     source: str
     arm: str  # "plain", "distractors", "no-thinking"
     rl_steps: int
+    table: str  # of the paper
     delta_id: float  # points gained on the source
     ood: Mapping[str, float | None]  # target -> success after RL; None where the paper has no number
     init: Mapping[str, float]  # every domain -> success of `policy` before RL
-    table: str  # of the paper
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Every target of the row, those without a number among them."""
+        """Every target of the row, those without a number included."""
         return tuple(self.ood)
 
     @property
@@ -48,10 +53,10 @@ class Row:
 
 @dataclass(frozen=True)
 class PublishedAxes:
-    """Where the domains lie, measured on trajectories of `policy` before RL."""
+    """State richness and planning complexity of the domains, measured on trajectories of `policy` before RL."""
 
     policy: str
-    trajectories: int  # a domain
+    trajectories: int  # per domain
     horizon: int  # steps at which a failure is counted
     state_characters: Mapping[str, float]  # mean characters of the state
     trajectory_length: Mapping[str, float]  # mean steps, failures counted at the horizon
@@ -73,11 +78,11 @@ class WarmUp:
 
     source: str
     target: str
-    covered: bool  # whether the target was in the mix of the warm-up
+    covered: bool  # whether the target was in the warm-up's mixture
     policies: tuple[str, str]  # without, with
     relative: tuple[float, float]  # printed change against the start, percent
     difference: float  # printed, points
-    beside: tuple[float | None, float | None]  # the cells that this table prints for itself, where it does
+    cells: tuple[float | None, float | None]  # cells that this table prints itself, where it does
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ class Published:
     key: str  # arXiv number
     citation: str
     note: str
-    setup: Mapping[str, Any]  # what the paper says of its settings, as it says it
+    setup: Mapping[str, Any]  # the settings, as the paper gives them
     init: Mapping[str, Mapping[str, float]]  # policy -> domain -> success before RL
     rows: tuple[Row, ...]
     axes: PublishedAxes | None
@@ -134,31 +139,66 @@ class Published:
 
     @property
     def rl_steps(self) -> int:
-        """The length of training of the main tables: the shortest there is. Raises UsageError without rows."""
+        """The training length of the main tables: the shortest there is. Raises UsageError without rows."""
         if not self.rows:
             raise UsageError(f"arXiv {self.key}: no rows are known")
         return min(row.rl_steps for row in self.rows)
 
-    def select(
-        self, policy: str | None = None, source: str | None = None, arm: str | None = None, rl_steps: int | None = None
-    ) -> tuple[Row, ...]:
-        """Return the rows that have what is given, in the order of the paper's tables."""
-        asked = {"policy": policy, "source": source, "arm": arm, "rl_steps": rl_steps}
-        wanted = {key: value for key, value in asked.items() if value is not None}
-        return tuple(row for row in self.rows if all(getattr(row, key) == value for key, value in wanted.items()))
+    def select(self, **values: str | int | None) -> tuple[Row, ...]:
+        """Return the rows with these `policy`, `source`, `arm` and `rl_steps`, in the order of the paper's tables."""
+        return tuple(row for row in self.rows if all(v is None or getattr(row, k) == v for k, v in values.items()))
 
     def row(self, policy: str, source: str, arm: str = "plain", rl_steps: int | None = None) -> Row:
-        """Return one row; `rl_steps` is that of the main tables when it is not said.
+        """Return one row; `rl_steps` defaults to that of the main tables.
 
         Raises:
-            UsageError: a policy, source or arm that the paper does not have, or not together.
+            UsageError: a policy, source or arm that the paper does not have, or not in this combination.
         """
-        for kind, value in {"policy": policy, "source": source, "arm": arm}.items():
-            valid = {getattr(row, kind) for row in self.rows}
+        for name, value in {"policy": policy, "source": source, "arm": arm}.items():
+            valid = {getattr(row, name) for row in self.rows}
             if value not in valid:
-                raise unknown(f"{kind} of arXiv {self.key}", value, valid)
+                raise unknown(f"{name} of arXiv {self.key}", value, valid)
         steps = self.rl_steps if rl_steps is None else rl_steps
-        found = self.select(policy, source, arm, steps)
-        if not found:
+        rows = self.select(policy=policy, source=source, arm=arm, rl_steps=steps)
+        if not rows:
             raise UsageError(f"arXiv {self.key} prints no row of {policy}, {source}, {arm}, {steps} steps")
-        return found[0]
+        return rows[0]
+
+
+@cache
+def published(key: str = STUDIES[0]) -> Published:
+    """Return the printed numbers of a paper by its arXiv number.
+
+    >>> row = published().row("V2", "sokoban")
+    >>> row.init["webshop"], row.after["webshop"], published().axes.state_characters[row.source]
+    (38.3, 34.0, 3114)
+
+    Raises:
+        UsageError: a paper whose numbers are not kept here.
+    """
+    if key not in STUDIES:
+        raise unknown("published study", key, STUDIES)
+    text = files("gentax.metrics.reference").joinpath("data", f"{key}.json").read_text(encoding="utf-8")
+    return study_of(key, json.loads(text))
+
+
+def study_of(key: str, raw: Mapping[str, Any]) -> Published:
+    """Return the numbers of a paper from JSON values; tables that are not among them are empty."""
+    init = raw.get("init", {})
+    return Published(
+        key=key,
+        citation=raw["citation"],
+        note=raw["note"],
+        setup=raw.get("setup", {}),
+        init=init,
+        rows=tuple(Row(**line, init=init[line["policy"]]) for line in raw.get("rows", ())),
+        axes=PublishedAxes(**raw["axes"]) if "axes" in raw else None,
+        ood_change=tuple(PrintedChange(**line) for line in raw.get("ood_change", ())),
+        warm_up=tuple(WarmUp(**line) for line in raw.get("warm_up", ())),
+        rank_tie=raw.get("rank_tie", 0.0),
+        rank_score=tuple(
+            PrintedRank(**line | {"policies": tuple(line["policies"])}) for line in raw.get("rank_score", ())
+        ),
+        changes=tuple(Change(**line) for line in raw.get("changes", ())),
+        gains=tuple(Gain(**line | {"pairs": tuple(map(tuple, line["pairs"]))}) for line in raw.get("gains", ())),
+    )
