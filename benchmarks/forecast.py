@@ -1,4 +1,4 @@
-"""What the shipped fit is worth: leave one domain out, by each feature alone, beside their mean.
+"""What the shipped fit is worth: leave-one-domain-out error, by each feature alone, against their mean.
 
 python benchmarks/forecast.py [--fit sources]
 """
@@ -21,16 +21,16 @@ def main() -> None:
         limits = f"{100 * row.tax_low:.1f} to {100 * row.tax_high:.1f}"
         known = "".join(f"{row.features[name]:11.2f}" for name in names)
         print(f"  {row.source:12}{100 * row.tax:8.1f}{limits:>18}{row.delta_id:14.1f}{known}")
-    print("  left out in turn, a domain's tax is missed by (root mean square, points):")
-    mean = fit.line(())
+    print("  leave-one-domain-out error (root mean square, points):")
+    mean = fit.regress(())
     print(f"    {100 * mean.error:5.1f}  the mean of the others")
     for name in names:
-        line = fit.line((name,))
+        line = fit.regress((name,))
         print(f"    {100 * line.error:5.1f}  {name}: {FEATURES[name]}")
     if "kl" in names:
-        origin = fit.line(("kl",), constant=False)
+        origin = fit.regress(("kl",), intercept=False)
         print(f"    {100 * origin.error:5.1f}  kl, through the origin, which is what `gentax tax --forecast-only` uses")
-    print(f"    {100 * mean.known:5.1f}  is what the taxes themselves are uncertain by (standard error)")
+    print(f"    {100 * mean.known:5.1f}  standard error of the taxes themselves")
 
 
 if __name__ == "__main__":

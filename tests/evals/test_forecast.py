@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gentax.core import UsageError
-from gentax.evals.kl_forecast import MovedForecast
+from gentax.evals.kl_forecast import KLForecast
 from gentax.evals.probe import probe
-from gentax.metrics.forecast import Fit, Seen, advise, read_fit
+from gentax.metrics.forecast import Fit, TrainingRun, advise, read_fit
 from gentax.metrics.statistics import Estimate
 
 
@@ -18,7 +18,7 @@ def planted(count, tax=lambda n, rng: 0.1 + 0.05 * n, seed=0, known_to=0.0, **fe
     for n in range(count):
         value = float(tax(n, rng))
         known = {"richness": 8.0 + n, "planning": 0.2 + 0.1 * (n % 3), "kl": 0.1 * n} | features
-        made.append(Seen(f"d{n}", "plain", 30, 1, known, value, value - known_to, value + known_to, 10.0))
+        made.append(TrainingRun(f"d{n}", "plain", 30, 1, known, value, value - known_to, value + known_to, 10.0))
     return Fit("planted", "made up", "base", tuple(f"d{n}" for n in range(count)), tuple(made))
 
 
@@ -49,7 +49,7 @@ def test_few_domains_say_so():
     assert planted(3).forecast({"richness": 9.0}).why == "fit 'planted' has 3 source domains, and a forecast takes 4"
     assert planted(4).affordable() == ()
     assert planted(4).forecast({}).tax is not None
-    moved = planted(3).forecast_moved({"kl": 0.1}, ("kl",))
+    moved = planted(3).forecast_from_kl(0.1)
     assert moved.tax is None
     assert "fit 'planted' has 3 source domains with kl" in moved.why
 
@@ -63,14 +63,14 @@ def test_a_domain_is_left_out_with_all_its_arms():
     rows = planted(6).rows
     twice = Fit("two arms", "made up", "base", ("x",), tuple(r for row in rows for r in (row, row)))
     one, two = (
-        planted(6, lambda n, rng: n % 2).line(("richness",)),
-        Fit("x", "", "", (), tuple(r for row in planted(6, lambda n, rng: n % 2).rows for r in (row, row))).line(
+        planted(6, lambda n, rng: n % 2).regress(("richness",)),
+        Fit("x", "", "", (), tuple(r for row in planted(6, lambda n, rng: n % 2).rows for r in (row, row))).regress(
             ("richness",)
         ),
     )
     assert two.error == pytest.approx(one.error)
     assert two.df == one.df == 4
-    assert two.at({"richness": 9.0}, 0.95) == pytest.approx(one.at({"richness": 9.0}, 0.95))
+    assert two.predict({"richness": 9.0}) == pytest.approx(one.predict({"richness": 9.0}))
     assert twice.domains == planted(6).domains
 
 
@@ -85,16 +85,16 @@ def test_intervals_hold_what_they_forecast():
 
 def test_what_has_not_moved_costs_nothing():
     fit = planted(5, lambda n, rng: 0.4 * n)
-    found = fit.forecast_moved({"kl": 0.0}, ("kl",))
+    found = fit.forecast_from_kl(0.0)
     assert found.tax.value == 0
-    assert fit.forecast_moved({"kl": 0.25}, ("kl",)).tax.value == pytest.approx(1.0)
+    assert fit.forecast_from_kl(0.25).tax.value == pytest.approx(1.0)
     with pytest.raises(UsageError, match="feature"):
-        fit.forecast_moved({"richness": 3.0}, ("kl",))
+        fit.forecast({"kl": 3.0})
 
 
 def moved_by(fit, kl=0.25, base="base"):
-    forecast = fit.forecast_moved({"kl": kl}, ("kl",))
-    return MovedForecast("sokoban", Estimate(kl, kl / 2, 2 * kl, "tasks", "nats", 64), forecast, fit, base)
+    forecast = fit.forecast_from_kl(kl)
+    return KLForecast("sokoban", Estimate(kl, kl / 2, 2 * kl, "tasks", "nats", 64), forecast, fit, base)
 
 
 def test_a_forecast_that_knows_nothing_says_so_in_one_sentence():
@@ -143,7 +143,7 @@ def test_the_shipped_fit_forecasts():
     assert len(fit.domains) >= 4
     assert set(fit.targets) > set(fit.domains)
     assert fit.forecast(fit.rows[0].features).tax is not None
-    assert fit.forecast_moved(fit.rows[0].features, ("kl",)).tax is not None
+    assert fit.forecast_from_kl(fit.rows[0].features["kl"]).tax is not None
 
 
 ALL = ["sokoban", "crafting", "babyai"]

@@ -107,14 +107,14 @@ def _tuned(base: Policy, tuned: str | None, model: ModelOptions) -> Policy | Non
     """Find the tuned policy. Raises UsageError where no divergence can be taken, before anything is played."""
     if tuned is None:
         return None
-    from gentax.evals.kl_forecast import same_tokens
+    from gentax.evals.kl_forecast import require_same_tokens
     from gentax.policies.local import LocalPolicy
 
     other = o.load_policy(tuned, model)
     for one in (base, other):
         if not isinstance(one, LocalPolicy):
             raise UsageError(f"--tuned compares the weights of two models, and {one.name} has none on this machine")
-    same_tokens(base, other)
+    require_same_tokens(base, other)
     return other
 
 

@@ -258,9 +258,9 @@ def _forecast(
     fit: Fit,
     json: Path | None,
 ) -> None:
-    from gentax.evals.kl_forecast import forecast_of
+    from gentax.evals.kl_forecast import forecast_from_kl
 
-    found = forecast_of(base, tuned, source, level, play=play, seed=seed, fit=fit, progress=True)
+    found = forecast_from_kl(base, tuned, source, level, play=play, seed=seed, fit=fit, progress=True)
     say(found.sentences())
     runtime = {"base": getattr(base, "runtime", None), "tuned": getattr(tuned, "runtime", None)}
     o.write_result(json, {**found.to_json(), "runtime": runtime})

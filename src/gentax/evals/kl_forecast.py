@@ -17,7 +17,7 @@ import numpy as np
 from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.core.progress import is_shown, status
 from gentax.evals.evaluate import tasks_of
-from gentax.metrics.forecast import MOVED, Fit, Forecast, read_fit
+from gentax.metrics.forecast import Fit, Forecast, read_fit
 from gentax.metrics.statistics import Estimate, cluster_mean
 from gentax.metrics.verdict import number
 from gentax.models.scoring.kl import nats
@@ -25,9 +25,13 @@ from gentax.policies import Policy
 from gentax.policies.local import LocalPolicy
 from gentax.rollouts import RolloutConfig, rollout
 
+FIT = "sources"
+TASKS = 64
+SPLIT = "train"  # a forecast must not see the tasks that it will be checked on
+
 
 def forward_kl(base: Policy, tuned: Policy, episodes: Sequence[Episode]) -> Estimate:
-    """Return KL(base || tuned) in nats an action, on the states of `episodes`, with an interval over tasks.
+    """Return KL(base || tuned) in nats per action on the states of `episodes`, with an interval over tasks.
 
     The actions of a state are the token sequences the base wrote there; their KL is the sum of that of their tokens
     (chain rule), for sampling at temperature 1.
@@ -41,8 +45,8 @@ def forward_kl(base: Policy, tuned: Policy, episodes: Sequence[Episode]) -> Esti
     Raises:
         UsageError: a policy without weights here, two vocabularies, episodes without tokens, fewer than 2 tasks.
     """
-    one, other = same_tokens(base, tuned)
-    tasks, ids, sampled, actions = [], [], [], defaultdict(int)
+    base, tuned = require_same_tokens(base, tuned)
+    tasks, ids, sampled, actions = [], [], [], defaultdict[Task, int](int)
     for episode in episodes:
         if episode.outcome is Outcome.ERROR:
             continue
@@ -53,76 +57,27 @@ def forward_kl(base: Policy, tuned: Policy, episodes: Sequence[Episode]) -> Esti
             tasks.append(episode.task)
             ids.append(sequence.ids_T)
             sampled.append(sequence.sampled_T)
-    moved: dict[Task, float] = dict.fromkeys(actions, 0.0)
-    for task, kl in zip(tasks, nats(one.model, other.model, ids, sampled), strict=True):
-        moved[task] += float(kl)
-    return cluster_mean(np.array(list(moved.values())), np.array([actions[task] for task in moved]), "nats per action")
+    kl: dict[Task, float] = dict.fromkeys(actions, 0.0)
+    for task, of_sequence in zip(tasks, nats(base.model, tuned.model, ids, sampled), strict=True):
+        kl[task] += float(of_sequence)
+    return cluster_mean(np.array(list(kl.values())), np.array([actions[task] for task in kl]), "nats per action")
 
 
-def same_tokens(base: Policy, tuned: Policy) -> tuple[LocalPolicy, LocalPolicy]:
-    """Return the two policies when a KL divergence can be taken of them. Raises UsageError otherwise."""
-    one, other = _local(base), _local(tuned)
-    if one.tokenizer.get_vocab() != other.tokenizer.get_vocab():
-        raise UsageError(f"{one.name} and {other.name} have different tokens: no KL divergence can be taken")
-    return one, other
-
-
-def _local(policy: Policy) -> LocalPolicy:
-    if not isinstance(policy, LocalPolicy):
-        raise UsageError(f"KL divergence needs the weights of both policies on this machine; {policy.name} has none")
-    return policy
-
-
-FIT = "sources"
-TASKS = 64
-SPLIT = "train"  # a forecast must not look at what it will be checked on
-
-
-@dataclass(frozen=True)
-class MovedForecast:
-    """How far a policy has moved on its source, and the tax to expect of that."""
-
-    source: str
-    kl: Estimate  # nats per action
-    forecast: Forecast
-    fit: Fit
-    base: str  # the policy it moved from
-
-    def sentences(self) -> list[str]:
-        """Return the forecast in a sentence, what it rests on in another, and what limits it where it has a value."""
-        kl, tax = self.kl, self.forecast.tax
-        moved = (
-            f"KL from the base on {self.source}: {kl.value:.3f} nats an action (95 % interval {kl.low:.3f} to "
-            f"{kl.high:.3f}, {kl.n} {SPLIT} tasks)."
-        )
-        if tax is None:
-            return [f"No forecast: {self.forecast.why}.", moved]
-        if not self.forecast.informative:
-            said = (
-                f"No forecast: in fit {self.fit.name!r} the KL does not predict the tax ({self.forecast.why}); "
-                "measure it with `gentax tax` without --forecast-only."
+def require_same_tokens(base: Policy, tuned: Policy) -> tuple[LocalPolicy, LocalPolicy]:
+    """Return the two policies when their KL divergence can be computed. Raises UsageError otherwise."""
+    for policy in (base, tuned):
+        if not isinstance(policy, LocalPolicy):
+            raise UsageError(
+                f"KL divergence needs the weights of both policies on this machine; {policy.name} has none"
             )
-            return [said, moved]
-        value, low, high = (number(100 * x) for x in (tax.value, tax.low, tax.high))
-        said = f"Forecast tax on the targets of fit {self.fit.name!r}: {value} % (95 % interval {low} to {high})."
-        limits = [f"the fit's runs had {self.fit.steps} steps"]
-        if self.base != self.fit.base:
-            limits.append(f"they started from {self.fit.base!r}, not {self.base!r}")
-        if self.forecast.outside:
-            limits.append("this KL lies outside their range (an extrapolation)")
-        return [said, f"{moved[:-1]}; {self.forecast.why}.", f"Limits: {'; '.join(limits)}."]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "source": self.source,
-            "kl": self.kl.to_json(),
-            "fit": self.fit.name,
-            **self.forecast.to_json(),
-            "sentences": self.sentences(),
-        }
+    assert isinstance(base, LocalPolicy)
+    assert isinstance(tuned, LocalPolicy)
+    if base.tokenizer.get_vocab() != tuned.tokenizer.get_vocab():
+        raise UsageError(f"{base.name} and {tuned.name} have different tokens: their KL divergence is not defined")
+    return base, tuned
 
 
-def moved(
+def source_kl(
     base: Policy,
     tuned: Policy,
     source: str,
@@ -135,9 +90,9 @@ def moved(
     """Return the forward KL from base to tuned on states that the base meets on `tasks` train tasks of `source`.
 
     Raises:
-        UsageError: an unknown domain or level, and what `forward_kl` refuses.
+        UsageError: an unknown domain or level, and as `forward_kl`.
     """
-    same_tokens(base, tuned)  # before anything is played
+    require_same_tokens(base, tuned)  # before anything is played
     listed = tasks_of({source: level}, tasks, SPLIT)[source]
     episodes = rollout(base, listed, play=replace(play, temperature=1.0), seed=seed, progress=progress)
     if is_shown(progress):
@@ -145,7 +100,46 @@ def moved(
     return forward_kl(base, tuned, episodes)
 
 
-def forecast_of(
+@dataclass(frozen=True)
+class KLForecast:
+    """How far a policy has moved on its source, and the tax to expect of that."""
+
+    source: str
+    kl: Estimate  # nats per action
+    forecast: Forecast
+    fit: Fit
+    base: str  # the policy that was trained
+
+    def sentences(self) -> list[str]:
+        """Return the forecast in a sentence, the evidence in another, and the limits where there is a value."""
+        kl, tax = self.kl, self.forecast.tax
+        measured = (
+            f"KL from the base on {self.source}: {kl.value:.3f} nats an action (95 % interval {kl.low:.3f} to "
+            f"{kl.high:.3f}, {kl.n} {SPLIT} tasks)."
+        )
+        if tax is None:
+            return [f"No forecast: {self.forecast.why}.", measured]
+        if not self.forecast.informative:
+            sentence = (
+                f"No forecast: in fit {self.fit.name!r} the KL does not predict the tax ({self.forecast.why}); "
+                "measure it with `gentax tax` without --forecast-only."
+            )
+            return [sentence, measured]
+        value, low, high = (number(100 * x) for x in (tax.value, tax.low, tax.high))
+        sentence = f"Forecast tax on the targets of fit {self.fit.name!r}: {value} % (95 % interval {low} to {high})."
+        limits = [f"the fit's runs had {self.fit.steps} steps"]
+        if self.base != self.fit.base:
+            limits.append(f"they started from {self.fit.base!r}, not {self.base!r}")
+        if self.forecast.outside:
+            limits.append("this KL lies outside their range (an extrapolation)")
+        return [sentence, f"{measured[:-1]}; {self.forecast.why}.", f"Limits: {'; '.join(limits)}."]
+
+    def to_json(self) -> dict[str, Any]:
+        values = {"source": self.source, "kl": self.kl.to_json(), "fit": self.fit.name, "sentences": self.sentences()}
+        return values | self.forecast.to_json()
+
+
+def forecast_from_kl(
     base: Policy,
     tuned: Policy,
     source: str,
@@ -155,12 +149,12 @@ def forecast_of(
     seed: int = 0,
     fit: str | Fit = FIT,
     progress: bool | None = None,
-) -> MovedForecast:
+) -> KLForecast:
     """Forecast the tax of `tuned` from its KL from `base` on its source.
 
     Raises:
-        UsageError: see `moved` and `read_fit`.
+        UsageError: see `source_kl` and `read_fit`.
     """
-    known = fit if isinstance(fit, Fit) else read_fit(fit)
-    kl = moved(base, tuned, source, level, play or RolloutConfig(), seed, progress=progress)
-    return MovedForecast(source, kl, known.forecast_moved({MOVED[0]: kl.value}, MOVED), known, base.name)
+    fit = fit if isinstance(fit, Fit) else read_fit(fit)
+    kl = source_kl(base, tuned, source, level, play or RolloutConfig(), seed, progress=progress)
+    return KLForecast(source, kl, fit.forecast_from_kl(kl.value), fit, base.name)

@@ -7,6 +7,11 @@ the interval, or the textbook prediction interval where that is wider, and never
 themselves. If the mean of the other taxes predicts better than the features do, the forecast is that mean, and says so.
 With too few domains there is no forecast.
 
+`advise` ranks candidate sources and their mixtures. A mixture shares the training steps among its domains; each must
+get as many as the runs of the fit had, so that nothing is extrapolated in steps. Its features are the means of its
+parts' (an assumption: the data hold no mixture). Candidates whose forecasts differ by less than the margin of a
+difference of two forecasts share a rank.
+
 Not implemented: weighting taxes by their uncertainty, pooling studies with different base models.
 """
 
@@ -24,64 +29,56 @@ from typing import Any
 import numpy as np
 
 from gentax.core import UsageError, unknown
+from gentax.core.settings import read_settings
 from gentax.metrics.axes import Probe
 from gentax.metrics.diversity import Diversity, diversity
 from gentax.metrics.statistics import LEVEL, Estimate
 from gentax.metrics.statistics.variance import quantile
 
-FEATURES = {  # name -> what it is; in the order in which few domains can afford them
+FORMAT = 1
+FEWEST = 4  # domains that a forecast takes
+LARGEST = 3  # domains of a mixture
+SHIPPED = Path(__file__).parent / "fits"
+COVERS = "source domains"
+FEATURES = {  # name -> meaning; in the order in which few domains can afford them
     "richness": "log2 of the characters of a state's prompt",
     "planning": "mean trajectory length over the horizon, failures at the horizon",
     "diversity": "share of the targets' words and word pairs that the source never shows, mean over targets",
     "kl": "forward KL from base to tuned on the source's states, nats per action",
 }
-AXES = ("richness", "planning", "diversity")  # known before training
-MOVED = ("kl",)  # known after it
+KL = "kl"  # the only feature that is known after training and not before
+AXES = tuple(name for name in FEATURES if name != KL)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """RL on `source` under one arm: what was known of it, and what it cost. Means over training seeds."""
+class TrainingRun:
+    """RL on `source` under one arm, its features and its measured tax. Means over training seeds.
+
+    Raises:
+        UsageError: a number that is not finite, or no training steps or seeds.
+    """
 
     source: str
     arm: str
     steps: int  # of training
     seeds: int
-    features: Mapping[str, float]  # of FEATURES; those that are not known are missing
+    features: dict[str, float]  # of FEATURES; unknown ones are missing
     tax: float  # fraction
     tax_low: float  # its 95 % interval
     tax_high: float
     delta_id: float  # points
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Seen:
-        """Read what `to_json` made. Raises UsageError for anything else, numbers that are not finite included."""
-        try:
-            row = cls(**values)
-            for name in ("tax", "tax_low", "tax_high", "delta_id"):
-                _number(name, getattr(row, name), 1e6)
-            for name, value in row.features.items():
-                _number(name, value, 1e6)
-            for name in ("steps", "seeds"):
-                if not isinstance(getattr(row, name), int) or not 0 < getattr(row, name) < 1e9:
-                    raise ValueError(f"{name} must be a whole number above 0")
-            if not isinstance(row.source, str) or not isinstance(row.arm, str):
-                raise ValueError("source and arm must be text")
-        except (TypeError, ValueError, AttributeError) as error:
-            raise UsageError(f"this is no row of a forecast: {error}") from None
-        return row
-
-
-def _number(name: str, value: object, limit: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= limit:
-        raise ValueError(f"{name} must be a finite number")
+    def __post_init__(self) -> None:
+        numbers = {"tax": self.tax, "tax_low": self.tax_low, "tax_high": self.tax_high, "delta_id": self.delta_id}
+        for name, value in (numbers | self.features).items():
+            if not abs(value) <= 1e6:
+                raise UsageError(f"{name} must be a finite number, not {value}")
+        if not (0 < self.steps < 1e9 and 0 < self.seeds < 1e9):
+            raise UsageError(f"steps and seeds must be at least 1, not {self.steps} and {self.seeds}")
 
 
 def features_of(probe: Probe, unseen: float | None = None) -> dict[str, float]:
-    """Return what a probe says of a candidate source.
+    """Return the features of a candidate source that are known before training.
 
     Args:
         probe: of the domain, as `gentax probe` makes it.
@@ -93,89 +90,79 @@ def features_of(probe: Probe, unseen: float | None = None) -> dict[str, float]:
     axes = probe.axes
     if axes.prompt_characters is None:
         raise UsageError(f"the probe of {probe.name} has no prompts: richness is that of the whole prompt")
-    found = {"richness": math.log2(axes.prompt_characters.value), "planning": axes.planning.value / axes.horizon}
-    return found if unseen is None else found | {"diversity": unseen}
-
-
-FORMAT = 1
-FEWEST = 4  # domains without which nothing is forecast
-SHIPPED = Path(__file__).parent / "fits"
-COVERS = "source domains"
+    features = {"richness": math.log2(axes.prompt_characters.value), "planning": axes.planning.value / axes.horizon}
+    return features if unseen is None else features | {"diversity": unseen}
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """An expected tax, and what it rests on."""
+    """An expected tax and its basis."""
 
     tax: Estimate | None  # fraction; None when the fit has too few domains
     why: str  # in a clause, for the end of a sentence
-    outside: tuple[str, ...] = ()  # features that lie outside the range of the fit
-    informative: bool = True  # whether the features forecast better than the mean of the fit's taxes does
+    outside: tuple[str, ...] = ()  # features outside the range of the fit
+    informative: bool = True  # whether the features predict better than the mean of the fit's taxes does
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "tax": self.tax and self.tax.to_json(),
-            "why": self.why,
-            "outside": list(self.outside),
-            "informative": self.informative,
-        }
+        values = {"why": self.why, "outside": list(self.outside), "informative": self.informative}
+        return {"tax": self.tax and self.tax.to_json(), **values}
 
 
 @dataclass(frozen=True)
-class Line:
-    """Least squares of the tax on some features: its coefficients and what it misses by."""
+class Regression:
+    """Least squares of the tax on some features: coefficients and errors."""
 
     features: tuple[str, ...]
-    constant: bool  # whether it has one; without, no feature means no tax
+    intercept: bool  # without one, no KL means no tax
     beta: np.ndarray
-    error: float  # root mean square of leaving a domain out, fraction
-    spread: float  # root mean square of the residuals, degrees of freedom taken off
+    error: float  # root mean square of the leave-one-domain-out errors, fraction
+    spread: float  # root mean square of the residuals, corrected for degrees of freedom
     known: float  # root mean square of the standard errors of the taxes
     df: int
     inverse: np.ndarray  # (X'X)^-1
 
-    def at(self, features: Mapping[str, float], level: float) -> tuple[float, float]:
+    def predict(self, features: Mapping[str, float], level: float = LEVEL) -> tuple[float, float]:
         """Return the forecast and its margin."""
-        x = _row(features, self.features, self.constant)
+        x = _design_row(features, self.features, self.intercept)
         margin = max(self.error, self.known, self.spread * float(np.sqrt(1 + x @ self.inverse @ x)))
         return float(x @ self.beta), float(quantile(self.df, level)) * margin
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Taxes that were measured, stored with what is needed to forecast others from them."""
+    """Measured taxes, stored with what is needed to forecast others from them."""
 
     name: str
     about: str  # where the data come from
     base: str  # the policy all runs started from
     targets: tuple[str, ...]  # every domain that was evaluated
-    rows: tuple[Seen, ...]
+    rows: tuple[TrainingRun, ...]
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """The sources it has seen."""
+        """The source domains."""
         return tuple(sorted({row.source for row in self.rows}))
 
     @property
     def steps(self) -> int:
-        """The training steps of the longest run it has seen."""
+        """The training steps of the longest run."""
         return max(row.steps for row in self.rows)
 
-    def affordable(self, wanted: Sequence[str] = AXES) -> tuple[str, ...]:
-        """Return the first of `wanted` that all rows have, as many as the number of domains can pay for."""
-        known = [name for name in wanted if all(name in row.features for row in self.rows)]
+    def affordable(self) -> tuple[str, ...]:
+        """Return the first axes that all rows have, as many as the number of domains can support."""
+        known = [name for name in AXES if all(name in row.features for row in self.rows)]
         return tuple(known[: max(0, (len(self.domains) - 3) // 2)])
 
-    def line(self, features: tuple[str, ...], constant: bool = True) -> Line:
+    def regress(self, features: tuple[str, ...], intercept: bool = True) -> Regression:
         """Fit a line and leave each domain out in turn.
 
         Raises:
             UsageError: fewer domains than the line has coefficients, and one.
         """
-        coefficients = len(features) + constant
+        coefficients = len(features) + intercept
         if len(self.domains) <= coefficients:
             raise UsageError(f"{len(self.domains)} domains are too few for a line of {coefficients} coefficients")
-        x = np.array([_row(row.features, features, constant) for row in self.rows])
+        x = np.array([_design_row(row.features, features, intercept) for row in self.rows])
         y = np.array([row.tax for row in self.rows])
         own = np.array([row.source for row in self.rows])
         beta = np.linalg.lstsq(x, y, rcond=None)[0]
@@ -189,87 +176,65 @@ class Fit:
         inverse = np.linalg.pinv(x.T @ x) * per_domain
         half = np.array([(row.tax_high - row.tax_low) / 2 for row in self.rows]) / quantile(np.inf, LEVEL)
         error, known = (float(np.sqrt((of**2).mean())) for of in (missed, half))
-        return Line(features, constant, beta, error, spread, known, df, inverse)
+        return Regression(features, intercept, beta, error, spread, known, df, inverse)
 
     @cached_property
-    def best(self) -> Line:
-        """The line on what is known before training, or the mean where that forecasts better."""
-        line, mean = self.line(self.affordable()), self.line(())
+    def best(self) -> Regression:
+        """The regression on what is known before training, or the mean where that predicts better."""
+        line, mean = self.regress(self.affordable()), self.regress(())
         return line if line.error < mean.error else mean
 
-    def apart(self, level: float = LEVEL) -> float:
+    def distinguishable(self) -> float:
         """Return how far two forecasts must differ to be told apart."""
-        line = self.best
-        return float(np.sqrt(2) * quantile(line.df, level) * max(line.error, line.known))
+        return float(np.sqrt(2) * quantile(self.best.df, LEVEL) * max(self.best.error, self.best.known))
 
-    def forecast(self, features: Mapping[str, float], level: float = LEVEL) -> Forecast:
-        """Forecast the tax of a source from what is known of it before training.
+    def forecast(self, features: Mapping[str, float]) -> Forecast:
+        """Forecast the tax of a source from its features before training.
 
         Raises:
-            UsageError: a feature that the line needs and `features` lacks.
+            UsageError: a feature that the regression needs and `features` lacks.
         """
-        few = len(self.domains)
-        if few < FEWEST:
-            return Forecast(
-                None, f"fit {self.name!r} has {few} source domains, and a forecast takes {FEWEST}", (), False
-            )
-        line, tried = self.best, self.affordable()
-        value, margin = line.at(features, level)
-        how = f"on {' and '.join(line.features)}" if line.features else "by the mean"
-        why = f"leave-one-domain-out error over {few} domains: {100 * line.error:.1f} points of tax {how}"
+        if len(self.domains) < FEWEST:
+            return self._none(len(self.domains), "")
+        line, mean, tried = self.best, self.regress(()), self.affordable()
         if line.features:
-            why += f", {100 * self.line(()).error:.1f} by the mean"
-        elif tried:
-            why += f", {100 * self.line(tried).error:.1f} on {' and '.join(tried)}"
-        outside = self._outside(line.features, features)
-        return Forecast(self._estimate(value, margin, level), why, outside, bool(line.features))
+            compared = f"on {' and '.join(line.features)}, {100 * mean.error:.1f} by the mean"
+        else:
+            compared = "by the mean"
+            compared += f", {100 * self.regress(tried).error:.1f} on {' and '.join(tried)}" if tried else ""
+        return self._forecast(line, features, compared, bool(line.features))
 
-    def forecast_moved(self, features: Mapping[str, float], wanted: Sequence[str], level: float = LEVEL) -> Forecast:
-        """Forecast the tax from how far a policy has moved: a line through the origin, since none is none.
+    def forecast_from_kl(self, kl: float) -> Forecast:
+        """Forecast the tax from the KL that training has moved the policy: a line through the origin."""
+        known = {row.source for row in self.rows if KL in row.features}
+        if len(self.domains) < FEWEST or any(KL not in row.features for row in self.rows):
+            return self._none(len(known), f" with {KL}")
+        line, mean = self.regress((KL,), intercept=False), self.regress(())
+        compared = f"on {KL}, {100 * mean.error:.1f} by the mean"
+        return self._forecast(line, {KL: kl}, compared, line.error < mean.error)
 
-        Raises:
-            UsageError: a feature that `features` lacks.
-        """
-        if len(self.domains) < FEWEST or any(name not in row.features for row in self.rows for name in wanted):
-            known = len({row.source for row in self.rows if all(name in row.features for name in wanted)})
-            why = f"fit {self.name!r} has {known} source domains with {wanted[0]}, and a forecast takes {FEWEST}"
-            return Forecast(None, why, (), False)
-        line = self.line(tuple(wanted), constant=False)
-        mean = self.line(())
-        value, margin = line.at(features, level)
-        why = (
-            f"leave-one-domain-out error over {len(self.domains)} domains: {100 * line.error:.1f} points of tax on "
-            f"{' and '.join(wanted)}, {100 * mean.error:.1f} by the mean"
-        )
-        informative = line.error < mean.error
-        return Forecast(self._estimate(value, margin, level), why, self._outside(wanted, features), informative)
+    def _none(self, domains: int, having: str) -> Forecast:
+        why = f"fit {self.name!r} has {domains} source domains{having}, and a forecast takes {FEWEST}"
+        return Forecast(None, why, informative=False)
 
-    def _estimate(self, value: float, margin: float, level: float) -> Estimate:
-        seeds = min(row.seeds for row in self.rows)
-        return Estimate(value, value - margin, value + margin, COVERS, "fraction", len(self.domains), seeds, level)
-
-    def _outside(self, used: Sequence[str], features: Mapping[str, float]) -> tuple[str, ...]:
-        def beyond(name: str) -> bool:
-            seen = [row.features[name] for row in self.rows]
-            return not min(seen) <= features[name] <= max(seen)
-
-        return tuple(name for name in used if beyond(name))
+    def _forecast(self, line: Regression, features: Mapping[str, float], compared: str, informative: bool) -> Forecast:
+        value, margin = line.predict(features)
+        count, seeds = len(self.domains), min(row.seeds for row in self.rows)
+        tax = Estimate(value, value - margin, value + margin, COVERS, "fraction", count, seeds)
+        why = f"leave-one-domain-out error over {count} domains: {100 * line.error:.1f} points of tax {compared}"
+        ranges = {name: [row.features[name] for row in self.rows] for name in line.features}
+        outside = (name for name, known in ranges.items() if not min(known) <= features[name] <= max(known))
+        return Forecast(tax, why, tuple(outside), informative)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fit with the data it came from; `read_fit` reads it."""
-        return {
-            "format": FORMAT,
-            "name": self.name,
-            "about": self.about,
-            "base": self.base,
-            "targets": list(self.targets),
-            "features": FEATURES,
-            "rows": [row.to_json() for row in self.rows],
-        }
+        values = asdict(self) | {"targets": list(self.targets), "rows": [asdict(row) for row in self.rows]}
+        rows = values.pop("rows")
+        return {"format": FORMAT, **values, "features": FEATURES, "rows": rows}
 
 
 def read_fit(path: str | Path) -> Fit:
-    """Read a fit from a file, or one that ships with gentax by its name.
+    """Read a fit from a file, or a shipped one by its name.
 
     Raises:
         UsageError: no such file, or one that holds no fit.
@@ -280,27 +245,22 @@ def read_fit(path: str | Path) -> Fit:
         raise unknown("fit", path, shipped)
     try:
         values = json.loads(where.read_text(encoding="utf-8"))
-        if values["format"] != FORMAT:
-            raise ValueError(f"its format is {str(values['format'])[:20]}, this version reads {FORMAT}")
-        rows = tuple(Seen.from_json(row) for row in values["rows"])
-        fit = Fit(values["name"], values["about"], values["base"], tuple(values["targets"]), rows)
-        if not all(isinstance(text, str) for text in (fit.name, fit.about, fit.base, *fit.targets)):
-            raise ValueError("its name, its base or a target is no text")
-    except (ValueError, KeyError, TypeError, RecursionError, UsageError) as error:
+        if values.pop("format") != FORMAT:
+            raise ValueError(f"this version reads format {FORMAT}")
+        values.pop("features", None)
+        fit = read_settings(Fit, values, "a fit")
+        if not fit.rows:
+            raise ValueError("it has no rows")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
         raise UsageError(f"{where} holds no fit: {error}") from None
-    if not rows:
-        raise UsageError(f"{where} holds no fit: it has no rows")
     return fit
 
 
-def _row(features: Mapping[str, float], wanted: Sequence[str], constant: bool) -> np.ndarray:
+def _design_row(features: Mapping[str, float], wanted: Sequence[str], intercept: bool) -> np.ndarray:
     for name in wanted:
         if name not in features:
             raise unknown("feature", name, features)
-    return np.array([*([1.0] if constant else []), *(features[name] for name in wanted)])
-
-
-LARGEST = 3  # domains of a mixture
+    return np.array([*([1.0] if intercept else []), *(features[name] for name in wanted)])
 
 
 @dataclass(frozen=True)
@@ -312,14 +272,14 @@ class Advice:
     steps: int  # each source's share of the budget
     features: Mapping[str, float]
     forecast: Forecast
-    rank: int | None  # 1 is the least tax; alike where the difference is within the margin; None without a forecast
-    measured: Seen | None  # the run of the fit on this very source, where it holds one
+    rank: int | None  # 1 is the least tax; tied where the difference is within the margin; None without a forecast
+    measured: TrainingRun | None  # the fit's run on this very source, where there is one
     headroom: float  # percent of the sources' tasks that the base fails: what training may gain at home
 
     def to_json(self) -> dict[str, Any]:
-        kept = {key: getattr(self, key) for key in ("sources", "targets", "steps", "rank", "headroom")}
-        known = None if self.measured is None else self.measured.to_json()
-        return kept | {"features": dict(self.features), "forecast": self.forecast.to_json(), "measured": known}
+        values = {key: getattr(self, key) for key in ("sources", "targets", "steps", "rank", "headroom")}
+        measured = None if self.measured is None else asdict(self.measured)
+        return values | {"features": dict(self.features), "forecast": self.forecast.to_json(), "measured": measured}
 
 
 def advise(
@@ -329,14 +289,14 @@ def advise(
 
     Args:
         probes: of all domains concerned, candidates and targets, with their episodes.
-        candidates: names of those one could train on.
-        targets: names of those that the policy is for.
-        fit: what forecasts rest on.
+        candidates: names of the domains one could train on.
+        targets: names of the domains that the policy will be used in.
+        fit: the basis of the forecasts.
         budget: training steps to spend. A mixture of m takes m times the steps that the runs of the fit had.
 
     Raises:
-        UsageError: no candidate, one or a target that was not probed, no target besides a candidate, a budget below 1
-            step.
+        UsageError: no candidate, a candidate or target that was not probed, no target besides a candidate, a budget
+            below 1 step.
     """
     if budget < 1:
         raise UsageError(f"the budget is a number of training steps, at least 1, not {budget}")
@@ -348,51 +308,38 @@ def advise(
         raise UsageError("advice takes at least one candidate and one other domain as a target")
     matrix = diversity(probes)
     largest = min(LARGEST, max(1, budget // fit.steps), len(candidates))
-    found = []
-    for size in range(1, largest + 1):
-        for sources in itertools.combinations(candidates, size):
-            others = tuple(name for name in targets if name not in sources)
-            if not others:
-                continue
-            features = _features(sources, others, by_name, matrix)
-            seen = [row for row in fit.rows if (row.source,) == sources and row.arm == "plain"]
-            found.append(
-                Advice(
-                    sources,
-                    others,
-                    budget // size,
-                    features,
-                    fit.forecast(features),
-                    None,
-                    seen[0] if seen else None,
-                    float(np.mean([100 - by_name[s].axes.success.value for s in sources])),
-                )
-            )
-    return _ranked(found, fit)
+    options = []
+    for sources in itertools.chain.from_iterable(itertools.combinations(candidates, m + 1) for m in range(largest)):
+        others = tuple(name for name in targets if name not in sources)
+        if not others:
+            continue
+        features = _mean_features([by_name[source] for source in sources], others, matrix)
+        measured = [row for row in fit.rows if (row.source,) == sources and row.arm == "plain"]
+        headroom = float(np.mean([100 - by_name[s].axes.success.value for s in sources]))
+        forecast, share = fit.forecast(features), budget // len(sources)
+        options.append(
+            Advice(sources, others, share, features, forecast, None, measured[0] if measured else None, headroom)
+        )
+    return _ranked(options, fit)
 
 
-def _features(
-    sources: tuple[str, ...], targets: tuple[str, ...], by_name: Mapping[str, Probe], matrix: Diversity
-) -> dict[str, float]:
-    """Return the means of the features of `sources`; a target's words are unseen when no source shows them."""
+def _mean_features(sources: Sequence[Probe], targets: tuple[str, ...], matrix: Diversity) -> dict[str, float]:
+    """Return the means over sources of their features; `diversity` is the mean over targets of what is unseen."""
     unseen = matrix.pairs.get("unseen")
-    each = []
-    for source in sources:
-        away = None if unseen is None else float(np.mean([unseen[source][t].value for t in targets]))
-        each.append(features_of(by_name[source], away))
+    each = [
+        features_of(source, None if unseen is None else float(np.mean([unseen[source.name][t].value for t in targets])))
+        for source in sources
+    ]
     return {name: float(np.mean([one[name] for one in each])) for name in each[0]}
 
 
-def _ranked(found: list[Advice], fit: Fit) -> list[Advice]:
+def _ranked(options: list[Advice], fit: Fit) -> list[Advice]:
     """Order by forecast, then by headroom. A rank ends where one is farther than the margin from its first one."""
-    tax = {n: a.forecast.tax.value for n, a in enumerate(found) if a.forecast.tax is not None}
-    known = sorted((value, -found[n].headroom, n) for n, value in tax.items())
+    known = [(a.forecast.tax.value, -a.headroom, n) for n, a in enumerate(options) if a.forecast.tax is not None]
     ranked: list[Advice] = []
     first, rank = 0.0, 0
-    apart = fit.apart() if known else 0.0
-    for place, (value, _, n) in enumerate(known, 1):
-        if place == 1 or value - first > apart:
+    for place, (value, _, n) in enumerate(sorted(known), 1):
+        if place == 1 or value - first > fit.distinguishable():
             first, rank = value, place
-        ranked.append(replace(found[n], rank=rank))
-    unknown = (a for a in found if a.forecast.tax is None)
-    return ranked + sorted(unknown, key=lambda a: -a.headroom)
+        ranked.append(replace(options[n], rank=rank))
+    return ranked + sorted((a for a in options if a.forecast.tax is None), key=lambda a: -a.headroom)

@@ -9,10 +9,10 @@ from functools import partial
 import numpy as np
 
 from gentax.core import UsageError
-from gentax.evals.kl_forecast import moved
+from gentax.evals.kl_forecast import source_kl
 from gentax.evals.probe import TRAJECTORIES, probe
 from gentax.metrics.diversity import diversity
-from gentax.metrics.forecast import Fit, Seen, features_of
+from gentax.metrics.forecast import Fit, TrainingRun, features_of
 from gentax.policies.local import load
 from gentax.studies.plan import Plan
 from gentax.studies.results import results
@@ -51,13 +51,13 @@ def fit_study(todo: Plan, store: Store, say: Callable[[str], None], trajectories
         kls = []
         for seed in study.seeds:
             tuned = load(last(store.path(todo.trained[arm, source, seed])), study.options)
-            kls.append(moved(base, tuned, source, levels[source], study.evaluate, tasks=trajectories).value)
+            kls.append(source_kl(base, tuned, source, levels[source], study.evaluate, tasks=trajectories).value)
         tax, gain = result.tax.tax, result.tax.delta_id
         if not tax or not gain:
             raise UsageError(f"study {study.name}: the tax of {arm} on {source} is {gain if tax else tax}")
         unseen = float(np.mean([far[plain[source].name][plain[t].name].value for t in result.tax.targets]))
         rows.append(
-            Seen(
+            TrainingRun(
                 source,
                 arm,
                 recipe.updates,
