@@ -24,8 +24,8 @@ from gentax.models.scoring import way_of
 from gentax.policies.local import load
 from gentax.rollouts import RolloutConfig
 from gentax.training.config import LoraConfig, SFTConfig, TrainConfig
-from gentax.training.imitation import ExpertData
 from gentax.training.learner import learner_of
+from gentax.training.sft_data import ExpertData
 
 KINDS = (  # number format of the weights, of the arithmetic, and how sequences are read
     ("float32", "fp32", "padded"),

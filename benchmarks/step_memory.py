@@ -58,7 +58,7 @@ def random_model(folder: Path) -> Path:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from gentax.training.base import train_tokenizer
+    from gentax.training.pretrain import train_tokenizer
 
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(

@@ -70,7 +70,7 @@ def model_folder(scratch: Path) -> tuple[Path, bool]:
     from gentax.policies.scripted import ExpertPolicy
     from gentax.rollouts import RolloutConfig, rollout
     from gentax.rollouts.prompt import message
-    from gentax.training.base import new_model, train_tokenizer
+    from gentax.training.pretrain import new_model, train_tokenizer
 
     with gentax.make("sokoban") as env:
         tasks = env.tasks("train", 300)

@@ -82,8 +82,8 @@ def toy(monkeypatch):
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """A model folder with a few thousand parameters and a tokenizer of its own."""
-    from gentax.training.base import new_model, train_tokenizer
     from gentax.training.checkpoint import save_model
+    from gentax.training.pretrain import new_model, train_tokenizer
 
     tokenizer = train_tokenizer(iter(["The word is red. green blue gold No. Yes. Say the word you see."] * 20), 300)
     import torch

@@ -9,8 +9,8 @@ import torch
 
 from gentax.cli import main
 from gentax.policies.local import load
-from gentax.training.base import new_model
 from gentax.training.checkpoint import save_model
+from gentax.training.pretrain import new_model
 
 
 @pytest.fixture

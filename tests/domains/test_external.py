@@ -16,7 +16,7 @@ from gentax.policies import ExpertPolicy
 from gentax.rollouts import rollout
 from gentax.training import TrainConfig
 from gentax.training.config import ForgettingConfig
-from gentax.training.task_pool import ground
+from gentax.training.curriculum import ground
 
 OWN = '''
 import gymnasium

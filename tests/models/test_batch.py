@@ -10,7 +10,7 @@ from gentax.models.scoring import batches, score, tree_attention
 from gentax.models.scoring.batch import STEP, TOKEN_MULTIPLE, TOKENS, tree_batches
 from gentax.policies.local import load
 from gentax.training import sft
-from gentax.training.example import Example
+from gentax.training.trajectories import Example
 
 
 def sequences(rng: np.random.Generator, count: int, longest: int) -> list[np.ndarray]:

@@ -276,7 +276,7 @@ ZOO: dict[str, Callable[[], Any]] = {name: lambda name=name: _build(name) for na
 @lru_cache
 def tokenizer_for(name: str) -> Any:
     """Return the tokenizer of a model of the zoo: one byte-level BPE for all, with the family's template and marks."""
-    from gentax.training.base import train_tokenizer
+    from gentax.training.pretrain import train_tokenizer
 
     style = _MODELS[name][2]
     template, end, marks = _STYLES[style]

@@ -22,8 +22,8 @@ from gentax.models.requests import ChatOptions, SamplingParams
 from gentax.policies.local import LocalPolicy, load
 from gentax.policies.protocol import Turn
 from gentax.rollouts import RolloutConfig, rollout
-from gentax.training.example import examples, exchanges
-from gentax.training.guide import Guided
+from gentax.training.expert_guidance import Guided
+from gentax.training.trajectories import examples, exchanges
 
 HERMES = (
     "{% if tools %}<|im_start|>system\n{{ tools[0]|tojson }} <tool_call>{% endif %}{% for m in messages %}"

@@ -17,7 +17,7 @@ from gentax.core.settings import read_settings
 from gentax.studies import Study, run_study
 from gentax.studies.plan import check, plan, read_study
 from gentax.studies.results import results
-from gentax.training.touched import touched_by
+from gentax.training.check import touched_by
 
 
 class Quiet:

@@ -18,8 +18,8 @@ from gentax.models.scoring import batch as scoring_batch
 from gentax.policies.local import load
 from gentax.training.checkpoint import load_optimizer, optimizer_state, pack, read_beside, save_checkpoint, unpack
 from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
+from gentax.training.distributed import World, join
 from gentax.training.learner import learner_of
-from gentax.training.parallel import World, join
 from gentax.training.policy_gradient import update
 from gentax.training.rewards import rewards_of
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from gentax.cli.app import app
 from gentax.core import UsageError
 from gentax.policies.local import load
-from gentax.training.base import SIZES, PretrainConfig, Text, build, new_model
+from gentax.training.pretrain import SIZES, PretrainConfig, Text, build, new_model
 from gentax.training.sft import SFT
 
 SMALL = PretrainConfig(

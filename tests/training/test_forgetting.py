@@ -17,11 +17,11 @@ from gentax.models.scoring.kl import nats
 from gentax.policies.local import load
 from gentax.rollouts import RolloutConfig, rollout
 from gentax.training.config import CurriculumConfig, ForgettingConfig, Phase, TrainConfig
+from gentax.training.curriculum import TaskPool
+from gentax.training.distributed import World
 from gentax.training.forgetting import KLMonitor, ReplayKL, nearest_that_keeps, replayed_domains
 from gentax.training.forgetting.kl_monitor import TASKS
 from gentax.training.forgetting.replay import Text, deal
-from gentax.training.parallel import World
-from gentax.training.task_pool import TaskPool
 
 PLAY = RolloutConfig(temperature=1.0, max_new_tokens=6)
 

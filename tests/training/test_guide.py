@@ -12,7 +12,7 @@ from gentax.core import EnvironmentFault, Outcome, Task, UsageError
 from gentax.policies.local import load
 from gentax.policies.protocol import Reply
 from gentax.rollouts import EnvPool, RolloutConfig, rollout
-from gentax.training.guide import Guided, head_starts, plan_lengths
+from gentax.training.expert_guidance import Guided, head_starts, plan_lengths
 
 WARM = RolloutConfig(temperature=1.0, max_new_tokens=6)
 

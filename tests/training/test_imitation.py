@@ -19,10 +19,10 @@ from gentax.rollouts import RolloutConfig, rollout
 from gentax.training import imitation as module
 from gentax.training.checkpoint import load_optimizer, optimizer_state
 from gentax.training.config import CurriculumConfig, LoraConfig, Phase, SFTConfig, TrainConfig
-from gentax.training.example import examples, exchanges
-from gentax.training.imitation import ExpertData, wanted_pairs
+from gentax.training.distributed import World
 from gentax.training.learner import learner_of
-from gentax.training.parallel import World
+from gentax.training.sft_data import ExpertData, wanted_pairs
+from gentax.training.trajectories import examples, exchanges
 
 
 def recipe(tiny: Path, play: RolloutConfig | None = None, **imitate) -> TrainConfig:

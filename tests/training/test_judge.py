@@ -10,7 +10,7 @@ from gentax.policies import ExpertPolicy, RandomPolicy
 from gentax.policies.local import load
 from gentax.policies.protocol import Reply
 from gentax.rollouts import rollout
-from gentax.training.judge import AT_ONCE, STEPS_SHOWN, Judge, question, read_score
+from gentax.training.rewards import AT_ONCE, STEPS_SHOWN, Judge, question, read_score
 
 
 class Says:

@@ -40,7 +40,7 @@ def chat(request, tmp_path_factory) -> Path:
     """A random model of a family that people train, with the chat template and tokens of that family, in bf16."""
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-    from gentax.training.base import train_tokenizer
+    from gentax.training.pretrain import train_tokenizer
 
     raw = train_tokenizer(iter(["The word is red. green blue gold No. Yes. Say the word you see."] * 20), 300)
     tokenizer = PreTrainedTokenizerFast(

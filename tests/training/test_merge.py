@@ -10,9 +10,9 @@ import torch
 from gentax.core import UsageError
 from gentax.models.requests import ModelOptions
 from gentax.policies.local import load
-from gentax.training.base import new_model, train_tokenizer
 from gentax.training.checkpoint import save_model
 from gentax.training.forgetting import interpolate, merge, merge_models
+from gentax.training.pretrain import new_model, train_tokenizer
 
 
 def of(*values: float) -> dict[str, torch.Tensor]:

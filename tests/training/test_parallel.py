@@ -18,7 +18,7 @@ from gentax.core.settings import read_settings
 from gentax.models.loading import device_of
 from gentax.policies.local import load
 from gentax.training import TrainConfig, train
-from gentax.training.parallel import World, join
+from gentax.training.distributed import World, join
 
 KINDS = ("full", "shard", "shard-lora")
 

@@ -17,7 +17,7 @@ from gentax.policies.local import load
 from gentax.training import policy_gradient
 from gentax.training.config import ExplorationConfig, PolicyGradientConfig, RewardConfig, TrainConfig
 from gentax.training.critic import Critic, states_before_replies
-from gentax.training.parallel import World
+from gentax.training.distributed import World
 from gentax.training.policy_gradient import advantages, gae_of, update
 from gentax.training.rewards import rewards_of
 

@@ -6,8 +6,8 @@ import pytest
 
 from gentax.core import UsageError
 from gentax.core.settings import plain
+from gentax.training.check import touched_by, touched_by_run
 from gentax.training.config import CurriculumConfig, ForgettingConfig, Phase, SFTConfig, TrainConfig
-from gentax.training.touched import touched_by, touched_by_run
 
 
 def test_sources_experts_and_replayed_text_touch():

@@ -22,9 +22,8 @@ from gentax.policies.protocol import Reply
 from gentax.rollouts import RolloutConfig
 from gentax.training import TrainConfig, checkpoint, rollout_worker, run, train
 from gentax.training.checkpoint import checkpoints
-from gentax.training.parallel import World
-from gentax.training.progress import training_line
-from gentax.training.run_folder import RunFolder, last, result
+from gentax.training.distributed import World
+from gentax.training.run_folder import RunFolder, last, result, training_line
 
 
 def recipe(base: Path, **changes) -> TrainConfig:

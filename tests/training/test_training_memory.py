@@ -13,8 +13,7 @@ from gentax.models.loading import BASE, bare_model
 from gentax.policies.local import load
 from gentax.training import run, train
 from gentax.training.config import LoraConfig, PolicyGradientConfig, SFTConfig, TrainConfig
-from gentax.training.learner import learner_of
-from gentax.training.learning_rate import with_rates
+from gentax.training.learner import learner_of, with_rates
 from gentax.training.memory import check_memory, footprint, parameters_of
 
 CPU = torch.device("cpu")

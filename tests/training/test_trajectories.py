@@ -16,8 +16,7 @@ from gentax.models.chat import ChatCodec
 from gentax.policies.local import load
 from gentax.policies.scripted import ExpertPolicy
 from gentax.rollouts import rollout
-from gentax.training.example import Exchange, examples
-from gentax.training.trajectories import holds_trajectories, read_trajectories
+from gentax.training.trajectories import Exchange, examples, holds_trajectories, read_trajectories
 
 CHAT = {
     "messages": [

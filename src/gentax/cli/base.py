@@ -50,8 +50,8 @@ def build(
     from gentax.core.settings import read_settings, read_yaml
     from gentax.evals.evaluate import evaluate
     from gentax.rollouts import RolloutConfig
-    from gentax.training.base import PretrainConfig
-    from gentax.training.base import build as run
+    from gentax.training.pretrain import PretrainConfig
+    from gentax.training.pretrain import build as run
 
     values = read_yaml(recipe) or {} if recipe else {}
     made = read_settings(PretrainConfig, values, str(recipe or "recipe"))

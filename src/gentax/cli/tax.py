@@ -169,7 +169,7 @@ def tax(
 
 def _touched(named: list[str] | None, tuned: str) -> frozenset[str]:
     """Return the domains that entered training: those that are named, and those of the run that `tuned` is from."""
-    from gentax.training.touched import touched_by_run
+    from gentax.training.check import touched_by_run
 
     given = frozenset(o.read_domains(named)) if named else frozenset()
     return given | (touched_by_run(Path(tuned)) or frozenset())

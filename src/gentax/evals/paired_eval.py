@@ -61,7 +61,7 @@ def tax(
         targets: the other domains, or one (with levels, if a mapping); all that are installed when None.
         tasks: test tasks of each domain.
         looks: how often the verdict is taken while they are played; it stops when that is clear. 1: play them all.
-        touched: domains that entered training in any form (see `gentax.training.touched`): the verdict is on the
+        touched: domains that entered training in any form (see `gentax.training.check`): the verdict is on the
             targets that did not.
         model: how policies that are named are loaded: device, dtype.
         settings: what `play_tax` takes.

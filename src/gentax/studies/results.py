@@ -24,7 +24,7 @@ from gentax.report import ArmComparison, Result
 from gentax.rollouts import open_env
 from gentax.rollouts.prompt import prompts
 from gentax.studies.plan import Plan, Stage, Study
-from gentax.training.touched import touched_by
+from gentax.training.check import touched_by
 
 Read = Callable[[Stage], list[Episode]]
 SEED = 0  # of what is resampled

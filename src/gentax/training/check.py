@@ -1,10 +1,16 @@
-"""What a recipe names must exist and be allowed: refused by name before any model, task or server is loaded."""
+"""The domains that a config names: they must exist and be allowed, and these are the ones that training touches.
+
+Everything is refused by name before any model, task or server is loaded. A domain is *touched* when its tasks, text or
+experts enter training in any form; a remedy is judged by the targets that are not.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from gentax.core import UsageError, unknown
+from gentax.core.settings import read_settings
 from gentax.core.user_code import is_user_name
 from gentax.domains import domain, make, missing
 from gentax.domains.names import read_domain
@@ -78,3 +84,43 @@ def _exists(text: str) -> str:
             raise unknown(f"level of {name}", level, record.levels)
         make(name, level).close()  # the environment alone knows what it can read
     return name
+
+
+def touched_by(recipe: TrainConfig) -> frozenset[str]:
+    """Return the domains that are trained on, imitated (by experts, other policies or files) or replayed.
+
+    The source is among them. A remedy is judged by the targets that are not.
+
+    Raises:
+        UsageError: `retain.replay` has no domain left to replay.
+    """
+    from gentax.training.forgetting.replay import replayed_domains
+
+    teachers = recipe.imitate.teachers if recipe.imitate is not None else {}
+    named = (*recipe.trained, *recipe.imitated, *teachers, *replayed_domains(recipe))
+    return frozenset(read_domain(name)[0] for name in named)
+
+
+def touched_by_run(model: Path) -> frozenset[str] | None:
+    """Return the domains that the run of a checkpoint touched; None for a model that is from no run of gentax.
+
+    Args:
+        model: a checkpoint in a run's folder, or that folder.
+
+    Raises:
+        UsageError: a run of another version, whose recipe cannot be read.
+    """
+    for folder in (model, model.parent):
+        record = folder / "recipe.json"
+        try:
+            values = json.loads(record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if not isinstance(values, dict) or "retain" not in values:  # somebody else's
+            continue
+        try:
+            return touched_by(read_settings(TrainConfig, values, str(record)))
+        except UsageError as error:
+            why = f"{record} does not say what training touched: {error}"
+            raise UsageError(f"{why}; move it away and name the targets with --touched") from None
+    return None

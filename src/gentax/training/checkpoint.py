@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from gentax.core.files import whole_folder
 from gentax.models.loading import quiet
-from gentax.training.sharding import slice_like, to_save
+from gentax.training.distributed import slice_like, to_save
 
 _NAME = re.compile(r"(step|imitate)-(\d{6})")
 BESIDE = "beside.safetensors"  # what is needed to go on and is not in the weights

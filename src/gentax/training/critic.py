@@ -18,8 +18,7 @@ from gentax.core import Sequence as TokenSequence
 from gentax.models.scoring import batches, states
 from gentax.training.checkpoint import load_optimizer, optimizer_state
 from gentax.training.config.policy_gradient import PolicyGradientConfig
-from gentax.training.parallel import World
-from gentax.training.sharding import in_step
+from gentax.training.distributed import World, in_step
 
 PASSES = 8  # steps of Adam over the states of an update; they cost nothing beside the states themselves
 

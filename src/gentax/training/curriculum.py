@@ -1,6 +1,7 @@
-"""The schedule of a run: what is played at each step, as a function of the step and of the rows logged before it.
+"""The curriculum: which tasks are played at each step, and how; and the pools of tasks it samples from.
 
-Nothing else is remembered, so a run that is continued goes on as it would have.
+A step's tasks are a function of the step's number and of the metrics logged before it. Nothing else is remembered, so
+a run that is continued goes on as it would have.
 """
 
 from __future__ import annotations
@@ -11,10 +12,46 @@ from functools import cached_property
 
 import numpy as np
 
-from gentax.core import Task, stable_seed
+from gentax.core import Task, UsageError, stable_seed
+from gentax.domains import make
+from gentax.domains.names import read_domain
+from gentax.domains.untouched import why_not_untouched
 from gentax.rollouts import RolloutConfig
 from gentax.training.config import TrainConfig
-from gentax.training.task_pool import TaskPool, ground
+
+
+@dataclass(frozen=True)
+class TaskPool:
+    """One part of a mixture: a domain at a level."""
+
+    name: str  # as the recipe has it: `domain` or `domain:level`
+    learn: tuple[Task, ...]
+    look: tuple[Task, ...]  # of the validation split; none where the domain has no such split
+    horizon: int  # steps after which an episode ends
+
+
+def ground(name: str, recipe: TrainConfig) -> TaskPool:
+    """Return the tasks of `domain` or `domain:level`.
+
+    Raises:
+        UsageError: a name or a level that does not exist, or validation tasks that decide and may be train tasks.
+    """
+    domain, level = read_domain(name)
+    env = make(domain, level, horizon=recipe.play.horizon)
+    try:
+        if recipe.retain.interpolate is not None and (why := why_not_untouched(env, "validation")):
+            raise UsageError(
+                f"recipe: retain.interpolate chooses by validation tasks, and {name} {why}; choose a share by hand and "
+                "use `gentax merge --method interpolate`"
+            )
+        learn = env.tasks("train", min(recipe.train_tasks, env.size("train")))
+        look: list[Task] = []
+        if "validation" in env.domain.splits:
+            look = env.tasks("validation", min(recipe.validate_tasks, env.size("validation")))
+        return TaskPool(name, tuple(learn), tuple(look), env.horizon)
+    finally:
+        env.close()
+
 
 Row = dict[str, float]
 RECENT = 20  # steps whose success counts for adaptive sampling

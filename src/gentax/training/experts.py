@@ -10,8 +10,8 @@ from pathlib import Path
 
 from gentax.core import UsageError
 from gentax.training.config import Phase, SFTConfig, TrainConfig
+from gentax.training.distributed import World
 from gentax.training.forgetting import merge_models
-from gentax.training.parallel import World
 from gentax.training.run_folder import Row, RunFolder
 
 

@@ -2,21 +2,22 @@
 
 The player is the policy's model, in the number format that it is stored in. What is trained is
 - the player itself: all weights, stored in fp32, in one process or whole in each of several;
-- a copy in fp32 beside it, when the player is in bf16 or fp16, whose steps a learning rate of RL is too small for, or
-  when the copy is spread over the processes (`sharding.py`);
+- a copy in fp32 next to it, when the player is in bf16 or fp16, whose steps a learning rate of RL is too small for, or
+  when the copy is spread over the processes (`distributed.py`);
 - low-rank adapters in a frozen copy (LoRA, arXiv 2106.09685), through the peft library. Every linear layer has one but
   the head; what has none (embeddings, norms, convolutions, experts that are one tensor) is the player's own.
-What is trained, its gradients and Adam's moments are fp32 in all three. After an update `publish` brings the player to
-the learner's weights, which a player in bf16 or fp16 has rounded by chance: the nearest numbers would lose what was
-learned (see `models/rounding.py`). Left out: adapters that are stored as such, a checkpoint is an ordinary model
-folder; optimisers that keep less than fp32: a model too large for that trains by adapters, or over several processes
-(see `memory.py`).
+What is trained, its gradients and Adam's moments are fp32 in all three. After an update `publish` copies the weights to
+the player. A player in bf16 or fp16 gets them by stochastic rounding: rounding to nearest would lose what was learned
+(see `models/rounding.py`). Left out: checkpoints of adapters alone, a checkpoint is an ordinary model folder; and
+optimizers that keep less than fp32: a model too large for Adam trains by adapters, or over several processes.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,8 +30,7 @@ from gentax.models.precision import write_rounded
 from gentax.models.scoring import way_of
 from gentax.policies.local import LocalPolicy
 from gentax.training.config import LoraConfig, TrainConfig
-from gentax.training.parallel import World
-from gentax.training.sharding import gathered, shard, slice_like, to_save
+from gentax.training.distributed import World, gathered, shard, slice_like, to_save
 
 State = dict[str, torch.Tensor]
 
@@ -246,3 +246,32 @@ def _compute_again(model: Any) -> None:
 def _twin(model: Any, parameter: Callable[[Parameter], Parameter]) -> Any:
     """Return a copy of a model, with `parameter(p)` in the place of each parameter p; shared ones stay shared."""
     return copy.deepcopy(model, {id(p): parameter(p) for p in model.parameters()})
+
+
+SMALL, LARGE = 1.4e6, 8e9  # parameters
+RL, SFT = (1.5e-4, 1e-6), (5e-4, 5e-6)  # rates at these sizes
+ADAPTERS = 10.0
+SHIPPED = 2e6  # parameters; up to here the rates are those of the shipped model
+
+
+def with_rates(recipe: TrainConfig, parameters: int) -> TrainConfig:
+    """Return the recipe with `lr` and `imitate.lr` as they will be used.
+
+    Args:
+        recipe: rates that it gives stay.
+        parameters: those of the model it starts from.
+    """
+    factor = ADAPTERS if recipe.lora is not None and parameters > SHIPPED else 1.0
+    if recipe.lr is None:
+        recipe = replace(recipe, lr=_rate(parameters, RL, factor))
+    if recipe.imitate is not None and recipe.imitate.lr is None:
+        recipe = replace(recipe, imitate=replace(recipe.imitate, lr=_rate(parameters, SFT, factor)))
+    return recipe
+
+
+def _rate(parameters: int, ends: tuple[float, float], factor: float) -> float:
+    """Return the rate, rounded to two digits."""
+    if parameters <= SHIPPED:
+        return ends[0]
+    share = min(1.0, math.log(parameters / SMALL) / math.log(LARGE / SMALL))
+    return float(f"{factor * ends[0] ** (1 - share) * ends[1] ** share:.2g}")

@@ -28,9 +28,8 @@ from gentax.models.scoring import Batch, batches, log_probabilities
 from gentax.training.config import TrainConfig
 from gentax.training.config.policy_gradient import PolicyGradientConfig
 from gentax.training.critic import Critic, states_before_replies
-from gentax.training.parallel import World
+from gentax.training.distributed import World, clip, in_step
 from gentax.training.rewards import chosen, groups
-from gentax.training.sharding import clip, in_step
 
 if TYPE_CHECKING:
     from gentax.training.learner import Learner

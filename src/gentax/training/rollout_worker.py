@@ -1,34 +1,32 @@
-"""What a run plays: the lesson's episodes and what each step of them is worth, and looks at validation tasks.
+"""Rollouts of a training run: the episodes of a step and their rewards, validation, and the metrics of a step.
 
-The environments, the judge and the expert's plan lengths are held while the run lasts. Who optimises is no concern of
-this: every trainer plays so.
+The environments, the judge and the lengths of the expert's plans are held while the run lasts. Every trainer plays this
+way, whoever optimises.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from gentax.core import Episode, stable_seed
+from gentax.core import Episode, Outcome, Task, stable_seed
 from gentax.models.requests import ModelOptions
 from gentax.policies.load import policy_of
 from gentax.policies.local import LocalPolicy
 from gentax.policies.protocol import Policy
-from gentax.rollouts import EnvPool, rollout
+from gentax.rollouts import EnvPool, RolloutConfig, rollout
 from gentax.training.config import TrainConfig
-from gentax.training.curriculum import Curriculum, CurriculumStep
-from gentax.training.guide import PLANNED, Guided, head_starts, plan_lengths
-from gentax.training.judge import Judge
-from gentax.training.parallel import World
-from gentax.training.rewards import rewards_of
+from gentax.training.curriculum import Curriculum, CurriculumStep, TaskPool
+from gentax.training.distributed import World
+from gentax.training.expert_guidance import PLANNED, Guided, head_starts, plan_lengths
+from gentax.training.rewards import Judge, rewards_of
 from gentax.training.run_folder import Row
-from gentax.training.summary import summary
-from gentax.training.validate import look
 
 
 @dataclass(frozen=True)
@@ -115,3 +113,90 @@ class RolloutWorker:
         mixture = len(self.course.grounds) > 1
         row = {"step": step} | summary(played.lesson, played.episodes, played.rewards, seconds, self.world, mixture)
         return row | learned | ({"unread_scores": self.world.total(played.unread)} if self.judge else {})
+
+
+def look(
+    policy: Policy,
+    grounds: Iterable[TaskPool],
+    play: RolloutConfig,
+    pool: EnvPool,
+    world: World,
+    parallel: int | None = None,
+) -> dict[str, float]:
+    """Return `validation_success`, the mean over the parts, and with several parts `validation_success/PART` of each.
+
+    Episodes that ended in an error are in no mean, and a part without others has none. Every process plays its share.
+    """
+    grounds = list(grounds)
+    mine = [task for ground in grounds for task in ground.look[world.rank :: world.size]]
+    found = {ground.name: [0, 0] for ground in grounds}
+    part = {task: ground.name for ground in grounds for task in ground.look}
+    for episode in rollout(policy, mine, play=play, pool=pool, parallel=parallel):
+        if episode.outcome is not Outcome.ERROR:
+            found[part[episode.task]][0] += episode.success
+            found[part[episode.task]][1] += 1
+    everyone = world.everyone(found)
+    rates = {}
+    for name in found:
+        solved, played = (sum(one[name][k] for one in everyone) for k in (0, 1))
+        if played:
+            rates[name] = solved / played
+    row = {"validation_success": sum(rates.values()) / len(rates)} if rates else {}
+    return row | ({f"validation_success/{name}": rate for name, rate in rates.items()} if len(found) > 1 else {})
+
+
+def summary(
+    lesson: CurriculumStep,
+    episodes: Sequence[Episode],
+    rewards: Sequence[np.ndarray],
+    seconds: Mapping[str, float],
+    world: World,
+    mixture: bool,
+) -> dict[str, float]:
+    """Return the row of a step.
+
+    Args:
+        lesson: what was to be played.
+        episodes: what this process played of it.
+        rewards: what each step was worth, by episode.
+        seconds: `play_s` and `learn_s`.
+        world: the processes that played the rest.
+        mixture: whether the run has several parts.
+    """
+    part = {task: name for name, tasks in lesson.parts for task in tasks}
+    count = Counter[str]()
+    for episode, reward in zip(episodes, rewards, strict=True):
+        if episode.outcome is Outcome.ERROR:
+            count["errors"] += 1
+            continue
+        count.update(_facts(episode, float(reward.sum()), part))
+    both: Counter[str] = Counter()
+    for one in world.everyone(dict(count)):
+        both.update(one)
+    episodes_, steps = max(1, both["episodes"]), max(1, both["length"])
+    row = {key: both[key] / episodes_ for key in ("success", "return", "reward", "length")}
+    row |= {key: both[key] / steps for key in ("invalid", "truncated", "cut_prompts")}
+    row |= {"errors": both["errors"], "tokens": both["tokens"]}
+    row["tokens_per_s"] = both["tokens"] / max(1e-9, sum(seconds.values()))
+    if mixture:
+        for name, _ in lesson.parts:
+            if both[f"episodes/{name}"]:
+                row[f"success/{name}"] = both[f"success/{name}"] / both[f"episodes/{name}"]
+    return row | dict(seconds)
+
+
+def _facts(episode: Episode, reward: float, part: Mapping[Task, str]) -> dict[str, float]:
+    name = part[episode.task]
+    return {
+        "episodes": 1,
+        f"episodes/{name}": 1,
+        "success": float(episode.success),
+        f"success/{name}": float(episode.success),
+        "return": episode.ret,
+        "reward": reward,
+        "length": episode.length,
+        "invalid": episode.invalid,
+        "truncated": episode.truncated,
+        "cut_prompts": episode.cut_prompts,
+        "tokens": sum(len(sequence) for sequence in episode.sequences()),
+    }

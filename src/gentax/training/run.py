@@ -40,16 +40,14 @@ from gentax.training.checkpoint import (
 from gentax.training.config import TrainConfig
 from gentax.training.critic import Critic
 from gentax.training.curriculum import Curriculum
+from gentax.training.distributed import World, join
 from gentax.training.forgetting import KLMonitor, ReplayKL, interpolate, nearest_that_keeps, replayed_domains
-from gentax.training.imitation import ExpertData
-from gentax.training.learner import learner_of
-from gentax.training.learning_rate import with_rates
+from gentax.training.learner import learner_of, with_rates
 from gentax.training.memory import check_memory, parameters_of
-from gentax.training.parallel import World, join
 from gentax.training.policy_gradient import update
-from gentax.training.progress import shown_rows
 from gentax.training.rollout_worker import RolloutWorker
-from gentax.training.run_folder import Row, RunFolder, result
+from gentax.training.run_folder import Row, RunFolder, result, shown_rows
+from gentax.training.sft_data import ExpertData
 
 SAVE_IMITATION = 200  # steps of imitation between two checkpoints
 

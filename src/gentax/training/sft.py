@@ -19,9 +19,8 @@ from gentax.core import NonFiniteLoss
 from gentax.core.memory import freed_memory_kept
 from gentax.core.prefix import common
 from gentax.models.scoring import batches, log_probabilities
-from gentax.training.example import Example
-from gentax.training.parallel import World
-from gentax.training.sharding import clip, in_step
+from gentax.training.distributed import World, clip, in_step
+from gentax.training.trajectories import Example
 
 TOKENS = 2880  # distinct tokens of a batch
 MOST = 128  # examples of a batch: where many are alike they add few distinct tokens, and still a step should end

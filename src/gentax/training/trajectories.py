@@ -1,4 +1,4 @@
-"""Files of trajectories, for imitation: conversations of any agent, and gentax's own episodes.
+"""Trajectories to learn from: files of conversations, gentax's own episodes, and both as weighted token sequences.
 
 Three kinds of record are read, as a list in JSON or one a line (JSONL), plain or gzipped:
 
@@ -8,25 +8,136 @@ Three kinds of record are read, as a list in JSON or one a line (JSONL), plain o
   and ShareGPT. `"loss": false` at a message of `gpt`: read, not learned.
 - the episodes that gentax writes (`core/record.py`), also by the folder that holds them.
 
-`"success": false` at a record of the first two says that its agent failed; one that says nothing succeeded. What the
-agent says is kept word for word, in whatever grammar. All that stands between two replies is one message: a system's
-message is joined to the user's, several messages in a row are joined by a line's end, and what follows the last reply
-is left out. What is refused, with the file, its line and the reason: calls of tools apart from the text, pictures,
-a reply that nobody asked for, and an empty one.
+`"success": false` in a record of the first two kinds says that its agent failed; without it the agent succeeded. What
+the agent says is kept word for word, in whatever grammar. All that stands between two replies is one message: a system
+message is joined to the user's, several messages in a row are joined by a newline, and what follows the last reply is
+left out. Refused, with the file, its line and the reason: tool calls apart from the text, pictures, a reply to no
+message, and an empty reply.
+
+As token sequences, the agent's own tokens have weight 1, the end of its turn among them; messages are read only, unless
+`observed` says otherwise. Left out: the tokens beyond a model's context. A conversation ends there.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from gentax.core import Episode, UsageError
+import numpy as np
+
+from gentax.core import Episode, Step, UsageError
 from gentax.core.errors import unknown
 from gentax.core.record import NAME, from_json, read_episodes, unpacked
-from gentax.training.example import Exchange
+from gentax.models.action_format import write_reply
+from gentax.models.chat import ChatCodec
+from gentax.rollouts.prompt import RolloutConfig, message
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A token sequence and how much each of its tokens counts."""
+
+    ids_T: np.ndarray  # int32
+    weight_T: np.ndarray  # float32; 0 for tokens that are only read
+    pairs: int = 0  # state-action pairs learned
+
+
+class Exchange(NamedTuple):
+    """A message to the agent and its reply."""
+
+    message: str
+    reply: str
+    continues: bool  # the message follows the reply before it; else a conversation begins
+    learned: bool = True  # whether the reply is learned, or only read
+
+
+def exchanges(
+    episode: Episode,
+    play: RolloutConfig,
+    learned: Callable[[Step], bool] = lambda step: True,
+    write: Callable[[str, str | None], str] | None = None,
+) -> Iterator[Exchange]:
+    """Yield an episode as a policy would meet it under `play`, its actions and thoughts written as replies.
+
+    Args:
+        episode: any episode.
+        play: context, thinking and whether admissible actions are listed (as the episode recorded them).
+        learned: which steps' replies are learned.
+        write: writes a reply of an action and a thought: that of the learner's codec, for what it has of its own;
+            `write_reply` in the action format of `play` when None.
+    """
+    write = write or partial(write_reply, action_format=play.action_format)
+    for n, step in enumerate(episode.steps):
+        shown = step.admissible if play.admissible else None
+        text, continues = message(play, episode.rules, episode.goal, episode.steps[:n], step.observation, shown)
+        yield Exchange(text, write(step.action, step.thought if play.thinking else None), continues, learned(step))
+
+
+def examples(
+    exchanges: Iterable[Exchange],
+    codec: ChatCodec,
+    *,
+    observed: float = 0.0,
+    limit: int | None = None,
+    most: int | None = None,
+) -> Iterator[Example]:
+    """Yield the sequences of some exchanges: one for each conversation among them.
+
+    Args:
+        exchanges: in order.
+        codec: the tokenizer's side.
+        observed: weight of the tokens of messages; those of learned replies have weight 1.
+        limit: tokens a sequence may have; the exchanges of a conversation that do not fit are left out.
+        most: replies to learn at most; what comes after them is left out.
+    """
+    ids: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
+    pairs = learned = 0
+    full = called = False
+    for exchange in exchanges:
+        if learned == most:
+            break
+        if not exchange.continues:
+            if ids:
+                yield Example(np.concatenate(ids), np.concatenate(weights), pairs)
+            ids, weights, pairs, full = [], [], 0, False
+        if full:
+            continue
+        asked = codec.following(exchange.message, int(ids[-1][-1]), called) if ids else codec.opening(exchange.message)
+        said, called = codec.turn(exchange.reply), codec.called(exchange.reply)
+        if limit is not None and sum(map(len, ids)) + len(asked) + len(said) > limit:
+            full = True
+            continue
+        ids += [asked, said]
+        weights += [np.full(len(asked), observed, np.float32), np.full(len(said), float(exchange.learned), np.float32)]
+        pairs += exchange.learned
+        learned += exchange.learned
+    if ids:
+        yield Example(np.concatenate(ids), np.concatenate(weights), pairs)
+
+
+def own_examples(episode: Episode, most: int | None = None) -> Iterator[Example]:
+    """Yield the sequences of an episode that the learner itself played: the tokens it was shown and the ones it
+    sampled, none of them tokenized anew. Replies without an action are read only.
+
+    Args:
+        episode: its steps have tokens.
+        most: replies to learn at most; what comes after them is left out.
+    """
+    learned = 0
+    for sequence in episode.sequences():
+        steps = [n for n in np.unique(sequence.step_T[sequence.sampled_T]).tolist() if episode.steps[n].action]
+        steps = steps if most is None else steps[: most - learned]
+        if steps:
+            learned += len(steps)
+            learned_T = sequence.sampled_T & np.isin(sequence.step_T, steps)
+            end = int(np.flatnonzero(learned_T)[-1]) + 1
+            yield Example(sequence.ids_T[:end], learned_T[:end].astype(np.float32), len(steps))
+
 
 AGENT, OTHERS = ("assistant", "gpt"), ("system", "developer", "user", "human", "tool", "function", "observation")
 SUFFIXES = (".json", ".jsonl", ".gz")
@@ -134,28 +245,28 @@ def _conversation(record: dict[str, Any], key: str, who: str, what: str, learned
     if not (success is None or isinstance(success, bool)):
         raise UsageError(f"'success' must be true or false, not {success!r:.40}")
     exchanges: list[Exchange] = []
-    told: list[str] = []  # since the last reply
-    for number, message in enumerate(messages, 1):
+    pending: list[str] = []  # since the last reply
+    for number, entry in enumerate(messages, 1):
         where = f"message {number}"
-        if not isinstance(message, dict) or who not in message:
-            raise UsageError(f"{where} lacks {who!r}: {message!r:.40}")
-        if message[who] not in (*AGENT, *OTHERS):
-            raise UsageError(f"{where}: {unknown(who, message[who], (*AGENT, *OTHERS))}")
-        if message.get("tool_calls") or message.get("function_call"):
+        if not isinstance(entry, dict) or who not in entry:
+            raise UsageError(f"{where} lacks {who!r}: {entry!r:.40}")
+        if entry[who] not in (*AGENT, *OTHERS):
+            raise UsageError(f"{where}: {unknown(who, entry[who], (*AGENT, *OTHERS))}")
+        if entry.get("tool_calls") or entry.get("function_call"):
             raise UsageError(f"{where} calls a tool apart from its text; write the call into {what!r}")
-        text = _text(message.get(what), what, where)
-        if message[who] in OTHERS:
-            told.append(text)
+        text = _text(entry.get(what), what, where)
+        if entry[who] in OTHERS:
+            pending.append(text)
             continue
-        if not told:
+        if not pending:
             raise UsageError(f"{where} is a reply to no message")
         if not text.strip():
             raise UsageError(f"{where} is an empty reply")
-        counts = message.get(learned)
+        counts = entry.get(learned)
         if counts not in (None, False, True):  # 0 and 1 among them
             raise UsageError(f"{where}: {learned!r} must be 0 or 1, false or true, not {counts!r:.40}")
-        exchanges.append(Exchange("\n".join(told), text, bool(exchanges), counts is None or bool(counts)))
-        told = []
+        exchanges.append(Exchange("\n".join(pending), text, bool(exchanges), counts is None or bool(counts)))
+        pending = []
     if not exchanges:
         raise UsageError("there is no reply in it")
     return Conversation(tuple(exchanges), success)

@@ -53,8 +53,8 @@ from gentax.training.checkpoint import (
 )
 from gentax.training.config import TrainConfig
 from gentax.training.curriculum import Curriculum
+from gentax.training.distributed import World, join
 from gentax.training.learner import adapted_layers
-from gentax.training.parallel import World, join
 from gentax.training.policy_gradient import ABSURD, advantages
 from gentax.training.rewards import groups
 from gentax.training.rollout_worker import RolloutWorker

@@ -18,8 +18,8 @@ from gentax.models.scoring.kl import nats
 from gentax.policies.protocol import Policy
 from gentax.rollouts import rollout
 from gentax.training.config import TrainConfig
-from gentax.training.parallel import World
-from gentax.training.task_pool import TaskPool
+from gentax.training.curriculum import TaskPool
+from gentax.training.distributed import World
 
 ALONE = World()
 TASKS = 32  # played in all, shared out over the parts of a mixture

@@ -21,8 +21,7 @@ from gentax.models.scoring import batches, kl_of_states
 from gentax.policies.protocol import Policy
 from gentax.rollouts import rollout
 from gentax.training.config import TrainConfig
-from gentax.training.parallel import World
-from gentax.training.sharding import in_step
+from gentax.training.distributed import World, in_step
 
 ALONE = World()
 BUDGET = 2880  # tokens of text in a step, a few hundred of the start's among them

@@ -30,8 +30,8 @@ from gentax.models.loading import quiet
 from gentax.policies.scripted import ExpertPolicy, RandomPolicy
 from gentax.rollouts import RolloutConfig, rollout
 from gentax.rollouts.prompt import message
-from gentax.training.example import Example, examples, exchanges
 from gentax.training.sft import SFT, sft
+from gentax.training.trajectories import Example, examples, exchanges
 
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 SIZES = {  # (hidden, layers, heads, key-value heads, width of a head, feed-forward)

@@ -1,11 +1,9 @@
-"""Imitation, before the first policy-gradient step: state-action pairs of a mixture, and the steps that learn them.
+"""The data of supervised fine-tuning: demonstrations of experts, policies or files, batch by batch.
 
-A pair is a prompt and the reply to it. Each name in the mixture gives its share of the pairs, exactly, as long as its
-teacher has that many: the expert, the policy that the run starts from, another policy, or a file of trajectories. Who
-plays, plays train tasks that validation does not use, as training will. Which batch is learned at a step is settled
-before the first one, so a run that is continued learns the same.
-
-What is left out: replies without an action, which are read and not learned; what a model's context cannot hold.
+A state-action pair is a prompt and the reply to it. Each name in the mixture gives its share of the pairs, exactly, as
+long as its teacher has that many: the expert, the policy that the run starts from, another policy, or a file of
+trajectories. Teachers play train tasks only, as training will. Which batch is learned at a step is settled before the
+first one, so a continued run learns the same. Left out: replies without an action, which are read and not learned.
 """
 
 from __future__ import annotations
@@ -29,12 +27,20 @@ from gentax.policies.local import LocalPolicy
 from gentax.policies.protocol import Policy
 from gentax.rollouts import EnvPool, rollout
 from gentax.training.config import TrainConfig
-from gentax.training.example import Example, Exchange, examples, exchanges, own_examples
-from gentax.training.learning_rate import with_rates
-from gentax.training.parallel import World
+from gentax.training.curriculum import ground
+from gentax.training.distributed import World
+from gentax.training.learner import with_rates
 from gentax.training.sft import SFT, adamw, learn
-from gentax.training.task_pool import ground
-from gentax.training.trajectories import Conversation, holds_trajectories, read_trajectories
+from gentax.training.trajectories import (
+    Conversation,
+    Example,
+    Exchange,
+    examples,
+    exchanges,
+    holds_trajectories,
+    own_examples,
+    read_trajectories,
+)
 
 PAIRS = 32  # learned at a step, as in arXiv 2601.18217; a conversation with more of them has a step to itself
 WAVE = (32, 512)  # tasks that are played at a time, at least and at most
