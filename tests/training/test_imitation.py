@@ -16,7 +16,7 @@ from gentax.domains import make
 from gentax.policies.local import load
 from gentax.policies.scripted import ExpertPolicy
 from gentax.rollouts import RolloutConfig, rollout
-from gentax.training import imitation as module
+from gentax.training import sft_data as module
 from gentax.training.checkpoint import load_optimizer, optimizer_state
 from gentax.training.config import CurriculumConfig, LoraConfig, Phase, SFTConfig, TrainConfig
 from gentax.training.distributed import World
