@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
+
+import command
 
 BAD = """
 from gentax.core import StepResult, Domain, Level, ExpertAction, TextEnv
@@ -35,11 +35,8 @@ class Bad(TextEnv):
 SMALL = ["--tasks", "4", "--starts", "20", "--episodes", "16", "--seconds", "5"]
 
 
-def run(*args: str, cwd) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from gentax.cli import main; main()", "check", *args]
-    path = os.pathsep.join([str(cwd), *filter(None, sys.path)])
-    env = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, env=env)
+def run(*args: str, cwd: Path):
+    return command.run("check", *args, cwd=cwd, columns=200)
 
 
 def test_what_is_sound_ends_with_0_and_is_written(tmp_path):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from command import run
 from gentax.cli.app import app
 from gentax.cli.show import printable
 
@@ -20,10 +19,11 @@ COMMANDS = [
 ]  # fmt: skip
 
 
-def run(*args: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the installed command as a person would, in a folder of its own."""
-    command = [sys.executable, "-c", "from gentax.cli import main; main()", *args]
-    return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=120, env=os.environ)
+def test_the_installed_command_starts():
+    command = [sys.executable, "-c", "from gentax.cli import main; main()"]
+    refused = subprocess.run([*command, "evaluat"], capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "Did you mean 'evaluate'" in refused.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
