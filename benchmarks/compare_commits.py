@@ -36,12 +36,12 @@ def jobs() -> dict[str, Callable[[], int]]:
 
     import gentax
     from gentax.core.memory import keep_freed_memory
-    from gentax.policies.local import load
+    from gentax.policies.local import load_local_policy
     from gentax.rollouts import EnvPool, RolloutConfig, rollout
 
     quiet()
     keep_freed_memory()
-    policy = load("base")
+    policy = load_local_policy("base")
     with gentax.make("sokoban") as env:
         tasks = env.tasks("train", TASKS)
     found: dict[str, Callable[[], int]] = {}
@@ -50,7 +50,7 @@ def jobs() -> dict[str, Callable[[], int]]:
         pool = EnvPool(play)  # ends with the process
 
         def playing(play: RolloutConfig = play, pool: EnvPool = pool) -> int:
-            policy.refresh()
+            policy.clear_cache()
             return sum(e.length for e in rollout(policy, tasks, play=play, samples=GROUP, seed=5, pool=pool))
 
         found[job] = playing

@@ -71,12 +71,13 @@ def throughput(out: Path, sizes: list[str], toy: bool, deadline: float, roofline
     from transformers import AutoTokenizer
 
     from gentax.core.files import write_json
-    from gentax.models.loading import BASE, device_of
+    from gentax.models.loading import resolve_device
+    from gentax.models.source import BASE
 
     quiet()
     load = TINY if toy else Load()
 
-    device = device_of("auto")
+    device = resolve_device("auto")
     kept = out / "throughput.json"
     figures = json.loads(kept.read_text()) if kept.is_file() else {"sizes": {}}
     figures |= {"device": _name(device), "torch": version("torch"), "transformers": version("transformers")}
@@ -102,7 +103,7 @@ def study(out: Path, args: argparse.Namespace, deadline: float) -> None:
 
     from gentax.core.files import write_json
     from gentax.core.settings import plain
-    from gentax.models.loading import device_of
+    from gentax.models.loading import resolve_device
     from gentax.models.requests import ModelOptions
     from gentax.rollouts import RolloutConfig
     from gentax.training.config import LoraConfig
@@ -144,7 +145,11 @@ def study(out: Path, args: argparse.Namespace, deadline: float) -> None:
     except TimeIsUp:
         print("time is up: start piece 3 again to go on")
     figures = it.figures()
-    facts = {"device": _name(device_of("auto")), "torch": version("torch"), "transformers": version("transformers")}
+    facts = {
+        "device": _name(resolve_device("auto")),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+    }
     write_json(out / "study.json", facts | figures)
     print(f"\n{table(figures)}")
 
@@ -191,9 +196,9 @@ def main(argv: list[str] | None = None) -> None:
         check()
         return
     from gentax.core import UsageError
-    from gentax.models.loading import device_of
+    from gentax.models.loading import resolve_device
 
-    if device_of("auto").type == "cpu" and not args.toy:
+    if resolve_device("auto").type == "cpu" and not args.toy:
         parser.error("there is no GPU here; --toy runs the same code on the CPU")
     if args.toy:
         args.sizes, args.domains, args.tasks, args.seeds = ["tiny"], args.domains or ["crafting", "sokoban"], 4, 2

@@ -124,7 +124,7 @@ def _decode(decoder: Any, batch: int, load: Load) -> tuple[float, float]:
             prompts = rng.integers(6, 2000, (batch, load.prompt)).astype(np.int32)
             params = SamplingParams(1.0, max_new_tokens=written)
             asks = [SamplingRequest(n, prompts[n], params, rng.random(written)) for n in range(batch)]
-            decoder.forget()
+            decoder.clear_cache()
             begun = _now()
             decoder.sample(asks, stop=lambda ids: False)
             if repeat:  # the first records the graphs

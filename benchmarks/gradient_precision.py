@@ -20,8 +20,8 @@ import torch
 from training_step import quiet
 
 from gentax.models.requests import ModelOptions
-from gentax.models.scoring import way_of
-from gentax.policies.local import load
+from gentax.models.scoring import scoring_method
+from gentax.policies.local import load_local_policy
 from gentax.rollouts import RolloutConfig
 from gentax.training.config import LoraConfig, SFTConfig, TrainConfig
 from gentax.training.learner import learner_of
@@ -40,10 +40,10 @@ KINDS = (  # number format of the weights, of the arithmetic, and how sequences 
 def gradient(recipe: TrainConfig, way: str, examples: Path) -> tuple[dict[str, float], torch.Tensor]:
     """Return the row of the first step, and its gradient after clipping."""
     torch.manual_seed(0)  # of the adapters
-    policy = load(recipe.base, ModelOptions(device=recipe.device, dtype=recipe.dtype))
+    policy = load_local_policy(recipe.base, ModelOptions(device=recipe.device, dtype=recipe.dtype))
     imitation = ExpertData.of(recipe, policy, examples)
     learner = learner_of(policy, recipe)
-    way_of(learner.model)  # lets the model attend as a tree where it can
+    scoring_method(learner.model)  # lets the model attend as a tree where it can
     if way == "padded":
         learner.model.set_attn_implementation("sdpa")
     learner.model.gentax_scoring = way

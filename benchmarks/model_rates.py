@@ -29,9 +29,9 @@ from training_step import CLIP, GROUP, KL, evened, quiet, trl_trainer, with_rand
 
 import gentax
 from gentax.core import Episode
-from gentax.models.loading import BASE
 from gentax.models.requests import ModelOptions
-from gentax.policies.local import LocalPolicy, load
+from gentax.models.source import BASE
+from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.rollouts import RolloutConfig
 from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
 
@@ -67,7 +67,7 @@ class Played:
 
 def play(policy: LocalPolicy, domain: str, tasks: int, how: RolloutConfig, seed: int = 0) -> Played:
     """Play the first test tasks of a domain."""
-    policy.refresh()
+    policy.clear_cache()
     with gentax.make(domain) as env:
         listed = env.tasks("test", min(tasks, env.size("test")))
     peak()
@@ -82,7 +82,7 @@ def play_all(
 ) -> dict[str, Played]:
     """Play each domain's first tasks by the policy's own decoder, or by the model's `generate`."""
     quiet()
-    policy = load(model, options)
+    policy = load_local_policy(model, options)
     if stock:
         policy.decoder = StockDecoder(policy.model)
     warm = next(iter(tasks))
@@ -118,7 +118,7 @@ def learn(
     """Time policy-gradient steps by gentax, after one to warm up."""
     import torch
 
-    from gentax.models.loading import bare_model, device_of
+    from gentax.models.loading import load_meta_model, resolve_device
     from gentax.models.memory import available_memory
     from gentax.training.learner import learner_of
     from gentax.training.memory import footprint
@@ -126,9 +126,9 @@ def learn(
 
     quiet()
     recipe = TrainConfig(base=model, algorithm=PolicyGradientConfig(kl=KL, clip=CLIP), lora=lora)
-    bare, device = bare_model(model, options), device_of(options.device)
+    bare, device = load_meta_model(model, options), resolve_device(options.device)
     chosen = footprint(bare, recipe, device, available_memory(device)).gradient_checkpointing  # as a run would
-    learner = learner_of(load(model, options), recipe, gradient_checkpointing=chosen)
+    learner = learner_of(load_local_policy(model, options), recipe, gradient_checkpointing=chosen)
     reference = learner.start_model()
     optimizer = torch.optim.Adam(learner.parameters, lr=LORA_RATE, fused=True)
     rewards = [np.array([step.reward for step in episode.steps]) for episode in episodes]
@@ -148,12 +148,12 @@ def learn_with_trl(
     """Time the same step by TRL: its precision for this machine, 8 sequences at a time, no checkpointing."""
     from transformers import AutoConfig
 
-    from gentax.models.loading import device_of
-    from gentax.models.precision import native_bf16
+    from gentax.models.loading import resolve_device
+    from gentax.models.precision import has_native_bf16
 
     quiet()
-    device = device_of(options.device)
-    precision = "bf16" if native_bf16(device.type) else "fp32"
+    device = resolve_device(options.device)
+    precision = "bf16" if has_native_bf16(device.type) else "fp32"
     peak()
     folder = BASE if model == "base" else Path(model)
     dtype = options.dtype

@@ -35,7 +35,7 @@ from training_step import GROUP, TASKS, model_folder, quiet
 import gentax
 from gentax.core.memory import keep_freed_memory
 from gentax.models.loading import load_tokenizer
-from gentax.policies.local import LocalPolicy, load
+from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.rollouts import EnvPool, RolloutConfig, rollout
 
 SIDES = ("gentax", "generate")
@@ -93,7 +93,7 @@ def pair(shape: str) -> tuple[dict[str, LocalPolicy], bool]:
     if shape == "base":
         with tempfile.TemporaryDirectory() as scratch:
             folder, trained = model_folder(Path(scratch))
-            policies = {side: load(folder) for side in SIDES}
+            policies = {side: load_local_policy(folder) for side in SIDES}
     else:
         policies, trained = {side: untrained(shape) for side in SIDES}, False
     policies["generate"].decoder = StockDecoder(policies["generate"].model)
@@ -102,7 +102,7 @@ def pair(shape: str) -> tuple[dict[str, LocalPolicy], bool]:
 
 def timed(policy: LocalPolicy, tasks: list[gentax.Task], play: RolloutConfig, pool: EnvPool, seed: int) -> Figures:
     """Play all episodes once."""
-    policy.refresh()
+    policy.clear_cache()
     begun = time.perf_counter()
     episodes = rollout(policy, tasks, play=play, samples=GROUP, seed=seed, pool=pool)
     seconds = time.perf_counter() - begun

@@ -38,7 +38,7 @@ from training_step import quiet
 
 from gentax.models.chat import ChatCodec
 from gentax.models.decoding import lean
-from gentax.models.decoding.llama_model import Weights
+from gentax.models.decoding.llama_model import LlamaModel
 from gentax.rollouts import RolloutConfig, engine
 from gentax.training import policy_gradient, run, train
 from gentax.training.config import TrainConfig
@@ -73,7 +73,7 @@ def timed(clock: Clock, rows: Counter[str]) -> Iterator[None]:
     """Time the parts of a run while this lasts, and count the rows of the decoder's steps."""
     parts = [
         ("decoding", lean, ("run", "step", "draw")),
-        ("decoding", Weights, ("logits",)),
+        ("decoding", LlamaModel, ("logits",)),
         ("learning", policy_gradient, ("_backward", "clip")),
         ("learning", torch.optim.Adam, ("step",)),
         ("batches", policy_gradient, ("batches",)),

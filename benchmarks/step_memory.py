@@ -101,7 +101,7 @@ def gentax_side(folder: Path, episodes: list[Episode], _: str) -> tuple[Callable
     import torch
 
     from gentax.core.memory import keep_freed_memory
-    from gentax.models.loading import bare_model, load_model, load_tokenizer
+    from gentax.models.loading import load_meta_model, load_model, load_tokenizer
     from gentax.models.memory import available_memory
     from gentax.policies.local import LocalPolicy
     from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
@@ -113,7 +113,7 @@ def gentax_side(folder: Path, episodes: list[Episode], _: str) -> tuple[Callable
     keep_freed_memory()
     recipe = TrainConfig(algorithm=PolicyGradientConfig(kl=KL, clip=CLIP), lora=LoraConfig(RANK, 2.0 * RANK))
     cpu = torch.device("cpu")
-    found = footprint(bare_model(folder), recipe, cpu, available_memory(cpu))
+    found = footprint(load_meta_model(folder), recipe, cpu, available_memory(cpu))
     policy = LocalPolicy(load_model(folder), load_tokenizer(folder))
     learner = learner_of(policy, recipe, gradient_checkpointing=found.gradient_checkpointing)
     optimizer = torch.optim.Adam(learner.parameters, lr=RATE, fused=True)

@@ -21,13 +21,13 @@ from gentax.models.requests import Sample, SamplingRequest
 class StockDecoder:
     """`model.generate` as a decoder. Requests must share one temperature above 0."""
 
-    bytes_per_token = held_bytes = 0  # nothing is kept between calls
+    cache_bytes_per_token = reserved_bytes = 0  # nothing is kept between calls
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.limit = getattr(model.config, "max_position_embeddings", 2048)
+        self.max_length = getattr(model.config, "max_position_embeddings", 2048)
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Nothing is cached between calls."""
 
     @torch.inference_mode()

@@ -33,7 +33,7 @@ from gentax.metrics.episode_scores import leave_out_errors
 from gentax.metrics.statistics import Estimate, success_rate
 from gentax.metrics.tax import TaxReport, tax_report
 from gentax.models.requests import ModelOptions
-from gentax.policies.local import LocalPolicy, load
+from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.rollouts import RolloutConfig
 from gentax.training.config import LoraConfig, SFTConfig, TrainConfig
 
@@ -194,7 +194,7 @@ class Study:
             if self._kept(who, name).is_file():
                 continue
             self._in_time()
-            policy = policy or load(model(), self.options)
+            policy = policy or load_local_policy(model(), self.options)
             self._in_time()
             self.say(f"{who}: {self.plan.tasks} test tasks of {name}")
             done = play(policy, name, self.plan.tasks, self.plan.how)

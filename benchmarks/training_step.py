@@ -69,7 +69,7 @@ def model_folder(scratch: Path) -> tuple[Path, bool]:
     from gentax.domains import domain
     from gentax.policies.scripted import ExpertPolicy
     from gentax.rollouts import RolloutConfig, rollout
-    from gentax.rollouts.prompt import message
+    from gentax.rollouts.prompt import build_message
     from gentax.training.pretrain import new_model, train_tokenizer
 
     with gentax.make("sokoban") as env:
@@ -77,7 +77,9 @@ def model_folder(scratch: Path) -> tuple[Path, bool]:
     episodes = rollout(ExpertPolicy(0.3), tasks, play=RolloutConfig())
     rules = domain("sokoban").rules
     steps = [(episode, step) for episode in episodes for step in episode.steps]
-    text = [message(RolloutConfig(), rules, episode.goal, (), step.observation, None)[0] for episode, step in steps]
+    text = [
+        build_message(RolloutConfig(), rules, episode.goal, (), step.observation, None)[0] for episode, step in steps
+    ]
     tokenizer = train_tokenizer(iter(text + [step.action for _, step in steps]), 2048)
     tokenizer.add_tokens([f"<unused {i}>" for i in range(2048 - len(tokenizer))])  # the vocabulary of the real one
     torch.manual_seed(0)
@@ -90,14 +92,14 @@ def model_folder(scratch: Path) -> tuple[Path, bool]:
 def play_batch(folder: Path, trained: bool, context: str, tokens: int) -> list[Episode]:
     """Play the batch, keep as many tasks as make about `tokens` tokens, and give every episode a random return."""
     import gentax
-    from gentax.policies.local import load
+    from gentax.policies.local import load_local_policy
     from gentax.rollouts import RolloutConfig, rollout
 
     with gentax.make("sokoban") as env:
         tasks = env.tasks("train", TASKS)
     # An untrained model does not know when to stop; 4 tokens is what an answer of the trained one has.
     play = RolloutConfig(context=context, temperature=1.0, max_new_tokens=0 if trained else 4)
-    episodes = rollout(load(folder), tasks, play=play, samples=GROUP)
+    episodes = rollout(load_local_policy(folder), tasks, play=play, samples=GROUP)
     if tokens:
         parts = [episodes[: n * GROUP] for n in range(1, TASKS + 1)]
         episodes = min(parts, key=lambda part: abs(sum(map(size, part)) - tokens))
@@ -138,8 +140,8 @@ def gentax_step(folder: Path, episodes: list[Episode], precision: str, **_: Any)
     import torch
 
     from gentax.core.memory import keep_freed_memory
-    from gentax.models.precision import native_bf16
-    from gentax.policies.local import load
+    from gentax.models.precision import has_native_bf16
+    from gentax.policies.local import load_local_policy
     from gentax.training.config import PolicyGradientConfig, TrainConfig
     from gentax.training.learner import learner_of
     from gentax.training.policy_gradient import update
@@ -147,7 +149,7 @@ def gentax_step(folder: Path, episodes: list[Episode], precision: str, **_: Any)
 
     keep_freed_memory()
     recipe = TrainConfig(algorithm=PolicyGradientConfig(kl=KL, clip=CLIP), precision=precision)
-    learner, reference = learner_of(load(folder), recipe), load(folder).model
+    learner, reference = learner_of(load_local_policy(folder), recipe), load_local_policy(folder).model
     optimizer = torch.optim.Adam(learner.parameters, lr=RATE, fused=True)
     first: list[np.ndarray] = []
     optimizer.register_step_pre_hook(lambda *_: None if first else first.append(gradient(learner.model)))
@@ -162,7 +164,7 @@ def gentax_step(folder: Path, episodes: list[Episode], precision: str, **_: Any)
 
     report: dict[str, float] = {}
     step()
-    used = "bf16" if precision == "auto" and native_bf16("cpu") else "fp32" if precision == "auto" else precision
+    used = "bf16" if precision == "auto" and has_native_bf16("cpu") else "fp32" if precision == "auto" else precision
     computed = report["computed_tokens"] / report["learned_tokens"]
     return step, {"gradient": first[0], "computed": computed, "note": f"arithmetic in {used}"}
 

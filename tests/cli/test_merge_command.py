@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gentax.cli import main
-from gentax.policies.local import load
+from gentax.policies.local import load_local_policy
 from gentax.training.checkpoint import save_model
 from gentax.training.pretrain import new_model
 
@@ -18,7 +18,7 @@ def folders(tiny, tmp_path):
     """A start, two policies that moved from it, and one that does not come from it."""
     made = {"start": str(tiny)}
     for name, size in (("one", 0.01), ("two", 0.02)):
-        policy = load(tiny)
+        policy = load_local_policy(tiny)
         with torch.no_grad():
             for weight in policy.model.parameters():
                 weight += size
@@ -54,7 +54,7 @@ def test_a_merged_folder(monkeypatch, capsys, folders, args, moved):
     said = capsys.readouterr()
     assert f"--tuned {folders['out']}" in said.out
     assert said.err == ""  # no progress bar of transformers
-    start, made = (load(folders[name]).model.state_dict() for name in ("start", "out"))
+    start, made = (load_local_policy(folders[name]).model.state_dict() for name in ("start", "out"))
     assert all(torch.allclose(made[name], start[name] + moved, atol=1e-5) for name in start)
 
 

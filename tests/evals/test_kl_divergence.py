@@ -7,7 +7,7 @@ import torch
 from gentax.core import Task, UsageError
 from gentax.evals.kl_forecast import forward_kl
 from gentax.policies import RandomPolicy
-from gentax.policies.local import load
+from gentax.policies.local import load_local_policy
 from gentax.rollouts import RolloutConfig, rollout
 
 TASKS = [Task("toy", "three", "train", i) for i in range(5)]
@@ -15,7 +15,7 @@ TASKS = [Task("toy", "three", "train", i) for i in range(5)]
 
 @pytest.fixture
 def pair(tiny):
-    base, tuned = load(tiny), load(tiny)
+    base, tuned = load_local_policy(tiny), load_local_policy(tiny)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in tuned.model.parameters():
@@ -56,13 +56,13 @@ def load_again(pair):
 
 
 def test_a_policy_has_not_moved_from_itself(toy, tiny):
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     episodes = rollout(policy, TASKS, play=RolloutConfig(temperature=1.0, max_new_tokens=6))
-    assert forward_kl(policy, load(tiny), episodes).value == pytest.approx(0, abs=1e-9)
+    assert forward_kl(policy, load_local_policy(tiny), episodes).value == pytest.approx(0, abs=1e-9)
 
 
 def test_policies_without_weights_are_refused(toy, tiny):
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     episodes = rollout(RandomPolicy(), TASKS)
     with pytest.raises(UsageError, match="random has none"):
         forward_kl(policy, RandomPolicy(), episodes)

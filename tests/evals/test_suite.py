@@ -18,8 +18,7 @@ from gentax.evals.suites.freeze import RECIPES, freeze_domain
 from gentax.evals.suites.result import SuiteResult, write_suite_result
 from gentax.evals.suites.suite import FROZEN, check_starts, digest, read_suite
 from gentax.metrics.tax import tax_report
-from gentax.models.loading import BASE
-from gentax.models.source import fingerprint
+from gentax.models.source import BASE, fingerprint
 
 FILE = Path(suite_module.__file__).with_name("v2.json")
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from gentax.models.action_format import FAMILIES, Parsed, family_of, instructions, parse_calls, parse_reply, write_reply
+from gentax.models.action_format import (
+    TOOL_CALL_FORMATS,
+    ParsedReply,
+    detect_tool_call_format,
+    format_instructions,
+    parse_reply,
+    parse_tool_calls,
+    write_reply,
+)
 
 
 @pytest.mark.parametrize("how", ["tags", "json", "tool_calls"])
 @pytest.mark.parametrize("thought", [None, "it is free"])
 def test_what_is_written_is_read(how, thought):
     for action in ("go left", 'say "hi"', "émigré 🙂", "{x}"):
-        assert parse_reply(write_reply(action, thought, how), how) == Parsed(action, thought or "")
+        assert parse_reply(write_reply(action, thought, how), how) == ParsedReply(action, thought or "")
 
 
 @pytest.mark.parametrize(
@@ -34,24 +42,24 @@ def test_json_is_found_wherever_it_stands(text, action, thought):
     assert parse_reply(text, "json") == (action, thought)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", TOOL_CALL_FORMATS)
 def test_each_family_s_calls_are_read_and_no_other_tool_s(name):
-    family = FAMILIES[name]
+    family = TOOL_CALL_FORMATS[name]
     call = family.write('open "door"')
-    assert parse_calls(f"I open it.\n{call}", family).action == 'open "door"'
+    assert parse_tool_calls(f"I open it.\n{call}", family).action == 'open "door"'
     assert parse_reply(call, "tool_calls").action == 'open "door"'
-    assert parse_calls(f"{call}\n{family.write('go on')}", family).action == "go on"
-    assert not parse_calls(call.replace("act", "rm"), family).action
+    assert parse_tool_calls(f"{call}\n{family.write('go on')}", family).action == "go on"
+    assert not parse_tool_calls(call.replace("act", "rm"), family).action
     for n in range(len(call) // 2):
-        assert parse_calls(call[:n], family).action == ""
+        assert parse_tool_calls(call[:n], family).action == ""
     for nasty in ("\x00" + call * 300, "act(" * 3000, "<tool_call>" * 3000, "[TOOL_CALLS]" * 3000 + "{" * 3000):
-        parse_calls(nasty, family)
+        parse_tool_calls(nasty, family)
 
 
 def test_calls_are_read_and_not_run():
-    family = FAMILIES["pythonic"]
-    assert parse_calls("act(action=__import__('os').getcwd())", family).action == ""
-    assert parse_calls("```tool_code\nact('go')\n```", family).action == "go"
+    family = TOOL_CALL_FORMATS["pythonic"]
+    assert parse_tool_calls("act(action=__import__('os').getcwd())", family).action == ""
+    assert parse_tool_calls("```tool_code\nact('go')\n```", family).action == "go"
 
 
 def test_the_family_is_seen_in_the_template():
@@ -61,13 +69,13 @@ def test_the_family_is_seen_in_the_template():
         ("[TOOL_CALLS]", "mistral"),
         ("x", "hermes"),
     ):
-        assert family_of(f"… {mark} …") is FAMILIES[name]
+        assert detect_tool_call_format(f"… {mark} …") is TOOL_CALL_FORMATS[name]
 
 
 def test_how_to_answer_is_said_in_each_format():
-    assert instructions("tags", True) == "Answer <think>your thoughts</think><action>your action</action>"
-    assert instructions("json", False) == 'Answer with one JSON object: {"action": "your action"}'
-    assert "tool act" in instructions("tool_calls", False)
+    assert format_instructions("tags", True) == "Answer <think>your thoughts</think><action>your action</action>"
+    assert format_instructions("json", False) == 'Answer with one JSON object: {"action": "your action"}'
+    assert "tool act" in format_instructions("tool_calls", False)
 
 
 def test_the_shipped_model_s_replies_are_read_as_they_always_were():

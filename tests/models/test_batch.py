@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from gentax.models.scoring import batches, score, tree_attention
-from gentax.models.scoring.batch import STEP, TOKEN_MULTIPLE, TOKENS, tree_batches
-from gentax.policies.local import load
+from gentax.models.scoring import make_batches, state_logits, tree_attention
+from gentax.models.scoring.batch import LAST_LAYER_MULTIPLE, MAX_TOKENS, TREE_PAD_MULTIPLE, tree_batches
+from gentax.policies.local import load_local_policy
 from gentax.training import sft
 from gentax.training.trajectories import Example
 
@@ -26,22 +26,22 @@ def sequences(rng: np.random.Generator, count: int, longest: int) -> list[np.nda
 @pytest.mark.parametrize("longest", [30, 200])
 def test_every_token_is_scored_as_in_its_sequence_alone(tiny, longest):
     rng = np.random.default_rng(0)
-    model, plain = load(tiny).model, load(tiny).model
+    model, plain = load_local_policy(tiny).model, load_local_policy(tiny).model
     ids = sequences(rng, 40, longest)
     wanted = [rng.random(len(one)) < 0.5 for one in ids]
     seen = []
-    for batch in batches(model, ids, wanted):
-        logp_UV = score(model, batch, "fp32").log_softmax(-1)
-        logp_S = batch.said(logp_UV).detach()
+    for batch in make_batches(model, ids, wanted):
+        logp_UV = state_logits(model, batch, "fp32").log_softmax(-1)
+        logp_S = batch.gather_logprobs(logp_UV).detach()
         expected = []
-        for i in batch.members:
+        for i in batch.sequences:
             at = np.flatnonzero(wanted[i])
             at = at[at > 0]
             with torch.no_grad():
                 all_TV = plain(torch.tensor(ids[i][None].astype(np.int64))).logits[0].log_softmax(-1)
             expected.append(all_TV[at - 1, ids[i][at]])
         assert torch.allclose(logp_S, torch.cat(expected), atol=1e-4)
-        seen += batch.members
+        seen += batch.sequences
     assert sorted(seen) == list(range(40))
 
 
@@ -49,20 +49,20 @@ def test_a_shared_beginning_is_computed_once():
     rules = np.arange(6, 106, dtype=np.int32)
     ids = [np.concatenate([rules, np.full(10, n, np.int32)]) for n in range(200, 220)] * 2
     (batch,) = tree_batches(ids, [np.ones(len(one), bool) for one in ids])
-    assert batch.real == 100 + 20 * 10
+    assert batch.num_tokens == 100 + 20 * 10
     assert len(batch.token_S) == sum(len(one) - 1 for one in ids)  # but every sequence's tokens are learned from
 
 
 def test_batches_have_few_sizes_and_a_longer_sequence_one_to_itself():
     rng = np.random.default_rng(1)
-    ids = [rng.integers(6, 900, n).astype(np.int32) for n in (TOKENS + 5, *[400] * 40)]
+    ids = [rng.integers(6, 900, n).astype(np.int32) for n in (MAX_TOKENS + 5, *[400] * 40)]
     for n, one in enumerate(ids):
         one[0] = n  # nothing is shared
     made = tree_batches(ids, [np.ones(len(one), bool) for one in ids])
     sizes = [len(batch.ids) for batch in made]
-    assert all(size % STEP == 0 for size in sizes)
-    assert sum(size > TOKENS for size in sizes) == 1
-    assert sum(batch.real for batch in made) == sum(map(len, ids))
+    assert all(size % TREE_PAD_MULTIPLE == 0 for size in sizes)
+    assert sum(size > MAX_TOKENS for size in sizes) == 1
+    assert sum(batch.num_tokens for batch in made) == sum(map(len, ids))
 
 
 def test_no_sequence_that_learns_nothing_is_needed():
@@ -72,15 +72,15 @@ def test_no_sequence_that_learns_nothing_is_needed():
 
 
 def test_the_last_layer_runs_whole_for_the_states_that_are_read_alone(tiny):
-    model = load(tiny).model
+    model = load_local_policy(tiny).model
     ids = [np.arange(6, 180, dtype=np.int32) + n for n in range(4)]
-    (batch,) = batches(model, ids, [np.arange(len(one)) % 20 == 19 for one in ids])
+    (batch,) = make_batches(model, ids, [np.arange(len(one)) % 20 == 19 for one in ids])
     rows = []
     for layer in model.get_decoder().layers:
         layer.mlp.down_proj.register_forward_hook(lambda _, given, made: rows.append(made.shape[1]))
-    score(model, batch, "fp32")
+    state_logits(model, batch, "fp32")
     assert len(batch.state_U) == 32
-    assert rows[-1] == TOKEN_MULTIPLE < rows[0] == len(batch.ids)
+    assert rows[-1] == LAST_LAYER_MULTIPLE < rows[0] == len(batch.ids)
     model(input_ids=torch.arange(6, 20)[None])
     assert rows[-1] == 14  # afterwards it is as it was
 
@@ -94,10 +94,10 @@ def test_tiles_cover_every_token_once(keys):
 
 def test_bf16_products_follow_the_fused_kernel(tiny):
     rng = np.random.default_rng(2)
-    model = load(tiny).model
+    model = load_local_policy(tiny).model
     ids = sequences(rng, 20, 150)
-    (batch, *_) = batches(model, ids, [np.ones(len(one), bool) for one in ids])
-    exact, low = (score(model, batch, how).detach().softmax(-1) for how in ("fp32", "bf16"))
+    (batch, *_) = make_batches(model, ids, [np.ones(len(one), bool) for one in ids])
+    exact, low = (state_logits(model, batch, how).detach().softmax(-1) for how in ("fp32", "bf16"))
     assert float((exact - low).abs().max()) < 0.02
 
 
@@ -106,16 +106,16 @@ def test_gradients_on_two_threads_are_always_the_same_bits(how):
     """Of the shipped model: a smaller one's sums are not worth two threads to PyTorch. Indexing in place of `_taken`
     or of `Batch.said` was seen to give other bits in one pass of twenty."""
     rng = np.random.default_rng(1)
-    model = load("base").model
+    model = load_local_policy("base").model
     ids = [rng.integers(6, 200, 60).astype(np.int32)] * 2 + sequences(rng, 2, 60)
-    (batch,) = batches(model, ids, [np.ones(len(one), bool) for one in ids])
+    (batch,) = make_batches(model, ids, [np.ones(len(one), bool) for one in ids])
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         found = []
         for _ in range(100):
             model.zero_grad()
-            batch.said(torch.log_softmax(score(model, batch, how), dim=-1)).mean().backward()
+            batch.gather_logprobs(torch.log_softmax(state_logits(model, batch, how), dim=-1)).mean().backward()
             found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
             assert torch.equal(found[0], found[-1])
             del found[1:]
@@ -125,15 +125,15 @@ def test_gradients_on_two_threads_are_always_the_same_bits(how):
 
 def test_the_gradient_of_bf16_products_is_that_of_the_fused_kernel(tiny):
     rng = np.random.default_rng(3)
-    model = load(tiny).model
+    model = load_local_policy(tiny).model
     ids = sequences(rng, 20, 150)
-    (batch, *_) = batches(model, ids, [np.ones(len(one), bool) for one in ids])
-    assert batch.real < len(batch.ids)  # padding must receive nothing
+    (batch, *_) = make_batches(model, ids, [np.ones(len(one), bool) for one in ids])
+    assert batch.num_tokens < len(batch.ids)  # padding must receive nothing
     found = []
     for how in ("fp32", "bf16"):
         model.zero_grad()
-        logits_UV = score(model, batch, how)
-        batch.said(torch.log_softmax(logits_UV, dim=-1)).mean().backward()
+        logits_UV = state_logits(model, batch, how)
+        batch.gather_logprobs(torch.log_softmax(logits_UV, dim=-1)).mean().backward()
         found.append({name: p.grad.clone() for name, p in model.named_parameters()})
     for name, exact in found[0].items():
         low = found[1][name]

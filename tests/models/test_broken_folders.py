@@ -14,7 +14,7 @@ import pytest
 from gentax.core import UsageError
 from gentax.models.checkpoint import check_config
 from gentax.models.requests import ModelOptions
-from gentax.policies.load import policy_of
+from gentax.policies.load import load_policy
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SECONDS = 4.0  # on a busy machine; most take a few milliseconds
@@ -276,7 +276,7 @@ BROKEN = {  # name: (what is done to the folder, what the message says)
 @pytest.fixture(scope="module", autouse=True)
 def warm(tiny):
     """Load what loading needs, so that it is no part of what is timed."""
-    policy_of(tiny)
+    load_policy(tiny)
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -288,7 +288,7 @@ def test_a_broken_folder_is_refused_in_one_line_at_once(tiny, tmp_path, capfd, n
     capfd.readouterr()
     began = time.monotonic()
     with pytest.raises(UsageError, match=says) as refused:
-        policy_of(str(folder))
+        load_policy(str(folder))
     assert time.monotonic() - began < SECONDS
     message = str(refused.value)
     assert len(message.splitlines()) == 1
@@ -329,7 +329,7 @@ def adapter(tiny, tmp_path_factory) -> Path:
     import peft
 
     folder = tmp_path_factory.mktemp("adapters") / "adapter"
-    wrapped = peft.get_peft_model(policy_of(tiny).model, peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    wrapped = peft.get_peft_model(load_policy(tiny).model, peft.LoraConfig(r=2, target_modules=["q_proj"]))
     wrapped.save_pretrained(folder)
     return folder
 
@@ -348,7 +348,7 @@ def test_a_broken_adapter_is_refused_in_one_line_at_once(adapter, tmp_path, monk
     capfd.readouterr()
     began = time.monotonic()
     with pytest.raises(UsageError, match=says) as refused:
-        policy_of(folder)
+        load_policy(folder)
     assert time.monotonic() - began < SECONDS
     assert len(str(refused.value).splitlines()) == 1
     assert "adapter" in str(refused.value)
@@ -359,14 +359,14 @@ def test_adapters_without_safetensors_and_of_other_models_are_refused(adapter, t
     folder = tmp_path / "adapter"
     shutil.copytree(adapter, folder)
     with pytest.raises(UsageError, match=r"does not fit its model.*size mismatch"):
-        policy_of(folder, ModelOptions(adapter_base="base"))
+        load_policy(folder, ModelOptions(adapter_base="base"))
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(UsageError, match=r"adapter without adapter_model\.safetensors"):
-        policy_of(folder)
+        load_policy(folder)
     shutil.copytree(adapter, tmp_path / "both")
     shutil.copytree(tiny, tmp_path / "both", dirs_exist_ok=True)
     with pytest.raises(UsageError, match="both an adapter and a whole model"):
-        policy_of(tmp_path / "both")
+        load_policy(tmp_path / "both")
 
 
 def string(text: str) -> bytes:
@@ -412,7 +412,7 @@ def test_a_broken_gguf_file_is_refused_in_one_line_at_once(tmp_path, capfd, name
     file.write_bytes(content)
     began = time.monotonic()
     with pytest.raises(UsageError, match=says) as refused:
-        policy_of(file)
+        load_policy(file)
     assert time.monotonic() - began < SECONDS
     assert len(str(refused.value).splitlines()) == 1
     assert capfd.readouterr() == ("", "")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from gentax.models.decoding import Decoder
-from gentax.models.decoding.llama_decoder import Recorder
-from gentax.models.decoding.prefill import plan
+from gentax.models.decoding import LlamaDecoder
+from gentax.models.decoding.llama_decoder import CudaGraphStep
+from gentax.models.decoding.prefill import plan_prefill
 from gentax.models.requests import SamplingParams, SamplingRequest
 
 SMALL = {
@@ -51,7 +51,7 @@ def stock_logprobs(model, prompt, ids, temperature=1.0):
 def test_logprobs_are_those_of_the_stock_module_over_many_turns(kind):
     model, rng = model_of(kind), np.random.default_rng(1)
     stock = model_of(kind)
-    decoder = Decoder(model)
+    decoder = LlamaDecoder(model)
     talks = {slot: rng.integers(0, 64, 20 + 7 * slot).tolist() for slot in range(5)}
     talks[1] = talks[0].copy()  # the same question twice: computed once
     talks[2][:18] = talks[0][:18]  # a common beginning
@@ -65,7 +65,7 @@ def test_logprobs_are_those_of_the_stock_module_over_many_turns(kind):
 
 
 def test_a_row_stops_where_it_is_told_and_never_writes_more_than_it_may():
-    decoder, rng = Decoder(model_of("llama")), np.random.default_rng(2)
+    decoder, rng = LlamaDecoder(model_of("llama")), np.random.default_rng(2)
     samples = decoder.sample([ask(s, [1, 2, 3 + s], rng, new=9) for s in range(8)], stop=lambda ids: ids[-1] % 4 == 0)
     for sample in samples:
         assert len(sample.ids) <= 9
@@ -78,15 +78,15 @@ def test_what_a_row_says_does_not_depend_on_its_neighbours():
     prompts = [np.random.default_rng(s).integers(0, 64, 12 + s) for s in range(6)]
     numbers = [np.random.default_rng(100 + s).random(5) for s in range(6)]
     asks = [SamplingRequest(s, prompts[s].astype(np.int32), SamplingParams(1.0), numbers[s]) for s in range(6)]
-    together = Decoder(model).sample(asks, stop=lambda ids: False)
-    alone = [Decoder(model).sample([a], stop=lambda ids: False)[0] for a in asks]
+    together = LlamaDecoder(model).sample(asks, stop=lambda ids: False)
+    alone = [LlamaDecoder(model).sample([a], stop=lambda ids: False)[0] for a in asks]
     for a, b in zip(together, alone, strict=True):
         assert a.ids.tolist() == b.ids.tolist()
 
 
 def test_a_prompt_that_changed_in_the_middle_is_computed_again_from_there():
     model, rng = model_of("llama"), np.random.default_rng(3)
-    decoder = Decoder(model)
+    decoder = LlamaDecoder(model)
     first = rng.integers(0, 64, 40)
     decoder.sample([ask(0, first, rng)], stop=lambda ids: False)
     second = first.copy()
@@ -97,7 +97,7 @@ def test_a_prompt_that_changed_in_the_middle_is_computed_again_from_there():
 
 def test_temperature_zero_takes_the_likeliest_token():
     model, rng = model_of("llama"), np.random.default_rng(4)
-    sample = Decoder(model).sample([ask(0, [5, 6, 7], rng, temperature=0.0, new=1)], stop=lambda ids: True)[0]
+    sample = LlamaDecoder(model).sample([ask(0, [5, 6, 7], rng, temperature=0.0, new=1)], stop=lambda ids: True)[0]
     with torch.no_grad():
         assert sample.ids[0] == int(model(torch.tensor([[5, 6, 7]])).logits[0, -1].argmax())
 
@@ -107,7 +107,7 @@ def test_sampling_follows_the_distribution():
     with torch.no_grad():
         p = (model(torch.tensor([[9, 8, 7]])).logits[0, -1] / 2.0).softmax(-1).numpy()
     uniforms = (np.arange(4000) + 0.5) / 4000
-    decoder = Decoder(model)
+    decoder = LlamaDecoder(model)
     asks = [
         SamplingRequest(s, np.array([9, 8, 7], np.int32), SamplingParams(2.0), uniforms[s : s + 1]) for s in range(4000)
     ]
@@ -117,20 +117,20 @@ def test_sampling_follows_the_distribution():
 
 def test_training_the_module_is_seen_after_forgetting():
     model, rng = model_of("llama"), np.random.default_rng(5)
-    decoder = Decoder(model)
+    decoder = LlamaDecoder(model)
     decoder.sample([ask(0, [1, 2, 3, 4], rng)], stop=lambda ids: False)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
-    decoder.forget()
+    decoder.clear_cache()
     sample = decoder.sample([ask(0, [1, 2, 3, 4], rng)], stop=lambda ids: False)[0]
     assert np.allclose(sample.logprobs, stock_logprobs(model, [1, 2, 3, 4], sample.ids.tolist()), atol=2e-4)
 
 
 def test_two_decoders_of_one_model_share_its_weights():
     model = model_of("llama")
-    Decoder(model)
-    decoder, rng = Decoder(model), np.random.default_rng(6)
+    LlamaDecoder(model)
+    decoder, rng = LlamaDecoder(model), np.random.default_rng(6)
     sample = decoder.sample([ask(0, [1, 2, 3], rng)], stop=lambda ids: False)[0]
     assert np.allclose(sample.logprobs, stock_logprobs(model, [1, 2, 3], sample.ids.tolist()), atol=2e-4)
 
@@ -139,14 +139,14 @@ def test_what_prompts_begin_with_alike_is_computed_once():
     model, rng = model_of("llama"), np.random.default_rng(7)
     rules, tasks = rng.integers(0, 64, 30), rng.integers(0, 64, (3, 10))
     prompts = [np.concatenate([rules, tasks[n % 3]]).astype(np.int32) for n in range(6)]
-    work = plan(prompts, range(6), [0] * 6, chunk=16)
+    work = plan_prefill(prompts, range(6), [0] * 6, chunk=16)
     assert sum(len(part.ids_N) for part in work.passes) == len({tuple(p[: n + 1]) for p in prompts for n in range(40)})
     # A row that has the rules gives them to one that has nothing, and only what is new is computed.
     for kept in ([30, 0], [0, 30]):
-        work = plan(prompts[:2], [3, 5], kept, chunk=1024)
+        work = plan_prefill(prompts[:2], [3, 5], kept, chunk=1024)
         assert len(work.copies) == 1
         assert sum(len(part.ids_N) for part in work.passes) == 20
-    decoder = Decoder(model)
+    decoder = LlamaDecoder(model)
     decoder.sample([ask(0, prompts[0], rng)], stop=lambda ids: False)
     samples = decoder.sample([ask(n, p, rng) for n, p in enumerate(prompts)], stop=lambda ids: False)
     for prompt, sample in zip(prompts, samples, strict=True):
@@ -156,7 +156,7 @@ def test_what_prompts_begin_with_alike_is_computed_once():
 
 def test_an_answer_written_in_a_copy_of_its_row_is_in_the_cache_afterwards():
     model, rng = model_of("llama"), np.random.default_rng(8)
-    decoder = Decoder(model)
+    decoder = LlamaDecoder(model)
     asks = [ask(s, rng.integers(0, 64, 20), rng, new=12 if s == 5 else 2) for s in range(6)]
     first = decoder.sample(asks, stop=lambda ids: False)[5]
     assert len(first.ids) == 12
@@ -168,8 +168,8 @@ def test_an_answer_written_in_a_copy_of_its_row_is_in_the_cache_afterwards():
 
 def test_steps_of_fixed_shapes_say_the_same():
     model = model_of("qwen3")
-    plain, padded = Decoder(model), Decoder(model)
-    padded.recorder = Recorder(padded.weights)  # without a GPU the padded step is run unrecorded
+    plain, padded = LlamaDecoder(model), LlamaDecoder(model)
+    padded.recorder = CudaGraphStep(padded.weights)  # without a GPU the padded step is run unrecorded
     for turn in range(2):
         rng = np.random.default_rng(9 + turn)
         prompts = [rng.integers(0, 64, 10 + s + 20 * turn) for s in range(11)]
@@ -189,7 +189,7 @@ def test_answers_that_are_alike_part_where_they_differ():
         SamplingRequest(s, prompt.astype(np.int32), SamplingParams(3.0), numbers[s][: 2 if s == 1 else 8])
         for s in range(4)
     ]
-    samples = Decoder(model).sample(asks, stop=lambda ids: False)
+    samples = LlamaDecoder(model).sample(asks, stop=lambda ids: False)
     assert samples[0].ids.tolist() == samples[2].ids.tolist()
     assert samples[1].ids.tolist() == samples[0].ids[:2].tolist()
     assert samples[3].ids[2:].tolist() != samples[0].ids[2:].tolist()
@@ -200,11 +200,11 @@ def test_answers_that_are_alike_part_where_they_differ():
 
 def test_memory_is_for_the_rows_in_use_not_for_the_most_and_the_longest_that_ever_were():
     model, rng = model_of("llama"), np.random.default_rng(2)
-    decoder = Decoder(model)
+    decoder = LlamaDecoder(model)
     decoder.sample([ask(s, [1, 2, 3], rng) for s in range(40)], stop=lambda ids: False)
     assert (decoder.cache.rows.count, decoder.cache.rows.length) == (40, 128)
-    before = decoder.held_bytes
-    decoder.forget()
+    before = decoder.reserved_bytes
+    decoder.clear_cache()
     talk = rng.integers(0, 64, 100).tolist()
     for length in (100, 180, 240):  # one conversation that grows past what rows had room for
         talk += rng.integers(0, 64, length - len(talk)).tolist()
@@ -212,4 +212,4 @@ def test_memory_is_for_the_rows_in_use_not_for_the_most_and_the_longest_that_eve
         assert np.allclose(sample.logprobs, stock_logprobs(model_of("llama"), talk, sample.ids), atol=1e-4)
         talk += sample.ids.tolist()
     assert (decoder.cache.rows.count, decoder.cache.rows.length) == (8, 256)
-    assert decoder.held_bytes == before * 8 * 256 // (40 * 128)
+    assert decoder.reserved_bytes == before * 8 * 256 // (40 * 128)

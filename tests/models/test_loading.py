@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from gentax.core import UsageError
-from gentax.models.loading import BASE, bare_model, load_model, load_tokenizer, runtime
+from gentax.models.loading import load_meta_model, load_model, load_tokenizer, runtime
 from gentax.models.requests import ModelOptions
-from gentax.models.source import find, fingerprint, is_hub_name, names_a_model
-from gentax.policies.load import policy_of
-from gentax.policies.local import load
+from gentax.models.source import BASE, find_model, fingerprint, is_hub_id, may_name_model
+from gentax.policies.load import load_policy
+from gentax.policies.local import load_local_policy
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -74,7 +74,7 @@ def adapter(base: str | Path, out: Path, tokenizer: bool = False, std: float = 0
 def test_a_hub_name_is_found_in_the_cache_without_a_network(hub, tiny, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for name in ("them/small", "them/small@main", f"them/small@{COMMIT}"):
-        policy = policy_of(name)
+        policy = load_policy(name)
         assert policy.name == name
         assert policy.runtime["revision"] == COMMIT
         assert torch.equal(logits(policy.model), logits(load_model(tiny)))
@@ -91,17 +91,17 @@ def test_a_hub_name_that_is_not_cached_is_one_line_with_the_command_that_fetches
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", offline)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with pytest.raises(UsageError, match=r"not known\); where there is a network, `hf download them/other` fetches it"):
-        policy_of("them/other")
+        load_policy("them/other")
     with pytest.raises(UsageError, match="`hf download them/small --revision v2`"):
-        policy_of("them/small@v2")
+        load_policy("them/small@v2")
     assert asked == ["them/other", "them/small"]
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UsageError, match="HF_HUB_OFFLINE is set"):
-        policy_of("them/other")
+        load_policy("them/other")
     assert len(asked) == 2  # nobody was asked
     (hub / "model.safetensors").unlink()  # a download that was broken off
     with pytest.raises(UsageError, match="`hf download them/small`"):
-        policy_of("them/small")
+        load_policy("them/small")
 
 
 def test_a_model_of_this_machine_asks_no_network(tiny, tmp_path, monkeypatch):
@@ -110,7 +110,7 @@ def test_a_model_of_this_machine_asks_no_network(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("somebody was called"))
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("a name was looked up"))
     for name in ("base", tiny, folder):
-        load(name)
+        load_local_policy(name)
 
 
 def test_what_is_fetched_is_safetensors_configuration_and_tokenizer(hub, monkeypatch):
@@ -132,15 +132,15 @@ def test_what_is_fetched_is_safetensors_configuration_and_tokenizer(hub, monkeyp
 
     taken: set[str] = set()
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    assert find("them/new").path == hub
+    assert find_model("them/new").path == hub
     assert taken == set(there[:5])
     taken.clear()
-    find("them/new", ModelOptions(trust_remote_code=True))
+    find_model("them/new", ModelOptions(trust_remote_code=True))
     assert taken == set(there[:6])
     there[:] = ["model-q4.gguf", "README.md"]
     listed.siblings = [SimpleNamespace(rfilename=name) for name in there]
     with pytest.raises(UsageError, match=r"no \.safetensors file.*hf download them/new model-q4\.gguf"):
-        find("them/new")
+        find_model("them/new")
 
 
 def test_a_slip_in_a_path_is_no_hub_name(tiny, tmp_path, monkeypatch):
@@ -148,13 +148,13 @@ def test_a_slip_in_a_path_is_no_hub_name(tiny, tmp_path, monkeypatch):
     shutil.copytree(tiny, tmp_path / "runs" / "first")
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: pytest.fail("the hub was asked"))
     with pytest.raises(UsageError, match="did you mean 'runs/first'"):
-        policy_of("runs/frist")
+        load_policy("runs/frist")
     with pytest.raises(UsageError, match="did you mean 'expert'"):
-        policy_of("exprt")
+        load_policy("exprt")
     with pytest.raises(UsageError, match="is a file"):
         (tmp_path / "runs" / "x.txt").write_text("")
-        policy_of("runs/x.txt")
-    assert policy_of("runs/first").name == "first"
+        load_policy("runs/x.txt")
+    assert load_policy("runs/first").name == "first"
     for text, expected in (
         ("org/name", True),
         ("org/name@v1.0", True),
@@ -163,9 +163,9 @@ def test_a_slip_in_a_path_is_no_hub_name(tiny, tmp_path, monkeypatch):
         ("a", False),
         ("runs/x.gguf", False),
     ):
-        assert is_hub_name(text) is expected
-    assert not names_a_model("\0")
-    assert not names_a_model("x" * 5000)
+        assert is_hub_id(text) is expected
+    assert not may_name_model("\0")
+    assert not may_name_model("x" * 5000)
 
 
 @pytest.mark.parametrize("settings", [{}, {"use_dora": True}, {"use_rslora": True, "target_modules": ["q_proj"]}])
@@ -173,7 +173,7 @@ def test_an_adapter_plays_as_its_base_with_the_adapter_merged(tiny, tmp_path, se
     import peft
 
     folder = adapter(tiny, tmp_path / "adapter", **settings)
-    policy = load(folder)
+    policy = load_local_policy(folder)
     assert type(policy.model).__name__ == "LlamaForCausalLM"  # an ordinary model again
     assert policy.name == "adapter"
     unmerged = peft.PeftModel.from_pretrained(load_model(tiny), folder).eval()
@@ -187,18 +187,18 @@ def test_an_adapter_plays_as_its_base_with_the_adapter_merged(tiny, tmp_path, se
 
 def test_an_adapter_finds_its_base_by_its_configuration_or_by_what_is_given(hub, tiny, tmp_path):
     folder = adapter(tiny, tmp_path / "adapter", tokenizer=True)
-    wanted = logits(load(folder).model)
-    assert shapes(bare_model(folder)) == shapes(load(folder).model)
-    assert bare_model(folder, ModelOptions(dtype="bfloat16")).dtype is torch.bfloat16
+    wanted = logits(load_local_policy(folder).model)
+    assert shapes(load_meta_model(folder)) == shapes(load_local_policy(folder).model)
+    assert load_meta_model(folder, ModelOptions(dtype="bfloat16")).dtype is torch.bfloat16
     config = folder / "adapter_config.json"
     values = json.loads(config.read_text())
     config.write_text(json.dumps(values | {"base_model_name_or_path": "them/small"}))
-    assert torch.equal(logits(load(folder).model), wanted)
+    assert torch.equal(logits(load_local_policy(folder).model), wanted)
     config.write_text(json.dumps(values | {"base_model_name_or_path": "/gone"}))
     with pytest.raises(UsageError, match=r"; --adapter-base \(adapter_base in a recipe\) names another$"):
-        load(folder)
+        load_local_policy(folder)
     given = ModelOptions(adapter_base=str(tiny))
-    assert torch.equal(logits(load(folder, given).model), wanted)
+    assert torch.equal(logits(load_local_policy(folder, given).model), wanted)
     assert load_tokenizer(folder, given).get_vocab() == load_tokenizer(tiny).get_vocab()
 
 
@@ -207,8 +207,8 @@ def test_an_adapter_on_the_hub_and_its_fingerprint(hub, tiny, tmp_path):
     values = json.loads((local / "adapter_config.json").read_text())
     (local / "adapter_config.json").write_text(json.dumps(values | {"base_model_name_or_path": "them/small"}))
     cached(tmp_path, "them/adapter", local)
-    policy = load("them/adapter")
-    assert torch.equal(logits(policy.model), logits(load(local).model))
+    policy = load_local_policy("them/adapter")
+    assert torch.equal(logits(policy.model), logits(load_local_policy(local).model))
     of = {"revision": COMMIT, "adapter_base": "them/small", "adapter_base_revision": COMMIT}
     assert policy.runtime == {"device": "cpu", "dtype": "float32", **of}
     first = fingerprint("them/adapter")
@@ -235,7 +235,7 @@ def test_adapters_of_other_architectures(kind, tiny, tmp_path):
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path / "base")
     load_tokenizer(tiny).save_pretrained(tmp_path / "base")
     folder = adapter(tmp_path / "base", tmp_path / "adapter")
-    model = load(folder).model
+    model = load_local_policy(folder).model
     assert runtime(model) == {"device": "cpu", "dtype": "bfloat16"}
     full = ModelOptions(dtype="float32")
     merged = load_model(folder, full)
@@ -314,16 +314,16 @@ def test_no_sound_architecture_is_refused(kind, tmp_path):
 
 def test_number_formats_and_devices(tiny):
     assert runtime(load_model(tiny)) == {"device": "cpu", "dtype": "float32"}
-    assert load(tiny, ModelOptions("cpu", "bfloat16")).runtime == {"device": "cpu", "dtype": "bfloat16"}
+    assert load_local_policy(tiny, ModelOptions("cpu", "bfloat16")).runtime == {"device": "cpu", "dtype": "bfloat16"}
     assert torch.isfinite(logits(load_model(tiny, ModelOptions("cpu", "float16")))).all()
     with pytest.raises(UsageError, match="unknown dtype 'float23'; did you mean 'float32'"):
-        load(tiny, ModelOptions(dtype="float23"))
+        load_local_policy(tiny, ModelOptions(dtype="float23"))
     with pytest.raises(UsageError, match="unknown device 'gpu'"):
-        load(tiny, ModelOptions("gpu"))
+        load_local_policy(tiny, ModelOptions("gpu"))
     if not torch.cuda.is_available():
         for device in ("cuda", "cuda:7"):
             with pytest.raises(UsageError, match=f"device {device} is not there"):
-                load(tiny, ModelOptions(device))
+                load_local_policy(tiny, ModelOptions(device))
 
 
 def test_what_is_stored_in_bf16_and_in_shards_stays_so(tiny, tmp_path):
@@ -332,7 +332,7 @@ def test_what_is_stored_in_bf16_and_in_shards_stays_so(tiny, tmp_path):
     load_tokenizer(tiny).save_pretrained(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle that nobody reads")
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
-    again = load(tmp_path)
+    again = load_local_policy(tmp_path)
     assert again.runtime["dtype"] == "bfloat16"
     assert torch.equal(logits(again.model), logits(model))
     links = tmp_path / "links"
@@ -340,22 +340,22 @@ def test_what_is_stored_in_bf16_and_in_shards_stays_so(tiny, tmp_path):
     for file in tmp_path.iterdir():
         if file.is_file():
             (links / file.name).symlink_to(file)
-    assert torch.equal(logits(load(links).model), logits(model))
+    assert torch.equal(logits(load_local_policy(links).model), logits(model))
 
 
 def test_a_gguf_file_is_an_ordinary_model(tmp_path):
     pytest.importorskip("gguf")
     file = write_gguf(tmp_path / "base.gguf")
-    policy, plain = load(file), load("base")
+    policy, plain = load_local_policy(file), load_local_policy("base")
     assert policy.name == "base.gguf"
     torch.testing.assert_close(logits(policy.model), logits(plain.model), atol=1e-4, rtol=1e-4)
     text = "You see a box. <action> go north </action>"
     assert policy.tokenizer(text).input_ids == plain.tokenizer(text).input_ids
     assert policy.runtime == {"device": "cpu", "dtype": "float32"}
-    assert shapes(bare_model(file)) == shapes(policy.model)
+    assert shapes(load_meta_model(file)) == shapes(policy.model)
     policy.model.save_pretrained(tmp_path / "saved")  # nothing of its blocks is left
     policy.tokenizer.save_pretrained(tmp_path / "saved")
-    torch.testing.assert_close(logits(load(tmp_path / "saved").model), logits(policy.model))
+    torch.testing.assert_close(logits(load_local_policy(tmp_path / "saved").model), logits(policy.model))
     assert fingerprint(file) == fingerprint(str(file)) != fingerprint("base")
 
 
@@ -363,7 +363,7 @@ def test_a_gguf_file_whose_positions_transformers_would_not_scale_is_refused(tmp
     pytest.importorskip("gguf")
     file = write_gguf(tmp_path / "scaled.gguf", scale=8.0)
     with pytest.raises(UsageError, match=r"scales its positions \(linear by 8\)"):
-        load(file)
+        load_local_policy(file)
 
 
 @pytest.mark.parametrize(
@@ -397,7 +397,7 @@ def test_results_say_where_and_in_which_format_a_policy_played(toy, tiny, tmp_pa
     played = evaluate(tiny, ["toy"], tasks=2, model=half, stop_if_unreadable=False).to_json()
     assert played["runtime"] == {"device": "cpu", "dtype": "bfloat16"}
     assert evaluate("random", ["toy"], tasks=2).to_json()["runtime"] is None
-    (found,) = probe(["toy"], policy_of(tiny), trajectories=2, stop_if_unreadable=False)
+    (found,) = probe(["toy"], load_policy(tiny), trajectories=2, stop_if_unreadable=False)
     assert found.to_json()["runtime"] == {"device": "cpu", "dtype": "float32"}
     assert type(found).from_json(found.to_json()).runtime == found.runtime
     settings = {"source": "toy", "targets": ["crafting"], "tasks": 2, "looks": 1, "play": RolloutConfig(horizon=2)}

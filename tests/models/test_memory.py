@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from gentax.core import UsageError
-from gentax.models.checkpoint import skeleton, tensors_of
+from gentax.models.checkpoint import build_meta_model, read_weight_headers
 from gentax.models.loading import load_model
 from gentax.models.memory import (
     available_memory,
+    check_fits_memory,
+    kv_cache_bytes,
+    max_batch_size,
     model_bytes,
-    parallel_rows,
-    refuse_too_large,
-    row_bytes,
 )
 
 SMALL = {
@@ -70,9 +70,9 @@ def cached(model, tokens: int) -> int:
 def test_a_row_takes_what_transformers_caches_of_it(kind):
     model = made(kind)
     few, many = cached(model, 40), cached(model, 100)
-    more, less = (row_bytes(model.config, tokens, torch.float32) for tokens in (100, 40))
+    more, less = (kv_cache_bytes(model.config, tokens, torch.float32) for tokens in (100, 40))
     assert more - less == many - few
-    assert row_bytes(model.config, 100, torch.float32) == pytest.approx(many, rel=0.1)  # states differ in a column
+    assert kv_cache_bytes(model.config, 100, torch.float32) == pytest.approx(many, rel=0.1)  # states differ in a column
 
 
 @pytest.mark.parametrize("kind", ["gemma3_text", "mistral"])
@@ -80,9 +80,9 @@ def test_windows_bound_what_a_row_takes(kind):
     model = made(kind)
     window = model.config.sliding_window
     expected = cached(model, 200)  # transformers keeps one token less of a window
-    taken = row_bytes(model.config, 200, torch.float32)
+    taken = kv_cache_bytes(model.config, 200, torch.float32)
     assert expected <= taken <= expected * (window + 1) / (window - 1)
-    assert row_bytes(model.config, 8, torch.float32) == cached(model, 8)
+    assert kv_cache_bytes(model.config, 8, torch.float32) == cached(model, 8)
 
 
 def test_known_sizes():
@@ -92,27 +92,29 @@ def test_known_sizes():
     llama = AutoConfig.for_model(
         "llama", hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8
     )
-    assert row_bytes(llama, 4096) == 131_072 * 4096
+    assert kv_cache_bytes(llama, 4096) == 131_072 * 4096
     mamba = AutoConfig.for_model("mamba")
-    assert row_bytes(mamba, 4096) == row_bytes(mamba, 1)
+    assert kv_cache_bytes(mamba, 4096) == kv_cache_bytes(mamba, 1)
 
 
 def test_a_model_is_counted_on_the_meta_device_as_it_is_loaded(tiny):
     model = load_model(tiny)
-    assert model_bytes(model) == model_bytes(skeleton(model.config, tensors_of(tiny), "it"))  # tied weights once
+    assert model_bytes(model) == model_bytes(
+        build_meta_model(model.config, read_weight_headers(tiny), "it")
+    )  # tied weights once
 
 
 def test_rows_are_as_many_as_fit(monkeypatch):
     config = made("llama").config
-    row = row_bytes(config, 100, torch.float32) + 8 * 64
+    row = kv_cache_bytes(config, 100, torch.float32) + 8 * 64
     for rows, expected in ((10.5, 10), (0.2, 1), (1e6, 128)):
         monkeypatch.setattr("gentax.models.memory.available_memory", lambda _, n=rows: int(n * row / 0.9))
-        assert parallel_rows(config, row - 8 * 64, "cpu") == expected
+        assert max_batch_size(config, row - 8 * 64, "cpu") == expected
     monkeypatch.undo()
     assert 0 < available_memory("cpu") < 1 << 50
 
 
 def test_what_does_not_fit_is_refused_with_the_numbers():
-    refuse_too_large(1000, "cpu", "m")
+    check_fits_memory(1000, "cpu", "m")
     with pytest.raises(UsageError, match=r"m takes 1125899\.9 GB, and cpu has \d+\.\d GB left"):
-        refuse_too_large(1 << 50, "cpu", "m")
+        check_fits_memory(1 << 50, "cpu", "m")

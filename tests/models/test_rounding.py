@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gentax.models.precision import write_rounded
+from gentax.models.precision import stochastic_round_
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_weight_gets_one_of_the_two_numbers_next_to_it_and_is_right_on_average(dtype):
     exact = torch.full((1000, 64), 1.0 + 0.3 * torch.finfo(dtype).eps)
     target = torch.zeros(1000, 64, dtype=dtype)
-    write_rounded(target, exact, "weight")
+    stochastic_round_(target, exact, "weight")
     assert target.unique().tolist() == [1.0, 1.0 + torch.finfo(dtype).eps]
     assert float((target.double() - 1).mean() / torch.finfo(dtype).eps) == pytest.approx(0.3, abs=0.02)
-    write_rounded(target, -exact, "weight")
+    stochastic_round_(target, -exact, "weight")
     assert float((target.double() + 1).mean() / torch.finfo(dtype).eps) == pytest.approx(-0.3, abs=0.02)
 
 
@@ -23,20 +23,20 @@ def test_what_is_exact_already_stays_and_the_same_weights_are_rounded_alike(monk
     torch.manual_seed(0)
     stored = torch.randn(70, 64).bfloat16()
     target = torch.empty_like(stored)
-    write_rounded(target, stored.float(), "weight")
+    stochastic_round_(target, stored.float(), "weight")
     assert torch.equal(target, stored)
     exact = torch.randn(70, 64)
     state = torch.get_rng_state()
-    write_rounded(target, exact, "weight")
+    stochastic_round_(target, exact, "weight")
     assert torch.equal(torch.get_rng_state(), state)
     again = torch.empty_like(stored)
-    monkeypatch.setattr("gentax.models.precision.AT_ONCE", 640)  # numbers: ten rows
-    write_rounded(again, exact, "weight")
+    monkeypatch.setattr("gentax.models.precision.CHUNK_NUMEL", 640)  # numbers: ten rows
+    stochastic_round_(again, exact, "weight")
     assert torch.equal(again, target)
-    write_rounded(again, exact, "another")
+    stochastic_round_(again, exact, "another")
     assert not torch.equal(again, target)
     whole = torch.empty(70, 64)
-    write_rounded(whole, exact, "weight")
+    stochastic_round_(whole, exact, "weight")
     assert torch.equal(whole, exact)
 
 
@@ -56,5 +56,5 @@ def test_a_layer_does_what_was_learned_where_the_nearest_numbers_would_not(size)
 
     assert share(exact.bfloat16()) < 0.6
     target = torch.empty_like(stored)
-    write_rounded(target, exact, "weight")
+    stochastic_round_(target, exact, "weight")
     assert share(target) == pytest.approx(1.0, abs=0.05)

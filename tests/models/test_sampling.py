@@ -13,7 +13,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from gentax.models.decoding.sampling import draw, filters_of
+from gentax.models.decoding.sampling import batch_filters, sample_tokens
 from gentax.models.requests import SamplingParams
 
 MANY = 4000
@@ -44,7 +44,7 @@ def test_tokens_follow_the_filtered_distribution_and_their_log_probabilities_are
     p = expected(logits, params)
     uniforms = torch.from_numpy((np.arange(MANY) + 0.5) / MANY)
     temperature = torch.full((MANY,), params.temperature)
-    token_B, logp_B = draw(logits.expand(MANY, -1), temperature, uniforms, filters_of([params] * MANY))
+    token_B, logp_B = sample_tokens(logits.expand(MANY, -1), temperature, uniforms, batch_filters([params] * MANY))
     assert np.abs(np.bincount(token_B.numpy(), minlength=64) / MANY - p).max() < 1e-3
     assert np.allclose(logp_B.numpy(), np.log(p[token_B.numpy()]), atol=1e-5)
 
@@ -54,9 +54,9 @@ def test_every_row_has_filters_of_its_own():
     rows = [SamplingParams(), SamplingParams(top_k=2), SamplingParams(0.5, top_p=0.5, min_p=0.3)]
     uniform = torch.tensor([0.3, 0.6, 0.9], dtype=torch.float64)
     temperature = torch.tensor([p.temperature for p in rows])
-    together = draw(logits, temperature, uniform, filters_of(rows))
+    together = sample_tokens(logits, temperature, uniform, batch_filters(rows))
     for n, params in enumerate(rows):
-        alone = draw(logits[n : n + 1], temperature[n : n + 1], uniform[n : n + 1], filters_of([params]))
+        alone = sample_tokens(logits[n : n + 1], temperature[n : n + 1], uniform[n : n + 1], batch_filters([params]))
         assert together[0][n] == alone[0][0]
         assert torch.allclose(together[1][n], alone[1][0])
 
@@ -65,10 +65,10 @@ def test_the_ends_of_the_unit_interval_never_give_a_token_that_may_not_be_sample
     logits = torch.tensor([[0.0, 5.0, 4.0, 0.0]]).repeat(2, 1)
     rows = [SamplingParams(top_k=2)] * 2
     uniform = torch.tensor([0.0, np.nextafter(1.0, 0.0)], dtype=torch.float64)
-    token_B, logp_B = draw(logits, torch.ones(2), uniform, filters_of(rows))
+    token_B, logp_B = sample_tokens(logits, torch.ones(2), uniform, batch_filters(rows))
     assert token_B.tolist() == [1, 2]
     assert torch.isfinite(logp_B).all()
 
 
 def test_filters_that_are_off_are_not_computed():
-    assert filters_of([SamplingParams(), SamplingParams(0.0)]) is None
+    assert batch_filters([SamplingParams(), SamplingParams(0.0)]) is None

@@ -8,7 +8,7 @@ import torch
 
 from gentax.core import UsageError
 from gentax.models.precision import upcast_to_fp32
-from gentax.models.scoring import batches, log_probabilities, way_of
+from gentax.models.scoring import make_batches, scoring_method, token_logprobs
 
 SMALL = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -45,7 +45,7 @@ def made(kind: str, **settings):
 def test_a_kind_is_scored_in_the_way_that_is_exact(kind, settings, way):
     model = made(kind, **settings)
     attention = model.config._attn_implementation
-    assert way_of(model) == way
+    assert scoring_method(model) == way
     if way == "padded":
         assert model.config._attn_implementation == attention  # it is left as it was
 
@@ -57,10 +57,10 @@ def test_sequences_on_both_sides_of_a_long_rope_s_length_are_computed_apart(kind
                   for _ in range(2))  # fmt: skip
     rng = np.random.default_rng(0)
     ids = [rng.integers(2, 64, n).astype(np.int32) for n in (37, 38, 39, 41, 44, 90)]
-    for batch in batches(model, ids, [np.ones(len(one), bool) for one in ids]):
+    for batch in make_batches(model, ids, [np.ones(len(one), bool) for one in ids]):
         with torch.no_grad():
-            found_S = log_probabilities(model, batch, "fp32").logprob_S
-            rows = [torch.from_numpy(ids[i].astype(np.int64)) for i in batch.members]
+            found_S = token_logprobs(model, batch, "fp32").logprob_S
+            rows = [torch.from_numpy(ids[i].astype(np.int64)) for i in batch.sequences]
             expected = [own(one[None]).logits[0, :-1].log_softmax(-1).gather(1, one[1:, None])[:, 0] for one in rows]
         assert torch.allclose(found_S, torch.cat(expected), atol=1e-4)
 
@@ -71,18 +71,18 @@ def test_a_model_that_neither_way_scores_is_refused_by_name():
     model.lm_head = torch.nn.Linear(32, 64)  # its logits follow from how many positions there are
     model.lm_head.forward = lambda state: head(state) * state.shape[1]
     with pytest.raises(UsageError, match="models of type llama cannot be scored here"):
-        way_of(model)
+        scoring_method(model)
 
 
 def test_copies_are_scored_like_the_model():
     import copy
 
     model = made("llama")
-    way_of(model)
+    scoring_method(model)
     calls = []
     twin = copy.deepcopy(model)
     twin.register_forward_hook(lambda *_: calls.append(1))
-    assert way_of(twin) == "tree"
+    assert scoring_method(twin) == "tree"
     assert not calls
 
 
@@ -92,7 +92,7 @@ def test_what_is_stored_in_bf16_is_found_out_in_fp32(kind, settings, way):
     with torch.no_grad():
         model.lm_head.weight *= 100  # now rounding moves log-probabilities by nats
     before = {name: (id(x), x.dtype, x.clone()) for name, x in model.named_parameters()}
-    assert way_of(model) == way
+    assert scoring_method(model) == way
     for name, x in model.named_parameters():
         assert (id(x), x.dtype) == before[name][:2]
         assert torch.equal(x, before[name][2])

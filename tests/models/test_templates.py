@@ -8,15 +8,17 @@ import time
 import pytest
 
 from gentax.core import UsageError
-from gentax.models.jinja_sandbox import Template, TemplateFailed
+from gentax.models.jinja_sandbox import SandboxedTemplate, TemplateRenderError
 
 
 def test_a_template_is_rendered_again_and_again():
-    with Template("{{ a }}{% generation %}!{% endgeneration %} {{ b|tojson }} {{ strftime_now('%Y') }}", "t") as one:
+    with SandboxedTemplate(
+        "{{ a }}{% generation %}!{% endgeneration %} {{ b|tojson }} {{ strftime_now('%Y') }}", "t"
+    ) as one:
         for n in range(3):
             assert one.render({"a": n, "b": {"é": None}}) == f'{n}! {{"é": null}} 2024'
-        with pytest.raises(TemplateFailed, match="no system"):
-            Template("{{ raise_exception('no system') }}", "t").render({})
+        with pytest.raises(TemplateRenderError, match="no system"):
+            SandboxedTemplate("{{ raise_exception('no system') }}", "t").render({})
         one.close()
         assert one.render({"a": 1, "b": 2}) == "1! 2 2024"
 
@@ -36,7 +38,7 @@ def test_a_template_is_rendered_again_and_again():
 )
 def test_what_loops_fills_memory_or_looks_around_is_stopped(source, said):
     began = time.monotonic()
-    with pytest.raises((UsageError, TemplateFailed), match=said) as fault, Template(source, "t") as one:
+    with pytest.raises((UsageError, TemplateRenderError), match=said) as fault, SandboxedTemplate(source, "t") as one:
         one.render({})
     assert "\n" not in str(fault.value)
     assert time.monotonic() - began < 40  # some 5 seconds of computing at most, on a machine that does other things too
@@ -44,14 +46,14 @@ def test_what_loops_fills_memory_or_looks_around_is_stopped(source, said):
 
 def test_ctrl_c_is_not_for_the_process_of_a_template():
     """A terminal sends it to the whole group; the step in flight is finished, with its prompts."""
-    with Template("{{ text }}", "the template") as template:
+    with SandboxedTemplate("{{ text }}", "the template") as template:
         assert template.render({"text": "before"}) == "before"
         template._process.send_signal(signal.SIGINT)
         assert template.render({"text": "after"}) == "after"
 
 
 def test_the_process_ends_with_the_template():
-    one = Template("{{ a }}", "t")
+    one = SandboxedTemplate("{{ a }}", "t")
     process = one._process
     assert process.poll() is None
     one.close()

@@ -14,12 +14,12 @@ import torch
 
 from gentax.core import Task, UsageError
 from gentax.core.errors import PolicyFault
-from gentax.models.decoding.sampling import draw, filters_of
+from gentax.models.decoding.sampling import batch_filters, sample_tokens
 from gentax.models.loading import load_model, load_tokenizer
 from gentax.models.requests import ModelOptions, SamplingParams, SamplingRequest
-from gentax.policies import policy_pair
-from gentax.policies.local import load
-from gentax.policies.protocol import PARALLEL
+from gentax.policies import load_policy_pair
+from gentax.policies.local import load_local_policy
+from gentax.policies.protocol import MAX_PARALLEL
 from gentax.rollouts import RolloutConfig, rollout
 
 THROUGH_VLLM = ModelOptions(use_vllm=True)
@@ -117,8 +117,8 @@ class FakeLLM:
         while len(ids) - len(prompt) < p.max_tokens:
             with torch.no_grad():
                 logits = self.model(torch.tensor([ids])).logits[:, -1]
-            token, logp = draw(
-                logits, torch.tensor([p.temperature]), torch.tensor([rng.random()]).double(), filters_of([ours])
+            token, logp = sample_tokens(
+                logits, torch.tensor([p.temperature]), torch.tensor([rng.random()]).double(), batch_filters([ours])
             )
             ids.append(int(token))
             logprobs.append({int(token): Logprob(float(logp), 1)})
@@ -142,7 +142,7 @@ def fake_vllm(monkeypatch):
 
 
 def test_episodes_are_played_and_their_tokens_kept(fake_vllm, toy, able):
-    policy = load(able, THROUGH_VLLM)
+    policy = load_local_policy(able, THROUGH_VLLM)
     tasks = [Task("toy", "three", "train", n) for n in range(3)]
     play = RolloutConfig(temperature=0.7)
     episodes = rollout(policy, tasks, play=play, seed=1)
@@ -163,14 +163,14 @@ def test_episodes_are_played_and_their_tokens_kept(fake_vllm, toy, able):
     assert settings["dtype"] == "float32"  # as stored
     assert len({p.seed for p in asked}) > len(tasks)  # each request its own
     assert policy.tokenizer.eos_token_id in asked[0].stop_token_ids
-    assert policy.max_parallel(4096) == PARALLEL  # vLLM plans its memory
+    assert policy.max_parallel(4096) == MAX_PARALLEL  # vLLM plans its memory
     assert policy.runtime == {"device": "cuda", "dtype": "float32", "engine": "vllm"}
-    policy.refresh()
+    policy.clear_cache()
     assert FakeLLM.made.resets == 1
 
 
 def test_sampling_settings_reach_vllm_and_replies_end_where_the_policy_says(fake_vllm, tiny):
-    policy = load(tiny, THROUGH_VLLM)
+    policy = load_local_policy(tiny, THROUGH_VLLM)
     params = SamplingParams(0.8, top_p=0.9, top_k=7, min_p=0.1)
     asked = SamplingRequest(0, np.arange(10, dtype=np.int32), params, np.random.default_rng(0).random(9))
     (sample,) = policy.decoder.sample([asked], lambda ids: len(ids) == 4)
@@ -183,7 +183,7 @@ def test_sampling_settings_reach_vllm_and_replies_end_where_the_policy_says(fake
 
 def test_a_tag_that_ends_nothing_does_not_end_a_reply(fake_vllm, able):
     """vLLM stops at the text `</action>`; in a thought it is no end, and the reply goes on as it would have."""
-    policy = load(able, THROUGH_VLLM)
+    policy = load_local_policy(able, THROUGH_VLLM)
     end = policy.tokenizer.convert_tokens_to_ids("</action>")
     prompt = np.append(policy.codec.opening("red"), np.int32(end))[:20]
     asked = SamplingRequest(0, prompt, SamplingParams(0.5), np.random.default_rng(0).random(40))
@@ -197,9 +197,9 @@ def test_a_tag_that_ends_nothing_does_not_end_a_reply(fake_vllm, able):
 
 
 def test_two_policies_that_are_compared_share_the_memory(fake_vllm, tiny):
-    load(tiny, THROUGH_VLLM)
+    load_local_policy(tiny, THROUGH_VLLM)
     assert FakeLLM.made.settings["gpu_memory_utilization"] == 0.9
-    policy_pair(tiny, tiny, THROUGH_VLLM)
+    load_policy_pair(tiny, tiny, THROUGH_VLLM)
     assert FakeLLM.made.settings["gpu_memory_utilization"] == 0.45
     with pytest.raises(UsageError, match="vllm_memory must be more than 0 and at most 1, not 90"):
         ModelOptions(vllm_memory=90)
@@ -209,7 +209,7 @@ def test_an_adapter_is_given_to_vllm_and_not_merged(fake_vllm, tiny, tmp_path):
     from peft import LoraConfig, get_peft_model
 
     get_peft_model(load_model(tiny), LoraConfig(r=24, target_modules=["q_proj"])).save_pretrained(tmp_path / "tuned")
-    policy = load(tmp_path / "tuned", ModelOptions(use_vllm=True, adapter_base=str(tiny)))
+    policy = load_local_policy(tmp_path / "tuned", ModelOptions(use_vllm=True, adapter_base=str(tiny)))
     asked = SamplingRequest(0, np.arange(10, dtype=np.int32), SamplingParams(), np.random.default_rng(0).random(2))
     policy.decoder.sample([asked], lambda ids: False)
     assert FakeLLM.made.settings["enable_lora"]
@@ -219,14 +219,14 @@ def test_an_adapter_is_given_to_vllm_and_not_merged(fake_vllm, tiny, tmp_path):
 
 
 def test_what_needs_weights_refuses_in_one_line(fake_vllm, tiny):
-    from gentax.models.scoring.kl import nats
+    from gentax.models.scoring.kl import sequence_kl
 
-    policy = load(tiny, THROUGH_VLLM)
+    policy = load_local_policy(tiny, THROUGH_VLLM)
     with pytest.raises(UsageError, match="use_vllm"):
         list(policy.model.parameters())
     ids, sampled = [np.arange(9)], [np.arange(9) > 4]
     with pytest.raises(UsageError, match="use_vllm"):
-        nats(policy.model, policy.model, ids, sampled)
+        sequence_kl(policy.model, policy.model, ids, sampled)
 
 
 def test_without_vllm_one_line_says_how_to_install_it(tiny, monkeypatch):
@@ -239,14 +239,14 @@ def test_without_vllm_one_line_says_how_to_install_it(tiny, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UsageError, match=r'pip install "gentax\[vllm\]"'):
-        load(tiny, THROUGH_VLLM)
+        load_local_policy(tiny, THROUGH_VLLM)
 
 
 def test_what_vllm_cannot_do_is_one_line(fake_vllm, tiny, tmp_path, monkeypatch):
     shutil.copytree(tiny, broken := tmp_path / "broken")
     with pytest.raises(UsageError, match=r"vLLM cannot load .*: no kernel$"):
-        load(broken, THROUGH_VLLM)
-    policy = load(tiny, THROUGH_VLLM)
+        load_local_policy(broken, THROUGH_VLLM)
+    policy = load_local_policy(tiny, THROUGH_VLLM)
 
     def fail(*_, **__):
         raise RuntimeError("out of memory\nmany lines")

@@ -11,7 +11,7 @@ from zoo import ZOO, policy_for, tokenizer_for
 
 from gentax.core import Episode, Outcome, Step, Task, Tokens
 from gentax.models.requests import SamplingParams, SamplingRequest
-from gentax.models.scoring import batches, log_probabilities, score
+from gentax.models.scoring import make_batches, state_logits, token_logprobs
 from gentax.policies.local import LocalPolicy
 from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
 from gentax.training.learner import adapted_layers, learner_of
@@ -127,9 +127,9 @@ def test_what_was_sampled_has_the_log_probabilities_that_were_recorded(name):
     samples = policy.decoder.sample(asks, lambda ids: False)
     ids = [np.concatenate([ask.prompt, sample.ids]).astype(np.int32) for ask, sample in zip(asks, samples, strict=True)]
     sampled = [np.arange(len(one)) >= len(ask.prompt) for one, ask in zip(ids, asks, strict=True)]
-    for batch in batches(policy.model, ids, sampled):
-        recorded_S = torch.from_numpy(np.concatenate([samples[i].logprobs for i in batch.members]))
-        scored_S = log_probabilities(policy.model, batch, "fp32", 0.7).logprob_S
+    for batch in make_batches(policy.model, ids, sampled):
+        recorded_S = torch.from_numpy(np.concatenate([samples[i].logprobs for i in batch.sequences]))
+        scored_S = token_logprobs(policy.model, batch, "fp32", 0.7).logprob_S
         assert torch.allclose(scored_S, recorded_S, atol=1e-4)
         scored_S.sum().backward()  # what playing has left in the model does not stand in the way of learning
 
@@ -168,13 +168,13 @@ def test_adapters_learn_as_plain_passes_say_and_the_player_has_them_merged(name)
 
 
 def test_a_large_vocabulary_is_scored_in_chunks_and_gives_the_same(monkeypatch):
-    from gentax.models.scoring import kl_of_states, logprobs
+    from gentax.models.scoring import logprobs, token_kl
 
     model, start = shaken(ZOO["gemma2"]()), ZOO["gemma2"]()
     rng = np.random.default_rng(3)
     ids = [rng.integers(6, 380, n).astype(np.int32) for n in (40, 38)]
     ids += [np.append(ids[0][:-1], 7).astype(np.int32)]
-    (batch,) = batches(model, ids, [rng.random(len(one)) < 0.6 for one in ids])
+    (batch,) = make_batches(model, ids, [rng.random(len(one)) < 0.6 for one in ids])
     found, largest = {}, {}
     real = logprobs.logits
     for rows in (10**6, 5):
@@ -182,16 +182,16 @@ def test_a_large_vocabulary_is_scored_in_chunks_and_gives_the_same(monkeypatch):
         sizes = []
         monkeypatch.setattr(logprobs, "logits", lambda *args, s=sizes: s.append(len(args[1])) or real(*args))
         model.zero_grad()
-        scores = log_probabilities(model, batch, "fp32", 0.7, entropy="gradient")
-        kl_U = kl_of_states(start, model, batch, "fp32")
-        (scores.logprob_S.sum() + batch.each(scores.entropy_U).sum() + kl_U.square().sum()).backward()
+        scores = token_logprobs(model, batch, "fp32", 0.7, entropy="gradient")
+        kl_U = token_kl(start, model, batch, "fp32")
+        (scores.logprob_S.sum() + batch.expand_to_tokens(scores.entropy_U).sum() + kl_U.square().sum()).backward()
         grad = flat(p.grad for p in model.parameters() if p.grad is not None)
         found[rows] = [scores.logprob_S, scores.entropy_U, kl_U, grad]
         largest[rows] = max(sizes)
     assert largest == {10**6: len(batch.state_U), 5: 5}
     for one, other in zip(*found.values(), strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
-    expected = batch.said((score(model, batch, "fp32") / 0.7).log_softmax(-1))
+    expected = batch.gather_logprobs((state_logits(model, batch, "fp32") / 0.7).log_softmax(-1))
     assert torch.allclose(found[5][0], expected, atol=1e-5)
 
 

@@ -11,8 +11,8 @@ from test_sampling import expected as filtered_probabilities
 from zoo import ZOO, policy_for
 
 from gentax.core import Task, UsageError
-from gentax.models.decoding import Decoder, GeneralDecoder, decoder_for
-from gentax.models.decoding.hf_decoder import WholeDecoder
+from gentax.models.decoding import HFDecoder, LlamaDecoder, select_decoder
+from gentax.models.decoding.hf_decoder import UncachedDecoder
 from gentax.models.requests import SamplingParams, SamplingRequest
 from gentax.rollouts import RolloutConfig, rollout
 
@@ -24,7 +24,7 @@ TASKS = [*(Task("toy", "three", "train", n) for n in range(2)), *(Task("toy", "o
 @pytest.mark.parametrize("name", ZOO)
 def test_log_probabilities_are_those_of_the_forward_pass(name, context, toy):
     policy = policy_for(name)
-    assert not isinstance(policy.decoder, WholeDecoder)
+    assert not isinstance(policy.decoder, UncachedDecoder)
     play = RolloutConfig(context=context, temperature=1.0, max_new_tokens=8)
     episodes = rollout(policy, TASKS, play=play, samples=2, parallel=5)
     assert max(episode.length for episode in episodes) > 3
@@ -44,11 +44,11 @@ def test_log_probabilities_are_those_of_the_forward_pass(name, context, toy):
 
 
 def test_the_lean_decoder_plays_where_it_is_exact_and_only_there():
-    lean = {name for name in ZOO if isinstance(policy_for(name).decoder, Decoder)}
+    lean = {name for name in ZOO if isinstance(policy_for(name).decoder, LlamaDecoder)}
     exact = {"llama", "llama-llama3-rope", "llama-yarn", "llama-dynamic-rope", "llama-biases", "qwen2", "qwen3"}
     assert lean == exact
-    assert isinstance(policy_for("qwen2-window").decoder, GeneralDecoder)
-    assert isinstance(policy_for("llama-gelu").decoder, GeneralDecoder)
+    assert isinstance(policy_for("qwen2-window").decoder, HFDecoder)
+    assert isinstance(policy_for("llama-gelu").decoder, HFDecoder)
 
 
 def request(slot, prompt, seed=0, new=6, **params):
@@ -72,9 +72,9 @@ def test_what_a_row_says_does_not_depend_on_its_neighbours(name):
     model = ZOO[name]()
     prompts = [np.random.default_rng(s).integers(0, 300, 12 + 5 * s) for s in range(6)]
     asked = [request(s, prompts[s], seed=s, new=3 + s) for s in range(6)]
-    together = GeneralDecoder(model).sample(asked, lambda ids: False)
+    together = HFDecoder(model).sample(asked, lambda ids: False)
     for one, sample in zip(asked, together, strict=True):
-        (alone,) = GeneralDecoder(model).sample([one], lambda ids: False)
+        (alone,) = HFDecoder(model).sample([one], lambda ids: False)
         assert alone.ids.tolist() == sample.ids.tolist()
         assert np.allclose(alone.logprobs, sample.logprobs, atol=1e-5)
 
@@ -83,7 +83,7 @@ def test_what_a_row_says_does_not_depend_on_its_neighbours(name):
 def test_a_conversation_may_go_back_skip_a_turn_and_lose_a_reply(name):
     """What a policy does when the history is rewritten, a slot rests, or thoughts are cut out."""
     model, rng = ZOO[name](), np.random.default_rng(3)
-    decoder = GeneralDecoder(model)
+    decoder = HFDecoder(model)
     talks = {slot: rng.integers(0, 300, 30 + slot).tolist() for slot in range(4)}
     talks[1] = talks[0].copy()
     for turn in range(5):
@@ -102,7 +102,7 @@ def test_a_conversation_may_go_back_skip_a_turn_and_lose_a_reply(name):
 @KINDS
 def test_only_what_is_new_is_computed(name, monkeypatch):
     model, rng = ZOO[name](), np.random.default_rng(4)
-    decoder = GeneralDecoder(model)
+    decoder = HFDecoder(model)
     computed = []
     forward = decoder._forward
     monkeypatch.setattr(
@@ -129,13 +129,13 @@ def test_only_what_is_new_is_computed(name, monkeypatch):
 @KINDS
 def test_new_weights_are_seen_after_forgetting(name):
     model = ZOO[name]()
-    decoder = GeneralDecoder(model)
+    decoder = HFDecoder(model)
     prompt = list(range(30))
     decoder.sample([request(0, prompt)], lambda ids: False)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.1)
-    decoder.forget()
+    decoder.clear_cache()
     (sample,) = decoder.sample([request(0, prompt)], lambda ids: False)
     assert np.allclose(sample.logprobs, expected_logprobs(model, prompt, sample.ids.tolist()), atol=1e-4)
 
@@ -171,8 +171,8 @@ def test_a_model_without_a_cache_is_played_all_the_same(monkeypatch):
     model = ZOO["gpt2"]()
     monkeypatch.setattr("gentax.models.decoding.hf_decoder.cache_kinds", lambda *_: [])
     with pytest.warns(UserWarning, match="playing is slow"):
-        decoder = decoder_for(model)
-    assert isinstance(decoder, WholeDecoder)
+        decoder = select_decoder(model)
+    assert isinstance(decoder, UncachedDecoder)
     asked = [request(s, range(10 + s), seed=s, new=4 + s) for s in range(3)]
     for one, sample in zip(asked, decoder.sample(asked, lambda ids: False), strict=True):
         expected = expected_logprobs(model, one.prompt.tolist(), sample.ids.tolist())
@@ -181,8 +181,8 @@ def test_a_model_without_a_cache_is_played_all_the_same(monkeypatch):
 
 def test_a_decoder_that_is_wrong_does_not_play(monkeypatch):
     """What is wrong is found by its numbers, whatever the model is called."""
-    monkeypatch.setattr("gentax.models.decoding.llama_model.Layer.finish", lambda self, x_N, mixed_N: x_N)
-    assert isinstance(decoder_for(ZOO["llama"]()), GeneralDecoder)
+    monkeypatch.setattr("gentax.models.decoding.llama_model.LlamaLayer.finish", lambda self, x_N, mixed_N: x_N)
+    assert isinstance(select_decoder(ZOO["llama"]()), HFDecoder)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3.5"])
@@ -190,8 +190,8 @@ def test_adapters_that_are_not_merged_are_played(name):
     from peft import LoraConfig, get_peft_model
 
     model = get_peft_model(ZOO[name](), LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"]))
-    decoder = decoder_for(model.eval())
-    assert isinstance(decoder, GeneralDecoder)  # at first an adapter changes nothing, so numbers alone would not tell
+    decoder = select_decoder(model.eval())
+    assert isinstance(decoder, HFDecoder)  # at first an adapter changes nothing, so numbers alone would not tell
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if "lora_B" in key:
@@ -203,8 +203,8 @@ def test_adapters_that_are_not_merged_are_played(name):
 @pytest.mark.parametrize("name", ["llama", "gemma3", "qwen3.5", "gpt-oss"])
 def test_bfloat16_is_played_with_a_cache(name):
     model = ZOO[name]().bfloat16()
-    decoder = decoder_for(model)
-    assert not isinstance(decoder, WholeDecoder)
+    decoder = select_decoder(model)
+    assert not isinstance(decoder, UncachedDecoder)
     prompts = [list(range(20 + s)) for s in range(3)]
     samples = decoder.sample([request(s, prompt) for s, prompt in enumerate(prompts)], lambda ids: False)
     for prompt, sample in zip(prompts, samples, strict=True):
@@ -214,7 +214,7 @@ def test_bfloat16_is_played_with_a_cache(name):
 
 
 def test_a_conversation_that_has_ended_holds_no_memory():
-    decoder = GeneralDecoder(policy_for("gemma3").model)
+    decoder = HFDecoder(policy_for("gemma3").model)
     rng = np.random.default_rng(0)
     asked = [SamplingRequest(slot, rng.integers(2, 60, 9), SamplingParams(), rng.random(2)) for slot in range(4)]
     decoder.sample(asked, lambda ids: False)
@@ -227,4 +227,4 @@ def test_logits_that_are_not_finite_are_refused():
     with torch.no_grad():
         model.get_input_embeddings().weight[3] = float("inf")
     with pytest.raises(UsageError, match="not finite in bfloat16: say --dtype"):
-        decoder_for(model)
+        select_decoder(model)

@@ -22,9 +22,9 @@ from gentax.core import Task, UsageError
 from gentax.core.errors import PolicyFault
 from gentax.models.action_format import parse_reply
 from gentax.models.requests import ChatOptions, SamplingParams, SamplingRequest
-from gentax.policies import Reply, Turn, policy_of
-from gentax.policies.chat_client import TEXT_LIMIT, Server, read_answer
-from gentax.policies.endpoint import NOTHING, EndpointPolicy, read_url
+from gentax.policies import PolicyRequest, Reply, load_policy
+from gentax.policies.chat_client import TEXT_LIMIT, ChatClient, parse_completion
+from gentax.policies.endpoint import EMPTY_REPLY, EndpointPolicy, parse_endpoint_url
 from gentax.rollouts import RolloutConfig, rollout
 
 
@@ -35,7 +35,7 @@ def tasks(n, name="crafting"):
 
 
 def policy(server, **settings):
-    return EndpointPolicy(Server(server.url, **{"retries": 1, **settings}), "toy")
+    return EndpointPolicy(ChatClient(server.url, **{"retries": 1, **settings}), "toy")
 
 
 class Direct:
@@ -68,17 +68,19 @@ def test_episodes_are_those_played_without_a_server(context):
 
 @pytest.mark.parametrize("context", ["full", "window(1)"])
 def test_the_base_model_behind_a_server_plays_as_it_does_directly(context):
-    from gentax.policies.local import load
+    from gentax.policies.local import load_local_policy
 
-    local, lock = load("base"), threading.Lock()
+    local, lock = load_local_policy("base"), threading.Lock()
 
     def answer(request):
 
         codec = local.codec
-        ids = [codec.opening(request["messages"][0]["content"])]
+        ids = [codec.first_prompt(request["messages"][0]["content"])]
         for said in request["messages"][1:]:
             mine = said["role"] == "assistant"
-            ids.append(codec.reply(said["content"]) if mine else codec.following(said["content"], int(ids[-1][-1])))
+            ids.append(
+                codec.encode_reply(said["content"]) if mine else codec.next_prompt(said["content"], int(ids[-1][-1]))
+            )
         uniforms = np.zeros(request["max_tokens"])
         with lock:
             (sample,) = local.decoder.sample(
@@ -93,7 +95,7 @@ def test_the_base_model_behind_a_server_plays_as_it_does_directly(context):
     play = RolloutConfig(context=context, temperature=0.0, horizon=12, max_new_tokens=32)
     with ChatServer(answer) as server:
         served = rollout(policy(server), tasks(2, "babyai"), play=play)
-    direct = rollout(load("base"), tasks(2, "babyai"), play=play)
+    direct = rollout(load_local_policy("base"), tasks(2, "babyai"), play=play)
 
     def told(episodes):
         return [(e.outcome, e.final, [(s.observation, s.text, s.action, s.written) for s in e.steps]) for e in episodes]
@@ -136,7 +138,7 @@ def test_a_window_is_one_message_a_request():
 
 
 def test_any_text_of_an_environment_can_be_sent():
-    turn = Turn(
+    turn = PolicyRequest(
         0, "lone \ud800, \x00, 🙂", False, None, np.random.default_rng(0), SamplingParams(0.0, max_new_tokens=5)
     )
     with ChatServer(lambda request: request["messages"][0]["content"]) as server:
@@ -227,7 +229,7 @@ def test_odd_answers_are_text():
     assert len(texts[12]) == TEXT_LIMIT
     assert episode.steps[13].action == "a?"
     assert [step.written for step in episode.steps[-3:]] == [None] * 3
-    assert [m["content"] for m in server.requests[1]["messages"]][1] == NOTHING  # none is shown an empty message
+    assert [m["content"] for m in server.requests[1]["messages"]][1] == EMPTY_REPLY  # none is shown an empty message
 
 
 @pytest.mark.parametrize(
@@ -258,7 +260,7 @@ def test_odd_answers_are_text():
     ],
 )
 def test_marks_that_a_server_takes_away_are_put_back(said, stopping, text, action, thought):
-    answer = read_answer(said, stopping)
+    answer = parse_completion(said, stopping)
     assert (answer.text, answer.cut_off) == (text, False)
     assert parse_reply(answer.text) == (action, thought)
 
@@ -375,7 +377,7 @@ def test_what_the_user_has_set_is_never_dropped():
         return (400, {"error": {"message": "unknown field: top_k"}}, {}) if "top_k" in request else "<action>x</action>"
 
     sampling = SamplingParams(temperature=0.7, top_k=20, top_p=0.9)
-    turn = Turn(0, "Say it.", False, None, np.random.default_rng(0), sampling)
+    turn = PolicyRequest(0, "Say it.", False, None, np.random.default_rng(0), sampling)
     with ChatServer(answer) as server, pytest.raises(UsageError, match="takes no top_k, and 20 was asked for"):
         policy(server).reply([turn])
     assert (server.requests[0]["top_k"], server.requests[0]["top_p"]) == (20, 0.9)
@@ -391,7 +393,7 @@ def test_a_system_prompt_and_thinking_are_sent_and_outlive_a_short_context():
     with ChatServer(answer) as server:
         asked = policy(server)
         for n in range(4):
-            turn = Turn(0, f"m{n}", n > 0, None, np.random.default_rng(n), SamplingParams(), chat)
+            turn = PolicyRequest(0, f"m{n}", n > 0, None, np.random.default_rng(n), SamplingParams(), chat)
             asked.reply([turn])
     last = server.requests[-1]
     assert [(m["role"], m["content"]) for m in last["messages"]][:2] == [("system", "Be brief."), ("user", "m0")]
@@ -429,7 +431,7 @@ def test_a_temperature_that_is_refused_ends_the_run():
     ],
 )
 def test_a_server_that_will_not_answer_ends_the_run_with_one_line(response, says, monkeypatch):
-    monkeypatch.setattr("gentax.policies.chat_client.PAUSES_S", (0.001,))
+    monkeypatch.setattr("gentax.policies.chat_client.RETRY_PAUSES_S", (0.001,))
     with ChatServer(lambda _: response) as server, pytest.raises(PolicyFault, match=says) as fault:
         rollout(policy(server), tasks(3))
     assert server.url in str(fault.value)
@@ -442,41 +444,41 @@ def test_a_wrong_key_a_missing_key_and_an_unknown_model_are_told_apart(monkeypat
     with ChatServer(listed, refusal) as server:
         monkeypatch.delenv("OPENAI_API_KEY", raising=False)
         with pytest.raises(PolicyFault, match="wants a key; set OPENAI_API_KEY"):
-            policy_of(f"{server.url}#toy")
+            load_policy(f"{server.url}#toy")
         monkeypatch.setenv("OPENAI_API_KEY", "secret-42")
         with pytest.raises(PolicyFault, match="refuses the key in OPENAI_API_KEY") as fault:
-            policy_of(f"{server.url}#toy")
+            load_policy(f"{server.url}#toy")
         assert "secret" not in str(fault.value)
         monkeypatch.setenv("OPENAI_API_KEY", "schlüssel")
         with pytest.raises(UsageError, match="cannot be sent"):
-            policy_of(f"{server.url}#toy")
+            load_policy(f"{server.url}#toy")
     monkeypatch.delenv("OPENAI_API_KEY")
     gone = 404, {"error": {"message": "The model does not exist."}}, {}
     with ChatServer(lambda _: gone, ["sokoban-tuned", "base"]) as server:
-        found = policy_of(f"{server.url}#sokoban-tunde")
+        found = load_policy(f"{server.url}#sokoban-tunde")
         with pytest.raises(UsageError, match="did you mean 'sokoban-tuned'"):
             rollout(found, tasks(1))
 
 
 def test_the_only_model_is_taken_and_several_are_listed():
     with ChatServer(listed, ["org/one:8b"]) as server:
-        found = policy_of(server.url)
+        found = load_policy(server.url)
         assert found.name == "org/one:8b"
         server.models = ["a", "b"]
         with pytest.raises(UsageError, match=r"has 2 models; name one as .*#MODEL\. It has: a, b"):
-            policy_of(server.url)
+            load_policy(server.url)
         server.models = []
         with pytest.raises(UsageError, match="lists no model; name it as"):
-            policy_of(server.url)
+            load_policy(server.url)
         for odd in ((200, {"data": None}, {}), (200, b"<html>", {"content-type": "text/html"}), (200, b"{", {})):
             server.models = odd
             with pytest.raises(PolicyFault, match="does not list models"):
-                policy_of(server.url)
-            assert policy_of(f"{server.url}#named").name == "named"  # it may still play
+                load_policy(server.url)
+            assert load_policy(f"{server.url}#named").name == "named"  # it may still play
         server.models = (404, {"detail": "Not Found"}, {})
-        assert policy_of(f"{server.url}#named").name == "named"  # believed where there is no list
+        assert load_policy(f"{server.url}#named").name == "named"  # believed where there is no list
         with pytest.raises(PolicyFault, match="HTTP 404"):
-            policy_of(server.url)
+            load_policy(server.url)
 
 
 def test_a_server_that_is_not_there_is_known_at_once():
@@ -484,10 +486,10 @@ def test_a_server_that_is_not_there_is_known_at_once():
         pass
     began = time.monotonic()
     with pytest.raises(PolicyFault, match=r"cannot reach http://127.*: Connection refused"):
-        policy_of(f"{server.url.replace('//', '//user:secret@')}#toy")
+        load_policy(f"{server.url.replace('//', '//user:secret@')}#toy")
     assert time.monotonic() - began < 10
     with ChatServer(listed) as server, pytest.raises(PolicyFault, match=r"no secure connection .*; is it https\?"):
-        policy_of(server.url.replace("http:", "https:"))
+        load_policy(server.url.replace("http:", "https:"))
 
 
 def test_a_server_that_is_silent_is_not_waited_for_forever():
@@ -507,7 +509,7 @@ def test_what_nobody_waits_for_any_more_is_not_asked_on():
         finally:
             ended.set()
 
-    server = Server("http://127.0.0.1:9/v1")
+    server = ChatClient("http://127.0.0.1:9/v1")
     threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
         server.together([forever()])
@@ -515,16 +517,16 @@ def test_what_nobody_waits_for_any_more_is_not_asked_on():
 
 
 def test_urls_are_read():
-    assert read_url("http://localhost:8000/v1#my-model") == ("http://localhost:8000/v1", "my-model")
-    assert read_url("http://localhost:8000") == ("http://localhost:8000/v1", "")
-    assert read_url("https://host/api/v2/#org/name:7b") == ("https://host/api/v2", "org/name:7b")
-    assert read_url("http://host/v1/chat/completions#m") == ("http://host/v1", "m")
+    assert parse_endpoint_url("http://localhost:8000/v1#my-model") == ("http://localhost:8000/v1", "my-model")
+    assert parse_endpoint_url("http://localhost:8000") == ("http://localhost:8000/v1", "")
+    assert parse_endpoint_url("https://host/api/v2/#org/name:7b") == ("https://host/api/v2", "org/name:7b")
+    assert parse_endpoint_url("http://host/v1/chat/completions#m") == ("http://host/v1", "m")
 
 
 @pytest.mark.parametrize("where", ["http://", "ftp://host/v1", "http://host:port/v1", "http://[::1", "http://a b/v1"])
 def test_what_is_no_url_is_refused(where):
     with pytest.raises(UsageError, match="no URL of a server"):
-        policy_of(where)
+        load_policy(where)
 
 
 @pytest.mark.parametrize(
@@ -538,7 +540,7 @@ def test_what_is_no_url_is_refused(where):
 )
 def test_an_unknown_name_gets_the_nearest(name, says):
     with pytest.raises(UsageError, match=f"did you mean {says}"):
-        policy_of(name)
+        load_policy(name)
 
 
 def test_a_policy_that_is_let_go_hangs_up():
@@ -598,7 +600,7 @@ def test_a_tool_is_offered_and_its_result_goes_back_to_the_call():
     ],
 )
 def test_calls_of_any_shape_are_read(calls, action):
-    answer = read_answer(completion("", tool_calls=calls), False, "tool_calls")
+    answer = parse_completion(completion("", tool_calls=calls), False, "tool_calls")
     assert parse_reply(answer.text, "tool_calls").action == action
     assert bool(answer.call_id) == bool(action)
 

@@ -19,8 +19,8 @@ from gentax.core import Task, UsageError
 from gentax.evals.evaluate import Evaluation, evaluate
 from gentax.metrics.episode_scores import Truncation
 from gentax.models.requests import ChatOptions, SamplingParams
-from gentax.policies.local import LocalPolicy, load
-from gentax.policies.protocol import Turn
+from gentax.policies.local import LocalPolicy, load_local_policy
+from gentax.policies.protocol import PolicyRequest
 from gentax.rollouts import RolloutConfig, rollout
 from gentax.training.expert_guidance import Guided
 from gentax.training.trajectories import examples, exchanges
@@ -54,25 +54,25 @@ def model_of(template, limit=512, **given):
 
 def turn(toy, message, continues=False, new=20, **chat):
     rng = np.random.default_rng(0)
-    return Turn(0, message, continues, toy(), rng, SamplingParams(max_new_tokens=new), ChatOptions(**chat))
+    return PolicyRequest(0, message, continues, toy(), rng, SamplingParams(max_new_tokens=new), ChatOptions(**chat))
 
 
 def test_the_budget_follows_the_model(tiny):
-    ours, other = load(tiny), model_of("chatml", limit=4096)
+    ours, other = load_local_policy(tiny), model_of("chatml", limit=4096)
     assert [ours.default_max_new_tokens(ChatOptions(thinking)) for thinking in (False, True)] == [32, 160]
     assert [other.default_max_new_tokens(ChatOptions(thinking)) for thinking in (False, True)] == [512, 1024]
     assert model_of("chatml", limit=1 << 15).default_max_new_tokens(ChatOptions(True)) == 2048
 
 
 def test_the_budget_is_settled_and_recorded(toy, tiny):
-    result = evaluate(load(tiny), {"toy": "one"}, tasks=2)
+    result = evaluate(load_local_policy(tiny), {"toy": "one"}, tasks=2)
     assert result.play.max_new_tokens == 32
     assert result.to_json()["play"]["max_new_tokens"] == 32
     assert max(step.written for e in result.episodes["toy"] for step in e.steps) <= 32
 
 
 def test_a_reply_that_used_up_its_budget_is_truncated_and_not_invalid(toy, tiny):
-    (episode,) = rollout(load(tiny), tasks(1), play=RolloutConfig(temperature=1.0, max_new_tokens=1))
+    (episode,) = rollout(load_local_policy(tiny), tasks(1), play=RolloutConfig(temperature=1.0, max_new_tokens=1))
     assert [step.truncated for step in episode.steps] == [True] * 6
     assert (episode.truncated, episode.invalid) == (6, 0)
     lost = Truncation.of([episode])
@@ -86,7 +86,7 @@ def test_a_reply_that_used_up_its_budget_is_truncated_and_not_invalid(toy, tiny)
 def test_a_message_that_fits_is_shown_whole_and_the_cut_of_one_that_does_not_is_said(toy):
     policy = model_of("chatml", limit=512)
     text = " ".join(f"w{n}" for n in range(100))
-    assert 300 < len(policy.codec.opening(text)) < 480
+    assert 300 < len(policy.codec.first_prompt(text)) < 480
     (reply,) = policy.reply([turn(toy, text)])
     assert not reply.prompt_cut
     assert text in policy.tokenizer.decode(reply.tokens.prompt)
@@ -138,11 +138,11 @@ def test_an_expert_plays_and_teaches_in_the_model_s_own_notation(toy, how, conte
     guided = Guided(policy, head_start=dict.fromkeys(tasks(2), 3))
     for episode in rollout(guided, tasks(2), play=play):
         assert episode.success  # what the expert said was read
-        codec = policy.codec_of(play.chat)
-        (made, *_) = examples(exchanges(episode, play, write=codec.write), codec)
+        codec = policy.codec_for(play.chat)
+        (made, *_) = examples(exchanges(episode, play, write=codec.format_reply), codec)
         told = policy.tokenizer.decode(made.ids_T)
         for step in episode.steps[:1]:
-            assert codec.write(step.action, step.thought if play.thinking else None) in told
+            assert codec.format_reply(step.action, step.thought if play.thinking else None) in told
         if context == "full":
             played = next(episode.sequences()).ids_T  # the same ids, but for the end of the last turn
             assert (played == made.ids_T[: len(played)]).all()

@@ -11,10 +11,10 @@ import pytest
 import gentax
 from gentax.core import PolicyFault, Task, UsageError
 from gentax.models.requests import ChatOptions, SamplingParams
-from gentax.policies import Reply, Turn, policy_of
-from gentax.policies.protocol import PARALLEL, parallel_limit
+from gentax.policies import PolicyRequest, Reply, load_policy
+from gentax.policies.protocol import MAX_PARALLEL, max_parallel_episodes
 from gentax.rollouts import RolloutConfig, rollout
-from gentax.rollouts.prompt import with_budget
+from gentax.rollouts.prompt import with_token_budget
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OWN = '''
@@ -133,28 +133,28 @@ def tasks(n):
     ],
 )
 def test_a_function_a_class_a_factory_and_an_object_play(own, toy, name, called):
-    policy = policy_of(f"own_policy:{name}")
+    policy = load_policy(f"own_policy:{name}")
     assert policy.name == called
     assert all(episode.success for episode in rollout(policy, tasks(5)))
 
 
 def test_a_function_is_shown_the_conversation_of_its_episode(own, toy):
-    rollout(policy_of("own_policy:repeat"), tasks(2))
+    rollout(load_policy("own_policy:repeat"), tasks(2))
     seen = sys.modules["own_policy"].SEEN
     assert [len(messages) for messages in seen] == [1, 1, 3, 3, 5, 5]
     assert [role for role, _ in seen[-1]] == ["user", "assistant", "user", "assistant", "user"]
     assert seen[2][:1] == seen[0]
     assert seen[2][1][1].startswith("<action>")
     seen.clear()
-    rollout(policy_of("own_policy:repeat"), tasks(1), play=RolloutConfig(context="window(1)"))
+    rollout(load_policy("own_policy:repeat"), tasks(1), play=RolloutConfig(context="window(1)"))
     assert [len(messages) for messages in seen] == [1, 1, 1]
 
 
 def test_a_function_is_shown_the_system_prompt(own):
-    turn = Turn(
+    turn = PolicyRequest(
         0, "red.", False, None, np.random.default_rng(0), SamplingParams(), ChatOptions(system_prompt="Be brief.")
     )
-    policy_of("own_policy:repeat").reply([turn])
+    load_policy("own_policy:repeat").reply([turn])
     assert sys.modules["own_policy"].SEEN[0] == [("system", "Be brief."), ("user", "red.")]
 
 
@@ -168,8 +168,8 @@ def test_in_python_a_function_or_a_class_is_enough(toy):
 
 
 def test_a_policy_may_say_how_many_it_plays_at_once(own):
-    assert parallel_limit(policy_of("own_policy:Batched"), 1000) == 3
-    assert parallel_limit(policy_of("own_policy:repeat"), 1000) == PARALLEL
+    assert max_parallel_episodes(load_policy("own_policy:Batched"), 1000) == 3
+    assert max_parallel_episodes(load_policy("own_policy:repeat"), 1000) == MAX_PARALLEL
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_policy_may_say_how_many_it_plays_at_once(own):
 )
 def test_what_is_no_policy_is_said_in_one_line(own, name, said):
     with pytest.raises(UsageError, match=r"^[^\n]+$") as error:
-        policy_of(name)
+        load_policy(name)
     assert said in str(error.value)
 
 
@@ -204,13 +204,13 @@ def test_what_is_no_policy_is_said_in_one_line(own, name, said):
 )
 def test_a_fault_of_a_policy_is_neither_an_environments_nor_a_failure(own, toy, name, said):
     with pytest.raises(PolicyFault, match=r"^policy 'own_policy:[^\n]+$") as error:
-        rollout(policy_of(f"own_policy:{name}"), tasks(2))
+        rollout(load_policy(f"own_policy:{name}"), tasks(2))
     assert said in str(error.value)
 
 
 def test_what_a_policy_says_to_its_user_is_passed_on(own, toy):
     with pytest.raises(UsageError, match="say which model"):
-        rollout(policy_of("own_policy:unwilling"), tasks(2))
+        rollout(load_policy("own_policy:unwilling"), tasks(2))
 
 
 def test_a_text_is_a_reply():
@@ -218,7 +218,7 @@ def test_a_text_is_a_reply():
         def reply(self, turns):
             return ["hm"] * len(turns)
 
-    assert policy_of(Texts).reply([None, None]) == [Reply("hm")] * 2
+    assert load_policy(Texts).reply([None, None]) == [Reply("hm")] * 2
 
 
 def test_it_may_teach_and_judge(own, toy, tiny):
@@ -247,7 +247,7 @@ def test_the_code_of_the_documentation_runs(toy):
     result = gentax.evaluate(names["MyModel"], ["toy"], tasks=4)
     assert result.policy == "my model"
     assert result.success()["toy"].value == 100
-    assert parallel_limit(policy_of(names["MyModel"]), 100) == 16
+    assert max_parallel_episodes(load_policy(names["MyModel"]), 100) == 16
 
 
 def test_the_example_of_ten_lines_plays(monkeypatch):
@@ -267,4 +267,4 @@ def test_a_policy_may_say_how_long_its_replies_are():
         def reply(self, turns):
             return ["<action>wait</action>"] * len(turns)
 
-    assert with_budget(RolloutConfig(), policy_of(Wordy)).max_new_tokens == 700
+    assert with_token_budget(RolloutConfig(), load_policy(Wordy)).max_new_tokens == 700

@@ -8,7 +8,7 @@ import pytest
 from gentax.core import Outcome, Task, UsageError
 from gentax.models.action_format import write_reply
 from gentax.policies import ExpertPolicy, RandomPolicy, Reply
-from gentax.rollouts import EnvPool, RolloutConfig, open_env, rollout
+from gentax.rollouts import EnvPool, RolloutConfig, make_env, rollout
 
 
 def tasks(n, level="three"):
@@ -180,7 +180,7 @@ def test_an_environment_that_cannot_be_shaped_is_closed(toy, monkeypatch):
     closed = []
     monkeypatch.setattr(toy, "close", lambda self: closed.append(self))
     with pytest.raises(UsageError):
-        open_env(RolloutConfig(reward="shaped"), "toy")
+        make_env(RolloutConfig(reward="shaped"), "toy")
     assert len(closed) == 1
 
 

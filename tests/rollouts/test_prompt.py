@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 from gentax.core import Episode, Outcome, Step, Task
-from gentax.rollouts.prompt import ADMISSIBLE_SHOWN, RolloutConfig, message, prompts
+from gentax.rollouts.prompt import ADMISSIBLE_SHOWN, RolloutConfig, build_message, episode_prompts
 
 STEPS = tuple(Step(f"obs {n}", f"<action>act {n}</action>", f"act {n}", 0.0, True) for n in range(4))
 
 
 def said(play, n, admissible=None):
-    return message(play, "RULES", "GOAL", STEPS[:n], f"obs {n}", admissible)
+    return build_message(play, "RULES", "GOAL", STEPS[:n], f"obs {n}", admissible)
 
 
 def test_full_says_the_rules_once_and_then_only_what_is_new():
@@ -47,8 +47,8 @@ def test_a_long_list_of_actions_is_cut_and_says_so():
 
 def test_whole_prompts_grow_in_a_full_context_and_not_in_a_window(toy):
     episode = Episode(Task("toy", "three", "test", 0), 0, "GOAL", STEPS, Outcome.FAILURE, rules="RULES")
-    full = prompts(RolloutConfig(), episode)
+    full = episode_prompts(RolloutConfig(), episode)
     assert all(b.startswith(a) for a, b in pairwise(full))
     assert "<action>act 2</action>" in full[3]
-    window = prompts(RolloutConfig(context="window(1)"), episode)
+    window = episode_prompts(RolloutConfig(context="window(1)"), episode)
     assert len({len(p) for p in window[1:]}) == 1

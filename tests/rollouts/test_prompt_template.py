@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gentax.core import Step, UsageError
-from gentax.rollouts.prompt import RolloutConfig, message, with_budget
+from gentax.rollouts.prompt import RolloutConfig, build_message, with_token_budget
 
 STEPS = [Step(f"obs {n}", "", f"act {n}", 0.0, True) for n in range(3)]
 OURS = (
@@ -18,14 +18,14 @@ def test_it_writes_the_message_that_starts_a_conversation(tmp_path):
     file = tmp_path / "prompt.jinja"
     file.write_text(OURS)
     play = RolloutConfig(context="window(2)", prompt_template=str(file))
-    text, continues = message(play, "RULES", "GOAL", STEPS, "obs 3", ["up", "down"])
+    text, continues = build_message(play, "RULES", "GOAL", STEPS, "obs 3", ["up", "down"])
     assert text == "RULES|GOAL|4|obs 1>act 1;obs 2>act 2;obs 3|up,down|Answer <action>your action</action>"
     assert not continues
     full = RolloutConfig(prompt_template=str(file))
-    assert message(full, "RULES", "GOAL", (), "obs 0", None)[0].startswith("RULES|GOAL|1|obs 0||Answer")
-    assert message(full, "RULES", "GOAL", STEPS, "obs 3", None) == ("obs 3", True)
+    assert build_message(full, "RULES", "GOAL", (), "obs 0", None)[0].startswith("RULES|GOAL|1|obs 0||Answer")
+    assert build_message(full, "RULES", "GOAL", STEPS, "obs 3", None) == ("obs 3", True)
     file.write_text("now {{ observation }}")
-    assert message(full, "", "", (), "obs 0", None)[0] == "now obs 0"
+    assert build_message(full, "", "", (), "obs 0", None)[0] == "now obs 0"
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ class Writes:
 
 
 def test_the_budget_is_that_of_the_model_and_the_larger_of_two():
-    assert with_budget(RolloutConfig(), Writes(32)).max_new_tokens == 32
-    assert with_budget(RolloutConfig(), Writes(32), Writes(512)).max_new_tokens == 512
-    assert with_budget(RolloutConfig(thinking=True), Writes(32), object()).max_new_tokens == 128
-    assert with_budget(RolloutConfig(max_new_tokens=7), Writes(512)).max_new_tokens == 7
-    assert with_budget(RolloutConfig(), object()).max_new_tokens == 0
+    assert with_token_budget(RolloutConfig(), Writes(32)).max_new_tokens == 32
+    assert with_token_budget(RolloutConfig(), Writes(32), Writes(512)).max_new_tokens == 512
+    assert with_token_budget(RolloutConfig(thinking=True), Writes(32), object()).max_new_tokens == 128
+    assert with_token_budget(RolloutConfig(max_new_tokens=7), Writes(512)).max_new_tokens == 7
+    assert with_token_budget(RolloutConfig(), object()).max_new_tokens == 0
     assert (RolloutConfig().sampling.max_new_tokens, RolloutConfig(thinking=True).sampling.max_new_tokens) == (
         512,
         2048,

@@ -10,7 +10,7 @@ from gentax.evals.paired_eval import play_tax
 from gentax.metrics.statistics import InterimAnalyses
 from gentax.policies import ExpertPolicy, Reply
 from gentax.rollouts import RolloutConfig, rollout
-from gentax.rollouts.engine import EPISODES, REPLIES
+from gentax.rollouts.engine import MIN_EPISODES, MIN_REPLIES
 
 
 def tasks(n, level="three"):
@@ -67,10 +67,10 @@ def test_half_of_them_may_be_unreadable(toy):
 
 
 def test_a_few_replies_are_not_enough_to_stop_for(toy):
-    rollout(Talking(), tasks(REPLIES - 1, "one"), stop_if_unreadable=True)
+    rollout(Talking(), tasks(MIN_REPLIES - 1, "one"), stop_if_unreadable=True)
     rollout(Talking(), tasks(2), stop_if_unreadable=True)
     with pytest.raises(UsageError, match="hold no action"):
-        rollout(Talking(), tasks(EPISODES - 1), stop_if_unreadable=True)
+        rollout(Talking(), tasks(MIN_EPISODES - 1), stop_if_unreadable=True)
 
 
 def test_a_rollout_goes_on_unless_it_is_asked_to_stop(toy):

@@ -46,7 +46,9 @@ def study(toy, tiny, monkeypatch):
 
     from gentax.domains import registry
 
-    monkeypatch.setattr("gentax.rollouts.engine.SHARE", 1.0)  # nothing that the untrained model says can be read
+    monkeypatch.setattr(
+        "gentax.rollouts.engine.MAX_UNREADABLE_SHARE", 1.0
+    )  # nothing that the untrained model says can be read
     known = registry.domains()
     known["other"] = dataclasses.replace(known["toy"], name="other", entry="test_study:Other")
     train = {

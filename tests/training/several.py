@@ -15,7 +15,7 @@ import torch
 
 from gentax.core import Episode, Outcome, Step, Task, Tokens
 from gentax.models.scoring import batch as scoring_batch
-from gentax.policies.local import load
+from gentax.policies.local import load_local_policy
 from gentax.training.checkpoint import load_optimizer, optimizer_state, pack, read_beside, save_checkpoint, unpack
 from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
 from gentax.training.distributed import World, join
@@ -52,12 +52,12 @@ def run(out: Path, model: str, kind: str, world: World, recipe: TrainConfig) -> 
     """Take three steps, with a checkpoint and a fresh start after the second; return what came of it."""
 
     def fresh():
-        policy = load(model)
+        policy = load_local_policy(model)
         learner = learner_of(policy, recipe, world)
         return policy, learner, torch.optim.Adam(learner.parameters, lr=1e-3, fused=True)
 
     policy, learner, optimizer = fresh()
-    reference = load(model).model
+    reference = load_local_policy(model).model
     rows = []
     for step in range(3):
         mine = [e for e in episodes_of(step) if e.task.seed % world.size == world.rank]
@@ -73,7 +73,7 @@ def run(out: Path, model: str, kind: str, world: World, recipe: TrainConfig) -> 
             world.wait()
             policy, learner, optimizer = fresh()
             beside = read_beside(folder)
-            learner.load(load(folder).model.state_dict(), unpack(beside, "learner"))
+            learner.load(load_local_policy(folder).model.state_dict(), unpack(beside, "learner"))
             load_optimizer(optimizer, unpack(beside, "optimizer"))
     held = sum(getattr(p, "_local_tensor", p).numel() for p in learner.model.parameters())
     return {"rows": rows, "weights": sample(learner.weights()), "held": held}
@@ -100,8 +100,8 @@ def talk(world: World) -> dict:
 
 def main(out: str, model: str, *kinds: str) -> list[dict]:
     """Return, and print in the first process, what each kind came to in each process."""
-    found, usual = [], scoring_batch.TOKENS
-    scoring_batch.TOKENS = FULL_BATCH
+    found, usual = [], scoring_batch.MAX_TOKENS
+    scoring_batch.MAX_TOKENS = FULL_BATCH
     for kind in kinds:
         recipe = TrainConfig(
             precision="fp32", device="cpu", algorithm=PolicyGradientConfig(kl=0.1, clip=10.0), **KINDS[kind]
@@ -112,7 +112,7 @@ def main(out: str, model: str, *kinds: str) -> list[dict]:
             found.append({"kind": kind, "talk": talk(world), "processes": world.everyone(came)})
             if world.first:
                 print(json.dumps(found[-1]), flush=True)
-    scoring_batch.TOKENS = usual
+    scoring_batch.MAX_TOKENS = usual
     return found
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from gentax.cli.app import app
 from gentax.core import UsageError
-from gentax.policies.local import load
+from gentax.policies.local import load_local_policy
 from gentax.training.pretrain import SIZES, PretrainConfig, Text, build, new_model
 from gentax.training.sft import SFT
 
@@ -48,9 +48,9 @@ def test_every_size_is_built(tmp_path, size):
     record = json.loads((out / "record.json").read_text())
     assert record["recipe"]["size"] == size
     assert [row["step"] for row in record["losses"]] == [1]
-    policy = load(out)
+    policy = load_local_policy(out)
     assert policy.model.config.hidden_size == SIZES[size][0]
-    assert policy.codec.decode(policy.codec.reply("<action>up</action>")) == "<action>up</action>"
+    assert policy.codec.decode(policy.codec.encode_reply("<action>up</action>")) == "<action>up</action>"
 
 
 def test_the_command_takes_the_size_over_that_of_the_recipe(tmp_path):
@@ -59,7 +59,7 @@ def test_the_command_takes_the_size_over_that_of_the_recipe(tmp_path):
     command = ["base", "build", "--out", str(out), "--recipe", str(tmp_path / "recipe.yaml"), "--size", "nano"]
     done = CliRunner().invoke(app, [*command, "--tasks", "2"], catch_exceptions=False)
     assert done.exit_code == 0
-    assert load(out).model.config.hidden_size == SIZES["nano"][0]
+    assert load_local_policy(out).model.config.hidden_size == SIZES["nano"][0]
     assert (out / "evaluation.json").is_file()
     assert CliRunner().invoke(app, [*command, "--tasks", "1"]).exit_code == 2  # not after an hour of building
 
@@ -72,5 +72,5 @@ def test_an_unknown_size_is_refused_by_name_before_anything_is_played(tmp_path):
 
 def test_the_same_recipe_builds_the_same_model(tmp_path):
     folders = [build(SMALL, tmp_path / name, say=lambda text: None) for name in ("a", "b")]
-    a, b = (load(folder).model.state_dict() for folder in folders)
+    a, b = (load_local_policy(folder).model.state_dict() for folder in folders)
     assert all(torch.equal(a[name], b[name]) for name in a)

@@ -13,8 +13,8 @@ from conftest import TOY, Toy
 from gentax.core import Task, UsageError
 from gentax.domains import registry
 from gentax.evals.kl_forecast import forward_kl
-from gentax.models.scoring.kl import nats
-from gentax.policies.local import load
+from gentax.models.scoring.kl import sequence_kl
+from gentax.policies.local import load_local_policy
 from gentax.rollouts import RolloutConfig, rollout
 from gentax.training.config import CurriculumConfig, ForgettingConfig, Phase, TrainConfig
 from gentax.training.curriculum import TaskPool
@@ -45,9 +45,9 @@ def perturbed(model, size: float = 0.05):
 
 
 def test_replay_has_no_gradient_at_the_start_and_pulls_a_policy_back(toy, tiny):
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     replay = ReplayKL.play(policy, recipe(), ["toy:one", "toy:three"])
-    start = load(tiny).model
+    start = load_local_policy(tiny).model
     assert replay.backward(policy.model, start, recipe(), 1)["replay_kl"] == pytest.approx(0, abs=1e-6)
     assert all(float(p.grad.abs().max()) < 1e-6 for p in policy.model.parameters())
     model = perturbed(policy.model)
@@ -62,12 +62,12 @@ def test_replay_has_no_gradient_at_the_start_and_pulls_a_policy_back(toy, tiny):
 
 
 def test_replay_is_the_mean_of_the_exact_kl_over_the_tokens_the_start_wrote(toy, tiny):
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     replay = ReplayKL.play(policy, recipe(), ["toy"])
     model = perturbed(policy.model)
     (part,) = replay.parts
     ids, sampled = [text.ids_T for text in part], [text.sampled_T for text in part]
-    wanted = nats(policy.model, model, ids, sampled).sum() / sum(mask.sum() for mask in sampled)
+    wanted = sequence_kl(policy.model, model, ids, sampled).sum() / sum(mask.sum() for mask in sampled)
     found = replay.backward(model, policy.model, recipe(), 1)
     assert found["replay_kl"] == pytest.approx(wanted, rel=1e-4)
     once = {name: p.grad.clone() for name, p in model.named_parameters()}
@@ -77,10 +77,10 @@ def test_replay_is_the_mean_of_the_exact_kl_over_the_tokens_the_start_wrote(toy,
 
 
 def test_replay_never_looks_at_rewards_nor_at_success(toy, tiny, monkeypatch):
-    honest = ReplayKL.play(load(tiny), recipe(), ["toy"])
+    honest = ReplayKL.play(load_local_policy(tiny), recipe(), ["toy"])
     _step = Toy._step
     monkeypatch.setattr(Toy, "_step", lambda self, action: _step(self, action)._replace(reward=np.nan, success=False))
-    assert same(ReplayKL.play(load(tiny), recipe(), ["toy"]), honest)
+    assert same(ReplayKL.play(load_local_policy(tiny), recipe(), ["toy"]), honest)
 
 
 def same(one: ReplayKL, other: ReplayKL) -> bool:
@@ -89,24 +89,24 @@ def same(one: ReplayKL, other: ReplayKL) -> bool:
 
 
 def test_replay_plays_the_same_again_and_without_the_wrappers_of_training(toy, tiny):
-    first = ReplayKL.play(load(tiny), recipe(), ["toy:one", "toy:three"])
-    assert same(ReplayKL.play(load(tiny), recipe(), ["toy:one", "toy:three"]), first)
+    first = ReplayKL.play(load_local_policy(tiny), recipe(), ["toy:one", "toy:three"])
+    assert same(ReplayKL.play(load_local_policy(tiny), recipe(), ["toy:one", "toy:three"]), first)
     wrapped = dataclasses.replace(recipe(), play=dataclasses.replace(PLAY, wrap=("distract(volume=80)",), horizon=1))
-    assert same(ReplayKL.play(load(tiny), wrapped, ["toy:one", "toy:three"]), first)
+    assert same(ReplayKL.play(load_local_policy(tiny), wrapped, ["toy:one", "toy:three"]), first)
     other = dataclasses.replace(recipe(), seed=1)
-    assert not same(ReplayKL.play(load(tiny), other, ["toy:one", "toy:three"]), first)
+    assert not same(ReplayKL.play(load_local_policy(tiny), other, ["toy:one", "toy:three"]), first)
 
 
 def test_episodes_that_broke_are_not_replayed(toy, tiny, monkeypatch):
     monkeypatch.setattr(Toy, "fatal", True)
     monkeypatch.setattr(Toy, "_step", lambda self, action: 1 / 0)
     with pytest.raises(UsageError, match="nothing that could be replayed"):
-        ReplayKL.play(load(tiny), recipe(), ["toy"])
+        ReplayKL.play(load_local_policy(tiny), recipe(), ["toy"])
 
 
 def test_two_processes_replay_what_one_does(toy, tiny):
     names = ["toy:one", "toy:three"]
-    alone = ReplayKL.play(load(tiny), recipe(), names)
+    alone = ReplayKL.play(load_local_policy(tiny), recipe(), names)
     said: list = []
 
     class Says(World):
@@ -120,10 +120,10 @@ def test_two_processes_replay_what_one_does(toy, tiny):
             return said
 
     for rank in (0, 1):
-        ReplayKL.play(load(tiny), recipe(), names, Says(rank, 2))
-    model, start, kl = perturbed(load(tiny).model), load(tiny).model, 0.0
+        ReplayKL.play(load_local_policy(tiny), recipe(), names, Says(rank, 2))
+    model, start, kl = perturbed(load_local_policy(tiny).model), load_local_policy(tiny).model, 0.0
     for rank in (0, 1):
-        replay = ReplayKL.play(load(tiny), recipe(), names, Hears(rank, 2))
+        replay = ReplayKL.play(load_local_policy(tiny), recipe(), names, Hears(rank, 2))
         assert same(replay, alone)
         kl += replay.backward(model, start, recipe(), 1, Hears(rank, 2))["replay_kl"]
     summed = {name: p.grad.clone() for name, p in model.named_parameters()}
@@ -174,29 +174,29 @@ def grounds() -> list[TaskPool]:
 
 
 def test_the_meter_reads_what_the_measure_does_on_the_same_episodes(toy, tiny):
-    policy, other = load(tiny), load(tiny)
+    policy, other = load_local_policy(tiny), load_local_policy(tiny)
     meter = KLMonitor.play(policy, recipe(stop_at=0.1), grounds())
-    assert meter.read(load(tiny).model, policy.model) == pytest.approx(0, abs=1e-6)
+    assert meter.read(load_local_policy(tiny).model, policy.model) == pytest.approx(0, abs=1e-6)
     other.model.load_state_dict(perturbed(policy.model).state_dict())
     found = meter.read(policy.model, other.model)
     assert found > 0.01
     from gentax.core import stable_seed
 
     tasks = [task for ground in grounds() for task in ground.learn[: TASKS // 2]]
-    episodes = rollout(load(tiny), tasks, play=PLAY, seed=stable_seed(0, "meter"))
+    episodes = rollout(load_local_policy(tiny), tasks, play=PLAY, seed=stable_seed(0, "meter"))
     assert found == pytest.approx(forward_kl(policy, other, episodes).value, rel=1e-4)
 
 
 def test_the_meter_plays_at_temperature_1(toy, tiny):
     cold = dataclasses.replace(recipe(), play=dataclasses.replace(PLAY, temperature=0.01))
-    one, other = (KLMonitor.play(load(tiny), how, grounds()) for how in (recipe(), cold))
+    one, other = (KLMonitor.play(load_local_policy(tiny), how, grounds()) for how in (recipe(), cold))
     assert all(np.array_equal(a, b) for a, b in zip(one.ids, other.ids, strict=True))
 
 
 def test_two_processes_read_what_one_does(toy, tiny):
-    alone = KLMonitor.play(load(tiny), recipe(), grounds())
-    shares = [KLMonitor.play(load(tiny), recipe(), grounds(), World(rank, 2)) for rank in (0, 1)]
-    start, model = load(tiny).model, perturbed(load(tiny).model)
+    alone = KLMonitor.play(load_local_policy(tiny), recipe(), grounds())
+    shares = [KLMonitor.play(load_local_policy(tiny), recipe(), grounds(), World(rank, 2)) for rank in (0, 1)]
+    start, model = load_local_policy(tiny).model, perturbed(load_local_policy(tiny).model)
     assert all(0 < share.actions < alone.actions for share in shares)
     total = sum(share.read(start, model) * share.actions for share in shares) / alone.actions
     assert total == pytest.approx(alone.read(start, model), rel=1e-4)
@@ -205,7 +205,7 @@ def test_two_processes_read_what_one_does(toy, tiny):
 def test_a_meter_of_broken_episodes_is_refused(toy, tiny, monkeypatch):
     monkeypatch.setattr(Toy, "_step", lambda self, action: 1 / 0)
     with pytest.raises(UsageError, match="ended in an error"):
-        KLMonitor.play(load(tiny), recipe(), grounds())
+        KLMonitor.play(load_local_policy(tiny), recipe(), grounds())
 
 
 # The share of the trained weights.

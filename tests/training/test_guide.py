@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gentax.core import EnvironmentFault, Outcome, Task, UsageError
-from gentax.policies.local import load
+from gentax.policies.local import load_local_policy
 from gentax.policies.protocol import Reply
 from gentax.rollouts import EnvPool, RolloutConfig, rollout
 from gentax.training.expert_guidance import Guided, head_starts, plan_lengths
@@ -36,7 +36,7 @@ class Told:
         hints = [re.findall("^Hint: (.*)$", turn.message, re.MULTILINE) for turn in turns]
         return [Reply(f"<action>{hint[0] if hint else '?'}</action>") for hint in hints]
 
-    def follow(self, turn, text):
+    def append_reply(self, turn, text):
         self.followed[turn.env.task] += 1
         return Reply(text)
 
@@ -71,8 +71,8 @@ def test_a_share_of_the_prompts_has_hints_alike_in_a_group_and_other_ones_at_ano
 
 
 def test_without_guidance_the_policy_plays_as_it_does_alone(toy, tiny):
-    assert [e.steps[0].text for e in rollout(Guided(load(tiny)), tasks(3), play=WARM)] == [
-        e.steps[0].text for e in rollout(load(tiny), tasks(3), play=WARM)
+    assert [e.steps[0].text for e in rollout(Guided(load_local_policy(tiny)), tasks(3), play=WARM)] == [
+        e.steps[0].text for e in rollout(load_local_policy(tiny), tasks(3), play=WARM)
     ]
 
 
@@ -86,7 +86,7 @@ def test_the_expert_is_not_asked_where_it_is_not_needed(toy, monkeypatch):
 def test_a_head_start_is_played_by_the_expert_and_the_policy_goes_on(toy, tiny, context, thinking):
     start = dict(zip(tasks(3), (0, 1, 2), strict=True))
     play = RolloutConfig(context=context, thinking=thinking, temperature=1.0, max_new_tokens=6)
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     episodes = rollout(Guided(policy, head_start=start), tasks(3), play=play, samples=2)
     for e in episodes:
         n = start[e.task]

@@ -13,7 +13,7 @@ import torch
 from gentax.core import NonFiniteLoss, UsageError
 from gentax.core.record import write_episodes
 from gentax.domains import make
-from gentax.policies.local import load
+from gentax.policies.local import load_local_policy
 from gentax.policies.scripted import ExpertPolicy
 from gentax.rollouts import RolloutConfig, rollout
 from gentax.training import sft_data as module
@@ -75,7 +75,7 @@ def test_without_a_mixture_it_is_what_is_trained_on(tiny):
 @pytest.mark.parametrize("context", ["full", "window(1)"])
 def test_nineteen_to_three_to_one(toy, tiny, tmp_path, context):
     """The paper's mixture, from an expert, a policy's own episodes and a file: exact to the pair."""
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     mix = {"toy": 19, "toy:three": 3, "toy:one": 1}
     play = RolloutConfig(context=context, temperature=1.0, max_new_tokens=8)
     with make("toy", "one") as env:
@@ -90,7 +90,7 @@ def test_nineteen_to_three_to_one(toy, tiny, tmp_path, context):
 
 
 def test_a_teacher_that_runs_out_gives_what_it_has(toy, tiny, tmp_path):
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     teachers = {"toy:one": chats(tmp_path / "few.jsonl", 2)}
     made = ExpertData.of(recipe(tiny, mix={"toy:one": 1, "toy:three": 1}, teachers=teachers, pairs=40), policy)
     assert made.wanted == {"toy:one": 20, "toy:three": 20}
@@ -107,7 +107,7 @@ def test_who_plays_plays_the_tasks_that_training_may_use(toy, tiny, monkeypatch)
         return rollout(policy, tasks, **settings)
 
     monkeypatch.setattr(module, "rollout", spy)
-    ExpertData.of(recipe(tiny, mix={"toy:one": 1.0}, pairs=10_000), load(tiny))
+    ExpertData.of(recipe(tiny, mix={"toy:one": 1.0}, pairs=10_000), load_local_policy(tiny))
     assert {task.split for task in played} == {"train"}
     assert sorted(task.index for task in played) == list(range(100))  # each once
 
@@ -117,7 +117,7 @@ def test_who_plays_plays_the_tasks_that_training_may_use(toy, tiny, monkeypatch)
 
 @pytest.mark.parametrize("thinking", [False, True])
 def test_only_what_the_agent_says_is_learned(toy, tiny, thinking):
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     made = ExpertData.of(recipe(tiny, RolloutConfig(temperature=1.0, thinking=thinking)), policy)
     for batch in made.batches:
         for example in batch:
@@ -132,7 +132,7 @@ def test_only_what_the_agent_says_is_learned(toy, tiny, thinking):
 
 
 def test_the_starts_own_episodes_are_learned_by_the_tokens_it_sampled(toy, tiny):
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     play = RolloutConfig(temperature=1.0, max_new_tokens=6)
     made = ExpertData.of(
         recipe(tiny, play, teachers={"toy:three": "start"}, successes_only=False, pairs=11), _obedient(policy)
@@ -145,17 +145,17 @@ def test_the_starts_own_episodes_are_learned_by_the_tokens_it_sampled(toy, tiny)
 
 def _obedient(policy):
     """Let a policy's samples be `<action>red</action>`, so that a model that knows nothing plays something."""
-    ids = policy.codec.reply("<action>red</action>")
+    ids = policy.codec.encode_reply("<action>red</action>")
 
     class Scripted:
-        limit, bytes_per_token, held_bytes = policy.decoder.limit, 0, 0
+        max_length, cache_bytes_per_token, reserved_bytes = policy.decoder.max_length, 0, 0
 
         def sample(self, asks, stop):
             from gentax.models.requests import Sample
 
             return [Sample(ids, np.zeros(len(ids), np.float32)) for _ in asks]
 
-        def forget(self):
+        def clear_cache(self):
             pass
 
     policy.decoder = Scripted()
@@ -166,7 +166,7 @@ def _obedient(policy):
 
 
 def test_failures_are_left_out_unless_they_are_asked_for(toy, tiny, tmp_path):
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     play = RolloutConfig(temperature=1.0, horizon=3)  # one slip, and the three words cannot be said any more
     with make("toy", "three", horizon=3) as env:
         episodes = rollout(ExpertPolicy(0.5), env.tasks("train", 40), play=play)
@@ -186,7 +186,7 @@ def test_failures_are_left_out_unless_they_are_asked_for(toy, tiny, tmp_path):
 
 
 def test_episodes_of_validation_and_test_tasks_and_of_other_domains_are_never_learned(toy, tiny, tmp_path):
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     with make("toy", "three") as env:
         test, train = (rollout(ExpertPolicy(), env.tasks(split, 4)) for split in ("test", "train"))
         validation = rollout(ExpertPolicy(), env.tasks("validation", 4))
@@ -203,13 +203,13 @@ def test_episodes_of_validation_and_test_tasks_and_of_other_domains_are_never_le
 def test_unknown_teachers_are_refused(toy, tiny):
     for teacher, fault in (("exprt", "did you mean 'expert'"), ("no/such.jsonl", "unknown file of trajectories")):
         with pytest.raises(UsageError, match=fault):
-            ExpertData.of(recipe(tiny, teachers={"toy:three": teacher}), load(tiny))
+            ExpertData.of(recipe(tiny, teachers={"toy:three": teacher}), load_local_policy(tiny))
 
 
 def test_another_model_can_be_the_teacher(toy, tiny):
     made = ExpertData.of(
         recipe(tiny, teachers={"toy:three": str(tiny)}, successes_only=False, pairs=3, mix={"toy:three": 1, "toy": 1}),
-        load(tiny),
+        load_local_policy(tiny),
     )
     assert made.counts["toy"] == 1  # the teacher knows nothing yet: whatever has an action is taken, nothing breaks
 
@@ -220,15 +220,15 @@ def test_another_model_can_be_the_teacher(toy, tiny):
 def test_every_pair_is_learned_as_often_as_the_epochs_say(toy, tiny):
     counts = {}
     for epochs in (0.5, 1.0, 2.5):
-        made = ExpertData.of(recipe(tiny, epochs=epochs, mix={"toy:one": 1}, pairs=40), load(tiny))
+        made = ExpertData.of(recipe(tiny, epochs=epochs, mix={"toy:one": 1}, pairs=40), load_local_policy(tiny))
         assert [len(batch) for batch in made.batches[:-1]] == [32] * (made.steps - 1)
         seen = [example.ids_T.tobytes() for batch in made.batches for example in batch]
         counts[epochs] = len(seen)
         if epochs > 1:
             assert seen[:40] != seen[40:80]
     assert counts == {0.5: 20, 1.0: 40, 2.5: 100}
-    with_seed = [ExpertData.of(recipe(tiny), load(tiny)) for _ in range(2)]
-    assert learned(with_seed[0], load(tiny).codec) == learned(with_seed[1], load(tiny).codec)
+    with_seed = [ExpertData.of(recipe(tiny), load_local_policy(tiny)) for _ in range(2)]
+    assert learned(with_seed[0], load_local_policy(tiny).codec) == learned(with_seed[1], load_local_policy(tiny).codec)
 
 
 def test_a_stopped_run_ends_with_the_same_weights(toy, tiny, tmp_path):
@@ -237,7 +237,7 @@ def test_a_stopped_run_ends_with_the_same_weights(toy, tiny, tmp_path):
     kept = tmp_path / "imitation.safetensors"
 
     def run(stop: int | None = None, state=None) -> tuple[dict, dict, int]:
-        policy = load(tiny)
+        policy = load_local_policy(tiny)
         learner = learner_of(policy, asked)
         made = ExpertData.of(asked, policy, kept)
         optimizer = made.optimizer(learner.parameters)
@@ -262,9 +262,11 @@ def test_a_stopped_run_ends_with_the_same_weights(toy, tiny, tmp_path):
 
 def test_examples_that_are_kept_are_not_played_again(toy, tiny, tmp_path, monkeypatch):
     asked, kept = recipe(tiny), tmp_path / "kept.safetensors"
-    first = ExpertData.of(asked, load(tiny), kept)
+    first = ExpertData.of(asked, load_local_policy(tiny), kept)
     monkeypatch.setattr(module, "rollout", lambda *args, **settings: pytest.fail("played again"))
-    again = ExpertData.of(asked, load(tiny), kept, World(rank=1, size=2))  # another process of the run reads too
+    again = ExpertData.of(
+        asked, load_local_policy(tiny), kept, World(rank=1, size=2)
+    )  # another process of the run reads too
     assert (again.counts, again.wanted, again.steps) == (first.counts, first.wanted, first.steps)
     for a, b in zip(sum(first.batches, ()), sum(again.batches, ()), strict=True):
         assert np.array_equal(a.ids_T, b.ids_T)
@@ -273,7 +275,7 @@ def test_examples_that_are_kept_are_not_played_again(toy, tiny, tmp_path, monkey
 
 
 def test_imitation_teaches(toy, tiny):
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     asked = recipe(tiny, mix={"toy:one": 1}, pairs=100, epochs=8.0, lr=3e-3)
     learner = learner_of(policy, asked)
     made = ExpertData.of(asked, policy)
@@ -288,7 +290,7 @@ def test_imitation_teaches(toy, tiny):
 
 
 def test_adapters_alone_are_trained_where_the_recipe_has_them(toy, tiny):
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     before = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
     asked = TrainConfig(
         base=str(tiny), source="toy", imitate=SFTConfig(pairs=30), lora=LoraConfig(rank=2), precision="fp32"
@@ -305,7 +307,7 @@ def test_adapters_alone_are_trained_where_the_recipe_has_them(toy, tiny):
 
 
 def test_a_loss_that_is_no_number_names_its_step_and_changes_nothing(toy, tiny):
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     learner = learner_of(policy, recipe(tiny))
     made = ExpertData.of(recipe(tiny), policy)
     with torch.no_grad():
@@ -318,10 +320,10 @@ def test_a_loss_that_is_no_number_names_its_step_and_changes_nothing(toy, tiny):
 
 def test_processes_share_a_batch(toy, tiny):
     """Each has the loss of its part, over the tokens of all: they sum to the loss of one process alone."""
-    made = ExpertData.of(recipe(tiny), load(tiny))
+    made = ExpertData.of(recipe(tiny), load_local_policy(tiny))
     losses = []
     for world in (World(), World(0, 2), World(1, 2)):
-        learner = learner_of(load(tiny), recipe(tiny))
+        learner = learner_of(load_local_policy(tiny), recipe(tiny))
         losses.append(made.step(1, learner, made.optimizer(learner.parameters), world)["loss"])
     assert min(losses) > 0
     assert losses[0] == pytest.approx(losses[1] + losses[2], rel=1e-4)
@@ -329,7 +331,7 @@ def test_processes_share_a_batch(toy, tiny):
 
 def test_the_gradient_is_that_of_the_mean_over_the_agents_tokens(toy, tiny):
     """One step of plain arithmetic: no tree, no packing, each conversation by itself."""
-    policy, plain = load(tiny), load(tiny)
+    policy, plain = load_local_policy(tiny), load_local_policy(tiny)
     with make("toy", "three") as env:
         episodes = rollout(ExpertPolicy(), env.tasks("train", 4))
     made = [e for episode in episodes for e in examples(exchanges(episode, RolloutConfig()), policy.codec)]

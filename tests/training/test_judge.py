@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from gentax.core import Episode, Outcome, PolicyFault, Step, Task, UsageError
-from gentax.models.action_format import Parsed
+from gentax.models.action_format import ParsedReply
 from gentax.policies import ExpertPolicy, RandomPolicy
-from gentax.policies.local import load
+from gentax.policies.local import load_local_policy
 from gentax.policies.protocol import Reply
 from gentax.rollouts import rollout
 from gentax.training.rewards import AT_ONCE, STEPS_SHOWN, Judge, question, read_score
@@ -80,7 +80,7 @@ def test_a_judge_that_thinks_first_has_the_tokens_it_needs_and_reads_its_own_not
     judge.default_max_new_tokens = lambda chat: 2048
     judge.max_parallel = lambda context_tokens: 2
     reply = judge.reply
-    judge.reply = lambda turns: [Reply(one.text, parsed=Parsed("0.5", "")) for one in reply(turns)]
+    judge.reply = lambda turns: [Reply(one.text, parsed=ParsedReply("0.5", "")) for one in reply(turns)]
     assert Judge(judge).scores([episode(n) for n in range(3)]) == ([0.5] * 3, 0)
     assert {turn.sampling.max_new_tokens for turn in judge.turns} == {2048}
     assert judge.calls == [2, 1]  # as many as its memory holds
@@ -144,7 +144,7 @@ def test_many_episodes_are_asked_about_in_parts_and_kept_in_order():
 
 def test_a_local_model_can_be_asked_and_those_that_read_no_prompt_are_refused(toy, tiny):
     episodes = rollout(RandomPolicy(), [Task("toy", "three", "train", n) for n in range(3)])
-    scores, missing = Judge(load(tiny)).scores(episodes)
+    scores, missing = Judge(load_local_policy(tiny)).scores(episodes)
     assert (len(scores), missing) == (3, 3)  # the tiny model babbles
     for policy in (RandomPolicy(), ExpertPolicy()):
         with pytest.raises(UsageError, match="cannot judge"):

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from gentax.core import Task
-from gentax.models.decoding import Decoder, GeneralDecoder
+from gentax.models.decoding import HFDecoder, LlamaDecoder
 from gentax.models.requests import ModelOptions, SamplingParams, SamplingRequest
-from gentax.models.scoring import batches, score
-from gentax.policies.local import LocalPolicy, load
+from gentax.models.scoring import make_batches, state_logits
+from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.rollouts import RolloutConfig, rollout
 from gentax.training import TrainConfig
 from gentax.training.checkpoint import save_model
@@ -29,7 +29,7 @@ CHATML = (
 @pytest.fixture(scope="session")
 def tiny16(tiny, tmp_path_factory) -> Path:
     """The tiny model, stored in bf16."""
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     folder = tmp_path_factory.mktemp("models16")
     save_model(policy.model.to(torch.bfloat16), policy.tokenizer, folder)
     return folder
@@ -69,18 +69,18 @@ def chat(request, tmp_path_factory) -> Path:
 
 def logits_of(model) -> torch.Tensor:
     ids = np.random.default_rng(0).integers(6, 200, 40).astype(np.int32)
-    (batch,) = batches(model, [ids], [np.ones(40, bool)])
+    (batch,) = make_batches(model, [ids], [np.ones(40, bool)])
     with torch.no_grad():
-        return score(model, batch, "fp32")
+        return state_logits(model, batch, "fp32")
 
 
 def train(learner, steps=3, lr=0.05) -> None:
     """Take steps of gradient descent towards nothing in particular."""
     ids = np.random.default_rng(1).integers(6, 200, 60).astype(np.int32)
-    (batch,) = batches(learner.model, [ids], [np.ones(60, bool)])
+    (batch,) = make_batches(learner.model, [ids], [np.ones(60, bool)])
     for _ in range(steps):
-        logp_UV = score(learner.model, batch, "fp32").log_softmax(-1)
-        (-logp_UV[batch.guess_S, batch.token_S].mean()).backward()
+        logp_UV = state_logits(learner.model, batch, "fp32").log_softmax(-1)
+        (-logp_UV[batch.state_index_S, batch.token_S].mean()).backward()
         with torch.no_grad():
             for parameter in learner.parameters:
                 parameter -= lr * parameter.grad
@@ -96,7 +96,7 @@ def same(some, others) -> bool:
 
 
 def test_a_model_in_fp32_is_trained_where_it_plays(toy, tiny):
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     learner = learner_of(policy, FULL)
     assert learner.model is policy.model
     assert learner.parameters == list(policy.model.parameters())
@@ -107,7 +107,7 @@ def test_a_model_in_fp32_is_trained_where_it_plays(toy, tiny):
     train(learner, lr=1.0)
     learner.publish()
     after = rollout(policy, task, play=play)[0]
-    fresh = load(tiny)
+    fresh = load_local_policy(tiny)
     fresh.model.load_state_dict(learner.weights())
     alone = rollout(fresh, task, play=play)[0]
     tokens = [[step.tokens.logprobs.tolist() for step in one.steps] for one in (before, after, alone)]
@@ -116,7 +116,7 @@ def test_a_model_in_fp32_is_trained_where_it_plays(toy, tiny):
 
 
 def test_small_steps_are_not_lost_in_bf16_and_the_player_follows(tiny16):
-    policy = load(tiny16)
+    policy = load_local_policy(tiny16)
     player = list(policy.model.parameters())
     assert {p.dtype for p in player} == {torch.bfloat16}
     learner = learner_of(policy, FULL)
@@ -139,7 +139,7 @@ def test_small_steps_are_not_lost_in_bf16_and_the_player_follows(tiny16):
 @pytest.mark.parametrize("recipe", [FULL, LORA], ids=["full", "lora"])
 def test_what_was_learned_in_small_steps_is_played_in_bf16(tiny16, recipe):
     """The steps of a learning rate of RL: rounded to the nearest number nearly none of them would reach the player."""
-    policy = load(tiny16)
+    policy = load_local_policy(tiny16)
     start = copies(policy.model.parameters())
     learner = learner_of(policy, recipe)
     train(learner, steps=1, lr=0.05 if recipe.lora else 0.0)  # LoRA's second factor is no longer zero
@@ -147,7 +147,7 @@ def test_what_was_learned_in_small_steps_is_played_in_bf16(tiny16, recipe):
         for parameter in learner.parameters:
             parameter.mul_(1e-2) if recipe.lora else parameter.add_(3e-6)
     learner.publish()
-    exact = load(tiny16, ModelOptions(dtype="float32"))
+    exact = load_local_policy(tiny16, ModelOptions(dtype="float32"))
     other = learner_of(exact, recipe)
     with torch.no_grad():
         for mine, theirs in zip(other.parameters, learner.parameters, strict=True):
@@ -167,18 +167,18 @@ def test_what_was_learned_in_small_steps_is_played_in_bf16(tiny16, recipe):
 def test_tied_weights_are_written_once(tiny, tmp_path):
     from safetensors import safe_open
 
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     assert policy.model.config.tie_word_embeddings
     save_model(policy.model, policy.tokenizer, tmp_path)
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
         sizes = {name: file.get_tensor(name).numel() for name in file.keys()}  # noqa: SIM118  it is no mapping
     assert sum(sizes.values()) == sum(p.numel() for p in policy.model.parameters())
-    assert torch.equal(logits_of(load(tmp_path).model), logits_of(policy.model))
+    assert torch.equal(logits_of(load_local_policy(tmp_path).model), logits_of(policy.model))
 
 
 def test_adapters_alone_are_trained_and_the_player_has_them_merged(tiny):
-    policy = load(tiny)
-    start = logits_of(load(tiny).model)
+    policy = load_local_policy(tiny)
+    start = logits_of(load_local_policy(tiny).model)
     learner = learner_of(policy, LORA)
     names = [name for name, p in learner.model.named_parameters() if p.requires_grad]
     assert names
@@ -198,7 +198,7 @@ def test_adapters_alone_are_trained_and_the_player_has_them_merged(tiny):
 
 
 def test_publishing_again_and_again_changes_nothing(tiny16):
-    policy = load(tiny16)
+    policy = load_local_policy(tiny16)
     learner = learner_of(policy, LORA)
     train(learner)
     learner.publish()
@@ -209,7 +209,7 @@ def test_publishing_again_and_again_changes_nothing(tiny16):
 
 
 def test_the_start_of_adapters_is_kept_and_takes_no_memory(tiny):
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     start = logits_of(policy.model)
     learner = learner_of(policy, LORA)
     train(learner)
@@ -222,14 +222,14 @@ def test_the_start_of_adapters_is_kept_and_takes_no_memory(tiny):
 
 
 def test_adapters_begin_alike_and_leave_the_global_generator_alone(tiny):
-    first = learner_of(load(tiny), LORA)
+    first = learner_of(load_local_policy(tiny), LORA)
     state = torch.get_rng_state()
     torch.rand(3)
-    second = learner_of(load(tiny), LORA)
+    second = learner_of(load_local_policy(tiny), LORA)
     assert same(first.parameters, second.parameters)
     torch.set_rng_state(state)
     assert torch.equal(torch.get_rng_state(), state)
-    other = learner_of(load(tiny), TrainConfig(seed=1, lora=LORA.lora))
+    other = learner_of(load_local_policy(tiny), TrainConfig(seed=1, lora=LORA.lora))
     assert torch.equal(torch.get_rng_state(), state)
     assert not same(first.parameters, other.parameters)
 
@@ -238,17 +238,17 @@ def test_adapters_begin_alike_and_leave_the_global_generator_alone(tiny):
 @pytest.mark.parametrize("stored", ["tiny", "tiny16"])
 def test_a_checkpoint_is_a_model_folder_and_a_continued_learner_goes_on(request, tmp_path, stored, recipe):
     folder = request.getfixturevalue(stored)
-    policy = load(folder)
+    policy = load_local_policy(folder)
     learner = learner_of(policy, recipe)
     train(learner)
     learner.publish()
     save_model(policy.model, policy.tokenizer, tmp_path, learner.weights())
     state = {name: tensor.clone() for name, tensor in learner.state().items()}
-    saved = load(tmp_path)
+    saved = load_local_policy(tmp_path)
     assert torch.equal(logits_of(saved.model), logits_of(policy.model))
     assert {p.dtype for p in saved.model.parameters()} == {p.dtype for p in policy.model.parameters()}
 
-    again = load(folder)
+    again = load_local_policy(folder)
     other = learner_of(again, recipe)
     other.load(saved.model.state_dict(), state)
     assert same(other.parameters, learner.parameters)
@@ -261,7 +261,7 @@ def test_a_checkpoint_is_a_model_folder_and_a_continued_learner_goes_on(request,
 
 @pytest.mark.parametrize("recipe", [FULL, LORA], ids=["full", "lora"])
 def test_what_a_chat_model_sampled_is_what_is_trained_on(toy, chat, recipe):
-    policy = load(chat)
+    policy = load_local_policy(chat)
     learner = learner_of(policy, recipe)
     train(learner)
     learner.publish()
@@ -277,11 +277,11 @@ def test_what_a_chat_model_sampled_is_what_is_trained_on(toy, chat, recipe):
         assert len(starts) == episode.length
         for at in starts:
             assert sequence.ids_T[at - len(opening) : at].tolist() == opening
-    for batch in batches(learner.model, [s.ids_T for s in sequences], [s.sampled_T for s in sequences]):
-        old_S = np.concatenate([sequences[i].logprobs_T[sequences[i].sampled_T] for i in batch.members])
+    for batch in make_batches(learner.model, [s.ids_T for s in sequences], [s.sampled_T for s in sequences]):
+        old_S = np.concatenate([sequences[i].logprobs_T[sequences[i].sampled_T] for i in batch.sequences])
         with torch.no_grad():
-            logp_UV = score(learner.model, batch, "fp32").log_softmax(-1)
-        assert np.allclose(logp_UV[batch.guess_S, batch.token_S].numpy(), old_S, atol=0.05)
+            logp_UV = state_logits(learner.model, batch, "fp32").log_softmax(-1)
+        assert np.allclose(logp_UV[batch.state_index_S, batch.token_S].numpy(), old_S, atol=0.05)
 
 
 @pytest.mark.parametrize(("kind", "window"), [("mistral", None), ("mistral", 8), ("gemma3_text", 8)])
@@ -290,7 +290,7 @@ def test_a_model_plays_on_as_before_when_training_changes_its_attention(tiny, ki
 
     config = AutoConfig.for_model(
         kind,
-        vocab_size=len(load(tiny).tokenizer),
+        vocab_size=len(load_local_policy(tiny).tokenizer),
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
@@ -301,8 +301,8 @@ def test_a_model_plays_on_as_before_when_training_changes_its_attention(tiny, ki
         pad_token_id=0,
     )
     torch.manual_seed(0)
-    policy = LocalPolicy(AutoModelForCausalLM.from_config(config).eval(), load(tiny).tokenizer)
-    assert isinstance(policy.decoder, Decoder if window is None else GeneralDecoder)
+    policy = LocalPolicy(AutoModelForCausalLM.from_config(config).eval(), load_local_policy(tiny).tokenizer)
+    assert isinstance(policy.decoder, LlamaDecoder if window is None else HFDecoder)
     rng = np.random.default_rng(0)
     prompts = [rng.integers(6, 200, length).astype(np.int32) for length in (5, 30)]  # the first one is padded
     asks = [SamplingRequest(slot, prompt, SamplingParams(1.0), np.full(4, 0.3)) for slot, prompt in enumerate(prompts)]
@@ -320,7 +320,7 @@ def test_a_model_plays_on_as_before_when_training_changes_its_attention(tiny, ki
 def test_gradient_checkpointing_computes_layers_again_and_changes_no_bit(tiny, recipe):
     found, calls = [], []
     for again in (False, True):
-        learner = learner_of(load(tiny), recipe, gradient_checkpointing=again)
+        learner = learner_of(load_local_policy(tiny), recipe, gradient_checkpointing=again)
         layers = learner.model.get_decoder().layers
         made = []
         layers[0].mlp.register_forward_pre_hook(lambda *_, made=made: made.append(1))

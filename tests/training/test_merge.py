@@ -9,7 +9,7 @@ import torch
 
 from gentax.core import UsageError
 from gentax.models.requests import ModelOptions
-from gentax.policies.local import load
+from gentax.policies.local import load_local_policy
 from gentax.training.checkpoint import save_model
 from gentax.training.forgetting import interpolate, merge, merge_models
 from gentax.training.pretrain import new_model, train_tokenizer
@@ -119,7 +119,7 @@ def trained(tiny, tmp_path):
     """Two policies that differ from the tiny one."""
     folders = []
     for n in range(2):
-        policy = load(tiny)
+        policy = load_local_policy(tiny)
         generator = torch.Generator().manual_seed(n)
         with torch.no_grad():
             for weight in policy.model.parameters():
@@ -134,9 +134,12 @@ def trained(tiny, tmp_path):
 def test_a_merged_folder_loads_and_holds_what_merging_gives(tiny, trained, tmp_path, method):
     folders = trained[:1] if method == "interpolate" else trained
     out = merge_models(tiny, folders, method, tmp_path / "merged", 0.3)
-    start, tuned = load(tiny).model.state_dict(), [load(folder).model.state_dict() for folder in folders]
+    start, tuned = (
+        load_local_policy(tiny).model.state_dict(),
+        [load_local_policy(folder).model.state_dict() for folder in folders],
+    )
     wanted = interpolate(start, tuned[0], 0.3) if method == "interpolate" else merge(start, tuned, method)
-    made = load(out).model.state_dict()
+    made = load_local_policy(out).model.state_dict()
     assert made.keys() == start.keys()
     assert all(torch.equal(made[name], wanted[name]) for name in wanted)
     record = json.loads((out / "merge.json").read_text())
@@ -146,7 +149,7 @@ def test_a_merged_folder_loads_and_holds_what_merging_gives(tiny, trained, tmp_p
 
 def test_a_merged_model_has_the_format_its_start_is_loaded_in(tiny, trained, tmp_path):
     out = merge_models(tiny, trained, "mean", tmp_path / "merged", model=ModelOptions("cuda", "bfloat16"))
-    assert {weight.dtype for weight in load(out).model.parameters()} == {torch.bfloat16}
+    assert {weight.dtype for weight in load_local_policy(out).model.parameters()} == {torch.bfloat16}
 
 
 def test_only_the_result_of_the_same_merge_is_replaced(tiny, trained, tmp_path):
@@ -172,7 +175,7 @@ def test_policies_of_another_tokenizer_or_size_are_refused(tiny, trained, tmp_pa
         merge_models(tiny, [trained[0], other], "mean", tmp_path / "merged")
     larger = tmp_path / "larger"
     larger.mkdir()
-    tokenizer = load(tiny).tokenizer
+    tokenizer = load_local_policy(tiny).tokenizer
     save_model(new_model("micro", tokenizer), tokenizer, larger)
     with pytest.raises(UsageError, match=r"larger is \d+x160, and the start's is \d+x96"):
         merge_models(tiny, [trained[0], larger], "ties", tmp_path / "merged")

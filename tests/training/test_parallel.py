@@ -15,8 +15,8 @@ import torch
 
 from gentax.core import UsageError
 from gentax.core.settings import read_settings
-from gentax.models.loading import device_of
-from gentax.policies.local import load
+from gentax.models.loading import resolve_device
+from gentax.policies.local import load_local_policy
 from gentax.training import TrainConfig, train
 from gentax.training.distributed import World, join
 
@@ -54,7 +54,7 @@ def test_two_processes_learn_what_one_learns(one, two, kind, alone):
 
 
 def test_the_weights_have_moved(one, tiny):
-    start = several.sample(load(tiny).model.state_dict())
+    start = several.sample(load_local_policy(tiny).model.state_dict())
     for kind in ("full", "lora"):
         assert np.abs(np.subtract(start, one[kind]["weights"])).max() > 1e-3
 
@@ -108,7 +108,7 @@ def test_a_whole_run_of_two_processes_is_that_of_one(able, tmp_path, shard):
     for key in ("loss", "entropy", "grad_norm", "replay_kl"):
         assert two[0][key] == pytest.approx(one[0][key], rel=1e-3, abs=1e-5), key
     start, mine, theirs = (
-        torch.cat([p.detach().flatten() for p in load(folder).model.parameters()])
+        torch.cat([p.detach().flatten() for p in load_local_policy(folder).model.parameters()])
         for folder in (able, alone, tmp_path / "two" / alone.name)
     )
     # Adam takes a whole step where a gradient is nothing but rounding, which differs.
@@ -126,20 +126,20 @@ def test_without_torchrun_a_process_is_alone():
 def test_each_process_takes_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert device_of("auto") == torch.device("cuda", 0)
-    assert device_of("cuda", 1, 8) == torch.device("cuda", 1)
-    assert device_of("cuda:1") == torch.device("cuda", 1)
-    assert device_of("cpu") == torch.device("cpu")
+    assert resolve_device("auto") == torch.device("cuda", 0)
+    assert resolve_device("cuda", 1, 8) == torch.device("cuda", 1)
+    assert resolve_device("cuda:1") == torch.device("cuda", 1)
+    assert resolve_device("cpu") == torch.device("cpu")
     with pytest.raises(UsageError, match=r"cuda:2 is not there: this machine has 2 GPUs"):
-        device_of("auto", 2, 3)
+        resolve_device("auto", 2, 3)
     with pytest.raises(UsageError, match="cuda:1 is one GPU, and there are 2 processes"):
-        device_of("cuda:1", 0, 2)
+        resolve_device("cuda:1", 0, 2)
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert device_of("auto") == torch.device("cpu")
+    assert resolve_device("auto") == torch.device("cpu")
     with pytest.raises(UsageError, match="finds no GPU"):
-        device_of("cuda")
+        resolve_device("cuda")
     with pytest.raises(UsageError, match="did you mean 'cuda'"):
-        device_of("cdua")
+        resolve_device("cdua")

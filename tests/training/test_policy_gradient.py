@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from gentax.core import Episode, NonFiniteLoss, Outcome, Step, Task, Tokens
-from gentax.models.scoring import way_of
-from gentax.policies.local import load
+from gentax.models.scoring import scoring_method
+from gentax.policies.local import load_local_policy
 from gentax.training import policy_gradient
 from gentax.training.config import ExplorationConfig, PolicyGradientConfig, RewardConfig, TrainConfig
 from gentax.training.critic import Critic, states_before_replies
@@ -165,7 +165,7 @@ def learn(model, episodes, recipe, reference=None, optimizer=None, temperature=1
 def shaken(folder):
     """The tiny model with other weights than those of the folder."""
     torch.manual_seed(1)
-    model = load(folder).model
+    model = load_local_policy(folder).model
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
@@ -236,7 +236,7 @@ def plain_loss(model, reference, algorithm, temperature):
     ids=lambda algorithm: f"{algorithm.estimator} {algorithm.per} {algorithm.kl_in}",
 )
 def test_the_update_follows_the_plain_formula(tiny, algorithm):
-    model, reference = shaken(tiny), load(tiny).model
+    model, reference = shaken(tiny), load_local_policy(tiny).model
     expected = copy.deepcopy(model)
     loss = plain_loss(expected, reference, algorithm, 0.7)
     loss.backward()
@@ -255,7 +255,7 @@ def test_the_update_follows_the_plain_formula(tiny, algorithm):
     ("ratio", "clip_high", "clipped"), [(1.5, None, 0.5), (1.5, 0.9, 0.0), (0.6, 0.9, 0.5)], ids=str
 )
 def test_a_ratio_may_rise_further_than_it_may_fall(tiny, ratio, clip_high, clipped):
-    model = load(tiny).model
+    model = load_local_policy(tiny).model
 
     def played(reward, token, ratio):
         chance = log_probabilities(model, next(episode(0, ids=(token,)).sequences()), 1.0)[2, token]
@@ -270,24 +270,24 @@ def test_a_ratio_may_rise_further_than_it_may_fall(tiny, ratio, clip_high, clipp
 
 def test_what_is_reported(tiny):
     recipe = TrainConfig(algorithm=PolicyGradientConfig(kl=0.3), precision="fp32")
-    report = learn(shaken(tiny), BATCH, recipe, load(tiny).model)
+    report = learn(shaken(tiny), BATCH, recipe, load_local_policy(tiny).model)
     assert report["spread"] == pytest.approx(4 / 6)
     assert report["skipped"] == 1
     assert report["learned_tokens"] == 9 + 8 + 5 + 3
     assert report["distinct_tokens"] == 9 + 6 + 5 + 1  # with a beginning of two tokens in each group
     assert report["computed_tokens"] >= report["distinct_tokens"]
     assert report["kl"] > 0
-    assert 0 < report["entropy"] < np.log(load(tiny).model.config.vocab_size)
+    assert 0 < report["entropy"] < np.log(load_local_policy(tiny).model.config.vocab_size)
     assert 0 < report["clipped"] <= 1
     assert "value_loss" not in report
 
 
 def test_no_pass_is_made_twice(tiny):
     def passes(**algorithm):
-        model, reference = load(tiny).model, load(tiny).model
+        model, reference = load_local_policy(tiny).model, load_local_policy(tiny).model
         made = {"model": 0, "reference": 0}
         for name, one in (("model", model), ("reference", reference)):
-            way_of(one)  # is found out by passes of its own, once
+            scoring_method(one)  # is found out by passes of its own, once
             one.get_decoder().register_forward_hook(lambda *_, n=name: made.update({n: made[n] + 1}))
         learn(model, BATCH, TrainConfig(algorithm=PolicyGradientConfig(**algorithm)), reference)
         return made
@@ -298,7 +298,7 @@ def test_no_pass_is_made_twice(tiny):
 
 
 def test_a_reward_makes_its_actions_likelier(tiny):
-    model = load(tiny).model
+    model = load_local_policy(tiny).model
 
     def chance(ids):
         with torch.no_grad():
@@ -331,7 +331,7 @@ def test_each_minibatch_is_an_update_on_a_part_of_every_group(tiny, monkeypatch)
 
 def test_an_episode_that_an_expert_played_to_the_end_is_left_out(tiny):
     started = walk(0, [("o", 1.0, (10, 11), ())])
-    report = learn(load(tiny).model, [started, episode(0, 0.0)], TrainConfig(algorithm=PLAIN))
+    report = learn(load_local_policy(tiny).model, [started, episode(0, 0.0)], TrainConfig(algorithm=PLAIN))
     assert report["learned_tokens"] == 5
     assert report["spread"] == 0.5
 
@@ -341,14 +341,14 @@ def test_an_episode_that_an_expert_played_to_the_end_is_left_out(tiny):
 
 def test_nothing_is_computed_where_nothing_can_be_learned(tiny):
     report = update(
-        learner_of(load(tiny).model), None, None, [episode(), episode()], [np.zeros(1)] * 2,
+        learner_of(load_local_policy(tiny).model), None, None, [episode(), episode()], [np.zeros(1)] * 2,
         TrainConfig(algorithm=PLAIN), "here", temperature=1.0,
     )  # fmt: skip
     assert report == {"spread": 0.0, "skipped": 1}
 
 
 def test_what_is_asked_for_beside_goes_into_every_update(tiny):
-    model = load(tiny).model
+    model = load_local_policy(tiny).model
     weight = model.get_output_embeddings().weight
     calls = []
 
@@ -368,7 +368,7 @@ def test_what_is_asked_for_beside_goes_into_every_update(tiny):
 
 @pytest.mark.parametrize("logprob", [float("nan"), -80.0], ids=["no number", "exploding"])
 def test_a_loss_that_is_no_number_or_explodes_stops_and_leaves_the_weights(tiny, logprob):
-    model = load(tiny).model
+    model = load_local_policy(tiny).model
     before = [p.detach().clone() for p in model.parameters()]
     bad = [episode(0, 1.0), episode(0, 0.0, logprob=logprob)]
     with pytest.raises(NonFiniteLoss, match=r"loss became .* in minibatch 1 of 1 at here"):
@@ -379,16 +379,16 @@ def test_a_loss_that_is_no_number_or_explodes_stops_and_leaves_the_weights(tiny,
 
 def test_a_reward_that_is_no_number_is_no_missing_spread(tiny):
     with pytest.raises(NonFiniteLoss):
-        learn(load(tiny).model, [episode(0, float("nan")), episode(0, 0.0)], TrainConfig(algorithm=PLAIN))
+        learn(load_local_policy(tiny).model, [episode(0, float("nan")), episode(0, 0.0)], TrainConfig(algorithm=PLAIN))
 
 
 def test_large_rewards_are_no_explosion(tiny):
     batch = [episode(0, 1e6, (5,), logprob=-6.0), episode(0, 0.0, (8,), logprob=-5.0)]
-    learn(load(tiny).model, batch, TrainConfig(algorithm=PLAIN))
+    learn(load_local_policy(tiny).model, batch, TrainConfig(algorithm=PLAIN))
 
 
 def test_the_minibatches_before_a_bad_one_count(tiny):
-    model = load(tiny).model
+    model = load_local_policy(tiny).model
     before = [p.detach().clone() for p in model.parameters()]
     batch = [episode(0, 1.0), episode(0, 0.0, logprob=float("nan"))]
     with pytest.raises(NonFiniteLoss, match="minibatch 2 of 2"):
@@ -401,7 +401,7 @@ def test_the_minibatches_before_a_bad_one_count(tiny):
 
 
 def test_a_value_is_read_at_the_last_token_of_the_prompt(tiny):
-    model = load(tiny).model
+    model = load_local_policy(tiny).model
     sequences = [(n, next(one.sequences())) for n, one in enumerate(BATCH)]
     places, state_BW = states_before_replies(model, sequences, "fp32", World())
     assert sorted(places) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (3, 0), (4, 0), (5, 0)]
@@ -414,7 +414,7 @@ def test_a_value_is_read_at_the_last_token_of_the_prompt(tiny):
 
 def test_ppo_learns_values(tiny):
     recipe = TrainConfig(algorithm=PolicyGradientConfig(estimator="ppo", kl=0.0, value_lr=0.1), precision="fp32")
-    model = load(tiny).model
+    model = load_local_policy(tiny).model
     critic = Critic(model, recipe.algorithm)
     still = torch.optim.SGD(model.parameters(), lr=0.0)
     errors = [learn(model, BATCH, recipe, optimizer=still, critic=critic)["value_loss"] for _ in range(8)]
@@ -426,11 +426,13 @@ def test_ppo_learns_values(tiny):
 
 def test_ppo_needs_a_critic(tiny):
     with pytest.raises(ValueError, match="critic"):
-        learn(load(tiny).model, BATCH, TrainConfig(algorithm=PolicyGradientConfig(estimator="ppo", kl=0.0)))
+        learn(
+            load_local_policy(tiny).model, BATCH, TrainConfig(algorithm=PolicyGradientConfig(estimator="ppo", kl=0.0))
+        )
 
 
 def test_a_critic_goes_on_where_it_stopped(tiny):
-    model = load(tiny).model
+    model = load_local_policy(tiny).model
     torch.manual_seed(0)
     state_BW, return_B = torch.randn(16, model.config.hidden_size), torch.rand(16)
     whole, stopped = Critic(model, PolicyGradientConfig()), Critic(model, PolicyGradientConfig())
@@ -491,7 +493,7 @@ class Threads(World):
 def test_several_processes_learn_what_one_does(tiny, algorithm):
     recipe = TrainConfig(algorithm=algorithm, precision="fp32")
     alone = shaken(tiny)
-    expected = learn(alone, BATCH, recipe, load(tiny).model, critic=Critic(alone, algorithm))
+    expected = learn(alone, BATCH, recipe, load_local_policy(tiny).model, critic=Critic(alone, algorithm))
     shares = [BATCH[2:4], BATCH[:2] + BATCH[4:]]  # the first has no spread, and for GRPO nothing to do
     board, barrier = [None, None], threading.Barrier(2)
     models, found = [shaken(tiny), shaken(tiny)], [None, None]
@@ -501,7 +503,7 @@ def test_several_processes_learn_what_one_does(tiny, algorithm):
         critic = Critic(models[rank], algorithm)
         found[rank] = learn(models[rank], shares[rank], recipe, references[rank], world=world, critic=critic)
 
-    references = [load(tiny).model, load(tiny).model]
+    references = [load_local_policy(tiny).model, load_local_policy(tiny).model]
     threads = [threading.Thread(target=process, args=(rank,)) for rank in range(2)]
     for thread in threads:
         thread.start()

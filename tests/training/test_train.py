@@ -17,7 +17,7 @@ import torch
 
 from gentax.core import NonFiniteLoss, UsageError
 from gentax.core.settings import read_settings
-from gentax.policies.local import load
+from gentax.policies.local import load_local_policy
 from gentax.policies.protocol import Reply
 from gentax.rollouts import RolloutConfig
 from gentax.training import TrainConfig, checkpoint, rollout_worker, run, train
@@ -45,7 +45,7 @@ def recipe(base: Path, **changes) -> TrainConfig:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load(folder).model.state_dict()
+    return load_local_policy(folder).model.state_dict()
 
 
 def same(one: Path, other: Path) -> bool:

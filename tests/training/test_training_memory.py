@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from gentax.core import UsageError
-from gentax.models.loading import BASE, bare_model
-from gentax.policies.local import load
+from gentax.models.loading import load_meta_model
+from gentax.models.source import BASE
+from gentax.policies.local import load_local_policy
 from gentax.training import run, train
 from gentax.training.config import LoraConfig, PolicyGradientConfig, SFTConfig, TrainConfig
 from gentax.training.learner import learner_of, with_rates
@@ -21,7 +22,7 @@ PLENTY = 1e12
 
 
 def test_the_shipped_model_learns_at_the_rates_that_were_found_for_it():
-    parameters = parameters_of(bare_model(BASE))
+    parameters = parameters_of(load_meta_model(BASE))
     assert 1.3e6 < parameters < 1.5e6
     for lora in (None, LoraConfig()):
         recipe = with_rates(TrainConfig(imitate=SFTConfig(), lora=lora), parameters)
@@ -51,12 +52,12 @@ def test_a_run_says_how_it_learns_and_keeps_the_rate_in_its_recipe(toy, tiny, tm
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("lora", [None, LoraConfig(4)], ids=["full", "lora"])
 def test_what_is_counted_is_what_a_learner_holds(tiny, tmp_path, dtype, lora):
-    policy = load(tiny)
+    policy = load_local_policy(tiny)
     policy.model.to(dtype).save_pretrained(tmp_path)
     policy.tokenizer.save_pretrained(tmp_path)
     recipe = TrainConfig(lora=lora, algorithm=PolicyGradientConfig(kl=0.0))
-    found = footprint(bare_model(tmp_path), recipe, CPU, PLENTY)
-    policy = load(tmp_path)
+    found = footprint(load_meta_model(tmp_path), recipe, CPU, PLENTY)
+    policy = load_local_policy(tmp_path)
     learner = learner_of(policy, recipe)
     assert found.trained == sum(p.numel() for p in learner.parameters)
     held = {p.data_ptr(): p.numel() * p.element_size() for m in (policy.model, learner.model) for p in m.parameters()}
@@ -68,7 +69,7 @@ def test_what_is_counted_is_what_a_learner_holds(tiny, tmp_path, dtype, lora):
 
 
 def test_layers_that_would_keep_too_much_compute_it_again(tiny):
-    bare = bare_model(tiny)
+    bare = load_meta_model(tiny)
     whole = footprint(bare, TrainConfig(), CPU, PLENTY)
     assert not whole.gradient_checkpointing
     again = footprint(bare, TrainConfig(), CPU, 9 * whole.parts["activations"])
@@ -78,7 +79,7 @@ def test_layers_that_would_keep_too_much_compute_it_again(tiny):
 
 
 def test_playing_and_learning_take_turns_and_fewer_episodes_fit_into_less(tiny):
-    bare = bare_model(tiny)
+    bare = load_meta_model(tiny)
     recipe = TrainConfig(gradient_checkpointing=False)
     found = footprint(bare, recipe, CPU, PLENTY)
     learning = found.parts["activations"] + found.parts["logits"]

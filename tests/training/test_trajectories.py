@@ -13,7 +13,7 @@ from gentax.core import UsageError
 from gentax.core.record import NAME, write_episodes
 from gentax.domains import make
 from gentax.models.chat import ChatCodec
-from gentax.policies.local import load
+from gentax.policies.local import load_local_policy
 from gentax.policies.scripted import ExpertPolicy
 from gentax.rollouts import rollout
 from gentax.training.trajectories import Exchange, examples, holds_trajectories, read_trajectories
@@ -153,7 +153,7 @@ def test_policies_are_no_files_of_trajectories(tiny):
 
 def chat_codec(tiny: Path) -> ChatCodec:
     """A codec with a template that ends turns with a control token of its own, as those of chat models do."""
-    tokenizer = load(tiny).tokenizer
+    tokenizer = load_local_policy(tiny).tokenizer
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|start|>", "<|end|>"]})
     tokenizer.chat_template = (
         "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
@@ -163,7 +163,7 @@ def chat_codec(tiny: Path) -> ChatCodec:
 
 
 def test_what_a_file_says_cannot_become_a_control_token(tiny):
-    codec = load(tiny).codec
+    codec = load_local_policy(tiny).codec
     said = [Exchange("red <eos></action><pad>", "<think>a<eos>b</think><action>go<pad></action>", False)]
     (example,) = examples(said, codec)
     ids = example.ids_T.tolist()
@@ -174,11 +174,11 @@ def test_what_a_file_says_cannot_become_a_control_token(tiny):
 
 def test_a_reply_in_the_grammar_has_the_tokens_it_had(tiny):
     """Splitting at the tags gives what the tokenizer gives for the whole, or the shipped model would read another."""
-    codec = load(tiny).codec
+    codec = load_local_policy(tiny).codec
     text = "<think>it says red, green.</think><action>say red</action>"
     whole = codec.tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert codec.reply(text).tolist() == whole
-    assert codec.turn(text).tolist() == whole  # its last tag ends the turn
+    assert codec.encode_reply(text).tolist() == whole
+    assert codec.encode_turn(text).tolist() == whole  # its last tag ends the turn
 
 
 def test_the_token_that_ends_a_turn_is_learned_and_stands_there_once(tiny):
@@ -195,14 +195,14 @@ def test_the_token_that_ends_a_turn_is_learned_and_stands_there_once(tiny):
 
 
 def test_without_such_a_token_a_reply_in_another_grammar_ends_the_text(tiny):
-    codec = load(tiny).codec
+    codec = load_local_policy(tiny).codec
     (example,) = examples([Exchange("red", "Action: red", False), Exchange("green", "Action: green", True)], codec)
     assert codec.tokenizer.decode(example.ids_T) == "red\nAction: red<eos>\ngreen\nAction: green<eos>"
     assert codec.tokenizer.decode(example.ids_T[example.weight_T > 0]) == "Action: red<eos>Action: green<eos>"
 
 
 def test_what_does_not_fit_or_is_too_much_is_left_out(tiny):
-    codec = load(tiny).codec
+    codec = load_local_policy(tiny).codec
     told = [Exchange("red", "<action>red</action>", n not in (0, 4), n % 2 == 0 or n > 3) for n in range(8)]
     whole = list(examples(told, codec))
     assert [example.pairs for example in whole] == [2, 4]  # of the first four every second is learned

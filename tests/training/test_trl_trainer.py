@@ -16,7 +16,7 @@ import torch
 
 from gentax.core import NonFiniteLoss, UsageError
 from gentax.models.requests import SamplingParams, SamplingRequest
-from gentax.policies.local import load
+from gentax.policies.local import load_local_policy
 from gentax.rollouts import RolloutConfig
 from gentax.training import TrainConfig, train
 from gentax.training.checkpoint import checkpoints
@@ -56,7 +56,7 @@ def trl(toy, monkeypatch):
 
 
 def weights(folder: Path) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in load(folder).model.parameters()]).double()
+    return torch.cat([p.detach().flatten() for p in load_local_policy(folder).model.parameters()]).double()
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -172,9 +172,11 @@ def test_who_plays_has_merged_adapters_and_the_trained_model_keeps_its_weights(t
     peft = pytest.importorskip("peft")
     from gentax.training.trl_trainer import copy_weights
 
-    player = load(tiny).model
+    player = load_local_policy(tiny).model
     before = [p.detach().clone() for p in player.parameters()]
-    model = peft.get_peft_model(load(tiny).model, peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))
+    model = peft.get_peft_model(
+        load_local_policy(tiny).model, peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"])
+    )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -184,7 +186,7 @@ def test_who_plays_has_merged_adapters_and_the_trained_model_keeps_its_weights(t
     torch.testing.assert_close(player(ids).logits, model.eval()(ids).logits, atol=1e-4, rtol=1e-4)
     with model.disable_adapter():
         kept = model(ids).logits
-    torch.testing.assert_close(kept, load(tiny).model(ids).logits, atol=0, rtol=0)
+    torch.testing.assert_close(kept, load_local_policy(tiny).model(ids).logits, atol=0, rtol=0)
     assert any(not torch.equal(a, b) for a, b in zip(before, player.parameters(), strict=True))
 
 

@@ -11,7 +11,7 @@ from gentax.core import UsageError
 from gentax.core.settings import read_settings
 from gentax.policies import ExpertPolicy
 from gentax.rollouts import RolloutConfig, rollout
-from gentax.rollouts.prompt import prompts
+from gentax.rollouts.prompt import episode_prompts
 from gentax.wrappers import Distractor, Layout, Menu, read_wrapper, wrap
 
 
@@ -69,8 +69,8 @@ def test_a_rollout_plays_in_them_and_keeps_the_rules_it_was_given():
     assert all(episode.success for episode in episodes)
     assert all(step.action.endswith("()") for episode in episodes for step in episode.steps)
     assert "Write every action as a call" in episodes[0].rules
-    assert all(episodes[0].rules in prompt for prompt in prompts(play, episodes[0]))
-    assert "box" not in "".join(prompts(play, episodes[0]))
+    assert all(episodes[0].rules in prompt for prompt in episode_prompts(play, episodes[0]))
+    assert "box" not in "".join(episode_prompts(play, episodes[0]))
 
 
 def test_recipes_take_them_and_say_which(tmp_path, toy, tiny):

@@ -194,7 +194,7 @@ def test_the_spec_makes_it_again():
 def test_the_engine_plays_wrapped_environments(policy, toy):
     play = RolloutConfig(admissible=True, thinking=True)
     tasks = toy().tasks("train", 12)
-    with EnvPool(play, make_env=lambda task: ANY["all"](toy(task.level))) as pool:
+    with EnvPool(play, factory=lambda task: ANY["all"](toy(task.level))) as pool:
         episodes = rollout(policy, tasks, play=play, pool=pool)
     assert [episode.task for episode in episodes] == tasks
     assert all(episode.outcome.value == "success" for episode in episodes)
@@ -214,7 +214,7 @@ def test_a_broken_environment_is_made_anew_and_reads_the_same(toy):
     read = []
     policy = Crasher()
     for policy.crashing in (True, False):
-        with EnvPool(play, make_env=lambda task: ANY["all"](toy(task.level))) as pool:
+        with EnvPool(play, factory=lambda task: ANY["all"](toy(task.level))) as pool:
             (episode,) = rollout(policy, toy().tasks("train", 1), play=play, pool=pool)
         assert episode.outcome.value == "success"
         read.append([step.observation for step in episode.steps])

@@ -60,23 +60,23 @@ def read_domains(names: list[str] | None) -> dict[str, str | None]:
 
 def load_policy(what: str, options: ModelOptions) -> Policy:
     """Load a policy by its name, and show that this is being done: PyTorch and weights take seconds or more."""
-    from gentax.policies import policy_of
+    from gentax.policies import load_policy
     from gentax.policies.load import SIMPLE
 
     if what not in SIMPLE:
         status(f"  loading {what}")
 
-    return policy_of(what, options)
+    return load_policy(what, options)
 
 
 def load_pair(base: str, tuned: str, options: ModelOptions) -> tuple[Policy, Policy]:
     """Load two policies that are compared, likewise."""
-    from gentax.policies import policy_pair
+    from gentax.policies import load_policy_pair
     from gentax.policies.load import SIMPLE
 
     if loaded := [name for name in (base, tuned) if name not in SIMPLE]:
         status(f"  loading {' and '.join(loaded)}")
-    return policy_pair(base, tuned, options)
+    return load_policy_pair(base, tuned, options)
 
 
 def write_result(path: Path | None, value: Any) -> None:

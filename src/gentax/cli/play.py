@@ -65,7 +65,7 @@ def _watch(env: TextEnv, policy: str, model: ModelOptions, index: int, split: st
 
     task = Task(env.domain.name, env.level, split, index)
     settings = replace(settings, wrap=())  # the environment is wrapped already
-    with EnvPool(settings, make_env=lambda _: env) as pool:
+    with EnvPool(settings, factory=lambda _: env) as pool:
         who = o.load_policy(policy, model)
         (episode,) = rollout(who, [task], play=settings, pool=pool, progress=True)
     _show(episode)

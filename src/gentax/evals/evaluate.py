@@ -25,10 +25,10 @@ from gentax.metrics.episode_scores import (
 )
 from gentax.metrics.statistics import Estimate, success_rate
 from gentax.models.requests import ModelOptions
-from gentax.policies import Policy, policy_of
+from gentax.policies import Policy, load_policy
 from gentax.policies.scripted import SCRIPTED
 from gentax.rollouts import EnvPool, RolloutConfig, rollout
-from gentax.rollouts.prompt import with_budget
+from gentax.rollouts.prompt import with_token_budget
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def evaluate(
 
     Args:
         policy: "random", "expert", the name of a model, the URL of a server, `module:attribute`, any `Policy`, or a
-            function of the conversation (see `policy_of`).
+            function of the conversation (see `load_policy`).
         domains: names, one name, or names with levels; a level of None is the domain's default.
         tasks: how many tasks of each domain; all of a split that has fewer.
         split: which split.
@@ -169,8 +169,8 @@ def evaluate(
     if tasks < 2:
         raise UsageError(f"an evaluation needs at least 2 tasks, not {tasks}")
     chosen = tasks_of(levels, tasks, split)
-    who = policy_of(policy, model)
-    play = with_budget(play or RolloutConfig(), who)
+    who = load_policy(policy, model)
+    play = with_token_budget(play or RolloutConfig(), who)
     count = EpisodeProgress(samples * sum(map(len, chosen.values())), who.name, progress, on_episode, on_steps)
     episodes = {}
     readable = stop_if_unreadable and not isinstance(who, SCRIPTED)

@@ -20,7 +20,7 @@ from gentax.evals.evaluate import tasks_of
 from gentax.metrics.forecast import Fit, Forecast, read_fit
 from gentax.metrics.statistics import Estimate, cluster_mean
 from gentax.metrics.verdict import number
-from gentax.models.scoring.kl import nats
+from gentax.models.scoring.kl import sequence_kl
 from gentax.policies import Policy
 from gentax.policies.local import LocalPolicy
 from gentax.rollouts import RolloutConfig, rollout
@@ -58,7 +58,7 @@ def forward_kl(base: Policy, tuned: Policy, episodes: Sequence[Episode]) -> Esti
             ids.append(sequence.ids_T)
             sampled.append(sequence.sampled_T)
     kl: dict[Task, float] = dict.fromkeys(actions, 0.0)
-    for task, of_sequence in zip(tasks, nats(base.model, tuned.model, ids, sampled), strict=True):
+    for task, of_sequence in zip(tasks, sequence_kl(base.model, tuned.model, ids, sampled), strict=True):
         kl[task] += float(of_sequence)
     return cluster_mean(np.array(list(kl.values())), np.array([actions[task] for task in kl]), "nats per action")
 

@@ -31,11 +31,11 @@ from gentax.metrics.statistics import InterimAnalyses, Pilot, episodes_needed
 from gentax.metrics.tax import TaxReport, tax_report
 from gentax.metrics.verdict import FREE_WITHIN, Verdict, headline, verdict
 from gentax.models.requests import ModelOptions
-from gentax.policies import Policy, policy_pair
+from gentax.policies import Policy, load_policy_pair
 from gentax.policies.scripted import SCRIPTED, RandomPolicy
 from gentax.rollouts import EnvPool, RolloutConfig, rollout
-from gentax.rollouts.engine import unreadable_steps
-from gentax.rollouts.prompt import with_budget
+from gentax.rollouts.engine import describe_unreadable
+from gentax.rollouts.prompt import with_token_budget
 
 LOOKS = 5
 
@@ -80,7 +80,7 @@ def tax(
     if isinstance(base, Evaluation) or isinstance(tuned, Evaluation):
         raise UsageError("an evaluation is compared with another one, not with a policy")
     levels = levels_of(source, targets)
-    policies = policy_pair(base, tuned, model)
+    policies = load_policy_pair(base, tuned, model)
     return play_tax(
         *policies, source, levels, tasks=tasks, looks=InterimAnalyses(looks), touched=touched, **settings
     ).report
@@ -242,7 +242,7 @@ def play_tax(
         raise UsageError(f"a tax needs at least 2 tasks of each domain, not {tasks}")
     if pilot is not None and (drop is None or pilot < 2):
         raise UsageError("a pilot of at least 2 tasks says how many tasks a drop takes: give the drop in points, too")
-    play = with_budget(play or RolloutConfig(), base, tuned)
+    play = with_token_budget(play or RolloutConfig(), base, tuned)
     listed = tasks_of(domains, tasks if pilot is None else pilot)
     policies = (base, tuned, RandomPolicy()) if chance else (base, tuned)
     episodes: list[dict[str, list[Episode]]] = [{name: [] for name in domains} for _ in policies]
@@ -274,7 +274,7 @@ def play_tax(
                     stop_if_unreadable=policy is base and readable and not any(its.values()),
                 )
                 if hasattr(policy, "rest"):  # the other one comes next, and needs the memory
-                    policy.rest()
+                    policy.release_memory()
 
     def report_at(share: float, look: int) -> TaxReport:
         before, after = ({name: scores_of(of) for name, of in its.items()} for its in episodes[:2])
@@ -316,6 +316,6 @@ def play_tax(
 
 
 def _warn_if_unreadable(policy: str, play: RolloutConfig, episodes: Mapping[str, list[Episode]]) -> None:
-    said = unreadable_steps(policy, play, [step for of in episodes.values() for one in of for step in one.steps])
+    said = describe_unreadable(policy, play, [step for of in episodes.values() for one in of for step in one.steps])
     if said is not None:
         warnings.warn(f"{said}. It is measured as it is", stacklevel=3)

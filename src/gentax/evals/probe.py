@@ -23,11 +23,11 @@ from gentax.metrics.axes import Probe, axes
 from gentax.metrics.episode_scores import ERROR_SHARE
 from gentax.models.action_format import write_reply
 from gentax.models.requests import ModelOptions
-from gentax.policies import Policy, policy_of
-from gentax.policies.protocol import Reply, Turn, parallel_limit
+from gentax.policies import Policy, load_policy
+from gentax.policies.protocol import PolicyRequest, Reply, max_parallel_episodes
 from gentax.policies.scripted import SCRIPTED
-from gentax.rollouts import RolloutConfig, open_env
-from gentax.rollouts.prompt import prompts
+from gentax.rollouts import RolloutConfig, make_env
+from gentax.rollouts.prompt import episode_prompts
 
 SPLIT = "train"
 TRAJECTORIES, HORIZON = 128, 50  # of arXiv 2601.18217
@@ -56,7 +56,7 @@ def probe(
 
     Args:
         domains: names, registered or `module:factory`; pairs of name and level; or a mapping of the one to the other.
-        policy: "random", "expert", the name of a model, a server, `module:attribute` or any `Policy` (see `policy_of`).
+        policy: "random", "expert", a model, a server, `module:attribute` or any `Policy` (see `load_policy`).
         trajectories: episodes of each domain: tasks times samples. A split that has fewer tasks is played whole.
         samples: episodes on each task; with more than one, pass@k is known beyond k = 1.
         horizon: steps after which every domain's episodes are cut off, and at which failures are counted.
@@ -83,10 +83,10 @@ def probe(
     total = 0
     for name, level in asked:
         for variant in variants:  # what cannot be made is refused before anything is played
-            env = open_env(variant, name, level, SPLIT)
+            env = make_env(variant, name, level, SPLIT)
             total += samples * min(trajectories // samples, env.size(SPLIT))
             env.close()
-    who = policy_of(policy, model)
+    who = load_policy(policy, model)
     encode, tokenizer = _tokens_of(who)
     count = EpisodeProgress(total, who.name, progress, on_episode)
     readable = stop_if_unreadable and not isinstance(who, SCRIPTED)
@@ -120,7 +120,7 @@ def probe(
                 name,
                 episodes,
                 horizon,
-                prompts=partial(prompts, replace(variant, context=STATE)),
+                prompts=partial(episode_prompts, replace(variant, context=STATE)),
                 encode=encode,
                 expert_lengths=_plans(ask, replace(variant, horizon=None)),
                 choices=_of_whole_episodes(counted.choices, episodes),
@@ -162,7 +162,7 @@ class _Counting:
         if hasattr(policy, "default_max_new_tokens"):
             self.default_max_new_tokens = policy.default_max_new_tokens
 
-    def reply(self, turns: Sequence[Turn]) -> list[Reply]:
+    def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
         for turn in turns:
             try:
                 listed = turn.env.admissible()
@@ -173,7 +173,7 @@ class _Counting:
         return self.policy.reply(turns)
 
     def max_parallel(self, context_tokens: int) -> int:
-        return parallel_limit(self.policy, context_tokens)
+        return max_parallel_episodes(self.policy, context_tokens)
 
 
 class _Planner:
@@ -184,10 +184,10 @@ class _Planner:
     def __init__(self) -> None:
         self.lost: set[Task | None] = set()
 
-    def reply(self, turns: Sequence[Turn]) -> list[Reply]:
+    def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
         return [self._move(turn) for turn in turns]
 
-    def _move(self, turn: Turn) -> Reply:
+    def _move(self, turn: PolicyRequest) -> Reply:
         try:
             move = turn.env.expert()
         except Exception:
@@ -234,8 +234,8 @@ def _tokens_of(policy: Policy) -> tuple[Callable[[str], Sequence[int]], str]:
     """Return what turns text to tokens, and whose it is: the policy's own, or the base model's where it has none."""
     codec = getattr(policy, "codec", None)
     if codec is not None:
-        return codec.text, policy.name
+        return codec.encode_text, policy.name
     from gentax.models.chat import ChatCodec
     from gentax.models.loading import load_tokenizer
 
-    return ChatCodec(load_tokenizer("base")).text, "base"
+    return ChatCodec(load_tokenizer("base")).encode_text, "base"

@@ -25,14 +25,14 @@ from typing import Any, NamedTuple
 
 from gentax.core import unknown
 
-FORMATS = ("tags", "json", "tool_calls")
+ACTION_FORMATS = ("tags", "json", "tool_calls")
 THINK, THINK_END, ACTION, ACTION_END = "<think>", "</think>", "<action>", "</action>"
-OBJECTS_TRIED = 256  # opening braces at which a JSON object is looked for; a reply may be nothing but braces
+MAX_JSON_OBJECTS = 256  # opening braces at which a JSON object is looked for; a reply may be nothing but braces
 _ACTION = re.compile(re.escape(ACTION) + r"(.*?)" + re.escape(ACTION_END), re.DOTALL)
 _THOUGHT = re.compile(re.escape(THINK) + r"(.*?)" + re.escape(THINK_END), re.DOTALL)
 
 
-class Parsed(NamedTuple):
+class ParsedReply(NamedTuple):
     """What a reply says. `action` is "" when there is none to be read."""
 
     action: str
@@ -48,22 +48,22 @@ def write_reply(action: str, thought: str | None = None, action_format: str = "t
         return json.dumps({"action": action} if thought is None else {"thought": thought, "action": action})
     if action_format == "tool_calls":
         thoughts = "" if thought is None else f"{THINK}{thought}{THINK_END}"
-        return thoughts + FAMILIES["hermes"].write(action)
+        return thoughts + TOOL_CALL_FORMATS["hermes"].write(action)
     return f"{'' if thought is None else THINK + thought + THINK_END}{ACTION}{action}{ACTION_END}"
 
 
-def parse_reply(text: str, action_format: str = "tags") -> Parsed:
+def parse_reply(text: str, action_format: str = "tags") -> ParsedReply:
     """Read the last action and the first thought of `text`."""
     if action_format == "json":
         return parse_json(text)
     if action_format == "tool_calls":
-        return parse_any(text)
+        return parse_any_tool_call(text)
     actions = _ACTION.findall(text)
     thought = _THOUGHT.search(text)
-    return Parsed(actions[-1].strip() if actions else "", thought.group(1).strip() if thought else "")
+    return ParsedReply(actions[-1].strip() if actions else "", thought.group(1).strip() if thought else "")
 
 
-def instructions(action_format: str, thinking: bool) -> str:
+def format_instructions(action_format: str, thinking: bool) -> str:
     """Return the line of a prompt that says how to answer."""
     if action_format == "tool_calls":
         return f"{'Think, then answer' if thinking else 'Answer'} by calling the tool act with your action"
@@ -71,10 +71,10 @@ def instructions(action_format: str, thinking: bool) -> str:
     return f"Answer {'with one JSON object: ' if action_format == 'json' else ''}{ask}"
 
 
-def check_format(action_format: str) -> None:
+def check_action_format(action_format: str) -> None:
     """Raise UsageError for a format that does not exist."""
-    if action_format not in FORMATS:
-        raise unknown("action_format", action_format, FORMATS)
+    if action_format not in ACTION_FORMATS:
+        raise unknown("action_format", action_format, ACTION_FORMATS)
 
 
 def split_thought(text: str) -> tuple[str, str]:
@@ -91,27 +91,27 @@ def split_thought(text: str) -> tuple[str, str]:
     return thought.strip(), text.rpartition(THINK_END)[2]
 
 
-def thought_is_open(text: str, opened: bool) -> bool:
+def in_open_thought(text: str, opened: bool) -> bool:
     """Return whether a reply is still in its thought, which its prompt may have `opened`."""
     return THINK_END not in text and (opened or text.lstrip().startswith(THINK))
 
 
-def parse_json(text: str) -> Parsed:
+def parse_json(text: str) -> ParsedReply:
     """Read the last JSON object of `text` that has an action: bare, in a code fence or with words around it."""
     thought, rest = split_thought(text)
-    for found in reversed(list(objects(rest))):
+    for found in reversed(list(iter_json_objects(rest))):
         action = found.get("action")
         if isinstance(action, (str, int, float)) and not isinstance(action, bool):
             said = found.get("thought")
-            return Parsed(_clean(str(action)), _clean(said) if isinstance(said, str) and said.strip() else thought)
-    return Parsed("", thought)
+            return ParsedReply(_clean(str(action)), _clean(said) if isinstance(said, str) and said.strip() else thought)
+    return ParsedReply("", thought)
 
 
-def objects(text: str) -> Iterator[dict[str, Any]]:
+def iter_json_objects(text: str) -> Iterator[dict[str, Any]]:
     """Yield the JSON objects in `text` that are in no other one."""
     decoder = json.JSONDecoder(strict=False)  # models break lines within strings
     at = tried = 0
-    while (at := text.find("{", at)) >= 0 and tried < OBJECTS_TRIED:
+    while (at := text.find("{", at)) >= 0 and tried < MAX_JSON_OBJECTS:
         tried += 1
         try:
             value, at = decoder.raw_decode(text, at)
@@ -127,25 +127,25 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8").strip()
 
 
-NAME, ARGUMENT = "act", "action"
+TOOL_NAME, TOOL_ARGUMENT = "act", "action"
 TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
-        "name": NAME,
+        "name": TOOL_NAME,
         "description": "Do one action in the environment.",
         "parameters": {
             "type": "object",
-            "properties": {ARGUMENT: {"type": "string", "description": "The action, as the rules say it."}},
-            "required": [ARGUMENT],
+            "properties": {TOOL_ARGUMENT: {"type": "string", "description": "The action, as the rules say it."}},
+            "required": [TOOL_ARGUMENT],
         },
     },
 }
 CALL_ID = "call00000"  # Mistral's templates want nine letters and digits
-CALLS_READ = 64  # of one reply; the last one counts
+MAX_TOOL_CALLS = 64  # of one reply; the last one counts
 
 
 @dataclass(frozen=True)
-class Family:
+class ToolCallFormat:
     """One notation of tool calls."""
 
     marks: tuple[str, ...]  # a chat template that contains one of them is of this family
@@ -159,21 +159,21 @@ class Family:
         return self.form % (json.dumps(action, ensure_ascii=False) if self.quoted else action)
 
 
-def call_of(value: Any) -> str | None:
+def action_of_call(value: Any) -> str | None:
     """Return the action of a call given as JSON values: {"name": …, "arguments": …}, or OpenAI's {"function": …}."""
     if not isinstance(value, dict):
         return None
     value = value.get("function") if isinstance(value.get("function"), dict) else value
-    if value.get("name", NAME) not in (NAME, f"functions.{NAME}"):
+    if value.get("name", TOOL_NAME) not in (TOOL_NAME, f"functions.{TOOL_NAME}"):
         return None
-    return action_of(next((value[key] for key in ("arguments", "parameters", "args") if key in value), None))
+    return action_of_arguments(next((value[key] for key in ("arguments", "parameters", "args") if key in value), None))
 
 
-def action_of(arguments: Any) -> str | None:
+def action_of_arguments(arguments: Any) -> str | None:
     """Return the action in a call's arguments: a mapping, or its JSON text."""
     if isinstance(arguments, str):
-        arguments = next(objects(arguments), None)
-    action = arguments.get(ARGUMENT) if isinstance(arguments, dict) else None
+        arguments = next(iter_json_objects(arguments), None)
+    action = arguments.get(TOOL_ARGUMENT) if isinstance(arguments, dict) else None
     if not isinstance(action, (str, int, float)) or isinstance(action, bool):
         return None
     return str(action).encode("utf-8", "replace").decode("utf-8").strip()
@@ -181,33 +181,34 @@ def action_of(arguments: Any) -> str | None:
 
 def _found(actions: Iterator[str | None]) -> Iterator[str]:
     for count, action in enumerate(actions):
-        if count >= CALLS_READ:
+        if count >= MAX_TOOL_CALLS:
             return
         if action:
             yield action
 
 
 def _json_calls(text: str) -> Iterator[str]:
-    return _found(call_of(value) for value in objects(text))
+    return _found(action_of_call(value) for value in iter_json_objects(text))
 
 
 def _hermes(text: str) -> Iterator[str]:
     calls = text.split("<tool_call>")[1:]
-    return _found(call_of(next(objects(call), None)) for call in calls)
+    return _found(action_of_call(next(iter_json_objects(call), None)) for call in calls)
 
 
 _PARAMETER = re.compile(
-    rf"<function={NAME}>.{{0,200}}?<parameter={ARGUMENT}>(.*?)(?:</parameter>|</function>|</tool_call>|$)", re.DOTALL
+    rf"<function={TOOL_NAME}>.{{0,200}}?<parameter={TOOL_ARGUMENT}>(.*?)(?:</parameter>|</function>|</tool_call>|$)",
+    re.DOTALL,
 )
 _GLM = re.compile(
-    rf"<tool_call>\s*{NAME}\s*<arg_key>{ARGUMENT}</arg_key>\s*<arg_value>(.*?)(?:</arg_value>|$)", re.DOTALL
+    rf"<tool_call>\s*{TOOL_NAME}\s*<arg_key>{TOOL_ARGUMENT}</arg_key>\s*<arg_value>(.*?)(?:</arg_value>|$)", re.DOTALL
 )
-_HARMONY = re.compile(rf"to=functions\.{NAME}\b[^{{]{{0,200}}<\|message\|>")
-_ARGS = re.compile(rf"\[TOOL_CALLS\]\s*{NAME}\s*(?:\[CALL_ID\][^\[]{{0,64}})?\[ARGS\]")
-_DEEPSEEK = re.compile(rf"<｜tool▁sep｜>{NAME}\b")
-_GEMMA = re.compile(rf"call:{NAME}\{{.{{0,200}}?{ARGUMENT}:<\|\"\|>(.*?)<\|\"\|>", re.DOTALL)
+_HARMONY = re.compile(rf"to=functions\.{TOOL_NAME}\b[^{{]{{0,200}}<\|message\|>")
+_ARGS = re.compile(rf"\[TOOL_CALLS\]\s*{TOOL_NAME}\s*(?:\[CALL_ID\][^\[]{{0,64}})?\[ARGS\]")
+_DEEPSEEK = re.compile(rf"<｜tool▁sep｜>{TOOL_NAME}\b")
+_GEMMA = re.compile(rf"call:{TOOL_NAME}\{{.{{0,200}}?{TOOL_ARGUMENT}:<\|\"\|>(.*?)<\|\"\|>", re.DOTALL)
 _CALL = re.compile(r"<tool_call>|\[TOOL_CALLS\]|to=functions|```|\{|<\||<｜")  # where a call may begin
-_PYTHONIC = re.compile(rf"\b{NAME}\(")
+_PYTHONIC = re.compile(rf"\b{TOOL_NAME}\(")
 
 
 def _xml(text: str) -> Iterator[str]:
@@ -224,7 +225,9 @@ def _gemma(text: str) -> Iterator[str]:
 
 def _after(mark: re.Pattern[str], text: str) -> Iterator[str]:
     """Read the JSON arguments behind each mark."""
-    return _found(action_of(next(objects(text[found.end() :]), None)) for found in mark.finditer(text))
+    return _found(
+        action_of_arguments(next(iter_json_objects(text[found.end() :]), None)) for found in mark.finditer(text)
+    )
 
 
 def _mistral(text: str) -> Iterator[str]:
@@ -250,87 +253,92 @@ def _keyword(text: str) -> str | None:
             call = ast.parse(text[:end], mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
-        values = [keyword.value for keyword in call.keywords if keyword.arg == ARGUMENT] + call.args  # type: ignore[attr-defined]
-        return action_of({ARGUMENT: values[0].value}) if values and isinstance(values[0], ast.Constant) else None
+        values = [keyword.value for keyword in call.keywords if keyword.arg == TOOL_ARGUMENT] + call.args  # type: ignore[attr-defined]
+        return (
+            action_of_arguments({TOOL_ARGUMENT: values[0].value})
+            if values and isinstance(values[0], ast.Constant)
+            else None
+        )
     return None
 
 
-_HERMES_FORM = f'<tool_call>\n{{"name": "{NAME}", "arguments": {{"{ARGUMENT}": %s}}}}\n</tool_call>'
+_HERMES_FORM = f'<tool_call>\n{{"name": "{TOOL_NAME}", "arguments": {{"{TOOL_ARGUMENT}": %s}}}}\n</tool_call>'
 # The first whose mark a chat template has. Those with marks of their own stand before those that share one.
-FAMILIES = {
-    "harmony": Family(
+TOOL_CALL_FORMATS = {
+    "harmony": ToolCallFormat(
         ("<|channel|>",),
         lambda text: _after(_HARMONY, text),
-        f'<|channel|>commentary to=functions.{NAME} <|constrain|>json<|message|>{{"{ARGUMENT}": %s}}<|call|>',
+        f'<|channel|>commentary to=functions.{TOOL_NAME} <|constrain|>json<|message|>{{"{TOOL_ARGUMENT}": %s}}<|call|>',
         "<|call|>",
     ),
-    "gemma4": Family(
+    "gemma4": ToolCallFormat(
         ("<|tool_call>",),
         _gemma,
-        f'<|tool_call>call:{NAME}{{{ARGUMENT}:<|"|>%s<|"|>}}<tool_call|>',
+        f'<|tool_call>call:{TOOL_NAME}{{{TOOL_ARGUMENT}:<|"|>%s<|"|>}}<tool_call|>',
         "<tool_call|>",
         quoted=False,
     ),
-    "deepseek": Family(
+    "deepseek": ToolCallFormat(
         ("<｜tool▁call▁begin｜>",),
         lambda text: _after(_DEEPSEEK, text),
-        f'<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>{NAME}\n```json\n{{"{ARGUMENT}": %s}}\n'
+        f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>{TOOL_NAME}\n```json\n"
+        f'{{"{TOOL_ARGUMENT}": %s}}\n'
         "```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
         "<｜tool▁calls▁end｜>",
     ),
-    "qwen_xml": Family(
+    "qwen_xml": ToolCallFormat(
         ("<function=",),
         _xml,
-        f"<tool_call>\n<function={NAME}>\n<parameter={ARGUMENT}>\n%s\n</parameter>\n</function>\n</tool_call>",
+        f"<tool_call>\n<function={TOOL_NAME}>\n<parameter={TOOL_ARGUMENT}>\n%s\n</parameter>\n</function>\n</tool_call>",
         "</tool_call>",
         quoted=False,
     ),
-    "glm": Family(
+    "glm": ToolCallFormat(
         ("<arg_key>",),
         _glm,
-        f"<tool_call>{NAME}\n<arg_key>{ARGUMENT}</arg_key>\n<arg_value>%s</arg_value>\n</tool_call>",
+        f"<tool_call>{TOOL_NAME}\n<arg_key>{TOOL_ARGUMENT}</arg_key>\n<arg_value>%s</arg_value>\n</tool_call>",
         "</tool_call>",
         quoted=False,
     ),
-    "mistral": Family(
+    "mistral": ToolCallFormat(
         ("[TOOL_CALLS]",),
         _mistral,
-        f'[TOOL_CALLS] [{{"name": "{NAME}", "arguments": {{"{ARGUMENT}": %s}}}}]',
+        f'[TOOL_CALLS] [{{"name": "{TOOL_NAME}", "arguments": {{"{TOOL_ARGUMENT}": %s}}}}]',
         "}]",
     ),
-    "hermes": Family(("<tool_call>",), _hermes, _HERMES_FORM, "</tool_call>"),
-    "llama": Family(
+    "hermes": ToolCallFormat(("<tool_call>",), _hermes, _HERMES_FORM, "</tool_call>"),
+    "llama": ToolCallFormat(
         ("<|python_tag|>", '"parameters": '),
         _llama,
-        f'{{"name": "{NAME}", "parameters": {{"{ARGUMENT}": %s}}}}',
+        f'{{"name": "{TOOL_NAME}", "parameters": {{"{TOOL_ARGUMENT}": %s}}}}',
         "}}",
     ),
-    "pythonic": Family(
-        ("tool_code", "<|tool_call_start|>", "tool_list_start"), _pythonic, f"[{NAME}({ARGUMENT}=%s)]", ")]"
+    "pythonic": ToolCallFormat(
+        ("tool_code", "<|tool_call_start|>", "tool_list_start"), _pythonic, f"[{TOOL_NAME}({TOOL_ARGUMENT}=%s)]", ")]"
     ),
 }
 
 
-def family_of(template: str) -> Family:
+def detect_tool_call_format(template: str) -> ToolCallFormat:
     """Return the family that a chat template is of; that of Hermes, which most others copy, where it shows no mark."""
-    for family in FAMILIES.values():
+    for family in TOOL_CALL_FORMATS.values():
         if any(mark in template for mark in family.marks):
             return family
-    return FAMILIES["hermes"]
+    return TOOL_CALL_FORMATS["hermes"]
 
 
-def parse_calls(text: str, family: Family) -> Parsed:
+def parse_tool_calls(text: str, family: ToolCallFormat) -> ParsedReply:
     """Read the last call of a reply and its thought: what is marked as one, else the words before the call."""
     thought, rest = split_thought(text)
     actions = list(family.read(rest)) or list(_json_calls(rest))  # many models forget the marks, and keep to JSON
     if not thought and actions:
         thought = _CALL.split(rest, maxsplit=1)[0].replace(THINK, "").strip()
-    return Parsed(actions[-1] if actions else "", thought)
+    return ParsedReply(actions[-1] if actions else "", thought)
 
 
-def parse_any(text: str) -> Parsed:
+def parse_any_tool_call(text: str) -> ParsedReply:
     """Read a reply of a model whose family is not known: each reader is tried."""
-    for family in FAMILIES.values():
-        if (found := parse_calls(text, family)).action:
+    for family in TOOL_CALL_FORMATS.values():
+        if (found := parse_tool_calls(text, family)).action:
             return found
-    return Parsed("", split_thought(text)[0])
+    return ParsedReply("", split_thought(text)[0])

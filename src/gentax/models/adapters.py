@@ -17,8 +17,15 @@ from typing import Any
 import torch
 
 from gentax.core import UsageError, unknown
-from gentax.models.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DTYPES, read_header, read_json, reason
-from gentax.models.precision import write_rounded
+from gentax.models.checkpoint import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    TORCH_DTYPES,
+    error_line,
+    read_json,
+    read_safetensors_header,
+)
+from gentax.models.precision import stochastic_round_
 
 KINDS = ("LORA", "ADALORA", "IA3", "LOHA", "LOKR", "OFT", "BOFT", "VERA", "HRA")  # that can be merged
 _MOVES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # ways to begin that change the base's own weights
@@ -43,12 +50,12 @@ def check_adapter(folder: Path, skeleton: Any, where: str) -> int:
     import peft
 
     config = _config_of(folder, where)
-    tensors = read_header(folder / ADAPTER_WEIGHTS)
+    tensors = read_safetensors_header(folder / ADAPTER_WEIGHTS)
     state = {}
     for name, tensor in tensors.items():
-        if tensor.dtype not in DTYPES:
+        if tensor.dtype not in TORCH_DTYPES:
             raise UsageError(f"{where}: {name[:80]} is stored as {tensor.dtype}, which no adapter is")
-        state[name] = torch.empty(tensor.shape, dtype=getattr(torch, DTYPES[tensor.dtype]), device="meta")
+        state[name] = torch.empty(tensor.shape, dtype=getattr(torch, TORCH_DTYPES[tensor.dtype]), device="meta")
     try:
         with torch.device("meta"):
             wrapped = peft.PeftModelForCausalLM(skeleton, config, low_cpu_mem_usage=True)
@@ -82,7 +89,7 @@ def merge_adapter(model: Any, folder: Path, where: str) -> Any:
                     layer.merge(safe_merge=True)  # which refuses a result that is not finite
         merged = wrapped.merge_and_unload(safe_merge=True)  # what is merged already stays
     except ValueError as error:
-        raise UsageError(f"{where} cannot be merged: {reason(error)}") from None
+        raise UsageError(f"{where} cannot be merged: {error_line(error)}") from None
     vars(merged).pop("peft_config", None)
     return merged.requires_grad_(True)
 
@@ -97,7 +104,7 @@ def _in_fp32(layer: Any, name: str) -> Iterator[None]:
         weight.data = weight.data.float()
     yield
     for key, weight in weights.items():
-        write_rounded(stored[key], weight.data, f"{name}.{key}")
+        stochastic_round_(stored[key], weight.data, f"{name}.{key}")
         weight.data = stored[key]
 
 
@@ -134,7 +141,7 @@ def _config_of(folder: Path, where: str) -> Any:
     try:
         config = cls.from_peft_type(**_known(cls, values))
     except (TypeError, ValueError, ImportError) as error:
-        raise UsageError(f"{where}: {ADAPTER_CONFIG} is not sound: {reason(error)}") from None
+        raise UsageError(f"{where}: {ADAPTER_CONFIG} is not sound: {error_line(error)}") from None
     if hasattr(config, "init_lora_weights"):
         config.init_lora_weights = False  # they are read from the file
     config.inference_mode = True
@@ -157,7 +164,7 @@ def _added(name: str, wrapped: Any) -> bool:
 
 def _mismatch(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
-    return reason(ValueError(lines[0])) if lines else reason(error)
+    return error_line(ValueError(lines[0])) if lines else error_line(error)
 
 
 def _few(names: list[str]) -> str:

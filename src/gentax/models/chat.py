@@ -24,15 +24,15 @@ from gentax.models.action_format import (
     ACTION_END,
     THINK,
     THINK_END,
-    Parsed,
-    parse_calls,
+    ParsedReply,
+    in_open_thought,
     parse_json,
     parse_reply,
+    parse_tool_calls,
     split_thought,
-    thought_is_open,
     write_reply,
 )
-from gentax.models.chat_template import Frame, Layout, plain_layout, read_template
+from gentax.models.chat_template import ChatLayout, TemplatePart, plain_layout, read_chat_template
 from gentax.models.requests import ChatOptions
 
 TAGS = (THINK, THINK_END, ACTION, ACTION_END)
@@ -58,14 +58,14 @@ class ChatCodec:
         self.tokenizer, self.options = tokenizer, options
         source = _template(tokenizer, options.action_format == "tool_calls")
         special = tuple(sorted((key, str(token)) for key, token in tokenizer.special_tokens_map.items()))
-        self.layout: Layout = (
-            read_template(source, special, options, name) if source else plain_layout(bool(options.system_prompt))
+        self.layout: ChatLayout = (
+            read_chat_template(source, special, options, name) if source else plain_layout(bool(options.system_prompt))
         )
         if not source and options.action_format == "tool_calls":
             raise UsageError(f"{name} has no chat template that offers tools; say --action-format tags or json")
         known = {token.content: id for id, token in tokenizer.added_tokens_decoder.items()}
         # A model whose tokenizer has the tags of replies was made here, and has read each part tokenized by itself.
-        self.made_here = all(tag in known for tag in TAGS)
+        self.has_reply_tokens = all(tag in known for tag in TAGS)
         self._marks = {mark: known[mark] for mark in self._marks_of_replies() if mark in known}
         unknown = tokenizer.unk_token_id
         self._control = {
@@ -81,25 +81,25 @@ class ChatCodec:
         self._reply_pattern = _any_of(self._marks)
         self._begin = _NONE if source else self._added_in_front()
         self._lead = "" if options.action_format == "tool_calls" else self.layout.lead
-        self.turn_end, self._end_text = self._turn_end()
+        self.turn_end_id, self._end_text = self._find_turn_end()
         # In the harmony format the end of a message is no end of a turn, and a turn ends otherwise than in the history.
         harmony = "<|channel|>" in source
-        self.stops = None if harmony else self.turn_end
+        self.stop_id = None if harmony else self.turn_end_id
         self._closes = {known[mark] for mark in ("<|return|>", "<|call|>") if harmony and mark in known}
         # Where the closing tag is one token, as in the shipped model, a reply ends at that token.
-        self.action_end = known[ACTION_END] if self.made_here and options.action_format == "tags" else None
-        self._controls_of: dict[tuple[Frame, bool], np.ndarray] = {}
-        self.text = lru_cache(maxsize=65536)(self._text)
+        self.action_end_id = known[ACTION_END] if self.has_reply_tokens and options.action_format == "tags" else None
+        self._controls_of: dict[tuple[TemplatePart, bool], np.ndarray] = {}
+        self.encode_text = lru_cache(maxsize=65536)(self._text)
         self._framed = lru_cache(maxsize=8192)(self._frame)
 
     # Conversations.
 
-    def opening(self, message: str) -> np.ndarray:
+    def first_prompt(self, message: str) -> np.ndarray:
         """Return the ids of a conversation that starts with `message`, up to where the model answers."""
         texts = (self.options.system_prompt, message) if self.options.system_prompt else (message,)
         return np.concatenate([self._begin, self._framed(self.layout.opening, texts, True)])
 
-    def following(self, message: str, last: int, called: bool = False) -> np.ndarray:
+    def next_prompt(self, message: str, last: int, called: bool = False) -> np.ndarray:
         """Return the ids between an answer whose last id is `last` and the next one, with `message` in between.
 
         `called`: whether the answer called the tool, where there is one; the message is then its result.
@@ -112,7 +112,7 @@ class ChatCodec:
         ended = at is not None and (ids[at] == last or last in self._closes)  # the model ended its turn itself
         return ids[at + 1 :] if ended else ids
 
-    def frame_lengths(self, first: bool) -> tuple[int, int]:
+    def template_overhead(self, first: bool) -> tuple[int, int]:
         """Return how many ids stand before and after a message, the first of a conversation or a later one."""
         frame = self.layout.opening if first else self.layout.following
         texts = (self.options.system_prompt,) if first and self.options.system_prompt else ()
@@ -121,7 +121,7 @@ class ChatCodec:
 
     # Replies.
 
-    def write(self, action: str, thought: str | None = None) -> str:
+    def format_reply(self, action: str, thought: str | None = None) -> str:
         """Write a reply in the action format, as the model is to write it behind the prompt that its template ends."""
         if self.options.action_format == "tool_calls":
             text = self._call(action)
@@ -135,33 +135,33 @@ class ChatCodec:
             return text
         return text.removeprefix(THINK).lstrip("\n") if text.startswith(THINK) else f"{THINK_END}\n\n{text}"
 
-    def rewrite(self, text: str) -> str:
+    def to_own_format(self, text: str) -> str:
         """Return a reply of `write_reply` as `write` has it, where that differs."""
         if self.layout.family is None and not self.layout.opens_thought:
             return text
         action, thought = parse_reply(text, self.options.action_format)
-        return self.write(action, thought if self.options.thinking else None) if action else text
+        return self.format_reply(action, thought if self.options.thinking else None) if action else text
 
-    def parse(self, text: str) -> Parsed:
+    def parse_reply(self, text: str) -> ParsedReply:
         """Read a reply: its action, "" when there is none, and its thought."""
         if self.layout.opens_thought and not text.lstrip().startswith(THINK):
             text = THINK + text
         if self.options.action_format == "tool_calls" and self.layout.family is not None:
-            return parse_calls(text, self.layout.family)
-        if self.options.action_format == "tags" and not self.made_here:
+            return parse_tool_calls(text, self.layout.family)
+        if self.options.action_format == "tags" and not self.has_reply_tokens:
             thought, rest = split_thought(text)  # an action that is quoted in a thought is none
-            return Parsed(parse_reply(rest).action, thought)
+            return ParsedReply(parse_reply(rest).action, thought)
         return parse_reply(text, self.options.action_format)
 
-    def called(self, text: str) -> bool:
+    def calls_tool(self, text: str) -> bool:
         """Return whether a reply called the tool, so that the next message is the call's result."""
-        return self.layout.after_call is not None and bool(self.parse(text).action)
+        return self.layout.after_call is not None and bool(self.parse_reply(text).action)
 
-    def is_over(self, text: str) -> bool:
+    def is_complete(self, text: str) -> bool:
         """Return whether a reply says its action to the end, so that nothing is to follow."""
-        if self.made_here and self.options.action_format == "tags":
+        if self.has_reply_tokens and self.options.action_format == "tags":
             return ACTION_END in text
-        if thought_is_open(text, self.layout.opens_thought):
+        if in_open_thought(text, self.layout.opens_thought):
             return False  # what is quoted in a thought ends nothing
         text = text.rpartition(THINK_END)[2]
         if self.options.action_format == "tags":
@@ -171,20 +171,20 @@ class ChatCodec:
         assert self.layout.family is not None
         if self.layout.family.end not in text:
             return False
-        return bool(parse_calls(text, self.layout.family).action)
+        return bool(parse_tool_calls(text, self.layout.family).action)
 
     @property
-    def closing(self) -> tuple[str, ...]:
-        """What a reply that is over holds at its end, one of them: a quick test before `is_over`."""
+    def end_markers(self) -> tuple[str, ...]:
+        """What a reply that is over holds at its end, one of them: a quick test before `is_complete`."""
         if self.options.action_format == "tool_calls" and self.layout.family is not None:
             return (self.layout.family.end,)
         return (ACTION_END,) if self.options.action_format == "tags" else ("}",)
 
-    def reply(self, text: str) -> np.ndarray:
+    def encode_reply(self, text: str) -> np.ndarray:
         """Return the ids of a reply known as text. The marks of replies may be control tokens, nothing else in it."""
         return self._written(text, "")
 
-    def turn(self, text: str) -> np.ndarray:
+    def encode_turn(self, text: str) -> np.ndarray:
         """Return the ids of a whole turn of the agent: a reply, and the token that ends it.
 
         A model that learns from turns learns to stop, wherever it is asked afterwards: with the token that the chat
@@ -192,17 +192,17 @@ class ChatCodec:
         that token before the next message.) Where the template has none, a reply in the grammar of tags ends with its
         last tag, any other with the tokenizer's end of text.
         """
-        if self.turn_end is None:
+        if self.turn_end_id is None:
             eos = None if text.endswith(ACTION_END) else self.tokenizer.eos_token_id
-            return self.reply(text) if eos is None else np.append(self.reply(text), np.int32(eos))
-        if self.made_here:
-            return np.append(self.reply(text), np.int32(self.turn_end))
+            return self.encode_reply(text) if eos is None else np.append(self.encode_reply(text), np.int32(eos))
+        if self.has_reply_tokens:
+            return np.append(self.encode_reply(text), np.int32(self.turn_end_id))
         return self._written(text, self._end_text)
 
     def decode(self, ids: np.ndarray | list[int]) -> str:
         """Return the text of sampled ids, tags included, end-of-turn marks not."""
         ids = np.asarray(ids)
-        if self.turn_end is not None and len(ids) and ids[-1] == self.turn_end:
+        if self.turn_end_id is not None and len(ids) and ids[-1] == self.turn_end_id:
             ids = ids[:-1]
         text = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         for mark in (self.tokenizer.eos_token, self.tokenizer.pad_token):
@@ -212,10 +212,10 @@ class ChatCodec:
 
     # How.
 
-    def _frame(self, frame: Frame, texts: tuple[str, ...], first: bool) -> np.ndarray:
+    def _frame(self, frame: TemplatePart, texts: tuple[str, ...], first: bool) -> np.ndarray:
         """Tokenize a frame with its holes filled; `first`: at the beginning of a conversation."""
         filled = [hole.fill(_clean(text)) for hole, text in zip(frame.holes, texts, strict=True)]
-        if self.made_here:
+        if self.has_reply_tokens:
             parts = [self._encode(frame.literals[0])]
             for text, literal in zip(filled, frame.literals[1:], strict=True):
                 parts += [self._split(text), self._encode(literal)]
@@ -228,11 +228,11 @@ class ChatCodec:
             parts += [*self._harmless(text), self._behind(literal)]
         return np.concatenate(parts)
 
-    def _joined(self, frame: Frame, filled: list[str], first: bool) -> np.ndarray:
+    def _joined(self, frame: TemplatePart, filled: list[str], first: bool) -> np.ndarray:
         whole = frame.literals[0] + "".join(a + b for a, b in zip(filled, frame.literals[1:], strict=True))
         return self._encode(whole) if first else self._behind(whole)
 
-    def _own_controls(self, frame: Frame, first: bool) -> np.ndarray:
+    def _own_controls(self, frame: TemplatePart, first: bool) -> np.ndarray:
         """Return the control tokens of a frame itself."""
         if (frame, first) not in self._controls_of:
             harmless = ["a"] * len(frame.holes)
@@ -243,13 +243,13 @@ class ChatCodec:
         """Tokenize an answer, and what stands behind it, as they stand in a conversation."""
         text = _clean(text)
         pieces = self._reply_pattern.split(text) if self._marks else [text]  # text, mark, text, …
-        if self.made_here:
+        if self.has_reply_tokens:
             return np.concatenate([self._encode(p) if p in self._marks else self._split(p) for p in pieces])
         header = self.layout.opening.literals[-1]
         before, ids = self._encode(header), self._encode(header + self._lead + text + end)
         wanted = [self._control[mark] for mark in self._pattern.findall(self._lead)]
         wanted += [self._marks[piece] for piece in pieces[1::2]]
-        wanted += [self.turn_end] if end else []
+        wanted += [self.turn_end_id] if end else []
         if np.array_equal(ids[: len(before)], before):
             ids = ids[len(before) :]
             if self._controls(ids).tolist() == wanted:
@@ -279,7 +279,7 @@ class ChatCodec:
                 if token.content.strip() and token.content in shape:
                     yield token.content
 
-    def _turn_end(self) -> tuple[int | None, str]:
+    def _find_turn_end(self) -> tuple[int | None, str]:
         """Return the control token that ends an answer, if there is one, and the text that ends with it."""
         literal = self.layout.following.literals[0]
         ids = self._encode(literal)
@@ -303,7 +303,7 @@ class ChatCodec:
     def _text(self, text: str) -> np.ndarray:
         """Tokenize a text from outside by itself."""
         text = _clean(text)
-        return self._split(text) if self.made_here else np.concatenate([_NONE, *self._harmless(text)])
+        return self._split(text) if self.has_reply_tokens else np.concatenate([_NONE, *self._harmless(text)])
 
     def _harmless(self, text: str) -> list[np.ndarray]:
         """Tokenize a text within a conversation so that no control token comes of it: cut within each one's text."""

@@ -15,8 +15,16 @@ from functools import lru_cache
 from typing import Any
 
 from gentax.core import UsageError
-from gentax.models.action_format import ARGUMENT, CALL_ID, NAME, THINK, TOOL, Family, family_of
-from gentax.models.jinja_sandbox import Template, TemplateFailed
+from gentax.models.action_format import (
+    CALL_ID,
+    THINK,
+    TOOL,
+    TOOL_ARGUMENT,
+    TOOL_NAME,
+    ToolCallFormat,
+    detect_tool_call_format,
+)
+from gentax.models.jinja_sandbox import SandboxedTemplate, TemplateRenderError
 from gentax.models.requests import ChatOptions
 
 _LEFT, _RIGHT = " \n", "\n "  # around a mark: whether they are there afterwards says whether a text is trimmed
@@ -24,7 +32,7 @@ _ASSISTANT = "qzAnswerzq"
 
 
 @dataclass(frozen=True)
-class Hole:
+class Placeholder:
     """Where a message stands in what a template writes, and what the template does to its text."""
 
     trims_left: bool = False
@@ -41,35 +49,43 @@ class Hole:
 
 
 @dataclass(frozen=True)
-class Frame:
+class TemplatePart:
     """What a template writes around some messages: a literal before each, and one after the last."""
 
     literals: tuple[str, ...]
-    holes: tuple[Hole, ...]
+    holes: tuple[Placeholder, ...]
 
 
 @dataclass(frozen=True)
-class Layout:
+class ChatLayout:
     """What a template writes around the messages of a conversation that only grows."""
 
-    opening: Frame  # the system prompt, if it has a place of its own, and the first message
-    following: Frame  # from the end of an answer to where the next one begins
-    after_call: Frame | None = None  # the same where the message is the result of a tool call; None: as any message
+    opening: TemplatePart  # the system prompt, if it has a place of its own, and the first message
+    following: TemplatePart  # from the end of an answer to where the next one begins
+    after_call: TemplatePart | None = (
+        None  # the same where the message is the result of a tool call; None: as any message
+    )
     system_in_message: bool = False  # the system prompt stands before the first message, in the same turn
     lead: str = ""  # what a model writes itself before its answer, such as a space or gpt-oss's name of the channel
     opens_thought: bool = False  # a prompt ends with <think>
-    family: Family | None = None  # how tools are called; None where no tool is offered
-    call: Frame | None = None  # how the template writes a call; None: as the family does
+    family: ToolCallFormat | None = None  # how tools are called; None where no tool is offered
+    call: TemplatePart | None = None  # how the template writes a call; None: as the family does
 
 
-def plain_layout(system: bool) -> Layout:
+def plain_layout(system: bool) -> ChatLayout:
     """Return the layout for models without a chat template: messages and answers, a line break after each."""
-    opening = Frame(("", "\n\n", "\n"), (Hole(), Hole())) if system else Frame(("", "\n"), (Hole(),))
-    return Layout(opening, Frame(("\n", "\n"), (Hole(),)))
+    opening = (
+        TemplatePart(("", "\n\n", "\n"), (Placeholder(), Placeholder()))
+        if system
+        else TemplatePart(("", "\n"), (Placeholder(),))
+    )
+    return ChatLayout(opening, TemplatePart(("\n", "\n"), (Placeholder(),)))
 
 
 @lru_cache(maxsize=64)
-def read_template(source: str, special_tokens: tuple[tuple[str, str], ...], options: ChatOptions, name: str) -> Layout:
+def read_chat_template(
+    source: str, special_tokens: tuple[tuple[str, str], ...], options: ChatOptions, name: str
+) -> ChatLayout:
     """Return what a chat template writes around messages.
 
     Args:
@@ -83,7 +99,7 @@ def read_template(source: str, special_tokens: tuple[tuple[str, str], ...], opti
             has no tools where they are asked for.
     """
     what = f"the chat template of {name}"
-    with Template(source, what) as template:
+    with SandboxedTemplate(source, what) as template:
         return _Reader(template, dict(special_tokens), options, what).layout()
 
 
@@ -92,7 +108,9 @@ class _NotPrinted(UsageError):
 
 
 class _Reader:
-    def __init__(self, template: Template, special_tokens: Mapping[str, str], options: ChatOptions, what: str) -> None:
+    def __init__(
+        self, template: SandboxedTemplate, special_tokens: Mapping[str, str], options: ChatOptions, what: str
+    ) -> None:
         self.template, self.options, self.what = template, options, what
         self.in_parts = False  # whether messages are lists of parts, as templates of models with images want them
         self.given: dict[str, Any] = {
@@ -103,14 +121,14 @@ class _Reader:
         if options.action_format == "tool_calls":
             self.given["tools"] = [TOOL]
 
-    def layout(self) -> Layout:
+    def layout(self) -> ChatLayout:
         try:
             return self._layout()
         except _NotPrinted:
             self.in_parts = True
             return self._layout()
 
-    def _layout(self) -> Layout:
+    def _layout(self) -> ChatLayout:
         prompt = self._strict([_user("First")], True)
         opening, in_message = self._opening(prompt)
         with_answer = self._strict([_user("First"), _answer()], False)
@@ -123,28 +141,30 @@ class _Reader:
         lead = head.removeprefix(prompt) if head.startswith(prompt) else ""
         thought = prompt.rstrip().endswith(THINK)
         if "tools" not in self.given:
-            return Layout(opening, following, None, in_message, lead, thought)
-        if NAME not in prompt or NAME in self._strict([_user("First")], True, tools=None):
+            return ChatLayout(opening, following, None, in_message, lead, thought)
+        if TOOL_NAME not in prompt or TOOL_NAME in self._strict([_user("First")], True, tools=None):
             raise UsageError(f"{self.what} offers no tools to the model; say --action-format tags or json")
-        family = family_of(self.template.source)
+        family = detect_tool_call_format(self.template.source)
         call, after_call = self._call(prompt, with_answer.partition(_ASSISTANT)[2], family.end)
-        return Layout(opening, following, after_call, in_message, lead, thought, family, call)
+        return ChatLayout(opening, following, after_call, in_message, lead, thought, family, call)
 
-    def _opening(self, prompt: str) -> tuple[Frame, bool]:
+    def _opening(self, prompt: str) -> tuple[TemplatePart, bool]:
         """Return the frame of the first prompt, and whether the system prompt stands in the first message."""
         if not self.options.system_prompt:
             return self._frame(prompt, "First"), False
         system = {"role": "system", "content": _mark("System")}
         try:
             return self._frame(self._render([system, _user("First")], True), "System", "First"), False
-        except (TemplateFailed, UsageError):  # it knows no system prompt, or drops it
+        except (TemplateRenderError, UsageError):  # it knows no system prompt, or drops it
             one = self._frame(prompt, "First")
             (hole,) = one.holes
-            (before, after), right = one.literals, Hole(False, hole.trims_right, hole.as_json)
+            (before, after), right = one.literals, Placeholder(False, hole.trims_right, hole.as_json)
             between = json.dumps("\n\n")[1:-1] if hole.as_json else "\n\n"
-            return Frame((before, between, after), (Hole(hole.trims_left, False, hole.as_json), right)), True
+            return TemplatePart(
+                (before, between, after), (Placeholder(hole.trims_left, False, hole.as_json), right)
+            ), True
 
-    def _call(self, prompt: str, end: str, closing: str) -> tuple[Frame | None, Frame | None]:
+    def _call(self, prompt: str, end: str, closing: str) -> tuple[TemplatePart | None, TemplatePart | None]:
         """Return how a call is written, and what stands around its result; None for what the template does not show.
 
         Args:
@@ -152,18 +172,18 @@ class _Reader:
             end: what stands after an answer that is the last message.
             closing: what closes a call; a reply ends there.
         """
-        for arguments in ({ARGUMENT: _mark("Action", "")}, json.dumps({ARGUMENT: _mark("Action", "")})):
+        for arguments in ({TOOL_ARGUMENT: _mark("Action", "")}, json.dumps({TOOL_ARGUMENT: _mark("Action", "")})):
             # some write arguments as JSON themselves, others want them as text
-            call = {"id": CALL_ID, "type": "function", "function": {"name": NAME, "arguments": arguments}}
+            call = {"id": CALL_ID, "type": "function", "function": {"name": TOOL_NAME, "arguments": arguments}}
             said = {"role": "assistant", "content": "", "tool_calls": [call]}
-            result = {"role": "tool", "name": NAME, "tool_call_id": CALL_ID, "content": _mark("Result")}
+            result = {"role": "tool", "name": TOOL_NAME, "tool_call_id": CALL_ID, "content": _mark("Result")}
             try:
                 asked = self._render([_user("First")], False)
                 alone = self._render([_user("First"), said], False)
                 whole = self._render([_user("First"), said, result], True)
                 written = self._frame(alone, "Action")
                 after = self._frame(whole, "Action", "Result")
-            except (TemplateFailed, UsageError):
+            except (TemplateRenderError, UsageError):
                 continue
             before, behind = written.literals
             before = _behind_header(before, asked, prompt)
@@ -173,13 +193,13 @@ class _Reader:
             if closing in rest:
                 rest = rest[: rest.index(closing) + len(closing)]
             around = after.literals[1].removeprefix(rest), after.literals[2]
-            return Frame((before, rest), written.holes), Frame(around, after.holes[1:])
+            return TemplatePart((before, rest), written.holes), TemplatePart(around, after.holes[1:])
         return None, None
 
     def _strict(self, messages: Sequence[Mapping[str, Any]], generation: bool, **changed: Any) -> str:
         try:
             return self._render(messages, generation, **changed)
-        except TemplateFailed as fault:
+        except TemplateRenderError as fault:
             raise UsageError(f"{self.what} cannot write a conversation: {fault}") from None
 
     def _render(self, messages: Sequence[Mapping[str, Any]], generation: bool, **changed: Any) -> str:
@@ -188,7 +208,7 @@ class _Reader:
         given = {**self.given, **changed, "messages": list(messages), "add_generation_prompt": generation}
         return self.template.render({key: value for key, value in given.items() if value is not None})
 
-    def _frame(self, text: str, *marks: str) -> Frame:
+    def _frame(self, text: str, *marks: str) -> TemplatePart:
         """Cut a text at its marks, each of which must be there once, in order."""
         literals, holes = [], []
         for mark in marks:
@@ -202,8 +222,8 @@ class _Reader:
             trims_right = not text.startswith(right)
             literals.append(before if trims_left else before.removesuffix(left))
             text = text if trims_right else text.removeprefix(right)
-            holes.append(Hole(trims_left, trims_right, as_json))
-        return Frame((*literals, text), tuple(holes))
+            holes.append(Placeholder(trims_left, trims_right, as_json))
+        return TemplatePart((*literals, text), tuple(holes))
 
 
 def _behind_header(before: str, asked: str, prompt: str) -> str | None:

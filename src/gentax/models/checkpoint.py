@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from gentax.core import UsageError, unknown
 
-DTYPES = {
+TORCH_DTYPES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32",
     "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
@@ -73,7 +73,7 @@ def check_config(values: Mapping[str, Any], tensors: Mapping[str, Any], where: s
         raise UsageError(f"{where}: config.json asks for {layers} layers, and there are {len(tensors)} tensors")
 
 
-def skeleton(config: Any, tensors: Mapping[str, Tensor], where: str) -> Any:
+def build_meta_model(config: Any, tensors: Mapping[str, TensorInfo], where: str) -> Any:
     """Build a model on the meta device and match it with the headers of its weights.
 
     Args:
@@ -92,20 +92,20 @@ def skeleton(config: Any, tensors: Mapping[str, Tensor], where: str) -> Any:
             return cls._from_config(config)
     state = {}
     for name, tensor in tensors.items():
-        if tensor.dtype not in DTYPES:
+        if tensor.dtype not in TORCH_DTYPES:
             raise UsageError(f"{where}: {name[:80]} is stored as {tensor.dtype}, which takes a quantization_config")
-        state[name] = torch.empty(tensor.shape, dtype=getattr(torch, DTYPES[tensor.dtype]), device="meta")
+        state[name] = torch.empty(tensor.shape, dtype=getattr(torch, TORCH_DTYPES[tensor.dtype]), device="meta")
     with _bounded(max(10 * len(tensors), _MODULES), where):
         model, info = cls.from_pretrained(
             None, config=config, state_dict=state, device_map={"": "meta"},
             output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
-    check_match(info, where)
+    check_loading_info(info, where)
     model.tie_weights()  # which are two where the files hold both
     return model
 
 
-def check_match(info: Mapping[str, Any], where: str) -> None:
+def check_loading_info(info: Mapping[str, Any], where: str) -> None:
     """Refuse a model whose weights did not all find their place; transformers would fill in random ones."""
     if mismatched := sorted(info["mismatched_keys"], key=str):
         name, stored, wanted = mismatched[0]
@@ -167,11 +167,11 @@ def _walk(values: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
             yield from _walk(value, depth + 1)
 
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 JSON_LIMIT = 1 << 26  # bytes of a JSON file that are read; an index of 90,000 tensors has 9 MB
 HEADER_LIMIT = 1 << 25  # bytes of a safetensors header; 90,000 tensors take 10 MB
-BITS = {
+DTYPE_BITS = {
     **dict.fromkeys(("F4",), 4),
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E5M2FNUZ", "F8_E4M3FNUZ"), 8),
@@ -181,7 +181,7 @@ BITS = {
 }  # of a number in each format that safetensors knows
 
 
-class Tensor(NamedTuple):
+class TensorInfo(NamedTuple):
     """A tensor of a safetensors file, without its numbers."""
 
     dtype: str  # as safetensors calls it: `F32`, `BF16` …
@@ -190,10 +190,10 @@ class Tensor(NamedTuple):
     @property
     def bytes(self) -> int:
         """Its size in the file."""
-        return math.prod(self.shape) * BITS[self.dtype] // 8
+        return math.prod(self.shape) * DTYPE_BITS[self.dtype] // 8
 
 
-def reason(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """Return what an exception says, on one line, printable and cut."""
     line = " ".join(str(error).partition("Exception raised from")[0].split())  # PyTorch adds frames of C++
     line = "".join(c if c.isprintable() else "�" for c in line)
@@ -214,46 +214,46 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
     except UsageError:
         raise
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as JSON: {reason(error)}") from None
+        raise UsageError(f"{path} cannot be read as JSON: {error_line(error)}") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path} must hold a JSON object, not {json.dumps(content)[:40]}")
     return content
 
 
-def tensors_of(folder: Path) -> dict[str, Tensor]:
+def read_weight_headers(folder: Path) -> dict[str, TensorInfo]:
     """Return the tensors of a model folder: those of `model.safetensors`, or of the shards that its index names.
 
     Raises:
         UsageError: there are none, an index names a file that is missing or outside the folder, a header is not sound.
     """
-    if (folder / WEIGHTS).exists():
-        return read_header(folder / WEIGHTS)
-    if not (folder / INDEX).exists():
+    if (folder / WEIGHTS_FILE).exists():
+        return read_safetensors_header(folder / WEIGHTS_FILE)
+    if not (folder / INDEX_FILE).exists():
         raise UsageError(
-            f"{folder} has no {WEIGHTS} and no {INDEX}; gentax reads no other format of weights"
+            f"{folder} has no {WEIGHTS_FILE} and no {INDEX_FILE}; gentax reads no other format of weights"
             + (" (a .bin file is a pickle, which runs code)" if list(folder.glob("*.bin")) else "")
         )
-    placed = read_json(folder / INDEX).get("weight_map")
+    placed = read_json(folder / INDEX_FILE).get("weight_map")
     if not isinstance(placed, dict) or not placed or not all(isinstance(file, str) for file in placed.values()):
-        raise UsageError(f"{folder / INDEX} has no weight_map of tensors to files")
-    found: dict[str, Tensor] = {}
+        raise UsageError(f"{folder / INDEX_FILE} has no weight_map of tensors to files")
+    found: dict[str, TensorInfo] = {}
     files = sorted(set(placed.values()))
     for file in files:
         if Path(file).name != file or not file.endswith(".safetensors") or "\\" in file:
-            raise UsageError(f"{folder / INDEX} names {file[:80]!r}, which is no .safetensors file of the folder")
+            raise UsageError(f"{folder / INDEX_FILE} names {file[:80]!r}, which is no .safetensors file of the folder")
         if not (folder / file).is_file():
-            raise UsageError(f"{folder} lacks {file}, which {INDEX} names")
+            raise UsageError(f"{folder} lacks {file}, which {INDEX_FILE} names")
     for file in files:
-        for name, tensor in read_header(folder / file).items():
+        for name, tensor in read_safetensors_header(folder / file).items():
             if placed.get(name, file) != file or name in found:
                 raise UsageError(f"{folder}: the tensor {name[:80]!r} is in two files")
             found[name] = tensor
     if lacking := [name for name in placed if name not in found]:
-        raise UsageError(f"{folder}: {_some(lacking)} not in the file that {INDEX} says")
+        raise UsageError(f"{folder}: {_some(lacking)} not in the file that {INDEX_FILE} says")
     return found
 
 
-def read_header(path: Path) -> dict[str, Tensor]:
+def read_safetensors_header(path: Path) -> dict[str, TensorInfo]:
     """Return the tensors of a safetensors file by name. Raises UsageError when its header does not fit the file."""
     try:
         with path.open("rb") as file:
@@ -271,7 +271,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
     except UsageError:
         raise
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: its header cannot be read: {reason(error)}") from None
+        raise UsageError(f"{path}: its header cannot be read: {error_line(error)}") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path}: its header is no JSON object")
     content.pop("__metadata__", None)
@@ -285,7 +285,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _laid_out(path: Path, content: dict[str, Any], room: int) -> dict[str, Tensor]:
+def _laid_out(path: Path, content: dict[str, Any], room: int) -> dict[str, TensorInfo]:
     """Check that tensors fill `room` bytes, one after another."""
     tensors, spans = {}, []
     for name, entry in content.items():
@@ -293,11 +293,11 @@ def _laid_out(path: Path, content: dict[str, Any], room: int) -> dict[str, Tenso
         if not isinstance(entry, dict):
             raise UsageError(f"{shown} is not described")
         dtype, shape, span = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
-        if dtype not in BITS:
-            raise unknown(f"number format of a tensor in {path.name}", dtype, BITS)
+        if dtype not in DTYPE_BITS:
+            raise unknown(f"number format of a tensor in {path.name}", dtype, DTYPE_BITS)
         if not _whole(shape) or not _whole(span) or len(span) != 2 or len(shape) > 16:
             raise UsageError(f"{shown} has no sound shape and offsets")
-        tensors[name] = Tensor(dtype, tuple(shape))
+        tensors[name] = TensorInfo(dtype, tuple(shape))
         begin, end = span
         if end - begin != tensors[name].bytes:
             raise UsageError(f"{shown} has {end - begin} bytes, and its shape takes {tensors[name].bytes}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gentax.core import UsageError, unknown
-from gentax.models.checkpoint import reason
+from gentax.models.checkpoint import error_line
 
 _FIXED = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -56,7 +56,7 @@ def read_gguf(path: Path) -> Gguf:
     except UsageError:
         raise
     except (OSError, ValueError, struct.error) as error:
-        raise UsageError(f"{path} is no whole GGUF file: {reason(error)}") from None
+        raise UsageError(f"{path} is no whole GGUF file: {error_line(error)}") from None
 
 
 def check_architecture(header: Gguf, path: Path) -> None:

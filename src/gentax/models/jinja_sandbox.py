@@ -19,16 +19,16 @@ from typing import Any
 
 from gentax.core import UsageError, unknown
 
-LARGEST = 1 << 18  # characters of a template; those that models come with have up to some 30,000
-PATIENCE = 60.0  # seconds of waiting for an answer, on a machine that is busy with other things
+MAX_TEMPLATE_CHARS = 1 << 18  # characters of a template; those that models come with have up to some 30,000
+TIMEOUT_S = 60.0  # seconds of waiting for an answer, on a machine that is busy with other things
 WORKER = Path(__file__).with_name("jinja_worker.py")
 
 
-class TemplateFailed(Exception):
+class TemplateRenderError(Exception):
     """A template that could be compiled does not render these variables. `str(error)` says why, on one line."""
 
 
-class Template:
+class SandboxedTemplate:
     """A compiled template. A context, since a process holds it; the process also ends with the object.
 
     Args:
@@ -42,15 +42,15 @@ class Template:
     """
 
     def __init__(self, source: str, what: str, fields: Sequence[str] | None = None) -> None:
-        if len(source) > LARGEST:
-            raise UsageError(f"{what} has {len(source):,} characters; at most {LARGEST:,} are read")
+        if len(source) > MAX_TEMPLATE_CHARS:
+            raise UsageError(f"{what} has {len(source):,} characters; at most {MAX_TEMPLATE_CHARS:,} are read")
         self.source, self.what, self.fields = source, what, fields
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._close = lambda: None
         try:
             others = self._start()
-        except TemplateFailed as fault:
+        except TemplateRenderError as fault:
             self.close()
             raise UsageError(f"{what} is no template that can be used: {fault}") from None
         if others:
@@ -73,7 +73,7 @@ class Template:
         self._close()
         self._process = None
 
-    def __enter__(self) -> Template:
+    def __enter__(self) -> SandboxedTemplate:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -96,7 +96,7 @@ class Template:
         assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
-        timer = threading.Timer(PATIENCE, process.kill)
+        timer = threading.Timer(TIMEOUT_S, process.kill)
         timer.daemon = True
         timer.start()
         try:
@@ -109,10 +109,10 @@ class Template:
             timer.cancel()
         if not line:
             self.close()
-            raise TemplateFailed("it takes too long, or too much memory")
+            raise TemplateRenderError("it takes too long, or too much memory")
         said = json.loads(line)
         if "error" in said:
-            raise TemplateFailed(said["error"])
+            raise TemplateRenderError(said["error"])
         return str(said["text"])
 
 

@@ -23,22 +23,19 @@ import torch
 
 from gentax.core import UsageError, unknown
 from gentax.core.memory import few_compiled_products
-from gentax.models.checkpoint import Tensor, check_config, check_match, read_json, reason, skeleton, tensors_of
+from gentax.models.checkpoint import (
+    TensorInfo,
+    build_meta_model,
+    check_config,
+    check_loading_info,
+    error_line,
+    read_json,
+    read_weight_headers,
+)
 from gentax.models.gguf import check_architecture, correct, own_tokens_only, read_gguf
-from gentax.models.memory import model_bytes, refuse_too_large
+from gentax.models.memory import check_fits_memory, model_bytes
 from gentax.models.requests import ModelOptions
-from gentax.models.source import BASE, Source, find
-
-__all__ = [
-    "BASE",
-    "DTYPES",
-    "bare_model",
-    "check_files",
-    "load_model",
-    "load_tokenizer",
-    "load_with_tokenizer",
-    "runtime",
-]
+from gentax.models.source import ModelSource, find_model
 
 More = Callable[[Any], int] | None
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -48,20 +45,20 @@ TOKENIZER_LIMIT = 1 << 27  # bytes; that of Gemma 3, with 262,144 tokens, has 33
 _TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
-def load_tokenizer(where: str | Path | Source, options: ModelOptions = ModelOptions()) -> Any:
+def load_tokenizer(where: str | Path | ModelSource, options: ModelOptions = ModelOptions()) -> Any:
     """Load the tokenizer of a model; an adapter's own, where it has one.
 
     Raises:
         UsageError: there is no such model, or its tokenizer cannot be loaded.
     """
-    return _tokenizer(find(where, options), options)
+    return _tokenizer(find_model(where, options), options)
 
 
-def load_model(where: str | Path | Source, options: ModelOptions = ModelOptions(), tokenizer: Any = None) -> Any:
+def load_model(where: str | Path | ModelSource, options: ModelOptions = ModelOptions(), tokenizer: Any = None) -> Any:
     """Load a causal model onto its device, in evaluation mode; an adapter's is merged with its base.
 
     Args:
-        where: see `find`.
+        where: see `find_model`.
         options: how it is loaded.
         tokenizer: what it is to be read with, if that is known.
 
@@ -70,27 +67,27 @@ def load_model(where: str | Path | Source, options: ModelOptions = ModelOptions(
             does not fit into memory; a device that is not there, a dtype that is none; a tokenizer with more tokens
             than the model has embeddings.
     """
-    return _load(find(where, options), options, tokenizer)
+    return _load(find_model(where, options), options, tokenizer)
 
 
-def load_with_tokenizer(where: str | Path, options: ModelOptions = ModelOptions()) -> tuple[Source, Any, Any]:
+def load_with_tokenizer(where: str | Path, options: ModelOptions = ModelOptions()) -> tuple[ModelSource, Any, Any]:
     """Return what the name meant, the model and its tokenizer, one held against the other. Raises as `load_model`."""
-    source = check_files(where, options)
+    source = check_model_files(where, options)
     tokenizer = load_tokenizer(source, options)
     return source, load_model(source, options, tokenizer), tokenizer
 
 
-def check_files(where: str | Path, options: ModelOptions = ModelOptions()) -> Source:
+def check_model_files(where: str | Path, options: ModelOptions = ModelOptions()) -> ModelSource:
     """Find a model and refuse files that are not sound, a device that is not there, a dtype that is none."""
     _check_dtype(options)
-    device_of(options.device)
-    source = find(where, options)
-    with loading(source.name):
+    resolve_device(options.device)
+    source = find_model(where, options)
+    with loading_errors(source.name):
         _check_files(source, options)
     return source
 
 
-def bare_model(where: str | Path, options: ModelOptions = ModelOptions()) -> Any:
+def load_meta_model(where: str | Path, options: ModelOptions = ModelOptions()) -> Any:
     """Return a model without numbers, on the meta device: its shapes, in the number format that it is loaded in. Of an
     adapter it is the base, with which it is merged.
 
@@ -98,17 +95,17 @@ def bare_model(where: str | Path, options: ModelOptions = ModelOptions()) -> Any
         UsageError: there is no such model, or its files are not sound or do not agree.
     """
     _check_dtype(options)
-    source = find(where, options)
+    source = find_model(where, options)
     while source.base is not None:
         source = source.base
-    with loading(source.name):
+    with loading_errors(source.name):
         if source.kind == "gguf":
             with _alone(source.path) as folder:
-                bare, stored = skeleton(_gguf_config(source, folder), {}, source.name), torch.float32
+                bare, stored = build_meta_model(_gguf_config(source, folder), {}, source.name), torch.float32
         else:
             config, tensors = _headers(source, options)
             plain = getattr(config, "quantization_config", None) is None
-            bare = skeleton(config, tensors if plain else {}, source.name)
+            bare = build_meta_model(config, tensors if plain else {}, source.name)
             stored = bare.dtype
     return bare.to(stored if options.dtype == "auto" else getattr(torch, options.dtype))
 
@@ -123,7 +120,7 @@ def _check_dtype(options: ModelOptions) -> None:
         raise unknown("dtype", options.dtype, DTYPES)
 
 
-def _check_files(source: Source, options: ModelOptions) -> None:
+def _check_files(source: ModelSource, options: ModelOptions) -> None:
     """Refuse what is not sound, of an adapter's base too, before a tokenizer is made of some of it."""
     if source.base is not None:
         _check_files(source.base, options)
@@ -133,26 +130,26 @@ def _check_files(source: Source, options: ModelOptions) -> None:
         _headers(source, options)
 
 
-def _headers(source: Source, options: ModelOptions) -> tuple[Any, dict[str, Tensor]]:
+def _headers(source: ModelSource, options: ModelOptions) -> tuple[Any, dict[str, TensorInfo]]:
     """Return what the files of a folder say of themselves, checked: the configuration, and the weights by name."""
     from transformers import AutoConfig
 
     path, trusted = source.path, options.trust_remote_code
-    values, tensors = read_json(path / "config.json", CONFIG_LIMIT), tensors_of(path)
+    values, tensors = read_json(path / "config.json", CONFIG_LIMIT), read_weight_headers(path)
     check_config(values, tensors, source.name, trusted)
     if (path / "generation_config.json").exists():
         read_json(path / "generation_config.json")
     return AutoConfig.from_pretrained(path, trust_remote_code=trusted, local_files_only=True), tensors
 
 
-def _tokenizer(source: Source, options: ModelOptions) -> Any:
+def _tokenizer(source: ModelSource, options: ModelOptions) -> Any:
     from transformers import AutoTokenizer
 
     path = source.path
     if source.kind == "adapter" and not any((path / name).exists() for name in _TOKENIZER_FILES[:2]):
         assert source.base is not None
         return _tokenizer(source.base, options)
-    with loading(f"the tokenizer of {source.name}"):
+    with loading_errors(f"the tokenizer of {source.name}"):
         if source.kind == "gguf":
             with _alone(path) as folder:
                 made = AutoTokenizer.from_pretrained(folder, gguf_file=path.name, local_files_only=True)
@@ -165,11 +162,11 @@ def _tokenizer(source: Source, options: ModelOptions) -> Any:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=options.trust_remote_code, local_files_only=True)
 
 
-def _load(source: Source, options: ModelOptions, tokenizer: Any) -> Any:
+def _load(source: ModelSource, options: ModelOptions, tokenizer: Any) -> Any:
     _check_dtype(options)
-    device = device_of(options.device)
+    device = resolve_device(options.device)
     few_compiled_products()
-    with loading(source.name):
+    with loading_errors(source.name):
         if source.kind == "adapter":
             from gentax.models.adapters import check_adapter, merge_adapter
 
@@ -184,7 +181,7 @@ def _load(source: Source, options: ModelOptions, tokenizer: Any) -> Any:
     return model.eval()
 
 
-def _whole(source: Source, options: ModelOptions, device: torch.device, tokenizer: Any, more: More = None) -> Any:
+def _whole(source: ModelSource, options: ModelOptions, device: torch.device, tokenizer: Any, more: More = None) -> Any:
     """Check and load a model that is no adapter.
 
     `more` checks what is to be added to the model, against the one without numbers, and returns its bytes.
@@ -194,7 +191,7 @@ def _whole(source: Source, options: ModelOptions, device: torch.device, tokenize
     return _folder(source, options, device, tokenizer, more)
 
 
-def _folder(source: Source, options: ModelOptions, device: torch.device, tokenizer: Any, more: More) -> Any:
+def _folder(source: ModelSource, options: ModelOptions, device: torch.device, tokenizer: Any, more: More) -> Any:
     from transformers import AutoModelForCausalLM
 
     config, tensors = _headers(source, options)
@@ -205,10 +202,10 @@ def _folder(source: Source, options: ModelOptions, device: torch.device, tokeniz
             raise UsageError(f"{source.name} is quantised or has its own code: no adapter can be merged into it here")
         needed = sum(tensor.bytes for tensor in tensors.values())
     else:
-        bare = skeleton(config, tensors, source.name)
+        bare = build_meta_model(config, tensors, source.name)
         _check_vocabulary(bare, tokenizer, source.name)
         needed = _bytes(bare, options) + (more(bare) if more else 0)
-    refuse_too_large(needed, device, source.name)
+    check_fits_memory(needed, device, source.name)
     model, info = AutoModelForCausalLM.from_pretrained(
         source.path,
         config=config,
@@ -217,27 +214,27 @@ def _folder(source: Source, options: ModelOptions, device: torch.device, tokeniz
         trust_remote_code=options.trust_remote_code,
         local_files_only=True,
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # which `check_match` refuses with the shapes
+        ignore_mismatched_sizes=True,  # which `check_loading_info` refuses with the shapes
         **_placed(device),
     )
-    check_match(info, source.name)
+    check_loading_info(info, source.name)
     if own_code or quantized:
         _check_vocabulary(model, tokenizer, source.name)
     return model.to(device)
 
 
-def _gguf(source: Source, options: ModelOptions, device: torch.device, tokenizer: Any, more: More) -> Any:
+def _gguf(source: ModelSource, options: ModelOptions, device: torch.device, tokenizer: Any, more: More) -> Any:
     import transformers
     from transformers import AutoModelForCausalLM
 
     path = source.path
     with _alone(path) as folder, redirect_stderr(io.StringIO()):  # its bar of progress obeys no setting
         config = _gguf_config(source, folder)
-        bare = skeleton(config, {}, source.name)
+        bare = build_meta_model(config, {}, source.name)
         _check_vocabulary(bare, tokenizer, source.name)
         dtype = "float32" if options.dtype == "auto" else options.dtype
         needed = _bytes(bare, ModelOptions(dtype=dtype)) + (more(bare) if more else 0)
-        refuse_too_large(needed, device, source.name)
+        check_fits_memory(needed, device, source.name)
         unpacked = {}
         if (kind := getattr(transformers, "GgufConfig", None)) is not None:
             unpacked["quantization_config"] = kind(dequantize=True)
@@ -248,11 +245,11 @@ def _gguf(source: Source, options: ModelOptions, device: torch.device, tokenizer
             dtype=dtype,
             local_files_only=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # which `check_match` refuses with the shapes
+            ignore_mismatched_sizes=True,  # which `check_loading_info` refuses with the shapes
             **unpacked,
             **_placed(device),
         )
-    check_match(info, source.name)
+    check_loading_info(info, source.name)
     for holder in (model, model.config):  # what is unpacked is an ordinary model, which can be trained and saved
         for name in ("hf_quantizer", "quantization_config", "quantization_method", "is_quantized"):
             vars(holder).pop(name, None)
@@ -260,7 +257,7 @@ def _gguf(source: Source, options: ModelOptions, device: torch.device, tokenizer
     return model.to(device)
 
 
-def _gguf_config(source: Source, folder: str) -> Any:
+def _gguf_config(source: ModelSource, folder: str) -> Any:
     """Return the configuration in a GGUF file's header, checked; `folder` shows the file alone."""
     from transformers import AutoConfig
 
@@ -320,14 +317,14 @@ def _check_finite(model: Any, where: str) -> None:
 
 
 @contextmanager
-def loading(where: str) -> Iterator[None]:
+def loading_errors(where: str) -> Iterator[None]:
     """Let nothing of a load reach the terminal but one line that names the model and says what is wrong.
 
     Whatever a stranger's files make transformers, tokenizers, safetensors or PEFT raise is a UsageError: theirs are
     of every kind, panics of Rust among them. Interrupts pass.
     """
     try:
-        with quiet():
+        with silence_transformers():
             yield
     except (UsageError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
@@ -340,11 +337,11 @@ def loading(where: str) -> Iterator[None]:
             raise UsageError(f"cannot load {where}: its config.json has a size that is 0") from error
         if "instantiate the backend tokenizer" in str(error):  # four lines of advice on converting slow tokenizers
             raise UsageError(f"cannot load {where}: there is no tokenizer.json or other file of one") from error
-        raise UsageError(f"cannot load {where}: {reason(error)}") from error
+        raise UsageError(f"cannot load {where}: {error_line(error)}") from error
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_transformers() -> Iterator[None]:
     """Keep the warnings, log lines and progress bars of transformers off the terminal."""
     from transformers.utils import logging
 
@@ -361,7 +358,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def device_of(choice: str, local_rank: int = 0, processes: int = 1) -> torch.device:
+def resolve_device(choice: str, local_rank: int = 0, processes: int = 1) -> torch.device:
     """Return the device that `choice` names.
 
     Args:

@@ -16,7 +16,7 @@ import torch
 
 from gentax.core import UsageError
 
-RESERVE = 0.1  # of a device's memory, left to what is not counted here
+RESERVED_SHARE = 0.1  # of a device's memory, left to what is not counted here
 _RECURRENT = ("linear_attention", "mamba", "mamba2", "conv", "recurrent", "rwkv", "gated_deltanet", "moe", "mlp")
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
@@ -28,7 +28,7 @@ def model_bytes(model: torch.nn.Module) -> int:
     return sum(seen.values())
 
 
-def row_bytes(config: Any, tokens: int, dtype: torch.dtype = torch.bfloat16) -> int:
+def kv_cache_bytes(config: Any, tokens: int, dtype: torch.dtype = torch.bfloat16) -> int:
     """Return the bytes of the cache of one row of `tokens` tokens: full, sliding and recurrent layers.
 
     The state of a recurrent layer does not depend on `tokens`. It is taken as heads × key width × value width in fp32
@@ -56,7 +56,7 @@ def available_memory(device: torch.device | str) -> int:
     return min(_system_memory(), _group_memory())
 
 
-def refuse_too_large(needed: int, device: torch.device | str, what: str) -> None:
+def check_fits_memory(needed: int, device: torch.device | str, what: str) -> None:
     """Raise UsageError, with the numbers, when `needed` bytes are more than a device has left."""
     if needed > (there := available_memory(device)):
         raise UsageError(
@@ -65,7 +65,7 @@ def refuse_too_large(needed: int, device: torch.device | str, what: str) -> None
         )
 
 
-def parallel_rows(config: Any, cache: int, device: torch.device | str, most: int = 128, held: int = 0) -> int:
+def max_batch_size(config: Any, cache: int, device: torch.device | str, most: int = 128, held: int = 0) -> int:
     """Return how many rows can be played at once: as many as fit beside the loaded weights.
 
     Args:
@@ -79,7 +79,7 @@ def parallel_rows(config: Any, cache: int, device: torch.device | str, most: int
         At least 1, whatever fits. A row's logits (vocabulary × 4 bytes, twice for sampling) are counted with it.
     """
     row = cache + 8 * (_get(_text(config), "vocab_size") or 0)
-    return max(1, min(most, int((1 - RESERVE) * (available_memory(device) + held)) // max(1, row)))
+    return max(1, min(most, int((1 - RESERVED_SHARE) * (available_memory(device) + held)) // max(1, row)))
 
 
 def _text(config: Any) -> Any:
@@ -170,23 +170,24 @@ def _group_memory() -> int:
     return 1 << 62
 
 
-UNBOUNDED = 8192  # for models without positions of their own: recurrent ones, and those with ALiBi
+DEFAULT_CONTEXT_LENGTH = 8192  # for models without positions of their own: recurrent ones, and those with ALiBi
 
 
-def positions_of(config: Any) -> int:
+def context_length(config: Any) -> int:
     """Return how many tokens a sequence may have.
 
     Models with long RoPE are used up to their original context: what was computed before does not hold beyond it (see
-    `original_context`).
+    `long_rope_threshold`).
     """
     text = config.get_text_config(decoder=True)
     most = next(
-        (n for name in ("max_position_embeddings", "n_positions") if (n := getattr(text, name, None))), UNBOUNDED
+        (n for name in ("max_position_embeddings", "n_positions") if (n := getattr(text, name, None))),
+        DEFAULT_CONTEXT_LENGTH,
     )
-    return min(most, original_context(config) or most)
+    return min(most, long_rope_threshold(config) or most)
 
 
-def original_context(config: Any) -> int | None:
+def long_rope_threshold(config: Any) -> int | None:
     """Return the length beyond which a model turns to other frequencies for all positions (long RoPE); None for one
     that never does."""
     text = config.get_text_config(decoder=True)

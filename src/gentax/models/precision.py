@@ -25,7 +25,7 @@ from gentax.core import stable_seed, unknown
 from gentax.models.requests import PRECISIONS
 
 
-def precision(choice: str, device: Any) -> AbstractContextManager[Any]:
+def autocast_context(choice: str, device: Any) -> AbstractContextManager[Any]:
     """Return the context in which a forward pass runs.
 
     Args:
@@ -36,7 +36,7 @@ def precision(choice: str, device: Any) -> AbstractContextManager[Any]:
     if choice not in PRECISIONS:
         raise unknown("precision", choice, PRECISIONS)
     kind = torch.device(device).type
-    if choice == "fp32" or (choice == "auto" and not native_bf16(kind)):
+    if choice == "fp32" or (choice == "auto" and not has_native_bf16(kind)):
         return nullcontext()
     return torch.autocast(kind, dtype=torch.bfloat16)
 
@@ -83,7 +83,7 @@ def upcast_to_fp32(model: Any) -> Iterator[None]:
             restore(owner)
 
 
-def native_bf16(kind: str) -> bool:
+def has_native_bf16(kind: str) -> bool:
     """Return whether a device of this kind multiplies bf16 numbers in hardware."""
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -102,12 +102,12 @@ def _flags() -> tuple[str, ...]:
     return tuple(line.partition(":")[2].split())
 
 
-AT_ONCE = 1 << 24  # numbers: what is held beside the weights is small
+CHUNK_NUMEL = 1 << 24  # numbers: what is held beside the weights is small
 FRACTION = 23  # bits of it in fp32
 
 
 @torch.no_grad()
-def write_rounded(target: torch.Tensor, exact: torch.Tensor, name: str) -> None:
+def stochastic_round_(target: torch.Tensor, exact: torch.Tensor, name: str) -> None:
     """Copy `exact`, fp32, into `target`, which has the same shape and any floating-point format.
 
     Args:
@@ -120,7 +120,7 @@ def write_rounded(target: torch.Tensor, exact: torch.Tensor, name: str) -> None:
         return
     lost = FRACTION + round(math.log2(torch.finfo(target.dtype).eps))  # bits of the fraction that the target lacks
     chance = torch.Generator(exact.device).manual_seed(stable_seed("rounding", name) % (1 << 63))
-    rows = max(1, AT_ONCE * len(exact) // max(1, exact.numel()))
+    rows = max(1, CHUNK_NUMEL * len(exact) // max(1, exact.numel()))
     for theirs, mine in zip(target.split(rows), exact.split(rows), strict=True):
         bits = torch.empty(mine.shape, dtype=torch.int32, device=mine.device).random_(1 << lost, generator=chance)
         # Carried into the bits that stay as often as those that go are large; floats are ordered like their bits.

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gentax.core import UsageError
-from gentax.models.action_format import check_format
+from gentax.models.action_format import check_action_format
 
-NEW_TOKENS, NEW_TOKENS_THINKING = 512, 2048  # of a reply, where nobody says and the model is not one of ours
+MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING = 512, 2048  # of a reply, where nobody says and the model is not one of ours
 PRECISIONS = ("auto", "bf16", "fp32")  # of the arithmetic of learning
 
 
@@ -48,7 +48,7 @@ class ChatOptions:
     action_format: str = "tags"  # see `action_format.py`
 
     def __post_init__(self) -> None:
-        check_format(self.action_format)
+        check_action_format(self.action_format)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from gentax.core import UsageError
 from gentax.core.errors import nearest
-from gentax.models.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX, WEIGHTS, read_json, reason
+from gentax.models.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX_FILE, WEIGHTS_FILE, error_line, read_json
 from gentax.models.requests import ModelOptions
 
 BASE = Path(__file__).parent / "base"  # the model that ships with the package
@@ -30,13 +30,13 @@ _SECONDS = 5  # that the hub may take to answer whether it has a model
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """Where a model is."""
 
     name: str  # as it was named
     kind: str  # "folder", "adapter" or "gguf"
     path: Path  # the folder, or the GGUF file
-    base: Source | None = None  # of an adapter
+    base: ModelSource | None = None  # of an adapter
 
     @property
     def label(self) -> str:
@@ -47,7 +47,7 @@ class Source:
 
     @property
     def _from_hub(self) -> bool:
-        return is_hub_name(self.name) and not _exists(self.name)
+        return is_hub_id(self.name) and not _exists(self.name)
 
     @property
     def origin(self) -> dict[str, str]:
@@ -64,7 +64,7 @@ class Source:
         return found
 
 
-def find(where: str | Path | Source, options: ModelOptions = ModelOptions()) -> Source:
+def find_model(where: str | Path | ModelSource, options: ModelOptions = ModelOptions()) -> ModelSource:
     """Find what `where` names; a model of the hub that is not in the cache is fetched.
 
     Args:
@@ -75,21 +75,21 @@ def find(where: str | Path | Source, options: ModelOptions = ModelOptions()) -> 
     Raises:
         UsageError: there is no such model; the message has the nearest name, or the command that fetches it.
     """
-    if isinstance(where, Source):
+    if isinstance(where, ModelSource):
         return where
     text = str(where)
     if not text.strip():
         raise UsageError(f"a model has no name {text!r}: it is 'base', a folder, a hub name or a .gguf file")
     if text == "base":
-        return Source(text, "folder", BASE)
+        return ModelSource(text, "folder", BASE)
     if _exists(text):
         path = Path(where)
         if path.is_dir():
             return _folder(path, text, options)
         if path.suffix.lower() == ".gguf":
-            return Source(text, "gguf", path)
+            return ModelSource(text, "gguf", path)
         raise UsageError(f"{text} is a file; a model is a folder, a hub name or a .gguf file")
-    if is_hub_name(text):
+    if is_hub_id(text):
         local = Path(text.partition("/")[0]).is_dir()  # `runs/x`, where `runs` is a folder, is a slip in a path
         if (cached := _cached(text, options)) is not None:
             return _folder(cached, text, options)
@@ -99,14 +99,14 @@ def find(where: str | Path | Source, options: ModelOptions = ModelOptions()) -> 
     raise UsageError(_no_model(text))
 
 
-def is_hub_name(text: str) -> bool:
+def is_hub_id(text: str) -> bool:
     """Return whether `text` has the form of a model's name on the hub, `org/name` or `org/name@revision`."""
     return _HUB.fullmatch(text) is not None and ".." not in text and not text.endswith(_NO_MODELS)
 
 
-def names_a_model(where: str | Path) -> bool:
-    """Return whether `where` is something that `find` might find, without asking the hub."""
-    return str(where) == "base" or _exists(str(where)) or is_hub_name(str(where))
+def may_name_model(where: str | Path) -> bool:
+    """Return whether `where` is something that `find_model` might find, without asking the hub."""
+    return str(where) == "base" or _exists(str(where)) or is_hub_id(str(where))
 
 
 def _exists(text: str) -> bool:
@@ -116,28 +116,28 @@ def _exists(text: str) -> bool:
         return False
 
 
-def _folder(path: Path, name: str, options: ModelOptions) -> Source:
+def _folder(path: Path, name: str, options: ModelOptions) -> ModelSource:
     if (path / ADAPTER_CONFIG).exists():
-        return Source(name, "adapter", path, _base_of(path, name, options))
+        return ModelSource(name, "adapter", path, _base_of(path, name, options))
     if not (path / "config.json").exists():
         ggufs = sorted(p.name for p in path.glob("*.gguf"))
         hint = f"; did you mean {path / ggufs[0]}?" if ggufs else ""
         raise UsageError(f"{name} is not a model folder: it has no config.json{hint}")
-    return Source(name, "folder", path)
+    return ModelSource(name, "folder", path)
 
 
-def _base_of(path: Path, name: str, options: ModelOptions) -> Source:
+def _base_of(path: Path, name: str, options: ModelOptions) -> ModelSource:
     """Find the model that an adapter is for."""
     if not (path / ADAPTER_WEIGHTS).exists():
         raise UsageError(f"{name} is an adapter without {ADAPTER_WEIGHTS}; gentax reads no other format of weights")
-    if (path / WEIGHTS).exists() or (path / INDEX).exists():
+    if (path / WEIGHTS_FILE).exists() or (path / INDEX_FILE).exists():
         raise UsageError(f"{name} holds both an adapter and a whole model; keep one of them there")
     base: Any = options.adapter_base or read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise UsageError(f"{name} is an adapter that does not say which model it is for; name it with {_OPTION}")
     inside = path / base  # a path in an adapter's configuration may be meant from there
     try:
-        found = find(str(inside) if not _exists(base) and _exists(str(inside)) else base, options)
+        found = find_model(str(inside) if not _exists(base) and _exists(str(inside)) else base, options)
     except UsageError as error:
         raise UsageError(
             f"{name} is an adapter for {base[:200]!r}, which is not there: {error}; {_OPTION} names another"
@@ -162,9 +162,9 @@ def _cached(name: str, options: ModelOptions) -> Path | None:
 def _complete(path: Path) -> bool:
     if (path / ADAPTER_CONFIG).exists():
         return (path / ADAPTER_WEIGHTS).exists()
-    if not (path / INDEX).exists() or (path / WEIGHTS).exists():
-        return (path / "config.json").exists() and (path / WEIGHTS).exists()
-    files = read_json(path / INDEX).get("weight_map")
+    if not (path / INDEX_FILE).exists() or (path / WEIGHTS_FILE).exists():
+        return (path / "config.json").exists() and (path / WEIGHTS_FILE).exists()
+    files = read_json(path / INDEX_FILE).get("weight_map")
     return isinstance(files, dict) and all((path / str(file)).exists() for file in set(map(str, files.values())))
 
 
@@ -196,7 +196,7 @@ def _fetch(name: str, options: ModelOptions) -> Path:
     except RepositoryNotFoundError:
         raise UsageError(f"{lacking}, and the hub has no such model (a private one takes `hf auth login`)") from None
     except Exception as error:  # a network fails in the ways of whatever HTTP client the hub's package uses
-        why = reason(error)
+        why = error_line(error)
         raise UsageError(
             f"{lacking}, and cannot be fetched ({why}); where there is a network, `{command}` fetches it"
         ) from None
@@ -236,10 +236,10 @@ def fingerprint(model: str | Path, options: ModelOptions = ModelOptions()) -> st
     """
     if Path(model).is_file():
         return _hash([Path(model)])
-    return _of(find(model, options))
+    return _of(find_model(model, options))
 
 
-def _of(source: Source) -> str:
+def _of(source: ModelSource) -> str:
     if source.kind == "gguf":
         return _hash([source.path])
     files = sorted(p for p in source.path.glob("*") if p.is_file() and p.suffix in KINDS and p.name not in OURS)

@@ -33,25 +33,25 @@ from gentax.core.errors import PolicyFault
 from gentax.models.action_format import (
     ACTION,
     ACTION_END,
-    ARGUMENT,
     CALL_ID,
-    CALLS_READ,
-    NAME,
+    MAX_TOOL_CALLS,
     THINK,
     THINK_END,
-    call_of,
+    TOOL_ARGUMENT,
+    TOOL_NAME,
+    action_of_call,
     write_reply,
 )
 
-KEY = "OPENAI_API_KEY"
-AT_ONCE = 64  # questions in flight, at most
+API_KEY_VARIABLE = "OPENAI_API_KEY"
+MAX_CONCURRENT = 64  # questions in flight, at most
 RETRIES = 6  # about 20 seconds of pauses in all
 TIMEOUT_S = 300.0  # for an answer, the time it waits in the server's queue included
-PAUSES_S = (0.5, 2.0)  # before a question is asked again whose answer was none
-SHOWN = 200  # characters of what a server said that are printed
+RETRY_PAUSES_S = (0.5, 2.0)  # before a question is asked again whose answer was none
+MAX_ERROR_CHARS = 200  # characters of what a server said that are printed
 
 
-class Refused(PolicyFault):
+class EndpointError(PolicyFault):
     """A server that does not answer. `str` is a line for a person.
 
     Attributes:
@@ -65,7 +65,7 @@ class Refused(PolicyFault):
         self.status, self.said, self.param = status, said, param
 
 
-class Server:
+class ChatClient:
     """A server and the connections to it, which live in a thread of their own.
 
     Args:
@@ -79,14 +79,14 @@ class Server:
     """
 
     def __init__(
-        self, url: str, *, at_once: int = AT_ONCE, retries: int = RETRIES, timeout_s: float = TIMEOUT_S
+        self, url: str, *, at_once: int = MAX_CONCURRENT, retries: int = RETRIES, timeout_s: float = TIMEOUT_S
     ) -> None:
         import openai  # takes most of a second to load
 
         self.url = _without_password(url)
-        self._key = os.environ.get(KEY, "").strip()
+        self._key = os.environ.get(API_KEY_VARIABLE, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
-            raise UsageError(f"{KEY} is not a key: it has characters that cannot be sent")
+            raise UsageError(f"{API_KEY_VARIABLE} is not a key: it has characters that cannot be sent")
         self._openai = openai
         try:
             self._client = openai.AsyncOpenAI(
@@ -119,19 +119,19 @@ class Server:
             future.cancel()  # nobody waits any more where Ctrl-C was pressed
 
     async def complete(self, model: str, messages: Any, settings: dict[str, Any]) -> dict[str, Any]:
-        """Ask for a chat completion and return the server's answer, which is one (see `is_answer`).
+        """Ask for a chat completion and return the server's answer, which is one (see `is_completion`).
 
         Raises:
             Refused: the server cannot be reached, does not answer in time or says no, for good or for too long.
         """
         async with self._gate:
-            for pause in (*PAUSES_S, None):
+            for pause in (*RETRY_PAUSES_S, None):
                 asked = self._client.chat.completions.with_raw_response.create(
                     model=model, messages=messages, extra_body=settings
                 )
                 content = await self._content(asked)
                 body = read_json(content)
-                if is_answer(body):
+                if is_completion(body):
                     return body
                 refused = self._no_answer(body, content)
                 if pause is None or 400 <= refused.status < 429:
@@ -146,7 +146,7 @@ class Server:
         body = read_json(content)
         listed = body.get("data") if isinstance(body, dict) else None
         if not isinstance(listed, list):
-            raise Refused(
+            raise EndpointError(
                 f"{self.url} does not list models as an OpenAI-compatible server does; is it the base URL (…/v1)?",
                 status=200,
             )
@@ -156,22 +156,22 @@ class Server:
         try:
             return (await request).content
         except self._openai.APITimeoutError as error:
-            raise Refused(f"{self.url} did not answer in time") from error
+            raise EndpointError(f"{self.url} did not answer in time") from error
         except self._openai.APIStatusError as error:
             raise self._refusal(error.status_code, error.body, error.response.text) from error
         except self._openai.OpenAIError as error:
-            raise Refused(f"cannot reach {self.url}: {self._shown(_reason(error))}") from error
+            raise EndpointError(f"cannot reach {self.url}: {self._shown(_reason(error))}") from error
 
-    def _no_answer(self, body: Any, content: bytes) -> Refused:
+    def _no_answer(self, body: Any, content: bytes) -> EndpointError:
         """Return what an answer with status 200 comes to that is none; some servers report errors that way."""
         error = body.get("error") if isinstance(body, dict) else None
         if error is not None:
             code = error.get("code") if isinstance(error, dict) else None
             return self._refusal(code if isinstance(code, int) and not isinstance(code, bool) else 0, error, "")
-        said = self._shown(content[: 4 * SHOWN].decode("utf-8", "replace"))
-        return Refused(f"{self.url} answers what is no chat completion: {said or 'nothing'}")
+        said = self._shown(content[: 4 * MAX_ERROR_CHARS].decode("utf-8", "replace"))
+        return EndpointError(f"{self.url} answers what is no chat completion: {said or 'nothing'}")
 
-    def _refusal(self, status: int, body: Any, text: str) -> Refused:
+    def _refusal(self, status: int, body: Any, text: str) -> EndpointError:
         param = None
         if isinstance(body, dict):
             param = body.get("param")
@@ -181,18 +181,18 @@ class Server:
             said = body if isinstance(body, str) and body else text
         shown = self._shown(said)
         if status == 401:
-            fault = f"refuses the key in {KEY}" if self._key else f"wants a key; set {KEY}"
+            fault = f"refuses the key in {API_KEY_VARIABLE}" if self._key else f"wants a key; set {API_KEY_VARIABLE}"
         else:
             fault = {403: "denies access", 404: "does not have it", 429: "allows no more requests"}.get(status, "fails")
         code = f" (HTTP {status})" if status else ""
-        return Refused(f"{self.url} {fault}{code}{': ' + shown if shown else ''}", status, said, str(param))
+        return EndpointError(f"{self.url} {fault}{code}{': ' + shown if shown else ''}", status, said, str(param))
 
     def _shown(self, said: str) -> str:
         """Return the start of what a server said as one line without control characters or the key."""
         if self._key:
             said = said.replace(self._key, "…")
-        line = " ".join("".join(c if c.isprintable() else " " for c in said[: 4 * SHOWN]).split())
-        return line if len(line) <= SHOWN else line[:SHOWN] + "…"
+        line = " ".join("".join(c if c.isprintable() else " " for c in said[: 4 * MAX_ERROR_CHARS]).split())
+        return line if len(line) <= MAX_ERROR_CHARS else line[:MAX_ERROR_CHARS] + "…"
 
 
 def _without_password(url: str) -> str:
@@ -235,7 +235,7 @@ _TAG = re.compile(r"<(/?(?:think|action))>")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ChatCompletion:
     """One answer of a server."""
 
     text: str
@@ -253,16 +253,16 @@ def read_json(content: bytes) -> Any:
         return None
 
 
-def is_answer(body: Any) -> bool:
+def is_completion(body: Any) -> bool:
     """Return whether `body` is what a server sends that has answered, oddly or not."""
     return isinstance(body, dict) and isinstance(body.get("choices"), list)
 
 
-def read_answer(body: dict[str, Any], stopping: bool, action_format: str = "tags") -> Answer:
+def parse_completion(body: dict[str, Any], stopping: bool, action_format: str = "tags") -> ChatCompletion:
     """Read an answer.
 
     Args:
-        body: what `is_answer` accepts.
+        body: what `is_completion` accepts.
         stopping: whether the server was asked to stop at `</action>`.
         action_format: how the action is said.
     """
@@ -279,9 +279,9 @@ def read_answer(body: dict[str, Any], stopping: bool, action_format: str = "tags
         content += write_reply(action, None, action_format)
     if thought and not content.strip():
         if not ended:
-            return Answer(THINK + _quoted(thought), written, False, True)
+            return ChatCompletion(THINK + _quoted(thought), written, False, True)
         if stopping:
-            return Answer("", written, True)
+            return ChatCompletion("", written, True)
         content, thought = thought, ""  # it ended its turn by itself: the server has misfiled the answer as a thought
     if action_format == "tags":
         content = _one_action(content, close=stopping and ended)
@@ -289,12 +289,12 @@ def read_answer(body: dict[str, Any], stopping: bool, action_format: str = "tags
         content = f"{THINK}{_quoted(thought)}{THINK_END}{content}"
     elif THINK not in content.partition(THINK_END)[0] and THINK_END in content:
         content = THINK + content  # some models' templates open the thought in the prompt
-    return Answer(content, written, False, not ended, call_id)
+    return ChatCompletion(content, written, False, not ended, call_id)
 
 
-def call_message(text: str, action: str, call_id: str) -> dict[str, Any]:
+def tool_call_message(text: str, action: str, call_id: str) -> dict[str, Any]:
     """Return the answer that called the tool, as it stands in a conversation from then on."""
-    call = {"name": NAME, "arguments": json.dumps({ARGUMENT: action})}
+    call = {"name": TOOL_NAME, "arguments": json.dumps({TOOL_ARGUMENT: action})}
     words = text.partition("<tool_call>")[0]
     return {
         "role": "assistant",
@@ -305,8 +305,8 @@ def call_message(text: str, action: str, call_id: str) -> dict[str, Any]:
 
 def _call(calls: Any) -> tuple[str | None, str]:
     """Return the action of the last call of the tool, and the call's id; None where there is none."""
-    for call in reversed(calls[:CALLS_READ] if isinstance(calls, list) else []):
-        if (action := call_of(call)) is not None:
+    for call in reversed(calls[:MAX_TOOL_CALLS] if isinstance(calls, list) else []):
+        if (action := action_of_call(call)) is not None:
             named = call.get("id")
             return action, clean(named[:64]) if isinstance(named, str) and named else CALL_ID
     return None, ""

@@ -25,7 +25,7 @@ the user has set is never dropped, since it is part of what is measured: `temper
 where they are on. A server may also ignore what it does not know, without a word: Ollama's chat completions take
 neither `top_k`, `min_p` nor a repetition penalty, so set these in its Modelfile. The first question is asked alone, so
 that what a server refuses is known before many are under way.
-A server that says the context is too long is asked with less of it (see `shorten`).
+A server that says the context is too long is asked with less of it (see `shorten_messages`).
 Left out: log-probabilities and tokens, so nothing can be trained on what an endpoint has played.
 """
 
@@ -39,11 +39,11 @@ from urllib.parse import urlsplit
 
 from gentax.core import UsageError, unknown
 from gentax.models.action_format import ACTION_END, TOOL, parse_reply
-from gentax.models.requests import NEW_TOKENS, NEW_TOKENS_THINKING, ChatOptions
-from gentax.policies.chat_client import Refused, Server, call_message, clean, read_answer
-from gentax.policies.protocol import Reply, Turn
+from gentax.models.requests import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, ChatOptions
+from gentax.policies.chat_client import ChatClient, EndpointError, clean, parse_completion, tool_call_message
+from gentax.policies.protocol import PolicyRequest, Reply
 
-NEUTRAL: dict[str, float] = {  # what changes nothing, of settings that a server may have a default of
+NEUTRAL_SAMPLING: dict[str, float] = {  # what changes nothing, of settings that a server may have a default of
     "top_p": 1.0,
     "top_k": 0,
     "min_p": 0.0,
@@ -53,9 +53,9 @@ NEUTRAL: dict[str, float] = {  # what changes nothing, of settings that a server
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
 }
-OPTIONAL = ("chat_template_kwargs", "max_tokens", "seed", "skip_special_tokens", "stop", *NEUTRAL)
-NOTHING = "(no answer)"  # stands in a conversation for an empty answer, which many servers will not be shown
-SHORTEST = 200  # characters of a message that is not cut any further
+OPTIONAL_SETTINGS = ("chat_template_kwargs", "max_tokens", "seed", "skip_special_tokens", "stop", *NEUTRAL_SAMPLING)
+EMPTY_REPLY = "(no answer)"  # stands in a conversation for an empty answer, which many servers will not be shown
+MIN_MESSAGE_CHARS = 200  # characters of a message that is not cut any further
 MODELS_SHOWN = 12
 _TOO_LONG = re.compile(
     r"context.?(length|size|window)|too long|longer than|reduce the length|exceed.{0,40}(context|token)"
@@ -65,7 +65,7 @@ _TOO_LONG = re.compile(
 Message = dict[str, Any]
 
 
-def connect(where: str) -> EndpointPolicy:
+def connect_endpoint(where: str) -> EndpointPolicy:
     """Return the policy at `where`: a base URL, with `#model` where the server has several models.
 
     The server is asked for its models at once, so that a wrong address or key is known before anything is played. A
@@ -75,11 +75,11 @@ def connect(where: str) -> EndpointPolicy:
         UsageError: no such URL, or a server that has not exactly one model where none is named.
         PolicyFault: nothing answers there, or it refuses the key.
     """
-    url, model = read_url(where)
-    server = Server(url)
+    url, model = parse_endpoint_url(where)
+    server = ChatClient(url)
     try:
         (models,) = server.together([server.models()])
-    except Refused as refused:
+    except EndpointError as refused:
         if not model or refused.status in (0, 401):
             raise
         return EndpointPolicy(server, model)
@@ -96,7 +96,7 @@ def connect(where: str) -> EndpointPolicy:
     return EndpointPolicy(server, model)
 
 
-def read_url(where: str) -> tuple[str, str]:
+def parse_endpoint_url(where: str) -> tuple[str, str]:
     """Return the base URL and the model ("" when none is named) of `http://host:8000/v1#model`.
 
     `/v1` is added to an address without a path. Raises UsageError where `where` is no address of a server.
@@ -122,14 +122,14 @@ class EndpointPolicy:
         model: the server's name for it.
     """
 
-    def __init__(self, server: Server, model: str) -> None:
+    def __init__(self, server: ChatClient, model: str) -> None:
         self.server, self.model, self.name = server, model, model
         self._said: dict[int, list[Message]] = {}  # slot -> its conversation
         self._without: set[str] = set()  # settings that this server does not take
         self._no_top_k = 0  # what this server calls none
         self._met = False  # whether it has answered once
 
-    def reply(self, turns: Sequence[Turn]) -> list[Reply]:
+    def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
         """Answer every turn.
 
         Raises:
@@ -142,7 +142,7 @@ class EndpointPolicy:
         self._met = True
         return replies + self.server.together([self._answer(*one) for one in asked[first:]])
 
-    def _conversation(self, turn: Turn) -> list[Message]:
+    def _conversation(self, turn: PolicyRequest) -> list[Message]:
         said = self._said.get(turn.slot)
         if not turn.continues or said is None:
             system = turn.chat.system_prompt
@@ -154,19 +154,19 @@ class EndpointPolicy:
 
     def default_max_new_tokens(self, chat: ChatOptions) -> int:
         """Return how many tokens a reply has where nobody says."""
-        return NEW_TOKENS_THINKING if chat.thinking else NEW_TOKENS
+        return MAX_NEW_TOKENS_THINKING if chat.thinking else MAX_NEW_TOKENS
 
-    async def _answer(self, said: list[Message], turn: Turn, seed: int) -> Reply:
+    async def _answer(self, said: list[Message], turn: PolicyRequest, seed: int) -> Reply:
         held = [message["content"] for message in said]
         while True:
             settings = self._settings(turn, seed)
             try:
                 body = await self.server.complete(self.model, said, settings)
-            except Refused as refused:
+            except EndpointError as refused:
                 if self._relents(refused, settings, said):
                     continue
                 raise await self._explained(refused) from refused
-            answer = read_answer(body, "stop" in settings, turn.chat.action_format)
+            answer = parse_completion(body, "stop" in settings, turn.chat.action_format)
             if answer.cut_off:
                 self._without.add("stop")
                 continue
@@ -174,16 +174,16 @@ class EndpointPolicy:
             cut = any(message["content"] not in held for message in said)
             if answer.call_id:
                 action = parse_reply(answer.text, turn.chat.action_format).action
-                said.append(call_message(answer.text, action, answer.call_id))
+                said.append(tool_call_message(answer.text, action, answer.call_id))
             else:
-                said.append({"role": "assistant", "content": answer.text or NOTHING})
+                said.append({"role": "assistant", "content": answer.text or EMPTY_REPLY})
             return Reply(answer.text, answer.written, truncated=answer.truncated, prompt_cut=cut, dropped=dropped)
 
-    def _settings(self, turn: Turn, seed: int) -> dict[str, Any]:
+    def _settings(self, turn: PolicyRequest, seed: int) -> dict[str, Any]:
         sampling = turn.sampling
         settings = {
             "temperature": sampling.temperature,
-            **NEUTRAL,
+            **NEUTRAL_SAMPLING,
             "top_p": sampling.top_p,
             "top_k": sampling.top_k or self._no_top_k,
             "min_p": sampling.min_p,
@@ -201,23 +201,23 @@ class EndpointPolicy:
             settings["max_completion_tokens"] = sampling.max_new_tokens
         return {name: value for name, value in settings.items() if name not in self._without}
 
-    def _relents(self, refused: Refused, settings: dict[str, Any], said: list[Message]) -> bool:
+    def _relents(self, refused: EndpointError, settings: dict[str, Any], said: list[Message]) -> bool:
         """Ask for less where the server says what was too much; return whether it is worth another try."""
-        if refused.status == 413 and shorten(said):
+        if refused.status == 413 and shorten_messages(said):
             return True
         if refused.status not in (400, 422, 500):  # others, such as a rate limit, are no word on the request itself
             return False
-        if _TOO_LONG.search(refused.said) and shorten(said):
+        if _TOO_LONG.search(refused.said) and shorten_messages(said):
             return True
         if refused.status == 500:
             return False
-        blamed = [n for n in OPTIONAL if refused.param == n or re.search(rf"\b{n}\b", refused.said)]
+        blamed = [n for n in OPTIONAL_SETTINGS if refused.param == n or re.search(rf"\b{n}\b", refused.said)]
         again = any(name in settings for name in blamed)
         if settings.get("top_k") == 0 and "top_k" in blamed:
             self._no_top_k = -1  # SGLang's way
             blamed.remove("top_k")
         for name in blamed:
-            if name in NEUTRAL and not _is_neutral(name, settings.get(name, NEUTRAL[name])):
+            if name in NEUTRAL_SAMPLING and not _is_neutral(name, settings.get(name, NEUTRAL_SAMPLING[name])):
                 raise UsageError(f"{self.server.url} takes no {name}, and {settings[name]:g} was asked for")
         # Another turn may have met the same refusal while this one was under way.
         if new := sorted({*blamed} - self._without):
@@ -225,12 +225,12 @@ class EndpointPolicy:
         self._without.update(blamed)
         return again
 
-    async def _explained(self, refused: Refused) -> Exception:
+    async def _explained(self, refused: EndpointError) -> Exception:
         """Return the error to raise: the models there are, where the server does not have the one that is asked."""
         if refused.status in (400, 404):
             try:
                 models = await self.server.models()
-            except Refused:
+            except EndpointError:
                 return refused
             if models and self.model not in models:
                 return unknown(f"model of {self.server.url}", self.model, models)
@@ -238,13 +238,13 @@ class EndpointPolicy:
 
 
 def _is_neutral(name: str, value: float) -> bool:
-    return value == NEUTRAL[name] or (name == "top_k" and value == -1)
+    return value == NEUTRAL_SAMPLING[name] or (name == "top_k" and value == -1)
 
 
 def _consequence(dropped: list[str]) -> str:
     """Say what it means that a server does not take some settings."""
     said = ["played without"]
-    if any(name in NEUTRAL for name in dropped):
+    if any(name in NEUTRAL_SAMPLING for name in dropped):
         said.append("the server's own defaults hold, if it has any")
     if "chat_template_kwargs" in dropped:
         said.append("whether the model thinks is up to the server")
@@ -253,7 +253,7 @@ def _consequence(dropped: list[str]) -> str:
     return "; ".join(said)
 
 
-def shorten(said: list[Message]) -> bool:
+def shorten_messages(said: list[Message]) -> bool:
     """Make a conversation shorter, in place: the first message stays (two with a system prompt), and the latest ones.
 
     When one exchange is left, the longest message loses its middle. Returns False when nothing is left to cut.
@@ -264,7 +264,7 @@ def shorten(said: list[Message]) -> bool:
         return True
     longest = max(said, key=lambda message: len(message["content"]))
     text = longest["content"]
-    if len(text) < SHORTEST:
+    if len(text) < MIN_MESSAGE_CHARS:
         return False
     quarter = len(text) // 4
     longest["content"] = f"{text[:quarter]} … {text[-quarter:]}"

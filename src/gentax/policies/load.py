@@ -26,15 +26,15 @@ from gentax.core import PolicyFault, UsageError
 from gentax.core.errors import nearest
 from gentax.core.user_code import describe, is_user_name, load_attribute
 from gentax.models.requests import ModelOptions
-from gentax.models.source import names_a_model
-from gentax.policies.protocol import Policy, Reply, Turn, parallel_limit
+from gentax.models.source import may_name_model
+from gentax.policies.protocol import Policy, PolicyRequest, Reply, max_parallel_episodes
 from gentax.policies.scripted import ExpertPolicy, RandomPolicy
 
 SIMPLE = {"random": RandomPolicy, "expert": ExpertPolicy}
 _BARE = re.compile(r"[\w.-]+:\d+(/.*|#.*|)")  # host:port, as one types it in a hurry
 
 
-def policy_of(what: str | Path | Policy | Callable[..., Any], options: ModelOptions = ModelOptions()) -> Policy:
+def load_policy(what: str | Path | Policy | Callable[..., Any], options: ModelOptions = ModelOptions()) -> Policy:
     """Return a policy: one that is given, "random", "expert", "base", a local model or one behind a URL.
 
     A local model is a folder, a name on the hub (`org/name[@revision]`), a PEFT adapter or a `.gguf` file; `options`
@@ -47,33 +47,33 @@ def policy_of(what: str | Path | Policy | Callable[..., Any], options: ModelOpti
         PolicyFault: a server that cannot be reached or refuses the key.
     """
     if not isinstance(what, (str, Path)):
-        return what if hasattr(what, "reply") and not isinstance(what, type) else user_policy(what)
+        return what if hasattr(what, "reply") and not isinstance(what, type) else wrap_user_policy(what)
     if str(what) in SIMPLE:
         return SIMPLE[str(what)]()
     if isinstance(what, str) and "://" in what:
-        from gentax.policies.endpoint import connect
+        from gentax.policies.endpoint import connect_endpoint
 
-        return connect(what)
+        return connect_endpoint(what)
     if not Path(what).exists() and is_user_name(str(what)):
         return load_user_policy(str(what), [*SIMPLE, "base"])
-    if not names_a_model(what):
+    if not may_name_model(what):
         if _BARE.fullmatch(str(what)):
             raise UsageError(f"no model folder {str(what)!r}; if it is a server, did you mean 'http://{what}'?")
         if (close := nearest(what, [*SIMPLE, "base"])) in SIMPLE:
             raise UsageError(f"no policy or model folder {str(what)!r}; did you mean {close!r}?")
-    from gentax.policies.local import load  # PyTorch is only loaded when a model is
+    from gentax.policies.local import load_local_policy  # PyTorch is only loaded when a model is
 
-    return load(what, options)
+    return load_local_policy(what, options)
 
 
-def policy_pair(
+def load_policy_pair(
     base: str | Path | Policy | Callable[..., Any],
     tuned: str | Path | Policy | Callable[..., Any],
     options: ModelOptions = ModelOptions(),
 ) -> tuple[Policy, Policy]:
-    """Return two policies that are loaded together, as `policy_of` does; vLLM shares its memory between them."""
+    """Return two policies that are loaded together, as `load_policy` does; vLLM shares its memory between them."""
     each = replace(options, vllm_memory=options.vllm_memory / 2)
-    return policy_of(base, each), policy_of(tuned, each)
+    return load_policy(base, each), load_policy(tuned, each)
 
 
 Message = dict[str, str]
@@ -89,10 +89,10 @@ def load_user_policy(name: str, others: Sequence[str] = ()) -> Policy:
     Raises:
         UsageError: no such module or attribute, a module that fails, or what is there is no policy.
     """
-    return user_policy(load_attribute("policy", name, others), name)
+    return wrap_user_policy(load_attribute("policy", name, others), name)
 
 
-def user_policy(found: Any, name: str = "") -> Policy:
+def wrap_user_policy(found: Any, name: str = "") -> Policy:
     """Return `found` as a policy: a policy, a class or factory of one, or a function of the conversation.
 
     Args:
@@ -133,11 +133,11 @@ class FunctionPolicy:
         self.function, self.name = function, name
         self._conversations: dict[int, list[Message]] = {}  # by slot
 
-    def reply(self, turns: Sequence[Turn]) -> list[Reply]:
+    def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
         """Answer every turn, in order."""
         return [Reply(self._answer(turn)) for turn in turns]
 
-    def _answer(self, turn: Turn) -> str:
+    def _answer(self, turn: PolicyRequest) -> str:
         conversation = self._conversations.get(turn.slot)
         if not turn.continues or conversation is None:
             system = turn.chat.system_prompt
@@ -164,7 +164,7 @@ class UserPolicy:
         if hasattr(policy, "default_max_new_tokens"):
             self.default_max_new_tokens = policy.default_max_new_tokens
 
-    def reply(self, turns: Sequence[Turn]) -> list[Reply]:
+    def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
         """Answer every turn.
 
         Raises:
@@ -185,7 +185,7 @@ class UserPolicy:
 
     def max_parallel(self, context_tokens: int) -> int:
         """Return what the user's policy says, where it says anything."""
-        return parallel_limit(self.policy, context_tokens)
+        return max_parallel_episodes(self.policy, context_tokens)
 
     def _checked(self, reply: Any) -> Reply:
         made = reply if isinstance(reply, Reply) else Reply(reply)

@@ -13,16 +13,16 @@ import numpy as np
 
 from gentax.core import Tokens, UsageError
 from gentax.models.chat import ChatCodec
-from gentax.models.decoding import AnyDecoder, Decoder, decoder_for
-from gentax.models.decoding.sampling import Stop
+from gentax.models.decoding import Decoder, LlamaDecoder, select_decoder
+from gentax.models.decoding.sampling import StopCondition
 from gentax.models.decoding.vllm import VLLMDecoder, VLLMModel
-from gentax.models.loading import check_files, load_model, load_tokenizer, loading, runtime
-from gentax.models.memory import available_memory, parallel_rows, row_bytes
-from gentax.models.requests import NEW_TOKENS, NEW_TOKENS_THINKING, ChatOptions, ModelOptions, SamplingRequest
-from gentax.policies.protocol import PARALLEL, Reply, Turn
+from gentax.models.loading import check_model_files, load_model, load_tokenizer, loading_errors, runtime
+from gentax.models.memory import available_memory, kv_cache_bytes, max_batch_size
+from gentax.models.requests import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, ChatOptions, ModelOptions, SamplingRequest
+from gentax.policies.protocol import MAX_PARALLEL, PolicyRequest, Reply
 
-MUCH = 0.1  # of the memory that a device has left; less is kept for the next rollout
-LEAST_SHOWN = 16  # tokens of a message below which nothing can be played
+LARGE_CACHE_SHARE = 0.1  # of the memory that a device has left; less is kept for the next rollout
+MIN_MESSAGE_TOKENS = 16  # tokens of a message below which nothing can be played
 NEW_TOKENS_MADE_HERE, NEW_TOKENS_MADE_HERE_THINKING = 32, 160  # of a reply of the shipped model and its descendants
 
 
@@ -43,22 +43,22 @@ class LocalPolicy:
         model: Any,
         tokenizer: Any,
         name: str = "model",
-        decoder: AnyDecoder | None = None,
+        decoder: Decoder | None = None,
         origin: Mapping[str, str] | None = None,
         codec: ChatCodec | None = None,
     ) -> None:
         self.model, self.tokenizer, self.name, self.origin = model, tokenizer, name, dict(origin or {})
         self._codecs: dict[ChatOptions, ChatCodec] = {} if codec is None else {codec.options: codec}
-        self.codec = self.codec_of(ChatOptions())
-        self.decoder = decoder_for(model) if decoder is None else decoder
+        self.codec = self.codec_for(ChatOptions())
+        self.decoder = select_decoder(model) if decoder is None else decoder
         self._conversations: dict[int, _Conversation] = {}
-        self._stops: dict[ChatOptions, Stop] = {}
+        self._stops: dict[ChatOptions, StopCondition] = {}
         self._cuts = 0  # batches in which a message was cut
         self._cut = ""  # what is said of the first such message
         ends = model.generation_config.eos_token_id
-        self._eos = {tokenizer.eos_token_id, self.codec.stops, *(ends if isinstance(ends, list) else [ends])} - {None}
+        self._eos = {tokenizer.eos_token_id, self.codec.stop_id, *(ends if isinstance(ends, list) else [ends])} - {None}
 
-    def codec_of(self, chat: ChatOptions) -> ChatCodec:
+    def codec_for(self, chat: ChatOptions) -> ChatCodec:
         """Return what tokenizes conversations with these options. Raises UsageError where the model has no such."""
         if chat not in self._codecs:
             self._codecs[chat] = ChatCodec(self.tokenizer, chat, self.name)
@@ -66,11 +66,11 @@ class LocalPolicy:
 
     def default_max_new_tokens(self, chat: ChatOptions) -> int:
         """Return how many tokens a reply has where nobody says: what such models need, and a quarter of the context."""
-        codec = self.codec_of(chat)
+        codec = self.codec_for(chat)
         thinking = chat.thinking or codec.layout.opens_thought
-        if codec.made_here and chat.action_format == "tags":
+        if codec.has_reply_tokens and chat.action_format == "tags":
             return NEW_TOKENS_MADE_HERE_THINKING if thinking else NEW_TOKENS_MADE_HERE
-        return min(NEW_TOKENS_THINKING if thinking else NEW_TOKENS, max(1, self.decoder.limit // 4))
+        return min(MAX_NEW_TOKENS_THINKING if thinking else MAX_NEW_TOKENS, max(1, self.decoder.max_length // 4))
 
     @property
     def runtime(self) -> dict[str, str]:
@@ -78,15 +78,17 @@ class LocalPolicy:
         engine = {"engine": "vllm"} if isinstance(self.decoder, VLLMDecoder) else {}
         return runtime(self.model) | engine | self.origin
 
-    def refresh(self) -> None:
+    def clear_cache(self) -> None:
         """Forget what is cached; call it when the weights have changed."""
-        self.decoder.forget()
+        self.decoder.clear_cache()
 
-    def rest(self) -> None:
+    def release_memory(self) -> None:
         """Give back the memory that playing took, where that is much of what is left: learning comes next."""
-        self.decoder.forget()
-        if isinstance(self.decoder, Decoder) and self.decoder.held_bytes > MUCH * available_memory(self.model.device):
-            self.decoder.release()
+        self.decoder.clear_cache()
+        if isinstance(
+            self.decoder, LlamaDecoder
+        ) and self.decoder.reserved_bytes > LARGE_CACHE_SHARE * available_memory(self.model.device):
+            self.decoder.free_cache()
 
     def max_parallel(self, context_tokens: int) -> int:
         """Return how many episodes of up to `context_tokens` tokens have room in memory for their keys and values.
@@ -94,16 +96,16 @@ class LocalPolicy:
         What is cached of earlier ones is forgotten: asked before a rollout, this is about the memory it will find.
         A power of two: batches of another size round differently, and how much is free is never quite the same.
         """
-        each = self.decoder.bytes_per_token
+        each = self.decoder.cache_bytes_per_token
         if each is None:
-            return PARALLEL  # vLLM has taken its memory already, and queues what does not fit
-        model, tokens = self.model, min(context_tokens, self.decoder.limit)
-        kept = max(row_bytes(model.config, tokens, model.dtype), tokens * each)
-        self.decoder.forget()
-        rows = parallel_rows(model.config, kept, model.device, PARALLEL, self.decoder.held_bytes)
+            return MAX_PARALLEL  # vLLM has taken its memory already, and queues what does not fit
+        model, tokens = self.model, min(context_tokens, self.decoder.max_length)
+        kept = max(kv_cache_bytes(model.config, tokens, model.dtype), tokens * each)
+        self.decoder.clear_cache()
+        rows = max_batch_size(model.config, kept, model.device, MAX_PARALLEL, self.decoder.reserved_bytes)
         return 1 << (rows.bit_length() - 1)
 
-    def reply(self, turns: Sequence[Turn]) -> list[Reply]:
+    def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
         """Answer every turn; the replies carry the tokens shown and sampled.
 
         Raises:
@@ -123,7 +125,7 @@ class LocalPolicy:
         ]
         self._warn_of_cuts(shown)
         replies = []
-        codec = self.codec_of(turns[0].chat)  # one rollout has one way of writing
+        codec = self.codec_for(turns[0].chat)  # one rollout has one way of writing
         stop = self._stops.setdefault(turns[0].chat, partial(self._stop, codec))
         samples = self.decoder.sample(asks, stop)
         for turn, new, sample in zip(turns, shown, samples, strict=True):
@@ -135,7 +137,7 @@ class LocalPolicy:
                     text,
                     len(ids),
                     Tokens(new.continues, new.ids, ids, sample.logprobs),
-                    codec.parse(text),
+                    codec.parse_reply(text),
                     truncated=not over,
                     prompt_cut=new.cut,
                     dropped=new.dropped,
@@ -143,42 +145,42 @@ class LocalPolicy:
             )
         return replies
 
-    def follow(self, turn: Turn, text: str) -> Reply:
+    def append_reply(self, turn: PolicyRequest, text: str) -> Reply:
         """Take `text` for the policy's own answer to a turn, without sampling: somebody else plays this step.
 
         `text` is what `write_reply` writes; the model reads it in its own notation. The answer stands in the
         conversation as the policy's, and in the reply's tokens as part of the prompt, so that it is read later on and
         not learned from.
         """
-        codec = self.codec_of(turn.chat)
-        text = codec.rewrite(text)
-        ids = _without_middle(codec.reply(text), self.decoder.limit // 2)
+        codec = self.codec_for(turn.chat)
+        text = codec.to_own_format(text)
+        ids = _without_middle(codec.encode_reply(text), self.decoder.max_length // 2)
         new = self._shown(turn, len(ids))
         self._answered(turn, codec, ids, text)
         tokens = Tokens(new.continues, np.concatenate([new.ids, ids]), np.empty(0, np.int32), np.empty(0, np.float32))
-        return Reply(text, len(ids), tokens, codec.parse(text), prompt_cut=new.cut, dropped=new.dropped)
+        return Reply(text, len(ids), tokens, codec.parse_reply(text), prompt_cut=new.cut, dropped=new.dropped)
 
-    def _answered(self, turn: Turn, codec: ChatCodec, ids: np.ndarray, text: str) -> str:
+    def _answered(self, turn: PolicyRequest, codec: ChatCodec, ids: np.ndarray, text: str) -> str:
         conversation = self._conversations[turn.slot]
         conversation.ids.append(ids)
-        conversation.called = codec.called(text)
+        conversation.called = codec.calls_tool(text)
         return text
 
-    def _shown(self, turn: Turn, answer: int) -> _Shown:
+    def _shown(self, turn: PolicyRequest, answer: int) -> _Shown:
         """Add the message to the slot's conversation; return what is new in the prompt.
 
         The whole context is used before anything is left out: then the oldest exchanges but for the first message,
         and what still does not fit loses its middle. `answer` is the number of tokens that must fit behind it.
         """
-        codec, room = self.codec_of(turn.chat), self.decoder.limit - answer
+        codec, room = self.codec_for(turn.chat), self.decoder.max_length - answer
         held = self._conversations.get(turn.slot)
         if not turn.continues or held is None:
-            ids, cut = self._fitted(codec, codec.opening(turn.message), room, answer, first=True)
+            ids, cut = self._fitted(codec, codec.first_prompt(turn.message), room, answer, first=True)
             self._conversations[turn.slot] = _Conversation([ids])
             return _Shown(False, ids, cut, 0)
         said = held.ids
         last = int(said[-1][-1]) if len(said[-1]) else -1
-        said.append(codec.following(turn.message, last, held.called))
+        said.append(codec.next_prompt(turn.message, last, held.called))
         size = sum(map(len, said))
         if size <= room:
             return _Shown(True, said[-1], False, 0)
@@ -190,7 +192,7 @@ class LocalPolicy:
         cut = False
         if size > room:  # the first message and the latest, without the answer between them
             # Without an answer before it, nothing has ended a turn or called a tool.
-            first, latest = said[0], codec.following(turn.message, -1)
+            first, latest = said[0], codec.next_prompt(turn.message, -1)
             latest, cut_latest = self._fitted(codec, latest, max(room // 2, room - len(first)), answer, first=False)
             first, cut_first = self._fitted(codec, first, room - len(latest), answer, first=True)
             said[:] = [first, latest]
@@ -203,15 +205,15 @@ class LocalPolicy:
         """Cut the middle out of a message that alone would fill the model's context; return whether it was cut."""
         if len(ids) <= room:
             return ids, False
-        before, after = codec.frame_lengths(first)
+        before, after = codec.template_overhead(first)
         kept = room - before - after
-        if kept < LEAST_SHOWN:
+        if kept < MIN_MESSAGE_TOKENS:
             raise UsageError(
-                f"the context of {self.name} holds {self.decoder.limit} tokens, and with {answer} for the answer no "
-                "prompt fits; say a smaller --max-new-tokens, or window(1) as the context"
+                f"the context of {self.name} holds {self.decoder.max_length} tokens, and with {answer} for the answer "
+                "no prompt fits; say a smaller --max-new-tokens, or window(1) as the context"
             )
         self._cut = self._cut or (
-            f"a message of {len(ids)} tokens does not fit the context of {self.name}, {self.decoder.limit} with "
+            f"a message of {len(ids)} tokens does not fit the context of {self.name}, {self.decoder.max_length} with "
             f"{answer} for the answer: its middle was cut"
         )
         head, tail = before + kept // 2, after + (kept - kept // 2)
@@ -227,11 +229,11 @@ class LocalPolicy:
     def _stop(self, codec: ChatCodec, ids: list[int]) -> bool:
         if ids[-1] in self._eos:
             return True
-        if codec.action_end is not None:
-            return ids[-1] == codec.action_end
+        if codec.action_end_id is not None:
+            return ids[-1] == codec.action_end_id
         # A mark has one token for each of its bytes at most.
-        tail = self.tokenizer.decode(ids[-max((len(mark.encode()) for mark in codec.closing), default=1) :])
-        return any(mark in tail for mark in codec.closing) and codec.is_over(codec.decode(ids))
+        tail = self.tokenizer.decode(ids[-max((len(mark.encode()) for mark in codec.end_markers), default=1) :])
+        return any(mark in tail for mark in codec.end_markers) and codec.is_complete(codec.decode(ids))
 
 
 @dataclass
@@ -255,7 +257,7 @@ def _without_middle(ids: np.ndarray, room: int) -> np.ndarray:
     return ids if len(ids) <= room else np.concatenate([ids[: room // 2], ids[len(ids) - (room - room // 2) :]])
 
 
-def load(where: str | Path, options: ModelOptions = ModelOptions()) -> LocalPolicy:
+def load_local_policy(where: str | Path, options: ModelOptions = ModelOptions()) -> LocalPolicy:
     """Load a policy: "base", a folder, a name on the hub, a PEFT adapter or a GGUF file (see `models.source`).
 
     Raises:
@@ -263,7 +265,7 @@ def load(where: str | Path, options: ModelOptions = ModelOptions()) -> LocalPoli
     """
     if options.use_vllm:
         return _through_vllm(where, options)
-    source = check_files(where, options)
+    source = check_model_files(where, options)
     tokenizer = load_tokenizer(source, options)
     codec = ChatCodec(tokenizer, ChatOptions(), source.label)  # which refuses a chat template that cannot be used
     model = load_model(source, options, tokenizer)
@@ -271,14 +273,14 @@ def load(where: str | Path, options: ModelOptions = ModelOptions()) -> LocalPoli
 
 
 def _through_vllm(where: str | Path, options: ModelOptions) -> LocalPolicy:
-    source = check_files(where, options)
+    source = check_model_files(where, options)
     if options.device == "cpu":
         raise UsageError("vLLM plays on a GPU here: leave --device out, or leave out --use-vllm")
     if source.kind == "gguf":
         raise UsageError(f"vLLM plays folders and adapters here, not GGUF files such as {source.name}")
     tokenizer = load_tokenizer(source, options)
     folder, adapter = (source.path, None) if source.base is None else (source.base.path, source.path)
-    with loading(source.name):
+    with loading_errors(source.name):
         decoder = VLLMDecoder(folder, tokenizer, options, adapter)
         model = VLLMModel(folder, options)
     return LocalPolicy(model, tokenizer, source.label, decoder, source.origin)

@@ -13,14 +13,14 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from gentax.core import TextEnv, Tokens
-from gentax.models.action_format import Parsed
+from gentax.models.action_format import ParsedReply
 from gentax.models.requests import ChatOptions, SamplingParams
 
-PARALLEL = 128  # episodes in flight, where neither the user nor the policy says
+MAX_PARALLEL = 128  # episodes in flight, where neither the user nor the policy says
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class PolicyRequest:
     """One question to a policy."""
 
     slot: int
@@ -39,7 +39,7 @@ class Reply:
     text: str
     written: int | None = None  # tokens of `text`, where the policy writes tokens
     tokens: Tokens | None = None  # for local models
-    parsed: Parsed | None = None  # for policies that read their own notation; else `text` is parsed by the format
+    parsed: ParsedReply | None = None  # for policies that read their own notation; else `text` is parsed by the format
     truncated: bool = False  # the budget of tokens was used up before the reply was over
     prompt_cut: bool = False  # a message lost its middle, since the context could not hold it
     dropped: int = 0  # earlier exchanges that the context could not hold any more, and that this prompt lost
@@ -55,13 +55,13 @@ class Policy(Protocol):
 
     name: str
 
-    def reply(self, turns: Sequence[Turn]) -> list[Reply]:
+    def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
         """Answer every turn, in order. Slots that are not asked keep their state."""
         ...
 
 
 @runtime_checkable
-class LimitsParallel(Protocol):
+class SupportsMaxParallel(Protocol):
     """A policy that says how many episodes it can play at once, such as a model whose cache has to fit in memory."""
 
     def max_parallel(self, context_tokens: int) -> int:
@@ -69,8 +69,8 @@ class LimitsParallel(Protocol):
         ...
 
 
-def parallel_limit(policy: Policy, context_tokens: int) -> int:
-    """Return how many episodes are in flight by default: `PARALLEL`, or fewer where the policy says so."""
-    if isinstance(policy, LimitsParallel):
-        return max(1, min(PARALLEL, policy.max_parallel(context_tokens)))
-    return PARALLEL
+def max_parallel_episodes(policy: Policy, context_tokens: int) -> int:
+    """Return how many episodes are in flight by default: `MAX_PARALLEL`, or fewer where the policy says so."""
+    if isinstance(policy, SupportsMaxParallel):
+        return max(1, min(MAX_PARALLEL, policy.max_parallel(context_tokens)))
+    return MAX_PARALLEL

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from gentax.core import EnvironmentFault, ExpertAction
 from gentax.models.action_format import write_reply
-from gentax.policies.protocol import Reply, Turn
+from gentax.policies.protocol import PolicyRequest, Reply
 
 KNOWN = 1024  # actions a player remembers, at most
 
@@ -16,7 +16,7 @@ class RandomPolicy:
 
     name = "random"
 
-    def reply(self, turns: Sequence[Turn]) -> list[Reply]:
+    def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
         return [_guarded(lambda turn: ExpertAction(_draw(turn)), turn) for turn in turns]
 
 
@@ -33,10 +33,10 @@ class ExpertPolicy:
         self.name = "expert" if noise == 0 else f"expert with {noise:.0%} slips"
         self._known: dict[str, dict[str, None]] = {}  # domain -> the actions of its expert so far, in order
 
-    def reply(self, turns: Sequence[Turn]) -> list[Reply]:
+    def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
         return [_guarded(self._move, turn) for turn in turns]
 
-    def _move(self, turn: Turn) -> ExpertAction:
+    def _move(self, turn: PolicyRequest) -> ExpertAction:
         known = self._known.setdefault(turn.env.domain.name, {})
         if self.noise and known and turn.rng.random() < self.noise:
             return ExpertAction(list(known)[int(turn.rng.integers(len(known)))])
@@ -51,7 +51,7 @@ class ExpertPolicy:
 SCRIPTED = (RandomPolicy, ExpertPolicy)  # they read no prompt and always reply in the grammar
 
 
-def _guarded(choose: Callable[[Turn], ExpertAction], turn: Turn) -> Reply:
+def _guarded(choose: Callable[[PolicyRequest], ExpertAction], turn: PolicyRequest) -> Reply:
     try:
         move = choose(turn)
     except EnvironmentFault:
@@ -59,6 +59,6 @@ def _guarded(choose: Callable[[Turn], ExpertAction], turn: Turn) -> Reply:
     return Reply(write_reply(move.action, move.thought if turn.chat.thinking else None, turn.chat.action_format))
 
 
-def _draw(turn: Turn) -> str:
+def _draw(turn: PolicyRequest) -> str:
     actions = turn.env.admissible()
     return actions[int(turn.rng.integers(len(actions)))] if actions else "wait"

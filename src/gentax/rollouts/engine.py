@@ -24,16 +24,16 @@ from gentax.core import EnvironmentFault, Episode, Outcome, Step, Task, TextEnv,
 from gentax.core.progress import EpisodeProgress, is_shown
 from gentax.domains import domain, make
 from gentax.models.action_format import parse_reply
-from gentax.policies.protocol import Policy, Reply, Turn, parallel_limit
-from gentax.rollouts.prompt import RolloutConfig, message, with_budget
+from gentax.policies.protocol import Policy, PolicyRequest, Reply, max_parallel_episodes
+from gentax.rollouts.prompt import RolloutConfig, build_message, with_token_budget
 from gentax.wrappers import wrap
 
 ACTION_LIMIT = 4096  # characters of an action that are passed on to an environment
-OPENING_TOKENS, MESSAGE_TOKENS = 1024, 256  # of a first and a later message: more than most domains' take
+FIRST_MESSAGE_TOKENS, MESSAGE_TOKENS = 1024, 256  # of a first and a later message: more than most domains' take
 OPEN_HORIZON = 100  # steps at a level that its domain does not list
 
 
-def open_env(play: RolloutConfig, name: str, level: str | None = None, split: str = "train") -> TextEnv:
+def make_env(play: RolloutConfig, name: str, level: str | None = None, split: str = "train") -> TextEnv:
     """Make an environment as `play` says: its reward, its horizon, its wrappers.
 
     Raises:
@@ -48,11 +48,11 @@ class EnvPool:
     """Environments kept for the next task of their kind. Closing the pool closes them all.
 
     Args:
-        make_env: makes the environment for a task; `open_env` when None.
+        factory: makes the environment of a task; `make_env` when None.
     """
 
-    def __init__(self, play: RolloutConfig, make_env: Callable[[Task], TextEnv] | None = None) -> None:
-        self._make = make_env or (lambda task: open_env(play, task.domain, task.level, task.split))
+    def __init__(self, play: RolloutConfig, factory: Callable[[Task], TextEnv] | None = None) -> None:
+        self._make = factory or (lambda task: make_env(play, task.domain, task.level, task.split))
         self._idle: dict[tuple[str, str], list[TextEnv]] = {}
         self._all: list[TextEnv] = []
 
@@ -154,7 +154,7 @@ def rollout(
             environment does wrong is recorded instead.
         PolicyFault: the policy cannot be asked any more.
     """
-    play = with_budget(play or RolloutConfig(), policy)
+    play = with_token_budget(play or RolloutConfig(), policy)
     tasks = list(tasks)
     if samples < 1:
         raise UsageError(f"samples must be at least 1, not {samples}")
@@ -169,15 +169,15 @@ def rollout(
         on_episode, on_steps = count, count.steps
         count.begin()
     if parallel is None:
-        parallel = parallel_limit(policy, context_tokens(play, tasks, horizon))
-    check = ReadableCheck(policy.name, play, len(tasks) * samples) if stop_if_unreadable else None
+        parallel = max_parallel_episodes(policy, estimate_context_tokens(play, tasks, horizon))
+    check = UnreadableReplyCheck(policy.name, play, len(tasks) * samples) if stop_if_unreadable else None
     if pool is None:
         with EnvPool(play) as own:
             return _Engine(policy, play, horizon, own, on_episode, on_steps, check).run(tasks, samples, seed, parallel)
     return _Engine(policy, play, horizon, pool, on_episode, on_steps, check).run(tasks, samples, seed, parallel)
 
 
-def context_tokens(play: RolloutConfig, tasks: Iterable[Task], horizon: int | None = None) -> int:
+def estimate_context_tokens(play: RolloutConfig, tasks: Iterable[Task], horizon: int | None = None) -> int:
     """Return how many tokens a conversation may come to: a generous guess, made before anything is played.
 
     It is the first prompt, and for each step that the prompt shows a message and a reply of full length.
@@ -187,7 +187,7 @@ def context_tokens(play: RolloutConfig, tasks: Iterable[Task], horizon: int | No
     steps = min(limit for limit in (own, horizon, play.horizon) if limit is not None)
     window = play.window()
     shown = steps if window is None else min(steps, window + 1)
-    return OPENING_TOKENS + shown * (MESSAGE_TOKENS + play.sampling.max_new_tokens)
+    return FIRST_MESSAGE_TOKENS + shown * (MESSAGE_TOKENS + play.sampling.max_new_tokens)
 
 
 class _Engine:
@@ -199,7 +199,7 @@ class _Engine:
         pool: EnvPool,
         on_episode: Callable[[Episode], None] | None,
         on_steps: Callable[[int], None] | None,
-        check: ReadableCheck | None,
+        check: UnreadableReplyCheck | None,
     ) -> None:
         self.policy, self.play, self.horizon, self.pool = policy, play, horizon, pool
         self.on_episode, self.on_steps, self.check = on_episode, on_steps, check
@@ -252,13 +252,13 @@ class _Engine:
     def _start(self, run: _Run) -> None:
         self._guarded(run, None)
 
-    def _turn(self, run: _Run) -> Turn:
+    def _turn(self, run: _Run) -> PolicyRequest:
         assert run.env is not None
         play = self.play
         run.shown = self._admissible(run) if play.admissible else None
         run.rules = run.env.domain.rules
-        text, continues = message(play, run.rules, run.goal, run.steps, run.observation, run.shown)
-        return Turn(run.slot, text, continues, run.env, run.rng, play.sampling, play.chat)
+        text, continues = build_message(play, run.rules, run.goal, run.steps, run.observation, run.shown)
+        return PolicyRequest(run.slot, text, continues, run.env, run.rng, play.sampling, play.chat)
 
     def _admissible(self, run: _Run) -> tuple[str, ...]:
         try:
@@ -293,7 +293,7 @@ class _Engine:
         if answer.over or len(run.steps) == self.horizon:
             run.outcome = Outcome.SUCCESS if answer.info.get("success") else Outcome.FAILURE
 
-    def _read(self, check: ReadableCheck, asked: Sequence[_Run]) -> None:
+    def _read(self, check: UnreadableReplyCheck, asked: Sequence[_Run]) -> None:
         """Let the check see the last step of each episode that was asked. One that broke has none to see."""
         for run in asked:
             if run.steps and not run.error:
@@ -350,8 +350,8 @@ def _quietly_close(env: TextEnv) -> None:
         env.close()
 
 
-REPLIES, EPISODES = 16, 4  # how many are read, at least, before a run is stopped
-SHARE = 0.5  # of replies without an action; more than that stops a run
+MIN_REPLIES, MIN_EPISODES = 16, 4  # how many are read, at least, before a run is stopped
+MAX_UNREADABLE_SHARE = 0.5  # of replies without an action; more than that stops a run
 _SHOWN = 240  # characters of a reply that are shown
 
 
@@ -360,13 +360,13 @@ class UnreadableReplies(UsageError):
 
 
 @dataclass
-class ReadableCheck:
-    """Reads the first replies of a run; once `REPLIES` of them, out of `EPISODES` episodes, are there, it is over.
+class UnreadableReplyCheck:
+    """Reads the first replies of a run; done after `MIN_REPLIES` of them from `MIN_EPISODES` episodes.
 
     Args:
         policy: its name.
         play: how episodes are played.
-        episodes: how many there are in all; where there are fewer than `EPISODES`, those have to do.
+        episodes: how many there are in all; where there are fewer than `MIN_EPISODES`, those have to do.
     """
 
     policy: str
@@ -383,22 +383,22 @@ class ReadableCheck:
 
     def check(self) -> None:
         """Raise UnreadableReplies when most replies cannot be read; call it after each batch."""
-        if self.over or len(self._steps) < REPLIES or len(self._seen) < min(EPISODES, self.episodes):
+        if self.over or len(self._steps) < MIN_REPLIES or len(self._seen) < min(MIN_EPISODES, self.episodes):
             return
         self.over = True
-        said = unreadable_steps(self.policy, self.play, self._steps)
+        said = describe_unreadable(self.policy, self.play, self._steps)
         if said is not None:
             raise UnreadableReplies(f"stopped: {said}. To play on all the same: --allow-unreadable")
         self._steps.clear()
 
 
-def unreadable_steps(policy: str, play: RolloutConfig, steps: Sequence[Step]) -> str | None:
+def describe_unreadable(policy: str, play: RolloutConfig, steps: Sequence[Step]) -> str | None:
     """Say on one line that most replies hold no action, with one of them and the settings that would change it.
 
     Returns None when that is not so.
     """
     bad = [step for step in steps if not step.action]
-    if len(bad) <= SHARE * len(steps):
+    if len(bad) <= MAX_UNREADABLE_SHARE * len(steps):
         return None
     example = " ".join("".join(c if c.isprintable() else " " for c in bad[0].text).split())
     example = example if len(example) <= _SHOWN else example[:_SHOWN] + "…"

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from gentax.core import Episode, Step, UsageError, unknown
-from gentax.models.action_format import check_format, instructions
-from gentax.models.jinja_sandbox import LARGEST, Template, TemplateFailed
-from gentax.models.requests import NEW_TOKENS, NEW_TOKENS_THINKING, ChatOptions, SamplingParams
+from gentax.models.action_format import check_action_format, format_instructions
+from gentax.models.jinja_sandbox import MAX_TEMPLATE_CHARS, SandboxedTemplate, TemplateRenderError
+from gentax.models.requests import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, ChatOptions, SamplingParams
 from gentax.wrappers import read_wrapper
 
 REWARDS = ("sparse", "dense", "shaped")
@@ -82,7 +82,7 @@ class RolloutConfig:
             raise UsageError(f"temperature must be a number of at least 0, not {self.temperature}")
         if self.max_new_tokens < 0:
             raise UsageError(f"max_new_tokens must be at least 0, not {self.max_new_tokens}")
-        check_format(self.action_format)
+        check_action_format(self.action_format)
         self.sampling  # noqa: B018  refuses what cannot be sampled with
         if self.prompt_template:
             check_template(self.prompt_template)
@@ -103,7 +103,7 @@ class RolloutConfig:
             top_p=self.top_p,
             top_k=self.top_k,
             min_p=self.min_p,
-            max_new_tokens=self.max_new_tokens or (NEW_TOKENS_THINKING if self.thinking else NEW_TOKENS),
+            max_new_tokens=self.max_new_tokens or (MAX_NEW_TOKENS_THINKING if self.thinking else MAX_NEW_TOKENS),
         )
 
     @property
@@ -111,7 +111,7 @@ class RolloutConfig:
         return ChatOptions(self.thinking, self.system_prompt, self.action_format)
 
 
-def with_budget(play: RolloutConfig, *policies: object) -> RolloutConfig:
+def with_token_budget(play: RolloutConfig, *policies: object) -> RolloutConfig:
     """Return `play` with the tokens a reply may have settled: the most that one of the policies has by default.
 
     Policies that are compared must be given alike, so both are named here. It stays 0 where no policy says
@@ -123,7 +123,7 @@ def with_budget(play: RolloutConfig, *policies: object) -> RolloutConfig:
     return replace(play, max_new_tokens=max(own)) if own else play
 
 
-def message(
+def build_message(
     play: RolloutConfig,
     rules: str,
     goal: str,
@@ -136,7 +136,7 @@ def message(
     now = observation if admissible is None else f"{observation}\n{_listed(admissible)}"
     if k is None and steps:
         return now, True
-    how = instructions(play.action_format, play.thinking)
+    how = format_instructions(play.action_format, play.thinking)
     recent = steps[max(0, len(steps) - k) :] if k else ()
     if play.prompt_template:
         fields = {
@@ -163,17 +163,19 @@ def _listed(admissible: Sequence[str]) -> str:
     return f"Possible: {shown}" + (f" | and {rest} more" if rest > 0 else "")
 
 
-def prompts(play: RolloutConfig, episode: Episode) -> list[str]:
+def episode_prompts(play: RolloutConfig, episode: Episode) -> list[str]:
     """Return the whole text the policy had before it at each step of an episode, its own words included."""
     shown: list[str] = []
     for n, step in enumerate(episode.steps):
         admissible = step.admissible if play.admissible else None
-        text, continues = message(play, episode.rules, episode.goal, episode.steps[:n], step.observation, admissible)
+        text, continues = build_message(
+            play, episode.rules, episode.goal, episode.steps[:n], step.observation, admissible
+        )
         shown.append(f"{shown[-1]}{episode.steps[n - 1].text}\n{text}\n" if continues else f"{text}\n")
     return shown
 
 
-FIELDS = ("rules", "goal", "history", "observation", "admissible", "step", "format", "thinking")
+TEMPLATE_FIELDS = ("rules", "goal", "history", "observation", "admissible", "step", "format", "thinking")
 _SEEN = "what-is-seen-now"
 
 
@@ -188,7 +190,7 @@ def check_template(file: str) -> None:
 
 
 def fill_template(file: str, fields: Mapping[str, Any]) -> str:
-    """Return the prompt that a template writes of `FIELDS`. Raises UsageError where it fails."""
+    """Return the prompt that a template writes of `TEMPLATE_FIELDS`. Raises UsageError where it fails."""
     return _filled(_checked(*_identity(file)), fields)
 
 
@@ -196,7 +198,7 @@ def template_text(file: str) -> str:
     """Return the text of a template. Raises UsageError for a file that is not there, is no text or is too large."""
     path = Path(file)
     try:
-        if path.stat().st_size > 4 * LARGEST:
+        if path.stat().st_size > 4 * MAX_TEMPLATE_CHARS:
             raise UsageError(f"the prompt template {file} is too large: {path.stat().st_size:,} bytes")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -213,8 +215,8 @@ def _identity(file: str) -> tuple[str, float]:
 
 
 @lru_cache(maxsize=8)
-def _checked(file: str, _: float) -> Template:
-    template = Template(template_text(file), f"the prompt template {file}", FIELDS)
+def _checked(file: str, _: float) -> SandboxedTemplate:
+    template = SandboxedTemplate(template_text(file), f"the prompt template {file}", TEMPLATE_FIELDS)
     example = {"rules": "", "goal": "", "format": "", "observation": _SEEN, "thinking": False}
     past = [{"observation": "before", "action": "done"}]
     for more in (
@@ -226,8 +228,8 @@ def _checked(file: str, _: float) -> Template:
     return template
 
 
-def _filled(template: Template, fields: Mapping[str, Any]) -> str:
+def _filled(template: SandboxedTemplate, fields: Mapping[str, Any]) -> str:
     try:
         return template.render(fields)
-    except TemplateFailed as fault:
+    except TemplateRenderError as fault:
         raise UsageError(f"{template.what} fails: {fault}") from None

@@ -13,7 +13,7 @@ from gentax.evals.kl_forecast import source_kl
 from gentax.evals.probe import TRAJECTORIES, probe
 from gentax.metrics.diversity import diversity
 from gentax.metrics.forecast import Fit, TrainingRun, features_of
-from gentax.policies.local import load
+from gentax.policies.local import load_local_policy
 from gentax.studies.plan import Plan
 from gentax.studies.results import results
 from gentax.studies.run import Store
@@ -34,7 +34,7 @@ def fit_study(todo: Plan, store: Store, say: Callable[[str], None], trajectories
     lacking = [stage for stage in wanted if not store.has(stage)]
     if lacking:
         raise UsageError(f"study {study.name}: {len(lacking)} stages are not done; run `gentax study run` first")
-    base = load(study.base, study.options)
+    base = load_local_policy(study.base, study.options)
     levels = {name: target.level for name, target in study.domains.items()}
     say("probing the domains")
     look = partial(probe, policy=base, trajectories=trajectories, play=replace(study.evaluate, wrap=()))
@@ -50,7 +50,7 @@ def fit_study(todo: Plan, store: Store, say: Callable[[str], None], trajectories
             (there,) = (p for p in look({source: levels[source]}, wrap=recipe.play.wrap) if p.plain)
         kls = []
         for seed in study.seeds:
-            tuned = load(last(store.path(todo.trained[arm, source, seed])), study.options)
+            tuned = load_local_policy(last(store.path(todo.trained[arm, source, seed])), study.options)
             kls.append(source_kl(base, tuned, source, levels[source], study.evaluate, tasks=trajectories).value)
         tax, gain = result.tax.tax, result.tax.delta_id
         if not tax or not gain:

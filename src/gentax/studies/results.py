@@ -21,8 +21,8 @@ from gentax.metrics.verdict import arm_sentence, headline, sentences
 from gentax.models.chat import ChatCodec
 from gentax.models.loading import load_tokenizer
 from gentax.report import ArmComparison, Result
-from gentax.rollouts import open_env
-from gentax.rollouts.prompt import prompts
+from gentax.rollouts import make_env
+from gentax.rollouts.prompt import episode_prompts
 from gentax.studies.plan import Plan, Stage, Study
 from gentax.training.check import touched_by
 
@@ -123,8 +123,8 @@ def domain_axes(todo: Plan, read: Read) -> list[Axes]:
     encode = ChatCodec(load_tokenizer(study.base, study.options)).text
     found = []
     for name, stage in todo.init.items():
-        env = open_env(study.evaluate, name, study.domains[name].level)
+        env = make_env(study.evaluate, name, study.domains[name].level)
         horizon = env.horizon
         env.close()
-        found.append(axes(name, read(stage), horizon, prompts=partial(prompts, study.evaluate), encode=encode))
+        found.append(axes(name, read(stage), horizon, prompts=partial(episode_prompts, study.evaluate), encode=encode))
     return found

@@ -14,9 +14,9 @@ from gentax.core.settings import read_settings
 from gentax.core.user_code import is_user_name
 from gentax.domains import domain, make, missing
 from gentax.domains.names import read_domain
-from gentax.models.source import names_a_model
-from gentax.policies.load import SIMPLE, policy_of
-from gentax.rollouts import open_env
+from gentax.models.source import may_name_model
+from gentax.policies.load import SIMPLE, load_policy
+from gentax.rollouts import make_env
 from gentax.training.config import TrainConfig
 
 
@@ -51,7 +51,7 @@ def check(recipe: TrainConfig) -> None:
     if recipe.play.reward != "sparse" or recipe.play.wrap:
         for name in trained:  # wrappers and rewards that a domain cannot have
             domain_name, level = read_domain(name)
-            open_env(recipe.play, domain_name, level).close()
+            make_env(recipe.play, domain_name, level).close()
     for what, who in recipe.others:
         _player(what, who)
 
@@ -63,14 +63,14 @@ def _player(what: str, who: str) -> None:
     """
     named = (*SIMPLE, "start", "base") if what == "teacher" else ("base",)
     if is_user_name(who) and not Path(who).exists():
-        policy_of(who)
+        load_policy(who)
     elif who not in named and "://" not in who:
-        if not names_a_model(who):
+        if not may_name_model(who):
             raise unknown(what, who, (*named, *sorted(map(str, Path(who).parent.glob("*")))[:50]))
         if not Path(who).is_file():  # a teacher may be a file of conversations
-            from gentax.models.loading import bare_model  # PyTorch is not loaded to refuse a setting
+            from gentax.models.loading import load_meta_model  # PyTorch is not loaded to refuse a setting
 
-            bare_model(who)  # what its files say, without its weights
+            load_meta_model(who)  # what its files say, without its weights
 
 
 def _exists(text: str) -> str:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from gentax.core.files import whole_folder
-from gentax.models.loading import quiet
+from gentax.models.loading import silence_transformers
 from gentax.training.distributed import slice_like, to_save
 
 _NAME = re.compile(r"(step|imitate)-(\d{6})")
@@ -49,7 +49,7 @@ def save_model(model: Any, tokenizer: Any, folder: Path, weights: State | None =
         if key not in clones or not tensor.numel():
             clones[key] = tensor.detach().clone().contiguous()
         state[name] = clones[key]
-    with quiet():
+    with silence_transformers():
         model.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder)
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from gentax.core import Sequence as TokenSequence
-from gentax.models.scoring import batches, states
+from gentax.models.scoring import hidden_states, make_batches
 from gentax.training.checkpoint import load_optimizer, optimizer_state
 from gentax.training.config.policy_gradient import PolicyGradientConfig
 from gentax.training.distributed import World, in_step
@@ -42,10 +42,10 @@ def states_before_replies(
     places: list[tuple[int, int]] = []
     parts = [torch.zeros(0, _width(model), device=model.device)]
     with torch.no_grad():
-        made = batches(model, [tokens.ids_T for _, tokens in sequences], first)
+        made = make_batches(model, [tokens.ids_T for _, tokens in sequences], first)
         for batch in in_step(model, made, world):
-            parts.append(batch.each(states(model, batch, how)).float())
-            for i in batch.members:
+            parts.append(batch.expand_to_tokens(hidden_states(model, batch, how)).float())
+            for i in batch.sequences:
                 places += [(sequences[i][0], int(n)) for n in sequences[i][1].step_T[first[i]]]
     return places, torch.cat(parts)
 

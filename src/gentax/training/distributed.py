@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from gentax.models.loading import device_of
-from gentax.models.scoring import Batch, batches, score
+from gentax.models.loading import resolve_device
+from gentax.models.scoring import ScoringBatch, make_batches, state_logits
 from gentax.training.config import TrainConfig
 
 BUCKET = 1 << 24  # numbers that are summed in one message
@@ -145,7 +145,7 @@ def join(recipe: TrainConfig) -> Iterator[World]:
         return
     rank = int(os.environ["RANK"])
     world = World(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
-    device = device_of(recipe.device, world.local, world.size)
+    device = resolve_device(recipe.device, world.local, world.size)
     ours = not torch.distributed.is_initialized()  # Ray Train has done it, and tidies up by itself
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -202,7 +202,7 @@ def shard(model: Any, size: int, device: torch.device, whole: Iterable[torch.nn.
         parameter.data = parameter.data.to(device)
 
 
-def in_step(model: Any, made: Sequence[Batch], world: World) -> Iterator[Batch]:
+def in_step(model: Any, made: Sequence[ScoringBatch], world: World) -> Iterator[ScoringBatch]:
     """Yield batches, each for one forward pass and, unless gradients are off, one backward; then make empty passes
     while another process has more.
 
@@ -218,8 +218,8 @@ def in_step(model: Any, made: Sequence[Batch], world: World) -> Iterator[Batch]:
     missing = world.most(len(made)) - len(made) if sharded else 0
     yield from made
     for _ in range(missing):
-        (empty,) = batches(model, [np.zeros(1, np.int32)], [np.zeros(1, bool)])
-        nothing = score(model, empty, "fp32").sum()
+        (empty,) = make_batches(model, [np.zeros(1, np.int32)], [np.zeros(1, bool)])
+        nothing = state_logits(model, empty, "fp32").sum()
         if nothing.requires_grad:
             nothing.backward()
 

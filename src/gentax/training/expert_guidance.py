@@ -17,7 +17,7 @@ import numpy as np
 from gentax.core import EnvironmentFault, ExpertAction, Task, UsageError, stable_seed
 from gentax.models.action_format import write_reply
 from gentax.policies.local import LocalPolicy
-from gentax.policies.protocol import Reply, Turn, parallel_limit
+from gentax.policies.protocol import PolicyRequest, Reply, max_parallel_episodes
 from gentax.rollouts import EnvPool, RolloutConfig, rollout
 
 PLANNED = 16  # tasks of each part that the expert plays, to know how long its plans are
@@ -45,12 +45,12 @@ class Guided:
 
     def max_parallel(self, context_tokens: int) -> int:
         """Return how many episodes the policy plays at once."""
-        return parallel_limit(self.policy, context_tokens)
+        return max_parallel_episodes(self.policy, context_tokens)
 
-    def reply(self, turns: Sequence[Turn]) -> list[Reply]:
+    def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
         """Answer every turn; those that the expert does not play are sampled in one call."""
         replies: dict[int, Reply] = {}
-        asked: dict[int, Turn] = {}
+        asked: dict[int, PolicyRequest] = {}
         for i, turn in enumerate(turns):
             led = self._led(turn)
             move = _move(turn) if led or self._hinted(turn) else None  # an expert may take long: asked where needed
@@ -58,17 +58,17 @@ class Guided:
                 asked[i] = turn
             elif led:
                 thought = move.thought if turn.chat.thinking else None
-                replies[i] = self.policy.follow(turn, write_reply(move.action, thought, turn.chat.action_format))
+                replies[i] = self.policy.append_reply(turn, write_reply(move.action, thought, turn.chat.action_format))
             else:
                 asked[i] = replace(turn, message=_hint(turn, move))
         if asked:
             replies.update(zip(asked, self.policy.reply(list(asked.values())), strict=True))
         return [replies[i] for i in range(len(turns))]
 
-    def _led(self, turn: Turn) -> bool:
+    def _led(self, turn: PolicyRequest) -> bool:
         return turn.env.task is not None and turn.env.steps < self.head_start.get(turn.env.task, 0)
 
-    def _hinted(self, turn: Turn) -> bool:
+    def _hinted(self, turn: PolicyRequest) -> bool:
         # Not from the episode's generator: a group shares its hints, and what it samples does not hang on them.
         task = turn.env.task
         return task is not None and _uniform(self.seed, "hint", task.id, turn.env.steps) < self.hints
@@ -133,12 +133,12 @@ class _Planner:
 
     name = "plan"
 
-    def reply(self, turns: Sequence[Turn]) -> list[Reply]:
+    def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
         moves = [(_move(turn), turn.chat.action_format) for turn in turns]
         return [Reply("" if move is None else write_reply(move.action, None, how)) for move, how in moves]
 
 
-def _hint(turn: Turn, move: ExpertAction) -> str:
+def _hint(turn: PolicyRequest, move: ExpertAction) -> str:
     """Return the turn's message with the hint in the line before the observation.
 
     Not behind it: a small model that was trained to answer right after the observation is thrown off by anything that
@@ -148,7 +148,7 @@ def _hint(turn: Turn, move: ExpertAction) -> str:
     return f"{turn.message[:at]}Hint: {move.action}\n{turn.message[at:]}"
 
 
-def _move(turn: Turn) -> ExpertAction | None:
+def _move(turn: PolicyRequest) -> ExpertAction | None:
     try:
         return turn.env.expert()
     except EnvironmentFault:

@@ -26,8 +26,8 @@ from torch.nn import Parameter
 from torch.utils.checkpoint import checkpoint
 
 from gentax.core import UsageError, stable_seed
-from gentax.models.precision import write_rounded
-from gentax.models.scoring import way_of
+from gentax.models.precision import stochastic_round_
+from gentax.models.scoring import scoring_method
 from gentax.policies.local import LocalPolicy
 from gentax.training.config import LoraConfig, TrainConfig
 from gentax.training.distributed import World, gathered, shard, slice_like, to_save
@@ -52,7 +52,7 @@ class Learner:
 
     def publish(self) -> None:
         """Let the player play with the learner's weights."""
-        self.policy.refresh()
+        self.policy.clear_cache()
 
     def weights(self) -> State:
         """Return the player's weights, as last published, under the names of Hugging Face: no copies."""
@@ -87,7 +87,7 @@ def learner_of(
     Raises:
         UsageError: a kind of model that cannot be scored.
     """
-    way_of(policy.model)  # before there are copies of it, which are scored alike
+    scoring_method(policy.model)  # before there are copies of it, which are scored alike
     world = world or World()
     spread = recipe.shard and world.size > 1
     learner: Learner
@@ -121,7 +121,7 @@ class _Copy(Learner):
     @torch.no_grad()
     def publish(self) -> None:
         for name, theirs, mine in self._pairs:
-            write_rounded(theirs, gathered(mine), name)
+            stochastic_round_(theirs, gathered(mine), name)
         super().publish()
 
     def state(self) -> State:
@@ -187,7 +187,7 @@ class _Adapters(Learner):
         # Always from the frozen weights: what is added and taken off again and again would leave its rounding behind.
         for name, layer, theirs in self._pairs:
             exact = gathered(layer.get_base_layer().weight).float() + layer.get_delta_weight("default")
-            write_rounded(theirs, exact, f"{name}.weight")
+            stochastic_round_(theirs, exact, f"{name}.weight")
         super().publish()
 
     def state(self) -> State:

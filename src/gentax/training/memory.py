@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from gentax.core import UsageError
-from gentax.models.memory import row_bytes
-from gentax.models.precision import precision
-from gentax.models.scoring.batch import TOKENS
+from gentax.models.memory import kv_cache_bytes
+from gentax.models.precision import autocast_context
+from gentax.models.scoring.batch import MAX_TOKENS
 from gentax.models.scoring.logprobs import CHUNK, LARGE_CHUNK
 from gentax.training.config import LoraConfig, TrainConfig
 from gentax.training.learner import adapted_layers
@@ -108,15 +108,15 @@ def footprint(model: Any, recipe: TrainConfig, device: torch.device, left: float
         start = recipe.algorithm.kl or recipe.retain.stop_at is not None
         both = start and recipe.retain.replay and recipe.imitate is not None  # the start, and what imitation made of it
         parts["reference"] = other * (2 if both else 1)
-    low = isinstance(precision(recipe.precision, device), torch.autocast) or size == 2
-    whole, again = (TOKENS * (2 if low else 4) * kept for kept in _kept(model))
+    low = isinstance(autocast_context(recipe.precision, device), torch.autocast) or size == 2
+    whole, again = (MAX_TOKENS * (2 if low else 4) * kept for kept in _kept(model))
     choice = recipe.gradient_checkpointing
     checkpointing = whole > SHARE * left if choice is None else choice
     parts["activations"] = again if checkpointing else whole
     config = model.config.get_text_config()
-    parts["logits"] = 4.0 * LOGITS * min(CHUNK.get(device.type, LARGE_CHUNK), TOKENS * config.vocab_size)
+    parts["logits"] = 4.0 * LOGITS * min(CHUNK.get(device.type, LARGE_CHUNK), MAX_TOKENS * config.vocab_size)
     rows = min(recipe.parallel or ROWS, -(-recipe.tasks_per_step // processes) * recipe.group)
-    row = row_bytes(config, PLAYED, model.dtype)
+    row = kv_cache_bytes(config, PLAYED, model.dtype)
     parts[CACHE] = rows * row
     parts = {what: part for what, part in parts.items() if part}
     return Footprint(numbers, trained, how, checkpointing, parts, row * min(rows, recipe.parallel or 1))

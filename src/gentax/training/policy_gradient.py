@@ -24,7 +24,7 @@ import torch
 
 from gentax.core import Episode, NonFiniteLoss, Outcome
 from gentax.core import Sequence as TokenSequence
-from gentax.models.scoring import Batch, batches, log_probabilities
+from gentax.models.scoring import ScoringBatch, make_batches, token_logprobs
 from gentax.training.config import TrainConfig
 from gentax.training.config.policy_gradient import PolicyGradientConfig
 from gentax.training.critic import Critic, states_before_replies
@@ -322,10 +322,10 @@ def less_kl(
     """
     rewards = [reward.copy() for reward in rewards]
     kl = 0.0
-    for batch in batches(reference, [s.ids_T for _, s in sequences], [s.sampled_T for _, s in sequences]):
+    for batch in make_batches(reference, [s.ids_T for _, s in sequences], [s.sampled_T for _, s in sequences]):
         with torch.no_grad():
-            start_S = log_probabilities(reference, batch, recipe.precision, temperature).logprob_S.cpu().numpy()
-        mine = [sequences[i] for i in batch.members]
+            start_S = token_logprobs(reference, batch, recipe.precision, temperature).logprob_S.cpu().numpy()
+        mine = [sequences[i] for i in batch.sequences]
         ends = np.cumsum([s.sampled_T.sum() for _, s in mine])
         for (i, tokens), start in zip(mine, np.split(start_S, ends[:-1]), strict=True):
             ratio = tokens.logprobs_T[tokens.sampled_T].astype(np.float64) - start
@@ -347,16 +347,16 @@ def _gradient(
     if not lines:
         return {}
     sum_F = torch.zeros(5, device=model.device)
-    made = batches(model, [lesson.ids_T for lesson in part], [lesson.sampled_T for lesson in part])
+    made = make_batches(model, [lesson.ids_T for lesson in part], [lesson.sampled_T for lesson in part])
     for batch in in_step(model, made, world):
-        mine = [part[i] for i in batch.members]
+        mine = [part[i] for i in batch.sequences]
         shares = [1 / tokens if recipe.algorithm.per == "token" else 1 / lines / len(one.old_S) for one in mine]
         sum_F += _backward(model, reference, batch, mine, shares, recipe, temperature)
     loss, *sums = (world.total(value) for value in sum_F.tolist())  # read once: a GPU is waited for each time
     counts = {
         "learned_tokens": sum(len(lesson.ids_T) for lesson in part),
-        "distinct_tokens": sum(batch.real for batch in made),
-        "computed_tokens": sum(batch.computed for batch in made),
+        "distinct_tokens": sum(batch.num_tokens for batch in made),
+        "computed_tokens": sum(batch.num_padded_tokens for batch in made),
     }
     return {
         "loss": loss,
@@ -368,7 +368,7 @@ def _gradient(
 def _backward(
     model: Any,
     reference: Any,
-    batch: Batch,
+    batch: ScoringBatch,
     mine: Sequence[TrainSample],
     shares: Sequence[float],
     recipe: TrainConfig,
@@ -391,10 +391,10 @@ def _backward(
     )
     if penalised := bool(algorithm.kl) and algorithm.kl_in == "loss":
         with torch.no_grad():  # before the policy's pass, whose activations then stand alone in memory
-            start_S = log_probabilities(reference, batch, recipe.precision, temperature).logprob_S
+            start_S = token_logprobs(reference, batch, recipe.precision, temperature).logprob_S
     weighed = "gradient" if algorithm.entropy else "value"  # without a weight it is computed to be reported alone
-    new_S, entropy_U = log_probabilities(model, batch, recipe.precision, temperature, entropy=weighed)
-    entropy_S = batch.each(entropy_U)
+    new_S, entropy_U = token_logprobs(model, batch, recipe.precision, temperature, entropy=weighed)
+    entropy_S = batch.expand_to_tokens(entropy_U)
     ratio_S = (new_S - old_S).exp()
     high = algorithm.clip if algorithm.clip_high is None else algorithm.clip_high
     capped_S = ratio_S.clamp(1 - algorithm.clip, 1 + high)

@@ -26,10 +26,10 @@ from gentax.core.settings import plain
 from gentax.domains import make
 from gentax.models.action_format import ACTION, ACTION_END, THINK, THINK_END
 from gentax.models.chat import ChatCodec
-from gentax.models.loading import quiet
+from gentax.models.loading import silence_transformers
 from gentax.policies.scripted import ExpertPolicy, RandomPolicy
 from gentax.rollouts import RolloutConfig, rollout
-from gentax.rollouts.prompt import message
+from gentax.rollouts.prompt import build_message
 from gentax.training.sft import SFT, sft
 from gentax.training.trajectories import Example, examples, exchanges
 
@@ -143,7 +143,7 @@ def build(recipe: PretrainConfig, out: str | Path, say: Callable[[str], None] = 
 
     sft(model, _stream(text, formats, recipe, ChatCodec(tokenizer)), recipe.sft, on_step)
     with whole_folder(out) as folder:
-        with quiet():
+        with silence_transformers():
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         record = {
@@ -238,7 +238,7 @@ def _lines(text: Mapping[str, list[Episode]], formats: list[RolloutConfig], rng:
             episode, play = episodes[i], formats[int(rng.integers(len(formats)))]
             for n, step in enumerate(episode.steps):
                 shown = step.admissible if play.admissible else None
-                said = message(play, episode.rules, episode.goal, episode.steps[:n], step.observation, shown)[0]
+                said = build_message(play, episode.rules, episode.goal, episode.steps[:n], step.observation, shown)[0]
                 yield said
                 yield step.action
                 if play.thinking:

@@ -23,7 +23,7 @@ import numpy as np
 from gentax.core import Episode, Outcome, Step, Task, UsageError
 from gentax.models.action_format import parse_reply, write_reply
 from gentax.models.requests import ChatOptions, SamplingParams
-from gentax.policies.protocol import Policy, Reply, Turn, parallel_limit
+from gentax.policies.protocol import Policy, PolicyRequest, Reply, max_parallel_episodes
 from gentax.policies.scripted import SCRIPTED
 from gentax.training.config.exploration import ExplorationConfig
 from gentax.training.config.reward import RewardConfig
@@ -116,7 +116,7 @@ class Judge:
     """Scores finished episodes by asking a policy.
 
     Args:
-        policy: a model, such as `gentax.policies.load.policy_of` returns for a folder or the URL of a server.
+        policy: a model, such as `gentax.policies.load.load_policy` returns for a folder or the URL of a server.
 
     Raises:
         UsageError: a policy that looks at environments and reads no prompt.
@@ -141,7 +141,7 @@ class Judge:
         """
         asked = [i for i, episode in enumerate(episodes) if episode.outcome is not Outcome.ERROR]
         given: dict[int, float] = {}
-        at_once = min(AT_ONCE, parallel_limit(self.policy, PROMPT_TOKENS + self.tokens))
+        at_once = min(AT_ONCE, max_parallel_episodes(self.policy, PROMPT_TOKENS + self.tokens))
         for start in range(0, len(asked), at_once):
             part = asked[start : start + at_once]
             turns = [_turn(slot, question(episodes[i]), self.tokens) for slot, i in enumerate(part)]
@@ -203,8 +203,8 @@ def _quoted(text: str) -> str:
     return "\n".join(f"| {line}" for line in text.splitlines() or [""])
 
 
-def _turn(slot: int, message: str, tokens: int) -> Turn:
+def _turn(slot: int, message: str, tokens: int) -> PolicyRequest:
     """A turn that belongs to no episode; models read nothing of an environment."""
     nothing = np.random.default_rng(0)
     sampling = SamplingParams(temperature=0.0, max_new_tokens=tokens)
-    return Turn(slot, message, False, None, nothing, sampling)  # type: ignore[arg-type]
+    return PolicyRequest(slot, message, False, None, nothing, sampling)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ import numpy as np
 
 from gentax.core import Episode, Outcome, Task, stable_seed
 from gentax.models.requests import ModelOptions
-from gentax.policies.load import policy_of
+from gentax.policies.load import load_policy
 from gentax.policies.local import LocalPolicy
 from gentax.policies.protocol import Policy
 from gentax.rollouts import EnvPool, RolloutConfig, rollout
@@ -54,7 +54,7 @@ class RolloutWorker:
     def __init__(self, recipe: TrainConfig, course: Curriculum, world: World, device: str) -> None:
         self.recipe, self.course, self.world = recipe, course, world
         judge = recipe.reward.judge
-        self.judge = None if judge is None else Judge(policy_of(judge, ModelOptions(device, recipe.dtype)))
+        self.judge = None if judge is None else Judge(load_policy(judge, ModelOptions(device, recipe.dtype)))
         self.looking = recipe.looking()
         self._stack = ExitStack()
 
@@ -88,10 +88,10 @@ class RolloutWorker:
             pool=self._envs,
             horizon=lesson.horizon,
         )
-        policy.rest()
+        policy.release_memory()
         scores, unread = self.judge.scores(episodes) if self.judge else (None, 0)
         if self.judge is not None and isinstance(self.judge.policy, LocalPolicy):
-            self.judge.policy.rest()
+            self.judge.policy.release_memory()
         rewards = rewards_of(episodes, recipe.reward, recipe.explore, scores)
         done = time.monotonic()
         return Played(lesson, episodes, rewards, unread, done - began, done)

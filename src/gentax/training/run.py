@@ -21,10 +21,10 @@ from gentax.core.files import whole_folder
 from gentax.core.interrupt import Interrupt, deferred_interrupt
 from gentax.core.memory import freed_memory_kept
 from gentax.core.progress import end_line, is_shown, status
-from gentax.models.loading import bare_model, device_of, load_model
+from gentax.models.loading import load_meta_model, load_model, resolve_device
 from gentax.models.memory import available_memory
 from gentax.models.requests import ModelOptions
-from gentax.policies.local import LocalPolicy, load
+from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.training.check import check
 from gentax.training.checkpoint import (
     checkpoints,
@@ -81,7 +81,7 @@ def train(
     """
     shown = is_shown(progress)
     check(recipe)
-    run, bare = Path(out), bare_model(recipe.base, recipe.options())
+    run, bare = Path(out), load_meta_model(recipe.base, recipe.options())
     recipe = with_rates(recipe, parameters_of(bare))
     if (folder := result(run)) is not None:
         RunFolder.open(run, recipe, World())  # refuses another recipe
@@ -96,7 +96,7 @@ def train(
 
         refuse(recipe)
         if "LOCAL_RANK" not in os.environ:  # alone; how DeepSpeed spreads a model over processes is not counted
-            device = device_of(recipe.device)
+            device = resolve_device(recipe.device)
             check_memory(bare, recipe, device, available_memory(device))  # TRL takes no less
         return train_with_trl(recipe, run, on_row)
     with join(recipe) as world, deferred_interrupt() as interrupt:
@@ -116,7 +116,7 @@ def _fits(recipe: TrainConfig, bare: Any, world: World, shown: bool) -> bool:
     Args:
         bare: the model, without weights.
     """
-    device = device_of(recipe.device, world.local, world.size)
+    device = resolve_device(recipe.device, world.local, world.size)
     # On a CPU the processes share what there is; they all decide by what the first one sees.
     (left, *_) = world.everyone(available_memory(device) / (world.size if device.type == "cpu" else 1))
     found = check_memory(bare, recipe, device, left, world.size)
@@ -146,9 +146,9 @@ class _Run:
         self.on_row = on_row if world.first else lambda row: None
         self.course = Curriculum(recipe)
         self.grounds = self.course.grounds.values()
-        self.options = recipe.options(str(device_of(recipe.device, world.local, world.size)))
+        self.options = recipe.options(str(resolve_device(recipe.device, world.local, world.size)))
         status(f"  loading {recipe.base}")
-        self.policy = load(recipe.base, self.options)
+        self.policy = load_local_policy(recipe.base, self.options)
         self.folder = RunFolder.open(path, recipe, world)
         self.learner = learner_of(self.policy, recipe, world, gradient_checkpointing=gradient_checkpointing)
         self.critic = Critic(self.policy.model, recipe.algorithm) if recipe.algorithm.estimator == "ppo" else None
@@ -176,7 +176,7 @@ class _Run:
     def _imitate(self) -> None:
         """Learn from others' episodes, up to the checkpoint `step-000000`."""
         imitation = ExpertData.of(self.recipe, self.policy, self.path / "imitated.safetensors", self.world, self.status)
-        self.policy.rest()  # it may have played what is imitated, or replayed
+        self.policy.release_memory()  # it may have played what is imitated, or replayed
         optimizer = imitation.optimizer(self.learner.parameters)
         done = self._resume("imitate", optimizer)
         for step in range(done + 1, imitation.steps + 1):
@@ -207,7 +207,7 @@ class _Run:
             if recipe.retain.stop_at is not None:
                 self.status("  playing what forgetting is measured on")
                 meter = KLMonitor.play(beginner, recipe, self.grounds, world)
-                beginner.rest()
+                beginner.release_memory()
                 if self._untouched():
                     self._save("step-000000", None)  # what is kept when the first look says stop
         done = self._resume("step", optimizer)
@@ -264,7 +264,7 @@ class _Run:
 
             def success_at(share: float) -> float:
                 self.policy.model.load_state_dict(interpolate(start, tuned, share))
-                self.policy.refresh()
+                self.policy.clear_cache()
                 found = self.playing.look(self.policy)
                 if "validation_success" not in found:
                     raise UsageError("retain.interpolate: no validation task was played without an error")
@@ -290,7 +290,7 @@ class _Run:
     def _beginner(self) -> LocalPolicy:
         """Return the policy that RL begins with: what the KL term holds to, and the meter measures from."""
         if self.recipe.imitate is not None:
-            return load(self.path / "step-000000", self.options)
+            return load_local_policy(self.path / "step-000000", self.options)
         return self.policy  # whose weights are still those of the start
 
     def _best(self) -> Path:

@@ -18,7 +18,7 @@ import torch
 from gentax.core import NonFiniteLoss
 from gentax.core.memory import freed_memory_kept
 from gentax.core.prefix import common
-from gentax.models.scoring import batches, log_probabilities
+from gentax.models.scoring import make_batches, token_logprobs
 from gentax.training.distributed import World, clip, in_step
 from gentax.training.trajectories import Example
 
@@ -161,10 +161,10 @@ def _backward(model: Any, batch: Sequence[Example], total: float, how: str, worl
     processes together."""
     ids, weights = [e.ids_T for e in batch], [e.weight_T for e in batch]
     loss = 0.0
-    parts = batches(model, ids, [w > 0 for w in weights])
+    parts = make_batches(model, ids, [w > 0 for w in weights])
     for part in in_step(model, parts, world):
-        weight_S = torch.from_numpy(np.concatenate([weights[i][1:][weights[i][1:] > 0] for i in part.members]))
-        nll_S = -log_probabilities(model, part, how).logprob_S
+        weight_S = torch.from_numpy(np.concatenate([weights[i][1:][weights[i][1:] > 0] for i in part.sequences]))
+        nll_S = -token_logprobs(model, part, how).logprob_S
         value = (nll_S * weight_S.to(nll_S.device)).sum() / total
         value.backward()
         loss += float(value.detach())

@@ -22,7 +22,7 @@ import torch
 from gentax.core import Episode, Outcome, Task, UsageError, stable_seed
 from gentax.core.files import whole_file
 from gentax.models.requests import ModelOptions
-from gentax.policies.load import SIMPLE, policy_of
+from gentax.policies.load import SIMPLE, load_policy
 from gentax.policies.local import LocalPolicy
 from gentax.policies.protocol import Policy
 from gentax.rollouts import EnvPool, rollout
@@ -195,7 +195,7 @@ def _examples(
             share.add(found[i])
     else:
         share.play(
-            policy_of(teacher, ModelOptions(str(policy.model.device), recipe.dtype)),
+            load_policy(teacher, ModelOptions(str(policy.model.device), recipe.dtype)),
             [tasks[i] for i in rng.permutation(len(tasks))],
             on_pairs,
         )
@@ -254,14 +254,14 @@ class _Share:
                 self.left -= example.pairs
 
     def _examples(self, item: Conversation | Episode) -> Iterator[Example]:
-        codec = self._policy.codec_of(self._recipe.play.chat)
+        codec = self._policy.codec_for(self._recipe.play.chat)
         if isinstance(item, Conversation):
             told: Iterable[Exchange] = item.exchanges
         elif self._own:
             return own_examples(item, self.left)
         else:
-            told = exchanges(item, self._recipe.play, lambda step: bool(step.action), codec.write)
-        return examples(told, codec, limit=self._policy.decoder.limit, most=self.left)
+            told = exchanges(item, self._recipe.play, lambda step: bool(step.action), codec.format_reply)
+        return examples(told, codec, limit=self._policy.decoder.max_length, most=self.left)
 
 
 def _order(found: Sequence[Example], epochs: float, seed: int) -> Iterator[Example]:

@@ -34,7 +34,7 @@ from gentax.core.errors import unknown
 from gentax.core.record import NAME, from_json, read_episodes, unpacked
 from gentax.models.action_format import write_reply
 from gentax.models.chat import ChatCodec
-from gentax.rollouts.prompt import RolloutConfig, message
+from gentax.rollouts.prompt import RolloutConfig, build_message
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Example:
 class Exchange(NamedTuple):
     """A message to the agent and its reply."""
 
-    message: str
+    build_message: str
     reply: str
     continues: bool  # the message follows the reply before it; else a conversation begins
     learned: bool = True  # whether the reply is learned, or only read
@@ -73,7 +73,7 @@ def exchanges(
     write = write or partial(write_reply, action_format=play.action_format)
     for n, step in enumerate(episode.steps):
         shown = step.admissible if play.admissible else None
-        text, continues = message(play, episode.rules, episode.goal, episode.steps[:n], step.observation, shown)
+        text, continues = build_message(play, episode.rules, episode.goal, episode.steps[:n], step.observation, shown)
         yield Exchange(text, write(step.action, step.thought if play.thinking else None), continues, learned(step))
 
 
@@ -107,8 +107,12 @@ def examples(
             ids, weights, pairs, full = [], [], 0, False
         if full:
             continue
-        asked = codec.following(exchange.message, int(ids[-1][-1]), called) if ids else codec.opening(exchange.message)
-        said, called = codec.turn(exchange.reply), codec.called(exchange.reply)
+        asked = (
+            codec.next_prompt(exchange.message, int(ids[-1][-1]), called)
+            if ids
+            else codec.first_prompt(exchange.message)
+        )
+        said, called = codec.encode_turn(exchange.reply), codec.calls_tool(exchange.reply)
         if limit is not None and sum(map(len, ids)) + len(asked) + len(said) > limit:
             full = True
             continue

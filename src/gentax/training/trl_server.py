@@ -8,7 +8,7 @@ from typing import Any
 
 from gentax.core import UsageError
 from gentax.models.action_format import ACTION_END
-from gentax.models.decoding.sampling import Row, Stop
+from gentax.models.decoding.sampling import ActiveRequest, StopCondition
 from gentax.models.requests import Sample, SamplingRequest
 
 
@@ -18,22 +18,22 @@ class Served:
     Each prompt is a request with its own seed, so that what an episode says does not hang on who plays beside it.
     """
 
-    bytes_per_token = None  # the server plans its own memory
-    held_bytes = 0
+    cache_bytes_per_token = None  # the server plans its own memory
+    reserved_bytes = 0
 
-    def __init__(self, client: Any, limit: int) -> None:
-        self.client, self.limit = client, limit
+    def __init__(self, client: Any, max_length: int) -> None:
+        self.client, self.max_length = client, max_length
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """The server forgets by itself when it gets new weights."""
 
-    def sample(self, asks: Sequence[SamplingRequest], stop: Stop) -> list[Sample]:
+    def sample(self, asks: Sequence[SamplingRequest], stop: StopCondition) -> list[Sample]:
         """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
         with ThreadPoolExecutor(64) as threads:
             return list(threads.map(lambda ask: self._one(ask, stop), asks))
 
-    def _one(self, ask: SamplingRequest, stop: Stop) -> Sample:
-        row = Row(ask)
+    def _one(self, ask: SamplingRequest, stop: StopCondition) -> Sample:
+        row = ActiveRequest(ask)
         while not row.over:  # the server stops at any `</action>`; one in a thought is no end
             made = self.client.generate(
                 prompts=[[*ask.prompt.tolist(), *row.ids]],

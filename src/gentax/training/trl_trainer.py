@@ -36,10 +36,10 @@ import torch
 from gentax.core import Episode, NonFiniteLoss, UsageError, stable_seed
 from gentax.core.files import whole_folder
 from gentax.core.interrupt import Interrupt, deferred_interrupt
-from gentax.models.loading import device_of
-from gentax.models.precision import native_bf16, write_rounded
-from gentax.models.source import find
-from gentax.policies.local import LocalPolicy, load
+from gentax.models.loading import resolve_device
+from gentax.models.precision import has_native_bf16, stochastic_round_
+from gentax.models.source import find_model
+from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.training.checkpoint import (
     checkpoints,
     left,
@@ -122,7 +122,9 @@ def train_with_trl(recipe: TrainConfig, out: str | Path, on_row: Callable[[Row],
         raise UsageError("a vLLM server is fed through vLLM, which is not installed here: pip install 'trl[vllm]'")
     with _quiet(), join(recipe) as world, deferred_interrupt() as interrupt:
         # Before TRL's settings are made: with ZeRO-3 all models that are loaded later are sharded, and this one plays.
-        player = load(recipe.base, recipe.options(str(device_of(recipe.device, world.local, world.size))))
+        player = load_local_policy(
+            recipe.base, recipe.options(str(resolve_device(recipe.device, world.local, world.size)))
+        )
         return _Run(recipe, Path(out), player, world, on_row, interrupt).whole()
 
 
@@ -170,7 +172,7 @@ class _Run:
         self.folder.back_to(self.done)
         self.trainer = self._trainer()
         if self.server is not None:
-            self.player.decoder = Served(client_of(self.trainer, self.server), self.player.decoder.limit)
+            self.player.decoder = Served(client_of(self.trainer, self.server), self.player.decoder.max_length)
         self.beside = read_beside(self.kept[-1][1]) if self.kept else {}
         if self.kept:
             _load_trained(self.trainer.model, unpack(self.beside, "trained"))
@@ -267,7 +269,7 @@ class _Run:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         with self.trainer._dist.gather_params(list(model.parameters())):
             copy_weights(model, self.player.model)
-        self.player.refresh()
+        self.player.clear_cache()
 
     def _save(self) -> None:
         self._copy()
@@ -298,7 +300,7 @@ class _Run:
         return GRPOConfig(
             output_dir=str(self.path),
             use_cpu=kind == "cpu",
-            bf16=recipe.precision == "bf16" or (recipe.precision == "auto" and native_bf16(kind)),
+            bf16=recipe.precision == "bf16" or (recipe.precision == "auto" and has_native_bf16(kind)),
             gradient_checkpointing=kind != "cpu" if (choice := recipe.gradient_checkpointing) is None else choice,
             seed=recipe.seed,
             # A nominal batch: what is learned from is as long as what was played.
@@ -386,7 +388,7 @@ class _Run:
 
     def _start(self) -> str:
         """Return the folder that TRL loads the model from; what is merged or unpacked is written for it."""
-        source = find(self.recipe.base, self.recipe.options())
+        source = find_model(self.recipe.base, self.recipe.options())
         if source.kind == "folder":
             return str(source.path)
         folder = self.path / "start"
@@ -460,7 +462,7 @@ def copy_weights(model: Any, player: Any) -> None:
                 theirs = theirs + module.get_delta_weight("default")
         else:
             theirs = getattr(module, leaf)
-        write_rounded(mine, theirs.to(mine.device, torch.float32), name)
+        stochastic_round_(mine, theirs.to(mine.device, torch.float32), name)
 
 
 @torch.no_grad()

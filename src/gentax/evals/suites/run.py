@@ -12,8 +12,8 @@ from gentax.domains import domain, missing
 from gentax.evals.suites.result import DomainResult, Played, SuiteResult, check_result, read_result, write_suite_result
 from gentax.evals.suites.suite import Suite, check_starts, load_suite, versions
 from gentax.models.requests import ModelOptions
-from gentax.models.source import fingerprint, names_a_model
-from gentax.policies import Policy, policy_of
+from gentax.models.source import fingerprint, may_name_model
+from gentax.policies import Policy, load_policy
 from gentax.policies.load import SIMPLE
 from gentax.policies.scripted import SCRIPTED
 from gentax.rollouts import EnvPool, rollout
@@ -36,7 +36,7 @@ def play_suite(
     """Play `policy` on a frozen suite, after checking that every task starts here as it was frozen.
 
     Args:
-        policy: "random", "expert", the name of a model, or any `Policy` (see `policy_of`).
+        policy: "random", "expert", the name of a model, or any `Policy` (see `load_policy`).
         suite: the suite's name.
         domains: some of its domains; those that can run on this machine when None. The others are `missing`.
         out: the file the result is written to. Domains that are done are kept in the folder `out`.partial until all
@@ -55,7 +55,7 @@ def play_suite(
     """
     frozen = load_suite(suite)
     chosen = _chosen(frozen, domains)
-    who = policy_of(policy, model)
+    who = load_policy(policy, model)
     result = SuiteResult(
         suite=frozen.name,
         digest=frozen.digest,
@@ -160,7 +160,7 @@ def _weights(policy: str | Path | Policy, model: ModelOptions) -> str | None:
     """Return the fingerprint of a policy that is a local model; of others the name must do."""
     if not isinstance(policy, (str, Path)) or str(policy) in SIMPLE:
         return None
-    return fingerprint(policy, model) if names_a_model(policy) else None
+    return fingerprint(policy, model) if may_name_model(policy) else None
 
 
 def _tell(on_domain: Callable[[str, str], None] | None, doing: str, name: str) -> None:

@@ -25,8 +25,8 @@ import gentax
 from gentax.core import EnvironmentFault, Task, TextEnv, UsageError, unknown
 from gentax.core.settings import read_settings
 from gentax.domains import domain
-from gentax.rollouts import RolloutConfig, open_env
-from gentax.rollouts.prompt import message
+from gentax.rollouts import RolloutConfig, make_env
+from gentax.rollouts.prompt import build_message
 
 # Name -> hash. A suite that has been published is never changed: another one is added.
 FROZEN = {"v2": "2898d2b7ac034c5967ff6175bbdfb78a"}
@@ -156,7 +156,7 @@ def _brought_by() -> Mapping[str, list[str]]:
 def start_hash(env: TextEnv, task: Task, play: RolloutConfig) -> str:
     """Begin `task` and return the hash of its start, 16 hexadecimal digits."""
     observation, info = env.reset(options={"task": task})
-    prompt, _ = message(play, env.domain.rules, info["goal"], (), observation, None)
+    prompt, _ = build_message(play, env.domain.rules, info["goal"], (), observation, None)
     return _hash([prompt, env.unwrapped.fingerprint(), info["content"]])
 
 
@@ -179,7 +179,7 @@ def check_starts(suite: Suite, name: str) -> dict[str, str]:
         UsageError: a task starts, or a walk goes, otherwise than it was frozen, or the environment broke.
     """
     frozen, play = suite.domains[name], suite.play_of(name)
-    env = open_env(play, name, frozen.level, frozen.split)
+    env = make_env(play, name, frozen.level, frozen.split)
     try:
         seen = {task.id: start_hash(env, task, play) for task in frozen.tasks()}
         moved = [id for id, start in seen.items() if start != frozen.starts[id]]

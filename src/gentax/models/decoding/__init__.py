@@ -1,6 +1,6 @@
 """Fast sampling from causal models: knows token ids, rows and caches, and nothing of text.
 
-`decoder_for` chooses, by comparing log-probabilities with the model's own forward pass when a model is loaded:
+`select_decoder` chooses, by comparing log-probabilities with the model's own forward pass when a model is loaded:
 
 - `lean`: Llama-like models in arithmetic of our own. A row's cache is kept from one call to the next, so that only
   what is new in its prompt is computed; what prompts begin with (the rules, a group's task, a whole prompt) is computed
@@ -13,8 +13,8 @@
 `vllm` plays through vLLM in this process, where that is asked for. Left out: one model over several devices.
 """
 
-from gentax.models.decoding.hf_decoder import GeneralDecoder
-from gentax.models.decoding.llama_decoder import SUPPORTED, Decoder
-from gentax.models.decoding.select import AnyDecoder, decoder_for
+from gentax.models.decoding.hf_decoder import HFDecoder
+from gentax.models.decoding.llama_decoder import LLAMA_LIKE, LlamaDecoder
+from gentax.models.decoding.select import Decoder, select_decoder
 
-__all__ = ["SUPPORTED", "AnyDecoder", "Decoder", "GeneralDecoder", "decoder_for"]
+__all__ = ["LLAMA_LIKE", "Decoder", "HFDecoder", "LlamaDecoder", "select_decoder"]

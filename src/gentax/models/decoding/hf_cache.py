@@ -1,6 +1,6 @@
 """Keys, values and recurrent states of many conversations, for a model's own forward pass.
 
-A `Block` is a cache of transformers whose layers hold B rows, aligned on the right: tokens that are computed together
+A `BatchCache` is a cache of transformers whose layers hold B rows, aligned on the right: tokens computed together
 stand in the same columns, and what is left of a shorter row is padding. That is the layout of batched `generate`, the
 one that every model's own masks, positions and windows are made for. Unlike the caches of transformers, a block has
 room to write into without being copied for each token, works on some of its rows at a time, and keeps the keys that
@@ -19,10 +19,10 @@ import torch
 from transformers import cache_utils
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-ROOM = 64  # columns that a block grows by, at least
+GROWTH = 64  # columns that a block grows by, at least
 
 
-class Unsupported(ValueError):
+class UnsupportedCache(ValueError):
     """A model whose cache is of a kind that a block cannot hold."""
 
 
@@ -109,18 +109,18 @@ if LinearAttentionLayer is not None:
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class CachedSequence:
     """Tokens whose keys and values are in a row of a block, up to column `end`, and the states after the last."""
 
     ids: np.ndarray
-    block: Block
+    block: BatchCache
     row: int
     end: int
     states: list[torch.Tensor]
     state_row: int
 
 
-class Block:
+class BatchCache:
     """B rows of all layers.
 
     Args:
@@ -140,11 +140,11 @@ class Block:
     def gathered(
         cls,
         likes: Sequence[Any],
-        sources: Sequence[Saved | None],
+        sources: Sequence[CachedSequence | None],
         kept: Sequence[int],
         starts: Sequence[int],
         room: int,
-    ) -> Block:
+    ) -> BatchCache:
         """Return a block with rows from elsewhere: of row b the first `kept[b]` tokens, from column `starts[b]` on."""
         block = cls(likes, len(sources), room)
         by_block: dict[int, list[int]] = {}
@@ -174,9 +174,9 @@ class Block:
         block._take_states([source if kept[b] else None for b, source in enumerate(sources)])
         return block
 
-    def taken(self, rows: Sequence[int]) -> Block:
+    def taken(self, rows: Sequence[int]) -> BatchCache:
         """Return a copy of some rows, columns as they are."""
-        block = Block(self.likes, len(rows), self.columns)
+        block = BatchCache(self.likes, len(rows), self.columns)
         index = torch.tensor(rows)
         for mine, theirs in zip(block._keys, self._keys, strict=True):
             mine.buffers = [buffer.index_select(0, index.to(buffer.device)) for buffer in theirs.buffers]
@@ -190,7 +190,7 @@ class Block:
         return [state for layer in self._recurrent for state in layer.states]
 
     @property
-    def bytes_per_token(self) -> int:
+    def cache_bytes_per_token(self) -> int:
         """Bytes that a token of a row takes in all layers, without recurrent states."""
         return sum(buffer.shape[2:].numel() * buffer.itemsize for layer in self._keys for buffer in layer.buffers)
 
@@ -209,7 +209,7 @@ class Block:
         """Make room for as many columns."""
         if columns <= self.columns:
             return
-        columns = max(columns, self.columns + max(ROOM, self.columns // 4))
+        columns = max(columns, self.columns + max(GROWTH, self.columns // 4))
         for layer in self._keys:
             for k, old in enumerate(layer.buffers):
                 new = old.new_zeros(self.rows, columns, *old.shape[2:])
@@ -217,7 +217,7 @@ class Block:
                 layer.buffers[k] = new
         self.columns = columns
 
-    def _take_states(self, sources: Sequence[Saved | None]) -> None:
+    def _take_states(self, sources: Sequence[CachedSequence | None]) -> None:
         n = 0
         for layer in self._recurrent:
             for k, like in enumerate(layer.states):
@@ -234,7 +234,7 @@ class Block:
                 n += 1
 
 
-def cache_kinds(model: Any, cache_name: str) -> list[Any]:
+def template_layers(model: Any, cache_name: str) -> list[Any]:
     """Return a filled layer of transformers' cache for each layer of the model.
 
     Raises:
@@ -245,7 +245,7 @@ def cache_kinds(model: Any, cache_name: str) -> list[Any]:
     for layer in cache.layers:
         _layer(layer, View())
     if not cache.layers:
-        raise Unsupported("the model does not fill a cache")
+        raise UnsupportedCache("the model does not fill a cache")
     return list(cache.layers)
 
 
@@ -262,7 +262,7 @@ def _layer(like: Any, view: View) -> Any:
             return _States(like, view)
         if kind.__name__ in _HYBRIDS and like.keys is not None:
             return _Both(like, view, like.sliding_window if _HYBRIDS[kind.__name__] else None)
-    raise Unsupported(f"no rows of {kind.__name__}")
+    raise UnsupportedCache(f"no rows of {kind.__name__}")
 
 
 def _gather(

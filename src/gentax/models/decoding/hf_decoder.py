@@ -30,15 +30,15 @@ import numpy as np
 import torch
 
 from gentax.core.prefix import common, side_by_side
-from gentax.models.decoding.hf_cache import ROOM, Block, Saved, cache_kinds
-from gentax.models.decoding.sampling import Row, Stop, check_lengths, write_next
-from gentax.models.memory import positions_of
+from gentax.models.decoding.hf_cache import GROWTH, BatchCache, CachedSequence, template_layers
+from gentax.models.decoding.sampling import ActiveRequest, StopCondition, check_lengths, sample_next
+from gentax.models.memory import context_length
 from gentax.models.requests import Sample, SamplingRequest
 
 CHUNK, LARGE_CHUNK = 2048, 8192  # tokens of prompts in one pass on a CPU, and elsewhere
 SCORES = 2**28  # attention scores in one pass, at most: models without a fused kernel lay them all out
 SPARE = 0.25  # share of a pass that may be tokens computed again to fill it up
-REMEMBERED = 32  # shared prefixes whose recurrent states are kept, at most
+MAX_PREFIXES = 32  # shared prefixes whose recurrent states are kept, at most
 
 
 @dataclass(slots=True)
@@ -46,10 +46,10 @@ class _Item:
     """Tokens to bring into a row: all of `ids`, of which a source has the first `kept`."""
 
     ids: np.ndarray
-    source: Saved | None = None
+    source: CachedSequence | None = None
     kept: int = 0
 
-    def improve(self, source: Saved | None, kept: int) -> None:
+    def improve(self, source: CachedSequence | None, kept: int) -> None:
         if source is not None and kept > self.kept:
             self.source, self.kept = source, kept
 
@@ -58,7 +58,7 @@ class _Item:
         return len(self.ids) - self.kept
 
 
-class GeneralDecoder:
+class HFDecoder:
     """Samples continuations for many rows at once.
 
     Args:
@@ -71,42 +71,42 @@ class GeneralDecoder:
     @torch.inference_mode()
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.limit = positions_of(model.config)
+        self.max_length = context_length(model.config)
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters wrap the signature
         takes = inspect.signature(inner.forward).parameters
         self._cache_name = "cache" if "cache" in takes else "past_key_values"
         self._takes = {name for name in ("position_ids", "logits_to_keep") if name in takes}
-        self._likes = cache_kinds(model, self._cache_name)
-        self.recurrent = bool(Block(self._likes, 0, 0).states)
+        self._likes = template_layers(model, self._cache_name)
+        self.recurrent = bool(BatchCache(self._likes, 0, 0).states)
         self._heads = getattr(model.config.get_text_config(), "num_attention_heads", None) or 1
-        self._slots: dict[int, Saved] = {}
-        self._prefixes: OrderedDict[bytes, Saved] = OrderedDict()
+        self._slots: dict[int, CachedSequence] = {}
+        self._prefixes: OrderedDict[bytes, CachedSequence] = OrderedDict()
 
     @property
-    def bytes_per_token(self) -> int:
+    def cache_bytes_per_token(self) -> int:
         """Bytes of cache that a token of a row takes; recurrent states, which do not grow, are not counted.
 
         Rows are in memory twice while a call moves them: where they were, and where they are aligned anew.
         """
-        return 2 * Block(self._likes, 0, 0).bytes_per_token
+        return 2 * BatchCache(self._likes, 0, 0).cache_bytes_per_token
 
-    held_bytes = 0
+    reserved_bytes = 0
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Drop what is cached: the weights changed."""
         self._slots.clear()
         self._prefixes.clear()
 
     @torch.inference_mode()
-    def sample(self, requests: Sequence[SamplingRequest], stop: Stop) -> list[Sample]:
+    def sample(self, requests: Sequence[SamplingRequest], stop: StopCondition) -> list[Sample]:
         """Continue every prompt until `stop(ids so far)` or until its uniforms are used up.
 
         Raises:
             ValueError: a prompt that with its continuation is longer than the model's positions.
         """
-        check_lengths(requests, self.limit)
-        rows = [Row(request) for request in requests]
-        alike: dict[bytes, list[Row]] = {}
+        check_lengths(requests, self.max_length)
+        rows = [ActiveRequest(request) for request in requests]
+        alike: dict[bytes, list[ActiveRequest]] = {}
         for row in rows:
             alike.setdefault(row.request.prompt.tobytes(), []).append(row)
         groups = list(alike.values())
@@ -122,7 +122,7 @@ class GeneralDecoder:
         self._slots = {request.slot: self._slots[request.slot] for request in requests}
         return [row.sample() for row in rows]
 
-    def _planned(self, groups: Sequence[Sequence[Row]]) -> list[_Item]:
+    def _planned(self, groups: Sequence[Sequence[ActiveRequest]]) -> list[_Item]:
         """Return what to compute for prompts that are distinct and sorted, after computing what they share."""
         items = [_Item(group[0].request.prompt) for group in groups]
         for item, group in zip(items, groups, strict=True):
@@ -132,7 +132,7 @@ class GeneralDecoder:
         if not self.recurrent:
             _borrow(items)
         prefixes, below = shared_prefixes([item.ids for item in items], [item.kept for item in items])
-        made: dict[int, Saved] = {}
+        made: dict[int, CachedSequence] = {}
         for depth in range(1 + max((prefix.depth for prefix in prefixes), default=-1)):
             level = [n for n, prefix in enumerate(prefixes) if prefix.depth == depth]
             wanted = {n: _Item(prefixes[n].ids) for n in level}
@@ -147,9 +147,9 @@ class GeneralDecoder:
                 self._recall(item)
         return items
 
-    def _computed(self, prefixes: dict[int, _Item], items: Sequence[_Item]) -> dict[int, Saved]:
+    def _computed(self, prefixes: dict[int, _Item], items: Sequence[_Item]) -> dict[int, CachedSequence]:
         """Return where shared prefixes are, after computing those that are nowhere yet."""
-        found: dict[int, Saved] = {}
+        found: dict[int, CachedSequence] = {}
         for n, item in prefixes.items():
             if self.recurrent:
                 if (saved := self._prefixes.get(item.ids.tobytes())) is not None:
@@ -167,11 +167,11 @@ class GeneralDecoder:
             end = max(len(prefixes[n].ids) for n in missing)
             for place, m in enumerate(order):
                 ids = prefixes[missing[m]].ids
-                found[missing[m]] = Saved(ids, block, place, end, block.states, place)
+                found[missing[m]] = CachedSequence(ids, block, place, end, block.states, place)
         if self.recurrent:
             for n in missing:
                 self._prefixes[prefixes[n].ids.tobytes()] = found[n]
-            while len(self._prefixes) > REMEMBERED:
+            while len(self._prefixes) > MAX_PREFIXES:
                 self._prefixes.popitem(last=False)
         return found
 
@@ -180,12 +180,12 @@ class GeneralDecoder:
         for saved in self._prefixes.values():
             item.improve(saved, self._usable(saved, item.ids))
 
-    def _usable(self, saved: Saved, ids: np.ndarray) -> int:
+    def _usable(self, saved: CachedSequence, ids: np.ndarray) -> int:
         """Return how many tokens of `ids` need not be computed; the last always is."""
         shared = min(common(saved.ids, ids), len(ids) - 1)
         return shared if not self.recurrent or shared == len(saved.ids) else 0
 
-    def _bring(self, items: Sequence[_Item]) -> tuple[Block, list[int], torch.Tensor]:
+    def _bring(self, items: Sequence[_Item]) -> tuple[BatchCache, list[int], torch.Tensor]:
         """Compute items in a block of their own.
 
         Returns:
@@ -196,7 +196,7 @@ class GeneralDecoder:
         at = [items[n] for n in order]
         width = max(len(item.ids) for item in at)
         starts = [width - len(item.ids) for item in at]
-        block = Block.gathered(self._likes, [i.source for i in at], [i.kept for i in at], starts, width + ROOM)
+        block = BatchCache.gathered(self._likes, [i.source for i in at], [i.kept for i in at], starts, width + GROWTH)
         ids = np.zeros((len(at), width), np.int64)
         for b, item in enumerate(at):
             ids[b, starts[b] :] = item.ids
@@ -231,13 +231,13 @@ class GeneralDecoder:
         chunk = CHUNK if self.model.device.type == "cpu" else LARGE_CHUNK
         return min(chunk, max(SCORES // (width * self._heads), 64))
 
-    def _write(self, block: Block, rows: list[Row], logits: torch.Tensor, stop: Stop) -> None:
+    def _write(self, block: BatchCache, rows: list[ActiveRequest], logits: torch.Tensor, stop: StopCondition) -> None:
         """Write replies token by token, row n in row n of the block. One that is over idles until half are."""
         end = max(len(row.request.prompt) for row in rows)
         starts = [end - len(row.request.prompt) for row in rows]
         while True:
             going = [not row.over for row in rows]
-            write_next(rows, logits, stop)
+            sample_next(rows, logits, stop)
             ended = [b for b, row in enumerate(rows) if row.over and going[b]]
             live = [b for b, row in enumerate(rows) if not row.over]
             if ended:
@@ -245,7 +245,7 @@ class GeneralDecoder:
                 for n, b in enumerate(ended):
                     row = rows[b]
                     held = np.concatenate([row.request.prompt, np.asarray(row.ids[:-1], np.int32)])
-                    saved = Saved(held, block, b, starts[b] + len(held), states, n if live else b)
+                    saved = CachedSequence(held, block, b, starts[b] + len(held), states, n if live else b)
                     self._slots[row.request.slot] = saved
             if not live:
                 return
@@ -257,7 +257,7 @@ class GeneralDecoder:
             end += 1
 
     def _forward(
-        self, block: Block, first: int, last: int, ids: np.ndarray, end: int, starts: Sequence[int]
+        self, block: BatchCache, first: int, last: int, ids: np.ndarray, end: int, starts: Sequence[int]
     ) -> torch.Tensor:
         """Run the model on tokens (rows, new) of some rows behind column `end`; return the last logits, in float32."""
         device = self.model.device
@@ -267,7 +267,7 @@ class GeneralDecoder:
         if start.any():
             extra["attention_mask"] = torch.from_numpy((columns >= start).astype(np.int64)).to(device)
         if "position_ids" in self._takes:
-            position = np.minimum(np.maximum(columns[end:] - start, 0), self.limit - 1)
+            position = np.minimum(np.maximum(columns[end:] - start, 0), self.max_length - 1)
             extra["position_ids"] = torch.from_numpy(position).to(device)
         if "logits_to_keep" in self._takes:
             extra["logits_to_keep"] = 1
@@ -284,11 +284,11 @@ def _borrow(items: Sequence[_Item]) -> None:
                 other.improve(one.source, min(one.kept, common(one.ids, other.ids), len(other.ids) - 1))
 
 
-WORTH = 128  # tokens that a shared prefix must save: a forward pass of its own costs time too
+MIN_TOKENS_SAVED = 128  # tokens that a shared prefix must save: a forward pass of its own costs time too
 
 
 @dataclass(frozen=True, slots=True)
-class Prefix:
+class SharedPrefix:
     """Tokens that several prompts begin with."""
 
     ids: np.ndarray
@@ -297,8 +297,8 @@ class Prefix:
 
 
 def shared_prefixes(
-    prompts: Sequence[np.ndarray], kept: Sequence[int], worth: int = WORTH
-) -> tuple[list[Prefix], list[int | None]]:
+    prompts: Sequence[np.ndarray], kept: Sequence[int], worth: int = MIN_TOKENS_SAVED
+) -> tuple[list[SharedPrefix], list[int | None]]:
     """Find the branching points of distinct prompts where computing what is shared once saves enough.
 
     Args:
@@ -311,7 +311,7 @@ def shared_prefixes(
         never part of a prefix: what follows it must be computed.
     """
     same = [0, *(common(a, b) for a, b in itertools.pairwise(prompts))]
-    found: list[Prefix] = []
+    found: list[SharedPrefix] = []
     below: list[int | None] = [None] * len(prompts)
     open_ranges: list[tuple[int, int, int | None]] = [(0, len(prompts), None)]
     while open_ranges:
@@ -324,36 +324,38 @@ def shared_prefixes(
         depth = 0 if parent is None else len(found[parent].ids)
         each = [max(shared - max(have, depth), 0) for have in kept[first:last]]
         if sum(each) - max(each) >= worth:
-            found.append(Prefix(prompts[first][:shared], parent, 0 if parent is None else found[parent].depth + 1))
+            found.append(
+                SharedPrefix(prompts[first][:shared], parent, 0 if parent is None else found[parent].depth + 1)
+            )
             parent = len(found) - 1
         cuts = [first, *(n for n in range(first + 1, last) if same[n] == branch), last]
         open_ranges += [(a, b, parent) for a, b in itertools.pairwise(cuts)]
     return found, below
 
 
-class WholeDecoder:
+class UncachedDecoder:
     """The interface of the other decoders over `model(input_ids)`; rows of equal length are computed together."""
 
-    bytes_per_token = held_bytes = 0
+    cache_bytes_per_token = reserved_bytes = 0
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.limit = positions_of(model.config)
+        self.max_length = context_length(model.config)
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._extra = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(inner.forward).parameters else {}
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Nothing is cached between calls."""
 
     @torch.inference_mode()
-    def sample(self, requests: Sequence[SamplingRequest], stop: Stop) -> list[Sample]:
+    def sample(self, requests: Sequence[SamplingRequest], stop: StopCondition) -> list[Sample]:
         """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
-        check_lengths(requests, self.limit)
-        rows = [Row(request) for request in requests]
+        check_lengths(requests, self.max_length)
+        rows = [ActiveRequest(request) for request in requests]
         while live := [row for row in rows if not row.over]:
             length = min(row.position for row in live)
             now = [row for row in live if row.position == length]
             ids = np.array([[*row.request.prompt.tolist(), *row.ids] for row in now])
             out = self.model(input_ids=torch.from_numpy(ids).to(self.model.device), use_cache=False, **self._extra)
-            write_next(now, out.logits[:, -1], stop)
+            sample_next(now, out.logits[:, -1], stop)
         return [row.sample() for row in rows]

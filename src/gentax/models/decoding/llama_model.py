@@ -22,14 +22,14 @@ from torch import nn
 from transformers.cache_utils import DynamicCache
 
 from gentax.core.prefix import common
-from gentax.models.memory import positions_of
+from gentax.models.memory import context_length
 
 
-class NotLean(ValueError):
+class UnsupportedModel(ValueError):
     """A model that does something which this arithmetic leaves out."""
 
 
-class Weights:
+class LlamaModel:
     """A view of a model's weights.
 
     Args:
@@ -44,15 +44,15 @@ class Weights:
     def __init__(self, model: Any) -> None:
         config, body = model.config, model.get_decoder()
         if any(DynamicCache(config=config).is_sliding):
-            raise NotLean("layers with a sliding window")
+            raise UnsupportedModel("layers with a sliding window")
         self.device, self.dtype = model.device, model.dtype
         self.heads = config.num_attention_heads
         self.groups = config.num_key_value_heads or self.heads
         self.head = getattr(config, "head_dim", None) or config.hidden_size // self.heads
-        self.positions = positions_of(config)
+        self.positions = context_length(config)
         self.embed, self.norm, self.out = body.embed_tokens.weight, body.norm.weight, model.get_output_embeddings()
         self.eps = config.rms_norm_eps
-        self.layers = [Layer(layer, self) for layer in body.layers]
+        self.layers = [LlamaLayer(layer, self) for layer in body.layers]
         rotary = body.rotary_emb
         angles = torch.outer(torch.arange(self.positions, device=self.device).float(), rotary.inv_freq.float())
         cos, sin = (f(angles) * rotary.attention_scaling for f in (torch.cos, torch.sin))
@@ -69,24 +69,24 @@ class Weights:
         mine = torch.cat([self.cos[at, 0].float(), self.sin[at, 0, half:].float()], dim=-1)
         theirs = torch.cat([cos[0], sin[0, :, half:]], dim=-1).float()
         if mine.shape != theirs.shape or (mine - theirs).abs().max() > 1e-2:
-            raise NotLean("rotary embeddings")
+            raise UnsupportedModel("rotary embeddings")
 
     def logits(self, x_N: torch.Tensor) -> torch.Tensor:
         """Return the logits after the last layer, (N, vocabulary)."""
         return self.out(F.rms_norm(x_N, self.norm.shape, self.norm, self.eps))
 
 
-class Layer:
+class LlamaLayer:
     """The weights of one layer."""
 
-    def __init__(self, layer: Any, shape: Weights) -> None:
+    def __init__(self, layer: Any, shape: LlamaModel) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         plain = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, mlp.down_proj)
         if any(type(linear) is not nn.Linear for linear in plain):  # adapters and quantised weights are of other types
-            raise NotLean("a projection that is no plain matrix")
+            raise UnsupportedModel("a projection that is no plain matrix")
         x = torch.linspace(-4, 4, 17, device=shape.device)
         if (mlp.act_fn(x) - F.silu(x)).abs().max() > 1e-4:
-            raise NotLean("an activation that is not SiLU")
+            raise UnsupportedModel("an activation that is not SiLU")
         self.qkv, self.qkv_bias = _fuse(attention.q_proj, attention.k_proj, attention.v_proj)
         self.o, self.gate, self.up, self.down = attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj
         self.norm, self.norm2 = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
@@ -136,8 +136,8 @@ def _joined(tensors: list[torch.Tensor]) -> torch.Tensor:
     return whole
 
 
-def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Attend. Shapes: query (B, Q, G * R, head), keys and values (B, G, K, head), mask from `causal`.
+def attention(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Attend. Shapes: query (B, Q, G * R, head), keys and values (B, G, K, head), mask from `causal_mask`.
 
     Heads that share keys are further queries of one head: no key is repeated, on any device.
 
@@ -151,7 +151,7 @@ def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: 
     return mixed.view(B, groups, Q, -1, head).transpose(1, 2).reshape(B * Q, -1)
 
 
-def causal(position_BQ: torch.Tensor, end: int, share: int, dtype: torch.dtype) -> torch.Tensor:
+def causal_mask(position_BQ: torch.Tensor, end: int, share: int, dtype: torch.dtype) -> torch.Tensor:
     """Return what is added to the scores of queries at these positions and keys 0 to `end`: (B, 1, Q * R, K).
 
     Args:
@@ -162,11 +162,11 @@ def causal(position_BQ: torch.Tensor, end: int, share: int, dtype: torch.dtype) 
     return mask[:, :, None].expand(-1, -1, share, -1).reshape(len(mask), 1, -1, end)
 
 
-ROWS, LENGTH = 8, 128  # the cache has a multiple of these
+ROW_MULTIPLE, LENGTH_MULTIPLE = 8, 128  # the cache has a multiple of these
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class KVCache:
     """Keys and values of B rows: for each layer two tensors (B, groups, length, head)."""
 
     layers: list[tuple[torch.Tensor, torch.Tensor]]
@@ -179,15 +179,15 @@ class Rows:
     def length(self) -> int:
         return self.layers[0][0].shape[2]
 
-    def first(self, count: int) -> Rows:
+    def first(self, count: int) -> KVCache:
         """Return the first rows, where they are."""
-        return Rows([(keys[:count], values[:count]) for keys, values in self.layers])
+        return KVCache([(keys[:count], values[:count]) for keys, values in self.layers])
 
     @property
     def bytes(self) -> int:
         return sum(x.numel() * x.itemsize for pair in self.layers for x in pair)
 
-    def resized(self, count: int, length: int, keep: bool) -> Rows:
+    def resized(self, count: int, length: int, keep: bool) -> KVCache:
         """Return `count` rows of `length` tokens, with what is in these if `keep`.
 
         A layer is given up as soon as it has been copied, so that memory never holds the cache twice: these rows are
@@ -205,21 +205,21 @@ class Rows:
         while self.layers:
             keys, values = self.layers.pop(0)
             layers.append((copy(keys), copy(values)))
-        return Rows(layers)
+        return KVCache(layers)
 
-    def taken(self, rows: Sequence[int], length: int) -> Rows:
+    def taken(self, rows: Sequence[int], length: int) -> KVCache:
         """Return a copy of some rows, up to `length`."""
         index = torch.tensor(rows, device=self.layers[0][0].device)
-        return Rows([tuple(x[:, :, :length].index_select(0, index) for x in pair) for pair in self.layers])
+        return KVCache([tuple(x[:, :, :length].index_select(0, index) for x in pair) for pair in self.layers])
 
-    def put(self, row: int, start: int, end: int, source: Rows, other: int) -> None:
+    def put(self, row: int, start: int, end: int, source: KVCache, other: int) -> None:
         """Copy the tokens from `start` to `end` of row `other` of `source`."""
         for mine, theirs in zip(self.layers, source.layers, strict=True):
             for to, of in zip(mine, theirs, strict=True):
                 to[row, :, start:end] = of[other, :, start:end]
 
 
-class Cache:
+class SlotCache:
     """Which conversation (slot) has which row, and the tokens whose keys and values are there.
 
     Args:
@@ -229,12 +229,12 @@ class Cache:
     """
 
     def __init__(self, layers: int, like: torch.Tensor, positions: int) -> None:
-        self.rows = Rows([(like, like)] * layers)
+        self.rows = KVCache([(like, like)] * layers)
         self.positions = positions
         self._row: dict[int, int] = {}
         self._ids: dict[int, np.ndarray] = {}
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drop what is cached: the weights changed.
 
         Rows are given anew, so that no last bit of what comes depends on what was played before: a continued run plays
@@ -250,9 +250,9 @@ class Cache:
         """
         for slot in slots:
             self._row.setdefault(slot, len(self._row))
-        count, have = -(-len(self._row) // ROWS) * ROWS, self.rows.length
+        count, have = -(-len(self._row) // ROW_MULTIPLE) * ROW_MULTIPLE, self.rows.length
         if count > self.rows.count or length > have:
-            length = min(-(-length // LENGTH) * LENGTH, self.positions)
+            length = min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self.positions)
             # No more rows than are in use: many short ones were fine before, and would not be when they are long.
             self.rows = self.rows.resized(count, max(have, length) if self._ids else length, keep=bool(self._ids))
         asked = set(slots)

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from gentax.core.prefix import common, side_by_side
-from gentax.models.decoding.llama_model import Rows, Weights, attend, causal
+from gentax.models.decoding.llama_model import KVCache, LlamaModel, attention, causal_mask
 
-WIDTHS = 16
+BUCKET_WIDTH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class PrefillPass:
     """N tokens to compute, and the M places of the cache for which they are."""
 
     ids_N: np.ndarray
@@ -47,15 +47,15 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PrefillPlan:
     """Copies to make first, as (from row, to row, start, end), and the tokens to compute then."""
 
     copies: list[tuple[int, int, int, int]]
-    passes: list[Pass]
+    passes: list[PrefillPass]
     last_B: np.ndarray  # of each prompt, its last token among those of all passes; prompts that are alike share one
 
 
-def plan(prompts: Sequence[np.ndarray], rows: Sequence[int], kept: Sequence[int], chunk: int) -> Plan:
+def plan_prefill(prompts: Sequence[np.ndarray], rows: Sequence[int], kept: Sequence[int], chunk: int) -> PrefillPlan:
     """Plan to bring prompts into their rows.
 
     Args:
@@ -93,9 +93,9 @@ def plan(prompts: Sequence[np.ndarray], rows: Sequence[int], kept: Sequence[int]
         buckets, place_N = _buckets(spans)
         position_N = np.concatenate([np.arange(start, end) for _, start, end in part])
         stores = (from_M[mine] - done, row_M[mine], position_M[mine])
-        passes.append(Pass(ids_N, position_N, *stores, buckets, place_N, _last(spans)))
+        passes.append(PrefillPass(ids_N, position_N, *stores, buckets, place_N, _last(spans)))
         done += len(ids_N)
-    return Plan(copies, passes, last_B)
+    return PrefillPlan(copies, passes, last_B)
 
 
 def _copies(
@@ -128,11 +128,11 @@ def _parts(own: list[tuple[int, int, int]], chunk: int) -> Iterator[list[tuple[i
 
 
 def _buckets(part: list[tuple[int, int, int]]) -> tuple[list[Bucket], np.ndarray]:
-    """Sort rows, as (row, from, to), by how much is new: those of a bucket differ by less than `WIDTHS` tokens."""
+    """Sort rows, as (row, from, to), by how much is new: differing by less than `BUCKET_WIDTH` tokens."""
     kinds: dict[int, list[tuple[int, int, int, int]]] = {}
     begin = 0
     for row, start, end in part:
-        kinds.setdefault((end - start - 1) // WIDTHS, []).append((row, start, end, begin))
+        kinds.setdefault((end - start - 1) // BUCKET_WIDTH, []).append((row, start, end, begin))
         begin += end - start
     place_N = np.zeros(begin, np.int64)
     buckets, laid = [], 0
@@ -154,7 +154,7 @@ def _last(part: list[tuple[int, int, int]]) -> Bucket:
     return Bucket(row_B, end_B - 1, np.cumsum(end_B - start_B)[:, None] - 1, int(end_B.max()))
 
 
-def run(weights: Weights, rows: Rows, part: Pass) -> torch.Tensor:
+def prefill(weights: LlamaModel, rows: KVCache, part: PrefillPass) -> torch.Tensor:
     """Run the tokens of a pass; return what the last layer hands on after each prompt, (prompts, width).
 
     Of the other tokens the last layer gives nothing but keys and values.
@@ -187,19 +187,19 @@ def run(weights: Weights, rows: Rows, part: Pass) -> torch.Tensor:
 class _Tile:
     """A bucket, as its attention needs it."""
 
-    def __init__(self, weights: Weights, bucket: Bucket) -> None:
+    def __init__(self, weights: LlamaModel, bucket: Bucket) -> None:
         device = weights.device
         self.row_B = torch.from_numpy(bucket.row_B).to(device)
         self.together = bool((np.diff(bucket.row_B) == 1).all())  # then keys are read where they are
         self.first, self.end = int(bucket.row_B[0]), bucket.end
         self.query = torch.from_numpy(bucket.query_BQ.ravel()).to(device)
         position_BQ = torch.from_numpy(bucket.start_B[:, None] + np.arange(bucket.query_BQ.shape[1])).to(device)
-        self.mask = causal(position_BQ, bucket.end, weights.heads // weights.groups, weights.dtype)
+        self.mask = causal_mask(position_BQ, bucket.end, weights.heads // weights.groups, weights.dtype)
 
     def mix(self, q_N: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Attend; return the mixed values of all queries, (B * Q, heads * head)."""
         q = q_N.index_select(0, self.query).unflatten(0, (len(self.row_B), -1))
-        return attend(q, self._rows(keys), self._rows(values), self.mask)
+        return attention(q, self._rows(keys), self._rows(values), self.mask)
 
     def _rows(self, cached: torch.Tensor) -> torch.Tensor:
         seen = cached[:, :, : self.end]

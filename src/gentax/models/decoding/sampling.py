@@ -18,7 +18,7 @@ import torch
 from gentax.models.requests import Sample, SamplingParams, SamplingRequest
 
 
-class Filters(NamedTuple):
+class SamplingFilters(NamedTuple):
     """Which tokens each of B rows may sample; off where `top_k` is 0, `top_p` 1 and `min_p` 0."""
 
     top_k_B: torch.Tensor  # int64
@@ -26,7 +26,7 @@ class Filters(NamedTuple):
     min_p_B: torch.Tensor  # float32
 
 
-def filters_of(params: Sequence[SamplingParams], device: torch.device | str = "cpu") -> Filters | None:
+def batch_filters(params: Sequence[SamplingParams], device: torch.device | str = "cpu") -> SamplingFilters | None:
     """Return the filters of rows with these settings, or None where all are off."""
     if not any(p.top_k or p.top_p < 1 or p.min_p for p in params):
         return None
@@ -35,11 +35,11 @@ def filters_of(params: Sequence[SamplingParams], device: torch.device | str = "c
         np.array([p.top_p for p in params], np.float32),
         np.array([p.min_p for p in params], np.float32),
     )
-    return Filters(*(torch.from_numpy(column).to(device) for column in columns))
+    return SamplingFilters(*(torch.from_numpy(column).to(device) for column in columns))
 
 
-def draw(
-    logits: torch.Tensor, temperature_B: torch.Tensor, uniform_B: torch.Tensor, filters: Filters | None = None
+def sample_tokens(
+    logits: torch.Tensor, temperature_B: torch.Tensor, uniform_B: torch.Tensor, filters: SamplingFilters | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sample by inverting the cumulative distribution; temperature 0 takes the most likely token.
 
@@ -65,7 +65,7 @@ def draw(
     return token_B, p.gather(1, token_B[:, None])[:, 0].log()
 
 
-def _filtered(scaled: torch.Tensor, filters: Filters) -> torch.Tensor:
+def _filtered(scaled: torch.Tensor, filters: SamplingFilters) -> torch.Tensor:
     """Return the logits (B, vocabulary), with -inf for tokens that may not be sampled. The best token always may."""
     size = scaled.shape[-1]
     ordered, token = scaled.sort(dim=-1, descending=True, stable=True)
@@ -82,11 +82,11 @@ def _filtered(scaled: torch.Tensor, filters: Filters) -> torch.Tensor:
     return torch.empty_like(scaled).scatter_(1, token, ordered)
 
 
-Stop = Callable[[list[int]], bool]
+StopCondition = Callable[[list[int]], bool]
 
 
 @dataclass(slots=True)
-class Row:
+class ActiveRequest:
     """A request and what was written for it so far."""
 
     request: SamplingRequest
@@ -103,7 +103,7 @@ class Row:
     def uniform(self) -> float:
         return float(self.request.uniforms[min(len(self.ids), len(self.request.uniforms) - 1)])
 
-    def write(self, token: int, logprob: float, stop: Stop) -> None:
+    def write(self, token: int, logprob: float, stop: StopCondition) -> None:
         self.ids.append(token)
         self.logprobs.append(logprob)
         self.over = stop(self.ids) or len(self.ids) == len(self.request.uniforms)
@@ -112,12 +112,12 @@ class Row:
         return Sample(np.asarray(self.ids, np.int32), np.asarray(self.logprobs, np.float32))
 
 
-def write_next(rows: Sequence[Row], logits: torch.Tensor, stop: Stop) -> None:
+def sample_next(rows: Sequence[ActiveRequest], logits: torch.Tensor, stop: StopCondition) -> None:
     """Sample the next token of every row that is not over from its logits (rows, vocabulary)."""
     params = [row.request.params for row in rows]
     temperature = torch.from_numpy(np.array([p.temperature for p in params], np.float32)).to(logits.device)
     uniform = torch.from_numpy(np.array([row.uniform for row in rows])).to(logits.device)
-    token_B, logp_B = draw(logits, temperature, uniform, filters_of(params, logits.device))
+    token_B, logp_B = sample_tokens(logits, temperature, uniform, batch_filters(params, logits.device))
     for row, token, logp in zip(rows, token_B.tolist(), logp_B.tolist(), strict=True):
         if not row.over:
             row.write(token, logp, stop)

@@ -10,46 +10,46 @@ import numpy as np
 import torch
 
 from gentax.core import UsageError
-from gentax.models.checkpoint import reason
-from gentax.models.decoding.hf_decoder import GeneralDecoder, WholeDecoder
-from gentax.models.decoding.llama_decoder import SUPPORTED, Decoder
-from gentax.models.decoding.sampling import Stop
+from gentax.models.checkpoint import error_line
+from gentax.models.decoding.hf_decoder import HFDecoder, UncachedDecoder
+from gentax.models.decoding.llama_decoder import LLAMA_LIKE, LlamaDecoder
+from gentax.models.decoding.sampling import StopCondition
 from gentax.models.requests import Sample, SamplingParams, SamplingRequest
 
 # Mean difference of log-probabilities, in nats. Wrong arithmetic is off by tenths; bfloat16 alone by some hundredths,
 # and by tenths where its last bit decides which experts a token goes to. The general decoder runs the model's own
 # modules, so what it may get wrong is gross: a mask, a position or a state.
 TOLERANCE = 2e-3
-LOW_PRECISION_TOLERANCE = {Decoder: 0.1, GeneralDecoder: 0.5}
-WINDOW_TRIED = 256  # windows up to this long are exceeded by the check
+LOW_PRECISION_TOLERANCE = {LlamaDecoder: 0.1, HFDecoder: 0.5}
+MAX_WINDOW_CHECKED = 256  # windows up to this long are exceeded by the check
 
 
-class AnyDecoder(Protocol):
+class Decoder(Protocol):
     """What a policy plays with."""
 
-    limit: int  # tokens of a prompt and its reply, at most
+    max_length: int  # tokens of a prompt and its reply, at most
 
     @property
-    def bytes_per_token(self) -> int | None:
+    def cache_bytes_per_token(self) -> int | None:
         """Bytes of cache that a token of a row takes at most, copies that a call makes included; None where whoever
         plays takes care of its memory."""
         ...
 
     @property
-    def held_bytes(self) -> int:
+    def reserved_bytes(self) -> int:
         """Bytes of memory that it keeps for rows to come when it has forgotten what was cached."""
         ...
 
-    def sample(self, requests: Sequence[SamplingRequest], stop: Stop) -> list[Sample]:
+    def sample(self, requests: Sequence[SamplingRequest], stop: StopCondition) -> list[Sample]:
         """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
         ...
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Drop what is cached: the weights changed."""
         ...
 
 
-def decoder_for(model: Any) -> AnyDecoder:
+def select_decoder(model: Any) -> Decoder:
     """Return the fastest decoder that agrees with `model.forward` on a few short conversations.
 
     Args:
@@ -61,24 +61,24 @@ def decoder_for(model: Any) -> AnyDecoder:
     if model.dtype != torch.float32:
         _refuse_overflow(model)
     why = ""
-    for kind in (Decoder, GeneralDecoder) if model.config.model_type in SUPPORTED else (GeneralDecoder,):
+    for kind in (LlamaDecoder, HFDecoder) if model.config.model_type in LLAMA_LIKE else (HFDecoder,):
         try:
             decoder = kind(model)
-            off = disagreement(decoder, model)
+            off = logprob_error(decoder, model)
         except torch.OutOfMemoryError:
             raise
         except Exception as fault:  # whatever a model lacks that this decoder needs; the next one asks for less
-            why = reason(fault)
+            why = error_line(fault)
             continue
         if off <= (TOLERANCE if model.dtype == torch.float32 else LOW_PRECISION_TOLERANCE[kind]):
-            decoder.forget()
+            decoder.clear_cache()
             return decoder
         why = f"log-probabilities are off by {off:.3g} nats"
     warnings.warn(
         f"{model.config.model_type} models keep no cache that gentax can continue ({why}): playing is slow",
         stacklevel=2,
     )
-    return WholeDecoder(model)
+    return UncachedDecoder(model)
 
 
 @torch.inference_mode()
@@ -96,7 +96,7 @@ def _refuse_overflow(model: Any) -> None:
 
 
 @torch.inference_mode()
-def disagreement(decoder: AnyDecoder, model: Any) -> float:
+def logprob_error(decoder: Decoder, model: Any) -> float:
     """Return how far log-probabilities of a decoder are from those of the model's own forward pass.
 
     Two conversations of different lengths play two turns, side by side; the second goes past a short window.
@@ -106,7 +106,7 @@ def disagreement(decoder: AnyDecoder, model: Any) -> float:
     """
     text = model.config.get_text_config(decoder=True)
     window = getattr(text, "sliding_window", None) or 0
-    total = min(24 + (window if window <= WINDOW_TRIED else 0), decoder.limit)
+    total = min(24 + (window if window <= MAX_WINDOW_CHECKED else 0), decoder.max_length)
     rng = np.random.default_rng(0)
     ids_BT = rng.integers(0, min(text.vocab_size, model.get_input_embeddings().weight.shape[0]), (2, total))
     sequences = [ids_BT[0].astype(np.int32), ids_BT[1].astype(np.int32)]

@@ -20,8 +20,8 @@ from gentax.core import UsageError
 from gentax.core.errors import PolicyFault
 from gentax.models.action_format import ACTION_END
 from gentax.models.checkpoint import ADAPTER_CONFIG, read_json
-from gentax.models.decoding.sampling import Row, Stop, check_lengths
-from gentax.models.memory import positions_of
+from gentax.models.decoding.sampling import ActiveRequest, StopCondition, check_lengths
+from gentax.models.memory import context_length
 from gentax.models.requests import ModelOptions, Sample, SamplingRequest
 
 INSTALL = 'pip install "gentax[vllm]"'
@@ -42,8 +42,8 @@ class VLLMDecoder:
         UsageError: vLLM is not installed, or cannot load the model.
     """
 
-    bytes_per_token = None  # vLLM plans its memory by itself
-    held_bytes = 0
+    cache_bytes_per_token = None  # vLLM plans its memory by itself
+    reserved_bytes = 0
 
     def __init__(self, folder: Path, tokenizer: Any, options: ModelOptions, adapter: Path | None = None) -> None:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # in this process, in a fixed order
@@ -55,12 +55,12 @@ class VLLMDecoder:
         from transformers import AutoConfig
 
         config = AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
-        self.limit = min(positions_of(config), MOST)
+        self.max_length = min(context_length(config), MOST)
         self._params = vllm.SamplingParams
         self._adapter = None if adapter is None else LoRARequest("adapter", 1, str(adapter))
         marks = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
         self._marks = sorted(marks | set(_ends(folder)))
-        self._ends: dict[Stop, list[int]] = {}  # of the marks, those that end a reply
+        self._ends: dict[StopCondition, list[int]] = {}  # of the marks, those that end a reply
         lora = {} if adapter is None else {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(adapter)}
         try:
             self._llm = vllm.LLM(
@@ -69,7 +69,7 @@ class VLLMDecoder:
                 trust_remote_code=options.trust_remote_code,
                 load_format="safetensors",
                 dtype=_dtype(config) if options.dtype == "auto" else options.dtype,
-                max_model_len=self.limit,
+                max_model_len=self.max_length,
                 enable_prefix_caching=True,
                 logprobs_mode="processed_logprobs",
                 generation_config="vllm",  # nothing from the checkpoint's generation_config.json
@@ -80,22 +80,22 @@ class VLLMDecoder:
         except Exception as error:  # its engine raises whatever went wrong below it
             raise UsageError(f"vLLM cannot load {folder}: {_line(error)}") from error
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Drop what is cached."""
         self._llm.reset_prefix_cache()
 
-    def sample(self, requests: Sequence[SamplingRequest], stop: Stop) -> list[Sample]:
+    def sample(self, requests: Sequence[SamplingRequest], stop: StopCondition) -> list[Sample]:
         """Continue every prompt until `stop(ids so far)` or until as many tokens as it has uniforms.
 
         Raises:
             ValueError: a prompt that with its continuation is longer than the model's positions.
             PolicyFault: vLLM failed.
         """
-        check_lengths(requests, self.limit)
+        check_lengths(requests, self.max_length)
         if stop not in self._ends:
             self._ends = {stop: [mark for mark in self._marks if stop([mark])]}
         ends = self._ends[stop]
-        rows = [Row(request) for request in requests]
+        rows = [ActiveRequest(request) for request in requests]
         while live := [row for row in rows if not row.over]:
             params = [self._params(**self._settings(row), stop_token_ids=ends) for row in live]
             prompts = [{"prompt_token_ids": [*row.request.prompt.tolist(), *row.ids]} for row in live]
@@ -112,7 +112,7 @@ class VLLMDecoder:
                 row.over = row.over or not written.token_ids or row.ids[-1] in ends
         return [row.sample() for row in rows]
 
-    def _settings(self, row: Row) -> dict[str, Any]:
+    def _settings(self, row: ActiveRequest) -> dict[str, Any]:
         params = row.request.params
         return {
             "temperature": params.temperature,

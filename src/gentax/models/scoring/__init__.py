@@ -1,8 +1,16 @@
 """Scoring token sequences with a causal model, for learning and for KL: any architecture, and of those where that is
 exact each distinct prefix once."""
 
-from gentax.models.scoring.batch import Batch
-from gentax.models.scoring.logprobs import kl_of_states, log_probabilities, score, states
-from gentax.models.scoring.supported import batches, way_of
+from gentax.models.scoring.batch import ScoringBatch
+from gentax.models.scoring.logprobs import hidden_states, state_logits, token_kl, token_logprobs
+from gentax.models.scoring.supported import make_batches, scoring_method
 
-__all__ = ["Batch", "batches", "kl_of_states", "log_probabilities", "score", "states", "way_of"]
+__all__ = [
+    "ScoringBatch",
+    "hidden_states",
+    "make_batches",
+    "scoring_method",
+    "state_logits",
+    "token_kl",
+    "token_logprobs",
+]

@@ -40,35 +40,35 @@ import numpy as np
 import torch
 
 from gentax.core.prefix import common, side_by_side
-from gentax.models.scoring.tree_attention import Tree, reading_a_tree, tree, use_tree_attention
+from gentax.models.scoring.tree_attention import TreeAttention, build_tree, use_tree_attention, without_attention_mask
 
-TOKENS = 4224  # of a full batch
+MAX_TOKENS = 4224  # of a full batch
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ScoringBatch:
     """Sequences of which S tokens are scored; U distinct states predict them."""
 
     ids: torch.Tensor  # int64, with padding: (N,) of a tree, (B, T) of rows
     state_U: torch.Tensor  # int64: where in `ids`, flat, the tokens stand whose state predicts something
-    guess_S: torch.Tensor  # int64 in [0, U): the state that predicts the token
+    state_index_S: torch.Tensor  # int64 in [0, U): the state that predicts the token
     token_S: torch.Tensor  # int64: the token
-    members: list[int]  # the sequences, in the order in which their tokens stand in S
-    real: int  # distinct tokens
+    sequences: list[int]  # the sequences, in the order in which their tokens stand in S
+    num_tokens: int  # distinct tokens
 
     # Gradients of both are added up in one order, which those of indexing by two tensors are not on several threads.
 
-    def each(self, value_U: torch.Tensor) -> torch.Tensor:
+    def expand_to_tokens(self, value_U: torch.Tensor) -> torch.Tensor:
         """Return what the states have for each token: shape (S, ...)."""
-        return value_U.index_select(0, self.guess_S.to(value_U.device))
+        return value_U.index_select(0, self.state_index_S.to(value_U.device))
 
-    def said(self, value_UV: torch.Tensor) -> torch.Tensor:
+    def gather_logprobs(self, value_UV: torch.Tensor) -> torch.Tensor:
         """Return what the states have for the token that follows: shape (S,)."""
-        at_S = self.guess_S * value_UV.shape[1] + self.token_S
+        at_S = self.state_index_S * value_UV.shape[1] + self.token_S
         return value_UV.flatten().index_select(0, at_S.to(value_UV.device))
 
     @property
-    def computed(self) -> int:
+    def num_padded_tokens(self) -> int:
         """Tokens that a forward pass computes, padding included."""
         return self.ids.numel()
 
@@ -77,7 +77,7 @@ class Batch:
         raise NotImplementedError
 
 
-def targets(
+def scoring_targets(
     ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray], members: Sequence[int], places: Sequence[np.ndarray]
 ) -> dict[str, Any]:
     """Return the fields of a batch that say what is scored.
@@ -94,12 +94,12 @@ def targets(
         at = at[at > 0]
         states.append(place[at - 1])  # the state before a token predicts it
         tokens.append(ids[i][at])
-    state_U, guess_S = np.unique(np.concatenate(states), return_inverse=True)
+    state_U, state_index_S = np.unique(np.concatenate(states), return_inverse=True)
     return {
         "state_U": torch.from_numpy(state_U),
-        "guess_S": torch.from_numpy(guess_S),
+        "state_index_S": torch.from_numpy(state_index_S),
         "token_S": torch.from_numpy(np.concatenate(tokens).astype(np.int64)),
-        "members": list(members),
+        "sequences": list(members),
     }
 
 
@@ -108,7 +108,7 @@ ROW_MULTIPLE = 8  # lengths are a multiple of it: fewer shapes to compile
 
 
 @dataclass(frozen=True, slots=True)
-class PaddedBatch(Batch):
+class PaddedBatch(ScoringBatch):
     """Rows of sequences: `ids` has shape (B, T)."""
 
     def hidden(self, model: Any) -> torch.Tensor:
@@ -116,14 +116,14 @@ class PaddedBatch(Batch):
         return states_BTW.flatten(0, 1).index_select(0, self.state_U.to(states_BTW.device))
 
 
-def padded_batches(ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray], longest: int) -> list[Batch]:
-    """Deal sequences out to batches of at most `TOKENS` tokens with padding; one that is longer has one to itself.
+def padded_batches(ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray], longest: int) -> list[ScoringBatch]:
+    """Deal sequences out to batches of at most `MAX_TOKENS` tokens with padding; one that is longer has one to itself.
 
     Args:
         ids, wanted: see `batch.targets`.
         longest: rows are not padded beyond it.
     """
-    made: list[Batch] = []
+    made: list[ScoringBatch] = []
     for members in _dealt([len(one) for one in ids]):
         length = len(ids[members[-1]])
         width = max(length, min(-(-length // ROW_MULTIPLE) * ROW_MULTIPLE, longest))
@@ -132,8 +132,8 @@ def padded_batches(ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray], long
             row[: len(ids[i])] = ids[i]
         places = [b * width + np.arange(len(ids[i])) for b, i in enumerate(members)]
         real = sum(len(ids[i]) for i in members)
-        fields = targets(ids, wanted, members, places)
-        made.append(PaddedBatch(ids=torch.from_numpy(rows_BT), real=real, **fields))
+        fields = scoring_targets(ids, wanted, members, places)
+        made.append(PaddedBatch(ids=torch.from_numpy(rows_BT), num_tokens=real, **fields))
     return made
 
 
@@ -143,7 +143,7 @@ def _dealt(lengths: Sequence[int]) -> Iterator[list[int]]:
     real = 0
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         whole = (len(members) + 1) * lengths[i]
-        if members and (whole > TOKENS or whole - real - lengths[i] > PADDING * whole):
+        if members and (whole > MAX_TOKENS or whole - real - lengths[i] > PADDING * whole):
             yield members
             members, real = [], 0
         members.append(i)
@@ -152,21 +152,21 @@ def _dealt(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield members
 
 
-STEP = 192  # what a batch is padded to a multiple of: 22 shapes, and some 3 % of padding
+TREE_PAD_MULTIPLE = 192  # what a batch is padded to a multiple of: 22 shapes, and some 3 % of padding
 
 
 @dataclass(frozen=True, slots=True)
-class TreeBatch(Batch):
+class TreeBatch(ScoringBatch):
     """Sequences as a tree: `ids` are its N distinct tokens."""
 
     position_N: torch.Tensor  # int64: where a token stands in its sequence
-    tree: Tree
-    last: Last
+    tree: TreeAttention
+    last: LastLayer
 
     def hidden(self, model: Any) -> torch.Tensor:
         use_tree_attention(model)
         device = model.device
-        with only(model, self.last.to(device)), reading_a_tree():
+        with narrow_last_layer(model, self.last.to(device)), without_attention_mask():
             states_NW = model.get_decoder()(
                 input_ids=self.ids[None].to(device),
                 position_ids=self.position_N[None].to(device),
@@ -176,20 +176,22 @@ class TreeBatch(Batch):
         return states_NW[self.state_U.to(device)]
 
 
-def tree_batches(ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray], windows: Sequence[int] = ()) -> list[Batch]:
-    """Deal sequences out to batches of `TOKENS` distinct tokens; one that is longer has a batch to itself.
+def tree_batches(
+    ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray], windows: Sequence[int] = ()
+) -> list[ScoringBatch]:
+    """Deal sequences out to batches of `MAX_TOKENS` distinct tokens; one that is longer has a batch to itself.
 
     Args:
         ids, wanted: see `batch.targets`.
         windows: of the layers that attend to so many tokens only (see `tree_attention.tree`).
     """
-    made: list[Batch] = []
+    made: list[ScoringBatch] = []
     members: list[int] = []
     shared: list[int] = []  # tokens that each has in common with the one before it
     real = 0
     for i in side_by_side(ids):
         same = common(ids[members[-1]], ids[i]) if members else 0
-        if members and real + len(ids[i]) - same > TOKENS:
+        if members and real + len(ids[i]) - same > MAX_TOKENS:
             made.append(_batch(ids, wanted, members, shared, windows))
             members, shared, real, same = [], [], 0, 0
         members.append(i)
@@ -213,46 +215,46 @@ def _batch(
         new = np.arange(real, real + len(ids[i]) - same)
         paths.append(np.concatenate([paths[-1][:same], new]) if same else new)
         real += len(new)
-    ids_N = np.zeros(-(-real // STEP) * STEP, np.int64)
+    ids_N = np.zeros(-(-real // TREE_PAD_MULTIPLE) * TREE_PAD_MULTIPLE, np.int64)
     position_N = np.zeros(len(ids_N), np.int64)
     own = [np.arange(same, len(path)) for path, same in zip(paths, shared, strict=True)]
     for path, same, i in zip(paths, shared, members, strict=True):
         ids_N[path[same:]] = ids[i][same:]
         position_N[path[same:]] = np.arange(same, len(path))
-    fields = targets(ids, wanted, members, paths)
+    fields = scoring_targets(ids, wanted, members, paths)
     return TreeBatch(
         ids=torch.from_numpy(ids_N),
-        real=real,
+        num_tokens=real,
         position_N=torch.from_numpy(position_N),
-        tree=tree(paths, own, len(ids_N), windows=windows),
-        last=last_layer(paths, own, fields["state_U"].numpy(), len(ids_N), windows),
+        tree=build_tree(paths, own, len(ids_N), windows=windows),
+        last=last_layer_for(paths, own, fields["state_U"].numpy(), len(ids_N), windows),
         **fields,
     )
 
 
 # Every shape costs some 300 kB of compiled products, so there are few; see `prefix_tree.py`.
-TOKEN_MULTIPLE = 256  # the number of tokens is a multiple of it
+LAST_LAYER_MULTIPLE = 256  # the number of tokens is a multiple of it
 QUERIES, KEYS = 16, 256  # of a tile of attention: what counts is few tokens of each sequence
 
 
 @dataclass(frozen=True, slots=True)
-class Last:
+class LastLayer:
     """The W tokens of a batch for which the last layer is run whole, and its attention."""
 
     at_W: torch.Tensor  # int64 in [0, N): different ones
-    tree: Tree
+    tree: TreeAttention
 
-    def to(self, device: Any) -> Last:
-        return Last(self.at_W.to(device), self.tree.to(device))
+    def to(self, device: Any) -> LastLayer:
+        return LastLayer(self.at_W.to(device), self.tree.to(device))
 
 
-def last_layer(
+def last_layer_for(
     paths: Sequence[np.ndarray],
     own: Sequence[np.ndarray],
     state_U: np.ndarray,
     size: int,
     windows: Sequence[int] = (),
-) -> Last:
+) -> LastLayer:
     """Choose the tokens and cut them into tiles.
 
     Args:
@@ -264,14 +266,14 @@ def last_layer(
     """
     reads_N = np.zeros(size, bool)
     reads_N[state_U if len(state_U) else 0] = True
-    others = np.flatnonzero(~reads_N)[: -int(reads_N.sum()) % TOKEN_MULTIPLE]
+    others = np.flatnonzero(~reads_N)[: -int(reads_N.sum()) % LAST_LAYER_MULTIPLE]
     at_W = np.concatenate([np.flatnonzero(reads_N), others])
     asking = [at[reads_N[path[at]]] for path, at in zip(paths, own, strict=True)]
-    return Last(torch.from_numpy(at_W), tree(paths, asking, size, QUERIES, KEYS, windows))
+    return LastLayer(torch.from_numpy(at_W), build_tree(paths, asking, size, QUERIES, KEYS, windows))
 
 
 @contextmanager
-def only(model: Any, last: Last) -> Iterator[None]:
+def narrow_last_layer(model: Any, last: LastLayer) -> Iterator[None]:
     """While this lasts, let the last layer of a causal model run whole for the tokens of `last` alone."""
     layer = (getattr(model.get_decoder(), "layers", None) or [None])[-1]
     attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)

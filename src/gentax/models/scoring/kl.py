@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from gentax.models.scoring import batches, kl_of_states
+from gentax.models.scoring import make_batches, token_kl
 
 
 @torch.no_grad()
-def nats(
+def sequence_kl(
     start: Any, model: Any, ids: Sequence[np.ndarray], sampled: Sequence[np.ndarray], how: str = "fp32"
 ) -> np.ndarray:
     """Return KL(start || model) of each sequence's sampled tokens, in nats: float64, shape (sequences,).
@@ -25,15 +25,15 @@ def nats(
     does not count.
 
     Args:
-        start, model, how: see `kl_of_states`.
+        start, model, how: see `token_kl`.
         ids: token ids of each sequence.
         sampled: for each, a boolean mask of the tokens that the starting policy wrote at temperature 1.
     """
     nats_S = np.zeros(len(ids))
-    for batch in batches(start, ids, sampled):
-        kl_T = kl_of_states(start, model, batch, how).double().cpu().numpy()[batch.guess_S.numpy()]
-        counts = [int(sampled[member][1:].sum()) for member in batch.members]
+    for batch in make_batches(start, ids, sampled):
+        kl_T = token_kl(start, model, batch, how).double().cpu().numpy()[batch.state_index_S.numpy()]
+        counts = [int(sampled[member][1:].sum()) for member in batch.sequences]
         ends = np.cumsum(counts)
-        for member, count, end in zip(batch.members, counts, ends, strict=True):
+        for member, count, end in zip(batch.sequences, counts, ends, strict=True):
             nats_S[member] = kl_T[end - count : end].sum()
     return nats_S

@@ -16,44 +16,46 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from gentax.models.precision import precision
-from gentax.models.scoring.batch import Batch
+from gentax.models.precision import autocast_context
+from gentax.models.scoring.batch import ScoringBatch
 
 CHUNK = {"cpu": 1 << 24}  # logits at once; some six numbers are held for each
 LARGE_CHUNK = 1 << 26  # on a GPU, which needs large products
 LARGE_HEAD = 1 << 24  # weights; a head with as many is worth the number format of the body
 
 
-class Scores(NamedTuple):
-    """What `log_probabilities` returns."""
+class TokenScores(NamedTuple):
+    """What `token_logprobs` returns."""
 
     logprob_S: torch.Tensor  # of the batch's tokens
     entropy_U: torch.Tensor | None  # of the distributions after its states, in nats
 
 
-def states(model: Any, batch: Batch, how: str) -> torch.Tensor:
+def hidden_states(model: Any, batch: ScoringBatch, how: str) -> torch.Tensor:
     """Return the body's last hidden states at `batch.state_U`: shape (U, width).
 
     Args:
         model: a causal model of transformers.
         batch: of `batches`, for a model of this architecture.
-        how: the number format of the arithmetic (see `precision`).
+        how: the number format of the arithmetic (see `autocast_context`).
     """
-    with precision(how, model.device):
+    with autocast_context(how, model.device):
         return batch.hidden(model)
 
 
-def score(model: Any, batch: Batch, how: str) -> torch.Tensor:
+def state_logits(model: Any, batch: ScoringBatch, how: str) -> torch.Tensor:
     """Return the logits of what follows each state of `batch.state_U`: fp32, shape (U, vocabulary). All of them at
-    once; `log_probabilities` takes less memory. Arguments as in `states`."""
-    return logits(model, states(model, batch, how), how)
+    once; `token_logprobs` takes less memory. Arguments as in `hidden_states`."""
+    return logits(model, hidden_states(model, batch, how), how)
 
 
-def log_probabilities(model: Any, batch: Batch, how: str, temperature: float = 1.0, *, entropy: str = "none") -> Scores:
+def token_logprobs(
+    model: Any, batch: ScoringBatch, how: str, temperature: float = 1.0, *, entropy: str = "none"
+) -> TokenScores:
     """Return the log-probabilities of the batch's tokens, fp32, with gradient.
 
     Args:
-        model, batch, how: see `states`.
+        model, batch, how: see `hidden_states`.
         temperature: of the distribution.
         entropy: `none`, `value`, or `gradient`, when entropies are to be differentiated too.
     """
@@ -67,28 +69,28 @@ def log_probabilities(model: Any, batch: Batch, how: str, temperature: float = 1
         with nullcontext() if entropy == "gradient" else torch.no_grad():
             return said_P, -(all_CV.exp() * all_CV).sum(dim=-1)
 
-    state_UW = states(model, batch, how)
+    state_UW = hidden_states(model, batch, how)
     device = state_UW.device
     said, entropies, order = [], [], []
     for first, last in _chunks(model, state_UW):
-        inside = torch.nonzero((batch.guess_S >= first) & (batch.guess_S < last)).flatten()
-        at_P, token_P = (batch.guess_S[inside] - first).to(device), batch.token_S[inside].to(device)
+        inside = torch.nonzero((batch.state_index_S >= first) & (batch.state_index_S < last)).flatten()
+        at_P, token_P = (batch.state_index_S[inside] - first).to(device), batch.token_S[inside].to(device)
         whole = last - first == len(state_UW)
         part = of(state_UW, at_P, token_P) if whole else _again(of, state_UW[first:last], at_P, token_P)
         order.append(inside)
         said.append(part[0])
         entropies.append(part[1])
     logprob_S = said[0] if len(said) == 1 else torch.cat(said).index_select(0, torch.cat(order).argsort().to(device))
-    return Scores(logprob_S, None if entropy == "none" else torch.cat(entropies))
+    return TokenScores(logprob_S, None if entropy == "none" else torch.cat(entropies))
 
 
-def kl_of_states(start: Any, model: Any, batch: Batch, how: str) -> torch.Tensor:
+def token_kl(start: Any, model: Any, batch: ScoringBatch, how: str) -> torch.Tensor:
     """Return KL(start || model) in nats at each state of `batch.state_U`: fp32, shape (U,), with `model`'s gradient.
 
     Args:
         start: a causal model of transformers; no gradient flows to it.
         model: another one with the same tokens.
-        batch, how: see `states`.
+        batch, how: see `hidden_states`.
     """
 
     def of(state_CW: torch.Tensor, start_CW: torch.Tensor) -> torch.Tensor:
@@ -98,8 +100,8 @@ def kl_of_states(start: Any, model: Any, batch: Batch, how: str) -> torch.Tensor
         return (start_CV.exp() * (start_CV - now_CV)).sum(-1)
 
     with torch.no_grad():
-        start_UW = states(start, batch, how)
-    state_UW = states(model, batch, how)
+        start_UW = hidden_states(start, batch, how)
+    state_UW = hidden_states(model, batch, how)
     parts = []
     for first, last in _chunks(model, state_UW):
         whole = last - first == len(state_UW)
@@ -114,7 +116,7 @@ def logits(model: Any, state_UW: torch.Tensor, how: str) -> torch.Tensor:
     """
     weight = model.get_output_embeddings().weight
     # How many states there are varies: a small head is not worth compiling for each number.
-    context = precision(how, weight.device) if weight.numel() >= LARGE_HEAD else nullcontext()
+    context = autocast_context(how, weight.device) if weight.numel() >= LARGE_HEAD else nullcontext()
     with context, _body_answers(model, state_UW.to(weight.dtype)[None]):
         return model(input_ids=torch.zeros(1, len(state_UW), dtype=torch.int64, device=weight.device)).logits[0].float()
 

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from gentax.core import UsageError
-from gentax.models.memory import original_context
+from gentax.models.memory import long_rope_threshold
 from gentax.models.precision import upcast_to_fp32
-from gentax.models.scoring.batch import Batch, padded_batches, tree_batches
-from gentax.models.scoring.logprobs import log_probabilities
+from gentax.models.scoring.batch import ScoringBatch, padded_batches, tree_batches
+from gentax.models.scoring.logprobs import token_logprobs
 from gentax.models.scoring.tree_attention import use_tree_attention
 
 TREE, PADDED = "tree", "padded"
@@ -30,7 +30,7 @@ FAULTS = (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueEr
 LAYERS = {"full_attention", "sliding_attention"}  # that the tree knows, by their names in transformers' configs
 
 
-def way_of(model: Any) -> str:
+def scoring_method(model: Any) -> str:
     """Return `tree` or `padded`: how `model` is scored. Found out once for a model and its copies.
 
     A model that is scored as a tree attends through `tree_attention.py` from now on.
@@ -45,7 +45,7 @@ def way_of(model: Any) -> str:
     return way
 
 
-def batches(model: Any, ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[Batch]:
+def make_batches(model: Any, ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[ScoringBatch]:
     """Deal sequences out to batches that `model`, or one of the same architecture, can read.
 
     Args:
@@ -54,17 +54,17 @@ def batches(model: Any, ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray])
         wanted: for each, a boolean mask of the tokens to score. The first token of a sequence cannot be scored.
 
     Raises:
-        UsageError: see `way_of`.
+        UsageError: see `scoring_method`.
     """
-    return _batches(way_of(model), model, ids, wanted)
+    return _batches(scoring_method(model), model, ids, wanted)
 
 
-def _batches(way: str, model: Any, ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[Batch]:
+def _batches(way: str, model: Any, ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[ScoringBatch]:
     parts = [list(range(len(ids)))]
-    limit = original_context(model.config)
+    limit = long_rope_threshold(model.config)
     if limit is not None:
         parts = [[i for i in parts[0] if (len(ids[i]) > limit) is longer] for longer in (False, True)]
-    made: list[Batch] = []
+    made: list[ScoringBatch] = []
     for longer, part in enumerate(parts):
         some, masks = [ids[i] for i in part], [wanted[i] for i in part]
         if way == TREE:
@@ -72,7 +72,7 @@ def _batches(way: str, model: Any, ids: Sequence[np.ndarray], wanted: Sequence[n
         else:
             found = padded_batches(some, masks, limit if limit is not None and not longer else 1 << 62)
         for batch in found:
-            batch.members[:] = [part[i] for i in batch.members]
+            batch.sequences[:] = [part[i] for i in batch.sequences]
         made += found
     return made
 
@@ -105,7 +105,7 @@ def _held_against(model: Any, near: Callable[[torch.Tensor], bool]) -> str:
             if way == TREE:
                 use_tree_attention(model)
             off = [
-                log_probabilities(model, batch, "fp32").logprob_S.cpu() - torch.cat([own[i] for i in batch.members])
+                token_logprobs(model, batch, "fp32").logprob_S.cpu() - torch.cat([own[i] for i in batch.sequences])
                 for batch in _batches(way, model, ids, wanted)
             ]
             if near(torch.cat(off).abs()):

@@ -26,8 +26,13 @@ QUERIES = 64  # in a tile
 KEYS = 64  # and its keys are a multiple of it
 # Beyond this a score in bf16 is off by up to an eighth. Where attention is saturated, as that of Gemma 3 to its first
 # token is, gradients are then mostly noise: of the first 16 pairs of a warm-up their cosine to those of fp32 was 0.12.
-COARSE = 32.0
-UNKNOWN = ("softcap", "s_aux", "head_mask", "position_bias")  # what a model may ask of attention that is not done here
+MAX_BF16_SCORE = 32.0
+UNSUPPORTED_KWARGS = (
+    "softcap",
+    "s_aux",
+    "head_mask",
+    "position_bias",
+)  # what a model may ask of attention that is not done here
 _READING: ContextVar[bool] = ContextVar("reading a tree", default=False)
 # How many tiles are done at once: few shapes, since each is compiled.
 TILES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128)
@@ -47,26 +52,28 @@ class Tiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
+class TreeAttention:
     """The tiles of a batch, and where among their queries, laid out one after the other, each token is."""
 
     tiles: tuple[Tiles, ...]
     place_N: torch.Tensor  # int64
-    windowed: dict[int, Tree] = field(default_factory=dict)  # for layers with a window that is shorter than a sequence
+    windowed: dict[int, TreeAttention] = field(
+        default_factory=dict
+    )  # for layers with a window that is shorter than a sequence
 
-    def to(self, device: Any) -> Tree:
+    def to(self, device: Any) -> TreeAttention:
         windowed = {window: one.to(device) for window, one in self.windowed.items()}
-        return Tree(tuple(tile.to(device) for tile in self.tiles), self.place_N.to(device), windowed)
+        return TreeAttention(tuple(tile.to(device) for tile in self.tiles), self.place_N.to(device), windowed)
 
 
-def tree(
+def build_tree(
     paths: Sequence[np.ndarray],
     asking: Sequence[np.ndarray],
     size: int,
     queries: int = QUERIES,
     keys: int = KEYS,
     windows: Sequence[int] = (),
-) -> Tree:
+) -> TreeAttention:
     """Cut sequences into tiles.
 
     Args:
@@ -90,7 +97,7 @@ def _tiled(
     queries: int,
     keys: int,
     window: int | None,
-) -> Tree:
+) -> TreeAttention:
     cuts: dict[int, list[tuple[np.ndarray, np.ndarray, int]]] = {}  # number of keys -> (path, positions, first key)
     for path, positions in zip(paths, asking, strict=True):
         for first in range(0, len(positions), queries):
@@ -120,11 +127,11 @@ def _tiled(
             unseen = torch.from_numpy(unseen_BQK)
             hidden_BQK = torch.zeros(unseen.shape, dtype=torch.bfloat16).masked_fill_(unseen, float("-inf"))
             tiles.append(Tiles(torch.from_numpy(query_BQ), torch.from_numpy(key_BK), seen, hidden_BQK))
-    return Tree(tuple(tiles), torch.from_numpy(place_N))
+    return TreeAttention(tuple(tiles), torch.from_numpy(place_N))
 
 
 @contextmanager
-def reading_a_tree() -> Iterator[None]:
+def without_attention_mask() -> Iterator[None]:
     """While this lasts, models with this attention make no mask: the tree is one."""
     token = _READING.set(True)
     try:
@@ -143,12 +150,12 @@ def use_tree_attention(model: Any) -> None:
     def mask(*args: Any, **kwargs: Any) -> torch.Tensor | None:
         return None if _READING.get() else sdpa_mask(*args, **kwargs)
 
-    AttentionInterface.register(NAME, attend)
+    AttentionInterface.register(NAME, tree_attention_forward)
     AttentionMaskInterface.register(NAME, mask)
     model.set_attn_implementation(NAME)
 
 
-def attend(
+def tree_attention_forward(
     module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -157,15 +164,15 @@ def attend(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
-    tree: Tree | None = None,
+    tree: TreeAttention | None = None,
     **asked: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend. Shapes: query (1, G * R, N, D), key and value (1, G, N, D); returned: (1, N, G * R, D).
 
     Raises:
-        ValueError: the model asks for something that is not done here (`UNKNOWN`).
+        ValueError: the model asks for something that is not done here (`UNSUPPORTED_KWARGS`).
     """
-    for what in UNKNOWN:
+    for what in UNSUPPORTED_KWARGS:
         if asked.get(what) is not None:
             raise ValueError(f"its attention needs {what}")
     heads, groups, width = query.shape[1], key.shape[1], query.shape[3]
@@ -199,7 +206,7 @@ def _low(query: torch.Tensor) -> bool:
 
 
 def _fused(
-    query_GNRD: torch.Tensor, key_GND: torch.Tensor, value_GND: torch.Tensor, tree: Tree, scaling: float
+    query_GNRD: torch.Tensor, key_GND: torch.Tensor, value_GND: torch.Tensor, tree: TreeAttention, scaling: float
 ) -> torch.Tensor:
     """Attend with PyTorch's kernel."""
     pad = (0, 0, 0, 1)
@@ -230,13 +237,13 @@ class _Products(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query_GNRD: torch.Tensor, key_GND: torch.Tensor, value_GND: torch.Tensor, tree: Tree
+        ctx: Any, query_GNRD: torch.Tensor, key_GND: torch.Tensor, value_GND: torch.Tensor, tree: TreeAttention
     ) -> torch.Tensor:
         G, N, R, D = query_GNRD.shape
         # A row of zeros stands for padding: whatever is looked up there adds nothing.
         rows = [_rows(x) for x in (query_GNRD, key_GND, value_GND)]
         # By Cauchy-Schwarz, which costs next to nothing.
-        large = float(query_GNRD.float().norm(dim=-1).max() * key_GND.float().norm(dim=-1).max()) > COARSE
+        large = float(query_GNRD.float().norm(dim=-1).max() * key_GND.float().norm(dim=-1).max()) > MAX_BF16_SCORE
         kept, parts = [], []
         for tile in tree.tiles:
             B, Q = tile.query_BQ.shape

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Outcome, UsageError, stable_seed
-from gentax.models.scoring.kl import nats
+from gentax.models.scoring.kl import sequence_kl
 from gentax.policies.protocol import Policy
 from gentax.rollouts import rollout
 from gentax.training.config import TrainConfig
@@ -70,4 +70,4 @@ class KLMonitor:
             start: the starting policy's model.
             model: the policy's as it plays now; whole in every process, unlike what may be training.
         """
-        return self.world.total(float(nats(start, model, self.ids, self.sampled).sum())) / self.actions
+        return self.world.total(float(sequence_kl(start, model, self.ids, self.sampled).sum())) / self.actions

@@ -17,7 +17,7 @@ import numpy as np
 from gentax.core import Outcome, Task, UsageError, stable_seed
 from gentax.domains import domains, make, missing
 from gentax.domains.names import read_domain
-from gentax.models.scoring import batches, kl_of_states
+from gentax.models.scoring import make_batches, token_kl
 from gentax.policies.protocol import Policy
 from gentax.rollouts import rollout
 from gentax.training.config import TrainConfig
@@ -99,10 +99,10 @@ class ReplayKL:
         count = sum(int(text.sampled_T[1:].sum()) for text in part)
         mine = part[world.rank :: world.size]
         nats = 0.0
-        made = batches(model, [text.ids_T for text in mine], [text.sampled_T for text in mine])
+        made = make_batches(model, [text.ids_T for text in mine], [text.sampled_T for text in mine])
         for batch in in_step(model, made, world):
-            kl_U = kl_of_states(start, model, batch, recipe.precision)
-            total = batch.each(kl_U).sum()
+            kl_U = token_kl(start, model, batch, recipe.precision)
+            total = batch.expand_to_tokens(kl_U).sum()
             (recipe.retain.replay * total / count).backward()
             nats += float(total.detach())
         return {"replay_kl": world.total(nats) / count}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from gentax.core import UsageError
-from gentax.models.precision import write_rounded
+from gentax.models.precision import stochastic_round_
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -53,7 +53,7 @@ def _fp32(weights: Weights, names: Sequence[str], like: Weights) -> dict[str, to
 
 def _rounded(exact: torch.Tensor, like: torch.Tensor, name: str) -> torch.Tensor:
     stored = torch.empty_like(like)
-    write_rounded(stored, exact, name)
+    stochastic_round_(stored, exact, name)
     return stored
 
 
