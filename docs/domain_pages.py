@@ -14,7 +14,7 @@ import gentax
 from gentax.core.env import Domain
 from gentax.domains import domain, domains, missing
 from gentax.policies import ExpertPolicy
-from gentax.rollouts import Play, rollout
+from gentax.rollouts import RolloutConfig, rollout
 
 FOLDER = Path(__file__).parent / "domains"
 
@@ -68,7 +68,7 @@ def transcript(name: str) -> str:
     env = gentax.make(name)
     (task,) = env.tasks("train", 1)
     env.close()
-    (episode,) = rollout(ExpertPolicy(), [task], play=Play())
+    (episode,) = rollout(ExpertPolicy(), [task], play=RolloutConfig())
     turns = "\n".join(f"{step.observation}\n> {step.action}" for step in episode.steps)
     result = f"[{episode.outcome}, {episode.length} steps, return {episode.ret:g}]"
     return _block(f"Goal: {episode.goal}\n\n{turns}\n{episode.final}\n{result}")

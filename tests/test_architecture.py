@@ -61,6 +61,54 @@ def test_every_room_is_in_the_list():
     assert {p.name for p in ROOT.iterdir() if p.is_dir() and p.name != "__pycache__"} <= set(ROOMS)
 
 
+def imported_files(name: str, file: Path, modules: dict[str, Path]) -> set[str]:
+    """The modules of gentax that a file imports when it is loaded; what only type checkers import does not count."""
+    found = set()
+    nodes: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue  # imported when it is called
+        if isinstance(node, ast.ImportFrom) and node.module:
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {module if module in modules else node.module for module in whole}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        nodes += ast.iter_child_nodes(node)
+    return (found & set(modules)) - {name}
+
+
+def test_no_file_imports_itself_through_others():
+    modules = {}
+    for file in ROOT.rglob("*.py"):
+        name = ".".join(("gentax", *file.relative_to(ROOT).with_suffix("").parts))
+        modules[name.removesuffix(".__init__")] = file
+    left = {name: imported_files(name, file, modules) for name, file in modules.items()}
+    while leaves := [name for name, imports in left.items() if not imports & set(left)]:
+        for name in leaves:
+            del left[name]
+    assert not left, f"these files import each other in a circle, or import from one that does: {sorted(left)}"
+
+
+def test_no_file_is_too_long_to_read():
+    long = {str(file.relative_to(ROOT)): len(file.read_text("utf-8").splitlines()) for file in ROOT.rglob("*.py")}
+    assert not {name: lines for name, lines in long.items() if lines > 520}
+
+
+def test_import_is_quick():
+    """In seconds of the processor, which a busy machine does not stretch."""
+    code = (
+        "import sys, time; before = set(sys.modules); start = time.process_time(); import gentax; "
+        "print(time.process_time() - start, len(set(sys.modules) - before))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    seconds, loaded = float(out[0]), int(out[1])
+    assert seconds <= 0.1
+    assert loaded <= 60
+
+
 def test_import_loads_nothing_heavy():
     heavy = ("torch", "transformers", "scipy", "sklearn", "matplotlib", "openai")
     code = f"import sys, gentax; print([m for m in {heavy} if m in sys.modules])"

@@ -7,7 +7,19 @@ quick and a person who only plays an environment never loads PyTorch.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # type checkers and editors do not run `__getattr__`
+    from gentax.core import Domain, Episode, Outcome, Task, TextEnv, UsageError
+    from gentax.domains import make
+    from gentax.domains.check import check
+    from gentax.evals.evaluate import evaluate
+    from gentax.evals.paired_eval import tax
+    from gentax.evals.probe import probe
+    from gentax.models.requests import ModelOptions
+    from gentax.rollouts import RolloutConfig, rollout
+    from gentax.training import TrainConfig, train
+    from gentax.wrappers import distract
 
 __version__ = "0.1.0"
 
@@ -30,7 +42,25 @@ _HOME = {
     "Domain": "gentax.core",
     "UsageError": "gentax.core",
 }
-__all__ = sorted(_HOME)
+__all__ = [
+    "Domain",
+    "Episode",
+    "ModelOptions",
+    "Outcome",
+    "RolloutConfig",
+    "Task",
+    "TextEnv",
+    "TrainConfig",
+    "UsageError",
+    "check",
+    "distract",
+    "evaluate",
+    "make",
+    "probe",
+    "rollout",
+    "tax",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
