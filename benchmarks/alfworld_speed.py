@@ -23,9 +23,9 @@ import numpy as np
 
 import gentax
 from gentax.core import Task
-from gentax.domains.alfworld.generate import Start, draw
-from gentax.domains.alfworld.levels import spec_of
-from gentax.domains.alfworld.package import rules, wording
+from gentax.domains.alfworld import spec_of
+from gentax.domains.alfworld.games import Start, draw
+from gentax.domains.alfworld.homes import rules, wording
 
 PADDING = ("look", "inventory", "examine fridge 1", "help")
 TOP = "-= Welcome to TextWorld, ALFRED! =-\n\n"
@@ -142,9 +142,9 @@ def compared(level: str, count: int, order: np.random.Generator) -> None:
 
 def forget() -> None:
     """Have gentax translate the next game, even if it was played a moment ago."""
-    from gentax.domains.alfworld import game
+    from gentax.domains.alfworld import engine
 
-    game._translated.cache_clear()
+    engine._translated.cache_clear()
 
 
 def endured(games: int) -> None:

@@ -35,7 +35,7 @@ def jobs() -> dict[str, Callable[[], int]]:
     from training_step import GROUP, TASKS, gentax_step, model_folder, play_batch, quiet, size
 
     import gentax
-    from gentax.core.memory import keep_freed_memory
+    from gentax.core.process import keep_freed_memory
     from gentax.policies.local import load_local_policy
     from gentax.rollouts import EnvPool, RolloutConfig, rollout
 

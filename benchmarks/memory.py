@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 
+from gentax.domains.check.proc import descendants, resident
+
 import gentax
 from gentax.domains import domains, missing
-from gentax.domains.check.proc import descendants, resident
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ from stock_generate import StockDecoder
 from training_step import GROUP, TASKS, model_folder, quiet
 
 import gentax
-from gentax.core.memory import keep_freed_memory
+from gentax.core.process import keep_freed_memory
 from gentax.models.loading import load_tokenizer
 from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.rollouts import EnvPool, RolloutConfig, rollout

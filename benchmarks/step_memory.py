@@ -100,7 +100,7 @@ def gentax_side(folder: Path, episodes: list[Episode], _: str) -> tuple[Callable
     """Set up gentax as `gentax.training.train` does; return what makes a step, and what gentax has chosen."""
     import torch
 
-    from gentax.core.memory import keep_freed_memory
+    from gentax.core.process import keep_freed_memory
     from gentax.models.loading import load_meta_model, load_model, load_tokenizer
     from gentax.models.memory import available_memory
     from gentax.policies.local import LocalPolicy

@@ -25,8 +25,8 @@ from model_rates import play
 
 import gentax
 from gentax.core import UsageError
+from gentax.core.episode import read_episodes, write_episodes
 from gentax.core.files import write_json
-from gentax.core.record import read_episodes, write_episodes
 from gentax.domains import domain, domains, missing
 from gentax.evals.evaluate import scores_of
 from gentax.metrics.episode_scores import leave_out_errors

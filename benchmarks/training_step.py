@@ -139,7 +139,7 @@ def gentax_step(folder: Path, episodes: list[Episode], precision: str, **_: Any)
     """Set up gentax as `gentax.training.train` does."""
     import torch
 
-    from gentax.core.memory import keep_freed_memory
+    from gentax.core.process import keep_freed_memory
     from gentax.models.precision import has_native_bf16
     from gentax.policies.local import load_local_policy
     from gentax.training.config import PolicyGradientConfig, TrainConfig
@@ -173,7 +173,7 @@ def trl_step(
     folder: Path, episodes: list[Episode], precision: str, *, scratch: str, same_allocator: bool
 ) -> tuple[Step, dict[str, Any]]:
     """Set up TRL as it comes, or the fastest of several tuned trainers."""
-    from gentax.core.memory import keep_freed_memory
+    from gentax.core.process import keep_freed_memory
 
     if same_allocator:
         keep_freed_memory()

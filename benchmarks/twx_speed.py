@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 import gentax
-from gentax.domains.java.jvm import javas
+from gentax.domains.java import javas
+from gentax.domains.twx import COOKING, FIRST, MAPREADER, Game
 from gentax.domains.twx.interface import Interface
-from gentax.domains.twx.levels import COOKING, FIRST, MAPREADER, Game
 
 Episode = tuple[int, Sequence[str]]  # index of the task, actions
 WARMING = 6  # repeats that do not count: the JVMs compile meanwhile

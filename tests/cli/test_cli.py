@@ -210,7 +210,7 @@ def test_a_table_cannot_be_marked_up_by_what_is_in_it(capsys):
 
 
 def test_episodes_are_kept(tmp_path):
-    from gentax.core.record import read_episodes
+    from gentax.core.episode import read_episodes
 
     done = run("rollout", "sokoban", "--policy", "expert", "--tasks", "3", "--out", "e.jsonl.gz", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from gentax.cli.app import app
+from gentax.core.episode import write_episodes
 from gentax.core.errors import UsageError
-from gentax.core.record import write_episodes
 from gentax.evals.evaluate import evaluate
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from chat_server import ChatServer, listed
 from gentax.cli import main
-from gentax.core.record import read_episodes
+from gentax.core.episode import read_episodes
 
 
 def run(capsys, monkeypatch, *args):

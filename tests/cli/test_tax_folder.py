@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from gentax.cli.app import app
 from gentax.core import UsageError
-from gentax.core.record import read_episodes
+from gentax.core.episode import read_episodes
 
 PLAYED = ["tax", "--base", "expert", "--tuned", "random", "--source", "sokoban", "-t", "crafting", "--tasks", "8"]
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from gentax.core import Episode, Outcome, Step, Task, Tokens, UsageError
+from gentax.core.episode import episode_from_json, episode_to_json, read_episodes, write_episodes
 from gentax.core.files import whole_file, whole_folder, write_json
-from gentax.core.record import from_json, read_episodes, to_json, write_episodes
 from gentax.core.settings import read_settings
 
 SEED = 6396735979814021074  # of the task below, on every machine and in every version
@@ -57,7 +57,7 @@ def test_an_episode_without_tokens_has_no_sequences():
 def test_episodes_survive_being_written(tmp_path):
     odd = Step("\x00 \u202e <b>", "<action>é</action>", "é", 0.25, False, thought="t", admissible=("a", "b"))
     one = Episode(Task("d", "l", "s", 3), 1, "g", (odd,), Outcome.ERROR, "end", "it broke")
-    assert from_json(to_json(one)) == one
+    assert episode_from_json(episode_to_json(one)) == one
     write_episodes(tmp_path / "e.gz", [one, one])
     assert read_episodes(tmp_path / "e.gz") == [one, one]
     first = (tmp_path / "e.gz").read_bytes()
@@ -158,7 +158,7 @@ def test_a_group_of_settings_keeps_the_defaults_it_has_where_it_stands():
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone is told")
 def test_freed_memory_is_kept_while_that_is_wanted_and_given_back_after():
-    from gentax.core.memory import freed_memory_kept
+    from gentax.core.process import freed_memory_kept
 
     def resident() -> float:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6

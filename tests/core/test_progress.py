@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from gentax.core import progress
+from gentax.core import console
+from gentax.core.console import EpisodeProgress, Progress, end_line, is_shown, status
 from gentax.core.episode import Episode, Outcome
-from gentax.core.progress import EpisodeProgress, Progress, end_line, is_shown, status
 from gentax.core.task import Task
 
 
@@ -46,7 +46,7 @@ def test_nothing_is_printed_into_a_file_unless_asked(capsys, setting):
 
 def test_a_count_shows_speed_and_time_left_and_no_running_success(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
     count = EpisodeProgress(100, "base", False)
     now[0] = 110.0
     count.steps(500)
@@ -64,7 +64,7 @@ def test_a_count_shows_speed_and_time_left_and_no_running_success(monkeypatch):
 
 def test_a_pipe_hears_of_a_slow_run_once_a_minute(capsys, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
     count = EpisodeProgress(1000, "base", True)
     count.begin()
     for _ in range(130):
@@ -132,9 +132,9 @@ def test_a_notebook_is_a_place_where_a_person_is_watching(monkeypatch, capsys):
     assert not is_shown(None)
     shell = types.SimpleNamespace(kernel=object())
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
-    assert progress.is_interactive()
+    assert console.is_interactive()
     assert is_shown(None)
     Progress().say("x" * 200, 1, 1)
     assert "x" * 200 in capsys.readouterr().out  # a line is as long as it is where nothing is cut
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace()))
-    assert not progress.is_interactive()  # IPython in a pipe
+    assert not console.is_interactive()  # IPython in a pipe

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from gentax.core import Episode, Outcome, Step, Task, UsageError
-from gentax.core.record import from_json, read_episodes, to_json, write_episodes
+from gentax.core.episode import episode_from_json, episode_to_json, read_episodes, write_episodes
 
 ONE = Episode(Task("d", "l", "s", 3), 1, "g", (Step("o", "t", "a", 1, True, written=2),), Outcome.SUCCESS, "end")
 
@@ -34,10 +34,10 @@ def test_what_is_no_file_of_episodes_is_refused(tmp_path):
     (tmp_path / "cut.gz").write_bytes(packed[:-20])
     (tmp_path / "start.gz").write_bytes(packed[:1])
     (tmp_path / "bad.gz").write_bytes(packed[:40] + b"\0\0\0\0" + packed[44:])
-    (tmp_path / "plain.gz").write_text(json.dumps(to_json(ONE)))
+    (tmp_path / "plain.gz").write_text(json.dumps(episode_to_json(ONE)))
     (tmp_path / "bytes.gz").write_bytes(gzip.compress(b"\xff\xfe"))
     put(tmp_path / "text.gz", text="hello\n")
-    put(tmp_path / "half.gz", text=json.dumps(to_json(ONE)) + '\n{"task": "d/l')
+    put(tmp_path / "half.gz", text=json.dumps(episode_to_json(ONE)) + '\n{"task": "d/l')
     says = {
         "nowhere.gz": "no file of episodes",
         "cut.gz": "cut short",
@@ -68,37 +68,37 @@ def test_what_is_no_file_of_episodes_is_refused(tmp_path):
         ("steps", {}, "'steps' must be a list"),
         ("steps", [3], "a mapping was expected"),
         ("steps", [{"observation": "o"}], "lacks 'text'"),
-        ("steps", [{**to_json(ONE)["steps"][0], "valid": 1}], "'valid' must be true or false"),
-        ("steps", [{**to_json(ONE)["steps"][0], "written": 1.5}], "'written' must be a whole number"),
-        ("steps", [{**to_json(ONE)["steps"][0], "admissible": [1]}], "'admissible' must hold text"),
+        ("steps", [{**episode_to_json(ONE)["steps"][0], "valid": 1}], "'valid' must be true or false"),
+        ("steps", [{**episode_to_json(ONE)["steps"][0], "written": 1.5}], "'written' must be a whole number"),
+        ("steps", [{**episode_to_json(ONE)["steps"][0], "admissible": [1]}], "'admissible' must hold text"),
     ],
 )
 def test_a_line_that_is_no_episode_is_refused_by_key(key, value, says, tmp_path):
-    row = to_json(ONE) | {key: value}
+    row = episode_to_json(ONE) | {key: value}
     if value is None:
         del row[key]
-    path = put(tmp_path / "e.gz", to_json(ONE), row)
+    path = put(tmp_path / "e.gz", episode_to_json(ONE), row)
     with pytest.raises(UsageError, match=says) as caught:
         read_episodes(path)
     assert f"{path}, line 2, is not an episode" in str(caught.value)
 
 
 def test_files_from_before_tokens_were_counted_are_read():
-    row = to_json(ONE)
+    row = episode_to_json(ONE)
     del row["steps"][0]["written"]
-    assert from_json(row).written is None
+    assert episode_from_json(row).written is None
 
 
 def test_what_was_cut_is_kept_and_files_without_it_are_read():
     lost = Step("o", "t", "", 0.0, False, truncated=True, prompt_cut=True, dropped=2)
     episode = Episode(Task("toy", "one", "test", 0), 0, "g", (lost, Step("o", "t", "a", 0.0, False)), Outcome.FAILURE)
-    value = to_json(episode)
+    value = episode_to_json(episode)
     assert "truncated" not in value["steps"][1]
-    again = from_json(value)
+    again = episode_from_json(value)
     assert again == episode
     assert (again.truncated, again.invalid, again.cut_prompts) == (1, 1, 1)
     for name in ("truncated", "prompt_cut", "dropped"):
         del value["steps"][0][name]
-    assert from_json(value).steps[0] == Step("o", "t", "", 0.0, False)
+    assert episode_from_json(value).steps[0] == Step("o", "t", "", 0.0, False)
     with pytest.raises(UsageError, match="'dropped' must be a whole number"):
-        from_json({**value, "steps": [{**value["steps"][0], "dropped": True}]})
+        episode_from_json({**value, "steps": [{**value["steps"][0], "dropped": True}]})

@@ -19,13 +19,10 @@ from gentax.domains import domain, missing
 if lacking := missing(domain("alfworld")):
     pytest.skip(f"needs {lacking}", allow_module_level=True)
 
-from gentax.domains.alfworld.game import NOTHING, Game
-from gentax.domains.alfworld.generate import draw
-from gentax.domains.alfworld.homes import fit_for, plan_of, targets
-from gentax.domains.alfworld.levels import DEFAULT, KINDS, NAMED, PLANS, spec_of
-from gentax.domains.alfworld.official import FOLDERS
-from gentax.domains.alfworld.package import rules, tables, wording
-from gentax.domains.alfworld.wish import TYPES
+from gentax.domains.alfworld import DEFAULT, KINDS, NAMED, PLANS, spec_of
+from gentax.domains.alfworld.engine import NOTHING, Game
+from gentax.domains.alfworld.games import FOLDERS, TYPES, draw
+from gentax.domains.alfworld.homes import fit_for, plan_of, rules, tables, targets, wording
 
 STRANGE = [
     "",
@@ -413,12 +410,12 @@ def test_published_games_that_are_not_whole(data, monkeypatch):
         return text
 
     games = sorted((data / "train").rglob("game.tw-pddl"))
-    from gentax.domains.alfworld import official
+    from gentax.domains.alfworld import games as games_module
 
     games[0].write_text("{")
     assert "cannot be read as JSON" in complaint(step=True)
     games[0].unlink()
-    official._games.cache_clear()
+    games_module._games.cache_clear()
     assert "1 games of" in complaint()
     monkeypatch.setenv("ALFWORLD_DATA", str(data / "train"))
     assert "is missing" in complaint()

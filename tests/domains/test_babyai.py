@@ -10,11 +10,9 @@ from minigrid.core.world_object import Ball, Box, Door, Key, Wall
 
 import gentax
 from gentax.core import SPLITS, UsageError, split_of
-from gentax.domains.babyai import DOMAIN
+from gentax.domains.babyai import DOMAIN, KINDS, Kind
 from gentax.domains.babyai.env import ACTIONS
-from gentax.domains.babyai.levels import KINDS, Kind
-from gentax.domains.babyai.package import content_of, draw, make_world
-from gentax.domains.babyai.view import place, view
+from gentax.domains.babyai.world import content_of, draw, make_world, place, view
 
 STRANGE = [
     "",

@@ -10,10 +10,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from gentax.core import SPLITS, Task, UsageError, split_of
-from gentax.domains.crafting import words
+from gentax.domains.crafting import LEVELS, spec_of
 from gentax.domains.crafting.env import Crafting
-from gentax.domains.crafting.levels import LEVELS, spec_of
-from gentax.domains.crafting.recipes import MOST, content_of, generate
+from gentax.domains.crafting.recipes import CLUTTER, MATERIALS, MOST, PRODUCTS, content_of, generate
 
 FIRST = """\
 Craft narrow frame. Recipes:
@@ -209,10 +208,10 @@ def test_more_to_read_changes_nothing_but_the_reading():
     assert spare.step("inventory")[0] == f"You have nothing. {sentence}"
     assert spare.horizon == started().horizon
     for thing in things:
-        noun = next(word for word in thing.split() if word in words.CLUTTER)
+        noun = next(word for word in thing.split() if word in CLUTTER)
         assert not spare.step(f"get 1 {noun}")[4]["valid"]
-    assert not set(words.CLUTTER) & {*words.MATERIALS, *words.PRODUCTS}
-    assert not set(words.MATERIALS) & set(words.PRODUCTS)
+    assert not set(CLUTTER) & {*MATERIALS, *PRODUCTS}
+    assert not set(MATERIALS) & set(PRODUCTS)
     for size in range(1, 30):
         thing = started(f"depth1-read1x{size}").observation.split("about: ")[1]
         assert len(thing.split()) == size

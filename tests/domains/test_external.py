@@ -11,7 +11,7 @@ import gentax
 from gentax.core import SPLITS, UsageError, split_of
 from gentax.domains import domain
 from gentax.domains.check import QUICK, Verdict
-from gentax.domains.names import read_domain
+from gentax.domains.registry import read_domain
 from gentax.policies import ExpertPolicy
 from gentax.rollouts import rollout
 from gentax.training import TrainConfig

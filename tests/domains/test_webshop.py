@@ -14,15 +14,19 @@ from gymnasium.utils.env_checker import check_env
 
 import gentax
 from gentax.core import SPLITS, Task, UsageError
-from gentax.domains.webshop.catalogue import Catalogue, generated
+from gentax.domains.webshop import LEVELS, spec_of
 from gentax.domains.webshop.env import PER_PAGE, WebShop
-from gentax.domains.webshop.goals import content_of, draw_goal, price_limit, splits_of
-from gentax.domains.webshop.index import K1, B, Index
-from gentax.domains.webshop.levels import LEVELS, spec_of
-from gentax.domains.webshop.product import Goal, Product
-from gentax.domains.webshop.score import alike, score, title_nouns, type_score
-from gentax.domains.webshop.session import Session
-from gentax.domains.webshop.words import DEPARTMENTS
+from gentax.domains.webshop.goals import (
+    alike,
+    content_of,
+    draw_goal,
+    price_limit,
+    score,
+    splits_of,
+    title_nouns,
+    type_score,
+)
+from gentax.domains.webshop.shop import DEPARTMENTS, K1, B, Catalogue, Goal, Index, Product, Session, generated
 
 
 @pytest.fixture(autouse=True)

@@ -97,7 +97,7 @@ def turns_of(toy, policy, seed=0):
 
 
 def test_an_answer_that_is_followed_is_read_later_and_not_learned_from(toy, tiny):
-    from gentax.core import Sequence
+    from gentax.core import TokenSequence
 
     policy = load_local_policy(tiny)
     ask = turns_of(toy, policy)
@@ -119,7 +119,7 @@ def test_an_answer_that_is_followed_is_read_later_and_not_learned_from(toy, tiny
         codec.next_prompt("No.", int(second.sampled[-1])), answer,
         codec.next_prompt("The word is gold.", int(answer[-1])), replies[3].tokens.sampled,
     ]  # fmt: skip
-    sequence = Sequence.of([reply.tokens for reply in replies])
+    sequence = TokenSequence.of([reply.tokens for reply in replies])
     assert (sequence.ids_T == np.concatenate(whole)).all()
     assert (sequence.sampled_T == np.repeat([False, True, False, True], [sum(map(len, whole[:3])), len(whole[3]),
             sum(map(len, whole[4:7])), len(whole[7])])).all()  # fmt: skip
@@ -130,7 +130,7 @@ def test_an_answer_that_is_followed_is_read_later_and_not_learned_from(toy, tiny
         logp = policy.model(torch.tensor(sequence.ids_T[None].astype(np.int64))).logits[0].log_softmax(-1)
     at = np.flatnonzero(sequence.sampled_T)
     assert np.allclose(sequence.logprobs_T[at], logp[at - 1, sequence.ids_T[at]].numpy(), atol=2e-4)
-    alone = Sequence.of([replies[0].tokens])
+    alone = TokenSequence.of([replies[0].tokens])
     assert len(alone) == len(whole[0]) + len(answer)
     assert not alone.sampled_T.any()
 

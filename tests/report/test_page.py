@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from gentax.core import Outcome, UsageError
-from gentax.core.record import read_episodes
+from gentax.core.episode import read_episodes
 from gentax.metrics.tax import tax_report
 from gentax.report import Curve, EpisodePair, Report, Result, render, write
 from gentax.report.model import random_success

@@ -131,7 +131,7 @@ def with_successes(todo, store):
     import dataclasses
 
     from gentax.core import Outcome
-    from gentax.core.record import write_episodes
+    from gentax.core.episode import write_episodes
 
     for key, stage in [*todo.init.items(), *todo.after.items()]:
         lost = 1 if isinstance(key, str) else 2 + (key[0] == "plain") + key[2]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gentax.core import NonFiniteLoss, UsageError
-from gentax.core.record import write_episodes
+from gentax.core.episode import write_episodes
 from gentax.domains import make
 from gentax.policies.local import load_local_policy
 from gentax.policies.scripted import ExpertPolicy

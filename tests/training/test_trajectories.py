@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gentax.core import UsageError
-from gentax.core.record import NAME, write_episodes
+from gentax.core.episode import EPISODES_FILE, write_episodes
 from gentax.domains import make
 from gentax.models.chat import ChatCodec
 from gentax.policies.local import load_local_policy
@@ -76,10 +76,10 @@ def test_the_flags_of_agent_trajectories_say_what_is_learned(tmp_path, layout, p
 def test_episodes_of_gentax_are_read_from_the_file_and_from_its_folder(toy, tmp_path):
     with make("toy") as env:
         episodes = rollout(ExpertPolicy(), env.tasks("train", 3))
-    write_episodes(tmp_path / NAME, episodes)
+    write_episodes(tmp_path / EPISODES_FILE, episodes)
     plain = tmp_path / "plain.jsonl"
-    plain.write_bytes(gzip.decompress((tmp_path / NAME).read_bytes()))
-    for where in (tmp_path, tmp_path / NAME, plain):
+    plain.write_bytes(gzip.decompress((tmp_path / EPISODES_FILE).read_bytes()))
+    for where in (tmp_path, tmp_path / EPISODES_FILE, plain):
         assert holds_trajectories(str(where))
         assert read_trajectories(where) == episodes
 

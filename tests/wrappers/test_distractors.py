@@ -9,21 +9,8 @@ import pytest
 
 import gentax
 from gentax.core import UsageError
-from gentax.wrappers import Rename, distract
-from gentax.wrappers.generators import (
-    CONTEXTUAL,
-    GENERIC,
-    alfworld,
-    babyai,
-    crafting,
-    generator,
-    generic,
-    sciworld,
-    sokoban,
-    twx,
-    webshop,
-)
-from gentax.wrappers.generators.scene import Scene, scattered, words_of
+from gentax.wrappers import Rename, distract, generators
+from gentax.wrappers.generators import CONTEXTUAL, GENERIC, Scene, generator, scattered, words_of
 
 KITCHEN = (
     "You are in the middle of a room. Looking quickly around you, you see a cabinet 1, a countertop 1, and a mug 2.\n"
@@ -75,11 +62,7 @@ def test_the_observation_itself_stays(name):
 
 @pytest.mark.parametrize("name", CONTEXTUAL)
 def test_what_the_goal_names_is_never_spoken_of(name):
-    module = {
-        "sokoban": sokoban, "webshop": webshop, "alfworld": alfworld, "sciworld": sciworld, "crafting": crafting,
-        "babyai": babyai, "twx": twx,
-    }[name]  # fmt: skip
-    things = module.PRODUCTS if name == "webshop" else module.THINGS
+    things = getattr(generators, f"{name.upper()}_{'PRODUCTS' if name == 'webshop' else 'THINGS'}")
     observation, _ = TEXTS[name]
     spoken = ""
     for thing in things:
@@ -95,14 +78,14 @@ def test_what_the_goal_names_is_never_spoken_of(name):
 def test_sokoban_places_things_outside_the_room(volume, lines):
     observation, goal = TEXTS["sokoban"]
     for seed in range(30):
-        text = sokoban.write(scene(observation, goal), volume, random.Random(seed))
+        text = generators.sokoban(scene(observation, goal), volume, random.Random(seed))
         added = text.removeprefix(observation + "\n").split("\n")
         assert len(added) == lines
         for line in added:
             row, _column = map(int, re.search(r"at (\d+),(\d+)\.$", line).groups())
             assert row >= 6
-    assert len(sokoban.THINGS) == 7
-    assert len(sokoban.LOOKS) == 5
+    assert len(generators.SOKOBAN_THINGS) == 7
+    assert len(generators.SOKOBAN_LOOKS) == 5
 
 
 @pytest.mark.parametrize(("volume", "sentences"), [(11, 0), (12, 1), (200, 16), (300, 25)])
@@ -110,7 +93,7 @@ def test_alfworld_scatters_everyday_objects(volume, sentences):
     observation, goal = TEXTS["alfworld"]
     starts = set()
     for seed in range(30):
-        text = alfworld.write(scene(observation, goal), volume, random.Random(seed))
+        text = generators.alfworld(scene(observation, goal), volume, random.Random(seed))
         added = re.findall(r"An? [^.]*? (?:lies about|has been left here|is in plain sight|catches your eye)\.", text)
         assert len(added) == sentences
         for sentence in added:
@@ -118,8 +101,8 @@ def test_alfworld_scatters_everyday_objects(volume, sentences):
                 assert int(found[2]) > {"mug": 3, "jar": 4}[found[1]]  # else it could be taken
         starts |= {text.index(sentence) for sentence in added}
     assert sentences < 2 or len(starts) > 10
-    assert len(alfworld.THINGS) == len(set(alfworld.THINGS)) == 28
-    assert len(alfworld.LOOKS) == len(set(alfworld.LOOKS)) == 19
+    assert len(generators.ALFWORLD_THINGS) == len(set(generators.ALFWORLD_THINGS)) == 28
+    assert len(generators.ALFWORLD_LOOKS) == len(set(generators.ALFWORLD_LOOKS)) == 19
 
 
 @pytest.mark.parametrize(
@@ -129,43 +112,49 @@ def test_webshop_counts(volume, fakes, facts, ads):
     goal = TEXTS["webshop"][1]
     for seed in range(10):
         results = (
-            webshop.write(scene(RESULTS, goal), volume, random.Random(seed)).removeprefix(RESULTS + "\n").split("\n")
+            generators.webshop(scene(RESULTS, goal), volume, random.Random(seed))
+            .removeprefix(RESULTS + "\n")
+            .split("\n")
         )
         assert sum(line.startswith("Advertisement: ") for line in results) == ads
         assert sum(line.endswith("cannot be selected)") for line in results) == fakes == len(results) - ads
         product = (
-            webshop.write(scene(PRODUCT, goal), volume, random.Random(seed)).removeprefix(PRODUCT + "\n").split("\n")
+            generators.webshop(scene(PRODUCT, goal), volume, random.Random(seed))
+            .removeprefix(PRODUCT + "\n")
+            .split("\n")
         )
         assert sum(line.startswith("Advertisement: ") for line in product) == ads
-        assert sum(line in webshop.FACTS for line in product) == facts == len(product) - ads
+        assert sum(line in generators.WEBSHOP_FACTS for line in product) == facts == len(product) - ads
         assert (
-            webshop.write(scene("WebShop. Type a query.", goal), volume, random.Random(seed))
+            generators.webshop(scene("WebShop. Type a query.", goal), volume, random.Random(seed))
             == "WebShop. Type a query."
         )
-    assert (len(webshop.CATEGORIES), len(webshop.SLOGANS)) == (21, 20)
-    assert (len(webshop.PRODUCTS), len(webshop.LOOKS)) == (15, 15)
+    assert (len(generators.WEBSHOP_CATEGORIES), len(generators.WEBSHOP_SLOGANS)) == (21, 20)
+    assert (len(generators.WEBSHOP_PRODUCTS), len(generators.WEBSHOP_LOOKS)) == (15, 15)
 
 
-@pytest.mark.parametrize("module", [sciworld, crafting, babyai, twx])
+@pytest.mark.parametrize("name", ["sciworld", "crafting", "babyai", "twx"])
 @pytest.mark.parametrize(("volume", "sentences"), [(1, 1), (39, 1), (40, 2), (100, 5)])
-def test_our_own_counts(module, volume, sentences):
-    text = module.write(scene("Here.", "Go."), volume, random.Random(volume))
+def test_our_own_counts(name, volume, sentences):
+    text = CONTEXTUAL[name].write(scene("Here.", "Go."), volume, random.Random(volume))
     assert text.count(".") - 1 == sentences
 
 
 def test_a_glimpse_is_of_another_domain_and_as_long_as_the_volume():
     for volume in (1, 100, 300):
         for seed in range(40):
-            text = generic.write(scene("Here.", "Go.", "sokoban"), volume, random.Random(seed))
+            text = generators.generic(scene("Here.", "Go.", "sokoban"), volume, random.Random(seed))
             assert text.startswith("Here.\n")
-            intro = next(intro for intro in generic.INTRODUCTIONS if intro in text)
+            intro = next(intro for intro in generators.INTRODUCTIONS if intro in text)
             glimpse = text.partition(f"{intro} ")[2]
             assert "Target " not in glimpse
-            assert len(glimpse) <= volume or glimpse in "".join(s for t in generic.snippets()["sciworld"] for s, _ in t)
-    foreign = [generic.write(scene("Here.", "Go.", "sciworld"), 100, random.Random(seed)) for seed in range(20)]
+            assert len(glimpse) <= volume or glimpse in "".join(
+                s for t in generators.snippets()["sciworld"] for s, _ in t
+            )
+    foreign = [generators.generic(scene("Here.", "Go.", "sciworld"), 100, random.Random(seed)) for seed in range(20)]
     assert all(re.search(r"Walls|Target|Box|You", text) for text in foreign)
     assert not any(
-        "Box" in generic.write(scene("x", "Get 1 box", "sciworld"), 100, random.Random(s)) for s in range(20)
+        "Box" in generators.generic(scene("x", "Get 1 box", "sciworld"), 100, random.Random(s)) for s in range(20)
     )
 
 

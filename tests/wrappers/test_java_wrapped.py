@@ -7,7 +7,7 @@ import pytest
 import gentax
 from gentax.domains import domains, missing
 from gentax.wrappers import Calls, Layout, Menu, Rename, distract
-from gentax.wrappers.generators.sciworld import THINGS
+from gentax.wrappers.generators import SCIWORLD_THINGS
 
 INDICES = (0, 5)
 WRAPPED = {
@@ -52,7 +52,7 @@ def test_the_simulator_has_none_of_the_distracting_things(plain):
         actions = plain.admissible()
         while (move := plain.expert()) is not None:
             actions.append(plain.step(move.action)[0])
-        assert not [thing for thing in THINGS if any(thing in text for text in actions)]
+        assert not [thing for thing in SCIWORLD_THINGS if any(thing in text for text in actions)]
 
 
 def test_a_menu_reaches_what_the_simulator_does_not_list(plain):

@@ -11,10 +11,9 @@ import pytest
 import gentax
 from gentax.core import UsageError
 from gentax.wrappers import Calls, Layout, Menu, Rename, SokobanLayout
-from gentax.wrappers.grammar import call, uncall
-from gentax.wrappers.layout import LAYOUTS, as_json, listed, prose
-from gentax.wrappers.nouns import NOUNS
-from gentax.wrappers.rename import plural
+from gentax.wrappers.actions import call, uncall
+from gentax.wrappers.observations import LAYOUTS, as_json, listed, prose
+from gentax.wrappers.rename import NOUNS, plural
 
 KITCHEN = """This room is called the kitchen. In it, you see:
 a chair. On the chair is: nothing.

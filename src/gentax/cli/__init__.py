@@ -55,7 +55,7 @@ def _first_line(error: Exception) -> str:
 
 def _say(text: str) -> None:
     from gentax.cli.show import shown
-    from gentax.core.progress import end_line
+    from gentax.core.console import end_line
 
     end_line()
     print(f"gentax: {shown(text)}", file=sys.stderr)

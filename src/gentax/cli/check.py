@@ -9,7 +9,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.show import console, printable
-from gentax.core.progress import is_interactive, status
+from gentax.core.console import is_interactive, status
 
 if TYPE_CHECKING:
     from gentax.domains.check import Result

@@ -9,7 +9,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.show import console, estimate, printable, say, table
-from gentax.core.progress import status
+from gentax.core.console import status
 
 if TYPE_CHECKING:
     from gentax.core import Episode
@@ -34,7 +34,7 @@ def diagnose(
 
     Example: `gentax diagnose before.jsonl.gz after.jsonl.gz`, of files that `gentax rollout --out` wrote
     """
-    from gentax.core.record import read_episodes
+    from gentax.core.episode import read_episodes
     from gentax.metrics.behaviour import MEASURES
 
     o.check_out(json)

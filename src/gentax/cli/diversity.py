@@ -12,8 +12,8 @@ from gentax.cli import options as o
 from gentax.cli import probe as probing
 from gentax.cli.settings_options import takes
 from gentax.cli.show import console, show_table, shown, table
+from gentax.core.console import status
 from gentax.core.errors import UsageError, unknown
-from gentax.core.progress import status
 from gentax.models.requests import ModelOptions
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import typer
 from gentax.cli import options as o
 from gentax.cli.settings_options import Group, takes
 from gentax.cli.show import console, say, show_table
+from gentax.core.console import EpisodeProgress, status
 from gentax.core.errors import UsageError
-from gentax.core.progress import EpisodeProgress, status
 from gentax.models.requests import ModelOptions
 from gentax.rollouts import RolloutConfig
 
@@ -121,7 +121,7 @@ def _play_suite(
     model: ModelOptions,
 ) -> None:
     """Play a suite and print its score card."""
-    from gentax.domains.names import read_domain
+    from gentax.domains.registry import read_domain
     from gentax.evals.suites import load_suite, play_suite
 
     suite = load_suite(name)

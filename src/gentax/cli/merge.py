@@ -9,8 +9,8 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.show import console
+from gentax.core.console import status
 from gentax.core.errors import UsageError
-from gentax.core.progress import status
 
 
 def merge(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gentax.cli.show import console, shown
+from gentax.core.console import status
 from gentax.core.errors import UsageError
-from gentax.core.progress import status
 
 if TYPE_CHECKING:
     from gentax.models.requests import ModelOptions
@@ -44,7 +44,7 @@ AllowUnreadable = Annotated[
 def read_domains(names: list[str] | None) -> dict[str, str | None]:
     """Read `--domain` options; all installed domains when none is given. Raises UsageError for unknown ones."""
     from gentax.domains import domains, make, missing
-    from gentax.domains.names import read_domain
+    from gentax.domains.registry import read_domain
 
     if not names:
         return {name: None for name, record in domains().items() if not missing(record)}

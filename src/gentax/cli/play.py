@@ -43,7 +43,7 @@ def play(
     `gentax play babyai --wrap "distract(volume=60)" --wrap menu`
     """
     from gentax.domains import make
-    from gentax.domains.names import read_domain
+    from gentax.domains.registry import read_domain
     from gentax.wrappers import wrap as wrapped
 
     if expert and policy is not None:

@@ -93,7 +93,7 @@ def probe(
 
 def asked_for(names: Sequence[str] | None) -> list[tuple[str, str | None]]:
     """Read domains with their levels; all that are installed when none is given."""
-    from gentax.domains.names import read_domain
+    from gentax.domains.registry import read_domain
 
     return [read_domain(name) for name in names] if names else list(o.read_domains(None).items())
 

@@ -39,8 +39,8 @@ def rollout(
 
     Example: `gentax rollout sokoban --policy expert --split train --tasks 100 --thinking --out episodes.jsonl.gz`
     """
+    from gentax.core.episode import write_episodes
     from gentax.core.files import whole_file
-    from gentax.core.record import write_episodes
     from gentax.evals.evaluate import tasks_of
     from gentax.policies.scripted import SCRIPTED
     from gentax.rollouts import rollout as run

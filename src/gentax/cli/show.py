@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from gentax.core.progress import end_line
-from gentax.core.text_table import TextTable, printable
-from gentax.core.text_table import one_line as shown
+from gentax.core.console import TextTable, end_line, printable
+from gentax.core.console import one_line as shown
 
 if TYPE_CHECKING:
     from gentax.metrics.statistics import Estimate, Undefined

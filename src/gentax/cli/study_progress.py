@@ -12,8 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gentax.core.progress import minutes
-from gentax.core.text_table import one_line
+from gentax.core.console import minutes, one_line
 from gentax.studies.costs import TimeLeft
 
 if TYPE_CHECKING:

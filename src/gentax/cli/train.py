@@ -12,8 +12,8 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.show import console
+from gentax.core.console import status
 from gentax.core.errors import UsageError
-from gentax.core.progress import status
 
 
 def train(
@@ -36,7 +36,7 @@ def train(
     Example: `gentax train --out runs/sokoban -s source=sokoban -s steps=60 -s play.thinking=true`
     """
     from gentax.core.settings import read_settings
-    from gentax.domains.names import read_domain
+    from gentax.domains.registry import read_domain
     from gentax.training.config import TrainConfig
     from gentax.training.config.read import read_values
 

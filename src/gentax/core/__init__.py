@@ -1,7 +1,7 @@
 """The words everything else is written in: tasks, episodes, environments, errors. Imports nothing of gentax."""
 
 from gentax.core.env import Domain, ExpertAction, Level, StepResult, TextEnv
-from gentax.core.episode import Episode, Outcome, Sequence, Step, Tokens
+from gentax.core.episode import Episode, Outcome, Step, Tokens, TokenSequence
 from gentax.core.errors import EnvironmentFault, NonFiniteLoss, PolicyFault, UsageError, unknown
 from gentax.core.task import SPLITS, Task, content_hash, split_of, stable_seed
 
@@ -15,11 +15,11 @@ __all__ = [
     "NonFiniteLoss",
     "Outcome",
     "PolicyFault",
-    "Sequence",
     "Step",
     "StepResult",
     "Task",
     "TextEnv",
+    "TokenSequence",
     "Tokens",
     "UsageError",
     "content_hash",

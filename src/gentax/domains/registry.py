@@ -1,6 +1,6 @@
 """Names to domains. A domain is found here, in an entry point of another package, or as `module:factory`.
 
-Nothing of a domain but its record is loaded before somebody makes one.
+Only a domain's record is loaded before somebody makes an environment of it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from gentax.core.env import Domain, TextEnv
 from gentax.core.errors import UsageError, unknown
 from gentax.domains.external import External, foreign
 
-BUILT_IN = {  # name -> the module that holds its record
-    "sokoban": "gentax.domains.sokoban",
-    "sciworld": "gentax.domains.sciworld",
-    "crafting": "gentax.domains.crafting",
-    "webshop": "gentax.domains.webshop",
-    "babyai": "gentax.domains.babyai",
-    "alfworld": "gentax.domains.alfworld",
-    "twx-cooking": "gentax.domains.twx.cooking",
-    "twx-mapreader": "gentax.domains.twx.mapreader",
+BUILT_IN = {  # name -> where its record is
+    "sokoban": "gentax.domains.sokoban:DOMAIN",
+    "sciworld": "gentax.domains.sciworld:DOMAIN",
+    "crafting": "gentax.domains.crafting:DOMAIN",
+    "webshop": "gentax.domains.webshop:DOMAIN",
+    "babyai": "gentax.domains.babyai:DOMAIN",
+    "alfworld": "gentax.domains.alfworld:DOMAIN",
+    "twx-cooking": "gentax.domains.twx:COOKING_DOMAIN",
+    "twx-mapreader": "gentax.domains.twx:MAPREADER_DOMAIN",
 }
 ENTRY_POINTS = "gentax.domains"  # the group in which other packages name their `Domain` records
 
@@ -34,7 +34,10 @@ ENTRY_POINTS = "gentax.domains"  # the group in which other packages name their 
 @cache
 def domains() -> dict[str, Domain]:
     """Return every registered domain by name, whether or not it can run on this machine."""
-    found = {name: importlib.import_module(module).DOMAIN for name, module in BUILT_IN.items()}
+    found = {}
+    for name, path in BUILT_IN.items():
+        module, _, attribute = path.partition(":")
+        found[name] = getattr(importlib.import_module(module), attribute)
     for point in entry_points(group=ENTRY_POINTS):
         record = point.load()
         if not isinstance(record, Domain):
@@ -99,3 +102,24 @@ def _check(factory: Any, name: str, settings: dict[str, Any]) -> None:
     for key in settings:
         if key not in valid:
             raise unknown(f"setting of {name}", key, valid)
+
+
+def read_domain(text: str) -> tuple[str, str | None]:
+    """Read `NAME`, `NAME:LEVEL`, `module:factory` or `module:factory:LEVEL`; return the name and the level, if any."""
+    name, _, level = text.partition(":")
+    if level and name not in domains():
+        factory, _, level = level.partition(":")
+        name = f"{name}:{factory}"
+    return name, level or None
+
+
+def why_not_untouched(env: TextEnv, split: str) -> str:
+    """Say why nobody can claim that the tasks of a split are new to training; nothing where it can be claimed.
+
+    It cannot where there is no such split, or where the environment does not say what its tasks are made of.
+    """
+    if split not in env.domain.splits or not env.size(split):
+        return f"has no {split} split"
+    if env.unwrapped.content_of(env.tasks(split, 1)[0]) is None:
+        return f"does not say what its tasks are made of (`content`), so that its {split} tasks may be train tasks"
+    return ""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
-from gentax.core.progress import is_shown, status
+from gentax.core.console import is_shown, status
 from gentax.evals.evaluate import tasks_of
 from gentax.metrics.forecast import Fit, Forecast, read_fit
 from gentax.metrics.statistics import Estimate, cluster_mean

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Episode, UsageError, unknown
-from gentax.core.progress import EpisodeProgress
+from gentax.core.console import EpisodeProgress
 from gentax.domains import domain, domains, missing
 from gentax.evals.evaluate import Evaluation, scores_of, tasks_of
 from gentax.evals.suites import load_suite, paired, read_result

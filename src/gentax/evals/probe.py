@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gentax.core import Episode, Outcome, Task, UsageError
-from gentax.core.progress import EpisodeProgress
+from gentax.core.console import EpisodeProgress
 from gentax.evals.evaluate import evaluate
 from gentax.metrics.axes import Probe, axes
 from gentax.metrics.episode_scores import ERROR_SHARE

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import UsageError, unknown
-from gentax.core.text_table import as_printed
+from gentax.core.console import repr_pretty_as_str
 from gentax.metrics.episode_scores import kept_tasks, only, only_labels
 from gentax.metrics.statistics import (
     LEVEL,
@@ -66,7 +66,7 @@ class ArmReport:
         values |= {"over": list(self.over), "touched": list(self.touched)}
         return {k: v.to_json() if isinstance(v, (Estimate, Undefined)) else v for k, v in values.items()}
 
-    _repr_pretty_ = as_printed
+    _repr_pretty_ = repr_pretty_as_str
 
     def __str__(self) -> str:
         lines = {

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import UsageError
-from gentax.core.text_table import TextTable, as_printed
+from gentax.core.console import TextTable, repr_pretty_as_str
 from gentax.metrics.episode_scores import ERROR_SHARE, kept_tasks, only, only_labels
 from gentax.metrics.statistics import (
     LEVEL,
@@ -137,7 +137,7 @@ class TaxReport:
             return self.drop[domain]
         return self.delta_id.mirrored() if self.delta_id else None
 
-    _repr_pretty_ = as_printed
+    _repr_pretty_ = repr_pretty_as_str
 
     def __str__(self) -> str:
         lines = [f"tax of {self.source}: {self.tax}", f"gain on {self.source}, points: {self.delta_id}"]

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from gentax.core import UsageError, unknown
-from gentax.core.memory import few_compiled_products
+from gentax.core.process import limit_onednn_cache
 from gentax.models.checkpoint import (
     TensorInfo,
     build_meta_model,
@@ -165,7 +165,7 @@ def _tokenizer(source: ModelSource, options: ModelOptions) -> Any:
 def _load(source: ModelSource, options: ModelOptions, tokenizer: Any) -> Any:
     _check_dtype(options)
     device = resolve_device(options.device)
-    few_compiled_products()
+    limit_onednn_cache()
     with loading_errors(source.name):
         if source.kind == "adapter":
             from gentax.models.adapters import check_adapter, merge_adapter

@@ -24,8 +24,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gentax.core import Episode, UsageError
+from gentax.core.episode import EPISODES_FILE, write_episodes
 from gentax.core.files import whole_file, whole_folder, write_json
-from gentax.core.record import NAME, write_episodes
 from gentax.evals.evaluate import Evaluation
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.tax import TaxReport
@@ -139,7 +139,7 @@ def write_folder(
             save(figures.success_matrix(report), folder / name)
         for policy, its_episodes in episodes.items():
             (folder / policy).mkdir()
-            write_episodes(folder / policy / NAME, its_episodes)
+            write_episodes(folder / policy / EPISODES_FILE, its_episodes)
         write_json(folder / RESULT, result)
 
 

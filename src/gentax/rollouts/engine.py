@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gentax.core import EnvironmentFault, Episode, Outcome, Step, Task, TextEnv, UsageError, stable_seed
-from gentax.core.progress import EpisodeProgress, is_shown
+from gentax.core.console import EpisodeProgress, is_shown
 from gentax.domains import domain, make
 from gentax.models.action_format import parse_reply
 from gentax.policies.protocol import Policy, PolicyRequest, Reply, max_parallel_episodes

@@ -18,7 +18,7 @@ from typing import Any
 from gentax.core import UsageError, unknown
 from gentax.core.settings import plain, read_settings, read_yaml
 from gentax.domains import domain, make
-from gentax.domains.untouched import why_not_untouched
+from gentax.domains.registry import why_not_untouched
 from gentax.metrics.statistics import few_seeds
 from gentax.models.requests import ModelOptions
 from gentax.models.source import fingerprint, may_name_model

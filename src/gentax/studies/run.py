@@ -17,9 +17,9 @@ from typing import Protocol
 
 import gentax
 from gentax.core import Episode
+from gentax.core.episode import EPISODES_FILE as EPISODES
+from gentax.core.episode import read_episodes, write_episodes
 from gentax.core.files import whole_folder, write_json
-from gentax.core.record import NAME as EPISODES
-from gentax.core.record import read_episodes, write_episodes
 from gentax.evals.evaluate import evaluate, tasks_of
 from gentax.studies.page import write_report
 from gentax.studies.plan import Plan, Stage, Study, plan

@@ -13,7 +13,7 @@ from gentax.core import UsageError, unknown
 from gentax.core.settings import read_settings
 from gentax.core.user_code import is_user_name
 from gentax.domains import domain, make, missing
-from gentax.domains.names import read_domain
+from gentax.domains.registry import read_domain
 from gentax.models.source import may_name_model
 from gentax.policies.load import SIMPLE, load_policy
 from gentax.rollouts import make_env

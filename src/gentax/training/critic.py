@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gentax.core import Sequence as TokenSequence
+from gentax.core import TokenSequence
 from gentax.models.scoring import hidden_states, make_batches
 from gentax.training.checkpoint import load_optimizer, optimizer_state
 from gentax.training.config.policy_gradient import PolicyGradientConfig

@@ -14,8 +14,7 @@ import numpy as np
 
 from gentax.core import Task, UsageError, stable_seed
 from gentax.domains import make
-from gentax.domains.names import read_domain
-from gentax.domains.untouched import why_not_untouched
+from gentax.domains.registry import read_domain, why_not_untouched
 from gentax.rollouts import RolloutConfig
 from gentax.training.config import TrainConfig
 

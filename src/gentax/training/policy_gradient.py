@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gentax.core import Episode, NonFiniteLoss, Outcome
-from gentax.core import Sequence as TokenSequence
+from gentax.core import Episode, NonFiniteLoss, Outcome, TokenSequence
 from gentax.models.scoring import ScoringBatch, make_batches, token_logprobs
 from gentax.training.config import TrainConfig
 from gentax.training.config.policy_gradient import PolicyGradientConfig

@@ -17,10 +17,9 @@ from typing import Any
 import torch
 
 from gentax.core import NonFiniteLoss, UsageError
+from gentax.core.console import end_line, is_shown, status
 from gentax.core.files import whole_folder
-from gentax.core.interrupt import Interrupt, deferred_interrupt
-from gentax.core.memory import freed_memory_kept
-from gentax.core.progress import end_line, is_shown, status
+from gentax.core.process import Interrupt, deferred_interrupt, freed_memory_kept
 from gentax.models.loading import load_meta_model, load_model, resolve_device
 from gentax.models.memory import available_memory
 from gentax.models.requests import ModelOptions
@@ -342,4 +341,4 @@ class _Run:
 
     def _asked(self) -> bool:
         """Return whether any process was asked to stop."""
-        return bool(self.world.most(int(self.interrupt.asked)))
+        return bool(self.world.most(int(self.interrupt.requested)))

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from gentax.core import UsageError
+from gentax.core.console import Progress, is_shown, minutes
 from gentax.core.files import whole_file, write_json
-from gentax.core.progress import Progress, is_shown, minutes
 from gentax.core.settings import plain
 from gentax.training.checkpoint import checkpoints
 from gentax.training.config import TrainConfig

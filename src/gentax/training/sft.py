@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from gentax.core import NonFiniteLoss
-from gentax.core.memory import freed_memory_kept
-from gentax.core.prefix import common
+from gentax.core.episode import common_prefix_length
+from gentax.core.process import freed_memory_kept
 from gentax.models.scoring import make_batches, token_logprobs
 from gentax.training.distributed import World, clip, in_step
 from gentax.training.trajectories import Example
@@ -146,7 +146,7 @@ def packed(examples: Iterable[Example]) -> Iterator[list[Example]]:
     batch: list[Example] = []
     distinct = 0
     for example in examples:
-        new = len(example.ids_T) - max((common(other.ids_T, example.ids_T) for other in batch), default=0)
+        new = len(example.ids_T) - max((common_prefix_length(other.ids_T, example.ids_T) for other in batch), default=0)
         if batch and (distinct + new > TOKENS or len(batch) == MOST):
             yield batch
             batch, distinct, new = [], 0, len(example.ids_T)

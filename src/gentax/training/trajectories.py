@@ -30,8 +30,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gentax.core import Episode, Step, UsageError
+from gentax.core.episode import EPISODES_FILE, episode_from_json, gunzip_text, read_episodes
 from gentax.core.errors import unknown
-from gentax.core.record import NAME, from_json, read_episodes, unpacked
 from gentax.models.action_format import write_reply
 from gentax.models.chat import ChatCodec
 from gentax.rollouts.prompt import RolloutConfig, build_message
@@ -158,7 +158,7 @@ class Conversation:
 def holds_trajectories(what: str) -> bool:
     """Return whether `what` names a file of trajectories (or a folder of episodes), there or not, and no policy."""
     path = Path(what)
-    return "://" not in what and (path.is_file() or (path / NAME).is_file() or path.name.endswith(SUFFIXES))
+    return "://" not in what and (path.is_file() or (path / EPISODES_FILE).is_file() or path.name.endswith(SUFFIXES))
 
 
 def read_trajectories(path: str | Path) -> list[Conversation | Episode]:
@@ -175,7 +175,7 @@ def read_trajectories(path: str | Path) -> list[Conversation | Episode]:
         raise unknown("file of trajectories", path, [name for name in near if name.endswith(SUFFIXES)])
     packed = path.read_bytes()
     if packed[:2] == b"\x1f\x8b":
-        text = unpacked(packed, path)
+        text = gunzip_text(packed, path)
     else:
         try:
             text = packed.decode("utf-8-sig")
@@ -233,7 +233,7 @@ def _past(text: str, at: int) -> int:
 
 def _trajectory(record: Any) -> Conversation | Episode:
     if isinstance(record, dict) and "steps" in record:
-        return from_json(record)
+        return episode_from_json(record)
     if isinstance(record, dict) and "messages" in record:
         return _conversation(record, "messages", "role", "content", "weight")
     if isinstance(record, dict) and "conversations" in record:

@@ -35,7 +35,7 @@ import torch
 
 from gentax.core import Episode, NonFiniteLoss, UsageError, stable_seed
 from gentax.core.files import whole_folder
-from gentax.core.interrupt import Interrupt, deferred_interrupt
+from gentax.core.process import Interrupt, deferred_interrupt
 from gentax.models.loading import resolve_device
 from gentax.models.precision import has_native_bf16, stochastic_round_
 from gentax.models.source import find_model
@@ -249,7 +249,7 @@ class _Run:
         row, self.began = self.folder.log(row, now - self.began, self.course.steps), now
         if world.first:
             self.on_row(row)
-        asked = bool(world.most(int(self.interrupt.asked)))
+        asked = bool(world.most(int(self.interrupt.requested)))
         if asked or self.course.keeps(step):
             self._save()
         if asked:

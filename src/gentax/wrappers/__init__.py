@@ -4,14 +4,12 @@ Each keeps the task, the dynamics and the outcome; it changes what the agent rea
 They nest in any order. Left out: what a constructor already does, such as `make(..., reward="dense")`.
 """
 
-from gentax.wrappers.base import TextWrapper
+from gentax.wrappers.actions import Calls, Menu
+from gentax.wrappers.base import Horizon, TextWrapper
 from gentax.wrappers.distractors import Distractor, distract
-from gentax.wrappers.grammar import Calls, Menu
-from gentax.wrappers.horizon import Horizon
-from gentax.wrappers.layout import Layout
+from gentax.wrappers.observations import Layout, SokobanLayout
 from gentax.wrappers.rename import Rename
 from gentax.wrappers.reward import Shaping, dense
-from gentax.wrappers.sokoban_layout import SokobanLayout
 from gentax.wrappers.spec import read_wrapper, wrap
 
 __all__ = [

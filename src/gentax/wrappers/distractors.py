@@ -14,8 +14,7 @@ import gymnasium
 from gentax.core.errors import UsageError
 from gentax.core.task import stable_seed
 from gentax.wrappers.base import TextWrapper
-from gentax.wrappers.generators import generator
-from gentax.wrappers.generators.scene import Scene, words_of
+from gentax.wrappers.generators import Scene, generator, words_of
 
 LARGEST = 100_000  # volume
 

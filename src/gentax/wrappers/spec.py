@@ -13,14 +13,12 @@ from typing import Any
 import gymnasium
 
 from gentax.core.errors import UsageError, unknown
-from gentax.wrappers.base import TextWrapper
+from gentax.wrappers.actions import Calls, Menu
+from gentax.wrappers.base import Horizon, TextWrapper
 from gentax.wrappers.distractors import Distractor
-from gentax.wrappers.grammar import Calls, Menu
-from gentax.wrappers.horizon import Horizon
-from gentax.wrappers.layout import Layout
+from gentax.wrappers.observations import Layout, SokobanLayout
 from gentax.wrappers.rename import Rename
 from gentax.wrappers.reward import Shaping
-from gentax.wrappers.sokoban_layout import SokobanLayout
 
 WRAPPERS: dict[str, type[TextWrapper]] = {
     "calls": Calls,

@@ -1,7 +1,101 @@
-"""ALFWorld: tidy a home by text commands, played in the packages' own engine on generated or official games."""
+"""ALFWorld: tidy a home by text commands, played in the packages' own engine on generated or official games.
 
-from gentax.core.env import Domain
-from gentax.domains.alfworld.levels import DEFAULT, LEVELS
+The domain's record and its levels: which kinds of task, how many receptacles, how far things are hidden.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from gentax.core.env import Domain, Level
+from gentax.core.errors import UsageError, unknown
+
+KINDS = ("place", "light", "clean", "heat", "cool", "two")  # the six task types of ALFWorld
+OFFICIAL = "official"  # the level that needs data
+TASKS = 1_000_000  # of each split of a generated level; every one is made when it is played
+FORM = "KINDS-N or KINDS-N@PLAN"  # for example place+heat-8, or light-6@FloorPlan301
+PLACES = (3, 60)
+PLANS = tuple(first + number for first in (1, 201, 301, 401) for number in range(30))
+OFFICIAL_HORIZON = 50  # as published
+_FORM = re.compile(r"([a-z+]{1,40})-([0-9]{1,4})(?:@(\w{1,40}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What every task of a level has in common."""
+
+    kinds: tuple[str, ...]  # tasks take turns among them
+    places: int  # receptacles in a home, at most
+    things: int  # objects in a home, at least as many as the task needs
+    looks: int  # what is sought is in one of the first so many places where one would look
+    plan: int | None = None  # the one floor plan that is played
+
+    @property
+    def longest(self) -> int:
+        """The most steps the expert takes: every place gone to and opened, for each thing sought."""
+        return max(_steps(kind, self.looks) for kind in self.kinds)
+
+    @property
+    def horizon(self) -> int:
+        """Half as many steps again as the expert's longest plan."""
+        return self.longest * 3 // 2
+
+    @property
+    def about(self) -> str:
+        kinds = "all six kinds of task" if self.kinds == KINDS else ", ".join(self.kinds)
+        return f"{kinds}: homes of up to {self.places} receptacles and {self.things} things"
+
+
+def _steps(kind: str, looks: int) -> int:
+    search = 2 * looks + 1  # go to and open each, take
+    put = 3  # go to the place, open it, put it there
+    return {"light": 2 * search, "place": search + put, "two": 2 * (search + put)}.get(kind, search + 2 + put)
+
+
+NAMED = {
+    "small": Spec(("place", "light", "clean"), places=5, things=5, looks=2),
+    "flat": Spec(("place", "light", "clean"), places=7, things=8, looks=3),
+    **{kind: Spec((kind,), places=8, things=10, looks=4) for kind in KINDS},
+    "home": Spec(KINDS, places=12, things=18, looks=6),
+    "whole": Spec(KINDS, places=PLACES[1], things=40, looks=12),
+}
+DEFAULT = "flat"
+LEVELS = {
+    **{name: Level(spec.horizon, spec.about) for name, spec in NAMED.items()},
+    OFFICIAL: Level(OFFICIAL_HORIZON, "the published games, in the folder that the variable ALFWORLD_DATA names"),
+}
+
+
+def spec_of(level: str) -> Spec:
+    """Return what `level` asks for: a named level, or one spelled `KINDS-N` or `KINDS-N@PLAN`.
+
+    Raises:
+        UsageError: a name that is neither, a kind or floor plan that does not exist, or too many or few receptacles.
+    """
+    if level in NAMED:
+        return NAMED[level]
+    form = _FORM.fullmatch(level)
+    if form is None:
+        raise unknown("level of alfworld", level, [*NAMED, OFFICIAL, FORM])
+    kinds = tuple(form[1].split("+"))
+    for kind in kinds:
+        if kind not in KINDS:
+            raise unknown("kind of task of alfworld", kind, KINDS)
+    places = int(form[2])
+    if not PLACES[0] <= places <= PLACES[1]:
+        raise UsageError(f"level {level!r} of alfworld: {PLACES[0]} to {PLACES[1]} receptacles, not {places}")
+    return Spec(kinds, places, things=places + places // 3, looks=max(2, places // 2), plan=_plan(form[3]))
+
+
+def _plan(name: str | None) -> int | None:
+    if name is None:
+        return None
+    numbers = {f"FloorPlan{number}": number for number in PLANS}
+    if name not in numbers:
+        raise unknown("floor plan of alfworld", name, numbers)
+    return numbers[name]
+
 
 DOMAIN = Domain(
     name="alfworld",

@@ -5,13 +5,10 @@ from __future__ import annotations
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import EnvironmentFault
 from gentax.core.task import Task
-from gentax.domains.alfworld import DOMAIN
+from gentax.domains.alfworld import DOMAIN, LEVELS, OFFICIAL, TASKS, spec_of
+from gentax.domains.alfworld.engine import NOTHING, Game
 from gentax.domains.alfworld.expert import Expert
-from gentax.domains.alfworld.game import NOTHING, Game
-from gentax.domains.alfworld.generate import Start, draw, fit
-from gentax.domains.alfworld.levels import LEVELS, OFFICIAL, TASKS, spec_of
-from gentax.domains.alfworld.official import Official, read_official
-from gentax.domains.alfworld.wish import progress
+from gentax.domains.alfworld.games import Official, Start, draw, fit, progress, read_official
 
 ACTION_LIMIT = 200  # characters; no longer string is looked at
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gentax.core.env import ExpertAction
-from gentax.domains.alfworld.facts import Arguments
-from gentax.domains.alfworld.game import Game
+from gentax.domains.alfworld.engine import Arguments, Game
+from gentax.domains.alfworld.games import CHANGED, Wish, places_of, things_of
 from gentax.domains.alfworld.homes import LAMP_PLACES, STATIONS
-from gentax.domains.alfworld.wish import CHANGED, Wish, places_of, things_of
 
 AGENT = "agent1"
 _SHOWING = ("gotolocation", "openobject", "examinereceptacle")  # actions that tell what is in a receptacle

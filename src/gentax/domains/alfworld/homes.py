@@ -1,12 +1,90 @@
-"""The floor plans of the package: the receptacles of each, what can be in them, and which tasks they are fit for."""
+"""The packages' data: rules, wording and floor plans; what each receptacle can hold; and a home as a PDDL problem.
+
+`alfworld` itself is never imported: that would make a folder in the user's home and set ALFWORLD_DATA. Its two tables
+are modules that need nothing else of it, and are loaded by their files.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from gentax.domains.alfworld.levels import PLANS
-from gentax.domains.alfworld.package import floor_plan, tables
+from gentax.domains.alfworld import PLANS
+
+
+@cache
+def root() -> Path:
+    """Return the folder of the alfworld package."""
+    return Path(importlib.util.find_spec("alfworld").submodule_search_locations[0])
+
+
+@cache
+def rules() -> str:
+    """Return the rules of the world, in PDDL."""
+    return (root() / "data" / "alfred.pddl").read_text(encoding="utf-8")
+
+
+@cache
+def wording() -> str:
+    """Return the grammar that the engine's texts are made with."""
+    return (root() / "data" / "alfred.twl2").read_text(encoding="utf-8")
+
+
+@cache
+def tables() -> ModuleType:
+    """Return the module of what fits where, what can be heated, and which floor plans are for testing."""
+    return _module("constants")
+
+
+@cache
+def goals() -> Mapping[str, Mapping[str, Any]]:
+    """Return, by task type, the goal in PDDL and the ways to say it."""
+    return _module("goal_library").gdict
+
+
+def floor_plan(number: int) -> tuple[dict[str, list[float]], list[str]]:
+    """Return the receptacles of a floor plan, each with where one stands to use it, and the kinds of all its things."""
+    folder = root() / "gen" / "layouts"
+    where, things = (
+        json.loads((folder / f"FloorPlan{number}-{what}.json").read_text(encoding="utf-8"))
+        for what in ("openable", "objects")
+    )
+    return where, things
+
+
+def _module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"gentax_alfworld_{name}", root() / "gen" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def named(ids: Iterable[str]) -> dict[str, str]:
+    """Return the name of each thing by its id in the PDDL; of each kind the last in order is number 1."""
+    ids = sorted(ids)
+    left = Counter(_kind(id) for id in ids)
+    names = {}
+    for id in ids:
+        kind = _kind(id)
+        names[id] = f"{kind} {left[kind]}"
+        left[kind] -= 1
+    return names
+
+
+def _kind(id: str) -> str:
+    kind, bar, _ = id.partition("_bar_")
+    return f"{kind}basin" if bar and "basin" in id else kind
+
+
+# The floor plans of the package: the receptacles of each, what can be in them, and which tasks they are fit for.
+
 
 OPENABLE = frozenset({"Cabinet", "Drawer", "Fridge", "Microwave", "Safe"})
 LAMPS = ("DeskLamp", "FloorLamp")
@@ -74,14 +152,14 @@ def plan_of(number: int) -> Plan:
     for name, (x, z, turn, tilt) in where.items():
         kind = name.rsplit("|", 1)[-1] if name.endswith("Basin") else name.split("|")[0]
         if kind in holds():
-            found.append(Receptacle(_spelled(name), kind, f"loc_bar_{x}_bar_{z}_bar_{turn}_bar_{tilt}"))
+            found.append(Receptacle(_pddl_name(name), kind, f"loc_bar_{x}_bar_{z}_bar_{turn}_bar_{tilt}"))
     there = {one.kind for one in found}
     for kind in sorted(set(holds()) & things - there):  # without a place in the list of those that can be opened
         for number_of in range(1, 1 + (_BURNERS if kind == "StoveBurner" else 1)):
             id = f"{kind}_bar_{number_of}".lower()
             found.append(Receptacle(id, kind, f"loc_bar_{id}"))
     kept = set().union(*(holds()[one.kind] for one in found))
-    found = [Receptacle(one.id, one.kind, _spelled(one.location)) for one in found]
+    found = [Receptacle(one.id, one.kind, _pddl_name(one.location)) for one in found]
     return Plan(number, tuple(sorted(found, key=lambda one: one.id)), tuple(sorted(kept & things)))
 
 
@@ -120,8 +198,67 @@ def _listed(number: int) -> frozenset[str]:
     return frozenset(floor_plan(number)[1])
 
 
-def _spelled(name: str) -> str:
+def _pddl_name(name: str) -> str:
     """Spell a name as the published games do, in the letters that PDDL allows."""
     for sign, word in {"|": "_bar_", "+": "_plus_", "-": "_minus_", ".": "_dot_"}.items():
         name = name.replace(sign, word)
     return name.lower()
+
+
+# The start and the goal of a generated game in PDDL: as the published games have it, but for what a home lacks.
+
+
+START_LOCATION = "loc_bar_start"
+# The rules name these types.
+_RULE_PLACES = ("Fridge", "Microwave", "SinkBasin")
+_RULE_THINGS = ("ButterKnife", "Knife")
+_CAPABLE = ("Cleanable", "Coolable", "Heatable", "Sliceable", "Toggleable")
+
+
+def write_problem(home: Sequence[Receptacle], held: Sequence[tuple[str, str, Receptacle]], goal: str) -> str:
+    """Return the problem.
+
+    Args:
+        home: its receptacles.
+        held: its things: id, kind, where it is.
+        goal: the package's goal, which closes the problem's parenthesis.
+    """
+    places = sorted({one.kind for one in home} | set(_RULE_PLACES))
+    things = sorted({kind for _, kind, _ in held} | set(_RULE_THINGS))
+    objects = [
+        "agent1 - agent",
+        *(f"{kind}Type - rtype" for kind in places),
+        *(f"{kind}Type - otype" for kind in things),
+        *(f"{one.id} - receptacle" for one in home),
+        *(f"{id} - object" for id, _, _ in held),
+        *(f"{location} - location" for location in sorted({one.location for one in home} | {START_LOCATION})),
+    ]
+    init = ["(= (total-cost) 0)", f"(atLocation agent1 {START_LOCATION})", *_place_facts(home), *_thing_facts(held)]
+    init += [
+        f"(canContain {place}Type {thing}Type)"
+        for place in sorted({one.kind for one in home})
+        for thing in things
+        if thing in holds()[place]
+    ]
+    lines = ["(define (problem home)", "(:domain alfred)", "(:objects", *objects, ")", "(:init", *init, ")"]
+    return "\n".join([*lines, goal.strip()])
+
+
+def _place_facts(home: Iterable[Receptacle]) -> Iterable[str]:
+    for one in home:
+        yield f"(receptacleType {one.id} {one.kind}Type)"
+        yield f"(receptacleAtLocation {one.id} {one.location})"
+        if one.kind in OPENABLE:
+            yield f"(openable {one.id})"
+
+
+def _thing_facts(held: Iterable[tuple[str, str, Receptacle]]) -> Iterable[str]:
+    for id, kind, place in held:
+        yield f"(objectType {id} {kind}Type)"
+        yield f"(inReceptacle {id} {place.id})"
+        yield f"(objectAtLocation {id} {place.location})"
+        if kind not in LAMPS:
+            yield f"(pickupable {id})"
+        for what in _CAPABLE:
+            if kind in capable(what):
+                yield f"({what.lower()} {id})"

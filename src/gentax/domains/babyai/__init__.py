@@ -1,7 +1,56 @@
-"""BabyAI: instructions in a grid world seen from the inside, played through the `minigrid` package."""
+"""BabyAI: instructions in a grid world seen from the inside, played through the `minigrid` package.
 
-from gentax.core.env import Domain
-from gentax.domains.babyai.levels import DEFAULT, LEVELS
+The domain's record and its levels: which of the package's own levels each is made of. Their tasks take turns, so any
+prefix is a fair sample.
+
+Left out: levels of several instructions in sequence (GoToSeq, Synth, BossLevel), whose verifier keeps a state that the
+bot does not know, and those that the bot cannot solve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from gentax.core.env import Domain, Level
+
+DEFAULT = "room"
+TASKS = 1_000_000  # of each split; every one is made when it is played
+
+
+class Kind(NamedTuple):
+    """One of the package's levels: a class of `minigrid.envs.babyai`, and what it is made with."""
+
+    name: str
+    settings: Mapping[str, int | bool] = {}
+
+
+KINDS: Mapping[str, tuple[Kind, ...]] = {
+    "small": (
+        Kind("GoToObj", {"room_size": 6}),
+        Kind("GoToLocal", {"room_size": 6, "num_dists": 3}),
+        Kind("PickupLoc"),
+    ),
+    "room": (Kind("GoToLocal", {"room_size": 6, "num_dists": 3}), Kind("PickupLoc")),
+    "local": (Kind("GoToLocal"), Kind("PickupLoc"), Kind("PutNextLocal")),
+    "rooms": (
+        Kind("GoTo", {"room_size": 5, "num_rows": 2, "num_cols": 2, "num_dists": 4}),
+        Kind("OpenDoor"),
+        Kind("UnlockLocal"),
+    ),
+    "maze": (Kind("GoTo"), Kind("Pickup"), Kind("Open")),
+    "blocked": (Kind("UnblockPickup"), Kind("UnlockPickup", {"distractors": True})),
+}
+
+LEVELS: Mapping[str, Level] = {
+    "small": Level(30, "one small room: go to a thing, alone or among four, or pick one up"),
+    "room": Level(30, "one small room: go to a thing among four, or pick one up"),
+    "local": Level(50, "one room of 6 by 6 cells with nine things: go to one, pick it up, put it next to another"),
+    "rooms": Level(80, "four small rooms, or one with doors: find a thing, open or unlock a door"),
+    "maze": Level(300, "nine rooms, eighteen things: go to one, pick it up, open a door"),
+    "blocked": Level(400, "the thing to pick up is behind others, or behind a locked door"),
+}
+
 
 DOMAIN = Domain(
     name="babyai",

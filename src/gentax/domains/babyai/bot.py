@@ -17,7 +17,7 @@ from minigrid.utils.baby_ai_bot import (
     PickupSubgoal,
 )
 
-from gentax.domains.babyai.view import called, place
+from gentax.domains.babyai.world import called, place
 
 _DOING = {Actions.left: "turn left", Actions.right: "turn right", Actions.forward: "go forward"}
 # What the bot raises where it has no plan: its assertions, a box that was opened, things that are no longer there.

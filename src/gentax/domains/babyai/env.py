@@ -8,11 +8,9 @@ from minigrid.core.actions import Actions
 
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.task import Task
-from gentax.domains.babyai import DOMAIN
+from gentax.domains.babyai import DOMAIN, KINDS, TASKS
 from gentax.domains.babyai.bot import Adviser
-from gentax.domains.babyai.levels import KINDS, TASKS
-from gentax.domains.babyai.package import content_of, draw, make_world, whole
-from gentax.domains.babyai.view import called, view
+from gentax.domains.babyai.world import called, content_of, draw, make_world, view, whole
 
 ACTIONS = {
     "turn left": Actions.left,

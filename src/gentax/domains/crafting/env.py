@@ -6,10 +6,8 @@ import re
 
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.task import Task
-from gentax.domains.crafting import DOMAIN
-from gentax.domains.crafting.clutter import clutter
-from gentax.domains.crafting.levels import spec_of
-from gentax.domains.crafting.recipes import MOST, Recipe, content_of, generate
+from gentax.domains.crafting import DOMAIN, spec_of
+from gentax.domains.crafting.recipes import MOST, Recipe, clutter, content_of, generate
 
 TASKS = 1_000_000  # of each split of a level; every one is made when it is played
 ACTION_LIMIT = 300  # characters; no longer string is looked at

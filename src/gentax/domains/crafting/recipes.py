@@ -10,9 +10,43 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gentax.core.task import content_hash, split_of
-from gentax.domains.crafting.levels import Spec
-from gentax.domains.crafting.words import KINDS, MATERIALS, PRODUCTS, SOURCES
+from gentax.core.task import content_hash, split_of, stable_seed
+from gentax.domains.crafting import Spec
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+# What can be got.
+SOURCES = _words("oak birch cedar willow river cave marsh hill meadow forest desert winter")
+MATERIALS = _words("log clay reed stone fibre resin sand ore moss bark flint wool")
+
+# What recipes make.
+KINDS = _words("plain woven carved bound polished hollow double narrow heavy curved folded pressed")
+PRODUCTS = _words("plank rod rope brick cord frame hook panel wheel mallet basket lantern ladder bell shield cart")
+
+# What lies about, and what there is to say of it.
+LOOKS = _words("old worn dusty chipped faded cracked stained dented dull warm damp spotless rusty crooked tiny")
+CLUTTER = _words("jug plate candle scarf mirror bucket pillow brush kettle coin letter vase stool comb flute")
+CLAUSES = [
+    "beside the door",
+    "under the window",
+    "on a shelf",
+    "near the stairs",
+    "with no label",
+    "with two scratches",
+    "smelling of smoke",
+    "covered in cobwebs",
+    "left by someone",
+    "wrapped in paper",
+    "facing the wall",
+    "half in shadow",
+    "of little use",
+    "below a painting",
+    "tied with string",
+]
+
 
 MOST = 6  # of one material that can be got at once; no recipe of a plan needs more at a time
 REPEATS = 2  # times a plan crafts one recipe, at most
@@ -112,3 +146,26 @@ def _draw(depth: int, draw: Callable[[], float]) -> Book:
 
 def _choose(options: list, draw: Callable[[], float]):
     return options[int(draw() * len(options))]
+
+
+# Things that lie about: to be read, and of no use. They change neither the recipes nor what an action does.
+
+
+def clutter(things: int, words: int, seed: int) -> str:
+    """Return a sentence on `things` things of `words` words each; "" for none.
+
+    The generator is not the one the recipes are drawn with, so that either dial leaves the other alone.
+    """
+    if not things:
+        return ""
+    draw = random.Random(stable_seed("crafting clutter", seed)).random
+    return f"Lying about: {'; '.join([_thing(words, draw) for _ in range(things)])}."
+
+
+def _thing(words: int, draw: Callable[[], float]) -> str:
+    """Return a noun, as many clauses of three words as fit after a look, and looks for the rest."""
+    clauses = max(0, words - 2) // 3
+    looks = [LOOKS[int(draw() * len(LOOKS))] for _ in range(words - 1 - 3 * clauses)]
+    noun = CLUTTER[int(draw() * len(CLUTTER))]
+    tail = [CLAUSES[int(draw() * len(CLAUSES))] for _ in range(clauses)]
+    return " ".join([*looks, noun, *tail])

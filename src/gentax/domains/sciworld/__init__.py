@@ -1,9 +1,174 @@
-"""ScienceWorld: thirty kinds of small science tasks in a simulated house, played through the `scienceworld` package."""
+"""ScienceWorld: thirty kinds of small science tasks in a simulated house, played through the `scienceworld` package.
 
+The domain's record, its levels (every task name of the package by itself, and groups of them), and which variation of
+which task a (level, split, index) is. Loads neither the package nor a JVM.
+
+Horizons leave room above the longest plans of the expert in a sample of the tasks (see `build.py lengths`): 7 steps for
+`find-` and `lifespan-`, 33 for most others, up to 148 for inclined planes.
+"""
+
+from __future__ import annotations
+
+import json
 import os
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
 
-from gentax.core.env import Domain
-from gentax.domains.sciworld.levels import DEFAULT, LEVELS
+import numpy as np
+
+from gentax.core.env import Domain, Level
+from gentax.core.task import stable_seed
+
+NAMES = (
+    "boil",
+    "melt",
+    "freeze",
+    "change-the-state-of-matter-of",
+    "use-thermometer",
+    "measure-melting-point-known-substance",
+    "measure-melting-point-unknown-substance",
+    "power-component",
+    "power-component-renewable-vs-nonrenewable-energy",
+    "test-conductivity",
+    "test-conductivity-of-unknown-substances",
+    "find-living-thing",
+    "find-non-living-thing",
+    "find-plant",
+    "find-animal",
+    "grow-plant",
+    "grow-fruit",
+    "chemistry-mix",
+    "chemistry-mix-paint-secondary-color",
+    "chemistry-mix-paint-tertiary-color",
+    "lifespan-longest-lived",
+    "lifespan-shortest-lived",
+    "lifespan-longest-lived-then-shortest-lived",
+    "identify-life-stages-1",
+    "identify-life-stages-2",
+    "inclined-plane-determine-angle",
+    "inclined-plane-friction-named-surfaces",
+    "inclined-plane-friction-unnamed-surfaces",
+    "mendelian-genetics-known-plant",
+    "mendelian-genetics-unknown-plant",
+)
+"""The package's thirty tasks, in its order."""
+
+DEFAULT = "living"
+
+
+def _starting(*prefixes: str) -> tuple[str, ...]:
+    return tuple(name for name in NAMES if name.startswith(prefixes))
+
+
+_EASY = (
+    "find-living-thing",
+    "find-non-living-thing",
+    "find-animal",
+    "find-plant",
+    "lifespan-longest-lived",
+    "lifespan-shortest-lived",
+)
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "living": ("find-living-thing", "find-animal", "find-plant"),
+    "easy": _EASY,
+    "find": _starting("find-"),
+    "lifespan": _starting("lifespan-"),
+    "measure": _starting("use-thermometer", "measure-"),
+    "matter": ("boil", "melt", "freeze", "change-the-state-of-matter-of"),
+    "electricity": _starting("power-component", "test-conductivity"),
+    "biology": _starting("grow-", "lifespan-", "identify-", "mendelian-"),
+    "chemistry": _starting("chemistry-"),
+    "forces": _starting("inclined-plane-"),
+    "all": NAMES,
+}
+"""Groups of tasks; any other level is one task by its name."""
+
+_HORIZONS = {  # the first prefix that fits
+    "find-": 20,
+    "lifespan-": 20,
+    "measure-melting-point-unknown": 150,
+    "grow-fruit": 120,
+    "inclined-plane-friction-named": 120,
+    "inclined-plane-": 250,
+    "mendelian-": 200,
+    "": 60,
+}
+
+
+def _horizon(names: tuple[str, ...]) -> int:
+    return max(next(steps for start, steps in _HORIZONS.items() if name.startswith(start)) for name in names)
+
+
+_ABOUT = {
+    "living": "find a living thing, an animal or a plant, and put it in a box",
+    "easy": "six kinds that small models can learn: find a thing, find the animal that lives longest or shortest",
+    "find": "find a living thing, a non-living thing, a plant or an animal, and put it in a box",
+    "lifespan": "find the animal that lives longest, shortest, or both in turn",
+    "measure": "use a thermometer; measure a melting point",
+    "matter": "boil, melt or freeze a substance",
+    "electricity": "build a circuit; test what conducts",
+    "biology": "grow, find, follow and cross plants and animals",
+    "chemistry": "mix substances and paints",
+    "forces": "compare angles and surfaces of inclined planes",
+    "all": "all thirty kinds",
+}
+
+LEVELS: Mapping[str, Level] = {name: Level(_horizon(names), _ABOUT[name]) for name, names in GROUPS.items()} | {
+    name: Level(_horizon((name,)), f"the package's task {name}") for name in NAMES
+}
+
+
+def names_of(level: str) -> tuple[str, ...]:
+    """Return the package's task names that `level` is made of."""
+    return GROUPS.get(level, (level,))
+
+
+# Which variation of which of the package's tasks a (level, split, index) is. Needs no JVM.
+#
+# The folds are the package's own, stored in `folds.json` (made by `build.py folds`, compared with the package by a
+# test). Order: each task's variations are shuffled with a fixed seed and the tasks interleaved in proportion to how
+# many they have, so that any prefix of a split is a fair sample of it, and so is an index drawn at random.
+
+
+SIMPLIFICATION = "easy"  # teleport, open doors and containers, plants that water themselves, no wiring
+
+
+class Variation(NamedTuple):
+    """One of the package's tasks, as the package counts them."""
+
+    name: str
+    number: int
+
+
+def turn_seed(variation: Variation, turn: int) -> int:
+    """Return what the simulator's generator is seeded with before the given turn of an episode."""
+    return stable_seed("sciworld", *variation, turn) >> 16
+
+
+@cache
+def folds() -> Mapping[str, Mapping[str, tuple[int, int]]]:
+    """Return task name → split → (first variation, one past the last). The package's folds are unbroken ranges."""
+    stored = json.loads((files(__package__) / "folds.json").read_text(encoding="utf-8"))
+    return {
+        name: {split: (start, stop) for split, (start, stop) in splits.items()}
+        for name, splits in stored["folds"].items()
+    }
+
+
+@cache
+def variations(level: str, split: str) -> tuple[Variation, ...]:
+    """Return the variations of `level` in `split`, in the order of their indices."""
+    placed = []
+    for name in names_of(level):
+        start, stop = folds()[name][split]
+        numbers = np.random.default_rng(stable_seed("sciworld", name, split)).permutation(np.arange(start, stop))
+        # The i-th of n stands at (i + 1/2) / n of the way; the name breaks ties, alike on every machine.
+        placed += [((i + 0.5) / len(numbers), name, int(number)) for i, number in enumerate(numbers)]
+    return tuple(Variation(name, number) for _, name, number in sorted(placed))
+
 
 DOMAIN = Domain(
     name="sciworld",

@@ -13,10 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gentax.core.files import whole_file
-from gentax.domains.sciworld.gold import kept_plan, plan_for
+from gentax.domains.sciworld import DEFAULT, NAMES, SIMPLIFICATION, Variation, names_of, variations
+from gentax.domains.sciworld.expert import kept_plan, plan_for
 from gentax.domains.sciworld.interface import Interface
-from gentax.domains.sciworld.levels import DEFAULT, NAMES, names_of
-from gentax.domains.sciworld.tasks import SIMPLIFICATION, Variation, variations
 
 FOLDER = Path(__file__).parent
 SPLITS = {"train": "getVariationsTrain", "validation": "getVariationsDev", "test": "getVariationsTest"}

@@ -14,11 +14,9 @@ from itertools import groupby
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import EnvironmentFault
 from gentax.core.task import Task, content_hash
-from gentax.domains.sciworld import DOMAIN
-from gentax.domains.sciworld.gold import Plan, Played, plan_for
+from gentax.domains.sciworld import DOMAIN, SIMPLIFICATION, Variation, turn_seed, variations
+from gentax.domains.sciworld.expert import Plan, Turn, plan_for, thought
 from gentax.domains.sciworld.interface import Interface
-from gentax.domains.sciworld.tasks import SIMPLIFICATION, Variation, turn_seed, variations
-from gentax.domains.sciworld.thoughts import thought
 
 ACTION_LIMIT = 300  # characters of an action that the parser is shown; the longest valid ones have about 100
 REFUSALS = ("No known action matches that input.", "Unknown action.")
@@ -58,7 +56,7 @@ class SciWorld(TextEnv):
         super().__init__(level=level, split=split, reward=reward, horizon=horizon)
         self._server: Interface | None = None
         self._score = 0  # the package's, -100 to 100
-        self._history: list[Played] = []
+        self._history: list[Turn] = []
         self._start = ""  # the room the episode begins in
         self._plan: Plan | None = None
 
@@ -94,7 +92,7 @@ class SciWorld(TextEnv):
         points = max(-100, min(100, round(100 * score)))
         rise, self._score = points - self._score, points
         valid = not answer.startswith(REFUSALS)
-        self._history.append(Played(action, answer))
+        self._history.append(Turn(action, answer))
         success = completed and points == 100
         done = completed or points < 0
         reward = rise / 100 if self.reward == "dense" else float(success)

@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from gentax.domains.java.jvm import Jvm, Shared
-from gentax.domains.java.link import Link
-from gentax.domains.java.wire import Reference, Wire
+from gentax.domains.java import Jvm, Link, Reference, Shared, Wire
 from gentax.domains.sciworld import DOMAIN
 
 CLASS = "scienceworld.runtime.pythonapi.PythonInterface"

@@ -8,13 +8,10 @@ from pathlib import Path
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import UsageError
 from gentax.core.task import Task
-from gentax.domains.sokoban import DOMAIN
-from gentax.domains.sokoban.board import ACTIONS, PLAYER, PLAYER_BITS, cells, deltas, move
-from gentax.domains.sokoban.generate import Start, content_of, start_of, tasks_of
-from gentax.domains.sokoban.levels import spec_of
-from gentax.domains.sokoban.render import Renderer, places
-from gentax.domains.sokoban.solve import Distances
-from gentax.domains.sokoban.xsb import Collection, read_xsb
+from gentax.domains.sokoban import DOMAIN, spec_of
+from gentax.domains.sokoban.board import ACTIONS, PLAYER, PLAYER_BITS, Renderer, cells, deltas, move, places
+from gentax.domains.sokoban.rooms import Collection, Start, content_of, read_xsb, start_of, tasks_of
+from gentax.domains.sokoban.solver import Distances
 
 ACTION_LIMIT = 32  # characters; no longer string is looked at
 

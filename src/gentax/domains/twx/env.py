@@ -9,10 +9,9 @@ from typing import ClassVar
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import EnvironmentFault
 from gentax.core.task import Task, content_hash
-from gentax.domains.twx import cooking, mapreader, thoughts
+from gentax.domains.twx import COOKING, COOKING_DOMAIN, FIRST, FOLDS, MAPREADER, MAPREADER_DOMAIN, Game, numbers
+from gentax.domains.twx.expert import Follower, cooking_thought, mapreader_thought, without_idle
 from gentax.domains.twx.interface import Interface, State
-from gentax.domains.twx.levels import COOKING, FIRST, FOLDS, MAPREADER, Game, numbers
-from gentax.domains.twx.plan import Follower, without_idle
 from gentax.domains.twx.words import exits, room_of, tidy
 
 ACTION_LIMIT = 200  # characters; no longer string is looked at
@@ -136,20 +135,20 @@ def content_of(game: Game, description: str, look: str, path: list[str]) -> str:
 class Cooking(TwxEnv):
     """Cook the meal of the cookbook and eat it."""
 
-    domain = cooking.DOMAIN
+    domain = COOKING_DOMAIN
     game = COOKING
 
     def goal_of(self, description: str) -> str:
         return "Read the cookbook, prepare its meal and eat it."
 
     def thought(self, rest: tuple[str, ...]) -> str:
-        return thoughts.cooking(rest)
+        return cooking_thought(rest)
 
 
 class MapReader(TwxEnv):
     """Fetch a coin by the map."""
 
-    domain = mapreader.DOMAIN
+    domain = MAPREADER_DOMAIN
     game = MAPREADER
 
     def goal_of(self, description: str) -> str:
@@ -160,4 +159,4 @@ class MapReader(TwxEnv):
         return f"Take the coin in the {self._coin} and put it into the box in the {self._box}."
 
     def thought(self, rest: tuple[str, ...]) -> str:
-        return thoughts.mapreader(rest, self._coin, self._box, exits(self._state.look))
+        return mapreader_thought(rest, self._coin, self._box, exits(self._state.look))

@@ -10,8 +10,7 @@ import json
 from typing import Any, NamedTuple
 
 from gentax.core.errors import EnvironmentFault
-from gentax.domains.java.jvm import Jvm, Shared
-from gentax.domains.java.link import Link
+from gentax.domains.java import Jvm, Link, Shared
 
 CLASS = "textworldexpress.runtime.PythonInterface"
 

@@ -8,15 +8,11 @@ from pathlib import Path
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import UsageError
 from gentax.core.task import Task
-from gentax.domains.webshop import DOMAIN, goals, official
-from gentax.domains.webshop.catalogue import generated
+from gentax.domains.webshop import DOMAIN, HORIZON, OFFICIAL, spec_of
 from gentax.domains.webshop.expert import honest_move, knowing_move
-from gentax.domains.webshop.goals import WON, draw_goal
-from gentax.domains.webshop.levels import HORIZON, OFFICIAL, spec_of
-from gentax.domains.webshop.official import Official, read_official
-from gentax.domains.webshop.pages import long_page, short_page
-from gentax.domains.webshop.score import score
-from gentax.domains.webshop.session import Session
+from gentax.domains.webshop.goals import WON, content_of, draw_goal, score
+from gentax.domains.webshop.official import Official, official_content, read_official
+from gentax.domains.webshop.shop import Session, generated, long_page, short_page
 
 TASKS = 1_000_000  # of each split of a generated level; every one is made when it is played
 ACTION_LIMIT = 500  # characters; no longer string is looked at
@@ -109,7 +105,7 @@ class WebShop(TextEnv):
         return (knowing_move if self._official else honest_move)(self.session, self.wanted)
 
     def content(self) -> str:
-        return (official if self._official else goals).content_of(self.wanted.product)
+        return (official_content if self._official else content_of)(self.wanted.product)
 
     def _do(self, action: str) -> str:
         """Do `action`; return why not, and "" when it was done."""

@@ -5,9 +5,7 @@ official one, where a goal is free text, he knows which product it was written f
 from __future__ import annotations
 
 from gentax.core.env import ExpertAction
-from gentax.domains.webshop.product import Goal, Product
-from gentax.domains.webshop.score import alike
-from gentax.domains.webshop.session import BACK, BUY, NEXT, PREVIOUS, Session
+from gentax.domains.webshop.shop import BACK, BUY, NEXT, PREVIOUS, Goal, Product, Session, alike
 
 TITLE_WORDS = 12  # that the official shop's customer searches for
 

@@ -18,10 +18,8 @@ from typing import Any
 
 from gentax.core.errors import UsageError
 from gentax.core.task import SPLITS, content_hash, split_of, stable_seed
-from gentax.domains.webshop.catalogue import Catalogue
-from gentax.domains.webshop.goals import UNLIMITED, price_limit
-from gentax.domains.webshop.product import Goal, Product
-from gentax.domains.webshop.score import title_nouns
+from gentax.domains.webshop.goals import UNLIMITED, price_limit, title_nouns
+from gentax.domains.webshop.shop import Catalogue, Goal, Product
 
 HUMAN = "items_human_ins.json"
 CHUNK = 1 << 22  # characters read at once
@@ -57,7 +55,7 @@ def read_official(folder: str | Path) -> Official:
     return _read(products, attributes, human, stamps)
 
 
-def content_of(product: Product) -> str:
+def official_content(product: Product) -> str:
     """Return the hash of a product of the official shop: of its code, by which everybody knows it."""
     return content_hash("webshop official", product.code)
 
@@ -98,7 +96,7 @@ def _read(products: Path, attributes: Path, human: Path, stamps: tuple) -> Offic
             found = [_goal(one, product) for one in asked.get(code, ()) if one["instruction_attributes"]]
         except (AttributeError, KeyError, TypeError) as error:
             raise UsageError(f"{human}: the entry {code!r} is not as published ({error!r})") from error
-        goals[split_of(content_of(product))] += found
+        goals[split_of(official_content(product))] += found
     earlier: set[str] = set()
     for split, own in goals.items():
         own[:] = [goal for goal in own if _wish(goal) not in earlier]

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gentax.core.prefix import common, side_by_side
+from gentax.core.episode import common_prefix_length, prefix_order
 from gentax.models.decoding.hf_cache import GROWTH, BatchCache, CachedSequence, template_layers
 from gentax.models.decoding.sampling import ActiveRequest, StopCondition, check_lengths, sample_next
 from gentax.models.memory import context_length
@@ -110,7 +110,7 @@ class HFDecoder:
         for row in rows:
             alike.setdefault(row.request.prompt.tobytes(), []).append(row)
         groups = list(alike.values())
-        groups = [groups[n] for n in side_by_side([group[0].request.prompt for group in groups])]
+        groups = [groups[n] for n in prefix_order([group[0].request.prompt for group in groups])]
         items = self._planned(groups)
         block, order, logits = self._bring(items)
         if len(rows) > len(groups):
@@ -160,7 +160,9 @@ class HFDecoder:
             else:
                 for other in items:  # what any prompt has of it
                     if other.source is not None:
-                        item.improve(other.source, min(other.kept, common(other.ids, item.ids), len(item.ids) - 1))
+                        item.improve(
+                            other.source, min(other.kept, common_prefix_length(other.ids, item.ids), len(item.ids) - 1)
+                        )
         missing = [n for n in prefixes if n not in found]
         if missing:
             block, order, _ = self._bring([prefixes[n] for n in missing])
@@ -182,7 +184,7 @@ class HFDecoder:
 
     def _usable(self, saved: CachedSequence, ids: np.ndarray) -> int:
         """Return how many tokens of `ids` need not be computed; the last always is."""
-        shared = min(common(saved.ids, ids), len(ids) - 1)
+        shared = min(common_prefix_length(saved.ids, ids), len(ids) - 1)
         return shared if not self.recurrent or shared == len(saved.ids) else 0
 
     def _bring(self, items: Sequence[_Item]) -> tuple[BatchCache, list[int], torch.Tensor]:
@@ -281,7 +283,7 @@ def _borrow(items: Sequence[_Item]) -> None:
     for order in (items, items[::-1]):
         for one, other in itertools.pairwise(order):
             if one.source is not None:
-                other.improve(one.source, min(one.kept, common(one.ids, other.ids), len(other.ids) - 1))
+                other.improve(one.source, min(one.kept, common_prefix_length(one.ids, other.ids), len(other.ids) - 1))
 
 
 MIN_TOKENS_SAVED = 128  # tokens that a shared prefix must save: a forward pass of its own costs time too
@@ -310,7 +312,7 @@ def shared_prefixes(
         The prefixes, parents first, and for each prompt the longest that it begins with. The last token of a prompt is
         never part of a prefix: what follows it must be computed.
     """
-    same = [0, *(common(a, b) for a, b in itertools.pairwise(prompts))]
+    same = [0, *(common_prefix_length(a, b) for a, b in itertools.pairwise(prompts))]
     found: list[SharedPrefix] = []
     below: list[int | None] = [None] * len(prompts)
     open_ranges: list[tuple[int, int, int | None]] = [(0, len(prompts), None)]

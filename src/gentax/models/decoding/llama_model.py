@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 from transformers.cache_utils import DynamicCache
 
-from gentax.core.prefix import common
+from gentax.core.episode import common_prefix_length
 from gentax.models.memory import context_length
 
 
@@ -268,7 +268,7 @@ class SlotCache:
     def kept(self, slot: int, prompt: np.ndarray) -> int:
         """Return how many tokens at the start of `prompt` are in the slot's row; the last is always computed."""
         have = self._ids.get(slot)
-        return 0 if have is None else min(common(have, prompt), len(prompt) - 1)
+        return 0 if have is None else min(common_prefix_length(have, prompt), len(prompt) - 1)
 
     def holds(self, slot: int, ids: np.ndarray) -> None:
         """Note that the keys and values of these tokens are in the slot's row."""

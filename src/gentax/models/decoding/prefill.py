@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gentax.core.prefix import common, side_by_side
+from gentax.core.episode import common_prefix_length, prefix_order
 from gentax.models.decoding.llama_model import KVCache, LlamaModel, attention, causal_mask
 
 BUCKET_WIDTH = 16
@@ -64,8 +64,11 @@ def plan_prefill(prompts: Sequence[np.ndarray], rows: Sequence[int], kept: Seque
         kept: how many tokens at the start of each prompt are in its row; fewer than all.
         chunk: tokens in one pass, unless a row has more by itself.
     """
-    order = side_by_side(prompts)
-    same = [0, *(common(prompts[a], prompts[b]) for a, b in itertools.pairwise(order))]  # with the one before
+    order = prefix_order(prompts)
+    same = [
+        0,
+        *(common_prefix_length(prompts[a], prompts[b]) for a, b in itertools.pairwise(order)),
+    ]  # with the one before
     have = list(kept)
     copies = _copies(prompts, rows, have, order, same)
     own: list[tuple[int, int, int]] = []  # (prompt, from, to): what it computes

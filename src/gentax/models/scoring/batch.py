@@ -39,7 +39,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gentax.core.prefix import common, side_by_side
+from gentax.core.episode import common_prefix_length, prefix_order
 from gentax.models.scoring.tree_attention import TreeAttention, build_tree, use_tree_attention, without_attention_mask
 
 MAX_TOKENS = 4224  # of a full batch
@@ -189,8 +189,8 @@ def tree_batches(
     members: list[int] = []
     shared: list[int] = []  # tokens that each has in common with the one before it
     real = 0
-    for i in side_by_side(ids):
-        same = common(ids[members[-1]], ids[i]) if members else 0
+    for i in prefix_order(ids):
+        same = common_prefix_length(ids[members[-1]], ids[i]) if members else 0
         if members and real + len(ids[i]) - same > MAX_TOKENS:
             made.append(_batch(ids, wanted, members, shared, windows))
             members, shared, real, same = [], [], 0, 0

@@ -16,7 +16,7 @@ import numpy as np
 
 from gentax.core import Outcome, Task, UsageError, stable_seed
 from gentax.domains import domains, make, missing
-from gentax.domains.names import read_domain
+from gentax.domains.registry import read_domain
 from gentax.models.scoring import make_batches, token_kl
 from gentax.policies.protocol import Policy
 from gentax.rollouts import rollout

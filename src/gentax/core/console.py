@@ -1,0 +1,228 @@
+"""What is printed: progress in one line, tables of aligned columns, and text that cannot change the terminal.
+
+What takes a `progress` setting shows it by default where a person is watching, always when it is True, and never when
+it is False.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gentax.core.episode import Episode
+
+
+def printable(text: str) -> str:
+    """Return text without what could move the cursor or change the terminal: control characters become marks."""
+    return "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in text)
+
+
+def one_line(text: str) -> str:
+    """Return text on one line, without what could change the terminal."""
+    return " ".join(printable(text).split())
+
+
+def repr_pretty_as_str(self: object, printer: Any, _: bool) -> None:
+    """Show an object in a notebook as `print` does: `_repr_pretty_ = as_printed` in its class.
+
+    IPython would otherwise show every field of a result, whole episodes among them.
+    """
+    printer.text(str(self))
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table with a title; the first column is text, the others numbers.
+
+    Columns stay whole in a narrow terminal and in a file, where the lines are simply long.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Iterable[Sequence[object]]
+
+    def lines(self) -> list[str]:
+        """Return the title, the heads of the columns and the rows, one line each."""
+        cells = [[one_line(str(cell)) for cell in line] for line in (self.columns, *self.rows)]
+        widths = [max(len(line[n]) for line in cells) for n in range(len(self.columns))]
+        return [one_line(self.title)] + [
+            "  ".join(
+                [line[0].ljust(widths[0])]
+                + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+            ).rstrip()
+            for line in cells
+        ]
+
+    _repr_pretty_ = repr_pretty_as_str
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+REDRAW = 0.1  # seconds between two drawings of a count in a terminal, at least
+REPEAT = 60.0  # seconds after which a pipe gets another line
+SETTLED = 0.05  # share of the episodes after which the time left is estimated
+
+
+def is_interactive() -> bool:
+    """Return whether a person is watching standard output: a terminal or a notebook."""
+    return sys.stdout.isatty() or _in_notebook()
+
+
+def is_shown(progress: bool | None) -> bool:
+    """Return whether to show progress, for a `progress` setting: when None, where a person is watching."""
+    return is_interactive() if progress is None else progress
+
+
+class Progress:
+    """One line that is rewritten where a person is watching, and a line now and then elsewhere.
+
+    Args:
+        every: elsewhere, the number of steps between two lines; the first and the last are always printed.
+    """
+
+    _length = 0  # of the line behind which the cursor stands and which will be rewritten; several may share it
+    _passing = False  # whether that line says nothing once something else is printed
+
+    def __init__(self, every: int = 10) -> None:
+        self.live = is_interactive()
+        self.every = every
+
+    def say(self, text: str, number: int, of: int) -> None:
+        """Show `text`, which is about step `number` of `of`."""
+        if self.live:
+            _rewrite(text, last=number >= of)
+        elif number == 1 or number >= of or number % self.every == 0:
+            print(printable(text), flush=True)
+
+
+def status(text: str) -> None:
+    """Say what is being done that has no count, such as loading a model.
+
+    In a terminal or a notebook the line goes when anything else is printed; a pipe or a file keeps it.
+    """
+    if is_interactive():
+        _rewrite(text, passing=True)
+    else:
+        print(printable(text), flush=True)
+
+
+def end_line() -> None:
+    """Go to a line of its own for something else to print: a status or an unfinished count is removed first."""
+    if Progress._length:
+        sys.stdout.write("\r" + " " * Progress._length + "\r" if Progress._passing else "\n")
+        sys.stdout.flush()
+    Progress._length, Progress._passing = 0, False
+
+
+class EpisodeProgress:
+    """Counts episodes and steps while they are played, and shows them with the speed and the time left.
+
+    It never shows a running success rate: episodes that succeed are short and end first, so it would start near 100 %
+    and fall, whoever plays.
+
+    Args:
+        of: how many episodes there will be, at most.
+        what: what the line begins with, such as the name of the policy.
+        progress: whether the count is shown; None for where a person is watching.
+        on_episode: called with each episode.
+        on_steps: called with each number of steps.
+    """
+
+    def __init__(
+        self,
+        of: int,
+        what: str,
+        progress: bool | None,
+        on_episode: Callable[[Episode], Any] | None = None,
+        on_steps: Callable[[int], Any] | None = None,
+    ) -> None:
+        self.of, self.what, self.on_episode, self.on_steps = of, what, on_episode, on_steps
+        self.shown, self.live = is_shown(progress), is_interactive()
+        self.done = self.taken = 0  # episodes, steps
+        self.now = ""  # what is being played
+        self._began = self._drawn = time.monotonic()
+        self._printed = -1  # the last count that a pipe got
+
+    def begin(self, now: str = "") -> None:
+        """Show the line before the first step: environments may take a while to start. `now` is what is played."""
+        self.now = now
+        if self.done >= self.of:  # what follows the last episode
+            if self.shown and self.live:
+                status(f"  {self.what}: {now}")
+            return
+        self._show(force=self.live or self._printed < 0)
+
+    def steps(self, count: int) -> None:
+        """Count steps that were taken, in all episodes together."""
+        self.taken += count
+        self._show()
+        if self.on_steps is not None:
+            self.on_steps(count)
+
+    def __call__(self, episode: Episode) -> None:
+        """Count an episode that has ended."""
+        self.done += 1
+        self._show(force=self.done == self.of)
+        if self.on_episode is not None:
+            self.on_episode(episode)
+
+    def line(self) -> str:
+        """Return the line as it is now."""
+        elapsed = time.monotonic() - self._began
+        head = f"  {self.what}: {self.done}/{self.of} episodes"
+        if self.done >= self.of:
+            return f"{head} in {minutes(elapsed)}"
+        parts = [head]
+        if self.taken and elapsed > 0:
+            parts.append(f"{self.taken / elapsed:.0f} steps/s")
+        if self.done >= max(1.0, SETTLED * self.of):
+            # Steps taken over episodes ended estimates the mean length with the unfinished ones allowed for
+            # (the maximum-likelihood estimate under censoring, if lengths are exponential).
+            parts.append(f"about {minutes(elapsed * (self.of - self.done) / self.done)} left")
+        if self.now:
+            parts.append(self.now)
+        return ", ".join(parts)
+
+    def _show(self, force: bool = False) -> None:
+        if not self.shown:
+            return
+        now = time.monotonic()
+        if self.live:
+            if force or now - self._drawn >= REDRAW:
+                self._drawn = now
+                _rewrite(self.line(), last=self.done >= self.of, passing=True)
+            return
+        quarter = 4 * self.done // max(1, self.of)
+        if force or quarter > 4 * max(0, self._printed) // max(1, self.of) or now - self._drawn >= REPEAT:
+            self._drawn, self._printed = now, self.done
+            print(printable(self.line()), flush=True)
+
+
+def minutes(seconds: float) -> str:
+    """Write a duration as minutes and seconds.
+
+    >>> minutes(7.6), minutes(754)
+    ('0:07', '12:34')
+    """
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _rewrite(text: str, last: bool = False, passing: bool = False) -> None:
+    text = " ".join(printable(text).splitlines())
+    if sys.stdout.isatty():  # a longer line cannot be rewritten; in a notebook it can
+        text = text[: shutil.get_terminal_size().columns - 1]
+    end = "\n" if last else ""
+    sys.stdout.write("\r" + text.ljust(Progress._length) + end)
+    sys.stdout.flush()
+    Progress._length, Progress._passing = 0 if end else len(text), passing
+
+
+def _in_notebook() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None

