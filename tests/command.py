@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import io
-import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from gentax.cli import main
 
 
-def run(*args: str, cwd: Path, stdin: str = "", columns: int = 80) -> subprocess.CompletedProcess[str]:
-    """Run the command in the folder `cwd`, which it can import modules from. Neither stream is a terminal."""
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def run(*args: object, cwd: str | Path = ".", stdin: str = "", columns: int = 200) -> Done:
+    """Run a command in the folder `cwd`, which it can import modules from. Neither stream is a terminal."""
     out, err = io.StringIO(), io.StringIO()
     modules = set(sys.modules)
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
-        patch.setattr(sys, "argv", ["gentax", *args])
+        patch.setattr(sys, "argv", ["gentax", *map(str, args)])
         patch.setattr(sys, "path", list(sys.path))
-        patch.syspath_prepend(cwd)
         patch.setattr(sys, "stdin", io.StringIO(stdin))
         patch.setenv("COLUMNS", str(columns))
         patch.setenv("TRANSFORMERS_VERBOSITY", "error")
@@ -30,4 +35,4 @@ def run(*args: str, cwd: Path, stdin: str = "", columns: int = 80) -> subprocess
     for name in set(sys.modules) - modules:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(str(cwd)):
             del sys.modules[name]  # another test may have another module of this name
-    return subprocess.CompletedProcess(args, int(ended.value.code or 0), out.getvalue(), err.getvalue())
+    return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-import command
+from command import run
 
 BAD = """
 from gentax.core import StepResult, Domain, Level, ExpertAction, TextEnv
@@ -35,27 +34,25 @@ class Bad(TextEnv):
 SMALL = ["--tasks", "4", "--starts", "20", "--episodes", "16", "--seconds", "5"]
 
 
-def run(*args: str, cwd: Path):
-    return command.run("check", *args, cwd=cwd, columns=200)
-
-
 def test_what_is_sound_ends_with_0_and_is_written(tmp_path):
-    done = run("crafting:depth1-read0", *SMALL, "--json", "out.json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "crafting at level depth1-read0: every check passed" in done.stdout
+    done = run("check", "crafting:depth1-read0", *SMALL, "--json", "out.json", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "crafting at level depth1-read0: every check passed" in done.out
     written = json.loads((tmp_path / "out.json").read_text())
     assert written["passed"] is True
     assert {check["verdict"] for check in written["checks"]} == {"passed"}
-    assert all(check["name"] in done.stdout for check in written["checks"])
+    assert all(check["name"] in done.out for check in written["checks"])
 
 
 def test_what_is_broken_ends_with_1_and_cannot_write_to_the_terminal(tmp_path):
     (tmp_path / "bad_game.py").write_text(BAD)
-    done = run("bad_game:Bad", *SMALL, "--only", "any string", "--only", "expert", "--json", "out.json", cwd=tmp_path)
-    assert done.returncode == 1, done.stderr
-    assert "1 of 2 checks failed" in done.stdout
-    assert "[bold]gone" in done.stdout
-    assert "\x1b[2J" not in done.stdout
+    done = run(
+        "check", "bad_game:Bad", *SMALL, "--only", "any string", "--only", "expert", "--json", "out.json", cwd=tmp_path
+    )
+    assert done.code == 1, done.err
+    assert "1 of 2 checks failed" in done.out
+    assert "[bold]gone" in done.out
+    assert "\x1b[2J" not in done.out
     assert [check["verdict"] for check in json.loads((tmp_path / "out.json").read_text())["checks"]] == [
         "passed",
         "failed",
@@ -73,14 +70,8 @@ def test_what_is_broken_ends_with_1_and_cannot_write_to_the_terminal(tmp_path):
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(args, says, tmp_path):
-    done = run(*args, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert says in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    done = run("check", *args, cwd=tmp_path)
+    assert done.code == 2, done.err
+    assert says in done.err
+    assert len(done.err.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
-
-
-def test_help_has_an_example(tmp_path):
-    done = run("--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "gentax check sokoban" in done.stdout

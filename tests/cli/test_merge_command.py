@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 
-from gentax.cli import main
+from command import run
 from gentax.policies.local import load_local_policy
 from gentax.training.checkpoint import save_model
 from gentax.training.pretrain import new_model
@@ -32,15 +30,6 @@ def folders(tiny, tmp_path):
     return made | {"larger": str(larger), "out": str(tmp_path / "out")}
 
 
-def run(monkeypatch, args: list[str], folders: dict[str, str]) -> int:
-    """Run the command with folders by name; return its exit code."""
-    monkeypatch.setattr(sys, "argv", ["gentax", "merge", *(folders.get(arg, arg) for arg in args)])
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(SystemExit) as left:
-        main()
-    return int(left.value.code or 0)
-
-
 @pytest.mark.parametrize(
     ("args", "moved"),
     [
@@ -49,11 +38,11 @@ def run(monkeypatch, args: list[str], folders: dict[str, str]) -> int:
         (["two", "--method", "interpolate", "--weight", "0.25"], 0.005),
     ],
 )
-def test_a_merged_folder(monkeypatch, capsys, folders, args, moved):
-    assert run(monkeypatch, [*args, "--base", "start", "--out", "out"], folders) == 0
-    said = capsys.readouterr()
-    assert f"--tuned {folders['out']}" in said.out
-    assert said.err == ""  # no progress bar of transformers
+def test_a_merged_folder(folders, args, moved):
+    done = run("merge", *(folders.get(arg, arg) for arg in [*args, "--base", "start", "--out", "out"]))
+    assert done.code == 0
+    assert f"--tuned {folders['out']}" in done.out
+    assert done.err == ""  # no progress bar of transformers
     start, made = (load_local_policy(folders[name]).model.state_dict() for name in ("start", "out"))
     assert all(torch.allclose(made[name], start[name] + moved, atol=1e-5) for name in start)
 
@@ -71,10 +60,11 @@ def test_a_merged_folder(monkeypatch, capsys, folders, args, moved):
         (["one", "two", "--out", "larger"], "something else"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_exit_code_2(monkeypatch, capsys, folders, args, says):
+def test_what_cannot_be_is_one_line_and_exit_code_2(folders, args, says):
     rest = [part for key in ("base", "out") if f"--{key}" not in args for part in (f"--{key}", key)]
-    assert run(monkeypatch, [*args, *rest], folders | {"base": folders["start"]}) == 2
-    err = capsys.readouterr().err
+    folders = folders | {"base": folders["start"]}
+    code, _, err = run("merge", *(folders.get(arg, arg) for arg in [*args, *rest]))
+    assert code == 2
     assert says in err
     assert len(err.strip().splitlines()) == 1
     assert err.startswith("gentax: ")

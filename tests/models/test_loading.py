@@ -499,14 +499,14 @@ def test_models_of_every_kind_are_merged(hub, tiny, tmp_path):
 
 def test_a_study_names_its_base_as_any_policy_and_hands_device_and_dtype_on(toy, hub, tiny):
     from gentax.core.settings import read_settings
-    from gentax.studies.plan import Study, plan
+    from gentax.studies.plan import Study, make_plan
 
     values = {"name": "s", "domains": {"toy": {}, "crafting": {}}, "sources": ["toy"], "base": "them/small"}
     study = read_settings(Study, {**values, "device": "cpu", "dtype": "bfloat16", "adapter_base": "b"}, "study")
     made = study.recipe("toy", "plain", 0)
     assert (made.base, made.device, made.dtype, made.adapter_base) == ("them/small", "cpu", "bfloat16", "b")
     assert study.options == made.options("cpu") == ModelOptions("cpu", "bfloat16", "b")
-    inputs = next(iter(plan(study).init.values())).inputs
+    inputs = next(iter(make_plan(study).init.values())).inputs
     assert (inputs["base"], inputs["dtype"]) == (fingerprint(tiny), "bfloat16")
 
 

@@ -11,44 +11,35 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gentax.cli.study_progress import StudyProgress
 from gentax.core import UsageError
 from gentax.core.settings import read_settings
-from gentax.studies import Study, run_study
-from gentax.studies.plan import check, plan, read_study
-from gentax.studies.results import results
+from gentax.domains import registry
+from gentax.studies import Study, StudyCallback, StudyRun, run_study
+from gentax.studies.fit import fit_study
+from gentax.studies.plan import Target, check, make_plan, read_study
+from gentax.studies.progress import StudyProgress
+from gentax.studies.run import Store
 from gentax.training.check import touched_by
 
 
-class Quiet:
+class Recorder(StudyCallback):
     def __init__(self):
-        self.done, self.before, self.outcomes = [], {}, []
+        self.done, self.outcomes = [], []
 
-    def begin(self, stages, done):
+    def on_begin(self, stages, done):
         self.stages, self.before = stages, done
 
-    def stage(self, stage):
+    def on_stage_begin(self, stage):
         self.done.append(stage.kind)
 
-    def train_row(self, row, steps):
-        pass
-
-    def episode(self, number, of):
-        pass
-
-    def end(self, stage, outcome):
+    def on_stage_end(self, stage, outcome):
         self.outcomes.append(outcome)
 
 
 @pytest.fixture
 def study(toy, tiny, monkeypatch):
-    import dataclasses
-
-    from gentax.domains import registry
-
-    monkeypatch.setattr(
-        "gentax.rollouts.engine.MAX_UNREADABLE_SHARE", 1.0
-    )  # nothing that the untrained model says can be read
+    # nothing that the untrained model says can be read
+    monkeypatch.setattr("gentax.rollouts.engine.MAX_UNREADABLE_SHARE", 1.0)
     known = registry.domains()
     known["other"] = dataclasses.replace(known["toy"], name="other", entry="test_study:Other")
     train = {
@@ -78,23 +69,19 @@ from conftest import TOY, Toy  # noqa: E402
 class Other(Toy):
     """The toy under another name."""
 
-    import dataclasses
-
     domain = dataclasses.replace(TOY, name="other", entry="test_study:Other")
 
 
 class Third(Toy):
     """Another."""
 
-    import dataclasses
-
     domain = dataclasses.replace(TOY, name="third", entry="test_study:Third")
 
 
 def test_a_study_runs_once_and_is_not_run_again(study, tmp_path):
-    first, second = Quiet(), Quiet()
+    first, second = Recorder(), Recorder()
     page = run_study(study, tmp_path, first)
-    assert first.done == [*["evaluate"] * 4, "train", "evaluate", "evaluate", "measure", "report"]
+    assert first.done == [*["evaluate"] * 4, "train", "evaluate", "evaluate", "report"]
     assert first.outcomes[0] == "0.0 % of 6 solved"
     assert first.before == {}
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
@@ -102,8 +89,7 @@ def test_a_study_runs_once_and_is_not_run_again(study, tmp_path):
     assert second.done == []
     assert list(second.before) == list(second.stages)
     assert again == page
-    (measured,) = tmp_path.glob("measure-*")
-    found = json.loads((measured / "results.json").read_text())
+    found = json.loads((page.parent / "results.json").read_text())
     (result,) = found["results"]
     assert result["source"] == "toy"
     assert result["tasks"] == {"toy": 6, "other": 6}
@@ -114,11 +100,6 @@ def test_a_study_runs_once_and_is_not_run_again(study, tmp_path):
 @pytest.fixture
 def wide(study, monkeypatch):
     """Two sources, a third target, two arms, two seeds."""
-    import dataclasses
-
-    from gentax.domains import registry
-    from gentax.studies.plan import Target
-
     known = registry.domains()
     known["third"] = dataclasses.replace(known["toy"], name="third", entry="test_study:Third")
     domains = {**study.domains, "third": Target(tasks=6)}
@@ -126,10 +107,8 @@ def wide(study, monkeypatch):
     return dataclasses.replace(study, domains=domains, sources=("toy", "other"), arms=arms, seeds=(0, 1))
 
 
-def with_successes(todo, store):
+def rewrite_outcomes(todo, store):
     """Make episodes of a study that a tiny model cannot win: nearly all before, fewer after."""
-    import dataclasses
-
     from gentax.core import Outcome
     from gentax.core.episode import write_episodes
 
@@ -143,16 +122,13 @@ def with_successes(todo, store):
 
 
 def test_arms_are_compared_and_sources_ranked(wide, tmp_path):
-    from gentax.studies.run import Store
 
-    todo, store = plan(wide), Store(tmp_path)
-    run_study(wide, tmp_path, Quiet())
-    with_successes(todo, store)
-    for stage in (todo.measure, todo.report):
-        shutil.rmtree(store.path(stage))
-    page = run_study(wide, tmp_path, Quiet())
-    (measured,) = tmp_path.glob("measure-*")
-    found = json.loads((measured / "results.json").read_text())
+    todo, store = make_plan(wide), Store(tmp_path)
+    run_study(wide, tmp_path)
+    rewrite_outcomes(todo, store)
+    shutil.rmtree(store.path(todo.report))
+    page = run_study(wide, tmp_path)
+    found = json.loads((page.parent / "results.json").read_text())
     short = found["arms"]["toy"]["short"]
     assert short["targets"]["value"] == pytest.approx(100 / 6)
     assert short["better"]["seeds"] == 2
@@ -164,14 +140,12 @@ def test_arms_are_compared_and_sources_ranked(wide, tmp_path):
 
 
 def test_a_finished_study_makes_a_fit(wide, tmp_path):
-    from gentax.studies.fit import fit_study
-    from gentax.studies.run import Store
 
-    todo, store, said = plan(wide), Store(tmp_path), []
+    todo, store, said = make_plan(wide), Store(tmp_path), []
     with pytest.raises(UsageError, match="are not done"):
         fit_study(todo, store, said.append)
-    run_study(wide, tmp_path, Quiet())
-    with_successes(todo, store)
+    run_study(wide, tmp_path)
+    rewrite_outcomes(todo, store)
     fit = fit_study(todo, store, said.append, trajectories=8)
     assert {(row.source, row.arm) for row in fit.rows} == {(s, a) for s in ("toy", "other") for a in wide.arms}
     row = next(r for r in fit.rows if (r.source, r.arm) == ("toy", "plain"))
@@ -183,37 +157,35 @@ def test_a_finished_study_makes_a_fit(wide, tmp_path):
     assert said
 
 
-def test_what_is_missing_is_done_and_nothing_else(study, tmp_path):
-    run_study(study, tmp_path, Quiet())
+def test_only_missing_stages_are_run(study, tmp_path):
+    run_study(study, tmp_path)
     (trained,) = tmp_path.glob("train-*")
     before = trained.stat().st_mtime_ns
     (after,) = tmp_path.glob("evaluate-plain-toy-0-other-*")
     shutil.rmtree(after)
     shutil.rmtree(next(iter(tmp_path.glob("report-*"))))
-    again = Quiet()
+    again = Recorder()
     run_study(study, tmp_path, again)
     assert again.done == ["evaluate", "report"]
     assert trained.stat().st_mtime_ns == before
 
 
-def test_a_stage_that_is_not_whole_is_not_trusted(study, tmp_path):
-    todo = plan(study)
+def test_an_incomplete_stage_is_run_again(study, tmp_path):
+    todo = make_plan(study)
     half = tmp_path / todo.init["toy"].folder
     half.mkdir(parents=True)
     (half / "episodes.jsonl.gz").write_bytes(b"half")
-    listener = Quiet()
+    listener = Recorder()
     run_study(study, tmp_path, listener)
     assert listener.done[0] == "evaluate"
     assert (half / "stage.json").is_file()
 
 
 def test_a_stopped_training_is_continued_from_its_checkpoint(study, tmp_path, monkeypatch):
-    import dataclasses
-
     study = dataclasses.replace(study, train={**study.train, "steps": 4, "checkpoint_every": 1})
 
-    class Stop(Quiet):
-        def train_row(self, row, steps):
+    class Stop(Recorder):
+        def on_train_log(self, row, max_steps):
             if row["step"] == 3:
                 raise KeyboardInterrupt
 
@@ -222,8 +194,8 @@ def test_a_stopped_training_is_continued_from_its_checkpoint(study, tmp_path, mo
     assert not list(tmp_path.glob("train-*"))
     seen = []
 
-    class Watch(Quiet):
-        def train_row(self, row, steps):
+    class Watch(Recorder):
+        def on_train_log(self, row, max_steps):
             seen.append(row["step"])
 
     run_study(study, tmp_path, Watch())
@@ -231,10 +203,8 @@ def test_a_stopped_training_is_continued_from_its_checkpoint(study, tmp_path, mo
 
 
 def test_addresses_follow_everything_a_stage_depends_on(study):
-    import dataclasses
-
     def folders(changed):
-        return {stage.folder for stage in plan(changed).stages()}
+        return {stage.folder for stage in make_plan(changed).stages()}
 
     same = folders(study)
     assert folders(dataclasses.replace(study)) == same
@@ -246,14 +216,14 @@ def test_addresses_follow_everything_a_stage_depends_on(study):
 
 
 def test_a_teacher_that_changed_is_another_stage(study, tmp_path):
-    import dataclasses
-
     file = tmp_path / "teacher.jsonl"
     taught = {**study.train, "imitate": {"teachers": {"toy": str(file)}}}
     addresses = []
     for text in ("one", "one", "two"):
         file.write_text(text)
-        addresses.append({stage.folder for stage in plan(dataclasses.replace(study, train=taught)).trained.values()})
+        addresses.append(
+            {stage.folder for stage in make_plan(dataclasses.replace(study, train=taught)).trained.values()}
+        )
     assert addresses[0] == addresses[1] != addresses[2]
 
 
@@ -274,9 +244,7 @@ def test_a_teacher_that_changed_is_another_stage(study, tmp_path):
         ({"arms": {"a/b": {}}}, "cannot be the name of a folder"),
     ],
 )
-def test_studies_that_make_no_sense_are_refused(study, change, says):
-    import dataclasses
-
+def test_invalid_studies_are_refused(study, change, says):
     with pytest.raises(UsageError, match=says):
         check(dataclasses.replace(study, **change))
 
@@ -315,7 +283,7 @@ def test_the_shipped_demo_is_sound():
     study = read_study("demo")
     assert study.sources == ("sokoban",)
     assert len(study.domains) >= 6  # at least five targets
-    assert plan(study).stages()
+    assert make_plan(study).stages()
     imitation, remedy = (study.recipe("sokoban", arm, 0) for arm in ("imitation", "imitation+replay"))
     assert remedy == dataclasses.replace(imitation, retain=remedy.retain)  # what else it had would be compared, too
     assert touched_by(imitation) == touched_by(study.recipe("sokoban", "rl", 0)) == {"sokoban"}
@@ -324,8 +292,6 @@ def test_the_shipped_demo_is_sound():
 
 
 def test_an_arm_changes_one_setting_of_a_group_and_keeps_the_others(study):
-    import dataclasses
-
     arms = {"plain": {}, "distract": {"play": {"wrap": ["distract(volume=40)"]}}}
     recipe = dataclasses.replace(study, arms=arms).recipe("toy", "distract", 0)
     assert recipe.play.wrap == ("distract(volume=40)",)
@@ -333,8 +299,6 @@ def test_an_arm_changes_one_setting_of_a_group_and_keeps_the_others(study):
 
 
 def test_an_arm_may_be_a_mixture_or_a_sequence(study):
-    import dataclasses
-
     phases = [{"mix": {"toy": 1.0, "other": 1.0}, "steps": 4}]
     arms = {"plain": {}, "mixed": {"schedule": {"phases": phases}}}
     plain, mixed = (dataclasses.replace(study, arms=arms).recipe("toy", arm, 0) for arm in arms)
@@ -344,8 +308,6 @@ def test_an_arm_may_be_a_mixture_or_a_sequence(study):
 
 
 def test_a_study_may_begin_with_the_recipes_that_ship(study):
-    import dataclasses
-
     from gentax.training.config.read import read_values
 
     arms = {"plain": {}, "short": {"steps": 3, "imitate": {"pairs": 7}}, "alone": {"recipe": None, "steps": 5}}
@@ -371,19 +333,18 @@ def test_a_remedy_has_what_its_arm_has_and_is_compared_with_it(study):
 
 def test_touched_targets_stand_apart(wide, tmp_path):
     """An arm whose replay read the text of a target is judged by the other targets alone."""
-    from gentax.studies.run import Store
 
     arms = {"plain": {}, "replay": {"remedies": "plain", "retain": {"replay": 1.0, "replay_domains": ["third"]}}}
     made = dataclasses.replace(wide, arms=arms, sources=("toy",), seeds=(0,))
-    todo, store = plan(made), Store(tmp_path)
-    run_study(made, tmp_path, Quiet())
-    with_successes(todo, store)
-    (plain, replay), _ = results(todo, store.episodes)
-    assert (plain.tax.touched, plain.beside) == (frozenset(), None)
+    todo, store = make_plan(made), Store(tmp_path)
+    run_study(made, tmp_path)
+    rewrite_outcomes(todo, store)
+    plain, replay = StudyRun(made, tmp_path, StudyCallback()).results.results
+    assert (plain.tax.touched, plain.versus_baseline) == (frozenset(), None)
     assert replay.tax.touched == {"third"}
-    assert replay.tax.untouched == replay.beside.over == ("other",)
-    assert replay.beside.targets.n == 6  # the tasks of one target, not of two
-    assert replay.marked
+    assert replay.tax.untouched == replay.versus_baseline.over == ("other",)
+    assert replay.versus_baseline.targets.n == 6  # the tasks of one target, not of two
+    assert replay.untouched_only
     assert replay.baseline_tax.n < plain.tax.tax.n
     assert set(plain.tax.above_chance) == set(made.domains)
 
@@ -400,43 +361,43 @@ def console(terminal: bool, **settings) -> Console:
 
 def test_a_pipe_gets_a_line_a_stage(study, tmp_path):
     out = console(False)
-    with StudyProgress("small", out) as progress:
-        run_study(study, tmp_path, progress)
+    with StudyProgress("small", out) as callback:
+        run_study(study, tmp_path, callback)
     lines = out.file.getvalue().splitlines()
-    assert lines[0].startswith("study small: 9 stages; about 0:")
-    assert len(lines) == 10
-    assert lines[1].startswith("[1/9] base on toy: 0.0 % of 6 solved (0:0")
-    assert lines[5].startswith("[5/9] train plain on toy (0:0")
+    assert lines[0].startswith("study small: 8 stages; about 0:")
+    assert len(lines) == 9
+    assert lines[1].startswith("[1/8] base on toy: 0.0 % of 6 solved (0:0")
+    assert lines[5].startswith("[5/8] train plain on toy (0:0")
     assert all(line.endswith(" left)") for line in lines[1:-1])
     assert "left" not in lines[-1]
 
 
 def test_a_terminal_gets_two_lines_that_go(study, tmp_path, monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
-    out, seen = console(True, color_system=None), []
+    out, screens = console(True, color_system=None), []
 
     class Watched(StudyProgress):
-        def episode(self, number, of):
-            super().episode(number, of)
+        def on_episode(self, number, total):
+            super().on_episode(number, total)
             look = console(False)
             look.print(self)
-            seen.append(look.file.getvalue())
+            screens.append(look.file.getvalue())
 
-    with Watched("small", out) as progress:
-        run_study(study, tmp_path, progress)
-    first, last = seen[0].splitlines(), seen[-1].splitlines()
+    with Watched("small", out) as callback:
+        run_study(study, tmp_path, callback)
+    first, last = screens[0].splitlines(), screens[-1].splitlines()
     assert len(first) == len(last) == 2
     assert max(map(len, first)) <= 80
     assert "about 0:" in first[0]
     assert "left" in first[0]
-    assert first[1].startswith("[1/9] base on toy: 1/6 episodes")
-    assert last[1].startswith("[7/9] plain on toy on other: 6/6 episodes")
+    assert first[1].startswith("[1/8] base on toy: 1/6 episodes")
+    assert last[1].startswith("[7/8] plain on toy on other: 6/6 episodes")
     said = out.file.getvalue()
     assert "study small" not in said  # no log
     assert said.endswith(("\x1b[2K", "\x1b[?25h"))  # taken away, the cursor given back
 
 
-def test_the_last_screen_says_what_the_page_says(study, tmp_path):
+def test_the_last_screen_matches_the_page(study, tmp_path):
     import yaml
     from typer.testing import CliRunner
 
@@ -449,8 +410,8 @@ def test_the_last_screen_says_what_the_page_says(study, tmp_path):
     shown = CliRunner().invoke(app, ["study", "run", str(file), "--out", str(tmp_path), "--json", str(tmp_path / "j")])
     assert shown.exit_code == 0, shown.output
     screen = shown.output.split(" left)")[-1]
-    assert "gain at home" in screen
-    assert "tax elsewhere" in screen
+    assert "gain on source" in screen
+    assert "tax on targets" in screen
     assert "the tax is undefined" in screen  # the untrained model wins nothing
     assert screen.index("success %") < screen.index("report: ")
     page = screen.split("report: ")[1].splitlines()[0]

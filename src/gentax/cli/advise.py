@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentax.cli import options as o
+from gentax.cli.options import with_settings
+from gentax.cli.output import check_output, console, print_table, print_text, write_result
 from gentax.cli.probe import Policy, Trajectories
-from gentax.cli.settings_options import takes
-from gentax.cli.show import console, say, table
 from gentax.core.errors import UsageError
 from gentax.models.requests import ModelOptions
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SHOWN = 12  # lines of the ranking
 
 
-@takes(model=ModelOptions)
+@with_settings(model=ModelOptions)
 def advise(
     candidate: Annotated[
         list[str] | None,
@@ -48,7 +48,7 @@ def advise(
     allow_unreadable: o.AllowUnreadable = False,
     json: o.Json = None,
 ) -> None:
-    """Rank the domains you could train on, and mixtures of them, by the tax to expect elsewhere.
+    """Rank the domains you could train on, and mixtures of them, by their forecast tax.
 
     Example: `gentax advise sokoban crafting webshop --target babyai --target twx-cooking --budget 60`
     """
@@ -57,19 +57,19 @@ def advise(
     from gentax.metrics.forecast import advise as run
     from gentax.metrics.forecast import read_fit
 
-    o.check_out(json)
-    known = read_fit(fit)
-    everything = o.read_domains(None)
-    may_be = {name: None for name in everything if not record_of(name).target_only}
-    candidates = o.read_domains(candidate) if candidate else may_be
-    targets = o.read_domains(target) if target else everything
+    check_output(json)
+    forecast_fit = read_fit(fit)
+    installed = o.read_domains(None)
+    possible_sources = {name: None for name in installed if not record_of(name).target_only}
+    candidates = o.read_domains(candidate) if candidate else possible_sources
+    targets = o.read_domains(target) if target else installed
     levels = {**targets, **candidates}
     if not any(set(targets) - {name} for name in candidates):
         raise UsageError("advice takes at least one candidate and one other domain as a target")
-    who = o.load_policy(policy, model)
+    loaded = o.load_policy(policy, model)
     probes = probe(
         levels,
-        who,
+        loaded,
         trajectories=trajectories,
         seed=seed,
         parallel=parallel,
@@ -77,31 +77,33 @@ def advise(
         progress=True,
     )
     names = {p.domain: p.name for p in probes}
-    advice = run(probes, [names[c] for c in candidates], [names[t] for t in targets], known, budget)
-    say(_verdict(advice, known))
+    advice = run(probes, [names[c] for c in candidates], [names[t] for t in targets], forecast_fit, budget)
+    print_text(_verdict(advice, forecast_fit))
     console.print()
-    _ranking(advice, known, budget)
-    say(_caveats(advice, known, budget, policy))
-    found = {"fit": known.to_json(), "budget": budget, "advice": [a.to_json() for a in advice]}
-    o.write_result(json, {**found, "runtime": getattr(who, "runtime", None)})
+    _ranking(advice, forecast_fit, budget)
+    print_text(_caveats(advice, forecast_fit, budget, policy))
+    result = {"fit": forecast_fit.to_json(), "budget": budget, "advice": [a.to_json() for a in advice]}
+    write_result(json, {**result, "runtime": getattr(loaded, "runtime", None)})
 
 
 def _verdict(advice: Sequence[Advice], fit: Fit) -> str:
-    """Say which candidate to train on, or why the fit cannot tell."""
+    """Return which candidate to train on, or why the fit cannot tell."""
     first = advice[0]
-    most = f"{_name(max(advice, key=lambda a: a.headroom))} has the most to gain at home"
+    most = f"{_name(max(advice, key=lambda a: a.headroom))} has the most to gain on the source"
     tax = first.forecast.tax
     if tax is None:
         return f"No forecast: {first.forecast.why}; {most}."
     best = [a for a in advice if a.rank == 1]
     if len(best) == len(advice) > 1:
-        return f"Fit {fit.name!r} cannot tell these candidates apart; {most}. Forecast tax of each: {_said(tax)}."
+        return (
+            f"Fit {fit.name!r} cannot tell these candidates apart; {most}. Forecast tax of each: {_with_interval(tax)}."
+        )
     if len(advice) == 1:
-        return f"Forecast tax of {_name(first)} by fit {fit.name!r}: {_said(tax)}."
+        return f"Forecast tax of {_name(first)} by fit {fit.name!r}: {_with_interval(tax)}."
     if len(best) == 1:
-        return f"Train on {_name(first)}: it has the lowest forecast tax, {_said(tax)}."
+        return f"Train on {_name(first)}: it has the lowest forecast tax, {_with_interval(tax)}."
     others = _listed([_name(a) for a in best[1:]])
-    return f"Train on {_name(first)}: forecast tax {_said(tax)}; {others} cannot be told from it."
+    return f"Train on {_name(first)}: forecast tax {_with_interval(tax)}; {others} cannot be distinguished from it."
 
 
 def _ranking(advice: Sequence[Advice], fit: Fit, budget: int) -> None:
@@ -114,22 +116,22 @@ def _ranking(advice: Sequence[Advice], fit: Fit, budget: int) -> None:
     columns["steps each"] = lambda a: str(a.steps)
     if forecasts:
         columns["forecast tax % (95 % interval)"] = lambda a: (
-            "–" if a.forecast.tax is None else _percent(a.forecast.tax)
+            "–" if a.forecast.tax is None else _short_interval(a.forecast.tax)
         )
     if any(a.measured for a in advice):
         columns[f"tax % measured in {fit.name!r}"] = lambda a: "" if a.measured is None else _number(a.measured.tax)
-    columns["to gain at home"] = lambda a: f"{a.headroom:.0f} points"
+    columns["gain possible"] = lambda a: f"{a.headroom:.0f} points"
     title = f"What {budget} training steps could be spent on"
-    table(title, list(columns), [[cell(a) for cell in columns.values()] for a in advice[:SHOWN]])
+    print_table(title, list(columns), [[cell(a) for cell in columns.values()] for a in advice[:SHOWN]])
     if len(advice) > SHOWN:
         console.print(f"… and {len(advice) - SHOWN} more (--json has them all)")
 
 
 def _caveats(advice: Sequence[Advice], fit: Fit, budget: int, policy: str) -> list[str]:
-    """Say what the forecast rests on and what it assumes, each once; nothing without a forecast."""
+    """Return the evidence for the forecast and its assumptions, each once; nothing without a forecast."""
     if advice[0].forecast.tax is None:
         return []
-    said = [f"Evidence: {advice[0].forecast.why}."]
+    lines = [f"Evidence: {advice[0].forecast.why}."]
     limits = []
     if any(a.steps != fit.steps for a in advice):
         limits.append(f"the fit's runs had {fit.steps} steps on one domain")
@@ -139,7 +141,7 @@ def _caveats(advice: Sequence[Advice], fit: Fit, budget: int, policy: str) -> li
         limits.append(f"the fit's runs started from {fit.base!r}, not {policy!r}")
     if outside := sorted({name for a in advice for name in a.forecast.outside}):
         limits.append(f"some candidates lie outside the fit's range of {_listed(outside)}")
-    return said + ([f"Limits: {'; '.join(limits)}."] if limits else [])
+    return lines + ([f"Limits: {'; '.join(limits)}."] if limits else [])
 
 
 def _name(advice: Advice) -> str:
@@ -158,9 +160,9 @@ def _number(fraction: float) -> str:
     return number(100 * fraction)
 
 
-def _said(tax: Estimate) -> str:
+def _with_interval(tax: Estimate) -> str:
     return f"{_number(tax.value)} % (95 % interval {_number(tax.low)} to {_number(tax.high)})"
 
 
-def _percent(tax: Estimate) -> str:
+def _short_interval(tax: Estimate) -> str:
     return f"{_number(tax.value)} ({_number(tax.low)} to {_number(tax.high)})"

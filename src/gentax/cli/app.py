@@ -1,19 +1,19 @@
-"""Every command under one name."""
+"""Every command under one name, and `main`, which runs it. A user's mistake is one line on stderr and exit code 2."""
 
 from __future__ import annotations
+
+import os
+import sys
+import warnings
 
 import typer
 
 from gentax.cli import (
     advise,
-    base,
-    check,
-    demo,
     diagnose,
     diversity,
     domains,
     evaluate,
-    merge,
     play,
     probe,
     reference,
@@ -21,8 +21,12 @@ from gentax.cli import (
     study,
     tax,
     train,
-    verify,
 )
+from gentax.cli.output import printable
+from gentax.core.console import end_line
+from gentax.core.errors import EnvironmentFault, NonFiniteLoss, PolicyFault, UsageError
+
+CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, of click or of the copy within typer
 
 app = typer.Typer(
     name="gentax",
@@ -33,29 +37,76 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(demo.demo)
-app.command("domains")(domains.domains)
-app.command("check")(check.check)
-app.command("play")(play.play)
-app.command("rollout")(rollout.rollout)
-app.command("evaluate")(evaluate.evaluate)
-app.command("verify")(verify.verify)
-app.command("diagnose")(diagnose.diagnose)
-app.command("probe")(probe.probe)
-app.command("diversity")(diversity.diversity)
-app.command("advise")(advise.advise)
-app.command("train")(train.train)
-app.command("merge")(merge.merge)
-app.command("tax")(tax.tax)
-app.command("reference")(reference.reference)
+for command in (
+    study.demo,
+    domains.domains,
+    domains.check,
+    play.play,
+    rollout.rollout,
+    evaluate.evaluate,
+    evaluate.verify,
+    diagnose.diagnose,
+    probe.probe,
+    diversity.diversity,
+    advise.advise,
+    train.train,
+    train.merge,
+    tax.tax,
+    reference.reference,
+):
+    app.command(command.__name__)(command)
 app.add_typer(study.app, name="study")
-app.add_typer(base.app, name="base")
+app.add_typer(train.base_app, name="base")
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
     if version:
         import gentax
 
         print(f"gentax {gentax.__version__}")
         raise typer.Exit()
+
+
+def main() -> None:
+    """Run `gentax`; the entry point of the package."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _complain(f"warning: {message}")  # without path and source line
+            code = app(standalone_mode=False)
+        if code == 130:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
+        sys.exit(code or 0)
+    except CLICK_ERROR as error:  # an unknown command or option, a value of the wrong type
+        if type(error).__name__ != "NoArgsIsHelpError":  # then the help was printed instead
+            _complain(_click_message(error))
+        sys.exit(2)
+    except UsageError as error:
+        _complain(str(error))
+        sys.exit(2)
+    except (EnvironmentFault, NonFiniteLoss, PolicyFault, OSError) as error:
+        _complain(str(error))
+        sys.exit(1)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's; torch is not loaded just for its name
+            raise
+        why = str(error).strip().partition("\n")[0][:200]
+        _complain(f"{why} What takes less: a smaller --parallel, --dtype bfloat16, gradient_checkpointing in a recipe")
+        sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        _complain(
+            "stopped; a study, a training run or a suite with --json resumes when the same command is given again"
+        )
+        sys.exit(130)
+
+
+def _click_message(error: Exception) -> str:
+    message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    return f"{message} See {context.command_path} --help" if context is not None else message
+
+
+def _complain(text: str) -> None:
+    end_line()
+    print(f"gentax: {' '.join(printable(text).split())}", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.show import console, estimate, printable, say, table
+from gentax.cli.output import check_output, console, estimate_text, print_table, print_text, printable, write_result
 from gentax.core.console import status
 
 if TYPE_CHECKING:
@@ -26,52 +26,51 @@ def diagnose(
     ] = None,
     json: o.Json = None,
 ) -> None:
-    """Say what happened in episodes: invalid and repeated actions, loops, giving up, what a success cost.
+    """Diagnose behaviour in episodes: invalid and repeated actions, loops, giving up, steps per success.
 
-    With AFTER, also what changed, paired by task. Every number has a 95 %
-    interval over tasks; what each measure means stands below the tables. Files of several domains can be joined:
-    `cat a.jsonl.gz b.jsonl.gz > both.jsonl.gz`.
+    With AFTER, also what changed, paired by task. Every number has a 95 % interval over tasks; measures are explained
+    below the tables. Files of several domains can be joined: `cat a.jsonl.gz b.jsonl.gz > both.jsonl.gz`.
 
     Example: `gentax diagnose before.jsonl.gz after.jsonl.gz`, of files that `gentax rollout --out` wrote
     """
     from gentax.core.episode import read_episodes
     from gentax.metrics.behaviour import MEASURES
 
-    o.check_out(json)
+    check_output(json)
     status(f"  reading {before}")
     episodes = read_episodes(before)
-    result = _one(episodes) if after is None else _two(episodes, read_episodes(after))
+    result = _diagnose_one(episodes) if after is None else _compare_two(episodes, read_episodes(after))
     console.print("\nWhat they mean", style="bold")
     for measure in MEASURES.values():
         console.print(f"  {measure.title}: {measure.about}", markup=False)
     console.print("  undefined: not recorded in the episodes, or too few successes for a finite interval")
     files = {"before": str(before), "after": None if after is None else str(after)}
     meanings = {name: measure.about for name, measure in MEASURES.items()}
-    o.write_result(json, {**files, "meanings": meanings, **result})
+    write_result(json, {**files, "meanings": meanings, **result})
 
 
-def _one(episodes: list[Episode]) -> dict[str, Any]:
+def _diagnose_one(episodes: list[Episode]) -> dict[str, Any]:
     from gentax.metrics.behaviour import behaviour, end_sentence
 
-    found = behaviour(episodes)
-    said = [end_sentence(one) for one in found.values()]
-    say(said)
+    measured = behaviour(episodes)
+    lines = [end_sentence(one) for one in measured.values()]
+    print_text(lines)
     console.print()
-    for one in found.values():
+    for one in measured.values():
         rows, zero = _split(one.values)
-        table(_title(one), ["", "value"], [[title, _cell(one.values[name])] for name, title in rows.items()])
-        _say_zero(zero, "")
-    return {"domains": {domain: one.to_json() for domain, one in found.items()}, "sentences": said}
+        print_table(_title(one), ["", "value"], [[title, _cell(one.values[name])] for name, title in rows.items()])
+        _print_zero(zero, "")
+    return {"domains": {domain: one.to_json() for domain, one in measured.items()}, "sentences": lines}
 
 
-def _two(before: list[Episode], after: list[Episode]) -> dict[str, Any]:
+def _compare_two(before: list[Episode], after: list[Episode]) -> dict[str, Any]:
     from gentax.metrics.behaviour import compare, holm, sentences
     from gentax.metrics.statistics import LEVEL
 
     compared = compare(before, after)
     corrected = holm(compared)
-    said = sentences(compared)
-    say(said)
+    lines = sentences(compared)
+    print_text(lines)
     console.print()
     domains = {}
     for domain, both in compared.items():
@@ -81,13 +80,13 @@ def _two(before: list[Episode], after: list[Episode]) -> dict[str, Any]:
         for name, title in rows.items():
             sides = [_cell(side.values[name]) for side in (both.before, both.after)]
             cells.append([title, *sides, _cell(both.change[name]) + (" *" if name in marked else "  ")])
-        table(_title(both.after), ["", "before", "after", "change  "], cells)
-        _say_zero(zero, " before and after")
+        print_table(_title(both.after), ["", "before", "after", "change  "], cells)
+        _print_zero(zero, " before and after")
         if marked:
             console.print("* significant after Holm's correction for all changes tested")
         domains[domain] = both.to_json()
         domains[domain]["p_values"] = {name: p for (where, name), p in corrected.items() if where == domain}
-    return {"domains": domains, "sentences": said}
+    return {"domains": domains, "sentences": lines}
 
 
 def _split(*sides: Values) -> tuple[dict[str, str], list[str]]:
@@ -108,12 +107,12 @@ def _cell(value: Estimate | None) -> str:
     """Write an estimate; one whose tasks are all alike has no interval to show."""
     if value is not None and value.low == value.high:
         return value.text(1).partition(" ")[0]
-    return estimate(value)
+    return estimate_text(value)
 
 
-def _say_zero(titles: list[str], when: str) -> None:
+def _print_zero(titles: list[str], when: str) -> None:
     if titles:
-        say(f"0 %{when}: {', '.join(titles)}.")
+        print_text(f"0 %{when}: {', '.join(titles)}.")
 
 
 def _title(one: Behaviour) -> str:

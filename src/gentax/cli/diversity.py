@@ -10,8 +10,8 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli import probe as probing
-from gentax.cli.settings_options import takes
-from gentax.cli.show import console, show_table, shown, table
+from gentax.cli.options import with_settings
+from gentax.cli.output import check_output, console, one_line, print_table, print_text_table, write_result
 from gentax.core.console import status
 from gentax.core.errors import UsageError, unknown
 from gentax.models.requests import ModelOptions
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gentax.policies import Policy
 
 
-@takes(model=ModelOptions)
+@with_settings(model=ModelOptions)
 def diversity(
     domain: probing.Named = None,
     policy: probing.Policy = "base",
@@ -48,7 +48,7 @@ def diversity(
     json: o.Json = None,
     plot: probing.Plot = None,
 ) -> None:
-    """Say how different domains are from one another, in their words and on the axes, and how varied a mixture is.
+    """Measure how different domains are, in their words and on the axes, and how diverse a mixture is.
 
     Example: `gentax diversity sokoban crafting babyai --weight sokoban=2 --weight babyai=1 --plot diversity.svg`
     """
@@ -58,78 +58,77 @@ def diversity(
     from gentax.report.style import check_plot_path
     from gentax.rollouts import RolloutConfig
 
-    o.check_out(json)
+    check_output(json)
     check_plot_path(plot)
-    asked = probing.asked_for(domain)
-    names = [name if level is None else f"{name}:{level}" for name, level in asked]
+    levels = probing.read_domain_levels(domain)
+    names = [name if level is None else f"{name}:{level}" for name, level in levels]
     if len(set(names)) < 2:
         raise UsageError(f"diversity is between 2 or more domains, not of {', '.join(names)} alone")
     weights = _weights(weight, names)
-    who = o.load_policy(policy, model)
-    other = _tuned(who, tuned, model)
+    base = o.load_policy(policy, model)
+    tuned_policy = _tuned(base, tuned, model)
     probes = probe(
-        asked,
-        who,
+        levels,
+        base,
         trajectories=trajectories,
         horizon=horizon,
-        play=RolloutConfig()
-        if other is None
-        else RolloutConfig(temperature=1.0),  # the divergence is of what the weights say
+        play=RolloutConfig() if tuned_policy is None else RolloutConfig(temperature=1.0),  # where the KL is exact
         seed=seed,
         parallel=parallel,
         stop_if_unreadable=not allow_unreadable,
         progress=True,
     )
     status("  comparing the domains")
-    found = run(probes, {} if other is None else _moved(who, other, probes))
-    mixture = found.mixture(weights)
-    for made in found.tables():
-        show_table(made)
-    if other is not None:
-        title = f"policy: KL({shown(who.name)} || {shown(other.name)}) on the states of the first, nats an action"
-        table(title, ["", "KL"], [[name, half_width(value)] for name, value in found.policy.items()])
+    measured = run(probes, {} if tuned_policy is None else _kl(base, tuned_policy, probes))
+    mixture = measured.mixture(weights)
+    for text_table in measured.tables():
+        print_text_table(text_table)
+    if tuned_policy is not None:
+        policies = f"{one_line(base.name)} || {one_line(tuned_policy.name)}"
+        title = f"policy: KL({policies}) on the states of the first, nats per action"
+        print_table(title, ["", "KL"], [[name, half_width(value)] for name, value in measured.policy.items()])
     rao = ", ".join(f"{value:.2f} ({measure})" for measure, value in mixture["rao"].items())
     of = sum(share > 0 for share in mixture["weights"].values())
     console.print(f"The mixture ({_shares(weights)}):", markup=False)
-    console.print(f"  two draws differ on average by {rao} (Rao's quadratic entropy)")
+    console.print(f"  two samples differ on average by {rao} (Rao's quadratic entropy)")
     console.print(f"  its words are those of {mixture['vendi']:.2f} wholly different domains, of {of} (Vendi score)")
-    runtime = getattr(who, "runtime", None)  # that of --tuned is loaded alike
-    o.write_result(json, found.to_json() | {"mixture": mixture, "runtime": runtime})
+    runtime = getattr(base, "runtime", None)  # that of --tuned is loaded alike
+    write_result(json, measured.to_json() | {"mixture": mixture, "runtime": runtime})
     if plot is not None:
         from gentax.report.figures import matrices_plot
         from gentax.report.style import save
 
-        save(matrices_plot(found.names, {f"{m}: {MEASURES[m]}": found.matrix(m) for m in found.pairs}), plot)
+        save(matrices_plot(measured.names, {f"{m}: {MEASURES[m]}": measured.matrix(m) for m in measured.pairs}), plot)
         console.print(f"wrote {plot}", markup=False)
 
 
 def _tuned(base: Policy, tuned: str | None, model: ModelOptions) -> Policy | None:
-    """Find the tuned policy. Raises UsageError where no divergence can be taken, before anything is played."""
+    """Load the tuned policy. Raises UsageError where no KL can be computed, before anything is played."""
     if tuned is None:
         return None
     from gentax.evals.kl_forecast import require_same_tokens
     from gentax.policies.local import LocalPolicy
 
-    other = o.load_policy(tuned, model)
-    for one in (base, other):
+    tuned_policy = o.load_policy(tuned, model)
+    for one in (base, tuned_policy):
         if not isinstance(one, LocalPolicy):
             raise UsageError(f"--tuned compares the weights of two models, and {one.name} has none on this machine")
-    require_same_tokens(base, other)
-    return other
+    require_same_tokens(base, tuned_policy)
+    return tuned_policy
 
 
-def _moved(base: Policy, tuned: Policy, probes: Sequence[Probe]) -> dict[str, Estimate]:
+def _kl(base: Policy, tuned: Policy, probes: Sequence[Probe]) -> dict[str, Estimate]:
     from gentax.evals.kl_forecast import forward_kl
 
     return {probe.name: forward_kl(base, tuned, probe.episodes) for probe in probes}
 
 
-def _weights(given: Sequence[str] | None, names: Sequence[str]) -> dict[str, float] | None:
+def _weights(options: Sequence[str] | None, names: Sequence[str]) -> dict[str, float] | None:
     """Read `DOMAIN=SHARE`, before anything is played. Raises UsageError for what is no mixture of `names`."""
-    if not given:
+    if not options:
         return None
     weights: dict[str, float] = {}
-    for text in given:
+    for text in options:
         name, equals, share = text.rpartition("=")
         if not equals:
             raise UsageError(f"--weight {text[:80]}: write a domain and its share, as in {names[0]}=2")
@@ -147,4 +146,4 @@ def _weights(given: Sequence[str] | None, names: Sequence[str]) -> dict[str, flo
 def _shares(weights: dict[str, float] | None) -> str:
     if weights is None:
         return "all domains alike"
-    return ", ".join(f"{shown(name)} {share / sum(weights.values()):.0%}" for name, share in weights.items())
+    return ", ".join(f"{one_line(name)} {share / sum(weights.values()):.0%}" for name, share in weights.items())

@@ -1,12 +1,23 @@
-"""`gentax domains`"""
+"""`gentax domains` and `gentax check`"""
 
 from __future__ import annotations
 
-from gentax.cli.options import Json, write_result
-from gentax.cli.show import console, table
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gentax.cli import options as o
+from gentax.cli.output import check_output, console, print_table, printable, write_result
+from gentax.core.console import is_interactive, status
+
+if TYPE_CHECKING:
+    from gentax.domains.check import Result
+
+_STYLE = {"passed": "green", "failed": "bold red", "not applicable": "dim"}
 
 
-def domains(json: Json = None) -> None:
+def domains(json: o.Json = None) -> None:
     """List every domain, its levels, and what would enable those that cannot run here.
 
     Example: `gentax domains`
@@ -15,7 +26,7 @@ def domains(json: Json = None) -> None:
     from gentax.domains import missing
 
     records = registered()
-    table(
+    print_table(
         "Domains",
         ["name", "state", "default level", "in the suite"],
         [
@@ -49,3 +60,50 @@ def domains(json: Json = None) -> None:
             for r in records.values()
         },
     )
+
+
+def check(
+    env: Annotated[str, typer.Argument(metavar="ENV", help="A domain, `NAME` or `NAME:LEVEL`, or `module:factory`.")],
+    tasks: Annotated[int | None, typer.Option(help="Tasks that the expert must solve (200).")] = None,
+    starts: Annotated[int | None, typer.Option(help="Tasks of each split that are compared (4000).")] = None,
+    episodes: Annotated[int | None, typer.Option(help="Episodes over which memory is watched (1000).")] = None,
+    seconds: Annotated[float | None, typer.Option(help="For all checks; slow environments do less (180).")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only the check of this name. May be repeated.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A quick check: 20 tasks, 300 starts, 120 episodes, 6 s.")
+    ] = False,
+    json: o.Json = None,
+) -> None:
+    """Check that an environment keeps what gentax expects of one. Exit code 1 when a check fails.
+
+    Examples: `gentax check sokoban`, `gentax check my_package:make_env --quick`
+    """
+    from gentax.domains.check import QUICK, Effort
+    from gentax.domains.check import check as run
+
+    check_output(json)
+    status(f"  starting {env}")
+    ((name, level),) = o.read_domains([env]).items()
+    limits = {"tasks": tasks, "starts": starts, "episodes": episodes, "seconds": seconds}
+    effort = replace(QUICK if quick else Effort(), **{key: value for key, value in limits.items() if value is not None})
+    console.print(f"{'check':16}{'result':16}{'time':>8}  found", style="bold")
+    report = run(name, level, effort=effort, only=only or (), on_check=_print_running, on_result=_print_row)
+    failed = len(report.failed)
+    console.print(f"{printable(report.name)} at level {printable(report.level)}: ", end="", markup=False)
+    console.print("every check passed" if not failed else f"{failed} of {len(report.results)} checks failed")
+    write_result(json, report.to_json())
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_running(check: str) -> None:
+    """Show which check is running; a file gets only the line of its result."""
+    if is_interactive():
+        status(f"{check:16}…")
+
+
+def _print_row(result: Result) -> None:
+    """Print a result as a line of the table, as soon as it is known."""
+    console.print(f"{result.name:16}", end="", markup=False)
+    console.print(f"{result.verdict.value:16}", style=_STYLE[result.verdict.value], end="")
+    console.print(f"{result.seconds:6.1f} s  {printable(result.found)}", markup=False)

@@ -1,4 +1,4 @@
-"""`gentax evaluate`"""
+"""`gentax evaluate` and `gentax verify`"""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.settings_options import Group, takes
-from gentax.cli.show import console, say, show_table
+from gentax.cli.options import SettingsGroup, with_settings
+from gentax.cli.output import check_output, console, print_text, print_text_table, write_result
 from gentax.core.console import EpisodeProgress, status
 from gentax.core.errors import UsageError
 from gentax.models.requests import ModelOptions
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 MODEL = tuple(field.name for field in dataclasses.fields(ModelOptions))
 # Options that a suite does not fix.
-FREE = ("policy", "named", "domain", "suite", "json", "parallel", "allow_unreadable", *MODEL)
+FREE_OPTIONS = ("policy", "named", "domain", "suite", "json", "parallel", "allow_unreadable", *MODEL)
 
 
-@takes(play=Group(RolloutConfig, leave_out=("horizon", "reward")), model=ModelOptions)
+@with_settings(play=SettingsGroup(RolloutConfig, exclude=("horizon", "reward")), model=ModelOptions)
 def evaluate(
     ctx: typer.Context,
     policy: Annotated[str, typer.Argument(help=o.POLICY)] = "base",
@@ -52,13 +52,13 @@ def evaluate(
     """
     from gentax.evals.evaluate import evaluate as run
 
-    o.check_out(json)
+    check_output(json)
     if named is not None:
-        if _given(ctx, "policy"):
+        if _is_given(ctx, "policy"):
             raise UsageError(f"the policy is given twice: {policy!r} and --policy {named!r}")
         policy = named
     if suite is not None:
-        _refuse_what_is_fixed(ctx, suite)
+        _refuse_fixed_options(ctx, suite)
         return _play_suite(policy, suite, domain, parallel, allow_unreadable, json, model)
     levels = o.read_domains(domain)
     result = run(
@@ -73,18 +73,18 @@ def evaluate(
         stop_if_unreadable=not allow_unreadable,
         progress=True,
     )
-    show_table(result.table())
-    say(result.caveats())
-    o.write_result(json, result.to_json())
+    print_text_table(result.table())
+    print_text(result.caveats())
+    write_result(json, result.to_json())
 
 
-def _given(ctx: typer.Context, name: str) -> bool:
+def _is_given(ctx: typer.Context, name: str) -> bool:
     source = ctx.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _refuse_what_is_fixed(ctx: typer.Context, suite: str) -> None:
-    fixed = [p.opts[0] for p in ctx.command.params if p.name not in FREE and _given(ctx, str(p.name))]
+def _refuse_fixed_options(ctx: typer.Context, suite: str) -> None:
+    fixed = [p.opts[0] for p in ctx.command.params if p.name not in FREE_OPTIONS and _is_given(ctx, str(p.name))]
     if fixed:
         raise UsageError(f"{', '.join(fixed)} cannot be given with --suite: {suite} fixes how it is played")
 
@@ -150,9 +150,41 @@ def _play_suite(
 def _score_card(result: SuiteResult) -> None:
     from gentax.domains import domain, missing
 
-    show_table(result.table())
+    print_text_table(result.table())
     if result.missing:
         console.print(f"incomplete, so there is no mean: without {', '.join(result.missing)}", markup=False)
     for name in result.missing:
         if missing(domain(name)):
             console.print(f"to enable {name}: {domain(name).enable}", markup=False)
+
+
+def verify(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE", help="Results of `gentax evaluate --suite … --json FILE`.")
+    ],
+) -> None:
+    """Check results of a suite: its tasks, how they started, outcomes, score card. Exit code 1 on failure.
+
+    Nothing is played. It shows that a file is complete and agrees with itself and with the frozen suite; whether the
+    policy did what the file says it cannot know. Other versions than those installed here are noted and fail nothing.
+
+    Example: `gentax verify base.json mine.json`
+    """
+    from gentax.evals.suites import verify as run
+    from gentax.report.text import one_line
+
+    failed = 0
+    for file in files:
+        console.print(one_line(str(file), 200), style="bold", markup=False)
+        checks = run(file)
+        for check in checks:
+            console.print(f"  {check.name:12}", end="", markup=False)
+            console.print(
+                f"{'ok' if check.passed else 'FAILED':8}", style="green" if check.passed else "bold red", end=""
+            )
+            console.print(check.found, markup=False)
+        failed += not all(check.passed for check in checks)
+    if len(files) > 1:
+        console.print(f"{len(files) - failed} of {len(files)} files passed every check")
+    if failed:
+        raise typer.Exit(1)

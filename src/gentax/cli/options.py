@@ -1,16 +1,20 @@
-"""Options that several commands share, and how they are read."""
+"""Options that several commands share, how they are read, and settings dataclasses as options."""
 
 from __future__ import annotations
 
-import os
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gentax.cli.show import console, shown
 from gentax.core.console import status
 from gentax.core.errors import UsageError
+from gentax.core.settings import field_docs
 
 if TYPE_CHECKING:
     from gentax.models.requests import ModelOptions
@@ -58,45 +62,85 @@ def read_domains(names: list[str] | None) -> dict[str, str | None]:
     return levels
 
 
-def load_policy(what: str, options: ModelOptions) -> Policy:
-    """Load a policy by its name, and show that this is being done: PyTorch and weights take seconds or more."""
-    from gentax.policies import load_policy
-    from gentax.policies.load import SIMPLE
+def load_policy(name: str, options: ModelOptions) -> Policy:
+    """Load a policy by its name, with a status line: PyTorch and weights take seconds or more."""
+    from gentax.policies import load_policy as load
 
-    if what not in SIMPLE:
-        status(f"  loading {what}")
-
-    return load_policy(what, options)
+    _print_loading(name)
+    return load(name, options)
 
 
 def load_pair(base: str, tuned: str, options: ModelOptions) -> tuple[Policy, Policy]:
-    """Load two policies that are compared, likewise."""
+    """Load two policies that are compared, with a status line."""
     from gentax.policies import load_policy_pair
-    from gentax.policies.load import SIMPLE
 
-    if loaded := [name for name in (base, tuned) if name not in SIMPLE]:
-        status(f"  loading {' and '.join(loaded)}")
+    _print_loading(base, tuned)
     return load_policy_pair(base, tuned, options)
 
 
-def write_result(path: Path | None, value: Any) -> None:
-    """Write a result as JSON where `--json` was given."""
-    from gentax.core.files import write_json
+def _print_loading(*names: str) -> None:
+    from gentax.policies.load import SIMPLE
 
-    if path is not None:
-        write_json(path, value)
-        console.print(f"wrote {shown(str(path))}", markup=False)
+    if loaded := [name for name in names if name not in SIMPLE]:
+        status(f"  loading {' and '.join(loaded)}")
 
 
-def check_out(path: Path | None, option: str = "--json") -> None:
-    """Refuse an output path that cannot be written, before hours are spent on what would go there."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; {option} takes a file")
-    try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{option} {path}: nothing can be written there: {error.strerror}") from None
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise UsageError(f"{option} {path}: nothing can be written there")
+@dataclasses.dataclass(frozen=True)
+class SettingsGroup:
+    """A settings dataclass as a command takes it."""
+
+    settings: type
+    exclude: tuple[str, ...] = ()  # fields that are not options of this command
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # that differ from the dataclass's own
+
+
+def with_settings(**groups: type | SettingsGroup) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Turn settings dataclasses into options of a command: an option for each field, with its docstring.
+
+    Each keyword is a parameter of the command and its dataclass. `@with_settings(play=RolloutConfig)` gives a command
+    the options `--context`, `--thinking` and so on, and calls it with one `RolloutConfig`.
+    """
+    by_name = {name: g if isinstance(g, SettingsGroup) else SettingsGroup(g) for name, g in groups.items()}
+    options_of = {name: _options(group) for name, group in by_name.items()}
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        hints = typing.get_type_hints(command, include_extras=True)
+        parameters: list[inspect.Parameter] = []
+        for name, parameter in inspect.signature(command).parameters.items():
+            keyword = parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+            parameters += options_of.get(name, [keyword])
+
+        @functools.wraps(command)
+        def run(**values: Any) -> Any:
+            for name, group in by_name.items():
+                fields = {option.name: values.pop(option.name) for option in options_of[name]}
+                lists = {field.name for field in dataclasses.fields(group.settings) if field.default == ()}
+                values[name] = group.settings(**{k: tuple(v or ()) if k in lists else v for k, v in fields.items()})
+            return command(**values)
+
+        del run.__wrapped__  # or typer would read the command's own signature
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _options(group: SettingsGroup) -> list[inspect.Parameter]:
+    """Return a keyword parameter for each field of a settings dataclass, annotated as an option."""
+    docs, hints = field_docs(group.settings), typing.get_type_hints(group.settings)
+    parameters = []
+    for field in dataclasses.fields(group.settings):
+        if field.name in group.exclude:
+            continue
+        hint, flag = hints[field.name], field.name.replace("_", "-")
+        default, flags, metavar = group.defaults.get(field.name, field.default), [f"--{flag}"], None
+        if hint is bool and default:  # an option that is off by default needs no second flag, which would fill the help
+            flags = [f"--{flag}/--no-{flag}"]
+        elif typing.get_origin(hint) is tuple:
+            hint, metavar = list[typing.get_args(hint)[0]] | None, flag.upper()  # type: ignore[misc]
+        annotation = Annotated[hint, typer.Option(*flags, help=docs.get(field.name, ""), metavar=metavar)]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        default = None if default == () else default
+        parameters.append(inspect.Parameter(field.name, keyword, default=default, annotation=annotation))
+    return parameters

@@ -1,4 +1,4 @@
-"""`gentax play`: a person, or a policy that is watched."""
+"""`gentax play`: a person plays, or watches a policy."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.settings_options import Group, takes
-from gentax.cli.show import console, printable
+from gentax.cli.options import SettingsGroup, with_settings
+from gentax.cli.output import console, printable
 from gentax.core.errors import UsageError
 from gentax.models.requests import ModelOptions
 from gentax.rollouts import RolloutConfig
@@ -23,7 +23,10 @@ _HELP = "Type an action. Also: ? lists what is possible, ! asks the expert, q le
 NEAREST = 5  # admissible actions named for one that is not
 
 
-@takes(settings=Group(RolloutConfig, leave_out=("horizon", "reward"), defaults={"thinking": True}), model=ModelOptions)
+@with_settings(
+    settings=SettingsGroup(RolloutConfig, exclude=("horizon", "reward"), defaults={"thinking": True}),
+    model=ModelOptions,
+)
 def play(
     domain: Annotated[str, typer.Argument(help="A domain, `NAME` or `NAME:LEVEL`.")],
     index: Annotated[int, typer.Option(help="Which task.")] = 0,
@@ -54,7 +57,7 @@ def play(
         if expert or policy is not None:
             _watch(env, "expert" if expert else str(policy), model, index, split, settings)
         else:
-            _by_hand(env, index, split)
+            _play_by_hand(env, index, split)
     finally:
         env.close()
 
@@ -66,12 +69,11 @@ def _watch(env: TextEnv, policy: str, model: ModelOptions, index: int, split: st
     task = Task(env.domain.name, env.level, split, index)
     settings = replace(settings, wrap=())  # the environment is wrapped already
     with EnvPool(settings, factory=lambda _: env) as pool:
-        who = o.load_policy(policy, model)
-        (episode,) = rollout(who, [task], play=settings, pool=pool, progress=True)
-    _show(episode)
+        (episode,) = rollout(o.load_policy(policy, model), [task], play=settings, pool=pool, progress=True)
+    _print_episode(episode)
 
 
-def _show(episode: Episode) -> None:
+def _print_episode(episode: Episode) -> None:
     console.print(f"[bold]{episode.task.id}[/]")
     console.print(printable(episode.goal), style="bold", markup=False)
     for number, step in enumerate(episode.steps, 1):
@@ -83,10 +85,10 @@ def _show(episode: Episode) -> None:
         console.print(f"{number:>3} > {printable(step.action or step.text)}{note}", style="cyan", markup=False)
     console.print()
     console.print(printable(episode.final), markup=False)
-    _result(episode.outcome.value, episode.ret, episode.length)
+    _print_outcome(episode.outcome.value, episode.ret, episode.length)
 
 
-def _by_hand(env: TextEnv, index: int, split: str) -> None:
+def _play_by_hand(env: TextEnv, index: int, split: str) -> None:
     _, info = env.reset(options={"index": index, "split": split})
     console.print(printable(env.domain.rules), style="dim", markup=False)
     console.print(f"{printable(info['goal'])}\n", style="bold", markup=False)
@@ -109,16 +111,15 @@ def _by_hand(env: TextEnv, index: int, split: str) -> None:
             console.print(printable("  ".join(actions)), style="dim", markup=False)
             continue
         if typed == "!":
-            move = env.expert()
-            console.print(
-                "the expert is lost" if move is None else printable(f"{move.action}   {move.thought}"), markup=False
-            )
+            hint = env.expert()
+            text = "the expert has no action here" if hint is None else printable(f"{hint.action}   {hint.thought}")
+            console.print(text, markup=False)
             continue
-        action = doubted if not typed else typed if typed == doubted else _listed(typed, env.admissible())
+        action = doubted if not typed else typed if typed == doubted else _as_listed(typed, env.admissible())
         if not action:
             doubted = typed
             if typed:
-                console.print(printable(_doubt(typed, env.admissible() or [])), style="dim", markup=False)
+                console.print(printable(_ask_again(typed, env.admissible() or [])), style="dim", markup=False)
             continue
         doubted = ""
         observation, reward, terminated, truncated, info = env.step(action)
@@ -127,10 +128,10 @@ def _by_hand(env: TextEnv, index: int, split: str) -> None:
         console.print(printable(shown), markup=False)
         if shown != observation:
             console.print(printable(observation), style="dim", markup=False)
-    _result("success" if won else "failure" if over else "left", total, env.steps)
+    _print_outcome("success" if won else "failure" if over else "left", total, env.steps)
 
 
-def _listed(typed: str, admissible: list[str] | None) -> str:
+def _as_listed(typed: str, admissible: list[str] | None) -> str:
     """Return the admissible action that was typed, whatever its case and spaces; "" when there is none.
 
     Where a domain does not list its actions it is what was typed.
@@ -141,13 +142,13 @@ def _listed(typed: str, admissible: list[str] | None) -> str:
     return typed if typed in admissible else same.get(" ".join(typed.lower().split()), "")
 
 
-def _doubt(typed: str, admissible: list[str]) -> str:
+def _ask_again(typed: str, admissible: list[str]) -> str:
     """Ask for another action, naming the nearest ones, or for a confirmation: a list may be incomplete."""
     near = difflib.get_close_matches(typed.lower(), admissible, n=NEAREST, cutoff=0.4) or admissible[:NEAREST]
     more = "" if len(near) == len(admissible) else ", … (? lists all)"
     return f"{typed[:80]!r} is not listed here, so no step was taken. Nearest: {', '.join(near)}{more}. Enter sends it."
 
 
-def _result(outcome: str, ret: float, length: int) -> None:
+def _print_outcome(outcome: str, ret: float, length: int) -> None:
     style = {"success": "bold green", "failure": "bold red"}.get(outcome, "bold")
     console.print(f"{outcome} after {length} steps, return {ret:.2f}", style=style)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.settings_options import Group, takes
-from gentax.cli.show import console, shown, table
+from gentax.cli.options import SettingsGroup, with_settings
+from gentax.cli.output import check_output, console, one_line, print_table, write_result
 from gentax.models.requests import ModelOptions
 from gentax.rollouts import RolloutConfig
 
@@ -37,7 +37,7 @@ Plot = Annotated[
 ]
 
 
-@takes(play=Group(RolloutConfig, leave_out=("horizon", "reward", "wrap")), model=ModelOptions)
+@with_settings(play=SettingsGroup(RolloutConfig, exclude=("horizon", "reward", "wrap")), model=ModelOptions)
 def probe(
     domain: Named = None,
     policy: Policy = "base",
@@ -67,55 +67,55 @@ def probe(
     from gentax.evals.probe import probe as run
     from gentax.report.style import check_plot_path
 
-    o.check_out(json)
+    check_output(json)
     check_plot_path(plot)
-    asked = asked_for(domain)
-    around = [*(["distract"] if distract else []), *(wrap or [])]
+    levels = read_domain_levels(domain)
+    wrappers = [*(["distract"] if distract else []), *(wrap or [])]
     rows = run(
-        asked,
+        levels,
         o.load_policy(policy, model),
         trajectories=trajectories,
         samples=samples,
         horizon=horizon,
-        wrap=around,
+        wrap=wrappers,
         play=play,
         seed=seed,
         parallel=parallel,
         stop_if_unreadable=not allow_unreadable,
         progress=True,
     )
-    _show(rows)
-    o.write_result(json, {"probes": [row.to_json() for row in rows]})
+    _print_probes(rows)
+    write_result(json, {"probes": [row.to_json() for row in rows]})
     if plot is not None:
         _draw(rows, plot)
         console.print(f"wrote {plot}", markup=False)
 
 
-def asked_for(names: Sequence[str] | None) -> list[tuple[str, str | None]]:
+def read_domain_levels(names: Sequence[str] | None) -> list[tuple[str, str | None]]:
     """Read domains with their levels; all that are installed when none is given."""
     from gentax.domains.registry import read_domain
 
     return [read_domain(name) for name in names] if names else list(o.read_domains(None).items())
 
 
-def _show(rows: Sequence[Probe]) -> None:
+def _print_probes(rows: Sequence[Probe]) -> None:
     first = rows[0]
-    console.print(f"policy: {shown(first.policy)}; tokens are those of: {shown(first.tokenizer)}\n", markup=False)
+    console.print(f"policy: {one_line(first.policy)}; tokens are those of: {one_line(first.tokenizer)}\n", markup=False)
     richness: Columns = [
-        ("prompt, characters", lambda axes: _short(axes.prompt_characters, 0)),
-        ("template %", lambda axes: _short(axes.prompt_template, 0)),
-        ("observation, characters", lambda axes: _short(axes.observation_characters, 0)),
-        ("template %", lambda axes: _short(axes.observation_template, 0)),
-        ("tokens", lambda axes: _short(axes.observation_tokens, 0)),
-        ("bytes zipped", lambda axes: _short(axes.observation_compressed, 0)),
+        ("prompt, characters", lambda axes: _estimate_text(axes.prompt_characters, 0)),
+        ("template %", lambda axes: _estimate_text(axes.prompt_template, 0)),
+        ("observation, characters", lambda axes: _estimate_text(axes.observation_characters, 0)),
+        ("template %", lambda axes: _estimate_text(axes.observation_template, 0)),
+        ("tokens", lambda axes: _estimate_text(axes.observation_tokens, 0)),
+        ("bytes zipped", lambda axes: _estimate_text(axes.observation_compressed, 0)),
     ]
     _grid("State richness, mean over states", richness, rows)
     planning: Columns = [
-        ("steps", lambda axes: _short(axes.planning, 1)),
-        ("success %", lambda axes: _short(axes.success, 0)),
-        ("steps if solved", lambda axes: _short(axes.length_given_success, 1)),
-        ("the expert's", lambda axes: _short(axes.expert_length, 1)),
-        ("actions to choose", lambda axes: _short(axes.branching, 0)),
+        ("steps", lambda axes: _estimate_text(axes.planning, 1)),
+        ("success %", lambda axes: _estimate_text(axes.success, 0)),
+        ("steps if solved", lambda axes: _estimate_text(axes.length_given_success, 1)),
+        ("the expert's", lambda axes: _estimate_text(axes.expert_length, 1)),
+        ("actions to choose", lambda axes: _estimate_text(axes.branching, 0)),
     ]
     _grid(f"Planning complexity, mean steps with failures counted at {first.axes.horizon}", planning, rows)
     ks = sorted({k for row in rows for k in row.axes.pass_at})
@@ -124,21 +124,21 @@ def _show(rows: Sequence[Probe]) -> None:
         _grid("Pass@k, percent of tasks that one of k samples solves", by_k, rows)
     for row in rows:
         if row.axes.errors:
-            left_out = f"{shown(row.name)}: {row.axes.errors} episodes ended in an error and were left out"
+            left_out = f"{one_line(row.name)}: {row.axes.errors} episodes ended in an error and were left out"
             console.print(left_out, markup=False)
     console.print("In brackets: 95 % intervals over tasks. Compare domains probed with the same policy and horizon.")
 
 
 def _grid(title: str, columns: Columns, rows: Sequence[Probe]) -> None:
     heads = ["domain", *(head for head, _ in columns)]
-    table(title, heads, [[row.name, *(cell(row.axes) for _, cell in columns)] for row in rows])
+    print_table(title, heads, [[row.name, *(cell(row.axes) for _, cell in columns)] for row in rows])
 
 
 def _pass(k: int, axes: Axes) -> str:
-    return _short(axes.pass_at.get(k), 0)
+    return _estimate_text(axes.pass_at.get(k), 0)
 
 
-def _short(value: Estimate | None, digits: int) -> str:
+def _estimate_text(value: Estimate | None, digits: int) -> str:
     """Write an estimate with its interval; a dash for what is not known."""
     return "–" if value is None else value.text(digits)
 

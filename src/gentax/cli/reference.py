@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.show import console
+from gentax.cli.output import check_output, console, write_result
 
 if TYPE_CHECKING:
     from gentax.metrics.reference.tables import Table
@@ -26,18 +26,18 @@ def reference(
     from gentax.metrics.reference import STUDIES, published, recompute
     from gentax.metrics.reference.tables import tables
 
-    o.check_out(json)
-    found = [recompute(published(key)) for key in ([study] if study else STUDIES)]
-    for one in found:
+    check_output(json)
+    recomputed = [recompute(published(key)) for key in ([study] if study else STUDIES)]
+    for one in recomputed:
         console.print(f"{one.study.citation}\n{one.study.note}\n", markup=False)
-        for made in tables(one):
-            _show(made)
-    for one in found:
+        for table in tables(one):
+            _print(table)
+    for one in recomputed:
         console.print(one.summary, markup=False)
-    o.write_result(json, [one.to_json() for one in found])
+    write_result(json, [one.to_json() for one in recomputed])
 
 
-def _show(table: Table) -> None:
+def _print(table: Table) -> None:
     """Print a table at its full width: a figure that is cut short would be another figure."""
     console.print(table.title, style="bold", markup=False)
     widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.settings_options import Group, takes
-from gentax.cli.show import say
+from gentax.cli.options import SettingsGroup, with_settings
+from gentax.cli.output import check_output, print_text
 from gentax.models.requests import ModelOptions
 from gentax.rollouts import RolloutConfig
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gentax.core import Episode
 
 
-@takes(play=Group(RolloutConfig, leave_out=("horizon", "reward")), model=ModelOptions)
+@with_settings(play=SettingsGroup(RolloutConfig, exclude=("horizon", "reward")), model=ModelOptions)
 def rollout(
     domain: Annotated[str, typer.Argument(help="A domain, `NAME` or `NAME:LEVEL`.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the episodes go: gzipped JSON lines.")],
@@ -45,30 +45,30 @@ def rollout(
     from gentax.policies.scripted import SCRIPTED
     from gentax.rollouts import rollout as run
 
-    o.check_out(out, "--out")
-    (chosen,) = tasks_of(o.read_domains([domain]), tasks, split).values()
-    who = o.load_policy(policy, model)
+    check_output(out, "--out")
+    (tasks_to_play,) = tasks_of(o.read_domains([domain]), tasks, split).values()
+    loaded = o.load_policy(policy, model)
     episodes = run(
-        who,
-        chosen,
+        loaded,
+        tasks_to_play,
         play=play,
         samples=samples,
         seed=seed,
         parallel=parallel,
-        stop_if_unreadable=not allow_unreadable and not isinstance(who, SCRIPTED),
+        stop_if_unreadable=not allow_unreadable and not isinstance(loaded, SCRIPTED),
         progress=True,
     )
     with whole_file(out) as aside:
         write_episodes(aside, episodes)
-    _say_what_came(episodes, who.name, out)
+    _print_outcomes(episodes, loaded.name, out)
 
 
-def _say_what_came(episodes: Sequence[Episode], policy: str, out: Path) -> None:
+def _print_outcomes(episodes: Sequence[Episode], policy: str, out: Path) -> None:
     from gentax.core import Outcome
     from gentax.metrics.episode_scores import Truncation
 
-    broken = sum(episode.outcome is Outcome.ERROR for episode in episodes)
+    errors = sum(episode.outcome is Outcome.ERROR for episode in episodes)
     solved = sum(episode.success for episode in episodes)
-    errors = f", {broken} left out where the environment broke" if broken else ""
-    say(f"wrote {len(episodes)} episodes to {out}: success in {solved} of {len(episodes) - broken}{errors}")
-    say(Truncation.of(episodes).sentences(policy))
+    left_out = f", {errors} left out where the environment broke" if errors else ""
+    print_text(f"wrote {len(episodes)} episodes to {out}: success in {solved} of {len(episodes) - errors}{left_out}")
+    print_text(Truncation.of(episodes).sentences(policy))

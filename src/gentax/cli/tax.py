@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.settings_options import Group, takes
-from gentax.cli.show import say, show_table
+from gentax.cli.options import SettingsGroup, with_settings
+from gentax.cli.output import check_output, print_text, print_text_table, write_result
 from gentax.core.errors import UsageError
 from gentax.core.settings import plain
 from gentax.models.requests import ModelOptions
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from gentax.metrics.tax import TaxReport
     from gentax.policies import Policy
 
-ON_ITS_OWN = 128  # tasks of each domain where neither --tasks nor --drop says
+DEFAULT_TASKS = 128  # tasks of each domain where neither --tasks nor --drop says
 
 
-@takes(play=Group(RolloutConfig, leave_out=("horizon", "reward")), model=ModelOptions)
+@with_settings(play=SettingsGroup(RolloutConfig, exclude=("horizon", "reward")), model=ModelOptions)
 def tax(
     tuned: Annotated[
         str,
@@ -46,10 +46,10 @@ def tax(
         ),
     ] = None,
     tasks: Annotated[
-        int | None, typer.Option(help=f"Test tasks of each domain; {ON_ITS_OWN}, or what --drop takes.", min=2)
+        int | None, typer.Option(help=f"Test tasks of each domain; {DEFAULT_TASKS}, or what --drop takes.", min=2)
     ] = None,
     drop: Annotated[
-        float | None, typer.Option(help="The mean loss on the targets, in points, that must not go unseen.")
+        float | None, typer.Option(help="The mean loss on the targets, in points, that must be detected.")
     ] = None,
     pilot: Annotated[
         str | None,
@@ -76,7 +76,8 @@ def tax(
         ),
     ] = False,
     looks: Annotated[
-        int, typer.Option(help="How often the verdict is taken; playing stops when it is clear.", min=1, max=20)
+        int,
+        typer.Option(help="Interim analyses of the verdict; playing stops when it is clear.", min=1, max=20),
     ] = 5,
     forecast_only: Annotated[
         bool, typer.Option("--forecast-only", help="Play no target: forecast the tax from the KL on the source alone.")
@@ -97,7 +98,7 @@ def tax(
         typer.Option("--out", metavar="FOLDER", help="Write the page, episodes, tables and a picture of the matrix."),
     ] = None,
 ) -> None:
-    """Say what training cost elsewhere: both policies play the same test tasks with the same random numbers.
+    """Measure the tax of training: both policies play the same test tasks with the same random numbers.
 
     Examples: `gentax tax --tuned runs/sokoban/step-000100 --source sokoban --drop 5`, or, of two results of
     `gentax evaluate --suite`, `gentax tax --base before.json --tuned after.json --source sokoban`
@@ -105,74 +106,81 @@ def tax(
     from gentax.evals.paired_eval import is_result, play_tax, tax, tax_of_results
     from gentax.evals.sensitivity import check_installed
     from gentax.metrics.behaviour import compare
-    from gentax.metrics.behaviour import sentences as behaved
+    from gentax.metrics.behaviour import sentences as behaviour_sentences
     from gentax.metrics.forecast import read_fit
     from gentax.metrics.statistics import InterimAnalyses
 
-    o.check_out(json)
-    _check_folder(out, forecast_only)
+    check_output(json)
+    if out is not None:
+        from gentax.report.page import check_folder
+
+        if forecast_only:
+            raise UsageError("--out is for a tax that is played; with --forecast-only there is --json")
+        check_folder(out)
     trained = o.read_domains([source])
-    (home,) = trained
+    (source_name,) = trained
     levels = {**o.read_domains(target), **trained}
-    protected = _touched(touched, tuned)
+    touched_domains = _touched_domains(touched, tuned)
     if sensitivity:
         check_installed()
     if is_result(base) and is_result(tuned):
         if sensitivity:
             raise UsageError("--sensitivity takes episodes: it is for policies that are played, not for result files")
-        report = tax_of_results(Path(base), Path(tuned), home, levels if target else None, protected)
-        return _show(report, [], json, out, tuple(levels))
+        report = tax_of_results(Path(base), Path(tuned), source_name, levels if target else None, touched_domains)
+        return _print_result(report, [], json, out, tuple(levels))
     if is_result(base) or is_result(tuned):
-        tax(base, tuned, home)  # refuses, and says why
-    known = read_fit(fit) if forecast_only else None
-    policies = o.load_pair(base, tuned, model)  # both are found before either plays
-    if known is not None:
-        return _forecast(*policies, home, levels[home], play, seed, known, json)
+        tax(base, tuned, source_name)  # raises the error that explains it
+    forecast_fit = read_fit(fit) if forecast_only else None
+    policies = o.load_pair(base, tuned, model)  # both are loaded before either plays
+    if forecast_fit is not None:
+        return _forecast(*policies, source_name, levels[source_name], play, seed, forecast_fit, json)
     if len(levels) < 2:
-        raise UsageError(f"no target: the tax of {home} needs at least one other domain")
-    many = InterimAnalyses(looks)
-    first, known_pilot = _pilot(pilot, drop)
-    tasks = _plan(levels, home, many, tasks, drop, first, known_pilot)
+        raise UsageError(f"no target: the tax of {source_name} needs at least one other domain")
+    analyses = InterimAnalyses(looks)
+    pilot_tasks, earlier_pilot = _pilot(pilot, drop)
+    tasks = _plan_tasks(levels, source_name, analyses, tasks, drop, pilot_tasks, earlier_pilot)
     played = play_tax(
         *policies,
-        home,
+        source_name,
         levels,
         tasks=tasks,
-        looks=many,
+        looks=analyses,
         samples=samples,
         play=play,
         seed=seed,
         parallel=parallel,
-        touched=protected,
+        touched=touched_domains,
         chance=not no_chance,
-        pilot=first,
-        drop=drop if first is not None else None,
-        on_pilot=partial(_replan, many, drop),
-        on_look=partial(_look, tasks=tasks if first is None else None),
+        pilot=pilot_tasks,
+        drop=drop if pilot_tasks is not None else None,
+        on_pilot=partial(_print_pilot, analyses, drop),
+        on_look=partial(_print_interim, tasks=tasks if pilot_tasks is None else None),
         stop_if_unreadable=not allow_unreadable,
         progress=True,
     )
     if played.played < played.planned:
-        say(f"  stopped after {played.played} of {played.planned} episodes a policy: the verdict is clear")
+        print_text(f"  stopped after {played.played} of {played.planned} episodes a policy: the verdict is clear")
     before, after = ([e for of in one.episodes.values() for e in of] for one in (played.before, played.after))
-    said = behaved(compare(before, after))
+    lines = behaviour_sentences(compare(before, after))
     for one in (played.before, played.after):
-        said += one.truncation().sentences(one.policy)
+        lines += one.truncation().sentences(one.policy)
     if played.report.look < looks:
-        said.append("What is said of behaviour allows for its number, but not for when playing stopped.")
+        lines.append("Behaviour: corrected for the number of measures, but not for when playing stopped.")
     if sensitivity:
         from gentax.evals.sensitivity import mixed_model
 
-        said += mixed_model(played.before, played.after, home).sentences()
-    _show(played.report, said, json, out, tuple(levels), played, {"play": plain(play), "seed": seed, "looks": looks})
+        lines += mixed_model(played.before, played.after, source_name).sentences()
+    _print_result(
+        played.report, lines, json, out, tuple(levels), played, {"play": plain(play), "seed": seed, "looks": looks}
+    )
 
 
-def _touched(named: list[str] | None, tuned: str) -> frozenset[str]:
+def _touched_domains(named: list[str] | None, tuned: str) -> frozenset[str]:
     """Return the domains that entered training: those that are named, and those of the run that `tuned` is from."""
     from gentax.training.check import touched_by_run
 
-    given = frozenset(o.read_domains(named)) if named else frozenset()
-    return given | (touched_by_run(Path(tuned)) or frozenset())
+    named_domains = frozenset(o.read_domains(named)) if named else frozenset()
+    return named_domains | (touched_by_run(Path(tuned)) or frozenset())
 
 
 def _pilot(pilot: str | None, drop: float | None) -> tuple[int | None, Pilot | None]:
@@ -192,60 +200,60 @@ def _pilot(pilot: str | None, drop: float | None) -> tuple[int | None, Pilot | N
     return None, Pilot.from_json(content.get("pilot") if isinstance(content, dict) else None, pilot)
 
 
-def _plan(
+def _plan_tasks(
     levels: Mapping[str, str | None],
-    home: str,
+    source_name: str,
     looks: InterimAnalyses,
     tasks: int | None,
     drop: float | None,
-    first: int | None,
+    pilot_tasks: int | None,
     pilot: Pilot | None,
 ) -> int:
-    """Say beforehand what can be seen; return how many tasks of each domain are played at most."""
+    """Print which drop can be detected; return how many tasks of each domain are played at most."""
     from gentax.evals.evaluate import tasks_of
     from gentax.metrics.statistics import episodes_needed
     from gentax.metrics.statistics.power import VARIANCE, outlook
 
     targets = len(levels) - 1
-    if drop is not None and first is None:
+    if drop is not None and pilot_tasks is None:
         needed = episodes_needed(drop, targets, looks, VARIANCE if pilot is None else pilot.variance)
-        say(
+        print_text(
             f"  To see a mean drop of {drop:g} points over {targets} targets takes {needed.tasks} tasks of each, "
             f"{needed.episodes} episodes a policy."
         )
         tasks = needed.tasks if tasks is None else tasks
-    tasks = ON_ITS_OWN if tasks is None else tasks
+    tasks = DEFAULT_TASKS if tasks is None else tasks
     listed = {name: len(of) for name, of in tasks_of(levels, tasks).items()}
     for name, count in listed.items():
         if count < tasks:
-            say(f"  {name} has {count} test tasks.")
-    if first is not None:
-        say(f"  A pilot of {first} tasks of each domain says how many a drop of {drop:g} points takes.")
+            print_text(f"  {name} has {count} test tasks.")
+    if pilot_tasks is not None:
+        print_text(f"  A pilot of {pilot_tasks} tasks of each domain says how many a drop of {drop:g} points takes.")
         return tasks
-    least = min(count for name, count in listed.items() if name != home)
-    say(f"  {sentence}" for sentence in outlook(least, targets, looks, pilot, drop))
-    say(f"  At most {sum(listed.values())} tasks a policy, looked at {looks.count} times.")
+    least = min(count for name, count in listed.items() if name != source_name)
+    print_text(f"  {sentence}" for sentence in outlook(least, targets, looks, pilot, drop))
+    print_text(f"  At most {sum(listed.values())} tasks a policy, with {looks.count} interim analyses.")
     return tasks
 
 
-def _replan(looks: InterimAnalyses, drop: float | None, pilot: Pilot, tasks: int) -> None:
+def _print_pilot(looks: InterimAnalyses, drop: float | None, pilot: Pilot, tasks: int) -> None:
     from gentax.metrics.statistics.power import outlook
 
-    say(f"  pilot: {tasks} tasks of each domain are played.")
-    say(f"  {sentence}" for sentence in outlook(tasks, pilot.targets, looks, pilot, drop))
+    print_text(f"  pilot: {tasks} tasks of each domain are played.")
+    print_text(f"  {sentence}" for sentence in outlook(tasks, pilot.targets, looks, pilot, drop))
 
 
-def _look(report: TaxReport, tasks: int | None) -> None:
-    """Say what a look found; at the first, what all of them will be able to tell, now that something is known."""
+def _print_interim(report: TaxReport, tasks: int | None) -> None:
+    """Print an interim result; after the first also what all of them can detect, now that variances are known."""
     from gentax.metrics.statistics import InterimAnalyses
     from gentax.metrics.statistics.power import outlook
     from gentax.metrics.verdict import headline
 
-    say(f"  look {report.look} of {report.looks}: tax {headline(report)}")
+    print_text(f"  interim analysis {report.look} of {report.looks}: tax {headline(report)}")
     if report.look == 1 < report.looks and tasks is not None and report.pilot is not None:
-        many = InterimAnalyses(report.looks)
+        analyses = InterimAnalyses(report.looks)
         least = min(tasks, *(round(report.tasks[t] * report.looks) for t in report.targets))
-        say(f"  {sentence}" for sentence in outlook(least, len(report.targets), many, report.pilot))
+        print_text(f"  {sentence}" for sentence in outlook(least, len(report.targets), analyses, report.pilot))
 
 
 def _forecast(
@@ -260,22 +268,13 @@ def _forecast(
 ) -> None:
     from gentax.evals.kl_forecast import forecast_from_kl
 
-    found = forecast_from_kl(base, tuned, source, level, play=play, seed=seed, fit=fit, progress=True)
-    say(found.sentences())
+    forecast = forecast_from_kl(base, tuned, source, level, play=play, seed=seed, fit=fit, progress=True)
+    print_text(forecast.sentences())
     runtime = {"base": getattr(base, "runtime", None), "tuned": getattr(tuned, "runtime", None)}
-    o.write_result(json, {**found.to_json(), "runtime": runtime})
+    write_result(json, {**forecast.to_json(), "runtime": runtime})
 
 
-def _check_folder(out: Path | None, forecast_only: bool) -> None:
-    if out is not None:
-        from gentax.report.page import check_folder
-
-        if forecast_only:
-            raise UsageError("--out is for a tax that is played; with --forecast-only there is --json")
-        check_folder(out)
-
-
-def _show(
+def _print_result(
     report: TaxReport,
     behaviour: list[str],
     json: Path | None,
@@ -286,13 +285,13 @@ def _show(
 ) -> None:
     from gentax.metrics.verdict import sentences
 
-    show_table(report.table())
-    say(sentences(report))
-    say(behaviour)
+    print_text_table(report.table())
+    print_text(sentences(report))
+    print_text(behaviour)
     result = {**report.to_json(), "sentences": sentences(report), "behaviour": behaviour}
-    o.write_result(json, result)
+    write_result(json, result)
     if out is not None:
         from gentax.report.page import write_tax
 
         write_tax(out, report, result, domains, settings or {}, played and (played.before, played.after))
-        say(f"wrote {out / 'report.html'}, and beside it episodes, tables and the matrix as a picture")
+        print_text(f"wrote {out / 'report.html'}, and next to it episodes, tables and the matrix as a picture")

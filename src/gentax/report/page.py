@@ -73,8 +73,8 @@ def render(report: Report) -> str:
     script = files("gentax.report").joinpath("templates", "filter.js").read_text(encoding="utf-8")
     answer, details = list(report.answer), []
     if not answer and len(results) == 1:
-        said, last = sentences(results[0].tax), len(caveats(results[0].tax))
-        answer, details = said[:2], said[2 : len(said) - last]
+        tax_text, last = sentences(results[0].tax), len(caveats(results[0].tax))
+        answer, details = tax_text[:2], tax_text[2 : len(tax_text) - last]
     return (
         _environment()
         .get_template("page.html.jinja")

@@ -1,4 +1,4 @@
-"""From a finished study to what forecasts are made with: what was known of each source, and the tax it had."""
+"""From a finished study to a fit for forecasts: the features of each source, and the tax it had."""
 
 from __future__ import annotations
 
@@ -15,59 +15,49 @@ from gentax.metrics.diversity import diversity
 from gentax.metrics.forecast import Fit, TrainingRun, features_of
 from gentax.policies.local import load_local_policy
 from gentax.studies.plan import Plan
-from gentax.studies.results import results
+from gentax.studies.results import analyze
 from gentax.studies.run import Store
 from gentax.training.run_folder import last
 
 
-def fit_study(todo: Plan, store: Store, say: Callable[[str], None], trajectories: int = TRAJECTORIES) -> Fit:
+def fit_study(plan: Plan, store: Store, log: Callable[[str], None], trajectories: int = TRAJECTORIES) -> Fit:
     """Return the fit of a study that is done. `trajectories` episodes are played to probe a domain, and to take a KL.
 
-    Domains are probed on tasks of the train split, policies' KL is taken there too: what a forecast is made from is
-    nothing that its tax was measured on. Wrappers of an arm's training are part of what is probed.
+    Domains are probed, and the KL of policies is taken, on tasks of the train split: the features of a forecast
+    share no task with the evaluation. Wrappers of an arm's training are part of what is probed.
 
     Raises:
         UsageError: a study whose training or evaluation is not done, or whose taxes are undefined.
     """
-    study = todo.study
-    wanted = (*todo.init.values(), *todo.trained.values(), *todo.after.values())
-    lacking = [stage for stage in wanted if not store.has(stage)]
-    if lacking:
-        raise UsageError(f"study {study.name}: {len(lacking)} stages are not done; run `gentax study run` first")
+    study = plan.study
+    required = (*plan.init.values(), *plan.trained.values(), *plan.after.values())
+    missing = [stage for stage in required if not store.has(stage)]
+    if missing:
+        raise UsageError(f"study {study.name}: {len(missing)} stages are not done; run `gentax study run` first")
     base = load_local_policy(study.base, study.options)
     levels = {name: target.level for name, target in study.domains.items()}
-    say("probing the domains")
-    look = partial(probe, policy=base, trajectories=trajectories, play=replace(study.evaluate, wrap=()))
-    plain = {p.domain: p for p in look(levels)}
-    far = diversity(plain.values()).pairs["unseen"]
+    log("probing the domains")
+    probe_domains = partial(probe, policy=base, trajectories=trajectories, play=replace(study.evaluate, wrap=()))
+    plain = {p.domain: p for p in probe_domains(levels)}
+    distance = diversity(plain.values()).pairs["unseen"]
     rows = []
-    for result in results(todo, store.episodes)[0]:
+    for result in analyze(plan, store.episodes).results:
         source, arm = result.tax.source, result.arm
         recipe = study.recipe(source, arm, study.seeds[0])
-        say(f"{arm} on {source}")
-        there = plain[source]
+        log(f"{arm} on {source}")
+        source_probe = plain[source]
         if recipe.play.wrap:
-            (there,) = (p for p in look({source: levels[source]}, wrap=recipe.play.wrap) if p.plain)
+            (source_probe,) = (p for p in probe_domains({source: levels[source]}, wrap=recipe.play.wrap) if p.plain)
         kls = []
         for seed in study.seeds:
-            tuned = load_local_policy(last(store.path(todo.trained[arm, source, seed])), study.options)
+            tuned = load_local_policy(last(store.path(plan.trained[arm, source, seed])), study.options)
             kls.append(source_kl(base, tuned, source, levels[source], study.evaluate, tasks=trajectories).value)
         tax, gain = result.tax.tax, result.tax.delta_id
         if not tax or not gain:
             raise UsageError(f"study {study.name}: the tax of {arm} on {source} is {gain if tax else tax}")
-        unseen = float(np.mean([far[plain[source].name][plain[t].name].value for t in result.tax.targets]))
-        rows.append(
-            TrainingRun(
-                source,
-                arm,
-                recipe.updates,
-                len(study.seeds),
-                {**features_of(there, unseen), "kl": float(np.mean(kls))},
-                tax.value,
-                tax.low,
-                tax.high,
-                gain.value,
-            )
-        )
+        unseen = float(np.mean([distance[plain[source].name][plain[t].name].value for t in result.tax.targets]))
+        features = {**features_of(source_probe, unseen), "kl": float(np.mean(kls))}
+        interval = (tax.value, tax.low, tax.high)
+        rows.append(TrainingRun(source, arm, recipe.updates, len(study.seeds), features, *interval, gain.value))
     about = f"study {study.name}: {', '.join(study.arms)} on {len(study.sources)} sources, seeds {list(study.seeds)}"
     return Fit(study.name, about, study.base, tuple(study.domains), tuple(rows))

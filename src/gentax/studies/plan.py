@@ -1,7 +1,7 @@
 """A study: which policies are trained where, on what they are all evaluated, and the stages that make it.
 
-A stage is one thing to be done, addressed by the hash of everything it depends on. Two studies that share a stage
-share its folder; a stage whose folder exists is done.
+A stage is one unit of work, addressed by the hash of everything it depends on. Two studies that share a stage share its
+folder; a stage whose folder exists is done.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Study:
         return replace(recipe, source=source, level=level, seed=seed, base=self.base)
 
     def cannot_claim(self) -> str | None:
-        """Say what fewer than three seeds do not allow to be said, and what more would take; None where enough."""
+        """Return a warning about what fewer than three seeds cannot show, and what more would take; None for enough."""
         return few_seeds(len(self.seeds), len(self.arms) * len(self.sources))
 
     @property
@@ -150,9 +150,9 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Stage:
-    """One thing to be done. `inputs` and the addresses of `needs` determine what comes of it."""
+    """One unit of work. `inputs` and the addresses of `needs` determine its result."""
 
-    kind: str  # "evaluate", "train", "measure" or "report"
+    kind: str  # "evaluate", "train" or "report"
     label: str  # in the name of its folder
     inputs: Mapping[str, Any] = field(hash=False)
     needs: tuple[Stage, ...] = ()
@@ -175,21 +175,17 @@ class Plan:
 
     study: Study
     init: dict[str, Stage]  # domain -> evaluation of the base
-    chance: dict[str, Stage]  # domain -> evaluation of random play
+    random: dict[str, Stage]  # domain -> evaluation of random play
     trained: dict[tuple[str, str, int], Stage]  # (arm, source, seed) -> training
     after: dict[tuple[str, str, int, str], Stage]  # (arm, source, seed, domain) -> evaluation
-    measure: Stage
-    report: Stage
+    report: Stage  # the numbers as JSON, and the page
 
     def stages(self) -> list[Stage]:
-        cells = itertools.chain.from_iterable(self._cells())
-        return [*self.init.values(), *self.chance.values(), *cells, self.measure, self.report]
-
-    def _cells(self) -> list[list[Stage]]:
-        return [
-            [stage, *(after for key, after in self.after.items() if key[:3] == cell)]
-            for cell, stage in self.trained.items()
-        ]
+        """Return every stage: the base and random play first, then each training with its evaluations."""
+        stages = [*self.init.values(), *self.random.values()]
+        for cell, training in self.trained.items():
+            stages += [training, *(after for key, after in self.after.items() if key[:3] == cell)]
+        return [*stages, self.report]
 
 
 def read_study(path: str | Path) -> Study:
@@ -239,11 +235,11 @@ def check(study: Study) -> None:
         raise UsageError(f"study {study.name}: a tax needs at least one domain besides the source")
 
 
-def plan(study: Study) -> Plan:
+def make_plan(study: Study) -> Plan:
     """Lay out the stages of a study."""
     base = fingerprint(study.base, study.options)
 
-    def evaluation(label: str, who: str, name: str, needs: tuple[Stage, ...], policy: Mapping[str, Any]) -> Stage:
+    def evaluation(label: str, title: str, name: str, needs: tuple[Stage, ...], policy: Mapping[str, Any]) -> Stage:
         target = study.domains[name]
         inputs = {
             **policy,
@@ -254,11 +250,11 @@ def plan(study: Study) -> Plan:
             "samples": study.samples,
             "play": plain(study.evaluate),
         }
-        return Stage("evaluate", f"{label}-{name}", inputs, needs, f"{who} on {name}")
+        return Stage("evaluate", f"{label}-{name}", inputs, needs, f"{title} on {name}")
 
     model = {"base": base, "dtype": study.dtype, **_prompt_template(study.evaluate)}
     init = {name: evaluation("init", "base", name, (), model) for name in study.domains}
-    chance = {name: evaluation(RANDOM, "random play", name, (), {"policy": RANDOM}) for name in study.domains}
+    random = {name: evaluation(RANDOM, "random play", name, (), {"policy": RANDOM}) for name in study.domains}
     trained, after = {}, {}
     for arm, source, seed in itertools.product(study.arms, study.sources, study.seeds):
         cell = f"{arm}-{source}-{seed}"
@@ -272,20 +268,19 @@ def plan(study: Study) -> Plan:
         trained[arm, source, seed] = Stage("train", cell, inputs, (), f"train {title}")
         for name in study.domains:
             after[arm, source, seed, name] = evaluation(cell, title, name, (trained[arm, source, seed],), model)
-    played = (*init.values(), *chance.values(), *after.values())
-    measure = Stage("measure", study.name, {"study": plain(study)}, played, "measure")
-    report = Stage("report", study.name, {}, (measure, *trained.values()), "write the report")
-    return Plan(study, init, chance, trained, after, measure, report)
+    played = (*init.values(), *random.values(), *after.values())
+    report = Stage("report", study.name, {"study": plain(study)}, (*played, *trained.values()), "write the report")
+    return Plan(study, init, random, trained, after, report)
 
 
 def _title(study: Study, arm: str, source: str, seed: int) -> str:
-    """Return how people call a cell: by its arm, and by the source and the seed where there are several."""
+    """Return the name of a cell for people: its arm, with source and seed where there are several."""
     on = f" on {source}" if len(study.sources) > 1 or len(study.arms) == 1 else ""
     return f"{arm}{on}" + (f", seed {seed}" if len(study.seeds) > 1 else "")
 
 
 def _prompt_template(play: RolloutConfig) -> dict[str, str]:
-    """Return the hash of what lies in a prompt template's file, which may change; nothing where none is named."""
+    """Return the hash of the prompt template's file, which may change; empty where none is named."""
     if not play.prompt_template:
         return {}
     return {"prompt_template": hashlib.sha256(template_text(play.prompt_template).encode()).hexdigest()[:12]}

@@ -1,17 +1,23 @@
-"""From the episodes of a study to its numbers."""
+"""From the episodes of a study to its numbers, their JSON and the report. Every episode is read once."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gentax.core import Episode
 from gentax.core.settings import plain
+from gentax.domains import domain
 from gentax.evals.evaluate import scores_of
 from gentax.metrics.arms import ArmReport, compare_arms, ood_rank_scores
 from gentax.metrics.axes import Axes, axes
@@ -20,74 +26,45 @@ from gentax.metrics.tax import tax_report
 from gentax.metrics.verdict import arm_sentence, headline, sentences
 from gentax.models.chat import ChatCodec
 from gentax.models.loading import load_tokenizer
-from gentax.report import ArmComparison, Result
+from gentax.report import ArmComparison, Curve, EpisodePair, Report, Result
+from gentax.report.model import representative_pairs
 from gentax.rollouts import make_env
 from gentax.rollouts.prompt import episode_prompts
 from gentax.studies.plan import Plan, Stage, Study
 from gentax.training.check import touched_by
 
-Read = Callable[[Stage], list[Episode]]
-SEED = 0  # of what is resampled
+BOOTSTRAP_SEED = 0
+PACKAGES = ("gentax", "torch", "transformers", "numpy", "scienceworld")  # whose versions the report names
+Cell = tuple[str, str]  # (arm, source)
 
 
-def measure(todo: Plan, read: Read) -> dict[str, Any]:
-    """Return every number of a study as JSON values."""
-    found, compared = results(todo, read)
-    rows = []
-    for result in found:
-        said = sentences(result.tax) + (
-            [] if result.versus_baseline is None else [arm_sentence(result.versus_baseline, result.baseline)]
-        )
-        row: dict[str, Any] = {"arm": result.arm, **result.tax.to_json(), "baseline": result.baseline or None}
-        row["baseline_tax"] = None if result.baseline_tax is None else result.baseline_tax.to_json()
-        rows.append(row | {"sentences": said})
-    return {
-        "study": plain(todo.study),
-        "results": rows,
-        "arms": {source: {name: arm.to_json() for name, arm in of.items()} for source, of in compared.arms.items()},
-        "ranks": {arm: {s: e.to_json() for s, e in of.items()} for arm, of in compared.ranks.items()},
-        "axes": [a.to_json() for a in domain_axes(todo, read)],
-    }
+@dataclass(frozen=True)
+class StudyResults:
+    """Every number of a study, and the episodes that its report shows."""
 
+    study: Study
+    results: tuple[Result, ...]  # arms x sources, over all seeds, on the same test tasks
+    comparison: ArmComparison
+    axes: tuple[Axes, ...]  # of each domain, under the base model
+    pairs: tuple[EpisodePair, ...]  # of the first seed
 
-def results(todo: Plan, read: Read) -> tuple[list[Result], ArmComparison]:
-    """Return the tax of every arm and source, over all seeds, on the same test tasks; and arms beside each other."""
-    study, scored = todo.study, _scored(todo, read)  # episodes are read once: they are most of the work
-    compared = _comparison(study, scored)
-    made = []
-    for arm, source in itertools.product(study.arms, study.sources):
-        touched, baseline = touched_by(study.recipe(source, arm, study.seeds[0])), study.baseline(arm) or ""
-        report = partial(tax_report, source, scored.init, clusters=scored.clusters, touched=touched)
-        there = headline(report(scored.after[baseline, source])) if baseline else None
-        beside = compared.arms[source][arm] if baseline else None
-        made.append(Result(report(scored.after[arm, source], chance=scored.chance), arm, baseline, beside, there))
-    return made, compared
-
-
-def _comparison(study: Study, scored: _Scores) -> ArmComparison:
-    """Return arms beside the arm that each is compared with, and sources ranked, of two and more."""
-    rng = np.random.default_rng(SEED)
-    baselines = {arm: baseline for arm in study.arms if (baseline := study.baseline(arm)) is not None}
-    arms: dict[str, dict[str, ArmReport]] = {}
-    for source, baseline in itertools.product(study.sources, dict.fromkeys(baselines.values())):
-        group = [baseline, *(arm for arm, of in baselines.items() if of == baseline)]
-        found = compare_arms(
-            source,
-            scored.init,
-            {arm: scored.after[arm, source] for arm in group},
-            rng,
-            baseline,
-            clusters=scored.clusters,
-            touched=frozenset().union(*(touched_by(study.recipe(source, arm, study.seeds[0])) for arm in group)),
-        )
-        arms.setdefault(source, {}).update(found)
-    ranks = {}
-    for arm in study.arms:
-        of = {source: scored.after[arm, source] for source in study.sources}
-        kept = leave_out_errors([scored.init, *of.values()])[0][1:]
-        if len(study.sources) > 2 or (len(study.sources) == 2 and len(study.domains) > 2):
-            ranks[arm] = ood_rank_scores(dict(zip(of, kept, strict=True)), rng)
-    return ArmComparison(arms, ranks, baselines)
+    def to_json(self) -> dict[str, Any]:
+        rows = []
+        for result in self.results:
+            text, baseline_tax = sentences(result.tax), result.baseline_tax
+            if result.versus_baseline is not None:
+                text.append(arm_sentence(result.versus_baseline, result.baseline))
+            row: dict[str, Any] = {"arm": result.arm, **result.tax.to_json(), "baseline": result.baseline or None}
+            row["baseline_tax"] = None if baseline_tax is None else baseline_tax.to_json()
+            rows.append(row | {"sentences": text})
+        arms, ranks = self.comparison.arms, self.comparison.ranks
+        return {
+            "study": plain(self.study),
+            "results": rows,
+            "arms": {source: {name: arm.to_json() for name, arm in of.items()} for source, of in arms.items()},
+            "ranks": {arm: {source: e.to_json() for source, e in of.items()} for arm, of in ranks.items()},
+            "axes": [a.to_json() for a in self.axes],
+        }
 
 
 @dataclass(frozen=True)
@@ -95,36 +72,119 @@ class _Scores:
     """Success on the tasks of every domain."""
 
     init: dict[str, np.ndarray]  # domain -> (K,)
-    chance: dict[str, np.ndarray]  # domain -> (K,) of random play
-    after: dict[tuple[str, str], dict[str, np.ndarray]]  # (arm, source) -> domain -> (S, K)
+    random: dict[str, np.ndarray]  # domain -> (K,) of random play
+    after: dict[Cell, dict[str, np.ndarray]]  # cell -> domain -> (S, K)
     clusters: dict[str, list[str]]  # domain -> the content of each task
 
 
-def _scored(todo: Plan, read: Read) -> _Scores:
-    study = todo.study
-    init = {name: read(stage) for name, stage in todo.init.items()}
-    return _Scores(
-        {name: scores_of(episodes) for name, episodes in init.items()},
-        {name: scores_of(read(stage)) for name, stage in todo.chance.items()},
-        {
-            (arm, source): {
-                name: np.stack([scores_of(read(todo.after[arm, source, seed, name])) for seed in study.seeds])
-                for name in study.domains
-            }
-            for arm, source in itertools.product(study.arms, study.sources)
+def analyze(plan: Plan, read: Callable[[Stage], list[Episode]]) -> StudyResults:
+    """Compute the results of a study whose evaluations are done; `read` returns the episodes of one."""
+    study = plan.study
+    encode = ChatCodec(load_tokenizer(study.base, study.options)).text
+    scores = _Scores({}, {}, {cell: {} for cell in itertools.product(study.arms, study.sources)}, {})
+    domain_axes: list[Axes] = []
+    pairs: list[EpisodePair] = []
+    for name in study.domains:
+        before = read(plan.init[name])
+        scores.init[name], scores.clusters[name] = scores_of(before), content_of(before)
+        scores.random[name] = scores_of(read(plan.random[name]))
+        domain_axes.append(_axes(study, name, before, encode))
+        for (arm, source), of_domain in scores.after.items():
+            runs = []
+            for seed in study.seeds:
+                after = read(plan.after[arm, source, seed, name])
+                runs.append(scores_of(after))
+                if seed == study.seeds[0]:
+                    label = arm if len(study.sources) == 1 else f"{source}, {arm}"
+                    pairs += representative_pairs(before, after, label)
+            of_domain[name] = np.stack(runs)
+    comparison = _compare(study, scores)
+    results = tuple(_result(study, scores, cell, comparison) for cell in scores.after)
+    return StudyResults(study, results, comparison, tuple(domain_axes), tuple(pairs))
+
+
+def _axes(study: Study, name: str, episodes: list[Episode], encode: Callable[[str], Any]) -> Axes:
+    """Return state richness and planning complexity of a domain, from the base model's episodes."""
+    env = make_env(study.evaluate, name, study.domains[name].level)
+    horizon = env.horizon
+    env.close()
+    return axes(name, episodes, horizon, prompts=partial(episode_prompts, study.evaluate), encode=encode)
+
+
+def _touched(study: Study, arm: str, source: str) -> frozenset[str]:
+    return touched_by(study.recipe(source, arm, study.seeds[0]))
+
+
+def _result(study: Study, scores: _Scores, cell: Cell, comparison: ArmComparison) -> Result:
+    arm, source = cell
+    report = partial(tax_report, source, scores.init, clusters=scores.clusters, touched=_touched(study, *cell))
+    tax, baseline = report(scores.after[cell], chance=scores.random), study.baseline(arm)
+    if baseline is None:
+        return Result(tax, arm)
+    baseline_tax = headline(report(scores.after[baseline, source]))
+    return Result(tax, arm, baseline, comparison.arms[source][arm], baseline_tax)
+
+
+def _compare(study: Study, scores: _Scores) -> ArmComparison:
+    """Compare arms with their baselines; rank the sources where there are several."""
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    baselines = {arm: baseline for arm in study.arms if (baseline := study.baseline(arm)) is not None}
+    arms: dict[str, dict[str, ArmReport]] = {}
+    for source, baseline in itertools.product(study.sources, dict.fromkeys(baselines.values())):
+        group = [baseline, *(arm for arm, of in baselines.items() if of == baseline)]
+        compared = compare_arms(
+            source,
+            scores.init,
+            {arm: scores.after[arm, source] for arm in group},
+            rng,
+            baseline,
+            clusters=scores.clusters,
+            touched=frozenset().union(*(_touched(study, arm, source) for arm in group)),
+        )
+        arms.setdefault(source, {}).update(compared)
+    ranks = {}
+    for arm in study.arms:
+        after = {source: scores.after[arm, source] for source in study.sources}
+        kept = leave_out_errors([scores.init, *after.values()])[0][1:]
+        if len(study.sources) > 2 or (len(study.sources) == 2 and len(study.domains) > 2):
+            ranks[arm] = ood_rank_scores(dict(zip(after, kept, strict=True)), rng)
+    return ArmComparison(arms, ranks, baselines)
+
+
+def study_report(plan: Plan, computed: StudyResults, folder: Callable[[Stage], Path]) -> Report:
+    """Return the report of a study; `folder` returns the folder of a stage."""
+    study = plan.study
+    first = next(iter(study.arms))
+    stages = [stage for stage in plan.stages() if stage is not plan.report]
+    return Report(
+        title=f"gentax study: {study.name}",
+        about=study.about,
+        domains=tuple(study.domains),
+        results=computed.results,
+        curves=tuple(
+            Curve(source, _metrics(folder(stage) / "metrics.jsonl"), arm, seed)
+            for (arm, source, seed), stage in plan.trained.items()
+        ),
+        comparison=computed.comparison,
+        axes=computed.axes,
+        pairs=computed.pairs,
+        settings={
+            "domains": {
+                name: f"{target.level or domain(name).default_level}, {target.tasks} {study.split} tasks"
+                for name, target in study.domains.items()
+            },
+            "seeds": ", ".join(map(str, study.seeds)),
+            "arms": {name: changes or "as below" for name, changes in study.arms.items()},
+            f"train, {first}": plain(study.recipe(study.sources[0], first, study.seeds[0])),
+            "evaluate": plain(study.evaluate),
         },
-        {name: content_of(episodes) for name, episodes in init.items()},
+        versions={name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        command=f"gentax study run {study.name}",
+        made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        seconds=sum(json.loads((folder(stage) / "stage.json").read_text())["seconds"] for stage in stages),
     )
 
 
-def domain_axes(todo: Plan, read: Read) -> list[Axes]:
-    """Return where each domain lies under the starting policy, from the episodes of the init row."""
-    study = todo.study
-    encode = ChatCodec(load_tokenizer(study.base, study.options)).text
-    found = []
-    for name, stage in todo.init.items():
-        env = make_env(study.evaluate, name, study.domains[name].level)
-        horizon = env.horizon
-        env.close()
-        found.append(axes(name, read(stage), horizon, prompts=partial(episode_prompts, study.evaluate), encode=encode))
-    return found
+def _metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
+    """Return the logged metrics of a run's steps; a run of supervised fine-tuning alone has none."""
+    return tuple(json.loads(line) for line in path.read_text().splitlines()) if path.is_file() else ()

@@ -1,0 +1,223 @@
+"""The commands that measure: `diagnose`, `probe`, `diversity`, `reference` and `tax --out`."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from typer.testing import CliRunner
+
+from gentax.cli.app import app
+from gentax.core import UsageError
+from gentax.core.episode import read_episodes, write_episodes
+from gentax.evals.evaluate import evaluate
+from gentax.metrics.axes import Probe
+from gentax.metrics.diversity import Diversity
+
+
+def invoke(*args):
+    return CliRunner().invoke(app, [*map(str, args)], env={"COLUMNS": "200"})
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Random play in two folders as a study has them, of one level of two domains."""
+    root = tmp_path_factory.mktemp("episodes")
+    for name, policy in {"random": "random", "expert": "expert"}.items():
+        result = evaluate(policy, {"sokoban": None, "crafting": None}, tasks=12)
+        (root / name).mkdir()
+        write_episodes(root / name / "episodes.jsonl.gz", [e for one in result.episodes.values() for e in one])
+    return root
+
+
+def test_one_policy(files):
+    shown = invoke("diagnose", files / "random")
+    assert shown.exit_code == 0, shown.output
+    assert "sokoban: 12 episodes of 12 tasks" in shown.output
+    assert "crafting: 12 episodes of 12 tasks" in shown.output
+    assert "invalid: % of actions that the environment refused" in shown.output
+    assert shown.output.splitlines()[1].startswith("On crafting, ")  # the point first, then the tables
+    assert shown.output.index("episodes succeed") < shown.output.index("12 episodes of 12 tasks")
+
+
+def test_two_policies(files, tmp_path):
+    after = files / "expert" / "episodes.jsonl.gz"
+    shown = invoke("diagnose", files / "random", after, "--json", tmp_path / "out.json")
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.splitlines()[1] == json.loads((tmp_path / "out.json").read_text())["sentences"][0]
+    assert " went from " in shown.output.splitlines()[1]
+    assert "0 % before and after: " in shown.output
+    assert "\ntruncated  " not in shown.output
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert set(written["domains"]) == {"sokoban", "crafting"}
+    one = written["domains"]["sokoban"]
+    assert one["after"]["measures"]["invalid"]["value"] == 0
+    assert one["change"]["ran_out"]["value"] < 0
+    assert 0 <= one["p_values"]["ran_out"] <= 1
+    assert written["sentences"]
+    for sentence in written["sentences"]:
+        assert sentence in shown.output
+
+
+def test_policies_with_different_wrappers_can_be_compared(files, tmp_path):
+    from gentax.rollouts import RolloutConfig
+
+    result = evaluate("random", {"sokoban": None}, tasks=12)
+    renamed = evaluate("random", {"sokoban": None}, tasks=12, play=RolloutConfig(wrap=("rename",)))
+    write_episodes(tmp_path / "a.gz", result.episodes["sokoban"])
+    write_episodes(tmp_path / "b.gz", renamed.episodes["sokoban"])
+    shown = invoke("diagnose", tmp_path / "a.gz", tmp_path / "b.gz")
+    assert shown.exit_code == 0, shown.output
+    assert "ended in a loop" in shown.output
+
+
+def test_what_is_no_file_of_episodes_is_refused(files, tmp_path):
+    (tmp_path / "x.gz").write_text("x")
+    for args in ([tmp_path / "x.gz"], [files / "random", tmp_path], [files / "random", "--json", tmp_path]):
+        failed = invoke("diagnose", *args)
+        assert isinstance(failed.exception, UsageError)
+        assert str(tmp_path) in str(failed.exception)
+
+
+def test_a_table_a_file_and_a_plot_of_domains_with_and_without_distractors(tmp_path):
+    out, picture = tmp_path / "probe.json", tmp_path / "axes.svg"
+    options = ["--trajectories", "8", "--samples", "2", "--horizon", "6", "--policy", "random"]
+    done = invoke("probe", "sokoban", "crafting", *options, "--distract", "--json", str(out), "--plot", str(picture))
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    for name in ("sokoban", "sokoban + distract", "crafting", "crafting + distract"):
+        assert sum(line.startswith(f"{name}  ") for line in lines) == 3, done.output  # richness, planning, pass@k
+    assert "k = 2" in done.output
+    assert "…" not in done.output  # nothing is cut off where output goes to a file
+    rows = [Probe.from_json(row) for row in json.loads(out.read_text())["probes"]]
+    assert [row.name for row in rows] == ["sokoban", "sokoban + distract", "crafting", "crafting + distract"]
+    assert {row.axes.horizon for row in rows} == {6}
+    assert {row.axes.planning.n for row in rows} == {4}
+    assert rows[1].axes.observation_characters.value > 2 * rows[0].axes.observation_characters.value
+    assert rows[0].tokenizer == "base"
+    assert rows[0].axes.observation_tokens.value > 5
+    assert "<svg" in picture.read_text()
+
+
+def test_matrices_of_diversity_and_a_mixture(tmp_path):
+    out, picture = tmp_path / "diversity.json", tmp_path / "diversity.png"
+    options = ["--trajectories", "4", "--horizon", "4", "--policy", "random"]
+    options += ["--weight", "sokoban=3", "--weight", "babyai=1"]
+    done = invoke("diversity", "sokoban", "babyai", "crafting", *options, "--json", str(out), "--plot", str(picture))
+    assert done.exit_code == 0, done.output
+    written = json.loads(out.read_text())
+    found = Diversity.from_json(written)
+    assert found.names == ("sokoban", "babyai", "crafting")
+    for measure in ("unshared", "unseen", "tfidf", "structural"):
+        assert f"\n{measure}: " in done.output
+        assert f"{found.pairs[measure]['sokoban']['crafting'].value:.2f} ±" in done.output
+    assert "sokoban 75%, babyai 25%" in done.output
+    assert f"{written['mixture']['vendi']:.2f} wholly different domains, of 2" in done.output
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_how_far_a_tuned_policy_has_moved_is_a_block_of_its_own(tmp_path):
+    out = tmp_path / "diversity.json"
+    options = ["--trajectories", "2", "--horizon", "3", "--tuned", "base", "--json", str(out)]
+    done = invoke("diversity", "sokoban", "crafting", *options)
+    assert done.exit_code == 0, done.output
+    assert "policy: KL(base || base)" in done.output
+    moved = Diversity.from_json(json.loads(out.read_text())).policy
+    assert {name: round(kl.value, 6) for name, kl in moved.items()} == {"sokoban": 0, "crafting": 0}
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["probe", "sokobn"], "did you mean 'sokoban'"),
+        (["probe", "sokoban:7x7x7"], "7x7x7"),
+        (["probe", "nowhere:make"], "nowhere"),
+        (["probe", "sokoban", "--policy", "bse"], "did you mean 'base'"),
+        (["probe", "sokoban", "--wrap", "distrct"], "did you mean 'distract'"),
+        (["probe", "crafting", "--wrap", "sokoban_layout(symbols)"], "sokoban"),
+        (["probe", "sokoban", "--plot", "axes.jpg"], ".svg, .png, .pdf"),
+        (["probe", "sokoban", "--json", "."], "is a folder"),
+        (["probe", "sokoban", "--trajectories", "10", "--samples", "3"], "not 10 with samples 3"),
+        (["diversity", "sokoban"], "2 or more domains"),
+        (["diversity", "sokoban", "sokoban"], "2 or more domains"),
+        (["diversity", "sokoban", "babyai", "--tuned", "nowhere"], "no model folder 'nowhere'"),
+        (["diversity", "sokoban", "babyai", "--tuned", "base", "--policy", "random"], "random has none"),
+        (["diversity", "sokoban", "babyai", "--plot", "d.txt"], ".svg, .png, .pdf"),
+        (["diversity", "sokoban", "babyai", "--weight", "sokobn=2"], "did you mean 'sokoban'"),
+        (["diversity", "sokoban", "babyai", "--weight", "sokoban"], "as in sokoban=2"),
+        (["diversity", "sokoban", "babyai", "--weight", "sokoban=lots"], "must be a number, not 'lots'"),
+        (["diversity", "sokoban", "babyai", "--weight", "sokoban=-1"], "at least 0"),
+        (["diversity", "sokoban", "babyai", "--weight", "sokoban=nan"], "at least 0"),
+        (["diversity", "sokoban", "babyai", "--weight", "sokoban=0"], "one of them more"),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_is_played(args, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = invoke(*args)
+    assert isinstance(done.exception, UsageError), done.output
+    assert says in str(done.exception)
+    assert "\n" not in str(done.exception)
+    assert "episodes" not in done.output
+    assert os.listdir(tmp_path) == []
+
+
+def test_both_papers_are_shown_and_summed_up(tmp_path):
+    shown = invoke("reference", "--json", str(tmp_path / "out.json"))
+    assert shown.exit_code == 0, shown.output
+    assert "tax removed         −222.4 (−237.5 to −208.6)" in shown.output
+    lines = shown.output.splitlines()
+    said = [line for line in lines if line.startswith("arXiv ")]
+    assert len(said) == 2
+    assert "25 reproduced, 13 reproduced under another metric, 2 not reproduced" in said[0]
+    assert "…" not in shown.output  # nothing is cut short, however narrow the terminal
+    written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert [study["study"] for study in written] == ["2601.18217", "2603.12011"]
+    assert written[0]["counts"]["not reproduced"] == 2
+
+
+def test_one_paper_alone():
+    shown = invoke("reference", "2603.12011")
+    assert shown.exit_code == 0
+    assert "2601.18217" not in shown.output
+    assert "not checkable" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("args", "says"), [(["2603.1201"], "did you mean '2603.12011'"), (["--json", "."], "is a folder")]
+)
+def test_bad_input_is_refused_in_a_line(args, says):
+    shown = invoke("reference", *args)
+    assert isinstance(shown.exception, UsageError)
+    assert says in str(shown.exception)
+    assert "\n" not in str(shown.exception)
+    assert shown.output == ""
+
+
+PLAYED = ["tax", "--base", "expert", "--tuned", "random", "--source", "sokoban", "-t", "crafting", "--tasks", "8"]
+
+
+def test_a_tax_is_written_to_a_folder_whole(tmp_path):
+    out = tmp_path / "tax"
+    done = invoke(*PLAYED, "--looks", "1", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert f"wrote {out / 'report.html'}" in done.output
+    assert {path.name for path in out.iterdir()} == {
+        "report.html", "result.json", "matrix.svg", "matrix.png", "tables", "base", "tuned",
+    }  # fmt: skip
+    assert len(read_episodes(out / "base")) == len(read_episodes(out / "tuned")) == 16
+    assert json.loads((out / "result.json").read_text())["source"] == "sokoban"
+    page = (out / "report.html").read_text()
+    assert "What training on sokoban cost" in page
+    assert 'data-outcome="lost"' in page
+
+
+@pytest.mark.parametrize(
+    ("more", "says"), [([], "no part of a result"), (["--forecast-only"], "--out is for a tax that is played")]
+)
+def test_a_foreign_folder_is_refused_before_anything_is_played(tmp_path, more, says):
+    (tmp_path / "notes.txt").write_text("mine")
+    refused = invoke(*PLAYED, *more, "--out", tmp_path)
+    assert isinstance(refused.exception, UsageError)
+    assert says in str(refused.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
