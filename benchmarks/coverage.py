@@ -27,7 +27,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit, ndtri
 
 from gentax.metrics.statistics import Clusters, InterimAnalyses, success_rate
-from gentax.metrics.statistics.variance import Parts, margin, parts_of, pooled, quantile
+from gentax.metrics.statistics.variance import VarianceComponents, margin, pooled, t_quantile, variance_components_of
 
 LEVEL = 0.95
 SPREADS = (0.0, 0.3, 0.6)  # of training seeds, in logits: 0.6 is 15 points at a rate of 50 %
@@ -78,12 +78,14 @@ class Studies:
     def first(self, tasks: int) -> Studies:
         """Return the studies as they are after the first so many tasks."""
         init, after = ([x[..., :tasks] for x in of] for of in (self.init, self.after))
-        return replace(self, init=init, after=after, clusters=Clusters.of(self.clusters.of_K[:tasks].tolist(), tasks))
+        return replace(
+            self, init=init, after=after, clusters=Clusters.of(self.clusters.index_K[:tasks].tolist(), tasks)
+        )
 
-    def parts(self, forms: list[dict[tuple[str, str], float]]) -> Parts:
+    def parts(self, forms: list[dict[tuple[str, str], float]]) -> VarianceComponents:
         keys = {key for form in forms for key in form}
         scores = {(r, d): (self.init if r == "init" else self.after)[int(d)] for r, d in keys}
-        return parts_of(scores, {d: self.clusters for _, d in keys}, forms, FIXED)
+        return variance_components_of(scores, {d: self.clusters for _, d in keys}, forms, FIXED)
 
 
 def sizes(tasks: int) -> Clusters:
@@ -117,7 +119,7 @@ def proving(rng: np.random.Generator, studies: int, of: Setting, own: bool | Non
             alone = rng.standard_normal((count, of.seeds))
             effect = np.sqrt(of.shared) * common + np.sqrt(1 - of.shared) * alone
             rate_BS = expit(centre(later, of.spread) + of.spread * effect)
-            content = rng.standard_normal((count, 1, clusters.count), np.float32)[..., clusters.of_K]
+            content = rng.standard_normal((count, 1, clusters.count), np.float32)[..., clusters.index_K]
             task = rng.standard_normal((count, 1, of.tasks), np.float32)
             # Half of what two policies have in common lies in the content, where contents recur.
             common_K = np.sqrt(of.alike * 0.5) * content + np.sqrt(of.alike * 0.5) * task
@@ -150,25 +152,27 @@ def choosing(rng: np.random.Generator, studies: int, of: Setting) -> Iterator[St
         yield Studies(init, after, truth, [before for before, _ in of.pairs()], Clusters.of(None, of.tasks))
 
 
-def drop_of(studies: Studies, target: int) -> tuple[np.ndarray, Parts]:
+def drop_of(studies: Studies, target: int) -> tuple[np.ndarray, VarianceComponents]:
     """Return the drop on one target in each study, and its variance."""
     lost = studies.init[target].mean((1, 2)) - studies.after[target].mean((1, 2))
     return lost, studies.parts([{("init", str(target)): 1.0, ("after", str(target)): -1.0}])
 
 
-def kept_of(studies: Studies) -> tuple[np.ndarray, np.ndarray, Parts]:
+def kept_of(studies: Studies) -> tuple[np.ndarray, np.ndarray, VarianceComponents]:
     """Return Σ after and Σ init in each study, and their joint variance; the tax is 1 - their ratio."""
     after, init = (sum(x.mean((1, 2)) for x in of) for of in (studies.after, studies.init))
     forms = [{(role, str(t)): 1.0 for t in range(len(studies.init))} for role in ("after", "init")]
     return after, init, studies.parts(forms)
 
 
-def defined(init: np.ndarray, known: Parts, level: float = LEVEL) -> np.ndarray:
+def defined(init: np.ndarray, known: VarianceComponents, level: float = LEVEL) -> np.ndarray:
     """Return in which studies there is a tax: Σ init is told apart from 0."""
     return init > known.margin([0.0, 1.0], level)
 
 
-def within(after: np.ndarray, init: np.ndarray, known: Parts, kept: np.ndarray, half: np.ndarray) -> np.ndarray:
+def within(
+    after: np.ndarray, init: np.ndarray, known: VarianceComponents, kept: np.ndarray, half: np.ndarray
+) -> np.ndarray:
     """Return whether the interval that `share` takes holds `kept`, given the margin of after - share x init.
 
     In logarithms where Σ after is told apart from 0; Fieller's otherwise.
@@ -184,9 +188,9 @@ def holds(studies: Studies) -> dict[str, np.ndarray]:
 
     Fieller's interval holds r when |N - r D| is within the margin of N - r D. Rates are done one by one, 200 of them.
     """
-    labels = studies.clusters.of_K.tolist()
+    labels = studies.clusters.index_K.tolist()
     pairs = zip(studies.after[0][:200], studies.truth[0][:200], strict=True)
-    rate = np.array([success_rate(x, clusters=labels).holds(100 * t) for x, t in pairs])
+    rate = np.array([success_rate(x, clusters=labels).contains(100 * t) for x, t in pairs])
     last = len(studies.init) - 1
     lost, known = drop_of(studies, last)
     drop = np.abs(lost - (studies.init_rates[last] - studies.truth[last])) <= known.margin([1.0], LEVEL)
@@ -201,22 +205,22 @@ def at_estimate(after: np.ndarray, init: np.ndarray) -> np.ndarray:
     return np.stack([np.ones_like(after), -after / np.maximum(init, 1e-9)], axis=-1)
 
 
-def margins(known: Parts, weights: np.ndarray) -> dict[str, np.ndarray]:
+def margins(known: VarianceComponents, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Return the margins that the literature has for a sum of variances, the one that is used first."""
     parts_P, seeds = known.variance(weights), known.of_seeds_P
     total, df = pooled(parts_P, known.df_P)
     kinds = [pooled(parts_P[..., kind], known.df_P[kind]) for kind in (~seeds, seeds) if kind.any()]
-    z = float(quantile(np.inf, LEVEL))
+    z = float(t_quantile(np.inf, LEVEL))
     first = (parts_P**2 / known.df_P).sum(-1) / total**2
     square, cube = ((parts_P**n / known.df_P**2).sum(-1) / total**n for n in (2, 3))
     welch = 1 + (1 + z**2) * (first / 4 - square / 2) + (3 + 5 * z**2 + z**4) / 3 * cube
     welch -= (15 + 32 * z**2 + 9 * z**4) / 32 * first**2
     return {
         "Cochran & Cox 1950": margin(parts_P, known.df_P, seeds, LEVEL),
-        "Banerjee 1960": np.sqrt(sum(quantile(f, LEVEL) ** 2 * v for v, f in kinds)),
-        "Satterthwaite 1946": quantile(df, LEVEL) * np.sqrt(total),
+        "Banerjee 1960": np.sqrt(sum(t_quantile(f, LEVEL) ** 2 * v for v, f in kinds)),
+        "Satterthwaite 1946": t_quantile(df, LEVEL) * np.sqrt(total),
         "Welch 1947, 2nd order": z * welch * np.sqrt(total),
-        "Cameron et al. 2011, t(least df)": quantile(known.df_P.min(), LEVEL) * np.sqrt(total),
+        "Cameron et al. 2011, t(least df)": t_quantile(known.df_P.min(), LEVEL) * np.sqrt(total),
     }
 
 
@@ -297,11 +301,11 @@ def lost(studies: Studies) -> np.ndarray:
         )
         for j in range(count)
     ]
-    going, stands = np.ones(len(drop_BD), bool), np.zeros_like(drop_BD, bool)
+    going, significant = np.ones(len(drop_BD), bool), np.zeros_like(drop_BD, bool)
     for j, step_DB in enumerate(below):
         going &= step_DB.sum(0) > j
-        stands |= step_DB.T & going[:, None]
-    return stands & (drop_BD > 0)
+        significant |= step_DB.T & going[:, None]
+    return significant & (drop_BD > 0)
 
 
 def type_one(studies: int, all_seeds: list[int], targets: int = 8) -> None:

@@ -25,8 +25,7 @@ import gentax
 from gentax.core.files import write_json
 from gentax.core.settings import read_settings
 from gentax.domains import domains, missing
-from gentax.evals.evaluate import scores_of
-from gentax.metrics.episode_scores import leave_out_errors
+from gentax.metrics.episode_scores import drop_error_tasks, task_success
 from gentax.metrics.statistics import Estimate
 from gentax.metrics.statistics.intervals import difference
 from gentax.training.config import TrainConfig
@@ -38,14 +37,14 @@ def played(policy: str | Path, name: str, tasks: int, kept: Path) -> np.ndarray:
     if kept.is_file():
         return np.array(json.loads(kept.read_text()), float)
     result = gentax.evaluate(policy, [name], tasks=tasks, stop_if_unreadable=False)
-    found = scores_of(result.episodes[name])
+    found = task_success(result.episodes[name])
     write_json(kept, [None if np.isnan(x) else float(x) for x in found])
     return found
 
 
 def gained(before: np.ndarray, after: np.ndarray) -> Estimate:
     """Return ΔID; tasks on which an episode ended in an error are left out."""
-    (one, other), _ = leave_out_errors([{"": before}, {"": after}])
+    (one, other), _ = drop_error_tasks([{"": before}, {"": after}])
     return difference(one[""][0], other[""])
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 import gentax
 from gentax.domains import domains, missing
-from gentax.evals.evaluate import scores_of
+from gentax.metrics.episode_scores import task_success
 from gentax.metrics.tax import tax_report
 from gentax.training.forgetting import merge_models
 from gentax.training.run_folder import last
@@ -39,7 +39,7 @@ def main() -> None:
         print(f"{'':12}" + "".join(f"{name:>14}" for name in args.domains) + f"{'home':>8}  tax of the others, %")
         for name, folder in policies.items():
             result = gentax.evaluate(folder, args.domains, tasks=args.tasks, stop_if_unreadable=False)
-            found = {domain: scores_of(result.episodes[domain]) for domain in args.domains}
+            found = {domain: task_success(result.episodes[domain]) for domain in args.domains}
             base = base or found
             rates = {domain: 100 * np.nanmean(scores) for domain, scores in found.items()}
             away = [domain for domain in args.domains if domain not in homes]

@@ -28,8 +28,7 @@ from gentax.core import UsageError
 from gentax.core.episode import read_episodes, write_episodes
 from gentax.core.files import write_json
 from gentax.domains import domain, domains, missing
-from gentax.evals.evaluate import scores_of
-from gentax.metrics.episode_scores import leave_out_errors
+from gentax.metrics.episode_scores import drop_error_tasks, task_success
 from gentax.metrics.statistics import Estimate, success_rate
 from gentax.metrics.tax import TaxReport, tax_report
 from gentax.models.requests import ModelOptions
@@ -247,7 +246,7 @@ class Study:
     def scores(self, who: str) -> dict[str, np.ndarray]:
         """Return a policy's success on each test task of the domains it has played on; NaN for errors."""
         files = {name: self._kept(who, name).with_suffix(".jsonl.gz") for name in self.plan.domains}
-        return {name: scores_of(read_episodes(file)) for name, file in files.items() if file.is_file()}
+        return {name: task_success(read_episodes(file)) for name, file in files.items() if file.is_file()}
 
     def figures(self) -> dict[str, Any]:
         """Return the plan, and all that there is so far: success, taxes, seconds."""
@@ -281,7 +280,7 @@ def trained(seed: int) -> str:
 
 
 def _rate(scores: np.ndarray) -> Estimate:
-    ((kept,), _) = leave_out_errors([{"": scores}], error_share=1.0)
+    ((kept,), _) = drop_error_tasks([{"": scores}], error_share=1.0)
     return success_rate(kept[""])
 
 

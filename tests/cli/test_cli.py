@@ -143,7 +143,7 @@ def test_an_evaluation_is_printed_and_written(tmp_path):
 
 
 def test_a_tax_is_planned_and_played_with_interim_analyses(tmp_path):
-    played = ["--source", "sokoban", "-t", "crafting", "--tasks", "24", "--looks", "3", "--json", "tax.json"]
+    played = ["--source", "sokoban", "-t", "crafting", "--tasks", "24", "--interim-analyses", "3", "--json", "tax.json"]
     done = run("tax", "--base", "expert", "--tuned", "random", *played, cwd=tmp_path)
     assert done.code == 0, done.err
     assert "show a mean drop of" in done.out
@@ -154,8 +154,8 @@ def test_a_tax_is_planned_and_played_with_interim_analyses(tmp_path):
     assert done.out.index("  tax: 0/") < done.out.index("interim analysis 1 of 3")
     assert "% solved" not in done.out
     written = json.loads((tmp_path / "tax.json").read_text())
-    assert written["look"] < written["looks"] == 3
-    assert written["stands"] == ["crafting"]
+    assert written["analysis"] < written["analyses"] == 3
+    assert written["significant"] == ["crafting"]
 
 
 def test_advice_is_ranked_and_says_what_it_rests_on(tmp_path):

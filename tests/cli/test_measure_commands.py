@@ -199,7 +199,7 @@ PLAYED = ["tax", "--base", "expert", "--tuned", "random", "--source", "sokoban",
 
 def test_a_tax_is_written_to_a_folder_whole(tmp_path):
     out = tmp_path / "tax"
-    done = invoke(*PLAYED, "--looks", "1", "--out", out)
+    done = invoke(*PLAYED, "--interim-analyses", "1", "--out", out)
     assert done.exit_code == 0, done.output
     assert f"wrote {out / 'report.html'}" in done.output
     assert {path.name for path in out.iterdir()} == {

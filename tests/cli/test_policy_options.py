@@ -166,7 +166,7 @@ def test_it_plays_and_no_more_at_once_than_asked_for(own_policy, command):
 
 
 def test_the_tax_of_one_and_a_warning_about_the_other(own_policy):
-    tax = ["tax", "--source", "babyai", "-t", "crafting", "--tasks", "4", "--looks", "1"]
+    tax = ["tax", "--source", "babyai", "-t", "crafting", "--tasks", "4", "--interim-analyses", "1"]
     code, _, err = run(*tax, "--base", "cli_policy:Greedy", "--tuned", "cli_policy:talk", "--parallel", "3")
     assert code == 0
     assert max(sys.modules["cli_policy"].SIZES) == 3

@@ -79,7 +79,7 @@ def test_intervals_hold_what_they_forecast():
     for seed in range(400):
         fit = planted(6, lambda n, rng: 0.1 + 0.05 * n + 0.1 * rng.standard_normal(), seed=seed)
         truth = 0.1 + 0.05 * 2.5 + 0.1 * np.random.default_rng(10_000 + seed).standard_normal()
-        hits.append(fit.forecast({"richness": 10.5, "planning": 0.3}).tax.holds(truth))
+        hits.append(fit.forecast({"richness": 10.5, "planning": 0.3}).tax.contains(truth))
     assert 0.93 <= np.mean(hits) <= 1
 
 

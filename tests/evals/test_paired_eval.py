@@ -5,9 +5,10 @@ import pytest
 
 import gentax
 from gentax.core import UsageError
-from gentax.evals.evaluate import evaluate, scores_of
-from gentax.evals.paired_eval import play_tax, tax
-from gentax.metrics.statistics import InterimAnalyses, episodes_needed
+from gentax.evals.evaluate import evaluate
+from gentax.evals.paired_eval import paired_evaluation, tax
+from gentax.metrics.episode_scores import task_success
+from gentax.metrics.statistics import InterimAnalyses, required_sample_size
 from gentax.metrics.tax import tax_report
 from gentax.metrics.verdict import sentences
 from gentax.policies import ExpertPolicy, RandomPolicy
@@ -25,32 +26,32 @@ class Slips(ExpertPolicy):
 
 
 def test_a_clear_verdict_stops_early(toy):
-    found = play_tax(ExpertPolicy(), RandomPolicy(), "toy", DOMAINS, tasks=60, looks=InterimAnalyses(5))
+    found = paired_evaluation(ExpertPolicy(), RandomPolicy(), "toy", DOMAINS, tasks=60, analyses=InterimAnalyses(5))
     assert found.report.tax.low > 0
-    assert found.report.look < 5
+    assert found.report.analysis < 5
     assert found.played < found.planned == 180
     said = " ".join(sentences(found.report))
-    assert f"Look {found.report.look} of at most 5" in said
+    assert f"Interim analysis {found.report.analysis} of at most 5" in said
 
 
 def test_an_unclear_one_goes_on_and_ends_with_the_numbers_of_one_go(toy):
     seen = []
-    by_looks = play_tax(
+    by_looks = paired_evaluation(
         Slips(),
         Slips(),
         "toy",
         DOMAINS,
         tasks=30,
-        looks=InterimAnalyses(3),
+        analyses=InterimAnalyses(3),
         seed=3,
-        on_look=seen.append,
+        on_analysis=seen.append,
         free_within=0.0,
     )
-    assert [r.look for r in seen] == [1, 2, 3]
+    assert [r.analysis for r in seen] == [1, 2, 3]
     assert [r.tasks["toy"] for r in seen] == [10, 20, 30]
     assert by_looks.played == by_looks.planned == 90
-    once = {d: scores_of(e) for d, e in evaluate(Slips(), DOMAINS, tasks=30, seed=3).episodes.items()}
-    whole = tax_report("toy", once, once, looks=InterimAnalyses(3), look=3)
+    once = {d: task_success(e) for d, e in evaluate(Slips(), DOMAINS, tasks=30, seed=3).episodes.items()}
+    whole = tax_report("toy", once, once, analyses=InterimAnalyses(3), analysis=3)
     assert by_looks.report.init == whole.init
     assert by_looks.report.tax.value == 0
 
@@ -65,8 +66,10 @@ def test_one_error_at_an_early_look_does_not_end_a_study(toy, monkeypatch):
             ]
 
     monkeypatch.setattr(toy, "fatal", True)
-    found = play_tax(Once(), ExpertPolicy(), "crafting", DOMAINS, tasks=60, looks=InterimAnalyses(5), free_within=0.0)
-    assert found.report.left_out["toy"] == 1
+    found = paired_evaluation(
+        Once(), ExpertPolicy(), "crafting", DOMAINS, tasks=60, analyses=InterimAnalyses(5), free_within=0.0
+    )
+    assert found.report.excluded_tasks["toy"] == 1
 
 
 def test_the_targets_that_stand_are_fewer_when_more_is_looked_at():
@@ -75,8 +78,8 @@ def test_the_targets_that_stand_are_fewer_when_more_is_looked_at():
     after = {d: x.copy() for d, x in init.items()}
     after["a"][np.flatnonzero(init["a"])[:9]] = 0
     once = tax_report("h", init, after)
-    assert once.stands == {"a"}
-    assert tax_report("h", init, after, looks=InterimAnalyses(5), look=1).stands == frozenset()
+    assert once.significant == {"a"}
+    assert tax_report("h", init, after, analyses=InterimAnalyses(5), analysis=1).significant == frozenset()
     many = {d: (rng.random(200) < 0.5).astype(float) for d in map(str, range(30))}
     assert once.drop_p["a"] < tax_report("h", init | many, after | many).drop_p["a"]
 
@@ -84,15 +87,15 @@ def test_the_targets_that_stand_are_fewer_when_more_is_looked_at():
 def test_early_intervals_are_wider():
     scores = {d: (np.arange(100) < 40).astype(float) for d in ("a", "b")}
     later = {d: np.roll(x, 7) for d, x in scores.items()}
-    early, late = (tax_report("a", scores, later, looks=InterimAnalyses(5), look=k).tax for k in (1, 5))
+    early, late = (tax_report("a", scores, later, analyses=InterimAnalyses(5), analysis=k).tax for k in (1, 5))
     assert early.low < late.low < late.high < early.high
     assert early.level == late.level == 0.95  # of all looks together
 
 
 def test_the_public_function_takes_names_evaluations_and_files(toy, tmp_path):
-    report = gentax.tax("expert", "random", "toy", ["crafting"], tasks=8, looks=1)
+    report = gentax.tax("expert", "random", "toy", ["crafting"], tasks=8, interim_analyses=1)
     assert report.source == "toy"
-    assert report.looks == 1
+    assert report.analyses == 1
     pair = [evaluate(name, ["toy", "crafting"], tasks=8) for name in ("expert", "random")]
     assert tax(*pair, "toy").tax == report.tax
     with pytest.raises(UsageError, match="did you mean 'crafting'"):
@@ -111,38 +114,38 @@ def test_the_public_function_takes_names_evaluations_and_files(toy, tmp_path):
 
 def test_a_pilot_settles_how_many_tasks_are_played(toy):
     seen = []
-    found = play_tax(
-        Slips(), Slips(), "toy", DOMAINS, tasks=60, looks=InterimAnalyses(2), pilot=8, drop=12.0, free_within=0.0,
+    found = paired_evaluation(
+        Slips(), Slips(), "toy", DOMAINS, tasks=60, analyses=InterimAnalyses(2), pilot=8, drop=12.0, free_within=0.0,
         on_pilot=lambda pilot, tasks: seen.append((pilot, tasks)),
     )  # fmt: skip
     ((pilot, tasks),) = seen
     assert pilot.tasks == 8
     assert tasks == found.tasks == found.report.tasks["toy"]
-    assert tasks == max(8, episodes_needed(12.0, 2, InterimAnalyses(2), pilot.variance).tasks)
+    assert tasks == max(8, required_sample_size(12.0, 2, InterimAnalyses(2), pilot.variance).tasks)
     assert found.played == found.planned
     once = evaluate(Slips(), {"toy": None}, tasks=tasks).episodes["toy"]
-    assert [e.success for e in found.before.episodes["toy"]] == [e.success for e in once]
+    assert [e.success for e in found.base.episodes["toy"]] == [e.success for e in once]
     with pytest.raises(UsageError, match="give the drop"):
-        play_tax(Slips(), Slips(), "toy", DOMAINS, tasks=60, looks=InterimAnalyses(2), pilot=8)
+        paired_evaluation(Slips(), Slips(), "toy", DOMAINS, tasks=60, analyses=InterimAnalyses(2), pilot=8)
 
 
 def test_random_play_goes_along_and_the_verdict_is_on_untouched_targets(toy):
-    found = play_tax(
-        ExpertPolicy(), RandomPolicy(), "toy", DOMAINS, tasks=24, looks=InterimAnalyses(1), touched={"crafting"}
+    found = paired_evaluation(
+        ExpertPolicy(), RandomPolicy(), "toy", DOMAINS, tasks=24, analyses=InterimAnalyses(1), touched={"crafting"}
     )
     report = found.report
     assert set(report.above_chance) == set(DOMAINS)
-    assert report.above_chance["sokoban"].after.holds(0)
+    assert report.above_chance["sokoban"].after.contains(0)
     assert report.tax_above_chance.value == pytest.approx(1)  # random play is what it collapsed to
     assert report.touched == {"crafting"}
     assert report.tax_untouched.n == report.tasks["sokoban"]
-    alone = play_tax(
+    alone = paired_evaluation(
         ExpertPolicy(),
         RandomPolicy(),
         "toy",
         {"toy": None, "crafting": None},
         tasks=8,
-        looks=InterimAnalyses(1),
+        analyses=InterimAnalyses(1),
         chance=False,
     )
     assert not alone.report.above_chance

@@ -5,7 +5,8 @@ import pytest
 
 from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.evals import sensitivity
-from gentax.evals.evaluate import Evaluation, scores_of
+from gentax.evals.evaluate import Evaluation
+from gentax.metrics.episode_scores import task_success
 from gentax.metrics.tax import tax_report
 from gentax.rollouts import RolloutConfig
 
@@ -28,7 +29,7 @@ def test_the_mixed_model_agrees_with_the_main_interval():
     pytest.importorskip("statsmodels")
     before, after = pair()
     found = sensitivity.mixed_model(before, after, "home")
-    of = [{d: scores_of(e) for d, e in one.episodes.items()} for one in (before, after)]
+    of = [{d: task_success(e) for d, e in one.episodes.items()} for one in (before, after)]
     plain = tax_report("home", *of, clusters=before.clusters())
     assert found.tax.value == pytest.approx(plain.tax.value, abs=0.04)
     assert found.tax.high - found.tax.low == pytest.approx(plain.tax.high - plain.tax.low, rel=0.3)

@@ -248,7 +248,7 @@ def test_tasks_with_an_error_are_left_out_up_to_2_percent():
     result = broken(made_up("m", 0.5), "sokoban", 2)
     assert np.isnan(result.scores()["sokoban"]).sum() == 2
     card = result.card()
-    assert (card.left_out["sokoban"], card.success["sokoban"].n) == (2, 126)
+    assert (card.excluded_tasks["sokoban"], card.success["sokoban"].n) == (2, 126)
     assert card.mean.n == 8 * 128 - 2
     many = broken(made_up("m", 0.5), "sokoban", 3).card()
     assert many.success["sokoban"] is None
@@ -259,7 +259,7 @@ def test_two_results_give_a_tax_without_playing():
     before, after = made_up("base", 0.6, 1), broken(made_up("tuned", 0.3, 2), "crafting", 1)
     report = tax_report("sokoban", *paired(before, without(after, "alfworld")))
     assert set(report.targets) == set(registry.BUILT_IN) - {"sokoban", "alfworld"}
-    assert report.left_out["crafting"] == 1
+    assert report.excluded_tasks["crafting"] == 1
     assert report.tax.value == pytest.approx(0.5, abs=0.1)
     assert report.init["webshop"].value == before.card().success["webshop"].value
 

@@ -1,12 +1,13 @@
-"""Richness counts states, planning counts failures at the horizon, errors count nowhere."""
+"""Richness counts states, planning counts failures at the horizon, errors count nowhere; pass@k; template text."""
 
 import json
+from itertools import combinations
 
 import numpy as np
 import pytest
 
 from gentax.core import Episode, Outcome, Step, Task, UsageError
-from gentax.metrics.axes import Axes, axes
+from gentax.metrics.axes import Axes, axes, pass_at_k, printed_ks, template_share
 
 WON, LOST, BROKE = Outcome.SUCCESS, Outcome.FAILURE, Outcome.ERROR
 
@@ -124,3 +125,100 @@ def test_what_cannot_be_measured_is_refused(episodes, horizon, says):
 def test_episodes_of_another_domain_are_refused():
     with pytest.raises(UsageError, match="maze"):
         axes("sokoban", EPISODES, 10)
+
+
+# Four samples of three tasks: solved never, once and always.
+SCORES_NK = np.array([[0, 0, 1], [0, 1, 1], [0, 0, 1], [0, 0, 1]], float)
+
+
+def test_pass_at_k_by_hand():
+    # One success among four: two samples miss it in 3 of 6 draws.
+    assert pass_at_k(SCORES_NK, 1).value == pytest.approx(100 * (0 + 1 / 4 + 1) / 3)
+    assert pass_at_k(SCORES_NK, 2).value == pytest.approx(100 * (0 + 1 / 2 + 1) / 3)
+    assert pass_at_k(SCORES_NK, 4).value == pytest.approx(100 * (0 + 1 + 1) / 3)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 7])
+def test_pass_at_k_is_the_mean_over_all_draws_of_k_samples(k):
+    scores_NK = (np.random.default_rng(k).random((7, 5)) < 0.3).astype(float)
+    drawn = [scores_NK[list(rows)].max(0).mean() for rows in combinations(range(7), k)]
+    assert pass_at_k(scores_NK, k).value == pytest.approx(100 * np.mean(drawn))
+
+
+def test_pass_at_k_does_not_overflow():
+    scores_NK = np.zeros((5000, 2))
+    scores_NK[0] = 1
+    assert pass_at_k(scores_NK, 2500).value == pytest.approx(50)
+
+
+@pytest.mark.parametrize(
+    ("scores", "k", "says"),
+    [
+        (SCORES_NK, 5, "from 1 to 4, not 5"),
+        (SCORES_NK, 0, "from 1 to 4, not 0"),
+        (SCORES_NK / 2, 1, "0 or 1"),
+        (SCORES_NK[:, :1], 1, "at least 2 tasks"),
+        (np.where(SCORES_NK, np.nan, 0), 1, "NaN"),
+    ],
+)
+def test_pass_at_k_refuses_what_is_no_score(scores, k, says):
+    with pytest.raises(UsageError, match=says):
+        pass_at_k(scores, k)
+
+
+def test_the_k_that_are_printed():
+    assert [printed_ks(n) for n in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
+
+
+CONTENT = ["one", "two", "six", "ten", "red", "tan", "ash", "oak", "elm", "fir"]
+
+
+def template_tasks(*texts: list[str]) -> dict[Task, list[str]]:
+    return {Task("maze", "base", "train", index): states for index, states in enumerate(texts)}
+
+
+def test_what_every_task_shows_is_template_and_what_one_shows_is_not():
+    # "You are in a" has 12 characters of "You are in a red hall so fine X", whose other words change.
+    states = template_tasks(*([f"You are in a {word} {word}{word}"] for word in CONTENT))
+    assert template_share(states).value == pytest.approx(100 * 12 / 23)
+
+
+def test_a_domain_of_one_text_is_all_template_however_short():
+    assert template_share(template_tasks(*([["Nothing happens."]] * 5))).value == 100
+    assert template_share(template_tasks(*([["a menu of five words and more"] * 3] * 5))).value == 100
+
+
+def test_a_text_of_one_task_alone_is_no_template_though_it_repeats_there():
+    assert template_share(
+        template_tasks(*([f"{word} is all that is here"] * 9 for word in CONTENT))
+    ).value == pytest.approx(100 * len("is all that is here") / len("one is all that is here"))
+    assert template_share(template_tasks(*([f"{word} {word} {word} {word} {word}"] * 9 for word in CONTENT))).value == 0
+
+
+def test_a_phrase_of_one_kind_of_page_is_template_when_nearly_every_task_shows_it():
+    # Two pages a task: 17 characters of a menu, and 9 of its own.
+    pages = [["Back Next Buy Now", f"{word} {word}{word[:2]}"] for word in CONTENT]
+    share = template_share(template_tasks(*pages))
+    assert share.value == pytest.approx(100 * 17 / 26)
+    pages[0] = [pages[0][1]]
+    assert template_share(template_tasks(*pages)).value > 60  # in nine tasks of ten
+    pages[1] = [pages[1][1]]
+    assert template_share(template_tasks(*pages)).value == 0  # in eight
+
+
+def test_phrases_that_overlap_are_counted_once():
+    states = template_tasks(*([f"a b c d e f g {word}{word}"] for word in CONTENT))
+    assert template_share(states).value == pytest.approx(100 * 13 / 20)
+
+
+def test_the_interval_covers_tasks_and_stays_within_bounds():
+    rare = template_share(template_tasks(["a b c d", "x"], ["a b c d", "y" * 400]))
+    assert (rare.n, rare.unit) == (2, "percent")
+    assert 0 == rare.low < rare.value < rare.high
+    common = template_share(template_tasks(["a b c d"], ["a b c d", "y"]))
+    assert common.low < common.value < common.high == 100
+
+
+def test_text_in_fewer_than_two_tasks_tells_nothing():
+    assert template_share(template_tasks(["a b c d"], [""])) is None
+    assert template_share({}) is None

@@ -101,7 +101,7 @@ def test_a_comparison_is_paired_by_task_and_leaves_errors_out_of_both():
     before = [played(n, "x!", "go>B", broke=n == 7) for n in range(100)]
     after = [played(n, "go>B", "on>C", broke=n == 8) for n in range(100)]
     both = compare(before, after)["room"]
-    assert (both.before.tasks, both.after.episodes, both.before.left_out) == (98, 98, 2)
+    assert (both.before.tasks, both.after.episodes, both.before.excluded_tasks) == (98, 98, 2)
     assert both.change["invalid"].value == pytest.approx(-50)
     assert both.before.values["invalid"].value == pytest.approx(50)
     json.dumps(both.to_json(), allow_nan=False)
@@ -182,12 +182,12 @@ def test_intervals_of_a_policy_and_of_a_change_cover(tasks, measure):
         return Ratio(refused, actions, "percent") if measure == "share" else Ratio(actions, won, "steps")
 
     scale = 100 if measure == "share" else 1
-    true = [scale * ratio(side).top_K.sum() / ratio(side).bottom_K.sum() for side in (a, b)]
+    true = [scale * ratio(side).numerator_K.sum() / ratio(side).denominator_K.sum() for side in (a, b)]
     rounds, held = 1200, np.zeros(2)
     for _ in range(rounds):
         first, second = map(ratio, simulated(rng, tasks, rates, wins))
         one, moved = estimate(second), change(first, second)
-        held += [one is None or one.holds(true[1]), moved is None or moved.holds(true[1] - true[0])]
+        held += [one is None or one.contains(true[1]), moved is None or moved.contains(true[1] - true[0])]
     assert (held / rounds > 0.93).all()
     assert (held / rounds < 0.985).all()
 
@@ -196,8 +196,8 @@ def test_pairing_shortens_the_interval():
     rng = np.random.default_rng(0)
     actions = np.full(100, 10.0)
     before = Ratio(rng.integers(0, 10, 100).astype(float), actions, "percent")
-    after = Ratio(before.top_K + 1, actions, "percent")
-    other = Ratio(rng.permutation(after.top_K), actions, "percent")
+    after = Ratio(before.numerator_K + 1, actions, "percent")
+    other = Ratio(rng.permutation(after.numerator_K), actions, "percent")
     paired, loose = change(before, after), change(before, other)
     assert paired.value == pytest.approx(loose.value)
     assert paired.high - paired.low < 0.4 * (loose.high - loose.low)
@@ -207,7 +207,7 @@ def test_a_p_value_is_five_percent_where_a_limit_is_0():
     rng = np.random.default_rng(1)
     sides = [Ratio(rng.integers(0, 5, 60).astype(float), np.full(60, 5.0), "percent") for _ in range(2)]
     moved = change(*sides)
-    assert (p_value(moved) < 0.05) == (not moved.holds(0))
+    assert (p_value(moved) < 0.05) == (not moved.contains(0))
     touching = type(moved)(3.0, 0.0, 5.0, "tasks", "points", 60)
     assert p_value(touching) == pytest.approx(0.05)
 

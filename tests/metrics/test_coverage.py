@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gentax.metrics.statistics import Scores, linear
+from gentax.metrics.statistics import Scores, linear_combination
 from gentax.metrics.tax import tax
 
 
@@ -32,15 +32,15 @@ def test_many_studies_at_once_are_the_same_studies_one_by_one(coverage, rate):
             role: {str(t): x[n] for t, x in enumerate(of_role)}
             for role, of_role in (("init", some.init), ("after", some.after))
         }
-        labels = some.clusters.of_K.tolist()
+        labels = some.clusters.index_K.tolist()
         scores = Scores.of(clusters={str(t): labels for t in range(4)}, **roles)
         cost = tax(scores, "source")
         assert bool(cost) == defined[n]
         assert claims[n] == (bool(cost) and cost.low > 0)
         if cost:
-            assert next(taxes) == cost.holds(0.5)
-        drop = linear(scores, {("init", "3"): 100.0, ("after", "3"): -100.0}, "points")
-        assert held["drop"][n] == drop.holds(100 * rate / 2)
+            assert next(taxes) == cost.contains(0.5)
+        drop = linear_combination(scores, {("init", "3"): 100.0, ("after", "3"): -100.0}, "points")
+        assert held["drop"][n] == drop.contains(100 * rate / 2)
 
 
 @pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (3, 0.0), (3, 0.6), (5, 0.3)])

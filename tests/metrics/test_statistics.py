@@ -14,24 +14,24 @@ from gentax.metrics.statistics import (
     Scores,
     above_chance,
     above_chance_tax,
+    bootstrap_means,
     bounded_mean,
     cluster_mean,
-    detectable,
-    detectable_of_training,
     difference,
-    episodes_needed,
-    few_seeds,
+    estimate_pilot,
+    few_seeds_caveat,
     free_within,
     holm,
     iqm,
-    linear,
+    linear_combination,
+    minimum_detectable_drop,
+    minimum_detectable_drop_of_training,
     p_value,
-    pilot_of,
     probability_of_improvement,
+    rate_ratio,
     ratio,
-    resampled,
-    seeds_needed,
-    share,
+    required_sample_size,
+    required_seeds,
     success_rate,
 )
 from gentax.metrics.statistics.variance import margin
@@ -86,7 +86,7 @@ def test_one_seed_covers_tasks_only_and_says_so():
     one, three = difference(before, after_SK[1]), difference(before, after_SK)
     assert (one.covers, one.seeds) == (TASKS, 1)
     assert (three.covers, three.seeds) == (SEEDS_AND_TASKS, 3)
-    # Seeds at 20, 50 and 80 %: two degrees of freedom, a standard error of 17 points, a quantile of 4.3.
+    # Seeds at 20, 50 and 80 %: two degrees of freedom, a standard error of 17 points, a t_quantile of 4.3.
     assert three.high - three.low > 2 * 4.3 * 16
 
 
@@ -172,9 +172,9 @@ def test_what_is_no_score_is_refused(before, after, says):
 def test_an_unknown_role_or_domain_is_named():
     scores = Scores.of(init={"sokoban": np.zeros(3)}, after={"sokoban": np.zeros(3)})
     with pytest.raises(UsageError, match="did you mean 'sokoban'"):
-        linear(scores, {("after", "sokobn"): 1.0}, "points")
+        linear_combination(scores, {("after", "sokobn"): 1.0}, "points")
     with pytest.raises(UsageError, match="unknown role"):
-        linear(scores, {("plain", "sokoban"): 1.0}, "points")
+        linear_combination(scores, {("plain", "sokoban"): 1.0}, "points")
 
 
 def test_the_margin_is_cochran_and_coxs():
@@ -229,7 +229,7 @@ def test_cluster_variances_follow_bell_and_mccaffrey():
 
 def test_clusters_go_with_the_first_tasks():
     scores = Scores.of(init={"d": np.ones(6)}, clusters={"d": ["a", "b", "a", "c", "c", "c"]})
-    assert scores.first({"d": 3}).clusters_of("d").of_K.tolist() == [0, 1, 0]
+    assert scores.first({"d": 3}).clusters_of("d").index_K.tolist() == [0, 1, 0]
 
 
 def test_seeds_that_move_all_targets_together_are_in_the_sum():
@@ -240,7 +240,7 @@ def test_seeds_that_move_all_targets_together_are_in_the_sum():
     apart = {t: together[t][list(order)] for t, order in zip("abcd", orders, strict=True)}
 
     def width(after):
-        kept = share(
+        kept = rate_ratio(
             Scores.of(init=init, after=after), {("after", t): 1.0 for t in "abcd"}, {("init", t): 1.0 for t in "abcd"}
         )
         return kept.high - kept.low
@@ -252,11 +252,11 @@ def test_a_share_is_symmetric_in_its_logarithm_and_fiellers_near_0():
     rng = np.random.default_rng(9)
     init, after = (rng.random(300) < 0.6).astype(float), (rng.random(300) < 0.3).astype(float)
     over = {("after", "a"): 1.0}, {("init", "a"): 1.0}
-    kept = share(Scores.of(init={"a": init}, after={"a": after}), *over)
+    kept = rate_ratio(Scores.of(init={"a": init}, after={"a": after}), *over)
     assert kept.value / kept.low == pytest.approx(kept.high / kept.value)
     nothing = Scores.of(init={"a": init}, after={"a": np.zeros(300)})
-    assert share(nothing, *over).low == 0 < share(nothing, *over).high == ratio(nothing, *over).high < 0.05
-    assert share(Scores.of(init={"a": np.zeros(300)}, after={"a": after}), *over) is None
+    assert rate_ratio(nothing, *over).low == 0 < rate_ratio(nothing, *over).high == ratio(nothing, *over).high < 0.05
+    assert rate_ratio(Scores.of(init={"a": np.zeros(300)}, after={"a": after}), *over) is None
 
 
 def test_above_chance_is_what_random_play_leaves_to_be_won():
@@ -264,7 +264,7 @@ def test_above_chance_is_what_random_play_leaves_to_be_won():
     found = above_chance(rates[60], rates[20])
     assert found.value == pytest.approx(50)
     assert found.low < 50 < found.high <= 100
-    assert above_chance(rates[20], rates[20]).holds(0)
+    assert above_chance(rates[20], rates[20]).contains(0)
     assert above_chance(rates[0], rates[20]).value == pytest.approx(-25)
     assert above_chance(rates[60], rates[100]) is None
     scores = Scores.of(init={"a": rates[60]}, after={"a": rates[20]}, chance={"a": rates[20]})
@@ -285,7 +285,7 @@ def test_a_p_value_is_the_level_of_the_interval_that_touches_zero():
     scores, _ = simulate(np.random.default_rng(5), (0.4,), (0.3,), 3, 128, 0.2)
     form = {("init", "0"): 100.0, ("after", "0"): -100.0}
     p = p_value(scores, form)
-    touching = linear(scores, form, "points", level=1 - p)
+    touching = linear_combination(scores, form, "points", level=1 - p)
     assert min(abs(touching.low), abs(touching.high)) < 1e-6 * abs(touching.value)
     assert p_value(scores, {("init", "0"): 1.0, ("after", "0"): 0.0}) < 1e-3
     same = Scores.of(init={"a": np.ones(9)}, after={"a": np.ones(9)})
@@ -306,7 +306,7 @@ def test_seeds_that_agree_are_not_certain():
     apart[0, :4] = apart[1, 4:8] = 1  # the same rate on other tasks: all of the variance looks like interaction
     found = success_rate(apart)
     assert found.low < 8 < 18 < found.high
-    change = linear(Scores({"x": {"a": apart}}, frozenset()), {("x", "a"): 100.0}, "percent")
+    change = linear_combination(Scores({"x": {"a": apart}}, frozenset()), {("x", "a"): 100.0}, "percent")
     assert change.high > change.low + 1
 
 
@@ -315,7 +315,7 @@ def test_levels_that_are_none_are_refused():
         with pytest.raises(UsageError, match="level"):
             success_rate(np.array([0.0, 1.0, 1.0]), level)
     with pytest.raises(UsageError, match="at least one role"):
-        linear(Scores.of(init={"a": np.ones(3)}), {}, "x")
+        linear_combination(Scores.of(init={"a": np.ones(3)}), {}, "x")
     assert InterimAnalyses(20).level_at(1) < 1
 
 
@@ -325,7 +325,7 @@ def test_a_study_is_one_array():
     stacked = Scores.stacked(["a", "b"], init=init_DK, after=after_SDK)
     by_hand = Scores.of(init={"a": init_DK[0], "b": init_DK[1]}, after={"a": after_SDK[:, 0], "b": after_SDK[:, 1]})
     form = {("init", "a"): 1.0, ("after", "b"): -2.0}
-    assert linear(stacked, form, "x") == linear(by_hand, form, "x")
+    assert linear_combination(stacked, form, "x") == linear_combination(by_hand, form, "x")
     with pytest.raises(UsageError, match="seeds by domains by tasks"):
         Scores.stacked(["a", "b"], init=init_DK.T)
 
@@ -352,12 +352,12 @@ def test_the_interquartile_mean_is_the_trimmed_mean_of_runs():
 def test_tasks_are_in_the_bootstrap():
     rng = np.random.default_rng(4)
     scores_SDK = (rng.random((3, 1, 200)) < 0.3).astype(float)
-    drawn = resampled(scores_SDK, np.random.default_rng(5), 4000, stratified=False)
+    drawn = bootstrap_means(scores_SDK, np.random.default_rng(5), 4000, stratified=False)
     assert drawn.shape == (4000, 3, 1)
     of_tasks = scores_SDK.mean((0, 1)).var() / 200
     assert drawn.mean((1, 2)).var() > 0.9 * of_tasks
     alike = np.ones((2, 3, 7))
-    assert (resampled(alike, np.random.default_rng(0), 10) == 1).all()
+    assert (bootstrap_means(alike, np.random.default_rng(0), 10) == 1).all()
 
 
 def test_the_probability_of_improvement_counts_pairs():
@@ -379,8 +379,8 @@ def test_runs_that_are_no_scores_are_refused(broken):
 
 def test_looks_have_the_published_critical_values():
     # O'Brien-Fleming-like spending of a two-sided 5 %, five equal looks (Jennison & Turnbull 2000, and ldbounds).
-    assert InterimAnalyses(5).critical == pytest.approx((4.877, 3.357, 2.680, 2.290, 2.031), abs=1e-3)
-    assert InterimAnalyses(1).critical == pytest.approx((1.95996,), abs=1e-4)
+    assert InterimAnalyses(5).critical_values == pytest.approx((4.877, 3.357, 2.680, 2.290, 2.031), abs=1e-3)
+    assert InterimAnalyses(1).critical_values == pytest.approx((1.95996,), abs=1e-4)
     assert InterimAnalyses(5).level_at(1) > InterimAnalyses(5).level_at(5) > 0.95
     assert InterimAnalyses(1).level_at(1) == pytest.approx(0.95)
     assert [InterimAnalyses(5).tasks(k, 128) for k in range(1, 6)] == [26, 51, 77, 102, 128]
@@ -388,7 +388,7 @@ def test_looks_have_the_published_critical_values():
 
 def test_looking_five_times_keeps_the_error_and_the_power():
     rng, looks = np.random.default_rng(6), InterimAnalyses(5)
-    z = np.array(looks.critical)
+    z = np.array(looks.critical_values)
     drift = looks.drift(0.8)
     steps = rng.normal(size=(40_000, 5)) / np.sqrt(5)
     walk = steps.cumsum(1) / np.sqrt(np.arange(1, 6) / 5)
@@ -398,15 +398,15 @@ def test_looking_five_times_keeps_the_error_and_the_power():
 
 
 def test_a_plan_holds_what_it_promises():
-    plan = episodes_needed(10, 2, InterimAnalyses(1), variance=0.3)
+    plan = required_sample_size(10, 2, InterimAnalyses(1), variance=0.3)
     assert plan.tasks == int(np.ceil((2.8016 / 0.1) ** 2 * 0.3 / 2))
     assert plan.episodes == 2 * plan.tasks
-    assert detectable(plan.tasks, 2, InterimAnalyses(1), variance=0.3) <= 10
-    assert detectable(plan.tasks - 2, 2, InterimAnalyses(1), variance=0.3) > 10
-    assert episodes_needed(10, 2, InterimAnalyses(5)).tasks > episodes_needed(10, 2, InterimAnalyses(1)).tasks
+    assert minimum_detectable_drop(plan.tasks, 2, InterimAnalyses(1), variance=0.3) <= 10
+    assert minimum_detectable_drop(plan.tasks - 2, 2, InterimAnalyses(1), variance=0.3) > 10
+    assert required_sample_size(10, 2, InterimAnalyses(5)).tasks > required_sample_size(10, 2, InterimAnalyses(1)).tasks
     for drop in (0, -1, 101, float("nan")):
         with pytest.raises(UsageError, match="between 0 and 100"):
-            episodes_needed(drop, 2, InterimAnalyses(1))
+            required_sample_size(drop, 2, InterimAnalyses(1))
 
 
 def test_a_pilot_knows_the_variance_of_its_tasks():
@@ -414,7 +414,7 @@ def test_a_pilot_knows_the_variance_of_its_tasks():
     init = {t: (rng.random(100) < 0.4).astype(float) for t in "ab"}
     after = {t: np.where(rng.random((3, 100)) < 0.9, x, 0.0) for t, x in init.items()}
     scores = Scores.of(init=init, after=after)
-    pilot = pilot_of(scores, ["a", "b"])
+    pilot = estimate_pilot(scores, ["a", "b"])
     assert (pilot.tasks, pilot.targets) == (100, 2)
     assert 0.005 < pilot.variance < 0.06
     assert pilot.correlation > 0.8
@@ -425,7 +425,7 @@ def test_a_pilot_knows_the_variance_of_its_tasks():
         after={t: np.repeat(x, 3, axis=1) for t, x in one.items()},
         clusters={t: np.repeat(np.arange(100), 3).tolist() for t in "ab"},
     )
-    alone, clustered = pilot_of(Scores.of(init=init, after=one), ["a", "b"]), pilot_of(thrice, ["a", "b"])
+    alone, clustered = estimate_pilot(Scores.of(init=init, after=one), ["a", "b"]), estimate_pilot(thrice, ["a", "b"])
     assert alone.seed_spread is None
     assert clustered.design_effect == pytest.approx(3, rel=0.05)
     assert clustered.variance == pytest.approx(3 * alone.variance, rel=0.1)
@@ -437,17 +437,17 @@ def test_a_pilot_knows_the_variance_of_its_tasks():
 
 
 def test_seeds_and_free_are_planned():
-    assert seeds_needed(20, 128, 5) == 3
-    assert seeds_needed(5, 512, 5) > 3
-    assert seeds_needed(1, 128, 5) is None
-    assert detectable_of_training(5, 128, 5) < detectable_of_training(3, 128, 5)
+    assert required_seeds(20, 128, 5) == 3
+    assert required_seeds(5, 512, 5) > 3
+    assert required_seeds(1, 128, 5) is None
+    assert minimum_detectable_drop_of_training(5, 128, 5) < minimum_detectable_drop_of_training(3, 128, 5)
     # Simulated: with no tax the interval lies within ±x in 80 % of studies.
     rng, x = np.random.default_rng(11), free_within(200, 4, InterimAnalyses(1), 0.1, 0.4)
     error = np.sqrt(0.1 / 800) / 0.4
     assert np.mean(np.abs(rng.normal(0, error, 20_000)) + 1.96 * error < x) == pytest.approx(0.8, abs=0.01)
-    assert "2 more training runs" in few_seeds(2, 2)
-    assert few_seeds(1, 1).startswith("With 1 training seed the report says what this checkpoint lost")
-    assert few_seeds(3, 1) is None
+    assert "2 more training runs" in few_seeds_caveat(2, 2)
+    assert few_seeds_caveat(1, 1).startswith("With 1 training seed the report says what this checkpoint lost")
+    assert few_seeds_caveat(3, 1) is None
 
 
 def test_the_same_digits_everywhere():

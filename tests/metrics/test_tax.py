@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gentax.core import Episode, Outcome, Task, UsageError
-from gentax.metrics.episode_scores import leave_out_errors, successes
+from gentax.metrics.episode_scores import drop_error_tasks, task_success
 from gentax.metrics.statistics import Scores
 from gentax.metrics.tax import ood_change, tax_removed, tax_report
 
@@ -46,7 +46,7 @@ def test_domains_may_differ_in_tasks():
 
 def test_the_tax_rate_is_undefined_without_a_gain():
     report = tax_report("home", INIT, AFTER | rates(home=31))
-    assert report.delta_id.holds(0)
+    assert report.delta_id.contains(0)
     assert not report.tax_rate
     assert str(report.tax_rate) == "undefined: the interval of ΔID holds 0"
     assert "ΔID" in report.undefined["tax_rate"]
@@ -78,7 +78,7 @@ def test_errors_leave_in_pairs_and_are_counted():
     init["a"][0] = np.nan  # a success before and after
     after["a"][99] = np.nan
     report = tax_report("home", init, after)
-    assert report.left_out == {"home": 0, "a": 2, "b": 0}
+    assert report.excluded_tasks == {"home": 0, "a": 2, "b": 0}
     assert report.tasks["a"] == 98
     assert report.init["a"].value == pytest.approx(100 * 39 / 98)
     assert report.after["a"].value == pytest.approx(100 * 19 / 98)
@@ -87,7 +87,7 @@ def test_errors_leave_in_pairs_and_are_counted():
 def test_an_error_of_one_seed_takes_the_task_from_all():
     after_SK = np.ones((3, 100))
     after_SK[1, 5] = np.nan
-    (_, after), left_out = leave_out_errors([{"a": np.ones(100)}, {"a": after_SK}])
+    (_, after), left_out = drop_error_tasks([{"a": np.ones(100)}, {"a": after_SK}])
     assert after["a"].shape == (3, 99)
     assert left_out == {"a": 1}
 
@@ -97,7 +97,7 @@ def test_too_many_errors_are_refused():
     init["a"][:3] = np.nan
     with pytest.raises(UsageError, match="3 of 100 tasks on a"):
         tax_report("home", init, AFTER)
-    assert tax_report("home", init, AFTER, error_share=0.05).left_out["a"] == 3
+    assert tax_report("home", init, AFTER, error_share=0.05).excluded_tasks["a"] == 3
 
 
 @pytest.mark.parametrize(
@@ -123,9 +123,9 @@ def test_successes_average_samples_and_keep_errors_apart():
 
     won, lost, broke = Outcome.SUCCESS, Outcome.FAILURE, Outcome.ERROR
     episodes = [play(tasks[1], 0, won), play(tasks[0], 0, won), play(tasks[0], 1, lost), play(tasks[2], 0, broke)]
-    np.testing.assert_array_equal(successes(episodes, tasks), [0.5, 1.0, np.nan])
+    np.testing.assert_array_equal(task_success(episodes, tasks), [0.5, 1.0, np.nan])
     with pytest.raises(UsageError, match="d/l/test/2"):
-        successes(episodes[:3], tasks)
+        task_success(episodes[:3], tasks)
 
 
 def test_random_play_that_breaks_takes_no_tasks_from_the_others():

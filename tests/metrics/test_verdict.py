@@ -98,11 +98,13 @@ def test_targets_are_one_line_for_what_stands_and_one_for_the_rest():
     after = init | {"a": init["a"] * (rng.random(200) < 0.3), "b": np.roll(init["b"], 1)}
     said = target_sentences(tax_report("home", init, after))
     assert len(said) == 2
-    assert said[0].startswith("Target by target, in points, corrected for looking at 4 targets (Holm): a ")
-    assert said[1].startswith("Undecided, in points: b between ")
+    assert said[0].startswith("Significant changes on targets, in points, corrected for 4 targets (Holm): a ")
+    assert said[1].startswith("Not significant, in points: b between ")
     nothing = target_sentences(tax_report("home", init, init))
     assert len(nothing) == 1
-    assert nothing[0].startswith("Undecided on every target, corrected for looking at 4 targets (Holm)")
+    assert nothing[0].startswith(
+        "No single target changed significantly, corrected for 4 targets (Holm). Uncorrected, in points: "
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,14 +112,14 @@ def test_targets_are_one_line_for_what_stands_and_one_for_the_rest():
     [
         (
             tax(0.4, 0.8),
-            "replay beside plain: it removed 60 % of the tax (95 % interval 40 % to 80 %); at home between 0",
+            "replay compared with plain: it removed 60 % of the tax (95 % interval 40 % to 80 %); on the source",
         ),
-        (tax(-0.3, -0.1), "replay beside plain: it added 20 % to the tax (95 % interval 10 % to 30 %)"),
+        (tax(-0.3, -0.1), "replay compared with plain: it added 20 % to the tax (95 % interval 10 % to 30 %)"),
         (
             tax(-0.2, 0.4),
-            "replay beside plain: undecided whether it removes any of the tax, between 20 % added and 40 %",
+            "replay compared with plain: undecided whether it removes any of the tax, between 20 % added and 40 %",
         ),
-        (Undefined("why"), "replay beside plain: on the targets 8.0 points gained (6.0 to 10.0)"),
+        (Undefined("why"), "replay compared with plain: on the targets 8.0 points gained (6.0 to 10.0)"),
     ],
 )
 def test_an_arm_is_said_beside_the_plain_one(removed, expected):
@@ -130,7 +132,7 @@ def test_an_arm_is_said_beside_the_plain_one(removed, expected):
     if removed and removed.low > 0:
         assert "removes" in arm_sentence(replace(arm, targets=replace(targets, seeds=3)))
         chance = replace(arm, targets_p=0.2, arms=3)
-        assert "does not stand when corrected for 3 arms (Holm)" in arm_sentence(chance)
+        assert "is not significant when corrected for 3 arms (Holm)" in arm_sentence(chance)
 
 
 def test_the_verdict_is_on_the_targets_that_training_did_not_touch():
@@ -160,7 +162,7 @@ def test_little_evidence_is_undecided():
 
 
 def test_a_loss_at_home_is_no_purchase():
-    assert "nothing was bought" in sentences(report(0.02, 0.1))[3]
+    assert "Training gained nothing: for each point lost" in sentences(report(0.02, 0.1))[3]
 
 
 def test_random_play_and_what_is_left_above_it_are_said():
@@ -170,8 +172,8 @@ def test_random_play_and_what_is_left_above_it_are_said():
     r = tax_report("home", init, init | {"a": np.roll(low, 5)}, chance={"a": low, "b": low})
     assert r.tax_above_chance.value > r.tax.value
     said = " ".join(sentences(r))
-    assert "Of the success above random play's: " in said
-    assert "No longer told apart from random play: a." in said
+    assert "Of the success above random play: " in said
+    assert "No longer distinguishable from random play: a." in said
     assert str(r).splitlines()[1].split()[:2] == ["domain", "random"]
 
 
@@ -180,11 +182,13 @@ def test_left_out_tasks_are_said_with_the_worst_they_can_do():
     broken = ones.copy()
     broken[3] = np.nan
     r = tax_report("a", {"a": ones, "b": broken}, {"a": ones, "b": ones})
-    assert r.bounds.least.value == pytest.approx(-1 / 49)
-    assert r.bounds.most.value == 0
+    assert r.bounds.best_case.value == pytest.approx(-1 / 49)
+    assert r.bounds.worst_case.value == 0
     assert r.bounds.drop["b"] == pytest.approx((-1.0, 0.0))
     said = sentences(r)[-1]
-    assert said.startswith("Left out because the environment broke: 1 on b (tasks). Decided the best or the worst way")
+    assert said.startswith(
+        "Excluded because the environment failed: 1 task of b. With all of them at their best or at their worst"
+    )
     assert said.endswith("2.0 % gained or 0.0 % lost.")
 
 

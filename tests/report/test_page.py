@@ -82,7 +82,7 @@ def test_every_section_is_there(page):
 def test_undecided_cells_and_the_source_are_marked(page):
     assert len(re.findall(r'<td class="c-\w+ home[^"]*">', page)) == len(made_up.AFTER)
     drops = [e for result in made_up.results() for e in result.tax.drop.values()]
-    undecided = sum(e.holds(0) and e.value != 0 for e in drops)
+    undecided = sum(e.contains(0) and e.value != 0 for e in drops)
     assert 0 < undecided < len(drops)
     cells = page.split('<table class="heat">')[1].split("</table>")[0]
     assert cells.count("▽") + cells.count("△") == undecided

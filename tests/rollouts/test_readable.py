@@ -6,7 +6,7 @@ import pytest
 
 import gentax
 from gentax.core import Task, UsageError
-from gentax.evals.paired_eval import play_tax
+from gentax.evals.paired_eval import paired_evaluation
 from gentax.metrics.statistics import InterimAnalyses
 from gentax.policies import ExpertPolicy, Reply
 from gentax.rollouts import RolloutConfig, rollout
@@ -107,9 +107,9 @@ def test_a_base_that_cannot_be_read_stops_a_tax_and_a_tuned_policy_is_warned_abo
     known = dict(registry.domains())
     known["other"] = dataclasses.replace(known["toy"], name="other")
     monkeypatch.setattr(registry, "domains", lambda: known)
-    settings = {"source": "toy", "domains": {"toy": None, "other": None}, "tasks": 20, "looks": InterimAnalyses(1)}
+    settings = {"source": "toy", "domains": {"toy": None, "other": None}, "tasks": 20, "analyses": InterimAnalyses(1)}
     with pytest.raises(UsageError, match="talking hold no action"):
-        play_tax(Talking(), ExpertPolicy(), **settings)
+        paired_evaluation(Talking(), ExpertPolicy(), **settings)
     with pytest.warns(UserWarning, match="replies of talking hold no action .* It is measured as it is"):
-        played = play_tax(ExpertPolicy(), Talking(), **settings)
+        played = paired_evaluation(ExpertPolicy(), Talking(), **settings)
     assert played.report.tax.value == 1

@@ -116,5 +116,5 @@ def _print_zero(titles: list[str], when: str) -> None:
 
 
 def _title(one: Behaviour) -> str:
-    broken = f"; {one.left_out} tasks left out, where the environment broke" if one.left_out else ""
+    broken = f"; {one.excluded_tasks} tasks left out, where the environment broke" if one.excluded_tasks else ""
     return f"{printable(one.domain)}: {one.episodes} episodes of {one.tasks} tasks{broken}"

@@ -18,7 +18,7 @@ from gentax.models.requests import ModelOptions
 from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:
-    from gentax.evals.paired_eval import PlayedTax
+    from gentax.evals.paired_eval import PairedEvaluation
     from gentax.metrics.forecast import Fit
     from gentax.metrics.statistics import InterimAnalyses, Pilot
     from gentax.metrics.tax import TaxReport
@@ -75,7 +75,7 @@ def tax(
             "--sensitivity", help="Also estimate the tax under a logistic mixed model, which takes statsmodels."
         ),
     ] = False,
-    looks: Annotated[
+    interim_analyses: Annotated[
         int,
         typer.Option(help="Interim analyses of the verdict; playing stops when it is clear.", min=1, max=20),
     ] = 5,
@@ -103,7 +103,7 @@ def tax(
     Examples: `gentax tax --tuned runs/sokoban/step-000100 --source sokoban --drop 5`, or, of two results of
     `gentax evaluate --suite`, `gentax tax --base before.json --tuned after.json --source sokoban`
     """
-    from gentax.evals.paired_eval import is_result, play_tax, tax, tax_of_results
+    from gentax.evals.paired_eval import is_result, paired_evaluation, tax, tax_of_results
     from gentax.evals.sensitivity import check_installed
     from gentax.metrics.behaviour import compare
     from gentax.metrics.behaviour import sentences as behaviour_sentences
@@ -136,15 +136,15 @@ def tax(
         return _forecast(*policies, source_name, levels[source_name], play, seed, forecast_fit, json)
     if len(levels) < 2:
         raise UsageError(f"no target: the tax of {source_name} needs at least one other domain")
-    analyses = InterimAnalyses(looks)
+    analyses = InterimAnalyses(interim_analyses)
     pilot_tasks, earlier_pilot = _pilot(pilot, drop)
     tasks = _plan_tasks(levels, source_name, analyses, tasks, drop, pilot_tasks, earlier_pilot)
-    played = play_tax(
+    played = paired_evaluation(
         *policies,
         source_name,
         levels,
         tasks=tasks,
-        looks=analyses,
+        analyses=analyses,
         samples=samples,
         play=play,
         seed=seed,
@@ -154,25 +154,24 @@ def tax(
         pilot=pilot_tasks,
         drop=drop if pilot_tasks is not None else None,
         on_pilot=partial(_print_pilot, analyses, drop),
-        on_look=partial(_print_interim, tasks=tasks if pilot_tasks is None else None),
+        on_analysis=partial(_print_interim, tasks=tasks if pilot_tasks is None else None),
         stop_if_unreadable=not allow_unreadable,
         progress=True,
     )
     if played.played < played.planned:
         print_text(f"  stopped after {played.played} of {played.planned} episodes a policy: the verdict is clear")
-    before, after = ([e for of in one.episodes.values() for e in of] for one in (played.before, played.after))
+    before, after = ([e for of in one.episodes.values() for e in of] for one in (played.base, played.tuned))
     lines = behaviour_sentences(compare(before, after))
-    for one in (played.before, played.after):
+    for one in (played.base, played.tuned):
         lines += one.truncation().sentences(one.policy)
-    if played.report.look < looks:
+    if played.report.analysis < interim_analyses:
         lines.append("Behaviour: corrected for the number of measures, but not for when playing stopped.")
     if sensitivity:
         from gentax.evals.sensitivity import mixed_model
 
-        lines += mixed_model(played.before, played.after, source_name).sentences()
-    _print_result(
-        played.report, lines, json, out, tuple(levels), played, {"play": plain(play), "seed": seed, "looks": looks}
-    )
+        lines += mixed_model(played.base, played.tuned, source_name).sentences()
+    settings = {"play": plain(play), "seed": seed, "interim_analyses": interim_analyses}
+    _print_result(played.report, lines, json, out, tuple(levels), played, settings)
 
 
 def _touched_domains(named: list[str] | None, tuned: str) -> frozenset[str]:
@@ -203,7 +202,7 @@ def _pilot(pilot: str | None, drop: float | None) -> tuple[int | None, Pilot | N
 def _plan_tasks(
     levels: Mapping[str, str | None],
     source_name: str,
-    looks: InterimAnalyses,
+    analyses: InterimAnalyses,
     tasks: int | None,
     drop: float | None,
     pilot_tasks: int | None,
@@ -211,12 +210,12 @@ def _plan_tasks(
 ) -> int:
     """Print which drop can be detected; return how many tasks of each domain are played at most."""
     from gentax.evals.evaluate import tasks_of
-    from gentax.metrics.statistics import episodes_needed
-    from gentax.metrics.statistics.power import VARIANCE, outlook
+    from gentax.metrics.statistics import required_sample_size
+    from gentax.metrics.statistics.power import VARIANCE, power_sentences
 
     targets = len(levels) - 1
     if drop is not None and pilot_tasks is None:
-        needed = episodes_needed(drop, targets, looks, VARIANCE if pilot is None else pilot.variance)
+        needed = required_sample_size(drop, targets, analyses, VARIANCE if pilot is None else pilot.variance)
         print_text(
             f"  To see a mean drop of {drop:g} points over {targets} targets takes {needed.tasks} tasks of each, "
             f"{needed.episodes} episodes a policy."
@@ -231,29 +230,29 @@ def _plan_tasks(
         print_text(f"  A pilot of {pilot_tasks} tasks of each domain says how many a drop of {drop:g} points takes.")
         return tasks
     least = min(count for name, count in listed.items() if name != source_name)
-    print_text(f"  {sentence}" for sentence in outlook(least, targets, looks, pilot, drop))
-    print_text(f"  At most {sum(listed.values())} tasks a policy, with {looks.count} interim analyses.")
+    print_text(f"  {sentence}" for sentence in power_sentences(least, targets, analyses, pilot, drop))
+    print_text(f"  At most {sum(listed.values())} tasks a policy, with {analyses.count} interim analyses.")
     return tasks
 
 
-def _print_pilot(looks: InterimAnalyses, drop: float | None, pilot: Pilot, tasks: int) -> None:
-    from gentax.metrics.statistics.power import outlook
+def _print_pilot(analyses: InterimAnalyses, drop: float | None, pilot: Pilot, tasks: int) -> None:
+    from gentax.metrics.statistics.power import power_sentences
 
     print_text(f"  pilot: {tasks} tasks of each domain are played.")
-    print_text(f"  {sentence}" for sentence in outlook(tasks, pilot.targets, looks, pilot, drop))
+    print_text(f"  {sentence}" for sentence in power_sentences(tasks, pilot.targets, analyses, pilot, drop))
 
 
 def _print_interim(report: TaxReport, tasks: int | None) -> None:
     """Print an interim result; after the first also what all of them can detect, now that variances are known."""
     from gentax.metrics.statistics import InterimAnalyses
-    from gentax.metrics.statistics.power import outlook
+    from gentax.metrics.statistics.power import power_sentences
     from gentax.metrics.verdict import headline
 
-    print_text(f"  interim analysis {report.look} of {report.looks}: tax {headline(report)}")
-    if report.look == 1 < report.looks and tasks is not None and report.pilot is not None:
-        analyses = InterimAnalyses(report.looks)
-        least = min(tasks, *(round(report.tasks[t] * report.looks) for t in report.targets))
-        print_text(f"  {sentence}" for sentence in outlook(least, len(report.targets), analyses, report.pilot))
+    print_text(f"  interim analysis {report.analysis} of {report.analyses}: tax {headline(report)}")
+    if report.analysis == 1 < report.analyses and tasks is not None and report.pilot is not None:
+        analyses = InterimAnalyses(report.analyses)
+        least = min(tasks, *(round(report.tasks[t] * report.analyses) for t in report.targets))
+        print_text(f"  {sentence}" for sentence in power_sentences(least, len(report.targets), analyses, report.pilot))
 
 
 def _forecast(
@@ -280,7 +279,7 @@ def _print_result(
     json: Path | None,
     out: Path | None,
     domains: tuple[str, ...],
-    played: PlayedTax | None = None,
+    played: PairedEvaluation | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
     from gentax.metrics.verdict import sentences
@@ -293,5 +292,5 @@ def _print_result(
     if out is not None:
         from gentax.report.page import write_tax
 
-        write_tax(out, report, result, domains, settings or {}, played and (played.before, played.after))
+        write_tax(out, report, result, domains, settings or {}, played and (played.base, played.tuned))
         print_text(f"wrote {out / 'report.html'}, and next to it episodes, tables and the matrix as a picture")

@@ -15,12 +15,12 @@ from gentax.core.settings import plain
 from gentax.domains import domain, make
 from gentax.metrics.episode_scores import (
     Truncation,
-    content_caveat,
-    content_of,
-    kept_tasks,
-    only,
-    only_labels,
-    successes,
+    content_labels,
+    error_free_tasks,
+    select_labels,
+    select_tasks,
+    task_success,
+    unknown_content_caveat,
 )
 from gentax.metrics.statistics import Estimate, success_rate
 from gentax.models.requests import ModelOptions
@@ -41,14 +41,16 @@ class Evaluation:
 
     def success(self) -> dict[str, Estimate]:
         """Return the success rate of each domain, percent, with its interval. Raises UsageError on many errors."""
-        scores = {d: scores_of(episodes) for d, episodes in self.episodes.items()}
-        kept = kept_tasks([scores])
-        labels = only_labels(kept, self.clusters()) or {}
-        return {d: success_rate(scores_SK, clusters=labels[d]) for d, scores_SK in only(kept, [scores])[0].items()}
+        scores = {d: task_success(episodes) for d, episodes in self.episodes.items()}
+        kept = error_free_tasks([scores])
+        labels = select_labels(kept, self.clusters()) or {}
+        return {
+            d: success_rate(scores_SK, clusters=labels[d]) for d, scores_SK in select_tasks(kept, [scores])[0].items()
+        }
 
     def clusters(self) -> dict[str, list[str]]:
         """Return the content of each domain's tasks, in order: tasks with the same are one cluster; "" is not known."""
-        return {name: content_of(of) for name, of in self.episodes.items()}
+        return {name: content_labels(of) for name, of in self.episodes.items()}
 
     def table(self) -> TextTable:
         """Return the success rates as a table. Raises UsageError on many errors."""
@@ -78,7 +80,7 @@ class Evaluation:
 
     def caveats(self) -> list[str]:
         """Say what was cut, and of which domains nobody can claim that their tasks are new."""
-        unknown = content_caveat([name for name, contents in self.clusters().items() if not any(contents)])
+        unknown = unknown_content_caveat([name for name, contents in self.clusters().items() if not any(contents)])
         return [*self.truncation().sentences(self.policy), *([unknown] if unknown else [])]
 
     def to_json(self) -> dict[str, Any]:
@@ -97,12 +99,6 @@ class Evaluation:
                 **Truncation.of(played).to_json(),
             }
         return {"policy": self.policy, "runtime": self.runtime, "play": plain(self.play), "domains": rows}
-
-
-def scores_of(episodes: Iterable[Episode]) -> np.ndarray:
-    """Return each task's mean success over its samples, shape (K,), NaN where a sample ended in an error."""
-    episodes = list(episodes)
-    return successes(episodes, dict.fromkeys(episode.task for episode in episodes))
 
 
 def tasks_of(levels: Mapping[str, str | None], tasks: int, split: str = "test") -> dict[str, list[Task]]:

@@ -20,7 +20,7 @@ from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.core.console import EpisodeProgress
 from gentax.evals.evaluate import evaluate
 from gentax.metrics.axes import Probe, axes
-from gentax.metrics.episode_scores import ERROR_SHARE
+from gentax.metrics.episode_scores import MAX_ERROR_SHARE
 from gentax.models.action_format import write_reply
 from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, load_policy
@@ -212,10 +212,10 @@ def _plans(ask: Callable[..., Any], play: RolloutConfig) -> list[float] | None:
 
 def _refuse_errors(name: str, episodes: Sequence[Episode]) -> None:
     broken = [episode for episode in episodes if episode.outcome is Outcome.ERROR]
-    if len(broken) > ERROR_SHARE * len(episodes):
+    if len(broken) > MAX_ERROR_SHARE * len(episodes):
         raise UsageError(
             f"{len(broken)} of {len(episodes)} episodes on {name} ended in an error, more than "
-            f"{100 * ERROR_SHARE:g} %: the environment must be mended before anything is measured on it; "
+            f"{100 * MAX_ERROR_SHARE:g} %: the environment must be fixed before anything is measured on it; "
             f"the first said {broken[0].error[:200]!r}"
         )
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from gentax.core import UsageError, unknown
 from gentax.core.console import repr_pretty_as_str
-from gentax.metrics.episode_scores import kept_tasks, only, only_labels
+from gentax.metrics.episode_scores import error_free_tasks, select_labels, select_tasks
 from gentax.metrics.statistics import (
     LEVEL,
     SEEDS_AND_TASKS,
@@ -27,7 +27,7 @@ from gentax.metrics.statistics import (
     Undefined,
     holm,
     iqm,
-    linear,
+    linear_combination,
     p_value,
     probability_of_improvement,
 )
@@ -113,9 +113,9 @@ def compare_arms(
         raise unknown("arm", plain, arms)
     if len(arms) < 2 or {"init", "chance"} & set(arms):
         raise UsageError("arms are compared with each other: it takes two of them, none called 'init' or 'chance'")
-    kept = kept_tasks([init, *arms.values()])
-    before, *rest = only(kept, [init, *arms.values()])
-    labels = only_labels(kept, clusters)
+    kept = error_free_tasks([init, *arms.values()])
+    before, *rest = select_tasks(kept, [init, *arms.values()])
+    labels = select_labels(kept, clusters)
     scores = Scores({"init": before, **dict(zip(arms, rest, strict=True))}, clusters=labels)
     every = sorted(set(scores.roles[plain]) - {source})
     if not every:
@@ -137,9 +137,9 @@ def compare_arms(
         at_home = {(arm, source): 100.0, (plain, source): -100.0}
         found[arm] = ArmReport(
             arm=arm,
-            targets=linear(scores, mean_difference(arm), "points", level),
+            targets=linear_combination(scores, mean_difference(arm), "points", level),
             targets_p=p[arm],
-            source=linear(scores, at_home, "points", level) if source in scores.roles[arm] else away,
+            source=linear_combination(scores, at_home, "points", level) if source in scores.roles[arm] else away,
             ood_change=ood_change(scores, source, arm, plain, level, targets),
             tax_removed=tax_removed(scores, source, arm, plain, level, targets),
             iqm=iqm(runs, rng, REPLICATES, level) if seeds > 1 else ONE_SEED,
@@ -148,7 +148,9 @@ def compare_arms(
             touched=protected,
             touched_removed=(tax_removed(scores, source, arm, plain, level, protected) if protected else NONE_TOUCHED),
             touched_targets=(
-                linear(scores, mean_difference(arm, protected), "points", level) if protected else NONE_TOUCHED
+                linear_combination(scores, mean_difference(arm, protected), "points", level)
+                if protected
+                else NONE_TOUCHED
             ),
             arms=len(others),
         )

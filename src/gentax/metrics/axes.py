@@ -30,7 +30,7 @@ import numpy as np
 from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.core.console import TextTable, repr_pretty_as_str
 from gentax.metrics.statistics import Estimate, bounded_mean, cluster_mean, success_rate
-from gentax.metrics.statistics.scores import check
+from gentax.metrics.statistics.scores import check_scores
 
 
 def pass_at_k(scores_NK: np.ndarray, k: int) -> Estimate:
@@ -46,7 +46,7 @@ def pass_at_k(scores_NK: np.ndarray, k: int) -> Estimate:
     Raises:
         UsageError: `k` outside 1 to N, scores other than 0 and 1, fewer than 2 tasks.
     """
-    scores_NK = check(np.asarray(scores_NK, float), "pass@k")
+    scores_NK = check_scores(np.asarray(scores_NK, float), "pass@k")
     n = len(scores_NK)
     if not 1 <= k <= n:
         raise UsageError(f"pass@k of {n} samples a task is for k from 1 to {n}, not {k}")
@@ -58,19 +58,8 @@ def pass_at_k(scores_NK: np.ndarray, k: int) -> Estimate:
     return success_rate(1 - np.prod(ratios_kK, axis=0))
 
 
-def avg_at_k(scores_NK: np.ndarray) -> Estimate:
-    """Estimate the mean success of a sample, percent, from all N samples of each task: avg@N. It covers tasks.
-
-    What is expected of it does not depend on how many samples there are, so none is left out for a smaller k.
-
-    Raises:
-        UsageError: scores outside 0 to 1, fewer than 2 tasks.
-    """
-    return success_rate(check(np.asarray(scores_NK, float), "avg@k").mean(0))
-
-
-def steps_of_k(n: int) -> list[int]:
-    """Return the k that are worth printing of n samples: 1, 2, 4, … and n itself.
+def printed_ks(n: int) -> list[int]:
+    """Return the k to print for n samples: 1, 2, 4, … and n itself.
 
     >>> steps_of_k(6)
     [1, 2, 4, 6]
@@ -127,7 +116,7 @@ Measured = dict[Task, list[float]]
 
 @dataclass(frozen=True)
 class Axes:
-    """The axes of one domain under one policy. Intervals cover tasks. None is what was not given or cannot be said."""
+    """The axes of one domain under one policy. Intervals cover tasks. None is what was not given or has no value."""
 
     domain: str
     horizon: int  # steps at which failures are counted
@@ -178,8 +167,8 @@ def axes(
     Args:
         episodes: of at least 2 tasks, any number of samples each. States are the observations before each action.
         horizon: steps at which a failure is counted, at least the longest episode.
-        prompts: the whole prompt of each step of an episode; without it nothing is said of prompts.
-        encode: text to token ids; without it nothing is said of tokens.
+        prompts: the whole prompt of each step of an episode; without it prompts are not measured.
+        encode: text to token ids; without it tokens are not counted.
         expert_lengths: steps of the expert's plan, one for each task it solves.
         choices: how many actions were admissible in each state met, with the state's task.
 
@@ -189,7 +178,7 @@ def axes(
     played = [e for e in episodes if e.outcome is not Outcome.ERROR]
     others = sorted({e.task.domain for e in episodes} - {domain})
     if others:
-        raise UsageError(f"the axes of {domain} were asked for, but there are episodes of {', '.join(others)}")
+        raise UsageError(f"the axes of {domain} were requested, but there are episodes of {', '.join(others)}")
     if len({e.task for e in played}) < 2:
         raise UsageError(f"the axes of {domain} need episodes of at least 2 tasks that did not end in an error")
     longest = max(e.length for e in played)
@@ -220,21 +209,21 @@ def axes(
         observation_template=template_share(_texts(played, seen)),
         prompt_template=template_share(_texts(played, prompts)) if prompts else None,
         branching=_pooled(choices, "actions") if choices is not None else None,
-        pass_at=_passes(episodes),
+        pass_at=_pass_at(episodes),
     )
 
 
-def _passes(episodes: Sequence[Episode]) -> dict[int, Estimate]:
+def _pass_at(episodes: Sequence[Episode]) -> dict[int, Estimate]:
     """Return pass@k over the tasks of which every sample was played to its end."""
     outcomes: dict[Task, list[Outcome]] = {}
     for episode in episodes:
         outcomes.setdefault(episode.task, []).append(episode.outcome)
     most = max(map(len, outcomes.values()))
-    whole = [found for found in outcomes.values() if len(found) == most and Outcome.ERROR not in found]
-    if len(whole) < 2:
+    complete = [of for of in outcomes.values() if len(of) == most and Outcome.ERROR not in of]
+    if len(complete) < 2:
         return {}
-    scores_NK = np.array([[outcome is Outcome.SUCCESS for outcome in found] for found in whole], float).T
-    return {k: pass_at_k(scores_NK, k) for k in steps_of_k(most)}
+    scores_NK = np.array([[outcome is Outcome.SUCCESS for outcome in of] for of in complete], float).T
+    return {k: pass_at_k(scores_NK, k) for k in printed_ks(most)}
 
 
 def _texts(episodes: Sequence[Episode], states: Callable[[Episode], Sequence[str]]) -> dict[Task, list[str]]:
@@ -277,7 +266,7 @@ def _mean(values: Sequence[float], unit: str) -> Estimate:
 
 @dataclass(frozen=True)
 class Probe:
-    """What was found of one domain at one level in one set of wrappers, under one policy."""
+    """The axes of one domain at one level in one set of wrappers, under one policy."""
 
     domain: str  # as registered, or `module:factory`
     level: str
@@ -295,7 +284,7 @@ class Probe:
 
     def __str__(self) -> str:
         axes = self.axes
-        found: dict[str, Estimate | None] = {
+        measures: dict[str, Estimate | None] = {
             "state richness, characters of the observation": axes.observation_characters,
             "of the whole prompt": axes.prompt_characters,
             f"planning complexity, steps (failures: {axes.horizon})": axes.planning,
@@ -303,7 +292,7 @@ class Probe:
             "steps if solved": axes.length_given_success,
             "steps of the expert": axes.expert_length,
         }
-        rows = [[what, value] for what, value in found.items() if value is not None]
+        rows = [[what, value] for what, value in measures.items() if value is not None]
         return str(TextTable(f"{self.name}, played by {self.policy}", ["", "mean"], rows))
 
     def to_json(self) -> dict[str, Any]:

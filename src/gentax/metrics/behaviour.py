@@ -29,7 +29,7 @@ import numpy as np
 
 from gentax.core import Episode, Task, UsageError
 from gentax.metrics import statistics
-from gentax.metrics.episode_scores import leave_out_errors, successes
+from gentax.metrics.episode_scores import drop_error_tasks, task_success
 from gentax.metrics.statistics import LEVEL, Estimate, difference
 from gentax.metrics.statistics.paired_ratios import Ratio, change, estimate, p_value
 from gentax.metrics.verdict import number, signed
@@ -242,8 +242,8 @@ def by_domain(*policies: Iterable[Episode]) -> dict[str, tuple[list[By], int]]:
     for domain in sorted({task.domain for task, _ in sides[0]}):
         tasks = sorted({task for task, _ in sides[0] if task.domain == domain})
         whole = [_by_task(side, tasks) for side in sides]
-        scores = [{domain: successes(flat(one), tasks)} for one in whole]
-        _, left_out = leave_out_errors(scores)  # refuses where there are too many
+        scores = [{domain: task_success(flat(one), tasks)} for one in whole]
+        _, left_out = drop_error_tasks(scores)  # refuses where there are too many
         broken_K = np.isnan([score[domain] for score in scores]).any(0)
         kept = [task for task, broken in zip(tasks, broken_K, strict=True) if not broken]
         if len(kept) < 2:
@@ -339,7 +339,7 @@ def compare(before: Iterable[Episode], after: Iterable[Episode]) -> dict[str, Co
         for name in MEASURES:
             first, second = (of_side[name] for of_side in ratios)
             changes[name] = None if first is None or second is None else change(first, second)
-        changes["success"] = difference(*(successes(flat(side), side) for side in sides))  # as the tax has it
+        changes["success"] = difference(*(task_success(flat(side), side) for side in sides))  # as the tax has it
         found[domain] = Comparison(was, now, changes)
     return found
 

@@ -1,6 +1,6 @@
-"""From episodes to scores: success per task, content labels, tasks left out for errors, truncated replies and prompts.
+"""From episodes to scores: success per task, content labels, tasks excluded for errors, truncated replies and prompts.
 
-A task on which an episode of any policy ended in an error is left out for every policy, so that scores stay paired. A
+A task on which an episode of any policy ended in an error is excluded for every policy, so that scores stay paired. A
 truncated reply used up its token budget, so it often holds no action. That is a matter of `max_new_tokens` more than of
 the policy, and such steps are not counted as invalid.
 """
@@ -16,111 +16,115 @@ import numpy as np
 from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.metrics.statistics import Labels
 
-ERROR_SHARE = 0.02  # of a domain's tasks that may be left out because an environment broke
+MAX_ERROR_SHARE = 0.02  # of a domain's tasks that may be excluded because an environment failed
+MANY = 0.05  # a share of truncated replies or prompts from which a warning is due
 
 
-def content_of(episodes: Iterable[Episode]) -> list[str]:
+def content_labels(episodes: Iterable[Episode]) -> list[str]:
     """Return the content of each task, in the order in which tasks first come up; "" where it is not known."""
-    found: dict[Task, str] = {}
+    labels: dict[Task, str] = {}
     for episode in episodes:
-        found[episode.task] = found.get(episode.task) or episode.content
-    return list(found.values())
+        labels[episode.task] = labels.get(episode.task) or episode.content
+    return list(labels.values())
 
 
-def content_caveat(domains: Sequence[str]) -> str:
-    """Say what cannot be claimed of domains that do not say what their tasks are made of; nothing of no domain."""
+def unknown_content_caveat(domains: Sequence[str]) -> str:
+    """Return what cannot be claimed of domains that do not say what their tasks are made of; "" for no domain."""
     if not domains:
         return ""
-    say, their = ("does", "its") if len(domains) == 1 else ("do", "their")
+    verb, their = ("does", "its") if len(domains) == 1 else ("do", "their")
     return (
-        f"{', '.join(domains)} {say} not say what {their} tasks are made of: nobody can claim that test tasks are new "
+        f"{', '.join(domains)} {verb} not say what {their} tasks are made of: nobody can claim that test tasks are new "
         "to training, and each counts as independent of the others."
     )
 
 
-def successes(episodes: Iterable[Episode], tasks: Iterable[Task]) -> np.ndarray:
-    """Return (K,) mean success over samples of each task, in the order of `tasks`; NaN where an episode is an error.
+def task_success(episodes: Iterable[Episode], tasks: Iterable[Task] | None = None) -> np.ndarray:
+    """Return (K,) mean success over samples of each task; NaN where an episode ended in an error.
+
+    In the order of `tasks`; in that of the episodes when None.
 
     Raises:
         UsageError: a task without an episode.
     """
-    found: dict[Task, list[float]] = {}
+    scores: dict[Task, list[float]] = {}
     for episode in episodes:
         value = np.nan if episode.outcome is Outcome.ERROR else float(episode.success)
-        found.setdefault(episode.task, []).append(value)
-    tasks = list(tasks)
-    missing = [task.id for task in tasks if task not in found]
+        scores.setdefault(episode.task, []).append(value)
+    tasks = list(scores if tasks is None else tasks)
+    missing = [task.id for task in tasks if task not in scores]
     if missing:
         raise UsageError(f"{len(missing)} of {len(tasks)} tasks have no episode, the first is {missing[0]}")
-    return np.array([np.mean(found[task]) for task in tasks])
+    return np.array([np.mean(scores[task]) for task in tasks])
 
 
-def leave_out_errors(
-    policies: Iterable[Mapping[str, np.ndarray]], error_share: float = ERROR_SHARE
+def drop_error_tasks(
+    policies: Iterable[Mapping[str, np.ndarray]], max_error_share: float = MAX_ERROR_SHARE
 ) -> tuple[list[dict[str, np.ndarray]], dict[str, int]]:
-    """Leave out, for every policy, the tasks on which any of them has NaN; return the rest and how many went.
+    """Exclude, for every policy, the tasks on which any of them has NaN; return the rest and how many were excluded.
 
     Args:
         policies: for each policy, domain -> (K,) or (S, K).
-        error_share: the share of a domain's tasks that may go.
+        max_error_share: the share of a domain's tasks that may be excluded.
 
     Raises:
-        UsageError: tasks that do not pair, or a domain that loses more than `error_share` of its tasks: then the
-            tasks that are left are no fair sample, and the environment wants mending.
+        UsageError: tasks that do not pair, or a domain that loses more than `max_error_share` of its tasks: the rest
+            is no fair sample then, and the environment must be fixed.
     """
     policies = list(policies)
-    kept = kept_tasks(policies, error_share)
-    return only(kept, policies), {d: int((~of).sum()) for d, of in kept.items()}
+    kept = error_free_tasks(policies, max_error_share)
+    return select_tasks(kept, policies), {d: int((~of).sum()) for d, of in kept.items()}
 
 
-def kept_tasks(policies: Iterable[Mapping[str, np.ndarray]], error_share: float = ERROR_SHARE) -> dict[str, np.ndarray]:
-    """Return domain -> (K,) whether each task is kept: no policy has NaN there. Raises as `leave_out_errors`."""
+def error_free_tasks(
+    policies: Iterable[Mapping[str, np.ndarray]], max_error_share: float = MAX_ERROR_SHARE
+) -> dict[str, np.ndarray]:
+    """Return domain -> (K,) whether no policy has NaN on the task. Raises as `drop_error_tasks`."""
     policies = [{d: np.atleast_2d(np.asarray(x, float)) for d, x in policy.items()} for policy in policies]
     kept: dict[str, np.ndarray] = {}
     for domain in sorted({d for policy in policies for d in policy}):
         arrays = [policy[domain] for policy in policies if domain in policy]
-        if len({x.shape[-1] for x in arrays}) > 1:
-            counts = [x.shape[-1] for x in arrays]
+        counts = [x.shape[-1] for x in arrays]
+        if len(set(counts)) > 1:
             raise UsageError(f"tasks must pair: the policies have {counts} tasks on {domain}")
         broken_K = np.any([np.isnan(x).any(0) for x in arrays], axis=0)
-        if broken_K.mean() > error_share:
+        if broken_K.mean() > max_error_share:
             raise UsageError(
                 f"{broken_K.sum()} of {len(broken_K)} tasks on {domain} ended in an error, more than "
-                f"{100 * error_share:g} %: the environment must be mended before anything is measured on it"
+                f"{100 * max_error_share:g} %: the environment must be fixed before anything is measured on it"
             )
         kept[domain] = ~broken_K
     return kept
 
 
-def only(kept: Mapping[str, np.ndarray], policies: Iterable[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+def select_tasks(
+    kept: Mapping[str, np.ndarray], policies: Iterable[Mapping[str, np.ndarray]]
+) -> list[dict[str, np.ndarray]]:
     """Return the scores (S, K) of the tasks that are kept."""
     return [{d: np.atleast_2d(np.asarray(x, float))[:, kept[d]] for d, x in policy.items()} for policy in policies]
 
 
-def only_labels(kept: Mapping[str, np.ndarray], clusters: Mapping[str, Labels] | None) -> dict[str, Labels] | None:
-    """Return the clusters' labels of the tasks that are kept.
+def select_labels(kept: Mapping[str, np.ndarray], clusters: Mapping[str, Labels] | None) -> dict[str, Labels] | None:
+    """Return the cluster labels of the tasks that are kept.
 
     Raises:
         UsageError: a number of labels that is not that of the tasks.
     """
     if clusters is None:
         return None
-    found: dict[str, Labels] = {}
+    selected: dict[str, Labels] = {}
     for domain, labels in clusters.items():
         if domain not in kept:
             continue
         if len(labels) != len(kept[domain]):
             raise UsageError(f"{domain} has {len(kept[domain])} tasks and {len(labels)} cluster labels")
-        found[domain] = [label for label, keep in zip(labels, kept[domain], strict=True) if keep]
-    return found
-
-
-MANY = 0.05  # a share from which a warning is due
+        selected[domain] = [label for label, keep in zip(labels, kept[domain], strict=True) if keep]
+    return selected
 
 
 @dataclass(frozen=True)
 class Truncation:
-    """Shares of the steps of some episodes."""
+    """What token budgets cut off, as shares of the steps of some episodes."""
 
     truncated: float = 0.0
     """Replies that were cut off at `max_new_tokens`."""
@@ -146,24 +150,24 @@ class Truncation:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def sentences(self, who: str) -> list[str]:
-        """Say what was lost, and from 5 % on what to do about it; nothing where nothing was."""
-        said = []
+    def sentences(self, policy: str) -> list[str]:
+        """Return what was lost, and from 5 % on what to do about it; nothing where nothing was."""
+        lines = []
         if self.truncated:
             more = "; give more with --max-new-tokens" if self.truncated > MANY else ""
-            said.append(
-                f"{_warned(self.truncated)}{self.truncated:.1%} of the replies of {who} were cut off before they were "
-                f"over; they are not counted as invalid{more}."
+            lines.append(
+                f"{_warning(self.truncated)}{self.truncated:.1%} of the replies of {policy} were cut off before they "
+                f"were over; they are not counted as invalid{more}."
             )
         if self.cut_prompts:
             lost = f", {self.dropped_exchanges} exchanges in all" if self.dropped_exchanges else ""
             more = "; try --context 'window(4)'" if self.cut_prompts > MANY and self.dropped_exchanges else ""
-            said.append(
-                f"{_warned(self.cut_prompts)}{self.cut_prompts:.1%} of the prompts of {who} lost text that its context "
-                f"cannot hold{lost}{more}."
+            lines.append(
+                f"{_warning(self.cut_prompts)}{self.cut_prompts:.1%} of the prompts of {policy} lost text that its "
+                f"context cannot hold{lost}{more}."
             )
-        return said
+        return lines
 
 
-def _warned(share: float) -> str:
+def _warning(share: float) -> str:
     return "Warning: " if share > MANY else ""

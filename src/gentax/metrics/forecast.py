@@ -33,7 +33,7 @@ from gentax.core.settings import read_settings
 from gentax.metrics.axes import Probe
 from gentax.metrics.diversity import Diversity, diversity
 from gentax.metrics.statistics import LEVEL, Estimate
-from gentax.metrics.statistics.variance import quantile
+from gentax.metrics.statistics.variance import t_quantile
 
 FORMAT = 1
 FEWEST = 4  # domains that a forecast takes
@@ -125,7 +125,7 @@ class Regression:
         """Return the forecast and its margin."""
         x = _design_row(features, self.features, self.intercept)
         margin = max(self.error, self.known, self.spread * float(np.sqrt(1 + x @ self.inverse @ x)))
-        return float(x @ self.beta), float(quantile(self.df, level)) * margin
+        return float(x @ self.beta), float(t_quantile(self.df, level)) * margin
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class Fit:
         per_domain = len(y) / len(self.domains)  # arms of one domain are no independent evidence
         spread = float(np.sqrt(((y - x @ beta) ** 2).sum() / per_domain / df))
         inverse = np.linalg.pinv(x.T @ x) * per_domain
-        half = np.array([(row.tax_high - row.tax_low) / 2 for row in self.rows]) / quantile(np.inf, LEVEL)
+        half = np.array([(row.tax_high - row.tax_low) / 2 for row in self.rows]) / t_quantile(np.inf, LEVEL)
         error, known = (float(np.sqrt((of**2).mean())) for of in (missed, half))
         return Regression(features, intercept, beta, error, spread, known, df, inverse)
 
@@ -186,7 +186,7 @@ class Fit:
 
     def distinguishable(self) -> float:
         """Return how far two forecasts must differ to be told apart."""
-        return float(np.sqrt(2) * quantile(self.best.df, LEVEL) * max(self.best.error, self.best.known))
+        return float(np.sqrt(2) * t_quantile(self.best.df, LEVEL) * max(self.best.error, self.best.known))
 
     def forecast(self, features: Mapping[str, float]) -> Forecast:
         """Forecast the tax of a source from its features before training.

@@ -1,7 +1,7 @@
-"""Sentences that say what the numbers allow and no more: the verdict first, evidence after it, each caveat once.
+"""Sentences that say what the intervals allow and no more: the verdict first, then the evidence, each caveat once.
 
-"Undecided" is an answer. With one training seed, or a checkpoint whose seeds nobody knows of, sentences are about that
-checkpoint; about training on a domain from three seeds on, since seeds differ by more than tasks do.
+"Undecided" is an answer. With fewer than three training seeds, or a checkpoint whose seeds are unknown, sentences are
+about that checkpoint; from three seeds on about training on a domain, since seeds differ by more than tasks do.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from gentax.metrics.arms import ArmReport
-from gentax.metrics.episode_scores import content_caveat
+from gentax.metrics.episode_scores import unknown_content_caveat
 from gentax.metrics.statistics import SEEDS, Estimate, Undefined
 from gentax.metrics.statistics.power import FREE_WITHIN
 from gentax.metrics.tax import TaxReport
@@ -23,7 +23,7 @@ class Verdict(StrEnum):
 
     COSTS = "costs"  # all of it above 0
     TRANSFERS = "transfers"  # all of it below 0
-    FREE = "free"  # it holds 0, and all of it lies within ±free_within
+    FREE = "free"  # it contains 0, and all of it lies within ±free_within
     UNDECIDED = "undecided"
 
 
@@ -44,178 +44,168 @@ def headline(report: TaxReport) -> Estimate | Undefined:
 
 
 def sentences(report: TaxReport, free_within: float = FREE_WITHIN) -> list[str]:
-    """Say what training on the source did: the verdict, home, the targets, the price, and what to bear in mind."""
-    said = [tax_sentence(report, free_within), own_sentence(report), *target_sentences(report), rate_sentence(report)]
-    return [one for one in (*said, touched_sentence(report), chance_sentence(report), *caveats(report)) if one]
+    """Return the verdict, then the source, the targets, the tax rate, and the caveats, a sentence each."""
+    lines = [tax_sentence(report, free_within), source_sentence(report), *target_sentences(report)]
+    lines += [rate_sentence(report), touched_sentence(report), chance_sentence(report), *caveats(report)]
+    return [line for line in lines if line]
 
 
 def tax_sentence(report: TaxReport, free_within: float = FREE_WITHIN) -> str:
-    """Say the verdict and the tax it is on."""
-    tax, source, plural = headline(report), report.source, report.seeds == 2
-    targets = report.untouched if report.touched and report.untouched else report.targets
-    other = "untouched" if report.touched and report.untouched else "other"
-    where = f"{len(targets)} {other} domain{'s' if len(targets) > 1 else ''}"
+    """Return the verdict and the tax it is on."""
+    tax, source = headline(report), report.source
+    some_touched = bool(report.touched and report.untouched)
+    targets = report.untouched if some_touched else report.targets
+    where = f"{len(targets)} {'untouched' if some_touched else 'other'} domain{'s' if len(targets) > 1 else ''}"
     if isinstance(tax, Undefined):
         return f"The tax of {source} is undefined: {tax.reason}."
     of_training = report.seeds >= SEEDS
-    who = "these two checkpoints" if plural else "this checkpoint"
-    interval = f"{_level(tax)} interval "
-    match verdict(tax, free_within):
-        case Verdict.COSTS:
-            share = f"{_percent(tax.value)} ({interval}{_range(tax, _percent)})"
-            if of_training:
-                return f"Training on {source} costs {share} of the success on {where}."
-            return f"{_upper(who)} lost {share} of the success on {where}."
-        case Verdict.TRANSFERS:
-            gain = tax.mirrored()
-            share = f"{_percent(gain.value)} ({interval}{_range(gain, _percent)})"
-            if of_training:
-                return f"Training on {source} transfers: success on {where} rises by {share}."
-            return f"{_upper(who)} raised success on {where} by {share}."
-        case Verdict.FREE:
-            within = f"±{100 * free_within:g} % ({interval}{_between(tax, _percent)})"
-            if of_training:
-                return f"Training on {source} is free: the tax on {where} lies within {within}."
-            return f"{_upper(who)} kept the success on {where} within {within}."
-    whether = f"training on {source} costs" if of_training else f"{who} lost"
-    return (
-        f"Undecided whether {whether} success on {where}: {_between(tax, _percent)} ({_level(tax)} interval; "
-        f"best guess {_way(tax.value, _percent)})."
-    )
+    subject = "these two checkpoints" if report.seeds == 2 else "this checkpoint"
+    interval = f"{_level(tax)} interval"
+    decision = verdict(tax, free_within)
+    if decision is Verdict.FREE:
+        within = f"±{100 * free_within:g} % ({interval} {_either_way(tax, _percent)})"
+        if of_training:
+            return f"Training on {source} is free: the tax on {where} lies within {within}."
+        return f"{_upper(subject)} kept the success on {where} within {within}."
+    if decision is Verdict.UNDECIDED:
+        whether = f"training on {source} costs" if of_training else f"{subject} lost"
+        return (
+            f"Undecided whether {whether} success on {where}: {_either_way(tax, _percent)} ({interval}; best estimate "
+            f"{_direction(tax.value, _percent)})."
+        )
+    size = tax if decision is Verdict.COSTS else tax.negated()
+    share = f"{_percent(size.value)} ({interval} {_range(size, _percent)})"
+    if decision is Verdict.COSTS:
+        verb = f"Training on {source} costs" if of_training else f"{_upper(subject)} lost"
+        return f"{verb} {share} of the success on {where}."
+    if of_training:
+        return f"Training on {source} transfers: success on {where} rises by {share}."
+    return f"{_upper(subject)} raised success on {where} by {share}."
 
 
-def own_sentence(report: TaxReport) -> str:
-    """Say what training did on the source itself."""
+def source_sentence(report: TaxReport) -> str:
+    """Return what training did on the source itself."""
     gain = report.delta_id
     if isinstance(gain, Undefined):
-        return f"What training did on {report.source} itself is not known: {gain.reason}."
-    lost = gain.mirrored()
-    if gain.holds(0.0):
-        best = _way(lost.value, number)
-        return f"On {report.source} itself: undecided, {_between(lost, number, ' points')} (best guess {best})."
-    return f"On {report.source} itself: {_moved(lost, 'points ')}."
+        return f"The effect of training on {report.source} itself is unknown: {gain.reason}."
+    loss = gain.negated()
+    if gain.contains(0.0):
+        best = _direction(loss.value, number)
+        return f"On {report.source} itself: undecided, {_either_way(loss, number, ' points')} (best estimate {best})."
+    return f"On {report.source} itself: {_loss_or_gain(loss, 'points ')}."
 
 
 def target_sentences(report: TaxReport) -> list[str]:
-    """Say what was lost or gained on each target: a sentence on those that stand, one on those that are undecided."""
+    """Return the change on each target: a sentence on the significant ones, one on the others."""
     if len(report.targets) == 1:
         (drop,) = report.drop.values()
-        return [f"On {report.targets[0]}: {_moved(drop, 'points ')}."]
-    stands = [t for t in report.targets if t in report.stands]
-    rest = [t for t in report.targets if t not in report.stands]
-    corrected = f"corrected for looking at {len(report.targets)} targets (Holm)"
+        return [f"On {report.targets[0]}: {_loss_or_gain(drop, 'points ')}."]
+    significant = [t for t in report.targets if t in report.significant]
+    others = [t for t in report.targets if t not in report.significant]
+    corrected = f"corrected for {len(report.targets)} targets (Holm)"
 
     def listed(targets: list[str]) -> str:
-        return "; ".join(f"{_name(report, t)} {_moved(report.drop[t], '')}" for t in targets)
+        names = {t: f"{t} (touched)" if t in report.touched else t for t in targets}
+        return "; ".join(f"{names[t]} {_loss_or_gain(report.drop[t], '')}" for t in targets)
 
-    said = []
-    if stands:
-        said.append(f"Target by target, in points, {corrected}: {listed(stands)}.")
-    if rest:
-        where = "Undecided" if stands else f"Undecided on every target, {corrected}"
-        said.append(f"{where}, in points: {listed(rest)}.")
-    return said
+    if not significant:
+        return [f"No single target changed significantly, {corrected}. Uncorrected, in points: {listed(others)}."]
+    lines = [f"Significant changes on targets, in points, {corrected}: {listed(significant)}."]
+    return [*lines, f"Not significant, in points: {listed(others)}."] if others else lines
 
 
 def rate_sentence(report: TaxReport) -> str:
-    """Say the price: points lost elsewhere per point gained at home. Nothing where there is no gain to divide by."""
+    """Return the points lost on a target per point gained on the source; nothing where there is no gain."""
     rate = report.tax_rate
     if isinstance(rate, Undefined):
         return ""
+    where = "on the average target"
     if report.delta_id and report.delta_id.value < 0:
-        moved = _moved(rate.mirrored(), "points ", 2)
-        return f"For each point lost on {report.source} itself {moved} on a target: nothing was bought."
-    if rate.holds(0.0):
-        between = _between(rate, lambda x: number(x, 2), " points")
-        return f"For each point gained on {report.source}: undecided, {between} on a target."
-    return f"For each point gained on {report.source} {_moved(rate, 'points ', 2)} on a target."
+        change = _loss_or_gain(rate.negated(), "points ", 2)
+        return f"Training gained nothing: for each point lost on {report.source} itself, {change} {where}."
+    if rate.contains(0.0):
+        change = f"undecided, {_either_way(rate, lambda x: number(x, 2), ' points')}"
+    else:
+        change = _loss_or_gain(rate, "points ", 2)
+    return f"For each point gained on {report.source}: {change} {where}."
 
 
 def touched_sentence(report: TaxReport) -> str:
-    """Say the tax on targets that entered training, apart; nothing where there are none."""
+    """Return the tax on targets that entered training, separately; nothing where there are none."""
     if not report.touched:
         return ""
     names = ", ".join(sorted(report.touched))
     if not report.untouched:
         return f"Every target entered training ({names}): nothing is known of domains that did not."
-    touched, all_of = report.tax_touched, report.tax
-    apart = f"undefined ({touched.reason})" if isinstance(touched, Undefined) else _moved(touched, "", percent=True)
-    whole = (
-        "" if isinstance(all_of, Undefined) else f"; over all {len(report.targets)} {_moved(all_of, '', percent=True)}"
-    )
-    return f"On the touched targets, whose text or experts entered training ({names}): {apart}{whole}."
+    touched, total = report.tax_touched, report.tax
+    size = f"undefined ({touched.reason})" if isinstance(touched, Undefined) else _share_lost(touched)
+    over_all = "" if isinstance(total, Undefined) else f"; over all {len(report.targets)} targets {_share_lost(total)}"
+    return f"On the touched targets, whose text or experts entered training ({names}): {size}{over_all}."
 
 
 def chance_sentence(report: TaxReport) -> str:
-    """Say the tax on what success lies above random play's, and where nothing is left of it."""
+    """Return the tax on the success above random play, and the domains where none of it is left."""
     if not report.above_chance:
         return ""
     tax = report.tax_above_chance
     if isinstance(tax, Undefined):
-        said = f"The tax on success above chance is undefined: {tax.reason}."
+        sentence = f"The tax on success above random play is undefined: {tax.reason}."
     else:
-        said = f"Of the success above random play's: {_moved(tax, '', percent=True)}."
-    gone = [
-        domain
-        for domain, one in report.above_chance.items()
-        if one.init and one.after and one.init.low > 0 >= one.after.low
-    ]
-    return f"{said} No longer told apart from random play: {', '.join(gone)}." if gone else said
+        sentence = f"Of the success above random play: {_share_lost(tax)}."
+    gone = [d for d, x in report.above_chance.items() if x.init and x.after and x.init.low > 0 >= x.after.low]
+    return f"{sentence} No longer distinguishable from random play: {', '.join(gone)}." if gone else sentence
 
 
 def caveats(report: TaxReport) -> list[str]:
-    """Say once what all of the numbers cover, which look this is, and what was left out."""
+    """Return what all of the numbers cover, the interim analysis they are from, and what was excluded."""
     tasks = sum(report.tasks.values())
     contents = sum(report.clusters.values()) or tasks
-    over = f"{tasks:,} tasks" + (f" of {contents:,} different contents" if contents < tasks else "")
-    level = f"Intervals hold the truth with {100 * report.level:g} %"
-    if report.seeds >= SEEDS:
-        said = [f"{level}, over {over} and {report.seeds} training seeds."]
-    else:
-        seeds = " and 2 training seeds" if report.seeds == 2 else ""
-        said = [f"{level}, over {over}{seeds}. What is said of training takes {SEEDS} training seeds or more."]
-    if report.content_unknown:
-        said.append(content_caveat(report.content_unknown))
-    if report.looks > 1:
-        said.append(
-            f"Look {report.look} of at most {report.looks}; the intervals are valid at whichever look one stops "
-            "(repeated confidence intervals)."
+    over = f"{tasks:,} tasks" + (f" with {contents:,} distinct contents" if contents < tasks else "")
+    seeds = f" and {report.seeds} training seeds" if report.seeds > 1 else ""
+    line = f"All intervals are {100 * report.level:g} % confidence intervals over {over}{seeds}."
+    if report.seeds < SEEDS:
+        line += f" A claim about training takes {SEEDS} training seeds or more."
+    lines = [line, unknown_content_caveat(report.unknown_content)]
+    if report.analyses > 1:
+        lines.append(
+            f"Interim analysis {report.analysis} of at most {report.analyses}; the intervals are valid whenever one "
+            "stops (repeated confidence intervals)."
         )
-    broken = {d: n for d, n in report.left_out.items() if n}
-    if broken:
-        parts = ", ".join(f"{n} on {d}" for d, n in sorted(broken.items()))
-        said.append(f"Left out because the environment broke: {parts} (tasks).{_bounds(report)}")
-    return said
+    excluded = {d: n for d, n in report.excluded_tasks.items() if n}
+    if excluded:
+        counts = ", ".join(f"{n} task{'s' if n > 1 else ''} of {d}" for d, n in sorted(excluded.items()))
+        lines.append(f"Excluded because the environment failed: {counts}.{_bounds(report)}")
+    return [line for line in lines if line]
 
 
 def arm_sentence(arm: ArmReport, plain: str = "plain") -> str:
-    """Say what an arm did to the tax of the plain one, and what it cost at home."""
+    """Return what an arm did to the tax of the plain one, and what it cost on the source."""
     of_training = arm.targets.seeds >= SEEDS
     removed = arm.tax_removed
     where = f" on the {len(arm.over)} untouched target{'s' if len(arm.over) > 1 else ''}" if arm.touched else ""
     if arm.touched and not arm.on_untouched:
         where = " on targets that all entered training"
     if isinstance(removed, Undefined):
-        said = f"on the targets {_moved(arm.targets.mirrored(), 'points ')}{where.removeprefix(' on the targets')}"
-    elif removed.holds(0.0):
+        effect = (
+            f"on the targets {_loss_or_gain(arm.targets.negated(), 'points ')}{where.removeprefix(' on the targets')}"
+        )
+    elif removed.contains(0.0):
         low, high = _percent(-removed.low), _percent(removed.high)
-        said = f"undecided whether it removes any of the tax{where}, between {low} added and {high} removed"
+        effect = f"undecided whether it removes any of the tax{where}, between {low} added and {high} removed"
     else:
-        size = removed if removed.value > 0 else removed.mirrored()
+        size = removed if removed.value > 0 else removed.negated()
         verb = ("removes" if of_training else "removed") if removed.value > 0 else ("adds" if of_training else "added")
         share = f"{_percent(size.value)} {'of' if removed.value > 0 else 'to'} the tax"
-        said = f"it {verb} {share}{where} ({_level(size)} interval {_range(size, _percent)})"
+        effect = f"it {verb} {share}{where} ({_level(size)} interval {_range(size, _percent)})"
         if arm.targets_p >= 1 - removed.level and arm.arms > 1:
-            said += f", which does not stand when corrected for {arm.arms} arms (Holm)"
-    apart = ""
+            effect += f", which is not significant when corrected for {arm.arms} arms (Holm)"
     if arm.touched and arm.on_untouched:
-        beside = arm.touched_removed
-        size = (
-            "undefined" if isinstance(beside, Undefined) else f"{_percent(beside.value)} ({_range(beside, _percent)})"
-        )
-        apart = f"; on the touched ({', '.join(arm.touched)}) the share removed is {size}"
-    home = f"; at home {_moved(arm.source.mirrored(), 'points ')}" if arm.source else ""
-    return f"{arm.arm} beside {plain}: {said}{apart}{home}."
+        share = arm.touched_removed
+        size = "undefined" if isinstance(share, Undefined) else f"{_percent(share.value)} ({_range(share, _percent)})"
+        effect += f"; on the touched ({', '.join(arm.touched)}) the share removed is {size}"
+    if arm.source:
+        effect += f"; on the source {_loss_or_gain(arm.source.negated(), 'points ')}"
+    return f"{arm.arm} compared with {plain}: {effect}."
 
 
 def number(x: float, digits: int = 1) -> str:
@@ -234,43 +224,40 @@ def signed(x: float, digits: int = 1) -> str:
     return text if text.startswith(MINUS) or float(text) == 0 else f"+{text}"
 
 
-def _moved(lost: Estimate, unit: str, digits: int = 1, percent: bool = False) -> str:
-    """Say a loss, positive, or a gain, with its interval and without a sign."""
-
-    def write(x: float) -> str:
-        return _percent(x) if percent else number(x, digits)
-
-    if lost.holds(0.0):
-        return _between(lost, write, f" {unit}".rstrip())
-    size = lost if lost.value > 0 else lost.mirrored()
-    return f"{write(size.value)} {unit}{'lost' if lost.value > 0 else 'gained'} ({_range(size, write)})"
+def _loss_or_gain(loss: Estimate, unit: str, digits: int = 1) -> str:
+    """Write a loss (positive) or a gain with its interval and without a sign."""
+    return _with_direction(loss, lambda x: number(x, digits), unit)
 
 
-def _between(lost: Estimate, write: Callable[[float], str], unit: str = "") -> str:
-    """Say an interval of a loss that holds 0."""
-    return f"between {write(max(-lost.low, 0.0))}{unit} gained and {write(max(lost.high, 0.0))} lost"
+def _share_lost(loss: Estimate) -> str:
+    return _with_direction(loss, _percent, "")
 
 
-def _way(lost: float, write: Callable[[float], str]) -> str:
-    return f"{write(abs(lost))} {'lost' if lost >= 0 else 'gained'}"
+def _with_direction(loss: Estimate, write: Callable[[float], str], unit: str) -> str:
+    if loss.contains(0.0):
+        return _either_way(loss, write, f" {unit}".rstrip())
+    size = loss if loss.value > 0 else loss.negated()
+    return f"{write(size.value)} {unit}{'lost' if loss.value > 0 else 'gained'} ({_range(size, write)})"
+
+
+def _either_way(loss: Estimate, write: Callable[[float], str], unit: str = "") -> str:
+    """Write the interval of a loss that contains 0."""
+    return f"between {write(max(-loss.low, 0.0))}{unit} gained and {write(max(loss.high, 0.0))} lost"
+
+
+def _direction(loss: float, write: Callable[[float], str]) -> str:
+    return f"{write(abs(loss))} {'lost' if loss >= 0 else 'gained'}"
 
 
 def _range(estimate: Estimate, write: Callable[[float], str]) -> str:
     return f"{write(estimate.low)} to {write(estimate.high)}"
 
 
-def _name(report: TaxReport, target: str) -> str:
-    return f"{target} (touched)" if target in report.touched else target
-
-
 def _bounds(report: TaxReport) -> str:
-    if report.bounds is None:
+    if report.bounds is None or not report.bounds.best_case or not report.bounds.worst_case:
         return ""
-    least, most = report.bounds.least, report.bounds.most
-    if isinstance(least, Undefined) or isinstance(most, Undefined):
-        return ""
-    ways = f"{_way(least.value, _percent)} or {_way(most.value, _percent)}"
-    return f" Decided the best or the worst way they make the tax {ways}."
+    best, worst = (_direction(x.value, _percent) for x in (report.bounds.best_case, report.bounds.worst_case))
+    return f" With all of them at their best or at their worst, the result would be {best} or {worst}."
 
 
 def _level(estimate: Estimate) -> str:

@@ -228,13 +228,13 @@ def success_matrix(report: Report) -> Figure:
     panel.set_ylim(len(names), 0)
 
     def cell(row: int, column: int, success: float, drop: Estimate | None = None, source: bool = False) -> None:
-        face = "faint" if drop is None else "card" if drop.holds(0) else shade(drop.value)
+        face = "faint" if drop is None else "card" if drop.contains(0) else shade(drop.value)
         edge = LIGHT["ink"] if source else LIGHT["line"]
         panel.add_patch(Rectangle((column + 0.03, row + 0.05), 0.94, 0.9, facecolor=LIGHT[face], edgecolor=edge))
         style: dict[str, Any] = {"ha": "center", "va": "center", "color": LIGHT["ink"]}
         panel.text(column + 0.5, row + (0.5 if drop is None else 0.36), number(success), size=11, **style)
         if drop is not None:
-            undecided = " ?" if drop.holds(0) else ""
+            undecided = " ?" if drop.contains(0) else ""
             panel.text(column + 0.5, row + 0.7, signed(-drop.value) + undecided, size=8.5, **style)
 
     for column, domain in enumerate(domains):
@@ -259,12 +259,12 @@ def success_matrix(report: Report) -> Figure:
 
 def _ink(lost: Estimate) -> str:
     """Return the colour of a loss: by its sign where the interval leaves out 0."""
-    return LIGHT["soft"] if lost.holds(0) else LIGHT["loss"] if lost.value > 0 else LIGHT["gain"]
+    return LIGHT["soft"] if lost.contains(0) else LIGHT["loss"] if lost.value > 0 else LIGHT["gain"]
 
 
 def _dot(panel: Panel, x: float, y: float, lost: Estimate) -> None:
     """Draw an estimate of a loss, filled where its interval leaves out 0."""
-    face = LIGHT["card"] if lost.holds(0) else _ink(lost)
+    face = LIGHT["card"] if lost.contains(0) else _ink(lost)
     panel.plot([x], [y], "o", color=_ink(lost), markerfacecolor=face, markersize=7, markeredgewidth=1.6, zorder=4)
 
 

@@ -91,7 +91,7 @@ def render(report: Report) -> str:
             domains=columns,
             random=random_success(results),
             init=base_success(results),
-            tasks_left_out=sum(n for result in results for n in result.tax.left_out.values()),
+            tasks_left_out=sum(n for result in results for n in result.tax.excluded_tasks.values()),
             light=css_variables(LIGHT),
             dark=css_variables(DARK),
             forest=_forest(results, columns),

@@ -104,7 +104,7 @@ def _cells(result: Result, domain: str, width: int, console: Console) -> tuple[T
     success = number(tax.after[domain].value) + ("*" if domain in tax.touched else " ")
     if drop is None:
         return Text(success.rjust(width)), Text()
-    decided = not drop.holds(0.0)
+    decided = not drop.contains(0.0)
     mark = "▼▲▽△"[2 * (not decided) + (drop.value < 0)] if drop.value else " "
     name, style = shade(drop.value), ""
     if decided and name != "card":

@@ -57,8 +57,8 @@ def _summary_line(result: Result, results: Sequence[Result]) -> SummaryLine:
     text = badge = verdict_text(tax, result.tax.seeds)
     effect, helps = "", False
     if isinstance(removed, Estimate):
-        decided, cuts = not removed.holds(0.0), removed.value >= 0
-        size = percent(removed if cuts else removed.mirrored())
+        decided, cuts = not removed.contains(0.0), removed.value >= 0
+        size = percent(removed if cuts else removed.negated())
         text = f"{'cuts' if cuts else 'adds'} {size}" + ("" if decided else ": undecided")
         effect = f"{'cuts' if cuts else 'adds'} {size} {'of' if cuts else 'to'} the tax of {result.baseline}"
         badge = "undecided" if not decided else "helps" if cuts else "harms"

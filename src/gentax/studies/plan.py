@@ -19,7 +19,7 @@ from gentax.core import UsageError, unknown
 from gentax.core.settings import plain, read_settings, read_yaml
 from gentax.domains import domain, make
 from gentax.domains.registry import why_not_untouched
-from gentax.metrics.statistics import few_seeds
+from gentax.metrics.statistics import few_seeds_caveat
 from gentax.models.requests import ModelOptions
 from gentax.models.source import fingerprint, may_name_model
 from gentax.policies.load import SIMPLE
@@ -131,7 +131,7 @@ class Study:
 
     def cannot_claim(self) -> str | None:
         """Return a warning about what fewer than three seeds cannot show, and what more would take; None for enough."""
-        return few_seeds(len(self.seeds), len(self.arms) * len(self.sources))
+        return few_seeds_caveat(len(self.seeds), len(self.arms) * len(self.sources))
 
     @property
     def options(self) -> ModelOptions:

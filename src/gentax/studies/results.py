@@ -18,10 +18,9 @@ import numpy as np
 from gentax.core import Episode
 from gentax.core.settings import plain
 from gentax.domains import domain
-from gentax.evals.evaluate import scores_of
 from gentax.metrics.arms import ArmReport, compare_arms, ood_rank_scores
 from gentax.metrics.axes import Axes, axes
-from gentax.metrics.episode_scores import content_of, leave_out_errors
+from gentax.metrics.episode_scores import content_labels, drop_error_tasks, task_success
 from gentax.metrics.tax import tax_report
 from gentax.metrics.verdict import arm_sentence, headline, sentences
 from gentax.models.chat import ChatCodec
@@ -86,14 +85,14 @@ def analyze(plan: Plan, read: Callable[[Stage], list[Episode]]) -> StudyResults:
     pairs: list[EpisodePair] = []
     for name in study.domains:
         before = read(plan.init[name])
-        scores.init[name], scores.clusters[name] = scores_of(before), content_of(before)
-        scores.random[name] = scores_of(read(plan.random[name]))
+        scores.init[name], scores.clusters[name] = task_success(before), content_labels(before)
+        scores.random[name] = task_success(read(plan.random[name]))
         domain_axes.append(_axes(study, name, before, encode))
         for (arm, source), of_domain in scores.after.items():
             runs = []
             for seed in study.seeds:
                 after = read(plan.after[arm, source, seed, name])
-                runs.append(scores_of(after))
+                runs.append(task_success(after))
                 if seed == study.seeds[0]:
                     label = arm if len(study.sources) == 1 else f"{source}, {arm}"
                     pairs += representative_pairs(before, after, label)
@@ -145,7 +144,7 @@ def _compare(study: Study, scores: _Scores) -> ArmComparison:
     ranks = {}
     for arm in study.arms:
         after = {source: scores.after[arm, source] for source in study.sources}
-        kept = leave_out_errors([scores.init, *after.values()])[0][1:]
+        kept = drop_error_tasks([scores.init, *after.values()])[0][1:]
         if len(study.sources) > 2 or (len(study.sources) == 2 and len(study.domains) > 2):
             ranks[arm] = ood_rank_scores(dict(zip(after, kept, strict=True)), rng)
     return ArmComparison(arms, ranks, baselines)

@@ -27,8 +27,8 @@ from gentax.core.console import TextTable, repr_pretty_as_str
 from gentax.core.files import whole_file
 from gentax.core.settings import plain, read_settings
 from gentax.evals.suites.suite import FROZEN, RETIRED, Suite, load_suite, versions
-from gentax.metrics.episode_scores import ERROR_SHARE
-from gentax.metrics.statistics import Estimate, Labels, Scores, above_chance, linear, success_rate
+from gentax.metrics.episode_scores import MAX_ERROR_SHARE
+from gentax.metrics.statistics import Estimate, Labels, Scores, above_chance, linear_combination, success_rate
 
 
 def write_lines(path: str | Path, value: Any) -> None:
@@ -144,7 +144,7 @@ class SuiteResult:
         broken = {name: np.isnan(scores_K) for name, scores_K in scores.items()}
         sound, clusters, chance = {}, {}, {}
         for name, scores_K in scores.items():
-            if broken[name].mean() <= ERROR_SHARE:
+            if broken[name].mean() <= MAX_ERROR_SHARE:
                 ids = np.array(list(self.domains[name].starts))[~broken[name]]
                 sound[name], contents = scores_K[~broken[name]], suite.domains[name].contents
                 random = dict(zip(contents, suite.chance(name), strict=True))
@@ -236,7 +236,7 @@ def mean_success(scores: Mapping[str, np.ndarray], clusters: Mapping[str, Labels
     Domains are fixed.
     """
     weights = {("init", name): 100.0 / len(scores) for name in scores}
-    estimate = linear(Scores.of(init=scores, clusters=clusters), weights, "percent")
+    estimate = linear_combination(Scores.of(init=scores, clusters=clusters), weights, "percent")
     return replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 100.0))  # no success is outside
 
 
@@ -430,9 +430,9 @@ def _errors(result: SuiteResult, suite: Suite) -> str:
     for name, played in result.domains.items():
         broken = len({one.task for one in played.episodes if one.outcome == Outcome.ERROR})
         total += broken
-        if broken > ERROR_SHARE * len(played.starts):
+        if broken > MAX_ERROR_SHARE * len(played.starts):
             raise _Wrong(f"{broken} of {len(played.starts)} tasks of {name} ended in an error, more than "
-                         f"{100 * ERROR_SHARE:g} %")  # fmt: skip
+                         f"{100 * MAX_ERROR_SHARE:g} %")  # fmt: skip
     return f"{total} tasks ended in an error" if total else "no task ended in an error"
 
 

@@ -1,12 +1,12 @@
 """Statistics: pure functions from scores of policies on tasks to numbers with intervals.
 
 Nothing here knows of episodes, domains or models: arrays go in, (S, D, K) seeds by domains by tasks where a whole study
-is meant, and `Estimate`s come out. `intervals` has the method that every interval of gentax follows, and why it
-covers; `bootstrap` what needs resampling; `many` the correction when many things are looked at; `sequential` looking
-more than once; `power` how many episodes it takes.
+is meant, and `Estimate`s come out. `intervals` has the method that every interval of gentax follows, `variance` why it
+covers; `bootstrap` what needs resampling; `multiple_testing` corrections for several targets and several interim
+analyses; `power` sample sizes and minimum detectable effects; `paired_ratios` ratios of counts per task.
 """
 
-from gentax.metrics.statistics.bootstrap import iqm, probability_of_improvement, resampled
+from gentax.metrics.statistics.bootstrap import bootstrap_means, iqm, probability_of_improvement
 from gentax.metrics.statistics.estimate import LEVEL, SEEDS_AND_TASKS, TASKS, Estimate, Undefined
 from gentax.metrics.statistics.intervals import (
     above_chance,
@@ -14,24 +14,25 @@ from gentax.metrics.statistics.intervals import (
     bounded_mean,
     cluster_mean,
     difference,
-    linear,
+    linear_combination,
     p_value,
+    rate_ratio,
     ratio,
-    share,
     success_rate,
 )
-from gentax.metrics.statistics.multiple_testing import InterimAnalyses, holm
+from gentax.metrics.statistics.multiple_testing import InterimAnalyses, group_sequential_holm, holm
 from gentax.metrics.statistics.power import (
     SEEDS,
     Pilot,
-    Plan,
-    detectable,
-    detectable_of_training,
-    episodes_needed,
-    few_seeds,
+    SampleSize,
+    estimate_pilot,
+    few_seeds_caveat,
     free_within,
-    pilot_of,
-    seeds_needed,
+    minimum_detectable_drop,
+    minimum_detectable_drop_of_training,
+    power_sentences,
+    required_sample_size,
+    required_seeds,
 )
 from gentax.metrics.statistics.scores import Clusters, Labels, Scores, Weights
 
@@ -45,29 +46,31 @@ __all__ = [
     "InterimAnalyses",
     "Labels",
     "Pilot",
-    "Plan",
+    "SampleSize",
     "Scores",
     "Undefined",
     "Weights",
     "above_chance",
     "above_chance_tax",
+    "bootstrap_means",
     "bounded_mean",
     "cluster_mean",
-    "detectable",
-    "detectable_of_training",
     "difference",
-    "episodes_needed",
-    "few_seeds",
+    "estimate_pilot",
+    "few_seeds_caveat",
     "free_within",
+    "group_sequential_holm",
     "holm",
     "iqm",
-    "linear",
+    "linear_combination",
+    "minimum_detectable_drop",
+    "minimum_detectable_drop_of_training",
     "p_value",
-    "pilot_of",
+    "power_sentences",
     "probability_of_improvement",
+    "rate_ratio",
     "ratio",
-    "resampled",
-    "seeds_needed",
-    "share",
+    "required_sample_size",
+    "required_seeds",
     "success_rate",
 ]

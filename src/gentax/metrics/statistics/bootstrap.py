@@ -75,7 +75,7 @@ def probability_of_improvement(
     return _percentiles(better, pair, rng, replicates, level, 1.0, "fraction")
 
 
-def resampled(
+def bootstrap_means(
     scores_SDK: np.ndarray, rng: np.random.Generator, replicates: int = REPLICATES, stratified: bool = True
 ) -> np.ndarray:
     """Return (B, S, D) mean scores of resampled runs: tasks are drawn anew within each domain, then seeds.
@@ -119,7 +119,7 @@ def _percentiles(
     unit: str,
 ) -> Estimate:
     value = float(statistic(*(x.mean(2)[None] for x in arrays))[0])
-    drawn = statistic(*(resampled(x, rng, replicates) for x in arrays))
+    drawn = statistic(*(bootstrap_means(x, rng, replicates) for x in arrays))
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     tasks = arrays[0].shape[2]
     return Estimate(

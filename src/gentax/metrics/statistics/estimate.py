@@ -1,14 +1,19 @@
-"""What every measure gives: a number, its interval, and what the interval covers."""
+"""The result of every measure: a number, its interval, and what the interval covers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 LEVEL = 0.95  # of an interval, unless said otherwise
 TASKS, SEEDS_AND_TASKS, SEEDS = "tasks", "training seeds and tasks", "training seeds"
 _TEXT_DIGITS = {"fraction": 2, "points per point": 2}  # unit -> digits after the point, as text
 DIGITS = 10  # significant ones that are written to files: sums in another order differ after the fifteenth
+
+
+def rounded(value: Any) -> Any:
+    """Return a float rounded to the digits that are written to files; anything else as it is."""
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 @dataclass(frozen=True)
@@ -18,18 +23,18 @@ class Estimate:
     value: float
     low: float
     high: float
-    covers: str  # what would vary if it were all done again: "tasks", "training seeds and tasks", …
+    covers: str  # the source of variation: "tasks", "training seeds and tasks", …
     unit: str  # "percent" (of success), "points" (between two percentages), "fraction", "steps", "characters", …
     n: int  # tasks, over all domains involved
     seeds: int = 1  # training seeds
-    level: float = LEVEL  # how often such intervals hold the truth
+    level: float = LEVEL  # the confidence level
 
-    def holds(self, x: float) -> bool:
-        """Return whether the interval holds `x`: whether the data allow it."""
+    def contains(self, x: float) -> bool:
+        """Return whether the interval contains `x`: whether the data allow it."""
         return self.low <= x <= self.high
 
-    def mirrored(self) -> Estimate:
-        """Return the estimate of the negative: a gain as a loss."""
+    def negated(self) -> Estimate:
+        """Return the estimate of the negative: a gain as a loss, or the reverse."""
         return replace(self, value=-self.value, low=-self.high, high=-self.low)
 
     def text(self, digits: int) -> str:
@@ -43,8 +48,7 @@ class Estimate:
 
     def to_json(self) -> dict[str, Any]:
         """Return the estimate as JSON values, numbers to ten digits, so that they are the same on every machine."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {k: float(f"{v:.{DIGITS}g}") if isinstance(v, float) else v for k, v in values.items()}
+        return {key: rounded(value) for key, value in vars(self).items()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Estimate:
@@ -54,7 +58,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Undefined:
-    """An estimate that cannot be had, and why. It is false: `if report.tax: …` asks whether there is a number."""
+    """A measure without a value, and why. It is false: `if report.tax: …` asks whether there is a number."""
 
     reason: str
 

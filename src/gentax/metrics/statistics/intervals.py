@@ -1,16 +1,15 @@
-"""Intervals: from scores to a number with 95 % limits.
+"""Confidence intervals: from scores to a number with 95 % limits.
 
 Everything gentax reports is a weighted sum of mean scores (a difference of success rates) or a ratio of two such sums
-(a tax), so three functions, `linear`, `ratio` and `share`, carry all of it. They are closed formulae on the margin that
-`variance` describes: they draw no random numbers, take no seed, and give the same digits on every machine.
+(a tax), so three functions, `linear_combination`, `ratio` and `rate_ratio`, carry all of it. They are closed formulae
+on the margin that `variance` describes: deterministic, with the same digits on every machine.
 
-**Ratios** that may be of either sign. Fieller (1954): the values R for which numerator - R x denominator is not told
-apart from 0. Unlike the delta method it is right when the denominator is noisy, and it has no finite answer when the
-denominator may be 0.
+**Ratios** of either sign: Fieller (1954), the values R for which numerator - R x denominator is not told apart from 0.
+Unlike the delta method it is right when the denominator is noisy, and it has no finite answer when the denominator may
+be 0.
 
-**Shares**, the ratio of two sums of success. The limits of their logarithm (Katz, Baptista, Azen & Pike 1978), which
-makes of training seeds that differ by a factor what a symmetric interval takes for a loss: where seeds differ much and
-success is low, Fieller's limits see a loss that is not there in 7 % of studies, these in under 5 %.
+**Rate ratios**, of two sums of success: the limits of their logarithm (Katz, Baptista, Azen & Pike 1978). Where seeds
+differ much and success is low, Fieller's limits report a loss that is not there in 7 % of studies, these in under 5 %.
 
 **Single rates** get Wilson's (1927) score interval with the effective number of tasks (Korn & Graubard 1998).
 """
@@ -26,8 +25,14 @@ from scipy.optimize import brentq
 
 from gentax.core.errors import UsageError
 from gentax.metrics.statistics.estimate import LEVEL, SEEDS_AND_TASKS, TASKS, Estimate
-from gentax.metrics.statistics.scores import Clusters, Labels, Scores, Weights, check
-from gentax.metrics.statistics.variance import Parts, interaction, margin, parts, quantile
+from gentax.metrics.statistics.scores import Clusters, Labels, Scores, Weights, check_scores
+from gentax.metrics.statistics.variance import (
+    VarianceComponents,
+    interaction_variance,
+    margin,
+    t_quantile,
+    variance_components,
+)
 
 SMALLEST_P = 1e-12
 _LARGEST_LOG_P = -1e-9
@@ -47,7 +52,7 @@ def success_rate(scores: np.ndarray, level: float = LEVEL, clusters: Labels | No
     Raises:
         UsageError: fewer than 2 tasks or clusters, NaN, scores outside [0, 1].
     """
-    scores_SK = check(np.atleast_2d(np.asarray(scores, float)), "a success rate")
+    scores_SK = check_scores(np.atleast_2d(np.asarray(scores, float)), "a success rate")
     covers = SEEDS_AND_TASKS if len(scores_SK) > 1 else TASKS
     return _wilson(scores_SK, Clusters.of(clusters, scores_SK.shape[1]), 100.0, "percent", covers, level)
 
@@ -57,7 +62,7 @@ def bounded_mean(values: np.ndarray, upper: float, unit: str, level: float = LEV
 
     Wilson's interval on values / upper, so that it does not collapse when all values are alike.
     """
-    scores_1K = check(np.atleast_2d(np.asarray(values, float) / upper), f"a mean of {unit}")
+    scores_1K = check_scores(np.atleast_2d(np.asarray(values, float) / upper), f"a mean of {unit}")
     return _wilson(scores_1K, Clusters.of(None, scores_1K.shape[1]), upper, unit, TASKS, level)
 
 
@@ -73,21 +78,21 @@ def cluster_mean(sums: np.ndarray, counts: np.ndarray, unit: str, level: float =
         raise UsageError(f"a mean of {unit} needs finite sums and positive counts of at least 2 tasks, not {tasks}")
     value = float(sums.sum() / counts.sum())
     deviation = np.sqrt(((sums - value * counts) ** 2).sum() / (tasks - 1) / tasks) / counts.mean()
-    half = float(quantile(tasks - 1, level) * deviation)
+    half = float(t_quantile(tasks - 1, level) * deviation)
     return Estimate(value, value - half, value + half, TASKS, unit, tasks, level=level)
 
 
 def difference(before: np.ndarray, after: np.ndarray, level: float = LEVEL, clusters: Labels | None = None) -> Estimate:
     """Estimate after - before in points, paired by task, from scores (K,) and (K,) or (S, K)."""
     scores = Scores.of(init={"": before}, after={"": after}, clusters=None if clusters is None else {"": clusters})
-    return linear(scores, {("after", ""): 100.0, ("init", ""): -100.0}, "points", level)
+    return linear_combination(scores, {("after", ""): 100.0, ("init", ""): -100.0}, "points", level)
 
 
-def linear(scores: Scores, weights: Weights, unit: str, level: float = LEVEL) -> Estimate:
+def linear_combination(scores: Scores, weights: Weights, unit: str, level: float = LEVEL) -> Estimate:
     """Estimate Σ weight(role, domain) x mean score(role, domain)."""
-    half = float(parts(scores, [weights]).margin([1.0], level))
+    half = float(variance_components(scores, [weights]).margin([1.0], level))
     value = scores.mean(weights)
-    return Estimate(value, value - half, value + half, unit=unit, level=level, **_origin(scores, weights))
+    return Estimate(value, value - half, value + half, unit=unit, level=level, **_coverage(scores, weights))
 
 
 def ratio(
@@ -99,20 +104,20 @@ def ratio(
     the denominator is not told apart from 0: then the interval is not finite, and no ratio is worth printing.
     """
     top, bottom = scores.mean(numerator), scores.mean(denominator)
-    limits = fieller(top, bottom, parts(scores, [numerator, denominator]), level)
+    limits = fieller(top, bottom, variance_components(scores, [numerator, denominator]), level)
     if limits is None:
         return None
-    return Estimate(top / bottom, *limits, unit=unit, level=level, **_origin(scores, {**numerator, **denominator}))
+    return Estimate(top / bottom, *limits, unit=unit, level=level, **_coverage(scores, {**numerator, **denominator}))
 
 
-def share(scores: Scores, numerator: Weights, denominator: Weights, level: float = LEVEL) -> Estimate | None:
+def rate_ratio(scores: Scores, numerator: Weights, denominator: Weights, level: float = LEVEL) -> Estimate | None:
     """Estimate a ratio of two weighted sums of success, both with weights above 0, as a fraction.
 
     The interval is symmetric in the logarithm. Where the numerator is not told apart from 0 its logarithm means little,
     and the limits are Fieller's, from 0 on. None when the denominator is not told apart from 0.
     """
     top, bottom = scores.mean(numerator), scores.mean(denominator)
-    known = parts(scores, [numerator, denominator])
+    known = variance_components(scores, [numerator, denominator])
     if bottom <= known.margin([0.0, 1.0], level):
         return None
     value = top / bottom
@@ -122,7 +127,7 @@ def share(scores: Scores, numerator: Weights, denominator: Weights, level: float
     else:
         low, high = fieller(top, bottom, known, level) or (0.0, np.inf)
         limits = max(low, 0.0), high
-    return Estimate(value, *limits, unit="fraction", level=level, **_origin(scores, {**numerator, **denominator}))
+    return Estimate(value, *limits, unit="fraction", level=level, **_coverage(scores, {**numerator, **denominator}))
 
 
 def above_chance(
@@ -169,14 +174,14 @@ def above_chance_tax(scores: Scores, domains: Sequence[str], level: float = LEVE
         lost |= {("init", domain): 1 / room, ("after", domain): -1 / room}
         lost["chance", domain] = (before - after) / room**2
         held |= {("init", domain): 1 / room, ("chance", domain): -(1 - before) / room**2}
-    limits = fieller(top, bottom, parts(scores, [lost, held]), level)
+    limits = fieller(top, bottom, variance_components(scores, [lost, held]), level)
     if limits is None or bottom < 0:
         return None
-    return Estimate(top / bottom, *limits, unit="fraction", level=level, **_origin(scores, lost))
+    return Estimate(top / bottom, *limits, unit="fraction", level=level, **_coverage(scores, lost))
 
 
-def fieller(top: float, bottom: float, known: Parts, level: float) -> tuple[float, float] | None:
-    """Return the limits of top / bottom, whose joint variance is `known`; None where bottom may be 0."""
+def fieller(top: float, bottom: float, known: VarianceComponents, level: float) -> tuple[float, float] | None:
+    """Return Fieller's limits of top / bottom, whose joint variance is `known`; None where bottom may be 0."""
     if abs(bottom) <= known.margin([0.0, 1.0], level):
         return None
     value = top / bottom
@@ -196,9 +201,9 @@ def fieller(top: float, bottom: float, known: Parts, level: float) -> tuple[floa
 def p_value(scores: Scores, weights: Weights) -> float:
     """Return the two-sided p-value of "the weighted sum is 0": 1 - the level of the interval that just touches 0.
 
-    It agrees with `linear` by construction: p below 0.05 exactly when the 95 % interval does not hold 0.
+    It agrees with `linear` by construction: p below 0.05 exactly when the 95 % interval does not contain 0.
     """
-    value, known = abs(scores.mean(weights)), parts(scores, [weights])
+    value, known = abs(scores.mean(weights)), variance_components(scores, [weights])
 
     def beyond(log_p: float) -> float:
         return value - float(known.margin([1.0], -np.expm1(log_p)))
@@ -216,12 +221,14 @@ def _wilson(scores_SK: np.ndarray, clusters: Clusters, scale: float, unit: str, 
     mean_1K = scores_SK.mean(0, keepdims=True) - rate
     # K / design effect tasks are as good as K of independent content: the design effect has K - 1 above and below.
     spread = float(clusters.scatter(mean_1K, mean_1K)[0, 0]) / tasks**2 * (1 - 1 / tasks)
-    few = float(quantile(clusters.df, level) / quantile(tasks - 1, level)) ** 2  # Korn & Graubard's, for few clusters
-    variance, df = [few * max(spread - float(interaction(scores_SK, clusters)), 0.0)], [np.inf]
+    few = (
+        float(t_quantile(clusters.df, level) / t_quantile(tasks - 1, level)) ** 2
+    )  # Korn & Graubard's, for few clusters
+    variance, df = [few * max(spread - float(interaction_variance(scores_SK, clusters)), 0.0)], [np.inf]
     if seeds > 1:
         variance.append(float(scores_SK.mean(1).var(ddof=1)) / seeds)
         df.append(seeds - 1.0)
-    z = float(quantile(np.inf, level))
+    z = float(t_quantile(np.inf, level))
     squared = float(margin(np.array(variance), np.array(df), np.arange(len(df)) > 0, level)) ** 2
     # No more is known than from as many independent scores (Parker et al. 2017): chance may take all of the tasks'
     # variance off as interaction.
@@ -235,8 +242,8 @@ def _wilson(scores_SK: np.ndarray, clusters: Clusters, scale: float, unit: str, 
     return Estimate(rate * scale, float(low) * scale, float(high) * scale, covers, unit, tasks, seeds, level)
 
 
-def _origin(scores: Scores, weights: Weights) -> dict[str, Any]:
-    """Return what an interval covers and how many tasks and seeds are in it."""
+def _coverage(scores: Scores, weights: Weights) -> dict[str, Any]:
+    """Return the source of variation that an interval covers, and its number of tasks and seeds."""
     trained = sorted({r for r, _ in weights} - scores.fixed)
     seeds = min((len(next(iter(scores.roles[r].values()))) for r in trained), default=1)
     used = {d: scores.roles[r][d].shape[1] for r, d in weights}

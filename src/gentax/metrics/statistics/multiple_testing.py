@@ -25,14 +25,18 @@ from scipy.special import ndtr, ndtri
 from gentax.core.errors import UsageError
 from gentax.metrics.statistics.estimate import LEVEL
 
+_GRID = 801  # points at which a density is kept
+_REACH = 8.0  # standard deviations that a grid spans to either side at least
+_HIGHEST = 6.0  # critical value; one analysis in 500 million crosses it, which is nothing against alpha
+
 Key = TypeVar("Key")
 
 
 def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
-    """Return p-values adjusted so that the chance of any false finding among them stays at its level (Holm 1979).
+    """Return p-values adjusted for their number, which controls the family-wise error rate (Holm 1979).
 
-    The smallest is multiplied with their number, the next with one less, and so on, none falling below one before it.
-    Holds however the tests depend on each other.
+    The smallest is multiplied with their number, the next with one less, and so on, each at least as large as the one
+    before. Valid under any dependence of the tests.
 
     Raises:
         UsageError: a p-value that is NaN or outside [0, 1].
@@ -43,21 +47,16 @@ def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
     order = sorted(p_values, key=lambda key: p_values[key])
     factors = range(len(order), 0, -1)
     adjusted = np.maximum.accumulate([min(1.0, k * p_values[key]) for key, k in zip(order, factors, strict=True)])
-    found = dict(zip(order, map(float, adjusted), strict=True))
-    return {key: found[key] for key in p_values}
-
-
-_GRID = 801  # points at which a density is kept
-_REACH = 8.0  # standard deviations that a grid spans to either side at least
-_HIGHEST = 6.0  # critical value; one look in 500 million crosses it, which is nothing beside alpha
+    by_key = dict(zip(order, map(float, adjusted), strict=True))
+    return {key: by_key[key] for key in p_values}
 
 
 @dataclass(frozen=True)
 class InterimAnalyses:
-    """Equally spaced looks at growing data. `count` of 1 is an ordinary study.
+    """Equally spaced analyses of growing data. A `count` of 1 is an ordinary study.
 
     Raises:
-        UsageError: no look, or a level outside (0, 1).
+        UsageError: no analysis, or a level outside (0, 1).
     """
 
     count: int
@@ -65,58 +64,69 @@ class InterimAnalyses:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise UsageError(f"a study needs at least 1 look at its data, not {self.count}")
+            raise UsageError(f"a study needs at least 1 analysis of its data, not {self.count}")
         if not 0 < self.level < 1:
             raise UsageError(f"the level must lie between 0 and 1, not {self.level}")
 
-    def tasks(self, look: int, of: int) -> int:
-        """Return how many of `of` tasks are in at `look` (from 1), at least 2."""
-        return max(2, round(of * look / self.count))
+    def tasks(self, analysis: int, total: int) -> int:
+        """Return how many of `total` tasks are in at an analysis (from 1), at least 2."""
+        return max(2, round(total * analysis / self.count))
 
-    def level_at(self, look: int) -> float:
-        """Return the level at which the interval at `look` (from 1) must be taken, above `level` before the end."""
-        return self.level if self.count == 1 else float(1 - 2 * ndtr(-self.critical[look - 1]))
+    def level_at(self, analysis: int) -> float:
+        """Return the level of the interval at an analysis (from 1), above `level` before the final one."""
+        return self.level if self.count == 1 else float(1 - 2 * ndtr(-self.critical_values[analysis - 1]))
 
     @cached_property
-    def critical(self) -> tuple[float, ...]:
-        """The critical value of a standard normal at each look, falling."""
-        return tuple(_critical(self.count, 1 - self.level))
+    def critical_values(self) -> tuple[float, ...]:
+        """The critical value of a standard normal at each analysis, falling."""
+        alpha, spent = 1 - self.level, 0.0
+        values: list[float] = []
+        density = _SequentialDensity(self.count, 0.0)
+        for analysis in range(1, self.count + 1):
+            # Lan & DeMets's first spending function for either side with half of alpha
+            goal = 4 * ndtr(ndtri(alpha / 4) / np.sqrt(analysis / self.count)) - spent
+            if analysis == 1:
+                z = float(-ndtri(goal / 2))
+            else:
+
+                def excess(z: float, analysis: int = analysis, goal: float = goal) -> float:
+                    return density.crossing_probability(analysis, z) - goal
+
+                z = float(brentq(excess, 0.5, 30.0, xtol=1e-10))
+            values.append(min(z, _HIGHEST))
+            density.advance(analysis, values[-1])
+            spent += goal
+        return tuple(values)
 
     def power(self, drift: float) -> float:
-        """Return the chance that some look excludes 0 when the last look's statistic has mean `drift`."""
-        return _crossing(self.critical, drift)
+        """Return the chance that some analysis excludes 0 when the final statistic has mean `drift`."""
+        density, total = _SequentialDensity(self.count, drift), 0.0
+        for analysis, z in enumerate(self.critical_values, 1):
+            total += density.crossing_probability(analysis, z)
+            density.advance(analysis, z)
+        return float(total)
 
     def drift(self, power: float) -> float:
-        """Return the mean of the last look's statistic at which the chance of seeing an effect is `power`."""
+        """Return the mean of the final statistic at which the chance of detecting an effect is `power`."""
         return float(brentq(lambda drift: self.power(drift) - power, 0.0, 20.0))
 
 
-def _critical(count: int, alpha: float) -> list[float]:
-    found: list[float] = []
-    kept = _Walk(count, 0.0)
-    spent = 0.0
-    for look in range(1, count + 1):
-        # Lan & DeMets's first function for either side with half of alpha.
-        goal = 4 * ndtr(ndtri(alpha / 4) / np.sqrt(look / count)) - spent
-        if look == 1:
-            z = float(-ndtri(goal / 2))
-        else:
-            z = float(brentq(lambda z, look=look, goal=goal: kept.outside(look, z) - goal, 0.5, 30.0, xtol=1e-10))
-        kept.cut(look, min(z, _HIGHEST))
-        found.append(min(z, _HIGHEST))
-        spent += goal
-    return found
+def group_sequential_holm(p_values: Mapping[Key, float], analyses: InterimAnalyses, analysis: int) -> frozenset[Key]:
+    """Return which tests are significant by Holm's procedure at an interim analysis.
+
+    Each step is taken at the critical value of this analysis for its share of alpha: closed testing with
+    group-sequential boundaries (Ye, Li, Liu & Yao 2013), valid at whichever analysis one stops.
+    """
+    significant: set[Key] = set()
+    for n, (key, p) in enumerate(sorted(p_values.items(), key=lambda pair: pair[1])):
+        alpha = (1 - analyses.level) / (len(p_values) - n)
+        if p >= 1 - InterimAnalyses(analyses.count, 1 - alpha).level_at(analysis):
+            break
+        significant.add(key)
+    return frozenset(significant)
 
 
-def _crossing(critical: tuple[float, ...], drift: float) -> float:
-    walk, total = _Walk(len(critical), drift), 0.0
-    for look, z in enumerate(critical, 1):
-        total += walk.outside(look, z)
-        walk.cut(look, z)
-    return float(total)
-
-
-class _Walk:
+class _SequentialDensity:
     """The density of the sum S_k = Z_k sqrt(k / count) of a study that has not stopped yet, on a grid.
 
     An increment has variance 1 / count and mean drift / count.
@@ -127,17 +137,17 @@ class _Walk:
         self.at = np.array([0.0])
         self.mass = np.array([1.0])  # probability at each point, integration weights included
 
-    def outside(self, look: int, z: float) -> float:
-        """Return the chance that the study is still on before `look` and then crosses ±z."""
-        limit, scale = z * np.sqrt(look * self.step), np.sqrt(self.step)
+    def crossing_probability(self, analysis: int, z: float) -> float:
+        """Return the chance that the study goes on until `analysis` and then crosses ±z."""
+        limit, scale = z * np.sqrt(analysis * self.step), np.sqrt(self.step)
         over = ndtr((self.at + self.mean - limit) / scale) + ndtr((-limit - self.at - self.mean) / scale)
         return float(self.mass @ over)
 
-    def cut(self, look: int, z: float) -> None:
-        """Go on to `look` and keep what lies within ±z."""
+    def advance(self, analysis: int, z: float) -> None:
+        """Advance to `analysis` and keep what lies within ±z."""
         scale = np.sqrt(self.step)
-        centre, wide = self.mean * look, _REACH * np.sqrt(look * self.step)
-        limit = z * np.sqrt(look * self.step)
+        centre, wide = self.mean * analysis, _REACH * np.sqrt(analysis * self.step)
+        limit = z * np.sqrt(analysis * self.step)
         low, high = max(-limit, centre - wide), min(limit, centre + wide)
         if low >= high:  # all of it has crossed
             self.at, self.mass = np.array([0.0]), np.array([0.0])

@@ -28,19 +28,19 @@ Z = float(ndtri(0.5 + LEVEL / 2))
 
 @dataclass(frozen=True)
 class Ratio:
-    """The sums of each task, both (K,). A task whose bottom is 0 says nothing of the ratio but keeps its place."""
+    """The sums of each task, both (K,). A task with a denominator of 0 does not enter the ratio but keeps its place."""
 
-    top_K: np.ndarray
-    bottom_K: np.ndarray
+    numerator_K: np.ndarray
+    denominator_K: np.ndarray
     unit: str  # "percent" when it is a share
 
     def __post_init__(self) -> None:
-        if len(self.top_K) < 2 or self.top_K.shape != self.bottom_K.shape:
-            raise UsageError(f"a ratio over tasks needs at least 2 tasks, not {len(self.top_K)}")
-        if not np.isfinite([self.top_K, self.bottom_K]).all() or self.bottom_K.min() < 0:
-            raise UsageError("a ratio over tasks needs finite tops, and bottoms of at least 0")
-        if self.share and not ((self.top_K >= 0) & (self.top_K <= self.bottom_K)).all():
-            raise UsageError("a share needs tops between 0 and the bottoms")
+        if len(self.numerator_K) < 2 or self.numerator_K.shape != self.denominator_K.shape:
+            raise UsageError(f"a ratio over tasks needs at least 2 tasks, not {len(self.numerator_K)}")
+        if not np.isfinite([self.numerator_K, self.denominator_K]).all() or self.denominator_K.min() < 0:
+            raise UsageError("a ratio over tasks needs finite numerators, and denominators of at least 0")
+        if self.share and not ((self.numerator_K >= 0) & (self.numerator_K <= self.denominator_K)).all():
+            raise UsageError("a share needs numerators between 0 and the denominators")
 
     @property
     def share(self) -> bool:
@@ -48,23 +48,23 @@ class Ratio:
 
     @property
     def size(self) -> float:
-        """The mean bottom of the tasks that have one: the size of the tasks added to a share's variance."""
-        return float(self.bottom_K.sum() / max(1, np.count_nonzero(self.bottom_K)))
+        """The mean denominator of the tasks that have one: the size of the tasks added to a share's variance."""
+        return float(self.denominator_K.sum() / max(1, np.count_nonzero(self.denominator_K)))
 
     def residuals(self) -> np.ndarray:
-        """Return top - ratio x bottom (K,); for a share with the two added tasks' part in the ratio."""
+        """Return numerator - ratio x denominator (K,); for a share the ratio includes the two added tasks."""
         more = self.size if self.share else 0.0
-        centre = (self.top_K.sum() + more) / (self.bottom_K.sum() + 2 * more)
-        return np.asarray(self.top_K - centre * self.bottom_K)
+        centre = (self.numerator_K.sum() + more) / (self.denominator_K.sum() + 2 * more)
+        return np.asarray(self.numerator_K - centre * self.denominator_K)
 
 
 def estimate(ratio: Ratio) -> Estimate | None:
-    """Return Σ top / Σ bottom with its 95 % interval (a share in percent); None when that has no finite one.
+    """Return Σ numerator / Σ denominator with its 95 % interval (a share in percent); None without a finite interval.
 
     A ratio that is the same on every task, such as replies of three tokens each, has an interval without width
     (`low == high`): the tasks show no spread to make one of.
     """
-    tasks = int(np.count_nonzero(ratio.bottom_K))
+    tasks = int(np.count_nonzero(ratio.denominator_K))
     if tasks < 2:
         return None
     value, low, high = _wilson(ratio) if ratio.share else _fieller(ratio)
@@ -80,19 +80,19 @@ def change(before: Ratio, after: Ratio) -> Estimate | None:
     Raises:
         UsageError: tasks that do not pair.
     """
-    if before.unit != after.unit or len(before.top_K) != len(after.top_K):
+    if before.unit != after.unit or len(before.numerator_K) != len(after.numerator_K):
         raise UsageError("a change needs the same measure of the same tasks before and after")
     first, second = estimate(before), estimate(after)
     if first is None or second is None:
         return None
-    return less(second, first, "points" if before.share else before.unit, _correlation(before, after))
+    return difference_of(second, first, "points" if before.share else before.unit, _correlation(before, after))
 
 
-def less(one: Estimate, other: Estimate, unit: str, shared: float = 0.0) -> Estimate:
-    """Return one - other, with an interval out of theirs and the correlation of the two (Zou & Donner 2008)."""
+def difference_of(one: Estimate, other: Estimate, unit: str, shared: float = 0.0) -> Estimate:
+    """Return one - other, with an interval from theirs and their correlation (Zou & Donner 2008)."""
     value = one.value - other.value
-    down = _joined(one.value - one.low, other.high - other.value, shared)
-    up = _joined(one.high - one.value, other.value - other.low, shared)
+    down = _quadrature(one.value - one.low, other.high - other.value, shared)
+    up = _quadrature(one.high - one.value, other.value - other.low, shared)
     return Estimate(value, value - down, value + up, TASKS, unit, min(one.n, other.n))
 
 
@@ -104,7 +104,7 @@ def p_value(estimate: Estimate) -> float:
     return float(2 * ndtr(-Z * abs(estimate.value) / facing))
 
 
-def wilson(rate: float, h: float) -> tuple[float, float]:
+def _wilson_limits(rate: float, h: float) -> tuple[float, float]:
     """Return Wilson's limits of a rate; h is z² over the number of independent trials."""
     middle = (rate + h / 2) / (1 + h)
     half = np.sqrt(rate * (1 - rate) * h + h**2 / 4) / (1 + h)
@@ -112,21 +112,21 @@ def wilson(rate: float, h: float) -> tuple[float, float]:
 
 
 def _wilson(ratio: Ratio) -> tuple[float, float, float]:
-    size, total = ratio.size, ratio.bottom_K.sum()
-    centre = (ratio.top_K.sum() + size) / (total + 2 * size)
+    size, total = ratio.size, ratio.denominator_K.sum()
+    centre = (ratio.numerator_K.sum() + size) / (total + 2 * size)
     spread = (ratio.residuals() ** 2).sum() + size**2 * (centre**2 + (1 - centre) ** 2)
     variance = spread / (total + 2 * size) / total
-    value = float(ratio.top_K.sum() / total)
-    return value, *wilson(value, Z**2 * variance / (centre * (1 - centre)))
+    value = float(ratio.numerator_K.sum() / total)
+    return value, *_wilson_limits(value, Z**2 * variance / (centre * (1 - centre)))
 
 
 def _fieller(ratio: Ratio) -> tuple[float, float, float]:
     """Solve (T - R B)² = t² (V_TT - 2 R V_TB + R² V_BB) for R, with T and B the mean top and bottom."""
-    tasks = len(ratio.top_K)
-    top, bottom = ratio.top_K.mean(), ratio.bottom_K.mean()
-    margin = stdtrit(tasks - 1, 0.5 + LEVEL / 2) ** 2 * np.cov(ratio.top_K, ratio.bottom_K) / tasks
+    tasks = len(ratio.numerator_K)
+    top, bottom = ratio.numerator_K.mean(), ratio.denominator_K.mean()
+    margin = stdtrit(tasks - 1, 0.5 + LEVEL / 2) ** 2 * np.cov(ratio.numerator_K, ratio.denominator_K) / tasks
     a, b, c = bottom**2 - margin[1, 1], top * bottom - margin[0, 1], top**2 - margin[0, 0]
-    if (ratio.residuals() ** 2).sum() <= 1e-12 * (ratio.top_K**2).sum():  # the same on every task
+    if (ratio.residuals() ** 2).sum() <= 1e-12 * (ratio.numerator_K**2).sum():  # the same on every task
         return (float(top / bottom),) * 3
     if a <= 0:
         return float(top / bottom), -np.inf, np.inf
@@ -153,9 +153,9 @@ def _correlation(before: Ratio, after: Ratio) -> float:
 def _ends(ratio: Ratio) -> tuple[float, float]:
     """Return the residuals of a task that is all of it and of one that is none of it."""
     size = ratio.size
-    centre = (ratio.top_K.sum() + size) / (ratio.bottom_K.sum() + 2 * size)
+    centre = (ratio.numerator_K.sum() + size) / (ratio.denominator_K.sum() + 2 * size)
     return float(size * (1 - centre)), float(-size * centre)
 
 
-def _joined(one: float, other: float, shared: float) -> float:
+def _quadrature(one: float, other: float, shared: float) -> float:
     return float(np.sqrt(max(one**2 + other**2 - 2 * shared * one * other, 0.0)))

@@ -8,6 +8,7 @@ the variance, and nothing of the drop, is used (an internal pilot, Wittes & Brit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -16,25 +17,24 @@ import numpy as np
 from scipy.special import ndtri
 
 from gentax.core.errors import UsageError
-from gentax.metrics.statistics.estimate import DIGITS, LEVEL
+from gentax.metrics.statistics.estimate import LEVEL, rounded
 from gentax.metrics.statistics.multiple_testing import InterimAnalyses
 from gentax.metrics.statistics.scores import Scores
-from gentax.metrics.statistics.variance import design_effect, margin, parts
+from gentax.metrics.statistics.variance import design_effect, margin, variance_components
 
-POWER = 0.8  # the chance of seeing a drop of the size asked for
-# What runs of the shipped base and Sokoban came to: success before about 30 %, outcomes of one task before and after
-# that correlate by 0.7 to 0.95, a variance of their difference of 0.08 to 0.1, and seeds of which one lost 1.4 % less
-# than nothing and another 8.4 %, which is 3.6 points apart.
+POWER = 0.8  # the chance of detecting a drop of the size asked for
+# From runs of the shipped base on Sokoban: base success of about 30 %, outcomes of one task before and after that
+# correlate by 0.7 to 0.95, a variance of their difference of 0.08 to 0.1, and seeds about 3 points apart.
 BEFORE, CORRELATION, VARIANCE, SEED_SPREAD = 0.3, 0.7, 0.1, 3.0
-SEEDS = 3  # training seeds from which on something is said of training, not of checkpoints
+SEEDS = 3  # training seeds from which on claims are about training rather than about a checkpoint
 FREE_WITHIN = 0.05  # a tax whose whole interval is this near 0 is called free
-SEEDS_SHOWN = (3, 5, 8)  # for which the outlook gives the detectable drop
+SEEDS_SHOWN = (3, 5, 8)  # for which the minimum detectable drop of training is printed
 _MOST_SEEDS = 100
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """What some tasks tell about how many it takes."""
+    """What some tasks tell about the sample size that is needed."""
 
     tasks: int  # of each target, the fewest
     targets: int
@@ -45,14 +45,12 @@ class Pilot:
     seed_spread: float | None = None  # points: standard deviation over seeds of the mean drop; None with one seed
 
     def to_json(self) -> dict[str, Any]:
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {k: float(f"{v:.{DIGITS}g}") if isinstance(v, float) else v for k, v in values.items()}
+        return {key: rounded(value) for key, value in vars(self).items()}
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> Pilot:
         """Read a pilot back. Raises UsageError when `value` is none."""
-        names = {one.name for one in fields(cls)}
-        if not isinstance(value, dict) or set(value) != names:
+        if not isinstance(value, dict) or set(value) != {one.name for one in fields(cls)}:
             raise UsageError(f"{where} holds no pilot; `gentax tax … --json FILE` writes one")
         numbers = [v for k, v in value.items() if not (k == "seed_spread" and v is None)]
         if not all(isinstance(v, (int, float)) and np.isfinite(v) for v in numbers) or not 0 < value["variance"] <= 2:
@@ -60,16 +58,16 @@ class Pilot:
         return cls(**value)
 
 
-def pilot_of(scores: Scores, targets: Sequence[str]) -> Pilot:
-    """Return what scores with the roles `init` and `after` tell about how many tasks it takes."""
-    form = {("init", t): 1 / len(targets) for t in targets} | {("after", t): -1 / len(targets) for t in targets}
-    known = parts(scores, [form])
-    variance_P = known.variance([1.0])
+def estimate_pilot(scores: Scores, targets: Sequence[str]) -> Pilot:
+    """Estimate what planning needs from scores with the roles `init` and `after`."""
+    weights = {("init", t): 1 / len(targets) for t in targets} | {("after", t): -1 / len(targets) for t in targets}
+    components = variance_components(scores, [weights])
+    variance_P = components.variance([1.0])
     fewest = min(scores.roles["init"][t].shape[1] for t in targets)
     pairs = [(scores.roles["init"][t][0], x) for t in targets for x in scores.roles["after"][t]]
-    together = sum(float(((a - a.mean()) * (b - b.mean())).mean()) for a, b in pairs)
-    apart = [sum(float(x.var()) for x in of) for of in zip(*pairs, strict=True)]
-    spread = float(np.sqrt(apart[0] * apart[1]))
+    covariance = sum(float(((a - a.mean()) * (b - b.mean())).mean()) for a, b in pairs)
+    variances = [sum(float(x.var()) for x in of) for of in zip(*pairs, strict=True)]
+    spread = float(np.sqrt(variances[0] * variances[1]))
     centred = [np.stack([a - a.mean(), b - b.mean()]) for a, b in pairs]
     clusters = [scores.clusters_of(t) for t in targets for _ in scores.roles["after"][t]]
     seeds = len(scores.roles["after"][targets[0]])
@@ -77,23 +75,20 @@ def pilot_of(scores: Scores, targets: Sequence[str]) -> Pilot:
         tasks=fewest,
         targets=len(targets),
         before=float(np.mean([scores.roles["init"][t].mean() for t in targets])),
-        variance=float(variance_P[~known.of_seeds_P].sum()) * fewest * len(targets),
-        correlation=together / spread if spread > 0 else 1.0,
+        variance=float(variance_P[~components.of_seeds_P].sum()) * fewest * len(targets),
+        correlation=covariance / spread if spread > 0 else 1.0,
         design_effect=float(np.mean([design_effect(x, c) for x, c in zip(centred, clusters, strict=True)])),
-        seed_spread=100 * float(np.sqrt(seeds * variance_P[known.of_seeds_P].sum())) if seeds > 1 else None,
+        seed_spread=100 * float(np.sqrt(seeds * variance_P[components.of_seeds_P].sum())) if seeds > 1 else None,
     )
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What it takes to see a mean drop over targets."""
+class SampleSize:
+    """The tasks it takes to detect a mean drop over targets."""
 
     drop: float  # points, mean over targets
     targets: int
-    tasks: int  # of each target, at the last look
-    looks: int
-    power: float
-    variance: float  # of one task's difference of success, before - after, mean over targets
+    tasks: int  # of each target, at the final analysis
 
     @property
     def episodes(self) -> int:
@@ -101,57 +96,58 @@ class Plan:
         return self.tasks * self.targets
 
 
-def episodes_needed(
-    drop: float, targets: int, looks: InterimAnalyses, variance: float = VARIANCE, power: float = POWER
-) -> Plan:
-    """Return how many tasks of each target it takes to see a mean drop of `drop` points with chance `power`.
+def required_sample_size(
+    drop: float, targets: int, analyses: InterimAnalyses, variance: float = VARIANCE, power: float = POWER
+) -> SampleSize:
+    """Return how many tasks of each target it takes to detect a mean drop of `drop` points with chance `power`.
 
     Args:
         drop: points of success lost on the mean target; a small one takes many tasks.
         targets: how many domains the mean is over.
-        looks: how often the data are looked at.
+        analyses: the planned interim analyses.
         variance: of one task's difference of success (0 to 1), mean over targets, such as a pilot's.
-        power: the chance of seeing it.
+        power: the chance of detecting it.
 
     Raises:
         UsageError: a drop that is not between 0 and 100 points, no target, a power below the level's chance of error or
             not below 1, a variance outside (0, 2].
     """
     if not 0 < drop <= 100:
-        raise UsageError(f"the drop to be seen must lie between 0 and 100 points, not {drop:g}")
-    _check(targets, looks, power, variance)
-    tasks = max(2, int(np.ceil((looks.drift(power) / (drop / 100)) ** 2 * variance / targets)))
-    return Plan(drop, targets, tasks, looks.count, power, variance)
+        raise UsageError(f"the drop to be detected must lie between 0 and 100 points, not {drop:g}")
+    _check(targets, analyses, power, variance)
+    tasks = max(2, math.ceil((analyses.drift(power) / (drop / 100)) ** 2 * variance / targets))
+    return SampleSize(drop, targets, tasks)
 
 
-def detectable(
-    tasks: int, targets: int, looks: InterimAnalyses, variance: float = VARIANCE, power: float = POWER
+def minimum_detectable_drop(
+    tasks: int, targets: int, analyses: InterimAnalyses, variance: float = VARIANCE, power: float = POWER
 ) -> float:
-    """Return the mean drop, in points, that `tasks` tasks of each target show with chance `power`. Raises as above."""
-    _check(targets, looks, power, variance)
-    return float(100 * looks.drift(power) * np.sqrt(variance / (tasks * targets)))
+    """Return the mean drop, in points, that so many tasks of each target detect. Raises as `required_sample_size`."""
+    _check(targets, analyses, power, variance)
+    return float(100 * analyses.drift(power) * np.sqrt(variance / (tasks * targets)))
 
 
 def free_within(
     tasks: int,
     targets: int,
-    looks: InterimAnalyses,
+    analyses: InterimAnalyses,
     variance: float = VARIANCE,
     before: float = BEFORE,
     power: float = POWER,
 ) -> float:
-    """Return the smallest ±x (a tax) within which training that costs nothing is found free with chance `power`.
+    """Return the smallest equivalence margin ±x (a tax) that training without a tax meets with chance `power`.
 
-    The whole interval must lie within ±x (two one-sided tests, Schuirmann 1987, at the interval's level).
-    Infinite where the base never succeeds.
+    The whole interval must lie within ±x (two one-sided tests, Schuirmann 1987, at the interval's level). Infinite
+    where the base never succeeds.
     """
-    _check(targets, looks, power, variance)
+    _check(targets, analyses, power, variance)
     if before <= 0:
         return float("inf")
-    return float((looks.critical[-1] + ndtri((1 + power) / 2)) * np.sqrt(variance / (tasks * targets)) / before)
+    z = analyses.critical_values[-1] + ndtri((1 + power) / 2)
+    return float(z * np.sqrt(variance / (tasks * targets)) / before)
 
 
-def detectable_of_training(
+def minimum_detectable_drop_of_training(
     seeds: int,
     tasks: int,
     targets: int,
@@ -159,7 +155,7 @@ def detectable_of_training(
     variance: float = VARIANCE,
     power: float = POWER,
 ) -> float:
-    """Return the mean drop, in points, by the mean training that so many training seeds show with chance `power`.
+    """Return the mean drop of the expected training run, in points, that so many seeds detect with chance `power`.
 
     Args:
         seeds: training seeds, at least 2.
@@ -167,7 +163,7 @@ def detectable_of_training(
         targets: how many.
         spread: points, standard deviation over seeds of the mean drop.
         variance: of one task's difference of success, mean over targets.
-        power: the chance of seeing it.
+        power: the chance of detecting it.
     """
     _check(targets, InterimAnalyses(1), power, variance)
     both = np.array([variance / (tasks * targets), (spread / 100) ** 2 / seeds])
@@ -175,7 +171,7 @@ def detectable_of_training(
     return 100 * (half + float(ndtri(power)) * float(np.sqrt(both.sum())))
 
 
-def seeds_needed(
+def required_seeds(
     drop: float,
     tasks: int,
     targets: int,
@@ -183,18 +179,18 @@ def seeds_needed(
     variance: float = VARIANCE,
     power: float = POWER,
 ) -> int | None:
-    """Return how many training seeds show a mean drop of `drop` points with chance `power`; None for over 100.
+    """Return how many training seeds detect a mean drop of `drop` points with chance `power`; None for over 100.
 
-    None also says that tasks are too few for any number of seeds. The arguments are those of `detectable_of_training`.
+    None also means that the tasks are too few for any number of seeds. See `minimum_detectable_drop_of_training`.
     """
     for seeds in range(SEEDS, _MOST_SEEDS + 1):
-        if detectable_of_training(seeds, tasks, targets, spread, variance, power) <= drop:
+        if minimum_detectable_drop_of_training(seeds, tasks, targets, spread, variance, power) <= drop:
             return seeds
     return None
 
 
-def few_seeds(seeds: int, cells: int) -> str | None:
-    """Say what a study with fewer training seeds than claims need can say, and what more take; None where enough.
+def few_seeds_caveat(seeds: int, cells: int) -> str | None:
+    """Return what a study with too few training seeds can claim, and how many more runs it takes; None where enough.
 
     Args:
         seeds: training seeds of each cell.
@@ -202,77 +198,81 @@ def few_seeds(seeds: int, cells: int) -> str | None:
     """
     if seeds >= SEEDS:
         return None
-    more, who = (SEEDS - seeds) * cells, "this checkpoint" if seeds == 1 else "these two checkpoints"
+    more, subject = (SEEDS - seeds) * cells, "this checkpoint" if seeds == 1 else "these two checkpoints"
     return (
-        f"With {seeds} training seed{'s' if seeds > 1 else ''} the report says what {who} lost; what training costs "
-        f"takes {SEEDS} seeds or more, {more} more training run{'s' if more > 1 else ''} here."
+        f"With {seeds} training seed{'s' if seeds > 1 else ''} the report says what {subject} lost; what training "
+        f"costs takes {SEEDS} seeds or more, {more} more training run{'s' if more > 1 else ''} here."
     )
 
 
-def _check(targets: int, looks: InterimAnalyses, power: float, variance: float) -> None:
-    chance = 1 - looks.level
-    if targets < 1 or not chance < power < 1:
-        raise UsageError(f"a plan needs at least 1 target and a power between {chance:g} and 1, not {targets}, {power}")
-    if not 0 < variance <= 2:
-        raise UsageError(f"the variance of a task's difference of success lies between 0 and 2, not {variance}")
-
-
-def outlook(
+def power_sentences(
     tasks: int,
     targets: int,
-    looks: InterimAnalyses,
+    analyses: InterimAnalyses,
     pilot: Pilot | None = None,
     drop: float | None = None,
     within: float = FREE_WITHIN,
 ) -> list[str]:
-    """Say which drop and which tax so many tasks show, whether "free" can be found, and how many seeds training takes.
+    """Return the drop and tax that so many tasks detect, whether "free" can be shown, and the seeds training takes.
 
     Args:
         tasks: of each target, the fewest.
         targets: how many.
-        looks: how often the data are looked at.
-        pilot: what is known; None for what is assumed until something is.
-        drop: mean drop in points that is asked for, if any.
+        analyses: the planned interim analyses.
+        pilot: what is known; None for the assumptions made until something is.
+        drop: mean drop in points that must be detected, if any.
         within: the tax within which training is called free.
     """
-    variance, before = (VARIANCE, BEFORE) if pilot is None else (pilot.variance, pilot.before)
-    basis = (
-        f"assumed until tasks are played: success of {100 * BEFORE:g} % before, outcomes of a task that correlate by "
-        f"{CORRELATION:g} or more"
-        if pilot is None
-        else f"from {pilot.tasks} tasks of each: success of {100 * before:.0f} % before, correlation "
-        f"{pilot.correlation:.2f}, variance of a task's difference {variance:.3f}"
-    )
-    of_each = f"{tasks} tasks of each of {targets} targets" if targets > 1 else f"{tasks} tasks of the target"
+    known = "measured"
+    if pilot is None:
+        variance, before, spread = VARIANCE, BEFORE, None
+        basis = (
+            f"assumed until tasks are played: base success of {100 * BEFORE:g} %, outcomes of a task that correlate by "
+            f"{CORRELATION:g} or more"
+        )
+    else:
+        variance, before, spread = pilot.variance, pilot.before, pilot.seed_spread
+        basis = (
+            f"from {pilot.tasks} tasks of each: base success of {100 * before:.0f} %, correlation "
+            f"{pilot.correlation:.2f}, variance of a task's difference {variance:.3f}"
+        )
+    if pilot is None or spread is None:
+        spread, known = SEED_SPREAD, "assumed"
+    sample = f"{tasks} tasks of each of {targets} targets" if targets > 1 else f"{tasks} tasks of the target"
     if before <= 0:
-        return [f"The base solves none of {of_each}: there is nothing to lose."]
-    seen = detectable(tasks, targets, looks, variance)
-    if seen >= 100 * before:
-        return [f"{of_each} are too few to see any loss with some certainty ({basis})."]
-    single = f", one of {detectable(tasks, 1, looks, variance):.1f} on a single target" if targets > 1 else ""
-    said = [
-        f"{of_each} show a mean drop of {seen:.1f} points, a tax of {seen / before:.0f} %{single}, with a chance of "
-        f"{100 * POWER:g} % ({basis})."
+        return [f"The base solves none of {sample}: there is nothing to lose."]
+    smallest = minimum_detectable_drop(tasks, targets, analyses, variance)
+    if smallest >= 100 * before:
+        return [f"{sample} are too few to detect any loss reliably ({basis})."]
+    single = minimum_detectable_drop(tasks, 1, analyses, variance)
+    on_one = f", or a drop of {single:.1f} on a single target," if targets > 1 else ""
+    lines = [
+        f"{sample} detect a mean drop of {smallest:.1f} points, a tax of {smallest / before:.0f} %{on_one} with "
+        f"{100 * POWER:g} % power ({basis})."
     ]
-    reached = free_within(tasks, targets, looks, variance, before)
+    reached = free_within(tasks, targets, analyses, variance, before)
     if reached > within:
         needed = int(tasks * (reached / within) ** 2) + 1
-        free = f'"Free" within ±{100 * within:g} % would take {needed:,} tasks of each; '
-        free += f"these reach ±{100 * reached:.0f} %."
+        lines.append(
+            f'Showing that training is "free" within ±{100 * within:g} % would take {needed:,} tasks of each; these '
+            f"show it within ±{100 * reached:.0f} %."
+        )
     else:
-        free = f'"Free" within ±{100 * within:g} % can be found with them.'
-    said.append(free)
-    measured = pilot is not None and pilot.seed_spread is not None
-    spread = pilot.seed_spread if pilot is not None and pilot.seed_spread is not None else SEED_SPREAD
+        lines.append(f'They are enough to show that training is "free" within ±{100 * within:g} %.')
     shown = ", ".join(
-        f"{seeds} training seeds show {detectable_of_training(seeds, tasks, targets, spread, variance):.1f} points"
+        f"{minimum_detectable_drop_of_training(seeds, tasks, targets, spread, variance):.1f} points with {seeds} seeds"
         for seeds in SEEDS_SHOWN
     )
-    told = "measured" if measured else "assumed"
-    of_training = f"Of training, not of one checkpoint: {shown} ({told}: seeds {spread:.1f} points apart)"
+    line = f"A claim about training, not one checkpoint, detects {shown} ({known}: seeds {spread:.1f} points apart)"
     if drop is not None:
-        seeds = seeds_needed(drop, tasks, targets, spread, variance)
-        many = "more tasks, or over 100 seeds" if seeds is None else f"{seeds} seeds"
-        of_training += f"; {drop:g} points take {many}"
-    said.append(f"{of_training}.")
-    return said
+        seeds = required_seeds(drop, tasks, targets, spread, variance)
+        line += f"; {drop:g} points take {'more tasks, or over 100 seeds' if seeds is None else f'{seeds} seeds'}"
+    return [*lines, f"{line}."]
+
+
+def _check(targets: int, analyses: InterimAnalyses, power: float, variance: float) -> None:
+    chance = 1 - analyses.level
+    if targets < 1 or not chance < power < 1:
+        raise UsageError(f"a plan needs at least 1 target and a power between {chance:g} and 1, not {targets}, {power}")
+    if not 0 < variance <= 2:
+        raise UsageError(f"the variance of a task's difference of success lies between 0 and 2, not {variance}")

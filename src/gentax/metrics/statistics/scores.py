@@ -15,21 +15,21 @@ Labels = Sequence[Hashable]  # one for each task; None and "" mark a task whose 
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """Which of K tasks belong together.
+    """The clusters that K tasks belong to.
 
     Raises:
-        UsageError: fewer than 2 clusters: then nothing is known of how success varies between contents.
+        UsageError: fewer than 2 clusters: then the variance between contents cannot be estimated.
     """
 
-    of_K: np.ndarray  # the number of each task's cluster, from 0
+    index_K: np.ndarray  # each task's cluster, from 0
 
     def __post_init__(self) -> None:
         if self.count < 2:
-            raise UsageError(f"{len(self.of_K)} tasks of one and the same content say nothing of others")
+            raise UsageError(f"{len(self.of_K)} tasks of one and the same content say nothing about others")
 
     @classmethod
     def of(cls, labels: Labels | None, tasks: int, what: str = "a domain") -> Clusters:
-        """Number the clusters of `tasks` tasks. None for each task its own.
+        """Number the clusters of `tasks` tasks; without labels each task is its own cluster.
 
         Raises:
             UsageError: a number of labels that is not that of the tasks, or one label for all of them.
@@ -45,12 +45,12 @@ class Clusters:
     @cached_property
     def count(self) -> int:
         """Clusters, G."""
-        return int(self.of_K.max()) + 1 if len(self.of_K) else 0
+        return int(self.index_K.max()) + 1 if len(self.index_K) else 0
 
     @cached_property
     def shares(self) -> np.ndarray:
         """(G,) the share of the tasks that is in each cluster."""
-        return np.bincount(self.of_K, minlength=self.count) / len(self.of_K)
+        return np.bincount(self.index_K, minlength=self.count) / len(self.index_K)
 
     @cached_property
     def df(self) -> float:
@@ -62,14 +62,14 @@ class Clusters:
         return float(1 / ((self.shares**2).sum() + extra_G.sum() ** 2 - (extra_G**2).sum()))
 
     @cached_property
-    def largest_design_effect(self) -> float:
+    def max_design_effect(self) -> float:
         """How many times larger the variance of a mean is where all tasks of a cluster have the same outcome."""
-        return float(len(self.of_K) * (self.shares**2).sum())
+        return float(len(self.index_K) * (self.shares**2).sum())
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Return (…, G) sums over clusters of values (…, K)."""
-        if self.count == len(self.of_K):
-            return values if self._in_order else values[..., np.argsort(self.of_K)]
+        if self.count == len(self.index_K):
+            return values if self._in_order else values[..., np.argsort(self.index_K)]
         return np.add.reduceat(values if self._in_order else values[..., self._order], self._starts, axis=-1)
 
     def scatter(self, residuals: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -79,15 +79,15 @@ class Clusters:
 
     @cached_property
     def _in_order(self) -> bool:
-        return bool((np.diff(self.of_K) >= 0).all())
+        return bool((np.diff(self.index_K) >= 0).all())
 
     @cached_property
     def _order(self) -> np.ndarray:
-        return np.argsort(self.of_K, kind="stable")
+        return np.argsort(self.index_K, kind="stable")
 
     @cached_property
     def _starts(self) -> np.ndarray:
-        return np.searchsorted(self.of_K[self._order], np.arange(self.count))
+        return np.searchsorted(self.index_K[self._order], np.arange(self.count))
 
 
 Weights = Mapping[tuple[str, str], float]  # (role, domain) -> weight of that mean score
@@ -116,7 +116,7 @@ class Scores:
     def __post_init__(self) -> None:
         tasks: dict[str, int] = {}
         for role, domains in self.roles.items():
-            seeds = {d: check(scores_SK, f"{role} on {d}").shape for d, scores_SK in domains.items()}
+            seeds = {d: check_scores(scores_SK, f"{role} on {d}").shape for d, scores_SK in domains.items()}
             if len({s for s, _ in seeds.values()}) > 1:
                 raise UsageError(f"{role} must have the same training seeds on every domain, not {seeds}")
             for domain, (count, tasks_K) in seeds.items():
@@ -173,7 +173,7 @@ class Scores:
         )
 
 
-def check(scores_SK: np.ndarray, what: str) -> np.ndarray:
+def check_scores(scores_SK: np.ndarray, what: str) -> np.ndarray:
     """Return `scores_SK` when it is (S, K), K at least 2, of finite scores in [0, 1]; raise UsageError otherwise."""
     if scores_SK.ndim != 2 or scores_SK.shape[0] < 1 or scores_SK.shape[1] < 2:
         raise UsageError(f"{what} needs scores of at least 2 tasks, seeds by tasks, not shape {scores_SK.shape}")
