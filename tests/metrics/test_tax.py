@@ -48,7 +48,7 @@ def test_the_tax_rate_is_undefined_without_a_gain():
     report = tax_report("home", INIT, AFTER | rates(home=31))
     assert report.delta_id.contains(0)
     assert not report.tax_rate
-    assert str(report.tax_rate) == "undefined: the interval of ΔID holds 0"
+    assert str(report.tax_rate) == "undefined: the interval of ΔID contains 0"
     assert "ΔID" in report.undefined["tax_rate"]
 
 
@@ -97,7 +97,7 @@ def test_too_many_errors_are_refused():
     init["a"][:3] = np.nan
     with pytest.raises(UsageError, match="3 of 100 tasks on a"):
         tax_report("home", init, AFTER)
-    assert tax_report("home", init, AFTER, error_share=0.05).excluded_tasks["a"] == 3
+    assert tax_report("home", init, AFTER, max_error_share=0.05).excluded_tasks["a"] == 3
 
 
 @pytest.mark.parametrize(

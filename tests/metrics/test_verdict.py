@@ -73,7 +73,7 @@ def test_one_seed_is_a_checkpoint_and_three_are_training():
     assert one[1].startswith("On sokoban itself: ")
     assert "points gained (" in one[1]
     assert one[2].startswith("On sciworld: ")
-    assert one[3].startswith("For each point gained on sokoban ")
+    assert one[3].startswith("For each point gained on sokoban: ")
 
 
 def test_a_gain_elsewhere_is_a_transfer_with_its_sign_turned():

@@ -25,7 +25,7 @@ class Clusters:
 
     def __post_init__(self) -> None:
         if self.count < 2:
-            raise UsageError(f"{len(self.of_K)} tasks of one and the same content say nothing about others")
+            raise UsageError(f"{len(self.index_K)} tasks of one and the same content say nothing about others")
 
     @classmethod
     def of(cls, labels: Labels | None, tasks: int, what: str = "a domain") -> Clusters:
