@@ -1,14 +1,14 @@
-"""How often 95 % intervals hold the truth, and how often a cost is claimed where there is none: simulated studies.
+"""How often 95 % intervals cover the truth, and how often a cost or a gain is claimed where there is none.
 
     python benchmarks/coverage.py [--studies 2000] [--only choosing|coverage|type-one|collapse]
 
-Two kinds of made-up study, unlike each other on purpose. On the first the method was **chosen**: task difficulty is
+Two kinds of simulated study, deliberately unlike. On the first the method was **chosen**: task difficulty is
 normal in logits, tasks are independent, and each target has a seed effect of its own; margins from the literature are
-printed beside each other. On the second it is **proved**: rates of seeds are shifted in logits by an effect that all
+compared. On the second it is **validated**: rates of seeds are shifted in logits by an effect that all
 targets share (or half of it), tasks come in clusters of one to four that share their content, success on a task is
 one threshold in a Gaussian copula, so that success before and after correlates from 0.3 to 0.95, there are 4, 8 or 12
 targets, and rates lie between 2 and 98 %. The functions measured are those that gentax uses, on many studies at once;
-`tests/measure/test_coverage.py` holds them to `linear`, `ratio` and `success_rate`.
+`tests/metrics/test_coverage.py` compares them with `linear_combination`, `tax` and `success_rate`.
 
 With one seed the truth is that seed's own, since its interval covers tasks only.
 """
@@ -173,7 +173,7 @@ def defined(init: np.ndarray, known: VarianceComponents, level: float = LEVEL) -
 def within(
     after: np.ndarray, init: np.ndarray, known: VarianceComponents, kept: np.ndarray, half: np.ndarray
 ) -> np.ndarray:
-    """Return whether the interval that `share` takes holds `kept`, given the margin of after - share x init.
+    """Return whether the interval of `rate_ratio` contains `kept`, given the margin of after - share x init.
 
     In logarithms where Σ after is told apart from 0; Fieller's otherwise.
     """
@@ -280,18 +280,19 @@ def coverage(rng: np.random.Generator, studies: int, seeds: int) -> None:
             )
 
 
-def claimed(studies: Studies, level: float) -> np.ndarray:
-    """Return in which studies a cost is claimed: the tax is defined, and all of its interval lies above 0."""
+def claimed(studies: Studies, level: float, gain: bool = False) -> np.ndarray:
+    """Return in which studies a cost (or a gain) is claimed: its interval lies on that side of 0."""
     after, init, known = kept_of(studies)
+    sign = 1 if gain else -1
     known_after = after > known.margin([1.0, 0.0], level)
     half = known.margin(at_estimate(after, init), level)
-    logs = np.log(np.maximum(after, 1e-9) / np.maximum(init, 1e-9)) < -half / np.maximum(after, 1e-9)
-    fieller = init - after > known.margin([1.0, -1.0], level)
+    logs = sign * np.log(np.maximum(after, 1e-9) / np.maximum(init, 1e-9)) > half / np.maximum(after, 1e-9)
+    fieller = sign * (after - init) > known.margin([1.0, -1.0], level)
     return defined(init, known, level) & np.where(known_after, logs, fieller)
 
 
-def lost(studies: Studies) -> np.ndarray:
-    """Return (B, D) which targets are said to have lost: Holm's procedure over all of them, at 5 %."""
+def significant_targets(studies: Studies, gain: bool = False) -> np.ndarray:
+    """Return (B, D) which targets are reported to have lost (or gained): Holm's procedure over all of them, at 5 %."""
     count = len(studies.init)
     drops, known = zip(*(drop_of(studies, t) for t in range(count)), strict=True)
     drop_BD = np.stack(drops, axis=-1)
@@ -305,41 +306,45 @@ def lost(studies: Studies) -> np.ndarray:
     for j, step_DB in enumerate(below):
         going &= step_DB.sum(0) > j
         significant |= step_DB.T & going[:, None]
-    return significant & (drop_BD > 0)
+    return significant & (drop_BD < 0 if gain else drop_BD > 0)
 
 
 def type_one(studies: int, all_seeds: list[int], targets: int = 8) -> None:
-    """Print how often a cost is claimed where there is none, by the number of seeds and how far they lie apart.
+    """Print how often a cost, or a gain, is claimed where there is none, by the number of seeds and their spread.
 
     "Training costs" is false where the expected rate is that of the base; "this checkpoint lost" where the checkpoint's
-    own rate is no lower than the base's; the same for each target.
+    own rate is no lower than the base's; the same for each target. A false gain ("transfers", "raised") likewise.
     """
-    looks = InterimAnalyses(5)
-    print(f"\n% of studies that claim a cost there is not ({targets} targets; lowest to highest over rates and tasks)")
+    analyses = InterimAnalyses(5)
+    print(f"\n% of studies that claim what is not there ({targets} targets; lowest to highest over rates and tasks)")
     print(
-        f"  {'seeds':6}{'spread':>7}  {'one look':18}{'five looks (128)':18}{'a target, corrected':22}as if of training"
+        f"  {'seeds':6}{'spread':>7}  {'false':6}{'one analysis':18}{'five (128 tasks)':18}{'a target, corrected':22}"
+        "as if of training"
     )
     for seeds, spread in itertools.product(all_seeds, SPREADS):
-        rows, rng = [], np.random.default_rng([20260122, seeds, int(10 * spread)])
+        rows: dict[bool, list[np.ndarray]] = {False: [], True: []}
+        rng = np.random.default_rng([20260122, seeds, int(10 * spread)])
         for rate, tasks in itertools.product((0.1, 0.3, 0.5, 0.9), (128, 512)):
             of = Setting(seeds, tasks, targets, ((rate, rate),), spread)
-            seen = np.zeros(4)
+            counts = {False: np.zeros(4), True: np.zeros(4)}
             for some in proving(rng, studies, of, own=seeds < 3):
                 true_BD = np.stack(some.truth, axis=-1)
-                no_cost, not_lost = true_BD.mean(1) >= rate - 1e-9, true_BD >= rate - 1e-9
-                now, at_any = claimed(some, LEVEL), np.zeros(len(true_BD), bool)
-                for look in range(1, looks.count + 1) if tasks == 128 else ():
-                    at_any |= claimed(some.first(looks.tasks(look, tasks)), looks.level_at(look))
-                seen += [
-                    (now & no_cost).sum(),
-                    (at_any & no_cost).sum(),
-                    (lost(some) & not_lost).any(1).sum(),
-                    now.sum(),
-                ]
-            rows.append(100 * np.where([True, tasks == 128, True, True], seen, np.nan) / studies)
-        low, high = np.nanmin(rows, axis=0), np.nanmax(rows, axis=0)
-        one, five, target, training = (f"{a:.1f} to {b:.1f}" for a, b in zip(low, high, strict=True))
-        print(f"  {seeds:<6}{spread:7g}  {one:18}{five:18}{target:22}{training}", flush=True)
+                for gain, count in counts.items():
+                    wrong_BD = true_BD <= rate + 1e-9 if gain else true_BD >= rate - 1e-9
+                    mean = true_BD.mean(1)
+                    wrong = mean <= rate + 1e-9 if gain else mean >= rate - 1e-9
+                    now, at_any = claimed(some, LEVEL, gain), np.zeros(len(true_BD), bool)
+                    for n in range(1, analyses.count + 1) if tasks == 128 else ():
+                        at_any |= claimed(some.first(analyses.tasks(n, tasks)), analyses.level_at(n), gain)
+                    on_targets = (significant_targets(some, gain) & wrong_BD).any(1)
+                    count += [(now & wrong).sum(), (at_any & wrong).sum(), on_targets.sum(), now.sum()]
+            for gain, count in counts.items():
+                rows[gain].append(100 * np.where([True, tasks == 128, True, True], count, np.nan) / studies)
+        for gain, of_gain in rows.items():
+            low, high = np.nanmin(of_gain, axis=0), np.nanmax(of_gain, axis=0)
+            one, five, target, training = (f"{a:.1f} to {b:.1f}" for a, b in zip(low, high, strict=True))
+            name = "gain" if gain else "cost"
+            print(f"  {seeds:<6}{spread:7g}  {name:6}{one:18}{five:18}{target:22}{training}", flush=True)
 
 
 def collapse(rng: np.random.Generator, studies: int) -> None:

@@ -52,11 +52,12 @@ def test_intervals_cover_95_percent_of_clustered_studies_whose_seeds_move_all_ta
     assert 0.925 <= held["tax"].mean() <= 0.99
 
 
-def test_a_cost_is_seldom_claimed_where_there_is_none(coverage):
+def test_costs_and_gains_are_seldom_claimed_where_there_are_none(coverage):
     of = coverage.Setting(3, 96, 5, ((0.2, 0.2),), 0.6)
     (some,) = coverage.proving(np.random.default_rng(2), 700, of)
-    assert coverage.claimed(some, 0.95).mean() <= 0.05
-    assert coverage.lost(some).any(1).mean() <= 0.05
+    for gain in (False, True):
+        assert coverage.claimed(some, 0.95, gain).mean() <= 0.05
+        assert coverage.significant_targets(some, gain).any(1).mean() <= 0.05
     one = coverage.Setting(1, 96, 5, ((0.2, 0.2),), 0.6)  # which is why one seed is said to be a checkpoint
     (some,) = coverage.proving(np.random.default_rng(2), 300, one)
     assert coverage.claimed(some, 0.95).mean() > 0.15
