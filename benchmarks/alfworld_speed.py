@@ -23,7 +23,7 @@ import numpy as np
 
 import gentax
 from gentax.core import Task
-from gentax.domains.alfworld import spec_of
+from gentax.domains.alfworld import parse_level
 from gentax.domains.alfworld.games import Start, draw
 from gentax.domains.alfworld.homes import rules, wording
 
@@ -79,7 +79,7 @@ def resident() -> float:
 
 def start_of(level: str, index: int) -> Start:
     """Return the game of a test task."""
-    return draw(spec_of(level), "test", index, Task("alfworld", level, "test", index).seed)
+    return draw(parse_level(level), "test", index, Task("alfworld", level, "test", index).seed)
 
 
 def gold(ours: Ours, index: int, start: Start) -> list[str]:

@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 
 from gentax.core import UsageError
-from gentax.core.files import whole_file, whole_folder
+from gentax.core.files import atomic_file, atomic_folder
 from gentax.models.requests import ModelOptions
 
 SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"  # of the assembled file
@@ -59,7 +59,7 @@ def _parts(gguf: Path | None) -> list[Path]:
 
 
 def _join(parts: list[Path], whole: Path) -> None:
-    with whole_file(whole) as aside:
+    with atomic_file(whole) as aside:
         with aside.open("wb") as out:
             for part in parts:
                 with part.open("rb") as file:
@@ -74,7 +74,7 @@ def _convert(whole: Path, folder: Path) -> None:
     from gentax.models.loading import load_with_tokenizer
 
     _, model, tokenizer = load_with_tokenizer(whole, ModelOptions(device="cpu", dtype="bfloat16"))
-    with whole_folder(folder) as aside:
+    with atomic_folder(folder) as aside:
         model.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
 

@@ -24,7 +24,7 @@ import numpy as np
 import gentax
 from gentax.core.files import write_json
 from gentax.core.settings import read_settings
-from gentax.domains import domains, missing
+from gentax.domains import domains, missing_modules
 from gentax.metrics.episode_scores import drop_error_tasks, task_success
 from gentax.metrics.statistics import Estimate
 from gentax.metrics.statistics.intervals import difference
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
     args = parser.parse_args()
     for name in args.domains:
-        if missing(domains()[name]):
+        if missing_modules(domains()[name]):
             print(f"{name}: left out, {domains()[name].enable}")
             continue
         recipe = read_settings(TrainConfig, read_values(name), name)

@@ -15,7 +15,7 @@ import argparse
 from gentax.domains.check.proc import descendants, resident
 
 import gentax
-from gentax.domains import domains, missing
+from gentax.domains import domains, missing_modules
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     print(f"{'import gentax':16}{before:14.0f}{'':8}{0:8.0f}{0:11}")
     envs = []
     for name, record in domains().items():
-        if missing(record):
+        if missing_modules(record):
             print(f"{name:16}not installed: {record.enable}")
             continue
         env = gentax.make(name)

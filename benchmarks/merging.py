@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import gentax
-from gentax.domains import domains, missing
+from gentax.domains import domains, missing_modules
 from gentax.metrics.episode_scores import task_success
 from gentax.metrics.tax import tax_report
 from gentax.training.forgetting import merge_models
@@ -27,7 +27,9 @@ from gentax.training.run_folder import last
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experts", nargs="+", type=Path, required=True, help="folders of training runs")
-    parser.add_argument("--domains", nargs="+", default=[n for n, record in domains().items() if not missing(record)])
+    parser.add_argument(
+        "--domains", nargs="+", default=[n for n, record in domains().items() if not missing_modules(record)]
+    )
     parser.add_argument("--tasks", type=int, default=128)
     args = parser.parse_args()
     homes = [json.loads((run / "recipe.json").read_text())["source"] for run in args.experts]

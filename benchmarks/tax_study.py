@@ -27,7 +27,7 @@ import gentax
 from gentax.core import UsageError
 from gentax.core.episode import read_episodes, write_episodes
 from gentax.core.files import write_json
-from gentax.domains import domain, domains, missing
+from gentax.domains import domain, domains, missing_modules
 from gentax.metrics.episode_scores import drop_error_tasks, task_success
 from gentax.metrics.statistics import Estimate, success_rate
 from gentax.metrics.tax import TaxReport, tax_report
@@ -105,7 +105,7 @@ def within(what: str, wanted: float) -> int:
 
 def installed(names: Sequence[str] | None = None) -> list[str]:
     """Return those of the named domains, all when None, that can run here."""
-    return [name for name in names or domains() if not missing(domain(name))]
+    return [name for name in names or domains() if not missing_modules(domain(name))]
 
 
 def datamix(source: str) -> dict[str, float]:

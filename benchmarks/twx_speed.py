@@ -21,7 +21,7 @@ import numpy as np
 import gentax
 from gentax.domains.java import javas
 from gentax.domains.twx import COOKING, FIRST, MAPREADER, Game
-from gentax.domains.twx.interface import Interface
+from gentax.domains.twx.simulator import Simulator
 
 Episode = tuple[int, Sequence[str]]  # index of the task, actions
 WARMING = 6  # repeats that do not count: the JVMs compile meanwhile
@@ -31,7 +31,7 @@ GAMES = {"twx-cooking": COOKING, "twx-mapreader": MAPREADER}
 
 def episodes(game: Game, level: str, count: int) -> list[Episode]:
     """Return gold paths of the first test tasks."""
-    interface = Interface()
+    interface = Simulator()
     named = [(game.name, game.specs[level].parameters, FIRST["test"] + index, "test") for index in range(count)]
     paths = [(index, (*PADDING, *interface.gold(*name))) for index, name in enumerate(named)]
     interface.close()

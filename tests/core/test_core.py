@@ -14,7 +14,7 @@ import pytest
 
 from gentax.core import Episode, Outcome, Step, Task, Tokens, UsageError
 from gentax.core.episode import episode_from_json, episode_to_json, read_episodes, write_episodes
-from gentax.core.files import whole_file, whole_folder, write_json
+from gentax.core.files import atomic_file, atomic_folder, write_json
 from gentax.core.settings import read_settings
 
 SEED = 6396735979814021074  # of the task below, on every machine and in every version
@@ -70,7 +70,7 @@ def test_a_file_that_failed_half_way_is_not_there_and_the_old_one_stays(tmp_path
     for content in (None, "old"):
         if content:
             target.write_text(content)
-        with pytest.raises(RuntimeError), whole_file(target) as aside:
+        with pytest.raises(RuntimeError), atomic_file(target) as aside:
             aside.write_text("half")
             raise RuntimeError
         assert (target.read_text() if target.exists() else None) == content
@@ -90,12 +90,12 @@ def test_a_pipe_or_a_device_is_written_to_and_not_replaced(tmp_path):
 
 def test_a_folder_that_failed_half_way_is_not_there_and_the_old_one_stays(tmp_path):
     target = tmp_path / "stage"
-    with pytest.raises(RuntimeError), whole_folder(target) as aside:
+    with pytest.raises(RuntimeError), atomic_folder(target) as aside:
         (aside / "x").write_text("half")
         raise RuntimeError
     assert not list(tmp_path.iterdir())
     for content in ("one", "two"):
-        with whole_folder(target) as aside:
+        with atomic_folder(target) as aside:
             (aside / "x").write_text(content)
         assert (target / "x").read_text() == content
     assert [p.name for p in tmp_path.iterdir()] == ["stage"]

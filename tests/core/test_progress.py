@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from gentax.core import console
-from gentax.core.console import EpisodeProgress, Progress, end_line, is_shown, status
+from gentax.core.console import EpisodeProgress, Progress, end_line, shows_progress, status
 from gentax.core.episode import Episode, Outcome
 from gentax.core.task import Task
 
@@ -96,9 +96,9 @@ def test_a_status_goes_when_something_else_is_printed_and_stays_in_a_pipe(capsys
 def test_a_terminal_gets_one_line_that_is_rewritten(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     line = Progress()
-    line.say("a long line\x1b[2J", 1, 3)
-    line.say("short", 2, 3)
-    line.say("done", 3, 3)
+    line.update("a long line\x1b[2J", 1, 3)
+    line.update("short", 2, 3)
+    line.update("done", 3, 3)
     first, second, third = capsys.readouterr().out.split("\r")[1:]
     assert first == "a long line\ufffd[2J"
     assert second == "short".ljust(len(first))
@@ -108,10 +108,10 @@ def test_a_terminal_gets_one_line_that_is_rewritten(capsys, monkeypatch):
 def test_two_counts_that_share_a_line_leave_nothing_of_one_another(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     one, two = Progress(), Progress()
-    one.say("a long line", 1, 2)
-    two.say("short", 2, 2)
+    one.update("a long line", 1, 2)
+    two.update("short", 2, 2)
     assert capsys.readouterr().out == "\ra long line\rshort      \n"
-    two.say("next", 1, 2)
+    two.update("next", 1, 2)
     end_line()
     assert capsys.readouterr().out == "\rnext\n"
 
@@ -119,22 +119,22 @@ def test_two_counts_that_share_a_line_leave_nothing_of_one_another(capsys, monke
 def test_what_else_is_printed_stands_on_a_line_of_its_own(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     line = Progress()
-    line.say("one", 1, 2)
+    line.update("one", 1, 2)
     end_line()
     end_line()
     assert capsys.readouterr().out == "\rone\n"
-    line.say("two", 2, 2)
+    line.update("two", 2, 2)
     end_line()
     assert capsys.readouterr().out == "\rtwo\n"
 
 
 def test_a_notebook_is_a_place_where_a_person_is_watching(monkeypatch, capsys):
-    assert not is_shown(None)
+    assert not shows_progress(None)
     shell = types.SimpleNamespace(kernel=object())
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
     assert console.is_interactive()
-    assert is_shown(None)
-    Progress().say("x" * 200, 1, 1)
+    assert shows_progress(None)
+    Progress().update("x" * 200, 1, 1)
     assert "x" * 200 in capsys.readouterr().out  # a line is as long as it is where nothing is cut
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace()))
     assert not console.is_interactive()  # IPython in a pipe

@@ -212,7 +212,7 @@ class PaysNoNumber(Sound):
 
 class WinsAndGoesOn(Sound):
     def _step(self, action):
-        return super()._step(action)._replace(done=False)
+        return super()._step(action)._replace(terminated=False)
 
 
 # Actions.
@@ -243,7 +243,7 @@ class IsHarmedByRefusals(Sound):
 class IsEndedByRefusals(Sound):
     def _step(self, action):
         acted = super()._step(action)
-        return acted if acted.valid else acted._replace(done=True)
+        return acted if acted.valid else acted._replace(terminated=True)
 
 
 # Texts.

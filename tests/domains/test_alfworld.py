@@ -14,12 +14,12 @@ import pytest
 
 import gentax
 from gentax.core import SPLITS, EnvironmentFault, Task, UsageError, split_of
-from gentax.domains import domain, missing
+from gentax.domains import domain, missing_modules
 
-if lacking := missing(domain("alfworld")):
+if lacking := missing_modules(domain("alfworld")):
     pytest.skip(f"needs {lacking}", allow_module_level=True)
 
-from gentax.domains.alfworld import DEFAULT, KINDS, NAMED, PLANS, spec_of
+from gentax.domains.alfworld import DEFAULT, KINDS, NAMED, PLANS, parse_level
 from gentax.domains.alfworld.engine import NOTHING, Game
 from gentax.domains.alfworld.games import FOLDERS, TYPES, draw
 from gentax.domains.alfworld.homes import fit_for, plan_of, rules, tables, targets, wording
@@ -66,7 +66,7 @@ def stock(tmp_path_factory):
 
 
 def start_of(level: str, split: str, index: int):
-    return draw(spec_of(level), split, index, Task("alfworld", level, split, index).seed)
+    return draw(parse_level(level), split, index, Task("alfworld", level, split, index).seed)
 
 
 def play(env, index: int, slips: float = 0.0):
@@ -108,7 +108,7 @@ def test_the_expert_wins_the_other_levels(level):
             moves, rewards, success = play(env, index)
             assert success, (split, index)
             assert rewards == [0.0] * (len(moves) - 1) + [1.0]
-            assert len(moves) <= spec_of(level).longest
+            assert len(moves) <= parse_level(level).longest
         env.close()
 
 
@@ -189,7 +189,7 @@ def test_test_tasks_are_in_floor_plans_of_their_own():
 
 def test_tasks_take_turns_among_the_kinds_of_a_level():
     for level in ("home", DEFAULT):
-        kinds = spec_of(level).kinds
+        kinds = parse_level(level).kinds
         assert [start_of(level, "train", index).wish.kind for index in range(12)] == list(kinds) * (12 // len(kinds))
 
 
@@ -201,7 +201,7 @@ def test_what_is_sought_is_where_it_may_be_and_not_where_it_has_to_go():
         there = [place for place, things in lines.items() if f"{wish.thing} " in f", {things}".replace(", ", " ")]
         assert there
         assert wish.kind == "light" or not any(place.split()[0] == wish.to for place in there)
-        assert len(lines) <= spec_of("home").places
+        assert len(lines) <= parse_level("home").places
     assert "Knife" not in targets(plan_of(1), "heat")
 
 
@@ -285,7 +285,7 @@ def test_levels_that_are_not_there():
         with pytest.raises(UsageError, match=said) as caught:
             gentax.make("alfworld", level)
         assert "\n" not in str(caught.value)
-    assert gentax.make("alfworld", "place-8@FloorPlan303").horizon == spec_of("place-8").horizon
+    assert gentax.make("alfworld", "place-8@FloorPlan303").horizon == parse_level("place-8").horizon
 
 
 def test_a_closed_environment_starts_again_and_gives_back_the_library(env):
@@ -346,7 +346,7 @@ def test_a_step_is_many_times_faster_than_the_engine_s(stock):
 
 
 def test_a_missing_package_is_said_in_one_line(monkeypatch):
-    monkeypatch.setattr("gentax.domains.registry.missing", lambda record: ("fast_downward",))
+    monkeypatch.setattr("gentax.domains.registry.missing_modules", lambda record: ("fast_downward",))
     with pytest.raises(UsageError, match=r"domain 'alfworld' needs fast_downward: pip install 'gentax\[alfworld\]'"):
         gentax.make("alfworld")
     assert "GPL-2" in domain("alfworld").licence

@@ -7,10 +7,10 @@ import pytest
 
 import gentax
 from gentax.core import UsageError
-from gentax.domains import domains, missing
+from gentax.domains import domains, missing_modules
 from gentax.domains.check import CHECKS, QUICK, Effort, Verdict
 
-INSTALLED = [name for name, record in domains().items() if not missing(record)]
+INSTALLED = [name for name, record in domains().items() if not missing_modules(record)]
 NAMES = [name for name, _, _ in CHECKS]
 SMALL = Effort(tasks=12, starts=60, episodes=48, seconds=30)
 

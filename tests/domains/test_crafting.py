@@ -10,7 +10,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from gentax.core import SPLITS, Task, UsageError, split_of
-from gentax.domains.crafting import LEVELS, spec_of
+from gentax.domains.crafting import LEVELS, parse_level
 from gentax.domains.crafting.env import Crafting
 from gentax.domains.crafting.recipes import CLUTTER, MATERIALS, MOST, PRODUCTS, content_of, generate
 
@@ -50,7 +50,7 @@ def test_the_default_level_takes_turns_between_two_depths():
     env = started("shallow")
     depths = [len(env.reset(options={"index": index})[1]["goal"].split("\n")) - 1 for index in range(20)]
     assert all(one > other for one, other in zip(depths[::2], depths[1::2], strict=True))
-    assert spec_of("shallow").longest == spec_of("depth2-read0").longest
+    assert parse_level("shallow").longest == parse_level("depth2-read0").longest
 
 
 def test_splits_share_no_recipes_whatever_their_numbers():
@@ -63,7 +63,7 @@ def test_splits_share_no_recipes_whatever_their_numbers():
     for level in ("depth1-read0", "depth2-read0"):
         for split, trees in seen.items():
             for index in range(2000):
-                book = generate(spec_of(level), split, Task("crafting", level, split, index).seed)
+                book = generate(parse_level(level), split, Task("crafting", level, split, index).seed)
                 assert split_of(content_of(book)) == split
                 trees.add(tree(book))
     assert len(seen["train"]) > 3900
@@ -76,7 +76,7 @@ def test_a_plan_is_as_deep_as_the_level_says():
         return 1 + max(depth(book, needed) for needed, _ in recipe.needs) if recipe else 0
 
     for deep in (1, 2, 3, 5):
-        spec = spec_of(f"depth{deep}-read0")
+        spec = parse_level(f"depth{deep}-read0")
         books = [generate(spec, "train", seed) for seed in range(100)]
         assert {depth(book, book.goal) for book in books} == {deep}
         assert all(spec.shortest <= book.steps <= spec.longest for book in books)

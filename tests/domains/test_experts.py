@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 import gentax
-from gentax.domains import domains, missing
+from gentax.domains import domains, missing_modules
 from gentax.policies import ExpertPolicy
 from gentax.rollouts import rollout
 
 
 @pytest.mark.parametrize("name", domains())
 def test_the_expert_wins_200_test_tasks(name):
-    if missing(domains()[name]):
+    if missing_modules(domains()[name]):
         pytest.skip(f"{name} is not installed: {domains()[name].enable}")
     env = gentax.make(name)
     tasks = env.tasks("test", 200)

@@ -11,7 +11,7 @@ import gentax
 from gentax.core import SPLITS, UsageError, split_of
 from gentax.domains import domain
 from gentax.domains.check import QUICK, Verdict
-from gentax.domains.registry import read_domain
+from gentax.domains.registry import parse_domain
 from gentax.policies import ExpertPolicy
 from gentax.rollouts import rollout
 from gentax.training import TrainConfig
@@ -105,11 +105,11 @@ def own(tmp_path, monkeypatch):
     (tmp_path / "own_game.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "own_game", raising=False)
-    from gentax.domains.external import foreign
+    from gentax.domains.external import load_external
 
-    foreign.cache_clear()
+    load_external.cache_clear()
     yield tmp_path
-    foreign.cache_clear()
+    load_external.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["own_game:RECORD", "own_game:Echo", "own_game:wrapped"])
@@ -212,10 +212,10 @@ def test_a_factory_that_cannot_be_set_and_one_without_text_say_so(own):
 
 
 def test_names_with_levels_are_told_from_factories(own):
-    assert read_domain("sokoban") == ("sokoban", None)
-    assert read_domain("sokoban:6x6") == ("sokoban", "6x6")
-    assert read_domain("own_game:Echo") == ("own_game:Echo", None)
-    assert read_domain("own_game:Echo:long") == ("own_game:Echo", "long")
+    assert parse_domain("sokoban") == ("sokoban", None)
+    assert parse_domain("sokoban:6x6") == ("sokoban", "6x6")
+    assert parse_domain("own_game:Echo") == ("own_game:Echo", None)
+    assert parse_domain("own_game:Echo:long") == ("own_game:Echo", "long")
 
 
 def test_a_package_registers_a_domain_by_entry_point(own):

@@ -15,7 +15,7 @@ from gentax.domains.sciworld import DOMAIN, GROUPS, NAMES, Variation, folds, nam
 from gentax.domains.sciworld.build import SPLITS, read_folds
 from gentax.domains.sciworld.env import ACTION_LIMIT, plain, tidy
 from gentax.domains.sciworld.expert import Turn, make_plan, plan_for, rename, shorten, thought
-from gentax.domains.sciworld.interface import Interface
+from gentax.domains.sciworld.simulator import Simulator
 
 STRANGE = [
     "",
@@ -35,7 +35,7 @@ STRANGE = [
 @pytest.fixture(scope="module", autouse=True)
 def jvm():
     """Keep one JVM through the module."""
-    interface = Interface()
+    interface = Simulator()
     yield
     interface.close()
 
@@ -62,7 +62,7 @@ def play_expert(env, index, split="test"):
 
 
 def test_folds_agree_with_the_package():
-    interface = Interface()
+    interface = Simulator()
     read = read_folds(interface)
     (names,) = interface(("getTaskNames",))
     interface.close()
@@ -93,7 +93,7 @@ def test_any_prefix_is_a_fair_sample():
 
 
 def test_sizes_and_tasks_need_no_jvm(monkeypatch):
-    monkeypatch.setattr("gentax.domains.sciworld.interface.PROCESS", None)
+    monkeypatch.setattr("gentax.domains.sciworld.simulator.SHARED_JVM", None)
     env = gentax.make("sciworld", "all")
     assert env.size("train") == 3592
     assert len(env.tasks("test", 5)) == 5
@@ -330,7 +330,7 @@ def test_shortening_teleports_and_names_what_is_seen():
 
 
 def test_a_made_plan_solves_its_variation():
-    interface = Interface()
+    interface = Simulator()
     plan = make_plan(interface, Variation("find-plant", 3))
     interface.close()
     assert plan[0] == "teleport to greenhouse"

@@ -14,7 +14,7 @@ import pytest
 import gentax
 from gentax.core import EnvironmentFault, UsageError
 from gentax.domains import java
-from gentax.domains.sciworld.interface import Interface, Process
+from gentax.domains.sciworld.simulator import Process, Simulator
 
 START = """
 import gentax, os, sys, time
@@ -208,7 +208,7 @@ def test_the_last_environment_to_close_ends_the_jvm_and_gives_its_files_back():
 
 
 def test_a_call_that_java_refuses_is_a_fault_with_its_reason():
-    interface = Interface()
+    interface = Simulator()
     with pytest.raises(EnvironmentFault, match="step"):
         interface(("step", 5), ("getScore",))
     assert not interface.open

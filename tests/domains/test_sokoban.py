@@ -15,7 +15,7 @@ from gentax.core import SPLITS, Task, split_of
 from gentax.domains.sokoban import DOMAIN, NAMED
 from gentax.domains.sokoban.board import PLAYER_BITS, deltas, move
 from gentax.domains.sokoban.env import Sokoban
-from gentax.domains.sokoban.rooms import content_of, draw_room, layouts, start_of
+from gentax.domains.sokoban.rooms import content_of, layouts, sample_room, start_of
 from gentax.domains.sokoban.solver import find_plan
 
 
@@ -197,7 +197,7 @@ def test_files_rooms_are_solved_exactly(tmp_path):
 def test_plans_beyond_the_tables_are_plans():
     """The last resort, on rooms whose shortest plans are known: valid, and no shorter than the shortest."""
     for index in range(20):
-        room, distances, _ = draw_room(NAMED["7x7-2"], "test", index)
+        room, distances, _ = sample_room(NAMED["7x7-2"], "test", index)
         plan = find_plan(room.columns, distances.floor, room.targets, room.start)
         assert plan[0] == room.start
         assert plan[-1] >> PLAYER_BITS == room.targets

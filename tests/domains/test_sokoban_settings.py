@@ -8,7 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from gentax.core import UsageError
-from gentax.domains.sokoban import DOMAIN, LEVELS, spec_of
+from gentax.domains.sokoban import DOMAIN, LEVELS, parse_level
 from gentax.domains.sokoban.board import PLAYER_BITS
 from gentax.domains.sokoban.env import Sokoban
 
@@ -99,5 +99,5 @@ def test_gymnasium_is_content():
 
 
 def test_spec_of_an_open_level():
-    spec = spec_of("7x9-2-8-20")
+    spec = parse_level("7x9-2-8-20")
     assert (spec.rows, spec.columns, spec.boxes, spec.shortest, spec.longest, spec.horizon) == (7, 9, 2, 8, 20, 30)

@@ -18,7 +18,7 @@ from gentax.domains import domain
 from gentax.domains.twx import COOKING, FIRST, FOLD, FOLDS, MAPREADER, numbers
 from gentax.domains.twx.env import content_of
 from gentax.domains.twx.expert import Follower
-from gentax.domains.twx.interface import Interface
+from gentax.domains.twx.simulator import Simulator
 from gentax.domains.twx.words import exits, room_of, tidy
 
 NAMES = {"twx-cooking": COOKING, "twx-mapreader": MAPREADER}
@@ -28,7 +28,7 @@ STRANGE = ["", " ", "\0", "look\0around", "🔥", "\ud800\udfff", "x" * (1 << 20
 @pytest.fixture(scope="module", autouse=True)
 def jvm():
     """Keep one JVM through the module."""
-    interface = Interface()
+    interface = Simulator()
     yield
     interface.close()
 
@@ -80,7 +80,7 @@ def test_the_records_are_for_evaluation_and_load_nothing():
 
 
 def test_folds_agree_with_the_package():
-    interface = Interface()
+    interface = Simulator()
     for game in NAMES.values():
         expected = {fold: list(range(FIRST[split], FIRST[split] + FOLD)) for split, fold in FOLDS.items()}
         assert interface.folds(game.name) == expected
@@ -89,7 +89,7 @@ def test_folds_agree_with_the_package():
 
 def test_seeds_whose_world_an_earlier_fold_has_are_no_tasks(name):
     """Of every level, all three folds; the repeated seeds are known, and no others."""
-    game, interface = NAMES[name], Interface()
+    game, interface = NAMES[name], Simulator()
     for level in set(game.specs) - {"hard"}:  # whose worlds never repeat, and take long to make
         first, repeated = {}, {}
         for split, fold in FOLDS.items():
@@ -129,11 +129,11 @@ def test_gold_paths_are_the_same_in_every_process(name):
     game = NAMES[name]
     named = [(game.name, game.specs["hard"].parameters, FIRST["test"] + i, "test") for i in range(6)]
     code = (
-        "from gentax.domains.twx.interface import Interface\n"
-        f"interface = Interface()\nprint([interface.begin(*n)[2] for n in {named!r}])"
+        "from gentax.domains.twx.simulator import Simulator\n"
+        f"interface = Simulator()\nprint([interface.begin(*n)[2] for n in {named!r}])"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    interface = Interface()
+    interface = Simulator()
     assert other.stdout.strip() == repr([interface.begin(*n)[2] for n in named])
     interface.close()
 

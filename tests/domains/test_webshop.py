@@ -14,13 +14,13 @@ from gymnasium.utils.env_checker import check_env
 
 import gentax
 from gentax.core import SPLITS, Task, UsageError
-from gentax.domains.webshop import LEVELS, spec_of
+from gentax.domains.webshop import LEVELS, parse_level
 from gentax.domains.webshop.env import PER_PAGE, WebShop
 from gentax.domains.webshop.goals import (
     alike,
     content_of,
-    draw_goal,
     price_limit,
+    sample_goal,
     score,
     splits_of,
     title_nouns,
@@ -64,10 +64,10 @@ def test_same_task_is_same_text_in_a_fresh_process():
 def test_splits_share_no_product_and_never_ask_for_the_same_thing_not_even_at_another_price():
     asked = {split: set() for split in SPLITS}
     products = {split: set() for split in SPLITS}
-    catalogue, spec = generated(1000, False), spec_of("1k-easy")
+    catalogue, spec = generated(1000, False), parse_level("1k-easy")
     for split, wishes in asked.items():
         for index in range(2000):
-            goal = draw_goal(catalogue, spec, split, Task("webshop", "1k-easy", split, index).seed, PER_PAGE[False])
+            goal = sample_goal(catalogue, spec, split, Task("webshop", "1k-easy", split, index).seed, PER_PAGE[False])
             assert splits_of(goal) == {split}
             wishes.add((goal.product.query, frozenset(goal.attributes), frozenset(goal.options)))
             products[split].add(content_of(goal.product))
@@ -346,12 +346,12 @@ def test_a_price_limit_is_one_of_the_next_four_tens():
 def test_levels_ask_for_more_and_more():
     for name, level in LEVELS.items():
         assert level.horizon == 15
-        spec = spec_of(name)
+        spec = parse_level(name)
         if spec.size <= 10_000:
             env = started(name)
             assert (len(env.wanted.attributes), len(env.wanted.options)) == (spec.attributes, spec.options)
             assert all(word in env.goal for word in (*env.wanted.attributes, *env.wanted.options))
-    assert spec_of("20k-medium-long").size == 20_000
+    assert parse_level("20k-medium-long").size == 20_000
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from gentax.core import UsageError
 from gentax.core.settings import read_settings
-from gentax.domains import domains, missing
+from gentax.domains import domains, missing_modules
 from gentax.rollouts import RolloutConfig
 from gentax.training.check import check
 from gentax.training.config import (
@@ -136,7 +136,7 @@ def test_every_setting_goes_with_every_other():
             horizon_start=5,
         ),
         retain=ForgettingConfig(replay=0.5, interpolate=0.9, stop_at=0.3),
-        held_out=("alfworld",) if not missing(domains()["alfworld"]) else (),
+        held_out=("alfworld",) if not missing_modules(domains()["alfworld"]) else (),
     )
     check(recipe)
     assert recipe.updates == 12
@@ -146,7 +146,7 @@ def test_every_setting_goes_with_every_other():
 def test_shipped_recipes_can_be_read(name):
     recipe = read(**read_values(name))
     assert recipe.updates
-    if not missing(domains()[recipe.source]):
+    if not missing_modules(domains()[recipe.source]):
         check(recipe)
 
 

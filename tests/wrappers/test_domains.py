@@ -7,7 +7,7 @@ import re
 import pytest
 
 import gentax
-from gentax.domains import domains, missing
+from gentax.domains import domains, missing_modules
 from gentax.wrappers import Calls, Layout, Menu, Rename, distract
 from gentax.wrappers.generators import words_of
 
@@ -25,7 +25,7 @@ WRAPPED = {
 
 @pytest.fixture(params=NAMES)
 def name(request):
-    if lacking := missing(domains()[request.param]):
+    if lacking := missing_modules(domains()[request.param]):
         pytest.skip(f"needs {lacking}")
     return request.param
 

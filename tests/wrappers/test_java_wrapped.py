@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import gentax
-from gentax.domains import domains, missing
+from gentax.domains import domains, missing_modules
 from gentax.wrappers import Calls, Layout, Menu, Rename, distract
 from gentax.wrappers.generators import SCIWORLD_THINGS
 
@@ -68,7 +68,7 @@ def test_a_menu_reaches_what_the_simulator_does_not_list(plain):
 
 @pytest.mark.parametrize("name", ["twx-cooking", "twx-mapreader"])
 def test_textworld_express_is_won_through_all_of_them(name):
-    if name not in domains() or missing(domains()[name]):
+    if name not in domains() or missing_modules(domains()[name]):
         pytest.skip("not here")
     env = distract(Layout(Menu(Calls(Rename(distract(gentax.make(name), kind="generic")))), "json"))
     assert env.generator.name == "twx"

@@ -12,14 +12,14 @@ from gentax.core.settings import read_settings
 from gentax.policies import ExpertPolicy
 from gentax.rollouts import RolloutConfig, rollout
 from gentax.rollouts.prompt import episode_prompts
-from gentax.wrappers import Distractor, Layout, Menu, read_wrapper, wrap
+from gentax.wrappers import Distractor, Layout, Menu, parse_wrapper, wrap
 
 
 def test_names_and_settings_are_read():
-    assert read_wrapper("menu") == (Menu, {})
-    assert read_wrapper(" distract( 80, probability=0.5 ) ") == (Distractor, {"volume": 80, "probability": 0.5})
-    assert read_wrapper("layout(json)") == (Layout, {"layout": "json"})
-    assert read_wrapper("rename(words={'box': 'crate'})")[1] == {"words": {"box": "crate"}}
+    assert parse_wrapper("menu") == (Menu, {})
+    assert parse_wrapper(" distract( 80, probability=0.5 ) ") == (Distractor, {"volume": 80, "probability": 0.5})
+    assert parse_wrapper("layout(json)") == (Layout, {"layout": "json"})
+    assert parse_wrapper("rename(words={'box': 'crate'})")[1] == {"words": {"box": "crate"}}
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_names_and_settings_are_read():
 )
 def test_what_is_wrong_is_one_line(text, said):
     with pytest.raises(UsageError, match=r"^[^\n]+$") as error:
-        read_wrapper(text)
+        parse_wrapper(text)
     assert said in str(error.value)
     with pytest.raises(UsageError):
         RolloutConfig(wrap=(text,))

@@ -23,7 +23,7 @@ def domains(json: o.Json = None) -> None:
     Example: `gentax domains`
     """
     from gentax.domains import domains as registered
-    from gentax.domains import missing
+    from gentax.domains import missing_modules
 
     records = registered()
     print_table(
@@ -32,7 +32,7 @@ def domains(json: o.Json = None) -> None:
         [
             [
                 r.name,
-                "not installed" if missing(r) else "ready",
+                "not installed" if missing_modules(r) else "ready",
                 r.default_level,
                 "target only" if r.target_only else "source, target",
             ]
@@ -42,7 +42,7 @@ def domains(json: o.Json = None) -> None:
     for record in records.values():
         console.print(f"\n[bold]{record.name}[/]  {record.about}")
         console.print(f"  {record.origin}\n  Licence: {record.licence}", markup=False)
-        if missing(record):
+        if missing_modules(record):
             console.print(f"  To enable it: {record.enable}", markup=False)
         for name, level in record.levels.items():
             console.print(f"    {name:28} {level.about} (at most {level.horizon} steps)", markup=False)
@@ -50,7 +50,7 @@ def domains(json: o.Json = None) -> None:
         json,
         {
             r.name: {
-                "ready": not missing(r),
+                "ready": not missing_modules(r),
                 "levels": list(r.levels),
                 "default": r.default_level,
                 "licence": r.licence,

@@ -121,11 +121,11 @@ def _play_suite(
     model: ModelOptions,
 ) -> None:
     """Play a suite and print its score card."""
-    from gentax.domains.registry import read_domain
+    from gentax.domains.registry import parse_domain
     from gentax.evals.suites import load_suite, play_suite
 
     suite = load_suite(name)
-    for given, level in map(read_domain, names or ()):
+    for given, level in map(parse_domain, names or ()):
         if level is not None:
             raise UsageError(f"-d {given}:{level}: suite {name} fixes the level; say -d {given}")
     progress = _Progress(suite)
@@ -148,13 +148,13 @@ def _play_suite(
 
 
 def _score_card(result: SuiteResult) -> None:
-    from gentax.domains import domain, missing
+    from gentax.domains import domain, missing_modules
 
     print_text_table(result.table())
-    if result.missing:
-        console.print(f"incomplete, so there is no mean: without {', '.join(result.missing)}", markup=False)
-    for name in result.missing:
-        if missing(domain(name)):
+    if result.missing_modules:
+        console.print(f"incomplete, so there is no mean: without {', '.join(result.missing_modules)}", markup=False)
+    for name in result.missing_modules:
+        if missing_modules(domain(name)):
             console.print(f"to enable {name}: {domain(name).enable}", markup=False)
 
 

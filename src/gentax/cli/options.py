@@ -47,12 +47,12 @@ AllowUnreadable = Annotated[
 
 def read_domains(names: list[str] | None) -> dict[str, str | None]:
     """Read `--domain` options; all installed domains when none is given. Raises UsageError for unknown ones."""
-    from gentax.domains import domains, make, missing
-    from gentax.domains.registry import read_domain
+    from gentax.domains import domains, make, missing_modules
+    from gentax.domains.registry import parse_domain
 
     if not names:
-        return {name: None for name, record in domains().items() if not missing(record)}
-    pairs = list(map(read_domain, names))
+        return {name: None for name, record in domains().items() if not missing_modules(record)}
+    pairs = list(map(parse_domain, names))
     levels = dict(pairs)
     if len(levels) < len(pairs):
         twice = next(name for n, (name, _) in enumerate(pairs) if name in dict(pairs[:n]))

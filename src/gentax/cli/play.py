@@ -46,12 +46,12 @@ def play(
     `gentax play babyai --wrap "distract(volume=60)" --wrap menu`
     """
     from gentax.domains import make
-    from gentax.domains.registry import read_domain
+    from gentax.domains.registry import parse_domain
     from gentax.wrappers import wrap as wrapped
 
     if expert and policy is not None:
         raise UsageError("--expert and --policy exclude each other")
-    name, level = read_domain(domain)
+    name, level = parse_domain(domain)
     env = wrapped(make(name, level, split=split, **({} if xsb is None else {"xsb": xsb})), settings.wrap)
     try:
         if expert or policy is not None:

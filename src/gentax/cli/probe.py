@@ -93,9 +93,9 @@ def probe(
 
 def read_domain_levels(names: Sequence[str] | None) -> list[tuple[str, str | None]]:
     """Read domains with their levels; all that are installed when none is given."""
-    from gentax.domains.registry import read_domain
+    from gentax.domains.registry import parse_domain
 
-    return [read_domain(name) for name in names] if names else list(o.read_domains(None).items())
+    return [parse_domain(name) for name in names] if names else list(o.read_domains(None).items())
 
 
 def _print_probes(rows: Sequence[Probe]) -> None:

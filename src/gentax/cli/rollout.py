@@ -40,7 +40,7 @@ def rollout(
     Example: `gentax rollout sokoban --policy expert --split train --tasks 100 --thinking --out episodes.jsonl.gz`
     """
     from gentax.core.episode import write_episodes
-    from gentax.core.files import whole_file
+    from gentax.core.files import atomic_file
     from gentax.evals.evaluate import tasks_of
     from gentax.policies.scripted import SCRIPTED
     from gentax.rollouts import rollout as run
@@ -58,7 +58,7 @@ def rollout(
         stop_if_unreadable=not allow_unreadable and not isinstance(loaded, SCRIPTED),
         progress=True,
     )
-    with whole_file(out) as aside:
+    with atomic_file(out) as aside:
         write_episodes(aside, episodes)
     _print_outcomes(episodes, loaded.name, out)
 

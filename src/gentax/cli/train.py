@@ -38,7 +38,7 @@ def train(
     Example: `gentax train --out runs/sokoban -s source=sokoban -s steps=60 -s play.thinking=true`
     """
     from gentax.core.settings import read_settings
-    from gentax.domains.registry import read_domain
+    from gentax.domains.registry import parse_domain
     from gentax.training.config import TrainConfig
     from gentax.training.config.read import read_values
 
@@ -58,7 +58,7 @@ def train(
     if os.environ.get("RANK", "0") != "0":
         return  # only the first process prints
     console.print(f"model: {folder}", markup=False)
-    for source in dict.fromkeys(read_domain(name)[0] for name in config.trained or config.imitated):
+    for source in dict.fromkeys(parse_domain(name)[0] for name in config.trained or config.imitated):
         console.print(
             f"to measure the tax: gentax tax --base {config.base} --tuned {folder} --source {source}", markup=False
         )

@@ -27,7 +27,7 @@ def one_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
-def repr_pretty_as_str(self: object, printer: Any, _: bool) -> None:
+def repr_as_str(self: object, printer: Any, _: bool) -> None:
     """Show an object in a notebook as `print` does: `_repr_pretty_ = as_printed` in its class.
 
     IPython would otherwise show every field of a result, whole episodes among them.
@@ -58,7 +58,7 @@ class TextTable:
             for line in cells
         ]
 
-    _repr_pretty_ = repr_pretty_as_str
+    _repr_pretty_ = repr_as_str
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -74,7 +74,7 @@ def is_interactive() -> bool:
     return sys.stdout.isatty() or _in_notebook()
 
 
-def is_shown(progress: bool | None) -> bool:
+def shows_progress(progress: bool | None) -> bool:
     """Return whether to show progress, for a `progress` setting: when None, where a person is watching."""
     return is_interactive() if progress is None else progress
 
@@ -93,11 +93,11 @@ class Progress:
         self.live = is_interactive()
         self.every = every
 
-    def say(self, text: str, number: int, of: int) -> None:
-        """Show `text`, which is about step `number` of `of`."""
+    def update(self, text: str, number: int, total: int) -> None:
+        """Show `text`, which is about step `number` of `total`."""
         if self.live:
-            _rewrite(text, last=number >= of)
-        elif number == 1 or number >= of or number % self.every == 0:
+            _rewrite(text, last=number >= total)
+        elif number == 1 or number >= total or number % self.every == 0:
             print(printable(text), flush=True)
 
 
@@ -143,7 +143,7 @@ class EpisodeProgress:
         on_steps: Callable[[int], Any] | None = None,
     ) -> None:
         self.of, self.what, self.on_episode, self.on_steps = of, what, on_episode, on_steps
-        self.shown, self.live = is_shown(progress), is_interactive()
+        self.shown, self.live = shows_progress(progress), is_interactive()
         self.done = self.taken = 0  # episodes, steps
         self.now = ""  # what is being played
         self._began = self._drawn = time.monotonic()
@@ -177,14 +177,14 @@ class EpisodeProgress:
         elapsed = time.monotonic() - self._began
         head = f"  {self.what}: {self.done}/{self.of} episodes"
         if self.done >= self.of:
-            return f"{head} in {minutes(elapsed)}"
+            return f"{head} in {format_duration(elapsed)}"
         parts = [head]
         if self.taken and elapsed > 0:
             parts.append(f"{self.taken / elapsed:.0f} steps/s")
         if self.done >= max(1.0, SETTLED * self.of):
             # Steps taken over episodes ended estimates the mean length with the unfinished ones allowed for
             # (the maximum-likelihood estimate under censoring, if lengths are exponential).
-            parts.append(f"about {minutes(elapsed * (self.of - self.done) / self.done)} left")
+            parts.append(f"about {format_duration(elapsed * (self.of - self.done) / self.done)} left")
         if self.now:
             parts.append(self.now)
         return ", ".join(parts)
@@ -204,7 +204,7 @@ class EpisodeProgress:
             print(printable(self.line()), flush=True)
 
 
-def minutes(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Write a duration as minutes and seconds.
 
     >>> minutes(7.6), minutes(754)

@@ -66,11 +66,11 @@ class ExpertAction(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """What came of one action."""
+    """The outcome of one action: what `TextEnv.step` turns into Gymnasium's five values."""
 
     observation: str
     reward: float
-    done: bool
+    terminated: bool
     success: bool
     valid: bool  # the environment accepted the action
 
@@ -191,13 +191,13 @@ class TextEnv(gymnasium.Env[str, str]):
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         if self._over:
             raise gymnasium.error.ResetNeeded("this episode is over: call reset() before step()")
-        acted = self._step(action)
+        result = self._step(action)
         self.steps += 1
-        self.observation = acted.observation
-        truncated = not acted.done and self.steps >= self.horizon
-        self._over = acted.done or truncated
-        info = {"valid": acted.valid, "success": acted.success}
-        return acted.observation, acted.reward, acted.done, truncated, info
+        self.observation = result.observation
+        truncated = not result.terminated and self.steps >= self.horizon
+        self._over = result.terminated or truncated
+        info = {"valid": result.valid, "success": result.success}
+        return result.observation, result.reward, result.terminated, truncated, info
 
     def render(self) -> str:  # type: ignore[override]
         """Return the present state as text for a person; the observation unless a domain has something nicer."""

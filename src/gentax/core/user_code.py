@@ -19,7 +19,7 @@ _NAME = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 _MESSAGE_LIMIT = 200  # characters of an error's own text
 
 
-def is_user_name(text: str) -> bool:
+def is_import_path(text: str) -> bool:
     """Return whether `text` has the form `module:attribute`.
 
     >>> is_user_name("my_policy:Policy"), is_user_name("localhost:8000"), is_user_name("http://host/v1")
@@ -48,15 +48,15 @@ def load_attribute(kind: str, name: str, others: Iterable[str] = ()) -> Any:
         missing = error.name or ""
         if isinstance(error, ModuleNotFoundError) and (missing == module or module.startswith(f"{missing}.")):
             raise _no_module(kind, module, others) from None
-        raise UsageError(f"{kind} {name!r} cannot be imported: {describe(error)}") from error
+        raise UsageError(f"{kind} {name!r} cannot be imported: {format_error(error)}") from error
     except Exception as error:
-        raise UsageError(f"{kind} {name!r} cannot be imported: {describe(error)}") from error
+        raise UsageError(f"{kind} {name!r} cannot be imported: {format_error(error)}") from error
     if not hasattr(found, attribute):
         raise unknown(f"{kind} in module {module}", attribute, [key for key in vars(found) if key[:1] != "_"])
     return getattr(found, attribute)
 
 
-def describe(error: BaseException, file: str | None = None) -> str:
+def format_error(error: BaseException, file: str | None = None) -> str:
     """Return an error as one line: file, line, type and message, such as `my_policy.py:12: KeyError: 'goal'`.
 
     Args:

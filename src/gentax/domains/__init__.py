@@ -1,5 +1,5 @@
 """The domains, a folder each, and the registry that finds them by name."""
 
-from gentax.domains.registry import domain, domains, make, missing
+from gentax.domains.registry import domain, domains, make, missing_modules
 
-__all__ = ["domain", "domains", "make", "missing"]
+__all__ = ["domain", "domains", "make", "missing_modules"]

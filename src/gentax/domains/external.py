@@ -38,7 +38,7 @@ class External(NamedTuple):
 
 
 @cache
-def foreign(name: str, others: tuple[str, ...] = ()) -> External:
+def load_external(name: str, others: tuple[str, ...] = ()) -> External:
     """Return the domain called `name`, which is of the form `module:factory`.
 
     `others` are the names of domains that may have been meant.

@@ -31,7 +31,7 @@ class Reference(str):
     __slots__ = ()
 
 
-class Wire:
+class Py4jClient:
     """A connection to py4j's server. Strings, numbers, booleans and None come back as such, all else as `Reference`.
 
     Every method raises OSError or ValueError when the connection broke (TimeoutError when nothing came in time), and
@@ -120,7 +120,7 @@ START_LIMIT = 60.0  # seconds the JVM may take to say which port it listens on
 
 
 class Jvm:
-    """A running Java process with py4j's server in it. Get one from a `Shared`, and give it back there.
+    """A running Java process with py4j's server in it. Get one from a `SharedJvm`, and give it back there.
 
     Args:
         folder: where it runs.
@@ -220,7 +220,7 @@ def javas() -> list[str]:
 J = TypeVar("J", bound=Jvm)
 
 
-class Shared(Generic[J]):
+class SharedJvm(Generic[J]):
     """The one process that all users of a package share. Counts them; any thread may ask.
 
     Args:
@@ -262,7 +262,7 @@ class Shared(Generic[J]):
 
 
 _all: weakref.WeakSet[Jvm] = weakref.WeakSet()
-_shared: weakref.WeakSet[Shared] = weakref.WeakSet()
+_shared: weakref.WeakSet[SharedJvm] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
@@ -312,7 +312,7 @@ def _complaint(java: str, options: list[str]) -> str:
 CALL_LIMIT = 180.0  # seconds one call may take; the slowest, a gold path of ScienceWorld, takes about ten
 
 
-class Link(Generic[J]):
+class JvmConnection(Generic[J]):
     """A connection to the process of `shared`, started if need be. A package's own link makes its objects over it.
 
     One thread at a time may use a link; several links may be used at once.
@@ -322,11 +322,11 @@ class Link(Generic[J]):
         EnvironmentFault: the JVM died or does not answer. The link is closed then; make another.
     """
 
-    def __init__(self, shared: Shared[J]) -> None:
+    def __init__(self, shared: SharedJvm[J]) -> None:
         self._jvm = shared.acquire()
         self._pid = os.getpid()
         try:
-            self._wire = Wire(self._jvm.port, self._jvm.token, CALL_LIMIT)
+            self._client = Py4jClient(self._jvm.port, self._jvm.token, CALL_LIMIT)
         except OSError:
             self._jvm.broken = True
             fate = self._jvm.fate()
@@ -335,7 +335,7 @@ class Link(Generic[J]):
         self._held: list[Any] = []  # its objects in the JVM
         self._leave: list[Callable[[], None]] = []  # what else is to be done when it closes
         self._finalize = weakref.finalize(
-            self, _hang_up, shared, self._jvm, self._wire, self._pid, self._held, self._leave
+            self, _hang_up, shared, self._jvm, self._client, self._pid, self._held, self._leave
         )
 
     @property
@@ -383,7 +383,7 @@ class Link(Generic[J]):
 class _Guard:
     """Turns what goes wrong in its block into an EnvironmentFault."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: JvmConnection) -> None:
         self._link = link
 
     def __enter__(self) -> None:
@@ -394,7 +394,9 @@ class _Guard:
             raise fault from None
 
 
-def _hang_up(shared: Shared, jvm: Any, wire: Wire, pid: int, held: list[Any], leave: list[Callable[[], None]]) -> None:
+def _hang_up(
+    shared: SharedJvm, jvm: Any, wire: Py4jClient, pid: int, held: list[Any], leave: list[Callable[[], None]]
+) -> None:
     """Close a link: from `close`, when it is collected, or as Python ends."""
     if pid != os.getpid():
         return  # a forked child has copies of the files only; they go when it does

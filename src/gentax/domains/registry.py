@@ -16,7 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from gentax.core.env import Domain, TextEnv
 from gentax.core.errors import UsageError, unknown
-from gentax.domains.external import External, foreign
+from gentax.domains.external import External, load_external
 
 BUILT_IN = {  # name -> where its record is
     "sokoban": "gentax.domains.sokoban:DOMAIN",
@@ -47,20 +47,20 @@ def domains() -> dict[str, Domain]:
 
 
 def domain(name: str) -> Domain:
-    """Return the domain called `name`: a registered one, or `module:factory` (see `foreign`). Raises UsageError."""
+    """Return the domain called `name`: a registered one, or `module:factory`. Raises UsageError."""
     known = domains()
     if name in known:
         return known[name]
     if ":" in name:
-        return _foreign(name).record
+        return _load_external(name).record
     raise unknown("domain", name, known)
 
 
-def _foreign(name: str) -> External:
-    return foreign(name, tuple(domains()))
+def _load_external(name: str) -> External:
+    return load_external(name, tuple(domains()))
 
 
-def missing(record: Domain) -> tuple[str, ...]:
+def missing_modules(record: Domain) -> tuple[str, ...]:
     """Return the modules that `record` needs and this machine does not have."""
     return tuple(name for name in record.requires if importlib.util.find_spec(name) is None)
 
@@ -77,11 +77,11 @@ def make(name: str, level: str | None = None, **settings: Any) -> TextEnv:
         UsageError: an unknown domain, level or setting, or a domain whose requirements are not installed.
     """
     record = domain(name)
-    lacking = missing(record)
+    lacking = missing_modules(record)
     if lacking:
         raise UsageError(f"domain {name!r} needs {', '.join(lacking)}: {record.enable}")
     if name not in domains():
-        return _foreign(name).make(level=level, **settings)
+        return _load_external(name).make(level=level, **settings)
     module, _, attribute = record.entry.partition(":")
     factory = getattr(importlib.import_module(module), attribute)
     _check(factory, name, settings)
@@ -104,7 +104,7 @@ def _check(factory: Any, name: str, settings: dict[str, Any]) -> None:
             raise unknown(f"setting of {name}", key, valid)
 
 
-def read_domain(text: str) -> tuple[str, str | None]:
+def parse_domain(text: str) -> tuple[str, str | None]:
     """Read `NAME`, `NAME:LEVEL`, `module:factory` or `module:factory:LEVEL`; return the name and the level, if any."""
     name, _, level = text.partition(":")
     if level and name not in domains():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError, unknown
-from gentax.core.console import EpisodeProgress, TextTable, repr_pretty_as_str
+from gentax.core.console import EpisodeProgress, TextTable, repr_as_str
 from gentax.core.settings import plain
 from gentax.domains import domain, make
 from gentax.metrics.episode_scores import (
@@ -69,7 +69,7 @@ class Evaluation:
         columns += [*(name.replace("_", " ") for name in lost), "errors"]
         return TextTable(f"{self.policy} on {split} tasks", columns, rows)
 
-    _repr_pretty_ = repr_pretty_as_str
+    _repr_pretty_ = repr_as_str
 
     def __str__(self) -> str:
         return str(self.table())

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
-from gentax.core.console import is_shown, status
+from gentax.core.console import shows_progress, status
 from gentax.evals.evaluate import tasks_of
 from gentax.metrics.forecast import Fit, Forecast, read_fit
 from gentax.metrics.statistics import Estimate, cluster_mean
@@ -95,7 +95,7 @@ def source_kl(
     require_same_tokens(base, tuned)  # before anything is played
     listed = tasks_of({source: level}, tasks, SPLIT)[source]
     episodes = rollout(base, listed, play=replace(play, temperature=1.0), seed=seed, progress=progress)
-    if is_shown(progress):
+    if shows_progress(progress):
         status("  scoring these episodes with both policies")
     return forward_kl(base, tuned, episodes)
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from gentax.core import Episode, UsageError, unknown
 from gentax.core.console import EpisodeProgress
-from gentax.domains import domain, domains, missing
+from gentax.domains import domain, domains, missing_modules
 from gentax.evals.evaluate import Evaluation, tasks_of
 from gentax.evals.suites import load_suite, paired, read_result
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE, content_labels, task_success
@@ -95,7 +95,7 @@ def levels_of(source: str, targets: Iterable[str] | Mapping[str, str | None] | N
     """Return every domain to be played with its level: the targets (all that are installed when None), the source."""
     domain(source)
     if targets is None:
-        targets = [name for name, record in domains().items() if not missing(record)]
+        targets = [name for name, record in domains().items() if not missing_modules(record)]
     levels = dict(targets) if isinstance(targets, Mapping) else dict.fromkeys(targets)
     levels.setdefault(source, None)
     return levels

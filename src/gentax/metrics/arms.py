@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import UsageError, unknown
-from gentax.core.console import repr_pretty_as_str
+from gentax.core.console import repr_as_str
 from gentax.metrics.episode_scores import error_free_tasks, select_labels, select_tasks
 from gentax.metrics.statistics import (
     LEVEL,
@@ -66,7 +66,7 @@ class ArmReport:
         values |= {"over": list(self.over), "touched": list(self.touched)}
         return {k: v.to_json() if isinstance(v, (Estimate, Undefined)) else v for k, v in values.items()}
 
-    _repr_pretty_ = repr_pretty_as_str
+    _repr_pretty_ = repr_as_str
 
     def __str__(self) -> str:
         lines = {

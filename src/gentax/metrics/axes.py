@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
-from gentax.core.console import TextTable, repr_pretty_as_str
+from gentax.core.console import TextTable, repr_as_str
 from gentax.metrics.statistics import Estimate, bounded_mean, cluster_mean, success_rate
 from gentax.metrics.statistics.scores import check_scores
 
@@ -280,7 +280,7 @@ class Probe:
     runtime: Mapping[str, str] | None = None  # device and dtype of a policy with weights on this machine
     episodes: tuple[Episode, ...] = field(default=(), repr=False, compare=False)  # not written to JSON
 
-    _repr_pretty_ = repr_pretty_as_str
+    _repr_pretty_ = repr_as_str
 
     def __str__(self) -> str:
         axes = self.axes

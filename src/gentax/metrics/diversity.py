@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 from scipy.special import stdtrit
 
 from gentax.core import Episode, Task, UsageError, unknown
-from gentax.core.console import TextTable, repr_pretty_as_str
+from gentax.core.console import TextTable, repr_as_str
 from gentax.metrics.axes import Axes, Probe
 from gentax.metrics.statistics import LEVEL, TASKS, Estimate
 
@@ -258,7 +258,7 @@ class Diversity:
             for measure, pairs in self.pairs.items()
         ]
 
-    _repr_pretty_ = repr_pretty_as_str
+    _repr_pretty_ = repr_as_str
 
     def __str__(self) -> str:
         return "\n\n".join(map(str, self.tables()))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import UsageError
-from gentax.core.console import TextTable, repr_pretty_as_str
+from gentax.core.console import TextTable, repr_as_str
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE, error_free_tasks, select_labels, select_tasks
 from gentax.metrics.statistics import (
     LEVEL,
@@ -139,7 +139,7 @@ class TaxReport:
             return self.drop[domain]
         return self.delta_id.negated() if self.delta_id else None
 
-    _repr_pretty_ = repr_pretty_as_str
+    _repr_pretty_ = repr_as_str
 
     def __str__(self) -> str:
         lines = [f"tax of {self.source}: {self.tax}", f"gain on {self.source}, points: {self.delta_id}"]

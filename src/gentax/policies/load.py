@@ -24,7 +24,7 @@ from typing import Any
 
 from gentax.core import PolicyFault, UsageError
 from gentax.core.errors import nearest
-from gentax.core.user_code import describe, is_user_name, load_attribute
+from gentax.core.user_code import format_error, is_import_path, load_attribute
 from gentax.models.requests import ModelOptions
 from gentax.models.source import may_name_model
 from gentax.policies.protocol import Policy, PolicyRequest, Reply, max_parallel_episodes
@@ -54,7 +54,7 @@ def load_policy(what: str | Path | Policy | Callable[..., Any], options: ModelOp
         from gentax.policies.endpoint import connect_endpoint
 
         return connect_endpoint(what)
-    if not Path(what).exists() and is_user_name(str(what)):
+    if not Path(what).exists() and is_import_path(str(what)):
         return load_user_policy(str(what), [*SIMPLE, "base"])
     if not may_name_model(what):
         if _BARE.fullmatch(str(what)):
@@ -176,7 +176,7 @@ class UserPolicy:
         except (UsageError, PolicyFault):
             raise
         except Exception as error:
-            raise PolicyFault(f"policy {self.name!r} failed: {describe(error, self._file)}") from error
+            raise PolicyFault(f"policy {self.name!r} failed: {format_error(error, self._file)}") from error
         if not isinstance(replies, (list, tuple)):
             raise self._wrong(f"reply(turns) returned a value of type {type(replies).__name__}, not a list of replies")
         if len(replies) != len(turns):
@@ -211,7 +211,7 @@ def _made(factory: Callable[[], Any], name: str, file: str | None) -> Any:
     except (UsageError, PolicyFault):
         raise
     except Exception as error:
-        raise UsageError(f"policy {name!r} cannot be made: {describe(error, file)}") from error
+        raise UsageError(f"policy {name!r} cannot be made: {format_error(error, file)}") from error
 
 
 def _arguments(function: Callable[..., Any]) -> int:

@@ -25,7 +25,7 @@ from markupsafe import Markup
 
 from gentax.core import Episode, UsageError
 from gentax.core.episode import EPISODES_FILE, write_episodes
-from gentax.core.files import whole_file, whole_folder, write_json
+from gentax.core.files import atomic_file, atomic_folder, write_json
 from gentax.evals.evaluate import Evaluation
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.tax import TaxReport
@@ -63,7 +63,7 @@ POLICIES = ("base", "tuned")  # folders with the episodes of each, as `gentax di
 def write(report: Report, path: str | Path) -> None:
     """Write `report` as one HTML file to `path`, whole or not at all."""
     text = render(report)
-    with whole_file(path) as aside:
+    with atomic_file(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
 
@@ -130,7 +130,7 @@ def write_folder(
         result: the numbers as JSON values.
     """
     check_folder(out)
-    with whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         (folder / PAGE).write_text(render(report), encoding="utf-8")
         (folder / TABLES).mkdir()
         for name, table in tables(report).items():

@@ -23,7 +23,7 @@ from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
 
 from gentax.core.errors import UsageError
-from gentax.core.files import whole_file
+from gentax.core.files import atomic_file
 from gentax.report.text import visible
 
 SHADES = (1.0, 5.0, 10.0, 20.0)  # points from which a cell of the heat map takes the next shade
@@ -112,7 +112,7 @@ def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as SVG, PNG or PDF, whole or not at all. Raises UsageError for another suffix."""
     check_plot_path(path)
     suffix = Path(path).suffix.lower()
-    with whole_file(path) as aside, matplotlib.rc_context({"svg.hashsalt": "gentax"}), any_script():
+    with atomic_file(path) as aside, matplotlib.rc_context({"svg.hashsalt": "gentax"}), any_script():
         for panel in figure.axes:
             panel.set_facecolor(LIGHT["page"])
         figure.savefig(aside, format=suffix[1:], dpi=150, facecolor=LIGHT["page"], metadata=FORMATS[suffix])

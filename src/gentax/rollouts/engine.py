@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gentax.core import EnvironmentFault, Episode, Outcome, Step, Task, TextEnv, UsageError, stable_seed
-from gentax.core.console import EpisodeProgress, is_shown
+from gentax.core.console import EpisodeProgress, shows_progress
 from gentax.domains import domain, make
 from gentax.models.action_format import parse_reply
 from gentax.policies.protocol import Policy, PolicyRequest, Reply, max_parallel_episodes
@@ -164,7 +164,7 @@ def rollout(
         raise UsageError(f"the horizon must be at least 1 step, not {horizon}")
     if not tasks:
         return []
-    if is_shown(progress):
+    if shows_progress(progress):
         count = EpisodeProgress(len(tasks) * samples, policy.name, True, on_episode, on_steps)
         on_episode, on_steps = count, count.steps
         count.begin()

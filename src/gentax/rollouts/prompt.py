@@ -25,7 +25,7 @@ from gentax.core import Episode, Step, UsageError, unknown
 from gentax.models.action_format import check_action_format, format_instructions
 from gentax.models.jinja_sandbox import MAX_TEMPLATE_CHARS, SandboxedTemplate, TemplateRenderError
 from gentax.models.requests import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, ChatOptions, SamplingParams
-from gentax.wrappers import read_wrapper
+from gentax.wrappers import parse_wrapper
 
 REWARDS = ("sparse", "dense", "shaped")
 ADMISSIBLE_SHOWN = 40  # actions listed in a prompt at most; some environments accept thousands
@@ -75,7 +75,7 @@ class RolloutConfig:
     def __post_init__(self) -> None:
         self.window()
         for description in self.wrap:
-            read_wrapper(description)
+            parse_wrapper(description)
         if self.reward not in REWARDS:
             raise unknown("reward", self.reward, REWARDS)
         if not 0 <= self.temperature < math.inf:

@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gentax.core.console import minutes, one_line
+from gentax.core.console import format_duration, one_line
 from gentax.policies.load import SIMPLE
 from gentax.studies.plan import Stage
 from gentax.studies.run import StudyCallback
@@ -205,4 +205,4 @@ def clock(seconds: float) -> str:
     ('0:08', '12:34', '2:05:00')
     """
     hours, rest = divmod(round(seconds), 3600)
-    return f"{hours}:{minutes(rest):0>5}" if hours else minutes(rest)
+    return f"{hours}:{format_duration(rest):0>5}" if hours else format_duration(rest)

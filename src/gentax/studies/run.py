@@ -19,7 +19,7 @@ import gentax
 from gentax.core import Episode
 from gentax.core.episode import EPISODES_FILE as EPISODES
 from gentax.core.episode import read_episodes, write_episodes
-from gentax.core.files import whole_folder, write_json
+from gentax.core.files import atomic_folder, write_json
 from gentax.evals.evaluate import evaluate, tasks_of
 from gentax.report import write
 from gentax.studies.plan import Stage, Study, make_plan
@@ -153,7 +153,7 @@ class StudyRun:
             count += 1
             self.callback.on_episode(count, total)
 
-        with whole_folder(self.store.path(stage)) as folder:
+        with atomic_folder(self.store.path(stage)) as folder:
             result = evaluate(
                 policy,
                 levels,
@@ -185,7 +185,7 @@ class StudyRun:
         return ""
 
     def _report(self, stage: Stage) -> str:
-        with whole_folder(self.store.path(stage)) as folder:
+        with atomic_folder(self.store.path(stage)) as folder:
             write_json(folder / RESULTS, self.results_json())
             write(study_report(self.plan, self.results, self.store.path), folder / PAGE)
             self._sign(folder, stage)

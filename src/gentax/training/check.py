@@ -11,9 +11,9 @@ from pathlib import Path
 
 from gentax.core import UsageError, unknown
 from gentax.core.settings import read_settings
-from gentax.core.user_code import is_user_name
-from gentax.domains import domain, make, missing
-from gentax.domains.registry import read_domain
+from gentax.core.user_code import is_import_path
+from gentax.domains import domain, make, missing_modules
+from gentax.domains.registry import parse_domain
 from gentax.models.source import may_name_model
 from gentax.policies.load import SIMPLE, load_policy
 from gentax.rollouts import make_env
@@ -50,7 +50,7 @@ def check(recipe: TrainConfig) -> None:
             raise UsageError(f"recipe: {name} is in retain.replay_domains and trained on; leave one of them out")
     if recipe.play.reward != "sparse" or recipe.play.wrap:
         for name in trained:  # wrappers and rewards that a domain cannot have
-            domain_name, level = read_domain(name)
+            domain_name, level = parse_domain(name)
             make_env(recipe.play, domain_name, level).close()
     for what, who in recipe.others:
         _player(what, who)
@@ -62,7 +62,7 @@ def _player(what: str, who: str) -> None:
     One of the user's own (`module:policy`) is imported, so that what is wrong with it is known now.
     """
     named = (*SIMPLE, "start", "base") if what == "teacher" else ("base",)
-    if is_user_name(who) and not Path(who).exists():
+    if is_import_path(who) and not Path(who).exists():
         load_policy(who)
     elif who not in named and "://" not in who:
         if not may_name_model(who):
@@ -75,9 +75,9 @@ def _player(what: str, who: str) -> None:
 
 def _exists(text: str) -> str:
     """Return the name of the domain in `domain` or `domain:level`; refuse what does not exist."""
-    name, level = read_domain(text)
+    name, level = parse_domain(text)
     record = domain(name)
-    if lacking := missing(record):
+    if lacking := missing_modules(record):
         raise UsageError(f"domain {name!r} needs {', '.join(lacking)}: {record.enable}")
     if level is not None and level not in record.levels:
         if not record.open_levels:
@@ -98,7 +98,7 @@ def touched_by(recipe: TrainConfig) -> frozenset[str]:
 
     teachers = recipe.imitate.teachers if recipe.imitate is not None else {}
     named = (*recipe.trained, *recipe.imitated, *teachers, *replayed_domains(recipe))
-    return frozenset(read_domain(name)[0] for name in named)
+    return frozenset(parse_domain(name)[0] for name in named)
 
 
 def touched_by_run(model: Path) -> frozenset[str] | None:

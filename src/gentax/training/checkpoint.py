@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from gentax.core.files import whole_folder
+from gentax.core.files import atomic_folder
 from gentax.models.loading import silence_transformers
 from gentax.training.distributed import slice_like, to_save
 
@@ -71,7 +71,7 @@ def save_checkpoint(
     """
     folder = run / name
     try:
-        with whole_folder(folder) as aside:
+        with atomic_folder(folder) as aside:
             save_model(model, tokenizer, aside, weights)
             save_file({key: tensor.detach().contiguous() for key, tensor in beside.items()}, aside / BESIDE)
             (aside / "training.json").write_text(json.dumps(facts) + "\n")

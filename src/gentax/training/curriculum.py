@@ -14,7 +14,7 @@ import numpy as np
 
 from gentax.core import Task, UsageError, stable_seed
 from gentax.domains import make
-from gentax.domains.registry import read_domain, why_not_untouched
+from gentax.domains.registry import parse_domain, why_not_untouched
 from gentax.rollouts import RolloutConfig
 from gentax.training.config import TrainConfig
 
@@ -35,7 +35,7 @@ def ground(name: str, recipe: TrainConfig) -> TaskPool:
     Raises:
         UsageError: a name or a level that does not exist, or validation tasks that decide and may be train tasks.
     """
-    domain, level = read_domain(name)
+    domain, level = parse_domain(name)
     env = make(domain, level, horizon=recipe.play.horizon)
     try:
         if recipe.retain.interpolate is not None and (why := why_not_untouched(env, "validation")):

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Episode, Step, UsageError, unknown
-from gentax.core.files import whole_folder
+from gentax.core.files import atomic_folder
 from gentax.core.settings import plain
 from gentax.domains import make
 from gentax.models.action_format import ACTION, ACTION_END, THINK, THINK_END
@@ -142,7 +142,7 @@ def build(recipe: PretrainConfig, out: str | Path, say: Callable[[str], None] = 
             say(f"  step {row['step']:.0f} loss {row['loss']:.3f} tokens {row['tokens'] / 1e6:.2f} M {row['done']:.0%}")
 
     sft(model, _stream(text, formats, recipe, ChatCodec(tokenizer)), recipe.sft, on_step)
-    with whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         with silence_transformers():
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)

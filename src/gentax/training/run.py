@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from gentax.core import NonFiniteLoss, UsageError
-from gentax.core.console import end_line, is_shown, status
-from gentax.core.files import whole_folder
+from gentax.core.console import end_line, shows_progress, status
+from gentax.core.files import atomic_folder
 from gentax.core.process import Interrupt, deferred_interrupt, freed_memory_kept
 from gentax.models.loading import load_meta_model, load_model, resolve_device
 from gentax.models.memory import available_memory
@@ -78,7 +78,7 @@ def train(
         NonFiniteLoss: the loss stopped being a number; the message names the batch and the last good checkpoint.
         OSError: a checkpoint could not be written; the one before is intact.
     """
-    shown = is_shown(progress)
+    shown = shows_progress(progress)
     check(recipe)
     run, bare = Path(out), load_meta_model(recipe.base, recipe.options())
     recipe = with_rates(recipe, parameters_of(bare))
@@ -272,7 +272,7 @@ class _Run:
             share, tried = nearest_that_keeps(success_at, keep)
         out = self.path / "interpolated"
         if self.world.first:
-            with whole_folder(out) as aside:
+            with atomic_folder(out) as aside:
                 save_model(self.policy.model, self.policy.tokenizer, aside, interpolate(start, tuned, share))
         return self.folder.finish(out, share=share, tried=tried, trained=trained.name)
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from gentax.core import UsageError
-from gentax.core.console import Progress, is_shown, minutes
-from gentax.core.files import whole_file, write_json
+from gentax.core.console import Progress, format_duration, shows_progress
+from gentax.core.files import atomic_file, write_json
 from gentax.core.settings import plain
 from gentax.training.checkpoint import checkpoints
 from gentax.training.config import TrainConfig
@@ -73,7 +73,7 @@ class RunFolder:
         """Forget the rows after `step`: their updates were lost."""
         self.rows = [row for row in self.rows if row["step"] <= step]
         if self.world.first:
-            with whole_file(self.path / "metrics.jsonl") as aside:
+            with atomic_file(self.path / "metrics.jsonl") as aside:
                 aside.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
         self.world.wait()
 
@@ -133,14 +133,14 @@ MANY = 0.05  # a share of truncated replies from which it is said, as after an e
 def show_row(line: Progress, row: Mapping[str, float], steps: int) -> None:
     """Show a row of a run of `steps` policy-gradient steps, or of the imitation before it."""
     number, of = (row["imitate"], row["of"]) if "imitate" in row else (row["step"], steps)
-    line.say(training_line(row, steps), int(number), int(of))
+    line.update(training_line(row, steps), int(number), int(of))
 
 
 def shown_rows(
     steps: int, progress: bool | None, on_row: Callable[[dict[str, float]], None]
 ) -> Callable[[dict[str, float]], None]:
     """Return a callback for the rows of a run that shows them, where `progress` says so, and calls `on_row`."""
-    if not is_shown(progress):
+    if not shows_progress(progress):
         return on_row
     line = Progress()
 
@@ -161,5 +161,5 @@ def training_line(row: Mapping[str, float], steps: int) -> str:
     return (
         f"  step {row['step']:.0f}/{steps}  success {row['success']:.2f}  return {row['return']:.2f}  "
         f"length {row['length']:.1f}  invalid {row['invalid']:.0%}{lost}  entropy {row.get('entropy', 0):.2f}  "
-        f"kl {row.get('kl', 0):.3f}  {row['tokens_per_s']:.0f} tokens/s  {minutes(row['left_s'])} left{held}"
+        f"kl {row.get('kl', 0):.3f}  {row['tokens_per_s']:.0f} tokens/s  {format_duration(row['left_s'])} left{held}"
     )

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from gentax.core import Episode, Outcome, Task, UsageError, stable_seed
-from gentax.core.files import whole_file
+from gentax.core.files import atomic_file
 from gentax.models.requests import ModelOptions
 from gentax.policies.load import SIMPLE, load_policy
 from gentax.policies.local import LocalPolicy
@@ -296,7 +296,7 @@ def _keep(path: Path, wanted: Mapping[str, int], counts: Mapping[str, int], foun
         "length": np.array([len(example.ids_T) for example in found]),
         "pairs": np.array([example.pairs for example in found]),
     }
-    with whole_file(path) as aside:
+    with atomic_file(path) as aside:
         save_file(arrays, aside, {"wanted": json.dumps(wanted), "counts": json.dumps(counts)})
 
 

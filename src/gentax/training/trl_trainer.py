@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 from gentax.core import Episode, NonFiniteLoss, UsageError, stable_seed
-from gentax.core.files import whole_folder
+from gentax.core.files import atomic_folder
 from gentax.core.process import Interrupt, deferred_interrupt
 from gentax.models.loading import resolve_device
 from gentax.models.precision import has_native_bf16, stochastic_round_
@@ -393,7 +393,7 @@ class _Run:
             return str(source.path)
         folder = self.path / "start"
         if self.world.first and not folder.exists():
-            with whole_folder(folder) as aside:
+            with atomic_folder(folder) as aside:
                 save_model(self.player.model, self.player.tokenizer, aside)
         self.world.wait()
         return str(folder)

@@ -10,9 +10,9 @@ from gentax.wrappers.distractors import Distractor, distract
 from gentax.wrappers.observations import Layout, SokobanLayout
 from gentax.wrappers.rename import Rename
 from gentax.wrappers.reward import Shaping, dense
-from gentax.wrappers.spec import read_wrapper, wrap
+from gentax.wrappers.spec import parse_wrapper, wrap
 
 __all__ = [
     "Calls", "Distractor", "Horizon", "Layout", "Menu", "Rename", "Shaping", "SokobanLayout", "TextWrapper",
-    "dense", "distract", "read_wrapper", "wrap",
+    "dense", "distract", "parse_wrapper", "wrap",
 ]  # fmt: skip

@@ -58,11 +58,11 @@ def uncall(text: str) -> str | None:
 class Calls(TextWrapper):
     """Takes actions written as calls, `go_to(shelf 1)` for `go to shelf 1`, and nothing else."""
 
-    def meant(self, action: str) -> str:
+    def transform_action(self, action: str) -> str:
         meant = uncall(action)
         return REFUSED if meant is None else meant
 
-    def rules(self, rules: str) -> str:
+    def transform_rules(self, rules: str) -> str:
         return (
             f"{rules} Write every action as a call: its verb with words joined by _, the rest in brackets, a comma "
             "before a second part. So `look` is look(), `go to door` is go_to(door), `put cup on table` is "
@@ -93,7 +93,7 @@ class Menu(TextWrapper):
         self._entries: list[str] = []
         self._rest: list[str] = []
 
-    def view(self, observation: str) -> str:
+    def transform_observation(self, observation: str) -> str:
         actions = self.text_env.admissible()
         if actions is None:
             raise UsageError(f"domain {self.domain.name!r} does not list its actions, so there is no menu of them")
@@ -101,14 +101,14 @@ class Menu(TextWrapper):
         lines = [f"{number} {entry}" for number, entry in enumerate(self._entries, 1)]
         return "\n".join((observation, *lines, "0 ACTION for any other action"))
 
-    def meant(self, action: str) -> str:
+    def transform_action(self, action: str) -> str:
         number, _, other = action.strip().partition(" ")
         if number == "0":
             return other.strip()
         known = number.isascii() and number.isdigit() and not other and len(number) < 4
         return self._entries[int(number) - 1] if known and 0 < int(number) <= len(self._entries) else REFUSED
 
-    def rules(self, rules: str) -> str:
+    def transform_rules(self, rules: str) -> str:
         return f"{rules} Choose an action from the numbered list: write its number alone."
 
     def admissible(self) -> list[str]:

@@ -1,7 +1,7 @@
 """What every wrapper of a text environment has in common: it answers whatever a `TextEnv` answers.
 
-A `gymnasium.Wrapper` that delegates by name and copies nothing. A wrapper overrides a hook: `view` (what the agent
-reads), `meant` (what its action says), `enter` (an episode has begun); or `goal`, `admissible`, `expert` and the rest.
+A `gymnasium.Wrapper` that delegates by name and copies nothing. A wrapper overrides a hook: `transform_observation`,
+`transform_action`, `transform_rules` or `on_reset`; or `goal`, `admissible`, `expert` and the rest.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ class TextWrapper(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
 
     # What a wrapper may override.
 
-    def enter(self) -> None:
+    def on_reset(self) -> None:
         """Do what an episode that has just begun needs; the inner environment is ready."""
 
-    def view(self, observation: str) -> str:
+    def transform_observation(self, observation: str) -> str:
         """Return what the agent reads in place of `observation`."""
         return observation
 
-    def meant(self, action: str) -> str:
+    def transform_action(self, action: str) -> str:
         """Return the inner environment's action for what the agent wrote, any string at all."""
         return action
 
-    def rules(self, rules: str) -> str:
+    def transform_rules(self, rules: str) -> str:
         """Return what the agent is told in place of the domain's rules."""
         return rules
 
@@ -62,13 +62,13 @@ class TextWrapper(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
-        self.enter()
-        self.observation = self.view(observation)
+        self.on_reset()
+        self.observation = self.transform_observation(observation)
         return self.observation, {**info, "goal": self.goal}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = self.env.step(self.meant(action))
-        self.observation = self.view(observation)
+        observation, reward, terminated, truncated, info = self.env.step(self.transform_action(action))
+        self.observation = self.transform_observation(observation)
         return self.observation, float(reward), terminated, truncated, info
 
     def render(self) -> str:  # type: ignore[override]
@@ -82,7 +82,7 @@ class TextWrapper(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
     def domain(self) -> Domain:
         inner = self.text_env.domain
         if self._domains is None or self._domains[0] is not inner:
-            rules = self.rules(inner.rules)
+            rules = self.transform_rules(inner.rules)
             self._domains = inner, inner if rules == inner.rules else replace(inner, rules=rules)
         return self._domains[1]
 
@@ -160,7 +160,7 @@ class Horizon(TextWrapper):
     def horizon(self) -> int:
         return self._steps
 
-    def enter(self) -> None:
+    def on_reset(self) -> None:
         self._over = False
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:

@@ -55,14 +55,14 @@ class Distractor(TextWrapper):
         self._seed = 0
         self._goal_words: frozenset[str] = frozenset()
 
-    def enter(self) -> None:
+    def on_reset(self) -> None:
         assert self.task is not None
         self._seed = stable_seed(self.task.seed, "distractors", self.generator.name)
         self._rng.seed(self._seed - 1)
         self.active = self.volume > 0 and self._rng.random() < self.probability
         self._goal_words = words_of(self.goal)
 
-    def view(self, observation: str) -> str:
+    def transform_observation(self, observation: str) -> str:
         if not self.active:
             return observation
         self._rng.seed(self._seed + self.steps)

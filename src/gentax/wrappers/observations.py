@@ -72,7 +72,7 @@ class Layout(TextWrapper):
         self.layout = layout
         self._lay = LAYOUTS[layout]
 
-    def view(self, observation: str) -> str:
+    def transform_observation(self, observation: str) -> str:
         return self._lay(observation)
 
 
@@ -91,10 +91,10 @@ class SokobanLayout(TextWrapper):
             raise UsageError(f"SokobanLayout shows rooms of sokoban, not {self.domain.name}: use Layout")
         self._renderer = Renderer(rendering)
 
-    def enter(self) -> None:
+    def on_reset(self) -> None:
         self._renderer.enter(self.unwrapped.room)
 
-    def view(self, observation: str) -> str:
+    def transform_observation(self, observation: str) -> str:
         room = self.unwrapped
         own = room.observation.removeprefix("Blocked. ").removeprefix("Unknown action. ")
         if own not in observation:

@@ -107,16 +107,16 @@ class Rename(TextWrapper):
         word = match[0]
         return self._table.get(word) or (word if word[0].isalpha() else word.translate(self._signs))
 
-    def enter(self) -> None:
+    def on_reset(self) -> None:
         self._goal = self.translate(self.text_env.goal)
 
-    def view(self, observation: str) -> str:
+    def transform_observation(self, observation: str) -> str:
         return self.translate(observation)
 
-    def meant(self, action: str) -> str:
+    def transform_action(self, action: str) -> str:
         return self.translate(action)
 
-    def rules(self, rules: str) -> str:
+    def transform_rules(self, rules: str) -> str:
         return self.translate(rules)
 
     @property

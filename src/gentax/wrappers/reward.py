@@ -46,7 +46,7 @@ class Shaping(TextWrapper):
     def reward(self) -> str:
         return "shaped"
 
-    def enter(self) -> None:
+    def on_reset(self) -> None:
         self._unit = float(self.distance() or 1)
         self._potential = self.potential()
 

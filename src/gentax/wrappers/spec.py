@@ -32,12 +32,12 @@ WRAPPERS: dict[str, type[TextWrapper]] = {
 }
 
 
-def read_wrapper(text: str) -> tuple[type[TextWrapper], dict[str, Any]]:
+def parse_wrapper(text: str) -> tuple[type[TextWrapper], dict[str, Any]]:
     """Read one description; return the class and its settings by name.
 
-    >>> read_wrapper("distract(volume=80)")[1]
+    >>> parse_wrapper("distract(volume=80)")[1]
     {'volume': 80}
-    >>> read_wrapper("layout(json)")[1]
+    >>> parse_wrapper("layout(json)")[1]
     {'layout': 'json'}
 
     Raises:
@@ -87,7 +87,7 @@ def wrap(env: gymnasium.Env[str, str], descriptions: Iterable[str]) -> gymnasium
     """
     try:
         for text in descriptions:
-            kind, settings = read_wrapper(text)
+            kind, settings = parse_wrapper(text)
             try:
                 env = kind(env, **settings)
             except TypeError as error:

@@ -22,7 +22,7 @@ _FORM = re.compile(r"([a-z+]{1,40})-([0-9]{1,4})(?:@(\w{1,40}))?")
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
+class LevelSpec:
     """What every task of a level has in common."""
 
     kinds: tuple[str, ...]  # tasks take turns among them
@@ -54,11 +54,11 @@ def _steps(kind: str, looks: int) -> int:
 
 
 NAMED = {
-    "small": Spec(("place", "light", "clean"), places=5, things=5, looks=2),
-    "flat": Spec(("place", "light", "clean"), places=7, things=8, looks=3),
-    **{kind: Spec((kind,), places=8, things=10, looks=4) for kind in KINDS},
-    "home": Spec(KINDS, places=12, things=18, looks=6),
-    "whole": Spec(KINDS, places=PLACES[1], things=40, looks=12),
+    "small": LevelSpec(("place", "light", "clean"), places=5, things=5, looks=2),
+    "flat": LevelSpec(("place", "light", "clean"), places=7, things=8, looks=3),
+    **{kind: LevelSpec((kind,), places=8, things=10, looks=4) for kind in KINDS},
+    "home": LevelSpec(KINDS, places=12, things=18, looks=6),
+    "whole": LevelSpec(KINDS, places=PLACES[1], things=40, looks=12),
 }
 DEFAULT = "flat"
 LEVELS = {
@@ -67,7 +67,7 @@ LEVELS = {
 }
 
 
-def spec_of(level: str) -> Spec:
+def parse_level(level: str) -> LevelSpec:
     """Return what `level` asks for: a named level, or one spelled `KINDS-N` or `KINDS-N@PLAN`.
 
     Raises:
@@ -85,7 +85,7 @@ def spec_of(level: str) -> Spec:
     places = int(form[2])
     if not PLACES[0] <= places <= PLACES[1]:
         raise UsageError(f"level {level!r} of alfworld: {PLACES[0]} to {PLACES[1]} receptacles, not {places}")
-    return Spec(kinds, places, things=places + places // 3, looks=max(2, places // 2), plan=_plan(form[3]))
+    return LevelSpec(kinds, places, things=places + places // 3, looks=max(2, places // 2), plan=_plan(form[3]))
 
 
 def _plan(name: str | None) -> int | None:

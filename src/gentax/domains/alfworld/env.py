@@ -5,7 +5,7 @@ from __future__ import annotations
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import EnvironmentFault
 from gentax.core.task import Task
-from gentax.domains.alfworld import DOMAIN, LEVELS, OFFICIAL, TASKS, spec_of
+from gentax.domains.alfworld import DOMAIN, LEVELS, OFFICIAL, TASKS, parse_level
 from gentax.domains.alfworld.engine import NOTHING, Game
 from gentax.domains.alfworld.expert import Expert
 from gentax.domains.alfworld.games import Official, Start, draw, fit, progress, read_official
@@ -39,13 +39,13 @@ class AlfWorld(TextEnv):
         if self.level == OFFICIAL:
             self._official = read_official()
         else:
-            fit(spec_of(self.level), split)
+            fit(parse_level(self.level), split)
         self._game: Game | None = None
         self._expert: Expert | None = None
         self._best = 0.0
 
     def level_horizon(self) -> int:
-        return LEVELS[self.level].horizon if self.level in LEVELS else spec_of(self.level).horizon
+        return LEVELS[self.level].horizon if self.level in LEVELS else parse_level(self.level).horizon
 
     def size(self, split: str) -> int:
         return TASKS if self._official is None else self._official.size(split)
@@ -111,4 +111,4 @@ class AlfWorld(TextEnv):
     def _start(self, task: Task) -> Start:
         if self._official is not None:
             return self._official.start(task.split, task.index)
-        return draw(spec_of(task.level), task.split, task.index, task.seed)
+        return draw(parse_level(task.level), task.split, task.index, task.seed)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from gentax.core.env import ExpertAction
 from gentax.domains.alfworld.engine import Arguments, Game
-from gentax.domains.alfworld.games import CHANGED, Wish, places_of, things_of
+from gentax.domains.alfworld.games import CHANGED, GameGoal, places_of, things_of
 from gentax.domains.alfworld.homes import LAMP_PLACES, STATIONS
 
 AGENT = "agent1"
@@ -20,7 +20,7 @@ _SHOWING = ("gotolocation", "openobject", "examinereceptacle")  # actions that t
 class Expert:
     """What to do next in a game, given what was seen in it."""
 
-    def __init__(self, game: Game, wish: Wish) -> None:
+    def __init__(self, game: Game, wish: GameGoal) -> None:
         self._game, self._facts, self._wish = game, game.facts, wish
         self._seen: set[str] = set()  # receptacles whose contents were told
         self._places = [place for place, _ in self._facts.all("receptacletype")]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from gentax.core.errors import UsageError
 from gentax.core.task import content_hash, split_of, stable_seed
-from gentax.domains.alfworld import Spec
+from gentax.domains.alfworld import LevelSpec
 from gentax.domains.alfworld.engine import Facts
 from gentax.domains.alfworld.homes import (
     LAMP_PLACES,
@@ -43,7 +43,7 @@ CHANGED = {"clean": "isclean", "heat": "ishot", "cool": "iscool"}  # kind of tas
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class GameGoal:
     """The goal of a game. Kinds of thing and receptacle are in lower case, as the engine says them."""
 
     kind: str  # one of `TYPES`
@@ -68,7 +68,7 @@ def places_of(facts: Facts, kind: str) -> list[str]:
     return [place for place, type_ in facts.all("receptacletype") if type_ == f"{kind}type"]
 
 
-def progress(facts: Facts, wish: Wish) -> float:
+def progress(facts: Facts, wish: GameGoal) -> float:
     """Return the share of a task's steps that are done, of those before the last: below 1.
 
     The steps are, for each thing asked for: it is taken, it is changed where that is asked, it is put away; for
@@ -80,7 +80,7 @@ def progress(facts: Facts, wish: Wish) -> float:
     return max((_stored(facts, wish, place, things) for place in places_of(facts, wish.to)), default=0.0)
 
 
-def _stored(facts: Facts, wish: Wish, place: str, things: list[str]) -> float:
+def _stored(facts: Facts, wish: GameGoal, place: str, things: list[str]) -> float:
     """Return the share that is done with `place` as the place to go to."""
     changed = CHANGED.get(wish.kind)
     parts = []
@@ -97,7 +97,7 @@ def _stored(facts: Facts, wish: Wish, place: str, things: list[str]) -> float:
 # Games made for a task: a floor plan, some of its receptacles, things in them, and something to do with one of them.
 #
 # All of it is drawn from the task's seed. What is sought lies in one of the first places where one would look
-# (`Spec.looks`), and not where it has to go. A hash of floor plan and goal decides the split, so that no goal is
+# (`LevelSpec.looks`), and not where it has to go. A hash of floor plan and goal decides the split, so that no goal is
 # asked for in one floor plan in two splits. Games of `test` are moreover in floor plans of their own, as the package
 # has them, unless the level names the one plan for all.
 
@@ -115,12 +115,12 @@ class Start(NamedTuple):
     """A game before it is played."""
 
     problem: str  # in PDDL
-    wish: Wish
+    wish: GameGoal
     told: str  # all of it in the engine's names: two games with the same text cannot be told apart by playing
     content: str  # hash of floor plan and goal
 
 
-def draw(spec: Spec, split: str, index: int, seed: int) -> Start:
+def draw(spec: LevelSpec, split: str, index: int, seed: int) -> Start:
     """Return the game of a task: the first that fits among those that its seed draws. Raises UsageError as `fit`."""
     kind = spec.kinds[index % len(spec.kinds)]
     plans = _plans(spec, kind, split)
@@ -134,7 +134,7 @@ def draw(spec: Spec, split: str, index: int, seed: int) -> Start:
         attempt += 1
 
 
-def fit(spec: Spec, split: str) -> None:
+def fit(spec: LevelSpec, split: str) -> None:
     """Check that every kind of task of a level can be played in a split.
 
     Raises:
@@ -144,7 +144,7 @@ def fit(spec: Spec, split: str) -> None:
         _plans(spec, kind, split)
 
 
-def _plans(spec: Spec, kind: str, split: str) -> tuple[int, ...]:
+def _plans(spec: LevelSpec, kind: str, split: str) -> tuple[int, ...]:
     if spec.plan is None:
         return tuple(plan for plan in fit_for(kind, split == "test") if _goals(plan, kind, split))
     if spec.plan not in fit_for(kind, None):
@@ -168,7 +168,7 @@ def _goals(number: int, kind: str, split: str) -> tuple[Goal, ...]:
     return tuple(goal for goal in goals if split_of(goal.content) == split)
 
 
-def _sample_start(spec: Spec, kind: str, plan: Plan, goal: Goal, rng: Random) -> Start | None:
+def _sample_start(spec: LevelSpec, kind: str, plan: Plan, goal: Goal, rng: Random) -> Start | None:
     """Return one game, or None where the few receptacles that were drawn leave no place for it."""
     thing, to, lamp, content = goal
     home = _home(spec, kind, plan, thing, to, rng)
@@ -183,13 +183,13 @@ def _sample_start(spec: Spec, kind: str, plan: Plan, goal: Goal, rng: Random) ->
     held += _others(spec.things - len(held), plan, home, thing, to, rng)
     said = rng.choice(goals()[TYPES[kind]]["templates"])
     words = said.format(obj=thing.lower(), recep=to.lower(), toggle=lamp.lower(), mrecep="")
-    wish = Wish(kind, thing.lower(), to.lower(), lamp.lower(), words)
+    wish = GameGoal(kind, thing.lower(), to.lower(), lamp.lower(), words)
     pddl = goals()[TYPES[kind]]["pddl"].format(obj=thing, recep=to, toggle=lamp, mrecep="").replace("#", "-")
     numbered = _numbered(held, rng)
     return Start(write_problem(home, numbered, pddl), wish, _told(home, numbered, words), content)
 
 
-def _home(spec: Spec, kind: str, plan: Plan, thing: str, to: str, rng: Random) -> list[Receptacle]:
+def _home(spec: LevelSpec, kind: str, plan: Plan, thing: str, to: str, rng: Random) -> list[Receptacle]:
     """Draw the receptacles of a home, those that the task needs among them; in the order of the engine's list."""
     if len(plan.receptacles) <= spec.places:
         return list(plan.receptacles)
@@ -329,7 +329,7 @@ def _read_game(game: Path) -> Start:
         asked = told["pddl_params"]
         kind = _KIND_OF_TYPE[told["task_type"]]
         words = _ASKED.search(made["grammar"])[1]
-        wish = Wish(
+        wish = GameGoal(
             kind,
             asked["object_target"].lower(),
             asked["parent_target"].lower() if kind != "light" else "",

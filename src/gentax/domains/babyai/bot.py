@@ -31,7 +31,7 @@ class Advice(NamedTuple):
     thought: str
 
 
-class Adviser:
+class BotExpert:
     """The bot in a world, from its present state on. Once the bot has no plan it has none for good."""
 
     def __init__(self, world: Any) -> None:

@@ -9,7 +9,7 @@ from minigrid.core.actions import Actions
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.task import Task
 from gentax.domains.babyai import DOMAIN, KINDS, TASKS
-from gentax.domains.babyai.bot import Adviser
+from gentax.domains.babyai.bot import BotExpert
 from gentax.domains.babyai.world import called, content_of, draw, make_world, view, whole
 
 ACTIONS = {
@@ -46,7 +46,7 @@ class BabyAI(TextEnv):
         self._worlds: list[Any] = []  # one for each kind of task of the level
         self._world: Any = None
         self._seen = ""
-        self._adviser: Adviser | None = None
+        self._adviser: BotExpert | None = None
 
     def size(self, split: str) -> int:
         return TASKS
@@ -86,7 +86,7 @@ class BabyAI(TextEnv):
         if self._world is None:
             return None
         if self._adviser is None:
-            self._adviser = Adviser(self._world)
+            self._adviser = BotExpert(self._world)
         advice = self._adviser.advice()
         if advice is None or self._refusal(advice.action):
             return None

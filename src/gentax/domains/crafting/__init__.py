@@ -20,7 +20,7 @@ _FORM = re.compile(r"depth([0-9]{1,4})-read([0-9]{1,4})(?:x([0-9]{1,4}))?")
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
+class LevelSpec:
     """What every task of a level has in common."""
 
     depth: int  # recipes between the goal and what can be got, the goal's own included
@@ -28,7 +28,7 @@ class Spec:
     words: int = 8  # words that describe each of them
     mixed: bool = False  # every other task is a recipe less deep
 
-    def of(self, index: int) -> Spec:
+    def of(self, index: int) -> LevelSpec:
         """Return what the task of this index has."""
         return replace(self, depth=self.depth - index % 2, mixed=False) if self.mixed else self
 
@@ -57,20 +57,20 @@ class Spec:
 
 
 NAMED = {
-    "shallow": Spec(2, mixed=True),
-    "depth1-read0": Spec(1),
-    "depth2-read0": Spec(2),
-    "depth3-read0": Spec(3),
-    "depth4-read0": Spec(4),
-    "depth2-read4": Spec(2, 4),
-    "depth2-read16": Spec(2, 16),
-    "depth4-read16": Spec(4, 16),
+    "shallow": LevelSpec(2, mixed=True),
+    "depth1-read0": LevelSpec(1),
+    "depth2-read0": LevelSpec(2),
+    "depth3-read0": LevelSpec(3),
+    "depth4-read0": LevelSpec(4),
+    "depth2-read4": LevelSpec(2, 4),
+    "depth2-read16": LevelSpec(2, 16),
+    "depth4-read16": LevelSpec(4, 16),
 }
 DEFAULT = "shallow"
 LEVELS = {name: Level(horizon=spec.horizon, about=spec.about) for name, spec in NAMED.items()}
 
 
-def spec_of(level: str) -> Spec:
+def parse_level(level: str) -> LevelSpec:
     """Return what `level` asks for: a named level, or one spelled `depthD-readN` or `depthD-readNxW`.
 
     Raises:
@@ -81,7 +81,7 @@ def spec_of(level: str) -> Spec:
     form = _FORM.fullmatch(level)
     if form is None:
         raise unknown("level of crafting", level, [*NAMED, FORM])
-    spec = Spec(*(int(number) for number in form.groups() if number is not None))
+    spec = LevelSpec(*(int(number) for number in form.groups() if number is not None))
     for what, value, (low, high) in (
         ("the depth", spec.depth, DEPTH),
         ("the things to read", spec.things, THINGS),

@@ -6,7 +6,7 @@ import re
 
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.task import Task
-from gentax.domains.crafting import DOMAIN, spec_of
+from gentax.domains.crafting import DOMAIN, parse_level
 from gentax.domains.crafting.recipes import MOST, Recipe, clutter, content_of, generate
 
 TASKS = 1_000_000  # of each split of a level; every one is made when it is played
@@ -36,7 +36,7 @@ class Crafting(TextEnv):
     def __init__(
         self, level: str | None = None, split: str = "train", reward: str = "sparse", horizon: int | None = None
     ) -> None:
-        self._spec = spec_of(DOMAIN.default_level if level is None else level)
+        self._spec = parse_level(DOMAIN.default_level if level is None else level)
         super().__init__(level=level, split=split, reward=reward, horizon=horizon)
 
     def size(self, split: str) -> int:

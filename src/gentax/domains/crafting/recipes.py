@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gentax.core.task import content_hash, split_of, stable_seed
-from gentax.domains.crafting import Spec
+from gentax.domains.crafting import LevelSpec
 
 
 def _words(text: str) -> list[str]:
@@ -83,7 +83,7 @@ class Book:
         return gets + sum(self.times.values())
 
 
-def generate(spec: Spec, split: str, seed: int) -> Book:
+def generate(spec: LevelSpec, split: str, seed: int) -> Book:
     """Return the recipes that `seed` stands for."""
     draw = random.Random(seed).random
     while True:

@@ -12,16 +12,16 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from gentax.core.files import whole_file
+from gentax.core.files import atomic_file
 from gentax.domains.sciworld import DEFAULT, NAMES, SIMPLIFICATION, Variation, names_of, variations
 from gentax.domains.sciworld.expert import kept_plan, plan_for
-from gentax.domains.sciworld.interface import Interface
+from gentax.domains.sciworld.simulator import Simulator
 
 FOLDER = Path(__file__).parent
 SPLITS = {"train": "getVariationsTrain", "validation": "getVariationsDev", "test": "getVariationsTest"}
 
 
-def read_folds(server: Interface) -> dict[str, dict[str, list[int]]]:
+def read_folds(server: Simulator) -> dict[str, dict[str, list[int]]]:
     """Ask the package for its folds: task name → split → [first variation, one past the last]."""
     folds: dict[str, dict[str, list[int]]] = {}
     for name in NAMES:
@@ -35,7 +35,7 @@ def read_folds(server: Interface) -> dict[str, dict[str, list[int]]]:
     return folds
 
 
-def build_folds(server: Interface) -> None:
+def build_folds(server: Simulator) -> None:
     rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in read_folds(server).items())
     text = f'{{\n "scienceworld": "{version("scienceworld")}",\n "folds": {{\n{rows}\n }}\n}}\n'
     _write("folds.json", text)
@@ -65,13 +65,13 @@ def print_lengths(count: int) -> None:
 
 
 def _write(name: str, text: str) -> None:
-    with whole_file(FOLDER / name) as aside:
+    with atomic_file(FOLDER / name) as aside:
         aside.write_text(text, encoding="utf-8")
     print(f"{name}: {len(text)} characters")
 
 
 def main(arguments: list[str]) -> int:
-    server = Interface()  # held to the end, so that the JVM is started once
+    server = Simulator()  # held to the end, so that the JVM is started once
     match arguments:
         case ["folds"]:
             build_folds(server)

@@ -16,7 +16,7 @@ from gentax.core.errors import EnvironmentFault
 from gentax.core.task import Task, content_hash
 from gentax.domains.sciworld import DOMAIN, SIMPLIFICATION, Variation, turn_seed, variations
 from gentax.domains.sciworld.expert import Plan, Turn, plan_for, thought
-from gentax.domains.sciworld.interface import Interface
+from gentax.domains.sciworld.simulator import Simulator
 
 ACTION_LIMIT = 300  # characters of an action that the parser is shown; the longest valid ones have about 100
 REFUSALS = ("No known action matches that input.", "Unknown action.")
@@ -54,7 +54,7 @@ class SciWorld(TextEnv):
         self, level: str | None = None, split: str = "train", reward: str = "sparse", horizon: int | None = None
     ) -> None:
         super().__init__(level=level, split=split, reward=reward, horizon=horizon)
-        self._server: Interface | None = None
+        self._server: Simulator | None = None
         self._score = 0  # the package's, -100 to 100
         self._history: list[Turn] = []
         self._start = ""  # the room the episode begins in
@@ -76,7 +76,7 @@ class SciWorld(TextEnv):
         try:
             complaint, look, goal = self._ask(*calls)
         except EnvironmentFault:  # it never was, was closed, or died since the last episode
-            self._server = Interface()
+            self._server = Simulator()
             complaint, look, goal = self._ask(*calls)
         if complaint:
             raise EnvironmentFault(f"the simulator cannot load {name} {number}: {complaint[:200]}")

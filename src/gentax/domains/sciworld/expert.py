@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from gentax.core.files import write_json
 from gentax.domains.sciworld import SIMPLIFICATION, Variation, turn_seed
-from gentax.domains.sciworld.interface import Interface
+from gentax.domains.sciworld.simulator import Simulator
 
 Plan = tuple[str, ...]  # actions; empty when no plan is known
 
@@ -33,7 +33,7 @@ def kept_plan(variation: Variation) -> Plan:
         return tuple(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):  # not there, or cut short by somebody else: made again
         pass
-    server = Interface()
+    server = Simulator()
     try:
         plan = make_plan(server, variation)
     finally:
@@ -49,7 +49,7 @@ def cache_folder() -> Path:
     return root / "sciworld" / f"plans-{version('scienceworld')}-{SIMPLIFICATION}"
 
 
-def make_plan(server: Interface, variation: Variation) -> Plan:
+def make_plan(server: Simulator, variation: Variation) -> Plan:
     """Have the package make its gold path and return the shortest form of it that solves the variation."""
     load = ("load", variation.name, variation.number, SIMPLIFICATION, True)
     path = [action.strip() for action in server(load, ("getGoldActionSequence",))[1]]
@@ -72,7 +72,7 @@ class Turn(NamedTuple):
     answer: str
 
 
-def play(server: Interface, variation: Variation, actions: Sequence[str]) -> list[Turn] | None:
+def play(server: Simulator, variation: Variation, actions: Sequence[str]) -> list[Turn] | None:
     """Play `actions` from the start; return them up to success, or None when they fail."""
     server(("load", variation.name, variation.number, SIMPLIFICATION, False))
     played = []

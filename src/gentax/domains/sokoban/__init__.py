@@ -19,7 +19,7 @@ _FORM = re.compile(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})-([1-9][0-9]{0,3})-([1-9
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
+class LevelSpec:
     """What every room of a level has in common. Sizes include the outer wall; plans are counted in moves."""
 
     rows: int
@@ -42,20 +42,20 @@ class Spec:
 
 
 NAMED = {
-    "6x6": Spec(6, 6, 1, 3, 10),
-    "6x6-mid": Spec(6, 6, 1, 6, 12, most=15),
+    "6x6": LevelSpec(6, 6, 1, 3, 10),
+    "6x6-mid": LevelSpec(6, 6, 1, 6, 12, most=15),
     # The default: what the base model solves about a third of.
-    "6x6-far": Spec(6, 6, 1, 9, 14, most=20),
-    "6x6-long": Spec(6, 6, 1, 11, 16, most=20),
-    "7x7-2": Spec(7, 7, 2, 8, 20),
-    "8x8-2": Spec(8, 8, 2, 10, 26),
-    "10x10-3": Spec(10, 10, 3, 12, 24),
+    "6x6-far": LevelSpec(6, 6, 1, 9, 14, most=20),
+    "6x6-long": LevelSpec(6, 6, 1, 11, 16, most=20),
+    "7x7-2": LevelSpec(7, 7, 2, 8, 20),
+    "8x8-2": LevelSpec(8, 8, 2, 10, 26),
+    "10x10-3": LevelSpec(10, 10, 3, 12, 24),
 }
 DEFAULT = "6x6-far"
 LEVELS = {name: Level(horizon=spec.horizon, about=spec.about) for name, spec in NAMED.items()}
 
 
-def spec_of(level: str) -> Spec:
+def parse_level(level: str) -> LevelSpec:
     """Return what `level` asks for: a named level, or one spelled `ROWSxCOLUMNS-BOXES-MIN-MAX`.
 
     Raises:
@@ -66,7 +66,7 @@ def spec_of(level: str) -> Spec:
     form = _FORM.fullmatch(level)
     if form is None:
         raise unknown("level of sokoban", level, [*NAMED, FORM])
-    spec = Spec(*map(int, form.groups()))
+    spec = LevelSpec(*map(int, form.groups()))
     cells = (spec.rows - 2) * (spec.columns - 2)
     for what, value, (low, high) in (
         ("rows", spec.rows, SIDES),

@@ -8,7 +8,7 @@ from pathlib import Path
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import UsageError
 from gentax.core.task import Task
-from gentax.domains.sokoban import DOMAIN, spec_of
+from gentax.domains.sokoban import DOMAIN, parse_level
 from gentax.domains.sokoban.board import ACTIONS, PLAYER, PLAYER_BITS, Renderer, cells, deltas, move, places
 from gentax.domains.sokoban.rooms import Collection, Start, content_of, read_xsb, start_of, tasks_of
 from gentax.domains.sokoban.solver import Distances
@@ -58,7 +58,7 @@ class Sokoban(TextEnv):
         elif level is not None and (level == "xsb" or level.startswith("xsb-")):
             raise UsageError(f"level {level!r} of sokoban needs the file it stands for: xsb=FILE")
         else:
-            self._spec = spec_of(DOMAIN.default_level if level is None else level)
+            self._spec = parse_level(DOMAIN.default_level if level is None else level)
         super().__init__(level=level, split=split, reward=reward, horizon=horizon)
         self._renderer = Renderer(rendering, symbols)
         self._delta: dict[str, int] = {}

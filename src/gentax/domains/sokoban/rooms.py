@@ -2,7 +2,7 @@
 
 Walls and targets alone decide the split, by a hash that is the same for a room and its mirror images and rotations:
 no room of one split is ever in another, not even turned around, at whatever level. A room of a small level is one of
-all there are (`Rooms`); of a larger level it is drawn (`draw_room`). A search backwards from the solved states
+all there are (`Rooms`); of a larger level it is drawn (`sample_room`). A search backwards from the solved states
 (`solve.Distances`) gives the states whose optimal plan has a wanted length, and one of them is the start. In large
 rooms the search stops at `solve.TABLE_LIMIT` states; only complete layers are used, so the plan length is exact there
 too. Validation and test tasks repeat no room while there are others.
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from gentax.core.errors import UsageError
 from gentax.core.task import SPLITS, Task, content_hash, split_of, stable_seed
-from gentax.domains.sokoban import Spec
+from gentax.domains.sokoban import LevelSpec
 from gentax.domains.sokoban.board import PLAYER, PLAYER_BITS, Room, border, cells, reach, state_of
 from gentax.domains.sokoban.solver import TABLE_LIMIT, Distances
 
@@ -44,14 +44,14 @@ class Start(NamedTuple):
     content: str  # hash of walls and targets, alike for all eight symmetric images
 
 
-def tasks_of(spec: Spec, split: str) -> int:
+def tasks_of(spec: LevelSpec, split: str) -> int:
     """Return how many tasks a split of a level has."""
     if split == "train":
         return TRAIN_TASKS
     return len(_all_rooms(spec).starts[split]) if layouts(spec) <= FEW_LAYOUTS else DRAWN_TASKS
 
 
-def start_of(spec: Spec, task: Task) -> Start:
+def start_of(spec: LevelSpec, task: Task) -> Start:
     """Return the room that a task stands for.
 
     Raises:
@@ -61,12 +61,12 @@ def start_of(spec: Spec, task: Task) -> Start:
     if count <= FEW_LAYOUTS:
         return _all_rooms(spec).start(task)
     if task.split == "train" or count > MANY_LAYOUTS:
-        return draw_room(spec, task.split, task.seed)
-    return draw_room(spec, task.split, _distinct(spec, task.split).seed(task))
+        return sample_room(spec, task.split, task.seed)
+    return sample_room(spec, task.split, _distinct(spec, task.split).seed(task))
 
 
 @cache
-def layouts(spec: Spec) -> int:
+def layouts(spec: LevelSpec) -> int:
     """Return how many ways there are to place the walls and targets of a level."""
     inside = len(_inside(spec.rows, spec.columns))
     return sum(comb(inside, walls) * comb(inside - walls, spec.boxes) for walls in range(inside // 4 + 1))
@@ -84,7 +84,7 @@ def content_of(rows: int, columns: int, walls: int, targets: int) -> str:
     return content_hash("sokoban room", min(images))
 
 
-def draw_room(spec: Spec, split: str, seed: int) -> Start:
+def sample_room(spec: LevelSpec, split: str, seed: int) -> Start:
     """Draw a room of a split. Plan lengths are drawn evenly from the level's range.
 
     Raises:
@@ -115,7 +115,7 @@ class _AllRooms:
     draw room and state, as many as are wanted.
     """
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: LevelSpec) -> None:
         self.spec, self._turns = spec, _turns(spec.rows, spec.columns)
         self._all_rooms: dict[str, list[tuple[int, int, str, list[list[int]]]]] = {split: [] for split in SPLITS}
         for content, (walls, targets) in sorted(_every_layout(spec.rows, spec.columns, spec.boxes).items()):
@@ -159,14 +159,14 @@ class _AllRooms:
 
 
 @cache
-def _all_rooms(spec: Spec) -> _AllRooms:
+def _all_rooms(spec: LevelSpec) -> _AllRooms:
     return _AllRooms(spec)
 
 
 class _Distinct:
     """Seeds of a split's tasks, in order, whose drawn rooms are all different. Grows as tasks are asked for."""
 
-    def __init__(self, spec: Spec, split: str) -> None:
+    def __init__(self, spec: LevelSpec, split: str) -> None:
         self.spec, self.split = spec, split
         self._seeds: list[int] = []
         self._taken: set[str] = set()
@@ -176,7 +176,7 @@ class _Distinct:
             index, attempt = len(self._seeds), 0
             while True:
                 seed = stable_seed(Task(task.domain, task.level, task.split, index).id, attempt)
-                content = draw_room(self.spec, self.split, seed).content
+                content = sample_room(self.spec, self.split, seed).content
                 if content not in self._taken:
                     break
                 attempt += 1
@@ -186,17 +186,17 @@ class _Distinct:
 
 
 @cache
-def _distinct(spec: Spec, split: str) -> _Distinct:
+def _distinct(spec: LevelSpec, split: str) -> _Distinct:
     return _Distinct(spec, split)
 
 
-def _no_room(spec: Spec, tries: int) -> UsageError:
+def _no_room(spec: LevelSpec, tries: int) -> UsageError:
     return UsageError(
         f"found no sokoban room of {spec.about} among {tries} rooms searched: ask for shorter plans or a larger room"
     )
 
 
-def _distances(spec: Spec, walls: int, targets: int) -> Distances:
+def _distances(spec: LevelSpec, walls: int, targets: int) -> Distances:
     return Distances(spec.columns, walls, ((1 << spec.rows * spec.columns) - 1) ^ walls, targets)
 
 
@@ -217,7 +217,7 @@ def _every_layout(rows: int, columns: int, boxes: int) -> dict[str, tuple[int, i
     return found
 
 
-def _draw_layout(spec: Spec, split: str, rng: random.Random) -> tuple[int, int, str]:
+def _draw_layout(spec: LevelSpec, split: str, rng: random.Random) -> tuple[int, int, str]:
     """Draw walls and targets of a room of `split` whose floor is all in one piece; return them and their content."""
     rows, columns, draw = spec.rows, spec.columns, rng.random
     inside = _inside(rows, columns)

@@ -27,7 +27,7 @@ ENABLE = "pip install textworld-express"
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
+class LevelSpec:
     """One level of a game."""
 
     about: str
@@ -41,29 +41,29 @@ class Game:
 
     name: str  # the package's
     default: str  # level
-    specs: Mapping[str, Spec]
+    specs: Mapping[str, LevelSpec]
 
 
 COOKING = Game(
     "cookingworld",
     "simple",
     {
-        "simple": Spec(
+        "simple": LevelSpec(
             "one kitchen, one ingredient, two things that are not needed",
             30,
             "numLocations=1,numIngredients=1,numDistractorItems=2,includeDoors=0,limitInventorySize=0",
         ),
-        "easy": Spec(
+        "easy": LevelSpec(
             "one kitchen, two ingredients, two things that are not needed",
             30,
             "numLocations=1,numIngredients=2,numDistractorItems=2,includeDoors=0,limitInventorySize=0",
         ),
-        "medium": Spec(
+        "medium": LevelSpec(
             "three rooms without doors, two ingredients, three things that are not needed",
             40,
             "numLocations=3,numIngredients=2,numDistractorItems=3,includeDoors=0,limitInventorySize=0",
         ),
-        "hard": Spec("the package's default: eleven rooms with doors, three ingredients, five hands", 160, ""),
+        "hard": LevelSpec("the package's default: eleven rooms with doors, three ingredients, five hands", 160, ""),
     },
 )
 
@@ -71,22 +71,22 @@ MAPREADER = Game(
     "mapreader",
     "large",
     {
-        "easy": Spec(
+        "easy": LevelSpec(
             "four rooms, the coin at most two away, nothing else to take",
             20,
             "numLocations=4,maxDistanceApart=2,maxDistractorItemsPerLocation=0,includeDoors=0,limitInventorySize=0",
         ),
-        "medium": Spec(
+        "medium": LevelSpec(
             "eight rooms, the coin at most three away, one thing more in a room",
             30,
             "numLocations=8,maxDistanceApart=3,maxDistractorItemsPerLocation=1,includeDoors=0,limitInventorySize=0",
         ),
-        "large": Spec(
+        "large": LevelSpec(
             "eleven rooms, the coin at most four away, one thing more in a room",
             30,
             "numLocations=11,maxDistanceApart=4,maxDistractorItemsPerLocation=1,includeDoors=0,limitInventorySize=0",
         ),
-        "hard": Spec("the package's default: fifteen rooms, the coin at most four away", 40, ""),
+        "hard": LevelSpec("the package's default: fifteen rooms, the coin at most four away", 40, ""),
     },
 )
 

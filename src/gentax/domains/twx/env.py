@@ -11,7 +11,7 @@ from gentax.core.errors import EnvironmentFault
 from gentax.core.task import Task, content_hash
 from gentax.domains.twx import COOKING, COOKING_DOMAIN, FIRST, FOLDS, MAPREADER, MAPREADER_DOMAIN, Game, numbers
 from gentax.domains.twx.expert import Follower, cooking_thought, mapreader_thought, without_idle
-from gentax.domains.twx.interface import Interface, State
+from gentax.domains.twx.simulator import Simulator, State
 from gentax.domains.twx.words import exits, room_of, tidy
 
 ACTION_LIMIT = 200  # characters; no longer string is looked at
@@ -40,7 +40,7 @@ class TwxEnv(TextEnv):
         self, level: str | None = None, split: str = "train", reward: str = "sparse", horizon: int | None = None
     ) -> None:
         super().__init__(level=level, split=split, reward=reward, horizon=horizon)
-        self._server: Interface | None = None
+        self._server: Simulator | None = None
         self._state: State | None = None
         self._follower: Follower | None = None
 
@@ -113,14 +113,14 @@ class TwxEnv(TextEnv):
             self._server.close()
             self._server = None
 
-    def _running(self) -> Interface:
+    def _running(self) -> Simulator:
         if self._server is None:
             raise EnvironmentFault("this environment has no simulator: reset() starts one")
         return self._server
 
     def _start(self, task: Task) -> tuple[str, State, list[str]]:
         if self._server is None:
-            self._server = Interface()
+            self._server = Simulator()
         number = numbers(self.game.name, task.level, task.split)[task.index]
         return self._server.begin(
             self.game.name, self.game.specs[task.level].parameters, FIRST[task.split] + number, FOLDS[task.split]

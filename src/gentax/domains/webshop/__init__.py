@@ -21,7 +21,7 @@ _FORM = re.compile(r"([0-9]{1,4})k-(easy|medium|hard)(-long)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
+class LevelSpec:
     """What every task of a level has in common."""
 
     thousands: int  # of products
@@ -48,20 +48,20 @@ class Spec:
 
 
 NAMED = {
-    "1k-easy": Spec(1, "easy"),
+    "1k-easy": LevelSpec(1, "easy"),
     # The default: with fewer products the first result is mostly right, and prices need not be read.
-    "4k-easy": Spec(4, "easy"),
-    "4k-medium": Spec(4, "medium"),
-    "10k-medium": Spec(10, "medium"),
-    "10k-hard": Spec(10, "hard"),
-    "10k-hard-long": Spec(10, "hard", long=True),
-    "100k-hard-long": Spec(100, "hard", long=True),
+    "4k-easy": LevelSpec(4, "easy"),
+    "4k-medium": LevelSpec(4, "medium"),
+    "10k-medium": LevelSpec(10, "medium"),
+    "10k-hard": LevelSpec(10, "hard"),
+    "10k-hard-long": LevelSpec(10, "hard", long=True),
+    "100k-hard-long": LevelSpec(100, "hard", long=True),
 }
 DEFAULT = "4k-easy"
 LEVELS = {name: Level(horizon=HORIZON, about=spec.about) for name, spec in NAMED.items()}
 
 
-def spec_of(level: str) -> Spec:
+def parse_level(level: str) -> LevelSpec:
     """Return what `level` asks for: a named level, or one spelled like it with another size.
 
     Raises:
@@ -72,7 +72,7 @@ def spec_of(level: str) -> Spec:
     form = _FORM.fullmatch(level)
     if form is None:
         raise unknown("level of webshop", level, [*NAMED, FORM])
-    spec = Spec(int(form[1]), form[2], form[3] is not None)
+    spec = LevelSpec(int(form[1]), form[2], form[3] is not None)
     low, high = THOUSANDS
     if not low <= spec.thousands <= high:
         raise UsageError(f"level {level!r} of webshop: {low}k to {high}k products, not {spec.thousands}k")

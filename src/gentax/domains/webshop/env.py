@@ -8,9 +8,9 @@ from pathlib import Path
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import UsageError
 from gentax.core.task import Task
-from gentax.domains.webshop import DOMAIN, HORIZON, OFFICIAL, spec_of
-from gentax.domains.webshop.expert import honest_move, knowing_move
-from gentax.domains.webshop.goals import WON, content_of, draw_goal, score
+from gentax.domains.webshop import DOMAIN, HORIZON, OFFICIAL, parse_level
+from gentax.domains.webshop.expert import expert_action, oracle_action
+from gentax.domains.webshop.goals import WON, content_of, sample_goal, score
 from gentax.domains.webshop.official import Official, official_content, read_official
 from gentax.domains.webshop.shop import Session, generated, long_page, short_page
 
@@ -62,7 +62,7 @@ class WebShop(TextEnv):
                 raise UsageError(f"level {level!r} is not that of {folder}, {self._official.level!r}: other data")
             level = self._official.level
         else:
-            self._spec = spec_of(DOMAIN.default_level if level is None else level)
+            self._spec = parse_level(DOMAIN.default_level if level is None else level)
         super().__init__(level=level, split=split, reward=reward, horizon=horizon)
         long = self._official is not None or self._spec.long
         self._per_page, self._page = PER_PAGE[long], long_page if long else short_page
@@ -78,7 +78,7 @@ class WebShop(TextEnv):
             catalogue, self.wanted = self._official.catalogue, self._official.goals[task.split][task.index]
         else:
             catalogue = generated(self._spec.size, self._spec.long)
-            self.wanted = draw_goal(catalogue, self._spec, task.split, task.seed, self._per_page)
+            self.wanted = sample_goal(catalogue, self._spec, task.split, task.seed, self._per_page)
         self.session = Session(catalogue, self._per_page)
         return self.wanted.text, self._page(self.session)
 
@@ -102,7 +102,7 @@ class WebShop(TextEnv):
     def expert(self) -> ExpertAction | None:
         if self.task is None or self.session.bought:
             return None
-        return (knowing_move if self._official else honest_move)(self.session, self.wanted)
+        return (oracle_action if self._official else expert_action)(self.session, self.wanted)
 
     def content(self) -> str:
         return (official_content if self._official else content_of)(self.wanted.product)

@@ -10,7 +10,7 @@ from gentax.domains.webshop.shop import BACK, BUY, NEXT, PREVIOUS, Goal, Product
 TITLE_WORDS = 12  # that the official shop's customer searches for
 
 
-def honest_move(session: Session, goal: Goal) -> ExpertAction | None:
+def expert_action(session: Session, goal: Goal) -> ExpertAction | None:
     """Return what a customer does who reads; None when he has seen every result and nothing fits."""
     query = " ".join([*goal.attributes, goal.product.query, *goal.options])
     if session.page == "search":
@@ -38,7 +38,7 @@ def honest_move(session: Session, goal: Goal) -> ExpertAction | None:
     return _click(BUY, "It has all that is asked.")
 
 
-def knowing_move(session: Session, goal: Goal) -> ExpertAction | None:
+def oracle_action(session: Session, goal: Goal) -> ExpertAction | None:
     """Return what a customer does who knows the product; None when a search for its title does not find it."""
     wanted = goal.product
     query = " ".join(wanted.title.split()[:TITLE_WORDS])

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 from gentax.core.task import content_hash, split_of
-from gentax.domains.webshop import LONGEST, Spec
-from gentax.domains.webshop.expert import honest_move
+from gentax.domains.webshop import LONGEST, LevelSpec
+from gentax.domains.webshop.expert import expert_action
 from gentax.domains.webshop.shop import TITLED, Catalogue, Draw, Goal, Product, Session, alike, choose, sample
 
 _COLOR = re.compile(
@@ -73,7 +73,7 @@ WORDINGS = (
 )
 
 
-def draw_goal(catalogue: Catalogue, spec: Spec, split: str, seed: int, per_page: int) -> Goal:
+def sample_goal(catalogue: Catalogue, spec: LevelSpec, split: str, seed: int, per_page: int) -> Goal:
     """Return the goal that `seed` stands for: one of `split` that the expert meets in `LONGEST` steps."""
     draw = random.Random(seed).random
     while True:
@@ -100,7 +100,7 @@ def price_limit(price: float, draw: Draw) -> float:
     return max(sample(steps, 2, draw)) if len(steps) >= 2 else UNLIMITED
 
 
-def _draw(catalogue: Catalogue, spec: Spec, draw: Draw) -> Goal:
+def _draw(catalogue: Catalogue, spec: LevelSpec, draw: Draw) -> Goal:
     # The cheapest of a few: a limit above a dear product's price would rule out nothing, and need no reading.
     product = min((choose(catalogue.products, draw) for _ in range(THRIFT)), key=lambda product: product.price)
     named, rest = product.attributes[:TITLED], product.attributes[TITLED:]
@@ -127,7 +127,7 @@ def _draw(catalogue: Catalogue, spec: Spec, draw: Draw) -> Goal:
 def _can_be_met(catalogue: Catalogue, goal: Goal, per_page: int) -> bool:
     session = Session(catalogue, per_page)
     for _ in range(LONGEST):
-        move = honest_move(session, goal)
+        move = expert_action(session, goal)
         if move is None:
             return False
         verb, _, rest = move.action[:-1].partition("[")

@@ -23,8 +23,8 @@ import numpy as np
 
 import gentax
 from gentax.core import Episode, Outcome, UsageError
-from gentax.core.console import TextTable, repr_pretty_as_str
-from gentax.core.files import whole_file
+from gentax.core.console import TextTable, repr_as_str
+from gentax.core.files import atomic_file
 from gentax.core.settings import plain, read_settings
 from gentax.evals.suites.suite import FROZEN, RETIRED, Suite, load_suite, versions
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE
@@ -33,7 +33,7 @@ from gentax.metrics.statistics import Estimate, Labels, Scores, above_chance, li
 
 def write_lines(path: str | Path, value: Any) -> None:
     """Write `value` as JSON, whole or not at all. Raises ValueError on NaN or infinity, which JSON does not have."""
-    with whole_file(path) as aside:
+    with atomic_file(path) as aside:
         aside.write_text(_lines(value, "") + "\n", encoding="utf-8")
 
 
@@ -180,7 +180,7 @@ class SuiteResult:
         columns = ["domain", "level", "success %", *over, "length", "invalid", *["truncated"] * cut, "errors"]
         return TextTable(f"{self.policy} on suite {self.suite} ({self.digest[:8]})", columns, rows)
 
-    _repr_pretty_ = repr_pretty_as_str
+    _repr_pretty_ = repr_as_str
 
     def __str__(self) -> str:
         lines = [str(self.table())]
@@ -213,7 +213,7 @@ class ScoreCard:
     mean: Estimate | None
     """Over the suite's domains, each with the same weight; None when any of them is missing."""
 
-    _repr_pretty_ = repr_pretty_as_str
+    _repr_pretty_ = repr_as_str
 
     def __str__(self) -> str:
         mean = "undefined: a domain is missing, or has too many errors" if self.mean is None else self.mean

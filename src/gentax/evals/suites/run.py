@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gentax.core import Episode, UsageError, unknown
-from gentax.domains import domain, missing
+from gentax.domains import domain, missing_modules
 from gentax.evals.suites.result import DomainResult, Played, SuiteResult, check_result, read_result, write_suite_result
 from gentax.evals.suites.suite import Suite, check_starts, load_suite, versions
 from gentax.models.requests import ModelOptions
@@ -63,7 +63,7 @@ def play_suite(
         fingerprint=_weights(policy, model),
         runtime=getattr(who, "runtime", None),
         made_with=versions(chosen),
-        missing=tuple(name for name in frozen.domains if name not in chosen),
+        missing_modules=tuple(name for name in frozen.domains if name not in chosen),
     )
     aside = None if out is None else Path(f"{out}.partial")
     done = {} if aside is None else _kept(aside, result, chosen)
@@ -88,14 +88,14 @@ def play_suite(
 def _chosen(suite: Suite, domains: Iterable[str] | None) -> list[str]:
     """Return the domains to play, in the suite's order."""
     if domains is None:
-        chosen = [name for name in suite.domains if not missing(domain(name))]
+        chosen = [name for name in suite.domains if not missing_modules(domain(name))]
     else:
         asked = set(domains)
         for name in sorted(asked - set(suite.domains)):
             raise unknown(f"domain of suite {suite.name}", name, suite.domains)
         chosen = [name for name in suite.domains if name in asked]
     for name in chosen:
-        if lacking := missing(domain(name)):
+        if lacking := missing_modules(domain(name)):
             raise UsageError(f"domain {name!r} needs {', '.join(lacking)}: {domain(name).enable}")
     if not chosen:
         raise UsageError(f"no domain of suite {suite.name} to play")
@@ -134,7 +134,7 @@ def _play(
 
 def _one(result: SuiteResult, suite: Suite, name: str, played: DomainResult) -> SuiteResult:
     """Return the result of one domain: a result like any other, with the rest missing."""
-    return replace(result, missing=tuple(n for n in suite.domains if n != name), domains={name: played})
+    return replace(result, missing_modules=tuple(n for n in suite.domains if n != name), domains={name: played})
 
 
 def _kept(aside: Path, result: SuiteResult, chosen: Iterable[str]) -> dict[str, DomainResult]:
@@ -143,7 +143,7 @@ def _kept(aside: Path, result: SuiteResult, chosen: Iterable[str]) -> dict[str, 
     for name in chosen:
         with contextlib.suppress(UsageError):  # no such file, or none of ours: the domain is played
             kept = read_result(aside / f"{name}.json")
-            same = replace(kept, missing=result.missing, domains={}) == result
+            same = replace(kept, missing_modules=result.missing_modules, domains={}) == result
             if same and list(kept.domains) == [name] and all(check.passed for check in check_result(kept)):
                 done[name] = kept.domains[name]
     return done

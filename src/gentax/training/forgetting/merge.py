@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from gentax.core import UsageError, unknown
-from gentax.core.files import whole_folder
+from gentax.core.files import atomic_folder
 from gentax.models.loading import load_with_tokenizer
 from gentax.models.requests import ModelOptions
 from gentax.training.checkpoint import save_model
@@ -123,7 +123,7 @@ def merge_models(
         if method == "interpolate"
         else merge(weights, tuned, method, names=names)
     )
-    with whole_folder(out) as aside:
+    with atomic_folder(out) as aside:
         save_model(first, tokenizer, aside, made)
         (aside / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return out

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Outcome, Task, UsageError, stable_seed
-from gentax.domains import domains, make, missing
-from gentax.domains.registry import read_domain
+from gentax.domains import domains, make, missing_modules
+from gentax.domains.registry import parse_domain
 from gentax.models.scoring import make_batches, token_kl
 from gentax.policies.protocol import Policy
 from gentax.rollouts import rollout
@@ -116,11 +116,11 @@ def replayed_domains(recipe: TrainConfig) -> tuple[str, ...]:
     """
     if not recipe.retain.replay or recipe.retain.replay_domains:
         return recipe.retain.replay_domains
-    taken = {read_domain(name)[0] for name in (*recipe.trained, *recipe.imitated, *recipe.held_out)}
+    taken = {parse_domain(name)[0] for name in (*recipe.trained, *recipe.imitated, *recipe.held_out)}
     found = tuple(
         name
         for name, record in domains().items()
-        if name not in taken and not record.target_only and not missing(record)
+        if name not in taken and not record.target_only and not missing_modules(record)
     )
     if not found:
         raise UsageError("retain.replay: every installed domain is trained on, held out or a target only; none is left")
@@ -146,7 +146,7 @@ def deal(texts: Sequence[Sequence[Text]], budget: int, rng: np.random.Generator)
 
 
 def _tasks(name: str, count: int) -> list[Task]:
-    domain, level = read_domain(name)
+    domain, level = parse_domain(name)
     env = make(domain, level)
     try:
         return env.tasks("train", min(count, env.size("train")))

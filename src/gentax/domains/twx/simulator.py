@@ -10,7 +10,7 @@ import json
 from typing import Any, NamedTuple
 
 from gentax.core.errors import EnvironmentFault
-from gentax.domains.java import Jvm, Link, Shared
+from gentax.domains.java import Jvm, JvmConnection, SharedJvm
 
 CLASS = "textworldexpress.runtime.PythonInterface"
 
@@ -36,17 +36,17 @@ def _start() -> Jvm:
     return Jvm(BASEPATH, OPTIONS, (JAR_PATH,))
 
 
-PROCESS = Shared(_start)
+SHARED_JVM = SharedJvm(_start)
 
 
-class Interface(Link[Jvm]):
-    """One game: a `PythonInterface` object of the package, with a connection of its own (see `Link`)."""
+class Simulator(JvmConnection[Jvm]):
+    """One game: a `PythonInterface` object of the package, with a connection of its own (see `JvmConnection`)."""
 
     def __init__(self) -> None:
-        super().__init__(PROCESS)
+        super().__init__(SHARED_JVM)
         self._loaded: tuple[str, str] | None = None
         with self.guarded():
-            self._server = self._wire.make(CLASS)
+            self._server = self._client.make(CLASS)
             self._held.append(self._server)
 
     def begin(self, game: str, parameters: str, seed: int, fold: str) -> tuple[str, State, list[str]]:
@@ -55,7 +55,7 @@ class Interface(Link[Jvm]):
         state = _read(self._call("generateNewGameJSON", seed, fold, True))
         description = self._call("getTaskDescription")
         with self.guarded():
-            return description, state, self._wire.items(self._wire.call(self._server, "getGoldActionSequence"))
+            return description, state, self._client.items(self._client.call(self._server, "getGoldActionSequence"))
 
     def step(self, action: str) -> State:
         """Do one of the valid actions."""
@@ -66,7 +66,7 @@ class Interface(Link[Jvm]):
         self._load(game, "")
         methods = {"train": "getSeedsTrain", "dev": "getSeedsDev", "test": "getSeedsTest"}
         with self.guarded():
-            return {fold: self._wire.items(self._wire.call(self._server, name)) for fold, name in methods.items()}
+            return {fold: self._client.items(self._client.call(self._server, name)) for fold, name in methods.items()}
 
     def _load(self, game: str, parameters: str) -> None:
         if self._loaded != (game, parameters):
@@ -76,7 +76,7 @@ class Interface(Link[Jvm]):
 
     def _call(self, method: str, *arguments: Any) -> Any:
         with self.guarded():
-            return self._wire.call(self._server, method, *arguments)
+            return self._client.call(self._server, method, *arguments)
 
 
 def _read(text: str) -> State:

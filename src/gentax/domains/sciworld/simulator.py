@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from gentax.domains.java import Jvm, Link, Reference, Shared, Wire
+from gentax.domains.java import Jvm, JvmConnection, Py4jClient, Reference, SharedJvm
 from gentax.domains.sciworld import DOMAIN
 
 CLASS = "scienceworld.runtime.pythonapi.PythonInterface"
@@ -44,7 +44,7 @@ class Process(Jvm):
         self.shards: list[Shard] = []
         super().__init__(BASEPATH, OPTIONS)  # it has a file there, and would write one wherever else it is started
 
-    def enter(self, wire: Wire) -> Shard:
+    def enter(self, wire: Py4jClient) -> Shard:
         """Return the least crowded shard, a new one while there are fewer than `SHARDS`, counting its new user."""
         with self.lock:
             if len(self.shards) < SHARDS and all(shard.users for shard in self.shards):
@@ -59,19 +59,19 @@ class Process(Jvm):
             shard.users -= 1
 
 
-PROCESS = Shared(Process)
+SHARED_JVM = SharedJvm(Process)
 
 
-class Interface(Link[Process]):
-    """One simulator: a `PythonInterface` object of the package, with a connection of its own (see `Link`)."""
+class Simulator(JvmConnection[Process]):
+    """One simulator: a `PythonInterface` object of the package, with a connection of its own (see `JvmConnection`)."""
 
     def __init__(self) -> None:
-        super().__init__(PROCESS)
+        super().__init__(SHARED_JVM)
         with self.guarded():
-            self._shard = self._jvm.enter(self._wire)
+            self._shard = self._jvm.enter(self._client)
             self._leave.append(partial(self._jvm.leave, self._shard))
             with self._shard.lock:
-                self._server = self._wire.call(self._shard.simulator, "newInstance")
+                self._server = self._client.call(self._shard.simulator, "newInstance")
             self._held.append(self._server)
 
     def __call__(self, *calls: tuple[Any, ...], seed: int | None = None) -> list[Any]:
@@ -82,12 +82,12 @@ class Interface(Link[Process]):
         """
         with self.guarded(), self._shard.lock:
             if seed is not None:
-                self._wire.call(self._shard.random, "setSeed", seed)
-            results = [self._wire.call(self._server, *call) for call in calls]
-            return [self._wire.items(value) if isinstance(value, Reference) else value for value in results]
+                self._client.call(self._shard.random, "setSeed", seed)
+            results = [self._client.call(self._server, *call) for call in calls]
+            return [self._client.items(value) if isinstance(value, Reference) else value for value in results]
 
 
-def _new_shard(wire: Wire) -> Shard:
+def _new_shard(wire: Py4jClient) -> Shard:
     from scienceworld.constants import JAR_PATH
 
     url = wire.call(wire.call(wire.make("java.io.File", JAR_PATH), "toURI"), "toURL")
