@@ -22,7 +22,7 @@ if lacking := missing_modules(domain("alfworld")):
 from gentax.domains.alfworld import DEFAULT, KINDS, NAMED, PLANS, parse_level
 from gentax.domains.alfworld.engine import NOTHING, Game
 from gentax.domains.alfworld.games import FOLDERS, TYPES, draw
-from gentax.domains.alfworld.homes import fit_for, plan_of, rules, tables, targets, wording
+from gentax.domains.alfworld.homes import plan_of, plans_for, rules, tables, targets, wording
 
 STRANGE = [
     "",
@@ -160,7 +160,7 @@ def test_a_task_is_the_same_in_another_process(env):
 
 
 def test_no_game_is_in_two_splits_and_hardly_one_twice():
-    told = {split: {start_of(DEFAULT, split, index).told for index in range(600)} for split in SPLITS}
+    told = {split: {start_of(DEFAULT, split, index).description for index in range(600)} for split in SPLITS}
     assert all(len(starts) >= 598 for starts in told.values())
     assert len(set.union(*told.values())) == sum(map(len, told.values()))
 
@@ -177,11 +177,11 @@ def test_test_tasks_are_in_floor_plans_of_their_own():
     assert len(PLANS) == 120
     assert len(unseen) == 24
     for kind in KINDS:
-        train, test = fit_for(kind, False), fit_for(kind, True)
+        train, test = plans_for(kind, False), plans_for(kind, True)
         assert set(test) <= unseen
         assert not set(train) & unseen
-        assert fit_for(kind, None) == tuple(sorted(train + test))
-    assert len(fit_for("place", None)) == 120
+        assert plans_for(kind, None) == tuple(sorted(train + test))
+    assert len(plans_for("place", None)) == 120
     assert {one.id for one in plan_of(1).receptacles} & {one.id for one in plan_of(7).receptacles} == {
         one.id for one in plan_of(1).receptacles if one.location == f"loc_bar_{one.id}"
     }
@@ -196,7 +196,7 @@ def test_tasks_take_turns_among_the_kinds_of_a_level():
 def test_what_is_sought_is_where_it_may_be_and_not_where_it_has_to_go():
     for index in range(60):
         start = start_of("home", "train", index)
-        lines = dict(line.split(": ", 1) for line in start.told.split("\n")[1:])
+        lines = dict(line.split(": ", 1) for line in start.description.split("\n")[1:])
         wish = start.wish
         there = [place for place, things in lines.items() if f"{wish.thing} " in f", {things}".replace(", ", " ")]
         assert there

@@ -32,7 +32,7 @@ def test_every_installed_domain_passes(name):
     assert [result.name for result in report.results] == NAMES
     left_out = {result.name for result in report.results if result.verdict is Verdict.NOT_APPLICABLE}
     assert left_out == set(), report.results
-    assert all(result.found for result in report.results)
+    assert all(result.message for result in report.results)
 
 
 def test_a_sound_environment_passes_every_check():
@@ -52,7 +52,7 @@ def test_what_an_environment_does_not_claim_is_not_asked_of_it():
 def test_what_only_this_process_knows_is_not_sought_in_another(toy):
     report = gentax.check("toy", effort=SMALL, only=["other process", "signatures"])
     assert [result.verdict for result in report.results] == [Verdict.PASSED, Verdict.NOT_APPLICABLE], report.results
-    assert "this process only" in report.results[1].found
+    assert "this process only" in report.results[1].message
 
 
 def test_memory_says_nothing_after_a_few_episodes():
@@ -67,13 +67,13 @@ def test_an_error_that_cannot_be_written_is_written(monkeypatch):
     monkeypatch.setattr(broken_envs.Sound, "_step", _step)
     (result,) = gentax.check("broken_envs:Sound", effort=SMALL, only=["expert"]).results
     assert result.verdict is Verdict.FAILED
-    assert len(result.found.encode()) <= 400
+    assert len(result.message.encode()) <= 400
 
 
 def test_tasks_that_only_begin_alike_are_two():
     (result,) = gentax.check("broken_envs:Twins", effort=SMALL, only=["disjoint splits"]).results
     assert result.verdict is Verdict.PASSED, result
-    assert "go other ways" in result.found
+    assert "go other ways" in result.message
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_tasks_that_only_begin_alike_are_two():
 def test_what_is_broken_is_found(cls, check, says):
     (result,) = gentax.check(f"broken_envs:{cls.__name__}", effort=SMALL, only=[check]).results
     assert result.verdict is Verdict.FAILED, result
-    assert says in result.found
+    assert says in result.message
 
 
 def test_every_check_has_something_that_it_finds():
@@ -104,7 +104,7 @@ def test_a_slow_environment_is_checked_less_and_says_so(monkeypatch):
     effort = Effort(tasks=50, starts=300, episodes=400, seconds=1)
     report = gentax.check("broken_envs:Sound", effort=effort, only=["disjoint splits", "expert", "memory"])
     assert report.passed
-    assert all("(time was up)" in result.found for result in report.results)
+    assert all("(time was up)" in result.message for result in report.results)
     assert sum(result.seconds for result in report.results) < 5
 
 

@@ -151,13 +151,13 @@ def test_what_an_environment_says_its_tasks_are_made_of_decides_their_split(own)
             numbers.add(observation)
     assert len(set.union(*shown.values())) == sum(map(len, shown.values())) > 100
     (result,) = gentax.check("own_game:Named", effort=QUICK, only=["contents"]).results
-    assert result.found.endswith("none is in two splits")
+    assert result.message.endswith("none is in two splits")
 
 
 def test_an_environment_that_cannot_say_is_told_what_it_cannot_claim(own):
     assert gentax.make("own_game:Guess").reset(options={"index": 0})[1]["content"] is None
     (result,) = gentax.check("own_game:Guess", effort=QUICK, only=["contents"]).results
-    assert (result.verdict, "nobody can claim that its test tasks are new" in result.found) == (
+    assert (result.verdict, "nobody can claim that its test tasks are new" in result.message) == (
         Verdict.NOT_APPLICABLE,
         True,
     )

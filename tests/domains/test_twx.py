@@ -94,7 +94,7 @@ def test_seeds_whose_world_an_earlier_fold_has_are_no_tasks(name):
         first, repeated = {}, {}
         for split, fold in FOLDS.items():
             for seed in range(FOLD):
-                made = interface.begin(game.name, game.specs[level].parameters, FIRST[split] + seed, fold)
+                made = interface.start_game(game.name, game.specs[level].parameters, FIRST[split] + seed, fold)
                 content = content_of(game, made[0], made[1].look, made[2])
                 if first.setdefault(content, split) != split:
                     repeated.setdefault(split, []).append(seed)
@@ -130,11 +130,11 @@ def test_gold_paths_are_the_same_in_every_process(name):
     named = [(game.name, game.specs["hard"].parameters, FIRST["test"] + i, "test") for i in range(6)]
     code = (
         "from gentax.domains.twx.simulator import Simulator\n"
-        f"interface = Simulator()\nprint([interface.begin(*n)[2] for n in {named!r}])"
+        f"interface = Simulator()\nprint([interface.start_game(*n)[2] for n in {named!r}])"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     interface = Simulator()
-    assert other.stdout.strip() == repr([interface.begin(*n)[2] for n in named])
+    assert other.stdout.strip() == repr([interface.start_game(*n)[2] for n in named])
     interface.close()
 
 
@@ -165,19 +165,19 @@ def test_the_expert_may_be_asked_at_any_time_and_changes_nothing(env):
 def test_a_follower_undoes_the_last_first_and_skips_what_is_done():
     follower = Follower(["move north", "take knife", "eat meal"])
     assert follower.next() == ("move north", False)
-    follower.did("open fridge", False)
-    follower.did("move south", True)
-    follower.did("move south", False)  # a closed door
+    follower.observe("open fridge", False)
+    follower.observe("move south", True)
+    follower.observe("move south", False)  # a closed door
     assert follower.next() == ("move north", True)
-    follower.did("move north", True)
+    follower.observe("move north", True)
     assert follower.next() == ("close fridge", True)
-    follower.did("close fridge", False)
-    follower.did("take knife", False)
-    follower.did("move north", True)
+    follower.observe("close fridge", False)
+    follower.observe("take knife", False)
+    follower.observe("move north", True)
     assert follower.rest() == ("eat meal",)
-    follower.did("put knife in oven", False)
+    follower.observe("put knife in oven", False)
     assert follower.next() == ("take knife", True)
-    follower.did("cook salt in oven", False)
+    follower.observe("cook salt in oven", False)
     assert follower.next() is None
 
 

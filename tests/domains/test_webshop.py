@@ -218,11 +218,11 @@ def test_admissible_is_what_is_accepted():
             known.update(offered)
             action = rng.choice(offered if rng.random() < 0.5 else sorted(known))
             session = env.session
-            before = (session.page, session.hits, session.at, session.product, dict(session.chosen))
+            before = (session.page, session.hits, session.page_index, session.product, dict(session.chosen))
             *_, terminated, _, info = env.step(action)
             # Any words can be searched for, from the search page.
             assert info["valid"] == (action in offered or (action.startswith("search") and before[0] == "search"))
-            after = (session.page, session.hits, session.at, session.product, dict(session.chosen))
+            after = (session.page, session.hits, session.page_index, session.product, dict(session.chosen))
             assert info["valid"] or after == before
             if terminated:
                 break

@@ -10,7 +10,7 @@ import pytest
 import gentax
 from gentax.core import UsageError
 from gentax.wrappers import Rename, distract, generators
-from gentax.wrappers.generators import CONTEXTUAL, GENERIC, Scene, generator, scattered, words_of
+from gentax.wrappers.generators import CONTEXTUAL, GENERIC, Scene, generator, scatter, words_of
 
 KITCHEN = (
     "You are in the middle of a room. Looking quickly around you, you see a cabinet 1, a countertop 1, and a mug 2.\n"
@@ -159,14 +159,14 @@ def test_a_glimpse_is_of_another_domain_and_as_long_as_the_volume():
 
 
 def test_sentences_are_put_between_whole_lines_and_sentences():
-    places = {scattered(random.Random(seed), "One. Two.\nthree", ["X."]) for seed in range(60)}
+    places = {scatter(random.Random(seed), "One. Two.\nthree", ["X."]) for seed in range(60)}
     assert places == {
         "X.\nOne. Two.\nthree",
         "One. X. Two.\nthree",
         "One. Two.\nX.\nthree",
         "One. Two.\nthree\nX.",
     }
-    assert {scattered(random.Random(seed), "One.", ["X."]) for seed in range(9)} == {"X. One.", "One. X."}
+    assert {scatter(random.Random(seed), "One.", ["X."]) for seed in range(9)} == {"X. One.", "One. X."}
 
 
 def test_the_registry_finds_families_and_falls_back():

@@ -87,7 +87,7 @@ class Progress:
     """
 
     _length = 0  # of the line behind which the cursor stands and which will be rewritten; several may share it
-    _passing = False  # whether that line says nothing once something else is printed
+    _transient = False  # whether that line says nothing once something else is printed
 
     def __init__(self, every: int = 10) -> None:
         self.live = is_interactive()
@@ -107,7 +107,7 @@ def status(text: str) -> None:
     In a terminal or a notebook the line goes when anything else is printed; a pipe or a file keeps it.
     """
     if is_interactive():
-        _rewrite(text, passing=True)
+        _rewrite(text, transient=True)
     else:
         print(printable(text), flush=True)
 
@@ -115,9 +115,9 @@ def status(text: str) -> None:
 def end_line() -> None:
     """Go to a line of its own for something else to print: a status or an unfinished count is removed first."""
     if Progress._length:
-        sys.stdout.write("\r" + " " * Progress._length + "\r" if Progress._passing else "\n")
+        sys.stdout.write("\r" + " " * Progress._length + "\r" if Progress._transient else "\n")
         sys.stdout.flush()
-    Progress._length, Progress._passing = 0, False
+    Progress._length, Progress._transient = 0, False
 
 
 class EpisodeProgress:
@@ -136,15 +136,15 @@ class EpisodeProgress:
 
     def __init__(
         self,
-        of: int,
-        what: str,
+        total: int,
+        label: str,
         progress: bool | None,
         on_episode: Callable[[Episode], Any] | None = None,
         on_steps: Callable[[int], Any] | None = None,
     ) -> None:
-        self.of, self.what, self.on_episode, self.on_steps = of, what, on_episode, on_steps
+        self.total, self.label, self.on_episode, self.on_steps = total, label, on_episode, on_steps
         self.shown, self.live = shows_progress(progress), is_interactive()
-        self.done = self.taken = 0  # episodes, steps
+        self.num_done = self.num_steps = 0  # episodes, steps
         self.now = ""  # what is being played
         self._began = self._drawn = time.monotonic()
         self._printed = -1  # the last count that a pipe got
@@ -152,39 +152,39 @@ class EpisodeProgress:
     def begin(self, now: str = "") -> None:
         """Show the line before the first step: environments may take a while to start. `now` is what is played."""
         self.now = now
-        if self.done >= self.of:  # what follows the last episode
+        if self.num_done >= self.total:  # what follows the last episode
             if self.shown and self.live:
-                status(f"  {self.what}: {now}")
+                status(f"  {self.label}: {now}")
             return
         self._show(force=self.live or self._printed < 0)
 
     def steps(self, count: int) -> None:
         """Count steps that were taken, in all episodes together."""
-        self.taken += count
+        self.num_steps += count
         self._show()
         if self.on_steps is not None:
             self.on_steps(count)
 
     def __call__(self, episode: Episode) -> None:
         """Count an episode that has ended."""
-        self.done += 1
-        self._show(force=self.done == self.of)
+        self.num_done += 1
+        self._show(force=self.num_done == self.total)
         if self.on_episode is not None:
             self.on_episode(episode)
 
     def line(self) -> str:
         """Return the line as it is now."""
         elapsed = time.monotonic() - self._began
-        head = f"  {self.what}: {self.done}/{self.of} episodes"
-        if self.done >= self.of:
+        head = f"  {self.label}: {self.num_done}/{self.total} episodes"
+        if self.num_done >= self.total:
             return f"{head} in {format_duration(elapsed)}"
         parts = [head]
-        if self.taken and elapsed > 0:
-            parts.append(f"{self.taken / elapsed:.0f} steps/s")
-        if self.done >= max(1.0, SETTLED * self.of):
+        if self.num_steps and elapsed > 0:
+            parts.append(f"{self.num_steps / elapsed:.0f} steps/s")
+        if self.num_done >= max(1.0, SETTLED * self.total):
             # Steps taken over episodes ended estimates the mean length with the unfinished ones allowed for
             # (the maximum-likelihood estimate under censoring, if lengths are exponential).
-            parts.append(f"about {format_duration(elapsed * (self.of - self.done) / self.done)} left")
+            parts.append(f"about {format_duration(elapsed * (self.total - self.num_done) / self.num_done)} left")
         if self.now:
             parts.append(self.now)
         return ", ".join(parts)
@@ -196,11 +196,11 @@ class EpisodeProgress:
         if self.live:
             if force or now - self._drawn >= REDRAW:
                 self._drawn = now
-                _rewrite(self.line(), last=self.done >= self.of, passing=True)
+                _rewrite(self.line(), last=self.num_done >= self.total, transient=True)
             return
-        quarter = 4 * self.done // max(1, self.of)
-        if force or quarter > 4 * max(0, self._printed) // max(1, self.of) or now - self._drawn >= REPEAT:
-            self._drawn, self._printed = now, self.done
+        quarter = 4 * self.num_done // max(1, self.total)
+        if force or quarter > 4 * max(0, self._printed) // max(1, self.total) or now - self._drawn >= REPEAT:
+            self._drawn, self._printed = now, self.num_done
             print(printable(self.line()), flush=True)
 
 
@@ -213,14 +213,14 @@ def format_duration(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def _rewrite(text: str, last: bool = False, passing: bool = False) -> None:
+def _rewrite(text: str, last: bool = False, transient: bool = False) -> None:
     text = " ".join(printable(text).splitlines())
     if sys.stdout.isatty():  # a longer line cannot be rewritten; in a notebook it can
         text = text[: shutil.get_terminal_size().columns - 1]
     end = "\n" if last else ""
     sys.stdout.write("\r" + text.ljust(Progress._length) + end)
     sys.stdout.flush()
-    Progress._length, Progress._passing = 0 if end else len(text), passing
+    Progress._length, Progress._transient = 0 if end else len(text), transient
 
 
 def _in_notebook() -> bool:

@@ -59,8 +59,8 @@ class Calls(TextWrapper):
     """Takes actions written as calls, `go_to(shelf 1)` for `go to shelf 1`, and nothing else."""
 
     def transform_action(self, action: str) -> str:
-        meant = uncall(action)
-        return REFUSED if meant is None else meant
+        inner_action = uncall(action)
+        return REFUSED if inner_action is None else inner_action
 
     def transform_rules(self, rules: str) -> str:
         return (

@@ -16,7 +16,7 @@ from gentax.core.task import stable_seed
 from gentax.wrappers.base import TextWrapper
 from gentax.wrappers.generators import Scene, generator, words_of
 
-LARGEST = 100_000  # volume
+MAX_VOLUME = 100_000  # volume
 
 
 class Distractor(TextWrapper):
@@ -31,7 +31,7 @@ class Distractor(TextWrapper):
             (a glimpse of another domain).
 
     Raises:
-        UsageError: a volume that is no whole number from 0 to `LARGEST`, a probability outside 0 to 1, an unknown kind.
+        UsageError: a volume that is not an integer in [0, `MAX_VOLUME`], a probability outside [0, 1], an unknown kind.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class Distractor(TextWrapper):
         kind: str = "contextual",
     ) -> None:
         super().__init__(env, volume=volume, probability=probability, kind=kind)
-        if volume is not None and not (isinstance(volume, int) and 0 <= volume <= LARGEST):
-            raise UsageError(f"the volume of distractors must be a whole number from 0 to {LARGEST}, not {volume}")
+        if volume is not None and not (isinstance(volume, int) and 0 <= volume <= MAX_VOLUME):
+            raise UsageError(f"the volume of distractors must be a whole number from 0 to {MAX_VOLUME}, not {volume}")
         if not 0 <= probability <= 1:
             raise UsageError(f"the probability of distractors must be from 0 to 1, not {probability}")
         self._name = self.domain.name
@@ -66,7 +66,7 @@ class Distractor(TextWrapper):
         if not self.active:
             return observation
         self._rng.seed(self._seed + self.steps)
-        actions = self.admissible() if self.generator.asks else None
+        actions = self.admissible() if self.generator.reads_actions else None
         named = "\n".join((observation, *(actions or ()))).lower()
         scene = Scene(self._name, observation, self.goal, self._goal_words, named)
         return self.generator.write(scene, self.volume, self._rng)

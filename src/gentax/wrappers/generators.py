@@ -26,13 +26,13 @@ class Scene(NamedTuple):
     observation: str
     goal: str
     goal_words: frozenset[str]  # see `words_of`
-    named: str  # in lower case, the observation and the admissible actions (see `Generator.asks`)
+    named: str  # in lower case, the observation and the admissible actions (see `Generator.reads_actions`)
 
     def free(self, thing: str) -> bool:
         """Whether nothing that can be acted on is called `thing` (lower case, singular) or by a word of it."""
         return thing not in self.named and self.goal_words.isdisjoint(thing.split())
 
-    def draw(self, rng: Random, things: Sequence[str]) -> str | None:
+    def sample(self, rng: Random, things: Sequence[str]) -> str | None:
         """Draw a free one of `things`, or return None when there is none."""
         start = int(rng.random() * len(things))
         for thing in (*things[start:], *things[:start]):
@@ -48,7 +48,7 @@ def words_of(text: str) -> frozenset[str]:
     return frozenset(words)
 
 
-def one(rng: Random, options: Sequence[_Option]) -> _Option:
+def pick(rng: Random, options: Sequence[_Option]) -> _Option:
     """Draw one of `options`."""
     return options[int(rng.random() * len(options))]
 
@@ -58,12 +58,12 @@ def a(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
-def appended(observation: str, lines: Iterable[str]) -> str:
+def append_lines(observation: str, lines: Iterable[str]) -> str:
     """Return the observation with each line on a line of its own after it."""
     return "\n".join((observation, *lines))
 
 
-def scattered(rng: Random, observation: str, sentences: Iterable[str]) -> str:
+def scatter(rng: Random, observation: str, sentences: Iterable[str]) -> str:
     """Return the observation with each sentence at a random one of its sentence or line ends, or before it all.
 
     Between lines it becomes a line.
@@ -71,7 +71,7 @@ def scattered(rng: Random, observation: str, sentences: Iterable[str]) -> str:
     ends = [0, *(match.end() for match in _SENTENCE.finditer(observation)), len(observation)]
     put: dict[int, list[str]] = {}
     for sentence in sentences:
-        put.setdefault(one(rng, ends), []).append(sentence)
+        put.setdefault(pick(rng, ends), []).append(sentence)
     parts, done = [], 0
     for end in sorted(put):
         last = end == len(observation)
@@ -82,16 +82,16 @@ def scattered(rng: Random, observation: str, sentences: Iterable[str]) -> str:
     return "".join((*parts, observation[done:]))
 
 
-def remarked(
+def scatter_remarks(
     rng: Random, scene: Scene, count: int, things: Sequence[str], looks: Sequence[str], remarks: Sequence[str]
 ) -> str:
     """Return the observation with `count` remarks scattered over it, fewer where no thing is free.
 
     A remark holds a {}, for a thing with a look.
     """
-    drawn = [scene.draw(rng, things) for _ in range(count)]
-    lines = [one(rng, remarks).format(a(f"{one(rng, looks)} {thing}")) for thing in drawn if thing is not None]
-    return scattered(rng, scene.observation, lines)
+    drawn = [scene.sample(rng, things) for _ in range(count)]
+    lines = [pick(rng, remarks).format(a(f"{pick(rng, looks)} {thing}")) for thing in drawn if thing is not None]
+    return scatter(rng, scene.observation, lines)
 
 
 # Any domain: a glimpse of another domain's state, at most `volume` characters of it but at least a sentence.
@@ -121,7 +121,7 @@ def generic(scene: Scene, volume: int, rng: Random) -> str:
     known = scene.goal_words | words_of(scene.observation)
     foreign = [name for name in snippets() if name != scene.domain]
     for _ in range(TRIES):
-        snippet = one(rng, snippets()[one(rng, foreign)])
+        snippet = pick(rng, snippets()[pick(rng, foreign)])
         start = int(rng.random() * len(snippet))
         shown, length = [], 0
         for sentence, words in (*snippet[start:], *snippet[:start]):
@@ -131,7 +131,7 @@ def generic(scene: Scene, volume: int, rng: Random) -> str:
                 shown.append(sentence)
                 length += len(sentence) + 1
         if shown:
-            return appended(scene.observation, [f"{one(rng, INTRODUCTIONS)} {' '.join(shown)}"])
+            return append_lines(scene.observation, [f"{pick(rng, INTRODUCTIONS)} {' '.join(shown)}"])
     return scene.observation
 
 
@@ -170,11 +170,13 @@ def alfworld(scene: Scene, volume: int, rng: Random) -> str:
     things = [thing for thing in ALFWORLD_THINGS if scene.goal_words.isdisjoint(thing.split())]
     sentences = []
     for _ in range(volume // 12 if things else 0):
-        thing = one(rng, things)
+        thing = pick(rng, things)
         numbers = [int(n) for n in re.findall(rf"\b{thing} (\d{{1,6}})", scene.named)] if thing in scene.named else []
         fresh = f" {max(numbers, default=0) + 1 + int(rng.random() * 9)}" if thing in scene.named else ""
-        sentences.append(f"{a(f'{one(rng, ALFWORLD_LOOKS)} {thing}{fresh}').capitalize()} {one(rng, ALFWORLD_PLACES)}.")
-    return scattered(rng, scene.observation, sentences)
+        sentences.append(
+            f"{a(f'{pick(rng, ALFWORLD_LOOKS)} {thing}{fresh}').capitalize()} {pick(rng, ALFWORLD_PLACES)}."
+        )
+    return scatter(rng, scene.observation, sentences)
 
 
 # BabyAI: things glimpsed outside the maze, none of a kind or colour it has. max(1, ⌊volume/20⌋) sentences.
@@ -203,7 +205,7 @@ BABYAI_REMARKS = (
 
 
 def babyai(scene: Scene, volume: int, rng: Random) -> str:
-    return remarked(rng, scene, max(1, volume // 20), BABYAI_THINGS, BABYAI_LOOKS, BABYAI_REMARKS)
+    return scatter_remarks(rng, scene, max(1, volume // 20), BABYAI_THINGS, BABYAI_LOOKS, BABYAI_REMARKS)
 
 
 # Crafting: recipes overheard, of things nobody can make here. max(1, ⌊volume/20⌋) lines.
@@ -231,11 +233,11 @@ def crafting(scene: Scene, volume: int, rng: Random) -> str:
     parts = [part for part in CRAFTING_PARTS if scene.free(part.removesuffix("s"))]
     lines = []
     for _ in range(max(1, volume // 20) if parts else 0):
-        thing = scene.draw(rng, CRAFTING_THINGS)
+        thing = scene.sample(rng, CRAFTING_THINGS)
         if thing is not None:
             number = 2 + int(rng.random() * 7)
-            lines.append(f"A traveller tells of {a(thing)} made from {number} {one(rng, parts)} in another land.")
-    return appended(scene.observation, lines)
+            lines.append(f"A traveller tells of {a(thing)} made from {number} {pick(rng, parts)} in another land.")
+    return append_lines(scene.observation, lines)
 
 
 # ScienceWorld: furnishings that the simulator does not have. max(1, ⌊volume/20⌋) lines among the others.
@@ -255,7 +257,7 @@ SCIWORLD_REMARKS = (
 
 
 def sciworld(scene: Scene, volume: int, rng: Random) -> str:
-    return remarked(rng, scene, max(1, volume // 20), SCIWORLD_THINGS, SCIWORLD_LOOKS, SCIWORLD_REMARKS)
+    return scatter_remarks(rng, scene, max(1, volume // 20), SCIWORLD_THINGS, SCIWORLD_LOOKS, SCIWORLD_REMARKS)
 
 
 # Sokoban: things that stand at coordinates outside the room. max(1, ⌊volume/10⌋) lines, as in arXiv 2601.18217.
@@ -274,8 +276,8 @@ def sokoban(scene: Scene, volume: int, rng: Random) -> str:
     lines = []
     for _ in range(max(1, volume // 10) if things else 0):
         row, column = side + int(rng.random() * BEYOND), int(rng.random() * (side + BEYOND))
-        lines.append(f"A {one(rng, SOKOBAN_LOOKS)} {one(rng, things)} stands out of reach at {row},{column}.")
-    return appended(scene.observation, lines)
+        lines.append(f"A {pick(rng, SOKOBAN_LOOKS)} {pick(rng, things)} stands out of reach at {row},{column}.")
+    return append_lines(scene.observation, lines)
 
 
 @lru_cache(64)
@@ -301,7 +303,7 @@ TWX_REMARKS = (
 
 
 def twx(scene: Scene, volume: int, rng: Random) -> str:
-    return remarked(rng, scene, max(1, volume // 20), TWX_THINGS, TWX_LOOKS, TWX_REMARKS)
+    return scatter_remarks(rng, scene, max(1, volume // 20), TWX_THINGS, TWX_LOOKS, TWX_REMARKS)
 
 
 # WebShop: advertisements, products that cannot be had, facts that do not matter (counts as in arXiv 2601.18217).
@@ -344,21 +346,21 @@ WEBSHOP_RESULTS = re.compile(r"\bresults?\b|\bpage \d|\bnext\b|\bprev")
 def webshop(scene: Scene, volume: int, rng: Random) -> str:
     count = max(1, volume // 30)
     if WEBSHOP_PRODUCT.search(scene.named):
-        facts = [one(rng, WEBSHOP_FACTS) for _ in range(max(1, volume // 25))]
-        return appended(scene.observation, facts + _advertisements(scene, count, rng))
+        facts = [pick(rng, WEBSHOP_FACTS) for _ in range(max(1, volume // 25))]
+        return append_lines(scene.observation, facts + _advertisements(scene, count, rng))
     if WEBSHOP_RESULTS.search(scene.named):
         lines = _advertisements(scene, count, rng)
         for _ in range(min(10, max(1, volume // 10))):
-            look, product = scene.draw(rng, WEBSHOP_LOOKS), scene.draw(rng, WEBSHOP_PRODUCTS)
+            look, product = scene.sample(rng, WEBSHOP_LOOKS), scene.sample(rng, WEBSHOP_PRODUCTS)
             if look is not None and product is not None:
                 lines.append(f"{look.capitalize()} {product} (sold out, cannot be selected)")
-        return appended(scene.observation, lines)
+        return append_lines(scene.observation, lines)
     return scene.observation
 
 
 def _advertisements(scene: Scene, count: int, rng: Random) -> list[str]:
-    drawn = [scene.draw(rng, WEBSHOP_CATEGORIES) for _ in range(count)]
-    return [f"Advertisement: {category}, {one(rng, WEBSHOP_SLOGANS)}!" for category in drawn if category is not None]
+    drawn = [scene.sample(rng, WEBSHOP_CATEGORIES) for _ in range(count)]
+    return [f"Advertisement: {category}, {pick(rng, WEBSHOP_SLOGANS)}!" for category in drawn if category is not None]
 
 
 KINDS = ("contextual", "generic")
@@ -371,21 +373,21 @@ class Generator:
     name: str
     write: Callable[[Scene, int, Random], str]
     volume: int  # the usual one
-    asks: bool = True
+    reads_actions: bool = True
     """Whether the admissible actions are looked at on every step. Not where they are always the same few words, which
     the generator's own avoid, nor where listing them takes longer than a step, as in ScienceWorld."""
 
 
-GENERIC = Generator("generic", generic, 200, asks=False)
+GENERIC = Generator("generic", generic, 200, reads_actions=False)
 CONTEXTUAL = {
     entry.name: entry
     for entry in (
-        Generator("sokoban", sokoban, 80, asks=False),  # the paper's volume, as the next two
+        Generator("sokoban", sokoban, 80, reads_actions=False),  # the paper's volume, as the next two
         Generator("webshop", webshop, 30),
         Generator("alfworld", alfworld, 300),
-        Generator("sciworld", sciworld, 60, asks=False),
+        Generator("sciworld", sciworld, 60, reads_actions=False),
         Generator("crafting", crafting, 60),
-        Generator("babyai", babyai, 60, asks=False),
+        Generator("babyai", babyai, 60, reads_actions=False),
         Generator("twx", twx, 60),
     )
 }
@@ -406,7 +408,7 @@ SNIPPET_LENGTH = 400  # characters
 DULL_LINES = ("the agent", "a substance called air")  # in every room of ScienceWorld, and headings without their list
 
 
-def glimpses(name: str) -> list[str]:
+def first_observations(name: str) -> list[str]:
     """Return `SNIPPETS_PER_DOMAIN` observations of a domain, spread over its training tasks."""
     from gentax.domains import make
 
@@ -431,7 +433,7 @@ def _short(text: str) -> str:
 
 def build_snippets() -> None:
     """Write `snippets.json`, the text of the generic distractor: first observations of training tasks, cut short."""
-    bank = {name: glimpses(name) for name in SNIPPET_DOMAINS}
+    bank = {name: first_observations(name) for name in SNIPPET_DOMAINS}
     path = Path(__file__).with_name("snippets.json")
     path.write_text(json.dumps(bank, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -70,10 +70,10 @@ class Layout(TextWrapper):
         if layout not in LAYOUTS:
             raise unknown("layout", layout, LAYOUTS)
         self.layout = layout
-        self._lay = LAYOUTS[layout]
+        self._layout = LAYOUTS[layout]
 
     def transform_observation(self, observation: str) -> str:
-        return self._lay(observation)
+        return self._layout(observation)
 
 
 class SokobanLayout(TextWrapper):
@@ -92,7 +92,7 @@ class SokobanLayout(TextWrapper):
         self._renderer = Renderer(rendering)
 
     def on_reset(self) -> None:
-        self._renderer.enter(self.unwrapped.room)
+        self._renderer.set_room(self.unwrapped.room)
 
     def transform_observation(self, observation: str) -> str:
         room = self.unwrapped

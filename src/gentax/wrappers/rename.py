@@ -56,7 +56,7 @@ NOUNS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 SIGNS: dict[str, str] = {"sokoban": "#_.$*@+"}
-FRESH = "%^&=!~?:|<>/"  # signs to put in their place
+FRESH_SIGNS = "%^&=!~?:|<>/"  # signs to put in their place
 
 
 _WORDS = re.compile(r"[^\W\d_]+")
@@ -94,7 +94,7 @@ class Rename(TextWrapper):
             words, signs = nouns, SIGNS.get(name, "")
         self.pairs = dict(words) if isinstance(words, Mapping) else _invented(words, rng)
         self._table = _table(self.pairs)
-        fresh = "".join(rng.sample(FRESH, len(signs)))
+        fresh = "".join(rng.sample(FRESH_SIGNS, len(signs)))
         self._signs = str.maketrans(signs + fresh, fresh + signs)
         self._pattern = _WORDS_AND_SIGNS if signs else _WORDS
         self._goal = ""

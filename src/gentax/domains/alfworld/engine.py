@@ -15,7 +15,7 @@ from textworld.envs.pddl.logic import GameLogic
 from textworld.logic import Rule
 
 from gentax.core.errors import EnvironmentFault
-from gentax.domains.alfworld.homes import named, rules, wording
+from gentax.domains.alfworld.homes import display_names, rules, wording
 
 Placeholder = tuple[str, str]  # name, type
 Binding = dict[Placeholder, str]
@@ -328,7 +328,7 @@ class Game:
         self.history: list[int] = []
         start = [fact for atom in library().start(self) if (fact := _fact(atom)) and not fact[0].startswith("not_")]
         self.facts = Facts(translated.types, (*translated.known, *start))
-        self.names = named(translated.types)
+        self.names = display_names(translated.types)
         self._entities = {id: Entity(id, name) for id, name in self.names.items()}
         self._spelled: dict[str, str] = {}  # commands by name of the operator
         self.won = False

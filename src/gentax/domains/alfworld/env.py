@@ -53,7 +53,7 @@ class AlfWorld(TextEnv):
     def _reset_task(self, task: Task) -> tuple[str, str]:
         self.close()
         start = self._start(task)
-        self._wish, self._told, self._content = start.wish, start.told, start.content
+        self._wish, self._description, self._content = start.wish, start.description, start.content
         self._game = Game(start.problem)
         self._expert = Expert(self._game, start.wish)
         self._best = progress(self._game.facts, start.wish)
@@ -67,7 +67,7 @@ class AlfWorld(TextEnv):
         if meaning is None:
             return StepResult(NOTHING, 0.0, False, False, False)
         said = game.do(command)
-        self._expert.did(*meaning)
+        self._expert.observe(*meaning)
         best = 1.0 if game.won else max(self._best, progress(game.facts, self._wish))
         reward = best - self._best if self.reward == "dense" else float(game.won)
         self._best = best
@@ -89,7 +89,7 @@ class AlfWorld(TextEnv):
 
     def fingerprint(self) -> str:
         """Return the whole start in words; most of it is not in sight at first."""
-        return self._told
+        return self._description
 
     def render(self) -> str:  # type: ignore[override]
         """Return the goal, what the engine says last, and what can be done, for a person."""

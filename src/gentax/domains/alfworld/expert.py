@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from gentax.core.env import ExpertAction
 from gentax.domains.alfworld.engine import Arguments, Game
-from gentax.domains.alfworld.games import CHANGED, GameGoal, places_of, things_of
+from gentax.domains.alfworld.games import CHANGED, GameGoal, objects_of_kind, receptacles_of_kind
 from gentax.domains.alfworld.homes import LAMP_PLACES, STATIONS
 
 AGENT = "agent1"
@@ -20,27 +20,27 @@ _SHOWING = ("gotolocation", "openobject", "examinereceptacle")  # actions that t
 class Expert:
     """What to do next in a game, given what was seen in it."""
 
-    def __init__(self, game: Game, wish: GameGoal) -> None:
-        self._game, self._facts, self._wish = game, game.facts, wish
+    def __init__(self, game: Game, goal: GameGoal) -> None:
+        self._game, self._facts, self._goal_spec = game, game.facts, goal
         self._seen: set[str] = set()  # receptacles whose contents were told
         self._places = [place for place, _ in self._facts.all("receptacletype")]
 
-    def did(self, action: str, arguments: Arguments) -> None:
+    def observe(self, action: str, arguments: Arguments) -> None:
         """Take note of an action that was done: its name in the rules and its arguments."""
         if action in _SHOWING and not self._closed(arguments[-1]):
             self._seen.add(arguments[-1])
 
     def next(self) -> ExpertAction | None:
         """Return the next move; None where there is nothing left to look into."""
-        wanted = things_of(self._facts, self._wish.thing)
+        wanted = objects_of_kind(self._facts, self._goal_spec.thing)
         held = next((thing for agent, thing in self._facts.all("holds") if agent == AGENT), None)
         if held is None:
             return self._fetch(wanted)
         if held not in wanted:
             return self._rid(held)
-        if self._wish.kind == "light":
+        if self._goal_spec.kind == "light":
             return self._light()
-        changed = CHANGED.get(self._wish.kind)
+        changed = CHANGED.get(self._goal_spec.kind)
         if changed and not self._facts.holds(changed, held):
             return self._change(held)
         return self._store(held, self._goal(wanted))
@@ -49,30 +49,30 @@ class Expert:
 
     def _fetch(self, wanted: list[str]) -> ExpertAction | None:
         """Take a thing that is not yet where it should be, or look for one."""
-        done = self._goal(wanted) if self._wish.kind == "two" else None
+        done = self._goal(wanted) if self._goal_spec.kind == "two" else None
         for thing in wanted:
             place = self._place_of(thing)
             if place is not None and place in self._seen and place != done:
                 name, where = self._called(thing), self._called(place)
                 take = ExpertAction(f"take {name} from {where}", f"The {name} is here: take it.")
                 return self._at(place, f"The {name} is in the {where}", take)
-        kinds = {place for place, thing in self._facts.all("cancontain") if thing == f"{self._wish.thing}type"}
-        return self._search(self._wish.thing, kinds - {f"{self._wish.to}type"})
+        kinds = {place for place, thing in self._facts.all("cancontain") if thing == f"{self._goal_spec.thing}type"}
+        return self._search(self._goal_spec.thing, kinds - {f"{self._goal_spec.to}type"})
 
     def _light(self) -> ExpertAction | None:
         """Go to the lamp and turn it on, or look for it."""
-        for lamp in things_of(self._facts, self._wish.lamp):
+        for lamp in objects_of_kind(self._facts, self._goal_spec.lamp):
             place = self._place_of(lamp)
             if place in self._seen:
                 name = self._called(lamp)
                 use = ExpertAction(f"use {name}", f"The {name} is here: use it.")
                 return self._at(place, f"The {name} is on the {self._called(place)}", use, opened=False)
-        return self._search(self._wish.lamp, {f"{kind.lower()}type" for kind in LAMP_PLACES})
+        return self._search(self._goal_spec.lamp, {f"{kind.lower()}type" for kind in LAMP_PLACES})
 
     def _change(self, held: str) -> ExpertAction | None:
         """Clean, heat or cool what is held."""
-        verb = self._wish.kind
-        place = next(iter(places_of(self._facts, STATIONS[verb][1].lower())), None)
+        verb = self._goal_spec.kind
+        place = next(iter(receptacles_of_kind(self._facts, STATIONS[verb][1].lower())), None)
         if place is None:
             return None
         name, where = self._called(held), self._called(place)
@@ -127,7 +127,7 @@ class Expert:
     def _goal(self, wanted: Iterable[str]) -> str | None:
         """Return the place to put things in: of the right kind, and where most of them are already."""
         there = [self._place_of(thing) for thing in wanted]
-        return max(places_of(self._facts, self._wish.to), key=there.count, default=None)
+        return max(receptacles_of_kind(self._facts, self._goal_spec.to), key=there.count, default=None)
 
     def _of_kinds(self, types: set[str]) -> list[str]:
         return [place for place, type_ in self._facts.all("receptacletype") if type_ in types]

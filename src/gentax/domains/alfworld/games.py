@@ -22,11 +22,11 @@ from gentax.domains.alfworld.homes import (
     STATIONS,
     Plan,
     Receptacle,
-    fit_for,
+    display_names,
     goals,
     holds,
-    named,
     plan_of,
+    plans_for,
     targets,
     write_problem,
 )
@@ -58,12 +58,12 @@ class GameGoal:
         return 2 if self.kind == "two" else 1
 
 
-def things_of(facts: Facts, kind: str) -> list[str]:
+def objects_of_kind(facts: Facts, kind: str) -> list[str]:
     """Return the things of a kind."""
     return [thing for thing, type_ in facts.all("objecttype") if type_ == f"{kind}type"]
 
 
-def places_of(facts: Facts, kind: str) -> list[str]:
+def receptacles_of_kind(facts: Facts, kind: str) -> list[str]:
     """Return the receptacles of a kind, in the order of the engine's list."""
     return [place for place, type_ in facts.all("receptacletype") if type_ == f"{kind}type"]
 
@@ -74,10 +74,10 @@ def progress(facts: Facts, wish: GameGoal) -> float:
     The steps are, for each thing asked for: it is taken, it is changed where that is asked, it is put away; for
     `light`: it is taken, the lamp beside it is on.
     """
-    things = things_of(facts, wish.thing)
+    things = objects_of_kind(facts, wish.thing)
     if wish.kind == "light":
         return any(facts.holds("holds", "agent1", one) for one in things) / 2
-    return max((_stored(facts, wish, place, things) for place in places_of(facts, wish.to)), default=0.0)
+    return max((_stored(facts, wish, place, things) for place in receptacles_of_kind(facts, wish.to)), default=0.0)
 
 
 def _stored(facts: Facts, wish: GameGoal, place: str, things: list[str]) -> float:
@@ -116,7 +116,7 @@ class Start(NamedTuple):
 
     problem: str  # in PDDL
     wish: GameGoal
-    told: str  # all of it in the engine's names: two games with the same text cannot be told apart by playing
+    description: str  # all of it in the engine's names: two games with the same text cannot be told apart by playing
     content: str  # hash of floor plan and goal
 
 
@@ -146,8 +146,8 @@ def fit(spec: LevelSpec, split: str) -> None:
 
 def _plans(spec: LevelSpec, kind: str, split: str) -> tuple[int, ...]:
     if spec.plan is None:
-        return tuple(plan for plan in fit_for(kind, split == "test") if _goals(plan, kind, split))
-    if spec.plan not in fit_for(kind, None):
+        return tuple(plan for plan in plans_for(kind, split == "test") if _goals(plan, kind, split))
+    if spec.plan not in plans_for(kind, None):
         raise UsageError(f"FloorPlan{spec.plan} of alfworld has nothing for a task of kind {kind!r}")
     if not _goals(spec.plan, kind, split):
         raise UsageError(f"FloorPlan{spec.plan} of alfworld has no {split} goal of kind {kind!r}: name another plan")
@@ -186,7 +186,7 @@ def _sample_start(spec: LevelSpec, kind: str, plan: Plan, goal: Goal, rng: Rando
     wish = GameGoal(kind, thing.lower(), to.lower(), lamp.lower(), words)
     pddl = goals()[TYPES[kind]]["pddl"].format(obj=thing, recep=to, toggle=lamp, mrecep="").replace("#", "-")
     numbered = _numbered(held, rng)
-    return Start(write_problem(home, numbered, pddl), wish, _told(home, numbered, words), content)
+    return Start(write_problem(home, numbered, pddl), wish, _description(home, numbered, words), content)
 
 
 def _home(spec: LevelSpec, kind: str, plan: Plan, thing: str, to: str, rng: Random) -> list[Receptacle]:
@@ -215,9 +215,9 @@ def _others(
     return found
 
 
-def _told(home: list[Receptacle], numbered: list[tuple[str, str, Receptacle]], words: str) -> str:
+def _description(home: list[Receptacle], numbered: list[tuple[str, str, Receptacle]], words: str) -> str:
     """Return what is asked, every receptacle, and what is in it."""
-    names = named([one.id for one in home] + [id for id, _, _ in numbered])
+    names = display_names([one.id for one in home] + [id for id, _, _ in numbered])
     lines = [
         f"{names[one.id]}: {', '.join(sorted(names[id] for id, _, place in numbered if place == one))}" for one in home
     ]
@@ -279,10 +279,10 @@ def read_official() -> Official:
     Raises:
         UsageError: the variable is not set, or what it names is not there or not whole.
     """
-    named = os.environ.get(VARIABLE)
-    if not named:
+    path = os.environ.get(VARIABLE)
+    if not path:
         raise UsageError(f"level 'official' of alfworld: set {VARIABLE} to the folder of the published games; {_MEND}")
-    folder = Path(named).expanduser()
+    folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UsageError(f"{VARIABLE}={folder}: not a folder; {_MEND}")
     inner = sorted(folder.glob("json_*"))

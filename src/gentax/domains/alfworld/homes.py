@@ -66,7 +66,7 @@ def _module(name: str) -> ModuleType:
     return module
 
 
-def named(ids: Iterable[str]) -> dict[str, str]:
+def display_names(ids: Iterable[str]) -> dict[str, str]:
     """Return the name of each thing by its id in the PDDL; of each kind the last in order is number 1."""
     ids = sorted(ids)
     left = Counter(_kind(id) for id in ids)
@@ -138,7 +138,7 @@ def holds() -> dict[str, frozenset[str]]:
     return {kind: things for kind, things in held.items() if things}
 
 
-def capable(what: str) -> frozenset[str]:
+def objects_with(what: str) -> frozenset[str]:
     """Return the kinds of thing that are, for example, "Heatable"."""
     return frozenset(thing for thing in tables().VAL_ACTION_OBJECTS[what] if not thing.endswith("Sliced"))
 
@@ -173,7 +173,7 @@ def targets(plan: Plan, kind: str) -> dict[str, tuple[str, ...]]:
         return {}
     found = {}
     for thing in plan.things:
-        if need and thing not in capable(need[0]):
+        if need and thing not in objects_with(need[0]):
             continue
         fit = [place for place in plan.kinds if thing in holds()[place]]
         to = tuple(place for place in fit if not (need and place == need[1]))
@@ -183,7 +183,7 @@ def targets(plan: Plan, kind: str) -> dict[str, tuple[str, ...]]:
 
 
 @cache
-def fit_for(kind: str, testing: bool | None) -> tuple[int, ...]:
+def plans_for(kind: str, testing: bool | None) -> tuple[int, ...]:
     """Return the floor plans that a kind of task can be played in: those for testing, the others, or all (None)."""
     tested = set(tables().TEST_SCENE_NUMBERS)
     return tuple(number for number in PLANS if testing in (None, number in tested) and targets(plan_of(number), kind))
@@ -260,5 +260,5 @@ def _thing_facts(held: Iterable[tuple[str, str, Receptacle]]) -> Iterable[str]:
         if kind not in LAMPS:
             yield f"(pickupable {id})"
         for what in _CAPABLE:
-            if kind in capable(what):
+            if kind in objects_with(what):
                 yield f"({what.lower()} {id})"

@@ -44,7 +44,7 @@ class BotExpert:
         """Return what the bot would do now; None where it is lost."""
         return self._advice
 
-    def did(self, action: Actions) -> None:
+    def observe(self, action: Actions) -> None:
         """Tell the bot of a step that was made, be it the one it advised or not."""
         self._replan(action)
 

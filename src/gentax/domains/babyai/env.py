@@ -74,7 +74,7 @@ class BabyAI(TextEnv):
         seen, reward, done, _, _ = self._world.step(known)
         self._seen = view(seen["image"], seen["direction"])
         if self._adviser is not None and not done:
-            self._adviser.did(known)
+            self._adviser.observe(known)
         reward = max(0.0, float(reward)) if self.reward == "dense" else float(done)
         return StepResult(self._seen, reward, done, done, True)
 

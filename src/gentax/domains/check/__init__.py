@@ -21,7 +21,7 @@ from gentax.domains.check.interface import (
     reward_bounds,
     signatures,
 )
-from gentax.domains.check.resources import flat_memory, gives_back
+from gentax.domains.check.resources import flat_memory, resources_released
 from gentax.domains.check.tasks import (
     disjoint_splits,
     expert_wins,
@@ -46,7 +46,7 @@ CHECKS: tuple[tuple[str, float, Callable[[Harness], str]], ...] = (  # name, sha
     ("any string", 0.0, any_string),
     ("horizon", 0.0, exact_horizon),
     ("memory", 0.18, flat_memory),  # late, when caches are full
-    ("close", 0.0, gives_back),  # last: it closes the environment that the others play
+    ("close", 0.0, resources_released),  # last: it closes the environment that the others play
 )
 LINE = 400  # characters of what was found
 
@@ -81,46 +81,46 @@ def check(
     chosen, known = set(only), [title for title, _, _ in CHECKS]
     for title in sorted(chosen.difference(known)):
         raise unknown("check", title, known)
-    bench = Harness(name, level, effort, settings)
+    harness = Harness(name, level, effort, settings)
     results = []
     try:
-        for title, share, look in CHECKS:
+        for title, share, run_check in CHECKS:
             if chosen and title not in chosen:
                 continue
             if on_check is not None:
                 on_check(title)
-            result = _checked(bench, title, share * effort.seconds, look)
+            result = _run_check(harness, title, share * effort.seconds, run_check)
             results.append(result)
             if on_result is not None:
                 on_result(result)
     finally:
         with suppress(Exception):  # what close does wrong has been reported
-            bench.close()
-    return CheckReport(name, bench.level, effort, tuple(results))
+            harness.close()
+    return CheckReport(name, harness.level, effort, tuple(results))
 
 
-def _checked(bench: Harness, title: str, seconds: float, look: Callable[[Harness], str]) -> Result:
+def _run_check(harness: Harness, title: str, seconds: float, run_check: Callable[[Harness], str]) -> Result:
     """Make one check. Whatever the environment raises is a failure of the check, and the next one goes on."""
-    began = time.monotonic()
-    bench.allow(seconds)
+    started = time.monotonic()
+    harness.start_timer(seconds)
     try:
         try:
-            verdict, found = Verdict.PASSED, look(bench)
+            verdict, message = Verdict.PASSED, run_check(harness)
         finally:
-            bench.tidy()
+            harness.close_extra()
     except NotApplicable as reason:
-        verdict, found = Verdict.NOT_APPLICABLE, str(reason)
+        verdict, message = Verdict.NOT_APPLICABLE, str(reason)
     except Failed as failed:
-        verdict, found = Verdict.FAILED, _placed(bench, str(failed))
+        verdict, message = Verdict.FAILED, _with_location(harness, str(failed))
     except Exception as error:
-        verdict, found = Verdict.FAILED, _placed(bench, f"raises {type(error).__name__}: {error}")
+        verdict, message = Verdict.FAILED, _with_location(harness, f"raises {type(error).__name__}: {error}")
     # One line that any file takes: an error may quote what cannot be written.
-    line = " ".join(found.encode("utf-8", "backslashreplace").decode().split())[:LINE]
-    return Result(title, verdict, line, time.monotonic() - began)
+    line = " ".join(message.encode("utf-8", "backslashreplace").decode().split())[:LINE]
+    return Result(title, verdict, line, time.monotonic() - started)
 
 
-def _placed(bench: Harness, what: str) -> str:
-    return f"{bench.where}: {what}" if bench.where else what
+def _with_location(harness: Harness, what: str) -> str:
+    return f"{harness.location}: {what}" if harness.location else what
 
 
 __all__ = ["CHECKS", "QUICK", "CheckReport", "Effort", "Result", "Verdict", "check"]

@@ -60,7 +60,7 @@ class Result:
 
     name: str
     verdict: Verdict
-    found: str  # one line; where it failed, the task and the step
+    message: str  # one line; where it failed, the task and the step
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class CheckReport:
 
 
 NONSENSE = "xyzzy plugh 17"  # no environment's action
-WANDER = 30  # steps of an episode without aim, at most
+RANDOM_STEPS = 30  # steps of an episode without aim, at most
 
 T = TypeVar("T")
 Policy = Callable[[TextEnv], ExpertAction | None]  # what to do next; None leaves the episode
@@ -155,9 +155,9 @@ class Harness:
 
     def __init__(self, name: str, level: str | None, effort: Effort, settings: dict[str, Any]) -> None:
         self.name, self.effort, self.settings = name, effort, settings
-        self.where = ""  # the task and step that is being played, for whoever reports a failure
+        self.location = ""  # the task and step that is being played, for whoever reports a failure
         self.rng = random.Random(0)
-        self._asked = level
+        self._level = level
         self._extra: list[TextEnv] = []
         self._seconds = self._until = 0.0
         self.env = self.make()  # the one that lives through all checks
@@ -168,47 +168,47 @@ class Harness:
 
     def make(self, **changes: Any) -> TextEnv:
         """Make another environment, with some settings changed; closed after the check that asked for it."""
-        self.where = ""
-        env = make(self.name, changes.pop("level", self._asked), **{**self.settings, **changes})
+        self.location = ""
+        env = make(self.name, changes.pop("level", self._level), **{**self.settings, **changes})
         self._extra.append(env)
         return env
 
-    def tidy(self) -> None:
+    def close_extra(self) -> None:
         """Close what the last check made."""
         while self._extra:
             self._extra.pop().close()
 
     def close(self) -> None:
         """Close everything."""
-        self.tidy()
+        self.close_extra()
         self.env.close()
 
     # Time.
 
-    def allow(self, seconds: float) -> None:
+    def start_timer(self, seconds: float) -> None:
         """Begin a check that may take so long."""
-        self.where = ""
+        self.location = ""
         self._seconds = seconds
         self._until = time.monotonic() + seconds
 
-    def extend(self) -> None:
+    def extend_time(self) -> None:
         """Give the check half of its time again, for a second part."""
         self._until = time.monotonic() + self._seconds / 2
 
-    def late(self) -> bool:
+    def out_of_time(self) -> bool:
         """Return whether the check has used its time."""
         return time.monotonic() > self._until
 
-    def in_time(self, items: Iterable[T], least: int = 1) -> Iterator[T]:
+    def within_budget(self, items: Iterable[T], least: int = 1) -> Iterator[T]:
         """Yield items until the time is up, but `least` of them in any case."""
         for number, item in enumerate(items):
-            if number >= least and self.late():
+            if number >= least and self.out_of_time():
                 return
             yield item
 
-    def of(self, done: int, asked: int, what: str) -> str:
+    def count(self, done: int, requested: int, what: str) -> str:
         """Say how much was done: "200 tasks", or "31 of 200 tasks (time was up)"."""
-        return f"{done} {what}" if done >= asked else f"{done} of {asked} {what} (time was up)"
+        return f"{done} {what}" if done >= requested else f"{done} of {requested} {what} (time was up)"
 
     # Playing.
 
@@ -216,35 +216,35 @@ class Harness:
         """Return about `count` tasks, the splits taking turns; fewer where there are fewer."""
         splits = self.env.domain.splits
         each = -(-count // len(splits))
-        listed = [self.env.tasks(split, min(each, self.env.size(split))) for split in splits]
-        if not any(listed):
+        admissible = [self.env.tasks(split, min(each, self.env.size(split))) for split in splits]
+        if not any(admissible):
             raise Failed("it has no tasks")
-        longest = max(map(len, listed))
-        return [tasks[n] for n in range(longest) for tasks in listed if n < len(tasks)][:count]
+        longest = max(map(len, admissible))
+        return [tasks[n] for n in range(longest) for tasks in admissible if n < len(tasks)][:count]
 
     def start(self, env: TextEnv, task: Task) -> tuple[str, str]:
         """Start a task; return its goal and first observation."""
-        self.where = f"task {task.id}, reset"
+        self.location = f"task {task.id}, reset"
         observation, info = env.reset(options={"task": task})
         return info["goal"], observation
 
     def step(self, env: TextEnv, action: str, thought: str = "") -> Transition:
         """Do one action."""
-        self.where = f"task {env.task.id if env.task else '?'}, step {env.steps + 1}"
+        self.location = f"task {env.task.id if env.task else '?'}, step {env.steps + 1}"
         observation, reward, terminated, truncated, info = env.step(action)
         return Transition(action, thought, observation, reward, terminated, truncated, info)
 
-    def play(self, env: TextEnv, task: Task, choose: Policy, steps: int | None = None) -> Trajectory:
-        """Play a task until it is over, `choose` leaves it, or so many steps are done."""
+    def play(self, env: TextEnv, task: Task, policy: Policy, steps: int | None = None) -> Trajectory:
+        """Play a task until it is over, `policy` leaves it, or so many steps are done."""
         goal, first = self.start(env, task)
-        return Trajectory(task, goal, first, self.play_on(env, choose, steps))
+        return Trajectory(task, goal, first, self.play_on(env, policy, steps))
 
-    def play_on(self, env: TextEnv, choose: Policy, steps: int | None = None) -> tuple[Transition, ...]:
+    def play_on(self, env: TextEnv, policy: Policy, steps: int | None = None) -> tuple[Transition, ...]:
         """Play the present episode on; as `play`."""
         turns: list[Transition] = []
         while steps is None or len(turns) < steps:
-            self.where = f"task {env.task.id if env.task else '?'}, step {env.steps + 1}"
-            move = choose(env)
+            self.location = f"task {env.task.id if env.task else '?'}, step {env.steps + 1}"
+            move = policy(env)
             if move is None:
                 break
             turns.append(self.step(env, move.action, move.thought))
@@ -261,12 +261,12 @@ class Harness:
                 return True
         return False
 
-    def wander(self, env: TextEnv) -> ExpertAction:
+    def random_policy(self, env: TextEnv) -> ExpertAction:
         """Choose without aim: something admissible, or else the expert's move; now and then nonsense."""
         if self.rng.random() < 0.1:
             return ExpertAction(NONSENSE)
-        listed = None if self.late() else env.admissible()  # some environments take long to list them
-        return ExpertAction(self.rng.choice(listed)) if listed else env.expert() or ExpertAction(NONSENSE)
+        admissible = None if self.out_of_time() else env.admissible()  # some environments take long to list them
+        return ExpertAction(self.rng.choice(admissible)) if admissible else env.expert() or ExpertAction(NONSENSE)
 
 
 def expert_policy(env: TextEnv) -> ExpertAction | None:

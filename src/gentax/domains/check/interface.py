@@ -10,35 +10,48 @@ from typing import Any
 import gymnasium
 
 from gentax.core import ExpertAction, Task, TextEnv, UsageError
-from gentax.domains.check.harness import NONSENSE, WANDER, Failed, Harness, NotApplicable, Trajectory, expert_policy
+from gentax.domains.check.harness import (
+    NONSENSE,
+    RANDOM_STEPS,
+    Failed,
+    Harness,
+    NotApplicable,
+    Trajectory,
+    expert_policy,
+)
 from gentax.domains.check.tasks import task_of
 
-NOBODY = "no-such-thing"  # no level, split, reward or option
+UNKNOWN = "no-such-thing"  # no level, split, reward or option
 HORIZON = 3  # steps of the short episodes
 SEED = 7
 
 
-def signatures(bench: Harness) -> str:
+def signatures(harness: Harness) -> str:
     """reset and step return what Gymnasium says, a seed draws the same task again, an episode must be begun."""
-    env = bench.make()
+    env = harness.make()
     if not isinstance(env, gymnasium.Env):
         raise Failed(f"it is a {type(env).__name__}, not a gymnasium.Env")
-    bench.start(bench.env, bench.tasks(1)[0])  # what environments share is started once for all checks
-    bench.where = ""
+    harness.start(harness.env, harness.tasks(1)[0])  # what environments share is started once for all checks
+    harness.location = ""
     _must_raise(gymnasium.error.ResetNeeded, "step() before reset()", lambda: env.step(NONSENSE))
-    bench.where = "reset(seed)"
-    began = env.reset(seed=SEED)
-    if not (isinstance(began, tuple) and len(began) == 2 and isinstance(began[0], str) and isinstance(began[1], dict)):
+    harness.location = "reset(seed)"
+    started = env.reset(seed=SEED)
+    if not (
+        isinstance(started, tuple)
+        and len(started) == 2
+        and isinstance(started[0], str)
+        and isinstance(started[1], dict)
+    ):
         raise Failed("reset() does not return (str, dict)")
-    info = began[1]
+    info = started[1]
     if not isinstance(info.get("task"), Task) or not isinstance(info.get("goal"), str):
         raise Failed("the info of reset() lacks a `task` or a `goal`")
     if info["task"].split != env.split:
         raise Failed(f"reset() of the {env.split} split draws from the {info['task'].split} split")
-    again = bench.env.reset(seed=SEED)
-    if (again[0], again[1]["task"]) != (began[0], info["task"]):
+    again = harness.env.reset(seed=SEED)
+    if (again[0], again[1]["task"]) != (started[0], info["task"]):
         raise Failed(f"reset(seed={SEED}) draws {info['task'].id}, and {again[1]['task'].id} in a second environment")
-    bench.where = f"task {info['task'].id}, step 1"
+    harness.location = f"task {info['task'].id}, step 1"
     stepped: Any = env.step(NONSENSE)
     if not isinstance(stepped, tuple) or len(stepped) != 5:
         raise Failed("step() does not return five values")
@@ -59,43 +72,43 @@ def signatures(bench: Harness) -> str:
     return "reset and step return what they should, seeds repeat, close may be called twice"
 
 
-def exact_horizon(bench: Harness) -> str:
+def exact_horizon(harness: Harness) -> str:
     """An episode is cut off exactly at the horizon, not when it ends there by itself, and is over then."""
-    task = bench.tasks(1)[0]
-    short = bench.make(horizon=HORIZON)
-    _cut(bench, short, task, lambda env: ExpertAction(NONSENSE), HORIZON)
-    if not bench.has_expert:
+    task = harness.tasks(1)[0]
+    short = harness.make(horizon=HORIZON)
+    _must_be_truncated(harness, short, task, lambda env: ExpertAction(NONSENSE), HORIZON)
+    if not harness.has_expert:
         return f"cut off at step {HORIZON}; step() after the end raises"
-    for task in bench.tasks(8):
-        whole = bench.play(bench.env, task, expert_policy)
+    for task in harness.tasks(8):
+        whole = harness.play(harness.env, task, expert_policy)
         if len(whole.turns) > 1:
             break
     else:
         raise NotApplicable("the expert solves its tasks in a step")
     length = len(whole.turns)
-    _cut(bench, bench.make(horizon=length - 1), task, expert_policy, length - 1)
-    exact = bench.make(horizon=length)
-    last = bench.play(exact, task_of(task, exact), expert_policy).turns[-1]
+    _must_be_truncated(harness, harness.make(horizon=length - 1), task, expert_policy, length - 1)
+    exact = harness.make(horizon=length)
+    last = harness.play(exact, task_of(task, exact), expert_policy).turns[-1]
     if not last.terminated or last.truncated:
         raise Failed(f"it ends by itself in step {length}, its horizon, and says truncated={last.truncated}")
-    _over(bench, exact)
+    _must_be_over(harness, exact)
     return f"cut off at steps {HORIZON} and {length - 1}, not when it ends at {length}; step() after the end raises"
 
 
-def errors(bench: Harness) -> str:
+def errors(harness: Harness) -> str:
     """What there is not is refused with one line: levels, splits, rewards, options, indices."""
-    env = bench.make()
+    env = harness.make()
     split = env.domain.splits[0]
     for what, ask in (
-        (f"the level {NOBODY!r}", lambda: bench.make(level=NOBODY)),
-        (f"the split {NOBODY!r}", lambda: bench.make(split=NOBODY)),
-        (f"the reward {NOBODY!r}", lambda: bench.make(reward=NOBODY)),
-        ("a horizon of 0", lambda: bench.make(horizon=0)),
-        (f"the reset option {NOBODY!r}", lambda: env.reset(options={NOBODY: 1})),
-        (f"reset to the split {NOBODY!r}", lambda: env.reset(options={"split": NOBODY})),
+        (f"the level {UNKNOWN!r}", lambda: harness.make(level=UNKNOWN)),
+        (f"the split {UNKNOWN!r}", lambda: harness.make(split=UNKNOWN)),
+        (f"the reward {UNKNOWN!r}", lambda: harness.make(reward=UNKNOWN)),
+        ("a horizon of 0", lambda: harness.make(horizon=0)),
+        (f"the reset option {UNKNOWN!r}", lambda: env.reset(options={UNKNOWN: 1})),
+        (f"reset to the split {UNKNOWN!r}", lambda: env.reset(options={"split": UNKNOWN})),
         ("an index past the end", lambda: env.reset(options={"index": env.size(split), "split": split})),
         ("an index below 0", lambda: env.reset(options={"index": -1, "split": split})),
-        ("a task of another domain", lambda: env.reset(options={"task": Task(NOBODY, env.level, split, 0)})),
+        ("a task of another domain", lambda: env.reset(options={"task": Task(UNKNOWN, env.level, split, 0)})),
     ):
         error = _must_raise(UsageError, what, ask)
         if len(str(error).splitlines()) != 1:
@@ -103,20 +116,20 @@ def errors(bench: Harness) -> str:
     return "unknown levels, splits, rewards, options and indices are refused with one line each"
 
 
-def _cut(bench: Harness, env: TextEnv, task: Task, choose: Callable, horizon: int) -> None:
+def _must_be_truncated(harness: Harness, env: TextEnv, task: Task, policy: Callable, horizon: int) -> None:
     """Play until the end, which must be a truncation at `horizon`."""
-    played: Trajectory = bench.play(env, task_of(task, env), choose, horizon + 1)
-    last = played.turns[-1]
+    trajectory: Trajectory = harness.play(env, task_of(task, env), policy, horizon + 1)
+    last = trajectory.turns[-1]
     if last.terminated:
-        raise NotApplicable(f"a refused action ends its episodes, in step {len(played.turns)}")
-    if not last.truncated or len(played.turns) != horizon:
-        when = f"after {len(played.turns)} steps" if last.truncated else "not at all"
+        raise NotApplicable(f"a refused action ends its episodes, in step {len(trajectory.turns)}")
+    if not last.truncated or len(trajectory.turns) != horizon:
+        when = f"after {len(trajectory.turns)} steps" if last.truncated else "not at all"
         raise Failed(f"with a horizon of {horizon} it is cut off {when}")
-    _over(bench, env)
+    _must_be_over(harness, env)
 
 
-def _over(bench: Harness, env: TextEnv) -> None:
-    _must_raise(gymnasium.error.ResetNeeded, "step() after the end", lambda: bench.step(env, NONSENSE))
+def _must_be_over(harness: Harness, env: TextEnv) -> None:
+    _must_raise(gymnasium.error.ResetNeeded, "step() after the end", lambda: harness.step(env, NONSENSE))
 
 
 def _must_raise(kind: type[Exception], what: str, call: Callable[[], object]) -> Exception:
@@ -137,29 +150,32 @@ EPSILON = 1e-6  # by which a sum of dense rewards may exceed 1
 REWARD_TASKS = 60
 
 
-def reward_bounds(bench: Harness) -> str:
+def reward_bounds(harness: Harness) -> str:
     """Both rewards, over episodes of the expert and episodes without aim."""
-    tasks = bench.tasks(min(REWARD_TASKS, bench.effort.tasks))
-    envs = {kind: bench.make(reward=kind) for kind in ("sparse", "dense")}
+    tasks = harness.tasks(min(REWARD_TASKS, harness.effort.tasks))
+    envs = {kind: harness.make(reward=kind) for kind in ("sparse", "dense")}
     done, most, least = 0, -math.inf, math.inf
-    for number, task in bench.in_time(list(enumerate(tasks)), least=2):
+    for number, task in harness.within_budget(list(enumerate(tasks)), least=2):
         for kind, env in envs.items():
-            choose, steps = (expert_policy, None) if bench.has_expert and number % 2 == 0 else (bench.wander, WANDER)
-            played = bench.play(env, task_of(task, env), choose, steps)
-            total = _bounded(bench, kind, played)
+            policy, steps = (
+                (expert_policy, None)
+                if harness.has_expert and number % 2 == 0
+                else (harness.random_policy, RANDOM_STEPS)
+            )
+            trajectory = harness.play(env, task_of(task, env), policy, steps)
+            total = _bounded(harness, kind, trajectory)
             if kind == "dense":
                 most, least = max(most, total), min(least, total)
         done += 1
-    return (
-        f"{bench.of(done, len(tasks), 'tasks')}: sparse 1 exactly on success, dense returns {least:.2f} to {most:.2f}"
-    )
+    returns = f"dense returns {least:.2f} to {most:.2f}"
+    return f"{harness.count(done, len(tasks), 'tasks')}: sparse 1 exactly on success, {returns}"
 
 
-def _bounded(bench: Harness, kind: str, played: Trajectory) -> float:
+def _bounded(harness: Harness, kind: str, trajectory: Trajectory) -> float:
     """Return the sum of an episode's rewards. Raises Failed when one is out of bounds."""
     total = 0.0
-    for number, turn in enumerate(played.turns, 1):
-        bench.where = f"task {played.task.id}, step {number}"
+    for number, turn in enumerate(trajectory.turns, 1):
+        harness.location = f"task {trajectory.task.id}, step {number}"
         if not math.isfinite(turn.reward):
             raise Failed(f"the {kind} reward is {turn.reward}")
         success = turn.info["success"]
@@ -181,38 +197,40 @@ def _bounded(bench: Harness, kind: str, played: Trajectory) -> float:
 
 
 ADMISSIBLE_TASKS = 12
-LISTED = 8  # actions tried of each list
-STRANGERS = 4  # actions of other states tried in each state
-WAY = 40  # steps of the way to a state, at most
+LISTED_ACTIONS = 8  # actions tried of each list
+FOREIGN_ACTIONS = 4  # actions of other states tried in each state
+PREFIX_STEPS = 40  # steps of the way to a state, at most
 
 
-def admissible_accepted(bench: Harness) -> str:
+def admissible_accepted(harness: Harness) -> str:
     """Each listed action is accepted, each tried from the same state; nonsense is refused, and harms nothing."""
-    tasks = bench.tasks(min(ADMISSIBLE_TASKS, bench.effort.tasks))
+    tasks = harness.tasks(min(ADMISSIBLE_TASKS, harness.effort.tasks))
     known: set[str] = set()  # actions of the states seen so far
     counts = dict.fromkeys(("states", "accepted", "refused", "taken", "moves", "unlisted"), 0)
-    for task in bench.in_time(tasks, least=2):
-        played = bench.play(bench.env, task, expert_policy if bench.has_expert else bench.wander, WAY)
-        cut = bench.rng.randrange(len(played.turns)) if played.turns else 0
-        prefix = played.actions[:cut]
-        _at(bench, bench.env, task, prefix)
-        listed = bench.env.admissible()
-        if listed is None:
+    for task in harness.within_budget(tasks, least=2):
+        trajectory = harness.play(
+            harness.env, task, expert_policy if harness.has_expert else harness.random_policy, PREFIX_STEPS
+        )
+        cut = harness.rng.randrange(len(trajectory.turns)) if trajectory.turns else 0
+        prefix = trajectory.actions[:cut]
+        _go_to_state(harness, harness.env, task, prefix)
+        admissible = harness.env.admissible()
+        if admissible is None:
             raise NotApplicable("it does not say what is admissible")
-        _well_formed(listed)
+        _well_formed(admissible)
         counts["states"] += 1
-        if bench.has_expert and cut < len(played.turns):
+        if harness.has_expert and cut < len(trajectory.turns):
             counts["moves"] += 1
-            counts["unlisted"] += played.actions[cut] not in listed
-        for action in bench.rng.sample(listed, min(LISTED, len(listed))):
-            _at(bench, bench.env, task, prefix)
-            if bench.step(bench.env, action).info["valid"] is not True:
+            counts["unlisted"] += trajectory.actions[cut] not in admissible
+        for action in harness.rng.sample(admissible, min(LISTED_ACTIONS, len(admissible))):
+            _go_to_state(harness, harness.env, task, prefix)
+            if harness.step(harness.env, action).info["valid"] is not True:
                 raise Failed(f"the admissible action {action!r} is refused")
             counts["accepted"] += 1
-        strangers = sorted(known.difference(listed))
-        for action in [NONSENSE, *bench.rng.sample(strangers, min(STRANGERS, len(strangers)))]:
-            _at(bench, bench.env, task, prefix)
-            turn = bench.step(bench.env, action)
+        foreign = sorted(known.difference(admissible))
+        for action in [NONSENSE, *harness.rng.sample(foreign, min(FOREIGN_ACTIONS, len(foreign)))]:
+            _go_to_state(harness, harness.env, task, prefix)
+            turn = harness.step(harness.env, action)
             if turn.info["valid"] is True:
                 if action == NONSENSE:
                     raise Failed(f"{action!r} is accepted, and is not among the admissible actions")
@@ -221,30 +239,32 @@ def admissible_accepted(bench: Harness) -> str:
             if turn.terminated or turn.info["success"]:
                 raise Failed(f"the refused action {action!r} ends the episode")
             counts["refused"] += 1
-            if bench.has_expert and played.won and len(played.turns) < bench.env.horizon:  # a step is left for it
-                rest = bench.play_on(bench.env, expert_policy)
+            if (
+                harness.has_expert and trajectory.won and len(trajectory.turns) < harness.env.horizon
+            ):  # a step is left for it
+                rest = harness.play_on(harness.env, expert_policy)
                 if not (rest and rest[-1].info["success"]):
                     raise Failed(f"after the refused action {action!r} the expert does not win any more")
-        known.update(listed)
-    found = f"in {counts['states']} states {counts['accepted']} listed actions accepted, {counts['refused']} refused"
+        known.update(admissible)
+    message = f"in {counts['states']} states {counts['accepted']} listed actions accepted, {counts['refused']} refused"
     if counts["taken"]:
-        found += f", {counts['taken']} of other states accepted unlisted"
+        message += f", {counts['taken']} of other states accepted unlisted"
     if counts["unlisted"]:
-        found += f"; {counts['unlisted']} of the expert's {counts['moves']} moves are not listed"
-    return found
+        message += f"; {counts['unlisted']} of the expert's {counts['moves']} moves are not listed"
+    return message
 
 
-def _at(bench: Harness, env: TextEnv, task: Task, prefix: tuple[str, ...]) -> None:
+def _go_to_state(harness: Harness, env: TextEnv, task: Task, prefix: tuple[str, ...]) -> None:
     """Bring `env` to the state after `prefix`."""
-    bench.start(env, task)
+    harness.start(env, task)
     for action in prefix:
-        bench.step(env, action)
+        harness.step(env, action)
 
 
-def _well_formed(listed: object) -> None:
-    if not isinstance(listed, list) or not all(isinstance(action, str) and action.strip() for action in listed):
+def _well_formed(admissible: object) -> None:
+    if not isinstance(admissible, list) or not all(isinstance(action, str) and action.strip() for action in admissible):
         raise Failed("admissible() is not a list of words")
-    if len(set(listed)) < len(listed):
+    if len(set(admissible)) < len(admissible):
         raise Failed("admissible() lists an action twice")
 
 
@@ -254,7 +274,7 @@ def _well_formed(listed: object) -> None:
 LIMIT = 20_000  # characters of a goal or an observation
 TEXT_TASKS = 40
 
-STRANGE = {  # what is done -> a string that no agent should be able to do harm with
+STRANGE_STRINGS = {  # what is done -> a string that no agent should be able to do harm with
     "nothing": "",
     "a space": " ",
     "a megabyte": "x" * (1 << 20),
@@ -274,30 +294,32 @@ STRANGE = {  # what is done -> a string that no agent should be able to do harm 
 }
 
 
-def readable_texts(bench: Harness) -> str:
+def readable_texts(harness: Harness) -> str:
     """Goals and observations are text, not empty, bounded, free of control characters."""
-    tasks = bench.tasks(min(TEXT_TASKS, bench.effort.tasks))
+    tasks = harness.tasks(min(TEXT_TASKS, harness.effort.tasks))
     done = count = longest = 0
-    for number, task in bench.in_time(list(enumerate(tasks)), least=2):
-        choose, steps = (expert_policy, None) if bench.has_expert and number % 2 == 0 else (bench.wander, WANDER)
-        played = bench.play(bench.env, task, choose, steps)
-        shown = [("goal", played.goal), ("observation", played.first)]
-        shown += [("observation", turn.observation) for turn in played.turns]
+    for number, task in harness.within_budget(list(enumerate(tasks)), least=2):
+        policy, steps = (
+            (expert_policy, None) if harness.has_expert and number % 2 == 0 else (harness.random_policy, RANDOM_STEPS)
+        )
+        trajectory = harness.play(harness.env, task, policy, steps)
+        shown = [("goal", trajectory.goal), ("observation", trajectory.first)]
+        shown += [("observation", turn.observation) for turn in trajectory.turns]
         for step, (what, text) in enumerate(shown):
-            bench.where = f"task {task.id}, {f'step {step - 1}' if step > 1 else 'reset'}"
+            harness.location = f"task {task.id}, {f'step {step - 1}' if step > 1 else 'reset'}"
             readable(what, text)
             longest = max(longest, len(text))
         done, count = done + 1, count + len(shown)
-    return f"{count} texts of {bench.of(done, len(tasks), 'tasks')}, the longest {longest} characters"
+    return f"{count} texts of {harness.count(done, len(tasks), 'tasks')}, the longest {longest} characters"
 
 
-def any_string(bench: Harness) -> str:
+def any_string(harness: Harness) -> str:
     """Every string is survived: answered with a readable text, and then the environment works as before."""
-    task, other = (bench.tasks(2) * 2)[:2]
-    bench.start(bench.env, task)
-    for what, action in STRANGE.items():
+    task, other = (harness.tasks(2) * 2)[:2]
+    harness.start(harness.env, task)
+    for what, action in STRANGE_STRINGS.items():
         try:
-            turn = bench.step(bench.env, action)
+            turn = harness.step(harness.env, action)
         except Exception as error:
             raise Failed(f"{what} as an action raises {type(error).__name__}: {error}") from error
         try:
@@ -307,14 +329,14 @@ def any_string(bench: Harness) -> str:
         if turn.info["success"]:
             raise Failed(f"{what} as an action wins")
         if turn.terminated or turn.truncated:
-            bench.start(bench.env, other)
-    if bench.has_expert:
-        played = bench.play(bench.env, task, expert_policy)
-        if not played.won:
+            harness.start(harness.env, other)
+    if harness.has_expert:
+        trajectory = harness.play(harness.env, task, expert_policy)
+        if not trajectory.won:
             raise Failed("after strange actions and a reset the expert does not win any more")
-        return f"{len(STRANGE)} strange strings survived; then the expert wins"
-    bench.start(bench.env, task)
-    return f"{len(STRANGE)} strange strings survived; then a reset works"
+        return f"{len(STRANGE_STRINGS)} strange strings survived; then the expert wins"
+    harness.start(harness.env, task)
+    return f"{len(STRANGE_STRINGS)} strange strings survived; then a reset works"
 
 
 def readable(what: str, text: object) -> None:

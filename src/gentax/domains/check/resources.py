@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import psutil
 
-from gentax.domains.check.harness import WANDER, Failed, Harness, NotApplicable, expert_policy
+from gentax.domains.check.harness import RANDOM_STEPS, Failed, Harness, NotApplicable, expert_policy
 
 OWN = 8.0  # MB by which this process may grow from the third quarter to the last: 32 MB in 1,000 episodes
 CHILDREN = 64.0  # MB by which the processes it started may: a Java heap grows until it is swept, and is bounded
@@ -19,68 +19,68 @@ SETTLE = 0.2  # seconds for what the last close told to end
 PATIENCE = 2.0  # seconds that what was told to end may take
 
 
-def flat_memory(bench: Harness) -> str:
+def flat_memory(harness: Harness) -> str:
     """Neither this process nor those it started grow from the third quarter of the episodes to the last.
 
     Resident memory is read after each episode; medians are compared, since caches and heaps fill in the first half.
     """
-    tasks = bench.tasks(bench.effort.episodes)
+    tasks = harness.tasks(harness.effort.episodes)
     process = psutil.Process()
     own: list[float] = []
     children: list[float] = []
-    for number in bench.in_time(range(bench.effort.episodes), least=FEWEST):
+    for number in harness.within_budget(range(harness.effort.episodes), least=FEWEST):
         task = tasks[number % len(tasks)]
-        bench.play(bench.env, task, expert_policy if bench.has_expert else bench.wander, WANDER)
+        harness.play(harness.env, task, expert_policy if harness.has_expert else harness.random_policy, RANDOM_STEPS)
         own.append(_resident(process))
         if number % 20 == 0:
             started = process.children(recursive=True)
         children.append(sum(map(_resident, started)))
-    bench.where = ""
-    played, rates = len(own), {}
-    if played < FEWEST:
-        raise NotApplicable(f"{played} episodes say nothing: ask for {FEWEST} or more")
+    harness.location = ""
+    trajectory, rates = len(own), {}
+    if trajectory < FEWEST:
+        raise NotApplicable(f"{trajectory} episodes say nothing: ask for {FEWEST} or more")
     for who, series, bound in (("this process", own, OWN), ("its children", children, CHILDREN)):
-        quarter = played // 4
+        quarter = trajectory // 4
         growth = median(series[-quarter:]) - median(series[-2 * quarter : -quarter])
-        rates[who] = growth / (played / 4) * 1000
+        rates[who] = growth / (trajectory / 4) * 1000
         if growth > bound:
             raise Failed(
-                f"{who} grew by {growth:.1f} MB in a quarter of {played} episodes, {rates[who]:.0f} MB in 1,000 "
+                f"{who} grew by {growth:.1f} MB in a quarter of {trajectory} episodes, {rates[who]:.0f} MB in 1,000 "
                 f"(bound {bound:.0f} MB a quarter)"
             )
     message = f"{max(0.0, rates['this process']):.1f} MB in 1,000 episodes"
     if any(children):
         message += f", its processes {max(0.0, rates['its children']):.0f} MB"
-    return f"{message}; {bench.of(played, bench.effort.episodes, 'episodes')}"
+    return f"{message}; {harness.count(trajectory, harness.effort.episodes, 'episodes')}"
 
 
-def gives_back(bench: Harness) -> str:
+def resources_released(harness: Harness) -> str:
     """After another environment is made, played and closed, nothing is held that was not held before.
 
     The environment of the other checks is closed first: it has filled the caches and started what is meant to stay.
     Both are still referenced while resources are counted: `close` must release them, not the end of the object.
     """
-    task, policy = bench.tasks(1)[0], expert_policy if bench.has_expert else bench.wander
-    bench.play(bench.env, task, policy, WANDER)
-    bench.env.close()
+    task, policy = harness.tasks(1)[0], expert_policy if harness.has_expert else harness.random_policy
+    harness.play(harness.env, task, policy, RANDOM_STEPS)
+    harness.env.close()
     gc.collect()  # what earlier checks dropped
     time.sleep(SETTLE)
-    before = _held()
-    env = bench.make()
-    bench.play(env, task, policy, WANDER)
+    before = _count_resources()
+    env = harness.make()
+    harness.play(env, task, policy, RANDOM_STEPS)
     env.close()
-    bench.where = ""
-    after, deadline = _held(), time.monotonic() + PATIENCE
+    harness.location = ""
+    after, deadline = _count_resources(), time.monotonic() + PATIENCE
     while any(now > then for now, then in zip(after, before, strict=True)) and time.monotonic() < deadline:
         time.sleep(0.05)
-        after = _held()
-    for name, now, then in zip(_Held._fields, after, before, strict=True):
+        after = _count_resources()
+    for name, now, then in zip(_Resources._fields, after, before, strict=True):
         if now > then:
             raise Failed(f"an environment that was made, played and closed leaves {now - then} more {name}")
     return f"nothing is left: {after.processes} processes, {after.threads} threads, {after.files} files as before"
 
 
-class _Held(NamedTuple):
+class _Resources(NamedTuple):
     """What this process holds at one moment."""
 
     processes: int  # descendants that run, zombies not counted
@@ -88,14 +88,14 @@ class _Held(NamedTuple):
     files: int  # open file descriptors (handles on Windows)
 
 
-def _held() -> _Held:
+def _count_resources() -> _Resources:
     process = psutil.Process()
     running = 0
     for child in process.children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             running += child.status() != psutil.STATUS_ZOMBIE
     files = process.num_handles() if psutil.WINDOWS else process.num_fds()
-    return _Held(running, process.num_threads(), files)
+    return _Resources(running, process.num_threads(), files)
 
 
 def _resident(process: psutil.Process) -> float:

@@ -53,7 +53,7 @@ class Crafting(TextEnv):
         self.have: dict[str, int] = {}  # what one has; never a zero
         self._left = dict(book.times)  # crafts of the plan still to be done
         self._crafts = sum(book.times.values())
-        self._given = 0.0  # of the dense reward
+        self._reward_paid = 0.0  # of the dense reward
         self._gets = {f"get {n} {item}": (item, n) for item in book.materials for n in range(1, MOST + 1)}
         self._recipes = {recipe.text: recipe for recipe in book.recipes.values()}
         self._orders = {_in_order(text): recipe for text, recipe in self._recipes.items()}
@@ -104,11 +104,11 @@ class Crafting(TextEnv):
         reward = 1.0 if success else 0.0
         if self.reward == "dense":
             if success:
-                reward = 1.0 - self._given
+                reward = 1.0 - self._reward_paid
             elif self._left[made]:
                 reward = 1.0 / self._crafts
             self._left[made] = max(0, self._left[made] - 1)
-            self._given += reward
+            self._reward_paid += reward
         return StepResult(self._text(f"Crafted {recipe.count} {made}. "), reward, success, success, True)
 
     def _lacking(self, recipe: Recipe) -> list[tuple[str, int]]:

@@ -133,7 +133,7 @@ class Renderer:
         self._boxes = -1
         self._rest = ""
 
-    def enter(self, room: Room) -> None:
+    def set_room(self, room: Room) -> None:
         """Turn to `room`."""
         self._room = room
         self._places = places(room.rows, room.columns)

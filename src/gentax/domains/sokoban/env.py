@@ -74,9 +74,9 @@ class Sokoban(TextEnv):
         self.room, self._distances, self.state = room, distances, room.start
         self._walls, self._solved = room.walls, room.targets
         self._delta = dict(zip(ACTIONS, deltas(room.columns), strict=True))
-        self._given = 0.0  # of the dense reward
+        self._reward_paid = 0.0  # of the dense reward
         self._fewest = self._first = 0 if self.reward == "sparse" else self._needed(room.start >> PLAYER_BITS)
-        self._renderer.enter(room)
+        self._renderer.set_room(room)
         return self._goal(), self._renderer.text(room.start)
 
     def _step(self, action: str) -> StepResult:
@@ -148,7 +148,7 @@ class Sokoban(TextEnv):
         assert self._collection is not None  # generated levels have rooms of every split
         return (
             f"{self._collection.path} has no {split} rooms: a hash of each room decides its split, and its "
-            f"{self._collection.told}"
+            f"{self._collection.split_counts}"
         )
 
     def _goal(self) -> str:
@@ -160,13 +160,13 @@ class Sokoban(TextEnv):
 
     def _progress(self, boxes: int, solved: bool) -> float:
         if solved:
-            return 1.0 - self._given
+            return 1.0 - self._reward_paid
         needed = self._needed(boxes)
         if needed is None or needed >= self._fewest:
             return 0.0
         reward = (self._fewest - needed) / self._first
         self._fewest = needed
-        self._given += reward
+        self._reward_paid += reward
         return reward
 
     def _needed(self, boxes: int) -> int | None:

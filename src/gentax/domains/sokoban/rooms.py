@@ -310,7 +310,7 @@ class Collection:
         )
 
     @property
-    def told(self) -> str:
+    def split_counts(self) -> str:
         """How the rooms are dealt out, in words."""
         counts = [f"{len(rooms)} {split}" for split, rooms in self.rooms.items() if rooms]
         many = sum(map(len, self.rooms.values())) > 1

@@ -79,7 +79,7 @@ class TwxEnv(TextEnv):
             self.close()
             raise
         moved = room_of(state.look) != room_of(before.look)
-        self._follower.did(action, moved)
+        self._follower.observe(action, moved)
         reward = state.score - before.score if self.reward == "dense" else float(state.won)
         return StepResult(tidy(state.answer), reward, state.won or state.lost, state.won, True)
 
@@ -122,7 +122,7 @@ class TwxEnv(TextEnv):
         if self._server is None:
             self._server = Simulator()
         number = numbers(self.game.name, task.level, task.split)[task.index]
-        return self._server.begin(
+        return self._server.start_game(
             self.game.name, self.game.specs[task.level].parameters, FIRST[task.split] + number, FOLDS[task.split]
         )
 

@@ -39,7 +39,7 @@ class Follower:
         self._taken: set[str] = set()
         self._lost = False
 
-    def did(self, action: str, moved: bool) -> None:
+    def observe(self, action: str, moved: bool) -> None:
         """Take note of an action that was accepted. `moved`: it led to another room."""
         if self._undo and action == self._undo[-1]:
             self._undo.pop()

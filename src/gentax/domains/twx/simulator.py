@@ -49,7 +49,7 @@ class Simulator(JvmConnection[Jvm]):
             self._server = self._client.make(CLASS)
             self._held.append(self._server)
 
-    def begin(self, game: str, parameters: str, seed: int, fold: str) -> tuple[str, State, list[str]]:
+    def start_game(self, game: str, parameters: str, seed: int, fold: str) -> tuple[str, State, list[str]]:
         """Start a game; return what the package says its task is, the first state, and the actions that win it."""
         self._load(game, parameters)
         state = _read(self._call("generateNewGameJSON", seed, fold, True))

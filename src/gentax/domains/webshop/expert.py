@@ -48,7 +48,7 @@ def oracle_action(session: Session, goal: Goal) -> ExpertAction | None:
         if wanted in session.shown():
             return _click(wanted.code.lower(), "This looks right.")
         if session.query == query.lower():
-            return _click(NEXT, "Not here; next page.") if session.at + 1 < session.pages else None
+            return _click(NEXT, "Not here; next page.") if session.page_index + 1 < session.pages else None
         return _click(BACK, "A better search is needed.")
     if session.page != "item" or session.product is not wanted:
         return _click(PREVIOUS, "Back.")
@@ -71,7 +71,7 @@ def _pick(session: Session, goal: Goal, query: str) -> ExpertAction | None:
         return _click(best.code.lower(), f"{best.code} at {best.tag} may be right.")
     if session.query != query:
         return _click(BACK, "A better search is needed.")
-    return _click(NEXT, "None of these; next page.") if session.at + 1 < session.pages else None
+    return _click(NEXT, "None of these; next page.") if session.page_index + 1 < session.pages else None
 
 
 def _promising(product: Product, goal: Goal) -> bool:

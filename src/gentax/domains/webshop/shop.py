@@ -328,7 +328,7 @@ class Session:
         self.page = "search"
         self.query = ""
         self.hits: tuple[int, ...] = ()
-        self.at = 0  # the results page, from 0
+        self.page_index = 0  # the results page, from 0
         self.product: Product | None = None
         self.chosen: dict[str, str] = {}  # values by option
         self.seen: set[tuple[str, str]] = set()  # product codes and their pages
@@ -340,7 +340,7 @@ class Session:
 
     def shown(self) -> list[Product]:
         """Return the products on the results page."""
-        first = self.at * self.per_page
+        first = self.page_index * self.per_page
         return [self.catalogue.products[number] for number in self.hits[first : first + self.per_page]]
 
     def buttons(self) -> list[str]:
@@ -348,7 +348,7 @@ class Session:
         if self.page == "search":
             return []
         if self.page == "results":
-            turns = [NEXT] * (self.at + 1 < self.pages) + [PREVIOUS] * (self.at > 0)
+            turns = [NEXT] * (self.page_index + 1 < self.pages) + [PREVIOUS] * (self.page_index > 0)
             return [*(product.code.lower() for product in self.shown()), *turns, BACK]
         if self.page == "item":
             values = (value for values in self.product.options.values() for value in values)
@@ -359,7 +359,7 @@ class Session:
         """Search for `query`. Return whether that was possible."""
         if self.page != "search":
             return False
-        self.page, self.query, self.at = "results", query, 0
+        self.page, self.query, self.page_index = "results", query, 0
         self.hits = self.catalogue.index.search(query)
         return True
 
@@ -381,13 +381,16 @@ class Session:
 
     def _click_result(self, button: str) -> bool:
         number = self.catalogue.by_code.get(button)
-        if number is not None and number in self.hits[self.at * self.per_page : (self.at + 1) * self.per_page]:
+        if (
+            number is not None
+            and number in self.hits[self.page_index * self.per_page : (self.page_index + 1) * self.per_page]
+        ):
             self.product, self.chosen = self.catalogue.products[number], {}
             self._open("item")
-        elif button == NEXT and self.at + 1 < self.pages:
-            self.at += 1
-        elif button == PREVIOUS and self.at > 0:
-            self.at -= 1
+        elif button == NEXT and self.page_index + 1 < self.pages:
+            self.page_index += 1
+        elif button == PREVIOUS and self.page_index > 0:
+            self.page_index -= 1
         else:
             return False
         return True
@@ -426,7 +429,7 @@ def short_page(session: Session) -> str:
         if not session.hits:
             return "No results."
         lines = [f"{product.code} {product.title} {product.tag}" for product in session.shown()]
-        return "\n".join([f"Results, page {session.at + 1} of {session.pages}:", *lines])
+        return "\n".join([f"Results, page {session.page_index + 1} of {session.pages}:", *lines])
     product = session.product
     if session.page == "item":
         options = "".join(f" {name}: {', '.join(values)}." for name, values in product.options.items())
@@ -442,8 +445,8 @@ def long_page(session: Session) -> str:
     back, previous, onward = BACK.title(), PREVIOUS.title(), NEXT.title()
     product = session.product
     if session.page == "results":
-        turns = [onward] * (session.at + 1 < session.pages) + [previous] * (session.at > 0)
-        parts = [back, f"Page {session.at + 1} (Total results: {len(session.hits)})", *turns]
+        turns = [onward] * (session.page_index + 1 < session.pages) + [previous] * (session.page_index > 0)
+        parts = [back, f"Page {session.page_index + 1} (Total results: {len(session.hits)})", *turns]
         for found in session.shown():
             parts += [found.code, found.title, found.tag]
     elif session.page == "item":
