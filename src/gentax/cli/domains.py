@@ -106,4 +106,4 @@ def _print_row(result: Result) -> None:
     """Print a result as a line of the table, as soon as it is known."""
     console.print(f"{result.name:16}", end="", markup=False)
     console.print(f"{result.verdict.value:16}", style=_STYLE[result.verdict.value], end="")
-    console.print(f"{result.seconds:6.1f} s  {printable(result.found)}", markup=False)
+    console.print(f"{result.seconds:6.1f} s  {printable(result.message)}", markup=False)
