@@ -10,9 +10,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import dataclasses
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from gentax.core import Domain, EnvironmentFault, ExpertAction, Level, StepResult, Task, TextEnv, content_hash
 from gentax.domains import registry
@@ -66,6 +68,25 @@ class Toy(TextEnv):
 
     def size(self, split: str) -> int:
         return 1000
+
+
+JAVA = frozenset({"sciworld", "twx-cooking", "twx-mapreader"})
+
+
+def by_domain(names: Iterable[str]) -> list[ParameterSet]:
+    """Domains as parameters of a test, those that run on Java marked `jvm`."""
+    return [pytest.param(name, marks=[pytest.mark.jvm] if name in JAVA else []) for name in names]
+
+
+@pytest.fixture(autouse=True)
+def java_needs_its_mark(request, monkeypatch):
+    """Fail a test that starts Java and is not marked `jvm`: `make test-fast` would run it."""
+
+    def refuse(*_: object) -> None:
+        pytest.fail("this test starts Java: mark it with pytest.mark.jvm")
+
+    if request.node.get_closest_marker("jvm") is None:
+        monkeypatch.setattr("gentax.domains.java.jvm.Jvm._start", refuse)
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from gentax.domains.sciworld.env import ACTION_LIMIT, plain, tidy
 from gentax.domains.sciworld.expert import Turn, make_plan, plan_for, rename, shorten, thought
 from gentax.domains.sciworld.simulator import Simulator
 
+pytestmark = pytest.mark.jvm
+
 STRANGE = [
     "",
     " ",

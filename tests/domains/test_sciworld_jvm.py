@@ -80,6 +80,8 @@ def test_nothing_is_written_where_python_runs(tmp_path):
 def test_ctrl_c_reaches_python_alone():
     script = """
 import gentax, sys
+
+pytestmark = pytest.mark.jvm
 env, other = gentax.make("sciworld"), gentax.make("sciworld")
 for e in (env, other):
     e.reset(options={"index": 0})

@@ -323,6 +323,8 @@ def test_a_jvm_that_dies_is_a_fault_and_the_next_reset_mends_it():
 def test_nothing_is_left_running():
     script = f"""
 import gentax, os, time
+
+pytestmark = pytest.mark.jvm
 envs = [gentax.make(name) for name in {list(NAMES)}]
 for env in envs:
     env.reset(options={{"index": 0}})

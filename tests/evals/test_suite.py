@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conftest import by_domain
 from gentax.core import Outcome, StepResult, UsageError, split_of
 from gentax.domains import registry
 from gentax.domains.crafting.env import Crafting
@@ -116,7 +117,7 @@ def test_an_edited_suite_is_refused(tmp_path):
         read_suite(copy, FROZEN["v2"])
 
 
-@pytest.mark.parametrize("name", ["sciworld", "alfworld", "twx-cooking", "twx-mapreader"])
+@pytest.mark.parametrize("name", by_domain(["sciworld", "alfworld", "twx-cooking", "twx-mapreader"]))
 def test_what_is_installed_here_starts_and_goes_on_as_frozen(name):
     suite = load_suite("v2")
     if registry.missing(registry.domain(name)):

@@ -9,6 +9,8 @@ from gentax.domains import domains, missing_modules
 from gentax.wrappers import Calls, Layout, Menu, Rename, distract
 from gentax.wrappers.generators import SCIWORLD_THINGS
 
+pytestmark = pytest.mark.jvm
+
 INDICES = (0, 5)
 WRAPPED = {
     "distract": lambda env: distract(env, volume=100),
