@@ -18,6 +18,7 @@ from _pytest.mark import ParameterSet
 
 from gentax.core import Domain, EnvironmentFault, ExpertAction, Level, StepResult, Task, TextEnv, content_hash
 from gentax.domains import registry
+from gentax.domains.java import Jvm
 
 # What a shell starts in the background ignores Ctrl-C, and so would all that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -86,7 +87,7 @@ def java_needs_its_mark(request, monkeypatch):
         pytest.fail("this test starts Java: mark it with pytest.mark.jvm")
 
     if request.node.get_closest_marker("jvm") is None:
-        monkeypatch.setattr("gentax.domains.java.jvm.Jvm._start", refuse)
+        monkeypatch.setattr(Jvm, "_start", refuse)
 
 
 @pytest.fixture

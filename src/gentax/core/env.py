@@ -92,7 +92,7 @@ class TextEnv(gymnasium.Env[str, str]):
         UsageError: an unknown level, split, reward or option, or an index outside the split.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"]}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"]}  # type: ignore[misc]  # Gymnasium: of an instance
     render_mode = "ansi"
     observation_space = AnyText()
     action_space = AnyText()
@@ -179,6 +179,10 @@ class TextEnv(gymnasium.Env[str, str]):
 
     # Gymnasium's side.
 
+    @property
+    def unwrapped(self) -> TextEnv:
+        return self
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
         self.task = self._pick(options or {})
@@ -199,7 +203,7 @@ class TextEnv(gymnasium.Env[str, str]):
         info = {"valid": result.valid, "success": result.success}
         return result.observation, result.reward, result.terminated, truncated, info
 
-    def render(self) -> str:  # type: ignore[override]
+    def render(self) -> str:
         """Return the present state as text for a person; the observation unless a domain has something nicer."""
         return self.observation
 

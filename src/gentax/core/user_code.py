@@ -66,8 +66,8 @@ def format_error(error: BaseException, file: str | None = None) -> str:
     if isinstance(error, SyntaxError):  # which has the place in itself, and is raised elsewhere
         where = f"{Path(error.filename or '?').name}:{error.lineno}"
         return f"{where}: {type(error).__name__}: {error.msg}"
-    frames = traceback.extract_tb(error.__traceback__)
-    frames = [frame for frame in frames if not frame.filename.startswith("<frozen")]
+    raised = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in raised if not frame.filename.startswith("<frozen")]
     own = [frame for frame in frames if file is not None and frame.filename == file]
     where = "".join(f"{Path(frame.filename).name}:{frame.lineno}: " for frame in (own or frames)[-1:])
     message = " ".join(str(error).split())[:_MESSAGE_LIMIT]

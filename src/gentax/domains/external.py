@@ -14,7 +14,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import gymnasium
 
@@ -71,7 +71,7 @@ def _own(name: str, record: Domain, factory: Callable[..., gymnasium.Env[str, st
         except TypeError as error:
             raise UsageError(f"domain {name!r}: its factory must take settings by name, but {error}") from None
         env = factory(**settings)
-        env.unwrapped.domain = record
+        cast(TextEnv, env.unwrapped).domain = record
         return env
 
     return External(record, make)
@@ -158,7 +158,7 @@ class Adapter(TextEnv):
         observation, reward, terminated, truncated, info = self._env.step(action)
         self._read(info)
         success = info.get("success", info.get("is_success"))
-        won = bool(terminated and reward > 0 if success is None else success)
+        won = bool(terminated and float(reward) > 0 if success is None else success)
         paid = float(reward) if self.reward == "dense" else float(won)
         over = bool(terminated or truncated)
         return StepResult(self._text(observation), paid, over, won, bool(info.get("valid", True)))
@@ -166,7 +166,7 @@ class Adapter(TextEnv):
     def admissible(self) -> list[str] | None:
         return self._listed
 
-    def render(self) -> str:  # type: ignore[override]
+    def render(self) -> str:
         shown = self._env.render() if self._env.render_mode == "ansi" else None
         return shown if isinstance(shown, str) else self.observation
 

@@ -134,11 +134,11 @@ class Jvm:
     def __init__(self, folder: str, options: str, jars: Sequence[str] = ()) -> None:
         self.users = 0
         self.broken = False  # somebody's connection failed: nobody else is to be given this one
-        options = shlex.split(os.environ.get("GENTAX_JAVA_OPTS", options))
+        jvm_options = shlex.split(os.environ.get("GENTAX_JAVA_OPTS", options))
         failures = []
         for java in javas():
             try:
-                self._start(java, options, folder, jars)
+                self._start(java, jvm_options, folder, jars)
                 _all.add(self)
                 return
             except (OSError, ValueError) as error:
@@ -262,7 +262,7 @@ class SharedJvm(Generic[J]):
 
 
 _all: weakref.WeakSet[Jvm] = weakref.WeakSet()
-_shared: weakref.WeakSet[SharedJvm] = weakref.WeakSet()
+_shared: weakref.WeakSet[SharedJvm[Any]] = weakref.WeakSet()
 
 
 def _after_fork() -> None:

@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, cast
 
 from gymnasium.envs.registration import EnvSpec
 
@@ -81,7 +81,7 @@ def make(name: str, level: str | None = None, **settings: Any) -> TextEnv:
     if lacking:
         raise UsageError(f"domain {name!r} needs {', '.join(lacking)}: {record.enable}")
     if name not in domains():
-        return _load_external(name).make(level=level, **settings)
+        return cast(TextEnv, _load_external(name).make(level=level, **settings))
     module, _, attribute = record.entry.partition(":")
     factory = getattr(importlib.import_module(module), attribute)
     _check(factory, name, settings)

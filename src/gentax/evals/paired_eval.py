@@ -28,8 +28,9 @@ from gentax.evals.evaluate import Evaluation, tasks_of
 from gentax.evals.suites import load_suite, paired, read_result
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE, content_labels, task_success
 from gentax.metrics.statistics import InterimAnalyses, Pilot, required_sample_size
+from gentax.metrics.statistics.power import FREE_WITHIN
 from gentax.metrics.tax import TaxReport, tax_report
-from gentax.metrics.verdict import FREE_WITHIN, Verdict, headline, verdict
+from gentax.metrics.verdict import Verdict, headline, verdict
 from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, load_policy_pair
 from gentax.policies.scripted import SCRIPTED, RandomPolicy

@@ -244,7 +244,7 @@ def by_domain(*policies: Iterable[Episode]) -> dict[str, tuple[list[By], int]]:
         whole = [_by_task(side, tasks) for side in sides]
         scores = [{domain: task_success(flat(one), tasks)} for one in whole]
         _, left_out = drop_error_tasks(scores)  # refuses where there are too many
-        broken_K = np.isnan([score[domain] for score in scores]).any(0)
+        broken_K = np.isnan(np.array([score[domain] for score in scores])).any(axis=0)
         kept = [task for task, broken in zip(tasks, broken_K, strict=True) if not broken]
         if len(kept) < 2:
             raise UsageError(f"what was done on {domain} needs episodes of at least 2 tasks, not {len(kept)}")
@@ -339,7 +339,8 @@ def compare(before: Iterable[Episode], after: Iterable[Episode]) -> dict[str, Co
         for name in MEASURES:
             first, second = (of_side[name] for of_side in ratios)
             changes[name] = None if first is None or second is None else change(first, second)
-        changes["success"] = difference(*(task_success(flat(side), side) for side in sides))  # as the tax has it
+        first_K, second_K = (task_success(flat(side), side) for side in sides)
+        changes["success"] = difference(first_K, second_K)  # as the tax has it
         found[domain] = Comparison(was, now, changes)
     return found
 
@@ -365,7 +366,8 @@ def _ratio(reads: list[list[Read]], measure: Measure) -> Ratio | None:
         if len(pairs) < len(of_task):
             return None
         sums.append(np.sum(pairs, axis=0))
-    return Ratio(*np.array(sums, float).T, unit=measure.unit)
+    numerator, denominator = np.array(sums, float).T
+    return Ratio(numerator, denominator, unit=measure.unit)
 
 
 def _estimates(ratios: dict[str, Ratio | None]) -> Values:

@@ -70,7 +70,7 @@ def unshared(a_KV: csr_array, b_KV: csr_array) -> Estimate:
     """Return 1 - |A ∩ B| / |A ∪ B| (Jaccard) of the n-grams that two domains show: 0 the same ones, 1 none shared."""
     inter, only_a, only_b = _shared(a_KV, b_KV)
 
-    def apart(inter: np.ndarray, union: np.ndarray) -> np.ndarray:
+    def apart(inter: Any, union: Any) -> Any:
         return 1 - inter / union
 
     union = inter + only_a + only_b

@@ -311,7 +311,8 @@ def _error_bounds(
 
     cases = imputed(0.0, 1.0), imputed(1.0, 0.0)
     points = {t: tuple(100 * scores.mean(_difference("init", "after", [t])) for scores in cases) for t in broken}
-    return ErrorBounds(*(overall(_tax_over(scores, targets, level)) for scores in cases), points)
+    low, high = (overall(_tax_over(scores, targets, level)) for scores in cases)
+    return ErrorBounds(low, high, points)
 
 
 def delta_id(scores: Scores, source: str, level: float = LEVEL) -> Estimate:

@@ -28,8 +28,9 @@ from gentax.core.episode import EPISODES_FILE, write_episodes
 from gentax.core.files import atomic_file, atomic_folder, write_json
 from gentax.evals.evaluate import Evaluation
 from gentax.metrics.statistics import Estimate, Undefined
+from gentax.metrics.statistics.power import FREE_WITHIN
 from gentax.metrics.tax import TaxReport
-from gentax.metrics.verdict import FREE_WITHIN, caveats, number, sentences, signed
+from gentax.metrics.verdict import caveats, number, sentences, signed
 from gentax.report import figures
 from gentax.report.figures import Point, Series
 from gentax.report.model import (

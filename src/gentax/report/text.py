@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gentax.metrics.statistics import SEEDS, Estimate, Undefined
-from gentax.metrics.verdict import FREE_WITHIN, Verdict, caveats, headline, number, signed, verdict
+from gentax.metrics.statistics.power import FREE_WITHIN
+from gentax.metrics.verdict import Verdict, caveats, headline, number, signed, verdict
 from gentax.report.model import Result
 
 # Control, format (bidirectional overrides, zero width, tags), lone surrogates, line and paragraph separators.

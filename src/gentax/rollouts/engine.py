@@ -16,7 +16,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def make_env(play: RolloutConfig, name: str, level: str | None = None, split: st
     """
     shaped = play.reward == "shaped"
     env = make(name, level, reward="sparse" if shaped else play.reward, horizon=play.horizon, split=split)
-    return wrap(env, ("shaping", *play.wrap) if shaped else play.wrap)
+    return cast(TextEnv, wrap(env, ("shaping", *play.wrap) if shaped else play.wrap))
 
 
 class EnvPool:
@@ -261,6 +261,7 @@ class _Engine:
         return PolicyRequest(run.slot, text, continues, run.env, run.rng, play.sampling, play.chat)
 
     def _admissible(self, run: _Run) -> tuple[str, ...]:
+        assert run.env is not None
         try:
             return tuple(run.env.admissible() or ())
         except EnvironmentFault:
@@ -317,7 +318,8 @@ class _Engine:
             except UsageError:
                 raise
             except Exception as fault:
-                self.pool.discard(run.env)
+                if run.env is not None:
+                    self.pool.discard(run.env)
                 run.env = None
                 if attempt == 1:
                     run.env = self.pool.take(run.task)

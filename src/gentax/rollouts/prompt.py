@@ -219,10 +219,11 @@ def _checked(file: str, _: float) -> SandboxedTemplate:
     template = SandboxedTemplate(template_text(file), f"the prompt template {file}", TEMPLATE_FIELDS)
     example = {"rules": "", "goal": "", "format": "", "observation": _SEEN, "thinking": False}
     past = [{"observation": "before", "action": "done"}]
-    for more in (
+    cases: tuple[dict[str, Any], ...] = (
         {"history": [], "admissible": None, "step": 1},
         {"history": past, "admissible": ["left", "right"], "step": 2},
-    ):
+    )
+    for more in cases:
         if _SEEN not in _filled(template, example | more):
             raise UsageError(f"the prompt template {file} does not show the observation; write {{{{ observation }}}}")
     return template

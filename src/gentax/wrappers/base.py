@@ -71,12 +71,16 @@ class TextWrapper(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
         self.observation = self.transform_observation(observation)
         return self.observation, float(reward), terminated, truncated, info
 
-    def render(self) -> str:  # type: ignore[override]
+    def render(self) -> str:
         """Return the inner picture; what the agent reads where that is only the observation."""
         shown = self.env.render()
         return self.observation if shown == self.text_env.observation else shown
 
     # A text environment's side.
+
+    @property
+    def unwrapped(self) -> TextEnv:
+        return self.text_env.unwrapped
 
     @property
     def domain(self) -> Domain:

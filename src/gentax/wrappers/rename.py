@@ -131,7 +131,7 @@ class Rename(TextWrapper):
         move = self.text_env.expert()
         return None if move is None else ExpertAction(self.translate(move.action), self.translate(move.thought))
 
-    def render(self) -> str:  # type: ignore[override]
+    def render(self) -> str:
         return self.translate(self.env.render())
 
 

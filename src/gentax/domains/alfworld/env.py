@@ -91,7 +91,7 @@ class AlfWorld(TextEnv):
         """Return the whole start in words; most of it is not in sight at first."""
         return self._description
 
-    def render(self) -> str:  # type: ignore[override]
+    def render(self) -> str:
         """Return the goal, what the engine says last, and what can be done, for a person."""
         if self._game is None:
             return ""

@@ -22,7 +22,10 @@ from gentax.domains.alfworld import PLANS
 @cache
 def root() -> Path:
     """Return the folder of the alfworld package."""
-    return Path(importlib.util.find_spec("alfworld").submodule_search_locations[0])
+    spec = importlib.util.find_spec("alfworld")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0])
 
 
 @cache
@@ -61,6 +64,8 @@ def floor_plan(number: int) -> tuple[dict[str, list[float]], list[str]]:
 
 def _module(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"gentax_alfworld_{name}", root() / "gen" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

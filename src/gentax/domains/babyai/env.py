@@ -99,7 +99,7 @@ class BabyAI(TextEnv):
         """Return the whole start; worlds that look alike at first may differ in what is not in sight."""
         return whole(self._world).hex()
 
-    def render(self) -> str:  # type: ignore[override]
+    def render(self) -> str:
         """Return the whole world drawn in signs for a person, with the goal and what is seen."""
         return "" if self._world is None else f"{self.goal}\n\n{self._world.pprint_grid()}\n\n{self._seen}"
 

@@ -116,7 +116,7 @@ def errors(harness: Harness) -> str:
     return "unknown levels, splits, rewards, options and indices are refused with one line each"
 
 
-def _must_be_truncated(harness: Harness, env: TextEnv, task: Task, policy: Callable, horizon: int) -> None:
+def _must_be_truncated(harness: Harness, env: TextEnv, task: Task, policy: Callable[..., Any], horizon: int) -> None:
     """Play until the end, which must be a truncation at `horizon`."""
     trajectory: Trajectory = harness.play(env, task_of(task, env), policy, horizon + 1)
     last = trajectory.turns[-1]

@@ -9,9 +9,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from gentax.core.task import content_hash, split_of, stable_seed
 from gentax.domains.crafting import LevelSpec
+
+T = TypeVar("T")
 
 
 def _words(text: str) -> list[str]:
@@ -144,7 +147,7 @@ def _draw(depth: int, draw: Callable[[], float]) -> Book:
     return Book(goal, {recipe.makes: recipe for recipe in recipes}, times, tuple(materials))
 
 
-def _choose(options: list, draw: Callable[[], float]):
+def _choose(options: list[T], draw: Callable[[], float]) -> T:
     return options[int(draw() * len(options))]
 
 

@@ -145,7 +145,7 @@ class SciWorld(TextEnv):
             return ExpertAction(f"teleport to {room}", f"I have strayed from the {room}: go back.")
         return ExpertAction(self._plan[done], thought(self.goal, self._plan[done:]))
 
-    def render(self) -> str:  # type: ignore[override]
+    def render(self) -> str:
         """Return the goal, the place, what is carried and the score, for a person. Takes no time in the game."""
         if self.task is None:
             return ""

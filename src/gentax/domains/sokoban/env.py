@@ -130,7 +130,7 @@ class Sokoban(TextEnv):
     def content(self) -> str:
         return self._content
 
-    def render(self) -> str:  # type: ignore[override]
+    def render(self) -> str:
         """Return the room drawn for a person in a terminal."""
         if self.task is None:
             return ""
@@ -162,7 +162,7 @@ class Sokoban(TextEnv):
         if solved:
             return 1.0 - self._reward_paid
         needed = self._needed(boxes)
-        if needed is None or needed >= self._fewest:
+        if needed is None or self._fewest is None or not self._first or needed >= self._fewest:
             return 0.0
         reward = (self._fewest - needed) / self._first
         self._fewest = needed

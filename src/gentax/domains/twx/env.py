@@ -100,7 +100,7 @@ class TwxEnv(TextEnv):
     def content(self) -> str:
         return self._content
 
-    def render(self) -> str:  # type: ignore[override]
+    def render(self) -> str:
         """Return the goal, the place, what is carried and the score, for a person."""
         if self._state is None:
             return ""
