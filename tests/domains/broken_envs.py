@@ -87,8 +87,6 @@ class Twins(Sound):
         return ExpertAction("say it", "I shall see it.") if self.left == self.turns else super().expert()
 
 
-# Starts and episodes.
-
 _counter = itertools.count()
 
 
@@ -152,9 +150,6 @@ class SharesTasksSilently(SharesTasks, Silent):
     pass
 
 
-# The expert.
-
-
 class ExpertLoses(Sound):
     def expert(self):
         return ExpertAction("say 0", "Zero.") if self.task.index == 3 else super().expert()
@@ -181,9 +176,6 @@ class ExpertIsSlow(Sound):
 class ExpertThinksNothing(Sound):
     def expert(self):
         return ExpertAction(super().expert().action, " ")
-
-
-# Rewards.
 
 
 class PaysHalf(Sound):
@@ -215,9 +207,6 @@ class WinsAndGoesOn(Sound):
         return super()._step(action)._replace(terminated=False)
 
 
-# Actions.
-
-
 class ListsWhatItRefuses(Sound):
     def admissible(self):
         return [*super().admissible(), "jump"]
@@ -244,9 +233,6 @@ class IsEndedByRefusals(Sound):
     def _step(self, action):
         acted = super()._step(action)
         return acted if acted.valid else acted._replace(terminated=True)
-
-
-# Texts.
 
 
 class ShowsControlCharacters(Sound):

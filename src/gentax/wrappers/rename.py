@@ -71,7 +71,7 @@ class Rename(TextWrapper):
     Args:
         env: any text environment.
         words: what to rename. A mapping gives the new words and is read both ways, so that {"box": "target"} swaps
-            the two; for a list, words are invented; None is the domain's nouns and signs (see `nouns`).
+            the two; for a list, words are invented; None is the domain's nouns and signs (`NOUNS`, `SIGNS`).
         seed: of the invented words.
 
     Raises:

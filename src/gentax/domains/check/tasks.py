@@ -132,7 +132,7 @@ def _differences(one: object, other: object) -> list[str]:
 #
 # Contents (`TextEnv.content`) are compared for thousands of tasks. Whether that is all can only be seen by playing:
 # two tasks are the same when their fingerprints are (see `TextEnv.fingerprint`: goal and first observation, or a
-# whole start where a domain gives it), the expert's episodes are, text by text, and some walks by chance are too. The
+# whole start where a domain gives it), the expert's episodes are, text by text, and some random episodes are too. The
 # latter two are looked at because the first view of a world may be that of another. Left out: tasks that differ in
 # words alone.
 

@@ -104,7 +104,7 @@ class Sokoban(TextEnv):
         """Return the moves left in an optimal plan; None when the room cannot be solved any more.
 
         Exact but for states of large rooms that are far from solved, where it is the length of some plan, or None
-        when none was found (see `solve`).
+        when none was found (see `solver.py`).
         """
         return None if self.task is None else self._distances.of(self.state)
 

@@ -3,8 +3,8 @@
 Walls and targets alone decide the split, by a hash that is the same for a room and its mirror images and rotations:
 no room of one split is ever in another, not even turned around, at whatever level. A room of a small level is one of
 all there are (`Rooms`); of a larger level it is drawn (`sample_room`). A search backwards from the solved states
-(`solve.Distances`) gives the states whose optimal plan has a wanted length, and one of them is the start. In large
-rooms the search stops at `solve.TABLE_LIMIT` states; only complete layers are used, so the plan length is exact there
+(`solver.Distances`) gives the states whose optimal plan has a wanted length, and one of them is the start. In large
+rooms the search stops at `solver.TABLE_LIMIT` states; only complete layers are used, so the plan length is exact there
 too. Validation and test tasks repeat no room while there are others.
 """
 

@@ -101,7 +101,7 @@ def _walk(columns: int, free: int, start: int, end: int) -> list[int]:
 # other: layer d holds exactly the states whose optimal plan has d moves. In small rooms it reaches every solvable
 # state. In large ones it stops at `TABLE_LIMIT` states; a state beyond is searched forwards, in layers too. The first
 # of its layers to touch the table gives the optimal plan: a plan of depth + k moves is after k moves in the deepest
-# layer. Only where that search also reaches its limit does `plan.py` look for some plan instead of the shortest.
+# layer. Only where that search also reaches its limit is some plan sought (`find_plan`), not the shortest.
 
 
 TABLE_LIMIT = 60_000  # states; a table of that size takes about 0.1 s and 10 MB

@@ -27,7 +27,7 @@ class TwxEnv(TextEnv):
     package's score, which ends at 1 with success; a ruined meal ends the episode as a failure.
 
     `expert` follows the package's gold path without the looks that tell nothing new. It undoes steps aside, and has no
-    move after one that cannot be undone (see `plan`).
+    move after one that cannot be undone (see `Follower`).
 
     Raises (from `reset` and `step`):
         EnvironmentFault: the Java process died or broke; the next `reset` starts another.
