@@ -79,6 +79,12 @@ def by_domain(names: Iterable[str]) -> list[ParameterSet]:
     return [pytest.param(name, marks=[pytest.mark.jvm] if name in JAVA else []) for name in names]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "able" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)  # the model is trained first
+
+
 @pytest.fixture(autouse=True)
 def java_needs_its_mark(request, monkeypatch):
     """Fail a test that starts Java and is not marked `jvm`: `make test-fast` would run it."""

@@ -24,6 +24,8 @@ from gentax.domains.alfworld.engine import NOTHING, Game
 from gentax.domains.alfworld.games import FOLDERS, TYPES, draw
 from gentax.domains.alfworld.homes import plan_of, plans_for, rules, tables, targets, wording
 
+pytestmark = pytest.mark.slow
+
 STRANGE = [
     "",
     " ",

@@ -18,6 +18,8 @@ from gentax.training.learner import adapted_layers, learner_of
 from gentax.training.memory import footprint
 from gentax.training.policy_gradient import update
 
+pytestmark = pytest.mark.slow
+
 KL, CLIP = 0.3, 0.2
 RECIPE = TrainConfig(algorithm=PolicyGradientConfig(kl=KL, clip=CLIP), precision="fp32")
 LENGTHS = (22, 9, 13)  # of what is read before each reply: beyond a window of 16, and shorter

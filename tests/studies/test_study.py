@@ -65,6 +65,8 @@ def study(toy, tiny, monkeypatch):
 
 from conftest import TOY, Toy  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 class Other(Toy):
     """The toy under another name."""

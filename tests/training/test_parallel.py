@@ -20,6 +20,8 @@ from gentax.policies.local import load_local_policy
 from gentax.training import TrainConfig, train
 from gentax.training.distributed import World, join
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("full", "shard", "shard-lora")
 
 

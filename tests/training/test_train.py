@@ -25,6 +25,8 @@ from gentax.training.checkpoint import checkpoints
 from gentax.training.distributed import World
 from gentax.training.run_folder import RunFolder, last, result, training_line
 
+pytestmark = pytest.mark.slow
+
 
 def recipe(base: Path, **changes) -> TrainConfig:
     values = {

@@ -17,6 +17,8 @@ from gentax.training.config import LoraConfig, PolicyGradientConfig, SFTConfig, 
 from gentax.training.learner import learner_of, with_rates
 from gentax.training.memory import check_memory, footprint, parameters_of
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 PLENTY = 1e12
 

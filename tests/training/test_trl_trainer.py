@@ -22,6 +22,8 @@ from gentax.training import TrainConfig, train
 from gentax.training.checkpoint import checkpoints
 from gentax.training.config import ExplorationConfig, ForgettingConfig, LoraConfig, PolicyGradientConfig, SFTConfig
 
+pytestmark = pytest.mark.slow
+
 
 def recipe(tiny: Path, **changes) -> TrainConfig:
     values = {
