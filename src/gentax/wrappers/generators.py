@@ -96,9 +96,9 @@ def scatter_remarks(
 
 # Any domain: a glimpse of another domain's state, at most `volume` characters of it but at least a sentence.
 #
-# The glimpses are real observations (`snippets.json`, made by `build_snippets`). A sentence is left out if the goal or the
-# observation has one of its words, and the whole glimpse if nothing of it is left. Like the paper's, glimpses show
-# the agent text of domains that it may later be tested on; contextual distractors do not.
+# The glimpses are real observations (`snippets.json`, made by `build_snippets`). A sentence is left out if the goal
+# or the observation has one of its words, and the whole glimpse if nothing of it is left. Like the paper's, glimpses
+# show the agent text of domains that it may later be tested on; contextual distractors do not.
 
 
 INTRODUCTIONS = (

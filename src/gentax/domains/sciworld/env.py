@@ -39,7 +39,7 @@ class SciWorld(TextEnv):
     Success is the package's completion with a score of 100. A wrong focus (score -100) ends the episode as a failure.
     The dense reward is the rise of the package's score, over 100.
 
-    `expert` follows a stored plan (see `expert.py`). It stays on it through looking, through actions that do nothing and
+    `expert` follows a stored plan (`expert.py`). It stays on it through looking, through actions that do nothing and
     through walking about (it goes back first); any other action that is not the plan's next leaves it without a move.
     Right after a question of the simulator its move is taken for the answer and refused; it repeats it.
 
