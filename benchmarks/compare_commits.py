@@ -46,12 +46,12 @@ def jobs() -> dict[str, Callable[[], int]]:
         tasks = env.tasks("train", TASKS)
     found: dict[str, Callable[[], int]] = {}
     for job in JOBS[:2]:
-        play = RolloutConfig(context=job.split()[1], temperature=1.0)
-        pool = EnvPool(play)  # ends with the process
+        config = RolloutConfig(context=job.split()[1], temperature=1.0)
+        pool = EnvPool(config)  # ends with the process
 
-        def playing(play: RolloutConfig = play, pool: EnvPool = pool) -> int:
+        def playing(config: RolloutConfig = config, pool: EnvPool = pool) -> int:
             policy.clear_cache()
-            return sum(e.length for e in rollout(policy, tasks, play=play, samples=GROUP, seed=5, pool=pool))
+            return sum(e.length for e in rollout(policy, tasks, config=config, samples=GROUP, seed=5, pool=pool))
 
         found[job] = playing
     with tempfile.TemporaryDirectory() as scratch:

@@ -142,8 +142,8 @@ def _cached_bytes(model: Any) -> int:
 def learn(model: Any, tokenizer: Any, size: str, load: Load, peak: tuple[float, float] | None) -> dict[str, float]:
     """Time one update by gentax, model already on its device; leaves the model changed."""
     adapters = WITH_ADAPTERS.get(size)
-    recipe = TrainConfig(algorithm=PolicyGradientConfig(kl=KL, clip=CLIP), lora=adapters)
-    learner = learner_of(LocalPolicy(model, tokenizer), recipe)
+    config = TrainConfig(algorithm=PolicyGradientConfig(beta=KL, epsilon=CLIP), lora=adapters)
+    learner = learner_of(LocalPolicy(model, tokenizer), config)
     reference = learner.start_model()
     if reference is None:
         reference = build(size, model.device)
@@ -153,7 +153,7 @@ def learn(model: Any, tokenizer: Any, size: str, load: Load, peak: tuple[float, 
     seconds, report = [], {}
     for _ in range(load.repeats + 1):
         begun = _now()
-        report = update(learner, reference, optimizer, played, rewards, recipe, "the benchmark", temperature=1.0)
+        report = update(learner, reference, optimizer, played, rewards, config, "the benchmark", temperature=1.0)
         seconds.append(_now() - begun)
     middle = statistics.median(seconds[1:])
     found = {

@@ -37,12 +37,12 @@ KINDS = (  # number format of the weights, of the arithmetic, and how sequences 
 )
 
 
-def gradient(recipe: TrainConfig, way: str, examples: Path) -> tuple[dict[str, float], torch.Tensor]:
+def gradient(config: TrainConfig, way: str, examples: Path) -> tuple[dict[str, float], torch.Tensor]:
     """Return the row of the first step, and its gradient after clipping."""
     torch.manual_seed(0)  # of the adapters
-    policy = load_local_policy(recipe.base, ModelOptions(device=recipe.device, dtype=recipe.dtype))
-    imitation = ExpertData.of(recipe, policy, examples)
-    learner = learner_of(policy, recipe)
+    policy = load_local_policy(config.model, ModelOptions(device=config.device, dtype=config.dtype))
+    imitation = ExpertData.of(config, policy, examples)
+    learner = learner_of(policy, config)
     scoring_method(learner.model)  # lets the model attend as a tree where it can
     if way == "padded":
         learner.model.set_attn_implementation("sdpa")
@@ -64,15 +64,15 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     quiet()
     settings: dict[str, Any] = {"prompt_template": str(Path(__file__).parent / "few_shot.jinja")}
-    play = RolloutConfig(
+    rollout_config = RolloutConfig(
         context="window(2)", admissible=True, max_new_tokens=32, **({} if args.model == "base" else settings)
     )
-    recipe = TrainConfig(
-        base=args.model,
+    config = TrainConfig(
+        model=args.model,
         source=args.domain,
-        steps=0,
-        play=play,
-        imitate=SFTConfig(mix={args.domain: 1.0}, pairs=args.pairs),
+        max_steps=0,
+        rollout=rollout_config,
+        sft=SFTConfig(mixture={args.domain: 1.0}, max_pairs=args.pairs),
         lora=LoraConfig(),
         device=args.device,
     )
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     reference = None
     with tempfile.TemporaryDirectory() as scratch:
         for dtype, precision, way in KINDS:
-            of = replace(recipe, dtype=dtype, precision=precision)
+            of = replace(config, dtype=dtype, precision=precision)
             row, found = gradient(of, way, Path(scratch) / "examples.safetensors")
             reference = found if reference is None else reference
             cosine = float(torch.cosine_similarity(found.double(), reference.double(), dim=0))

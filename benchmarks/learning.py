@@ -59,7 +59,7 @@ def main() -> None:
         if missing_modules(domains()[name]):
             print(f"{name}: left out, {domains()[name].enable}")
             continue
-        recipe = read_settings(TrainConfig, read_values(name), name)
+        config = read_settings(TrainConfig, read_values(name), name)
         before = played("base", name, args.tasks, args.out / f"{name}-base-{args.tasks}.json")
         print(f"{name}: base {100 * np.nanmean(before):.1f} %, {len(before)} test tasks", flush=True)
         after = []
@@ -67,7 +67,7 @@ def main() -> None:
             run = args.out / f"{name}-{seed}"
             clock = run / "minutes.json"
             began = time.monotonic()
-            folder = gentax.train(replace(recipe, seed=seed), run)
+            folder = gentax.train(replace(config, seed=seed), run)
             if not clock.is_file():
                 write_json(clock, (time.monotonic() - began) / 60)
             after.append(played(folder, name, args.tasks, run / f"test-{args.tasks}.json"))

@@ -73,7 +73,7 @@ def play(policy: LocalPolicy, domain: str, tasks: int, how: RolloutConfig, seed:
     peak()
     begun = time.perf_counter()
     # Not `gentax.evaluate`, which stops where most replies cannot be read: those of a model as it comes often cannot.
-    episodes = gentax.rollout(policy, listed, play=how, seed=seed)
+    episodes = gentax.rollout(policy, listed, config=how, seed=seed)
     return Played(episodes, time.perf_counter() - begun, peak())
 
 
@@ -125,7 +125,7 @@ def learn(
     from gentax.training.policy_gradient import update
 
     quiet()
-    recipe = TrainConfig(base=model, algorithm=PolicyGradientConfig(kl=KL, clip=CLIP), lora=lora)
+    recipe = TrainConfig(model=model, algorithm=PolicyGradientConfig(beta=KL, epsilon=CLIP), lora=lora)
     bare, device = load_meta_model(model, options), resolve_device(options.device)
     chosen = footprint(bare, recipe, device, available_memory(device)).gradient_checkpointing  # as a run would
     learner = learner_of(load_local_policy(model, options), recipe, gradient_checkpointing=chosen)
@@ -172,7 +172,7 @@ def peft_config(lora: LoraConfig | None) -> Any:
         return None
     from peft import LoraConfig
 
-    return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    return LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
 def alone(function: Callable[..., Any], *args: Any) -> Any:

@@ -104,7 +104,7 @@ def timed(policy: LocalPolicy, tasks: list[gentax.Task], play: RolloutConfig, po
     """Play all episodes once."""
     policy.clear_cache()
     begun = time.perf_counter()
-    episodes = rollout(policy, tasks, play=play, samples=GROUP, seed=seed, pool=pool)
+    episodes = rollout(policy, tasks, config=play, samples=GROUP, seed=seed, pool=pool)
     seconds = time.perf_counter() - begun
     return seconds, sum((e.written or 0) for e in episodes) / seconds, sum(e.length for e in episodes) / seconds
 

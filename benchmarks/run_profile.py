@@ -103,7 +103,7 @@ def timed(clock: Clock, rows: Counter[str]) -> Iterator[None]:
         yield
 
 
-def profile(recipe: TrainConfig) -> dict[str, Any]:
+def profile(config: TrainConfig) -> dict[str, Any]:
     """Train, the first step to warm up; return the seconds by kind of the others, and what was padding."""
     clock, rows, steps = Clock(), Counter[str](), []
     begun = 0.0
@@ -118,7 +118,7 @@ def profile(recipe: TrainConfig) -> dict[str, Any]:
             steps.append(row)
 
     with tempfile.TemporaryDirectory() as out, timed(clock, rows):
-        train(recipe, f"{out}/run", on_row)
+        train(config, f"{out}/run", on_row)
         total = time.perf_counter() - begun
     distinct, computed = (sum(row.get(key, 0) for row in steps) for key in ("distinct_tokens", "computed_tokens"))
     return {
@@ -132,7 +132,7 @@ def profile(recipe: TrainConfig) -> dict[str, Any]:
     }
 
 
-def memory(recipe: TrainConfig) -> list[float]:
+def memory(config: TrainConfig) -> list[float]:
     """Train; return the peak megabytes of each step."""
     peaks: list[float] = []
 
@@ -141,7 +141,7 @@ def memory(recipe: TrainConfig) -> list[float]:
 
     peak()
     with tempfile.TemporaryDirectory() as out:
-        train(recipe, f"{out}/run", on_row)
+        train(config, f"{out}/run", on_row)
     return peaks
 
 
@@ -169,12 +169,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     quiet()
-    common = {"source": args.source, "base": args.base, "validate_every": 0}
-    play = RolloutConfig(context=args.context, temperature=0.7)
+    common = {"source": args.source, "model": args.base, "eval_steps": 0}
+    config = RolloutConfig(context=args.context, temperature=0.7)
     if args.steps:
         steps = args.steps + 1
         found = profile(
-            TrainConfig(**common, play=play, steps=steps, tasks_per_step=args.tasks, checkpoint_every=steps)
+            TrainConfig(**common, rollout=config, max_steps=steps, tasks_per_step=args.tasks, save_steps=steps)
         )
         print(f"{args.source}, {args.context}: {found['steps']} steps, {found['total_s'] / found['steps']:.2f} s each")
         for kind, seconds in sorted(found["seconds"].items(), key=lambda item: -item[1]):
@@ -185,7 +185,13 @@ def main(argv: list[str] | None = None) -> None:
     if args.iterations:
         every = max(1, args.iterations)
         small = TrainConfig(
-            **common, play=play, steps=args.iterations, tasks_per_step=2, group=4, lr=1e-5, checkpoint_every=every
+            **common,
+            rollout=config,
+            max_steps=args.iterations,
+            tasks_per_step=2,
+            num_generations=4,
+            learning_rate=1e-5,
+            save_steps=every,
         )
         peaks = memory(small)
         fifths = [statistics.median(part) for part in np.array_split(peaks, min(5, len(peaks)))]

@@ -111,16 +111,16 @@ def gentax_side(folder: Path, episodes: list[Episode], _: str) -> tuple[Callable
     from gentax.training.rewards import rewards_of
 
     keep_freed_memory()
-    recipe = TrainConfig(algorithm=PolicyGradientConfig(kl=KL, clip=CLIP), lora=LoraConfig(RANK, 2.0 * RANK))
+    config = TrainConfig(algorithm=PolicyGradientConfig(beta=KL, epsilon=CLIP), lora=LoraConfig(RANK, 2.0 * RANK))
     cpu = torch.device("cpu")
-    found = footprint(load_meta_model(folder), recipe, cpu, available_memory(cpu))
+    found = footprint(load_meta_model(folder), config, cpu, available_memory(cpu))
     policy = LocalPolicy(load_model(folder), load_tokenizer(folder))
-    learner = learner_of(policy, recipe, gradient_checkpointing=found.gradient_checkpointing)
+    learner = learner_of(policy, config, gradient_checkpointing=found.gradient_checkpointing)
     optimizer = torch.optim.Adam(learner.parameters, lr=RATE, fused=True)
 
     def step() -> None:
-        rewards = rewards_of(episodes, recipe.reward, recipe.explore)
-        update(learner, learner.start_model(), optimizer, episodes, rewards, recipe, "the benchmark", temperature=1.0)
+        rewards = rewards_of(episodes, config.reward, config.exploration)
+        update(learner, learner.start_model(), optimizer, episodes, rewards, config, "the benchmark", temperature=1.0)
         learner.publish()
 
     step()

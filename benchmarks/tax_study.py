@@ -147,11 +147,11 @@ class Study:
         plan = self.plan
         warmed = self.folder / "warm-up"
         warm = TrainConfig(
-            base=plan.model,
+            model=plan.model,
             source=plan.source,
-            steps=0,
-            play=plan.how,
-            imitate=SFTConfig(mix=dict(plan.mix), pairs=plan.pairs),
+            max_steps=0,
+            rollout=plan.how,
+            sft=SFTConfig(mixture=dict(plan.mix), max_pairs=plan.pairs),
             **self._common(0),
         )
         self.evaluate(WARM, lambda: self.train(warm, warmed))
@@ -159,17 +159,17 @@ class Study:
             spent = self._seconds(BASE) + _trained_s(warmed) + self._seconds(WARM)
             self._settle(plan := plan.with_steps(spent, self._figures(WARM)))
         for seed in range(plan.seeds):
-            recipe = TrainConfig(
-                base=str(self.train(warm, warmed)),
+            config = TrainConfig(
+                model=str(self.train(warm, warmed)),
                 source=plan.source,
-                steps=plan.steps,
+                max_steps=plan.steps,
                 tasks_per_step=plan.groups,
-                group=plan.group,
-                warmup=min(5, plan.steps // 4),
-                play=RolloutConfig(**{**plan.play, "temperature": 1.0}),
+                num_generations=plan.group,
+                warmup_steps=min(5, plan.steps // 4),
+                rollout=RolloutConfig(**{**plan.play, "temperature": 1.0}),
                 **self._common(seed),
             )
-            self.evaluate(trained(seed), lambda r=recipe, s=seed: self.train(r, self.folder / f"grpo-{s}"))
+            self.evaluate(trained(seed), lambda r=config, s=seed: self.train(r, self.folder / f"grpo-{s}"))
 
     def _settle(self, plan: Plan) -> None:
         self.plan = plan
@@ -184,7 +184,7 @@ class Study:
 
     def _common(self, seed: int) -> dict[str, Any]:
         where = {"device": self.options.device, "dtype": self.options.dtype}
-        return {"lora": LoraConfig(), "seed": seed, "validate_every": 0, **where}
+        return {"lora": LoraConfig(), "seed": seed, "eval_steps": 0, **where}
 
     def evaluate(self, who: str, model: Callable[[], str | Path]) -> None:
         """Play a policy on the test tasks of each domain on which it has not played yet."""
@@ -200,7 +200,7 @@ class Study:
             write_episodes(self._kept(who, name).with_suffix(".jsonl.gz"), done.episodes)
             write_json(self._kept(who, name), done.figures())
 
-    def train(self, recipe: TrainConfig, out: Path) -> Path:
+    def train(self, config: TrainConfig, out: Path) -> Path:
         """Train, or go on with it; return the model folder."""
         began = told = time.monotonic()
         asked = False
@@ -222,7 +222,7 @@ class Study:
         if not (out / "done.json").is_file():
             self.say(f"training {out.name}")
         try:
-            folder = gentax.train(recipe, out, on_row)
+            folder = gentax.train(config, out, on_row)
         except KeyboardInterrupt:
             if self.deadline is None or time.monotonic() < self.deadline:
                 raise
@@ -322,9 +322,9 @@ def _trained_s(out: Path) -> float:
 def _training(out: Path) -> dict[str, Any]:
     """Return what a run's rows come to."""
     steps, imitated = (_lines(out / name) for name in ("metrics.jsonl", "imitation.jsonl"))
-    recipe = json.loads((out / "recipe.json").read_text())
-    imitate = recipe["imitate"] or {}
-    found: dict[str, Any] = {"steps": len(steps), "lr": imitate.get("lr") or recipe["lr"]}
+    config = json.loads((out / "recipe.json").read_text())
+    sft = config["sft"] or {}
+    found: dict[str, Any] = {"steps": len(steps), "lr": sft.get("learning_rate") or config["learning_rate"]}
     if (out / CLOCK).is_file():
         found["seconds"] = _trained_s(out)
     if imitated:

@@ -74,7 +74,7 @@ def model_folder(scratch: Path) -> tuple[Path, bool]:
 
     with gentax.make("sokoban") as env:
         tasks = env.tasks("train", 300)
-    episodes = rollout(ExpertPolicy(0.3), tasks, play=RolloutConfig())
+    episodes = rollout(ExpertPolicy(0.3), tasks, config=RolloutConfig())
     rules = domain("sokoban").rules
     steps = [(episode, step) for episode in episodes for step in episode.steps]
     text = [
@@ -98,8 +98,8 @@ def play_batch(folder: Path, trained: bool, context: str, tokens: int) -> list[E
     with gentax.make("sokoban") as env:
         tasks = env.tasks("train", TASKS)
     # An untrained model does not know when to stop; 4 tokens is what an answer of the trained one has.
-    play = RolloutConfig(context=context, temperature=1.0, max_new_tokens=0 if trained else 4)
-    episodes = rollout(load_local_policy(folder), tasks, play=play, samples=GROUP)
+    config = RolloutConfig(context=context, temperature=1.0, max_new_tokens=0 if trained else 4)
+    episodes = rollout(load_local_policy(folder), tasks, config=config, samples=GROUP)
     if tokens:
         parts = [episodes[: n * GROUP] for n in range(1, TASKS + 1)]
         episodes = min(parts, key=lambda part: abs(sum(map(size, part)) - tokens))
@@ -148,17 +148,17 @@ def gentax_step(folder: Path, episodes: list[Episode], precision: str, **_: Any)
     from gentax.training.rewards import rewards_of
 
     keep_freed_memory()
-    recipe = TrainConfig(algorithm=PolicyGradientConfig(kl=KL, clip=CLIP), precision=precision)
-    learner, reference = learner_of(load_local_policy(folder), recipe), load_local_policy(folder).model
+    config = TrainConfig(algorithm=PolicyGradientConfig(beta=KL, epsilon=CLIP), precision=precision)
+    learner, reference = learner_of(load_local_policy(folder), config), load_local_policy(folder).model
     optimizer = torch.optim.Adam(learner.parameters, lr=RATE, fused=True)
     first: list[np.ndarray] = []
     optimizer.register_step_pre_hook(lambda *_: None if first else first.append(gradient(learner.model)))
 
     def step() -> float:
         begun = time.perf_counter()
-        rewards = rewards_of(episodes, recipe.reward, recipe.explore)
+        rewards = rewards_of(episodes, config.reward, config.exploration)
         report.update(
-            update(learner, reference, optimizer, episodes, rewards, recipe, "the benchmark", temperature=1.0)
+            update(learner, reference, optimizer, episodes, rewards, config, "the benchmark", temperature=1.0)
         )
         return time.perf_counter() - begun
 

@@ -68,7 +68,7 @@ def transcript(name: str) -> str:
     env = gentax.make(name)
     (task,) = env.tasks("train", 1)
     env.close()
-    (episode,) = rollout(ExpertPolicy(), [task], play=RolloutConfig())
+    (episode,) = rollout(ExpertPolicy(), [task], config=RolloutConfig())
     turns = "\n".join(f"{step.observation}\n> {step.action}" for step in episode.steps)
     result = f"[{episode.outcome}, {episode.length} steps, return {episode.ret:g}]"
     return _block(f"Goal: {episode.goal}\n\n{turns}\n{episode.final}\n{result}")

@@ -133,5 +133,7 @@ def able(tiny, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         known = {**registry.domains(), "toy": TOY}
         patch.setattr(registry, "domains", lambda: known)
-        imitate = SFTConfig(mix={"toy:one": 1.0, "toy:three": 1.0}, pairs=400, epochs=6.0, lr=3e-3)
-        return train(TrainConfig(base=str(tiny), steps=0, imitate=imitate), tmp_path_factory.mktemp("models") / "able")
+        imitate = SFTConfig(
+            mixture={"toy:one": 1.0, "toy:three": 1.0}, max_pairs=400, num_train_epochs=6.0, learning_rate=3e-3
+        )
+        return train(TrainConfig(model=str(tiny), max_steps=0, sft=imitate), tmp_path_factory.mktemp("models") / "able")

@@ -48,7 +48,7 @@ def test_every_command_has_help_with_an_example(command):
         (["evaluate", "random", "-d", "sokoban", "--action-format", "jsn"], "did you mean 'json'"),
         (["evaluate", "random", "-d", "sokoban", "--prompt-template", "no.jinja"], "no prompt template no.jinja"),
         (["evaluate", "base", "-d", "sokoban", "--max-new-tokens", "5000"], "the context of base holds 4096 tokens"),
-        (["train", "-s", "play.top_p=0.9"], "play.top_p, top_k and min_p must be off"),
+        (["train", "-s", "rollout.top_p=0.9"], "rollout.top_p, top_k and min_p must be off"),
         (["train", "nowhere.yaml"], "nowhere.yaml"),
         (["train", "-s", "stepss=3"], "did you mean 'steps'"),
         (["train", "-s", "source=sokobn"], "did you mean 'sokoban'"),

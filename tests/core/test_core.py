@@ -153,7 +153,7 @@ def test_a_group_of_settings_keeps_the_defaults_it_has_where_it_stands():
     from gentax import TrainConfig
 
     recipe = read_settings(TrainConfig, {"play": {"context": "window(2)"}}, "a recipe")
-    assert (recipe.play.context, recipe.play.temperature) == ("window(2)", 0.7)
+    assert (recipe.rollout.context, recipe.rollout.temperature) == ("window(2)", 0.7)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone is told")

@@ -162,11 +162,11 @@ def test_an_environment_that_cannot_say_is_told_what_it_cannot_claim(own):
         True,
     )
     with pytest.raises(
-        UsageError, match=r"retain.interpolate chooses by validation tasks, and own_game:Guess does not"
+        UsageError, match=r"forgetting.interpolate chooses by validation tasks, and own_game:Guess does not"
     ):
-        ground("own_game:Guess", TrainConfig(retain=ForgettingConfig(interpolate=0.9)))
+        ground("own_game:Guess", TrainConfig(forgetting=ForgettingConfig(interpolate=0.9)))
     assert len(ground("own_game:Guess", TrainConfig()).look) == 64
-    assert len(ground("own_game:Named", TrainConfig(retain=ForgettingConfig(interpolate=0.9))).look) == 64
+    assert len(ground("own_game:Named", TrainConfig(forgetting=ForgettingConfig(interpolate=0.9))).look) == 64
 
 
 def test_contents_that_are_all_the_same_fill_no_second_split(own):

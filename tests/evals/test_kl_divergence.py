@@ -26,7 +26,7 @@ def pair(tiny):
 @pytest.mark.parametrize("context", ["full", "window(1)"])
 def test_it_is_the_sum_over_the_vocabulary(toy, pair, context):
     base, tuned = pair
-    episodes = rollout(base, TASKS, play=RolloutConfig(context=context, temperature=1.0, max_new_tokens=6))
+    episodes = rollout(base, TASKS, config=RolloutConfig(context=context, temperature=1.0, max_new_tokens=6))
     plain = load_again(pair)
     nats = actions = 0.0
     for episode in episodes:
@@ -57,7 +57,7 @@ def load_again(pair):
 
 def test_a_policy_has_not_moved_from_itself(toy, tiny):
     policy = load_local_policy(tiny)
-    episodes = rollout(policy, TASKS, play=RolloutConfig(temperature=1.0, max_new_tokens=6))
+    episodes = rollout(policy, TASKS, config=RolloutConfig(temperature=1.0, max_new_tokens=6))
     assert forward_kl(policy, load_local_policy(tiny), episodes).value == pytest.approx(0, abs=1e-9)
 
 

@@ -95,7 +95,7 @@ def test_a_domain_with_distractors_follows_its_plain_self(toy):
 
 def test_the_prompt_of_a_state_does_not_depend_on_the_context_played_in(toy):
     found = [
-        probe(["toy"], "expert", trajectories=4, play=RolloutConfig(context=c))[0].axes for c in ("full", "window(0)")
+        probe(["toy"], "expert", trajectories=4, config=RolloutConfig(context=c))[0].axes for c in ("full", "window(0)")
     ]
     assert found[0].prompt_characters == found[1].prompt_characters
     assert found[0].prompt_characters.value > 100

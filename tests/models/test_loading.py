@@ -400,7 +400,7 @@ def test_results_say_where_and_in_which_format_a_policy_played(toy, tiny, tmp_pa
     (found,) = probe(["toy"], load_policy(tiny), trajectories=2, stop_if_unreadable=False)
     assert found.to_json()["runtime"] == {"device": "cpu", "dtype": "float32"}
     assert type(found).from_json(found.to_json()).runtime == found.runtime
-    settings = {"source": "toy", "targets": ["crafting"], "tasks": 2, "looks": 1, "play": RolloutConfig(horizon=2)}
+    settings = {"source": "toy", "targets": ["crafting"], "tasks": 2, "looks": 1, "config": RolloutConfig(horizon=2)}
     report = gentax.tax("random", tiny, model=half, **settings).to_json()
     assert report["runtime"] == {"base": None, "tuned": {"device": "cpu", "dtype": "bfloat16"}}
 
@@ -479,13 +479,14 @@ def test_a_run_starts_from_an_adapter_merged_with_its_base(toy, tiny, tmp_path, 
     wanted = logits(load_model(folder))
     config = folder / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "/gone"}))
-    recipe = TrainConfig(
-        source="toy", level="one", base=str(folder), adapter_base=str(tiny), steps=1, tasks_per_step=1, group=2,
-        lr=1e-9, validate_every=0,
-        play=RolloutConfig(temperature=1.0, max_new_tokens=2, horizon=1),
+    config = TrainConfig(
+        source="toy", level="one", model=str(folder), adapter_base=str(tiny), max_steps=1, tasks_per_step=1,
+        num_generations=2,
+        learning_rate=1e-9, eval_steps=0,
+        rollout=RolloutConfig(temperature=1.0, max_new_tokens=2, horizon=1),
         device="cpu", precision="fp32", trainer=trainer,
     )  # fmt: skip
-    trained = train(recipe, tmp_path / "run")
+    trained = train(config, tmp_path / "run")
     torch.testing.assert_close(logits(load_model(trained)), wanted, atol=1e-4, rtol=1e-4)
 
 
@@ -501,10 +502,10 @@ def test_a_study_names_its_base_as_any_policy_and_hands_device_and_dtype_on(toy,
     from gentax.core.settings import read_settings
     from gentax.studies.plan import Study, make_plan
 
-    values = {"name": "s", "domains": {"toy": {}, "crafting": {}}, "sources": ["toy"], "base": "them/small"}
+    values = {"name": "s", "domains": {"toy": {}, "crafting": {}}, "sources": ["toy"], "model": "them/small"}
     study = read_settings(Study, {**values, "device": "cpu", "dtype": "bfloat16", "adapter_base": "b"}, "study")
-    made = study.recipe("toy", "plain", 0)
-    assert (made.base, made.device, made.dtype, made.adapter_base) == ("them/small", "cpu", "bfloat16", "b")
+    made = study.train_config("toy", "plain", 0)
+    assert (made.model, made.device, made.dtype, made.adapter_base) == ("them/small", "cpu", "bfloat16", "b")
     assert study.options == made.options("cpu") == ModelOptions("cpu", "bfloat16", "b")
     inputs = next(iter(make_plan(study).init.values())).inputs
     assert (inputs["base"], inputs["dtype"]) == (fingerprint(tiny), "bfloat16")

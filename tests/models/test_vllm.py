@@ -144,15 +144,15 @@ def fake_vllm(monkeypatch):
 def test_episodes_are_played_and_their_tokens_kept(fake_vllm, toy, able):
     policy = load_local_policy(able, THROUGH_VLLM)
     tasks = [Task("toy", "three", "train", n) for n in range(3)]
-    play = RolloutConfig(temperature=0.7)
-    episodes = rollout(policy, tasks, play=play, seed=1)
-    again = rollout(policy, tasks, play=play, seed=1)
+    config = RolloutConfig(temperature=0.7)
+    episodes = rollout(policy, tasks, config=config, seed=1)
+    again = rollout(policy, tasks, config=config, seed=1)
     assert [step.text for e in again for step in e.steps] == [step.text for e in episodes for step in e.steps]
     model = load_model(able)
     for episode in episodes:
         for sequence in episode.sequences():
             with torch.no_grad():
-                logits = model(torch.tensor(sequence.ids_T[None].astype(np.int64))).logits[0] / play.temperature
+                logits = model(torch.tensor(sequence.ids_T[None].astype(np.int64))).logits[0] / config.temperature
             at = np.flatnonzero(sequence.sampled_T)
             expected = logits.log_softmax(-1)[at - 1, sequence.ids_T[at]]
             assert np.allclose(sequence.logprobs_T[at], expected, atol=1e-3)

@@ -21,7 +21,7 @@ from gentax.training.policy_gradient import update
 pytestmark = pytest.mark.slow
 
 KL, CLIP = 0.3, 0.2
-RECIPE = TrainConfig(algorithm=PolicyGradientConfig(kl=KL, clip=CLIP), precision="fp32")
+RECIPE = TrainConfig(algorithm=PolicyGradientConfig(beta=KL, epsilon=CLIP), precision="fp32")
 LENGTHS = (22, 9, 13)  # of what is read before each reply: beyond a window of 16, and shorter
 
 
@@ -141,7 +141,7 @@ def test_adapters_learn_as_plain_passes_say_and_the_player_has_them_merged(name)
     """Of every kind of layer that is adapted: attention, convolutions with projections, experts, routers, mixers."""
     policy = policy_for(name)
     start = copy.deepcopy(policy.model)
-    learner = learner_of(policy, TrainConfig(lora=LoraConfig(rank=4, alpha=8.0)))
+    learner = learner_of(policy, TrainConfig(lora=LoraConfig(r=4, alpha=8.0)))
     with torch.no_grad():
         torch.manual_seed(2)
         for parameter in learner.parameters:  # those that begin with zeros would hide the others

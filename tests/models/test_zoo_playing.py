@@ -25,8 +25,8 @@ TASKS = [*(Task("toy", "three", "train", n) for n in range(2)), *(Task("toy", "o
 def test_log_probabilities_are_those_of_the_forward_pass(name, context, toy):
     policy = policy_for(name)
     assert not isinstance(policy.decoder, UncachedDecoder)
-    play = RolloutConfig(context=context, temperature=1.0, max_new_tokens=8)
-    episodes = rollout(policy, TASKS, play=play, samples=2, parallel=5)
+    config = RolloutConfig(context=context, temperature=1.0, max_new_tokens=8)
+    episodes = rollout(policy, TASKS, config=config, samples=2, parallel=5)
     assert max(episode.length for episode in episodes) > 3
     off, tokens, lengths = 0.0, 0, set()
     for episode in episodes:

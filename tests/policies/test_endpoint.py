@@ -59,10 +59,10 @@ class Direct:
 
 @pytest.mark.parametrize("context", ["full", "window(2)"])
 def test_episodes_are_those_played_without_a_server(context):
-    play = RolloutConfig(context=context, thinking=True, admissible=True)
+    config = RolloutConfig(context=context, thinking=True, admissible=True)
     with ChatServer(listed) as server:
-        served = rollout(policy(server), tasks(6), play=play, seed=3, parallel=4)
-    assert served == rollout(Direct(listed), tasks(6), play=play, seed=3, parallel=4)
+        served = rollout(policy(server), tasks(6), config=config, seed=3, parallel=4)
+    assert served == rollout(Direct(listed), tasks(6), config=config, seed=3, parallel=4)
     assert {step.thought[:6] for episode in served for step in episode.steps} == {"one of"}
 
 
@@ -92,10 +92,10 @@ def test_the_base_model_behind_a_server_plays_as_it_does_directly(context):
         body["usage"]["completion_tokens"] = len(sample.ids)
         return body
 
-    play = RolloutConfig(context=context, temperature=0.0, horizon=12, max_new_tokens=32)
+    config = RolloutConfig(context=context, temperature=0.0, horizon=12, max_new_tokens=32)
     with ChatServer(answer) as server:
-        served = rollout(policy(server), tasks(2, "babyai"), play=play)
-    direct = rollout(load_local_policy("base"), tasks(2, "babyai"), play=play)
+        served = rollout(policy(server), tasks(2, "babyai"), config=config)
+    direct = rollout(load_local_policy("base"), tasks(2, "babyai"), config=config)
 
     def told(episodes):
         return [(e.outcome, e.final, [(s.observation, s.text, s.action, s.written) for s in e.steps]) for e in episodes]
@@ -109,7 +109,7 @@ def test_what_is_sent(monkeypatch):
         rollout(
             policy(server),
             tasks(1),
-            play=RolloutConfig(admissible=True, temperature=0.7, max_new_tokens=21, horizon=3),
+            config=RolloutConfig(admissible=True, temperature=0.7, max_new_tokens=21, horizon=3),
             seed=5,
         )
     first, second, third = server.requests
@@ -132,7 +132,7 @@ def test_what_is_sent(monkeypatch):
 
 def test_a_window_is_one_message_a_request():
     with ChatServer(listed) as server:
-        rollout(policy(server), tasks(1), play=RolloutConfig(context="window(1)", admissible=True, horizon=4))
+        rollout(policy(server), tasks(1), config=RolloutConfig(context="window(1)", admissible=True, horizon=4))
     assert len(server.requests) == 4
     assert all(len(request["messages"]) == 1 for request in server.requests)
 
@@ -148,7 +148,9 @@ def test_any_text_of_an_environment_can_be_sent():
 
 def asked(seed, parallel):
     with ChatServer(listed) as server:
-        rollout(policy(server), tasks(5), play=RolloutConfig(admissible=True, horizon=5), seed=seed, parallel=parallel)
+        rollout(
+            policy(server), tasks(5), config=RolloutConfig(admissible=True, horizon=5), seed=seed, parallel=parallel
+        )
     return sorted(json.dumps(request) for request in server.requests)
 
 
@@ -166,7 +168,7 @@ def test_all_turns_are_asked_at_once():
         return "<action>noop</action>"
 
     with ChatServer(answer) as server:
-        rollout(policy(server), tasks(8), play=RolloutConfig(horizon=2))
+        rollout(policy(server), tasks(8), config=RolloutConfig(horizon=2))
         assert server.most == 8
 
 
@@ -177,7 +179,7 @@ def test_no_more_are_asked_than_allowed():
         return "<action>noop</action>"
 
     with ChatServer(slow) as server:
-        rollout(policy(server, at_once=3), tasks(8), play=RolloutConfig(horizon=2))
+        rollout(policy(server, at_once=3), tasks(8), config=RolloutConfig(horizon=2))
         assert server.most == 3
 
 
@@ -192,7 +194,7 @@ def test_a_server_that_stumbles_is_asked_again():
             (503, b"<html>busy</html>", SOON),
             (200, b'{"choices": [{"mess', {}),
         ]
-        (episode,) = rollout(policy(server, retries=3), tasks(1), play=RolloutConfig(horizon=2))
+        (episode,) = rollout(policy(server, retries=3), tasks(1), config=RolloutConfig(horizon=2))
         assert [step.text for step in episode.steps] == ["<action>noop</action>"] * 2
         assert len(server.requests) == 6
         assert len({request["seed"] for request in server.requests}) == 2  # asked again with the same seed
@@ -221,7 +223,7 @@ def test_odd_answers_are_text():
     ]
     left = iter(bodies)
     with ChatServer(lambda _: next(left)) as server:
-        (episode,) = rollout(policy(server), tasks(1), play=RolloutConfig(horizon=len(bodies)))
+        (episode,) = rollout(policy(server), tasks(1), config=RolloutConfig(horizon=len(bodies)))
     texts = [step.text for step in episode.steps]
     assert texts[:8] == [""] * 8
     assert texts[9] == "17"
@@ -272,7 +274,7 @@ def test_a_thought_that_quotes_the_mark_is_not_cut_off_there():
         return completion("\n\n<action>noop</action>", reasoning_content="they want <action>x</action>, I wait")
 
     with ChatServer(answer) as server:
-        (episode,) = rollout(policy(server), tasks(1), play=RolloutConfig(horizon=3))
+        (episode,) = rollout(policy(server), tasks(1), config=RolloutConfig(horizon=3))
     assert [step.action for step in episode.steps] == ["noop"] * 3
     assert episode.steps[0].thought == "they want [action]x[/action], I wait"
     assert ["stop" in request for request in server.requests] == [True, False, False, False]
@@ -286,7 +288,7 @@ def test_a_context_that_is_too_long_loses_its_oldest_exchanges():
         return f"<action>noop</action>{len(said)}"
 
     with ChatServer(answer) as server:
-        episodes = rollout(policy(server), tasks(2), play=RolloutConfig(horizon=20))
+        episodes = rollout(policy(server), tasks(2), config=RolloutConfig(horizon=20))
     assert [e.length for e in episodes] == [20, 20]
     first = {request["messages"][0]["content"] for request in server.requests}
     assert len(first) == 2  # the rules and the goal of each stay
@@ -306,7 +308,7 @@ def test_a_first_message_that_is_too_long_loses_its_middle():
         return "<action>noop</action>"
 
     with ChatServer(answer) as server:
-        (episode,) = rollout(policy(server), tasks(1), play=RolloutConfig(context="window(0)", horizon=2))
+        (episode,) = rollout(policy(server), tasks(1), config=RolloutConfig(context="window(0)", horizon=2))
     whole, least = (server.requests[i]["messages"][0]["content"] for i in (0, -1))
     assert episode.length == 2
     assert whole[:50] == least[:50]
@@ -335,7 +337,7 @@ def test_a_setting_that_a_server_does_not_know_is_left_out(name):
         return "<action>noop</action>"
 
     with ChatServer(answer) as server, pytest.warns(UserWarning, match=f"takes no {name}: played without") as said:
-        rollout(policy(server), tasks(3), play=RolloutConfig(horizon=3))
+        rollout(policy(server), tasks(3), config=RolloutConfig(horizon=3))
     assert len(said) == 1
     good = [request for request in server.requests if name not in request]
     assert len(good) == 9
@@ -351,7 +353,7 @@ def test_no_top_k_is_said_as_the_server_wants_it():
 
     with ChatServer(answer) as server, warnings.catch_warnings():
         warnings.simplefilter("error")
-        rollout(policy(server), tasks(2), play=RolloutConfig(horizon=2))
+        rollout(policy(server), tasks(2), config=RolloutConfig(horizon=2))
     assert [request["top_k"] for request in server.requests] == [0, -1, -1, -1, -1]
 
 
@@ -364,7 +366,7 @@ def test_all_fields_that_a_server_does_not_know_are_said_once():
         return "<action>noop</action>"
 
     with ChatServer(answer) as server, pytest.warns(UserWarning, match="takes no") as said:
-        rollout(policy(server), tasks(2), play=RolloutConfig(horizon=2))
+        rollout(policy(server), tasks(2), config=RolloutConfig(horizon=2))
     (first, second) = sorted(str(warning.message) for warning in said)
     assert "takes no min_p, repeat_penalty, seed, typical_p: played without; the server's own defaults hold" in first
     assert "do not draw the same random numbers" in first
@@ -547,7 +549,7 @@ def test_a_policy_that_is_let_go_hangs_up():
     with ChatServer(listed) as server:
         before = threading.active_count()
         one = policy(server)
-        rollout(one, tasks(1), play=RolloutConfig(admissible=True, horizon=1))
+        rollout(one, tasks(1), config=RolloutConfig(admissible=True, horizon=1))
         names = [t.name for t in threading.enumerate() if server.url in t.name]
         assert names
         del one
@@ -574,9 +576,9 @@ def test_a_tool_is_offered_and_its_result_goes_back_to_the_call():
         call = {"id": "c1", "type": "function", "function": {"name": name, "arguments": '{"action": "noop"}'}}
         return completion("I wait.", tool_calls=[call])
 
-    play = RolloutConfig(action_format="tool_calls", system_prompt="Be brief.", horizon=3)
+    config = RolloutConfig(action_format="tool_calls", system_prompt="Be brief.", horizon=3)
     with ChatServer(answer) as server:
-        (episode,) = rollout(policy(server), tasks(1), play=play)
+        (episode,) = rollout(policy(server), tasks(1), config=config)
     assert [step.action for step in episode.steps] == ["noop"] * 3
     assert episode.steps[0].thought == "I wait."
     said = server.requests[-1]["messages"]
@@ -610,7 +612,7 @@ def test_json_and_cut_answers_of_a_server():
         [completion('{"action": "noop"}'), completion("I think that", "length"), completion("<think>", "length")]
     )
     with ChatServer(lambda _: next(bodies)) as server:
-        (episode,) = rollout(policy(server), tasks(1), play=RolloutConfig(action_format="json", horizon=3))
+        (episode,) = rollout(policy(server), tasks(1), config=RolloutConfig(action_format="json", horizon=3))
     assert [step.action for step in episode.steps] == ["noop", "", ""]
     assert [step.truncated for step in episode.steps] == [False, True, True]
     assert (episode.truncated, episode.invalid) == (2, 0 if episode.steps[0].valid else 1)

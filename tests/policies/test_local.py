@@ -22,7 +22,7 @@ def tasks(n):
 @pytest.mark.parametrize("context", ["full", "window(1)"])
 def test_kept_logprobs_are_those_of_the_whole_sequence(toy, tiny, context):
     policy = load_local_policy(tiny)
-    episodes = rollout(policy, tasks(6), play=RolloutConfig(context=context, temperature=1.0, max_new_tokens=8))
+    episodes = rollout(policy, tasks(6), config=RolloutConfig(context=context, temperature=1.0, max_new_tokens=8))
     sequences = [s for e in episodes for s in e.sequences()]
     assert len(sequences) == (6 if context == "full" else sum(e.length for e in episodes))
     for sequence in sequences:
@@ -36,7 +36,7 @@ def test_kept_logprobs_are_those_of_the_whole_sequence(toy, tiny, context):
 
 def test_the_text_of_a_reply_is_its_tokens(toy, tiny):
     policy = load_local_policy(tiny)
-    for episode in rollout(policy, tasks(3), play=RolloutConfig(temperature=1.0, max_new_tokens=8)):
+    for episode in rollout(policy, tasks(3), config=RolloutConfig(temperature=1.0, max_new_tokens=8)):
         for step in episode.steps:
             assert step.tokens is not None
             assert step.text == policy.codec.decode(step.tokens.sampled)
@@ -60,7 +60,7 @@ def test_any_text_can_be_read(tiny, text):
 def test_a_conversation_longer_than_the_model_keeps_its_rules_and_its_latest_turns(toy, tiny):
     policy = load_local_policy(tiny)
     policy.decoder.max_length = 160
-    episodes = rollout(policy, tasks(2), play=RolloutConfig(temperature=1.0, max_new_tokens=30))
+    episodes = rollout(policy, tasks(2), config=RolloutConfig(temperature=1.0, max_new_tokens=30))
     head = policy.codec.first_prompt("Say the word you see.")[:6]
     for episode in episodes:
         for sequence in episode.sequences():
@@ -189,8 +189,8 @@ def test_as_many_play_at_once_as_memory_holds(toy, tiny, monkeypatch):
     row = token * 100 + 8 * config.vocab_size
     monkeypatch.setattr("gentax.models.memory.available_memory", lambda device: 21 * row)
     assert policy.max_parallel(100) == 16  # of 18 that fit into nine tenths
-    play = RolloutConfig(temperature=1.0, max_new_tokens=6)
-    rollout(policy, [Task("toy", "three", "train", n) for n in range(16)], play=play, parallel=16)
+    rollout_config = RolloutConfig(temperature=1.0, max_new_tokens=6)
+    rollout(policy, [Task("toy", "three", "train", n) for n in range(16)], config=rollout_config, parallel=16)
     held = policy.decoder.reserved_bytes
     assert held > 0
     monkeypatch.setattr("gentax.models.memory.available_memory", lambda device: 21 * row - held)
@@ -201,10 +201,10 @@ def test_as_many_play_at_once_as_memory_holds(toy, tiny, monkeypatch):
 
 def test_the_memory_of_playing_is_given_back_where_it_is_much(toy, tiny, monkeypatch):
     policy, tasks = load_local_policy(tiny), [Task("toy", "three", "train", n) for n in range(3)]
-    play = RolloutConfig(temperature=1.0, max_new_tokens=6)
+    rollout_config = RolloutConfig(temperature=1.0, max_new_tokens=6)
 
     def said():
-        return [[step.text for step in episode.steps] for episode in rollout(policy, tasks, play=play)]
+        return [[step.text for step in episode.steps] for episode in rollout(policy, tasks, config=rollout_config)]
 
     before, held = said(), policy.decoder.reserved_bytes
     policy.release_memory()

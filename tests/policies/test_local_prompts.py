@@ -66,13 +66,13 @@ def test_the_budget_follows_the_model(tiny):
 
 def test_the_budget_is_settled_and_recorded(toy, tiny):
     result = evaluate(load_local_policy(tiny), {"toy": "one"}, tasks=2)
-    assert result.play.max_new_tokens == 32
+    assert result.config.max_new_tokens == 32
     assert result.to_json()["play"]["max_new_tokens"] == 32
     assert max(step.written for e in result.episodes["toy"] for step in e.steps) <= 32
 
 
 def test_a_reply_that_used_up_its_budget_is_truncated_and_not_invalid(toy, tiny):
-    (episode,) = rollout(load_local_policy(tiny), tasks(1), play=RolloutConfig(temperature=1.0, max_new_tokens=1))
+    (episode,) = rollout(load_local_policy(tiny), tasks(1), config=RolloutConfig(temperature=1.0, max_new_tokens=1))
     assert [step.truncated for step in episode.steps] == [True] * 6
     assert (episode.truncated, episode.invalid) == (6, 0)
     lost = Truncation.of([episode])
@@ -134,15 +134,15 @@ def test_a_context_shorter_than_the_prompt_is_refused_in_one_line(toy):
 @pytest.mark.parametrize("context", ["full", "window(1)"])
 def test_an_expert_plays_and_teaches_in_the_model_s_own_notation(toy, how, context):
     policy = model_of(HERMES, limit=4096, added=("<tool_call>", "</tool_call>"))
-    play = RolloutConfig(context=context, action_format=how, thinking=how == "json", max_new_tokens=4)
-    guided = Guided(policy, head_start=dict.fromkeys(tasks(2), 3))
-    for episode in rollout(guided, tasks(2), play=play):
+    config = RolloutConfig(context=context, action_format=how, thinking=how == "json", max_new_tokens=4)
+    guided = Guided(policy, expert_prefix=dict.fromkeys(tasks(2), 3))
+    for episode in rollout(guided, tasks(2), config=config):
         assert episode.success  # what the expert said was read
-        codec = policy.codec_for(play.chat)
-        (made, *_) = examples(exchanges(episode, play, write=codec.format_reply), codec)
+        codec = policy.codec_for(config.chat)
+        (made, *_) = examples(exchanges(episode, config, write=codec.format_reply), codec)
         told = policy.tokenizer.decode(made.ids_T)
         for step in episode.steps[:1]:
-            assert codec.format_reply(step.action, step.thought if play.thinking else None) in told
+            assert codec.format_reply(step.action, step.thought if config.thinking else None) in told
         if context == "full":
             played = next(episode.sequences()).ids_T  # the same ids, but for the end of the last turn
             assert (played == made.ids_T[: len(played)]).all()
@@ -154,11 +154,11 @@ def test_an_expert_plays_and_teaches_in_the_model_s_own_notation(toy, how, conte
 
 def test_a_system_prompt_and_the_tool_reach_the_model(toy):
     policy = model_of(HERMES)
-    play = RolloutConfig(system_prompt="Be brief.", action_format="tool_calls", temperature=1.0, max_new_tokens=4)
-    (episode,) = rollout(policy, tasks(1), play=play)
+    config = RolloutConfig(system_prompt="Be brief.", action_format="tool_calls", temperature=1.0, max_new_tokens=4)
+    (episode,) = rollout(policy, tasks(1), config=config)
     shown = policy.tokenizer.decode(episode.steps[0].tokens.prompt)
     assert shown.count("Be brief.") == 1
     assert '"name": "act"' in shown
     assert "calling the tool act" in shown
     with pytest.raises(UsageError, match="the chat template of tiny offers no tools"):
-        rollout(model_of("chatml"), tasks(1), play=play)
+        rollout(model_of("chatml"), tasks(1), config=config)

@@ -146,7 +146,7 @@ def test_a_function_is_shown_the_conversation_of_its_episode(own, toy):
     assert seen[2][:1] == seen[0]
     assert seen[2][1][1].startswith("<action>")
     seen.clear()
-    rollout(load_policy("own_policy:repeat"), tasks(1), play=RolloutConfig(context="window(1)"))
+    rollout(load_policy("own_policy:repeat"), tasks(1), config=RolloutConfig(context="window(1)"))
     assert [len(messages) for messages in seen] == [1, 1, 1]
 
 
@@ -226,8 +226,8 @@ def test_it_may_teach_and_judge(own, toy, tiny):
     from gentax.training.check import check
     from gentax.training.config import RewardConfig, SFTConfig
 
-    teach = SFTConfig(mix={"toy": 1.0}, teachers={"toy": "own_policy:repeat"}, pairs=8, epochs=1.0)
-    train(TrainConfig(base=str(tiny), steps=0, imitate=teach), own / "run")
+    teach = SFTConfig(mixture={"toy": 1.0}, teachers={"toy": "own_policy:repeat"}, max_pairs=8, num_train_epochs=1.0)
+    train(TrainConfig(model=str(tiny), max_steps=0, sft=teach), own / "run")
     assert len(sys.modules["own_policy"].SEEN) >= 8
     check(TrainConfig(source="toy", reward=RewardConfig(judge="own_policy:number")))
     with pytest.raises(UsageError, match="unknown policy in module own_policy 'nmber'; did you mean 'number'"):
@@ -253,7 +253,7 @@ def test_the_code_of_the_documentation_runs(toy):
 def test_the_example_of_ten_lines_plays(monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.delitem(sys.modules, "my_policy", raising=False)
-    result = gentax.evaluate("my_policy:explore", ["babyai"], tasks=8, play=RolloutConfig(admissible=True))
+    result = gentax.evaluate("my_policy:explore", ["babyai"], tasks=8, config=RolloutConfig(admissible=True))
     assert all(step.valid for episode in result.episodes["babyai"] for step in episode.steps)
     text = (EXAMPLES / "my_policy.py").read_text()
     assert len([line for line in text.splitlines() if line.strip()]) <= 10

@@ -30,7 +30,7 @@ class Scripted:
 
 
 def test_the_expert_wins_and_everything_is_recorded(toy):
-    episodes = rollout(ExpertPolicy(), tasks(5), play=RolloutConfig(thinking=True))
+    episodes = rollout(ExpertPolicy(), tasks(5), config=RolloutConfig(thinking=True))
     assert [e.task.index for e in episodes] == list(range(5))
     for episode in episodes:
         assert episode.outcome is Outcome.SUCCESS
@@ -139,7 +139,7 @@ def test_settings_that_make_no_sense_are_refused(toy):
 
 
 def test_play_is_cut_off_at_its_horizon(toy):
-    (episode,) = rollout(ExpertPolicy(), tasks(1), play=RolloutConfig(horizon=2))
+    (episode,) = rollout(ExpertPolicy(), tasks(1), config=RolloutConfig(horizon=2))
     assert (episode.length, episode.success) == (2, False)
 
 
@@ -165,14 +165,14 @@ def test_a_success_at_the_very_step_of_the_cut_is_one(toy):
 
 def test_a_shaped_reward_pays_for_every_step_nearer_and_leaves_the_outcome_alone(toy, monkeypatch):
     with pytest.raises(UsageError, match="'toy' has no distance to shape by"):
-        rollout(ExpertPolicy(), tasks(1), play=RolloutConfig(reward="shaped"))
+        rollout(ExpertPolicy(), tasks(1), config=RolloutConfig(reward="shaped"))
     monkeypatch.setattr(toy, "distance", lambda self: self.left, raising=False)
     right_at_last = Scripted(lambda step, right: write_reply(right if step else "wrong"))
     for wrappers in ((), ("distract(volume=80, probability=1.0)", "horizon(5)")):
-        (episode,) = rollout(right_at_last, tasks(1), play=RolloutConfig(reward="shaped", wrap=wrappers))
+        (episode,) = rollout(right_at_last, tasks(1), config=RolloutConfig(reward="shaped", wrap=wrappers))
         assert [step.reward for step in episode.steps] == pytest.approx([0, 1 / 3, 1 / 3, 1 + 1 / 3])
         assert episode.success
-    (cut,) = rollout(right_at_last, tasks(1), play=RolloutConfig(reward="shaped"), horizon=2)
+    (cut,) = rollout(right_at_last, tasks(1), config=RolloutConfig(reward="shaped"), horizon=2)
     assert (cut.ret, cut.outcome) == (pytest.approx(1 / 3), Outcome.FAILURE)
 
 

@@ -10,8 +10,8 @@ from gentax.rollouts.prompt import ADMISSIBLE_SHOWN, RolloutConfig, build_messag
 STEPS = tuple(Step(f"obs {n}", f"<action>act {n}</action>", f"act {n}", 0.0, True) for n in range(4))
 
 
-def said(play, n, admissible=None):
-    return build_message(play, "RULES", "GOAL", STEPS[:n], f"obs {n}", admissible)
+def said(config, n, admissible=None):
+    return build_message(config, "RULES", "GOAL", STEPS[:n], f"obs {n}", admissible)
 
 
 def test_full_says_the_rules_once_and_then_only_what_is_new():

@@ -17,8 +17,8 @@ OURS = (
 def test_it_writes_the_message_that_starts_a_conversation(tmp_path):
     file = tmp_path / "prompt.jinja"
     file.write_text(OURS)
-    play = RolloutConfig(context="window(2)", prompt_template=str(file))
-    text, continues = build_message(play, "RULES", "GOAL", STEPS, "obs 3", ["up", "down"])
+    config = RolloutConfig(context="window(2)", prompt_template=str(file))
+    text, continues = build_message(config, "RULES", "GOAL", STEPS, "obs 3", ["up", "down"])
     assert text == "RULES|GOAL|4|obs 1>act 1;obs 2>act 2;obs 3|up,down|Answer <action>your action</action>"
     assert not continues
     full = RolloutConfig(prompt_template=str(file))

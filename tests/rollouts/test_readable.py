@@ -55,7 +55,7 @@ def test_replies_that_were_cut_off_are_told_from_others(toy):
         rollout(
             Talking(truncated=True),
             tasks(16),
-            play=RolloutConfig(max_new_tokens=9, thinking=True),
+            config=RolloutConfig(max_new_tokens=9, thinking=True),
             stop_if_unreadable=True,
         )
 

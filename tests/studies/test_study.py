@@ -43,17 +43,17 @@ def study(toy, tiny, monkeypatch):
     known = registry.domains()
     known["other"] = dataclasses.replace(known["toy"], name="other", entry="test_study:Other")
     train = {
-        "steps": 2,
+        "max_steps": 2,
         "tasks_per_step": 2,
-        "group": 2,
-        "validate_every": 0,
-        "play": {"temperature": 1.0, "max_new_tokens": 4},
+        "num_generations": 2,
+        "eval_steps": 0,
+        "rollout": {"temperature": 1.0, "max_new_tokens": 4},
     }
     return read_settings(
         Study,
         {
             "name": "small",
-            "base": str(tiny),
+            "model": str(tiny),
             "domains": {"toy": {"tasks": 6, "level": "one"}, "other": {"tasks": 6}},
             "sources": ["toy"],
             "train": train,
@@ -105,7 +105,7 @@ def wide(study, monkeypatch):
     known = registry.domains()
     known["third"] = dataclasses.replace(known["toy"], name="third", entry="test_study:Third")
     domains = {**study.domains, "third": Target(tasks=6)}
-    arms = {"plain": {}, "short": {"steps": 1}}
+    arms = {"plain": {}, "short": {"max_steps": 1}}
     return dataclasses.replace(study, domains=domains, sources=("toy", "other"), arms=arms, seeds=(0, 1))
 
 
@@ -184,7 +184,7 @@ def test_an_incomplete_stage_is_run_again(study, tmp_path):
 
 
 def test_a_stopped_training_is_continued_from_its_checkpoint(study, tmp_path, monkeypatch):
-    study = dataclasses.replace(study, train={**study.train, "steps": 4, "checkpoint_every": 1})
+    study = dataclasses.replace(study, train={**study.train, "max_steps": 4, "save_steps": 1})
 
     class Stop(Recorder):
         def on_train_log(self, row, max_steps):
@@ -210,7 +210,7 @@ def test_addresses_follow_everything_a_stage_depends_on(study):
 
     same = folders(study)
     assert folders(dataclasses.replace(study)) == same
-    lr = folders(dataclasses.replace(study, train={**study.train, "lr": 1e-3}))
+    lr = folders(dataclasses.replace(study, train={**study.train, "learning_rate": 1e-3}))
     assert len(lr & same) == 4  # the base and random play are the same; training and what follows it is not
     more = folders(dataclasses.replace(study, samples=2))
     assert len(more & same) == 1  # the training
@@ -219,7 +219,7 @@ def test_addresses_follow_everything_a_stage_depends_on(study):
 
 def test_a_teacher_that_changed_is_another_stage(study, tmp_path):
     file = tmp_path / "teacher.jsonl"
-    taught = {**study.train, "imitate": {"teachers": {"toy": str(file)}}}
+    taught = {**study.train, "sft": {"teachers": {"toy": str(file)}}}
     addresses = []
     for text in ("one", "one", "two"):
         file.write_text(text)
@@ -238,7 +238,10 @@ def test_a_teacher_that_changed_is_another_stage(study, tmp_path):
         ({"train": {"stepz": 3}}, "did you mean 'steps'"),
         ({"train": {"seed": 3}}, "set by the study itself"),
         ({"arms": {"plain": {"algorithm": {"klx": 0.1}}}}, "did you mean 'kl'"),
-        ({"arms": {"plain": {"retain": {"replay": 1.0, "replay_domains": ["toy"]}}}}, "replay_domains and trained on"),
+        (
+            {"arms": {"plain": {"forgetting": {"replay": 1.0, "replay_domains": ["toy"]}}}},
+            "replay_domains and trained on",
+        ),
         ({"train": {"recipe": "sokobn"}}, "did you mean 'sokoban'"),
         ({"split": "tset"}, "did you mean 'test'"),
         ({"arms": {"plain": {}, "cut": {"remedies": "plainn"}}}, "did you mean 'plain'"),
@@ -265,8 +268,8 @@ def test_the_studies_beside_the_demo_are_of_the_demo(name):
     beside = read_study(Path(__file__).parents[2] / "studies" / f"{name}.yaml")
     demo = read_study("demo")
     assert (beside.domains, beside.sources, beside.train) == (demo.domains, demo.sources, demo.train)
-    chosen = [demo.recipe("sokoban", arm, 0) for arm in demo.arms]
-    assert all(one in [beside.recipe("sokoban", arm, 0) for arm in beside.arms] for one in chosen)
+    chosen = [demo.train_config("sokoban", arm, 0) for arm in demo.arms]
+    assert all(one in [beside.train_config("sokoban", arm, 0) for arm in beside.arms] for one in chosen)
 
 
 def test_files_that_are_no_studies_are_refused(tmp_path):
@@ -286,57 +289,69 @@ def test_the_shipped_demo_is_sound():
     assert study.sources == ("sokoban",)
     assert len(study.domains) >= 6  # at least five targets
     assert make_plan(study).stages()
-    imitation, remedy = (study.recipe("sokoban", arm, 0) for arm in ("imitation", "imitation+replay"))
-    assert remedy == dataclasses.replace(imitation, retain=remedy.retain)  # what else it had would be compared, too
-    assert touched_by(imitation) == touched_by(study.recipe("sokoban", "rl", 0)) == {"sokoban"}
+    imitation, remedy = (study.train_config("sokoban", arm, 0) for arm in ("imitation", "imitation+replay"))
+    assert remedy == dataclasses.replace(
+        imitation, forgetting=remedy.forgetting
+    )  # what else it had would be compared, too
+    assert touched_by(imitation) == touched_by(study.train_config("sokoban", "rl", 0)) == {"sokoban"}
     assert touched_by(remedy) == {"sokoban", "webshop", "crafting"}
     assert [study.baseline(arm) for arm in study.arms] == [None, None, "imitation"]
 
 
 def test_an_arm_changes_one_setting_of_a_group_and_keeps_the_others(study):
-    arms = {"plain": {}, "distract": {"play": {"wrap": ["distract(volume=40)"]}}}
-    recipe = dataclasses.replace(study, arms=arms).recipe("toy", "distract", 0)
-    assert recipe.play.wrap == ("distract(volume=40)",)
-    assert (recipe.play.temperature, recipe.play.max_new_tokens) == (1.0, 4)
+    arms = {"plain": {}, "distract": {"rollout": {"wrap": ["distract(volume=40)"]}}}
+    config = dataclasses.replace(study, arms=arms).train_config("toy", "distract", 0)
+    assert config.rollout.wrap == ("distract(volume=40)",)
+    assert (config.rollout.temperature, config.rollout.max_new_tokens) == (1.0, 4)
 
 
 def test_an_arm_may_be_a_mixture_or_a_sequence(study):
-    phases = [{"mix": {"toy": 1.0, "other": 1.0}, "steps": 4}]
-    arms = {"plain": {}, "mixed": {"schedule": {"phases": phases}}}
-    plain, mixed = (dataclasses.replace(study, arms=arms).recipe("toy", arm, 0) for arm in arms)
-    assert plain.phases()[0].mix == {"toy:one": 1.0}
-    assert mixed.phases()[0].mix == {"toy": 1.0, "other": 1.0}
-    assert (mixed.updates, mixed.base) == (4, study.base)
+    phases = [{"mix": {"toy": 1.0, "other": 1.0}, "max_steps": 4}]
+    arms = {"plain": {}, "mixed": {"curriculum": {"phases": phases}}}
+    plain, mixed = (dataclasses.replace(study, arms=arms).train_config("toy", arm, 0) for arm in arms)
+    assert plain.phases()[0].mixture == {"toy:one": 1.0}
+    assert mixed.phases()[0].mixture == {"toy": 1.0, "other": 1.0}
+    assert (mixed.updates, mixed.model) == (4, study.model)
 
 
 def test_a_study_may_begin_with_the_recipes_that_ship(study):
     from gentax.training.config.read import read_values
 
-    arms = {"plain": {}, "short": {"steps": 3, "imitate": {"pairs": 7}}, "alone": {"recipe": None, "steps": 5}}
+    arms = {"plain": {}, "short": {"max_steps": 3, "sft": {"max_pairs": 7}}, "alone": {"recipe": None, "max_steps": 5}}
     shipped = dataclasses.replace(study, train={"recipe": "crafting"}, arms=arms)
-    plain, short, alone = (shipped.recipe("toy", arm, 2) for arm in arms)
+    plain, short, alone = (shipped.train_config("toy", arm, 2) for arm in arms)
     assert (plain.source, plain.level, plain.seed) == ("toy", "one", 2)
-    assert (plain.steps, plain.imitate.pairs) == (read_values("crafting")["steps"], 40000)
-    assert (short.steps, short.imitate.pairs) == (3, 7)
-    assert (alone.steps, alone.imitate) == (5, None)
+    assert (plain.max_steps, plain.sft.max_pairs) == (read_values("crafting")["steps"], 40000)
+    assert (short.max_steps, short.sft.max_pairs) == (3, 7)
+    assert (alone.max_steps, alone.sft) == (5, None)
     own = dataclasses.replace(read_study("demo"), train={"recipe": "shipped"}, arms={"plain": {}})
-    assert own.recipe("sokoban", "plain", 0).steps == read_values("sokoban")["steps"]
+    assert own.train_config("sokoban", "plain", 0).max_steps == read_values("sokoban")["steps"]
 
 
 def test_a_remedy_has_what_its_arm_has_and_is_compared_with_it(study):
-    arms = {"one": {"steps": 3, "lr": 1e-3}, "two": {"remedies": "one", "lr": 2e-3}, "three": {"remedies": "two"}}
+    arms = {
+        "one": {"max_steps": 3, "learning_rate": 1e-3},
+        "two": {"remedies": "one", "learning_rate": 2e-3},
+        "three": {"remedies": "two"},
+    }
     made = dataclasses.replace(study, arms=arms)
-    assert [(r.steps, r.lr) for r in (made.recipe("toy", arm, 0) for arm in arms)] == [(3, 1e-3), (3, 2e-3), (3, 2e-3)]
+    assert [(r.max_steps, r.learning_rate) for r in (made.train_config("toy", arm, 0) for arm in arms)] == [
+        (3, 1e-3),
+        (3, 2e-3),
+        (3, 2e-3),
+    ]
     assert [made.baseline(arm) for arm in arms] == [None, "one", "two"]
-    plain = dataclasses.replace(study, arms={"plain": {"steps": 3}, "short": {}})
+    plain = dataclasses.replace(study, arms={"plain": {"max_steps": 3}, "short": {}})
     assert plain.baseline("short") == "plain"
-    assert plain.recipe("toy", "short", 0).steps == study.train["steps"]  # that of `train`: only `remedies` inherits
+    assert (
+        plain.train_config("toy", "short", 0).max_steps == study.train["steps"]
+    )  # that of `train`: only `remedies` inherits
 
 
 def test_touched_targets_stand_apart(wide, tmp_path):
     """An arm whose replay read the text of a target is judged by the other targets alone."""
 
-    arms = {"plain": {}, "replay": {"remedies": "plain", "retain": {"replay": 1.0, "replay_domains": ["third"]}}}
+    arms = {"plain": {}, "replay": {"remedies": "plain", "forgetting": {"replay": 1.0, "replay_domains": ["third"]}}}
     made = dataclasses.replace(wide, arms=arms, sources=("toy",), seeds=(0,))
     todo, store = make_plan(made), Store(tmp_path)
     run_study(made, tmp_path)

@@ -48,12 +48,12 @@ def episodes_of(step: int) -> list[Episode]:
     return made
 
 
-def run(out: Path, model: str, kind: str, world: World, recipe: TrainConfig) -> dict:
+def run(out: Path, model: str, kind: str, world: World, config: TrainConfig) -> dict:
     """Take three steps, with a checkpoint and a fresh start after the second; return what came of it."""
 
     def fresh():
         policy = load_local_policy(model)
-        learner = learner_of(policy, recipe, world)
+        learner = learner_of(policy, config, world)
         return policy, learner, torch.optim.Adam(learner.parameters, lr=1e-3, fused=True)
 
     policy, learner, optimizer = fresh()
@@ -61,8 +61,8 @@ def run(out: Path, model: str, kind: str, world: World, recipe: TrainConfig) -> 
     rows = []
     for step in range(3):
         mine = [e for e in episodes_of(step) if e.task.seed % world.size == world.rank]
-        rewards = rewards_of(mine, recipe.reward, recipe.explore)
-        report = update(learner, reference, optimizer, mine, rewards, recipe, "here", temperature=1.0, world=world)
+        rewards = rewards_of(mine, config.reward, config.exploration)
+        report = update(learner, reference, optimizer, mine, rewards, config, "here", temperature=1.0, world=world)
         rows.append([report["loss"], report["kl"], report["grad_norm"]])
         learner.publish()
         if step == 1:
@@ -103,12 +103,12 @@ def main(out: str, model: str, *kinds: str) -> list[dict]:
     found, usual = [], scoring_batch.MAX_TOKENS
     scoring_batch.MAX_TOKENS = FULL_BATCH
     for kind in kinds:
-        recipe = TrainConfig(
-            precision="fp32", device="cpu", algorithm=PolicyGradientConfig(kl=0.1, clip=10.0), **KINDS[kind]
+        config = TrainConfig(
+            precision="fp32", device="cpu", algorithm=PolicyGradientConfig(beta=0.1, epsilon=10.0), **KINDS[kind]
         )
-        with join(recipe) as world:
+        with join(config) as world:
             (Path(out) / kind).mkdir(parents=True, exist_ok=True)
-            came = run(Path(out), model, kind, world, recipe)
+            came = run(Path(out), model, kind, world, config)
             found.append({"kind": kind, "talk": talk(world), "processes": world.everyone(came)})
             if world.first:
                 print(json.dumps(found[-1]), flush=True)

@@ -26,9 +26,9 @@ from gentax.training.forgetting.replay import Text, deal
 PLAY = RolloutConfig(temperature=1.0, max_new_tokens=6)
 
 
-def recipe(**retain) -> TrainConfig:
+def make_config(**retain) -> TrainConfig:
     return TrainConfig(
-        play=PLAY, precision="fp32", retain=ForgettingConfig(**({"replay": 1.0, "replay_tasks": 6} | retain))
+        rollout=PLAY, precision="fp32", forgetting=ForgettingConfig(**({"replay": 1.0, "replay_tasks": 6} | retain))
     )
 
 
@@ -46,15 +46,15 @@ def perturbed(model, size: float = 0.05):
 
 def test_replay_has_no_gradient_at_the_start_and_pulls_a_policy_back(toy, tiny):
     policy = load_local_policy(tiny)
-    replay = ReplayKL.play(policy, recipe(), ["toy:one", "toy:three"])
+    replay = ReplayKL.play(policy, make_config(), ["toy:one", "toy:three"])
     start = load_local_policy(tiny).model
-    assert replay.backward(policy.model, start, recipe(), 1)["replay_kl"] == pytest.approx(0, abs=1e-6)
+    assert replay.backward(policy.model, start, make_config(), 1)["replay_kl"] == pytest.approx(0, abs=1e-6)
     assert all(float(p.grad.abs().max()) < 1e-6 for p in policy.model.parameters())
     model = perturbed(policy.model)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     seen = []
     for step in range(1, 16):
-        seen.append(replay.backward(model, start, recipe(), step)["replay_kl"])
+        seen.append(replay.backward(model, start, make_config(), step)["replay_kl"])
         optimizer.step()
         optimizer.zero_grad()
     assert seen[0] > 0.01
@@ -63,24 +63,24 @@ def test_replay_has_no_gradient_at_the_start_and_pulls_a_policy_back(toy, tiny):
 
 def test_replay_is_the_mean_of_the_exact_kl_over_the_tokens_the_start_wrote(toy, tiny):
     policy = load_local_policy(tiny)
-    replay = ReplayKL.play(policy, recipe(), ["toy"])
+    replay = ReplayKL.play(policy, make_config(), ["toy"])
     model = perturbed(policy.model)
     (part,) = replay.parts
     ids, sampled = [text.ids_T for text in part], [text.sampled_T for text in part]
     wanted = sequence_kl(policy.model, model, ids, sampled).sum() / sum(mask.sum() for mask in sampled)
-    found = replay.backward(model, policy.model, recipe(), 1)
+    found = replay.backward(model, policy.model, make_config(), 1)
     assert found["replay_kl"] == pytest.approx(wanted, rel=1e-4)
     once = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    replay.backward(model, policy.model, recipe(replay=3.0), 1)
+    replay.backward(model, policy.model, make_config(replay=3.0), 1)
     assert all(torch.allclose(3 * once[name], p.grad, atol=1e-5) for name, p in model.named_parameters())
 
 
 def test_replay_never_looks_at_rewards_nor_at_success(toy, tiny, monkeypatch):
-    honest = ReplayKL.play(load_local_policy(tiny), recipe(), ["toy"])
+    honest = ReplayKL.play(load_local_policy(tiny), make_config(), ["toy"])
     _step = Toy._step
     monkeypatch.setattr(Toy, "_step", lambda self, action: _step(self, action)._replace(reward=np.nan, success=False))
-    assert same(ReplayKL.play(load_local_policy(tiny), recipe(), ["toy"]), honest)
+    assert same(ReplayKL.play(load_local_policy(tiny), make_config(), ["toy"]), honest)
 
 
 def same(one: ReplayKL, other: ReplayKL) -> bool:
@@ -89,11 +89,13 @@ def same(one: ReplayKL, other: ReplayKL) -> bool:
 
 
 def test_replay_plays_the_same_again_and_without_the_wrappers_of_training(toy, tiny):
-    first = ReplayKL.play(load_local_policy(tiny), recipe(), ["toy:one", "toy:three"])
-    assert same(ReplayKL.play(load_local_policy(tiny), recipe(), ["toy:one", "toy:three"]), first)
-    wrapped = dataclasses.replace(recipe(), play=dataclasses.replace(PLAY, wrap=("distract(volume=80)",), horizon=1))
+    first = ReplayKL.play(load_local_policy(tiny), make_config(), ["toy:one", "toy:three"])
+    assert same(ReplayKL.play(load_local_policy(tiny), make_config(), ["toy:one", "toy:three"]), first)
+    wrapped = dataclasses.replace(
+        make_config(), rollout=dataclasses.replace(PLAY, wrap=("distract(volume=80)",), horizon=1)
+    )
     assert same(ReplayKL.play(load_local_policy(tiny), wrapped, ["toy:one", "toy:three"]), first)
-    other = dataclasses.replace(recipe(), seed=1)
+    other = dataclasses.replace(make_config(), seed=1)
     assert not same(ReplayKL.play(load_local_policy(tiny), other, ["toy:one", "toy:three"]), first)
 
 
@@ -101,12 +103,12 @@ def test_episodes_that_broke_are_not_replayed(toy, tiny, monkeypatch):
     monkeypatch.setattr(Toy, "fatal", True)
     monkeypatch.setattr(Toy, "_step", lambda self, action: 1 / 0)
     with pytest.raises(UsageError, match="nothing that could be replayed"):
-        ReplayKL.play(load_local_policy(tiny), recipe(), ["toy"])
+        ReplayKL.play(load_local_policy(tiny), make_config(), ["toy"])
 
 
 def test_two_processes_replay_what_one_does(toy, tiny):
     names = ["toy:one", "toy:three"]
-    alone = ReplayKL.play(load_local_policy(tiny), recipe(), names)
+    alone = ReplayKL.play(load_local_policy(tiny), make_config(), names)
     said: list = []
 
     class Says(World):
@@ -120,15 +122,15 @@ def test_two_processes_replay_what_one_does(toy, tiny):
             return said
 
     for rank in (0, 1):
-        ReplayKL.play(load_local_policy(tiny), recipe(), names, Says(rank, 2))
+        ReplayKL.play(load_local_policy(tiny), make_config(), names, Says(rank, 2))
     model, start, kl = perturbed(load_local_policy(tiny).model), load_local_policy(tiny).model, 0.0
     for rank in (0, 1):
-        replay = ReplayKL.play(load_local_policy(tiny), recipe(), names, Hears(rank, 2))
+        replay = ReplayKL.play(load_local_policy(tiny), make_config(), names, Hears(rank, 2))
         assert same(replay, alone)
-        kl += replay.backward(model, start, recipe(), 1, Hears(rank, 2))["replay_kl"]
+        kl += replay.backward(model, start, make_config(), 1, Hears(rank, 2))["replay_kl"]
     summed = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    assert alone.backward(model, start, recipe(), 1)["replay_kl"] == pytest.approx(kl, rel=1e-4)
+    assert alone.backward(model, start, make_config(), 1)["replay_kl"] == pytest.approx(kl, rel=1e-4)
     assert all(torch.allclose(summed[name], p.grad, atol=1e-5) for name, p in model.named_parameters())
 
 
@@ -152,15 +154,18 @@ def test_what_is_replayed_when_nothing_is_named(monkeypatch):
     known = [named("a"), named("b"), named("c"), named("d", target_only=True), named("e", requires=("no_such_module",))]
     monkeypatch.setattr(registry, "domains", lambda: {record.name: record for record in known})
     monkeypatch.setattr("gentax.training.forgetting.replay.domains", lambda: {record.name: record for record in known})
-    on_a = {"schedule": CurriculumConfig((Phase({"a:one": 1.0, "b": 0.0}, 5),)), "retain": ForgettingConfig(replay=0.1)}
+    on_a = {
+        "curriculum": CurriculumConfig((Phase({"a:one": 1.0, "b": 0.0}, 5),)),
+        "forgetting": ForgettingConfig(replay=0.1),
+    }
     assert replayed_domains(TrainConfig(**on_a)) == ("b", "c")
-    assert replayed_domains(TrainConfig(**on_a, held_out=("b:one",))) == ("c",)
+    assert replayed_domains(TrainConfig(**on_a, held_out_domains=("b:one",))) == ("c",)
     assert replayed_domains(
-        TrainConfig(**on_a | {"retain": ForgettingConfig(replay=0.1, replay_domains=("c:one",))})
+        TrainConfig(**on_a | {"forgetting": ForgettingConfig(replay=0.1, replay_domains=("c:one",))})
     ) == ("c:one",)
-    assert replayed_domains(TrainConfig(**on_a | {"retain": ForgettingConfig()})) == ()
+    assert replayed_domains(TrainConfig(**on_a | {"forgetting": ForgettingConfig()})) == ()
     with pytest.raises(UsageError, match="none is left"):
-        replayed_domains(TrainConfig(**on_a, held_out=("b", "c")))
+        replayed_domains(TrainConfig(**on_a, held_out_domains=("b", "c")))
 
 
 # The meter.
@@ -175,7 +180,7 @@ def grounds() -> list[TaskPool]:
 
 def test_the_meter_reads_what_the_measure_does_on_the_same_episodes(toy, tiny):
     policy, other = load_local_policy(tiny), load_local_policy(tiny)
-    meter = KLMonitor.play(policy, recipe(stop_at=0.1), grounds())
+    meter = KLMonitor.play(policy, make_config(kl_budget=0.1), grounds())
     assert meter.read(load_local_policy(tiny).model, policy.model) == pytest.approx(0, abs=1e-6)
     other.model.load_state_dict(perturbed(policy.model).state_dict())
     found = meter.read(policy.model, other.model)
@@ -183,19 +188,19 @@ def test_the_meter_reads_what_the_measure_does_on_the_same_episodes(toy, tiny):
     from gentax.core import stable_seed
 
     tasks = [task for ground in grounds() for task in ground.learn[: TASKS // 2]]
-    episodes = rollout(load_local_policy(tiny), tasks, play=PLAY, seed=stable_seed(0, "meter"))
+    episodes = rollout(load_local_policy(tiny), tasks, config=PLAY, seed=stable_seed(0, "meter"))
     assert found == pytest.approx(forward_kl(policy, other, episodes).value, rel=1e-4)
 
 
 def test_the_meter_plays_at_temperature_1(toy, tiny):
-    cold = dataclasses.replace(recipe(), play=dataclasses.replace(PLAY, temperature=0.01))
-    one, other = (KLMonitor.play(load_local_policy(tiny), how, grounds()) for how in (recipe(), cold))
+    cold = dataclasses.replace(make_config(), rollout=dataclasses.replace(PLAY, temperature=0.01))
+    one, other = (KLMonitor.play(load_local_policy(tiny), how, grounds()) for how in (make_config(), cold))
     assert all(np.array_equal(a, b) for a, b in zip(one.ids, other.ids, strict=True))
 
 
 def test_two_processes_read_what_one_does(toy, tiny):
-    alone = KLMonitor.play(load_local_policy(tiny), recipe(), grounds())
-    shares = [KLMonitor.play(load_local_policy(tiny), recipe(), grounds(), World(rank, 2)) for rank in (0, 1)]
+    alone = KLMonitor.play(load_local_policy(tiny), make_config(), grounds())
+    shares = [KLMonitor.play(load_local_policy(tiny), make_config(), grounds(), World(rank, 2)) for rank in (0, 1)]
     start, model = load_local_policy(tiny).model, perturbed(load_local_policy(tiny).model)
     assert all(0 < share.actions < alone.actions for share in shares)
     total = sum(share.read(start, model) * share.actions for share in shares) / alone.actions
@@ -205,7 +210,7 @@ def test_two_processes_read_what_one_does(toy, tiny):
 def test_a_meter_of_broken_episodes_is_refused(toy, tiny, monkeypatch):
     monkeypatch.setattr(Toy, "_step", lambda self, action: 1 / 0)
     with pytest.raises(UsageError, match="ended in an error"):
-        KLMonitor.play(load_local_policy(tiny), recipe(), grounds())
+        KLMonitor.play(load_local_policy(tiny), make_config(), grounds())
 
 
 # The share of the trained weights.

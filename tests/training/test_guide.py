@@ -12,7 +12,7 @@ from gentax.core import EnvironmentFault, Outcome, Task, UsageError
 from gentax.policies.local import load_local_policy
 from gentax.policies.protocol import Reply
 from gentax.rollouts import EnvPool, RolloutConfig, rollout
-from gentax.training.expert_guidance import Guided, head_starts, plan_lengths
+from gentax.training.expert_guidance import Guided, expert_prefixes, plan_lengths
 
 WARM = RolloutConfig(temperature=1.0, max_new_tokens=6)
 
@@ -44,7 +44,7 @@ class Told:
 @pytest.mark.parametrize("context", ["full", "window(2)"])
 def test_hints_tell_the_expert_s_action_and_never_enter_the_observation(toy, context):
     told = Told()
-    episodes = rollout(Guided(told, hints=1.0), tasks(3), play=RolloutConfig(context=context, admissible=True))
+    episodes = rollout(Guided(told, hints=1.0), tasks(3), config=RolloutConfig(context=context, admissible=True))
     assert [e.outcome for e in episodes] == [Outcome.SUCCESS] * 3
     assert all("Hint:" not in step.observation for e in episodes for step in e.steps)
     for e in episodes:
@@ -71,8 +71,8 @@ def test_a_share_of_the_prompts_has_hints_alike_in_a_group_and_other_ones_at_ano
 
 
 def test_without_guidance_the_policy_plays_as_it_does_alone(toy, tiny):
-    assert [e.steps[0].text for e in rollout(Guided(load_local_policy(tiny)), tasks(3), play=WARM)] == [
-        e.steps[0].text for e in rollout(load_local_policy(tiny), tasks(3), play=WARM)
+    assert [e.steps[0].text for e in rollout(Guided(load_local_policy(tiny)), tasks(3), config=WARM)] == [
+        e.steps[0].text for e in rollout(load_local_policy(tiny), tasks(3), config=WARM)
     ]
 
 
@@ -85,9 +85,9 @@ def test_the_expert_is_not_asked_where_it_is_not_needed(toy, monkeypatch):
 @pytest.mark.parametrize("thinking", [False, True])
 def test_a_head_start_is_played_by_the_expert_and_the_policy_goes_on(toy, tiny, context, thinking):
     start = dict(zip(tasks(3), (0, 1, 2), strict=True))
-    play = RolloutConfig(context=context, thinking=thinking, temperature=1.0, max_new_tokens=6)
+    config = RolloutConfig(context=context, thinking=thinking, temperature=1.0, max_new_tokens=6)
     policy = load_local_policy(tiny)
-    episodes = rollout(Guided(policy, head_start=start), tasks(3), play=play, samples=2)
+    episodes = rollout(Guided(policy, expert_prefix=start), tasks(3), config=config, samples=2)
     for e in episodes:
         n = start[e.task]
         for step in e.steps[:n]:
@@ -105,7 +105,7 @@ def test_a_head_start_is_played_by_the_expert_and_the_policy_goes_on(toy, tiny, 
 def test_led_and_other_turns_are_asked_together(toy):
     told = Told()
     start = dict(zip(tasks(4), (0, 0, 2, 3), strict=True))
-    episodes = rollout(Guided(told, head_start=start), tasks(4), horizon=3)
+    episodes = rollout(Guided(told, expert_prefix=start), tasks(4), horizon=3)
     assert told.batches == [2, 2, 3]
     assert told.followed == {tasks(4)[2]: 2, tasks(4)[3]: 3}
     assert [e.success for e in episodes] == [False, False, False, True]
@@ -126,15 +126,15 @@ def test_where_the_expert_is_lost_the_policy_is_on_its_own(toy, monkeypatch, los
 
 def test_head_starts_are_uniform_up_to_the_share_and_leave_a_step(toy):
     many, lengths = tasks(3000), {("toy", "three"): 10.0}
-    counts = Counter(head_starts(many, 0.4, lengths, 1).values())
+    counts = Counter(expert_prefixes(many, 0.4, lengths, 1).values())
     assert sorted(counts) == [0, 1, 2, 3, 4]
     assert min(counts.values()) > 0.8 * 3000 / 5
-    assert head_starts(many, 0.4, lengths, 1) == head_starts(many[::-1], 0.4, lengths, 1)
-    assert head_starts(many, 0.4, lengths, 1) != head_starts(many, 0.4, lengths, 2)
-    assert set(head_starts(many, 0.0, lengths, 1).values()) == {0}
-    assert max(head_starts(many, 1.0, lengths, 1).values()) == 9
-    assert max(head_starts(many, 1.0, lengths, 1, horizon=6).values()) == 5
-    assert set(head_starts(many, 1.0, {("toy", "three"): 1.0}, 1).values()) == {0}
+    assert expert_prefixes(many, 0.4, lengths, 1) == expert_prefixes(many[::-1], 0.4, lengths, 1)
+    assert expert_prefixes(many, 0.4, lengths, 1) != expert_prefixes(many, 0.4, lengths, 2)
+    assert set(expert_prefixes(many, 0.0, lengths, 1).values()) == {0}
+    assert max(expert_prefixes(many, 1.0, lengths, 1).values()) == 9
+    assert max(expert_prefixes(many, 1.0, lengths, 1, horizon=6).values()) == 5
+    assert set(expert_prefixes(many, 1.0, {("toy", "three"): 1.0}, 1).values()) == {0}
 
 
 def test_plan_lengths_are_those_of_the_expert_s_successes(toy, monkeypatch):

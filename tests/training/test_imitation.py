@@ -25,11 +25,11 @@ from gentax.training.sft_data import ExpertData, wanted_pairs
 from gentax.training.trajectories import examples, exchanges
 
 
-def recipe(tiny: Path, play: RolloutConfig | None = None, **imitate) -> TrainConfig:
-    values = {"mix": {"toy:three": 1.0}, "pairs": 30} | imitate
-    play = play or RolloutConfig(temperature=1.0, max_new_tokens=4)
+def make_config(tiny: Path, rollout_config: RolloutConfig | None = None, **sft) -> TrainConfig:
+    values = {"mixture": {"toy:three": 1.0}, "max_pairs": 30} | sft
+    rollout_config = rollout_config or RolloutConfig(temperature=1.0, max_new_tokens=4)
     return TrainConfig(
-        steps=0, base=str(tiny), imitate=SFTConfig(**values), play=play, precision="fp32", train_tasks=100
+        max_steps=0, model=str(tiny), sft=SFTConfig(**values), rollout=rollout_config, precision="fp32", train_tasks=100
     )
 
 
@@ -58,7 +58,7 @@ def chats(path: Path, count: int, replies: int = 3, **extra) -> str:
 
 @pytest.mark.parametrize("pairs", [23, 230, 100, 4000, 7])
 def test_a_mixture_is_counted_by_pairs(tiny, pairs):
-    made = wanted_pairs(recipe(tiny, mix={"a": 19, "b": 3, "c": 1}, pairs=pairs))
+    made = wanted_pairs(make_config(tiny, mixture={"a": 19, "b": 3, "c": 1}, max_pairs=pairs))
     assert sum(made.values()) == pairs
     for name, weight in {"a": 19, "b": 3, "c": 1}.items():
         assert abs(made[name] - pairs * weight / 23) < 1
@@ -67,9 +67,9 @@ def test_a_mixture_is_counted_by_pairs(tiny, pairs):
 
 def test_without_a_mixture_it_is_what_is_trained_on(tiny):
     phases = (Phase({"toy:one": 3, "toy:three": 1}, 10), Phase({"toy:three": 1.0}, 30))
-    made = TrainConfig(base=str(tiny), schedule=CurriculumConfig(phases=phases), imitate=SFTConfig(pairs=80))
+    made = TrainConfig(model=str(tiny), curriculum=CurriculumConfig(phases=phases), sft=SFTConfig(max_pairs=80))
     assert wanted_pairs(made) == {"toy:one": 15, "toy:three": 65}
-    assert wanted_pairs(TrainConfig(source="toy", imitate=SFTConfig(pairs=80))) == {"toy": 80}
+    assert wanted_pairs(TrainConfig(source="toy", sft=SFTConfig(max_pairs=80))) == {"toy": 80}
 
 
 @pytest.mark.parametrize("context", ["full", "window(1)"])
@@ -77,13 +77,17 @@ def test_nineteen_to_three_to_one(toy, tiny, tmp_path, context):
     """The paper's mixture, from an expert, a policy's own episodes and a file: exact to the pair."""
     policy = load_local_policy(tiny)
     mix = {"toy": 19, "toy:three": 3, "toy:one": 1}
-    play = RolloutConfig(context=context, temperature=1.0, max_new_tokens=8)
+    rollout_config = RolloutConfig(context=context, temperature=1.0, max_new_tokens=8)
     with make("toy", "one") as env:
         write_episodes(tmp_path / "one.gz", rollout(ExpertPolicy(), env.tasks("train", 40)))
     teachers = {"toy:three": str(tmp_path / "teacher.gz"), "toy:one": str(tmp_path / "one.gz")}
     with make("toy", "three") as env:
-        write_episodes(tmp_path / "teacher.gz", rollout(ExpertPolicy(0.5), env.tasks("train", 40), play=play))
-    made = ExpertData.of(recipe(tiny, play, mix=mix, teachers=teachers, pairs=230, successes_only=False), policy)
+        write_episodes(
+            tmp_path / "teacher.gz", rollout(ExpertPolicy(0.5), env.tasks("train", 40), config=rollout_config)
+        )
+    made = ExpertData.of(
+        make_config(tiny, rollout_config, mixture=mix, teachers=teachers, max_pairs=230, successes_only=False), policy
+    )
     assert made.counts == made.wanted == {"toy": 190, "toy:three": 30, "toy:one": 10}
     assert replies(made, policy.codec) == 230
     assert sum(example.pairs for batch in made.batches for example in batch) == 230
@@ -92,10 +96,12 @@ def test_nineteen_to_three_to_one(toy, tiny, tmp_path, context):
 def test_a_teacher_that_runs_out_gives_what_it_has(toy, tiny, tmp_path):
     policy = load_local_policy(tiny)
     teachers = {"toy:one": chats(tmp_path / "few.jsonl", 2)}
-    made = ExpertData.of(recipe(tiny, mix={"toy:one": 1, "toy:three": 1}, teachers=teachers, pairs=40), policy)
+    made = ExpertData.of(
+        make_config(tiny, mixture={"toy:one": 1, "toy:three": 1}, teachers=teachers, max_pairs=40), policy
+    )
     assert made.wanted == {"toy:one": 20, "toy:three": 20}
     assert made.counts == {"toy:one": 6, "toy:three": 20}
-    short = TrainConfig(source="toy", level="one", base=str(tiny), train_tasks=5, imitate=SFTConfig(pairs=40))
+    short = TrainConfig(source="toy", level="one", model=str(tiny), train_tasks=5, sft=SFTConfig(max_pairs=40))
     assert ExpertData.of(short, policy).counts == {"toy:one": 5}  # one pair a task
 
 
@@ -107,7 +113,7 @@ def test_who_plays_plays_the_tasks_that_training_may_use(toy, tiny, monkeypatch)
         return rollout(policy, tasks, **settings)
 
     monkeypatch.setattr(module, "rollout", spy)
-    ExpertData.of(recipe(tiny, mix={"toy:one": 1.0}, pairs=10_000), load_local_policy(tiny))
+    ExpertData.of(make_config(tiny, mixture={"toy:one": 1.0}, max_pairs=10_000), load_local_policy(tiny))
     assert {task.split for task in played} == {"train"}
     assert sorted(task.index for task in played) == list(range(100))  # each once
 
@@ -118,7 +124,7 @@ def test_who_plays_plays_the_tasks_that_training_may_use(toy, tiny, monkeypatch)
 @pytest.mark.parametrize("thinking", [False, True])
 def test_only_what_the_agent_says_is_learned(toy, tiny, thinking):
     policy = load_local_policy(tiny)
-    made = ExpertData.of(recipe(tiny, RolloutConfig(temperature=1.0, thinking=thinking)), policy)
+    made = ExpertData.of(make_config(tiny, RolloutConfig(temperature=1.0, thinking=thinking)), policy)
     for batch in made.batches:
         for example in batch:
             text = policy.codec.tokenizer.decode(example.ids_T)
@@ -133,9 +139,10 @@ def test_only_what_the_agent_says_is_learned(toy, tiny, thinking):
 
 def test_the_starts_own_episodes_are_learned_by_the_tokens_it_sampled(toy, tiny):
     policy = load_local_policy(tiny)
-    play = RolloutConfig(temperature=1.0, max_new_tokens=6)
+    rollout_config = RolloutConfig(temperature=1.0, max_new_tokens=6)
     made = ExpertData.of(
-        recipe(tiny, play, teachers={"toy:three": "start"}, successes_only=False, pairs=11), _obedient(policy)
+        make_config(tiny, rollout_config, teachers={"toy:three": "start"}, successes_only=False, max_pairs=11),
+        _obedient(policy),
     )
     assert made.counts == {"toy:three": 11}
     text = learned(made, policy.codec)
@@ -167,21 +174,21 @@ def _obedient(policy):
 
 def test_failures_are_left_out_unless_they_are_asked_for(toy, tiny, tmp_path):
     policy = load_local_policy(tiny)
-    play = RolloutConfig(temperature=1.0, horizon=3)  # one slip, and the three words cannot be said any more
+    rollout_config = RolloutConfig(temperature=1.0, horizon=3)  # one slip, and the three words cannot be said any more
     with make("toy", "three", horizon=3) as env:
-        episodes = rollout(ExpertPolicy(0.5), env.tasks("train", 40), play=play)
+        episodes = rollout(ExpertPolicy(0.5), env.tasks("train", 40), config=rollout_config)
     won = sum(episode.length for episode in episodes if episode.success)
     every = sum(episode.length for episode in episodes)
     assert 0 < won < every
     write_episodes(tmp_path / "mixed.gz", episodes)
     teachers = {"toy:three": str(tmp_path / "mixed.gz")}
     for successes_only, pairs in ((True, won), (False, every)):
-        asked = recipe(tiny, play, teachers=teachers, successes_only=successes_only, pairs=1000)
+        asked = make_config(tiny, rollout_config, teachers=teachers, successes_only=successes_only, max_pairs=1000)
         assert ExpertData.of(asked, policy).counts == {"toy:three": pairs}
     failed = chats(tmp_path / "failed.jsonl", 2, success=False)
-    with pytest.raises(UsageError, match=r"nothing to imitate: no episode .* succeeded; imitate.successes_only: false"):
-        ExpertData.of(recipe(tiny, teachers={"toy:three": failed}), policy)
-    unfiltered = recipe(tiny, teachers={"toy:three": failed}, successes_only=False)
+    with pytest.raises(UsageError, match=r"nothing to imitate: no episode .* succeeded; sft.successes_only: false"):
+        ExpertData.of(make_config(tiny, teachers={"toy:three": failed}), policy)
+    unfiltered = make_config(tiny, teachers={"toy:three": failed}, successes_only=False)
     assert ExpertData.of(unfiltered, policy).counts == {"toy:three": 6}
 
 
@@ -193,22 +200,30 @@ def test_episodes_of_validation_and_test_tasks_and_of_other_domains_are_never_le
     for name, episodes in (("test", train + test), ("look", train + validation)):
         write_episodes(tmp_path / f"{name}.gz", episodes)
     with pytest.raises(UsageError, match="episodes of test tasks"):
-        ExpertData.of(recipe(tiny, teachers={"toy:three": str(tmp_path / "test.gz")}), policy)
-    looked = recipe(tiny, teachers={"toy:three": str(tmp_path / "look.gz")}, pairs=1000)
+        ExpertData.of(make_config(tiny, teachers={"toy:three": str(tmp_path / "test.gz")}), policy)
+    looked = make_config(tiny, teachers={"toy:three": str(tmp_path / "look.gz")}, max_pairs=1000)
     assert ExpertData.of(looked, policy).counts == {"toy:three": sum(episode.length for episode in train)}
     with pytest.raises(UsageError, match="holds no episode of toy:one"):
-        ExpertData.of(recipe(tiny, mix={"toy:one": 1}, teachers={"toy:one": str(tmp_path / "look.gz")}), policy)
+        ExpertData.of(
+            make_config(tiny, mixture={"toy:one": 1}, teachers={"toy:one": str(tmp_path / "look.gz")}), policy
+        )
 
 
 def test_unknown_teachers_are_refused(toy, tiny):
     for teacher, fault in (("exprt", "did you mean 'expert'"), ("no/such.jsonl", "unknown file of trajectories")):
         with pytest.raises(UsageError, match=fault):
-            ExpertData.of(recipe(tiny, teachers={"toy:three": teacher}), load_local_policy(tiny))
+            ExpertData.of(make_config(tiny, teachers={"toy:three": teacher}), load_local_policy(tiny))
 
 
 def test_another_model_can_be_the_teacher(toy, tiny):
     made = ExpertData.of(
-        recipe(tiny, teachers={"toy:three": str(tiny)}, successes_only=False, pairs=3, mix={"toy:three": 1, "toy": 1}),
+        make_config(
+            tiny,
+            teachers={"toy:three": str(tiny)},
+            successes_only=False,
+            max_pairs=3,
+            mixture={"toy:three": 1, "toy": 1},
+        ),
         load_local_policy(tiny),
     )
     assert made.counts["toy"] == 1  # the teacher knows nothing yet: whatever has an action is taken, nothing breaks
@@ -220,20 +235,22 @@ def test_another_model_can_be_the_teacher(toy, tiny):
 def test_every_pair_is_learned_as_often_as_the_epochs_say(toy, tiny):
     counts = {}
     for epochs in (0.5, 1.0, 2.5):
-        made = ExpertData.of(recipe(tiny, epochs=epochs, mix={"toy:one": 1}, pairs=40), load_local_policy(tiny))
+        made = ExpertData.of(
+            make_config(tiny, num_train_epochs=epochs, mixture={"toy:one": 1}, max_pairs=40), load_local_policy(tiny)
+        )
         assert [len(batch) for batch in made.batches[:-1]] == [32] * (made.steps - 1)
         seen = [example.ids_T.tobytes() for batch in made.batches for example in batch]
         counts[epochs] = len(seen)
         if epochs > 1:
             assert seen[:40] != seen[40:80]
     assert counts == {0.5: 20, 1.0: 40, 2.5: 100}
-    with_seed = [ExpertData.of(recipe(tiny), load_local_policy(tiny)) for _ in range(2)]
+    with_seed = [ExpertData.of(make_config(tiny), load_local_policy(tiny)) for _ in range(2)]
     assert learned(with_seed[0], load_local_policy(tiny).codec) == learned(with_seed[1], load_local_policy(tiny).codec)
 
 
 def test_a_stopped_run_ends_with_the_same_weights(toy, tiny, tmp_path):
     """Weights are compared bit for bit, and the examples are read back from the file they are kept in."""
-    asked = recipe(tiny, pairs=100, epochs=2.0)
+    asked = make_config(tiny, max_pairs=100, num_train_epochs=2.0)
     kept = tmp_path / "imitation.safetensors"
 
     def run(stop: int | None = None, state=None) -> tuple[dict, dict, int]:
@@ -261,7 +278,7 @@ def test_a_stopped_run_ends_with_the_same_weights(toy, tiny, tmp_path):
 
 
 def test_examples_that_are_kept_are_not_played_again(toy, tiny, tmp_path, monkeypatch):
-    asked, kept = recipe(tiny), tmp_path / "kept.safetensors"
+    asked, kept = make_config(tiny), tmp_path / "kept.safetensors"
     first = ExpertData.of(asked, load_local_policy(tiny), kept)
     monkeypatch.setattr(module, "rollout", lambda *args, **settings: pytest.fail("played again"))
     again = ExpertData.of(
@@ -276,7 +293,7 @@ def test_examples_that_are_kept_are_not_played_again(toy, tiny, tmp_path, monkey
 
 def test_imitation_teaches(toy, tiny):
     policy = load_local_policy(tiny)
-    asked = recipe(tiny, mix={"toy:one": 1}, pairs=100, epochs=8.0, lr=3e-3)
+    asked = make_config(tiny, mixture={"toy:one": 1}, max_pairs=100, num_train_epochs=8.0, learning_rate=3e-3)
     learner = learner_of(policy, asked)
     made = ExpertData.of(asked, policy)
     optimizer = made.optimizer(learner.parameters)
@@ -284,7 +301,7 @@ def test_imitation_teaches(toy, tiny):
     assert losses[-1] < 0.2 * losses[0]
     learner.publish()
     with make("toy", "one") as env:
-        episodes = rollout(policy, env.tasks("test", 10), play=RolloutConfig(temperature=0.0))
+        episodes = rollout(policy, env.tasks("test", 10), config=RolloutConfig(temperature=0.0))
     said = {step.action for episode in episodes for step in episode.steps}
     assert said <= {"red", "green", "blue", "gold"}  # it knew no word and no grammar before
 
@@ -293,7 +310,7 @@ def test_adapters_alone_are_trained_where_the_recipe_has_them(toy, tiny):
     policy = load_local_policy(tiny)
     before = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
     asked = TrainConfig(
-        base=str(tiny), source="toy", imitate=SFTConfig(pairs=30), lora=LoraConfig(rank=2), precision="fp32"
+        model=str(tiny), source="toy", sft=SFTConfig(max_pairs=30), lora=LoraConfig(r=2), precision="fp32"
     )
     learner = learner_of(policy, asked)
     made = ExpertData.of(asked, policy)
@@ -308,8 +325,8 @@ def test_adapters_alone_are_trained_where_the_recipe_has_them(toy, tiny):
 
 def test_a_loss_that_is_no_number_names_its_step_and_changes_nothing(toy, tiny):
     policy = load_local_policy(tiny)
-    learner = learner_of(policy, recipe(tiny))
-    made = ExpertData.of(recipe(tiny), policy)
+    learner = learner_of(policy, make_config(tiny))
+    made = ExpertData.of(make_config(tiny), policy)
     with torch.no_grad():
         learner.parameters[0][:] = float("nan")
     before = [parameter.clone() for parameter in learner.parameters[1:]]
@@ -320,10 +337,10 @@ def test_a_loss_that_is_no_number_names_its_step_and_changes_nothing(toy, tiny):
 
 def test_processes_share_a_batch(toy, tiny):
     """Each has the loss of its part, over the tokens of all: they sum to the loss of one process alone."""
-    made = ExpertData.of(recipe(tiny), load_local_policy(tiny))
+    made = ExpertData.of(make_config(tiny), load_local_policy(tiny))
     losses = []
     for world in (World(), World(0, 2), World(1, 2)):
-        learner = learner_of(load_local_policy(tiny), recipe(tiny))
+        learner = learner_of(load_local_policy(tiny), make_config(tiny))
         losses.append(made.step(1, learner, made.optimizer(learner.parameters), world)["loss"])
     assert min(losses) > 0
     assert losses[0] == pytest.approx(losses[1] + losses[2], rel=1e-4)
@@ -336,7 +353,7 @@ def test_the_gradient_is_that_of_the_mean_over_the_agents_tokens(toy, tiny):
         episodes = rollout(ExpertPolicy(), env.tasks("train", 4))
     made = [e for episode in episodes for e in examples(exchanges(episode, RolloutConfig()), policy.codec)]
     one = ExpertData((tuple(made),), {}, {}, module.SFT(steps=1, precision="fp32"))
-    learner = learner_of(policy, recipe(tiny))
+    learner = learner_of(policy, make_config(tiny))
     row = one.step(1, learner, torch.optim.SGD(learner.parameters, lr=0.0))
     losses = []
     for example in made:

@@ -19,7 +19,7 @@ from gentax.training.checkpoint import save_model
 from gentax.training.config import LoraConfig
 from gentax.training.learner import learner_of
 
-FULL, LORA = TrainConfig(), TrainConfig(lora=LoraConfig(rank=4, alpha=8.0))
+FULL, LORA = TrainConfig(), TrainConfig(lora=LoraConfig(r=4, alpha=8.0))
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -102,14 +102,14 @@ def test_a_model_in_fp32_is_trained_where_it_plays(toy, tiny):
     assert learner.parameters == list(policy.model.parameters())
     assert learner.start_model() is None
     task = [Task("toy", "three", "train", 0)]
-    play = RolloutConfig(temperature=1.0, max_new_tokens=6)
-    before = rollout(policy, task, play=play)[0]
+    config = RolloutConfig(temperature=1.0, max_new_tokens=6)
+    before = rollout(policy, task, config=config)[0]
     train(learner, lr=1.0)
     learner.publish()
-    after = rollout(policy, task, play=play)[0]
+    after = rollout(policy, task, config=config)[0]
     fresh = load_local_policy(tiny)
     fresh.model.load_state_dict(learner.weights())
-    alone = rollout(fresh, task, play=play)[0]
+    alone = rollout(fresh, task, config=config)[0]
     tokens = [[step.tokens.logprobs.tolist() for step in one.steps] for one in (before, after, alone)]
     assert tokens[0] != tokens[1]
     assert tokens[1] == tokens[2]  # nothing of the old weights was left in a cache
@@ -136,19 +136,19 @@ def test_small_steps_are_not_lost_in_bf16_and_the_player_follows(tiny16):
     assert named["model.norm.weight"][0].item() > 1.005
 
 
-@pytest.mark.parametrize("recipe", [FULL, LORA], ids=["full", "lora"])
-def test_what_was_learned_in_small_steps_is_played_in_bf16(tiny16, recipe):
+@pytest.mark.parametrize("config", [FULL, LORA], ids=["full", "lora"])
+def test_what_was_learned_in_small_steps_is_played_in_bf16(tiny16, config):
     """The steps of a learning rate of RL: rounded to the nearest number nearly none of them would reach the player."""
     policy = load_local_policy(tiny16)
     start = copies(policy.model.parameters())
-    learner = learner_of(policy, recipe)
-    train(learner, steps=1, lr=0.05 if recipe.lora else 0.0)  # LoRA's second factor is no longer zero
+    learner = learner_of(policy, config)
+    train(learner, steps=1, lr=0.05 if config.lora else 0.0)  # LoRA's second factor is no longer zero
     with torch.no_grad():
         for parameter in learner.parameters:
-            parameter.mul_(1e-2) if recipe.lora else parameter.add_(3e-6)
+            parameter.mul_(1e-2) if config.lora else parameter.add_(3e-6)
     learner.publish()
     exact = load_local_policy(tiny16, ModelOptions(dtype="float32"))
-    other = learner_of(exact, recipe)
+    other = learner_of(exact, config)
     with torch.no_grad():
         for mine, theirs in zip(other.parameters, learner.parameters, strict=True):
             mine.copy_(theirs)
@@ -234,12 +234,12 @@ def test_adapters_begin_alike_and_leave_the_global_generator_alone(tiny):
     assert not same(first.parameters, other.parameters)
 
 
-@pytest.mark.parametrize("recipe", [FULL, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("config", [FULL, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("stored", ["tiny", "tiny16"])
-def test_a_checkpoint_is_a_model_folder_and_a_continued_learner_goes_on(request, tmp_path, stored, recipe):
+def test_a_checkpoint_is_a_model_folder_and_a_continued_learner_goes_on(request, tmp_path, stored, config):
     folder = request.getfixturevalue(stored)
     policy = load_local_policy(folder)
-    learner = learner_of(policy, recipe)
+    learner = learner_of(policy, config)
     train(learner)
     learner.publish()
     save_model(policy.model, policy.tokenizer, tmp_path, learner.weights())
@@ -249,7 +249,7 @@ def test_a_checkpoint_is_a_model_folder_and_a_continued_learner_goes_on(request,
     assert {p.dtype for p in saved.model.parameters()} == {p.dtype for p in policy.model.parameters()}
 
     again = load_local_policy(folder)
-    other = learner_of(again, recipe)
+    other = learner_of(again, config)
     other.load(saved.model.state_dict(), state)
     assert same(other.parameters, learner.parameters)
     assert same(again.model.parameters(), policy.model.parameters())
@@ -259,14 +259,14 @@ def test_a_checkpoint_is_a_model_folder_and_a_continued_learner_goes_on(request,
     assert same(again.model.parameters(), policy.model.parameters())
 
 
-@pytest.mark.parametrize("recipe", [FULL, LORA], ids=["full", "lora"])
-def test_what_a_chat_model_sampled_is_what_is_trained_on(toy, chat, recipe):
+@pytest.mark.parametrize("config", [FULL, LORA], ids=["full", "lora"])
+def test_what_a_chat_model_sampled_is_what_is_trained_on(toy, chat, config):
     policy = load_local_policy(chat)
-    learner = learner_of(policy, recipe)
+    learner = learner_of(policy, config)
     train(learner)
     learner.publish()
     tasks = [Task("toy", "three", "train", i) for i in range(4)]
-    episodes = rollout(policy, tasks, play=RolloutConfig(temperature=1.0, max_new_tokens=8, horizon=3))
+    episodes = rollout(policy, tasks, config=RolloutConfig(temperature=1.0, max_new_tokens=8, horizon=3))
     sequences = [s for e in episodes for s in e.sequences()]
     assert len(sequences) == 4  # one conversation each: it was never tokenized again
     opening = policy.tokenizer("<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
@@ -316,11 +316,11 @@ def test_a_model_plays_on_as_before_when_training_changes_its_attention(tiny, ki
     assert np.allclose(before, after, atol=1e-5)
 
 
-@pytest.mark.parametrize("recipe", [FULL, LORA], ids=["full", "lora"])
-def test_gradient_checkpointing_computes_layers_again_and_changes_no_bit(tiny, recipe):
+@pytest.mark.parametrize("config", [FULL, LORA], ids=["full", "lora"])
+def test_gradient_checkpointing_computes_layers_again_and_changes_no_bit(tiny, config):
     found, calls = [], []
     for again in (False, True):
-        learner = learner_of(load_local_policy(tiny), recipe, gradient_checkpointing=again)
+        learner = learner_of(load_local_policy(tiny), config, gradient_checkpointing=again)
         layers = learner.model.get_decoder().layers
         made = []
         layers[0].mlp.register_forward_pre_hook(lambda *_, made=made: made.append(1))

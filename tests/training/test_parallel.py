@@ -85,11 +85,12 @@ def test_a_whole_run_of_two_processes_is_that_of_one(able, tmp_path, shard):
     """The command itself: experts, replay, policy gradient, looks, checkpoints; each process plays its share. Tasks are
     compared with each other, since a tiny model plays none of them better than it did before."""
     settings = {
-        "base": str(able), "source": "sokoban", "steps": 2, "tasks_per_step": 4, "group": 2, "validate_tasks": 4,
+        "model": str(able), "source": "sokoban", "max_steps": 2, "tasks_per_step": 4, "num_generations": 2,
+        "eval_tasks": 4,
         "precision": "fp32",  # in bf16 two processes round otherwise than one, and may sample another token
-        "play": {"max_new_tokens": 3, "temperature": 1.0}, "reward": {"invalid_penalty": 0.1}, "shard": shard,
-        "imitate": {"pairs": 40}, "retain": {"replay": 1.0, "replay_domains": ["crafting"], "replay_tasks": 2},
-        "algorithm": {"estimator": "reinforce++"}, "explore": {"head_start": 0.9, "until": 1.0},
+        "rollout": {"max_new_tokens": 3, "temperature": 1.0}, "reward": {"invalid_penalty": 0.1}, "shard": shard,
+        "sft": {"max_pairs": 40}, "forgetting": {"replay": 1.0, "replay_domains": ["crafting"], "replay_tasks": 2},
+        "algorithm": {"advantage_estimator": "reinforce++"}, "exploration": {"expert_prefix": 0.9, "until": 1.0},
     }  # fmt: skip
     (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
     alone = train(read_settings(TrainConfig, settings, "recipe"), tmp_path / "one")

@@ -21,7 +21,7 @@ from gentax.training.distributed import World
 from gentax.training.policy_gradient import advantages, gae_of, update
 from gentax.training.rewards import rewards_of
 
-PLAIN = PolicyGradientConfig(kl=0.0)
+PLAIN = PolicyGradientConfig(beta=0.0)
 
 
 def episode(task=0, reward=0.0, ids=(5, 6), prompt=(10, 11, 12), logprob=-1.0, outcome=None):
@@ -69,7 +69,7 @@ def gains(episodes, values=(), world=World(), **algorithm):  # noqa: B008
 def test_grpo_compares_with_the_group():
     group = [episode(reward=1.0), episode(), episode(), episode()]
     assert gains(group) == pytest.approx([0.75, -0.25, -0.25, -0.25])
-    assert gains(group, std=True) == pytest.approx((np.array([1, 0, 0, 0]) - 0.25) / (np.sqrt(0.1875) + 1e-6))
+    assert gains(group, normalize_std=True) == pytest.approx((np.array([1, 0, 0, 0]) - 0.25) / (np.sqrt(0.1875) + 1e-6))
 
 
 def test_groups_are_tasks_and_one_without_spread_teaches_nothing():
@@ -84,20 +84,20 @@ def test_all_steps_of_an_episode_share_its_advantage():
 
 def test_rloo_compares_with_the_others():
     group = [episode(reward=r) for r in (1.0, 0.0, 0.5)]
-    assert gains(group, estimator="rloo") == pytest.approx([0.75, -0.75, 0.0])
-    assert gains([episode(reward=1.0)], estimator="rloo") == 0
+    assert gains(group, advantage_estimator="rloo") == pytest.approx([0.75, -0.75, 0.0])
+    assert gains([episode(reward=1.0)], advantage_estimator="rloo") == 0
 
 
 def test_reinforce_plus_plus_compares_with_the_batch():
     # No group has any spread, the batch has.
     batch = [episode(0, 1.0), episode(0, 1.0), episode(1, 0.0), episode(1, 0.0)]
-    assert gains(batch, estimator="reinforce++") == pytest.approx([1, 1, -1, -1], abs=1e-5)
-    assert (gains(batch[:2], estimator="reinforce++") == 0).all()
+    assert gains(batch, advantage_estimator="reinforce++") == pytest.approx([1, 1, -1, -1], abs=1e-5)
+    assert (gains(batch[:2], advantage_estimator="reinforce++") == 0).all()
 
 
 def test_generalized_advantages_by_hand():
     (found,) = gae_of(
-        [np.array([0, 0, 1.0])], [np.array([0.5, 0.25, 0.5])], PolicyGradientConfig(discount=0.9, smoothing=0.8)
+        [np.array([0, 0, 1.0])], [np.array([0.5, 0.25, 0.5])], PolicyGradientConfig(gamma=0.9, gae_lambda=0.8)
     )
     # Surprises: -0.275, 0.2, 0.5; each adds 0.72 of what comes after.
     assert found == pytest.approx([0.1282, 0.56, 0.5])
@@ -107,23 +107,23 @@ def test_ppo_normalises_over_the_steps_of_the_batch():
     values = [np.array([0.5, 0.25, 0.5]), np.array([0.5])]
     batch = [seen(0, "abc", [0, 0, 1.0]), seen(1, "a", [0.0])]
     raw = np.array([0.1282, 0.56, 0.5, -0.5])
-    found = gains(batch, values, estimator="ppo", discount=0.9, smoothing=0.8)
+    found = gains(batch, values, advantage_estimator="ppo", gamma=0.9, gae_lambda=0.8)
     assert found == pytest.approx((raw - raw.mean()) / raw.std(), abs=1e-4)
 
 
 def test_gigpo_compares_steps_that_saw_the_same():
     group = [seen(0, "ab", [0.0, 1.0]), seen(0, "aa", [0.0, 0.0])]
     # Episodes: +-0.5. Returns from `a` on: 0.5, 0, 0, their mean 1/6. `b` was met once.
-    found = gains(group, estimator="gigpo", discount=0.5, step_weight=2.0)
+    found = gains(group, advantage_estimator="gigpo", gamma=0.5, step_weight=2.0)
     assert found == pytest.approx([0.5 + 2 / 3, 0.5, -0.5 - 1 / 3, -0.5 - 1 / 3])
-    divided = gains(group, estimator="gigpo", discount=0.5, step_weight=2.0, std=True)
+    divided = gains(group, advantage_estimator="gigpo", gamma=0.5, step_weight=2.0, normalize_std=True)
     spread = np.std([0.5, 0, 0])
     assert divided == pytest.approx([1 + 2 / 3 / spread, 1, -1 - 1 / 3 / spread, -1 - 1 / 3 / spread], abs=1e-4)
 
 
 def test_gigpo_does_not_compare_across_groups():
     batch = [seen(0, "a", [1.0]), seen(1, "a", [0.0])]
-    assert (gains(batch, estimator="gigpo") == 0).all()
+    assert (gains(batch, advantage_estimator="gigpo") == 0).all()
 
 
 def test_gigpo_does_not_compare_with_an_experts_steps():
@@ -131,7 +131,7 @@ def test_gigpo_does_not_compare_with_an_experts_steps():
     expert = replace(first.steps[0], tokens=Tokens(False, ints([10]), ints([]), floats(0, 0)))
     started = replace(first, steps=(expert, first.steps[1]))
     # `a` was met by an expert and by the policy once, `b` by the policy twice.
-    assert gains([started, seen(0, "ab", [0.0, 0.0])], estimator="gigpo") == pytest.approx([0, 1, -0.5, -1])
+    assert gains([started, seen(0, "ab", [0.0, 0.0])], advantage_estimator="gigpo") == pytest.approx([0, 1, -0.5, -1])
 
 
 @pytest.mark.parametrize("estimator", ["grpo", "rloo", "reinforce++", "ppo", "gigpo"])
@@ -141,10 +141,10 @@ def test_errors_belong_to_no_group_and_an_experts_steps_teach_nothing(estimator)
     expert = replace(first.steps[0], tokens=Tokens(False, ints([10]), ints([]), floats(0, 0)))
     started = replace(first, steps=(expert, first.steps[1]))
     batch = [broken, started, seen(0, "ab", [0.0, 0.0])]
-    found = gains(batch, [np.zeros(2)] * 3, estimator=estimator)
+    found = gains(batch, [np.zeros(2)] * 3, advantage_estimator=estimator)
     assert (found[:3] == 0).all()
     assert found[3] > 0 > found[4]
-    assert (gains([broken, started], [np.zeros(2)] * 2, estimator=estimator) == 0).all()
+    assert (gains([broken, started], [np.zeros(2)] * 2, advantage_estimator=estimator) == 0).all()
 
 
 # The gradient.
@@ -154,10 +154,10 @@ def learner_of(model):
     return SimpleNamespace(model=model, parameters=list(model.parameters()))
 
 
-def learn(model, episodes, recipe, reference=None, optimizer=None, temperature=1.0, **more):
+def learn(model, episodes, config, reference=None, optimizer=None, temperature=1.0, **more):
     optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=1.0)
     return update(
-        learner_of(model), reference, optimizer, episodes, worth(episodes), recipe, "here",
+        learner_of(model), reference, optimizer, episodes, worth(episodes), config, "here",
         temperature=temperature, **more,
     )  # fmt: skip
 
@@ -195,7 +195,7 @@ def plain_loss(model, reference, algorithm, temperature):
             start = log_probabilities(reference, sequence, temperature).detach()
             for at in np.flatnonzero(sequence.sampled_T):
                 ratio = float(sequence.logprobs_T[at]) - float(start[at - 1, int(sequence.ids_T[at])])
-                reward[sequence.step_T[at]] -= algorithm.kl * ratio
+                reward[sequence.step_T[at]] -= algorithm.beta * ratio
     lines = []
     values = [np.zeros(len(reward)) for reward in rewards]  # those of a new critic
     for gain, sequence in zip(advantages(BATCH, rewards, algorithm, World(), values), sequences, strict=True):
@@ -208,14 +208,14 @@ def plain_loss(model, reference, algorithm, temperature):
             token, a = int(sequence.ids_T[at]), float(gain[sequence.step_T[at]])
             new, start = logp[at - 1, token], first[at - 1, token]
             ratio = (new - float(sequence.logprobs_T[at])).exp()
-            high = algorithm.clip if algorithm.clip_high is None else algorithm.clip_high
-            term = -torch.min(ratio * a, ratio.clamp(1 - algorithm.clip, 1 + high) * a)
+            high = algorithm.epsilon if algorithm.epsilon_high is None else algorithm.epsilon_high
+            term = -torch.min(ratio * a, ratio.clamp(1 - algorithm.epsilon, 1 + high) * a)
             if algorithm.kl_in == "loss":
-                term = term + algorithm.kl * ((start - new).exp() - (start - new) - 1)
+                term = term + algorithm.beta * ((start - new).exp() - (start - new) - 1)
             entropy = -(logp[at - 1].exp() * logp[at - 1]).sum()
-            terms.append(term - algorithm.entropy * entropy)
+            terms.append(term - algorithm.entropy_coef * entropy)
         lines.append(torch.stack(terms))
-    if algorithm.per == "token":
+    if algorithm.loss_aggregation == "token":
         return torch.cat(lines).mean()
     return torch.stack([line.mean() for line in lines]).mean()
 
@@ -223,17 +223,17 @@ def plain_loss(model, reference, algorithm, temperature):
 @pytest.mark.parametrize(
     "algorithm",
     [
-        PolicyGradientConfig(kl=0.3, clip=0.1),
-        PolicyGradientConfig(kl=0.3, clip=0.1, std=True, per="sequence"),
-        PolicyGradientConfig(kl=0.0, clip=0.1, clip_high=0.9),
-        PolicyGradientConfig(kl=0.3, clip=0.1, kl_in="reward"),
-        PolicyGradientConfig(estimator="reinforce++", kl=0.3, kl_in="reward", per="sequence"),
-        PolicyGradientConfig(kl=0.0, entropy=0.2),
-        PolicyGradientConfig(estimator="rloo", kl=0.1, entropy=0.2, per="sequence"),
-        PolicyGradientConfig(estimator="gigpo", kl=0.1, discount=0.9),
-        PolicyGradientConfig(estimator="ppo", kl=0.1, discount=0.9),
+        PolicyGradientConfig(beta=0.3, epsilon=0.1),
+        PolicyGradientConfig(beta=0.3, epsilon=0.1, normalize_std=True, loss_aggregation="sequence"),
+        PolicyGradientConfig(beta=0.0, epsilon=0.1, epsilon_high=0.9),
+        PolicyGradientConfig(beta=0.3, epsilon=0.1, kl_in="reward"),
+        PolicyGradientConfig(advantage_estimator="reinforce++", beta=0.3, kl_in="reward", loss_aggregation="sequence"),
+        PolicyGradientConfig(beta=0.0, entropy_coef=0.2),
+        PolicyGradientConfig(advantage_estimator="rloo", beta=0.1, entropy_coef=0.2, loss_aggregation="sequence"),
+        PolicyGradientConfig(advantage_estimator="gigpo", beta=0.1, gamma=0.9),
+        PolicyGradientConfig(advantage_estimator="ppo", beta=0.1, gamma=0.9),
     ],
-    ids=lambda algorithm: f"{algorithm.estimator} {algorithm.per} {algorithm.kl_in}",
+    ids=lambda algorithm: f"{algorithm.advantage_estimator} {algorithm.loss_aggregation} {algorithm.kl_in}",
 )
 def test_the_update_follows_the_plain_formula(tiny, algorithm):
     model, reference = shaken(tiny), load_local_policy(tiny).model
@@ -242,8 +242,8 @@ def test_the_update_follows_the_plain_formula(tiny, algorithm):
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(expected.parameters(), 1.0)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    recipe, critic = TrainConfig(algorithm=algorithm, precision="fp32"), Critic(model, algorithm)
-    report = learn(model, BATCH, recipe, reference, temperature=0.7, critic=critic)
+    config, critic = TrainConfig(algorithm=algorithm, precision="fp32"), Critic(model, algorithm)
+    report = learn(model, BATCH, config, reference, temperature=0.7, critic=critic)
     assert report["loss"] == pytest.approx(loss.item(), abs=1e-5)
     assert report["grad_norm"] == pytest.approx(float(norm), rel=1e-4)
     for name, parameter in expected.named_parameters():
@@ -252,25 +252,27 @@ def test_the_update_follows_the_plain_formula(tiny, algorithm):
 
 
 @pytest.mark.parametrize(
-    ("ratio", "clip_high", "clipped"), [(1.5, None, 0.5), (1.5, 0.9, 0.0), (0.6, 0.9, 0.5)], ids=str
+    ("ratio", "epsilon_high", "clipped"), [(1.5, None, 0.5), (1.5, 0.9, 0.0), (0.6, 0.9, 0.5)], ids=str
 )
-def test_a_ratio_may_rise_further_than_it_may_fall(tiny, ratio, clip_high, clipped):
+def test_a_ratio_may_rise_further_than_it_may_fall(tiny, ratio, epsilon_high, clipped):
     model = load_local_policy(tiny).model
 
     def played(reward, token, ratio):
         chance = log_probabilities(model, next(episode(0, ids=(token,)).sequences()), 1.0)[2, token]
         return episode(0, reward, (token,), logprob=chance.item() - np.log(ratio))
 
-    recipe = TrainConfig(algorithm=PolicyGradientConfig(kl=0.0, clip=0.2, clip_high=clip_high), precision="fp32")
-    report = learn(model, [played(1.0, 5, ratio), played(0.0, 8, 1.0)], recipe)
+    config = TrainConfig(
+        algorithm=PolicyGradientConfig(beta=0.0, epsilon=0.2, epsilon_high=epsilon_high), precision="fp32"
+    )
+    report = learn(model, [played(1.0, 5, ratio), played(0.0, 8, 1.0)], config)
     assert report["clipped"] == clipped
-    worth = {(1.5, None): 1.2, (1.5, 0.9): 1.5, (0.6, 0.9): 0.6}[ratio, clip_high]
+    worth = {(1.5, None): 1.2, (1.5, 0.9): 1.5, (0.6, 0.9): 0.6}[ratio, epsilon_high]
     assert report["loss"] == pytest.approx(-(0.5 * worth - 0.5) / 2, abs=1e-5)
 
 
 def test_what_is_reported(tiny):
-    recipe = TrainConfig(algorithm=PolicyGradientConfig(kl=0.3), precision="fp32")
-    report = learn(shaken(tiny), BATCH, recipe, load_local_policy(tiny).model)
+    config = TrainConfig(algorithm=PolicyGradientConfig(beta=0.3), precision="fp32")
+    report = learn(shaken(tiny), BATCH, config, load_local_policy(tiny).model)
     assert report["spread"] == pytest.approx(4 / 6)
     assert report["skipped"] == 1
     assert report["learned_tokens"] == 9 + 8 + 5 + 3
@@ -305,8 +307,8 @@ def test_a_reward_makes_its_actions_likelier(tiny):
             return float(model(torch.tensor([[10, 11, 12]])).logits[0, -1].softmax(-1)[ids])
 
     before = chance(5), chance(8)
-    recipe = TrainConfig(algorithm=PolicyGradientConfig(kl=0.0, clip=100.0), precision="fp32")
-    learn(model, [episode(0, 1.0, (5,)), episode(0, 0.0, (8,))], recipe)
+    config = TrainConfig(algorithm=PolicyGradientConfig(beta=0.0, epsilon=100.0), precision="fp32")
+    learn(model, [episode(0, 1.0, (5,)), episode(0, 0.0, (8,))], config)
     assert chance(5) > before[0]
     assert chance(8) < before[1]
 
@@ -320,12 +322,12 @@ def test_each_minibatch_is_an_update_on_a_part_of_every_group(tiny, monkeypatch)
     ))  # fmt: skip
     steps = []
     optimizer.register_step_pre_hook(lambda *_: steps.append(1))
-    recipe = TrainConfig(algorithm=PolicyGradientConfig(kl=0.0, minibatches=2))
-    report = learn(model, BATCH, recipe, optimizer=optimizer)
+    config = TrainConfig(algorithm=PolicyGradientConfig(beta=0.0, minibatches=2))
+    report = learn(model, BATCH, config, optimizer=optimizer)
     assert len(steps) == 2
     assert taught == [[9, 5], [8, 3]]
     assert report["learned_tokens"] == 25
-    learn(model, BATCH[:2], TrainConfig(algorithm=PolicyGradientConfig(kl=0.0, minibatches=9)), optimizer=optimizer)
+    learn(model, BATCH[:2], TrainConfig(algorithm=PolicyGradientConfig(beta=0.0, minibatches=9)), optimizer=optimizer)
     assert len(steps) == 4  # no more than there are sequences
 
 
@@ -360,7 +362,7 @@ def test_what_is_asked_for_beside_goes_into_every_update(tiny):
     before = weight.detach().clone()
     assert learn(model, [episode(), episode()], TrainConfig(algorithm=PLAIN), extra=extra)["replay"] == 1.0
     assert torch.allclose(before - weight, torch.full_like(weight, 1e-6), atol=1e-7)
-    report = learn(model, BATCH, TrainConfig(algorithm=PolicyGradientConfig(kl=0.0, minibatches=2)), extra=extra)
+    report = learn(model, BATCH, TrainConfig(algorithm=PolicyGradientConfig(beta=0.0, minibatches=2)), extra=extra)
     assert len(calls) == 3
     assert report["replay"] == pytest.approx(2.5)
     assert calls[-1].std() > 0  # the policy's gradient is there too
@@ -392,7 +394,7 @@ def test_the_minibatches_before_a_bad_one_count(tiny):
     before = [p.detach().clone() for p in model.parameters()]
     batch = [episode(0, 1.0), episode(0, 0.0, logprob=float("nan"))]
     with pytest.raises(NonFiniteLoss, match="minibatch 2 of 2"):
-        learn(model, batch, TrainConfig(algorithm=PolicyGradientConfig(kl=0.0, minibatches=2)))
+        learn(model, batch, TrainConfig(algorithm=PolicyGradientConfig(beta=0.0, minibatches=2)))
     assert not all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert all(p.isfinite().all() for p in model.parameters())
 
@@ -413,11 +415,13 @@ def test_a_value_is_read_at_the_last_token_of_the_prompt(tiny):
 
 
 def test_ppo_learns_values(tiny):
-    recipe = TrainConfig(algorithm=PolicyGradientConfig(estimator="ppo", kl=0.0, value_lr=0.1), precision="fp32")
+    config = TrainConfig(
+        algorithm=PolicyGradientConfig(advantage_estimator="ppo", beta=0.0, value_lr=0.1), precision="fp32"
+    )
     model = load_local_policy(tiny).model
-    critic = Critic(model, recipe.algorithm)
+    critic = Critic(model, config.algorithm)
     still = torch.optim.SGD(model.parameters(), lr=0.0)
-    errors = [learn(model, BATCH, recipe, optimizer=still, critic=critic)["value_loss"] for _ in range(8)]
+    errors = [learn(model, BATCH, config, optimizer=still, critic=critic)["value_loss"] for _ in range(8)]
     # Without values the targets of the only success of two steps are 0.95 and 1.
     assert errors[0] == pytest.approx((0.95**2 + 1 + 1) / 8)
     # What is left are two states from which one of two episodes succeeded.
@@ -427,7 +431,9 @@ def test_ppo_learns_values(tiny):
 def test_ppo_needs_a_critic(tiny):
     with pytest.raises(ValueError, match="critic"):
         learn(
-            load_local_policy(tiny).model, BATCH, TrainConfig(algorithm=PolicyGradientConfig(estimator="ppo", kl=0.0))
+            load_local_policy(tiny).model,
+            BATCH,
+            TrainConfig(algorithm=PolicyGradientConfig(advantage_estimator="ppo", beta=0.0)),
         )
 
 
@@ -483,17 +489,17 @@ class Threads(World):
 @pytest.mark.parametrize(
     "algorithm",
     [
-        PolicyGradientConfig(kl=0.1),
-        PolicyGradientConfig(kl=0.1, per="sequence", entropy=0.1),
-        PolicyGradientConfig(estimator="reinforce++", kl=0.1, kl_in="reward"),
-        PolicyGradientConfig(estimator="ppo", kl=0.0),
+        PolicyGradientConfig(beta=0.1),
+        PolicyGradientConfig(beta=0.1, loss_aggregation="sequence", entropy_coef=0.1),
+        PolicyGradientConfig(advantage_estimator="reinforce++", beta=0.1, kl_in="reward"),
+        PolicyGradientConfig(advantage_estimator="ppo", beta=0.0),
     ],
-    ids=lambda algorithm: algorithm.estimator,
+    ids=lambda algorithm: algorithm.advantage_estimator,
 )
 def test_several_processes_learn_what_one_does(tiny, algorithm):
-    recipe = TrainConfig(algorithm=algorithm, precision="fp32")
+    config = TrainConfig(algorithm=algorithm, precision="fp32")
     alone = shaken(tiny)
-    expected = learn(alone, BATCH, recipe, load_local_policy(tiny).model, critic=Critic(alone, algorithm))
+    expected = learn(alone, BATCH, config, load_local_policy(tiny).model, critic=Critic(alone, algorithm))
     shares = [BATCH[2:4], BATCH[:2] + BATCH[4:]]  # the first has no spread, and for GRPO nothing to do
     board, barrier = [None, None], threading.Barrier(2)
     models, found = [shaken(tiny), shaken(tiny)], [None, None]
@@ -501,7 +507,7 @@ def test_several_processes_learn_what_one_does(tiny, algorithm):
     def process(rank):
         world = Threads(rank, 2, board=board, barrier=barrier)
         critic = Critic(models[rank], algorithm)
-        found[rank] = learn(models[rank], shares[rank], recipe, references[rank], world=world, critic=critic)
+        found[rank] = learn(models[rank], shares[rank], config, references[rank], world=world, critic=critic)
 
     references = [load_local_policy(tiny).model, load_local_policy(tiny).model]
     threads = [threading.Thread(target=process, args=(rank,)) for rank in range(2)]

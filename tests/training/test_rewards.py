@@ -52,7 +52,7 @@ def test_thoughts_are_paid_by_the_word():
 def test_a_new_state_pays_less_the_more_the_group_met_it():
     # Visits of the group: a 3, b 2, c 1, z 2. The second episode comes back to where it began, and to b.
     group = [episode("ab", "c"), episode("abab"[:3], "z"), episode("z", "z", task=1)]
-    first, second, alone = rewards_of(group, NOTHING, ExplorationConfig(new_states=0.5))
+    first, second, alone = rewards_of(group, NOTHING, ExplorationConfig(count_bonus=0.5))
     assert first == pytest.approx([0.5 / math.sqrt(2), 0.5])
     assert second == pytest.approx([0.5 / math.sqrt(2), 0.0, 0.5])
     assert alone == pytest.approx([0.0])  # it stays where it began
@@ -60,7 +60,7 @@ def test_a_new_state_pays_less_the_more_the_group_met_it():
 
 def test_the_order_of_a_group_pays_nobody_more():
     group = [episode("ab", "c"), episode("ab", "c")]
-    first, second = rewards_of(group, NOTHING, ExplorationConfig(new_states=1.0))
+    first, second = rewards_of(group, NOTHING, ExplorationConfig(count_bonus=1.0))
     assert first == pytest.approx([1 / math.sqrt(2)] * 2)
     assert (first == second).all()
 
@@ -75,7 +75,7 @@ def test_a_judge_pays_at_the_end():
 def test_an_error_is_worth_nothing_and_in_no_group():
     broken = episode("ab", rewards=[0.0, 1.0], outcome=Outcome.ERROR, valid=False)
     whole = episode("ab", "c")
-    found = rewards_of([broken, whole], RewardConfig(), ExplorationConfig(new_states=1.0), [1.0, 0.0])
+    found = rewards_of([broken, whole], RewardConfig(), ExplorationConfig(count_bonus=1.0), [1.0, 0.0])
     assert found[0].tolist() == [0.0, 0.0]
     assert found[1].tolist() == [1.0, 1.0]  # b and c were met once
     assert groups([broken, whole]) == [[1]]
@@ -84,11 +84,13 @@ def test_an_error_is_worth_nothing_and_in_no_group():
 def test_what_an_expert_played_has_the_environments_reward_alone():
     one = episode("ab", "c", rewards=[0.5, 0.5], thought="a thought", valid=False)
     one = replace(one, steps=(expert(one.steps[0]), one.steps[1]))
-    (found,) = rewards_of([one], RewardConfig(invalid_penalty=0.1, think_length=1.0), ExplorationConfig(new_states=1.0))
+    (found,) = rewards_of(
+        [one], RewardConfig(invalid_penalty=0.1, think_length=1.0), ExplorationConfig(count_bonus=1.0)
+    )
     assert found == pytest.approx([0.5, 0.5 - 0.1 + 0.02 + 1.0])
 
 
 def test_nothing_is_changed_in_what_it_was_given():
     one = episode("ab", rewards=[1.0, 1.0])
-    rewards_of([one], NOTHING, ExplorationConfig(new_states=1.0), [1.0])
+    rewards_of([one], NOTHING, ExplorationConfig(count_bonus=1.0), [1.0])
     assert [step.reward for step in one.steps] == [1.0, 1.0]

@@ -28,18 +28,18 @@ from gentax.training.run_folder import RunFolder, last, result, training_line
 pytestmark = pytest.mark.slow
 
 
-def recipe(base: Path, **changes) -> TrainConfig:
+def make_config(base: Path, **changes) -> TrainConfig:
     values = {
         "source": "toy",
         "level": "one",
-        "base": str(base),
-        "steps": 6,
+        "model": str(base),
+        "max_steps": 6,
         "tasks_per_step": 4,
-        "group": 4,
-        "checkpoint_every": 2,
-        "validate_every": 3,
-        "validate_tasks": 4,
-        "play": {"temperature": 1.0, "max_new_tokens": 6},
+        "num_generations": 4,
+        "save_steps": 2,
+        "eval_steps": 3,
+        "eval_tasks": 4,
+        "rollout": {"temperature": 1.0, "max_new_tokens": 6},
     }
     if "schedule" in changes:
         values = {key: value for key, value in values.items() if key not in ("source", "level", "steps")}
@@ -61,7 +61,7 @@ def logged(folder: Path) -> list[dict[str, float]]:
 
 def test_a_run_writes_its_recipe_metrics_and_checkpoints(toy, able, tmp_path):
     rows = []
-    out = train(recipe(able), tmp_path / "run", rows.append)
+    out = train(make_config(able), tmp_path / "run", rows.append)
     assert [step for step, _ in checkpoints(tmp_path / "run")] == [2, 4, 6]
     assert out == result(tmp_path / "run") == tmp_path / "run/step-000006"
     assert logged(tmp_path / "run") == rows
@@ -69,12 +69,12 @@ def test_a_run_writes_its_recipe_metrics_and_checkpoints(toy, able, tmp_path):
     told = {"success", "return", "reward", "length", "invalid", "entropy", "kl", "spread", "skipped", "left_s"}
     assert told <= rows[0].keys()
     assert [row["step"] for row in rows if "validation_success" in row] == [1, 3, 6]
-    assert json.loads((tmp_path / "run/recipe.json").read_text())["group"] == 4
+    assert json.loads((tmp_path / "run/recipe.json").read_text())["num_generations"] == 4
     assert not same(able, out)
 
 
 def test_only_the_last_checkpoint_keeps_the_state_of_the_optimiser(toy, able, tmp_path):
-    train(recipe(able), tmp_path / "run")
+    train(make_config(able), tmp_path / "run")
     kept = [(folder / checkpoint.BESIDE).is_file() for _, folder in checkpoints(tmp_path / "run")]
     assert kept == [False, False, True]
 
@@ -83,25 +83,34 @@ class Stop(Exception):
     pass
 
 
-TWO = {"phases": [{"mix": {"toy:one": 2, "toy:three": 1}, "steps": 3}, {"mix": {"toy:three": 1}, "steps": 3}]}
+TWO = {
+    "phases": [
+        {"mixture": {"toy:one": 2, "toy:three": 1}, "max_steps": 3},
+        {"mixture": {"toy:three": 1}, "max_steps": 3},
+    ]
+}
 EVERYTHING = {
     "plain": {},
-    "minibatches": {"algorithm": {"minibatches": 2, "entropy": 0.01, "per": "sequence"}},
-    "ppo": {"algorithm": {"estimator": "ppo", "kl_in": "reward"}},
-    "cascade": {"schedule": {**TWO, "replay": 0.5, "adaptive": True, "horizon_start": 2}},
-    "gigpo": {"algorithm": {"estimator": "gigpo"}, "level": "three", "explore": {"new_states": 0.1, "hints": 0.5}},
-    "guided": {"level": "three", "explore": {"head_start": 1.0, "temperature_end": 0.5}},
-    "lora": {"lora": {"rank": 4}},
-    "imitation": {"imitate": {"pairs": 40, "lr": 1e-3}},
+    "minibatches": {"algorithm": {"minibatches": 2, "entropy_coef": 0.01, "loss_aggregation": "sequence"}},
+    "ppo": {"algorithm": {"advantage_estimator": "ppo", "kl_in": "reward"}},
+    "cascade": {"curriculum": {**TWO, "replay": 0.5, "adaptive": True, "horizon_start": 2}},
+    "gigpo": {
+        "algorithm": {"advantage_estimator": "gigpo"},
+        "level": "three",
+        "exploration": {"count_bonus": 0.1, "hints": 0.5},
+    },
+    "guided": {"level": "three", "exploration": {"expert_prefix": 1.0, "temperature_end": 0.5}},
+    "lora": {"lora": {"r": 4}},
+    "imitation": {"sft": {"max_pairs": 40, "learning_rate": 1e-3}},
     "retention": {
-        "retain": {
+        "forgetting": {
             "replay": 1.0,
             "replay_domains": ["crafting"],
             "replay_tasks": 2,
-            "stop_at": 1e9,
+            "kl_budget": 1e9,
             "interpolate": 0.9,
         },
-        "imitate": {"pairs": 20},
+        "sft": {"max_pairs": 20},
     },
 }
 
@@ -109,7 +118,7 @@ EVERYTHING = {
 @pytest.mark.parametrize("name", EVERYTHING)
 def test_a_stopped_run_ends_with_the_same_weights(toy, able, tmp_path, name):
     """Weights are compared bit for bit: sampling is seeded by step and the optimiser's state is kept."""
-    made = recipe(able, **EVERYTHING[name])
+    made = make_config(able, **EVERYTHING[name])
 
     def stop(row):
         if row.get("step") == 3:
@@ -126,7 +135,9 @@ def test_a_stopped_run_ends_with_the_same_weights(toy, able, tmp_path, name):
 
 def test_a_kill_in_the_middle_of_imitation_changes_nothing(toy, able, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "SAVE_IMITATION", 2)
-    made = recipe(able, imitate={"pairs": 400, "epochs": 3.0, "lr": 1e-3}, steps=1, level="three")
+    made = make_config(
+        able, sft={"max_pairs": 400, "num_train_epochs": 3.0, "learning_rate": 1e-3}, max_steps=1, level="three"
+    )
 
     def stop(row):
         if row.get("imitate") == row["of"]:
@@ -143,8 +154,9 @@ def test_a_kill_in_the_middle_of_imitation_changes_nothing(toy, able, tmp_path, 
 
 def test_a_killed_process_goes_on_where_its_last_checkpoint_was(able, tmp_path):
     settings = {
-        "base": str(able), "source": "sokoban", "steps": 5, "tasks_per_step": 2, "group": 4, "checkpoint_every": 2,
-        "validate_every": 0, "play": {"max_new_tokens": 3, "temperature": 1.0}, "reward": {"invalid_penalty": 0.1},
+        "model": str(able), "source": "sokoban", "max_steps": 5, "tasks_per_step": 2, "num_generations": 4,
+        "save_steps": 2,
+        "eval_steps": 0, "rollout": {"max_new_tokens": 3, "temperature": 1.0}, "reward": {"invalid_penalty": 0.1},
     }  # fmt: skip
     whole = train(read_settings(TrainConfig, settings, "recipe"), tmp_path / "whole")
     (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
@@ -174,12 +186,12 @@ def test_every_setting_does_something_in_a_run(toy, able, tmp_path, monkeypatch)
     monkeypatch.setattr(rollout_worker, "policy_of", lambda what, device: Strict())
     settings = {
         "level": "three",
-        "steps": 2,
-        "play": {"temperature": 1.0, "max_new_tokens": 6},
-        "explore": {"hints": 1.0, "until": 1.0},
+        "max_steps": 2,
+        "rollout": {"temperature": 1.0, "max_new_tokens": 6},
+        "exploration": {"hints": 1.0, "until": 1.0},
         "reward": {"judge": "http://localhost:1/v1", "invalid_penalty": 0.0},
-        "imitate": {"pairs": 60, "lr": 3e-3},
-        "retain": {"replay": 1.0, "replay_domains": ["crafting"], "replay_tasks": 2},
+        "sft": {"max_pairs": 60, "learning_rate": 3e-3},
+        "forgetting": {"replay": 1.0, "replay_domains": ["crafting"], "replay_tasks": 2},
     }
     hints = []
     real = rollout_worker.Guided.reply
@@ -187,7 +199,7 @@ def test_every_setting_does_something_in_a_run(toy, able, tmp_path, monkeypatch)
         rollout_worker.Guided, "reply", lambda self, turns: hints.append(self.hints) or real(self, turns)
     )
     rows = []
-    train(recipe(able, **settings), tmp_path / "run", rows.append)
+    train(make_config(able, **settings), tmp_path / "run", rows.append)
     learned = [row for row in rows if "step" in row]
     assert asked
     assert learned[0]["unread_scores"] == 8
@@ -199,15 +211,15 @@ def test_every_setting_does_something_in_a_run(toy, able, tmp_path, monkeypatch)
 
 def test_a_horizon_schedule_cuts_episodes_off(toy, able, tmp_path):
     rows = []
-    phase = {"phases": [{"mix": {"toy:three": 1}, "steps": 3}], "horizon_start": 2}
-    train(recipe(able, schedule=phase), tmp_path / "run", rows.append)
+    phase = {"phases": [{"mixture": {"toy:three": 1}, "max_steps": 3}], "horizon_start": 2}
+    train(make_config(able, curriculum=phase), tmp_path / "run", rows.append)
     assert rows[0]["length"] <= 2 < rows[2]["length"]
 
 
 def test_adaptive_sampling_has_what_it_needs_with_one_group_a_step(toy, able, tmp_path):
     rows = []
-    mixture = {"phases": [{"mix": {"toy:one": 1, "toy:three": 1}, "steps": 4}], "adaptive": True}
-    train(recipe(able, schedule=mixture, tasks_per_step=1), tmp_path / "run", rows.append)
+    mixture = {"phases": [{"mixture": {"toy:one": 1, "toy:three": 1}, "max_steps": 4}], "adaptive": True}
+    train(make_config(able, curriculum=mixture, tasks_per_step=1), tmp_path / "run", rows.append)
     assert all(any(key.startswith("success/") for key in row) for row in rows)
 
 
@@ -216,7 +228,7 @@ def test_ctrl_c_at_the_end_of_imitation_keeps_it(toy, able, tmp_path):
         if row.get("imitate") == row["of"]:
             os.kill(os.getpid(), signal.SIGINT)
 
-    made = recipe(able, imitate={"pairs": 40, "lr": 1e-3}, steps=1)
+    made = make_config(able, sft={"max_pairs": 40, "learning_rate": 1e-3}, max_steps=1)
     with pytest.raises(KeyboardInterrupt):
         train(made, tmp_path / "run", interrupt)
     assert [step for step, _ in checkpoints(tmp_path / "run")] == [0]
@@ -225,8 +237,8 @@ def test_ctrl_c_at_the_end_of_imitation_keeps_it(toy, able, tmp_path):
 def test_what_a_kill_left_half_written_is_swept_away(toy, able, tmp_path):
     (tmp_path / "run/.step-000002.abc").mkdir(parents=True)
     (tmp_path / "run/.recipe.json.abc").write_text("{")
-    train(recipe(able, steps=1), tmp_path / "run")
-    train(recipe(able, steps=1), tmp_path / "run")
+    train(make_config(able, max_steps=1), tmp_path / "run")
+    train(make_config(able, max_steps=1), tmp_path / "run")
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
 
 
@@ -236,14 +248,14 @@ def test_ctrl_c_finishes_the_step_and_keeps_its_checkpoint(toy, able, tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        train(recipe(able), tmp_path / "run", interrupt)
+        train(make_config(able), tmp_path / "run", interrupt)
     # The signal came after the step's own checkpoint was due, so it is honoured at the next safe place.
     assert checkpoints(tmp_path / "run")[-1][0] in (3, 4)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_weights_after_every_phase_are_kept(toy, able, tmp_path):
-    train(recipe(able, schedule=TWO, checkpoint_every=100), tmp_path / "run")
+    train(make_config(able, curriculum=TWO, save_steps=100), tmp_path / "run")
     kept = checkpoints(tmp_path / "run")
     assert [step for step, _ in kept] == [3, 6]
     assert all(json.loads((folder / "training.json").read_text())["phase_ends"] for _, folder in kept)
@@ -253,8 +265,11 @@ def test_the_weights_after_every_phase_are_kept(toy, able, tmp_path):
 
 
 def test_imitation_alone_can_be_interpolated(toy, tiny, tmp_path):
-    alone = {"imitate": {"mix": {"toy:three": 1}, "pairs": 300, "epochs": 8.0, "lr": 3e-3}, "steps": 0}
-    out = train(recipe(tiny, **alone, retain={"interpolate": 0.5}), tmp_path / "run")
+    alone = {
+        "sft": {"mixture": {"toy:three": 1}, "max_pairs": 300, "num_train_epochs": 8.0, "learning_rate": 3e-3},
+        "max_steps": 0,
+    }
+    out = train(make_config(tiny, **alone, forgetting={"interpolate": 0.5}), tmp_path / "run")
     said = json.loads((tmp_path / "run/done.json").read_text())
     assert said["tried"][-1]["success"] > said["tried"][0]["success"] == 0
     assert said["share"] > 0
@@ -263,8 +278,11 @@ def test_imitation_alone_can_be_interpolated(toy, tiny, tmp_path):
 
 def test_imitation_alone_is_a_run(toy, tiny, tmp_path):
     rows = []
-    alone = {"imitate": {"mix": {"toy:three": 1}, "pairs": 60, "epochs": 10.0, "lr": 3e-3}, "steps": 0}
-    out = train(recipe(tiny, **alone), tmp_path / "run", rows.append)
+    alone = {
+        "sft": {"mixture": {"toy:three": 1}, "max_pairs": 60, "num_train_epochs": 10.0, "learning_rate": 3e-3},
+        "max_steps": 0,
+    }
+    out = train(make_config(tiny, **alone), tmp_path / "run", rows.append)
     assert out.name == "step-000000"
     losses = [row["loss"] for row in rows]
     assert losses[-1] < losses[0] / 2
@@ -272,7 +290,7 @@ def test_imitation_alone_is_a_run(toy, tiny, tmp_path):
 
 
 def test_the_forgetting_meter_stops_the_run_at_the_last_checkpoint_below(toy, able, tmp_path):
-    made = recipe(able, retain={"stop_at": 1e-9}, lr=1e-2)
+    made = make_config(able, forgetting={"kl_budget": 1e-9}, learning_rate=1e-2)
     out = train(made, tmp_path / "run")
     rows = logged(tmp_path / "run")
     assert rows[-1]["step"] == 2
@@ -283,7 +301,7 @@ def test_the_forgetting_meter_stops_the_run_at_the_last_checkpoint_below(toy, ab
 
 
 def test_interpolation_ends_with_weights_between_the_start_and_the_trained_ones(toy, able, tmp_path):
-    out = train(recipe(able, retain={"interpolate": 1.0}), tmp_path / "run")
+    out = train(make_config(able, forgetting={"interpolate": 1.0}), tmp_path / "run")
     said = json.loads((tmp_path / "run/done.json").read_text())
     assert out.name == said["result"] == "interpolated"
     start, tuned, found = weights(able), weights(tmp_path / "run" / said["trained"]), weights(out)
@@ -292,9 +310,9 @@ def test_interpolation_ends_with_weights_between_the_start_and_the_trained_ones(
 
 
 def test_merging_trains_an_expert_for_each_part(toy, able, tmp_path):
-    mixture = {"phases": [{"mix": {"toy:one": 2, "toy:three": 1}, "steps": 6}], "horizon_start": 3}
+    mixture = {"phases": [{"mixture": {"toy:one": 2, "toy:three": 1}, "max_steps": 6}], "horizon_start": 3}
     teachers = {"pairs": 20, "teachers": {"toy:one": "expert", "toy:three": "expert"}}
-    out = train(recipe(able, schedule=mixture, retain={"merge": "mean"}, imitate=teachers), tmp_path / "run")
+    out = train(make_config(able, curriculum=mixture, forgetting={"merge": "mean"}, sft=teachers), tmp_path / "run")
     theirs = json.loads((tmp_path / "run/expert-toy-one/recipe.json").read_text())
     assert (theirs["schedule"]["horizon_start"], theirs["imitate"]["teachers"]) == (3, {"toy:one": "expert"})
     experts = [last(tmp_path / "run" / name) for name in ("expert-toy-one", "expert-toy-three")]
@@ -307,10 +325,10 @@ def test_merging_trains_an_expert_for_each_part(toy, able, tmp_path):
 def test_validation_plays_as_the_recipe_says_and_not_as_training_does(toy, able, tmp_path, monkeypatch):
     seen = []
     found = {"validation_success": 0.0}
-    monkeypatch.setattr(rollout_worker, "look", lambda policy, grounds, play, *_: seen.append(play) or found)
+    monkeypatch.setattr(rollout_worker, "look", lambda policy, grounds, config, *_: seen.append(config) or found)
     thinking = {"temperature": 1.0, "thinking": True, "max_new_tokens": 6, "wrap": ["menu"]}
-    train(recipe(able, steps=1, play=thinking), tmp_path / "a")
-    train(recipe(able, steps=1, play=thinking, validate_play={"context": "window(1)"}), tmp_path / "b")
+    train(make_config(able, max_steps=1, rollout=thinking), tmp_path / "a")
+    train(make_config(able, max_steps=1, rollout=thinking, eval_rollout={"context": "window(1)"}), tmp_path / "b")
     assert seen[0] == RolloutConfig(thinking=True, max_new_tokens=6)
     assert seen[1] == RolloutConfig(context="window(1)")
 
@@ -326,7 +344,7 @@ def test_a_loss_that_is_no_number_names_the_batch_and_the_last_good_checkpoint(t
 
     monkeypatch.setattr(rollout_worker, "rewards_of", broken)
     with pytest.raises(NonFiniteLoss) as stopped:
-        train(recipe(able), tmp_path / "run")
+        train(make_config(able), tmp_path / "run")
     assert "step 5" in str(stopped.value)
     assert "the last whole checkpoint is" in str(stopped.value)
     assert str(tmp_path / "run/step-000004") in str(stopped.value)
@@ -348,27 +366,27 @@ def test_a_full_disk_leaves_the_checkpoint_before(toy, able, tmp_path, monkeypat
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(OSError, match=r"step-000004 could not be written .*step-000002"):
-        train(recipe(able), tmp_path / "run")
+        train(make_config(able), tmp_path / "run")
     assert [step for step, _ in checkpoints(tmp_path / "run")] == [2]
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
     monkeypatch.setattr(checkpoint, "save_file", real)
-    assert same(train(recipe(able), tmp_path / "run"), train(recipe(able), tmp_path / "whole"))
+    assert same(train(make_config(able), tmp_path / "run"), train(make_config(able), tmp_path / "whole"))
 
 
 def test_a_folder_of_another_run_is_refused(toy, able, tmp_path):
-    train(recipe(able, steps=1), tmp_path / "run")
+    train(make_config(able, max_steps=1), tmp_path / "run")
     with pytest.raises(UsageError, match=r"another recipe \(its steps is 1, not 2\)"):
-        train(recipe(able, steps=2), tmp_path / "run")
+        train(make_config(able, max_steps=2), tmp_path / "run")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/precious.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty"):
-        train(recipe(able), tmp_path / "other")
+        train(make_config(able), tmp_path / "other")
 
 
 def test_unknown_sources_and_models_are_refused_before_anything_is_written(toy, able, tmp_path):
-    for bad in ({"source": "toyy"}, {"level": "two"}, {"base": "no-such-model"}):
+    for bad in ({"source": "toyy"}, {"level": "two"}, {"model": "no-such-model"}):
         with pytest.raises(UsageError):
-            train(replace(recipe(able), **bad), tmp_path / "run")
+            train(replace(make_config(able), **bad), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -27,28 +27,37 @@ def test_the_shipped_model_learns_at_the_rates_that_were_found_for_it():
     parameters = parameters_of(load_meta_model(BASE))
     assert 1.3e6 < parameters < 1.5e6
     for lora in (None, LoraConfig()):
-        recipe = with_rates(TrainConfig(imitate=SFTConfig(), lora=lora), parameters)
-        assert (recipe.lr, recipe.imitate.lr) == (1.5e-4, 5e-4)
+        config = with_rates(TrainConfig(sft=SFTConfig(), lora=lora), parameters)
+        assert (config.learning_rate, config.sft.learning_rate) == (1.5e-4, 5e-4)
 
 
 def test_larger_models_learn_at_smaller_rates_down_to_the_papers():
     sizes = (2.1e6, 2.7e8, 1.5e9, 8e9, 7e10)
-    rates = [with_rates(TrainConfig(imitate=SFTConfig()), int(size)) for size in sizes]
-    assert [r.lr for r in rates] == sorted((r.lr for r in rates), reverse=True)
-    assert (rates[1].lr, rates[1].imitate.lr) == (7.1e-6, 3e-5)
-    assert (rates[3].lr, rates[3].imitate.lr) == (rates[4].lr, rates[4].imitate.lr) == (1e-6, 5e-6)
-    assert with_rates(TrainConfig(lora=LoraConfig()), int(8e9)).lr == pytest.approx(1e-5)
-    assert with_rates(TrainConfig(lr=0.1, imitate=SFTConfig(lr=0.2), lora=LoraConfig()), int(8e9)).lr == 0.1
+    rates = [with_rates(TrainConfig(sft=SFTConfig()), int(size)) for size in sizes]
+    assert [r.learning_rate for r in rates] == sorted((r.learning_rate for r in rates), reverse=True)
+    assert (rates[1].learning_rate, rates[1].sft.learning_rate) == (7.1e-6, 3e-5)
+    assert (
+        (rates[3].learning_rate, rates[3].sft.learning_rate)
+        == (rates[4].learning_rate, rates[4].sft.learning_rate)
+        == (1e-6, 5e-6)
+    )
+    assert with_rates(TrainConfig(lora=LoraConfig()), int(8e9)).learning_rate == pytest.approx(1e-5)
+    assert (
+        with_rates(
+            TrainConfig(learning_rate=0.1, sft=SFTConfig(learning_rate=0.2), lora=LoraConfig()), int(8e9)
+        ).learning_rate
+        == 0.1
+    )
 
 
 def test_a_run_says_how_it_learns_and_keeps_the_rate_in_its_recipe(toy, tiny, tmp_path, capsys):
-    recipe = TrainConfig(base=str(tiny), source="toy", steps=1, tasks_per_step=1, group=2, validate_every=0)
-    train(recipe, tmp_path / "run", progress=True)
+    config = TrainConfig(model=str(tiny), source="toy", max_steps=1, tasks_per_step=1, num_generations=2, eval_steps=0)
+    train(config, tmp_path / "run", progress=True)
     line = capsys.readouterr().out.splitlines()[0]
     assert "parameters, weights and Adam in fp32" in line
     assert "learning rate 0.00015" in line
-    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["lr"] == 1.5e-4
-    train(recipe, tmp_path / "run")  # the same recipe, rate unsaid, is the same run
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["learning_rate"] == 1.5e-4
+    train(config, tmp_path / "run")  # the same recipe, rate unsaid, is the same run
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
@@ -57,10 +66,10 @@ def test_what_is_counted_is_what_a_learner_holds(tiny, tmp_path, dtype, lora):
     policy = load_local_policy(tiny)
     policy.model.to(dtype).save_pretrained(tmp_path)
     policy.tokenizer.save_pretrained(tmp_path)
-    recipe = TrainConfig(lora=lora, algorithm=PolicyGradientConfig(kl=0.0))
-    found = footprint(load_meta_model(tmp_path), recipe, CPU, PLENTY)
+    config = TrainConfig(lora=lora, algorithm=PolicyGradientConfig(beta=0.0))
+    found = footprint(load_meta_model(tmp_path), config, CPU, PLENTY)
     policy = load_local_policy(tmp_path)
-    learner = learner_of(policy, recipe)
+    learner = learner_of(policy, config)
     assert found.trained == sum(p.numel() for p in learner.parameters)
     held = {p.data_ptr(): p.numel() * p.element_size() for m in (policy.model, learner.model) for p in m.parameters()}
     trained = sum(p.numel() * p.element_size() for p in learner.parameters)
@@ -82,18 +91,18 @@ def test_layers_that_would_keep_too_much_compute_it_again(tiny):
 
 def test_playing_and_learning_take_turns_and_fewer_episodes_fit_into_less(tiny):
     bare = load_meta_model(tiny)
-    recipe = TrainConfig(gradient_checkpointing=False)
-    found = footprint(bare, recipe, CPU, PLENTY)
+    config = TrainConfig(gradient_checkpointing=False)
+    found = footprint(bare, config, CPU, PLENTY)
     learning = found.parts["activations"] + found.parts["logits"]
     playing = found.parts["cache of playing"]
     held = sum(found.parts.values()) - learning - playing
     assert found.total == held + max(learning, playing)
-    one = footprint(bare, replace(recipe, parallel=1), CPU, PLENTY)
+    one = footprint(bare, replace(config, parallel=1), CPU, PLENTY)
     assert one.parts["cache of playing"] == playing / 128
     assert found.least == one.least == held + max(learning, playing / 128)
-    check_memory(bare, recipe, CPU, found.least)
-    with pytest.raises(UsageError, match=r"left; -s lora.rank=16 takes about .*; gradient_checkpointing: true takes"):
-        check_memory(bare, recipe, CPU, found.least - 1)
+    check_memory(bare, config, CPU, found.least)
+    with pytest.raises(UsageError, match=r"left; -s lora.r=16 takes about .*; gradient_checkpointing: true takes"):
+        check_memory(bare, config, CPU, found.least - 1)
     with pytest.raises(UsageError, match=r"left; shard: true spreads it"):
         check_memory(bare, TrainConfig(lora=LoraConfig()), CPU, 1e3)
 
@@ -107,5 +116,5 @@ def test_a_model_without_room_is_refused_with_the_numbers_before_it_is_loaded(
     monkeypatch.setattr(run, "available_memory", lambda device: 1e6)
     monkeypatch.setattr(run, "load", None)
     with pytest.raises(UsageError, match=r"takes about 0\.\d GB \(.*playing .*\), and cpu has 0\.0 GB left; .*lora"):
-        train(TrainConfig(base=str(tiny), source="toy", steps=1, trainer=trainer), tmp_path / "run")
+        train(TrainConfig(model=str(tiny), source="toy", max_steps=1, trainer=trainer), tmp_path / "run")
     assert not (tmp_path / "run").exists()

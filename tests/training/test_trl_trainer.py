@@ -25,20 +25,20 @@ from gentax.training.config import ExplorationConfig, ForgettingConfig, LoraConf
 pytestmark = pytest.mark.slow
 
 
-def recipe(tiny: Path, **changes) -> TrainConfig:
+def make_config(tiny: Path, **changes) -> TrainConfig:
     values = {
         "source": "toy",
         "level": "three",
-        "base": str(tiny),
-        "steps": 3,
+        "model": str(tiny),
+        "max_steps": 3,
         "tasks_per_step": 3,
-        "group": 3,
-        "lr": 1e-3,
-        "warmup": 2,
-        "checkpoint_every": 1,
-        "validate_every": 2,
-        "validate_tasks": 4,
-        "play": RolloutConfig(temperature=0.8, max_new_tokens=3, horizon=2),
+        "num_generations": 3,
+        "learning_rate": 1e-3,
+        "warmup_steps": 2,
+        "save_steps": 1,
+        "eval_steps": 2,
+        "eval_tasks": 4,
+        "rollout": RolloutConfig(temperature=0.8, max_new_tokens=3, horizon=2),
         "precision": "fp32",
         "device": "cpu",
         "trainer": "trl",
@@ -68,11 +68,15 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"algorithm": PolicyGradientConfig(std=True, kl=0.5, clip=0.05, clip_high=0.3, entropy=0.05)},
+        {
+            "algorithm": PolicyGradientConfig(
+                normalize_std=True, beta=0.5, epsilon=0.05, epsilon_high=0.3, entropy_coef=0.05
+            )
+        },
         # An episode is several sequences, which TRL's own arithmetic of groups does not know.
         {
-            "algorithm": PolicyGradientConfig(estimator="rloo", per="sequence"),
-            "play": RolloutConfig(context="window(1)", temperature=1.0, max_new_tokens=3, horizon=2),
+            "algorithm": PolicyGradientConfig(advantage_estimator="rloo", loss_aggregation="sequence"),
+            "rollout": RolloutConfig(context="window(1)", temperature=1.0, max_new_tokens=3, horizon=2),
         },
     ],
     ids=["tokens", "windows"],
@@ -81,7 +85,7 @@ def test_a_run_with_trl_learns_the_same_as_one_with_gentax(trl, tiny, tmp_path, 
     rows, moved = {}, {}
     for name in ("gentax", "trl"):
         rows[name] = []
-        train(recipe(tiny, trainer=name, **changes), tmp_path / name, rows[name].append)
+        train(make_config(tiny, trainer=name, **changes), tmp_path / name, rows[name].append)
         moved[name] = [weights(folder) - weights(tiny) for _, folder in checkpoints(tmp_path / name)]
     assert [row["step"] for row in rows["trl"]] == [1, 2, 3]
     for ours, theirs in zip(moved["gentax"], moved["trl"], strict=True):
@@ -96,8 +100,8 @@ def test_a_run_with_trl_learns_the_same_as_one_with_gentax(trl, tiny, tmp_path, 
 
 def test_a_run_writes_what_any_run_writes_and_goes_on_bit_for_bit(trl, tiny, tmp_path):
     """Minibatches are dealt out at random, so this also says that the deal is the same in a continued run."""
-    mine = recipe(
-        tiny, lora=LoraConfig(rank=2), algorithm=PolicyGradientConfig(minibatches=2), steps=4, checkpoint_every=2
+    mine = make_config(
+        tiny, lora=LoraConfig(r=2), algorithm=PolicyGradientConfig(minibatches=2), max_steps=4, save_steps=2
     )
     rows = []
     last = train(mine, tmp_path / "whole", rows.append)
@@ -128,7 +132,7 @@ def test_ctrl_c_keeps_the_step_in_flight(trl, tiny, tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        train(recipe(tiny, checkpoint_every=25), tmp_path / "run", interrupt)
+        train(make_config(tiny, save_steps=25), tmp_path / "run", interrupt)
     assert [step for step, _ in checkpoints(tmp_path / "run")] == [1]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -146,7 +150,7 @@ def test_groups_that_teach_nothing_leave_the_weights_alone(trl, tiny, tmp_path, 
 
     monkeypatch.setattr(playing, "rewards_of", at_first)
     rows = []
-    train(recipe(tiny, validate_every=0), tmp_path / "run", rows.append)
+    train(make_config(tiny, eval_steps=0), tmp_path / "run", rows.append)
     first, second, third = (weights(folder) for _, folder in checkpoints(tmp_path / "run"))
     assert [row["spread"] > 0 for row in rows] == [True, False, False]
     assert not torch.equal(first, weights(tiny))
@@ -166,7 +170,7 @@ def test_a_loss_that_is_no_number_ends_the_run(trl, tiny, tmp_path, monkeypatch)
 
     monkeypatch.setattr(playing, "rewards_of", spoiled)
     with pytest.raises(NonFiniteLoss, match="step 2"):
-        train(recipe(tiny), tmp_path / "run")
+        train(make_config(tiny), tmp_path / "run")
     assert [step for step, _ in checkpoints(tmp_path / "run")] == [1]
 
 
@@ -235,25 +239,25 @@ def test_the_server_is_asked_and_read_as_trl_does(trl, tiny, tmp_path, monkeypat
     assert (sample.ids.tolist(), sample.logprobs.tolist()) == ([3], [-1.5])
     monkeypatch.setattr("gentax.training.trl_trainer.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"trl\[vllm\]"):
-        train_with_trl(recipe(tiny, trl_server="http://localhost:8000"), tmp_path / "run")
+        train_with_trl(make_config(tiny, vllm_server_base_url="http://localhost:8000"), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
     ("named", "changes"),
     [
         ("algorithm.kl_in", {"algorithm": PolicyGradientConfig(kl_in="reward")}),
-        ("explore.temperature_end", {"explore": ExplorationConfig(temperature_end=0.5)}),
-        ("imitate", {"imitate": SFTConfig()}),
-        ("retain.replay", {"retain": ForgettingConfig(replay=0.1)}),
-        ("retain.stop_at", {"retain": ForgettingConfig(stop_at=1.0)}),
-        ("retain.interpolate", {"retain": ForgettingConfig(interpolate=0.9)}),
+        ("exploration.temperature_end", {"exploration": ExplorationConfig(temperature_end=0.5)}),
+        ("imitate", {"sft": SFTConfig()}),
+        ("forgetting.replay", {"forgetting": ForgettingConfig(replay=0.1)}),
+        ("forgetting.kl_budget", {"forgetting": ForgettingConfig(kl_budget=1.0)}),
+        ("forgetting.interpolate", {"forgetting": ForgettingConfig(interpolate=0.9)}),
         ("shard", {"shard": True}),
         ("device", {"device": "cuda:1"}),
     ],
 )
 def test_what_trl_cannot_do_is_refused_before_anything_is_written(toy, tiny, tmp_path, named, changes):
     with pytest.raises(UsageError, match=f"cannot do {named}:"):
-        train(recipe(tiny, **changes), tmp_path / "run")
+        train(make_config(tiny, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -262,16 +266,16 @@ def test_a_missing_trl_and_another_version_are_named(tiny, monkeypatch):
 
     monkeypatch.setattr(trl_trainer, "version", lambda name: {"trl": "0.9.9"}[name])
     with pytest.raises(UsageError, match=rf"needs TRL {trl_trainer.PINNED}, and 0\.9\.9 is installed"):
-        trl_trainer.refuse(recipe(tiny))
+        trl_trainer.refuse(make_config(tiny))
 
     def none(name):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(trl_trainer, "version", none)
     with pytest.raises(UsageError, match=r"pip install 'gentax\[trl\]'"):
-        trl_trainer.refuse(recipe(tiny))
+        trl_trainer.refuse(make_config(tiny))
     monkeypatch.setattr(trl_trainer, "version", lambda name: trl_trainer.PINNED)
-    trl_trainer.refuse(recipe(tiny))
+    trl_trainer.refuse(make_config(tiny))
 
 
 def test_the_pinned_version_is_the_one_that_the_extra_installs():
@@ -290,4 +294,4 @@ def test_several_gpus_and_one_process_are_refused(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     with pytest.raises(UsageError, match="accelerate launch"):
-        trl_trainer.train_with_trl(replace(recipe(tiny), device="auto"), tmp_path / "run")
+        trl_trainer.train_with_trl(replace(make_config(tiny), device="auto"), tmp_path / "run")

@@ -63,24 +63,25 @@ def test_the_first_is_the_innermost():
 
 
 def test_a_rollout_plays_in_them_and_keeps_the_rules_it_was_given():
-    play = read_settings(RolloutConfig, {"wrap": ["rename", "calls"], "context": "window(1)"}, "a test")
+    config = read_settings(RolloutConfig, {"wrap": ["rename", "calls"], "context": "window(1)"}, "a test")
     tasks = gentax.make("sokoban", "6x6").tasks("train", 3)
-    episodes = rollout(ExpertPolicy(), tasks, play=play)
+    episodes = rollout(ExpertPolicy(), tasks, config=config)
     assert all(episode.success for episode in episodes)
     assert all(step.action.endswith("()") for episode in episodes for step in episode.steps)
     assert "Write every action as a call" in episodes[0].rules
-    assert all(episodes[0].rules in prompt for prompt in episode_prompts(play, episodes[0]))
-    assert "box" not in "".join(episode_prompts(play, episodes[0]))
+    assert all(episodes[0].rules in prompt for prompt in episode_prompts(config, episodes[0]))
+    assert "box" not in "".join(episode_prompts(config, episodes[0]))
 
 
 def test_recipes_take_them_and_say_which(tmp_path, toy, tiny):
-    recipe = read_settings(
+    config = read_settings(
         gentax.TrainConfig,
         {
-            "source": "toy", "base": str(tiny), "steps": 1, "group": 2, "tasks_per_step": 2, "validate_every": 0,
-            "play": {"wrap": ["distract(volume=40)"], "temperature": 1.0},
+            "source": "toy", "model": str(tiny), "max_steps": 1, "num_generations": 2, "tasks_per_step": 2,
+            "eval_steps": 0,
+            "rollout": {"wrap": ["distract(volume=40)"], "temperature": 1.0},
         },
         "a test",
     )  # fmt: skip
-    gentax.train(recipe, tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["play"]["wrap"] == ["distract(volume=40)"]
+    gentax.train(config, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["rollout"]["wrap"] == ["distract(volume=40)"]

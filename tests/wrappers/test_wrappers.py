@@ -192,10 +192,10 @@ def test_the_spec_makes_it_again():
 
 @pytest.mark.parametrize("policy", [ExpertPolicy(), RandomPolicy()])
 def test_the_engine_plays_wrapped_environments(policy, toy):
-    play = RolloutConfig(admissible=True, thinking=True)
+    config = RolloutConfig(admissible=True, thinking=True)
     tasks = toy().tasks("train", 12)
-    with EnvPool(play, factory=lambda task: ANY["all"](toy(task.level))) as pool:
-        episodes = rollout(policy, tasks, play=play, pool=pool)
+    with EnvPool(config, factory=lambda task: ANY["all"](toy(task.level))) as pool:
+        episodes = rollout(policy, tasks, config=config, pool=pool)
     assert [episode.task for episode in episodes] == tasks
     assert all(episode.outcome.value == "success" for episode in episodes)
     assert all(step.valid for episode in episodes for step in episode.steps)
@@ -210,12 +210,12 @@ def test_a_broken_environment_is_made_anew_and_reads_the_same(toy):
                 return [Reply(write_reply("0 do(crash)"))]
             return super().reply(turns)
 
-    play = RolloutConfig()
+    config = RolloutConfig()
     read = []
     policy = Crasher()
     for policy.crashing in (True, False):
-        with EnvPool(play, factory=lambda task: ANY["all"](toy(task.level))) as pool:
-            (episode,) = rollout(policy, toy().tasks("train", 1), play=play, pool=pool)
+        with EnvPool(config, factory=lambda task: ANY["all"](toy(task.level))) as pool:
+            (episode,) = rollout(policy, toy().tasks("train", 1), config=config, pool=pool)
         assert episode.outcome.value == "success"
         read.append([step.observation for step in episode.steps])
     assert toy.crashes == 1

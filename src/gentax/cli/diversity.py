@@ -72,7 +72,7 @@ def diversity(
         base,
         trajectories=trajectories,
         horizon=horizon,
-        play=RolloutConfig() if tuned_policy is None else RolloutConfig(temperature=1.0),  # where the KL is exact
+        config=RolloutConfig() if tuned_policy is None else RolloutConfig(temperature=1.0),  # where the KL is exact
         seed=seed,
         parallel=parallel,
         stop_if_unreadable=not allow_unreadable,

@@ -25,7 +25,7 @@ MODEL = tuple(field.name for field in dataclasses.fields(ModelOptions))
 FREE_OPTIONS = ("policy", "named", "domain", "suite", "json", "parallel", "allow_unreadable", *MODEL)
 
 
-@with_settings(play=SettingsGroup(RolloutConfig, exclude=("horizon", "reward")), model=ModelOptions)
+@with_settings(config=SettingsGroup(RolloutConfig, exclude=("horizon", "reward")), model=ModelOptions)
 def evaluate(
     ctx: typer.Context,
     policy: Annotated[str, typer.Argument(help=o.POLICY)] = "base",
@@ -38,7 +38,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which split of the tasks.")] = "test",
     samples: o.Samples = 1,
     *,
-    play: RolloutConfig,
+    config: RolloutConfig,
     model: ModelOptions,
     seed: o.Seed = 0,
     parallel: o.Parallel = None,
@@ -67,7 +67,7 @@ def evaluate(
         tasks=tasks,
         split=split,
         samples=samples,
-        play=play,
+        config=config,
         seed=seed,
         parallel=parallel,
         stop_if_unreadable=not allow_unreadable,

@@ -69,7 +69,7 @@ def _watch(env: TextEnv, policy: str, model: ModelOptions, index: int, split: st
     task = Task(env.domain.name, env.level, split, index)
     settings = replace(settings, wrap=())  # the environment is wrapped already
     with EnvPool(settings, factory=lambda _: env) as pool:
-        (episode,) = rollout(o.load_policy(policy, model), [task], play=settings, pool=pool, progress=True)
+        (episode,) = rollout(o.load_policy(policy, model), [task], config=settings, pool=pool, progress=True)
     _print_episode(episode)
 
 

@@ -37,7 +37,7 @@ Plot = Annotated[
 ]
 
 
-@with_settings(play=SettingsGroup(RolloutConfig, exclude=("horizon", "reward", "wrap")), model=ModelOptions)
+@with_settings(config=SettingsGroup(RolloutConfig, exclude=("horizon", "reward", "wrap")), model=ModelOptions)
 def probe(
     domain: Named = None,
     policy: Policy = "base",
@@ -52,7 +52,7 @@ def probe(
         typer.Option("--wrap", metavar="WRAPPER", help="Also in this wrapper; several nest, the first innermost."),
     ] = None,
     *,
-    play: RolloutConfig,
+    config: RolloutConfig,
     model: ModelOptions,
     seed: o.Seed = 0,
     parallel: o.Parallel = None,
@@ -78,7 +78,7 @@ def probe(
         samples=samples,
         horizon=horizon,
         wrap=wrappers,
-        play=play,
+        config=config,
         seed=seed,
         parallel=parallel,
         stop_if_unreadable=not allow_unreadable,

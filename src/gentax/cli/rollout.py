@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gentax.core import Episode
 
 
-@with_settings(play=SettingsGroup(RolloutConfig, exclude=("horizon", "reward")), model=ModelOptions)
+@with_settings(config=SettingsGroup(RolloutConfig, exclude=("horizon", "reward")), model=ModelOptions)
 def rollout(
     domain: Annotated[str, typer.Argument(help="A domain, `NAME` or `NAME:LEVEL`.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the episodes go: gzipped JSON lines.")],
@@ -27,7 +27,7 @@ def rollout(
     split: Annotated[str, typer.Option(help="Which split of the tasks.")] = "test",
     samples: o.Samples = 1,
     *,
-    play: RolloutConfig,
+    config: RolloutConfig,
     model: ModelOptions,
     seed: o.Seed = 0,
     parallel: o.Parallel = None,
@@ -51,7 +51,7 @@ def rollout(
     episodes = run(
         loaded,
         tasks_to_play,
-        play=play,
+        config=config,
         samples=samples,
         seed=seed,
         parallel=parallel,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_TASKS = 128  # tasks of each domain where neither --tasks nor --drop says
 
 
-@with_settings(play=SettingsGroup(RolloutConfig, exclude=("horizon", "reward")), model=ModelOptions)
+@with_settings(config=SettingsGroup(RolloutConfig, exclude=("horizon", "reward")), model=ModelOptions)
 def tax(
     tuned: Annotated[
         str,
@@ -87,7 +87,7 @@ def tax(
     ] = "sources",
     samples: o.Samples = 1,
     *,
-    play: RolloutConfig,
+    config: RolloutConfig,
     model: ModelOptions,
     seed: o.Seed = 0,
     parallel: o.Parallel = None,
@@ -133,7 +133,7 @@ def tax(
     forecast_fit = read_fit(fit) if forecast_only else None
     policies = o.load_pair(base, tuned, model)  # both are loaded before either plays
     if forecast_fit is not None:
-        return _forecast(*policies, source_name, levels[source_name], play, seed, forecast_fit, json)
+        return _forecast(*policies, source_name, levels[source_name], config, seed, forecast_fit, json)
     if len(levels) < 2:
         raise UsageError(f"no target: the tax of {source_name} needs at least one other domain")
     analyses = InterimAnalyses(interim_analyses)
@@ -146,7 +146,7 @@ def tax(
         tasks=tasks,
         analyses=analyses,
         samples=samples,
-        play=play,
+        config=config,
         seed=seed,
         parallel=parallel,
         touched=touched_domains,
@@ -170,7 +170,7 @@ def tax(
         from gentax.evals.sensitivity import mixed_model
 
         lines += mixed_model(played.base, played.tuned, source_name).sentences()
-    settings = {"play": plain(play), "seed": seed, "interim_analyses": interim_analyses}
+    settings = {"play": plain(config), "seed": seed, "interim_analyses": interim_analyses}
     _print_result(played.report, lines, json, out, tuple(levels), played, settings)
 
 
@@ -260,14 +260,14 @@ def _forecast(
     tuned: Policy,
     source: str,
     level: str | None,
-    play: RolloutConfig,
+    config: RolloutConfig,
     seed: int,
     fit: Fit,
     json: Path | None,
 ) -> None:
     from gentax.evals.kl_forecast import forecast_from_kl
 
-    forecast = forecast_from_kl(base, tuned, source, level, play=play, seed=seed, fit=fit, progress=True)
+    forecast = forecast_from_kl(base, tuned, source, level, config=config, seed=seed, fit=fit, progress=True)
     print_text(forecast.sentences())
     runtime = {"base": getattr(base, "runtime", None), "tuned": getattr(tuned, "runtime", None)}
     write_result(json, {**forecast.to_json(), "runtime": runtime})

@@ -35,7 +35,7 @@ def train(
 
     The checkpoints are Hugging Face folders. RECIPE may also be the name of a recipe that ships with gentax.
 
-    Example: `gentax train --out runs/sokoban -s source=sokoban -s steps=60 -s play.thinking=true`
+    Example: `gentax train --out runs/sokoban -s source=sokoban -s max_steps=60 -s rollout.thinking=true`
     """
     from gentax.core.settings import read_settings
     from gentax.domains.registry import parse_domain
@@ -60,7 +60,7 @@ def train(
     console.print(f"model: {folder}", markup=False)
     for source in dict.fromkeys(parse_domain(name)[0] for name in config.trained or config.imitated):
         console.print(
-            f"to measure the tax: gentax tax --base {config.base} --tuned {folder} --source {source}", markup=False
+            f"to measure the tax: gentax tax --base {config.model} --tuned {folder} --source {source}", markup=False
         )
 
 
@@ -95,7 +95,7 @@ def _print_settings(cls: type, prefix: str = "", default: Any = None) -> None:
         console.print("" if needed or dataclasses.is_dataclass(value) else f"= {value}", markup=False)
         console.print(f"    {lines.get(field.name, '')}", markup=False)
         kinds = [kind for kind in (hints[field.name], *typing.get_args(hints[field.name])) if _is_group(kind)]
-        if kinds and field.name != "validate_play":  # which has the fields of `play`
+        if kinds and field.name != "eval_rollout":  # which has the fields of `rollout`
             _print_settings(kinds[0], f"{prefix}{field.name}.", value if dataclasses.is_dataclass(value) else None)
 
 

@@ -18,6 +18,41 @@ from gentax.core.errors import UsageError, unknown
 
 T = TypeVar("T")
 
+# Keys of recipes and studies up to version 0.1 and what they are called now. An old key is refused with the new one.
+RENAMED = {
+    "base": "model",
+    "checkpoint_every": "save_steps",
+    "clip": "epsilon",
+    "clip_high": "epsilon_high",
+    "discount": "gamma",
+    "entropy": "entropy_coef",
+    "epochs": "num_train_epochs",
+    "estimator": "advantage_estimator",
+    "explore": "exploration",
+    "group": "num_generations",
+    "head_start": "expert_prefix",
+    "held_out": "held_out_domains",
+    "imitate": "sft",
+    "kl": "beta",
+    "lr": "learning_rate",
+    "mix": "mixture",
+    "new_states": "count_bonus",
+    "pairs": "max_pairs",
+    "per": "loss_aggregation",
+    "play": "rollout",
+    "rank": "r",
+    "retain": "forgetting",
+    "schedule": "curriculum",
+    "smoothing": "gae_lambda",
+    "std": "normalize_std",
+    "steps": "max_steps",
+    "stop_at": "kl_budget",
+    "trl_server": "vllm_server_base_url",
+    "validate_every": "eval_steps",
+    "validate_tasks": "eval_tasks",
+    "warmup": "warmup_steps",
+}
+
 
 def read_settings(cls: type[T], values: Mapping[str, Any], where: str, default: T | None = None) -> T:
     """Make a `cls` from `values`; nested dataclasses from nested mappings.
@@ -39,6 +74,8 @@ def read_settings(cls: type[T], values: Mapping[str, Any], where: str, default: 
     given = {}
     for key, value in values.items():
         if key not in fields:
+            if RENAMED.get(key) in fields:
+                raise UsageError(f"{where}: `{key}` is now `{RENAMED[key]}`")
             raise unknown(f"key in {where}", key, fields)
         given[key] = _convert(hints[key], value, f"{where}: {key}", _default(fields[key]))
     if default is not None:

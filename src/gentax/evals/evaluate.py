@@ -35,7 +35,7 @@ class Evaluation:
     """The episodes of one policy on test tasks, and what they come to."""
 
     policy: str
-    play: RolloutConfig
+    config: RolloutConfig
     episodes: Mapping[str, list[Episode]] = field(repr=False)  # by domain
     runtime: Mapping[str, str] | None = None  # device and dtype of a policy with weights on this machine
 
@@ -98,7 +98,7 @@ class Evaluation:
                 "invalid": sum(e.invalid for e in played) / max(1, sum(e.length for e in played)),
                 **Truncation.of(played).to_json(),
             }
-        return {"policy": self.policy, "runtime": self.runtime, "play": plain(self.play), "domains": rows}
+        return {"policy": self.policy, "runtime": self.runtime, "play": plain(self.config), "domains": rows}
 
 
 def tasks_of(levels: Mapping[str, str | None], tasks: int, split: str = "test") -> dict[str, list[Task]]:
@@ -124,7 +124,7 @@ def evaluate(
     tasks: int = 128,
     split: str = "test",
     samples: int = 1,
-    play: RolloutConfig | None = None,
+    config: RolloutConfig | None = None,
     seed: int = 0,
     parallel: int | None = None,
     model: ModelOptions = ModelOptions(),
@@ -142,7 +142,7 @@ def evaluate(
         tasks: how many tasks of each domain; all of a split that has fewer.
         split: which split.
         samples: episodes on each task.
-        play: context, thinking, temperature and so on.
+        config: context, thinking, temperature and so on.
         seed: of the sampling; the same seed gives two policies the same random numbers.
         parallel: episodes in flight at once; when None, as many as the policy's memory holds, 128 at most.
         model: how a policy that is named is loaded: device, dtype.
@@ -165,17 +165,17 @@ def evaluate(
         raise UsageError(f"an evaluation needs at least 2 tasks, not {tasks}")
     chosen = tasks_of(levels, tasks, split)
     who = load_policy(policy, model)
-    play = with_token_budget(play or RolloutConfig(), who)
+    config = with_token_budget(config or RolloutConfig(), who)
     count = EpisodeProgress(samples * sum(map(len, chosen.values())), who.name, progress, on_episode, on_steps)
     episodes = {}
     readable = stop_if_unreadable and not isinstance(who, SCRIPTED)
     for name, listed in chosen.items():
         count.begin(name)
-        with EnvPool(play) as pool:
+        with EnvPool(config) as pool:
             episodes[name] = rollout(
                 who,
                 listed,
-                play=play,
+                config=config,
                 samples=samples,
                 seed=seed,
                 parallel=parallel,
@@ -184,4 +184,4 @@ def evaluate(
                 on_steps=count.steps,
                 stop_if_unreadable=readable and not episodes,
             )
-    return Evaluation(who.name, play, episodes, getattr(who, "runtime", None))
+    return Evaluation(who.name, config, episodes, getattr(who, "runtime", None))

@@ -82,7 +82,7 @@ def source_kl(
     tuned: Policy,
     source: str,
     level: str | None,
-    play: RolloutConfig,
+    config: RolloutConfig,
     seed: int = 0,
     tasks: int = TASKS,
     progress: bool | None = None,
@@ -94,7 +94,7 @@ def source_kl(
     """
     require_same_tokens(base, tuned)  # before anything is played
     listed = tasks_of({source: level}, tasks, SPLIT)[source]
-    episodes = rollout(base, listed, play=replace(play, temperature=1.0), seed=seed, progress=progress)
+    episodes = rollout(base, listed, config=replace(config, temperature=1.0), seed=seed, progress=progress)
     if shows_progress(progress):
         status("  scoring these episodes with both policies")
     return forward_kl(base, tuned, episodes)
@@ -145,7 +145,7 @@ def forecast_from_kl(
     source: str,
     level: str | None = None,
     *,
-    play: RolloutConfig | None = None,
+    config: RolloutConfig | None = None,
     seed: int = 0,
     fit: str | Fit = FIT,
     progress: bool | None = None,
@@ -156,5 +156,5 @@ def forecast_from_kl(
         UsageError: see `source_kl` and `read_fit`.
     """
     fit = fit if isinstance(fit, Fit) else read_fit(fit)
-    kl = source_kl(base, tuned, source, level, play or RolloutConfig(), seed, progress=progress)
+    kl = source_kl(base, tuned, source, level, config or RolloutConfig(), seed, progress=progress)
     return KLForecast(source, kl, fit.forecast_from_kl(kl.value), fit, base.name)

@@ -132,10 +132,10 @@ def _tax_of(
     targets: Iterable[str] | Mapping[str, str | None] | None,
     touched: Set[str],
 ) -> TaxReport:
-    if replace(before.play, max_new_tokens=0) != replace(after.play, max_new_tokens=0) or (
-        before.play.max_new_tokens != after.play.max_new_tokens
-        and before.play.max_new_tokens  # 0 for policies that write no tokens
-        and after.play.max_new_tokens
+    if replace(before.config, max_new_tokens=0) != replace(after.config, max_new_tokens=0) or (
+        before.config.max_new_tokens != after.config.max_new_tokens
+        and before.config.max_new_tokens  # 0 for policies that write no tokens
+        and after.config.max_new_tokens
     ):
         raise UsageError("the two evaluations were not played with the same settings")
     for name in before.episodes:
@@ -193,7 +193,7 @@ def paired_evaluation(
     tasks: int,
     analyses: InterimAnalyses,
     samples: int = 1,
-    play: RolloutConfig | None = None,
+    config: RolloutConfig | None = None,
     seed: int = 0,
     parallel: int | None = None,
     free_within: float = FREE_WITHIN,
@@ -220,7 +220,7 @@ def paired_evaluation(
         tasks: test tasks of each domain at the final analysis; all of a split that has fewer.
         analyses: the interim analyses, equally spaced.
         samples: episodes on each task.
-        play: context, thinking, temperature and so on.
+        config: context, thinking, temperature and so on.
         seed: of the sampling; an episode samples the same with one analysis or with several.
         parallel: episodes in flight at once; when None, as many as each policy's memory holds, 128 at most.
         free_within: a tax whose whole interval is this near 0 is free.
@@ -243,7 +243,7 @@ def paired_evaluation(
         raise UsageError(f"a tax needs at least 2 tasks of each domain, not {tasks}")
     if pilot is not None and (drop is None or pilot < 2):
         raise UsageError("a pilot of at least 2 tasks says how many tasks a drop takes: give the drop in points, too")
-    play = with_token_budget(play or RolloutConfig(), base, tuned)
+    config = with_token_budget(config or RolloutConfig(), base, tuned)
     listed = tasks_of(domains, tasks if pilot is None else pilot)
     policies = (base, tuned, RandomPolicy()) if chance else (base, tuned)
     episodes: list[dict[str, list[Episode]]] = [{name: [] for name in domains} for _ in policies]
@@ -265,7 +265,7 @@ def paired_evaluation(
                 by_domain[name] += rollout(
                     policy,
                     new,
-                    play=play,
+                    config=config,
                     samples=samples,
                     seed=seed,
                     parallel=parallel,
@@ -293,7 +293,7 @@ def paired_evaluation(
         return replace(report, runtime=_runtime(base, tuned))
 
     with ExitStack() as stack:
-        pools = {name: stack.enter_context(EnvPool(play)) for name in domains}
+        pools = {name: stack.enter_context(EnvPool(config)) for name in domains}
         if pilot is not None and drop is not None:
             play_until({name: len(of) for name, of in listed.items()}, progress_bar())
             estimate = report_at(MAX_ERROR_SHARE * max(1.0, tasks / pilot), analyses.count).pilot
@@ -307,7 +307,7 @@ def paired_evaluation(
             counts = {name: analyses.tasks(analysis, len(of)) for name, of in listed.items()}
             play_until(counts, bar)
             if analysis == 1:
-                _warn_if_unreadable(tuned.name, play, episodes[1])
+                _warn_if_unreadable(tuned.name, config, episodes[1])
             # One error is a larger share of the tasks so far than of all of them.
             report = report_at(MAX_ERROR_SHARE * max(len(of) / counts[name] for name, of in listed.items()), analysis)
             if on_analysis is not None:
@@ -316,14 +316,14 @@ def paired_evaluation(
                 break
     return PairedEvaluation(
         report,
-        Evaluation(base.name, play, episodes[0], report.runtime["base"]),
-        Evaluation(tuned.name, play, episodes[1], report.runtime["tuned"]),
+        Evaluation(base.name, config, episodes[0], report.runtime["base"]),
+        Evaluation(tuned.name, config, episodes[1], report.runtime["tuned"]),
         samples * sum(map(len, listed.values())),
         tasks,
     )
 
 
-def _warn_if_unreadable(policy: str, play: RolloutConfig, episodes: Mapping[str, list[Episode]]) -> None:
-    problem = describe_unreadable(policy, play, [step for of in episodes.values() for one in of for step in one.steps])
+def _warn_if_unreadable(policy: str, config: RolloutConfig, episodes: Mapping[str, list[Episode]]) -> None:
+    problem = describe_unreadable(policy, config, [step for of in episodes.values() for one in of for step in one.steps])
     if problem is not None:
         warnings.warn(f"{problem}. It is measured as it is", stacklevel=3)

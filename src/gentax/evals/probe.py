@@ -44,7 +44,7 @@ def probe(
     samples: int = 1,
     horizon: int = HORIZON,
     wrap: Sequence[str] = (),
-    play: RolloutConfig | None = None,
+    config: RolloutConfig | None = None,
     seed: int = 0,
     parallel: int | None = None,
     model: ModelOptions = ModelOptions(),
@@ -61,7 +61,7 @@ def probe(
         samples: episodes on each task; with more than one, pass@k is known beyond k = 1.
         horizon: steps after which every domain's episodes are cut off, and at which failures are counted.
         wrap: wrappers, the first innermost, such as `distract(volume=80)`; each domain is then measured twice.
-        play: context, temperature and so on. Its horizon is not used; its own wrappers are around every domain.
+        config: context, temperature and so on. Its horizon is not used; its own wrappers are around every domain.
         seed: of the sampling.
         parallel: episodes in flight at once; when None, as many as the policy's memory holds, 128 at most.
         model: how a policy that is named is loaded: device, dtype.
@@ -78,8 +78,8 @@ def probe(
         raise UsageError(
             f"trajectories must be 2 or more tasks times the samples on each, not {trajectories} with samples {samples}"
         )
-    play = replace(play or RolloutConfig(), horizon=horizon)
-    variants = [play, replace(play, wrap=(*play.wrap, *wrap))] if wrap else [play]
+    config = replace(config or RolloutConfig(), horizon=horizon)
+    variants = [config, replace(config, wrap=(*config.wrap, *wrap))] if wrap else [config]
     total = 0
     for name, level in asked:
         for variant in variants:  # what cannot be made is refused before anything is played
@@ -107,7 +107,7 @@ def probe(
             played = ask(
                 counted,
                 samples=samples,
-                play=variant,
+                config=variant,
                 on_episode=count,
                 on_steps=count.steps,
                 stop_if_unreadable=readable,
@@ -125,7 +125,7 @@ def probe(
                 expert_lengths=_plans(ask, replace(variant, horizon=None)),
                 choices=_of_whole_episodes(counted.choices, episodes),
             )
-            wrapped = variant is not play
+            wrapped = variant is not config
             found.append(
                 Probe(
                     domain=name,
@@ -199,13 +199,13 @@ class _Planner:
         return Reply(write_reply(move.action, thought, turn.chat.action_format))
 
 
-def _plans(ask: Callable[..., Any], play: RolloutConfig) -> list[float] | None:
+def _plans(ask: Callable[..., Any], config: RolloutConfig) -> list[float] | None:
     """Return the lengths of the expert's plans, one for each task it solves within the level's own horizon.
 
     None for a domain without an expert, or one that solves fewer than 2 tasks.
     """
     planner = _Planner()
-    (episodes,) = ask(planner, play=play, stop_if_unreadable=False).episodes.values()
+    (episodes,) = ask(planner, config=config, stop_if_unreadable=False).episodes.values()
     lengths = [float(e.length) for e in episodes if e.success and e.task not in planner.lost]
     return lengths if len(lengths) > 1 else None
 

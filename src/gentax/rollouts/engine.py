@@ -33,15 +33,15 @@ FIRST_MESSAGE_TOKENS, MESSAGE_TOKENS = 1024, 256  # of a first and a later messa
 OPEN_HORIZON = 100  # steps at a level that its domain does not list
 
 
-def make_env(play: RolloutConfig, name: str, level: str | None = None, split: str = "train") -> TextEnv:
+def make_env(config: RolloutConfig, name: str, level: str | None = None, split: str = "train") -> TextEnv:
     """Make an environment as `play` says: its reward, its horizon, its wrappers.
 
     Raises:
         UsageError: see `make` and `wrap`; or a shaped reward in a domain that has no distance to success.
     """
-    shaped = play.reward == "shaped"
-    env = make(name, level, reward="sparse" if shaped else play.reward, horizon=play.horizon, split=split)
-    return cast(TextEnv, wrap(env, ("shaping", *play.wrap) if shaped else play.wrap))
+    shaped = config.reward == "shaped"
+    env = make(name, level, reward="sparse" if shaped else config.reward, horizon=config.horizon, split=split)
+    return cast(TextEnv, wrap(env, ("shaping", *config.wrap) if shaped else config.wrap))
 
 
 class EnvPool:
@@ -51,8 +51,8 @@ class EnvPool:
         factory: makes the environment of a task; `make_env` when None.
     """
 
-    def __init__(self, play: RolloutConfig, factory: Callable[[Task], TextEnv] | None = None) -> None:
-        self._make = factory or (lambda task: make_env(play, task.domain, task.level, task.split))
+    def __init__(self, config: RolloutConfig, factory: Callable[[Task], TextEnv] | None = None) -> None:
+        self._make = factory or (lambda task: make_env(config, task.domain, task.level, task.split))
         self._idle: dict[tuple[str, str], list[TextEnv]] = {}
         self._all: list[TextEnv] = []
 
@@ -118,7 +118,7 @@ def rollout(
     policy: Policy,
     tasks: Iterable[Task],
     *,
-    play: RolloutConfig | None = None,
+    config: RolloutConfig | None = None,
     samples: int = 1,
     seed: int = 0,
     parallel: int | None = None,
@@ -134,7 +134,7 @@ def rollout(
     Args:
         policy: who plays.
         tasks: what is played.
-        play: context, thinking, temperature and so on.
+        config: context, thinking, temperature and so on.
         samples: episodes for each task.
         seed: with the task and the sample number, seeds each episode's own generator, so that an episode draws the
             same numbers whoever plays beside it.
@@ -154,7 +154,7 @@ def rollout(
             environment does wrong is recorded instead.
         PolicyFault: the policy cannot be asked any more.
     """
-    play = with_token_budget(play or RolloutConfig(), policy)
+    config = with_token_budget(config or RolloutConfig(), policy)
     tasks = list(tasks)
     if samples < 1:
         raise UsageError(f"samples must be at least 1, not {samples}")
@@ -169,39 +169,41 @@ def rollout(
         on_episode, on_steps = count, count.steps
         count.begin()
     if parallel is None:
-        parallel = max_parallel_episodes(policy, estimate_context_tokens(play, tasks, horizon))
-    check = UnreadableReplyCheck(policy.name, play, len(tasks) * samples) if stop_if_unreadable else None
+        parallel = max_parallel_episodes(policy, estimate_context_tokens(config, tasks, horizon))
+    check = UnreadableReplyCheck(policy.name, config, len(tasks) * samples) if stop_if_unreadable else None
     if pool is None:
-        with EnvPool(play) as own:
-            return _Engine(policy, play, horizon, own, on_episode, on_steps, check).run(tasks, samples, seed, parallel)
-    return _Engine(policy, play, horizon, pool, on_episode, on_steps, check).run(tasks, samples, seed, parallel)
+        with EnvPool(config) as own:
+            return _Engine(policy, config, horizon, own, on_episode, on_steps, check).run(
+                tasks, samples, seed, parallel
+            )
+    return _Engine(policy, config, horizon, pool, on_episode, on_steps, check).run(tasks, samples, seed, parallel)
 
 
-def estimate_context_tokens(play: RolloutConfig, tasks: Iterable[Task], horizon: int | None = None) -> int:
+def estimate_context_tokens(config: RolloutConfig, tasks: Iterable[Task], horizon: int | None = None) -> int:
     """Return how many tokens a conversation may come to: a generous guess, made before anything is played.
 
     It is the first prompt, and for each step that the prompt shows a message and a reply of full length.
     """
     known = [(domain(name).levels, level) for name, level in {(task.domain, task.level) for task in tasks}]
     own = max(levels[level].horizon if level in levels else OPEN_HORIZON for levels, level in known)
-    steps = min(limit for limit in (own, horizon, play.horizon) if limit is not None)
-    window = play.window()
+    steps = min(limit for limit in (own, horizon, config.horizon) if limit is not None)
+    window = config.window()
     shown = steps if window is None else min(steps, window + 1)
-    return FIRST_MESSAGE_TOKENS + shown * (MESSAGE_TOKENS + play.sampling.max_new_tokens)
+    return FIRST_MESSAGE_TOKENS + shown * (MESSAGE_TOKENS + config.sampling.max_new_tokens)
 
 
 class _Engine:
     def __init__(
         self,
         policy: Policy,
-        play: RolloutConfig,
+        config: RolloutConfig,
         horizon: int | None,
         pool: EnvPool,
         on_episode: Callable[[Episode], None] | None,
         on_steps: Callable[[int], None] | None,
         check: UnreadableReplyCheck | None,
     ) -> None:
-        self.policy, self.play, self.horizon, self.pool = policy, play, horizon, pool
+        self.policy, self.config, self.horizon, self.pool = policy, config, horizon, pool
         self.on_episode, self.on_steps, self.check = on_episode, on_steps, check
 
     def run(self, tasks: Sequence[Task], samples: int, seed: int, parallel: int) -> list[Episode]:
@@ -254,11 +256,11 @@ class _Engine:
 
     def _turn(self, run: _Run) -> PolicyRequest:
         assert run.env is not None
-        play = self.play
-        run.shown = self._admissible(run) if play.admissible else None
+        config = self.config
+        run.shown = self._admissible(run) if config.admissible else None
         run.rules = run.env.domain.rules
-        text, continues = build_message(play, run.rules, run.goal, run.steps, run.observation, run.shown)
-        return PolicyRequest(run.slot, text, continues, run.env, run.rng, play.sampling, play.chat)
+        text, continues = build_message(config, run.rules, run.goal, run.steps, run.observation, run.shown)
+        return PolicyRequest(run.slot, text, continues, run.env, run.rng, config.sampling, config.chat)
 
     def _admissible(self, run: _Run) -> tuple[str, ...]:
         assert run.env is not None
@@ -269,7 +271,7 @@ class _Engine:
 
     def _advance(self, pair: tuple[_Run, Reply]) -> None:
         run, reply = pair
-        action, thought = reply.parsed or parse_reply(reply.text, self.play.action_format)
+        action, thought = reply.parsed or parse_reply(reply.text, self.config.action_format)
         action = action[:ACTION_LIMIT]
         answer = self._guarded(run, action)
         if answer is None:
@@ -367,12 +369,12 @@ class UnreadableReplyCheck:
 
     Args:
         policy: its name.
-        play: how episodes are played.
+        config: how episodes are played.
         episodes: how many there are in all; where there are fewer than `MIN_EPISODES`, those have to do.
     """
 
     policy: str
-    play: RolloutConfig
+    config: RolloutConfig
     episodes: int
     over: bool = False
     _seen: set[int] = field(default_factory=set)
@@ -388,13 +390,13 @@ class UnreadableReplyCheck:
         if self.over or len(self._steps) < MIN_REPLIES or len(self._seen) < min(MIN_EPISODES, self.episodes):
             return
         self.over = True
-        said = describe_unreadable(self.policy, self.play, self._steps)
+        said = describe_unreadable(self.policy, self.config, self._steps)
         if said is not None:
             raise UnreadableReplies(f"stopped: {said}. To play on all the same: --allow-unreadable")
         self._steps.clear()
 
 
-def describe_unreadable(policy: str, play: RolloutConfig, steps: Sequence[Step]) -> str | None:
+def describe_unreadable(policy: str, config: RolloutConfig, steps: Sequence[Step]) -> str | None:
     """Say on one line that most replies hold no action, with one of them and the settings that would change it.
 
     Returns None when that is not so.
@@ -404,11 +406,11 @@ def describe_unreadable(policy: str, play: RolloutConfig, steps: Sequence[Step])
         return None
     example = " ".join("".join(c if c.isprintable() else " " for c in bad[0].text).split())
     example = example if len(example) <= _SHOWN else example[:_SHOWN] + "…"
-    budget = play.sampling.max_new_tokens
+    budget = config.sampling.max_new_tokens
     cut = sum(step.truncated for step in bad)
     hints = [f"--max-new-tokens ({cut} of these were cut off at {budget} tokens)"] if cut else []
-    hints.append(f"--action-format (now {play.action_format})")
-    hints.append(f"--thinking (now {'on' if play.thinking else 'off'})")
+    hints.append(f"--action-format (now {config.action_format})")
+    hints.append(f"--thinking (now {'on' if config.thinking else 'off'})")
     if any(step.tokens is None for step in bad):
         hints.append("if it is a server, one that keeps special tokens in its text (skip_special_tokens: false)")
     return (

@@ -111,20 +111,22 @@ class RolloutConfig:
         return ChatOptions(self.thinking, self.system_prompt, self.action_format)
 
 
-def with_token_budget(play: RolloutConfig, *policies: object) -> RolloutConfig:
+def with_token_budget(config: RolloutConfig, *policies: object) -> RolloutConfig:
     """Return `play` with the tokens a reply may have settled: the most that one of the policies has by default.
 
     Policies that are compared must be given alike, so both are named here. It stays 0 where no policy says
     (`default_max_new_tokens`): those that are scripted write no tokens.
     """
-    if play.max_new_tokens:
-        return play
-    own = [policy.default_max_new_tokens(play.chat) for policy in policies if hasattr(policy, "default_max_new_tokens")]
-    return replace(play, max_new_tokens=max(own)) if own else play
+    if config.max_new_tokens:
+        return config
+    own = [
+        policy.default_max_new_tokens(config.chat) for policy in policies if hasattr(policy, "default_max_new_tokens")
+    ]
+    return replace(config, max_new_tokens=max(own)) if own else config
 
 
 def build_message(
-    play: RolloutConfig,
+    config: RolloutConfig,
     rules: str,
     goal: str,
     steps: Sequence[Step],
@@ -132,13 +134,13 @@ def build_message(
     admissible: Sequence[str] | None,
 ) -> tuple[str, bool]:
     """Return what the user says at this step, and whether it continues the conversation so far."""
-    k = play.window()
+    k = config.window()
     now = observation if admissible is None else f"{observation}\n{_listed(admissible)}"
     if k is None and steps:
         return now, True
-    how = format_instructions(play.action_format, play.thinking)
+    how = format_instructions(config.action_format, config.thinking)
     recent = steps[max(0, len(steps) - k) :] if k else ()
-    if play.prompt_template:
+    if config.prompt_template:
         fields = {
             "rules": rules,
             "goal": goal,
@@ -147,9 +149,9 @@ def build_message(
             "admissible": None if admissible is None else list(admissible),
             "step": len(steps) + 1,
             "format": how,
-            "thinking": play.thinking,
+            "thinking": config.thinking,
         }
-        return fill_template(play.prompt_template, fields), False
+        return fill_template(config.prompt_template, fields), False
     head = f"{rules}\n{how}\nGoal: {goal}\n"
     if not steps or k is None:
         return head + now, False
@@ -163,13 +165,13 @@ def _listed(admissible: Sequence[str]) -> str:
     return f"Possible: {shown}" + (f" | and {rest} more" if rest > 0 else "")
 
 
-def episode_prompts(play: RolloutConfig, episode: Episode) -> list[str]:
+def episode_prompts(config: RolloutConfig, episode: Episode) -> list[str]:
     """Return the whole text the policy had before it at each step of an episode, its own words included."""
     shown: list[str] = []
     for n, step in enumerate(episode.steps):
-        admissible = step.admissible if play.admissible else None
+        admissible = step.admissible if config.admissible else None
         text, continues = build_message(
-            play, episode.rules, episode.goal, episode.steps[:n], step.observation, admissible
+            config, episode.rules, episode.goal, episode.steps[:n], step.observation, admissible
         )
         shown.append(f"{shown[-1]}{episode.steps[n - 1].text}\n{text}\n" if continues else f"{text}\n")
     return shown

@@ -34,20 +34,20 @@ def fit_study(plan: Plan, store: Store, log: Callable[[str], None], trajectories
     missing = [stage for stage in required if not store.has(stage)]
     if missing:
         raise UsageError(f"study {study.name}: {len(missing)} stages are not done; run `gentax study run` first")
-    base = load_local_policy(study.base, study.options)
+    base = load_local_policy(study.model, study.options)
     levels = {name: target.level for name, target in study.domains.items()}
     log("probing the domains")
-    probe_domains = partial(probe, policy=base, trajectories=trajectories, play=replace(study.evaluate, wrap=()))
+    probe_domains = partial(probe, policy=base, trajectories=trajectories, config=replace(study.evaluate, wrap=()))
     plain = {p.domain: p for p in probe_domains(levels)}
     distance = diversity(plain.values()).pairs["unseen"]
     rows = []
     for result in analyze(plan, store.episodes).results:
         source, arm = result.tax.source, result.arm
-        recipe = study.recipe(source, arm, study.seeds[0])
+        config = study.train_config(source, arm, study.seeds[0])
         log(f"{arm} on {source}")
         source_probe = plain[source]
-        if recipe.play.wrap:
-            (source_probe,) = (p for p in probe_domains({source: levels[source]}, wrap=recipe.play.wrap) if p.plain)
+        if config.rollout.wrap:
+            (source_probe,) = (p for p in probe_domains({source: levels[source]}, wrap=config.rollout.wrap) if p.plain)
         kls = []
         for seed in study.seeds:
             tuned = load_local_policy(last(store.path(plan.trained[arm, source, seed])), study.options)
@@ -58,6 +58,6 @@ def fit_study(plan: Plan, store: Store, log: Callable[[str], None], trajectories
         unseen = float(np.mean([distance[plain[source].name][plain[t].name].value for t in result.tax.targets]))
         features = {**features_of(source_probe, unseen), "kl": float(np.mean(kls))}
         interval = (tax.value, tax.low, tax.high)
-        rows.append(TrainingRun(source, arm, recipe.updates, len(study.seeds), features, *interval, gain.value))
+        rows.append(TrainingRun(source, arm, config.updates, len(study.seeds), features, *interval, gain.value))
     about = f"study {study.name}: {', '.join(study.arms)} on {len(study.sources)} sources, seeds {list(study.seeds)}"
-    return Fit(study.name, about, study.base, tuple(study.domains), tuple(rows))
+    return Fit(study.name, about, study.model, tuple(study.domains), tuple(rows))

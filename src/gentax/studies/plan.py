@@ -29,7 +29,7 @@ from gentax.training import TrainConfig
 from gentax.training.check import check as check_recipe
 from gentax.training.config.read import read_values
 
-FORMAT = 5  # raised when a stage's folder means something else than before
+FORMAT = 6  # raised when a stage's folder means something else than before
 SHIPPED = Path(__file__).parent / "shipped"  # studies that come with the package
 PLAIN = "plain"  # the arm that the others are compared with where they name none
 RANDOM = "random"  # the policy whose success is what chance alone gives
@@ -57,7 +57,7 @@ class Study:
     """The domains trained on, one policy each."""
     about: str = ""
     """A line for the report."""
-    base: str = "base"
+    model: str = "base"
     """The starting policy: `base`, a folder, a hub's `org/name[@revision]`, an adapter's folder, a `.gguf` file."""
     device: str = "auto"
     """Where models are: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one."""
@@ -65,7 +65,7 @@ class Study:
     """The number format that models are loaded in: `auto` is the one they are stored in, or `float32`, `bfloat16`,
     `float16`."""
     adapter_base: str | None = field(default=None, metadata={"omit_default": True})
-    """The model that `base`, an adapter's folder, is for, where its own configuration names none or another place."""
+    """The model that `model`, an adapter's folder, is for, where its own configuration names none or another place."""
     arms: dict[str, dict[str, Any]] = field(default_factory=lambda: {PLAIN: {}})
     """Ways of training: a name, and what differs from `train`. Each is compared with the base. An arm with `remedies:
     NAME` starts from the settings of that arm and is compared with it as well; in a study with an arm called `plain`,
@@ -111,10 +111,10 @@ class Study:
             changes = _over(changes, {key: value for key, value in self.arms[name].items() if key != "remedies"})
         return changes
 
-    def recipe(self, source: str, arm: str, seed: int) -> TrainConfig:
+    def config(self, source: str, arm: str, seed: int) -> TrainConfig:
         """Return the recipe of one cell. Raises UsageError for a key that recipes do not have."""
         values = _over(self.train, self.changes(arm))
-        for key in ("source", "seed", "base", "adapter_base", "level"):
+        for key in ("source", "seed", "model", "adapter_base", "level"):
             if key in values:
                 raise UsageError(f"study {self.name}: {key!r} is set by the study itself, not in train or arms")
         if (named := values.pop("recipe", None)) is not None:
@@ -122,12 +122,14 @@ class Study:
             values = _over({key: value for key, value in given.items() if key not in ("source", "level")}, values)
         level = self.domains[source].level
         values = {"device": self.device, "dtype": self.dtype, "adapter_base": self.adapter_base, **values}
-        if values.get("schedule", {}).get("phases"):  # they say what is trained on; the source is where ΔID is measured
-            values.pop("steps", None)
-            recipe = read_settings(TrainConfig, values, f"study {self.name}, train")
-            return replace(recipe, seed=seed, base=self.base)
-        recipe = read_settings(TrainConfig, values, f"study {self.name}, train")
-        return replace(recipe, source=source, level=level, seed=seed, base=self.base)
+        if values.get("curriculum", {}).get(
+            "phases"
+        ):  # they say what is trained on; the source is where ΔID is measured
+            values.pop("max_steps", None)
+            config = read_settings(TrainConfig, values, f"study {self.name}, train")
+            return replace(config, seed=seed, model=self.model)
+        config = read_settings(TrainConfig, values, f"study {self.name}, train")
+        return replace(config, source=source, level=level, seed=seed, model=self.model)
 
     def cannot_claim(self) -> str | None:
         """Return a warning about what fewer than three seeds cannot show, and what more would take; None for enough."""
@@ -228,7 +230,7 @@ def check(study: Study) -> None:
         if domain(source).target_only:
             raise UsageError(f"study {study.name}: {source} is a target only and cannot be a source")
         for arm in study.arms:
-            check_recipe(study.recipe(source, arm, study.seeds[0]))
+            check_recipe(study.train_config(source, arm, study.seeds[0]))
     if len(set(study.seeds)) != len(study.seeds) or len(set(study.sources)) != len(study.sources):
         raise UsageError(f"study {study.name}: a seed or a source is named twice")
     if len(study.domains) < 2:
@@ -237,7 +239,7 @@ def check(study: Study) -> None:
 
 def make_plan(study: Study) -> Plan:
     """Lay out the stages of a study."""
-    base = fingerprint(study.base, study.options)
+    base = fingerprint(study.model, study.options)
 
     def evaluation(label: str, title: str, name: str, needs: tuple[Stage, ...], policy: Mapping[str, Any]) -> Stage:
         target = study.domains[name]
@@ -259,9 +261,9 @@ def make_plan(study: Study) -> Plan:
     for arm, source, seed in itertools.product(study.arms, study.sources, study.seeds):
         cell = f"{arm}-{source}-{seed}"
         title = _title(study, arm, source, seed)
-        recipe = study.recipe(source, arm, seed)
-        inputs = {"base": base, "recipe": plain(recipe.identity()), **_prompt_template(recipe.play)}
-        named = {who for _, who in recipe.others if who not in ("start", *SIMPLE) and may_name_model(who)}
+        config = study.train_config(source, arm, seed)
+        inputs = {"base": base, "recipe": plain(config.identity()), **_prompt_template(config.rollout)}
+        named = {who for _, who in config.others if who not in ("start", *SIMPLE) and may_name_model(who)}
         reads = {who: fingerprint(who) for who in sorted(named)}
         if reads:
             inputs["reads"] = reads  # what a teacher or a judge is made of, which may change
@@ -279,8 +281,8 @@ def _title(study: Study, arm: str, source: str, seed: int) -> str:
     return f"{arm}{on}" + (f", seed {seed}" if len(study.seeds) > 1 else "")
 
 
-def _prompt_template(play: RolloutConfig) -> dict[str, str]:
+def _prompt_template(config: RolloutConfig) -> dict[str, str]:
     """Return the hash of the prompt template's file, which may change; empty where none is named."""
-    if not play.prompt_template:
+    if not config.prompt_template:
         return {}
-    return {"prompt_template": hashlib.sha256(template_text(play.prompt_template).encode()).hexdigest()[:12]}
+    return {"prompt_template": hashlib.sha256(template_text(config.prompt_template).encode()).hexdigest()[:12]}

@@ -48,15 +48,15 @@ def expected_seconds(stage: Stage) -> float:
     return FIXED[stage.kind] + (sum(_training_seconds(inputs["recipe"])) if stage.kind == "train" else 0.0)
 
 
-def _training_seconds(recipe: Mapping[str, Any]) -> tuple[float, float]:
+def _training_seconds(config: Mapping[str, Any]) -> tuple[float, float]:
     """Return about how many seconds supervised fine-tuning and policy gradient take in a run."""
-    sft, phases = recipe["imitate"], recipe["schedule"]["phases"]
-    replay = REPLAY_UPDATE if recipe["retain"]["replay"] else 0.0
-    sft_seconds = 0.0 if sft is None else sft["pairs"] * sft["epochs"] / SFT_BATCH * (SFT_UPDATE + replay)
-    steps = sum(phase["steps"] for phase in phases) if phases else recipe["steps"]
-    episodes = recipe["tasks_per_step"] * recipe["group"]
-    step = episodes * (EPISODE.get(recipe["source"], OTHER_EPISODE) + GRADIENT_EPISODE) + replay
-    return sft_seconds, steps * step
+    sft, phases = config["sft"], config["curriculum"]["phases"]
+    replay = REPLAY_UPDATE if config["forgetting"]["replay"] else 0.0
+    updates = 0.0 if sft is None else sft["max_pairs"] * sft["num_train_epochs"] / SFT_BATCH
+    steps = sum(phase["max_steps"] for phase in phases) if phases else config["max_steps"]
+    episodes = config["tasks_per_step"] * config["num_generations"]
+    step = episodes * (EPISODE.get(config["source"], OTHER_EPISODE) + GRADIENT_EPISODE) + replay
+    return updates * (SFT_UPDATE + replay), steps * step
 
 
 class TimeEstimate:

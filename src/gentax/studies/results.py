@@ -79,7 +79,7 @@ class _Scores:
 def analyze(plan: Plan, read: Callable[[Stage], list[Episode]]) -> StudyResults:
     """Compute the results of a study whose evaluations are done; `read` returns the episodes of one."""
     study = plan.study
-    encode = ChatCodec(load_tokenizer(study.base, study.options)).text
+    encode = ChatCodec(load_tokenizer(study.model, study.options)).text
     scores = _Scores({}, {}, {cell: {} for cell in itertools.product(study.arms, study.sources)}, {})
     domain_axes: list[Axes] = []
     pairs: list[EpisodePair] = []
@@ -117,7 +117,7 @@ def _touched(study: Study, arm: str, source: str) -> frozenset[str]:
 def _result(study: Study, scores: _Scores, cell: Cell, comparison: ArmComparison) -> Result:
     arm, source = cell
     report = partial(tax_report, source, scores.init, clusters=scores.clusters, touched=_touched(study, *cell))
-    tax, baseline = report(scores.after[cell], chance=scores.random), study.baseline(arm)
+    tax, baseline = report(scores.after[cell], chance=scores.random), study.modelline(arm)
     if baseline is None:
         return Result(tax, arm)
     baseline_tax = headline(report(scores.after[baseline, source]))
@@ -127,7 +127,7 @@ def _result(study: Study, scores: _Scores, cell: Cell, comparison: ArmComparison
 def _compare(study: Study, scores: _Scores) -> ArmComparison:
     """Compare arms with their baselines; rank the sources where there are several."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    baselines = {arm: baseline for arm in study.arms if (baseline := study.baseline(arm)) is not None}
+    baselines = {arm: baseline for arm in study.arms if (baseline := study.modelline(arm)) is not None}
     arms: dict[str, dict[str, ArmReport]] = {}
     for source, baseline in itertools.product(study.sources, dict.fromkeys(baselines.values())):
         group = [baseline, *(arm for arm, of in baselines.items() if of == baseline)]

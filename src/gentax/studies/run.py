@@ -144,7 +144,7 @@ class StudyRun:
     def _evaluate(self, stage: Stage) -> str:
         inputs, study, count = stage.inputs, self.plan.study, 0
         name, levels = inputs["domain"], {inputs["domain"]: inputs["level"]}
-        policy = last(self.store.path(stage.needs[0])) if stage.needs else inputs.get("policy", study.base)
+        policy = last(self.store.path(stage.needs[0])) if stage.needs else inputs.get("policy", study.model)
         total = len(tasks_of(levels, inputs["tasks"], inputs["split"])[name]) * inputs["samples"]
         of_base = not stage.needs and "policy" not in inputs
 
@@ -160,7 +160,7 @@ class StudyRun:
                 tasks=inputs["tasks"],
                 split=inputs["split"],
                 samples=inputs["samples"],
-                play=study.evaluate,
+                config=study.evaluate,
                 model=study.options,
                 parallel=self.parallel,
                 on_episode=on_episode,
@@ -174,7 +174,7 @@ class StudyRun:
 
     def _train(self, stage: Stage) -> str:
         arm, source, seed = next(cell for cell, of_cell in self.plan.trained.items() if of_cell == stage)
-        config = self.plan.study.recipe(source, arm, seed)
+        config = self.plan.study.train_config(source, arm, seed)
         if self.parallel is not None:
             config = replace(config, parallel=self.parallel)
         working, path = self.store.working_folder(stage), self.store.path(stage)

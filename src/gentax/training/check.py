@@ -17,10 +17,10 @@ from gentax.domains.registry import parse_domain
 from gentax.models.source import may_name_model
 from gentax.policies.load import SIMPLE, load_policy
 from gentax.rollouts import make_env
-from gentax.training.config import TrainConfig
+from gentax.training.config import RUN_FORMAT, TrainConfig
 
 
-def check(recipe: TrainConfig) -> None:
+def check(config: TrainConfig) -> None:
     """Check the domains and levels of a recipe.
 
     Raises:
@@ -28,17 +28,17 @@ def check(recipe: TrainConfig) -> None:
             is a target only or held out; one whose text is replayed and that is a target only, held out, or trained
             on as well.
     """
-    held_out = {name: _exists(name) for name in recipe.held_out}
-    trained = {name: _exists(name) for name in recipe.trained}
-    mix = recipe.imitate.mix if recipe.imitate else {}
-    imitated = {name: _exists(name) for name in mix or recipe.imitated}  # those with a weight of 0 must exist, too
-    if recipe.imitate is not None:
-        for name in recipe.imitate.teachers:
+    held_out = {name: _exists(name) for name in config.held_out_domains}
+    trained = {name: _exists(name) for name in config.trained}
+    mix = config.sft.mixture if config.sft else {}
+    imitated = {name: _exists(name) for name in mix or config.imitated}  # those with a weight of 0 must exist, too
+    if config.sft is not None:
+        for name in config.sft.teachers:
             if name not in imitated:
-                raise unknown("name in imitate.teachers", name, imitated)
+                raise unknown("name in sft.teachers", name, imitated)
         if not imitated:
-            raise UsageError("recipe: imitate.mix is empty and steps is 0, so nothing says what to imitate")
-    replayed = {name: _exists(name) for name in recipe.retain.replay_domains}
+            raise UsageError("recipe: sft.mixture is empty and max_steps is 0, so nothing says what to imitate")
+    replayed = {name: _exists(name) for name in config.forgetting.replay_domains}
     for what, names in (("trained on", trained), ("imitated", imitated), ("replayed", replayed)):
         for name in names.values():
             if name in held_out.values():
@@ -47,12 +47,12 @@ def check(recipe: TrainConfig) -> None:
                 raise UsageError(f"recipe: {name} is {what}, and it is a target only: no training reads it")
     for name in replayed.values():
         if name in trained.values():
-            raise UsageError(f"recipe: {name} is in retain.replay_domains and trained on; leave one of them out")
-    if recipe.play.reward != "sparse" or recipe.play.wrap:
+            raise UsageError(f"recipe: {name} is in forgetting.replay_domains and trained on; leave one of them out")
+    if config.rollout.reward != "sparse" or config.rollout.wrap:
         for name in trained:  # wrappers and rewards that a domain cannot have
             domain_name, level = parse_domain(name)
-            make_env(recipe.play, domain_name, level).close()
-    for what, who in recipe.others:
+            make_env(config.rollout, domain_name, level).close()
+    for what, who in config.others:
         _player(what, who)
 
 
@@ -86,18 +86,18 @@ def _exists(text: str) -> str:
     return name
 
 
-def touched_by(recipe: TrainConfig) -> frozenset[str]:
+def touched_by(config: TrainConfig) -> frozenset[str]:
     """Return the domains that are trained on, imitated (by experts, other policies or files) or replayed.
 
     The source is among them. A remedy is judged by the targets that are not.
 
     Raises:
-        UsageError: `retain.replay` has no domain left to replay.
+        UsageError: `forgetting.replay` has no domain left to replay.
     """
     from gentax.training.forgetting.replay import replayed_domains
 
-    teachers = recipe.imitate.teachers if recipe.imitate is not None else {}
-    named = (*recipe.trained, *recipe.imitated, *teachers, *replayed_domains(recipe))
+    teachers = config.sft.teachers if config.sft is not None else {}
+    named = (*config.trained, *config.imitated, *teachers, *replayed_domains(config))
     return frozenset(parse_domain(name)[0] for name in named)
 
 
@@ -116,9 +116,11 @@ def touched_by_run(model: Path) -> frozenset[str] | None:
             values = json.loads(record.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if not isinstance(values, dict) or "retain" not in values:  # somebody else's
+        if not isinstance(values, dict) or not {"forgetting", "retain"} & values.keys():  # somebody else's
             continue
         try:
+            if values.pop("format", None) != RUN_FORMAT:
+                raise UsageError("another version of gentax wrote it")
             return touched_by(read_settings(TrainConfig, values, str(record)))
         except UsageError as error:
             why = f"{record} does not say what training touched: {error}"

@@ -29,24 +29,24 @@ class TaskPool:
     horizon: int  # steps after which an episode ends
 
 
-def ground(name: str, recipe: TrainConfig) -> TaskPool:
+def ground(name: str, config: TrainConfig) -> TaskPool:
     """Return the tasks of `domain` or `domain:level`.
 
     Raises:
         UsageError: a name or a level that does not exist, or validation tasks that decide and may be train tasks.
     """
     domain, level = parse_domain(name)
-    env = make(domain, level, horizon=recipe.play.horizon)
+    env = make(domain, level, horizon=config.rollout.horizon)
     try:
-        if recipe.retain.interpolate is not None and (why := why_not_untouched(env, "validation")):
+        if config.forgetting.interpolate is not None and (why := why_not_untouched(env, "validation")):
             raise UsageError(
-                f"recipe: retain.interpolate chooses by validation tasks, and {name} {why}; choose a share by hand and "
-                "use `gentax merge --method interpolate`"
+                f"recipe: forgetting.interpolate chooses by validation tasks, and {name} {why}; choose a share by hand "
+                "and use `gentax merge --method interpolate`"
             )
-        learn = env.tasks("train", min(recipe.train_tasks, env.size("train")))
+        learn = env.tasks("train", min(config.train_tasks, env.size("train")))
         look: list[Task] = []
         if "validation" in env.domain.splits:
-            look = env.tasks("validation", min(recipe.validate_tasks, env.size("validation")))
+            look = env.tasks("validation", min(config.eval_tasks, env.size("validation")))
         return TaskPool(name, tuple(learn), tuple(look), env.horizon)
     finally:
         env.close()
@@ -62,10 +62,10 @@ class CurriculumStep:
     """What is played at one step."""
 
     parts: tuple[tuple[str, tuple[Task, ...]], ...]  # the tasks of the groups, by part of the mixture
-    play: RolloutConfig  # with the temperature of this step
+    rollout: RolloutConfig  # with the temperature of this step
     horizon: int | None  # where episodes are cut off before their own horizon
     hints: float  # share of the prompts that have a hint
-    head_start: float  # share of an episode that the expert may play
+    expert_prefix: float  # share of an episode that the expert may play
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -76,50 +76,50 @@ class Curriculum:
     """A recipe's schedule over the tasks that it trains on.
 
     Args:
-        recipe: every setting.
+        config: every setting.
 
     Raises:
         UsageError: a domain or level that does not exist.
     """
 
-    def __init__(self, recipe: TrainConfig) -> None:
-        self.recipe = recipe
-        self.phases = recipe.phases()
-        self.steps = recipe.updates
-        self._ends = np.cumsum([phase.steps for phase in self.phases])
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.phases = config.phases()
+        self.steps = config.updates
+        self._ends = np.cumsum([phase.max_steps for phase in self.phases])
 
     @cached_property
     def grounds(self) -> Mapping[str, TaskPool]:
         """The tasks of every part of every phase; of what is imitated, where that is all."""
-        return {name: ground(name, self.recipe) for name in self.recipe.trained or self.recipe.imitated}
+        return {name: ground(name, self.config) for name in self.config.trained or self.config.imitated}
 
     def lesson(self, step: int, rows: Sequence[Row]) -> CurriculumStep:
         """Return what is played at `step`, counted from 1, after the rows of the steps before it."""
-        rng = np.random.default_rng(stable_seed(self.recipe.seed, "tasks", step))
+        rng = np.random.default_rng(stable_seed(self.config.seed, "tasks", step))
         phase = int(np.searchsorted(self._ends, step))
-        counts = deal(self._mix(phase, rows), self.recipe.tasks_per_step, float(rng.random()))
+        counts = deal(self._mix(phase, rows), self.config.tasks_per_step, float(rng.random()))
         parts = []
         for name, count in counts.items():
             learn = self.grounds[name].learn
             chosen = rng.choice(len(learn), size=min(count, len(learn)), replace=False)
             parts.append((name, tuple(learn[i] for i in chosen)))
-        explore, done = self.recipe.explore, (step - 1) / max(1, self.steps - 1)
-        left = max(0.0, 1 - done / explore.until) if explore.until else 0.0
+        exploration, done = self.config.exploration, (step - 1) / max(1, self.steps - 1)
+        left = max(0.0, 1 - done / exploration.until) if exploration.until else 0.0
         return CurriculumStep(
             tuple(parts),
-            replace(self.recipe.play, temperature=self._temperature(done)),
+            replace(self.config.rollout, temperature=self._temperature(done)),
             self._horizon(done, phase),
-            explore.hints * left,
-            explore.head_start * left,
+            exploration.hints * left,
+            exploration.expert_prefix * left,
         )
 
     def rate(self, step: int) -> float:
         """Return the learning rate at `step` over its peak: up on a line while warming up, then down to 0 on one."""
-        return max(0.0, min(step / max(1, self.recipe.warmup), 1 - (step - 1) / self.steps, 1.0))
+        return max(0.0, min(step / max(1, self.config.warmup_steps), 1 - (step - 1) / self.steps, 1.0))
 
     def looks(self, step: int) -> bool:
         """Return whether validation tasks are looked at after `step`: now and then, after the first and the last."""
-        every = self.recipe.validate_every
+        every = self.config.eval_steps
         return bool(every) and (step % every == 0 or step in (1, self.steps))
 
     def ends(self, step: int) -> bool:
@@ -128,29 +128,29 @@ class Curriculum:
 
     def keeps(self, step: int) -> bool:
         """Return whether a checkpoint is due after `step`."""
-        return self.ends(step) or step % self.recipe.checkpoint_every == 0
+        return self.ends(step) or step % self.config.save_steps == 0
 
     def _mix(self, phase: int, rows: Sequence[Row]) -> dict[str, float]:
         """Return the share of each part at this point, summing to 1."""
-        schedule = self.recipe.schedule
+        curriculum = self.config.curriculum
         mix = self.phases[phase].shares
-        if phase and schedule.replay:
+        if phase and curriculum.replay:
             before = [earlier.shares for earlier in self.phases[:phase]]
-            mix = {name: share * (1 - schedule.replay) for name, share in mix.items()}
+            mix = {name: share * (1 - curriculum.replay) for name, share in mix.items()}
             for name, share in [item for shares in before for item in shares.items()]:
-                mix[name] = mix.get(name, 0.0) + share * schedule.replay / len(before)
-        if schedule.adaptive:
+                mix[name] = mix.get(name, 0.0) + share * curriculum.replay / len(before)
+        if curriculum.adaptive:
             # A little is left to what is always or never solved, or it would never be looked at again.
             mix = {name: share * (spread(name, rows) + 0.02) for name, share in mix.items()}
         total = sum(mix.values())
         return {name: share / total for name, share in mix.items()}
 
     def _temperature(self, done: float) -> float:
-        begin, end = self.recipe.play.temperature, self.recipe.explore.temperature_end
+        begin, end = self.config.rollout.temperature, self.config.exploration.temperature_end
         return begin if end is None else begin + (end - begin) * done
 
     def _horizon(self, done: float, phase: int) -> int | None:
-        first = self.recipe.schedule.horizon_start
+        first = self.config.curriculum.horizon_start
         if first is None or done >= 0.5:
             return None
         full = max(self.grounds[name].horizon for name in self.phases[phase].shares)

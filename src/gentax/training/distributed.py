@@ -133,7 +133,7 @@ def _buckets(parameters: list[torch.nn.Parameter]) -> Iterator[list[torch.nn.Par
 
 
 @contextmanager
-def join(recipe: TrainConfig) -> Iterator[World]:
+def join(config: TrainConfig) -> Iterator[World]:
     """Meet the other processes that torchrun started, and part from them at the end; alone without torchrun.
 
     Raises:
@@ -145,7 +145,7 @@ def join(recipe: TrainConfig) -> Iterator[World]:
         return
     rank = int(os.environ["RANK"])
     world = World(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
-    device = resolve_device(recipe.device, world.local, world.size)
+    device = resolve_device(config.device, world.local, world.size)
     ours = not torch.distributed.is_initialized()  # Ray Train has done it, and tidies up by itself
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -31,14 +31,14 @@ class Guided:
     Args:
         policy: who plays, and learns.
         hints: the share of the prompts in which a line `Hint: ` with the expert's next action precedes the observation.
-        head_start: steps at the beginning of an episode that the expert plays, by task; none where a task is missing.
+        expert_prefix: how many first steps of an episode the expert plays, by task; none where a task is missing.
         seed: with the task and the number of the step, decides which prompts have a hint; of the run and its update.
     """
 
     def __init__(
-        self, policy: LocalPolicy, hints: float = 0.0, head_start: Mapping[Task, int] | None = None, seed: int = 0
+        self, policy: LocalPolicy, hints: float = 0.0, expert_prefix: Mapping[Task, int] | None = None, seed: int = 0
     ) -> None:
-        self.policy, self.hints, self.head_start, self.seed = policy, hints, head_start or {}, seed
+        self.policy, self.hints, self.expert_prefix, self.seed = policy, hints, expert_prefix or {}, seed
         self.name = policy.name
         if hasattr(policy, "default_max_new_tokens"):
             self.default_max_new_tokens = policy.default_max_new_tokens
@@ -66,7 +66,7 @@ class Guided:
         return [replies[i] for i in range(len(turns))]
 
     def _led(self, turn: PolicyRequest) -> bool:
-        return turn.env.task is not None and turn.env.steps < self.head_start.get(turn.env.task, 0)
+        return turn.env.task is not None and turn.env.steps < self.expert_prefix.get(turn.env.task, 0)
 
     def _hinted(self, turn: PolicyRequest) -> bool:
         # Not from the episode's generator: a group shares its hints, and what it samples does not hang on them.
@@ -74,7 +74,7 @@ class Guided:
         return task is not None and _uniform(self.seed, "hint", task.id, turn.env.steps) < self.hints
 
 
-def head_starts(
+def expert_prefixes(
     tasks: Iterable[Task],
     share: float,
     lengths: Mapping[tuple[str, str], float],
@@ -105,20 +105,20 @@ def head_starts(
 
 
 def plan_lengths(
-    tasks: Iterable[Task], play: RolloutConfig, pool: EnvPool | None = None
+    tasks: Iterable[Task], config: RolloutConfig, pool: EnvPool | None = None
 ) -> dict[tuple[str, str], float]:
     """Let the expert play some tasks; return the median steps of its successes by (domain, level).
 
     Args:
         tasks: train tasks; a handful of each (domain, level) will do.
-        play: how they are played: its horizon and its wrappers count here.
+        config: how they are played: its horizon and its wrappers count here.
         pool: environments to use and keep.
 
     Raises:
         UsageError: a domain and level where no task was solved, for want of an expert or of steps.
     """
     solved: dict[tuple[str, str], list[int]] = {}
-    for episode in rollout(_Planner(), tasks, play=replace(play, admissible=False), pool=pool):
+    for episode in rollout(_Planner(), tasks, config=replace(config, admissible=False), pool=pool):
         lengths = solved.setdefault((episode.task.domain, episode.task.level), [])
         if episode.success:
             lengths.append(episode.length)

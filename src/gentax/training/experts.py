@@ -15,7 +15,7 @@ from gentax.training.forgetting import merge_models
 from gentax.training.run_folder import Row, RunFolder
 
 
-def train_and_merge(recipe: TrainConfig, run: Path, on_row: Callable[[Row], None]) -> Path:
+def train_and_merge(config: TrainConfig, run: Path, on_row: Callable[[Row], None]) -> Path:
     """Train the experts, each in a folder of its own in the run's, and merge them; return the merged model's folder.
 
     The steps of the mixture are shared out by its weights, so that the whole costs what one policy on it would.
@@ -26,28 +26,28 @@ def train_and_merge(recipe: TrainConfig, run: Path, on_row: Callable[[Row], None
     from gentax.training.run import train
 
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise UsageError("retain.merge runs in one process: train the experts one by one, then `gentax merge` them")
+        raise UsageError("forgetting.merge runs in one process: train the experts one by one, then `gentax merge` them")
 
-    assert recipe.retain.merge is not None
-    folder = RunFolder.open(run, recipe, World())
-    (phase,) = recipe.phases()
+    assert config.forgetting.merge is not None
+    folder = RunFolder.open(run, config, World())
+    (phase,) = config.phases()
     results = []
     for name, share in phase.shares.items():
-        alone = (Phase({name: 1.0}, max(1, round(phase.steps * share))),)
+        alone = (Phase({name: 1.0}, max(1, round(phase.max_steps * share))),)
         one = replace(
-            recipe,
-            schedule=replace(recipe.schedule, phases=alone),
-            retain=replace(recipe.retain, merge=None),
-            imitate=_of(recipe.imitate, name),
+            config,
+            curriculum=replace(config.curriculum, phases=alone),
+            forgetting=replace(config.forgetting, merge=None),
+            sft=_of(config.sft, name),
         )
         label = re.sub(r"[^\w-]+", "-", name)
         results.append(train(one, run / f"expert-{label}", on_row, progress=False))
-    merge_models(recipe.base, results, recipe.retain.merge, run / "merged", model=recipe.options())
+    merge_models(config.model, results, config.forgetting.merge, run / "merged", model=config.options())
     return folder.finish(run / "merged", experts=[str(result.relative_to(run)) for result in results])
 
 
-def _of(imitate: SFTConfig | None, name: str) -> SFTConfig | None:
+def _of(sft: SFTConfig | None, name: str) -> SFTConfig | None:
     """Return what is imitated for one part: what the recipe names, or else that part, by its own teacher."""
-    if imitate is None or imitate.mix:
-        return imitate
-    return replace(imitate, teachers={key: teacher for key, teacher in imitate.teachers.items() if key == name})
+    if sft is None or sft.mixture:
+        return sft
+    return replace(sft, teachers={key: teacher for key, teacher in sft.teachers.items() if key == name})

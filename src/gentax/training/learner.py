@@ -74,13 +74,13 @@ class Learner:
 
 
 def learner_of(
-    policy: LocalPolicy, recipe: TrainConfig, world: World | None = None, *, gradient_checkpointing: bool = False
+    policy: LocalPolicy, config: TrainConfig, world: World | None = None, *, gradient_checkpointing: bool = False
 ) -> Learner:
     """Return what trains `policy`.
 
     Args:
         policy: the player, with the weights to start from, the same in every process.
-        recipe: `lora`, `shard` and `seed` are read.
+        config: `lora`, `shard` and `seed` are read.
         world: the processes of the run; one when left out.
         gradient_checkpointing: whether what the layers computed is computed again in the backward pass, not kept.
 
@@ -89,10 +89,10 @@ def learner_of(
     """
     scoring_method(policy.model)  # before there are copies of it, which are scored alike
     world = world or World()
-    spread = recipe.shard and world.size > 1
+    spread = config.shard and world.size > 1
     learner: Learner
-    if recipe.lora is not None:
-        learner = _Adapters(policy, recipe.lora, recipe.seed, world, spread)
+    if config.lora is not None:
+        learner = _Adapters(policy, config.lora, config.seed, world, spread)
     elif spread or any(p.dtype is not torch.float32 for p in policy.model.parameters()):
         learner = _Copy(policy, world, spread)
     else:
@@ -159,7 +159,7 @@ class _Adapters(Learner):
         self.model = _twin(player, frozen)
         self._start = None if spread else _twin(self.model, lambda p: p)
         adapt = LoraConfig(
-            r=lora.rank,
+            r=lora.r,
             lora_alpha=lora.alpha,
             target_modules=[f"model.{name}" for name in adapted],
             fan_in_fan_out=not isinstance(player.get_submodule(adapted[0]), torch.nn.Linear),  # GPT-2's Conv1D
@@ -254,19 +254,19 @@ ADAPTERS = 10.0
 SHIPPED = 2e6  # parameters; up to here the rates are those of the shipped model
 
 
-def with_rates(recipe: TrainConfig, parameters: int) -> TrainConfig:
-    """Return the recipe with `lr` and `imitate.lr` as they will be used.
+def with_rates(config: TrainConfig, parameters: int) -> TrainConfig:
+    """Return the recipe with `lr` and `sft.learning_rate` as they will be used.
 
     Args:
-        recipe: rates that it gives stay.
+        config: rates that it gives stay.
         parameters: those of the model it starts from.
     """
-    factor = ADAPTERS if recipe.lora is not None and parameters > SHIPPED else 1.0
-    if recipe.lr is None:
-        recipe = replace(recipe, lr=_rate(parameters, RL, factor))
-    if recipe.imitate is not None and recipe.imitate.lr is None:
-        recipe = replace(recipe, imitate=replace(recipe.imitate, lr=_rate(parameters, SFT, factor)))
-    return recipe
+    factor = ADAPTERS if config.lora is not None and parameters > SHIPPED else 1.0
+    if config.learning_rate is None:
+        config = replace(config, learning_rate=_rate(parameters, RL, factor))
+    if config.sft is not None and config.sft.learning_rate is None:
+        config = replace(config, sft=replace(config.sft, learning_rate=_rate(parameters, SFT, factor)))
+    return config
 
 
 def _rate(parameters: int, ends: tuple[float, float], factor: float) -> float:

@@ -73,29 +73,29 @@ def parameters_of(model: Any) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def footprint(model: Any, recipe: TrainConfig, device: torch.device, left: float, processes: int = 1) -> Footprint:
+def footprint(model: Any, config: TrainConfig, device: torch.device, left: float, processes: int = 1) -> Footprint:
     """Return what training `model` by a recipe takes in each process.
 
     Args:
         model: without weights (see `loading.bare_model`).
-        recipe: every setting.
+        config: every setting.
         device: where it will be.
         left: bytes that the device has.
         processes: how many train together.
     """
     numbers, size = parameters_of(model), model.dtype.itemsize
-    spread = processes if recipe.shard else 1
+    spread = processes if config.shard else 1
     parts: dict[str, float] = {"weights": numbers * size}
     other = numbers * size  # of another model that is not trained
     rounded = f", played in {_named(model.dtype)}" if size < 4 else ""
-    if recipe.lora is not None:
+    if config.lora is not None:
         layers = [model.get_submodule(name) for name in adapted_layers(model)]
-        trained = sum(recipe.lora.rank * sum(layer.weight.shape) for layer in layers)
+        trained = sum(config.lora.r * sum(layer.weight.shape) for layer in layers)
         copied = numbers if spread > 1 else sum(layer.weight.numel() for layer in layers)
         parts["frozen copy"] = copied * size / spread
         parts["adapters, gradients, Adam"] = 16.0 * trained
-        how = f"{_named(model.dtype)}; LoRA rank {recipe.lora.rank}: {millions(trained)} trained in fp32{rounded}"
-        other = other if recipe.imitate is not None or spread > 1 else 0
+        how = f"{_named(model.dtype)}; LoRA rank {config.lora.r}: {millions(trained)} trained in fp32{rounded}"
+        other = other if config.sft is not None or spread > 1 else 0
     else:
         trained = numbers
         if spread > 1 or model.dtype is not torch.float32:
@@ -104,41 +104,41 @@ def footprint(model: Any, recipe: TrainConfig, device: torch.device, left: float
         else:
             parts["gradients, Adam"] = 12 * numbers
             how = "weights and Adam in fp32"
-    if recipe.algorithm.kl or recipe.retain.replay or recipe.retain.stop_at is not None:
-        start = recipe.algorithm.kl or recipe.retain.stop_at is not None
-        both = start and recipe.retain.replay and recipe.imitate is not None  # the start, and what imitation made of it
+    if config.algorithm.beta or config.forgetting.replay or config.forgetting.kl_budget is not None:
+        start = config.algorithm.beta or config.forgetting.kl_budget is not None
+        both = start and config.forgetting.replay and config.sft is not None  # the start, and what imitation made of it
         parts["reference"] = other * (2 if both else 1)
-    low = isinstance(autocast_context(recipe.precision, device), torch.autocast) or size == 2
+    low = isinstance(autocast_context(config.precision, device), torch.autocast) or size == 2
     whole, again = (MAX_TOKENS * (2 if low else 4) * kept for kept in _kept(model))
-    choice = recipe.gradient_checkpointing
+    choice = config.gradient_checkpointing
     checkpointing = whole > SHARE * left if choice is None else choice
     parts["activations"] = again if checkpointing else whole
-    config = model.config.get_text_config()
-    parts["logits"] = 4.0 * LOGITS * min(CHUNK.get(device.type, LARGE_CHUNK), MAX_TOKENS * config.vocab_size)
-    rows = min(recipe.parallel or ROWS, -(-recipe.tasks_per_step // processes) * recipe.group)
-    row = kv_cache_bytes(config, PLAYED, model.dtype)
+    text_config = model.config.get_text_config()
+    parts["logits"] = 4.0 * LOGITS * min(CHUNK.get(device.type, LARGE_CHUNK), MAX_TOKENS * text_config.vocab_size)
+    rows = min(config.parallel or ROWS, -(-config.tasks_per_step // processes) * config.num_generations)
+    row = kv_cache_bytes(text_config, PLAYED, model.dtype)
     parts[CACHE] = rows * row
     parts = {what: part for what, part in parts.items() if part}
-    return Footprint(numbers, trained, how, checkpointing, parts, row * min(rows, recipe.parallel or 1))
+    return Footprint(numbers, trained, how, checkpointing, parts, row * min(rows, config.parallel or 1))
 
 
-def check_memory(model: Any, recipe: TrainConfig, device: torch.device, left: float, processes: int = 1) -> Footprint:
+def check_memory(model: Any, config: TrainConfig, device: torch.device, left: float, processes: int = 1) -> Footprint:
     """Return what a run will hold (see `footprint`). Raises UsageError, with the numbers, where that is too much."""
-    found = footprint(model, recipe, device, left, processes)
+    found = footprint(model, config, device, left, processes)
     if found.least <= left:
         return found
     ways = []
-    if recipe.lora is None:
+    if config.lora is None:
         from dataclasses import replace
 
-        less = footprint(model, replace(recipe, lora=LoraConfig()), device, left, processes)
-        ways.append(f"-s lora.rank=16 takes about {less.least / GB:.1f} GB")
-    if recipe.gradient_checkpointing is False:
+        less = footprint(model, replace(config, lora=LoraConfig()), device, left, processes)
+        ways.append(f"-s lora.r=16 takes about {less.least / GB:.1f} GB")
+    if config.gradient_checkpointing is False:
         ways.append("gradient_checkpointing: true takes less")
-    if not recipe.shard:
+    if not config.shard:
         ways.append("shard: true spreads it over several processes")
     raise UsageError(
-        f"training {recipe.base} takes about {found.least / GB:.1f} GB ({found.held()}), and {device} has "
+        f"training {config.model} takes about {found.least / GB:.1f} GB ({found.held()}), and {device} has "
         f"{left / GB:.1f} GB left; {'; '.join(ways) or 'a smaller model or a larger device would do'}"
     )
 
@@ -158,8 +158,8 @@ def _kept(model: Any) -> tuple[float, float]:
 
     hidden = model.get_input_embeddings().weight.shape[1]
     layers = [part for part in model.get_decoder().modules() if isinstance(part, GradientCheckpointingLayer)]
-    config = model.config.get_text_config()
-    chosen = getattr(config, "num_experts_per_tok", None) or 1
+    text_config = model.config.get_text_config()
+    chosen = getattr(text_config, "num_experts_per_tok", None) or 1
     each = []
     for layer in layers:
         # An expert's matrices are read by its share of the tokens: all experts together by `chosen` of them.

@@ -60,7 +60,7 @@ def advantages(
         values: of the state before each reply, shape (steps,); `ppo` alone reads them.
     """
     played = Played(episodes, rewards, values, groups(episodes))
-    gains = ESTIMATORS[algorithm.estimator](played, algorithm, world)
+    gains = ESTIMATORS[algorithm.advantage_estimator](played, algorithm, world)
     mine = (np.array([chosen(step) for step in episode.steps], bool) for episode in episodes)
     return [np.where(own, gain, 0.0).astype(np.float32) for gain, own in zip(gains, mine, strict=True)]
 
@@ -85,7 +85,7 @@ def grpo(played: Played, algorithm: PolicyGradientConfig, world: World) -> list[
     gains = played.steps()
     for members in played.groups:
         return_G = np.array([played.rewards[i].sum() for i in members])
-        for i, gain in zip(members, compared(return_G, algorithm.std), strict=True):
+        for i, gain in zip(members, compared(return_G, algorithm.normalize_std), strict=True):
             gains[i] += gain
     return gains
 
@@ -134,9 +134,9 @@ def gigpo(played: Played, algorithm: PolicyGradientConfig, world: World) -> list
             for n, step in enumerate(played.episodes[i].steps):
                 if chosen(step):
                     met[step.observation].append((i, n))
-        rest = {i: to_go(played.rewards[i], algorithm.discount) for i in members}
+        rest = {i: to_go(played.rewards[i], algorithm.gamma) for i in members}
         for places in met.values():
-            compared_P = compared(np.array([rest[i][n] for i, n in places]), algorithm.std)
+            compared_P = compared(np.array([rest[i][n] for i, n in places]), algorithm.normalize_std)
             for (i, n), gain in zip(places, compared_P, strict=True):
                 gains[i][n] += algorithm.step_weight * gain
     return gains
@@ -177,8 +177,8 @@ def gae_of(
     """
     estimates = []
     for reward_T, value_T in zip(rewards, values, strict=True):
-        surprise_T = reward_T + algorithm.discount * np.append(value_T[1:], 0.0) - value_T
-        estimates.append(to_go(surprise_T, algorithm.discount * algorithm.smoothing))
+        surprise_T = reward_T + algorithm.gamma * np.append(value_T[1:], 0.0) - value_T
+        estimates.append(to_go(surprise_T, algorithm.gamma * algorithm.gae_lambda))
     return estimates
 
 
@@ -201,7 +201,7 @@ def update(
     optimizer: torch.optim.Optimizer,
     episodes: Sequence[Episode],
     rewards: Sequence[np.ndarray],
-    recipe: TrainConfig,
+    config: TrainConfig,
     where: str,
     *,
     temperature: float,
@@ -215,11 +215,11 @@ def update(
 
     Args:
         learner: whose `model` is run and whose `parameters` are updated in place.
-        reference: the starting policy's model; not used when `algorithm.kl` is 0.
+        reference: the starting policy's model; not used when `algorithm.beta` is 0.
         optimizer: over the learner's parameters.
         episodes: whole groups, with tokens.
         rewards: of each episode, shape (steps,) (see `rewards_of`).
-        recipe: `algorithm` and `precision` are read here.
+        config: `algorithm` and `precision` are read here.
         where: said in the error.
         temperature: at which the episodes were sampled.
         world: the processes that learn together.
@@ -243,7 +243,7 @@ def update(
         NonFiniteLoss: the loss or its gradient stopped being a number, or the loss exploded (see `ABSURD`); the
             weights are as before that minibatch.
     """
-    algorithm = recipe.algorithm
+    algorithm = config.algorithm
     sequences = [
         (i, tokens)
         for i, episode in enumerate(episodes)
@@ -252,15 +252,15 @@ def update(
         if tokens.sampled_T.any()
     ]
     report: dict[str, float] = {}
-    if algorithm.kl and algorithm.kl_in == "reward":
-        rewards, report["kl"] = less_kl(reference, sequences, rewards, recipe, temperature, world)
+    if algorithm.beta and algorithm.kl_in == "reward":
+        rewards, report["kl"] = less_kl(reference, sequences, rewards, config, temperature, world)
     values = [np.zeros(len(reward)) for reward in rewards]
-    if algorithm.estimator != "ppo":
+    if algorithm.advantage_estimator != "ppo":
         critic = None
     elif critic is None:
         raise ValueError("ppo needs a critic")
     if critic is not None:
-        places, state_BW = states_before_replies(learner.model, sequences, recipe.precision, world)
+        places, state_BW = states_before_replies(learner.model, sequences, config.precision, world)
         for (i, n), value in zip(places, critic.values(state_BW).tolist(), strict=True):
             values[i][n] = value
     gains = advantages(episodes, rewards, algorithm, world, values)
@@ -281,7 +281,7 @@ def update(
     bound = ABSURD * world.most(math.ceil(size[np.isfinite(size)].max()))
     figures: dict[str, float] = defaultdict(float)
     for number, part in enumerate(parts, 1):
-        found = _gradient(learner.model, reference, part, recipe, temperature, world)
+        found = _gradient(learner.model, reference, part, config, temperature, world)
         for key, value in (extra() if extra is not None else {}).items():
             found[key] = world.total(value) / world.size
         world.add_gradients(learner.parameters)
@@ -306,7 +306,7 @@ def less_kl(
     reference: Any,
     sequences: Sequence[tuple[int, TokenSequence]],
     rewards: Sequence[np.ndarray],
-    recipe: TrainConfig,
+    config: TrainConfig,
     temperature: float,
     world: World,
 ) -> tuple[list[np.ndarray], float]:
@@ -323,12 +323,12 @@ def less_kl(
     kl = 0.0
     for batch in make_batches(reference, [s.ids_T for _, s in sequences], [s.sampled_T for _, s in sequences]):
         with torch.no_grad():
-            start_S = token_logprobs(reference, batch, recipe.precision, temperature).logprob_S.cpu().numpy()
+            start_S = token_logprobs(reference, batch, config.precision, temperature).logprob_S.cpu().numpy()
         mine = [sequences[i] for i in batch.sequences]
         ends = np.cumsum([s.sampled_T.sum() for _, s in mine])
         for (i, tokens), start in zip(mine, np.split(start_S, ends[:-1]), strict=True):
             ratio = tokens.logprobs_T[tokens.sampled_T].astype(np.float64) - start
-            np.subtract.at(rewards[i], tokens.step_T[tokens.sampled_T], recipe.algorithm.kl * ratio)
+            np.subtract.at(rewards[i], tokens.step_T[tokens.sampled_T], config.algorithm.beta * ratio)
             kl += float((np.exp(-ratio) + ratio - 1).sum())
     count = world.total(sum(int(s.sampled_T.sum()) for _, s in sequences))
     return rewards, world.total(kl) / max(1.0, count)
@@ -338,7 +338,7 @@ def less_kl(
 
 
 def _gradient(
-    model: Any, reference: Any, part: Sequence[TrainSample], recipe: TrainConfig, temperature: float, world: World
+    model: Any, reference: Any, part: Sequence[TrainSample], config: TrainConfig, temperature: float, world: World
 ) -> dict[str, float]:
     """Accumulate this process's share of the gradient of a minibatch; return the figures of all processes together,
     or nothing where none of them has anything to learn from."""
@@ -349,8 +349,10 @@ def _gradient(
     made = make_batches(model, [lesson.ids_T for lesson in part], [lesson.sampled_T for lesson in part])
     for batch in in_step(model, made, world):
         mine = [part[i] for i in batch.sequences]
-        shares = [1 / tokens if recipe.algorithm.per == "token" else 1 / lines / len(one.old_S) for one in mine]
-        sum_F += _backward(model, reference, batch, mine, shares, recipe, temperature)
+        shares = [
+            1 / tokens if config.algorithm.loss_aggregation == "token" else 1 / lines / len(one.old_S) for one in mine
+        ]
+        sum_F += _backward(model, reference, batch, mine, shares, config, temperature)
     loss, *sums = (world.total(value) for value in sum_F.tolist())  # read once: a GPU is waited for each time
     counts = {
         "learned_tokens": sum(len(lesson.ids_T) for lesson in part),
@@ -370,7 +372,7 @@ def _backward(
     batch: ScoringBatch,
     mine: Sequence[TrainSample],
     shares: Sequence[float],
-    recipe: TrainConfig,
+    config: TrainConfig,
     temperature: float,
 ) -> torch.Tensor:
     """Accumulate the gradient of one batch's part of the loss; return that, and the sums over its tokens of KL,
@@ -379,7 +381,7 @@ def _backward(
     The loss of a token is −min(ratio · advantage, clip(ratio) · advantage) + kl · k3 − entropy · H (PPO's eq. 7,
     arXiv 1707.06347, with two bounds as in DAPO, arXiv 2503.14476; k3 as in arXiv 2402.03300, eq. 4; H exact).
     """
-    algorithm = recipe.algorithm
+    algorithm = config.algorithm
     old_S, gain_S, share_S = (
         torch.from_numpy(np.concatenate(parts)).to(model.device)
         for parts in (
@@ -388,22 +390,22 @@ def _backward(
             [np.full(len(one.old_S), share, np.float32) for one, share in zip(mine, shares, strict=True)],
         )
     )
-    if penalised := bool(algorithm.kl) and algorithm.kl_in == "loss":
+    if penalised := bool(algorithm.beta) and algorithm.kl_in == "loss":
         with torch.no_grad():  # before the policy's pass, whose activations then stand alone in memory
-            start_S = token_logprobs(reference, batch, recipe.precision, temperature).logprob_S
-    weighed = "gradient" if algorithm.entropy else "value"  # without a weight it is computed to be reported alone
-    new_S, entropy_U = token_logprobs(model, batch, recipe.precision, temperature, entropy=weighed)
+            start_S = token_logprobs(reference, batch, config.precision, temperature).logprob_S
+    weighed = "gradient" if algorithm.entropy_coef else "value"  # without a weight it is computed to be reported alone
+    new_S, entropy_U = token_logprobs(model, batch, config.precision, temperature, entropy=weighed)
     entropy_S = batch.expand_to_tokens(entropy_U)
     ratio_S = (new_S - old_S).exp()
-    high = algorithm.clip if algorithm.clip_high is None else algorithm.clip_high
-    capped_S = ratio_S.clamp(1 - algorithm.clip, 1 + high)
+    high = algorithm.epsilon if algorithm.epsilon_high is None else algorithm.epsilon_high
+    capped_S = ratio_S.clamp(1 - algorithm.epsilon, 1 + high)
     loss_S = -torch.minimum(ratio_S * gain_S, capped_S * gain_S)
     kl_S = torch.zeros_like(old_S)
     if penalised:
         kl_S = (start_S - new_S).exp() - (start_S - new_S) - 1
-        loss_S = loss_S + algorithm.kl * kl_S
-    if algorithm.entropy:
-        loss_S = loss_S - algorithm.entropy * entropy_S
+        loss_S = loss_S + algorithm.beta * kl_S
+    if algorithm.entropy_coef:
+        loss_S = loss_S - algorithm.entropy_coef * entropy_S
     loss = (loss_S * share_S).sum()
     loss.backward()
     with torch.no_grad():

@@ -165,11 +165,11 @@ def play_text(name: str, how: Text, seed: int) -> list[Episode]:
         tasks = env.tasks("train", min(how.tasks, env.size("train")))
     finally:
         env.close()
-    play = RolloutConfig(thinking=True, admissible=how.admissible)
+    config = RolloutConfig(thinking=True, admissible=how.admissible)
     episodes: list[Episode] = []
     for k, noise in enumerate(how.noise):
-        episodes += rollout(ExpertPolicy(noise), tasks[k :: len(how.noise)], play=play, seed=seed)
-    episodes += rollout(RandomPolicy(), tasks[: how.random], play=play, seed=seed)
+        episodes += rollout(ExpertPolicy(noise), tasks[k :: len(how.noise)], config=config, seed=seed)
+    episodes += rollout(RandomPolicy(), tasks[: how.random], config=config, seed=seed)
     return [episode for episode in episodes if episode.steps]
 
 
@@ -235,13 +235,13 @@ def _lines(text: Mapping[str, list[Episode]], formats: list[RolloutConfig], rng:
     for episodes in text.values():
         budget = 3_000_000
         for i in itertools.islice(itertools.cycle(rng.permutation(len(episodes)).tolist()), 4 * len(episodes)):
-            episode, play = episodes[i], formats[int(rng.integers(len(formats)))]
+            episode, config = episodes[i], formats[int(rng.integers(len(formats)))]
             for n, step in enumerate(episode.steps):
-                shown = step.admissible if play.admissible else None
-                said = build_message(play, episode.rules, episode.goal, episode.steps[:n], step.observation, shown)[0]
+                shown = step.admissible if config.admissible else None
+                said = build_message(config, episode.rules, episode.goal, episode.steps[:n], step.observation, shown)[0]
                 yield said
                 yield step.action
-                if play.thinking:
+                if config.thinking:
                     yield step.thought
                 budget -= len(said)
             if budget < 0:

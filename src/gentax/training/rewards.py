@@ -30,24 +30,27 @@ from gentax.training.config.reward import RewardConfig
 
 
 def rewards_of(
-    episodes: Sequence[Episode], reward: RewardConfig, explore: ExplorationConfig, scores: Sequence[float] | None = None
+    episodes: Sequence[Episode],
+    reward: RewardConfig,
+    exploration: ExplorationConfig,
+    scores: Sequence[float] | None = None,
 ) -> list[np.ndarray]:
     """Return each episode's rewards, float64, shape (steps,).
 
-    A step has the environment's reward; `reward` and `explore` say what is added to it. What an expert played for a
+    A step has the environment's reward; `reward` and `exploration` say what is added to it. What an expert played for a
     head start has the environment's reward alone. An episode that ended in an error has zeros.
 
     Args:
         episodes: whole groups; a group is what was played on one task.
         reward: penalty, pay for thoughts, weight of the judge.
-        explore: `new_states` is read here.
+        exploration: `count_bonus` is read here.
         scores: a judge's, from 0 to 1, one for each episode; paid at its last step.
     """
     rewards = [_steps(episode, reward) for episode in episodes]
-    if explore.new_states:
+    if exploration.count_bonus:
         for members in groups(episodes):
             for i, bonus in zip(members, new_states([episodes[i] for i in members]), strict=True):
-                rewards[i] += explore.new_states * bonus
+                rewards[i] += exploration.count_bonus * bonus
     for i, score in enumerate(scores or ()):
         if len(rewards[i]) and episodes[i].outcome is not Outcome.ERROR:
             rewards[i][-1] += reward.judge_weight * score

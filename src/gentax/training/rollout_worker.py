@@ -24,7 +24,7 @@ from gentax.rollouts import EnvPool, RolloutConfig, rollout
 from gentax.training.config import TrainConfig
 from gentax.training.curriculum import Curriculum, CurriculumStep, TaskPool
 from gentax.training.distributed import World
-from gentax.training.expert_guidance import PLANNED, Guided, head_starts, plan_lengths
+from gentax.training.expert_guidance import PLANNED, Guided, expert_prefixes, plan_lengths
 from gentax.training.rewards import Judge, rewards_of
 from gentax.training.run_folder import Row
 
@@ -45,23 +45,27 @@ class RolloutWorker:
     """A run's playing, from the first step to the last; a context, since environments are open meanwhile.
 
     Args:
-        recipe: every setting.
+        config: every setting.
         course: its schedule.
         world: the processes that share the playing.
         device: where a judge's model is.
     """
 
-    def __init__(self, recipe: TrainConfig, course: Curriculum, world: World, device: str) -> None:
-        self.recipe, self.course, self.world = recipe, course, world
-        judge = recipe.reward.judge
-        self.judge = None if judge is None else Judge(load_policy(judge, ModelOptions(device, recipe.dtype)))
-        self.looking = recipe.looking()
+    def __init__(self, config: TrainConfig, course: Curriculum, world: World, device: str) -> None:
+        self.config, self.course, self.world = config, course, world
+        judge = config.reward.judge
+        self.judge = None if judge is None else Judge(load_policy(judge, ModelOptions(device, config.dtype)))
+        self.looking = config.looking()
         self._stack = ExitStack()
 
     def __enter__(self) -> RolloutWorker:
-        play, looking = self.recipe.play, self.looking
-        self._envs = self._look_envs = self._stack.enter_context(EnvPool(play))
-        if (looking.wrap, looking.reward, looking.horizon) != (play.wrap, play.reward, play.horizon):
+        rollout_config, looking = self.config.rollout, self.looking
+        self._envs = self._look_envs = self._stack.enter_context(EnvPool(rollout_config))
+        if (looking.wrap, looking.reward, looking.horizon) != (
+            rollout_config.wrap,
+            rollout_config.reward,
+            rollout_config.horizon,
+        ):
             self._look_envs = self._stack.enter_context(EnvPool(looking))
         return self
 
@@ -70,21 +74,21 @@ class RolloutWorker:
 
     def play(self, policy: LocalPolicy, step: int, rows: Sequence[Row]) -> Played:
         """Play this process's groups of the lesson of `step`, after the rows of the steps before it."""
-        recipe, world, began = self.recipe, self.world, time.monotonic()
+        config, world, began = self.config, self.world, time.monotonic()
         lesson = self.course.lesson(step, rows)
         tasks = lesson.tasks[world.rank :: world.size]  # a group is played by one process
         who: Policy = policy
-        if lesson.hints or lesson.head_start:
-            seed = stable_seed(recipe.seed, "guide", step)
-            starts = head_starts(tasks, lesson.head_start, self._plans, seed, lesson.horizon)
+        if lesson.hints or lesson.expert_prefix:
+            seed = stable_seed(config.seed, "guide", step)
+            starts = expert_prefixes(tasks, lesson.expert_prefix, self._plans, seed, lesson.horizon)
             who = Guided(policy, lesson.hints, starts, seed)
         episodes = rollout(
             who,
             tasks,
-            play=lesson.play,
-            samples=recipe.group,
-            seed=stable_seed(recipe.seed, "play", step),
-            parallel=recipe.parallel,
+            config=lesson.rollout,
+            samples=config.num_generations,
+            seed=stable_seed(config.seed, "play", step),
+            parallel=config.parallel,
             pool=self._envs,
             horizon=lesson.horizon,
         )
@@ -92,7 +96,7 @@ class RolloutWorker:
         scores, unread = self.judge.scores(episodes) if self.judge else (None, 0)
         if self.judge is not None and isinstance(self.judge.policy, LocalPolicy):
             self.judge.policy.release_memory()
-        rewards = rewards_of(episodes, recipe.reward, recipe.explore, scores)
+        rewards = rewards_of(episodes, config.reward, config.exploration, scores)
         done = time.monotonic()
         return Played(lesson, episodes, rewards, unread, done - began, done)
 
@@ -100,11 +104,11 @@ class RolloutWorker:
     def _plans(self) -> Mapping[tuple[str, str], float]:
         """How long the expert's plans are, by (domain, level)."""
         some = [task for ground in self.course.grounds.values() for task in ground.learn[:PLANNED]]
-        return plan_lengths(some, self.recipe.play, self._envs)
+        return plan_lengths(some, self.config.rollout, self._envs)
 
     def look(self, policy: Policy) -> Row:
         """Play the validation tasks; see `look.look`."""
-        grounds, parallel = self.course.grounds.values(), self.recipe.parallel
+        grounds, parallel = self.course.grounds.values(), self.config.parallel
         return look(policy, grounds, self.looking, self._look_envs, self.world, parallel)
 
     def row(self, step: int, played: Played, learned: Mapping[str, float]) -> Row:
@@ -118,7 +122,7 @@ class RolloutWorker:
 def look(
     policy: Policy,
     grounds: Iterable[TaskPool],
-    play: RolloutConfig,
+    config: RolloutConfig,
     pool: EnvPool,
     world: World,
     parallel: int | None = None,
@@ -131,7 +135,7 @@ def look(
     mine = [task for ground in grounds for task in ground.look[world.rank :: world.size]]
     found = {ground.name: [0, 0] for ground in grounds}
     part = {task: ground.name for ground in grounds for task in ground.look}
-    for episode in rollout(policy, mine, play=play, pool=pool, parallel=parallel):
+    for episode in rollout(policy, mine, config=config, pool=pool, parallel=parallel):
         if episode.outcome is not Outcome.ERROR:
             found[part[episode.task]][0] += episode.success
             found[part[episode.task]][1] += 1

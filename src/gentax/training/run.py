@@ -53,7 +53,7 @@ SAVE_IMITATION = 200  # steps of imitation between two checkpoints
 
 @freed_memory_kept()
 def train(
-    recipe: TrainConfig,
+    config: TrainConfig,
     out: str | Path,
     on_row: Callable[[Row], None] = lambda row: None,
     *,
@@ -65,7 +65,7 @@ def train(
     its checkpoint written before KeyboardInterrupt is raised. Under torchrun every process calls this alike.
 
     Args:
-        recipe: every setting.
+        config: every setting.
         out: the run's folder.
         on_row: told each step's metrics as they come, in the first process (see `summary.py` for the keys); while
             imitating, rows that have `imitate`, the number of the step, and `of`, how many there are.
@@ -79,29 +79,29 @@ def train(
         OSError: a checkpoint could not be written; the one before is intact.
     """
     shown = shows_progress(progress)
-    check(recipe)
-    run, bare = Path(out), load_meta_model(recipe.base, recipe.options())
-    recipe = with_rates(recipe, parameters_of(bare))
+    check(config)
+    run, bare = Path(out), load_meta_model(config.model, config.options())
+    config = with_rates(config, parameters_of(bare))
     if (folder := result(run)) is not None:
-        RunFolder.open(run, recipe, World())  # refuses another recipe
+        RunFolder.open(run, config, World())  # refuses another recipe
         return folder
-    on_row = shown_rows(recipe.updates, progress, on_row)
-    if recipe.retain.merge is not None:
+    on_row = shown_rows(config.updates, progress, on_row)
+    if config.forgetting.merge is not None:
         from gentax.training.experts import train_and_merge
 
-        return train_and_merge(recipe, run, on_row)
-    if recipe.trainer == "trl":
+        return train_and_merge(config, run, on_row)
+    if config.trainer == "trl":
         from gentax.training.trl_trainer import refuse, train_with_trl
 
-        refuse(recipe)
+        refuse(config)
         if "LOCAL_RANK" not in os.environ:  # alone; how DeepSpeed spreads a model over processes is not counted
-            device = resolve_device(recipe.device)
-            check_memory(bare, recipe, device, available_memory(device))  # TRL takes no less
-        return train_with_trl(recipe, run, on_row)
-    with join(recipe) as world, deferred_interrupt() as interrupt:
-        checkpointing = _fits(recipe, bare, world, shown)
+            device = resolve_device(config.device)
+            check_memory(bare, config, device, available_memory(device))  # TRL takes no less
+        return train_with_trl(config, run, on_row)
+    with join(config) as world, deferred_interrupt() as interrupt:
+        checkpointing = _fits(config, bare, world, shown)
         return _Run(
-            recipe, run, world, on_row, interrupt, checkpointing, status if shown and world.first else _silent
+            config, run, world, on_row, interrupt, checkpointing, status if shown and world.first else _silent
         ).whole()
 
 
@@ -109,19 +109,19 @@ def _silent(text: str) -> None:
     """Stand where `status` would be."""
 
 
-def _fits(recipe: TrainConfig, bare: Any, world: World, shown: bool) -> bool:
+def _fits(config: TrainConfig, bare: Any, world: World, shown: bool) -> bool:
     """Refuse what the device has no room for, and print how the run learns; return whether by checkpointing.
 
     Args:
         bare: the model, without weights.
     """
-    device = resolve_device(recipe.device, world.local, world.size)
+    device = resolve_device(config.device, world.local, world.size)
     # On a CPU the processes share what there is; they all decide by what the first one sees.
     (left, *_) = world.everyone(available_memory(device) / (world.size if device.type == "cpu" else 1))
-    found = check_memory(bare, recipe, device, left, world.size)
+    found = check_memory(bare, config, device, left, world.size)
     if world.first and shown:
-        rates = [f"{recipe.lr:g}"] if recipe.updates else []
-        rates += [f"{recipe.imitate.lr:g} (imitation)"] if recipe.imitate is not None else []
+        rates = [f"{config.learning_rate:g}"] if config.updates else []
+        rates += [f"{config.sft.learning_rate:g} (imitation)"] if config.sft is not None else []
         end_line()
         print(f"{found} of {left / 1e9:.1f} on {device}; learning rate {', '.join(rates)}", flush=True)
     return found.gradient_checkpointing
@@ -132,7 +132,7 @@ class _Run:
 
     def __init__(
         self,
-        recipe: TrainConfig,
+        config: TrainConfig,
         path: Path,
         world: World,
         on_row: Callable[[Row], None],
@@ -141,40 +141,42 @@ class _Run:
         status: Callable[[str], None],
     ) -> None:
         self.status = status
-        self.recipe, self.path, self.world, self.interrupt = recipe, path, world, interrupt
+        self.config, self.path, self.world, self.interrupt = config, path, world, interrupt
         self.on_row = on_row if world.first else lambda row: None
-        self.course = Curriculum(recipe)
+        self.course = Curriculum(config)
         self.grounds = self.course.grounds.values()
-        self.options = recipe.options(str(resolve_device(recipe.device, world.local, world.size)))
-        status(f"  loading {recipe.base}")
-        self.policy = load_local_policy(recipe.base, self.options)
-        self.folder = RunFolder.open(path, recipe, world)
-        self.learner = learner_of(self.policy, recipe, world, gradient_checkpointing=gradient_checkpointing)
-        self.critic = Critic(self.policy.model, recipe.algorithm) if recipe.algorithm.estimator == "ppo" else None
-        self.playing = RolloutWorker(recipe, self.course, world, self.options.device)
+        self.options = config.options(str(resolve_device(config.device, world.local, world.size)))
+        status(f"  loading {config.model}")
+        self.policy = load_local_policy(config.model, self.options)
+        self.folder = RunFolder.open(path, config, world)
+        self.learner = learner_of(self.policy, config, world, gradient_checkpointing=gradient_checkpointing)
+        self.critic = (
+            Critic(self.policy.model, config.algorithm) if config.algorithm.advantage_estimator == "ppo" else None
+        )
+        self.playing = RolloutWorker(config, self.course, world, self.options.device)
 
     def whole(self) -> Path:
         """Do what is left of the run; return the folder of its result."""
-        retain = self.recipe.retain
+        forgetting = self.config.forgetting
         # What the start plays, it plays before its weights change.
-        replayed = replayed_domains(self.recipe) if retain.replay else ()
+        replayed = replayed_domains(self.config) if forgetting.replay else ()
         if replayed:
             self.status(f"  playing {', '.join(replayed)} with the base, for replay")
-        self.replay = ReplayKL.play(self.policy, self.recipe, replayed, self.world) if replayed else None
+        self.replay = ReplayKL.play(self.policy, self.config, replayed, self.world) if replayed else None
         self.start = self._start() if self.replay else None
-        if self.recipe.imitate is not None and self._untouched():
+        if self.config.sft is not None and self._untouched():
             self._imitate()
         if self.course.steps:
             self._reinforce()
-        if retain.interpolate is not None:
-            return self._interpolate(retain.interpolate)
+        if forgetting.interpolate is not None:
+            return self._interpolate(forgetting.interpolate)
         return self.folder.finish(self._best())
 
     # The stages.
 
     def _imitate(self) -> None:
         """Learn from others' episodes, up to the checkpoint `step-000000`."""
-        imitation = ExpertData.of(self.recipe, self.policy, self.path / "imitated.safetensors", self.world, self.status)
+        imitation = ExpertData.of(self.config, self.policy, self.path / "imitated.safetensors", self.world, self.status)
         self.policy.release_memory()  # it may have played what is imitated, or replayed
         optimizer = imitation.optimizer(self.learner.parameters)
         done = self._resume("imitate", optimizer)
@@ -196,16 +198,16 @@ class _Run:
 
     def _reinforce(self) -> None:
         """Take the policy-gradient steps that are left."""
-        recipe, world = self.recipe, self.world
-        assert recipe.lr is not None  # since `train`
-        optimizer = torch.optim.Adam(self.learner.parameters, lr=recipe.lr, fused=True)
+        config, world = self.config, self.world
+        assert config.learning_rate is not None  # since `train`
+        optimizer = torch.optim.Adam(self.learner.parameters, lr=config.learning_rate, fused=True)
         reference = meter = None
-        if recipe.algorithm.kl or recipe.retain.stop_at is not None:
+        if config.algorithm.beta or config.forgetting.kl_budget is not None:
             beginner = self._beginner()
             reference = beginner.model if beginner is not self.policy else self.start or self._start()
-            if recipe.retain.stop_at is not None:
+            if config.forgetting.kl_budget is not None:
                 self.status("  playing what forgetting is measured on")
-                meter = KLMonitor.play(beginner, recipe, self.grounds, world)
+                meter = KLMonitor.play(beginner, config, self.grounds, world)
                 beginner.release_memory()
                 if self._untouched():
                     self._save("step-000000", None)  # what is kept when the first look says stop
@@ -236,7 +238,7 @@ class _Run:
         """Play one batch of groups and learn from it."""
         played = self.playing.play(self.policy, step, self.folder.rows)
         for group in optimizer.param_groups:
-            group["lr"] = self.recipe.lr * self.course.rate(step)
+            group["lr"] = self.config.learning_rate * self.course.rate(step)
         with self._told():
             learned = update(
                 self.learner,
@@ -244,9 +246,9 @@ class _Run:
                 optimizer,
                 played.episodes,
                 played.rewards,
-                self.recipe,
+                self.config,
                 f"step {step}",
-                temperature=played.lesson.play.temperature,
+                temperature=played.lesson.rollout.temperature,
                 world=self.world,
                 critic=self.critic,
                 extra=self._replay(step) if self.replay else None,
@@ -257,8 +259,8 @@ class _Run:
     def _interpolate(self, keep: float) -> Path:
         """Choose weights between the start's and the trained ones by validation tasks."""
         trained = self._best()
-        options = self.recipe.options("cpu")
-        start, tuned = (load_model(name, options).state_dict() for name in (self.recipe.base, trained))
+        options = self.config.options("cpu")
+        start, tuned = (load_model(name, options).state_dict() for name in (self.config.model, trained))
         with self.playing:
 
             def success_at(share: float) -> float:
@@ -266,7 +268,7 @@ class _Run:
                 self.policy.clear_cache()
                 found = self.playing.look(self.policy)
                 if "validation_success" not in found:
-                    raise UsageError("retain.interpolate: no validation task was played without an error")
+                    raise UsageError("forgetting.interpolate: no validation task was played without an error")
                 return found["validation_success"]
 
             share, tried = nearest_that_keeps(success_at, keep)
@@ -280,22 +282,22 @@ class _Run:
 
     def _replay(self, step: int) -> Callable[[], dict[str, float]]:
         assert self.replay is not None
-        return lambda: self.replay.backward(self.learner.model, self.start, self.recipe, step, self.world)
+        return lambda: self.replay.backward(self.learner.model, self.start, self.config, step, self.world)
 
     def _start(self) -> Any:
         """Return the model the run starts from, to be compared with."""
-        return self.learner.start_model() or load_model(self.recipe.base, self.options)
+        return self.learner.start_model() or load_model(self.config.model, self.options)
 
     def _beginner(self) -> LocalPolicy:
         """Return the policy that RL begins with: what the KL term holds to, and the meter measures from."""
-        if self.recipe.imitate is not None:
+        if self.config.sft is not None:
             return load_local_policy(self.path / "step-000000", self.options)
         return self.policy  # whose weights are still those of the start
 
     def _best(self) -> Path:
         """Return the last checkpoint, or the last below the limit where forgetting is measured."""
         kept = dict(checkpoints(self.path))
-        if self.recipe.retain.stop_at is not None:
+        if self.config.forgetting.kl_budget is not None:
             below = {int(row["step"]) for row in self.folder.rows if "forgetting" in row and not self._forgot(row)}
             kept = {step: folder for step, folder in kept.items() if step == 0 or step in below}
         return kept[max(kept)]
@@ -336,7 +338,7 @@ class _Run:
             raise NonFiniteLoss(f"{fault}; {left(self.path)}") from None
 
     def _forgot(self, row: Row) -> bool:
-        limit = self.recipe.retain.stop_at
+        limit = self.config.forgetting.kl_budget
         return limit is not None and row.get("forgetting", 0.0) > limit
 
     def _asked(self) -> bool:

@@ -18,7 +18,7 @@ from gentax.core.console import Progress, format_duration, shows_progress
 from gentax.core.files import atomic_file, write_json
 from gentax.core.settings import plain
 from gentax.training.checkpoint import checkpoints
-from gentax.training.config import TrainConfig
+from gentax.training.config import RUN_FORMAT, TrainConfig
 from gentax.training.distributed import World
 
 Row = dict[str, float]
@@ -33,14 +33,18 @@ class RunFolder:
     rows: list[Row] = field(default_factory=list)
 
     @classmethod
-    def open(cls, path: str | Path, recipe: TrainConfig, world: World) -> RunFolder:
+    def open(cls, path: str | Path, config: TrainConfig, world: World) -> RunFolder:
         """Make the folder, or check that it is one of the same recipe, and read the rows logged so far.
 
         Raises:
             UsageError: the folder holds a run of another recipe, or something else.
         """
         folder = cls(Path(path), world)
-        refusal = folder._claim(json.loads(json.dumps(plain(recipe.identity())))) if world.first else None
+        refusal = (
+            folder._claim(json.loads(json.dumps({"format": RUN_FORMAT, **plain(config.identity())})))
+            if world.first
+            else None
+        )
         if refusal := world.everyone(refusal)[0]:  # what one of them refuses, all do
             raise UsageError(refusal)
         log = folder.path / "metrics.jsonl"
@@ -56,6 +60,8 @@ class RunFolder:
         record = self.path / "recipe.json"
         if record.is_file():
             theirs = json.loads(record.read_text(encoding="utf-8"))
+            if theirs.get("format") != RUN_FORMAT:
+                return f"{self.path} holds a run of another version of gentax; give another folder, or delete that one"
             if theirs != mine:
                 return (
                     f"{self.path} holds a run of another recipe ({_difference(theirs, mine)}); "

@@ -61,16 +61,16 @@ class ExpertData:
     @classmethod
     def of(
         cls,
-        recipe: TrainConfig,
+        config: TrainConfig,
         policy: LocalPolicy,
         kept: Path | None = None,
         world: World | None = None,
         status: Callable[[str], None] = lambda text: None,
     ) -> ExpertData:
-        """Gather what `recipe.imitate` asks for.
+        """Gather what `config.sft` asks for.
 
         Args:
-            recipe: `imitate`, `play`, `seed`, `train_tasks` and `phases()` are read here.
+            config: `sft`, `play`, `seed`, `train_tasks` and `phases()` are read here.
             policy: the one the run starts from, with its starting weights: the teacher `start`, and the tokenizer.
             kept: a file in which the examples are kept; one that is there is read, and nothing is played. For teachers
                 that would not play the same again, such as a server.
@@ -85,7 +85,7 @@ class ExpertData:
         world = world or World()
         made = None
         if kept is None or (world.first and not kept.is_file()):
-            made = _gather(recipe, policy, status)
+            made = _gather(config, policy, status)
             if kept is not None:
                 _keep(kept, *made)
         world.wait()
@@ -93,11 +93,11 @@ class ExpertData:
             assert kept is not None
             made = _read(kept)
         wanted, counts, found = made
-        recipe = with_rates(recipe, sum(p.numel() for p in policy.model.parameters()))
-        assert recipe.imitate is not None
-        assert recipe.imitate.lr is not None
-        batches = tuple(_dealt(_order(found, recipe.imitate.epochs, recipe.seed)))
-        settings = SFT(steps=len(batches), lr=recipe.imitate.lr, precision=recipe.precision)
+        config = with_rates(config, sum(p.numel() for p in policy.model.parameters()))
+        assert config.sft is not None
+        assert config.sft.learning_rate is not None
+        batches = tuple(_dealt(_order(found, config.sft.num_train_epochs, config.seed)))
+        settings = SFT(steps=len(batches), lr=config.sft.learning_rate, precision=config.precision)
         return cls(batches, wanted, counts, settings)
 
     @property
@@ -147,46 +147,44 @@ class ExpertData:
         )
 
 
-def wanted_pairs(recipe: TrainConfig) -> dict[str, int]:
+def wanted_pairs(config: TrainConfig) -> dict[str, int]:
     """Return how many state-action pairs each name of the mixture should give: `pairs` in all, rounded by largest
     remainders."""
-    assert recipe.imitate is not None
-    exact = {name: recipe.imitate.pairs * share for name, share in recipe.imitated.items()}
+    assert config.sft is not None
+    exact = {name: config.sft.max_pairs * share for name, share in config.imitated.items()}
     whole = {name: math.floor(share + 1e-9) for name, share in exact.items()}
-    rest = recipe.imitate.pairs - sum(whole.values())
+    rest = config.sft.max_pairs - sum(whole.values())
     for name in sorted(exact, key=lambda name: whole[name] - exact[name])[:rest]:
         whole[name] += 1
     return whole
 
 
-def _gather(recipe: TrainConfig, policy: LocalPolicy, status: Callable[[str], None]) -> Gathered:
+def _gather(config: TrainConfig, policy: LocalPolicy, status: Callable[[str], None]) -> Gathered:
     """Return the wanted and the found numbers of pairs of each name, and the examples."""
-    assert recipe.imitate is not None
-    wanted = wanted_pairs(recipe)
-    found = {name: _examples(name, pairs, recipe, policy, status) if pairs else [] for name, pairs in wanted.items()}
+    assert config.sft is not None
+    wanted = wanted_pairs(config)
+    found = {name: _examples(name, pairs, config, policy, status) if pairs else [] for name, pairs in wanted.items()}
     counts = {name: sum(example.pairs for example in made) for name, made in found.items()}
     if not any(counts.values()):
-        why = "no episode of the teachers succeeded; imitate.successes_only: false takes the others too"
-        raise UsageError(
-            f"nothing to imitate: {why if recipe.imitate.successes_only else 'the episodes have no action'}"
-        )
+        why = "no episode of the teachers succeeded; sft.successes_only: false takes the others too"
+        raise UsageError(f"nothing to imitate: {why if config.sft.successes_only else 'the episodes have no action'}")
     return wanted, counts, [example for made in found.values() for example in made]
 
 
 def _examples(
-    name: str, wanted: int, recipe: TrainConfig, policy: LocalPolicy, status: Callable[[str], None]
+    name: str, wanted: int, config: TrainConfig, policy: LocalPolicy, status: Callable[[str], None]
 ) -> list[Example]:
     """Return examples with `wanted` pairs of one name of the mixture, fewer where its teacher has no more."""
-    assert recipe.imitate is not None
-    teacher = recipe.imitate.teachers.get(name, "expert")
-    tasks = ground(name, recipe).learn
-    share = _Share(wanted, recipe, policy, own=teacher == "start")
+    assert config.sft is not None
+    teacher = config.sft.teachers.get(name, "expert")
+    tasks = ground(name, config).learn
+    share = _Share(wanted, config, policy, own=teacher == "start")
 
     def on_pairs(count: int) -> None:
         status(f"  collecting what {teacher} does on {name}: {count}/{wanted} state-action pairs")
 
     on_pairs(0)
-    rng = np.random.default_rng(stable_seed(recipe.seed, "imitate", name))
+    rng = np.random.default_rng(stable_seed(config.seed, "imitate", name))
     if teacher == "start":
         share.play(policy, [tasks[i] for i in rng.permutation(len(tasks))], on_pairs)
     elif teacher not in NAMED and holds_trajectories(teacher):
@@ -195,7 +193,7 @@ def _examples(
             share.add(found[i])
     else:
         share.play(
-            load_policy(teacher, ModelOptions(str(policy.model.device), recipe.dtype)),
+            load_policy(teacher, ModelOptions(str(policy.model.device), config.dtype)),
             [tasks[i] for i in rng.permutation(len(tasks))],
             on_pairs,
         )
@@ -219,22 +217,22 @@ def _learnable(
 class _Share:
     """The examples of one name of the mixture, as they come in."""
 
-    def __init__(self, wanted: int, recipe: TrainConfig, policy: LocalPolicy, own: bool) -> None:
+    def __init__(self, wanted: int, config: TrainConfig, policy: LocalPolicy, own: bool) -> None:
         self.left = wanted
         self.found: list[Example] = []
-        self._recipe, self._policy, self._own = recipe, policy, own
+        self._config, self._policy, self._own = config, policy, own
 
     def play(self, player: Policy, tasks: Sequence[Task], on_pairs: Callable[[int], None]) -> None:
         """Let `player` play the tasks in waves, until there are enough pairs; `on_pairs` is told how many there are."""
-        recipe, wanted, played = self._recipe, self.left, 0
-        with EnvPool(recipe.play) as envs:
+        config, wanted, played = self._config, self.left, 0
+        with EnvPool(config.rollout) as envs:
             while self.left and played < len(tasks):
                 # As many as should do, by those played so far.
                 expected = math.ceil(self.left * played / max(wanted - self.left, 1))
                 wave = min(max(expected, WAVE[0]), WAVE[1])
                 now = tasks[played : played + wave]
-                seed = stable_seed(recipe.seed, "imitate")
-                episodes = rollout(player, now, play=recipe.play, seed=seed, pool=envs, parallel=recipe.parallel)
+                seed = stable_seed(config.seed, "imitate")
+                episodes = rollout(player, now, config=config.rollout, seed=seed, pool=envs, parallel=config.parallel)
                 for episode in episodes:
                     self.add(episode)
                 played += len(now)
@@ -242,11 +240,11 @@ class _Share:
 
     def add(self, item: Conversation | Episode) -> None:
         """Take the pairs of an episode or a conversation, as many as are missing."""
-        imitate = self._recipe.imitate
-        assert imitate is not None
+        sft = self._config.sft
+        assert sft is not None
         failed = item.success is False
         broken = isinstance(item, Episode) and item.outcome is Outcome.ERROR
-        if not self.left or broken or (failed and imitate.successes_only):
+        if not self.left or broken or (failed and sft.successes_only):
             return
         for example in self._examples(item):
             if example.pairs:
@@ -254,13 +252,13 @@ class _Share:
                 self.left -= example.pairs
 
     def _examples(self, item: Conversation | Episode) -> Iterator[Example]:
-        codec = self._policy.codec_for(self._recipe.play.chat)
+        codec = self._policy.codec_for(self._config.rollout.chat)
         if isinstance(item, Conversation):
             told: Iterable[Exchange] = item.exchanges
         elif self._own:
             return own_examples(item, self.left)
         else:
-            told = exchanges(item, self._recipe.play, lambda step: bool(step.action), codec.format_reply)
+            told = exchanges(item, self._config.rollout, lambda step: bool(step.action), codec.format_reply)
         return examples(told, codec, limit=self._policy.decoder.max_length, most=self.left)
 
 

@@ -57,7 +57,7 @@ class Exchange(NamedTuple):
 
 def exchanges(
     episode: Episode,
-    play: RolloutConfig,
+    config: RolloutConfig,
     learned: Callable[[Step], bool] = lambda step: True,
     write: Callable[[str, str | None], str] | None = None,
 ) -> Iterator[Exchange]:
@@ -65,16 +65,16 @@ def exchanges(
 
     Args:
         episode: any episode.
-        play: context, thinking and whether admissible actions are listed (as the episode recorded them).
+        config: context, thinking and whether admissible actions are listed (as the episode recorded them).
         learned: which steps' replies are learned.
         write: writes a reply of an action and a thought: that of the learner's codec, for what it has of its own;
             `write_reply` in the action format of `play` when None.
     """
-    write = write or partial(write_reply, action_format=play.action_format)
+    write = write or partial(write_reply, action_format=config.action_format)
     for n, step in enumerate(episode.steps):
-        shown = step.admissible if play.admissible else None
-        text, continues = build_message(play, episode.rules, episode.goal, episode.steps[:n], step.observation, shown)
-        yield Exchange(text, write(step.action, step.thought if play.thinking else None), continues, learned(step))
+        shown = step.admissible if config.admissible else None
+        text, continues = build_message(config, episode.rules, episode.goal, episode.steps[:n], step.observation, shown)
+        yield Exchange(text, write(step.action, step.thought if config.thinking else None), continues, learned(step))
 
 
 def examples(

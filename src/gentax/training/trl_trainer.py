@@ -65,29 +65,29 @@ PINNED = "1.16.0"  # `rollout_func` is experimental there, and what is overridde
 EPISODES = 8  # in one forward pass, about; TRL's own default
 
 CANNOT: tuple[tuple[str, Callable[[TrainConfig], bool], str], ...] = (
-    ("algorithm.kl_in", lambda recipe: recipe.algorithm.kl_in == "reward", "TRL has the KL term in the loss"),
-    ("explore.temperature_end", lambda recipe: recipe.explore.temperature_end is not None, "TRL scores at one"),
-    ("imitate", lambda recipe: recipe.imitate is not None, "imitate with trainer gentax and steps 0, then start there"),
-    ("shard", lambda recipe: recipe.shard, "accelerate shards, by DeepSpeed: accelerate config"),
-    ("retain.replay", lambda recipe: recipe.retain.replay > 0, "TRL's loss has no term for it"),
-    ("retain.stop_at", lambda recipe: recipe.retain.stop_at is not None, "it is not measured here"),
-    ("retain.interpolate", lambda recipe: recipe.retain.interpolate is not None, "it is not done here"),
+    ("algorithm.kl_in", lambda config: config.algorithm.kl_in == "reward", "TRL has the KL term in the loss"),
+    ("exploration.temperature_end", lambda config: config.exploration.temperature_end is not None, "TRL scores at one"),
+    ("sft", lambda config: config.sft is not None, "do it with trainer gentax and max_steps 0, then start there"),
+    ("shard", lambda config: config.shard, "accelerate shards, by DeepSpeed: accelerate config"),
+    ("forgetting.replay", lambda config: config.forgetting.replay > 0, "TRL's loss has no term for it"),
+    ("forgetting.kl_budget", lambda config: config.forgetting.kl_budget is not None, "it is not measured here"),
+    ("forgetting.interpolate", lambda config: config.forgetting.interpolate is not None, "it is not done here"),
     (
         "device",
-        lambda recipe: recipe.device.startswith("cuda:"),
+        lambda config: config.device.startswith("cuda:"),
         "accelerate places the model; say cuda, and which one by CUDA_VISIBLE_DEVICES",
     ),
 )
 
 
-def refuse(recipe: TrainConfig) -> None:
+def refuse(config: TrainConfig) -> None:
     """Refuse what TRL cannot do, or is not there to do, before anything is loaded.
 
     Raises:
         UsageError: a setting of `CANNOT`; TRL is not installed, or not in the version that this was written for.
     """
     for setting, asked, why in CANNOT:
-        if asked(recipe):
+        if asked(config):
             raise UsageError(f"recipe: trainer trl cannot do {setting}: {why}")
     try:
         have = version("trl")
@@ -97,13 +97,13 @@ def refuse(recipe: TrainConfig) -> None:
         raise UsageError(f"trainer trl needs TRL {PINNED}, and {have} is installed: pip install 'gentax[trl]'")
 
 
-def train_with_trl(recipe: TrainConfig, out: str | Path, on_row: Callable[[Row], None] = lambda row: None) -> Path:
+def train_with_trl(config: TrainConfig, out: str | Path, on_row: Callable[[Row], None] = lambda row: None) -> Path:
     """Train a policy with TRL; return its last checkpoint. Rows, checkpoints and Ctrl-C are those of `train`.
 
     A stopped run goes on as it would have, bit for bit where the arithmetic allows it; not under DeepSpeed.
 
     Args:
-        recipe: every setting, of domains that were checked, and of which `refuse` refuses none.
+        config: every setting, of domains that were checked, and of which `refuse` refuses none.
         out: the run's folder.
         on_row: told each step's metrics as they come: those of `summary.py`, and of the update spread, loss, kl,
             entropy, clipped and grad_norm.
@@ -113,19 +113,19 @@ def train_with_trl(recipe: TrainConfig, out: str | Path, on_row: Callable[[Row],
             process; a server without vLLM here, or one that gives other probabilities than those it samples from.
         NonFiniteLoss: the loss stopped being a number; the message names the step and the last good checkpoint.
     """
-    if recipe.device != "cpu" and torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
+    if config.device != "cpu" and torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
         raise UsageError(
             "trainer trl has one process for each GPU: start it with `accelerate launch --no_python gentax train …`, "
             "or show it one GPU by CUDA_VISIBLE_DEVICES"
         )
-    if recipe.trl_server is not None and find_spec("vllm") is None:
+    if config.vllm_server_base_url is not None and find_spec("vllm") is None:
         raise UsageError("a vLLM server is fed through vLLM, which is not installed here: pip install 'trl[vllm]'")
-    with _quiet(), join(recipe) as world, deferred_interrupt() as interrupt:
+    with _quiet(), join(config) as world, deferred_interrupt() as interrupt:
         # Before TRL's settings are made: with ZeRO-3 all models that are loaded later are sharded, and this one plays.
         player = load_local_policy(
-            recipe.base, recipe.options(str(resolve_device(recipe.device, world.local, world.size)))
+            config.model, config.options(str(resolve_device(config.device, world.local, world.size)))
         )
-        return _Run(recipe, Path(out), player, world, on_row, interrupt).whole()
+        return _Run(config, Path(out), player, world, on_row, interrupt).whole()
 
 
 class _Run:
@@ -133,7 +133,7 @@ class _Run:
 
     def __init__(
         self,
-        recipe: TrainConfig,
+        config: TrainConfig,
         path: Path,
         player: LocalPolicy,
         world: World,
@@ -142,11 +142,11 @@ class _Run:
     ) -> None:
         from accelerate.utils import DistributedType
 
-        self.recipe, self.path, self.player, self.world = recipe, path, player, world
-        self.on_row, self.interrupt, self.server = on_row, interrupt, recipe.trl_server
-        self.course = Curriculum(recipe)
-        mine = math.ceil(recipe.tasks_per_step / world.size) * recipe.group  # episodes of one process
-        self.updates = recipe.algorithm.minibatches
+        self.config, self.path, self.player, self.world = config, path, player, world
+        self.on_row, self.interrupt, self.server = on_row, interrupt, config.vllm_server_base_url
+        self.course = Curriculum(config)
+        mine = math.ceil(config.tasks_per_step / world.size) * config.num_generations  # episodes of one process
+        self.updates = config.algorithm.minibatches
         self.batches = self.updates * math.ceil(mine / self.updates / EPISODES)  # forward passes in a step
         self.kept = checkpoints(path)
         self.args = self._arguments()
@@ -155,9 +155,11 @@ class _Run:
             raise UsageError("trainer trl cannot play with weights sharded by FSDP: use DDP or DeepSpeed")
         self.sharded = kind == DistributedType.DEEPSPEED
         if self.sharded and self.kept:
-            raise UsageError(f"a run of DeepSpeed cannot be continued; give another folder, or base={self.kept[-1][1]}")
-        self.folder = RunFolder.open(path, recipe, world)
-        self.playing = RolloutWorker(recipe, self.course, world, str(player.model.device))
+            raise UsageError(
+                f"a run of DeepSpeed cannot be continued; give another folder, or model={self.kept[-1][1]}"
+            )
+        self.folder = RunFolder.open(path, config, world)
+        self.playing = RolloutWorker(config, self.course, world, str(player.model.device))
 
     @property
     def done(self) -> int:
@@ -188,19 +190,19 @@ class _Run:
 
         Every process returns the same number of sequences, and one that its forward passes share evenly.
         """
-        recipe, world = self.recipe, self.world
+        config, world = self.config, self.world
         self.step += 1
         self._publish()
         self.played = self.playing.play(self.player, self.step, self.folder.rows)
         episodes = self.played.episodes
-        self.gains = advantages(episodes, self.played.rewards, recipe.algorithm, world)
-        rows = sequences(episodes, self.gains, recipe.algorithm.per)
+        self.gains = advantages(episodes, self.played.rewards, config.algorithm, world)
+        rows = sequences(episodes, self.gains, config.algorithm.loss_aggregation)
         most = world.most(len(rows))
         self.learns = most > 0
         rows += [NOTHING] * (self.batches * math.ceil(max(1, most) / self.batches) - len(rows))
         self.gains_R = [row["gain"] for row in rows]
         # TRL shuffles the sequences by the global generator; seeded here, it does so alike in a continued run.
-        torch.manual_seed(stable_seed(recipe.seed, "shuffle", self.step))
+        torch.manual_seed(stable_seed(config.seed, "shuffle", self.step))
         return {key: [row[key] for row in rows] for key in NOTHING if key != "gain"}
 
     def rate(self, update: int) -> float:
@@ -295,32 +297,32 @@ class _Run:
         """Return TRL's settings for the recipe's."""
         from trl import GRPOConfig
 
-        recipe, algorithm = self.recipe, self.recipe.algorithm
+        config, algorithm = self.config, self.config.algorithm
         kind = self.player.model.device.type
         return GRPOConfig(
             output_dir=str(self.path),
             use_cpu=kind == "cpu",
-            bf16=recipe.precision == "bf16" or (recipe.precision == "auto" and has_native_bf16(kind)),
-            gradient_checkpointing=kind != "cpu" if (choice := recipe.gradient_checkpointing) is None else choice,
-            seed=recipe.seed,
+            bf16=config.precision == "bf16" or (config.precision == "auto" and has_native_bf16(kind)),
+            gradient_checkpointing=kind != "cpu" if (choice := config.gradient_checkpointing) is None else choice,
+            seed=config.seed,
             # A nominal batch: what is learned from is as long as what was played.
             per_device_train_batch_size=EPISODES,
             num_generations=2,
             steps_per_generation=self.batches,
             gradient_accumulation_steps=self.batches // self.updates,
             max_steps=max(1, self.course.steps - self.done) * self.updates,
-            temperature=recipe.play.temperature,
+            temperature=config.rollout.temperature,
             loss_type="dapo",
-            epsilon=algorithm.clip,
-            epsilon_high=algorithm.clip_high,
-            beta=algorithm.kl,
+            epsilon=algorithm.epsilon,
+            epsilon_high=algorithm.epsilon_high,
+            beta=algorithm.beta,
             use_bias_correction_kl=False,  # the plain k3 estimator, as in `policy_gradient.py`
-            entropy_coef=algorithm.entropy,
+            entropy_coef=algorithm.entropy_coef,
             scale_rewards="none",
             disable_dropout=True,
             ddp_find_unused_parameters=False,
             optim="adamw_torch_fused",
-            learning_rate=recipe.lr,
+            learning_rate=config.learning_rate,
             weight_decay=0.0,
             max_grad_norm=1.0,
             shuffle_dataset=False,
@@ -388,7 +390,7 @@ class _Run:
 
     def _start(self) -> str:
         """Return the folder that TRL loads the model from; what is merged or unpacked is written for it."""
-        source = find_model(self.recipe.base, self.recipe.options())
+        source = find_model(self.config.model, self.config.options())
         if source.kind == "folder":
             return str(source.path)
         folder = self.path / "start"
@@ -399,12 +401,12 @@ class _Run:
         return str(folder)
 
     def _adapters(self) -> Any:
-        if self.recipe.lora is None:
+        if self.config.lora is None:
             return None
         from peft import LoraConfig
 
-        lora, layers = self.recipe.lora, adapted_layers(self.player.model)
-        return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=layers, task_type="CAUSAL_LM")
+        lora, layers = self.config.lora, adapted_layers(self.player.model)
+        return LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=layers, task_type="CAUSAL_LM")
 
 
 # One token that nothing is learned from. It stands for what has no advantage, and fills batches up.

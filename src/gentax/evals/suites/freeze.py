@@ -27,7 +27,7 @@ class Recipe(NamedTuple):
     levels: dict[str, str]  # by domain; horizons are the levels' own at that time
     tasks: int  # the first of the test split, of each domain
     walks: int  # the first tasks on which the expert's way is kept
-    play: RolloutConfig
+    config: RolloutConfig
     samples: int
     random_samples: int  # of random play, whose rate is that of chance
     seed: int
@@ -47,7 +47,7 @@ RECIPES = {
         },
         tasks=128,
         walks=8,
-        play=RolloutConfig(context="full", thinking=False, admissible=False, temperature=0.4, max_new_tokens=32),
+        config=RolloutConfig(context="full", thinking=False, admissible=False, temperature=0.4, max_new_tokens=32),
         samples=1,
         random_samples=8,
         seed=0,
@@ -62,7 +62,7 @@ def freeze(name: str) -> dict[str, Any]:
     recipe = RECIPES[name]
     return {
         "name": name,
-        "play": plain(recipe.play),
+        "play": plain(recipe.config),
         "samples": recipe.samples,
         "random_samples": recipe.random_samples,
         "seed": recipe.seed,
@@ -73,11 +73,11 @@ def freeze(name: str) -> dict[str, Any]:
 def freeze_domain(recipe: Recipe, name: str, split: str = "test") -> dict[str, Any]:
     """Return one domain of a suite as JSON values."""
     level = recipe.levels[name]
-    play = replace(recipe.play, horizon=domain(name).levels[level].horizon)
-    env = make(name, level, split=split, reward=play.reward, horizon=play.horizon)
+    config = replace(recipe.config, horizon=domain(name).levels[level].horizon)
+    env = make(name, level, split=split, reward=config.reward, horizon=config.horizon)
     try:
         tasks = env.tasks(split, recipe.tasks)
-        starts = {task.id: start_hash(env, task, play) for task in tasks}
+        starts = {task.id: start_hash(env, task, config) for task in tasks}
         contents = {task.id: env.unwrapped.content_of(task) for task in tasks}
         walks = []
         for task in tasks[: recipe.walks]:
@@ -87,19 +87,19 @@ def freeze_domain(recipe: Recipe, name: str, split: str = "test") -> dict[str, A
         env.close()
     return {
         "level": level,
-        "horizon": play.horizon,
+        "horizon": config.horizon,
         "split": split,
         "starts": starts,
         "contents": contents,
-        "random": _random(tasks, play, recipe),
+        "random": _random(tasks, config, recipe),
         "walks": walks,
     }
 
 
-def _random(tasks: list[Task], play: RolloutConfig, recipe: Recipe) -> list[int]:
+def _random(tasks: list[Task], config: RolloutConfig, recipe: Recipe) -> list[int]:
     """Return how many episodes of random play succeed on each task."""
     found = Counter[str]()
-    for episode in rollout(RandomPolicy(), tasks, play=play, samples=recipe.random_samples, seed=recipe.seed):
+    for episode in rollout(RandomPolicy(), tasks, config=config, samples=recipe.random_samples, seed=recipe.seed):
         found[episode.task.id] += episode.success
     return [found[task.id] for task in tasks]
 

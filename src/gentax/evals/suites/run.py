@@ -112,13 +112,13 @@ def _play(
     on_episode: Callable[[Episode], None] | None,
     on_steps: Callable[[int], None] | None,
 ) -> DomainResult:
-    frozen, play = suite.domains[name], suite.play_of(name)
+    frozen, config = suite.domains[name], suite.play_of(name)
     try:
-        with EnvPool(play) as pool:
+        with EnvPool(config) as pool:
             episodes = rollout(
                 who,
                 frozen.tasks(),
-                play=play,
+                config=config,
                 samples=suite.samples,
                 seed=suite.seed,
                 parallel=parallel,

@@ -69,7 +69,7 @@ class Suite:
     """A frozen list of test tasks, and how they are played."""
 
     name: str
-    play: RolloutConfig
+    config: RolloutConfig
     """How episodes are played; each domain has its own horizon."""
     samples: int
     """Episodes on each task."""
@@ -91,7 +91,7 @@ class Suite:
 
     def play_of(self, domain: str) -> RolloutConfig:
         """Return how episodes of a domain are played."""
-        return replace(self.play, horizon=self.domains[domain].horizon)
+        return replace(self.config, horizon=self.domains[domain].horizon)
 
 
 def digest(content: Any) -> str:
@@ -122,6 +122,7 @@ def read_suite(path: Path, frozen: str) -> Suite:
         raise UsageError(
             f"{path.name} has been edited: its hash is {found}, it was frozen as {frozen}; install gentax again"
         )
+    content["config"] = content.pop("play")  # its name in the file, which its hash keeps
     return replace(read_settings(Suite, content, path.name), digest=found)
 
 
@@ -153,10 +154,10 @@ def _brought_by() -> Mapping[str, list[str]]:
     return packages_distributions()
 
 
-def start_hash(env: TextEnv, task: Task, play: RolloutConfig) -> str:
+def start_hash(env: TextEnv, task: Task, config: RolloutConfig) -> str:
     """Begin `task` and return the hash of its start, 16 hexadecimal digits."""
     observation, info = env.reset(options={"task": task})
-    prompt, _ = build_message(play, env.domain.rules, info["goal"], (), observation, None)
+    prompt, _ = build_message(config, env.domain.rules, info["goal"], (), observation, None)
     return _hash([prompt, env.unwrapped.fingerprint(), info["content"]])
 
 
@@ -178,10 +179,10 @@ def check_starts(suite: Suite, name: str) -> dict[str, str]:
     Raises:
         UsageError: a task starts, or a walk goes, otherwise than it was frozen, or the environment broke.
     """
-    frozen, play = suite.domains[name], suite.play_of(name)
-    env = make_env(play, name, frozen.level, frozen.split)
+    frozen, config = suite.domains[name], suite.play_of(name)
+    env = make_env(config, name, frozen.level, frozen.split)
     try:
-        seen = {task.id: start_hash(env, task, play) for task in frozen.tasks()}
+        seen = {task.id: start_hash(env, task, config) for task in frozen.tasks()}
         moved = [id for id, start in seen.items() if start != frozen.starts[id]]
         strayed = [w.task for w in frozen.walks if walk_hash(env, Task.parse(w.task), w.actions) != w.brings]
     except EnvironmentFault as fault:

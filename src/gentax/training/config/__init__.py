@@ -6,9 +6,10 @@ from gentax.training.config.forgetting import ForgettingConfig, LoraConfig
 from gentax.training.config.policy_gradient import PolicyGradientConfig
 from gentax.training.config.reward import RewardConfig
 from gentax.training.config.sft import SFTConfig
-from gentax.training.config.train import TrainConfig
+from gentax.training.config.train import RUN_FORMAT, TrainConfig
 
 __all__ = [
+    "RUN_FORMAT",
     "CurriculumConfig",
     "ExplorationConfig",
     "ForgettingConfig",

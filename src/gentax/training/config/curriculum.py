@@ -12,19 +12,19 @@ from gentax.training.config.ranges import positive, share
 class Phase:
     """Some updates on one mixture of domains and levels."""
 
-    mix: dict[str, float]
+    mixture: dict[str, float]
     """What is played: `domain` or `domain:level`, and its share of the groups. A group never holds two of them."""
-    steps: int = 100
+    max_steps: int = 100
     """Updates."""
 
     def __post_init__(self) -> None:
-        positive(phase=self, names=("steps",))
-        check_mix(self.mix, "a mixture", "trained on")
+        positive(phase=self, names=("max_steps",))
+        check_mix(self.mixture, "a mixture", "trained on")
 
     @property
     def shares(self) -> dict[str, float]:
         """What is played, with shares that sum to 1."""
-        return shares(self.mix)
+        return shares(self.mixture)
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class CurriculumConfig:
     are a cascade, several levels of one domain are a path from easy to hard. The weights after each phase are kept."""
 
     phases: tuple[Phase, ...] = ()
-    """The phases in order; when empty, `source` for `steps` updates."""
+    """The phases in order; when empty, `source` for `max_steps` updates."""
     replay: float = 0.0
     """Share of the groups, in every phase but the first, drawn from what earlier phases were trained on."""
     adaptive: bool = False
@@ -41,9 +41,9 @@ class CurriculumConfig:
     the success of the last steps that played it."""
     horizon_start: int | None = None
     """Steps after which an episode is cut off at the beginning of the run; it grows on a line over the first half of
-    the run to `play.horizon`, or the level's own horizon. No schedule when null."""
+    the run to `rollout.horizon`, or the level's own horizon. No schedule when null."""
 
     def __post_init__(self) -> None:
-        share(schedule=self, names=("replay",))
+        share(curriculum=self, names=("replay",))
         if self.horizon_start is not None:
-            positive(schedule=self, names=("horizon_start",))
+            positive(curriculum=self, names=("horizon_start",))

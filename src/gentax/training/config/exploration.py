@@ -12,19 +12,19 @@ class ExplorationConfig:
     """Exploration and guidance while training; evaluation knows nothing of it."""
 
     temperature_end: float | None = None
-    """Sampling temperature at the last step, reached on a line from `play.temperature`; null keeps that."""
-    new_states: float = 0.0
+    """Sampling temperature at the last step, reached on a line from `rollout.temperature`; null keeps that."""
+    count_bonus: float = 0.0
     """Paid for a step into an observation, divided by the square root of how often its group met it."""
     hints: float = 0.0
     """Share of the prompts, at the first step of the run, that tell what the domain's expert would do next."""
-    head_start: float = 0.0
+    expert_prefix: float = 0.0
     """Share of an episode, at the first step of the run, that the domain's expert plays before the policy takes over;
     each group has a number of steps of its own between none and that."""
     until: float = 0.5
     """Share of the run over which hints and head starts fall to nothing, on a line."""
 
     def __post_init__(self) -> None:
-        at_least(0, explore=self, names=("new_states",))
-        share(explore=self, names=("hints", "head_start", "until"))
+        at_least(0, exploration=self, names=("count_bonus",))
+        share(exploration=self, names=("hints", "expert_prefix", "until"))
         if self.temperature_end is not None:
-            positive(explore=self, names=("temperature_end",))
+            positive(exploration=self, names=("temperature_end",))

@@ -1,7 +1,7 @@
 """What keeps training in one domain from costing the others: the tax cutters.
 
-The start is `base`, before imitation too, but for `stop_at`. Beside these settings `algorithm.kl` holds the policy near
-where RL begins, `lora` narrows what can change, and `play.wrap` takes distractors.
+The start is `model`, before SFT too, except for `kl_budget`. Beside these settings `algorithm.beta` holds the policy
+near where RL begins, `lora` narrows what can change, and `rollout.wrap` takes distractors.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from gentax.training.config.ranges import at_least, choice, positive, share
 class LoraConfig:
     """Low-rank adapters instead of full weights (LoRA, arXiv 2106.09685)."""
 
-    rank: int = 16
+    r: int = 16
     """Columns of an adapter."""
     alpha: float = 32.0
     """Its scale, over the rank."""
 
     def __post_init__(self) -> None:
-        positive(lora=self, names=("rank", "alpha"))
+        positive(lora=self, names=("r", "alpha"))
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,16 @@ class ForgettingConfig:
     merge: str | None = None
     """Trains a policy for each domain of the mixture, all from the start, and merges them: `mean` of the weights, or
     `ties` (arXiv 2306.01708). Null trains one policy on the mixture."""
-    stop_at: float | None = None
+    kl_budget: float | None = None
     """Ends the run when KL(then || now), in nats an action on states that the policy met in 32 tasks trained on when RL
     began, passes this; what is kept is the last checkpoint below it. It is looked at with every checkpoint."""
 
     def __post_init__(self) -> None:
-        at_least(0, retain=self, names=("replay",))
-        positive(retain=self, names=("replay_tasks",))
+        at_least(0, forgetting=self, names=("replay",))
+        positive(forgetting=self, names=("replay_tasks",))
         if self.interpolate is not None:
-            share(retain=self, names=("interpolate",))
+            share(forgetting=self, names=("interpolate",))
         if self.merge is not None:
-            choice("retain.merge", self.merge, ("mean", "ties"))
-        if self.stop_at is not None:
-            positive(retain=self, names=("stop_at",))
+            choice("forgetting.merge", self.merge, ("mean", "ties"))
+        if self.kl_budget is not None:
+            positive(forgetting=self, names=("kl_budget",))

@@ -1,4 +1,4 @@
-"""What an episode is worth beside what its environment pays (`play.reward`: sparse, dense or shaped)."""
+"""What an episode is worth beside what its environment pays (`rollout.reward`: sparse, dense or shaped)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RewardConfig:
     """Paid for every 100 words that the policy thinks; below 0 it makes thoughts shorter."""
     judge: str | None = None
     """A policy that reads each finished episode and gives it a score from 0 to 1: the URL of an OpenAI-compatible
-    server, such as `http://localhost:8000/v1#model`, a model as `base` names one, or a policy of your own,
+    server, such as `http://localhost:8000/v1#model`, a model as `model` names one, or a policy of your own,
     `module:policy`."""
     judge_weight: float = 1.0
     """What the judge's full score pays."""

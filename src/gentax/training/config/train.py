@@ -17,6 +17,7 @@ from gentax.training.config.ranges import at_least, choice, positive
 from gentax.training.config.reward import RewardConfig
 from gentax.training.config.sft import SFTConfig
 
+RUN_FORMAT = 2  # raised when the files of a run's folder mean something else than before
 TRAINERS = ("gentax", "trl")
 VALIDATION_TEMPERATURE = 0.4  # that of the paper's evaluations
 
@@ -27,55 +28,55 @@ class TrainConfig:
     where two contradict each other, which is refused by name."""
 
     source: str = "sokoban"
-    """The domain trained on, where `schedule.phases` says nothing else."""
+    """The domain trained on, where `curriculum.phases` says nothing else."""
     level: str | None = None
     """Its level; the domain's default when null."""
-    steps: int = 100
-    """Policy-gradient steps, each on fresh episodes, where `schedule.phases` says nothing else; 0 for none, after
-    `imitate`."""
-    base: str = "base"
+    max_steps: int = 100
+    """Policy-gradient steps, each on fresh episodes, where `curriculum.phases` says nothing else; 0 for none, after
+    `sft`."""
+    model: str = "base"
     """The policy to start from: `base` for the one that ships with gentax, a folder, a hub's
     `org/name[@revision]`, an adapter's folder, or a `.gguf` file."""
     seed: int = 0
     """Which tasks are drawn, and every sampled token."""
     tasks_per_step: int = 16
     """Groups in a step; every group plays one task."""
-    group: int = 8
+    num_generations: int = 8
     """Episodes on each task."""
-    lr: float | None = None
-    """Peak learning rate of Adam: reached after `warmup`, then lowered linearly to 0 at the last step. When null, by
-    the number of parameters: 1.5e-4 up to 2 M, 7e-6 at 270 M, 1e-6 from 8 B on, and between them on a line over the
+    learning_rate: float | None = None
+    """Peak learning rate of Adam: reached after `warmup_steps`, then lowered linearly to 0 at the last step. When null,
+    by the number of parameters: 1.5e-4 up to 2 M, 7e-6 at 270 M, 1e-6 from 8 B on, and between them on a line over the
     logarithms of both; above 2 M ten times that with `lora`. The run says which, and its `recipe.json` has it."""
-    warmup: int = 5
+    warmup_steps: int = 5
     """Steps over which the learning rate rises from 0."""
-    play: RolloutConfig = field(default_factory=lambda: RolloutConfig(temperature=0.7))
+    rollout: RolloutConfig = field(default_factory=lambda: RolloutConfig(temperature=0.7))
     """How episodes are played while training. At temperature 1 (the paper's) small models slip too often to succeed."""
-    imitate: SFTConfig | None = None
+    sft: SFTConfig | None = None
     """Supervised training before the first step; none when null."""
     algorithm: PolicyGradientConfig = field(default_factory=PolicyGradientConfig)
     """How episodes become a gradient."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """What is added to the environment's rewards."""
-    explore: ExplorationConfig = field(default_factory=ExplorationConfig)
+    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     """How training meets what the policy would not do by itself."""
-    schedule: CurriculumConfig = field(default_factory=CurriculumConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     """What is trained on, and when."""
-    retain: ForgettingConfig = field(default_factory=ForgettingConfig)
+    forgetting: ForgettingConfig = field(default_factory=ForgettingConfig)
     """What keeps the other domains from being forgotten."""
     lora: LoraConfig | None = None
     """Adapters to train instead of the weights; the weights themselves when null. Checkpoints hold merged weights."""
-    held_out: tuple[str, ...] = ()
+    held_out_domains: tuple[str, ...] = ()
     """Domains that training must not touch: a recipe that names one of them elsewhere is refused."""
     train_tasks: int = 4096
     """Tasks of the train split that are drawn from, in each domain; all of them where the split has fewer."""
-    validate_every: int = 25
-    """Steps between two validations; 0 for never. Nothing but `retain.interpolate` is decided by them."""
-    validate_tasks: int = 64
+    eval_steps: int = 25
+    """Steps between two validations; 0 for never. Nothing but `forgetting.interpolate` is decided by them."""
+    eval_tasks: int = 64
     """Tasks of the validation split, of each domain trained on. It shares no content with `train` or `test`."""
-    validate_play: RolloutConfig | None = None
+    eval_rollout: RolloutConfig | None = None
     """How they are played; when null as in training, but without wrappers, at the domain's sparse reward and at
     temperature 0.4."""
-    checkpoint_every: int = 25
+    save_steps: int = 25
     """Steps between two checkpoints; those at the end of a phase are kept beside."""
     precision: str = "auto"
     """`fp32`, `bf16` (autocast) or `auto`, which is bf16 where the hardware has it."""
@@ -89,7 +90,7 @@ class TrainConfig:
     """The number format that models are loaded in, play in and are saved in: `auto` is the one they are stored in, or
     `float32`, `bfloat16`, `float16`. `precision` is that of the arithmetic."""
     adapter_base: str | None = field(default=None, metadata={"omit_default": True})
-    """The model that `base`, an adapter's folder, is for, where its own configuration names none or another place."""
+    """The model that `model`, an adapter's folder, is for, where its own configuration names none or another place."""
     parallel: int | None = None
     """Episodes in flight at once; when null, as many as memory holds, 128 at most. A stopped run may be continued with
     another number: what is played does not depend on it, but for rounding."""
@@ -98,29 +99,29 @@ class TrainConfig:
     whole by each (data parallel); one process holds them whole in any case."""
     trainer: str = "gentax"
     """`gentax`, or `trl`: gentax plays, TRL's GRPOTrainer optimises."""
-    trl_server: str | None = None
+    vllm_server_base_url: str | None = None
     """With `trl`: the address of a vLLM server that plays in place of this process, such as `http://localhost:8000`.
     TRL sends it the new weights after each update. It runs on GPUs of its own and was started, as TRL asks for, by
     `VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config '{"backend": "nccl"}' --logprobs-mode
     processed_logprobs`."""
 
     def __post_init__(self) -> None:
-        positive(recipe=self, names=("tasks_per_step", "train_tasks", "checkpoint_every", "validate_tasks"))
-        at_least(0, recipe=self, names=("steps", "warmup", "validate_every"))
+        positive(recipe=self, names=("tasks_per_step", "train_tasks", "save_steps", "eval_tasks"))
+        at_least(0, recipe=self, names=("max_steps", "warmup_steps", "eval_steps"))
         if self.parallel is not None:
             at_least(1, recipe=self, names=("parallel",))
-        if self.lr is not None:
-            positive(recipe=self, names=("lr",))
+        if self.learning_rate is not None:
+            positive(recipe=self, names=("learning_rate",))
         choice("precision", self.precision, PRECISIONS)
         choice("trainer", self.trainer, TRAINERS)
-        if self.play.temperature == 0:
-            raise UsageError("recipe: play.temperature is 0; without chance all episodes of a group are the same")
+        if self.rollout.temperature == 0:
+            raise UsageError("recipe: rollout.temperature is 0; without chance all episodes of a group are the same")
         for refused, why in self._contradictions():
             if refused:
                 raise UsageError(f"recipe: {why}")
 
     def options(self, device: str = "auto") -> ModelOptions:
-        """Return how `base` is loaded on a device."""
+        """Return how `model` is loaded on a device."""
         return ModelOptions(device, self.dtype, self.adapter_base)
 
     def identity(self) -> TrainConfig:
@@ -128,15 +129,15 @@ class TrainConfig:
         return replace(self, parallel=None)
 
     def phases(self) -> tuple[Phase, ...]:
-        """Return what is trained on, phase after phase; none where `steps` is 0."""
-        if self.schedule.phases or not self.steps:
-            return self.schedule.phases
-        return (Phase({self.source if self.level is None else f"{self.source}:{self.level}": 1.0}, self.steps),)
+        """Return what is trained on, phase after phase; none where `max_steps` is 0."""
+        if self.curriculum.phases or not self.max_steps:
+            return self.curriculum.phases
+        return (Phase({self.source if self.level is None else f"{self.source}:{self.level}": 1.0}, self.max_steps),)
 
     @property
     def updates(self) -> int:
         """Policy-gradient steps in all."""
-        return sum(phase.steps for phase in self.phases())
+        return sum(phase.max_steps for phase in self.phases())
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -145,101 +146,108 @@ class TrainConfig:
 
     @property
     def imitated(self) -> dict[str, float]:
-        """What is imitated, with shares that sum to 1; nothing where `imitate` is null. Where it names no mixture, what
+        """What is imitated, with shares that sum to 1; nothing where `sft` is null. Where it names no mixture, what
         is trained on, each part of a phase weighed by the phase's steps."""
-        if self.imitate is None:
+        if self.sft is None:
             return {}
-        mix = Counter[str](self.imitate.mix)
+        mix = Counter[str](self.sft.mixture)
         if not mix:
             for phase in self.phases():
-                mix.update({name: phase.steps * share for name, share in phase.shares.items()})
+                mix.update({name: phase.max_steps * share for name, share in phase.shares.items()})
         return shares(mix)
 
     @property
     def others(self) -> tuple[tuple[str, str], ...]:
-        """Whom the recipe names beside `base`, as (what they are, their name): teachers, and the judge."""
-        teachers = tuple(("teacher", who) for who in (self.imitate.teachers.values() if self.imitate else ()))
+        """Whom the recipe names beside `model`, as (what they are, their name): teachers, and the judge."""
+        teachers = tuple(("teacher", who) for who in (self.sft.teachers.values() if self.sft else ()))
         return teachers if self.reward.judge is None else (*teachers, ("reward.judge", self.reward.judge))
 
     def looking(self) -> RolloutConfig:
         """Return how validation tasks are played."""
-        if self.validate_play is not None:
-            return self.validate_play
-        return replace(self.play, temperature=VALIDATION_TEMPERATURE, wrap=(), reward="sparse")
+        if self.eval_rollout is not None:
+            return self.eval_rollout
+        return replace(self.rollout, temperature=VALIDATION_TEMPERATURE, wrap=(), reward="sparse")
 
     def _contradictions(self) -> list[tuple[bool, str]]:
         """Return (whether it is so, what is wrong) for each pair of settings that cannot both hold."""
         alone = ("grpo", "rloo", "gigpo")
         default = {f.name: f.default for f in fields(self)}
-        phases = bool(self.schedule.phases)
-        mixture = max((len(phase.mix) for phase in self.phases()), default=0)
+        phases = bool(self.curriculum.phases)
+        mixture = max((len(phase.mixture) for phase in self.phases()), default=0)
         return [
             (
-                self.group < 2 and self.algorithm.estimator in alone,
-                f"group must be at least 2 with {self.algorithm.estimator}, which compares the episodes of a group",
+                self.num_generations < 2 and self.algorithm.advantage_estimator in alone,
+                f"num_generations must be at least 2 with {self.algorithm.advantage_estimator}, which compares the "
+                "episodes of a group",
             ),
-            (self.group < 1, f"group must be at least 1, not {self.group}"),
+            (self.num_generations < 1, f"num_generations must be at least 1, not {self.num_generations}"),
             (
-                bool(self.reward.think_length) and not self.play.thinking,
-                "reward.think_length pays for thoughts, and play.thinking is off",
-            ),
-            (
-                phases and any(getattr(self, name) != default[name] for name in ("source", "level", "steps")),
-                "schedule.phases say what is trained on and how long; leave out source, level and steps",
+                bool(self.reward.think_length) and not self.rollout.thinking,
+                "reward.think_length pays for thoughts, and rollout.thinking is off",
             ),
             (
-                bool(self.schedule.replay) and len(self.schedule.phases) < 2,
-                "schedule.replay draws from earlier phases, and there is only one",
+                phases and any(getattr(self, name) != default[name] for name in ("source", "level", "max_steps")),
+                "curriculum.phases say what is trained on and how long; leave out source, level and max_steps",
             ),
             (
-                self.schedule.adaptive and mixture < 2,
-                "schedule.adaptive chooses among the parts of a mixture, and there is only one part",
+                bool(self.curriculum.replay) and len(self.curriculum.phases) < 2,
+                "curriculum.replay draws from earlier phases, and there is only one",
             ),
             (
-                bool(self.explore.hints or self.explore.head_start) and not self.explore.until,
-                "explore.until is 0, so there would be no hint and no head start",
+                self.curriculum.adaptive and mixture < 2,
+                "curriculum.adaptive chooses among the parts of a mixture, and there is only one part",
             ),
             (
-                self.retain.merge is not None and (mixture < 2 or len(self.phases()) > 1),
-                "retain.merge joins the policies of one mixture of two domains or more",
+                bool(self.exploration.hints or self.exploration.expert_prefix) and not self.exploration.until,
+                "exploration.until is 0, so there would be no hint and no head start",
             ),
             (
-                self.retain.merge is not None and self.schedule.adaptive,
-                "retain.merge trains each part of the mixture by itself; schedule.adaptive has nothing to choose",
+                self.forgetting.merge is not None and (mixture < 2 or len(self.phases()) > 1),
+                "forgetting.merge joins the policies of one mixture of two domains or more",
             ),
             (
-                self.schedule.replay == 1,
-                "schedule.replay is 1, so that later phases would never play what they are for",
+                self.forgetting.merge is not None and self.curriculum.adaptive,
+                "forgetting.merge trains each part of the mixture by itself; curriculum.adaptive has nothing to choose",
             ),
             (
-                bool(self.explore.new_states) and any(text.startswith("distract") for text in self.play.wrap),
-                "explore.new_states pays for new observations, and distractors make every observation new",
+                self.curriculum.replay == 1,
+                "curriculum.replay is 1, so that later phases would never play what they are for",
             ),
             (
-                self.retain.stop_at is not None and not phases and not self.steps,
-                "retain.stop_at ends the policy-gradient steps, and there is none",
+                bool(self.exploration.count_bonus) and any(text.startswith("distract") for text in self.rollout.wrap),
+                "exploration.count_bonus pays for new observations, and distractors make every observation new",
             ),
             (
-                bool(self.retain.replay_domains) and not self.retain.replay,
-                "retain.replay_domains are named, and retain.replay is 0",
-            ),
-            (not self.steps and not phases and self.imitate is None, "steps is 0 and imitate is null: nothing to do"),
-            (
-                self.play.reward == "shaped" and self.algorithm.discount != 1,
-                "play.reward shaped keeps the best policy the best only where algorithm.discount is 1; "
-                f"for this one write play.wrap: ['shaping(gamma={self.algorithm.discount:g})']",
+                self.forgetting.kl_budget is not None and not phases and not self.max_steps,
+                "forgetting.kl_budget ends the policy-gradient steps, and there is none",
             ),
             (
-                any(getattr(self.play, name) != getattr(RolloutConfig(), name) for name in ("top_p", "top_k", "min_p")),
-                "play.top_p, top_k and min_p must be off: what is learned scores the whole distribution",
+                bool(self.forgetting.replay_domains) and not self.forgetting.replay,
+                "forgetting.replay_domains are named, and forgetting.replay is 0",
+            ),
+            (not self.max_steps and not phases and self.sft is None, "max_steps is 0 and sft is null: nothing to do"),
+            (
+                self.rollout.reward == "shaped" and self.algorithm.gamma != 1,
+                "rollout.reward shaped keeps the best policy the best only where algorithm.gamma is 1; "
+                f"for this one write rollout.wrap: ['shaping(gamma={self.algorithm.gamma:g})']",
             ),
             (
-                self.trl_server is not None and self.play.action_format != "tags",
-                "trl_server stops at </action>, so play.action_format must be tags",
+                any(
+                    getattr(self.rollout, name) != getattr(RolloutConfig(), name)
+                    for name in ("top_p", "top_k", "min_p")
+                ),
+                "rollout.top_p, top_k and min_p must be off: what is learned scores the whole distribution",
             ),
-            (self.trl_server is not None and self.trainer != "trl", "trl_server plays for trainer trl alone"),
             (
-                self.trainer == "trl" and self.algorithm.estimator not in ("grpo", "rloo"),
-                f"trainer trl computes grpo and rloo, not {self.algorithm.estimator}",
+                self.vllm_server_base_url is not None and self.rollout.action_format != "tags",
+                "vllm_server_base_url stops at </action>, so rollout.action_format must be tags",
+            ),
+            (
+                self.vllm_server_base_url is not None and self.trainer != "trl",
+                "vllm_server_base_url is for trainer trl alone",
+            ),
+            (
+                self.trainer == "trl" and self.algorithm.advantage_estimator not in ("grpo", "rloo"),
+                f"trainer trl computes grpo and rloo, not {self.algorithm.advantage_estimator}",
             ),
         ]

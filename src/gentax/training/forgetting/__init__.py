@@ -1,4 +1,4 @@
-"""Ways to forget less, and to see how much is being forgotten (see `recipe/retain.py` for the settings)."""
+"""Ways to forget less, and to see how much is being forgotten (see `config` for the settings)."""
 
 from gentax.training.forgetting.interpolate import interpolate, nearest_that_keeps
 from gentax.training.forgetting.kl_monitor import KLMonitor

@@ -35,31 +35,31 @@ class KLMonitor:
     world: World
 
     @classmethod
-    def play(cls, policy: Policy, recipe: TrainConfig, grounds: Iterable[TaskPool], world: World = ALONE) -> KLMonitor:
+    def play(cls, policy: Policy, config: TrainConfig, grounds: Iterable[TaskPool], world: World = ALONE) -> KLMonitor:
         """Let the start play some train tasks as the recipe plays, at temperature 1.
 
         Seeded: a continued run plays the same episodes again, so `policy` must have its starting weights.
 
         Args:
             policy: the starting policy, with weights here.
-            recipe: `play` and `seed` are read.
+            config: `play` and `seed` are read.
             grounds: what is trained on.
             world: the processes that share the playing.
 
         Raises:
             UsageError: every episode ended in an error.
         """
-        play = replace(recipe.play, temperature=1.0)
+        rollout_config = replace(config.rollout, temperature=1.0)
         grounds = list(grounds)
         each = -(-TASKS // len(grounds))
         tasks = [task for ground in grounds for task in ground.learn[:each]]
-        seed = stable_seed(recipe.seed, "meter")
+        seed = stable_seed(config.seed, "meter")
         mine = tasks[world.rank :: world.size]
-        played = rollout(policy, mine, play=play, seed=seed, parallel=recipe.parallel)
+        played = rollout(policy, mine, config=rollout_config, seed=seed, parallel=config.parallel)
         whole = [episode for episode in played if episode.outcome is not Outcome.ERROR]
         actions = world.total(sum(episode.length for episode in whole))
         if not actions:
-            raise UsageError("retain.stop_at: every episode that the starting policy played ended in an error")
+            raise UsageError("forgetting.kl_budget: every episode that the starting policy played ended in an error")
         texts = [sequence for episode in whole for sequence in episode.sequences()]
         return cls(tuple(text.ids_T for text in texts), tuple(text.sampled_T for text in texts), actions, world)
 

@@ -42,26 +42,26 @@ class ReplayKL:
     parts: tuple[tuple[Text, ...], ...]  # a step's each; after the last comes the first
 
     @classmethod
-    def play(cls, policy: Policy, recipe: TrainConfig, names: Sequence[str], world: World = ALONE) -> ReplayKL:
-        """Let the starting policy play `retain.replay_tasks` train tasks of each domain.
+    def play(cls, policy: Policy, config: TrainConfig, names: Sequence[str], world: World = ALONE) -> ReplayKL:
+        """Let the starting policy play `forgetting.replay_tasks` train tasks of each domain.
 
         It plays as the recipe does, at the domain's own horizon and without wrappers. Seeded: a continued run plays
         the same episodes again, so `policy` must have its starting weights.
 
         Args:
             policy: the starting policy, with weights here.
-            recipe: `play`, `retain.replay_tasks` and `seed` are read.
+            config: `play`, `forgetting.replay_tasks` and `seed` are read.
             names: `domain` or `domain:level` (see `replayed_domains`).
             world: the processes that share the playing.
 
         Raises:
             UsageError: a domain or level that does not exist, or nothing at all to replay.
         """
-        seed = stable_seed(recipe.seed, "replay")
-        play = replace(recipe.play, wrap=(), reward="sparse", horizon=None)
-        tasks = [task for name in names for task in _tasks(name, recipe.retain.replay_tasks)]
+        seed = stable_seed(config.seed, "replay")
+        rollout_config = replace(config.rollout, wrap=(), reward="sparse", horizon=None)
+        tasks = [task for name in names for task in _tasks(name, config.forgetting.replay_tasks)]
         mine = tasks[world.rank :: world.size]
-        played = rollout(policy, mine, play=play, seed=seed, parallel=recipe.parallel)
+        played = rollout(policy, mine, config=rollout_config, seed=seed, parallel=config.parallel)
         said = [
             [(text.ids_T.tolist(), np.flatnonzero(text.sampled_T).tolist()) for text in episode.sequences()]
             if episode.outcome is not Outcome.ERROR
@@ -77,18 +77,18 @@ class ReplayKL:
                     texts[task.domain, task.level].append(text)
         parts = deal([of for of in texts.values() if of], BUDGET, np.random.default_rng(seed))
         if not parts:
-            raise UsageError("retain.replay: the starting policy has played nothing that could be replayed")
+            raise UsageError("forgetting.replay: the starting policy has played nothing that could be replayed")
         return cls(parts)
 
     def backward(
-        self, model: Any, start: Any, recipe: TrainConfig, step: int, world: World = ALONE
+        self, model: Any, start: Any, config: TrainConfig, step: int, world: World = ALONE
     ) -> dict[str, float]:
-        """Accumulate the gradient of `retain.replay` × the mean of KL(start || model) over the tokens of a step's part.
+        """Accumulate the gradient of `forgetting.replay` × mean KL(start || model) over the tokens of a step's part.
 
         Args:
             model: the policy that learns.
             start: the starting policy's model.
-            recipe: `retain.replay` and `precision` are read.
+            config: `forgetting.replay` and `precision` are read.
             step: counted from 1; the same step always has the same part.
             world: the processes, each of which does a share of the part; their gradients are to be summed.
 
@@ -101,29 +101,31 @@ class ReplayKL:
         nats = 0.0
         made = make_batches(model, [text.ids_T for text in mine], [text.sampled_T for text in mine])
         for batch in in_step(model, made, world):
-            kl_U = token_kl(start, model, batch, recipe.precision)
+            kl_U = token_kl(start, model, batch, config.precision)
             total = batch.expand_to_tokens(kl_U).sum()
-            (recipe.retain.replay * total / count).backward()
+            (config.forgetting.replay * total / count).backward()
             nats += float(total.detach())
         return {"replay_kl": world.total(nats) / count}
 
 
-def replayed_domains(recipe: TrainConfig) -> tuple[str, ...]:
-    """Return the domains whose text is replayed, as `domain` or `domain:level`; none where `retain.replay` is 0.
+def replayed_domains(config: TrainConfig) -> tuple[str, ...]:
+    """Return the domains whose text is replayed, as `domain` or `domain:level`; none where `forgetting.replay` is 0.
 
     Raises:
         UsageError: there is none left to replay.
     """
-    if not recipe.retain.replay or recipe.retain.replay_domains:
-        return recipe.retain.replay_domains
-    taken = {parse_domain(name)[0] for name in (*recipe.trained, *recipe.imitated, *recipe.held_out)}
+    if not config.forgetting.replay or config.forgetting.replay_domains:
+        return config.forgetting.replay_domains
+    taken = {parse_domain(name)[0] for name in (*config.trained, *config.imitated, *config.held_out_domains)}
     found = tuple(
         name
         for name, record in domains().items()
         if name not in taken and not record.target_only and not missing_modules(record)
     )
     if not found:
-        raise UsageError("retain.replay: every installed domain is trained on, held out or a target only; none is left")
+        raise UsageError(
+            "forgetting.replay: every installed domain is trained on, held out or a target only; none is left"
+        )
     return found
 
 
