@@ -25,7 +25,7 @@ from gentax.policies.local import load_local_policy
 from gentax.rollouts import RolloutConfig
 from gentax.training.config import LoraConfig, SFTConfig, TrainConfig
 from gentax.training.learner import learner_of
-from gentax.training.sft_data import ExpertData
+from gentax.training.sft_data import SFTData
 
 KINDS = (  # number format of the weights, of the arithmetic, and how sequences are read
     ("float32", "fp32", "padded"),
@@ -41,7 +41,7 @@ def gradient(config: TrainConfig, way: str, examples: Path) -> tuple[dict[str, f
     """Return the row of the first step, and its gradient after clipping."""
     torch.manual_seed(0)  # of the adapters
     policy = load_local_policy(config.model, ModelOptions(device=config.device, dtype=config.dtype))
-    imitation = ExpertData.of(config, policy, examples)
+    imitation = SFTData.collect(config, policy, examples)
     learner = learner_of(policy, config)
     scoring_method(learner.model)  # lets the model attend as a tree where it can
     if way == "padded":

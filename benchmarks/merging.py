@@ -1,4 +1,4 @@
-"""One model of several experts: success on test tasks of the base, of each expert, and of their mean and TIES merge.
+"""One model of several experts: success on test tasks of the base, of each expert, and of their mean.
 
     python benchmarks/learning.py --domains webshop crafting alfworld --seeds 0    # trains the experts
     python benchmarks/merging.py --experts runs/learning/webshop-0 runs/learning/crafting-0 runs/learning/alfworld-0
@@ -20,8 +20,8 @@ import gentax
 from gentax.domains import domains, missing_modules
 from gentax.metrics.episode_scores import task_success
 from gentax.metrics.tax import tax_report
-from gentax.training.forgetting import merge_models
-from gentax.training.run_folder import last
+from gentax.training.forgetting.merge import merge_models
+from gentax.training.run_folder import latest_model
 
 
 def main() -> None:
@@ -33,10 +33,14 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=128)
     args = parser.parse_args()
     homes = [json.loads((run / "recipe.json").read_text())["source"] for run in args.experts]
-    policies = {"base": Path("base")} | {home: last(run) for home, run in zip(homes, args.experts, strict=True)}
+    policies = {"model": Path("base")} | {
+        home: latest_model(run) for home, run in zip(homes, args.experts, strict=True)
+    }
     with tempfile.TemporaryDirectory() as scratch:
         for method in ("mean", "ties"):
-            policies[method] = merge_models("base", [last(run) for run in args.experts], method, Path(scratch) / method)
+            policies[method] = merge_models(
+                "base", [latest_model(run) for run in args.experts], method, Path(scratch) / method
+            )
         base: dict[str, np.ndarray] = {}
         print(f"{'':12}" + "".join(f"{name:>14}" for name in args.domains) + f"{'home':>8}  tax of the others, %")
         for name, folder in policies.items():

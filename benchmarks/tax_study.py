@@ -207,7 +207,7 @@ class Study:
 
         def on_row(row: Mapping[str, float]) -> None:
             nonlocal told, asked
-            if "imitate" in row:
+            if "sft_step" in row:
                 with (out / "imitation.jsonl").open("a") as file:
                     file.write(json.dumps(dict(row)) + "\n")
             if time.monotonic() - told > 20:

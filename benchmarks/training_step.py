@@ -225,15 +225,17 @@ def trl_trainer(
     from trl import GRPOConfig, GRPOTrainer
 
     from gentax.training.config import ExplorationConfig, PolicyGradientConfig, RewardConfig
-    from gentax.training.policy_gradient import advantages
+    from gentax.training.policy_gradient import compute_advantages
     from gentax.training.rewards import rewards_of
 
-    gains = advantages(episodes, rewards_of(episodes, RewardConfig(), ExplorationConfig()), PolicyGradientConfig())
+    advantages = compute_advantages(
+        episodes, rewards_of(episodes, RewardConfig(), ExplorationConfig()), PolicyGradientConfig()
+    )
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     rows = []
     # With GRPO all steps of an episode have the same advantage.
-    sequences = [(s, gain[0]) for e, gain in zip(episodes, gains, strict=True) for s in e.sequences()]
+    sequences = [(s, gain[0]) for e, gain in zip(episodes, advantages, strict=True) for s in e.sequences()]
     for sequence, advantage in sequences:
         start = int(np.flatnonzero(sequence.sampled_T)[0])
         rows.append(

@@ -50,7 +50,7 @@ def test_a_merged_folder(folders, args, moved):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["one", "two", "--method", "tie"], "did you mean 'ties'"),
+        (["one", "two", "--method", "meen"], "did you mean 'mean'"),
         (["one", "larger"], "and the start's is"),
         (["one", "nowhere"], "no model folder 'nowhere'"),
         (["one", "two", "--base", "bas"], "no model folder 'bas'"),

@@ -16,7 +16,7 @@ from gentax.policies import ExpertPolicy
 from gentax.rollouts import rollout
 from gentax.training import TrainConfig
 from gentax.training.config import ForgettingConfig
-from gentax.training.curriculum import ground
+from gentax.training.curriculum import task_pool
 
 OWN = '''
 import gymnasium
@@ -164,9 +164,9 @@ def test_an_environment_that_cannot_say_is_told_what_it_cannot_claim(own):
     with pytest.raises(
         UsageError, match=r"forgetting.interpolate chooses by validation tasks, and own_game:Guess does not"
     ):
-        ground("own_game:Guess", TrainConfig(forgetting=ForgettingConfig(interpolate=0.9)))
-    assert len(ground("own_game:Guess", TrainConfig()).look) == 64
-    assert len(ground("own_game:Named", TrainConfig(forgetting=ForgettingConfig(interpolate=0.9))).look) == 64
+        task_pool("own_game:Guess", TrainConfig(forgetting=ForgettingConfig(interpolate=0.9)))
+    assert len(task_pool("own_game:Guess", TrainConfig()).validation) == 64
+    assert len(task_pool("own_game:Named", TrainConfig(forgetting=ForgettingConfig(interpolate=0.9))).validation) == 64
 
 
 def test_contents_that_are_all_the_same_fill_no_second_split(own):

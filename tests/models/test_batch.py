@@ -161,9 +161,9 @@ def test_bf16_products_know_large_scores_to_less_than_bf16_writes_them():
 
 def test_packing_begins_a_new_batch_where_one_would_be_too_full():
     drawn = (Example(np.full(700, 6 + n, np.int32), np.ones(700, np.float32)) for n in range(10**6))
-    made = sft.packed(drawn)  # the examples need not end
+    made = sft.pack_batches(drawn)  # the examples need not end
     first, second = next(made), next(made)
     assert [int(example.ids_T[0]) for example in first + second] == list(range(6, 14))
     assert sum(len(example.ids_T) for example in first) <= sft.TOKENS
     few = [Example(np.full(n, n, np.int32), np.ones(n, np.float32)) for n in (sft.TOKENS + 1, 3, 4)]
-    assert list(sft.packed(few)) == [few[:1], few[1:]]
+    assert list(sft.pack_batches(few)) == [few[:1], few[1:]]

@@ -491,7 +491,7 @@ def test_a_run_starts_from_an_adapter_merged_with_its_base(toy, tiny, tmp_path, 
 
 
 def test_models_of_every_kind_are_merged(hub, tiny, tmp_path):
-    from gentax.training.forgetting import merge_models
+    from gentax.training.forgetting.merge import merge_models
 
     folder = adapter(tiny, tmp_path / "adapter")
     out = merge_models("them/small", [folder], "interpolate", tmp_path / "out", 1.0)

@@ -22,7 +22,7 @@ from gentax.models.requests import ChatOptions, SamplingParams
 from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.policies.protocol import PolicyRequest
 from gentax.rollouts import RolloutConfig, rollout
-from gentax.training.expert_guidance import Guided
+from gentax.training.expert_guidance import GuidedPolicy
 from gentax.training.trajectories import examples, exchanges
 
 HERMES = (
@@ -135,7 +135,7 @@ def test_a_context_shorter_than_the_prompt_is_refused_in_one_line(toy):
 def test_an_expert_plays_and_teaches_in_the_model_s_own_notation(toy, how, context):
     policy = model_of(HERMES, limit=4096, added=("<tool_call>", "</tool_call>"))
     config = RolloutConfig(context=context, action_format=how, thinking=how == "json", max_new_tokens=4)
-    guided = Guided(policy, expert_prefix=dict.fromkeys(tasks(2), 3))
+    guided = GuidedPolicy(policy, expert_prefix=dict.fromkeys(tasks(2), 3))
     for episode in rollout(guided, tasks(2), config=config):
         assert episode.success  # what the expert said was read
         codec = policy.codec_for(config.chat)

@@ -16,7 +16,14 @@ import torch
 from gentax.core import Episode, Outcome, Step, Task, Tokens
 from gentax.models.scoring import batch as scoring_batch
 from gentax.policies.local import load_local_policy
-from gentax.training.checkpoint import load_optimizer, optimizer_state, pack, read_beside, save_checkpoint, unpack
+from gentax.training.checkpoint import (
+    load_optimizer,
+    optimizer_state,
+    pack,
+    read_training_state,
+    save_checkpoint,
+    unpack,
+)
 from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
 from gentax.training.distributed import World, join
 from gentax.training.learner import learner_of
@@ -66,15 +73,15 @@ def run(out: Path, model: str, kind: str, world: World, config: TrainConfig) -> 
         rows.append([report["loss"], report["kl"], report["grad_norm"]])
         learner.publish()
         if step == 1:
-            weights, beside = learner.weights(), pack(learner=learner.state(), optimizer=optimizer_state(optimizer))
+            weights, state = learner.weights(), pack(learner=learner.state(), optimizer=optimizer_state(optimizer))
             folder = out / kind / "step-000001"
             if world.first:
-                save_checkpoint(out / kind, folder.name, policy.model, policy.tokenizer, weights, beside, {})
-            world.wait()
+                save_checkpoint(out / kind, folder.name, policy.model, policy.tokenizer, weights, state, {})
+            world.barrier()
             policy, learner, optimizer = fresh()
-            beside = read_beside(folder)
-            learner.load(load_local_policy(folder).model.state_dict(), unpack(beside, "learner"))
-            load_optimizer(optimizer, unpack(beside, "optimizer"))
+            state = read_training_state(folder)
+            learner.load(load_local_policy(folder).model.state_dict(), unpack(state, "learner"))
+            load_optimizer(optimizer, unpack(state, "optimizer"))
     held = sum(getattr(p, "_local_tensor", p).numel() for p in learner.model.parameters())
     return {"rows": rows, "weights": sample(learner.weights()), "held": held}
 
@@ -89,11 +96,11 @@ def talk(world: World) -> dict:
     here, nowhere = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(3))
     if world.rank == world.size - 1:
         here.grad = torch.ones(2)
-    world.add_gradients([here, nowhere])
+    world.sum_gradients([here, nowhere])
     return {
-        "total": world.total(world.rank + 0.5),
-        "most": world.most(7 * world.rank),
-        "everyone": world.everyone({"ü": "x" * world.rank}),
+        "total": world.sum(world.rank + 0.5),
+        "most": world.max(7 * world.rank),
+        "everyone": world.gather({"ü": "x" * world.rank}),
         "gradients": [here.grad.tolist(), nowhere.grad],
     }
 
@@ -109,7 +116,7 @@ def main(out: str, model: str, *kinds: str) -> list[dict]:
         with join(config) as world:
             (Path(out) / kind).mkdir(parents=True, exist_ok=True)
             came = run(Path(out), model, kind, world, config)
-            found.append({"kind": kind, "talk": talk(world), "processes": world.everyone(came)})
+            found.append({"kind": kind, "talk": talk(world), "processes": world.gather(came)})
             if world.first:
                 print(json.dumps(found[-1]), flush=True)
     scoring_batch.MAX_TOKENS = usual

@@ -13,14 +13,14 @@ from gentax.cli.app import app
 from gentax.core import UsageError
 from gentax.policies.local import load_local_policy
 from gentax.training.pretrain import SIZES, PretrainConfig, Text, build, new_model
-from gentax.training.sft import SFT
+from gentax.training.sft import SFTSettings
 
 SMALL = PretrainConfig(
     size="nano",
     text={"sokoban": Text(tasks=8, noise=(0.0, 0.15), random=2, admissible=True, level="6x6-1-3-12")},
     formats={"full": 0.5, "window(1), thinking": 0.5},
     vocabulary=300,
-    sft=SFT(steps=1, precision="fp32"),
+    sft=SFTSettings(steps=1, precision="fp32"),
 )
 YAML = """\
 size: mini

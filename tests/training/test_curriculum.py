@@ -9,57 +9,57 @@ import pytest
 
 from gentax.rollouts import RolloutConfig
 from gentax.training.config import CurriculumConfig, ExplorationConfig, Phase, TrainConfig
-from gentax.training.curriculum import Curriculum, deal
+from gentax.training.curriculum import Curriculum, split_groups
 
 
-def course(**settings) -> Curriculum:
-    settings.setdefault("play", RolloutConfig(temperature=1.0))
+def curriculum(**settings) -> Curriculum:
+    settings.setdefault("rollout", RolloutConfig(temperature=1.0))
     return Curriculum(TrainConfig(tasks_per_step=8, eval_tasks=4, **settings))
 
 
 def drawn(made: Curriculum, step: int, rows=()) -> Counter[str]:
-    return Counter({name: len(tasks) for name, tasks in made.lesson(step, list(rows)).parts})
+    return Counter({name: len(tasks) for name, tasks in made.plan(step, list(rows)).parts})
 
 
 def test_one_domain_is_drawn_anew_at_each_step_and_alike_each_time(toy):
-    made = course(source="toy", max_steps=3)
-    first, second = made.lesson(1, []), made.lesson(2, [])
-    assert first == course(source="toy", max_steps=3).lesson(1, [])
+    made = curriculum(source="toy", max_steps=3)
+    first, second = made.plan(1, []), made.plan(2, [])
+    assert first == curriculum(source="toy", max_steps=3).plan(1, [])
     assert first.tasks != second.tasks
     assert len(set(first.tasks)) == 8
-    assert not set(first.tasks) & set(made.grounds["toy"].look)
+    assert not set(first.tasks) & set(made.pools["toy"].validation)
     assert [made.ends(n) for n in (1, 2, 3)] == [False, False, True]
 
 
 def test_a_mixture_has_its_shares_and_a_group_one_domain(toy):
-    made = course(curriculum=CurriculumConfig((Phase({"toy:one": 3.0, "toy:three": 1.0}, 40),)))
+    made = curriculum(curriculum=CurriculumConfig((Phase({"toy:one": 3.0, "toy:three": 1.0}, 40),)))
     count = sum((drawn(made, n) for n in range(1, 41)), Counter())
     assert count == {"toy:one": 240, "toy:three": 80}
-    for name, tasks in made.lesson(1, []).parts:
+    for name, tasks in made.plan(1, []).parts:
         assert {f"{task.domain}:{task.level}" for task in tasks} == {name}
 
 
 def test_shares_that_do_not_divide_are_met_on_average():
     rng = np.random.default_rng(0)
     mix = {"a": 19 / 23, "b": 3 / 23, "c": 1 / 23}
-    dealt = [deal(mix, 16, float(rng.random())) for _ in range(4000)]
-    assert all(sum(counts.values()) == 16 for counts in dealt)
+    splits = [split_groups(mix, 16, float(rng.random())) for _ in range(4000)]
+    assert all(sum(counts.values()) == 16 for counts in splits)
     for name, share in mix.items():
-        assert np.mean([counts.get(name, 0) for counts in dealt]) == pytest.approx(16 * share, abs=0.05)
+        assert np.mean([counts.get(name, 0) for counts in splits]) == pytest.approx(16 * share, abs=0.05)
 
 
 def test_a_cascade_goes_from_phase_to_phase_and_replays_what_was_before(toy):
     phases = (Phase({"toy:one": 1.0}, 2), Phase({"toy:three": 1.0}, 20))
-    plain = course(curriculum=CurriculumConfig(phases))
+    plain = curriculum(curriculum=CurriculumConfig(phases))
     assert [set(drawn(plain, n)) for n in (1, 2, 3, 22)] == [{"toy:one"}, {"toy:one"}, {"toy:three"}, {"toy:three"}]
     assert [plain.ends(n) for n in (1, 2, 3, 22)] == [False, True, False, True]
-    replayed = course(curriculum=CurriculumConfig(phases, replay=0.25))
+    replayed = curriculum(curriculum=CurriculumConfig(phases, replay=0.25))
     assert drawn(replayed, 1) == {"toy:one": 8}
     assert sum((drawn(replayed, n) for n in range(3, 23)), Counter()) == {"toy:one": 40, "toy:three": 120}
 
 
 def test_adaptive_sampling_prefers_what_is_neither_always_nor_never_solved(toy):
-    made = course(curriculum=CurriculumConfig((Phase({"toy:one": 1.0, "toy:three": 1.0}, 100),), adaptive=True))
+    made = curriculum(curriculum=CurriculumConfig((Phase({"toy:one": 1.0, "toy:three": 1.0}, 100),), adaptive=True))
     assert drawn(made, 1) == {"toy:one": 4, "toy:three": 4}
     rows = [{"step": 1, "success/toy:one": 1.0, "success/toy:three": 0.5}]
     count = sum((drawn(made, n, rows) for n in range(2, 60)), Counter())
@@ -67,14 +67,14 @@ def test_adaptive_sampling_prefers_what_is_neither_always_nor_never_solved(toy):
 
 
 def test_the_horizon_grows_over_the_first_half(toy):
-    made = course(source="toy", max_steps=11, curriculum=CurriculumConfig(horizon_start=2))
-    assert [made.lesson(n, []).horizon for n in range(1, 12)] == [2, 3, 4, 4, 5, None, None, None, None, None, None]
+    made = curriculum(source="toy", max_steps=11, curriculum=CurriculumConfig(horizon_start=2))
+    assert [made.plan(n, []).horizon for n in range(1, 12)] == [2, 3, 4, 4, 5, None, None, None, None, None, None]
 
 
 def test_temperature_hints_and_head_starts_follow_their_lines(toy):
-    explore = ExplorationConfig(temperature_end=0.5, hints=1.0, expert_prefix=0.8, until=0.5)
-    made = course(source="toy", max_steps=5, exploration=explore)
-    lessons = [made.lesson(n, []) for n in range(1, 6)]
-    assert [lesson.rollout.temperature for lesson in lessons] == pytest.approx([1.0, 0.875, 0.75, 0.625, 0.5])
-    assert [lesson.hints for lesson in lessons] == pytest.approx([1.0, 0.5, 0.0, 0.0, 0.0])
-    assert [lesson.expert_prefix for lesson in lessons] == pytest.approx([0.8, 0.4, 0.0, 0.0, 0.0])
+    exploration = ExplorationConfig(temperature_end=0.5, hints=1.0, expert_prefix=0.8, until=0.5)
+    made = curriculum(source="toy", max_steps=5, exploration=exploration)
+    plans = [made.plan(n, []) for n in range(1, 6)]
+    assert [plan.rollout.temperature for plan in plans] == pytest.approx([1.0, 0.875, 0.75, 0.625, 0.5])
+    assert [plan.hints for plan in plans] == pytest.approx([1.0, 0.5, 0.0, 0.0, 0.0])
+    assert [plan.head_start for plan in plans] == pytest.approx([0.8, 0.4, 0.0, 0.0, 0.0])

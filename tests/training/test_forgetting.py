@@ -1,86 +1,158 @@
-"""What holds a policy to its start: replay pulls it back, the meter reads how far it went, shares are chosen."""
+"""Forgetting methods: the protocol with a method from outside, replay, the KL budget, interpolation."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 
 from conftest import TOY, Toy
-from gentax.core import Task, UsageError
+from gentax.core import Task, UsageError, stable_seed
+from gentax.core.settings import read_settings
 from gentax.domains import registry
 from gentax.evals.kl_forecast import forward_kl
 from gentax.models.scoring.kl import sequence_kl
 from gentax.policies.local import load_local_policy
 from gentax.rollouts import RolloutConfig, rollout
-from gentax.training.config import CurriculumConfig, ForgettingConfig, Phase, TrainConfig
+from gentax.training import TrainConfig, train
+from gentax.training.check import touched_by
+from gentax.training.config import CurriculumConfig, ForgettingConfig, Phase
 from gentax.training.curriculum import TaskPool
 from gentax.training.distributed import World
-from gentax.training.forgetting import KLMonitor, ReplayKL, nearest_that_keeps, replayed_domains
-from gentax.training.forgetting.kl_monitor import TASKS
-from gentax.training.forgetting.replay import Text, deal
+from gentax.training.forgetting import ForgettingMethod, Start, forgetting_methods
+from gentax.training.forgetting.interpolate import nearest_that_keeps
+from gentax.training.forgetting.kl_budget import TASKS, KLBudget
+from gentax.training.forgetting.replay_kl import ReplayKL, Text, replayed_domains, split_by_tokens
 
 PLAY = RolloutConfig(temperature=1.0, max_new_tokens=6)
+POOLS = [
+    TaskPool(f"toy:{level}", tuple(Task("toy", level, "train", i) for i in range(100)), (), 6)
+    for level in ("one", "three")
+]
 
 
-def make_config(**retain) -> TrainConfig:
-    return TrainConfig(
-        rollout=PLAY, precision="fp32", forgetting=ForgettingConfig(**({"replay": 1.0, "replay_tasks": 6} | retain))
-    )
+def config(**forgetting) -> TrainConfig:
+    settings = {"replay": 1.0, "replay_tasks": 6, "replay_domains": ("toy:one", "toy:three")} | forgetting
+    return TrainConfig(rollout=PLAY, precision="fp32", forgetting=ForgettingConfig(**settings))
+
+
+def prepared(method: ForgettingMethod, folder, world: World | None = None):
+    """Let the tiny model be the start of a method."""
+    policy, model = load_local_policy(folder), load_local_policy(folder).model
+    method.before_training(Start(policy, lambda: model, world or World()), POOLS)
+    return method
 
 
 def perturbed(model, size: float = 0.05):
     generator = torch.Generator().manual_seed(0)
-    moved = copy.deepcopy(model)
+    changed = copy.deepcopy(model)
     with torch.no_grad():
-        for weight in moved.parameters():
+        for weight in changed.parameters():
             weight += size * torch.randn(weight.shape, generator=generator)
-    return moved
+    return changed
+
+
+# The protocol.
+
+
+class PullBack(ForgettingMethod):
+    """A method from outside: an L2 penalty on the distance to the start, an end, and weights half way back."""
+
+    result = "halved"
+    calls: list[str]
+
+    def touched_domains(self):
+        return ["crafting"]
+
+    def before_training(self, start, tasks):
+        type(self).calls = ["before", *(pool.name for pool in tasks)]
+        self.start = {name: weight.detach().clone() for name, weight in start.model.named_parameters()}
+
+    def extra_loss(self, model, step):
+        self.calls.append(f"loss {step}")
+        loss = sum((weight - self.start[name]).square().sum() for name, weight in model.named_parameters())
+        loss.backward()
+        return {"l2": float(loss.detach())}
+
+    def should_stop(self, metrics, model):
+        metrics["steps_so_far"] = metrics["step"]
+        return metrics["step"] >= 3
+
+    def finalize(self, start, trained, success_of):
+        half = {name: (start[name] + trained[name]) / 2 for name in start}
+        return half, {"success": success_of(half)}
+
+
+def test_a_method_from_outside_is_called_through_its_hooks_and_touches_no_other_file(toy, able, tmp_path):
+    settings = {
+        "source": "toy", "level": "one", "model": str(able), "max_steps": 6, "tasks_per_step": 2, "num_generations": 2,
+        "learning_rate": 1e-3,
+        "eval_steps": 0, "eval_tasks": 2, "save_steps": 1,
+        "rollout": {"temperature": 1.0, "max_new_tokens": 6},
+        "sft": {"max_pairs": 40}, "forgetting": {"custom": [f"{__name__}:PullBack"]}, "precision": "fp32",
+    }  # fmt: skip
+    recipe = read_settings(TrainConfig, settings, "recipe")
+    rows = []
+    out = train(recipe, tmp_path / "run", rows.append)
+    assert PullBack.calls == ["before", "toy:one", "loss 1", "loss 2", "loss 1", "loss 2", "loss 3"]
+    tuning, (first, *_, last) = rows[:2], rows[2:]
+    assert tuning[0]["l2"] == 0  # at the start
+    assert all(row["l2"] > 0 for row in (tuning[1], first, last))
+    assert (last["step"], last["steps_so_far"], first["step"]) == (3, 3, 1)
+    done = json.loads((tmp_path / "run/done.json").read_text())
+    assert (out.name, done["trained"]) == ("halved", "step-000002")  # the checkpoint before the stop
+    assert 0 <= done["success"] <= 1
+    start, trained, found = (
+        load_local_policy(folder).model.state_dict() for folder in (able, tmp_path / "run/step-000002", out)
+    )
+    assert all(torch.allclose(found[name], (start[name] + trained[name]) / 2, atol=1e-6) for name in start)
+    assert touched_by(recipe) == {"toy", "crafting"}
+
+
+def test_a_config_turns_methods_on_and_a_class_that_is_none_is_refused():
+    assert forgetting_methods(TrainConfig()) == []
+    methods = forgetting_methods(config(kl_budget=0.1, interpolate=0.0))
+    assert [type(method).__name__ for method in methods] == ["ReplayKL", "KLBudget", "Interpolate"]
+    with pytest.raises(UsageError, match="is no subclass of"):
+        forgetting_methods(config(custom=(f"{__name__}:config",)))
+    with pytest.raises(UsageError, match="did you mean 'PullBack'"):
+        forgetting_methods(config(custom=(f"{__name__}:PullBak",)))
 
 
 # Replay.
 
 
 def test_replay_has_no_gradient_at_the_start_and_pulls_a_policy_back(toy, tiny):
-    policy = load_local_policy(tiny)
-    replay = ReplayKL.play(policy, make_config(), ["toy:one", "toy:three"])
-    start = load_local_policy(tiny).model
-    assert replay.backward(policy.model, start, make_config(), 1)["replay_kl"] == pytest.approx(0, abs=1e-6)
-    assert all(float(p.grad.abs().max()) < 1e-6 for p in policy.model.parameters())
-    model = perturbed(policy.model)
+    model = load_local_policy(tiny).model
+    replay = prepared(ReplayKL(config()), tiny)
+    assert replay.extra_loss(model, 1)["replay_kl"] == pytest.approx(0, abs=1e-6)
+    assert all(float(p.grad.abs().max()) < 1e-6 for p in model.parameters())
+    model = perturbed(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    seen = []
+    kls = []
     for step in range(1, 16):
-        seen.append(replay.backward(model, start, make_config(), step)["replay_kl"])
+        kls.append(replay.extra_loss(model, step)["replay_kl"])
         optimizer.step()
         optimizer.zero_grad()
-    assert seen[0] > 0.01
-    assert seen[-1] < seen[0] / 3
+    assert kls[0] > 0.01
+    assert kls[-1] < kls[0] / 3
 
 
-def test_replay_is_the_mean_of_the_exact_kl_over_the_tokens_the_start_wrote(toy, tiny):
-    policy = load_local_policy(tiny)
-    replay = ReplayKL.play(policy, make_config(), ["toy"])
-    model = perturbed(policy.model)
+def test_replay_is_the_mean_of_the_exact_kl_over_the_tokens_the_start_sampled(toy, tiny):
+    replay = prepared(ReplayKL(config(replay_domains=("toy",))), tiny)
+    model = perturbed(load_local_policy(tiny).model)
     (part,) = replay.parts
     ids, sampled = [text.ids_T for text in part], [text.sampled_T for text in part]
-    wanted = sequence_kl(policy.model, model, ids, sampled).sum() / sum(mask.sum() for mask in sampled)
-    found = replay.backward(model, policy.model, make_config(), 1)
-    assert found["replay_kl"] == pytest.approx(wanted, rel=1e-4)
+    expected = sequence_kl(replay.start.model, model, ids, sampled).sum() / sum(mask.sum() for mask in sampled)
+    assert replay.extra_loss(model, 1)["replay_kl"] == pytest.approx(expected, rel=1e-4)
     once = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    replay.backward(model, policy.model, make_config(replay=3.0), 1)
+    prepared(ReplayKL(config(replay_domains=("toy",), replay=3.0)), tiny).extra_loss(model, 1)
     assert all(torch.allclose(3 * once[name], p.grad, atol=1e-5) for name, p in model.named_parameters())
-
-
-def test_replay_never_looks_at_rewards_nor_at_success(toy, tiny, monkeypatch):
-    honest = ReplayKL.play(load_local_policy(tiny), make_config(), ["toy"])
-    _step = Toy._step
-    monkeypatch.setattr(Toy, "_step", lambda self, action: _step(self, action)._replace(reward=np.nan, success=False))
-    assert same(ReplayKL.play(load_local_policy(tiny), make_config(), ["toy"]), honest)
 
 
 def same(one: ReplayKL, other: ReplayKL) -> bool:
@@ -88,49 +160,49 @@ def same(one: ReplayKL, other: ReplayKL) -> bool:
     return all(np.array_equal(a.ids_T, b.ids_T) and np.array_equal(a.sampled_T, b.sampled_T) for a, b in pairs)
 
 
-def test_replay_plays_the_same_again_and_without_the_wrappers_of_training(toy, tiny):
-    first = ReplayKL.play(load_local_policy(tiny), make_config(), ["toy:one", "toy:three"])
-    assert same(ReplayKL.play(load_local_policy(tiny), make_config(), ["toy:one", "toy:three"]), first)
-    wrapped = dataclasses.replace(
-        make_config(), rollout=dataclasses.replace(PLAY, wrap=("distract(volume=80)",), horizon=1)
-    )
-    assert same(ReplayKL.play(load_local_policy(tiny), wrapped, ["toy:one", "toy:three"]), first)
-    other = dataclasses.replace(make_config(), seed=1)
-    assert not same(ReplayKL.play(load_local_policy(tiny), other, ["toy:one", "toy:three"]), first)
+def test_replay_plays_the_same_again_without_wrappers_and_reads_no_reward(toy, tiny, monkeypatch):
+    first = prepared(ReplayKL(config()), tiny)
+    assert same(prepared(ReplayKL(config()), tiny), first)
+    wrapped = dataclasses.replace(config(), rollout=dataclasses.replace(PLAY, wrap=("distract(volume=80)",), horizon=1))
+    assert same(prepared(ReplayKL(wrapped), tiny), first)
+    assert not same(prepared(ReplayKL(dataclasses.replace(config(), seed=1)), tiny), first)
+    _step = Toy._step
+    monkeypatch.setattr(Toy, "_step", lambda self, action: _step(self, action)._replace(reward=np.nan, success=False))
+    assert same(prepared(ReplayKL(config()), tiny), first)
 
 
-def test_episodes_that_broke_are_not_replayed(toy, tiny, monkeypatch):
+@pytest.mark.parametrize(("method", "error"), [(ReplayKL, "could be replayed"), (KLBudget, "ended in an error")])
+def test_a_start_whose_episodes_all_broke_is_refused(toy, tiny, monkeypatch, method, error):
     monkeypatch.setattr(Toy, "fatal", True)
     monkeypatch.setattr(Toy, "_step", lambda self, action: 1 / 0)
-    with pytest.raises(UsageError, match="nothing that could be replayed"):
-        ReplayKL.play(load_local_policy(tiny), make_config(), ["toy"])
+    with pytest.raises(UsageError, match=error):
+        prepared(method(config()), tiny)
 
 
 def test_two_processes_replay_what_one_does(toy, tiny):
-    names = ["toy:one", "toy:three"]
-    alone = ReplayKL.play(load_local_policy(tiny), make_config(), names)
-    said: list = []
+    alone = prepared(ReplayKL(config()), tiny)
+    sent: list = []
 
-    class Says(World):
-        def everyone(self, value):
-            said.append(value)
+    class Sends(World):
+        def gather(self, value):
+            sent.append(value)
             return [value, value]
 
-    class Hears(World):
-        def everyone(self, value):
-            assert value == said[self.rank]
-            return said
+    class Receives(World):
+        def gather(self, value):
+            assert value == sent[self.rank]
+            return sent
 
     for rank in (0, 1):
-        ReplayKL.play(load_local_policy(tiny), make_config(), names, Says(rank, 2))
-    model, start, kl = perturbed(load_local_policy(tiny).model), load_local_policy(tiny).model, 0.0
+        prepared(ReplayKL(config()), tiny, Sends(rank, 2))
+    model, kl = perturbed(load_local_policy(tiny).model), 0.0
     for rank in (0, 1):
-        replay = ReplayKL.play(load_local_policy(tiny), make_config(), names, Hears(rank, 2))
+        replay = prepared(ReplayKL(config()), tiny, Receives(rank, 2))
         assert same(replay, alone)
-        kl += replay.backward(model, start, make_config(), 1, Hears(rank, 2))["replay_kl"]
+        kl += replay.extra_loss(model, 1)["replay_kl"]
     summed = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    assert alone.backward(model, start, make_config(), 1)["replay_kl"] == pytest.approx(kl, rel=1e-4)
+    assert alone.extra_loss(model, 1)["replay_kl"] == pytest.approx(kl, rel=1e-4)
     assert all(torch.allclose(summed[name], p.grad, atol=1e-5) for name, p in model.named_parameters())
 
 
@@ -139,21 +211,24 @@ def text(domain: int, length: int) -> Text:
 
 
 def test_domains_take_turns_within_a_budget():
-    parts = deal([[text(0, 10)] * 40, [text(1, 30)] * 8, [text(2, 20)] * 3], 100, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    parts = split_by_tokens([[text(0, 10)] * 40, [text(1, 30)] * 8, [text(2, 20)] * 3], 100, rng)
     assert all(sum(len(one.ids_T) for one in part) <= 100 for part in parts)
-    row = [int(one.ids_T[0]) for part in parts for one in part]
-    assert row == [0, 1, 2] * (len(row) // 3) + [0, 1, 2][: len(row) % 3]
-    assert [len(one.ids_T) for one in deal([[text(0, 500)] * 2], 100, np.random.default_rng(0))[0]] == [500]
-    assert len(deal([[text(0, 10)]], 100, np.random.default_rng(0))) == 1
+    domains = [int(one.ids_T[0]) for part in parts for one in part]
+    assert domains == [0, 1, 2] * (len(domains) // 3) + [0, 1, 2][: len(domains) % 3]
+    assert [len(one.ids_T) for one in split_by_tokens([[text(0, 500)] * 2], 100, rng)[0]] == [500]
+    assert len(split_by_tokens([[text(0, 10)]], 100, rng)) == 1
 
 
-def test_what_is_replayed_when_nothing_is_named(monkeypatch):
+def test_which_domains_are_replayed_when_none_is_named(monkeypatch):
     def named(name: str, **changes):
         return dataclasses.replace(TOY, name=name, **changes)
 
     known = [named("a"), named("b"), named("c"), named("d", target_only=True), named("e", requires=("no_such_module",))]
     monkeypatch.setattr(registry, "domains", lambda: {record.name: record for record in known})
-    monkeypatch.setattr("gentax.training.forgetting.replay.domains", lambda: {record.name: record for record in known})
+    monkeypatch.setattr(
+        "gentax.training.forgetting.replay_kl.domains", lambda: {record.name: record for record in known}
+    )
     on_a = {
         "curriculum": CurriculumConfig((Phase({"a:one": 1.0, "b": 0.0}, 5),)),
         "forgetting": ForgettingConfig(replay=0.1),
@@ -168,52 +243,38 @@ def test_what_is_replayed_when_nothing_is_named(monkeypatch):
         replayed_domains(TrainConfig(**on_a, held_out_domains=("b", "c")))
 
 
-# The meter.
+# The KL budget.
 
 
-def grounds() -> list[TaskPool]:
-    return [
-        TaskPool(f"toy:{level}", tuple(Task("toy", level, "train", i) for i in range(100)), (), 6)
-        for level in ("one", "three")
-    ]
-
-
-def test_the_meter_reads_what_the_measure_does_on_the_same_episodes(toy, tiny):
+def test_the_kl_is_that_of_the_measure_on_the_same_episodes_and_is_logged(toy, tiny):
     policy, other = load_local_policy(tiny), load_local_policy(tiny)
-    meter = KLMonitor.play(policy, make_config(kl_budget=0.1), grounds())
-    assert meter.read(load_local_policy(tiny).model, policy.model) == pytest.approx(0, abs=1e-6)
+    budget = prepared(KLBudget(config(kl_budget=0.01)), tiny)
+    assert budget.kl(policy.model) == pytest.approx(0, abs=1e-6)
     other.model.load_state_dict(perturbed(policy.model).state_dict())
-    found = meter.read(policy.model, other.model)
-    assert found > 0.01
-    from gentax.core import stable_seed
-
-    tasks = [task for ground in grounds() for task in ground.learn[: TASKS // 2]]
+    metrics: dict[str, float] = {}
+    assert not budget.should_stop(metrics, policy.model)
+    assert budget.should_stop(metrics, other.model)
+    tasks = [task for pool in POOLS for task in pool.train[: TASKS // 2]]
     episodes = rollout(load_local_policy(tiny), tasks, config=PLAY, seed=stable_seed(0, "meter"))
-    assert found == pytest.approx(forward_kl(policy, other, episodes).value, rel=1e-4)
+    assert metrics["forgetting"] == pytest.approx(forward_kl(policy, other, episodes).value, rel=1e-4)
 
 
-def test_the_meter_plays_at_temperature_1(toy, tiny):
-    cold = dataclasses.replace(make_config(), rollout=dataclasses.replace(PLAY, temperature=0.01))
-    one, other = (KLMonitor.play(load_local_policy(tiny), how, grounds()) for how in (make_config(), cold))
+def test_the_kl_budget_plays_at_temperature_1(toy, tiny):
+    cold = dataclasses.replace(config(), rollout=dataclasses.replace(PLAY, temperature=0.01))
+    one, other = (prepared(KLBudget(each), tiny) for each in (config(), cold))
     assert all(np.array_equal(a, b) for a, b in zip(one.ids, other.ids, strict=True))
 
 
-def test_two_processes_read_what_one_does(toy, tiny):
-    alone = KLMonitor.play(load_local_policy(tiny), make_config(), grounds())
-    shares = [KLMonitor.play(load_local_policy(tiny), make_config(), grounds(), World(rank, 2)) for rank in (0, 1)]
-    start, model = load_local_policy(tiny).model, perturbed(load_local_policy(tiny).model)
-    assert all(0 < share.actions < alone.actions for share in shares)
-    total = sum(share.read(start, model) * share.actions for share in shares) / alone.actions
-    assert total == pytest.approx(alone.read(start, model), rel=1e-4)
+def test_two_processes_measure_what_one_does(toy, tiny):
+    alone = prepared(KLBudget(config()), tiny)
+    parts = [prepared(KLBudget(config()), tiny, World(rank, 2)) for rank in (0, 1)]
+    model = perturbed(load_local_policy(tiny).model)
+    assert all(0 < part.actions < alone.actions for part in parts)
+    total = sum(part.kl(model) * part.actions for part in parts) / alone.actions
+    assert total == pytest.approx(alone.kl(model), rel=1e-4)
 
 
-def test_a_meter_of_broken_episodes_is_refused(toy, tiny, monkeypatch):
-    monkeypatch.setattr(Toy, "_step", lambda self, action: 1 / 0)
-    with pytest.raises(UsageError, match="ended in an error"):
-        KLMonitor.play(load_local_policy(tiny), make_config(), grounds())
-
-
-# The share of the trained weights.
+# Interpolation.
 
 
 def curve(**points: float):

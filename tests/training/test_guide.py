@@ -12,7 +12,7 @@ from gentax.core import EnvironmentFault, Outcome, Task, UsageError
 from gentax.policies.local import load_local_policy
 from gentax.policies.protocol import Reply
 from gentax.rollouts import EnvPool, RolloutConfig, rollout
-from gentax.training.expert_guidance import Guided, expert_prefixes, plan_lengths
+from gentax.training.expert_guidance import GuidedPolicy, expert_prefixes, plan_lengths
 
 WARM = RolloutConfig(temperature=1.0, max_new_tokens=6)
 
@@ -44,7 +44,7 @@ class Told:
 @pytest.mark.parametrize("context", ["full", "window(2)"])
 def test_hints_tell_the_expert_s_action_and_never_enter_the_observation(toy, context):
     told = Told()
-    episodes = rollout(Guided(told, hints=1.0), tasks(3), config=RolloutConfig(context=context, admissible=True))
+    episodes = rollout(GuidedPolicy(told, hints=1.0), tasks(3), config=RolloutConfig(context=context, admissible=True))
     assert [e.outcome for e in episodes] == [Outcome.SUCCESS] * 3
     assert all("Hint:" not in step.observation for e in episodes for step in e.steps)
     for e in episodes:
@@ -58,7 +58,7 @@ def test_hints_tell_the_expert_s_action_and_never_enter_the_observation(toy, con
 def test_a_share_of_the_prompts_has_hints_alike_in_a_group_and_other_ones_at_another_update(toy):
     def hinted(seed, share=0.4):
         told = Told()
-        episodes = rollout(Guided(told, share, seed=seed), tasks(60), samples=2, horizon=4, seed=seed)
+        episodes = rollout(GuidedPolicy(told, share, seed=seed), tasks(60), samples=2, horizon=4, seed=seed)
         groups = {}
         for e in episodes:
             groups.setdefault(e.task, []).append(tuple(step.valid for step in e.steps))
@@ -71,14 +71,14 @@ def test_a_share_of_the_prompts_has_hints_alike_in_a_group_and_other_ones_at_ano
 
 
 def test_without_guidance_the_policy_plays_as_it_does_alone(toy, tiny):
-    assert [e.steps[0].text for e in rollout(Guided(load_local_policy(tiny)), tasks(3), config=WARM)] == [
+    assert [e.steps[0].text for e in rollout(GuidedPolicy(load_local_policy(tiny)), tasks(3), config=WARM)] == [
         e.steps[0].text for e in rollout(load_local_policy(tiny), tasks(3), config=WARM)
     ]
 
 
 def test_the_expert_is_not_asked_where_it_is_not_needed(toy, monkeypatch):
     monkeypatch.setattr(toy, "expert", lambda self: pytest.fail("asked"))
-    rollout(Guided(Told(), 0.0, {tasks(9)[8]: 2}), tasks(3))
+    rollout(GuidedPolicy(Told(), 0.0, {tasks(9)[8]: 2}), tasks(3))
 
 
 @pytest.mark.parametrize("context", ["full", "window(2)"])
@@ -87,7 +87,7 @@ def test_a_head_start_is_played_by_the_expert_and_the_policy_goes_on(toy, tiny, 
     start = dict(zip(tasks(3), (0, 1, 2), strict=True))
     config = RolloutConfig(context=context, thinking=thinking, temperature=1.0, max_new_tokens=6)
     policy = load_local_policy(tiny)
-    episodes = rollout(Guided(policy, expert_prefix=start), tasks(3), config=config, samples=2)
+    episodes = rollout(GuidedPolicy(policy, expert_prefix=start), tasks(3), config=config, samples=2)
     for e in episodes:
         n = start[e.task]
         for step in e.steps[:n]:
@@ -105,7 +105,7 @@ def test_a_head_start_is_played_by_the_expert_and_the_policy_goes_on(toy, tiny, 
 def test_led_and_other_turns_are_asked_together(toy):
     told = Told()
     start = dict(zip(tasks(4), (0, 0, 2, 3), strict=True))
-    episodes = rollout(Guided(told, expert_prefix=start), tasks(4), horizon=3)
+    episodes = rollout(GuidedPolicy(told, expert_prefix=start), tasks(4), horizon=3)
     assert told.batches == [2, 2, 3]
     assert told.followed == {tasks(4)[2]: 2, tasks(4)[3]: 3}
     assert [e.success for e in episodes] == [False, False, False, True]
@@ -118,7 +118,7 @@ def test_where_the_expert_is_lost_the_policy_is_on_its_own(toy, monkeypatch, los
 
     monkeypatch.setattr(toy, "expert", lost or broken)
     told = Told()
-    episodes = rollout(Guided(told, 1.0, dict.fromkeys(tasks(2), 2)), tasks(2))
+    episodes = rollout(GuidedPolicy(told, 1.0, dict.fromkeys(tasks(2), 2)), tasks(2))
     assert [e.outcome for e in episodes] == [Outcome.FAILURE] * 2
     assert not told.followed
     assert not any("Hint" in message for messages in told.shown.values() for message in messages)

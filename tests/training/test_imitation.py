@@ -21,7 +21,7 @@ from gentax.training.checkpoint import load_optimizer, optimizer_state
 from gentax.training.config import CurriculumConfig, LoraConfig, Phase, SFTConfig, TrainConfig
 from gentax.training.distributed import World
 from gentax.training.learner import learner_of
-from gentax.training.sft_data import ExpertData, wanted_pairs
+from gentax.training.sft_data import SFTData, wanted_pairs
 from gentax.training.trajectories import examples, exchanges
 
 
@@ -33,13 +33,13 @@ def make_config(tiny: Path, rollout_config: RolloutConfig | None = None, **sft) 
     )
 
 
-def learned(imitation: ExpertData, codec) -> list[str]:
+def learned(imitation: SFTData, codec) -> list[str]:
     """The text of the tokens that count, example by example."""
     examples = [example for batch in imitation.batches for example in batch]
     return [codec.tokenizer.decode(example.ids_T[example.weight_T > 0]) for example in examples]
 
 
-def replies(imitation: ExpertData, codec) -> int:
+def replies(imitation: SFTData, codec) -> int:
     """How many replies are learned, counted in the tokens themselves."""
     return sum(text.count("<action>") for text in learned(imitation, codec))
 
@@ -85,7 +85,7 @@ def test_nineteen_to_three_to_one(toy, tiny, tmp_path, context):
         write_episodes(
             tmp_path / "teacher.gz", rollout(ExpertPolicy(0.5), env.tasks("train", 40), config=rollout_config)
         )
-    made = ExpertData.of(
+    made = SFTData.collect(
         make_config(tiny, rollout_config, mixture=mix, teachers=teachers, max_pairs=230, successes_only=False), policy
     )
     assert made.counts == made.wanted == {"toy": 190, "toy:three": 30, "toy:one": 10}
@@ -96,13 +96,13 @@ def test_nineteen_to_three_to_one(toy, tiny, tmp_path, context):
 def test_a_teacher_that_runs_out_gives_what_it_has(toy, tiny, tmp_path):
     policy = load_local_policy(tiny)
     teachers = {"toy:one": chats(tmp_path / "few.jsonl", 2)}
-    made = ExpertData.of(
+    made = SFTData.collect(
         make_config(tiny, mixture={"toy:one": 1, "toy:three": 1}, teachers=teachers, max_pairs=40), policy
     )
     assert made.wanted == {"toy:one": 20, "toy:three": 20}
     assert made.counts == {"toy:one": 6, "toy:three": 20}
     short = TrainConfig(source="toy", level="one", model=str(tiny), train_tasks=5, sft=SFTConfig(max_pairs=40))
-    assert ExpertData.of(short, policy).counts == {"toy:one": 5}  # one pair a task
+    assert SFTData.collect(short, policy).counts == {"toy:one": 5}  # one pair a task
 
 
 def test_who_plays_plays_the_tasks_that_training_may_use(toy, tiny, monkeypatch):
@@ -113,7 +113,7 @@ def test_who_plays_plays_the_tasks_that_training_may_use(toy, tiny, monkeypatch)
         return rollout(policy, tasks, **settings)
 
     monkeypatch.setattr(module, "rollout", spy)
-    ExpertData.of(make_config(tiny, mixture={"toy:one": 1.0}, max_pairs=10_000), load_local_policy(tiny))
+    SFTData.collect(make_config(tiny, mixture={"toy:one": 1.0}, max_pairs=10_000), load_local_policy(tiny))
     assert {task.split for task in played} == {"train"}
     assert sorted(task.index for task in played) == list(range(100))  # each once
 
@@ -124,7 +124,7 @@ def test_who_plays_plays_the_tasks_that_training_may_use(toy, tiny, monkeypatch)
 @pytest.mark.parametrize("thinking", [False, True])
 def test_only_what_the_agent_says_is_learned(toy, tiny, thinking):
     policy = load_local_policy(tiny)
-    made = ExpertData.of(make_config(tiny, RolloutConfig(temperature=1.0, thinking=thinking)), policy)
+    made = SFTData.collect(make_config(tiny, RolloutConfig(temperature=1.0, thinking=thinking)), policy)
     for batch in made.batches:
         for example in batch:
             text = policy.codec.tokenizer.decode(example.ids_T)
@@ -140,7 +140,7 @@ def test_only_what_the_agent_says_is_learned(toy, tiny, thinking):
 def test_the_starts_own_episodes_are_learned_by_the_tokens_it_sampled(toy, tiny):
     policy = load_local_policy(tiny)
     rollout_config = RolloutConfig(temperature=1.0, max_new_tokens=6)
-    made = ExpertData.of(
+    made = SFTData.collect(
         make_config(tiny, rollout_config, teachers={"toy:three": "start"}, successes_only=False, max_pairs=11),
         _obedient(policy),
     )
@@ -184,12 +184,12 @@ def test_failures_are_left_out_unless_they_are_asked_for(toy, tiny, tmp_path):
     teachers = {"toy:three": str(tmp_path / "mixed.gz")}
     for successes_only, pairs in ((True, won), (False, every)):
         asked = make_config(tiny, rollout_config, teachers=teachers, successes_only=successes_only, max_pairs=1000)
-        assert ExpertData.of(asked, policy).counts == {"toy:three": pairs}
+        assert SFTData.collect(asked, policy).counts == {"toy:three": pairs}
     failed = chats(tmp_path / "failed.jsonl", 2, success=False)
     with pytest.raises(UsageError, match=r"nothing to imitate: no episode .* succeeded; sft.successes_only: false"):
-        ExpertData.of(make_config(tiny, teachers={"toy:three": failed}), policy)
+        SFTData.collect(make_config(tiny, teachers={"toy:three": failed}), policy)
     unfiltered = make_config(tiny, teachers={"toy:three": failed}, successes_only=False)
-    assert ExpertData.of(unfiltered, policy).counts == {"toy:three": 6}
+    assert SFTData.collect(unfiltered, policy).counts == {"toy:three": 6}
 
 
 def test_episodes_of_validation_and_test_tasks_and_of_other_domains_are_never_learned(toy, tiny, tmp_path):
@@ -200,11 +200,11 @@ def test_episodes_of_validation_and_test_tasks_and_of_other_domains_are_never_le
     for name, episodes in (("test", train + test), ("look", train + validation)):
         write_episodes(tmp_path / f"{name}.gz", episodes)
     with pytest.raises(UsageError, match="episodes of test tasks"):
-        ExpertData.of(make_config(tiny, teachers={"toy:three": str(tmp_path / "test.gz")}), policy)
+        SFTData.collect(make_config(tiny, teachers={"toy:three": str(tmp_path / "test.gz")}), policy)
     looked = make_config(tiny, teachers={"toy:three": str(tmp_path / "look.gz")}, max_pairs=1000)
-    assert ExpertData.of(looked, policy).counts == {"toy:three": sum(episode.length for episode in train)}
+    assert SFTData.collect(looked, policy).counts == {"toy:three": sum(episode.length for episode in train)}
     with pytest.raises(UsageError, match="holds no episode of toy:one"):
-        ExpertData.of(
+        SFTData.collect(
             make_config(tiny, mixture={"toy:one": 1}, teachers={"toy:one": str(tmp_path / "look.gz")}), policy
         )
 
@@ -212,11 +212,11 @@ def test_episodes_of_validation_and_test_tasks_and_of_other_domains_are_never_le
 def test_unknown_teachers_are_refused(toy, tiny):
     for teacher, fault in (("exprt", "did you mean 'expert'"), ("no/such.jsonl", "unknown file of trajectories")):
         with pytest.raises(UsageError, match=fault):
-            ExpertData.of(make_config(tiny, teachers={"toy:three": teacher}), load_local_policy(tiny))
+            SFTData.collect(make_config(tiny, teachers={"toy:three": teacher}), load_local_policy(tiny))
 
 
 def test_another_model_can_be_the_teacher(toy, tiny):
-    made = ExpertData.of(
+    made = SFTData.collect(
         make_config(
             tiny,
             teachers={"toy:three": str(tiny)},
@@ -235,7 +235,7 @@ def test_another_model_can_be_the_teacher(toy, tiny):
 def test_every_pair_is_learned_as_often_as_the_epochs_say(toy, tiny):
     counts = {}
     for epochs in (0.5, 1.0, 2.5):
-        made = ExpertData.of(
+        made = SFTData.collect(
             make_config(tiny, num_train_epochs=epochs, mixture={"toy:one": 1}, max_pairs=40), load_local_policy(tiny)
         )
         assert [len(batch) for batch in made.batches[:-1]] == [32] * (made.steps - 1)
@@ -244,7 +244,7 @@ def test_every_pair_is_learned_as_often_as_the_epochs_say(toy, tiny):
         if epochs > 1:
             assert seen[:40] != seen[40:80]
     assert counts == {0.5: 20, 1.0: 40, 2.5: 100}
-    with_seed = [ExpertData.of(make_config(tiny), load_local_policy(tiny)) for _ in range(2)]
+    with_seed = [SFTData.collect(make_config(tiny), load_local_policy(tiny)) for _ in range(2)]
     assert learned(with_seed[0], load_local_policy(tiny).codec) == learned(with_seed[1], load_local_policy(tiny).codec)
 
 
@@ -256,7 +256,7 @@ def test_a_stopped_run_ends_with_the_same_weights(toy, tiny, tmp_path):
     def run(stop: int | None = None, state=None) -> tuple[dict, dict, int]:
         policy = load_local_policy(tiny)
         learner = learner_of(policy, asked)
-        made = ExpertData.of(asked, policy, kept)
+        made = SFTData.collect(asked, policy, kept)
         optimizer = made.optimizer(learner.parameters)
         first = 1
         if state is not None:
@@ -279,9 +279,9 @@ def test_a_stopped_run_ends_with_the_same_weights(toy, tiny, tmp_path):
 
 def test_examples_that_are_kept_are_not_played_again(toy, tiny, tmp_path, monkeypatch):
     asked, kept = make_config(tiny), tmp_path / "kept.safetensors"
-    first = ExpertData.of(asked, load_local_policy(tiny), kept)
+    first = SFTData.collect(asked, load_local_policy(tiny), kept)
     monkeypatch.setattr(module, "rollout", lambda *args, **settings: pytest.fail("played again"))
-    again = ExpertData.of(
+    again = SFTData.collect(
         asked, load_local_policy(tiny), kept, World(rank=1, size=2)
     )  # another process of the run reads too
     assert (again.counts, again.wanted, again.steps) == (first.counts, first.wanted, first.steps)
@@ -295,7 +295,7 @@ def test_imitation_teaches(toy, tiny):
     policy = load_local_policy(tiny)
     asked = make_config(tiny, mixture={"toy:one": 1}, max_pairs=100, num_train_epochs=8.0, learning_rate=3e-3)
     learner = learner_of(policy, asked)
-    made = ExpertData.of(asked, policy)
+    made = SFTData.collect(asked, policy)
     optimizer = made.optimizer(learner.parameters)
     losses = [made.step(step, learner, optimizer)["loss"] for step in range(1, made.steps + 1)]
     assert losses[-1] < 0.2 * losses[0]
@@ -313,7 +313,7 @@ def test_adapters_alone_are_trained_where_the_recipe_has_them(toy, tiny):
         model=str(tiny), source="toy", sft=SFTConfig(max_pairs=30), lora=LoraConfig(r=2), precision="fp32"
     )
     learner = learner_of(policy, asked)
-    made = ExpertData.of(asked, policy)
+    made = SFTData.collect(asked, policy)
     optimizer = made.optimizer(learner.parameters)
     for step in (1, 2):
         made.step(min(step, made.steps), learner, optimizer)
@@ -326,7 +326,7 @@ def test_adapters_alone_are_trained_where_the_recipe_has_them(toy, tiny):
 def test_a_loss_that_is_no_number_names_its_step_and_changes_nothing(toy, tiny):
     policy = load_local_policy(tiny)
     learner = learner_of(policy, make_config(tiny))
-    made = ExpertData.of(make_config(tiny), policy)
+    made = SFTData.collect(make_config(tiny), policy)
     with torch.no_grad():
         learner.parameters[0][:] = float("nan")
     before = [parameter.clone() for parameter in learner.parameters[1:]]
@@ -337,7 +337,7 @@ def test_a_loss_that_is_no_number_names_its_step_and_changes_nothing(toy, tiny):
 
 def test_processes_share_a_batch(toy, tiny):
     """Each has the loss of its part, over the tokens of all: they sum to the loss of one process alone."""
-    made = ExpertData.of(make_config(tiny), load_local_policy(tiny))
+    made = SFTData.collect(make_config(tiny), load_local_policy(tiny))
     losses = []
     for world in (World(), World(0, 2), World(1, 2)):
         learner = learner_of(load_local_policy(tiny), make_config(tiny))
@@ -352,7 +352,7 @@ def test_the_gradient_is_that_of_the_mean_over_the_agents_tokens(toy, tiny):
     with make("toy", "three") as env:
         episodes = rollout(ExpertPolicy(), env.tasks("train", 4))
     made = [e for episode in episodes for e in examples(exchanges(episode, RolloutConfig()), policy.codec)]
-    one = ExpertData((tuple(made),), {}, {}, module.SFT(steps=1, precision="fp32"))
+    one = SFTData((tuple(made),), {}, {}, module.SFTSettings(steps=1, precision="fp32"))
     learner = learner_of(policy, make_config(tiny))
     row = one.step(1, learner, torch.optim.SGD(learner.parameters, lr=0.0))
     losses = []

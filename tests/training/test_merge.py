@@ -11,7 +11,8 @@ from gentax.core import UsageError
 from gentax.models.requests import ModelOptions
 from gentax.policies.local import load_local_policy
 from gentax.training.checkpoint import save_model
-from gentax.training.forgetting import interpolate, merge, merge_models
+from gentax.training.forgetting.interpolate import interpolate
+from gentax.training.forgetting.merge import mean, merge_models
 from gentax.training.pretrain import new_model, train_tokenizer
 
 
@@ -20,60 +21,27 @@ def of(*values: float) -> dict[str, torch.Tensor]:
 
 
 def test_the_mean_of_the_tuned_weights():
-    made = merge(of(9.0, 9.0), [of(1.0, 2.0), of(3.0, 6.0)], "mean")
+    made = mean(of(9.0, 9.0), [of(1.0, 2.0), of(3.0, 6.0)])
     assert made["w"].tolist() == [2.0, 4.0]
 
 
-def test_ties_by_hand():
-    start = of(1.0, 1.0, 1.0, 1.0, 1.0)
-    # Of five entries two are kept (a share of 0.4): of the first policy +4 and -3, of the second -2 and -5.
-    one = of(5.0, 1.5, 1.0, -2.0, 1.1)
-    two = of(1.1, 1.2, -1.0, -4.0, 0.5)
-    made = merge(start, [one, two], "ties", density=0.4)
-    # Entry 0 is moved by one alone, and by +4, not by half of it; 2 likewise; at 3 both agree: their mean of -4.
-    assert made["w"].tolist() == [5.0, 1.0, -1.0, -3.0, 1.0]
-
-
-def test_ties_goes_with_the_sign_that_weighs_more_and_leaves_out_the_other():
-    start = of(0.0, 0.0)
-    made = merge(start, [of(3.0, 2.0), of(-1.0, -2.0), of(-1.0, 0.0)], "ties", density=1.0)
-    assert made["w"].tolist() == [3.0, 0.0]  # 3 outweighs -1 and -1; 2 and -2 cancel out
-
-
-def test_ties_trims_all_weights_of_a_policy_together():
-    start = {"a": torch.zeros(4), "b": torch.zeros(4)}
-    tuned = {"a": torch.tensor([8.0, 7.0, 6.0, 5.0]), "b": torch.tensor([1.0, 2.0, 3.0, 4.0])}
-    made = merge(start, [tuned], "ties", density=0.5)
-    assert made["a"].tolist() == [8.0, 7.0, 6.0, 5.0]
-    assert made["b"].tolist() == [0.0, 0.0, 0.0, 0.0]
-
-
-def test_what_ties_keeps_by_default_is_a_fifth():
-    change = torch.arange(1.0, 101.0)
-    made = merge({"w": torch.zeros(100)}, [{"w": change}], "ties")
-    assert int((made["w"] != 0).sum()) == 20
-    assert torch.equal(made["w"][80:], change[80:])
-
-
-@pytest.mark.parametrize("method", ["mean", "ties"])
-def test_tied_weights_count_once_and_stay_tied_and_whole_numbers_are_the_starts(method):
+def test_tied_weights_stay_tied_and_whole_numbers_are_the_starts():
     shared = torch.zeros(4)
     start = {"embed": shared, "free": torch.zeros(4), "head": shared, "table": torch.arange(3)}
 
     def tuned(tied: torch.Tensor, free: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"embed": tied, "free": free, "head": tied, "table": torch.arange(3)}
 
-    made = merge(start, [tuned(torch.full((4,), 1.0), torch.full((4,), 2.0))], method, density=0.5)
+    made = mean(start, [tuned(torch.full((4,), 1.0), torch.full((4,), 2.0))])
     assert made["head"].data_ptr() == made["embed"].data_ptr()
     assert torch.equal(made["table"], torch.arange(3))
-    # Half of eight entries are the four of `free`; were the tied ones counted twice, half of twelve would be six.
-    assert made["embed"].tolist() == ([0.0] * 4 if method == "ties" else [1.0] * 4)
+    assert made["embed"].tolist() == [1.0] * 4
 
 
 def test_low_precision_is_merged_in_fp32_and_kept():
     start = {"w": torch.zeros(1, dtype=torch.bfloat16)}
     tuned = [{"w": torch.tensor([x], dtype=torch.bfloat16)} for x in (256.0, 1.0, 1.0)]
-    made = merge(start, tuned, "mean")["w"]
+    made = mean(start, tuned)["w"]
     assert made.dtype is torch.bfloat16
     assert made.item() == torch.tensor(86.0, dtype=torch.bfloat16).item()
 
@@ -100,16 +68,12 @@ def test_interpolation_is_exact_at_both_ends(share):
 def test_weights_that_are_not_alike_are_refused_by_name(other, says):
     like = {"w": torch.zeros(2), "v": torch.zeros(1)}
     with pytest.raises(UsageError, match=says):
-        merge(like, [like, other], "mean")
+        mean(like, [like, other])
 
 
 def test_other_requests_that_make_no_sense_are_refused():
-    with pytest.raises(UsageError, match="did you mean 'ties'"):
-        merge(of(1.0), [of(1.0)], "tie")
-    with pytest.raises(UsageError, match="density"):
-        merge(of(1.0), [of(1.0)], "ties", density=0.0)
     with pytest.raises(UsageError, match="no tuned weights"):
-        merge(of(1.0), [], "mean")
+        mean(of(1.0), [])
     with pytest.raises(UsageError, match=r"1\.5"):
         interpolate(of(1.0), of(1.0), 1.5)
 
@@ -130,7 +94,7 @@ def trained(tiny, tmp_path):
     return folders
 
 
-@pytest.mark.parametrize("method", ["mean", "ties", "interpolate"])
+@pytest.mark.parametrize("method", ["mean", "interpolate"])
 def test_a_merged_folder_loads_and_holds_what_merging_gives(tiny, trained, tmp_path, method):
     folders = trained[:1] if method == "interpolate" else trained
     out = merge_models(tiny, folders, method, tmp_path / "merged", 0.3)
@@ -138,7 +102,7 @@ def test_a_merged_folder_loads_and_holds_what_merging_gives(tiny, trained, tmp_p
         load_local_policy(tiny).model.state_dict(),
         [load_local_policy(folder).model.state_dict() for folder in folders],
     )
-    wanted = interpolate(start, tuned[0], 0.3) if method == "interpolate" else merge(start, tuned, method)
+    wanted = interpolate(start, tuned[0], 0.3) if method == "interpolate" else mean(start, tuned)
     made = load_local_policy(out).model.state_dict()
     assert made.keys() == start.keys()
     assert all(torch.equal(made[name], wanted[name]) for name in wanted)
@@ -156,7 +120,7 @@ def test_only_the_result_of_the_same_merge_is_replaced(tiny, trained, tmp_path):
     out = merge_models(tiny, trained, "mean", tmp_path / "merged")
     assert merge_models(tiny, trained, "mean", out) == out
     with pytest.raises(UsageError, match="something else"):
-        merge_models(tiny, trained, "ties", out)
+        merge_models(tiny, trained[::-1], "mean", out)
     assert json.loads((out / "merge.json").read_text())["method"] == "mean"
     precious = tmp_path / "precious"
     precious.mkdir()
@@ -178,11 +142,13 @@ def test_policies_of_another_tokenizer_or_size_are_refused(tiny, trained, tmp_pa
     tokenizer = load_local_policy(tiny).tokenizer
     save_model(new_model("micro", tokenizer), tokenizer, larger)
     with pytest.raises(UsageError, match=r"larger is \d+x160, and the start's is \d+x96"):
-        merge_models(tiny, [trained[0], larger], "ties", tmp_path / "merged")
+        merge_models(tiny, [trained[0], larger], "mean", tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
 
-def test_too_few_and_too_many_are_refused(tiny, trained, tmp_path):
+def test_too_few_too_many_and_unknown_methods_are_refused(tiny, trained, tmp_path):
+    with pytest.raises(UsageError, match="did you mean 'mean'"):
+        merge_models(tiny, trained, "meen", tmp_path / "merged")
     with pytest.raises(UsageError, match="at least 2"):
         merge_models(tiny, trained[:1], "mean", tmp_path / "merged")
     with pytest.raises(UsageError, match="to one policy, not to 2"):

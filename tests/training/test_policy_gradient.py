@@ -18,7 +18,7 @@ from gentax.training import policy_gradient
 from gentax.training.config import ExplorationConfig, PolicyGradientConfig, RewardConfig, TrainConfig
 from gentax.training.critic import Critic, states_before_replies
 from gentax.training.distributed import World
-from gentax.training.policy_gradient import advantages, gae_of, update
+from gentax.training.policy_gradient import compute_advantages, gae, update
 from gentax.training.rewards import rewards_of
 
 PLAIN = PolicyGradientConfig(beta=0.0)
@@ -56,9 +56,9 @@ def worth(episodes):
     return rewards_of(episodes, RewardConfig(), ExplorationConfig())
 
 
-def gains(episodes, values=(), world=World(), **algorithm):  # noqa: B008
+def advantages_of(episodes, values=(), world=World(), **algorithm):  # noqa: B008
     """The advantages of the steps of all episodes, in a row."""
-    found = advantages(episodes, worth(episodes), PolicyGradientConfig(**algorithm), world, values)
+    found = compute_advantages(episodes, worth(episodes), PolicyGradientConfig(**algorithm), world, values)
     assert all(one.dtype == np.float32 for one in found)
     return np.concatenate(found)
 
@@ -68,35 +68,35 @@ def gains(episodes, values=(), world=World(), **algorithm):  # noqa: B008
 
 def test_grpo_compares_with_the_group():
     group = [episode(reward=1.0), episode(), episode(), episode()]
-    assert gains(group) == pytest.approx([0.75, -0.25, -0.25, -0.25])
-    assert gains(group, normalize_std=True) == pytest.approx((np.array([1, 0, 0, 0]) - 0.25) / (np.sqrt(0.1875) + 1e-6))
+    assert advantages_of(group) == pytest.approx([0.75, -0.25, -0.25, -0.25])
+    assert advantages_of(group, std=True) == pytest.approx((np.array([1, 0, 0, 0]) - 0.25) / (np.sqrt(0.1875) + 1e-6))
 
 
 def test_groups_are_tasks_and_one_without_spread_teaches_nothing():
-    found = gains([episode(0, 1.0), episode(1, 1.0), episode(0, 0.0), episode(1, 1.0)])
+    found = advantages_of([episode(0, 1.0), episode(1, 1.0), episode(0, 0.0), episode(1, 1.0)])
     assert found[1] == found[3] == 0
     assert found[0] > 0 > found[2]
 
 
 def test_all_steps_of_an_episode_share_its_advantage():
-    assert gains([seen(0, "ab", [0.5, 0.5]), seen(0, "c", [0.0])]) == pytest.approx([0.5, 0.5, -0.5])
+    assert advantages_of([seen(0, "ab", [0.5, 0.5]), seen(0, "c", [0.0])]) == pytest.approx([0.5, 0.5, -0.5])
 
 
 def test_rloo_compares_with_the_others():
     group = [episode(reward=r) for r in (1.0, 0.0, 0.5)]
-    assert gains(group, advantage_estimator="rloo") == pytest.approx([0.75, -0.75, 0.0])
-    assert gains([episode(reward=1.0)], advantage_estimator="rloo") == 0
+    assert advantages_of(group, estimator="rloo") == pytest.approx([0.75, -0.75, 0.0])
+    assert advantages_of([episode(reward=1.0)], estimator="rloo") == 0
 
 
 def test_reinforce_plus_plus_compares_with_the_batch():
     # No group has any spread, the batch has.
     batch = [episode(0, 1.0), episode(0, 1.0), episode(1, 0.0), episode(1, 0.0)]
-    assert gains(batch, advantage_estimator="reinforce++") == pytest.approx([1, 1, -1, -1], abs=1e-5)
-    assert (gains(batch[:2], advantage_estimator="reinforce++") == 0).all()
+    assert advantages_of(batch, estimator="reinforce++") == pytest.approx([1, 1, -1, -1], abs=1e-5)
+    assert (advantages_of(batch[:2], estimator="reinforce++") == 0).all()
 
 
 def test_generalized_advantages_by_hand():
-    (found,) = gae_of(
+    (found,) = gae(
         [np.array([0, 0, 1.0])], [np.array([0.5, 0.25, 0.5])], PolicyGradientConfig(gamma=0.9, gae_lambda=0.8)
     )
     # Surprises: -0.275, 0.2, 0.5; each adds 0.72 of what comes after.
@@ -107,23 +107,23 @@ def test_ppo_normalises_over_the_steps_of_the_batch():
     values = [np.array([0.5, 0.25, 0.5]), np.array([0.5])]
     batch = [seen(0, "abc", [0, 0, 1.0]), seen(1, "a", [0.0])]
     raw = np.array([0.1282, 0.56, 0.5, -0.5])
-    found = gains(batch, values, advantage_estimator="ppo", gamma=0.9, gae_lambda=0.8)
+    found = advantages_of(batch, values, estimator="ppo", discount=0.9, smoothing=0.8)
     assert found == pytest.approx((raw - raw.mean()) / raw.std(), abs=1e-4)
 
 
 def test_gigpo_compares_steps_that_saw_the_same():
     group = [seen(0, "ab", [0.0, 1.0]), seen(0, "aa", [0.0, 0.0])]
     # Episodes: +-0.5. Returns from `a` on: 0.5, 0, 0, their mean 1/6. `b` was met once.
-    found = gains(group, advantage_estimator="gigpo", gamma=0.5, step_weight=2.0)
+    found = advantages_of(group, estimator="gigpo", discount=0.5, step_weight=2.0)
     assert found == pytest.approx([0.5 + 2 / 3, 0.5, -0.5 - 1 / 3, -0.5 - 1 / 3])
-    divided = gains(group, advantage_estimator="gigpo", gamma=0.5, step_weight=2.0, normalize_std=True)
+    divided = advantages_of(group, estimator="gigpo", discount=0.5, step_weight=2.0, std=True)
     spread = np.std([0.5, 0, 0])
     assert divided == pytest.approx([1 + 2 / 3 / spread, 1, -1 - 1 / 3 / spread, -1 - 1 / 3 / spread], abs=1e-4)
 
 
 def test_gigpo_does_not_compare_across_groups():
     batch = [seen(0, "a", [1.0]), seen(1, "a", [0.0])]
-    assert (gains(batch, advantage_estimator="gigpo") == 0).all()
+    assert (advantages_of(batch, estimator="gigpo") == 0).all()
 
 
 def test_gigpo_does_not_compare_with_an_experts_steps():
@@ -131,7 +131,7 @@ def test_gigpo_does_not_compare_with_an_experts_steps():
     expert = replace(first.steps[0], tokens=Tokens(False, ints([10]), ints([]), floats(0, 0)))
     started = replace(first, steps=(expert, first.steps[1]))
     # `a` was met by an expert and by the policy once, `b` by the policy twice.
-    assert gains([started, seen(0, "ab", [0.0, 0.0])], advantage_estimator="gigpo") == pytest.approx([0, 1, -0.5, -1])
+    assert advantages_of([started, seen(0, "ab", [0.0, 0.0])], estimator="gigpo") == pytest.approx([0, 1, -0.5, -1])
 
 
 @pytest.mark.parametrize("estimator", ["grpo", "rloo", "reinforce++", "ppo", "gigpo"])
@@ -141,10 +141,10 @@ def test_errors_belong_to_no_group_and_an_experts_steps_teach_nothing(estimator)
     expert = replace(first.steps[0], tokens=Tokens(False, ints([10]), ints([]), floats(0, 0)))
     started = replace(first, steps=(expert, first.steps[1]))
     batch = [broken, started, seen(0, "ab", [0.0, 0.0])]
-    found = gains(batch, [np.zeros(2)] * 3, advantage_estimator=estimator)
+    found = advantages_of(batch, [np.zeros(2)] * 3, estimator=estimator)
     assert (found[:3] == 0).all()
     assert found[3] > 0 > found[4]
-    assert (gains([broken, started], [np.zeros(2)] * 2, advantage_estimator=estimator) == 0).all()
+    assert (advantages_of([broken, started], [np.zeros(2)] * 2, estimator=estimator) == 0).all()
 
 
 # The gradient.
@@ -198,14 +198,15 @@ def plain_loss(model, reference, algorithm, temperature):
                 reward[sequence.step_T[at]] -= algorithm.beta * ratio
     lines = []
     values = [np.zeros(len(reward)) for reward in rewards]  # those of a new critic
-    for gain, sequence in zip(advantages(BATCH, rewards, algorithm, World(), values), sequences, strict=True):
-        if not gain.any():
+    advantages = compute_advantages(BATCH, rewards, algorithm, World(), values)
+    for advantage, sequence in zip(advantages, sequences, strict=True):
+        if not advantage.any():
             continue
         logp = log_probabilities(model, sequence, temperature)
         first = log_probabilities(reference, sequence, temperature).detach()
         terms = []
         for at in np.flatnonzero(sequence.sampled_T):
-            token, a = int(sequence.ids_T[at]), float(gain[sequence.step_T[at]])
+            token, a = int(sequence.ids_T[at]), float(advantage[sequence.step_T[at]])
             new, start = logp[at - 1, token], first[at - 1, token]
             ratio = (new - float(sequence.logprobs_T[at])).exp()
             high = algorithm.epsilon if algorithm.epsilon_high is None else algorithm.epsilon_high
@@ -316,8 +317,8 @@ def test_a_reward_makes_its_actions_likelier(tiny):
 def test_each_minibatch_is_an_update_on_a_part_of_every_group(tiny, monkeypatch):
     model = shaken(tiny)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    taught, inner = [], policy_gradient._gradient
-    monkeypatch.setattr(policy_gradient, "_gradient", lambda m, r, part, *rest: (
+    taught, inner = [], policy_gradient._accumulate_gradient
+    monkeypatch.setattr(policy_gradient, "_accumulate_gradient", lambda m, r, part, *rest: (
         taught.append([len(lesson.ids_T) for lesson in part]) or inner(m, r, part, *rest)
     ))  # fmt: skip
     steps = []
@@ -463,26 +464,26 @@ class Threads(World):
     """Threads that pass for processes."""
 
     board: list = field(default_factory=list)
-    barrier: threading.Barrier | None = None
+    gate: threading.Barrier | None = None
 
-    def everyone(self, value):
+    def gather(self, value):
         self.board[self.rank] = value
-        self.barrier.wait(60)
+        self.gate.wait(60)
         found = list(self.board)
-        self.barrier.wait(60)
+        self.gate.wait(60)
         return found
 
-    def total(self, value):
-        return sum(self.everyone(value))
+    def sum(self, value):
+        return sum(self.gather(value))
 
-    def most(self, value):
-        return max(self.everyone(value))
+    def max(self, value):
+        return max(self.gather(value))
 
-    def add_gradients(self, parameters):
+    def sum_gradients(self, parameters):
         for parameter in parameters:
-            grads = [g for g in self.everyone(parameter.grad) if g is not None]
+            grads = [g for g in self.gather(parameter.grad) if g is not None]
             total = torch.stack(grads).sum(0) if grads else None
-            self.barrier.wait(60)
+            self.gate.wait(60)
             parameter.grad = total
 
 
@@ -501,11 +502,11 @@ def test_several_processes_learn_what_one_does(tiny, algorithm):
     alone = shaken(tiny)
     expected = learn(alone, BATCH, config, load_local_policy(tiny).model, critic=Critic(alone, algorithm))
     shares = [BATCH[2:4], BATCH[:2] + BATCH[4:]]  # the first has no spread, and for GRPO nothing to do
-    board, barrier = [None, None], threading.Barrier(2)
+    board, gate = [None, None], threading.Barrier(2)
     models, found = [shaken(tiny), shaken(tiny)], [None, None]
 
     def process(rank):
-        world = Threads(rank, 2, board=board, barrier=barrier)
+        world = Threads(rank, 2, board=board, gate=gate)
         critic = Critic(models[rank], algorithm)
         found[rank] = learn(models[rank], shares[rank], config, references[rank], world=world, critic=critic)
 

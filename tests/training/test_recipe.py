@@ -43,11 +43,11 @@ def read(**values) -> TrainConfig:
         ({"num_generations": 1}, "num_generations must be at least 2 with grpo"),
         ({"num_generations": 0, "algorithm": {"advantage_estimator": "ppo"}}, "num_generations must be at least 1"),
         ({"exploration": {"hints": 0.5, "until": 0}}, "exploration.until is 0"),
-        ({"forgetting": {"merge": "ties"}}, "forgetting.merge joins"),
+        ({"forgetting": {"merge": "mean"}}, "forgetting.merge joins"),
         ({"forgetting": {"replay_domains": ["webshop"]}}, "forgetting.replay is 0"),
         (
             {
-                "forgetting": {"merge": "ties"},
+                "forgetting": {"merge": "mean"},
                 "curriculum": {"phases": [{"mixture": {"sokoban": 1, "webshop": 1}}], "adaptive": True},
             },
             "curriculum.adaptive has nothing to choose",

@@ -23,7 +23,7 @@ from gentax.rollouts import RolloutConfig
 from gentax.training import TrainConfig, checkpoint, rollout_worker, run, train
 from gentax.training.checkpoint import checkpoints
 from gentax.training.distributed import World
-from gentax.training.run_folder import RunFolder, last, result, training_line
+from gentax.training.run_folder import RunFolder, latest_model, result, step_line
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,7 @@ def test_a_run_writes_its_recipe_metrics_and_checkpoints(toy, able, tmp_path):
 
 def test_only_the_last_checkpoint_keeps_the_state_of_the_optimiser(toy, able, tmp_path):
     train(make_config(able), tmp_path / "run")
-    kept = [(folder / checkpoint.BESIDE).is_file() for _, folder in checkpoints(tmp_path / "run")]
+    kept = [(folder / checkpoint.STATE).is_file() for _, folder in checkpoints(tmp_path / "run")]
     assert kept == [False, False, True]
 
 
@@ -134,13 +134,13 @@ def test_a_stopped_run_ends_with_the_same_weights(toy, able, tmp_path, name):
 
 
 def test_a_kill_in_the_middle_of_imitation_changes_nothing(toy, able, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "SAVE_IMITATION", 2)
+    monkeypatch.setattr(run, "SFT_SAVE_STEPS", 2)
     made = make_config(
         able, sft={"max_pairs": 400, "num_train_epochs": 3.0, "learning_rate": 1e-3}, max_steps=1, level="three"
     )
 
     def stop(row):
-        if row.get("imitate") == row["of"]:
+        if row.get("sft_step") == row["of"]:
             raise Stop
 
     whole = train(made, tmp_path / "whole")
@@ -194,9 +194,9 @@ def test_every_setting_does_something_in_a_run(toy, able, tmp_path, monkeypatch)
         "forgetting": {"replay": 1.0, "replay_domains": ["crafting"], "replay_tasks": 2},
     }
     hints = []
-    real = rollout_worker.Guided.reply
+    real = rollout_worker.GuidedPolicy.reply
     monkeypatch.setattr(
-        rollout_worker.Guided, "reply", lambda self, turns: hints.append(self.hints) or real(self, turns)
+        rollout_worker.GuidedPolicy, "reply", lambda self, turns: hints.append(self.hints) or real(self, turns)
     )
     rows = []
     train(make_config(able, **settings), tmp_path / "run", rows.append)
@@ -225,7 +225,7 @@ def test_adaptive_sampling_has_what_it_needs_with_one_group_a_step(toy, able, tm
 
 def test_ctrl_c_at_the_end_of_imitation_keeps_it(toy, able, tmp_path):
     def interrupt(row):
-        if row.get("imitate") == row["of"]:
+        if row.get("sft_step") == row["of"]:
             os.kill(os.getpid(), signal.SIGINT)
 
     made = make_config(able, sft={"max_pairs": 40, "learning_rate": 1e-3}, max_steps=1)
@@ -286,7 +286,7 @@ def test_imitation_alone_is_a_run(toy, tiny, tmp_path):
     assert out.name == "step-000000"
     losses = [row["loss"] for row in rows]
     assert losses[-1] < losses[0] / 2
-    assert json.loads((out / "training.json").read_text())["imitated"] == {"toy:three": 60}
+    assert json.loads((out / "training.json").read_text())["sft_pairs"] == {"toy:three": 60}
 
 
 def test_the_forgetting_meter_stops_the_run_at_the_last_checkpoint_below(toy, able, tmp_path):
@@ -314,8 +314,8 @@ def test_merging_trains_an_expert_for_each_part(toy, able, tmp_path):
     teachers = {"pairs": 20, "teachers": {"toy:one": "expert", "toy:three": "expert"}}
     out = train(make_config(able, curriculum=mixture, forgetting={"merge": "mean"}, sft=teachers), tmp_path / "run")
     theirs = json.loads((tmp_path / "run/expert-toy-one/recipe.json").read_text())
-    assert (theirs["schedule"]["horizon_start"], theirs["imitate"]["teachers"]) == (3, {"toy:one": "expert"})
-    experts = [last(tmp_path / "run" / name) for name in ("expert-toy-one", "expert-toy-three")]
+    assert (theirs["schedule"]["horizon_start"], theirs["sft"]["teachers"]) == (3, {"toy:one": "expert"})
+    experts = [latest_model(tmp_path / "run" / name) for name in ("expert-toy-one", "expert-toy-three")]
     assert [expert.name for expert in experts] == ["step-000004", "step-000002"]
     found, parts = weights(out), [weights(expert) for expert in experts]
     for name in found:
@@ -325,7 +325,7 @@ def test_merging_trains_an_expert_for_each_part(toy, able, tmp_path):
 def test_validation_plays_as_the_recipe_says_and_not_as_training_does(toy, able, tmp_path, monkeypatch):
     seen = []
     found = {"validation_success": 0.0}
-    monkeypatch.setattr(rollout_worker, "look", lambda policy, grounds, config, *_: seen.append(config) or found)
+    monkeypatch.setattr(rollout_worker, "validate", lambda policy, grounds, play, *_: seen.append(play) or found)
     thinking = {"temperature": 1.0, "thinking": True, "max_new_tokens": 6, "wrap": ["menu"]}
     train(make_config(able, max_steps=1, rollout=thinking), tmp_path / "a")
     train(make_config(able, max_steps=1, rollout=thinking, eval_rollout={"context": "window(1)"}), tmp_path / "b")
@@ -402,5 +402,5 @@ def test_a_run_may_be_continued_with_another_number_of_episodes_at_once(tmp_path
 
 def test_the_line_of_a_step_tells_replies_that_were_cut_off_from_invalid_ones():
     row = {"step": 1, "success": 0.0, "return": 0.0, "length": 9.0, "invalid": 0.02, "tokens_per_s": 9.0, "left_s": 0.0}
-    assert "invalid 2%  cut off 98%" in training_line(row | {"truncated": 0.98}, 3)
-    assert "cut off" not in training_line(row | {"truncated": 0.05}, 3)
+    assert "invalid 2%  cut off 98%" in step_line(row | {"truncated": 0.98}, 3)
+    assert "cut off" not in step_line(row | {"truncated": 0.05}, 3)

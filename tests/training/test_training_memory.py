@@ -14,7 +14,7 @@ from gentax.models.source import BASE
 from gentax.policies.local import load_local_policy
 from gentax.training import run, train
 from gentax.training.config import LoraConfig, PolicyGradientConfig, SFTConfig, TrainConfig
-from gentax.training.learner import learner_of, with_rates
+from gentax.training.learner import learner_of, with_learning_rates
 from gentax.training.memory import check_memory, footprint, parameters_of
 
 pytestmark = pytest.mark.slow
@@ -27,13 +27,13 @@ def test_the_shipped_model_learns_at_the_rates_that_were_found_for_it():
     parameters = parameters_of(load_meta_model(BASE))
     assert 1.3e6 < parameters < 1.5e6
     for lora in (None, LoraConfig()):
-        config = with_rates(TrainConfig(sft=SFTConfig(), lora=lora), parameters)
-        assert (config.learning_rate, config.sft.learning_rate) == (1.5e-4, 5e-4)
+        recipe = with_learning_rates(TrainConfig(sft=SFTConfig(), lora=lora), parameters)
+        assert (recipe.learning_rate, recipe.sft.learning_rate) == (1.5e-4, 5e-4)
 
 
 def test_larger_models_learn_at_smaller_rates_down_to_the_papers():
     sizes = (2.1e6, 2.7e8, 1.5e9, 8e9, 7e10)
-    rates = [with_rates(TrainConfig(sft=SFTConfig()), int(size)) for size in sizes]
+    rates = [with_learning_rates(TrainConfig(sft=SFTConfig()), int(size)) for size in sizes]
     assert [r.learning_rate for r in rates] == sorted((r.learning_rate for r in rates), reverse=True)
     assert (rates[1].learning_rate, rates[1].sft.learning_rate) == (7.1e-6, 3e-5)
     assert (
@@ -41,11 +41,11 @@ def test_larger_models_learn_at_smaller_rates_down_to_the_papers():
         == (rates[4].learning_rate, rates[4].sft.learning_rate)
         == (1e-6, 5e-6)
     )
-    assert with_rates(TrainConfig(lora=LoraConfig()), int(8e9)).learning_rate == pytest.approx(1e-5)
+    assert with_learning_rates(TrainConfig(lora=LoraConfig()), int(8e9)).lr == pytest.approx(1e-5)
     assert (
-        with_rates(
+        with_learning_rates(
             TrainConfig(learning_rate=0.1, sft=SFTConfig(learning_rate=0.2), lora=LoraConfig()), int(8e9)
-        ).learning_rate
+        ).lr
         == 0.1
     )
 

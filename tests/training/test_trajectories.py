@@ -208,8 +208,8 @@ def test_what_does_not_fit_or_is_too_much_is_left_out(tiny):
     assert [example.pairs for example in whole] == [2, 4]  # of the first four every second is learned
     room = len(whole[0].ids_T) - 1
     assert [example.pairs for example in examples(told, codec, limit=room)] == [2, 3]
-    assert [example.pairs for example in examples(told, codec, most=3)] == [2, 1]
+    assert [example.pairs for example in examples(told, codec, max_pairs=3)] == [2, 1]
     assert all(len(example.ids_T) <= room for example in examples(told, codec, limit=room))
-    (cut,) = examples(told, codec, most=1)
+    (cut,) = examples(told, codec, max_pairs=1)
     assert np.array_equal(cut.ids_T, whole[0].ids_T[: len(cut.ids_T)])
     assert cut.weight_T[-1] == 1

@@ -139,16 +139,16 @@ def test_ctrl_c_keeps_the_step_in_flight(trl, tiny, tmp_path):
 
 def test_groups_that_teach_nothing_leave_the_weights_alone(trl, tiny, tmp_path, monkeypatch):
     """Also after steps that gave the optimiser a momentum."""
-    from gentax.training import rollout_worker as playing
+    from gentax.training import rollout_worker
 
-    pay = playing.rewards_of
+    pay = rollout_worker.rewards_of
     played = []
 
     def at_first(episodes, *rest):
         played.append(episodes)
         return pay(episodes) if len(played) == 1 else [np.zeros(len(episode.steps)) for episode in episodes]
 
-    monkeypatch.setattr(playing, "rewards_of", at_first)
+    monkeypatch.setattr(rollout_worker, "rewards_of", at_first)
     rows = []
     train(make_config(tiny, eval_steps=0), tmp_path / "run", rows.append)
     first, second, third = (weights(folder) for _, folder in checkpoints(tmp_path / "run"))
@@ -159,16 +159,16 @@ def test_groups_that_teach_nothing_leave_the_weights_alone(trl, tiny, tmp_path, 
 
 
 def test_a_loss_that_is_no_number_ends_the_run(trl, tiny, tmp_path, monkeypatch):
-    from gentax.training import rollout_worker as playing
+    from gentax.training import rollout_worker
 
-    pay = playing.rewards_of
+    pay = rollout_worker.rewards_of
     steps = []
 
     def spoiled(episodes, *rest):
         steps.append(1)
         return [reward * (np.nan if len(steps) == 2 else 1.0) for reward in pay(episodes)]
 
-    monkeypatch.setattr(playing, "rewards_of", spoiled)
+    monkeypatch.setattr(rollout_worker, "rewards_of", spoiled)
     with pytest.raises(NonFiniteLoss, match="step 2"):
         train(make_config(tiny), tmp_path / "run")
     assert [step for step, _ in checkpoints(tmp_path / "run")] == [1]

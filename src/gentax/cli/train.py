@@ -114,10 +114,10 @@ def merge(
     method: Annotated[
         str,
         typer.Option(
-            help="`ties` (of each one's change the largest fifth, by majority of signs), `mean` of the weights, or "
+            help="`mean` of the weights, or "
             "`interpolate` (between one policy's weights and the base's)."
         ),
-    ] = "ties",
+    ] = "mean",
     weight: Annotated[
         float | None,
         typer.Option(help="For `interpolate`: the policy's share, 0 for the base's weights, 1 for its own; 0.5."),

@@ -17,7 +17,7 @@ from gentax.policies.local import load_local_policy
 from gentax.studies.plan import Plan
 from gentax.studies.results import analyze
 from gentax.studies.run import Store
-from gentax.training.run_folder import last
+from gentax.training.run_folder import latest_model
 
 
 def fit_study(plan: Plan, store: Store, log: Callable[[str], None], trajectories: int = TRAJECTORIES) -> Fit:
@@ -50,7 +50,7 @@ def fit_study(plan: Plan, store: Store, log: Callable[[str], None], trajectories
             (source_probe,) = (p for p in probe_domains({source: levels[source]}, wrap=config.rollout.wrap) if p.plain)
         kls = []
         for seed in study.seeds:
-            tuned = load_local_policy(last(store.path(plan.trained[arm, source, seed])), study.options)
+            tuned = load_local_policy(latest_model(store.path(plan.trained[arm, source, seed])), study.options)
             kls.append(source_kl(base, tuned, source, levels[source], study.evaluate, tasks=trajectories).value)
         tax, gain = result.tax.tax, result.tax.delta_id
         if not tax or not gain:

@@ -89,8 +89,8 @@ class TimeEstimate:
         """Record how far the current training is."""
         assert self.current is not None
         sft, policy_gradient = _training_seconds(self.current.inputs["recipe"])
-        if "imitate" in metrics:
-            seconds = sft * metrics["imitate"] / max(1.0, metrics["of"])
+        if "sft_step" in metrics:
+            seconds = sft * metrics["sft_step"] / max(1.0, metrics["of"])
         else:
             seconds = sft + policy_gradient * metrics["step"] / max(1, max_steps)
         self.advance(seconds / max(1e-9, sft + policy_gradient))
@@ -177,8 +177,8 @@ class StudyProgress(StudyCallback):
 
     def on_train_log(self, metrics: Mapping[str, float], max_steps: int) -> None:
         self.time.train_log(metrics, max_steps)
-        if "imitate" in metrics:
-            self.detail = f"imitation, update {metrics['imitate']:.0f}/{metrics['of']:.0f}, loss {metrics['loss']:.3f}"
+        if "sft_step" in metrics:
+            self.detail = f"imitation, update {metrics['sft_step']:.0f}/{metrics['of']:.0f}, loss {metrics['loss']:.3f}"
         else:
             self.detail = f"policy gradient, step {metrics['step']:.0f}/{max_steps}, success {metrics['success']:.0%}"
 

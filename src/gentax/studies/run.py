@@ -25,7 +25,7 @@ from gentax.report import write
 from gentax.studies.plan import Stage, Study, make_plan
 from gentax.studies.results import StudyResults, analyze, study_report
 from gentax.training import train
-from gentax.training.run_folder import last
+from gentax.training.run_folder import latest_model
 
 RESULTS, PAGE = "results.json", "report.html"  # in the folder of the report
 
@@ -144,7 +144,7 @@ class StudyRun:
     def _evaluate(self, stage: Stage) -> str:
         inputs, study, count = stage.inputs, self.plan.study, 0
         name, levels = inputs["domain"], {inputs["domain"]: inputs["level"]}
-        policy = last(self.store.path(stage.needs[0])) if stage.needs else inputs.get("policy", study.model)
+        policy = latest_model(self.store.path(stage.needs[0])) if stage.needs else inputs.get("policy", study.base)
         total = len(tasks_of(levels, inputs["tasks"], inputs["split"])[name]) * inputs["samples"]
         of_base = not stage.needs and "policy" not in inputs
 

@@ -18,6 +18,7 @@ from gentax.models.source import may_name_model
 from gentax.policies.load import SIMPLE, load_policy
 from gentax.rollouts import make_env
 from gentax.training.config import RUN_FORMAT, TrainConfig
+from gentax.training.forgetting import forgetting_methods
 
 
 def check(config: TrainConfig) -> None:
@@ -52,25 +53,25 @@ def check(config: TrainConfig) -> None:
         for name in trained:  # wrappers and rewards that a domain cannot have
             domain_name, level = parse_domain(name)
             make_env(config.rollout, domain_name, level).close()
-    for what, who in config.others:
-        _player(what, who)
+    for role, name in config.others:
+        _check_policy(role, name)
 
 
-def _player(what: str, who: str) -> None:
+def _check_policy(role: str, name: str) -> None:
     """Refuse a teacher or a judge that is neither a policy by name, nor a URL, nor a model or file that is there.
 
-    One of the user's own (`module:policy`) is imported, so that what is wrong with it is known now.
+    One of the user's own (`module:policy`) is imported, so that its errors are reported now.
     """
-    named = (*SIMPLE, "start", "base") if what == "teacher" else ("base",)
-    if is_import_path(who) and not Path(who).exists():
-        load_policy(who)
-    elif who not in named and "://" not in who:
-        if not may_name_model(who):
-            raise unknown(what, who, (*named, *sorted(map(str, Path(who).parent.glob("*")))[:50]))
-        if not Path(who).is_file():  # a teacher may be a file of conversations
+    named = (*SIMPLE, "start", "base") if role == "teacher" else ("base",)
+    if is_import_path(name) and not Path(name).exists():
+        load_policy(name)
+    elif name not in named and "://" not in name:
+        if not may_name_model(name):
+            raise unknown(role, name, (*named, *sorted(map(str, Path(name).parent.glob("*")))[:50]))
+        if not Path(name).is_file():  # a teacher may be a file of conversations
             from gentax.models.loading import load_meta_model  # PyTorch is not loaded to refuse a setting
 
-            load_meta_model(who)  # what its files say, without its weights
+            load_meta_model(name)  # what its files say, without its weights
 
 
 def _exists(text: str) -> str:
@@ -94,10 +95,9 @@ def touched_by(config: TrainConfig) -> frozenset[str]:
     Raises:
         UsageError: `forgetting.replay` has no domain left to replay.
     """
-    from gentax.training.forgetting.replay import replayed_domains
-
     teachers = config.sft.teachers if config.sft is not None else {}
-    named = (*config.trained, *config.imitated, *teachers, *replayed_domains(config))
+    methods = [name for method in forgetting_methods(config) for name in method.touched_domains()]
+    named = (*config.trained, *config.imitated, *teachers, *methods)
     return frozenset(parse_domain(name)[0] for name in named)
 
 

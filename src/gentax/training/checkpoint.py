@@ -1,10 +1,10 @@
-"""Checkpoints: a Hugging Face folder that any tool loads, with what a continued run needs beside it.
+"""Checkpoints: a Hugging Face folder that any tool loads, and next to the weights what a continued run needs.
 
 A checkpoint appears whole or not at all, and the one before stays until then; afterwards it keeps its weights and loses
-the rest. Weights and optimiser state are safetensors; nothing is pickled.
+the rest. Weights and optimizer state are safetensors; nothing is pickled.
 
-Names: `step-000025` after 25 policy-gradient steps (`step-000000` is where they begin, after imitation), and
-`imitate-000200` in the middle of imitation, deleted when that is over.
+Names: `step-000025` after 25 policy-gradient steps (`step-000000` is where they begin, after supervised fine-tuning),
+and `sft-000200` in the middle of supervised fine-tuning, deleted when that is over.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from gentax.core.files import atomic_folder
 from gentax.models.loading import silence_transformers
 from gentax.training.distributed import slice_like, to_save
 
-_NAME = re.compile(r"(step|imitate)-(\d{6})")
-BESIDE = "beside.safetensors"  # what is needed to go on and is not in the weights
+_NAME = re.compile(r"(step|sft)-(\d{6})")
+STATE = "training_state.safetensors"  # what is needed to go on and is not in the weights
 
 State = Mapping[str, torch.Tensor]
 
@@ -55,7 +55,7 @@ def save_model(model: Any, tokenizer: Any, folder: Path, weights: State | None =
 
 
 def save_checkpoint(
-    run: Path, name: str, model: Any, tokenizer: Any, weights: State, beside: State, facts: Mapping[str, Any]
+    run: Path, name: str, model: Any, tokenizer: Any, weights: State, state: State, facts: Mapping[str, Any]
 ) -> Path:
     """Write the checkpoint `name` of a run; return its folder.
 
@@ -63,7 +63,7 @@ def save_checkpoint(
         run: the run's folder.
         name: such as `step-000025`.
         model, tokenizer, weights: see `save_model`.
-        beside: what else a continued run needs, flat (see `pack`).
+        state: what else a continued run needs, flat (see `pack`).
         facts: plain values for a person, written to `training.json`.
 
     Raises:
@@ -73,16 +73,16 @@ def save_checkpoint(
     try:
         with atomic_folder(folder) as aside:
             save_model(model, tokenizer, aside, weights)
-            save_file({key: tensor.detach().contiguous() for key, tensor in beside.items()}, aside / BESIDE)
+            save_file({key: tensor.detach().contiguous() for key, tensor in state.items()}, aside / STATE)
             (aside / "training.json").write_text(json.dumps(facts) + "\n")
     except (OSError, SafetensorError) as fault:  # the second is what a full disk is to safetensors
-        raise OSError(f"the checkpoint {name} could not be written ({fault}); {left(run)}") from None
+        raise OSError(f"the checkpoint {name} could not be written ({fault}); {last_checkpoint_text(run)}") from None
     for other in run.iterdir():
         if other != folder and _NAME.fullmatch(other.name):
-            if other.name.startswith("imitate"):
+            if other.name.startswith("sft"):
                 shutil.rmtree(other, ignore_errors=True)
             else:
-                (other / BESIDE).unlink(missing_ok=True)
+                (other / STATE).unlink(missing_ok=True)
     return folder
 
 
@@ -96,15 +96,15 @@ def checkpoints(run: Path, kind: str = "step") -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-def left(run: Path) -> str:
-    """Say which checkpoint is left of a run that is stopped by a fault."""
-    kept = checkpoints(run) or checkpoints(run, "imitate")
+def last_checkpoint_text(run: Path) -> str:
+    """Name the last good checkpoint of a run that an error stops, for the error's message."""
+    kept = checkpoints(run) or checkpoints(run, "sft")
     return f"the last whole checkpoint is {kept[-1][1]}" if kept else "there was no checkpoint yet"
 
 
-def read_beside(folder: Path) -> dict[str, torch.Tensor]:
-    """Return what `save_checkpoint` wrote beside the weights."""
-    return load_file(folder / BESIDE)
+def read_training_state(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the state that `save_checkpoint` wrote next to the weights."""
+    return load_file(folder / STATE)
 
 
 def pack(**parts: State) -> dict[str, torch.Tensor]:

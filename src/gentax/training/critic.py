@@ -18,13 +18,13 @@ from gentax.core import TokenSequence
 from gentax.models.scoring import hidden_states, make_batches
 from gentax.training.checkpoint import load_optimizer, optimizer_state
 from gentax.training.config.policy_gradient import PolicyGradientConfig
-from gentax.training.distributed import World, in_step
+from gentax.training.distributed import World, in_lockstep
 
 PASSES = 8  # steps of Adam over the states of an update; they cost nothing beside the states themselves
 
 
 def states_before_replies(
-    model: Any, sequences: Sequence[tuple[int, TokenSequence]], how: str, world: World
+    model: Any, sequences: Sequence[tuple[int, TokenSequence]], precision: str, world: World
 ) -> tuple[list[tuple[int, int]], torch.Tensor]:
     """Return which steps have sampled tokens, as (episode, step), and the hidden state at the last token of the prompt
     of each, fp32, shape (steps, width).
@@ -32,7 +32,7 @@ def states_before_replies(
     Args:
         model: the policy's.
         sequences: with the number of the episode that each belongs to.
-        how: the number format (see `precision`).
+        precision: the number format (see `models.precision`).
         world: the processes that each pass their own sequences through the model.
     """
     first = [np.zeros(len(tokens), bool) for _, tokens in sequences]
@@ -43,8 +43,8 @@ def states_before_replies(
     parts = [torch.zeros(0, _width(model), device=model.device)]
     with torch.no_grad():
         made = make_batches(model, [tokens.ids_T for _, tokens in sequences], first)
-        for batch in in_step(model, made, world):
-            parts.append(batch.expand_to_tokens(hidden_states(model, batch, how)).float())
+        for batch in in_lockstep(model, made, world):
+            parts.append(batch.expand_to_tokens(hidden_states(model, batch, precision)).float())
             for i in batch.sequences:
                 places += [(sequences[i][0], int(n)) for n in sequences[i][1].step_T[first[i]]]
     return places, torch.cat(parts)
@@ -70,18 +70,18 @@ class Critic:
 
     def learn(self, state_BW: torch.Tensor, return_B: torch.Tensor, world: World) -> float:
         """Move the values towards returns, and return the mean squared error before, over all processes."""
-        count = world.total(len(return_B))
+        count = world.sum(len(return_B))
         if not count:
             return 0.0
         first = 0.0
         for turn in range(PASSES):
             loss = (self.values(state_BW) - return_B).square().sum() / count
             loss.backward()
-            world.add_gradients([self.weight, self.bias])
+            world.sum_gradients([self.weight, self.bias])
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
             first = float(loss.detach()) if turn == 0 else first
-        return world.total(first)
+        return world.sum(first)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the weights and what Adam remembers, flat."""

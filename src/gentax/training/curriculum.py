@@ -24,12 +24,12 @@ class TaskPool:
     """One part of a mixture: a domain at a level."""
 
     name: str  # as the recipe has it: `domain` or `domain:level`
-    learn: tuple[Task, ...]
-    look: tuple[Task, ...]  # of the validation split; none where the domain has no such split
+    train: tuple[Task, ...]
+    validation: tuple[Task, ...]  # none where the domain has no such split
     horizon: int  # steps after which an episode ends
 
 
-def ground(name: str, config: TrainConfig) -> TaskPool:
+def task_pool(name: str, config: TrainConfig) -> TaskPool:
     """Return the tasks of `domain` or `domain:level`.
 
     Raises:
@@ -43,23 +43,23 @@ def ground(name: str, config: TrainConfig) -> TaskPool:
                 f"recipe: forgetting.interpolate chooses by validation tasks, and {name} {why}; choose a share by hand "
                 "and use `gentax merge --method interpolate`"
             )
-        learn = env.tasks("train", min(config.train_tasks, env.size("train")))
-        look: list[Task] = []
+        train = env.tasks("train", min(config.train_tasks, env.size("train")))
+        validation: list[Task] = []
         if "validation" in env.domain.splits:
-            look = env.tasks("validation", min(config.eval_tasks, env.size("validation")))
-        return TaskPool(name, tuple(learn), tuple(look), env.horizon)
+            validation = env.tasks("validation", min(config.eval_tasks, env.size("validation")))
+        return TaskPool(name, tuple(train), tuple(validation), env.horizon)
     finally:
         env.close()
 
 
-Row = dict[str, float]
+Metrics = dict[str, float]
 RECENT = 20  # steps whose success counts for adaptive sampling
 UNKNOWN = 0.5  # success of what was not played yet, for adaptive sampling
 
 
 @dataclass(frozen=True)
 class CurriculumStep:
-    """What is played at one step."""
+    """The tasks of one step and how they are played."""
 
     parts: tuple[tuple[str, tuple[Task, ...]], ...]  # the tasks of the groups, by part of the mixture
     rollout: RolloutConfig  # with the temperature of this step
@@ -73,7 +73,7 @@ class CurriculumStep:
 
 
 class Curriculum:
-    """A recipe's schedule over the tasks that it trains on.
+    """Which tasks are played at each step, how, and when to validate and to save.
 
     Args:
         config: every setting.
@@ -89,20 +89,20 @@ class Curriculum:
         self._ends = np.cumsum([phase.max_steps for phase in self.phases])
 
     @cached_property
-    def grounds(self) -> Mapping[str, TaskPool]:
-        """The tasks of every part of every phase; of what is imitated, where that is all."""
-        return {name: ground(name, self.config) for name in self.config.trained or self.config.imitated}
+    def pools(self) -> Mapping[str, TaskPool]:
+        """The tasks of every part of every phase; of what is fine-tuned on, where that is all."""
+        return {name: task_pool(name, self.config) for name in self.config.trained or self.config.imitated}
 
-    def lesson(self, step: int, rows: Sequence[Row]) -> CurriculumStep:
+    def plan(self, step: int, rows: Sequence[Metrics]) -> CurriculumStep:
         """Return what is played at `step`, counted from 1, after the rows of the steps before it."""
         rng = np.random.default_rng(stable_seed(self.config.seed, "tasks", step))
         phase = int(np.searchsorted(self._ends, step))
-        counts = deal(self._mix(phase, rows), self.config.tasks_per_step, float(rng.random()))
+        counts = split_groups(self._mix(phase, rows), self.config.tasks_per_step, float(rng.random()))
         parts = []
         for name, count in counts.items():
-            learn = self.grounds[name].learn
-            chosen = rng.choice(len(learn), size=min(count, len(learn)), replace=False)
-            parts.append((name, tuple(learn[i] for i in chosen)))
+            train = self.pools[name].train
+            sampled = rng.choice(len(train), size=min(count, len(train)), replace=False)
+            parts.append((name, tuple(train[i] for i in sampled)))
         exploration, done = self.config.exploration, (step - 1) / max(1, self.steps - 1)
         left = max(0.0, 1 - done / exploration.until) if exploration.until else 0.0
         return CurriculumStep(
@@ -113,12 +113,12 @@ class Curriculum:
             exploration.expert_prefix * left,
         )
 
-    def rate(self, step: int) -> float:
+    def learning_rate(self, step: int) -> float:
         """Return the learning rate at `step` over its peak: up on a line while warming up, then down to 0 on one."""
         return max(0.0, min(step / max(1, self.config.warmup_steps), 1 - (step - 1) / self.steps, 1.0))
 
-    def looks(self, step: int) -> bool:
-        """Return whether validation tasks are looked at after `step`: now and then, after the first and the last."""
+    def validates(self, step: int) -> bool:
+        """Return whether validation tasks are played after `step`: regularly, and after the first and the last."""
         every = self.config.eval_steps
         return bool(every) and (step % every == 0 or step in (1, self.steps))
 
@@ -126,11 +126,11 @@ class Curriculum:
         """Return whether a phase ends with `step`."""
         return step in self._ends
 
-    def keeps(self, step: int) -> bool:
+    def saves(self, step: int) -> bool:
         """Return whether a checkpoint is due after `step`."""
         return self.ends(step) or step % self.config.save_steps == 0
 
-    def _mix(self, phase: int, rows: Sequence[Row]) -> dict[str, float]:
+    def _mix(self, phase: int, rows: Sequence[Metrics]) -> dict[str, float]:
         """Return the share of each part at this point, summing to 1."""
         curriculum = self.config.curriculum
         mix = self.phases[phase].shares
@@ -140,8 +140,8 @@ class Curriculum:
             for name, share in [item for shares in before for item in shares.items()]:
                 mix[name] = mix.get(name, 0.0) + share * curriculum.replay / len(before)
         if curriculum.adaptive:
-            # A little is left to what is always or never solved, or it would never be looked at again.
-            mix = {name: share * (spread(name, rows) + 0.02) for name, share in mix.items()}
+            # A little is left to what is always or never solved, or it would never be played again.
+            mix = {name: share * (success_variance(name, rows) + 0.02) for name, share in mix.items()}
         total = sum(mix.values())
         return {name: share / total for name, share in mix.items()}
 
@@ -153,23 +153,23 @@ class Curriculum:
         first = self.config.curriculum.horizon_start
         if first is None or done >= 0.5:
             return None
-        full = max(self.grounds[name].horizon for name in self.phases[phase].shares)
+        full = max(self.pools[name].horizon for name in self.phases[phase].shares)
         return round(first + (full - first) * done * 2) if full > first else None
 
 
-def spread(name: str, rows: Sequence[Row]) -> float:
-    """Return p (1 − p) of a part's success over the last steps that played it: how much its groups can teach."""
+def success_variance(name: str, rows: Sequence[Metrics]) -> float:
+    """Return p (1 − p) of a part's success over the last steps that played it: the variance of its reward."""
     seen = [row[f"success/{name}"] for row in rows if f"success/{name}" in row][-RECENT:]
     p = float(np.mean(seen)) if seen else UNKNOWN
     return p * (1 - p)
 
 
-def deal(mix: Mapping[str, float], count: int, offset: float) -> dict[str, int]:
-    """Deal `count` groups out by share; each part gets its share rounded up or down, by chance and without bias.
+def split_groups(mix: Mapping[str, float], count: int, offset: float) -> dict[str, int]:
+    """Split `count` groups by share; each part gets its share rounded up or down, at random and without bias.
 
     Args:
         mix: shares that sum to 1.
-        count: how many there are.
+        count: of groups.
         offset: a uniform number in [0, 1): systematic sampling.
     """
     bounds = np.floor(np.cumsum(list(mix.values())) * count + offset + 1e-9).astype(int)

@@ -44,26 +44,26 @@ class World:
         """Whether this is the process that writes."""
         return self.rank == 0
 
-    def total(self, value: float) -> float:
+    def sum(self, value: float) -> float:
         """Return the sum of `value` over all processes."""
         return value
 
-    def most(self, value: int) -> int:
+    def max(self, value: int) -> int:
         """Return the largest `value` of any process."""
         return value
 
-    def everyone(self, value: Any) -> list[Any]:
+    def gather(self, value: Any) -> list[Any]:
         """Return each process's `value` (plain JSON-like values), in order of rank."""
         return [value]
 
-    def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replace every gradient by the sum of those of all processes.
 
         Call it once between the last backward pass and the optimiser's step. A process that has no gradient for a
         parameter adds nothing; where none has one there is none afterwards.
         """
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Return when every process has come here."""
 
 
@@ -74,20 +74,20 @@ class _Several(World):
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where messages are: NCCL sends from the GPU."""
 
-    def total(self, value: float) -> float:
+    def sum(self, value: float) -> float:
         return float(self._joined(torch.tensor(value, dtype=torch.float64)))
 
-    def most(self, value: int) -> int:
+    def max(self, value: int) -> int:
         return int(self._joined(torch.tensor(value, dtype=torch.int64), torch.distributed.ReduceOp.MAX))
 
-    def everyone(self, value: Any) -> list[Any]:
+    def gather(self, value: Any) -> list[Any]:
         text = json.dumps(value).encode()  # not all_gather_object, which pickles
         lengths = self._gathered(torch.tensor([len(text)], dtype=torch.int64))
         longest = int(max(lengths))
         padded = torch.frombuffer(bytearray(text.ljust(longest)), dtype=torch.uint8)
         return [json.loads(bytes(one.tolist())) for one in self._gathered(padded)]
 
-    def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         whole = []
         for parameter in parameters:
             if not is_sharded(parameter):
@@ -103,8 +103,8 @@ class _Several(World):
             for parameter, some, total in zip(bucket, there.tolist(), sums, strict=True):
                 parameter.grad = total.view_as(parameter).to(parameter.dtype) if some else None
 
-    def wait(self) -> None:
-        self.most(0)
+    def barrier(self) -> None:
+        self.max(0)
 
     def _joined(self, value: torch.Tensor, how: Any = torch.distributed.ReduceOp.SUM) -> torch.Tensor:
         value = value.to(self.device)
@@ -202,7 +202,7 @@ def shard(model: Any, size: int, device: torch.device, whole: Iterable[torch.nn.
         parameter.data = parameter.data.to(device)
 
 
-def in_step(model: Any, made: Sequence[ScoringBatch], world: World) -> Iterator[ScoringBatch]:
+def in_lockstep(model: Any, made: Sequence[ScoringBatch], world: World) -> Iterator[ScoringBatch]:
     """Yield batches, each for one forward pass and, unless gradients are off, one backward; then make empty passes
     while another process has more.
 
@@ -215,7 +215,7 @@ def in_step(model: Any, made: Sequence[ScoringBatch], world: World) -> Iterator[
         world: the processes.
     """
     sharded = hasattr(model.get_decoder(), "reshard")
-    missing = world.most(len(made)) - len(made) if sharded else 0
+    missing = world.max(len(made)) - len(made) if sharded else 0
     yield from made
     for _ in range(missing):
         (empty,) = make_batches(model, [np.zeros(1, np.int32)], [np.zeros(1, bool)])
@@ -252,7 +252,7 @@ def slice_like(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
-def clip(parameters: Iterable[torch.nn.Parameter], limit: float) -> float:
+def clip_grad_norm(parameters: Iterable[torch.nn.Parameter], limit: float) -> float:
     """Scale gradients down so that their joint norm is at most `limit`; return the norm before.
 
     Args:

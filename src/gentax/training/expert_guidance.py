@@ -1,9 +1,9 @@
-"""Guidance while training: the domain's expert whispers the next action, or plays the first steps of an episode.
+"""Expert guidance during training: hints of the next action, and expert prefixes (first steps that the expert plays).
 
-Both bring the policy to rewards that it would not meet by itself, and both fade out (see `ExplorationConfig`). All
-episodes of a group are guided alike, at the same steps, so that what they are compared by is their own doing. Nothing
-is learned from the expert's own steps: they stand in the tokens as part of the prompt. A hint stands in the prompt
-too, and never in an episode's observations. Left out: any use of this in evaluation.
+Both bring the policy to rewards that it would not find by itself, and both fade out (see `ExplorationConfig`). All
+episodes of a group are guided alike, at the same steps, so that their advantages are due to the policy alone. Nothing
+is learned from the expert's own steps: they stand in the tokens as part of the prompt. A hint stands in the prompt too,
+and never in an episode's observations. Evaluation never uses any of this.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from gentax.rollouts import EnvPool, RolloutConfig, rollout
 PLANNED = 16  # tasks of each part that the expert plays, to know how long its plans are
 
 
-class Guided:
-    """A policy that is told what to do at some steps, and led through the first ones.
+class GuidedPolicy:
+    """A policy with hints at some steps, whose first steps the expert plays.
 
     Where the expert has no move, or the environment breaks when it is asked, the policy is on its own.
 
@@ -50,22 +50,23 @@ class Guided:
     def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
         """Answer every turn; those that the expert does not play are sampled in one call."""
         replies: dict[int, Reply] = {}
-        asked: dict[int, PolicyRequest] = {}
+        own: dict[int, PolicyRequest] = {}
         for i, turn in enumerate(turns):
-            led = self._led(turn)
-            move = _move(turn) if led or self._hinted(turn) else None  # an expert may take long: asked where needed
+            in_prefix = self._in_prefix(turn)
+            # An expert may be slow: it is called only where it is needed.
+            move = _expert_action(turn) if in_prefix or self._hinted(turn) else None
             if move is None:
-                asked[i] = turn
-            elif led:
+                own[i] = turn
+            elif in_prefix:
                 thought = move.thought if turn.chat.thinking else None
                 replies[i] = self.policy.append_reply(turn, write_reply(move.action, thought, turn.chat.action_format))
             else:
-                asked[i] = replace(turn, message=_hint(turn, move))
-        if asked:
-            replies.update(zip(asked, self.policy.reply(list(asked.values())), strict=True))
+                own[i] = replace(turn, message=_hint(turn, move))
+        if own:
+            replies.update(zip(own, self.policy.reply(list(own.values())), strict=True))
         return [replies[i] for i in range(len(turns))]
 
-    def _led(self, turn: PolicyRequest) -> bool:
+    def _in_prefix(self, turn: PolicyRequest) -> bool:
         return turn.env.task is not None and turn.env.steps < self.expert_prefix.get(turn.env.task, 0)
 
     def _hinted(self, turn: PolicyRequest) -> bool:
@@ -129,12 +130,12 @@ def plan_lengths(
 
 
 class _Planner:
-    """Plays the expert and nothing else: where it has no move, nothing is said. (`ExpertPolicy` would draw one.)"""
+    """Plays the expert's actions; where it has none, the reply is empty. (`ExpertPolicy` would sample an action.)"""
 
     name = "plan"
 
     def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
-        moves = [(_move(turn), turn.chat.action_format) for turn in turns]
+        moves = [(_expert_action(turn), turn.chat.action_format) for turn in turns]
         return [Reply("" if move is None else write_reply(move.action, None, how)) for move, how in moves]
 
 
@@ -148,7 +149,7 @@ def _hint(turn: PolicyRequest, move: ExpertAction) -> str:
     return f"{turn.message[:at]}Hint: {move.action}\n{turn.message[at:]}"
 
 
-def _move(turn: PolicyRequest) -> ExpertAction | None:
+def _expert_action(turn: PolicyRequest) -> ExpertAction | None:
     try:
         return turn.env.expert()
     except EnvironmentFault:

@@ -254,8 +254,8 @@ ADAPTERS = 10.0
 SHIPPED = 2e6  # parameters; up to here the rates are those of the shipped model
 
 
-def with_rates(config: TrainConfig, parameters: int) -> TrainConfig:
-    """Return the recipe with `lr` and `sft.learning_rate` as they will be used.
+def with_learning_rates(config: TrainConfig, parameters: int) -> TrainConfig:
+    """Return the recipe with `learning_rate` and `sft.learning_rate` as they will be used.
 
     Args:
         config: rates that it gives stay.

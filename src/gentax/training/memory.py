@@ -21,6 +21,7 @@ from gentax.models.precision import autocast_context
 from gentax.models.scoring.batch import MAX_TOKENS
 from gentax.models.scoring.logprobs import CHUNK, LARGE_CHUNK
 from gentax.training.config import LoraConfig, TrainConfig
+from gentax.training.forgetting import forgetting_methods
 from gentax.training.learner import adapted_layers
 
 KEPT = 1.5  # numbers that a layer keeps for a token, for each row and column of its matrices: 1.1 to 1.5 were measured
@@ -104,10 +105,11 @@ def footprint(model: Any, config: TrainConfig, device: torch.device, left: float
         else:
             parts["gradients, Adam"] = 12 * numbers
             how = "weights and Adam in fp32"
-    if config.algorithm.beta or config.forgetting.replay or config.forgetting.kl_budget is not None:
-        start = config.algorithm.beta or config.forgetting.kl_budget is not None
-        both = start and config.forgetting.replay and config.sft is not None  # the start, and what imitation made of it
-        parts["reference"] = other * (2 if both else 1)
+    starts = {method.start_at for method in forgetting_methods(config) if method.keeps_start_model}
+    if config.algorithm.beta:
+        starts.add("rl")
+    if starts:  # fine-tuning makes two of them
+        parts["reference"] = other * (len(starts) if config.sft is not None else 1)
     low = isinstance(autocast_context(config.precision, device), torch.autocast) or size == 2
     whole, again = (MAX_TOKENS * (2 if low else 4) * kept for kept in _kept(model))
     choice = config.gradient_checkpointing

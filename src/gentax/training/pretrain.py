@@ -30,7 +30,7 @@ from gentax.models.loading import silence_transformers
 from gentax.policies.scripted import ExpertPolicy, RandomPolicy
 from gentax.rollouts import RolloutConfig, rollout
 from gentax.rollouts.prompt import build_message
-from gentax.training.sft import SFT, sft
+from gentax.training.sft import SFTSettings, fine_tune
 from gentax.training.trajectories import Example, examples, exchanges
 
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
@@ -102,7 +102,7 @@ class PretrainConfig:
     """Entries of the tokenizer, at most."""
     seed: int = 0
     """Of the tasks, the weights and the order."""
-    sft: SFT = field(default_factory=lambda: SFT(steps=11000))
+    sft: SFTSettings = field(default_factory=lambda: SFTSettings(steps=11000))
     """How it is trained."""
 
 
@@ -141,7 +141,7 @@ def build(recipe: PretrainConfig, out: str | Path, say: Callable[[str], None] = 
             losses.append({k: round(v, 4) for k, v in row.items()})
             say(f"  step {row['step']:.0f} loss {row['loss']:.3f} tokens {row['tokens'] / 1e6:.2f} M {row['done']:.0%}")
 
-    sft(model, _stream(text, formats, recipe, ChatCodec(tokenizer)), recipe.sft, on_step)
+    fine_tune(model, _stream(text, formats, recipe, ChatCodec(tokenizer)), recipe.sft, on_step)
     with atomic_folder(out) as folder:
         with silence_transformers():
             model.save_pretrained(folder)

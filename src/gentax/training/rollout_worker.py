@@ -1,7 +1,12 @@
 """Rollouts of a training run: the episodes of a step and their rewards, validation, and the metrics of a step.
 
 The environments, the judge and the lengths of the expert's plans are held while the run lasts. Every trainer plays this
-way, whoever optimises.
+way, whoever optimizes.
+
+Keys of a step's metrics: step; success, return (the environment's), reward (what was learned from), length, each a mean
+over episodes; invalid, truncated and cut_prompts (shares of steps); errors; tokens, tokens_per_s; play_s, learn_s. In a
+mixture also success/PART for each part played. `policy_gradient.update` and forgetting methods add their own, and the
+run validation_success, elapsed_s and left_s.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from functools import cached_property
 
 import numpy as np
 
-from gentax.core import Episode, Outcome, Task, stable_seed
+from gentax.core import Episode, Outcome, stable_seed
 from gentax.models.requests import ModelOptions
 from gentax.policies.load import load_policy
 from gentax.policies.local import LocalPolicy
@@ -24,173 +29,163 @@ from gentax.rollouts import EnvPool, RolloutConfig, rollout
 from gentax.training.config import TrainConfig
 from gentax.training.curriculum import Curriculum, CurriculumStep, TaskPool
 from gentax.training.distributed import World
-from gentax.training.expert_guidance import PLANNED, Guided, expert_prefixes, plan_lengths
+from gentax.training.expert_guidance import PLANNED, GuidedPolicy, expert_prefixes, plan_lengths
 from gentax.training.rewards import Judge, rewards_of
-from gentax.training.run_folder import Row
+from gentax.training.run_folder import Metrics
 
 
 @dataclass(frozen=True)
-class Played:
-    """What this process played of a lesson."""
+class RolloutBatch:
+    """The episodes that this process played for one step."""
 
-    lesson: CurriculumStep
+    plan: CurriculumStep
     episodes: Sequence[Episode]
     rewards: list[np.ndarray]  # of each episode, float64, shape (steps,)
-    unread: int  # answers of the judge that were no scores
+    unread_scores: int  # answers of the judge that were no scores
     seconds: float
-    at: float  # when it was done, by the monotonic clock
+    finished_at: float  # by the monotonic clock
 
 
 class RolloutWorker:
-    """A run's playing, from the first step to the last; a context, since environments are open meanwhile.
+    """Plays the episodes of a run, from the first step to the last; a context, since environments stay open meanwhile.
 
     Args:
         config: every setting.
-        course: its schedule.
+        curriculum: which tasks are played, and how.
         world: the processes that share the playing.
         device: where a judge's model is.
     """
 
-    def __init__(self, config: TrainConfig, course: Curriculum, world: World, device: str) -> None:
-        self.config, self.course, self.world = config, course, world
+    def __init__(self, config: TrainConfig, curriculum: Curriculum, world: World, device: str) -> None:
+        self.config, self.curriculum, self.world = config, curriculum, world
         judge = config.reward.judge
         self.judge = None if judge is None else Judge(load_policy(judge, ModelOptions(device, config.dtype)))
-        self.looking = config.looking()
+        self.validation = config.looking()
         self._stack = ExitStack()
 
     def __enter__(self) -> RolloutWorker:
-        rollout_config, looking = self.config.rollout, self.looking
-        self._envs = self._look_envs = self._stack.enter_context(EnvPool(rollout_config))
-        if (looking.wrap, looking.reward, looking.horizon) != (
-            rollout_config.wrap,
-            rollout_config.reward,
-            rollout_config.horizon,
+        training, validation = self.config.rollout, self.validation
+        self._envs = self._validation_envs = self._stack.enter_context(EnvPool(training))
+        if (validation.wrap, validation.reward, validation.horizon) != (
+            training.wrap,
+            training.reward,
+            training.horizon,
         ):
-            self._look_envs = self._stack.enter_context(EnvPool(looking))
+            self._validation_envs = self._stack.enter_context(EnvPool(validation))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def play(self, policy: LocalPolicy, step: int, rows: Sequence[Row]) -> Played:
-        """Play this process's groups of the lesson of `step`, after the rows of the steps before it."""
+    def rollout(self, policy: LocalPolicy, step: int, rows: Sequence[Metrics]) -> RolloutBatch:
+        """Play this process's groups of `step`, after the metrics of the steps before it."""
         config, world, began = self.config, self.world, time.monotonic()
-        lesson = self.course.lesson(step, rows)
-        tasks = lesson.tasks[world.rank :: world.size]  # a group is played by one process
-        who: Policy = policy
-        if lesson.hints or lesson.expert_prefix:
+        plan = self.curriculum.plan(step, rows)
+        tasks = plan.tasks[world.rank :: world.size]  # a group is played by one process
+        player: Policy = policy
+        if plan.hints or plan.expert_prefix:
             seed = stable_seed(config.seed, "guide", step)
-            starts = expert_prefixes(tasks, lesson.expert_prefix, self._plans, seed, lesson.horizon)
-            who = Guided(policy, lesson.hints, starts, seed)
+            prefixes = expert_prefixes(tasks, plan.expert_prefix, self._plan_lengths, seed, plan.horizon)
+            player = GuidedPolicy(policy, plan.hints, prefixes, seed)
         episodes = rollout(
-            who,
+            player,
             tasks,
-            config=lesson.rollout,
+            config=plan.rollout,
             samples=config.num_generations,
             seed=stable_seed(config.seed, "play", step),
             parallel=config.parallel,
             pool=self._envs,
-            horizon=lesson.horizon,
+            horizon=plan.horizon,
         )
         policy.release_memory()
         scores, unread = self.judge.scores(episodes) if self.judge else (None, 0)
         if self.judge is not None and isinstance(self.judge.policy, LocalPolicy):
             self.judge.policy.release_memory()
         rewards = rewards_of(episodes, config.reward, config.exploration, scores)
-        done = time.monotonic()
-        return Played(lesson, episodes, rewards, unread, done - began, done)
+        now = time.monotonic()
+        return RolloutBatch(plan, episodes, rewards, unread, now - began, now)
 
     @cached_property
-    def _plans(self) -> Mapping[tuple[str, str], float]:
+    def _plan_lengths(self) -> Mapping[tuple[str, str], float]:
         """How long the expert's plans are, by (domain, level)."""
-        some = [task for ground in self.course.grounds.values() for task in ground.learn[:PLANNED]]
-        return plan_lengths(some, self.config.rollout, self._envs)
+        sample = [task for pool in self.curriculum.pools.values() for task in pool.train[:PLANNED]]
+        return plan_lengths(sample, self.config.rollout, self._envs)
 
-    def look(self, policy: Policy) -> Row:
-        """Play the validation tasks; see `look.look`."""
-        grounds, parallel = self.course.grounds.values(), self.config.parallel
-        return look(policy, grounds, self.looking, self._look_envs, self.world, parallel)
+    def validate(self, policy: Policy) -> Metrics:
+        """Play the validation tasks; return their success (see `validate`)."""
+        pools, parallel = self.curriculum.pools.values(), self.config.parallel
+        return validate(policy, pools, self.validation, self._validation_envs, self.world, parallel)
 
-    def row(self, step: int, played: Played, learned: Mapping[str, float]) -> Row:
-        """Return the row of a step that was just learned from: what was played, and `learned`, what came of it."""
-        seconds = {"play_s": played.seconds, "learn_s": time.monotonic() - played.at}
-        mixture = len(self.course.grounds) > 1
-        row = {"step": step} | summary(played.lesson, played.episodes, played.rewards, seconds, self.world, mixture)
-        return row | learned | ({"unread_scores": self.world.total(played.unread)} if self.judge else {})
+    def metrics(self, step: int, batch: RolloutBatch, learned: Mapping[str, float]) -> Metrics:
+        """Return the metrics of a step: those of its rollout, and `learned`, those of the update on it."""
+        seconds = {"play_s": batch.seconds, "learn_s": time.monotonic() - batch.finished_at}
+        mixture = len(self.curriculum.pools) > 1
+        metrics = {"step": step} | rollout_metrics(batch, seconds, self.world, mixture) | learned
+        return metrics | ({"unread_scores": self.world.sum(batch.unread_scores)} if self.judge else {})
 
 
-def look(
+def validate(
     policy: Policy,
-    grounds: Iterable[TaskPool],
+    pools: Iterable[TaskPool],
     config: RolloutConfig,
-    pool: EnvPool,
+    envs: EnvPool,
     world: World,
     parallel: int | None = None,
-) -> dict[str, float]:
+) -> Metrics:
     """Return `validation_success`, the mean over the parts, and with several parts `validation_success/PART` of each.
 
     Episodes that ended in an error are in no mean, and a part without others has none. Every process plays its share.
     """
-    grounds = list(grounds)
-    mine = [task for ground in grounds for task in ground.look[world.rank :: world.size]]
-    found = {ground.name: [0, 0] for ground in grounds}
-    part = {task: ground.name for ground in grounds for task in ground.look}
-    for episode in rollout(policy, mine, config=config, pool=pool, parallel=parallel):
+    pools = list(pools)
+    tasks = [task for pool in pools for task in pool.validation[world.rank :: world.size]]
+    counts = {pool.name: [0, 0] for pool in pools}  # successes, episodes
+    part = {task: pool.name for pool in pools for task in pool.validation}
+    for episode in rollout(policy, tasks, config=config, pool=envs, parallel=parallel):
         if episode.outcome is not Outcome.ERROR:
-            found[part[episode.task]][0] += episode.success
-            found[part[episode.task]][1] += 1
-    everyone = world.everyone(found)
+            counts[part[episode.task]][0] += episode.success
+            counts[part[episode.task]][1] += 1
+    gathered = world.gather(counts)
     rates = {}
-    for name in found:
-        solved, played = (sum(one[name][k] for one in everyone) for k in (0, 1))
+    for name in counts:
+        solved, played = (sum(one[name][k] for one in gathered) for k in (0, 1))
         if played:
             rates[name] = solved / played
-    row = {"validation_success": sum(rates.values()) / len(rates)} if rates else {}
-    return row | ({f"validation_success/{name}": rate for name, rate in rates.items()} if len(found) > 1 else {})
+    metrics = {"validation_success": sum(rates.values()) / len(rates)} if rates else {}
+    return metrics | ({f"validation_success/{name}": rate for name, rate in rates.items()} if len(counts) > 1 else {})
 
 
-def summary(
-    lesson: CurriculumStep,
-    episodes: Sequence[Episode],
-    rewards: Sequence[np.ndarray],
-    seconds: Mapping[str, float],
-    world: World,
-    mixture: bool,
-) -> dict[str, float]:
-    """Return the row of a step.
+def rollout_metrics(batch: RolloutBatch, seconds: Mapping[str, float], world: World, mixture: bool) -> Metrics:
+    """Return what a step's episodes were like, of all processes together.
 
     Args:
-        lesson: what was to be played.
-        episodes: what this process played of it.
-        rewards: what each step was worth, by episode.
+        batch: what this process played.
         seconds: `play_s` and `learn_s`.
         world: the processes that played the rest.
         mixture: whether the run has several parts.
     """
-    part = {task: name for name, tasks in lesson.parts for task in tasks}
-    count = Counter[str]()
-    for episode, reward in zip(episodes, rewards, strict=True):
+    part = {task: name for name, tasks in batch.plan.parts for task in tasks}
+    own = Counter[str]()
+    for episode, reward in zip(batch.episodes, batch.rewards, strict=True):
         if episode.outcome is Outcome.ERROR:
-            count["errors"] += 1
-            continue
-        count.update(_facts(episode, float(reward.sum()), part))
-    both: Counter[str] = Counter()
-    for one in world.everyone(dict(count)):
-        both.update(one)
-    episodes_, steps = max(1, both["episodes"]), max(1, both["length"])
-    row = {key: both[key] / episodes_ for key in ("success", "return", "reward", "length")}
-    row |= {key: both[key] / steps for key in ("invalid", "truncated", "cut_prompts")}
-    row |= {"errors": both["errors"], "tokens": both["tokens"]}
-    row["tokens_per_s"] = both["tokens"] / max(1e-9, sum(seconds.values()))
+            own["errors"] += 1
+        else:
+            own.update(_episode_counts(episode, float(reward.sum()), part[episode.task]))
+    count: Counter[str] = Counter()
+    for one in world.gather(dict(own)):
+        count.update(one)
+    episodes, steps = max(1, count["episodes"]), max(1, count["length"])
+    metrics = {key: count[key] / episodes for key in ("success", "return", "reward", "length")}
+    metrics |= {key: count[key] / steps for key in ("invalid", "truncated", "cut_prompts")}
+    metrics |= {"errors": count["errors"], "tokens": count["tokens"]}
+    metrics["tokens_per_s"] = count["tokens"] / max(1e-9, sum(seconds.values()))
     if mixture:
-        for name, _ in lesson.parts:
-            if both[f"episodes/{name}"]:
-                row[f"success/{name}"] = both[f"success/{name}"] / both[f"episodes/{name}"]
-    return row | dict(seconds)
+        for name, _ in batch.plan.parts:
+            if count[f"episodes/{name}"]:
+                metrics[f"success/{name}"] = count[f"success/{name}"] / count[f"episodes/{name}"]
+    return metrics | dict(seconds)
 
 
-def _facts(episode: Episode, reward: float, part: Mapping[Task, str]) -> dict[str, float]:
-    name = part[episode.task]
+def _episode_counts(episode: Episode, reward: float, name: str) -> Metrics:
     return {
         "episodes": 1,
         f"episodes/{name}": 1,

@@ -1,16 +1,18 @@
-"""The training run: play, learn, look, keep. Everything random is seeded by (seed, step), so a run can be continued
-from its last checkpoint as if it had not been stopped.
+"""The training run: supervised fine-tuning, then policy-gradient steps, with validation and checkpoints.
 
-The stages: imitation, when the recipe has it; policy-gradient steps on what the course says; at the end, when the
-recipe says so, weights between the start's and the trained ones. `run_folder.py` says what is written where.
+A policy-gradient step is `_Run._step`: rollout → advantages → loss → optimizer step; the last three are in
+`policy_gradient.py`. Methods against forgetting (`forgetting/`) are called through their hooks. Everything random is
+seeded by (seed, step), so a stopped run is continued from its last checkpoint as if it had not been stopped.
+`run_folder.py` says what is written where.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,15 @@ from gentax.core.process import Interrupt, deferred_interrupt, freed_memory_kept
 from gentax.models.loading import load_meta_model, load_model, resolve_device
 from gentax.models.memory import available_memory
 from gentax.models.requests import ModelOptions
-from gentax.policies.local import LocalPolicy, load_local_policy
+from gentax.policies.local import load_local_policy
 from gentax.training.check import check
 from gentax.training.checkpoint import (
     checkpoints,
-    left,
+    last_checkpoint_text,
     load_optimizer,
     optimizer_state,
     pack,
-    read_beside,
+    read_training_state,
     save_checkpoint,
     save_model,
     unpack,
@@ -40,37 +42,37 @@ from gentax.training.config import TrainConfig
 from gentax.training.critic import Critic
 from gentax.training.curriculum import Curriculum
 from gentax.training.distributed import World, join
-from gentax.training.forgetting import KLMonitor, ReplayKL, interpolate, nearest_that_keeps, replayed_domains
-from gentax.training.learner import learner_of, with_rates
+from gentax.training.forgetting import Start, forgetting_methods, implementing
+from gentax.training.learner import learner_of, with_learning_rates
 from gentax.training.memory import check_memory, parameters_of
 from gentax.training.policy_gradient import update
 from gentax.training.rollout_worker import RolloutWorker
-from gentax.training.run_folder import Row, RunFolder, result, shown_rows
-from gentax.training.sft_data import ExpertData
+from gentax.training.run_folder import Metrics, RunFolder, result, show_progress
+from gentax.training.sft_data import SFTData
 
-SAVE_IMITATION = 200  # steps of imitation between two checkpoints
+SFT_SAVE_STEPS = 200  # between two checkpoints of supervised fine-tuning
 
 
 @freed_memory_kept()
 def train(
     config: TrainConfig,
     out: str | Path,
-    on_row: Callable[[Row], None] = lambda row: None,
+    on_step: Callable[[Metrics], None] = lambda metrics: None,
     *,
     progress: bool | None = None,
 ) -> Path:
     """Train a policy; return the model folder that the run came to.
 
-    A folder that holds a stopped run of the same recipe is continued. On Ctrl-C the step in flight is finished and
+    A folder that holds a stopped run of the same config is continued. On Ctrl-C the step in flight is finished and
     its checkpoint written before KeyboardInterrupt is raised. Under torchrun every process calls this alike.
 
     Args:
         config: every setting.
         out: the run's folder.
-        on_row: told each step's metrics as they come, in the first process (see `summary.py` for the keys); while
-            imitating, rows that have `imitate`, the number of the step, and `of`, how many there are.
-        progress: whether those rows are shown, and first how large the model is, what of it is trained and what memory
-            that takes; None for where a person is watching, in a terminal or a notebook.
+        on_step: called with each step's metrics, in the first process (see `rollout_worker.py` for the keys); during
+            supervised fine-tuning with `sft_step`, the number of the step, and `of`, how many there are.
+        progress: whether those metrics are shown, and first how large the model is, what of it is trained and what
+            memory that takes; None for where a person is watching, in a terminal or a notebook.
 
     Raises:
         UsageError: a domain, level or model that does not exist or must not be trained on; settings that contradict
@@ -81,15 +83,14 @@ def train(
     shown = shows_progress(progress)
     check(config)
     run, bare = Path(out), load_meta_model(config.model, config.options())
-    config = with_rates(config, parameters_of(bare))
+    config = with_learning_rates(config, parameters_of(bare))
     if (folder := result(run)) is not None:
-        RunFolder.open(run, config, World())  # refuses another recipe
+        RunFolder.open(run, config, World())  # refuses another config
         return folder
-    on_row = shown_rows(config.updates, progress, on_row)
-    if config.forgetting.merge is not None:
-        from gentax.training.experts import train_and_merge
-
-        return train_and_merge(config, run, on_row)
+    on_step = show_progress(config.updates, progress, on_step)
+    for method in forgetting_methods(config):
+        if (folder := method.train_instead(run, train, on_step)) is not None:
+            return folder
     if config.trainer == "trl":
         from gentax.training.trl_trainer import refuse, train_with_trl
 
@@ -97,54 +98,48 @@ def train(
         if "LOCAL_RANK" not in os.environ:  # alone; how DeepSpeed spreads a model over processes is not counted
             device = resolve_device(config.device)
             check_memory(bare, config, device, available_memory(device))  # TRL takes no less
-        return train_with_trl(config, run, on_row)
+        return train_with_trl(config, run, on_step)
     with join(config) as world, deferred_interrupt() as interrupt:
-        checkpointing = _fits(config, bare, world, shown)
-        return _Run(
-            config, run, world, on_row, interrupt, checkpointing, status if shown and world.first else _silent
-        ).whole()
+        checkpointing = _check_memory(config, bare, world, shown)
+        report = status if shown and world.first else lambda text: None
+        return _Run(config, run, world, on_step, interrupt, checkpointing, report).complete()
 
 
-def _silent(text: str) -> None:
-    """Stand where `status` would be."""
-
-
-def _fits(config: TrainConfig, bare: Any, world: World, shown: bool) -> bool:
-    """Refuse what the device has no room for, and print how the run learns; return whether by checkpointing.
+def _check_memory(config: TrainConfig, bare: Any, world: World, shown: bool) -> bool:
+    """Refuse a model that the device has no room for; return whether to use gradient checkpointing.
 
     Args:
         bare: the model, without weights.
+        shown: whether the estimate is printed.
     """
     device = resolve_device(config.device, world.local, world.size)
-    # On a CPU the processes share what there is; they all decide by what the first one sees.
-    (left, *_) = world.everyone(available_memory(device) / (world.size if device.type == "cpu" else 1))
-    found = check_memory(bare, config, device, left, world.size)
+    # On a CPU the processes share the memory; they all decide by what the first one sees.
+    (left, *_) = world.gather(available_memory(device) / (world.size if device.type == "cpu" else 1))
+    estimate = check_memory(bare, config, device, left, world.size)
     if world.first and shown:
         rates = [f"{config.learning_rate:g}"] if config.updates else []
-        rates += [f"{config.sft.learning_rate:g} (imitation)"] if config.sft is not None else []
+        rates += [f"{config.sft.learning_rate:g} (supervised)"] if config.sft is not None else []
         end_line()
-        print(f"{found} of {left / 1e9:.1f} on {device}; learning rate {', '.join(rates)}", flush=True)
-    return found.gradient_checkpointing
+        print(f"{estimate} of {left / 1e9:.1f} on {device}; learning rate {', '.join(rates)}", flush=True)
+    return estimate.gradient_checkpointing
 
 
 class _Run:
-    """One run in flight."""
+    """One run in progress."""
 
     def __init__(
         self,
         config: TrainConfig,
         path: Path,
         world: World,
-        on_row: Callable[[Row], None],
+        on_step: Callable[[Metrics], None],
         interrupt: Interrupt,
         gradient_checkpointing: bool,
         status: Callable[[str], None],
     ) -> None:
-        self.status = status
-        self.config, self.path, self.world, self.interrupt = config, path, world, interrupt
-        self.on_row = on_row if world.first else lambda row: None
-        self.course = Curriculum(config)
-        self.grounds = self.course.grounds.values()
+        self.config, self.path, self.world, self.interrupt, self.status = config, path, world, interrupt, status
+        self.on_step = on_step if world.first else lambda metrics: None
+        self.curriculum = Curriculum(config)
         self.options = config.options(str(resolve_device(config.device, world.local, world.size)))
         status(f"  loading {config.model}")
         self.policy = load_local_policy(config.model, self.options)
@@ -153,194 +148,197 @@ class _Run:
         self.critic = (
             Critic(self.policy.model, config.algorithm) if config.algorithm.advantage_estimator == "ppo" else None
         )
-        self.playing = RolloutWorker(config, self.course, world, self.options.device)
+        self.worker = RolloutWorker(config, self.curriculum, world, self.options.device)
+        self.methods = forgetting_methods(config)
 
-    def whole(self) -> Path:
+    def complete(self) -> Path:
         """Do what is left of the run; return the folder of its result."""
-        forgetting = self.config.forgetting
-        # What the start plays, it plays before its weights change.
-        replayed = replayed_domains(self.config) if forgetting.replay else ()
-        if replayed:
-            self.status(f"  playing {', '.join(replayed)} with the base, for replay")
-        self.replay = ReplayKL.play(self.policy, self.config, replayed, self.world) if replayed else None
-        self.start = self._start() if self.replay else None
-        if self.config.sft is not None and self._untouched():
-            self._imitate()
-        if self.course.steps:
+        self._before_training("base")
+        if self.config.sft is not None and self._has_no_checkpoint():
+            self._fine_tune()
+        if self.curriculum.steps:
             self._reinforce()
-        if forgetting.interpolate is not None:
-            return self._interpolate(forgetting.interpolate)
-        return self.folder.finish(self._best())
+        return self._finalize()
 
     # The stages.
 
-    def _imitate(self) -> None:
-        """Learn from others' episodes, up to the checkpoint `step-000000`."""
-        imitation = ExpertData.of(self.config, self.policy, self.path / "imitated.safetensors", self.world, self.status)
-        self.policy.release_memory()  # it may have played what is imitated, or replayed
-        optimizer = imitation.optimizer(self.learner.parameters)
-        done = self._resume("imitate", optimizer)
-        for step in range(done + 1, imitation.steps + 1):
-            extra = self._replay(step) if self.replay else None
-            with self._told():
-                row = imitation.step(step, self.learner, optimizer, self.world, extra)
-            if step == 1 or step % 10 == 0 or step == imitation.steps:
-                self.on_row({"imitate": step, "of": imitation.steps, **row})
-            asked = self._asked()
-            if (asked or step % SAVE_IMITATION == 0) and step < imitation.steps:
-                self._save(f"imitate-{step:06d}", optimizer)
-                if asked:
+    def _fine_tune(self) -> None:
+        """Supervised fine-tuning, up to the checkpoint `step-000000`."""
+        data = SFTData.collect(self.config, self.policy, self.path / "sft.safetensors", self.world, self.status)
+        self.policy.release_memory()
+        optimizer = data.optimizer(self.learner.parameters)
+        done = self._resume("sft", optimizer)
+        for step in range(done + 1, data.steps + 1):
+            with self._report_checkpoint_on_error():
+                metrics = data.step(step, self.learner, optimizer, self.world, self._extra_loss(step))
+            if step == 1 or step % 10 == 0 or step == data.steps:
+                self.on_step({"sft_step": step, "of": data.steps, **metrics})
+            stop_requested = self._stop_requested()
+            if (stop_requested or step % SFT_SAVE_STEPS == 0) and step < data.steps:
+                self._save(f"sft-{step:06d}", optimizer)
+                if stop_requested:
                     raise KeyboardInterrupt
         self.learner.publish()
-        self._save("step-000000", None, imitated=imitation.counts)
-        if self._asked():
+        self._save("step-000000", None, sft_pairs=data.counts)
+        if self._stop_requested():
             raise KeyboardInterrupt
 
     def _reinforce(self) -> None:
         """Take the policy-gradient steps that are left."""
-        config, world = self.config, self.world
+        config, curriculum = self.config, self.curriculum
         assert config.learning_rate is not None  # since `train`
         optimizer = torch.optim.Adam(self.learner.parameters, lr=config.learning_rate, fused=True)
-        reference = meter = None
-        if config.algorithm.beta or config.forgetting.kl_budget is not None:
-            beginner = self._beginner()
-            reference = beginner.model if beginner is not self.policy else self.start or self._start()
-            if config.forgetting.kl_budget is not None:
-                self.status("  playing what forgetting is measured on")
-                meter = KLMonitor.play(beginner, config, self.grounds, world)
-                beginner.release_memory()
-                if self._untouched():
-                    self._save("step-000000", None)  # what is kept when the first look says stop
+        reference = self._rl_start.model if config.algorithm.beta else None
+        self._before_training("rl")
+        stopping = implementing(self.methods, "should_stop")
+        if stopping and self._has_no_checkpoint():
+            self._save("step-000000", None)  # the result if the first check says stop
         done = self._resume("step", optimizer)
-        self.folder.back_to(done)
-        with self.playing:
-            for step in range(done + 1, self.course.steps + 1):
+        self.folder.drop_after(done)
+        with self.worker:
+            for step in range(done + 1, curriculum.steps + 1):
                 began = time.monotonic()
                 if step == done + 1:
                     self.status("  playing the first batch of episodes")
-                row = self._step(step, optimizer, reference)
-                if self.course.looks(step):
-                    row |= self.playing.look(self.policy)
-                asked = self._asked()
-                due = self.course.keeps(step)
-                if due and meter is not None:
-                    row["forgetting"] = meter.read(reference, self.policy.model)
-                row = self.folder.log(row, time.monotonic() - began, self.course.steps)
-                self.on_row(row)
-                if self._forgot(row):
+                metrics = self._step(step, optimizer, reference)
+                if curriculum.validates(step):
+                    metrics |= self.worker.validate(self.policy)
+                stop_requested, due = self._stop_requested(), curriculum.saves(step)
+                stops = [method.should_stop(metrics, self.policy.model) for method in stopping] if due else []
+                metrics = self.folder.log(metrics, time.monotonic() - began, curriculum.steps)
+                self.on_step(metrics)
+                if any(stops):
                     break
-                if due or asked:
-                    self._save(f"step-{step:06d}", optimizer, phase_ends=self.course.ends(step))
-                if asked:
+                if due or stop_requested:
+                    self._save(f"step-{step:06d}", optimizer, phase_ends=curriculum.ends(step))
+                if stop_requested:
                     raise KeyboardInterrupt
 
-    def _step(self, step: int, optimizer: torch.optim.Optimizer, reference: Any) -> Row:
-        """Play one batch of groups and learn from it."""
-        played = self.playing.play(self.policy, step, self.folder.rows)
+    def _step(self, step: int, optimizer: torch.optim.Optimizer, reference: Any) -> Metrics:
+        """One policy-gradient step: rollout → advantages → loss → optimizer step (see `policy_gradient.update`)."""
+        batch = self.worker.rollout(self.policy, step, self.folder.rows)
         for group in optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * self.course.rate(step)
-        with self._told():
+            group["lr"] = self.config.learning_rate * self.curriculum.learning_rate(step)
+        with self._report_checkpoint_on_error():
             learned = update(
                 self.learner,
                 reference,
                 optimizer,
-                played.episodes,
-                played.rewards,
+                batch.episodes,
+                batch.rewards,
                 self.config,
                 f"step {step}",
-                temperature=played.lesson.rollout.temperature,
+                temperature=batch.plan.rollout.temperature,
                 world=self.world,
                 critic=self.critic,
-                extra=self._replay(step) if self.replay else None,
+                extra_loss=self._extra_loss(step),
             )
         self.learner.publish()
-        return self.playing.row(step, played, learned)
+        return self.worker.metrics(step, batch, learned)
 
-    def _interpolate(self, keep: float) -> Path:
-        """Choose weights between the start's and the trained ones by validation tasks."""
-        trained = self._best()
+    def _finalize(self) -> Path:
+        """Choose the run's result: the last checkpoint, or weights that forgetting methods make of it."""
+        # One that was written for Ctrl-C between two regular ones was not checked by `should_stop`.
+        regular = [folder for step, folder in checkpoints(self.path) if step == 0 or self.curriculum.saves(step)]
+        trained = regular[-1]
+        if not (methods := implementing(self.methods, "finalize")):
+            return self.folder.finish(trained)
         options = self.config.options("cpu")
-        start, tuned = (load_model(name, options).state_dict() for name in (self.config.model, trained))
-        with self.playing:
-
-            def success_at(share: float) -> float:
-                self.policy.model.load_state_dict(interpolate(start, tuned, share))
-                self.policy.clear_cache()
-                found = self.playing.look(self.policy)
-                if "validation_success" not in found:
-                    raise UsageError("forgetting.interpolate: no validation task was played without an error")
-                return found["validation_success"]
-
-            share, tried = nearest_that_keeps(success_at, keep)
-        out = self.path / "interpolated"
+        start, weights = (load_model(name, options).state_dict() for name in (self.config.model, trained))
+        facts: dict[str, Any] = {"trained": trained.name}
+        with self.worker:
+            for method in methods:
+                weights, more = method.finalize(start, weights, self._success_of)
+                facts |= more
+        out = self.path / methods[-1].result
         if self.world.first:
             with atomic_folder(out) as aside:
-                save_model(self.policy.model, self.policy.tokenizer, aside, interpolate(start, tuned, share))
-        return self.folder.finish(out, share=share, tried=tried, trained=trained.name)
+                save_model(self.policy.model, self.policy.tokenizer, aside, weights)
+        return self.folder.finish(out, **facts)
 
-    # What they share.
+    # Forgetting methods, and what they are given.
 
-    def _replay(self, step: int) -> Callable[[], dict[str, float]]:
-        assert self.replay is not None
-        return lambda: self.replay.backward(self.learner.model, self.start, self.config, step, self.world)
+    @cached_property
+    def _base_start(self) -> Start:
+        """The policy that the run is given."""
+        return Start(
+            self.policy, lambda: self.learner.start_model() or load_model(self.config.model, self.options), self.world
+        )
 
-    def _start(self) -> Any:
-        """Return the model the run starts from, to be compared with."""
-        return self.learner.start_model() or load_model(self.config.model, self.options)
+    @cached_property
+    def _rl_start(self) -> Start:
+        """The policy that policy gradient begins with, which the KL penalty holds to."""
+        if self.config.sft is None:
+            return self._base_start
+        policy = load_local_policy(self.path / "step-000000", self.options)
+        return Start(policy, lambda: policy.model, self.world)
 
-    def _beginner(self) -> LocalPolicy:
-        """Return the policy that RL begins with: what the KL term holds to, and the meter measures from."""
-        if self.config.sft is not None:
-            return load_local_policy(self.path / "step-000000", self.options)
-        return self.policy  # whose weights are still those of the start
+    def _before_training(self, stage: str) -> None:
+        for method in implementing(self.methods, "before_training"):
+            if method.start_at == stage:
+                self.status(f"  preparing {method.setting}")
+                start = self._base_start if stage == "base" else self._rl_start
+                method.before_training(start, self.curriculum.pools.values())
+                start.policy.release_memory()
 
-    def _best(self) -> Path:
-        """Return the last checkpoint, or the last below the limit where forgetting is measured."""
-        kept = dict(checkpoints(self.path))
-        if self.config.forgetting.kl_budget is not None:
-            below = {int(row["step"]) for row in self.folder.rows if "forgetting" in row and not self._forgot(row)}
-            kept = {step: folder for step, folder in kept.items() if step == 0 or step in below}
-        return kept[max(kept)]
+    def _extra_loss(self, step: int) -> Callable[[], Metrics] | None:
+        """Return what adds the gradients of the methods' own losses; None where there is none."""
+        if not (methods := implementing(self.methods, "extra_loss")):
+            return None
+
+        def backward() -> Metrics:
+            metrics: Metrics = {}
+            for method in methods:
+                metrics |= method.extra_loss(self.learner.model, step)
+            return metrics
+
+        return backward
+
+    def _success_of(self, weights: Mapping[str, torch.Tensor]) -> float:
+        """Return the policy's success on the validation tasks with some weights."""
+        self.policy.model.load_state_dict(weights)
+        self.policy.clear_cache()
+        metrics = self.worker.validate(self.policy)
+        if "validation_success" not in metrics:
+            raise UsageError("no validation task was played without an error, so no weights can be chosen by them")
+        return metrics["validation_success"]
+
+    # Checkpoints and interruption.
 
     def _resume(self, kind: str, optimizer: torch.optim.Optimizer) -> int:
-        """Go back to the last checkpoint of a kind; return its step, 0 where there is none."""
+        """Load the last checkpoint of a kind; return its step, 0 where there is none."""
         if not (kept := checkpoints(self.path, kind)):
             return 0
         step, folder = kept[-1]
-        beside = read_beside(folder)
-        self.learner.load(load_model(folder, ModelOptions("cpu")).state_dict(), unpack(beside, "learner"))
-        if flat := unpack(beside, "optimizer"):
+        state = read_training_state(folder)
+        self.learner.load(load_model(folder, ModelOptions("cpu")).state_dict(), unpack(state, "learner"))
+        if flat := unpack(state, "optimizer"):
             load_optimizer(optimizer, flat)
-        if self.critic is not None and (state := unpack(beside, "critic")):
-            self.critic.load_state(state)
+        if self.critic is not None and (flat := unpack(state, "critic")):
+            self.critic.load_state(flat)
         return step
 
     def _save(self, name: str, optimizer: torch.optim.Optimizer | None, **facts: Any) -> None:
-        weights, state = self.learner.weights(), self.learner.state()
-        memory = optimizer_state(optimizer) if optimizer is not None else {}
+        weights, parts = self.learner.weights(), {"learner": self.learner.state()}
+        parts["optimizer"] = optimizer_state(optimizer) if optimizer is not None else {}
         if self.world.first:
-            parts = {"learner": state, "optimizer": memory}
             if self.critic is not None:
                 parts["critic"] = self.critic.state()
             save_checkpoint(self.path, name, self.policy.model, self.policy.tokenizer, weights, pack(**parts), facts)
-        self.world.wait()
+        self.world.barrier()
 
-    def _untouched(self) -> bool:
-        """Return whether there is no checkpoint yet; asked together, before a process that is ahead writes one."""
-        return bool(self.world.most(int(not checkpoints(self.path))))
+    def _has_no_checkpoint(self) -> bool:
+        """Return whether there is no checkpoint yet, decided together, before a process that is ahead writes one."""
+        return bool(self.world.max(int(not checkpoints(self.path))))
+
+    def _stop_requested(self) -> bool:
+        """Return whether any process was interrupted."""
+        return bool(self.world.max(int(self.interrupt.requested)))
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Say which checkpoint is left when a loss stops the run."""
+    def _report_checkpoint_on_error(self) -> Iterator[None]:
+        """Name the last good checkpoint in the error when a loss stops the run."""
         try:
             yield
         except NonFiniteLoss as fault:
-            raise NonFiniteLoss(f"{fault}; {left(self.path)}") from None
-
-    def _forgot(self, row: Row) -> bool:
-        limit = self.config.forgetting.kl_budget
-        return limit is not None and row.get("forgetting", 0.0) > limit
-
-    def _asked(self) -> bool:
-        """Return whether any process was asked to stop."""
-        return bool(self.world.most(int(self.interrupt.requested)))
+            raise NonFiniteLoss(f"{fault}; {last_checkpoint_text(self.path)}") from None

@@ -21,7 +21,7 @@ from gentax.training.checkpoint import checkpoints
 from gentax.training.config import RUN_FORMAT, TrainConfig
 from gentax.training.distributed import World
 
-Row = dict[str, float]
+Metrics = dict[str, float]
 
 
 @dataclass
@@ -30,7 +30,7 @@ class RunFolder:
 
     path: Path
     world: World
-    rows: list[Row] = field(default_factory=list)
+    rows: list[Metrics] = field(default_factory=list)
 
     @classmethod
     def open(cls, path: str | Path, config: TrainConfig, world: World) -> RunFolder:
@@ -45,7 +45,7 @@ class RunFolder:
             if world.first
             else None
         )
-        if refusal := world.everyone(refusal)[0]:  # what one of them refuses, all do
+        if refusal := world.gather(refusal)[0]:  # what one of them refuses, all do
             raise UsageError(refusal)
         log = folder.path / "metrics.jsonl"
         for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
@@ -75,15 +75,15 @@ class RunFolder:
             write_json(record, mine)
         return None
 
-    def back_to(self, step: int) -> None:
-        """Forget the rows after `step`: their updates were lost."""
+    def drop_after(self, step: int) -> None:
+        """Drop the rows after `step`, whose updates were lost."""
         self.rows = [row for row in self.rows if row["step"] <= step]
         if self.world.first:
             with atomic_file(self.path / "metrics.jsonl") as aside:
                 aside.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-        self.world.wait()
+        self.world.barrier()
 
-    def log(self, row: Row, seconds: float, steps: int) -> Row:
+    def log(self, row: Metrics, seconds: float, steps: int) -> Metrics:
         """Add the row of a step that is done; return it with `elapsed_s` and `left_s`, those of the whole run.
 
         Args:
@@ -103,7 +103,7 @@ class RunFolder:
         """Name the folder that holds the result, with what there is to say about it; return it."""
         if self.world.first:
             write_json(self.path / "done.json", {"result": str(folder.relative_to(self.path)), **facts})
-        self.world.wait()
+        self.world.barrier()
         return folder
 
 
@@ -113,7 +113,7 @@ def result(path: Path) -> Path | None:
     return path / json.loads(done.read_text(encoding="utf-8"))["result"] if done.is_file() else None
 
 
-def last(path: Path) -> Path:
+def latest_model(path: Path) -> Path:
     """Return the result of a finished run, or the last checkpoint of one that is not. Raises UsageError for neither."""
     if (folder := result(path)) is not None:
         return folder
@@ -136,31 +136,30 @@ def _difference(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") 
 MANY = 0.05  # a share of truncated replies from which it is said, as after an evaluation
 
 
-def show_row(line: Progress, row: Mapping[str, float], steps: int) -> None:
-    """Show a row of a run of `steps` policy-gradient steps, or of the imitation before it."""
-    number, of = (row["imitate"], row["of"]) if "imitate" in row else (row["step"], steps)
-    line.update(training_line(row, steps), int(number), int(of))
+def show_progress(steps: int, progress: bool | None, on_step: Callable[[Metrics], None]) -> Callable[[Metrics], None]:
+    """Return a callback that shows the metrics of a run, where `progress` says so, and calls `on_step`.
 
-
-def shown_rows(
-    steps: int, progress: bool | None, on_row: Callable[[dict[str, float]], None]
-) -> Callable[[dict[str, float]], None]:
-    """Return a callback for the rows of a run that shows them, where `progress` says so, and calls `on_row`."""
+    Args:
+        steps: policy-gradient steps of the run.
+        progress: None for where a person is watching.
+        on_step: called with the metrics.
+    """
     if not shows_progress(progress):
-        return on_row
+        return on_step
     line = Progress()
 
-    def both(row: dict[str, float]) -> None:
-        show_row(line, row, steps)
-        on_row(row)
+    def show(row: Metrics) -> None:
+        number, of = (row["sft_step"], row["of"]) if "sft_step" in row else (row["step"], steps)
+        line.update(step_line(row, steps), int(number), int(of))
+        on_step(row)
 
-    return both
+    return show
 
 
-def training_line(row: Mapping[str, float], steps: int) -> str:
+def step_line(row: Mapping[str, float], steps: int) -> str:
     """Return a step of training as one line."""
-    if "imitate" in row:
-        return f"  imitation {row['imitate']:.0f}/{row['of']:.0f}  loss {row['loss']:.3f}"
+    if "sft_step" in row:
+        return f"  fine-tuning {row['sft_step']:.0f}/{row['of']:.0f}  loss {row['loss']:.3f}"
     held = f"  validation {row['validation_success']:.2f}" if "validation_success" in row else ""
     cut = row.get("truncated", 0)  # no fault of the policy's, and not among the invalid
     lost = f"  cut off {cut:.0%}" if cut > MANY else ""

@@ -27,10 +27,10 @@ from gentax.policies.local import LocalPolicy
 from gentax.policies.protocol import Policy
 from gentax.rollouts import EnvPool, rollout
 from gentax.training.config import TrainConfig
-from gentax.training.curriculum import ground
+from gentax.training.curriculum import task_pool
 from gentax.training.distributed import World
-from gentax.training.learner import with_rates
-from gentax.training.sft import SFT, adamw, learn
+from gentax.training.learner import with_learning_rates
+from gentax.training.sft import SFTSettings, adamw, sft_step
 from gentax.training.trajectories import (
     Conversation,
     Example,
@@ -38,44 +38,44 @@ from gentax.training.trajectories import (
     examples,
     exchanges,
     holds_trajectories,
-    own_examples,
     read_trajectories,
+    sampled_examples,
 )
 
-PAIRS = 32  # learned at a step, as in arXiv 2601.18217; a conversation with more of them has a step to itself
-WAVE = (32, 512)  # tasks that are played at a time, at least and at most
-NAMED = (*SIMPLE, "base")  # teachers that are policies, whatever files there are
+PAIRS_PER_STEP = 32  # learned at a step, as in arXiv 2601.18217; a conversation with more of them has a step to itself
+TASKS_AT_ONCE = (32, 512)  # that a teacher plays at a time, at least and at most
+POLICY_NAMES = (*SIMPLE, "base")  # teachers that are policies, whatever files there are
 
-Gathered = tuple[Mapping[str, int], Mapping[str, int], Sequence[Example]]
+Collected = tuple[Mapping[str, int], Mapping[str, int], Sequence[Example]]
 
 
 @dataclass(frozen=True)
-class ExpertData:
-    """What is imitated, batch by batch."""
+class SFTData:
+    """The examples to fine-tune on, batch by batch."""
 
     batches: tuple[tuple[Example, ...], ...]
     wanted: Mapping[str, int]  # state-action pairs that each name of the mixture should give
     counts: Mapping[str, int]  # and those that it gives: fewer where its teacher has no more
-    settings: SFT
+    settings: SFTSettings
 
     @classmethod
-    def of(
+    def collect(
         cls,
         config: TrainConfig,
         policy: LocalPolicy,
-        kept: Path | None = None,
+        cache: Path | None = None,
         world: World | None = None,
         status: Callable[[str], None] = lambda text: None,
-    ) -> ExpertData:
-        """Gather what `config.sft` asks for.
+    ) -> SFTData:
+        """Collect the demonstrations that `config.sft` asks for.
 
         Args:
             config: `sft`, `play`, `seed`, `train_tasks` and `phases()` are read here.
             policy: the one the run starts from, with its starting weights: the teacher `start`, and the tokenizer.
-            kept: a file in which the examples are kept; one that is there is read, and nothing is played. For teachers
-                that would not play the same again, such as a server.
-            world: the processes of the run. With `kept`, the first gathers for all.
-            status: told what is being gathered, and how much of it there is.
+            cache: a file for the examples; where it exists already it is read, and nothing is played. For teachers that
+                would not play the same again, such as a server.
+            world: the processes of the run. With `cache`, the first one collects for all.
+            status: called with a line of progress.
 
         Raises:
             UsageError: a teacher or a file that does not exist or is malformed; a file that holds episodes of test
@@ -83,30 +83,30 @@ class ExpertData:
             PolicyFault: a teacher on a server cannot be reached.
         """
         world = world or World()
-        made = None
-        if kept is None or (world.first and not kept.is_file()):
-            made = _gather(config, policy, status)
-            if kept is not None:
-                _keep(kept, *made)
-        world.wait()
-        if made is None:
-            assert kept is not None
-            made = _read(kept)
-        wanted, counts, found = made
-        config = with_rates(config, sum(p.numel() for p in policy.model.parameters()))
+        collected = None
+        if cache is None or (world.first and not cache.is_file()):
+            collected = _collect(config, policy, status)
+            if cache is not None:
+                _write(cache, *collected)
+        world.barrier()
+        if collected is None:
+            assert cache is not None
+            collected = _read(cache)
+        wanted, counts, examples = collected
+        config = with_learning_rates(config, sum(p.numel() for p in policy.model.parameters()))
         assert config.sft is not None
         assert config.sft.learning_rate is not None
-        batches = tuple(_dealt(_order(found, config.sft.num_train_epochs, config.seed)))
-        settings = SFT(steps=len(batches), lr=config.sft.learning_rate, precision=config.precision)
+        batches = tuple(_batches(_order(examples, config.sft.num_train_epochs, config.seed)))
+        settings = SFTSettings(steps=len(batches), lr=config.sft.learning_rate, precision=config.precision)
         return cls(batches, wanted, counts, settings)
 
     @property
     def steps(self) -> int:
-        """Optimiser steps in all."""
+        """Optimizer steps in all."""
         return len(self.batches)
 
     def optimizer(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimiser of `step`."""
+        """Return the optimizer of `step`."""
         return adamw(parameters, self.settings)
 
     def step(
@@ -115,35 +115,35 @@ class ExpertData:
         learner: Any,
         optimizer: torch.optim.Optimizer,
         world: World | None = None,
-        extra: Callable[[], dict[str, float]] | None = None,
+        extra_loss: Callable[[], dict[str, float]] | None = None,
     ) -> dict[str, float]:
         """Learn the batch of a step, the first of which is 1.
 
-        With the weights and the optimiser's state of step k - 1, step k does what it would have done in one go.
+        With the weights and the optimizer's state of step k - 1, step k does what it would have done in one go.
 
         Args:
             step: which one.
             learner: its `model` scores, its `parameters` are learned.
             optimizer: of `optimizer`, over the same parameters.
             world: the processes of the run.
-            extra: adds the gradient of a loss of its own, such as that of replay.
+            extra_loss: adds the gradient of a loss of its own, such as that of replay.
 
         Returns:
-            loss (nats a token of the agent's), grad_norm, tokens, and what `extra` returned.
+            loss (nats a token of the agent's), grad_norm, tokens, and what `extra_loss` returned.
 
         Raises:
             NonFiniteLoss: the message names the step.
         """
-        return learn(
+        return sft_step(
             learner.model,
             list(learner.parameters),
             self.batches[step - 1],
             optimizer,
             self.settings,
             (step - 0.5) / self.steps,  # the middle of it: the first step of a short run should not be for nothing
-            f"step {step} of imitation",
+            f"step {step} of supervised fine-tuning",
             world or World(),
-            extra,
+            extra_loss,
         )
 
 
@@ -159,7 +159,7 @@ def wanted_pairs(config: TrainConfig) -> dict[str, int]:
     return whole
 
 
-def _gather(config: TrainConfig, policy: LocalPolicy, status: Callable[[str], None]) -> Gathered:
+def _collect(config: TrainConfig, policy: LocalPolicy, status: Callable[[str], None]) -> Collected:
     """Return the wanted and the found numbers of pairs of each name, and the examples."""
     assert config.sft is not None
     wanted = wanted_pairs(config)
@@ -177,8 +177,8 @@ def _examples(
     """Return examples with `wanted` pairs of one name of the mixture, fewer where its teacher has no more."""
     assert config.sft is not None
     teacher = config.sft.teachers.get(name, "expert")
-    tasks = ground(name, config).learn
-    share = _Share(wanted, config, policy, own=teacher == "start")
+    tasks = task_pool(name, config).train
+    collector = _Collector(wanted, config, policy, own=teacher == "start")
 
     def on_pairs(count: int) -> None:
         status(f"  collecting what {teacher} does on {name}: {count}/{wanted} state-action pairs")
@@ -186,51 +186,51 @@ def _examples(
     on_pairs(0)
     rng = np.random.default_rng(stable_seed(config.seed, "imitate", name))
     if teacher == "start":
-        share.play(policy, [tasks[i] for i in rng.permutation(len(tasks))], on_pairs)
-    elif teacher not in NAMED and holds_trajectories(teacher):
-        found = _learnable(read_trajectories(teacher), teacher, name, tasks)
-        for i in rng.permutation(len(found)):
-            share.add(found[i])
+        collector.play(policy, [tasks[i] for i in rng.permutation(len(tasks))], on_pairs)
+    elif teacher not in POLICY_NAMES and holds_trajectories(teacher):
+        items = _learnable(read_trajectories(teacher), teacher, name, tasks)
+        for i in rng.permutation(len(items)):
+            collector.add(items[i])
     else:
-        share.play(
+        collector.play(
             load_policy(teacher, ModelOptions(str(policy.model.device), config.dtype)),
             [tasks[i] for i in rng.permutation(len(tasks))],
             on_pairs,
         )
-    return share.found
+    return collector.examples
 
 
 def _learnable(
-    found: Sequence[Conversation | Episode], teacher: str, name: str, tasks: Sequence[Task]
+    items: Sequence[Conversation | Episode], teacher: str, name: str, tasks: Sequence[Task]
 ) -> list[Conversation | Episode]:
     """Return the conversations, and the episodes on `tasks`."""
-    episodes = [item for item in found if isinstance(item, Episode)]
+    episodes = [item for item in items if isinstance(item, Episode)]
     if any(episode.task.split == "test" for episode in episodes):
         raise UsageError(f"{teacher} holds episodes of test tasks, which are measured on and never learned from")
     known = set(tasks)
-    kept = [item for item in found if isinstance(item, Conversation) or item.task in known]
+    kept = [item for item in items if isinstance(item, Conversation) or item.task in known]
     if not kept:
         raise UsageError(f"{teacher} holds no episode of {name} on a task that the recipe trains on")
     return kept
 
 
-class _Share:
-    """The examples of one name of the mixture, as they come in."""
+class _Collector:
+    """Collects the examples of one name of the mixture."""
 
     def __init__(self, wanted: int, config: TrainConfig, policy: LocalPolicy, own: bool) -> None:
         self.left = wanted
-        self.found: list[Example] = []
+        self.examples: list[Example] = []
         self._config, self._policy, self._own = config, policy, own
 
     def play(self, player: Policy, tasks: Sequence[Task], on_pairs: Callable[[int], None]) -> None:
-        """Let `player` play the tasks in waves, until there are enough pairs; `on_pairs` is told how many there are."""
+        """Let `player` play tasks until there are enough pairs; `on_pairs` is called with their number."""
         config, wanted, played = self._config, self.left, 0
         with EnvPool(config.rollout) as envs:
             while self.left and played < len(tasks):
-                # As many as should do, by those played so far.
+                # As many as should suffice, by those played so far.
                 expected = math.ceil(self.left * played / max(wanted - self.left, 1))
-                wave = min(max(expected, WAVE[0]), WAVE[1])
-                now = tasks[played : played + wave]
+                count = min(max(expected, TASKS_AT_ONCE[0]), TASKS_AT_ONCE[1])
+                now = tasks[played : played + count]
                 seed = stable_seed(config.seed, "imitate")
                 episodes = rollout(player, now, config=config.rollout, seed=seed, pool=envs, parallel=config.parallel)
                 for episode in episodes:
@@ -248,18 +248,18 @@ class _Share:
             return
         for example in self._examples(item):
             if example.pairs:
-                self.found.append(example)
+                self.examples.append(example)
                 self.left -= example.pairs
 
     def _examples(self, item: Conversation | Episode) -> Iterator[Example]:
         codec = self._policy.codec_for(self._config.rollout.chat)
         if isinstance(item, Conversation):
-            told: Iterable[Exchange] = item.exchanges
+            turns: Iterable[Exchange] = item.exchanges
         elif self._own:
-            return own_examples(item, self.left)
+            return sampled_examples(item, self.left)
         else:
-            told = exchanges(item, self._config.rollout, lambda step: bool(step.action), codec.format_reply)
-        return examples(told, codec, limit=self._policy.decoder.max_length, most=self.left)
+            turns = exchanges(item, self._config.rollout, lambda step: bool(step.action), codec.format_reply)
+        return examples(turns, codec, limit=self._policy.decoder.max_length, max_pairs=self.left)
 
 
 def _order(found: Sequence[Example], epochs: float, seed: int) -> Iterator[Example]:
@@ -272,11 +272,11 @@ def _order(found: Sequence[Example], epochs: float, seed: int) -> Iterator[Examp
     return islice((found[i] for order in orders for i in order), count)
 
 
-def _dealt(order: Iterable[Example]) -> Iterator[tuple[Example, ...]]:
-    """Yield the examples, in order, in batches of at most `PAIRS` pairs."""
+def _batches(order: Iterable[Example]) -> Iterator[tuple[Example, ...]]:
+    """Yield the examples, in order, in batches of at most `PAIRS_PER_STEP` pairs."""
     batch: list[Example] = []
     for example in order:
-        if batch and sum(other.pairs for other in batch) + example.pairs > PAIRS:
+        if batch and sum(other.pairs for other in batch) + example.pairs > PAIRS_PER_STEP:
             yield tuple(batch)
             batch = []
         batch.append(example)
@@ -284,7 +284,7 @@ def _dealt(order: Iterable[Example]) -> Iterator[tuple[Example, ...]]:
         yield tuple(batch)
 
 
-def _keep(path: Path, wanted: Mapping[str, int], counts: Mapping[str, int], found: Sequence[Example]) -> None:
+def _write(path: Path, wanted: Mapping[str, int], counts: Mapping[str, int], found: Sequence[Example]) -> None:
     """Write what was gathered to a file."""
     from safetensors.numpy import save_file
 
@@ -298,8 +298,8 @@ def _keep(path: Path, wanted: Mapping[str, int], counts: Mapping[str, int], foun
         save_file(arrays, aside, {"wanted": json.dumps(wanted), "counts": json.dumps(counts)})
 
 
-def _read(path: Path) -> Gathered:
-    """Read what `_keep` wrote."""
+def _read(path: Path) -> Collected:
+    """Read what `_write` wrote."""
     from safetensors import safe_open
 
     with safe_open(path, framework="np") as file:

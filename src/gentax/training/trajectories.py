@@ -6,7 +6,7 @@ Three kinds of record are read, as a list in JSON or one a line (JSONL), plain o
   and TRL. `"weight": 0` at an assistant's message: read, not learned.
 - `{"conversations": [{"from": "system" | "human" | "gpt", "value": "…"}, …]}`, as in AgentTraj-L (arXiv 2406.04151)
   and ShareGPT. `"loss": false` at a message of `gpt`: read, not learned.
-- the episodes that gentax writes (`core/record.py`), also by the folder that holds them.
+- the episodes that gentax writes (`core/episode.py`), also by the folder that holds them.
 
 `"success": false` in a record of the first two kinds says that its agent failed; without it the agent succeeded. What
 the agent says is kept word for word, in whatever grammar. All that stands between two replies is one message: a system
@@ -83,7 +83,7 @@ def examples(
     *,
     observed: float = 0.0,
     limit: int | None = None,
-    most: int | None = None,
+    max_pairs: int | None = None,
 ) -> Iterator[Example]:
     """Yield the sequences of some exchanges: one for each conversation among them.
 
@@ -92,14 +92,14 @@ def examples(
         codec: the tokenizer's side.
         observed: weight of the tokens of messages; those of learned replies have weight 1.
         limit: tokens a sequence may have; the exchanges of a conversation that do not fit are left out.
-        most: replies to learn at most; what comes after them is left out.
+        max_pairs: replies to learn at most; what comes after them is left out.
     """
     ids: list[np.ndarray] = []
     weights: list[np.ndarray] = []
     pairs = learned = 0
     full = called = False
     for exchange in exchanges:
-        if learned == most:
+        if learned == max_pairs:
             break
         if not exchange.continues:
             if ids:
@@ -107,35 +107,38 @@ def examples(
             ids, weights, pairs, full = [], [], 0, False
         if full:
             continue
-        asked = (
+        prompt = (
             codec.next_prompt(exchange.message, int(ids[-1][-1]), called)
             if ids
             else codec.first_prompt(exchange.message)
         )
-        said, called = codec.encode_turn(exchange.reply), codec.calls_tool(exchange.reply)
-        if limit is not None and sum(map(len, ids)) + len(asked) + len(said) > limit:
+        reply, called = codec.encode_turn(exchange.reply), codec.calls_tool(exchange.reply)
+        if limit is not None and sum(map(len, ids)) + len(prompt) + len(reply) > limit:
             full = True
             continue
-        ids += [asked, said]
-        weights += [np.full(len(asked), observed, np.float32), np.full(len(said), float(exchange.learned), np.float32)]
+        ids += [prompt, reply]
+        weights += [
+            np.full(len(prompt), observed, np.float32),
+            np.full(len(reply), float(exchange.learned), np.float32),
+        ]
         pairs += exchange.learned
         learned += exchange.learned
     if ids:
         yield Example(np.concatenate(ids), np.concatenate(weights), pairs)
 
 
-def own_examples(episode: Episode, most: int | None = None) -> Iterator[Example]:
+def sampled_examples(episode: Episode, max_pairs: int | None = None) -> Iterator[Example]:
     """Yield the sequences of an episode that the learner itself played: the tokens it was shown and the ones it
     sampled, none of them tokenized anew. Replies without an action are read only.
 
     Args:
         episode: its steps have tokens.
-        most: replies to learn at most; what comes after them is left out.
+        max_pairs: replies to learn at most; what comes after them is left out.
     """
     learned = 0
     for sequence in episode.sequences():
         steps = [n for n in np.unique(sequence.step_T[sequence.sampled_T]).tolist() if episode.steps[n].action]
-        steps = steps if most is None else steps[: most - learned]
+        steps = steps if max_pairs is None else steps[: max_pairs - learned]
         if steps:
             learned += len(steps)
             learned_T = sequence.sampled_T & np.isin(sequence.step_T, steps)
@@ -149,16 +152,16 @@ SUFFIXES = (".json", ".jsonl", ".gz")
 
 @dataclass(frozen=True)
 class Conversation:
-    """What an agent was told and what it said."""
+    """Messages to an agent and its replies."""
 
     exchanges: tuple[Exchange, ...]
     success: bool | None  # None where the file does not say
 
 
-def holds_trajectories(what: str) -> bool:
-    """Return whether `what` names a file of trajectories (or a folder of episodes), there or not, and no policy."""
-    path = Path(what)
-    return "://" not in what and (path.is_file() or (path / EPISODES_FILE).is_file() or path.name.endswith(SUFFIXES))
+def holds_trajectories(name: str) -> bool:
+    """Return whether `name` names a file of trajectories (or a folder of episodes), there or not, and no policy."""
+    path = Path(name)
+    return "://" not in name and (path.is_file() or (path / EPISODES_FILE).is_file() or path.name.endswith(SUFFIXES))
 
 
 def read_trajectories(path: str | Path) -> list[Conversation | Episode]:

@@ -1,19 +1,19 @@
-"""TRL's GRPOTrainer as the optimiser: gentax plays the episodes and says what each is worth, TRL learns from them.
+"""TRL's GRPOTrainer as the trainer: gentax plays the episodes and computes their advantages, TRL learns from them.
 
-gentax's: the course, hints, rewards, advantages, tokens and their probabilities; rows, checkpoints, Ctrl-C. TRL's: the
-loop over batches, the reference, the loss and its gradient, mixed precision, and through accelerate the devices: DDP
-and DeepSpeed (ZeRO 1 to 3) are chosen as for any script of TRL, with
+gentax's: the curriculum, hints, rewards, advantages, tokens and their log-probabilities; metrics, checkpoints, Ctrl-C.
+TRL's: the loop over batches, the reference, the loss and its gradient, mixed precision, and through accelerate the
+devices: DDP and DeepSpeed (ZeRO 1 to 3) are chosen as for any script of TRL, with
 `accelerate launch --no_python gentax train RECIPE -s trainer=trl`. A copy of the model plays; it gets the whole weights
-before it does, so that how TRL shards or wraps its own is all one. Instead of it a vLLM server of TRL's kind may play.
+before each rollout, so it does not matter how TRL shards or wraps its own. A vLLM server of TRL's may play instead.
 
 TRL compares neighbours in a batch of fixed size. Here an episode is as many sequences as its context makes of it, so
-the advantages of `policy_gradient.py` are put in, with the probabilities of playing as the old ones, and what has no
-advantage is left out as there. TRL's loss is a mean over tokens (`dapo`): a weight for each token makes it one over
-sequences.
+the advantages of `policy_gradient.py` are inserted, with the log-probabilities of the rollout as the old ones, and
+sequences without advantage are left out. TRL's loss is a mean over tokens (`dapo`): a weight for each token makes it
+one over sequences.
 
-Left out, and refused by name: what another loss would need (`CANNOT`), FSDP (it has no whole weights to play with),
-and going on with a stopped run of DeepSpeed (its optimiser's state is in shards). Nothing is sent to anybody: TRL's
-telemetry is off.
+Left out, and refused by name: what another loss would need (`UNSUPPORTED`), forgetting methods, FSDP (it has no whole
+weights to play with), and continuing a stopped run of DeepSpeed (its optimizer state is in shards). TRL's telemetry is
+off.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from gentax.models.source import find_model
 from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.training.checkpoint import (
     checkpoints,
-    left,
+    last_checkpoint_text,
     load_optimizer,
     optimizer_state,
     pack,
-    read_beside,
+    read_training_state,
     save_checkpoint,
     save_model,
     unpack,
@@ -54,24 +54,22 @@ from gentax.training.checkpoint import (
 from gentax.training.config import TrainConfig
 from gentax.training.curriculum import Curriculum
 from gentax.training.distributed import World, join
+from gentax.training.forgetting import forgetting_methods
 from gentax.training.learner import adapted_layers
-from gentax.training.policy_gradient import ABSURD, advantages
+from gentax.training.policy_gradient import EXPLODED, compute_advantages
 from gentax.training.rewards import groups
 from gentax.training.rollout_worker import RolloutWorker
-from gentax.training.run_folder import Row, RunFolder
+from gentax.training.run_folder import Metrics, RunFolder
 from gentax.training.trl_server import Served, client_of
 
 PINNED = "1.16.0"  # `rollout_func` is experimental there, and what is overridden below is TRL's own affair
 EPISODES = 8  # in one forward pass, about; TRL's own default
 
-CANNOT: tuple[tuple[str, Callable[[TrainConfig], bool], str], ...] = (
+UNSUPPORTED: tuple[tuple[str, Callable[[TrainConfig], bool], str], ...] = (
     ("algorithm.kl_in", lambda config: config.algorithm.kl_in == "reward", "TRL has the KL term in the loss"),
     ("exploration.temperature_end", lambda config: config.exploration.temperature_end is not None, "TRL scores at one"),
     ("sft", lambda config: config.sft is not None, "do it with trainer gentax and max_steps 0, then start there"),
     ("shard", lambda config: config.shard, "accelerate shards, by DeepSpeed: accelerate config"),
-    ("forgetting.replay", lambda config: config.forgetting.replay > 0, "TRL's loss has no term for it"),
-    ("forgetting.kl_budget", lambda config: config.forgetting.kl_budget is not None, "it is not measured here"),
-    ("forgetting.interpolate", lambda config: config.forgetting.interpolate is not None, "it is not done here"),
     (
         "device",
         lambda config: config.device.startswith("cuda:"),
@@ -84,11 +82,13 @@ def refuse(config: TrainConfig) -> None:
     """Refuse what TRL cannot do, or is not there to do, before anything is loaded.
 
     Raises:
-        UsageError: a setting of `CANNOT`; TRL is not installed, or not in the version that this was written for.
+        UsageError: a setting of `UNSUPPORTED`, or a forgetting method; TRL is not installed, or in another version.
     """
-    for setting, asked, why in CANNOT:
-        if asked(config):
+    for setting, is_set, why in UNSUPPORTED:
+        if is_set(config):
             raise UsageError(f"recipe: trainer trl cannot do {setting}: {why}")
+    if methods := forgetting_methods(config):
+        raise UsageError(f"recipe: trainer trl cannot do {methods[0].setting}: it calls no forgetting methods")
     try:
         have = version("trl")
     except PackageNotFoundError:
@@ -97,7 +97,9 @@ def refuse(config: TrainConfig) -> None:
         raise UsageError(f"trainer trl needs TRL {PINNED}, and {have} is installed: pip install 'gentax[trl]'")
 
 
-def train_with_trl(config: TrainConfig, out: str | Path, on_row: Callable[[Row], None] = lambda row: None) -> Path:
+def train_with_trl(
+    config: TrainConfig, out: str | Path, on_step: Callable[[Metrics], None] = lambda metrics: None
+) -> Path:
     """Train a policy with TRL; return its last checkpoint. Rows, checkpoints and Ctrl-C are those of `train`.
 
     A stopped run goes on as it would have, bit for bit where the arithmetic allows it; not under DeepSpeed.
@@ -105,7 +107,7 @@ def train_with_trl(config: TrainConfig, out: str | Path, on_row: Callable[[Row],
     Args:
         config: every setting, of domains that were checked, and of which `refuse` refuses none.
         out: the run's folder.
-        on_row: told each step's metrics as they come: those of `summary.py`, and of the update spread, loss, kl,
+        on_step: called with each step's metrics: those of `rollout_worker.py`, and of the update spread, loss, kl,
             entropy, clipped and grad_norm.
 
     Raises:
@@ -120,16 +122,16 @@ def train_with_trl(config: TrainConfig, out: str | Path, on_row: Callable[[Row],
         )
     if config.vllm_server_base_url is not None and find_spec("vllm") is None:
         raise UsageError("a vLLM server is fed through vLLM, which is not installed here: pip install 'trl[vllm]'")
-    with _quiet(), join(config) as world, deferred_interrupt() as interrupt:
+    with _silence_warnings(), join(config) as world, deferred_interrupt() as interrupt:
         # Before TRL's settings are made: with ZeRO-3 all models that are loaded later are sharded, and this one plays.
         player = load_local_policy(
             config.model, config.options(str(resolve_device(config.device, world.local, world.size)))
         )
-        return _Run(config, Path(out), player, world, on_row, interrupt).whole()
+        return _Run(config, Path(out), player, world, on_step, interrupt).complete()
 
 
 class _Run:
-    """One run in flight. TRL calls `rollout` for the episodes of a step, and `step_done` when it has learned."""
+    """One run in progress. TRL calls `rollout` for the episodes of a step, and `on_step_end` after its update."""
 
     def __init__(
         self,
@@ -137,17 +139,17 @@ class _Run:
         path: Path,
         player: LocalPolicy,
         world: World,
-        on_row: Callable[[Row], None],
+        on_step: Callable[[Metrics], None],
         interrupt: Interrupt,
     ) -> None:
         from accelerate.utils import DistributedType
 
         self.config, self.path, self.player, self.world = config, path, player, world
-        self.on_row, self.interrupt, self.server = on_row, interrupt, config.vllm_server_base_url
-        self.course = Curriculum(config)
-        mine = math.ceil(config.tasks_per_step / world.size) * config.num_generations  # episodes of one process
+        self.on_step, self.interrupt, self.server = on_step, interrupt, config.vllm_server_base_url
+        self.curriculum = Curriculum(config)
+        episodes = math.ceil(config.tasks_per_step / world.size) * config.num_generations  # episodes of one process
         self.updates = config.algorithm.minibatches
-        self.batches = self.updates * math.ceil(mine / self.updates / EPISODES)  # forward passes in a step
+        self.batches = self.updates * math.ceil(episodes / self.updates / EPISODES)  # forward passes in a step
         self.kept = checkpoints(path)
         self.args = self._arguments()
         kind = self.args.distributed_state.distributed_type
@@ -159,26 +161,26 @@ class _Run:
                 f"a run of DeepSpeed cannot be continued; give another folder, or model={self.kept[-1][1]}"
             )
         self.folder = RunFolder.open(path, config, world)
-        self.playing = RolloutWorker(config, self.course, world, str(player.model.device))
+        self.worker = RolloutWorker(config, self.curriculum, world, str(player.model.device))
 
     @property
     def done(self) -> int:
         """Steps that are in the last checkpoint that was there at the beginning."""
         return self.kept[-1][0] if self.kept else 0
 
-    def whole(self) -> Path:
+    def complete(self) -> Path:
         """Do what is left of the run; return the folder of its result."""
-        if self.done == self.course.steps:
+        if self.done == self.curriculum.steps:
             return self.folder.finish(self.kept[-1][1])
         self.step = self.done
-        self.folder.back_to(self.done)
+        self.folder.drop_after(self.done)
         self.trainer = self._trainer()
         if self.server is not None:
             self.player.decoder = Served(client_of(self.trainer, self.server), self.player.decoder.max_length)
-        self.beside = read_beside(self.kept[-1][1]) if self.kept else {}
+        self.state = read_training_state(self.kept[-1][1]) if self.kept else {}
         if self.kept:
-            _load_trained(self.trainer.model, unpack(self.beside, "trained"))
-        with self.playing:
+            _load_trained(self.trainer.model, unpack(self.state, "trained"))
+        with self.worker:
             self.began = time.monotonic()
             self.trainer.train()
         return self.folder.finish(checkpoints(self.path)[-1][1])
@@ -193,37 +195,37 @@ class _Run:
         config, world = self.config, self.world
         self.step += 1
         self._publish()
-        self.played = self.playing.play(self.player, self.step, self.folder.rows)
-        episodes = self.played.episodes
-        self.gains = advantages(episodes, self.played.rewards, config.algorithm, world)
-        rows = sequences(episodes, self.gains, config.algorithm.loss_aggregation)
-        most = world.most(len(rows))
-        self.learns = most > 0
-        rows += [NOTHING] * (self.batches * math.ceil(max(1, most) / self.batches) - len(rows))
-        self.gains_R = [row["gain"] for row in rows]
+        self.batch = self.worker.rollout(self.player, self.step, self.folder.rows)
+        episodes = self.batch.episodes
+        self.advantages = compute_advantages(episodes, self.batch.rewards, config.algorithm, world)
+        rows = sequences(episodes, self.advantages, config.algorithm.loss_aggregation)
+        longest = world.max(len(rows))
+        self.has_advantage = longest > 0
+        rows += [PADDING] * (self.batches * math.ceil(max(1, longest) / self.batches) - len(rows))
+        self.advantages_R = [row["advantage"] for row in rows]
         # TRL shuffles the sequences by the global generator; seeded here, it does so alike in a continued run.
         torch.manual_seed(stable_seed(config.seed, "shuffle", self.step))
-        return {key: [row[key] for row in rows] for key in NOTHING if key != "gain"}
+        return {key: [row[key] for row in rows] for key in PADDING if key != "advantage"}
 
-    def rate(self, update: int) -> float:
+    def learning_rate(self, update: int) -> float:
         """Return the learning rate of an update, counted from 0 in this process, over its peak: as in `train`."""
-        return self.course.rate(self.done + update // self.updates + 1)
+        return self.curriculum.learning_rate(self.done + update // self.updates + 1)
 
-    def put_in(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def insert_advantages(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return TRL's batch with our advantages, shape (sequences, longest completion), and old probabilities."""
         old_RT = batch["sampling_per_token_logps"]
-        gain_RT = torch.zeros_like(old_RT)
-        for row, gain in zip(gain_RT, self.gains_R, strict=True):
-            row[: len(gain)] = torch.tensor(gain)
-        return batch | {"advantages": gain_RT, "old_per_token_logps": old_RT}
+        advantage_RT = torch.zeros_like(old_RT)
+        for row, advantage in zip(advantage_RT, self.advantages_R, strict=True):
+            row[: len(advantage)] = torch.tensor(advantage)
+        return batch | {"advantages": advantage_RT, "old_per_token_logps": old_RT}
 
-    def begin(self) -> None:
-        """Put back what the optimiser remembers."""
-        if flat := unpack(self.beside, "optimizer"):
+    def restore_optimizer(self) -> None:
+        """Load the optimizer state of the last checkpoint."""
+        if flat := unpack(self.state, "optimizer"):
             load_optimizer(self.trainer.optimizer, flat)
 
-    def step_done(self, logs: Mapping[str, float]) -> None:
-        """Write the row of a step, and its checkpoint where one is due."""
+    def on_step_end(self, logs: Mapping[str, float]) -> None:
+        """Log the metrics of a step, and write its checkpoint where one is due."""
         world, step = self.world, self.step
         learned = {
             key: float(logs[theirs])
@@ -236,31 +238,33 @@ class _Run:
             )
             if logs.get(theirs) is not None
         }
-        for key, most in (("loss", ABSURD), ("grad_norm", sys.float_info.max)):
-            if not abs(learned.get(key, 0.0)) <= most:  # so written, this is true of what is no number
-                raise NonFiniteLoss(f"the {key} became {learned[key]:.6g} at step {step}; {left(self.path)}")
-        gained = [bool(gain.any()) for gain in self.gains]
-        learned["spread"] = world.total(sum(gained)) / max(1.0, world.total(len(gained)))
-        flat = (not any(gained[i] for i in members) for members in groups(self.played.episodes))
-        learned["skipped"] = world.total(sum(flat))
-        row = self.playing.row(step, self.played, learned)
-        if self.course.looks(step):
+        for key, limit in (("loss", EXPLODED), ("grad_norm", sys.float_info.max)):
+            if not abs(learned.get(key, 0.0)) <= limit:  # in this form it is true of NaN
+                raise NonFiniteLoss(
+                    f"the {key} became {learned[key]:.6g} at step {step}; {last_checkpoint_text(self.path)}"
+                )
+        has_advantage = [bool(one.any()) for one in self.advantages]
+        learned["spread"] = world.sum(sum(has_advantage)) / max(1.0, world.sum(len(has_advantage)))
+        skipped = (not any(has_advantage[i] for i in group) for group in groups(self.batch.episodes))
+        learned["skipped"] = world.sum(sum(skipped))
+        metrics = self.worker.metrics(step, self.batch, learned)
+        if self.curriculum.validates(step):
             self._publish()
-            row |= self.playing.look(self.player)
+            metrics |= self.worker.validate(self.player)
         now = time.monotonic()
-        row, self.began = self.folder.log(row, now - self.began, self.course.steps), now
+        metrics, self.began = self.folder.log(metrics, now - self.began, self.curriculum.steps), now
         if world.first:
-            self.on_row(row)
-        asked = bool(world.most(int(self.interrupt.requested)))
-        if asked or self.course.keeps(step):
+            self.on_step(metrics)
+        stop_requested = bool(world.max(int(self.interrupt.requested)))
+        if stop_requested or self.curriculum.saves(step):
             self._save()
-        if asked:
+        if stop_requested:
             raise KeyboardInterrupt
 
     # What they need.
 
     def _publish(self) -> None:
-        """Give the weights as they are to who plays."""
+        """Copy the weights to the player, or the server."""
         if self.server is None:
             self._copy()
         elif self.trainer._last_loaded_step != self.trainer.state.global_step:  # else TRL has sent them
@@ -278,20 +282,20 @@ class _Run:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         if self.world.first:
             # Whole weights are in the player's number format; what is trained is kept as it is, to go on from.
-            beside = {}
+            state = {}
             if not self.sharded:
                 trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
-                beside = pack(trained=trained, optimizer=optimizer_state(self.trainer.optimizer))
+                state = pack(trained=trained, optimizer=optimizer_state(self.trainer.optimizer))
             save_checkpoint(
                 self.path,
                 f"step-{self.step:06d}",
                 self.player.model,
                 self.player.tokenizer,
                 self.player.model.state_dict(),
-                beside,
-                {"step": self.step, "phase_ends": self.course.ends(self.step), "trainer": f"trl {PINNED}"},
+                state,
+                {"step": self.step, "phase_ends": self.curriculum.ends(self.step), "trainer": f"trl {PINNED}"},
             )
-        self.world.wait()
+        self.world.barrier()
 
     def _arguments(self) -> Any:
         """Return TRL's settings for the recipe's."""
@@ -310,7 +314,7 @@ class _Run:
             num_generations=2,
             steps_per_generation=self.batches,
             gradient_accumulation_steps=self.batches // self.updates,
-            max_steps=max(1, self.course.steps - self.done) * self.updates,
+            max_steps=max(1, self.curriculum.steps - self.done) * self.updates,
             temperature=config.rollout.temperature,
             loss_type="dapo",
             epsilon=algorithm.epsilon,
@@ -350,28 +354,28 @@ class _Run:
 
         class Trainer(GRPOTrainer):
             def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-                return run.put_in(super()._generate_and_score_completions(inputs))
+                return run.insert_advantages(super()._generate_and_score_completions(inputs))
 
             def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
                 if self.lr_scheduler is None:
-                    self.lr_scheduler = LambdaLR(self.optimizer if optimizer is None else optimizer, run.rate)
+                    self.lr_scheduler = LambdaLR(self.optimizer if optimizer is None else optimizer, run.learning_rate)
                     self._created_lr_scheduler = True
                 return self.lr_scheduler
 
             def _send_telemetry(self) -> None:
                 pass
 
-        class Told(TrainerCallback):
+        class Callbacks(TrainerCallback):
             def on_train_begin(self, *_: Any, **__: Any) -> None:
-                run.begin()
+                run.restore_optimizer()
 
             def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-                if not run.learns:
+                if not run.has_advantage:
                     run.trainer.optimizer.zero_grad()  # without gradients Adam rests; with zeros it would coast
 
             def on_log(self, *_: Any, logs: Mapping[str, float], **__: Any) -> None:
                 if "loss" in logs:  # else it is TRL's summary of the whole run
-                    run.step_done(logs)
+                    run.on_step_end(logs)
 
         start = self._start()  # TRL loads the reference from there too
         rows = EPISODES * self.args.world_size * self.batches // 2
@@ -382,7 +386,7 @@ class _Run:
             train_dataset=Dataset.from_dict({"prompt": [""] * rows}),
             processing_class=AutoTokenizer.from_pretrained(start),  # TRL may give it a token for padding
             peft_config=self._adapters(),
-            callbacks=[Told()],
+            callbacks=[Callbacks()],
             rollout_func=self.rollout,
         )
         trainer.remove_callback(PrinterCallback)
@@ -397,7 +401,7 @@ class _Run:
         if self.world.first and not folder.exists():
             with atomic_folder(folder) as aside:
                 save_model(self.player.model, self.player.tokenizer, aside)
-        self.world.wait()
+        self.world.barrier()
         return str(folder)
 
     def _adapters(self) -> Any:
@@ -410,42 +414,44 @@ class _Run:
 
 
 # One token that nothing is learned from. It stands for what has no advantage, and fills batches up.
-NOTHING: Mapping[str, list[float]] = {
+PADDING: Mapping[str, list[float]] = {
     "prompt_ids": [0],
     "completion_ids": [0],
     "logprobs": [0.0],
     "env_mask": [0.0],
-    "gain": [0.0],
+    "advantage": [0.0],
 }
 
 
-def sequences(episodes: Sequence[Episode], gains: Sequence[np.ndarray], per: str) -> list[dict[str, list[float]]]:
+def sequences(
+    episodes: Sequence[Episode], advantages: Sequence[np.ndarray], loss_aggregation: str
+) -> list[dict[str, list[float]]]:
     """Return what TRL learns from: a mapping for each sequence that has an advantage.
 
     What stands before the first sampled token is the prompt; all else is as long as the rest. `env_mask`, by which TRL
-    weighs the tokens of its mean, is 0 for what was not sampled, else 1 with `per` token, and 1 over the number of the
-    sequence's sampled tokens with `per` sequence.
+    weighs the tokens of its mean, is 0 for what was not sampled, else 1 for aggregation by token, and 1 over the number
+    of the sequence's sampled tokens for aggregation by sequence.
 
     Args:
         episodes: with tokens.
-        gains: the advantage of each step of each episode, shape (steps,).
-        per: see `recipe.PolicyGradientConfig`.
+        advantages: of each step of each episode, shape (steps,).
+        loss_aggregation: see `PolicyGradientConfig`.
     """
     rows = []
-    for episode, gain in zip(episodes, gains, strict=True):
-        for tokens in episode.sequences() if gain.any() else ():
-            sampled_T, gain_T = tokens.sampled_T, gain[tokens.step_T]
-            if not gain_T[sampled_T].any():
+    for episode, advantage_N in zip(episodes, advantages, strict=True):
+        for tokens in episode.sequences() if advantage_N.any() else ():
+            sampled_T, advantage_T = tokens.sampled_T, advantage_N[tokens.step_T]
+            if not advantage_T[sampled_T].any():
                 continue
             start = int(np.flatnonzero(sampled_T)[0])
-            weight = 1.0 / int(sampled_T.sum()) if per == "sequence" else 1.0
+            weight = 1.0 / int(sampled_T.sum()) if loss_aggregation == "sequence" else 1.0
             rows.append(
                 {
                     "prompt_ids": tokens.ids_T[:start].tolist(),
                     "completion_ids": tokens.ids_T[start:].tolist(),
                     "logprobs": tokens.logprobs_T[start:].tolist(),
                     "env_mask": (sampled_T[start:] * weight).tolist(),
-                    "gain": gain_T[start:].tolist(),
+                    "advantage": advantage_T[start:].tolist(),
                 }
             )
     return rows
@@ -455,7 +461,7 @@ def sequences(episodes: Sequence[Episode], gains: Sequence[np.ndarray], per: str
 def copy_weights(model: Any, player: Any) -> None:
     """Copy a model's weights into another one's, in place; adapters of the first are merged in the copy alone."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
-    for name, mine in player.named_parameters():
+    for name, own in player.named_parameters():
         path, _, leaf = name.rpartition(".")
         module = base.get_submodule(path)
         if hasattr(module, "get_delta_weight"):
@@ -464,7 +470,7 @@ def copy_weights(model: Any, player: Any) -> None:
                 theirs = theirs + module.get_delta_weight("default")
         else:
             theirs = getattr(module, leaf)
-        stochastic_round_(mine, theirs.to(mine.device, torch.float32), name)
+        stochastic_round_(own, theirs.to(own.device, torch.float32), name)
 
 
 @torch.no_grad()
@@ -475,8 +481,8 @@ def _load_trained(model: Any, trained: Mapping[str, torch.Tensor]) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep TRL and transformers from saying what will change in other versions: TRL's is pinned."""
+def _silence_warnings() -> Iterator[None]:
+    """Silence warnings of TRL and transformers about changes in other versions: TRL's is pinned."""
     before = os.environ.get("TRL_EXPERIMENTAL_SILENCE")
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     try:

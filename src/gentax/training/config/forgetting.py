@@ -6,7 +6,7 @@ near where RL begins, `lora` narrows what can change, and `rollout.wrap` takes d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gentax.training.config.ranges import at_least, choice, positive, share
 
@@ -42,11 +42,13 @@ class ForgettingConfig:
     to the start that keep this share of the gain in success on validation tasks; the start's own where there was no
     gain. Null keeps the trained ones."""
     merge: str | None = None
-    """Trains a policy for each domain of the mixture, all from the start, and merges them: `mean` of the weights, or
-    `ties` (arXiv 2306.01708). Null trains one policy on the mixture."""
+    """Trains a policy for each domain of the mixture, all from the start, and merges them: `mean` of the weights. Null
+    trains one policy on the mixture."""
     kl_budget: float | None = None
     """Ends the run when KL(then || now), in nats an action on states that the policy met in 32 tasks trained on when RL
     began, passes this; what is kept is the last checkpoint below it. It is looked at with every checkpoint."""
+    custom: tuple[str, ...] = field(default=(), metadata={"omit_default": True})
+    """Methods of your own, each a class as `module:Class` (see `gentax.training.forgetting`)."""
 
     def __post_init__(self) -> None:
         at_least(0, forgetting=self, names=("replay",))
@@ -54,6 +56,6 @@ class ForgettingConfig:
         if self.interpolate is not None:
             share(forgetting=self, names=("interpolate",))
         if self.merge is not None:
-            choice("forgetting.merge", self.merge, ("mean", "ties"))
+            choice("forgetting.merge", self.merge, ("mean",))
         if self.kl_budget is not None:
             positive(forgetting=self, names=("kl_budget",))

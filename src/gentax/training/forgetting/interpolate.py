@@ -1,44 +1,47 @@
-"""Weights between the start's and the trained ones (WiSE-FT, arXiv 2109.01903): less of what was learned, and less of
-what was forgotten; and which of them to keep, chosen without a look at any other domain.
+"""Interpolation between the weights before and after training (WiSE-FT, arXiv 2109.01903).
+
+It gives up a part of what was learned to undo a part of what was forgotten. How far to go is chosen by success on
+validation tasks of what was trained on; no other domain is evaluated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
 from gentax.core import UsageError
-from gentax.training.forgetting.weights import Weights, combine
+from gentax.models.precision import stochastic_round_
+from gentax.training.forgetting import ForgettingMethod
+
+Weights = Mapping[str, torch.Tensor]
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
-def interpolate(start: Weights, tuned: Weights, share: float, name: str = "the policy") -> dict[str, torch.Tensor]:
-    """Return start + share × (tuned − start), computed in fp32 and in the start's formats; exact at 0 and at 1.
+class Interpolate(ForgettingMethod):
+    """Ends the run with the weights nearest to the start that keep `forgetting.interpolate` of the gain."""
 
-    Args:
-        start: weights by name. Names that share memory are one weight.
-        tuned: weights like it.
-        share: 0 for the start's, 1 for the tuned ones.
-        name: how messages call the tuned ones.
+    result = "interpolated"
 
-    Raises:
-        UsageError: a share out of range, or weights that are not like the start's.
-    """
-    if not 0 <= share <= 1:
-        raise UsageError(f"the share of the trained weights must be from 0 to 1, not {share}")
-    return combine(start, [tuned], lambda a, b: {key: torch.lerp(a[key], b[0][key], share) for key in a}, [name])
+    def finalize(
+        self, start: Weights, trained: Weights, success_of: Callable[[Weights], float]
+    ) -> tuple[Weights, dict[str, Any]]:
+        share, tried = nearest_that_keeps(
+            lambda share: success_of(interpolate(start, trained, share)), self.config.forgetting.interpolate
+        )
+        return interpolate(start, trained, share), {"share": share, "tried": tried}
 
 
 def nearest_that_keeps(
     success_at: Callable[[float], float], keep: float, shares: Sequence[float] = SHARES
 ) -> tuple[float, list[dict[str, float]]]:
-    """Find the weights nearest to the start that keep a part of what training gained.
+    """Find the smallest share of the trained weights that keeps a part of what training gained.
 
-    Success is measured on few tasks and need not rise evenly, so nothing is bisected: after both ends, shares are
-    tried from small to large, and the first that keeps enough is taken. What is left of luck in the tasks favours
-    small shares a little.
+    Success is measured on few tasks and need not rise evenly, so this is no bisection: after both ends, shares are
+    tried from small to large, and the first that keeps enough is taken. Noise in the success favours small shares a
+    little.
 
     Args:
         success_at: plays validation tasks with the weights at a share, the same tasks with the same random numbers
@@ -60,3 +63,78 @@ def nearest_that_keeps(
             chosen = share
             break
     return chosen, [{"share": share, "success": played[share]} for share in sorted(played)]
+
+
+def interpolate(start: Weights, tuned: Weights, share: float, name: str = "the policy") -> dict[str, torch.Tensor]:
+    """Return start + share × (tuned − start), computed in fp32 and in the start's formats; exact at 0 and at 1.
+
+    Args:
+        start: weights by name. Names that share memory are one weight.
+        tuned: weights like it.
+        share: 0 for the start's, 1 for the tuned ones.
+        name: of the tuned ones, for error messages.
+
+    Raises:
+        UsageError: a share out of range, or weights that are not like the start's.
+    """
+    if not 0 <= share <= 1:
+        raise UsageError(f"the share of the trained weights must be from 0 to 1, not {share}")
+    return combine(start, [tuned], lambda a, b: torch.lerp(a, b, share), [name])
+
+
+def combine(
+    start: Weights,
+    tuned: Sequence[Weights],
+    rule: Callable[..., torch.Tensor],
+    names: Sequence[str] = (),
+) -> dict[str, torch.Tensor]:
+    """Combine weights one by one; return them under the start's names and in its number formats.
+
+    Two names for one tensor (tied embeddings) are combined once and stay tied. Integers, such as position
+    tables, are the start's.
+
+    Args:
+        start: weights by name.
+        tuned: weights of policies trained from it.
+        rule: returns a weight from the start's and the tuned ones (`rule(start, *tuned)`), all in fp32.
+        names: of the tuned ones, for error messages; "policy 1" and so on when empty.
+
+    Raises:
+        UsageError: no weights at all, or names, shapes, integers or ties that are not the start's.
+    """
+    if not tuned:
+        raise UsageError("there are no tuned weights to work on")
+    names = names or [f"policy {n}" for n in range(1, len(tuned) + 1)]
+    first_name: dict[tuple[int, torch.Size], str] = {}
+    same_as = {
+        name: first_name.setdefault((x.data_ptr(), x.shape), name) if x.numel() else name for name, x in start.items()
+    }
+    for label, weights in zip(names, tuned, strict=True):
+        _check(start, weights, same_as, label)
+    result = {}
+    for name, mine in start.items():
+        if same_as[name] != name or not mine.is_floating_point():
+            result[name] = result.get(same_as[name], mine)
+            continue
+        exact = rule(*(weights[name].detach().to(mine.device, torch.float32) for weights in (start, *tuned)))
+        result[name] = torch.empty_like(mine)
+        stochastic_round_(result[name], exact, name)
+    return result
+
+
+def _check(start: Weights, weights: Weights, same_as: Mapping[str, str], label: str) -> None:
+    """Raise UsageError at the first weight that is not like the start's."""
+    for name, mine in start.items():
+        if name not in weights:
+            raise UsageError(f"{label} has no {name}, which the start has: it was not trained from there")
+        theirs = weights[name]
+        if theirs.shape != mine.shape:
+            shapes = ["x".join(map(str, x.shape)) or "one number" for x in (theirs, mine)]
+            raise UsageError(f"{name} of {label} is {shapes[0]}, and the start's is {shapes[1]}")
+        if not mine.is_floating_point() and not torch.equal(theirs.to(mine), mine):
+            raise UsageError(f"{name} of {label} is not the start's, and whole numbers cannot be merged")
+        if same_as[name] != name and not torch.equal(theirs, weights[same_as[name]]):
+            raise UsageError(f"{same_as[name]} and {name} are one weight in the start and two in {label}")
+    for name in weights:
+        if name not in start:
+            raise UsageError(f"{label} has {name}, which the start does not have: it was not trained from there")

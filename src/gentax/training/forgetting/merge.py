@@ -1,17 +1,16 @@
-"""One policy of several that were trained from the same start, each on its own domain: their weights merged.
+"""Merging: the weights of several policies, trained from one start each on its own domain, made one policy.
 
-`mean` is the mean of the weights. `ties` (TIES-Merging, arXiv 2306.01708) merges what training changed: of each
-policy's change the largest entries, at each entry those of the sign that weighs more. Left out: weights for the
-policies, and a scale on the merged change, which wants validation tasks (the paper's default is 1).
+Left out: TIES-Merging (arXiv 2306.01708), which broke all the experts it was tried on (see docs/training.md), and
+weights for the policies.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,57 +21,69 @@ from gentax.core.files import atomic_folder
 from gentax.models.loading import load_with_tokenizer
 from gentax.models.requests import ModelOptions
 from gentax.training.checkpoint import save_model
-from gentax.training.forgetting.interpolate import interpolate
-from gentax.training.forgetting.weights import Weights, combine
+from gentax.training.config import Phase, SFTConfig
+from gentax.training.distributed import World
+from gentax.training.forgetting import ForgettingMethod
+from gentax.training.forgetting.interpolate import Weights, combine, interpolate
+from gentax.training.run_folder import RunFolder
 
-METHODS = ("mean", "ties")
+METHODS = ("mean", "interpolate")
 RECORD = "merge.json"
-DENSITY = 0.2  # the share of a change that TIES keeps; its paper's default
 
 
-def merge(
-    start: Weights, tuned: Sequence[Weights], method: str, density: float = DENSITY, names: Sequence[str] = ()
-) -> dict[str, torch.Tensor]:
-    """Merge the weights of policies trained from one start; computed in fp32, returned in the start's formats.
+class MergeExperts(ForgettingMethod):
+    """Trains one policy for each part of the mixture, all from the same start, and merges them at the end."""
+
+    def train_instead(self, run: Path, train: Callable[..., Path], on_step: Callable[..., None]) -> Path | None:
+        """Train the experts, each in a folder of its own in the run's, and merge them.
+
+        The steps of the mixture are shared out by its weights, so that the whole costs what one policy on it would.
+
+        Raises:
+            UsageError: under torchrun, where the experts can be trained one by one.
+        """
+        config = self.config
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise UsageError(
+                "forgetting.merge runs in one process: train the experts one by one, then `gentax merge` them"
+            )
+        assert config.forgetting.merge is not None
+        folder = RunFolder.open(run, config, World())
+        (phase,) = config.phases()
+        results = []
+        for name, share in phase.shares.items():
+            phases = (Phase({name: 1.0}, max(1, round(phase.max_steps * share))),)
+            expert = replace(
+                config,
+                curriculum=replace(config.curriculum, phases=phases),
+                forgetting=replace(config.forgetting, merge=None),
+                sft=_sft_of_part(config.sft, name),
+            )
+            label = re.sub(r"[^\w-]+", "-", name)
+            results.append(train(expert, run / f"expert-{label}", on_step, progress=False))
+        merge_models(config.model, results, config.forgetting.merge, run / "merged", model=config.options())
+        return folder.finish(run / "merged", experts=[str(result.relative_to(run)) for result in results])
+
+
+def _sft_of_part(sft: SFTConfig | None, name: str) -> SFTConfig | None:
+    """Return the supervised fine-tuning of one part: on the config's mixture, or else on that part by its teacher."""
+    if sft is None or sft.mixture:
+        return sft
+    return replace(sft, teachers={key: teacher for key, teacher in sft.teachers.items() if key == name})
+
+
+def mean(start: Weights, tuned: Sequence[Weights], names: Sequence[str] = ()) -> dict[str, torch.Tensor]:
+    """Return the mean of the weights of policies trained from one start; computed in fp32, in the start's formats.
 
     Args:
         start: weights by name. Names that share memory are one weight.
         tuned: one or more like it.
-        method: `mean` or `ties`.
-        density: the share of each policy's change that `ties` keeps, from above 0 to 1.
-        names: how messages call the tuned policies.
+        names: of the tuned policies, for error messages.
 
     Raises:
-        UsageError: an unknown method, a density out of range, or weights that are not like the start's.
+        UsageError: weights that are not like the start's.
     """
-    if method not in METHODS:
-        raise unknown("method of merging", method, METHODS)
-    if not 0 < density <= 1:
-        raise UsageError(f"density must be more than 0 and at most 1, not {density}")
-    return combine(start, tuned, _mean if method == "mean" else partial(_ties, density=density), names)
-
-
-def _mean(start: Weights, tuned: Sequence[Weights]) -> Weights:
-    return {name: torch.stack([weights[name] for weights in tuned]).mean(0) for name in start}
-
-
-def _ties(start: Weights, tuned: Sequence[Weights], density: float) -> Weights:
-    """Trim, elect signs, mean of those that agree (arXiv 2306.01708, algorithm 1, with lambda 1)."""
-    changes = [_trimmed({name: weights[name] - start[name] for name in start}, density) for weights in tuned]
-    made = {}
-    for name in start:
-        change_P = torch.stack([change[name] for change in changes])  # (policies, *the weight's own shape)
-        # The sign with the larger total magnitude is that of the sum; where they cancel out, nothing changes.
-        agrees_P = change_P * change_P.sum(0).sign() > 0
-        made[name] = start[name] + (change_P * agrees_P).sum(0) / agrees_P.sum(0).clamp(min=1)
-    return made
-
-
-def _trimmed(change: dict[str, torch.Tensor], density: float) -> dict[str, torch.Tensor]:
-    """Set all but the largest entries, of all weights together, to 0; those as large as the last one kept stay."""
-    size_N = torch.cat([x.abs().flatten() for x in change.values()])
-    least = size_N.kthvalue(len(size_N) - math.ceil(density * len(size_N)) + 1).values
-    return {name: x * (x.abs() >= least) for name, x in change.items()}
+    return combine(start, tuned, lambda _, *weights: torch.stack(weights).mean(0), names)
 
 
 def merge_models(
@@ -90,7 +101,7 @@ def merge_models(
     Args:
         start: the model that all were trained from: `base`, a folder, a hub name, an adapter or a GGUF file.
         folders: the models, named likewise.
-        method: `mean`, `ties`, or `interpolate`, which takes one folder.
+        method: `mean`, or `interpolate`, which takes one folder.
         out: where to: a new or an empty folder, or one that holds the result of the same merge.
         share: how far `interpolate` goes from the start to the tuned weights, 0 to 1; no other method reads it.
         model: how the start is loaded; the result has its number format. Everything is merged on the CPU.
@@ -99,15 +110,16 @@ def merge_models(
         UsageError: an unknown method, a folder that is no model, policies of another tokenizer or shape, too few or
             too many of them, or a folder `out` that holds something.
     """
-    if method not in (*METHODS, "interpolate"):
-        raise unknown("method of merging", method, (*METHODS, "interpolate"))
+    if method not in METHODS:
+        raise unknown("method of merging", method, METHODS)
     if method == "interpolate" and len(folders) != 1:
         raise UsageError(f"interpolate goes from the start to one policy, not to {len(folders)}")
     if method != "interpolate" and len(folders) < 2:
         raise UsageError(f"{method} merges at least 2 policies, not {len(folders)}")
     names = [str(folder) for folder in folders]
-    how = {"interpolate": {"share": share}, "ties": {"density": DENSITY}}.get(method, {})
-    record = {"start": str(start), "of": names, "method": method, **how}
+    record = {"start": str(start), "of": names, "method": method}
+    if method == "interpolate":
+        record["share"] = share
     out = Path(out)
     _check_out(out, record)
     _, first, tokenizer = load_with_tokenizer(start, replace(model, device="cpu"))
@@ -118,13 +130,9 @@ def merge_models(
             raise UsageError(f"{folder} and {start} have different tokens: they do not come from one start")
         tuned.append(other.state_dict())
     weights = first.state_dict()
-    made = (
-        interpolate(weights, tuned[0], share, names[0])
-        if method == "interpolate"
-        else merge(weights, tuned, method, names=names)
-    )
+    merged = interpolate(weights, tuned[0], share, names[0]) if method == "interpolate" else mean(weights, tuned, names)
     with atomic_folder(out) as aside:
-        save_model(first, tokenizer, aside, made)
+        save_model(first, tokenizer, aside, merged)
         (aside / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return out
 
