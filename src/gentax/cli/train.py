@@ -133,7 +133,7 @@ def merge(
     if weight is not None and method != "interpolate":
         raise UsageError(f"--weight is for --method interpolate, not for {method}")
     status(f"  loading {', '.join(policies)} and merging on the CPU")
-    from gentax.training.forgetting import merge_models
+    from gentax.training.forgetting.merge import merge_models
 
     folder = merge_models(base, policies, method, out, 0.5 if weight is None else weight)
     console.print(f"model: {folder}", markup=False)

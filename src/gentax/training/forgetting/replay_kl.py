@@ -17,7 +17,7 @@ import numpy as np
 from gentax.core import Outcome, UsageError, stable_seed
 from gentax.domains import domains, make, missing_modules
 from gentax.domains.registry import parse_domain
-from gentax.models.scoring import token_kl
+from gentax.models.scoring import make_batches, token_kl
 from gentax.rollouts import rollout
 from gentax.training.config import TrainConfig
 from gentax.training.curriculum import TaskPool
