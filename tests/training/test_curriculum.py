@@ -77,4 +77,4 @@ def test_temperature_hints_and_head_starts_follow_their_lines(toy):
     plans = [made.plan(n, []) for n in range(1, 6)]
     assert [plan.rollout.temperature for plan in plans] == pytest.approx([1.0, 0.875, 0.75, 0.625, 0.5])
     assert [plan.hints for plan in plans] == pytest.approx([1.0, 0.5, 0.0, 0.0, 0.0])
-    assert [plan.head_start for plan in plans] == pytest.approx([0.8, 0.4, 0.0, 0.0, 0.0])
+    assert [plan.expert_prefix for plan in plans] == pytest.approx([0.8, 0.4, 0.0, 0.0, 0.0])

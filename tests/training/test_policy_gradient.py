@@ -69,7 +69,9 @@ def advantages_of(episodes, values=(), world=World(), **algorithm):  # noqa: B00
 def test_grpo_compares_with_the_group():
     group = [episode(reward=1.0), episode(), episode(), episode()]
     assert advantages_of(group) == pytest.approx([0.75, -0.25, -0.25, -0.25])
-    assert advantages_of(group, std=True) == pytest.approx((np.array([1, 0, 0, 0]) - 0.25) / (np.sqrt(0.1875) + 1e-6))
+    assert advantages_of(group, normalize_std=True) == pytest.approx(
+        (np.array([1, 0, 0, 0]) - 0.25) / (np.sqrt(0.1875) + 1e-6)
+    )
 
 
 def test_groups_are_tasks_and_one_without_spread_teaches_nothing():
@@ -84,15 +86,15 @@ def test_all_steps_of_an_episode_share_its_advantage():
 
 def test_rloo_compares_with_the_others():
     group = [episode(reward=r) for r in (1.0, 0.0, 0.5)]
-    assert advantages_of(group, estimator="rloo") == pytest.approx([0.75, -0.75, 0.0])
-    assert advantages_of([episode(reward=1.0)], estimator="rloo") == 0
+    assert advantages_of(group, advantage_estimator="rloo") == pytest.approx([0.75, -0.75, 0.0])
+    assert advantages_of([episode(reward=1.0)], advantage_estimator="rloo") == 0
 
 
 def test_reinforce_plus_plus_compares_with_the_batch():
     # No group has any spread, the batch has.
     batch = [episode(0, 1.0), episode(0, 1.0), episode(1, 0.0), episode(1, 0.0)]
-    assert advantages_of(batch, estimator="reinforce++") == pytest.approx([1, 1, -1, -1], abs=1e-5)
-    assert (advantages_of(batch[:2], estimator="reinforce++") == 0).all()
+    assert advantages_of(batch, advantage_estimator="reinforce++") == pytest.approx([1, 1, -1, -1], abs=1e-5)
+    assert (advantages_of(batch[:2], advantage_estimator="reinforce++") == 0).all()
 
 
 def test_generalized_advantages_by_hand():
@@ -107,23 +109,23 @@ def test_ppo_normalises_over_the_steps_of_the_batch():
     values = [np.array([0.5, 0.25, 0.5]), np.array([0.5])]
     batch = [seen(0, "abc", [0, 0, 1.0]), seen(1, "a", [0.0])]
     raw = np.array([0.1282, 0.56, 0.5, -0.5])
-    found = advantages_of(batch, values, estimator="ppo", discount=0.9, smoothing=0.8)
+    found = advantages_of(batch, values, advantage_estimator="ppo", gamma=0.9, gae_lambda=0.8)
     assert found == pytest.approx((raw - raw.mean()) / raw.std(), abs=1e-4)
 
 
 def test_gigpo_compares_steps_that_saw_the_same():
     group = [seen(0, "ab", [0.0, 1.0]), seen(0, "aa", [0.0, 0.0])]
     # Episodes: +-0.5. Returns from `a` on: 0.5, 0, 0, their mean 1/6. `b` was met once.
-    found = advantages_of(group, estimator="gigpo", discount=0.5, step_weight=2.0)
+    found = advantages_of(group, advantage_estimator="gigpo", gamma=0.5, step_weight=2.0)
     assert found == pytest.approx([0.5 + 2 / 3, 0.5, -0.5 - 1 / 3, -0.5 - 1 / 3])
-    divided = advantages_of(group, estimator="gigpo", discount=0.5, step_weight=2.0, std=True)
+    divided = advantages_of(group, advantage_estimator="gigpo", gamma=0.5, step_weight=2.0, normalize_std=True)
     spread = np.std([0.5, 0, 0])
     assert divided == pytest.approx([1 + 2 / 3 / spread, 1, -1 - 1 / 3 / spread, -1 - 1 / 3 / spread], abs=1e-4)
 
 
 def test_gigpo_does_not_compare_across_groups():
     batch = [seen(0, "a", [1.0]), seen(1, "a", [0.0])]
-    assert (advantages_of(batch, estimator="gigpo") == 0).all()
+    assert (advantages_of(batch, advantage_estimator="gigpo") == 0).all()
 
 
 def test_gigpo_does_not_compare_with_an_experts_steps():
@@ -131,7 +133,9 @@ def test_gigpo_does_not_compare_with_an_experts_steps():
     expert = replace(first.steps[0], tokens=Tokens(False, ints([10]), ints([]), floats(0, 0)))
     started = replace(first, steps=(expert, first.steps[1]))
     # `a` was met by an expert and by the policy once, `b` by the policy twice.
-    assert advantages_of([started, seen(0, "ab", [0.0, 0.0])], estimator="gigpo") == pytest.approx([0, 1, -0.5, -1])
+    assert advantages_of([started, seen(0, "ab", [0.0, 0.0])], advantage_estimator="gigpo") == pytest.approx(
+        [0, 1, -0.5, -1]
+    )
 
 
 @pytest.mark.parametrize("estimator", ["grpo", "rloo", "reinforce++", "ppo", "gigpo"])
@@ -141,10 +145,10 @@ def test_errors_belong_to_no_group_and_an_experts_steps_teach_nothing(estimator)
     expert = replace(first.steps[0], tokens=Tokens(False, ints([10]), ints([]), floats(0, 0)))
     started = replace(first, steps=(expert, first.steps[1]))
     batch = [broken, started, seen(0, "ab", [0.0, 0.0])]
-    found = advantages_of(batch, [np.zeros(2)] * 3, estimator=estimator)
+    found = advantages_of(batch, [np.zeros(2)] * 3, advantage_estimator=estimator)
     assert (found[:3] == 0).all()
     assert found[3] > 0 > found[4]
-    assert (advantages_of([broken, started], [np.zeros(2)] * 2, estimator=estimator) == 0).all()
+    assert (advantages_of([broken, started], [np.zeros(2)] * 2, advantage_estimator=estimator) == 0).all()
 
 
 # The gradient.
@@ -296,7 +300,7 @@ def test_no_pass_is_made_twice(tiny):
         return made
 
     assert passes() == {"model": 1, "reference": 1}
-    assert passes(kl=0.0, entropy=0.1) == {"model": 1, "reference": 0}
+    assert passes(beta=0.0, entropy_coef=0.1) == {"model": 1, "reference": 0}
     assert passes(kl_in="reward") == {"model": 1, "reference": 1}
 
 
@@ -361,9 +365,9 @@ def test_what_is_asked_for_beside_goes_into_every_update(tiny):
         return {"replay": float(len(calls))}
 
     before = weight.detach().clone()
-    assert learn(model, [episode(), episode()], TrainConfig(algorithm=PLAIN), extra=extra)["replay"] == 1.0
+    assert learn(model, [episode(), episode()], TrainConfig(algorithm=PLAIN), extra_loss=extra)["replay"] == 1.0
     assert torch.allclose(before - weight, torch.full_like(weight, 1e-6), atol=1e-7)
-    report = learn(model, BATCH, TrainConfig(algorithm=PolicyGradientConfig(beta=0.0, minibatches=2)), extra=extra)
+    report = learn(model, BATCH, TrainConfig(algorithm=PolicyGradientConfig(beta=0.0, minibatches=2)), extra_loss=extra)
     assert len(calls) == 3
     assert report["replay"] == pytest.approx(2.5)
     assert calls[-1].std() > 0  # the policy's gradient is there too
