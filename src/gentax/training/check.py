@@ -15,7 +15,7 @@ from gentax.core.user_code import is_import_path
 from gentax.domains import domain, make, missing_modules
 from gentax.domains.registry import parse_domain
 from gentax.models.source import may_name_model
-from gentax.policies.load import SIMPLE, load_policy
+from gentax.policies.load import SCRIPTED_BY_NAME, load_policy
 from gentax.rollouts import make_env
 from gentax.training.config import TrainConfig
 
@@ -61,7 +61,7 @@ def _player(what: str, who: str) -> None:
 
     One of the user's own (`module:policy`) is imported, so that what is wrong with it is known now.
     """
-    named = (*SIMPLE, "start", "base") if what == "teacher" else ("base",)
+    named = (*SCRIPTED_BY_NAME, "start", "base") if what == "teacher" else ("base",)
     if is_import_path(who) and not Path(who).exists():
         load_policy(who)
     elif who not in named and "://" not in who:

@@ -14,7 +14,7 @@ from gentax.evals.suites.suite import Suite, check_starts, load_suite, versions
 from gentax.models.requests import ModelOptions
 from gentax.models.source import fingerprint, may_name_model
 from gentax.policies import Policy, load_policy
-from gentax.policies.load import SIMPLE
+from gentax.policies.load import SCRIPTED_BY_NAME
 from gentax.policies.scripted import SCRIPTED
 from gentax.rollouts import EnvPool, rollout
 from gentax.rollouts.engine import UnreadableReplies
@@ -158,7 +158,7 @@ def _clear(aside: Path, suite: Suite) -> None:
 
 def _weights(policy: str | Path | Policy, model: ModelOptions) -> str | None:
     """Return the fingerprint of a policy that is a local model; of others the name must do."""
-    if not isinstance(policy, (str, Path)) or str(policy) in SIMPLE:
+    if not isinstance(policy, (str, Path)) or str(policy) in SCRIPTED_BY_NAME:
         return None
     return fingerprint(policy, model) if may_name_model(policy) else None
 
