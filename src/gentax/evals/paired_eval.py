@@ -274,7 +274,7 @@ def paired_evaluation(
                     on_steps=bar.steps,
                     stop_if_unreadable=policy is base and readable and not any(by_domain.values()),
                 )
-                if hasattr(policy, "rest"):  # the other one comes next, and needs the memory
+                if hasattr(policy, "release_memory"):  # the other one comes next, and needs the memory
                     policy.release_memory()
 
     def report_at(max_error_share: float, analysis: int) -> TaxReport:

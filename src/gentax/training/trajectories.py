@@ -49,7 +49,7 @@ class Example:
 class Exchange(NamedTuple):
     """A message to the agent and its reply."""
 
-    build_message: str
+    message: str
     reply: str
     continues: bool  # the message follows the reply before it; else a conversation begins
     learned: bool = True  # whether the reply is learned, or only read
