@@ -113,8 +113,8 @@ def test_what_a_recipe_names_must_exist_and_be_allowed(recipe, message):
 
 def test_refusing_loads_no_model():
     code = (
-        "import sys\nfrom gentax.training.config import Recipe\nfrom gentax.training.check import check\n"
-        "try: check(Recipe(held_out=('sokoban',)))\nexcept Exception as e: print(e)\n"
+        "import sys\nfrom gentax.training.config import TrainConfig\nfrom gentax.training.check import check\n"
+        "try: check(TrainConfig(held_out=('sokoban',)))\nexcept Exception as e: print(e)\n"
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
