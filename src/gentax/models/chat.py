@@ -315,7 +315,7 @@ class ChatCodec:
             return ids
         # The tokenizer normalizes text before it finds control tokens. Letter by letter it finds none; one that is a
         # single letter is left out.
-        ids = np.concatenate([_NONE, *map(self._behind, text)])
+        ids = np.concatenate([_NONE, *map(self._encode_after, text)])
         return ids[~np.isin(ids, self._control_ids)]
 
     def _encode_after(self, text: str) -> np.ndarray:
