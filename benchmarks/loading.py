@@ -20,13 +20,13 @@ run = lambda: load(NAME, ModelOptions(device="cpu"))
 """
 STOCK = """
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from gentax.models.source import find
-from gentax.models.loading import loading
-path = find(NAME).path
+from gentax.models.source import find_model
+from gentax.models.loading import loading_errors
+path = find_model(NAME).path
 more = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
 folder = path.parent if more else path
 def run():
-    with loading(NAME):
+    with loading_errors(NAME):
         AutoTokenizer.from_pretrained(folder, **more), AutoModelForCausalLM.from_pretrained(folder, **more)
 """
 TIMED = """

@@ -5,17 +5,28 @@
 Opens one environment of each domain, plays the expert for some episodes in it and leaves it open. Printed are the
 megabytes of this process (RSS) and, beside them, of its Java processes: one for each package that needs one. A second
 environment of each domain is opened at the end, which must start no further process. The target is 600 MB for this
-process. Needs /proc, so Linux.
+process.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from gentax.domains.check.proc import descendants, resident
+import psutil
 
 import gentax
 from gentax.domains import domains, missing_modules
+
+PROCESS = psutil.Process()
+
+
+def resident(process: psutil.Process = PROCESS) -> float:
+    """Return the resident memory of a process in MB."""
+    return process.memory_info().rss / 1e6
+
+
+def descendants() -> list[psutil.Process]:
+    return PROCESS.children(recursive=True)
 
 
 def main() -> None:

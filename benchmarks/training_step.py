@@ -59,7 +59,7 @@ KL, CLIP, RATE = 0.01, 0.2, 1.5e-4
 
 def model_folder(scratch: Path) -> tuple[Path, bool]:
     """Return the folder of the model that ships with gentax, or of an untrained one; and whether it is trained."""
-    from gentax.models.loading import BASE
+    from gentax.models.source import BASE
 
     if (BASE / "config.json").is_file():
         return BASE, True

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import gentax
 from gentax.core.env import Domain
-from gentax.domains import domain, domains, missing
+from gentax.domains import domain, domains, missing_modules
 from gentax.policies import ExpertPolicy
 from gentax.rollouts import RolloutConfig, rollout
 
@@ -98,7 +98,7 @@ def index(records: list[Domain]) -> str:
 
 
 def main(names: list[str]) -> None:
-    ready = {name: record for name, record in domains().items() if not missing(record)}
+    ready = {name: record for name, record in domains().items() if not missing_modules(record)}
     for name in names or ready:
         domain(name)
         (FOLDER / f"{name}.md").write_text(page(name), encoding="utf-8")

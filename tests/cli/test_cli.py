@@ -146,7 +146,7 @@ def test_a_tax_is_planned_and_played_with_interim_analyses(tmp_path):
     played = ["--source", "sokoban", "-t", "crafting", "--tasks", "24", "--interim-analyses", "3", "--json", "tax.json"]
     done = run("tax", "--base", "expert", "--tuned", "random", *played, cwd=tmp_path)
     assert done.code == 0, done.err
-    assert "show a mean drop of" in done.out
+    assert "detect a mean drop of" in done.out
     assert "interim analysis 1 of 3: tax" in done.out
     assert "stopped after" in done.out
     assert "This checkpoint lost" in done.out

@@ -120,7 +120,7 @@ def test_an_edited_suite_is_refused(tmp_path):
 @pytest.mark.parametrize("name", by_domain(["sciworld", "alfworld", "twx-cooking", "twx-mapreader"]))
 def test_what_is_installed_here_starts_and_goes_on_as_frozen(name):
     suite = load_suite("v2")
-    if registry.missing(registry.domain(name)):
+    if registry.missing_modules(registry.domain(name)):
         pytest.skip(f"{name} is not installed")
     frozen = suite.domains[name]
     few = dataclasses.replace(frozen, starts=dict(list(frozen.starts.items())[:4]), walks=frozen.walks[:1])

@@ -373,14 +373,14 @@ def test_a_gguf_file_whose_positions_transformers_would_not_scale_is_refused(tmp
 def test_gemma_3_of_every_size_has_its_own_scale_of_attention(layers, hidden, heads, scale):
     from transformers import AutoConfig
 
-    from gentax.models.gguf import Gguf, correct
+    from gentax.models.gguf import Gguf, correct_gguf_config
 
     width = 128 if layers == 62 else 256
     config = AutoConfig.for_model(
         "gemma3_text", num_hidden_layers=layers, hidden_size=hidden, num_attention_heads=heads, head_dim=width
     )
     scaled = {"gemma3.rope.scaling.type": "linear", "gemma3.rope.scaling.factor": 8.0} if layers > 26 else {}
-    correct(config, Gguf({"general.architecture": "gemma3", **scaled}, {}), Path("gemma.gguf"))
+    correct_gguf_config(config, Gguf({"general.architecture": "gemma3", **scaled}, {}), Path("gemma.gguf"))
     assert config.query_pre_attn_scalar == scale
     rope = config.rope_parameters
     assert rope["full_attention"].get("factor") == (8.0 if scaled else None)

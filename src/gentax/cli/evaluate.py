@@ -151,9 +151,9 @@ def _score_card(result: SuiteResult) -> None:
     from gentax.domains import domain, missing_modules
 
     print_text_table(result.table())
-    if result.missing_modules:
-        console.print(f"incomplete, so there is no mean: without {', '.join(result.missing_modules)}", markup=False)
-    for name in result.missing_modules:
+    if result.missing:
+        console.print(f"incomplete, so there is no mean: without {', '.join(result.missing)}", markup=False)
+    for name in result.missing:
         if missing_modules(domain(name)):
             console.print(f"to enable {name}: {domain(name).enable}", markup=False)
 

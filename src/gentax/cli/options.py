@@ -79,9 +79,9 @@ def load_pair(base: str, tuned: str, options: ModelOptions) -> tuple[Policy, Pol
 
 
 def _print_loading(*names: str) -> None:
-    from gentax.policies.load import SIMPLE
+    from gentax.policies.load import SCRIPTED_BY_NAME
 
-    if loaded := [name for name in names if name not in SIMPLE]:
+    if loaded := [name for name in names if name not in SCRIPTED_BY_NAME]:
         status(f"  loading {' and '.join(loaded)}")
 
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from gentax.core.console import TextTable, end_line, one_line, printable
+from gentax.core.console import TextTable, end_line
+from gentax.core.console import one_line as one_line
+from gentax.core.console import printable as printable
 from gentax.core.errors import UsageError
 
 if TYPE_CHECKING:

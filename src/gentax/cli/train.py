@@ -113,10 +113,7 @@ def merge(
     base: Annotated[str, typer.Option(help="The policy they were trained from; `base` ships with gentax.")] = "base",
     method: Annotated[
         str,
-        typer.Option(
-            help="`mean` of the weights, or "
-            "`interpolate` (between one policy's weights and the base's)."
-        ),
+        typer.Option(help="`mean` of the weights, or `interpolate` (between one policy's weights and the base's)."),
     ] = "mean",
     weight: Annotated[
         float | None,

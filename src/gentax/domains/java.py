@@ -383,7 +383,7 @@ class JvmConnection(Generic[J]):
 class _Guard:
     """Turns what goes wrong in its block into an EnvironmentFault."""
 
-    def __init__(self, link: JvmConnection) -> None:
+    def __init__(self, link: JvmConnection[Any]) -> None:
         self._link = link
 
     def __enter__(self) -> None:
@@ -395,7 +395,7 @@ class _Guard:
 
 
 def _hang_up(
-    shared: SharedJvm, jvm: Any, wire: Py4jClient, pid: int, held: list[Any], leave: list[Callable[[], None]]
+    shared: SharedJvm[Any], jvm: Any, wire: Py4jClient, pid: int, held: list[Any], leave: list[Callable[[], None]]
 ) -> None:
     """Close a link: from `close`, when it is collected, or as Python ends."""
     if pid != os.getpid():

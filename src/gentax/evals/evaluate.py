@@ -167,7 +167,7 @@ def evaluate(
     who = load_policy(policy, model)
     config = with_token_budget(config or RolloutConfig(), who)
     count = EpisodeProgress(samples * sum(map(len, chosen.values())), who.name, progress, on_episode, on_steps)
-    episodes = {}
+    episodes: dict[str, list[Episode]] = {}
     readable = stop_if_unreadable and not isinstance(who, SCRIPTED)
     for name, listed in chosen.items():
         count.begin(name)

@@ -274,7 +274,7 @@ def paired_evaluation(
                     on_steps=bar.steps,
                     stop_if_unreadable=policy is base and readable and not any(by_domain.values()),
                 )
-                if hasattr(policy, "rest"):  # the other one comes next, and needs the memory
+                if hasattr(policy, "release_memory"):  # the other one comes next, and needs the memory
                     policy.release_memory()
 
     def report_at(max_error_share: float, analysis: int) -> TaxReport:
@@ -324,6 +324,8 @@ def paired_evaluation(
 
 
 def _warn_if_unreadable(policy: str, config: RolloutConfig, episodes: Mapping[str, list[Episode]]) -> None:
-    problem = describe_unreadable(policy, config, [step for of in episodes.values() for one in of for step in one.steps])
+    problem = describe_unreadable(
+        policy, config, [step for of in episodes.values() for one in of for step in one.steps]
+    )
     if problem is not None:
         warnings.warn(f"{problem}. It is measured as it is", stacklevel=3)

@@ -285,11 +285,11 @@ class Behaviour:
     domain: str
     tasks: int  # that entered
     episodes: int  # that entered
-    left_out: int  # tasks left out because an episode ended in an error
+    excluded_tasks: int  # tasks left out because an episode ended in an error
     values: Values
 
     def to_json(self) -> dict[str, Any]:
-        counts = {name: getattr(self, name) for name in ("tasks", "episodes", "left_out")}
+        counts = {name: getattr(self, name) for name in ("tasks", "episodes", "excluded_tasks")}
         return {**counts, "measures": _plain(self.values)}
 
 

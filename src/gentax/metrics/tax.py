@@ -310,7 +310,14 @@ def _error_bounds(
         return Scores.of(init=filled[0], after=filled[1], clusters=labels)
 
     cases = imputed(0.0, 1.0), imputed(1.0, 0.0)
-    points = {t: tuple(100 * scores.mean(_difference("init", "after", [t])) for scores in cases) for t in broken}
+    best, worst = cases
+    points = {
+        t: (
+            100 * best.mean(_difference("init", "after", [t])),
+            100 * worst.mean(_difference("init", "after", [t])),
+        )
+        for t in broken
+    }
     low, high = (overall(_tax_over(scores, targets, level)) for scores in cases)
     return ErrorBounds(low, high, points)
 

@@ -1,1 +1,1 @@
-"""Everything that runs a network: loading, chat templates, decoding, scoring, KL, precision, what is supported."""
+"""Everything that runs a network: loading, chat templates, decoding, scoring, KL and precision."""

@@ -1,17 +1,13 @@
-"""Action formats: how a reply says its action, written and read here only.
+"""Action formats: how a reply states its action, written and parsed only here.
 
 - `tags`: `<think>…</think><action>…</action>`, or the action alone;
 - `json`: one JSON object, `{"thought": "…", "action": "…"}`, or the action alone;
-- `tool_calls`: a call of the tool `act`, in the notation of the model's family (see `tool_calls.py`).
+- `tool_calls`: a call of the tool `act`, in the notation of the model's family.
 
-A thought that a model writes by itself, `<think>…</think>`, is read as the thought in every format. Replies may be any
-string at all; nothing here raises.
+`<think>…</think>` is parsed as the thought in every format. Replies may be any string; nothing here raises.
 
-Tool calls: the one tool an agent has, and the notations in which model families call it.
-
-Chat templates say how a family is told of tools and how it writes a call; nothing says how a call is read, so each
-family has its reader here. Which family a model is of is seen in its chat template. A call of another tool, or without
-an action, is no action.
+Chat templates say how a family declares tools and writes calls, but not how a call is parsed, so each family has a
+parser here; the family is detected from the chat template. A call of another tool, or without an action, is no action.
 """
 
 from __future__ import annotations
@@ -27,22 +23,22 @@ from gentax.core import unknown
 
 ACTION_FORMATS = ("tags", "json", "tool_calls")
 THINK, THINK_END, ACTION, ACTION_END = "<think>", "</think>", "<action>", "</action>"
-MAX_JSON_OBJECTS = 256  # opening braces at which a JSON object is looked for; a reply may be nothing but braces
+MAX_JSON_OBJECTS = 256  # opening braces tried; a reply may be nothing but braces
 _ACTION = re.compile(re.escape(ACTION) + r"(.*?)" + re.escape(ACTION_END), re.DOTALL)
 _THOUGHT = re.compile(re.escape(THINK) + r"(.*?)" + re.escape(THINK_END), re.DOTALL)
 
 
 class ParsedReply(NamedTuple):
-    """What a reply says. `action` is "" when there is none to be read."""
+    """A parsed reply. `action` is "" when there is none."""
 
     action: str
     thought: str
 
 
 def write_reply(action: str, thought: str | None = None, action_format: str = "tags") -> str:
-    """Write a reply; without a thought when `thought` is None.
+    """Format a reply; without a thought when `thought` is None.
 
-    A tool call is written in the notation of Hermes and Qwen here; `ChatCodec.write` uses the model's own.
+    A tool call takes the notation of Hermes and Qwen here; `ChatCodec.format_reply` uses the model's own.
     """
     if action_format == "json":
         return json.dumps({"action": action} if thought is None else {"thought": thought, "action": action})
@@ -53,7 +49,7 @@ def write_reply(action: str, thought: str | None = None, action_format: str = "t
 
 
 def parse_reply(text: str, action_format: str = "tags") -> ParsedReply:
-    """Read the last action and the first thought of `text`."""
+    """Parse the last action and the first thought of `text`."""
     if action_format == "json":
         return parse_json(text)
     if action_format == "tool_calls":
@@ -72,13 +68,13 @@ def format_instructions(action_format: str, thinking: bool) -> str:
 
 
 def check_action_format(action_format: str) -> None:
-    """Raise UsageError for a format that does not exist."""
+    """Raise UsageError for an unknown format."""
     if action_format not in ACTION_FORMATS:
         raise unknown("action_format", action_format, ACTION_FORMATS)
 
 
 def split_thought(text: str) -> tuple[str, str]:
-    """Return the first thought, and the text after the last one's end; a thought may have begun in the prompt.
+    """Return the first thought, and the text after the last one; the prompt may have opened the thought.
 
     >>> split_thought("<think>left is free</think> left"), split_thought("left is free</think>left")
     (('left is free', ' left'), ('left is free', 'left'))
@@ -97,18 +93,18 @@ def in_open_thought(text: str, opened: bool) -> bool:
 
 
 def parse_json(text: str) -> ParsedReply:
-    """Read the last JSON object of `text` that has an action: bare, in a code fence or with words around it."""
+    """Parse the last JSON object with an action: bare, in a code fence or surrounded by text."""
     thought, rest = split_thought(text)
     for found in reversed(list(iter_json_objects(rest))):
         action = found.get("action")
         if isinstance(action, (str, int, float)) and not isinstance(action, bool):
-            said = found.get("thought")
-            return ParsedReply(_clean(str(action)), _clean(said) if isinstance(said, str) and said.strip() else thought)
+            own = found.get("thought")
+            return ParsedReply(_clean(str(action)), _clean(own) if isinstance(own, str) and own.strip() else thought)
     return ParsedReply("", thought)
 
 
 def iter_json_objects(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects in `text` that are in no other one."""
+    """Yield the outermost JSON objects in `text`."""
     decoder = json.JSONDecoder(strict=False)  # models break lines within strings
     at = tried = 0
     while (at := text.find("{", at)) >= 0 and tried < MAX_JSON_OBJECTS:
@@ -123,7 +119,7 @@ def iter_json_objects(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _clean(text: str) -> str:
-    """Return text without the lone surrogates that JSON can spell."""
+    """Replace the lone surrogates that JSON can spell."""
     return text.encode("utf-8", "replace").decode("utf-8").strip()
 
 
@@ -141,26 +137,26 @@ TOOL: dict[str, Any] = {
     },
 }
 CALL_ID = "call00000"  # Mistral's templates want nine letters and digits
-MAX_TOOL_CALLS = 64  # of one reply; the last one counts
+MAX_TOOL_CALLS = 64  # parsed in one reply; the last one counts
 
 
 @dataclass(frozen=True)
 class ToolCallFormat:
-    """One notation of tool calls."""
+    """A model family's notation of tool calls."""
 
-    marks: tuple[str, ...]  # a chat template that contains one of them is of this family
+    marks: tuple[str, ...]  # a chat template with one of them uses this format
     read: Callable[[str], Iterator[str]]  # yields the actions of the calls in a text
-    form: str  # how a call is written, where the chat template does not show it; %s is the action
+    form: str  # how a call is written where the template does not show it; %s is the action
     end: str = ""  # what closes a call; a reply ends there
     quoted: bool = True  # the action is a JSON string in `form`
 
     def write(self, action: str) -> str:
-        """Return a call."""
+        """Format a call."""
         return self.form % (json.dumps(action, ensure_ascii=False) if self.quoted else action)
 
 
 def action_of_call(value: Any) -> str | None:
-    """Return the action of a call given as JSON values: {"name": …, "arguments": …}, or OpenAI's {"function": …}."""
+    """Return the action of a call in JSON values: {"name": …, "arguments": …}, or OpenAI's {"function": …}."""
     if not isinstance(value, dict):
         return None
     value = value.get("function") if isinstance(value.get("function"), dict) else value
@@ -179,7 +175,7 @@ def action_of_arguments(arguments: Any) -> str | None:
     return str(action).encode("utf-8", "replace").decode("utf-8").strip()
 
 
-def _found(actions: Iterator[str | None]) -> Iterator[str]:
+def _limited(actions: Iterator[str | None]) -> Iterator[str]:
     for count, action in enumerate(actions):
         if count >= MAX_TOOL_CALLS:
             return
@@ -188,12 +184,12 @@ def _found(actions: Iterator[str | None]) -> Iterator[str]:
 
 
 def _json_calls(text: str) -> Iterator[str]:
-    return _found(action_of_call(value) for value in iter_json_objects(text))
+    return _limited(action_of_call(value) for value in iter_json_objects(text))
 
 
 def _hermes(text: str) -> Iterator[str]:
     calls = text.split("<tool_call>")[1:]
-    return _found(action_of_call(next(iter_json_objects(call), None)) for call in calls)
+    return _limited(action_of_call(next(iter_json_objects(call), None)) for call in calls)
 
 
 _PARAMETER = re.compile(
@@ -207,25 +203,25 @@ _HARMONY = re.compile(rf"to=functions\.{TOOL_NAME}\b[^{{]{{0,200}}<\|message\|>"
 _ARGS = re.compile(rf"\[TOOL_CALLS\]\s*{TOOL_NAME}\s*(?:\[CALL_ID\][^\[]{{0,64}})?\[ARGS\]")
 _DEEPSEEK = re.compile(rf"<｜tool▁sep｜>{TOOL_NAME}\b")
 _GEMMA = re.compile(rf"call:{TOOL_NAME}\{{.{{0,200}}?{TOOL_ARGUMENT}:<\|\"\|>(.*?)<\|\"\|>", re.DOTALL)
-_CALL = re.compile(r"<tool_call>|\[TOOL_CALLS\]|to=functions|```|\{|<\||<｜")  # where a call may begin
+_CALL = re.compile(r"<tool_call>|\[TOOL_CALLS\]|to=functions|```|\{|<\||<｜")  # where a call may start
 _PYTHONIC = re.compile(rf"\b{TOOL_NAME}\(")
 
 
 def _xml(text: str) -> Iterator[str]:
-    return _found(found.group(1).strip() for found in _PARAMETER.finditer(text))
+    return _limited(found.group(1).strip() for found in _PARAMETER.finditer(text))
 
 
 def _glm(text: str) -> Iterator[str]:
-    return _found(found.group(1).strip() for found in _GLM.finditer(text))
+    return _limited(found.group(1).strip() for found in _GLM.finditer(text))
 
 
 def _gemma(text: str) -> Iterator[str]:
-    return _found(found.group(1).strip() for found in _GEMMA.finditer(text))
+    return _limited(found.group(1).strip() for found in _GEMMA.finditer(text))
 
 
 def _after(mark: re.Pattern[str], text: str) -> Iterator[str]:
-    """Read the JSON arguments behind each mark."""
-    return _found(
+    """Parse the JSON arguments after each match."""
+    return _limited(
         action_of_arguments(next(iter_json_objects(text[found.end() :]), None)) for found in mark.finditer(text)
     )
 
@@ -242,12 +238,12 @@ def _llama(text: str) -> Iterator[str]:
 
 
 def _pythonic(text: str) -> Iterator[str]:
-    """Read `act(action="left")`: Llama 4, LFM2 and the fenced calls of Gemma."""
-    return _found(_keyword(text[found.start() :]) for found in _PYTHONIC.finditer(text))
+    """Parse `act(action="left")`: Llama 4, LFM2 and the fenced calls of Gemma."""
+    return _limited(_keyword(text[found.start() :]) for found in _PYTHONIC.finditer(text))
 
 
 def _keyword(text: str) -> str | None:
-    """Return the action of the Python call that `text` begins with; the call is read, not run."""
+    """Return the action of the Python call that `text` starts with; it is parsed, not run."""
     for end in (match.end() for match in re.finditer(r"\)", text[:4096])):
         try:
             call = ast.parse(text[:end], mode="eval").body
@@ -263,7 +259,7 @@ def _keyword(text: str) -> str | None:
 
 
 _HERMES_FORM = f'<tool_call>\n{{"name": "{TOOL_NAME}", "arguments": {{"{TOOL_ARGUMENT}": %s}}}}\n</tool_call>'
-# The first whose mark a chat template has. Those with marks of their own stand before those that share one.
+# The first whose marker a chat template contains; formats with unique markers come before those that share one.
 TOOL_CALL_FORMATS = {
     "harmony": ToolCallFormat(
         ("<|channel|>",),
@@ -320,7 +316,7 @@ TOOL_CALL_FORMATS = {
 
 
 def detect_tool_call_format(template: str) -> ToolCallFormat:
-    """Return the family that a chat template is of; that of Hermes, which most others copy, where it shows no mark."""
+    """Return the format that a chat template shows; that of Hermes, which most others copy, where it shows none."""
     for family in TOOL_CALL_FORMATS.values():
         if any(mark in template for mark in family.marks):
             return family
@@ -328,16 +324,16 @@ def detect_tool_call_format(template: str) -> ToolCallFormat:
 
 
 def parse_tool_calls(text: str, family: ToolCallFormat) -> ParsedReply:
-    """Read the last call of a reply and its thought: what is marked as one, else the words before the call."""
+    """Parse the last call of a reply and its thought: a marked one, else the words before the call."""
     thought, rest = split_thought(text)
-    actions = list(family.read(rest)) or list(_json_calls(rest))  # many models forget the marks, and keep to JSON
+    actions = list(family.read(rest)) or list(_json_calls(rest))  # many models omit the markers and write plain JSON
     if not thought and actions:
         thought = _CALL.split(rest, maxsplit=1)[0].replace(THINK, "").strip()
     return ParsedReply(actions[-1] if actions else "", thought)
 
 
 def parse_any_tool_call(text: str) -> ParsedReply:
-    """Read a reply of a model whose family is not known: each reader is tried."""
+    """Parse a reply of a model whose family is not known, by trying each parser."""
     for family in TOOL_CALL_FORMATS.values():
         if (found := parse_tool_calls(text, family)).action:
             return found

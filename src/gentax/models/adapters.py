@@ -1,9 +1,9 @@
-"""PEFT adapters: checked against the model they are for, loaded from safetensors, and merged into its weights.
+"""PEFT adapters: checked against their base model, loaded from safetensors, and merged into its weights.
 
-A merged adapter is an ordinary model, so that everything that plays, scores and trains models takes it. It is merged in
-fp32 and rounded to the number format of the weights by chance (see `rounding.py`), since the nearest numbers would be
-without much of what a short training adds. Left out: prompt tuning and the like, which no weight can hold, and adapters
-that also changed the model they began with (PiSSA, OLoRA, CorDA, LoftQ) and were not saved as plain LoRA.
+A merged adapter is an ordinary model for everything else. It is merged in fp32 and rounded stochastically to the dtype
+of the weights (see `precision.py`), since rounding to nearest would lose much of what a short training adds. Not
+supported: prompt tuning and the like, which no weight can hold, and adapters that also changed their base (PiSSA,
+OLoRA, CorDA, LoftQ) and were not saved as plain LoRA.
 """
 
 from __future__ import annotations
@@ -27,25 +27,24 @@ from gentax.models.checkpoint import (
 )
 from gentax.models.precision import stochastic_round_
 
-KINDS = ("LORA", "ADALORA", "IA3", "LOHA", "LOKR", "OFT", "BOFT", "VERA", "HRA")  # that can be merged
-_MOVES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # ways to begin that change the base's own weights
+MERGEABLE_TYPES = ("LORA", "ADALORA", "IA3", "LOHA", "LOKR", "OFT", "BOFT", "VERA", "HRA")  # that can be merged
+_MOVES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations that change the base's weights
 _REFUSED = {
     "megatron_config": "names code to import",
     "layer_replication": "repeats layers of the model",
     "alora_invocation_tokens": "works from some tokens on, and cannot be merged",
 }
 _PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern")
-_QUANTIFIERS = 5  # of a pattern; matched against names of modules, more can take forever
+_QUANTIFIERS = 5  # in a pattern; with more, matching module names can take forever
 _QUANTIFIER = re.compile(r"[*+{]|(?<![(*+}?])\?")  # `?` too, but for the one in `(?:` or behind another
 _NAME = re.compile(r"[\w.]+")
 
 
 def check_adapter(folder: Path, skeleton: Any, where: str) -> int:
-    """Check an adapter against a model on the meta device; return the bytes that it takes unmerged.
+    """Check an adapter against its base on the meta device; return the bytes it takes unmerged.
 
     Raises:
-        UsageError: an adapter of a kind that cannot be merged, or with weights that the model has no place for, that
-            are missing, or of another shape.
+        UsageError: a type that cannot be merged, or weights that are missing, unexpected or of another shape.
     """
     import peft
 
@@ -74,7 +73,7 @@ def check_adapter(folder: Path, skeleton: Any, where: str) -> int:
 
 
 def merge_adapter(model: Any, folder: Path, where: str) -> Any:
-    """Load an adapter that `check_adapter` has passed and merge it into `model`, which is changed and returned."""
+    """Merge an adapter that passed `check_adapter` into `model`, which is changed and returned."""
     import peft
     from peft.tuners.tuners_utils import BaseTunerLayer
     from safetensors.torch import load_file
@@ -86,7 +85,7 @@ def merge_adapter(model: Any, folder: Path, where: str) -> Any:
         for name, layer in wrapped.named_modules():
             if isinstance(layer, BaseTunerLayer):
                 with _in_fp32(layer.get_base_layer(), name):
-                    layer.merge(safe_merge=True)  # which refuses a result that is not finite
+                    layer.merge(safe_merge=True)  # refuses a result that is not finite
         merged = wrapped.merge_and_unload(safe_merge=True)  # what is merged already stays
     except ValueError as error:
         raise UsageError(f"{where} cannot be merged: {error_line(error)}") from None
@@ -96,7 +95,7 @@ def merge_adapter(model: Any, folder: Path, where: str) -> Any:
 
 @contextmanager
 def _in_fp32(layer: Any, name: str) -> Iterator[None]:
-    """Let a layer's weights be fp32 for a while; what has become of them is rounded to what they were stored in."""
+    """Widen a layer's weights to fp32 meanwhile, then round them to their stored dtype."""
     half = (torch.bfloat16, torch.float16)
     weights = {key: weight for key, weight in layer.named_parameters(recurse=False) if weight.dtype in half}
     stored = {key: weight.data for key, weight in weights.items()}
@@ -109,15 +108,15 @@ def _in_fp32(layer: Any, name: str) -> Iterator[None]:
 
 
 def _config_of(folder: Path, where: str) -> Any:
-    """Read an adapter's configuration, whose values reach code that was not written for strangers' files."""
+    """Read an adapter's untrusted configuration, checked before PEFT sees it."""
     import peft
 
     values = read_json(folder / ADAPTER_CONFIG)
     kind = values.get("peft_type")
-    if kind not in KINDS:
+    if kind not in MERGEABLE_TYPES:
         if kind in getattr(peft.PeftType, "__members__", {}):
             raise UsageError(f"{where} is an adapter of type {kind}, which cannot be merged into a model's weights")
-        raise unknown(f"peft_type of {where}", kind, KINDS)
+        raise unknown(f"peft_type of {where}", kind, MERGEABLE_TYPES)
     for key, why in _REFUSED.items():
         if values.get(key):
             raise UsageError(f"{where}: {key} in its {ADAPTER_CONFIG} {why}, which is not supported")
@@ -149,7 +148,7 @@ def _config_of(folder: Path, where: str) -> Any:
 
 
 def _known(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what a newer PEFT wrote and this one does not know, as PEFT does itself."""
+    """Drop keys of a newer PEFT, as PEFT does itself."""
     import dataclasses
 
     fields = {field.name for field in dataclasses.fields(cls)} - {"auto_mapping", "runtime_config"}
@@ -157,7 +156,7 @@ def _known(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _added(name: str, wrapped: Any) -> bool:
-    """Return whether a weight belongs to the adapter: it is no weight of the model that it is wrapped around."""
+    """Return whether a weight belongs to the adapter and not to its base."""
     prefix = getattr(wrapped.base_model, "prefix", "lora_")
     return prefix in name or ".modules_to_save." in name
 

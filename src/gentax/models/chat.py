@@ -1,12 +1,12 @@
-"""From messages to token ids: what a model reads is what its chat template and its tokenizer make of a conversation.
+"""Tokenize conversations: what a model reads is what its chat template and tokenizer make of the messages.
 
-A conversation is tokenized as it grows and never again, so the ids a model sampled are the ids it is shown later and
-trained on. What is new is tokenized as a whole, template and message together, because many tokenizers put a space in
-front of every text they are given. The ids are those of `tokenizer.apply_chat_template`, unless a message holds the
-text of a control token: then it is cut there, so that no text from outside becomes a control token.
+A conversation is tokenized as it grows and never again, so the ids a model sampled are those it sees later and is
+trained on. Template and new message are tokenized together, since many tokenizers put a space before every text. The
+ids equal those of `tokenizer.apply_chat_template`, unless a message contains the text of a control token: it is then
+split, so that no outside text becomes a control token.
 
-Where the template drops the thoughts of earlier answers, or writes an empty one, a conversation here keeps what was
-sampled: it only grows.
+Where the template drops the thoughts of earlier answers, or writes an empty one, this keeps what was sampled: a
+conversation only grows.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from gentax.models.chat_template import ChatLayout, TemplatePart, plain_layout, 
 from gentax.models.requests import ChatOptions
 
 TAGS = (THINK, THINK_END, ACTION, ACTION_END)
-_ANCHORS = ("\n", "a", ".")  # put before a text so that it is not tokenized as a beginning, and cut off again
+_ANCHORS = ("\n", "a", ".")  # text put before another so that it is not tokenized as a start, and removed again
 _NO_THOUGHT = re.compile(rf"\A\s*(?:{THINK})?\s*{THINK_END}\s*")
 _NONE = np.zeros(0, np.int32)
 
 
 class ChatCodec:
-    """Tokenizes the turns of a conversation, and reads and writes replies.
+    """Tokenizes the turns of a conversation; formats and parses replies.
 
     Args:
-        tokenizer: a Hugging Face tokenizer, with or without a chat template. Without one, messages are separated by
-            line breaks, and what the tokenizer puts before a text (BOS) stands before the first.
+        tokenizer: a Hugging Face tokenizer. Without a chat template, messages are separated by line breaks, and the
+            tokenizer's own prefix (BOS) stands before the first.
         options: thinking, system prompt, action format.
         name: of the model, for errors.
 
     Raises:
-        UsageError: see `chat_template.read_template`.
+        UsageError: see `chat_template.read_chat_template`.
     """
 
     def __init__(self, tokenizer: Any, options: ChatOptions = ChatOptions(), name: str = "the tokenizer") -> None:
@@ -64,9 +64,9 @@ class ChatCodec:
         if not source and options.action_format == "tool_calls":
             raise UsageError(f"{name} has no chat template that offers tools; say --action-format tags or json")
         known = {token.content: id for id, token in tokenizer.added_tokens_decoder.items()}
-        # A model whose tokenizer has the tags of replies was made here, and has read each part tokenized by itself.
+        # A tokenizer with these tags belongs to the shipped model, which was trained on parts tokenized separately.
         self.has_reply_tokens = all(tag in known for tag in TAGS)
-        self._marks = {mark: known[mark] for mark in self._marks_of_replies() if mark in known}
+        self._marks = {mark: known[mark] for mark in self._reply_markers() if mark in known}
         unknown = tokenizer.unk_token_id
         self._control = {
             text: id
@@ -79,14 +79,14 @@ class ChatCodec:
         self._control_ids = np.array(sorted(self._control.values()), np.int32)
         self._pattern = _any_of(self._control)
         self._reply_pattern = _any_of(self._marks)
-        self._begin = _NONE if source else self._added_in_front()
+        self._begin = _NONE if source else self._tokenizer_prefix()
         self._lead = "" if options.action_format == "tool_calls" else self.layout.lead
         self.turn_end_id, self._end_text = self._find_turn_end()
-        # In the harmony format the end of a message is no end of a turn, and a turn ends otherwise than in the history.
+        # In the harmony format a message's end does not end the turn, and a turn ends differently than in the history.
         harmony = "<|channel|>" in source
         self.stop_id = None if harmony else self.turn_end_id
         self._closes = {known[mark] for mark in ("<|return|>", "<|call|>") if harmony and mark in known}
-        # Where the closing tag is one token, as in the shipped model, a reply ends at that token.
+        # Where the closing tag is one token, as in the shipped model, a reply ends there.
         self.action_end_id = known[ACTION_END] if self.has_reply_tokens and options.action_format == "tags" else None
         self._controls_of: dict[tuple[TemplatePart, bool], np.ndarray] = {}
         self.encode_text = lru_cache(maxsize=65536)(self._text)
@@ -102,7 +102,7 @@ class ChatCodec:
     def next_prompt(self, message: str, last: int, called: bool = False) -> np.ndarray:
         """Return the ids between an answer whose last id is `last` and the next one, with `message` in between.
 
-        `called`: whether the answer called the tool, where there is one; the message is then its result.
+        `called`: whether the answer called the tool, so that the message is its result.
         """
         frame = self.layout.following
         if called and self.layout.after_call is not None:
@@ -116,13 +116,13 @@ class ChatCodec:
         """Return how many ids stand before and after a message, the first of a conversation or a later one."""
         frame = self.layout.opening if first else self.layout.following
         texts = (self.options.system_prompt,) if first and self.options.system_prompt else ()
-        before = sum(len(self._behind(text)) for text in (*frame.literals[:-1], *texts))
-        return len(self._begin) + before + 1, len(self._behind(frame.literals[-1])) + 1
+        before = sum(len(self._encode_after(text)) for text in (*frame.literals[:-1], *texts))
+        return len(self._begin) + before + 1, len(self._encode_after(frame.literals[-1])) + 1
 
     # Replies.
 
     def format_reply(self, action: str, thought: str | None = None) -> str:
-        """Write a reply in the action format, as the model is to write it behind the prompt that its template ends."""
+        """Format a reply in the action format, as the model is to write it after its prompt."""
         if self.options.action_format == "tool_calls":
             text = self._call(action)
             if thought is not None or self.layout.opens_thought:
@@ -136,14 +136,14 @@ class ChatCodec:
         return text.removeprefix(THINK).lstrip("\n") if text.startswith(THINK) else f"{THINK_END}\n\n{text}"
 
     def to_own_format(self, text: str) -> str:
-        """Return a reply of `write_reply` as `write` has it, where that differs."""
+        """Convert a reply of `write_reply` to the format of `format_reply`, where they differ."""
         if self.layout.family is None and not self.layout.opens_thought:
             return text
         action, thought = parse_reply(text, self.options.action_format)
         return self.format_reply(action, thought if self.options.thinking else None) if action else text
 
     def parse_reply(self, text: str) -> ParsedReply:
-        """Read a reply: its action, "" when there is none, and its thought."""
+        """Parse the action of a reply, "" when there is none, and its thought."""
         if self.layout.opens_thought and not text.lstrip().startswith(THINK):
             text = THINK + text
         if self.options.action_format == "tool_calls" and self.layout.family is not None:
@@ -158,11 +158,11 @@ class ChatCodec:
         return self.layout.after_call is not None and bool(self.parse_reply(text).action)
 
     def is_complete(self, text: str) -> bool:
-        """Return whether a reply says its action to the end, so that nothing is to follow."""
+        """Return whether a reply has a complete action, so that generation can stop."""
         if self.has_reply_tokens and self.options.action_format == "tags":
             return ACTION_END in text
         if in_open_thought(text, self.layout.opens_thought):
-            return False  # what is quoted in a thought ends nothing
+            return False  # a marker quoted in a thought ends nothing
         text = text.rpartition(THINK_END)[2]
         if self.options.action_format == "tags":
             return ACTION_END in text
@@ -175,32 +175,31 @@ class ChatCodec:
 
     @property
     def end_markers(self) -> tuple[str, ...]:
-        """What a reply that is over holds at its end, one of them: a quick test before `is_complete`."""
+        """The markers one of which ends every complete reply: a quick test before `is_complete`."""
         if self.options.action_format == "tool_calls" and self.layout.family is not None:
             return (self.layout.family.end,)
         return (ACTION_END,) if self.options.action_format == "tags" else ("}",)
 
     def encode_reply(self, text: str) -> np.ndarray:
-        """Return the ids of a reply known as text. The marks of replies may be control tokens, nothing else in it."""
-        return self._written(text, "")
+        """Tokenize a reply given as text. Only the markers of replies may become control tokens."""
+        return self._encode_answer(text, "")
 
     def encode_turn(self, text: str) -> np.ndarray:
-        """Return the ids of a whole turn of the agent: a reply, and the token that ends it.
+        """Tokenize a whole assistant turn: a reply and the token that ends it.
 
-        A model that learns from turns learns to stop, wherever it is asked afterwards: with the token that the chat
-        template writes there. (While it plays here it is stopped when it has said its action, and `following` writes
-        that token before the next message.) Where the template has none, a reply in the grammar of tags ends with its
-        last tag, any other with the tokenizer's end of text.
+        A model trained on such turns learns to stop, with the token that the chat template writes there. (In rollouts
+        it is stopped at its action, and `next_prompt` adds that token.) Where the template has none, a reply in tags
+        ends with its last tag, any other with the EOS token.
         """
         if self.turn_end_id is None:
             eos = None if text.endswith(ACTION_END) else self.tokenizer.eos_token_id
             return self.encode_reply(text) if eos is None else np.append(self.encode_reply(text), np.int32(eos))
         if self.has_reply_tokens:
             return np.append(self.encode_reply(text), np.int32(self.turn_end_id))
-        return self._written(text, self._end_text)
+        return self._encode_answer(text, self._end_text)
 
     def decode(self, ids: np.ndarray | list[int]) -> str:
-        """Return the text of sampled ids, tags included, end-of-turn marks not."""
+        """Return the text of sampled ids, with tags and without end-of-turn tokens."""
         ids = np.asarray(ids)
         if self.turn_end_id is not None and len(ids) and ids[-1] == self.turn_end_id:
             ids = ids[:-1]
@@ -210,10 +209,10 @@ class ChatCodec:
                 text = text.replace(mark, "")
         return text
 
-    # How.
+    # Tokenization.
 
     def _frame(self, frame: TemplatePart, texts: tuple[str, ...], first: bool) -> np.ndarray:
-        """Tokenize a frame with its holes filled; `first`: at the beginning of a conversation."""
+        """Tokenize a template part with its placeholders filled; `first`: at the start of a conversation."""
         filled = [hole.fill(_clean(text)) for hole, text in zip(frame.holes, texts, strict=True)]
         if self.has_reply_tokens:
             parts = [self._encode(frame.literals[0])]
@@ -223,24 +222,24 @@ class ChatCodec:
         ids = self._joined(frame, filled, first)
         if np.array_equal(self._controls(ids), self._own_controls(frame, first)):
             return ids
-        parts = [self._encode(frame.literals[0]) if first else self._behind(frame.literals[0])]
+        parts = [self._encode(frame.literals[0]) if first else self._encode_after(frame.literals[0])]
         for text, literal in zip(filled, frame.literals[1:], strict=True):
-            parts += [*self._harmless(text), self._behind(literal)]
+            parts += [*self._encode_split(text), self._encode_after(literal)]
         return np.concatenate(parts)
 
     def _joined(self, frame: TemplatePart, filled: list[str], first: bool) -> np.ndarray:
         whole = frame.literals[0] + "".join(a + b for a, b in zip(filled, frame.literals[1:], strict=True))
-        return self._encode(whole) if first else self._behind(whole)
+        return self._encode(whole) if first else self._encode_after(whole)
 
     def _own_controls(self, frame: TemplatePart, first: bool) -> np.ndarray:
-        """Return the control tokens of a frame itself."""
+        """Return the control tokens of a template part itself."""
         if (frame, first) not in self._controls_of:
             harmless = ["a"] * len(frame.holes)
             self._controls_of[frame, first] = self._controls(self._joined(frame, harmless, first))
         return self._controls_of[frame, first]
 
-    def _written(self, text: str, end: str) -> np.ndarray:
-        """Tokenize an answer, and what stands behind it, as they stand in a conversation."""
+    def _encode_answer(self, text: str, end: str) -> np.ndarray:
+        """Tokenize an answer, and the text after it, as in a conversation."""
         text = _clean(text)
         pieces = self._reply_pattern.split(text) if self._marks else [text]  # text, mark, text, …
         if self.has_reply_tokens:
@@ -254,10 +253,10 @@ class ChatCodec:
             ids = ids[len(before) :]
             if self._controls(ids).tolist() == wanted:
                 return ids
-        parts = [self._behind(self._lead)]
+        parts = [self._encode_after(self._lead)]
         for n, piece in enumerate(pieces):
-            parts += [np.array([self._marks[piece]], np.int32)] if n % 2 else self._harmless(piece)
-        return np.concatenate([*parts, self._behind(end)])
+            parts += [np.array([self._marks[piece]], np.int32)] if n % 2 else self._encode_split(piece)
+        return np.concatenate([*parts, self._encode_after(end)])
 
     def _call(self, action: str) -> str:
         layout = self.layout
@@ -270,8 +269,8 @@ class ChatCodec:
             text = text.replace("\\", "\\\\").replace("'", "\\'")
         return before + text + after
 
-    def _marks_of_replies(self) -> Iterator[str]:
-        """Yield what may stand in a reply as a control token: the tags, and the parts of a call but for its action."""
+    def _reply_markers(self) -> Iterator[str]:
+        """Yield what may be a control token in a reply: the tags, and the parts of a tool call."""
         yield from TAGS
         if self.layout.family is not None:
             shape = self.layout.family.form if self.layout.call is None else "".join(self.layout.call.literals)
@@ -280,7 +279,7 @@ class ChatCodec:
                     yield token.content
 
     def _find_turn_end(self) -> tuple[int | None, str]:
-        """Return the control token that ends an answer, if there is one, and the text that ends with it."""
+        """Return the control token that ends an answer, if any, and the template text up to it."""
         literal = self.layout.following.literals[0]
         ids = self._encode(literal)
         at = self._first_control(ids, literal)
@@ -290,7 +289,7 @@ class ChatCodec:
         return int(ids[at]), literal[: literal.index(token) + len(token)]
 
     def _first_control(self, ids: np.ndarray, literal: str) -> int | None:
-        """Return where the control token stands that `literal` begins with, but for spaces."""
+        """Return the index of the control token that `literal` starts with, after spaces."""
         found = self._pattern.match(literal.lstrip())
         if found is None:
             return None
@@ -301,26 +300,26 @@ class ChatCodec:
         return ids[np.isin(ids, self._control_ids)]
 
     def _text(self, text: str) -> np.ndarray:
-        """Tokenize a text from outside by itself."""
+        """Tokenize outside text alone."""
         text = _clean(text)
-        return self._split(text) if self.has_reply_tokens else np.concatenate([_NONE, *self._harmless(text)])
+        return self._split(text) if self.has_reply_tokens else np.concatenate([_NONE, *self._encode_split(text)])
 
-    def _harmless(self, text: str) -> list[np.ndarray]:
-        """Tokenize a text within a conversation so that no control token comes of it: cut within each one's text."""
+    def _encode_split(self, text: str) -> list[np.ndarray]:
+        """Tokenize text within a conversation, split inside the text of each control token."""
         starts = [found.start() + 1 for found in self._pattern.finditer(text)] if self._control else []
         return [self._without_control(text[a:b]) for a, b in zip([0, *starts], [*starts, None], strict=True)]
 
     def _without_control(self, text: str) -> np.ndarray:
-        ids = self._behind(text)
+        ids = self._encode_after(text)
         if not len(self._controls(ids)):
             return ids
-        # The tokenizer changes texts before it looks for control tokens. Letter by letter it finds none; one that is
-        # a single letter is left out.
-        ids = np.concatenate([_NONE, *map(self._behind, text)])
+        # The tokenizer normalizes text before it finds control tokens. Letter by letter it finds none; one that is a
+        # single letter is left out.
+        ids = np.concatenate([_NONE, *map(self._encode_after, text)])
         return ids[~np.isin(ids, self._control_ids)]
 
-    def _behind(self, text: str) -> np.ndarray:
-        """Tokenize a text that other text precedes."""
+    def _encode_after(self, text: str) -> np.ndarray:
+        """Tokenize text that follows other text."""
         for anchor in _ANCHORS if text else ():
             before, ids = self._encode(anchor), self._encode(anchor + text)
             if len(ids) > len(before) and np.array_equal(ids[: len(before)], before):
@@ -335,8 +334,8 @@ class ChatCodec:
     def _encode(self, text: str) -> np.ndarray:
         return np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
 
-    def _added_in_front(self) -> np.ndarray:
-        """Return what the tokenizer puts before a text by itself."""
+    def _tokenizer_prefix(self) -> np.ndarray:
+        """Return the tokenizer's own prefix."""
         plain, whole = self._encode("a"), np.asarray(self.tokenizer("a")["input_ids"], np.int32)
         for at in range(len(whole) - len(plain) + 1):
             if np.array_equal(whole[at : at + len(plain)], plain):
@@ -345,7 +344,7 @@ class ChatCodec:
 
 
 def _template(tokenizer: Any, tools: bool) -> str:
-    """Return the text of the tokenizer's chat template, "" where it has none."""
+    """Return the tokenizer's chat template, or ""."""
     template = tokenizer.chat_template
     if isinstance(template, dict):
         template = template.get("tool_use" if tools else "default") or template.get("default") or ""
@@ -353,7 +352,7 @@ def _template(tokenizer: Any, tools: bool) -> str:
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
-    """Return a pattern that matches any of some texts, the longest where several begin alike."""
+    """Return a pattern that matches any of some texts, the longest first."""
     longest_first = sorted(texts, key=len, reverse=True)
     return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
 

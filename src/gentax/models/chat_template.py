@@ -1,8 +1,8 @@
-"""Reading a chat template: what it writes around the messages of a conversation that only grows.
+"""Read a chat template: what it writes around the messages of a conversation that only grows.
 
-A template is rendered once, when a model is loaded, for a few conversations whose messages are marks. What stands
-between the marks is all that is needed afterwards. So a template that loops, fails or writes too much is found then,
-and what it would do with a particular text in a message (Qwen's looks for thoughts there) is never met.
+A template is rendered once, when a model is loaded, for a few conversations of placeholder messages; the text between
+the placeholders is all that is needed later. A template that loops, fails or writes too much is thus found at loading,
+and what it does with particular texts (Qwen's looks for thoughts) never matters.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from gentax.models.action_format import (
 from gentax.models.jinja_sandbox import SandboxedTemplate, TemplateRenderError
 from gentax.models.requests import ChatOptions
 
-_LEFT, _RIGHT = " \n", "\n "  # around a mark: whether they are there afterwards says whether a text is trimmed
+_LEFT, _RIGHT = " \n", "\n "  # around a placeholder, to detect whether its text is trimmed
 _ASSISTANT = "qzAnswerzq"
 
 
 @dataclass(frozen=True)
 class Placeholder:
-    """Where a message stands in what a template writes, and what the template does to its text."""
+    """The place of a message in a template's output, and what the template does to its text."""
 
     trims_left: bool = False
     trims_right: bool = False
@@ -58,22 +58,22 @@ class TemplatePart:
 
 @dataclass(frozen=True)
 class ChatLayout:
-    """What a template writes around the messages of a conversation that only grows."""
+    """A chat template in parts."""
 
-    opening: TemplatePart  # the system prompt, if it has a place of its own, and the first message
+    opening: TemplatePart  # the system prompt, if it is a message of its own, and the first message
     following: TemplatePart  # from the end of an answer to where the next one begins
     after_call: TemplatePart | None = (
         None  # the same where the message is the result of a tool call; None: as any message
     )
     system_in_message: bool = False  # the system prompt stands before the first message, in the same turn
-    lead: str = ""  # what a model writes itself before its answer, such as a space or gpt-oss's name of the channel
+    lead: str = ""  # written by the model before its answer, such as a space or gpt-oss's channel
     opens_thought: bool = False  # a prompt ends with <think>
     family: ToolCallFormat | None = None  # how tools are called; None where no tool is offered
     call: TemplatePart | None = None  # how the template writes a call; None: as the family does
 
 
 def plain_layout(system: bool) -> ChatLayout:
-    """Return the layout for models without a chat template: messages and answers, a line break after each."""
+    """Return the layout for models without a chat template: a line break after each message and answer."""
     opening = (
         TemplatePart(("", "\n\n", "\n"), (Placeholder(), Placeholder()))
         if system
@@ -91,20 +91,20 @@ def read_chat_template(
     Args:
         source: the template.
         special_tokens: by name, as templates know them: `bos_token` and so on.
-        options: thinking (given as `enable_thinking` and `thinking`), the system prompt, the action format.
+        options: thinking (passed as `enable_thinking` and `thinking`), system prompt, action format.
         name: of the model, for errors.
 
     Raises:
-        UsageError: a template that does not compile, is too large, takes too long, does not write its messages, or
-            has no tools where they are asked for.
+        UsageError: a template that does not compile, is too large or slow, does not write its messages, or has no tools
+            where they are needed.
     """
     what = f"the chat template of {name}"
     with SandboxedTemplate(source, what) as template:
         return _Reader(template, dict(special_tokens), options, what).layout()
 
 
-class _NotPrinted(UsageError):
-    """A template that leaves a message out."""
+class _MessageOmitted(UsageError):
+    """A template that omits a message."""
 
 
 class _Reader:
@@ -124,7 +124,7 @@ class _Reader:
     def layout(self) -> ChatLayout:
         try:
             return self._layout()
-        except _NotPrinted:
+        except _MessageOmitted:
             self.in_parts = True
             return self._layout()
 
@@ -135,7 +135,7 @@ class _Reader:
         whole = self._strict([_user("First"), _answer(), _user("Next")], True)
         _, answered, rest = whole.partition(_ASSISTANT)
         if not answered or _ASSISTANT in rest:
-            raise _NotPrinted(f"{self.what} does not print the answers it is given")
+            raise _MessageOmitted(f"{self.what} does not print the answers it is given")
         following = self._frame(rest, "Next")
         head = whole.partition(_ASSISTANT)[0]
         lead = head.removeprefix(prompt) if head.startswith(prompt) else ""
@@ -149,7 +149,7 @@ class _Reader:
         return ChatLayout(opening, following, after_call, in_message, lead, thought, family, call)
 
     def _opening(self, prompt: str) -> tuple[TemplatePart, bool]:
-        """Return the frame of the first prompt, and whether the system prompt stands in the first message."""
+        """Return the part of the first prompt, and whether the system prompt stands in the first message."""
         if not self.options.system_prompt:
             return self._frame(prompt, "First"), False
         system = {"role": "system", "content": _mark("System")}
@@ -169,8 +169,8 @@ class _Reader:
 
         Args:
             prompt: a prompt, up to where the model answers.
-            end: what stands after an answer that is the last message.
-            closing: what closes a call; a reply ends there.
+            end: the text after an answer that is the last message.
+            closing: the marker that ends a call, where a reply ends.
         """
         for arguments in ({TOOL_ARGUMENT: _mark("Action", "")}, json.dumps({TOOL_ARGUMENT: _mark("Action", "")})):
             # some write arguments as JSON themselves, others want them as text
@@ -209,12 +209,12 @@ class _Reader:
         return self.template.render({key: value for key, value in given.items() if value is not None})
 
     def _frame(self, text: str, *marks: str) -> TemplatePart:
-        """Cut a text at its marks, each of which must be there once, in order."""
+        """Split a text at its placeholders, each of which must occur once, in order."""
         literals, holes = [], []
         for mark in marks:
             found = re.search(rf"qz{mark}a(.{{1,2}})qz{mark}z", text)
             if found is None or found.group(1) not in ('"', '\\"') or f"qz{mark}a" in text[found.end() :]:
-                raise _NotPrinted(f"{self.what} does not print the messages it is given")
+                raise _MessageOmitted(f"{self.what} does not print the messages it is given")
             as_json = found.group(1) != '"'
             left, right = (json.dumps(pad)[1:-1] if as_json else pad for pad in (_LEFT, _RIGHT))
             before, text = text[: found.start()], text[found.end() :]
@@ -227,7 +227,7 @@ class _Reader:
 
 
 def _behind_header(before: str, asked: str, prompt: str) -> str | None:
-    """Return what stands before a call in the model's own turn: behind the header that a prompt ends with."""
+    """Return the text before a call in the model's own turn, after the header that a prompt ends with."""
     if not before.startswith(asked):
         return None
     header, written = prompt.removeprefix(asked), before.removeprefix(asked)

@@ -1,12 +1,10 @@
-"""A model without its numbers: built on PyTorch's meta device from its configuration, and compared with its weights.
+"""Check a checkpoint before it is loaded: its JSON files, safetensors headers, and the match of configuration and
+weights.
 
-What comes of it is exact, since transformers itself matches names and shapes; and it costs no memory, since nothing is
-read. A configuration that asks for a hundred thousand layers is refused before or while they are made.
-
-What a model's files say of themselves, read within limits: its JSON, and the headers of its safetensors.
-
-Nothing here loads PyTorch, and no weight is read. A header that lies is found out before a model is built from it: its
-tensors must fill the file without a gap or an overlap, each with as many bytes as its shape takes.
+Importing this loads no PyTorch, and no weight is read. A header must describe its file exactly: tensors without gap or
+overlap, each with as many bytes as its shape takes. The model is built on PyTorch's meta device, where transformers
+itself matches names and shapes; a configuration that asks for a hundred thousand layers is refused before or while it
+is built.
 """
 
 from __future__ import annotations
@@ -29,17 +27,17 @@ TORCH_DTYPES = {
 _LAYERS = 10_000  # of any kind; the deepest models have some hundreds
 _MODULES = 10_000  # more than ten for each tensor, and than this, are no model that anybody trained
 _CODE = ("attn_implementation", "experts_implementation", "kernel")  # keys that may name code on the hub
-_SPARE = re.compile(r"(v_head|value_head)\.")  # what trainers leave in a checkpoint that is no part of the model
+_IGNORED_WEIGHTS = re.compile(r"(v_head|value_head)\.")  # left in checkpoints by trainers; not part of the model
 
 
 def check_config(values: Mapping[str, Any], tensors: Mapping[str, Any], where: str, trusted: bool = False) -> None:
-    """Refuse a `config.json` that names no causal model of transformers, or asks for what weights cannot fill.
+    """Refuse a `config.json` that names no causal model of transformers, or asks for more than the weights fill.
 
     Args:
-        values: what is in the file.
+        values: the file's content.
         tensors: the weights by name.
-        where: how messages call the model.
-        trusted: whether the model's own code may run, which then says what its type is.
+        where: the model's name in messages.
+        trusted: whether the model's own code may run, which then defines its type.
 
     Raises:
         UsageError: see above.
@@ -78,11 +76,11 @@ def build_meta_model(config: Any, tensors: Mapping[str, TensorInfo], where: str)
 
     Args:
         config: transformers' configuration of a causal model.
-        tensors: the weights, as their files' headers tell of them; none to build without matching.
-        where: how messages call the model.
+        tensors: the weights' headers; none to build without matching.
+        where: the model's name in messages.
 
     Raises:
-        UsageError: weights that are missing, left over, or of another shape.
+        UsageError: weights that are missing, unexpected, or of another shape.
     """
     import torch
 
@@ -106,7 +104,9 @@ def build_meta_model(config: Any, tensors: Mapping[str, TensorInfo], where: str)
 
 
 def check_loading_info(info: Mapping[str, Any], where: str) -> None:
-    """Refuse a model whose weights did not all find their place; transformers would fill in random ones."""
+    """Refuse a model with weights that are missing, unexpected or of another shape; transformers would initialise
+    them randomly.
+    """
     if mismatched := sorted(info["mismatched_keys"], key=str):
         name, stored, wanted = mismatched[0]
         shapes = ["x".join(map(str, shape)) or "one number" for shape in (stored, wanted)]
@@ -114,7 +114,7 @@ def check_loading_info(info: Mapping[str, Any], where: str) -> None:
         raise UsageError(f"{where}: {name} is {shapes[0]} in the weights and {shapes[1]} by config.json{more}")
     if missing := sorted(info["missing_keys"]):
         raise UsageError(f"{where}: the weights lack {missing[0]}{_more(missing)}, which config.json asks for")
-    spare = sorted(name for name in info["unexpected_keys"] if not _SPARE.match(name))
+    spare = sorted(name for name in info["unexpected_keys"] if not _IGNORED_WEIGHTS.match(name))
     if spare:
         raise UsageError(f"{where}: the weights have {spare[0][:80]}{_more(spare)}, for which config.json has no place")
     if faults := [*info.get("error_msgs", ()), *dict(info.get("conversion_errors") or {}).values()]:
@@ -126,7 +126,7 @@ def _more(found: list[Any]) -> str:
 
 
 def _class_of(config: Any) -> tuple[Any, Any]:
-    """Return the configuration and the class that `AutoModelForCausalLM` takes for it."""
+    """Return the configuration and the class that `AutoModelForCausalLM` would use."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     cls = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
@@ -134,14 +134,14 @@ def _class_of(config: Any) -> tuple[Any, Any]:
         by_name = {one.__name__: one for one in cls}
         cls = next((by_name[name] for name in config.architectures or () if name in by_name), cls[0])
     text = config.sub_configs.get("text_config")
-    if text is not None and cls.config_class is text:  # the text part of a model that also sees
+    if text is not None and cls.config_class is text:  # the text part of a multimodal model
         config = config.get_text_config()
     return config, cls
 
 
 @contextmanager
 def _bounded(limit: int, where: str) -> Iterator[None]:
-    """Stop the making of a model that has more than `limit` modules."""
+    """Stop building a model that has more than `limit` modules."""
     import torch
 
     made = 0
@@ -182,7 +182,7 @@ DTYPE_BITS = {
 
 
 class TensorInfo(NamedTuple):
-    """A tensor of a safetensors file, without its numbers."""
+    """A tensor's header in a safetensors file."""
 
     dtype: str  # as safetensors calls it: `F32`, `BF16` …
     shape: tuple[int, ...]
@@ -194,7 +194,7 @@ class TensorInfo(NamedTuple):
 
 
 def error_line(error: BaseException) -> str:
-    """Return what an exception says, on one line, printable and cut."""
+    """Return an exception's message on one line, printable and shortened."""
     line = " ".join(str(error).partition("Exception raised from")[0].split())  # PyTorch adds frames of C++
     line = "".join(c if c.isprintable() else "�" for c in line)
     if not line or isinstance(error, (LookupError, AttributeError, TypeError, ArithmeticError)):
@@ -203,7 +203,7 @@ def error_line(error: BaseException) -> str:
 
 
 def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
-    """Return the JSON object in a file. Raises UsageError for a file that is not there, too large or something else."""
+    """Return the JSON object in a file. Raises UsageError for a missing, oversized or other file."""
     try:
         size = path.stat().st_size
         if size > limit:
@@ -221,10 +221,11 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
 
 
 def read_weight_headers(folder: Path) -> dict[str, TensorInfo]:
-    """Return the tensors of a model folder: those of `model.safetensors`, or of the shards that its index names.
+    """Return the tensors of a model folder: those of `model.safetensors`, or of the shards in its index.
 
     Raises:
-        UsageError: there are none, an index names a file that is missing or outside the folder, a header is not sound.
+        UsageError: there are none, the index names a file that is missing or outside the folder, or a header is
+            invalid.
     """
     if (folder / WEIGHTS_FILE).exists():
         return read_safetensors_header(folder / WEIGHTS_FILE)
@@ -254,7 +255,7 @@ def read_weight_headers(folder: Path) -> dict[str, TensorInfo]:
 
 
 def read_safetensors_header(path: Path) -> dict[str, TensorInfo]:
-    """Return the tensors of a safetensors file by name. Raises UsageError when its header does not fit the file."""
+    """Return the tensors of a safetensors file by name. Raises UsageError when the header does not fit the file."""
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
@@ -265,7 +266,7 @@ def read_safetensors_header(path: Path) -> dict[str, TensorInfo]:
                 raise UsageError(f"{path} is cut off or no safetensors file: its header would be longer than the file")
             if length > HEADER_LIMIT:
                 raise UsageError(f"{path} has a header of {length / 1e6:.0f} MB; {HEADER_LIMIT / 1e6:.0f} MB are read")
-            content = json.loads(file.read(length), object_pairs_hook=_each_once)
+            content = json.loads(file.read(length), object_pairs_hook=_unique_keys)
     except RecursionError:
         raise UsageError(f"{path}: its header is nested too deeply") from None
     except UsageError:
@@ -275,18 +276,18 @@ def read_safetensors_header(path: Path) -> dict[str, TensorInfo]:
     if not isinstance(content, dict):
         raise UsageError(f"{path}: its header is no JSON object")
     content.pop("__metadata__", None)
-    return _laid_out(path, content, size - 8 - length)
+    return _check_layout(path, content, size - 8 - length)
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         raise ValueError("a name stands in it twice")
     return made
 
 
-def _laid_out(path: Path, content: dict[str, Any], room: int) -> dict[str, TensorInfo]:
-    """Check that tensors fill `room` bytes, one after another."""
+def _check_layout(path: Path, content: dict[str, Any], room: int) -> dict[str, TensorInfo]:
+    """Check that tensors fill `room` bytes without gap or overlap."""
     tensors, spans = {}, []
     for name, entry in content.items():
         shown = f"{path}: the tensor {name[:80]!r}"
@@ -295,7 +296,7 @@ def _laid_out(path: Path, content: dict[str, Any], room: int) -> dict[str, Tenso
         dtype, shape, span = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
         if dtype not in DTYPE_BITS:
             raise unknown(f"number format of a tensor in {path.name}", dtype, DTYPE_BITS)
-        if not _whole(shape) or not _whole(span) or len(span) != 2 or len(shape) > 16:
+        if not _are_sizes(shape) or not _are_sizes(span) or len(span) != 2 or len(shape) > 16:
             raise UsageError(f"{shown} has no sound shape and offsets")
         tensors[name] = TensorInfo(dtype, tuple(shape))
         begin, end = span
@@ -313,11 +314,11 @@ def _laid_out(path: Path, content: dict[str, Any], room: int) -> dict[str, Tenso
     return tensors
 
 
-def _whole(numbers: Any) -> bool:
+def _are_sizes(numbers: Any) -> bool:
     return isinstance(numbers, list) and all(type(n) is int and 0 <= n < 1 << 62 for n in numbers)
 
 
 def _some(names: list[str]) -> str:
-    """Say a few of many names, with the verb."""
+    """Name a few of many, with the verb."""
     shown = ", ".join(name[:80] for name in names[:2])
     return f"{shown} and {len(names) - 2} more are" if len(names) > 2 else f"{shown} {'are' if names[1:] else 'is'}"

@@ -1,8 +1,7 @@
-"""GGUF files: their header read within limits, and what transformers leaves out of their configuration put right.
+"""GGUF files: read their header within limits, and correct the configuration that transformers makes of it.
 
-transformers (5.24) unpacks the blocks into an ordinary model. It reads no scaling of rotary positions for most
-architectures and no scale of attention for Gemma, so that some models would load without a word and play wrongly:
-these are corrected here, or refused.
+transformers (5.24) dequantizes the blocks into an ordinary model. For most architectures it reads no RoPE scaling, and
+for Gemma no attention scale, so some models would load silently and be wrong: these are corrected here, or refused.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from gentax.models.checkpoint import error_line
 
 _FIXED = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_ITEMS = 1 << 21  # of an array, or keys, or tensors: vocabularies have some 260,000
+_ITEMS = 1 << 21  # in an array, or keys, or tensors: vocabularies have some 260,000
 # Bytes and numbers of a block, by type (ggml's `ggml_type`); plain formats are blocks of one.
 _BLOCKS = {
     0: (4, 1), 1: (2, 1), 30: (2, 1), 24: (1, 1), 25: (2, 1), 26: (4, 1), 27: (8, 1), 28: (8, 1),
@@ -34,7 +33,7 @@ _BLOCKS = {
 
 @dataclass(frozen=True)
 class Gguf:
-    """What a GGUF file says of itself."""
+    """The header of a GGUF file."""
 
     metadata: Mapping[str, Any]  # scalars and strings; of an array its length
     tensors: Mapping[str, tuple[int, ...]]  # shapes, fastest dimension first
@@ -44,12 +43,12 @@ class Gguf:
         return str(self.metadata.get("general.architecture"))
 
     def get(self, key: str) -> Any:
-        """Return a value of the architecture's own keys, such as `rope.scaling.type`; None when it has none."""
+        """Return an architecture-specific value such as `rope.scaling.type`, or None."""
         return self.metadata.get(f"{self.architecture}.{key}")
 
 
 def read_gguf(path: Path) -> Gguf:
-    """Read the header of a GGUF file. Raises UsageError for another file, or one that is cut off."""
+    """Read the header of a GGUF file. Raises UsageError for another or a truncated file."""
     try:
         with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
             return _Reader(data, path).whole()
@@ -60,7 +59,7 @@ def read_gguf(path: Path) -> Gguf:
 
 
 def check_architecture(header: Gguf, path: Path) -> None:
-    """Refuse an architecture that transformers has no loader for."""
+    """Refuse an architecture that transformers cannot load."""
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
     known = {name.replace("_", "") for name in GGUF_SUPPORTED_ARCHITECTURES} - {"general", "tokenizer"}  # no models
@@ -75,15 +74,15 @@ def check_architecture(header: Gguf, path: Path) -> None:
         raise unknown(f"architecture of {path.name}", kind, known)
 
 
-def correct(config: Any, header: Gguf, path: Path) -> None:
-    """Put right what transformers' configuration of a GGUF file has wrong.
+def correct_gguf_config(config: Any, header: Gguf, path: Path) -> None:
+    """Correct transformers' configuration of a GGUF file.
 
-    Gemma 2 and 3 scale attention by a number that the files do not hold: the width of a head, and in the 27 B models
-    the hidden size over the heads (168 and 144), as llama.cpp knows by their layers (62 and 46). transformers takes
-    256 in every case, which is the width of a head of all other sizes.
+    Gemma 2 and 3 scale attention by a number that the files do not hold: the head width, or in the 27 B models the
+    hidden size over the heads (168 and 144), which llama.cpp detects by the number of layers (46 and 62). transformers
+    always takes 256, the head width of the other sizes.
 
     Raises:
-        UsageError: positions are scaled in a way that transformers does not read from this file.
+        UsageError: RoPE scaling that transformers does not read from this file.
     """
     if header.architecture in ("gemma2", "gemma3"):
         large = config.num_hidden_layers == {"gemma2": 46, "gemma3": 62}[header.architecture]
@@ -92,10 +91,10 @@ def correct(config: Any, header: Gguf, path: Path) -> None:
     _check_rope(config, header, path)
 
 
-def own_tokens_only(tokenizer: Any, header: Gguf) -> Any:
-    """Take from a tokenizer what is not in the file: transformers gives every byte-level one an `<|endoftext|>`.
+def remove_added_tokens(tokenizer: Any, header: Gguf) -> Any:
+    """Remove tokens that are not in the file: transformers adds an `<|endoftext|>` to every byte-level tokenizer.
 
-    Its id would lie beyond the model's embeddings, as with the GGUF files of Llama 3.
+    Its id would be outside the embeddings, as with the GGUF files of Llama 3.
     """
     count = header.metadata.get("tokenizer.ggml.tokens")
     if isinstance(count, int) and max(tokenizer.get_vocab().values(), default=-1) >= count:
@@ -106,7 +105,7 @@ def own_tokens_only(tokenizer: Any, header: Gguf) -> Any:
 
 
 def _check_rope(config: Any, header: Gguf, path: Path) -> None:
-    """Refuse a file whose scaling of positions did not reach the configuration; give Gemma 3 its linear one."""
+    """Refuse a file whose RoPE scaling is not in the configuration; set Gemma 3's linear scaling."""
     kind, factor = header.get("rope.scaling.type"), header.get("rope.scaling.factor")
     scaled = kind not in (None, "none") and factor not in (None, 1.0)
     if not scaled and "rope_freqs.weight" not in header.tensors:
@@ -124,7 +123,7 @@ def _check_rope(config: Any, header: Gguf, path: Path) -> None:
 
 
 class _Reader:
-    """Reads values one after another, and never past the end."""
+    """Reads values in order, and never beyond the end."""
 
     def __init__(self, data: mmap, path: Path) -> None:
         self.data, self.path, self.at = data, path, 0

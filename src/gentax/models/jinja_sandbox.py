@@ -1,8 +1,8 @@
-"""Rendering Jinja templates that may come from anybody: each in a process of its own, with limits.
+"""Render untrusted Jinja templates, each in a process of its own with limits.
 
-A thread cannot be stopped and Jinja's sandbox bounds neither time nor memory: two nested loops or `'a' * 10 ** 10`
-would hang a run or fill the machine. So a template is rendered by a small process (`jinja_worker.py`) that stops
-itself after two seconds of computing or a gigabyte, and that is killed if it does not.
+A thread cannot be stopped, and Jinja's sandbox bounds neither time nor memory: two nested loops or `'a' * 10 ** 10`
+would hang a run or fill the machine. A small process (`jinja_worker.py`) therefore stops itself after two seconds of
+CPU time or a gigabyte, and is killed if it does not.
 """
 
 from __future__ import annotations
@@ -19,26 +19,25 @@ from typing import Any
 
 from gentax.core import UsageError, unknown
 
-MAX_TEMPLATE_CHARS = 1 << 18  # characters of a template; those that models come with have up to some 30,000
-TIMEOUT_S = 60.0  # seconds of waiting for an answer, on a machine that is busy with other things
+MAX_TEMPLATE_CHARS = 1 << 18  # models' own templates have up to some 30,000
+TIMEOUT_S = 60.0  # wall-clock seconds, generous for a busy machine
 WORKER = Path(__file__).with_name("jinja_worker.py")
 
 
 class TemplateRenderError(Exception):
-    """A template that could be compiled does not render these variables. `str(error)` says why, on one line."""
+    """A compiled template that cannot render these variables. `str(error)` says why, on one line."""
 
 
 class SandboxedTemplate:
-    """A compiled template. A context, since a process holds it; the process also ends with the object.
+    """A compiled template. Use it as a context, since it holds a process; the process also ends with the object.
 
     Args:
         source: the template's text.
-        what: what it is called in errors, such as "the chat template of model".
-        fields: the variables it may read; None for any, where those it is not given are empty.
+        what: its name in errors, such as "the chat template of model".
+        fields: the variables it may read; None for any, with missing ones empty.
 
     Raises:
-        UsageError: a template that is too large, that does not compile within the limits, or that reads a variable
-            which is no field.
+        UsageError: a template that is too large, does not compile within the limits, or reads an unknown variable.
     """
 
     def __init__(self, source: str, what: str, fields: Sequence[str] | None = None) -> None:
@@ -58,18 +57,18 @@ class SandboxedTemplate:
             raise unknown(f"field of {what}", others.split("\n")[0], fields or ())
 
     def render(self, variables: Mapping[str, Any]) -> str:
-        """Return what the template makes of the variables, which must be JSON values.
+        """Render the template with these variables, which must be JSON values.
 
         Raises:
-            TemplateFailed: it raises an error, takes too much time or memory, or writes too much.
+            TemplateRenderError: it raises an error, takes too much time or memory, or writes too much.
         """
         with self._lock:
             if self._process is None:
                 self._start()
-            return self._asked(variables)
+            return self._request(variables)
 
     def close(self) -> None:
-        """End the process; rendering once more starts another."""
+        """End the process; rendering again starts another."""
         self._close()
         self._process = None
 
@@ -89,9 +88,9 @@ class SandboxedTemplate:
             encoding="utf-8",
         )
         self._close = weakref.finalize(self, _end, self._process)
-        return self._asked({"source": self.source, "fields": self.fields})
+        return self._request({"source": self.source, "fields": self.fields})
 
-    def _asked(self, request: Mapping[str, Any]) -> str:
+    def _request(self, request: Mapping[str, Any]) -> str:
         process = self._process
         assert process is not None
         assert process.stdin is not None
@@ -110,10 +109,10 @@ class SandboxedTemplate:
         if not line:
             self.close()
             raise TemplateRenderError("it takes too long, or too much memory")
-        said = json.loads(line)
-        if "error" in said:
-            raise TemplateRenderError(said["error"])
-        return str(said["text"])
+        answer = json.loads(line)
+        if "error" in answer:
+            raise TemplateRenderError(answer["error"])
+        return str(answer["text"])
 
 
 def _end(process: subprocess.Popen[str]) -> None:

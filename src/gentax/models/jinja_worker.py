@@ -1,9 +1,9 @@
-"""Renders one Jinja template in a process of its own: run by `templates.py`, never imported.
+"""Render one untrusted Jinja template: the process that `jinja_sandbox.py` runs; never imported.
 
-A template may come from anybody. Here it is compiled and rendered by Jinja's immutable sandbox, with little memory and
-little time for each rendering, and once it has been read this process opens no file, no socket and no other process.
-Requests and answers are lines of JSON: the first request is `{"source": text, "fields": names or null}` and is answered
-with the names in the template that are no fields, the others are the variables.
+The template is compiled and rendered in Jinja's immutable sandbox, with limits on memory and on time per rendering, and
+once it has been read this process opens no file, socket or process. Requests and answers are lines of JSON: the first
+request is `{"source": text, "fields": names or null}` and is answered with the names in the template that are no
+fields; the others are the variables.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REFUSED = ("open", "import", "socket", "subprocess", "os.", "shutil", "ctypes", 
 
 
 class Generation(Extension):
-    """Reads `{% generation %}` blocks, which mark what a model wrote, as if the marks were not there."""
+    """Ignores the marks of `{% generation %}` blocks, which show what a model wrote."""
 
     tags = {"generation"}  # noqa: RUF012  declared so by Jinja
 
@@ -38,7 +38,7 @@ class Generation(Extension):
 
 
 def environment() -> ImmutableSandboxedEnvironment:
-    """Return the environment that chat templates are written for: transformers' names and whitespace rules."""
+    """Return transformers' environment for chat templates: its names and whitespace rules."""
 
     def tojson(
         value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
@@ -68,7 +68,7 @@ def limit_memory() -> None:
 
 
 def limit_time(seconds: float) -> None:
-    """Start the clock of one rendering, or stop it (0)."""
+    """Start the timer of one rendering, or stop it (0)."""
     with contextlib.suppress(AttributeError, ImportError, ValueError, OSError):
         signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
         import resource
@@ -79,7 +79,7 @@ def limit_time(seconds: float) -> None:
 
 
 def seal() -> None:
-    """From here on this process reads its requests and computes, and does nothing else."""
+    """From here on this process may only read requests and compute."""
     env = environment()
     for source in ("{{ [1]|tojson|trim }}{% for i in 'ab' %}{{ loop.index }}{% endfor %}", "{{ a.b }}", "{{"):
         with contextlib.suppress(TemplateError):  # loads what is loaded late, the reporting of errors too
@@ -94,7 +94,7 @@ def seal() -> None:
 
 
 def answer(work: Any) -> dict[str, str]:
-    """Do a piece of work within its limits."""
+    """Run `work` within its limits."""
     try:
         limit_time(SECONDS)
         text = work()

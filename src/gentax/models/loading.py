@@ -1,11 +1,7 @@
-"""Loading models and tokenizers, whatever they are named by (see `source.py`).
+"""Load models and tokenizers, however they are named (see `source.py`).
 
-The order: what the name means, the configuration and the weights' headers, the model without numbers that is matched
-with them, what memory it takes; the weights come last. They are read from safetensors or GGUF; nothing is unpickled.
-
-Other libraries, asked to be quiet while they load or save a model, and their exceptions made into one line each.
-
-Where a model's weights are.
+In order: resolve the name, check configuration and headers, match them on the meta device, check the memory, and only
+then read the weights, from safetensors or GGUF; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -32,7 +28,7 @@ from gentax.models.checkpoint import (
     read_json,
     read_weight_headers,
 )
-from gentax.models.gguf import check_architecture, correct, own_tokens_only, read_gguf
+from gentax.models.gguf import check_architecture, correct_gguf_config, read_gguf, remove_added_tokens
 from gentax.models.memory import check_fits_memory, model_bytes
 from gentax.models.requests import ModelOptions
 from gentax.models.source import ModelSource, find_model
@@ -55,30 +51,29 @@ def load_tokenizer(where: str | Path | ModelSource, options: ModelOptions = Mode
 
 
 def load_model(where: str | Path | ModelSource, options: ModelOptions = ModelOptions(), tokenizer: Any = None) -> Any:
-    """Load a causal model onto its device, in evaluation mode; an adapter's is merged with its base.
+    """Load a causal model onto its device, in evaluation mode; an adapter is merged into its base.
 
     Args:
         where: see `find_model`.
         options: how it is loaded.
-        tokenizer: what it is to be read with, if that is known.
+        tokenizer: checked against the model's embeddings, if given.
 
     Raises:
-        UsageError: there is no such model; its files are not sound or do not agree; it is no causal language model; it
-            does not fit into memory; a device that is not there, a dtype that is none; a tokenizer with more tokens
-            than the model has embeddings.
+        UsageError: there is no such model; its files are invalid or do not match; it is no causal language model; it
+            does not fit into memory; an unknown device or dtype; a tokenizer with more tokens than embeddings.
     """
     return _load(find_model(where, options), options, tokenizer)
 
 
 def load_with_tokenizer(where: str | Path, options: ModelOptions = ModelOptions()) -> tuple[ModelSource, Any, Any]:
-    """Return what the name meant, the model and its tokenizer, one held against the other. Raises as `load_model`."""
+    """Return the resolved source, the model and its tokenizer, checked against each other. Raises as `load_model`."""
     source = check_model_files(where, options)
     tokenizer = load_tokenizer(source, options)
     return source, load_model(source, options, tokenizer), tokenizer
 
 
 def check_model_files(where: str | Path, options: ModelOptions = ModelOptions()) -> ModelSource:
-    """Find a model and refuse files that are not sound, a device that is not there, a dtype that is none."""
+    """Resolve a model and refuse invalid files, or an unknown device or dtype."""
     _check_dtype(options)
     resolve_device(options.device)
     source = find_model(where, options)
@@ -88,11 +83,10 @@ def check_model_files(where: str | Path, options: ModelOptions = ModelOptions())
 
 
 def load_meta_model(where: str | Path, options: ModelOptions = ModelOptions()) -> Any:
-    """Return a model without numbers, on the meta device: its shapes, in the number format that it is loaded in. Of an
-    adapter it is the base, with which it is merged.
+    """Return a model without weights, on the meta device, in the dtype it would be loaded in; for an adapter, its base.
 
     Raises:
-        UsageError: there is no such model, or its files are not sound or do not agree.
+        UsageError: there is no such model, or its files are invalid or do not match.
     """
     _check_dtype(options)
     source = find_model(where, options)
@@ -100,7 +94,7 @@ def load_meta_model(where: str | Path, options: ModelOptions = ModelOptions()) -
         source = source.base
     with loading_errors(source.name):
         if source.kind == "gguf":
-            with _alone(source.path) as folder:
+            with _isolated(source.path) as folder:
                 bare, stored = build_meta_model(_gguf_config(source, folder), {}, source.name), torch.float32
         else:
             config, tensors = _headers(source, options)
@@ -111,7 +105,7 @@ def load_meta_model(where: str | Path, options: ModelOptions = ModelOptions()) -
 
 
 def runtime(model: Any) -> dict[str, str]:
-    """Return where a model's weights are and in which number format, as results record it."""
+    """Return a model's device and dtype, as results record them."""
     return {"device": str(model.device), "dtype": str(model.dtype).removeprefix("torch.")}
 
 
@@ -121,7 +115,7 @@ def _check_dtype(options: ModelOptions) -> None:
 
 
 def _check_files(source: ModelSource, options: ModelOptions) -> None:
-    """Refuse what is not sound, of an adapter's base too, before a tokenizer is made of some of it."""
+    """Refuse invalid files, of an adapter's base too, before a tokenizer is built from some of them."""
     if source.base is not None:
         _check_files(source.base, options)
     elif source.kind == "gguf":
@@ -131,7 +125,7 @@ def _check_files(source: ModelSource, options: ModelOptions) -> None:
 
 
 def _headers(source: ModelSource, options: ModelOptions) -> tuple[Any, dict[str, TensorInfo]]:
-    """Return what the files of a folder say of themselves, checked: the configuration, and the weights by name."""
+    """Return the checked configuration of a folder, and its weights' headers by name."""
     from transformers import AutoConfig
 
     path, trusted = source.path, options.trust_remote_code
@@ -151,9 +145,9 @@ def _tokenizer(source: ModelSource, options: ModelOptions) -> Any:
         return _tokenizer(source.base, options)
     with loading_errors(f"the tokenizer of {source.name}"):
         if source.kind == "gguf":
-            with _alone(path) as folder:
+            with _isolated(path) as folder:
                 made = AutoTokenizer.from_pretrained(folder, gguf_file=path.name, local_files_only=True)
-            return own_tokens_only(made, read_gguf(path))
+            return remove_added_tokens(made, read_gguf(path))
         for name in _TOKENIZER_FILES:
             if name != TOKENIZER and (path / name).exists():
                 read_json(path / name)
@@ -171,20 +165,22 @@ def _load(source: ModelSource, options: ModelOptions, tokenizer: Any) -> Any:
             from gentax.models.adapters import check_adapter, merge_adapter
 
             assert source.base is not None
-            model = _whole(
+            model = _load_base(
                 source.base, options, device, tokenizer, lambda bare: check_adapter(source.path, bare, source.name)
             )
             model = merge_adapter(model, source.path, source.name)
         else:
-            model = _whole(source, options, device, tokenizer)
+            model = _load_base(source, options, device, tokenizer)
         _check_finite(model, source.name)
     return model.eval()
 
 
-def _whole(source: ModelSource, options: ModelOptions, device: torch.device, tokenizer: Any, more: More = None) -> Any:
+def _load_base(
+    source: ModelSource, options: ModelOptions, device: torch.device, tokenizer: Any, more: More = None
+) -> Any:
     """Check and load a model that is no adapter.
 
-    `more` checks what is to be added to the model, against the one without numbers, and returns its bytes.
+    `more` checks what is added to the model, on the meta device, and returns its bytes.
     """
     if source.kind == "gguf":
         return _gguf(source, options, device, tokenizer, more)
@@ -197,7 +193,7 @@ def _folder(source: ModelSource, options: ModelOptions, device: torch.device, to
     config, tensors = _headers(source, options)
     own_code = options.trust_remote_code and bool(getattr(config, "auto_map", None))
     quantized = getattr(config, "quantization_config", None) is not None
-    if own_code or quantized:  # what becomes of such weights is known when they are loaded
+    if own_code or quantized:  # their final form is known only after loading
         if more is not None:
             raise UsageError(f"{source.name} is quantised or has its own code: no adapter can be merged into it here")
         needed = sum(tensor.bytes for tensor in tensors.values())
@@ -228,7 +224,7 @@ def _gguf(source: ModelSource, options: ModelOptions, device: torch.device, toke
     from transformers import AutoModelForCausalLM
 
     path = source.path
-    with _alone(path) as folder, redirect_stderr(io.StringIO()):  # its bar of progress obeys no setting
+    with _isolated(path) as folder, redirect_stderr(io.StringIO()):  # its progress bar ignores all settings
         config = _gguf_config(source, folder)
         bare = build_meta_model(config, {}, source.name)
         _check_vocabulary(bare, tokenizer, source.name)
@@ -250,7 +246,7 @@ def _gguf(source: ModelSource, options: ModelOptions, device: torch.device, toke
             **_placed(device),
         )
     check_loading_info(info, source.name)
-    for holder in (model, model.config):  # what is unpacked is an ordinary model, which can be trained and saved
+    for holder in (model, model.config):  # the dequantized model is an ordinary one, to train and save
         for name in ("hf_quantizer", "quantization_config", "quantization_method", "is_quantized"):
             vars(holder).pop(name, None)
     model.config.name_or_path = model.name_or_path = str(path)
@@ -258,7 +254,7 @@ def _gguf(source: ModelSource, options: ModelOptions, device: torch.device, toke
 
 
 def _gguf_config(source: ModelSource, folder: str) -> Any:
-    """Return the configuration in a GGUF file's header, checked; `folder` shows the file alone."""
+    """Return the checked configuration in a GGUF header; `folder` holds only this file."""
     from transformers import AutoConfig
 
     header = read_gguf(source.path)
@@ -266,13 +262,13 @@ def _gguf_config(source: ModelSource, folder: str) -> Any:
     with redirect_stderr(io.StringIO()):
         config = AutoConfig.from_pretrained(folder, gguf_file=source.path.name, local_files_only=True)
     check_config(config.to_dict() | {"architectures": None}, header.tensors, source.name)
-    correct(config, header, source.path)
+    correct_gguf_config(config, header, source.path)
     return config
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[str]:
-    """Show a GGUF file in a folder of its own: transformers would read what lies beside it, too."""
+def _isolated(path: Path) -> Iterator[str]:
+    """Link a GGUF file into an empty folder, since transformers would also read other files near it."""
     try:
         import gguf  # noqa: F401  transformers reads these files with it
     except ImportError:
@@ -283,14 +279,14 @@ def _alone(path: Path) -> Iterator[str]:
 
 
 def _placed(device: torch.device) -> dict[str, Any]:
-    """Return what lets weights be read onto a GPU directly, tensor by tensor, without a whole copy on the CPU."""
+    """Return the options with which weights are read onto a GPU directly, tensor by tensor."""
     from transformers.integrations import is_deepspeed_zero3_enabled
 
     return {} if device.type == "cpu" or is_deepspeed_zero3_enabled() else {"device_map": {"": device}}
 
 
 def _bytes(bare: Any, options: ModelOptions) -> int:
-    """Return what a model on the meta device will take; with `auto`, in the number format it was built in."""
+    """Return the bytes of a meta model in its load dtype."""
     if options.dtype == "auto":
         return model_bytes(bare)
     size = getattr(torch, options.dtype).itemsize
@@ -308,7 +304,7 @@ def _check_vocabulary(model: Any, tokenizer: Any, where: str) -> None:
 
 
 def _check_finite(model: Any, where: str) -> None:
-    """Refuse weights that are no numbers, which would be seen as a policy that writes nonsense."""
+    """Refuse weights that are not finite, which would look like a policy that writes nonsense."""
     for name, weight in model.named_parameters():
         if weight.is_floating_point() and weight.itemsize > 1 and weight.numel():
             low, high = torch.aminmax(weight.detach())
@@ -318,10 +314,10 @@ def _check_finite(model: Any, where: str) -> None:
 
 @contextmanager
 def loading_errors(where: str) -> Iterator[None]:
-    """Let nothing of a load reach the terminal but one line that names the model and says what is wrong.
+    """Silence libraries while loading, and turn any error into a one-line UsageError that names the model.
 
-    Whatever a stranger's files make transformers, tokenizers, safetensors or PEFT raise is a UsageError: theirs are
-    of every kind, panics of Rust among them. Interrupts pass.
+    Invalid files make transformers, tokenizers, safetensors or PEFT raise anything, panics of Rust included. Interrupts
+    pass.
     """
     try:
         with silence_transformers():
@@ -362,13 +358,13 @@ def resolve_device(choice: str, local_rank: int = 0, processes: int = 1) -> torc
     """Return the device that `choice` names.
 
     Args:
-        choice: `cpu`, `cuda`, `cuda:N`, or `auto`, which is a GPU where there is one. Of several processes on a
-            machine each takes the GPU of its own number.
-        local_rank: the number of this process among those on its machine.
+        choice: `cpu`, `cuda`, `cuda:N`, or `auto`, which is a GPU where there is one. Each of several processes on a
+            machine takes the GPU of its rank.
+        local_rank: of this process on its machine.
         processes: how many there are in all.
 
     Raises:
-        UsageError: a device that is unknown or not there, and one GPU named for several processes.
+        UsageError: an unknown or missing device, or one GPU named for several processes.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", choice):
         raise unknown("device", choice, ("auto", "cpu", "cuda", "cuda:0", "cuda:1"))

@@ -1,9 +1,8 @@
-"""Bytes: of a model's weights, of what it keeps of a token while it plays, and of what a device has left.
+"""Memory and context length: bytes of weights and KV cache, what a device has left, and how many tokens a model can
+read.
 
-All are computed from shapes, before anything is loaded, and are exact for what they count. What they leave out: the
-logits of a step, activations, and what PyTorch's allocator keeps for itself. 1 GB is 10⁹ bytes.
-
-How many tokens a model can read.
+Bytes are computed from shapes before anything is loaded, exactly for what they count. Not counted: logits, activations
+and the allocator's own memory. 1 GB is 10⁹ bytes.
 """
 
 from __future__ import annotations
@@ -16,23 +15,23 @@ import torch
 
 from gentax.core import UsageError
 
-RESERVED_SHARE = 0.1  # of a device's memory, left to what is not counted here
+RESERVED_SHARE = 0.1  # share of memory left for what is not counted
 _RECURRENT = ("linear_attention", "mamba", "mamba2", "conv", "recurrent", "rwkv", "gated_deltanet", "moe", "mlp")
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
 
 
 def model_bytes(model: torch.nn.Module) -> int:
-    """Return the bytes of a model's parameters and buffers, each once; a model on the meta device will do."""
+    """Return the bytes of a model's parameters and buffers, each once; it may be on the meta device."""
     seen = {id(x): x.numel() * x.element_size() for x in (*model.parameters(), *model.buffers())}
     return sum(seen.values())
 
 
 def kv_cache_bytes(config: Any, tokens: int, dtype: torch.dtype = torch.bfloat16) -> int:
-    """Return the bytes of the cache of one row of `tokens` tokens: full, sliding and recurrent layers.
+    """Return the bytes of cache for one row of `tokens` tokens: full, sliding-window and recurrent layers.
 
-    The state of a recurrent layer does not depend on `tokens`. It is taken as heads × key width × value width in fp32
-    (gated delta nets, Mamba-2), with the convolution's window; Mamba-1's channels × state size likewise.
+    A recurrent state does not depend on `tokens`: heads × key width × value width in fp32 (gated delta nets, Mamba-2),
+    or channels × state size (Mamba-1), plus the convolution's window.
     """
     text = _text(config)
     window = _get(text, "sliding_window", "attention_chunk_size") or tokens
@@ -44,10 +43,10 @@ def kv_cache_bytes(config: Any, tokens: int, dtype: torch.dtype = torch.bfloat16
 
 
 def available_memory(device: torch.device | str) -> int:
-    """Return the bytes that can still be taken on a device.
+    """Return the bytes that can still be allocated on a device.
 
-    On a GPU what CUDA says is free, with what PyTorch holds and does not use. On a CPU what the system says is
-    available, within the limit of the control group (a container's) where there is one.
+    On a GPU CUDA's free memory plus what PyTorch has reserved and not allocated; on a CPU the system's available
+    memory, within the limit of the control group (a container's).
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -66,17 +65,14 @@ def check_fits_memory(needed: int, device: torch.device | str, what: str) -> Non
 
 
 def max_batch_size(config: Any, cache: int, device: torch.device | str, most: int = 128, held: int = 0) -> int:
-    """Return how many rows can be played at once: as many as fit beside the loaded weights.
+    """Return how many rows fit into memory with the loaded weights; at least 1.
 
     Args:
         config: transformers' configuration.
-        cache: bytes of one row's cache at its longest.
+        cache: bytes of one row's cache at its longest. Its logits (vocabulary × 4 bytes, twice) are added.
         device: where the model is, already loaded.
-        most: no more than these.
-        held: bytes of the device that are taken for rows already.
-
-    Returns:
-        At least 1, whatever fits. A row's logits (vocabulary × 4 bytes, twice for sampling) are counted with it.
+        most: an upper limit.
+        held: bytes already allocated for rows.
     """
     row = cache + 8 * (_get(_text(config), "vocab_size") or 0)
     return max(1, min(most, int((1 - RESERVED_SHARE) * (available_memory(device) + held)) // max(1, row)))
@@ -91,7 +87,7 @@ def _get(config: Any, *names: str) -> Any:
 
 
 def _layers(config: Any) -> list[str]:
-    """Return what each layer keeps: `full`, `sliding` or `recurrent`."""
+    """Return the kind of each layer's cache: `full`, `sliding` or `recurrent`."""
     text = _text(config)
     count = _get(text, "num_hidden_layers", "n_layer", "num_layers") or 0
     kinds = _get(text, "layer_types", "layers_block_type")
@@ -115,7 +111,7 @@ def _heads(text: Any) -> int:
 
 
 def _per_token(config: Any, dtype: torch.dtype) -> int:
-    """Return the bytes of keys and values of one token in one attention layer."""
+    """Return the bytes of keys and values of a token in one attention layer."""
     text = _text(config)
     heads = _heads(text)
     if (rank := getattr(text, "kv_lora_rank", None)) and getattr(text, "qk_rope_head_dim", None):
@@ -127,7 +123,7 @@ def _per_token(config: Any, dtype: torch.dtype) -> int:
 
 
 def _state_bytes(text: Any) -> int:
-    """Return the bytes of one recurrent layer's state, for one row."""
+    """Return the bytes of one recurrent layer's state for one row."""
     keys, values = _get(text, "linear_num_key_heads"), _get(text, "linear_num_value_heads")
     if keys and values:  # gated delta net
         key, value = text.linear_key_head_dim, text.linear_value_head_dim
@@ -176,7 +172,7 @@ DEFAULT_CONTEXT_LENGTH = 8192  # for models without positions of their own: recu
 def context_length(config: Any) -> int:
     """Return how many tokens a sequence may have.
 
-    Models with long RoPE are used up to their original context: what was computed before does not hold beyond it (see
+    Models with long RoPE are used up to their original context, since a cache is not valid beyond it (see
     `long_rope_threshold`).
     """
     text = config.get_text_config(decoder=True)
@@ -188,8 +184,7 @@ def context_length(config: Any) -> int:
 
 
 def long_rope_threshold(config: Any) -> int | None:
-    """Return the length beyond which a model turns to other frequencies for all positions (long RoPE); None for one
-    that never does."""
+    """Return the length beyond which a model changes the frequencies of all positions (long RoPE); None for others."""
     text = config.get_text_config(decoder=True)
     own = getattr(text, "original_max_position_embeddings", None)
     given = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None)
@@ -202,7 +197,7 @@ def long_rope_threshold(config: Any) -> int | None:
 
 
 def _ropes(parameters: Any) -> list[dict[str, Any]]:
-    """Return the settings of all rotary embeddings: some models have one for each type of layer."""
+    """Return the settings of all rotary embeddings: some models have one for each layer type."""
     if not isinstance(parameters, dict):
         return []
     return [parameters, *(inner for inner in parameters.values() if isinstance(inner, dict))]

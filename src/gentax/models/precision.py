@@ -1,14 +1,10 @@
-"""Which number format the arithmetic of learning uses. Weights, gradients and the optimiser stay in their own.
+"""Precision: autocast for training, fp32 computation of 16-bit weights, and stochastic rounding to them.
 
-fp32 weights written into a model of fewer digits, without losing what was learned.
-
-bf16 numbers around 0.02 are 1.2e-4 apart, and a step of RL moves a weight by about the learning rate, 1e-6. Rounded to
-the nearest number a policy would stay what it was for dozens of steps, and much of what a merged adapter adds would not
-reach it. So weights are rounded up or down by chance, in proportion to how near each number is
-(stochastic rounding, arXiv 1502.02551): every weight is right on average, and a layer's output sums over many.
-
-The chances are the same each time. The result follows from the exact weights alone: it is the same in every process and
-in a continued run, and what needs no rounding stays as it is.
+bf16 numbers around 0.02 are 1.2e-4 apart, while an RL step moves a weight by about the learning rate, 1e-6. Rounded to
+nearest, a policy would not change for dozens of steps, and much of a merged adapter would be lost. Weights are
+therefore rounded up or down with probability by distance (stochastic rounding, arXiv 1502.02551), which is right on
+average. The random numbers depend on the weight's name alone, so the result is the same in every process and in a
+resumed run.
 """
 
 from __future__ import annotations
@@ -26,12 +22,12 @@ from gentax.models.requests import PRECISIONS
 
 
 def autocast_context(choice: str, device: Any) -> AbstractContextManager[Any]:
-    """Return the context in which a forward pass runs.
+    """Return the context in which a forward pass runs. Weights, gradients and optimizer keep their own dtype.
 
     Args:
-        choice: `bf16` (autocast), `fp32`, or `auto`: bf16 where the hardware multiplies it natively (half the time
-            of a step on a CPU with AVX512-BF16 or AMX, several times the time on one without).
-        device: where the model is.
+        choice: `bf16` (autocast), `fp32`, or `auto`: bf16 where the hardware multiplies it natively (half the time of a
+            step on a CPU with AVX512-BF16 or AMX, several times the time on one without).
+        device: of the model.
     """
     if choice not in PRECISIONS:
         raise unknown("precision", choice, PRECISIONS)
@@ -43,10 +39,10 @@ def autocast_context(choice: str, device: Any) -> AbstractContextManager[Any]:
 
 @contextmanager
 def upcast_to_fp32(model: Any) -> Iterator[None]:
-    """While this lasts, compute `model` in fp32, whatever its weights are stored in; nothing of it is changed.
+    """Compute `model` in fp32 meanwhile, whatever dtype its weights are stored in, without gradient.
 
-    What is stored in 16 bits is widened: outside of the layers for as long as this lasts, in a layer while it runs. So
-    it takes the bytes of the embeddings, the head and one layer, and not those of a second model. Without gradient.
+    16-bit weights are widened: outside the layers for the whole time, in a layer only while it runs. This takes the
+    memory of embeddings, head and one layer, not of a second model.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -84,7 +80,7 @@ def upcast_to_fp32(model: Any) -> Iterator[None]:
 
 
 def has_native_bf16(kind: str) -> bool:
-    """Return whether a device of this kind multiplies bf16 numbers in hardware."""
+    """Return whether this device type multiplies bf16 in hardware."""
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if kind == "cpu":
@@ -93,7 +89,7 @@ def has_native_bf16(kind: str) -> bool:
 
 
 def _flags() -> tuple[str, ...]:
-    """Return the processor's features as Linux names them; none elsewhere."""
+    """Return the CPU's features as Linux names them; none elsewhere."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             line = next((line for line in file if line.lower().startswith(("flags", "features"))), "")
@@ -102,18 +98,18 @@ def _flags() -> tuple[str, ...]:
     return tuple(line.partition(":")[2].split())
 
 
-CHUNK_NUMEL = 1 << 24  # numbers: what is held beside the weights is small
-FRACTION = 23  # bits of it in fp32
+CHUNK_NUMEL = 1 << 24  # numbers rounded at a time, to bound the memory
+FRACTION = 23  # bits of the fraction in fp32
 
 
 @torch.no_grad()
 def stochastic_round_(target: torch.Tensor, exact: torch.Tensor, name: str) -> None:
-    """Copy `exact`, fp32, into `target`, which has the same shape and any floating-point format.
+    """Copy `exact`, fp32, into `target`, rounded stochastically to its dtype.
 
     Args:
-        target: written in place; copied to as it is where it is fp32.
-        exact: on the same device.
-        name: of the weight; another one has other chances.
+        target: written in place; an exact copy where it is fp32.
+        exact: of the same shape, on the same device.
+        name: of the weight, which seeds the random numbers.
     """
     if target.dtype is torch.float32:
         target.copy_(exact)
@@ -121,8 +117,8 @@ def stochastic_round_(target: torch.Tensor, exact: torch.Tensor, name: str) -> N
     lost = FRACTION + round(math.log2(torch.finfo(target.dtype).eps))  # bits of the fraction that the target lacks
     chance = torch.Generator(exact.device).manual_seed(stable_seed("rounding", name) % (1 << 63))
     rows = max(1, CHUNK_NUMEL * len(exact) // max(1, exact.numel()))
-    for theirs, mine in zip(target.split(rows), exact.split(rows), strict=True):
-        bits = torch.empty(mine.shape, dtype=torch.int32, device=mine.device).random_(1 << lost, generator=chance)
-        # Carried into the bits that stay as often as those that go are large; floats are ordered like their bits.
-        bits += mine.contiguous().view(torch.int32)
-        theirs.copy_(bits.bitwise_and_(-(1 << lost)).view(torch.float32))
+    for rounded, part in zip(target.split(rows), exact.split(rows), strict=True):
+        bits = torch.empty(part.shape, dtype=torch.int32, device=part.device).random_(1 << lost, generator=chance)
+        # Carries into the kept bits in proportion to the dropped ones; floats are ordered like their bits.
+        bits += part.contiguous().view(torch.int32)
+        rounded.copy_(bits.bitwise_and_(-(1 << lost)).view(torch.float32))

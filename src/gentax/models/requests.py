@@ -1,4 +1,4 @@
-"""What a model is asked for and what it gives back, in plain values: this file loads no PyTorch."""
+"""Options of models and sampling, requests and samples, as plain values without PyTorch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from gentax.core import UsageError
 from gentax.models.action_format import check_action_format
 
-MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING = 512, 2048  # of a reply, where nobody says and the model is not one of ours
+MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING = 512, 2048  # default for models other than the shipped one
 PRECISIONS = ("auto", "bf16", "fp32")  # of the arithmetic of learning
 
 
@@ -41,7 +41,7 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
-    """How a conversation is written for a model: what its chat template is given beside the messages."""
+    """How a conversation is written for a model: the inputs of its chat template besides the messages."""
 
     thinking: bool = False  # whether the model is asked to think before it acts
     system_prompt: str = ""  # "" for none
@@ -53,7 +53,7 @@ class ChatOptions:
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How a reply is sampled. Recorded log-probabilities are those of the distribution that these settings make."""
+    """How a reply is sampled. Recorded log-probabilities are those of the resulting distribution."""
 
     temperature: float = 1.0  # 0 takes the most likely token
     top_p: float = 1.0  # nucleus sampling (arXiv 1904.09751); 1 is off
@@ -75,7 +75,7 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class SamplingRequest:
-    """One row to continue: its slot, its whole prompt, how to sample, and uniform numbers to sample with."""
+    """A row to continue: its slot, whole prompt, sampling parameters and uniform numbers."""
 
     slot: int
     prompt: np.ndarray  # int32
@@ -85,7 +85,7 @@ class SamplingRequest:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one row wrote."""
+    """The tokens sampled for a row."""
 
     ids: np.ndarray  # int32
     logprobs: np.ndarray  # float32, under the distribution sampled from

@@ -1,8 +1,7 @@
-"""What a model's name means: the shipped base, a folder, a hub name, an adapter's folder or a GGUF file.
+"""Resolve what a model's name means: the shipped base, a folder, a hub id, an adapter's folder or a GGUF file.
 
-Nothing here loads PyTorch. The hub is asked only for a name that is not in its cache.
-
-Which weights a policy has: a hash of a model's files, the same wherever they lie.
+Nothing here loads PyTorch. The hub is asked only for a model that is not in its cache. `fingerprint` hashes a model's
+files.
 """
 
 from __future__ import annotations
@@ -23,24 +22,24 @@ from gentax.models.requests import ModelOptions
 BASE = Path(__file__).parent / "base"  # the model that ships with the package
 _HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]  # weights, configuration, tokenizer
-_NOT = ["*/*", "consolidated*"]  # other formats of the same weights, in folders of their own or beside them
+_NOT = ["*/*", "consolidated*"]  # other formats of the same weights
 _OPTION = "--adapter-base (adapter_base in a recipe)"
 _NO_MODELS = (".json", ".jsonl", ".gz", ".gguf", ".safetensors", ".yaml", ".yml", ".txt", ".py")  # `runs/x.gguf`
-_SECONDS = 5  # that the hub may take to answer whether it has a model
+_SECONDS = 5  # for the hub to answer whether it has a model
 
 
 @dataclass(frozen=True)
 class ModelSource:
     """Where a model is."""
 
-    name: str  # as it was named
+    name: str  # as given
     kind: str  # "folder", "adapter" or "gguf"
     path: Path  # the folder, or the GGUF file
-    base: ModelSource | None = None  # of an adapter
+    base: ModelSource | None = None  # an adapter's base
 
     @property
     def label(self) -> str:
-        """How reports call it: `base`, a hub name, or the last part of a path."""
+        """The name in reports: `base`, a hub id, or the last part of a path."""
         if self.path == BASE:
             return "base"
         return self.name if self._from_hub else self.path.resolve().name
@@ -51,13 +50,13 @@ class ModelSource:
 
     @property
     def origin(self) -> dict[str, str]:
-        """What a result must record to find the same weights again, beside the name.
+        """What results record to find the same weights again.
 
-        The commit of a model of the hub (`revision`), and of an adapter what it was merged with (`adapter_base`).
+        The commit of a hub model (`revision`), and an adapter's base (`adapter_base`).
         """
         found = {}
         if self._from_hub:
-            found["revision"] = self.path.name  # of a folder in the hub's cache
+            found["revision"] = self.path.name  # the snapshot's folder in the hub's cache
         if self.base is not None:
             found["adapter_base"] = self.base.name
             found |= {f"adapter_base_{key}": value for key, value in self.base.origin.items()}
@@ -65,15 +64,15 @@ class ModelSource:
 
 
 def find_model(where: str | Path | ModelSource, options: ModelOptions = ModelOptions()) -> ModelSource:
-    """Find what `where` names; a model of the hub that is not in the cache is fetched.
+    """Resolve `where`; a hub model that is not in the cache is downloaded.
 
     Args:
-        where: `base`, a folder, `org/name[@revision]`, or a `.gguf` file; what was found before is returned.
-        options: `adapter_base` says what an adapter is for, where its own configuration does not or names another
-            place; with `trust_remote_code` a model's Python files are fetched as well.
+        where: `base`, a folder, `org/name[@revision]`, or a `.gguf` file; a ModelSource is returned as it is.
+        options: `adapter_base` names an adapter's base where its configuration does not or is wrong;
+            `trust_remote_code` downloads a model's Python files as well.
 
     Raises:
-        UsageError: there is no such model; the message has the nearest name, or the command that fetches it.
+        UsageError: there is no such model; the message has the nearest name, or the command that downloads it.
     """
     if isinstance(where, ModelSource):
         return where
@@ -100,12 +99,12 @@ def find_model(where: str | Path | ModelSource, options: ModelOptions = ModelOpt
 
 
 def is_hub_id(text: str) -> bool:
-    """Return whether `text` has the form of a model's name on the hub, `org/name` or `org/name@revision`."""
+    """Return whether `text` has the form `org/name` or `org/name@revision`."""
     return _HUB.fullmatch(text) is not None and ".." not in text and not text.endswith(_NO_MODELS)
 
 
 def may_name_model(where: str | Path) -> bool:
-    """Return whether `where` is something that `find_model` might find, without asking the hub."""
+    """Return whether `find_model` might find `where`, without asking the hub."""
     return str(where) == "base" or _exists(str(where)) or is_hub_id(str(where))
 
 
@@ -127,7 +126,7 @@ def _folder(path: Path, name: str, options: ModelOptions) -> ModelSource:
 
 
 def _base_of(path: Path, name: str, options: ModelOptions) -> ModelSource:
-    """Find the model that an adapter is for."""
+    """Find an adapter's base model."""
     if not (path / ADAPTER_WEIGHTS).exists():
         raise UsageError(f"{name} is an adapter without {ADAPTER_WEIGHTS}; gentax reads no other format of weights")
     if (path / WEIGHTS_FILE).exists() or (path / INDEX_FILE).exists():
@@ -135,7 +134,7 @@ def _base_of(path: Path, name: str, options: ModelOptions) -> ModelSource:
     base: Any = options.adapter_base or read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise UsageError(f"{name} is an adapter that does not say which model it is for; name it with {_OPTION}")
-    inside = path / base  # a path in an adapter's configuration may be meant from there
+    inside = path / base  # the path may be relative to the adapter
     try:
         found = find_model(str(inside) if not _exists(base) and _exists(str(inside)) else base, options)
     except UsageError as error:
@@ -148,7 +147,7 @@ def _base_of(path: Path, name: str, options: ModelOptions) -> ModelSource:
 
 
 def _cached(name: str, options: ModelOptions) -> Path | None:
-    """Return the folder of a hub model that is wholly in the cache."""
+    """Return the folder of a hub model that is complete in the cache."""
     from huggingface_hub import snapshot_download
 
     repo, revision = _parts(name)
@@ -169,7 +168,7 @@ def _complete(path: Path) -> bool:
 
 
 def _fetch(name: str, options: ModelOptions) -> Path:
-    """Fetch a model from the hub into its cache: safetensors, configuration and tokenizer."""
+    """Download a hub model into its cache: safetensors, configuration and tokenizer."""
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -220,19 +219,25 @@ def _no_model(text: str) -> str:
     return f"no {kind} {shown}" + (f"; did you mean {close!r}?" if close else "; 'base' always works")
 
 
-KINDS = (".json", ".safetensors", ".jinja", ".txt", ".model", ".py")  # weights, configuration, tokenizer, own code
-OURS = ("record.json", "evaluation.json")  # what gentax writes beside a model about it
+HASHED_SUFFIXES = (
+    ".json",
+    ".safetensors",
+    ".jinja",
+    ".txt",
+    ".model",
+    ".py",
+)  # weights, configuration, tokenizer, own code
+NOT_HASHED = ("record.json", "evaluation.json")  # written by gentax about a model
 CHUNK = 1 << 22  # bytes read at once: weights may be larger than memory
 
 
 def fingerprint(model: str | Path, options: ModelOptions = ModelOptions()) -> str:
-    """Return a hash of a model's weights, configuration and tokenizer; or of any single file.
+    """Return a hash of a model's weights, configuration and tokenizer, wherever they are; or of any single file.
 
-    A model of the hub has that of the folder it is cached in, a GGUF file its own. An adapter's is made of its own
-    files and of its base's hash.
+    An adapter's hash covers its own files and its base's hash.
 
     Raises:
-        UsageError: there is neither.
+        UsageError: there is no such model or file.
     """
     if Path(model).is_file():
         return _hash([Path(model)])
@@ -242,7 +247,9 @@ def fingerprint(model: str | Path, options: ModelOptions = ModelOptions()) -> st
 def _of(source: ModelSource) -> str:
     if source.kind == "gguf":
         return _hash([source.path])
-    files = sorted(p for p in source.path.glob("*") if p.is_file() and p.suffix in KINDS and p.name not in OURS)
+    files = sorted(
+        p for p in source.path.glob("*") if p.is_file() and p.suffix in HASHED_SUFFIXES and p.name not in NOT_HASHED
+    )
     return _hash(files, "" if source.base is None else _of(source.base))
 
 

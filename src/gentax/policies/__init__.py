@@ -1,4 +1,4 @@
-"""Who plays: random, expert, local weights, a model behind an endpoint."""
+"""Policies: random, expert, local models, models behind an endpoint, and the user's own."""
 
 from gentax.policies.load import load_policy, load_policy_pair
 from gentax.policies.protocol import Policy, PolicyRequest, Reply

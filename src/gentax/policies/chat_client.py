@@ -1,16 +1,13 @@
-"""One OpenAI-compatible server: asked many things at once and patiently; what it refuses is told in one line.
+"""An OpenAI-compatible server: concurrent chat completions with retries, parsed defensively; refusals in one line.
 
-The `openai` client does the talking: it tries again, with growing pauses, after a lost connection, a timeout and the
-statuses 408, 409, 429 and 5xx, and keeps to a server's `Retry-After`. Answers are read as plain JSON, since servers
-send much that the client's types do not foresee. Left out: streaming, tools, images.
+The `openai` client retries, with growing pauses, after lost connections, timeouts and the statuses 408, 409, 429 and
+5xx, and respects `Retry-After`. Responses are parsed as plain JSON, since servers send much that the client's types do
+not allow; nothing in a response makes the parser raise. Not supported: streaming, images.
 
-What a chat-completions server says, as the text of a reply. A server may say anything; nothing here raises.
-
-A reply ends at its first `</action>`, as a local model's does. Servers are asked to stop there, and most then leave
-the mark itself out: it is put back. A thought that the server has split off is put back as `<think>…</think>`. Tags
-that are merely quoted in such a thought become `[action]` and the like, so that they are not read as the action.
-
-In the other action formats nothing is stopped at. A call that the server has split off is written behind the words.
+A reply ends at its first `</action>`, as a local model's does. Servers stop there, and most then omit the stop string,
+which is restored. Separate reasoning is restored as `<think>…</think>`; tags quoted in it become `[action]` and the
+like, so that they are not parsed as the action. Other action formats have no stop string; a separate tool call is
+appended to the text.
 """
 
 from __future__ import annotations
@@ -44,20 +41,20 @@ from gentax.models.action_format import (
 )
 
 API_KEY_VARIABLE = "OPENAI_API_KEY"
-MAX_CONCURRENT = 64  # questions in flight, at most
+MAX_CONCURRENT = 64  # concurrent requests, at most
 RETRIES = 6  # about 20 seconds of pauses in all
-TIMEOUT_S = 300.0  # for an answer, the time it waits in the server's queue included
-RETRY_PAUSES_S = (0.5, 2.0)  # before a question is asked again whose answer was none
-MAX_ERROR_CHARS = 200  # characters of what a server said that are printed
+TIMEOUT_S = 300.0  # for a response, including the server's queue
+RETRY_PAUSES_S = (0.5, 2.0)  # before a request is repeated whose response was no completion
+MAX_ERROR_CHARS = 200  # characters of a server's message that are shown
 
 
 class EndpointError(PolicyFault):
-    """A server that does not answer. `str` is a line for a person.
+    """A server that gives no answer. `str` is a line for a person.
 
     Attributes:
         status: of HTTP; 0 where there was none.
-        said: the server's own words.
-        param: the setting that the server says is to blame, if any.
+        said: the server's message.
+        param: the setting that the server blames, if any.
     """
 
     def __init__(self, line: str, status: int = 0, said: str = "", param: str | None = None) -> None:
@@ -66,16 +63,16 @@ class EndpointError(PolicyFault):
 
 
 class ChatClient:
-    """A server and the connections to it, which live in a thread of their own.
+    """A server and its connections, which live in a thread of their own.
 
     Args:
-        url: its base URL, such as `http://localhost:8000/v1`. The key is taken from the environment's OPENAI_API_KEY.
-        at_once: questions in flight at once, at most.
-        retries: how often a question is asked again that failed.
-        timeout_s: how long an answer may take.
+        url: its base URL, such as `http://localhost:8000/v1`. The key is read from OPENAI_API_KEY.
+        at_once: concurrent requests, at most.
+        retries: of a failed request.
+        timeout_s: for a response.
 
     Raises:
-        UsageError: a URL, a key or a proxy setting with which no request can be made.
+        UsageError: a URL, key or proxy setting with which no request can be made.
     """
 
     def __init__(
@@ -100,10 +97,10 @@ class ChatClient:
         self._gate = asyncio.Semaphore(at_once)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=_run, args=(self._loop,), name=f"gentax {self.url}", daemon=True).start()
-        weakref.finalize(self, _hang_up, self._loop, self._client).atexit = False
+        weakref.finalize(self, _close_client, self._loop, self._client).atexit = False
 
-    def together(self, questions: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
-        """Wait for all questions, which run at once, and return the answers in order; the first that fails ends all."""
+    def gather(self, questions: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+        """Run requests concurrently and return their results in order; the first error ends all."""
 
         async def ask() -> list[Any]:
             async with asyncio.TaskGroup() as group:
@@ -116,13 +113,13 @@ class ChatClient:
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from failed.exceptions[0].__cause__
         finally:
-            future.cancel()  # nobody waits any more where Ctrl-C was pressed
+            future.cancel()  # after Ctrl-C nobody waits any more
 
     async def complete(self, model: str, messages: Any, settings: dict[str, Any]) -> dict[str, Any]:
-        """Ask for a chat completion and return the server's answer, which is one (see `is_completion`).
+        """Request a chat completion and return the response body (see `is_completion`).
 
         Raises:
-            Refused: the server cannot be reached, does not answer in time or says no, for good or for too long.
+            EndpointError: the server cannot be reached, times out or refuses, for good or for too long.
         """
         async with self._gate:
             for pause in (*RETRY_PAUSES_S, None):
@@ -140,7 +137,7 @@ class ChatClient:
         raise AssertionError("the last pause is None")
 
     async def models(self) -> list[str]:
-        """Return the names of the models the server has. Raises Refused; soon, where there is no server."""
+        """Return the names of the server's models. Raises EndpointError; soon, where there is no server."""
         quick = self._client.with_options(max_retries=1, timeout=30.0)
         content = await self._content(quick.models.with_raw_response.list())
         body = read_json(content)
@@ -163,7 +160,7 @@ class ChatClient:
             raise EndpointError(f"cannot reach {self.url}: {self._shown(_reason(error))}") from error
 
     def _no_answer(self, body: Any, content: bytes) -> EndpointError:
-        """Return what an answer with status 200 comes to that is none; some servers report errors that way."""
+        """Return the error for a response with status 200 that is no completion; some servers report errors so."""
         error = body.get("error") if isinstance(body, dict) else None
         if error is not None:
             code = error.get("code") if isinstance(error, dict) else None
@@ -188,7 +185,7 @@ class ChatClient:
         return EndpointError(f"{self.url} {fault}{code}{': ' + shown if shown else ''}", status, said, str(param))
 
     def _shown(self, said: str) -> str:
-        """Return the start of what a server said as one line without control characters or the key."""
+        """Return the start of a server's message on one line, without control characters or the key."""
         if self._key:
             said = said.replace(self._key, "…")
         line = " ".join("".join(c if c.isprintable() else " " for c in said[: 4 * MAX_ERROR_CHARS]).split())
@@ -204,7 +201,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
     loop.close()
 
 
-def _hang_up(loop: asyncio.AbstractEventLoop, client: Any) -> None:
+def _close_client(loop: asyncio.AbstractEventLoop, client: Any) -> None:
     async def close() -> None:
         with contextlib.suppress(Exception):  # a connection that is broken already
             await client.close()
@@ -214,7 +211,7 @@ def _hang_up(loop: asyncio.AbstractEventLoop, client: Any) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """Return why there is no connection: the operating system's words where there are any."""
+    """Return why there is no connection, in the operating system's words if possible."""
     seen, cause = str(error), error.__cause__ or error.__context__
     while cause is not None:
         if isinstance(cause, ssl.SSLError):  # its numbers are not the system's
@@ -230,23 +227,23 @@ def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
 
 
-TEXT_LIMIT = 1 << 16  # characters of an answer, and of a thought, that are read
+TEXT_LIMIT = 1 << 16  # characters of an answer, and of its reasoning, that are read
 _TAG = re.compile(r"<(/?(?:think|action))>")
 
 
 @dataclass(frozen=True, slots=True)
 class ChatCompletion:
-    """One answer of a server."""
+    """A parsed completion."""
 
     text: str
-    written: int | None  # tokens, the thought's included; None where the server does not say
-    cut_off: bool  # whether the mark at which the server was to stop came up in a thought: there is no answer yet
-    truncated: bool = False  # whether it ended because it may have no more tokens
-    call_id: str = ""  # the server's name for the call of the tool, where it made one
+    written: int | None  # tokens, reasoning included; None where the server does not say
+    cut_off: bool  # the stop string occurred within the reasoning: there is no answer yet
+    truncated: bool = False  # cut off at max_tokens
+    call_id: str = ""  # of the tool call, if any
 
 
 def read_json(content: bytes) -> Any:
-    """Return the JSON value in `content`, or None where there is none."""
+    """Return the JSON value in `content`, or None."""
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
@@ -254,17 +251,17 @@ def read_json(content: bytes) -> Any:
 
 
 def is_completion(body: Any) -> bool:
-    """Return whether `body` is what a server sends that has answered, oddly or not."""
+    """Return whether `body` is a chat completion, however odd."""
     return isinstance(body, dict) and isinstance(body.get("choices"), list)
 
 
 def parse_completion(body: dict[str, Any], stopping: bool, action_format: str = "tags") -> ChatCompletion:
-    """Read an answer.
+    """Parse a completion.
 
     Args:
-        body: what `is_completion` accepts.
-        stopping: whether the server was asked to stop at `</action>`.
-        action_format: how the action is said.
+        body: accepted by `is_completion`.
+        stopping: whether the request had the stop string `</action>`.
+        action_format: see `action_format.py`.
     """
     choice = _dict(body["choices"][0] if body["choices"] else None)
     message = _dict(choice.get("message"))
@@ -279,21 +276,21 @@ def parse_completion(body: dict[str, Any], stopping: bool, action_format: str = 
         content += write_reply(action, None, action_format)
     if thought and not content.strip():
         if not ended:
-            return ChatCompletion(THINK + _quoted(thought), written, False, True)
+            return ChatCompletion(THINK + _escape_tags(thought), written, False, True)
         if stopping:
             return ChatCompletion("", written, True)
-        content, thought = thought, ""  # it ended its turn by itself: the server has misfiled the answer as a thought
+        content, thought = thought, ""  # it ended by itself: the server misfiled the answer as reasoning
     if action_format == "tags":
-        content = _one_action(content, close=stopping and ended)
+        content = _cut_after_action(content, close=stopping and ended)
     if thought:
-        content = f"{THINK}{_quoted(thought)}{THINK_END}{content}"
+        content = f"{THINK}{_escape_tags(thought)}{THINK_END}{content}"
     elif THINK not in content.partition(THINK_END)[0] and THINK_END in content:
-        content = THINK + content  # some models' templates open the thought in the prompt
+        content = THINK + content  # some chat templates open the thought in the prompt
     return ChatCompletion(content, written, False, not ended, call_id)
 
 
 def tool_call_message(text: str, action: str, call_id: str) -> dict[str, Any]:
-    """Return the answer that called the tool, as it stands in a conversation from then on."""
+    """Return the assistant message of a reply that called the tool."""
     call = {"name": TOOL_NAME, "arguments": json.dumps({TOOL_ARGUMENT: action})}
     words = text.partition("<tool_call>")[0]
     return {
@@ -304,7 +301,7 @@ def tool_call_message(text: str, action: str, call_id: str) -> dict[str, Any]:
 
 
 def _call(calls: Any) -> tuple[str | None, str]:
-    """Return the action of the last call of the tool, and the call's id; None where there is none."""
+    """Return the action of the last tool call, and its id; None where there is none."""
     for call in reversed(calls[:MAX_TOOL_CALLS] if isinstance(calls, list) else []):
         if (action := action_of_call(call)) is not None:
             named = call.get("id")
@@ -313,16 +310,16 @@ def _call(calls: Any) -> tuple[str | None, str]:
 
 
 def clean(text: str) -> str:
-    """Return `text` as it can be sent and kept: lone surrogates are not UTF-8."""
+    """Replace lone surrogates, which are not UTF-8."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _one_action(content: str, close: bool) -> str:
+def _cut_after_action(content: str, close: bool) -> str:
     before, end, _ = content.partition(ACTION_END)
     return before + ACTION_END if end or (close and ACTION in before) else before
 
 
-def _quoted(thought: str) -> str:
+def _escape_tags(thought: str) -> str:
     return _TAG.sub(r"[\1]", thought)
 
 

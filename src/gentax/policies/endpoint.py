@@ -1,32 +1,28 @@
 """A policy behind an OpenAI-compatible endpoint: vLLM, SGLang, llama.cpp, Ollama, commercial services.
 
-What is sent for each turn is one `POST …/chat/completions`:
+Each request is one `POST …/chat/completions` with:
 
-- `model`: what the URL names after `#`, or the only model the server has;
-- `messages`: in an append-only context the whole conversation, user and assistant in turns, the thoughts included; in
-  a window one user message; a system message before them where the run has one. What follows a call of the tool is its
-  result, a message of the role `tool`;
-- `tools`: with the action format `tool_calls`, the one tool there is. `stop` is not sent then, nor with `json`;
-- `temperature`, `top_p`, `top_k`, `min_p` and `max_tokens`: the turn's;
-- `typical_p` 1, `repetition_penalty` and `repeat_penalty` 1, `presence_penalty` and `frequency_penalty` 0: all that a
-  server may have a default of, which would change what is sampled, and with penalties even the most likely token.
-  llama-cpp-python has top_k 40, min_p 0.05 and repeat_penalty 1.1; vLLM and SGLang take what the model's
-  `generation_config.json` says;
-- `seed`: drawn from the episode's generator, one for each turn, so that two policies see the same where it is honoured;
-- `stop`: `</action>`, where a reply ends. A server that answers with its model's thought apart (`reasoning_content`)
-  and that has met the mark within the thought is asked again, and from then on, without;
-- `skip_special_tokens` false, which vLLM and SGLang know: where a model's `<action>` is a control token, as it is in
-  the model that ships with gentax, they would leave it out of the text, and no action could be read;
-- `chat_template_kwargs` with `enable_thinking`, which vLLM, SGLang and llama.cpp hand to the model's chat template.
+- `model`: the one named after `#` in the URL, or the server's only one;
+- `messages`: in an append-only context the whole conversation, thoughts included; in a window one user message; a
+  system message first, if there is one. The message after a tool call is its result, with the role `tool`;
+- `tools`: with the action format `tool_calls`, the one tool. `stop` is not sent then, nor with `json`;
+- `temperature`, `top_p`, `top_k`, `min_p` and `max_tokens` of the request;
+- neutral values of all settings whose server defaults would change the distribution: `typical_p`, `repetition_penalty`
+  and `repeat_penalty` 1, `presence_penalty` and `frequency_penalty` 0. llama-cpp-python defaults to top_k 40, min_p
+  0.05 and repeat_penalty 1.1; vLLM and SGLang read the model's `generation_config.json`;
+- `seed`: sampled from the episode's generator, so that two policies get the same one, where servers honour it;
+- `stop`: `</action>`, where a reply ends. A server with separate `reasoning_content` that meets it there is asked
+  again, and from then on, without;
+- `skip_special_tokens` false (vLLM, SGLang): where `<action>` is a control token, as in the shipped model, it would be
+  missing from the text, and no action could be parsed;
+- `chat_template_kwargs` with `enable_thinking`, which vLLM, SGLang and llama.cpp pass to the chat template.
 
-A server that says it does not take one of these is asked without it from then on, which is said once for each, and one
-that does not take `max_tokens` by the newer name, `max_completion_tokens`. Some take -1 and not 0 for "no top_k". What
-the user has set is never dropped, since it is part of what is measured: `temperature`, and `top_p`, `top_k` and `min_p`
-where they are on. A server may also ignore what it does not know, without a word: Ollama's chat completions take
-neither `top_k`, `min_p` nor a repetition penalty, so set these in its Modelfile. The first question is asked alone, so
-that what a server refuses is known before many are under way.
-A server that says the context is too long is asked with less of it (see `shorten_messages`).
-Left out: log-probabilities and tokens, so nothing can be trained on what an endpoint has played.
+A setting that a server refuses is dropped from then on, with one warning; `max_tokens` becomes `max_completion_tokens`,
+and some servers write "no top_k" as -1. What the user has set is never dropped, since it is part of what is measured:
+`temperature`, and `top_p`, `top_k` and `min_p` where they are on. A server may also silently ignore settings: Ollama's
+chat completions support neither `top_k`, `min_p` nor a repetition penalty, so set these in its Modelfile. The first
+request is sent alone, to learn what the server refuses. Too long a context is shortened (see `shorten_messages`).
+Not supported: log-probabilities and tokens, so nothing can be trained on an endpoint's episodes.
 """
 
 from __future__ import annotations
@@ -43,7 +39,7 @@ from gentax.models.requests import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, Chat
 from gentax.policies.chat_client import ChatClient, EndpointError, clean, parse_completion, tool_call_message
 from gentax.policies.protocol import PolicyRequest, Reply
 
-NEUTRAL_SAMPLING: dict[str, float] = {  # what changes nothing, of settings that a server may have a default of
+NEUTRAL_SAMPLING: dict[str, float] = {  # values without effect, of settings with server defaults
     "top_p": 1.0,
     "top_k": 0,
     "min_p": 0.0,
@@ -54,8 +50,8 @@ NEUTRAL_SAMPLING: dict[str, float] = {  # what changes nothing, of settings that
     "frequency_penalty": 0.0,
 }
 OPTIONAL_SETTINGS = ("chat_template_kwargs", "max_tokens", "seed", "skip_special_tokens", "stop", *NEUTRAL_SAMPLING)
-EMPTY_REPLY = "(no answer)"  # stands in a conversation for an empty answer, which many servers will not be shown
-MIN_MESSAGE_CHARS = 200  # characters of a message that is not cut any further
+EMPTY_REPLY = "(no answer)"  # stands for an empty reply in a conversation, which many servers refuse
+MIN_MESSAGE_CHARS = 200  # characters of a message that is not cut further
 MODELS_SHOWN = 12
 _TOO_LONG = re.compile(
     r"context.?(length|size|window)|too long|longer than|reduce the length|exceed.{0,40}(context|token)"
@@ -68,17 +64,17 @@ Message = dict[str, Any]
 def connect_endpoint(where: str) -> EndpointPolicy:
     """Return the policy at `where`: a base URL, with `#model` where the server has several models.
 
-    The server is asked for its models at once, so that a wrong address or key is known before anything is played. A
-    server that has no such list is believed when the model is named.
+    The server's models are listed at once, so that a wrong address or key is found before anything is played. A server
+    without such a list is trusted when the model is named.
 
     Raises:
-        UsageError: no such URL, or a server that has not exactly one model where none is named.
-        PolicyFault: nothing answers there, or it refuses the key.
+        UsageError: no URL, or a server without exactly one model where none is named.
+        PolicyFault: no server there, or it refuses the key.
     """
     url, model = parse_endpoint_url(where)
     server = ChatClient(url)
     try:
-        (models,) = server.together([server.models()])
+        (models,) = server.gather([server.models()])
     except EndpointError as refused:
         if not model or refused.status in (0, 401):
             raise
@@ -99,7 +95,7 @@ def connect_endpoint(where: str) -> EndpointPolicy:
 def parse_endpoint_url(where: str) -> tuple[str, str]:
     """Return the base URL and the model ("" when none is named) of `http://host:8000/v1#model`.
 
-    `/v1` is added to an address without a path. Raises UsageError where `where` is no address of a server.
+    `/v1` is added to an address without a path. Raises UsageError where `where` is no URL of a server.
     """
     base, _, model = where.strip().partition("#")
     try:
@@ -115,45 +111,45 @@ def parse_endpoint_url(where: str) -> tuple[str, str]:
 
 
 class EndpointPolicy:
-    """Plays by asking a server; all turns of one call are asked at once.
+    """Plays through a server; all requests of one call are concurrent.
 
     Args:
-        server: where the model is.
-        model: the server's name for it.
+        server: the client.
+        model: the server's name of it.
     """
 
     def __init__(self, server: ChatClient, model: str) -> None:
         self.server, self.model, self.name = server, model, model
-        self._said: dict[int, list[Message]] = {}  # slot -> its conversation
-        self._without: set[str] = set()  # settings that this server does not take
-        self._no_top_k = 0  # what this server calls none
-        self._met = False  # whether it has answered once
+        self._conversations: dict[int, list[Message]] = {}  # slot -> its conversation
+        self._without: set[str] = set()  # settings that this server does not support
+        self._no_top_k = 0  # this server's value for none
+        self._has_answered = False  # whether it has answered before
 
     def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
-        """Answer every turn.
+        """Reply to every request.
 
         Raises:
             PolicyFault: the server cannot be reached or refuses, after all retries.
-            UsageError: it has no such model.
+            UsageError: it does not have the model.
         """
         asked = [(self._conversation(turn), turn, int(turn.rng.integers(2**31 - 1))) for turn in turns]
-        first = 0 if self._met else 1
-        replies = self.server.together([self._answer(*one) for one in asked[:first]])
-        self._met = True
-        return replies + self.server.together([self._answer(*one) for one in asked[first:]])
+        first = 0 if self._has_answered else 1
+        replies = self.server.gather([self._answer(*one) for one in asked[:first]])
+        self._has_answered = True
+        return replies + self.server.gather([self._answer(*one) for one in asked[first:]])
 
     def _conversation(self, turn: PolicyRequest) -> list[Message]:
-        said = self._said.get(turn.slot)
+        said = self._conversations.get(turn.slot)
         if not turn.continues or said is None:
             system = turn.chat.system_prompt
-            said = self._said[turn.slot] = [{"role": "system", "content": clean(system)}] if system else []
+            said = self._conversations[turn.slot] = [{"role": "system", "content": clean(system)}] if system else []
         calls = said[-1].get("tool_calls") if said else None
         role = {"role": "tool", "tool_call_id": calls[0]["id"]} if calls else {"role": "user"}
         said.append({**role, "content": clean(turn.message)})
         return said
 
     def default_max_new_tokens(self, chat: ChatOptions) -> int:
-        """Return how many tokens a reply has where nobody says."""
+        """Return the default length of a reply."""
         return MAX_NEW_TOKENS_THINKING if chat.thinking else MAX_NEW_TOKENS
 
     async def _answer(self, said: list[Message], turn: PolicyRequest, seed: int) -> Reply:
@@ -163,9 +159,9 @@ class EndpointPolicy:
             try:
                 body = await self.server.complete(self.model, said, settings)
             except EndpointError as refused:
-                if self._relents(refused, settings, said):
+                if self._adapt_to_refusal(refused, settings, said):
                     continue
-                raise await self._explained(refused) from refused
+                raise await self._explain_refusal(refused) from refused
             answer = parse_completion(body, "stop" in settings, turn.chat.action_format)
             if answer.cut_off:
                 self._without.add("stop")
@@ -201,8 +197,8 @@ class EndpointPolicy:
             settings["max_completion_tokens"] = sampling.max_new_tokens
         return {name: value for name, value in settings.items() if name not in self._without}
 
-    def _relents(self, refused: EndpointError, settings: dict[str, Any], said: list[Message]) -> bool:
-        """Ask for less where the server says what was too much; return whether it is worth another try."""
+    def _adapt_to_refusal(self, refused: EndpointError, settings: dict[str, Any], said: list[Message]) -> bool:
+        """Adapt to a refusal by dropping a setting or shortening; return whether to try again."""
         if refused.status == 413 and shorten_messages(said):
             return True
         if refused.status not in (400, 422, 500):  # others, such as a rate limit, are no word on the request itself
@@ -225,8 +221,8 @@ class EndpointPolicy:
         self._without.update(blamed)
         return again
 
-    async def _explained(self, refused: EndpointError) -> Exception:
-        """Return the error to raise: the models there are, where the server does not have the one that is asked."""
+    async def _explain_refusal(self, refused: EndpointError) -> Exception:
+        """Return the error to raise: the server's models, where it does not have this one."""
         if refused.status in (400, 404):
             try:
                 models = await self.server.models()
@@ -242,7 +238,7 @@ def _is_neutral(name: str, value: float) -> bool:
 
 
 def _consequence(dropped: list[str]) -> str:
-    """Say what it means that a server does not take some settings."""
+    """Explain what it means that a server does not support some settings."""
     said = ["played without"]
     if any(name in NEUTRAL_SAMPLING for name in dropped):
         said.append("the server's own defaults hold, if it has any")
@@ -254,9 +250,9 @@ def _consequence(dropped: list[str]) -> str:
 
 
 def shorten_messages(said: list[Message]) -> bool:
-    """Make a conversation shorter, in place: the first message stays (two with a system prompt), and the latest ones.
+    """Shorten a conversation in place: the first message stays (two with a system prompt), and the latest ones.
 
-    When one exchange is left, the longest message loses its middle. Returns False when nothing is left to cut.
+    When one turn is left, the longest message loses its middle. Returns False when nothing is left to cut.
     """
     head = 1 + (said[0]["role"] == "system")
     if len(said) > head + 2:

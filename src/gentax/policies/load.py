@@ -1,16 +1,14 @@
-"""A policy by its name: `random`, `expert`, a model, the URL of a server, or `module:attribute`.
+"""Load a policy by its name: `random`, `expert`, a model, a server's URL, or `module:attribute` for the user's own.
 
-Policies of the user's own: a function of the conversation, or anything with `reply`, named `module:attribute`.
-
-The short form is a function. It gets the conversation of one episode in the form of chat APIs and returns the reply:
+The user's own policy is, in short form, a function of one episode's conversation, in the form of chat APIs:
 
     def my_policy(messages: list[dict[str, str]]) -> str:
         return "<action>look</action>"
 
-An object that can be called so is the same. The long form has `reply(turns)`, see `protocol.Policy`: it answers all
-episodes in flight at once, and may look at the sampling settings and the episode's random numbers. Either may be
-given as a class, which is made without arguments, or returned by a function that takes none.
-Left out: token ids, so nothing can be trained on what such a policy has played, and asynchronous functions.
+A callable object is the same. The long form has `reply(requests)`, see `protocol.Policy`: it answers all episodes in
+flight at once and may use the sampling settings and the episode's random numbers. Either may be given as a class, which
+is instantiated without arguments, or returned by a function without arguments. Not supported: token ids, so nothing can
+be trained on such a policy's episodes, and asynchronous functions.
 """
 
 from __future__ import annotations
@@ -30,16 +28,15 @@ from gentax.models.source import may_name_model
 from gentax.policies.protocol import Policy, PolicyRequest, Reply, max_parallel_episodes
 from gentax.policies.scripted import ExpertPolicy, RandomPolicy
 
-SIMPLE = {"random": RandomPolicy, "expert": ExpertPolicy}
-_BARE = re.compile(r"[\w.-]+:\d+(/.*|#.*|)")  # host:port, as one types it in a hurry
+SCRIPTED_BY_NAME = {"random": RandomPolicy, "expert": ExpertPolicy}
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/.*|#.*|)")  # host:port without a scheme
 
 
 def load_policy(what: str | Path | Policy | Callable[..., Any], options: ModelOptions = ModelOptions()) -> Policy:
-    """Return a policy: one that is given, "random", "expert", "base", a local model or one behind a URL.
+    """Return a policy: a given one, "random", "expert", "base", a local model or one behind a URL.
 
-    A local model is a folder, a name on the hub (`org/name[@revision]`), a PEFT adapter or a `.gguf` file; `options`
-    say how its weights are loaded (see `models.source`). `module:attribute` is a policy of the user's own, and so is a
-    function that is given (see `policies.user`). A URL is that of an OpenAI-compatible server, such as
+    A local model is a folder, a hub id (`org/name[@revision]`), a PEFT adapter or a `.gguf` file, loaded with
+    `options` (see `models.source`). A URL is that of an OpenAI-compatible server, such as
     `http://localhost:8000/v1#model` (see `policies.endpoint`).
 
     Raises:
@@ -48,18 +45,18 @@ def load_policy(what: str | Path | Policy | Callable[..., Any], options: ModelOp
     """
     if not isinstance(what, (str, Path)):
         return what if hasattr(what, "reply") and not isinstance(what, type) else wrap_user_policy(what)
-    if str(what) in SIMPLE:
-        return SIMPLE[str(what)]()
+    if str(what) in SCRIPTED_BY_NAME:
+        return SCRIPTED_BY_NAME[str(what)]()
     if isinstance(what, str) and "://" in what:
         from gentax.policies.endpoint import connect_endpoint
 
         return connect_endpoint(what)
     if not Path(what).exists() and is_import_path(str(what)):
-        return load_user_policy(str(what), [*SIMPLE, "base"])
+        return load_user_policy(str(what), [*SCRIPTED_BY_NAME, "base"])
     if not may_name_model(what):
-        if _BARE.fullmatch(str(what)):
+        if _HOST_AND_PORT.fullmatch(str(what)):
             raise UsageError(f"no model folder {str(what)!r}; if it is a server, did you mean 'http://{what}'?")
-        if (close := nearest(what, [*SIMPLE, "base"])) in SIMPLE:
+        if (close := nearest(what, [*SCRIPTED_BY_NAME, "base"])) in SCRIPTED_BY_NAME:
             raise UsageError(f"no policy or model folder {str(what)!r}; did you mean {close!r}?")
     from gentax.policies.local import load_local_policy  # PyTorch is only loaded when a model is
 
@@ -71,7 +68,7 @@ def load_policy_pair(
     tuned: str | Path | Policy | Callable[..., Any],
     options: ModelOptions = ModelOptions(),
 ) -> tuple[Policy, Policy]:
-    """Return two policies that are loaded together, as `load_policy` does; vLLM shares its memory between them."""
+    """Load two policies as `load_policy` does; in vLLM each takes half of the memory."""
     each = replace(options, vllm_memory=options.vllm_memory / 2)
     return load_policy(base, each), load_policy(tuned, each)
 
@@ -80,24 +77,24 @@ Message = dict[str, str]
 
 
 def load_user_policy(name: str, others: Sequence[str] = ()) -> Policy:
-    """Return the policy called `name`, of the form `module:attribute`.
+    """Return the policy `module:attribute`.
 
     Args:
-        name: where it is. The module is looked for in the working directory and among the installed packages.
+        name: the module is searched in the working directory and among installed packages.
         others: names of policies that may have been meant.
 
     Raises:
-        UsageError: no such module or attribute, a module that fails, or what is there is no policy.
+        UsageError: no such module or attribute, a module that fails, or no policy.
     """
     return wrap_user_policy(load_attribute("policy", name, others), name)
 
 
 def wrap_user_policy(found: Any, name: str = "") -> Policy:
-    """Return `found` as a policy: a policy, a class or factory of one, or a function of the conversation.
+    """Wrap a policy, a class or factory of one, or a function of the conversation.
 
     Args:
-        found: what the user gave.
-        name: what reports call a policy that has no `name` of its own; the name of the function or class when "".
+        found: the user's object.
+        name: in reports, for a policy without a `name`; defaults to that of the function or class.
 
     Raises:
         UsageError: `found` is none of these, or its class or factory fails.
@@ -120,13 +117,12 @@ def wrap_user_policy(found: Any, name: str = "") -> Policy:
 
 
 class FunctionPolicy:
-    """Plays by asking a function, one episode after the other.
+    """Plays by calling a function for one episode after the other.
 
     Args:
-        function: gets the conversation so far, messages with `role` ("user" or "assistant", and "system" where the run
-            has a system prompt) and `content`, and returns the reply. With `context="window(k)"` each conversation is
-            one user message.
-        name: how reports call it.
+        function: gets the messages so far, with `role` ("user", "assistant" or "system") and `content`, and returns the
+            reply. With `context="window(k)"` each conversation is one user message.
+        name: in reports.
     """
 
     def __init__(self, function: Callable[[list[Message]], str], name: str) -> None:
@@ -134,7 +130,7 @@ class FunctionPolicy:
         self._conversations: dict[int, list[Message]] = {}  # by slot
 
     def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
-        """Answer every turn, in order."""
+        """Reply to every request, in order."""
         return [Reply(self._answer(turn)) for turn in turns]
 
     def _answer(self, turn: PolicyRequest) -> str:
@@ -151,12 +147,12 @@ class FunctionPolicy:
 
 
 class UserPolicy:
-    """Stands before a policy of the user's own: an error in it, or an answer of another type, is one line.
+    """Checks a user's policy: an exception, or a reply of another type, becomes one line.
 
     Args:
-        policy: has `reply(turns)`, which returns a `Reply` or a text for each turn, in order.
-        name: how reports call it.
-        file: the file it was written in, whose line is named when it fails; None where that is not known.
+        policy: `reply(requests)` returns a `Reply` or a text for each request, in order.
+        name: in reports.
+        file: its source file, whose line is named in errors; None if unknown.
     """
 
     def __init__(self, policy: Any, name: str, file: str | None = None) -> None:
@@ -165,11 +161,11 @@ class UserPolicy:
             self.default_max_new_tokens = policy.default_max_new_tokens
 
     def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
-        """Answer every turn.
+        """Reply to every request.
 
         Raises:
-            PolicyFault: the policy raised an exception, or did not return one reply for each turn.
-            UsageError: what the policy itself raises so.
+            PolicyFault: the policy raised an exception, or did not return one reply for each request.
+            UsageError: raised by the policy itself.
         """
         try:
             replies = self.policy.reply(turns)
@@ -184,7 +180,7 @@ class UserPolicy:
         return [self._checked(reply) for reply in replies]
 
     def max_parallel(self, context_tokens: int) -> int:
-        """Return what the user's policy says, where it says anything."""
+        """Return the limit of the user's policy, if it has one."""
         return max_parallel_episodes(self.policy, context_tokens)
 
     def _checked(self, reply: Any) -> Reply:
@@ -199,7 +195,7 @@ class UserPolicy:
 
 
 def _made(factory: Callable[[], Any], name: str, file: str | None) -> Any:
-    """Call a class or a factory without arguments."""
+    """Call a class or factory without arguments."""
     try:
         inspect.signature(factory).bind()
     except TypeError as error:
@@ -215,7 +211,7 @@ def _made(factory: Callable[[], Any], name: str, file: str | None) -> Any:
 
 
 def _arguments(function: Callable[..., Any]) -> int:
-    """Return how many arguments a function must be given; 1 where that is not known."""
+    """Return the number of required arguments of a function; 1 if unknown."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""A policy with weights on this machine: a Hugging Face causal model and its tokenizer."""
+"""A policy with local weights: a Hugging Face causal model and its tokenizer."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from gentax.models.memory import available_memory, kv_cache_bytes, max_batch_siz
 from gentax.models.requests import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, ChatOptions, ModelOptions, SamplingRequest
 from gentax.policies.protocol import MAX_PARALLEL, PolicyRequest, Reply
 
-LARGE_CACHE_SHARE = 0.1  # of the memory that a device has left; less is kept for the next rollout
-MIN_MESSAGE_TOKENS = 16  # tokens of a message below which nothing can be played
+LARGE_CACHE_SHARE = 0.1  # of the memory left on the device; a smaller cache is kept
+MIN_MESSAGE_TOKENS = 16  # tokens of a message that must remain
 NEW_TOKENS_MADE_HERE, NEW_TOKENS_MADE_HERE_THINKING = 32, 160  # of a reply of the shipped model and its descendants
 
 
@@ -32,10 +32,10 @@ class LocalPolicy:
     Args:
         model: a Hugging Face causal model in evaluation mode.
         tokenizer: its tokenizer.
-        name: how reports call it.
-        decoder: samples from it; the fastest that agrees with the model's forward pass when None.
-        origin: where its weights are from, as results record it (`Source.origin`).
-        codec: that of conversations without options, where there is one already.
+        name: in reports.
+        decoder: the fastest that agrees with the model's forward pass when None.
+        origin: of the weights, as results record it (`ModelSource.origin`).
+        codec: for conversations without options, if there is one already.
     """
 
     def __init__(
@@ -59,13 +59,16 @@ class LocalPolicy:
         self._eos = {tokenizer.eos_token_id, self.codec.stop_id, *(ends if isinstance(ends, list) else [ends])} - {None}
 
     def codec_for(self, chat: ChatOptions) -> ChatCodec:
-        """Return what tokenizes conversations with these options. Raises UsageError where the model has no such."""
+        """Return the codec for conversations with these options.
+
+        Raises UsageError where the model does not support them.
+        """
         if chat not in self._codecs:
             self._codecs[chat] = ChatCodec(self.tokenizer, chat, self.name)
         return self._codecs[chat]
 
     def default_max_new_tokens(self, chat: ChatOptions) -> int:
-        """Return how many tokens a reply has where nobody says: what such models need, and a quarter of the context."""
+        """Return the default length of a reply; at most a quarter of the context."""
         codec = self.codec_for(chat)
         thinking = chat.thinking or codec.layout.opens_thought
         if codec.has_reply_tokens and chat.action_format == "tags":
@@ -74,16 +77,16 @@ class LocalPolicy:
 
     @property
     def runtime(self) -> dict[str, str]:
-        """What results record: device and number format of the weights, their origin; vLLM, whose tokens are others."""
+        """What results record: device, dtype and origin of the weights, and vLLM, whose tokens differ."""
         engine = {"engine": "vllm"} if isinstance(self.decoder, VLLMDecoder) else {}
         return runtime(self.model) | engine | self.origin
 
     def clear_cache(self) -> None:
-        """Forget what is cached; call it when the weights have changed."""
+        """Forget the KV cache; call it when the weights have changed."""
         self.decoder.clear_cache()
 
     def release_memory(self) -> None:
-        """Give back the memory that playing took, where that is much of what is left: learning comes next."""
+        """Clear the KV cache, and free it where it takes much of the memory left: training comes next."""
         self.decoder.clear_cache()
         if isinstance(
             self.decoder, LlamaDecoder
@@ -91,10 +94,10 @@ class LocalPolicy:
             self.decoder.free_cache()
 
     def max_parallel(self, context_tokens: int) -> int:
-        """Return how many episodes of up to `context_tokens` tokens have room in memory for their keys and values.
+        """Return how many episodes of up to `context_tokens` tokens have room in memory for their KV cache.
 
-        What is cached of earlier ones is forgotten: asked before a rollout, this is about the memory it will find.
-        A power of two: batches of another size round differently, and how much is free is never quite the same.
+        The present cache is cleared, so that this reflects the memory of the next rollout. The result is a power of
+        two: other batch sizes round differently, and free memory is never quite the same.
         """
         each = self.decoder.cache_bytes_per_token
         if each is None:
@@ -106,14 +109,14 @@ class LocalPolicy:
         return 1 << (rows.bit_length() - 1)
 
     def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
-        """Answer every turn; the replies carry the tokens shown and sampled.
+        """Reply to every request, with the prompt's and the sampled tokens.
 
         Raises:
-            UsageError: a context that cannot hold a prompt and an answer.
+            UsageError: a context that cannot hold a prompt and a reply.
         """
         if not turns:
             return []
-        shown = [self._shown(turn, turn.sampling.max_new_tokens) for turn in turns]
+        shown = [self._append_message(turn, turn.sampling.max_new_tokens) for turn in turns]
         asks = [
             SamplingRequest(
                 turn.slot,
@@ -125,12 +128,12 @@ class LocalPolicy:
         ]
         self._warn_of_cuts(shown)
         replies = []
-        codec = self.codec_for(turns[0].chat)  # one rollout has one way of writing
+        codec = self.codec_for(turns[0].chat)  # the same for all requests of a rollout
         stop = self._stops.setdefault(turns[0].chat, partial(self._stop, codec))
         samples = self.decoder.sample(asks, stop)
         for turn, new, sample in zip(turns, shown, samples, strict=True):
             ids = sample.ids
-            text = self._answered(turn, codec, ids, codec.decode(ids))
+            text = self._append_answer(turn, codec, ids, codec.decode(ids))
             over = len(ids) < turn.sampling.max_new_tokens or stop(ids.tolist())
             replies.append(
                 Reply(
@@ -146,46 +149,45 @@ class LocalPolicy:
         return replies
 
     def append_reply(self, turn: PolicyRequest, text: str) -> Reply:
-        """Take `text` for the policy's own answer to a turn, without sampling: somebody else plays this step.
+        """Append `text` as this policy's reply without sampling: another policy plays this step.
 
-        `text` is what `write_reply` writes; the model reads it in its own notation. The answer stands in the
-        conversation as the policy's, and in the reply's tokens as part of the prompt, so that it is read later on and
-        not learned from.
+        `text` is formatted by `write_reply` and converted to the model's notation. Its tokens count as part of the
+        prompt, so they are read later and not trained on.
         """
         codec = self.codec_for(turn.chat)
         text = codec.to_own_format(text)
         ids = _without_middle(codec.encode_reply(text), self.decoder.max_length // 2)
-        new = self._shown(turn, len(ids))
-        self._answered(turn, codec, ids, text)
+        new = self._append_message(turn, len(ids))
+        self._append_answer(turn, codec, ids, text)
         tokens = Tokens(new.continues, np.concatenate([new.ids, ids]), np.empty(0, np.int32), np.empty(0, np.float32))
         return Reply(text, len(ids), tokens, codec.parse_reply(text), prompt_cut=new.cut, dropped=new.dropped)
 
-    def _answered(self, turn: PolicyRequest, codec: ChatCodec, ids: np.ndarray, text: str) -> str:
+    def _append_answer(self, turn: PolicyRequest, codec: ChatCodec, ids: np.ndarray, text: str) -> str:
         conversation = self._conversations[turn.slot]
         conversation.ids.append(ids)
         conversation.called = codec.calls_tool(text)
         return text
 
-    def _shown(self, turn: PolicyRequest, answer: int) -> _Shown:
-        """Add the message to the slot's conversation; return what is new in the prompt.
+    def _append_message(self, turn: PolicyRequest, answer: int) -> _NewPrompt:
+        """Append the message to the slot's conversation; return what is new in the prompt.
 
-        The whole context is used before anything is left out: then the oldest exchanges but for the first message,
-        and what still does not fit loses its middle. `answer` is the number of tokens that must fit behind it.
+        Once the context is full, the oldest turns after the first message are dropped, and what still does not fit
+        loses its middle. `answer` is the number of tokens that must fit after it.
         """
         codec, room = self.codec_for(turn.chat), self.decoder.max_length - answer
         held = self._conversations.get(turn.slot)
         if not turn.continues or held is None:
-            ids, cut = self._fitted(codec, codec.first_prompt(turn.message), room, answer, first=True)
+            ids, cut = self._fit_message(codec, codec.first_prompt(turn.message), room, answer, first=True)
             self._conversations[turn.slot] = _Conversation([ids])
-            return _Shown(False, ids, cut, 0)
+            return _NewPrompt(False, ids, cut, 0)
         said = held.ids
         last = int(said[-1][-1]) if len(said[-1]) else -1
         said.append(codec.next_prompt(turn.message, last, held.called))
         size = sum(map(len, said))
         if size <= room:
-            return _Shown(True, said[-1], False, 0)
+            return _NewPrompt(True, said[-1], False, 0)
         dropped = 0
-        while len(said) > 3 and size > room:  # the rules stay, and as many of the latest exchanges as fit
+        while len(said) > 3 and size > room:  # the rules stay, and as many of the latest turns as fit
             size -= len(said[1]) + len(said[2])
             del said[1:3]
             dropped += 1
@@ -193,16 +195,18 @@ class LocalPolicy:
         if size > room:  # the first message and the latest, without the answer between them
             # Without an answer before it, nothing has ended a turn or called a tool.
             first, latest = said[0], codec.next_prompt(turn.message, -1)
-            latest, cut_latest = self._fitted(codec, latest, max(room // 2, room - len(first)), answer, first=False)
-            first, cut_first = self._fitted(codec, first, room - len(latest), answer, first=True)
+            latest, cut_latest = self._fit_message(
+                codec, latest, max(room // 2, room - len(first)), answer, first=False
+            )
+            first, cut_first = self._fit_message(codec, first, room - len(latest), answer, first=True)
             said[:] = [first, latest]
             cut, dropped = cut_latest or cut_first, dropped + 1
-        return _Shown(False, np.concatenate(said), cut, dropped)
+        return _NewPrompt(False, np.concatenate(said), cut, dropped)
 
-    def _fitted(
+    def _fit_message(
         self, codec: ChatCodec, ids: np.ndarray, room: int, answer: int, first: bool
     ) -> tuple[np.ndarray, bool]:
-        """Cut the middle out of a message that alone would fill the model's context; return whether it was cut."""
+        """Cut the middle of a message that alone would fill the context; return whether it was cut."""
         if len(ids) <= room:
             return ids, False
         before, after = codec.template_overhead(first)
@@ -219,8 +223,8 @@ class LocalPolicy:
         head, tail = before + kept // 2, after + (kept - kept // 2)
         return np.concatenate([ids[:head], ids[len(ids) - tail :]]), True
 
-    def _warn_of_cuts(self, shown: Sequence[_Shown]) -> None:
-        """Warn once that messages are cut, at the second such batch: where no prompt fits, the error alone is said."""
+    def _warn_of_cuts(self, shown: Sequence[_NewPrompt]) -> None:
+        """Warn once that messages are cut, at the second such batch: where no prompt fits, the error suffices."""
         self._cuts += any(new.cut for new in shown)
         if self._cuts == 2:
             self._cuts += 1
@@ -238,19 +242,19 @@ class LocalPolicy:
 
 @dataclass
 class _Conversation:
-    """What a slot has been told and has said: message, answer, message, …"""
+    """The token ids of a slot: message, reply, message, …"""
 
     ids: list[np.ndarray]
-    called: bool = False  # whether the last answer called a tool
+    called: bool = False  # whether the last reply called the tool
 
 
-class _Shown(NamedTuple):
+class _NewPrompt(NamedTuple):
     """What is new in a prompt."""
 
     continues: bool
     ids: np.ndarray
     cut: bool  # a message lost its middle
-    dropped: int  # exchanges that were left out
+    dropped: int  # turns that were dropped
 
 
 def _without_middle(ids: np.ndarray, room: int) -> np.ndarray:
@@ -258,21 +262,21 @@ def _without_middle(ids: np.ndarray, room: int) -> np.ndarray:
 
 
 def load_local_policy(where: str | Path, options: ModelOptions = ModelOptions()) -> LocalPolicy:
-    """Load a policy: "base", a folder, a name on the hub, a PEFT adapter or a GGUF file (see `models.source`).
+    """Load a policy: "base", a folder, a hub id, a PEFT adapter or a GGUF file (see `models.source`).
 
     Raises:
         UsageError: see `models.loading.load_model`.
     """
     if options.use_vllm:
-        return _through_vllm(where, options)
+        return _load_with_vllm(where, options)
     source = check_model_files(where, options)
     tokenizer = load_tokenizer(source, options)
-    codec = ChatCodec(tokenizer, ChatOptions(), source.label)  # which refuses a chat template that cannot be used
+    codec = ChatCodec(tokenizer, ChatOptions(), source.label)  # refuses an unusable chat template
     model = load_model(source, options, tokenizer)
     return LocalPolicy(model, tokenizer, source.label, origin=source.origin, codec=codec)
 
 
-def _through_vllm(where: str | Path, options: ModelOptions) -> LocalPolicy:
+def _load_with_vllm(where: str | Path, options: ModelOptions) -> LocalPolicy:
     source = check_model_files(where, options)
     if options.device == "cpu":
         raise UsageError("vLLM plays on a GPU here: leave --device out, or leave out --use-vllm")

@@ -1,7 +1,7 @@
-"""What a policy is: it is asked a batch of turns and answers each with text.
+"""The policy protocol: a batch of requests in, one text reply each out.
 
-The engine asks all episodes in flight at once. A turn says which slot it belongs to; a policy may keep what it knows
-of a slot (tokens, a key-value cache, messages) from one turn to the next.
+The rollout engine asks for all episodes in flight at once. A request names its slot; a policy may keep a slot's state
+(tokens, KV cache, messages) from one request to the next.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from gentax.core import TextEnv, Tokens
 from gentax.models.action_format import ParsedReply
 from gentax.models.requests import ChatOptions, SamplingParams
 
-MAX_PARALLEL = 128  # episodes in flight, where neither the user nor the policy says
+MAX_PARALLEL = 128  # default number of episodes in flight
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyRequest:
-    """One question to a policy."""
+    """A request for the next action of one episode."""
 
     slot: int
-    message: str  # what the user says now: the whole prompt, or what is new since the slot's last turn
-    continues: bool  # whether `message` follows the slot's last turn (an append-only context) or starts afresh
-    env: TextEnv  # for policies that look at the environment instead of the prompt (random, expert)
+    message: str  # the user message: the whole prompt, or what is new since the slot's last reply
+    continues: bool  # whether `message` continues the slot's conversation (append-only context) or starts one
+    env: TextEnv  # for policies that use the environment instead of the prompt (random, expert)
     rng: np.random.Generator  # the episode's own
     sampling: SamplingParams
     chat: ChatOptions = ChatOptions()
@@ -34,43 +34,45 @@ class PolicyRequest:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer."""
+    """A policy's reply to a request."""
 
     text: str
     written: int | None = None  # tokens of `text`, where the policy writes tokens
     tokens: Tokens | None = None  # for local models
-    parsed: ParsedReply | None = None  # for policies that read their own notation; else `text` is parsed by the format
-    truncated: bool = False  # the budget of tokens was used up before the reply was over
-    prompt_cut: bool = False  # a message lost its middle, since the context could not hold it
-    dropped: int = 0  # earlier exchanges that the context could not hold any more, and that this prompt lost
+    parsed: ParsedReply | None = (
+        None  # where the policy parses its own notation; else `text` is parsed by the action format
+    )
+    truncated: bool = False  # cut off at max_new_tokens
+    prompt_cut: bool = False  # a message lost its middle, to fit the context
+    dropped: int = 0  # earlier turns dropped from this prompt, to fit the context
 
 
 @runtime_checkable
 class Policy(Protocol):
     """Maps prompts to text.
 
-    A policy that writes tokens may have a method `default_max_new_tokens(chat: ChatOptions) -> int`, the tokens a reply
-    has where `RolloutConfig.max_new_tokens` is 0 (see `rollouts.prompt.with_budget`).
+    A policy that writes tokens may have a method `default_max_new_tokens(chat: ChatOptions) -> int`, used where
+    `RolloutConfig.max_new_tokens` is 0 (see `rollouts.prompt.with_token_budget`).
     """
 
     name: str
 
     def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
-        """Answer every turn, in order. Slots that are not asked keep their state."""
+        """Reply to every request, in order. Other slots keep their state."""
         ...
 
 
 @runtime_checkable
 class SupportsMaxParallel(Protocol):
-    """A policy that says how many episodes it can play at once, such as a model whose cache has to fit in memory."""
+    """A policy with a limit of episodes in flight, such as a model whose KV cache must fit in memory."""
 
     def max_parallel(self, context_tokens: int) -> int:
-        """Return how many episodes can be in flight, at least 1, when each takes up to `context_tokens` tokens."""
+        """Return how many episodes of up to `context_tokens` tokens can be in flight, at least 1."""
         ...
 
 
 def max_parallel_episodes(policy: Policy, context_tokens: int) -> int:
-    """Return how many episodes are in flight by default: `MAX_PARALLEL`, or fewer where the policy says so."""
+    """Return the default number of episodes in flight: `MAX_PARALLEL`, or the policy's limit."""
     if isinstance(policy, SupportsMaxParallel):
         return max(1, min(MAX_PARALLEL, policy.max_parallel(context_tokens)))
     return MAX_PARALLEL

@@ -1,13 +1,12 @@
-"""The engine that plays many episodes at once.
+"""The rollout engine: plays many episodes at once.
 
-All episodes in flight are asked together; one that ends leaves the batch and the next task takes its slot. An
-environment that breaks is made anew and its episode replayed from its task; if it breaks again the episode is
-recorded as an error. What is left out: any knowledge of tokens, which is the policy's.
+All episodes in flight are batched; one that ends leaves the batch and the next task takes its slot. An environment that
+breaks is recreated and its episode replayed; if it breaks again the episode is recorded as an error. The engine knows
+nothing of tokens, which are the policy's.
 
-Whether a policy's replies can be read at all. Where most hold no action, success says nothing of what it can do.
-
-The usual causes are a reply budget that ends within the thought, another action format than the model was trained on,
-and a server that removes the tags.
+It can also stop a run whose replies cannot be parsed, since success then says nothing of the policy. The usual causes
+are a token budget that ends within the thought, another action format than the model was trained on, and a server that
+removes the tags.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from gentax.rollouts.prompt import RolloutConfig, build_message, with_token_budg
 from gentax.wrappers import wrap
 
 ACTION_LIMIT = 4096  # characters of an action that are passed on to an environment
-FIRST_MESSAGE_TOKENS, MESSAGE_TOKENS = 1024, 256  # of a first and a later message: more than most domains' take
+FIRST_MESSAGE_TOKENS, MESSAGE_TOKENS = 1024, 256  # estimates for a first and a later message, above most domains'
 OPEN_HORIZON = 100  # steps at a level that its domain does not list
 
 
@@ -45,7 +44,7 @@ def make_env(config: RolloutConfig, name: str, level: str | None = None, split: 
 
 
 class EnvPool:
-    """Environments kept for the next task of their kind. Closing the pool closes them all.
+    """Environments, reused for later tasks of the same domain and level. Closing the pool closes them all.
 
     Args:
         factory: makes the environment of a task; `make_env` when None.
@@ -66,17 +65,17 @@ class EnvPool:
         return env
 
     def give(self, task: Task, env: TextEnv) -> None:
-        """Take `env` back for the next task of its kind."""
+        """Return `env` to the pool for the next task of its kind."""
         self._idle[task.domain, task.level].append(env)
 
     def discard(self, env: TextEnv) -> None:
-        """Close an environment that broke."""
+        """Close a broken environment."""
         self._all.remove(env)
-        _quietly_close(env)
+        _close_quietly(env)
 
     def close(self) -> None:
         for env in self._all:
-            _quietly_close(env)
+            _close_quietly(env)
         self._all.clear()
         self._idle.clear()
 
@@ -89,7 +88,7 @@ class EnvPool:
 
 @dataclass(slots=True)
 class _Run:
-    """One episode in flight."""
+    """An episode in flight."""
 
     job: int
     task: Task
@@ -101,13 +100,13 @@ class _Run:
     goal: str = ""
     content: str = ""
     observation: str = ""
-    shown: tuple[str, ...] | None = None  # the admissible actions in the present prompt
+    shown: tuple[str, ...] | None = None  # the admissible actions in the current prompt
     steps: list[Step] = field(default_factory=list)
     outcome: Outcome | None = None
     error: str = ""
 
 
-class _Answer(NamedTuple):
+class _EnvStep(NamedTuple):
     observation: str
     reward: float
     over: bool
@@ -136,8 +135,8 @@ def rollout(
         tasks: what is played.
         config: context, thinking, temperature and so on.
         samples: episodes for each task.
-        seed: with the task and the sample number, seeds each episode's own generator, so that an episode draws the
-            same numbers whoever plays beside it.
+        seed: with the task and the sample number, seeds each episode's own generator, so that an episode samples the
+            same numbers whatever else is played.
         parallel: episodes in flight at once, at most. When None, as many as the policy's memory holds, 128 at most.
             What is played does not depend on it, but for the rounding of a model's arithmetic in batches.
         horizon: cuts an episode off after this many steps, before its environment would; the environments stay as they
@@ -145,8 +144,9 @@ def rollout(
         pool: environments to use and keep; made and closed here when None.
         on_episode: called with each episode as it ends.
         on_steps: called after each batch of steps with how many they were.
-        stop_if_unreadable: stop when no action can be read out of most of the first replies (see `readable.py`). Off
-            here, since a policy that is being trained may begin so, and one that was trained may end so.
+        stop_if_unreadable: stop when no action can be read out of most of the first replies (see
+            `describe_unreadable`). Off here, since a policy that is being trained may begin so, and one that was
+            trained may end so.
         progress: whether progress is shown; None for where a person is watching, in a terminal or a notebook.
 
     Raises:
@@ -180,9 +180,9 @@ def rollout(
 
 
 def estimate_context_tokens(config: RolloutConfig, tasks: Iterable[Task], horizon: int | None = None) -> int:
-    """Return how many tokens a conversation may come to: a generous guess, made before anything is played.
+    """Return a generous estimate of a conversation's tokens, before anything is played.
 
-    It is the first prompt, and for each step that the prompt shows a message and a reply of full length.
+    It is the first prompt plus, for each step in the prompt, a message and a reply of full length.
     """
     known = [(domain(name).levels, level) for name, level in {(task.domain, task.level) for task in tasks}]
     own = max(levels[level].horizon if level in levels else OPEN_HORIZON for levels, level in known)
@@ -252,7 +252,7 @@ class _Engine:
             list(self.workers.map(do, items))
 
     def _start(self, run: _Run) -> None:
-        self._guarded(run, None)
+        self._step_or_reset(run, None)
 
     def _turn(self, run: _Run) -> PolicyRequest:
         assert run.env is not None
@@ -267,13 +267,13 @@ class _Engine:
         try:
             return tuple(run.env.admissible() or ())
         except EnvironmentFault:
-            return ()  # met again, and mended, when the action is done
+            return ()  # handled when the action is taken
 
     def _advance(self, pair: tuple[_Run, Reply]) -> None:
         run, reply = pair
         action, thought = reply.parsed or parse_reply(reply.text, self.config.action_format)
         action = action[:ACTION_LIMIT]
-        answer = self._guarded(run, action)
+        answer = self._step_or_reset(run, action)
         if answer is None:
             return
         run.steps.append(
@@ -297,14 +297,14 @@ class _Engine:
             run.outcome = Outcome.SUCCESS if answer.info.get("success") else Outcome.FAILURE
 
     def _read(self, check: UnreadableReplyCheck, asked: Sequence[_Run]) -> None:
-        """Let the check see the last step of each episode that was asked. One that broke has none to see."""
+        """Check the last step of each episode that had a reply. A broken one has none."""
         for run in asked:
             if run.steps and not run.error:
                 check.see(run.job, run.steps[-1])
         check.check()
 
-    def _guarded(self, run: _Run, action: str | None) -> _Answer | None:
-        """Start the episode (no action) or do the action; once more on a new environment if this one breaks."""
+    def _step_or_reset(self, run: _Run, action: str | None) -> _EnvStep | None:
+        """Start the episode (no action) or take the action; retry once on a new environment if it breaks."""
         for attempt in (1, 2):
             try:
                 assert run.env is not None
@@ -316,7 +316,7 @@ class _Engine:
                 if action is None:
                     return None
                 observation, reward, terminated, truncated, info = run.env.step(action)
-                return _Answer(observation, float(reward), terminated or truncated, info)
+                return _EnvStep(observation, float(reward), terminated or truncated, info)
             except UsageError:
                 raise
             except Exception as fault:
@@ -349,18 +349,18 @@ class _Engine:
         return episode
 
 
-def _quietly_close(env: TextEnv) -> None:
-    with contextlib.suppress(Exception):  # an environment that broke may fail to close too; nothing is left to do
+def _close_quietly(env: TextEnv) -> None:
+    with contextlib.suppress(Exception):  # a broken environment may fail to close too
         env.close()
 
 
-MIN_REPLIES, MIN_EPISODES = 16, 4  # how many are read, at least, before a run is stopped
+MIN_REPLIES, MIN_EPISODES = 16, 4  # read, at least, before a run is stopped
 MAX_UNREADABLE_SHARE = 0.5  # of replies without an action; more than that stops a run
 _SHOWN = 240  # characters of a reply that are shown
 
 
 class UnreadableReplies(UsageError):
-    """Most of a policy's first replies hold no action."""
+    """Most of a policy's first replies have no action."""
 
 
 @dataclass
@@ -381,12 +381,12 @@ class UnreadableReplyCheck:
     _steps: list[Step] = field(default_factory=list)
 
     def see(self, episode: int, step: Step) -> None:
-        """Take in a step of an episode."""
+        """Record a step of an episode."""
         self._seen.add(episode)
         self._steps.append(step)
 
     def check(self) -> None:
-        """Raise UnreadableReplies when most replies cannot be read; call it after each batch."""
+        """Raise UnreadableReplies when most replies cannot be parsed; call it after each batch."""
         if self.over or len(self._steps) < MIN_REPLIES or len(self._seen) < min(MIN_EPISODES, self.episodes):
             return
         self.over = True
@@ -397,7 +397,7 @@ class UnreadableReplyCheck:
 
 
 def describe_unreadable(policy: str, config: RolloutConfig, steps: Sequence[Step]) -> str | None:
-    """Say on one line that most replies hold no action, with one of them and the settings that would change it.
+    """Explain in one line that most replies have no action, with an example and the settings to change.
 
     Returns None when that is not so.
     """

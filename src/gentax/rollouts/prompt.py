@@ -1,14 +1,11 @@
-"""How the history becomes a prompt.
+"""The rollout configuration, and how the history becomes a prompt.
 
-`full` is append-only: the first message has the rules, the goal and the first observation, every later one only what
-is new. `window(k)` makes each step a prompt of its own that shows the last k steps, as in arXiv 2601.18217.
-Texts of the environment are passed on as they are; that they cannot pose as control tokens is the tokenizer's care.
-A template of the user's (`prompt_template.py`) writes the message that starts a conversation in place of this.
+`full` is append-only: the first message has the rules, the goal and the first observation, later ones only what is new.
+`window(k)` makes each step a prompt of its own with the last k steps, as in arXiv 2601.18217. Observations are passed
+on unchanged; the tokenizer ensures that they cannot pose as control tokens.
 
-Prompt templates of the user's own: a Jinja file that writes the message which starts a conversation.
-
-In a window it writes every prompt. In an append-only context it writes the first message; the later ones are the
-observation, and the admissible actions where they are listed. It is rendered like a chat template, within limits.
+A user's prompt template, a Jinja file, replaces the message that starts a conversation: every prompt in a window, the
+first in an append-only context. It is rendered within limits, like a chat template.
 """
 
 from __future__ import annotations
@@ -28,7 +25,7 @@ from gentax.models.requests import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, Chat
 from gentax.wrappers import parse_wrapper
 
 REWARDS = ("sparse", "dense", "shaped")
-ADMISSIBLE_SHOWN = 40  # actions listed in a prompt at most; some environments accept thousands
+ADMISSIBLE_SHOWN = 40  # actions listed in a prompt, at most; some environments accept thousands
 
 
 def _later(default: Any) -> Any:
@@ -112,10 +109,10 @@ class RolloutConfig:
 
 
 def with_token_budget(config: RolloutConfig, *policies: object) -> RolloutConfig:
-    """Return `play` with the tokens a reply may have settled: the most that one of the policies has by default.
+    """Return the config with `max_new_tokens` settled: the largest default of the policies.
 
-    Policies that are compared must be given alike, so both are named here. It stays 0 where no policy says
-    (`default_max_new_tokens`): those that are scripted write no tokens.
+    Policies that are compared must have the same budget. It stays 0 where no policy has a default, as with scripted
+    ones.
     """
     if config.max_new_tokens:
         return config
@@ -133,7 +130,7 @@ def build_message(
     observation: str,
     admissible: Sequence[str] | None,
 ) -> tuple[str, bool]:
-    """Return what the user says at this step, and whether it continues the conversation so far."""
+    """Return the user message of this step, and whether it continues the conversation."""
     k = config.window()
     now = observation if admissible is None else f"{observation}\n{_listed(admissible)}"
     if k is None and steps:
@@ -166,7 +163,7 @@ def _listed(admissible: Sequence[str]) -> str:
 
 
 def episode_prompts(config: RolloutConfig, episode: Episode) -> list[str]:
-    """Return the whole text the policy had before it at each step of an episode, its own words included."""
+    """Return the whole text before the policy at each step of an episode, its own replies included."""
     shown: list[str] = []
     for n, step in enumerate(episode.steps):
         admissible = step.admissible if config.admissible else None
@@ -178,26 +175,26 @@ def episode_prompts(config: RolloutConfig, episode: Episode) -> list[str]:
 
 
 TEMPLATE_FIELDS = ("rules", "goal", "history", "observation", "admissible", "step", "format", "thinking")
-_SEEN = "what-is-seen-now"
+_EXAMPLE_OBSERVATION = "what-is-seen-now"
 
 
 def check_template(file: str) -> None:
-    """Render a template for two made-up steps.
+    """Render a template for two example steps.
 
     Raises:
-        UsageError: no such file, one that does not compile or render, that reads a field which does not exist, or
-            that does not show the observation.
+        UsageError: no such file, a template that does not compile or render, reads an unknown field, or does not show
+            the observation.
     """
     _checked(*_identity(file))
 
 
 def fill_template(file: str, fields: Mapping[str, Any]) -> str:
-    """Return the prompt that a template writes of `TEMPLATE_FIELDS`. Raises UsageError where it fails."""
+    """Return the prompt that a template makes of `TEMPLATE_FIELDS`. Raises UsageError where it fails."""
     return _filled(_checked(*_identity(file)), fields)
 
 
 def template_text(file: str) -> str:
-    """Return the text of a template. Raises UsageError for a file that is not there, is no text or is too large."""
+    """Return the text of a template. Raises UsageError for a file that is missing, no text or too large."""
     path = Path(file)
     try:
         if path.stat().st_size > 4 * MAX_TEMPLATE_CHARS:
@@ -219,14 +216,14 @@ def _identity(file: str) -> tuple[str, float]:
 @lru_cache(maxsize=8)
 def _checked(file: str, _: float) -> SandboxedTemplate:
     template = SandboxedTemplate(template_text(file), f"the prompt template {file}", TEMPLATE_FIELDS)
-    example = {"rules": "", "goal": "", "format": "", "observation": _SEEN, "thinking": False}
+    example = {"rules": "", "goal": "", "format": "", "observation": _EXAMPLE_OBSERVATION, "thinking": False}
     past = [{"observation": "before", "action": "done"}]
     cases: tuple[dict[str, Any], ...] = (
         {"history": [], "admissible": None, "step": 1},
         {"history": past, "admissible": ["left", "right"], "step": 2},
     )
     for more in cases:
-        if _SEEN not in _filled(template, example | more):
+        if _EXAMPLE_OBSERVATION not in _filled(template, example | more):
             raise UsageError(f"the prompt template {file} does not show the observation; write {{{{ observation }}}}")
     return template
 

@@ -22,7 +22,7 @@ from gentax.domains.registry import why_not_untouched
 from gentax.metrics.statistics import few_seeds_caveat
 from gentax.models.requests import ModelOptions
 from gentax.models.source import fingerprint, may_name_model
-from gentax.policies.load import SIMPLE
+from gentax.policies.load import SCRIPTED_BY_NAME
 from gentax.rollouts import RolloutConfig
 from gentax.rollouts.prompt import template_text
 from gentax.training import TrainConfig
@@ -263,7 +263,7 @@ def make_plan(study: Study) -> Plan:
         title = _title(study, arm, source, seed)
         config = study.train_config(source, arm, seed)
         inputs = {"base": base, "recipe": plain(config.identity()), **_prompt_template(config.rollout)}
-        named = {who for _, who in config.others if who not in ("start", *SIMPLE) and may_name_model(who)}
+        named = {who for _, who in config.others if who not in ("start", *SCRIPTED_BY_NAME) and may_name_model(who)}
         reads = {who: fingerprint(who) for who in sorted(named)}
         if reads:
             inputs["reads"] = reads  # what a teacher or a judge is made of, which may change

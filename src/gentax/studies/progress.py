@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gentax.core.console import format_duration, one_line
-from gentax.policies.load import SIMPLE
+from gentax.policies.load import SCRIPTED_BY_NAME
 from gentax.studies.plan import Stage
 from gentax.studies.run import StudyCallback
 
@@ -42,7 +42,7 @@ def expected_seconds(stage: Stage) -> float:
     """Return about how many seconds a stage takes."""
     inputs = stage.inputs
     if stage.kind == "evaluate":
-        share = SCRIPTED if inputs.get("policy") in SIMPLE else 1.0
+        share = SCRIPTED if inputs.get("policy") in SCRIPTED_BY_NAME else 1.0
         episode = share * EPISODE.get(inputs["domain"], OTHER_EPISODE)
         return FIXED[stage.kind] + inputs["tasks"] * inputs["samples"] * episode
     return FIXED[stage.kind] + (sum(_training_seconds(inputs["recipe"])) if stage.kind == "train" else 0.0)

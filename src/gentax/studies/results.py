@@ -79,7 +79,7 @@ class _Scores:
 def analyze(plan: Plan, read: Callable[[Stage], list[Episode]]) -> StudyResults:
     """Compute the results of a study whose evaluations are done; `read` returns the episodes of one."""
     study = plan.study
-    encode = ChatCodec(load_tokenizer(study.model, study.options)).text
+    encode = ChatCodec(load_tokenizer(study.model, study.options)).encode_text
     scores = _Scores({}, {}, {cell: {} for cell in itertools.product(study.arms, study.sources)}, {})
     domain_axes: list[Axes] = []
     pairs: list[EpisodePair] = []

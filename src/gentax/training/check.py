@@ -15,7 +15,7 @@ from gentax.core.user_code import is_import_path
 from gentax.domains import domain, make, missing_modules
 from gentax.domains.registry import parse_domain
 from gentax.models.source import may_name_model
-from gentax.policies.load import SIMPLE, load_policy
+from gentax.policies.load import SCRIPTED_BY_NAME, load_policy
 from gentax.rollouts import make_env
 from gentax.training.config import RUN_FORMAT, TrainConfig
 from gentax.training.forgetting import forgetting_methods
@@ -62,7 +62,7 @@ def _check_policy(role: str, name: str) -> None:
 
     One of the user's own (`module:policy`) is imported, so that its errors are reported now.
     """
-    named = (*SIMPLE, "start", "base") if role == "teacher" else ("base",)
+    named = (*SCRIPTED_BY_NAME, "start", "base") if role == "teacher" else ("base",)
     if is_import_path(name) and not Path(name).exists():
         load_policy(name)
     elif name not in named and "://" not in name:

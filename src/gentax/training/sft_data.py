@@ -22,7 +22,7 @@ import torch
 from gentax.core import Episode, Outcome, Task, UsageError, stable_seed
 from gentax.core.files import atomic_file
 from gentax.models.requests import ModelOptions
-from gentax.policies.load import SIMPLE, load_policy
+from gentax.policies.load import SCRIPTED_BY_NAME, load_policy
 from gentax.policies.local import LocalPolicy
 from gentax.policies.protocol import Policy
 from gentax.rollouts import EnvPool, rollout
@@ -44,7 +44,7 @@ from gentax.training.trajectories import (
 
 PAIRS_PER_STEP = 32  # learned at a step, as in arXiv 2601.18217; a conversation with more of them has a step to itself
 TASKS_AT_ONCE = (32, 512)  # that a teacher plays at a time, at least and at most
-POLICY_NAMES = (*SIMPLE, "base")  # teachers that are policies, whatever files there are
+POLICY_NAMES = (*SCRIPTED_BY_NAME, "base")  # teachers that are policies, whatever files there are
 
 Collected = tuple[Mapping[str, int], Mapping[str, int], Sequence[Example]]
 

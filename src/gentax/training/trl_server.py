@@ -34,7 +34,7 @@ class Served:
 
     def _one(self, ask: SamplingRequest, stop: StopCondition) -> Sample:
         row = ActiveRequest(ask)
-        while not row.over:  # the server stops at any `</action>`; one in a thought is no end
+        while not row.finished:  # the server stops at any `</action>`; one in a thought is no end
             made = self.client.generate(
                 prompts=[[*ask.prompt.tolist(), *row.ids]],
                 temperature=ask.params.temperature,
@@ -52,9 +52,9 @@ class Served:
             )
             ids, logprobs = made["completion_ids"][0], made["logprobs"][0]
             for token, top in zip(ids, logprobs, strict=True):
-                if not row.over:
-                    row.write(token, top[0], stop)
-            row.over = row.over or not ids
+                if not row.finished:
+                    row.append(token, top[0], stop)
+            row.finished = row.finished or not ids
         return row.sample()
 
 

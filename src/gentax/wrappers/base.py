@@ -74,7 +74,7 @@ class TextWrapper(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
     def render(self) -> str:
         """Return the inner picture; what the agent reads where that is only the observation."""
         shown = self.env.render()
-        return self.observation if shown == self.text_env.observation else shown
+        return self.observation if shown == self.text_env.observation else str(shown)
 
     # A text environment's side.
 
@@ -121,7 +121,7 @@ class TextWrapper(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
     @property
     def distance(self) -> Callable[[], int | None]:
         """The domain's own `distance`; as on an unwrapped environment, an AttributeError where it has none."""
-        return self.text_env.distance
+        return self.text_env.distance  # type: ignore[union-attr]  # only some domains have one
 
     def admissible(self) -> list[str] | None:
         return self.text_env.admissible()

@@ -123,7 +123,8 @@ def generic(scene: Scene, volume: int, rng: Random) -> str:
     for _ in range(TRIES):
         snippet = pick(rng, snippets()[pick(rng, foreign)])
         start = int(rng.random() * len(snippet))
-        shown, length = [], 0
+        shown: list[str] = []
+        length = 0
         for sentence, words in (*snippet[start:], *snippet[:start]):
             if shown and length + len(sentence) > volume:
                 break

@@ -132,7 +132,7 @@ class Rename(TextWrapper):
         return None if move is None else ExpertAction(self.translate(move.action), self.translate(move.thought))
 
     def render(self) -> str:
-        return self.translate(self.env.render())
+        return self.translate(str(self.env.render()))
 
 
 def plural(word: str) -> str:

@@ -13,6 +13,8 @@ so of two that ran out of time the one that came nearer is paid more. That is th
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium
 
 from gentax.core.errors import UsageError
@@ -55,7 +57,7 @@ class Shaping(TextWrapper):
         left = self.distance()
         return -LOST if left is None else -min(LOST, left / self._unit)
 
-    def step(self, action: str) -> tuple[str, float, bool, bool, dict]:
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = super().step(action)
         before, self._potential = self._potential, 0.0 if terminated else self.potential()
         return observation, reward + self.gamma * self._potential - before, terminated, truncated, info

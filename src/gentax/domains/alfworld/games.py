@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gentax.core.errors import UsageError
 from gentax.core.task import content_hash, split_of, stable_seed
@@ -343,7 +343,7 @@ def _read_game(game: Path) -> Start:
         raise UsageError(f"{game}: not as published ({error!r}); {_MEND}") from error
 
 
-def _json(file: Path) -> dict:
+def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -10,6 +10,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import zip_longest
+from typing import Any
 
 from gentax.core import ExpertAction, Task, TextEnv
 from gentax.domains.check.harness import (
@@ -188,7 +189,8 @@ def disjoint_splits(harness: Harness) -> str:
     if not alike:
         return message
     harness.extend_time()  # else the counting would leave none
-    compared, first_by_transcript = 0, {}  # fingerprint and episode -> the first task with them
+    compared = 0
+    first_by_transcript: dict[Any, Task] = {}  # fingerprint and episode -> the first task with them
     for key, task in harness.within_budget(alike, least=4):
         first = first_by_transcript.setdefault((key, _transcript(harness, task, _reference_policy(harness))), task)
         if first.split != task.split and _same_world(harness, first, task):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.task import Task
@@ -145,7 +146,7 @@ class Crafting(TextEnv):
         return f"Get 1 to {MOST} at a time. " if get[2] in self.book.materials else "There is none to get. "
 
 
-def _listed(items) -> str:
+def _listed(items: Iterable[str]) -> str:
     return ", ".join([f"{count} {item}" for item, count in items])
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from itertools import groupby
+from typing import Any
 
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import EnvironmentFault
@@ -158,7 +159,7 @@ class SciWorld(TextEnv):
             self._server.close()
             self._server = None
 
-    def _ask(self, *calls: tuple, seed: int | None = None) -> list:
+    def _ask(self, *calls: tuple[Any, ...], seed: int | None = None) -> list[Any]:
         if self._server is None:
             raise EnvironmentFault("this environment has no simulator: reset() starts one")
         try:

@@ -79,7 +79,7 @@ def _pair(folder: Path) -> tuple[Path, Path]:
 
 
 @cache
-def _read(products: Path, attributes: Path, human: Path, stamps: tuple) -> Official:
+def _read(products: Path, attributes: Path, human: Path, stamps: tuple[Any, ...]) -> Official:
     known, asked = _whole(attributes), _whole(human)
     shop: dict[str, Product] = {}
     for number, item in enumerate(_items(products)):

@@ -276,14 +276,17 @@ def _product(number: int, size: int, long: bool, draw: Draw) -> Product:
     return Product(code, texts[0], kind, frozenset((kind,)), category, price, tag, attributes, options, *texts[1:])
 
 
-def _short(number: int, size: int, kind: str, attributes: tuple[str, ...], dollars: int, draw: Draw):
+_Written = tuple[float, str, str, tuple[Any, ...]]  # price, tag, code, texts
+
+
+def _short(number: int, size: int, kind: str, attributes: tuple[str, ...], dollars: int, draw: Draw) -> _Written:
     use, praise = choose(USES, draw), choose(PRAISE, draw)
     title = f"{' '.join(attributes[:TITLED])} {kind}"
     code = f"b{number:0{len(str(size - 1))}}"
     return float(dollars), f"${dollars}", code, (title, f"For {use}.", attributes, (f"{praise}.",), "N.A.")
 
 
-def _long(number: int, size: int, kind: str, attributes: tuple[str, ...], dollars: int, draw: Draw):
+def _long(number: int, size: int, kind: str, attributes: tuple[str, ...], dollars: int, draw: Draw) -> _Written:
     brand, use, other = choose(BRANDS, draw), choose(USES, draw), choose(USES, draw)
     price = dollars + (0.99, 0.49, 0.95)[int(draw() * 3)] - 1
     said = [f"{word} {kind}" for word in attributes[:TITLED]]

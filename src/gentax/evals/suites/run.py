@@ -14,7 +14,7 @@ from gentax.evals.suites.suite import Suite, check_starts, load_suite, versions
 from gentax.models.requests import ModelOptions
 from gentax.models.source import fingerprint, may_name_model
 from gentax.policies import Policy, load_policy
-from gentax.policies.load import SIMPLE
+from gentax.policies.load import SCRIPTED_BY_NAME
 from gentax.policies.scripted import SCRIPTED
 from gentax.rollouts import EnvPool, rollout
 from gentax.rollouts.engine import UnreadableReplies
@@ -63,7 +63,7 @@ def play_suite(
         fingerprint=_weights(policy, model),
         runtime=getattr(who, "runtime", None),
         made_with=versions(chosen),
-        missing_modules=tuple(name for name in frozen.domains if name not in chosen),
+        missing=tuple(name for name in frozen.domains if name not in chosen),
     )
     aside = None if out is None else Path(f"{out}.partial")
     done = {} if aside is None else _kept(aside, result, chosen)
@@ -134,7 +134,7 @@ def _play(
 
 def _one(result: SuiteResult, suite: Suite, name: str, played: DomainResult) -> SuiteResult:
     """Return the result of one domain: a result like any other, with the rest missing."""
-    return replace(result, missing_modules=tuple(n for n in suite.domains if n != name), domains={name: played})
+    return replace(result, missing=tuple(n for n in suite.domains if n != name), domains={name: played})
 
 
 def _kept(aside: Path, result: SuiteResult, chosen: Iterable[str]) -> dict[str, DomainResult]:
@@ -143,7 +143,7 @@ def _kept(aside: Path, result: SuiteResult, chosen: Iterable[str]) -> dict[str, 
     for name in chosen:
         with contextlib.suppress(UsageError):  # no such file, or none of ours: the domain is played
             kept = read_result(aside / f"{name}.json")
-            same = replace(kept, missing_modules=result.missing_modules, domains={}) == result
+            same = replace(kept, missing=result.missing, domains={}) == result
             if same and list(kept.domains) == [name] and all(check.passed for check in check_result(kept)):
                 done[name] = kept.domains[name]
     return done
@@ -158,7 +158,7 @@ def _clear(aside: Path, suite: Suite) -> None:
 
 def _weights(policy: str | Path | Policy, model: ModelOptions) -> str | None:
     """Return the fingerprint of a policy that is a local model; of others the name must do."""
-    if not isinstance(policy, (str, Path)) or str(policy) in SIMPLE:
+    if not isinstance(policy, (str, Path)) or str(policy) in SCRIPTED_BY_NAME:
         return None
     return fingerprint(policy, model) if may_name_model(policy) else None
 

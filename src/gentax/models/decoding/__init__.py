@@ -1,16 +1,14 @@
-"""Fast sampling from causal models: knows token ids, rows and caches, and nothing of text.
+"""Fast sampling from causal models, on token ids alone.
 
-`select_decoder` chooses, by comparing log-probabilities with the model's own forward pass when a model is loaded:
+`select_decoder` compares log-probabilities with the model's own forward pass and takes the fastest that agrees:
 
-- `lean`: Llama-like models in arithmetic of our own. A row's cache is kept from one call to the next, so that only
-  what is new in its prompt is computed; what prompts begin with (the rules, a group's task, a whole prompt) is computed
-  once for all of them; new tokens are packed, without padding, through everything but attention; finished rows leave
-  the batch; projections of one input are one product. On a CUDA device a step of one token is a recorded graph.
-- `general`: any model whose cache is made of attention layers, with or without windows, and recurrent layers, through
-  its own forward pass and with the same savings.
-- `whole`: anything else; no cache.
+- `LlamaDecoder`: own arithmetic for Llama-like models. A row's KV cache is kept between calls, shared prefixes are
+  computed once, prefill is packed without padding, finished rows leave the batch, projections are fused. On a CUDA
+  device a decoding step is a recorded graph.
+- `HFDecoder`: the model's own forward pass over a cache of attention and recurrent layers, with the same savings.
+- `UncachedDecoder`: any other model, without a cache.
 
-`vllm` plays through vLLM in this process, where that is asked for. Left out: one model over several devices.
+`vllm` decodes through vLLM in this process. Not supported: one model over several devices.
 """
 
 from gentax.models.decoding.hf_decoder import HFDecoder

@@ -1,11 +1,8 @@
-"""Keys, values and recurrent states of many conversations, for a model's own forward pass.
+"""A KV cache with room to grow, for a transformers model's own forward pass.
 
-A `BatchCache` is a cache of transformers whose layers hold B rows, aligned on the right: tokens computed together
-stand in the same columns, and what is left of a shorter row is padding. That is the layout of batched `generate`, the
-one that every model's own masks, positions and windows are made for. Unlike the caches of transformers, a block has
-room to write into without being copied for each token, works on some of its rows at a time, and keeps the keys that
-have left a sliding window, so that a conversation can be taken up again at any token: layers with a window are shown
-only what is in it.
+`BatchCache` is a transformers cache of B rows, aligned on the right and padded on the left like batched `generate`, the
+layout that every model's masks and windows are made for. Unlike transformers' caches it writes in place, works on some
+of its rows at a time, and keeps keys that left a sliding window, so that a conversation can be resumed at any token.
 """
 
 from __future__ import annotations
@@ -19,11 +16,11 @@ import torch
 from transformers import cache_utils
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-GROWTH = 64  # columns that a block grows by, at least
+GROWTH = 64  # columns that a cache grows by, at least
 
 
 class UnsupportedCache(ValueError):
-    """A model whose cache is of a kind that a block cannot hold."""
+    """A model with a kind of cache that `BatchCache` cannot hold."""
 
 
 @dataclass(slots=True)
@@ -94,13 +91,13 @@ if LinearAttentionLayer is not None:
             self.conv_kernel_size = dict(like.conv_kernel_size)
             self.device, self.dtype = like.device, like.dtype
 
-        def look(self, view: View) -> None:
+        def set_view(self, view: View) -> None:
             """Show the states of the view's rows to the model."""
             for (kind, number), state in zip(self.kinds, self.states, strict=True):
                 getattr(self, kind)[number] = state[view.first : view.last]
 
     class _Both(_States, _Keys):
-        """A layer with attention and a recurrent part."""
+        """A layer with attention and a recurrent state."""
 
         def __init__(self, like: Any, view: View, window: int | None) -> None:
             LinearAttentionLayer.__init__(self, number_of_states=like.number_of_states)
@@ -110,7 +107,7 @@ if LinearAttentionLayer is not None:
 
 @dataclass(frozen=True, slots=True)
 class CachedSequence:
-    """Tokens whose keys and values are in a row of a block, up to column `end`, and the states after the last."""
+    """Tokens cached in a row of a `BatchCache`, up to column `end`, and the recurrent states after the last."""
 
     ids: np.ndarray
     block: BatchCache
@@ -124,7 +121,7 @@ class BatchCache:
     """B rows of all layers.
 
     Args:
-        likes: a layer of transformers' cache for each layer of the model, filled by a forward pass.
+        likes: a filled layer of transformers' cache for each layer of the model, as templates.
         rows: B.
         columns: tokens there is room for.
     """
@@ -137,7 +134,7 @@ class BatchCache:
         self._recurrent = [layer for layer in self.cache.layers if hasattr(layer, "states")]
 
     @classmethod
-    def gathered(
+    def gather(
         cls,
         likes: Sequence[Any],
         sources: Sequence[CachedSequence | None],
@@ -145,7 +142,9 @@ class BatchCache:
         starts: Sequence[int],
         room: int,
     ) -> BatchCache:
-        """Return a block with rows from elsewhere: of row b the first `kept[b]` tokens, from column `starts[b]` on."""
+        """Return a cache with rows copied from others: the first `kept[b]` tokens of row b, from column `starts[b]`
+        on.
+        """
         block = cls(likes, len(sources), room)
         by_block: dict[int, list[int]] = {}
         for b, source in enumerate(sources):
@@ -174,24 +173,24 @@ class BatchCache:
         block._take_states([source if kept[b] else None for b, source in enumerate(sources)])
         return block
 
-    def taken(self, rows: Sequence[int]) -> BatchCache:
-        """Return a copy of some rows, columns as they are."""
+    def select_rows(self, rows: Sequence[int]) -> BatchCache:
+        """Return a copy of some rows, with the same columns."""
         block = BatchCache(self.likes, len(rows), self.columns)
         index = torch.tensor(rows)
-        for mine, theirs in zip(block._keys, self._keys, strict=True):
-            mine.buffers = [buffer.index_select(0, index.to(buffer.device)) for buffer in theirs.buffers]
+        for ours, theirs in zip(block._keys, self._keys, strict=True):
+            ours.buffers = [buffer.index_select(0, index.to(buffer.device)) for buffer in theirs.buffers]
         for layer, old in zip(block._recurrent, self._recurrent, strict=True):
             layer.states = [state.index_select(0, index.to(state.device)) for state in old.states]
         return block
 
     @property
     def states(self) -> list[torch.Tensor]:
-        """The states of all recurrent layers, rows first: not copies."""
+        """The states of all recurrent layers, rows first; not copies."""
         return [state for layer in self._recurrent for state in layer.states]
 
     @property
     def cache_bytes_per_token(self) -> int:
-        """Bytes that a token of a row takes in all layers, without recurrent states."""
+        """Bytes of a token of a row in all layers, without recurrent states."""
         return sum(buffer.shape[2:].numel() * buffer.itemsize for layer in self._keys for buffer in layer.buffers)
 
     def states_of(self, rows: Sequence[int]) -> list[torch.Tensor]:
@@ -199,11 +198,11 @@ class BatchCache:
         index = torch.tensor(rows)
         return [state.index_select(0, index.to(state.device)) for state in self.states]
 
-    def look(self, first: int, last: int, end: int) -> None:
+    def set_view(self, first: int, last: int, end: int) -> None:
         """Make the next forward pass work on rows `first` to `last`, behind column `end`."""
         self.view.first, self.view.last, self.view.end = first, last, end
         for layer in self._recurrent:
-            layer.look(self.view)
+            layer.set_view(self.view)
 
     def reserve(self, columns: int) -> None:
         """Make room for as many columns."""
@@ -235,10 +234,10 @@ class BatchCache:
 
 
 def template_layers(model: Any, cache_name: str) -> list[Any]:
-    """Return a filled layer of transformers' cache for each layer of the model.
+    """Run a short forward pass and return the filled layers of its cache.
 
     Raises:
-        Unsupported: a cache with layers of another kind.
+        UnsupportedCache: a layer of another kind.
     """
     cache = DynamicCache(config=model.config)
     model(input_ids=torch.zeros(1, 5, dtype=torch.long, device=model.device), use_cache=True, **{cache_name: cache})
@@ -262,13 +261,13 @@ def _layer(like: Any, view: View) -> Any:
             return _States(like, view)
         if kind.__name__ in _HYBRIDS and like.keys is not None:
             return _Both(like, view, like.sliding_window if _HYBRIDS[kind.__name__] else None)
-    raise UnsupportedCache(f"no rows of {kind.__name__}")
+    raise UnsupportedCache(f"cannot hold a cache layer of type {kind.__name__}")
 
 
 def _gather(
     like: torch.Tensor, parts: Sequence[tuple[torch.Tensor, list[int], np.ndarray]], rows: int, columns: int
 ) -> torch.Tensor:
-    """Return (rows, columns, heads, width), members of each part filled by an index into its flattened tensor."""
+    """Return (rows, columns, heads, width); the members of each part are read by index from its flattened tensor."""
     shape = like.shape[2:]
     whole = len(parts) == 1 and len(parts[0][1]) == rows
     made = None if whole else like.new_zeros(rows, columns, *shape)

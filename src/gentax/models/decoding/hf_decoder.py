@@ -1,20 +1,12 @@
-"""Sampling from any causal model of transformers through its own forward pass, at the speed of a cache.
+"""Decoders that run a transformers model's own forward pass: with a cache (`HFDecoder`) or without (`UncachedDecoder`).
 
-A conversation that continues keeps its keys, values and recurrent states from one call to the next; what several
-prompts begin with is computed once; rows that are over leave the batch. Rows of different lengths stand aligned on the
-right (see `block`), so that a model's own masks and positions hold: windows, soft caps, sinks, ALiBi, experts and
-latent attention need no code here.
+A conversation keeps its keys, values and recurrent states between calls, shared prefixes are computed once, and
+finished rows leave the batch. Rows are aligned on the right (see `hf_cache`), so the model's own masks and positions
+hold: sliding windows, soft caps, attention sinks, ALiBi, experts and latent attention need no code here.
 
-Keys and values can be taken up at any token, so rows with fewer new tokens than their neighbours compute some known
-ones again instead of padding. Recurrent states only hold after the last token that entered them: rows of such models
-are computed together where they have equally many new tokens, and prefixes that prompts share are remembered with
-their states. What a row does while it idles in a batch does not reach its states.
-
-Which prefixes several prompts share and are worth computing once, before the prompts themselves.
-
-Sampling from a model that keeps no cache this package can hold: the whole sequence is computed for every token.
-
-Slow, and right for anything that has a forward pass.
+Keys and values can be resumed at any token, so rows with fewer new tokens recompute a few known ones instead of being
+padded. A recurrent state holds only after its last token: rows of such models are computed together where they have
+equally many new tokens, and shared prefixes are kept with their states.
 """
 
 from __future__ import annotations
@@ -35,15 +27,15 @@ from gentax.models.decoding.sampling import ActiveRequest, StopCondition, check_
 from gentax.models.memory import context_length
 from gentax.models.requests import Sample, SamplingRequest
 
-CHUNK, LARGE_CHUNK = 2048, 8192  # tokens of prompts in one pass on a CPU, and elsewhere
-SCORES = 2**28  # attention scores in one pass, at most: models without a fused kernel lay them all out
-SPARE = 0.25  # share of a pass that may be tokens computed again to fill it up
+CHUNK, LARGE_CHUNK = 2048, 8192  # prompt tokens in one pass on a CPU, and on a GPU
+SCORES = 2**28  # attention scores in one pass, at most: models without a fused kernel store them all
+SPARE = 0.25  # share of a pass that may be recomputed tokens
 MAX_PREFIXES = 32  # shared prefixes whose recurrent states are kept, at most
 
 
 @dataclass(slots=True)
 class _Item:
-    """Tokens to bring into a row: all of `ids`, of which a source has the first `kept`."""
+    """Token ids to bring into a row; `source` has the first `kept` of them."""
 
     ids: np.ndarray
     source: CachedSequence | None = None
@@ -59,13 +51,13 @@ class _Item:
 
 
 class HFDecoder:
-    """Samples continuations for many rows at once.
+    """Samples continuations of many prompts at once.
 
     Args:
         model: a Hugging Face causal model in evaluation mode.
 
     Raises:
-        Unsupported: a model that keeps no cache, or one of an unknown kind.
+        UnsupportedCache: a model without a cache, or with one of an unknown kind.
     """
 
     @torch.inference_mode()
@@ -76,24 +68,24 @@ class HFDecoder:
         takes = inspect.signature(inner.forward).parameters
         self._cache_name = "cache" if "cache" in takes else "past_key_values"
         self._takes = {name for name in ("position_ids", "logits_to_keep") if name in takes}
-        self._likes = template_layers(model, self._cache_name)
-        self.recurrent = bool(BatchCache(self._likes, 0, 0).states)
+        self._layers = template_layers(model, self._cache_name)
+        self.recurrent = bool(BatchCache(self._layers, 0, 0).states)
         self._heads = getattr(model.config.get_text_config(), "num_attention_heads", None) or 1
         self._slots: dict[int, CachedSequence] = {}
         self._prefixes: OrderedDict[bytes, CachedSequence] = OrderedDict()
 
     @property
     def cache_bytes_per_token(self) -> int:
-        """Bytes of cache that a token of a row takes; recurrent states, which do not grow, are not counted.
+        """Bytes of KV cache for a token of a row, without recurrent states, whose size is fixed.
 
-        Rows are in memory twice while a call moves them: where they were, and where they are aligned anew.
+        Twice, since a call copies rows when it aligns them anew.
         """
-        return 2 * BatchCache(self._likes, 0, 0).cache_bytes_per_token
+        return 2 * BatchCache(self._layers, 0, 0).cache_bytes_per_token
 
     reserved_bytes = 0
 
     def clear_cache(self) -> None:
-        """Drop what is cached: the weights changed."""
+        """Forget the cached tokens, since the weights changed."""
         self._slots.clear()
         self._prefixes.clear()
 
@@ -102,7 +94,7 @@ class HFDecoder:
         """Continue every prompt until `stop(ids so far)` or until its uniforms are used up.
 
         Raises:
-            ValueError: a prompt that with its continuation is longer than the model's positions.
+            ValueError: a prompt and its continuation exceed the model's positions.
         """
         check_lengths(requests, self.max_length)
         rows = [ActiveRequest(request) for request in requests]
@@ -111,26 +103,26 @@ class HFDecoder:
             alike.setdefault(row.request.prompt.tobytes(), []).append(row)
         groups = list(alike.values())
         groups = [groups[n] for n in prefix_order([group[0].request.prompt for group in groups])]
-        items = self._planned(groups)
-        block, order, logits = self._bring(items)
+        items = self._plan(groups)
+        block, order, logits = self._prefill(items)
         if len(rows) > len(groups):
             spread = [place for place, n in enumerate(order) for _ in groups[n]]
-            block = block.taken(spread)
+            block = block.select_rows(spread)
             logits = logits.index_select(0, torch.tensor(spread, device=logits.device))
-        self._write(block, [row for n in order for row in groups[n]], logits, stop)
+        self._decode(block, [row for n in order for row in groups[n]], logits, stop)
         # A conversation that was not asked has ended, in all likelihood, and would hold a whole block of its last call.
         self._slots = {request.slot: self._slots[request.slot] for request in requests}
         return [row.sample() for row in rows]
 
-    def _planned(self, groups: Sequence[Sequence[ActiveRequest]]) -> list[_Item]:
-        """Return what to compute for prompts that are distinct and sorted, after computing what they share."""
+    def _plan(self, groups: Sequence[Sequence[ActiveRequest]]) -> list[_Item]:
+        """Return what to compute for distinct, sorted prompts, after computing the prefixes they share."""
         items = [_Item(group[0].request.prompt) for group in groups]
         for item, group in zip(items, groups, strict=True):
             for row in group:
                 if (saved := self._slots.get(row.request.slot)) is not None:
                     item.improve(saved, self._usable(saved, item.ids))
         if not self.recurrent:
-            _borrow(items)
+            _reuse_neighbours(items)
         prefixes, below = shared_prefixes([item.ids for item in items], [item.kept for item in items])
         made: dict[int, CachedSequence] = {}
         for depth in range(1 + max((prefix.depth for prefix in prefixes), default=-1)):
@@ -139,7 +131,7 @@ class HFDecoder:
             for n, item in wanted.items():
                 if (parent := prefixes[n].parent) is not None:
                     item.improve(made[parent], len(made[parent].ids))
-            made |= self._computed(wanted, items)
+            made |= self._compute_prefixes(wanted, items)
         for item, prefix in zip(items, below, strict=True):
             if prefix is not None:
                 item.improve(made[prefix], len(made[prefix].ids))
@@ -147,8 +139,8 @@ class HFDecoder:
                 self._recall(item)
         return items
 
-    def _computed(self, prefixes: dict[int, _Item], items: Sequence[_Item]) -> dict[int, CachedSequence]:
-        """Return where shared prefixes are, after computing those that are nowhere yet."""
+    def _compute_prefixes(self, prefixes: dict[int, _Item], items: Sequence[_Item]) -> dict[int, CachedSequence]:
+        """Return where shared prefixes are cached, after computing those that are not."""
         found: dict[int, CachedSequence] = {}
         for n, item in prefixes.items():
             if self.recurrent:
@@ -165,7 +157,7 @@ class HFDecoder:
                         )
         missing = [n for n in prefixes if n not in found]
         if missing:
-            block, order, _ = self._bring([prefixes[n] for n in missing])
+            block, order, _ = self._prefill([prefixes[n] for n in missing])
             end = max(len(prefixes[n].ids) for n in missing)
             for place, m in enumerate(order):
                 ids = prefixes[missing[m]].ids
@@ -183,22 +175,22 @@ class HFDecoder:
             item.improve(saved, self._usable(saved, item.ids))
 
     def _usable(self, saved: CachedSequence, ids: np.ndarray) -> int:
-        """Return how many tokens of `ids` need not be computed; the last always is."""
+        """Return how many tokens of `ids` are cached there; the last is always computed."""
         shared = min(common_prefix_length(saved.ids, ids), len(ids) - 1)
         return shared if not self.recurrent or shared == len(saved.ids) else 0
 
-    def _bring(self, items: Sequence[_Item]) -> tuple[BatchCache, list[int], torch.Tensor]:
-        """Compute items in a block of their own.
+    def _prefill(self, items: Sequence[_Item]) -> tuple[BatchCache, list[int], torch.Tensor]:
+        """Prefill items in a cache of their own.
 
         Returns:
-            The block, in which all end at the longest item's length; the item of each row; and the logits after the
-            last token of each row, (rows, vocabulary).
+            The cache, in which all rows end at the longest item's length; the item of each row; and the logits after
+            the last token of each row, (rows, vocabulary).
         """
         order = sorted(range(len(items)), key=lambda n: -items[n].new)
         at = [items[n] for n in order]
         width = max(len(item.ids) for item in at)
         starts = [width - len(item.ids) for item in at]
-        block = BatchCache.gathered(self._likes, [i.source for i in at], [i.kept for i in at], starts, width + GROWTH)
+        block = BatchCache.gather(self._layers, [i.source for i in at], [i.kept for i in at], starts, width + GROWTH)
         ids = np.zeros((len(at), width), np.int64)
         for b, item in enumerate(at):
             ids[b, starts[b] :] = item.ids
@@ -214,7 +206,7 @@ class HFDecoder:
         return block, order, torch.cat(logits)
 
     def _passes(self, at: Sequence[_Item], width: int) -> list[tuple[int, int, int]]:
-        """Split items, the one with most new tokens first, into passes: (first, last, tokens that each computes)."""
+        """Split items, sorted by new tokens, into passes: (first, last, new tokens of each row)."""
         passes, first, spare = [], 0, 0
         chunk = self._chunk(width)
         for b in range(1, len(at) + 1):
@@ -233,15 +225,15 @@ class HFDecoder:
         chunk = CHUNK if self.model.device.type == "cpu" else LARGE_CHUNK
         return min(chunk, max(SCORES // (width * self._heads), 64))
 
-    def _write(self, block: BatchCache, rows: list[ActiveRequest], logits: torch.Tensor, stop: StopCondition) -> None:
-        """Write replies token by token, row n in row n of the block. One that is over idles until half are."""
+    def _decode(self, block: BatchCache, rows: list[ActiveRequest], logits: torch.Tensor, stop: StopCondition) -> None:
+        """Decode row n in row n of the cache. A finished row stays, idle, until half of the rows are finished."""
         end = max(len(row.request.prompt) for row in rows)
         starts = [end - len(row.request.prompt) for row in rows]
         while True:
-            going = [not row.over for row in rows]
+            going = [not row.finished for row in rows]
             sample_next(rows, logits, stop)
-            ended = [b for b, row in enumerate(rows) if row.over and going[b]]
-            live = [b for b, row in enumerate(rows) if not row.over]
+            ended = [b for b, row in enumerate(rows) if row.finished and going[b]]
+            live = [b for b, row in enumerate(rows) if not row.finished]
             if ended:
                 states = block.states_of(ended) if live else block.states
                 for n, b in enumerate(ended):
@@ -252,7 +244,7 @@ class HFDecoder:
             if not live:
                 return
             if len(live) <= len(rows) // 2:
-                block, rows, starts = block.taken(live), [rows[b] for b in live], [starts[b] for b in live]
+                block, rows, starts = block.select_rows(live), [rows[b] for b in live], [starts[b] for b in live]
             block.reserve(end + 1)
             now = np.array([[row.ids[-1]] for row in rows])
             logits = self._forward(block, 0, len(rows), now, end, starts)
@@ -261,7 +253,7 @@ class HFDecoder:
     def _forward(
         self, block: BatchCache, first: int, last: int, ids: np.ndarray, end: int, starts: Sequence[int]
     ) -> torch.Tensor:
-        """Run the model on tokens (rows, new) of some rows behind column `end`; return the last logits, in float32."""
+        """Run tokens (rows, new) of some rows behind column `end`; return the last logits, in float32."""
         device = self.model.device
         start = np.asarray(starts)[:, None]
         columns = np.arange(end + ids.shape[1])
@@ -273,13 +265,13 @@ class HFDecoder:
             extra["position_ids"] = torch.from_numpy(position).to(device)
         if "logits_to_keep" in self._takes:
             extra["logits_to_keep"] = 1
-        block.look(first, last, end)
+        block.set_view(first, last, end)
         out = self.model(input_ids=torch.from_numpy(ids.astype(np.int64)).to(device), use_cache=True, **extra)
         return out.logits[:, -1].float()
 
 
-def _borrow(items: Sequence[_Item]) -> None:
-    """Let every item start from what a neighbour in the order has, where that is more than its own."""
+def _reuse_neighbours(items: Sequence[_Item]) -> None:
+    """Let every item start from what its neighbour has cached, where that is more than its own."""
     for order in (items, items[::-1]):
         for one, other in itertools.pairwise(order):
             if one.source is not None:
@@ -291,7 +283,7 @@ MIN_TOKENS_SAVED = 128  # tokens that a shared prefix must save: a forward pass 
 
 @dataclass(frozen=True, slots=True)
 class SharedPrefix:
-    """Tokens that several prompts begin with."""
+    """A prefix of several prompts."""
 
     ids: np.ndarray
     parent: int | None  # the prefix of this one that is computed before it
@@ -301,16 +293,16 @@ class SharedPrefix:
 def shared_prefixes(
     prompts: Sequence[np.ndarray], kept: Sequence[int], worth: int = MIN_TOKENS_SAVED
 ) -> tuple[list[SharedPrefix], list[int | None]]:
-    """Find the branching points of distinct prompts where computing what is shared once saves enough.
+    """Find the prefixes of distinct prompts that save enough tokens to be computed first, once.
 
     Args:
-        prompts: distinct token ids, sorted so that those that begin alike are neighbours.
-        kept: how many tokens at the start of each are computed already.
+        prompts: distinct token ids, sorted.
+        kept: how many leading tokens of each are cached.
         worth: tokens that a prefix must save.
 
     Returns:
-        The prefixes, parents first, and for each prompt the longest that it begins with. The last token of a prompt is
-        never part of a prefix: what follows it must be computed.
+        The prefixes, parents first, and the longest prefix of each prompt. It never covers a prompt's last token, which
+        must be computed.
     """
     same = [0, *(common_prefix_length(a, b) for a, b in itertools.pairwise(prompts))]
     found: list[SharedPrefix] = []
@@ -336,7 +328,10 @@ def shared_prefixes(
 
 
 class UncachedDecoder:
-    """The interface of the other decoders over `model(input_ids)`; rows of equal length are computed together."""
+    """A decoder for models without a usable cache: the whole sequence is computed for every token, which is slow.
+
+    Rows of equal length are computed together.
+    """
 
     cache_bytes_per_token = reserved_bytes = 0
 
@@ -347,14 +342,14 @@ class UncachedDecoder:
         self._extra = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(inner.forward).parameters else {}
 
     def clear_cache(self) -> None:
-        """Nothing is cached between calls."""
+        """Do nothing: nothing is cached."""
 
     @torch.inference_mode()
     def sample(self, requests: Sequence[SamplingRequest], stop: StopCondition) -> list[Sample]:
         """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
         check_lengths(requests, self.max_length)
         rows = [ActiveRequest(request) for request in requests]
-        while live := [row for row in rows if not row.over]:
+        while live := [row for row in rows if not row.finished]:
             length = min(row.position for row in live)
             now = [row for row in live if row.position == length]
             ids = np.array([[*row.request.prompt.tolist(), *row.ids] for row in now])

@@ -1,15 +1,7 @@
-"""Sampling for many conversations at once: bring the prompts into the cache, then write token by token.
+"""Decoder for Llama-like models: prefill the prompts into the KV cache, then decode one token per row and step.
 
-One token for every row: what answers are written with.
-
-A step as a recorded CUDA graph: one launch instead of a dozen for each layer, which on a small model take longer
-than the arithmetic.
-
-A graph has fixed shapes and addresses, so the rows are padded to a multiple of `cache.ROWS` and the keys looked at to
-one of `KEYS`, and a graph is recorded for each pair that comes up. It reads the weights where they were then: training
-must update them in place. Without a CUDA device the same padded step is run unrecorded, which is how it is tested.
-
-It has not been timed on a GPU yet.
+On a CUDA device a step is a recorded graph: one launch instead of a dozen per layer, which take longer than the
+arithmetic of a small model. (It has not been timed on a GPU yet.)
 """
 
 from __future__ import annotations
@@ -33,24 +25,24 @@ from gentax.models.decoding.sampling import (
 )
 from gentax.models.requests import Sample, SamplingRequest
 
-LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3")  # necessary, not sufficient: see `choose`
-CHUNK, LARGE_CHUNK = 1024, 8192  # tokens of prompts in one pass: what fits a processor's caches, and elsewhere
+LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3")  # necessary, not sufficient: see `select_decoder`
+CHUNK, LARGE_CHUNK = 1024, 8192  # prompt tokens in one pass: what fits the caches of a CPU, and on a GPU
 
 
 @dataclass(slots=True)
 class _Row(ActiveRequest):
-    """A request while it is answered, in this decoder's cache."""
+    """A request and its place in the KV cache."""
 
     place: int = 0  # its row of the cache
-    kind: int = 0  # the same for rows whose tokens, prompt included, are the same but for the last
-    moved: int | None = None  # from which token on its keys and values are in a copy of its row
+    kind: int = 0  # equal for rows with equal tokens, prompt included, up to the last
+    moved: int | None = None  # its keys and values from this position on are in a narrowed cache
 
 
 class LlamaDecoder:
-    """Samples continuations for many rows at once.
+    """Samples continuations of many prompts at once.
 
     Args:
-        model: a Hugging Face causal model of a type in `LLAMA_LIKE`; see `LlamaModel` for what is done to it.
+        model: a Hugging Face causal model of a type in `LLAMA_LIKE`; `LlamaModel` says what is done to it.
     """
 
     def __init__(self, model: Any) -> None:
@@ -60,12 +52,12 @@ class LlamaDecoder:
         self.recorder = CudaGraphStep(w) if w.device.type == "cuda" else None
 
     def clear_cache(self) -> None:
-        """Drop what is cached: the weights changed."""
+        """Forget the cached tokens, since the weights changed."""
         self.cache.clear()
 
     def free_cache(self) -> None:
-        """Drop what is cached, and the memory it was in."""
-        self.cache.rows.layers.clear()  # recorded graphs refer to these rows until others are played on
+        """Forget the cached tokens and free their memory."""
+        self.cache.rows.layers.clear()  # recorded graphs keep these tensors until others are recorded
         self.cache = self._empty()
 
     def _empty(self) -> SlotCache:
@@ -75,13 +67,13 @@ class LlamaDecoder:
 
     @property
     def cache_bytes_per_token(self) -> int:
-        """Bytes of cache that a token of a row takes."""
+        """Bytes of KV cache for a token of a row."""
         w = self.weights
         return 2 * len(w.layers) * w.groups * w.head * w.dtype.itemsize
 
     @property
     def reserved_bytes(self) -> int:
-        """Bytes of memory that it has for rows to come, whatever they hold now."""
+        """Bytes allocated for the cache, used or not."""
         return self.cache.rows.bytes
 
     @torch.inference_mode()
@@ -89,69 +81,69 @@ class LlamaDecoder:
         """Continue every prompt until `stop(ids so far)` or until its uniforms are used up.
 
         Raises:
-            ValueError: a prompt that with its continuation is longer than the model's positions.
+            ValueError: a prompt and its continuation exceed the model's positions.
         """
         longest = check_lengths(requests, self.max_length)
-        places = self.cache.seat([request.slot for request in requests], longest)
+        places = self.cache.assign_rows([request.slot for request in requests], longest)
         rows = [_Row(request, place=place) for request, place in zip(requests, places, strict=True)]
         in_order = sorted(rows, key=lambda row: row.place)
-        self._write(in_order, self._read(in_order), stop)
+        self._decode(in_order, self._prefill(in_order), stop)
         samples = [row.sample() for row in rows]
         for request, sample in zip(requests, samples, strict=True):
-            self.cache.holds(request.slot, np.concatenate([request.prompt, sample.ids[:-1]]))
+            self.cache.set_tokens(request.slot, np.concatenate([request.prompt, sample.ids[:-1]]))
         return samples
 
-    def _read(self, at: Sequence[_Row]) -> torch.Tensor:
-        """Bring the prompt of row n into place n of the cache; return the logits after each, (rows, vocabulary)."""
-        kept = [self.cache.kept(row.request.slot, row.request.prompt) for row in at]
+    def _prefill(self, at: Sequence[_Row]) -> torch.Tensor:
+        """Prefill the prompt of row n into place n of the cache; return the logits after each, (rows, vocabulary)."""
+        kept = [self.cache.cached_length(row.request.slot, row.request.prompt) for row in at]
         chunk = CHUNK if self.weights.device.type == "cpu" else LARGE_CHUNK
         work = plan_prefill([row.request.prompt for row in at], range(len(at)), kept, chunk)
         for source, target, start, end in work.copies:
-            self.cache.rows.put(target, start, end, self.cache.rows, source)
+            self.cache.rows.copy_from(target, start, end, self.cache.rows, source)
         for row, last in zip(at, work.last_B.tolist(), strict=True):
             row.kind = last
         ends = [prefill(self.weights, self.cache.rows, part) for part in work.passes]
         return self.weights.logits(torch.cat(ends)).index_select(0, self._tensor(work.last_B))
 
-    def _write(self, at: list[_Row], logits: torch.Tensor, stop: StopCondition) -> None:
-        """Write replies token by token, row n in place n. One that is over keeps its place, idly, until half are."""
+    def _decode(self, at: list[_Row], logits: torch.Tensor, stop: StopCondition) -> None:
+        """Decode row n in place n. A finished row stays, idle, until half of the rows are finished."""
         cached = self.cache.rows.first(len(at))
-        now = self._now(at)
+        now = self._inputs(at)
         token_B, logp_B = sample_tokens(logits, now.temperature_B, now.uniform_B, now.filters)
         while True:
             for row, token, logp in zip(at, token_B.tolist(), logp_B.tolist(), strict=True):
-                if not row.over:
-                    row.write(token, logp, stop)
-            live = sum(not row.over for row in at)
+                if not row.finished:
+                    row.append(token, logp, stop)
+            live = sum(not row.finished for row in at)
             if not live:
                 break
             if self.recorder is None and live <= len(at) // 2:
-                at, cached = self._narrowed(at, cached)
-            now = self._now(at)
+                at, cached = self._drop_finished(at, cached)
+            now = self._inputs(at)
             end = max(row.position for row in at) + 1
             if self.recorder is not None:
                 token_B, logp_B = self.recorder(self.cache.rows, now, end)
             else:
-                token_B, logp_B = decode_step(self.weights, cached, now, end, self._alike(at))
-        self._settle(at, cached)
+                token_B, logp_B = decode_step(self.weights, cached, now, end, self._duplicates(at))
+        self._copy_back(at, cached)
 
-    def _narrowed(self, at: list[_Row], cached: KVCache) -> tuple[list[_Row], KVCache]:
-        """Return the rows that are not over, and a copy of what is cached of them, without gaps."""
-        self._settle(at, cached)
-        going = [b for b, row in enumerate(at) if not row.over]
+    def _drop_finished(self, at: list[_Row], cached: KVCache) -> tuple[list[_Row], KVCache]:
+        """Return the unfinished rows and a copy of their cache without gaps."""
+        self._copy_back(at, cached)
+        going = [b for b, row in enumerate(at) if not row.finished]
         live = [at[b] for b in going]
         for row in live:
             row.moved = row.position if row.moved is None else row.moved
-        return live, cached.taken(going, max(len(row.request.prompt) + len(row.request.uniforms) for row in live))
+        return live, cached.select_rows(going, max(len(row.request.prompt) + len(row.request.uniforms) for row in live))
 
-    def _settle(self, at: Sequence[_Row], cached: KVCache) -> None:
-        """Take what rows that are over computed in copies of their places back into the cache."""
+    def _copy_back(self, at: Sequence[_Row], cached: KVCache) -> None:
+        """Copy what finished rows computed in a narrowed cache back into the main one."""
         for b, row in enumerate(at):
-            if row.over and row.moved is not None:
-                self.cache.rows.put(row.place, row.moved, row.position, cached, b)
+            if row.finished and row.moved is not None:
+                self.cache.rows.copy_from(row.place, row.moved, row.position, cached, b)
 
-    def _alike(self, at: Sequence[_Row]) -> DuplicateRows | None:
-        """Tell which rows are the same, if any are."""
+    def _duplicates(self, at: Sequence[_Row]) -> DuplicateRows | None:
+        """Find rows with identical tokens; None where all differ."""
         numbers: dict[tuple[int, int, int], int] = {}
         for row in at:
             row.kind = numbers.setdefault((row.kind, len(row.ids), row.ids[-1]), len(numbers))
@@ -160,7 +152,7 @@ class LlamaDecoder:
         _, first_D, kind_B = np.unique([row.kind for row in at], return_index=True, return_inverse=True)
         return DuplicateRows(self._tensor(first_D), self._tensor(kind_B))
 
-    def _now(self, at: Sequence[_Row]) -> DecodeInputs:
+    def _inputs(self, at: Sequence[_Row]) -> DecodeInputs:
         last = [row.ids[-1] if row.ids else 0 for row in at]  # the first token follows from the prompt alone
         params = [row.request.params for row in at]
         columns = (
@@ -176,38 +168,38 @@ class LlamaDecoder:
 
 
 class DecodeInputs(NamedTuple):
-    """What goes into a step, for B rows."""
+    """The inputs of one decoding step, for B rows."""
 
     id_B: torch.Tensor  # int64: the last token
-    position_B: torch.Tensor  # int64: where it stands
+    position_B: torch.Tensor  # int64: its position
     temperature_B: torch.Tensor  # float32
-    uniform_B: torch.Tensor  # float64: what to sample the next with
+    uniform_B: torch.Tensor  # float64: to sample the next token with
     filters: SamplingFilters | None = None  # None where all are off
 
 
 class DuplicateRows(NamedTuple):
-    """Rows with the same tokens so far, of which all but attention is computed once: D different ones."""
+    """Rows with identical tokens so far: everything but attention is computed once, for D distinct rows."""
 
-    first_D: torch.Tensor  # int64: a row of each kind
+    first_D: torch.Tensor  # int64: one row of each kind
     kind_B: torch.Tensor  # int64
 
 
 def decode_step(
-    weights: LlamaModel, rows: KVCache, now: DecodeInputs, end: int, alike: DuplicateRows | None = None
+    weights: LlamaModel, rows: KVCache, now: DecodeInputs, end: int, duplicates: DuplicateRows | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run one token of each of the rows, and sample the next; return tokens and log-probabilities.
+    """Decode one token per row; return the sampled tokens and their log-probabilities.
 
     Args:
-        rows: the cached tokens before it; its own keys and values are added.
-        end: keys that attention looks at, from the first; more than the largest position.
-        alike: which rows are the same; none when left out.
+        rows: the cache, to which the keys and values of this token are added.
+        end: attention covers the first `end` keys; more than the largest position.
+        duplicates: rows that are identical, if any.
     """
 
     def each(x_B: torch.Tensor) -> torch.Tensor:
-        return x_B if alike is None else x_B.index_select(0, alike.first_D)
+        return x_B if duplicates is None else x_B.index_select(0, duplicates.first_D)
 
     def all_of(x_D: torch.Tensor) -> torch.Tensor:
-        return x_D if alike is None else x_D.index_select(0, alike.kind_B)
+        return x_D if duplicates is None else x_D.index_select(0, duplicates.kind_B)
 
     at_B = torch.arange(len(now.id_B), device=now.id_B.device)
     id_D, position_D = each(now.id_B), each(now.position_B)
@@ -224,25 +216,28 @@ def decode_step(
 
 
 KEYS = 256
-Drawn = tuple[torch.Tensor, torch.Tensor]
+Sampled = tuple[torch.Tensor, torch.Tensor]
 
 
 class CudaGraphStep:
-    """Runs `decode_step` with fixed shapes, on the first rows of a cache."""
+    """`decode_step` with fixed shapes, recorded as a CUDA graph for each shape.
+
+    Rows are padded to a multiple of `ROW_MULTIPLE` and keys to one of `KEYS`. A graph reads the weights where they were
+    when it was recorded, so training must update them in place. Without CUDA the padded step runs unrecorded, which is
+    how it is tested.
+    """
 
     def __init__(self, weights: LlamaModel) -> None:
         self.weights = weights
-        self._recorded: dict[tuple[int, int, bool], tuple[DecodeInputs, Callable[[], Drawn]]] = {}
-        self._rows: KVCache | None = None  # that the graphs were recorded on
+        self._recorded: dict[tuple[int, int, bool], tuple[DecodeInputs, Callable[[], Sampled]]] = {}
+        self._rows: KVCache | None = None  # the cache the graphs were recorded on
 
-    def __call__(self, rows: KVCache, now: DecodeInputs, end: int) -> Drawn:
-        """Do what `decode_step` does.
+    def __call__(self, rows: KVCache, now: DecodeInputs, end: int) -> Sampled:
+        """Run `decode_step` for the first rows.
 
         Args:
-            rows: the whole cache; it has a multiple of `ROW_MULTIPLE` rows, in which the last place is nobody's:
-                padding rows write there.
-            now: for the first rows.
-            end: see `decode_step`.
+            rows: the whole cache, with a multiple of `ROW_MULTIPLE` rows. Padding rows write to its last position,
+                which no request uses.
         """
         if rows is not self._rows:
             self._recorded.clear()
@@ -259,24 +254,24 @@ class CudaGraphStep:
         token_B, logp_B = run()
         return token_B[:count], logp_B[:count]
 
-    def _record(self, rows: KVCache, like: DecodeInputs, end: int) -> tuple[DecodeInputs, Callable[[], Drawn]]:
+    def _record(self, rows: KVCache, like: DecodeInputs, end: int) -> tuple[DecodeInputs, Callable[[], Sampled]]:
         held = _like(like, rows.count)
         held.position_B.fill_(rows.length - 1)
         if self.weights.device.type != "cuda":
             return held, lambda: decode_step(self.weights, rows, held, end)
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):  # libraries set themselves up in a first run, which cannot be recorded
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # warm up: libraries initialise in a first run, which cannot be recorded
             for _ in range(2):
                 decode_step(self.weights, rows, held, end)
-        torch.cuda.current_stream().wait_stream(aside)
+        torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            drawn = decode_step(self.weights, rows, held, end)
+            sampled = decode_step(self.weights, rows, held, end)
 
-        def run() -> Drawn:
+        def run() -> Sampled:
             graph.replay()
-            return drawn
+            return sampled
 
         return held, run
 
@@ -286,6 +281,6 @@ def _tensors(step: DecodeInputs) -> list[torch.Tensor]:
 
 
 def _like(step: DecodeInputs, count: int) -> DecodeInputs:
-    """Return a step of zeros for `count` rows."""
+    """Return inputs of zeros for `count` rows."""
     zeros = [given.new_zeros(count) for given in _tensors(step)]
     return DecodeInputs(*zeros[:4], None if step.filters is None else SamplingFilters(*zeros[4:]))

@@ -1,12 +1,6 @@
-"""The weights of a Llama-like decoder, projections of one input fused, and what a layer does with them.
+"""A Llama-like model in arithmetic of our own: weights, layers, attention over cached keys, and the KV cache.
 
-N tokens, packed or one a row; H heads, of which several share keys.
-
-Attention of new tokens over cached keys.
-
-B rows of Q queries, R heads that share keys, K keys.
-
-Keys and values of past tokens, a row for each conversation.
+N tokens, packed or one per row; B rows of Q queries; G groups of R heads that share keys; K keys.
 """
 
 from __future__ import annotations
@@ -26,19 +20,19 @@ from gentax.models.memory import context_length
 
 
 class UnsupportedModel(ValueError):
-    """A model that does something which this arithmetic leaves out."""
+    """A model that does something this arithmetic leaves out."""
 
 
 class LlamaModel:
-    """A view of a model's weights.
+    """The weights of a model, with the projections of one input fused.
 
     Args:
-        model: a Hugging Face causal model. Its projections are fused in place: the module's parameters become views,
-            so that training the module is seen here without copying.
+        model: a Hugging Face causal model. Projections are fused in place: the module's parameters become views, so
+            training the module is seen here without copying.
 
     Raises:
-        NotLean: windows, another activation, adapters, or rotary embeddings that differ from a table of positions.
-            What cannot be seen here is found by comparing log-probabilities; see `choose`.
+        UnsupportedModel: sliding windows, another activation, adapters, or unusual rotary embeddings. `select_decoder`
+            finds what cannot be seen here by comparing log-probabilities.
     """
 
     def __init__(self, model: Any) -> None:
@@ -62,7 +56,7 @@ class LlamaModel:
         self._check_rotary(rotary)
 
     def _check_rotary(self, rotary: Any) -> None:
-        """Compare the tables with the model's own embedding, near and far: a short prompt does not reach far."""
+        """Compare the tables with the model's own embedding at small and large positions."""
         at = torch.tensor([0, 1, self.positions // 2, self.positions - 1], device=self.device)
         cos, sin = rotary(torch.zeros(1, dtype=torch.float32, device=self.device), at[None])
         half = cos.shape[-1] // 2
@@ -77,12 +71,12 @@ class LlamaModel:
 
 
 class LlamaLayer:
-    """The weights of one layer."""
+    """One decoder layer."""
 
     def __init__(self, layer: Any, shape: LlamaModel) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         plain = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, mlp.down_proj)
-        if any(type(linear) is not nn.Linear for linear in plain):  # adapters and quantised weights are of other types
+        if any(type(linear) is not nn.Linear for linear in plain):  # adapters and quantised weights have other types
             raise UnsupportedModel("a projection that is no plain matrix")
         x = torch.linspace(-4, 4, 17, device=shape.device)
         if (mlp.act_fn(x) - F.silu(x)).abs().max() > 1e-4:
@@ -106,30 +100,30 @@ class LlamaLayer:
         return *qk.split([self.heads, self.groups], dim=1), v
 
     def finish(self, x_N: torch.Tensor, mixed_N: torch.Tensor) -> torch.Tensor:
-        """Return what the layer hands on, given the mixed values (N, H * head)."""
-        x_N = _added(x_N, self.o, mixed_N)
+        """Return the layer's output, given the attention output (N, H * head)."""
+        x_N = _residual(x_N, self.o, mixed_N)
         h = F.rms_norm(x_N, self.norm2.shape, self.norm2, self.eps)
-        return _added(x_N, self.down, F.silu(self.gate(h), inplace=True).mul_(self.up(h)))
+        return _residual(x_N, self.down, F.silu(self.gate(h), inplace=True).mul_(self.up(h)))
 
 
-def _added(x_N: torch.Tensor, linear: Any, h_N: torch.Tensor) -> torch.Tensor:
+def _residual(x_N: torch.Tensor, linear: Any, h_N: torch.Tensor) -> torch.Tensor:
     """Return x + linear(h), in one product."""
     return torch.addmm(x_N if linear.bias is None else x_N + linear.bias, h_N, linear.weight.t())
 
 
 def _fuse(*parts: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Lay the weights of linear modules into one tensor, of which their parameters become views."""
+    """Copy the weights of linear modules into one tensor, of which their parameters become views."""
     weights, biases = ([getattr(part, name) for part in parts] for name in ("weight", "bias"))
-    return _joined(weights), None if biases[0] is None else _joined(biases)
+    return _concatenated(weights), None if biases[0] is None else _concatenated(biases)
 
 
-def _joined(tensors: list[torch.Tensor]) -> torch.Tensor:
+def _concatenated(tensors: list[torch.Tensor]) -> torch.Tensor:
     first = tensors[0].data
     size = (sum(len(t) for t in tensors), *first.shape[1:])
     ends = [t.data_ptr() + t.numel() * t.element_size() for t in tensors[:-1]]
     same = len({t.untyped_storage().data_ptr() for t in tensors}) == 1
     if same and ends == [t.data_ptr() for t in tensors[1:]]:
-        return first.as_strided(size, first.stride())  # joined before, by another decoder of the same model
+        return first.as_strided(size, first.stride())  # fused before, by another decoder of this model
     whole = torch.cat([t.data for t in tensors])
     for tensor, piece in zip(tensors, whole.split([len(t) for t in tensors]), strict=True):
         tensor.data = piece
@@ -137,12 +131,15 @@ def _joined(tensors: list[torch.Tensor]) -> torch.Tensor:
 
 
 def attention(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Attend. Shapes: query (B, Q, G * R, head), keys and values (B, G, K, head), mask from `causal_mask`.
+    """Attention over cached keys. Heads that share keys count as further queries of one head: no key is repeated.
 
-    Heads that share keys are further queries of one head: no key is repeated, on any device.
+    Args:
+        query: (B, Q, G * R, head).
+        keys, values: (B, G, K, head).
+        mask: of `causal_mask`.
 
     Returns:
-        The mixed values, (B * Q, G * R * head).
+        The attention output, (B * Q, G * R * head).
     """
     B, Q, _, head = query.shape
     groups = keys.shape[1]
@@ -152,7 +149,7 @@ def attention(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mas
 
 
 def causal_mask(position_BQ: torch.Tensor, end: int, share: int, dtype: torch.dtype) -> torch.Tensor:
-    """Return what is added to the scores of queries at these positions and keys 0 to `end`: (B, 1, Q * R, K).
+    """Return the additive mask of queries at these positions over keys 0 to `end`: (B, 1, Q * R, K).
 
     Args:
         share: R, heads that share keys.
@@ -167,7 +164,7 @@ ROW_MULTIPLE, LENGTH_MULTIPLE = 8, 128  # the cache has a multiple of these
 
 @dataclass(frozen=True, slots=True)
 class KVCache:
-    """Keys and values of B rows: for each layer two tensors (B, groups, length, head)."""
+    """Keys and values of B rows: two tensors (B, groups, length, head) for each layer."""
 
     layers: list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -180,7 +177,7 @@ class KVCache:
         return self.layers[0][0].shape[2]
 
     def first(self, count: int) -> KVCache:
-        """Return the first rows, where they are."""
+        """Return a view of the first rows."""
         return KVCache([(keys[:count], values[:count]) for keys, values in self.layers])
 
     @property
@@ -188,10 +185,9 @@ class KVCache:
         return sum(x.numel() * x.itemsize for pair in self.layers for x in pair)
 
     def resized(self, count: int, length: int, keep: bool) -> KVCache:
-        """Return `count` rows of `length` tokens, with what is in these if `keep`.
+        """Return a cache of `count` rows of `length` tokens, with these contents if `keep`.
 
-        A layer is given up as soon as it has been copied, so that memory never holds the cache twice: these rows are
-        empty afterwards.
+        Each layer is freed as soon as it is copied, so memory never holds the cache twice. This one is empty after.
         """
 
         def copy(old: torch.Tensor) -> torch.Tensor:
@@ -207,25 +203,25 @@ class KVCache:
             layers.append((copy(keys), copy(values)))
         return KVCache(layers)
 
-    def taken(self, rows: Sequence[int], length: int) -> KVCache:
+    def select_rows(self, rows: Sequence[int], length: int) -> KVCache:
         """Return a copy of some rows, up to `length`."""
         index = torch.tensor(rows, device=self.layers[0][0].device)
         return KVCache([tuple(x[:, :, :length].index_select(0, index) for x in pair) for pair in self.layers])
 
-    def put(self, row: int, start: int, end: int, source: KVCache, other: int) -> None:
-        """Copy the tokens from `start` to `end` of row `other` of `source`."""
+    def copy_from(self, row: int, start: int, end: int, source: KVCache, other: int) -> None:
+        """Copy positions `start` to `end` of row `other` of `source` into `row`."""
         for mine, theirs in zip(self.layers, source.layers, strict=True):
             for to, of in zip(mine, theirs, strict=True):
                 to[row, :, start:end] = of[other, :, start:end]
 
 
 class SlotCache:
-    """Which conversation (slot) has which row, and the tokens whose keys and values are there.
+    """The rows of a KV cache by conversation (slot), and the tokens that each row holds.
 
     Args:
-        layers: the model's number of layers.
-        like: a tensor (0, groups, 0, head), on the model's device and of its type.
-        positions: tokens that a row may have at most.
+        layers: number of layers.
+        like: a tensor (0, groups, 0, head) on the model's device and of its dtype.
+        positions: the most tokens in a row.
     """
 
     def __init__(self, layers: int, like: torch.Tensor, positions: int) -> None:
@@ -235,18 +231,14 @@ class SlotCache:
         self._ids: dict[int, np.ndarray] = {}
 
     def clear(self) -> None:
-        """Drop what is cached: the weights changed.
-
-        Rows are given anew, so that no last bit of what comes depends on what was played before: a continued run plays
-        as an unbroken one.
-        """
+        """Forget the cached tokens. Rows are assigned anew, so a resumed run computes as an uninterrupted one."""
         self._ids.clear()
         self._row.clear()
 
-    def seat(self, slots: Sequence[int], length: int) -> list[int]:
-        """Give every slot a row of at least `length` tokens among the first rows; return the rows.
+    def assign_rows(self, slots: Sequence[int], length: int) -> list[int]:
+        """Give every slot one of the first rows, with at least `length` positions; return the rows.
 
-        Attention then reads them where they are.
+        Attention then reads them in place.
         """
         for slot in slots:
             self._row.setdefault(slot, len(self._row))
@@ -262,14 +254,14 @@ class SlotCache:
                 place, other = idle.popitem()
                 self._row[slot], self._row[other] = place, row
                 self._ids.pop(other, None)
-                self.rows.put(place, 0, len(self._ids.get(slot, ())), self.rows, row)
+                self.rows.copy_from(place, 0, len(self._ids.get(slot, ())), self.rows, row)
         return [self._row[slot] for slot in slots]
 
-    def kept(self, slot: int, prompt: np.ndarray) -> int:
-        """Return how many tokens at the start of `prompt` are in the slot's row; the last is always computed."""
+    def cached_length(self, slot: int, prompt: np.ndarray) -> int:
+        """Return how many leading tokens of `prompt` are cached in the slot's row; the last is always computed."""
         have = self._ids.get(slot)
         return 0 if have is None else min(common_prefix_length(have, prompt), len(prompt) - 1)
 
-    def holds(self, slot: int, ids: np.ndarray) -> None:
-        """Note that the keys and values of these tokens are in the slot's row."""
+    def set_tokens(self, slot: int, ids: np.ndarray) -> None:
+        """Record that the slot's row holds these tokens."""
         self._ids[slot] = ids

@@ -1,10 +1,7 @@
-"""What to compute of many prompts: every distinct (beginning, token) once, and nothing that is cached.
+"""Prefill: compute every distinct (prefix, token) of a batch of prompts once, and nothing that is cached.
 
-Sorted, prompts that begin alike are neighbours. Each computes what follows its common beginning with the one before it;
-the keys and values of that beginning are stored in its row too, by whoever computes them, layer by layer. So rows share
-in the pass that computes, and none waits for another.
-
-The tokens of a `plan.Pass`, all layers: what prompts are read with.
+Sorted, prompts with a common prefix are neighbours. Each computes what follows the prefix it shares with its
+predecessor; keys and values of the prefix are written to its row as well, layer by layer, by whoever computes them.
 """
 
 from __future__ import annotations
@@ -24,17 +21,17 @@ BUCKET_WIDTH = 16
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Rows with like numbers of new tokens; B rows padded to Q queries."""
+    """Rows with similar numbers of new tokens: B rows padded to Q queries."""
 
     row_B: np.ndarray
-    start_B: np.ndarray  # position of a row's first query
+    start_B: np.ndarray  # position of the first query
     query_BQ: np.ndarray  # index into the tokens of the pass; padding repeats one of them
-    end: int  # keys, from the first, that hold all that is seen
+    end: int  # keys to attend to, from the first
 
 
 @dataclass(frozen=True, slots=True)
 class PrefillPass:
-    """N tokens to compute, and the M places of the cache for which they are."""
+    """N tokens to compute in one pass, and the M cache positions that they fill."""
 
     ids_N: np.ndarray
     position_N: np.ndarray
@@ -42,47 +39,47 @@ class PrefillPass:
     row_M: np.ndarray
     position_M: np.ndarray
     buckets: list[Bucket]
-    place_N: np.ndarray  # of each token, among the queries of all buckets laid out one after the other
+    place_N: np.ndarray  # of each token among the concatenated queries of all buckets
     last: Bucket  # the last token of each prompt, in order
 
 
 @dataclass(frozen=True, slots=True)
 class PrefillPlan:
-    """Copies to make first, as (from row, to row, start, end), and the tokens to compute then."""
+    """Cache copies to make first, as (from row, to row, start, end), then the passes."""
 
     copies: list[tuple[int, int, int, int]]
     passes: list[PrefillPass]
-    last_B: np.ndarray  # of each prompt, its last token among those of all passes; prompts that are alike share one
+    last_B: np.ndarray  # index of each prompt's last token among those of all passes; equal prompts share one
 
 
 def plan_prefill(prompts: Sequence[np.ndarray], rows: Sequence[int], kept: Sequence[int], chunk: int) -> PrefillPlan:
-    """Plan to bring prompts into their rows.
+    """Plan how to bring prompts into their rows.
 
     Args:
         prompts: token ids.
-        rows: of each prompt, its row in the cache.
-        kept: how many tokens at the start of each prompt are in its row; fewer than all.
-        chunk: tokens in one pass, unless a row has more by itself.
+        rows: the cache row of each prompt.
+        kept: how many leading tokens of each prompt are cached in its row; fewer than all.
+        chunk: tokens in one pass, unless a single row has more.
     """
     order = prefix_order(prompts)
     same = [
         0,
         *(common_prefix_length(prompts[a], prompts[b]) for a, b in itertools.pairwise(order)),
-    ]  # with the one before
+    ]  # tokens in common with the previous prompt
     have = list(kept)
     copies = _copies(prompts, rows, have, order, same)
-    own: list[tuple[int, int, int]] = []  # (prompt, from, to): what it computes
+    own: list[tuple[int, int, int]] = []  # (prompt, from, to): tokens to compute
     stored: list[tuple[np.ndarray, int, int]] = []  # (tokens, row, position of the first)
     last_B = np.zeros(len(prompts), np.int64)
     computed = 0
-    path = np.zeros(0, np.int64)  # which computed token is each of the prompt before; -1 where its row had it
+    path = np.zeros(0, np.int64)  # computed token of each position of the previous prompt; -1 where it was cached
     for i, shared in zip(order, same, strict=True):
         start, end = max(have[i], shared), len(prompts[i])
         new = np.arange(computed, computed + end - start)
         computed += len(new)
         path = np.concatenate([path[:shared], np.full(start - shared, -1), new])
         stored.append((path[have[i] :], rows[i], have[i]))
-        if len(new):  # or the prompt before is the same
+        if len(new):  # else it equals the previous prompt
             own.append((i, start, end))
         last_B[i] = len(own) - 1
     from_M = np.concatenate([tokens for tokens, _, _ in stored])
@@ -104,11 +101,11 @@ def plan_prefill(prompts: Sequence[np.ndarray], rows: Sequence[int], kept: Seque
 def _copies(
     prompts: Sequence[np.ndarray], rows: Sequence[int], have: list[int], order: list[int], same: list[int]
 ) -> list[tuple[int, int, int, int]]:
-    """Let every row have what either neighbour has and it begins with; bring `have` up to date."""
+    """Copy the common prefix from a neighbour that has it cached; update `have`."""
     pairs = list(zip(order, order[1:], same[1:], strict=False))
     copies = []
     for source, target, shared in [(b, a, n) for a, b, n in reversed(pairs)] + pairs:
-        end = min(shared, have[source], len(prompts[target]) - 1)  # the last token is computed
+        end = min(shared, have[source], len(prompts[target]) - 1)  # the last token is always computed
         if end > have[target]:
             copies.append((rows[source], rows[target], have[target], end))
             have[target] = end
@@ -116,7 +113,7 @@ def _copies(
 
 
 def _parts(own: list[tuple[int, int, int]], chunk: int) -> Iterator[list[tuple[int, int, int]]]:
-    """Split what is computed into passes, in order: what a row shares is computed in its own pass or before."""
+    """Split the new tokens into passes, in order: a shared prefix is computed in the same pass or before."""
     part: list[tuple[int, int, int]] = []
     size = 0
     for item in own:
@@ -131,7 +128,7 @@ def _parts(own: list[tuple[int, int, int]], chunk: int) -> Iterator[list[tuple[i
 
 
 def _buckets(part: list[tuple[int, int, int]]) -> tuple[list[Bucket], np.ndarray]:
-    """Sort rows, as (row, from, to), by how much is new: differing by less than `BUCKET_WIDTH` tokens."""
+    """Group rows, as (row, from, to), by how many tokens are new: fewer than `BUCKET_WIDTH` apart."""
     kinds: dict[int, list[tuple[int, int, int, int]]] = {}
     begin = 0
     for row, start, end in part:
@@ -158,12 +155,12 @@ def _last(part: list[tuple[int, int, int]]) -> Bucket:
 
 
 def prefill(weights: LlamaModel, rows: KVCache, part: PrefillPass) -> torch.Tensor:
-    """Run the tokens of a pass; return what the last layer hands on after each prompt, (prompts, width).
+    """Run the tokens of a pass; return the last layer's output after each prompt, (prompts, width).
 
-    Of the other tokens the last layer gives nothing but keys and values.
+    Of all other tokens the last layer computes only keys and values.
 
     Args:
-        rows: what is cached; the keys and values of the tokens are added wherever the pass says.
+        rows: the cache, to which keys and values are added.
     """
     device = weights.device
     row_M, position_M, from_M, position_N, place_N, ids_N = (
@@ -171,7 +168,7 @@ def prefill(weights: LlamaModel, rows: KVCache, part: PrefillPass) -> torch.Tens
         for array in (part.row_M, part.position_M, part.from_M, part.position_N, part.place_N, part.ids_N)
     )
     tiles = [_Tile(weights, bucket) for bucket in part.buckets]
-    # Looking rows up by `index_select` takes a fraction of the time of indexing with a tensor.
+    # `index_select` takes a fraction of the time of indexing with a tensor.
     x_N = weights.embed.index_select(0, ids_N)
     cos_N, sin_N = weights.cos.index_select(0, position_N), weights.sin.index_select(0, position_N)
     for layer, (keys, values) in zip(weights.layers, rows.layers, strict=True):
@@ -180,27 +177,27 @@ def prefill(weights: LlamaModel, rows: KVCache, part: PrefillPass) -> torch.Tens
         values[row_M, :, position_M] = v.index_select(0, from_M)
         if layer is weights.layers[-1]:
             tile = _Tile(weights, part.last)
-            x_N, mixed = x_N.index_select(0, tile.query), tile.mix(q, keys, values)
+            x_N, mixed = x_N.index_select(0, tile.query), tile.attend(q, keys, values)
         else:
-            mixed = torch.cat([tile.mix(q, keys, values) for tile in tiles]).index_select(0, place_N)
+            mixed = torch.cat([tile.attend(q, keys, values) for tile in tiles]).index_select(0, place_N)
         x_N = layer.finish(x_N, mixed)
     return x_N
 
 
 class _Tile:
-    """A bucket, as its attention needs it."""
+    """The attention of one bucket."""
 
     def __init__(self, weights: LlamaModel, bucket: Bucket) -> None:
         device = weights.device
         self.row_B = torch.from_numpy(bucket.row_B).to(device)
-        self.together = bool((np.diff(bucket.row_B) == 1).all())  # then keys are read where they are
+        self.together = bool((np.diff(bucket.row_B) == 1).all())  # then keys are read in place
         self.first, self.end = int(bucket.row_B[0]), bucket.end
         self.query = torch.from_numpy(bucket.query_BQ.ravel()).to(device)
         position_BQ = torch.from_numpy(bucket.start_B[:, None] + np.arange(bucket.query_BQ.shape[1])).to(device)
         self.mask = causal_mask(position_BQ, bucket.end, weights.heads // weights.groups, weights.dtype)
 
-    def mix(self, q_N: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Attend; return the mixed values of all queries, (B * Q, heads * head)."""
+    def attend(self, q_N: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Return the attention output of all queries, (B * Q, heads * head)."""
         q = q_N.index_select(0, self.query).unflatten(0, (len(self.row_B), -1))
         return attention(q, self._rows(keys), self._rows(values), self.mask)
 

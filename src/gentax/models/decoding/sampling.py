@@ -1,9 +1,8 @@
-"""Sampling the next token of each row from its logits and a uniform number of its own.
+"""Sample the next token of each row from its logits, and keep track of requests while they are decoded.
 
-A row never depends on its neighbours in the batch. Filters apply in the order of transformers: temperature, then
-`top_k`, `top_p` and `min_p`, each on what the one before left. A checkpoint's `generation_config.json` has no say.
-
-A request while it is answered, and what all rows of a step are sampled with: shared by the decoders.
+Each row has uniform numbers of its own, so it never depends on the rest of the batch. Logits are processed in the order
+of transformers: temperature, then `top_k`, `top_p` and `min_p`, each on what the previous one left. A checkpoint's
+`generation_config.json` is ignored.
 """
 
 from __future__ import annotations
@@ -17,9 +16,11 @@ import torch
 
 from gentax.models.requests import Sample, SamplingParams, SamplingRequest
 
+StopCondition = Callable[[list[int]], bool]
+
 
 class SamplingFilters(NamedTuple):
-    """Which tokens each of B rows may sample; off where `top_k` is 0, `top_p` 1 and `min_p` 0."""
+    """Logits filters of B rows; off where `top_k` is 0, `top_p` 1 and `min_p` 0."""
 
     top_k_B: torch.Tensor  # int64
     top_p_B: torch.Tensor  # float32
@@ -27,7 +28,7 @@ class SamplingFilters(NamedTuple):
 
 
 def batch_filters(params: Sequence[SamplingParams], device: torch.device | str = "cpu") -> SamplingFilters | None:
-    """Return the filters of rows with these settings, or None where all are off."""
+    """Return the filters of a batch, or None where all are off."""
     if not any(p.top_k or p.top_p < 1 or p.min_p for p in params):
         return None
     columns = (
@@ -47,15 +48,14 @@ def sample_tokens(
         logits: (B, vocabulary).
         temperature_B: float32.
         uniform_B: float64 in [0, 1).
-        filters: of the rows; None where all are off, which costs nothing.
+        filters: None where all are off, which costs nothing.
 
     Returns:
-        Tokens (int64) and their log-probabilities (float32) under the distribution sampled from: after the filters,
-        renormalised.
+        Tokens (int64) and their log-probabilities (float32) under the filtered, renormalised distribution.
     """
     greedy_B = temperature_B == 0
     scaled = logits.float() / temperature_B.masked_fill(greedy_B, 1.0)[:, None]
-    p = torch.softmax(scaled if filters is None else _filtered(scaled, filters), dim=-1)
+    p = torch.softmax(scaled if filters is None else _filter_logits(scaled, filters), dim=-1)
     cumulative = p.cumsum(dim=-1, dtype=torch.float64)  # float32 would lose the tail of a large vocabulary
     total = cumulative[:, -1:]
     # The first sum above a number that is below the total: never a token without probability.
@@ -65,8 +65,8 @@ def sample_tokens(
     return token_B, p.gather(1, token_B[:, None])[:, 0].log()
 
 
-def _filtered(scaled: torch.Tensor, filters: SamplingFilters) -> torch.Tensor:
-    """Return the logits (B, vocabulary), with -inf for tokens that may not be sampled. The best token always may."""
+def _filter_logits(scaled: torch.Tensor, filters: SamplingFilters) -> torch.Tensor:
+    """Set the logits (B, vocabulary) of excluded tokens to -inf. The best token is never excluded."""
     size = scaled.shape[-1]
     ordered, token = scaled.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(size, device=scaled.device)
@@ -75,61 +75,55 @@ def _filtered(scaled: torch.Tensor, filters: SamplingFilters) -> torch.Tensor:
     p = ordered.softmax(dim=-1)
     before = p.cumsum(dim=-1) - p
     drop = (before >= filters.top_p_B[:, None]) & (filters.top_p_B < 1)[:, None]
-    # Renormalising after `top_p` keeps ratios, so that `min_p` can look at the probabilities before it.
+    # Renormalising after `top_p` keeps ratios, so `min_p` may use the probabilities before it.
     drop |= p < filters.min_p_B[:, None] * p[:, :1]
     drop[:, 0] = False
     ordered = ordered.masked_fill(drop, float("-inf"))
     return torch.empty_like(scaled).scatter_(1, token, ordered)
 
 
-StopCondition = Callable[[list[int]], bool]
-
-
 @dataclass(slots=True)
 class ActiveRequest:
-    """A request and what was written for it so far."""
+    """A request and the tokens sampled for it so far."""
 
     request: SamplingRequest
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    over: bool = False
+    finished: bool = False
 
     @property
     def position(self) -> int:
-        """Of the last token: it was sampled, and its keys and values are not computed yet."""
+        """The position of the last token, which is sampled but not yet in the KV cache."""
         return len(self.request.prompt) + len(self.ids) - 1
 
     @property
     def uniform(self) -> float:
+        """The number the next token is sampled with."""
         return float(self.request.uniforms[min(len(self.ids), len(self.request.uniforms) - 1)])
 
-    def write(self, token: int, logprob: float, stop: StopCondition) -> None:
+    def append(self, token: int, logprob: float, stop: StopCondition) -> None:
         self.ids.append(token)
         self.logprobs.append(logprob)
-        self.over = stop(self.ids) or len(self.ids) == len(self.request.uniforms)
+        self.finished = stop(self.ids) or len(self.ids) == len(self.request.uniforms)
 
     def sample(self) -> Sample:
         return Sample(np.asarray(self.ids, np.int32), np.asarray(self.logprobs, np.float32))
 
 
 def sample_next(rows: Sequence[ActiveRequest], logits: torch.Tensor, stop: StopCondition) -> None:
-    """Sample the next token of every row that is not over from its logits (rows, vocabulary)."""
+    """Sample the next token of every unfinished row from its logits (rows, vocabulary)."""
     params = [row.request.params for row in rows]
     temperature = torch.from_numpy(np.array([p.temperature for p in params], np.float32)).to(logits.device)
     uniform = torch.from_numpy(np.array([row.uniform for row in rows])).to(logits.device)
     token_B, logp_B = sample_tokens(logits, temperature, uniform, batch_filters(params, logits.device))
     for row, token, logp in zip(rows, token_B.tolist(), logp_B.tolist(), strict=True):
-        if not row.over:
-            row.write(token, logp, stop)
+        if not row.finished:
+            row.append(token, logp, stop)
 
 
-def check_lengths(requests: Sequence[SamplingRequest], limit: int) -> int:
-    """Return the most tokens that a row may come to have.
-
-    Raises:
-        ValueError: a prompt that with its continuation is longer than the model's positions.
-    """
+def check_lengths(requests: Sequence[SamplingRequest], max_length: int) -> int:
+    """Return the most tokens that a row may reach. Raises ValueError where that exceeds the model's positions."""
     longest = max(len(request.prompt) + len(request.uniforms) for request in requests)
-    if longest > limit:
-        raise ValueError(f"{longest} tokens exceed the model's {limit} positions")
+    if longest > max_length:
+        raise ValueError(f"{longest} tokens exceed the model's {max_length} positions")
     return longest

@@ -1,4 +1,4 @@
-"""Which decoder plays a model: the fastest that says what the model itself says, found out when it is loaded."""
+"""Select the fastest decoder whose log-probabilities agree with the model's own forward pass."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from gentax.models.decoding.llama_decoder import LLAMA_LIKE, LlamaDecoder
 from gentax.models.decoding.sampling import StopCondition
 from gentax.models.requests import Sample, SamplingParams, SamplingRequest
 
-# Mean difference of log-probabilities, in nats. Wrong arithmetic is off by tenths; bfloat16 alone by some hundredths,
-# and by tenths where its last bit decides which experts a token goes to. The general decoder runs the model's own
-# modules, so what it may get wrong is gross: a mask, a position or a state.
+# Mean error of log-probabilities, in nats. Wrong arithmetic is off by tenths; bfloat16 alone by hundredths, and by
+# tenths where its last bit decides the routing to experts. `HFDecoder` runs the model's own modules, so its errors
+# would be gross: a mask, a position or a state.
 TOLERANCE = 2e-3
 LOW_PRECISION_TOLERANCE = {LlamaDecoder: 0.1, HFDecoder: 0.5}
-MAX_WINDOW_CHECKED = 256  # windows up to this long are exceeded by the check
+MAX_WINDOW_CHECKED = 256  # the check exceeds windows up to this long
 
 
 class Decoder(Protocol):
-    """What a policy plays with."""
+    """The interface of all decoders."""
 
     max_length: int  # tokens of a prompt and its reply, at most
 
     @property
     def cache_bytes_per_token(self) -> int | None:
-        """Bytes of cache that a token of a row takes at most, copies that a call makes included; None where whoever
-        plays takes care of its memory."""
+        """Bytes of cache for a token of a row at most, copies made during a call included; None where the engine
+        manages its own memory.
+        """
         ...
 
     @property
     def reserved_bytes(self) -> int:
-        """Bytes of memory that it keeps for rows to come when it has forgotten what was cached."""
+        """Bytes that stay allocated for future rows after `clear_cache`."""
         ...
 
     def sample(self, requests: Sequence[SamplingRequest], stop: StopCondition) -> list[Sample]:
@@ -45,7 +46,7 @@ class Decoder(Protocol):
         ...
 
     def clear_cache(self) -> None:
-        """Drop what is cached: the weights changed."""
+        """Forget the cached tokens, since the weights changed."""
         ...
 
 
@@ -56,7 +57,7 @@ def select_decoder(model: Any) -> Decoder:
         model: a Hugging Face causal model in evaluation mode.
 
     Raises:
-        UsageError: logits that are not finite in the number format of the weights.
+        UsageError: logits that are not finite in the weights' dtype.
     """
     if model.dtype != torch.float32:
         _refuse_overflow(model)
@@ -67,7 +68,7 @@ def select_decoder(model: Any) -> Decoder:
             off = logprob_error(decoder, model)
         except torch.OutOfMemoryError:
             raise
-        except Exception as fault:  # whatever a model lacks that this decoder needs; the next one asks for less
+        except Exception as fault:  # the model lacks something this decoder needs; the next one needs less
             why = error_line(fault)
             continue
         if off <= (TOLERANCE if model.dtype == torch.float32 else LOW_PRECISION_TOLERANCE[kind]):
@@ -75,7 +76,7 @@ def select_decoder(model: Any) -> Decoder:
             return decoder
         why = f"log-probabilities are off by {off:.3g} nats"
     warnings.warn(
-        f"{model.config.model_type} models keep no cache that gentax can continue ({why}): playing is slow",
+        f"{model.config.model_type} models keep no cache that gentax can resume ({why}): generation is slow",
         stacklevel=2,
     )
     return UncachedDecoder(model)
@@ -83,26 +84,23 @@ def select_decoder(model: Any) -> Decoder:
 
 @torch.inference_mode()
 def _refuse_overflow(model: Any) -> None:
-    """Refuse a number format in which the model's logits are no numbers: Gemma 3 in float16 is one."""
+    """Refuse a dtype in which the logits are not finite, as with Gemma 3 in float16."""
     try:
         logits = model(input_ids=torch.arange(8, device=model.device)[None], use_cache=False).logits
     except torch.OutOfMemoryError:
         raise
-    except Exception:  # a model that needs more than ids: the decoders find out what it lacks
+    except Exception:  # a model that needs more than ids, which the decoders find out
         return
-    if not (logits < torch.inf).all():  # which is also false of NaN; minus infinity is a token that is never said
+    if not (logits < torch.inf).all():  # also false for NaN; minus infinity is a token that is never sampled
         name = str(model.dtype).removeprefix("torch.")
         raise UsageError(f"the logits of this model are not finite in {name}: say --dtype bfloat16 or float32")
 
 
 @torch.inference_mode()
 def logprob_error(decoder: Decoder, model: Any) -> float:
-    """Return how far log-probabilities of a decoder are from those of the model's own forward pass.
+    """Return the mean absolute error, in nats, of a decoder's log-probabilities against the model's own forward pass.
 
-    Two conversations of different lengths play two turns, side by side; the second goes past a short window.
-
-    Returns:
-        The mean absolute difference over the sampled tokens, in nats.
+    Two conversations of different lengths take two turns in one batch; the second turn exceeds a short window.
     """
     text = model.config.get_text_config(decoder=True)
     window = getattr(text, "sliding_window", None) or 0

@@ -1,12 +1,12 @@
-"""Playing through vLLM in this process: token ids in, ids and log-probabilities out.
+"""Generation through vLLM in this process: token ids in, ids and log-probabilities out.
 
-vLLM caches prefixes by itself and applies a LoRA adapter without merging it. It samples with a seed for each request,
-taken from the episode's own generator, so that episodes are reproducible on one machine and setup; the tokens are not
-those that the other decoders sample from the same generator. Log-probabilities are vLLM's `processed_logprobs`: those
-of the distribution sampled from. Temperatures between 0 and 0.01 count as 0.01 there.
+vLLM caches prefixes itself and applies a LoRA adapter without merging it. Each request has a seed from the episode's
+generator, so episodes are reproducible on one machine and setup, but the tokens differ from those of the other
+decoders. Log-probabilities are vLLM's `processed_logprobs`, those of the distribution sampled from. vLLM treats
+temperatures between 0 and 0.01 as 0.01.
 
-The weights stay in vLLM: what needs them (training, KL) refuses. Written against vLLM's documented interface (0.22 to
-0.33) and tested with a stand-in that has it; it has not been run on the real thing.
+The weights stay in vLLM, so training and KL are refused. Written against vLLM's documented interface (0.22 to 0.33) and
+tested with a stand-in; it has not been run on the real thing.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from gentax.models.memory import context_length
 from gentax.models.requests import ModelOptions, Sample, SamplingRequest
 
 INSTALL = 'pip install "gentax[vllm]"'
-MOST = 32768  # tokens of a sequence that memory is planned for, at most
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, that vLLM can be told to expect
+MAX_MODEL_LEN = 32768  # tokens of a sequence, at most, that memory is reserved for
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters that vLLM can be configured for
 
 
 class VLLMDecoder:
-    """The interface of the other decoders over `vllm.LLM`.
+    """A decoder over `vllm.LLM`.
 
     Args:
         folder: a Hugging Face model folder.
@@ -42,7 +42,7 @@ class VLLMDecoder:
         UsageError: vLLM is not installed, or cannot load the model.
     """
 
-    cache_bytes_per_token = None  # vLLM plans its memory by itself
+    cache_bytes_per_token = None  # vLLM manages its own memory
     reserved_bytes = 0
 
     def __init__(self, folder: Path, tokenizer: Any, options: ModelOptions, adapter: Path | None = None) -> None:
@@ -55,12 +55,12 @@ class VLLMDecoder:
         from transformers import AutoConfig
 
         config = AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
-        self.max_length = min(context_length(config), MOST)
+        self.max_length = min(context_length(config), MAX_MODEL_LEN)
         self._params = vllm.SamplingParams
         self._adapter = None if adapter is None else LoRARequest("adapter", 1, str(adapter))
         marks = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
-        self._marks = sorted(marks | set(_ends(folder)))
-        self._ends: dict[StopCondition, list[int]] = {}  # of the marks, those that end a reply
+        self._marks = sorted(marks | set(_eos_ids(folder)))
+        self._ends: dict[StopCondition, list[int]] = {}  # stop condition -> the markers that end a reply
         lora = {} if adapter is None else {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(adapter)}
         try:
             self._llm = vllm.LLM(
@@ -77,18 +77,18 @@ class VLLMDecoder:
                 gpu_memory_utilization=options.vllm_memory,
                 **lora,
             )
-        except Exception as error:  # its engine raises whatever went wrong below it
+        except Exception as error:  # its engine raises errors of any kind
             raise UsageError(f"vLLM cannot load {folder}: {_line(error)}") from error
 
     def clear_cache(self) -> None:
-        """Drop what is cached."""
+        """Reset the prefix cache."""
         self._llm.reset_prefix_cache()
 
     def sample(self, requests: Sequence[SamplingRequest], stop: StopCondition) -> list[Sample]:
-        """Continue every prompt until `stop(ids so far)` or until as many tokens as it has uniforms.
+        """Continue every prompt until `stop(ids so far)` or until its uniforms are used up.
 
         Raises:
-            ValueError: a prompt that with its continuation is longer than the model's positions.
+            ValueError: a prompt and its continuation exceed the model's positions.
             PolicyFault: vLLM failed.
         """
         check_lengths(requests, self.max_length)
@@ -96,7 +96,7 @@ class VLLMDecoder:
             self._ends = {stop: [mark for mark in self._marks if stop([mark])]}
         ends = self._ends[stop]
         rows = [ActiveRequest(request) for request in requests]
-        while live := [row for row in rows if not row.over]:
+        while live := [row for row in rows if not row.finished]:
             params = [self._params(**self._settings(row), stop_token_ids=ends) for row in live]
             prompts = [{"prompt_token_ids": [*row.request.prompt.tolist(), *row.ids]} for row in live]
             try:
@@ -106,10 +106,10 @@ class VLLMDecoder:
             for row, output in zip(live, made, strict=True):
                 written = output.outputs[0]
                 for token, logprobs in zip(written.token_ids, written.logprobs, strict=True):
-                    if not row.over:
-                        row.write(token, logprobs[token].logprob, stop)
-                # It stopped at a tag that ends nothing, such as one in a thought: the reply goes on, from the cache.
-                row.over = row.over or not written.token_ids or row.ids[-1] in ends
+                    if not row.finished:
+                        row.append(token, logprobs[token].logprob, stop)
+                # It may have stopped at a tag inside a thought, which ends nothing: the reply continues from the cache.
+                row.finished = row.finished or not written.token_ids or row.ids[-1] in ends
         return [row.sample() for row in rows]
 
     def _settings(self, row: ActiveRequest) -> dict[str, Any]:
@@ -124,23 +124,20 @@ class VLLMDecoder:
             "logprobs": 0,
             "stop": [ACTION_END],
             "include_stop_str_in_output": True,
-            "ignore_eos": True,  # those that end a reply are named
+            "ignore_eos": True,  # stop tokens are named
             "skip_special_tokens": False,
         }
 
 
 class VLLMModel:
-    """Stands where other policies have a model: its configuration, without weights.
-
-    Whatever else is asked of it raises a UsageError that says so.
-    """
+    """The configuration of a model in vLLM, in place of its weights; any other use raises a UsageError that says so."""
 
     def __init__(self, folder: Path, options: ModelOptions) -> None:
         import torch
         from transformers import AutoConfig, GenerationConfig
 
         self.config = AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
-        self.generation_config = GenerationConfig(eos_token_id=_ends(folder))
+        self.generation_config = GenerationConfig(eos_token_id=_eos_ids(folder))
         self.device = torch.device("cuda")
         self.dtype = getattr(torch, _dtype(self.config) if options.dtype == "auto" else options.dtype)
 
@@ -153,8 +150,8 @@ class VLLMModel:
         raise UsageError("this needs the model's weights, which vLLM keeps to itself: load it without use_vllm")
 
 
-def _ends(folder: Path) -> list[int]:
-    """Return the ids that the checkpoint says end a text."""
+def _eos_ids(folder: Path) -> list[int]:
+    """Return the EOS ids of the checkpoint."""
     for name in ("generation_config.json", "config.json"):
         path = folder / name
         ends = read_json(path).get("eos_token_id") if path.is_file() else None
@@ -164,14 +161,14 @@ def _ends(folder: Path) -> list[int]:
 
 
 def _rank(adapter: Path) -> int:
-    """Return the least rank vLLM can expect that covers the adapter's."""
+    """Return the smallest rank known to vLLM that covers the adapter's."""
     settings = read_json(adapter / ADAPTER_CONFIG)
     rank = max([settings.get("r", 8), *settings.get("rank_pattern", {}).values()])
     return next((known for known in RANKS if known >= rank), rank)
 
 
 def _dtype(config: Any) -> str:
-    """Return the number format the weights are stored in; vLLM's own `auto` turns float32 into float16."""
+    """Return the dtype the weights are stored in; vLLM's own `auto` turns float32 into float16."""
     return str(getattr(config, "dtype", None) or "torch.float32").removeprefix("torch.")
 
 

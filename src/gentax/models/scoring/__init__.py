@@ -1,5 +1,6 @@
-"""Scoring token sequences with a causal model, for learning and for KL: any architecture, and of those where that is
-exact each distinct prefix once."""
+"""Score token sequences with a causal model, for training and KL: any architecture, with prefix sharing where it is
+exact.
+"""
 
 from gentax.models.scoring.batch import ScoringBatch
 from gentax.models.scoring.logprobs import hidden_states, state_logits, token_kl, token_logprobs

@@ -1,32 +1,15 @@
-"""A batch of token sequences as a model reads them, and where in it what is scored stands.
+"""Batches of token sequences for scoring: prefix trees, or rows padded on the right.
 
-There are two kinds: a tree of prefixes (`prefix_tree.py`) and rows with padding (`padded.py`). `supported.py` decides
-which one fits a model. What is computed is in both exactly what every sequence by itself would give.
+`supported.py` decides which one fits a model. Both give exactly what each sequence would give alone.
 
-Rows of sequences of like length, padded on the right: what any causal model of transformers reads.
+Prefix tree: each distinct (prefix, token) is computed once, without padding, and tree attention lets it attend to its
+own prefix. Episodes share the rules, those of a group the task, and often the first actions: half of a training batch's
+tokens or more repeat a prefix. Batches are padded to few sizes, since each new shape is compiled, which costs several
+times the computation. The last layer runs in full only for tokens whose output is read, which saves a fifth of the
+arithmetic of a four-layer model; other tokens get only keys and values there.
 
-Nothing that a causal model computes for a token depends on what stands to the right of it: attention does not look
-there, and a recurrent state or a convolution has not come there yet. So no mask is needed, and each token gets what its
-sequence alone would give it. Where frequencies of positions depend on the length of what is read (long RoPE), sequences
-on both sides of that length are never in one batch.
-
-The tree of prefixes: a batch in which a prefix that several sequences share stands once.
-
-Episodes of a domain begin with the same rules, those of a group with the same task, and many go on with the same first
-actions: half of the tokens of a training batch, and more, repeat what stands before. Each batch is the tree of its
-sequences' prefixes: every distinct (prefix, token) is computed once, without padding, and `tree_attention.py` lets it
-see its own prefix.
-
-Batches are padded to one of few sizes: the libraries below PyTorch compile a product for each shape they meet, which
-with free shapes costs several times the products themselves.
-
-The last layer, where only some of its outputs are read.
-
-Whatever is not scored, the last layer computes for its keys and values alone. Of a model of four layers that is a fifth
-of the arithmetic of learning, where one token in ten is scored. The layer's other products get the tokens that count,
-and hand on zeros for the rest; no code of the model is replaced.
-
-Left out: layers that are not built of `self_attn.q_proj`, `self_attn.o_proj` and `mlp`; those run whole.
+Padded rows: a causal model's output never depends on what follows, so right padding needs no mask. Where positions
+depend on the length of the input (long RoPE), sequences on both sides of that length are in separate batches.
 """
 
 from __future__ import annotations
@@ -47,23 +30,23 @@ MAX_TOKENS = 4224  # of a full batch
 
 @dataclass(frozen=True, slots=True)
 class ScoringBatch:
-    """Sequences of which S tokens are scored; U distinct states predict them."""
+    """Sequences with S tokens to score, which U distinct states predict."""
 
     ids: torch.Tensor  # int64, with padding: (N,) of a tree, (B, T) of rows
-    state_U: torch.Tensor  # int64: where in `ids`, flat, the tokens stand whose state predicts something
+    state_U: torch.Tensor  # int64: flat indices in `ids` of the predicting tokens
     state_index_S: torch.Tensor  # int64 in [0, U): the state that predicts the token
     token_S: torch.Tensor  # int64: the token
-    sequences: list[int]  # the sequences, in the order in which their tokens stand in S
+    sequences: list[int]  # indices of the sequences, in the order of their tokens in S
     num_tokens: int  # distinct tokens
 
-    # Gradients of both are added up in one order, which those of indexing by two tensors are not on several threads.
+    # `index_select` sums gradients in a fixed order; indexing by two tensors does not on several threads.
 
     def expand_to_tokens(self, value_U: torch.Tensor) -> torch.Tensor:
-        """Return what the states have for each token: shape (S, ...)."""
+        """Return the value of the state that predicts each token: shape (S, ...)."""
         return value_U.index_select(0, self.state_index_S.to(value_U.device))
 
     def gather_logprobs(self, value_UV: torch.Tensor) -> torch.Tensor:
-        """Return what the states have for the token that follows: shape (S,)."""
+        """Return each token's entry in the row of its state: shape (S,)."""
         at_S = self.state_index_S * value_UV.shape[1] + self.token_S
         return value_UV.flatten().index_select(0, at_S.to(value_UV.device))
 
@@ -84,9 +67,9 @@ def scoring_targets(
 
     Args:
         ids: token ids of each sequence.
-        wanted: for each, a boolean mask of the tokens to score. The first token of a sequence cannot be scored.
+        wanted: for each, a boolean mask of the tokens to score; the first token cannot be scored.
         members: the sequences of the batch.
-        places: for each of these, where its tokens stand in the batch's `ids`.
+        places: for each of these, the indices of its tokens in the batch's `ids`.
     """
     states, tokens = [], []
     for place, i in zip(places, members, strict=True):
@@ -109,7 +92,7 @@ ROW_MULTIPLE = 8  # lengths are a multiple of it: fewer shapes to compile
 
 @dataclass(frozen=True, slots=True)
 class PaddedBatch(ScoringBatch):
-    """Rows of sequences: `ids` has shape (B, T)."""
+    """Right-padded rows: `ids` has shape (B, T)."""
 
     def hidden(self, model: Any) -> torch.Tensor:
         states_BTW = model.get_decoder()(input_ids=self.ids.to(model.device), use_cache=False).last_hidden_state
@@ -117,14 +100,14 @@ class PaddedBatch(ScoringBatch):
 
 
 def padded_batches(ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray], longest: int) -> list[ScoringBatch]:
-    """Deal sequences out to batches of at most `MAX_TOKENS` tokens with padding; one that is longer has one to itself.
+    """Group sequences of similar length into batches of at most `MAX_TOKENS` tokens; a longer one is alone.
 
     Args:
-        ids, wanted: see `batch.targets`.
+        ids, wanted: see `scoring_targets`.
         longest: rows are not padded beyond it.
     """
     made: list[ScoringBatch] = []
-    for members in _dealt([len(one) for one in ids]):
+    for members in _group_by_length([len(one) for one in ids]):
         length = len(ids[members[-1]])
         width = max(length, min(-(-length // ROW_MULTIPLE) * ROW_MULTIPLE, longest))
         rows_BT = np.zeros((len(members), width), np.int64)
@@ -137,7 +120,7 @@ def padded_batches(ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray], long
     return made
 
 
-def _dealt(lengths: Sequence[int]) -> Iterator[list[int]]:
+def _group_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Yield the sequences of each batch, shortest first."""
     members: list[int] = []
     real = 0
@@ -152,14 +135,14 @@ def _dealt(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield members
 
 
-TREE_PAD_MULTIPLE = 192  # what a batch is padded to a multiple of: 22 shapes, and some 3 % of padding
+TREE_PAD_MULTIPLE = 192  # batch sizes are a multiple of it: 22 shapes, about 3 % of padding
 
 
 @dataclass(frozen=True, slots=True)
 class TreeBatch(ScoringBatch):
-    """Sequences as a tree: `ids` are its N distinct tokens."""
+    """A prefix tree: `ids` are its N distinct tokens."""
 
-    position_N: torch.Tensor  # int64: where a token stands in its sequence
+    position_N: torch.Tensor  # int64: position of a token in its sequence
     tree: TreeAttention
     last: LastLayer
 
@@ -179,15 +162,15 @@ class TreeBatch(ScoringBatch):
 def tree_batches(
     ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray], windows: Sequence[int] = ()
 ) -> list[ScoringBatch]:
-    """Deal sequences out to batches of `MAX_TOKENS` distinct tokens; one that is longer has a batch to itself.
+    """Group sequences into batches of `MAX_TOKENS` distinct tokens; a longer one is alone.
 
     Args:
-        ids, wanted: see `batch.targets`.
-        windows: of the layers that attend to so many tokens only (see `tree_attention.tree`).
+        ids, wanted: see `scoring_targets`.
+        windows: the layers' sliding windows (see `build_tree`).
     """
     made: list[ScoringBatch] = []
     members: list[int] = []
-    shared: list[int] = []  # tokens that each has in common with the one before it
+    shared: list[int] = []  # tokens in common with the previous sequence
     real = 0
     for i in prefix_order(ids):
         same = common_prefix_length(ids[members[-1]], ids[i]) if members else 0
@@ -232,14 +215,14 @@ def _batch(
     )
 
 
-# Every shape costs some 300 kB of compiled products, so there are few; see `prefix_tree.py`.
+# Every shape costs some 300 kB of compiled code, so there are few.
 LAST_LAYER_MULTIPLE = 256  # the number of tokens is a multiple of it
-QUERIES, KEYS = 16, 256  # of a tile of attention: what counts is few tokens of each sequence
+QUERIES, KEYS = 16, 256  # of an attention tile: few tokens of each sequence are scored
 
 
 @dataclass(frozen=True, slots=True)
 class LastLayer:
-    """The W tokens of a batch for which the last layer is run whole, and its attention."""
+    """The W tokens for which the last layer runs in full, and its attention."""
 
     at_W: torch.Tensor  # int64 in [0, N): different ones
     tree: TreeAttention
@@ -255,14 +238,14 @@ def last_layer_for(
     size: int,
     windows: Sequence[int] = (),
 ) -> LastLayer:
-    """Choose the tokens and cut them into tiles.
+    """Choose the tokens for which the last layer runs in full, and build its attention.
 
     Args:
         paths: for each sequence, the indices of its tokens in the batch.
         own: for each, the positions of the tokens that no earlier sequence has.
-        state_U: indices of the tokens whose outputs are read.
+        state_U: indices of the tokens whose output is read.
         size: N, tokens in the batch with padding.
-        windows: see `tree_attention.tree`.
+        windows: see `build_tree`.
     """
     reads_N = np.zeros(size, bool)
     reads_N[state_U if len(state_U) else 0] = True
@@ -274,32 +257,35 @@ def last_layer_for(
 
 @contextmanager
 def narrow_last_layer(model: Any, last: LastLayer) -> Iterator[None]:
-    """While this lasts, let the last layer of a causal model run whole for the tokens of `last` alone."""
+    """Run the last layer of a causal model in full for the tokens of `last` alone; other outputs are zero.
+
+    Layers that are not built of `self_attn.q_proj`, `self_attn.o_proj` and `mlp` run in full.
+    """
     layer = (getattr(model.get_decoder(), "layers", None) or [None])[-1]
     attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
     parts = [getattr(attention, "q_proj", None), getattr(attention, "o_proj", None), mlp]
 
-    def chosen(_: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    def select(_: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (given[0].index_select(1, last.at_W), *given[1:])
 
-    def spread(_: Any, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> torch.Tensor:
+    def scatter(_: Any, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> torch.Tensor:
         return made.new_zeros(1, size, made.shape[2]).index_copy(1, last.at_W, made)
 
-    def its_own_tree(_: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def use_last_tree(_: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return given, named | {"tree": last.tree}
 
     size = len(last.tree.place_N)
     with ExitStack() as hooks:
         if None not in parts:
-            hooks.enter_context(_removed(attention.register_forward_pre_hook(its_own_tree, with_kwargs=True)))
+            hooks.enter_context(_hook_removed(attention.register_forward_pre_hook(use_last_tree, with_kwargs=True)))
             for part in parts:
-                hooks.enter_context(_removed(part.register_forward_pre_hook(chosen)))
-                hooks.enter_context(_removed(part.register_forward_hook(spread)))
+                hooks.enter_context(_hook_removed(part.register_forward_pre_hook(select)))
+                hooks.enter_context(_hook_removed(part.register_forward_hook(scatter)))
         yield
 
 
 @contextmanager
-def _removed(hook: Any) -> Iterator[None]:
+def _hook_removed(hook: Any) -> Iterator[None]:
     try:
         yield
     finally:

@@ -1,10 +1,9 @@
-"""How a model is scored: as a tree of prefixes where that gives what the model itself gives, else in padded rows.
+"""How a model is scored: as a prefix tree where that is exact, else in padded rows.
 
-The tree computes each distinct prefix once, but runs the model with attention of its own. What an architecture does
-beyond that (soft caps, attention sinks, a recurrent state, a convolution over neighbours) would be missing. So either
-way is compared with the model's own forward pass, sequence by sequence, before it is used. Both are computed in fp32
-for that: bf16 alone moves log-probabilities of unlikely tokens by tenths (0.1 to 0.15 on the mean in Gemma 3 270M), as
-much as a fault might.
+The prefix tree computes each distinct prefix once, but with attention of its own, so an architecture's soft caps,
+attention sinks, recurrent states or convolutions would be missing. Either method is therefore compared with the model's
+own forward pass before it is used, in fp32: bf16 alone moves log-probabilities of unlikely tokens by tenths (0.1 to
+0.15 on average in Gemma 3 270M), as much as a bug might.
 """
 
 from __future__ import annotations
@@ -24,34 +23,34 @@ from gentax.models.scoring.logprobs import token_logprobs
 from gentax.models.scoring.tree_attention import use_tree_attention
 
 TREE, PADDED = "tree", "padded"
-CLOSE = 1e-3  # of log-probabilities, at the worst token
-ROUNDED = 0.5  # where weights are quantised, which cannot be computed in fp32; on the mean
+MAX_ERROR = 1e-3  # error of log-probabilities at the worst token
+MAX_MEAN_ERROR_QUANTIZED = 0.5  # mean error for quantised weights, which cannot be computed in fp32
 FAULTS = (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueError)
-LAYERS = {"full_attention", "sliding_attention"}  # that the tree knows, by their names in transformers' configs
+LAYERS = {"full_attention", "sliding_attention"}  # supported by tree attention
 
 
 def scoring_method(model: Any) -> str:
-    """Return `tree` or `padded`: how `model` is scored. Found out once for a model and its copies.
+    """Return `tree` or `padded`, determined once for a model and its copies.
 
-    A model that is scored as a tree attends through `tree_attention.py` from now on.
+    A model that is scored as a tree uses tree attention from then on.
 
     Raises:
-        UsageError: neither way gives what the model itself gives.
+        UsageError: neither method gives the model's own log-probabilities.
     """
     way = getattr(model, "gentax_scoring", None)
     if way is None:
-        # A plain attribute, so that copies of the model have it too: those that are trained may be in slices.
-        way = model.gentax_scoring = _found_out(model)
+        # A plain attribute, so that copies of the model have it too: those that are trained may be sharded.
+        way = model.gentax_scoring = _determine_method(model)
     return way
 
 
 def make_batches(model: Any, ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[ScoringBatch]:
-    """Deal sequences out to batches that `model`, or one of the same architecture, can read.
+    """Group sequences into batches that `model`, or one of the same architecture, can score.
 
     Args:
         model: a causal model of transformers.
         ids: token ids of each sequence.
-        wanted: for each, a boolean mask of the tokens to score. The first token of a sequence cannot be scored.
+        wanted: for each, a boolean mask of the tokens to score; the first token cannot be scored.
 
     Raises:
         UsageError: see `scoring_method`.
@@ -78,15 +77,15 @@ def _batches(way: str, model: Any, ids: Sequence[np.ndarray], wanted: Sequence[n
 
 
 @torch.no_grad()
-def _found_out(model: Any) -> str:
-    """Hold both ways against the model's own forward pass."""
+def _determine_method(model: Any) -> str:
+    """Compare both methods with the model's own forward pass."""
     if getattr(model.config, "quantization_config", None) is not None:
-        return _held_against(model, lambda off_S: float(off_S.mean()) < ROUNDED)
+        return _compare(model, lambda off_S: float(off_S.mean()) < MAX_MEAN_ERROR_QUANTIZED)
     with upcast_to_fp32(model):
-        return _held_against(model, lambda off_S: float(off_S.max()) < CLOSE)
+        return _compare(model, lambda off_S: float(off_S.max()) < MAX_ERROR)
 
 
-def _held_against(model: Any, near: Callable[[torch.Tensor], bool]) -> str:
+def _compare(model: Any, near: Callable[[torch.Tensor], bool]) -> str:
     config = model.config.get_text_config()
     rng = np.random.default_rng(0)
     stem = rng.integers(0, config.vocab_size, 9)
@@ -95,12 +94,12 @@ def _held_against(model: Any, near: Callable[[torch.Tensor], bool]) -> str:
     ids = [np.concatenate([stem, rng.integers(0, config.vocab_size, n)])[:limit].astype(np.int32) for n in tails]
     wanted = [np.arange(len(one)) >= len(one) - 8 for one in ids]  # a long sequence has large logits
     try:
-        own = [_own(model, one, int(mask.sum())) for one, mask in zip(ids, wanted, strict=True)]
+        own = [_own_logprobs(model, one, int(mask.sum())) for one, mask in zip(ids, wanted, strict=True)]
     except FAULTS as fault:
         raise UsageError(f"the model of type {config.model_type} does not run: {_line(fault)}") from fault
     attention = model.config._attn_implementation
-    why = "they attend or score in a way of their own"
-    for way in (TREE, PADDED) if _may_be_a_tree(model) else (PADDED,):
+    why = "their attention or logits differ"
+    for way in (TREE, PADDED) if _may_use_tree(model) else (PADDED,):
         try:
             if way == TREE:
                 use_tree_attention(model)
@@ -117,9 +116,8 @@ def _held_against(model: Any, near: Callable[[torch.Tensor], bool]) -> str:
     raise UsageError(f"models of type {config.model_type} cannot be scored here: {why}")
 
 
-def _own(model: Any, ids_T: np.ndarray, last: int) -> torch.Tensor:
-    """Return the log-probabilities of the last tokens of a sequence by the model's own forward pass, fp32, on the
-    CPU."""
+def _own_logprobs(model: Any, ids_T: np.ndarray, last: int) -> torch.Tensor:
+    """Return the last tokens' log-probabilities by the model's own forward pass, fp32, on the CPU."""
     given = {"input_ids": torch.from_numpy(ids_T[None].astype(np.int64)).to(model.device)}
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         given["logits_to_keep"] = last + 1
@@ -132,8 +130,8 @@ def _line(fault: Exception) -> str:
     return (str(fault).splitlines() or [type(fault).__name__])[0]
 
 
-def _may_be_a_tree(model: Any) -> bool:
-    """Return whether the configuration speaks of nothing that the tree does not know."""
+def _may_use_tree(model: Any) -> bool:
+    """Return whether the configuration has only what tree attention supports."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
     replaceable = model._can_set_attn_implementation()  # else transformers would warn, and change nothing
@@ -141,7 +139,7 @@ def _may_be_a_tree(model: Any) -> bool:
 
 
 def _windows(model: Any) -> tuple[int, ...]:
-    """Return the sliding window of a model's layers, if some have one that is shorter than its context."""
+    """Return the sliding window of a model's layers, if it is shorter than the context."""
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
     limit = getattr(config, "max_position_embeddings", None) or 1 << 62

@@ -1,12 +1,12 @@
-"""Attention of a tree of sequences, registered with transformers under the name "gentax_tree".
+"""Tree attention: attention over a batch in which shared prefixes appear once, registered with transformers.
 
-A batch is one row of distinct tokens (see `prefix_tree.py`); each sees the tokens of its own prefix and no other.
-Queries are cut into tiles of consecutive tokens of one sequence; a tile meets the keys of that sequence up to its own
-end. Tiles of like length are one product. Layers with a sliding window have tiles of their own, whose keys begin where
-the window of the first query does. In bf16 on a CPU the products are written out below, with their gradient:
-PyTorch's fused kernel is made for long sequences and takes a multiple of their time.
+A batch is one row of distinct tokens (see `batch.py`), each of which attends to its own prefix. Queries are cut into
+tiles of consecutive tokens of one sequence; a tile attends to the keys of that sequence up to its own end, and tiles of
+similar length are one product. Layers with a sliding window have tiles of their own, whose keys begin at the first
+query's window. In bf16 on a CPU the products are written out below, with their gradient: PyTorch's fused kernel is made
+for long sequences and is several times slower.
 
-Dimensions: N tokens, G groups of R heads that share keys, D a head's width; B tiles of Q queries and K keys.
+Dimensions: N tokens, G groups of R heads that share keys, D head width; B tiles of Q queries and K keys.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ UNSUPPORTED_KWARGS = (
     "s_aux",
     "head_mask",
     "position_bias",
-)  # what a model may ask of attention that is not done here
-_READING: ContextVar[bool] = ContextVar("reading a tree", default=False)
-# How many tiles are done at once: few shapes, since each is compiled.
+)  # options of attention that are not supported
+_TREE_ACTIVE: ContextVar[bool] = ContextVar("tree attention active", default=False)
+# Numbers of tiles computed at once: few shapes, since each is compiled.
 TILES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128)
 
 
@@ -44,8 +44,8 @@ class Tiles:
 
     query_BQ: torch.Tensor  # int64
     key_BK: torch.Tensor  # int64
-    seen: int  # keys, from the first, that all queries see
-    hidden_BQK: torch.Tensor  # bf16, minus infinity where a query does not see a key; of the keys from `seen` on
+    seen: int  # leading keys that all queries attend to
+    hidden_BQK: torch.Tensor  # bf16, -inf where masked; of the keys from `seen` on
 
     def to(self, device: Any) -> Tiles:
         return Tiles(self.query_BQ.to(device), self.key_BK.to(device), self.seen, self.hidden_BQK.to(device))
@@ -53,13 +53,11 @@ class Tiles:
 
 @dataclass(frozen=True, slots=True)
 class TreeAttention:
-    """The tiles of a batch, and where among their queries, laid out one after the other, each token is."""
+    """The tiles of a batch, and the index of each token among their concatenated queries."""
 
     tiles: tuple[Tiles, ...]
     place_N: torch.Tensor  # int64
-    windowed: dict[int, TreeAttention] = field(
-        default_factory=dict
-    )  # for layers with a window that is shorter than a sequence
+    windowed: dict[int, TreeAttention] = field(default_factory=dict)  # by window, where it is shorter than a sequence
 
     def to(self, device: Any) -> TreeAttention:
         windowed = {window: one.to(device) for window, one in self.windowed.items()}
@@ -78,11 +76,11 @@ def build_tree(
 
     Args:
         paths: for each sequence, the indices of its tokens in the batch.
-        asking: for each, the positions of the tokens that attend, ascending. What others get is left open.
+        asking: for each, the ascending positions of its query tokens. The output of other tokens is undefined.
         size: N, tokens in the batch with padding.
         queries: tokens in a tile.
-        keys: those of a tile are padded to a multiple of it.
-        windows: numbers of tokens that some layers attend to: a token itself and those right before it.
+        keys: the keys of a tile are padded to a multiple of it.
+        windows: sliding windows of some layers: a token and those right before it.
     """
     longest = max(map(len, paths), default=0)
     whole = _tiled(paths, asking, size, queries, keys, None)
@@ -132,23 +130,23 @@ def _tiled(
 
 @contextmanager
 def without_attention_mask() -> Iterator[None]:
-    """While this lasts, models with this attention make no mask: the tree is one."""
-    token = _READING.set(True)
+    """Let models with tree attention build no mask: the tree replaces it."""
+    token = _TREE_ACTIVE.set(True)
     try:
         yield
     finally:
-        _READING.reset(token)
+        _TREE_ACTIVE.reset(token)
 
 
 def use_tree_attention(model: Any) -> None:
-    """Let `model` attend through this file when it is given a `tree`; without one it attends causally."""
+    """Make `model` use tree attention when it is given a `tree`; without one it attends causally."""
     if model.config._attn_implementation == NAME:
         return
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
     def mask(*args: Any, **kwargs: Any) -> torch.Tensor | None:
-        return None if _READING.get() else sdpa_mask(*args, **kwargs)
+        return None if _TREE_ACTIVE.get() else sdpa_mask(*args, **kwargs)
 
     AttentionInterface.register(NAME, tree_attention_forward)
     AttentionMaskInterface.register(NAME, mask)
@@ -170,7 +168,7 @@ def tree_attention_forward(
     """Attend. Shapes: query (1, G * R, N, D), key and value (1, G, N, D); returned: (1, N, G * R, D).
 
     Raises:
-        ValueError: the model asks for something that is not done here (`UNSUPPORTED_KWARGS`).
+        ValueError: the model needs an option that is not supported (`UNSUPPORTED_KWARGS`).
     """
     for what in UNSUPPORTED_KWARGS:
         if asked.get(what) is not None:
@@ -190,7 +188,7 @@ def tree_attention_forward(
         return mixed.transpose(1, 2).contiguous(), None
     tree = tree.windowed.get(sliding_window, tree) if sliding_window else tree
     query_GNRD = query[0].unflatten(0, (groups, heads // groups)).transpose(1, 2)
-    low = _low(query)
+    low = _is_cpu_bf16(query)
     with torch.autocast(query.device.type, enabled=False):
         if low:
             mixed_GNRD = _Products.apply(query_GNRD * scaling, key[0], value[0], tree)
@@ -199,8 +197,8 @@ def tree_attention_forward(
     return mixed_GNRD.transpose(0, 1).flatten(1, 2)[None], None
 
 
-def _low(query: torch.Tensor) -> bool:
-    """Return whether this is bf16 on a CPU."""
+def _is_cpu_bf16(query: torch.Tensor) -> bool:
+    """Return whether this runs in bf16 on a CPU."""
     autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
     return query.device.type == "cpu" and (autocast or query.dtype is torch.bfloat16)
 
@@ -227,13 +225,15 @@ def _fused(
 
 
 def _taken(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Return x[:, index]. Its gradients are added up in one order always; those of indexing are on several threads in
-    whichever comes first, and a continued run would differ in last bits."""
+    """Return x[:, index], with gradients that are summed in a fixed order.
+
+    Those of indexing are not, on several threads, and a resumed run would differ in its last bits.
+    """
     return x.index_select(1, index.flatten()).unflatten(1, index.shape)
 
 
 class _Products(torch.autograd.Function):
-    """Attend in bf16 by plain products. Scores and weights are laid out (G * B, Q * R, K)."""
+    """Attention in bf16 by plain products, laid out (G * B, Q * R, K)."""
 
     @staticmethod
     def forward(
@@ -283,18 +283,17 @@ class _Products(torch.autograd.Function):
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:
-    """Lay (G, N, ...) out as rows (G * (N + 1), width) in bf16, with a row of zeros after each group."""
+    """Flatten (G, N, ...) to bf16 rows (G * (N + 1), width), with a row of zeros after each group."""
     wide = x.new_zeros(x.shape[0], x.shape[1] + 1, x[0, 0].numel(), dtype=torch.bfloat16)
     wide[:, :-1].view(x.shape).copy_(x)
     return wide.flatten(0, 1)
 
 
 def _at(index: torch.Tensor, groups: int, N: int) -> torch.Tensor:
-    """Return where the rows of all groups stand that `index` names in one."""
+    """Return the row indices of all groups for indices within one."""
     return (index.flatten() + torch.arange(groups)[:, None] * (N + 1)).flatten()
 
 
 def _summed(at: torch.Tensor, rows: torch.Tensor, size: int) -> torch.Tensor:
-    """Return rows summed by where they belong, in fp32: many tiles see the same token, and in bf16 the small gradients
-    of a sum would be lost."""
+    """Sum rows by index in fp32: many tiles share a token, and bf16 would lose the small gradients of a sum."""
     return torch.zeros(size, rows.shape[1]).index_add_(0, at, rows.float())
