@@ -16,12 +16,15 @@ CODE = ["src", "examples", "benchmarks"]
 # A whole identifier, wherever it stands in code, and what to write instead.
 NAMES = {
     "Acted": "StepResult",
+    "Alike": "a name that says what is alike",
     "Ask": "SamplingRequest",
     "BaseRecipe": "PretrainConfig",
     "Course": "Curriculum",
     "Foreign": "External",
     "Ground": "TaskPool",
+    "Held": "a name that says what is held",
     "Imitate": "SFTConfig",
+    "Last": "a name that says what is last",
     "Lesson": "TrainSample or CurriculumStep",
     "Looks": "InterimAnalyses",
     "Meter": "KLMonitor",
@@ -32,8 +35,10 @@ NAMES = {
     "Seen": "a name that says what was seen",
     "Whole": "a name that says what is whole",
     "act": "step",
+    "as_printed": "a name that says the format",
     "begins": "starts",
     "draws": "samples",
+    "way_of": "a name that says which way",
 }
 # Modules, by the name of the file.
 FILES = {

@@ -26,6 +26,7 @@ def kept():
     broken_envs._kept.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", by_domain(INSTALLED))
 def test_every_installed_domain_passes(name):
     report = gentax.check(name, effort=QUICK)

@@ -101,6 +101,7 @@ def test_bf16_products_follow_the_fused_kernel(tiny):
     assert float((exact - low).abs().max()) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["fp32", "bf16"])
 def test_gradients_on_two_threads_are_always_the_same_bits(how):
     """Of the shipped model: a smaller one's sums are not worth two threads to PyTorch. Indexing in place of `_taken`

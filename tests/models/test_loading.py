@@ -405,6 +405,7 @@ def test_results_say_where_and_in_which_format_a_policy_played(toy, tiny, tmp_pa
     assert report["runtime"] == {"base": None, "tuned": {"device": "cpu", "dtype": "bfloat16"}}
 
 
+@pytest.mark.slow
 def test_the_command_line_says_in_one_line_how_a_missing_model_is_fetched():
     """In a process of its own, with the environment of a user."""
     import os

@@ -23,6 +23,7 @@ def test_a_template_is_rendered_again_and_again():
         assert one.render({"a": 1, "b": 2}) == "1! 2 2024"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "said"),
     [

@@ -562,6 +562,7 @@ def test_a_policy_that_is_let_go_hangs_up():
         assert threading.active_count() <= before + 1
 
 
+@pytest.mark.slow
 def test_the_client_is_loaded_only_for_a_server():
     code = "import sys, gentax.policies, gentax.cli.app, gentax.metrics; print('openai' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
