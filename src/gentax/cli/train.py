@@ -185,7 +185,7 @@ def build(
     folder = run(config, out, say=lambda text: console.print(text, markup=False))
     results = {}
     for name, play in {"plain": RolloutConfig(), "thinking": RolloutConfig(thinking=True)}.items():
-        result = evaluate(folder, list(config.text), tasks=tasks, play=play, model=model, stop_if_unreadable=False)
+        result = evaluate(folder, list(config.text), tasks=tasks, config=play, model=model, stop_if_unreadable=False)
         results[name] = result.to_json()
         rows = [[domain, estimate_text(success)] for domain, success in result.success().items()]
         print_table(f"test success %, {name}", ["domain", "success"], rows)

@@ -111,13 +111,13 @@ def _axes(study: Study, name: str, episodes: list[Episode], encode: Callable[[st
 
 
 def _touched(study: Study, arm: str, source: str) -> frozenset[str]:
-    return touched_by(study.recipe(source, arm, study.seeds[0]))
+    return touched_by(study.train_config(source, arm, study.seeds[0]))
 
 
 def _result(study: Study, scores: _Scores, cell: Cell, comparison: ArmComparison) -> Result:
     arm, source = cell
     report = partial(tax_report, source, scores.init, clusters=scores.clusters, touched=_touched(study, *cell))
-    tax, baseline = report(scores.after[cell], chance=scores.random), study.modelline(arm)
+    tax, baseline = report(scores.after[cell], chance=scores.random), study.baseline(arm)
     if baseline is None:
         return Result(tax, arm)
     baseline_tax = headline(report(scores.after[baseline, source]))
@@ -127,7 +127,7 @@ def _result(study: Study, scores: _Scores, cell: Cell, comparison: ArmComparison
 def _compare(study: Study, scores: _Scores) -> ArmComparison:
     """Compare arms with their baselines; rank the sources where there are several."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    baselines = {arm: baseline for arm in study.arms if (baseline := study.modelline(arm)) is not None}
+    baselines = {arm: baseline for arm in study.arms if (baseline := study.baseline(arm)) is not None}
     arms: dict[str, dict[str, ArmReport]] = {}
     for source, baseline in itertools.product(study.sources, dict.fromkeys(baselines.values())):
         group = [baseline, *(arm for arm, of in baselines.items() if of == baseline)]
@@ -174,7 +174,7 @@ def study_report(plan: Plan, computed: StudyResults, folder: Callable[[Stage], P
             },
             "seeds": ", ".join(map(str, study.seeds)),
             "arms": {name: changes or "as below" for name, changes in study.arms.items()},
-            f"train, {first}": plain(study.recipe(study.sources[0], first, study.seeds[0])),
+            f"train, {first}": plain(study.train_config(study.sources[0], first, study.seeds[0])),
             "evaluate": plain(study.evaluate),
         },
         versions={name: version(name) for name in PACKAGES} | {"python": platform.python_version()},

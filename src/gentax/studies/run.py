@@ -144,7 +144,7 @@ class StudyRun:
     def _evaluate(self, stage: Stage) -> str:
         inputs, study, count = stage.inputs, self.plan.study, 0
         name, levels = inputs["domain"], {inputs["domain"]: inputs["level"]}
-        policy = latest_model(self.store.path(stage.needs[0])) if stage.needs else inputs.get("policy", study.base)
+        policy = latest_model(self.store.path(stage.needs[0])) if stage.needs else inputs.get("policy", study.model)
         total = len(tasks_of(levels, inputs["tasks"], inputs["split"])[name]) * inputs["samples"]
         of_base = not stage.needs and "policy" not in inputs
 
