@@ -330,7 +330,7 @@ def test_a_loss_that_is_no_number_names_its_step_and_changes_nothing(toy, tiny):
     with torch.no_grad():
         learner.parameters[0][:] = float("nan")
     before = [parameter.clone() for parameter in learner.parameters[1:]]
-    with pytest.raises(NonFiniteLoss, match="step 1 of imitation"):
+    with pytest.raises(NonFiniteLoss, match="step 1 of supervised fine-tuning"):
         made.step(1, learner, made.optimizer(learner.parameters))
     assert all(torch.equal(a, b) for a, b in zip(before, learner.parameters[1:], strict=True))
 

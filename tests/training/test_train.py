@@ -41,8 +41,8 @@ def make_config(base: Path, **changes) -> TrainConfig:
         "eval_tasks": 4,
         "rollout": {"temperature": 1.0, "max_new_tokens": 6},
     }
-    if "schedule" in changes:
-        values = {key: value for key, value in values.items() if key not in ("source", "level", "steps")}
+    if "curriculum" in changes:
+        values = {key: value for key, value in values.items() if key not in ("source", "level", "max_steps")}
     return read_settings(TrainConfig, values | changes, "recipe")
 
 
@@ -146,10 +146,10 @@ def test_a_kill_in_the_middle_of_imitation_changes_nothing(toy, able, tmp_path, 
     whole = train(made, tmp_path / "whole")
     with pytest.raises(Stop):
         train(made, tmp_path / "broken", stop)
-    assert checkpoints(tmp_path / "broken", "imitate")
+    assert checkpoints(tmp_path / "broken", "sft")
     assert not checkpoints(tmp_path / "broken")
     assert same(whole, train(made, tmp_path / "broken"))
-    assert not checkpoints(tmp_path / "broken", "imitate")  # what is only there to go on is deleted
+    assert not checkpoints(tmp_path / "broken", "sft")  # what is only there to go on is deleted
 
 
 def test_a_killed_process_goes_on_where_its_last_checkpoint_was(able, tmp_path):
@@ -183,7 +183,7 @@ def test_every_setting_does_something_in_a_run(toy, able, tmp_path, monkeypatch)
             scores = "well …", "<action>0.2</action>", "well …", "<action>0.8</action>"  # half of them cannot be read
             return [Reply(scores[n % 4]) for n, _ in enumerate(turns)]
 
-    monkeypatch.setattr(rollout_worker, "policy_of", lambda what, device: Strict())
+    monkeypatch.setattr(rollout_worker, "load_policy", lambda what, device: Strict())
     settings = {
         "level": "three",
         "max_steps": 2,
@@ -311,7 +311,7 @@ def test_interpolation_ends_with_weights_between_the_start_and_the_trained_ones(
 
 def test_merging_trains_an_expert_for_each_part(toy, able, tmp_path):
     mixture = {"phases": [{"mixture": {"toy:one": 2, "toy:three": 1}, "max_steps": 6}], "horizon_start": 3}
-    teachers = {"pairs": 20, "teachers": {"toy:one": "expert", "toy:three": "expert"}}
+    teachers = {"max_pairs": 20, "teachers": {"toy:one": "expert", "toy:three": "expert"}}
     out = train(make_config(able, curriculum=mixture, forgetting={"merge": "mean"}, sft=teachers), tmp_path / "run")
     theirs = json.loads((tmp_path / "run/expert-toy-one/recipe.json").read_text())
     assert (theirs["schedule"]["horizon_start"], theirs["sft"]["teachers"]) == (3, {"toy:one": "expert"})
@@ -375,7 +375,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(toy, able, tmp_path, monkeypat
 
 def test_a_folder_of_another_run_is_refused(toy, able, tmp_path):
     train(make_config(able, max_steps=1), tmp_path / "run")
-    with pytest.raises(UsageError, match=r"another recipe \(its steps is 1, not 2\)"):
+    with pytest.raises(UsageError, match=r"another recipe \(its max_steps is 1, not 2\)"):
         train(make_config(able, max_steps=2), tmp_path / "run")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/precious.txt").write_text("mine")

@@ -41,11 +41,11 @@ def test_larger_models_learn_at_smaller_rates_down_to_the_papers():
         == (rates[4].learning_rate, rates[4].sft.learning_rate)
         == (1e-6, 5e-6)
     )
-    assert with_learning_rates(TrainConfig(lora=LoraConfig()), int(8e9)).lr == pytest.approx(1e-5)
+    assert with_learning_rates(TrainConfig(lora=LoraConfig()), int(8e9)).learning_rate == pytest.approx(1e-5)
     assert (
         with_learning_rates(
             TrainConfig(learning_rate=0.1, sft=SFTConfig(learning_rate=0.2), lora=LoraConfig()), int(8e9)
-        ).lr
+        ).learning_rate
         == 0.1
     )
 
@@ -114,7 +114,7 @@ def test_a_model_without_room_is_refused_with_the_numbers_before_it_is_loaded(
     if trainer == "trl":
         pytest.importorskip("trl")
     monkeypatch.setattr(run, "available_memory", lambda device: 1e6)
-    monkeypatch.setattr(run, "load", None)
+    monkeypatch.setattr(run, "load_local_policy", None)
     with pytest.raises(UsageError, match=r"takes about 0\.\d GB \(.*playing .*\), and cpu has 0\.0 GB left; .*lora"):
         train(TrainConfig(model=str(tiny), source="toy", max_steps=1, trainer=trainer), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -247,7 +247,7 @@ def test_the_server_is_asked_and_read_as_trl_does(trl, tiny, tmp_path, monkeypat
     [
         ("algorithm.kl_in", {"algorithm": PolicyGradientConfig(kl_in="reward")}),
         ("exploration.temperature_end", {"exploration": ExplorationConfig(temperature_end=0.5)}),
-        ("imitate", {"sft": SFTConfig()}),
+        ("sft", {"sft": SFTConfig()}),
         ("forgetting.replay", {"forgetting": ForgettingConfig(replay=0.1)}),
         ("forgetting.kl_budget", {"forgetting": ForgettingConfig(kl_budget=1.0)}),
         ("forgetting.interpolate", {"forgetting": ForgettingConfig(interpolate=0.9)}),
