@@ -64,7 +64,7 @@ def test_policies_with_different_wrappers_can_be_compared(files, tmp_path):
     from gentax.rollouts import RolloutConfig
 
     result = evaluate("random", {"sokoban": None}, tasks=12)
-    renamed = evaluate("random", {"sokoban": None}, tasks=12, play=RolloutConfig(wrap=("rename",)))
+    renamed = evaluate("random", {"sokoban": None}, tasks=12, config=RolloutConfig(wrap=("rename",)))
     write_episodes(tmp_path / "a.gz", result.episodes["sokoban"])
     write_episodes(tmp_path / "b.gz", renamed.episodes["sokoban"])
     shown = invoke("diagnose", tmp_path / "a.gz", tmp_path / "b.gz")

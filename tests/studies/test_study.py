@@ -235,9 +235,9 @@ def test_a_teacher_that_changed_is_another_stage(study, tmp_path):
         ({"sources": ("toyy",)}, "did you mean 'toy'"),
         ({"sources": ()}, "at least one source"),
         ({"seeds": (0, 0)}, "named twice"),
-        ({"train": {"stepz": 3}}, "did you mean 'steps'"),
+        ({"train": {"stepz": 3}}, "did you mean 'max_steps'"),
         ({"train": {"seed": 3}}, "set by the study itself"),
-        ({"arms": {"plain": {"algorithm": {"klx": 0.1}}}}, "did you mean 'kl'"),
+        ({"arms": {"plain": {"algorithm": {"betta": 0.1}}}}, "did you mean 'beta'"),
         (
             {"arms": {"plain": {"forgetting": {"replay": 1.0, "replay_domains": ["toy"]}}}},
             "replay_domains and trained on",
@@ -263,6 +263,7 @@ def test_settings_are_chosen_only_on_tasks_that_nobody_trained_on(study, monkeyp
     check(study)
 
 
+@pytest.mark.jvm
 @pytest.mark.parametrize("name", ["demo_settings", "demo_seeds"])
 def test_the_studies_beside_the_demo_are_of_the_demo(name):
     beside = read_study(Path(__file__).parents[2] / "studies" / f"{name}.yaml")
@@ -306,7 +307,7 @@ def test_an_arm_changes_one_setting_of_a_group_and_keeps_the_others(study):
 
 
 def test_an_arm_may_be_a_mixture_or_a_sequence(study):
-    phases = [{"mix": {"toy": 1.0, "other": 1.0}, "max_steps": 4}]
+    phases = [{"mixture": {"toy": 1.0, "other": 1.0}, "max_steps": 4}]
     arms = {"plain": {}, "mixed": {"curriculum": {"phases": phases}}}
     plain, mixed = (dataclasses.replace(study, arms=arms).train_config("toy", arm, 0) for arm in arms)
     assert plain.phases()[0].mixture == {"toy:one": 1.0}
@@ -321,13 +322,14 @@ def test_a_study_may_begin_with_the_recipes_that_ship(study):
     shipped = dataclasses.replace(study, train={"recipe": "crafting"}, arms=arms)
     plain, short, alone = (shipped.train_config("toy", arm, 2) for arm in arms)
     assert (plain.source, plain.level, plain.seed) == ("toy", "one", 2)
-    assert (plain.max_steps, plain.sft.max_pairs) == (read_values("crafting")["steps"], 40000)
+    assert (plain.max_steps, plain.sft.max_pairs) == (read_values("crafting")["max_steps"], 40000)
     assert (short.max_steps, short.sft.max_pairs) == (3, 7)
     assert (alone.max_steps, alone.sft) == (5, None)
     own = dataclasses.replace(read_study("demo"), train={"recipe": "shipped"}, arms={"plain": {}})
-    assert own.train_config("sokoban", "plain", 0).max_steps == read_values("sokoban")["steps"]
+    assert own.train_config("sokoban", "plain", 0).max_steps == read_values("sokoban")["max_steps"]
 
 
+@pytest.mark.jvm
 def test_a_remedy_has_what_its_arm_has_and_is_compared_with_it(study):
     arms = {
         "one": {"max_steps": 3, "learning_rate": 1e-3},
@@ -344,7 +346,7 @@ def test_a_remedy_has_what_its_arm_has_and_is_compared_with_it(study):
     plain = dataclasses.replace(study, arms={"plain": {"max_steps": 3}, "short": {}})
     assert plain.baseline("short") == "plain"
     assert (
-        plain.train_config("toy", "short", 0).max_steps == study.train["steps"]
+        plain.train_config("toy", "short", 0).max_steps == study.train["max_steps"]
     )  # that of `train`: only `remedies` inherits
 
 

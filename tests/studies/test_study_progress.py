@@ -72,5 +72,5 @@ def test_imitation_counts_its_updates(stages):
     (train,) = (stage for stage in stages if stage.title == "train imitation")
     left = TimeEstimate([train], {})
     left.begin(train)
-    left.train_log({"imitate": 75, "of": 300}, 0)
+    left.train_log({"sft_step": 75, "of": 300}, 0)
     assert left.fraction_done() == pytest.approx(0.25)

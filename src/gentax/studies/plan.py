@@ -111,7 +111,7 @@ class Study:
             changes = _over(changes, {key: value for key, value in self.arms[name].items() if key != "remedies"})
         return changes
 
-    def config(self, source: str, arm: str, seed: int) -> TrainConfig:
+    def train_config(self, source: str, arm: str, seed: int) -> TrainConfig:
         """Return the recipe of one cell. Raises UsageError for a key that recipes do not have."""
         values = _over(self.train, self.changes(arm))
         for key in ("source", "seed", "model", "adapter_base", "level"):
@@ -122,9 +122,7 @@ class Study:
             values = _over({key: value for key, value in given.items() if key not in ("source", "level")}, values)
         level = self.domains[source].level
         values = {"device": self.device, "dtype": self.dtype, "adapter_base": self.adapter_base, **values}
-        if values.get("curriculum", {}).get(
-            "phases"
-        ):  # they say what is trained on; the source is where ΔID is measured
+        if values.get("curriculum", {}).get("phases"):  # they say what is trained on; ΔID is measured on the source
             values.pop("max_steps", None)
             config = read_settings(TrainConfig, values, f"study {self.name}, train")
             return replace(config, seed=seed, model=self.model)
