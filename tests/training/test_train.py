@@ -314,7 +314,7 @@ def test_merging_trains_an_expert_for_each_part(toy, able, tmp_path):
     teachers = {"max_pairs": 20, "teachers": {"toy:one": "expert", "toy:three": "expert"}}
     out = train(make_config(able, curriculum=mixture, forgetting={"merge": "mean"}, sft=teachers), tmp_path / "run")
     theirs = json.loads((tmp_path / "run/expert-toy-one/recipe.json").read_text())
-    assert (theirs["schedule"]["horizon_start"], theirs["sft"]["teachers"]) == (3, {"toy:one": "expert"})
+    assert (theirs["curriculum"]["horizon_start"], theirs["sft"]["teachers"]) == (3, {"toy:one": "expert"})
     experts = [latest_model(tmp_path / "run" / name) for name in ("expert-toy-one", "expert-toy-three")]
     assert [expert.name for expert in experts] == ["step-000004", "step-000002"]
     found, parts = weights(out), [weights(expert) for expert in experts]
