@@ -84,7 +84,7 @@ def check(
     check_output(json)
     status(f"  starting {env}")
     ((name, level),) = o.read_domains([env]).items()
-    limits = {"tasks": tasks, "starts": starts, "episodes": episodes, "seconds": seconds}
+    limits: dict[str, Any] = {"tasks": tasks, "starts": starts, "episodes": episodes, "seconds": seconds}
     effort = replace(QUICK if quick else Effort(), **{key: value for key, value in limits.items() if value is not None})
     console.print(f"{'check':16}{'result':16}{'time':>8}  found", style="bold")
     report = run(name, level, effort=effort, only=only or (), on_check=_print_running, on_result=_print_row)

@@ -139,7 +139,7 @@ def _options(group: SettingsGroup) -> list[inspect.Parameter]:
             flags = [f"--{flag}/--no-{flag}"]
         elif typing.get_origin(hint) is tuple:
             hint, metavar = list[typing.get_args(hint)[0]] | None, flag.upper()  # type: ignore[misc]
-        annotation = Annotated[hint, typer.Option(*flags, help=docs.get(field.name, ""), metavar=metavar)]
+        annotation: Any = Annotated[hint, typer.Option(*flags, help=docs.get(field.name, ""), metavar=metavar)]
         keyword = inspect.Parameter.KEYWORD_ONLY
         default = None if default == () else default
         parameters.append(inspect.Parameter(field.name, keyword, default=default, annotation=annotation))

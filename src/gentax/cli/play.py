@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -52,7 +52,7 @@ def play(
     if expert and policy is not None:
         raise UsageError("--expert and --policy exclude each other")
     name, level = parse_domain(domain)
-    env = wrapped(make(name, level, split=split, **({} if xsb is None else {"xsb": xsb})), settings.wrap)
+    env: Any = wrapped(make(name, level, split=split, **({} if xsb is None else {"xsb": xsb})), settings.wrap)
     try:
         if expert or policy is not None:
             _watch(env, "expert" if expert else str(policy), model, index, split, settings)

@@ -230,7 +230,7 @@ def _asked(domains: Names) -> list[tuple[str, str | None]]:
     return asked
 
 
-def _tokens_of(policy: Policy) -> tuple[Callable[[str], Sequence[int]], str]:
+def _tokens_of(policy: Policy) -> tuple[Callable[[str], Any], str]:
     """Return what turns text to tokens, and whose it is: the policy's own, or the base model's where it has none."""
     codec = getattr(policy, "codec", None)
     if codec is not None:

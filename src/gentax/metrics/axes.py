@@ -145,7 +145,7 @@ class Axes:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Axes:
         """Read what `to_json` made."""
-        read = {
+        read: dict[str, Any] = {
             key: Estimate.from_json(value) if isinstance(value, dict) else value
             for key, value in values.items()
             if key != "pass_at"

@@ -444,6 +444,7 @@ def _size(comparison: Comparison, name: str) -> float:
 
 def _change(comparison: Comparison, name: str) -> str:
     measure, change = MEASURES[name], comparison.change[name]
+    assert change is not None  # the caller asks for changes that there are
     before, after = (number(side.values[name].value) for side in (comparison.before, comparison.after))
     unit = " %" if measure.share else f" {measure.unit}"
     moved = "points" if measure.share else measure.unit

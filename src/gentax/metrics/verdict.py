@@ -200,9 +200,11 @@ def arm_sentence(arm: ArmReport, plain: str = "plain") -> str:
         if arm.targets_p >= 1 - removed.level and arm.arms > 1:
             effect += f", which is not significant when corrected for {arm.arms} arms (Holm)"
     if arm.touched and arm.on_untouched:
-        share = arm.touched_removed
-        size = "undefined" if isinstance(share, Undefined) else f"{_percent(share.value)} ({_range(share, _percent)})"
-        effect += f"; on the touched ({', '.join(arm.touched)}) the share removed is {size}"
+        touched = arm.touched_removed
+        shown = "undefined" if isinstance(touched, Undefined) else _percent(touched.value)
+        if not isinstance(touched, Undefined):
+            shown += f" ({_range(touched, _percent)})"
+        effect += f"; on the touched ({', '.join(arm.touched)}) the share removed is {shown}"
     if arm.source:
         effect += f"; on the source {_loss_or_gain(arm.source.negated(), 'points ')}"
     return f"{arm.arm} compared with {plain}: {effect}."

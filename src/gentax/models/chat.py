@@ -110,7 +110,7 @@ class ChatCodec:
         ids = self._framed(frame, (message,), False)
         at = self._first_control(ids, frame.literals[0])
         ended = at is not None and (ids[at] == last or last in self._closes)  # the model ended its turn itself
-        return ids[at + 1 :] if ended else ids
+        return ids[at + 1 :] if at is not None and ended else ids
 
     def template_overhead(self, first: bool) -> tuple[int, int]:
         """Return how many ids stand before and after a message, the first of a conversation or a later one."""

@@ -185,8 +185,8 @@ class _Reader:
                 after = self._frame(whole, "Action", "Result")
             except (TemplateRenderError, UsageError):
                 continue
-            before, behind = written.literals
-            before = _behind_header(before, asked, prompt)
+            header, behind = written.literals
+            before = _behind_header(header, asked, prompt)
             rest = behind.removesuffix(end) if end and behind.endswith(end) else behind
             if before is None or not after.literals[1].startswith(rest):
                 continue

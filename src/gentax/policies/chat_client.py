@@ -217,7 +217,7 @@ def _reason(error: BaseException) -> str:
         if isinstance(cause, ssl.SSLError):  # its numbers are not the system's
             return f"no secure connection ({cause.reason or cause}); is it https?"
         if isinstance(cause, OSError) and cause.errno:
-            return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror  # a name is not found below 0
+            return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)  # a name is not found below 0
         seen = str(cause) or seen
         cause = cause.__cause__ or cause.__context__
     return _first_line(seen)

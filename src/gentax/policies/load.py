@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gentax.core import PolicyFault, UsageError
 from gentax.core.errors import nearest
@@ -44,7 +44,9 @@ def load_policy(what: str | Path | Policy | Callable[..., Any], options: ModelOp
         PolicyFault: a server that cannot be reached or refuses the key.
     """
     if not isinstance(what, (str, Path)):
-        return what if hasattr(what, "reply") and not isinstance(what, type) else wrap_user_policy(what)
+        if hasattr(what, "reply") and not isinstance(what, type):
+            return cast(Policy, what)
+        return wrap_user_policy(what)
     if str(what) in SCRIPTED_BY_NAME:
         return SCRIPTED_BY_NAME[str(what)]()
     if isinstance(what, str) and "://" in what:

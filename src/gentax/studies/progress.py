@@ -7,7 +7,7 @@ each other: a machine or a model of another speed shows in the first stages, and
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,8 +73,10 @@ class TimeEstimate:
         self.current: Stage | None = None
         self.fraction = 0.0  # of the current stage
         self._started = 0.0
-        self._spent: Counter[str] = Counter()  # kind of stage -> seconds
-        self._budgeted: Counter[str] = Counter()  # kind of stage -> seconds expected for the work done
+        self._spent: defaultdict[str, float] = defaultdict(float)  # kind of stage -> seconds
+        self._budgeted: defaultdict[str, float] = defaultdict(
+            float
+        )  # kind of stage -> seconds expected for the work done
         for stage, seconds in done.items():
             self._count(stage, seconds)
 
@@ -109,7 +111,7 @@ class TimeEstimate:
         if current is not None:
             spent[current.kind] += time.monotonic() - self._started
             budgeted[current.kind] += self.expected[current] * self.fraction
-        overall = (spent.total() + PRIOR) / (budgeted.total() + PRIOR)
+        overall = (sum(spent.values()) + PRIOR) / (sum(budgeted.values()) + PRIOR)
         left = 0.0
         for stage, seconds in self.expected.items():
             if stage not in self.done:

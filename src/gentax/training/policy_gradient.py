@@ -406,6 +406,7 @@ def _loss_backward(
             reference_S = token_logprobs(reference, batch, config.precision, temperature).logprob_S
     entropy_of = "gradient" if algorithm.entropy_coef else "value"  # with weight 0 it is computed only to be reported
     new_S, entropy_U = token_logprobs(model, batch, config.precision, temperature, entropy=entropy_of)
+    assert entropy_U is not None
     entropy_S = batch.expand_to_tokens(entropy_U)
     ratio_S = (new_S - old_S).exp()
     high = algorithm.epsilon if algorithm.epsilon_high is None else algorithm.epsilon_high

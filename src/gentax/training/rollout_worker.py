@@ -120,7 +120,7 @@ class RolloutWorker:
         """Return the metrics of a step: those of its rollout, and `learned`, those of the update on it."""
         seconds = {"play_s": batch.seconds, "learn_s": time.monotonic() - batch.finished_at}
         mixture = len(self.curriculum.pools) > 1
-        metrics = {"step": step} | rollout_metrics(batch, seconds, self.world, mixture) | learned
+        metrics = {"step": step, **rollout_metrics(batch, seconds, self.world, mixture), **learned}
         return metrics | ({"unread_scores": self.world.sum(batch.unread_scores)} if self.judge else {})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from typing import cast
 
 import gymnasium
 
@@ -92,10 +93,10 @@ class SokobanLayout(TextWrapper):
         self._renderer = Renderer(rendering)
 
     def on_reset(self) -> None:
-        self._renderer.set_room(self.unwrapped.room)
+        self._renderer.set_room(cast(Sokoban, self.unwrapped).room)
 
     def transform_observation(self, observation: str) -> str:
-        room = self.unwrapped
+        room = cast(Sokoban, self.unwrapped)
         own = room.observation.removeprefix("Blocked. ").removeprefix("Unknown action. ")
         if own not in observation:
             raise UsageError("SokobanLayout cannot find the room's text: put it beneath Rename and Layout")

@@ -81,7 +81,8 @@ def parse_level(level: str) -> LevelSpec:
     form = _FORM.fullmatch(level)
     if form is None:
         raise unknown("level of crafting", level, [*NAMED, FORM])
-    spec = LevelSpec(*(int(number) for number in form.groups() if number is not None))
+    numbers = [int(number) for number in form.groups() if number is not None]
+    spec = LevelSpec(*numbers)  # type: ignore[arg-type]  # the form has as many numbers as the first fields take
     for what, value, (low, high) in (
         ("the depth", spec.depth, DEPTH),
         ("the things to read", spec.things, THINGS),

@@ -146,7 +146,7 @@ class Crafting(TextEnv):
         return f"Get 1 to {MOST} at a time. " if get[2] in self.book.materials else "There is none to get. "
 
 
-def _listed(items: Iterable[str]) -> str:
+def _listed(items: Iterable[tuple[str, int]]) -> str:
     return ", ".join([f"{count} {item}" for item, count in items])
 
 

@@ -119,7 +119,9 @@ class Sokoban(TextEnv):
             after = move(self._walls, state, delta)
             if after >> PLAYER_BITS != state >> PLAYER_BITS:
                 break
-            state, number = after, self._distances.best(after)
+            number = self._distances.best(after)
+            assert number is not None  # the plan goes on until a box moves
+            state = after
         stand = state & PLAYER
         place = places(self.room.rows, self.room.columns)
         here = "I stand there" if state == self.state else f"go {ACTIONS[first]} to get there"
@@ -172,4 +174,5 @@ class Sokoban(TextEnv):
     def _needed(self, boxes: int) -> int | None:
         """Return the fewest pushes that bring each box to a target, were it alone; None when one never can be."""
         pushes = [self._distances.pushes.get(cell) for cell in cells(boxes)]
-        return None if None in pushes else sum(pushes)
+        known = [count for count in pushes if count is not None]
+        return sum(known) if len(known) == len(pushes) else None

@@ -387,9 +387,9 @@ def _room(path: Path, first: int, lines: list[str]) -> Room:
 
     players = found["@"] + found["+"]
     if len(players) != 1:
-        line = first if not players else first + sorted(players)[1] // columns
+        at = first if not players else first + sorted(players)[1] // columns
         count = "no player" if not players else f"{len(players)} players"
-        raise UsageError(f"{path}, line {line}: {count} in this room; it needs exactly one @ (or + on a target)")
+        raise UsageError(f"{path}, line {at}: {count} in this room; it needs exactly one @ (or + on a target)")
     boxes, targets = _mask(found["$"] + found["*"]), _mask(found["."] + found["*"] + found["+"])
     if boxes.bit_count() != targets.bit_count() or not boxes:
         raise UsageError(

@@ -16,6 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -172,12 +173,21 @@ class SuiteResult:
             invalid = sum(episode.invalid for episode in kept) - truncated
             shares = [f"{count / max(1, steps):.0%}" for count in (invalid, truncated)[: 1 + cut]]
             length, success = steps / max(1, len(kept)), card.success[name] or "undefined"
-            over = [f"{card.random[name]:.1f}", card.above_chance[name] or "undefined"]
+            over: list[Any] = [f"{card.random[name]:.1f}", card.above_chance[name] or "undefined"]
             rows.append([name, played.level, success, *over, f"{length:.1f}", *shares, card.left_out[name]])
         if card.mean is not None:
             rows.append(["mean", "", card.mean, "", "", "", *[""] * (1 + cut), sum(card.left_out.values())])
-        over = ["random %", "above chance %"]
-        columns = ["domain", "level", "success %", *over, "length", "invalid", *["truncated"] * cut, "errors"]
+        columns = [
+            "domain",
+            "level",
+            "success %",
+            "random %",
+            "above chance %",
+            "length",
+            "invalid",
+            *["truncated"] * cut,
+            "errors",
+        ]
         return TextTable(f"{self.policy} on suite {self.suite} ({self.digest[:8]})", columns, rows)
 
     _repr_pretty_ = repr_as_str
@@ -335,7 +345,7 @@ def check_result(result: SuiteResult) -> list[Check]:
     if not checks[1].passed:
         return checks
     for name, test in (("starts", _starts), ("tasks", _tasks), ("numbers", _numbers), ("errors", _errors)):
-        checks.append(_checked(name, lambda test=test: test(result, suite)))
+        checks.append(_checked(name, partial(test, result, suite)))
     return checks
 
 

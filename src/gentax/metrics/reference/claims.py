@@ -92,7 +92,7 @@ def _most(text: str, cases: Iterable[Case]) -> Claim:
     return Claim(text, cases, len(cases) // 2 + 1)
 
 
-def _above(more: Iterable[float], less: Iterable[float], by: float = 0.0) -> bool | None:
+def _above(more: Iterable[Any], less: Iterable[Any], by: float = 0.0) -> bool | None:
     """Return whether the sum of `more` exceeds that of `less` by more than `by`; None where rounding decides."""
     more, less = tuple(more), tuple(less)
     difference, half = sum(more) - sum(less) - by, sum(map(half_step, (*more, *less)))

@@ -152,7 +152,7 @@ class BatchCache:
                 by_block.setdefault(id(source.block), []).append(b)
         plans = []
         for members in by_block.values():
-            old = sources[members[0]].block  # type: ignore[union-attr]
+            old = sources[members[0]].block
             index = np.zeros((len(members), room), np.int64)
             for m, b in enumerate(members):
                 source = sources[b]
@@ -226,8 +226,8 @@ class BatchCache:
                     if source is not None:
                         by_tensor.setdefault(id(source.states[n]), []).append(b)
                 for members in by_tensor.values():
-                    old = sources[members[0]].states[n]  # type: ignore[union-attr]
-                    index = torch.tensor([sources[b].state_row for b in members], device=old.device)  # type: ignore[union-attr]
+                    old = sources[members[0]].states[n]
+                    index = torch.tensor([sources[b].state_row for b in members], device=old.device)
                     state[torch.tensor(members, device=old.device)] = old.index_select(0, index)
                 layer.states[k] = state
                 n += 1

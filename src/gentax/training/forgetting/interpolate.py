@@ -28,9 +28,9 @@ class Interpolate(ForgettingMethod):
     def finalize(
         self, start: Weights, trained: Weights, success_of: Callable[[Weights], float]
     ) -> tuple[Weights, dict[str, Any]]:
-        share, tried = nearest_that_keeps(
-            lambda share: success_of(interpolate(start, trained, share)), self.config.forgetting.interpolate
-        )
+        keep = self.config.forgetting.interpolate
+        assert keep is not None  # otherwise this method is not made
+        share, tried = nearest_that_keeps(lambda share: success_of(interpolate(start, trained, share)), keep)
         return interpolate(start, trained, share), {"share": share, "tried": tried}
 
 
@@ -111,7 +111,7 @@ def combine(
     }
     for label, weights in zip(names, tuned, strict=True):
         _check(start, weights, same_as, label)
-    result = {}
+    result: dict[str, Any] = {}
     for name, mine in start.items():
         if same_as[name] != name or not mine.is_floating_point():
             result[name] = result.get(same_as[name], mine)

@@ -64,4 +64,5 @@ class KLBudget(ForgettingMethod):
 
     def should_stop(self, metrics: dict[str, float], model: Any) -> bool:
         metrics["forgetting"] = self.kl(model)
-        return metrics["forgetting"] > self.config.forgetting.kl_budget
+        budget = self.config.forgetting.kl_budget
+        return budget is not None and metrics["forgetting"] > budget

@@ -117,7 +117,7 @@ def merge_models(
     if method != "interpolate" and len(folders) < 2:
         raise UsageError(f"{method} merges at least 2 policies, not {len(folders)}")
     names = [str(folder) for folder in folders]
-    record = {"start": str(start), "of": names, "method": method}
+    record: dict[str, Any] = {"start": str(start), "of": names, "method": method}
     if method == "interpolate":
         record["share"] = share
     out = Path(out)
