@@ -152,7 +152,7 @@ def test_settings_that_do_not_fit_are_refused_by_name(values, says):
 def test_a_group_of_settings_keeps_the_defaults_it_has_where_it_stands():
     from gentax import TrainConfig
 
-    recipe = read_settings(TrainConfig, {"play": {"context": "window(2)"}}, "a recipe")
+    recipe = read_settings(TrainConfig, {"rollout": {"context": "window(2)"}}, "a recipe")
     assert (recipe.rollout.context, recipe.rollout.temperature) == ("window(2)", 0.7)
 
 

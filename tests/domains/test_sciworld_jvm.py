@@ -16,6 +16,8 @@ from gentax.core import EnvironmentFault, UsageError
 from gentax.domains import java
 from gentax.domains.sciworld.simulator import Process, Simulator
 
+pytestmark = pytest.mark.jvm
+
 START = """
 import gentax, os, sys, time
 env = gentax.make("sciworld")
@@ -80,8 +82,6 @@ def test_nothing_is_written_where_python_runs(tmp_path):
 def test_ctrl_c_reaches_python_alone():
     script = """
 import gentax, sys
-
-pytestmark = pytest.mark.jvm
 env, other = gentax.make("sciworld"), gentax.make("sciworld")
 for e in (env, other):
     e.reset(options={"index": 0})

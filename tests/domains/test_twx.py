@@ -21,6 +21,8 @@ from gentax.domains.twx.expert import Follower
 from gentax.domains.twx.simulator import Simulator
 from gentax.domains.twx.words import exits, room_of, tidy
 
+pytestmark = pytest.mark.jvm
+
 NAMES = {"twx-cooking": COOKING, "twx-mapreader": MAPREADER}
 STRANGE = ["", " ", "\0", "look\0around", "🔥", "\ud800\udfff", "x" * (1 << 20), "\\n", "e", "help", "take", "\x1b[2J"]
 
@@ -323,8 +325,6 @@ def test_a_jvm_that_dies_is_a_fault_and_the_next_reset_mends_it():
 def test_nothing_is_left_running():
     script = f"""
 import gentax, os, time
-
-pytestmark = pytest.mark.jvm
 envs = [gentax.make(name) for name in {list(NAMES)}]
 for env in envs:
     env.reset(options={{"index": 0}})

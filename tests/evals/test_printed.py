@@ -24,8 +24,8 @@ def rates(n=100, **percents):
 
 def test_an_estimate_shows_its_interval():
     assert str(Estimate(12.0, 8.06, 15.94, TASKS, "points", 64)) == "12.0 (8.1 to 15.9)"
-    assert str(Estimate(-0.001, -0.01, 0.07, TASKS, "fraction", 64)) == "0.00 (-0.01 to 0.07)"
-    assert str(Estimate(0.034, -0.01, 0.07, TASKS, "fraction", 64)) == "0.03 (-0.01 to 0.07)"
+    assert str(Estimate(-0.001, -0.01, 0.07, TASKS, "fraction", 64)) == "0.00 (−0.01 to 0.07)"
+    assert str(Estimate(0.034, -0.01, 0.07, TASKS, "fraction", 64)) == "0.03 (−0.01 to 0.07)"
 
 
 def test_what_is_undefined_is_false_says_why_and_is_null():
@@ -40,7 +40,7 @@ def test_a_tax():
     after = {d: x.astype(float) for d, x in rates(home=70, a=40, b=20).items()}
     lines = str(tax_report("home", init, after)).splitlines()
     assert lines[0] == "Success %, with 95 % intervals"
-    assert lines[1].split() == ["domain", "before", "after", "drop", "in", "points"]
+    assert lines[1].split() == ["domain", "base", "tuned", "drop", "in", "points"]
     assert lines[2].startswith("home")
     assert lines[2].endswith("source")
     assert lines[-3].startswith("tax of home: 0.33 (")

@@ -249,7 +249,7 @@ def test_tasks_with_an_error_are_left_out_up_to_2_percent():
     result = broken(made_up("m", 0.5), "sokoban", 2)
     assert np.isnan(result.scores()["sokoban"]).sum() == 2
     card = result.card()
-    assert (card.excluded_tasks["sokoban"], card.success["sokoban"].n) == (2, 126)
+    assert (card.left_out["sokoban"], card.success["sokoban"].n) == (2, 126)
     assert card.mean.n == 8 * 128 - 2
     many = broken(made_up("m", 0.5), "sokoban", 3).card()
     assert many.success["sokoban"] is None

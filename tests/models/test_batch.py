@@ -87,7 +87,7 @@ def test_the_last_layer_runs_whole_for_the_states_that_are_read_alone(tiny):
 
 @pytest.mark.parametrize("keys", [1, 63, 64, 65, 300])
 def test_tiles_cover_every_token_once(keys):
-    made = tree_attention.tree([np.arange(keys)], [np.arange(keys)], keys)
+    made = tree_attention.build_tree([np.arange(keys)], [np.arange(keys)], keys)
     queries = torch.cat([tile.query_BQ.flatten() for tile in made.tiles])
     assert torch.equal(queries[made.place_N], torch.arange(keys))
 
@@ -151,8 +151,8 @@ def test_bf16_products_know_large_scores_to_less_than_bf16_writes_them():
         key = common + 0.2 * torch.randn(1, 1, 200, 64, generator=rng)
         value = torch.randn(1, 1, 200, 64, generator=rng)
         given = [x.bfloat16().to(dtype).requires_grad_() for x in (query, key, value)]
-        tree = tree_attention.tree([np.arange(200)], [np.arange(200)], 200)
-        mixed, _ = tree_attention.attend(None, *given, None, scaling=1.0, tree=tree)
+        tree = tree_attention.build_tree([np.arange(200)], [np.arange(200)], 200)
+        mixed, _ = tree_attention.tree_attention_forward(None, *given, None, scaling=1.0, tree=tree)
         mixed.float().square().sum().backward()
         return mixed.detach().double(), torch.cat([x.grad.flatten() for x in given]).double()
 

@@ -129,10 +129,10 @@ def test_thinking_reaches_the_template_and_an_opened_thought_is_read():
     )
     assert not loud.is_complete("left <action>no</action>")
     assert loud.is_complete("left </think><action>no</action>")
-    assert loud.write("up", "it is free") == "it is free</think><action>up</action>"
-    assert loud.write("up") == "</think>\n\n<action>up</action>"
+    assert loud.format_reply("up", "it is free") == "it is free</think><action>up</action>"
+    assert loud.format_reply("up") == "</think>\n\n<action>up</action>"
     for thought in (None, "it is free"):
-        assert loud.parse(loud.write("up", thought)) == ("up", thought or "")
+        assert loud.parse_reply(loud.format_reply("up", thought)) == ("up", thought or "")
 
 
 def test_templates_that_cannot_be_used_are_refused_in_one_line():

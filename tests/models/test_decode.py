@@ -161,7 +161,7 @@ def test_an_answer_written_in_a_copy_of_its_row_is_in_the_cache_afterwards():
     first = decoder.sample(asks, stop=lambda ids: False)[5]
     assert len(first.ids) == 12
     prompt = np.concatenate([asks[5].prompt, first.ids, [1, 2, 3]]).astype(np.int32)
-    assert decoder.cache.kept(5, prompt) == 20 + 11
+    assert decoder.cache.cached_length(5, prompt) == 20 + 11
     sample = decoder.sample([ask(5, prompt, rng)], stop=lambda ids: False)[0]
     assert np.allclose(sample.logprobs, stock_logprobs(model, prompt.tolist(), sample.ids.tolist()), atol=2e-4)
 

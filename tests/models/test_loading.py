@@ -400,7 +400,13 @@ def test_results_say_where_and_in_which_format_a_policy_played(toy, tiny, tmp_pa
     (found,) = probe(["toy"], load_policy(tiny), trajectories=2, stop_if_unreadable=False)
     assert found.to_json()["runtime"] == {"device": "cpu", "dtype": "float32"}
     assert type(found).from_json(found.to_json()).runtime == found.runtime
-    settings = {"source": "toy", "targets": ["crafting"], "tasks": 2, "looks": 1, "config": RolloutConfig(horizon=2)}
+    settings = {
+        "source": "toy",
+        "targets": ["crafting"],
+        "tasks": 2,
+        "interim_analyses": 1,
+        "config": RolloutConfig(horizon=2),
+    }
     report = gentax.tax("random", tiny, model=half, **settings).to_json()
     assert report["runtime"] == {"base": None, "tuned": {"device": "cpu", "dtype": "bfloat16"}}
 

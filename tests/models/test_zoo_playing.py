@@ -169,8 +169,8 @@ def test_every_decoder_samples_within_the_filters(name):
 
 def test_a_model_without_a_cache_is_played_all_the_same(monkeypatch):
     model = ZOO["gpt2"]()
-    monkeypatch.setattr("gentax.models.decoding.hf_decoder.cache_kinds", lambda *_: [])
-    with pytest.warns(UserWarning, match="playing is slow"):
+    monkeypatch.setattr("gentax.models.decoding.hf_decoder.template_layers", lambda *_: [])
+    with pytest.warns(UserWarning, match="generation is slow"):
         decoder = select_decoder(model)
     assert isinstance(decoder, UncachedDecoder)
     asked = [request(s, range(10 + s), seed=s, new=4 + s) for s in range(3)]

@@ -514,7 +514,7 @@ def test_what_nobody_waits_for_any_more_is_not_asked_on():
     server = ChatClient("http://127.0.0.1:9/v1")
     threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
-        server.together([forever()])
+        server.gather([forever()])
     assert ended.wait(10)
 
 
