@@ -502,7 +502,8 @@ def paired(before: SuiteResult, after: SuiteResult) -> tuple[dict[str, np.ndarra
     for result in (before, after):
         if result.suite in RETIRED:
             name = harmless(result.policy, 80)
-            raise UsageError(f"the result of {name} is of suite {result.suite}, retired: {RETIRED[result.suite]}")
+            reason = f"which is retired: {RETIRED[result.suite]}"
+            raise UsageError(f"the result of {name} is of suite {result.suite}, {reason}")
     if (before.suite, before.digest) != (after.suite, after.digest):
         names = [f"{harmless(one.suite, 40)} ({harmless(one.digest, 40)})" for one in (before, after)]
         raise UsageError(f"results of different suites do not compare: {names[0]} and {names[1]}")
