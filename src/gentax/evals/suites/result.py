@@ -482,14 +482,11 @@ def _differs(said: Any, due: Any, where: str) -> str | None:
 def _versions(result: SuiteResult) -> str:
     if lacking := [what for what in ("gentax", "python", "platform") if what not in result.made_with]:
         raise _Wrong(f"it does not say with which {lacking[0]} it was made")
-    here = versions(name for name in result.domains if name in _known(result))
+    known = load_suite(result.suite).domains if result.suite in FROZEN else {}
+    here = versions(name for name in result.domains if name in known)
     said = {what: (number, here.get(what, "none")) for what, number in result.made_with.items()}
     other = [f"{what} {there} (here {ours})" for what, (there, ours) in said.items() if there != ours]
     return f"others than here: {', '.join(other)}" if other else "as installed here"
-
-
-def _known(result: SuiteResult) -> set[str]:
-    return set(load_suite(result.suite).domains) if result.suite in FROZEN else set()
 
 
 def paired(before: SuiteResult, after: SuiteResult) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
