@@ -37,7 +37,7 @@ import torch
 from training_step import quiet
 
 from gentax.models.chat import ChatCodec
-from gentax.models.decoding import lean
+from gentax.models.decoding import llama_decoder
 from gentax.models.decoding.llama_model import LlamaModel
 from gentax.rollouts import RolloutConfig, engine
 from gentax.training import policy_gradient, run, train
@@ -72,34 +72,34 @@ class Clock:
 def timed(clock: Clock, rows: Counter[str]) -> Iterator[None]:
     """Time the parts of a run while this lasts, and count the rows of the decoder's steps."""
     parts = [
-        ("decoding", lean, ("run", "step", "draw")),
+        ("decoding", llama_decoder, ("prefill", "decode_step", "sample_tokens")),
         ("decoding", LlamaModel, ("logits",)),
-        ("learning", policy_gradient, ("_backward", "clip")),
+        ("learning", policy_gradient, ("_loss_backward", "clip_grad_norm")),
         ("learning", torch.optim.Adam, ("step",)),
-        ("batches", policy_gradient, ("batches",)),
-        ("texts", engine, ("message",)),
-        ("texts", ChatCodec, ("opening", "following", "decode")),
+        ("batches", policy_gradient, ("make_batches",)),
+        ("texts", engine, ("build_message",)),
+        ("texts", ChatCodec, ("first_prompt", "next_prompt", "decode")),
         ("checkpoint", run, ("save_checkpoint",)),
     ]
-    opened, narrow = engine.open_env, lean.Decoder._now
+    opened, narrow = engine.make_env, llama_decoder.LlamaDecoder._inputs
 
-    def open_env(*args: Any, **kwargs: Any) -> Any:
+    def make_env(*args: Any, **kwargs: Any) -> Any:
         env = opened(*args, **kwargs)
         for name in ("reset", "step", "admissible"):
             setattr(env, name, clock.around("environments", getattr(env, name)))
         return env
 
-    def now(self: Any, at: Any) -> Any:
+    def inputs(self: Any, at: Any) -> Any:
         if at[0].ids:  # the first token follows from the prompt: no step computes it
-            rows.update(all=len(at), idle=sum(answer.over for answer in at))
+            rows.update(all=len(at), idle=sum(answer.finished for answer in at))
         return narrow(self, at)
 
     with ExitStack() as patches:
         for kind, owner, names in parts:
             for name in names:
                 patches.enter_context(mock.patch.object(owner, name, clock.around(kind, getattr(owner, name))))
-        patches.enter_context(mock.patch.object(engine, "open_env", open_env))
-        patches.enter_context(mock.patch.object(lean.Decoder, "_now", now))
+        patches.enter_context(mock.patch.object(engine, "make_env", make_env))
+        patches.enter_context(mock.patch.object(llama_decoder.LlamaDecoder, "_inputs", inputs))
         yield
 
 

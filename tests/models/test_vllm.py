@@ -185,7 +185,7 @@ def test_a_tag_that_ends_nothing_does_not_end_a_reply(fake_vllm, able):
     """vLLM stops at the text `</action>`; in a thought it is no end, and the reply goes on as it would have."""
     policy = load_local_policy(able, THROUGH_VLLM)
     end = policy.tokenizer.convert_tokens_to_ids("</action>")
-    prompt = np.append(policy.codec.opening("red"), np.int32(end))[:20]
+    prompt = np.append(policy.codec.first_prompt("red"), np.int32(end))[:20]
     asked = SamplingRequest(0, prompt, SamplingParams(0.5), np.random.default_rng(0).random(40))
     (once,) = policy.decoder.sample([asked], lambda ids: ids[-1] == end)
     assert once.ids[-1] == end

@@ -217,7 +217,7 @@ def test_the_memory_of_playing_is_given_back_where_it_is_much(toy, tiny, monkeyp
 
 def test_what_is_played_does_not_depend_on_how_many_play_at_once(toy, able):
     tasks = [Task("toy", "three", "train", i) for i in range(5)]
-    settings = {"play": RolloutConfig(temperature=1.0, max_new_tokens=6), "samples": 2, "seed": 3}
+    settings = {"config": RolloutConfig(temperature=1.0, max_new_tokens=6), "samples": 2, "seed": 3}
     one, three, all_ = (rollout(load_local_policy(able), tasks, parallel=n, **settings) for n in (1, 3, None))
     said = [[[step.text for step in e.steps] for e in episodes] for episodes in (one, three, all_)]
     assert said[0] == said[1] == said[2]

@@ -292,5 +292,5 @@ def _print_result(
     if out is not None:
         from gentax.report.page import write_tax
 
-        write_tax(out, report, result, domains, settings or {}, played and (played.base, played.tuned))
+        write_tax(out, report, result, domains, settings or {}, (played.base, played.tuned) if played else None)
         print_text(f"wrote {out / 'report.html'}, and next to it episodes, tables and the matrix as a picture")

@@ -445,7 +445,8 @@ def _size(comparison: Comparison, name: str) -> float:
 def _change(comparison: Comparison, name: str) -> str:
     measure, change = MEASURES[name], comparison.change[name]
     assert change is not None  # the caller asks for changes that there are
-    before, after = (number(side.values[name].value) for side in (comparison.before, comparison.after))
+    values = [side.values[name] for side in (comparison.before, comparison.after)]
+    before, after = (number(value.value) for value in values if value is not None)
     unit = " %" if measure.share else f" {measure.unit}"
     moved = "points" if measure.share else measure.unit
     return (

@@ -94,7 +94,7 @@ def _count_resources() -> _Resources:
     for child in process.children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             running += child.status() != psutil.STATUS_ZOMBIE
-    files = process.num_handles() if psutil.WINDOWS else process.num_fds()
+    files = process.num_fds() if hasattr(process, "num_fds") else 0  # Windows has no such count
     return _Resources(running, process.num_threads(), files)
 
 

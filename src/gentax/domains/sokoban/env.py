@@ -119,9 +119,9 @@ class Sokoban(TextEnv):
             after = move(self._walls, state, delta)
             if after >> PLAYER_BITS != state >> PLAYER_BITS:
                 break
-            number = self._distances.best(after)
-            assert number is not None  # the plan goes on until a box moves
-            state = after
+            best = self._distances.best(after)
+            assert best is not None  # the plan goes on until a box moves
+            state, number = after, best
         stand = state & PLAYER
         place = places(self.room.rows, self.room.columns)
         here = "I stand there" if state == self.state else f"go {ACTIONS[first]} to get there"
