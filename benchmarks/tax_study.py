@@ -280,7 +280,7 @@ def trained(seed: int) -> str:
 
 
 def _rate(scores: np.ndarray) -> Estimate:
-    ((kept,), _) = drop_error_tasks([{"": scores}], error_share=1.0)
+    ((kept,), _) = drop_error_tasks([{"": scores}], max_error_share=1.0)
     return success_rate(kept[""])
 
 

@@ -81,7 +81,7 @@ def test_training_stops_at_the_deadline_and_is_continued(scripts, tmp_path, monk
 
     plan = tax_study.Plan(
         model="base", source="crafting", domains=("crafting", "sokoban"), mix={"crafting": 1.0}, seeds=1, groups=1,
-        group=2, config={"context": "window(2)"}, tasks=2, seconds=0.0, learned_per_s=1e3, pairs=320,
+        group=2, play={"context": "window(2)"}, tasks=2, seconds=0.0, learned_per_s=1e3, pairs=320,
         steps=1,
     )  # fmt: skip
     study = tax_study.Study(tmp_path, lambda: plan, tax_study.ModelOptions(), say=lambda what: None)
@@ -143,7 +143,7 @@ def test_no_pair_or_step_is_planned_without_time(scripts):
 
     plan = tax_study.Plan(
         model="base", source="crafting", domains=("crafting", "sokoban"), mix={"crafting": 1.0}, seeds=3, groups=2,
-        group=4, config={}, tasks=10, seconds=0.0, learned_per_s=1e3,
+        group=4, play={}, tasks=10, seconds=0.0, learned_per_s=1e3,
     )  # fmt: skip
     took = {"episodes": 10, "seconds": 10.0, "tokens_read": 9000, "tokens_written": 1000}
     played = {"crafting": took, "sokoban": took}
