@@ -213,7 +213,7 @@ class Study:
             if time.monotonic() - told > 20:
                 told = time.monotonic()
                 shown = ", ".join(f"{k} {row[k]:.4g}" for k in ("success", "loss", "kl", "left_s") if k in row)
-                self.say(f"  {out.name}: step {row.get('imitate', row.get('step')):.0f}, {shown}")
+                self.say(f"  {out.name}: step {row.get('sft_step', row.get('step')):.0f}, {shown}")
             if not asked and self.deadline is not None and time.monotonic() > self.deadline:
                 asked = True  # once: a second one would not wait for the checkpoint
                 signal.raise_signal(signal.SIGINT)  # as Ctrl-C: the run keeps a checkpoint and stops

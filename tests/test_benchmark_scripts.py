@@ -49,7 +49,7 @@ def test_the_run_book_goes_on_where_it_stopped(scripts, tmp_path, monkeypatch, c
 
     found = json.loads((tmp_path / "throughput.json").read_text())["sizes"]["tiny"]
     assert [(row["decoder"], row["batch"]) for row in found["decode"]] == [
-        ("Decoder", 1), ("Decoder", 4), ("generate", 4),
+        ("LlamaDecoder", 1), ("LlamaDecoder", 4), ("generate", 4),
     ]  # fmt: skip
     assert all(row["of_roofline"] > 0 for row in [*found["decode"], found["learn"]])
     study = json.loads((tmp_path / "study.json").read_text())
