@@ -257,7 +257,7 @@ class Harness:
         """Whether the environment has an expert, going by the starts of a few tasks."""
         for task in self.tasks(4):
             self.start(self.env, task)
-            if self.env.expert_policy() is not None:
+            if self.env.expert() is not None:
                 return True
         return False
 
@@ -266,9 +266,9 @@ class Harness:
         if self.rng.random() < 0.1:
             return ExpertAction(NONSENSE)
         listed = None if self.late() else env.admissible()  # some environments take long to list them
-        return ExpertAction(self.rng.choice(listed)) if listed else env.expert_policy() or ExpertAction(NONSENSE)
+        return ExpertAction(self.rng.choice(listed)) if listed else env.expert() or ExpertAction(NONSENSE)
 
 
 def expert_policy(env: TextEnv) -> ExpertAction | None:
     """Choose what the environment's expert does."""
-    return env.expert_policy()
+    return env.expert()

@@ -224,7 +224,7 @@ def _chances(seed: int) -> Policy:
 
     def choose(env: TextEnv) -> ExpertAction:
         listed = env.admissible()
-        return ExpertAction(rng.choice(listed)) if listed else env.expert_policy() or ExpertAction(NONSENSE)
+        return ExpertAction(rng.choice(listed)) if listed else env.expert() or ExpertAction(NONSENSE)
 
     return choose
 
