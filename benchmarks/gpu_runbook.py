@@ -13,7 +13,7 @@ so far, and all figures are in `throughput.json` and `study.json` under `--out`.
 
 `--model` is a Hugging Face folder, a .gguf file or a folder with the parts of one (Gemma 3 270M, see `gemma.py`), or
 `base`, the small model that ships with gentax, for machines that nothing large can be brought to. No network is
-needed. docs/gpu-runbook.md lists what must be there.
+needed. docs/how-to/gpu.md lists what must be there.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 
 def explore(messages: list[dict[str, str]]) -> str:
-    """Take the possible action that was tried least in this episode."""
-    possible = messages[-1]["content"].rpartition("Possible: ")[2].split(" | ")[:40]  # no more are listed
+    """Take the admissible action that was tried least in this episode."""
+    admissible = messages[-1]["content"].rpartition("Possible: ")[2].split(" | ")[:40]  # no more are listed
     tried = [message["content"] for message in messages if message["role"] == "assistant"]
-    action = min(possible, key=lambda action: sum(f">{action}<" in reply for reply in tried))
+    action = min(admissible, key=lambda action: sum(f">{action}<" in reply for reply in tried))
     return f"<action>{action}</action>"

@@ -95,7 +95,7 @@ def test_training_stops_at_the_deadline_and_is_continued(scripts, tmp_path, monk
     with monkeypatch.context() as patched, pytest.raises(tax_study.TimeIsUp):
         patched.setattr(tax_study, "time", SimpleNamespace(monotonic=clock))
         study.run()
-    assert list((tmp_path / "warm-up").glob("imitate-*"))
+    assert list((tmp_path / "warm-up").glob("sft-*"))
     study.run()
     assert study.figures()["seeds"] == 1
 

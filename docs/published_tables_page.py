@@ -1,6 +1,6 @@
 """Writes the page about the two papers' tables: every printed figure beside what its cells come to.
 
-    python docs/reference_page.py
+    python docs/published_tables_page.py
 
 The tables are those of `gentax reference`, so that the page cannot say what the command does not.
 """
@@ -13,12 +13,12 @@ from gentax.metrics.reference import STUDIES, published, recompute
 from gentax.metrics.reference.recompute import Recomputed
 from gentax.metrics.reference.tables import Table, tables
 
-FILE = Path(__file__).parent / "reference.md"
+FILE = Path(__file__).parent / "results" / "published-tables.md"
 
 HEAD = """# The papers' tables, recomputed
 
 `gentax reference` takes the cells that two papers print, works out every figure that the papers derive from them, and
-says which agree. This page is its output (`python docs/reference_page.py`).
+says which agree. This page is its output (`python docs/published_tables_page.py`).
 
 **How a figure is judged.** A cell printed as 15.2 is anything from 15.15 to 15.25. For each metric every corner of the
 box of its cells is tried, which gives the exact range of what rounding allows. A figure is *reproduced* when a number
