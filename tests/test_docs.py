@@ -1,10 +1,10 @@
 """The documentation does what it says: every code block is executed, or checked by the real command line.
 
-What happens to a block is decided by its language and, where it has one, by a comment in front of it, `<!-- test: … -->`:
+What happens to a block is decided by its language and, where it has one, by the comment `<!-- test: … -->` before it:
 
 - Python is executed, in one namespace a page. `shortened by a=1, b=2` overrides these settings and arguments.
-- `console` needs a comment. `run`: every command is run. `args --tasks 2; note`: every command is run with these arguments
-  added. `parse, reason`: the command line accepts the command and its settings, and it stops before the work starts.
+- `console` needs a comment. `run`: every command is run. `args --tasks 2; note`: every command is run with these
+  arguments added. `parse, reason`: the command line accepts the command and its settings, and it stops before the work starts.
 - YAML needs a comment. `config`: it is read as a training config. `study`: it is read and planned as a study.
 - `toml`, `jinja`, `text` (output): parsed, compiled, not executed. A block with a title is also written to that file.
 """
@@ -47,7 +47,8 @@ NOT_OURS = {"export", "git", "hf", "split"}  # commands that are not run and not
 SERVER = "http://localhost:8000/v1"  # replaced by the address of a stand-in
 
 BLOCK = re.compile(
-    r'(?:<!-- test: (?P<how>.*?) -->\n)?^```(?P<language>\w*)(?: title="(?P<title>.*?)")?\n(?P<body>.*?)\n```$', re.M | re.S
+    r'(?:<!-- test: (?P<how>.*?) -->\n)?^```(?P<language>\w*)(?: title="(?P<title>.*?)")?\n(?P<body>.*?)\n```$',
+    re.M | re.S,
 )
 
 
@@ -108,9 +109,9 @@ def check(block: Block, namespace: dict[str, Any], where: str) -> None:
         case "yaml", "config":
             read_settings(TrainConfig, yaml.safe_load(block.body), where)
         case "yaml", "study":
-            from gentax.studies.plan import plan, read_study
+            from gentax.studies.plan import make_plan, read_study
 
-            assert plan(read_study(block.title)).stages
+            assert make_plan(read_study(block.title)).stages
         case "toml", "":
             tomllib.loads(block.body)
         case "jinja", "":
@@ -144,7 +145,7 @@ def shorten(patch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
 def run_command(words: list[str]) -> None:
     with ChatServer(lambda request: "<action>go forward</action>", models=["base", "adapter", "my-model"]) as server:
         done = run(*(word.replace(SERVER, server.url) for word in words), cwd=Path.cwd())
-    assert done.returncode == 0, f"gentax {shlex.join(words)}: {done.stderr}"
+    assert done.code == 0, f"gentax {shlex.join(words)}: {done.err}"
 
 
 def parse_command(words: list[str], where: str) -> None:

@@ -61,7 +61,7 @@ class RolloutConfig:
     system_prompt: str = _later("")
     """A system prompt; before the first message where the chat template knows none."""
     prompt_template: str = _later("")
-    """A Jinja file that writes the prompt in place of the built-in one (docs/explanation/prompts.md lists its fields)."""
+    """A Jinja file that writes the prompt in place of the built-in one (see docs/explanation/prompts.md)."""
     top_p: float = _later(1.0)
     """Nucleus sampling: the likeliest tokens that hold this much probability; 1 is off."""
     top_k: int = _later(0)
