@@ -2,14 +2,15 @@
 # make alfworld  the domain alfworld beside it: GPL parts, compiled for minutes with gcc, g++, make and cmake
 # make trl       TRL beside it, for recipes with `trainer: trl`
 # make demo      the main job: train on one domain, say what it cost in the other
-# make test      all tests, on two workers: under 8 minutes on two cores
-# make test-fast the tests that need no Java and no training: under a minute
-# make typecheck types
+# make test      all tests, on two workers
+# make test-fast the tests that need no Java and no training
+# make typecheck types (mypy, strict)
 # make lint      style
+# make docs      the site, into site/
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install alfworld trl demo test test-fast typecheck lint clean
+.PHONY: install alfworld trl demo test test-fast typecheck lint docs clean
 
 install: .venv/installed
 
@@ -50,5 +51,8 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+docs: install
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf .venv .mypy_cache runs build dist *.egg-info src/*.egg-info
+	rm -rf .venv .mypy_cache runs build dist site *.egg-info src/*.egg-info

@@ -4,7 +4,7 @@ What happens to a block is decided by its language and, where it has one, by the
 
 - Python is executed, in one namespace a page. `shortened by a=1, b=2` overrides these settings and arguments.
 - `console` needs a comment. `run`: every command is run. `args --tasks 2; note`: every command is run with these
-  arguments added. `parse, reason`: the command line accepts the command and its settings, and it stops before the work starts.
+  arguments added. `parse, reason`: the command line accepts the command and its settings; nothing is started.
 - YAML needs a comment. `config`: it is read as a training config. `study`: it is read and planned as a study.
 - `toml`, `jinja`, `text` (output): parsed, compiled, not executed. A block with a title is also written to that file.
 """
