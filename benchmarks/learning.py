@@ -28,8 +28,7 @@ from gentax.domains import domains, missing_modules
 from gentax.metrics.episode_scores import drop_error_tasks, task_success
 from gentax.metrics.statistics import Estimate
 from gentax.metrics.statistics.intervals import difference
-from gentax.training.config import TrainConfig
-from gentax.training.config.read import read_values, shipped
+from gentax.training.config import TrainConfig, read_values, shipped
 
 
 def played(policy: str | Path, name: str, tasks: int, kept: Path) -> np.ndarray:

@@ -111,7 +111,7 @@ def gentax_side(folder: Path, episodes: list[Episode], _: str) -> tuple[Callable
     from gentax.training.rewards import rewards_of
 
     keep_freed_memory()
-    config = TrainConfig(algorithm=PolicyGradientConfig(beta=KL, epsilon=CLIP), lora=LoraConfig(RANK, 2.0 * RANK))
+    config = TrainConfig(algorithm=PolicyGradientConfig(beta=KL, epsilon=CLIP), lora=LoraConfig(RANK))
     cpu = torch.device("cpu")
     found = footprint(load_meta_model(folder), config, cpu, available_memory(cpu))
     policy = LocalPolicy(load_model(folder), load_tokenizer(folder))

@@ -77,7 +77,7 @@ def test_what_is_sound_passes(sound, tmp_path):
         ((*FIRST, "invalid"), 99, "numbers", "cannot be invalid"),
         ((*FIRST, "ret"), 0.5, "numbers", "the return of a"),
         ((*FIRST, "written"), -1, "numbers", "-1 tokens"),
-        ((*FIRST, "length"), 1.5, "format", "length must be of type int"),
+        ((*FIRST, "length"), 1.5, "format", "length must be a valid integer"),
         (("score", "success", "crafting", "value"), 99.0, "score card", "score.success.crafting.value is not"),
         (("score", "success", "crafting", "low"), None, "score card", "score.success.crafting.low is not"),
         (("score", "mean"), {"value": 50.0}, "score card", "score.mean is not"),

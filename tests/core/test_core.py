@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 from gentax.core import Episode, Outcome, Step, Task, Tokens, UsageError
 from gentax.core.episode import episode_from_json, episode_to_json, read_episodes, write_episodes
 from gentax.core.files import atomic_file, atomic_folder, write_json
-from gentax.core.settings import read_settings
+from gentax.core.settings import parse_yaml, read_settings, settings
 
 SEED = 6396735979814021074  # of the task below, on every machine and in every version
 
@@ -107,12 +107,12 @@ def test_json_that_is_not_json_is_refused(tmp_path):
     assert not (tmp_path / "x.json").exists()
 
 
-@dataclass(frozen=True)
+@settings
 class Inner:
     depth: int = 1
 
 
-@dataclass(frozen=True)
+@settings
 class Outer:
     name: str
     rate: float = 0.5
@@ -125,7 +125,14 @@ class Outer:
 def test_settings_are_read_with_their_types():
     read = read_settings(
         Outer,
-        {"name": "x", "rate": "1e-4", "inner": {"depth": 3}, "names": ["a"], "level": None, "table": {"k": {}}},
+        {
+            "name": "x",
+            "rate": parse_yaml("1e-4"),
+            "inner": {"depth": 3},
+            "names": ["a"],
+            "level": None,
+            "table": {"k": {}},
+        },
         "test",
     )
     assert read == Outer("x", 1e-4, Inner(3), ("a",), None, {"k": Inner()})
@@ -136,11 +143,11 @@ def test_settings_are_read_with_their_types():
     [
         ({}, "lacks the key 'name'"),
         ({"nam": "x"}, "did you mean 'name'"),
-        ({"name": 3}, "must be of type str"),
+        ({"name": 3}, "name must be a valid string, not 3"),
         ({"name": "x", "inner": {"dept": 1}}, "did you mean 'depth'"),
-        ({"name": "x", "inner": {"depth": True}}, "must be of type int"),
-        ({"name": "x", "names": "abc"}, "must be a list"),
-        ({"name": "x", "rate": "fast"}, "must be of type float"),
+        ({"name": "x", "inner": {"depth": True}}, "inner.depth must be a valid integer, not True"),
+        ({"name": "x", "names": "abc"}, "names must be a valid array, not 'abc'"),
+        ({"name": "x", "rate": "fast"}, "rate must be a valid number, not 'fast'"),
         ([], "must be a mapping"),
     ],
 )

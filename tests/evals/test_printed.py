@@ -109,7 +109,7 @@ def test_a_suite_and_its_score_card():
 @pytest.mark.parametrize("shown", [True, False])
 def test_training_and_a_tax_show_progress_where_they_are_asked_to(toy, able, tmp_path, capsys, shown):
     config = gentax.TrainConfig(
-        model=str(able), source="toy", level="one", max_steps=1, tasks_per_step=2, num_generations=2, eval_steps=0
+        model=str(able), source="toy:one", max_steps=1, tasks_per_step=2, num_generations=2, eval_steps=0
     )
     gentax.train(config, tmp_path / "run", progress=shown)
     assert ("step 1/1" in capsys.readouterr().out) == shown

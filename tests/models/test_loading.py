@@ -487,7 +487,7 @@ def test_a_run_starts_from_an_adapter_merged_with_its_base(toy, tiny, tmp_path, 
     config = folder / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "/gone"}))
     config = TrainConfig(
-        source="toy", level="one", model=str(folder), adapter_base=str(tiny), max_steps=1, tasks_per_step=1,
+        source="toy:one", model=str(folder), adapter_base=str(tiny), max_steps=1, tasks_per_step=1,
         num_generations=2,
         learning_rate=1e-9, eval_steps=0,
         rollout=RolloutConfig(temperature=1.0, max_new_tokens=2, horizon=1),

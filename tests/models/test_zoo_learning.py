@@ -141,7 +141,7 @@ def test_adapters_learn_as_plain_passes_say_and_the_player_has_them_merged(name)
     """Of every kind of layer that is adapted: attention, convolutions with projections, experts, routers, mixers."""
     policy = policy_for(name)
     start = copy.deepcopy(policy.model)
-    learner = learner_of(policy, TrainConfig(lora=LoraConfig(r=4, alpha=8.0)))
+    learner = learner_of(policy, TrainConfig(lora=LoraConfig(r=4)))
     with torch.no_grad():
         torch.manual_seed(2)
         for parameter in learner.parameters:  # those that begin with zeros would hide the others

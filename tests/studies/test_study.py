@@ -316,12 +316,12 @@ def test_an_arm_may_be_a_mixture_or_a_sequence(study):
 
 
 def test_a_study_may_begin_with_the_recipes_that_ship(study):
-    from gentax.training.config.read import read_values
+    from gentax.training.config import read_values
 
     arms = {"plain": {}, "short": {"max_steps": 3, "sft": {"max_pairs": 7}}, "alone": {"recipe": None, "max_steps": 5}}
     shipped = dataclasses.replace(study, train={"recipe": "crafting"}, arms=arms)
     plain, short, alone = (shipped.train_config("toy", arm, 2) for arm in arms)
-    assert (plain.source, plain.level, plain.seed) == ("toy", "one", 2)
+    assert (plain.source, plain.seed) == ("toy:one", 2)
     assert (plain.max_steps, plain.sft.max_pairs) == (read_values("crafting")["max_steps"], 40000)
     assert (short.max_steps, short.sft.max_pairs) == (3, 7)
     assert (alone.max_steps, alone.sft) == (5, None)

@@ -72,7 +72,7 @@ def test_the_horizon_grows_over_the_first_half(toy):
 
 
 def test_temperature_hints_and_head_starts_follow_their_lines(toy):
-    exploration = ExplorationConfig(temperature_end=0.5, hints=1.0, expert_prefix=0.8, until=0.5)
+    exploration = ExplorationConfig(temperature_end=0.5, hints=1.0, expert_prefix=0.8)
     made = curriculum(source="toy", max_steps=5, exploration=exploration)
     plans = [made.plan(n, []) for n in range(1, 6)]
     assert [plan.rollout.temperature for plan in plans] == pytest.approx([1.0, 0.875, 0.75, 0.625, 0.5])

@@ -36,7 +36,7 @@ POOLS = [
 
 
 def config(**forgetting) -> TrainConfig:
-    settings = {"replay": 1.0, "replay_tasks": 6, "replay_domains": ("toy:one", "toy:three")} | forgetting
+    settings = {"replay": 1.0, "replay_domains": ("toy:one", "toy:three")} | forgetting
     return TrainConfig(rollout=PLAY, precision="fp32", forgetting=ForgettingConfig(**settings))
 
 
@@ -89,7 +89,7 @@ class PullBack(ForgettingMethod):
 
 def test_a_method_from_outside_is_called_through_its_hooks_and_touches_no_other_file(toy, able, tmp_path):
     settings = {
-        "source": "toy", "level": "one", "model": str(able), "max_steps": 6, "tasks_per_step": 2, "num_generations": 2,
+        "source": "toy:one", "model": str(able), "max_steps": 6, "tasks_per_step": 2, "num_generations": 2,
         "learning_rate": 1e-3,
         "eval_steps": 0, "eval_tasks": 2, "save_steps": 1,
         "rollout": {"temperature": 1.0, "max_new_tokens": 6},

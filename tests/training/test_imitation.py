@@ -28,9 +28,7 @@ from gentax.training.trajectories import examples, exchanges
 def make_config(tiny: Path, rollout_config: RolloutConfig | None = None, **sft) -> TrainConfig:
     values = {"mixture": {"toy:three": 1.0}, "max_pairs": 30} | sft
     rollout_config = rollout_config or RolloutConfig(temperature=1.0, max_new_tokens=4)
-    return TrainConfig(
-        max_steps=0, model=str(tiny), sft=SFTConfig(**values), rollout=rollout_config, precision="fp32", train_tasks=100
-    )
+    return TrainConfig(max_steps=0, model=str(tiny), sft=SFTConfig(**values), rollout=rollout_config, precision="fp32")
 
 
 def learned(imitation: SFTData, codec) -> list[str]:
@@ -93,7 +91,7 @@ def test_nineteen_to_three_to_one(toy, tiny, tmp_path, context):
     assert sum(example.pairs for batch in made.batches for example in batch) == 230
 
 
-def test_a_teacher_that_runs_out_gives_what_it_has(toy, tiny, tmp_path):
+def test_a_teacher_that_runs_out_gives_what_it_has(toy, tiny, tmp_path, monkeypatch):
     policy = load_local_policy(tiny)
     teachers = {"toy:one": chats(tmp_path / "few.jsonl", 2)}
     made = SFTData.collect(
@@ -101,7 +99,8 @@ def test_a_teacher_that_runs_out_gives_what_it_has(toy, tiny, tmp_path):
     )
     assert made.wanted == {"toy:one": 20, "toy:three": 20}
     assert made.counts == {"toy:one": 6, "toy:three": 20}
-    short = TrainConfig(source="toy", level="one", model=str(tiny), train_tasks=5, sft=SFTConfig(max_pairs=40))
+    monkeypatch.setattr("gentax.training.curriculum.TRAIN_TASKS", 5)
+    short = TrainConfig(source="toy:one", model=str(tiny), sft=SFTConfig(max_pairs=40))
     assert SFTData.collect(short, policy).counts == {"toy:one": 5}  # one pair a task
 
 

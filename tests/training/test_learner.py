@@ -19,7 +19,7 @@ from gentax.training.checkpoint import save_model
 from gentax.training.config import LoraConfig
 from gentax.training.learner import learner_of
 
-FULL, LORA = TrainConfig(), TrainConfig(lora=LoraConfig(r=4, alpha=8.0))
+FULL, LORA = TrainConfig(), TrainConfig(lora=LoraConfig(r=4))
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

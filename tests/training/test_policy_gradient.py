@@ -116,9 +116,9 @@ def test_ppo_normalises_over_the_steps_of_the_batch():
 def test_gigpo_compares_steps_that_saw_the_same():
     group = [seen(0, "ab", [0.0, 1.0]), seen(0, "aa", [0.0, 0.0])]
     # Episodes: +-0.5. Returns from `a` on: 0.5, 0, 0, their mean 1/6. `b` was met once.
-    found = advantages_of(group, advantage_estimator="gigpo", gamma=0.5, step_weight=2.0)
+    found = advantages_of(group, advantage_estimator="gigpo", gamma=0.5)
     assert found == pytest.approx([0.5 + 2 / 3, 0.5, -0.5 - 1 / 3, -0.5 - 1 / 3])
-    divided = advantages_of(group, advantage_estimator="gigpo", gamma=0.5, step_weight=2.0, normalize_std=True)
+    divided = advantages_of(group, advantage_estimator="gigpo", gamma=0.5, normalize_std=True)
     spread = np.std([0.5, 0, 0])
     assert divided == pytest.approx([1 + 2 / 3 / spread, 1, -1 - 1 / 3 / spread, -1 - 1 / 3 / spread], abs=1e-4)
 
@@ -247,7 +247,7 @@ def test_the_update_follows_the_plain_formula(tiny, algorithm):
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(expected.parameters(), 1.0)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    config, critic = TrainConfig(algorithm=algorithm, precision="fp32"), Critic(model, algorithm)
+    config, critic = TrainConfig(algorithm=algorithm, precision="fp32"), Critic(model)
     report = learn(model, BATCH, config, reference, temperature=0.7, critic=critic)
     assert report["loss"] == pytest.approx(loss.item(), abs=1e-5)
     assert report["grad_norm"] == pytest.approx(float(norm), rel=1e-4)
@@ -420,11 +420,9 @@ def test_a_value_is_read_at_the_last_token_of_the_prompt(tiny):
 
 
 def test_ppo_learns_values(tiny):
-    config = TrainConfig(
-        algorithm=PolicyGradientConfig(advantage_estimator="ppo", beta=0.0, value_lr=0.1), precision="fp32"
-    )
+    config = TrainConfig(algorithm=PolicyGradientConfig(advantage_estimator="ppo", beta=0.0), precision="fp32")
     model = load_local_policy(tiny).model
-    critic = Critic(model, config.algorithm)
+    critic = Critic(model)
     still = torch.optim.SGD(model.parameters(), lr=0.0)
     errors = [learn(model, BATCH, config, optimizer=still, critic=critic)["value_loss"] for _ in range(8)]
     # Without values the targets of the only success of two steps are 0.95 and 1.
@@ -446,18 +444,16 @@ def test_a_critic_goes_on_where_it_stopped(tiny):
     model = load_local_policy(tiny).model
     torch.manual_seed(0)
     state_BW, return_B = torch.randn(16, model.config.hidden_size), torch.rand(16)
-    whole, stopped = Critic(model, PolicyGradientConfig()), Critic(model, PolicyGradientConfig())
+    whole, stopped = Critic(model), Critic(model)
     assert (whole.values(state_BW) == 0).all()
     for critic in (whole, stopped):
         critic.learn(state_BW, return_B, World())
-    continued = Critic(model, PolicyGradientConfig())
+    continued = Critic(model)
     continued.load_state({name: tensor.clone() for name, tensor in stopped.state().items()})
     for critic in (whole, continued):
         critic.learn(state_BW, return_B, World())
     assert torch.equal(whole.values(state_BW), continued.values(state_BW))
-    Critic(model, PolicyGradientConfig()).load_state(
-        Critic(model, PolicyGradientConfig()).state()
-    )  # before its first step too
+    Critic(model).load_state(Critic(model).state())  # before its first step too
 
 
 # Several processes.
@@ -504,14 +500,14 @@ class Threads(World):
 def test_several_processes_learn_what_one_does(tiny, algorithm):
     config = TrainConfig(algorithm=algorithm, precision="fp32")
     alone = shaken(tiny)
-    expected = learn(alone, BATCH, config, load_local_policy(tiny).model, critic=Critic(alone, algorithm))
+    expected = learn(alone, BATCH, config, load_local_policy(tiny).model, critic=Critic(alone))
     shares = [BATCH[2:4], BATCH[:2] + BATCH[4:]]  # the first has no spread, and for GRPO nothing to do
     board, gate = [None, None], threading.Barrier(2)
     models, found = [shaken(tiny), shaken(tiny)], [None, None]
 
     def process(rank):
         world = Threads(rank, 2, board=board, gate=gate)
-        critic = Critic(models[rank], algorithm)
+        critic = Critic(models[rank])
         found[rank] = learn(models[rank], shares[rank], config, references[rank], world=world, critic=critic)
 
     references = [load_local_policy(tiny).model, load_local_policy(tiny).model]

@@ -20,8 +20,9 @@ from gentax.training.config import (
     RewardConfig,
     SFTConfig,
     TrainConfig,
+    read_values,
+    shipped,
 )
-from gentax.training.config.read import read_values, shipped
 
 
 def read(**values) -> TrainConfig:
@@ -32,17 +33,16 @@ def read(**values) -> TrainConfig:
     ("values", "message"),
     [
         ({"reward": {"think_length": 0.1}}, "reward.think_length pays for thoughts, and rollout.thinking is off"),
-        ({"curriculum": {"phases": [{"mixture": {"sokoban": 0, "webshop": 0}}]}}, "weights of a mixture sum to 0"),
+        ({"curriculum": {"phases": [{"mixture": {"sokoban": 0, "webshop": 0}}]}}, "mixture: the weights sum to 0"),
         (
             {"curriculum": {"phases": [{"mixture": {"sokoban": 1}}]}, "source": "webshop"},
-            "leave out source, level and max_steps",
+            "leave out source and max_steps",
         ),
-        ({"curriculum": {"replay": 0.2}}, "curriculum.replay draws from earlier phases"),
+        ({"curriculum": {"replay": 0.2}}, "curriculum.replay takes from earlier phases"),
         ({"curriculum": {"adaptive": True}}, "curriculum.adaptive chooses among the parts"),
         ({"curriculum": {"phases": [{"max_steps": 3}]}}, "lacks the key 'mixture'"),
         ({"num_generations": 1}, "num_generations must be at least 2 with grpo"),
-        ({"num_generations": 0, "algorithm": {"advantage_estimator": "ppo"}}, "num_generations must be at least 1"),
-        ({"exploration": {"hints": 0.5, "until": 0}}, "exploration.until is 0"),
+        ({"num_generations": 0, "algorithm": {"advantage_estimator": "ppo"}}, "num_generations must be greater than 0"),
         ({"forgetting": {"merge": "mean"}}, "forgetting.merge joins"),
         ({"forgetting": {"replay_domains": ["webshop"]}}, "forgetting.replay is 0"),
         (
@@ -57,7 +57,7 @@ def read(**values) -> TrainConfig:
             "forgetting.kl_budget ends the",
         ),
         ({"exploration": {"count_bonus": 0.1}, "rollout": {"wrap": ["distract(volume=80)"]}}, "distractors make every"),
-        ({"forgetting": {"interpolate": 1.5}}, "forgetting.interpolate must be from 0 to 1, not 1.5"),
+        ({"forgetting": {"interpolate": 1.5}}, "forgetting.interpolate must be less than or equal to 1, not 1.5"),
         ({"max_steps": 0}, "nothing to do"),
         ({"rollout": {"temperature": 0}}, "rollout.temperature is 0"),
         (
@@ -67,9 +67,12 @@ def read(**values) -> TrainConfig:
         ({"algorithm": {"advantage_estimator": "grop"}}, "did you mean 'grpo'"),
         ({"algorithm": {"epsilon": 0.3, "epsilon_high": 0.2}}, "algorithm.epsilon_high must be at least 0.3"),
         ({"algorithm": {"kl_in": "rewards"}}, "did you mean 'reward'"),
-        ({"lora": {"r": 0}}, "lora.r must be more than 0"),
-        ({"sft": {"mixture": {"sokoban": 0}}}, "weights of sft.mixture sum to 0"),
-        ({"curriculum": {"phases": [{"mixture": {"sokoban": -1}}]}}, "the weight of sokoban must be"),
+        ({"lora": {"r": 0}}, "lora.r must be greater than 0"),
+        ({"sft": {"mixture": {"sokoban": 0}}}, "sft.mixture: the weights sum to 0"),
+        (
+            {"curriculum": {"phases": [{"mixture": {"sokoban": -1}}]}},
+            "sokoban must be greater than or equal to 0",
+        ),
         ({"rollout": {"reward": "shaped"}, "algorithm": {"gamma": 0.9}}, "rollout.wrap: ['shaping(gamma=0.9)']"),
         ({"vllm_server_base_url": "http://localhost:8000"}, "vllm_server_base_url is for trainer trl alone"),
         ({"kl": 0.1}, "unknown key in recipe 'kl'"),
@@ -88,7 +91,7 @@ def test_a_recipe_that_contradicts_itself_is_refused_by_name(values, message):
         (TrainConfig(held_out_domains=("sokoban",)), "sokoban is trained on and held out"),
         (TrainConfig(source="babyai"), "babyai is trained on, and it is a target only"),
         (TrainConfig(source="sokobn"), "did you mean 'sokoban'"),
-        (TrainConfig(level="9x9"), "unknown level of sokoban '9x9'"),
+        (TrainConfig(source="sokoban:9x9"), "unknown level of sokoban '9x9'"),
         (
             TrainConfig(forgetting=ForgettingConfig(replay=1.0, replay_domains=("babyai",))),
             "babyai is replayed, and it is a target only",
@@ -135,6 +138,12 @@ OLD = {
 def test_an_old_key_is_refused_with_its_new_name(group, old):
     with pytest.raises(UsageError, match=f"^recipe.*: `{old}` is now `{RENAMED[old]}`$"):
         read(**({group: {old: 1}} if group else {old: 1}))
+
+
+@pytest.mark.parametrize("group", [{"level": "6x6"}, {"exploration": {"until": 1}}, {"lora": {"alpha": 8}}])
+def test_a_key_that_is_no_setting_any_more_is_refused_with_what_to_do(group):
+    with pytest.raises(UsageError, match="`level` is part of `source` now|`(until|alpha)` is a constant now"):
+        read(**group)
 
 
 def test_the_old_keys_of_a_phase_are_refused_too():

@@ -67,9 +67,9 @@ def test_the_order_of_a_group_pays_nobody_more():
 
 def test_a_judge_pays_at_the_end():
     episodes = [episode("ab", rewards=[0.0, 1.0]), episode("abc")]
-    first, second = rewards_of(episodes, replace(NOTHING, judge_weight=0.5), ExplorationConfig(), [1.0, 0.5])
-    assert first.tolist() == [0.0, 1.5]
-    assert second.tolist() == [0.0, 0.0, 0.25]
+    first, second = rewards_of(episodes, NOTHING, ExplorationConfig(), [1.0, 0.5])
+    assert first.tolist() == [0.0, 2.0]
+    assert second.tolist() == [0.0, 0.0, 0.5]
 
 
 def test_an_error_is_worth_nothing_and_in_no_group():

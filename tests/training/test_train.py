@@ -30,8 +30,7 @@ pytestmark = pytest.mark.slow
 
 def make_config(base: Path, **changes) -> TrainConfig:
     values = {
-        "source": "toy",
-        "level": "one",
+        "source": "toy:one",
         "model": str(base),
         "max_steps": 6,
         "tasks_per_step": 4,
@@ -42,7 +41,7 @@ def make_config(base: Path, **changes) -> TrainConfig:
         "rollout": {"temperature": 1.0, "max_new_tokens": 6},
     }
     if "curriculum" in changes:
-        values = {key: value for key, value in values.items() if key not in ("source", "level", "max_steps")}
+        values = {key: value for key, value in values.items() if key not in ("source", "max_steps")}
     return read_settings(TrainConfig, values | changes, "recipe")
 
 
@@ -96,17 +95,16 @@ EVERYTHING = {
     "cascade": {"curriculum": {**TWO, "replay": 0.5, "adaptive": True, "horizon_start": 2}},
     "gigpo": {
         "algorithm": {"advantage_estimator": "gigpo"},
-        "level": "three",
+        "source": "toy:three",
         "exploration": {"count_bonus": 0.1, "hints": 0.5},
     },
-    "guided": {"level": "three", "exploration": {"expert_prefix": 1.0, "temperature_end": 0.5}},
+    "guided": {"source": "toy:three", "exploration": {"expert_prefix": 1.0, "temperature_end": 0.5}},
     "lora": {"lora": {"r": 4}},
     "imitation": {"sft": {"max_pairs": 40, "learning_rate": 1e-3}},
     "retention": {
         "forgetting": {
             "replay": 1.0,
             "replay_domains": ["crafting"],
-            "replay_tasks": 2,
             "kl_budget": 1e9,
             "interpolate": 0.9,
         },
@@ -136,7 +134,7 @@ def test_a_stopped_run_ends_with_the_same_weights(toy, able, tmp_path, name):
 def test_a_kill_in_the_middle_of_imitation_changes_nothing(toy, able, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "SFT_SAVE_STEPS", 2)
     made = make_config(
-        able, sft={"max_pairs": 400, "num_train_epochs": 3.0, "learning_rate": 1e-3}, max_steps=1, level="three"
+        able, sft={"max_pairs": 400, "num_train_epochs": 3.0, "learning_rate": 1e-3}, max_steps=1, source="toy:three"
     )
 
     def stop(row):
@@ -185,13 +183,13 @@ def test_every_setting_does_something_in_a_run(toy, able, tmp_path, monkeypatch)
 
     monkeypatch.setattr(rollout_worker, "load_policy", lambda what, device: Strict())
     settings = {
-        "level": "three",
+        "source": "toy:three",
         "max_steps": 2,
         "rollout": {"temperature": 1.0, "max_new_tokens": 6},
-        "exploration": {"hints": 1.0, "until": 1.0},
+        "exploration": {"hints": 1.0},
         "reward": {"judge": "http://localhost:1/v1", "invalid_penalty": 0.0},
         "sft": {"max_pairs": 60, "learning_rate": 3e-3},
-        "forgetting": {"replay": 1.0, "replay_domains": ["crafting"], "replay_tasks": 2},
+        "forgetting": {"replay": 1.0, "replay_domains": ["crafting"]},
     }
     hints = []
     real = rollout_worker.GuidedPolicy.reply
@@ -322,15 +320,13 @@ def test_merging_trains_an_expert_for_each_part(toy, able, tmp_path):
         assert torch.allclose(found[name], (parts[0][name] + parts[1][name]) / 2, atol=1e-6)
 
 
-def test_validation_plays_as_the_recipe_says_and_not_as_training_does(toy, able, tmp_path, monkeypatch):
+def test_validation_plays_without_what_only_training_has(toy, able, tmp_path, monkeypatch):
     seen = []
     found = {"validation_success": 0.0}
     monkeypatch.setattr(rollout_worker, "validate", lambda policy, grounds, play, *_: seen.append(play) or found)
     thinking = {"temperature": 1.0, "thinking": True, "max_new_tokens": 6, "wrap": ["menu"]}
     train(make_config(able, max_steps=1, rollout=thinking), tmp_path / "a")
-    train(make_config(able, max_steps=1, rollout=thinking, eval_rollout={"context": "window(1)"}), tmp_path / "b")
-    assert seen[0] == RolloutConfig(thinking=True, max_new_tokens=6)
-    assert seen[1] == RolloutConfig(context="window(1)")
+    assert seen == [RolloutConfig(thinking=True, max_new_tokens=6)]
 
 
 def test_a_loss_that_is_no_number_names_the_batch_and_the_last_good_checkpoint(toy, able, tmp_path, monkeypatch):
@@ -384,7 +380,7 @@ def test_a_folder_of_another_run_is_refused(toy, able, tmp_path):
 
 
 def test_unknown_sources_and_models_are_refused_before_anything_is_written(toy, able, tmp_path):
-    for bad in ({"source": "toyy"}, {"level": "two"}, {"model": "no-such-model"}):
+    for bad in ({"source": "toyy"}, {"source": "toy:two"}, {"model": "no-such-model"}):
         with pytest.raises(UsageError):
             train(replace(make_config(able), **bad), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -27,8 +27,7 @@ pytestmark = pytest.mark.slow
 
 def make_config(tiny: Path, **changes) -> TrainConfig:
     values = {
-        "source": "toy",
-        "level": "three",
+        "source": "toy:three",
         "model": str(tiny),
         "max_steps": 3,
         "tasks_per_step": 3,

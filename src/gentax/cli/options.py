@@ -134,6 +134,7 @@ def _options(group: SettingsGroup) -> list[inspect.Parameter]:
         if field.name in group.exclude:
             continue
         hint, flag = hints[field.name], field.name.replace("_", "-")
+        hint = str if typing.get_origin(hint) is typing.Literal else hint  # refused by the dataclass, with the nearest
         default, flags, metavar = group.defaults.get(field.name, field.default), [f"--{flag}"], None
         if hint is bool and default:  # an option that is off by default needs no second flag, which would fill the help
             flags = [f"--{flag}/--no-{flag}"]

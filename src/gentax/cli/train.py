@@ -39,8 +39,7 @@ def train(
     """
     from gentax.core.settings import read_settings
     from gentax.domains.registry import parse_domain
-    from gentax.training.config import TrainConfig
-    from gentax.training.config.read import read_values
+    from gentax.training.config import TrainConfig, read_values
 
     if settings:
         return _print_settings(TrainConfig)
@@ -66,7 +65,7 @@ def train(
 
 def _override(values: dict[str, Any], item: str) -> None:
     """Put `a.b=value` into nested mappings; the value is read as YAML."""
-    import yaml
+    from gentax.core.settings import parse_yaml
 
     key, equals, text = item.partition("=")
     if not equals:
@@ -77,8 +76,8 @@ def _override(values: dict[str, Any], item: str) -> None:
         if not isinstance(values, dict):
             raise UsageError(f"--set {item}: {part!r} is not a group of settings")
     try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
+        values[last] = parse_yaml(text)
+    except ValueError:
         raise UsageError(f"--set {item}: the value is not YAML") from None
 
 
@@ -95,7 +94,7 @@ def _print_settings(cls: type, prefix: str = "", default: Any = None) -> None:
         console.print("" if needed or dataclasses.is_dataclass(value) else f"= {value}", markup=False)
         console.print(f"    {lines.get(field.name, '')}", markup=False)
         kinds = [kind for kind in (hints[field.name], *typing.get_args(hints[field.name])) if _is_group(kind)]
-        if kinds and field.name != "eval_rollout":  # which has the fields of `rollout`
+        if kinds:
             _print_settings(kinds[0], f"{prefix}{field.name}.", value if dataclasses.is_dataclass(value) else None)
 
 

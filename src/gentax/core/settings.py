@@ -1,4 +1,8 @@
-"""Settings are documented dataclasses; this reads them from mappings and refuses what they do not have."""
+"""Settings are documented, frozen dataclasses validated by pydantic. What does not fit is a `UsageError` of one line.
+
+`@settings` makes such a dataclass; `read_settings` reads one from a mapping (YAML, JSON, the command line's `-s`), and
+`plain` writes one.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,18 @@ import copy
 import dataclasses
 import inspect
 import itertools
+import json
+import re
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from gentax.core.errors import UsageError, unknown
 
@@ -52,52 +62,155 @@ RENAMED = {
     "validate_tasks": "eval_tasks",
     "warmup": "warmup_steps",
 }
+REMOVED = {
+    "level": "is part of `source` now: domain:level",
+    "validate_play": "is gone: validation tasks are played as in training, at temperature 0.4 and without wrappers",
+    **dict.fromkeys(
+        ("alpha", "judge_weight", "replay_tasks", "step_weight", "train_tasks", "until", "value_lr"),
+        "is a constant now, with the value that was its default",
+    ),
+}
 
 
-def read_settings(cls: type[T], values: Mapping[str, Any], where: str, default: T | None = None) -> T:
-    """Make a `cls` from `values`; nested dataclasses from nested mappings.
+def _some_weight(weights: dict[str, float]) -> dict[str, float]:
+    if weights and not sum(weights.values()) > 0:
+        raise ValueError("the weights sum to 0")
+    return weights
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Mixture = Annotated[dict[str, NonNegativeFloat], AfterValidator(_some_weight)]
+"""Weights by name; what they stand for is their share of the sum."""
+
+
+def shares(mixture: Mapping[str, float]) -> dict[str, float]:
+    """Return the weights over their sum, without those of 0."""
+    total = sum(mixture.values())
+    return {name: weight / total for name, weight in mixture.items() if weight > 0}
+
+
+@typing.dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, Field))
+def settings(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass whose values are validated, with `UsageError` for what does not fit."""
+    config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    made = pydantic_dataclass(frozen=True, config=config)(cls)
+    init = made.__init__
+
+    @wraps(init)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            init(self, *args, **kwargs)
+        except ValidationError as error:
+            raise _refusal(cls, error, "") from None
+
+    made.__init__ = checked  # type: ignore[method-assign]
+    return made
+
+
+def read_settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Make a `cls` from `values`; nested settings from nested mappings.
 
     Args:
-        cls: a dataclass.
-        values: its fields; those left out keep their defaults.
+        cls: a class made by `settings`.
+        values: its fields; those left out keep their defaults, also those of a group that has other defaults in `cls`
+            than its own class.
         where: what is being read, for the error message.
-        default: what holds where `values` are silent; the fields' own defaults when None. A group of settings is
-            read onto the default that it has in `cls`, which may differ from that of its own class.
 
     Raises:
-        UsageError: a key that `cls` does not have (with the nearest it has), a value of another type, a missing key.
+        UsageError: a key that `cls` does not have (with the nearest it has), a value that does not fit, a missing key.
     """
     if not isinstance(values, Mapping):
         raise UsageError(f"{where} must be a mapping of settings, not {values!r}")
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
-    given = {}
-    for key, value in values.items():
-        if key not in fields:
-            if RENAMED.get(key) in fields:
-                raise UsageError(f"{where}: `{key}` is now `{RENAMED[key]}`")
-            raise unknown(f"key in {where}", key, fields)
-        given[key] = _convert(hints[key], value, f"{where}: {key}", _default(fields[key]))
-    if default is not None:
-        return dataclasses.replace(default, **given)  # type: ignore[type-var]
-    for name, f in fields.items():
-        if name not in given and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise UsageError(f"{where} lacks the key {name!r}")
-    return cls(**given)
+    text = json.dumps(
+        _onto_defaults(cls, values), default=lambda v: plain(v) if dataclasses.is_dataclass(v) else str(v)
+    )
+    try:  # as JSON, so that lists may be tuples while `true` is no number and "3" is no integer
+        return _adapter(cls).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise _refusal(cls, error, where) from None
+
+
+@cache
+def _adapter(cls: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(cls)
+
+
+def _onto_defaults(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with, in each group that they give in part, the defaults that the group has in `cls`."""
+    read = dict(values)
+    for field in dataclasses.fields(cls):
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        given = read.get(field.name)
+        if dataclasses.is_dataclass(default) and isinstance(given, Mapping):
+            read[field.name] = plain(default) | _onto_defaults(type(default), given)
+    return read
+
+
+def _refusal(cls: Any, error: ValidationError, where: str) -> UsageError:
+    """Return the first of the errors as one line that names the key and the value."""
+    errors = error.errors(include_url=False)
+    first = next((one for one in errors if one["type"] == "unexpected_keyword_argument"), errors[0])
+    path = [part for part in first["loc"] if part != "[key]"]
+    key, value, kind, message = ".".join(map(str, path)), first["input"], first["type"], first["msg"]
+    original = first.get("ctx", {}).get("error")
+    if isinstance(original, UsageError):
+        return original
+    if kind in ("unexpected_keyword_argument", "missing", "missing_argument"):
+        place = ": ".join(filter(None, [where, ".".join(map(str, path[:-1]))])) or "settings"
+        if kind != "unexpected_keyword_argument":
+            return UsageError(f"{place} lacks the key {path[-1]!r}")
+        fields = [field.name for field in dataclasses.fields(_at(cls, path[:-1]))]
+        name = str(path[-1])
+        if RENAMED.get(name) in fields:
+            return UsageError(f"{place}: `{name}` is now `{RENAMED[name]}`")
+        if name in REMOVED:
+            return UsageError(f"{place}: `{name}` {REMOVED[name]}")
+        return unknown(f"key in {place}", name, fields)
+    place = f"{where}: {key}" if where and key else where + key
+    if kind == "literal_error":
+        return unknown(f"{key} in {where}" if where else key, value, re.findall(r"'([^']*)'", first["ctx"]["expected"]))
+    if original is not None:
+        return UsageError(f"{place}: {original}")
+    return UsageError(f"{place} {message.replace('Input should be', 'must be')}, not {repr(value)[:80]}")
+
+
+def _at(hint: Any, path: Iterable[Any]) -> Any:
+    """Return the class of settings that lies at `path` in another."""
+    for part in path:
+        if dataclasses.is_dataclass(hint):
+            hint = typing.get_type_hints(hint)[part]
+        else:  # an item of a list or a mapping
+            hint = next(arg for arg in reversed(typing.get_args(hint)) if arg is not Ellipsis)
+        if typing.get_origin(hint) in (typing.Union, types.UnionType):
+            hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    return hint
 
 
 def read_yaml(path: str | Path) -> Any:
     """Read a YAML file. Raises UsageError when it is not there or not YAML."""
-    import yaml  # only where a file is read
-
     path = Path(path)
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         near = sorted(str(p) for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         raise unknown("file", path, near) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """Return what YAML says, with 1e-4 as a number, which YAML 1.1 takes for text. Raises ValueError for no YAML."""
+    try:
+        import yaml  # only where something is read
+
+        class Loader(yaml.SafeLoader):
+            """Safe, and reads numbers as JSON does."""
+
+        number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+        Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
 
 
 def field_docs(cls: type) -> dict[str, str]:
@@ -122,14 +235,9 @@ def plain(settings: Any) -> dict[str, Any]:
     A field with `metadata={"omit_default": True}` is left out while it has its default: it was added after values had
     been hashed and stored without it.
     """
-    return {f.name: _plain(value) for f, value in _fields_shown(settings)}
-
-
-def _fields_shown(settings: Any) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
-    for f in dataclasses.fields(settings):
-        value = getattr(settings, f.name)
-        if not (f.metadata.get("omit_default") and value == _default(f)):
-            yield f, value
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    late = {field.name: field.default for field in dataclasses.fields(settings) if field.metadata.get("omit_default")}
+    return {name: _plain(value) for name, value in values.items() if name not in late or value != late[name]}
 
 
 def _plain(value: Any) -> Any:
@@ -140,37 +248,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {_plain(key): _plain(item) for key, item in value.items()}
     return copy.deepcopy(value)
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-
-
-def _convert(hint: Any, value: Any, where: str, default: Any = None) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return _convert(next(a for a in args if a is not type(None)), value, where)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if isinstance(value, hint):
-            return value
-        return read_settings(hint, value, where, default if isinstance(default, hint) else None)
-    if origin in (tuple, list):
-        if isinstance(value, str) or not isinstance(value, (list, tuple)):
-            raise UsageError(f"{where} must be a list, not {value!r}")
-        return tuple(_convert(args[0], v, where) for v in value)
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise UsageError(f"{where} must be a mapping, not {value!r}")
-        return {_convert(args[0], k, where): _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
-        return value
-    if hint is float and isinstance(value, str):
-        try:  # YAML 1.1 reads 1e-4 as text
-            return float(value)
-        except ValueError:
-            pass
-    raise UsageError(f"{where} must be of type {getattr(hint, '__name__', hint)}, not {value!r}")

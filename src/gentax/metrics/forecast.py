@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import UsageError, unknown
-from gentax.core.settings import read_settings
+from gentax.core.settings import read_settings, settings
 from gentax.metrics.axes import Probe
 from gentax.metrics.diversity import Diversity, diversity
 from gentax.metrics.statistics import LEVEL, Estimate
@@ -50,7 +50,7 @@ KL = "kl"  # the only feature that is known after training and not before
 AXES = tuple(name for name in FEATURES if name != KL)
 
 
-@dataclass(frozen=True)
+@settings
 class TrainingRun:
     """RL on `source` under one arm, its features and its measured tax. Means over training seeds.
 
@@ -128,7 +128,7 @@ class Regression:
         return float(x @ self.beta), float(t_quantile(self.df, level)) * margin
 
 
-@dataclass(frozen=True)
+@settings
 class Fit:
     """Measured taxes, stored with what is needed to forecast others from them."""
 

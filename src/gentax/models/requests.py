@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from gentax.core import UsageError
+from gentax.core.settings import settings
 from gentax.models.action_format import check_action_format
 
 MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING = 512, 2048  # default for models other than the shipped one
 PRECISIONS = ("auto", "bf16", "fp32")  # of the arithmetic of learning
 
 
-@dataclass(frozen=True)
+@settings
 class ModelOptions:
     """How a model is loaded. Recorded in every result, since a number format can change what a policy does."""
 
@@ -29,14 +32,9 @@ class ModelOptions:
     """Whether a model's own Python files are run. They can do whatever you can do on this machine."""
     use_vllm: bool = False
     """Whether vLLM plays, in this process. Such a policy can be measured, not trained."""
-    vllm_memory: float = 0.9
+    vllm_memory: Annotated[float, Field(gt=0, le=1)] = 0.9
     """The share of the GPU's memory that vLLM takes (its `gpu_memory_utilization`); two policies that are compared take
     half of it each."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.vllm_memory <= 1:
-            share = self.vllm_memory
-            raise UsageError(f"vllm_memory must be more than 0 and at most 1, not {share}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,21 +10,22 @@ first in an append-only context. It is rendered within limits, like a chat templ
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from gentax.core import Episode, Step, UsageError, unknown
+from pydantic import NonNegativeFloat, NonNegativeInt
+
+from gentax.core import Episode, Step, UsageError
+from gentax.core.settings import settings
 from gentax.models.action_format import check_action_format, format_instructions
 from gentax.models.jinja_sandbox import MAX_TEMPLATE_CHARS, SandboxedTemplate, TemplateRenderError
 from gentax.models.requests import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, ChatOptions, SamplingParams
 from gentax.wrappers import parse_wrapper
 
-REWARDS = ("sparse", "dense", "shaped")
 ADMISSIBLE_SHOWN = 40  # actions listed in a prompt, at most; some environments accept thousands
 
 
@@ -33,7 +34,7 @@ def _later(default: Any) -> Any:
     return field(default=default, metadata={"omit_default": True})
 
 
-@dataclass(frozen=True)
+@settings
 class RolloutConfig:
     """How episodes are played. The same settings must hold for two policies that are compared."""
 
@@ -43,14 +44,14 @@ class RolloutConfig:
     """Whether the policy is asked to think before it acts."""
     admissible: bool = False
     """Whether the prompt lists the admissible actions."""
-    temperature: float = 0.4
+    temperature: NonNegativeFloat = 0.4
     """Sampling temperature; 0 takes the likeliest token."""
-    max_new_tokens: int = 0
+    max_new_tokens: NonNegativeInt = 0
     """Tokens a reply may have; 0 is by model: 32 for the shipped one and 512 for others, with thinking 160 and 2048.
     Two policies that are compared get the larger of theirs."""
     horizon: int | None = None
     """Steps after which an episode is cut off; the level's own when null."""
-    reward: str = "sparse"
+    reward: Literal["sparse", "dense", "shaped"] = "sparse"
     """`sparse`, 1 on success; `dense`, the domain's own signal of progress; or `shaped`, sparse and, for each step, by
     how much it came nearer to success (see `gentax.wrappers.Shaping`; only some domains know the distance)."""
     wrap: tuple[str, ...] = ()
@@ -73,12 +74,6 @@ class RolloutConfig:
         self.window()
         for description in self.wrap:
             parse_wrapper(description)
-        if self.reward not in REWARDS:
-            raise unknown("reward", self.reward, REWARDS)
-        if not 0 <= self.temperature < math.inf:
-            raise UsageError(f"temperature must be a number of at least 0, not {self.temperature}")
-        if self.max_new_tokens < 0:
-            raise UsageError(f"max_new_tokens must be at least 0, not {self.max_new_tokens}")
         check_action_format(self.action_format)
         self.sampling  # noqa: B018  refuses what cannot be sampled with
         if self.prompt_template:

@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveInt
 
 from gentax.core import UsageError, unknown
-from gentax.core.settings import plain, read_settings, read_yaml
+from gentax.core.settings import plain, read_settings, read_yaml, settings
 from gentax.domains import domain, make
 from gentax.domains.registry import why_not_untouched
 from gentax.metrics.statistics import few_seeds_caveat
@@ -27,7 +29,7 @@ from gentax.rollouts import RolloutConfig
 from gentax.rollouts.prompt import template_text
 from gentax.training import TrainConfig
 from gentax.training.check import check as check_recipe
-from gentax.training.config.read import read_values
+from gentax.training.config import read_values
 
 FORMAT = 6  # raised when a stage's folder means something else than before
 SHIPPED = Path(__file__).parent / "shipped"  # studies that come with the package
@@ -35,17 +37,17 @@ PLAIN = "plain"  # the arm that the others are compared with where they name non
 RANDOM = "random"  # the policy whose success is what chance alone gives
 
 
-@dataclass(frozen=True)
+@settings
 class Target:
     """A domain as it is evaluated."""
 
-    tasks: int = 128
+    tasks: Annotated[int, Field(ge=2)] = 128
     """Test tasks; all of a split that has fewer."""
     level: str | None = None
     """The level; the domain's default when null. It is also the level trained on when the domain is a source."""
 
 
-@dataclass(frozen=True)
+@settings
 class Study:
     """Sources × arms × seeds, evaluated on the same test tasks before and after."""
 
@@ -64,7 +66,7 @@ class Study:
     dtype: str = "auto"
     """The number format that models are loaded in: `auto` is the one they are stored in, or `float32`, `bfloat16`,
     `float16`."""
-    adapter_base: str | None = field(default=None, metadata={"omit_default": True})
+    adapter_base: str | None = None
     """The model that `model`, an adapter's folder, is for, where its own configuration names none or another place."""
     arms: dict[str, dict[str, Any]] = field(default_factory=lambda: {PLAIN: {}})
     """Ways of training: a name, and what differs from `train`. Each is compared with the base. An arm with `remedies:
@@ -77,7 +79,7 @@ class Study:
     ships with gentax for each source, `recipe: NAME` with that one; the other keys change it."""
     evaluate: RolloutConfig = field(default_factory=RolloutConfig)
     """How test tasks are played."""
-    samples: int = 1
+    samples: PositiveInt = 1
     """Episodes on each test task."""
     split: str = "test"
     """The split that is played to evaluate. Choose settings on `validation`; report what `test` says."""
@@ -114,20 +116,20 @@ class Study:
     def train_config(self, source: str, arm: str, seed: int) -> TrainConfig:
         """Return the recipe of one cell. Raises UsageError for a key that recipes do not have."""
         values = _over(self.train, self.changes(arm))
-        for key in ("source", "seed", "model", "adapter_base", "level"):
+        for key in ("source", "seed", "model", "adapter_base"):
             if key in values:
                 raise UsageError(f"study {self.name}: {key!r} is set by the study itself, not in train or arms")
         if (named := values.pop("recipe", None)) is not None:
             given = read_values(source if named == "shipped" else named)
-            values = _over({key: value for key, value in given.items() if key not in ("source", "level")}, values)
-        level = self.domains[source].level
+            values = _over({key: value for key, value in given.items() if key != "source"}, values)
         values = {"device": self.device, "dtype": self.dtype, "adapter_base": self.adapter_base, **values}
         if values.get("curriculum", {}).get("phases"):  # they say what is trained on; ΔID is measured on the source
             values.pop("max_steps", None)
             config = read_settings(TrainConfig, values, f"study {self.name}, train")
             return replace(config, seed=seed, model=self.model)
         config = read_settings(TrainConfig, values, f"study {self.name}, train")
-        return replace(config, source=source, level=level, seed=seed, model=self.model)
+        level = self.domains[source].level
+        return replace(config, source=f"{source}:{level}" if level else source, seed=seed, model=self.model)
 
     def cannot_claim(self) -> str | None:
         """Return a warning about what fewer than three seeds cannot show, and what more would take; None for enough."""
@@ -217,8 +219,6 @@ def check(study: Study) -> None:
             env.close()
         if why:
             raise UsageError(f"study {study.name} chooses by validation tasks, and {name} {why}")
-        if target.tasks < 2:
-            raise UsageError(f"study {study.name}: {name} needs at least 2 test tasks, not {target.tasks}")
     for name in (study.name, *study.arms):
         if not name or name.startswith(".") or any(c in name for c in "/\\") or not name.isprintable():
             raise UsageError(f"study {study.name}: {name!r} cannot be the name of a folder, and so of no study or arm")

@@ -55,7 +55,7 @@ def _training_seconds(config: Mapping[str, Any]) -> tuple[float, float]:
     updates = 0.0 if sft is None else sft["max_pairs"] * sft["num_train_epochs"] / SFT_BATCH
     steps = sum(phase["max_steps"] for phase in phases) if phases else config["max_steps"]
     episodes = config["tasks_per_step"] * config["num_generations"]
-    step = episodes * (EPISODE.get(config["source"], OTHER_EPISODE) + GRADIENT_EPISODE) + replay
+    step = episodes * (EPISODE.get(config["source"].split(":")[0], OTHER_EPISODE) + GRADIENT_EPISODE) + replay
     return updates * (SFT_UPDATE + replay), steps * step
 
 

@@ -17,9 +17,9 @@ import torch
 from gentax.core import TokenSequence
 from gentax.models.scoring import hidden_states, make_batches
 from gentax.training.checkpoint import load_optimizer, optimizer_state
-from gentax.training.config.policy_gradient import PolicyGradientConfig
 from gentax.training.distributed import World, in_lockstep
 
+LEARNING_RATE = 1e-3
 PASSES = 8  # steps of Adam over the states of an update; they cost nothing beside the states themselves
 
 
@@ -55,13 +55,12 @@ class Critic:
 
     Args:
         model: the policy's, for the width of its states and where they are.
-        algorithm: `value_lr` is read.
     """
 
-    def __init__(self, model: Any, algorithm: PolicyGradientConfig) -> None:
+    def __init__(self, model: Any) -> None:
         self.weight = torch.nn.Parameter(torch.zeros(_width(model), device=model.device))
         self.bias = torch.nn.Parameter(torch.zeros((), device=model.device))
-        self._optimizer = torch.optim.Adam([self.weight, self.bias], lr=algorithm.value_lr)
+        self._optimizer = torch.optim.Adam([self.weight, self.bias], lr=LEARNING_RATE)
 
     def values(self, state_BW: torch.Tensor) -> torch.Tensor:
         """Return the value of each state, fp32, shape (B,)."""

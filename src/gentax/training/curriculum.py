@@ -18,6 +18,9 @@ from gentax.domains.registry import parse_domain, why_not_untouched
 from gentax.rollouts import RolloutConfig
 from gentax.training.config import TrainConfig
 
+TRAIN_TASKS = 4096  # of the train split that are played, in each domain; all where the split has fewer
+GUIDED = 0.5  # share of the run over which hints and expert prefixes fall to nothing
+
 
 @dataclass(frozen=True)
 class TaskPool:
@@ -43,7 +46,7 @@ def task_pool(name: str, config: TrainConfig) -> TaskPool:
                 f"recipe: forgetting.interpolate chooses by validation tasks, and {name} {why}; choose a share by hand "
                 "and use `gentax merge --method interpolate`"
             )
-        train = env.tasks("train", min(config.train_tasks, env.size("train")))
+        train = env.tasks("train", min(TRAIN_TASKS, env.size("train")))
         validation: list[Task] = []
         if "validation" in env.domain.splits:
             validation = env.tasks("validation", min(config.eval_tasks, env.size("validation")))
@@ -104,7 +107,7 @@ class Curriculum:
             sampled = rng.choice(len(train), size=min(count, len(train)), replace=False)
             parts.append((name, tuple(train[i] for i in sampled)))
         exploration, done = self.config.exploration, (step - 1) / max(1, self.steps - 1)
-        left = max(0.0, 1 - done / exploration.until) if exploration.until else 0.0
+        left = max(0.0, 1 - done / GUIDED)
         return CurriculumStep(
             tuple(parts),
             replace(self.config.rollout, temperature=self._temperature(done)),

@@ -26,8 +26,7 @@ import torch
 
 from gentax.core import Episode, NonFiniteLoss, Outcome, TokenSequence
 from gentax.models.scoring import ScoringBatch, make_batches, token_logprobs
-from gentax.training.config import TrainConfig
-from gentax.training.config.policy_gradient import PolicyGradientConfig
+from gentax.training.config import PolicyGradientConfig, TrainConfig
 from gentax.training.critic import Critic, states_before_replies
 from gentax.training.distributed import World, clip_grad_norm, in_lockstep
 from gentax.training.rewards import chosen, groups
@@ -280,9 +279,9 @@ def ppo(batch: AdvantageInputs, algorithm: PolicyGradientConfig, world: World) -
 
 
 def gigpo(batch: AdvantageInputs, algorithm: PolicyGradientConfig, world: World) -> list[np.ndarray]:
-    """GRPO's, and `step_weight` times that of the step among all steps of the group with the same observation: the
-    discounted return from there less their mean (GiGPO, arXiv 2505.10978, sec. 4). A state met once adds nothing;
-    states are told apart by their text, in which distractors differ from step to step.
+    """GRPO's, and as much again of the step among all steps of the group with the same observation: the discounted
+    return from there less their mean (GiGPO, arXiv 2505.10978, sec. 4). A state met once adds nothing; states are
+    told apart by their text, in which distractors differ from step to step.
     """
     advantages = grpo(batch, algorithm, world)
     for group in batch.groups:
@@ -295,7 +294,7 @@ def gigpo(batch: AdvantageInputs, algorithm: PolicyGradientConfig, world: World)
         for steps in steps_at.values():
             centered = center(np.array([returns[i][n] for i, n in steps]), algorithm.normalize_std)
             for (i, n), advantage in zip(steps, centered, strict=True):
-                advantages[i][n] += algorithm.step_weight * advantage
+                advantages[i][n] += advantage
     return advantages
 
 

@@ -13,7 +13,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 
 from gentax.core import Episode, Step, UsageError, unknown
 from gentax.core.files import atomic_folder
-from gentax.core.settings import plain
+from gentax.core.settings import plain, settings
 from gentax.domains import make
 from gentax.models.action_format import ACTION, ACTION_END, THINK, THINK_END
 from gentax.models.chat import ChatCodec
@@ -41,7 +41,7 @@ SIZES = {  # (hidden, layers, heads, key-value heads, width of a head, feed-forw
 }
 
 
-@dataclass(frozen=True)
+@settings
 class Text:
     """The text of one domain."""
 
@@ -88,7 +88,7 @@ def _formats() -> dict[str, float]:
     }
 
 
-@dataclass(frozen=True)
+@settings
 class PretrainConfig:
     """How a base model is built."""
 

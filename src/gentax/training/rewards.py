@@ -25,8 +25,7 @@ from gentax.models.action_format import parse_reply, write_reply
 from gentax.models.requests import ChatOptions, SamplingParams
 from gentax.policies.protocol import Policy, PolicyRequest, Reply, max_parallel_episodes
 from gentax.policies.scripted import SCRIPTED
-from gentax.training.config.exploration import ExplorationConfig
-from gentax.training.config.reward import RewardConfig
+from gentax.training.config import ExplorationConfig, RewardConfig
 
 
 def rewards_of(
@@ -53,7 +52,7 @@ def rewards_of(
                 rewards[i] += exploration.count_bonus * bonus
     for i, score in enumerate(scores or ()):
         if len(rewards[i]) and episodes[i].outcome is not Outcome.ERROR:
-            rewards[i][-1] += reward.judge_weight * score
+            rewards[i][-1] += score
     return rewards
 
 

@@ -145,9 +145,7 @@ class _Run:
         self.policy = load_local_policy(config.model, self.options)
         self.folder = RunFolder.open(path, config, world)
         self.learner = learner_of(self.policy, config, world, gradient_checkpointing=gradient_checkpointing)
-        self.critic = (
-            Critic(self.policy.model, config.algorithm) if config.algorithm.advantage_estimator == "ppo" else None
-        )
+        self.critic = Critic(self.policy.model) if config.algorithm.advantage_estimator == "ppo" else None
         self.worker = RolloutWorker(config, self.curriculum, world, self.options.device)
         self.methods = forgetting_methods(config)
 

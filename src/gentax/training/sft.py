@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from gentax.core import NonFiniteLoss
 from gentax.core.episode import common_prefix_length
 from gentax.core.process import freed_memory_kept
+from gentax.core.settings import settings
 from gentax.models.scoring import make_batches, token_logprobs
 from gentax.training.distributed import World, clip_grad_norm, in_lockstep
 from gentax.training.trajectories import Example
@@ -26,7 +26,7 @@ TOKENS = 2880  # distinct tokens of a batch
 MAX_EXAMPLES = 128  # of a batch: where many share a prefix they add few distinct tokens
 
 
-@dataclass(frozen=True)
+@settings
 class SFTSettings:
     """Settings of the optimizer loop."""
 

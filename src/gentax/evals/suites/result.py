@@ -26,7 +26,7 @@ import gentax
 from gentax.core import Episode, Outcome, UsageError
 from gentax.core.console import TextTable, repr_as_str
 from gentax.core.files import atomic_file
-from gentax.core.settings import plain, read_settings
+from gentax.core.settings import plain, read_settings, settings
 from gentax.evals.suites.suite import FROZEN, RETIRED, Suite, load_suite, versions
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE
 from gentax.metrics.statistics import Estimate, Labels, Scores, above_chance, linear_combination, success_rate
@@ -62,7 +62,7 @@ FORMAT = 1  # raised when a result file means something else than before
 LIMIT = 1 << 24  # bytes of a result file that are read; one of v2 has some 200,000
 
 
-@dataclass(frozen=True)
+@settings
 class Played:
     """One episode, in numbers."""
 
@@ -94,7 +94,7 @@ class Played:
         return cls(episode.task.id, episode.sample, episode.outcome.value, *values)
 
 
-@dataclass(frozen=True)
+@settings
 class DomainResult:
     """What came of one domain."""
 
@@ -117,7 +117,7 @@ class DomainResult:
         return np.array([np.mean(values) for values in found.values()])
 
 
-@dataclass(frozen=True)
+@settings
 class SuiteResult:
     """What came of playing a suite, or some of its domains."""
 

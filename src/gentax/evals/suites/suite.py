@@ -13,7 +13,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 
 import gentax
 from gentax.core import EnvironmentFault, Task, TextEnv, UsageError, unknown
-from gentax.core.settings import read_settings
+from gentax.core.settings import read_settings, settings
 from gentax.domains import domain
 from gentax.rollouts import RolloutConfig, make_env
 from gentax.rollouts.prompt import build_message
@@ -34,7 +34,7 @@ FROZEN = {"v2": "2898d2b7ac034c5967ff6175bbdfb78a"}
 RETIRED = {"v1": "its test tasks share rooms and products with train tasks; measure again on v2"}
 
 
-@dataclass(frozen=True)
+@settings
 class Walk:
     """Actions on one task, and a hash of what they bring: drift that starts do not show, such as in a search engine."""
 
@@ -43,7 +43,7 @@ class Walk:
     brings: str
 
 
-@dataclass(frozen=True)
+@settings
 class SuiteDomain:
     """A domain as the suite plays it."""
 
@@ -64,7 +64,7 @@ class SuiteDomain:
         return [Task.parse(id) for id in self.starts]
 
 
-@dataclass(frozen=True)
+@settings
 class Suite:
     """A frozen list of test tasks, and how they are played."""
 

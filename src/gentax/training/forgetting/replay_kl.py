@@ -24,6 +24,7 @@ from gentax.training.curriculum import TaskPool
 from gentax.training.distributed import in_lockstep
 from gentax.training.forgetting import ForgettingMethod, Start
 
+REPLAY_TASKS = 32  # train tasks of each domain that the start plays, once, before training
 TOKENS_PER_STEP = 2880  # of text in a step, a few hundred sampled ones among them
 
 
@@ -49,7 +50,7 @@ class ReplayKL(ForgettingMethod):
         return replayed_domains(self.config)
 
     def before_training(self, start: Start, tasks: Iterable[TaskPool] = ()) -> None:
-        """Let the start play `replay_tasks` train tasks of each domain.
+        """Let the start play `REPLAY_TASKS` train tasks of each domain.
 
         It plays as in training, but at the domain's own horizon and without wrappers.
 
@@ -64,7 +65,7 @@ class ReplayKL(ForgettingMethod):
         for name in replayed_domains(config):
             domain, level = parse_domain(name)
             with make(domain, level) as env:
-                chosen += env.tasks("train", min(config.forgetting.replay_tasks, env.size("train")))
+                chosen += env.tasks("train", min(REPLAY_TASKS, env.size("train")))
         own_tasks = chosen[world.rank :: world.size]
         episodes = rollout(start.policy, own_tasks, config=rollout_config, seed=seed, parallel=config.parallel)
         own_texts = [
