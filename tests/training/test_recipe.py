@@ -142,7 +142,7 @@ def test_an_old_key_is_refused_with_its_new_name(group, old):
 
 @pytest.mark.parametrize("group", [{"level": "6x6"}, {"exploration": {"until": 1}}, {"lora": {"alpha": 8}}])
 def test_a_key_that_is_no_setting_any_more_is_refused_with_what_to_do(group):
-    with pytest.raises(UsageError, match="`level` is part of `source` now|`(until|alpha)` is a constant now"):
+    with pytest.raises(UsageError, match=r"`level` is part of `source` now|`(until|alpha)` is a constant now"):
         read(**group)
 
 

@@ -16,10 +16,10 @@ import re
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from functools import cache, wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -93,7 +93,7 @@ def shares(mixture: Mapping[str, float]) -> dict[str, float]:
 def settings(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass whose values are validated, with `UsageError` for what does not fit."""
     config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    made = pydantic_dataclass(frozen=True, config=config)(cls)
+    made: Any = pydantic_dataclass(frozen=True, config=config)(cls)
     init = made.__init__
 
     @wraps(init)
@@ -103,8 +103,8 @@ def settings(cls: type[T]) -> type[T]:
         except ValidationError as error:
             raise _refusal(cls, error, "") from None
 
-    made.__init__ = checked  # type: ignore[method-assign]
-    return made
+    made.__init__ = checked
+    return cast("type[T]", made)
 
 
 def read_settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -125,7 +125,7 @@ def read_settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         _onto_defaults(cls, values), default=lambda v: plain(v) if dataclasses.is_dataclass(v) else str(v)
     )
     try:  # as JSON, so that lists may be tuples while `true` is no number and "3" is no integer
-        return _adapter(cls).validate_json(text, strict=True)
+        return _adapter(cast(Hashable, cls)).validate_json(text, strict=True)
     except ValidationError as error:
         raise _refusal(cls, error, where) from None
 

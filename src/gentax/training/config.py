@@ -316,7 +316,7 @@ class TrainConfig:
 
     def _contradictions(self) -> list[tuple[bool, str]]:
         """Return (whether it is so, what is wrong) for each pair of settings that cannot both hold."""
-        default = {f.name: f.default for f in fields(self)}  # type: ignore[arg-type]
+        default = {f.name: f.default for f in fields(self)}
         estimator, phases = self.algorithm.advantage_estimator, bool(self.curriculum.phases)
         mixture = max((len(phase.mixture) for phase in self.phases()), default=0)
         whole = RolloutConfig()
