@@ -201,7 +201,7 @@ def test_two_policies_that_are_compared_share_the_memory(fake_vllm, tiny):
     assert FakeLLM.made.settings["gpu_memory_utilization"] == 0.9
     load_policy_pair(tiny, tiny, THROUGH_VLLM)
     assert FakeLLM.made.settings["gpu_memory_utilization"] == 0.45
-    with pytest.raises(UsageError, match="vllm_memory must be more than 0 and at most 1, not 90"):
+    with pytest.raises(UsageError, match="vllm_memory must be less than or equal to 1, not 90"):
         ModelOptions(vllm_memory=90)
 
 

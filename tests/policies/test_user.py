@@ -234,22 +234,6 @@ def test_it_may_teach_and_judge(own, toy, tiny):
         check(TrainConfig(source="toy", reward=RewardConfig(judge="own_policy:nmber")))
 
 
-def test_the_code_of_the_documentation_runs(toy):
-    page = (EXAMPLES.parent / "docs" / "policies.md").read_text(encoding="utf-8")
-    short, long = (block.partition("```")[0] for block in page.split("```python\n")[1:])
-    assert short == (EXAMPLES / "my_policy.py").read_text(encoding="utf-8")
-
-    def generate(conversations):
-        return [f"<action>{said[-1]['content'].rpartition(' ')[2].rstrip('.')}</action>" for said in conversations]
-
-    names = {"my_batched_generate": generate}
-    exec(long, names)
-    result = gentax.evaluate(names["MyModel"], ["toy"], tasks=4)
-    assert result.policy == "my model"
-    assert result.success()["toy"].value == 100
-    assert max_parallel_episodes(load_policy(names["MyModel"]), 100) == 16
-
-
 def test_the_example_of_ten_lines_plays(monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.delitem(sys.modules, "my_policy", raising=False)

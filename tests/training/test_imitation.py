@@ -112,6 +112,7 @@ def test_who_plays_plays_the_tasks_that_training_may_use(toy, tiny, monkeypatch)
         return rollout(policy, tasks, **settings)
 
     monkeypatch.setattr(module, "rollout", spy)
+    monkeypatch.setattr("gentax.training.curriculum.TRAIN_TASKS", 100)
     SFTData.collect(make_config(tiny, mixture={"toy:one": 1.0}, max_pairs=10_000), load_local_policy(tiny))
     assert {task.split for task in played} == {"train"}
     assert sorted(task.index for task in played) == list(range(100))  # each once
