@@ -245,6 +245,11 @@ def test_every_command_is_on_the_page_of_commands():
     assert [name for name in typer.main.get_command(app).commands if f"`gentax {name}" not in text] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_no_page_waits_to_be_written(page):
+    assert not re.search(r"PENDING|TODO|FIXME", page.read_text(encoding="utf-8"))
+
+
 def test_the_readme_ends_before_its_reader_does():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
 
