@@ -233,3 +233,14 @@ def test_replies_that_are_cut_off_are_told_apart_from_invalid_actions():
     assert header[-3:] == ["invalid", "truncated", "errors"]
     assert row[-3:] == ["0%", "100%", "0"]
     assert "Warning: 100.0% of the replies of base were cut off" in shown.output
+
+
+def test_cut_off_replies_are_reported_of_episodes_that_are_kept(tmp_path):
+    options = ["--policy", "base", "--tasks", "2", "--max-new-tokens", "2", "--allow-unreadable", "--out", "e.jsonl.gz"]
+    assert "Warning: 100.0% of the replies of base were cut off" in run("rollout", "babyai", *options, cwd=tmp_path).out
+
+
+def test_every_setting_of_training_is_explained(tmp_path):
+    lines = run("train", "--settings", cwd=tmp_path).out.splitlines()
+    assert len(lines) > 80
+    assert not [name for name, doc in zip(lines[::2], lines[1::2], strict=True) if not doc.strip()]

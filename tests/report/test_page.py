@@ -148,7 +148,7 @@ def test_foreign_text_is_escaped_and_made_visible():
                 made=NASTY,
                 command=NASTY,
                 curves=(Curve(NASTY, ({"success": 0.5},), NASTY),),
-                pairs=(EpisodePair(nasty, nasty, NASTY, NASTY), EpisodePair(nasty, nasty, arm="b")),
+                pairs=(EpisodePair(nasty, nasty, NASTY), EpisodePair(nasty, nasty, arm="b")),
                 settings={NASTY: {NASTY: NASTY}},
                 versions={NASTY: NASTY},
             )
@@ -203,11 +203,6 @@ def test_undefined_measures_say_why():
     ones = np.repeat([1.0, 0.0], 32)
     text = Tree(render(Report("None", (Result(tax_report("a", {"a": ones, "b": ones}, {"a": ones, "b": ones})),)))).text
     assert "the tax rate is undefined, because the interval of ΔID contains 0" in text
-
-
-def test_an_explicit_answer_comes_first():
-    text = Tree(render(made_up.report(answer=("The claim holds.", "Mostly.")))).text
-    assert text.index("The claim holds.") < text.index("Mostly.") < text.index("Success on every domain")
 
 
 def test_rows_of_a_curve_may_miss_anything():

@@ -66,7 +66,6 @@ class EpisodePair:
 
     before: Episode
     after: Episode
-    about: str = ""  # why it is shown, in a line
     arm: str = ""  # the arm that was trained in between
 
     def __post_init__(self) -> None:
@@ -106,7 +105,6 @@ class Report:
     title: str
     results: tuple[Result, ...] = ()
     about: str = ""  # one line under the title
-    answer: tuple[str, ...] = ()  # sentences at the top; those of `metrics.verdict` when empty
     domains: tuple[str, ...] = ()  # columns of the matrix in order; by name when empty
     comparison: ArmComparison = field(default_factory=ArmComparison)
     curves: tuple[Curve, ...] = ()

@@ -72,8 +72,9 @@ def render(report: Report) -> str:
     """Return `report` as an HTML document. The same report gives the same text."""
     results, columns, lines = report.results, report.columns(), summary(report.results)
     script = files("gentax.report").joinpath("templates", "filter.js").read_text(encoding="utf-8")
-    answer, details = list(report.answer), []
-    if not answer and len(results) == 1:
+    answer: list[str] = []
+    details: list[str] = []
+    if len(results) == 1:
         tax_text, last = sentences(results[0].tax), len(caveats(results[0].tax))
         answer, details = tax_text[:2], tax_text[2 : len(tax_text) - last]
     return (
@@ -84,7 +85,7 @@ def render(report: Report) -> str:
             answer=answer,
             details=details,
             lines=lines,
-            notes=[] if report.answer else notes(results),
+            notes=notes(results),
             tradeoff=_tradeoff(lines),
             tables=tables(report),
             script=Markup(script),
