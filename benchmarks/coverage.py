@@ -26,7 +26,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, logit, ndtri
 
-from gentax.metrics.statistics import Clusters, InterimAnalyses, success_rate
+from gentax.metrics.statistics import InterimAnalyses, TaskClusters, success_rate
 from gentax.metrics.statistics.variance import VarianceComponents, margin, pooled, t_quantile, variance_components_of
 
 LEVEL = 0.95
@@ -73,13 +73,13 @@ class Studies:
     after: list[np.ndarray]
     truth: list[np.ndarray]
     init_rates: list[float]
-    clusters: Clusters
+    clusters: TaskClusters
 
     def first(self, tasks: int) -> Studies:
         """Return the studies as they are after the first so many tasks."""
         init, after = ([x[..., :tasks] for x in of] for of in (self.init, self.after))
         return replace(
-            self, init=init, after=after, clusters=Clusters.of(self.clusters.index_K[:tasks].tolist(), tasks)
+            self, init=init, after=after, clusters=TaskClusters.of(self.clusters.index_K[:tasks].tolist(), tasks)
         )
 
     def parts(self, forms: list[dict[tuple[str, str], float]]) -> VarianceComponents:
@@ -88,10 +88,10 @@ class Studies:
         return variance_components_of(scores, {d: self.clusters for _, d in keys}, forms, FIXED)
 
 
-def sizes(tasks: int) -> Clusters:
+def sizes(tasks: int) -> TaskClusters:
     """Return clusters of 1, 2, 3, 4, 1 … tasks."""
     labels = np.repeat(np.arange(tasks), np.resize([1, 2, 3, 4], tasks))[:tasks]
-    return Clusters.of(labels.tolist(), tasks)
+    return TaskClusters.of(labels.tolist(), tasks)
 
 
 @cache
@@ -109,7 +109,7 @@ def proving(rng: np.random.Generator, studies: int, of: Setting, own: bool | Non
     otherwise.
     """
     own = of.seeds == 1 if own is None else own
-    clusters = sizes(of.tasks) if of.clustered else Clusters.of(None, of.tasks)
+    clusters = sizes(of.tasks) if of.clustered else TaskClusters.of(None, of.tasks)
     at_once = max(1, CHUNK // (of.seeds * of.tasks * of.targets))
     for begin in range(0, studies, at_once):
         count = min(at_once, studies - begin)
@@ -149,7 +149,7 @@ def choosing(rng: np.random.Generator, studies: int, of: Setting) -> Iterator[St
             init.append((rng.random(base.shape) < expit(base)).astype(float))
             after.append((rng.random(tuned.shape) < expit(tuned)).astype(float))
             truth.append(np.full(count, later))
-        yield Studies(init, after, truth, [before for before, _ in of.pairs()], Clusters.of(None, of.tasks))
+        yield Studies(init, after, truth, [before for before, _ in of.pairs()], TaskClusters.of(None, of.tasks))
 
 
 def drop_of(studies: Studies, target: int) -> tuple[np.ndarray, VarianceComponents]:

@@ -33,14 +33,10 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=128)
     args = parser.parse_args()
     homes = [json.loads((run / "recipe.json").read_text())["source"] for run in args.experts]
-    policies = {"model": Path("base")} | {
-        home: latest_model(run) for home, run in zip(homes, args.experts, strict=True)
-    }
+    policies = {"base": Path("base")} | {home: latest_model(run) for home, run in zip(homes, args.experts, strict=True)}
     with tempfile.TemporaryDirectory() as scratch:
-        for method in ("mean", "ties"):
-            policies[method] = merge_models(
-                "base", [latest_model(run) for run in args.experts], method, Path(scratch) / method
-            )
+        experts = [latest_model(run) for run in args.experts]
+        policies["mean"] = merge_models("base", experts, "mean", Path(scratch) / "mean")
         base: dict[str, np.ndarray] = {}
         print(f"{'':12}" + "".join(f"{name:>14}" for name in args.domains) + f"{'home':>8}  tax of the others, %")
         for name, folder in policies.items():
@@ -50,7 +46,7 @@ def main() -> None:
             rates = {domain: 100 * np.nanmean(scores) for domain, scores in found.items()}
             away = [domain for domain in args.domains if domain not in homes]
             tax = tax_report("", {d: base[d] for d in away}, {d: found[d] for d in away}).tax
-            said = "" if tax is None else f"{100 * tax.value:.1f} ({100 * tax.low:.1f} to {100 * tax.high:.1f})"
+            said = "undefined" if not tax else f"{100 * tax.value:.1f} ({100 * tax.low:.1f} to {100 * tax.high:.1f})"
             home = np.mean([rates[domain] for domain in homes if domain in rates])
             print(
                 f"{name:12}" + "".join(f"{rate:14.1f}" for rate in rates.values()) + f"{home:8.1f}  {said}", flush=True

@@ -33,7 +33,7 @@ def episodes(game: Game, level: str, count: int) -> list[Episode]:
     """Return gold paths of the first test tasks."""
     interface = Simulator()
     named = [(game.name, game.specs[level].parameters, FIRST["test"] + index, "test") for index in range(count)]
-    paths = [(index, (*PADDING, *interface.gold(*name))) for index, name in enumerate(named)]
+    paths = [(index, (*PADDING, *interface.start_game(*name)[2])) for index, name in enumerate(named)]
     interface.close()
     return paths
 

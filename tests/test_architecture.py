@@ -62,15 +62,13 @@ def test_every_room_is_in_the_list():
 
 
 def imported_files(name: str, file: Path, modules: dict[str, Path]) -> set[str]:
-    """The modules of gentax that a file imports when it is loaded; what only type checkers import does not count."""
+    """The modules of gentax that a file imports, at whatever depth; what only type checkers import does not count."""
     found = set()
     nodes: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
     while nodes:
         node = nodes.pop()
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue  # imported when it is called
         if isinstance(node, ast.ImportFrom) and node.module:
             whole = [f"{node.module}.{alias.name}" for alias in node.names]
             found |= {module if module in modules else node.module for module in whole}

@@ -12,6 +12,8 @@ What happens to a block is decided by its language and, where it has one, by the
 from __future__ import annotations
 
 import dataclasses
+import doctest
+import importlib
 import importlib.util
 import inspect
 import re
@@ -277,6 +279,20 @@ def test_the_site_is_built_without_warnings(tmp_path):
 
     build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=True))
     assert "generalization tax" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+# Examples in docstrings.
+
+EXAMPLE = re.compile(r">>> (?!.*\+SKIP)")
+WITH_EXAMPLES = sorted(file for file in (ROOT / "src").rglob("*.py") if EXAMPLE.search(file.read_text("utf-8")))
+
+
+@pytest.mark.parametrize("file", WITH_EXAMPLES, ids=lambda file: str(file.relative_to(ROOT / "src")))
+def test_the_examples_of_a_module_are_true(file):
+    name = ".".join(file.relative_to(ROOT / "src").with_suffix("").parts)
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted
+    assert not found.failed
 
 
 # Notebooks.

@@ -20,7 +20,7 @@ NAMES = {
     "Ask": "SamplingRequest",
     "BaseRecipe": "PretrainConfig",
     "Course": "Curriculum",
-    "Foreign": "External",
+    "Foreign": "ExternalEnv",
     "Ground": "TaskPool",
     "Held": "a name that says what is held",
     "Imitate": "SFTConfig",

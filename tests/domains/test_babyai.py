@@ -10,7 +10,7 @@ from minigrid.core.world_object import Ball, Box, Door, Key, Wall
 
 import gentax
 from gentax.core import SPLITS, UsageError, split_of
-from gentax.domains.babyai import DOMAIN, KINDS, Kind
+from gentax.domains.babyai import DOMAIN, KINDS, LevelKind
 from gentax.domains.babyai.env import ACTIONS
 from gentax.domains.babyai.world import content_of, draw, make_world, place, view
 
@@ -231,7 +231,7 @@ def test_no_start_is_in_two_splits_and_the_smallest_level_repeats_itself():
 
 
 def test_a_turned_world_is_the_same_start():
-    world = make_world(Kind("PickupLoc"))
+    world = make_world(LevelKind("PickupLoc"))
     draw(world, "test", 5)
     before = content_of(world)
     (x, y), height = world.agent_pos, world.grid.height
@@ -267,7 +267,7 @@ def test_the_horizon_cuts_an_episode_off():
 
 
 def test_nothing_is_printed(capfd):
-    world = make_world(Kind("PickupLoc", {"room_size": 6}))  # throws many drafts away
+    world = make_world(LevelKind("PickupLoc", {"room_size": 6}))  # throws many drafts away
     for seed in range(5):
         draw(world, "test", seed)
     print("heard")

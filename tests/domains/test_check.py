@@ -9,11 +9,11 @@ import gentax
 from conftest import by_domain
 from gentax.core import UsageError
 from gentax.domains import domains, missing_modules
-from gentax.domains.check import CHECKS, QUICK, Effort, Verdict
+from gentax.domains.check import CHECKS, QUICK, CheckBudget, Verdict
 
 INSTALLED = [name for name, record in domains().items() if not missing_modules(record)]
 NAMES = [name for name, _, _ in CHECKS]
-SMALL = Effort(tasks=12, starts=60, episodes=48, seconds=30)
+SMALL = CheckBudget(tasks=12, starts=60, episodes=48, seconds=30)
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_what_only_this_process_knows_is_not_sought_in_another(toy):
 
 
 def test_memory_says_nothing_after_a_few_episodes():
-    (result,) = gentax.check("broken_envs:KeepsItsEpisodes", effort=Effort(episodes=3), only=["memory"]).results
+    (result,) = gentax.check("broken_envs:KeepsItsEpisodes", effort=CheckBudget(episodes=3), only=["memory"]).results
     assert result.verdict is Verdict.NOT_APPLICABLE
 
 
@@ -103,7 +103,7 @@ def test_a_slow_environment_is_checked_less_and_says_so(monkeypatch):
     monkeypatch.setattr(
         broken_envs.Sound, "_reset_task", lambda self, task: time.sleep(0.02) or _reset_task(self, task)
     )
-    effort = Effort(tasks=50, starts=300, episodes=400, seconds=1)
+    effort = CheckBudget(tasks=50, starts=300, episodes=400, seconds=1)
     report = gentax.check("broken_envs:Sound", effort=effort, only=["disjoint splits", "expert", "memory"])
     assert report.passed
     assert all("(time was up)" in result.message for result in report.results)
@@ -127,9 +127,9 @@ def test_worlds_that_look_alike_are_told_apart():
         (lambda: gentax.check("sokoban", "6x6-lnog"), "did you mean '6x6-long'"),
         (lambda: gentax.check("sokoban", rendring="grid"), "did you mean 'rendering'"),
         (lambda: gentax.check("sokoban", only=["memry"]), "did you mean 'memory'"),
-        (lambda: Effort(tasks=0), "tasks must be more than 0"),
-        (lambda: Effort(seconds=float("nan")), "seconds must be more than 0"),
-        (lambda: Effort(seconds=float("inf")), "seconds must be more than 0"),
+        (lambda: CheckBudget(tasks=0), "tasks must be more than 0"),
+        (lambda: CheckBudget(seconds=float("nan")), "seconds must be more than 0"),
+        (lambda: CheckBudget(seconds=float("inf")), "seconds must be more than 0"),
     ],
 )
 def test_what_cannot_be_is_refused_with_one_line(ask, says):

@@ -17,7 +17,7 @@ from gentax.core import EnvironmentFault, UsageError
 from gentax.domains import domain
 from gentax.domains.twx import COOKING, FIRST, FOLD, FOLDS, MAPREADER, numbers
 from gentax.domains.twx.env import content_of
-from gentax.domains.twx.expert import Follower
+from gentax.domains.twx.expert import PlanFollower
 from gentax.domains.twx.simulator import Simulator
 from gentax.domains.twx.words import exits, room_of, tidy
 
@@ -165,7 +165,7 @@ def test_the_expert_may_be_asked_at_any_time_and_changes_nothing(env):
 
 
 def test_a_follower_undoes_the_last_first_and_skips_what_is_done():
-    follower = Follower(["move north", "take knife", "eat meal"])
+    follower = PlanFollower(["move north", "take knife", "eat meal"])
     assert follower.next() == ("move north", False)
     follower.observe("open fridge", False)
     follower.observe("move south", True)

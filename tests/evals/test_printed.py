@@ -10,7 +10,7 @@ import pytest
 import gentax
 from gentax.evals.evaluate import Evaluation
 from gentax.evals.suites import load_suite
-from gentax.evals.suites.result import DomainResult, Played, ScoreCard, SuiteResult
+from gentax.evals.suites.result import DomainResult, PlayedEpisode, ScoreCard, SuiteResult
 from gentax.metrics.arms import ArmReport
 from gentax.metrics.axes import Probe
 from gentax.metrics.diversity import Diversity
@@ -86,7 +86,9 @@ def test_diversity():
 
 def test_a_suite_and_its_score_card():
     def played(name, outcome):
-        return tuple(Played(task, 0, outcome, 2, 1, 0.0, error="x" * (outcome == "error")) for task in tasks[name])
+        return tuple(
+            PlayedEpisode(task, 0, outcome, 2, 1, 0.0, error="x" * (outcome == "error")) for task in tasks[name]
+        )
 
     suite = load_suite("v2")
     tasks = {name: dict(list(suite.domains[name].starts.items())[:2]) for name in ("sokoban", "crafting")}

@@ -13,7 +13,7 @@ from conftest import by_domain
 from gentax.core import Outcome, StepResult, UsageError, split_of
 from gentax.domains import registry
 from gentax.domains.crafting.env import Crafting
-from gentax.evals.suites import DomainResult, Played, load_suite, paired, play_suite, read_result, run, verify
+from gentax.evals.suites import DomainResult, PlayedEpisode, load_suite, paired, play_suite, read_result, run, verify
 from gentax.evals.suites import suite as suite_module
 from gentax.evals.suites.freeze import RECIPES, freeze_domain
 from gentax.evals.suites.result import SuiteResult, write_suite_result
@@ -31,7 +31,7 @@ def made_up(policy: str, rate: float, seed: int = 0, **changes) -> SuiteResult:
     for name, frozen in suite.domains.items():
         won = [bool(x) for x in rng.random(len(frozen.starts)) < rate]
         rows = [
-            Played(id, 0, "success" if one else "failure", frozen.horizon, 1, float(one), 9)
+            PlayedEpisode(id, 0, "success" if one else "failure", frozen.horizon, 1, float(one), 9)
             for id, one in zip(frozen.starts, won, strict=True)
         ]
         domains[name] = DomainResult(frozen.level, frozen.horizon, dict(frozen.starts), tuple(rows))

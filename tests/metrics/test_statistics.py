@@ -8,10 +8,10 @@ from gentax.core import UsageError
 from gentax.metrics.statistics import (
     SEEDS_AND_TASKS,
     TASKS,
-    Clusters,
     InterimAnalyses,
     Pilot,
     Scores,
+    TaskClusters,
     above_chance,
     above_chance_tax,
     bootstrap_means,
@@ -205,7 +205,7 @@ def test_clusters_of_one_task_are_the_textbook_and_larger_ones_count_once():
 def test_cluster_variances_follow_bell_and_mccaffrey():
     rng = np.random.default_rng(4)
     labels = [0, 0, 0, 1, 2, 2, 3, 3, 3, 3]
-    clusters, y = Clusters.of(labels, 10), rng.random(10)
+    clusters, y = TaskClusters.of(labels, 10), rng.random(10)
     hat = np.full((10, 10), 0.1)
     total, weights = 0.0, []
     for g in range(4):
@@ -218,9 +218,9 @@ def test_cluster_variances_follow_bell_and_mccaffrey():
     assert float(clusters.scatter(residual, residual)[0, 0]) / 100 == pytest.approx(total)
     eigen = np.linalg.eigvalsh(np.array(weights) @ np.array(weights).T)
     assert clusters.df == pytest.approx(eigen.sum() ** 2 / (eigen**2).sum())
-    assert Clusters.of([1, 1, 2, 2, 3, 3], 6).df == pytest.approx(2)
+    assert TaskClusters.of([1, 1, 2, 2, 3, 3], 6).df == pytest.approx(2)
     with pytest.raises(UsageError, match="one and the same content"):
-        Clusters.of(["a"] * 5, 5)
+        TaskClusters.of(["a"] * 5, 5)
     with pytest.raises(UsageError, match="6 tasks and 5"):
         Scores.of(init={"d": np.ones(6)}, clusters={"d": ["a"] * 5})
     with pytest.raises(UsageError, match="did you mean 'dd'"):

@@ -105,7 +105,7 @@ def test_bf16_products_follow_the_fused_kernel(tiny):
 @pytest.mark.parametrize("how", ["fp32", "bf16"])
 def test_gradients_on_two_threads_are_always_the_same_bits(how):
     """Of the shipped model: a smaller one's sums are not worth two threads to PyTorch. Indexing in place of `_taken`
-    or of `Batch.said` was seen to give other bits in one pass of twenty."""
+    or of `ScoringBatch.gather_logprobs` was seen to give other bits in one pass of twenty."""
     rng = np.random.default_rng(1)
     model = load_local_policy("base").model
     ids = [rng.integers(6, 200, 60).astype(np.int32)] * 2 + sequences(rng, 2, 60)

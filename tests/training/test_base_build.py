@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 from gentax.cli.app import app
 from gentax.core import UsageError
 from gentax.policies.local import load_local_policy
-from gentax.training.pretrain import SIZES, PretrainConfig, Text, build, new_model
+from gentax.training.pretrain import SIZES, PretrainConfig, PretrainText, build, new_model
 from gentax.training.sft import SFTSettings
 
 SMALL = PretrainConfig(
     size="nano",
-    text={"sokoban": Text(tasks=8, noise=(0.0, 0.15), random=2, admissible=True, level="6x6-1-3-12")},
+    text={"sokoban": PretrainText(tasks=8, noise=(0.0, 0.15), random=2, admissible=True, level="6x6-1-3-12")},
     formats={"full": 0.5, "window(1), thinking": 0.5},
     vocabulary=300,
     sft=SFTSettings(steps=1, precision="fp32"),

@@ -26,7 +26,7 @@ from gentax.training.distributed import World
 from gentax.training.forgetting import ForgettingMethod, Start, forgetting_methods
 from gentax.training.forgetting.interpolate import nearest_that_keeps
 from gentax.training.forgetting.kl_budget import TASKS, KLBudget
-from gentax.training.forgetting.replay_kl import ReplayKL, Text, replayed_domains, split_by_tokens
+from gentax.training.forgetting.replay_kl import ReplayKL, ReplayText, replayed_domains, split_by_tokens
 
 PLAY = RolloutConfig(temperature=1.0, max_new_tokens=6)
 POOLS = [
@@ -206,8 +206,8 @@ def test_two_processes_replay_what_one_does(toy, tiny):
     assert all(torch.allclose(summed[name], p.grad, atol=1e-5) for name, p in model.named_parameters())
 
 
-def text(domain: int, length: int) -> Text:
-    return Text(np.full(length, domain, np.int32), np.ones(length, bool))
+def text(domain: int, length: int) -> ReplayText:
+    return ReplayText(np.full(length, domain, np.int32), np.ones(length, bool))
 
 
 def test_domains_take_turns_within_a_budget():

@@ -78,14 +78,16 @@ def check(
 
     Examples: `gentax check sokoban`, `gentax check my_package:make_env --quick`
     """
-    from gentax.domains.check import QUICK, Effort
+    from gentax.domains.check import QUICK, CheckBudget
     from gentax.domains.check import check as run
 
     check_output(json)
     status(f"  starting {env}")
     ((name, level),) = o.read_domains([env]).items()
     limits: dict[str, Any] = {"tasks": tasks, "starts": starts, "episodes": episodes, "seconds": seconds}
-    effort = replace(QUICK if quick else Effort(), **{key: value for key, value in limits.items() if value is not None})
+    effort = replace(
+        QUICK if quick else CheckBudget(), **{key: value for key, value in limits.items() if value is not None}
+    )
     console.print(f"{'check':16}{'result':16}{'time':>8}  found", style="bold")
     report = run(name, level, effort=effort, only=only or (), on_check=_print_running, on_result=_print_row)
     failed = len(report.failed)

@@ -28,7 +28,7 @@ def one_line(text: str) -> str:
 
 
 def repr_as_str(self: object, printer: Any, _: bool) -> None:
-    """Show an object in a notebook as `print` does: `_repr_pretty_ = as_printed` in its class.
+    """Show an object in a notebook as `print` does: `_repr_pretty_ = repr_as_str` in its class.
 
     IPython would otherwise show every field of a result, whole episodes among them.
     """
@@ -127,8 +127,8 @@ class EpisodeProgress:
     and fall, whoever plays.
 
     Args:
-        of: how many episodes there will be, at most.
-        what: what the line begins with, such as the name of the policy.
+        total: how many episodes there will be, at most.
+        label: what the line begins with, such as the name of the policy.
         progress: whether the count is shown; None for where a person is watching.
         on_episode: called with each episode.
         on_steps: called with each number of steps.
@@ -207,7 +207,7 @@ class EpisodeProgress:
 def format_duration(seconds: float) -> str:
     """Write a duration as minutes and seconds.
 
-    >>> minutes(7.6), minutes(754)
+    >>> format_duration(7.6), format_duration(754)
     ('0:07', '12:34')
     """
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -17,15 +17,10 @@ class Interrupt:
 
     requested = False
 
-    def raise_if_requested(self) -> None:
-        """Raise KeyboardInterrupt if the user asked to stop; call it where stopping is safe."""
-        if self.requested:
-            raise KeyboardInterrupt
-
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Interrupt]:
-    """Hold back the first Ctrl-C or SIGTERM until `raise_if_requested`; a second one is not held back.
+    """Hold back the first Ctrl-C or SIGTERM, which sets `requested`: stop where that is safe. A second one raises.
 
     Outside the main thread, where Python delivers no signals, nothing changes.
     """

@@ -22,7 +22,7 @@ _MESSAGE_LIMIT = 200  # characters of an error's own text
 def is_import_path(text: str) -> bool:
     """Return whether `text` has the form `module:attribute`.
 
-    >>> is_user_name("my_policy:Policy"), is_user_name("localhost:8000"), is_user_name("http://host/v1")
+    >>> is_import_path("my_policy:Policy"), is_import_path("localhost:8000"), is_import_path("http://host/v1")
     (True, False, False)
     """
     return _NAME.fullmatch(text) is not None

@@ -30,7 +30,7 @@ ATTEMPTS = 1000  # seeds that are tried for a task of a split; an eighth of all 
 _THIRD = (1 << 31) // 3
 
 
-class External(NamedTuple):
+class ExternalEnv(NamedTuple):
     """A domain of somebody's own: its record, and what makes it, given the settings of a `TextEnv` by name."""
 
     record: Domain
@@ -38,7 +38,7 @@ class External(NamedTuple):
 
 
 @cache
-def load_external(name: str, others: tuple[str, ...] = ()) -> External:
+def load_external(name: str, others: tuple[str, ...] = ()) -> ExternalEnv:
     """Return the domain called `name`, which is of the form `module:factory`.
 
     `others` are the names of domains that may have been meant.
@@ -58,10 +58,10 @@ def load_external(name: str, others: tuple[str, ...] = ()) -> External:
         record = _described(name, env)
     finally:
         env.close()
-    return External(record, partial(Adapter, record, factory))
+    return ExternalEnv(record, partial(Adapter, record, factory))
 
 
-def _own(name: str, record: Domain, factory: Callable[..., gymnasium.Env[str, str]]) -> External:
+def _own(name: str, record: Domain, factory: Callable[..., gymnasium.Env[str, str]]) -> ExternalEnv:
     """Return a domain that is one of ours in all but name: its tasks are called after `name`."""
     record = replace(record, name=name, entry=name)
 
@@ -74,7 +74,7 @@ def _own(name: str, record: Domain, factory: Callable[..., gymnasium.Env[str, st
         cast(TextEnv, env.unwrapped).domain = record
         return env
 
-    return External(record, make)
+    return ExternalEnv(record, make)
 
 
 def _called(name: str, factory: Any) -> gymnasium.Env[str, str]:

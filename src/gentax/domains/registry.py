@@ -16,7 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from gentax.core.env import Domain, TextEnv
 from gentax.core.errors import UsageError, unknown
-from gentax.domains.external import External, load_external
+from gentax.domains.external import ExternalEnv, load_external
 
 BUILT_IN = {  # name -> where its record is
     "sokoban": "gentax.domains.sokoban:DOMAIN",
@@ -56,7 +56,7 @@ def domain(name: str) -> Domain:
     raise unknown("domain", name, known)
 
 
-def _load_external(name: str) -> External:
+def _load_external(name: str) -> ExternalEnv:
     return load_external(name, tuple(domains()))
 
 

@@ -61,7 +61,7 @@ def pass_at_k(scores_NK: np.ndarray, k: int) -> Estimate:
 def printed_ks(n: int) -> list[int]:
     """Return the k to print for n samples: 1, 2, 4, … and n itself.
 
-    >>> steps_of_k(6)
+    >>> printed_ks(6)
     [1, 2, 4, 6]
     """
     return sorted({n, *(1 << bit for bit in range(n.bit_length()) if 1 << bit <= n)})

@@ -42,7 +42,7 @@ Pair = tuple[float, float]  # what an episode adds to the numerator and to the d
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class AnnotatedEpisode:
     """An episode with what was made out of each of its actions."""
 
     episode: Episode
@@ -62,7 +62,7 @@ class Read:
         return all(again or not step.valid for step, again in zip(steps[-last:], self.redone[-last:], strict=True))
 
 
-def read(episode: Episode, horizon: int) -> Read:
+def read(episode: Episode, horizon: int) -> AnnotatedEpisode:
     """Read an episode of a level whose episodes are cut off after `horizon` steps."""
     steps = episode.steps
     state = steps[0].observation if steps else ""
@@ -80,7 +80,7 @@ def read(episode: Episode, horizon: int) -> Read:
             state = after
             seen.add(state)
     cut_off = not episode.success and len(steps) >= horizon
-    return Read(episode, cut_off, tuple(repeated), tuple(redone), tuple(back), _loops(done))
+    return AnnotatedEpisode(episode, cut_off, tuple(repeated), tuple(redone), tuple(back), _loops(done))
 
 
 def _loops(done: list[tuple[str, str]]) -> bool:
@@ -92,7 +92,7 @@ def _loops(done: list[tuple[str, str]]) -> bool:
 
 
 @dataclass(frozen=True)
-class Measure:
+class BehaviourMetric:
     """A ratio of sums over episodes."""
 
     name: str
@@ -100,27 +100,27 @@ class Measure:
     about: str  # one line for a person
     kind: str  # "ends", "actions" or "cost"
     unit: str  # "percent" (a share), "steps" or "tokens"
-    of: Callable[[Read], Pair | None]  # None when the episode does not say
+    of: Callable[[AnnotatedEpisode], Pair | None]  # None when the episode does not say
 
     @property
     def share(self) -> bool:
         return self.unit == "percent"
 
 
-def _episodes(name: str, title: str, about: str, holds: Callable[[Read], bool]) -> Measure:
-    return Measure(name, title, about, "ends", "percent", lambda one: (float(holds(one)), 1.0))
+def _episodes(name: str, title: str, about: str, holds: Callable[[AnnotatedEpisode], bool]) -> BehaviourMetric:
+    return BehaviourMetric(name, title, about, "ends", "percent", lambda one: (float(holds(one)), 1.0))
 
 
-def _actions(name: str, title: str, about: str, count: Callable[[Read], int]) -> Measure:
-    return Measure(name, title, about, "actions", "percent", lambda one: (count(one), one.episode.length))
+def _actions(name: str, title: str, about: str, count: Callable[[AnnotatedEpisode], int]) -> BehaviourMetric:
+    return BehaviourMetric(name, title, about, "actions", "percent", lambda one: (count(one), one.episode.length))
 
 
-def _written(one: Read, bottom: float) -> Pair | None:
+def _written(one: AnnotatedEpisode, bottom: float) -> Pair | None:
     written = one.episode.written
     return None if written is None else (written, bottom)
 
 
-def _failed(one: Read) -> bool:
+def _failed(one: AnnotatedEpisode) -> bool:
     return not one.episode.success
 
 
@@ -183,7 +183,7 @@ MEASURES = {
             "% of actions that were accepted and led to an observation seen before in the episode",
             lambda one: sum(one.back),
         ),
-        Measure(
+        BehaviourMetric(
             "steps_per_success",
             "steps per success",
             "steps of all episodes, failures too, for each success",
@@ -191,7 +191,7 @@ MEASURES = {
             "steps",
             lambda one: (one.episode.length, float(one.episode.success)),
         ),
-        Measure(
+        BehaviourMetric(
             "length_given_success",
             "length of a success",
             "mean steps of the episodes that succeeded",
@@ -199,7 +199,7 @@ MEASURES = {
             "steps",
             lambda one: (one.episode.length * one.episode.success, float(one.episode.success)),
         ),
-        Measure(
+        BehaviourMetric(
             "tokens_per_success",
             "tokens per success",
             "tokens written in all episodes, failures too, for each success",
@@ -207,7 +207,7 @@ MEASURES = {
             "tokens",
             lambda one: _written(one, float(one.episode.success)),
         ),
-        Measure(
+        BehaviourMetric(
             "tokens_per_step",
             "tokens per step",
             "mean tokens of a reply",
@@ -227,7 +227,7 @@ def by_domain(*policies: Iterable[Episode]) -> dict[str, tuple[list[By], int]]:
 
     Raises:
         UsageError: no episodes, an episode that is there twice, tasks or samples that do not pair, fewer than 2 tasks
-            of a domain, more of them with an error than `leave_out_errors` lets go.
+            of a domain, more of them with an error than `drop_error_tasks` allows.
     """
     sides = [_by_key(episodes) for episodes in policies]
     for other in sides[1:]:
@@ -358,7 +358,7 @@ def _ratios(side: By, horizons: dict[str, int]) -> dict[str, Ratio | None]:
     return {name: _ratio(reads, measure) for name, measure in MEASURES.items()}
 
 
-def _ratio(reads: list[list[Read]], measure: Measure) -> Ratio | None:
+def _ratio(reads: list[list[AnnotatedEpisode]], measure: BehaviourMetric) -> Ratio | None:
     """Return the sums of each task; None when an episode does not say."""
     sums = []
     for of_task in reads:

@@ -33,7 +33,7 @@ OPEN_HORIZON = 100  # steps at a level that its domain does not list
 
 
 def make_env(config: RolloutConfig, name: str, level: str | None = None, split: str = "train") -> TextEnv:
-    """Make an environment as `play` says: its reward, its horizon, its wrappers.
+    """Make an environment as `config` says: its reward, its horizon, its wrappers.
 
     Raises:
         UsageError: see `make` and `wrap`; or a shaped reward in a domain that has no distance to success.

@@ -8,7 +8,7 @@ The player is the policy's model, in the number format that it is stored in. Wha
   the head; what has none (embeddings, norms, convolutions, experts that are one tensor) is the player's own.
 What is trained, its gradients and Adam's moments are fp32 in all three. After an update `publish` copies the weights to
 the player. A player in bf16 or fp16 gets them by stochastic rounding: rounding to nearest would lose what was learned
-(see `models/rounding.py`). Left out: checkpoints of adapters alone, a checkpoint is an ordinary model folder; and
+(see `models/precision.py`). Left out: checkpoints of adapters alone, a checkpoint is an ordinary model folder; and
 optimizers that keep less than fp32: a model too large for Adam trains by adapters, or over several processes.
 """
 

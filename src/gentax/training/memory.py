@@ -78,7 +78,7 @@ def footprint(model: Any, config: TrainConfig, device: torch.device, left: float
     """Return what training `model` by a recipe takes in each process.
 
     Args:
-        model: without weights (see `loading.bare_model`).
+        model: without weights (see `load_meta_model`).
         config: every setting.
         device: where it will be.
         left: bytes that the device has.

@@ -42,7 +42,7 @@ SIZES = {  # (hidden, layers, heads, key-value heads, width of a head, feed-forw
 
 
 @settings
-class Text:
+class PretrainText:
     """The text of one domain."""
 
     tasks: int = 4000
@@ -61,18 +61,20 @@ class Text:
     """The level; the domain's default when null."""
 
 
-def _text() -> dict[str, Text]:
+def _text() -> dict[str, PretrainText]:
     # Observations weigh little where the next one follows from the action, as in Sokoban and BabyAI, and half
     # elsewhere: a small model learns to copy names by predicting what it reads.
     return {
-        "sokoban": Text(tasks=12000, noise=(0.0, 0.15), observed=0.1, admissible=True, level="6x6-1-3-12", weight=2.0),
-        "sciworld": Text(tasks=1300, noise=(0.0, 0.1), random=10, level="easy"),
-        "alfworld": Text(tasks=3000, noise=(0.0, 0.1), random=20, weight=0.8, level="small"),
-        "webshop": Text(tasks=6000, noise=(0.0, 0.15), weight=0.5, level="4k-easy"),
-        "crafting": Text(tasks=8000, noise=(0.0, 0.15), weight=0.9, level="shallow"),
-        "babyai": Text(tasks=6000, noise=(0.0, 0.15), observed=0.2, weight=0.6, level="small"),
-        "twx-cooking": Text(tasks=1000, noise=(0.0, 0.15), random=20, weight=0.5, level="easy"),
-        "twx-mapreader": Text(tasks=1000, noise=(0.0, 0.15), random=20, weight=0.3, level="easy"),
+        "sokoban": PretrainText(
+            tasks=12000, noise=(0.0, 0.15), observed=0.1, admissible=True, level="6x6-1-3-12", weight=2.0
+        ),
+        "sciworld": PretrainText(tasks=1300, noise=(0.0, 0.1), random=10, level="easy"),
+        "alfworld": PretrainText(tasks=3000, noise=(0.0, 0.1), random=20, weight=0.8, level="small"),
+        "webshop": PretrainText(tasks=6000, noise=(0.0, 0.15), weight=0.5, level="4k-easy"),
+        "crafting": PretrainText(tasks=8000, noise=(0.0, 0.15), weight=0.9, level="shallow"),
+        "babyai": PretrainText(tasks=6000, noise=(0.0, 0.15), observed=0.2, weight=0.6, level="small"),
+        "twx-cooking": PretrainText(tasks=1000, noise=(0.0, 0.15), random=20, weight=0.5, level="easy"),
+        "twx-mapreader": PretrainText(tasks=1000, noise=(0.0, 0.15), random=20, weight=0.3, level="easy"),
     }
 
 
@@ -94,7 +96,7 @@ class PretrainConfig:
 
     size: str = "micro"
     """`nano` (0.5 M parameters), `micro` (1.4 M) or `mini` (5.5 M)."""
-    text: dict[str, Text] = field(default_factory=_text)
+    text: dict[str, PretrainText] = field(default_factory=_text)
     """What is read, by domain."""
     formats: dict[str, float] = field(default_factory=_formats)
     """How episodes are written, and how often: a context, with or without thinking and listed actions."""
@@ -158,7 +160,7 @@ def build(recipe: PretrainConfig, out: str | Path, say: Callable[[str], None] = 
     return Path(out)
 
 
-def play_text(name: str, how: Text, seed: int) -> list[Episode]:
+def play_text(name: str, how: PretrainText, seed: int) -> list[Episode]:
     """Play the episodes a domain's text is made of: train tasks only, with thoughts where the expert has them."""
     env = make(name, how.level)
     try:

@@ -216,8 +216,7 @@ class _Run:
         """One policy-gradient step: rollout → advantages → loss → optimizer step (see `policy_gradient.update`)."""
         batch = self.worker.rollout(self.policy, step, self.folder.rows)
         for group in optimizer.param_groups:
-            assert self.config.learning_rate is not None  # filled in from the model's size when the run began
-            group["lr"] = self.config.learning_rate * self.curriculum.learning_rate(step)
+            group["lr"] = optimizer.defaults["lr"] * self.curriculum.learning_rate(step)
         with self._report_checkpoint_on_error():
             learned = update(
                 self.learner,

@@ -70,7 +70,7 @@ class SFTData:
         """Collect the demonstrations that `config.sft` asks for.
 
         Args:
-            config: `sft`, `play`, `seed` and `phases()` are read here.
+            config: `sft`, `rollout`, `seed` and `phases()` are read here.
             policy: the one the run starts from, with its starting weights: the teacher `start`, and the tokenizer.
             cache: a file for the examples; where it exists already it is read, and nothing is played. For teachers that
                 would not play the same again, such as a server.

@@ -61,14 +61,14 @@ def exchanges(
     learned: Callable[[Step], bool] = lambda step: True,
     write: Callable[[str, str | None], str] | None = None,
 ) -> Iterator[Exchange]:
-    """Yield an episode as a policy would meet it under `play`, its actions and thoughts written as replies.
+    """Yield an episode as a policy would meet it under `config`, its actions and thoughts written as replies.
 
     Args:
         episode: any episode.
         config: context, thinking and whether admissible actions are listed (as the episode recorded them).
         learned: which steps' replies are learned.
         write: writes a reply of an action and a thought: that of the learner's codec, for what it has of its own;
-            `write_reply` in the action format of `play` when None.
+            `write_reply` in the action format of `config` when None.
     """
     write = write or partial(write_reply, action_format=config.action_format)
     for n, step in enumerate(episode.steps):

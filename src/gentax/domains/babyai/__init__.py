@@ -18,28 +18,28 @@ DEFAULT = "room"
 TASKS = 1_000_000  # of each split; every one is made when it is played
 
 
-class Kind(NamedTuple):
+class LevelKind(NamedTuple):
     """One of the package's levels: a class of `minigrid.envs.babyai`, and what it is made with."""
 
     name: str
     settings: Mapping[str, int | bool] = {}
 
 
-KINDS: Mapping[str, tuple[Kind, ...]] = {
+KINDS: Mapping[str, tuple[LevelKind, ...]] = {
     "small": (
-        Kind("GoToObj", {"room_size": 6}),
-        Kind("GoToLocal", {"room_size": 6, "num_dists": 3}),
-        Kind("PickupLoc"),
+        LevelKind("GoToObj", {"room_size": 6}),
+        LevelKind("GoToLocal", {"room_size": 6, "num_dists": 3}),
+        LevelKind("PickupLoc"),
     ),
-    "room": (Kind("GoToLocal", {"room_size": 6, "num_dists": 3}), Kind("PickupLoc")),
-    "local": (Kind("GoToLocal"), Kind("PickupLoc"), Kind("PutNextLocal")),
+    "room": (LevelKind("GoToLocal", {"room_size": 6, "num_dists": 3}), LevelKind("PickupLoc")),
+    "local": (LevelKind("GoToLocal"), LevelKind("PickupLoc"), LevelKind("PutNextLocal")),
     "rooms": (
-        Kind("GoTo", {"room_size": 5, "num_rows": 2, "num_cols": 2, "num_dists": 4}),
-        Kind("OpenDoor"),
-        Kind("UnlockLocal"),
+        LevelKind("GoTo", {"room_size": 5, "num_rows": 2, "num_cols": 2, "num_dists": 4}),
+        LevelKind("OpenDoor"),
+        LevelKind("UnlockLocal"),
     ),
-    "maze": (Kind("GoTo"), Kind("Pickup"), Kind("Open")),
-    "blocked": (Kind("UnblockPickup"), Kind("UnlockPickup", {"distractors": True})),
+    "maze": (LevelKind("GoTo"), LevelKind("Pickup"), LevelKind("Open")),
+    "blocked": (LevelKind("UnblockPickup"), LevelKind("UnlockPickup", {"distractors": True})),
 }
 
 LEVELS: Mapping[str, Level] = {

@@ -17,7 +17,7 @@ from minigrid.core.constants import IDX_TO_COLOR, IDX_TO_OBJECT, OBJECT_TO_IDX
 from minigrid.envs.babyai.core import roomgrid_level
 
 from gentax.core.task import content_hash, split_of, stable_seed
-from gentax.domains.babyai import Kind
+from gentax.domains.babyai import LevelKind
 
 
 def _silent(*_: object) -> None:
@@ -30,7 +30,7 @@ def _silent(*_: object) -> None:
 roomgrid_level.print = _silent
 
 
-def make_world(kind: Kind) -> Any:
+def make_world(kind: LevelKind) -> Any:
     """Return one of the package's environments."""
     return getattr(babyai, kind.name)(**kind.settings)
 

@@ -11,7 +11,16 @@ from contextlib import suppress
 from typing import Any
 
 from gentax.core.errors import unknown
-from gentax.domains.check.harness import QUICK, CheckReport, Effort, Failed, Harness, NotApplicable, Result, Verdict
+from gentax.domains.check.harness import (
+    QUICK,
+    CheckBudget,
+    CheckFailed,
+    CheckReport,
+    Harness,
+    NotApplicable,
+    Result,
+    Verdict,
+)
 from gentax.domains.check.interface import (
     admissible_accepted,
     any_string,
@@ -55,7 +64,7 @@ def check(
     name: str,
     level: str | None = None,
     *,
-    effort: Effort | None = None,
+    effort: CheckBudget | None = None,
     only: Iterable[str] = (),
     on_check: Callable[[str], None] | None = None,
     on_result: Callable[[Result], None] | None = None,
@@ -68,7 +77,7 @@ def check(
     Args:
         name: what `gentax.make` takes.
         level: one of its levels; its default when None.
-        effort: how much to do; `Effort()` when None, `QUICK` for a look.
+        effort: how much to do; `CheckBudget()` when None, `QUICK` for a look.
         only: names in `CHECKS`; all when empty.
         on_check: called with the name of each check before it is made.
         on_result: called with each result as it is known.
@@ -77,7 +86,7 @@ def check(
     Raises:
         UsageError: there is no such environment, level, setting or check.
     """
-    effort = effort or Effort()
+    effort = effort or CheckBudget()
     chosen, known = set(only), [title for title, _, _ in CHECKS]
     for title in sorted(chosen.difference(known)):
         raise unknown("check", title, known)
@@ -110,7 +119,7 @@ def _run_check(harness: Harness, title: str, seconds: float, run_check: Callable
             harness.close_extra()
     except NotApplicable as reason:
         verdict, message = Verdict.NOT_APPLICABLE, str(reason)
-    except Failed as failed:
+    except CheckFailed as failed:
         verdict, message = Verdict.FAILED, _with_location(harness, str(failed))
     except Exception as error:
         verdict, message = Verdict.FAILED, _with_location(harness, f"raises {type(error).__name__}: {error}")
@@ -123,4 +132,4 @@ def _with_location(harness: Harness, what: str) -> str:
     return f"{harness.location}: {what}" if harness.location else what
 
 
-__all__ = ["CHECKS", "QUICK", "CheckReport", "Effort", "Result", "Verdict", "check"]
+__all__ = ["CHECKS", "QUICK", "CheckBudget", "CheckReport", "Result", "Verdict", "check"]

@@ -24,7 +24,7 @@ class Verdict(Enum):
     NOT_APPLICABLE = "not applicable"
 
 
-class Failed(Exception):
+class CheckFailed(Exception):
     """Raised by a check: the environment does not keep the contract, and how."""
 
 
@@ -33,7 +33,7 @@ class NotApplicable(Exception):
 
 
 @dataclass(frozen=True)
-class Effort:
+class CheckBudget:
     """How much the checks do. Where the seconds run out first, a check does less and says how much it did.
 
     Raises:
@@ -51,7 +51,7 @@ class Effort:
                 raise UsageError(f"{name} must be more than 0 and finite, not {value}")
 
 
-QUICK = Effort(tasks=20, starts=300, episodes=120, seconds=6.0)
+QUICK = CheckBudget(tasks=20, starts=300, episodes=120, seconds=6.0)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class CheckReport:
 
     name: str  # as `gentax.make` takes it
     level: str
-    effort: Effort
+    effort: CheckBudget
     results: tuple[Result, ...]
 
     @property
@@ -153,7 +153,7 @@ class Harness:
         UsageError: there is no such environment, level or setting.
     """
 
-    def __init__(self, name: str, level: str | None, effort: Effort, settings: dict[str, Any]) -> None:
+    def __init__(self, name: str, level: str | None, effort: CheckBudget, settings: dict[str, Any]) -> None:
         self.name, self.effort, self.settings = name, effort, settings
         self.location = ""  # the task and step that is being played, for whoever reports a failure
         self.rng = random.Random(0)
@@ -218,7 +218,7 @@ class Harness:
         each = -(-count // len(splits))
         admissible = [self.env.tasks(split, min(each, self.env.size(split))) for split in splits]
         if not any(admissible):
-            raise Failed("it has no tasks")
+            raise CheckFailed("it has no tasks")
         longest = max(map(len, admissible))
         return [tasks[n] for n in range(longest) for tasks in admissible if n < len(tasks)][:count]
 

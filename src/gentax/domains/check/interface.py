@@ -13,7 +13,7 @@ from gentax.core import ExpertAction, Task, TextEnv, UsageError
 from gentax.domains.check.harness import (
     NONSENSE,
     RANDOM_STEPS,
-    Failed,
+    CheckFailed,
     Harness,
     NotApplicable,
     Trajectory,
@@ -30,7 +30,7 @@ def signatures(harness: Harness) -> str:
     """reset and step return what Gymnasium says, a seed draws the same task again, an episode must be begun."""
     env = harness.make()
     if not isinstance(env, gymnasium.Env):
-        raise Failed(f"it is a {type(env).__name__}, not a gymnasium.Env")
+        raise CheckFailed(f"it is a {type(env).__name__}, not a gymnasium.Env")
     harness.start(harness.env, harness.tasks(1)[0])  # what environments share is started once for all checks
     harness.location = ""
     _must_raise(gymnasium.error.ResetNeeded, "step() before reset()", lambda: env.step(NONSENSE))
@@ -42,19 +42,21 @@ def signatures(harness: Harness) -> str:
         and isinstance(started[0], str)
         and isinstance(started[1], dict)
     ):
-        raise Failed("reset() does not return (str, dict)")
+        raise CheckFailed("reset() does not return (str, dict)")
     info = started[1]
     if not isinstance(info.get("task"), Task) or not isinstance(info.get("goal"), str):
-        raise Failed("the info of reset() lacks a `task` or a `goal`")
+        raise CheckFailed("the info of reset() lacks a `task` or a `goal`")
     if info["task"].split != env.split:
-        raise Failed(f"reset() of the {env.split} split draws from the {info['task'].split} split")
+        raise CheckFailed(f"reset() of the {env.split} split draws from the {info['task'].split} split")
     again = harness.env.reset(seed=SEED)
     if (again[0], again[1]["task"]) != (started[0], info["task"]):
-        raise Failed(f"reset(seed={SEED}) draws {info['task'].id}, and {again[1]['task'].id} in a second environment")
+        raise CheckFailed(
+            f"reset(seed={SEED}) draws {info['task'].id}, and {again[1]['task'].id} in a second environment"
+        )
     harness.location = f"task {info['task'].id}, step 1"
     stepped: Any = env.step(NONSENSE)
     if not isinstance(stepped, tuple) or len(stepped) != 5:
-        raise Failed("step() does not return five values")
+        raise CheckFailed("step() does not return five values")
     observation, reward, terminated, truncated, info = stepped
     for what, value, kind in (
         ("observation", observation, str),
@@ -66,7 +68,7 @@ def signatures(harness: Harness) -> str:
         ("info['success']", info.get("success") if isinstance(info, dict) else None, bool),
     ):
         if not isinstance(value, kind):
-            raise Failed(f"{what} of step() is a {type(value).__name__}")
+            raise CheckFailed(f"{what} of step() is a {type(value).__name__}")
     env.close()
     env.close()  # twice is harmless
     return "reset and step return what they should, seeds repeat, close may be called twice"
@@ -90,7 +92,7 @@ def exact_horizon(harness: Harness) -> str:
     exact = harness.make(horizon=length)
     last = harness.play(exact, task_of(task, exact), expert_policy).turns[-1]
     if not last.terminated or last.truncated:
-        raise Failed(f"it ends by itself in step {length}, its horizon, and says truncated={last.truncated}")
+        raise CheckFailed(f"it ends by itself in step {length}, its horizon, and says truncated={last.truncated}")
     _must_be_over(harness, exact)
     return f"cut off at steps {HORIZON} and {length - 1}, not when it ends at {length}; step() after the end raises"
 
@@ -112,7 +114,7 @@ def errors(harness: Harness) -> str:
     ):
         error = _must_raise(UsageError, what, ask)
         if len(str(error).splitlines()) != 1:
-            raise Failed(f"{what} is refused with {len(str(error).splitlines())} lines, not one")
+            raise CheckFailed(f"{what} is refused with {len(str(error).splitlines())} lines, not one")
     return "unknown levels, splits, rewards, options and indices are refused with one line each"
 
 
@@ -124,7 +126,7 @@ def _must_be_truncated(harness: Harness, env: TextEnv, task: Task, policy: Calla
         raise NotApplicable(f"a refused action ends its episodes, in step {len(trajectory.turns)}")
     if not last.truncated or len(trajectory.turns) != horizon:
         when = f"after {len(trajectory.turns)} steps" if last.truncated else "not at all"
-        raise Failed(f"with a horizon of {horizon} it is cut off {when}")
+        raise CheckFailed(f"with a horizon of {horizon} it is cut off {when}")
     _must_be_over(harness, env)
 
 
@@ -139,8 +141,8 @@ def _must_raise(kind: type[Exception], what: str, call: Callable[[], object]) ->
     except kind as error:
         return error
     except Exception as error:
-        raise Failed(f"{what} raises {type(error).__name__}, not {kind.__name__}: {error}") from error
-    raise Failed(f"{what} raises nothing, not {kind.__name__}")
+        raise CheckFailed(f"{what} raises {type(error).__name__}, not {kind.__name__}: {error}") from error
+    raise CheckFailed(f"{what} raises nothing, not {kind.__name__}")
 
 
 # Rewards keep to what `TextEnv` says: sparse ones are 1 on success and else 0, dense ones sum to at most 1.
@@ -177,15 +179,15 @@ def _bounded(harness: Harness, kind: str, trajectory: Trajectory) -> float:
     for number, turn in enumerate(trajectory.turns, 1):
         harness.location = f"task {trajectory.task.id}, step {number}"
         if not math.isfinite(turn.reward):
-            raise Failed(f"the {kind} reward is {turn.reward}")
+            raise CheckFailed(f"the {kind} reward is {turn.reward}")
         success = turn.info["success"]
         if kind == "sparse" and turn.reward != float(success):
-            raise Failed(f"the sparse reward is {turn.reward}, and success is {success}")
+            raise CheckFailed(f"the sparse reward is {turn.reward}, and success is {success}")
         if success and not turn.terminated:
-            raise Failed("it says success and goes on")
+            raise CheckFailed("it says success and goes on")
         total += turn.reward
         if total > 1 + EPSILON:
-            raise Failed(f"the {kind} rewards sum to {total:.6g}, more than 1")
+            raise CheckFailed(f"the {kind} rewards sum to {total:.6g}, more than 1")
     return total
 
 
@@ -225,7 +227,7 @@ def admissible_accepted(harness: Harness) -> str:
         for action in harness.rng.sample(admissible, min(LISTED_ACTIONS, len(admissible))):
             _go_to_state(harness, harness.env, task, prefix)
             if harness.step(harness.env, action).info["valid"] is not True:
-                raise Failed(f"the admissible action {action!r} is refused")
+                raise CheckFailed(f"the admissible action {action!r} is refused")
             counts["accepted"] += 1
         foreign = sorted(known.difference(admissible))
         for action in [NONSENSE, *harness.rng.sample(foreign, min(FOREIGN_ACTIONS, len(foreign)))]:
@@ -233,18 +235,18 @@ def admissible_accepted(harness: Harness) -> str:
             turn = harness.step(harness.env, action)
             if turn.info["valid"] is True:
                 if action == NONSENSE:
-                    raise Failed(f"{action!r} is accepted, and is not among the admissible actions")
+                    raise CheckFailed(f"{action!r} is accepted, and is not among the admissible actions")
                 counts["taken"] += 1
                 continue
             if turn.terminated or turn.info["success"]:
-                raise Failed(f"the refused action {action!r} ends the episode")
+                raise CheckFailed(f"the refused action {action!r} ends the episode")
             counts["refused"] += 1
             if (
                 harness.has_expert and trajectory.won and len(trajectory.turns) < harness.env.horizon
             ):  # a step is left for it
                 rest = harness.play_on(harness.env, expert_policy)
                 if not (rest and rest[-1].info["success"]):
-                    raise Failed(f"after the refused action {action!r} the expert does not win any more")
+                    raise CheckFailed(f"after the refused action {action!r} the expert does not win any more")
         known.update(admissible)
     message = f"in {counts['states']} states {counts['accepted']} listed actions accepted, {counts['refused']} refused"
     if counts["taken"]:
@@ -263,9 +265,9 @@ def _go_to_state(harness: Harness, env: TextEnv, task: Task, prefix: tuple[str, 
 
 def _well_formed(admissible: object) -> None:
     if not isinstance(admissible, list) or not all(isinstance(action, str) and action.strip() for action in admissible):
-        raise Failed("admissible() is not a list of words")
+        raise CheckFailed("admissible() is not a list of words")
     if len(set(admissible)) < len(admissible):
-        raise Failed("admissible() lists an action twice")
+        raise CheckFailed("admissible() lists an action twice")
 
 
 # What an environment shows is text that can be read, stored and sent; what it is told may be any string at all.
@@ -321,19 +323,19 @@ def any_string(harness: Harness) -> str:
         try:
             turn = harness.step(harness.env, action)
         except Exception as error:
-            raise Failed(f"{what} as an action raises {type(error).__name__}: {error}") from error
+            raise CheckFailed(f"{what} as an action raises {type(error).__name__}: {error}") from error
         try:
             readable("answer", turn.observation)
-        except Failed as failed:
-            raise Failed(f"{what} as an action: {failed}") from None
+        except CheckFailed as failed:
+            raise CheckFailed(f"{what} as an action: {failed}") from None
         if turn.info["success"]:
-            raise Failed(f"{what} as an action wins")
+            raise CheckFailed(f"{what} as an action wins")
         if turn.terminated or turn.truncated:
             harness.start(harness.env, other)
     if harness.has_expert:
         trajectory = harness.play(harness.env, task, expert_policy)
         if not trajectory.won:
-            raise Failed("after strange actions and a reset the expert does not win any more")
+            raise CheckFailed("after strange actions and a reset the expert does not win any more")
         return f"{len(STRANGE_STRINGS)} strange strings survived; then the expert wins"
     harness.start(harness.env, task)
     return f"{len(STRANGE_STRINGS)} strange strings survived; then a reset works"
@@ -342,15 +344,15 @@ def any_string(harness: Harness) -> str:
 def readable(what: str, text: object) -> None:
     """Raise Failed unless `text` is what a goal or an observation may be."""
     if not isinstance(text, str):
-        raise Failed(f"the {what} is a {type(text).__name__}, not a str")
+        raise CheckFailed(f"the {what} is a {type(text).__name__}, not a str")
     if not text.strip():
-        raise Failed(f"the {what} is empty")
+        raise CheckFailed(f"the {what} is empty")
     if len(text) > LIMIT:
-        raise Failed(f"the {what} has {len(text)} characters, more than {LIMIT}")
+        raise CheckFailed(f"the {what} has {len(text)} characters, more than {LIMIT}")
     if text.isascii() and text.isprintable():
         return
     for char in text:
         if unicodedata.category(char) == "Cs":
-            raise Failed(f"the {what} holds the lone surrogate U+{ord(char):04X}: it cannot be written as UTF-8")
+            raise CheckFailed(f"the {what} holds the lone surrogate U+{ord(char):04X}: it cannot be written as UTF-8")
         if unicodedata.category(char) == "Cc" and char not in "\n\t":
-            raise Failed(f"the {what} holds the control character U+{ord(char):04X}")
+            raise CheckFailed(f"the {what} holds the control character U+{ord(char):04X}")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import psutil
 
-from gentax.domains.check.harness import RANDOM_STEPS, Failed, Harness, NotApplicable, expert_policy
+from gentax.domains.check.harness import RANDOM_STEPS, CheckFailed, Harness, NotApplicable, expert_policy
 
 OWN = 8.0  # MB by which this process may grow from the third quarter to the last: 32 MB in 1,000 episodes
 CHILDREN = 64.0  # MB by which the processes it started may: a Java heap grows until it is swept, and is bounded
@@ -44,7 +44,7 @@ def flat_memory(harness: Harness) -> str:
         growth = median(series[-quarter:]) - median(series[-2 * quarter : -quarter])
         rates[who] = growth / (trajectory / 4) * 1000
         if growth > bound:
-            raise Failed(
+            raise CheckFailed(
                 f"{who} grew by {growth:.1f} MB in a quarter of {trajectory} episodes, {rates[who]:.0f} MB in 1,000 "
                 f"(bound {bound:.0f} MB a quarter)"
             )
@@ -76,7 +76,7 @@ def resources_released(harness: Harness) -> str:
         after = _count_resources()
     for name, now, then in zip(_Resources._fields, after, before, strict=True):
         if now > then:
-            raise Failed(f"an environment that was made, played and closed leaves {now - then} more {name}")
+            raise CheckFailed(f"an environment that was made, played and closed leaves {now - then} more {name}")
     return f"nothing is left: {after.processes} processes, {after.threads} threads, {after.files} files as before"
 
 

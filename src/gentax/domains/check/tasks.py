@@ -16,7 +16,7 @@ from gentax.core import ExpertAction, Task, TextEnv
 from gentax.domains.check.harness import (
     NONSENSE,
     RANDOM_STEPS,
-    Failed,
+    CheckFailed,
     Harness,
     NotApplicable,
     Policy,
@@ -106,7 +106,7 @@ def other_process(harness: Harness) -> str:
         stderr_lines = run.stderr.strip().splitlines() or ["nothing"]
         if "unknown domain" in stderr_lines[-1]:
             raise NotApplicable("it is registered in this process only")
-        raise Failed(f"another process cannot start it: {stderr_lines[-1]}")
+        raise CheckFailed(f"another process cannot start it: {stderr_lines[-1]}")
     for task, (goal, observation) in zip(tasks, json.loads(run.stdout.splitlines()[-1]), strict=True):
         _must_be_equal("start", harness.start(harness.env, task), (goal, observation), "in another process")
     return f"{len(tasks)} tasks start alike in another process"
@@ -119,7 +119,7 @@ def task_of(task: Task, env: TextEnv) -> Task:
 
 def _must_be_equal(what: str, one: object, other: object, location: str) -> None:
     if one != other:
-        raise Failed(f"the {what} differs {location}: {' and '.join(_differences(one, other))}")
+        raise CheckFailed(f"the {what} differs {location}: {' and '.join(_differences(one, other))}")
 
 
 def _differences(one: object, other: object) -> list[str]:
@@ -159,11 +159,11 @@ def shared_contents(harness: Harness) -> str:
         harness.location = f"task {task.id}"
         content = env.content_of(task)
         if content is None:
-            raise Failed("it says nothing of what this task is made of, and of others it does")
+            raise CheckFailed("it says nothing of what this task is made of, and of others it does")
         other = first.setdefault(content, task)
         if other.split != task.split:
             harness.location = ""
-            raise Failed(f"{other.id} and {task.id} are made of the same, and are in different splits")
+            raise CheckFailed(f"{other.id} and {task.id} are made of the same, and are in different splits")
         counts[task.split] += other is task
         done += 1
     message = ", ".join(f"{count} {split}" for split, count in counts.items())
@@ -195,7 +195,7 @@ def disjoint_splits(harness: Harness) -> str:
         first = first_by_transcript.setdefault((key, _transcript(harness, task, _reference_policy(harness))), task)
         if first.split != task.split and _same_world(harness, first, task):
             harness.location = ""
-            raise Failed(f"{first.id} and {task.id} are the same task: they begin alike and go alike")
+            raise CheckFailed(f"{first.id} and {task.id} are the same task: they begin alike and go alike")
         compared += 1
     return f"{message}; {len(alike)} begin like one of another split, and the {compared} looked at go other ways"
 
@@ -257,15 +257,15 @@ def expert_wins(harness: Harness) -> str:
             harness.location = f"task {task.id}, step {number}"
             for what, text in (("action", turn.action), ("thought", turn.thought)):
                 if not isinstance(text, str) or not text.strip():
-                    raise Failed(f"the expert's {what} is {text!r}, not words")
+                    raise CheckFailed(f"the expert's {what} is {text!r}, not words")
             if turn.info["valid"] is not True:
-                raise Failed(f"the environment refuses the expert's action {turn.action!r}")
+                raise CheckFailed(f"the environment refuses the expert's action {turn.action!r}")
         harness.location = f"task {task.id}, step {len(trajectory.turns) + 1}"
         if not trajectory.over:
-            raise Failed("the expert has no move and the episode is not over")
+            raise CheckFailed("the expert has no move and the episode is not over")
         if not trajectory.won:
             how = "the horizon" if trajectory.turns[-1].truncated else "failure"
-            raise Failed(f"the expert's episode ends in {how} after {len(trajectory.turns)} steps")
+            raise CheckFailed(f"the expert's episode ends in {how} after {len(trajectory.turns)} steps")
         lengths.append(len(trajectory.turns))
     steps = f"{min(lengths)} to {max(lengths)} steps, horizon {harness.env.horizon}"
     return f"{harness.count(len(lengths), len(tasks), 'tasks')} solved in {steps}"

@@ -10,7 +10,7 @@ from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import EnvironmentFault
 from gentax.core.task import Task, content_hash
 from gentax.domains.twx import COOKING, COOKING_DOMAIN, FIRST, FOLDS, MAPREADER, MAPREADER_DOMAIN, Game, numbers
-from gentax.domains.twx.expert import Follower, cooking_thought, mapreader_thought, without_idle
+from gentax.domains.twx.expert import PlanFollower, cooking_thought, mapreader_thought, without_idle
 from gentax.domains.twx.simulator import Simulator, State
 from gentax.domains.twx.words import exits, room_of, tidy
 
@@ -27,7 +27,7 @@ class TwxEnv(TextEnv):
     package's score, which ends at 1 with success; a ruined meal ends the episode as a failure.
 
     `expert` follows the package's gold path without the looks that tell nothing new. It undoes steps aside, and has no
-    move after one that cannot be undone (see `Follower`).
+    move after one that cannot be undone (see `PlanFollower`).
 
     Raises (from `reset` and `step`):
         EnvironmentFault: the Java process died or broke; the next `reset` starts another.
@@ -42,7 +42,7 @@ class TwxEnv(TextEnv):
         super().__init__(level=level, split=split, reward=reward, horizon=horizon)
         self._server: Simulator | None = None
         self._state: State | None = None
-        self._follower: Follower | None = None
+        self._follower: PlanFollower | None = None
 
     @abstractmethod
     def goal_of(self, description: str) -> str:
@@ -62,7 +62,7 @@ class TwxEnv(TextEnv):
             self.close()
             description, state, path = self._start(task)
         self._state = state
-        self._follower = Follower(without_idle([action for action in path if action not in LOOKS]))
+        self._follower = PlanFollower(without_idle([action for action in path if action not in LOOKS]))
         self._content = content_of(self.game, description, state.look, path)
         return self.goal_of(" ".join(description.split())), tidy(state.look)
 

@@ -25,7 +25,7 @@ def without_idle(path: Sequence[str]) -> list[str]:
     return kept
 
 
-class Follower:
+class PlanFollower:
     """Where somebody who plays freely stands on a path.
 
     Args:

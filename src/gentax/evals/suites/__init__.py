@@ -8,7 +8,7 @@ report = tax_report("sokoban", *paired(read_result("base.json"), result))
 from gentax.evals.suites.result import (
     Check,
     DomainResult,
-    Played,
+    PlayedEpisode,
     ScoreCard,
     SuiteResult,
     paired,
@@ -20,6 +20,6 @@ from gentax.evals.suites.run import play_suite
 from gentax.evals.suites.suite import FROZEN, Suite, SuiteDomain, Walk, load_suite
 
 __all__ = [
-    "FROZEN", "Check", "DomainResult", "Played", "ScoreCard", "Suite", "SuiteDomain", "SuiteResult", "Walk",
+    "FROZEN", "Check", "DomainResult", "PlayedEpisode", "ScoreCard", "Suite", "SuiteDomain", "SuiteResult", "Walk",
     "load_suite", "paired", "play_suite", "read_result", "verify", "write_suite_result",
 ]  # fmt: skip

@@ -63,7 +63,7 @@ LIMIT = 1 << 24  # bytes of a result file that are read; one of v2 has some 200,
 
 
 @settings
-class Played:
+class PlayedEpisode:
     """One episode, in numbers."""
 
     task: str
@@ -86,7 +86,7 @@ class Played:
     """How many of the invalid were replies that were cut off at the suite's budget of tokens."""
 
     @classmethod
-    def of(cls, episode: Episode) -> Played:
+    def of(cls, episode: Episode) -> PlayedEpisode:
         """Put an episode into numbers."""
         invalid = [step for step in episode.steps if not step.valid]
         cut_off = sum(step.truncated for step in invalid)
@@ -102,7 +102,7 @@ class DomainResult:
     horizon: int
     starts: dict[str, str]
     """The hash of each task's start, as seen before it was played."""
-    episodes: tuple[Played, ...]
+    episodes: tuple[PlayedEpisode, ...]
 
     def scores(self, order: Iterable[str] | None = None) -> np.ndarray:
         """Return (K,) mean success over samples of each task; NaN where one is an error.

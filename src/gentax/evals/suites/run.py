@@ -9,7 +9,14 @@ from pathlib import Path
 
 from gentax.core import Episode, UsageError, unknown
 from gentax.domains import domain, missing_modules
-from gentax.evals.suites.result import DomainResult, Played, SuiteResult, check_result, read_result, write_suite_result
+from gentax.evals.suites.result import (
+    DomainResult,
+    PlayedEpisode,
+    SuiteResult,
+    check_result,
+    read_result,
+    write_suite_result,
+)
 from gentax.evals.suites.suite import Suite, check_starts, load_suite, versions
 from gentax.models.requests import ModelOptions
 from gentax.models.source import fingerprint, may_name_model
@@ -129,7 +136,7 @@ def _play(
             )
     except UnreadableReplies as error:
         raise UsageError(f"{error} (suite {suite.name} fixes all other settings)") from None
-    return DomainResult(frozen.level, frozen.horizon, starts, tuple(map(Played.of, episodes)))
+    return DomainResult(frozen.level, frozen.horizon, starts, tuple(map(PlayedEpisode.of, episodes)))
 
 
 def _one(result: SuiteResult, suite: Suite, name: str, played: DomainResult) -> SuiteResult:

@@ -34,20 +34,20 @@ from gentax.metrics.statistics.power import (
     required_sample_size,
     required_seeds,
 )
-from gentax.metrics.statistics.scores import Clusters, Labels, Scores, Weights
+from gentax.metrics.statistics.scores import Labels, Scores, TaskClusters, Weights
 
 __all__ = [
     "LEVEL",
     "SEEDS",
     "SEEDS_AND_TASKS",
     "TASKS",
-    "Clusters",
     "Estimate",
     "InterimAnalyses",
     "Labels",
     "Pilot",
     "SampleSize",
     "Scores",
+    "TaskClusters",
     "Undefined",
     "Weights",
     "above_chance",

@@ -25,7 +25,7 @@ from scipy.optimize import brentq
 
 from gentax.core.errors import UsageError
 from gentax.metrics.statistics.estimate import LEVEL, SEEDS_AND_TASKS, TASKS, Estimate
-from gentax.metrics.statistics.scores import Clusters, Labels, Scores, Weights, check_scores
+from gentax.metrics.statistics.scores import Labels, Scores, TaskClusters, Weights, check_scores
 from gentax.metrics.statistics.variance import (
     VarianceComponents,
     interaction_variance,
@@ -54,7 +54,7 @@ def success_rate(scores: np.ndarray, level: float = LEVEL, clusters: Labels | No
     """
     scores_SK = check_scores(np.atleast_2d(np.asarray(scores, float)), "a success rate")
     covers = SEEDS_AND_TASKS if len(scores_SK) > 1 else TASKS
-    return _wilson(scores_SK, Clusters.of(clusters, scores_SK.shape[1]), 100.0, "percent", covers, level)
+    return _wilson(scores_SK, TaskClusters.of(clusters, scores_SK.shape[1]), 100.0, "percent", covers, level)
 
 
 def bounded_mean(values: np.ndarray, upper: float, unit: str, level: float = LEVEL) -> Estimate:
@@ -63,7 +63,7 @@ def bounded_mean(values: np.ndarray, upper: float, unit: str, level: float = LEV
     Wilson's interval on values / upper, so that it does not collapse when all values are alike.
     """
     scores_1K = check_scores(np.atleast_2d(np.asarray(values, float) / upper), f"a mean of {unit}")
-    return _wilson(scores_1K, Clusters.of(None, scores_1K.shape[1]), upper, unit, TASKS, level)
+    return _wilson(scores_1K, TaskClusters.of(None, scores_1K.shape[1]), upper, unit, TASKS, level)
 
 
 def cluster_mean(sums: np.ndarray, counts: np.ndarray, unit: str, level: float = LEVEL) -> Estimate:
@@ -215,7 +215,9 @@ def p_value(scores: Scores, weights: Weights) -> float:
     return float(np.exp(brentq(beyond, np.log(SMALLEST_P), _LARGEST_LOG_P, xtol=1e-10)))
 
 
-def _wilson(scores_SK: np.ndarray, clusters: Clusters, scale: float, unit: str, covers: str, level: float) -> Estimate:
+def _wilson(
+    scores_SK: np.ndarray, clusters: TaskClusters, scale: float, unit: str, covers: str, level: float
+) -> Estimate:
     seeds, tasks = scores_SK.shape
     rate = float(scores_SK.mean())
     mean_1K = scores_SK.mean(0, keepdims=True) - rate

@@ -14,7 +14,7 @@ Labels = Sequence[Hashable]  # one for each task; None and "" mark a task whose 
 
 
 @dataclass(frozen=True, eq=False)
-class Clusters:
+class TaskClusters:
     """The clusters that K tasks belong to.
 
     Raises:
@@ -28,7 +28,7 @@ class Clusters:
             raise UsageError(f"{len(self.index_K)} tasks of one and the same content say nothing about others")
 
     @classmethod
-    def of(cls, labels: Labels | None, tasks: int, what: str = "a domain") -> Clusters:
+    def of(cls, labels: Labels | None, tasks: int, what: str = "a domain") -> TaskClusters:
         """Number the clusters of `tasks` tasks; without labels each task is its own cluster.
 
         Raises:
@@ -111,7 +111,7 @@ class Scores:
     roles: Mapping[str, Mapping[str, np.ndarray]]
     fixed: frozenset[str] = frozenset({"init", "chance"})
     clusters: Mapping[str, Labels] | None = None
-    _clusters: dict[str, Clusters] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _clusters: dict[str, TaskClusters] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         tasks: dict[str, int] = {}
@@ -128,7 +128,7 @@ class Scores:
             if domain not in tasks:
                 raise unknown("domain that clusters are given for", domain, tasks)
         labels = self.clusters or {}
-        self._clusters.update({d: Clusters.of(labels.get(d), count, d) for d, count in tasks.items()})
+        self._clusters.update({d: TaskClusters.of(labels.get(d), count, d) for d, count in tasks.items()})
 
     @classmethod
     def of(cls, *, clusters: Mapping[str, Labels] | None = None, **roles: Mapping[str, np.ndarray]) -> Scores:
@@ -156,7 +156,7 @@ class Scores:
             made[role] = {domain: scores_SDK[:, d] for d, domain in enumerate(domains)}
         return cls(made, clusters=clusters)
 
-    def clusters_of(self, domain: str) -> Clusters:
+    def clusters_of(self, domain: str) -> TaskClusters:
         """Return the clusters of a domain's tasks."""
         return self._clusters[domain]
 

@@ -30,7 +30,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from gentax.core.errors import UsageError, unknown
-from gentax.metrics.statistics.scores import Clusters, Scores, Weights
+from gentax.metrics.statistics.scores import Scores, TaskClusters, Weights
 
 PSEUDO = 2.0  # tasks, in all domains of a sum together
 
@@ -101,7 +101,7 @@ def variance_components(scores: Scores, forms: Sequence[Weights]) -> VarianceCom
 
 def variance_components_of(
     scores: Mapping[tuple[str, str], np.ndarray],
-    clusters: Mapping[str, Clusters],
+    clusters: Mapping[str, TaskClusters],
     forms: Sequence[Weights],
     fixed: frozenset[str],
 ) -> VarianceComponents:
@@ -143,7 +143,7 @@ def variance_components_of(
     return VarianceComponents(np.stack(found, axis=-3), np.array(df, float), of_seeds)
 
 
-def interaction_variance(scores_SK: np.ndarray, clusters: Clusters) -> np.ndarray:
+def interaction_variance(scores_SK: np.ndarray, clusters: TaskClusters) -> np.ndarray:
     """Return the variance of the mean score (…, S, K) that is due to the interaction of seeds and clusters of tasks.
 
     0 with one seed, which cannot tell it.
@@ -158,7 +158,7 @@ def interaction_variance(scores_SK: np.ndarray, clusters: Clusters) -> np.ndarra
 
 
 def paired_covariance(
-    scores_RK: np.ndarray, seeds_R: np.ndarray, clusters: Clusters, pseudo: float
+    scores_RK: np.ndarray, seeds_R: np.ndarray, clusters: TaskClusters, pseudo: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the covariance (…, R, R) of the mean scores of paired policies, pseudo-tasks included.
 
@@ -184,7 +184,7 @@ def paired_covariance(
     return (scatter + least + moved) / total, least / total
 
 
-def design_effect(centred_RK: np.ndarray, clusters: Clusters) -> np.ndarray:
+def design_effect(centred_RK: np.ndarray, clusters: TaskClusters) -> np.ndarray:
     """Return how many times more a mean varies than if tasks were independent: from 1 to what is possible.
 
     That of the differences between policies, where there are several. Where no score differs from another it is the

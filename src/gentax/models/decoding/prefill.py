@@ -20,7 +20,7 @@ BUCKET_WIDTH = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
+class PrefillBucket:
     """Rows with similar numbers of new tokens: B rows padded to Q queries."""
 
     row_B: np.ndarray
@@ -38,9 +38,9 @@ class PrefillPass:
     from_M: np.ndarray  # index into N
     row_M: np.ndarray
     position_M: np.ndarray
-    buckets: list[Bucket]
+    buckets: list[PrefillBucket]
     place_N: np.ndarray  # of each token among the concatenated queries of all buckets
-    last: Bucket  # the last token of each prompt, in order
+    last: PrefillBucket  # the last token of each prompt, in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def _parts(own: list[tuple[int, int, int]], chunk: int) -> Iterator[list[tuple[i
         yield part
 
 
-def _buckets(part: list[tuple[int, int, int]]) -> tuple[list[Bucket], np.ndarray]:
+def _buckets(part: list[tuple[int, int, int]]) -> tuple[list[PrefillBucket], np.ndarray]:
     """Group rows, as (row, from, to), by how many tokens are new: fewer than `BUCKET_WIDTH` apart."""
     kinds: dict[int, list[tuple[int, int, int, int]]] = {}
     begin = 0
@@ -144,14 +144,14 @@ def _buckets(part: list[tuple[int, int, int]]) -> tuple[list[Bucket], np.ndarray
             query_BQ[b, :n] = np.arange(begin, begin + n)
             place_N[begin : begin + n] = laid + b * wide + np.arange(n)
         row_B, start_B = (np.array([item[k] for item in kind]) for k in (0, 1))
-        buckets.append(Bucket(row_B, start_B, query_BQ, max(end for _, _, end, _ in kind)))
+        buckets.append(PrefillBucket(row_B, start_B, query_BQ, max(end for _, _, end, _ in kind)))
         laid += query_BQ.size
     return buckets, place_N
 
 
-def _last(part: list[tuple[int, int, int]]) -> Bucket:
+def _last(part: list[tuple[int, int, int]]) -> PrefillBucket:
     row_B, start_B, end_B = np.array(part).T
-    return Bucket(row_B, end_B - 1, np.cumsum(end_B - start_B)[:, None] - 1, int(end_B.max()))
+    return PrefillBucket(row_B, end_B - 1, np.cumsum(end_B - start_B)[:, None] - 1, int(end_B.max()))
 
 
 def prefill(weights: LlamaModel, rows: KVCache, part: PrefillPass) -> torch.Tensor:
@@ -187,7 +187,7 @@ def prefill(weights: LlamaModel, rows: KVCache, part: PrefillPass) -> torch.Tens
 class _Tile:
     """The attention of one bucket."""
 
-    def __init__(self, weights: LlamaModel, bucket: Bucket) -> None:
+    def __init__(self, weights: LlamaModel, bucket: PrefillBucket) -> None:
         device = weights.device
         self.row_B = torch.from_numpy(bucket.row_B).to(device)
         self.together = bool((np.diff(bucket.row_B) == 1).all())  # then keys are read in place

@@ -1,7 +1,7 @@
 """Merging: the weights of several policies, trained from one start each on its own domain, made one policy.
 
-Left out: TIES-Merging (arXiv 2306.01708), which broke all the experts it was tried on (see docs/training.md), and
-weights for the policies.
+Left out: TIES-Merging (arXiv 2306.01708), which broke all the experts it was tried on
+(see docs/results/forgetting.md), and weights for the policies.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ TOKENS_PER_STEP = 2880  # of text in a step, a few hundred sampled ones among th
 
 
 @dataclass(frozen=True)
-class Text:
+class ReplayText:
     """One token sequence, and which of its tokens the start sampled."""
 
     ids_T: np.ndarray
@@ -44,7 +44,7 @@ class ReplayKL(ForgettingMethod):
     """
 
     keeps_start_model = True
-    parts: tuple[tuple[Text, ...], ...]
+    parts: tuple[tuple[ReplayText, ...], ...]
 
     def touched_domains(self) -> Iterable[str]:
         return replayed_domains(self.config)
@@ -75,11 +75,11 @@ class ReplayKL(ForgettingMethod):
             for episode in episodes
         ]
         everyone = world.gather(own_texts)
-        by_domain: dict[tuple[str, str], list[Text]] = {(task.domain, task.level): [] for task in chosen}
+        by_domain: dict[tuple[str, str], list[ReplayText]] = {(task.domain, task.level): [] for task in chosen}
         for n, task in enumerate(chosen):
             for ids, sampled in everyone[n % world.size][n // world.size]:
                 if sampled and sampled[-1] > 0:  # nothing predicts the first token of a sequence
-                    text = Text(np.array(ids, np.int32), np.isin(np.arange(len(ids)), sampled))
+                    text = ReplayText(np.array(ids, np.int32), np.isin(np.arange(len(ids)), sampled))
                     by_domain[task.domain, task.level].append(text)
         texts = [of_domain for of_domain in by_domain.values() if of_domain]
         self.parts = split_by_tokens(texts, TOKENS_PER_STEP, np.random.default_rng(seed))
@@ -125,8 +125,8 @@ def replayed_domains(config: TrainConfig) -> tuple[str, ...]:
 
 
 def split_by_tokens(
-    texts: Sequence[Sequence[Text]], budget: int, rng: np.random.Generator
-) -> tuple[tuple[Text, ...], ...]:
+    texts: Sequence[Sequence[ReplayText]], budget: int, rng: np.random.Generator
+) -> tuple[tuple[ReplayText, ...], ...]:
     """Split the texts of several domains into parts of at most `budget` tokens, taking the domains in turn.
 
     A domain with fewer texts than another begins anew, so that all come up equally often. A longer text is a part by
@@ -134,8 +134,8 @@ def split_by_tokens(
     """
     shuffled = [[of_domain[i] for i in rng.permutation(len(of_domain))] for of_domain in texts]
     rounds = max(map(len, shuffled), default=0)
-    parts: list[tuple[Text, ...]] = []
-    part: list[Text] = []
+    parts: list[tuple[ReplayText, ...]] = []
+    part: list[ReplayText] = []
     for text in (of_domain[n % len(of_domain)] for n in range(rounds) for of_domain in shuffled):
         if part and sum(len(other.ids_T) for other in part) + len(text.ids_T) > budget:
             parts.append(tuple(part))
