@@ -9,6 +9,7 @@ from typing import Any
 from gentax.core import Episode, Outcome, UsageError
 from gentax.metrics.arms import ArmReport
 from gentax.metrics.axes import Axes
+from gentax.metrics.claims import ClaimResult
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.tax import TaxReport
 
@@ -107,6 +108,7 @@ class Report:
     about: str = ""  # one line under the title
     domains: tuple[str, ...] = ()  # columns of the matrix in order; by name when empty
     comparison: ArmComparison = field(default_factory=ArmComparison)
+    claims: tuple[ClaimResult, ...] = ()  # that the study states, with what the data say of them
     curves: tuple[Curve, ...] = ()
     axes: tuple[Axes, ...] = ()
     pairs: tuple[EpisodePair, ...] = ()

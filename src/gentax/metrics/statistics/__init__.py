@@ -33,6 +33,7 @@ from gentax.metrics.statistics.power import (
     power_sentences,
     required_sample_size,
     required_seeds,
+    required_tasks,
 )
 from gentax.metrics.statistics.scores import Labels, Scores, TaskClusters, Weights
 
@@ -72,5 +73,6 @@ __all__ = [
     "ratio",
     "required_sample_size",
     "required_seeds",
+    "required_tasks",
     "success_rate",
 ]

@@ -92,7 +92,7 @@ def linear_combination(scores: Scores, weights: Weights, unit: str, level: float
     """Estimate Σ weight(role, domain) x mean score(role, domain)."""
     half = float(variance_components(scores, [weights]).margin([1.0], level))
     value = scores.mean(weights)
-    return Estimate(value, value - half, value + half, unit=unit, level=level, **_coverage(scores, weights))
+    return Estimate(value, value - half, value + half, unit=unit, level=level, **coverage(scores, weights))
 
 
 def ratio(
@@ -107,7 +107,7 @@ def ratio(
     limits = fieller(top, bottom, variance_components(scores, [numerator, denominator]), level)
     if limits is None:
         return None
-    return Estimate(top / bottom, *limits, unit=unit, level=level, **_coverage(scores, {**numerator, **denominator}))
+    return Estimate(top / bottom, *limits, unit=unit, level=level, **coverage(scores, {**numerator, **denominator}))
 
 
 def rate_ratio(scores: Scores, numerator: Weights, denominator: Weights, level: float = LEVEL) -> Estimate | None:
@@ -117,17 +117,23 @@ def rate_ratio(scores: Scores, numerator: Weights, denominator: Weights, level: 
     and the limits are Fieller's, from 0 on. None when the denominator is not told apart from 0.
     """
     top, bottom = scores.mean(numerator), scores.mean(denominator)
-    known = variance_components(scores, [numerator, denominator])
+    limits = rate_ratio_limits(top, bottom, variance_components(scores, [numerator, denominator]), level)
+    if limits is None:
+        return None
+    covered = coverage(scores, {**numerator, **denominator})
+    return Estimate(top / bottom, *limits, unit="fraction", level=level, **covered)
+
+
+def rate_ratio_limits(top: float, bottom: float, known: VarianceComponents, level: float) -> tuple[float, float] | None:
+    """Return the limits of `rate_ratio` from the two sums and their joint variance; None where bottom may be 0."""
     if bottom <= known.margin([0.0, 1.0], level):
         return None
     value = top / bottom
     if top > known.margin([1.0, 0.0], level):
         factor = float(np.exp(known.margin([1.0, -value], level) / top))
-        limits = value / factor, value * factor
-    else:
-        low, high = fieller(top, bottom, known, level) or (0.0, np.inf)
-        limits = max(low, 0.0), high
-    return Estimate(value, *limits, unit="fraction", level=level, **_coverage(scores, {**numerator, **denominator}))
+        return value / factor, value * factor
+    low, high = fieller(top, bottom, known, level) or (0.0, np.inf)
+    return max(low, 0.0), high
 
 
 def above_chance(
@@ -177,7 +183,7 @@ def above_chance_tax(scores: Scores, domains: Sequence[str], level: float = LEVE
     limits = fieller(top, bottom, variance_components(scores, [lost, held]), level)
     if limits is None or bottom < 0:
         return None
-    return Estimate(top / bottom, *limits, unit="fraction", level=level, **_coverage(scores, lost))
+    return Estimate(top / bottom, *limits, unit="fraction", level=level, **coverage(scores, lost))
 
 
 def fieller(top: float, bottom: float, known: VarianceComponents, level: float) -> tuple[float, float] | None:
@@ -244,7 +250,7 @@ def _wilson(
     return Estimate(rate * scale, float(low) * scale, float(high) * scale, covers, unit, tasks, seeds, level)
 
 
-def _coverage(scores: Scores, weights: Weights) -> dict[str, Any]:
+def coverage(scores: Scores, weights: Weights) -> dict[str, Any]:
     """Return the source of variation that an interval covers, and its number of tasks and seeds."""
     trained = sorted({r for r, _ in weights} - scores.fixed)
     seeds = min((len(next(iter(scores.roles[r].values()))) for r in trained), default=1)

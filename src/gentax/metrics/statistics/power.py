@@ -9,6 +9,7 @@ the variance, and nothing of the drop, is used (an internal pilot, Wittes & Brit
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -29,7 +30,7 @@ BEFORE, CORRELATION, VARIANCE, SEED_SPREAD = 0.3, 0.7, 0.1, 3.0
 SEEDS = 3  # training seeds from which on claims are about training rather than about a checkpoint
 FREE_WITHIN = 0.05  # a tax whose whole interval is this near 0 is called free
 SEEDS_SHOWN = (3, 5, 8)  # for which the minimum detectable drop of training is printed
-_MOST_SEEDS = 100
+_MOST_SEEDS, _MOST_TASKS = 100, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,7 @@ def minimum_detectable_drop_of_training(
     spread: float = SEED_SPREAD,
     variance: float = VARIANCE,
     power: float = POWER,
+    level: float = LEVEL,
 ) -> float:
     """Return the mean drop of the expected training run, in points, that so many seeds detect with chance `power`.
 
@@ -164,10 +166,11 @@ def minimum_detectable_drop_of_training(
         spread: points, standard deviation over seeds of the mean drop.
         variance: of one task's difference of success, mean over targets.
         power: the chance of detecting it.
+        level: of the interval that must not contain 0.
     """
     _check(targets, InterimAnalyses(1), power, variance)
     both = np.array([variance / (tasks * targets), (spread / 100) ** 2 / seeds])
-    half = float(margin(both, np.array([np.inf, seeds - 1.0]), np.array([False, True]), LEVEL))
+    half = float(margin(both, np.array([np.inf, seeds - 1.0]), np.array([False, True]), level))
     return 100 * (half + float(ndtri(power)) * float(np.sqrt(both.sum())))
 
 
@@ -178,15 +181,46 @@ def required_seeds(
     spread: float = SEED_SPREAD,
     variance: float = VARIANCE,
     power: float = POWER,
+    level: float = LEVEL,
 ) -> int | None:
     """Return how many training seeds detect a mean drop of `drop` points with chance `power`; None for over 100.
 
     None also means that the tasks are too few for any number of seeds. See `minimum_detectable_drop_of_training`.
     """
     for seeds in range(SEEDS, _MOST_SEEDS + 1):
-        if minimum_detectable_drop_of_training(seeds, tasks, targets, spread, variance, power) <= drop:
+        if minimum_detectable_drop_of_training(seeds, tasks, targets, spread, variance, power, level) <= drop:
             return seeds
     return None
+
+
+def required_tasks(
+    drop: float,
+    seeds: int,
+    spread: float,
+    variance: float,
+    interaction: float = 0.0,
+    power: float = POWER,
+    level: float = LEVEL,
+) -> int | None:
+    """Return how many tasks detect a drop of training with so many seeds; None where over a million would not.
+
+    Args:
+        drop: points of success.
+        seeds: training seeds, at least 2.
+        spread: points, standard deviation over seeds of the expected drop, whatever the tasks.
+        variance: of what seeds have in common of one task's difference of success.
+        interaction: variance of what one seed does to one task, which more tasks average out as well.
+        power: the chance of detecting it.
+        level: of the interval that must not contain 0.
+    """
+
+    def detects(tasks: int) -> bool:
+        of_means = 100 * math.sqrt((spread / 100) ** 2 + interaction / tasks)
+        return minimum_detectable_drop_of_training(seeds, tasks, 1, of_means, variance, power, level) <= drop
+
+    if not detects(_MOST_TASKS):
+        return None
+    return bisect_left(range(_MOST_TASKS), True, lo=2, key=detects)
 
 
 def few_seeds_caveat(seeds: int, cells: int) -> str | None:
