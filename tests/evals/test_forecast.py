@@ -121,18 +121,14 @@ def test_a_fit_is_stored_with_its_data(tmp_path):
     assert read_fit(file) == fit
     for broken in ("", "[]", '{"format": 1}', json.dumps(fit.to_json() | {"rows": []}), '{"format": 9, "rows": []}'):
         file.write_text(broken)
-        with pytest.raises(UsageError, match="holds no fit"):
+        with pytest.raises(UsageError, match="fit"):
             read_fit(file)
-    rows = fit.to_json()["rows"]
-    rows[0]["tax"] = float("nan")
-    file.write_text(json.dumps(fit.to_json() | {"rows": rows}))
-    with pytest.raises(UsageError, match="finite number"):
-        read_fit(file)
-    for key, bad in {"steps": "many", "seeds": 0, "source": 3, "features": None, "tax_low": True}.items():
+    nan = float("nan")
+    for key, bad in {"steps": "many", "seeds": 0, "source": 3, "features": None, "tax_low": True, "tax": nan}.items():
         rows = fit.to_json()["rows"]
         rows[0][key] = bad
         file.write_text(json.dumps(fit.to_json() | {"rows": rows}))
-        with pytest.raises(UsageError, match="holds no fit"):
+        with pytest.raises(UsageError, match="NaN" if key == "tax" else rf"rows\.0\.{key}"):
             read_fit(file)
     with pytest.raises(UsageError, match="did you mean 'sources'"):
         read_fit("source")

@@ -135,7 +135,7 @@ def test_it_is_read_back_from_json(toy):
     assert (read[1].wrap, read[1].plain, read[1].episodes) == (("distract(volume=30)",), "toy", ())
     again = probe(["toy"], "random", trajectories=8, samples=2, wrap=["distract(volume=30)"])
     assert json.dumps([one.to_json() for one in again]) == written
-    with pytest.raises(UsageError, match="no probe"):
+    with pytest.raises(UsageError, match="a probe lacks"):
         Probe.from_json({"domain": "toy"})
 
 

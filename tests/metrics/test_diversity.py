@@ -156,7 +156,7 @@ def test_json_is_read_back():
     read = Diversity.from_json(written)
     assert read.to_json() == written
     assert read.policy == {"b": kl}
-    with pytest.raises(UsageError, match="no matrix"):
+    with pytest.raises(UsageError, match="a diversity lacks"):
         Diversity.from_json({"names": []})
 
 

@@ -430,9 +430,9 @@ def test_a_pilot_knows_the_variance_of_its_tasks():
     assert clustered.design_effect == pytest.approx(3, rel=0.05)
     assert clustered.variance == pytest.approx(3 * alone.variance, rel=0.1)
     assert Pilot.from_json(alone.to_json(), "x").variance == pytest.approx(alone.variance)
-    with pytest.raises(UsageError, match="x holds no pilot"):
+    with pytest.raises(UsageError, match="x lacks the key"):
         Pilot.from_json({"variance": 1}, "x")
-    with pytest.raises(UsageError, match="not sound"):
+    with pytest.raises(UsageError, match="x: variance must be a finite number"):
         Pilot.from_json(alone.to_json() | {"variance": float("nan")}, "x")
 
 

@@ -15,7 +15,7 @@ from gentax.core.errors import UsageError
 from gentax.models.requests import ModelOptions
 
 if TYPE_CHECKING:
-    from gentax.metrics.forecast import Advice, Fit
+    from gentax.metrics.forecast import Fit, TrainingOption
     from gentax.metrics.statistics import Estimate
 
 SHOWN = 12  # lines of the ranking
@@ -86,7 +86,7 @@ def advise(
     write_result(json, {**result, "runtime": getattr(loaded, "runtime", None)})
 
 
-def _verdict(advice: Sequence[Advice], fit: Fit) -> str:
+def _verdict(advice: Sequence[TrainingOption], fit: Fit) -> str:
     """Return which candidate to train on, or why the fit cannot tell."""
     first = advice[0]
     most = f"{_name(max(advice, key=lambda a: a.headroom))} has the most to gain on the source"
@@ -106,11 +106,11 @@ def _verdict(advice: Sequence[Advice], fit: Fit) -> str:
     return f"Train on {_name(first)}: forecast tax {_with_interval(tax)}; {others} cannot be distinguished from it."
 
 
-def _ranking(advice: Sequence[Advice], fit: Fit, budget: int) -> None:
+def _ranking(advice: Sequence[TrainingOption], fit: Fit, budget: int) -> None:
     """Print the candidates; columns that would say the same in every row are left out."""
     ranked = len({a.rank for a in advice}) > 1
     forecasts = len({a.forecast.tax for a in advice}) > 1
-    columns: dict[str, Callable[[Advice], str]] = {"train on": _name}
+    columns: dict[str, Callable[[TrainingOption], str]] = {"train on": _name}
     if ranked:
         columns["rank"] = lambda a: "–" if a.rank is None else str(a.rank)
     columns["steps each"] = lambda a: str(a.steps)
@@ -127,7 +127,7 @@ def _ranking(advice: Sequence[Advice], fit: Fit, budget: int) -> None:
         console.print(f"… and {len(advice) - SHOWN} more (--json has them all)")
 
 
-def _caveats(advice: Sequence[Advice], fit: Fit, budget: int, policy: str) -> list[str]:
+def _caveats(advice: Sequence[TrainingOption], fit: Fit, budget: int, policy: str) -> list[str]:
     """Return the evidence for the forecast and its assumptions, each once; nothing without a forecast."""
     if advice[0].forecast.tax is None:
         return []
@@ -144,7 +144,7 @@ def _caveats(advice: Sequence[Advice], fit: Fit, budget: int, policy: str) -> li
     return lines + ([f"Limits: {'; '.join(limits)}."] if limits else [])
 
 
-def _name(advice: Advice) -> str:
+def _name(advice: TrainingOption) -> str:
     return " + ".join(advice.sources)
 
 

@@ -184,7 +184,7 @@ def _touched_domains(named: list[str] | None, tuned: str) -> frozenset[str]:
 
 def _pilot(pilot: str | None, drop: float | None) -> tuple[int | None, Pilot | None]:
     """Return the number of tasks of a pilot that is to be played, or a pilot that was."""
-    from gentax.evals.suites.result import read_content
+    from gentax.core.settings import read_json
     from gentax.metrics.statistics import Pilot
 
     if pilot is None:
@@ -195,8 +195,11 @@ def _pilot(pilot: str | None, drop: float | None) -> tuple[int | None, Pilot | N
         if int(pilot) < 2:
             raise UsageError(f"a pilot needs at least 2 tasks of each domain, not {pilot}")
         return int(pilot), None
-    content = read_content(pilot)
-    return None, Pilot.from_json(content.get("pilot") if isinstance(content, dict) else None, pilot)
+    content = read_json(pilot)
+    values = content.get("pilot") if isinstance(content, dict) else None
+    if values is None:
+        raise UsageError(f"{pilot} holds no pilot; `gentax tax … --json FILE` writes one")
+    return None, Pilot.from_json(values, pilot)
 
 
 def _plan_tasks(

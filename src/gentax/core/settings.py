@@ -213,6 +213,34 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(str(error)) from None
 
 
+JSON_LIMIT = 1 << 24  # bytes of a file of JSON that are read
+
+
+def read_json(path: str | Path, limit: int = JSON_LIMIT) -> Any:
+    """Return the JSON values in a file, which may be anybody's.
+
+    Raises:
+        UsageError: no file, more than `limit` bytes, no JSON, NaN or infinity.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise UsageError(f"{path} is no file")
+        if path.stat().st_size > limit:
+            raise UsageError(f"{path} is larger than {limit >> 20} MB, which is all that is read")
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_finite)
+    except RecursionError:
+        raise UsageError(f"{path} is nested too deeply") from None
+    except UsageError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as JSON: {' '.join(str(error).split())}") from None
+
+
+def _not_finite(name: str) -> float:
+    raise ValueError(f"it holds {name}, which JSON does not have")
+
+
 def field_docs(cls: type) -> dict[str, str]:
     """Return the line of documentation under each field of a dataclass, by the field's name."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body

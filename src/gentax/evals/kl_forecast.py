@@ -2,7 +2,7 @@
 
 RL's Razor (arXiv 2509.04259) finds that what a model forgets elsewhere goes with KL(base || tuned) on the new task,
 which takes no episode of any other task. Here the expectation over tokens is exact (a sum over the vocabulary at each
-token), the one over states is the mean over the episodes given. Not implemented: policies without weights at hand.
+token), the one over states is the mean over the episodes given.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from gentax.policies import Policy
 from gentax.policies.local import LocalPolicy
 from gentax.rollouts import RolloutConfig, rollout
 
-FIT = "sources"
 TASKS = 64
 SPLIT = "train"  # a forecast must not see the tasks that it will be checked on
 
@@ -65,16 +64,13 @@ def forward_kl(base: Policy, tuned: Policy, episodes: Sequence[Episode]) -> Esti
 
 def require_same_tokens(base: Policy, tuned: Policy) -> tuple[LocalPolicy, LocalPolicy]:
     """Return the two policies when their KL divergence can be computed. Raises UsageError otherwise."""
-    for policy in (base, tuned):
-        if not isinstance(policy, LocalPolicy):
-            raise UsageError(
-                f"KL divergence needs the weights of both policies on this machine; {policy.name} has none"
-            )
-    assert isinstance(base, LocalPolicy)
-    assert isinstance(tuned, LocalPolicy)
-    if base.tokenizer.get_vocab() != tuned.tokenizer.get_vocab():
+    local = [policy for policy in (base, tuned) if isinstance(policy, LocalPolicy)]
+    if len(local) < 2:
+        name = tuned.name if isinstance(base, LocalPolicy) else base.name
+        raise UsageError(f"KL divergence needs the weights of both policies on this machine; {name} has none")
+    if local[0].tokenizer.get_vocab() != local[1].tokenizer.get_vocab():
         raise UsageError(f"{base.name} and {tuned.name} have different tokens: their KL divergence is not defined")
-    return base, tuned
+    return local[0], local[1]
 
 
 def source_kl(
@@ -147,7 +143,7 @@ def forecast_from_kl(
     *,
     config: RolloutConfig | None = None,
     seed: int = 0,
-    fit: str | Fit = FIT,
+    fit: str | Fit = "sources",
     progress: bool | None = None,
 ) -> KLForecast:
     """Forecast the tax of `tuned` from its KL from `base` on its source.

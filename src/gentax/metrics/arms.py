@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from gentax.core import UsageError, unknown
 from gentax.core.console import repr_as_str
+from gentax.core.records import Record
 from gentax.metrics.episode_scores import error_free_tasks, select_labels, select_tasks
 from gentax.metrics.statistics import (
     LEVEL,
@@ -39,7 +39,7 @@ NONE_TOUCHED = Undefined("no target was touched")
 
 
 @dataclass(frozen=True)
-class ArmReport:
+class ArmReport(Record):
     """One arm beside the plain one, for one source. Targets are those that no arm touched, but where it says so."""
 
     arm: str
@@ -60,11 +60,6 @@ class ArmReport:
     def on_untouched(self) -> bool:
         """Whether what is said of the targets is of untouched ones."""
         return not set(self.over) & set(self.touched)
-
-    def to_json(self) -> dict[str, Any]:
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        values |= {"over": list(self.over), "touched": list(self.touched)}
-        return {k: v.to_json() if isinstance(v, (Estimate, Undefined)) else v for k, v in values.items()}
 
     _repr_pretty_ = repr_as_str
 

@@ -23,12 +23,12 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.core.console import TextTable, repr_as_str
+from gentax.core.records import Record
 from gentax.metrics.statistics import Estimate, bounded_mean, cluster_mean, success_rate
 from gentax.metrics.statistics.scores import check_scores
 
@@ -115,7 +115,7 @@ Measured = dict[Task, list[float]]
 
 
 @dataclass(frozen=True)
-class Axes:
+class Axes(Record):
     """The axes of one domain under one policy. Intervals cover tasks. None is what was not given or has no value."""
 
     domain: str
@@ -135,22 +135,6 @@ class Axes:
     prompt_template: Estimate | None = None  # likewise
     branching: Estimate | None = None  # admissible actions of a state
     pass_at: Mapping[int, Estimate] = field(default_factory=dict)  # k -> percent; k = 1, 2, 4, … and all samples
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the axes as JSON values, which `from_json` reads."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        made = {key: value.to_json() if isinstance(value, Estimate) else value for key, value in values.items()}
-        return made | {"pass_at": {str(k): estimate.to_json() for k, estimate in self.pass_at.items()}}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Axes:
-        """Read what `to_json` made."""
-        read: dict[str, Any] = {
-            key: Estimate.from_json(value) if isinstance(value, dict) else value
-            for key, value in values.items()
-            if key != "pass_at"
-        }
-        return cls(**read, pass_at={int(k): Estimate.from_json(one) for k, one in values.get("pass_at", {}).items()})
 
 
 def axes(
@@ -265,7 +249,7 @@ def _mean(values: Sequence[float], unit: str) -> Estimate:
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(Record):
     """The axes of one domain at one level in one set of wrappers, under one policy."""
 
     domain: str  # as registered, or `module:factory`
@@ -294,16 +278,3 @@ class Probe:
         }
         rows = [[what, value] for what, value in measures.items() if value is not None]
         return str(TextTable(f"{self.name}, played by {self.policy}", ["", "mean"], rows))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the probe as JSON values, without its episodes; `from_json` reads them."""
-        kept = {key: getattr(self, key) for key in self.__dataclass_fields__ if key != "episodes"}
-        return kept | {"wrap": list(self.wrap), "axes": self.axes.to_json()}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Probe:
-        """Read what `to_json` made. Raises UsageError for anything else."""
-        try:
-            return cls(**{**values, "wrap": tuple(values["wrap"]), "axes": Axes.from_json(values["axes"])})
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
-            raise UsageError(f"this is no probe of a domain: {type(error).__name__}: {error}") from None

@@ -22,6 +22,7 @@ from scipy.special import stdtrit
 
 from gentax.core import Episode, Task, UsageError, unknown
 from gentax.core.console import TextTable, repr_as_str
+from gentax.core.records import Record
 from gentax.metrics.axes import Axes, Probe
 from gentax.metrics.statistics import LEVEL, TASKS, Estimate
 
@@ -232,7 +233,7 @@ Pairs = Mapping[str, Mapping[str, Estimate]]  # source -> target -> estimate
 
 
 @dataclass(frozen=True)
-class Diversity:
+class Diversity(Record):
     """How different domains are. Of `unseen` the first name is the source; the other measures are symmetric."""
 
     names: tuple[str, ...]
@@ -282,23 +283,6 @@ class Diversity:
             found["vendi"] = vendi(1 - self.matrix("unshared"), weights_D)
         return found
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the matrices as JSON values, which `from_json` reads."""
-        return {
-            "names": list(self.names),
-            "pairs": {m: {s: _plain(row) for s, row in pairs.items()} for m, pairs in self.pairs.items()},
-            "policy": _plain(self.policy),
-        }
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Diversity:
-        """Read what `to_json` made. Raises UsageError for anything else."""
-        try:
-            pairs = {m: {s: _read(row) for s, row in rows.items()} for m, rows in values["pairs"].items()}
-            return cls(tuple(values["names"]), pairs, _read(values["policy"]))
-        except (TypeError, KeyError, AttributeError) as error:
-            raise UsageError(f"this is no matrix of diversity: {type(error).__name__}: {error}") from None
-
 
 def diversity(probes: Iterable[Probe], policy: Mapping[str, Estimate] | None = None) -> Diversity:
     """Measure how different the domains of `probes` are, every two of them.
@@ -336,11 +320,3 @@ def _symmetric(names: Sequence[str], measure: Callable[[str, str], Estimate]) ->
 def half_width(value: Estimate) -> str:
     """Write an estimate with half the width of its interval, such as `0.52 ±0.03`."""
     return f"{value.value:.2f} ±{(value.high - value.low) / 2:.2f}"
-
-
-def _plain(row: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {name: estimate.to_json() for name, estimate in row.items()}
-
-
-def _read(row: Mapping[str, Any]) -> dict[str, Estimate]:
-    return {name: Estimate.from_json(estimate) for name, estimate in row.items()}

@@ -8,12 +8,12 @@ the policy, and such steps are not counted as invalid.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
+from gentax.core.records import Record
 from gentax.metrics.statistics import Labels
 
 MAX_ERROR_SHARE = 0.02  # of a domain's tasks that may be excluded because an environment failed
@@ -123,7 +123,7 @@ def select_labels(kept: Mapping[str, np.ndarray], clusters: Mapping[str, Labels]
 
 
 @dataclass(frozen=True)
-class Truncation:
+class Truncation(Record):
     """What token budgets cut off, as shares of the steps of some episodes."""
 
     truncated: float = 0.0
@@ -146,9 +146,6 @@ class Truncation:
 
     def __bool__(self) -> bool:
         return self != Truncation()
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
     def sentences(self, policy: str) -> list[str]:
         """Return what was lost, and from 5 % on what to do about it; nothing where nothing was."""

@@ -1,45 +1,41 @@
 """Tax forecasts: before training from the axes of a source, after it from how far (KL) the policy has moved.
 
 A fit is least squares through the taxes of a few measured training runs, on as many features as the domains can support
-(3 domains and 2 for each feature), in a fixed order, so that no feature is selected by how well it fits. Its error is
-**leave-one-domain-out**: the root mean square of these errors, with Student's t for the degrees of freedom left, makes
-the interval, or the textbook prediction interval where that is wider, and never less than the uncertainty of the taxes
-themselves. If the mean of the other taxes predicts better than the features do, the forecast is that mean, and says so.
-With too few domains there is no forecast.
+(3 domains and 2 for each feature), in a fixed order, so that no feature is selected by how well it fits. The interval
+is the widest of three: the **leave-one-domain-out** error with Student's t, the textbook prediction interval, and the
+uncertainty of the taxes themselves. If the mean of the other taxes predicts better than the features do, the forecast
+is that mean, and says so. With too few domains there is no forecast.
 
-`advise` ranks candidate sources and their mixtures. A mixture shares the training steps among its domains; each must
-get as many as the runs of the fit had, so that nothing is extrapolated in steps. Its features are the means of its
-parts' (an assumption: the data hold no mixture). Candidates whose forecasts differ by less than the margin of a
-difference of two forecasts share a rank.
-
-Not implemented: weighting taxes by their uncertainty, pooling studies with different base models.
+`advise` ranks candidate sources and their mixtures. Each part of a mixture must get as many training steps as the runs
+of the fit had, so that nothing is extrapolated in steps; its features are the means of its parts' (an assumption: the
+data hold no mixture).
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from gentax.core import UsageError, unknown
-from gentax.core.settings import read_settings, settings
+from gentax.core.records import Record, json_value
+from gentax.core.settings import read_json, read_settings, settings
 from gentax.metrics.axes import Probe
 from gentax.metrics.diversity import Diversity, diversity
 from gentax.metrics.statistics import LEVEL, Estimate
 from gentax.metrics.statistics.variance import t_quantile
 
 FORMAT = 1
-FEWEST = 4  # domains that a forecast takes
-LARGEST = 3  # domains of a mixture
+MIN_DOMAINS = 4  # that a forecast takes
+MAX_MIXTURE = 3  # domains
 SHIPPED = Path(__file__).parent / "fits"
-COVERS = "source domains"
 FEATURES = {  # name -> meaning; in the order in which few domains can afford them
     "richness": "log2 of the characters of a state's prompt",
     "planning": "mean trajectory length over the horizon, failures at the horizon",
@@ -47,34 +43,24 @@ FEATURES = {  # name -> meaning; in the order in which few domains can afford th
     "kl": "forward KL from base to tuned on the source's states, nats per action",
 }
 KL = "kl"  # the only feature that is known after training and not before
-AXES = tuple(name for name in FEATURES if name != KL)
+
+Number = Annotated[float, Field(ge=-1e6, le=1e6)]
+Count = Annotated[int, Field(gt=0, lt=1e9)]
 
 
 @settings
 class TrainingRun:
-    """RL on `source` under one arm, its features and its measured tax. Means over training seeds.
-
-    Raises:
-        UsageError: a number that is not finite, or no training steps or seeds.
-    """
+    """RL on `source` under one arm, its features and its measured tax. Means over training seeds."""
 
     source: str
     arm: str
-    steps: int  # of training
-    seeds: int
-    features: dict[str, float]  # of FEATURES; unknown ones are missing
-    tax: float  # fraction
-    tax_low: float  # its 95 % interval
-    tax_high: float
-    delta_id: float  # points
-
-    def __post_init__(self) -> None:
-        numbers = {"tax": self.tax, "tax_low": self.tax_low, "tax_high": self.tax_high, "delta_id": self.delta_id}
-        for name, value in (numbers | self.features).items():
-            if not abs(value) <= 1e6:
-                raise UsageError(f"{name} must be a finite number, not {value}")
-        if not (0 < self.steps < 1e9 and 0 < self.seeds < 1e9):
-            raise UsageError(f"steps and seeds must be at least 1, not {self.steps} and {self.seeds}")
+    steps: Count  # of training
+    seeds: Count
+    features: dict[str, Number]  # of FEATURES; unknown ones are missing
+    tax: Number  # fraction
+    tax_low: Number  # its 95 % interval
+    tax_high: Number
+    delta_id: Number  # points
 
 
 def features_of(probe: Probe, unseen: float | None = None) -> dict[str, float]:
@@ -95,7 +81,7 @@ def features_of(probe: Probe, unseen: float | None = None) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Forecast(Record):
     """An expected tax and its basis."""
 
     tax: Estimate | None  # fraction; None when the fit has too few domains
@@ -103,13 +89,8 @@ class Forecast:
     outside: tuple[str, ...] = ()  # features outside the range of the fit
     informative: bool = True  # whether the features predict better than the mean of the fit's taxes does
 
-    def to_json(self) -> dict[str, Any]:
-        values = {"why": self.why, "outside": list(self.outside), "informative": self.informative}
-        return {"tax": self.tax and self.tax.to_json(), **values}
 
-
-@dataclass(frozen=True)
-class Regression:
+class Regression(NamedTuple):
     """Least squares of the tax on some features: coefficients and errors."""
 
     features: tuple[str, ...]
@@ -136,7 +117,7 @@ class Fit:
     about: str  # where the data come from
     base: str  # the policy all runs started from
     targets: tuple[str, ...]  # every domain that was evaluated
-    rows: tuple[TrainingRun, ...]
+    rows: Annotated[tuple[TrainingRun, ...], Field(min_length=1)]
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -148,9 +129,13 @@ class Fit:
         """The training steps of the longest run."""
         return max(row.steps for row in self.rows)
 
+    def has(self, feature: str) -> bool:
+        """Return whether all rows have a feature."""
+        return all(feature in row.features for row in self.rows)
+
     def affordable(self) -> tuple[str, ...]:
         """Return the first axes that all rows have, as many as the number of domains can support."""
-        known = [name for name in AXES if all(name in row.features for row in self.rows)]
+        known = [name for name in FEATURES if name != KL and self.has(name)]
         return tuple(known[: max(0, (len(self.domains) - 3) // 2)])
 
     def regress(self, features: tuple[str, ...], intercept: bool = True) -> Regression:
@@ -159,24 +144,22 @@ class Fit:
         Raises:
             UsageError: fewer domains than the line has coefficients, and one.
         """
-        coefficients = len(features) + intercept
-        if len(self.domains) <= coefficients:
-            raise UsageError(f"{len(self.domains)} domains are too few for a line of {coefficients} coefficients")
+        df = len(self.domains) - len(features) - intercept
+        if df < 1:
+            raise UsageError(f"{len(self.domains)} domains are too few for a line of {len(features)} features")
         x = np.array([_design_row(row.features, features, intercept) for row in self.rows])
         y = np.array([row.tax for row in self.rows])
-        own = np.array([row.source for row in self.rows])
+        sources = np.array([row.source for row in self.rows])
         beta = np.linalg.lstsq(x, y, rcond=None)[0]
         missed = np.empty(len(y))
         for source in self.domains:
-            kept = own != source
-            missed[~kept] = y[~kept] - x[~kept] @ np.linalg.lstsq(x[kept], y[kept], rcond=None)[0]
-        df = len(self.domains) - coefficients
+            out = sources == source
+            missed[out] = y[out] - x[out] @ np.linalg.lstsq(x[~out], y[~out], rcond=None)[0]
         per_domain = len(y) / len(self.domains)  # arms of one domain are no independent evidence
         spread = float(np.sqrt(((y - x @ beta) ** 2).sum() / per_domain / df))
-        inverse = np.linalg.pinv(x.T @ x) * per_domain
         half = np.array([(row.tax_high - row.tax_low) / 2 for row in self.rows]) / t_quantile(np.inf, LEVEL)
         error, known = (float(np.sqrt((of**2).mean())) for of in (missed, half))
-        return Regression(features, intercept, beta, error, spread, known, df, inverse)
+        return Regression(features, intercept, beta, error, spread, known, df, np.linalg.pinv(x.T @ x) * per_domain)
 
     @cached_property
     def best(self) -> Regression:
@@ -194,8 +177,8 @@ class Fit:
         Raises:
             UsageError: a feature that the regression needs and `features` lacks.
         """
-        if len(self.domains) < FEWEST:
-            return self._none(len(self.domains), "")
+        if len(self.domains) < MIN_DOMAINS:
+            return self._no_forecast(len(self.domains), "")
         line, mean, tried = self.best, self.regress(()), self.affordable()
         if line.features:
             compared = f"on {' and '.join(line.features)}, {100 * mean.error:.1f} by the mean"
@@ -206,31 +189,29 @@ class Fit:
 
     def forecast_from_kl(self, kl: float) -> Forecast:
         """Forecast the tax from the KL that training has moved the policy: a line through the origin."""
-        known = {row.source for row in self.rows if KL in row.features}
-        if len(self.domains) < FEWEST or any(KL not in row.features for row in self.rows):
-            return self._none(len(known), f" with {KL}")
+        if len(self.domains) < MIN_DOMAINS or not self.has(KL):
+            return self._no_forecast(len({row.source for row in self.rows if KL in row.features}), f" with {KL}")
         line, mean = self.regress((KL,), intercept=False), self.regress(())
         compared = f"on {KL}, {100 * mean.error:.1f} by the mean"
         return self._forecast(line, {KL: kl}, compared, line.error < mean.error)
 
-    def _none(self, domains: int, having: str) -> Forecast:
-        why = f"fit {self.name!r} has {domains} source domains{having}, and a forecast takes {FEWEST}"
+    def _no_forecast(self, domains: int, having: str) -> Forecast:
+        why = f"fit {self.name!r} has {domains} source domains{having}, and a forecast takes {MIN_DOMAINS}"
         return Forecast(None, why, informative=False)
 
     def _forecast(self, line: Regression, features: Mapping[str, float], compared: str, informative: bool) -> Forecast:
         value, margin = line.predict(features)
         count, seeds = len(self.domains), min(row.seeds for row in self.rows)
-        tax = Estimate(value, value - margin, value + margin, COVERS, "fraction", count, seeds)
+        tax = Estimate(value, value - margin, value + margin, "source domains", "fraction", count, seeds)
         why = f"leave-one-domain-out error over {count} domains: {100 * line.error:.1f} points of tax {compared}"
         ranges = {name: [row.features[name] for row in self.rows] for name in line.features}
-        outside = (name for name, known in ranges.items() if not min(known) <= features[name] <= max(known))
-        return Forecast(tax, why, tuple(outside), informative)
+        outside = tuple(name for name, known in ranges.items() if not min(known) <= features[name] <= max(known))
+        return Forecast(tax, why, outside, informative)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fit with the data it came from; `read_fit` reads it."""
-        values = asdict(self) | {"targets": list(self.targets), "rows": [asdict(row) for row in self.rows]}
-        rows = values.pop("rows")
-        return {"format": FORMAT, **values, "features": FEATURES, "rows": rows}
+        keys = ("name", "about", "base", "targets", "rows")
+        return {"format": FORMAT, "features": FEATURES, **{key: json_value(getattr(self, key)) for key in keys}}
 
 
 def read_fit(path: str | Path) -> Fit:
@@ -243,17 +224,10 @@ def read_fit(path: str | Path) -> Fit:
     where = shipped.get(str(path), Path(path))
     if not where.is_file():
         raise unknown("fit", path, shipped)
-    try:
-        values = json.loads(where.read_text(encoding="utf-8"))
-        if values.pop("format") != FORMAT:
-            raise ValueError(f"this version reads format {FORMAT}")
-        values.pop("features", None)
-        fit = read_settings(Fit, values, "a fit")
-        if not fit.rows:
-            raise ValueError("it has no rows")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
-        raise UsageError(f"{where} holds no fit: {error}") from None
-    return fit
+    values = read_json(where)
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise UsageError(f"{where} holds no fit of format {FORMAT}, which this version reads")
+    return read_settings(Fit, {k: v for k, v in values.items() if k not in ("format", "features")}, f"fit {where}")
 
 
 def _design_row(features: Mapping[str, float], wanted: Sequence[str], intercept: bool) -> np.ndarray:
@@ -264,8 +238,8 @@ def _design_row(features: Mapping[str, float], wanted: Sequence[str], intercept:
 
 
 @dataclass(frozen=True)
-class Advice:
-    """One way to spend the budget."""
+class TrainingOption(Record):
+    """One way to spend a budget of training steps, and the tax to expect of it."""
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
@@ -276,15 +250,10 @@ class Advice:
     measured: TrainingRun | None  # the fit's run on this very source, where there is one
     headroom: float  # percent of the sources' tasks that the base fails: what training may gain at home
 
-    def to_json(self) -> dict[str, Any]:
-        values = {key: getattr(self, key) for key in ("sources", "targets", "steps", "rank", "headroom")}
-        measured = None if self.measured is None else asdict(self.measured)
-        return values | {"features": dict(self.features), "forecast": self.forecast.to_json(), "measured": measured}
-
 
 def advise(
     probes: Sequence[Probe], candidates: Sequence[str], targets: Sequence[str], fit: Fit, budget: int
-) -> list[Advice]:
+) -> list[TrainingOption]:
     """Return candidates and mixtures of up to three of them, least forecast tax first, then most headroom.
 
     Args:
@@ -295,8 +264,7 @@ def advise(
         budget: training steps to spend. A mixture of m takes m times the steps that the runs of the fit had.
 
     Raises:
-        UsageError: no candidate, a candidate or target that was not probed, no target besides a candidate, a budget
-            below 1 step.
+        UsageError: a candidate or target that was not probed, no target besides a candidate, a budget below 1 step.
     """
     if budget < 1:
         raise UsageError(f"the budget is a number of training steps, at least 1, not {budget}")
@@ -304,42 +272,42 @@ def advise(
     for name in [*candidates, *targets]:
         if name not in by_name:
             raise UsageError(f"{name} was not probed")
-    if not candidates or not any(set(targets) - {name} for name in candidates):
+    if not any(set(targets) - {name} for name in candidates):
         raise UsageError("advice takes at least one candidate and one other domain as a target")
     matrix = diversity(probes)
-    largest = min(LARGEST, max(1, budget // fit.steps), len(candidates))
+    largest = min(MAX_MIXTURE, max(1, budget // fit.steps), len(candidates))
     options = []
     for sources in itertools.chain.from_iterable(itertools.combinations(candidates, m + 1) for m in range(largest)):
-        others = tuple(name for name in targets if name not in sources)
-        if not others:
+        left = tuple(name for name in targets if name not in sources)
+        if not left:
             continue
-        features = _mean_features([by_name[source] for source in sources], others, matrix)
-        measured = [row for row in fit.rows if (row.source,) == sources and row.arm == "plain"]
+        features = _mean_features([by_name[source] for source in sources], left, matrix)
+        measured = next((row for row in fit.rows if (row.source,) == sources and row.arm == "plain"), None)
         headroom = float(np.mean([100 - by_name[s].axes.success.value for s in sources]))
-        forecast, share = fit.forecast(features), budget // len(sources)
-        options.append(
-            Advice(sources, others, share, features, forecast, None, measured[0] if measured else None, headroom)
-        )
+        steps = budget // len(sources)
+        options.append(TrainingOption(sources, left, steps, features, fit.forecast(features), None, measured, headroom))
     return _ranked(options, fit)
 
 
 def _mean_features(sources: Sequence[Probe], targets: tuple[str, ...], matrix: Diversity) -> dict[str, float]:
     """Return the means over sources of their features; `diversity` is the mean over targets of what is unseen."""
     unseen = matrix.pairs.get("unseen")
-    each = [
+    of_sources = [
         features_of(source, None if unseen is None else float(np.mean([unseen[source.name][t].value for t in targets])))
         for source in sources
     ]
-    return {name: float(np.mean([one[name] for one in each])) for name in each[0]}
+    return {name: float(np.mean([features[name] for features in of_sources])) for name in of_sources[0]}
 
 
-def _ranked(options: list[Advice], fit: Fit) -> list[Advice]:
-    """Order by forecast, then by headroom. A rank ends where one is farther than the margin from its first one."""
-    known = [(a.forecast.tax.value, -a.headroom, n) for n, a in enumerate(options) if a.forecast.tax is not None]
-    ranked: list[Advice] = []
-    first, rank = 0.0, 0
-    for place, (value, _, n) in enumerate(sorted(known), 1):
-        if place == 1 or value - first > fit.distinguishable():
-            first, rank = value, place
-        ranked.append(replace(options[n], rank=rank))
-    return ranked + sorted((a for a in options if a.forecast.tax is None), key=lambda a: -a.headroom)
+def _ranked(options: list[TrainingOption], fit: Fit) -> list[TrainingOption]:
+    """Order by forecast, then by headroom. A rank ends where an option is beyond the margin from its first one."""
+    options = sorted(options, key=lambda a: (a.forecast.tax.value if a.forecast.tax else 0.0, -a.headroom))
+    ranked: list[TrainingOption] = []
+    first, rank = -math.inf, 0
+    for place, option in enumerate(options, 1):
+        if option.forecast.tax is None:  # so it is with every one: the fit has too few domains
+            return options
+        if option.forecast.tax.value - first > fit.distinguishable():
+            first, rank = option.forecast.tax.value, place
+        ranked.append(replace(option, rank=rank))
+    return ranked

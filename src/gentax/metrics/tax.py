@@ -19,6 +19,7 @@ import numpy as np
 
 from gentax.core import UsageError
 from gentax.core.console import TextTable, repr_as_str
+from gentax.core.records import Record
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE, error_free_tasks, select_labels, select_tasks
 from gentax.metrics.statistics import (
     LEVEL,
@@ -40,6 +41,7 @@ from gentax.metrics.statistics import (
     ratio,
     success_rate,
 )
+from gentax.metrics.statistics.estimate import rounded
 
 NOT_TOUCHED = Undefined("no target is known to be touched")
 NO_CHANCE = Undefined("random play's success is not known")
@@ -48,7 +50,7 @@ DomainScores = Mapping[str, np.ndarray]  # domain -> (K,) or (S, K)
 
 
 @dataclass(frozen=True)
-class ErrorBounds:
+class ErrorBounds(Record):
     """Bounds on the tax and the drops, had the episodes that ended in an error been played to their end.
 
     The best case has all of them as failures before training and successes after it; the worst case the reverse.
@@ -59,24 +61,20 @@ class ErrorBounds:
     drop: Mapping[str, tuple[float, float]]  # points, best and worst, on the targets with excluded episodes
 
     def to_json(self) -> dict[str, Any]:
-        drop = {d: [float(f"{x:.10g}") for x in both] for d, both in self.drop.items()}
-        return {"best_case": self.best_case.to_json(), "worst_case": self.worst_case.to_json(), "drop": drop}
+        return super().to_json() | {"drop": {d: [rounded(x) for x in both] for d, both in self.drop.items()}}
 
 
 @dataclass(frozen=True)
-class AboveChance:
+class AboveChance(Record):
     """Success (percent) on a domain as a share of what random play on the same tasks leaves to be won."""
 
     random: Estimate  # percent: plain success of random play
     init: Estimate | Undefined
     after: Estimate | Undefined
 
-    def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name).to_json() for name in ("random", "init", "after")}
-
 
 @dataclass(frozen=True)
-class TaxReport:
+class TaxReport(Record):
     """What training on `source` cost. Every estimate is paired by task; mappings go from domain to estimate."""
 
     source: str
@@ -147,16 +145,10 @@ class TaxReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values; an undefined measure is null and `undefined` says why."""
-        plain = {k: getattr(self, k) for k in ("source", "seeds", "level", "analysis", "analyses")}
-        plain |= {k: list(getattr(self, k)) for k in ("targets", "unknown_content")}
-        plain |= {k: sorted(getattr(self, k)) for k in ("significant", "touched")}
-        plain |= {k: dict(getattr(self, k)) for k in ("tasks", "excluded_tasks", "undefined", "runtime", "clusters")}
-        plain["drop_p"] = {d: float(f"{p:.4g}") for d, p in self.drop_p.items()}
-        for key in ("init", "after", "drop", "above_chance"):
-            plain[key] = {d: estimate.to_json() for d, estimate in getattr(self, key).items()}
-        plain |= {k: getattr(self, k).to_json() for k in self._measures}
-        plain |= {k: None if (x := getattr(self, k)) is None else x.to_json() for k in ("bounds", "pilot")}
-        return plain
+        unknown = {"tax_untouched", "tax_touched", "tax_above_chance"} - set(self._measures)
+        values = {key: value for key, value in super().to_json().items() if key not in unknown}
+        drop_p = {d: float(f"{p:.4g}") for d, p in self.drop_p.items()}
+        return values | {"drop_p": drop_p, "undefined": self.undefined}
 
 
 def tax_report(

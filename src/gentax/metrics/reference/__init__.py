@@ -5,7 +5,7 @@ LLM Agents?"). Only facts are kept: cells, settings and figures, each with its t
 """
 
 from gentax.metrics.reference.claims import Status
-from gentax.metrics.reference.published import STUDIES, Published, PublishedAxes, Row, published, study_of
+from gentax.metrics.reference.published import STUDIES, Published, published, study_of
 from gentax.metrics.reference.recompute import Recomputed, recompute
 
-__all__ = ["STUDIES", "Published", "PublishedAxes", "Recomputed", "Row", "Status", "published", "recompute", "study_of"]
+__all__ = ["STUDIES", "Published", "Recomputed", "Status", "published", "recompute", "study_of"]

@@ -1,31 +1,32 @@
 """Candidate metrics for a printed figure, and how far the rounding of its cells can move each of them.
 
 A cell printed as 15.2 is anything from 15.15 to 15.25. Every metric is a sum of ratios in which a cell enters numerator
-and denominator at most to the first power, and no two ratios of a sum share a cell. With the other cells fixed, such a
-metric is monotone in each cell while no denominator passes through 0, so its extremes lie at corners of the box of
-cells: trying every corner gives the exact range. Where a denominator may be 0 there is no range, and no match.
+and denominator at most to the first power, and no two ratios share a cell. With the other cells fixed, such a metric is
+monotone in each cell while no denominator passes through 0, so trying every corner of the box of cells gives the exact
+range. Where a denominator may be 0 there is no range, and no match.
 
 One family of metrics per printed column: what the paper states first, then the other differences and ratios that its
-words could mean. A metric made up to hit one figure would only match by accident. In the formulae a(t), p(t) and i(t)
-are the success on target t of the arm, of the plain run and before RL.
+words could mean. In the formulae a, p and i are the success on a target of the arm, of the plain run and before RL.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gentax.core import UsageError
+from gentax.core.records import Record
 
 MOST_CELLS = 20  # whose corners are tried, a million
 SLACK = 1e-9  # of floating point, when a figure lies on the edge of a range or a denominator reaches 0
 NO_LIMITS = (np.nan, np.nan)
 
-Terms = tuple[np.ndarray, np.ndarray]  # numerators and denominators of the ratios of a sum, both (K, C)
+Ratios = tuple[np.ndarray, np.ndarray]  # numerators and denominators of the ratios of a sum, both (K, C)
+Group = tuple[float | None, ...]  # printed cells; None is a missing one
 
 
 def half_step(printed: float) -> float:
@@ -38,7 +39,7 @@ def half_step(printed: float) -> float:
 
 
 @dataclass(frozen=True)
-class Range:
+class Range(Record):
     """A recomputed number: from the cells as printed, and the least and most that their rounding allows."""
 
     value: float
@@ -49,46 +50,53 @@ class Range:
     def width(self) -> float:
         return self.high - self.low
 
-    def to_json(self) -> dict[str, float]:
-        return {"value": self.value, "low": self.low, "high": self.high}
-
 
 @dataclass(frozen=True)
-class Cells:
-    """The printed cells that a figure is computed from. None is a missing one."""
+class PrintedCells:
+    """The printed cells that a figure is computed from.
 
-    targets: tuple[str, ...]
-    roles: Mapping[str, tuple[float | None, ...]]  # role -> one for each target
+    Of a rank score, a group has the success after RL on the source in question, then on the others.
+    """
+
+    groups: Mapping[str, Group]  # target -> a cell for each role
+    roles: tuple[str, ...] = ()
     scalars: Mapping[str, float] = field(default_factory=dict)  # role -> one number for all targets, such as ΔID
 
     @property
     def missing(self) -> tuple[str, ...]:
         """The targets of which some cell is missing."""
-        return tuple(t for n, t in enumerate(self.targets) if any(cells[n] is None for cells in self.roles.values()))
+        return tuple(t for t, group in self.groups.items() if None in group)
 
-    def present(self) -> Cells:
+    def present(self) -> PrintedCells:
         """Return the cells of the targets of which none is missing."""
-        kept = [n for n, t in enumerate(self.targets) if t not in self.missing]
-        roles = {role: tuple(cells[n] for n in kept) for role, cells in self.roles.items()}
-        return Cells(tuple(self.targets[n] for n in kept), roles, self.scalars)
+        return replace(self, groups={t: group for t, group in self.groups.items() if None not in group})
+
+    def by_role(self) -> dict[str, Group]:
+        """Return the cells of each role, one for each target, or a single one."""
+        of_targets = {role: tuple(group[n] for group in self.groups.values()) for n, role in enumerate(self.roles)}
+        return of_targets | {role: (value,) for role, value in self.scalars.items()}
 
 
-def corners(boxes: list[np.ndarray]) -> list[np.ndarray]:
-    """Return (T, 1 + 2^n) for each (T, 3) of least, printed and largest values: as printed, then every corner."""
-    box_N3 = np.concatenate(boxes)
+def corners(groups: Iterable[Group], missing: tuple[float, float]) -> list[np.ndarray]:
+    """Return (T, 1 + 2^N) for each group of T cells: as printed, then every corner of the box of all N cells.
+
+    A cell that is None may be anything within `missing`.
+    """
+    groups = list(groups)
+    box_N3 = np.array([_limits(cell, missing) for group in groups for cell in group], float).reshape(-1, 3)
     count = len(box_N3)
     if count > MOST_CELLS:
         raise UsageError(f"a figure of {count} cells has too many corners to try; {MOST_CELLS} at most")
     high_NC = (np.arange(2**count)[None, :] >> np.arange(count)[:, None] & 1).astype(bool)
     values_NC = np.concatenate([box_N3[:, 1:2], np.where(high_NC, box_N3[:, 2:], box_N3[:, :1])], axis=1)
-    return np.split(values_NC, np.cumsum([len(box) for box in boxes])[:-1])
+    return np.split(values_NC, np.cumsum([len(group) for group in groups])[:-1])
 
 
-def box(cells: tuple[float | None, ...], missing: tuple[float, float]) -> np.ndarray:
-    """Return (T, 3) the least, printed and largest value of each cell; `missing` has the limits of a missing one."""
-    low, high = missing
-    rows = [(low, np.nan, high) if c is None else (c - half_step(c), c, c + half_step(c)) for c in cells]
-    return np.array(rows, float).reshape(-1, 3)
+def _limits(cell: float | None, missing: tuple[float, float]) -> tuple[float, float, float]:
+    """Return the least, printed and largest value of a cell."""
+    if cell is None:
+        return missing[0], np.nan, missing[1]
+    return cell - half_step(cell), cell, cell + half_step(cell)
 
 
 @dataclass(frozen=True)
@@ -97,41 +105,23 @@ class Metric:
 
     name: str
     formula: str
-    terms: Callable[..., Terms]  # from the cells (T, C) of the roles that its parameters name
+    ratios: Callable[..., Ratios]  # from the cells (T, C) of the roles that its parameters name
 
     @property
     def roles(self) -> tuple[str, ...]:
-        return tuple(inspect.signature(self.terms).parameters)
+        return tuple(inspect.signature(self.ratios).parameters)
 
-    def range(self, cells: Cells, missing: tuple[float, float] = NO_LIMITS) -> Range | None:
+    def range(self, cells: PrintedCells, missing: tuple[float, float] = NO_LIMITS) -> Range | None:
         """Return the metric's range; None when a role it needs is absent or a denominator may be 0."""
-        known = {**cells.roles, **{role: (value,) for role, value in cells.scalars.items()}}
-        if not cells.targets or not set(self.roles) <= set(known):
+        by_role = cells.by_role()
+        if not cells.groups or not set(self.roles) <= set(by_role):
             return None
-        numerator_KC, denominator_KC = self.terms(*corners([box(known[role], missing) for role in self.roles]))
+        numerator_KC, denominator_KC = self.ratios(*corners([by_role[role] for role in self.roles], missing))
         edges_KC = denominator_KC[:, 1:]
         if not ((edges_KC > SLACK).all(1) | (edges_KC < -SLACK).all(1)).all():
             return None
         value_C = (numerator_KC / denominator_KC).sum(0)
         return Range(float(value_C[0]), float(value_C[1:].min()), float(value_C[1:].max()))
-
-
-@dataclass(frozen=True)
-class Standings:
-    """The cells of a rank score: on each target, the success after RL on the source in question, then on the others."""
-
-    targets: tuple[str, ...]
-    groups: tuple[tuple[float | None, ...], ...]
-    tie: float  # points
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        return tuple(t for t, group in zip(self.targets, self.groups, strict=True) if None in group)
-
-    def present(self) -> Standings:
-        """Return the targets on which no cell is missing."""
-        kept = [(t, g) for t, g in zip(self.targets, self.groups, strict=True) if None not in g]
-        return Standings(tuple(t for t, _ in kept), tuple(g for _, g in kept), self.tie)
 
 
 @dataclass(frozen=True)
@@ -142,17 +132,14 @@ class RankScore:
     formula: str
     place: Callable[[list[int], int], float]  # sizes of the groups ahead, size of one's own -> rank
 
-    def range(self, cells: Standings, missing: tuple[float, float] = NO_LIMITS) -> Range | None:
-        """Return the score, with its extremes over the corners of the cells of each target.
-
-        Targets have no cell in common, so the limits of the sum are the sums of the limits.
-        """
-        if not cells.targets:
+    def range(self, cells: PrintedCells, missing: tuple[float, float] = NO_LIMITS) -> Range | None:
+        """Return the score, and its extremes over the corners of the cells of each target."""
+        if not cells.groups:
             return None
         value = low = high = 0.0
-        for group in cells.groups:
-            (tried_SC,) = corners([box(group, missing)])
-            ranks = [self._rank(success_S.tolist(), cells.tie) for success_S in tried_SC.T]
+        for group in cells.groups.values():  # they share no cell, so the limits of the sum are sums of limits
+            (success_SC,) = corners([group], missing)
+            ranks = [self._rank(success_S.tolist(), cells.scalars["tie"]) for success_S in success_SC.T]
             value, low, high = value + ranks[0], low + min(ranks[1:]), high + max(ranks[1:])
         return Range(value, low, high)
 
@@ -169,49 +156,46 @@ class RankScore:
         return self.place(ahead, sum(x >= left[0] - tie - SLACK for x in left))
 
 
-@dataclass(frozen=True)
-class Family:
+class MetricFamily(NamedTuple):
     """The metrics that are tried on one printed column."""
 
-    stated: tuple[Any, ...]  # in the paper; more than one where its words can be read in more than one way
-    others: tuple[Any, ...] = ()
-
-    @property
-    def metrics(self) -> tuple[Any, ...]:
-        return self.stated + self.others
+    stated: tuple[Metric | RankScore, ...]  # in the paper; several where its words can be read in several ways
+    others: tuple[Metric | RankScore, ...] = ()
 
 
-def percent_of_sums(top: np.ndarray, bottom: np.ndarray) -> Terms:
-    return 100 * top.sum(0, keepdims=True), bottom.sum(0, keepdims=True)
+def _total(cells: np.ndarray) -> np.ndarray:
+    return np.asarray(cells.sum(0, keepdims=True))
 
 
-def mean_percent(top: np.ndarray, bottom: np.ndarray) -> Terms:
+def percent_of_sums(top: np.ndarray, bottom: np.ndarray) -> Ratios:
+    return 100 * _total(top), _total(bottom)
+
+
+def mean_percent(top: np.ndarray, bottom: np.ndarray) -> Ratios:
     return 100 * top / len(top), bottom
 
 
-def mean_points(points: np.ndarray) -> Terms:
-    top_1C = points.sum(0, keepdims=True)
-    return top_1C, np.full_like(top_1C, len(points))
+def mean_points(points: np.ndarray) -> Ratios:
+    return _total(points), np.full_like(points[:1], len(points))
 
 
-def sum_points(points: np.ndarray) -> Terms:
-    top_1C = points.sum(0, keepdims=True)
-    return top_1C, np.ones_like(top_1C)
+def sum_points(points: np.ndarray) -> Ratios:
+    return _total(points), np.ones_like(points[:1])
 
 
-def _tax_rate_removed(arm: Any, plain: Any, init: Any, arm_gain: Any, plain_gain: Any) -> Terms:
+def _tax_rate_removed(arm: Any, plain: Any, init: Any, arm_gain: Any, plain_gain: Any) -> Ratios:
     """Points lost on all targets, times the gain at home of the other run, so that one ratio carries both rates."""
-    arm, plain, init = (cells.sum(0, keepdims=True) for cells in (arm, plain, init))
-    lost_plain = (init - plain) * arm_gain
-    return 100 * (lost_plain - (init - arm) * plain_gain), lost_plain
+    lost_plain = (_total(init) - _total(plain)) * arm_gain
+    return 100 * (lost_plain - (_total(init) - _total(arm)) * plain_gain), lost_plain
 
 
-def _two_changes(after1: Any, before1: Any, over1: Any, after0: Any, before0: Any, over0: Any) -> Terms:
+def _two_changes(after1: Any, before1: Any, over1: Any, after0: Any, before0: Any, over0: Any) -> Ratios:
     """The change of the policy with warm-up less that of the policy without."""
     return 100 * np.concatenate([after1 - before1, -(after0 - before0)]), np.concatenate([over1, over0])
 
 
-OOD_CHANGE = Family(
+# fmt: off
+OOD_CHANGE = MetricFamily(
     stated=(Metric("OOD change", "Σ(a − p) / Σp", lambda arm, plain: percent_of_sums(arm - plain, plain)),),
     others=(
         Metric("tax removed", "Σ(a − p) / Σ(i − p)",
@@ -230,15 +214,15 @@ OOD_CHANGE = Family(
         Metric("mean points", "mean of a − p", lambda arm, plain: mean_points(arm - plain)),
         Metric("sum of points", "Σ(a − p)", lambda arm, plain: sum_points(arm - plain)),
     ),
-)  # fmt: skip
-RANK = Family(
-    (
+)
+RANK = MetricFamily(
+    stated=(
         RankScore("rank score 1, 1, 2", "Σ of ranks, the next rank after a tie", lambda ahead, own: len(ahead) + 1),
         RankScore("rank score 1, 1, 3", "Σ of ranks, one more than are ahead", lambda ahead, own: sum(ahead) + 1),
         RankScore("rank score 1½, 1½, 3", "Σ of mean ranks", lambda ahead, own: sum(ahead) + (own + 1) / 2),
     )
 )
-RELATIVE = Family(
+RELATIVE = MetricFamily(
     stated=(Metric("relative change", "(after − i) / i", lambda after, init: mean_percent(after - init, init)),),
     others=(
         Metric("relative change of the cell beside it", "(c − i) / i, c printed in the same table",
@@ -248,8 +232,8 @@ RELATIVE = Family(
         Metric("change over the end", "(after − i) / after", lambda after, init: mean_percent(after - init, after)),
         Metric("points", "after − i", lambda after, init: mean_points(after - init)),
     ),
-)  # fmt: skip
-DIFFERENCE = Family(
+)
+DIFFERENCE = MetricFamily(
     stated=(
         Metric("difference of relative changes", "(a₂ − i₂) / i₂ − (a₁ − i₁) / i₁",
                lambda after0, init0, after1, init1: _two_changes(after1, init1, init1, after0, init0, init0)),
@@ -262,13 +246,13 @@ DIFFERENCE = Family(
         Metric("difference of points", "(a₂ − i₂) − (a₁ − i₁)",
                lambda after0, init0, after1, init1: mean_points((after1 - init1) - (after0 - init0))),
     ),
-)  # fmt: skip
-# What the table on warm-up prints next to its figures: the cell, which the main table has too.
-CELL = Family(
-    (Metric("the main table's cell", "after(s, t)", lambda after: mean_points(after)),),
-    (Metric("the crossed cell", "after(t, s)", lambda crossed: mean_points(crossed)),),
 )
-GAIN = Family(
+# What the table on warm-up prints next to its figures: the cell, which the main table has too.
+CELL = MetricFamily(
+    stated=(Metric("the main table's cell", "after(s, t)", lambda after: mean_points(after)),),
+    others=(Metric("the crossed cell", "after(t, s)", lambda crossed: mean_points(crossed)),),
+)
+GAIN = MetricFamily(
     stated=(Metric("mean gain", "mean of after − before", lambda before, after: mean_points(after - before)),),
     others=(
         Metric("sum of gains", "Σ(after − before)", lambda before, after: sum_points(after - before)),
@@ -277,11 +261,9 @@ GAIN = Family(
         Metric("mean relative gain", "mean of (after − before) / before",
                lambda before, after: mean_percent(after - before, before)),
     ),
-)  # fmt: skip
-TAX = Metric(
-    "tax", "1 − Σafter / Σinit", lambda init, after: ((init - after).sum(0, keepdims=True), init.sum(0, keepdims=True))
 )
+TAX = Metric("tax", "1 − Σafter / Σinit", lambda init, after: (_total(init - after), _total(init)))
 MEAN_DROP = Metric("mean drop", "mean of init − after", lambda init, after: mean_points(init - after))
-TAX_RATE = Metric(
-    "tax rate", "mean drop / ΔID", lambda init, after, gain: ((init - after).mean(0, keepdims=True), gain)
-)
+TAX_RATE = Metric("tax rate", "mean drop / ΔID",
+                  lambda init, after, gain: ((init - after).mean(0, keepdims=True), gain))
+# fmt: on

@@ -7,19 +7,21 @@ are named, since a claim that holds in most rows may fail in the one that a read
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations, permutations
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 from gentax.metrics.reference.candidates import SLACK, half_step
-from gentax.metrics.reference.published import Published, Row
+from gentax.metrics.reference.published import Published, PublishedRun
 
 NEARLY_EVERY = 0.9  # of the cases; the papers give no number
 LITTLE = 1.0  # points; likewise
 TENS = 10.0  # points
+
+Case = tuple[str, bool | None]  # one comparison that bears on a claim, and whether it holds; None: rounding decides
 
 
 class Status(StrEnum):
@@ -29,13 +31,6 @@ class Status(StrEnum):
     OTHER = "reproduced under another metric"
     NOT = "not reproduced"
     UNCHECKABLE = "not checkable"
-
-
-class Case(NamedTuple):
-    """One comparison that bears on a claim."""
-
-    name: str
-    holds: bool | None  # None: rounding could reverse it
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class Claim:
 
     @property
     def holds(self) -> int:
-        return sum(case.holds is True for case in self.cases)
+        return sum(holds is True for _, holds in self.cases)
 
     @property
     def status(self) -> Status:
@@ -61,30 +56,18 @@ class Claim:
     @property
     def against(self) -> tuple[str, ...]:
         """The cases in which it does not hold, and those that rounding leaves open, with a question mark."""
-        return tuple(c.name + ("" if c.holds is False else "?") for c in self.cases if c.holds is not True)
+        return tuple(name + ("" if holds is False else "?") for name, holds in self.cases if holds is not True)
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "claim": self.text,
-            "status": self.status.value,
-            "holds": self.holds,
-            "cases": len(self.cases),
-            "needed": self.needed,
-            "against": list(self.against),
-            "needs": self.lacks,
-            "remark": self.remark,
-        }
+        outcome = {"claim": self.text, "status": self.status.value, "holds": self.holds, "cases": len(self.cases)}
+        against = list(self.against)
+        return {**outcome, "needed": self.needed, "against": against, "needs": self.lacks, "remark": self.remark}
 
 
 def claims(study: Published) -> tuple[Claim, ...]:
     """Return the claims that bear on the cells of `study`."""
     every = [*_cell_claims(study), *_arm_claims(study), *_axis_claims(study), *_change_claims(study)]
     return tuple(claim for claim in every if claim.cases or claim.lacks)
-
-
-def _nearly_every(text: str, cases: Iterable[Case]) -> Claim:
-    cases = tuple(cases)
-    return Claim(text, cases, ceil(NEARLY_EVERY * len(cases) - SLACK))
 
 
 def _most(text: str, cases: Iterable[Case]) -> Claim:
@@ -99,77 +82,68 @@ def _above(more: Iterable[Any], less: Iterable[Any], by: float = 0.0) -> bool | 
     return None if abs(difference) <= half + SLACK else difference > 0
 
 
-def _cell_claims(study: Published) -> Iterable[Claim]:
+def _cell_claims(study: Published) -> Iterator[Claim]:
     for name, arm in (("plain", "plain"), ("every arm", None)):
-        cases = [
-            Case(f"{row.name}, on {t}: {row.after[t]} from {row.init[t]}", _above([row.init[t]], [row.after[t]]))
+        cases = tuple(
+            (f"{row.name}, on {t}: {after} from {row.init[t]}", _above([row.init[t]], [after]))
             for row in study.select(arm=arm)
-            for t in row.after
-        ]
-        yield _nearly_every(f"Nearly every out-of-domain cell lies below the start ({name})", cases)
+            for t, after in row.after.items()
+        )
+        text = f"Nearly every out-of-domain cell lies below the start ({name})"
+        yield Claim(text, cases, ceil(NEARLY_EVERY * len(cases) - SLACK))
 
 
-def _arm_claims(study: Published) -> Iterable[Claim]:
-    def against_plain(arm: str) -> list[tuple[Row, Row, bool | None]]:
-        """Return each row of an arm (or longer plain run), its plain row, and whether it is higher elsewhere."""
+def _arm_claims(study: Published) -> Iterator[Claim]:
+    def against_plain(arm: str) -> list[tuple[PublishedRun, PublishedRun]]:
+        """Return the plain row and the row of each run of an arm, or of each longer plain run."""
         pairs = [(study.row(row.policy, row.source), row) for row in study.select(arm=arm)]
-        return [
-            (plain, row, _above((row.ood[t] for t in shared), (plain.ood[t] for t in shared)))
-            for plain, row in pairs
-            if row is not plain
-            for shared in [[t for t in plain.after if t in row.after]]
-        ]
+        return [(plain, row) for plain, row in pairs if row is not plain]
 
-    def lower(higher: bool | None) -> bool | None:
-        return None if higher is None else not higher
+    def higher_elsewhere(first: PublishedRun, second: PublishedRun) -> bool | None:
+        shared = [t for t in first.after if t in second.after]
+        return _above((first.after[t] for t in shared), (second.after[t] for t in shared))
 
+    distracted, bare, longer = (against_plain(arm) for arm in ("distractors", "no-thinking", "plain"))
     yield _most(
         "Distractors raise success elsewhere, summed over targets",
-        (Case(row.name, higher) for _, row, higher in against_plain("distractors")),
+        ((row.name, higher_elsewhere(row, plain)) for plain, row in distracted),
     )
-    bare = against_plain("no-thinking")
     yield _most(
         "RL without thinking lowers success elsewhere, summed over targets",
-        (Case(row.name, lower(higher)) for _, row, higher in bare),
+        ((row.name, higher_elsewhere(plain, row)) for plain, row in bare),
     )
-    no_gain = tuple(
-        Case(row.name, lower(higher)) for plain, row, higher in bare if _above([row.delta_id], [plain.delta_id])
-    )
-    yield Claim("It lowers it even where thinking does not help at home", no_gain, 1)
-    for text, covered in (
-        ("SFT warm-up protects the domains in its mix", True),
-        ("SFT warm-up hurts the domain outside its mix", False),
-    ):
-        yield _most(text, _warm_up_cases(study, covered))
-    longer = against_plain("plain")
+    no_help = [(plain, row) for plain, row in bare if _above([row.delta_id], [plain.delta_id])]
+    cases = tuple((row.name, higher_elsewhere(plain, row)) for plain, row in no_help)
+    yield Claim("It lowers it even where thinking does not help at home", cases, 1)
+    yield _most("SFT warm-up protects the domains in its mix", _warm_up_cases(study, covered=True))
+    yield _most("SFT warm-up hurts the domain outside its mix", _warm_up_cases(study, covered=False))
     yield _most(
         "Longer training gains more at home",
-        (Case(row.name, _above([row.delta_id], [short.delta_id])) for short, row, _ in longer),
+        ((row.name, _above([row.delta_id], [short.delta_id])) for short, row in longer),
     )
     yield _most(
         "Longer training costs more elsewhere, summed over targets",
-        (Case(row.name, lower(higher)) for _, row, higher in longer),
+        ((row.name, higher_elsewhere(short, row)) for short, row in longer),
     )
 
 
-def _warm_up_cases(study: Published, covered: bool) -> Iterable[Case]:
+def _warm_up_cases(study: Published, covered: bool) -> Iterator[Case]:
     for line in study.warm_up:
         rows = [study.row(policy, line.source) for policy in line.policies]
         if line.covered is not covered or not all(line.target in row.after for row in rows):
             continue
-        # the limits of the share of the target's success that is left after RL
-        cold, warm = (
-            [
-                (after - half_step(after)) / (init + half_step(init)),
-                (after + half_step(after)) / (init - half_step(init)),
-            ]
-            for after, init in ((row.after[line.target], row.init[line.target]) for row in rows)
-        )
+        cold, warm = (_share_left(row.after[line.target], row.init[line.target]) for row in rows)
         more, less = warm[0] > cold[1], warm[1] < cold[0]
-        yield Case(f"{line.source} → {line.target}", (more if covered else less) if more or less else None)
+        yield f"{line.source} → {line.target}", (more if covered else less) if more or less else None
 
 
-def _axis_claims(study: Published) -> Iterable[Claim]:
+def _share_left(after: float, init: float) -> tuple[float, float]:
+    """Return the limits of after / init."""
+    low = (after - half_step(after)) / (init + half_step(init))
+    return low, (after + half_step(after)) / (init - half_step(init))
+
+
+def _axis_claims(study: Published) -> Iterator[Claim]:
     if study.axes is None:
         return
     policy = study.axes.policy
@@ -180,7 +154,7 @@ def _axis_claims(study: Published) -> Iterable[Claim]:
     ):
         claim = _most(f"{text} (pairs of sources)", _agreement(axis, scores))
         orders = [dict(zip(scores, order, strict=True)) for order in permutations(scores.values())]
-        as_well = sum(sum(c.holds is True for c in _agreement(axis, order)) >= claim.holds for order in orders)
+        as_well = sum(_most("", _agreement(axis, order)).holds >= claim.holds for order in orders)
         yield replace(claim, remark=f"{as_well} of the {len(orders)} orders of the sources do as well")
     rich, similar = (
         study.select(policy=policy, source=source, arm="plain", rl_steps=study.rl_steps)
@@ -188,26 +162,19 @@ def _axis_claims(study: Published) -> Iterable[Claim]:
     )
     yield _most(
         "Sokoban-trained beats ALFWorld-trained on SciWorld",
-        (
-            Case(one.policy, _above([one.ood["sciworld"]], [other.ood["sciworld"]]))
-            for one in rich
-            for other in similar
-            if "sciworld" in one.after and "sciworld" in other.after
-        ),
+        ((a.policy, _above([a.after["sciworld"]], [b.after["sciworld"]])) for a in rich for b in similar),
     )
     yield Claim("Realism and text similarity do not go with success elsewhere", (), 0, "a number for either")
 
 
-def _agreement(axis: Mapping[str, float], scores: Mapping[str, float]) -> list[Case]:
-    """Return, for each pair of sources, whether the one that is higher on the axis has the lower, better score."""
-    pairs = [sorted(pair, key=lambda source: axis[source], reverse=True) for pair in combinations(scores, 2)]
-    return [
-        Case(f"{high}, {low}", None if scores[high] == scores[low] else scores[high] < scores[low])
-        for high, low in pairs
-    ]
+def _agreement(axis: Mapping[str, float], scores: Mapping[str, float]) -> Iterator[Case]:
+    """Yield, for each pair of sources, whether the one that is higher on the axis has the lower, better score."""
+    for pair in combinations(scores, 2):
+        high, low = sorted(pair, key=lambda source: axis[source], reverse=True)
+        yield f"{high}, {low}", None if scores[high] == scores[low] else scores[high] < scores[low]
 
 
-def _change_claims(study: Published) -> Iterable[Claim]:
+def _change_claims(study: Published) -> Iterator[Claim]:
     changes = study.changes
     if not changes:
         return
@@ -215,26 +182,22 @@ def _change_claims(study: Published) -> Iterable[Claim]:
     home = [c for c in changes if c.unit == "%" and c.trained == c.tested]
     sequences = [c for c in changes if ", " in c.trained and c.unit == "%"]
     last = [c for c in sequences if c.trained.endswith(c.tested)]
-    printed = [g for g in study.gains if g.trained == g.over and g.against == "the start"]
-    yield _most(
-        "Training on easy tasks carries to hard ones", (Case(c.trained, _above([c.after], [c.before])) for c in easy)
-    )
-    yield _most(
-        "Gains at home are tens of points",
-        [Case(f"{c.model} {c.trained}", _above([c.after], [c.before], TENS)) for c in home]
-        + [Case(f"{g.model} {g.trained}", _above([g.printed], [], TENS)) for g in printed],
-    )
-    yield _most(
-        "A sequence gains downstream over training there alone",
-        (Case(c.trained, _above([c.after], [c.before])) for c in last),
-    )
-    yield _most(
-        f"A sequence forgets little (less than {LITTLE:g} point)",
-        (Case(c.tested, _above([c.after], [c.before], -LITTLE)) for c in sequences if c not in last),
-    )
-    yield _most(
-        "Training shortens episodes",
-        (Case(c.unit, _above([c.before], [c.after])) for c in changes if c.unit in ("turns", "tokens")),
-    )
+    shorter = [c for c in changes if c.unit in ("turns", "tokens")]
+    gains = [(f"{c.model} {c.trained}", _above([c.after], [c.before], TENS)) for c in home]
+    gains += [
+        (f"{g.model} {g.trained}", _above([g.printed], [], TENS))
+        for g in study.gains
+        if g.trained == g.over and g.against == "the start"
+    ]
+    kept = [(c.tested, _above([c.after], [c.before], -LITTLE)) for c in sequences if c not in last]
+
+    def risen(of: Iterable[Any]) -> Iterator[Case]:
+        return ((c.trained, _above([c.after], [c.before])) for c in of)
+
+    yield _most("Training on easy tasks carries to hard ones", risen(easy))
+    yield _most("Gains at home are tens of points", gains)
+    yield _most("A sequence gains downstream over training there alone", risen(last))
+    yield _most(f"A sequence forgets little (less than {LITTLE:g} point)", kept)
+    yield _most("Training shortens episodes", ((c.unit, _above([c.before], [c.after])) for c in shorter))
     yield Claim("A sequence of five domains comes near joint training", (), 0, "the cells of both")
     yield Claim("Mixtures balance the domains best", (), 0, "the cells of the mixtures")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from gentax.metrics.reference.candidates import Range
 from gentax.metrics.reference.claims import Status
-from gentax.metrics.reference.recompute import Column, Judgement, Recomputed
+from gentax.metrics.reference.recompute import Column, Recomputed
 from gentax.metrics.verdict import number
 
 NONE = "—"
@@ -18,97 +19,81 @@ class Table(NamedTuple):
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
+    rows: Sequence[tuple[str, ...]]
+    notes: Sequence[str]
 
 
-def tables(found: Recomputed) -> list[Table]:
+def tables(recomputed: Recomputed) -> list[Table]:
     """Return the tables of one paper: its figures column by column, then rows, changes and claims."""
-    made = [table for column in found.columns for table in (_figures(column), _tried(column))]
-    if found.rows:
-        made.append(_rows(found))
-    if found.study.changes:
-        made.append(_changes(found))
-    if found.claims:
-        made.append(_claims(found))
-    return made
+    of_columns = [table for column in recomputed.columns for table in (_figures(column), _metrics(column))]
+    others = [_rows(recomputed), _changes(recomputed), _claims(recomputed)]
+    return of_columns + [table for table in others if table.rows]
 
 
 def _figures(column: Column) -> Table:
-    digits = max(_digits(j.figure.printed) for j in column.judgements)
+    digits = max(_digits(judged.printed) for judged in column.figures)
     rows, notes = [], [column.finding]
-    for judged in column.judgements:
-        line = " ".join(part for part in judged.figure.where if part)
-        stated = NONE if judged.figure.cells.missing else _range(judged.stated, digits)
-        printed = number(judged.figure.printed, _digits(judged.figure.printed))
-        rows.append((line, printed, stated, SHORT[judged.status], *_best(judged, digits)))
-        if len(judged.matches) > 1:
-            others = ", ".join(f"{m.metric.name} {_range(m.range, digits)}" for m in judged.matches[1:])
-            notes.append(f"{line} also agrees with {others}.")
+    for judged in column.figures:
+        line = " ".join(part for part in judged.where if part)
+        stated = NONE if judged.missing else _range(judged.stated, digits)
+        best = (NONE, NONE, NONE)
+        if judged.matches:
+            match, *others = judged.matches
+            best = (match.metric, _range(match, digits), number(match.width, digits))
+            if others:
+                listed = ", ".join(f"{m.metric} {_range(m, digits)}" for m in others)
+                notes.append(f"{line} also agrees with {listed}.")
+        rows.append((line, number(judged.printed, _digits(judged.printed)), stated, SHORT[judged.status], *best))
         if judged.note:
             notes.append(f"{line}: {judged.note}.")
     heads = ("line", "printed", "as stated", "state", "metric that agrees", "its value", "width")
-    return Table(column.name, heads, tuple(rows), tuple(notes))
-
-
-def _best(judged: Judgement, digits: int) -> tuple[str, str, str]:
-    if not judged.matches:
-        return NONE, NONE, NONE
-    metric, found = judged.matches[0]
-    return metric.name, _range(found, digits), number(found.width, digits)
+    return Table(column.name, heads, rows, notes)
 
 
 def _digits(printed: float) -> int:
     return len(str(printed).partition(".")[2])
 
 
-def _tried(column: Column) -> Table:
-    rows = [
-        (
-            t.metric.name,
-            "yes" if t.stated else "",
-            f"{t.agrees} of {t.figures}",
-            number(t.elsewhere / t.pairs * t.figures) if t.pairs else NONE,
-            t.metric.formula,
-        )
-        for t in column.tried
-    ]
-    return Table(f"{column.name}: metrics tried", ("metric", "stated", "agrees", "by accident", "formula"), tuple(rows))
-
-
-def _rows(found: Recomputed) -> Table:
-    rows = [
-        (m.row.name, number(m.row.delta_id), _range(m.tax, 3), _range(m.mean_drop, 1), _range(m.tax_rate, 3),
-         ", ".join(m.row.missing) or NONE)
-        for m in found.rows
-    ]  # fmt: skip
-    return Table("Rows under gentax's measures", ("row", "ΔID", "tax", "mean drop", "tax rate", "no cell"), tuple(rows))
-
-
-def _changes(found: Recomputed) -> Table:
+def _metrics(column: Column) -> Table:
     rows = []
-    for c in found.study.changes:
+    for m in column.metrics:
+        by_accident = number(m.elsewhere / m.pairs * m.figures) if m.pairs else NONE
+        rows.append((m.metric, "yes" if m.stated else "", f"{m.agrees} of {m.figures}", by_accident, m.formula))
+    return Table(f"{column.name}: metrics tried", ("metric", "stated", "agrees", "by accident", "formula"), rows, [])
+
+
+def _rows(recomputed: Recomputed) -> Table:
+    rows = []
+    for m in recomputed.rows:
+        measures = (_range(m.tax, 3), _range(m.mean_drop, 1), _range(m.tax_rate, 3))
+        rows.append((m.row.name, number(m.row.delta_id), *measures, ", ".join(m.row.missing) or NONE))
+    return Table("Rows under gentax's measures", ("row", "ΔID", "tax", "mean drop", "tax rate", "no cell"), rows, [])
+
+
+def _changes(recomputed: Recomputed) -> Table:
+    rows = []
+    for c in recomputed.study.changes:
         change = c.after - c.before
         numbers = [number(x, 2) for x in (c.before, c.after, change)]
-        rows.append(
-            (f"{c.model} {c.trained} → {c.tested}", c.against, c.unit, *numbers, f"{number(100 * change / c.before)} %")
-        )
+        relative = f"{number(100 * change / c.before)} %"
+        rows.append((f"{c.model} {c.trained} → {c.tested}", c.against, c.unit, *numbers, relative))
     heads = ("trained → tested", "against", "unit", "before", "after", "change", "relative")
-    return Table("Before and after", heads, tuple(rows))
+    return Table("Before and after", heads, rows, [])
 
 
-def _claims(found: Recomputed) -> Table:
-    rows = [
-        (c.text, c.status.value, *((f"{c.holds} of {len(c.cases)}", str(c.needed)) if c.cases else (NONE, NONE)))
-        for c in found.claims
-    ]
-    notes = [f"{c.text}: not in {'; '.join(c.against)}." for c in found.claims if c.against]
-    notes += [f"{c.text}: needs {c.lacks}." for c in found.claims if c.lacks]
-    notes += [f"{c.text}: {c.remark}." for c in found.claims if c.remark]
-    return Table("Claims", ("claim", "state", "holds in", "needed"), tuple(rows), tuple(notes))
+def _claims(recomputed: Recomputed) -> Table:
+    claims = recomputed.claims
+    rows = []
+    for claim in claims:
+        counts = (f"{claim.holds} of {len(claim.cases)}", str(claim.needed)) if claim.cases else (NONE, NONE)
+        rows.append((claim.text, claim.status.value, *counts))
+    notes = [f"{claim.text}: not in {'; '.join(claim.against)}." for claim in claims if claim.against]
+    notes += [f"{claim.text}: needs {claim.lacks}." for claim in claims if claim.lacks]
+    notes += [f"{claim.text}: {claim.remark}." for claim in claims if claim.remark]
+    return Table("Claims", ("claim", "state", "holds in", "needed"), rows, notes)
 
 
-def _range(found: Range | None, digits: int) -> str:
-    if found is None:
+def _range(computed: Range | None, digits: int) -> str:
+    if computed is None:
         return NONE
-    return f"{number(found.value, digits)} ({number(found.low, digits)} to {number(found.high, digits)})"
+    return f"{number(computed.value, digits)} ({number(computed.low, digits)} to {number(computed.high, digits)})"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from gentax.core.records import Record
+
 LEVEL = 0.95  # of an interval, unless said otherwise
 TASKS, SEEDS_AND_TASKS, SEEDS = "tasks", "training seeds and tasks", "training seeds"
 _TEXT_DIGITS = {"fraction": 2, "points per point": 2}  # unit -> digits after the point, as text
@@ -17,7 +19,7 @@ def rounded(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Record):
     """A number and its interval."""
 
     value: float
@@ -49,11 +51,6 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         """Return the estimate as JSON values, numbers to ten digits, so that they are the same on every machine."""
         return {key: rounded(value) for key, value in vars(self).items()}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Estimate:
-        """Read an estimate back."""
-        return cls(**value)
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
 
 from gentax.core.errors import UsageError
+from gentax.core.records import Record
 from gentax.metrics.statistics.estimate import LEVEL, rounded
 from gentax.metrics.statistics.multiple_testing import InterimAnalyses
 from gentax.metrics.statistics.scores import Scores
@@ -34,7 +35,7 @@ _MOST_SEEDS, _MOST_TASKS = 100, 1_000_000
 
 
 @dataclass(frozen=True)
-class Pilot:
+class Pilot(Record):
     """What some tasks tell about the sample size that is needed."""
 
     tasks: int  # of each target, the fewest
@@ -47,16 +48,6 @@ class Pilot:
 
     def to_json(self) -> dict[str, Any]:
         return {key: rounded(value) for key, value in vars(self).items()}
-
-    @classmethod
-    def from_json(cls, value: Any, where: str) -> Pilot:
-        """Read a pilot back. Raises UsageError when `value` is none."""
-        if not isinstance(value, dict) or set(value) != {one.name for one in fields(cls)}:
-            raise UsageError(f"{where} holds no pilot; `gentax tax … --json FILE` writes one")
-        numbers = [v for k, v in value.items() if not (k == "seed_spread" and v is None)]
-        if not all(isinstance(v, (int, float)) and np.isfinite(v) for v in numbers) or not 0 < value["variance"] <= 2:
-            raise UsageError(f"{where}: the pilot in it is not sound")
-        return cls(**value)
 
 
 def estimate_pilot(scores: Scores, targets: Sequence[str]) -> Pilot:
