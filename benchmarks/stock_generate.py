@@ -21,11 +21,14 @@ from gentax.models.requests import Sample, SamplingRequest
 class StockDecoder:
     """`model.generate` as a decoder. Requests must share one temperature above 0."""
 
-    cache_bytes_per_token = reserved_bytes = 0  # nothing is kept between calls
+    reserved_bytes = 0  # nothing is kept between calls
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.max_length = getattr(model.config, "max_position_embeddings", 2048)
+
+    def cache_bytes(self, tokens: int) -> int:
+        return 0
 
     def clear_cache(self) -> None:
         """Nothing is cached between calls."""

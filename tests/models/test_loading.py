@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from zoo import ZOO
 
 from gentax.core import UsageError
 from gentax.models.loading import load_meta_model, load_model, load_tokenizer, runtime
@@ -222,25 +221,16 @@ def test_an_adapter_on_the_hub_and_its_fingerprint(hub, tiny, tmp_path):
     assert fingerprint(local, ModelOptions(adapter_base=str(moved))) != first  # its base is part of it
 
 
-@pytest.mark.parametrize("kind", ["qwen3", "gemma3_text"])
-def test_adapters_of_other_architectures(kind, tiny, tmp_path):
+@pytest.mark.parametrize("name", ["qwen3", "gemma3"])
+def test_adapters_of_other_architectures(name, tmp_path):
     import peft
-    from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model(
-        kind, vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, max_position_embeddings=256, pad_token_id=0,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path / "base")
-    load_tokenizer(tiny).save_pretrained(tmp_path / "base")
+    ZOO[name]().bfloat16().save_pretrained(tmp_path / "base")
     folder = adapter(tmp_path / "base", tmp_path / "adapter")
-    model = load_local_policy(folder).model
-    assert runtime(model) == {"device": "cpu", "dtype": "bfloat16"}
+    assert runtime(load_model(folder)) == {"device": "cpu", "dtype": "bfloat16"}
     full = ModelOptions(dtype="float32")
-    merged = load_model(folder, full)
     unmerged = peft.PeftModel.from_pretrained(load_model(tmp_path / "base", full), folder).eval()
-    torch.testing.assert_close(logits(merged), logits(unmerged), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(logits(load_model(folder, full)), logits(unmerged), atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("settings", [{}, {"use_dora": True}])
@@ -267,49 +257,14 @@ def test_a_small_adapter_changes_a_base_in_bf16(tiny, tmp_path, settings):
     assert all(torch.equal(merged.get_parameter(name), start[name]) for name in start if name not in changed)
 
 
-WIDE = {
-    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 256, "pad_token_id": 0, "head_dim": 8,
-}  # fmt: skip
-NETS = {
-    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
-}  # fmt: skip
-EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-ARCHITECTURES = {
-    "mixtral": EXPERTS,
-    "qwen3_moe": EXPERTS,
-    "gpt_oss": EXPERTS,
-    "deepseek_v3": EXPERTS | {
-        "kv_lora_rank": 16, "q_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8,
-        "num_key_value_heads": 4, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,
-    },
-    "qwen3_5_text": NETS,
-    "qwen3_next": NETS | EXPERTS | {"shared_expert_intermediate_size": 16},
-    "lfm2": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
-    "falcon_h1": {
-        "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1,
-    },
-    "gemma2": {},
-    "phi3": {"num_key_value_heads": 4},
-    "mamba": {},
-    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
-    "bloom": {"n_layer": 2, "n_head": 4},
-    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_no_sound_architecture_is_refused(kind, tmp_path):
+@pytest.mark.parametrize(
+    "name", ["mixtral", "gpt-oss", "deepseek-v3", "qwen3.5", "qwen3-next", "lfm2", "mamba2", "bloom"]
+)
+def test_no_sound_architecture_is_refused(name, tmp_path):
     """Files hold other names than models do: experts one by one, tied weights once, prefixes, older spellings."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    settings = WIDE | ARCHITECTURES[kind]
-    if kind in ("gpt2", "bloom", "opt", "mamba"):  # which have names of their own, and no such fields
-        settings = {key: value for key, value in settings.items() if key not in ("head_dim", "num_key_value_heads")}
-    made = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings)).eval()
-    made.save_pretrained(tmp_path)
-    assert torch.equal(logits(load_model(tmp_path)), logits(made))
+    model = ZOO[name]()
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(load_model(tmp_path)), logits(model))
 
 
 def test_number_formats_and_devices(tiny):
@@ -368,7 +323,7 @@ def test_a_gguf_file_whose_positions_transformers_would_not_scale_is_refused(tmp
 
 @pytest.mark.parametrize(
     ("layers", "hidden", "heads", "scale"),
-    [(18, 640, 4, 256), (26, 1152, 4, 256), (34, 2560, 8, 256), (48, 3840, 16, 256), (62, 5376, 32, 168)],
+    [(18, 640, 4, 256), (34, 2560, 8, 256), (62, 5376, 32, 168)],
 )
 def test_gemma_3_of_every_size_has_its_own_scale_of_attention(layers, hidden, heads, scale):
     from transformers import AutoConfig
@@ -409,20 +364,6 @@ def test_results_say_where_and_in_which_format_a_policy_played(toy, tiny, tmp_pa
     }
     report = gentax.tax("random", tiny, model=half, **settings).to_json()
     assert report["runtime"] == {"base": None, "tuned": {"device": "cpu", "dtype": "bfloat16"}}
-
-
-@pytest.mark.slow
-def test_the_command_line_says_in_one_line_how_a_missing_model_is_fetched():
-    """In a process of its own, with the environment of a user."""
-    import os
-
-    env = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
-    env["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nothing listens there
-    command = [sys.executable, "-m", "gentax", "evaluate", "nobody/nothing", "-d", "sokoban", "--tasks", "2"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 2
-    assert "`hf download nobody/nothing` fetches it" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
 
 
 def write_gguf(path: Path, scale: float | None = None) -> Path:
@@ -531,18 +472,3 @@ def test_every_command_that_names_a_policy_says_how_it_is_loaded():
         options = {option for parameter in command.params for option in parameter.opts}
         wanted = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(ModelOptions)}
         assert wanted <= options, command.name
-
-
-def test_every_function_that_names_a_policy_says_how_it_is_loaded(toy, tiny):
-    import inspect
-
-    import gentax
-    from gentax.evals.suites import play_suite
-
-    for function in (gentax.evaluate, gentax.tax, gentax.probe, play_suite):
-        assert inspect.signature(function).parameters["model"].default == gentax.ModelOptions()
-    half = gentax.ModelOptions("cpu", "bfloat16")
-    (probe,) = gentax.probe(
-        [("toy", "one")], tiny, trajectories=2, horizon=2, model=half, stop_if_unreadable=False, progress=False
-    )
-    assert probe.runtime == {"device": "cpu", "dtype": "bfloat16"}

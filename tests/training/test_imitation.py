@@ -155,12 +155,15 @@ def _obedient(policy):
     ids = policy.codec.encode_reply("<action>red</action>")
 
     class Scripted:
-        max_length, cache_bytes_per_token, reserved_bytes = policy.decoder.max_length, 0, 0
+        max_length, reserved_bytes = policy.decoder.max_length, 0
 
         def sample(self, asks, stop):
             from gentax.models.requests import Sample
 
             return [Sample(ids, np.zeros(len(ids), np.float32)) for _ in asks]
+
+        def cache_bytes(self, tokens):
+            return 0
 
         def clear_cache(self):
             pass

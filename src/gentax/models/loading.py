@@ -196,7 +196,7 @@ def _folder(source: ModelSource, options: ModelOptions, device: torch.device, to
     if own_code or quantized:  # their final form is known only after loading
         if more is not None:
             raise UsageError(f"{source.name} is quantised or has its own code: no adapter can be merged into it here")
-        needed = sum(tensor.bytes for tensor in tensors.values())
+        needed = sum(file.stat().st_size for file in source.path.glob("*.safetensors"))
     else:
         bare = build_meta_model(config, tensors, source.name)
         _check_vocabulary(bare, tokenizer, source.name)
@@ -269,10 +269,6 @@ def _gguf_config(source: ModelSource, folder: str) -> Any:
 @contextmanager
 def _isolated(path: Path) -> Iterator[str]:
     """Link a GGUF file into an empty folder, since transformers would also read other files near it."""
-    try:
-        import gguf  # noqa: F401  transformers reads these files with it
-    except ImportError:
-        raise UsageError(f"reading {path} takes the package gguf: pip install 'gentax[gguf]'") from None
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / path.name).symlink_to(path.resolve())
         yield folder

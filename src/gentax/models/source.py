@@ -226,7 +226,7 @@ HASHED_SUFFIXES = (
     ".txt",
     ".model",
     ".py",
-)  # weights, configuration, tokenizer, own code
+)  # weights, settings, tokenizer, code
 NOT_HASHED = ("record.json", "evaluation.json")  # written by gentax about a model
 CHUNK = 1 << 22  # bytes read at once: weights may be larger than memory
 

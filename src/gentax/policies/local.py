@@ -17,7 +17,7 @@ from gentax.models.decoding import Decoder, LlamaDecoder, select_decoder
 from gentax.models.decoding.sampling import StopCondition
 from gentax.models.decoding.vllm import VLLMDecoder, VLLMModel
 from gentax.models.loading import check_model_files, load_model, load_tokenizer, loading_errors, runtime
-from gentax.models.memory import available_memory, kv_cache_bytes, max_batch_size
+from gentax.models.memory import available_memory, max_batch_size
 from gentax.models.requests import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, ChatOptions, ModelOptions, SamplingRequest
 from gentax.policies.protocol import MAX_PARALLEL, PolicyRequest, Reply
 
@@ -99,13 +99,12 @@ class LocalPolicy:
         The present cache is cleared, so that this reflects the memory of the next rollout. The result is a power of
         two: other batch sizes round differently, and free memory is never quite the same.
         """
-        each = self.decoder.cache_bytes_per_token
-        if each is None:
+        row = self.decoder.cache_bytes(min(context_tokens, self.decoder.max_length))
+        if row is None:
             return MAX_PARALLEL  # vLLM has taken its memory already, and queues what does not fit
-        model, tokens = self.model, min(context_tokens, self.decoder.max_length)
-        kept = max(kv_cache_bytes(model.config, tokens, model.dtype), tokens * each)
         self.decoder.clear_cache()
-        rows = max_batch_size(model.config, kept, model.device, MAX_PARALLEL, self.decoder.reserved_bytes)
+        reserved, model = self.decoder.reserved_bytes, self.model
+        rows = max_batch_size(model.config, row, model.device, MAX_PARALLEL, reserved)
         return 1 << (rows.bit_length() - 1)
 
     def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:

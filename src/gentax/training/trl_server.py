@@ -18,11 +18,13 @@ class Served:
     Each prompt is a request with its own seed, so that what an episode says does not hang on who plays beside it.
     """
 
-    cache_bytes_per_token = None  # the server plans its own memory
     reserved_bytes = 0
 
     def __init__(self, client: Any, max_length: int) -> None:
         self.client, self.max_length = client, max_length
+
+    def cache_bytes(self, tokens: int) -> None:
+        """Return None: the server manages its own memory."""
 
     def clear_cache(self) -> None:
         """The server forgets by itself when it gets new weights."""

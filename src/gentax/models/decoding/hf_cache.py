@@ -188,10 +188,10 @@ class BatchCache:
         """The states of all recurrent layers, rows first; not copies."""
         return [state for layer in self._recurrent for state in layer.states]
 
-    @property
-    def cache_bytes_per_token(self) -> int:
-        """Bytes of a token of a row in all layers, without recurrent states."""
-        return sum(buffer.shape[2:].numel() * buffer.itemsize for layer in self._keys for buffer in layer.buffers)
+    def row_bytes(self, tokens: int) -> int:
+        """Return the bytes of a row of `tokens` tokens in all layers."""
+        keys = sum(buffer.shape[2:].numel() * buffer.itemsize for layer in self._keys for buffer in layer.buffers)
+        return tokens * keys + sum(state.shape[1:].numel() * state.itemsize for state in self.states)
 
     def states_of(self, rows: Sequence[int]) -> list[torch.Tensor]:
         """Return a copy of the states of some rows."""

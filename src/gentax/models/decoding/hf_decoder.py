@@ -74,13 +74,9 @@ class HFDecoder:
         self._slots: dict[int, CachedSequence] = {}
         self._prefixes: OrderedDict[bytes, CachedSequence] = OrderedDict()
 
-    @property
-    def cache_bytes_per_token(self) -> int:
-        """Bytes of KV cache for a token of a row, without recurrent states, whose size is fixed.
-
-        Twice, since a call copies rows when it aligns them anew.
-        """
-        return 2 * BatchCache(self._layers, 0, 0).cache_bytes_per_token
+    def cache_bytes(self, tokens: int) -> int:
+        """Return the bytes of cache for a row of `tokens` tokens, twice: a call copies rows when it aligns them."""
+        return 2 * BatchCache(self._layers, 0, 0).row_bytes(tokens)
 
     reserved_bytes = 0
 
@@ -333,13 +329,17 @@ class UncachedDecoder:
     Rows of equal length are computed together.
     """
 
-    cache_bytes_per_token = reserved_bytes = 0
+    reserved_bytes = 0
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.max_length = context_length(model.config)
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._extra = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(inner.forward).parameters else {}
+
+    def cache_bytes(self, tokens: int) -> int:
+        """Return 0: nothing is cached."""
+        return 0
 
     def clear_cache(self) -> None:
         """Do nothing: nothing is cached."""

@@ -65,11 +65,10 @@ class LlamaDecoder:
         like = torch.zeros(0, w.groups, 0, w.head, device=w.device, dtype=w.dtype)
         return SlotCache(len(w.layers), like, w.positions)
 
-    @property
-    def cache_bytes_per_token(self) -> int:
-        """Bytes of KV cache for a token of a row."""
+    def cache_bytes(self, tokens: int) -> int:
+        """Return the bytes of KV cache for a row of `tokens` tokens."""
         w = self.weights
-        return 2 * len(w.layers) * w.groups * w.head * w.dtype.itemsize
+        return 2 * len(w.layers) * w.groups * w.head * w.dtype.itemsize * tokens
 
     @property
     def reserved_bytes(self) -> int:

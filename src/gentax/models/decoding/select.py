@@ -29,11 +29,8 @@ class Decoder(Protocol):
 
     max_length: int  # tokens of a prompt and its reply, at most
 
-    @property
-    def cache_bytes_per_token(self) -> int | None:
-        """Bytes of cache for a token of a row at most, copies made during a call included; None where the engine
-        manages its own memory.
-        """
+    def cache_bytes(self, tokens: int) -> int | None:
+        """Return the bytes that a row of `tokens` tokens takes at most; None where the engine manages its memory."""
         ...
 
     @property

@@ -42,7 +42,6 @@ class VLLMDecoder:
         UsageError: vLLM is not installed, or cannot load the model.
     """
 
-    cache_bytes_per_token = None  # vLLM manages its own memory
     reserved_bytes = 0
 
     def __init__(self, folder: Path, tokenizer: Any, options: ModelOptions, adapter: Path | None = None) -> None:
@@ -79,6 +78,9 @@ class VLLMDecoder:
             )
         except Exception as error:  # its engine raises errors of any kind
             raise UsageError(f"vLLM cannot load {folder}: {_line(error)}") from error
+
+    def cache_bytes(self, tokens: int) -> None:
+        """Return None: vLLM manages its own memory."""
 
     def clear_cache(self) -> None:
         """Reset the prefix cache."""
