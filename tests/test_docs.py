@@ -111,7 +111,8 @@ def check(block: Block, namespace: dict[str, Any], where: str) -> None:
         case "yaml", "config":
             read_settings(TrainConfig, yaml.safe_load(block.body), where)
         case "yaml", "study":
-            from gentax.studies.plan import make_plan, read_study
+            from gentax.studies.plan import make_plan
+            from gentax.studies.study import read_study
 
             assert make_plan(read_study(block.title)).stages
         case "toml", "":

@@ -448,7 +448,8 @@ def test_models_of_every_kind_are_merged(hub, tiny, tmp_path):
 
 def test_a_study_names_its_base_as_any_policy_and_hands_device_and_dtype_on(toy, hub, tiny):
     from gentax.core.settings import read_settings
-    from gentax.studies.plan import Study, make_plan
+    from gentax.studies.plan import make_plan
+    from gentax.studies.study import Study
 
     values = {"name": "s", "domains": {"toy": {}, "crafting": {}}, "sources": ["toy"], "model": "them/small"}
     study = read_settings(Study, {**values, "device": "cpu", "dtype": "bfloat16", "adapter_base": "b"}, "study")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from gentax.core.settings import read_settings
 from gentax.domains import registry
 from gentax.studies import Study, StudyCallback, StudyRun, run_study
 from gentax.studies.fit import fit_study
-from gentax.studies.plan import Target, check, make_plan, read_study
+from gentax.studies.plan import make_plan
 from gentax.studies.progress import StudyProgress
-from gentax.studies.run import Store
+from gentax.studies.store import Store
+from gentax.studies.study import Target, check, read_study
 from gentax.training.check import touched_by
 
 
@@ -26,7 +28,7 @@ class Recorder(StudyCallback):
     def __init__(self):
         self.done, self.outcomes = [], []
 
-    def on_begin(self, stages, done):
+    def on_begin(self, stages, done, slots):
         self.stages, self.before = stages, done
 
     def on_stage_begin(self, stage):
@@ -84,7 +86,7 @@ def test_a_study_runs_once_and_is_not_run_again(study, tmp_path):
     first, second = Recorder(), Recorder()
     page = run_study(study, tmp_path, first)
     assert first.done == [*["evaluate"] * 4, "train", "evaluate", "evaluate", "report"]
-    assert first.outcomes[0] == "0.0 % of 6 solved"
+    assert first.outcomes[0] == "0.0 % of 6 tasks solved"
     assert first.before == {}
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     again = run_study(study, tmp_path, second)
@@ -111,16 +113,15 @@ def wide(study, monkeypatch):
 
 def rewrite_outcomes(todo, store):
     """Make episodes of a study that a tiny model cannot win: nearly all before, fewer after."""
-    from gentax.core import Outcome
-    from gentax.core.episode import write_episodes
-
     for key, stage in [*todo.init.items(), *todo.after.items()]:
         lost = 1 if isinstance(key, str) else 2 + (key[0] == "plain") + key[2]
-        episodes = [
-            dataclasses.replace(e, outcome=Outcome.FAILURE if n < lost else Outcome.SUCCESS)
-            for n, e in enumerate(store.episodes(stage))
-        ]
-        write_episodes(store.path(stage) / "episodes.jsonl.gz", episodes)
+        seal, scores = store.seal(stage), store.json(stage, "scores.json")
+        with store.fresh_folder(stage) as folder:
+            shutil.copytree(store.path(stage), folder, dirs_exist_ok=True)
+            success = [float(n >= lost) for n in range(len(scores["success"]))]
+            (folder / "scores.json").write_text(json.dumps(scores | {"success": success}))
+            shutil.rmtree(store.path(stage))
+            store.finish(stage, folder, seal["seconds"], None)
 
 
 def test_arms_are_compared_and_sources_ranked(wide, tmp_path):
@@ -161,11 +162,11 @@ def test_a_finished_study_makes_a_fit(wide, tmp_path):
 
 def test_only_missing_stages_are_run(study, tmp_path):
     run_study(study, tmp_path)
-    (trained,) = tmp_path.glob("train-*")
+    (trained,) = tmp_path.glob("stages/train-*")
     before = trained.stat().st_mtime_ns
-    (after,) = tmp_path.glob("evaluate-plain-toy-0-other-*")
-    shutil.rmtree(after)
-    shutil.rmtree(next(iter(tmp_path.glob("report-*"))))
+    todo = make_plan(study)
+    for stage in (todo.after["plain", "toy", 0, "other"], todo.report):
+        shutil.rmtree(Store(tmp_path).path(stage))
     again = Recorder()
     run_study(study, tmp_path, again)
     assert again.done == ["evaluate", "report"]
@@ -174,7 +175,7 @@ def test_only_missing_stages_are_run(study, tmp_path):
 
 def test_an_incomplete_stage_is_run_again(study, tmp_path):
     todo = make_plan(study)
-    half = tmp_path / todo.init["toy"].folder
+    half = Store(tmp_path).path(todo.init["toy"])
     half.mkdir(parents=True)
     (half / "episodes.jsonl.gz").write_bytes(b"half")
     listener = Recorder()
@@ -187,21 +188,21 @@ def test_a_stopped_training_is_continued_from_its_checkpoint(study, tmp_path, mo
     study = dataclasses.replace(study, train={**study.train, "max_steps": 4, "save_steps": 1})
 
     class Stop(Recorder):
-        def on_train_log(self, row, max_steps):
-            if row["step"] == 3:
+        def on_progress(self, stage, fraction, detail):
+            if "step 3/4" in detail:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run_study(study, tmp_path, Stop())
-    assert not list(tmp_path.glob("train-*"))
+    assert not list(tmp_path.glob("stages/train-*"))
     seen = []
 
     class Watch(Recorder):
-        def on_train_log(self, row, max_steps):
-            seen.append(row["step"])
+        def on_progress(self, stage, fraction, detail):
+            seen.extend(re.findall(r"step (\d)/4", detail))
 
     run_study(study, tmp_path, Watch())
-    assert seen == [3, 4]
+    assert seen == ["3", "4"]
 
 
 def test_addresses_follow_everything_a_stage_depends_on(study):
@@ -246,7 +247,7 @@ def test_a_teacher_that_changed_is_another_stage(study, tmp_path):
         ({"split": "tset"}, "did you mean 'test'"),
         ({"arms": {"plain": {}, "cut": {"remedies": "plainn"}}}, "did you mean 'plain'"),
         ({"arms": {"one": {"remedies": "two"}, "two": {"remedies": "one"}}}, "one remedies itself"),
-        ({"arms": {"a/b": {}}}, "cannot be the name of a folder"),
+        ({"arms": {"a/b": {}}}, "cannot be the name of a study or an arm"),
     ],
 )
 def test_invalid_studies_are_refused(study, change, says):
@@ -358,7 +359,7 @@ def test_touched_targets_stand_apart(wide, tmp_path):
     todo, store = make_plan(made), Store(tmp_path)
     run_study(made, tmp_path)
     rewrite_outcomes(todo, store)
-    plain, replay = StudyRun(made, tmp_path, StudyCallback()).results.results
+    plain, replay = StudyRun(made, tmp_path).results.results
     assert (plain.tax.touched, plain.versus_baseline) == (frozenset(), None)
     assert replay.tax.touched == {"third"}
     assert replay.tax.untouched == replay.versus_baseline.over == ("other",)
@@ -385,7 +386,7 @@ def test_a_pipe_gets_a_line_a_stage(study, tmp_path):
     lines = out.file.getvalue().splitlines()
     assert lines[0].startswith("study small: 8 stages; about 0:")
     assert len(lines) == 9
-    assert lines[1].startswith("[1/8] base on toy: 0.0 % of 6 solved (0:0")
+    assert lines[1].startswith("[1/8] base on toy: 0.0 % of 6 tasks solved (0:0")
     assert lines[5].startswith("[5/8] train plain on toy (0:0")
     assert all(line.endswith(" left)") for line in lines[1:-1])
     assert "left" not in lines[-1]
@@ -396,15 +397,15 @@ def test_a_terminal_gets_two_lines_that_go(study, tmp_path, monkeypatch):
     out, screens = console(True, color_system=None), []
 
     class Watched(StudyProgress):
-        def on_episode(self, number, total):
-            super().on_episode(number, total)
+        def on_progress(self, stage, fraction, detail):
+            super().on_progress(stage, fraction, detail)
             look = console(False)
             look.print(self)
             screens.append(look.file.getvalue())
 
     with Watched("small", out) as callback:
         run_study(study, tmp_path, callback)
-    first, last = screens[0].splitlines(), screens[-1].splitlines()
+    first, last = screens[1].splitlines(), screens[-1].splitlines()
     assert len(first) == len(last) == 2
     assert max(map(len, first)) <= 80
     assert "about 0:" in first[0]

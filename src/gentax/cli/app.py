@@ -24,7 +24,7 @@ from gentax.cli import (
 )
 from gentax.cli.output import printable
 from gentax.core.console import end_line
-from gentax.core.errors import EnvironmentFault, NonFiniteLoss, PolicyFault, UsageError
+from gentax.core.errors import EnvironmentFault, NonFiniteLoss, PolicyFault, StudyIncomplete, UsageError
 
 CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, of click or of the copy within typer
 
@@ -85,7 +85,7 @@ def main() -> None:
     except UsageError as error:
         _complain(str(error))
         sys.exit(2)
-    except (EnvironmentFault, NonFiniteLoss, PolicyFault, OSError) as error:
+    except (EnvironmentFault, NonFiniteLoss, PolicyFault, StudyIncomplete, OSError) as error:
         _complain(str(error))
         sys.exit(1)
     except RuntimeError as error:

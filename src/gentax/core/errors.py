@@ -28,6 +28,10 @@ class NonFiniteLoss(RuntimeError):
     """The loss or a gradient stopped being a number; the last checkpoint is intact."""
 
 
+class StudyIncomplete(RuntimeError):
+    """Stages of a study could not be done; `str(error)` is one line that names the first. The others are done."""
+
+
 def nearest(name: object, valid: Iterable[object]) -> str | None:
     """Return the member of `valid` that is spelled most like `name`, or None when none is close."""
     found = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.5)

@@ -16,7 +16,7 @@ from gentax.metrics.forecast import Fit, TrainingRun, features_of
 from gentax.policies.local import load_local_policy
 from gentax.studies.plan import Plan
 from gentax.studies.results import analyze
-from gentax.studies.run import Store
+from gentax.studies.store import Store
 from gentax.training.run_folder import latest_model
 
 
@@ -41,7 +41,7 @@ def fit_study(plan: Plan, store: Store, log: Callable[[str], None], trajectories
     plain = {p.domain: p for p in probe_domains(levels)}
     distance = diversity(plain.values()).pairs["unseen"]
     rows = []
-    for result in analyze(plan, store.episodes).results:
+    for result in analyze(plan, store).results:
         source, arm = result.tax.source, result.arm
         config = study.train_config(source, arm, study.seeds[0])
         log(f"{arm} on {source}")

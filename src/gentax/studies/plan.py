@@ -1,164 +1,54 @@
-"""A study: which policies are trained where, on what they are all evaluated, and the stages that make it.
+"""The stages of a study: a graph in which each stage is addressed by the hash of everything that goes into it.
 
-A stage is one unit of work, addressed by the hash of everything it depends on. Two studies that share a stage share its
-folder; a stage whose folder exists is done.
+A stage is one unit of work: an evaluation on one domain, a training run, the report. Its address covers its settings,
+the addresses of the stages it needs, the versions of the environments it plays and the code that it runs. Two studies
+that share a stage share its folder, and a stage whose folder is there is done: another arm, seed or target costs only
+itself.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import itertools
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Literal
 
-from pydantic import Field, PositiveInt
-
-from gentax.core import UsageError, unknown
-from gentax.core.settings import plain, read_settings, read_yaml, settings
-from gentax.domains import domain, make
-from gentax.domains.registry import why_not_untouched
-from gentax.metrics.statistics import few_seeds_caveat
-from gentax.models.requests import ModelOptions
+import gentax
+from gentax.core.settings import plain
+from gentax.domains import domain
 from gentax.models.source import fingerprint, may_name_model
 from gentax.policies.load import SCRIPTED_BY_NAME
 from gentax.rollouts import RolloutConfig
 from gentax.rollouts.prompt import template_text
-from gentax.training import TrainConfig
-from gentax.training.check import check as check_recipe
-from gentax.training.config import read_values
+from gentax.studies.study import Study
+from gentax.training.check import touched_by
+from gentax.training.config import TrainConfig
 
-FORMAT = 6  # raised when a stage's folder means something else than before
-SHIPPED = Path(__file__).parent / "shipped"  # studies that come with the package
-PLAIN = "plain"  # the arm that the others are compared with where they name none
+FORMAT = 7  # raised when a stage's folder means something else than before
 RANDOM = "random"  # the policy whose success is what chance alone gives
-
-
-@settings
-class Target:
-    """A domain as it is evaluated."""
-
-    tasks: Annotated[int, Field(ge=2)] = 128
-    """Test tasks; all of a split that has fewer."""
-    level: str | None = None
-    """The level; the domain's default when null. It is also the level trained on when the domain is a source."""
-
-
-@settings
-class Study:
-    """Sources × arms × seeds, evaluated on the same test tasks before and after."""
-
-    name: str
-    """How its folder is called."""
-    domains: dict[str, Target]
-    """Every domain that is evaluated."""
-    sources: tuple[str, ...]
-    """The domains trained on, one policy each."""
-    about: str = ""
-    """A line for the report."""
-    model: str = "base"
-    """The starting policy: `base`, a folder, a hub's `org/name[@revision]`, an adapter's folder, a `.gguf` file."""
-    device: str = "auto"
-    """Where models are: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one."""
-    dtype: str = "auto"
-    """The number format that models are loaded in: `auto` is the one they are stored in, or `float32`, `bfloat16`,
-    `float16`."""
-    adapter_base: str | None = None
-    """The model that `model`, an adapter's folder, is for, where its own configuration names none or another place."""
-    arms: dict[str, dict[str, Any]] = field(default_factory=lambda: {PLAIN: {}})
-    """Ways of training: a name, and what differs from `train`. Each is compared with the base. An arm with `remedies:
-    NAME` starts from the settings of that arm and is compared with it as well; in a study with an arm called `plain`,
-    arms that name none are compared with that one."""
-    seeds: tuple[int, ...] = (0,)
-    """Training seeds."""
-    train: dict[str, Any] = field(default_factory=dict)
-    """The recipe that all arms share (see `gentax.training.TrainConfig`). `recipe: shipped` begins with the one that
-    ships with gentax for each source, `recipe: NAME` with that one; the other keys change it."""
-    evaluate: RolloutConfig = field(default_factory=RolloutConfig)
-    """How test tasks are played."""
-    samples: PositiveInt = 1
-    """Episodes on each test task."""
-    split: str = "test"
-    """The split that is played to evaluate. Choose settings on `validation`; report what `test` says."""
-
-    def baseline(self, arm: str) -> str | None:
-        """Return the arm that `arm` is compared with beside the base, if there is one."""
-        named = self.arms[arm].get("remedies")
-        if named is not None:
-            return str(named)
-        return PLAIN if PLAIN in self.arms and arm != PLAIN else None
-
-    def changes(self, arm: str) -> dict[str, Any]:
-        """Return what an arm changes of `train`; of a remedy, with what the arm that it remedies changes.
-
-        Raises:
-            UsageError: a remedy of an arm that does not exist, or of itself.
-        """
-        chain: list[str] = []
-        while True:
-            if arm not in self.arms:
-                raise unknown(f"arm that {chain[-1]} remedies in study {self.name}", arm, self.arms)
-            if arm in chain:
-                raise UsageError(f"study {self.name}: arm {arm} remedies itself")
-            chain.append(arm)
-            named = self.arms[arm].get("remedies")
-            if named is None:
-                break
-            arm = str(named)
-        changes: dict[str, Any] = {}
-        for name in reversed(chain):
-            changes = _over(changes, {key: value for key, value in self.arms[name].items() if key != "remedies"})
-        return changes
-
-    def train_config(self, source: str, arm: str, seed: int) -> TrainConfig:
-        """Return the recipe of one cell. Raises UsageError for a key that recipes do not have."""
-        values = _over(self.train, self.changes(arm))
-        for key in ("source", "seed", "model", "adapter_base"):
-            if key in values:
-                raise UsageError(f"study {self.name}: {key!r} is set by the study itself, not in train or arms")
-        if (named := values.pop("recipe", None)) is not None:
-            given = read_values(source if named == "shipped" else named)
-            values = _over({key: value for key, value in given.items() if key != "source"}, values)
-        values = {"device": self.device, "dtype": self.dtype, "adapter_base": self.adapter_base, **values}
-        if values.get("curriculum", {}).get("phases"):  # they say what is trained on; ΔID is measured on the source
-            values.pop("max_steps", None)
-            config = read_settings(TrainConfig, values, f"study {self.name}, train")
-            return replace(config, seed=seed, model=self.model)
-        config = read_settings(TrainConfig, values, f"study {self.name}, train")
-        level = self.domains[source].level
-        return replace(config, source=f"{source}:{level}" if level else source, seed=seed, model=self.model)
-
-    def cannot_claim(self) -> str | None:
-        """Return a warning about what fewer than three seeds cannot show, and what more would take; None for enough."""
-        return few_seeds_caveat(len(self.seeds), len(self.arms) * len(self.sources))
-
-    @property
-    def options(self) -> ModelOptions:
-        """How models are loaded."""
-        return ModelOptions(self.device, self.dtype, self.adapter_base)
-
-
-def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `below` with what `above` says, group by group."""
-    both = {
-        key: _over(below[key], value) if isinstance(value, Mapping) and isinstance(below.get(key), Mapping) else value
-        for key, value in above.items()
-    }
-    return {**below, **both}
+PLAYING = ("core", "domains/*.py", "wrappers", "models", "policies", "rollouts")  # the code that an evaluation runs
+TRAINING = (*PLAYING, "training")
+NOT_CODE = ("domains/check", "training/recipes")  # nothing of a stage runs it
+Cell = tuple[str, str, int]  # (arm, source, seed)
 
 
 @dataclass(frozen=True)
 class Stage:
     """One unit of work. `inputs` and the addresses of `needs` determine its result."""
 
-    kind: str  # "evaluate", "train" or "report"
-    label: str  # in the name of its folder
-    inputs: Mapping[str, Any] = field(hash=False)
+    kind: Literal["evaluate", "train", "report"]
+    label: str  # in the name of its folder: the domain, or the source and the seed
+    inputs: Mapping[str, Any]
     needs: tuple[Stage, ...] = ()
-    title: str = field(default="", compare=False)  # for people
+    title: str = ""  # for people
+    cell: Cell | None = None  # of a training and the evaluations of its policy
 
     @cached_property
     def digest(self) -> str:
@@ -166,9 +56,17 @@ class Stage:
         content = [FORMAT, self.kind, self.inputs, [stage.digest for stage in self.needs]]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
-    @property
+    @cached_property
     def folder(self) -> str:
-        return f"{self.kind}-{self.label}-{self.digest}"
+        """The name of its folder: stages of equal inputs share one, whatever their arms are called."""
+        label = re.sub(r"[^\w+.-]+", "_", self.label)[:100]
+        return f"{self.kind}-{label}-{self.digest}"
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stage) and self.folder == other.folder
 
 
 @dataclass(frozen=True)
@@ -178,99 +76,72 @@ class Plan:
     study: Study
     init: dict[str, Stage]  # domain -> evaluation of the base
     random: dict[str, Stage]  # domain -> evaluation of random play
-    trained: dict[tuple[str, str, int], Stage]  # (arm, source, seed) -> training
+    trained: dict[Cell, Stage]
     after: dict[tuple[str, str, int, str], Stage]  # (arm, source, seed, domain) -> evaluation
     report: Stage  # the numbers as JSON, and the page
 
     def stages(self) -> list[Stage]:
-        """Return every stage: the base and random play first, then each training with its evaluations."""
+        """Return every stage: the base and random play first, then each training with its evaluations, the report."""
+        after: dict[Cell, list[Stage]] = {}
+        for (arm, source, seed, _), stage in self.after.items():
+            after.setdefault((arm, source, seed), []).append(stage)
         stages = [*self.init.values(), *self.random.values()]
         for cell, training in self.trained.items():
-            stages += [training, *(after for key, after in self.after.items() if key[:3] == cell)]
-        return [*stages, self.report]
-
-
-def read_study(path: str | Path) -> Study:
-    """Read a study from a YAML file, or one that ships with gentax by its name; check everything it names.
-
-    Raises:
-        UsageError: a file, key, domain, level, source or model that does not exist.
-    """
-    shipped = {file.stem: file for file in SHIPPED.glob("*.yaml")}
-    where = shipped.get(str(path), Path(path))
-    if not where.exists() and where.suffix not in (".yaml", ".yml"):
-        raise unknown("study", path, shipped)
-    study = read_settings(Study, read_yaml(where) or {}, str(where))
-    check(study)
-    return study
-
-
-def check(study: Study) -> None:
-    """Raise UsageError when a study names something that does not exist; nothing heavy is loaded."""
-    if not study.sources or not study.seeds or not study.arms:
-        raise UsageError(f"study {study.name}: it needs at least one source, one seed and one arm")
-    for name, target in study.domains.items():
-        if study.split not in domain(name).splits:
-            raise unknown(f"split of {name} in study {study.name}", study.split, domain(name).splits)
-        env = make(name, target.level)
-        try:
-            why = why_not_untouched(env, "validation") if study.split == "validation" else ""
-        finally:
-            env.close()
-        if why:
-            raise UsageError(f"study {study.name} chooses by validation tasks, and {name} {why}")
-    for name in (study.name, *study.arms):
-        if not name or name.startswith(".") or any(c in name for c in "/\\") or not name.isprintable():
-            raise UsageError(f"study {study.name}: {name!r} cannot be the name of a folder, and so of no study or arm")
-    for source in study.sources:
-        if source not in study.domains:
-            raise unknown(f"source in study {study.name}", source, study.domains)
-        if domain(source).target_only:
-            raise UsageError(f"study {study.name}: {source} is a target only and cannot be a source")
-        for arm in study.arms:
-            check_recipe(study.train_config(source, arm, study.seeds[0]))
-    if len(set(study.seeds)) != len(study.seeds) or len(set(study.sources)) != len(study.sources):
-        raise UsageError(f"study {study.name}: a seed or a source is named twice")
-    if len(study.domains) < 2:
-        raise UsageError(f"study {study.name}: a tax needs at least one domain besides the source")
+            stages += [training, *after[cell]]
+        return list(dict.fromkeys([*stages, self.report]))  # arms of equal settings share theirs
 
 
 def make_plan(study: Study) -> Plan:
-    """Lay out the stages of a study."""
+    """Lay out the stages of a study. Raises UsageError when its model, or a file that it names, does not exist."""
     base = fingerprint(study.model, study.options)
-
-    def evaluation(label: str, title: str, name: str, needs: tuple[Stage, ...], policy: Mapping[str, Any]) -> Stage:
-        target = study.domains[name]
-        inputs = {
-            **policy,
+    template = _prompt_template(study.evaluate)
+    model = {"base": base, "dtype": study.dtype, **template}
+    evaluations = {
+        name: {
             "domain": name,
             "level": target.level or domain(name).default_level,
             "split": study.split,
             "tasks": target.tasks,
             "samples": study.samples,
-            "play": plain(study.evaluate),
+            "rollout": plain(study.evaluate),
+            "code": code_version(PLAYING, [name]),
         }
-        return Stage("evaluate", f"{label}-{name}", inputs, needs, f"{title} on {name}")
+        for name, target in study.domains.items()
+    }
 
-    model = {"base": base, "dtype": study.dtype, **_prompt_template(study.evaluate)}
-    init = {name: evaluation("init", "base", name, (), model) for name in study.domains}
-    random = {name: evaluation(RANDOM, "random play", name, (), {"policy": RANDOM}) for name in study.domains}
+    def evaluation(title: str, name: str, policy: Mapping[str, Any], trained: Stage | None = None) -> Stage:
+        inputs = {**policy, **evaluations[name]}
+        needs = () if trained is None else (trained,)
+        cell = None if trained is None else trained.cell
+        return Stage("evaluate", name, inputs, needs, f"{title} on {name}", cell)
+
+    init = {name: evaluation("base", name, model) for name in study.domains}
+    random = {name: evaluation("random play", name, {"policy": RANDOM}) for name in study.domains}
     trained, after = {}, {}
-    for arm, source, seed in itertools.product(study.arms, study.sources, study.seeds):
-        cell = f"{arm}-{source}-{seed}"
-        title = _title(study, arm, source, seed)
-        config = study.train_config(source, arm, seed)
-        inputs = {"base": base, "recipe": plain(config.identity()), **_prompt_template(config.rollout)}
-        named = {who for _, who in config.others if who not in ("start", *SCRIPTED_BY_NAME) and may_name_model(who)}
-        reads = {who: fingerprint(who) for who in sorted(named)}
-        if reads:
-            inputs["reads"] = reads  # what a teacher or a judge is made of, which may change
-        trained[arm, source, seed] = Stage("train", cell, inputs, (), f"train {title}")
-        for name in study.domains:
-            after[arm, source, seed, name] = evaluation(cell, title, name, (trained[arm, source, seed],), model)
-    played = (*init.values(), *random.values(), *after.values())
-    report = Stage("report", study.name, {"study": plain(study)}, (*played, *trained.values()), "write the report")
+    for arm, source in itertools.product(study.arms, study.sources):
+        config = study.train_config(source, arm, study.seeds[0])
+        inputs = {"base": base, **_training_inputs(config)}
+        for seed in study.seeds:
+            title = _title(study, arm, source, seed)
+            of_seed = {**inputs, "recipe": {**inputs["recipe"], "seed": seed}}
+            stage = Stage("train", f"{source}-seed{seed}", of_seed, (), f"train {title}", (arm, source, seed))
+            trained[arm, source, seed] = stage
+            for name in study.domains:
+                after[arm, source, seed, name] = evaluation(title, name, model, stage)
+    needs = dict.fromkeys((*init.values(), *random.values(), *after.values(), *trained.values()))
+    whole = {"study": plain(study), "code": code_version(("metrics", "report", "studies"), [])}
+    report = Stage("report", study.name, whole, tuple(needs), "write the report")
     return Plan(study, init, random, trained, after, report)
+
+
+def _training_inputs(config: TrainConfig) -> dict[str, Any]:
+    """Return what a training run depends on besides its base: settings, and the files and code that they name."""
+    inputs: dict[str, Any] = {"recipe": plain(config.identity()), **_prompt_template(config.rollout)}
+    named = {name for _, name in config.others if name not in ("start", *SCRIPTED_BY_NAME) and may_name_model(name)}
+    if named:  # teachers and judges, whose files may change
+        inputs["reads"] = {name: fingerprint(name) for name in sorted(named)}
+    inputs["code"] = code_version(TRAINING, touched_by(config))
+    return inputs
 
 
 def _title(study: Study, arm: str, source: str, seed: int) -> str:
@@ -283,4 +154,74 @@ def _prompt_template(config: RolloutConfig) -> dict[str, str]:
     """Return the hash of the prompt template's file, which may change; empty where none is named."""
     if not config.prompt_template:
         return {}
-    return {"prompt_template": hashlib.sha256(template_text(config.prompt_template).encode()).hexdigest()[:12]}
+    return {"prompt_template": _hash([template_text(config.prompt_template).encode()])}
+
+
+def code_version(rooms: Iterable[str], names: Iterable[str]) -> str:
+    """Return a hash of gentax's code in some rooms, of the environments called `names`, and of the packages they need.
+
+    A comment counts as code: what cannot change a result is not told apart from what can.
+    """
+    return _code_version(tuple(rooms), tuple(sorted(names)))
+
+
+@cache
+def _code_version(rooms: tuple[str, ...], names: tuple[str, ...]) -> str:
+    root = Path(gentax.__file__).parent
+    sources = [path for room in rooms for path in sorted(root.glob(room))]
+    packages: set[str] = set()
+    for name in names:
+        record = domain(name)
+        sources.append(_source_of(record.entry.partition(":")[0]))
+        packages.update(record.requires)
+    files = sorted({file for path in sources for file in _files(path)})
+    contents = [file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name for file in files]
+    versions = [f"{package} {_package_version(package)}" for package in sorted(packages)]
+    return _hash([*(file.read_bytes() for file in files), *map(str.encode, (*contents, *versions))])
+
+
+def _source_of(module: str) -> Path:
+    """Return the folder of a package, or the file of a module."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return Path()
+    origin = Path(spec.origin)
+    own_package = origin.name == "__init__.py" or origin.is_relative_to(Path(gentax.__file__).parent / "domains")
+    return origin.parent if own_package else origin
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the source files of a folder, without those of `NOT_CODE`; a file stands for itself."""
+    if not path.is_dir():
+        return [path] if path.is_file() else []
+    root = Path(gentax.__file__).parent
+    skipped = [root / name for name in NOT_CODE]
+    return [
+        file
+        for file in path.rglob("*")
+        if file.is_file()
+        and file.suffix in (".py", ".json", ".txt", ".jinja", ".yaml")
+        and not any(file.is_relative_to(folder) for folder in skipped)
+    ]
+
+
+def _package_version(module: str) -> str:
+    """Return the version of the package that a module comes from; "" where it is not installed."""
+    for name in (module, *_distributions().get(module, ())):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
+
+
+def _hash(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()[:12]

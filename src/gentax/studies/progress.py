@@ -1,13 +1,9 @@
-"""What a study shows while it runs, and its estimate of the time left.
-
-The estimate starts from what stages cost on two CPU cores with the base model. What counts is how stages compare with
-each other: a machine or a model of another speed shows in the first stages, and the rest is scaled by it.
-"""
+"""What a study shows while it runs: stages, cells, the time left, failures."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,45 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gentax.core.console import format_duration, one_line
-from gentax.policies.load import SCRIPTED_BY_NAME
+from gentax.studies.costs import CostModel
 from gentax.studies.plan import Stage
 from gentax.studies.run import StudyCallback
 
-# Seconds, read off the demo's stages on two cores with bf16 and the model that ships with gentax.
-EPISODE = {
-    "sokoban": 0.020, "webshop": 0.035, "crafting": 0.010, "babyai": 0.065, "twx-cooking": 0.040,
-    "twx-mapreader": 0.050, "alfworld": 0.04, "sciworld": 0.21,
-}  # fmt: skip
-OTHER_EPISODE = 0.05  # in a domain that is not in the table
-SCRIPTED = 0.3  # the environment's share of that: what random play takes
-GRADIENT_EPISODE = 0.01  # of policy gradient, in addition to playing the episode
-SFT_UPDATE = 0.07  # an update of supervised fine-tuning, on a batch of `SFT_BATCH` pairs
-REPLAY_UPDATE = 0.18  # what replay adds to an update
-SFT_BATCH = 32
-FIXED = {"evaluate": 0.3, "train": 2.0, "report": 10.0}  # of each stage, in addition
-PRIOR = 20.0  # seconds of a kind of stage after which its own speed counts as much as that of all stages
 REFRESH = 4  # times a second that a terminal is redrawn
-
-
-def expected_seconds(stage: Stage) -> float:
-    """Return about how many seconds a stage takes."""
-    inputs = stage.inputs
-    if stage.kind == "evaluate":
-        share = SCRIPTED if inputs.get("policy") in SCRIPTED_BY_NAME else 1.0
-        episode = share * EPISODE.get(inputs["domain"], OTHER_EPISODE)
-        return FIXED[stage.kind] + inputs["tasks"] * inputs["samples"] * episode
-    return FIXED[stage.kind] + (sum(_training_seconds(inputs["recipe"])) if stage.kind == "train" else 0.0)
-
-
-def _training_seconds(config: Mapping[str, Any]) -> tuple[float, float]:
-    """Return about how many seconds supervised fine-tuning and policy gradient take in a run."""
-    sft, phases = config["sft"], config["curriculum"]["phases"]
-    replay = REPLAY_UPDATE if config["forgetting"]["replay"] else 0.0
-    updates = 0.0 if sft is None else sft["max_pairs"] * sft["num_train_epochs"] / SFT_BATCH
-    steps = sum(phase["max_steps"] for phase in phases) if phases else config["max_steps"]
-    episodes = config["tasks_per_step"] * config["num_generations"]
-    step = episodes * (EPISODE.get(config["source"].split(":")[0], OTHER_EPISODE) + GRADIENT_EPISODE) + replay
-    return updates * (SFT_UPDATE + replay), steps * step
+SHOWN = 4  # stages in progress that a terminal shows
 
 
 class TimeEstimate:
@@ -64,85 +27,93 @@ class TimeEstimate:
 
     Args:
         stages: all of them.
-        done: those that were finished before, with the seconds they took.
+        done: those that were finished before, with their seals (`Store.seal`).
+        slots: how many stages are done at once.
+        costs: what stages take.
     """
 
-    def __init__(self, stages: Sequence[Stage], done: Mapping[Stage, float]) -> None:
-        self.expected = {stage: expected_seconds(stage) for stage in stages}
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        done: Mapping[Stage, Mapping[str, Any]],
+        slots: int = 1,
+        costs: CostModel | None = None,
+    ) -> None:
+        self.costs, self.slots, self.stages = costs or CostModel(), slots, stages
         self.done = set(done)
-        self.current: Stage | None = None
-        self.fraction = 0.0  # of the current stage
-        self._started = 0.0
-        self._spent: defaultdict[str, float] = defaultdict(float)  # kind of stage -> seconds
-        self._budgeted: defaultdict[str, float] = defaultdict(
-            float
-        )  # kind of stage -> seconds expected for the work done
-        for stage, seconds in done.items():
-            self._count(stage, seconds)
+        self._began: dict[Stage, float] = {}  # stages in progress
+        self._fraction: dict[Stage, float] = {}
+        for stage, seal in done.items():
+            self.costs.count_seal(stage, seal)
 
     def begin(self, stage: Stage) -> None:
-        self.current, self.fraction, self._started = stage, 0.0, time.monotonic()
+        self._began[stage], self._fraction[stage] = time.monotonic(), 0.0
 
-    def advance(self, fraction: float) -> None:
-        """Record how much of the current stage is done."""
-        self.fraction = min(max(fraction, 0.0), 1.0)
+    def advance(self, stage: Stage, fraction: float) -> None:
+        """Record how much of a stage in progress is done."""
+        self._fraction[stage] = min(max(fraction, 0.0), 1.0)
 
-    def train_log(self, metrics: Mapping[str, float], max_steps: int) -> None:
-        """Record how far the current training is."""
-        assert self.current is not None
-        sft, policy_gradient = _training_seconds(self.current.inputs["recipe"])
-        if "sft_step" in metrics:
-            seconds = sft * metrics["sft_step"] / max(1.0, metrics["of"])
-        else:
-            seconds = sft + policy_gradient * metrics["step"] / max(1, max_steps)
-        self.advance(seconds / max(1e-9, sft + policy_gradient))
+    def end(self, stage: Stage, *, counts: bool = True) -> float:
+        """Take a stage as done; return the seconds it took.
 
-    def end(self, stage: Stage) -> float:
-        """Count a stage as done; return the seconds it took."""
-        seconds = time.monotonic() - self._started
-        self._count(stage, seconds)
+        Args:
+            stage: the stage.
+            counts: whether its speed says something about the others: it was done here.
+        """
+        seconds = time.monotonic() - self._began.pop(stage, time.monotonic())
+        self._fraction.pop(stage, None)
         self.done.add(stage)
-        self.current = None
+        if counts:
+            self.costs.count(stage, seconds)
         return seconds
 
     def left(self) -> float:
-        """Return about how many seconds are left."""
-        spent, budgeted, current = self._spent.copy(), self._budgeted.copy(), self.current
-        if current is not None:
-            spent[current.kind] += time.monotonic() - self._started
-            budgeted[current.kind] += self.expected[current] * self.fraction
-        overall = (sum(spent.values()) + PRIOR) / (sum(budgeted.values()) + PRIOR)
-        left = 0.0
-        for stage, seconds in self.expected.items():
-            if stage not in self.done:
-                slowdown = (spent[stage.kind] + PRIOR * overall) / (budgeted[stage.kind] + PRIOR)
-                left += slowdown * seconds * (1 - (self.fraction if stage == current else 0.0))
-        return left
+        """Return about how many seconds are left: the work shared by all slots, or the longest chain of stages."""
+        work = self._left_by_stage()
+        after: dict[Stage, float] = {}  # of each training run, its longest evaluation
+        for stage, seconds in work.items():
+            for need in stage.needs if stage.kind == "evaluate" else ():
+                after[need] = max(after.get(need, 0.0), seconds)
+        report = sum(seconds for stage, seconds in work.items() if stage.kind == "report")
+        longest = max((work.get(stage, 0.0) + more for stage, more in after.items()), default=0.0)
+        return max((sum(work.values()) - report) / self.slots, longest) + report
 
     def fraction_done(self) -> float:
-        """Return how much of the whole is done, from 0 to 1, by what stages were expected to take."""
-        whole = sum(self.expected.values())
-        done = sum(seconds for stage, seconds in self.expected.items() if stage in self.done)
-        done += self.expected[self.current] * self.fraction if self.current is not None else 0.0
-        return done / whole if whole else 1.0
+        """Return how much of the whole is done, from 0 to 1, by what stages are expected to take."""
+        whole = sum(self.costs.unit.seconds(stage) for stage in self.stages)
+        left = sum(
+            self.costs.unit.seconds(stage) * (1 - self._fraction.get(stage, 0.0))
+            for stage in self.stages
+            if stage not in self.done
+        )
+        return 1 - left / whole if whole else 1.0
 
-    def _count(self, stage: Stage, seconds: float) -> None:
-        self._spent[stage.kind] += seconds
-        self._budgeted[stage.kind] += self.expected[stage]
+    def _left_by_stage(self) -> dict[Stage, float]:
+        left = {}
+        for stage in self.stages:
+            if stage in self.done:
+                continue
+            expected, fraction = self.costs.seconds(stage), self._fraction.get(stage, 0.0)
+            if fraction > 0.05:  # its own speed, the more of it is known
+                own = (time.monotonic() - self._began[stage]) / fraction
+                expected = math.exp(fraction * math.log(max(own, 1e-3)) + (1 - fraction) * math.log(expected))
+            left[stage] = expected * (1 - fraction)
+        return left
 
 
 class StudyProgress(StudyCallback):
     """Shows what is done and how long the whole takes.
 
-    A terminal gets a bar and the current stage, two lines that go when the study is done. A pipe or a file gets one
+    A terminal gets a bar and the stages in progress, lines that go when the study is done. A pipe or a file gets one
     line for each stage as it ends.
     """
 
-    def __init__(self, name: str, console: Console) -> None:
-        self.name, self.console = one_line(name), console
+    def __init__(self, name: str, console: Console, costs: CostModel | None = None) -> None:
+        self.name, self.console, self.costs = one_line(name), console, costs
         self.time = TimeEstimate([], {})
-        self.number = self.total = 0  # of stages
-        self.title, self.detail = "starting", ""  # of the current stage
+        self.total = self.num_done = self.num_failed = 0  # stages
+        self.detail: dict[Stage, str] = {}  # of the stages in progress
+        self.elsewhere: set[Stage] = set()  # stages that another run does
         self._live = None
         if console.is_terminal and not console.is_dumb_terminal:
             self._live = Live(self, console=console, refresh_per_second=REFRESH, transient=True)
@@ -157,43 +128,61 @@ class StudyProgress(StudyCallback):
             self._live.stop()
 
     def __rich__(self) -> RenderableType:
-        """Return the two lines as they are now."""
+        """Return the lines as they are now."""
         fraction = self.time.fraction_done() if self.total else 0.0
-        line = Table.grid(padding=(0, 2))
-        bar = ProgressBar(total=1.0, completed=fraction, width=28)
-        line.add_row(Text(self.name), bar, Text(f"{fraction:.0%}"), Text(f"about {clock(self.time.left())} left"))
-        stage = f"[{self.number}/{self.total}] {self.title}" + (f": {self.detail}" if self.detail else "")
-        return Group(line, Text(stage, no_wrap=True, overflow="ellipsis", style="dim"))
+        bar, line = ProgressBar(total=1.0, completed=fraction, width=28), Table.grid(padding=(0, 2))
+        left = f"about {clock(self.time.left())} left" if self.total else "starting"
+        line.add_row(Text(self.name), bar, Text(f"{fraction:.0%}"), left)
+        lines = [f"{self._count(len(self.detail))} {one_line(s.title)}: {d}" for s, d in self.detail.items()][:SHOWN]
+        if more := len(self.detail) - len(lines):
+            lines.append(f"and {more} more")
+        if self.elsewhere:
+            lines.append(f"{len(self.elsewhere)} stages are being done by another run")
+        if self.num_failed:
+            lines.append(f"{self.num_failed} stages failed")
+        return Group(line, *(Text(text, no_wrap=True, overflow="ellipsis", style="dim") for text in lines))
 
-    def on_begin(self, stages: Sequence[Stage], done: Mapping[Stage, float]) -> None:
-        self.time, self.total, self.number = TimeEstimate(stages, done), len(stages), len(done)
+    def on_begin(self, stages: Sequence[Stage], done: Mapping[Stage, Mapping[str, Any]], slots: int) -> None:
+        self.time = TimeEstimate(stages, done, slots, self.costs)
+        self.total, self.num_done = len(stages), len(done)
         if len(done) < len(stages):
             before = f", {len(done)} of them done before" if done else ""
-            left = clock(self.time.left())
-            self._print(f"study {self.name}: {len(stages)} stages{before}; about {left} on two cores")
+            workers = f" with {slots} workers" if slots > 1 else ""
+            self._print(f"study {self.name}: {self.total} stages{before}; about {clock(self.time.left())}{workers}")
 
     def on_stage_begin(self, stage: Stage) -> None:
-        self.number += 1
-        self.title, self.detail = one_line(stage.title), ""
+        self.detail[stage] = "starting"
         self.time.begin(stage)
 
-    def on_train_log(self, metrics: Mapping[str, float], max_steps: int) -> None:
-        self.time.train_log(metrics, max_steps)
-        if "sft_step" in metrics:
-            self.detail = f"imitation, update {metrics['sft_step']:.0f}/{metrics['of']:.0f}, loss {metrics['loss']:.3f}"
-        else:
-            self.detail = f"policy gradient, step {metrics['step']:.0f}/{max_steps}, success {metrics['success']:.0%}"
-
-    def on_episode(self, number: int, total: int) -> None:
-        self.time.advance(number / total)
-        self.detail = f"{number}/{total} episodes"
+    def on_progress(self, stage: Stage, fraction: float, detail: str) -> None:
+        self.time.advance(stage, fraction)
+        self.detail[stage] = one_line(detail)
 
     def on_stage_end(self, stage: Stage, outcome: str) -> None:
-        took = clock(self.time.end(stage))
-        left = f"; about {clock(self.time.left())} left" if self.number < self.total else ""
-        result = f": {outcome}" if outcome else ""
-        number = f"{self.number:>{len(str(self.total))}}"
-        self._print(f"[{number}/{self.total}] {one_line(stage.title)}{result} ({took}{left})")
+        self.detail.pop(stage, None)
+        self.num_done += 1
+        took = self.time.end(stage, counts=stage not in self.elsewhere)
+        self.elsewhere.discard(stage)
+        left = f"; about {clock(self.time.left())} left" if self.num_done < self.total else ""
+        result = f": {one_line(outcome)}" if outcome else ""
+        self._print(f"{self._count(0)} {one_line(stage.title)}{result} ({clock(took)}{left})")
+
+    def on_stage_elsewhere(self, stage: Stage) -> None:
+        self.detail.pop(stage, None)
+        self.elsewhere.add(stage)
+        self._print(f"{one_line(stage.title)} is being done by another run")
+
+    def on_stage_failed(self, stage: Stage, why: str) -> None:
+        self.detail.pop(stage, None)
+        self.num_failed += 1
+        self.console.print(Text(f"failed: {one_line(stage.title)}: {one_line(why)}", style="red"), soft_wrap=True)
+
+    def on_damage(self, what: str) -> None:
+        self.console.print(Text(f"damaged: {one_line(what)}", style="yellow"), soft_wrap=True)
+
+    def _count(self, in_progress: int) -> str:
+        """Return how many stages are done, with those in progress."""
+        return f"[{min(self.num_done + in_progress, self.total):>{len(str(self.total))}}/{self.total}]"
 
     def _print(self, text: str) -> None:
         if self._live is None:

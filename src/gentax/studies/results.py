@@ -1,9 +1,13 @@
-"""From the episodes of a study to its numbers, their JSON and the report. Every episode is read once."""
+"""From the evaluations of a study to its numbers, their JSON and the report.
+
+The numbers are computed from the scores that each evaluation stores; only the report reads episodes.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +24,7 @@ from gentax.core.settings import plain
 from gentax.domains import domain
 from gentax.metrics.arms import ArmReport, compare_arms, ood_rank_scores
 from gentax.metrics.axes import Axes, axes
-from gentax.metrics.episode_scores import content_labels, drop_error_tasks, task_success
+from gentax.metrics.episode_scores import drop_error_tasks
 from gentax.metrics.tax import tax_report
 from gentax.metrics.verdict import arm_sentence, headline, sentences
 from gentax.models.chat import ChatCodec
@@ -29,7 +33,10 @@ from gentax.report import ArmComparison, Curve, EpisodePair, Report, Result
 from gentax.report.model import representative_pairs
 from gentax.rollouts import make_env
 from gentax.rollouts.prompt import episode_prompts
-from gentax.studies.plan import Plan, Stage, Study
+from gentax.studies.plan import Plan, Stage
+from gentax.studies.stages import SCORES
+from gentax.studies.store import Store
+from gentax.studies.study import Study
 from gentax.training.check import touched_by
 
 BOOTSTRAP_SEED = 0
@@ -39,13 +46,11 @@ Cell = tuple[str, str]  # (arm, source)
 
 @dataclass(frozen=True)
 class StudyResults:
-    """Every number of a study, and the episodes that its report shows."""
+    """Every number of a study that scores say."""
 
     study: Study
     results: tuple[Result, ...]  # arms x sources, over all seeds, on the same test tasks
     comparison: ArmComparison
-    axes: tuple[Axes, ...]  # of each domain, under the base model
-    pairs: tuple[EpisodePair, ...]  # of the first seed
 
     def to_json(self) -> dict[str, Any]:
         rows = []
@@ -62,8 +67,15 @@ class StudyResults:
             "results": rows,
             "arms": {source: {name: arm.to_json() for name, arm in of.items()} for source, of in arms.items()},
             "ranks": {arm: {source: e.to_json() for source, e in of.items()} for arm, of in ranks.items()},
-            "axes": [a.to_json() for a in self.axes],
         }
+
+
+@dataclass(frozen=True)
+class Illustrations:
+    """What the report shows of the episodes."""
+
+    axes: tuple[Axes, ...]  # of each domain, under the base model
+    pairs: tuple[EpisodePair, ...]  # of the first seed
 
 
 @dataclass(frozen=True)
@@ -76,30 +88,41 @@ class _Scores:
     clusters: dict[str, list[str]]  # domain -> the content of each task
 
 
-def analyze(plan: Plan, read: Callable[[Stage], list[Episode]]) -> StudyResults:
-    """Compute the results of a study whose evaluations are done; `read` returns the episodes of one."""
+def analyze(plan: Plan, store: Store) -> StudyResults:
+    """Compute the results of a study whose evaluations are done. Raises DamagedStage."""
+    study = plan.study
+    scores = _Scores({}, {}, {cell: {} for cell in itertools.product(study.arms, study.sources)}, {})
+    for name in study.domains:
+        scores.init[name], scores.clusters[name] = _read_scores(store, plan.init[name])
+        scores.random[name], _ = _read_scores(store, plan.random[name])
+        for (arm, source), of_domain in scores.after.items():
+            stages = [plan.after[arm, source, seed, name] for seed in study.seeds]
+            of_domain[name] = np.stack([_read_scores(store, stage)[0] for stage in stages])
+    comparison = _compare(study, scores)
+    results = tuple(_result(study, scores, cell, comparison) for cell in scores.after)
+    return StudyResults(study, results, comparison)
+
+
+def _read_scores(store: Store, stage: Stage) -> tuple[np.ndarray, list[str]]:
+    """Return the success on each task, shape (K,), NaN for an error, and each task's content."""
+    values = store.json(stage, SCORES)
+    return np.array([math.nan if value is None else value for value in values["success"]], float), values["content"]
+
+
+def illustrate(plan: Plan, store: Store) -> Illustrations:
+    """Read the episodes that the report shows. Raises DamagedStage."""
     study = plan.study
     encode = ChatCodec(load_tokenizer(study.model, study.options)).encode_text
-    scores = _Scores({}, {}, {cell: {} for cell in itertools.product(study.arms, study.sources)}, {})
     domain_axes: list[Axes] = []
     pairs: list[EpisodePair] = []
     for name in study.domains:
-        before = read(plan.init[name])
-        scores.init[name], scores.clusters[name] = task_success(before), content_labels(before)
-        scores.random[name] = task_success(read(plan.random[name]))
+        before = store.episodes(plan.init[name])
         domain_axes.append(_axes(study, name, before, encode))
-        for (arm, source), of_domain in scores.after.items():
-            runs = []
-            for seed in study.seeds:
-                after = read(plan.after[arm, source, seed, name])
-                runs.append(task_success(after))
-                if seed == study.seeds[0]:
-                    label = arm if len(study.sources) == 1 else f"{source}, {arm}"
-                    pairs += representative_pairs(before, after, label)
-            of_domain[name] = np.stack(runs)
-    comparison = _compare(study, scores)
-    results = tuple(_result(study, scores, cell, comparison) for cell in scores.after)
-    return StudyResults(study, results, comparison, tuple(domain_axes), tuple(pairs))
+        for arm, source in itertools.product(study.arms, study.sources):
+            label = arm if len(study.sources) == 1 else f"{source}, {arm}"
+            after = store.episodes(plan.after[arm, source, study.seeds[0], name])
+            pairs += representative_pairs(before, after, label)
+    return Illustrations(tuple(domain_axes), tuple(pairs))
 
 
 def _axes(study: Study, name: str, episodes: list[Episode], encode: Callable[[str], Any]) -> Axes:
@@ -150,8 +173,8 @@ def _compare(study: Study, scores: _Scores) -> ArmComparison:
     return ArmComparison(arms, ranks, baselines)
 
 
-def study_report(plan: Plan, computed: StudyResults, folder: Callable[[Stage], Path]) -> Report:
-    """Return the report of a study; `folder` returns the folder of a stage."""
+def study_report(plan: Plan, computed: StudyResults, shown: Illustrations, store: Store) -> Report:
+    """Return the report of a study. Raises DamagedStage."""
     study = plan.study
     first = next(iter(study.arms))
     stages = [stage for stage in plan.stages() if stage is not plan.report]
@@ -161,12 +184,12 @@ def study_report(plan: Plan, computed: StudyResults, folder: Callable[[Stage], P
         domains=tuple(study.domains),
         results=computed.results,
         curves=tuple(
-            Curve(source, _metrics(folder(stage) / "metrics.jsonl"), arm, seed)
+            Curve(source, _metrics(store.check(stage, "metrics") / "metrics.jsonl"), arm, seed)
             for (arm, source, seed), stage in plan.trained.items()
         ),
         comparison=computed.comparison,
-        axes=computed.axes,
-        pairs=computed.pairs,
+        axes=shown.axes,
+        pairs=shown.pairs,
         settings={
             "domains": {
                 name: f"{target.level or domain(name).default_level}, {target.tasks} {study.split} tasks"
@@ -180,7 +203,7 @@ def study_report(plan: Plan, computed: StudyResults, folder: Callable[[Stage], P
         versions={name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         command=f"gentax study run {study.name}",
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        seconds=sum(json.loads((folder(stage) / "stage.json").read_text())["seconds"] for stage in stages),
+        seconds=sum(store.seal(stage)["seconds"] for stage in stages),
     )
 
 

@@ -1,77 +1,62 @@
-"""Running a study: each stage that has no folder yet is written aside and then takes its name.
+"""Running a study: stages that are missing are handed to an engine as soon as those that they need are done.
 
-A kill at any moment loses at most the stage in progress; of a training run, at most what came after its last
-checkpoint, since its working folder is found again.
+A kill at any moment loses at most the stages in progress; of a training run, at most what came after its last
+checkpoint. Runs of studies that share stages, at once, share the work.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import gentax
-from gentax.core import Episode
-from gentax.core.episode import EPISODES_FILE as EPISODES
-from gentax.core.episode import read_episodes, write_episodes
-from gentax.core.files import atomic_folder, write_json
-from gentax.evals.evaluate import evaluate, tasks_of
+from gentax.core.errors import StudyIncomplete
+from gentax.core.files import write_json
 from gentax.report import write
-from gentax.studies.plan import Stage, Study, make_plan
-from gentax.studies.results import StudyResults, analyze, study_report
-from gentax.training import train
-from gentax.training.run_folder import latest_model
+from gentax.studies.engines import Engine, MakeEngine, SerialEngine
+from gentax.studies.plan import Stage, make_plan
+from gentax.studies.results import StudyResults, analyze, illustrate, study_report
+from gentax.studies.stages import StageResult, StageRunner
+from gentax.studies.store import DamagedStage, StageLocked, Store
+from gentax.studies.study import Study
 
 RESULTS, PAGE = "results.json", "report.html"  # in the folder of the report
+POLL = 0.5  # seconds between two looks at stages in progress
+RETRY = 1.0  # seconds between two attempts to take a stage that another run is doing
 
 
 class StudyCallback:
-    """Called while a study runs. Override what you need."""
+    """Called while a study runs. Override what you need. Several stages may be in progress at once."""
 
-    def on_begin(self, stages: Sequence[Stage], done: Mapping[Stage, float]) -> None:
-        """Before the first stage: all stages in order, and the seconds that finished ones took."""
+    def on_begin(self, stages: Sequence[Stage], done: Mapping[Stage, Mapping[str, Any]], slots: int) -> None:
+        """Before the first stage.
+
+        Args:
+            stages: all of them, in order.
+            done: the seals (`Store.seal`) of those that were finished before.
+            slots: how many are done at once.
+        """
 
     def on_stage_begin(self, stage: Stage) -> None:
         """Before a stage."""
 
-    def on_train_log(self, metrics: Mapping[str, float], max_steps: int) -> None:
-        """After a step of the training in progress, which has `max_steps` policy-gradient steps."""
-
-    def on_episode(self, number: int, total: int) -> None:
-        """After an episode of the evaluation in progress."""
+    def on_progress(self, stage: Stage, fraction: float, detail: str) -> None:
+        """Now and then while a stage is in progress. `detail` says what is being done."""
 
     def on_stage_end(self, stage: Stage, outcome: str) -> None:
         """After a stage. `outcome` sums up an evaluation in a few words."""
 
+    def on_stage_elsewhere(self, stage: Stage) -> None:
+        """A stage is being done by another run; its end is waited for."""
 
-@dataclass(frozen=True)
-class Store:
-    """The folders of stages. A stage that has one is done, and its folder is complete."""
+    def on_stage_failed(self, stage: Stage, why: str) -> None:
+        """After a stage that could not be done. The others go on."""
 
-    root: Path
-
-    def path(self, stage: Stage) -> Path:
-        return self.root / stage.folder
-
-    def has(self, stage: Stage) -> bool:
-        return (self.path(stage) / "stage.json").is_file()
-
-    def seconds(self, stage: Stage) -> float:
-        """Return how long a finished stage took."""
-        return float(json.loads((self.path(stage) / "stage.json").read_text(encoding="utf-8"))["seconds"])
-
-    def episodes(self, stage: Stage) -> list[Episode]:
-        """Return the episodes of an evaluation."""
-        return read_episodes(self.path(stage))
-
-    def working_folder(self, stage: Stage) -> Path:
-        """Return where a training run works until it is done."""
-        return self.root / f".{stage.folder}.working"
+    def on_damage(self, what: str) -> None:
+        """A stored file was not what had been stored; its stage is made again."""
 
 
 class StudyRun:
@@ -85,21 +70,24 @@ class StudyRun:
             on it, except for rounding.
         stop_if_unreadable: stop when no action can be read out of most of the base's first replies (see
             `rollouts.readable`). A policy that collapsed in training is a result, and never stops a study.
+        engine: makes what does the stages; this process when None.
 
     Raises:
-        UsageError: see `make_plan`.
+        UsageError: see `make_plan`; a store of a newer version.
     """
 
     def __init__(
         self,
         study: Study,
         root: str | Path,
-        callback: StudyCallback,
+        callback: StudyCallback | None = None,
         parallel: int | None = None,
         stop_if_unreadable: bool = True,
+        engine: MakeEngine = SerialEngine,
     ) -> None:
-        self.plan, self.store, self.callback = make_plan(study), Store(Path(root)), callback
-        self.parallel, self.stop_if_unreadable = parallel, stop_if_unreadable
+        self.plan, self.store, self.callback = make_plan(study), Store(Path(root)), callback or StudyCallback()
+        self.runner = StageRunner(study, self.store, parallel, stop_if_unreadable)
+        self.make_engine = engine
 
     @property
     def page(self) -> Path:
@@ -108,94 +96,177 @@ class StudyRun:
 
     @cached_property
     def results(self) -> StudyResults:
-        """The results of the finished study, computed once."""
-        return analyze(self.plan, self.store.episodes)
+        """The results of the finished study, computed once from the scores of its evaluations."""
+        return analyze(self.plan, self.store)
 
     def results_json(self) -> dict[str, Any]:
-        """Return the results as JSON values, with the devices and dtypes of the evaluations."""
-        return self.results.to_json() | {"runtimes": self._runtimes()}
+        """Return the results of the finished study as JSON values, as its report stored them."""
+        values: dict[str, Any] = self.store.json(self.plan.report, RESULTS)
+        return values
 
     def run(self) -> Path:
-        """Run the stages that are missing; return the path of the report."""
+        """Run the stages that are missing; return the path of the report.
+
+        Raises:
+            StudyIncomplete: stages that could not be done; those that do not need them are done.
+        """
+        self.store.open()
         stages = self.plan.stages()
-        done = {stage: self.store.seconds(stage) for stage in stages if self.store.has(stage)}
-        self.callback.on_begin(stages, done)
-        run_stage = {"evaluate": self._evaluate, "train": self._train, "report": self._report}
-        for stage in stages:
-            if stage not in done:
-                self.callback.on_stage_begin(stage)
-                self._started = time.time()
-                outcome = run_stage[stage.kind](stage)
-                self.callback.on_stage_end(stage, outcome)
+        done = {stage: self.store.seal(stage) for stage in stages if self.store.has(stage)}
+        try:
+            _Scheduler(self, stages, done).run()
+        finally:
+            self._report_damage(self.store.damaged)
         return self.page
 
-    def _sign(self, folder: Path, stage: Stage) -> None:
-        """Write what a stage was made from and how long it took, as its last file."""
-        content = {
-            "kind": stage.kind,
-            "label": stage.label,
-            "inputs": stage.inputs,
-            "needs": [need.folder for need in stage.needs],
-            "gentax": gentax.__version__,
-            "seconds": round(time.time() - self._started, 1),
-        }
-        write_json(folder / "stage.json", content)
+    def _report_damage(self, damaged: Sequence[str]) -> None:
+        for what in damaged:
+            self.callback.on_damage(what)
+        self.store.damaged.clear()
 
-    def _evaluate(self, stage: Stage) -> str:
-        inputs, study, count = stage.inputs, self.plan.study, 0
-        name, levels = inputs["domain"], {inputs["domain"]: inputs["level"]}
-        policy = latest_model(self.store.path(stage.needs[0])) if stage.needs else inputs.get("policy", study.model)
-        total = len(tasks_of(levels, inputs["tasks"], inputs["split"])[name]) * inputs["samples"]
-        of_base = not stage.needs and "policy" not in inputs
-
-        def on_episode(_: Episode) -> None:
-            nonlocal count
-            count += 1
-            self.callback.on_episode(count, total)
-
-        with atomic_folder(self.store.path(stage)) as folder:
-            result = evaluate(
-                policy,
-                levels,
-                tasks=inputs["tasks"],
-                split=inputs["split"],
-                samples=inputs["samples"],
-                config=study.evaluate,
-                model=study.options,
-                parallel=self.parallel,
-                on_episode=on_episode,
-                stop_if_unreadable=self.stop_if_unreadable and of_base,
-                progress=False,
-            )
-            write_episodes(folder / EPISODES, result.episodes[name])
-            write_json(folder / "summary.json", result.to_json())
-            self._sign(folder, stage)
-        return f"{result.success()[name].value:.1f} % of {total} solved"
-
-    def _train(self, stage: Stage) -> str:
-        arm, source, seed = next(cell for cell, of_cell in self.plan.trained.items() if of_cell == stage)
-        config = self.plan.study.train_config(source, arm, seed)
-        if self.parallel is not None:
-            config = replace(config, parallel=self.parallel)
-        working, path = self.store.working_folder(stage), self.store.path(stage)
-        train(config, working, lambda metrics: self.callback.on_train_log(metrics, config.updates), progress=False)
-        self._sign(working, stage)
-        shutil.rmtree(path, ignore_errors=True)  # without stage.json it was incomplete
-        working.replace(path)
-        return ""
-
-    def _report(self, stage: Stage) -> str:
-        with atomic_folder(self.store.path(stage)) as folder:
-            write_json(folder / RESULTS, self.results_json())
-            write(study_report(self.plan, self.results, self.store.path), folder / PAGE)
-            self._sign(folder, stage)
-        return ""
+    def _report(self) -> bool:
+        """Write the report; return whether it is there. It is not when a stage that it reads turns out damaged."""
+        stage, store = self.plan.report, self.store
+        try:
+            with store.lock(stage):
+                if store.has(stage):
+                    return True
+                started = time.monotonic()
+                with store.fresh_folder(stage) as folder:
+                    shown = illustrate(self.plan, store)
+                    axes = [of_domain.to_json() for of_domain in shown.axes]
+                    write_json(folder / RESULTS, self.results.to_json() | {"axes": axes, "runtimes": self._runtimes()})
+                    write(study_report(self.plan, self.results, shown, store), folder / PAGE)
+                store.finish(stage, folder, time.monotonic() - started, None)
+            return True
+        except StageLocked:
+            time.sleep(RETRY)
+        except DamagedStage:
+            self.__dict__.pop("results", None)
+        return False
 
     def _runtimes(self) -> list[dict[str, str]]:
         """Return the distinct devices and dtypes with which policies were evaluated."""
-        summaries = (self.store.path(s) / "summary.json" for s in (*self.plan.init.values(), *self.plan.after.values()))
-        runtimes = [json.loads(path.read_text(encoding="utf-8")).get("runtime") for path in summaries]
-        return [one for n, one in enumerate(runtimes) if one is not None and one not in runtimes[:n]]
+        stages = (*self.plan.init.values(), *self.plan.after.values())
+        runtimes = [self.store.json(stage, "summary.json")["runtime"] for stage in stages]
+        return [json.loads(text) for text in dict.fromkeys(json.dumps(r) for r in runtimes if r is not None)]
+
+
+class _Scheduler:
+    """Hands stages to the engine, in order, as soon as what they need is done."""
+
+    def __init__(self, run: StudyRun, stages: list[Stage], done: Mapping[Stage, Mapping[str, Any]]) -> None:
+        self.run_of, self.callback, self.store = run, run.callback, run.store
+        self.stages, self.seals = stages, done
+        self.done = set(done)
+        self.order = {stage: number for number, stage in enumerate(stages)}
+        self.waiting = [stage for stage in stages if stage.kind != "report" and stage not in self.done]
+        self.running: set[Stage] = set()
+        self.elsewhere: dict[Stage, float] = {}  # stages that another run does, and when to look again
+        self.failed: dict[Stage, str] = {}
+        self.fatal = False
+
+    def run(self) -> None:
+        run, report = self.run_of, self.run_of.plan.report
+        if report in self.done and not self.waiting:
+            self.callback.on_begin(self.stages, self.seals, 1)
+            return
+        engine = run.make_engine(run.runner, self.callback.on_progress) if self.waiting else None
+        self.callback.on_begin(self.stages, self.seals, 1 if engine is None else engine.slots)
+        finished = False
+        try:
+            if engine is not None:
+                self._run_stages(engine)
+            finished = True
+        finally:
+            if engine is not None:
+                engine.close(stop=not finished)
+        if self.failed or self.waiting:
+            raise StudyIncomplete(self._failure())
+        self.callback.on_stage_begin(report)
+        while not run._report():
+            lost = [stage for stage in self.stages if stage.kind != "report" and not self.store.has(stage)]
+            if lost:  # found damaged while the report read them
+                run._report_damage(self.store.damaged)
+                _Scheduler(run, self.stages, {s: self.store.seal(s) for s in self.stages if self.store.has(s)}).run()
+                return
+        self.callback.on_stage_end(report, "")
+
+    def _run_stages(self, engine: Engine) -> None:
+        while self.running or self._can_go_on():
+            self._submit(engine)
+            if self.running:
+                for result in engine.wait(POLL):
+                    self._end(result)
+                self._show_progress(engine)
+            elif self.waiting:
+                time.sleep(POLL)
+
+    def _can_go_on(self) -> bool:
+        return not self.fatal and any(not self._hopeless(stage) for stage in self.waiting)
+
+    def _hopeless(self, stage: Stage) -> bool:
+        return any(need in self.failed for need in stage.needs)
+
+    def _submit(self, engine: Engine) -> None:
+        """Begin what can begin, in order."""
+        free, now = engine.free(), time.monotonic()
+        for stage in list(self.waiting):
+            if not free or self.fatal:
+                return
+            if self.elsewhere.get(stage, 0.0) > now or not all(need in self.done for need in stage.needs):
+                continue
+            self.waiting.remove(stage)
+            self.running.add(stage)
+            if stage not in self.elsewhere:
+                self.callback.on_stage_begin(stage)
+            engine.submit(stage)
+            free -= 1
+
+    def _end(self, result: StageResult) -> None:
+        stage = result.stage
+        self.running.discard(stage)
+        self.run_of._report_damage(result.damaged)
+        if result.status == "done":
+            self.elsewhere.pop(stage, None)
+            self.done.add(stage)
+            self.callback.on_stage_end(stage, result.detail)
+        elif result.status == "failed":
+            self.failed[stage] = result.detail
+            # Without the base nothing can be compared, so training would be in vain.
+            self.fatal = self.fatal or result.fatal or (stage.kind == "evaluate" and not stage.needs)
+            self.callback.on_stage_failed(stage, result.detail)
+        elif result.status == "locked":
+            if stage not in self.elsewhere:
+                self.callback.on_stage_elsewhere(stage)
+            self.elsewhere[stage] = time.monotonic() + RETRY
+            self._wait_again(stage)
+        else:  # a stage that it needs was found damaged
+            for need in stage.needs:
+                if need in self.done and not self.store.has(need):
+                    self.done.discard(need)
+                    self._wait_again(need)
+            self._wait_again(stage)
+
+    def _wait_again(self, stage: Stage) -> None:
+        self.waiting.append(stage)
+        self.waiting.sort(key=self.order.__getitem__)
+
+    def _show_progress(self, engine: Engine) -> None:
+        if isinstance(engine, SerialEngine):
+            return  # it reports directly
+        for stage in self.running:
+            if (values := self.store.progress(stage)).get("detail"):
+                self.callback.on_progress(stage, float(values["fraction"]), str(values["detail"]))
+
+    def _failure(self) -> str:
+        """Say in one line what could not be done, and what that leaves undone."""
+        first = next(iter(self.failed))
+        text = f"{first.title}: {self.failed[first]}"
+        if len(self.failed) > 1:
+            text += f"; and {len(self.failed) - 1} more stages failed"
+        left = sum(stage not in self.done and stage not in self.failed for stage in self.stages)
+        return f"{text} ({left} stages are left to do; the same command again tries)"
 
 
 def run_study(
@@ -204,6 +275,7 @@ def run_study(
     callback: StudyCallback | None = None,
     parallel: int | None = None,
     stop_if_unreadable: bool = True,
+    engine: MakeEngine = SerialEngine,
 ) -> Path:
     """Run the missing stages of `study` under the folder `root`; return the path of the report (see `StudyRun`)."""
-    return StudyRun(study, root, callback or StudyCallback(), parallel, stop_if_unreadable).run()
+    return StudyRun(study, root, callback, parallel, stop_if_unreadable, engine).run()

@@ -1,0 +1,162 @@
+"""What stages take: seconds, memory and storage, from what earlier stages of their kind took.
+
+The prior is a table of unit costs (`UnitCosts`): those of the model that ships with gentax on one core, or those of
+`--costs FILE`. Stages that were done before, under the same folder, scale it: by kind and domain where there are any,
+by kind or as a whole otherwise. So the shares of stages come from the table, and the speed of this machine and model
+from what it did.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+from pydantic import NonNegativeFloat, PositiveFloat
+
+from gentax.core.settings import read_settings, read_yaml, settings
+from gentax.policies.load import SCRIPTED_BY_NAME
+from gentax.studies.plan import Stage
+
+SFT_BATCH = 32  # pairs in an update
+PRIOR = 20.0  # seconds of a kind of stage after which its own speed counts as much as that of all stages
+
+
+@settings
+class UnitCosts:
+    """Unit costs of stages, read off finished studies on one core with bf16 and the model that ships with gentax."""
+
+    episode_seconds: dict[str, NonNegativeFloat] = field(
+        default_factory=lambda: {
+            "sokoban": 0.020,
+            "webshop": 0.035,
+            "crafting": 0.010,
+            "babyai": 0.065,
+            "twx-cooking": 0.040,
+            "twx-mapreader": 0.050,
+            "alfworld": 0.04,
+            "sciworld": 0.21,
+        }
+    )
+    """Seconds to play an episode, by domain."""
+    other_episode_seconds: NonNegativeFloat = 0.05
+    """Seconds to play an episode in a domain that is not listed."""
+    random_play: NonNegativeFloat = 0.3
+    """The environment's share of an episode's seconds: what random play takes."""
+    gradient_episode_seconds: NonNegativeFloat = 0.01
+    """Seconds of a policy-gradient step for each episode, besides playing it."""
+    sft_update_seconds: NonNegativeFloat = 0.07
+    """Seconds of an update of supervised fine-tuning, on 32 pairs."""
+    replay_update_seconds: NonNegativeFloat = 0.18
+    """Seconds that replay adds to an update."""
+    evaluate_seconds: NonNegativeFloat = 0.3
+    """Seconds of an evaluation besides its episodes: loading the model."""
+    train_seconds: NonNegativeFloat = 2.0
+    """Seconds of a training run besides its updates."""
+    report_seconds: NonNegativeFloat = 10.0
+    """Seconds of the report."""
+    memory_gb: PositiveFloat = 1.2
+    """Memory of a stage, GB (10^9 bytes)."""
+    train_memory_gb: PositiveFloat = 1.5
+    """Memory of a training run, GB."""
+    gpus: NonNegativeFloat = 0
+    """GPUs of a stage that runs a model; a fraction where several share one."""
+    evaluate_storage_gb: NonNegativeFloat = 0.0001
+    """Storage of an evaluation, GB."""
+    train_storage_gb: NonNegativeFloat = 0.02
+    """Storage of a training run, GB: its checkpoints."""
+    source: str = ""
+    """Where these numbers come from."""
+
+    def seconds(self, stage: Stage) -> float:
+        """Return about how many seconds a stage takes."""
+        inputs = stage.inputs
+        if stage.kind == "train":
+            return self.train_seconds + sum(self.training_seconds(inputs["recipe"]))
+        if stage.kind == "report":
+            return self.report_seconds
+        share = self.random_play if inputs.get("policy") in SCRIPTED_BY_NAME else 1.0
+        return self.evaluate_seconds + inputs["tasks"] * inputs["samples"] * share * self._episode(inputs["domain"])
+
+    def training_seconds(self, config: Mapping[str, Any]) -> tuple[float, float]:
+        """Return about how many seconds supervised fine-tuning and policy gradient take in a run."""
+        sft, phases = config["sft"], config["curriculum"]["phases"]
+        replay = self.replay_update_seconds if config["forgetting"]["replay"] else 0.0
+        updates = 0.0 if sft is None else sft["max_pairs"] * sft["num_train_epochs"] / SFT_BATCH
+        steps = sum(phase["max_steps"] for phase in phases) if phases else config["max_steps"]
+        episodes = config["tasks_per_step"] * config["num_generations"]
+        episode = self._episode(config["source"].split(":")[0]) + self.gradient_episode_seconds
+        return updates * (self.sft_update_seconds + replay), steps * (episodes * episode + replay)
+
+    def _episode(self, domain: str) -> float:
+        return self.episode_seconds.get(domain, self.other_episode_seconds)
+
+
+def read_costs(path: str | Path | None) -> UnitCosts:
+    """Read unit costs from a YAML file; those of the shipped model where there is none. Raises UsageError."""
+    return UnitCosts() if path is None else read_settings(UnitCosts, read_yaml(path) or {}, str(path))
+
+
+class CostModel:
+    """Expected costs of stages: unit costs, scaled by what stages took.
+
+    Args:
+        unit: the prior.
+    """
+
+    def __init__(self, unit: UnitCosts | None = None) -> None:
+        self.unit = unit or UnitCosts()
+        self._spent: defaultdict[tuple[str, ...], float] = defaultdict(float)  # seconds, by group of stages
+        self._expected: defaultdict[tuple[str, ...], float] = defaultdict(float)  # seconds by the table, of the same
+        self._sizes: defaultdict[str, list[int]] = defaultdict(list)  # kind -> bytes on disk
+        self._memory: defaultdict[str, int] = defaultdict(int)  # kind -> bytes at most
+
+    def count(self, stage: Stage, seconds: float, fraction: float = 1.0) -> None:
+        """Count what a stage took, or what part of it took."""
+        expected = fraction * self.unit.seconds(stage)
+        for group in _groups(stage):
+            self._spent[group] += seconds
+            self._expected[group] += expected
+
+    def count_seal(self, stage: Stage, seal: Mapping[str, Any]) -> None:
+        """Count a finished stage by its seal (`Store.seal`)."""
+        self.count(stage, seal["seconds"])
+        self._sizes[stage.kind].append(sum(file["bytes"] for file in seal["files"].values()))
+        self._memory[stage.kind] = max(self._memory[stage.kind], seal["peak_memory"] or 0)
+
+    def seconds(self, stage: Stage) -> float:
+        """Return how many seconds a stage is expected to take.
+
+        The speed of a group of stages counts as much as that of the next larger one after `PRIOR` seconds (partial
+        pooling): kind and domain, kind, all.
+        """
+        slowdown = 1.0
+        for group in reversed(_groups(stage)):
+            slowdown = (self._spent[group] + PRIOR * slowdown) / (self._expected[group] + PRIOR)
+        return slowdown * self.unit.seconds(stage)
+
+    def memory(self, stage: Stage) -> float:
+        """Return how many bytes of memory a stage is expected to need at most."""
+        prior = self.unit.train_memory_gb if stage.kind == "train" else self.unit.memory_gb
+        return float(self._memory[stage.kind] or prior * 1e9)
+
+    def storage(self, stage: Stage) -> float:
+        """Return how many bytes on disk a stage is expected to take."""
+        if sizes := self._sizes[stage.kind]:
+            return sum(sizes) / len(sizes)
+        return 1e9 * (self.unit.train_storage_gb if stage.kind == "train" else self.unit.evaluate_storage_gb)
+
+    def total(self, stages: Iterable[Stage]) -> float:
+        """Return the seconds of several stages, one after the other."""
+        return sum(map(self.seconds, stages))
+
+
+def _groups(stage: Stage) -> list[tuple[str, ...]]:
+    """Return the groups whose speed says something about a stage's, the nearest first."""
+    inputs = stage.inputs
+    if stage.kind == "evaluate":
+        player = "scripted" if inputs.get("policy") in SCRIPTED_BY_NAME else "model"
+        return [(stage.kind, player, inputs["domain"]), (stage.kind, player), ()]
+    return [(stage.kind,), ()]

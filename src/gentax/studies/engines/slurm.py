@@ -1,0 +1,96 @@
+"""Stages as job arrays of Slurm, through submitit.
+
+Stages whose needs are done go into one array; when they have ended, the next ones do. Each job takes its stage from
+the store that all nodes share, and seals it there, so the program that submits may be stopped and started again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from gentax.core import UsageError
+from gentax.studies.engines import OnProgress
+from gentax.studies.plan import Stage
+from gentax.studies.stages import StageResult, StageRunner
+
+LOGS = "slurm"  # folder of the jobs' logs, in the store
+SLOTS = 1000  # jobs of an array at most, where no number of workers is given
+GATHER = 2.0  # seconds in which stages are gathered into one array
+
+
+class SlurmEngine:
+    """A cluster with Slurm.
+
+    Args:
+        runner: what does a stage; submitit sends it to the jobs.
+        on_progress: not called; progress is read from the store.
+        slots: stages in the queue at once; 1,000 when None.
+        options: what submitit's executor takes, as text: `slurm_partition`, `timeout_min`, `mem_gb`,
+            `gpus_per_node`, `cpus_per_task` …; `cluster=local` does the jobs on this machine, to try it.
+
+    Raises:
+        UsageError: submitit is not installed, there is no Slurm, or an option that submitit does not know.
+    """
+
+    def __init__(
+        self,
+        runner: StageRunner,
+        on_progress: OnProgress,
+        *,
+        slots: int | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        try:
+            import submitit
+        except ModuleNotFoundError:
+            raise UsageError("the engine slurm needs the package submitit: pip install 'gentax[slurm]'") from None
+        values: dict[str, Any] = {key: _typed(value) for key, value in (options or {}).items()}
+        cluster = values.pop("cluster", "slurm")
+        try:
+            self.executor = submitit.AutoExecutor(runner.store.root / LOGS, cluster=cluster)
+            self.executor.update_parameters(**{"timeout_min": 24 * 60, "name": "gentax", **values})
+        except (RuntimeError, ValueError, NameError, TypeError) as fault:
+            raise UsageError(f"the engine slurm: {' '.join(str(fault).split())[:300]}") from None
+        self.runner = runner
+        self.slots = slots or (SLOTS if cluster == "slurm" else os.cpu_count() or 1)
+        self._submitted: list[Stage] = []
+        self._since = 0.0
+        self._jobs: list[tuple[Stage, Any]] = []
+
+    def free(self) -> int:
+        return self.slots - len(self._jobs) - len(self._submitted)
+
+    def submit(self, stage: Stage) -> None:
+        if not self._submitted:
+            self._since = time.monotonic()
+        self._submitted.append(stage)
+
+    def wait(self, timeout: float) -> list[StageResult]:
+        if self._submitted and (time.monotonic() - self._since >= GATHER or not self._jobs):
+            jobs = self.executor.map_array(self.runner.run, self._submitted)
+            self._jobs += zip(self._submitted, jobs, strict=True)
+            self._submitted = []
+        time.sleep(timeout)
+        ended = [(stage, job) for stage, job in self._jobs if job.done()]
+        self._jobs = [pair for pair in self._jobs if pair not in ended]
+        return [self._result(stage, job) for stage, job in ended]
+
+    def close(self, *, stop: bool = False) -> None:
+        for _, job in self._jobs:
+            job.cancel()
+
+    def _result(self, stage: Stage, job: Any) -> StageResult:
+        if (fault := job.exception()) is None:
+            result: StageResult = job.result()
+            return result
+        if self.runner.store.has(stage):  # done, and lost on the way back
+            return StageResult(stage, "done")
+        lines = str(fault).strip().splitlines() or [type(fault).__name__]
+        return StageResult(stage, "failed", f"job {job.job_id}: {lines[-1][:300]} (see {job.paths.stderr})")
+
+
+def _typed(text: str) -> int | str:
+    return int(text) if text.lstrip("-").isdigit() else text

@@ -1,0 +1,191 @@
+"""Doing one stage of a study: in this process, in a worker, or on another machine. All engines end up here."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from gentax.core import EnvironmentFault, Episode, NonFiniteLoss, UsageError
+from gentax.core.episode import EPISODES_FILE, write_episodes
+from gentax.core.errors import PolicyFault
+from gentax.core.files import write_json
+from gentax.evals.evaluate import evaluate, tasks_of
+from gentax.metrics.episode_scores import content_labels, task_success
+from gentax.studies.costs import UnitCosts
+from gentax.studies.plan import RANDOM, Stage
+from gentax.studies.store import StageLocked, Store
+from gentax.studies.study import Study
+from gentax.training import train
+from gentax.training.run_folder import latest_model
+
+SCORES = "scores.json"  # of an evaluation: what the study's numbers are computed from
+REPORT_EVERY = 0.5  # seconds between two notes of how far a stage is
+Progress = Callable[[float, str], None]  # the fraction done, and what is being done
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """How the attempt to do a stage ended."""
+
+    stage: Stage
+    status: Literal["done", "locked", "blocked", "failed"]  # locked by another process; without a stage that it needs
+    detail: str = ""  # the outcome in a few words, or what went wrong
+    fatal: bool = False  # other stages would fail as well: the disk is full
+    damaged: tuple[str, ...] = ()  # what was found damaged on the way
+
+
+@dataclass(frozen=True)
+class StageRunner:
+    """Does evaluations and training runs of one study.
+
+    Args:
+        study: the study.
+        store: where the stages are.
+        parallel: episodes in flight at once; None for as many as memory holds.
+        stop_if_unreadable: see `evaluate`; of the base alone.
+    """
+
+    study: Study
+    store: Store
+    parallel: int | None = None
+    stop_if_unreadable: bool = True
+
+    def run(self, stage: Stage, on_progress: Progress = lambda fraction, detail: None) -> StageResult:
+        """Do a stage, unless it is done or another process does it. What goes wrong is returned, not raised."""
+        store, started = self.store, len(self.store.damaged)
+        try:
+            with store.lock(stage):
+                if store.has(stage):
+                    return StageResult(stage, "done", self._outcome(stage), damaged=tuple(store.damaged[started:]))
+                if not all(store.has(need, contents=True) for need in stage.needs):
+                    return StageResult(stage, "blocked", damaged=tuple(store.damaged[started:]))
+                self._do(stage, _throttled(store, stage, on_progress))
+                return StageResult(stage, "done", self._outcome(stage), damaged=tuple(store.damaged[started:]))
+        except StageLocked:
+            return StageResult(stage, "locked")
+        except Exception as fault:  # the rest of the study goes on
+            full = isinstance(fault, OSError) and fault.errno == errno.ENOSPC
+            return StageResult(stage, "failed", _explain(fault, store.running(stage, "log")), fatal=full)
+
+    def _do(self, stage: Stage, on_progress: Progress) -> None:
+        on_progress(0.0, "starting")
+        with _measured_memory() as peak:
+            started = time.monotonic()
+            folder = self._train(stage, on_progress) if stage.kind == "train" else self._evaluate(stage, on_progress)
+            seconds = time.monotonic() - started
+        self.store.finish(stage, folder, seconds, peak())
+
+    def _evaluate(self, stage: Stage, on_progress: Progress) -> Path:
+        inputs, study = stage.inputs, self.study
+        name, levels = inputs["domain"], {inputs["domain"]: inputs["level"]}
+        policy = latest_model(self.store.path(stage.needs[0])) if stage.needs else inputs.get("policy", study.model)
+        total = len(tasks_of(levels, inputs["tasks"], inputs["split"])[name]) * inputs["samples"]
+        count = 0
+
+        def on_episode(_: Episode) -> None:
+            nonlocal count
+            count += 1
+            on_progress(count / total, f"{count}/{total} episodes")
+
+        with self.store.fresh_folder(stage) as folder:
+            result = evaluate(
+                policy,
+                levels,
+                tasks=inputs["tasks"],
+                split=inputs["split"],
+                samples=inputs["samples"],
+                config=study.evaluate,
+                model=study.options,
+                parallel=self.parallel,
+                on_episode=on_episode,
+                stop_if_unreadable=self.stop_if_unreadable and not stage.needs and inputs.get("policy") != RANDOM,
+                progress=False,
+            )
+            episodes = result.episodes[name]
+            write_episodes(folder / EPISODES_FILE, episodes)
+            success = [None if np.isnan(value) else float(value) for value in task_success(episodes)]
+            write_json(folder / SCORES, {"success": success, "content": content_labels(episodes)})
+            write_json(folder / "summary.json", result.to_json())
+        return folder
+
+    def _train(self, stage: Stage, on_progress: Progress) -> Path:
+        assert stage.cell is not None
+        arm, source, seed = stage.cell
+        config = self.study.train_config(source, arm, seed)
+        if self.parallel is not None:
+            config = replace(config, parallel=self.parallel)
+        sft, policy_gradient = UnitCosts().training_seconds(stage.inputs["recipe"])
+
+        def on_step(metrics: Mapping[str, float]) -> None:
+            if "sft_step" in metrics:
+                step, steps = metrics["sft_step"], metrics["of"]
+                done, detail = sft * step / max(1.0, steps), f"supervised, update {step:.0f}/{steps:.0f}"
+                detail += f", loss {metrics['loss']:.3f}"
+            else:
+                step, steps = metrics["step"], config.updates
+                done = sft + policy_gradient * step / max(1, steps)
+                detail = f"policy gradient, step {step:.0f}/{steps}, success {metrics['success']:.0%}"
+            on_progress(done / max(1e-9, sft + policy_gradient), detail)
+
+        working = self.store.working_folder(stage)
+        train(config, working, on_step, progress=False)
+        return working
+
+    def _outcome(self, stage: Stage) -> str:
+        """Sum up a finished evaluation in a few words."""
+        if stage.kind != "evaluate":
+            return ""
+        success = self.store.json(stage, SCORES)["success"]
+        played = [value for value in success if value is not None]
+        return f"{100 * sum(played) / max(1, len(played)):.1f} % of {len(success)} tasks solved"
+
+
+def _throttled(store: Store, stage: Stage, on_progress: Progress) -> Progress:
+    """Return what notes the progress of a stage, for this process and in the store, now and then."""
+    noted = 0.0
+
+    def note(fraction: float, detail: str) -> None:
+        nonlocal noted
+        on_progress(fraction, detail)
+        if (now := time.monotonic()) - noted >= REPORT_EVERY:
+            noted = now
+            store.write_progress(stage, min(max(fraction, 0.0), 1.0), detail)
+
+    return note
+
+
+def _explain(fault: Exception, log: Path) -> str:
+    """Return an error in one line. The traceback of one that nobody expected goes to a file."""
+    text = " ".join(str(fault).split())[:600] or type(fault).__name__
+    if isinstance(fault, OSError) and fault.errno == errno.ENOSPC:
+        return f"the disk is full ({text})"
+    if isinstance(fault, (UsageError, EnvironmentFault, NonFiniteLoss, PolicyFault, OSError)):
+        return text
+    with contextlib.suppress(OSError):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("".join(traceback.format_exception(fault)), encoding="utf-8")
+    return f"{type(fault).__name__}: {text} (its traceback is in {log})"
+
+
+@contextlib.contextmanager
+def _measured_memory() -> Iterator[Callable[[], int | None]]:
+    """Yield what returns the most memory, in bytes, that this process had at once since the start; None if unknown."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: begin to count the peak again (proc(5))
+
+    def peak() -> int | None:
+        try:
+            lines = Path("/proc/self/status").read_text().splitlines()
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+        except (OSError, StopIteration):
+            return None
+
+    yield peak

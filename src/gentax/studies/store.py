@@ -1,0 +1,312 @@
+"""The folders of a study's stages. They appear whole, are never overwritten, and are checked before they are used.
+
+    OUT/stages/FOLDER        evaluations and training runs, shared by all studies under OUT
+    OUT/STUDY/FOLDER         reports
+    OUT/stages/.FOLDER       a stage in progress (a stopped training run is continued in it)
+    OUT/stages/damaged-…     what was found damaged and set aside
+    OUT/running/FOLDER.*     the lock of a stage in progress, and how far it is
+
+A stage is sealed by its last file, `stage.json`, which holds the SHA-256 of every other file and of itself. A file
+whose size and time are those of the seal is taken to be intact until it is read; `check` hashes all of them.
+
+Several processes, on one machine or on several with a shared file system, may work on one store: a stage in progress
+is locked by its process (`fcntl.flock`, which the kernel releases when the process dies). Where a file system has no
+locks, two processes may do the same stage; the first to finish is kept.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+import gentax
+from gentax.core import Episode, UsageError
+from gentax.core.episode import read_episodes
+from gentax.core.files import write_json
+from gentax.studies.plan import FORMAT, Stage
+
+SEAL = "stage.json"
+STAGES, RUNNING = "stages", "running"
+CHUNK = 1 << 20
+
+
+class StageLocked(RuntimeError):
+    """Another process is doing the stage."""
+
+
+class DamagedStage(RuntimeError):
+    """A file of a finished stage is not what was stored. `str` of it says which."""
+
+
+@dataclass
+class Store:
+    """The stages under a folder.
+
+    Args:
+        root: the folder.
+    """
+
+    root: Path
+    damaged: list[str] = field(default_factory=list)  # what was set aside, in words
+    _seals: dict[Path, tuple[int, dict[str, Any]]] = field(default_factory=dict, repr=False)
+    _hashed: set[tuple[Path, int, int]] = field(default_factory=set, repr=False)  # files that are known to be intact
+
+    def open(self) -> None:
+        """Make the folder, or check that this version of gentax can work in it.
+
+        Raises:
+            UsageError: a store that a newer version wrote, or a folder that cannot be written.
+        """
+        marker = self.root / STAGES / "store.json"
+        try:
+            values = json.loads(marker.read_text(encoding="utf-8"))
+            written_by = int(values["format"])
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            written_by = 0
+        if written_by > FORMAT:
+            raise UsageError(f"{self.root} was written by a newer version of gentax; use that one, or another --out")
+        if written_by < FORMAT:
+            try:
+                write_json(marker, {"format": FORMAT})
+            except OSError as fault:
+                raise UsageError(f"cannot write to {self.root}: {fault.strerror or fault}") from None
+
+    def path(self, stage: Stage) -> Path:
+        """Return where a stage is when it is done."""
+        return self.root / (stage.label if stage.kind == "report" else STAGES) / stage.folder
+
+    def working_folder(self, stage: Stage) -> Path:
+        """Return where a stage is made."""
+        path = self.path(stage)
+        return path.with_name(f".{path.name}")
+
+    def has(self, stage: Stage, *, contents: bool = False) -> bool:
+        """Return whether a stage is done and intact; a damaged one is set aside, to be done again.
+
+        Args:
+            stage: the stage.
+            contents: hash all files, also those whose size and time are as they were.
+        """
+        if not os.path.lexists(self.path(stage) / SEAL):
+            return False
+        try:
+            self._check(stage, contents=contents)
+        except DamagedStage:
+            return False
+        return True
+
+    def seal(self, stage: Stage) -> Mapping[str, Any]:
+        """Return what `stage.json` of a finished stage says: `seconds`, `peak_memory`, `files`, `inputs` …
+
+        Raises:
+            DamagedStage: it is not there or is not as it was written.
+        """
+        return self._read_seal(self.path(stage))
+
+    def check(self, stage: Stage, *names: str) -> Path:
+        """Hash the files of a finished stage, or those whose names begin with one of `names`; return its folder.
+
+        Raises:
+            DamagedStage: a file is missing or is not what was stored. The stage was set aside.
+        """
+        self._check(stage, contents=True, names=names)
+        return self.path(stage)
+
+    def episodes(self, stage: Stage) -> list[Episode]:
+        """Return the episodes of an evaluation. Raises DamagedStage."""
+        return read_episodes(self.check(stage, "episodes"))
+
+    def json(self, stage: Stage, name: str) -> Any:
+        """Return the values of a JSON file of a finished stage. Raises DamagedStage."""
+        return json.loads((self.check(stage, name) / name).read_text(encoding="utf-8"))
+
+    def _set_aside(self, stage: Stage, why: str) -> None:
+        """Rename a damaged stage, so that it is made again and somebody can look at it."""
+        path = self.path(stage)
+        for number in range(1, 1000):
+            aside = path.with_name(f"damaged-{path.name}" + (f"-{number}" if number > 1 else ""))
+            if not aside.exists():
+                break
+        try:
+            path.rename(aside)
+        except FileNotFoundError:
+            return  # another process did it
+        self.damaged.append(f"{why}; set aside as {aside.name}, and made again")
+
+    # Doing a stage.
+
+    @contextmanager
+    def lock(self, stage: Stage) -> Iterator[None]:
+        """Hold a stage for this process. Raises StageLocked where another one does."""
+        file = self.running(stage, "lock")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(file, blocking=False)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise StageLocked(stage.title) from None
+        try:
+            yield
+        finally:
+            if self.has(stage):  # whoever waits for the lock finds the stage done, so its file may go
+                file.unlink(missing_ok=True)
+                self.running(stage, "json").unlink(missing_ok=True)
+            lock.release()
+
+    def locked(self, stage: Stage) -> bool:
+        """Return whether a process is doing the stage now."""
+        if not self.running(stage, "lock").exists():
+            return False
+        try:
+            with filelock.FileLock(self.running(stage, "lock"), blocking=False):
+                return False
+        except filelock.Timeout:
+            return True
+
+    @contextmanager
+    def fresh_folder(self, stage: Stage) -> Iterator[Path]:
+        """Yield an empty folder to make a stage in, which `finish` is to be called on. The stage must be locked."""
+        folder = self.working_folder(stage)
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+        folder.mkdir(parents=True)
+        yield folder
+
+    def finish(self, stage: Stage, folder: Path, seconds: float, peak_memory: int | None) -> None:
+        """Seal a folder and give it its name. Of two processes that did the same stage, the first one's stays.
+
+        Args:
+            stage: what was done.
+            folder: its working folder, with all files.
+            seconds: how long it took.
+            peak_memory: bytes of the process that did it, at most; None where that is not known.
+        """
+        files = {}
+        for file in sorted(folder.rglob("*")):
+            if file.is_file() and file.name != SEAL:
+                with open(file, "rb") as handle:
+                    os.fsync(handle.fileno())
+                status = file.stat()
+                files[file.relative_to(folder).as_posix()] = {
+                    "sha256": _sha256(file),
+                    "bytes": status.st_size,
+                    "mtime_ns": status.st_mtime_ns,
+                }
+        content = {
+            "format": FORMAT,
+            "kind": stage.kind,
+            "label": stage.label,
+            "title": stage.title,
+            "inputs": json.loads(json.dumps(stage.inputs)),
+            "needs": [need.folder for need in stage.needs],
+            "gentax": gentax.__version__,
+            "host": socket.gethostname(),
+            "seconds": round(seconds, 2),
+            "peak_memory": peak_memory,
+            "files": files,
+        }
+        write_json(folder / SEAL, {**content, "sha256": _content_hash(content)})
+        path = self.path(stage)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not (path / SEAL).exists():
+            shutil.rmtree(path)  # never sealed: a folder that somebody copied in part
+        try:
+            folder.rename(path)
+        except OSError as fault:
+            if fault.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
+
+    # How far stages in progress are, for other processes to see.
+
+    def running(self, stage: Stage, suffix: str) -> Path:
+        return self.root / RUNNING / f"{stage.folder}.{suffix}"
+
+    def progress(self, stage: Stage) -> Mapping[str, Any]:
+        """Return `fraction`, `detail`, `time`, `pid` and `host` of a stage in progress; empty if nothing is known."""
+        try:
+            values = json.loads(self.running(stage, "json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return values if isinstance(values, dict) else {}
+
+    def write_progress(self, stage: Stage, fraction: float, detail: str) -> None:
+        """Say how far a stage is. It is only shown, so a disk that is full is not an error here."""
+        values = {"fraction": fraction, "detail": detail, "time": time.time()}
+        file = self.running(stage, "json")
+        aside = file.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_text(json.dumps(values | {"pid": os.getpid(), "host": socket.gethostname()}))
+            aside.replace(file)
+        except OSError:
+            aside.unlink(missing_ok=True)
+
+    # Checks.
+
+    def _check(self, stage: Stage, *, contents: bool, names: tuple[str, ...] = ()) -> None:
+        try:
+            self._check_files(self.path(stage), contents, names)
+        except DamagedStage as fault:
+            self._set_aside(stage, str(fault))
+            raise
+
+    def _check_files(self, path: Path, contents: bool, names: tuple[str, ...]) -> None:
+        for name, expected in self._read_seal(path)["files"].items():
+            if names and not name.startswith(names):
+                continue
+            file = path / name
+            try:
+                status = file.stat()
+            except OSError:
+                raise DamagedStage(f"{file} is missing") from None
+            known = (file, status.st_size, status.st_mtime_ns)
+            unchanged = known[1:] == (expected["bytes"], expected["mtime_ns"])
+            if known in self._hashed or (unchanged and not contents):
+                continue
+            if status.st_size != expected["bytes"] or _sha256(file) != expected["sha256"]:
+                raise DamagedStage(f"{file} is not what was stored (its SHA-256 differs)")
+            self._hashed.add(known)
+
+    def _read_seal(self, path: Path) -> dict[str, Any]:
+        file = path / SEAL
+        try:
+            changed = file.stat().st_mtime_ns
+            known = self._seals.get(path)
+            if known is not None and known[0] == changed:
+                return known[1]
+            text = file.read_text(encoding="utf-8")
+        except OSError:
+            raise DamagedStage(f"{file} cannot be read") from None
+        except UnicodeDecodeError:
+            raise DamagedStage(f"{file} is damaged") from None
+        try:
+            content = json.loads(text)
+            stored = content.pop("sha256")
+            intact = stored == _content_hash(content)
+        except (ValueError, AttributeError, KeyError, RecursionError):
+            intact = False
+        if not intact:
+            raise DamagedStage(f"{file} is not what was stored (its SHA-256 differs)")
+        self._seals[path] = (changed, content)
+        return content
+
+
+def _content_hash(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
