@@ -16,7 +16,7 @@ from typing import Any
 from gentax.core.errors import StudyIncomplete
 from gentax.core.files import write_json
 from gentax.report import write
-from gentax.studies.engines import Engine, MakeEngine, SerialEngine
+from gentax.studies.engines.base import Engine, MakeEngine, SerialEngine
 from gentax.studies.plan import Stage, make_plan
 from gentax.studies.results import StudyResults, analyze, illustrate, study_report
 from gentax.studies.stages import StageResult, StageRunner

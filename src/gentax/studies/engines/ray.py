@@ -12,7 +12,7 @@ from typing import Any
 
 from gentax.core import UsageError, unknown
 from gentax.studies.costs import CostModel
-from gentax.studies.engines import OnProgress
+from gentax.studies.engines.base import OnProgress
 from gentax.studies.plan import Stage
 from gentax.studies.stages import StageResult, StageRunner
 

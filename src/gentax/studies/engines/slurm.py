@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gentax.core import UsageError
-from gentax.studies.engines import OnProgress
+from gentax.studies.engines.base import OnProgress
 from gentax.studies.plan import Stage
 from gentax.studies.stages import StageResult, StageRunner
 
