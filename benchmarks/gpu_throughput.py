@@ -34,12 +34,13 @@ import numpy as np
 import torch
 from model_rates import peft_config
 from stock_generate import StockDecoder
-from training_step import CLIP, GROUP, KL, RATE, trl_trainer
+from training_step import GROUP, KL, RATE, trl_trainer
 
 from gentax.core import Episode, Outcome, Task
 from gentax.core.episode import Step, Tokens
 from gentax.models.requests import SamplingParams, SamplingRequest
 from gentax.policies.local import LocalPolicy
+from gentax.rollouts import RolloutConfig
 from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
 from gentax.training.learner import learner_of
 from gentax.training.policy_gradient import update
@@ -142,7 +143,7 @@ def _cached_bytes(model: Any) -> int:
 def learn(model: Any, tokenizer: Any, size: str, load: Load, peak: tuple[float, float] | None) -> dict[str, float]:
     """Time one update by gentax, model already on its device; leaves the model changed."""
     adapters = WITH_ADAPTERS.get(size)
-    config = TrainConfig(algorithm=PolicyGradientConfig(beta=KL, epsilon=CLIP), lora=adapters)
+    config = TrainConfig(algorithm=PolicyGradientConfig(beta=KL), rollout=RolloutConfig(temperature=1.0), lora=adapters)
     learner = learner_of(LocalPolicy(model, tokenizer), config)
     reference = learner.start_model()
     if reference is None:
@@ -153,7 +154,7 @@ def learn(model: Any, tokenizer: Any, size: str, load: Load, peak: tuple[float, 
     seconds, report = [], {}
     for _ in range(load.repeats + 1):
         begun = _now()
-        report = update(learner, reference, optimizer, played, rewards, config, "the benchmark", temperature=1.0)
+        report = update(learner, reference, optimizer, played, rewards, config, "the benchmark")
         seconds.append(_now() - begun)
     middle = statistics.median(seconds[1:])
     found = {

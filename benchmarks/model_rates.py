@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from run_profile import peak
 from stock_generate import StockDecoder
-from training_step import CLIP, GROUP, KL, evened, quiet, trl_trainer, with_random_returns
+from training_step import GROUP, KL, evened, quiet, trl_trainer, with_random_returns
 
 import gentax
 from gentax.core import Episode
@@ -125,7 +125,9 @@ def learn(
     from gentax.training.policy_gradient import update
 
     quiet()
-    recipe = TrainConfig(model=model, algorithm=PolicyGradientConfig(beta=KL, epsilon=CLIP), lora=lora)
+    recipe = TrainConfig(
+        model=model, algorithm=PolicyGradientConfig(beta=KL), rollout=RolloutConfig(temperature=1.0), lora=lora
+    )
     bare, device = load_meta_model(model, options), resolve_device(options.device)
     chosen = footprint(bare, recipe, device, available_memory(device)).gradient_checkpointing  # as a run would
     learner = learner_of(load_local_policy(model, options), recipe, gradient_checkpointing=chosen)
@@ -136,7 +138,7 @@ def learn(
     peak()
     for _ in range(repeats + 1):
         begun = time.perf_counter()
-        update(learner, reference, optimizer, episodes, rewards, recipe, "the benchmark", temperature=1.0)
+        update(learner, reference, optimizer, episodes, rewards, recipe, "the benchmark")
         seconds.append(time.perf_counter() - begun)
         most = max(most, peak())
     return _rate(episodes, seconds[1:], most)

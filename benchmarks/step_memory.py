@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from training_step import CLIP, KL, RATE, quiet, trl_trainer
+from training_step import KL, RATE, quiet, trl_trainer
 
 from gentax.core import Episode, Outcome, Task
 from gentax.core.episode import Step, Tokens
@@ -104,6 +104,7 @@ def gentax_side(folder: Path, episodes: list[Episode], _: str) -> tuple[Callable
     from gentax.models.loading import load_meta_model, load_model, load_tokenizer
     from gentax.models.memory import available_memory
     from gentax.policies.local import LocalPolicy
+    from gentax.rollouts import RolloutConfig
     from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
     from gentax.training.learner import learner_of
     from gentax.training.memory import footprint
@@ -111,7 +112,9 @@ def gentax_side(folder: Path, episodes: list[Episode], _: str) -> tuple[Callable
     from gentax.training.rewards import rewards_of
 
     keep_freed_memory()
-    config = TrainConfig(algorithm=PolicyGradientConfig(beta=KL, epsilon=CLIP), lora=LoraConfig(RANK))
+    config = TrainConfig(
+        algorithm=PolicyGradientConfig(beta=KL), rollout=RolloutConfig(temperature=1.0), lora=LoraConfig(RANK)
+    )
     cpu = torch.device("cpu")
     found = footprint(load_meta_model(folder), config, cpu, available_memory(cpu))
     policy = LocalPolicy(load_model(folder), load_tokenizer(folder))
@@ -119,8 +122,8 @@ def gentax_side(folder: Path, episodes: list[Episode], _: str) -> tuple[Callable
     optimizer = torch.optim.Adam(learner.parameters, lr=RATE, fused=True)
 
     def step() -> None:
-        rewards = rewards_of(episodes, config.reward, config.exploration)
-        update(learner, learner.start_model(), optimizer, episodes, rewards, config, "the benchmark", temperature=1.0)
+        rewards = rewards_of(episodes, config.reward)
+        update(learner, learner.start_model(), optimizer, episodes, rewards, config, "the benchmark")
         learner.publish()
 
     step()

@@ -165,7 +165,6 @@ class Study:
                 max_steps=plan.steps,
                 tasks_per_step=plan.groups,
                 num_generations=plan.group,
-                warmup_steps=min(5, plan.steps // 4),
                 rollout=RolloutConfig(**{**plan.play, "temperature": 1.0}),
                 **self._common(seed),
             )

@@ -142,13 +142,16 @@ def gentax_step(folder: Path, episodes: list[Episode], precision: str, **_: Any)
     from gentax.core.process import keep_freed_memory
     from gentax.models.precision import has_native_bf16
     from gentax.policies.local import load_local_policy
+    from gentax.rollouts import RolloutConfig
     from gentax.training.config import PolicyGradientConfig, TrainConfig
     from gentax.training.learner import learner_of
     from gentax.training.policy_gradient import update
     from gentax.training.rewards import rewards_of
 
     keep_freed_memory()
-    config = TrainConfig(algorithm=PolicyGradientConfig(beta=KL, epsilon=CLIP), precision=precision)
+    config = TrainConfig(
+        algorithm=PolicyGradientConfig(beta=KL), rollout=RolloutConfig(temperature=1.0), precision=precision
+    )
     learner, reference = learner_of(load_local_policy(folder), config), load_local_policy(folder).model
     optimizer = torch.optim.Adam(learner.parameters, lr=RATE, fused=True)
     first: list[np.ndarray] = []
@@ -156,10 +159,8 @@ def gentax_step(folder: Path, episodes: list[Episode], precision: str, **_: Any)
 
     def step() -> float:
         begun = time.perf_counter()
-        rewards = rewards_of(episodes, config.reward, config.exploration)
-        report.update(
-            update(learner, reference, optimizer, episodes, rewards, config, "the benchmark", temperature=1.0)
-        )
+        rewards = rewards_of(episodes, config.reward)
+        report.update(update(learner, reference, optimizer, episodes, rewards, config, "the benchmark"))
         return time.perf_counter() - begun
 
     report: dict[str, float] = {}
@@ -224,13 +225,11 @@ def trl_trainer(
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from gentax.training.config import ExplorationConfig, PolicyGradientConfig, RewardConfig
+    from gentax.training.config import PolicyGradientConfig, RewardConfig
     from gentax.training.policy_gradient import compute_advantages
     from gentax.training.rewards import rewards_of
 
-    advantages = compute_advantages(
-        episodes, rewards_of(episodes, RewardConfig(), ExplorationConfig()), PolicyGradientConfig()
-    )
+    advantages = compute_advantages(episodes, rewards_of(episodes, RewardConfig()), PolicyGradientConfig())
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     rows = []

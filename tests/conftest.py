@@ -102,6 +102,7 @@ def toy(monkeypatch):
     known = dict(registry.domains())
     known["toy"] = dataclasses.replace(TOY)
     monkeypatch.setattr(registry, "domains", lambda: known)
+    monkeypatch.setattr("gentax.training.curriculum.VALIDATION_TASKS", 4)  # runs on the toy are short
     monkeypatch.setattr(Toy, "crashes", 0)
     monkeypatch.setattr(Toy, "fatal", False)
     return Toy

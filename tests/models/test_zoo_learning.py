@@ -13,6 +13,7 @@ from gentax.core import Episode, Outcome, Step, Task, Tokens
 from gentax.models.requests import SamplingParams, SamplingRequest
 from gentax.models.scoring import make_batches, state_logits, token_logprobs
 from gentax.policies.local import LocalPolicy
+from gentax.rollouts import RolloutConfig
 from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
 from gentax.training.learner import adapted_layers, learner_of
 from gentax.training.memory import footprint
@@ -21,7 +22,7 @@ from gentax.training.policy_gradient import update
 pytestmark = pytest.mark.slow
 
 KL, CLIP = 0.3, 0.2
-RECIPE = TrainConfig(algorithm=PolicyGradientConfig(beta=KL, epsilon=CLIP), precision="fp32")
+RECIPE = TrainConfig(algorithm=PolicyGradientConfig(beta=KL), rollout=RolloutConfig(temperature=1.0), precision="fp32")
 LENGTHS = (22, 9, 13)  # of what is read before each reply: beyond a window of 16, and shorter
 
 
@@ -88,7 +89,7 @@ def taught(learner, reference, played: list[Episode]) -> tuple[list[torch.Tensor
     optimizer.register_step_pre_hook(
         lambda *_: grads.extend(torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in learner.parameters)
     )
-    report = update(learner, reference, optimizer, played, rewards(played), RECIPE, "here", temperature=1.0)
+    report = update(learner, reference, optimizer, played, rewards(played), RECIPE, "here")
     cut = max(1.0, report["grad_norm"] + 1e-6)  # `clip_grad_norm_` divides by the norm and a millionth
     return [cut * grad for grad in grads], report
 

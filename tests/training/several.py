@@ -16,6 +16,8 @@ import torch
 from gentax.core import Episode, Outcome, Step, Task, Tokens
 from gentax.models.scoring import batch as scoring_batch
 from gentax.policies.local import load_local_policy
+from gentax.rollouts import RolloutConfig
+from gentax.training import policy_gradient
 from gentax.training.checkpoint import (
     load_optimizer,
     optimizer_state,
@@ -68,8 +70,8 @@ def run(out: Path, model: str, kind: str, world: World, config: TrainConfig) -> 
     rows = []
     for step in range(3):
         mine = [e for e in episodes_of(step) if e.task.seed % world.size == world.rank]
-        rewards = rewards_of(mine, config.reward, config.exploration)
-        report = update(learner, reference, optimizer, mine, rewards, config, "here", temperature=1.0, world=world)
+        rewards = rewards_of(mine, config.reward)
+        report = update(learner, reference, optimizer, mine, rewards, config, "here", world=world)
         rows.append([report["loss"], report["kl"], report["grad_norm"]])
         learner.publish()
         if step == 1:
@@ -107,11 +109,15 @@ def talk(world: World) -> dict:
 
 def main(out: str, model: str, *kinds: str) -> list[dict]:
     """Return, and print in the first process, what each kind came to in each process."""
-    found, usual = [], scoring_batch.MAX_TOKENS
-    scoring_batch.MAX_TOKENS = FULL_BATCH
+    found, usual = [], (scoring_batch.MAX_TOKENS, policy_gradient.EPSILON)
+    scoring_batch.MAX_TOKENS, policy_gradient.EPSILON = FULL_BATCH, 10.0  # tokens at random are unlikely
     for kind in kinds:
         config = TrainConfig(
-            precision="fp32", device="cpu", algorithm=PolicyGradientConfig(beta=0.1, epsilon=10.0), **KINDS[kind]
+            precision="fp32",
+            device="cpu",
+            rollout=RolloutConfig(temperature=1.0),
+            algorithm=PolicyGradientConfig(beta=0.1),
+            **KINDS[kind],
         )
         with join(config) as world:
             (Path(out) / kind).mkdir(parents=True, exist_ok=True)
@@ -119,7 +125,7 @@ def main(out: str, model: str, *kinds: str) -> list[dict]:
             found.append({"kind": kind, "talk": talk(world), "processes": world.gather(came)})
             if world.first:
                 print(json.dumps(found[-1]), flush=True)
-    scoring_batch.MAX_TOKENS = usual
+    scoring_batch.MAX_TOKENS, policy_gradient.EPSILON = usual
     return found
 
 

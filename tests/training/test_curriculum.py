@@ -1,4 +1,4 @@
-"""Schedules: one domain, mixtures, cascades, replay, levels, adaptive sampling, horizons, what falls to nothing."""
+"""Schedules: one domain, mixtures, cascades, replay, levels, adaptive sampling."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from gentax.rollouts import RolloutConfig
-from gentax.training.config import CurriculumConfig, ExplorationConfig, Phase, TrainConfig
+from gentax.training.config import CurriculumConfig, Phase, TrainConfig
 from gentax.training.curriculum import Curriculum, split_groups
 
 
 def curriculum(**settings) -> Curriculum:
-    settings.setdefault("rollout", RolloutConfig(temperature=1.0))
-    return Curriculum(TrainConfig(tasks_per_step=8, eval_tasks=4, **settings))
+    return Curriculum(TrainConfig(tasks_per_step=8, **settings))
 
 
 def drawn(made: Curriculum, step: int, rows=()) -> Counter[str]:
@@ -64,17 +62,3 @@ def test_adaptive_sampling_prefers_what_is_neither_always_nor_never_solved(toy):
     rows = [{"step": 1, "success/toy:one": 1.0, "success/toy:three": 0.5}]
     count = sum((drawn(made, n, rows) for n in range(2, 60)), Counter())
     assert count["toy:three"] > 8 * count["toy:one"] > 0
-
-
-def test_the_horizon_grows_over_the_first_half(toy):
-    made = curriculum(source="toy", max_steps=11, curriculum=CurriculumConfig(horizon_start=2))
-    assert [made.plan(n, []).horizon for n in range(1, 12)] == [2, 3, 4, 4, 5, None, None, None, None, None, None]
-
-
-def test_temperature_hints_and_head_starts_follow_their_lines(toy):
-    exploration = ExplorationConfig(temperature_end=0.5, hints=1.0, expert_prefix=0.8)
-    made = curriculum(source="toy", max_steps=5, exploration=exploration)
-    plans = [made.plan(n, []) for n in range(1, 6)]
-    assert [plan.rollout.temperature for plan in plans] == pytest.approx([1.0, 0.875, 0.75, 0.625, 0.5])
-    assert [plan.hints for plan in plans] == pytest.approx([1.0, 0.5, 0.0, 0.0, 0.0])
-    assert [plan.expert_prefix for plan in plans] == pytest.approx([0.8, 0.4, 0.0, 0.0, 0.0])

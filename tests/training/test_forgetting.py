@@ -91,7 +91,7 @@ def test_a_method_from_outside_is_called_through_its_hooks_and_touches_no_other_
     settings = {
         "source": "toy:one", "model": str(able), "max_steps": 6, "tasks_per_step": 2, "num_generations": 2,
         "learning_rate": 1e-3,
-        "eval_steps": 0, "eval_tasks": 2, "save_steps": 1,
+        "eval_steps": 0, "save_steps": 1,
         "rollout": {"temperature": 1.0, "max_new_tokens": 6},
         "sft": {"max_pairs": 40}, "forgetting": {"custom": [f"{__name__}:PullBack"]}, "precision": "fp32",
     }  # fmt: skip

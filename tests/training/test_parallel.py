@@ -86,11 +86,10 @@ def test_a_whole_run_of_two_processes_is_that_of_one(able, tmp_path, shard):
     compared with each other, since a tiny model plays none of them better than it did before."""
     settings = {
         "model": str(able), "source": "sokoban", "max_steps": 2, "tasks_per_step": 4, "num_generations": 2,
-        "eval_tasks": 4,
         "precision": "fp32",  # in bf16 two processes round otherwise than one, and may sample another token
         "rollout": {"max_new_tokens": 3, "temperature": 1.0}, "reward": {"invalid_penalty": 0.1}, "shard": shard,
         "sft": {"max_pairs": 40}, "forgetting": {"replay": 1.0, "replay_domains": ["crafting"]},
-        "algorithm": {"advantage_estimator": "reinforce++"}, "exploration": {"expert_prefix": 0.9},
+        "algorithm": {"advantage_estimator": "reinforce++"},
     }  # fmt: skip
     (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
     alone = train(read_settings(TrainConfig, settings, "recipe"), tmp_path / "one")

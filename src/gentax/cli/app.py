@@ -92,7 +92,7 @@ def main() -> None:
         if type(error).__name__ != "OutOfMemoryError":  # PyTorch's; torch is not loaded just for its name
             raise
         why = str(error).strip().partition("\n")[0][:200]
-        _complain(f"{why} What takes less: a smaller --parallel, --dtype bfloat16, gradient_checkpointing in a recipe")
+        _complain(f"{why} What takes less: a smaller --parallel, --dtype bfloat16, lora in a recipe")
         sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
         _complain(

@@ -57,7 +57,7 @@ def train(
     if os.environ.get("RANK", "0") != "0":
         return  # only the first process prints
     console.print(f"model: {folder}", markup=False)
-    for source in dict.fromkeys(parse_domain(name)[0] for name in config.trained or config.imitated):
+    for source in dict.fromkeys(parse_domain(name)[0] for name in config.trained or config.sft_mixture):
         console.print(
             f"to measure the tax: gentax tax --base {config.model} --tuned {folder} --source {source}", markup=False
         )

@@ -28,49 +28,6 @@ from gentax.core.errors import UsageError, unknown
 
 T = TypeVar("T")
 
-# Keys of recipes and studies up to version 0.1 and what they are called now. An old key is refused with the new one.
-RENAMED = {
-    "base": "model",
-    "checkpoint_every": "save_steps",
-    "clip": "epsilon",
-    "clip_high": "epsilon_high",
-    "discount": "gamma",
-    "entropy": "entropy_coef",
-    "epochs": "num_train_epochs",
-    "estimator": "advantage_estimator",
-    "explore": "exploration",
-    "group": "num_generations",
-    "head_start": "expert_prefix",
-    "held_out": "held_out_domains",
-    "imitate": "sft",
-    "kl": "beta",
-    "lr": "learning_rate",
-    "mix": "mixture",
-    "new_states": "count_bonus",
-    "pairs": "max_pairs",
-    "per": "loss_aggregation",
-    "play": "rollout",
-    "rank": "r",
-    "retain": "forgetting",
-    "schedule": "curriculum",
-    "smoothing": "gae_lambda",
-    "std": "normalize_std",
-    "steps": "max_steps",
-    "stop_at": "kl_budget",
-    "trl_server": "vllm_server_base_url",
-    "validate_every": "eval_steps",
-    "validate_tasks": "eval_tasks",
-    "warmup": "warmup_steps",
-}
-REMOVED = {
-    "level": "is part of `source` now: domain:level",
-    "validate_play": "is gone: validation tasks are played as in training, at temperature 0.4 and without wrappers",
-    **dict.fromkeys(
-        ("alpha", "judge_weight", "replay_tasks", "step_weight", "train_tasks", "until", "value_lr"),
-        "is a constant now, with the value that was its default",
-    ),
-}
-
 
 def _some_weight(weights: dict[str, float]) -> dict[str, float]:
     if weights and not sum(weights.values()) > 0:
@@ -111,7 +68,8 @@ def read_settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Make a `cls` from `values`; nested settings from nested mappings.
 
     Args:
-        cls: a class made by `settings`.
+        cls: a class made by `settings`. Its `old_keys`, if it has them, say of keys of earlier versions what became of
+            them; so does the error.
         values: its fields; those left out keep their defaults, also those of a group that has other defaults in `cls`
             than its own class.
         where: what is being read, for the error message.
@@ -161,10 +119,8 @@ def _refusal(cls: Any, error: ValidationError, where: str) -> UsageError:
             return UsageError(f"{place} lacks the key {path[-1]!r}")
         fields = [field.name for field in dataclasses.fields(_at(cls, path[:-1]))]
         name = str(path[-1])
-        if RENAMED.get(name) in fields:
-            return UsageError(f"{place}: `{name}` is now `{RENAMED[name]}`")
-        if name in REMOVED:
-            return UsageError(f"{place}: `{name}` {REMOVED[name]}")
+        if why := getattr(cls, "old_keys", {}).get(name):
+            return UsageError(f"{place}: `{name}` {why}")
         return unknown(f"key in {place}", name, fields)
     place = f"{where}: {key}" if where and key else where + key
     if kind == "literal_error":

@@ -135,13 +135,6 @@ class ChatCodec:
             return text
         return text.removeprefix(THINK).lstrip("\n") if text.startswith(THINK) else f"{THINK_END}\n\n{text}"
 
-    def to_own_format(self, text: str) -> str:
-        """Convert a reply of `write_reply` to the format of `format_reply`, where they differ."""
-        if self.layout.family is None and not self.layout.opens_thought:
-            return text
-        action, thought = parse_reply(text, self.options.action_format)
-        return self.format_reply(action, thought if self.options.thinking else None) if action else text
-
     def parse_reply(self, text: str) -> ParsedReply:
         """Parse the action of a reply, "" when there is none, and its thought."""
         if self.layout.opens_thought and not text.lstrip().startswith(THINK):

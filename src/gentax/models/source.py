@@ -23,7 +23,7 @@ BASE = Path(__file__).parent / "base"  # the model that ships with the package
 _HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]  # weights, configuration, tokenizer
 _NOT = ["*/*", "consolidated*"]  # other formats of the same weights
-_OPTION = "--adapter-base (adapter_base in a recipe)"
+_OPTION = "--adapter-base (to train it: base_model_name_or_path in its adapter_config.json)"
 _NO_MODELS = (".json", ".jsonl", ".gz", ".gguf", ".safetensors", ".yaml", ".yml", ".txt", ".py")  # `runs/x.gguf`
 _SECONDS = 5  # for the hub to answer whether it has a model
 

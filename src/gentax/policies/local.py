@@ -147,20 +147,6 @@ class LocalPolicy:
             )
         return replies
 
-    def append_reply(self, turn: PolicyRequest, text: str) -> Reply:
-        """Append `text` as this policy's reply without sampling: another policy plays this step.
-
-        `text` is formatted by `write_reply` and converted to the model's notation. Its tokens count as part of the
-        prompt, so they are read later and not trained on.
-        """
-        codec = self.codec_for(turn.chat)
-        text = codec.to_own_format(text)
-        ids = _without_middle(codec.encode_reply(text), self.decoder.max_length // 2)
-        new = self._append_message(turn, len(ids))
-        self._append_answer(turn, codec, ids, text)
-        tokens = Tokens(new.continues, np.concatenate([new.ids, ids]), np.empty(0, np.int32), np.empty(0, np.float32))
-        return Reply(text, len(ids), tokens, codec.parse_reply(text), prompt_cut=new.cut, dropped=new.dropped)
-
     def _append_answer(self, turn: PolicyRequest, codec: ChatCodec, ids: np.ndarray, text: str) -> str:
         conversation = self._conversations[turn.slot]
         conversation.ids.append(ids)
@@ -254,10 +240,6 @@ class _NewPrompt(NamedTuple):
     ids: np.ndarray
     cut: bool  # a message lost its middle
     dropped: int  # turns that were dropped
-
-
-def _without_middle(ids: np.ndarray, room: int) -> np.ndarray:
-    return ids if len(ids) <= room else np.concatenate([ids[: room // 2], ids[len(ids) - (room - room // 2) :]])
 
 
 def load_local_policy(where: str | Path, options: ModelOptions = ModelOptions()) -> LocalPolicy:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PositiveInt
 
@@ -19,7 +19,7 @@ from gentax.models.requests import ModelOptions
 from gentax.rollouts import RolloutConfig
 from gentax.training import TrainConfig
 from gentax.training.check import check as check_recipe
-from gentax.training.config import read_values
+from gentax.training.config import OLD_KEYS, read_values
 
 SHIPPED = Path(__file__).parent / "shipped"  # studies that come with the package
 PLAIN = "plain"  # the arm that the others are compared with where they name none
@@ -40,6 +40,8 @@ class Target:
 class Study:
     """Sources × arms × seeds, evaluated on the same test tasks before and after."""
 
+    old_keys: ClassVar[Mapping[str, str]] = OLD_KEYS
+
     name: str
     """How its folder is called."""
     domains: dict[str, Target]
@@ -55,8 +57,6 @@ class Study:
     dtype: str = "auto"
     """The number format that models are loaded in: `auto` is the one they are stored in, or `float32`, `bfloat16`,
     `float16`."""
-    adapter_base: str | None = None
-    """The model that `model`, an adapter's folder, is for, where its own configuration names none or another place."""
     arms: dict[str, dict[str, Any]] = field(default_factory=lambda: {PLAIN: {}})
     """Ways of training: a name, and what differs from `train`. Each is compared with the base. An arm with `remedies:
     NAME` starts from the settings of that arm and is compared with it as well; in a study with an arm called `plain`,
@@ -105,13 +105,13 @@ class Study:
     def train_config(self, source: str, arm: str, seed: int) -> TrainConfig:
         """Return the recipe of one cell. Raises UsageError for a key that recipes do not have."""
         values = _over(self.train, self.changes(arm))
-        for key in ("source", "seed", "model", "adapter_base"):
+        for key in ("source", "seed", "model"):
             if key in values:
                 raise UsageError(f"study {self.name}: {key!r} is set by the study itself, not in train or arms")
         if (named := values.pop("recipe", None)) is not None:
             given = read_values(source if named == "shipped" else named)
             values = _over({key: value for key, value in given.items() if key != "source"}, values)
-        values = {"device": self.device, "dtype": self.dtype, "adapter_base": self.adapter_base, **values}
+        values = {"device": self.device, "dtype": self.dtype, **values}
         if values.get("curriculum", {}).get("phases"):  # they say what is trained on; ΔID is measured on the source
             values.pop("max_steps", None)
             config = read_settings(TrainConfig, values, f"study {self.name}, train")
@@ -127,7 +127,7 @@ class Study:
     @property
     def options(self) -> ModelOptions:
         """How models are loaded."""
-        return ModelOptions(self.device, self.dtype, self.adapter_base)
+        return ModelOptions(self.device, self.dtype)
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def check(config: TrainConfig) -> None:
     held_out = {name: _exists(name) for name in config.held_out_domains}
     trained = {name: _exists(name) for name in config.trained}
     mix = config.sft.mixture if config.sft else {}
-    imitated = {name: _exists(name) for name in mix or config.imitated}  # those with a weight of 0 must exist, too
+    imitated = {name: _exists(name) for name in mix or config.sft_mixture}  # those with a weight of 0 must exist, too
     if config.sft is not None:
         for name in config.sft.teachers:
             if name not in imitated:
@@ -53,7 +53,7 @@ def check(config: TrainConfig) -> None:
         for name in trained:  # wrappers and rewards that a domain cannot have
             domain_name, level = parse_domain(name)
             make_env(config.rollout, domain_name, level).close()
-    for role, name in config.others:
+    for role, name in config.named_policies:
         _check_policy(role, name)
 
 
@@ -97,7 +97,7 @@ def touched_by(config: TrainConfig) -> frozenset[str]:
     """
     teachers = config.sft.teachers if config.sft is not None else {}
     methods = [name for method in forgetting_methods(config) for name in method.touched_domains()]
-    named = (*config.trained, *config.imitated, *teachers, *methods)
+    named = (*config.trained, *config.sft_mixture, *teachers, *methods)
     return frozenset(parse_domain(name)[0] for name in named)
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -19,8 +19,59 @@ from gentax.models.requests import ModelOptions
 from gentax.rollouts.prompt import RolloutConfig
 
 RECIPES = Path(__file__).parent / "recipes"  # those that come with the package, by name
-RUN_FORMAT = 2  # raised when the files of a run's folder mean something else than before
+RUN_FORMAT = 3  # raised when the files of a run's folder mean something else than before
 VALIDATION_TEMPERATURE = 0.4  # that of the paper's evaluations
+
+# Keys of earlier versions and what they are called now: an old key is refused with the new one.
+RENAMED = {
+    "base": "model",
+    "checkpoint_every": "save_steps",
+    "entropy": "entropy_coef",
+    "epochs": "num_train_epochs",
+    "estimator": "advantage_estimator",
+    "group": "num_generations",
+    "held_out": "held_out_domains",
+    "imitate": "sft",
+    "kl": "beta",
+    "lr": "learning_rate",
+    "mix": "mixture",
+    "pairs": "max_pairs",
+    "per": "loss_aggregation",
+    "play": "rollout",
+    "rank": "r",
+    "retain": "forgetting",
+    "schedule": "curriculum",
+    "std": "normalize_std",
+    "steps": "max_steps",
+    "stop_at": "kl_budget",
+    "trl_server": "vllm_server_base_url",
+    "validate_every": "eval_steps",
+}
+# And keys that are no settings any more, with what takes their place.
+_CONSTANT = "is a constant now, with the value that was its default"
+_ONE_UPDATE = "is gone: a step is one update on all of its episodes, which the clip range (0.2) hardly touches"
+_SFT_FIRST = "is gone: let `sft` learn from the expert first"
+REMOVED = {
+    **dict.fromkeys(
+        ("alpha", "judge_weight", "replay_tasks", "step_weight", "train_tasks", "until", "value_lr"), _CONSTANT
+    ),
+    **dict.fromkeys(("discount", "gae_lambda", "gamma", "smoothing"), _CONSTANT),
+    **dict.fromkeys(("eval_tasks", "validate_tasks", "warmup", "warmup_steps"), _CONSTANT),
+    **dict.fromkeys(("clip", "clip_high", "epsilon", "epsilon_high", "minibatches"), _ONE_UPDATE),
+    **dict.fromkeys(("expert_prefix", "head_start", "hints"), _SFT_FIRST),
+    "adapter_base": "is gone: name the base in the adapter's own adapter_config.json (base_model_name_or_path)",
+    "count_bonus": "is gone: `algorithm.entropy_coef` is what keeps a policy exploring",
+    "exploration": "is gone: for guidance let `sft` learn from the expert first; `algorithm.entropy_coef` explores",
+    "explore": "is gone: for guidance let `sft` learn from the expert first; `algorithm.entropy_coef` explores",
+    "gradient_checkpointing": "is gone: it is used where activations would fill a tenth of the memory",
+    "horizon_start": "is gone: set `rollout.horizon`, or let `curriculum.phases` go from easy levels to hard ones",
+    "kl_in": "is gone: the KL term (`algorithm.beta`) is in the loss",
+    "level": "is part of `source` now: domain:level",
+    "temperature_end": "is gone: `rollout.temperature` holds for the whole run",
+    "think_length": "is gone: `rollout.max_new_tokens` limits thoughts",
+    "validate_play": "is gone: validation tasks are played as in training, at temperature 0.4 and without wrappers",
+}
+OLD_KEYS = {old: f"is now `{new}`" for old, new in RENAMED.items()} | REMOVED
 
 
 @settings
@@ -60,27 +111,10 @@ class PolicyGradientConfig:
     in nothing but invalid actions, that makes as much of them as of success. `reinforce++` and `ppo` always divide."""
     loss_aggregation: Literal["token", "sequence"] = "token"
     """What weighs the same in the loss: every sampled `token`, or every `sequence` (an episode with context `full`)."""
-    epsilon: NonNegativeFloat = 0.2
-    """How far the ratio of new to old probability may fall below 1 before its gradient is cut (PPO's clip range)."""
-    epsilon_high: float | None = None
-    """How far it may rise above 1; `epsilon` when null. More than `epsilon` keeps unlikely tokens alive (DAPO)."""
     beta: NonNegativeFloat = 0.01
-    """Weight of the KL divergence to the starting policy."""
-    kl_in: Literal["loss", "reward"] = "loss"
-    """Where it stands: in the `loss` (k3 estimator) or taken from the `reward` (log-ratio of each sampled token)."""
+    """Weight in the loss of the KL divergence to the policy that RL began with (k3 estimator)."""
     entropy_coef: NonNegativeFloat = 0.0
     """Weight of the mean entropy of the sampled tokens' distributions, which is added to the objective."""
-    minibatches: PositiveInt = 1
-    """Updates made from the episodes of one step."""
-    gamma: Share = 1.0
-    """Discount of later rewards: a step's return in `ppo` and in the step groups of `gigpo`, whose paper has 0.95."""
-    gae_lambda: Share = 0.95
-    """Lambda of generalized advantage estimation, over the steps of an episode; `ppo` alone reads it."""
-
-    def __post_init__(self) -> None:
-        if self.epsilon_high is not None and self.epsilon_high < self.epsilon:
-            high, low = self.epsilon_high, self.epsilon
-            raise UsageError(f"recipe: algorithm.epsilon_high must be at least {low:g}, the epsilon, not {high:g}")
 
 
 @settings
@@ -90,28 +124,10 @@ class RewardConfig:
     invalid_penalty: NonNegativeFloat = 0.02
     """Taken for each action that cannot be read or is refused (the paper: 0.1, where a success pays 10). A reply that
     is cut off before its action pays it too: a policy should come to its action within its budget."""
-    think_length: float = 0.0
-    """Paid for every 100 words that the policy thinks; below 0 it makes thoughts shorter."""
     judge: str | None = None
     """A policy that reads each finished episode and scores it from 0 to 1, which is paid: the URL of an
     OpenAI-compatible server, such as `http://localhost:8000/v1#model`, a model as `model` names one, or a policy of
     your own, `module:policy`."""
-
-
-@settings
-class ExplorationConfig:
-    """Exploration and guidance while training; evaluation has none of it."""
-
-    temperature_end: PositiveFloat | None = None
-    """Sampling temperature at the last step, reached on a line from `rollout.temperature`; null keeps that."""
-    count_bonus: NonNegativeFloat = 0.0
-    """Paid for a step into an observation, divided by the square root of how often its group met it."""
-    hints: Share = 0.0
-    """Share of the prompts, at the first step of the run, that tell what the domain's expert would do next. It falls
-    to nothing on a line, over the first half of the run."""
-    expert_prefix: Share = 0.0
-    """Share of an episode, at the first step of the run, that the domain's expert plays before the policy takes over;
-    each group has a number of steps of its own between none and that. It falls as `hints` do."""
 
 
 @settings
@@ -141,9 +157,6 @@ class CurriculumConfig:
     adaptive: bool = False
     """Whether what is neither always nor never solved is played more often: shares are multiplied by p (1 - p), with p
     the success of the last steps that played it."""
-    horizon_start: PositiveInt | None = None
-    """Steps after which an episode is cut off at the beginning of the run; it grows on a line over the first half of
-    the run to `rollout.horizon`, or the level's own horizon. Not changed when null."""
 
 
 @settings
@@ -192,6 +205,8 @@ class TrainConfig:
     """Training of one policy, from its start to its last checkpoint. Every setting goes with every other, except
     where two contradict each other, which is refused by name."""
 
+    old_keys: ClassVar[Mapping[str, str]] = OLD_KEYS
+
     source: str = "sokoban"
     """The domain trained on, `domain` or `domain:level`, where `curriculum.phases` is empty."""
     max_steps: NonNegativeInt = 100
@@ -206,11 +221,9 @@ class TrainConfig:
     num_generations: PositiveInt = 8
     """Episodes on each task."""
     learning_rate: PositiveFloat | None = None
-    """Peak learning rate of Adam: reached after `warmup_steps`, then lowered linearly to 0 at the last step. When null,
+    """Peak learning rate of Adam: reached after 5 steps, then lowered linearly to 0 at the last step. When null,
     by the number of parameters: 1.5e-4 up to 2 M, 7e-6 at 270 M, 1e-6 from 8 B on, and between them on a line over the
     logarithms of both; above 2 M ten times that with `lora`. The run says which, and its `recipe.json` has it."""
-    warmup_steps: NonNegativeInt = 5
-    """Steps over which the learning rate rises from 0."""
     rollout: RolloutConfig = field(default_factory=lambda: RolloutConfig(temperature=0.7))
     """How episodes are played while training. At temperature 1 (the paper's) small models slip too often to succeed.
     Validation tasks are played likewise, but without wrappers, at the sparse reward and at temperature 0.4."""
@@ -220,8 +233,6 @@ class TrainConfig:
     """How episodes become a gradient."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """What is added to the environment's rewards."""
-    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
-    """How training meets what the policy would not do by itself."""
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     """What is trained on, and when."""
     forgetting: ForgettingConfig = field(default_factory=ForgettingConfig)
@@ -232,23 +243,16 @@ class TrainConfig:
     """Domains that training must not touch: a recipe that names one of them elsewhere is refused."""
     eval_steps: NonNegativeInt = 25
     """Steps between two validations; 0 for never. Nothing but `forgetting.interpolate` is decided by them."""
-    eval_tasks: PositiveInt = 64
-    """Tasks of the validation split, of each domain trained on. It shares no content with `train` or `test`."""
     save_steps: PositiveInt = 25
     """Steps between two checkpoints; those at the end of a phase are kept as well."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """`fp32`, `bf16` (autocast) or `auto`, which is bf16 where the hardware has it."""
-    gradient_checkpointing: bool | None = None
-    """Whether what layers computed is computed again in the backward pass instead of being kept: a quarter more time,
-    and a fraction of the memory. When null, where it would take more than a tenth of the memory that the device has
-    left."""
+    """The number format of the arithmetic: `fp32`, `bf16` (autocast) or `auto`, which is bf16 where the hardware has
+    it."""
     device: str = "auto"
     """Where the model is: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one."""
     dtype: str = "auto"
     """The number format that models are loaded in, play in and are saved in: `auto` is the one they are stored in, or
-    `float32`, `bfloat16`, `float16`. `precision` is that of the arithmetic."""
-    adapter_base: str | None = None
-    """The model that `model`, an adapter's folder, is for, where its own configuration names none or another place."""
+    `float32`, `bfloat16`, `float16`."""
     parallel: PositiveInt | None = None
     """Episodes in flight at once; when null, as many as memory holds, 128 at most. A stopped run may be continued with
     another number: what is played does not depend on it, but for rounding."""
@@ -264,13 +268,13 @@ class TrainConfig:
     processed_logprobs`."""
 
     def __post_init__(self) -> None:
-        for refused, why in self._contradictions():
+        for why, refused in self._contradictions().items():
             if refused:
                 raise UsageError(f"recipe: {why}")
 
     def options(self, device: str = "auto") -> ModelOptions:
         """Return how `model` is loaded on a device."""
-        return ModelOptions(device, self.dtype, self.adapter_base)
+        return ModelOptions(device, self.dtype)
 
     def identity(self) -> TrainConfig:
         """Return the config without what may change while a run is stopped."""
@@ -293,7 +297,7 @@ class TrainConfig:
         return tuple(dict.fromkeys(name for phase in self.phases() for name in phase.shares))
 
     @property
-    def imitated(self) -> dict[str, float]:
+    def sft_mixture(self) -> dict[str, float]:
         """What is imitated, with shares that sum to 1; nothing where `sft` is null. Where it names no mixture, what
         is trained on, each part of a phase weighed by the phase's steps."""
         if self.sft is None:
@@ -305,89 +309,59 @@ class TrainConfig:
         return shares(mix)
 
     @property
-    def others(self) -> tuple[tuple[str, str], ...]:
-        """The other policies that the config names, as (what they are, their name): teachers, and the judge."""
-        teachers = tuple(("teacher", who) for who in (self.sft.teachers.values() if self.sft else ()))
+    def named_policies(self) -> tuple[tuple[str, str], ...]:
+        """The other policies that the config names, as (role, name): teachers, and the judge."""
+        teachers = tuple(("teacher", name) for name in (self.sft.teachers.values() if self.sft else ()))
         return teachers if self.reward.judge is None else (*teachers, ("reward.judge", self.reward.judge))
 
-    def looking(self) -> RolloutConfig:
+    def validation_rollout(self) -> RolloutConfig:
         """Return how validation tasks are played."""
         return replace(self.rollout, temperature=VALIDATION_TEMPERATURE, wrap=(), reward="sparse")
 
-    def _contradictions(self) -> list[tuple[bool, str]]:
-        """Return (whether it is so, what is wrong) for each pair of settings that cannot both hold."""
+    def _contradictions(self) -> dict[str, bool]:
+        """Return, for each pair of settings that cannot both hold, what is wrong and whether it is so."""
         default = {f.name: f.default for f in fields(self)}
-        estimator, phases = self.algorithm.advantage_estimator, bool(self.curriculum.phases)
+        rollout, curriculum, forgetting, trl = self.rollout, self.curriculum, self.forgetting, self.trainer == "trl"
+        estimator, phases, server = self.algorithm.advantage_estimator, curriculum.phases, self.vllm_server_base_url
         mixture = max((len(phase.mixture) for phase in self.phases()), default=0)
-        whole = RolloutConfig()
-        return [
-            (
-                self.num_generations < 2 and estimator in ("grpo", "rloo", "gigpo"),
-                f"num_generations must be at least 2 with {estimator}, which compares the episodes of a group",
+        off = RolloutConfig()
+        cut_off = any(getattr(rollout, name) != getattr(off, name) for name in ("top_p", "top_k", "min_p"))
+        twice = any(getattr(self, name) != default[name] for name in ("source", "max_steps"))
+        by_group = estimator in ("grpo", "rloo", "gigpo")
+        return {
+            f"num_generations must be at least 2 with {estimator}, which compares the episodes of a group": (
+                self.num_generations < 2 and by_group
             ),
-            (
-                self.rollout.temperature == 0,
-                "rollout.temperature is 0; without chance all episodes of a group are the same",
+            "rollout.temperature is 0; without chance all episodes of a group are the same": rollout.temperature == 0,
+            "rollout.top_p, top_k and min_p must be off: what is learned scores the whole distribution": cut_off,
+            "curriculum.phases say what is trained on and how long; leave out source and max_steps": (
+                bool(phases) and twice
             ),
-            (
-                bool(self.reward.think_length) and not self.rollout.thinking,
-                "reward.think_length pays for thoughts, and rollout.thinking is off",
+            "curriculum.replay takes from earlier phases, and there is only one": (
+                bool(curriculum.replay) and len(phases) < 2
             ),
-            (
-                phases and any(getattr(self, name) != default[name] for name in ("source", "max_steps")),
-                "curriculum.phases say what is trained on and how long; leave out source and max_steps",
+            "curriculum.adaptive chooses among the parts of a mixture, and there is only one part": (
+                curriculum.adaptive and mixture < 2
             ),
-            (
-                bool(self.curriculum.replay) and len(self.curriculum.phases) < 2,
-                "curriculum.replay takes from earlier phases, and there is only one",
+            "forgetting.merge joins the policies of one mixture of two domains or more": (
+                forgetting.merge is not None and (mixture < 2 or len(phases) > 1)
             ),
-            (
-                self.curriculum.adaptive and mixture < 2,
-                "curriculum.adaptive chooses among the parts of a mixture, and there is only one part",
+            "forgetting.merge trains each part of the mixture by itself; curriculum.adaptive has nothing to choose": (
+                forgetting.merge is not None and curriculum.adaptive
             ),
-            (
-                self.forgetting.merge is not None and (mixture < 2 or len(self.phases()) > 1),
-                "forgetting.merge joins the policies of one mixture of two domains or more",
+            "forgetting.kl_budget ends the policy-gradient steps, and there is none": (
+                forgetting.kl_budget is not None and not self.updates
             ),
-            (
-                self.forgetting.merge is not None and self.curriculum.adaptive,
-                "forgetting.merge trains each part of the mixture by itself; curriculum.adaptive has nothing to choose",
+            "forgetting.replay_domains are named, and forgetting.replay is 0": (
+                bool(forgetting.replay_domains) and not forgetting.replay
             ),
-            (
-                bool(self.exploration.count_bonus) and any(text.startswith("distract") for text in self.rollout.wrap),
-                "exploration.count_bonus pays for new observations, and distractors make every observation new",
+            "max_steps is 0 and sft is null: nothing to do": not self.updates and self.sft is None,
+            "vllm_server_base_url stops at </action>, so rollout.action_format must be tags": (
+                server is not None and rollout.action_format != "tags"
             ),
-            (
-                self.forgetting.kl_budget is not None and not phases and not self.max_steps,
-                "forgetting.kl_budget ends the policy-gradient steps, and there is none",
-            ),
-            (
-                bool(self.forgetting.replay_domains) and not self.forgetting.replay,
-                "forgetting.replay_domains are named, and forgetting.replay is 0",
-            ),
-            (not self.max_steps and not phases and self.sft is None, "max_steps is 0 and sft is null: nothing to do"),
-            (
-                self.rollout.reward == "shaped" and self.algorithm.gamma != 1,
-                "rollout.reward shaped keeps the best policy the best only where algorithm.gamma is 1; "
-                f"for this one write rollout.wrap: ['shaping(gamma={self.algorithm.gamma:g})']",
-            ),
-            (
-                any(getattr(self.rollout, name) != getattr(whole, name) for name in ("top_p", "top_k", "min_p")),
-                "rollout.top_p, top_k and min_p must be off: what is learned scores the whole distribution",
-            ),
-            (
-                self.vllm_server_base_url is not None and self.rollout.action_format != "tags",
-                "vllm_server_base_url stops at </action>, so rollout.action_format must be tags",
-            ),
-            (
-                self.vllm_server_base_url is not None and self.trainer != "trl",
-                "vllm_server_base_url is for trainer trl alone",
-            ),
-            (
-                self.trainer == "trl" and estimator not in ("grpo", "rloo"),
-                f"trainer trl computes grpo and rloo, not {estimator}",
-            ),
-        ]
+            "vllm_server_base_url is for trainer trl alone": server is not None and not trl,
+            f"trainer trl computes grpo and rloo, not {estimator}": trl and estimator not in ("grpo", "rloo"),
+        }
 
 
 def shipped() -> dict[str, Path]:

@@ -2,7 +2,7 @@
 
 It is linear and starts at zero. Its gradient does not flow into the body: the policy's features are learned from the
 policy's loss alone, so that no weight has to balance the two, and the head can be trained on states that were computed
-once, before the update. Left out: a body of its own, clipped values, minibatches.
+once, before the update. Left out: a body of its own and clipped values.
 """
 
 from __future__ import annotations

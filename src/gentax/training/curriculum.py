@@ -1,4 +1,4 @@
-"""The curriculum: which tasks are played at each step, and how; and the pools of tasks it samples from.
+"""The curriculum: which tasks are played at each step, and the pools of tasks it samples from.
 
 A step's tasks are a function of the step's number and of the metrics logged before it. Nothing else is remembered, so
 a run that is continued goes on as it would have.
@@ -7,7 +7,7 @@ a run that is continued goes on as it would have.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -15,11 +15,11 @@ import numpy as np
 from gentax.core import Task, UsageError, stable_seed
 from gentax.domains import make
 from gentax.domains.registry import parse_domain, why_not_untouched
-from gentax.rollouts import RolloutConfig
 from gentax.training.config import TrainConfig
 
 TRAIN_TASKS = 4096  # of the train split that are played, in each domain; all where the split has fewer
-GUIDED = 0.5  # share of the run over which hints and expert prefixes fall to nothing
+VALIDATION_TASKS = 64  # of the validation split that are played, in each domain trained on
+WARMUP_STEPS = 5  # over which the learning rate rises from 0
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,6 @@ class TaskPool:
     name: str  # as the recipe has it: `domain` or `domain:level`
     train: tuple[Task, ...]
     validation: tuple[Task, ...]  # none where the domain has no such split
-    horizon: int  # steps after which an episode ends
 
 
 def task_pool(name: str, config: TrainConfig) -> TaskPool:
@@ -49,8 +48,8 @@ def task_pool(name: str, config: TrainConfig) -> TaskPool:
         train = env.tasks("train", min(TRAIN_TASKS, env.size("train")))
         validation: list[Task] = []
         if "validation" in env.domain.splits:
-            validation = env.tasks("validation", min(config.eval_tasks, env.size("validation")))
-        return TaskPool(name, tuple(train), tuple(validation), env.horizon)
+            validation = env.tasks("validation", min(VALIDATION_TASKS, env.size("validation")))
+        return TaskPool(name, tuple(train), tuple(validation))
     finally:
         env.close()
 
@@ -62,13 +61,9 @@ UNKNOWN = 0.5  # success of what was not played yet, for adaptive sampling
 
 @dataclass(frozen=True)
 class CurriculumStep:
-    """The tasks of one step and how they are played."""
+    """The tasks of one step, a group each."""
 
-    parts: tuple[tuple[str, tuple[Task, ...]], ...]  # the tasks of the groups, by part of the mixture
-    rollout: RolloutConfig  # with the temperature of this step
-    horizon: int | None  # where episodes are cut off before their own horizon
-    hints: float  # share of the prompts that have a hint
-    expert_prefix: float  # share of an episode that the expert may play
+    parts: tuple[tuple[str, tuple[Task, ...]], ...]  # by part of the mixture
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -76,7 +71,7 @@ class CurriculumStep:
 
 
 class Curriculum:
-    """Which tasks are played at each step, how, and when to validate and to save.
+    """Which tasks are played at each step, and when to validate and to save.
 
     Args:
         config: every setting.
@@ -94,7 +89,7 @@ class Curriculum:
     @cached_property
     def pools(self) -> Mapping[str, TaskPool]:
         """The tasks of every part of every phase; of what is fine-tuned on, where that is all."""
-        return {name: task_pool(name, self.config) for name in self.config.trained or self.config.imitated}
+        return {name: task_pool(name, self.config) for name in self.config.trained or self.config.sft_mixture}
 
     def plan(self, step: int, rows: Sequence[Metrics]) -> CurriculumStep:
         """Return what is played at `step`, counted from 1, after the rows of the steps before it."""
@@ -106,19 +101,11 @@ class Curriculum:
             train = self.pools[name].train
             sampled = rng.choice(len(train), size=min(count, len(train)), replace=False)
             parts.append((name, tuple(train[i] for i in sampled)))
-        exploration, done = self.config.exploration, (step - 1) / max(1, self.steps - 1)
-        left = max(0.0, 1 - done / GUIDED)
-        return CurriculumStep(
-            tuple(parts),
-            replace(self.config.rollout, temperature=self._temperature(done)),
-            self._horizon(done, phase),
-            exploration.hints * left,
-            exploration.expert_prefix * left,
-        )
+        return CurriculumStep(tuple(parts))
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate at `step` over its peak: up on a line while warming up, then down to 0 on one."""
-        return max(0.0, min(step / max(1, self.config.warmup_steps), 1 - (step - 1) / self.steps, 1.0))
+        return max(0.0, min(step / WARMUP_STEPS, 1 - (step - 1) / self.steps, 1.0))
 
     def validates(self, step: int) -> bool:
         """Return whether validation tasks are played after `step`: regularly, and after the first and the last."""
@@ -147,17 +134,6 @@ class Curriculum:
             mix = {name: share * (success_variance(name, rows) + 0.02) for name, share in mix.items()}
         total = sum(mix.values())
         return {name: share / total for name, share in mix.items()}
-
-    def _temperature(self, done: float) -> float:
-        begin, end = self.config.rollout.temperature, self.config.exploration.temperature_end
-        return begin if end is None else begin + (end - begin) * done
-
-    def _horizon(self, done: float, phase: int) -> int | None:
-        first = self.config.curriculum.horizon_start
-        if first is None or done >= 0.5:
-            return None
-        full = max(self.pools[name].horizon for name in self.phases[phase].shares)
-        return round(first + (full - first) * done * 2) if full > first else None
 
 
 def success_variance(name: str, rows: Sequence[Metrics]) -> float:

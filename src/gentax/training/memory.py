@@ -112,8 +112,7 @@ def footprint(model: Any, config: TrainConfig, device: torch.device, left: float
         parts["reference"] = other * (len(starts) if config.sft is not None else 1)
     low = isinstance(autocast_context(config.precision, device), torch.autocast) or size == 2
     whole, again = (MAX_TOKENS * (2 if low else 4) * kept for kept in _kept(model))
-    choice = config.gradient_checkpointing
-    checkpointing = whole > SHARE * left if choice is None else choice
+    checkpointing = whole > SHARE * left
     parts["activations"] = again if checkpointing else whole
     text_config = model.config.get_text_config()
     parts["logits"] = 4.0 * LOGITS * min(CHUNK.get(device.type, LARGE_CHUNK), MAX_TOKENS * text_config.vocab_size)
@@ -135,8 +134,6 @@ def check_memory(model: Any, config: TrainConfig, device: torch.device, left: fl
 
         less = footprint(model, replace(config, lora=LoraConfig()), device, left, processes)
         ways.append(f"-s lora.r=16 takes about {less.least / GB:.1f} GB")
-    if config.gradient_checkpointing is False:
-        ways.append("gradient_checkpointing: true takes less")
     if not config.shard:
         ways.append("shard: true spreads it over several processes")
     raise UsageError(

@@ -1,13 +1,12 @@
 """Policy gradient, to be read from top to bottom: episodes and their rewards in, updated weights out.
 
-  1. `update`, one step: KL taken from the rewards, advantages, minibatches, an optimizer step for each;
+  1. `update`, one step: advantages, loss, one optimizer step;
   2. advantages: GRPO, RLOO, REINFORCE++, PPO and GiGPO differ in the baseline of an episode, or of a step in it;
   3. the loss: the clipped ratio to the log-probabilities of the rollout, KL to the reference policy, entropy.
 
-A reply is one action: all its tokens have the advantage of its step. What has no advantage is left out before any
-arithmetic: groups whose rewards are all equal (they are counted) and the steps that an expert played. Left out of the
-method: rewards and values for single tokens, clipped values or ones that share the body's gradient, several epochs over
-the same episodes, and recomputing the log-probabilities that the rollout has recorded already.
+A reply is one action: all its tokens have the advantage of its step. Groups whose rewards are all equal have none and
+are left out before any arithmetic (they are counted). Left out of the method: rewards and values for single tokens,
+discounting, several updates on the same episodes, and recomputing the log-probabilities that the rollout has recorded.
 
 Shapes: `T` tokens of a sequence, `S` its sampled tokens (or those of a batch), `G` episodes of a group, `E` episodes.
 """
@@ -24,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gentax.core import Episode, NonFiniteLoss, Outcome, TokenSequence
+from gentax.core import Episode, NonFiniteLoss, Outcome
 from gentax.models.scoring import ScoringBatch, make_batches, token_logprobs
 from gentax.training.config import PolicyGradientConfig, TrainConfig
 from gentax.training.critic import Critic, states_before_replies
 from gentax.training.distributed import World, clip_grad_norm, in_lockstep
-from gentax.training.rewards import chosen, groups
+from gentax.training.rewards import groups
 
 if TYPE_CHECKING:
     from gentax.training.learner import Learner
@@ -38,6 +37,10 @@ ALONE = World()
 SAME = 1e-9  # returns that differ by less do not differ
 EXPLODED = 1e4  # a loss this many times the largest advantage (or 1): the policy has left what was sampled
 MAX_GRAD_NORM = 1.0
+# PPO's clip range. With one update on a step's episodes the ratio differs from 1 only by what the engines of rollout
+# and training round differently, or as far as a server's weights lag behind.
+EPSILON = 0.2
+GAE_LAMBDA = 0.95  # of generalized advantage estimation, over the steps of an episode
 
 # 1. One step --------------------------------------------------------------------------------------------------------
 
@@ -61,7 +64,6 @@ def update(
     config: TrainConfig,
     where: str,
     *,
-    temperature: float,
     world: World = ALONE,
     critic: Critic | None = None,
     extra_loss: Callable[[], dict[str, float]] | None = None,
@@ -76,29 +78,27 @@ def update(
         optimizer: over the learner's parameters.
         episodes: whole groups, with tokens.
         rewards: of each episode, shape (steps,) (see `rewards_of`).
-        config: `algorithm` and `precision` are read here.
+        config: `algorithm`, `precision` and the temperature of `rollout` are read here.
         where: names the step in the error.
-        temperature: at which the episodes were sampled.
         world: the processes that learn together.
         critic: the value head; `ppo` needs it.
-        extra_loss: called once for every optimizer step, and once where no process has anything to learn from. It
-            adds the gradient of a loss of its own to the policy's (those of several processes are summed) and returns
-            metrics.
+        extra_loss: called once, also where no process has anything to learn from. It adds the gradient of a loss of
+            its own to the policy's (those of several processes are summed) and returns metrics.
 
     Returns:
         spread: share of the episodes learned from. skipped: groups whose rewards are all equal.
-        loss: mean over the minibatches, as is all that follows. grad_norm: before it is cut at 1.
+        loss. grad_norm: before it is cut at 1.
         kl (k3 estimator), entropy (nats), clipped (share), drift (|new − old| log-probability): means over the sampled
-            tokens learned from; kl over all sampled tokens where it is taken from the reward.
+            tokens learned from.
         learned_tokens: in the sequences learned from. distinct_tokens: shared prefixes counted once.
             computed_tokens: with padding.
         value_loss: mean squared error of the values before they are moved; `ppo` alone has it.
-        And what `extra_loss` returned, as the mean over minibatches and processes. Where nothing can be learned, `loss`
-        and the metrics after it are missing.
+        And what `extra_loss` returned, as the mean over processes. Where nothing can be learned, `loss` and the metrics
+        after it are missing.
 
     Raises:
         NonFiniteLoss: the loss or its gradient stopped being a number, or the loss exploded (see `EXPLODED`); the
-            weights are as before that minibatch.
+            weights are as before.
     """
     algorithm = config.algorithm
     sequences = [
@@ -108,9 +108,6 @@ def update(
         for tokens in episode.sequences()
         if tokens.sampled_T.any()
     ]
-    report: dict[str, float] = {}
-    if algorithm.beta and algorithm.kl_in == "reward":
-        rewards, report["kl"] = subtract_kl(reference, sequences, rewards, config, temperature, world)
     values = [np.zeros(len(reward)) for reward in rewards]
     if algorithm.advantage_estimator == "ppo":
         if critic is None:
@@ -119,78 +116,45 @@ def update(
         for (i, n), value in zip(steps, critic.values(state_BW).tolist(), strict=True):
             values[i][n] = value
     advantages = compute_advantages(episodes, rewards, algorithm, world, values)
-    report["spread"] = world.sum(sum(bool(one.any()) for one in advantages)) / max(1.0, world.sum(len(episodes)))
-    report["skipped"] = world.sum(sum(not any(advantages[i].any() for i in group) for group in groups(episodes)))
-
     samples = [
         TrainSample(tokens.ids_T, tokens.sampled_T, tokens.logprobs_T[tokens.sampled_T], advantage_S)
         for i, tokens in sequences
         if (advantage_S := advantages[i][tokens.step_T[tokens.sampled_T]]).any()
     ]
-    count = min(algorithm.minibatches, world.max(len(samples)))
-    minibatches = [samples[first::count] for first in range(count)]  # neighbours are of one group: each has all groups
-    if extra_loss is not None and not minibatches:
-        minibatches = [[]]
-    largest = np.abs(np.concatenate([np.ones(1), *advantages]))
-    limits = {
-        "loss": EXPLODED * world.max(math.ceil(largest[np.isfinite(largest)].max())),
-        "grad_norm": sys.float_info.max,
-    }
-    means: dict[str, float] = defaultdict(float)
-    for number, minibatch in enumerate(minibatches, 1):
-        metrics = _accumulate_gradient(learner.model, reference, minibatch, config, temperature, world)
+    report = advantage_metrics(episodes, advantages, world)
+    if extra_loss is not None or world.max(len(samples)):
+        report |= _accumulate_gradient(learner.model, reference, samples, config, world)
         for key, value in (extra_loss() if extra_loss is not None else {}).items():
-            metrics[key] = world.sum(value) / world.size
+            report[key] = world.sum(value) / world.size
         world.sum_gradients(learner.parameters)
-        metrics["grad_norm"] = clip_grad_norm(learner.parameters, MAX_GRAD_NORM)
+        report["grad_norm"] = clip_grad_norm(learner.parameters, MAX_GRAD_NORM)
+        largest = np.abs(np.concatenate([np.ones(1), *advantages]))
+        limits = {
+            "loss": EXPLODED * world.max(math.ceil(largest[np.isfinite(largest)].max())),
+            "grad_norm": sys.float_info.max,
+        }
         for key, limit in limits.items():
-            if key in metrics and not abs(metrics[key]) <= limit:  # in this form it is true of NaN
+            if not abs(report.get(key, 0.0)) <= limit:  # in this form it is true of NaN
                 optimizer.zero_grad(set_to_none=True)
-                at = f"minibatch {number} of {len(minibatches)} at {where}"
-                raise NonFiniteLoss(f"{key} became {metrics[key]:.6g} in {at}")
+                raise NonFiniteLoss(f"{key} became {report[key]:.6g} at {where}")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        for key, value in metrics.items():
-            means[key] += value if key.endswith("_tokens") else value / len(minibatches)
     if algorithm.advantage_estimator == "ppo" and critic is not None:
-        estimates = gae(rewards, values, algorithm)
+        estimates = gae(rewards, values)
         return_B = torch.tensor([estimates[i][n] + values[i][n] for i, n in steps])
         report["value_loss"] = critic.learn(state_BW, return_B.to(state_BW), world)
-    return dict(means) | report
-
-
-def subtract_kl(
-    reference: Any,
-    sequences: Sequence[tuple[int, TokenSequence]],
-    rewards: Sequence[np.ndarray],
-    config: TrainConfig,
-    temperature: float,
-    world: World,
-) -> tuple[list[np.ndarray], float]:
-    """Subtract from each step's reward `kl` × the sum of log(p / p of the reference) over its sampled tokens, p being
-    that of the rollout (as in RLOO and REINFORCE++). Return the rewards, and the mean KL of a token (k3).
-
-    Args:
-        reference: the model of the policy that RL began with.
-        sequences: with the index in `rewards` of the episode that each belongs to.
-        rewards: of each episode, shape (steps,); not changed.
-    """
-    rewards = [reward.copy() for reward in rewards]
-    kl = 0.0
-    for batch in make_batches(reference, [s.ids_T for _, s in sequences], [s.sampled_T for _, s in sequences]):
-        with torch.no_grad():
-            reference_S = token_logprobs(reference, batch, config.precision, temperature).logprob_S.cpu().numpy()
-        parts = [sequences[i] for i in batch.sequences]
-        ends = np.cumsum([s.sampled_T.sum() for _, s in parts])
-        for (i, tokens), reference_logprob_S in zip(parts, np.split(reference_S, ends[:-1]), strict=True):
-            log_ratio_S = tokens.logprobs_T[tokens.sampled_T].astype(np.float64) - reference_logprob_S
-            np.subtract.at(rewards[i], tokens.step_T[tokens.sampled_T], config.algorithm.beta * log_ratio_S)
-            kl += float((np.exp(-log_ratio_S) + log_ratio_S - 1).sum())
-    count = world.sum(sum(int(s.sampled_T.sum()) for _, s in sequences))
-    return rewards, world.sum(kl) / max(1.0, count)
+    return report
 
 
 # 2. Advantages ------------------------------------------------------------------------------------------------------
+
+
+def advantage_metrics(episodes: Sequence[Episode], advantages: Sequence[np.ndarray], world: World) -> dict[str, float]:
+    """Return `spread`, the share of the episodes with an advantage, and `skipped`, the number of groups without one."""
+    has_advantage = [bool(advantage_N.any()) for advantage_N in advantages]
+    skipped = sum(not any(has_advantage[i] for i in group) for group in groups(episodes))
+    spread = world.sum(sum(has_advantage)) / max(1.0, world.sum(len(episodes)))
+    return {"spread": spread, "skipped": world.sum(skipped)}
 
 
 def compute_advantages(
@@ -202,22 +166,18 @@ def compute_advantages(
 ) -> list[np.ndarray]:
     """Return the advantage of each step of each episode, float32, shape (steps,).
 
-    Episodes that ended in an error belong to no group and get zeros, and so do the steps that an expert played. A group
-    whose returns are all equal gets zeros.
+    Episodes that ended in an error belong to no group and get zeros. A group whose returns are all equal gets zeros.
 
     Args:
         episodes: whole groups; a group is the episodes on one task.
         rewards: of each episode, shape (steps,) (see `rewards_of`).
-        algorithm: `estimator`, and the settings that it reads.
+        algorithm: `advantage_estimator`, and the settings that it reads.
         world: the processes whose episodes make one batch.
         values: of the state before each reply, shape (steps,); `ppo` alone reads them.
     """
     batch = AdvantageInputs(episodes, rewards, values, groups(episodes))
     advantages = ESTIMATORS[algorithm.advantage_estimator](batch, algorithm, world)
-    own = (np.array([chosen(step) for step in episode.steps], bool) for episode in episodes)
-    return [
-        np.where(own_N, advantage_N, 0.0).astype(np.float32) for advantage_N, own_N in zip(advantages, own, strict=True)
-    ]
+    return [advantage_N.astype(np.float32) for advantage_N in advantages]
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,12 +226,10 @@ def reinforce(batch: AdvantageInputs, algorithm: PolicyGradientConfig, world: Wo
 
 
 def ppo(batch: AdvantageInputs, algorithm: PolicyGradientConfig, world: World) -> list[np.ndarray]:
-    """Generalized advantage estimates, normalized over all steps that the policy played (PPO, arXiv 1707.06347)."""
+    """Generalized advantage estimates, normalized over all steps (PPO, arXiv 1707.06347)."""
     advantages = batch.zeros()
-    steps = [
-        (i, n) for group in batch.groups for i in group for n, s in enumerate(batch.episodes[i].steps) if chosen(s)
-    ]
-    estimates = gae(batch.rewards, batch.values, algorithm)
+    steps = [(i, n) for group in batch.groups for i in group for n in range(len(batch.rewards[i]))]
+    estimates = gae(batch.rewards, batch.values)
     normalized = normalize(np.array([estimates[i][n] for i, n in steps]), world)
     for (i, n), advantage in zip(steps, normalized, strict=True):
         advantages[i][n] = advantage
@@ -279,8 +237,8 @@ def ppo(batch: AdvantageInputs, algorithm: PolicyGradientConfig, world: World) -
 
 
 def gigpo(batch: AdvantageInputs, algorithm: PolicyGradientConfig, world: World) -> list[np.ndarray]:
-    """GRPO's, and as much again of the step among all steps of the group with the same observation: the discounted
-    return from there less their mean (GiGPO, arXiv 2505.10978, sec. 4). A state met once adds nothing; states are
+    """GRPO's, and as much again of the step among all steps of the group with the same observation: the return
+    from there less their mean (GiGPO, arXiv 2505.10978, sec. 4). A state met once adds nothing; states are
     told apart by their text, in which distractors differ from step to step.
     """
     advantages = grpo(batch, algorithm, world)
@@ -288,9 +246,8 @@ def gigpo(batch: AdvantageInputs, algorithm: PolicyGradientConfig, world: World)
         steps_at: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for i in group:
             for n, step in enumerate(batch.episodes[i].steps):
-                if chosen(step):
-                    steps_at[step.observation].append((i, n))
-        returns = {i: returns_to_go(batch.rewards[i], algorithm.gamma) for i in group}
+                steps_at[step.observation].append((i, n))
+        returns = {i: returns_to_go(batch.rewards[i]) for i in group}
         for steps in steps_at.values():
             centered = center(np.array([returns[i][n] for i, n in steps]), algorithm.normalize_std)
             for (i, n), advantage in zip(steps, centered, strict=True):
@@ -316,7 +273,7 @@ def normalize(value_B: np.ndarray, world: World) -> np.ndarray:
     return np.zeros(len(value_B)) if std <= SAME else (value_B - mean) / (std + 1e-6)
 
 
-def returns_to_go(reward_N: np.ndarray, discount: float) -> np.ndarray:
+def returns_to_go(reward_N: np.ndarray, discount: float = 1.0) -> np.ndarray:
     """Return the discounted sum of the rewards from each step on."""
     total, return_N = 0.0, np.zeros(len(reward_N))
     for n in reversed(range(len(reward_N))):
@@ -324,50 +281,49 @@ def returns_to_go(reward_N: np.ndarray, discount: float) -> np.ndarray:
     return return_N
 
 
-def gae(
-    rewards: Sequence[np.ndarray], values: Sequence[np.ndarray], algorithm: PolicyGradientConfig
-) -> list[np.ndarray]:
-    """Return the generalized advantage estimate (arXiv 1506.02438, eq. 16) of each step of each episode.
+def gae(rewards: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return the generalized advantage estimate (arXiv 1506.02438, eq. 16, undiscounted) of each step of each episode.
 
     Nothing follows the last step, also where the horizon cut an episode off: too long is a failure in these domains.
     """
-    estimates = []
-    for reward_N, value_N in zip(rewards, values, strict=True):
-        delta_N = reward_N + algorithm.gamma * np.append(value_N[1:], 0.0) - value_N
-        estimates.append(returns_to_go(delta_N, algorithm.gamma * algorithm.gae_lambda))
-    return estimates
+    return [
+        returns_to_go(reward_N + np.append(value_N[1:], 0.0) - value_N, GAE_LAMBDA)
+        for reward_N, value_N in zip(rewards, values, strict=True)
+    ]
 
 
 # 3. The loss --------------------------------------------------------------------------------------------------------
 
 
 def _accumulate_gradient(
-    model: Any, reference: Any, minibatch: Sequence[TrainSample], config: TrainConfig, temperature: float, world: World
+    model: Any, reference: Any, samples: Sequence[TrainSample], config: TrainConfig, world: World
 ) -> dict[str, float]:
-    """Accumulate this process's share of the gradient of a minibatch; return the metrics of all processes together, or
-    nothing where none of them has anything to learn from."""
-    samples = world.sum(len(minibatch))
-    tokens = world.sum(sum(len(sample.old_logprob_S) for sample in minibatch))
-    if not samples:
+    """Accumulate this process's share of the gradient; return the metrics of all processes together, or nothing where
+    none of them has anything to learn from."""
+    num_samples = world.sum(len(samples))
+    num_tokens = world.sum(sum(len(sample.old_logprob_S) for sample in samples))
+    if not num_samples:
         return {}
     sum_F = torch.zeros(5, device=model.device)
-    forward_batches = make_batches(model, [one.ids_T for one in minibatch], [one.sampled_T for one in minibatch])
-    for batch in in_lockstep(model, forward_batches, world):
-        members = [minibatch[i] for i in batch.sequences]
+    batches = make_batches(model, [sample.ids_T for sample in samples], [sample.sampled_T for sample in samples])
+    for batch in in_lockstep(model, batches, world):
+        members = [samples[i] for i in batch.sequences]
         weights = [
-            1 / tokens if config.algorithm.loss_aggregation == "token" else 1 / samples / len(sample.old_logprob_S)
+            1 / num_tokens
+            if config.algorithm.loss_aggregation == "token"
+            else 1 / num_samples / len(sample.old_logprob_S)
             for sample in members
         ]
-        sum_F += _loss_backward(model, reference, batch, members, weights, config, temperature)
+        sum_F += _loss_backward(model, reference, batch, members, weights, config)
     loss, *sums = (world.sum(value) for value in sum_F.tolist())  # read once: a GPU is waited for each time
     counts = {
-        "learned_tokens": sum(len(sample.ids_T) for sample in minibatch),
-        "distinct_tokens": sum(batch.num_tokens for batch in forward_batches),
-        "computed_tokens": sum(batch.num_padded_tokens for batch in forward_batches),
+        "learned_tokens": sum(len(sample.ids_T) for sample in samples),
+        "distinct_tokens": sum(batch.num_tokens for batch in batches),
+        "computed_tokens": sum(batch.num_padded_tokens for batch in batches),
     }
     return {
         "loss": loss,
-        **{key: value / tokens for key, value in zip(("kl", "entropy", "clipped", "drift"), sums, strict=True)},
+        **{key: value / num_tokens for key, value in zip(("kl", "entropy", "clipped", "drift"), sums, strict=True)},
         **{key: world.sum(count) for key, count in counts.items()},
     }
 
@@ -379,28 +335,27 @@ def _loss_backward(
     samples: Sequence[TrainSample],
     weights: Sequence[float],
     config: TrainConfig,
-    temperature: float,
 ) -> torch.Tensor:
     """Accumulate the gradient of one batch's part of the loss; return that loss, and the sums over the batch's tokens
     of KL, entropy, clipped and drift: shape (5,), on the model's device.
 
     The loss of a token is −min(ratio · advantage, clip(ratio) · advantage) + kl · k3 − entropy · H (PPO's eq. 7,
-    arXiv 1707.06347, with two bounds as in DAPO, arXiv 2503.14476; k3 as in arXiv 2402.03300, eq. 4; H exact).
+    arXiv 1707.06347; k3 as in arXiv 2402.03300, eq. 4; H exact).
 
     Args:
         samples: the members of `batch`, in its order.
         weights: of a token of each sample in the loss, so that it is a mean over tokens or over sequences.
     """
-    algorithm = config.algorithm
+    algorithm, temperature = config.algorithm, config.rollout.temperature
     old_S, advantage_S, weight_S = (
         torch.from_numpy(np.concatenate(parts)).to(model.device)
         for parts in (
-            [one.old_logprob_S for one in samples],
-            [one.advantage_S for one in samples],
-            [np.full(len(one.old_logprob_S), w, np.float32) for one, w in zip(samples, weights, strict=True)],
+            [sample.old_logprob_S for sample in samples],
+            [sample.advantage_S for sample in samples],
+            [np.full(len(x.old_logprob_S), w, np.float32) for x, w in zip(samples, weights, strict=True)],
         )
     )
-    if kl_in_loss := bool(algorithm.beta) and algorithm.kl_in == "loss":
+    if algorithm.beta:
         with torch.no_grad():  # before the policy's pass, whose activations then stand alone in memory
             reference_S = token_logprobs(reference, batch, config.precision, temperature).logprob_S
     entropy_of = "gradient" if algorithm.entropy_coef else "value"  # with weight 0 it is computed only to be reported
@@ -408,11 +363,10 @@ def _loss_backward(
     assert entropy_U is not None
     entropy_S = batch.expand_to_tokens(entropy_U)
     ratio_S = (new_S - old_S).exp()
-    high = algorithm.epsilon if algorithm.epsilon_high is None else algorithm.epsilon_high
-    clipped_ratio_S = ratio_S.clamp(1 - algorithm.epsilon, 1 + high)
+    clipped_ratio_S = ratio_S.clamp(1 - EPSILON, 1 + EPSILON)
     loss_S = -torch.minimum(ratio_S * advantage_S, clipped_ratio_S * advantage_S)
     kl_S = torch.zeros_like(old_S)
-    if kl_in_loss:
+    if algorithm.beta:
         kl_S = (reference_S - new_S).exp() - (reference_S - new_S) - 1
         loss_S = loss_S + algorithm.beta * kl_S
     if algorithm.entropy_coef:

@@ -1,6 +1,6 @@
 """Rollouts of a training run: the episodes of a step and their rewards, validation, and the metrics of a step.
 
-The environments, the judge and the lengths of the expert's plans are held while the run lasts. Every trainer plays this
+The environments and the judge are held while the run lasts. Every trainer plays this
 way, whoever optimizes.
 
 Keys of a step's metrics: step; success, return (the environment's), reward (what was learned from), length, each a mean
@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -29,7 +28,6 @@ from gentax.rollouts import EnvPool, RolloutConfig, rollout
 from gentax.training.config import TrainConfig
 from gentax.training.curriculum import Curriculum, CurriculumStep, TaskPool
 from gentax.training.distributed import World
-from gentax.training.expert_guidance import PLANNED, GuidedPolicy, expert_prefixes, plan_lengths
 from gentax.training.rewards import Judge, rewards_of
 from gentax.training.run_folder import Metrics
 
@@ -60,7 +58,7 @@ class RolloutWorker:
         self.config, self.curriculum, self.world = config, curriculum, world
         judge = config.reward.judge
         self.judge = None if judge is None else Judge(load_policy(judge, ModelOptions(device, config.dtype)))
-        self.validation = config.looking()
+        self.validation = config.validation_rollout()
         self._stack = ExitStack()
 
     def __enter__(self) -> RolloutWorker:
@@ -82,34 +80,22 @@ class RolloutWorker:
         config, world, began = self.config, self.world, time.monotonic()
         plan = self.curriculum.plan(step, rows)
         tasks = plan.tasks[world.rank :: world.size]  # a group is played by one process
-        player: Policy = policy
-        if plan.hints or plan.expert_prefix:
-            seed = stable_seed(config.seed, "guide", step)
-            prefixes = expert_prefixes(tasks, plan.expert_prefix, self._plan_lengths, seed, plan.horizon)
-            player = GuidedPolicy(policy, plan.hints, prefixes, seed)
         episodes = rollout(
-            player,
+            policy,
             tasks,
-            config=plan.rollout,
+            config=config.rollout,
             samples=config.num_generations,
             seed=stable_seed(config.seed, "play", step),
             parallel=config.parallel,
             pool=self._envs,
-            horizon=plan.horizon,
         )
         policy.release_memory()
         scores, unread = self.judge.scores(episodes) if self.judge else (None, 0)
         if self.judge is not None and isinstance(self.judge.policy, LocalPolicy):
             self.judge.policy.release_memory()
-        rewards = rewards_of(episodes, config.reward, config.exploration, scores)
+        rewards = rewards_of(episodes, config.reward, scores)
         now = time.monotonic()
         return RolloutBatch(plan, episodes, rewards, unread, now - began, now)
-
-    @cached_property
-    def _plan_lengths(self) -> Mapping[tuple[str, str], float]:
-        """How long the expert's plans are, by (domain, level)."""
-        sample = [task for pool in self.curriculum.pools.values() for task in pool.train[:PLANNED]]
-        return plan_lengths(sample, self.config.rollout, self._envs)
 
     def validate(self, policy: Policy) -> Metrics:
         """Play the validation tasks; return their success (see `validate`)."""

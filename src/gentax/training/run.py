@@ -226,7 +226,6 @@ class _Run:
                 batch.rewards,
                 self.config,
                 f"step {step}",
-                temperature=batch.plan.rollout.temperature,
                 world=self.world,
                 critic=self.critic,
                 extra_loss=self._extra_loss(step),

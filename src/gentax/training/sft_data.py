@@ -151,7 +151,7 @@ def wanted_pairs(config: TrainConfig) -> dict[str, int]:
     """Return how many state-action pairs each name of the mixture should give: `pairs` in all, rounded by largest
     remainders."""
     assert config.sft is not None
-    exact = {name: config.sft.max_pairs * share for name, share in config.imitated.items()}
+    exact = {name: config.sft.max_pairs * share for name, share in config.sft_mixture.items()}
     whole = {name: math.floor(share + 1e-9) for name, share in exact.items()}
     rest = config.sft.max_pairs - sum(whole.values())
     for name in sorted(exact, key=lambda name: whole[name] - exact[name])[:rest]:

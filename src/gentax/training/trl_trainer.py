@@ -1,6 +1,6 @@
 """TRL's GRPOTrainer as the trainer: gentax plays the episodes and computes their advantages, TRL learns from them.
 
-gentax's: the curriculum, hints, rewards, advantages, tokens and their log-probabilities; metrics, checkpoints, Ctrl-C.
+gentax's: the curriculum, rewards, advantages, tokens and their log-probabilities; metrics, checkpoints, Ctrl-C.
 TRL's: the loop over batches, the reference, the loss and its gradient, mixed precision, and through accelerate the
 devices: DDP and DeepSpeed (ZeRO 1 to 3) are chosen as for any script of TRL, with
 `accelerate launch --no_python gentax train RECIPE -s trainer=trl`. A copy of the model plays; it gets the whole weights
@@ -56,18 +56,22 @@ from gentax.training.curriculum import Curriculum
 from gentax.training.distributed import World, join
 from gentax.training.forgetting import forgetting_methods
 from gentax.training.learner import adapted_layers
-from gentax.training.policy_gradient import EXPLODED, compute_advantages
-from gentax.training.rewards import groups
+from gentax.training.policy_gradient import EPSILON, EXPLODED, advantage_metrics, compute_advantages
 from gentax.training.rollout_worker import RolloutWorker
 from gentax.training.run_folder import Metrics, RunFolder
 from gentax.training.trl_server import Served, client_of
 
 PINNED = "1.16.0"  # `rollout_func` is experimental there, and what is overridden below is TRL's own affair
 EPISODES = 8  # in one forward pass, about; TRL's own default
+LOGGED = {
+    "loss": "loss",
+    "kl": "kl",
+    "entropy": "entropy",
+    "clipped": "clip_ratio/region_mean",
+    "grad_norm": "grad_norm",
+}
 
 UNSUPPORTED: tuple[tuple[str, Callable[[TrainConfig], bool], str], ...] = (
-    ("algorithm.kl_in", lambda config: config.algorithm.kl_in == "reward", "TRL has the KL term in the loss"),
-    ("exploration.temperature_end", lambda config: config.exploration.temperature_end is not None, "TRL scores at one"),
     ("sft", lambda config: config.sft is not None, "do it with trainer gentax and max_steps 0, then start there"),
     ("shard", lambda config: config.shard, "accelerate shards, by DeepSpeed: accelerate config"),
     (
@@ -148,8 +152,7 @@ class _Run:
         self.on_step, self.interrupt, self.server = on_step, interrupt, config.vllm_server_base_url
         self.curriculum = Curriculum(config)
         episodes = math.ceil(config.tasks_per_step / world.size) * config.num_generations  # episodes of one process
-        self.updates = config.algorithm.minibatches
-        self.batches = self.updates * math.ceil(episodes / self.updates / EPISODES)  # forward passes in a step
+        self.batches = math.ceil(episodes / EPISODES)  # forward passes in a step
         self.kept = checkpoints(path)
         self.args = self._arguments()
         kind = self.args.distributed_state.distributed_type
@@ -209,7 +212,7 @@ class _Run:
 
     def learning_rate(self, update: int) -> float:
         """Return the learning rate of an update, counted from 0 in this process, over its peak: as in `train`."""
-        return self.curriculum.learning_rate(self.done + update // self.updates + 1)
+        return self.curriculum.learning_rate(self.done + update + 1)
 
     def insert_advantages(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return TRL's batch with our advantages, shape (sequences, longest completion), and old probabilities."""
@@ -227,26 +230,13 @@ class _Run:
     def on_step_end(self, logs: Mapping[str, float]) -> None:
         """Log the metrics of a step, and write its checkpoint where one is due."""
         world, step = self.world, self.step
-        learned = {
-            key: float(logs[theirs])
-            for key, theirs in (
-                ("loss", "loss"),
-                ("kl", "kl"),
-                ("entropy", "entropy"),
-                ("clipped", "clip_ratio/region_mean"),
-                ("grad_norm", "grad_norm"),
-            )
-            if logs.get(theirs) is not None
-        }
+        learned = {key: float(logs[theirs]) for key, theirs in LOGGED.items() if logs.get(theirs) is not None}
         for key, limit in (("loss", EXPLODED), ("grad_norm", sys.float_info.max)):
             if not abs(learned.get(key, 0.0)) <= limit:  # in this form it is true of NaN
                 raise NonFiniteLoss(
                     f"the {key} became {learned[key]:.6g} at step {step}; {last_checkpoint_text(self.path)}"
                 )
-        has_advantage = [bool(one.any()) for one in self.advantages]
-        learned["spread"] = world.sum(sum(has_advantage)) / max(1.0, world.sum(len(has_advantage)))
-        skipped = (not any(has_advantage[i] for i in group) for group in groups(self.batch.episodes))
-        learned["skipped"] = world.sum(sum(skipped))
+        learned |= advantage_metrics(self.batch.episodes, self.advantages, world)
         metrics = self.worker.metrics(step, self.batch, learned)
         if self.curriculum.validates(step):
             self._publish()
@@ -307,18 +297,17 @@ class _Run:
             output_dir=str(self.path),
             use_cpu=kind == "cpu",
             bf16=config.precision == "bf16" or (config.precision == "auto" and has_native_bf16(kind)),
-            gradient_checkpointing=kind != "cpu" if (choice := config.gradient_checkpointing) is None else choice,
+            gradient_checkpointing=kind != "cpu",
             seed=config.seed,
             # A nominal batch: what is learned from is as long as what was played.
             per_device_train_batch_size=EPISODES,
             num_generations=2,
             steps_per_generation=self.batches,
-            gradient_accumulation_steps=self.batches // self.updates,
-            max_steps=max(1, self.curriculum.steps - self.done) * self.updates,
+            gradient_accumulation_steps=self.batches,
+            max_steps=max(1, self.curriculum.steps - self.done),
             temperature=config.rollout.temperature,
             loss_type="dapo",
-            epsilon=algorithm.epsilon,
-            epsilon_high=algorithm.epsilon_high,
+            epsilon=EPSILON,
             beta=algorithm.beta,
             use_bias_correction_kl=False,  # the plain k3 estimator, as in `policy_gradient.py`
             entropy_coef=algorithm.entropy_coef,
@@ -331,7 +320,7 @@ class _Run:
             max_grad_norm=1.0,
             shuffle_dataset=False,
             logging_strategy="steps",
-            logging_steps=self.updates,
+            logging_steps=1,
             logging_nan_inf_filter=False,
             save_strategy="no",
             report_to="none",

@@ -111,7 +111,7 @@ def replayed_domains(config: TrainConfig) -> tuple[str, ...]:
     """
     if not config.forgetting.replay or config.forgetting.replay_domains:
         return config.forgetting.replay_domains
-    taken = {parse_domain(name)[0] for name in (*config.trained, *config.imitated, *config.held_out_domains)}
+    taken = {parse_domain(name)[0] for name in (*config.trained, *config.sft_mixture, *config.held_out_domains)}
     found = tuple(
         name
         for name, record in domains().items()
