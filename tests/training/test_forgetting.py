@@ -30,7 +30,7 @@ from gentax.training.forgetting.replay_kl import ReplayKL, ReplayText, replayed_
 
 PLAY = RolloutConfig(temperature=1.0, max_new_tokens=6)
 POOLS = [
-    TaskPool(f"toy:{level}", tuple(Task("toy", level, "train", i) for i in range(100)), (), 6)
+    TaskPool(f"toy:{level}", tuple(Task("toy", level, "train", i) for i in range(100)), ())
     for level in ("one", "three")
 ]
 
