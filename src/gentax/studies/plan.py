@@ -137,7 +137,8 @@ def make_plan(study: Study) -> Plan:
 def _training_inputs(config: TrainConfig) -> dict[str, Any]:
     """Return what a training run depends on besides its base: settings, and the files and code that they name."""
     inputs: dict[str, Any] = {"recipe": plain(config.identity()), **_prompt_template(config.rollout)}
-    named = {name for _, name in config.named_policies if name not in ("start", *SCRIPTED_BY_NAME) and may_name_model(name)}
+    names = {name for _, name in config.named_policies} - {"start", *SCRIPTED_BY_NAME}
+    named = {name for name in names if may_name_model(name)}
     if named:  # teachers and judges, whose files may change
         inputs["reads"] = {name: fingerprint(name) for name in sorted(named)}
     inputs["code"] = code_version(TRAINING, touched_by(config))
