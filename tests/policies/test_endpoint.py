@@ -7,12 +7,9 @@ import gc
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 import warnings
-from functools import partial
 
 import numpy as np
 import pytest
@@ -21,7 +18,7 @@ from chat_server import ChatServer, completion, listed
 from gentax.core import Task, UsageError
 from gentax.core.errors import PolicyFault
 from gentax.models.action_format import parse_reply
-from gentax.models.requests import ChatOptions, SamplingParams, SamplingRequest
+from gentax.models.requests import ChatOptions, SamplingParams
 from gentax.policies import PolicyRequest, Reply, load_policy
 from gentax.policies.chat_client import TEXT_LIMIT, ChatClient, parse_completion
 from gentax.policies.endpoint import EMPTY_REPLY, EndpointPolicy, parse_endpoint_url
@@ -66,43 +63,6 @@ def test_episodes_are_those_played_without_a_server(context):
     assert {step.thought[:6] for episode in served for step in episode.steps} == {"one of"}
 
 
-@pytest.mark.parametrize("context", ["full", "window(1)"])
-def test_the_base_model_behind_a_server_plays_as_it_does_directly(context):
-    from gentax.policies.local import load_local_policy
-
-    local, lock = load_local_policy("base"), threading.Lock()
-
-    def answer(request):
-
-        codec = local.codec
-        ids = [codec.first_prompt(request["messages"][0]["content"])]
-        for said in request["messages"][1:]:
-            mine = said["role"] == "assistant"
-            ids.append(
-                codec.encode_reply(said["content"]) if mine else codec.next_prompt(said["content"], int(ids[-1][-1]))
-            )
-        uniforms = np.zeros(request["max_tokens"])
-        with lock:
-            (sample,) = local.decoder.sample(
-                [SamplingRequest(0, np.concatenate(ids), SamplingParams(request["temperature"]), uniforms)],
-                partial(local._stop, codec),
-            )
-        text = codec.decode(sample.ids)
-        body = completion(text.removesuffix("</action>"))  # a server leaves out the mark at which it stops
-        body["usage"]["completion_tokens"] = len(sample.ids)
-        return body
-
-    config = RolloutConfig(context=context, temperature=0.0, horizon=12, max_new_tokens=32)
-    with ChatServer(answer) as server:
-        served = rollout(policy(server), tasks(2, "babyai"), config=config)
-    direct = rollout(load_local_policy("base"), tasks(2, "babyai"), config=config)
-
-    def told(episodes):
-        return [(e.outcome, e.final, [(s.observation, s.text, s.action, s.written) for s in e.steps]) for e in episodes]
-
-    assert told(served) == told(direct)
-
-
 def test_what_is_sent(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sesame\n")
     with ChatServer(listed) as server:
@@ -128,13 +88,6 @@ def test_what_is_sent(monkeypatch):
         "repetition_penalty": 1.0, "repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
         "stop": ["</action>"], "skip_special_tokens": False, "chat_template_kwargs": {"enable_thinking": False},
     }  # fmt: skip
-
-
-def test_a_window_is_one_message_a_request():
-    with ChatServer(listed) as server:
-        rollout(policy(server), tasks(1), config=RolloutConfig(context="window(1)", admissible=True, horizon=4))
-    assert len(server.requests) == 4
-    assert all(len(request["messages"]) == 1 for request in server.requests)
 
 
 def test_any_text_of_an_environment_can_be_sent():
@@ -203,35 +156,25 @@ def test_a_server_that_stumbles_is_asked_again():
 def test_odd_answers_are_text():
     bodies = [
         {"choices": []},
-        {"choices": [None]},
         {"choices": ["left"]},
-        {"choices": [{}]},
         {"choices": [{"message": None}]},
-        {"choices": [{"message": []}]},
-        completion(None),
-        completion(""),
         completion("  "),
-        completion(17),
-        completion({"text": "left"}),
         completion([{"type": "text", "text": "<action>le"}, {"type": "image"}, "x", {"text": "ft</action>"}]),
         completion("x" * 5_000_000),
         completion("lone \ud800 surrogate <action>a\ud800</action>"),
-        completion("\x00\x1b[2J"),
         {**completion("<action>left</action>"), "usage": None},
         {**completion("<action>left</action>"), "usage": {"completion_tokens": "many"}},
-        {**completion("<action>left</action>"), "usage": {"completion_tokens": -3}},
     ]
-    left = iter(bodies)
-    with ChatServer(lambda _: next(left)) as server:
+    unsent = iter(bodies)
+    with ChatServer(lambda _: next(unsent)) as server:
         (episode,) = rollout(policy(server), tasks(1), config=RolloutConfig(horizon=len(bodies)))
     texts = [step.text for step in episode.steps]
-    assert texts[:8] == [""] * 8
-    assert texts[9] == "17"
-    assert texts[11] == "<action>left</action>"
-    assert len(texts[12]) == TEXT_LIMIT
-    assert episode.steps[13].action == "a?"
-    assert [step.written for step in episode.steps[-3:]] == [None] * 3
-    assert [m["content"] for m in server.requests[1]["messages"]][1] == EMPTY_REPLY  # none is shown an empty message
+    assert texts[:3] == [""] * 3
+    assert texts[4] == "<action>left</action>"
+    assert len(texts[5]) == TEXT_LIMIT
+    assert episode.steps[6].action == "a?"
+    assert [step.written for step in episode.steps[-2:]] == [None] * 2
+    assert [m["content"] for m in server.requests[1]["messages"]][1] == EMPTY_REPLY  # an empty message is never sent
 
 
 @pytest.mark.parametrize(
@@ -314,11 +257,6 @@ def test_a_first_message_that_is_too_long_loses_its_middle():
     assert whole[:50] == least[:50]
     assert [step.prompt_cut for step in episode.steps] == [True, True]
 
-    busy = ChatServer(lambda _: (429, {"error": {"message": "exceeded your tokens per minute"}}, SOON))
-    with busy as server, pytest.raises(PolicyFault, match="tokens per minute"):
-        rollout(policy(server), tasks(1))
-    assert len({request["messages"][0]["content"] for request in server.requests}) == 1  # no word on the prompt
-
     def never(request):
         return 400, {"error": {"message": "prompt is too long"}}, {}
 
@@ -357,21 +295,19 @@ def test_no_top_k_is_said_as_the_server_wants_it():
     assert [request["top_k"] for request in server.requests] == [0, -1, -1, -1, -1]
 
 
-def test_all_fields_that_a_server_does_not_know_are_said_once():
-    strange = ["min_p", "repeat_penalty", "seed", "top_k", "typical_p"]
+def test_the_settings_that_a_server_does_not_know_are_named_in_one_warning():
+    unsupported = ["min_p", "repeat_penalty", "seed", "typical_p"]
 
     def answer(request):
-        if found := [name for name in strange if name in request]:
-            return 422, {"detail": f"Unexpected fields in the request: {set(found)}"}, {}
+        if refused := [name for name in unsupported if name in request]:
+            return 422, {"detail": f"Unexpected fields in the request: {set(refused)}"}, {}
         return "<action>noop</action>"
 
-    with ChatServer(answer) as server, pytest.warns(UserWarning, match="takes no") as said:
+    with ChatServer(answer) as server, pytest.warns(UserWarning, match="takes no") as warned:
         rollout(policy(server), tasks(2), config=RolloutConfig(horizon=2))
-    (first, second) = sorted(str(warning.message) for warning in said)
-    assert "takes no min_p, repeat_penalty, seed, typical_p: played without; the server's own defaults hold" in first
-    assert "do not draw the same random numbers" in first
-    assert "takes no top_k: played without" in second  # after -1 was tried
-    assert len(server.requests) == 6
+    (warning,) = warned
+    assert "takes no min_p, repeat_penalty, seed, typical_p: played without" in str(warning.message)
+    assert len(server.requests) == 5
 
 
 def test_what_the_user_has_set_is_never_dropped():
@@ -403,32 +339,17 @@ def test_a_system_prompt_and_thinking_are_sent_and_outlive_a_short_context():
     assert last["chat_template_kwargs"] == {"enable_thinking": True}
 
 
-def test_a_temperature_that_is_refused_ends_the_run():
-    said = {"error": {"message": "Unsupported value: 'temperature' must be 1.", "param": "temperature"}}
-    with ChatServer(lambda _: (400, said, {})) as server:
-        with pytest.raises(PolicyFault, match="'temperature' must be 1"):
-            rollout(policy(server), tasks(2))
-        assert len(server.requests) <= 2
-
-
 @pytest.mark.parametrize(
     ("response", "says"),
     [
         ((500, {"error": {"message": "out of\nmemory"}}, SOON), r"fails \(HTTP 500\): out of memory"),
-        ((500, b"", SOON), r"fails \(HTTP 500\)$"),
         ((502, b"<html>Bad gateway\x1b[2J</html>", SOON), r"HTTP 502\): <html>Bad gateway \[2J"),
         ((429, {"error": {"message": "no quota"}}, SOON), r"allows no more requests \(HTTP 429\): no quota"),
-        ((403, {"detail": "not you"}, {}), r"denies access \(HTTP 403\): not you"),
         ((400, {"detail": [{"loc": ["body", "model"], "msg": "bad"}]}, {}), "HTTP 400.*'msg': 'bad'"),
-        ((400, ["?"], {}), r"HTTP 400\): \[\"\?\"\]"),
         ((200, b"<html>Welcome</html>", {"content-type": "text/html"}), "no chat completion: <html>Welcome"),
-        ((200, b'{"choices": [{"mess', {}), "no chat completion: {"),
         ((200, b"[" * 100_000, {}), r"no chat completion: \[\["),
-        ((200, b"\xff\xfe", {}), "no chat completion"),
         ((200, b"", {}), "no chat completion: nothing"),
-        ((200, {"choices": None}, {}), "no chat completion"),
         ((200, {"error": {"message": "upstream is down", "code": 502}}, {}), "upstream is down"),
-        ((200, {"error": "plain words"}, {}), "plain words"),
         ((307, b"", {"location": "/v1/chat/completions"}), "cannot reach .*redirect"),
     ],
 )
@@ -486,11 +407,9 @@ def test_the_only_model_is_taken_and_several_are_listed():
 def test_a_server_that_is_not_there_is_known_at_once():
     with ChatServer(listed) as server:
         pass
-    began = time.monotonic()
-    with pytest.raises(PolicyFault, match=r"cannot reach http://127.*: Connection refused"):
+    with pytest.raises(PolicyFault, match=r"cannot reach http://127"):
         load_policy(f"{server.url.replace('//', '//user:secret@')}#toy")
-    assert time.monotonic() - began < 10
-    with ChatServer(listed) as server, pytest.raises(PolicyFault, match=r"no secure connection .*; is it https\?"):
+    with ChatServer(listed) as server, pytest.raises(PolicyFault, match=r"cannot reach https.*SSL"):
         load_policy(server.url.replace("http:", "https:"))
 
 
@@ -545,28 +464,21 @@ def test_an_unknown_name_gets_the_nearest(name, says):
         load_policy(name)
 
 
-def test_a_policy_that_is_let_go_hangs_up():
+def test_a_policy_that_is_deleted_hangs_up():
     with ChatServer(listed) as server:
-        before = threading.active_count()
-        one = policy(server)
-        rollout(one, tasks(1), config=RolloutConfig(admissible=True, horizon=1))
-        names = [t.name for t in threading.enumerate() if server.url in t.name]
-        assert names
-        del one
+
+        def client_threads():
+            return [thread for thread in threading.enumerate() if server.url in thread.name]
+
+        client = policy(server)
+        rollout(client, tasks(1), config=RolloutConfig(admissible=True, horizon=1))
+        assert client_threads()
+        del client
         gc.collect()
-        for _ in range(100):
-            if not [t for t in threading.enumerate() if server.url in t.name]:
-                break
+        deadline = time.monotonic() + 10
+        while client_threads() and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert not [t for t in threading.enumerate() if server.url in t.name]
-        assert threading.active_count() <= before + 1
-
-
-@pytest.mark.slow
-def test_the_client_is_loaded_only_for_a_server():
-    code = "import sys, gentax.policies, gentax.cli.app, gentax.metrics; print('openai' in sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "False"
+        assert not client_threads()
 
 
 def test_a_tool_is_offered_and_its_result_goes_back_to_the_call():
@@ -593,11 +505,8 @@ def test_a_tool_is_offered_and_its_result_goes_back_to_the_call():
 @pytest.mark.parametrize(
     ("calls", "action"),
     [
-        (None, ""),
-        ("x", ""),
         ([None, 3, {}], ""),
         ([{"function": {"name": "rm", "arguments": '{"action": "x"}'}}], ""),
-        ([{"function": {"name": "act", "arguments": "{" * 5000}}], ""),
         ([{"function": {"name": "act", "arguments": {"action": "go\ud800"}}}], "go?"),
         ([{"id": 7, "function": {"name": "act", "arguments": '{"action": "a"}'}}] * 2, "a"),
     ],

@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +147,8 @@ def _tokenizer(source: ModelSource, options: ModelOptions) -> Any:
     with loading_errors(f"the tokenizer of {source.name}"):
         if source.kind == "gguf":
             with _isolated(path) as folder:
-                made = AutoTokenizer.from_pretrained(folder, gguf_file=path.name, local_files_only=True)
-            return remove_added_tokens(made, read_gguf(path))
+                tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name, local_files_only=True)
+            return remove_added_tokens(tokenizer, read_gguf(path))
         for name in _TOKENIZER_FILES:
             if name != TOKENIZER and (path / name).exists():
                 read_json(path / name)
@@ -161,13 +162,11 @@ def _load(source: ModelSource, options: ModelOptions, tokenizer: Any) -> Any:
     device = resolve_device(options.device)
     limit_onednn_cache()
     with loading_errors(source.name):
-        if source.kind == "adapter":
+        if source.base is not None:
             from gentax.models.adapters import check_adapter, merge_adapter
 
-            assert source.base is not None
-            model = _load_base(
-                source.base, options, device, tokenizer, lambda bare: check_adapter(source.path, bare, source.name)
-            )
+            check = partial(check_adapter, source.path, where=source.name)
+            model = _load_base(source.base, options, device, tokenizer, check)
             model = merge_adapter(model, source.path, source.name)
         else:
             model = _load_base(source, options, device, tokenizer)
@@ -180,11 +179,10 @@ def _load_base(
 ) -> Any:
     """Check and load a model that is no adapter.
 
-    `more` checks what is added to the model, on the meta device, and returns its bytes.
+    `more` checks an adapter against the model on the meta device, and returns its bytes.
     """
-    if source.kind == "gguf":
-        return _gguf(source, options, device, tokenizer, more)
-    return _folder(source, options, device, tokenizer, more)
+    load = _gguf if source.kind == "gguf" else _folder
+    return load(source, options, device, tokenizer, more)
 
 
 def _folder(source: ModelSource, options: ModelOptions, device: torch.device, tokenizer: Any, more: More) -> Any:
@@ -200,7 +198,7 @@ def _folder(source: ModelSource, options: ModelOptions, device: torch.device, to
     else:
         bare = build_meta_model(config, tensors, source.name)
         _check_vocabulary(bare, tokenizer, source.name)
-        needed = _bytes(bare, options) + (more(bare) if more else 0)
+        needed = _bytes(bare, options.dtype) + (more(bare) if more else 0)
     check_fits_memory(needed, device, source.name)
     model, info = AutoModelForCausalLM.from_pretrained(
         source.path,
@@ -229,7 +227,7 @@ def _gguf(source: ModelSource, options: ModelOptions, device: torch.device, toke
         bare = build_meta_model(config, {}, source.name)
         _check_vocabulary(bare, tokenizer, source.name)
         dtype = "float32" if options.dtype == "auto" else options.dtype
-        needed = _bytes(bare, ModelOptions(dtype=dtype)) + (more(bare) if more else 0)
+        needed = _bytes(bare, dtype) + (more(bare) if more else 0)
         check_fits_memory(needed, device, source.name)
         unpacked = {}
         if (kind := getattr(transformers, "GgufConfig", None)) is not None:
@@ -281,13 +279,9 @@ def _placed(device: torch.device) -> dict[str, Any]:
     return {} if device.type == "cpu" or is_deepspeed_zero3_enabled() else {"device_map": {"": device}}
 
 
-def _bytes(bare: Any, options: ModelOptions) -> int:
+def _bytes(bare: Any, dtype: str) -> int:
     """Return the bytes of a meta model in its load dtype."""
-    if options.dtype == "auto":
-        return model_bytes(bare)
-    size = getattr(torch, options.dtype).itemsize
-    floats = [x for x in {id(x): x for x in (*bare.parameters(), *bare.buffers())}.values() if x.is_floating_point()]
-    return sum(x.numel() for x in floats) * size
+    return model_bytes(bare if dtype == "auto" else bare.to(getattr(torch, dtype)))
 
 
 def _check_vocabulary(model: Any, tokenizer: Any, where: str) -> None:

@@ -17,7 +17,6 @@ import contextlib
 import json
 import os
 import re
-import ssl
 import threading
 import weakref
 from collections.abc import Coroutine, Iterable
@@ -211,16 +210,10 @@ def _close_client(loop: asyncio.AbstractEventLoop, client: Any) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """Return why there is no connection, in the operating system's words if possible."""
-    seen, cause = str(error), error.__cause__ or error.__context__
-    while cause is not None:
-        if isinstance(cause, ssl.SSLError):  # its numbers are not the system's
-            return f"no secure connection ({cause.reason or cause}); is it https?"
-        if isinstance(cause, OSError) and cause.errno:
-            return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)  # a name is not found below 0
-        seen = str(cause) or seen
-        cause = cause.__cause__ or cause.__context__
-    return _first_line(seen)
+    """Return why there is no connection: the message of the first cause."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return _first_line(str(error)) or type(error).__name__
 
 
 def _first_line(text: str) -> str:

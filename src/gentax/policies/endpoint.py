@@ -1,28 +1,12 @@
 """A policy behind an OpenAI-compatible endpoint: vLLM, SGLang, llama.cpp, Ollama, commercial services.
 
-Each request is one `POST …/chat/completions` with:
+A request carries the conversation, the sampling settings, a seed from the episode's generator, the stop string
+`</action>`, and neutral values for what a server's own defaults would change (llama-cpp-python: top_k 40, min_p 0.05,
+repeat_penalty 1.1; vLLM and SGLang: the model's `generation_config.json`). docs/how-to/server.md lists them all.
 
-- `model`: the one named after `#` in the URL, or the server's only one;
-- `messages`: in an append-only context the whole conversation, thoughts included; in a window one user message; a
-  system message first, if there is one. The message after a tool call is its result, with the role `tool`;
-- `tools`: with the action format `tool_calls`, the one tool. `stop` is not sent then, nor with `json`;
-- `temperature`, `top_p`, `top_k`, `min_p` and `max_tokens` of the request;
-- neutral values of all settings whose server defaults would change the distribution: `typical_p`, `repetition_penalty`
-  and `repeat_penalty` 1, `presence_penalty` and `frequency_penalty` 0. llama-cpp-python defaults to top_k 40, min_p
-  0.05 and repeat_penalty 1.1; vLLM and SGLang read the model's `generation_config.json`;
-- `seed`: sampled from the episode's generator, so that two policies get the same one, where servers honour it;
-- `stop`: `</action>`, where a reply ends. A server with separate `reasoning_content` that meets it there is asked
-  again, and from then on, without;
-- `skip_special_tokens` false (vLLM, SGLang): where `<action>` is a control token, as in the shipped model, it would be
-  missing from the text, and no action could be parsed;
-- `chat_template_kwargs` with `enable_thinking`, which vLLM, SGLang and llama.cpp pass to the chat template.
-
-A setting that a server refuses is dropped from then on, with one warning; `max_tokens` becomes `max_completion_tokens`,
-and some servers write "no top_k" as -1. What the user has set is never dropped, since it is part of what is measured:
-`temperature`, and `top_p`, `top_k` and `min_p` where they are on. A server may also silently ignore settings: Ollama's
-chat completions support neither `top_k`, `min_p` nor a repetition penalty, so set these in its Modelfile. The first
-request is sent alone, to learn what the server refuses. Too long a context is shortened (see `shorten_messages`).
-Not supported: log-probabilities and tokens, so nothing can be trained on an endpoint's episodes.
+A setting that a server refuses is dropped from then on, with one warning, unless the user has set it. The first request
+is sent alone, to learn what the server refuses. Too long a context is shortened (see `shorten_messages`). Not
+supported: log-probabilities and tokens, so nothing can be trained on an endpoint's episodes.
 """
 
 from __future__ import annotations
@@ -217,7 +201,8 @@ class EndpointPolicy:
                 raise UsageError(f"{self.server.url} takes no {name}, and {settings[name]:g} was asked for")
         # Another turn may have met the same refusal while this one was under way.
         if new := sorted({*blamed} - self._without):
-            warnings.warn(f"{self.server.url} takes no {', '.join(new)}: {_consequence(new)}", stacklevel=2)
+            effect = "played without; the server's own defaults hold, if it has any"
+            warnings.warn(f"{self.server.url} takes no {', '.join(new)}: {effect}", stacklevel=2)
         self._without.update(blamed)
         return again
 
@@ -235,18 +220,6 @@ class EndpointPolicy:
 
 def _is_neutral(name: str, value: float) -> bool:
     return value == NEUTRAL_SAMPLING[name] or (name == "top_k" and value == -1)
-
-
-def _consequence(dropped: list[str]) -> str:
-    """Explain what it means that a server does not support some settings."""
-    said = ["played without"]
-    if any(name in NEUTRAL_SAMPLING for name in dropped):
-        said.append("the server's own defaults hold, if it has any")
-    if "chat_template_kwargs" in dropped:
-        said.append("whether the model thinks is up to the server")
-    if "seed" in dropped:
-        said.append("two policies do not draw the same random numbers there")
-    return "; ".join(said)
 
 
 def shorten_messages(said: list[Message]) -> bool:

@@ -5,10 +5,9 @@ The user's own policy is, in short form, a function of one episode's conversatio
     def my_policy(messages: list[dict[str, str]]) -> str:
         return "<action>look</action>"
 
-A callable object is the same. The long form has `reply(requests)`, see `protocol.Policy`: it answers all episodes in
-flight at once and may use the sampling settings and the episode's random numbers. Either may be given as a class, which
-is instantiated without arguments, or returned by a function without arguments. Not supported: token ids, so nothing can
-be trained on such a policy's episodes, and asynchronous functions.
+A callable object is the same. The batched form has `reply(requests)`, see `protocol.Policy`. Either may be given as a
+class, or as a function without arguments that returns it. Not supported: token ids, so nothing can be trained on such a
+policy's episodes, and asynchronous functions.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def load_policy(what: str | Path | Policy | Callable[..., Any], options: ModelOp
 
         return connect_endpoint(what)
     if not Path(what).exists() and is_import_path(str(what)):
-        return load_user_policy(str(what), [*SCRIPTED_BY_NAME, "base"])
+        return wrap_user_policy(load_attribute("policy", str(what), [*SCRIPTED_BY_NAME, "base"]), str(what))
     if not may_name_model(what):
         if _HOST_AND_PORT.fullmatch(str(what)):
             raise UsageError(f"no model folder {str(what)!r}; if it is a server, did you mean 'http://{what}'?")
@@ -78,44 +77,29 @@ def load_policy_pair(
 Message = dict[str, str]
 
 
-def load_user_policy(name: str, others: Sequence[str] = ()) -> Policy:
-    """Return the policy `module:attribute`.
-
-    Args:
-        name: the module is searched in the working directory and among installed packages.
-        others: names of policies that may have been meant.
-
-    Raises:
-        UsageError: no such module or attribute, a module that fails, or no policy.
-    """
-    return wrap_user_policy(load_attribute("policy", name, others), name)
-
-
-def wrap_user_policy(found: Any, name: str = "") -> Policy:
+def wrap_user_policy(policy: Any, name: str = "") -> Policy:
     """Wrap a policy, a class or factory of one, or a function of the conversation.
 
     Args:
-        found: the user's object.
+        policy: the user's object.
         name: in reports, for a policy without a `name`; defaults to that of the function or class.
 
     Raises:
-        UsageError: `found` is none of these, or its class or factory fails.
+        UsageError: `policy` is none of these, or its class or factory fails.
     """
-    name = name or getattr(found, "__name__", type(found).__name__)
-    file = _file(found)
-    if inspect.isclass(found) or (callable(found) and not hasattr(found, "reply") and _arguments(found) == 0):
-        found = _made(found, name, file)
-    if inspect.isclass(found) or not (hasattr(found, "reply") or callable(found)):
-        raise UsageError(
-            f"policy {name!r} is of type {type(found).__name__}; it must be a function of the conversation, "
-            "or have `reply(turns)`"
-        )
-    if not hasattr(found, "reply"):
-        if inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(getattr(found, "__call__", None)):  # noqa: B004, it is looked into and not called
-            raise UsageError(f"policy {name!r} is asynchronous; it must be a plain function that returns its reply")
-        found = FunctionPolicy(found, name)
-    own = getattr(found, "name", None)
-    return UserPolicy(found, own if isinstance(own, str) and own else name, file)
+    name = name or getattr(policy, "__name__", type(policy).__name__)
+    file = _file(policy)
+    if inspect.isclass(policy) or (callable(policy) and not hasattr(policy, "reply") and _takes_no_arguments(policy)):
+        policy = _instantiate(policy, name, file)
+    if not hasattr(policy, "reply"):
+        if not callable(policy):
+            raise UsageError(
+                f"policy {name!r} is of type {type(policy).__name__}; it must be a function of the conversation, "
+                "or have `reply(turns)`"
+            )
+        policy = FunctionPolicy(policy, name)
+    own = getattr(policy, "name", None)
+    return UserPolicy(policy, own if isinstance(own, str) and own else name, file)
 
 
 class FunctionPolicy:
@@ -186,46 +170,36 @@ class UserPolicy:
         return max_parallel_episodes(self.policy, context_tokens)
 
     def _checked(self, reply: Any) -> Reply:
-        made = reply if isinstance(reply, Reply) else Reply(reply)
-        if not isinstance(made.text, str):
-            raise self._wrong(f"it replied with a value of type {type(made.text).__name__}, not with text")
-        return made
+        if not isinstance(reply, Reply):
+            reply = Reply(reply)
+        if not isinstance(reply.text, str):
+            raise self._wrong(f"it replied with a value of type {type(reply.text).__name__}, not with text")
+        return reply
 
     def _wrong(self, what: str) -> PolicyFault:
         where = f" ({Path(self._file).name})" if self._file else ""
         return PolicyFault(f"policy {self.name!r}{where}: {what}")
 
 
-def _made(factory: Callable[[], Any], name: str, file: str | None) -> Any:
-    """Call a class or factory without arguments."""
-    try:
-        inspect.signature(factory).bind()
-    except TypeError as error:
-        raise UsageError(f"policy {name!r} is made without arguments, but: {error}") from None
-    except ValueError:
-        pass  # a class without a signature, such as one written in C
+def _instantiate(factory: Callable[[], Any], name: str, file: str | None) -> Any:
     try:
         return factory()
     except (UsageError, PolicyFault):
         raise
     except Exception as error:
-        raise UsageError(f"policy {name!r} cannot be made: {format_error(error, file)}") from error
+        raise UsageError(f"policy {name!r} cannot be made without arguments: {format_error(error, file)}") from error
 
 
-def _arguments(function: Callable[..., Any]) -> int:
-    """Return the number of required arguments of a function; 1 if unknown."""
+def _takes_no_arguments(function: Callable[..., Any]) -> bool:
     try:
-        parameters = inspect.signature(function).parameters.values()
+        inspect.signature(function).bind()
     except (TypeError, ValueError):
-        return 1
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
-        return 1
-    return sum(p.kind in positional and p.default is inspect.Parameter.empty for p in parameters)
+        return False
+    return True
 
 
-def _file(found: Any) -> str | None:
-    target = found if inspect.isclass(found) or inspect.isroutine(found) else type(found)
+def _file(policy: Any) -> str | None:
+    target = policy if inspect.isclass(policy) or inspect.isroutine(policy) else type(policy)
     try:
         return inspect.getsourcefile(target)
     except TypeError:
