@@ -89,6 +89,7 @@ def _run(
     costs: Path | None = None,
 ) -> None:
     """Run a study with its progress shown, then print the first screen of its report."""
+    from gentax.report.claims import claim_notes, claims_table
     from gentax.report.terminal import first_screen
     from gentax.studies import StudyRun, read_study
     from gentax.studies.costs import CostModel, read_costs
@@ -103,6 +104,10 @@ def _run(
         page = run.run()
     console.print()
     console.print(first_screen(run.results.results, tuple(study.domains), console), soft_wrap=False)
+    if claims := run.results.claims:
+        console.print()
+        console.print(claims_table(claims), soft_wrap=False)
+        print_text(claim_notes(claims))
     console.print(f"\nreport: {page}", markup=False)
     write_result(json, run.results_json())
 

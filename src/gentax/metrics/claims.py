@@ -45,7 +45,7 @@ from gentax.metrics.tax import DomainScores
 BASE, RANDOM = "init", "chance"  # roles without training seeds: the policy before training, random play
 SCALES = {"points": 100.0, "percent": 100.0}  # of the units in which success is not printed as a fraction
 SMALLEST_DIFFERENCE, SMALLEST_VARIANCE = 1e-3, 1e-9  # points; of a task: below, no sample size is worth printing
-_STEPS = 40  # of the bisection for a p-value
+_STEPS = 30  # of the bisection for a p-value
 
 Limits = Callable[[float], tuple[float, float] | None]  # of an interval, by its level; None: it is not finite
 

@@ -24,6 +24,7 @@ from gentax.core.settings import plain
 from gentax.domains import domain
 from gentax.metrics.arms import ArmReport, compare_arms, ood_rank_scores
 from gentax.metrics.axes import Axes, axes
+from gentax.metrics.claims import ClaimResult
 from gentax.metrics.episode_scores import drop_error_tasks
 from gentax.metrics.tax import tax_report
 from gentax.metrics.verdict import arm_sentence, headline, sentences
@@ -33,6 +34,7 @@ from gentax.report import ArmComparison, Curve, EpisodePair, Report, Result
 from gentax.report.model import representative_pairs
 from gentax.rollouts import make_env
 from gentax.rollouts.prompt import episode_prompts
+from gentax.studies.claims import assess_claims
 from gentax.studies.plan import Plan, Stage
 from gentax.studies.stages import SCORES
 from gentax.studies.store import Store
@@ -51,6 +53,7 @@ class StudyResults:
     study: Study
     results: tuple[Result, ...]  # arms x sources, over all seeds, on the same test tasks
     comparison: ArmComparison
+    claims: tuple[ClaimResult, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         rows = []
@@ -67,6 +70,7 @@ class StudyResults:
             "results": rows,
             "arms": {source: {name: arm.to_json() for name, arm in of.items()} for source, of in arms.items()},
             "ranks": {arm: {source: e.to_json() for source, e in of.items()} for arm, of in ranks.items()},
+            "claims": [claim.to_json() for claim in self.claims],
         }
 
 
@@ -100,7 +104,8 @@ def analyze(plan: Plan, store: Store) -> StudyResults:
             of_domain[name] = np.stack([_read_scores(store, stage)[0] for stage in stages])
     comparison = _compare(study, scores)
     results = tuple(_result(study, scores, cell, comparison) for cell in scores.after)
-    return StudyResults(study, results, comparison)
+    claims = assess_claims(study, scores.init, scores.random, scores.after, scores.clusters)
+    return StudyResults(study, results, comparison, claims)
 
 
 def _read_scores(store: Store, stage: Stage) -> tuple[np.ndarray, list[str]]:
@@ -188,6 +193,7 @@ def study_report(plan: Plan, computed: StudyResults, shown: Illustrations, store
             for (arm, source, seed), stage in plan.trained.items()
         ),
         comparison=computed.comparison,
+        claims=computed.claims,
         axes=shown.axes,
         pairs=shown.pairs,
         settings={

@@ -17,6 +17,7 @@ from gentax.domains.registry import why_not_untouched
 from gentax.metrics.statistics import few_seeds_caveat
 from gentax.models.requests import ModelOptions
 from gentax.rollouts import RolloutConfig
+from gentax.studies.claims import read_claims
 from gentax.training import TrainConfig
 from gentax.training.check import check as check_recipe
 from gentax.training.config import OLD_KEYS, read_values
@@ -72,6 +73,8 @@ class Study:
     """Episodes on each test task."""
     split: str = "test"
     """The split that is played to evaluate. Choose settings on `validation`; report what `test` says."""
+    claims: tuple[str, ...] = ()
+    """What the study is to show, such as `tax(distractors) < tax(plain) on untouched` (see `gentax.studies.claims`)."""
 
     def baseline(self, arm: str) -> str | None:
         """Return the arm that `arm` is compared with beside the base, if there is one."""
@@ -185,3 +188,4 @@ def check(study: Study) -> None:
         raise UsageError(f"study {study.name}: a seed or a source is named twice")
     if len(study.domains) < 2:
         raise UsageError(f"study {study.name}: a tax needs at least one domain besides the source")
+    read_claims(study)
