@@ -4,8 +4,8 @@
     python benchmarks/bootstrap.py [--repeats 5]
 
 The arrays are made up: 5 training runs of two arms on 8 domains of 512 tasks each. rliable knows runs and domains only,
-so both get the runs' success rates, (5, 8); gentax is also timed with the tasks in the bootstrap, (5, 8, 512). The
-difference of two intervals of the same data and another seed, for each side with itself, is what chance alone makes.
+so both get the success rates of the runs, (5, 8). The difference of two intervals of the same data and another seed,
+for each side with itself, is what chance alone makes.
 """
 
 from __future__ import annotations
@@ -79,8 +79,6 @@ def main() -> None:
             )
             took = time.perf_counter() - began
             row(f"rliable, runs, seed {seed}", *(100 * x for x in (values["arm"][0], *limits["arm"][:, 0])), took)
-    took = timed(lambda n: iqm(arm, np.random.default_rng(n), REPLICATES), args.repeats)
-    ours("gentax, runs and tasks", iqm(arm, np.random.default_rng(0), REPLICATES), took)
 
     print(f"\nProbability of improvement\n{head}")
     for seed in (0, 1):

@@ -57,8 +57,8 @@ def _diagnose_one(episodes: list[Episode]) -> dict[str, Any]:
     print_text(lines)
     console.print()
     for one in measured.values():
-        rows, zero = _split(one.values)
-        print_table(_title(one), ["", "value"], [[title, _cell(one.values[name])] for name, title in rows.items()])
+        rows, zero = _split(one.measures)
+        print_table(_title(one), ["", "value"], [[title, _cell(one.measures[name])] for name, title in rows.items()])
         _print_zero(zero, "")
     return {"domains": {domain: one.to_json() for domain, one in measured.items()}, "sentences": lines}
 
@@ -75,10 +75,10 @@ def _compare_two(before: list[Episode], after: list[Episode]) -> dict[str, Any]:
     domains = {}
     for domain, both in compared.items():
         marked = {name for (where, name), p in corrected.items() if where == domain and p < 1 - LEVEL}
-        rows, zero = _split(both.before.values, both.after.values)
+        rows, zero = _split(both.before.measures, both.after.measures)
         cells = []
         for name, title in rows.items():
-            sides = [_cell(side.values[name]) for side in (both.before, both.after)]
+            sides = [_cell(side.measures[name]) for side in (both.before, both.after)]
             cells.append([title, *sides, _cell(both.change[name]) + (" *" if name in marked else "  ")])
         print_table(_title(both.after), ["", "before", "after", "change  "], cells)
         _print_zero(zero, " before and after")

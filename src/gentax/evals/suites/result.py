@@ -3,10 +3,9 @@
 A result file has each episode's outcome and numbers on a line of its own, so that everything on the score card can be
 computed again from it. Replies are left out: `gentax rollout` keeps whole episodes.
 
-Checks show that a file is whole and consistent: the frozen suite, every task once, started as frozen, possible numbers,
-a score card that follows from the outcomes. They cannot show that the outcomes are what the named policy did. For that
-the suite is played again, which gives the same numbers on the same machine with the same versions; elsewhere floating
-point may round differently, a sampled token may differ, and with it the outcome of a few episodes.
+Checks show that a file is whole and consistent with itself and with the frozen suite. They cannot show that the
+outcomes are what the named policy did. For that the suite is played again, which gives the same numbers on the same
+machine with the same versions; elsewhere floating point may round differently, and with it a few episodes.
 """
 
 from __future__ import annotations
@@ -24,42 +23,15 @@ import numpy as np
 
 import gentax
 from gentax.core import Episode, Outcome, UsageError
-from gentax.core.console import TextTable, repr_as_str
+from gentax.core.console import TextTable, one_line, repr_as_str
 from gentax.core.files import atomic_file
-from gentax.core.settings import plain, read_settings, settings
+from gentax.core.records import json_value
+from gentax.core.settings import read_json, read_settings, settings
 from gentax.evals.suites.suite import FROZEN, RETIRED, Suite, load_suite, versions
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE
 from gentax.metrics.statistics import Estimate, Labels, Scores, above_chance, linear_combination, success_rate
 
-
-def write_lines(path: str | Path, value: Any) -> None:
-    """Write `value` as JSON, whole or not at all. Raises ValueError on NaN or infinity, which JSON does not have."""
-    with atomic_file(path) as aside:
-        aside.write_text(_lines(value, "") + "\n", encoding="utf-8")
-
-
-def harmless(text: str, limit: int = 300) -> str:
-    """Return `text`, at most `limit` characters, with those that a terminal would not show as they are escaped."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: limit + 1])
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
-
-
-def _lines(value: Any, indent: str) -> str:
-    inner = indent + " "
-    if isinstance(value, dict) and value:
-        rows = [f"{inner}{_flat(key)}: {_lines(one, inner)}" for key, one in value.items()]
-        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
-    if isinstance(value, list) and any(isinstance(one, dict) for one in value):
-        return "[\n" + ",\n".join(inner + _flat(one) for one in value) + f"\n{indent}]"
-    return _flat(value)
-
-
-def _flat(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, ensure_ascii=False)
-
-
 FORMAT = 1  # raised when a result file means something else than before
-LIMIT = 1 << 24  # bytes of a result file that are read; one of v2 has some 200,000
 
 
 @settings
@@ -93,6 +65,22 @@ class PlayedEpisode:
         values = (episode.length, len(invalid), episode.ret, episode.written, episode.error, cut_off)
         return cls(episode.task.id, episode.sample, episode.outcome.value, *values)
 
+    def impossible(self, horizon: int) -> Iterator[str]:
+        """Yield what is impossible about an episode of a suite with sparse rewards."""
+        if self.outcome not in list(Outcome):
+            yield f"an outcome is success, failure or error, not {self.outcome!r}"
+        broke, success = self.outcome == Outcome.ERROR, self.outcome == Outcome.SUCCESS
+        if not (0 if broke else 1) <= self.length <= horizon:
+            yield f"an episode has 1 to {horizon} steps, not {self.length}"
+        if not 0 <= self.invalid <= self.length:
+            yield f"{self.invalid} of {self.length} actions cannot be invalid"
+        if not 0 <= self.truncated <= self.invalid:
+            yield f"{self.truncated} of {self.invalid} invalid replies cannot be cut off"
+        if (not broke and self.ret != success) or not math.isfinite(self.ret):
+            yield f"the return of a {self.outcome} is {float(success):g}, not {self.ret}"
+        if self.written is not None and self.written < 0:
+            yield f"{self.written} tokens cannot be written"
+
 
 @settings
 class DomainResult:
@@ -107,14 +95,13 @@ class DomainResult:
     def scores(self, order: Iterable[str] | None = None) -> np.ndarray:
         """Return (K,) mean success over samples of each task; NaN where one is an error.
 
-        The tasks are in the given order, or in that of `starts`.
-
-        What is read from a file is verified first (see `verify`): here every task must have its episodes.
+        The tasks are in the given order, or in that of `starts`. What is read from a file is verified first (see
+        `verify`): here every task must have its episodes.
         """
-        found: dict[str, list[float]] = {id: [] for id in (self.starts if order is None else order)}
-        for one in self.episodes:
-            found[one.task].append(np.nan if one.outcome == Outcome.ERROR else float(one.outcome == Outcome.SUCCESS))
-        return np.array([np.mean(values) for values in found.values()])
+        samples: dict[str, list[float]] = {id: [] for id in (self.starts if order is None else order)}
+        for e in self.episodes:
+            samples[e.task].append(np.nan if e.outcome == Outcome.ERROR else float(e.outcome == Outcome.SUCCESS))
+        return np.array([np.mean(values) for values in samples.values()])
 
 
 @settings
@@ -143,22 +130,25 @@ class SuiteResult:
         """Return the score card."""
         suite, scores = load_suite(self.suite), self.scores()
         broken = {name: np.isnan(scores_K) for name, scores_K in scores.items()}
-        sound, clusters, chance = {}, {}, {}
+        success: dict[str, Estimate | None] = dict.fromkeys(scores)
+        above: dict[str, Estimate | None] = dict.fromkeys(scores)
+        sound, clusters = {}, {}
         for name, scores_K in scores.items():
-            if broken[name].mean() <= MAX_ERROR_SHARE:
-                ids = np.array(list(self.domains[name].starts))[~broken[name]]
-                sound[name], contents = scores_K[~broken[name]], suite.domains[name].contents
-                random = dict(zip(contents, suite.chance(name), strict=True))
-                clusters[name], chance[name] = [contents[id] for id in ids], np.array([random[id] for id in ids])
-        whole = not self.missing and len(sound) == len(scores)
+            if broken[name].mean() > MAX_ERROR_SHARE:
+                continue
+            ids = np.array(list(self.domains[name].starts))[~broken[name]]
+            contents = suite.domains[name].contents
+            random = dict(zip(contents, suite.chance(name), strict=True))
+            sound[name], clusters[name] = scores_K[~broken[name]], [contents[id] for id in ids]
+            success[name] = success_rate(sound[name], clusters=clusters[name])
+            chance_K = np.array([random[id] for id in ids])
+            above[name] = above_chance(sound[name], chance_K, clusters=clusters[name])
         return ScoreCard(
-            success={n: success_rate(sound[n], clusters=clusters[n]) if n in sound else None for n in scores},
-            above_chance={
-                n: above_chance(sound[n], chance[n], clusters=clusters[n]) if n in sound else None for n in scores
-            },
+            success=success,
+            above_chance=above,
             random={n: 100 * float(suite.chance(n).mean()) for n in scores},
             left_out={name: int(broken_K.sum()) for name, broken_K in broken.items()},
-            mean=mean_success(sound, clusters) if whole else None,
+            mean=mean_success(sound, clusters) if not self.missing and len(sound) == len(scores) else None,
         )
 
     def table(self) -> TextTable:
@@ -167,27 +157,19 @@ class SuiteResult:
         cut = any(episode.truncated for played in self.domains.values() for episode in played.episodes)
         rows: list[list[object]] = []
         for name, played in self.domains.items():
-            kept = [episode for episode in played.episodes if episode.outcome != Outcome.ERROR]
-            steps = sum(episode.length for episode in kept)
-            truncated = sum(episode.truncated for episode in kept)
-            invalid = sum(episode.invalid for episode in kept) - truncated
+            complete = [episode for episode in played.episodes if episode.outcome != Outcome.ERROR]
+            steps = sum(episode.length for episode in complete)
+            truncated = sum(episode.truncated for episode in complete)
+            invalid = sum(episode.invalid for episode in complete) - truncated
             shares = [f"{count / max(1, steps):.0%}" for count in (invalid, truncated)[: 1 + cut]]
-            length, success = steps / max(1, len(kept)), card.success[name] or "undefined"
-            over: list[Any] = [f"{card.random[name]:.1f}", card.above_chance[name] or "undefined"]
-            rows.append([name, played.level, success, *over, f"{length:.1f}", *shares, card.left_out[name]])
+            rates = [card.success[name] or "undefined", f"{card.random[name]:.1f}"]
+            length = f"{steps / max(1, len(complete)):.1f}"
+            above = card.above_chance[name] or "undefined"
+            rows.append([name, played.level, *rates, above, length, *shares, card.left_out[name]])
         if card.mean is not None:
             rows.append(["mean", "", card.mean, "", "", "", *[""] * (1 + cut), sum(card.left_out.values())])
-        columns = [
-            "domain",
-            "level",
-            "success %",
-            "random %",
-            "above chance %",
-            "length",
-            "invalid",
-            *["truncated"] * cut,
-            "errors",
-        ]
+        columns = ["domain", "level", "success %", "random %", "above chance %", "length", "invalid"]
+        columns += [*["truncated"] * cut, "errors"]
         return TextTable(f"{self.policy} on suite {self.suite} ({self.digest[:8]})", columns, rows)
 
     _repr_pretty_ = repr_as_str
@@ -200,11 +182,11 @@ class SuiteResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values, the score card first."""
-        content = plain(self)
+        content = {name: json_value(getattr(self, name)) for name in self.__dataclass_fields__}
         domains = content.pop("domains")
         for played in domains.values():
             played["episodes"] = [_without_empty(row) for row in played["episodes"]]
-        missing = list(content.pop("missing"))
+        missing = content.pop("missing")
         return {"format": FORMAT, **content, "missing": missing, "score": self.card().to_json(), "domains": domains}
 
 
@@ -223,21 +205,23 @@ class ScoreCard:
     mean: Estimate | None
     """Over the suite's domains, each with the same weight; None when any of them is missing."""
 
-    _repr_pretty_ = repr_as_str
-
-    def __str__(self) -> str:
-        mean = "undefined: a domain is missing, or has too many errors" if self.mean is None else self.mean
-        rows = [[n, one or "undefined: too many errors", self.left_out[n]] for n, one in self.success.items()]
-        return str(TextTable("Score card", ["domain", "success %", "errors"], [*rows, ["mean", mean, ""]]))
-
     def to_json(self) -> dict[str, Any]:
         """Return the score card as JSON values."""
         return {
-            "mean": _shown(self.mean),
-            "success": {name: _shown(one) for name, one in self.success.items()},
-            "above_chance": {name: _shown(one) for name, one in self.above_chance.items()},
+            "mean": _estimate_json(self.mean),
+            "success": {name: _estimate_json(estimate) for name, estimate in self.success.items()},
+            "above_chance": {name: _estimate_json(estimate) for name, estimate in self.above_chance.items()},
             "left_out": dict(self.left_out),
         }
+
+
+def _estimate_json(estimate: Estimate | None) -> dict[str, float] | None:
+    """Return what a score card keeps of an estimate, whatever else estimates come to hold."""
+    return None if estimate is None else {key: getattr(estimate, key) for key in ("value", "low", "high", "n")}
+
+
+def _without_empty(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in ("error", "truncated") or value}
 
 
 def mean_success(scores: Mapping[str, np.ndarray], clusters: Mapping[str, Labels]) -> Estimate:
@@ -250,9 +234,28 @@ def mean_success(scores: Mapping[str, np.ndarray], clusters: Mapping[str, Labels
     return replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 100.0))  # no success is outside
 
 
+# --- the file ---
+
+
 def write_suite_result(path: str | Path, result: SuiteResult) -> None:
     """Write a result, whole or not at all."""
     write_lines(path, result.to_json())
+
+
+def write_lines(path: str | Path, value: Any) -> None:
+    """Write `value` as JSON, whole or not at all, an item of a list of objects on each line."""
+    with atomic_file(path) as aside:
+        aside.write_text(_lines(value, "") + "\n", encoding="utf-8")
+
+
+def _lines(value: Any, indent: str) -> str:
+    flat, inner = partial(json.dumps, allow_nan=False, ensure_ascii=False), indent + " "
+    if isinstance(value, dict) and value:
+        rows = [f"{inner}{flat(key)}: {_lines(item, inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return "[\n" + ",\n".join(inner + flat(item) for item in value) + f"\n{indent}]"
+    return flat(value)
 
 
 def read_result(path: str | Path) -> SuiteResult:
@@ -261,24 +264,7 @@ def read_result(path: str | Path) -> SuiteResult:
     Raises:
         UsageError: no such file, or one that is no result of a suite.
     """
-    return parse_result(read_content(path), str(path))
-
-
-def read_content(path: str | Path) -> Any:
-    """Return the JSON values in a file, which may be anybody's. Raises UsageError when there are none."""
-    path = Path(path)
-    try:
-        if not path.is_file():
-            raise UsageError(f"{path} is no file")
-        if path.stat().st_size > LIMIT:
-            raise UsageError(f"{path} is larger than {LIMIT >> 20} MB: it is no result of a suite")
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_finite)
-    except RecursionError:
-        raise UsageError(f"{path} is nested too deeply to be a result of a suite") from None
-    except UsageError:
-        raise
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as JSON: {error}") from None
+    return parse_result(read_json(path), str(path))
 
 
 def parse_result(content: Any, where: str) -> SuiteResult:
@@ -286,26 +272,21 @@ def parse_result(content: Any, where: str) -> SuiteResult:
     if not isinstance(content, dict) or "suite" not in content or "format" not in content:
         raise UsageError(f"{where} is no result of a suite; `gentax evaluate --suite v2 --json FILE` writes one")
     if type(content["format"]) is not int or content["format"] != FORMAT:
-        raise UsageError(harmless(f"{where} has the format {content['format']!r}; this version reads format {FORMAT}"))
+        raise UsageError(_short(f"{where} has the format {content['format']!r}; this version reads format {FORMAT}"))
     values = {key: value for key, value in content.items() if key not in ("format", "score")}
     try:
         return read_settings(SuiteResult, values, where)
     except (UsageError, OverflowError) as error:
-        raise UsageError(harmless(str(error))) from None
+        raise UsageError(_short(str(error))) from None
 
 
-def _shown(estimate: Estimate | None) -> dict[str, float] | None:
-    """Return what a score card keeps of an estimate, whatever else estimates come to hold."""
-    return None if estimate is None else {key: getattr(estimate, key) for key in ("value", "low", "high", "n")}
+def _short(text: str, limit: int = 300) -> str:
+    """Return text of a file that may hold anything on one line of at most `limit` characters."""
+    line = one_line(text[: limit + 1])
+    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def _without_empty(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in ("error", "truncated") or value}
-
-
-def _not_finite(name: str) -> float:
-    raise ValueError(f"it holds {name}, which JSON does not have")
-
+# --- checks ---
 
 TOLERANCE = 1e-6  # percent; the score card is computed in closed form, and sums may round otherwise elsewhere
 
@@ -318,142 +299,122 @@ class Check(NamedTuple):
     found: str  # one line, safe to print whatever the file holds
 
 
-class _Wrong(Exception):
-    """What is wrong with a file."""
-
-
 def verify(path: str | Path) -> list[Check]:
     """Check a result file, which may hold anything; the checks after one that makes them impossible are not made."""
     try:
-        content = read_content(path)
+        content = read_json(path)
         result = parse_result(content, Path(path).name)
     except UsageError as error:
-        return [Check("format", False, harmless(str(error)))]
+        return [Check("format", False, _short(str(error)))]
     checks = [Check("format", True, f"format {content['format']}"), *check_result(result)]
     if all(check.passed for check in checks):
-        checks.append(_checked("score card", lambda: _same_card(content.get("score"), result)))
-    return [*checks, _checked("versions", lambda: _versions(result))]
+        checks.append(_check("score card", partial(_same_card, content.get("score"), result)))
+    return [*checks, _check("versions", partial(_versions, result))]
 
 
 def check_result(result: SuiteResult) -> list[Check]:
     """Check a result against the suite it names, without its score card."""
-    checks = [_checked("suite", lambda: _suite(result))]
-    if not checks[0].passed:
-        return checks
-    suite = load_suite(result.suite)
-    checks.append(_checked("domains", lambda: _domains(result, suite)))
-    if not checks[1].passed:
-        return checks
-    for name, test in (("starts", _starts), ("tasks", _tasks), ("numbers", _numbers), ("errors", _errors)):
-        checks.append(_checked(name, partial(test, result, suite)))
+    checks = [_check("suite", partial(_suite, result))]
+    if checks[0].passed:
+        suite = load_suite(result.suite)
+        checks.append(_check("domains", partial(_domains, result, suite)))
+        if checks[1].passed:
+            tests = {"starts": _starts, "tasks": _tasks, "numbers": _numbers, "errors": _errors}
+            checks += [_check(name, partial(test, result, suite)) for name, test in tests.items()]
     return checks
 
 
-def _checked(name: str, test: Callable[[], str]) -> Check:
+def _check(name: str, test: Callable[[], str]) -> Check:
+    """Run a test, which returns what is so, or raises UsageError with what is wrong."""
     try:
-        return Check(name, True, harmless(test()))
-    except _Wrong as wrong:
-        return Check(name, False, harmless(str(wrong)))
+        return Check(name, True, _short(test()))
+    except UsageError as wrong:
+        return Check(name, False, _short(str(wrong)))
     except RecursionError:
         return Check(name, False, "nested deeper than any result is")
 
 
 def _suite(result: SuiteResult) -> str:
     if result.suite in RETIRED:
-        raise _Wrong(f"suite {result.suite} is retired: {RETIRED[result.suite]}")
+        raise UsageError(f"suite {result.suite} is retired: {RETIRED[result.suite]}")
     if result.suite not in FROZEN:
-        raise _Wrong(f"suite {result.suite!r} is not known here; known: {', '.join(FROZEN)}")
+        raise UsageError(f"suite {result.suite!r} is not known here; known: {', '.join(FROZEN)}")
     if result.digest != FROZEN[result.suite]:
-        raise _Wrong(f"{result.suite} was frozen as {FROZEN[result.suite]}, this was played on {result.digest!r}")
+        frozen = FROZEN[result.suite]
+        raise UsageError(f"{result.suite} was frozen as {frozen}, this was played on {result.digest!r}")
     return f"{result.suite}, {result.digest}"
 
 
 def _domains(result: SuiteResult, suite: Suite) -> str:
     for name, played in result.domains.items():
         if name not in suite.domains:
-            raise _Wrong(f"{name!r} is not in suite {suite.name}")
-        frozen = suite.domains[name]
-        if (played.level, played.horizon) != (frozen.level, frozen.horizon):
-            raise _Wrong(f"{name} is played at level {frozen.level} for {frozen.horizon} steps, not {played.level!r}, "
-                         f"{played.horizon}")  # fmt: skip
+            raise UsageError(f"{name!r} is not in suite {suite.name}")
+        level, horizon = suite.domains[name].level, suite.domains[name].horizon
+        if (played.level, played.horizon) != (level, horizon):
+            here = f"{played.level!r}, {played.horizon}"
+            raise UsageError(f"{name} is played at level {level} for {horizon} steps, not {here}")
     if not result.domains:
-        raise _Wrong("no domain was played")
+        raise UsageError("no domain was played")
     missing = tuple(name for name in suite.domains if name not in result.domains)
+    listed = ", ".join(missing)
     if missing != result.missing:
-        raise _Wrong(f"missing are {', '.join(missing) or 'none'}, the file says {', '.join(result.missing) or 'none'}")
-    of = f"{len(result.domains)} of {len(suite.domains)}"
-    return f"all {len(suite.domains)}" if not missing else f"{of}; incomplete, without {', '.join(missing)}"
+        raise UsageError(f"missing are {listed or 'none'}, the file says {', '.join(result.missing) or 'none'}")
+    if not missing:
+        return f"all {len(suite.domains)}"
+    return f"{len(result.domains)} of {len(suite.domains)}; incomplete, without {listed}"
 
 
 def _starts(result: SuiteResult, suite: Suite) -> str:
     for name, played in result.domains.items():
         frozen = suite.domains[name].starts
         if played.starts.keys() != frozen.keys():
-            raise _Wrong(f"the starts of {name} are not of its {len(frozen)} tasks")
+            raise UsageError(f"the starts of {name} are not of its {len(frozen)} tasks")
         for id, start in frozen.items():
             if played.starts[id] != start:
-                raise _Wrong(f"task {id} started as {played.starts[id]!r}, not as frozen, {start}")
+                raise UsageError(f"task {id} started as {played.starts[id]!r}, not as frozen, {start}")
     return f"{sum(len(played.starts) for played in result.domains.values())} tasks, each as frozen"
 
 
 def _tasks(result: SuiteResult, suite: Suite) -> str:
     for name, played in result.domains.items():
         wanted = Counter((id, sample) for id in suite.domains[name].starts for sample in range(suite.samples))
-        found = Counter((one.task, one.sample) for one in played.episodes)
-        for (task, sample), count in (found - wanted).items():
-            raise _Wrong(f"{name} has {count} of sample {sample} of task {task!r} more than the suite")
-        for (task, sample), _ in (wanted - found).items():
-            raise _Wrong(f"{name} lacks sample {sample} of task {task}")
+        present = Counter((episode.task, episode.sample) for episode in played.episodes)
+        for (task, sample), count in (present - wanted).items():
+            raise UsageError(f"{name} has {count} of sample {sample} of task {task!r} more than the suite")
+        for task, sample in wanted - present:
+            raise UsageError(f"{name} lacks sample {sample} of task {task}")
     episodes = sum(len(played.episodes) for played in result.domains.values())
     return f"{episodes} episodes, {suite.samples} on each task"
 
 
 def _numbers(result: SuiteResult, suite: Suite) -> str:
     for played in result.domains.values():
-        for one in played.episodes:
-            for wrong in _illegal(one, played.horizon):
-                raise _Wrong(f"task {one.task}: {wrong}")
+        for episode in played.episodes:
+            for wrong in episode.impossible(played.horizon):
+                raise UsageError(f"task {episode.task}: {wrong}")
     return "every outcome, length and return is possible"
-
-
-def _illegal(one: Any, horizon: int) -> Iterator[str]:
-    """Yield what is impossible about an episode of a suite with sparse rewards."""
-    if one.outcome not in list(Outcome):
-        yield f"an outcome is success, failure or error, not {one.outcome!r}"
-    broke = one.outcome == Outcome.ERROR
-    if not (0 if broke else 1) <= one.length <= horizon:
-        yield f"an episode has 1 to {horizon} steps, not {one.length}"
-    if not 0 <= one.invalid <= one.length:
-        yield f"{one.invalid} of {one.length} actions cannot be invalid"
-    if not 0 <= one.truncated <= one.invalid:
-        yield f"{one.truncated} of {one.invalid} invalid replies cannot be cut off"
-    if not broke and one.ret != (one.outcome == Outcome.SUCCESS):
-        yield f"the return of a {one.outcome} is {float(one.outcome == Outcome.SUCCESS):g}, not {one.ret}"
-    if not math.isfinite(one.ret):
-        yield f"the return is {one.ret}"
-    if one.written is not None and one.written < 0:
-        yield f"{one.written} tokens cannot be written"
 
 
 def _errors(result: SuiteResult, suite: Suite) -> str:
     total = 0
     for name, played in result.domains.items():
-        broken = len({one.task for one in played.episodes if one.outcome == Outcome.ERROR})
+        broken = len({episode.task for episode in played.episodes if episode.outcome == Outcome.ERROR})
         total += broken
         if broken > MAX_ERROR_SHARE * len(played.starts):
-            raise _Wrong(f"{broken} of {len(played.starts)} tasks of {name} ended in an error, more than "
-                         f"{100 * MAX_ERROR_SHARE:g} %")  # fmt: skip
+            share = f"more than {100 * MAX_ERROR_SHARE:g} %"
+            raise UsageError(f"{broken} of {len(played.starts)} tasks of {name} ended in an error, {share}")
     return f"{total} tasks ended in an error" if total else "no task ended in an error"
 
 
-def _same_card(said: Any, result: SuiteResult) -> str:
+def _same_card(written: Any, result: SuiteResult) -> str:
     card, note = result.card(), ""
     due: Any = card.to_json()
     if result.made_with.get("gentax") != gentax.__version__:  # whose intervals may be made in another way
-        due, said, note = _without_intervals(due), _without_intervals(said), "; intervals are of another version"
-    where = _differs(said, due, "score")
+        due, written = _without_intervals(due), _without_intervals(written)
+        note = "; intervals are of another version"
+    where = _differs(written, due, "score")
     if where is not None:
-        raise _Wrong(f"{where} is not what the outcomes give")
+        raise UsageError(f"{where} is not what the outcomes give")
     if card.mean is None:
         return f"follows from the outcomes{note}; no mean, since domains are missing"
     return f"follows from the outcomes{note}: mean {card.mean.value:.1f} ({card.mean.low:.1f} to {card.mean.high:.1f})"
@@ -465,27 +426,27 @@ def _without_intervals(card: Any) -> Any:
         return card
     if "value" in card:
         return {key: card.get(key) for key in ("value", "n")}
-    return {key: _without_intervals(one) for key, one in card.items()}
+    return {key: _without_intervals(item) for key, item in card.items()}
 
 
-def _differs(said: Any, due: Any, where: str) -> str | None:
+def _differs(written: Any, due: Any, where: str) -> str | None:
     """Return where two JSON values differ, None when they do not. `due` is ours, so the depth is bounded."""
     if isinstance(due, dict):
-        if not isinstance(said, dict) or said.keys() != due.keys():
+        if not isinstance(written, dict) or written.keys() != due.keys():
             return where
-        return next((w for key in due if (w := _differs(said[key], due[key], f"{where}.{key}")) is not None), None)
-    if isinstance(due, float) and isinstance(said, (int, float)) and not isinstance(said, bool):
-        return None if -1e9 < said < 1e9 and abs(said - due) <= TOLERANCE else where
-    return None if type(said) is type(due) and said == due else where
+        return next((w for key in due if (w := _differs(written[key], due[key], f"{where}.{key}")) is not None), None)
+    if isinstance(due, float) and isinstance(written, (int, float)) and not isinstance(written, bool):
+        return None if -1e9 < written < 1e9 and abs(written - due) <= TOLERANCE else where
+    return None if type(written) is type(due) and written == due else where
 
 
 def _versions(result: SuiteResult) -> str:
     if lacking := [what for what in ("gentax", "python", "platform") if what not in result.made_with]:
-        raise _Wrong(f"it does not say with which {lacking[0]} it was made")
+        raise UsageError(f"it does not say with which {lacking[0]} it was made")
     known = load_suite(result.suite).domains if result.suite in FROZEN else {}
     here = versions(name for name in result.domains if name in known)
-    said = {what: (number, here.get(what, "none")) for what, number in result.made_with.items()}
-    other = [f"{what} {there} (here {ours})" for what, (there, ours) in said.items() if there != ours]
+    pairs = {what: (number, here.get(what, "none")) for what, number in result.made_with.items()}
+    other = [f"{what} {there} (here {ours})" for what, (there, ours) in pairs.items() if there != ours]
     return f"others than here: {', '.join(other)}" if other else "as installed here"
 
 
@@ -498,21 +459,20 @@ def paired(before: SuiteResult, after: SuiteResult) -> tuple[dict[str, np.ndarra
     """
     for result in (before, after):
         if result.suite in RETIRED:
-            name = harmless(result.policy, 80)
             reason = f"which is retired: {RETIRED[result.suite]}"
-            raise UsageError(f"the result of {name} is of suite {result.suite}, {reason}")
+            raise UsageError(f"the result of {_short(result.policy, 80)} is of suite {result.suite}, {reason}")
     if (before.suite, before.digest) != (after.suite, after.digest):
-        names = [f"{harmless(one.suite, 40)} ({harmless(one.digest, 40)})" for one in (before, after)]
+        names = [f"{_short(result.suite, 40)} ({_short(result.digest, 40)})" for result in (before, after)]
         raise UsageError(f"results of different suites do not compare: {names[0]} and {names[1]}")
     for result in (before, after):
         for check in check_result(result):
             if not check.passed:
-                name = harmless(result.policy, 80)
-                raise UsageError(f"the result of {name} is not sound: {check.name}: {check.found}")
+                policy = _short(result.policy, 80)
+                raise UsageError(f"the result of {policy} is not sound: {check.name}: {check.found}")
     suite = load_suite(before.suite)  # whose order pairs the tasks, whatever the order of a file
     common = [name for name in suite.domains if name in before.domains and name in after.domains]
     if not common:
         raise UsageError(f"the two results have no domain of suite {before.suite} in common")
     starts = {name: suite.domains[name].starts for name in common}
-    first, second = ({n: one.domains[n].scores(starts[n]) for n in common} for one in (before, after))
+    first, second = ({n: result.domains[n].scores(starts[n]) for n in common} for result in (before, after))
     return first, second

@@ -6,7 +6,7 @@ covers; `bootstrap` what needs resampling; `multiple_testing` corrections for se
 analyses; `power` sample sizes and minimum detectable effects; `paired_ratios` ratios of counts per task.
 """
 
-from gentax.metrics.statistics.bootstrap import bootstrap_means, iqm, probability_of_improvement
+from gentax.metrics.statistics.bootstrap import iqm, probability_of_improvement
 from gentax.metrics.statistics.estimate import LEVEL, SEEDS_AND_TASKS, TASKS, Estimate, Undefined
 from gentax.metrics.statistics.intervals import (
     above_chance,
@@ -19,7 +19,7 @@ from gentax.metrics.statistics.intervals import (
     rate_ratio,
     ratio,
     success_rate,
-)
+)  # fmt: skip
 from gentax.metrics.statistics.multiple_testing import InterimAnalyses, group_sequential_holm, holm
 from gentax.metrics.statistics.power import (
     SEEDS,
@@ -34,45 +34,14 @@ from gentax.metrics.statistics.power import (
     required_sample_size,
     required_seeds,
     required_tasks,
-)
+)  # fmt: skip
 from gentax.metrics.statistics.scores import Labels, Scores, TaskClusters, Weights
 
 __all__ = [
-    "LEVEL",
-    "SEEDS",
-    "SEEDS_AND_TASKS",
-    "TASKS",
-    "Estimate",
-    "InterimAnalyses",
-    "Labels",
-    "Pilot",
-    "SampleSize",
-    "Scores",
-    "TaskClusters",
-    "Undefined",
-    "Weights",
-    "above_chance",
-    "above_chance_tax",
-    "bootstrap_means",
-    "bounded_mean",
-    "cluster_mean",
-    "difference",
-    "estimate_pilot",
-    "few_seeds_caveat",
-    "free_within",
-    "group_sequential_holm",
-    "holm",
-    "iqm",
-    "linear_combination",
-    "minimum_detectable_drop",
-    "minimum_detectable_drop_of_training",
-    "p_value",
-    "power_sentences",
-    "probability_of_improvement",
-    "rate_ratio",
-    "ratio",
-    "required_sample_size",
-    "required_seeds",
-    "required_tasks",
-    "success_rate",
-]
+    "LEVEL", "SEEDS", "SEEDS_AND_TASKS", "TASKS", "Estimate", "InterimAnalyses", "Labels", "Pilot", "SampleSize",
+    "Scores", "TaskClusters", "Undefined", "Weights", "above_chance", "above_chance_tax", "bounded_mean",
+    "cluster_mean", "difference", "estimate_pilot", "few_seeds_caveat", "free_within", "group_sequential_holm",
+    "holm", "iqm", "linear_combination", "minimum_detectable_drop", "minimum_detectable_drop_of_training",
+    "p_value", "power_sentences", "probability_of_improvement", "rate_ratio", "ratio", "required_sample_size",
+    "required_seeds", "required_tasks", "success_rate",
+]  # fmt: skip

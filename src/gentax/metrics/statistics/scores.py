@@ -136,26 +136,6 @@ class Scores:
         arrays = {r: {d: np.atleast_2d(np.asarray(x, float)) for d, x in ds.items()} for r, ds in roles.items()}
         return cls(arrays, clusters=clusters)
 
-    @classmethod
-    def stacked(
-        cls, domains: Sequence[str], *, clusters: Mapping[str, Labels] | None = None, **roles: np.ndarray
-    ) -> Scores:
-        """Make scores from arrays of a whole study: (S, D, K), or (D, K) for one seed, D in the order of `domains`.
-
-        Raises:
-            UsageError: an array with another number of domains or dimensions.
-        """
-        made = {}
-        for role, scores in roles.items():
-            scores_SDK = np.asarray(scores, float)
-            if scores_SDK.ndim == 2:
-                scores_SDK = scores_SDK[None]
-            if scores_SDK.ndim != 3 or scores_SDK.shape[1] != len(domains):
-                shape = np.shape(scores)
-                raise UsageError(f"{role} must be (S, {len(domains)}, K), seeds by domains by tasks, not {shape}")
-            made[role] = {domain: scores_SDK[:, d] for d, domain in enumerate(domains)}
-        return cls(made, clusters=clusters)
-
     def clusters_of(self, domain: str) -> TaskClusters:
         """Return the clusters of a domain's tasks."""
         return self._clusters[domain]
@@ -163,14 +143,6 @@ class Scores:
     def mean(self, weights: Weights) -> float:
         """Return the weighted sum of mean scores."""
         return float(sum(w * self.roles[r][d].mean() for (r, d), w in weights.items()))
-
-    def first(self, tasks: Mapping[str, int]) -> Scores:
-        """Return the scores on the first so many tasks of each domain."""
-        return Scores(
-            {role: {d: x[:, : tasks[d]] for d, x in domains.items()} for role, domains in self.roles.items()},
-            self.fixed,
-            None if self.clusters is None else {d: labels[: tasks[d]] for d, labels in self.clusters.items()},
-        )
 
 
 def check_scores(scores_SK: np.ndarray, what: str) -> np.ndarray:
