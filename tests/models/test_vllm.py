@@ -219,7 +219,7 @@ def test_an_adapter_is_given_to_vllm_and_not_merged(fake_vllm, tiny, tmp_path):
 
 
 def test_what_needs_weights_refuses_in_one_line(fake_vllm, tiny):
-    from gentax.models.scoring.kl import sequence_kl
+    from gentax.models.scoring import sequence_kl
 
     policy = load_local_policy(tiny, THROUGH_VLLM)
     with pytest.raises(UsageError, match="use_vllm"):

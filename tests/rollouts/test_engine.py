@@ -159,7 +159,7 @@ def test_an_episode_that_is_cut_off_is_the_beginning_of_the_whole_one(toy, cut):
 def test_a_success_at_the_very_step_of_the_cut_is_one(toy):
     (episode,) = rollout(ExpertPolicy(), tasks(1), horizon=3)
     assert (episode.length, episode.success) == (3, True)
-    with pytest.raises(UsageError, match="at least 1 step, not 0"):
+    with pytest.raises(UsageError, match="horizon must be at least 1, not 0"):
         rollout(ExpertPolicy(), tasks(1), horizon=0)
 
 

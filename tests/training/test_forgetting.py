@@ -15,7 +15,7 @@ from gentax.core import Task, UsageError, stable_seed
 from gentax.core.settings import read_settings
 from gentax.domains import registry
 from gentax.evals.kl_forecast import forward_kl
-from gentax.models.scoring.kl import sequence_kl
+from gentax.models.scoring import sequence_kl
 from gentax.policies.local import load_local_policy
 from gentax.rollouts import RolloutConfig, rollout
 from gentax.training import TrainConfig, train

@@ -20,7 +20,7 @@ from gentax.evals.evaluate import tasks_of
 from gentax.metrics.forecast import Fit, Forecast, read_fit
 from gentax.metrics.statistics import Estimate, cluster_mean
 from gentax.metrics.verdict import number
-from gentax.models.scoring.kl import sequence_kl
+from gentax.models.scoring import sequence_kl
 from gentax.policies import Policy
 from gentax.policies.local import LocalPolicy
 from gentax.rollouts import RolloutConfig, rollout

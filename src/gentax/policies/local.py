@@ -115,8 +115,8 @@ class LocalPolicy:
         """
         if not turns:
             return []
-        shown = [self._append_message(turn, turn.sampling.max_new_tokens) for turn in turns]
-        asks = [
+        prompts = [self._append_message(turn, turn.sampling.max_new_tokens) for turn in turns]
+        requests = [
             SamplingRequest(
                 turn.slot,
                 np.concatenate(self._conversations[turn.slot].ids),
@@ -125,33 +125,30 @@ class LocalPolicy:
             )
             for turn in turns
         ]
-        self._warn_of_cuts(shown)
+        self._warn_of_cuts(prompts)
         replies = []
         codec = self.codec_for(turns[0].chat)  # the same for all requests of a rollout
         stop = self._stops.setdefault(turns[0].chat, partial(self._stop, codec))
-        samples = self.decoder.sample(asks, stop)
-        for turn, new, sample in zip(turns, shown, samples, strict=True):
+        samples = self.decoder.sample(requests, stop)
+        for turn, new, sample in zip(turns, prompts, samples, strict=True):
             ids = sample.ids
-            text = self._append_answer(turn, codec, ids, codec.decode(ids))
-            over = len(ids) < turn.sampling.max_new_tokens or stop(ids.tolist())
+            text = codec.decode(ids)
+            conversation = self._conversations[turn.slot]
+            conversation.ids.append(ids)
+            conversation.called = codec.calls_tool(text)
+            complete = len(ids) < turn.sampling.max_new_tokens or stop(ids.tolist())
             replies.append(
                 Reply(
                     text,
                     len(ids),
                     Tokens(new.continues, new.ids, ids, sample.logprobs),
                     codec.parse_reply(text),
-                    truncated=not over,
+                    truncated=not complete,
                     prompt_cut=new.cut,
                     dropped=new.dropped,
                 )
             )
         return replies
-
-    def _append_answer(self, turn: PolicyRequest, codec: ChatCodec, ids: np.ndarray, text: str) -> str:
-        conversation = self._conversations[turn.slot]
-        conversation.ids.append(ids)
-        conversation.called = codec.calls_tool(text)
-        return text
 
     def _append_message(self, turn: PolicyRequest, answer: int) -> _NewPrompt:
         """Append the message to the slot's conversation; return what is new in the prompt.
@@ -160,33 +157,33 @@ class LocalPolicy:
         loses its middle. `answer` is the number of tokens that must fit after it.
         """
         codec, room = self.codec_for(turn.chat), self.decoder.max_length - answer
-        held = self._conversations.get(turn.slot)
-        if not turn.continues or held is None:
+        conversation = self._conversations.get(turn.slot)
+        if not turn.continues or conversation is None:
             ids, cut = self._fit_message(codec, codec.first_prompt(turn.message), room, answer, first=True)
             self._conversations[turn.slot] = _Conversation([ids])
             return _NewPrompt(False, ids, cut, 0)
-        said = held.ids
-        last = int(said[-1][-1]) if len(said[-1]) else -1
-        said.append(codec.next_prompt(turn.message, last, held.called))
-        size = sum(map(len, said))
+        ids_M = conversation.ids
+        last = int(ids_M[-1][-1]) if len(ids_M[-1]) else -1
+        ids_M.append(codec.next_prompt(turn.message, last, conversation.called))
+        size = sum(map(len, ids_M))
         if size <= room:
-            return _NewPrompt(True, said[-1], False, 0)
+            return _NewPrompt(True, ids_M[-1], False, 0)
         dropped = 0
-        while len(said) > 3 and size > room:  # the rules stay, and as many of the latest turns as fit
-            size -= len(said[1]) + len(said[2])
-            del said[1:3]
+        while len(ids_M) > 3 and size > room:  # the rules stay, and as many of the latest turns as fit
+            size -= len(ids_M[1]) + len(ids_M[2])
+            del ids_M[1:3]
             dropped += 1
         cut = False
         if size > room:  # the first message and the latest, without the answer between them
             # Without an answer before it, nothing has ended a turn or called a tool.
-            first, latest = said[0], codec.next_prompt(turn.message, -1)
+            first, latest = ids_M[0], codec.next_prompt(turn.message, -1)
             latest, cut_latest = self._fit_message(
                 codec, latest, max(room // 2, room - len(first)), answer, first=False
             )
             first, cut_first = self._fit_message(codec, first, room - len(latest), answer, first=True)
-            said[:] = [first, latest]
+            ids_M[:] = [first, latest]
             cut, dropped = cut_latest or cut_first, dropped + 1
-        return _NewPrompt(False, np.concatenate(said), cut, dropped)
+        return _NewPrompt(False, np.concatenate(ids_M), cut, dropped)
 
     def _fit_message(
         self, codec: ChatCodec, ids: np.ndarray, room: int, answer: int, first: bool
@@ -208,9 +205,9 @@ class LocalPolicy:
         head, tail = before + kept // 2, after + (kept - kept // 2)
         return np.concatenate([ids[:head], ids[len(ids) - tail :]]), True
 
-    def _warn_of_cuts(self, shown: Sequence[_NewPrompt]) -> None:
+    def _warn_of_cuts(self, prompts: Sequence[_NewPrompt]) -> None:
         """Warn once that messages are cut, at the second such batch: where no prompt fits, the error suffices."""
-        self._cuts += any(new.cut for new in shown)
+        self._cuts += any(prompt.cut for prompt in prompts)
         if self._cuts == 2:
             self._cuts += 1
             warnings.warn(self._cut, stacklevel=3)

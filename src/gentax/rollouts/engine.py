@@ -2,18 +2,15 @@
 
 All episodes in flight are batched; one that ends leaves the batch and the next task takes its slot. An environment that
 breaks is recreated and its episode replayed; if it breaks again the episode is recorded as an error. The engine knows
-nothing of tokens, which are the policy's.
-
-It can also stop a run whose replies cannot be parsed, since success then says nothing of the policy. The usual causes
-are a token budget that ends within the thought, another action format than the model was trained on, and a server that
-removes the tags.
+nothing of tokens, which are the policy's. It can stop a run whose replies cannot be parsed, since success then says
+nothing of the policy.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
@@ -156,12 +153,9 @@ def rollout(
     """
     config = with_token_budget(config or RolloutConfig(), policy)
     tasks = list(tasks)
-    if samples < 1:
-        raise UsageError(f"samples must be at least 1, not {samples}")
-    if parallel is not None and parallel < 1:
-        raise UsageError(f"parallel must be at least 1, not {parallel}")
-    if horizon is not None and horizon < 1:
-        raise UsageError(f"the horizon must be at least 1 step, not {horizon}")
+    for name, value in (("samples", samples), ("parallel", parallel), ("horizon", horizon)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} must be at least 1, not {value}")
     if not tasks:
         return []
     if shows_progress(progress):
@@ -171,12 +165,8 @@ def rollout(
     if parallel is None:
         parallel = max_parallel_episodes(policy, estimate_context_tokens(config, tasks, horizon))
     check = UnreadableReplyCheck(policy.name, config, len(tasks) * samples) if stop_if_unreadable else None
-    if pool is None:
-        with EnvPool(config) as own:
-            return _Engine(policy, config, horizon, own, on_episode, on_steps, check).run(
-                tasks, samples, seed, parallel
-            )
-    return _Engine(policy, config, horizon, pool, on_episode, on_steps, check).run(tasks, samples, seed, parallel)
+    with nullcontext(pool) if pool is not None else EnvPool(config) as envs:
+        return _Engine(policy, config, horizon, envs, on_episode, on_steps, check).run(tasks, samples, seed, parallel)
 
 
 def estimate_context_tokens(config: RolloutConfig, tasks: Iterable[Task], horizon: int | None = None) -> int:
@@ -223,7 +213,7 @@ class _Engine:
                     job, (task, sample) = entry
                     rng = np.random.default_rng(stable_seed(seed, task.id, sample))
                     fresh.append(_Run(job, task, sample, free.pop(0), rng, self.pool.take(task)))
-                self._each(self._start, fresh)
+                self._each(lambda run: self._step_or_reset(run, None), fresh)
                 live += fresh
                 if not live:
                     break
@@ -233,8 +223,8 @@ class _Engine:
                 self._each(self._advance, [(run, reply) for run, reply in zip(asked, replies, strict=True)])
                 if self.on_steps is not None and asked:
                     self.on_steps(len(asked))
-                if self.check is not None and not self.check.over:
-                    self._read(self.check, asked)
+                if self.check is not None:
+                    self.check.add([(run.job, run.steps[-1]) for run in asked if run.steps and not run.error])
                 for run in [run for run in live if run.outcome is not None]:
                     live.remove(run)
                     free.append(run.slot)
@@ -244,15 +234,12 @@ class _Engine:
                 self.workers.shutdown(wait=True, cancel_futures=True)
         return [episode for episode in done if episode is not None]
 
-    def _each(self, do: Callable[[Any], None], items: Sequence[Any]) -> None:
+    def _each(self, do: Callable[[Any], object], items: Sequence[Any]) -> None:
         if self.workers is None or len(items) < 2:
             for item in items:
                 do(item)
         else:
             list(self.workers.map(do, items))
-
-    def _start(self, run: _Run) -> None:
-        self._step_or_reset(run, None)
 
     def _turn(self, run: _Run) -> PolicyRequest:
         assert run.env is not None
@@ -296,13 +283,6 @@ class _Engine:
         if answer.over or len(run.steps) == self.horizon:
             run.outcome = Outcome.SUCCESS if answer.info.get("success") else Outcome.FAILURE
 
-    def _read(self, check: UnreadableReplyCheck, asked: Sequence[_Run]) -> None:
-        """Check the last step of each episode that had a reply. A broken one has none."""
-        for run in asked:
-            if run.steps and not run.error:
-                check.see(run.job, run.steps[-1])
-        check.check()
-
     def _step_or_reset(self, run: _Run, action: str | None) -> _EnvStep | None:
         """Start the episode (no action) or take the action; retry once on a new environment if it breaks."""
         for attempt in (1, 2):
@@ -333,24 +313,15 @@ class _Engine:
         assert run.outcome is not None
         if run.env is not None:
             self.pool.give(run.task, run.env)
-        episode = Episode(
-            run.task,
-            run.sample,
-            run.goal,
-            tuple(run.steps),
-            run.outcome,
-            run.observation,
-            run.error,
-            run.rules,
-            run.content,
-        )
+        steps, final = tuple(run.steps), run.observation
+        episode = Episode(run.task, run.sample, run.goal, steps, run.outcome, final, run.error, run.rules, run.content)
         if self.on_episode is not None:
             self.on_episode(episode)
         return episode
 
 
 def _close_quietly(env: TextEnv) -> None:
-    with contextlib.suppress(Exception):  # a broken environment may fail to close too
+    with suppress(Exception):  # a broken environment may fail to close too
         env.close()
 
 
@@ -376,23 +347,20 @@ class UnreadableReplyCheck:
     policy: str
     config: RolloutConfig
     episodes: int
-    over: bool = False
-    _seen: set[int] = field(default_factory=set)
-    _steps: list[Step] = field(default_factory=list)
+    done: bool = False
+    _steps: list[tuple[int, Step]] = field(default_factory=list)
 
-    def see(self, episode: int, step: Step) -> None:
-        """Record a step of an episode."""
-        self._seen.add(episode)
-        self._steps.append(step)
-
-    def check(self) -> None:
-        """Raise UnreadableReplies when most replies cannot be parsed; call it after each batch."""
-        if self.over or len(self._steps) < MIN_REPLIES or len(self._seen) < min(MIN_EPISODES, self.episodes):
+    def add(self, steps: Sequence[tuple[int, Step]]) -> None:
+        """Add the steps of a batch, each with its episode. Raises UnreadableReplies when most cannot be parsed."""
+        if self.done:
             return
-        self.over = True
-        said = describe_unreadable(self.policy, self.config, self._steps)
-        if said is not None:
-            raise UnreadableReplies(f"stopped: {said}. To play on all the same: --allow-unreadable")
+        self._steps += steps
+        if len(self._steps) < MIN_REPLIES or len(dict(self._steps)) < min(MIN_EPISODES, self.episodes):
+            return
+        self.done = True
+        reason = describe_unreadable(self.policy, self.config, [step for _, step in self._steps])
+        if reason is not None:
+            raise UnreadableReplies(f"stopped: {reason}. To play on all the same: --allow-unreadable")
         self._steps.clear()
 
 

@@ -22,7 +22,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 from gentax.core import Episode, Step, UsageError
 from gentax.core.settings import settings
 from gentax.models.action_format import check_action_format, format_instructions
-from gentax.models.jinja_sandbox import MAX_TEMPLATE_CHARS, SandboxedTemplate, TemplateRenderError
+from gentax.models.jinja_sandbox import SandboxedTemplate, TemplateRenderError
 from gentax.models.requests import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, ChatOptions, SamplingParams
 from gentax.wrappers import parse_wrapper
 
@@ -77,7 +77,7 @@ class RolloutConfig:
         check_action_format(self.action_format)
         self.sampling  # noqa: B018  refuses what cannot be sampled with
         if self.prompt_template:
-            check_template(self.prompt_template)
+            load_template(self.prompt_template)
 
     def window(self) -> int | None:
         """Return k of `window(k)`, or None for `full`."""
@@ -111,10 +111,8 @@ def with_token_budget(config: RolloutConfig, *policies: object) -> RolloutConfig
     """
     if config.max_new_tokens:
         return config
-    own = [
-        policy.default_max_new_tokens(config.chat) for policy in policies if hasattr(policy, "default_max_new_tokens")
-    ]
-    return replace(config, max_new_tokens=max(own)) if own else config
+    defaults = [p.default_max_new_tokens(config.chat) for p in policies if hasattr(p, "default_max_new_tokens")]
+    return replace(config, max_new_tokens=max(defaults)) if defaults else config
 
 
 def build_message(
@@ -143,7 +141,7 @@ def build_message(
             "format": how,
             "thinking": config.thinking,
         }
-        return fill_template(config.prompt_template, fields), False
+        return _render(load_template(config.prompt_template), fields), False
     head = f"{rules}\n{how}\nGoal: {goal}\n"
     if not steps or k is None:
         return head + now, False
@@ -171,60 +169,44 @@ def episode_prompts(config: RolloutConfig, episode: Episode) -> list[str]:
 
 TEMPLATE_FIELDS = ("rules", "goal", "history", "observation", "admissible", "step", "format", "thinking")
 _EXAMPLE_OBSERVATION = "what-is-seen-now"
+_EXAMPLES: tuple[dict[str, Any], ...] = (
+    {"history": [], "admissible": None, "step": 1},
+    {"history": [{"observation": "before", "action": "done"}], "admissible": ["left", "right"], "step": 2},
+)
 
 
-def check_template(file: str) -> None:
-    """Render a template for two example steps.
+def load_template(file: str) -> SandboxedTemplate:
+    """Return a prompt template after rendering it for two example steps; a file that changed is read anew.
 
     Raises:
         UsageError: no such file, a template that does not compile or render, reads an unknown field, or does not show
             the observation.
     """
-    _checked(*_identity(file))
-
-
-def fill_template(file: str, fields: Mapping[str, Any]) -> str:
-    """Return the prompt that a template makes of `TEMPLATE_FIELDS`. Raises UsageError where it fails."""
-    return _filled(_checked(*_identity(file)), fields)
+    return _load_template(file, template_text(file))
 
 
 def template_text(file: str) -> str:
-    """Return the text of a template. Raises UsageError for a file that is missing, no text or too large."""
-    path = Path(file)
+    """Return the text of a template. Raises UsageError for a file that is missing or no text."""
     try:
-        if path.stat().st_size > 4 * MAX_TEMPLATE_CHARS:
-            raise UsageError(f"the prompt template {file} is too large: {path.stat().st_size:,} bytes")
-        return path.read_text(encoding="utf-8")
+        return Path(file).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError(f"there is no prompt template {file}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"the prompt template {file} cannot be read: {error}") from None
 
 
-def _identity(file: str) -> tuple[str, float]:
-    try:
-        return file, Path(file).stat().st_mtime
-    except (OSError, ValueError):
-        return file, 0.0
-
-
 @lru_cache(maxsize=8)
-def _checked(file: str, _: float) -> SandboxedTemplate:
-    template = SandboxedTemplate(template_text(file), f"the prompt template {file}", TEMPLATE_FIELDS)
-    example = {"rules": "", "goal": "", "format": "", "observation": _EXAMPLE_OBSERVATION, "thinking": False}
-    past = [{"observation": "before", "action": "done"}]
-    cases: tuple[dict[str, Any], ...] = (
-        {"history": [], "admissible": None, "step": 1},
-        {"history": past, "admissible": ["left", "right"], "step": 2},
-    )
-    for more in cases:
-        if _EXAMPLE_OBSERVATION not in _filled(template, example | more):
+def _load_template(file: str, text: str) -> SandboxedTemplate:
+    template = SandboxedTemplate(text, f"the prompt template {file}", TEMPLATE_FIELDS)
+    for example in _EXAMPLES:
+        fields = {"rules": "", "goal": "", "format": "", "observation": _EXAMPLE_OBSERVATION, "thinking": False}
+        if _EXAMPLE_OBSERVATION not in _render(template, fields | example):
             raise UsageError(f"the prompt template {file} does not show the observation; write {{{{ observation }}}}")
     return template
 
 
-def _filled(template: SandboxedTemplate, fields: Mapping[str, Any]) -> str:
+def _render(template: SandboxedTemplate, fields: Mapping[str, Any]) -> str:
     try:
         return template.render(fields)
-    except TemplateRenderError as fault:
-        raise UsageError(f"{template.what} fails: {fault}") from None
+    except TemplateRenderError as error:
+        raise UsageError(f"{template.what} fails: {error}") from None

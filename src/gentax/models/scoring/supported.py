@@ -19,7 +19,7 @@ from gentax.core import UsageError
 from gentax.models.memory import long_rope_threshold
 from gentax.models.precision import upcast_to_fp32
 from gentax.models.scoring.batch import ScoringBatch, padded_batches, tree_batches
-from gentax.models.scoring.logprobs import token_logprobs
+from gentax.models.scoring.logprobs import token_kl, token_logprobs
 from gentax.models.scoring.tree_attention import use_tree_attention
 
 TREE, PADDED = "tree", "padded"
@@ -56,6 +56,30 @@ def make_batches(model: Any, ids: Sequence[np.ndarray], wanted: Sequence[np.ndar
         UsageError: see `scoring_method`.
     """
     return _batches(scoring_method(model), model, ids, wanted)
+
+
+@torch.no_grad()
+def sequence_kl(
+    start: Any, model: Any, ids: Sequence[np.ndarray], sampled: Sequence[np.ndarray], precision: str = "fp32"
+) -> np.ndarray:
+    """Return KL(start || model) of each sequence's sampled tokens, in nats: float64, shape (sequences,).
+
+    The KL of a reply is the sum over its tokens (chain rule). A sequence's first token is not predicted and not
+    counted.
+
+    Args:
+        start, model, precision: see `token_kl`.
+        ids: token ids of each sequence.
+        sampled: for each, a boolean mask of the tokens that the starting policy sampled at temperature 1.
+    """
+    nats_S = np.zeros(len(ids))
+    for batch in make_batches(start, ids, sampled):
+        kl_T = token_kl(start, model, batch, precision).double().cpu().numpy()[batch.state_index_S.numpy()]
+        counts = [int(sampled[member][1:].sum()) for member in batch.sequences]
+        ends = np.cumsum(counts)
+        for member, count, end in zip(batch.sequences, counts, ends, strict=True):
+            nats_S[member] = kl_T[end - count : end].sum()
+    return nats_S
 
 
 def _batches(way: str, model: Any, ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[ScoringBatch]:

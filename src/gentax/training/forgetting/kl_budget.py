@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from gentax.core import Outcome, UsageError, stable_seed
-from gentax.models.scoring.kl import sequence_kl
+from gentax.models.scoring import sequence_kl
 from gentax.rollouts import rollout
 from gentax.training.curriculum import TaskPool
 from gentax.training.forgetting import ForgettingMethod, Start
