@@ -11,7 +11,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.options import SettingsGroup, with_settings
-from gentax.cli.output import check_output, print_text, print_text_table, write_result
+from gentax.cli.output import check_output, console, print_text, print_text_table, write_result
 from gentax.core.errors import UsageError
 from gentax.core.settings import plain
 from gentax.models.requests import ModelOptions
@@ -20,6 +20,7 @@ from gentax.rollouts import RolloutConfig
 if TYPE_CHECKING:
     from gentax.evals.paired_eval import PairedEvaluation
     from gentax.metrics.forecast import Fit
+    from gentax.metrics.gate import Gate
     from gentax.metrics.statistics import InterimAnalyses, Pilot
     from gentax.metrics.tax import TaxReport
     from gentax.policies import Policy
@@ -85,6 +86,15 @@ def tax(
     fit: Annotated[
         str, typer.Option(help="What --forecast-only rests on: a fit that ships, or a file of `study fit`.")
     ] = "sources",
+    gate: Annotated[
+        Path | None,
+        typer.Option(
+            "--gate",
+            metavar="FILE",
+            help="Limits as YAML that the result is judged by: exit code 0 for PASS and WARN, 3 for FAIL, 4 for "
+            "INCONCLUSIVE. Playing stops once the gate is clear.",
+        ),
+    ] = None,
     samples: o.Samples = 1,
     *,
     config: RolloutConfig,
@@ -108,9 +118,13 @@ def tax(
     from gentax.metrics.behaviour import compare
     from gentax.metrics.behaviour import sentences as behaviour_sentences
     from gentax.metrics.forecast import read_fit
+    from gentax.metrics.gate import read_gate
     from gentax.metrics.statistics import InterimAnalyses
 
     check_output(json)
+    if gate is not None and forecast_only:
+        raise UsageError("--gate judges a tax that is played, not the forecast of --forecast-only")
+    limits = None if gate is None else read_gate(gate)
     if out is not None:
         from gentax.report.page import check_folder
 
@@ -127,7 +141,7 @@ def tax(
         if sensitivity:
             raise UsageError("--sensitivity takes episodes: it is for policies that are played, not for result files")
         report = tax_of_results(Path(base), Path(tuned), source_name, levels if target else None, touched_domains)
-        return _print_result(report, [], json, out, tuple(levels))
+        return _print_result(report, [], json, out, tuple(levels), gate=limits)
     if is_result(base) or is_result(tuned):
         tax(base, tuned, source_name)  # raises the error that explains it
     forecast_fit = read_fit(fit) if forecast_only else None
@@ -136,6 +150,8 @@ def tax(
         return _forecast(*policies, source_name, levels[source_name], config, seed, forecast_fit, json)
     if len(levels) < 2:
         raise UsageError(f"no target: the tax of {source_name} needs at least one other domain")
+    if limits is not None:
+        limits.check(name for name in levels if name != source_name)
     analyses = InterimAnalyses(interim_analyses)
     pilot_tasks, earlier_pilot = _pilot(pilot, drop)
     tasks = _plan_tasks(levels, source_name, analyses, tasks, drop, pilot_tasks, earlier_pilot)
@@ -155,11 +171,13 @@ def tax(
         drop=drop if pilot_tasks is not None else None,
         on_pilot=partial(_print_pilot, analyses, drop),
         on_analysis=partial(_print_interim, tasks=tasks if pilot_tasks is None else None),
+        decided=None if limits is None else limits.settled,
         stop_if_unreadable=not allow_unreadable,
         progress=True,
     )
     if played.played < played.planned:
-        print_text(f"  stopped after {played.played} of {played.planned} episodes a policy: the verdict is clear")
+        clear = "verdict" if limits is None else "outcome of the gate"
+        print_text(f"  stopped after {played.played} of {played.planned} episodes a policy: the {clear} is clear")
     before, after = ([e for of in one.episodes.values() for e in of] for one in (played.base, played.tuned))
     lines = behaviour_sentences(compare(before, after))
     for one in (played.base, played.tuned):
@@ -171,7 +189,7 @@ def tax(
 
         lines += mixed_model(played.base, played.tuned, source_name).sentences()
     settings = {"play": plain(config), "seed": seed, "interim_analyses": interim_analyses}
-    _print_result(played.report, lines, json, out, tuple(levels), played, settings)
+    _print_result(played.report, lines, json, out, tuple(levels), played, settings, limits)
 
 
 def _touched_domains(named: list[str] | None, tuned: str) -> frozenset[str]:
@@ -284,16 +302,26 @@ def _print_result(
     domains: tuple[str, ...],
     played: PairedEvaluation | None = None,
     settings: Mapping[str, Any] | None = None,
+    gate: Gate | None = None,
 ) -> None:
+    """Print a report and write it; with a gate, end with its outcome and exit code."""
     from gentax.metrics.verdict import sentences
 
     print_text_table(report.table())
     print_text(sentences(report))
     print_text(behaviour)
     result = {**report.to_json(), "sentences": sentences(report), "behaviour": behaviour}
+    judged = None if gate is None else gate.judged(report)
+    if judged is not None:
+        result["gate"] = judged.to_json()
     write_result(json, result)
     if out is not None:
         from gentax.report.page import write_tax
 
         write_tax(out, report, result, domains, settings or {}, (played.base, played.tuned) if played else None)
         print_text(f"wrote {out / 'report.html'}, and next to it episodes, tables and the matrix as a picture")
+    if judged is not None:
+        console.print()
+        print_text_table(judged.table())
+        print_text(f"gate: {judged.outcome}")
+        raise typer.Exit(judged.exit_code)

@@ -204,6 +204,7 @@ def paired_evaluation(
     on_episode: Callable[[Policy, Episode], None] | None = None,
     on_pilot: Callable[[Pilot, int], None] | None = None,
     on_analysis: Callable[[TaxReport], None] | None = None,
+    decided: Callable[[TaxReport], bool] | None = None,
     stop_if_unreadable: bool = True,
     progress: bool | None = None,
 ) -> PairedEvaluation:
@@ -232,6 +233,8 @@ def paired_evaluation(
         on_episode: called with each episode as it ends, and whose it is; not with those of random play.
         on_pilot: called with the pilot and the number of tasks of each domain that are then played.
         on_analysis: called with the report of each interim analysis.
+        decided: whether playing may stop at an interim analysis, such as `Gate.settled`; once the verdict on the tax is
+            clear when None.
         stop_if_unreadable: whether a base that cannot be read stops the run.
         progress: whether progress is shown; None for where a person is watching, in a terminal or a notebook.
 
@@ -312,7 +315,7 @@ def paired_evaluation(
             report = report_at(MAX_ERROR_SHARE * max(len(of) / counts[name] for name, of in listed.items()), analysis)
             if on_analysis is not None:
                 on_analysis(report)
-            if verdict(headline(report), free_within) is not Verdict.UNDECIDED:
+            if decided(report) if decided else verdict(headline(report), free_within) is not Verdict.UNDECIDED:
                 break
     return PairedEvaluation(
         report,

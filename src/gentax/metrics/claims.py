@@ -153,6 +153,12 @@ class Claim:
     def over(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys([*self.left.over, *(self.right.over if self.right else ())]))
 
+    @property
+    def of_training(self) -> bool:
+        """Whether it is about a policy that was trained."""
+        sides = [self.left, self.right] if self.right else [self.left]
+        return any(role not in (BASE, RANDOM) for side in sides for role, _ in side.numerator)
+
 
 @dataclass(frozen=True)
 class Needed:

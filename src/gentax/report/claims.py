@@ -61,7 +61,7 @@ def claim_notes(claims: Sequence[ClaimResult]) -> list[str]:
         lines.append(
             "What an undecided claim would take: for 80 % power, were the difference what it was estimated to be."
         )
-    if any(one.estimate and one.estimate.seeds < SEEDS for one in claims):
+    if any(one.claim.of_training and one.estimate and one.estimate.seeds < SEEDS for one in claims):
         lines.append(f"With fewer than {SEEDS} training seeds a claim is about these checkpoints, not about training.")
     return lines
 
