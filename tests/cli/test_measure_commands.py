@@ -203,7 +203,7 @@ def test_a_tax_is_written_to_a_folder_whole(tmp_path):
     assert done.exit_code == 0, done.output
     assert f"wrote {out / 'report.html'}" in done.output
     assert {path.name for path in out.iterdir()} == {
-        "report.html", "result.json", "matrix.svg", "matrix.png", "tables", "base", "tuned",
+        "report.html", "result.json", "figures", "episodes", "tables", "base", "tuned",
     }  # fmt: skip
     assert len(read_episodes(out / "base")) == len(read_episodes(out / "tuned")) == 16
     assert json.loads((out / "result.json").read_text())["source"] == "sokoban"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -11,7 +12,7 @@ from gentax.core import Episode, Outcome, Step, Task
 from gentax.metrics.arms import compare_arms
 from gentax.metrics.axes import axes
 from gentax.metrics.tax import tax_report
-from gentax.report import ArmComparison, Curve, EpisodePair, Report, Result
+from gentax.report import ArmComparison, Curve, EpisodeSet, ForecastCheck, Report, Result
 
 DOMAINS = ("sokoban", "sciworld", "webshop", "alfworld")
 INIT = {"sokoban": 0.31, "sciworld": 0.46, "webshop": 0.38, "alfworld": 0.57}
@@ -64,7 +65,10 @@ def arms(tasks: int = 128) -> Report:
         Result(made["imitation+replay"], "imitation+replay", "imitation", compared["imitation+replay"], there),
     )
     comparison = ArmComparison({"sokoban": compared}, {}, {"imitation+replay": "imitation"})
-    return report(results=rows, comparison=comparison, curves=(), title="gentax study: demo")
+    measured = made["rl"].tax
+    above = replace(measured, low=measured.high, value=measured.high + 1, high=measured.high + 2)
+    checks = (ForecastCheck("rl", above, measured, "four sources"),)
+    return report(results=rows, comparison=comparison, curves=(), title="gentax study: demo", forecasts=checks)
 
 
 def curve(source: str, arm: str, seed: int, steps: int = 100) -> Curve:
@@ -98,6 +102,20 @@ def episode(index: int, actions: list[str], outcome: Outcome, domain: str = "sok
     return Episode(Task(domain, "6x6", "test", index), 0, goal, tuple(step), outcome, "Every box is on a goal.")
 
 
+def sets(domain: str, before: list[Episode], **after: list[Episode]) -> tuple[EpisodeSet, ...]:
+    """The base and each arm on one domain."""
+    trained = [EpisodeSet(domain, lambda made=made: made, arm) for arm, made in after.items()]
+    return (EpisodeSet(domain, lambda: before), *trained)
+
+
+def episodes() -> tuple[EpisodeSet, ...]:
+    failed = episode(3, ["left", "", "push box", "up"], Outcome.FAILURE)
+    solved = episode(3, ["left", "down", "right"], Outcome.SUCCESS)
+    desk = episode(9, ["go to desk"], Outcome.SUCCESS, "alfworld")
+    lost = episode(9, ["down", "down"], Outcome.FAILURE, "alfworld")
+    return (*sets("sokoban", [failed], plain=[solved]), *sets("alfworld", [desk], plain=[lost]))
+
+
 @cache
 def domain_axes(domain: str, richness: int, length: int):
     rng = np.random.default_rng(richness)
@@ -127,16 +145,7 @@ def report(**changes) -> Report:
             domain_axes(d, r, n)
             for d, r, n in (("sokoban", 390, 14), ("sciworld", 2600, 31), ("webshop", 1500, 9), ("alfworld", 700, 24))
         ),
-        "pairs": (
-            EpisodePair(
-                episode(3, ["left", "", "push box", "up"], Outcome.FAILURE),
-                episode(3, ["left", "down", "right"], Outcome.SUCCESS),
-            ),
-            EpisodePair(
-                episode(9, ["go to desk"], Outcome.SUCCESS, "alfworld"),
-                episode(9, ["down", "down"], Outcome.FAILURE, "alfworld"),
-            ),
-        ),
+        "episodes": episodes(),
         "settings": settings,
         "versions": {"gentax": "0.1.0", "torch": "2.13.0", "python": "3.12.4"},
         "command": "gentax study run studies/four.yaml --out runs/four",

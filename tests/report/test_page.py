@@ -17,16 +17,17 @@ import matplotlib
 import numpy as np
 import pytest
 
-from gentax.core import Outcome, UsageError
+from gentax.core import Outcome, Task, UsageError
 from gentax.core.episode import read_episodes
 from gentax.metrics.tax import tax_report
-from gentax.report import Curve, EpisodePair, Report, Result, render, write
+from gentax.report import Curve, Report, Result, render, write_report
 from gentax.report.model import random_success
 from gentax.report.page import check_folder, write_folder
+from gentax.report.plots import learning_plots, plots
 from gentax.report.tables import CsvTable, tables
-from gentax.report.text import percent, summary
+from gentax.report.text import lead, percent, summary
 
-VOID = {"meta", "br", "hr", "img", "link", "input"}
+VOID = {"meta", "br", "wbr", "hr", "img", "link", "input"}
 NASTY = "<script>alert(1)</script></style></pre>\"'><img src=x onerror=alert(1)>{{ 7*7 }}&amp;$\\frac{1}{0}$\x00\u202e"
 
 
@@ -62,13 +63,30 @@ class Tree(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page():
-    return render(made_up.report())
+def folder(tmp_path_factory):
+    """A whole report."""
+    folder = tmp_path_factory.mktemp("report")
+    write_report(made_up.report(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_every_section_is_there(page):
     text = Tree(page).text
-    for heading in ("Summary", "Success on every domain", "What it cost", "Learning", "The domains", "Episodes"):
+    for heading in (
+        "Summary",
+        "Success on every domain",
+        "What it cost",
+        "Learning and forgetting",
+        "The domains",
+        "How lost tasks fail",
+        "Episodes",
+        "How to reproduce",
+    ):
         assert heading in text
     result = made_up.results()[3]
     assert f"{result.tax.after['alfworld'].value:.1f}" in text
@@ -91,7 +109,8 @@ def test_undecided_cells_and_the_source_are_marked(page):
 
 def test_the_page_is_self_contained_and_reproducible(page):
     before = dict(matplotlib.rcParams)
-    assert render(made_up.report()) == page
+    short = made_up.arms()
+    assert render(short) == render(short)
     assert dict(matplotlib.rcParams) == before
     tree = Tree(page)
     assert tree.wrong == []
@@ -100,7 +119,8 @@ def test_the_page_is_self_contained_and_reproducible(page):
     for tag, name, value in tree.attributes:
         assert not name.startswith("on"), (tag, name)
         if name in ("src", "href", "xlink:href", "action"):
-            assert value.startswith(("#", "data:text/csv")), (tag, name, value)
+            own = re.fullmatch(r"figures/[\w-]+\.(svg|pdf)", value)
+            assert own or value.startswith(("#", "data:text/csv")), (tag, name, value)
     assert "@import" not in page
     assert not re.search(r"url\((?!#)", page)
     assert "default-src 'none'" in page
@@ -109,18 +129,56 @@ def test_the_page_is_self_contained_and_reproducible(page):
 def test_the_only_script_is_allowed_by_its_hash(page):
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     digest = b64encode(sha256(script.encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}'\"" in page
-    assert "<script" not in render(made_up.report(pairs=()))
+    assert f"script-src 'sha256-{digest}' 'strict-dynamic'\"" in page
+    assert "innerHTML" not in script
+    assert "<script" not in render(made_up.report(episodes=()))
 
 
-def test_episodes_can_be_filtered(page):
-    shown = re.findall(r'<details data-domain="(\w+)" data-outcome="(\w+)"', page)
-    assert shown == [("sokoban", "gained"), ("alfworld", "lost")]
-    assert '<div class="filter" hidden>' in page  # without a script it would do nothing
-    assert "<option>alfworld</option>" in page
-    assert 'name="arm"' not in page  # there is one
-    pairs = tuple(replace(pair, arm=arm) for pair in made_up.report().pairs for arm in ("a", "b"))
-    assert 'name="arm"' in render(made_up.report(pairs=pairs))
+def test_every_plot_is_a_file_beside_the_page(folder, page):
+    report = made_up.report()
+    names = {*plots(report), *(f"learning-{n}" for n, _ in enumerate(learning_plots(report.curves), 1))}
+    assert names == {"gain-and-tax", "matrix", "tax", "domains", "learning-1", "learning-2"}
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        f"{n}.{end}" for n in names for end in ("svg", "pdf")
+    }
+    for path in (folder / "figures").iterdir():
+        assert path.read_bytes().startswith(b"%PDF" if path.suffix == ".pdf" else b"<?xml")
+        assert f'href="figures/{path.name}"' in page
+    assert {"arms", "forecasts"} <= set(plots(made_up.arms()))
+
+
+def test_every_control_can_be_reached_by_keyboard(page):
+    tree = Tree(page)
+    scrolled = re.findall(r'<div class="wide"([^>]*)>', page)
+    assert scrolled
+    assert all('tabindex="0"' in pairs and "aria-label" in pairs for pairs in scrolled)
+    assert not {value for _, name, value in tree.attributes if name == "tabindex"} - {"0"}
+    assert ("a", "class", "skip") in tree.attributes
+    assert "outline:none" not in page.replace(" ", "")
+    assert ":focus-visible{outline:2px solid" in page
+
+
+def test_the_study_file_is_quoted_and_can_be_saved():
+    text = "# mine\nname: two <b>\n"
+    page = render(made_up.report(study_file=("work/two.yaml", text), command="gentax study run work/two.yaml"))
+    assert "gentax study run work/two.yaml" in Tree(page).text
+    assert "# mine name: two <b>" in Tree(page).text
+    link = page.split('download="two.yaml" href="data:text/plain;charset=utf-8,')[1].split('"')[0]
+    assert unquote(link) == text
+
+
+def test_names_break_between_their_parts():
+    assert '<th scope="row">imitation+<wbr>replay</th>' in render(made_up.arms())
+
+
+def test_forecasts_stand_beside_what_was_measured():
+    report = made_up.arms()
+    text = Tree(render(report)).text
+    (check,) = report.forecasts
+    assert not check.held
+    assert replace(check, forecast=check.measured).held
+    assert "four sources." in text
+    assert "Forecast and measured" in text
 
 
 def test_ids_are_unique(page):
@@ -131,28 +189,30 @@ def test_ids_are_unique(page):
         assert ids.count(name) == 1
 
 
-def test_foreign_text_is_escaped_and_made_visible():
-    nasty = made_up.episode(3, [NASTY], Outcome.FAILURE, text=NASTY)
-    nasty = replace(nasty, goal=NASTY, final=NASTY, error=NASTY)
+def test_foreign_text_is_escaped_and_made_visible(tmp_path):
+    nasty = replace(made_up.episodes()[0].read()[0], task=Task(NASTY.replace("/", ""), "a", "b", 1))
     ones = np.repeat([1.0, 0.0], 32)
     result = Result(tax_report(NASTY, {NASTY: ones, "b" + NASTY: ones}, {NASTY: ones, "b" + NASTY: ones}), NASTY)
     axes = tuple(replace(a, domain=NASTY + a.domain) for a in made_up.report().axes)
-    for results in ((result,), (result, result)):
-        page = render(
-            made_up.report(
-                title=NASTY,
-                about=NASTY,
-                results=results,
-                domains=(NASTY,),
-                axes=axes,
-                made=NASTY,
-                command=NASTY,
-                curves=(Curve(NASTY, ({"success": 0.5},), NASTY),),
-                pairs=(EpisodePair(nasty, nasty, NASTY), EpisodePair(nasty, nasty, arm="b")),
-                settings={NASTY: {NASTY: NASTY}},
-                versions={NASTY: NASTY},
-            )
+    for n, results in enumerate(((result,), (result, result))):
+        report = made_up.report(
+            title=NASTY,
+            about=NASTY,
+            results=results,
+            domains=(NASTY,),
+            axes=axes,
+            made=NASTY,
+            command=NASTY,
+            study_file=(NASTY, NASTY),
+            curves=(Curve(NASTY, ({"success": 0.5, f"validation_success/{NASTY}": 0.5},), NASTY),),
+            forecasts=tuple(replace(check, name=NASTY, why=NASTY) for check in made_up.arms().forecasts),
+            episodes=made_up.sets(NASTY, [replace(nasty, outcome=Outcome.SUCCESS)], **{NASTY: [nasty]}),
+            settings={NASTY: {NASTY: NASTY}},
+            versions={NASTY: NASTY},
         )
+        (tmp_path / str(n)).mkdir()
+        write_report(report, tmp_path / str(n))
+        page = (tmp_path / str(n) / "report.html").read_text(encoding="utf-8")
         tree = Tree(page)
         assert tree.tags.count("script") == 1
         assert "img" not in tree.tags
@@ -187,6 +247,7 @@ def test_arms_are_compared_and_touched_targets_marked():
     text = Tree(page).text.replace("\xa0", " ")
     imitation, replay = report.results[0], report.results[2]
     first = text[text.index("Summary") : text.index("Success on every domain")]
+    assert lead(summary(report.results)) in first
     for line in summary(report.results):
         assert line.name in first
         assert f"{100 * line.tax.value:.0f} %".replace("-", "−") in first
@@ -197,6 +258,17 @@ def test_arms_are_compared_and_touched_targets_marked():
     assert "gain on source, points (right is better)" in text
     assert "random play" in text
     assert "above chance" in text
+
+
+def test_the_verdict_comes_first():
+    lines = summary(made_up.arms().results)
+    said = lead(lines)
+    assert said.startswith(f"imitation lost: a tax of {percent(lines[0].tax)}; rl ")
+    assert said.endswith("of the tax of imitation.")
+    many = lead(lines[:1] * 5)
+    assert many == f"Of 5 trained policies: 5 lost; the largest tax is that of imitation, {percent(lines[0].tax)}; " + (
+        f"the smallest tax is that of imitation, {percent(lines[0].tax)}."
+    )
 
 
 def test_undefined_measures_say_why():
@@ -219,7 +291,12 @@ def test_success_on_unseen_tasks_is_drawn(key):
     without, with_it = (
         render(Report("Curve", curves=(Curve("a", tuple(r | more for r in rows)),))) for more in ({}, {key: 0.4})
     )
-    assert with_it.count("stroke-dasharray") > without.count("stroke-dasharray")
+    assert with_it.count("<use ") > without.count("<use ")  # rings
+
+
+def test_what_a_run_on_several_domains_keeps_of_each_is_drawn():
+    rows = tuple({"step": n, "validation_success/sokoban": 0.5 - n / 10} for n in range(4))
+    assert "validation success on sokoban" in Tree(render(Report("Curve", curves=(Curve("a", rows),)))).text
 
 
 def test_long_curves_do_not_make_a_long_page():
@@ -227,26 +304,9 @@ def test_long_curves_do_not_make_a_long_page():
     assert len(long) < 1.5 * len(short)
 
 
-def test_an_episode_that_broke_shows_the_error():
-    broken = replace(made_up.episode(1, ["up"], Outcome.ERROR), error="the JVM died")
-    text = Tree(
-        render(Report("Broken", pairs=(EpisodePair(broken, made_up.episode(1, ["up"], Outcome.SUCCESS)),)))
-    ).text
-    assert "the environment broke" in text
-    assert "the JVM died" in text
-
-
-def test_a_pair_is_one_task_and_a_page_is_not_empty():
-    with pytest.raises(UsageError, match="one task"):
-        EpisodePair(made_up.episode(1, [], Outcome.SUCCESS), made_up.episode(2, [], Outcome.SUCCESS))
+def test_a_page_is_not_empty():
     with pytest.raises(UsageError, match="report needs"):
         Report("Nothing")
-
-
-def test_write_makes_one_file(tmp_path):
-    write(made_up.report(curves=(), axes=()), tmp_path / "deep" / "page.html")
-    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["page.html"]
-    assert (tmp_path / "deep" / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
 def read_csv(table: CsvTable) -> list[dict[str, str]]:
@@ -302,7 +362,7 @@ def test_an_arm_called_like_a_formula_is_harmless_in_the_page():
     assert "%27%3D%22%22%3E%3Cscript" in page  # quoted, in the CSV
 
 
-BEFORE = [pair.before for pair in made_up.report().pairs]
+BEFORE = made_up.episodes()[0].read()
 
 
 def write_result(out):
@@ -315,8 +375,12 @@ def test_a_result_folder_is_complete(tmp_path):
     found = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     assert found == [
         "base/episodes.jsonl.gz",
-        "matrix.png",
-        "matrix.svg",
+        *(f"episodes/{name}.js" for name in ("0-0", "1-0", "2-0", "3-0", "index")),
+        *(
+            f"figures/{n}.{end}"
+            for n in ("arms", "domains", "forecasts", "gain-and-tax", "matrix", "tax")
+            for end in ("pdf", "svg")
+        ),
         "report.html",
         "result.json",
         *(f"tables/{name}.csv" for name in ("arms", "domains", "matrix", "taxes")),
@@ -324,7 +388,6 @@ def test_a_result_folder_is_complete(tmp_path):
     ]
     assert [episode.task for episode in read_episodes(out / "base")] == [episode.task for episode in BEFORE]
     assert json.loads((out / "result.json").read_text()) == {"tax": 0.5}
-    assert (out / "matrix.png").read_bytes().startswith(b"\x89PNG")
     write_result(out)  # an earlier result is replaced
     assert len(list(out.parent.iterdir())) == 1  # nothing is left of the making
 

@@ -95,11 +95,13 @@ def _run(
     from gentax.studies.costs import CostModel, read_costs
     from gentax.studies.engines import engine_for
     from gentax.studies.progress import StudyProgress
+    from gentax.studies.study import study_path
 
     check_output(json)
     study = read_study(name)
     with StudyProgress(study.name, console, CostModel(read_costs(costs))) as progress:
         run = StudyRun(study, out, progress, parallel, not allow_unreadable)
+        run.file = (name, study_path(name).read_text(encoding="utf-8"))
         run.make_engine = engine_for(engine, run.plan, workers, options or {})
         page = run.run()
     console.print()

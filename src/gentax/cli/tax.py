@@ -319,7 +319,7 @@ def _print_result(
         from gentax.report.page import write_tax
 
         write_tax(out, report, result, domains, settings or {}, (played.base, played.tuned) if played else None)
-        print_text(f"wrote {out / 'report.html'}, and next to it episodes, tables and the matrix as a picture")
+        print_text(f"wrote {out / 'report.html'}, and next to it episodes, tables and figures")
     if judged is not None:
         console.print()
         print_text_table(judged.table())

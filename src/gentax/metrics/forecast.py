@@ -27,7 +27,7 @@ from pydantic import Field
 from gentax.core import UsageError, unknown
 from gentax.core.records import Record, json_value
 from gentax.core.settings import read_json, read_settings, settings
-from gentax.metrics.axes import Probe
+from gentax.metrics.axes import Axes, Probe
 from gentax.metrics.diversity import Diversity, diversity
 from gentax.metrics.statistics import LEVEL, Estimate
 from gentax.metrics.statistics.variance import t_quantile
@@ -73,11 +73,17 @@ def features_of(probe: Probe, unseen: float | None = None) -> dict[str, float]:
     Raises:
         UsageError: a probe without prompts.
     """
-    axes = probe.axes
-    if axes.prompt_characters is None:
+    if probe.axes.prompt_characters is None:
         raise UsageError(f"the probe of {probe.name} has no prompts: richness is that of the whole prompt")
-    features = {"richness": math.log2(axes.prompt_characters.value), "planning": axes.planning.value / axes.horizon}
+    features = features_of_axes(probe.axes)
     return features if unseen is None else features | {"diversity": unseen}
+
+
+def features_of_axes(axes: Axes) -> dict[str, float]:
+    """Return the features that the axes of a domain give; without prompts there is no richness."""
+    features = {"planning": axes.planning.value / axes.horizon}
+    characters = axes.prompt_characters
+    return features if characters is None else {"richness": math.log2(characters.value), **features}
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,10 @@ class Fit:
     def has(self, feature: str) -> bool:
         """Return whether all rows have a feature."""
         return all(feature in row.features for row in self.rows)
+
+    def without(self, source: str) -> Fit:
+        """Return the fit without the runs on a source, to forecast that one."""
+        return replace(self, rows=tuple(row for row in self.rows if row.source != source))
 
     def affordable(self) -> tuple[str, ...]:
         """Return the first axes that all rows have, as many as the number of domains can support."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,12 +23,13 @@ from gentax.core.errors import UsageError
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.verdict import number, signed
 from gentax.report.model import Report, base_success, random_success
-from gentax.report.style import LIGHT, LINES, any_script, new_figure, shade
+from gentax.report.style import LIGHT, LINES, any_script, new_figure, new_panel, shade
 from gentax.report.text import one_line, row_name
 
 CURVE_POINTS = 400  # of a learning curve at most; longer ones are thinned evenly
 WIDTH = 4.9  # inches of a figure that has a row of the page: its text stays legible at 400 pixels
 WIDEST = 7.6  # inches of a plot in a file
+DASHES = ("", "5 2", "1.5 1.5", "6 1.5 1.5 1.5", "9 2")  # lengths in widths of the line; the first is solid
 MARKERS = "osD^v"  # after five domains the colours repeat with another marker
 CELL = (1.15, 0.62)  # inches of a cell of the matrix
 _AXIS_LABEL: dict[str, Any] = {"color": LIGHT["soft"], "size": 9}
@@ -35,12 +37,28 @@ _TITLE: dict[str, Any] = {"color": LIGHT["ink"], "size": 10.0, "loc": "left", "p
 
 
 class Series(NamedTuple):
-    """One metric of one run."""
+    """One metric of one arm."""
 
-    steps: Sequence[float]
-    values: Sequence[float]
-    colour: int  # index into `LINES`
-    validation: bool  # measured now and then on tasks that are not trained on: drawn as rings joined by dashes
+    seeds: Sequence[tuple[Sequence[float], Sequence[float]]]  # steps and values of each run
+    style: int  # of the line (see `line_style`)
+    validation: bool  # measured now and then on tasks that are not trained on: drawn as rings
+
+
+class Metric(NamedTuple):
+    """A panel of learning curves."""
+
+    title: str
+    series: Sequence[Series]
+    percent: bool  # whether values are fractions, to be shown as percent
+    full_range: bool  # whether the axis goes from 0 to 100 % whatever the values
+
+
+def line_style(n: int) -> tuple[str, str]:
+    """Return the colour's name and the dashes of the n-th line: no two of the first 25 share both.
+
+    Neighbours differ in both, so that lines are told apart without their colours.
+    """
+    return LINES[n % len(LINES)], DASHES[(n + n // len(LINES)) % len(DASHES)]
 
 
 @dataclass(frozen=True)
@@ -58,40 +76,67 @@ class Point:
         return self.name if self.plain is None else self.name.removeprefix(f"{self.plain} ")
 
 
-def learning_curve(series: Sequence[Series], percent: bool = False, full_range: bool = False) -> Figure:
-    """Draw one metric of a group of runs against training steps.
+def learning_curves(metrics: Sequence[Metric], titles: bool = False) -> Figure:
+    """Draw metrics of training runs against steps, each in a panel: pale every seed, full their mean.
 
     Args:
-        series: the runs.
-        percent: whether values are fractions to be shown as percent.
-        full_range: whether the axis goes from 0 to 100 % whatever the values.
+        metrics: one for each panel.
+        titles: whether panels have their titles.
     """
-    figure, panel = new_figure(2.9, 1.85)
+    columns = min(3, len(metrics))
+    rows = -(-len(metrics) // columns)
+    figure = Figure(figsize=(2.9 * columns, (1.85 + 0.25 * titles) * rows), layout="constrained")
+    for n, metric in enumerate(metrics, 1):
+        panel = new_panel(figure, rows, columns, n)
+        if titles:
+            panel.set_title(one_line(metric.title, 40), **_TITLE)
+        _draw_learning(panel, metric)
+    return figure
+
+
+def _draw_learning(panel: Panel, metric: Metric) -> None:
+    percent = metric.percent
     panel.grid(axis="y", color=LIGHT["line"], linewidth=0.6)
-    for steps, values, colour, validation in series:
-        x, y = np.asarray(steps, float), np.asarray(values, float) * (100 if percent else 1)
-        keep = np.unique(np.linspace(0, len(x) - 1, min(len(x), CURVE_POINTS)).round().astype(int))
-        x, y, ink = x[keep], y[keep], LIGHT[LINES[colour % len(LINES)]]
+    for seeds, style, validation in metric.series:
+        colour, dashes = line_style(style)
+        look: dict[str, Any] = {"color": LIGHT[colour], "dashes": [float(x) for x in dashes.split()] or (None, None)}
+        runs = [(np.asarray(x, float), np.asarray(y, float) * (100 if percent else 1)) for x, y in seeds]
+        x, y = _mean_over_seeds(runs)
         if validation:
-            panel.plot(x, y, "o--", color=ink, markersize=5, linewidth=0.9, markerfacecolor=LIGHT["card"], zorder=4)
-        elif len(x) >= 20:
-            panel.plot(x, y, color=ink, alpha=0.3, linewidth=0.8)
-            panel.plot(x, _running_mean(y, max(3, len(x) // 12)), color=ink, linewidth=1.6, zorder=3)
-        else:
-            panel.plot(x, y, color=ink, linewidth=1.4)
+            look |= {"marker": "o", "markerfacecolor": LIGHT["card"], "markersize": 4.5, "zorder": 4}
+            panel.plot(_thin(x), _thin(y), linewidth=0.9, **look)
+            continue
+        smooth = len(x) >= 20
+        for run in runs if smooth or len(runs) > 1 else ():
+            panel.plot(*map(_thin, run), color=LIGHT[colour], alpha=0.3, linewidth=0.8)
+        y = _running_mean(y, max(3, len(x) // 12)) if smooth else y
+        panel.plot(_thin(x), _thin(y), linewidth=1.6, zorder=3, **look)
     panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     panel.yaxis.set_major_locator(MaxNLocator(4))
     if percent:
         panel.set_ylim(bottom=0)
         panel.yaxis.set_major_formatter("{x:g} %")
-    if full_range:
+    if metric.full_range:
         panel.set_ylim(-3, 103)
         panel.set_yticks([0, 50, 100])
-    return figure
+
+
+def _mean_over_seeds(runs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the steps of all runs and the mean of those that have a value there."""
+    x, inverse = np.unique(np.concatenate([x for x, _ in runs]), return_inverse=True)
+    return x, np.bincount(inverse, np.concatenate([y for _, y in runs])) / np.bincount(inverse)
+
+
+def _thin(x: np.ndarray) -> np.ndarray:
+    return x[np.unique(np.linspace(0, len(x) - 1, min(len(x), CURVE_POINTS)).round().astype(int))]
 
 
 def forest_plot(
-    rows: Sequence[tuple[str, Estimate | Undefined]], label: str, scale: float, free_within: float | None = None
+    rows: Sequence[tuple[str, Estimate | Undefined]],
+    label: str,
+    scale: float,
+    free_within: float | None = None,
+    gain: bool = False,
 ) -> Figure:
     """Draw estimates as dots with their intervals, one row each, against 0.
 
@@ -100,6 +145,7 @@ def forest_plot(
         label: of the axis.
         scale: what estimates are multiplied by.
         free_within: half the width of the band around 0 that counts as free, after scaling.
+        gain: whether estimates are gains, not losses.
     """
     figure, panel = new_figure(WIDTH, 0.5 + 0.31 * len(rows))
     panel.axvline(0, color=LIGHT["soft"], linewidth=1)
@@ -110,18 +156,44 @@ def forest_plot(
             panel.text(0, y, "  undefined", color=LIGHT["soft"], va="center", style="italic")
         else:
             low, value, high = (scale * x for x in (estimate.low, estimate.value, estimate.high))
-            panel.plot([low, high], [y, y], color=_ink(estimate), linewidth=2.2, solid_capstyle="round", zorder=3)
-            _dot(panel, value, y, estimate)
-    panel.set_ylim(len(rows) - 0.4, -0.6)
-    panel.set_yticks(range(len(rows)), [one_line(name, 34) for name, _ in rows], parse_math=False)
+            lost = estimate.negated() if gain else estimate
+            panel.plot([low, high], [y, y], color=_ink(lost), linewidth=2.2, solid_capstyle="round", zorder=3)
+            _dot(panel, value, y, lost)
+    _name_rows(panel, [name for name, _ in rows], label)
+    return figure
+
+
+def forecast_plot(rows: Sequence[tuple[str, Estimate, Estimate]]) -> Figure:
+    """Draw what was forecast (a band and a diamond) and measured (a bar and a dot) of taxes, as percent.
+
+    Args:
+        rows: (name, forecast, measured), fractions.
+    """
+    figure, panel = new_figure(WIDTH, 0.75 + 0.36 * len(rows))
+    panel.axvline(0, color=LIGHT["soft"], linewidth=1)
+    for y, (_, forecast, measured) in enumerate(rows):
+        low, value, high = (100 * x for x in (forecast.low, forecast.value, forecast.high))
+        panel.barh(y, high - low, 0.62, low, color=LIGHT["faint"], edgecolor=LIGHT["line"])
+        panel.plot([value], [y], "D", color=LIGHT["soft"], markerfacecolor=LIGHT["card"], markersize=6, zorder=3)
+        low, value, high = (100 * x for x in (measured.low, measured.value, measured.high))
+        panel.plot([low, high], [y, y], color=LIGHT["ink"], linewidth=1.6, zorder=3)
+        panel.plot([value], [y], "o", color=LIGHT["ink"], markersize=6, zorder=4)
+    _name_rows(panel, [name for name, _, _ in rows], "tax, %: diamond and band forecast, dot and bar measured")
+    return figure
+
+
+def _name_rows(panel: Panel, names: Sequence[str], label: str) -> None:
+    panel.set_ylim(len(names) - 0.4, -0.6)
+    panel.set_yticks(range(len(names)), [one_line(name, 34) for name in names], parse_math=False)
     panel.tick_params(axis="y", colors=LIGHT["ink"], labelsize=10)
     panel.grid(axis="x", color=LIGHT["line"], linewidth=0.6)
-    panel.set_xlabel(label, **_AXIS_LABEL)
-    return figure
+    panel.set_xlabel("\n".join(textwrap.wrap(label, 62)), **_AXIS_LABEL)
 
 
 def tradeoff_plot(points: Sequence[tuple[str, Estimate, Estimate]], free_within: float) -> Figure:
     """Draw each arm's gain on the source (points) against its tax on the targets (as percent), with intervals.
+
+    A dotted line joins the frontier: the arms that no other beats in both.
 
     Args:
         points: (name, gain, tax as a fraction).
@@ -138,13 +210,21 @@ def tradeoff_plot(points: Sequence[tuple[str, Estimate, Estimate]], free_within:
         panel.plot([x.value, x.value], [y.low, y.high], color=_ink(tax), linewidth=1.4, zorder=3)
         _dot(panel, x.value, y.value, tax)
         labelled.append((name, x, y, LIGHT["ink"]))
+    edge = sorted((x.value, 100 * tax.value) for _, x, tax in points if not _dominated(x, tax, points))
+    panel.plot(*zip(*edge, strict=True), color=LIGHT["fine"], linewidth=1.1, dashes=(2, 2), zorder=2)
     panel.margins(0.1, 0.12)
     panel.grid(color=LIGHT["line"], linewidth=0.6)
     panel.yaxis.set_major_formatter("{x:g} %")
     panel.set_xlabel("gain on source, points (right is better)", **_AXIS_LABEL)
     panel.set_ylabel("tax on targets (down is better)", **_AXIS_LABEL)
-    _label_points(panel, labelled)
+    _label_points(panel, labelled, edge)
     return figure
+
+
+def _dominated(gain: Estimate, tax: Estimate, points: Sequence[tuple[str, Estimate, Estimate]]) -> bool:
+    """Return whether another point has at least that gain for at most that tax, and is better in one of them."""
+    mine = gain.value, tax.value
+    return any(x.value >= mine[0] and y.value <= mine[1] and (x.value, y.value) != mine for _, x, y in points)
 
 
 def axes_plot(points: Sequence[Point], x_label: str, y_label: str, size: tuple[float, float] = (WIDEST, 5.0)) -> Figure:
@@ -275,8 +355,10 @@ def _running_mean(y: np.ndarray, width: int) -> np.ndarray:
 
 
 @any_script()
-def _label_points(panel: Panel, labels: Sequence[tuple[str, Estimate, Estimate, str]]) -> None:
-    """Write (name, x, y, colour) next to their points, clear of one another, the points and their bars."""
+def _label_points(
+    panel: Panel, labels: Sequence[tuple[str, Estimate, Estimate, str]], line: Sequence[tuple[float, float]] = ()
+) -> None:
+    """Write (name, x, y, colour) next to their points, clear of one another, the points, their bars and a line."""
     panel.figure.draw_without_rendering()  # fixes the layout, and with it the transform from data to pixels
     panel.figure.set_layout_engine("none")
     texts, occupied = [], []  # occupied: places along the bars, and around the markers
@@ -287,11 +369,13 @@ def _label_points(panel: Panel, labels: Sequence[tuple[str, Estimate, Estimate, 
         texts.append(panel.text(*around[0], one_line(name, 36), **style))
         occupied += [*around[1:], *((place, y.value) for place in np.linspace(x.low, x.high, 9))]
         occupied += [(x.value, place) for place in np.linspace(y.low, y.high, 9)]
+    for (x0, y0), (x1, y1) in pairwise(line):
+        occupied += zip(np.linspace(x0, x1, 9), np.linspace(y0, y1, 9), strict=True)
     xs, ys = zip(*occupied, strict=True)
-    line = {"arrowstyle": "-", "color": LIGHT["soft"], "linewidth": 0.6, "shrinkB": 4}
+    arrow = {"arrowstyle": "-", "color": LIGHT["soft"], "linewidth": 0.6, "shrinkB": 4}
     adjust_text(
         texts, xs, ys, target_x=[x.value for _, x, _, _ in labels], target_y=[y.value for _, _, y, _ in labels],
-        ax=panel, avoid_self=False, expand=(1.15, 1.5), min_arrow_len=18, arrowprops=line,
+        ax=panel, avoid_self=False, expand=(1.15, 1.5), min_arrow_len=18, arrowprops=arrow,
         iter_lim=400,  # not a limit of time: the same data give the same picture on a slow machine
     )  # fmt: skip
 

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gentax.core import Episode, Outcome, UsageError
+from gentax.core import Episode, UsageError
 from gentax.metrics.arms import ArmReport
 from gentax.metrics.axes import Axes
 from gentax.metrics.claims import ClaimResult
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.tax import TaxReport
-
-# Success (before, after) -> what changed, in the order in which a page shows them.
-CHANGES = {
-    (True, False): "lost",
-    (False, True): "gained",
-    (True, True): "solved twice",
-    (False, False): "failed twice",
-}
 
 
 @dataclass(frozen=True)
@@ -62,37 +54,28 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class EpisodePair:
-    """The same task before and after training, to be read side by side."""
+class EpisodeSet:
+    """The episodes of one policy on one domain, read when they are needed."""
 
-    before: Episode
-    after: Episode
-    arm: str = ""  # the arm that was trained in between
+    domain: str
+    read: Callable[[], Sequence[Episode]]  # the same tasks in the same order for every policy
+    arm: str = ""  # of training, as the page names it; empty for the base
+    seed: int = 0
 
-    def __post_init__(self) -> None:
-        if self.before.task != self.after.task:
-            raise UsageError(f"a pair is one task, not {self.before.task.id} and {self.after.task.id}")
+
+@dataclass(frozen=True)
+class ForecastCheck:
+    """What was forecast for a result from other training runs, beside what was measured."""
+
+    name: str  # of the row
+    forecast: Estimate  # of the tax, fraction
+    measured: Estimate
+    why: str  # the basis of the forecast
 
     @property
-    def change(self) -> str:
-        """How the outcome changed, in a word or two."""
-        if Outcome.ERROR in (self.before.outcome, self.after.outcome):
-            return "an error"
-        return CHANGES[self.before.success, self.after.success]
-
-
-def representative_pairs(before: Sequence[Episode], after: Iterable[Episode], arm: str = "") -> list[EpisodePair]:
-    """Return the first pair of each kind of change on one domain, so that nobody chose them for their message.
-
-    Args:
-        before: the episodes before training.
-        after: those after it, on the same tasks in the same order.
-        arm: the arm that was trained in between.
-    """
-    first: dict[str, EpisodePair] = {}
-    for pair in (EpisodePair(one, other, arm=arm) for one, other in zip(before, after, strict=True)):
-        first.setdefault(pair.change, pair)
-    return [first[change] for change in CHANGES.values() if change in first]
+    def held(self) -> bool:
+        """Whether the measured tax lies in the interval of the forecast."""
+        return self.forecast.low <= self.measured.value <= self.forecast.high
 
 
 @dataclass(frozen=True)
@@ -111,16 +94,18 @@ class Report:
     claims: tuple[ClaimResult, ...] = ()  # that the study states, with what the data say of them
     curves: tuple[Curve, ...] = ()
     axes: tuple[Axes, ...] = ()
-    pairs: tuple[EpisodePair, ...] = ()
+    forecasts: tuple[ForecastCheck, ...] = ()
+    episodes: tuple[EpisodeSet, ...] = ()  # of the base and of every trained policy, on the same tasks
     settings: Mapping[str, Any] = field(default_factory=dict)  # nested mappings are shown as dotted keys
     versions: Mapping[str, str] = field(default_factory=dict)
     command: str = ""  # that reproduces it
+    study_file: tuple[str, str] | None = None  # that the command reads: its path, and its text
     made: str = ""  # date and time, as text
     seconds: float | None = None  # wall-clock time of the whole
 
     def __post_init__(self) -> None:
-        if not (self.results or self.curves or self.axes or self.pairs):
-            raise UsageError("a report needs a result, a learning curve, axes or a pair of episodes to show")
+        if not (self.results or self.curves or self.axes or self.episodes):
+            raise UsageError("a report needs a result, a learning curve, axes or episodes to show")
 
     def columns(self) -> list[str]:
         """Return the domains of the matrix: those in `domains` first, then any other by name."""

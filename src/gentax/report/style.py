@@ -61,12 +61,17 @@ def css_variables(colours: dict[str, str]) -> Markup:
 def new_figure(width: float, height: float) -> tuple[Figure, Panel]:
     """Return a figure of that many inches with one panel in the style of the page."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    panel = figure.add_subplot()
+    return figure, new_panel(figure)
+
+
+def new_panel(figure: Figure, *place: int) -> Panel:
+    """Add a panel in the style of the page; `place` is (rows, columns, number) where there are several."""
+    panel: Panel = figure.add_subplot(*place)
     panel.spines[["top", "right", "left"]].set_visible(False)
     panel.spines["bottom"].set_color(LIGHT["line"])
     panel.tick_params(which="both", colors=LIGHT["soft"], length=0, labelsize=9)
     panel.set_axisbelow(True)
-    return figure, panel
+    return panel
 
 
 def inline_svg(figure: Figure, title: str) -> Markup:

@@ -9,9 +9,6 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
-
-from markupsafe import Markup
 
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.verdict import headline
@@ -37,10 +34,6 @@ class CsvTable:
         writer.writerow(self.columns)
         writer.writerows([_cell_text(cell) for cell in row] for row in self.rows)
         return out.getvalue()
-
-    def link(self) -> Markup:
-        """Return a `data:` URL that holds the whole table, for a link in a page that loads nothing."""
-        return Markup("data:text/csv;charset=utf-8,") + Markup(quote(self.csv(), safe=""))
 
 
 def tables(report: Report) -> dict[str, CsvTable]:

@@ -6,10 +6,14 @@ The page and the terminal show the same summary, so they cannot differ. HTML is 
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from gentax.metrics.statistics import SEEDS, Estimate, Undefined
 from gentax.metrics.statistics.power import FREE_WITHIN
@@ -18,6 +22,7 @@ from gentax.report.model import Result
 
 # Control, format (bidirectional overrides, zero width, tags), lone surrogates, line and paragraph separators.
 INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+SPELLED_OUT = 4  # policies whose verdicts a sentence holds
 # With fewer than three seeds the past tense: what happened to these checkpoints.
 _CHECKPOINT = {Verdict.COSTS: "lost", Verdict.TRANSFERS: "gained", Verdict.FREE: "kept"}
 
@@ -67,6 +72,28 @@ def _summary_line(result: Result, results: Sequence[Result]) -> SummaryLine:
     name = row_name(result, results)
     untouched = result.untouched_only
     return SummaryLine(name, result.tax.delta_id, tax, verdict(tax), text, badge, effect, untouched, helps)
+
+
+def lead(lines: Sequence[SummaryLine]) -> str:
+    """Return the verdict on several policies in a sentence: each of up to four, counts and the extremes of more."""
+    if len(lines) <= SPELLED_OUT:
+        return "; ".join(map(_clause, lines)) + "."
+    counts = Counter(line.badge for line in lines)
+    said = [f"Of {len(lines)} trained policies: " + ", ".join(f"{n} {badge}" for badge, n in counts.most_common())]
+    taxes = sorted((line.tax.value, n) for n, line in enumerate(lines) if line.tax)
+    if taxes:
+        ends = {"largest": lines[taxes[-1][1]], "smallest": lines[taxes[0][1]]}
+        said += [f"the {which} tax is that of {line.name}, {percent(line.tax)}" for which, line in ends.items()]
+    return "; ".join(said) + "."
+
+
+def _clause(line: SummaryLine) -> str:
+    if line.remedy_effect:
+        return f"{line.name} {line.remedy_effect}" + (" (undecided)" if line.badge == "undecided" else "")
+    if not line.tax:
+        return f"the tax of {line.name} is undefined"
+    verb = "is undecided" if line.verdict is Verdict.UNDECIDED else line.verdict_text
+    return f"{line.name} {verb}: a tax of {percent(line.tax)}"
 
 
 def row_name(result: Result, results: Sequence[Result]) -> str:
@@ -121,9 +148,19 @@ def visible(text: str) -> str:
     >>> visible("a\\x00b\\u202ec")
     'a⟨U+0000⟩b⟨U+202E⟩c'
     """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in INVISIBLE else f"⟨U+{ord(c):04X}⟩" for c in text)
+    return text.translate(_VISIBLE)
+
+
+class _Visible(dict[int, int | str]):
+    """A table for `str.translate` that is filled as characters are met."""
+
+    def __missing__(self, code: int) -> int | str:
+        shown = chr(code) in "\n\t" or unicodedata.category(chr(code)) not in INVISIBLE
+        self[code] = code if shown else f"⟨U+{code:04X}⟩"
+        return self[code]
+
+
+_VISIBLE = _Visible()
 
 
 def one_line(text: str, limit: int = 80) -> str:
@@ -135,6 +172,11 @@ def one_line(text: str, limit: int = 80) -> str:
 def no_break(text: str) -> str:
     """Return `text` with percent signs that no line break can separate from their number."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def breakable(text: str) -> Markup:
+    """Return escaped `text` in which a line may end after `+`, `-`, `_`, `,` and `/`, not in the middle of a word."""
+    return Markup(re.sub(r"([+_,/-])(?=\w)", r"\1<wbr>", str(escape(visible(text)))))
 
 
 def dotted(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import platform
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from gentax.core import Episode
 from gentax.core.settings import plain
@@ -26,12 +28,13 @@ from gentax.metrics.arms import ArmReport, compare_arms, ood_rank_scores
 from gentax.metrics.axes import Axes, axes
 from gentax.metrics.claims import ClaimResult
 from gentax.metrics.episode_scores import drop_error_tasks
+from gentax.metrics.forecast import Fit, TrainingRun, features_of_axes, read_fit
 from gentax.metrics.tax import tax_report
 from gentax.metrics.verdict import arm_sentence, headline, sentences
 from gentax.models.chat import ChatCodec
 from gentax.models.loading import load_tokenizer
-from gentax.report import ArmComparison, Curve, EpisodePair, Report, Result
-from gentax.report.model import representative_pairs
+from gentax.report import ArmComparison, Curve, EpisodeSet, ForecastCheck, Report, Result
+from gentax.report.text import row_name
 from gentax.rollouts import make_env
 from gentax.rollouts.prompt import episode_prompts
 from gentax.studies.claims import assess_claims
@@ -42,6 +45,7 @@ from gentax.studies.study import Study
 from gentax.training.check import touched_by
 
 BOOTSTRAP_SEED = 0
+SHIPPED_FIT = "sources"
 PACKAGES = ("gentax", "torch", "transformers", "numpy", "scienceworld")  # whose versions the report names
 Cell = tuple[str, str]  # (arm, source)
 
@@ -72,14 +76,6 @@ class StudyResults:
             "ranks": {arm: {source: e.to_json() for source, e in of.items()} for arm, of in ranks.items()},
             "claims": [claim.to_json() for claim in self.claims],
         }
-
-
-@dataclass(frozen=True)
-class Illustrations:
-    """What the report shows of the episodes."""
-
-    axes: tuple[Axes, ...]  # of each domain, under the base model
-    pairs: tuple[EpisodePair, ...]  # of the first seed
 
 
 @dataclass(frozen=True)
@@ -114,20 +110,11 @@ def _read_scores(store: Store, stage: Stage) -> tuple[np.ndarray, list[str]]:
     return np.array([math.nan if value is None else value for value in values["success"]], float), values["content"]
 
 
-def illustrate(plan: Plan, store: Store) -> Illustrations:
-    """Read the episodes that the report shows. Raises DamagedStage."""
+def base_axes(plan: Plan, store: Store) -> tuple[Axes, ...]:
+    """Return the axes of each domain under the base model. Raises DamagedStage."""
     study = plan.study
     encode = ChatCodec(load_tokenizer(study.model, study.options)).encode_text
-    domain_axes: list[Axes] = []
-    pairs: list[EpisodePair] = []
-    for name in study.domains:
-        before = store.episodes(plan.init[name])
-        domain_axes.append(_axes(study, name, before, encode))
-        for arm, source in itertools.product(study.arms, study.sources):
-            label = arm if len(study.sources) == 1 else f"{source}, {arm}"
-            after = store.episodes(plan.after[arm, source, study.seeds[0], name])
-            pairs += representative_pairs(before, after, label)
-    return Illustrations(tuple(domain_axes), tuple(pairs))
+    return tuple(_axes(study, name, store.episodes(stage), encode) for name, stage in plan.init.items())
 
 
 def _axes(study: Study, name: str, episodes: list[Episode], encode: Callable[[str], Any]) -> Axes:
@@ -178,11 +165,26 @@ def _compare(study: Study, scores: _Scores) -> ArmComparison:
     return ArmComparison(arms, ranks, baselines)
 
 
-def study_report(plan: Plan, computed: StudyResults, shown: Illustrations, store: Store) -> Report:
-    """Return the report of a study. Raises DamagedStage."""
+def study_report(
+    plan: Plan, computed: StudyResults, axes: tuple[Axes, ...], store: Store, file: tuple[str, str] | None = None
+) -> Report:
+    """Return the report of a study.
+
+    Args:
+        plan: of the study.
+        computed: its numbers.
+        axes: of its domains (see `base_axes`).
+        store: where the stages are. Episodes are read when the report is written.
+        file: the path of the study file as it was given, and its text; where there is none, the page quotes one that
+            says the same.
+
+    Raises:
+        DamagedStage: here, and when the report is written.
+    """
     study = plan.study
     first = next(iter(study.arms))
     stages = [stage for stage in plan.stages() if stage is not plan.report]
+    path, text = file or (f"{study.name}.yaml", yaml.safe_dump(plain(study), sort_keys=False, allow_unicode=True))
     return Report(
         title=f"gentax study: {study.name}",
         about=study.about,
@@ -194,8 +196,9 @@ def study_report(plan: Plan, computed: StudyResults, shown: Illustrations, store
         ),
         comparison=computed.comparison,
         claims=computed.claims,
-        axes=shown.axes,
-        pairs=shown.pairs,
+        axes=axes,
+        forecasts=_forecasts(study, computed, axes),
+        episodes=_episode_sets(plan, store.episodes),
         settings={
             "domains": {
                 name: f"{target.level or domain(name).default_level}, {target.tasks} {study.split} tasks"
@@ -207,10 +210,56 @@ def study_report(plan: Plan, computed: StudyResults, shown: Illustrations, store
             "evaluate": plain(study.evaluate),
         },
         versions={name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
-        command=f"gentax study run {study.name}",
+        command=shlex.join(["gentax", "study", "run", path]),
+        study_file=(path, text),
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         seconds=sum(store.seal(stage)["seconds"] for stage in stages),
     )
+
+
+def _episode_sets(plan: Plan, read: Callable[[Stage], list[Episode]]) -> tuple[EpisodeSet, ...]:
+    study = plan.study
+    base = [EpisodeSet(name, partial(read, stage)) for name, stage in plan.init.items()]
+    trained = [
+        EpisodeSet(name, partial(read, stage), arm if len(study.sources) == 1 else f"{source}, {arm}", seed)
+        for (arm, source, seed, name), stage in plan.after.items()
+    ]
+    return (*base, *trained)
+
+
+def _forecasts(study: Study, computed: StudyResults, axes: tuple[Axes, ...]) -> tuple[ForecastCheck, ...]:
+    """Forecast each policy that RL alone has trained from runs on other sources, as one would have before training.
+
+    The runs are those of the study itself where its sources are enough, or else those of the fit that ships with gentax
+    where it is of the same base model. Domains in wrappers are left out: nobody has probed them.
+    """
+    features = {of_domain.domain: features_of_axes(of_domain) for of_domain in axes}
+    rows: dict[str, list[tuple[Result, TrainingRun]]] = {}
+    for result in computed.results:
+        source, tax, gain = result.tax.source, result.tax.tax, result.tax.delta_id
+        config = study.train_config(source, result.arm, study.seeds[0])
+        if tax and gain and config.updates and config.sft is None and not config.rollout.wrap:
+            numbers = (tax.value, tax.low, tax.high, gain.value)
+            run = TrainingRun(source, result.arm, config.updates, len(study.seeds), features[source], *numbers)
+            rows.setdefault(result.arm, []).append((result, run))
+    shipped, found = read_fit(SHIPPED_FIT), []
+    for arm, of_arm in rows.items():
+        own = Fit(study.name, "", study.model, tuple(study.domains), tuple(run for _, run in of_arm))
+        for fit in (own, shipped):
+            if fit.base != study.model:
+                continue
+            checks = []
+            for result, run in of_arm:
+                others = fit.without(run.source)
+                forecast = others.forecast(run.features) if others.rows else None
+                if forecast is not None and forecast.tax is not None and result.tax.tax:
+                    basis = f"runs of {fit.steps} steps on {len(others.domains)} other sources, of study {fit.name}"
+                    why = f"{arm}: from {basis}; {forecast.why}"
+                    checks.append(ForecastCheck(row_name(result, computed.results), forecast.tax, result.tax.tax, why))
+            if checks:
+                found += checks
+                break
+    return tuple(found)
 
 
 def _metrics(path: Path) -> tuple[Mapping[str, Any], ...]:

@@ -15,10 +15,10 @@ from typing import Any
 
 from gentax.core.errors import StudyIncomplete
 from gentax.core.files import write_json
-from gentax.report import write
+from gentax.report import write_report
 from gentax.studies.engines.base import Engine, MakeEngine, SerialEngine
 from gentax.studies.plan import Stage, make_plan
-from gentax.studies.results import StudyResults, analyze, illustrate, study_report
+from gentax.studies.results import StudyResults, analyze, base_axes, study_report
 from gentax.studies.stages import StageResult, StageRunner
 from gentax.studies.store import DamagedStage, StageLocked, Store
 from gentax.studies.study import Study
@@ -71,6 +71,7 @@ class StudyRun:
         stop_if_unreadable: stop when no action can be read out of most of the base's first replies (see
             `rollouts.readable`). A policy that collapsed in training is a result, and never stops a study.
         engine: makes what does the stages; this process when None.
+        file: the path of the study file and its text, which the report quotes.
 
     Raises:
         UsageError: see `make_plan`; a store of a newer version.
@@ -84,7 +85,9 @@ class StudyRun:
         parallel: int | None = None,
         stop_if_unreadable: bool = True,
         engine: MakeEngine = SerialEngine,
+        file: tuple[str, str] | None = None,
     ) -> None:
+        self.file = file
         self.plan, self.store, self.callback = make_plan(study), Store(Path(root)), callback or StudyCallback()
         self.runner = StageRunner(study, self.store, parallel, stop_if_unreadable)
         self.make_engine = engine
@@ -133,10 +136,10 @@ class StudyRun:
                     return True
                 started = time.monotonic()
                 with store.fresh_folder(stage) as folder:
-                    shown = illustrate(self.plan, store)
-                    axes = [of_domain.to_json() for of_domain in shown.axes]
-                    write_json(folder / RESULTS, self.results.to_json() | {"axes": axes, "runtimes": self._runtimes()})
-                    write(study_report(self.plan, self.results, shown, store), folder / PAGE)
+                    axes = base_axes(self.plan, store)
+                    more = {"axes": [of_domain.to_json() for of_domain in axes], "runtimes": self._runtimes()}
+                    write_json(folder / RESULTS, self.results.to_json() | more)
+                    write_report(study_report(self.plan, self.results, axes, store, self.file), folder)
                 store.finish(stage, folder, time.monotonic() - started, None)
             return True
         except StageLocked:

@@ -148,13 +148,19 @@ def read_study(path: str | Path) -> Study:
     Raises:
         UsageError: a file, key, domain, level, source or model that does not exist.
     """
+    where = study_path(path)
+    study = read_settings(Study, read_yaml(where) or {}, str(where))
+    check(study)
+    return study
+
+
+def study_path(path: str | Path) -> Path:
+    """Return the file of a study, which may be given by its name where it ships with gentax. Raises UsageError."""
     shipped = {file.stem: file for file in SHIPPED.glob("*.yaml")}
     where = shipped.get(str(path), Path(path))
     if not where.exists() and where.suffix not in (".yaml", ".yml"):
         raise unknown("study", path, shipped)
-    study = read_settings(Study, read_yaml(where) or {}, str(where))
-    check(study)
-    return study
+    return where
 
 
 def check(study: Study) -> None:
