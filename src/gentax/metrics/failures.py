@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gentax.core import Episode, Outcome, UsageError
-from gentax.metrics.behaviour import AnnotatedEpisode, read
+from gentax.metrics.behaviour import AnnotatedEpisode, annotate
 
 ERROR = "an error"
 LOST = "lost"
@@ -88,9 +88,10 @@ def task_changes(before: Sequence[Episode], after: Sequence[Episode]) -> Iterato
         if (was.task, was.sample) != (now.task, now.sample):
             raise UsageError(f"a pair is one task, not {was.task.id} and {now.task.id}")
         broke = Outcome.ERROR in (was.outcome, now.outcome)
-        failed = now.outcome is Outcome.FAILURE
-        one = read(now, horizons[now.task.level])
-        kinds = tuple(name for name, holds in KINDS.items() if failed and holds(one))
+        kinds: tuple[str, ...] = ()
+        if now.outcome is Outcome.FAILURE:
+            annotated = annotate(now, horizons[now.task.level])
+            kinds = tuple(name for name, holds in KINDS.items() if holds(annotated))
         yield TaskChange(was, now, ERROR if broke else CHANGES[was.success, now.success], kinds)
 
 
