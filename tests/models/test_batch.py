@@ -92,15 +92,6 @@ def test_tiles_cover_every_token_once(keys):
     assert torch.equal(queries[made.place_N], torch.arange(keys))
 
 
-def test_bf16_products_follow_the_fused_kernel(tiny):
-    rng = np.random.default_rng(2)
-    model = load_local_policy(tiny).model
-    ids = sequences(rng, 20, 150)
-    (batch, *_) = make_batches(model, ids, [np.ones(len(one), bool) for one in ids])
-    exact, low = (state_logits(model, batch, how).detach().softmax(-1) for how in ("fp32", "bf16"))
-    assert float((exact - low).abs().max()) < 0.02
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["fp32", "bf16"])
 def test_gradients_on_two_threads_are_always_the_same_bits(how):

@@ -12,7 +12,7 @@ import pytest
 from tokenizers_made import KINDS, SPECIAL, TEMPLATES, tokenizer
 
 from gentax.core import UsageError
-from gentax.models.action_format import ParsedReply, write_reply
+from gentax.models.action_format import ParsedReply
 from gentax.models.chat import ChatCodec
 from gentax.models.chat_template import read_chat_template
 from gentax.models.loading import load_tokenizer
@@ -264,14 +264,3 @@ def test_harmony_s_channels_are_written_and_do_not_end_a_reply():
     assert codec.parse_reply(f"{said}<action>up</action>").action == "up"
     after = codec.next_prompt("next", made.convert_tokens_to_ids("<|return|>"))
     assert made.decode(after) == "<|start|>user<|message|>next<|end|><|start|>assistant"
-
-
-def test_json_replies_are_written_and_read():
-    codec = ChatCodec(tokenizer("gemma", "gemma"), ChatOptions(action_format="json"))
-    for thought in (None, 'the "door" is open'):
-        text = codec.format_reply('say "é"', thought)
-        assert text == write_reply('say "é"', thought, "json")
-        assert codec.parse_reply(text) == ('say "é"', thought or "")
-        assert codec.is_complete(text)
-        assert not codec.is_complete(text[:-1])
-        assert codec.parse_reply(codec.decode(codec.encode_turn(text))).action == 'say "é"'

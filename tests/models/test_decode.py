@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
@@ -47,23 +46,6 @@ def stock_logprobs(model, prompt, ids, temperature=1.0):
     return [float(logp[len(prompt) - 1 + n, token]) for n, token in enumerate(ids)]
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3"])
-def test_logprobs_are_those_of_the_stock_module_over_many_turns(kind):
-    model, rng = model_of(kind), np.random.default_rng(1)
-    stock = model_of(kind)
-    decoder = LlamaDecoder(model)
-    talks = {slot: rng.integers(0, 64, 20 + 7 * slot).tolist() for slot in range(5)}
-    talks[1] = talks[0].copy()  # the same question twice: computed once
-    talks[2][:18] = talks[0][:18]  # a common beginning
-    for turn in range(4):
-        slots = [s for s in talks if not (s == 3 and turn == 1)]  # one slot skips a turn
-        samples = decoder.sample([ask(s, talks[s], rng) for s in slots], stop=lambda ids: ids[-1] < 8)
-        for slot, sample in zip(slots, samples, strict=True):
-            expected = stock_logprobs(stock, talks[slot], sample.ids.tolist())
-            assert np.allclose(sample.logprobs, expected, atol=2e-4)
-            talks[slot] += [*sample.ids.tolist(), *rng.integers(0, 64, int(rng.integers(1, 30))).tolist()]
-
-
 def test_a_row_stops_where_it_is_told_and_never_writes_more_than_it_may():
     decoder, rng = LlamaDecoder(model_of("llama")), np.random.default_rng(2)
     samples = decoder.sample([ask(s, [1, 2, 3 + s], rng, new=9) for s in range(8)], stop=lambda ids: ids[-1] % 4 == 0)
@@ -73,58 +55,11 @@ def test_a_row_stops_where_it_is_told_and_never_writes_more_than_it_may():
         assert len(sample.ids) == 9 or sample.ids[-1] % 4 == 0
 
 
-def test_what_a_row_says_does_not_depend_on_its_neighbours():
-    model = model_of("llama")
-    prompts = [np.random.default_rng(s).integers(0, 64, 12 + s) for s in range(6)]
-    numbers = [np.random.default_rng(100 + s).random(5) for s in range(6)]
-    asks = [SamplingRequest(s, prompts[s].astype(np.int32), SamplingParams(1.0), numbers[s]) for s in range(6)]
-    together = LlamaDecoder(model).sample(asks, stop=lambda ids: False)
-    alone = [LlamaDecoder(model).sample([a], stop=lambda ids: False)[0] for a in asks]
-    for a, b in zip(together, alone, strict=True):
-        assert a.ids.tolist() == b.ids.tolist()
-
-
-def test_a_prompt_that_changed_in_the_middle_is_computed_again_from_there():
-    model, rng = model_of("llama"), np.random.default_rng(3)
-    decoder = LlamaDecoder(model)
-    first = rng.integers(0, 64, 40)
-    decoder.sample([ask(0, first, rng)], stop=lambda ids: False)
-    second = first.copy()
-    second[25:] = rng.integers(0, 64, 15)
-    sample = decoder.sample([ask(0, second, rng)], stop=lambda ids: False)[0]
-    assert np.allclose(sample.logprobs, stock_logprobs(model, second.tolist(), sample.ids.tolist()), atol=2e-4)
-
-
 def test_temperature_zero_takes_the_likeliest_token():
     model, rng = model_of("llama"), np.random.default_rng(4)
     sample = LlamaDecoder(model).sample([ask(0, [5, 6, 7], rng, temperature=0.0, new=1)], stop=lambda ids: True)[0]
     with torch.no_grad():
         assert sample.ids[0] == int(model(torch.tensor([[5, 6, 7]])).logits[0, -1].argmax())
-
-
-def test_sampling_follows_the_distribution():
-    model = model_of("llama")
-    with torch.no_grad():
-        p = (model(torch.tensor([[9, 8, 7]])).logits[0, -1] / 2.0).softmax(-1).numpy()
-    uniforms = (np.arange(4000) + 0.5) / 4000
-    decoder = LlamaDecoder(model)
-    asks = [
-        SamplingRequest(s, np.array([9, 8, 7], np.int32), SamplingParams(2.0), uniforms[s : s + 1]) for s in range(4000)
-    ]
-    drawn = [int(s.ids[0]) for s in decoder.sample(asks, stop=lambda ids: True)]
-    assert np.abs(np.bincount(drawn, minlength=64) / 4000 - p).max() < 1e-3
-
-
-def test_training_the_module_is_seen_after_forgetting():
-    model, rng = model_of("llama"), np.random.default_rng(5)
-    decoder = LlamaDecoder(model)
-    decoder.sample([ask(0, [1, 2, 3, 4], rng)], stop=lambda ids: False)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    decoder.clear_cache()
-    sample = decoder.sample([ask(0, [1, 2, 3, 4], rng)], stop=lambda ids: False)[0]
-    assert np.allclose(sample.logprobs, stock_logprobs(model, [1, 2, 3, 4], sample.ids.tolist()), atol=2e-4)
 
 
 def test_two_decoders_of_one_model_share_its_weights():

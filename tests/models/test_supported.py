@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from zoo import ZOO
 
 from gentax.core import UsageError
 from gentax.models.precision import upcast_to_fp32
@@ -15,7 +16,6 @@ SMALL = {
     "num_key_value_heads": 2, "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": None,
     "eos_token_id": 1, "initializer_range": 0.3,
 }  # fmt: skip
-NAMES = {"gpt2": {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4}}  # where a kind has its own
 LONG_ROPE = {
     "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "long_factor": [1.0, 3.0, 9.0, 27.0],
     "original_max_position_embeddings": 40,
@@ -26,27 +26,22 @@ def made(kind: str, **settings):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **{**NAMES.get(kind, SMALL), **settings})
+    config = AutoConfig.for_model(kind, **{**SMALL, **settings})
     return AutoModelForCausalLM.from_config(config).eval()
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings", "way"),
+    ("name", "method"),
     [
-        ("llama", {}, "tree"),
-        ("gpt2", {}, "tree"),
-        ("granite", {"logits_scaling": 7.0}, "tree"),
-        ("mistral", {"sliding_window": 16}, "tree"),
-        ("gemma2", {"head_dim": 8, "sliding_window": 16}, "padded"),  # caps what attention compares
-        ("mamba", {}, "padded"),
-        ("bloom", {"n_head": 4}, "padded"),
+        *((name, "tree") for name in ("llama", "gpt2", "granite", "mistral-window")),
+        *((name, "padded") for name in ("gemma2", "mamba2", "bloom")),  # Gemma 2 caps attention scores
     ],
 )
-def test_a_kind_is_scored_in_the_way_that_is_exact(kind, settings, way):
-    model = made(kind, **settings)
+def test_an_architecture_is_scored_in_the_way_that_is_exact(name, method):
+    model = ZOO[name]()
     attention = model.config._attn_implementation
-    assert scoring_method(model) == way
-    if way == "padded":
+    assert scoring_method(model) == method
+    if method == "padded":
         assert model.config._attn_implementation == attention  # it is left as it was
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import builtins
 import shutil
 import sys
-from dataclasses import dataclass, field
-from types import ModuleType
+from dataclasses import dataclass
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,27 +52,11 @@ class FakeLoRARequest:
     lora_path: str = ""
 
 
-@dataclass
-class Logprob:
-    logprob: float
-    rank: int | None = None
-    decoded_token: str | None = None
-
-
-@dataclass
-class CompletionOutput:
-    index: int
-    text: str
-    token_ids: list[int]
-    cumulative_logprob: float | None
-    logprobs: list[dict[int, Logprob]] | None
-
-
-@dataclass
-class RequestOutput:
-    request_id: str
-    prompt_token_ids: list[int]
-    outputs: list[CompletionOutput] = field(default_factory=list)
+# The arguments of `vllm.LLM` that are documented for 0.22 to 0.33 and used here.
+ENGINE_ARGUMENTS = {
+    "tokenizer", "trust_remote_code", "dtype", "seed", "generation_config", "enable_prefix_caching", "logprobs_mode",
+    "max_model_len", "enable_lora", "max_loras", "max_lora_rank", "gpu_memory_utilization", "load_format",
+}  # fmt: skip
 
 
 class FakeLLM:
@@ -80,28 +64,12 @@ class FakeLLM:
 
     made: FakeLLM
 
-    def __init__(
-        self,
-        model,
-        *,
-        tokenizer=None,
-        trust_remote_code=False,
-        dtype="auto",
-        seed=0,
-        generation_config="auto",
-        enable_prefix_caching=None,
-        logprobs_mode="raw_logprobs",
-        max_model_len=None,
-        enable_lora=False,
-        max_loras=1,
-        max_lora_rank=16,
-        gpu_memory_utilization=0.92,
-        load_format="auto",
-    ):
+    def __init__(self, model, **settings):
+        assert settings.keys() <= ENGINE_ARGUMENTS
         if "broken" in str(model):
             raise RuntimeError("no kernel\nfor this")
-        self.settings = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        self.model, self.tokenizer = load_model(model), load_tokenizer(tokenizer)
+        self.settings = settings
+        self.model, self.tokenizer = load_model(model), load_tokenizer(settings["tokenizer"])
         self.asked, self.adapters, self.resets = [], [], 0
         FakeLLM.made = self
 
@@ -109,9 +77,11 @@ class FakeLLM:
         assert not use_tqdm
         self.adapters.append(lora_request)
         self.asked += sampling_params
-        return [self._one(prompt["prompt_token_ids"], p) for prompt, p in zip(prompts, sampling_params, strict=True)]
+        return [
+            self._complete(prompt["prompt_token_ids"], p) for prompt, p in zip(prompts, sampling_params, strict=True)
+        ]
 
-    def _one(self, prompt, p):
+    def _complete(self, prompt, p):
         rng, ids, logprobs = np.random.default_rng(p.seed), list(prompt), []
         ours = SamplingParams(p.temperature, p.top_p, p.top_k, p.min_p)
         while len(ids) - len(prompt) < p.max_tokens:
@@ -121,12 +91,12 @@ class FakeLLM:
                 logits, torch.tensor([p.temperature]), torch.tensor([rng.random()]).double(), batch_filters([ours])
             )
             ids.append(int(token))
-            logprobs.append({int(token): Logprob(float(logp), 1)})
+            logprobs.append({int(token): SimpleNamespace(logprob=float(logp))})
             new = ids[len(prompt) :]
             if ids[-1] in p.stop_token_ids or any(s in self.tokenizer.decode(new) for s in p.stop):
                 break
         new = ids[len(prompt) :]
-        return RequestOutput("0", prompt, [CompletionOutput(0, self.tokenizer.decode(new), new, None, logprobs)])
+        return SimpleNamespace(outputs=[SimpleNamespace(token_ids=new, logprobs=logprobs)])
 
     def reset_prefix_cache(self):
         self.resets += 1

@@ -11,7 +11,7 @@ from test_sampling import expected as filtered_probabilities
 from zoo import ZOO, policy_for
 
 from gentax.core import Task, UsageError
-from gentax.models.decoding import HFDecoder, LlamaDecoder, select_decoder
+from gentax.models.decoding import LLAMA_LIKE, HFDecoder, LlamaDecoder, select_decoder
 from gentax.models.decoding.hf_decoder import UncachedDecoder
 from gentax.models.requests import SamplingParams, SamplingRequest
 from gentax.rollouts import RolloutConfig, rollout
@@ -47,8 +47,6 @@ def test_the_lean_decoder_plays_where_it_is_exact_and_only_there():
     lean = {name for name in ZOO if isinstance(policy_for(name).decoder, LlamaDecoder)}
     exact = {"llama", "llama-llama3-rope", "llama-yarn", "llama-dynamic-rope", "llama-biases", "qwen2", "qwen3"}
     assert lean == exact
-    assert isinstance(policy_for("qwen2-window").decoder, HFDecoder)
-    assert isinstance(policy_for("llama-gelu").decoder, HFDecoder)
 
 
 def request(slot, prompt, seed=0, new=6, **params):
@@ -65,25 +63,30 @@ def expected_logprobs(model, prompt, ids):
 
 ATTENTION, WINDOW, RECURRENT = "gpt-neox", "gemma3", "qwen3.5"
 KINDS = pytest.mark.parametrize("name", [ATTENTION, WINDOW, RECURRENT, "falcon-h1"])
+ALL_KINDS = pytest.mark.parametrize("name", [ATTENTION, WINDOW, RECURRENT, "falcon-h1", "llama", "qwen3"])
 
 
-@KINDS
+def decoder_of(model):
+    return (LlamaDecoder if model.config.model_type in LLAMA_LIKE else HFDecoder)(model)
+
+
+@ALL_KINDS
 def test_what_a_row_says_does_not_depend_on_its_neighbours(name):
     model = ZOO[name]()
     prompts = [np.random.default_rng(s).integers(0, 300, 12 + 5 * s) for s in range(6)]
     asked = [request(s, prompts[s], seed=s, new=3 + s) for s in range(6)]
-    together = HFDecoder(model).sample(asked, lambda ids: False)
+    together = decoder_of(model).sample(asked, lambda ids: False)
     for one, sample in zip(asked, together, strict=True):
-        (alone,) = HFDecoder(model).sample([one], lambda ids: False)
+        (alone,) = decoder_of(model).sample([one], lambda ids: False)
         assert alone.ids.tolist() == sample.ids.tolist()
         assert np.allclose(alone.logprobs, sample.logprobs, atol=1e-5)
 
 
-@KINDS
+@ALL_KINDS
 def test_a_conversation_may_go_back_skip_a_turn_and_lose_a_reply(name):
     """What a policy does when the history is rewritten, a slot rests, or thoughts are cut out."""
     model, rng = ZOO[name](), np.random.default_rng(3)
-    decoder = HFDecoder(model)
+    decoder = decoder_of(model)
     talks = {slot: rng.integers(0, 300, 30 + slot).tolist() for slot in range(4)}
     talks[1] = talks[0].copy()
     for turn in range(5):
@@ -126,10 +129,10 @@ def test_only_what_is_new_is_computed(name, monkeypatch):
     assert sum(computed) <= 3  # one prompt
 
 
-@KINDS
+@ALL_KINDS
 def test_new_weights_are_seen_after_forgetting(name):
     model = ZOO[name]()
-    decoder = HFDecoder(model)
+    decoder = decoder_of(model)
     prompt = list(range(30))
     decoder.sample([request(0, prompt)], lambda ids: False)
     with torch.no_grad():
