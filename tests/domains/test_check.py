@@ -13,7 +13,7 @@ from gentax.domains.check import CHECKS, QUICK, CheckBudget, Verdict
 
 INSTALLED = [name for name, record in domains().items() if not missing_modules(record)]
 NAMES = [name for name, _, _ in CHECKS]
-SMALL = CheckBudget(tasks=12, starts=60, episodes=48, seconds=30)
+SMALL = CheckBudget(tasks=12, starts=60, seconds=30)
 
 
 @pytest.fixture(autouse=True)
@@ -52,14 +52,9 @@ def test_what_an_environment_does_not_claim_is_not_asked_of_it():
 
 
 def test_what_only_this_process_knows_is_not_sought_in_another(toy):
-    report = gentax.check("toy", effort=SMALL, only=["other process", "signatures"])
+    report = gentax.check("toy", effort=SMALL, only=["other process", "interface"])
     assert [result.verdict for result in report.results] == [Verdict.PASSED, Verdict.NOT_APPLICABLE], report.results
     assert "this process only" in report.results[1].message
-
-
-def test_memory_says_nothing_after_a_few_episodes():
-    (result,) = gentax.check("broken_envs:KeepsItsEpisodes", effort=CheckBudget(episodes=3), only=["memory"]).results
-    assert result.verdict is Verdict.NOT_APPLICABLE
 
 
 def test_an_error_that_cannot_be_written_is_written(monkeypatch):
@@ -87,10 +82,6 @@ def test_what_is_broken_is_found(cls, check, says):
     assert says in result.message
 
 
-def test_every_check_has_something_that_it_finds():
-    assert {check for _, check, _ in broken_envs.BROKEN} == set(NAMES)
-
-
 def test_one_broken_thing_leaves_the_other_checks_alone():
     report = gentax.check("broken_envs:PaysTooMuch", effort=SMALL)
     assert [result.name for result in report.failed] == ["rewards"]
@@ -103,8 +94,8 @@ def test_a_slow_environment_is_checked_less_and_says_so(monkeypatch):
     monkeypatch.setattr(
         broken_envs.Sound, "_reset_task", lambda self, task: time.sleep(0.02) or _reset_task(self, task)
     )
-    effort = CheckBudget(tasks=50, starts=300, episodes=400, seconds=1)
-    report = gentax.check("broken_envs:Sound", effort=effort, only=["disjoint splits", "expert", "memory"])
+    effort = CheckBudget(tasks=50, starts=300, seconds=1)
+    report = gentax.check("broken_envs:Sound", effort=effort, only=["disjoint splits", "expert"])
     assert report.passed
     assert all("(time was up)" in result.message for result in report.results)
     assert sum(result.seconds for result in report.results) < 5
@@ -126,7 +117,7 @@ def test_worlds_that_look_alike_are_told_apart():
         (lambda: gentax.check("sokobn"), "did you mean 'sokoban'"),
         (lambda: gentax.check("sokoban", "6x6-lnog"), "did you mean '6x6-long'"),
         (lambda: gentax.check("sokoban", rendring="grid"), "did you mean 'rendering'"),
-        (lambda: gentax.check("sokoban", only=["memry"]), "did you mean 'memory'"),
+        (lambda: gentax.check("sokoban", only=["rewrds"]), "did you mean 'rewards'"),
         (lambda: CheckBudget(tasks=0), "tasks must be more than 0"),
         (lambda: CheckBudget(seconds=float("nan")), "seconds must be more than 0"),
         (lambda: CheckBudget(seconds=float("inf")), "seconds must be more than 0"),

@@ -66,12 +66,9 @@ def check(
     env: Annotated[str, typer.Argument(metavar="ENV", help="A domain, `NAME` or `NAME:LEVEL`, or `module:factory`.")],
     tasks: Annotated[int | None, typer.Option(help="Tasks that the expert must solve (200).")] = None,
     starts: Annotated[int | None, typer.Option(help="Tasks of each split that are compared (4000).")] = None,
-    episodes: Annotated[int | None, typer.Option(help="Episodes over which memory is watched (1000).")] = None,
     seconds: Annotated[float | None, typer.Option(help="For all checks; slow environments do less (180).")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only the check of this name. May be repeated.")] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A quick check: 20 tasks, 300 starts, 120 episodes, 6 s.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A quick check: 20 tasks, 300 starts, 6 s.")] = False,
     json: o.Json = None,
 ) -> None:
     """Check that an environment keeps what gentax expects of one. Exit code 1 when a check fails.
@@ -84,7 +81,7 @@ def check(
     check_output(json)
     status(f"  starting {env}")
     ((name, level),) = o.read_domains([env]).items()
-    limits: dict[str, Any] = {"tasks": tasks, "starts": starts, "episodes": episodes, "seconds": seconds}
+    limits: dict[str, Any] = {"tasks": tasks, "starts": starts, "seconds": seconds}
     effort = replace(
         QUICK if quick else CheckBudget(), **{key: value for key, value in limits.items() if value is not None}
     )

@@ -1,7 +1,4 @@
-"""The conformance check: whether an environment keeps what `TextEnv` promises.
-
-`CHECKS` lists all checks in order, each with its share of the time.
-"""
+"""The conformance check: whether an environment keeps what `TextEnv` promises."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from gentax.core.errors import unknown
+from gentax.domains.check import checks
 from gentax.domains.check.harness import (
     QUICK,
     CheckBudget,
@@ -21,43 +19,21 @@ from gentax.domains.check.harness import (
     Result,
     Verdict,
 )
-from gentax.domains.check.interface import (
-    admissible_accepted,
-    any_string,
-    errors,
-    exact_horizon,
-    readable_texts,
-    reward_bounds,
-    signatures,
-)
-from gentax.domains.check.resources import flat_memory, resources_released
-from gentax.domains.check.tasks import (
-    disjoint_splits,
-    expert_wins,
-    other_process,
-    same_episode,
-    same_start,
-    shared_contents,
-)
 
-CHECKS: tuple[tuple[str, float, Callable[[Harness], str]], ...] = (  # name, share of the time, what is done
-    ("signatures", 0.0, signatures),
-    ("errors", 0.0, errors),
-    ("same start", 0.06, same_start),
-    ("same episode", 0.06, same_episode),
-    ("other process", 0.0, other_process),
-    ("contents", 0.2, shared_contents),
-    ("disjoint splits", 0.12, disjoint_splits),
-    ("expert", 0.16, expert_wins),
-    ("rewards", 0.08, reward_bounds),
-    ("admissible", 0.08, admissible_accepted),
-    ("texts", 0.06, readable_texts),
-    ("any string", 0.0, any_string),
-    ("horizon", 0.0, exact_horizon),
-    ("memory", 0.18, flat_memory),  # late, when caches are full
-    ("close", 0.0, resources_released),  # last: it closes the environment that the others play
+CHECKS: tuple[tuple[str, float, Callable[[Harness], str]], ...] = (  # in order: name, share of the time, the check
+    ("interface", 0.0, checks.interface),
+    ("same episode", 0.16, checks.same_episode),
+    ("other process", 0.0, checks.other_process),
+    ("contents", 0.24, checks.disjoint_contents),
+    ("disjoint splits", 0.16, checks.disjoint_splits),
+    ("expert", 0.2, checks.expert_wins),
+    ("rewards", 0.08, checks.reward_bounds),
+    ("admissible", 0.08, checks.admissible_accepted),
+    ("texts", 0.08, checks.readable_texts),
+    ("any string", 0.0, checks.any_string),
+    ("close", 0.0, checks.resources_released),  # last: it closes the environment that the others play
 )
-LINE = 400  # characters of what was found
+MESSAGE_LIMIT = 400  # characters
 
 
 def check(
@@ -72,14 +48,12 @@ def check(
 ) -> CheckReport:
     """Check that an environment keeps what `TextEnv` promises, so that it can be trained and evaluated on.
 
-    Left out: environments that never return from a call; nothing here can stop them.
-
     Args:
         name: what `gentax.make` takes.
         level: one of its levels; its default when None.
-        effort: how much to do; `CheckBudget()` when None, `QUICK` for a look.
+        effort: how much to do; `CheckBudget()` when None, `QUICK` for a first look.
         only: names in `CHECKS`; all when empty.
-        on_check: called with the name of each check before it is made.
+        on_check: called with the name of each check before it runs.
         on_result: called with each result as it is known.
         settings: what else `gentax.make` is given.
 
@@ -87,14 +61,14 @@ def check(
         UsageError: there is no such environment, level, setting or check.
     """
     effort = effort or CheckBudget()
-    chosen, known = set(only), [title for title, _, _ in CHECKS]
-    for title in sorted(chosen.difference(known)):
+    selected, known = set(only), [title for title, _, _ in CHECKS]
+    for title in sorted(selected.difference(known)):
         raise unknown("check", title, known)
     harness = Harness(name, level, effort, settings)
     results = []
     try:
         for title, share, run_check in CHECKS:
-            if chosen and title not in chosen:
+            if selected and title not in selected:
                 continue
             if on_check is not None:
                 on_check(title)
@@ -109,7 +83,7 @@ def check(
 
 
 def _run_check(harness: Harness, title: str, seconds: float, run_check: Callable[[Harness], str]) -> Result:
-    """Make one check. Whatever the environment raises is a failure of the check, and the next one goes on."""
+    """Run one check. Whatever the environment raises fails that check alone."""
     started = time.monotonic()
     harness.start_timer(seconds)
     try:
@@ -119,17 +93,12 @@ def _run_check(harness: Harness, title: str, seconds: float, run_check: Callable
             harness.close_extra()
     except NotApplicable as reason:
         verdict, message = Verdict.NOT_APPLICABLE, str(reason)
-    except CheckFailed as failed:
-        verdict, message = Verdict.FAILED, _with_location(harness, str(failed))
     except Exception as error:
-        verdict, message = Verdict.FAILED, _with_location(harness, f"raises {type(error).__name__}: {error}")
+        reason = str(error) if isinstance(error, CheckFailed) else f"raises {type(error).__name__}: {error}"
+        verdict, message = Verdict.FAILED, f"{harness.location}: {reason}" if harness.location else reason
     # One line that any file takes: an error may quote what cannot be written.
-    line = " ".join(message.encode("utf-8", "backslashreplace").decode().split())[:LINE]
+    line = " ".join(message.encode("utf-8", "backslashreplace").decode().split())[:MESSAGE_LIMIT]
     return Result(title, verdict, line, time.monotonic() - started)
-
-
-def _with_location(harness: Harness, what: str) -> str:
-    return f"{harness.location}: {what}" if harness.location else what
 
 
 __all__ = ["CHECKS", "QUICK", "CheckBudget", "CheckReport", "Result", "Verdict", "check"]

@@ -7,16 +7,18 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from enum import Enum
+from enum import StrEnum
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 from gentax.core import ExpertAction, Task, TextEnv
 from gentax.core.errors import UsageError
+from gentax.core.records import Record
 from gentax.domains import make
 
 
-class Verdict(Enum):
+class Verdict(StrEnum):
     """How a check ended."""
 
     PASSED = "passed"
@@ -25,11 +27,11 @@ class Verdict(Enum):
 
 
 class CheckFailed(Exception):
-    """Raised by a check: the environment does not keep the contract, and how."""
+    """Raised by a check: the environment breaks the contract, and how."""
 
 
 class NotApplicable(Exception):
-    """Raised by a check that cannot be made here, and why."""
+    """Raised by a check that cannot run here, and why."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,6 @@ class CheckBudget:
 
     tasks: int = 200  # that the expert plays
     starts: int = 4000  # tasks of each split that are compared with the others'
-    episodes: int = 1000  # over which memory is watched
     seconds: float = 180.0  # for all checks together; each has a share, and takes longer where one task does
 
     def __post_init__(self) -> None:
@@ -51,26 +52,22 @@ class CheckBudget:
                 raise UsageError(f"{name} must be more than 0 and finite, not {value}")
 
 
-QUICK = CheckBudget(tasks=20, starts=300, episodes=120, seconds=6.0)
+QUICK = CheckBudget(tasks=20, starts=300, seconds=6.0)
 
 
 @dataclass(frozen=True)
-class Result:
-    """What one check found."""
+class Result(Record):
+    """The result of one check."""
 
     name: str
     verdict: Verdict
     message: str  # one line; where it failed, the task and the step
     seconds: float
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return {**asdict(self), "verdict": self.verdict.value}
-
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What all checks found of one environment."""
+    """The results of all checks of one environment."""
 
     name: str  # as `gentax.make` takes it
     level: str
@@ -99,7 +96,7 @@ class CheckReport:
 
 
 NONSENSE = "xyzzy plugh 17"  # no environment's action
-RANDOM_STEPS = 30  # steps of an episode without aim, at most
+RANDOM_STEPS = 30  # steps of a random episode, at most
 
 T = TypeVar("T")
 Policy = Callable[[TextEnv], ExpertAction | None]  # what to do next; None leaves the episode
@@ -107,7 +104,7 @@ Policy = Callable[[TextEnv], ExpertAction | None]  # what to do next; None leave
 
 @dataclass(frozen=True)
 class Transition:
-    """One step as it was answered."""
+    """One action and its answer."""
 
     action: str
     thought: str
@@ -115,7 +112,8 @@ class Transition:
     reward: float
     terminated: bool
     truncated: bool
-    info: dict[str, Any]
+    valid: bool
+    success: bool
 
 
 @dataclass(frozen=True)
@@ -125,23 +123,19 @@ class Trajectory:
     task: Task
     goal: str
     first: str
-    turns: tuple[Transition, ...]
+    steps: tuple[Transition, ...]
 
     @property
     def over(self) -> bool:
-        return bool(self.turns) and (self.turns[-1].terminated or self.turns[-1].truncated)
+        return bool(self.steps) and (self.steps[-1].terminated or self.steps[-1].truncated)
 
     @property
     def won(self) -> bool:
-        return bool(self.turns) and bool(self.turns[-1].info["success"])
-
-    @property
-    def actions(self) -> tuple[str, ...]:
-        return tuple(turn.action for turn in self.turns)
+        return bool(self.steps) and self.steps[-1].success
 
 
 class Harness:
-    """Where one environment is checked.
+    """One environment under check: makes copies of it, plays them, and keeps the time.
 
     Args:
         name: what `gentax.make` takes.
@@ -155,21 +149,19 @@ class Harness:
 
     def __init__(self, name: str, level: str | None, effort: CheckBudget, settings: dict[str, Any]) -> None:
         self.name, self.effort, self.settings = name, effort, settings
-        self.location = ""  # the task and step that is being played, for whoever reports a failure
+        self.location = ""  # the task and step being played, for the message of a failure
         self.rng = random.Random(0)
         self._level = level
         self._extra: list[TextEnv] = []
-        self._seconds = self._until = 0.0
+        self._deadline = 0.0
         self.env = self.make()  # the one that lives through all checks
         self._extra.clear()
         self.level = self.env.level
 
-    # Environments.
-
     def make(self, **changes: Any) -> TextEnv:
         """Make another environment, with some settings changed; closed after the check that asked for it."""
         self.location = ""
-        env = make(self.name, changes.pop("level", self._level), **{**self.settings, **changes})
+        env = make(self.name, self._level, **{**self.settings, **changes})
         self._extra.append(env)
         return env
 
@@ -183,26 +175,15 @@ class Harness:
         self.close_extra()
         self.env.close()
 
-    # Time.
-
     def start_timer(self, seconds: float) -> None:
-        """Begin a check that may take so long."""
+        """Begin a check, or a part of one, that may take so long."""
         self.location = ""
-        self._seconds = seconds
-        self._until = time.monotonic() + seconds
-
-    def extend_time(self) -> None:
-        """Give the check half of its time again, for a second part."""
-        self._until = time.monotonic() + self._seconds / 2
-
-    def out_of_time(self) -> bool:
-        """Return whether the check has used its time."""
-        return time.monotonic() > self._until
+        self._deadline = time.monotonic() + seconds
 
     def within_budget(self, items: Iterable[T], least: int = 1) -> Iterator[T]:
         """Yield items until the time is up, but `least` of them in any case."""
         for number, item in enumerate(items):
-            if number >= least and self.out_of_time():
+            if number >= least and time.monotonic() > self._deadline:
                 return
             yield item
 
@@ -210,17 +191,15 @@ class Harness:
         """Say how much was done: "200 tasks", or "31 of 200 tasks (time was up)"."""
         return f"{done} {what}" if done >= requested else f"{done} of {requested} {what} (time was up)"
 
-    # Playing.
-
-    def tasks(self, count: int) -> list[Task]:
+    def tasks(self, count: int, per_split: int | None = None) -> list[Task]:
         """Return about `count` tasks, the splits taking turns; fewer where there are fewer."""
         splits = self.env.domain.splits
-        each = -(-count // len(splits))
-        admissible = [self.env.tasks(split, min(each, self.env.size(split))) for split in splits]
-        if not any(admissible):
+        each = per_split or -(-count // len(splits))
+        columns = [self.env.tasks(split, min(each, self.env.size(split))) for split in splits]
+        tasks = [task for row in zip_longest(*columns) for task in row if task is not None]
+        if not tasks:
             raise CheckFailed("it has no tasks")
-        longest = max(map(len, admissible))
-        return [tasks[n] for n in range(longest) for tasks in admissible if n < len(tasks)][:count]
+        return tasks[:count]
 
     def start(self, env: TextEnv, task: Task) -> tuple[str, str]:
         """Start a task; return its goal and first observation."""
@@ -232,25 +211,31 @@ class Harness:
         """Do one action."""
         self.location = f"task {env.task.id if env.task else '?'}, step {env.steps + 1}"
         observation, reward, terminated, truncated, info = env.step(action)
-        return Transition(action, thought, observation, reward, terminated, truncated, info)
+        return Transition(action, thought, observation, reward, terminated, truncated, info["valid"], info["success"])
 
-    def play(self, env: TextEnv, task: Task, policy: Policy, steps: int | None = None) -> Trajectory:
+    def play(self, env: TextEnv, task: Task, policy: Policy, max_steps: int | None = None) -> Trajectory:
         """Play a task until it is over, `policy` leaves it, or so many steps are done."""
         goal, first = self.start(env, task)
-        return Trajectory(task, goal, first, self.play_on(env, policy, steps))
+        return Trajectory(task, goal, first, self.play_on(env, policy, max_steps))
 
-    def play_on(self, env: TextEnv, policy: Policy, steps: int | None = None) -> tuple[Transition, ...]:
+    def play_on(self, env: TextEnv, policy: Policy, max_steps: int | None = None) -> tuple[Transition, ...]:
         """Play the present episode on; as `play`."""
-        turns: list[Transition] = []
-        while steps is None or len(turns) < steps:
+        steps: list[Transition] = []
+        while max_steps is None or len(steps) < max_steps:
             self.location = f"task {env.task.id if env.task else '?'}, step {env.steps + 1}"
             move = policy(env)
             if move is None:
                 break
-            turns.append(self.step(env, move.action, move.thought))
-            if turns[-1].terminated or turns[-1].truncated:
+            steps.append(self.step(env, move.action, move.thought))
+            if steps[-1].terminated or steps[-1].truncated:
                 break
-        return tuple(turns)
+        return tuple(steps)
+
+    def play_mixed(self, env: TextEnv, task: Task, number: int) -> Trajectory:
+        """Play as the expert where `number` is even and there is one, else at random."""
+        if self.has_expert and number % 2 == 0:
+            return self.play(env, task, expert_policy)
+        return self.play(env, task, self.random_policy, RANDOM_STEPS)
 
     @cached_property
     def has_expert(self) -> bool:
@@ -261,14 +246,29 @@ class Harness:
                 return True
         return False
 
-    def random_policy(self, env: TextEnv) -> ExpertAction:
-        """Choose without aim: something admissible, or else the expert's move; now and then nonsense."""
-        if self.rng.random() < 0.1:
-            return ExpertAction(NONSENSE)
-        admissible = None if self.out_of_time() else env.admissible()  # some environments take long to list them
-        return ExpertAction(self.rng.choice(admissible)) if admissible else env.expert() or ExpertAction(NONSENSE)
+    @property
+    def policy(self) -> Policy:
+        """The expert, or random actions where there is none."""
+        return expert_policy if self.has_expert else self.random_policy
+
+    @property
+    def random_policy(self) -> Policy:
+        """Actions drawn with the harness's own generator."""
+        return random_policy(self.rng)
 
 
 def expert_policy(env: TextEnv) -> ExpertAction | None:
     """Choose what the environment's expert does."""
     return env.expert()
+
+
+def random_policy(rng: random.Random) -> Policy:
+    """Return a policy that draws an admissible action (else the expert's); now and then nonsense."""
+
+    def policy(env: TextEnv) -> ExpertAction:
+        if rng.random() < 0.1:
+            return ExpertAction(NONSENSE)
+        admissible = env.admissible()
+        return ExpertAction(rng.choice(admissible)) if admissible else env.expert() or ExpertAction(NONSENSE)
+
+    return policy
