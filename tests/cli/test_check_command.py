@@ -31,7 +31,7 @@ class Bad(TextEnv):
     def size(self, split):
         return 9
 """
-SMALL = ["--tasks", "4", "--starts", "20", "--episodes", "16", "--seconds", "5"]
+SMALL = ["--tasks", "4", "--starts", "20", "--seconds", "5"]
 
 
 def test_what_is_sound_ends_with_0_and_is_written(tmp_path):
@@ -64,7 +64,7 @@ def test_what_is_broken_ends_with_1_and_cannot_write_to_the_terminal(tmp_path):
     [
         (["sokobn"], "did you mean 'sokoban'"),
         (["sokoban:6x6-lnog"], "did you mean '6x6-long'"),
-        (["sokoban", "--only", "memry"], "did you mean 'memory'"),
+        (["sokoban", "--only", "rewrds"], "did you mean 'rewards'"),
         (["sokoban", "--tasks", "0"], "tasks must be more than 0"),
         (["sokoban", "--json", "."], "--json takes a file"),
     ],

@@ -135,7 +135,7 @@ def test_how_far_a_tuned_policy_has_moved_is_a_block_of_its_own(tmp_path):
         (["probe", "nowhere:make"], "nowhere"),
         (["probe", "sokoban", "--policy", "bse"], "did you mean 'base'"),
         (["probe", "sokoban", "--wrap", "distrct"], "did you mean 'distract'"),
-        (["probe", "crafting", "--wrap", "sokoban_layout(symbols)"], "sokoban"),
+        (["probe", "crafting", "--wrap", "horizon(999)"], "999"),
         (["probe", "sokoban", "--plot", "axes.jpg"], ".svg, .png, .pdf"),
         (["probe", "sokoban", "--json", "."], "is a folder"),
         (["probe", "sokoban", "--trajectories", "10", "--samples", "3"], "not 10 with samples 3"),

@@ -74,10 +74,6 @@ def test_an_impossible_level_is_refused_in_time():
     ("settings", "says"),
     [
         ({"rendering": "grd"}, "did you mean 'grid'"),
-        ({"symbols": {"boxx": "X"}}, "did you mean 'box'"),
-        ({"symbols": {"box": ""}}, "1 to 20 printable"),
-        ({"symbols": {"box": "a\nb"}}, "1 to 20 printable"),
-        ({"symbols": {"box": "#"}}, "two symbols"),
         ({"reward": "dens"}, "did you mean 'dense'"),
     ],
 )

@@ -147,7 +147,7 @@ def test_it_is_read_back_from_json(toy):
         ([], {}, "no domain"),
         (["toy"], {"policy": "nowhere"}, "no model folder 'nowhere'"),
         (["toy"], {"wrap": ["distrct"]}, "did you mean 'distract'"),
-        (["toy"], {"wrap": ["sokoban_layout(symbols)"]}, "sokoban"),
+        (["toy"], {"wrap": ["horizon(999)"]}, "999"),
         (["toy"], {"trajectories": 9, "samples": 2}, "not 9 with samples 2"),
         (["toy"], {"trajectories": 4, "samples": 4}, "2 or more tasks"),
         (["toy"], {"horizon": 0}, "at least 1 step"),

@@ -10,9 +10,8 @@ import pytest
 
 import gentax
 from gentax.core import UsageError
-from gentax.wrappers import Calls, Layout, Menu, Rename, SokobanLayout
-from gentax.wrappers.actions import call, uncall
-from gentax.wrappers.observations import LAYOUTS, as_json, listed, prose
+from gentax.wrappers import Calls, Layout, Menu, Rename
+from gentax.wrappers.interface import LAYOUTS, as_json, call, listed, prose, uncall
 from gentax.wrappers.rename import NOUNS, plural
 
 KITCHEN = """This room is called the kitchen. In it, you see:
@@ -38,28 +37,9 @@ ANYTHING = [
 
 
 def some_text(rng):
-    parts = [
-        "box",
-        "Box",
-        "boxes",
-        "BOX",
-        "wall",
-        "#",
-        ".",
-        "##.",
-        "_",
-        "$ ",
-        " ",
-        "\n",
-        "3,4",
-        "é",
-        "dax",
-        "(",
-        ")",
-        "[",
-    ]
-    parts += ["]", '"', ",", "to", " to ", ", to ", "go", "do", "\\1"]
-    return "".join(rng.choice(parts) for _ in range(rng.randrange(12)))
+    words = ["box", "Box", "boxes", "BOX", "wall", "3,4", "é", "dax", "to", " to ", ", to ", "go", "do", "\\1"]
+    signs = ["#", ".", "##.", "_", "$ ", " ", "\n", "(", ")", "[", "]", '"', ","]
+    return "".join(rng.choice(words + signs) for _ in range(rng.randrange(12)))
 
 
 def test_words_are_renamed_everywhere_and_back():
@@ -102,7 +82,7 @@ def test_every_list_makes_a_dictionary(domain):
 def test_translating_twice_gives_anything_back():
     rng = random.Random(0)
     for seed in range(3):
-        env = Rename(SokobanLayout(gentax.make("sokoban"), "grid"), seed=seed)
+        env = Rename(gentax.make("sokoban", rendering="grid"), seed=seed)
         for text in [*ANYTHING, KITCHEN, *(some_text(rng) for _ in range(400))]:
             assert env.translate(env.translate(text)) == text
     assert env.pairs == Rename(gentax.make("sokoban"), seed=2).pairs
@@ -120,7 +100,7 @@ def test_only_whole_words_are_renamed_and_their_case_is_kept():
 
 
 def test_signs_are_renamed_in_grids_and_legends_only():
-    env = Rename(SokobanLayout(gentax.make("sokoban"), "both"), seed=1)
+    env = Rename(gentax.make("sokoban", rendering="both"), seed=1)
     text, info = env.reset(options={"index": 0})
     prose, _, grid = text.partition("\n")
     assert prose.endswith(".")
@@ -172,19 +152,6 @@ def test_no_layout_loses_a_word_or_breaks(layout):
         assert set(re.findall(r"\w+", text)) <= set(re.findall(r"\w+", shown))
     with pytest.raises(UsageError, match="json"):
         Layout(gentax.make("sokoban"), "jsno")
-
-
-def test_sokoban_has_layouts_of_its_own(toy):
-    for rendering in ("coordinates", "grid", "both"):
-        env = SokobanLayout(gentax.make("sokoban"), rendering)
-        native = gentax.make("sokoban", rendering=rendering)
-        assert env.reset(options={"index": 2}) == native.reset(options={"index": 2})
-        for action in ("up", "up", "up", "up", "fly"):
-            assert env.step(action) == native.step(action)
-    with pytest.raises(UsageError, match="use Layout"):
-        SokobanLayout(toy(), "grid")
-    with pytest.raises(UsageError, match="beneath Rename"):
-        SokobanLayout(Rename(gentax.make("sokoban")), "grid").reset(options={"index": 0})
 
 
 @pytest.mark.parametrize(

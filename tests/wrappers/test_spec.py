@@ -44,7 +44,7 @@ def test_what_is_wrong_is_one_line(text, said):
         RolloutConfig(wrap=(text,))
 
 
-@pytest.mark.parametrize("text", ["distract(volume=lots)", "layout", "sokoban_layout(grid)", "horizon(999)"])
+@pytest.mark.parametrize("text", ["distract(volume=lots)", "layout", "rename", "horizon(999)"])
 def test_what_a_wrapper_refuses_is_one_line_and_closes_the_environment(text, toy):
     env = gentax.make("toy")
     closed = []

@@ -1,4 +1,4 @@
-"""What every wrapper of a text environment has in common: it answers whatever a `TextEnv` answers.
+"""What every wrapper of a text environment has in common (it answers whatever a `TextEnv` answers), and two short ones.
 
 A `gymnasium.Wrapper` that delegates by name and copies nothing. A wrapper overrides a hook: `transform_observation`,
 `transform_action`, `transform_rules` or `on_reset`; or `goal`, `admissible`, `expert` and the rest.
@@ -174,3 +174,50 @@ class Horizon(TextWrapper):
         truncated = truncated or (not terminated and self.steps >= self._steps)
         self._over = terminated or truncated
         return observation, reward, terminated, truncated, info
+
+
+LOST = 2.0  # the distance, in distances at the start, of a state from which the expert sees no way; also the largest
+
+
+class Shaping(TextWrapper):
+    """Potential-based reward shaping (Ng, Harada, Russell, ICML 1999): it does not change what is best to do.
+
+    Adds F(s, s') = γ φ(s') − φ(s) to the reward of every step, where φ(s) = −d(s) / d(start) and d is the expert's
+    distance to success. φ is 0 where the episode has ended by itself, won or lost, so that all such episodes gain the
+    same. An episode that is cut off keeps φ of where it stopped: the one that came nearer is paid more.
+
+    Args:
+        env: an environment with `distance()`.
+        gamma: the discount γ of whoever learns; 1 where returns are not discounted.
+
+    Raises:
+        UsageError: the domain has no distance, or gamma is outside (0, 1].
+    """
+
+    def __init__(self, env: gymnasium.Env[str, str], gamma: float = 1.0) -> None:
+        super().__init__(env, gamma=gamma)
+        if not hasattr(self, "distance"):
+            raise UsageError(f"domain {self.domain.name!r} has no distance to shape by: make it with reward='dense'")
+        if not 0 < gamma <= 1:
+            raise UsageError(f"gamma must be above 0 and at most 1, not {gamma}")
+        self.gamma = gamma
+        self._unit = 1.0
+        self._potential = 0.0
+
+    @property
+    def reward(self) -> str:
+        return "shaped"
+
+    def on_reset(self) -> None:
+        self._unit = float(self.distance() or 1)
+        self._potential = self.potential()
+
+    def potential(self) -> float:
+        """Return φ of the present state: −1 at the start, 0 at success, −2 where the expert sees no way."""
+        left = self.distance()
+        return -LOST if left is None else -min(LOST, left / self._unit)
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = super().step(action)
+        before, self._potential = self._potential, 0.0 if terminated else self.potential()
+        return observation, reward + self.gamma * self._potential - before, terminated, truncated, info

@@ -13,12 +13,10 @@ from typing import Any
 import gymnasium
 
 from gentax.core.errors import UsageError, unknown
-from gentax.wrappers.actions import Calls, Menu
-from gentax.wrappers.base import Horizon, TextWrapper
+from gentax.wrappers.base import Horizon, Shaping, TextWrapper
 from gentax.wrappers.distractors import Distractor
-from gentax.wrappers.observations import Layout, SokobanLayout
+from gentax.wrappers.interface import Calls, Layout, Menu
 from gentax.wrappers.rename import Rename
-from gentax.wrappers.reward import Shaping
 
 WRAPPERS: dict[str, type[TextWrapper]] = {
     "calls": Calls,
@@ -28,7 +26,6 @@ WRAPPERS: dict[str, type[TextWrapper]] = {
     "menu": Menu,
     "rename": Rename,
     "shaping": Shaping,
-    "sokoban_layout": SokobanLayout,
 }
 
 

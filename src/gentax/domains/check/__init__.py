@@ -94,8 +94,8 @@ def _run_check(harness: Harness, title: str, seconds: float, run_check: Callable
     except NotApplicable as reason:
         verdict, message = Verdict.NOT_APPLICABLE, str(reason)
     except Exception as error:
-        reason = str(error) if isinstance(error, CheckFailed) else f"raises {type(error).__name__}: {error}"
-        verdict, message = Verdict.FAILED, f"{harness.location}: {reason}" if harness.location else reason
+        what = str(error) if isinstance(error, CheckFailed) else f"raises {type(error).__name__}: {error}"
+        verdict, message = Verdict.FAILED, f"{harness.location}: {what}" if harness.location else what
     # One line that any file takes: an error may quote what cannot be written.
     line = " ".join(message.encode("utf-8", "backslashreplace").decode().split())[:MESSAGE_LIMIT]
     return Result(title, verdict, line, time.monotonic() - started)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from gentax.core.errors import UsageError, unknown
+from gentax.core.errors import unknown
 
 PLAYER_BITS = 12  # rooms of up to 4,096 cells
 PLAYER = (1 << PLAYER_BITS) - 1
@@ -98,7 +98,6 @@ SYMBOLS = {
     "player": "@",
     "player_on_target": "+",
 }
-WORDS = {"wall": "Wall", "target": "Target", "box": "Box", "player": "You"}
 PICTURE = {
     "wall": "██",
     "floor": "  ",
@@ -117,69 +116,56 @@ class Renderer:
 
     Args:
         rendering: one of `RENDERINGS`.
-        symbols: other signs for things (keys of `SYMBOLS`); coordinates use them as words.
 
     Raises:
-        UsageError: an unknown rendering or key, or signs that cannot be told apart.
+        UsageError: an unknown rendering.
     """
 
-    def __init__(self, rendering: str = "coordinates", symbols: Mapping[str, str] | None = None) -> None:
+    def __init__(self, rendering: str = "coordinates") -> None:
         if rendering not in RENDERINGS:
             raise unknown("rendering of sokoban", rendering, RENDERINGS)
         self.rendering = rendering
-        self.renamed = _checked(symbols)
-        self.symbols = {**SYMBOLS, **self.renamed}
-        self.words = {**WORDS, **{key: word for key, word in self.renamed.items() if key in WORDS}}
+        self.legend = ""  # what the signs mean, where an observation has any
+        if rendering != "coordinates":
+            self.legend = ", ".join(f"{sign} {_about(key)}" for key, sign in SYMBOLS.items())
         self._boxes = -1
         self._rest = ""
 
     def set_room(self, room: Room) -> None:
         """Turn to `room`."""
         self._room = room
-        self._places = places(room.rows, room.columns)
-        self._you = _openings(room.rows, room.columns, self.words["player"])
+        self._you = _you_at(room.rows, room.columns)
         self._boxes = -1
         inner = room.walls & ~border(room.rows, room.columns)
-        walls = f"{_plural(self.words['wall'])} {self._list(inner)}. " if inner else ""
-        self._fixed = f"{walls}{self._named('target', room.targets)}. "
-
-    def legend(self) -> str:
-        """Return what the signs mean, as far as an observation needs it; "" when it needs nothing."""
-        if self.rendering != "coordinates":
-            shown = self.symbols
-        else:
-            shown = {key: word for key, word in self.renamed.items() if key in WORDS}
-        return ", ".join(f"{sign} {_about(key)}" for key, sign in shown.items())
+        walls = f"Walls {self._list(inner)}. " if inner else ""
+        self._fixed = f"{walls}{self._named('Target', room.targets)}. "
 
     def text(self, state: int) -> str:
         """Return the observation of `state`."""
         if self.rendering == "coordinates":
-            return self.coordinates(state)
-        if self.rendering == "grid":
-            return self.grid(state)
-        return f"{self.coordinates(state)}\n{self.grid(state)}"
-
-    def coordinates(self, state: int) -> str:
-        boxes = state >> PLAYER_BITS
-        if boxes != self._boxes:  # most steps only walk
-            self._boxes = boxes
-            self._rest = f"{self._fixed}{self._named('box', boxes)}. "
-        return self._rest + self._you[state & PLAYER]
-
-    def grid(self, state: int) -> str:
-        return _grid(self._room, state, self.symbols)
+            return self._coordinates(state)
+        grid = _grid(self._room, state, SYMBOLS)
+        return grid if self.rendering == "grid" else f"{self._coordinates(state)}\n{grid}"
 
     def picture(self, state: int) -> str:
         """Return the room drawn for a person, two characters a cell, and what they mean."""
         legend = "  ".join(f"{PICTURE[key]} {_about(key)}" for key in LEGEND)
-        return f"{_grid(self._room, state, PICTURE, '')}\n{legend}"
+        return f"{_grid(self._room, state, PICTURE)}\n{legend}"
 
-    def _named(self, key: str, mask: int) -> str:
-        word = self.words[key]
-        return f"{word if mask & (mask - 1) == 0 else _plural(word)} {self._list(mask)}"
+    def _coordinates(self, state: int) -> str:
+        boxes = state >> PLAYER_BITS
+        if boxes != self._boxes:  # most steps only walk
+            self._boxes = boxes
+            self._rest = f"{self._fixed}{self._named('Box', boxes)}. "
+        return self._rest + self._you[state & PLAYER]
+
+    def _named(self, word: str, mask: int) -> str:
+        plural = {"Target": "Targets", "Box": "Boxes"}[word]
+        return f"{word if mask & (mask - 1) == 0 else plural} {self._list(mask)}"
 
     def _list(self, mask: int) -> str:
-        return " ".join([self._places[cell] for cell in cells(mask)])
+        place = places(self._room.rows, self._room.columns)
+        return " ".join([place[cell] for cell in cells(mask)])
 
 
 @cache
@@ -189,13 +175,11 @@ def places(rows: int, columns: int) -> tuple[str, ...]:
 
 
 @cache
-def _openings(rows: int, columns: int, you: str) -> tuple[str, ...]:
-    return tuple(f"{you} {place}." for place in places(rows, columns))
+def _you_at(rows: int, columns: int) -> tuple[str, ...]:
+    return tuple(f"You {place}." for place in places(rows, columns))
 
 
-def _grid(room: Room, state: int, symbols: Mapping[str, str], between: str | None = None) -> str:
-    if between is None:
-        between = "" if all(len(sign) == 1 for sign in symbols.values()) else " "
+def _grid(room: Room, state: int, symbols: Mapping[str, str]) -> str:
     player, boxes = state & PLAYER, state >> PLAYER_BITS
     lines = []
     for row in range(room.rows):
@@ -208,27 +192,9 @@ def _grid(room: Room, state: int, symbols: Mapping[str, str], between: str | Non
                 if room.targets >> cell & 1:
                     key = "target" if key == "floor" else f"{key}_on_target"
             line.append(symbols[key])
-        lines.append(between.join(line))
+        lines.append("".join(line))
     return "\n".join(lines)
-
-
-def _plural(word: str) -> str:
-    return word + ("es" if word.endswith(("x", "s", "ch", "sh")) else "s")
 
 
 def _about(key: str) -> str:
     return "you" + key[6:].replace("_", " ") if key.startswith("player") else key.replace("_", " ")
-
-
-def _checked(symbols: Mapping[str, str] | None) -> dict[str, str]:
-    renamed = dict(symbols or {})
-    for key, sign in renamed.items():
-        if key not in SYMBOLS:
-            raise unknown("symbol of sokoban", key, SYMBOLS)
-        if not isinstance(sign, str) or not 1 <= len(sign) <= 20 or sign != sign.strip() or not sign.isprintable():
-            raise UsageError(f"the symbol for {key} must be 1 to 20 printable characters, not {str(sign)[:40]!r}")
-    signs = list({**SYMBOLS, **renamed}.values())
-    for sign in signs:
-        if signs.count(sign) > 1:
-            raise UsageError(f"two symbols of sokoban are both {sign!r}: give each its own")
-    return renamed

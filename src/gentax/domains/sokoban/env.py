@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from gentax.core.env import ExpertAction, StepResult, TextEnv
@@ -27,14 +26,13 @@ class Sokoban(TextEnv):
     Args:
         level: `6x6` and the other named ones, or any `ROWSxCOLUMNS-BOXES-MIN-MAX`.
         rendering: "coordinates" (short; small models learn from it), "grid" or "both".
-        symbols: other signs for wall, floor, target, box, box_on_target, player, player_on_target.
         xsb: a text file of rooms in the usual format. Its level is called `xsb-` and a hash of the file, so that a
             task names the same room everywhere. Its rooms are dealt out to the splits like all others, by a hash of
             each room, in the order of the file; a split that gets none is refused. The horizon is by default the
             largest (boxes + 1) * floor cells among the rooms.
 
     Raises:
-        UsageError: a level, rendering, symbol or file that cannot be used; the message says why and how to mend it.
+        UsageError: a level, rendering or file that cannot be used; the message says why and how to mend it.
     """
 
     domain = DOMAIN
@@ -46,7 +44,6 @@ class Sokoban(TextEnv):
         reward: str = "sparse",
         horizon: int | None = None,
         rendering: str = "coordinates",
-        symbols: Mapping[str, str] | None = None,
         xsb: str | Path | None = None,
     ) -> None:
         self._collection: Collection | None = None
@@ -60,7 +57,7 @@ class Sokoban(TextEnv):
         else:
             self._spec = parse_level(DOMAIN.default_level if level is None else level)
         super().__init__(level=level, split=split, reward=reward, horizon=horizon)
-        self._renderer = Renderer(rendering, symbols)
+        self._renderer = Renderer(rendering)
         self._delta: dict[str, int] = {}
 
     def size(self, split: str) -> int:
@@ -156,9 +153,9 @@ class Sokoban(TextEnv):
     def _goal(self) -> str:
         many = self._solved & (self._solved - 1)
         what = "every box onto a target" if many else "the box onto the target"
-        legend = self._renderer.legend()
+        legend = f" Legend: {self._renderer.legend}." if self._renderer.legend else ""
         size = f"{self.room.rows} by {self.room.columns}"
-        return f"Push {what} of this {size} room." + (f" Legend: {legend}." if legend else "")
+        return f"Push {what} of this {size} room.{legend}"
 
     def _progress(self, boxes: int, solved: bool) -> float:
         if solved:

@@ -1,17 +1,20 @@
-"""The same actions written another way: a shift of the action interface (arXiv 2603.12011).
+"""Interface shifts (arXiv 2603.12011): the same actions written another way, the same observation laid out another way.
 
-`Calls` writes an action as a call, `Menu` as a number from a list. What is not written so reaches the environment as
-the empty action, which every domain refuses, so that the old grammar no longer works and a slip still costs a step.
+`Calls` writes an action as a call, `Menu` as a number from a list. Text in the old grammar reaches the environment as
+the empty action, which every domain refuses, so that a slip still costs a step. `Layout` cuts an observation into
+statements, those with a name before them (`Door: open`, `Box 2,3`) into name and value; no word is lost.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 
 import gymnasium
 
 from gentax.core.env import ExpertAction
-from gentax.core.errors import UsageError
+from gentax.core.errors import UsageError, unknown
 from gentax.wrappers.base import TextWrapper
 
 REFUSED = ""
@@ -121,3 +124,62 @@ class Menu(TextWrapper):
             return None
         listed = move.action in self._entries
         return move._replace(action=str(self._entries.index(move.action) + 1) if listed else f"0 {move.action}")
+
+
+_END = re.compile(r"(?<=[.!?])\s+|\s*\n\s*")
+_NAMED = re.compile(r"([^\W\d][\w ]{0,40}?)(?:: +(.+)| (\d+,\d+(?: \d+,\d+)*)\.?)", re.DOTALL)
+_REST = "text"  # the key of what has no name
+
+
+def statements(text: str) -> list[str]:
+    """Cut a text at the ends of its lines and sentences."""
+    return [part for part in _END.split(text.strip()) if part]
+
+
+def prose(text: str) -> str:
+    """Return the text as one paragraph; a statement without an end gets one."""
+    return " ".join(part if part[-1] in ".!?:;,|" else f"{part}." for part in statements(text))
+
+
+def listed(text: str) -> str:
+    """Return the text as a list with a dash before each statement."""
+    return "\n".join([f"- {part}" for part in statements(text)])
+
+
+def as_json(text: str) -> str:
+    """Return the text as a JSON object on one line: names to values, headings to the statements under them."""
+    fields: dict[str, list[str]] = {}
+    heading = _REST
+    for part in statements(text):
+        named = _NAMED.fullmatch(part)
+        if named:
+            fields.setdefault(named[1], []).append(named[2] or named[3])
+        elif part.endswith(":"):
+            heading = part[:-1] or _REST
+            fields.setdefault(heading, [])
+        else:
+            fields.setdefault(heading, []).append(part)
+    return json.dumps(
+        {key: value[0] if len(value) == 1 else value for key, value in fields.items()}, ensure_ascii=False
+    )
+
+
+LAYOUTS: dict[str, Callable[[str], str]] = {"prose": prose, "list": listed, "json": as_json}
+
+
+class Layout(TextWrapper):
+    """Lays every observation out as `prose`, a `list` or `json`.
+
+    Raises:
+        UsageError: an unknown layout.
+    """
+
+    def __init__(self, env: gymnasium.Env[str, str], layout: str) -> None:
+        super().__init__(env, layout=layout)
+        if layout not in LAYOUTS:
+            raise unknown("layout", layout, LAYOUTS)
+        self.layout = layout
+        self._layout = LAYOUTS[layout]
+
+    def transform_observation(self, observation: str) -> str:
+        return self._layout(observation)
