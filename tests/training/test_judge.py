@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from gentax.core import Episode, Outcome, PolicyFault, Step, Task, UsageError
@@ -59,20 +61,20 @@ def test_the_judge_is_shown_the_game_and_neither_rewards_nor_thoughts():
         ("<think>at most <action>0.1</action></think><action>.5</action>", 0.5),
         ("<action>7</action>", 1.0),
         ("<action>-3e2</action>", 0.0),
-        ("<action>inf</action>", None),
-        ("<action>nan</action>", None),
-        ("<action>70%</action>", None),
-        ("<action>0.7/1</action>", None),
-        ("<action>about 0.7</action>", None),
-        ("<action>high</action>", None),
-        ("<action></action>", None),
-        ("0.7", None),
-        ("", None),
-        ("\x00\ud800<action>", None),
+        ("<action>inf</action>", math.nan),
+        ("<action>nan</action>", math.nan),
+        ("<action>70%</action>", math.nan),
+        ("<action>0.7/1</action>", math.nan),
+        ("<action>about 0.7</action>", math.nan),
+        ("<action>high</action>", math.nan),
+        ("<action></action>", math.nan),
+        ("0.7", math.nan),
+        ("", math.nan),
+        ("\x00\ud800<action>", math.nan),
     ],
 )
 def test_a_score_is_a_number_and_nothing_else(text, score):
-    assert read_score(Reply(text)) == score
+    assert read_score(Reply(text)) == pytest.approx(score, nan_ok=True)
 
 
 def test_a_judge_that_thinks_first_has_the_tokens_it_needs_and_reads_its_own_notation():

@@ -27,8 +27,6 @@ from gentax.models.loading import resolve_device
 from gentax.models.scoring import ScoringBatch, make_batches, state_logits
 from gentax.training.config import TrainConfig
 
-BUCKET = 1 << 24  # numbers that are summed in one message
-
 
 @dataclass(frozen=True)
 class World:
@@ -57,11 +55,7 @@ class World:
         return [value]
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Replace every gradient by the sum of those of all processes.
-
-        Call it once between the last backward pass and the optimiser's step. A process that has no gradient for a
-        parameter adds nothing; where none has one there is none afterwards.
-        """
+        """Replace every gradient by the sum of those of all processes; where none has one there is none afterwards."""
 
     def barrier(self) -> None:
         """Return when every process has come here."""
@@ -75,17 +69,17 @@ class _Several(World):
     """Where messages are: NCCL sends from the GPU."""
 
     def sum(self, value: float) -> float:
-        return float(self._joined(torch.tensor(value, dtype=torch.float64)))
+        return float(self._reduced(torch.tensor(value, dtype=torch.float64)))
 
     def max(self, value: int) -> int:
-        return int(self._joined(torch.tensor(value, dtype=torch.int64), torch.distributed.ReduceOp.MAX))
+        return int(self._reduced(torch.tensor(value, dtype=torch.int64), torch.distributed.ReduceOp.MAX))
 
     def gather(self, value: Any) -> list[Any]:
         text = json.dumps(value).encode()  # not all_gather_object, which pickles
         lengths = self._gathered(torch.tensor([len(text)], dtype=torch.int64))
         longest = int(max(lengths))
         padded = torch.frombuffer(bytearray(text.ljust(longest)), dtype=torch.uint8)
-        return [json.loads(bytes(one.tolist())) for one in self._gathered(padded)]
+        return [json.loads(bytes(part.tolist())) for part in self._gathered(padded)]
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         whole = []
@@ -94,42 +88,25 @@ class _Several(World):
                 whole.append(parameter)
             elif parameter.grad is not None:
                 parameter.grad.mul_(self.size)  # its backward pass left the mean of the processes
-        for bucket in _buckets(whole):
-            parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
-            there = torch.tensor([p.grad is not None for p in bucket], dtype=torch.float32, device=bucket[0].device)
-            flat = torch.cat([*(part.flatten().float() for part in parts), there])
-            torch.distributed.all_reduce(flat)
-            *sums, there = flat.split([*(p.numel() for p in bucket), len(bucket)])
-            for parameter, some, total in zip(bucket, there.tolist(), sums, strict=True):
-                parameter.grad = total.view_as(parameter).to(parameter.dtype) if some else None
+        has_grad = torch.tensor([float(parameter.grad is not None) for parameter in whole])
+        for parameter, count in zip(whole, self._reduced(has_grad).tolist(), strict=True):
+            if count:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                torch.distributed.all_reduce(parameter.grad)
 
     def barrier(self) -> None:
         self.max(0)
 
-    def _joined(self, value: torch.Tensor, how: Any = torch.distributed.ReduceOp.SUM) -> torch.Tensor:
+    def _reduced(self, value: torch.Tensor, how: Any = torch.distributed.ReduceOp.SUM) -> torch.Tensor:
         value = value.to(self.device)
         torch.distributed.all_reduce(value, how)
         return value
 
     def _gathered(self, value: torch.Tensor) -> list[torch.Tensor]:
         value = value.to(self.device)
-        found = [torch.empty_like(value) for _ in range(self.size)]
-        torch.distributed.all_gather(found, value)
-        return found
-
-
-def _buckets(parameters: list[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
-    """Yield parameters in order, as many at a time as make one message."""
-    bucket: list[torch.nn.Parameter] = []
-    numbers = 0
-    for parameter in parameters:
-        if bucket and numbers + parameter.numel() > BUCKET:
-            yield bucket
-            bucket, numbers = [], 0
-        bucket.append(parameter)
-        numbers += parameter.numel()
-    if bucket:
-        yield bucket
+        parts = [torch.empty_like(value) for _ in range(self.size)]
+        torch.distributed.all_gather(parts, value)
+        return parts
 
 
 @contextmanager
@@ -180,8 +157,8 @@ def shard(model: Any, size: int, device: torch.device, whole: Iterable[torch.nn.
     """Spread a causal model's parameters over all processes, in place: a unit for each layer, one for all the rest.
 
     Args:
-        model: a model of transformers, the same in every process. It may be on the CPU: what moves to the device is a
-            layer at a time, then this process's slice of it.
+        model: the same in every process, and perhaps on the CPU: a layer at a time moves to the device, then this
+            process's slice of it.
         size: how many processes there are.
         device: where the slices are to be.
         whole: parameters that every process keeps whole.
@@ -202,21 +179,16 @@ def shard(model: Any, size: int, device: torch.device, whole: Iterable[torch.nn.
         parameter.data = parameter.data.to(device)
 
 
-def in_lockstep(model: Any, made: Sequence[ScoringBatch], world: World) -> Iterator[ScoringBatch]:
+def in_lockstep(model: Any, batches: Sequence[ScoringBatch], world: World) -> Iterator[ScoringBatch]:
     """Yield batches, each for one forward pass and, unless gradients are off, one backward; then make empty passes
     while another process has more.
 
-    Nothing else may be said between the processes inside the loop. For a model that is not sharded these are just the
+    Processes must not talk to each other otherwise inside the loop. For a model that is not sharded these are just the
     batches.
-
-    Args:
-        model: what the passes are made with.
-        made: this process's batches; none is fine.
-        world: the processes.
     """
     sharded = hasattr(model.get_decoder(), "reshard")
-    missing = world.max(len(made)) - len(made) if sharded else 0
-    yield from made
+    missing = world.max(len(batches)) - len(batches) if sharded else 0
+    yield from batches
     for _ in range(missing):
         (empty,) = make_batches(model, [np.zeros(1, np.int32)], [np.zeros(1, bool)])
         nothing = state_logits(model, empty, "fp32").sum()
@@ -253,10 +225,5 @@ def slice_like(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def clip_grad_norm(parameters: Iterable[torch.nn.Parameter], limit: float) -> float:
-    """Scale gradients down so that their joint norm is at most `limit`; return the norm before.
-
-    Args:
-        parameters: all sharded or all whole.
-        limit: the largest norm.
-    """
+    """Scale gradients (all sharded or all whole) so that their joint norm is at most `limit`; return it before."""
     return float(gathered(torch.nn.utils.clip_grad_norm_(parameters, limit)))

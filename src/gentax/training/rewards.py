@@ -2,13 +2,11 @@
 
 Rewards stay apart by step, so that a method that compares steps can do so; one that compares episodes adds them up.
 
-The judge is a model that reads each finished episode and gives it a score from 0 to 1. It is shown the rules, the goal,
-every observation and action, and the final observation; long transcripts lose their middle. It is not shown the
-environment's reward, which would make its score an echo, nor the policy's thoughts, where a policy could learn to
-plead. The score is read from the judge's reply and from nothing else. All that is quoted is untrusted: each quoted line
-begins with `| `, so it cannot pose as a heading, as another step or as the question. It can still talk to the judge
-(prompt injection), as can the actions of the policy that is judged: a score may be talked up, so check what a run gains
-by its judge alone against its success.
+The judge is a model that reads each finished episode and scores it from 0 to 1. It is shown the rules, the goal, every
+observation and action; long transcripts lose their middle. It is not shown the environment's reward, which would make
+its score an echo, nor the policy's thoughts, where a policy could learn to plead. Each quoted line begins with `| `, so
+that it cannot pose as a part of the question. It can still talk to the judge (prompt injection): check what a run gains
+by its judge against its success.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gentax.core import Episode, Outcome, Task, UsageError
+from gentax.core import Episode, Outcome, UsageError
 from gentax.models.action_format import parse_reply, write_reply
 from gentax.models.requests import ChatOptions, SamplingParams
 from gentax.policies.protocol import Policy, PolicyRequest, Reply, max_parallel_episodes
@@ -74,14 +72,7 @@ Answer {write_reply("your number")}"""
 
 
 class Judge:
-    """Scores finished episodes by asking a policy.
-
-    Args:
-        policy: a model, such as `gentax.policies.load.load_policy` returns for a folder or the URL of a server.
-
-    Raises:
-        UsageError: a policy that looks at environments and reads no prompt.
-    """
+    """Scores finished episodes by asking a policy. Raises UsageError for one that reads no prompt."""
 
     def __init__(self, policy: Policy) -> None:
         if isinstance(policy, SCRIPTED):
@@ -93,44 +84,39 @@ class Judge:
     def scores(self, episodes: Sequence[Episode]) -> tuple[list[float], int]:
         """Return a score from 0 to 1 for each episode, and how many answers were no scores.
 
-        An answer that is no number says nothing of the episode: it counts as the mean of the scores in its group (the
-        episodes on the same task), or in the whole batch where its group has none, or 0 where there are none at all.
-        An episode that ended in an error is not asked about, has 0 and counts nowhere.
+        An answer that is no number counts as the mean of the scores in its group (the episodes on the same task), or
+        in the whole batch where its group has none, or 0 where there are none at all. An episode that ended in an
+        error is not asked about and has 0.
 
         Raises:
             PolicyFault: the judge's server cannot be reached or refuses.
         """
-        asked = [i for i, episode in enumerate(episodes) if episode.outcome is not Outcome.ERROR]
-        given: dict[int, float] = {}
+        judged = [i for i, episode in enumerate(episodes) if episode.outcome is not Outcome.ERROR]
+        score_E = np.full(len(episodes), np.nan)
         at_once = min(AT_ONCE, max_parallel_episodes(self.policy, PROMPT_TOKENS + self.tokens))
-        for start in range(0, len(asked), at_once):
-            part = asked[start : start + at_once]
-            turns = [_turn(slot, question(episodes[i]), self.tokens) for slot, i in enumerate(part)]
-            for i, reply in zip(part, self.policy.reply(turns), strict=True):
-                if (score := read_score(reply)) is not None:
-                    given[i] = score
-        groups: dict[Task, list[float]] = {}
-        for i, score in given.items():
-            groups.setdefault(episodes[i].task, []).append(score)
-        overall = float(np.mean(list(given.values()))) if given else 0.0
-        scores = [0.0] * len(episodes)
-        for i in asked:
-            group = groups.get(episodes[i].task)
-            scores[i] = given[i] if i in given else float(np.mean(group)) if group else overall
-        return scores, len(asked) - len(given)
+        for start in range(0, len(judged), at_once):
+            part = judged[start : start + at_once]
+            requests = [_request(slot, question(episodes[i]), self.tokens) for slot, i in enumerate(part)]
+            score_E[part] = [read_score(reply) for reply in self.policy.reply(requests)]
+        overall = float(np.nanmean(score_E)) if np.isfinite(score_E).any() else 0.0
+        scores = np.where(np.isfinite(score_E), score_E, 0.0)
+        for group in groups(episodes):
+            unread = [i for i in group if np.isnan(score_E[i])]
+            scores[unread] = overall if len(unread) == len(group) else np.nanmean(score_E[group])
+        return scores.tolist(), int(np.isnan(score_E[judged]).sum())
 
 
-def read_score(reply: Reply) -> float | None:
-    """Return the number in a reply's action, brought into 0 to 1; None where it is no number and nothing else.
+def read_score(reply: Reply) -> float:
+    """Return the number in a reply's action, brought into 0 to 1; NaN where it is no number and nothing else.
 
     >>> [read_score(Reply(text)) for text in ("<action> 0.7 </action>", "<action>70 %</action>", "0.7")]
-    [0.7, None, None]
+    [0.7, nan, nan]
     """
     try:
         score = float((reply.parsed or parse_reply(reply.text)).action)
     except ValueError:
-        return None
-    return min(1.0, max(0.0, score)) if math.isfinite(score) else None
+        return math.nan
+    return min(1.0, max(0.0, score)) if math.isfinite(score) else math.nan
 
 
 def question(episode: Episode) -> str:
@@ -164,8 +150,8 @@ def _quoted(text: str) -> str:
     return "\n".join(f"| {line}" for line in text.splitlines() or [""])
 
 
-def _turn(slot: int, message: str, tokens: int) -> PolicyRequest:
-    """A turn that belongs to no episode; models read nothing of an environment."""
+def _request(slot: int, message: str, tokens: int) -> PolicyRequest:
+    """A request that belongs to no episode; models read nothing of an environment."""
     nothing = np.random.default_rng(0)
     sampling = SamplingParams(temperature=0.0, max_new_tokens=tokens)
     return PolicyRequest(slot, message, False, None, nothing, sampling)  # type: ignore[arg-type]

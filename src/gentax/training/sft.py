@@ -7,7 +7,6 @@ its batches from `sft_data.py`.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -30,10 +29,8 @@ MAX_EXAMPLES = 128  # of a batch: where many share a prefix they add few distinc
 class SFTSettings:
     """Settings of the optimizer loop."""
 
-    seconds: float | None = None
-    """Stop after this long; null to stop after `steps`."""
     steps: int = 1000
-    """Optimiser steps, when `seconds` is null."""
+    """Optimizer steps."""
     lr: float = 2e-3
     """Peak learning rate; warmed up linearly, then lowered along a cosine to a twentieth."""
     warmup: float = 0.03
@@ -53,28 +50,18 @@ def fine_tune(
     settings: SFTSettings,
     on_step: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> None:
-    """Train `model` in place on examples sampled from `stream`, which never ends.
-
-    Raises:
-        NonFiniteLoss: the loss stopped being a number; the message says at which step.
-    """
+    """Train `model` in place on examples sampled from `stream`, which never ends. Raises NonFiniteLoss."""
     rng = np.random.default_rng(settings.seed)
     parameters = list(model.parameters())
     optimizer = adamw(parameters, settings)
-    batches_of_stream = pack_batches(iter(lambda: stream(rng), None))
-    began = time.monotonic()
-    step = tokens = 0
+    batches = pack_batches(iter(lambda: stream(rng), None))
+    tokens = 0
     model.train()
-    while True:
-        spent = time.monotonic() - began
-        done = step / settings.steps if settings.seconds is None else spent / settings.seconds
-        if done >= 1:
-            break
-        batch = next(batches_of_stream)
-        row = sft_step(model, parameters, batch, optimizer, settings, done, f"step {step}")
-        step += 1
+    for step in range(settings.steps):
+        done = step / settings.steps
+        row = sft_step(model, parameters, next(batches), optimizer, settings, done, f"step {step}")
         tokens += int(row["tokens"])
-        on_step(row | {"step": step, "tokens": tokens, "done": done, "seconds": spent})
+        on_step(row | {"step": step + 1, "tokens": tokens, "done": done})
     model.eval()
 
 
@@ -109,11 +96,8 @@ def sft_step(
         model: what scores the tokens.
         parameters: those to learn; all of the model's others must be frozen.
         batch: the same in every process, each of which computes its part.
-        optimizer: over `parameters`.
-        settings: rate, warm-up and precision.
         done: how much of the run is done, 0 to 1; the learning rate follows from it.
         where: names the step in the error.
-        world: the processes that learn together.
         extra_loss: adds the gradient of a loss of its own; its metrics are returned too.
 
     Raises:
@@ -157,8 +141,7 @@ def pack_batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
 
 
 def _backward(model: Any, batch: Sequence[Example], total: float, precision: str, world: World) -> float:
-    """Add up the gradient of the sum of the weighted losses of `batch` over `total`; return that loss, of all
-    processes together."""
+    """Accumulate the gradient of the weighted losses of `batch` over `total`; return that loss of all processes."""
     ids, weights = [e.ids_T for e in batch], [e.weight_T for e in batch]
     loss = 0.0
     parts = make_batches(model, ids, [w > 0 for w in weights])

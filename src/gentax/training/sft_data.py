@@ -12,7 +12,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ from gentax.training.trajectories import (
 
 PAIRS_PER_STEP = 32  # learned at a step, as in arXiv 2601.18217; a conversation with more of them has a step to itself
 TASKS_AT_ONCE = (32, 512)  # that a teacher plays at a time, at least and at most
-POLICY_NAMES = (*SCRIPTED_BY_NAME, "base")  # teachers that are policies, whatever files there are
+POLICY_NAMES = (*SCRIPTED_BY_NAME, "base", "start")  # teachers that are policies, whatever files there are
 
 Collected = tuple[Mapping[str, int], Mapping[str, int], Sequence[Example]]
 
@@ -71,9 +70,9 @@ class SFTData:
 
         Args:
             config: `sft`, `rollout`, `seed` and `phases()` are read here.
-            policy: the one the run starts from, with its starting weights: the teacher `start`, and the tokenizer.
-            cache: a file for the examples; where it exists already it is read, and nothing is played. For teachers that
-                would not play the same again, such as a server.
+            policy: the one the run starts from: the teacher `start`, and the tokenizer.
+            cache: a file for the examples; where it exists already it is read, and nothing is played: a teacher such
+                as a server would not play the same again.
             world: the processes of the run. With `cache`, the first one collects for all.
             status: called with a line of progress.
 
@@ -117,22 +116,9 @@ class SFTData:
         world: World | None = None,
         extra_loss: Callable[[], dict[str, float]] | None = None,
     ) -> dict[str, float]:
-        """Learn the batch of a step, the first of which is 1.
+        """Learn the batch of a step, the first of which is 1; return metrics (see `sft_step`).
 
         With the weights and the optimizer's state of step k - 1, step k does what it would have done in one go.
-
-        Args:
-            step: which one.
-            learner: its `model` scores, its `parameters` are learned.
-            optimizer: of `optimizer`, over the same parameters.
-            world: the processes of the run.
-            extra_loss: adds the gradient of a loss of its own, such as that of replay.
-
-        Returns:
-            loss (nats a token of the agent's), grad_norm, tokens, and what `extra_loss` returned.
-
-        Raises:
-            NonFiniteLoss: the message names the step.
         """
         return sft_step(
             learner.model,
@@ -148,8 +134,7 @@ class SFTData:
 
 
 def wanted_pairs(config: TrainConfig) -> dict[str, int]:
-    """Return how many state-action pairs each name of the mixture should give: `pairs` in all, rounded by largest
-    remainders."""
+    """Return how many state-action pairs each name of the mixture should give, rounded by largest remainders."""
     assert config.sft is not None
     exact = {name: config.sft.max_pairs * share for name, share in config.sft_mixture.items()}
     whole = {name: math.floor(share + 1e-9) for name, share in exact.items()}
@@ -160,15 +145,15 @@ def wanted_pairs(config: TrainConfig) -> dict[str, int]:
 
 
 def _collect(config: TrainConfig, policy: LocalPolicy, status: Callable[[str], None]) -> Collected:
-    """Return the wanted and the found numbers of pairs of each name, and the examples."""
+    """Return the wanted and the collected numbers of pairs of each name, and the examples."""
     assert config.sft is not None
     wanted = wanted_pairs(config)
-    found = {name: _examples(name, pairs, config, policy, status) if pairs else [] for name, pairs in wanted.items()}
-    counts = {name: sum(example.pairs for example in made) for name, made in found.items()}
+    by_name = {name: _examples(name, pairs, config, policy, status) if pairs else [] for name, pairs in wanted.items()}
+    counts = {name: sum(example.pairs for example in examples) for name, examples in by_name.items()}
     if not any(counts.values()):
         why = "no episode of the teachers succeeded; sft.successes_only: false takes the others too"
         raise UsageError(f"nothing to imitate: {why if config.sft.successes_only else 'the episodes have no action'}")
-    return wanted, counts, [example for made in found.values() for example in made]
+    return wanted, counts, [example for examples in by_name.values() for example in examples]
 
 
 def _examples(
@@ -185,18 +170,14 @@ def _examples(
 
     on_pairs(0)
     rng = np.random.default_rng(stable_seed(config.seed, "imitate", name))
-    if teacher == "start":
-        collector.play(policy, [tasks[i] for i in rng.permutation(len(tasks))], on_pairs)
-    elif teacher not in POLICY_NAMES and holds_trajectories(teacher):
+    if teacher not in POLICY_NAMES and holds_trajectories(teacher):
         items = _learnable(read_trajectories(teacher), teacher, name, tasks)
         for i in rng.permutation(len(items)):
             collector.add(items[i])
-    else:
-        collector.play(
-            load_policy(teacher, ModelOptions(str(policy.model.device), config.dtype)),
-            [tasks[i] for i in rng.permutation(len(tasks))],
-            on_pairs,
-        )
+        return collector.examples
+    options = ModelOptions(str(policy.model.device), config.dtype)
+    player = policy if teacher == "start" else load_policy(teacher, options)
+    collector.play(player, [tasks[i] for i in rng.permutation(len(tasks))], on_pairs)
     return collector.examples
 
 
@@ -208,10 +189,10 @@ def _learnable(
     if any(episode.task.split == "test" for episode in episodes):
         raise UsageError(f"{teacher} holds episodes of test tasks, which are measured on and never learned from")
     known = set(tasks)
-    kept = [item for item in items if isinstance(item, Conversation) or item.task in known]
-    if not kept:
+    learnable = [item for item in items if isinstance(item, Conversation) or item.task in known]
+    if not learnable:
         raise UsageError(f"{teacher} holds no episode of {name} on a task that the recipe trains on")
-    return kept
+    return learnable
 
 
 class _Collector:
@@ -225,17 +206,17 @@ class _Collector:
     def play(self, player: Policy, tasks: Sequence[Task], on_pairs: Callable[[int], None]) -> None:
         """Let `player` play tasks until there are enough pairs; `on_pairs` is called with their number."""
         config, wanted, played = self._config, self.left, 0
+        seed = stable_seed(config.seed, "imitate")
         with EnvPool(config.rollout) as envs:
             while self.left and played < len(tasks):
                 # As many as should suffice, by those played so far.
                 expected = math.ceil(self.left * played / max(wanted - self.left, 1))
-                count = min(max(expected, TASKS_AT_ONCE[0]), TASKS_AT_ONCE[1])
-                now = tasks[played : played + count]
-                seed = stable_seed(config.seed, "imitate")
-                episodes = rollout(player, now, config=config.rollout, seed=seed, pool=envs, parallel=config.parallel)
-                for episode in episodes:
+                batch = tasks[played : played + min(max(expected, TASKS_AT_ONCE[0]), TASKS_AT_ONCE[1])]
+                for episode in rollout(
+                    player, batch, config=config.rollout, seed=seed, pool=envs, parallel=config.parallel
+                ):
                     self.add(episode)
-                played += len(now)
+                played += len(batch)
                 on_pairs(wanted - max(0, self.left))
 
     def add(self, item: Conversation | Episode) -> None:
@@ -262,21 +243,20 @@ class _Collector:
         return examples(turns, codec, limit=self._policy.decoder.max_length, max_pairs=self.left)
 
 
-def _order(found: Sequence[Example], epochs: float, seed: int) -> Iterator[Example]:
+def _order(examples: Sequence[Example], epochs: float, seed: int) -> Iterator[Example]:
     """Yield the examples in the order of learning, each epoch shuffled anew; the last one may end early."""
-    count = max(1, round(epochs * len(found)))
-    orders = (
-        np.random.default_rng(stable_seed(seed, "imitate", "epoch", epoch)).permutation(len(found))
-        for epoch in range(math.ceil(count / len(found)))
-    )
-    return islice((found[i] for order in orders for i in order), count)
+    left = max(1, round(epochs * len(examples)))
+    for epoch in range(math.ceil(left / len(examples))):
+        order = np.random.default_rng(stable_seed(seed, "imitate", "epoch", epoch)).permutation(len(examples))
+        yield from (examples[i] for i in order[:left])
+        left -= len(order)
 
 
 def _batches(order: Iterable[Example]) -> Iterator[tuple[Example, ...]]:
     """Yield the examples, in order, in batches of at most `PAIRS_PER_STEP` pairs."""
     batch: list[Example] = []
     for example in order:
-        if batch and sum(other.pairs for other in batch) + example.pairs > PAIRS_PER_STEP:
+        if batch and sum(member.pairs for member in batch) + example.pairs > PAIRS_PER_STEP:
             yield tuple(batch)
             batch = []
         batch.append(example)
@@ -284,15 +264,15 @@ def _batches(order: Iterable[Example]) -> Iterator[tuple[Example, ...]]:
         yield tuple(batch)
 
 
-def _write(path: Path, wanted: Mapping[str, int], counts: Mapping[str, int], found: Sequence[Example]) -> None:
-    """Write what was gathered to a file."""
+def _write(path: Path, wanted: Mapping[str, int], counts: Mapping[str, int], examples: Sequence[Example]) -> None:
+    """Write what was collected to a file."""
     from safetensors.numpy import save_file
 
     arrays = {
-        "ids": np.concatenate([example.ids_T for example in found]),
-        "weight": np.concatenate([example.weight_T for example in found]),
-        "length": np.array([len(example.ids_T) for example in found]),
-        "pairs": np.array([example.pairs for example in found]),
+        "ids": np.concatenate([example.ids_T for example in examples]),
+        "weight": np.concatenate([example.weight_T for example in examples]),
+        "length": np.array([len(example.ids_T) for example in examples]),
+        "pairs": np.array([example.pairs for example in examples]),
     }
     with atomic_file(path) as aside:
         save_file(arrays, aside, {"wanted": json.dumps(wanted), "counts": json.dumps(counts)})
@@ -306,5 +286,5 @@ def _read(path: Path) -> Collected:
         facts = file.metadata()
         ends = np.cumsum(file.get_tensor("length"))[:-1]
         parts = (np.split(file.get_tensor(name), ends) for name in ("ids", "weight"))
-        found = [Example(*row) for row in zip(*parts, file.get_tensor("pairs").tolist(), strict=True)]
-    return json.loads(facts["wanted"]), json.loads(facts["counts"]), found
+        examples = [Example(*row) for row in zip(*parts, file.get_tensor("pairs").tolist(), strict=True)]
+    return json.loads(facts["wanted"]), json.loads(facts["counts"]), examples

@@ -8,14 +8,10 @@ Three kinds of record are read, as a list in JSON or one a line (JSONL), plain o
   and ShareGPT. `"loss": false` at a message of `gpt`: read, not learned.
 - the episodes that gentax writes (`core/episode.py`), also by the folder that holds them.
 
-`"success": false` in a record of the first two kinds says that its agent failed; without it the agent succeeded. What
-the agent says is kept word for word, in whatever grammar. All that stands between two replies is one message: a system
-message is joined to the user's, several messages in a row are joined by a newline, and what follows the last reply is
-left out. Refused, with the file, its line and the reason: tool calls apart from the text, pictures, a reply to no
-message, and an empty reply.
-
-As token sequences, the agent's own tokens have weight 1, the end of its turn among them; messages are read only, unless
-`observed` says otherwise. Left out: the tokens beyond a model's context. A conversation ends there.
+`"success": false` in a record of the first two kinds says that its agent failed. Replies are kept word for word; all
+that stands between two of them is joined to one message. As token sequences, the agent's own tokens have weight 1, the
+end of its turn among them; messages are read only, unless `observed` says otherwise. A conversation ends where the
+model's context does.
 """
 
 from __future__ import annotations
@@ -64,11 +60,8 @@ def exchanges(
     """Yield an episode as a policy would meet it under `config`, its actions and thoughts written as replies.
 
     Args:
-        episode: any episode.
-        config: context, thinking and whether admissible actions are listed (as the episode recorded them).
         learned: which steps' replies are learned.
-        write: writes a reply of an action and a thought: that of the learner's codec, for what it has of its own;
-            `write_reply` in the action format of `config` when None.
+        write: writes a reply of an action and a thought, such as `ChatCodec.format_reply`; `write_reply` when None.
     """
     write = write or partial(write_reply, action_format=config.action_format)
     for n, step in enumerate(episode.steps):
@@ -88,8 +81,6 @@ def examples(
     """Yield the sequences of some exchanges: one for each conversation among them.
 
     Args:
-        exchanges: in order.
-        codec: the tokenizer's side.
         observed: weight of the tokens of messages; those of learned replies have weight 1.
         limit: tokens a sequence may have; the exchanges of a conversation that do not fit are left out.
         max_pairs: replies to learn at most; what comes after them is left out.
@@ -128,12 +119,9 @@ def examples(
 
 
 def sampled_examples(episode: Episode, max_pairs: int | None = None) -> Iterator[Example]:
-    """Yield the sequences of an episode that the learner itself played: the tokens it was shown and the ones it
-    sampled, none of them tokenized anew. Replies without an action are read only.
+    """Yield the sequences of an episode that the learner itself played, as it sampled them: nothing is tokenized anew.
 
-    Args:
-        episode: its steps have tokens.
-        max_pairs: replies to learn at most; what comes after them is left out.
+    Replies without an action are read only, and what comes after `max_pairs` learned replies is left out.
     """
     learned = 0
     for sequence in episode.sequences():
@@ -174,8 +162,8 @@ def read_trajectories(path: str | Path) -> list[Conversation | Episode]:
     if path.is_dir():
         return list(read_episodes(path))
     if not path.is_file():
-        near = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise unknown("file of trajectories", path, [name for name in near if name.endswith(SUFFIXES)])
+        near = path.parent.iterdir() if path.parent.is_dir() else ()
+        raise unknown("file of trajectories", path, [str(file) for file in near if file.name.endswith(SUFFIXES)])
     packed = path.read_bytes()
     if packed[:2] == b"\x1f\x8b":
         text = gunzip_text(packed, path)
@@ -184,54 +172,34 @@ def read_trajectories(path: str | Path) -> list[Conversation | Episode]:
             text = packed.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise UsageError(f"{path} is not a file of trajectories: it is not text") from None
-    found: list[Conversation | Episode] = []
+    trajectories: list[Conversation | Episode] = []
     try:
-        for line, record in _records(text):
+        for where, record in _records(text):
             try:
-                found.append(_trajectory(record))
+                trajectories.append(_trajectory(record))
             except UsageError as fault:
-                raise UsageError(f"{path}, line {line}: {fault}") from None
+                raise UsageError(f"{path}, {where}: {fault}") from None
     except json.JSONDecodeError as fault:
         raise UsageError(f"{path}, line {fault.lineno}, is not JSON: {fault.msg}") from None
     except RecursionError:
         raise UsageError(f"{path} is not a file of trajectories: it is nested too deep") from None
-    if not found:
+    if not trajectories:
         raise UsageError(f"{path} holds no trajectory")
-    return found
+    return trajectories
 
 
-def _records(text: str) -> Iterator[tuple[int, Any]]:
-    """Yield the values in a JSON list, or those of the lines, with the line that each begins in."""
-    if not text.lstrip().startswith("["):
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except json.JSONDecodeError as fault:  # which counts the lines of this line
-                    fault.lineno = number
-                    raise
+def _records(text: str) -> Iterator[tuple[str, Any]]:
+    """Yield the records in a JSON list, or those of the lines, with where each stands."""
+    if text.lstrip().startswith("["):
+        yield from ((f"record {number}", record) for number, record in enumerate(json.loads(text), 1))
         return
-    decoder = json.JSONDecoder()
-    at = _past(text, text.index("[") + 1)
-    number, counted = 1, 0
-    while text[at : at + 1] != "]":
-        number, counted = number + text.count("\n", counted, at), at
-        value, at = decoder.raw_decode(text, at)
-        yield number, value
-        at = _past(text, at)
-        if text[at : at + 1] == ",":
-            at = _past(text, at + 1)
-        elif text[at : at + 1] != "]":
-            raise json.JSONDecodeError("a comma or the end of the list was expected", text, at)
-    if _past(text, at + 1) < len(text):
-        raise json.JSONDecodeError("something follows the list", text, at + 1)
-
-
-def _past(text: str, at: int) -> int:
-    """Return where the white space from `at` on ends."""
-    while text[at : at + 1] in (" ", "\t", "\r", "\n"):
-        at += 1
-    return at
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield f"line {number}", json.loads(line)
+            except json.JSONDecodeError as fault:  # which counts the lines of this line
+                fault.lineno = number
+                raise
 
 
 def _trajectory(record: Any) -> Conversation | Episode:
@@ -244,8 +212,8 @@ def _trajectory(record: Any) -> Conversation | Episode:
     raise UsageError("a trajectory has 'messages', 'conversations' or the 'steps' of an episode")
 
 
-def _conversation(record: dict[str, Any], key: str, who: str, what: str, learned: str) -> Conversation:
-    """Read a record whose messages, under `key`, say under `who` whose they are, and so on."""
+def _conversation(record: dict[str, Any], key: str, role_key: str, text_key: str, learned_key: str) -> Conversation:
+    """Read a record whose messages stand under `key`, each with its role, its text and whether it is learned."""
     messages, success = record[key], record.get("success")
     if not isinstance(messages, list):
         raise UsageError(f"{key!r} must be a list of messages, not {messages!r:.40}")
@@ -255,37 +223,35 @@ def _conversation(record: dict[str, Any], key: str, who: str, what: str, learned
     pending: list[str] = []  # since the last reply
     for number, entry in enumerate(messages, 1):
         where = f"message {number}"
-        if not isinstance(entry, dict) or who not in entry:
-            raise UsageError(f"{where} lacks {who!r}: {entry!r:.40}")
-        if entry[who] not in (*AGENT, *OTHERS):
-            raise UsageError(f"{where}: {unknown(who, entry[who], (*AGENT, *OTHERS))}")
+        if not isinstance(entry, dict) or role_key not in entry:
+            raise UsageError(f"{where} lacks {role_key!r}: {entry!r:.40}")
+        role = entry[role_key]
+        if role not in (*AGENT, *OTHERS):
+            raise UsageError(f"{where}: {unknown(role_key, role, (*AGENT, *OTHERS))}")
         if entry.get("tool_calls") or entry.get("function_call"):
-            raise UsageError(f"{where} calls a tool apart from its text; write the call into {what!r}")
-        text = _text(entry.get(what), what, where)
-        if entry[who] in OTHERS:
+            raise UsageError(f"{where} calls a tool apart from its text; write the call into {text_key!r}")
+        text = _text(entry.get(text_key), text_key, where)
+        if role in OTHERS:
             pending.append(text)
             continue
         if not pending:
             raise UsageError(f"{where} is a reply to no message")
         if not text.strip():
             raise UsageError(f"{where} is an empty reply")
-        counts = entry.get(learned)
-        if counts not in (None, False, True):  # 0 and 1 among them
-            raise UsageError(f"{where}: {learned!r} must be 0 or 1, false or true, not {counts!r:.40}")
-        exchanges.append(Exchange("\n".join(pending), text, bool(exchanges), counts is None or bool(counts)))
+        learned = entry.get(learned_key)
+        if learned not in (None, False, True):  # 0 and 1 among them
+            raise UsageError(f"{where}: {learned_key!r} must be 0 or 1, false or true, not {learned!r:.40}")
+        exchanges.append(Exchange("\n".join(pending), text, bool(exchanges), learned is None or bool(learned)))
         pending = []
     if not exchanges:
         raise UsageError("there is no reply in it")
     return Conversation(tuple(exchanges), success)
 
 
-def _text(content: Any, what: str, where: str) -> str:
+def _text(content: Any, key: str, where: str) -> str:
     """Return the text of a message, which may be in parts."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise UsageError(f"{where}: {what!r} must be text, not {content!r:.40}")
-    for part in content:
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    for part in parts:
         if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
-            raise UsageError(f"{where} holds a part that is not text: {part!r:.40}")
-    return "".join(part["text"] for part in content)
+            raise UsageError(f"{where}: {key!r} must be text, not {content!r:.40}")
+    return "".join(part["text"] for part in parts)

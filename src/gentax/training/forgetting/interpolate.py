@@ -40,18 +40,16 @@ def nearest_that_keeps(
     """Find the smallest share of the trained weights that keeps a part of what training gained.
 
     Success is measured on few tasks and need not rise evenly, so this is no bisection: after both ends, shares are
-    tried from small to large, and the first that keeps enough is taken. Noise in the success favours small shares a
-    little.
+    tried from small to large. Noise in the success favours small shares a little.
 
     Args:
-        success_at: plays validation tasks with the weights at a share, the same tasks with the same random numbers
-            each time; returns their success, 0 to 1.
-        keep: the part of the gain to keep, 0 to 1; at 0 it is the first of `shares` that is no worse than the start.
+        success_at: plays validation tasks with the weights at a share, always the same; returns their success, 0 to 1.
+        keep: the part of the gain to keep, 0 to 1.
         shares: what to try between 0 and 1, rising.
 
     Returns:
-        The share, and a row {share, success} for each that was played, rising. The share is 0.0 when training gained
-        nothing on these tasks: the start's weights are as good there, and have forgotten nothing.
+        The share, 0.0 where training gained nothing on these tasks; and a row {share, success} for each that was
+        played, rising.
     """
     played = {share: success_at(share) for share in (0.0, 1.0)}
     gain = played[1.0] - played[0.0]
@@ -66,13 +64,7 @@ def nearest_that_keeps(
 
 
 def interpolate(start: Weights, tuned: Weights, share: float, name: str = "the policy") -> dict[str, torch.Tensor]:
-    """Return start + share × (tuned − start), computed in fp32 and in the start's formats; exact at 0 and at 1.
-
-    Args:
-        start: weights by name. Names that share memory are one weight.
-        tuned: weights like it.
-        share: 0 for the start's, 1 for the tuned ones.
-        name: of the tuned ones, for error messages.
+    """Return start + share × (tuned − start); exact at 0 and at 1. See `combine`.
 
     Raises:
         UsageError: a share out of range, or weights that are not like the start's.
@@ -90,8 +82,8 @@ def combine(
 ) -> dict[str, torch.Tensor]:
     """Combine weights one by one; return them under the start's names and in its number formats.
 
-    Two names for one tensor (tied embeddings) are combined once and stay tied. Integers, such as position
-    tables, are the start's.
+    Two names for one tensor (tied embeddings) are combined once and stay tied. Integers, such as position tables, are
+    the start's.
 
     Args:
         start: weights by name.
@@ -100,10 +92,8 @@ def combine(
         names: of the tuned ones, for error messages; "policy 1" and so on when empty.
 
     Raises:
-        UsageError: no weights at all, or names, shapes, integers or ties that are not the start's.
+        UsageError: names, shapes, integers or ties that are not the start's.
     """
-    if not tuned:
-        raise UsageError("there are no tuned weights to work on")
     names = names or [f"policy {n}" for n in range(1, len(tuned) + 1)]
     first_name: dict[tuple[int, torch.Size], str] = {}
     same_as = {
@@ -124,17 +114,16 @@ def combine(
 
 def _check(start: Weights, weights: Weights, same_as: Mapping[str, str], label: str) -> None:
     """Raise UsageError at the first weight that is not like the start's."""
-    for name, mine in start.items():
+    for name, weight in start.items():
         if name not in weights:
             raise UsageError(f"{label} has no {name}, which the start has: it was not trained from there")
         theirs = weights[name]
-        if theirs.shape != mine.shape:
-            shapes = ["x".join(map(str, x.shape)) or "one number" for x in (theirs, mine)]
+        if theirs.shape != weight.shape:
+            shapes = ["x".join(map(str, x.shape)) or "one number" for x in (theirs, weight)]
             raise UsageError(f"{name} of {label} is {shapes[0]}, and the start's is {shapes[1]}")
-        if not mine.is_floating_point() and not torch.equal(theirs.to(mine), mine):
+        if not weight.is_floating_point() and not torch.equal(theirs.to(weight), weight):
             raise UsageError(f"{name} of {label} is not the start's, and whole numbers cannot be merged")
         if same_as[name] != name and not torch.equal(theirs, weights[same_as[name]]):
             raise UsageError(f"{same_as[name]} and {name} are one weight in the start and two in {label}")
-    for name in weights:
-        if name not in start:
-            raise UsageError(f"{label} has {name}, which the start does not have: it was not trained from there")
+    if extra := next((name for name in weights if name not in start), None):
+        raise UsageError(f"{label} has {extra}, which the start does not have: it was not trained from there")

@@ -73,16 +73,7 @@ def _sft_of_part(sft: SFTConfig | None, name: str) -> SFTConfig | None:
 
 
 def mean(start: Weights, tuned: Sequence[Weights], names: Sequence[str] = ()) -> dict[str, torch.Tensor]:
-    """Return the mean of the weights of policies trained from one start; computed in fp32, in the start's formats.
-
-    Args:
-        start: weights by name. Names that share memory are one weight.
-        tuned: one or more like it.
-        names: of the tuned policies, for error messages.
-
-    Raises:
-        UsageError: weights that are not like the start's.
-    """
+    """Return the mean of the weights of policies trained from one start (see `combine`)."""
     return combine(start, tuned, lambda _, *weights: torch.stack(weights).mean(0), names)
 
 
@@ -96,15 +87,15 @@ def merge_models(
 ) -> Path:
     """Merge model folders into a new one with the start's configuration and tokenizer; return it.
 
-    `merge.json` beside the weights says what they were made of.
+    `merge.json` beside the weights says what they were made of. Everything is merged on the CPU.
 
     Args:
         start: the model that all were trained from: `base`, a folder, a hub name, an adapter or a GGUF file.
         folders: the models, named likewise.
         method: `mean`, or `interpolate`, which takes one folder.
-        out: where to: a new or an empty folder, or one that holds the result of the same merge.
-        share: how far `interpolate` goes from the start to the tuned weights, 0 to 1; no other method reads it.
-        model: how the start is loaded; the result has its number format. Everything is merged on the CPU.
+        out: a new or an empty folder, or one that holds the result of the same merge.
+        share: how far `interpolate` goes from the start to the tuned weights, 0 to 1.
+        model: how the start is loaded; the result has its number format.
 
     Raises:
         UsageError: an unknown method, a folder that is no model, policies of another tokenizer or shape, too few or
@@ -122,31 +113,28 @@ def merge_models(
         record["share"] = share
     out = Path(out)
     _check_out(out, record)
-    _, first, tokenizer = load_with_tokenizer(start, replace(model, device="cpu"))
+    _, start_model, tokenizer = load_with_tokenizer(start, replace(model, device="cpu"))
     tuned = []
     for folder in folders:
-        _, other, its_tokenizer = load_with_tokenizer(folder, ModelOptions("cpu"))
+        _, policy, its_tokenizer = load_with_tokenizer(folder, ModelOptions("cpu"))
         if its_tokenizer.get_vocab() != tokenizer.get_vocab():
             raise UsageError(f"{folder} and {start} have different tokens: they do not come from one start")
-        tuned.append(other.state_dict())
-    weights = first.state_dict()
+        tuned.append(policy.state_dict())
+    weights = start_model.state_dict()
     merged = interpolate(weights, tuned[0], share, names[0]) if method == "interpolate" else mean(weights, tuned, names)
     with atomic_folder(out) as aside:
-        save_model(first, tokenizer, aside, merged)
+        save_model(start_model, tokenizer, aside, merged)
         (aside / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return out
 
 
 def _check_out(out: Path, record: dict[str, Any]) -> None:
     """Refuse to replace anything but an earlier result of the same merge."""
-    if out.is_dir() and (not any(out.iterdir()) or _record(out) == record):
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if out.exists():
-        raise UsageError(f"{out} is there already and holds something else; give a new folder")
-
-
-def _record(folder: Path) -> Any:
     try:
-        return json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        same = json.loads((out / RECORD).read_text(encoding="utf-8")) == record
     except (OSError, ValueError):
-        return None
+        same = False
+    if not same:
+        raise UsageError(f"{out} is there already and holds something else; give a new folder")
