@@ -50,8 +50,8 @@ def shares(mixture: Mapping[str, float]) -> dict[str, float]:
 def settings(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass whose values are validated, with `UsageError` for what does not fit."""
     config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    made: Any = pydantic_dataclass(frozen=True, config=config)(cls)
-    init = made.__init__
+    dataclass: Any = pydantic_dataclass(frozen=True, config=config)(cls)
+    init = dataclass.__init__
 
     @wraps(init)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -60,8 +60,8 @@ def settings(cls: type[T]) -> type[T]:
         except ValidationError as error:
             raise _refusal(cls, error, "") from None
 
-    made.__init__ = checked
-    return cast("type[T]", made)
+    dataclass.__init__ = checked
+    return cast("type[T]", dataclass)
 
 
 def read_settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -98,16 +98,16 @@ def _onto_defaults(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     read = dict(values)
     for field in dataclasses.fields(cls):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        given = read.get(field.name)
-        if dataclasses.is_dataclass(default) and isinstance(given, Mapping):
-            read[field.name] = plain(default) | _onto_defaults(type(default), given)
+        group = read.get(field.name)
+        if dataclasses.is_dataclass(default) and isinstance(group, Mapping):
+            read[field.name] = plain(default) | _onto_defaults(type(default), group)
     return read
 
 
 def _refusal(cls: Any, error: ValidationError, where: str) -> UsageError:
     """Return the first of the errors as one line that names the key and the value."""
     errors = error.errors(include_url=False)
-    first = next((one for one in errors if one["type"] == "unexpected_keyword_argument"), errors[0])
+    first = next((e for e in errors if e["type"] == "unexpected_keyword_argument"), errors[0])
     path = [part for part in first["loc"] if part != "[key]"]
     key, value, kind, message = ".".join(map(str, path)), first["input"], first["type"], first["msg"]
     original = first.get("ctx", {}).get("error")

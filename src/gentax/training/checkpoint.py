@@ -31,14 +31,8 @@ State = Mapping[str, torch.Tensor]
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path, weights: State | None = None) -> None:
-    """Write a model and its tokenizer into an existing folder, in Hugging Face format.
-
-    Args:
-        model: gives the architecture, and the weights when `weights` is None.
-        tokenizer: its tokenizer.
-        folder: where to.
-        weights: whole weights under the model's own names.
-    """
+    """Write a model and its tokenizer into an existing folder, in Hugging Face format; with other weights than the
+    model's where `weights` gives them, whole and under the same names."""
     weights = model.state_dict() if weights is None else weights
     # Clones: fused projections are views of one tensor, which safetensors would refuse to split. Names of one weight
     # (tied embeddings) share a clone, by which transformers sees that it is to be written once.
@@ -57,11 +51,9 @@ def save_model(model: Any, tokenizer: Any, folder: Path, weights: State | None =
 def save_checkpoint(
     run: Path, name: str, model: Any, tokenizer: Any, weights: State, state: State, facts: Mapping[str, Any]
 ) -> Path:
-    """Write the checkpoint `name` of a run; return its folder.
+    """Write the checkpoint `name` of a run, such as `step-000025`; return its folder.
 
     Args:
-        run: the run's folder.
-        name: such as `step-000025`.
         model, tokenizer, weights: see `save_model`.
         state: what else a continued run needs, flat (see `pack`).
         facts: plain values for a person, written to `training.json`.
@@ -77,23 +69,19 @@ def save_checkpoint(
             (aside / "training.json").write_text(json.dumps(facts) + "\n")
     except (OSError, SafetensorError) as fault:  # the second is what a full disk is to safetensors
         raise OSError(f"the checkpoint {name} could not be written ({fault}); {last_checkpoint_text(run)}") from None
-    for other in run.iterdir():
-        if other != folder and _NAME.fullmatch(other.name):
-            if other.name.startswith("sft"):
-                shutil.rmtree(other, ignore_errors=True)
+    for earlier in run.iterdir():
+        if earlier != folder and _NAME.fullmatch(earlier.name):
+            if earlier.name.startswith("sft"):
+                shutil.rmtree(earlier, ignore_errors=True)
             else:
-                (other / STATE).unlink(missing_ok=True)
+                (earlier / STATE).unlink(missing_ok=True)
     return folder
 
 
 def checkpoints(run: Path, kind: str = "step") -> list[tuple[int, Path]]:
     """Return the whole checkpoints of a run as (step, folder), oldest first."""
-    found = []
-    for folder in run.iterdir() if run.is_dir() else ():
-        match = _NAME.fullmatch(folder.name)
-        if match and match.group(1) == kind and (folder / "training.json").is_file():
-            found.append((int(match.group(2)), folder))
-    return sorted(found)
+    folders = [file.parent for file in run.glob(f"{kind}-*/training.json") if _NAME.fullmatch(file.parent.name)]
+    return sorted((int(folder.name.removeprefix(f"{kind}-")), folder) for folder in folders)
 
 
 def last_checkpoint_text(run: Path) -> str:

@@ -27,14 +27,7 @@ def states_before_replies(
     model: Any, sequences: Sequence[tuple[int, TokenSequence]], precision: str, world: World
 ) -> tuple[list[tuple[int, int]], torch.Tensor]:
     """Return which steps have sampled tokens, as (episode, step), and the hidden state at the last token of the prompt
-    of each, fp32, shape (steps, width).
-
-    Args:
-        model: the policy's.
-        sequences: with the number of the episode that each belongs to.
-        precision: the number format (see `models.precision`).
-        world: the processes that each pass their own sequences through the model.
-    """
+    of each, fp32, shape (steps, width). Each sequence comes with the number of its episode."""
     first = [np.zeros(len(tokens), bool) for _, tokens in sequences]
     for mask_T, (_, tokens) in zip(first, sequences, strict=True):
         at = np.flatnonzero(tokens.sampled_T)
@@ -42,8 +35,8 @@ def states_before_replies(
     places: list[tuple[int, int]] = []
     parts = [torch.zeros(0, _width(model), device=model.device)]
     with torch.no_grad():
-        made = make_batches(model, [tokens.ids_T for _, tokens in sequences], first)
-        for batch in in_lockstep(model, made, world):
+        batches = make_batches(model, [tokens.ids_T for _, tokens in sequences], first)
+        for batch in in_lockstep(model, batches, world):
             parts.append(batch.expand_to_tokens(hidden_states(model, batch, precision)).float())
             for i in batch.sequences:
                 places += [(sequences[i][0], int(n)) for n in sequences[i][1].step_T[first[i]]]

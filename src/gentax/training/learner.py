@@ -1,15 +1,14 @@
 """What is trained, as opposed to what plays: the same module where it can be, another where it must be.
 
 The player is the policy's model, in the number format that it is stored in. What is trained is
-- the player itself: all weights, stored in fp32, in one process or whole in each of several;
-- a copy in fp32 next to it, when the player is in bf16 or fp16, whose steps a learning rate of RL is too small for, or
-  when the copy is spread over the processes (`distributed.py`);
-- low-rank adapters in a frozen copy (LoRA, arXiv 2106.09685), through the peft library. Every linear layer has one but
-  the head; what has none (embeddings, norms, convolutions, experts that are one tensor) is the player's own.
-What is trained, its gradients and Adam's moments are fp32 in all three. After an update `publish` copies the weights to
-the player. A player in bf16 or fp16 gets them by stochastic rounding: rounding to nearest would lose what was learned
-(see `models/precision.py`). Left out: checkpoints of adapters alone, a checkpoint is an ordinary model folder; and
-optimizers that keep less than fp32: a model too large for Adam trains by adapters, or over several processes.
+- the player itself, stored in fp32, in one process or whole in each of several;
+- a copy in fp32, when the player is in bf16 or fp16, whose steps a learning rate of RL is too small for, or when the
+  copy is spread over the processes (`distributed.py`);
+- low-rank adapters in a frozen copy (LoRA, arXiv 2106.09685), through the peft library, on every linear layer but the
+  head; what has none is the player's own.
+What is trained, its gradients and Adam's moments are fp32. After an update `publish` copies the weights to the player,
+by stochastic rounding where it is in bf16 or fp16 (see `models/precision.py`). Left out: checkpoints of adapters alone,
+and optimizers that keep less than fp32.
 """
 
 from __future__ import annotations
@@ -76,13 +75,7 @@ class Learner:
 def learner_of(
     policy: LocalPolicy, config: TrainConfig, world: World | None = None, *, gradient_checkpointing: bool = False
 ) -> Learner:
-    """Return what trains `policy`.
-
-    Args:
-        policy: the player, with the weights to start from, the same in every process.
-        config: `lora`, `shard` and `seed` are read.
-        world: the processes of the run; one when left out.
-        gradient_checkpointing: whether what the layers computed is computed again in the backward pass, not kept.
+    """Return what trains `policy`, the player, which has the same weights in every process.
 
     Raises:
         UsageError: a kind of model that cannot be scored.
@@ -114,28 +107,28 @@ class _Copy(Learner):
         self.model = _twin(player, lambda p: Parameter(p.detach().to(to, torch.float32, copy=True)))
         if spread:
             shard(self.model, world.size, player.device)
-        mine = dict(self.model.named_parameters(remove_duplicate=False))
-        self._pairs = [(name, theirs, mine[name]) for name, theirs in player.named_parameters()]
-        self.parameters = [parameter for _, _, parameter in self._pairs]
+        masters = dict(self.model.named_parameters(remove_duplicate=False))
+        self._pairs = [(name, played, masters[name]) for name, played in player.named_parameters()]
+        self.parameters = [master for _, _, master in self._pairs]
 
     @torch.no_grad()
     def publish(self) -> None:
-        for name, theirs, mine in self._pairs:
-            stochastic_round_(theirs, gathered(mine), name)
+        for name, played, master in self._pairs:
+            stochastic_round_(played, gathered(master), name)
         super().publish()
 
     def state(self) -> State:
         # In fp32 the player has the learner's very numbers.
-        lost = [(name, mine) for name, theirs, mine in self._pairs if theirs.dtype is not torch.float32]
-        whole = {name: to_save(mine.detach()) for name, mine in lost}
+        rounded = {name: master for name, played, master in self._pairs if played.dtype is not torch.float32}
+        whole = {name: to_save(master.detach()) for name, master in rounded.items()}
         return {name: tensor for name, tensor in whole.items() if tensor is not None}
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> None:
         if self._spread:
             self.model.get_decoder().reshard()  # or a pass that had no backward leaves the weights of before together
-        for name, _, mine in self._pairs:
-            mine.copy_(slice_like(state.get(name, weights[name]).float(), mine))
+        for name, _, master in self._pairs:
+            master.copy_(slice_like(state.get(name, weights[name]).float(), master))
         self.publish()
 
 
@@ -153,8 +146,8 @@ class _Adapters(Learner):
 
         def frozen(p: Parameter) -> Parameter:
             # What has no adapter never changes, so that it can be the player's; the rest `publish` overwrites there.
-            mine = p.detach().clone() if id(p) in changed else p.detach()
-            return Parameter(p.detach().to("cpu", copy=True) if spread else mine, requires_grad=False)
+            own = p.detach().clone() if id(p) in changed else p.detach()
+            return Parameter(p.detach().to("cpu", copy=True) if spread else own, requires_grad=False)
 
         self.model = _twin(player, frozen)
         self._start = None if spread else _twin(self.model, lambda p: p)
@@ -185,9 +178,9 @@ class _Adapters(Learner):
     @torch.no_grad()
     def publish(self) -> None:
         # Always from the frozen weights: what is added and taken off again and again would leave its rounding behind.
-        for name, layer, theirs in self._pairs:
+        for name, layer, played in self._pairs:
             exact = gathered(layer.get_base_layer().weight).float() + layer.get_delta_weight("default")
-            stochastic_round_(theirs, exact, f"{name}.weight")
+            stochastic_round_(played, exact, f"{name}.weight")
         super().publish()
 
     def state(self) -> State:
@@ -214,15 +207,15 @@ def adapted_layers(model: Any) -> list[str]:
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()
-    found = []
+    names = []
     for name, layer in model.named_modules():
         parent = model.get_submodule(name.rpartition(".")[0])
         kernel = name.endswith(".out_proj") and hasattr(parent, "A_log") and hasattr(parent, "D")
         if isinstance(layer, (torch.nn.Linear, Conv1D)) and layer is not head and not kernel:
-            found.append(name)
-    if not found:
+            names.append(name)
+    if not names:
         raise UsageError(f"models of type {model.config.model_type} have no linear layer that lora could adapt")
-    return found
+    return names
 
 
 def _compute_again(model: Any) -> None:
@@ -255,12 +248,7 @@ SHIPPED = 2e6  # parameters; up to here the rates are those of the shipped model
 
 
 def with_learning_rates(config: TrainConfig, parameters: int) -> TrainConfig:
-    """Return the recipe with `learning_rate` and `sft.learning_rate` as they will be used.
-
-    Args:
-        config: rates that it gives stay.
-        parameters: those of the model it starts from.
-    """
+    """Return the config with the learning rates that it leaves null, for a model of so many parameters."""
     factor = ADAPTERS if config.lora is not None and parameters > SHIPPED else 1.0
     if config.learning_rate is None:
         config = replace(config, learning_rate=_rate(parameters, RL, factor))

@@ -1,16 +1,15 @@
 """What a run will hold in memory, computed from a model's configuration before any weight is loaded.
 
-Counted: the player's weights, what is trained and its gradients and moments, the model that KL is taken to, what layers
-keep for the backward pass, logits, and the cache of playing. The first three are exact. What layers keep is estimated
-from the widths of their matrices (`KEPT`); the cache is that of rows of `PLAYED` tokens, since how long conversations
-will get is not known. Playing and learning take turns, so the larger of the two counts; and fewer rows are played at a
-time where memory is short. PyTorch itself takes half a GB more.
+Counted: the player's weights, what is trained with gradients and moments, reference models (all three exact), what
+layers keep for the backward pass (estimated from the widths of their matrices, `KEPT`), logits, and the cache of
+playing, for rows of `PLAYED` tokens. Playing and learning take turns, so the larger of the two counts; fewer rows are
+played at a time where memory is short. PyTorch itself takes half a GB more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -125,19 +124,17 @@ def footprint(model: Any, config: TrainConfig, device: torch.device, left: float
 
 def check_memory(model: Any, config: TrainConfig, device: torch.device, left: float, processes: int = 1) -> Footprint:
     """Return what a run will hold (see `footprint`). Raises UsageError, with the numbers, where that is too much."""
-    found = footprint(model, config, device, left, processes)
-    if found.least <= left:
-        return found
+    need = footprint(model, config, device, left, processes)
+    if need.least <= left:
+        return need
     ways = []
     if config.lora is None:
-        from dataclasses import replace
-
         less = footprint(model, replace(config, lora=LoraConfig()), device, left, processes)
         ways.append(f"-s lora.r=16 takes about {less.least / GB:.1f} GB")
     if not config.shard:
         ways.append("shard: true spreads it over several processes")
     raise UsageError(
-        f"training {config.model} takes about {found.least / GB:.1f} GB ({found.held()}), and {device} has "
+        f"training {config.model} takes about {need.least / GB:.1f} GB ({need.held()}), and {device} has "
         f"{left / GB:.1f} GB left; {'; '.join(ways) or 'a smaller model or a larger device would do'}"
     )
 

@@ -191,7 +191,7 @@ class AdvantageInputs:
 
     def zeros(self) -> list[np.ndarray]:
         """Return zeros, float64, shape (steps,) for each episode."""
-        return [np.zeros(len(reward)) for reward in self.rewards]
+        return [np.zeros(len(reward_N)) for reward_N in self.rewards]
 
 
 def grpo(batch: AdvantageInputs, algorithm: PolicyGradientConfig, world: World) -> list[np.ndarray]:

@@ -109,12 +109,7 @@ class PretrainConfig:
 
 
 def build(recipe: PretrainConfig, out: str | Path, say: Callable[[str], None] = print) -> Path:
-    """Build a base model and write it to the folder `out`, with `record.json` beside the weights.
-
-    Args:
-        recipe: what to build.
-        out: a Hugging Face model folder to write; replaced when it exists.
-        say: told what goes on.
+    """Build a base model and write it to the folder `out`, which is replaced, with `record.json` beside the weights.
 
     Raises:
         UsageError: an unknown size, domain or format.
@@ -240,12 +235,13 @@ def _lines(text: Mapping[str, list[Episode]], formats: list[RolloutConfig], rng:
             episode, config = episodes[i], formats[int(rng.integers(len(formats)))]
             for n, step in enumerate(episode.steps):
                 shown = step.admissible if config.admissible else None
-                said = build_message(config, episode.rules, episode.goal, episode.steps[:n], step.observation, shown)[0]
-                yield said
+                before = episode.steps[:n]
+                message = build_message(config, episode.rules, episode.goal, before, step.observation, shown)[0]
+                yield message
                 yield step.action
                 if config.thinking:
                     yield step.thought
-                budget -= len(said)
+                budget -= len(message)
             if budget < 0:
                 break
 
@@ -257,7 +253,7 @@ def _stream(
     names = list(text)
     want = np.array([recipe.text[name].weight for name in names])
     shares = np.array(list(formats.values()))
-    plays = list(formats)
+    configs = list(formats)
     taken = np.ones(len(names))
     cache: dict[tuple[str, int, int], list[Example]] = {}
 
@@ -267,11 +263,11 @@ def _stream(
     def draw(rng: np.random.Generator) -> Example:
         d = int(np.argmin(taken / want))  # the domain furthest behind its share
         i = int(rng.integers(len(text[names[d]])))
-        k = int(rng.choice(len(plays), p=shares / shares.sum()))
+        k = int(rng.choice(len(configs), p=shares / shares.sum()))
         key = (names[d], i, k)
         if key not in cache:
-            told = exchanges(text[names[d]][i], plays[k], learned)
-            cache[key] = list(examples(told, codec, observed=recipe.text[names[d]].observed))
+            turns = exchanges(text[names[d]][i], configs[k], learned)
+            cache[key] = list(examples(turns, codec, observed=recipe.text[names[d]].observed))
         example = cache[key][int(rng.integers(len(cache[key])))]
         taken[d] += len(example.ids_T)
         return example

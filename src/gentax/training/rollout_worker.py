@@ -45,14 +45,7 @@ class RolloutBatch:
 
 
 class RolloutWorker:
-    """Plays the episodes of a run, from the first step to the last; a context, since environments stay open meanwhile.
-
-    Args:
-        config: every setting.
-        curriculum: which tasks are played, and how.
-        world: the processes that share the playing.
-        device: where a judge's model is.
-    """
+    """Plays the episodes of a run; a context, since environments stay open from the first step to the last."""
 
     def __init__(self, config: TrainConfig, curriculum: Curriculum, world: World, device: str) -> None:
         self.config, self.curriculum, self.world = config, curriculum, world
@@ -64,11 +57,7 @@ class RolloutWorker:
     def __enter__(self) -> RolloutWorker:
         training, validation = self.config.rollout, self.validation
         self._envs = self._validation_envs = self._stack.enter_context(EnvPool(training))
-        if (validation.wrap, validation.reward, validation.horizon) != (
-            training.wrap,
-            training.reward,
-            training.horizon,
-        ):
+        if training.wrap or training.reward != validation.reward:
             self._validation_envs = self._stack.enter_context(EnvPool(validation))
         return self
 
@@ -133,7 +122,7 @@ def validate(
     gathered = world.gather(counts)
     rates = {}
     for name in counts:
-        solved, played = (sum(one[name][k] for one in gathered) for k in (0, 1))
+        solved, played = (sum(counts[name][k] for counts in gathered) for k in (0, 1))
         if played:
             rates[name] = solved / played
     metrics = {"validation_success": sum(rates.values()) / len(rates)} if rates else {}
@@ -141,14 +130,7 @@ def validate(
 
 
 def rollout_metrics(batch: RolloutBatch, seconds: Mapping[str, float], world: World, mixture: bool) -> Metrics:
-    """Return what a step's episodes were like, of all processes together.
-
-    Args:
-        batch: what this process played.
-        seconds: `play_s` and `learn_s`.
-        world: the processes that played the rest.
-        mixture: whether the run has several parts.
-    """
+    """Return what a step's episodes were like, of all processes together; `seconds` are `play_s` and `learn_s`."""
     part = {task: name for name, tasks in batch.plan.parts for task in tasks}
     own = Counter[str]()
     for episode, reward in zip(batch.episodes, batch.rewards, strict=True):
@@ -157,8 +139,8 @@ def rollout_metrics(batch: RolloutBatch, seconds: Mapping[str, float], world: Wo
         else:
             own.update(_episode_counts(episode, float(reward.sum()), part[episode.task]))
     count: Counter[str] = Counter()
-    for one in world.gather(dict(own)):
-        count.update(one)
+    for counts in world.gather(dict(own)):
+        count.update(counts)
     episodes, steps = max(1, count["episodes"]), max(1, count["length"])
     metrics = {key: count[key] / episodes for key in ("success", "return", "reward", "length")}
     metrics |= {key: count[key] / steps for key in ("invalid", "truncated", "cut_prompts")}

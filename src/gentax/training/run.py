@@ -106,12 +106,7 @@ def train(
 
 
 def _check_memory(config: TrainConfig, bare: Any, world: World, shown: bool) -> bool:
-    """Refuse a model that the device has no room for; return whether to use gradient checkpointing.
-
-    Args:
-        bare: the model, without weights.
-        shown: whether the estimate is printed.
-    """
+    """Refuse a model that the device has no room for; return whether to use gradient checkpointing."""
     device = resolve_device(config.device, world.local, world.size)
     # On a CPU the processes share the memory; they all decide by what the first one sees.
     (left, *_) = world.gather(available_memory(device) / (world.size if device.type == "cpu" else 1))
@@ -304,9 +299,9 @@ class _Run:
 
     def _resume(self, kind: str, optimizer: torch.optim.Optimizer) -> int:
         """Load the last checkpoint of a kind; return its step, 0 where there is none."""
-        if not (kept := checkpoints(self.path, kind)):
+        if not (saved := checkpoints(self.path, kind)):
             return 0
-        step, folder = kept[-1]
+        step, folder = saved[-1]
         state = read_training_state(folder)
         self.learner.load(load_model(folder, ModelOptions("cpu")).state_dict(), unpack(state, "learner"))
         if flat := unpack(state, "optimizer"):

@@ -55,16 +55,16 @@ class RunFolder:
                 break
         return folder
 
-    def _claim(self, mine: dict[str, Any]) -> str | None:
+    def _claim(self, recipe: dict[str, Any]) -> str | None:
         """Write the recipe, unless it is there; return why the folder cannot be had."""
         record = self.path / "recipe.json"
         if record.is_file():
-            theirs = json.loads(record.read_text(encoding="utf-8"))
-            if theirs.get("format") != RUN_FORMAT:
+            earlier = json.loads(record.read_text(encoding="utf-8"))
+            if earlier.get("format") != RUN_FORMAT:
                 return f"{self.path} holds a run of another version of gentax; give another folder, or delete that one"
-            if theirs != mine:
+            if earlier != recipe:
                 return (
-                    f"{self.path} holds a run of another recipe ({_difference(theirs, mine)}); "
+                    f"{self.path} holds a run of another recipe ({_difference(earlier, recipe)}); "
                     "give another folder, or delete that one"
                 )
             for left in self.path.glob(".*"):  # what a kill left half written
@@ -72,7 +72,7 @@ class RunFolder:
         elif self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             return f"{self.path} is not empty and holds no run of gentax"
         else:
-            write_json(record, mine)
+            write_json(record, recipe)
         return None
 
     def drop_after(self, step: int) -> None:
@@ -84,13 +84,7 @@ class RunFolder:
         self.world.barrier()
 
     def log(self, row: Metrics, seconds: float, steps: int) -> Metrics:
-        """Add the row of a step that is done; return it with `elapsed_s` and `left_s`, those of the whole run.
-
-        Args:
-            row: with `step`, its number.
-            seconds: that it took.
-            steps: how many there are in all.
-        """
+        """Add the row of a step, which took some seconds; return it with `elapsed_s` and `left_s` of the whole run."""
         elapsed = (self.rows[-1]["elapsed_s"] if self.rows else 0.0) + seconds
         row = row | {"elapsed_s": elapsed, "left_s": (steps - row["step"]) * elapsed / row["step"]}
         self.rows.append(row)
@@ -122,28 +116,21 @@ def latest_model(path: Path) -> Path:
     return kept[-1][1]
 
 
-def _difference(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") -> str:
+def _difference(earlier: dict[str, Any], recipe: dict[str, Any], prefix: str = "") -> str:
     """Say the first setting in which two recipes differ."""
-    for key in [*mine, *(key for key in theirs if key not in mine)]:
-        one, other = theirs.get(key), mine.get(key)
-        if isinstance(one, dict) and isinstance(other, dict) and one != other:
-            return _difference(one, other, f"{prefix}{key}.")
-        if one != other:
-            return f"its {prefix}{key} is {one}, not {other}"
-    return "in nothing"
+    key = next(key for key in {**recipe, **earlier} if earlier.get(key) != recipe.get(key))
+    before, now = earlier.get(key), recipe.get(key)
+    if isinstance(before, dict) and isinstance(now, dict):
+        return _difference(before, now, f"{prefix}{key}.")
+    return f"its {prefix}{key} is {before}, not {now}"
 
 
 MANY = 0.05  # a share of truncated replies from which it is said, as after an evaluation
 
 
 def show_progress(steps: int, progress: bool | None, on_step: Callable[[Metrics], None]) -> Callable[[Metrics], None]:
-    """Return a callback that shows the metrics of a run, where `progress` says so, and calls `on_step`.
-
-    Args:
-        steps: policy-gradient steps of the run.
-        progress: None for where a person is watching.
-        on_step: called with the metrics.
-    """
+    """Return a callback that shows the metrics of a run and calls `on_step`; `progress` is None for where a person is
+    watching."""
     if not shows_progress(progress):
         return on_step
     line = Progress()
@@ -160,11 +147,12 @@ def step_line(row: Mapping[str, float], steps: int) -> str:
     """Return a step of training as one line."""
     if "sft_step" in row:
         return f"  fine-tuning {row['sft_step']:.0f}/{row['of']:.0f}  loss {row['loss']:.3f}"
-    held = f"  validation {row['validation_success']:.2f}" if "validation_success" in row else ""
-    cut = row.get("truncated", 0)  # no fault of the policy's, and not among the invalid
-    lost = f"  cut off {cut:.0%}" if cut > MANY else ""
+    validation = f"  validation {row['validation_success']:.2f}" if "validation_success" in row else ""
+    share = row.get("truncated", 0)  # no fault of the policy's, and not among the invalid
+    truncated = f"  cut off {share:.0%}" if share > MANY else ""
     return (
         f"  step {row['step']:.0f}/{steps}  success {row['success']:.2f}  return {row['return']:.2f}  "
-        f"length {row['length']:.1f}  invalid {row['invalid']:.0%}{lost}  entropy {row.get('entropy', 0):.2f}  "
-        f"kl {row.get('kl', 0):.3f}  {row['tokens_per_s']:.0f} tokens/s  {format_duration(row['left_s'])} left{held}"
+        f"length {row['length']:.1f}  invalid {row['invalid']:.0%}{truncated}  entropy {row.get('entropy', 0):.2f}  "
+        f"kl {row.get('kl', 0):.3f}  {row['tokens_per_s']:.0f} tokens/s  {format_duration(row['left_s'])} left"
+        f"{validation}"
     )

@@ -1,19 +1,17 @@
 """TRL's GRPOTrainer as the trainer: gentax plays the episodes and computes their advantages, TRL learns from them.
 
-gentax's: the curriculum, rewards, advantages, tokens and their log-probabilities; metrics, checkpoints, Ctrl-C.
-TRL's: the loop over batches, the reference, the loss and its gradient, mixed precision, and through accelerate the
-devices: DDP and DeepSpeed (ZeRO 1 to 3) are chosen as for any script of TRL, with
-`accelerate launch --no_python gentax train RECIPE -s trainer=trl`. A copy of the model plays; it gets the whole weights
-before each rollout, so it does not matter how TRL shards or wraps its own. A vLLM server of TRL's may play instead.
+gentax's: the curriculum, rewards, advantages, tokens and their log-probabilities; metrics, checkpoints, Ctrl-C. TRL's:
+the loop over batches, the reference, the loss and its gradient, mixed precision, and through accelerate DDP and
+DeepSpeed (ZeRO 1 to 3): `accelerate launch --no_python gentax train RECIPE -s trainer=trl`. A copy of the model plays;
+it gets the whole weights before each rollout. A vLLM server of TRL's may play instead.
 
 TRL compares neighbours in a batch of fixed size. Here an episode is as many sequences as its context makes of it, so
 the advantages of `policy_gradient.py` are inserted, with the log-probabilities of the rollout as the old ones, and
 sequences without advantage are left out. TRL's loss is a mean over tokens (`dapo`): a weight for each token makes it
 one over sequences.
 
-Left out, and refused by name: what another loss would need (`UNSUPPORTED`), forgetting methods, FSDP (it has no whole
-weights to play with), and continuing a stopped run of DeepSpeed (its optimizer state is in shards). TRL's telemetry is
-off.
+Refused by name: `UNSUPPORTED`, forgetting methods, FSDP (it has no whole weights to play with), and continuing a
+stopped run of DeepSpeed (its optimizer state is in shards). TRL's telemetry is off.
 """
 
 from __future__ import annotations
@@ -232,10 +230,8 @@ class _Run:
         world, step = self.world, self.step
         learned = {key: float(logs[theirs]) for key, theirs in LOGGED.items() if logs.get(theirs) is not None}
         for key, limit in (("loss", EXPLODED), ("grad_norm", sys.float_info.max)):
-            if not abs(learned.get(key, 0.0)) <= limit:  # in this form it is true of NaN
-                raise NonFiniteLoss(
-                    f"the {key} became {learned[key]:.6g} at step {step}; {last_checkpoint_text(self.path)}"
-                )
+            if not abs(value := learned.get(key, 0.0)) <= limit:  # in this form it is true of NaN
+                raise NonFiniteLoss(f"the {key} became {value:.6g} at step {step}; {last_checkpoint_text(self.path)}")
         learned |= advantage_metrics(self.batch.episodes, self.advantages, world)
         metrics = self.worker.metrics(step, self.batch, learned)
         if self.curriculum.validates(step):
@@ -417,14 +413,9 @@ def sequences(
 ) -> list[dict[str, list[float]]]:
     """Return what TRL learns from: a mapping for each sequence that has an advantage.
 
-    What stands before the first sampled token is the prompt; all else is as long as the rest. `env_mask`, by which TRL
-    weighs the tokens of its mean, is 0 for what was not sampled, else 1 for aggregation by token, and 1 over the number
-    of the sequence's sampled tokens for aggregation by sequence.
-
-    Args:
-        episodes: with tokens.
-        advantages: of each step of each episode, shape (steps,).
-        loss_aggregation: see `PolicyGradientConfig`.
+    What stands before the first sampled token is the prompt. `env_mask`, by which TRL weighs the tokens of its mean,
+    is 0 for what was not sampled, else 1 for aggregation by token, and 1 over the number of the sequence's sampled
+    tokens for aggregation by sequence.
     """
     rows = []
     for episode, advantage_N in zip(episodes, advantages, strict=True):
@@ -472,14 +463,7 @@ def _load_trained(model: Any, trained: Mapping[str, torch.Tensor]) -> None:
 @contextmanager
 def _silence_warnings() -> Iterator[None]:
     """Silence warnings of TRL and transformers about changes in other versions: TRL's is pinned."""
-    before = os.environ.get("TRL_EXPERIMENTAL_SILENCE")
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        if before is None:
-            del os.environ["TRL_EXPERIMENTAL_SILENCE"]
-        else:
-            os.environ["TRL_EXPERIMENTAL_SILENCE"] = before
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield

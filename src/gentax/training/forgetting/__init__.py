@@ -1,19 +1,17 @@
 """Methods that make training in one domain cost the others less, behind one protocol of hooks.
 
-A method is one file here: a subclass of `ForgettingMethod` that overrides the hooks it needs. The run calls the hooks
-and knows no method by name. To add one to gentax, write its file and name its class in `METHODS`, by the setting of
-`ForgettingConfig` that turns it on. A method outside gentax needs no change of gentax at all: name its class in the
-setting `forgetting.custom`, as `module:Class`.
+A method is one file here: a subclass of `ForgettingMethod` that overrides the hooks it needs. The run knows none by
+name. To add one to gentax, write its file and name its class in `METHODS`, by the setting of `ForgettingConfig` that
+turns it on; one outside gentax is named in the setting `forgetting.custom`, as `module:Class`.
 
-Three ways to forget less are not methods here, because they are something else already: the KL penalty to the reference
-policy is a term of the policy-gradient loss that shares its forward pass (`beta`), LoRA is what is trained
-(`learner.py`), and distractors are a wrapper of the environment.
+Three ways to forget less are something else already: the KL penalty is a term of the policy-gradient loss (`beta`),
+LoRA is what is trained (`learner.py`), and distractors are a wrapper of the environment.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -118,10 +116,7 @@ class ForgettingMethod:
     ) -> tuple[Weights, dict[str, Any]]:
         """Return the weights that the run ends with, and facts for `done.json`. Called once, after training.
 
-        Args:
-            start: weights that the run started from, on the CPU.
-            trained: weights after training, likewise.
-            success_of: plays the validation tasks with some weights and returns the success, 0 to 1.
+        Weights are on the CPU; `success_of` plays the validation tasks with some and returns the success, 0 to 1.
         """
         return trained, {}
 
@@ -131,7 +126,7 @@ class ForgettingMethod:
         Args:
             run: the run's folder.
             train: `gentax.training.train`, for runs of other configs.
-            on_step: told each step's metrics.
+            on_step: called with each step's metrics.
         """
         return None
 
@@ -142,20 +137,19 @@ def forgetting_methods(config: TrainConfig) -> list[ForgettingMethod]:
     Raises:
         UsageError: a custom method that cannot be imported or is none.
     """
-    settings = config.forgetting
-    defaults = {field.name: None if field.default is MISSING else field.default for field in fields(ForgettingConfig)}
+    settings, off = config.forgetting, ForgettingConfig()
     classes = {}
     for setting, place in METHODS.items():
-        if getattr(settings, setting) != defaults[setting]:
+        if getattr(settings, setting) != getattr(off, setting):
             module, _, name = place.partition(":")
             classes[f"forgetting.{setting}"] = getattr(import_module(f"{__name__}.{module}"), name)
     for name in settings.custom:
-        found = load_attribute("forgetting method", name)
-        if not (isinstance(found, type) and issubclass(found, ForgettingMethod)):
+        method = load_attribute("forgetting method", name)
+        if not (isinstance(method, type) and issubclass(method, ForgettingMethod)):
             raise UsageError(
                 f"forgetting method {name!r} is no subclass of gentax.training.forgetting.ForgettingMethod"
             )
-        classes[f"forgetting.custom {name}"] = found
+        classes[f"forgetting.custom {name}"] = method
     return [method(config, setting) for setting, method in classes.items()]
 
 
