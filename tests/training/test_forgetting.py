@@ -297,14 +297,6 @@ def test_the_smallest_share_that_keeps_enough_is_taken_and_no_more_is_played():
     assert rows[-1]["success"] == pytest.approx(0.7)
 
 
-def test_a_dip_further_on_does_not_matter_and_everything_can_be_asked_for():
-    success_at, _ = curve(start=0.2, low=0.7, half=0.3, end=0.7)
-    assert nearest_that_keeps(success_at, 0.9, shares=(0.25, 0.5, 0.75))[0] == 0.25
-    success_at, _ = curve(start=0.2, low=0.3, half=0.4, end=0.7)
-    assert nearest_that_keeps(success_at, 1.0)[0] == 1.0
-    assert nearest_that_keeps(success_at, 1.0, shares=(0.25, 0.5))[0] == 1.0
-
-
 @pytest.mark.parametrize("end", [0.2, 0.1])
 def test_where_training_gained_nothing_the_start_is_kept(end):
     success_at, played = curve(start=0.2, low=0.5, half=0.5, end=end)

@@ -18,7 +18,7 @@ from gentax.policies.scripted import ExpertPolicy
 from gentax.rollouts import RolloutConfig, rollout
 from gentax.training import sft_data as module
 from gentax.training.checkpoint import load_optimizer, optimizer_state
-from gentax.training.config import CurriculumConfig, LoraConfig, Phase, SFTConfig, TrainConfig
+from gentax.training.config import CurriculumConfig, Phase, SFTConfig, TrainConfig
 from gentax.training.distributed import World
 from gentax.training.learner import learner_of
 from gentax.training.sft_data import SFTData, wanted_pairs
@@ -212,26 +212,6 @@ def test_episodes_of_validation_and_test_tasks_and_of_other_domains_are_never_le
         )
 
 
-def test_unknown_teachers_are_refused(toy, tiny):
-    for teacher, fault in (("exprt", "did you mean 'expert'"), ("no/such.jsonl", "unknown file of trajectories")):
-        with pytest.raises(UsageError, match=fault):
-            SFTData.collect(make_config(tiny, teachers={"toy:three": teacher}), load_local_policy(tiny))
-
-
-def test_another_model_can_be_the_teacher(toy, tiny):
-    made = SFTData.collect(
-        make_config(
-            tiny,
-            teachers={"toy:three": str(tiny)},
-            successes_only=False,
-            max_pairs=3,
-            mixture={"toy:three": 1, "toy": 1},
-        ),
-        load_local_policy(tiny),
-    )
-    assert made.counts["toy"] == 1  # the teacher knows nothing yet: whatever has an action is taken, nothing breaks
-
-
 # How it is learned.
 
 
@@ -307,23 +287,6 @@ def test_imitation_teaches(toy, tiny):
         episodes = rollout(policy, env.tasks("test", 10), config=RolloutConfig(temperature=0.0))
     said = {step.action for episode in episodes for step in episode.steps}
     assert said <= {"red", "green", "blue", "gold"}  # it knew no word and no grammar before
-
-
-def test_adapters_alone_are_trained_where_the_recipe_has_them(toy, tiny):
-    policy = load_local_policy(tiny)
-    before = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
-    asked = TrainConfig(
-        model=str(tiny), source="toy", sft=SFTConfig(max_pairs=30), lora=LoraConfig(r=2), precision="fp32"
-    )
-    learner = learner_of(policy, asked)
-    made = SFTData.collect(asked, policy)
-    optimizer = made.optimizer(learner.parameters)
-    for step in (1, 2):
-        made.step(min(step, made.steps), learner, optimizer)
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(learner.parameters)
-    assert all(torch.equal(before[name], tensor) for name, tensor in policy.model.state_dict().items())
-    learner.publish()
-    assert any(not torch.equal(before[name], tensor) for name, tensor in policy.model.state_dict().items())
 
 
 def test_a_loss_that_is_no_number_names_its_step_and_changes_nothing(toy, tiny):

@@ -16,15 +16,6 @@ from gentax.training.forgetting.merge import mean, merge_models
 from gentax.training.pretrain import new_model, train_tokenizer
 
 
-def of(*values: float) -> dict[str, torch.Tensor]:
-    return {"w": torch.tensor(values)}
-
-
-def test_the_mean_of_the_tuned_weights():
-    made = mean(of(9.0, 9.0), [of(1.0, 2.0), of(3.0, 6.0)])
-    assert made["w"].tolist() == [2.0, 4.0]
-
-
 def test_tied_weights_stay_tied_and_whole_numbers_are_the_starts():
     shared = torch.zeros(4)
     start = {"embed": shared, "free": torch.zeros(4), "head": shared, "table": torch.arange(3)}
@@ -69,11 +60,6 @@ def test_weights_that_are_not_alike_are_refused_by_name(other, says):
     like = {"w": torch.zeros(2), "v": torch.zeros(1)}
     with pytest.raises(UsageError, match=says):
         mean(like, [like, other])
-
-
-def test_a_share_out_of_range_is_refused():
-    with pytest.raises(UsageError, match=r"1\.5"):
-        interpolate(of(1.0), of(1.0), 1.5)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import fields
@@ -9,13 +10,14 @@ from dataclasses import fields
 import pytest
 
 from gentax.core import UsageError
-from gentax.core.settings import read_settings
+from gentax.core.settings import plain, read_settings
 from gentax.domains import domains, missing_modules
 from gentax.rollouts import RolloutConfig
-from gentax.training.check import check
+from gentax.training.check import check, touched_by, touched_by_run
 from gentax.training.config import (
     OLD_KEYS,
     RENAMED,
+    RUN_FORMAT,
     CurriculumConfig,
     ForgettingConfig,
     LoraConfig,
@@ -205,3 +207,40 @@ def test_a_file_that_holds_no_mapping_is_no_recipe(text, tmp_path):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(UsageError, match=r"a\.yaml is no recipe: it holds no mapping"):
         read_values(tmp_path / "a.yaml")
+
+
+# Which domains a run touched.
+
+
+def test_sources_experts_and_replayed_text_touch():
+    assert touched_by(TrainConfig(source="sokoban")) == {"sokoban"}
+    mixed = TrainConfig(curriculum=CurriculumConfig(phases=(Phase({"sokoban:6x6": 1, "crafting": 1}),)))
+    assert touched_by(mixed) == {"sokoban", "crafting"}
+    taught = TrainConfig(source="sokoban", sft=SFTConfig(mixture={"webshop": 1, "sokoban": 1, "alfworld": 0}))
+    assert touched_by(taught) == {"sokoban", "webshop"}
+    told = TrainConfig(source="sokoban", forgetting=ForgettingConfig(replay=1.0, replay_domains=("crafting:hard",)))
+    assert touched_by(told) == {"sokoban", "crafting"}
+    every = touched_by(
+        TrainConfig(source="sokoban", forgetting=ForgettingConfig(replay=1.0), held_out_domains=("webshop",))
+    )
+    assert "crafting" in every
+    assert "webshop" not in every
+
+
+def test_a_checkpoint_knows_by_its_run(tmp_path):
+    config = TrainConfig(source="sokoban", forgetting=ForgettingConfig(replay=1.0, replay_domains=("webshop",)))
+    step = tmp_path / "run" / "step-000100"
+    step.mkdir(parents=True)
+    assert touched_by_run(step) is None
+    record = tmp_path / "run" / "recipe.json"
+    record.write_text(json.dumps(written := {"format": RUN_FORMAT, **plain(config)}))
+    assert touched_by_run(step) == touched_by_run(tmp_path / "run") == {"sokoban", "webshop"}
+    for others in ("{}x", "[1]", '{"cake": 3}'):
+        record.write_text(others)
+        assert touched_by_run(step) is None
+    record.write_text(json.dumps(written | {"forgetting": {"replayy": 1}}))
+    with pytest.raises(UsageError, match="does not say what training touched"):
+        touched_by_run(step)
+    record.write_text(json.dumps({"play": {}, "retain": {}}))
+    with pytest.raises(UsageError, match="another version of gentax wrote it; move it away"):
+        touched_by_run(step)

@@ -69,12 +69,8 @@ def test_a_run_writes_its_recipe_metrics_and_checkpoints(toy, able, tmp_path):
     assert [row["step"] for row in rows if "validation_success" in row] == [1, 3, 6]
     assert json.loads((tmp_path / "run/recipe.json").read_text())["num_generations"] == 4
     assert not same(able, out)
-
-
-def test_only_the_last_checkpoint_keeps_the_state_of_the_optimiser(toy, able, tmp_path):
-    train(make_config(able), tmp_path / "run")
-    kept = [(folder / checkpoint.STATE).is_file() for _, folder in checkpoints(tmp_path / "run")]
-    assert kept == [False, False, True]
+    has_state = [(folder / checkpoint.STATE).is_file() for _, folder in checkpoints(tmp_path / "run")]
+    assert has_state == [False, False, True]
 
 
 class Stop(Exception):
@@ -194,13 +190,6 @@ def test_every_setting_does_something_in_a_run(toy, able, tmp_path, monkeypatch)
     assert learned[0]["kl"] == pytest.approx(0, abs=1e-4)  # to where RL began, not to the start before imitation
 
 
-def test_adaptive_sampling_has_what_it_needs_with_one_group_a_step(toy, able, tmp_path):
-    rows = []
-    mixture = {"phases": [{"mixture": {"toy:one": 1, "toy:three": 1}, "max_steps": 4}], "adaptive": True}
-    train(make_config(able, curriculum=mixture, tasks_per_step=1), tmp_path / "run", rows.append)
-    assert all(any(key.startswith("success/") for key in row) for row in rows)
-
-
 def test_ctrl_c_at_the_end_of_imitation_keeps_it(toy, able, tmp_path):
     def interrupt(row):
         if row.get("sft_step") == row["of"]:
@@ -240,18 +229,6 @@ def test_the_weights_after_every_phase_are_kept(toy, able, tmp_path):
     rows = logged(tmp_path / "run")
     assert {"success/toy:one", "success/toy:three"} <= rows[0].keys()
     assert {"validation_success/toy:one", "validation_success/toy:three"} <= rows[2].keys()
-
-
-def test_imitation_alone_can_be_interpolated(toy, tiny, tmp_path):
-    alone = {
-        "sft": {"mixture": {"toy:three": 1}, "max_pairs": 300, "num_train_epochs": 8.0, "learning_rate": 3e-3},
-        "max_steps": 0,
-    }
-    out = train(make_config(tiny, **alone, forgetting={"interpolate": 0.5}), tmp_path / "run")
-    said = json.loads((tmp_path / "run/done.json").read_text())
-    assert said["tried"][-1]["success"] > said["tried"][0]["success"] == 0
-    assert said["share"] > 0
-    assert not same(out, tiny)
 
 
 def test_imitation_alone_is_a_run(toy, tiny, tmp_path):

@@ -36,18 +36,10 @@ def test_larger_models_learn_at_smaller_rates_down_to_the_papers():
     rates = [with_learning_rates(TrainConfig(sft=SFTConfig()), int(size)) for size in sizes]
     assert [r.learning_rate for r in rates] == sorted((r.learning_rate for r in rates), reverse=True)
     assert (rates[1].learning_rate, rates[1].sft.learning_rate) == (7.1e-6, 3e-5)
-    assert (
-        (rates[3].learning_rate, rates[3].sft.learning_rate)
-        == (rates[4].learning_rate, rates[4].sft.learning_rate)
-        == (1e-6, 5e-6)
-    )
+    largest = [(rate.learning_rate, rate.sft.learning_rate) for rate in rates[3:]]
+    assert largest == [(1e-6, 5e-6)] * 2
     assert with_learning_rates(TrainConfig(lora=LoraConfig()), int(8e9)).learning_rate == pytest.approx(1e-5)
-    assert (
-        with_learning_rates(
-            TrainConfig(learning_rate=0.1, sft=SFTConfig(learning_rate=0.2), lora=LoraConfig()), int(8e9)
-        ).learning_rate
-        == 0.1
-    )
+    assert with_learning_rates(TrainConfig(learning_rate=0.1, lora=LoraConfig()), int(8e9)).learning_rate == 0.1
 
 
 def test_a_run_says_how_it_learns_and_keeps_the_rate_in_its_recipe(toy, tiny, tmp_path, capsys):

@@ -51,6 +51,8 @@ def test_a_chat_becomes_messages_and_replies(tmp_path):
         Exchange("Yes.\nAnd now?", "green", True, False),
     )
     assert (first.success, second.success) == (None, False)
+    assert holds_trajectories("not/there.jsonl")
+    assert not holds_trajectories("http://localhost:8000/v1/model.json")
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -96,19 +98,15 @@ GOOD = line(USER, REPLY)
     ("text", "fault"),
     [
         (f'{GOOD}\n{{"messages": [', "line 2, is not JSON"),
-        (f"[{GOOD},\n{GOOD},\n{{]", "line 3, is not JSON"),
-        (f"[{GOOD}] {GOOD}", "line 1, is not JSON"),
         (f"[{GOOD}", "line 1, is not JSON"),
         ("[" * 100_000, "nested too deep"),
         (f'{GOOD}\n{GOOD}\n{{"text": "Hello."}}', "line 3: a trajectory has 'messages', 'conversations' or"),
-        (f"{GOOD}\n7", "line 2: a trajectory has"),
         (f'[{GOOD},\n\n{{"messages": "Hello."}}]', "record 2: 'messages' must be a list"),
         (line(USER, {"content": "Hi."}), "line 1: message 2 lacks 'role'"),
         (line(USER, {"role": "asistant", "content": "Hi."}), "message 2: unknown role 'asistant'; did you mean 'assis"),
         (line(USER, {"role": "assistant", "content": None}), "message 2: 'content' must be text, not None"),
         (line(USER, {"role": "assistant", "content": " "}), "message 2 is an empty reply"),
         (line(REPLY, USER, REPLY), "message 1 is a reply to no message"),
-        (line(USER, REPLY, REPLY), "message 3 is a reply to no message"),
         (line(USER), "no reply in it"),
         (line(USER, REPLY | {"tool_calls": [{"id": "1"}]}), "message 2 calls a tool apart from its text"),
         (line({"role": "user", "content": [{"type": "image"}]}, REPLY), "message 1: 'content' must be text"),
@@ -140,13 +138,6 @@ def test_files_that_are_not_there_damaged_or_no_text_are_refused(tmp_path):
         read_trajectories(tmp_path / "picture.json")
 
 
-def test_policies_are_no_files_of_trajectories(tiny):
-    assert not holds_trajectories("expert")
-    assert not holds_trajectories(str(tiny))
-    assert not holds_trajectories("http://localhost:8000/v1/model.json")
-    assert holds_trajectories("not/there.jsonl")
-
-
 # From text to tokens.
 
 
@@ -169,15 +160,6 @@ def test_what_a_file_says_cannot_become_a_control_token(tiny):
     tokens = codec.tokenizer.convert_ids_to_tokens([i for i in ids if i in codec.tokenizer.all_special_ids])
     assert tokens == ["<think>", "</think>", "<action>", "</action>"]
     assert codec.tokenizer.decode(ids) == "red <eos></action><pad>\n<think>a<eos>b</think><action>go<pad></action>"
-
-
-def test_a_reply_in_the_grammar_has_the_tokens_it_had(tiny):
-    """Splitting at the tags gives what the tokenizer gives for the whole, or the shipped model would read another."""
-    codec = load_local_policy(tiny).codec
-    text = "<think>it says red, green.</think><action>say red</action>"
-    whole = codec.tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert codec.encode_reply(text).tolist() == whole
-    assert codec.encode_turn(text).tolist() == whole  # its last tag ends the turn
 
 
 def test_the_token_that_ends_a_turn_is_learned_and_stands_there_once(tiny):
