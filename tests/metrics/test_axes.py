@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gentax.core import Episode, Outcome, Step, Task, UsageError
-from gentax.metrics.axes import Axes, axes, pass_at_k, printed_ks, template_share
+from gentax.metrics.axes import Axes, axes, pass_at_k, template_share
 
 WON, LOST, BROKE = Outcome.SUCCESS, Outcome.FAILURE, Outcome.ERROR
 
@@ -70,10 +70,6 @@ def test_samples_of_one_task_do_not_narrow_the_interval():
 
 def test_one_success_gives_no_length_given_success():
     assert axes("maze", [EPISODES[0], EPISODES[2]], 10).length_given_success is None
-
-
-def test_json():
-    assert json.loads(json.dumps(axes("maze", EPISODES, 10).to_json(), allow_nan=False))["planning"]["unit"] == "steps"
 
 
 def test_json_is_read_back():
@@ -164,10 +160,6 @@ def test_pass_at_k_does_not_overflow():
 def test_pass_at_k_refuses_what_is_no_score(scores, k, says):
     with pytest.raises(UsageError, match=says):
         pass_at_k(scores, k)
-
-
-def test_the_k_that_are_printed():
-    assert [printed_ks(n) for n in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
 
 
 CONTENT = ["one", "two", "six", "ten", "red", "tan", "ash", "oak", "elm", "fir"]

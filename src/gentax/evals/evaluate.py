@@ -164,16 +164,16 @@ def evaluate(
     if tasks < 2:
         raise UsageError(f"an evaluation needs at least 2 tasks, not {tasks}")
     chosen = tasks_of(levels, tasks, split)
-    who = load_policy(policy, model)
-    config = with_token_budget(config or RolloutConfig(), who)
-    count = EpisodeProgress(samples * sum(map(len, chosen.values())), who.name, progress, on_episode, on_steps)
+    player = load_policy(policy, model)
+    config = with_token_budget(config or RolloutConfig(), player)
+    count = EpisodeProgress(samples * sum(map(len, chosen.values())), player.name, progress, on_episode, on_steps)
     episodes: dict[str, list[Episode]] = {}
-    readable = stop_if_unreadable and not isinstance(who, SCRIPTED)
+    readable = stop_if_unreadable and not isinstance(player, SCRIPTED)
     for name, listed in chosen.items():
         count.begin(name)
         with EnvPool(config) as pool:
             episodes[name] = rollout(
-                who,
+                player,
                 listed,
                 config=config,
                 samples=samples,
@@ -184,4 +184,4 @@ def evaluate(
                 on_steps=count.steps,
                 stop_if_unreadable=readable and not episodes,
             )
-    return Evaluation(who.name, config, episodes, getattr(who, "runtime", None))
+    return Evaluation(player.name, config, episodes, getattr(player, "runtime", None))

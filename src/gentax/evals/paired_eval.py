@@ -2,11 +2,8 @@
 
 Both policies play the same tasks with the same random numbers. At each interim analysis the verdict is taken on the
 episodes so far; once it is clear, playing stops. The intervals are repeated confidence intervals (see
-`statistics.multiple_testing`), valid whenever one stops. Random play runs on the same tasks, so that success above
-chance is known.
-
-The sample size depends on a variance that is not known in advance. With `pilot`, that many tasks are played first;
-their variance, and nothing of the drop, determines the total (an internal pilot, Wittes & Brittain 1990).
+`statistics.multiple_testing`), valid whenever one stops. With `pilot`, that many tasks are played first; their
+variance, and nothing of the drop, determines the total (an internal pilot, Wittes & Brittain 1990).
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ from gentax.evals.suites import load_suite, paired, read_result
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE, content_labels, task_success
 from gentax.metrics.statistics import InterimAnalyses, Pilot, required_sample_size
 from gentax.metrics.statistics.power import FREE_WITHIN
-from gentax.metrics.tax import TaxReport, tax_report
+from gentax.metrics.tax import DomainScores, TaxReport, tax_report
 from gentax.metrics.verdict import Verdict, headline, verdict
 from gentax.models.requests import ModelOptions
 from gentax.policies import Policy, load_policy_pair
@@ -103,11 +100,7 @@ def levels_of(source: str, targets: Iterable[str] | Mapping[str, str | None] | N
 
 
 def tax_of_results(
-    base: Path,
-    tuned: Path,
-    source: str,
-    targets: Iterable[str] | Mapping[str, str | None] | None = None,
-    touched: Set[str] = frozenset(),
+    base: Path, tuned: Path, source: str, targets: Iterable[str] | None = None, touched: Set[str] = frozenset()
 ) -> TaxReport:
     """Return the tax from two result files of one suite; nothing is played.
 
@@ -126,24 +119,21 @@ def tax_of_results(
 
 
 def _tax_of(
-    before: Evaluation,
-    after: Evaluation,
-    source: str,
-    targets: Iterable[str] | Mapping[str, str | None] | None,
-    touched: Set[str],
+    before: Evaluation, after: Evaluation, source: str, targets: Iterable[str] | None, touched: Set[str]
 ) -> TaxReport:
-    if replace(before.config, max_new_tokens=0) != replace(after.config, max_new_tokens=0) or (
-        before.config.max_new_tokens != after.config.max_new_tokens
-        and before.config.max_new_tokens  # 0 for policies that write no tokens
-        and after.config.max_new_tokens
-    ):
+    budgets = {config.max_new_tokens for config in (before.config, after.config)} - {0}  # 0: it writes no tokens
+    if len(budgets) > 1 or replace(before.config, max_new_tokens=0) != replace(after.config, max_new_tokens=0):
         raise UsageError("the two evaluations were not played with the same settings")
     for name in before.episodes:
         if [e.task for e in before.episodes[name]] != [e.task for e in after.episodes.get(name, [])]:
             raise UsageError(f"the two evaluations were not played on the same tasks of {name}")
-    of = [{name: task_success(episodes) for name, episodes in one.episodes.items()} for one in (before, after)]
-    report = _report(source, targets, *of, clusters=before.clusters(), touched=touched)
+    scores = [_scores(evaluation.episodes) for evaluation in (before, after)]
+    report = _report(source, targets, *scores, clusters=before.clusters(), touched=touched)
     return replace(report, runtime=_runtime(before, after))
+
+
+def _scores(episodes: Mapping[str, list[Episode]]) -> dict[str, np.ndarray]:
+    return {name: task_success(of_domain) for name, of_domain in episodes.items()}
 
 
 def _runtime(base: Any, tuned: Any) -> dict[str, Mapping[str, str] | None]:
@@ -152,11 +142,7 @@ def _runtime(base: Any, tuned: Any) -> dict[str, Mapping[str, str] | None]:
 
 
 def _report(
-    source: str,
-    targets: Iterable[str] | None,
-    before: Mapping[str, np.ndarray],
-    after: Mapping[str, np.ndarray],
-    **known: Any,
+    source: str, targets: Iterable[str] | None, before: DomainScores, after: DomainScores, **known: Any
 ) -> TaxReport:
     """Return the tax on `targets`, all of them when None, from scores at hand."""
     if targets is not None:
@@ -220,10 +206,7 @@ def paired_evaluation(
         domains: every domain that is played, and its level (its default when None).
         tasks: test tasks of each domain at the final analysis; all of a split that has fewer.
         analyses: the interim analyses, equally spaced.
-        samples: episodes on each task.
-        config: context, thinking, temperature and so on.
-        seed: of the sampling; an episode samples the same with one analysis or with several.
-        parallel: episodes in flight at once; when None, as many as each policy's memory holds, 128 at most.
+        samples, config, seed, parallel: as in `gentax.evaluate`.
         free_within: a tax whose whole interval is this near 0 is free.
         touched: domains that entered training in any form; the verdict is on the targets that did not.
         chance: whether random play is evaluated, too.
@@ -281,18 +264,10 @@ def paired_evaluation(
                     policy.release_memory()
 
     def report_at(max_error_share: float, analysis: int) -> TaxReport:
-        scores = [{name: task_success(of) for name, of in by_domain.items()} for by_domain in episodes]
-        report = tax_report(
-            source,
-            scores[0],
-            scores[1],
-            max_error_share,
-            analyses,
-            analysis,
-            clusters={name: content_labels(of) for name, of in episodes[0].items()},
-            touched=touched,
-            chance=scores[2] if chance else None,
-        )
+        before, after, *random = map(_scores, episodes)
+        clusters = {name: content_labels(of_domain) for name, of_domain in episodes[0].items()}
+        known: dict[str, Any] = {"clusters": clusters, "touched": touched, "chance": random[0] if random else None}
+        report = tax_report(source, before, after, max_error_share, analyses, analysis, **known)
         return replace(report, runtime=_runtime(base, tuned))
 
     with ExitStack() as stack:
@@ -310,7 +285,9 @@ def paired_evaluation(
             counts = {name: analyses.tasks(analysis, len(of)) for name, of in listed.items()}
             play_until(counts, bar)
             if analysis == 1:
-                _warn_if_unreadable(tuned.name, config, episodes[1])
+                steps = [step for of_domain in episodes[1].values() for episode in of_domain for step in episode.steps]
+                if problem := describe_unreadable(tuned.name, config, steps):
+                    warnings.warn(f"{problem}. It is measured as it is", stacklevel=2)
             # One error is a larger share of the tasks so far than of all of them.
             report = report_at(MAX_ERROR_SHARE * max(len(of) / counts[name] for name, of in listed.items()), analysis)
             if on_analysis is not None:
@@ -324,11 +301,3 @@ def paired_evaluation(
         samples * sum(map(len, listed.values())),
         tasks,
     )
-
-
-def _warn_if_unreadable(policy: str, config: RolloutConfig, episodes: Mapping[str, list[Episode]]) -> None:
-    problem = describe_unreadable(
-        policy, config, [step for of in episodes.values() for one in of for step in one.steps]
-    )
-    if problem is not None:
-        warnings.warn(f"{problem}. It is measured as it is", stacklevel=3)

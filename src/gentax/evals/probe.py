@@ -62,12 +62,8 @@ def probe(
         horizon: steps after which every domain's episodes are cut off, and at which failures are counted.
         wrap: wrappers, the first innermost, such as `distract(volume=80)`; each domain is then measured twice.
         config: context, temperature and so on. Its horizon is not used; its own wrappers are around every domain.
-        seed: of the sampling.
-        parallel: episodes in flight at once; when None, as many as the policy's memory holds, 128 at most.
-        model: how a policy that is named is loaded: device, dtype.
-        on_episode: called with each episode of the policy as it ends.
-        stop_if_unreadable: stop when no action can be read out of most of the first replies.
-        progress: whether progress is shown; None for where a person is watching, in a terminal or a notebook.
+        seed, parallel, model, on_episode: as in `gentax.evaluate`.
+        stop_if_unreadable, progress: as in `gentax.evaluate`.
 
     Raises:
         UsageError: an unknown domain, level, wrapper or policy, trajectories that are not whole tasks, replies that
@@ -86,11 +82,11 @@ def probe(
             env = make_env(variant, name, level, SPLIT)
             total += samples * min(trajectories // samples, env.size(SPLIT))
             env.close()
-    who = load_policy(policy, model)
-    encode, tokenizer = _tokens_of(who)
-    count = EpisodeProgress(total, who.name, progress, on_episode)
-    readable = stop_if_unreadable and not isinstance(who, SCRIPTED)
-    found = []
+    player = load_policy(policy, model)
+    encode, tokenizer = _tokens_of(player)
+    count = EpisodeProgress(total, player.name, progress, on_episode)
+    readable = stop_if_unreadable and not isinstance(player, SCRIPTED)
+    probes = []
     for name, level in asked:
         for variant in variants:
             ask = partial(
@@ -102,10 +98,10 @@ def probe(
                 parallel=parallel,
                 progress=False,
             )
-            counted = _Counting(who)
+            counting = _Counting(player)
             count.begin(name)
             played = ask(
-                counted,
+                counting,
                 samples=samples,
                 config=variant,
                 on_episode=count,
@@ -123,30 +119,28 @@ def probe(
                 prompts=partial(episode_prompts, replace(variant, context=STATE)),
                 encode=encode,
                 expert_lengths=_plans(ask, replace(variant, horizon=None)),
-                choices=_of_whole_episodes(counted.choices, episodes),
+                choices=_without_errors(counting.choices, episodes),
             )
             wrapped = variant is not config
-            found.append(
+            probes.append(
                 Probe(
                     domain=name,
                     level=episodes[0].task.level,
                     wrap=variant.wrap,
-                    policy=who.name,
+                    policy=player.name,
                     tokenizer=tokenizer,
                     seed=seed,
                     axes=measured,
                     name=f"{plain} + {', '.join(wrap)}" if wrapped else plain,
                     plain=plain if wrapped else None,
-                    runtime=getattr(who, "runtime", None),
+                    runtime=getattr(player, "runtime", None),
                     episodes=tuple(e for e in episodes if e.outcome is not Outcome.ERROR),
                 )
             )
-    return tuple(found)
+    return tuple(probes)
 
 
-def _of_whole_episodes(
-    choices: Sequence[tuple[Task, int]], episodes: Sequence[Episode]
-) -> list[tuple[Task, int]] | None:
+def _without_errors(choices: Sequence[tuple[Task, int]], episodes: Sequence[Episode]) -> list[tuple[Task, int]] | None:
     """Return the choices on tasks that no error befell; None on fewer than 2 tasks."""
     broken = {episode.task for episode in episodes if episode.outcome is Outcome.ERROR}
     kept = [(task, count) for task, count in choices if task not in broken]

@@ -33,7 +33,8 @@ from gentax.metrics.statistics import (
 )
 from gentax.metrics.tax import ood_change, tax_removed
 
-REPLICATES = 10_000
+REPLICATES = 2_000
+TIE = 0.5  # points within which sources share a rank
 ONE_SEED = Undefined("it takes two training seeds or more")
 NONE_TOUCHED = Undefined("no target was touched")
 
@@ -122,45 +123,37 @@ def compare_arms(
         share = 100 / len(over)
         return {(arm, t): share for t in over} | {(plain, t): -share for t in over}
 
+    def points(weights: Mapping[tuple[str, str], float]) -> Estimate:
+        return linear_combination(scores, weights, "points", level)
+
     others = [arm for arm in arms if arm != plain]
-    p = holm({arm: p_value(scores, mean_difference(arm)) for arm in others})
+    p_values = holm({arm: p_value(scores, mean_difference(arm)) for arm in others})
     away = Undefined(f"{source} was not evaluated")
-    found = {}
+    reports = {}
     for arm in others:
-        seeds = min(len(scores.roles[role][targets[0]]) for role in (arm, plain))
         runs, plain_runs = (np.stack([scores.roles[role][t].mean(1) for t in targets], axis=1) for role in (arm, plain))
+        seeds = min(len(runs), len(plain_runs))
         at_home = {(arm, source): 100.0, (plain, source): -100.0}
-        found[arm] = ArmReport(
+        reports[arm] = ArmReport(
             arm=arm,
-            targets=linear_combination(scores, mean_difference(arm), "points", level),
-            targets_p=p[arm],
-            source=linear_combination(scores, at_home, "points", level) if source in scores.roles[arm] else away,
+            targets=points(mean_difference(arm)),
+            targets_p=p_values[arm],
+            source=points(at_home) if source in scores.roles[arm] else away,
             ood_change=ood_change(scores, source, arm, plain, level, targets),
             tax_removed=tax_removed(scores, source, arm, plain, level, targets),
             iqm=iqm(runs, rng, REPLICATES, level) if seeds > 1 else ONE_SEED,
             better=probability_of_improvement(runs, plain_runs, rng, REPLICATES, level) if seeds > 1 else ONE_SEED,
             over=tuple(targets),
             touched=protected,
-            touched_removed=(tax_removed(scores, source, arm, plain, level, protected) if protected else NONE_TOUCHED),
-            touched_targets=(
-                linear_combination(scores, mean_difference(arm, protected), "points", level)
-                if protected
-                else NONE_TOUCHED
-            ),
+            touched_removed=tax_removed(scores, source, arm, plain, level, protected) if protected else NONE_TOUCHED,
+            touched_targets=points(mean_difference(arm, protected)) if protected else NONE_TOUCHED,
             arms=len(others),
         )
-    return found
-
-
-TIE = 0.5  # points
-REPLICATES = 2_000
+    return reports
 
 
 def ood_rank_scores(
-    after: Mapping[str, Mapping[str, np.ndarray]],
-    rng: np.random.Generator,
-    tie: float = TIE,
-    level: float = LEVEL,
+    after: Mapping[str, Mapping[str, np.ndarray]], rng: np.random.Generator, level: float = LEVEL
 ) -> dict[str, Estimate]:
     """Return each source's OOD rank score with a percentile interval over seeds and tasks.
 
@@ -171,7 +164,6 @@ def ood_rank_scores(
     Args:
         after: source -> domain -> success (S, K) or (K,) in [0, 1]; the source itself may be among the domains.
         rng: draws the replicates.
-        tie: points within which sources are tied with the best of their group.
         level: of the intervals.
 
     Raises:
@@ -180,27 +172,27 @@ def ood_rank_scores(
     """
     if len(after) < 2:
         raise UsageError(f"a rank needs at least 2 sources, not {len(after)}")
-    made = {s: {t: np.atleast_2d(np.asarray(x, float)) for t, x in targets.items()} for s, targets in after.items()}
-    counts = sorted({len(x) for targets in made.values() for x in targets.values()})
+    scores = {s: {t: np.atleast_2d(np.asarray(x, float)) for t, x in targets.items()} for s, targets in after.items()}
+    counts = sorted({len(x) for targets in scores.values() for x in targets.values()})
     if len(counts) != 1:
         raise UsageError(f"every source must have the same number of training seeds, not {counts}")
     (seeds,) = counts
-    picks = {source: rng.integers(seeds, size=(REPLICATES, seeds)) for source in made}
-    ranks: dict[str, list[np.ndarray]] = {source: [] for source in made}
-    tasks = dict.fromkeys(made, 0)
-    for target in sorted({t for targets in made.values() for t in targets}):
-        ranked = [s for s in made if s != target]
+    picks = {source: rng.integers(seeds, size=(REPLICATES, seeds)) for source in scores}
+    ranks: dict[str, list[np.ndarray]] = {source: [] for source in scores}
+    tasks = dict.fromkeys(scores, 0)
+    for target in sorted({t for targets in scores.values() for t in targets}):
+        ranked = [s for s in scores if s != target]
         if len(ranked) < 2:
             continue
-        if lacking := [s for s in ranked if target not in made[s]]:
+        if lacking := [s for s in ranked if target not in scores[s]]:
             raise UsageError(f"every source must be evaluated on {target}; {lacking[0]} was not")
-        shapes = {made[s][target].shape for s in ranked}
-        if len(shapes) > 1 or not all(np.isfinite(made[s][target]).all() for s in ranked):
+        shapes = {scores[s][target].shape for s in ranked}
+        if len(shapes) > 1 or not all(np.isfinite(scores[s][target]).all() for s in ranked):
             raise UsageError(f"the scores on {target} must pair and be finite; their shapes are {sorted(shapes)}")
-        scores_RSK = np.stack([made[s][target] for s in ranked])
+        scores_RSK = np.stack([scores[s][target] for s in ranked])
         drawn_BR = _resampled(scores_RSK, np.stack([picks[s] for s in ranked]), rng)
         success_BR = 100 * np.concatenate([scores_RSK.mean((1, 2))[None], drawn_BR])
-        for source, rank_B in zip(ranked, _ranks(success_BR, tie).T, strict=True):
+        for source, rank_B in zip(ranked, _ranks(success_BR).T, strict=True):
             ranks[source].append(rank_B)
             tasks[source] += scores_RSK.shape[2]
     found = {}
@@ -222,14 +214,14 @@ def _resampled(scores_RSK: np.ndarray, picks_RBS: np.ndarray, rng: np.random.Gen
     return np.take_along_axis(of_seeds_RBS, picks_RBS, axis=2).mean(2).T
 
 
-def _ranks(success_BR: np.ndarray, tie: float) -> np.ndarray:
-    """Return (B, R) ranks, 1 the best; whoever is within `tie` of the best of a group shares its rank."""
+def _ranks(success_BR: np.ndarray) -> np.ndarray:
+    """Return (B, R) ranks, 1 the best; whoever is within `TIE` of the best of a group shares its rank."""
     order = np.argsort(-success_BR, axis=1, kind="stable")
     sorted_BR = np.take_along_axis(success_BR, order, axis=1)
     ranks = np.ones_like(sorted_BR)
     best = sorted_BR[:, 0].copy()
     for place in range(1, sorted_BR.shape[1]):
-        new = sorted_BR[:, place] < best - tie - 1e-9
+        new = sorted_BR[:, place] < best - TIE - 1e-9
         best = np.where(new, sorted_BR[:, place], best)
         ranks[:, place] = np.where(new, place + 1, ranks[:, place - 1])
     out = np.empty_like(ranks)

@@ -10,10 +10,8 @@ they are known. Episodes that ended in an error are left out and counted.
 
 **Template text** is what a domain shows in nearly every task: rules, menus, "Nothing happens.". A phrase is four words
 in a row, the usual shingle for near-duplicate pages (Manning, Raghavan & Schütze 2008, section 19.6), and counts as
-template when it occurs in at least nine tasks of ten (Bar-Yossef & Rajagopalan 2002; Gibson, Punera & Tomkins 2005).
-Tasks are counted rather than states because a domain has pages of several kinds. Few tasks, or a short horizon, show
-fewer phrases: compare shares from the same number of tasks and the same horizon. Phrases with a slot ("a red box 2
-ahead") count only where four fixed words stand in a row.
+template when it occurs in at least nine tasks of ten (Bar-Yossef & Rajagopalan 2002). Compare shares from the same
+number of tasks and the same horizon: fewer show fewer phrases.
 """
 
 from __future__ import annotations
@@ -36,8 +34,7 @@ from gentax.metrics.statistics.scores import check_scores
 def pass_at_k(scores_NK: np.ndarray, k: int) -> Estimate:
     """Estimate the share of tasks, percent, that at least one of `k` samples solves. The interval covers tasks.
 
-    Unbiased for any n >= k samples of each task: the mean over tasks of 1 - C(n - c, k) / C(n, k), with c of the n
-    samples solved (Chen et al. 2021, arXiv 2107.03374, eq. 1).
+    Unbiased for any n >= k samples of each task (Chen et al. 2021, arXiv 2107.03374, eq. 1).
 
     Args:
         scores_NK: 1 where a sample solved its task and 0 where not, (N,) samples by (K,) tasks.
@@ -56,15 +53,6 @@ def pass_at_k(scores_NK: np.ndarray, k: int) -> Estimate:
     # C(f, k) / C(n, k) as a product of k ratios: binomials themselves overflow.
     ratios_kK = [np.maximum(failed_K - i, 0) / (n - i) for i in range(k)]
     return success_rate(1 - np.prod(ratios_kK, axis=0))
-
-
-def printed_ks(n: int) -> list[int]:
-    """Return the k to print for n samples: 1, 2, 4, … and n itself.
-
-    >>> printed_ks(6)
-    [1, 2, 4, 6]
-    """
-    return sorted({n, *(1 << bit for bit in range(n.bit_length()) if 1 << bit <= n)})
 
 
 WORDS = 4  # in a phrase; a shorter text is one phrase
@@ -109,9 +97,6 @@ def _covered(text: str, template: set[tuple[str, ...]]) -> int:
             total += end - max(start, reached)
             reached = end
     return total
-
-
-Measured = dict[Task, list[float]]
 
 
 @dataclass(frozen=True)
@@ -189,7 +174,7 @@ def axes(
         ),
         success=success_rate(_by_task((e.task, float(e.success)) for e in played)),
         length_given_success=_pooled(won, "steps") if len({task for task, _ in won}) >= 2 else None,
-        expert_length=_mean(expert_lengths, "steps") if expert_lengths is not None else None,
+        expert_length=None if expert_lengths is None else _mean(expert_lengths, "steps"),
         observation_template=template_share(_texts(played, seen)),
         prompt_template=template_share(_texts(played, prompts)) if prompts else None,
         branching=_pooled(choices, "actions") if choices is not None else None,
@@ -207,7 +192,8 @@ def _pass_at(episodes: Sequence[Episode]) -> dict[int, Estimate]:
     if len(complete) < 2:
         return {}
     scores_NK = np.array([[outcome is Outcome.SUCCESS for outcome in of] for of in complete], float).T
-    return {k: pass_at_k(scores_NK, k) for k in printed_ks(most)}
+    powers_of_two = {1 << bit for bit in range(most.bit_length())}
+    return {k: pass_at_k(scores_NK, k) for k in sorted(powers_of_two | {most})}
 
 
 def _texts(episodes: Sequence[Episode], states: Callable[[Episode], Sequence[str]]) -> dict[Task, list[str]]:
@@ -225,8 +211,8 @@ def _compressed(text: str) -> int:
     return len(zlib.compress(text.encode("utf-8", "surrogatepass"), 9))
 
 
-def _grouped(pairs: Iterable[tuple[Task, float]]) -> Measured:
-    groups: Measured = {}
+def _grouped(pairs: Iterable[tuple[Task, float]]) -> dict[Task, list[float]]:
+    groups: dict[Task, list[float]] = {}
     for task, value in pairs:
         groups.setdefault(task, []).append(float(value))
     return groups

@@ -3,8 +3,8 @@
 Every measure is absolute: it says the same of two domains whichever others are in the list. 0 is alike.
 
 Lexical measures count words, numbers and signs in lower case, and pairs of neighbours, in the bare observations. A task
-is one document with each of its observations once, so that a policy that stands still does not make a word common. What
-a policy never reached is not counted, so compare measures from the same number of tasks and the same horizon.
+is one document with each of its observations once, so that a policy that stands still does not make a word common.
+Compare measures from the same number of tasks and the same horizon.
 """
 
 from __future__ import annotations
@@ -70,14 +70,10 @@ def counts(domains: Mapping[str, Sequence[Episode]]) -> dict[str, csr_array]:
 def unshared(a_KV: csr_array, b_KV: csr_array) -> Estimate:
     """Return 1 - |A ∩ B| / |A ∪ B| (Jaccard) of the n-grams that two domains show: 0 the same ones, 1 none shared."""
     inter, only_a, only_b = _shared(a_KV, b_KV)
-
-    def apart(inter: Any, union: Any) -> Any:
-        return 1 - inter / union
-
     union = inter + only_a + only_b
     lost_a, lost_b = _lost(a_KV, b_KV), _lost(b_KV, a_KV)
-    without = [apart(inter - shared, union - own) for shared, own in (lost_a, lost_b)]
-    return fraction(float(apart(inter, union)), *without)
+    without = [1 - (inter - shared) / (union - own) for shared, own in (lost_a, lost_b)]
+    return fraction(1 - inter / union, *without)
 
 
 def unseen(source_KV: csr_array, target_KV: csr_array) -> Estimate:
@@ -124,12 +120,12 @@ def _documents(episodes: Sequence[Episode]) -> list[list[str]]:
 
 def _grams(observations: Sequence[str]) -> list[str]:
     """Return the n-grams of a task; none runs from one observation into the next."""
-    found = []
+    grams = []
     for text in observations:
         words = _WORD.findall(text.lower())
-        found += words
-        found += [f"{first} {second}" for first, second in pairwise(words)]
-    return found
+        grams += words
+        grams += [f"{first} {second}" for first, second in pairwise(words)]
+    return grams
 
 
 def _shown(x_KV: csr_array) -> np.ndarray:
@@ -154,22 +150,21 @@ def structural(a: Axes, b: Axes) -> Estimate:
     """Return the distance of two domains on the axes: √(Δ log₁₀ richness² + (Δ planning / horizon)²).
 
     Richness is the mean characters of the bare observation. So 1 is ten times the text, or the whole way from domains
-    solved at once to domains never solved: a scale that is fixed, where one standardised by the spread of a list of
-    domains would move with the list. The interval takes the four means as independent (delta method).
+    solved at once to domains never solved. The interval takes the four means as independent (delta method).
 
     Raises:
         UsageError: axes counted to different horizons, or a domain that shows no text.
     """
     if a.horizon != b.horizon:
         raise UsageError(f"{a.domain} and {b.domain} were measured to the horizons {a.horizon} and {b.horizon}")
-    for one in (a, b):
-        if one.observation_characters.value <= 0:
-            raise UsageError(f"diversity compares text, and the observations of {one.domain} hold none")
-    richness = [one.observation_characters for one in (a, b)]
+    for axes in (a, b):
+        if axes.observation_characters.value <= 0:
+            raise UsageError(f"diversity compares text, and the observations of {axes.domain} hold none")
+    richness = (a.observation_characters, b.observation_characters)
     wide = math.log10(richness[0].value / richness[1].value)
     deep = (a.planning.value - b.planning.value) / a.horizon
-    margin_wide = math.hypot(*(_half(one) / one.value / math.log(10) for one in richness))
-    margin_deep = math.hypot(*(_half(one.planning) / a.horizon for one in (a, b)))
+    margin_wide = math.hypot(*(_half(mean) / mean.value / math.log(10) for mean in richness))
+    margin_deep = math.hypot(*(_half(axes.planning) / a.horizon for axes in (a, b)))
     value = math.hypot(wide, deep)
     # Where the two lie at one place, no direction is singled out, and the larger margin holds.
     half = math.hypot(wide * margin_wide, deep * margin_deep) / value if value else max(margin_wide, margin_deep)
@@ -184,12 +179,7 @@ def _half(estimate: Estimate) -> float:
 def rao(distance_DD: np.ndarray, weights_D: np.ndarray) -> float:
     """Return Rao's (1982) quadratic entropy Σ wᵢ wⱼ dᵢⱼ: the mean distance of two draws from the mixture.
 
-    Args:
-        distance_DD: distances of the domains, 0 on the diagonal.
-        weights_D: shares of the domains, in any unit.
-
-    Raises:
-        UsageError: weights that do not fit the domains, are negative or are all 0.
+    Weights are in any unit. Raises UsageError where they do not fit the domains, are negative or are all 0.
     """
     share_D = _shares(weights_D, distance_DD)
     return float(share_D @ distance_DD @ share_D)
@@ -199,14 +189,7 @@ def vendi(similarity_DD: np.ndarray, weights_D: np.ndarray) -> float:
     """Return the Vendi score, the effective number of domains: 1 when all are alike, D when none resembles another.
 
     exp of the Shannon entropy of the eigenvalues of √w K √w (Friedman & Dieng 2023, arXiv 2210.02410, the form that is
-    weighted by probabilities). K must be positive semidefinite, as Jaccard similarity is.
-
-    Args:
-        similarity_DD: similarities of the domains, 1 on the diagonal, symmetric.
-        weights_D: shares of the domains, in any unit.
-
-    Raises:
-        UsageError: as `rao`.
+    weighted by probabilities). K must be positive semidefinite, as Jaccard similarity is. Raises as `rao`.
     """
     root_D = np.sqrt(_shares(weights_D, similarity_DD))
     values_D = np.linalg.eigvalsh(root_D[:, None] * similarity_DD * root_D)
@@ -278,10 +261,10 @@ class Diversity(Record):
             if name not in self.names:
                 raise unknown("domain of the mixture", name, self.names)
         weights_D = np.array([weights.get(name, 0.0) for name in self.names])
-        found: dict[str, Any] = {"weights": weights, "rao": {m: rao(self.matrix(m), weights_D) for m in self.pairs}}
+        result: dict[str, Any] = {"weights": weights, "rao": {m: rao(self.matrix(m), weights_D) for m in self.pairs}}
         if "unshared" in self.pairs:
-            found["vendi"] = vendi(1 - self.matrix("unshared"), weights_D)
-        return found
+            result["vendi"] = vendi(1 - self.matrix("unshared"), weights_D)
+        return result
 
 
 def diversity(probes: Iterable[Probe], policy: Mapping[str, Estimate] | None = None) -> Diversity:

@@ -126,12 +126,9 @@ def select_labels(kept: Mapping[str, np.ndarray], clusters: Mapping[str, Labels]
 class Truncation(Record):
     """What token budgets cut off, as shares of the steps of some episodes."""
 
-    truncated: float = 0.0
-    """Replies that were cut off at `max_new_tokens`."""
-    cut_prompts: float = 0.0
-    """Prompts that lost part of a message, or earlier exchanges."""
-    dropped_exchanges: int = 0
-    """How many exchanges were lost in all."""
+    truncated: float = 0.0  # replies that were cut off at `max_new_tokens`
+    cut_prompts: float = 0.0  # prompts that lost part of a message, or earlier exchanges
+    dropped_exchanges: int = 0  # how many exchanges were lost in all
 
     @classmethod
     def of(cls, episodes: Iterable[Episode]) -> Truncation:

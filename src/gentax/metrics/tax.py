@@ -261,15 +261,13 @@ def _above_chance(
     scores: Scores, random: Mapping[str, Estimate], labels: Mapping[str, Labels], level: float, overall: Any
 ) -> dict[str, AboveChance]:
     """Return success above chance before and after on the domains where random play is known."""
-    always = Undefined("random play may always succeed")
-    values = {}
-    for domain, chance_1K in scores.roles["chance"].items():
-        both = (
-            above_chance(scores.roles[role][domain], chance_1K[0], level, labels.get(domain))
-            for role in ("init", "after")
-        )
-        values[domain] = AboveChance(random[domain], *(always if one is None else overall(one) for one in both))
-    return values
+
+    def above(role: str, domain: str) -> Estimate | Undefined:
+        chance_1K = scores.roles["chance"][domain]
+        estimate = above_chance(scores.roles[role][domain], chance_1K[0], level, labels.get(domain))
+        return Undefined("random play may always succeed") if estimate is None else overall(estimate)
+
+    return {d: AboveChance(random[d], above("init", d), above("after", d)) for d in scores.roles["chance"]}
 
 
 def _tax_above_chance(scores: Scores, targets: Sequence[str], level: float) -> Estimate | Undefined:
@@ -301,16 +299,10 @@ def _error_bounds(
         ]
         return Scores.of(init=filled[0], after=filled[1], clusters=labels)
 
-    cases = imputed(0.0, 1.0), imputed(1.0, 0.0)
-    best, worst = cases
-    points = {
-        t: (
-            100 * best.mean(_difference("init", "after", [t])),
-            100 * worst.mean(_difference("init", "after", [t])),
-        )
-        for t in broken
-    }
-    low, high = (overall(_tax_over(scores, targets, level)) for scores in cases)
+    best, worst = imputed(0.0, 1.0), imputed(1.0, 0.0)
+    drops = {t: _difference("init", "after", [t]) for t in broken}
+    points = {t: (100 * best.mean(drop), 100 * worst.mean(drop)) for t, drop in drops.items()}
+    low, high = (overall(_tax_over(scores, targets, level)) for scores in (best, worst))
     return ErrorBounds(low, high, points)
 
 

@@ -17,9 +17,22 @@ from gentax.evals.suites.result import (
     write_suite_result,
 )
 from gentax.evals.suites.run import play_suite
-from gentax.evals.suites.suite import FROZEN, Suite, SuiteDomain, Walk, load_suite
+from gentax.evals.suites.suite import FROZEN, ActionTrace, Suite, SuiteDomain, load_suite
 
 __all__ = [
-    "FROZEN", "Check", "DomainResult", "PlayedEpisode", "ScoreCard", "Suite", "SuiteDomain", "SuiteResult", "Walk",
-    "load_suite", "paired", "play_suite", "read_result", "verify", "write_suite_result",
+    "FROZEN",
+    "ActionTrace",
+    "Check",
+    "DomainResult",
+    "PlayedEpisode",
+    "ScoreCard",
+    "Suite",
+    "SuiteDomain",
+    "SuiteResult",
+    "load_suite",
+    "paired",
+    "play_suite",
+    "read_result",
+    "verify",
+    "write_suite_result",
 ]  # fmt: skip

@@ -38,24 +38,16 @@ FORMAT = 1  # raised when a result file means something else than before
 class PlayedEpisode:
     """One episode, in numbers."""
 
-    task: str
-    """The id of the task."""
-    sample: int
-    """Which of several episodes on the same task."""
-    outcome: str
-    """`success`, `failure` or `error`."""
-    length: int
-    """Steps taken."""
-    invalid: int
-    """Actions that could not be parsed or were refused, those of truncated replies among them."""
-    ret: float
-    """The return."""
-    written: int | None = None
-    """Tokens the policy wrote; null when that is not known."""
+    task: str  # the id of the task
+    sample: int  # which of several episodes on the same task
+    outcome: str  # `success`, `failure` or `error`
+    length: int  # steps taken
+    invalid: int  # actions that could not be parsed or were refused, those of truncated replies among them
+    ret: float  # the return
+    written: int | None = None  # tokens the policy wrote; null when that is not known
     error: str = ""
     """What broke, where the outcome is `error`."""
-    truncated: int = 0
-    """How many of the invalid were replies that were cut off at the suite's budget of tokens."""
+    truncated: int = 0  # how many of the invalid were replies that were cut off at the suite's budget of tokens
 
     @classmethod
     def of(cls, episode: Episode) -> PlayedEpisode:
@@ -88,8 +80,7 @@ class DomainResult:
 
     level: str
     horizon: int
-    starts: dict[str, str]
-    """The hash of each task's start, as seen before it was played."""
+    starts: dict[str, str]  # the hash of each task's start, as seen before it was played
     episodes: tuple[PlayedEpisode, ...]
 
     def scores(self, order: Iterable[str] | None = None) -> np.ndarray:
@@ -109,15 +100,11 @@ class SuiteResult:
     """What came of playing a suite, or some of its domains."""
 
     suite: str
-    digest: str
-    """The hash of the suite that was played."""
+    digest: str  # the hash of the suite that was played
     policy: str
-    fingerprint: str | None
-    """The hash of the policy's weights; null for policies that are no model folder."""
-    made_with: dict[str, str]
-    """Versions: of gentax, Python and packages, and the platform."""
-    missing: tuple[str, ...]
-    """Domains of the suite that were not played."""
+    fingerprint: str | None  # the hash of the policy's weights; null for policies that are no model folder
+    made_with: dict[str, str]  # versions: of gentax, Python and packages, and the platform
+    missing: tuple[str, ...]  # domains of the suite that were not played
     domains: dict[str, DomainResult] = field(default_factory=dict)
     runtime: dict[str, str] | None = None
     """The device and the number format of the policy's weights; null for policies that have none here."""
@@ -194,16 +181,12 @@ class SuiteResult:
 class ScoreCard:
     """Success in percent, of each domain and over all of the suite, with 95 % intervals that cover tasks."""
 
-    success: Mapping[str, Estimate | None]
-    """By domain; None where more tasks ended in an error than may be left out."""
+    success: Mapping[str, Estimate | None]  # by domain; None where more tasks ended in an error than may be left out
     above_chance: Mapping[str, Estimate | None]
     """By domain, (success - random) / (100 - random) in percent, random play's success being the suite's."""
-    random: Mapping[str, float]
-    """By domain, random play's success on the suite's tasks, in percent."""
-    left_out: Mapping[str, int]
-    """By domain, the tasks left out because an episode ended in an error."""
-    mean: Estimate | None
-    """Over the suite's domains, each with the same weight; None when any of them is missing."""
+    random: Mapping[str, float]  # by domain, random play's success on the suite's tasks, in percent
+    left_out: Mapping[str, int]  # by domain, the tasks left out because an episode ended in an error
+    mean: Estimate | None  # over the suite's domains, each with the same weight; None when any of them is missing
 
     def to_json(self) -> dict[str, Any]:
         """Return the score card as JSON values."""

@@ -48,12 +48,7 @@ def play_suite(
         domains: some of its domains; those that can run on this machine when None. The others are `missing`.
         out: the file the result is written to. Domains that are done are kept in the folder `out`.partial until all
             are: the same policy, suite, versions and device go on from there.
-        model: how a policy that is named is loaded: device, dtype.
-        parallel: episodes in flight at once; when None, as many as the policy's memory holds, 128 at most.
-        stop_if_unreadable: stop when no action can be read out of most of the first replies. Turn it off for a policy
-            that may have collapsed in training: that is a result.
-        on_episode: called with each episode as it ends.
-        on_steps: called after each batch of steps with how many they were.
+        model, parallel, stop_if_unreadable, on_episode, on_steps: as in `gentax.evaluate`.
         on_domain: called with what is about to be done with a domain ("keep", "check" or "play"), and its name.
 
     Raises:
@@ -62,29 +57,49 @@ def play_suite(
     """
     frozen = load_suite(suite)
     chosen = _chosen(frozen, domains)
-    who = load_policy(policy, model)
+    player = load_policy(policy, model)
+    tell = on_domain or (lambda doing, name: None)
     result = SuiteResult(
         suite=frozen.name,
         digest=frozen.digest,
-        policy=who.name,
+        policy=player.name,
         fingerprint=_weights(policy, model),
-        runtime=getattr(who, "runtime", None),
+        runtime=getattr(player, "runtime", None),
         made_with=versions(chosen),
         missing=tuple(name for name in frozen.domains if name not in chosen),
     )
     aside = None if out is None else Path(f"{out}.partial")
-    done = {} if aside is None else _kept(aside, result, chosen)
+    done = {} if aside is None else _resumed(aside, result, chosen)
     starts = {}
     for name in chosen:
-        _tell(on_domain, "keep" if name in done else "check", name)
+        tell("keep" if name in done else "check", name)
         if name not in done:
             starts[name] = check_starts(frozen, name)
-    readable = stop_if_unreadable and not isinstance(who, SCRIPTED)
+    readable = stop_if_unreadable and not isinstance(player, SCRIPTED)
     for n, (name, seen) in enumerate(starts.items()):
-        _tell(on_domain, "play", name)
-        done[name] = _play(who, frozen, name, seen, parallel, readable and n == 0, on_episode, on_steps)
+        tell("play", name)
+        of_domain, config = frozen.domains[name], frozen.play_of(name)
+        try:
+            with EnvPool(config) as pool:
+                episodes = rollout(
+                    player,
+                    of_domain.tasks(),
+                    config=config,
+                    samples=frozen.samples,
+                    seed=frozen.seed,
+                    parallel=parallel,
+                    pool=pool,
+                    on_episode=on_episode,
+                    on_steps=on_steps,
+                    stop_if_unreadable=readable and n == 0,
+                )
+        except UnreadableReplies as error:
+            raise UsageError(f"{error} (suite {frozen.name} fixes all other settings)") from None
+        played = tuple(map(PlayedEpisode.of, episodes))
+        done[name] = DomainResult(of_domain.level, of_domain.horizon, seen, played)
         if aside is not None:
-            write_suite_result(aside / f"{name}.json", _one(result, frozen, name, done[name]))
+            rest = tuple(other for other in frozen.domains if other != name)
+            write_suite_result(aside / f"{name}.json", replace(result, missing=rest, domains={name: done[name]}))
     result = replace(result, domains={name: done[name] for name in chosen})
     if out is not None and aside is not None:
         write_suite_result(out, result)
@@ -109,42 +124,7 @@ def _chosen(suite: Suite, domains: Iterable[str] | None) -> list[str]:
     return chosen
 
 
-def _play(
-    who: Policy,
-    suite: Suite,
-    name: str,
-    starts: dict[str, str],
-    parallel: int | None,
-    stop_if_unreadable: bool,
-    on_episode: Callable[[Episode], None] | None,
-    on_steps: Callable[[int], None] | None,
-) -> DomainResult:
-    frozen, config = suite.domains[name], suite.play_of(name)
-    try:
-        with EnvPool(config) as pool:
-            episodes = rollout(
-                who,
-                frozen.tasks(),
-                config=config,
-                samples=suite.samples,
-                seed=suite.seed,
-                parallel=parallel,
-                pool=pool,
-                on_episode=on_episode,
-                on_steps=on_steps,
-                stop_if_unreadable=stop_if_unreadable,
-            )
-    except UnreadableReplies as error:
-        raise UsageError(f"{error} (suite {suite.name} fixes all other settings)") from None
-    return DomainResult(frozen.level, frozen.horizon, starts, tuple(map(PlayedEpisode.of, episodes)))
-
-
-def _one(result: SuiteResult, suite: Suite, name: str, played: DomainResult) -> SuiteResult:
-    """Return the result of one domain: a result like any other, with the rest missing."""
-    return replace(result, missing=tuple(n for n in suite.domains if n != name), domains={name: played})
-
-
-def _kept(aside: Path, result: SuiteResult, chosen: Iterable[str]) -> dict[str, DomainResult]:
+def _resumed(aside: Path, result: SuiteResult, chosen: Iterable[str]) -> dict[str, DomainResult]:
     """Return the domains that the same policy played with the same versions before it was stopped."""
     done = {}
     for name in chosen:
@@ -168,8 +148,3 @@ def _weights(policy: str | Path | Policy, model: ModelOptions) -> str | None:
     if not isinstance(policy, (str, Path)) or str(policy) in SCRIPTED_BY_NAME:
         return None
     return fingerprint(policy, model) if may_name_model(policy) else None
-
-
-def _tell(on_domain: Callable[[str, str], None] | None, doing: str, name: str) -> None:
-    if on_domain is not None:
-        on_domain(doing, name)

@@ -35,7 +35,7 @@ RETIRED = {"v1": "its test tasks share rooms and products with train tasks; meas
 
 
 @settings
-class Walk:
+class ActionTrace:
     """Actions on one task, and a hash of what they bring: drift that starts do not show, such as in a search engine."""
 
     task: str
@@ -50,14 +50,12 @@ class SuiteDomain:
     level: str
     horizon: int
     split: str
-    starts: dict[str, str]
-    """The id of each task, in order, and the hash of its start (see `starts.start_hash`)."""
+    starts: dict[str, str]  # the id of each task, in order, and the hash of its start (see `starts.start_hash`)
     contents: dict[str, str]
     """The id of each task and what it is made of (see `TextEnv.content`): tasks that share it are one cluster."""
     random: tuple[int, ...]
     """How many of `Suite.random_samples` episodes of random play succeed, for each task in order: chance."""
-    walks: tuple[Walk, ...]
-    """The expert's way through the first tasks, as it was when the suite was frozen."""
+    walks: tuple[ActionTrace, ...]  # the expert's way through the first tasks, as it was when the suite was frozen
 
     def tasks(self) -> list[Task]:
         """Return the tasks, in order."""
@@ -69,14 +67,10 @@ class Suite:
     """A frozen list of test tasks, and how they are played."""
 
     name: str
-    config: RolloutConfig
-    """How episodes are played; each domain has its own horizon."""
-    samples: int
-    """Episodes on each task."""
-    random_samples: int
-    """Episodes of random play on each task."""
-    seed: int
-    """Of the sampling."""
+    config: RolloutConfig  # how episodes are played; each domain has its own horizon
+    samples: int  # episodes on each task
+    random_samples: int  # episodes of random play on each task
+    seed: int  # of the sampling
     domains: dict[str, SuiteDomain]
     digest: str = ""
     """The hash of all of the above, as the file has it."""

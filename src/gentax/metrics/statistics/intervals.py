@@ -1,12 +1,10 @@
 """Confidence intervals: from scores to a number with 95 % limits.
 
 Everything gentax reports is a weighted sum of mean scores (a difference of success rates) or a ratio of two such sums
-(a tax), so three functions, `linear_combination`, `ratio` and `rate_ratio`, carry all of it. They are closed formulae
-on the margin that `variance` describes: deterministic, with the same digits on every machine.
+(a tax). Their intervals are closed formulae on the margin that `variance` describes.
 
 **Ratios** of either sign: Fieller (1954), the values R for which numerator - R x denominator is not told apart from 0.
-Unlike the delta method it is right when the denominator is noisy, and it has no finite answer when the denominator may
-be 0.
+Unlike the delta method it is right when the denominator is noisy, and not finite when the denominator may be 0.
 
 **Rate ratios**, of two sums of success: the limits of their logarithm (Katz, Baptista, Azen & Pike 1978). Where seeds
 differ much and success is low, Fieller's limits report a loss that is not there in 7 % of studies, these in under 5 %.
@@ -41,8 +39,7 @@ _LARGEST_LOG_P = -1e-9
 def success_rate(scores: np.ndarray, level: float = LEVEL, clusters: Labels | None = None) -> Estimate:
     """Estimate a success rate, in percent, from scores (K,) or (S, K) in [0, 1].
 
-    Wilson's (1927) score interval with the effective number of tasks, which has the margin that clusters, samples of a
-    task and training seeds make (Korn & Graubard 1998). Rates of 0 and 1 have an interval like any other.
+    Rates of 0 and 1 have an interval like any other.
 
     Args:
         scores: of each task, or of each training seed and task.
@@ -243,11 +240,16 @@ def _wilson(
     squared = max(squared, z**2 * scores_SK.var() / scores_SK.size)
     # Wilson's z² / n, n the effective number of tasks; that of clusters where no score differs from another.
     h = squared / (rate * (1 - rate)) if squared > 0 else z**2 / clusters.count
+    low, high = wilson_limits(rate, h)
+    return Estimate(rate * scale, low * scale, high * scale, covers, unit, tasks, seeds, level)
+
+
+def wilson_limits(rate: float, h: float) -> tuple[float, float]:
+    """Return Wilson's limits of a rate; h is z² over the number of independent trials."""
     middle = (rate + h / 2) / (1 + h)
     half = np.sqrt(rate * (1 - rate) * h + h**2 / 4) / (1 + h)
     # Rounding may put a limit an ulp past the rate itself, or past 0 and 1.
-    low, high = min(max(middle - half, 0.0), rate), max(min(middle + half, 1.0), rate)
-    return Estimate(rate * scale, float(low) * scale, float(high) * scale, covers, unit, tasks, seeds, level)
+    return float(min(max(middle - half, 0.0), rate)), float(max(min(middle + half, 1.0), rate))
 
 
 def coverage(scores: Scores, weights: Weights) -> dict[str, Any]:

@@ -1,14 +1,10 @@
 """Multiple testing: over targets (Holm's correction) and over time (group-sequential interim analyses).
 
-A 95 % interval that is checked at five interim analyses misses the truth at one of them far more often than in 5 % of
-studies. **Repeated confidence intervals** (Jennison & Turnbull 1989) widen each so that all of them together cover the
-truth with 95 %: one may stop at any analysis, for any reason, and the interval at hand is valid. The 5 % are divided by
-the alpha-spending function of Lan & DeMets (1983) of O'Brien & Fleming's shape, which spends almost nothing early, so
-that the final analysis is nearly as good as a single one. Critical values come from the recursion of Armitage,
-McPherson & Rowe (1969), integrated numerically; it takes increments to be normal and independent, which holds for means
-of paired scores over tasks in a fixed random order except in tiny samples.
-
-Not implemented: stopping for futility, and analysis times that depend on the data.
+**Repeated confidence intervals** (Jennison & Turnbull 1989) widen the interval of each interim analysis so that all of
+them together cover the truth with 95 %: one may stop at any, for any reason, and the interval at hand is valid. The 5 %
+are divided by the alpha-spending function of Lan & DeMets (1983) of O'Brien & Fleming's shape, which spends almost
+nothing early. Critical values come from the recursion of Armitage, McPherson & Rowe (1969), integrated numerically,
+which takes increments to be normal and independent.
 """
 
 from __future__ import annotations
@@ -35,8 +31,7 @@ Key = TypeVar("Key")
 def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
     """Return p-values adjusted for their number, which controls the family-wise error rate (Holm 1979).
 
-    The smallest is multiplied with their number, the next with one less, and so on, each at least as large as the one
-    before. Valid under any dependence of the tests.
+    Valid under any dependence of the tests.
 
     Raises:
         UsageError: a p-value that is NaN or outside [0, 1].

@@ -5,12 +5,9 @@ Actions of one task are correlated, so the task is the unit of the variance (Coc
 numerator - ratio x denominator).
 
 A share (numerator at most denominator) has Wilson's (1927) interval with the effective number of tasks (Korn & Graubard
-1998); one task of all and one of none are added to the variance, so that it is not 0 when all tasks agree. With a
-denominator of 1 for each task this is the interval of `statistics.success_rate`. Any other ratio has Fieller's (1954).
-
-The interval of a change combines the two policies' own intervals with the correlation of their residuals over tasks
-(Newcombe 1998 for paired proportions; Zou & Donner 2008 for any two estimates). Training seeds are not covered: there
-is one policy on each side, and intervals cover tasks only.
+1998); one task of all and one of none are added to the variance, so that it is not 0 when all tasks agree. Any other
+ratio has Fieller's (1954). The interval of a change combines the two policies' own intervals with the correlation of
+their residuals over tasks (Newcombe 1998 for paired proportions; Zou & Donner 2008 for any two estimates).
 """
 
 from __future__ import annotations
@@ -22,6 +19,7 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 from gentax.core.errors import UsageError
 from gentax.metrics.statistics.estimate import LEVEL, TASKS, Estimate
+from gentax.metrics.statistics.intervals import wilson_limits
 
 Z = float(ndtri(0.5 + LEVEL / 2))
 
@@ -85,15 +83,19 @@ def change(before: Ratio, after: Ratio) -> Estimate | None:
     first, second = estimate(before), estimate(after)
     if first is None or second is None:
         return None
-    return difference_of(second, first, "points" if before.share else before.unit, _correlation(before, after))
+    return _difference(second, first, "points" if before.share else before.unit, _correlation(before, after))
 
 
-def difference_of(one: Estimate, other: Estimate, unit: str, shared: float = 0.0) -> Estimate:
-    """Return one - other, with an interval from theirs and their correlation (Zou & Donner 2008)."""
-    value = one.value - other.value
-    down = _quadrature(one.value - one.low, other.high - other.value, shared)
-    up = _quadrature(one.high - one.value, other.value - other.low, shared)
-    return Estimate(value, value - down, value + up, TASKS, unit, min(one.n, other.n))
+def _difference(after: Estimate, before: Estimate, unit: str, correlation: float) -> Estimate:
+    """Return after - before, with an interval from theirs and their correlation (Zou & Donner 2008)."""
+
+    def margin(a: float, b: float) -> float:
+        return float(np.sqrt(max(a**2 + b**2 - 2 * correlation * a * b, 0.0)))
+
+    value = after.value - before.value
+    low = value - margin(after.value - after.low, before.high - before.value)
+    high = value + margin(after.high - after.value, before.value - before.low)
+    return Estimate(value, low, high, TASKS, unit, min(after.n, before.n))
 
 
 def p_value(estimate: Estimate) -> float:
@@ -104,20 +106,13 @@ def p_value(estimate: Estimate) -> float:
     return float(2 * ndtr(-Z * abs(estimate.value) / facing))
 
 
-def _wilson_limits(rate: float, h: float) -> tuple[float, float]:
-    """Return Wilson's limits of a rate; h is z² over the number of independent trials."""
-    middle = (rate + h / 2) / (1 + h)
-    half = np.sqrt(rate * (1 - rate) * h + h**2 / 4) / (1 + h)
-    return float(min(max(middle - half, 0.0), rate)), float(max(min(middle + half, 1.0), rate))
-
-
 def _wilson(ratio: Ratio) -> tuple[float, float, float]:
     size, total = ratio.size, ratio.denominator_K.sum()
     centre = (ratio.numerator_K.sum() + size) / (total + 2 * size)
     spread = (ratio.residuals() ** 2).sum() + size**2 * (centre**2 + (1 - centre) ** 2)
     variance = spread / (total + 2 * size) / total
     value = float(ratio.numerator_K.sum() / total)
-    return value, *_wilson_limits(value, Z**2 * variance / (centre * (1 - centre)))
+    return value, *wilson_limits(value, Z**2 * variance / (centre * (1 - centre)))
 
 
 def _fieller(ratio: Ratio) -> tuple[float, float, float]:
@@ -155,7 +150,3 @@ def _ends(ratio: Ratio) -> tuple[float, float]:
     size = ratio.size
     centre = (ratio.numerator_K.sum() + size) / (ratio.denominator_K.sum() + 2 * size)
     return float(size * (1 - centre)), float(-size * centre)
-
-
-def _quadrature(one: float, other: float, shared: float) -> float:
-    return float(np.sqrt(max(one**2 + other**2 - 2 * shared * one * other, 0.0)))

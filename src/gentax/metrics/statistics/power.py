@@ -89,34 +89,30 @@ class SampleSize:
 
 
 def required_sample_size(
-    drop: float, targets: int, analyses: InterimAnalyses, variance: float = VARIANCE, power: float = POWER
+    drop: float, targets: int, analyses: InterimAnalyses, variance: float = VARIANCE
 ) -> SampleSize:
-    """Return how many tasks of each target it takes to detect a mean drop of `drop` points with chance `power`.
+    """Return how many tasks of each target it takes to detect a mean drop of `drop` points.
 
     Args:
         drop: points of success lost on the mean target; a small one takes many tasks.
         targets: how many domains the mean is over.
         analyses: the planned interim analyses.
         variance: of one task's difference of success (0 to 1), mean over targets, such as a pilot's.
-        power: the chance of detecting it.
 
     Raises:
-        UsageError: a drop that is not between 0 and 100 points, no target, a power below the level's chance of error or
-            not below 1, a variance outside (0, 2].
+        UsageError: a drop that is not between 0 and 100 points, no target, a variance outside (0, 2].
     """
     if not 0 < drop <= 100:
         raise UsageError(f"the drop to be detected must lie between 0 and 100 points, not {drop:g}")
-    _check(targets, analyses, power, variance)
-    tasks = max(2, math.ceil((analyses.drift(power) / (drop / 100)) ** 2 * variance / targets))
+    _check(targets, variance)
+    tasks = max(2, math.ceil((analyses.drift(POWER) / (drop / 100)) ** 2 * variance / targets))
     return SampleSize(drop, targets, tasks)
 
 
-def minimum_detectable_drop(
-    tasks: int, targets: int, analyses: InterimAnalyses, variance: float = VARIANCE, power: float = POWER
-) -> float:
+def minimum_detectable_drop(tasks: int, targets: int, analyses: InterimAnalyses, variance: float = VARIANCE) -> float:
     """Return the mean drop, in points, that so many tasks of each target detect. Raises as `required_sample_size`."""
-    _check(targets, analyses, power, variance)
-    return float(100 * analyses.drift(power) * np.sqrt(variance / (tasks * targets)))
+    _check(targets, variance)
+    return float(100 * analyses.drift(POWER) * np.sqrt(variance / (tasks * targets)))
 
 
 def free_within(
@@ -125,17 +121,16 @@ def free_within(
     analyses: InterimAnalyses,
     variance: float = VARIANCE,
     before: float = BEFORE,
-    power: float = POWER,
 ) -> float:
-    """Return the smallest equivalence margin ±x (a tax) that training without a tax meets with chance `power`.
+    """Return the smallest equivalence margin ±x (a tax) that training without a tax meets.
 
     The whole interval must lie within ±x (two one-sided tests, Schuirmann 1987, at the interval's level). Infinite
     where the base never succeeds.
     """
-    _check(targets, analyses, power, variance)
+    _check(targets, variance)
     if before <= 0:
         return float("inf")
-    z = analyses.critical_values[-1] + ndtri((1 + power) / 2)
+    z = analyses.critical_values[-1] + ndtri((1 + POWER) / 2)
     return float(z * np.sqrt(variance / (tasks * targets)) / before)
 
 
@@ -145,10 +140,9 @@ def minimum_detectable_drop_of_training(
     targets: int,
     spread: float = SEED_SPREAD,
     variance: float = VARIANCE,
-    power: float = POWER,
     level: float = LEVEL,
 ) -> float:
-    """Return the mean drop of the expected training run, in points, that so many seeds detect with chance `power`.
+    """Return the mean drop of the expected training run, in points, that so many seeds detect.
 
     Args:
         seeds: training seeds, at least 2.
@@ -156,13 +150,12 @@ def minimum_detectable_drop_of_training(
         targets: how many.
         spread: points, standard deviation over seeds of the mean drop.
         variance: of one task's difference of success, mean over targets.
-        power: the chance of detecting it.
         level: of the interval that must not contain 0.
     """
-    _check(targets, InterimAnalyses(1), power, variance)
+    _check(targets, variance)
     both = np.array([variance / (tasks * targets), (spread / 100) ** 2 / seeds])
     half = float(margin(both, np.array([np.inf, seeds - 1.0]), np.array([False, True]), level))
-    return 100 * (half + float(ndtri(power)) * float(np.sqrt(both.sum())))
+    return 100 * (half + float(ndtri(POWER)) * float(np.sqrt(both.sum())))
 
 
 def required_seeds(
@@ -171,15 +164,14 @@ def required_seeds(
     targets: int,
     spread: float = SEED_SPREAD,
     variance: float = VARIANCE,
-    power: float = POWER,
     level: float = LEVEL,
 ) -> int | None:
-    """Return how many training seeds detect a mean drop of `drop` points with chance `power`; None for over 100.
+    """Return how many training seeds detect a mean drop of `drop` points; None for over 100.
 
     None also means that the tasks are too few for any number of seeds. See `minimum_detectable_drop_of_training`.
     """
     for seeds in range(SEEDS, _MOST_SEEDS + 1):
-        if minimum_detectable_drop_of_training(seeds, tasks, targets, spread, variance, power, level) <= drop:
+        if minimum_detectable_drop_of_training(seeds, tasks, targets, spread, variance, level) <= drop:
             return seeds
     return None
 
@@ -190,7 +182,6 @@ def required_tasks(
     spread: float,
     variance: float,
     interaction: float = 0.0,
-    power: float = POWER,
     level: float = LEVEL,
 ) -> int | None:
     """Return how many tasks detect a drop of training with so many seeds; None where over a million would not.
@@ -201,13 +192,12 @@ def required_tasks(
         spread: points, standard deviation over seeds of the expected drop, whatever the tasks.
         variance: of what seeds have in common of one task's difference of success.
         interaction: variance of what one seed does to one task, which more tasks average out as well.
-        power: the chance of detecting it.
         level: of the interval that must not contain 0.
     """
 
     def detects(tasks: int) -> bool:
         of_means = 100 * math.sqrt((spread / 100) ** 2 + interaction / tasks)
-        return minimum_detectable_drop_of_training(seeds, tasks, 1, of_means, variance, power, level) <= drop
+        return minimum_detectable_drop_of_training(seeds, tasks, 1, of_means, variance, level) <= drop
 
     if not detects(_MOST_TASKS):
         return None
@@ -295,9 +285,8 @@ def power_sentences(
     return [*lines, f"{line}."]
 
 
-def _check(targets: int, analyses: InterimAnalyses, power: float, variance: float) -> None:
-    chance = 1 - analyses.level
-    if targets < 1 or not chance < power < 1:
-        raise UsageError(f"a plan needs at least 1 target and a power between {chance:g} and 1, not {targets}, {power}")
+def _check(targets: int, variance: float) -> None:
+    if targets < 1:
+        raise UsageError(f"a plan needs at least 1 target, not {targets}")
     if not 0 < variance <= 2:
         raise UsageError(f"the variance of a task's difference of success lies between 0 and 2, not {variance}")
