@@ -82,8 +82,8 @@ def split_thought(text: str) -> tuple[str, str]:
     before, end, _ = text.partition(THINK_END)
     if not end:
         return "", text
-    found = _THOUGHT.search(text)
-    thought = before if THINK not in before or found is None else found.group(1)
+    match = _THOUGHT.search(text)
+    thought = before if THINK not in before or match is None else match.group(1)
     return thought.strip(), text.rpartition(THINK_END)[2]
 
 
@@ -95,10 +95,10 @@ def in_open_thought(text: str, opened: bool) -> bool:
 def parse_json(text: str) -> ParsedReply:
     """Parse the last JSON object with an action: bare, in a code fence or surrounded by text."""
     thought, rest = split_thought(text)
-    for found in reversed(list(iter_json_objects(rest))):
-        action = found.get("action")
+    for obj in reversed(list(iter_json_objects(rest))):
+        action = obj.get("action")
         if isinstance(action, (str, int, float)) and not isinstance(action, bool):
-            own = found.get("thought")
+            own = obj.get("thought")
             return ParsedReply(_clean(str(action)), _clean(own) if isinstance(own, str) and own.strip() else thought)
     return ParsedReply("", thought)
 
@@ -136,6 +136,7 @@ TOOL: dict[str, Any] = {
         },
     },
 }
+Reader = Callable[[str], Iterator[str]]  # yields the actions of the calls in a text
 CALL_ID = "call00000"  # Mistral's templates want nine letters and digits
 MAX_TOOL_CALLS = 64  # parsed in one reply; the last one counts
 
@@ -145,7 +146,7 @@ class ToolCallFormat:
     """A model family's notation of tool calls."""
 
     marks: tuple[str, ...]  # a chat template with one of them uses this format
-    read: Callable[[str], Iterator[str]]  # yields the actions of the calls in a text
+    read: Reader
     form: str  # how a call is written where the template does not show it; %s is the action
     end: str = ""  # what closes a call; a reply ends there
     quoted: bool = True  # the action is a JSON string in `form`
@@ -172,7 +173,7 @@ def action_of_arguments(arguments: Any) -> str | None:
     action = arguments.get(TOOL_ARGUMENT) if isinstance(arguments, dict) else None
     if not isinstance(action, (str, int, float)) or isinstance(action, bool):
         return None
-    return str(action).encode("utf-8", "replace").decode("utf-8").strip()
+    return _clean(str(action))
 
 
 def _limited(actions: Iterator[str | None]) -> Iterator[str]:
@@ -207,27 +208,20 @@ _CALL = re.compile(r"<tool_call>|\[TOOL_CALLS\]|to=functions|```|\{|<\||<｜")  
 _PYTHONIC = re.compile(rf"\b{TOOL_NAME}\(")
 
 
-def _xml(text: str) -> Iterator[str]:
-    return _limited(found.group(1).strip() for found in _PARAMETER.finditer(text))
+def _matches(pattern: re.Pattern[str]) -> Reader:
+    """Return a reader of what a pattern captures."""
+    return lambda text: _limited(match.group(1).strip() for match in pattern.finditer(text))
 
 
-def _glm(text: str) -> Iterator[str]:
-    return _limited(found.group(1).strip() for found in _GLM.finditer(text))
-
-
-def _gemma(text: str) -> Iterator[str]:
-    return _limited(found.group(1).strip() for found in _GEMMA.finditer(text))
-
-
-def _after(mark: re.Pattern[str], text: str) -> Iterator[str]:
-    """Parse the JSON arguments after each match."""
-    return _limited(
-        action_of_arguments(next(iter_json_objects(text[found.end() :]), None)) for found in mark.finditer(text)
+def _json_after(pattern: re.Pattern[str]) -> Reader:
+    """Return a reader of the JSON arguments after each match."""
+    return lambda text: _limited(
+        action_of_arguments(next(iter_json_objects(text[match.end() :]), None)) for match in pattern.finditer(text)
     )
 
 
 def _mistral(text: str) -> Iterator[str]:
-    yield from _after(_ARGS, text)
+    yield from _json_after(_ARGS)(text)
     if "[TOOL_CALLS]" in text:
         yield from _json_calls(text.partition("[TOOL_CALLS]")[2])
 
@@ -239,7 +233,7 @@ def _llama(text: str) -> Iterator[str]:
 
 def _pythonic(text: str) -> Iterator[str]:
     """Parse `act(action="left")`: Llama 4, LFM2 and the fenced calls of Gemma."""
-    return _limited(_keyword(text[found.start() :]) for found in _PYTHONIC.finditer(text))
+    return _limited(_keyword(text[match.start() :]) for match in _PYTHONIC.finditer(text))
 
 
 def _keyword(text: str) -> str | None:
@@ -263,20 +257,20 @@ _HERMES_FORM = f'<tool_call>\n{{"name": "{TOOL_NAME}", "arguments": {{"{TOOL_ARG
 TOOL_CALL_FORMATS = {
     "harmony": ToolCallFormat(
         ("<|channel|>",),
-        lambda text: _after(_HARMONY, text),
+        _json_after(_HARMONY),
         f'<|channel|>commentary to=functions.{TOOL_NAME} <|constrain|>json<|message|>{{"{TOOL_ARGUMENT}": %s}}<|call|>',
         "<|call|>",
     ),
     "gemma4": ToolCallFormat(
         ("<|tool_call>",),
-        _gemma,
+        _matches(_GEMMA),
         f'<|tool_call>call:{TOOL_NAME}{{{TOOL_ARGUMENT}:<|"|>%s<|"|>}}<tool_call|>',
         "<tool_call|>",
         quoted=False,
     ),
     "deepseek": ToolCallFormat(
         ("<｜tool▁call▁begin｜>",),
-        lambda text: _after(_DEEPSEEK, text),
+        _json_after(_DEEPSEEK),
         f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>{TOOL_NAME}\n```json\n"
         f'{{"{TOOL_ARGUMENT}": %s}}\n'
         "```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
@@ -284,14 +278,14 @@ TOOL_CALL_FORMATS = {
     ),
     "qwen_xml": ToolCallFormat(
         ("<function=",),
-        _xml,
+        _matches(_PARAMETER),
         f"<tool_call>\n<function={TOOL_NAME}>\n<parameter={TOOL_ARGUMENT}>\n%s\n</parameter>\n</function>\n</tool_call>",
         "</tool_call>",
         quoted=False,
     ),
     "glm": ToolCallFormat(
         ("<arg_key>",),
-        _glm,
+        _matches(_GLM),
         f"<tool_call>{TOOL_NAME}\n<arg_key>{TOOL_ARGUMENT}</arg_key>\n<arg_value>%s</arg_value>\n</tool_call>",
         "</tool_call>",
         quoted=False,
@@ -335,6 +329,6 @@ def parse_tool_calls(text: str, family: ToolCallFormat) -> ParsedReply:
 def parse_any_tool_call(text: str) -> ParsedReply:
     """Parse a reply of a model whose family is not known, by trying each parser."""
     for family in TOOL_CALL_FORMATS.values():
-        if (found := parse_tool_calls(text, family)).action:
-            return found
+        if (reply := parse_tool_calls(text, family)).action:
+            return reply
     return ParsedReply("", split_thought(text)[0])

@@ -37,9 +37,7 @@ from gentax.models.source import ModelSource, find_model
 More = Callable[[Any], int] | None
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 CONFIG_LIMIT = 1 << 22  # bytes of a config.json that are read
-TOKENIZER = "tokenizer.json"
-TOKENIZER_LIMIT = 1 << 27  # bytes; that of Gemma 3, with 262,144 tokens, has 33 MB
-_TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def load_tokenizer(where: str | Path | ModelSource, options: ModelOptions = ModelOptions()) -> Any:
@@ -132,8 +130,6 @@ def _headers(source: ModelSource, options: ModelOptions) -> tuple[Any, dict[str,
     path, trusted = source.path, options.trust_remote_code
     values, tensors = read_json(path / "config.json", CONFIG_LIMIT), read_weight_headers(path)
     check_config(values, tensors, source.name, trusted)
-    if (path / "generation_config.json").exists():
-        read_json(path / "generation_config.json")
     return AutoConfig.from_pretrained(path, trust_remote_code=trusted, local_files_only=True), tensors
 
 
@@ -141,7 +137,7 @@ def _tokenizer(source: ModelSource, options: ModelOptions) -> Any:
     from transformers import AutoTokenizer
 
     path = source.path
-    if source.kind == "adapter" and not any((path / name).exists() for name in _TOKENIZER_FILES[:2]):
+    if source.kind == "adapter" and not any((path / name).exists() for name in TOKENIZER_FILES):
         assert source.base is not None
         return _tokenizer(source.base, options)
     with loading_errors(f"the tokenizer of {source.name}"):
@@ -149,11 +145,6 @@ def _tokenizer(source: ModelSource, options: ModelOptions) -> Any:
             with _isolated(path) as folder:
                 tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name, local_files_only=True)
             return remove_added_tokens(tokenizer, read_gguf(path))
-        for name in _TOKENIZER_FILES:
-            if name != TOKENIZER and (path / name).exists():
-                read_json(path / name)
-        if (path / TOKENIZER).exists() and (size := (path / TOKENIZER).stat().st_size) > TOKENIZER_LIMIT:
-            raise UsageError(f"{path / TOKENIZER} has {size / 1e6:.0f} MB; {TOKENIZER_LIMIT / 1e6:.0f} MB are read")
         return AutoTokenizer.from_pretrained(path, trust_remote_code=options.trust_remote_code, local_files_only=True)
 
 

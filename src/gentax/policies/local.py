@@ -53,8 +53,7 @@ class LocalPolicy:
         self.decoder = select_decoder(model) if decoder is None else decoder
         self._conversations: dict[int, _Conversation] = {}
         self._stops: dict[ChatOptions, StopCondition] = {}
-        self._cuts = 0  # batches in which a message was cut
-        self._cut = ""  # what is said of the first such message
+        self._warned = False  # that a message was cut
         ends = model.generation_config.eos_token_id
         self._eos = {tokenizer.eos_token_id, self.codec.stop_id, *(ends if isinstance(ends, list) else [ends])} - {None}
 
@@ -125,7 +124,6 @@ class LocalPolicy:
             )
             for turn in turns
         ]
-        self._warn_of_cuts(prompts)
         replies = []
         codec = self.codec_for(turns[0].chat)  # the same for all requests of a rollout
         stop = self._stops.setdefault(turns[0].chat, partial(self._stop, codec))
@@ -198,19 +196,15 @@ class LocalPolicy:
                 f"the context of {self.name} holds {self.decoder.max_length} tokens, and with {answer} for the answer "
                 "no prompt fits; say a smaller --max-new-tokens, or window(1) as the context"
             )
-        self._cut = self._cut or (
-            f"a message of {len(ids)} tokens does not fit the context of {self.name}, {self.decoder.max_length} with "
-            f"{answer} for the answer: its middle was cut"
-        )
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"a message of {len(ids)} tokens does not fit the context of {self.name}, {self.decoder.max_length} "
+                f"with {answer} for the answer: its middle was cut",
+                stacklevel=4,
+            )
         head, tail = before + kept // 2, after + (kept - kept // 2)
         return np.concatenate([ids[:head], ids[len(ids) - tail :]]), True
-
-    def _warn_of_cuts(self, prompts: Sequence[_NewPrompt]) -> None:
-        """Warn once that messages are cut, at the second such batch: where no prompt fits, the error suffices."""
-        self._cuts += any(prompt.cut for prompt in prompts)
-        if self._cuts == 2:
-            self._cuts += 1
-            warnings.warn(self._cut, stacklevel=3)
 
     def _stop(self, codec: ChatCodec, ids: list[int]) -> bool:
         if ids[-1] in self._eos:

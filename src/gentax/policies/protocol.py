@@ -51,8 +51,9 @@ class Reply:
 class Policy(Protocol):
     """Maps prompts to text.
 
-    A policy that writes tokens may have a method `default_max_new_tokens(chat: ChatOptions) -> int`, used where
-    `RolloutConfig.max_new_tokens` is 0 (see `rollouts.prompt.with_token_budget`).
+    Two methods are optional: `default_max_new_tokens(chat: ChatOptions) -> int`, used where
+    `RolloutConfig.max_new_tokens` is 0, and `max_parallel(context_tokens: int) -> int`, how many episodes of that
+    length may be in flight, such as when a KV cache must fit in memory.
     """
 
     name: str
@@ -62,17 +63,7 @@ class Policy(Protocol):
         ...
 
 
-@runtime_checkable
-class SupportsMaxParallel(Protocol):
-    """A policy with a limit of episodes in flight, such as a model whose KV cache must fit in memory."""
-
-    def max_parallel(self, context_tokens: int) -> int:
-        """Return how many episodes of up to `context_tokens` tokens can be in flight, at least 1."""
-        ...
-
-
 def max_parallel_episodes(policy: Policy, context_tokens: int) -> int:
     """Return the default number of episodes in flight: `MAX_PARALLEL`, or the policy's limit."""
-    if isinstance(policy, SupportsMaxParallel):
-        return max(1, min(MAX_PARALLEL, policy.max_parallel(context_tokens)))
-    return MAX_PARALLEL
+    limit = getattr(policy, "max_parallel", None)
+    return MAX_PARALLEL if limit is None else max(1, min(MAX_PARALLEL, limit(context_tokens)))
