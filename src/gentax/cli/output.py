@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,19 +62,46 @@ def write_result(path: Path | None, value: Any) -> None:
     from gentax.core.files import write_json
 
     if path is not None:
-        write_json(path, value)
+        save(path, lambda file: write_json(file, value))
         console.print(f"wrote {one_line(str(path))}", markup=False)
 
 
+def save(path: Path, write: Callable[[Path], None]) -> None:
+    """Write what a command has come to with `write`; where that fails, write it to the folder for temporary files.
+
+    Raises:
+        OSError: it could not be written to `path`; the message says where it is instead, or that it is lost.
+    """
+    try:
+        write(path)
+    except OSError as fault:
+        why = f"{path} could not be written ({fault.strerror or fault})"
+        try:
+            kept = Path(tempfile.mkdtemp(prefix="gentax-")) / path.name
+            write(kept)
+        except OSError:
+            raise OSError(f"{why}, and neither could a temporary file: the result is lost but for the above") from None
+        raise OSError(f"{why}; it was written to {kept} instead") from None
+
+
+NEEDED = 1 << 20  # bytes that must be free where a command will write
+
+
 def check_output(path: Path | None, option: str = "--json") -> None:
-    """Refuse an output path that cannot be written, before hours are spent on what would go there."""
+    """Refuse an output file that cannot be written, before hours are spent on what would go there."""
     if path is None:
         return
     if path.is_dir():
         raise UsageError(f"{path} is a folder; {option} takes a file")
+    refusal = f"{option} {path}: nothing can be written there"
+    target = Path(os.path.realpath(path))  # of a link, where it leads
+    if target.exists() and not target.is_file():  # a device or a pipe
+        if not os.access(target, os.W_OK):
+            raise UsageError(refusal)
+        return
     try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent) as file:
+            file.write(bytes(NEEDED))
     except OSError as error:
-        raise UsageError(f"{option} {path}: nothing can be written there: {error.strerror}") from None
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise UsageError(f"{option} {path}: nothing can be written there")
+        raise UsageError(f"{refusal}: {error.strerror}") from None

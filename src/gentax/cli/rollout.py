@@ -10,7 +10,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.options import SettingsGroup, with_settings
-from gentax.cli.output import check_output, print_text
+from gentax.cli.output import check_output, print_text, save
 from gentax.models.requests import ModelOptions
 from gentax.rollouts import RolloutConfig
 
@@ -40,7 +40,6 @@ def rollout(
     Example: `gentax rollout sokoban --policy expert --split train --tasks 100 --thinking --out episodes.jsonl.gz`
     """
     from gentax.core.episode import write_episodes
-    from gentax.core.files import atomic_file
     from gentax.evals.evaluate import tasks_of
     from gentax.policies.scripted import SCRIPTED
     from gentax.rollouts import rollout as run
@@ -58,8 +57,7 @@ def rollout(
         stop_if_unreadable=not allow_unreadable and not isinstance(loaded, SCRIPTED),
         progress=True,
     )
-    with atomic_file(out) as aside:
-        write_episodes(aside, episodes)
+    save(out, lambda file: write_episodes(file, episodes))
     _print_outcomes(episodes, loaded.name, out)
 
 

@@ -1,0 +1,115 @@
+"""Devices, links and other people's files survive what is written; what killed processes left behind does not."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from gentax.core import UsageError
+from gentax.core.files import atomic_file, atomic_folder, lock_folder, write_json
+
+
+def test_of_a_link_the_target_is_replaced(tmp_path):
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "link.json"
+    link.symlink_to(tmp_path / "there" / "result.json")
+    for value in (1, 2):  # the first makes what the link leads to
+        write_json(link, value)
+        assert link.is_symlink()
+        assert json.loads((tmp_path / "there" / "result.json").read_text()) == value
+    folder = tmp_path / "folder"
+    folder.symlink_to(tmp_path / "there")
+    with atomic_folder(folder) as aside:
+        (aside / "new").touch()
+    assert folder.is_symlink()
+    assert [p.name for p in (tmp_path / "there").iterdir()] == ["new"]
+
+
+def test_standard_output_stays_what_it_is_where_it_leads_to_a_file(tmp_path):
+    code = "from gentax.core.files import write_json; print(1); write_json('/dev/stdout', 2); print(3)"
+    with open(tmp_path / "out", "w") as file:
+        subprocess.run([sys.executable, "-c", code], stdout=file, check=True)
+    assert (tmp_path / "out").read_text() == "1\n2\n3\n"
+    assert os.path.islink("/dev/stdout")
+
+
+def test_a_folder_takes_the_place_of_no_file_or_device(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file", tmp_path / "file" / "in", "/dev/null"):
+        with pytest.raises(UsageError, match="is no folder"), atomic_folder(path):
+            pass
+        with pytest.raises(UsageError, match="is no folder"), lock_folder(path, "training"):
+            pass
+    assert (tmp_path / "file").read_text() == "mine"
+    assert not os.path.isfile("/dev/null")
+
+
+def _die_within(context, path):
+    with context(path) as aside:
+        if aside.is_dir():
+            (aside / "half").write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("context", [atomic_file, atomic_folder])
+def test_what_a_killed_process_left_is_removed_by_the_next(context, tmp_path):
+    path = tmp_path / "result"
+    process = multiprocessing.get_context("fork").Process(target=_die_within, args=(context, path))
+    process.start()
+    process.join()
+    assert len(list(tmp_path.iterdir())) == 1
+    (tmp_path / ".result.of-a-user").touch()
+    with context(path) as outer, context(path) as inner:  # those of living processes stay
+        assert outer.exists()
+        assert inner.exists()
+    assert {p.name for p in tmp_path.iterdir()} == {"result", ".result.of-a-user"}
+
+
+def test_a_folder_that_stepped_aside_comes_back_when_its_process_died_then(tmp_path):
+    path = tmp_path / "result"
+    with atomic_folder(path) as aside:
+        (aside / "whole").touch()
+        name = aside.name
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left = tmp_path / re.sub(r"-\d+\.", f"-{gone.pid}.", name)
+    left.mkdir()
+    path.rename(left / "old")
+    with pytest.raises(RuntimeError), atomic_folder(path):
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["result"]
+    assert (path / "whole").exists()
+
+
+_HOLD = """
+import sys, time
+from gentax.core.files import lock_folder
+with lock_folder(sys.argv[1], "training"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_is_held_until_its_process_dies(tmp_path):
+    folder = tmp_path / "run"
+    holder = subprocess.Popen([sys.executable, "-c", _HOLD, folder], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    with (
+        pytest.raises(UsageError, match=f"training is in progress in {folder}, by process {holder.pid} on "),
+        lock_folder(folder, "training"),
+    ):
+        pass
+    holder.kill()
+    holder.wait()
+    for _ in range(2):
+        with lock_folder(folder, "training"):
+            pass
+    assert not list(tmp_path.iterdir())
