@@ -6,6 +6,7 @@ What happens to a block is decided by its language and, where it has one, by the
 - `console` needs a comment. `run`: every command is run. `args --tasks 2; note`: every command is run with these
   arguments added. `parse, reason`: the command line accepts the command and its settings; nothing is started.
 - YAML needs a comment. `config`: it is read as a training config. `study`: it is read and planned as a study.
+  `gate`: it is read as a release gate. `workflow`: its commands are parsed.
 - `toml`, `jinja`, `text` (output): parsed, compiled, not executed. A block with a title is also written to that file.
 """
 
@@ -115,6 +116,15 @@ def check(block: Block, namespace: dict[str, Any], where: str) -> None:
             from gentax.studies.study import read_study
 
             assert make_plan(read_study(block.title)).stages
+        case "yaml", "gate":
+            from gentax.metrics.gate import read_gate
+
+            read_gate(block.title)
+        case "yaml", "workflow":  # of GitHub's actions
+            jobs = yaml.safe_load(block.body)["jobs"]
+            runs = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+            for line in "\n".join(runs).splitlines():
+                parse_command(shlex.split(line.partition("||")[0]), where)
         case "toml", "":
             tomllib.loads(block.body)
         case "jinja", "":

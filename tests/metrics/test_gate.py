@@ -99,7 +99,7 @@ def test_playing_stops_where_more_tasks_change_nothing(tmp_path):
         ("taxx: {fail: 5 %}", "did you mean 'tax'"),
         ("tax: {fial: 5 %}", "did you mean 'fail'"),
         ("tax: {warn: 5 %}", "lacks the key 'fail'"),
-        ("tax: 5 %", "tax"),
+        ("tax: 5 %", "tax must be a mapping, not '5 %'"),
         ("tax: {fail: 0.1}", "write `0.1 %`"),
         ("tax: {fail: .nan}", "must be a number such as `5 %`"),
         ("tax: {fail: 5 points}", "is in percent"),

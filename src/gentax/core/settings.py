@@ -109,7 +109,8 @@ def _refusal(cls: Any, error: ValidationError, where: str) -> UsageError:
     errors = error.errors(include_url=False)
     first = next((e for e in errors if e["type"] == "unexpected_keyword_argument"), errors[0])
     path = [part for part in first["loc"] if part != "[key]"]
-    key, value, kind, message = ".".join(map(str, path)), first["input"], first["type"], first["msg"]
+    key, value, kind = ".".join(map(str, path)), first["input"], first["type"]
+    message = first["msg"].replace("an object", "a mapping")
     original = first.get("ctx", {}).get("error")
     if isinstance(original, UsageError):
         return original

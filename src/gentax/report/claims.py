@@ -72,9 +72,11 @@ def claims_table(claims: Sequence[ClaimResult]) -> Table:
     for column in ("claim", "outcome", "estimate", "p"):
         table.add_column(column, no_wrap=column in ("outcome", "p"), justify="right" if column == "p" else "left")
     for row in claim_rows(claims):
-        estimate = f"{row.estimate}; would take {row.needed}" if row.needed else row.estimate
+        estimate = Text(one_line(row.estimate, 400))
+        if row.needed:
+            estimate.append(f"\nwould take {row.needed}", style="dim")
         name = Text(one_line(row.claim, 400), style="bold")
-        table.add_row(name, Text(row.outcome, style=STYLES[row.outcome]), Text(one_line(estimate, 400)), Text(row.p))
+        table.add_row(name, Text(row.outcome, style=STYLES[row.outcome]), estimate, Text(row.p))
     return table
 
 
