@@ -19,6 +19,7 @@ import pytest
 
 from gentax.core import Outcome, Task, UsageError
 from gentax.core.episode import read_episodes
+from gentax.metrics.claims import Claim, assess, drop
 from gentax.metrics.tax import tax_report
 from gentax.report import Curve, Report, Result, render, write_report
 from gentax.report.model import random_success
@@ -258,6 +259,30 @@ def test_arms_are_compared_and_touched_targets_marked():
     assert "gain on source, points (right is better)" in text
     assert "random play" in text
     assert "above chance" in text
+
+
+def test_claims_are_a_section_and_a_table():
+    """An arm's name is foreign text there, too."""
+    init, after = np.tile([1.0, 0.0], 60), np.tile([0.0, 0.0, 1.0, 0.0], 30)
+    text = "drop('<b>arm') > 5"
+    stated = [
+        Claim(text, drop("arm", ["shop"]), limit=0.05, above=True),
+        Claim("drop(arm) < 24", drop("arm", ["shop"]), limit=0.24),
+    ]
+    claims = tuple(assess(stated, {"init": {"shop": init}, "arm": {"shop": after}}))
+    made = made_up.report(claims=claims)
+    html = render(made)
+    assert "drop(&#39;&lt;b&gt;arm&#39;) &gt; 5" in html
+    assert "<b>arm" not in html
+    assert not Tree(html).wrong
+    assert '<span class="badge free">supported</span>' in html
+    assert '<span class="badge undecided">undecided</span>' in html
+    assert "would take" in html
+    assert "2 claims are tested two-sided" in html
+    first, second = tables(made)["claims"].rows
+    assert first[:3] == (text, "", "supported")
+    assert second[-1] == claims[1].needed.tasks
+    assert 'id="claims"' not in render(made_up.report())
 
 
 def test_the_verdict_comes_first():

@@ -27,6 +27,11 @@ class ClaimRow:
     p: str  # corrected for the number of claims
     needed: str  # what an undecided claim would take; "" for others
 
+    @property
+    def badge(self) -> str:
+        """The class of its badge on the page."""
+        return {ClaimOutcome.SUPPORTED: "free", ClaimOutcome.REFUTED: "costs"}.get(self.outcome, "undecided")
+
 
 def claim_rows(claims: Sequence[ClaimResult]) -> list[ClaimRow]:
     """Return the claims as text, in the order in which they are stated."""

@@ -32,6 +32,7 @@ from gentax.metrics.failures import KINDS
 from gentax.metrics.statistics.power import FREE_WITHIN
 from gentax.metrics.tax import TaxReport
 from gentax.metrics.verdict import caveats, number, sentences, signed
+from gentax.report.claims import claim_notes, claim_rows
 from gentax.report.episodes import ALL_CHANGES, EpisodeIndex, write_episodes
 from gentax.report.figures import line_style
 from gentax.report.model import EpisodeSet, Report, Result, base_success, random_success
@@ -82,6 +83,8 @@ def _render(report: Report, index: EpisodeIndex, drawn: Mapping[str, Plot], lear
             details=details,
             lines=lines,
             notes=notes(results),
+            claims=claim_rows(report.claims),
+            claim_notes=claim_notes(report.claims),
             plots=drawn,
             learning=learning,
             tables=tables(report),

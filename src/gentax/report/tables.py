@@ -39,7 +39,20 @@ class CsvTable:
 def tables(report: Report) -> dict[str, CsvTable]:
     """Return the tables that the report has rows for, by name."""
     made = {"taxes": _taxes(report), "matrix": _matrix(report), "arms": _arms(report), "domains": _domains(report)}
+    made["claims"] = _claims(report)
     return {name: table for name, table in made.items() if table.rows}
+
+
+def _claims(report: Report) -> CsvTable:
+    """One row per claim: its estimate in the unit named, what it is compared with, and the outcome."""
+    columns = ("claim", "source", "outcome", *_with_limits("estimate"), "unit", "limit", "p", "p_corrected")
+    rows = []
+    for one in report.claims:
+        unit, needed = one.estimate.unit if one.estimate else None, one.needed
+        more = (None, None) if needed is None else (needed.seeds, needed.tasks)
+        head = (one.claim.text, one.claim.source, one.outcome.value, *_numbers(one.estimate), unit, one.limit)
+        rows.append((*head, one.p, one.corrected_p, *more))
+    return CsvTable((*columns, "seeds_needed", "tasks_needed"), rows)
 
 
 def _taxes(report: Report) -> CsvTable:
