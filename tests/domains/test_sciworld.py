@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from queue import SimpleQueue
 
 import pytest
 
 import gentax
 from gentax.core import EnvironmentFault, UsageError
-from gentax.domains.sciworld import DOMAIN, GROUPS, NAMES, Variation, folds, names_of, variations
+from gentax.domains.sciworld import DOMAIN, GROUPS, NAMES, folds, names_of, variations
 from gentax.domains.sciworld.build import SPLITS, read_folds
 from gentax.domains.sciworld.env import ACTION_LIMIT, plain, tidy
-from gentax.domains.sciworld.expert import Turn, make_plan, plan_for, rename, shorten, thought
+from gentax.domains.sciworld.expert import Turn, plan_for, rename, shorten
 from gentax.domains.sciworld.simulator import Simulator
 
 pytestmark = pytest.mark.jvm
-
-STRANGE = [
-    "",
-    " ",
-    "\0",
-    "a\nb",
-    "look\taround\x00",
-    "🔥 focus",
-    "\ud800\udfff",
-    "x" * (1 << 20),
-    "'); drop--",
-    "\\n",
-    "e",
-]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -187,16 +172,6 @@ def test_dense_rewards_telescope_and_sparse_ones_pay_at_the_end(env):
     with_sparse.close()
 
 
-@pytest.mark.parametrize("action", STRANGE, ids=lambda action: repr(action[:8]))
-def test_any_string_is_an_action(env, action):
-    env.reset(options={"index": 1})
-    observation, _, terminated, _, info = env.step(action)
-    assert isinstance(observation, str)
-    assert not terminated
-    assert info["valid"] == (plain(action) == "look around")
-    assert env.step("look around")[4]["valid"]
-
-
 def test_namesakes_have_a_fixed_order():
     cups = ["a wood cup (containing red paint)", "a wood cup (containing blue paint)"]
     planes = ["an inclined plane with a steel surface", "an inclined plane with a brick surface"]
@@ -205,14 +180,6 @@ def test_namesakes_have_a_fixed_order():
     assert one == other
     assert one.splitlines()[:2] == ["a table", cups[1]]
     assert tidy("b\na") == "b\na"
-
-
-def test_the_same_task_starts_alike_whatever_was_loaded_before(env):
-    for index in (3, 4, 6):  # tasks that begin in a room with paints
-        first = env.reset(options={"index": index})[0]
-        for other in range(4):
-            env.reset(options={"index": 10 + other})
-            assert env.reset(options={"index": index})[0] == first
 
 
 def test_actions_are_made_plain():
@@ -230,18 +197,6 @@ def test_an_ambiguous_request_is_a_question(env):
     env.step("open door")
     assert not env.step("look around")[4]["valid"]  # the package takes it for the answer, and cancels
     assert env.step("look around")[4]["valid"]
-
-
-def test_admissible_actions_are_accepted(env):
-    env.reset(options={"index": 2})
-    listed = env.admissible()
-    assert len(listed) > 50
-    assert listed == sorted(set(listed))
-    for action in [a for a in listed if a.startswith(("look", "teleport"))][:8]:
-        if env._over:
-            break
-        assert env.step(action)[4]["valid"], action
-    assert "Score" in env.render()
 
 
 def test_environments_are_isolated_and_play_in_threads():
@@ -299,17 +254,6 @@ def test_no_thread_is_left_and_a_closed_environment_says_so(env):
     assert "called" in observation
 
 
-def test_the_same_task_is_the_same_start():
-    envs = [gentax.make("sciworld") for _ in range(2)]
-    for first, second in pairwise(envs):
-        _, one = first.reset(seed=5)
-        _, two = second.reset(seed=5)
-        assert one["task"] == two["task"]
-        assert one["goal"] == two["goal"]
-    for env in envs:
-        env.close()
-
-
 def test_shortening_teleports_and_names_what_is_seen():
     path = [
         Turn("open door to outside", "The door is already open."),
@@ -329,12 +273,3 @@ def test_shortening_teleports_and_names_what_is_seen():
         "teleport to hallway",
         "move baby wolf to red box",
     ]
-
-
-def test_a_made_plan_solves_its_variation():
-    interface = Simulator()
-    plan = make_plan(interface, Variation("find-plant", 3))
-    interface.close()
-    assert plan[0] == "teleport to greenhouse"
-    goal = "Your task is to find a(n) plant. First, focus on the thing."
-    assert thought(goal, plan) == "I may find a plant in the greenhouse: go there."

@@ -71,14 +71,6 @@ def test_no_jvm_outlives_python():
             assert complaint == "", name
 
 
-def test_nothing_is_written_where_python_runs(tmp_path):
-    process, pid = start(START + "env.admissible()", cwd=tmp_path)
-    _, complaint = process.communicate(timeout=30)
-    assert complaint == ""
-    assert ends(pid)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_ctrl_c_reaches_python_alone():
     script = """
 import gentax, sys

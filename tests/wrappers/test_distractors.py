@@ -9,7 +9,7 @@ import pytest
 
 import gentax
 from gentax.core import UsageError
-from gentax.wrappers import Rename, distract, generators
+from gentax.wrappers import distract, generators
 from gentax.wrappers.generators import CONTEXTUAL, GENERIC, Scene, generator, scatter, words_of
 
 KITCHEN = (
@@ -227,18 +227,7 @@ def test_volume_zero_is_none_and_none_is_the_papers():
     assert (CONTEXTUAL["webshop"].volume, CONTEXTUAL["alfworld"].volume) == (30, 300)
 
 
-def test_distractors_are_renamed_with_the_rest():
-    inside = Rename(distract(gentax.make("sokoban")), {"urn": "vok", "ladder": "mip", "box": "dax"})
-    texts = "".join(inside.reset(options={"index": index})[0] for index in range(20))
-    assert " vok " in texts
-    assert "urn" not in texts
-
-
 @pytest.mark.parametrize("wrong", [{"volume": -1}, {"probability": 1.5}, {"kind": "contextuel"}])
 def test_wrong_settings_say_so(wrong):
     with pytest.raises(UsageError):
         distract(gentax.make("sokoban"), **wrong)
-
-
-def test_it_is_public():
-    assert gentax.distract is distract

@@ -12,8 +12,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -352,15 +352,17 @@ class JvmConnection(Generic[J]):
         """Drop the objects and the connection; the last one to close ends the JVM."""
         self._finalize()
 
-    def guarded(self) -> _Guard:
-        """Return a context that turns what goes wrong in it into an EnvironmentFault.
-
-        Raises:
-            EnvironmentFault: at once, when this link is closed.
-        """
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Turn what goes wrong in a block into an EnvironmentFault; one at once, when this link is closed."""
         if not self.open:
             raise EnvironmentFault("this simulator is closed: reset() starts another")
-        return _Guard(self)
+        try:
+            yield
+        except BaseException as error:
+            if (fault := self._broke(error)) is None:
+                raise
+            raise fault from None
 
     def _broke(self, error: BaseException) -> EnvironmentFault | None:
         """Close, and return what to say instead of `error`, if anything."""
@@ -378,20 +380,6 @@ class JvmConnection(Generic[J]):
         self._jvm.broken = True
         self.close()
         return EnvironmentFault(fate)
-
-
-class _Guard:
-    """Turns what goes wrong in its block into an EnvironmentFault."""
-
-    def __init__(self, link: JvmConnection[Any]) -> None:
-        self._link = link
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is not None and (fault := self._link._broke(error)) is not None:
-            raise fault from None
 
 
 def _hang_up(

@@ -6,9 +6,8 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib.resources import files
-from pathlib import Path
 from random import Random
 from typing import NamedTuple, TypeVar
 
@@ -83,22 +82,22 @@ def scatter(rng: Random, observation: str, sentences: Iterable[str]) -> str:
 
 
 def scatter_remarks(
-    rng: Random, scene: Scene, count: int, things: Sequence[str], looks: Sequence[str], remarks: Sequence[str]
+    things: Sequence[str], looks: Sequence[str], remarks: Sequence[str], scene: Scene, volume: int, rng: Random
 ) -> str:
-    """Return the observation with `count` remarks scattered over it, fewer where no thing is free.
+    """Scatter max(1, ⌊volume/20⌋) remarks over the observation, fewer where no thing is free.
 
     A remark holds a {}, for a thing with a look.
     """
-    drawn = [scene.sample(rng, things) for _ in range(count)]
+    drawn = [scene.sample(rng, things) for _ in range(max(1, volume // 20))]
     lines = [pick(rng, remarks).format(a(f"{pick(rng, looks)} {thing}")) for thing in drawn if thing is not None]
     return scatter(rng, scene.observation, lines)
 
 
 # Any domain: a glimpse of another domain's state, at most `volume` characters of it but at least a sentence.
 #
-# The glimpses are real observations (`snippets.json`, made by `build_snippets`). A sentence is left out if the goal
-# or the observation has one of its words, and the whole glimpse if nothing of it is left. Like the paper's, glimpses
-# show the agent text of domains that it may later be tested on; contextual distractors do not.
+# The glimpses are first observations of training tasks of Sokoban and ScienceWorld (`snippets.json`). A sentence is
+# left out if the goal or the observation has one of its words, and the whole glimpse if nothing of it is left. Like the
+# paper's, glimpses show the agent text of domains that it may later be tested on; contextual distractors do not.
 
 
 INTRODUCTIONS = (
@@ -156,13 +155,13 @@ def _sentences(text: str) -> Snippet:
 
 
 ALFWORLD_THINGS = (
-    "mug", "ladle", "saucer", "teapot", "colander", "whisk", "grater", "corkscrew", "strainer", "skillet",
-    "jar", "basket", "tin", "crate", "bucket", "canister", "pitcher", "flask", "tray", "hamper",
-    "napkin", "apron", "dishcloth", "tea towel", "oven glove", "doily", "handkerchief", "rag",
+    "mug", "ladle", "saucer", "teapot", "colander", "whisk", "grater", "corkscrew", "strainer", "skillet", "jar",
+    "basket", "tin", "crate", "bucket", "canister", "pitcher", "flask", "tray", "hamper", "napkin", "apron",
+    "dishcloth", "tea towel", "oven glove", "doily", "handkerchief", "rag",
 )  # fmt: skip
 ALFWORLD_LOOKS = (
-    "worn", "stained", "warm", "labelled", "chipped", "faded", "damp", "spotless", "dented", "polished",
-    "crumpled", "scratched", "dusty", "patterned", "borrowed", "heavy", "small", "plain", "folded",
+    "worn", "stained", "warm", "labelled", "chipped", "faded", "damp", "spotless", "dented", "polished", "crumpled",
+    "scratched", "dusty", "patterned", "borrowed", "heavy", "small", "plain", "folded",
 )  # fmt: skip
 ALFWORLD_PLACES = ("lies about", "has been left here", "is in plain sight", "catches your eye")
 
@@ -184,18 +183,8 @@ def alfworld(scene: Scene, volume: int, rng: Random) -> str:
 
 
 BABYAI_THINGS = (
-    "harp",
-    "tent",
-    "bicycle",
-    "windmill",
-    "kettle",
-    "scarecrow",
-    "piano",
-    "sledge",
-    "well",
-    "puppet",
-    "flag",
-)
+    "harp", "tent", "bicycle", "windmill", "kettle", "scarecrow", "piano", "sledge", "well", "puppet", "flag",
+)  # fmt: skip
 BABYAI_LOOKS = ("wooden", "rusty", "silent", "tiny", "enormous", "old", "snow-covered", "striped", "wobbly")
 BABYAI_REMARKS = (
     "Through a crack you glimpse {} outside.",
@@ -203,10 +192,7 @@ BABYAI_REMARKS = (
     "You daydream of {}.",
     "Outside, out of reach, there is {}.",
 )
-
-
-def babyai(scene: Scene, volume: int, rng: Random) -> str:
-    return scatter_remarks(rng, scene, max(1, volume // 20), BABYAI_THINGS, BABYAI_LOOKS, BABYAI_REMARKS)
+babyai = partial(scatter_remarks, BABYAI_THINGS, BABYAI_LOOKS, BABYAI_REMARKS)
 
 
 # Crafting: recipes overheard, of things nobody can make here. max(1, ⌊volume/20⌋) lines.
@@ -217,17 +203,8 @@ CRAFTING_THINGS = (
     "spinning top", "marionette", "hourglass", "music box", "barometer",
 )  # fmt: skip
 CRAFTING_PARTS = (
-    "cogs",
-    "corks",
-    "velvet strips",
-    "pearls",
-    "wax seals",
-    "ribbons",
-    "hinges",
-    "lenses",
-    "tassels",
-    "springs",
-)
+    "cogs", "corks", "velvet strips", "pearls", "wax seals", "ribbons", "hinges", "lenses", "tassels", "springs",
+)  # fmt: skip
 
 
 def crafting(scene: Scene, volume: int, rng: Random) -> str:
@@ -255,10 +232,7 @@ SCIWORLD_REMARKS = (
     "You remember {} from another house.",
     "Through the window, far off, you make out {}.",
 )
-
-
-def sciworld(scene: Scene, volume: int, rng: Random) -> str:
-    return scatter_remarks(rng, scene, max(1, volume // 20), SCIWORLD_THINGS, SCIWORLD_LOOKS, SCIWORLD_REMARKS)
+sciworld = partial(scatter_remarks, SCIWORLD_THINGS, SCIWORLD_LOOKS, SCIWORLD_REMARKS)
 
 
 # Sokoban: things that stand at coordinates outside the room. max(1, ⌊volume/10⌋) lines, as in arXiv 2601.18217.
@@ -291,8 +265,8 @@ def _side(text: str) -> int:
 
 
 TWX_THINGS = (
-    "tram", "church bell", "foghorn", "lawnmower", "accordion", "brass band", "woodpecker", "ferry", "hot-air balloon",
-    "street sweeper", "choir", "sailing boat", "weather vane", "fairground organ",
+    "tram", "church bell", "foghorn", "lawnmower", "accordion", "brass band", "woodpecker", "ferry",
+    "hot-air balloon", "street sweeper", "choir", "sailing boat", "weather vane", "fairground organ",
 )  # fmt: skip
 TWX_LOOKS = ("distant", "lonely", "old", "slow", "cheerful", "famous", "tired", "invisible")
 TWX_REMARKS = (
@@ -301,10 +275,7 @@ TWX_REMARKS = (
     "A poster advertises {}.",
     "Nobody else seems to notice {} in the distance.",
 )
-
-
-def twx(scene: Scene, volume: int, rng: Random) -> str:
-    return scatter_remarks(rng, scene, max(1, volume // 20), TWX_THINGS, TWX_LOOKS, TWX_REMARKS)
+twx = partial(scatter_remarks, TWX_THINGS, TWX_LOOKS, TWX_REMARKS)
 
 
 # WebShop: advertisements, products that cannot be had, facts that do not matter (counts as in arXiv 2601.18217).
@@ -317,7 +288,8 @@ def twx(scene: Scene, volume: int, rng: Random) -> str:
 WEBSHOP_CATEGORIES = (
     "garden hoses", "piano lessons", "roof tiles", "canoe trips", "dog walking", "beekeeping", "car washes",
     "window cleaning", "folk dancing", "house plants", "train tickets", "crosswords", "pottery courses", "sailing",
-    "tax advice", "language lessons", "bird watching", "chimney sweeping", "chess clubs", "camp sites", "model trains",
+    "tax advice", "language lessons", "bird watching", "chimney sweeping", "chess clubs", "camp sites",
+    "model trains",
 )  # fmt: skip
 WEBSHOP_SLOGANS = (
     "now closer than ever", "ask your neighbour", "a smile is included", "since the old days", "because it is Monday",
@@ -386,7 +358,12 @@ CONTEXTUAL = {
         Generator("sokoban", sokoban, 80, reads_actions=False),  # the paper's volume, as the next two
         Generator("webshop", webshop, 30),
         Generator("alfworld", alfworld, 300),
-        Generator("sciworld", sciworld, 60, reads_actions=False),
+        Generator(
+            "sciworld",
+            sciworld,
+            60,
+            reads_actions=False,
+        ),
         Generator("crafting", crafting, 60),
         Generator("babyai", babyai, 60, reads_actions=False),
         Generator("twx", twx, 60),
@@ -401,43 +378,3 @@ def generator(domain: str, kind: str) -> Generator:
     if kind == "generic":
         return GENERIC
     return CONTEXTUAL.get(domain) or CONTEXTUAL.get(domain.partition("-")[0], GENERIC)
-
-
-SNIPPET_DOMAINS = ("sokoban", "sciworld")
-SNIPPETS_PER_DOMAIN = 24
-SNIPPET_LENGTH = 400  # characters
-DULL_LINES = ("the agent", "a substance called air")  # in every room of ScienceWorld, and headings without their list
-
-
-def first_observations(name: str) -> list[str]:
-    """Return `SNIPPETS_PER_DOMAIN` observations of a domain, spread over its training tasks."""
-    from gentax.domains import make
-
-    env = make(name)
-    try:
-        size = min(env.size("train"), 1000)
-        starts = (
-            env.reset(options={"index": n * size // SNIPPETS_PER_DOMAIN, "split": "train"})[0]
-            for n in range(SNIPPETS_PER_DOMAIN)
-        )
-        return list(dict.fromkeys(map(_short, starts)))
-    finally:
-        env.close()
-
-
-def _short(text: str) -> str:
-    lines = [line for line in text.split("\n") if line not in DULL_LINES and not line.endswith(":")]
-    while len("\n".join(lines)) > SNIPPET_LENGTH and len(lines) > 1:
-        lines.pop()
-    return "\n".join(lines)
-
-
-def build_snippets() -> None:
-    """Write `snippets.json`, the text of the generic distractor: first observations of training tasks, cut short."""
-    bank = {name: first_observations(name) for name in SNIPPET_DOMAINS}
-    path = Path(__file__).with_name("snippets.json")
-    path.write_text(json.dumps(bank, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    build_snippets()

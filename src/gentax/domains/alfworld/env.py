@@ -8,7 +8,7 @@ from gentax.core.task import Task
 from gentax.domains.alfworld import DOMAIN, LEVELS, OFFICIAL, TASKS, parse_level
 from gentax.domains.alfworld.engine import NOTHING, Game
 from gentax.domains.alfworld.expert import Expert
-from gentax.domains.alfworld.games import Official, Start, draw, fit, progress, read_official
+from gentax.domains.alfworld.games import Start, draw, fit, progress, read_game, read_official
 
 ACTION_LIMIT = 200  # characters; no longer string is looked at
 
@@ -35,10 +35,8 @@ class AlfWorld(TextEnv):
         self, level: str | None = None, split: str = "train", reward: str = "sparse", horizon: int | None = None
     ) -> None:
         super().__init__(level=level, split=split, reward=reward, horizon=horizon)
-        self._official: Official | None = None
-        if self.level == OFFICIAL:
-            self._official = read_official()
-        else:
+        self._official = read_official() if self.level == OFFICIAL else None
+        if self._official is None:
             fit(parse_level(self.level), split)
         self._game: Game | None = None
         self._expert: Expert | None = None
@@ -48,7 +46,7 @@ class AlfWorld(TextEnv):
         return LEVELS[self.level].horizon if self.level in LEVELS else parse_level(self.level).horizon
 
     def size(self, split: str) -> int:
-        return TASKS if self._official is None else self._official.size(split)
+        return TASKS if self._official is None else len(self._official[split])
 
     def _reset_task(self, task: Task) -> tuple[str, str]:
         self.close()
@@ -110,5 +108,5 @@ class AlfWorld(TextEnv):
 
     def _start(self, task: Task) -> Start:
         if self._official is not None:
-            return self._official.start(task.split, task.index)
+            return read_game(self._official[task.split][task.index])
         return draw(parse_level(task.level), task.split, task.index, task.seed)

@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -254,27 +253,10 @@ _END = 1 << 16  # bytes; the mark is among the last entries of a file of some hu
 _MEND = "`alfworld-download` fetches the published games"
 
 
-class Official:
-    """The published games, by split and in an order of which any first few are a fair sample."""
+def read_official() -> dict[str, tuple[Path, ...]]:
+    """Find the games by split, in an order of which any first few are a fair sample.
 
-    def __init__(self, games: Mapping[str, tuple[Path, ...]]) -> None:
-        self._games = games
-
-    def size(self, split: str) -> int:
-        """Return how many games a split has."""
-        return len(self._games[split])
-
-    def start(self, split: str, index: int) -> Start:
-        """Read a game.
-
-        Raises:
-            UsageError: one of its files cannot be read or is not as published.
-        """
-        return _read_game(self._games[split][index])
-
-
-def read_official() -> Official:
-    """Find the games in the folder that ALFWORLD_DATA names, or in the one within that the download makes.
+    They are in the folder that ALFWORLD_DATA names, or in the one within that the download makes.
 
     Raises:
         UsageError: the variable is not set, or what it names is not there or not whole.
@@ -287,11 +269,12 @@ def read_official() -> Official:
         raise UsageError(f"{VARIABLE}={folder}: not a folder; {_MEND}")
     inner = sorted(folder.glob("json_*"))
     base = next((one for one in (folder, *reversed(inner)) if (one / FOLDERS["train"]).is_dir()), folder)
-    games, earlier = {}, set[str]()
+    games: dict[str, tuple[Path, ...]] = {}
+    earlier: set[str] = set()
     for split, name in FOLDERS.items():
         games[split] = tuple(game for game in _games(base / name) if game.parent.name not in earlier)
         earlier |= {game.parent.name for game in games[split]}
-    return Official(games)
+    return games
 
 
 @cache
@@ -323,7 +306,8 @@ def _end_of(file: Path) -> bytes:
         return source.read()
 
 
-def _read_game(game: Path) -> Start:
+def read_game(game: Path) -> Start:
+    """Read one of the published games. Raises UsageError where a file cannot be read or is not as published."""
     made, told = _json(game / GAME), _json(game / TRAJECTORY)
     try:
         asked = told["pddl_params"]

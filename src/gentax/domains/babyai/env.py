@@ -9,7 +9,7 @@ from minigrid.core.actions import Actions
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.task import Task
 from gentax.domains.babyai import DOMAIN, KINDS, TASKS
-from gentax.domains.babyai.bot import BotExpert
+from gentax.domains.babyai.expert import BotExpert
 from gentax.domains.babyai.world import called, content_of, draw, make_world, view, whole
 
 ACTIONS = {
@@ -46,7 +46,7 @@ class BabyAI(TextEnv):
         self._worlds: list[Any] = []  # one for each kind of task of the level
         self._world: Any = None
         self._seen = ""
-        self._adviser: BotExpert | None = None
+        self._bot: BotExpert | None = None
 
     def size(self, split: str) -> int:
         return TASKS
@@ -57,7 +57,7 @@ class BabyAI(TextEnv):
         self._world = self._worlds[task.index % len(self._worlds)]
         seen = draw(self._world, task.split, task.seed)
         self._seen = view(seen["image"], seen["direction"])
-        self._adviser = None
+        self._bot = None
         self._content = content_of(self._world)
         mission = self._world.mission
         return f"{mission[:1].upper()}{mission[1:]}.", self._seen
@@ -73,8 +73,8 @@ class BabyAI(TextEnv):
         # The horizon is ours, the package's limit is not looked at. It ends these levels on success alone.
         seen, reward, done, _, _ = self._world.step(known)
         self._seen = view(seen["image"], seen["direction"])
-        if self._adviser is not None and not done:
-            self._adviser.observe(known)
+        if self._bot is not None and not done:
+            self._bot.observe(known)
         reward = max(0.0, float(reward)) if self.reward == "dense" else float(done)
         return StepResult(self._seen, reward, done, done, True)
 
@@ -85,12 +85,13 @@ class BabyAI(TextEnv):
         """Return the move of the package's bot, which is told of every step from the first call on."""
         if self._world is None:
             return None
-        if self._adviser is None:
-            self._adviser = BotExpert(self._world)
-        advice = self._adviser.advice()
-        if advice is None or self._refusal(advice.action):
+        if self._bot is None:
+            self._bot = BotExpert(self._world)
+        move = self._bot.move()
+        if move is None or self._refusal(move[0]):
             return None
-        return ExpertAction(NAMES[advice.action], advice.thought)
+        action, thought = move
+        return ExpertAction(NAMES[action], thought)
 
     def content(self) -> str:
         return self._content

@@ -33,22 +33,10 @@ PRODUCTS = _words("plank rod rope brick cord frame hook panel wheel mallet baske
 LOOKS = _words("old worn dusty chipped faded cracked stained dented dull warm damp spotless rusty crooked tiny")
 CLUTTER = _words("jug plate candle scarf mirror bucket pillow brush kettle coin letter vase stool comb flute")
 CLAUSES = [
-    "beside the door",
-    "under the window",
-    "on a shelf",
-    "near the stairs",
-    "with no label",
-    "with two scratches",
-    "smelling of smoke",
-    "covered in cobwebs",
-    "left by someone",
-    "wrapped in paper",
-    "facing the wall",
-    "half in shadow",
-    "of little use",
-    "below a painting",
-    "tied with string",
-]
+    "beside the door", "under the window", "on a shelf", "near the stairs", "with no label", "with two scratches",
+    "smelling of smoke", "covered in cobwebs", "left by someone", "wrapped in paper", "facing the wall",
+    "half in shadow", "of little use", "below a painting", "tied with string",
+]  # fmt: skip
 
 
 MOST = 6  # of one material that can be got at once; no recipe of a plan needs more at a time

@@ -3,7 +3,7 @@
 The domain's record, its levels (every task name of the package by itself, and groups of them), and which variation of
 which task a (level, split, index) is. Loads neither the package nor a JVM.
 
-Horizons leave room above the longest plans of the expert in a sample of the tasks (see `build.py lengths`): 7 steps for
+Horizons leave room above the longest plans of the expert in a sample of the tasks: 7 steps for
 `find-` and `lifespan-`, 33 for most others, up to 148 for inclined planes.
 """
 
@@ -22,37 +22,16 @@ from gentax.core.env import Domain, Level
 from gentax.core.task import stable_seed
 
 NAMES = (
-    "boil",
-    "melt",
-    "freeze",
-    "change-the-state-of-matter-of",
-    "use-thermometer",
-    "measure-melting-point-known-substance",
-    "measure-melting-point-unknown-substance",
-    "power-component",
-    "power-component-renewable-vs-nonrenewable-energy",
-    "test-conductivity",
-    "test-conductivity-of-unknown-substances",
-    "find-living-thing",
-    "find-non-living-thing",
-    "find-plant",
-    "find-animal",
-    "grow-plant",
-    "grow-fruit",
-    "chemistry-mix",
-    "chemistry-mix-paint-secondary-color",
-    "chemistry-mix-paint-tertiary-color",
-    "lifespan-longest-lived",
-    "lifespan-shortest-lived",
-    "lifespan-longest-lived-then-shortest-lived",
-    "identify-life-stages-1",
-    "identify-life-stages-2",
-    "inclined-plane-determine-angle",
-    "inclined-plane-friction-named-surfaces",
-    "inclined-plane-friction-unnamed-surfaces",
-    "mendelian-genetics-known-plant",
-    "mendelian-genetics-unknown-plant",
-)
+    "boil", "melt", "freeze", "change-the-state-of-matter-of", "use-thermometer",
+    "measure-melting-point-known-substance", "measure-melting-point-unknown-substance", "power-component",
+    "power-component-renewable-vs-nonrenewable-energy", "test-conductivity",
+    "test-conductivity-of-unknown-substances", "find-living-thing", "find-non-living-thing", "find-plant",
+    "find-animal", "grow-plant", "grow-fruit", "chemistry-mix", "chemistry-mix-paint-secondary-color",
+    "chemistry-mix-paint-tertiary-color", "lifespan-longest-lived", "lifespan-shortest-lived",
+    "lifespan-longest-lived-then-shortest-lived", "identify-life-stages-1", "identify-life-stages-2",
+    "inclined-plane-determine-angle", "inclined-plane-friction-named-surfaces",
+    "inclined-plane-friction-unnamed-surfaces", "mendelian-genetics-known-plant", "mendelian-genetics-unknown-plant",
+)  # fmt: skip
 """The package's thirty tasks, in its order."""
 
 DEFAULT = "living"
@@ -63,13 +42,9 @@ def _starting(*prefixes: str) -> tuple[str, ...]:
 
 
 _EASY = (
-    "find-living-thing",
-    "find-non-living-thing",
-    "find-animal",
-    "find-plant",
-    "lifespan-longest-lived",
+    "find-living-thing", "find-non-living-thing", "find-animal", "find-plant", "lifespan-longest-lived",
     "lifespan-shortest-lived",
-)
+)  # fmt: skip
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "living": ("find-living-thing", "find-animal", "find-plant"),
@@ -128,7 +103,7 @@ def names_of(level: str) -> tuple[str, ...]:
 
 # Which variation of which of the package's tasks a (level, split, index) is. Needs no JVM.
 #
-# The folds are the package's own, stored in `folds.json` (made by `build.py folds`, compared with the package by a
+# The folds are the package's own, stored in `folds.json` (made by `build.py`, compared with the package by a
 # test). Order: each task's variations are shuffled with a fixed seed and the tasks interleaved in proportion to how
 # many they have, so that any prefix of a split is a fair sample of it, and so is an index drawn at random.
 

@@ -11,8 +11,7 @@ from gentax.core.errors import EnvironmentFault
 from gentax.core.task import Task, content_hash
 from gentax.domains.twx import COOKING, COOKING_DOMAIN, FIRST, FOLDS, MAPREADER, MAPREADER_DOMAIN, Game, numbers
 from gentax.domains.twx.expert import PlanFollower, cooking_thought, mapreader_thought, without_idle
-from gentax.domains.twx.simulator import Simulator, State
-from gentax.domains.twx.words import exits, room_of, tidy
+from gentax.domains.twx.simulator import Simulator, State, exits, room_of, tidy
 
 ACTION_LIMIT = 200  # characters; no longer string is looked at
 REFUSAL = "That cannot be done now."

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import random
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -186,22 +185,10 @@ class Index:
         self._known = vocabulary
         self._engine = bm25s.BM25(method="lucene", k1=K1, b=B)
         self._engine.index((ids, vocabulary), create_empty_token=False, show_progress=False)
-        self._found: OrderedDict[str, tuple[int, ...]] = OrderedDict()
-
-    def search(self, query: str) -> tuple[int, ...]:
-        """Return the numbers of the products that match `query` best, best first; none when no word is known."""
-        found = self._found.get(query)
-        if found is None:
-            found = self._found[query] = self._search(query)
-            if len(self._found) > REMEMBERED:
-                self._found.popitem(last=False)
-        return found
-
-    def forget(self) -> None:
-        """Forget earlier answers; timing wants that."""
-        self._found.clear()
+        self.search = lru_cache(REMEMBERED)(self._search)
 
     def _search(self, query: str) -> tuple[int, ...]:
+        """Return the numbers of the products that match `query` best, best first; none when no word is known."""
         words = dict.fromkeys(_stem(word) for word in _WORD.findall(query.lower()))
         ids = [self._known[word] for word in words if word in self._known]
         if not ids:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from minigrid.core.actions import Actions
 from minigrid.core.world_object import WorldObj
@@ -24,38 +24,31 @@ _DOING = {Actions.left: "turn left", Actions.right: "turn right", Actions.forwar
 _LOST = (AssertionError, DisappearedBoxError, AttributeError, IndexError, TypeError)
 
 
-class Advice(NamedTuple):
-    """What the bot would do, and why."""
-
-    action: Actions
-    thought: str
-
-
 class BotExpert:
     """The bot in a world, from its present state on. Once the bot has no plan it has none for good."""
 
     def __init__(self, world: Any) -> None:
         self._world = world
         self._bot: BabyAIBot | None = BabyAIBot(world)
-        self._advice: Advice | None = None
+        self._move: tuple[Actions, str] | None = None
         self._replan(None)
 
-    def advice(self) -> Advice | None:
-        """Return what the bot would do now; None where it is lost."""
-        return self._advice
+    def move(self) -> tuple[Actions, str] | None:
+        """Return what the bot would do now, and why; None where it is lost."""
+        return self._move
 
     def observe(self, action: Actions) -> None:
-        """Tell the bot of a step that was made, be it the one it advised or not."""
+        """Tell the bot of a step that was made, be it the one it planned or not."""
         self._replan(action)
 
     def _replan(self, action: Actions | None) -> None:
         if self._bot is None:
             return
         try:
-            advised = self._bot.replan(action)
-            self._advice = Advice(advised, self._why(advised))
+            planned = self._bot.replan(action)
+            self._move = planned, self._why(planned)
         except _LOST:
-            self._bot = self._advice = None
+            self._bot = self._move = None
 
     def _why(self, action: Actions) -> str:
         """Return the bot's present subgoal as a sentence."""
