@@ -283,10 +283,10 @@ class ChatCodec:
 
     def _first_control(self, ids: np.ndarray, literal: str) -> int | None:
         """Return the index of the control token that `literal` starts with, after spaces."""
-        found = self._pattern.match(literal.lstrip())
-        if found is None:
+        match = self._pattern.match(literal.lstrip())
+        if match is None:
             return None
-        at = np.flatnonzero(ids == self._control[found.group(0)])
+        at = np.flatnonzero(ids == self._control[match.group(0)])
         return int(at[0]) if len(at) else None
 
     def _controls(self, ids: np.ndarray) -> np.ndarray:
@@ -299,7 +299,7 @@ class ChatCodec:
 
     def _encode_split(self, text: str) -> list[np.ndarray]:
         """Tokenize text within a conversation, split inside the text of each control token."""
-        starts = [found.start() + 1 for found in self._pattern.finditer(text)] if self._control else []
+        starts = [match.start() + 1 for match in self._pattern.finditer(text)] if self._control else []
         return [self._without_control(text[a:b]) for a, b in zip([0, *starts], [*starts, None], strict=True)]
 
     def _without_control(self, text: str) -> np.ndarray:

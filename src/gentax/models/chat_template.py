@@ -113,13 +113,13 @@ class _Reader:
     ) -> None:
         self.template, self.options, self.what = template, options, what
         self.in_parts = False  # whether messages are lists of parts, as templates of models with images want them
-        self.given: dict[str, Any] = {
+        self.variables: dict[str, Any] = {
             **special_tokens,
             "enable_thinking": options.thinking,
             "thinking": options.thinking,
         }
         if options.action_format == "tool_calls":
-            self.given["tools"] = [TOOL]
+            self.variables["tools"] = [TOOL]
 
     def layout(self) -> ChatLayout:
         try:
@@ -140,7 +140,7 @@ class _Reader:
         head = whole.partition(_ASSISTANT)[0]
         lead = head.removeprefix(prompt) if head.startswith(prompt) else ""
         thought = prompt.rstrip().endswith(THINK)
-        if "tools" not in self.given:
+        if "tools" not in self.variables:
             return ChatLayout(opening, following, None, in_message, lead, thought)
         if TOOL_NAME not in prompt or TOOL_NAME in self._strict([_user("First")], True, tools=None):
             raise UsageError(f"{self.what} offers no tools to the model; say --action-format tags or json")
@@ -156,9 +156,9 @@ class _Reader:
         try:
             return self._frame(self._render([system, _user("First")], True), "System", "First"), False
         except (TemplateRenderError, UsageError):  # it knows no system prompt, or drops it
-            one = self._frame(prompt, "First")
-            (hole,) = one.holes
-            (before, after), right = one.literals, Placeholder(False, hole.trims_right, hole.as_json)
+            frame = self._frame(prompt, "First")
+            (hole,) = frame.holes
+            (before, after), right = frame.literals, Placeholder(False, hole.trims_right, hole.as_json)
             between = json.dumps("\n\n")[1:-1] if hole.as_json else "\n\n"
             return TemplatePart(
                 (before, between, after), (Placeholder(hole.trims_left, False, hole.as_json), right)
@@ -175,18 +175,18 @@ class _Reader:
         for arguments in ({TOOL_ARGUMENT: _mark("Action", "")}, json.dumps({TOOL_ARGUMENT: _mark("Action", "")})):
             # some write arguments as JSON themselves, others want them as text
             call = {"id": CALL_ID, "type": "function", "function": {"name": TOOL_NAME, "arguments": arguments}}
-            said = {"role": "assistant", "content": "", "tool_calls": [call]}
+            reply = {"role": "assistant", "content": "", "tool_calls": [call]}
             result = {"role": "tool", "name": TOOL_NAME, "tool_call_id": CALL_ID, "content": _mark("Result")}
             try:
-                asked = self._render([_user("First")], False)
-                alone = self._render([_user("First"), said], False)
-                whole = self._render([_user("First"), said, result], True)
+                history = self._render([_user("First")], False)
+                alone = self._render([_user("First"), reply], False)
+                conversation = self._render([_user("First"), reply, result], True)
                 written = self._frame(alone, "Action")
-                after = self._frame(whole, "Action", "Result")
+                after = self._frame(conversation, "Action", "Result")
             except (TemplateRenderError, UsageError):
                 continue
             header, behind = written.literals
-            before = _behind_header(header, asked, prompt)
+            before = _behind_header(header, history, prompt)
             rest = behind.removesuffix(end) if end and behind.endswith(end) else behind
             if before is None or not after.literals[1].startswith(rest):
                 continue
@@ -199,25 +199,25 @@ class _Reader:
     def _strict(self, messages: Sequence[Mapping[str, Any]], generation: bool, **changed: Any) -> str:
         try:
             return self._render(messages, generation, **changed)
-        except TemplateRenderError as fault:
-            raise UsageError(f"{self.what} cannot write a conversation: {fault}") from None
+        except TemplateRenderError as error:
+            raise UsageError(f"{self.what} cannot write a conversation: {error}") from None
 
     def _render(self, messages: Sequence[Mapping[str, Any]], generation: bool, **changed: Any) -> str:
         if self.in_parts:
-            messages = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
-        given = {**self.given, **changed, "messages": list(messages), "add_generation_prompt": generation}
-        return self.template.render({key: value for key, value in given.items() if value is not None})
+            messages = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
+        variables = {**self.variables, **changed, "messages": list(messages), "add_generation_prompt": generation}
+        return self.template.render({key: value for key, value in variables.items() if value is not None})
 
     def _frame(self, text: str, *marks: str) -> TemplatePart:
         """Split a text at its placeholders, each of which must occur once, in order."""
         literals, holes = [], []
         for mark in marks:
-            found = re.search(rf"qz{mark}a(.{{1,2}})qz{mark}z", text)
-            if found is None or found.group(1) not in ('"', '\\"') or f"qz{mark}a" in text[found.end() :]:
+            match = re.search(rf"qz{mark}a(.{{1,2}})qz{mark}z", text)
+            if match is None or match.group(1) not in ('"', '\\"') or f"qz{mark}a" in text[match.end() :]:
                 raise _MessageOmitted(f"{self.what} does not print the messages it is given")
-            as_json = found.group(1) != '"'
+            as_json = match.group(1) != '"'
             left, right = (json.dumps(pad)[1:-1] if as_json else pad for pad in (_LEFT, _RIGHT))
-            before, text = text[: found.start()], text[found.end() :]
+            before, text = text[: match.start()], text[match.end() :]
             trims_left = not before.endswith(left)
             trims_right = not text.startswith(right)
             literals.append(before if trims_left else before.removesuffix(left))
@@ -226,11 +226,11 @@ class _Reader:
         return TemplatePart((*literals, text), tuple(holes))
 
 
-def _behind_header(before: str, asked: str, prompt: str) -> str | None:
+def _behind_header(before: str, history: str, prompt: str) -> str | None:
     """Return the text before a call in the model's own turn, after the header that a prompt ends with."""
-    if not before.startswith(asked):
+    if not before.startswith(history):
         return None
-    header, written = prompt.removeprefix(asked), before.removeprefix(asked)
+    header, written = prompt.removeprefix(history), before.removeprefix(history)
     same = next((n for n, (a, b) in enumerate(zip(header, written, strict=False)) if a != b), None)
     if same is None:
         same = min(len(header), len(written))

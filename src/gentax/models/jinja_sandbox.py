@@ -48,13 +48,13 @@ class SandboxedTemplate:
         self._process: subprocess.Popen[str] | None = None
         self._close = lambda: None
         try:
-            others = self._start()
-        except TemplateRenderError as fault:
+            unknown_fields = self._start()
+        except TemplateRenderError as error:
             self.close()
-            raise UsageError(f"{what} is no template that can be used: {fault}") from None
-        if others:
+            raise UsageError(f"{what} is no template that can be used: {error}") from None
+        if unknown_fields:
             self.close()
-            raise unknown(f"field of {what}", others.split("\n")[0], fields or ())
+            raise unknown(f"field of {what}", unknown_fields.split("\n")[0], fields or ())
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """Render the template with these variables, which must be JSON values.

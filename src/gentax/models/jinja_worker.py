@@ -106,15 +106,15 @@ def answer(work: Any) -> dict[str, str]:
         return {"error": "it takes too much memory"}
     except RecursionError:
         return {"error": "it is nested too deeply"}
-    except Exception as fault:
-        said = str(fault).strip() or type(fault).__name__
-        return {"error": f"{said.splitlines()[0][:300]}{_line(fault)}"}
+    except Exception as error:
+        message = str(error).strip() or type(error).__name__
+        return {"error": f"{message.splitlines()[0][:300]}{_line(error)}"}
     finally:
         limit_time(0)
 
 
-def _line(fault: Exception) -> str:
-    return f" (line {fault.lineno})" if isinstance(getattr(fault, "lineno", None), int) else ""
+def _line(error: Exception) -> str:
+    return f" (line {error.lineno})" if isinstance(getattr(error, "lineno", None), int) else ""
 
 
 def main() -> None:
@@ -126,20 +126,20 @@ def main() -> None:
     env = environment()
     template: Any = None
     for line in sys.stdin:
-        given = json.loads(line)
+        request = json.loads(line)
         if template is None:
 
-            def compile_it(source: str = given["source"], fields: list[str] | None = given["fields"]) -> str:
+            def compile_it(source: str = request["source"], fields: list[str] | None = request["fields"]) -> str:
                 nonlocal template
                 template = env.from_string(source)
                 if fields is None:
                     return ""
                 return "\n".join(sorted(meta.find_undeclared_variables(env.parse(source)) - {*fields, *env.globals}))
 
-            said = answer(compile_it)
+            message = answer(compile_it)
         else:
-            said = answer(lambda given=given: template.render(given))
-        print(json.dumps(said), flush=True)
+            message = answer(lambda request=request: template.render(request))
+        print(json.dumps(message), flush=True)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def check_fits_memory(needed: int, device: torch.device | str, what: str) -> Non
         )
 
 
-def max_batch_size(config: Any, cache: int, device: torch.device | str, most: int = 128, held: int = 0) -> int:
+def max_batch_size(config: Any, cache: int, device: torch.device | str, most: int = 128, allocated: int = 0) -> int:
     """Return how many rows fit into memory with the loaded weights; at least 1.
 
     Args:
@@ -76,7 +76,7 @@ def max_batch_size(config: Any, cache: int, device: torch.device | str, most: in
         held: bytes already allocated for rows.
     """
     row = cache + 8 * config.get_text_config(decoder=True).vocab_size
-    return max(1, min(most, int((1 - RESERVED_SHARE) * (available_memory(device) + held)) // max(1, row)))
+    return max(1, min(most, int((1 - RESERVED_SHARE) * (available_memory(device) + allocated)) // max(1, row)))
 
 
 def _group_memory() -> int:
@@ -112,10 +112,10 @@ def long_rope_threshold(config: Any) -> int | None:
     """Return the length beyond which a model changes the frequencies of all positions (long RoPE); None for others."""
     text = config.get_text_config(decoder=True)
     own = getattr(text, "original_max_position_embeddings", None)
-    given = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None)
+    rope_settings = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None)
     lengths = [
         rope.get("original_max_position_embeddings") or own
-        for rope in _ropes(given)
+        for rope in _ropes(rope_settings)
         if rope.get("rope_type") == "longrope"
     ]
     return min(filter(None, lengths), default=None)

@@ -54,13 +54,13 @@ class ModelSource:
 
         The commit of a hub model (`revision`), and an adapter's base (`adapter_base`).
         """
-        found = {}
+        record = {}
         if self._from_hub:
-            found["revision"] = self.path.name  # the snapshot's folder in the hub's cache
+            record["revision"] = self.path.name  # the snapshot's folder in the hub's cache
         if self.base is not None:
-            found["adapter_base"] = self.base.name
-            found |= {f"adapter_base_{key}": value for key, value in self.base.origin.items()}
-        return found
+            record["adapter_base"] = self.base.name
+            record |= {f"adapter_base_{key}": value for key, value in self.base.origin.items()}
+        return record
 
 
 def find_model(where: str | Path | ModelSource, options: ModelOptions = ModelOptions()) -> ModelSource:
@@ -136,14 +136,14 @@ def _base_of(path: Path, name: str, options: ModelOptions) -> ModelSource:
         raise UsageError(f"{name} is an adapter that does not say which model it is for; name it with {_OPTION}")
     inside = path / base  # the path may be relative to the adapter
     try:
-        found = find_model(str(inside) if not _exists(base) and _exists(str(inside)) else base, options)
+        base_source = find_model(str(inside) if not _exists(base) and _exists(str(inside)) else base, options)
     except UsageError as error:
         raise UsageError(
             f"{name} is an adapter for {base[:200]!r}, which is not there: {error}; {_OPTION} names another"
         ) from None
-    if found.kind == "adapter":
+    if base_source.kind == "adapter":
         raise UsageError(f"{name} is an adapter for {base[:200]!r}, which is an adapter itself; merge that one first")
-    return found
+    return base_source
 
 
 def _cached(name: str, options: ModelOptions) -> Path | None:

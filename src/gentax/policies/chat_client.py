@@ -52,13 +52,13 @@ class EndpointError(PolicyFault):
 
     Attributes:
         status: of HTTP; 0 where there was none.
-        said: the server's message.
+        message: the server's.
         param: the setting that the server blames, if any.
     """
 
-    def __init__(self, line: str, status: int = 0, said: str = "", param: str | None = None) -> None:
+    def __init__(self, line: str, status: int = 0, message: str = "", param: str | None = None) -> None:
         super().__init__(line)
-        self.status, self.said, self.param = status, said, param
+        self.status, self.message, self.param = status, message, param
 
 
 class ChatClient:
@@ -122,10 +122,10 @@ class ChatClient:
         """
         async with self._gate:
             for pause in (*RETRY_PAUSES_S, None):
-                asked = self._client.chat.completions.with_raw_response.create(
+                request = self._client.chat.completions.with_raw_response.create(
                     model=model, messages=messages, extra_body=settings
                 )
-                content = await self._content(asked)
+                content = await self._content(request)
                 body = read_json(content)
                 if is_completion(body):
                     return body
@@ -164,30 +164,32 @@ class ChatClient:
         if error is not None:
             code = error.get("code") if isinstance(error, dict) else None
             return self._refusal(code if isinstance(code, int) and not isinstance(code, bool) else 0, error, "")
-        said = self._shown(content[: 4 * MAX_ERROR_CHARS].decode("utf-8", "replace"))
-        return EndpointError(f"{self.url} answers what is no chat completion: {said or 'nothing'}")
+        text = self._shown(content[: 4 * MAX_ERROR_CHARS].decode("utf-8", "replace"))
+        return EndpointError(f"{self.url} answers what is no chat completion: {text or 'nothing'}")
 
     def _refusal(self, status: int, body: Any, text: str) -> EndpointError:
         param = None
         if isinstance(body, dict):
             param = body.get("param")
-            found = body.get("message") or body.get("detail") or body.get("error") or body
-            said = found if isinstance(found, str) else str(found)
+            detail = body.get("message") or body.get("detail") or body.get("error") or body
+            message = detail if isinstance(detail, str) else str(detail)
         else:
-            said = body if isinstance(body, str) and body else text
-        shown = self._shown(said)
+            message = body if isinstance(body, str) and body else text
+        shown = self._shown(message)
         if status == 401:
-            fault = f"refuses the key in {API_KEY_VARIABLE}" if self._key else f"wants a key; set {API_KEY_VARIABLE}"
+            problem = f"refuses the key in {API_KEY_VARIABLE}" if self._key else f"wants a key; set {API_KEY_VARIABLE}"
         else:
-            fault = {403: "denies access", 404: "does not have it", 429: "allows no more requests"}.get(status, "fails")
+            problem = {403: "denies access", 404: "does not have it", 429: "allows no more requests"}.get(
+                status, "fails"
+            )
         code = f" (HTTP {status})" if status else ""
-        return EndpointError(f"{self.url} {fault}{code}{': ' + shown if shown else ''}", status, said, str(param))
+        return EndpointError(f"{self.url} {problem}{code}{': ' + shown if shown else ''}", status, message, str(param))
 
-    def _shown(self, said: str) -> str:
+    def _shown(self, text: str) -> str:
         """Return the start of a server's message on one line, without control characters or the key."""
         if self._key:
-            said = said.replace(self._key, "…")
-        line = " ".join("".join(c if c.isprintable() else " " for c in said[: 4 * MAX_ERROR_CHARS]).split())
+            text = text.replace(self._key, "…")
+        line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_ERROR_CHARS]).split())
         return line if len(line) <= MAX_ERROR_CHARS else line[:MAX_ERROR_CHARS] + "…"
 
 
@@ -322,5 +324,5 @@ def _dict(value: Any) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     if isinstance(value, list):  # parts; only those of text have a "text"
-        value = "".join(said for part in value if isinstance(said := _dict(part).get("text"), str))
+        value = "".join(text for part in value if isinstance(text := _dict(part).get("text"), str))
     return clean(str(value)[:TEXT_LIMIT]) if isinstance(value, (str, int, float)) else ""

@@ -88,8 +88,8 @@ def parse_endpoint_url(where: str) -> tuple[str, str]:
     except ValueError:
         good = False
     if not good or any(c.isspace() or not c.isprintable() for c in base):
-        said = re.sub(r"(//)[^/@#]*@", r"\1", where)  # without a password
-        raise UsageError(f"{said!r} is no URL of a server; one looks like http://localhost:8000/v1#model")
+        shown = re.sub(r"(//)[^/@#]*@", r"\1", where)  # without a password
+        raise UsageError(f"{shown!r} is no URL of a server; one looks like http://localhost:8000/v1#model")
     path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
     return parts._replace(path=path).geturl(), model
 
@@ -116,47 +116,47 @@ class EndpointPolicy:
             PolicyFault: the server cannot be reached or refuses, after all retries.
             UsageError: it does not have the model.
         """
-        asked = [(self._conversation(turn), turn, int(turn.rng.integers(2**31 - 1))) for turn in turns]
+        requests = [(self._conversation(turn), turn, int(turn.rng.integers(2**31 - 1))) for turn in turns]
         first = 0 if self._has_answered else 1
-        replies = self.server.gather([self._answer(*one) for one in asked[:first]])
+        replies = self.server.gather([self._answer(*request) for request in requests[:first]])
         self._has_answered = True
-        return replies + self.server.gather([self._answer(*one) for one in asked[first:]])
+        return replies + self.server.gather([self._answer(*request) for request in requests[first:]])
 
     def _conversation(self, turn: PolicyRequest) -> list[Message]:
-        said = self._conversations.get(turn.slot)
-        if not turn.continues or said is None:
+        messages = self._conversations.get(turn.slot)
+        if not turn.continues or messages is None:
             system = turn.chat.system_prompt
-            said = self._conversations[turn.slot] = [{"role": "system", "content": clean(system)}] if system else []
-        calls = said[-1].get("tool_calls") if said else None
+            messages = self._conversations[turn.slot] = [{"role": "system", "content": clean(system)}] if system else []
+        calls = messages[-1].get("tool_calls") if messages else None
         role = {"role": "tool", "tool_call_id": calls[0]["id"]} if calls else {"role": "user"}
-        said.append({**role, "content": clean(turn.message)})
-        return said
+        messages.append({**role, "content": clean(turn.message)})
+        return messages
 
     def default_max_new_tokens(self, chat: ChatOptions) -> int:
         """Return the default length of a reply."""
         return MAX_NEW_TOKENS_THINKING if chat.thinking else MAX_NEW_TOKENS
 
-    async def _answer(self, said: list[Message], turn: PolicyRequest, seed: int) -> Reply:
-        held = [message["content"] for message in said]
+    async def _answer(self, messages: list[Message], turn: PolicyRequest, seed: int) -> Reply:
+        contents = [message["content"] for message in messages]
         while True:
             settings = self._settings(turn, seed)
             try:
-                body = await self.server.complete(self.model, said, settings)
+                body = await self.server.complete(self.model, messages, settings)
             except EndpointError as refused:
-                if self._adapt_to_refusal(refused, settings, said):
+                if self._adapt_to_refusal(refused, settings, messages):
                     continue
                 raise await self._explain_refusal(refused) from refused
             answer = parse_completion(body, "stop" in settings, turn.chat.action_format)
             if answer.cut_off:
                 self._without.add("stop")
                 continue
-            dropped = (len(held) - len(said)) // 2
-            cut = any(message["content"] not in held for message in said)
+            dropped = (len(contents) - len(messages)) // 2
+            cut = any(message["content"] not in contents for message in messages)
             if answer.call_id:
                 action = parse_reply(answer.text, turn.chat.action_format).action
-                said.append(tool_call_message(answer.text, action, answer.call_id))
+                messages.append(tool_call_message(answer.text, action, answer.call_id))
             else:
-                said.append({"role": "assistant", "content": answer.text or EMPTY_REPLY})
+                messages.append({"role": "assistant", "content": answer.text or EMPTY_REPLY})
             return Reply(answer.text, answer.written, truncated=answer.truncated, prompt_cut=cut, dropped=dropped)
 
     def _settings(self, turn: PolicyRequest, seed: int) -> dict[str, Any]:
@@ -181,17 +181,17 @@ class EndpointPolicy:
             settings["max_completion_tokens"] = sampling.max_new_tokens
         return {name: value for name, value in settings.items() if name not in self._without}
 
-    def _adapt_to_refusal(self, refused: EndpointError, settings: dict[str, Any], said: list[Message]) -> bool:
+    def _adapt_to_refusal(self, refused: EndpointError, settings: dict[str, Any], messages: list[Message]) -> bool:
         """Adapt to a refusal by dropping a setting or shortening; return whether to try again."""
-        if refused.status == 413 and shorten_messages(said):
+        if refused.status == 413 and shorten_messages(messages):
             return True
         if refused.status not in (400, 422, 500):  # others, such as a rate limit, are no word on the request itself
             return False
-        if _TOO_LONG.search(refused.said) and shorten_messages(said):
+        if _TOO_LONG.search(refused.message) and shorten_messages(messages):
             return True
         if refused.status == 500:
             return False
-        blamed = [n for n in OPTIONAL_SETTINGS if refused.param == n or re.search(rf"\b{n}\b", refused.said)]
+        blamed = [n for n in OPTIONAL_SETTINGS if refused.param == n or re.search(rf"\b{n}\b", refused.message)]
         again = any(name in settings for name in blamed)
         if settings.get("top_k") == 0 and "top_k" in blamed:
             self._no_top_k = -1  # SGLang's way
@@ -222,16 +222,16 @@ def _is_neutral(name: str, value: float) -> bool:
     return value == NEUTRAL_SAMPLING[name] or (name == "top_k" and value == -1)
 
 
-def shorten_messages(said: list[Message]) -> bool:
+def shorten_messages(messages: list[Message]) -> bool:
     """Shorten a conversation in place: the first message stays (two with a system prompt), and the latest ones.
 
     When one turn is left, the longest message loses its middle. Returns False when nothing is left to cut.
     """
-    head = 1 + (said[0]["role"] == "system")
-    if len(said) > head + 2:
-        del said[head : head + 2]
+    head = 1 + (messages[0]["role"] == "system")
+    if len(messages) > head + 2:
+        del messages[head : head + 2]
         return True
-    longest = max(said, key=lambda message: len(message["content"]))
+    longest = max(messages, key=lambda message: len(message["content"]))
     text = longest["content"]
     if len(text) < MIN_MESSAGE_CHARS:
         return False

@@ -217,14 +217,14 @@ class _Engine:
                 live += fresh
                 if not live:
                     break
-                asked = [run for run in live if run.outcome is None]
-                turns = [self._turn(run) for run in asked]
+                active = [run for run in live if run.outcome is None]
+                turns = [self._turn(run) for run in active]
                 replies = self.policy.reply(turns) if turns else []
-                self._each(self._advance, [(run, reply) for run, reply in zip(asked, replies, strict=True)])
-                if self.on_steps is not None and asked:
-                    self.on_steps(len(asked))
+                self._each(self._advance, [(run, reply) for run, reply in zip(active, replies, strict=True)])
+                if self.on_steps is not None and active:
+                    self.on_steps(len(active))
                 if self.check is not None:
-                    self.check.add([(run.job, run.steps[-1]) for run in asked if run.steps and not run.error])
+                    self.check.add([(run.job, run.steps[-1]) for run in active if run.steps and not run.error])
                 for run in [run for run in live if run.outcome is not None]:
                     live.remove(run)
                     free.append(run.slot)
@@ -299,14 +299,14 @@ class _Engine:
                 return _EnvStep(observation, float(reward), terminated or truncated, info)
             except UsageError:
                 raise
-            except Exception as fault:
+            except Exception as error:
                 if run.env is not None:
                     self.pool.discard(run.env)
                 run.env = None
                 if attempt == 1:
                     run.env = self.pool.take(run.task)
                 else:
-                    run.outcome, run.error = Outcome.ERROR, f"{type(fault).__name__}: {fault}"[:500]
+                    run.outcome, run.error = Outcome.ERROR, f"{type(error).__name__}: {error}"[:500]
         return None
 
     def _finish(self, run: _Run) -> Episode:

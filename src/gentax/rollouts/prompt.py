@@ -128,7 +128,7 @@ def build_message(
     now = observation if admissible is None else f"{observation}\n{_listed(admissible)}"
     if k is None and steps:
         return now, True
-    how = format_instructions(config.action_format, config.thinking)
+    instructions = format_instructions(config.action_format, config.thinking)
     recent = steps[max(0, len(steps) - k) :] if k else ()
     if config.prompt_template:
         fields = {
@@ -138,11 +138,11 @@ def build_message(
             "observation": observation,
             "admissible": None if admissible is None else list(admissible),
             "step": len(steps) + 1,
-            "format": how,
+            "format": instructions,
             "thinking": config.thinking,
         }
         return _render(load_template(config.prompt_template), fields), False
-    head = f"{rules}\n{how}\nGoal: {goal}\n"
+    head = f"{rules}\n{instructions}\nGoal: {goal}\n"
     if not steps or k is None:
         return head + now, False
     past = "".join(f"{step.observation}\n> {step.action}\n" for step in recent)

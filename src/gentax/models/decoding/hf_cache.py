@@ -177,8 +177,8 @@ class BatchCache:
         """Return a copy of some rows, with the same columns."""
         block = BatchCache(self.likes, len(rows), self.columns)
         index = torch.tensor(rows)
-        for ours, theirs in zip(block._keys, self._keys, strict=True):
-            ours.buffers = [buffer.index_select(0, index.to(buffer.device)) for buffer in theirs.buffers]
+        for target, source in zip(block._keys, self._keys, strict=True):
+            target.buffers = [buffer.index_select(0, index.to(buffer.device)) for buffer in source.buffers]
         for layer, old in zip(block._recurrent, self._recurrent, strict=True):
             layer.states = [state.index_select(0, index.to(state.device)) for state in old.states]
         return block
@@ -270,14 +270,14 @@ def _gather(
     """Return (rows, columns, heads, width); the members of each part are read by index from its flattened tensor."""
     shape = like.shape[2:]
     whole = len(parts) == 1 and len(parts[0][1]) == rows
-    made = None if whole else like.new_zeros(rows, columns, *shape)
+    gathered = None if whole else like.new_zeros(rows, columns, *shape)
     for old, members, index in parts:
         flat = old.view(old.shape[0] * old.shape[1], -1)
-        got = flat.index_select(0, torch.from_numpy(index.reshape(-1)).to(old.device)).view(
+        values = flat.index_select(0, torch.from_numpy(index.reshape(-1)).to(old.device)).view(
             len(members), columns, *shape
         )
-        if made is None:
-            return got
-        made[torch.tensor(members, device=made.device)] = got
-    assert made is not None
-    return made
+        if gathered is None:
+            return values
+        gathered[torch.tensor(members, device=gathered.device)] = values
+    assert gathered is not None
+    return gathered

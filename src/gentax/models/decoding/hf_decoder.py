@@ -120,50 +120,51 @@ class HFDecoder:
         if not self.recurrent:
             _reuse_neighbours(items)
         prefixes, below = shared_prefixes([item.ids for item in items], [item.kept for item in items])
-        made: dict[int, CachedSequence] = {}
+        computed: dict[int, CachedSequence] = {}
         for depth in range(1 + max((prefix.depth for prefix in prefixes), default=-1)):
             level = [n for n, prefix in enumerate(prefixes) if prefix.depth == depth]
             wanted = {n: _Item(prefixes[n].ids) for n in level}
             for n, item in wanted.items():
                 if (parent := prefixes[n].parent) is not None:
-                    item.improve(made[parent], len(made[parent].ids))
-            made |= self._compute_prefixes(wanted, items)
+                    item.improve(computed[parent], len(computed[parent].ids))
+            computed |= self._compute_prefixes(wanted, items)
         for item, prefix in zip(items, below, strict=True):
             if prefix is not None:
-                item.improve(made[prefix], len(made[prefix].ids))
+                item.improve(computed[prefix], len(computed[prefix].ids))
             if self.recurrent:
                 self._recall(item)
         return items
 
     def _compute_prefixes(self, prefixes: dict[int, _Item], items: Sequence[_Item]) -> dict[int, CachedSequence]:
         """Return where shared prefixes are cached, after computing those that are not."""
-        found: dict[int, CachedSequence] = {}
+        cached: dict[int, CachedSequence] = {}
         for n, item in prefixes.items():
             if self.recurrent:
                 if (saved := self._prefixes.get(item.ids.tobytes())) is not None:
                     self._prefixes.move_to_end(item.ids.tobytes())
-                    found[n] = saved
+                    cached[n] = saved
                 else:
                     self._recall(item)
             else:
-                for other in items:  # what any prompt has of it
-                    if other.source is not None:
+                for prompt_item in items:  # what any prompt has of it
+                    if prompt_item.source is not None:
                         item.improve(
-                            other.source, min(other.kept, common_prefix_length(other.ids, item.ids), len(item.ids) - 1)
+                            prompt_item.source,
+                            min(prompt_item.kept, common_prefix_length(prompt_item.ids, item.ids), len(item.ids) - 1),
                         )
-        missing = [n for n in prefixes if n not in found]
+        missing = [n for n in prefixes if n not in cached]
         if missing:
             block, order, _ = self._prefill([prefixes[n] for n in missing])
             end = max(len(prefixes[n].ids) for n in missing)
             for place, m in enumerate(order):
                 ids = prefixes[missing[m]].ids
-                found[missing[m]] = CachedSequence(ids, block, place, end, block.states, place)
+                cached[missing[m]] = CachedSequence(ids, block, place, end, block.states, place)
         if self.recurrent:
             for n in missing:
-                self._prefixes[prefixes[n].ids.tobytes()] = found[n]
+                self._prefixes[prefixes[n].ids.tobytes()] = cached[n]
             while len(self._prefixes) > MAX_PREFIXES:
                 self._prefixes.popitem(last=False)
-        return found
+        return cached
 
     def _recall(self, item: _Item) -> None:
         """Let an item start from the longest remembered prefix."""
@@ -234,8 +235,8 @@ class HFDecoder:
                 states = block.states_of(ended) if live else block.states
                 for n, b in enumerate(ended):
                     row = rows[b]
-                    held = np.concatenate([row.request.prompt, np.asarray(row.ids[:-1], np.int32)])
-                    saved = CachedSequence(held, block, b, starts[b] + len(held), states, n if live else b)
+                    ids = np.concatenate([row.request.prompt, np.asarray(row.ids[:-1], np.int32)])
+                    saved = CachedSequence(ids, block, b, starts[b] + len(ids), states, n if live else b)
                     self._slots[row.request.slot] = saved
             if not live:
                 return
@@ -269,9 +270,11 @@ class HFDecoder:
 def _reuse_neighbours(items: Sequence[_Item]) -> None:
     """Let every item start from what its neighbour has cached, where that is more than its own."""
     for order in (items, items[::-1]):
-        for one, other in itertools.pairwise(order):
-            if one.source is not None:
-                other.improve(one.source, min(one.kept, common_prefix_length(one.ids, other.ids), len(other.ids) - 1))
+        for first, second in itertools.pairwise(order):
+            if first.source is not None:
+                second.improve(
+                    first.source, min(first.kept, common_prefix_length(first.ids, second.ids), len(second.ids) - 1)
+                )
 
 
 MIN_TOKENS_SAVED = 128  # tokens that a shared prefix must save: a forward pass of its own costs time too
@@ -301,7 +304,7 @@ def shared_prefixes(
         must be computed.
     """
     same = [0, *(common_prefix_length(a, b) for a, b in itertools.pairwise(prompts))]
-    found: list[SharedPrefix] = []
+    prefixes: list[SharedPrefix] = []
     below: list[int | None] = [None] * len(prompts)
     open_ranges: list[tuple[int, int, int | None]] = [(0, len(prompts), None)]
     while open_ranges:
@@ -311,16 +314,16 @@ def shared_prefixes(
             continue
         branch = min(same[first + 1 : last])
         shared = min(branch, *(len(prompt) - 1 for prompt in prompts[first:last]))
-        depth = 0 if parent is None else len(found[parent].ids)
+        depth = 0 if parent is None else len(prefixes[parent].ids)
         each = [max(shared - max(have, depth), 0) for have in kept[first:last]]
         if sum(each) - max(each) >= worth:
-            found.append(
-                SharedPrefix(prompts[first][:shared], parent, 0 if parent is None else found[parent].depth + 1)
+            prefixes.append(
+                SharedPrefix(prompts[first][:shared], parent, 0 if parent is None else prefixes[parent].depth + 1)
             )
-            parent = len(found) - 1
+            parent = len(prefixes) - 1
         cuts = [first, *(n for n in range(first + 1, last) if same[n] == branch), last]
         open_ranges += [(a, b, parent) for a, b in itertools.pairwise(cuts)]
-    return found, below
+    return prefixes, below
 
 
 class UncachedDecoder:

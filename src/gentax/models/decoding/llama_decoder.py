@@ -246,33 +246,33 @@ class CudaGraphStep:
         shape = (B, end, now.filters is not None)
         if shape not in self._recorded:
             self._recorded[shape] = self._record(rows.first(B), now, end)
-        held, run = self._recorded[shape]
-        held.position_B.fill_(rows.length - 1)
-        for mine, given in zip(_tensors(held), _tensors(now), strict=True):
-            mine[:count].copy_(given)
+        static, run = self._recorded[shape]
+        static.position_B.fill_(rows.length - 1)
+        for target, value in zip(_tensors(static), _tensors(now), strict=True):
+            target[:count].copy_(value)
         token_B, logp_B = run()
         return token_B[:count], logp_B[:count]
 
     def _record(self, rows: KVCache, like: DecodeInputs, end: int) -> tuple[DecodeInputs, Callable[[], Sampled]]:
-        held = _like(like, rows.count)
-        held.position_B.fill_(rows.length - 1)
+        static = _like(like, rows.count)
+        static.position_B.fill_(rows.length - 1)
         if self.weights.device.type != "cuda":
-            return held, lambda: decode_step(self.weights, rows, held, end)
+            return static, lambda: decode_step(self.weights, rows, static, end)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # warm up: libraries initialise in a first run, which cannot be recorded
             for _ in range(2):
-                decode_step(self.weights, rows, held, end)
+                decode_step(self.weights, rows, static, end)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            sampled = decode_step(self.weights, rows, held, end)
+            sampled = decode_step(self.weights, rows, static, end)
 
         def run() -> Sampled:
             graph.replay()
             return sampled
 
-        return held, run
+        return static, run
 
 
 def _tensors(step: DecodeInputs) -> list[torch.Tensor]:
@@ -281,5 +281,5 @@ def _tensors(step: DecodeInputs) -> list[torch.Tensor]:
 
 def _like(step: DecodeInputs, count: int) -> DecodeInputs:
     """Return inputs of zeros for `count` rows."""
-    zeros = [given.new_zeros(count) for given in _tensors(step)]
+    zeros = [value.new_zeros(count) for value in _tensors(step)]
     return DecodeInputs(*zeros[:4], None if step.filters is None else SamplingFilters(*zeros[4:]))

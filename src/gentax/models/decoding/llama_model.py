@@ -60,9 +60,9 @@ class LlamaModel:
         at = torch.tensor([0, 1, self.positions // 2, self.positions - 1], device=self.device)
         cos, sin = rotary(torch.zeros(1, dtype=torch.float32, device=self.device), at[None])
         half = cos.shape[-1] // 2
-        mine = torch.cat([self.cos[at, 0].float(), self.sin[at, 0, half:].float()], dim=-1)
-        theirs = torch.cat([cos[0], sin[0, :, half:]], dim=-1).float()
-        if mine.shape != theirs.shape or (mine - theirs).abs().max() > 1e-2:
+        own = torch.cat([self.cos[at, 0].float(), self.sin[at, 0, half:].float()], dim=-1)
+        expected = torch.cat([cos[0], sin[0, :, half:]], dim=-1).float()
+        if own.shape != expected.shape or (own - expected).abs().max() > 1e-2:
             raise UnsupportedModel("rotary embeddings")
 
     def logits(self, x_N: torch.Tensor) -> torch.Tensor:
@@ -208,11 +208,11 @@ class KVCache:
         index = torch.tensor(rows, device=self.layers[0][0].device)
         return KVCache([tuple(x[:, :, :length].index_select(0, index) for x in pair) for pair in self.layers])
 
-    def copy_from(self, row: int, start: int, end: int, source: KVCache, other: int) -> None:
+    def copy_from(self, row: int, start: int, end: int, source: KVCache, source_row: int) -> None:
         """Copy positions `start` to `end` of row `other` of `source` into `row`."""
-        for mine, theirs in zip(self.layers, source.layers, strict=True):
-            for to, of in zip(mine, theirs, strict=True):
-                to[row, :, start:end] = of[other, :, start:end]
+        for target, origin in zip(self.layers, source.layers, strict=True):
+            for to, of in zip(target, origin, strict=True):
+                to[row, :, start:end] = of[source_row, :, start:end]
 
 
 class SlotCache:
@@ -247,13 +247,13 @@ class SlotCache:
             length = min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self.positions)
             # No more rows than are in use: many short ones were fine before, and would not be when they are long.
             self.rows = self.rows.resized(count, max(have, length) if self._ids else length, keep=bool(self._ids))
-        asked = set(slots)
-        idle = {row: slot for slot, row in self._row.items() if slot not in asked and row < len(slots)}
+        requested = set(slots)
+        idle = {row: slot for slot, row in self._row.items() if slot not in requested and row < len(slots)}
         for slot in slots:
             if (row := self._row[slot]) >= len(slots):
-                place, other = idle.popitem()
-                self._row[slot], self._row[other] = place, row
-                self._ids.pop(other, None)
+                place, idle_slot = idle.popitem()
+                self._row[slot], self._row[idle_slot] = place, row
+                self._ids.pop(idle_slot, None)
                 self.rows.copy_from(place, 0, len(self._ids.get(slot, ())), self.rows, row)
         return [self._row[slot] for slot in slots]
 

@@ -88,11 +88,11 @@ def plan_prefill(prompts: Sequence[np.ndarray], rows: Sequence[int], kept: Seque
     passes, done = [], 0
     for part in _parts(own, chunk):
         ids_N = np.concatenate([prompts[i][start:end] for i, start, end in part]).astype(np.int64)
-        mine = (from_M >= done) & (from_M < done + len(ids_N))
+        in_pass = (from_M >= done) & (from_M < done + len(ids_N))
         spans = [(rows[i], start, end) for i, start, end in part]
         buckets, place_N = _buckets(spans)
         position_N = np.concatenate([np.arange(start, end) for _, start, end in part])
-        stores = (from_M[mine] - done, row_M[mine], position_M[mine])
+        stores = (from_M[in_pass] - done, row_M[in_pass], position_M[in_pass])
         passes.append(PrefillPass(ids_N, position_N, *stores, buckets, place_N, _last(spans)))
         done += len(ids_N)
     return PrefillPlan(copies, passes, last_B)

@@ -58,22 +58,22 @@ def select_decoder(model: Any) -> Decoder:
     """
     if model.dtype != torch.float32:
         _refuse_overflow(model)
-    why = ""
+    reason = ""
     for kind in (LlamaDecoder, HFDecoder) if model.config.model_type in LLAMA_LIKE else (HFDecoder,):
         try:
             decoder = kind(model)
             off = logprob_error(decoder, model)
         except torch.OutOfMemoryError:
             raise
-        except Exception as fault:  # the model lacks something this decoder needs; the next one needs less
-            why = error_line(fault)
+        except Exception as error:  # the model lacks something this decoder needs; the next one needs less
+            reason = error_line(error)
             continue
         if off <= (TOLERANCE if model.dtype == torch.float32 else LOW_PRECISION_TOLERANCE[kind]):
             decoder.clear_cache()
             return decoder
-        why = f"log-probabilities are off by {off:.3g} nats"
+        reason = f"log-probabilities are off by {off:.3g} nats"
     warnings.warn(
-        f"{model.config.model_type} models keep no cache that gentax can resume ({why}): generation is slow",
+        f"{model.config.model_type} models keep no cache that gentax can resume ({reason}): generation is slow",
         stacklevel=2,
     )
     return UncachedDecoder(model)
@@ -105,19 +105,19 @@ def logprob_error(decoder: Decoder, model: Any) -> float:
     rng = np.random.default_rng(0)
     ids_BT = rng.integers(0, min(text.vocab_size, model.get_input_embeddings().weight.shape[0]), (2, total))
     sequences = [ids_BT[0].astype(np.int32), ids_BT[1].astype(np.int32)]
-    found: list[list[tuple[int, float]]] = [[], []]
+    sampled: list[list[tuple[int, float]]] = [[], []]
     for lengths in ((5, 9), (total - 2, total - 2)):  # of the prompts in each turn
         requests = [
             SamplingRequest(b, sequences[b][:n].copy(), SamplingParams(), rng.random(2)) for b, n in enumerate(lengths)
         ]
         for b, sample in enumerate(decoder.sample(requests, lambda ids: False)):
             sequences[b][lengths[b] : lengths[b] + 2] = sample.ids
-            found[b] += [(lengths[b] + k, logp) for k, logp in enumerate(sample.logprobs.tolist())]
+            sampled[b] += [(lengths[b] + k, logp) for k, logp in enumerate(sample.logprobs.tolist())]
     whole = torch.from_numpy(np.array(sequences, np.int64)).to(model.device)
     logp_BTV = model(input_ids=whole, use_cache=False).logits.float().log_softmax(-1)
     off = [
         abs(logp - float(logp_BTV[b, at - 1, sequences[b][at]]))
-        for b, tokens in enumerate(found)
+        for b, tokens in enumerate(sampled)
         for at, logp in tokens
     ]
     return float(np.mean(off))

@@ -102,10 +102,12 @@ class VLLMDecoder:
             params = [self._params(**self._settings(row), stop_token_ids=ends) for row in live]
             prompts = [{"prompt_token_ids": [*row.request.prompt.tolist(), *row.ids]} for row in live]
             try:
-                made = self._llm.generate(prompts, sampling_params=params, use_tqdm=False, lora_request=self._adapter)
+                outputs = self._llm.generate(
+                    prompts, sampling_params=params, use_tqdm=False, lora_request=self._adapter
+                )
             except Exception as error:
                 raise PolicyFault(f"vLLM failed: {_line(error)}") from error
-            for row, output in zip(live, made, strict=True):
+            for row, output in zip(live, outputs, strict=True):
                 written = output.outputs[0]
                 for token, logprobs in zip(written.token_ids, written.logprobs, strict=True):
                     if not row.finished:

@@ -106,8 +106,8 @@ def padded_batches(ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray], long
         ids, wanted: see `scoring_targets`.
         longest: rows are not padded beyond it.
     """
-    made: list[ScoringBatch] = []
-    for members in _group_by_length([len(one) for one in ids]):
+    batches: list[ScoringBatch] = []
+    for members in _group_by_length([len(sequence) for sequence in ids]):
         length = len(ids[members[-1]])
         width = max(length, min(-(-length // ROW_MULTIPLE) * ROW_MULTIPLE, longest))
         rows_BT = np.zeros((len(members), width), np.int64)
@@ -116,8 +116,8 @@ def padded_batches(ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray], long
         places = [b * width + np.arange(len(ids[i])) for b, i in enumerate(members)]
         real = sum(len(ids[i]) for i in members)
         fields = scoring_targets(ids, wanted, members, places)
-        made.append(PaddedBatch(ids=torch.from_numpy(rows_BT), num_tokens=real, **fields))
-    return made
+        batches.append(PaddedBatch(ids=torch.from_numpy(rows_BT), num_tokens=real, **fields))
+    return batches
 
 
 def _group_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -168,21 +168,21 @@ def tree_batches(
         ids, wanted: see `scoring_targets`.
         windows: the layers' sliding windows (see `build_tree`).
     """
-    made: list[ScoringBatch] = []
+    batches: list[ScoringBatch] = []
     members: list[int] = []
     shared: list[int] = []  # tokens in common with the previous sequence
     real = 0
     for i in prefix_order(ids):
         same = common_prefix_length(ids[members[-1]], ids[i]) if members else 0
         if members and real + len(ids[i]) - same > MAX_TOKENS:
-            made.append(_batch(ids, wanted, members, shared, windows))
+            batches.append(_batch(ids, wanted, members, shared, windows))
             members, shared, real, same = [], [], 0, 0
         members.append(i)
         shared.append(same)
         real += len(ids[i]) - same
     if members:
-        made.append(_batch(ids, wanted, members, shared, windows))
-    return made
+        batches.append(_batch(ids, wanted, members, shared, windows))
+    return batches
 
 
 def _batch(
@@ -249,8 +249,8 @@ def last_layer_for(
     """
     reads_N = np.zeros(size, bool)
     reads_N[state_U if len(state_U) else 0] = True
-    others = np.flatnonzero(~reads_N)[: -int(reads_N.sum()) % LAST_LAYER_MULTIPLE]
-    at_W = np.concatenate([np.flatnonzero(reads_N), others])
+    padding = np.flatnonzero(~reads_N)[: -int(reads_N.sum()) % LAST_LAYER_MULTIPLE]
+    at_W = np.concatenate([np.flatnonzero(reads_N), padding])
     asking = [at[reads_N[path[at]]] for path, at in zip(paths, own, strict=True)]
     return LastLayer(torch.from_numpy(at_W), build_tree(paths, asking, size, QUERIES, KEYS, windows))
 
@@ -265,14 +265,16 @@ def narrow_last_layer(model: Any, last: LastLayer) -> Iterator[None]:
     attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
     parts = [getattr(attention, "q_proj", None), getattr(attention, "o_proj", None), mlp]
 
-    def select(_: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (given[0].index_select(1, last.at_W), *given[1:])
+    def select(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0].index_select(1, last.at_W), *inputs[1:])
 
-    def scatter(_: Any, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> torch.Tensor:
-        return made.new_zeros(1, size, made.shape[2]).index_copy(1, last.at_W, made)
+    def scatter(_: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        return output.new_zeros(1, size, output.shape[2]).index_copy(1, last.at_W, output)
 
-    def use_last_tree(_: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return given, named | {"tree": last.tree}
+    def use_last_tree(
+        _: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return inputs, kwargs | {"tree": last.tree}
 
     size = len(last.tree.place_N)
     with ExitStack() as hooks:

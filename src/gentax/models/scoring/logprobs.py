@@ -171,8 +171,8 @@ def _chunks(model: Any, state_UW: torch.Tensor) -> Iterator[tuple[int, int]]:
         yield first, min(first + rows, len(state_UW))
 
 
-def _checkpointed(of: Callable[..., Any], *given: torch.Tensor) -> Any:
+def _checkpointed(of: Callable[..., Any], *inputs: torch.Tensor) -> Any:
     """Compute a function now and again in the backward pass, so that nothing in between is kept."""
     if not torch.is_grad_enabled():
-        return of(*given)
-    return checkpoint(of, *given, use_reentrant=False, preserve_rng_state=False)
+        return of(*inputs)
+    return checkpoint(of, *inputs, use_reentrant=False, preserve_rng_state=False)

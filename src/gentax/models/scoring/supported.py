@@ -37,11 +37,11 @@ def scoring_method(model: Any) -> str:
     Raises:
         UsageError: neither method gives the model's own log-probabilities.
     """
-    way = getattr(model, "gentax_scoring", None)
-    if way is None:
+    method = getattr(model, "gentax_scoring", None)
+    if method is None:
         # A plain attribute, so that copies of the model have it too: those that are trained may be sharded.
-        way = model.gentax_scoring = _determine_method(model)
-    return way
+        method = model.gentax_scoring = _determine_method(model)
+    return method
 
 
 def make_batches(model: Any, ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[ScoringBatch]:
@@ -82,22 +82,22 @@ def sequence_kl(
     return nats_S
 
 
-def _batches(way: str, model: Any, ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[ScoringBatch]:
+def _batches(method: str, model: Any, ids: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> list[ScoringBatch]:
     parts = [list(range(len(ids)))]
     limit = long_rope_threshold(model.config)
     if limit is not None:
         parts = [[i for i in parts[0] if (len(ids[i]) > limit) is longer] for longer in (False, True)]
-    made: list[ScoringBatch] = []
+    batches: list[ScoringBatch] = []
     for longer, part in enumerate(parts):
-        some, masks = [ids[i] for i in part], [wanted[i] for i in part]
-        if way == TREE:
-            found = tree_batches(some, masks, _windows(model))
+        part_ids, masks = [ids[i] for i in part], [wanted[i] for i in part]
+        if method == TREE:
+            part_batches = tree_batches(part_ids, masks, _windows(model))
         else:
-            found = padded_batches(some, masks, limit if limit is not None and not longer else 1 << 62)
-        for batch in found:
+            part_batches = padded_batches(part_ids, masks, limit if limit is not None and not longer else 1 << 62)
+        for batch in part_batches:
             batch.sequences[:] = [part[i] for i in batch.sequences]
-        made += found
-    return made
+        batches += part_batches
+    return batches
 
 
 @torch.no_grad()
@@ -116,42 +116,42 @@ def _compare(model: Any, near: Callable[[torch.Tensor], bool]) -> str:
     tails = (5, 8, max((0, *_windows(model))) + 12)
     limit = getattr(config, "max_position_embeddings", None) or 1 << 62
     ids = [np.concatenate([stem, rng.integers(0, config.vocab_size, n)])[:limit].astype(np.int32) for n in tails]
-    wanted = [np.arange(len(one)) >= len(one) - 8 for one in ids]  # a long sequence has large logits
+    wanted = [np.arange(len(sequence)) >= len(sequence) - 8 for sequence in ids]  # a long sequence has large logits
     try:
-        own = [_own_logprobs(model, one, int(mask.sum())) for one, mask in zip(ids, wanted, strict=True)]
-    except FAULTS as fault:
-        raise UsageError(f"the model of type {config.model_type} does not run: {_line(fault)}") from fault
+        own = [_own_logprobs(model, sequence, int(mask.sum())) for sequence, mask in zip(ids, wanted, strict=True)]
+    except FAULTS as error:
+        raise UsageError(f"the model of type {config.model_type} does not run: {_line(error)}") from error
     attention = model.config._attn_implementation
-    why = "their attention or logits differ"
-    for way in (TREE, PADDED) if _may_use_tree(model) else (PADDED,):
+    reason = "their attention or logits differ"
+    for method in (TREE, PADDED) if _may_use_tree(model) else (PADDED,):
         try:
-            if way == TREE:
+            if method == TREE:
                 use_tree_attention(model)
             off = [
                 token_logprobs(model, batch, "fp32").logprob_S.cpu() - torch.cat([own[i] for i in batch.sequences])
-                for batch in _batches(way, model, ids, wanted)
+                for batch in _batches(method, model, ids, wanted)
             ]
             if near(torch.cat(off).abs()):
-                return way
-        except FAULTS as fault:
-            why = _line(fault)
-        if way == TREE and model.config._attn_implementation != attention:
+                return method
+        except FAULTS as error:
+            reason = _line(error)
+        if method == TREE and model.config._attn_implementation != attention:
             model.set_attn_implementation(attention)
-    raise UsageError(f"models of type {config.model_type} cannot be scored here: {why}")
+    raise UsageError(f"models of type {config.model_type} cannot be scored here: {reason}")
 
 
 def _own_logprobs(model: Any, ids_T: np.ndarray, last: int) -> torch.Tensor:
     """Return the last tokens' log-probabilities by the model's own forward pass, fp32, on the CPU."""
-    given = {"input_ids": torch.from_numpy(ids_T[None].astype(np.int64)).to(model.device)}
+    inputs = {"input_ids": torch.from_numpy(ids_T[None].astype(np.int64)).to(model.device)}
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
-        given["logits_to_keep"] = last + 1
-    logits_TV = model(**given, use_cache=False).logits[0, -last - 1 : -1].float()
+        inputs["logits_to_keep"] = last + 1
+    logits_TV = model(**inputs, use_cache=False).logits[0, -last - 1 : -1].float()
     tokens = torch.from_numpy(ids_T[-last:].astype(np.int64)).to(model.device)
     return logits_TV.log_softmax(-1).gather(1, tokens[:, None])[:, 0].cpu()
 
 
-def _line(fault: Exception) -> str:
-    return (str(fault).splitlines() or [type(fault).__name__])[0]
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _may_use_tree(model: Any) -> bool:

@@ -163,7 +163,7 @@ def tree_attention_forward(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     tree: TreeAttention | None = None,
-    **asked: Any,
+    **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend. Shapes: query (1, G * R, N, D), key and value (1, G, N, D); returned: (1, N, G * R, D).
 
@@ -171,7 +171,7 @@ def tree_attention_forward(
         ValueError: the model needs an option that is not supported (`UNSUPPORTED_KWARGS`).
     """
     for what in UNSUPPORTED_KWARGS:
-        if asked.get(what) is not None:
+        if options.get(what) is not None:
             raise ValueError(f"its attention needs {what}")
     heads, groups, width = query.shape[1], key.shape[1], query.shape[3]
     scaling = width**-0.5 if scaling is None else scaling
