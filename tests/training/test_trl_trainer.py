@@ -188,7 +188,7 @@ def test_who_plays_has_merged_adapters_and_the_trained_model_keeps_its_weights(t
 
 
 def test_a_server_is_given_token_ids_and_its_own_ids_come_back_up_to_the_stop():
-    from gentax.training.trl_server import Served
+    from gentax.training.trl_server import ServerDecoder
 
     asked = []
 
@@ -196,7 +196,7 @@ def test_a_server_is_given_token_ids_and_its_own_ids_come_back_up_to_the_stop():
         asked.append(request)
         return {"completion_ids": [[3, 9, 4]], "logprobs": [[[-1.0], [-0.5], [-2.0]]]}
 
-    served = Served(SimpleNamespace(generate=generate), 64)
+    served = ServerDecoder(SimpleNamespace(generate=generate), 64)
     uniforms = np.full(8, 0.25)
     (sample,) = served.sample(
         [SamplingRequest(0, np.array([1, 2], np.int32), SamplingParams(0.7), uniforms)], lambda ids: ids[-1] == 9
@@ -215,7 +215,7 @@ def test_a_server_is_given_token_ids_and_its_own_ids_come_back_up_to_the_stop():
 def test_the_server_is_asked_and_read_as_trl_does(trl, tiny, tmp_path, monkeypatch):
     from trl.generation.vllm_client import VLLMClient
 
-    from gentax.training.trl_server import Served
+    from gentax.training.trl_server import ServerDecoder
     from gentax.training.trl_trainer import train_with_trl
 
     def completions(url, json):
@@ -224,7 +224,7 @@ def test_the_server_is_asked_and_read_as_trl_does(trl, tiny, tmp_path, monkeypat
 
     client = VLLMClient.__new__(VLLMClient)  # without asking whether a server is there
     client.base_url, client.model, client._post = "http://server", "model", completions
-    (sample,) = Served(client, 64).sample(
+    (sample,) = ServerDecoder(client, 64).sample(
         [SamplingRequest(0, np.array([1, 2], np.int32), SamplingParams(1.0), np.full(4, 0.5))], lambda ids: ids[-1] == 3
     )
     assert (sample.ids.tolist(), sample.logprobs.tolist()) == ([3], [-1.5])

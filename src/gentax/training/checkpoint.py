@@ -86,8 +86,8 @@ def checkpoints(run: Path, kind: str = "step") -> list[tuple[int, Path]]:
 
 def last_checkpoint_text(run: Path) -> str:
     """Name the last good checkpoint of a run that an error stops, for the error's message."""
-    kept = checkpoints(run) or checkpoints(run, "sft")
-    return f"the last whole checkpoint is {kept[-1][1]}" if kept else "there was no checkpoint yet"
+    saved = checkpoints(run) or checkpoints(run, "sft")
+    return f"the last whole checkpoint is {saved[-1][1]}" if saved else "there was no checkpoint yet"
 
 
 def read_training_state(folder: Path) -> dict[str, torch.Tensor]:

@@ -86,7 +86,7 @@ def footprint(model: Any, config: TrainConfig, device: torch.device, left: float
     numbers, size = parameters_of(model), model.dtype.itemsize
     spread = processes if config.shard else 1
     parts: dict[str, float] = {"weights": numbers * size}
-    other = numbers * size  # of another model that is not trained
+    copy = numbers * size  # of another model that is not trained
     rounded = f", played in {_named(model.dtype)}" if size < 4 else ""
     if config.lora is not None:
         layers = [model.get_submodule(name) for name in adapted_layers(model)]
@@ -95,7 +95,7 @@ def footprint(model: Any, config: TrainConfig, device: torch.device, left: float
         parts["frozen copy"] = copied * size / spread
         parts["adapters, gradients, Adam"] = 16.0 * trained
         how = f"{_named(model.dtype)}; LoRA rank {config.lora.r}: {millions(trained)} trained in fp32{rounded}"
-        other = other if config.sft is not None or spread > 1 else 0
+        copy = copy if config.sft is not None or spread > 1 else 0
     else:
         trained = numbers
         if spread > 1 or model.dtype is not torch.float32:
@@ -108,9 +108,11 @@ def footprint(model: Any, config: TrainConfig, device: torch.device, left: float
     if config.algorithm.beta:
         starts.add("rl")
     if starts:  # fine-tuning makes two of them
-        parts["reference"] = other * (len(starts) if config.sft is not None else 1)
+        parts["reference"] = copy * (len(starts) if config.sft is not None else 1)
     low = isinstance(autocast_context(config.precision, device), torch.autocast) or size == 2
-    whole, again = (MAX_TOKENS * (2 if low else 4) * kept for kept in _kept(model))
+    whole, again = (
+        MAX_TOKENS * (2 if low else 4) * numbers_per_token for numbers_per_token in _activations_per_token(model)
+    )
     checkpointing = whole > SHARE * left
     parts["activations"] = again if checkpointing else whole
     text_config = model.config.get_text_config()
@@ -148,7 +150,7 @@ def _named(dtype: torch.dtype) -> str:
     return {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}.get(dtype, str(dtype))
 
 
-def _kept(model: Any) -> tuple[float, float]:
+def _activations_per_token(model: Any) -> tuple[float, float]:
     """Return the numbers kept for a token of a batch: by all layers, and where they are computed again."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 

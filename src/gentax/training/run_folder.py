@@ -111,9 +111,9 @@ def latest_model(path: Path) -> Path:
     """Return the result of a finished run, or the last checkpoint of one that is not. Raises UsageError for neither."""
     if (folder := result(path)) is not None:
         return folder
-    if not (kept := checkpoints(path)):
+    if not (saved := checkpoints(path)):
         raise UsageError(f"{path} holds no checkpoint yet")
-    return kept[-1][1]
+    return saved[-1][1]
 
 
 def _difference(earlier: dict[str, Any], recipe: dict[str, Any], prefix: str = "") -> str:

@@ -130,7 +130,9 @@ def pack_batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
     batch: list[Example] = []
     distinct = 0
     for example in examples:
-        new = len(example.ids_T) - max((common_prefix_length(other.ids_T, example.ids_T) for other in batch), default=0)
+        new = len(example.ids_T) - max(
+            (common_prefix_length(member.ids_T, example.ids_T) for member in batch), default=0
+        )
         if batch and (distinct + new > TOKENS or len(batch) == MAX_EXAMPLES):
             yield batch
             batch, distinct, new = [], 0, len(example.ids_T)

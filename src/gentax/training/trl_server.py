@@ -12,7 +12,7 @@ from gentax.models.decoding.sampling import ActiveRequest, StopCondition
 from gentax.models.requests import Sample, SamplingRequest
 
 
-class Served:
+class ServerDecoder:
     """The interface of `models.decoding.Decoder` over TRL's client of a vLLM server: token ids in, token ids out.
 
     Each prompt is a request with its own seed, so that what an episode says does not hang on who plays beside it.
@@ -29,21 +29,21 @@ class Served:
     def clear_cache(self) -> None:
         """The server forgets by itself when it gets new weights."""
 
-    def sample(self, asks: Sequence[SamplingRequest], stop: StopCondition) -> list[Sample]:
+    def sample(self, requests: Sequence[SamplingRequest], stop: StopCondition) -> list[Sample]:
         """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
         with ThreadPoolExecutor(64) as threads:
-            return list(threads.map(lambda ask: self._one(ask, stop), asks))
+            return list(threads.map(lambda request: self._complete(request, stop), requests))
 
-    def _one(self, ask: SamplingRequest, stop: StopCondition) -> Sample:
-        row = ActiveRequest(ask)
+    def _complete(self, request: SamplingRequest, stop: StopCondition) -> Sample:
+        row = ActiveRequest(request)
         while not row.finished:  # the server stops at any `</action>`; one in a thought is no end
-            made = self.client.generate(
-                prompts=[[*ask.prompt.tolist(), *row.ids]],
-                temperature=ask.params.temperature,
-                top_p=ask.params.top_p,
-                top_k=ask.params.top_k,
-                min_p=ask.params.min_p,
-                max_tokens=len(ask.uniforms) - len(row.ids),
+            completion = self.client.generate(
+                prompts=[[*request.prompt.tolist(), *row.ids]],
+                temperature=request.params.temperature,
+                top_p=request.params.top_p,
+                top_k=request.params.top_k,
+                min_p=request.params.min_p,
+                max_tokens=len(request.uniforms) - len(row.ids),
                 logprobs=0,
                 generation_kwargs={
                     "seed": int(row.uniform * 2**53),
@@ -52,7 +52,7 @@ class Served:
                     "skip_special_tokens": False,
                 },
             )
-            ids, logprobs = made["completion_ids"][0], made["logprobs"][0]
+            ids, logprobs = completion["completion_ids"][0], completion["logprobs"][0]
             for token, top in zip(ids, logprobs, strict=True):
                 if not row.finished:
                     row.append(token, top[0], stop)

@@ -57,7 +57,7 @@ from gentax.training.learner import adapted_layers
 from gentax.training.policy_gradient import EPSILON, EXPLODED, advantage_metrics, compute_advantages
 from gentax.training.rollout_worker import RolloutWorker
 from gentax.training.run_folder import Metrics, RunFolder
-from gentax.training.trl_server import Served, client_of
+from gentax.training.trl_server import ServerDecoder, client_of
 
 PINNED = "1.16.0"  # `rollout_func` is experimental there, and what is overridden below is TRL's own affair
 EPISODES = 8  # in one forward pass, about; TRL's own default
@@ -151,15 +151,15 @@ class _Run:
         self.curriculum = Curriculum(config)
         episodes = math.ceil(config.tasks_per_step / world.size) * config.num_generations  # episodes of one process
         self.batches = math.ceil(episodes / EPISODES)  # forward passes in a step
-        self.kept = checkpoints(path)
+        self.saved = checkpoints(path)
         self.args = self._arguments()
         kind = self.args.distributed_state.distributed_type
         if kind == DistributedType.FSDP:
             raise UsageError("trainer trl cannot play with weights sharded by FSDP: use DDP or DeepSpeed")
         self.sharded = kind == DistributedType.DEEPSPEED
-        if self.sharded and self.kept:
+        if self.sharded and self.saved:
             raise UsageError(
-                f"a run of DeepSpeed cannot be continued; give another folder, or model={self.kept[-1][1]}"
+                f"a run of DeepSpeed cannot be continued; give another folder, or model={self.saved[-1][1]}"
             )
         self.folder = RunFolder.open(path, config, world)
         self.worker = RolloutWorker(config, self.curriculum, world, str(player.model.device))
@@ -167,19 +167,19 @@ class _Run:
     @property
     def done(self) -> int:
         """Steps that are in the last checkpoint that was there at the beginning."""
-        return self.kept[-1][0] if self.kept else 0
+        return self.saved[-1][0] if self.saved else 0
 
     def complete(self) -> Path:
         """Do what is left of the run; return the folder of its result."""
         if self.done == self.curriculum.steps:
-            return self.folder.finish(self.kept[-1][1])
+            return self.folder.finish(self.saved[-1][1])
         self.step = self.done
         self.folder.drop_after(self.done)
         self.trainer = self._trainer()
         if self.server is not None:
-            self.player.decoder = Served(client_of(self.trainer, self.server), self.player.decoder.max_length)
-        self.state = read_training_state(self.kept[-1][1]) if self.kept else {}
-        if self.kept:
+            self.player.decoder = ServerDecoder(client_of(self.trainer, self.server), self.player.decoder.max_length)
+        self.state = read_training_state(self.saved[-1][1]) if self.saved else {}
+        if self.saved:
             _load_trained(self.trainer.model, unpack(self.state, "trained"))
         with self.worker:
             self.began = time.monotonic()
@@ -228,7 +228,7 @@ class _Run:
     def on_step_end(self, logs: Mapping[str, float]) -> None:
         """Log the metrics of a step, and write its checkpoint where one is due."""
         world, step = self.world, self.step
-        learned = {key: float(logs[theirs]) for key, theirs in LOGGED.items() if logs.get(theirs) is not None}
+        learned = {key: float(logs[trl_key]) for key, trl_key in LOGGED.items() if logs.get(trl_key) is not None}
         for key, limit in (("loss", EXPLODED), ("grad_norm", sys.float_info.max)):
             if not abs(value := learned.get(key, 0.0)) <= limit:  # in this form it is true of NaN
                 raise NonFiniteLoss(f"the {key} became {value:.6g} at step {step}; {last_checkpoint_text(self.path)}")
@@ -445,12 +445,12 @@ def copy_weights(model: Any, player: Any) -> None:
         path, _, leaf = name.rpartition(".")
         module = base.get_submodule(path)
         if hasattr(module, "get_delta_weight"):
-            theirs = getattr(module.base_layer, leaf)
+            weight = getattr(module.base_layer, leaf)
             if leaf == "weight":
-                theirs = theirs + module.get_delta_weight("default")
+                weight = weight + module.get_delta_weight("default")
         else:
-            theirs = getattr(module, leaf)
-        stochastic_round_(own, theirs.to(own.device, torch.float32), name)
+            weight = getattr(module, leaf)
+        stochastic_round_(own, weight.to(own.device, torch.float32), name)
 
 
 @torch.no_grad()

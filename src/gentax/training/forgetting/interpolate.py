@@ -51,16 +51,16 @@ def nearest_that_keeps(
         The share, 0.0 where training gained nothing on these tasks; and a row {share, success} for each that was
         played, rising.
     """
-    played = {share: success_at(share) for share in (0.0, 1.0)}
-    gain = played[1.0] - played[0.0]
+    success = {share: success_at(share) for share in (0.0, 1.0)}
+    gain = success[1.0] - success[0.0]
     chosen = 1.0 if gain > 0 else 0.0
     for share in shares if gain > 0 else ():
-        if share not in played:
-            played[share] = success_at(share)
-        if played[share] >= played[0.0] + keep * gain - 1e-9:
+        if share not in success:
+            success[share] = success_at(share)
+        if success[share] >= success[0.0] + keep * gain - 1e-9:
             chosen = share
             break
-    return chosen, [{"share": share, "success": played[share]} for share in sorted(played)]
+    return chosen, [{"share": share, "success": success[share]} for share in sorted(success)]
 
 
 def interpolate(start: Weights, tuned: Weights, share: float, name: str = "the policy") -> dict[str, torch.Tensor]:
@@ -102,12 +102,12 @@ def combine(
     for label, weights in zip(names, tuned, strict=True):
         _check(start, weights, same_as, label)
     result: dict[str, Any] = {}
-    for name, mine in start.items():
-        if same_as[name] != name or not mine.is_floating_point():
-            result[name] = result.get(same_as[name], mine)
+    for name, weight in start.items():
+        if same_as[name] != name or not weight.is_floating_point():
+            result[name] = result.get(same_as[name], weight)
             continue
-        exact = rule(*(weights[name].detach().to(mine.device, torch.float32) for weights in (start, *tuned)))
-        result[name] = torch.empty_like(mine)
+        exact = rule(*(weights[name].detach().to(weight.device, torch.float32) for weights in (start, *tuned)))
+        result[name] = torch.empty_like(weight)
         stochastic_round_(result[name], exact, name)
     return result
 
@@ -117,13 +117,13 @@ def _check(start: Weights, weights: Weights, same_as: Mapping[str, str], label: 
     for name, weight in start.items():
         if name not in weights:
             raise UsageError(f"{label} has no {name}, which the start has: it was not trained from there")
-        theirs = weights[name]
-        if theirs.shape != weight.shape:
-            shapes = ["x".join(map(str, x.shape)) or "one number" for x in (theirs, weight)]
+        tuned = weights[name]
+        if tuned.shape != weight.shape:
+            shapes = ["x".join(map(str, x.shape)) or "one number" for x in (tuned, weight)]
             raise UsageError(f"{name} of {label} is {shapes[0]}, and the start's is {shapes[1]}")
-        if not weight.is_floating_point() and not torch.equal(theirs.to(weight), weight):
+        if not weight.is_floating_point() and not torch.equal(tuned.to(weight), weight):
             raise UsageError(f"{name} of {label} is not the start's, and whole numbers cannot be merged")
-        if same_as[name] != name and not torch.equal(theirs, weights[same_as[name]]):
+        if same_as[name] != name and not torch.equal(tuned, weights[same_as[name]]):
             raise UsageError(f"{same_as[name]} and {name} are one weight in the start and two in {label}")
     if extra := next((name for name in weights if name not in start), None):
         raise UsageError(f"{label} has {extra}, which the start does not have: it was not trained from there")

@@ -112,16 +112,16 @@ def replayed_domains(config: TrainConfig) -> tuple[str, ...]:
     if not config.forgetting.replay or config.forgetting.replay_domains:
         return config.forgetting.replay_domains
     taken = {parse_domain(name)[0] for name in (*config.trained, *config.sft_mixture, *config.held_out_domains)}
-    found = tuple(
+    replayed = tuple(
         name
         for name, record in domains().items()
         if name not in taken and not record.target_only and not missing_modules(record)
     )
-    if not found:
+    if not replayed:
         raise UsageError(
             "forgetting.replay: every installed domain is trained on, held out or a target only; none is left"
         )
-    return found
+    return replayed
 
 
 def split_by_tokens(
@@ -137,7 +137,7 @@ def split_by_tokens(
     parts: list[tuple[ReplayText, ...]] = []
     part: list[ReplayText] = []
     for text in (of_domain[n % len(of_domain)] for n in range(rounds) for of_domain in shuffled):
-        if part and sum(len(other.ids_T) for other in part) + len(text.ids_T) > budget:
+        if part and sum(len(member.ids_T) for member in part) + len(text.ids_T) > budget:
             parts.append(tuple(part))
             part = []
         part.append(text)
