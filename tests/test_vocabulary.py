@@ -25,7 +25,7 @@ NAMES = {
     "Held": "a name that says what is held",
     "Imitate": "SFTConfig",
     "Last": "a name that says what is last",
-    "Lesson": "TrainSample or CurriculumStep",
+    "Lesson": "TrainSample",
     "Looks": "InterimAnalyses",
     "Meter": "KLMonitor",
     "Move": "ExpertAction",

@@ -16,16 +16,16 @@ def curriculum(**settings) -> Curriculum:
 
 
 def drawn(made: Curriculum, step: int, rows=()) -> Counter[str]:
-    return Counter({name: len(tasks) for name, tasks in made.plan(step, list(rows)).parts})
+    return Counter({name: len(tasks) for name, tasks in made.tasks(step, list(rows)).items()})
 
 
 def test_one_domain_is_drawn_anew_at_each_step_and_alike_each_time(toy):
     made = curriculum(source="toy", max_steps=3)
-    first, second = made.plan(1, []), made.plan(2, [])
-    assert first == curriculum(source="toy", max_steps=3).plan(1, [])
-    assert first.tasks != second.tasks
-    assert len(set(first.tasks)) == 8
-    assert not set(first.tasks) & set(made.pools["toy"].validation)
+    first, second = made.tasks(1, []), made.tasks(2, [])
+    assert first == curriculum(source="toy", max_steps=3).tasks(1, [])
+    assert first != second
+    assert len(set(first["toy"])) == 8
+    assert not set(first["toy"]) & set(made.pools["toy"].validation)
     assert [made.ends(n) for n in (1, 2, 3)] == [False, False, True]
 
 
@@ -33,7 +33,7 @@ def test_a_mixture_has_its_shares_and_a_group_one_domain(toy):
     made = curriculum(curriculum=CurriculumConfig((Phase({"toy:one": 3.0, "toy:three": 1.0}, 40),)))
     count = sum((drawn(made, n) for n in range(1, 41)), Counter())
     assert count == {"toy:one": 240, "toy:three": 80}
-    for name, tasks in made.plan(1, []).parts:
+    for name, tasks in made.tasks(1, []).items():
         assert {f"{task.domain}:{task.level}" for task in tasks} == {name}
 
 

@@ -278,12 +278,13 @@ def test_merging_trains_an_expert_for_each_part(toy, able, tmp_path):
 
 
 def test_validation_plays_without_what_only_training_has(toy, able, tmp_path, monkeypatch):
-    seen = []
-    found = {"validation_success": 0.0}
-    monkeypatch.setattr(rollout_worker, "validate", lambda policy, grounds, play, *_: seen.append(play) or found)
+    configs, real = [], rollout_worker.rollout
+    monkeypatch.setattr(
+        rollout_worker, "rollout", lambda *args, **kwargs: configs.append(kwargs["config"]) or real(*args, **kwargs)
+    )
     thinking = {"temperature": 1.0, "thinking": True, "max_new_tokens": 6, "wrap": ["menu"]}
     train(make_config(able, max_steps=1, rollout=thinking), tmp_path / "a")
-    assert seen == [RolloutConfig(thinking=True, max_new_tokens=6)]
+    assert configs == [RolloutConfig(**thinking), RolloutConfig(thinking=True, max_new_tokens=6)]
 
 
 def test_a_loss_that_is_no_number_names_the_batch_and_the_last_good_checkpoint(toy, able, tmp_path, monkeypatch):

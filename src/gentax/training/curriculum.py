@@ -59,17 +59,6 @@ RECENT = 20  # steps whose success counts for adaptive sampling
 UNKNOWN = 0.5  # success of what was not played yet, for adaptive sampling
 
 
-@dataclass(frozen=True)
-class CurriculumStep:
-    """The tasks of one step, a group each."""
-
-    parts: tuple[tuple[str, tuple[Task, ...]], ...]  # by part of the mixture
-
-    @property
-    def tasks(self) -> tuple[Task, ...]:
-        return tuple(task for _, tasks in self.parts for task in tasks)
-
-
 class Curriculum:
     """Which tasks are played at each step, and when to validate and to save.
 
@@ -91,17 +80,17 @@ class Curriculum:
         """The tasks of every part of every phase; of what is fine-tuned on, where that is all."""
         return {name: task_pool(name, self.config) for name in self.config.trained or self.config.sft_mixture}
 
-    def plan(self, step: int, rows: Sequence[Metrics]) -> CurriculumStep:
-        """Return what is played at `step`, counted from 1, after the rows of the steps before it."""
+    def tasks(self, step: int, rows: Sequence[Metrics]) -> dict[str, tuple[Task, ...]]:
+        """Return the tasks of the groups at `step`, counted from 1, after the rows of the steps before it, by part."""
         rng = np.random.default_rng(stable_seed(self.config.seed, "tasks", step))
         phase = int(np.searchsorted(self._ends, step))
         counts = split_groups(self._mix(phase, rows), self.config.tasks_per_step, float(rng.random()))
-        parts = []
+        tasks = {}
         for name, count in counts.items():
             train = self.pools[name].train
             sampled = rng.choice(len(train), size=min(count, len(train)), replace=False)
-            parts.append((name, tuple(train[i] for i in sampled)))
-        return CurriculumStep(tuple(parts))
+            tasks[name] = tuple(train[i] for i in sampled)
+        return tasks
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate at `step` over its peak: up on a line while warming up, then down to 0 on one."""

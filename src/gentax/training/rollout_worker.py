@@ -13,20 +13,20 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 
-from gentax.core import Episode, Outcome, stable_seed
+from gentax.core import Episode, Outcome, Task, stable_seed
 from gentax.models.requests import ModelOptions
 from gentax.policies.load import load_policy
 from gentax.policies.local import LocalPolicy
 from gentax.policies.protocol import Policy
-from gentax.rollouts import EnvPool, RolloutConfig, rollout
+from gentax.rollouts import EnvPool, rollout
 from gentax.training.config import TrainConfig
-from gentax.training.curriculum import Curriculum, CurriculumStep, TaskPool
+from gentax.training.curriculum import Curriculum
 from gentax.training.distributed import World
 from gentax.training.rewards import Judge, rewards_of
 from gentax.training.run_folder import Metrics
@@ -36,7 +36,7 @@ from gentax.training.run_folder import Metrics
 class RolloutBatch:
     """The episodes that this process played for one step."""
 
-    plan: CurriculumStep
+    tasks: Mapping[str, Sequence[Task]]  # of all processes, by part
     episodes: Sequence[Episode]
     rewards: list[np.ndarray]  # of each episode, float64, shape (steps,)
     unread_scores: int  # answers of the judge that were no scores
@@ -67,11 +67,11 @@ class RolloutWorker:
     def rollout(self, policy: LocalPolicy, step: int, rows: Sequence[Metrics]) -> RolloutBatch:
         """Play this process's groups of `step`, after the metrics of the steps before it."""
         config, world, began = self.config, self.world, time.monotonic()
-        plan = self.curriculum.plan(step, rows)
-        tasks = plan.tasks[world.rank :: world.size]  # a group is played by one process
+        tasks = self.curriculum.tasks(step, rows)
+        every_task = [task for part in tasks.values() for task in part]
         episodes = rollout(
             policy,
-            tasks,
+            every_task[world.rank :: world.size],  # a group is played by one process
             config=config.rollout,
             samples=config.num_generations,
             seed=stable_seed(config.seed, "play", step),
@@ -84,73 +84,61 @@ class RolloutWorker:
             self.judge.policy.release_memory()
         rewards = rewards_of(episodes, config.reward, scores)
         now = time.monotonic()
-        return RolloutBatch(plan, episodes, rewards, unread, now - began, now)
+        return RolloutBatch(tasks, episodes, rewards, unread, now - began, now)
 
     def validate(self, policy: Policy) -> Metrics:
-        """Play the validation tasks; return their success (see `validate`)."""
-        pools, parallel = self.curriculum.pools.values(), self.config.parallel
-        return validate(policy, pools, self.validation, self._validation_envs, self.world, parallel)
+        """Play the validation tasks, each process its share.
+
+        Returns:
+            `validation_success`, the mean over the parts, and with several parts `validation_success/PART` of each.
+            Episodes that ended in an error are in no mean, and a part of nothing else has none.
+        """
+        pools, world = list(self.curriculum.pools.values()), self.world
+        tasks = [task for pool in pools for task in pool.validation[world.rank :: world.size]]
+        part = {task: pool.name for pool in pools for task in pool.validation}
+        solved, played = Counter[str](), Counter[str]()
+        for episode in rollout(
+            policy, tasks, config=self.validation, pool=self._validation_envs, parallel=self.config.parallel
+        ):
+            if episode.outcome is not Outcome.ERROR:
+                solved[part[episode.task]] += episode.success
+                played[part[episode.task]] += 1
+        solved, played = self._total(solved), self._total(played)
+        rates = {pool.name: solved[pool.name] / played[pool.name] for pool in pools if played[pool.name]}
+        metrics = {"validation_success": sum(rates.values()) / len(rates)} if rates else {}
+        return metrics | ({f"validation_success/{n}": rate for n, rate in rates.items()} if len(pools) > 1 else {})
 
     def metrics(self, step: int, batch: RolloutBatch, learned: Mapping[str, float]) -> Metrics:
-        """Return the metrics of a step: those of its rollout, and `learned`, those of the update on it."""
+        """Return the metrics of a step, of all processes together: those of its rollout, and `learned`, those of the
+        update on it."""
         seconds = {"play_s": batch.seconds, "learn_s": time.monotonic() - batch.finished_at}
-        mixture = len(self.curriculum.pools) > 1
-        metrics = {"step": step, **rollout_metrics(batch, seconds, self.world, mixture), **learned}
-        return metrics | ({"unread_scores": self.world.sum(batch.unread_scores)} if self.judge else {})
+        part = {task: name for name, tasks in batch.tasks.items() for task in tasks}
+        own = Counter[str]()
+        for episode, reward in zip(batch.episodes, batch.rewards, strict=True):
+            if episode.outcome is Outcome.ERROR:
+                own["errors"] += 1
+            else:
+                own.update(_episode_counts(episode, float(reward.sum()), part[episode.task]))
+        count = self._total(own)
+        episodes, steps = max(1, count["episodes"]), max(1, count["length"])
+        metrics: Metrics = {"step": step}
+        metrics |= {key: count[key] / episodes for key in ("success", "return", "reward", "length")}
+        metrics |= {key: count[key] / steps for key in ("invalid", "truncated", "cut_prompts")}
+        metrics |= {"errors": count["errors"], "tokens": count["tokens"]}
+        metrics["tokens_per_s"] = count["tokens"] / max(1e-9, sum(seconds.values()))
+        if len(self.curriculum.pools) > 1:
+            for name in batch.tasks:
+                if count[f"episodes/{name}"]:
+                    metrics[f"success/{name}"] = count[f"success/{name}"] / count[f"episodes/{name}"]
+        unread = {"unread_scores": self.world.sum(batch.unread_scores)} if self.judge else {}
+        return metrics | seconds | dict(learned) | unread
 
-
-def validate(
-    policy: Policy,
-    pools: Iterable[TaskPool],
-    config: RolloutConfig,
-    envs: EnvPool,
-    world: World,
-    parallel: int | None = None,
-) -> Metrics:
-    """Return `validation_success`, the mean over the parts, and with several parts `validation_success/PART` of each.
-
-    Episodes that ended in an error are in no mean, and a part without others has none. Every process plays its share.
-    """
-    pools = list(pools)
-    tasks = [task for pool in pools for task in pool.validation[world.rank :: world.size]]
-    counts = {pool.name: [0, 0] for pool in pools}  # successes, episodes
-    part = {task: pool.name for pool in pools for task in pool.validation}
-    for episode in rollout(policy, tasks, config=config, pool=envs, parallel=parallel):
-        if episode.outcome is not Outcome.ERROR:
-            counts[part[episode.task]][0] += episode.success
-            counts[part[episode.task]][1] += 1
-    gathered = world.gather(counts)
-    rates = {}
-    for name in counts:
-        solved, played = (sum(counts[name][k] for counts in gathered) for k in (0, 1))
-        if played:
-            rates[name] = solved / played
-    metrics = {"validation_success": sum(rates.values()) / len(rates)} if rates else {}
-    return metrics | ({f"validation_success/{name}": rate for name, rate in rates.items()} if len(counts) > 1 else {})
-
-
-def rollout_metrics(batch: RolloutBatch, seconds: Mapping[str, float], world: World, mixture: bool) -> Metrics:
-    """Return what a step's episodes were like, of all processes together; `seconds` are `play_s` and `learn_s`."""
-    part = {task: name for name, tasks in batch.plan.parts for task in tasks}
-    own = Counter[str]()
-    for episode, reward in zip(batch.episodes, batch.rewards, strict=True):
-        if episode.outcome is Outcome.ERROR:
-            own["errors"] += 1
-        else:
-            own.update(_episode_counts(episode, float(reward.sum()), part[episode.task]))
-    count: Counter[str] = Counter()
-    for counts in world.gather(dict(own)):
-        count.update(counts)
-    episodes, steps = max(1, count["episodes"]), max(1, count["length"])
-    metrics = {key: count[key] / episodes for key in ("success", "return", "reward", "length")}
-    metrics |= {key: count[key] / steps for key in ("invalid", "truncated", "cut_prompts")}
-    metrics |= {"errors": count["errors"], "tokens": count["tokens"]}
-    metrics["tokens_per_s"] = count["tokens"] / max(1e-9, sum(seconds.values()))
-    if mixture:
-        for name, _ in batch.plan.parts:
-            if count[f"episodes/{name}"]:
-                metrics[f"success/{name}"] = count[f"success/{name}"] / count[f"episodes/{name}"]
-    return metrics | dict(seconds)
+    def _total(self, own: Counter[str]) -> Counter[str]:
+        """Return the counts of all processes together."""
+        total = Counter[str]()
+        for counts in self.world.gather(dict(own)):
+            total.update(counts)
+        return total
 
 
 def _episode_counts(episode: Episode, reward: float, name: str) -> Metrics:
