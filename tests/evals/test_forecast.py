@@ -25,6 +25,7 @@ def planted(count, tax=lambda n, rng: 0.1 + 0.05 * n, seed=0, known_to=0.0, **fe
 def test_a_planted_line_is_found():
     fit = planted(6)
     assert fit.affordable() == ("richness",)
+    assert planted(9, diversity=0.5).affordable() == ("richness", "planning", "diversity")
     found = fit.forecast({"richness": 10.5, "planning": 0.3})
     assert found.tax.value == pytest.approx(0.1 + 0.05 * 2.5)
     assert found.tax.high - found.tax.low < 1e-6
@@ -54,24 +55,14 @@ def test_few_domains_say_so():
     assert "fit 'planted' has 3 source domains with kl" in moved.why
 
 
-def test_each_feature_takes_two_domains_more():
-    assert planted(7).affordable() == ("richness", "planning")
-    assert planted(9, diversity=0.5).affordable() == ("richness", "planning", "diversity")
-
-
 def test_a_domain_is_left_out_with_all_its_arms():
-    rows = planted(6).rows
-    twice = Fit("two arms", "made up", "base", ("x",), tuple(r for row in rows for r in (row, row)))
-    one, two = (
-        planted(6, lambda n, rng: n % 2).regress(("richness",)),
-        Fit("x", "", "", (), tuple(r for row in planted(6, lambda n, rng: n % 2).rows for r in (row, row))).regress(
-            ("richness",)
-        ),
-    )
+    fit = planted(6, lambda n, rng: n % 2)
+    twice = Fit("two arms", "made up", "base", ("x",), (*fit.rows, *fit.rows))
+    one, two = (of.regress(("richness",)) for of in (fit, twice))
     assert two.error == pytest.approx(one.error)
     assert two.df == one.df == 4
     assert two.predict({"richness": 9.0}) == pytest.approx(one.predict({"richness": 9.0}))
-    assert twice.domains == planted(6).domains
+    assert twice.domains == fit.domains
 
 
 def test_intervals_hold_what_they_forecast():

@@ -37,16 +37,9 @@ def test_a_clear_verdict_stops_early(toy):
 def test_an_unclear_one_goes_on_and_ends_with_the_numbers_of_one_go(toy):
     seen = []
     by_looks = paired_evaluation(
-        Slips(),
-        Slips(),
-        "toy",
-        DOMAINS,
-        tasks=30,
-        analyses=InterimAnalyses(3),
-        seed=3,
-        on_analysis=seen.append,
+        Slips(), Slips(), "toy", DOMAINS, tasks=30, analyses=InterimAnalyses(3), seed=3, on_analysis=seen.append,
         free_within=0.0,
-    )
+    )  # fmt: skip
     assert [r.analysis for r in seen] == [1, 2, 3]
     assert [r.tasks["toy"] for r in seen] == [10, 20, 30]
     assert by_looks.played == by_looks.planned == 90
@@ -79,17 +72,12 @@ def test_the_targets_that_stand_are_fewer_when_more_is_looked_at():
     after["a"][np.flatnonzero(init["a"])[:9]] = 0
     once = tax_report("h", init, after)
     assert once.significant == {"a"}
-    assert tax_report("h", init, after, analyses=InterimAnalyses(5), analysis=1).significant == frozenset()
+    early, late = (tax_report("h", init, after, analyses=InterimAnalyses(5), analysis=k) for k in (1, 5))
+    assert early.significant == frozenset()
+    assert early.tax.low < late.tax.low < late.tax.high < early.tax.high
+    assert early.tax.level == late.tax.level == 0.95  # of all looks together
     many = {d: (rng.random(200) < 0.5).astype(float) for d in map(str, range(30))}
     assert once.drop_p["a"] < tax_report("h", init | many, after | many).drop_p["a"]
-
-
-def test_early_intervals_are_wider():
-    scores = {d: (np.arange(100) < 40).astype(float) for d in ("a", "b")}
-    later = {d: np.roll(x, 7) for d, x in scores.items()}
-    early, late = (tax_report("a", scores, later, analyses=InterimAnalyses(5), analysis=k).tax for k in (1, 5))
-    assert early.low < late.low < late.high < early.high
-    assert early.level == late.level == 0.95  # of all looks together
 
 
 def test_the_public_function_takes_names_evaluations_and_files(toy, tmp_path):
@@ -139,15 +127,8 @@ def test_random_play_goes_along_and_the_verdict_is_on_untouched_targets(toy):
     assert report.tax_above_chance.value == pytest.approx(1)  # random play is what it collapsed to
     assert report.touched == {"crafting"}
     assert report.tax_untouched.n == report.tasks["sokoban"]
-    alone = paired_evaluation(
-        ExpertPolicy(),
-        RandomPolicy(),
-        "toy",
-        {"toy": None, "crafting": None},
-        tasks=8,
-        analyses=InterimAnalyses(1),
-        chance=False,
-    )
+    two, once = {"toy": None, "crafting": None}, InterimAnalyses(1)
+    alone = paired_evaluation(ExpertPolicy(), RandomPolicy(), "toy", two, tasks=8, analyses=once, chance=False)
     assert not alone.report.above_chance
 
 

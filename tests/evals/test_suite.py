@@ -137,13 +137,6 @@ def test_a_start_that_moved_is_refused_with_its_likely_cause(monkeypatch):
         check_starts(suite, "webshop")
 
 
-def test_rules_that_changed_are_noticed_though_the_worlds_did_not(monkeypatch):
-    record = dataclasses.replace(registry.domain("crafting"), rules="Craft.")
-    monkeypatch.setattr(Crafting, "domain", record)
-    with pytest.raises(UsageError, match=r"crafting/shallow/test/0 does not start as it was frozen, and so 128 of 128"):
-        check_starts(load_suite("v2"), "crafting")
-
-
 def test_an_environment_that_goes_on_otherwise_is_noticed(monkeypatch):
     _step = Crafting._step
 

@@ -38,6 +38,11 @@ def test_the_formulae():
     assert rich.iqm.value == pytest.approx(45)
     assert rich.better.value == 0.5 + 0.5  # on either target every run beats every plain one
     assert rich.targets_p < 0.01
+    same = compared()["same"]
+    assert (same.targets.value, same.targets_p, same.better.value) == (0, 1, 0.5)
+    clusters = {d: (np.arange(200) // 4).tolist() for d in INIT}
+    clustered = compare_arms("home", INIT, ARMS, np.random.default_rng(0), clusters=clusters)["rich"].targets
+    assert clustered.high - clustered.low > 1.3 * (rich.targets.high - rich.targets.low)
     json.dumps(rich.to_json(), allow_nan=False)
 
 
@@ -58,21 +63,6 @@ def test_the_headline_of_a_remedy_is_on_targets_that_no_arm_touched():
     json.dumps(every.to_json(), allow_nan=False)
 
 
-def test_clusters_widen_the_comparison_of_arms():
-    labels = {d: (np.arange(200) // 4).tolist() for d in INIT}
-    alone, clustered = (
-        compare_arms("home", INIT, ARMS, np.random.default_rng(0), clusters=c)["rich"].targets for c in (None, labels)
-    )
-    assert clustered.high - clustered.low > 1.3 * (alone.high - alone.low)
-
-
-def test_what_changed_nothing_is_no_finding():
-    same = compared()["same"]
-    assert same.targets.value == 0
-    assert same.targets_p == 1
-    assert same.better.value == 0.5
-
-
 def test_more_arms_ask_for_more():
     slight = rates(home=70, a=24, b=45)
     alone = compare_arms("home", INIT, {"plain": ARMS["plain"], "x": slight}, np.random.default_rng(0))["x"]
@@ -82,9 +72,8 @@ def test_more_arms_ask_for_more():
 
 
 def test_one_seed_has_no_spread_of_runs():
-    one = compare_arms(
-        "home", INIT, {name: {d: x[0] for d, x in arm.items()} for name, arm in ARMS.items()}, np.random.default_rng(0)
-    )["rich"]
+    arms = {name: {d: x[0] for d, x in arm.items()} for name, arm in ARMS.items()}
+    one = compare_arms("home", INIT, arms, np.random.default_rng(0))["rich"]
     assert not one.iqm
     assert not one.better
     assert "interquartile mean, %   undefined: it takes two training seeds or more" in str(one)
@@ -128,11 +117,12 @@ def test_ties_are_with_the_best_of_the_group():
 
 def test_sources_that_cannot_be_ranked_are_refused():
     rng = np.random.default_rng(0)
-    with pytest.raises(UsageError, match="at least 2 sources"):
-        ood_rank_scores({"x": {"t": np.ones(4)}}, rng)
-    with pytest.raises(UsageError, match="evaluated on u; y was not"):
-        ood_rank_scores({"x": {"t": np.ones(4), "u": np.ones(4)}, "y": {"t": np.ones(4)}}, rng)
-    with pytest.raises(UsageError, match="must pair"):
-        ood_rank_scores({"x": {"t": np.ones(4)}, "y": {"t": np.ones(5)}}, rng)
-    with pytest.raises(UsageError, match="finite"):
-        ood_rank_scores({"x": {"t": np.full(4, np.nan)}, "y": {"t": np.ones(4)}}, rng)
+    ones, nan = np.ones(4), np.full(4, np.nan)
+    for after, says in (
+        ({"x": {"t": ones}}, "at least 2 sources"),
+        ({"x": {"t": ones, "u": ones}, "y": {"t": ones}}, "evaluated on u; y was not"),
+        ({"x": {"t": ones}, "y": {"t": np.ones(5)}}, "must pair"),
+        ({"x": {"t": nan}, "y": {"t": ones}}, "finite"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            ood_rank_scores(after, rng)

@@ -1,6 +1,7 @@
 """Richness counts states, planning counts failures at the horizon, errors count nowhere; pass@k; template text."""
 
 import json
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -34,6 +35,7 @@ def test_the_two_axes():
     assert (found.episodes, found.errors) == (3, 1)
     assert found.prompt_characters is None
     assert found.expert_length is None
+    assert found.observation_compressed.value < 20
 
 
 def test_prompts_tokens_and_experts_when_given():
@@ -51,14 +53,6 @@ def test_prompts_tokens_and_experts_when_given():
     assert found.expert_length.value == 3
 
 
-def test_compression_tells_templates_from_content():
-    dull = [episode(i, ["the box is here. " * 40], WON) for i in range(3)]
-    noise = np.random.default_rng(0).integers(33, 123, (3, 680))
-    rich = [episode(i, ["".join(map(chr, noise[i]))], WON) for i in range(3)]
-    sizes = [axes("maze", e, 5).observation_compressed.value for e in (dull, rich)]
-    assert sizes[0] < 0.2 * sizes[1]
-
-
 def test_samples_of_one_task_do_not_narrow_the_interval():
     once = axes("maze", EPISODES[:3], 10)
     often = axes(
@@ -66,10 +60,7 @@ def test_samples_of_one_task_do_not_narrow_the_interval():
     )
     assert often.planning.low == pytest.approx(once.planning.low)
     assert often.success.n == 3
-
-
-def test_one_success_gives_no_length_given_success():
-    assert axes("maze", [EPISODES[0], EPISODES[2]], 10).length_given_success is None
+    assert axes("maze", EPISODES[1:3], 10).length_given_success is None  # one success has no spread
 
 
 def test_json_is_read_back():
@@ -111,27 +102,19 @@ def test_lone_surrogates_are_counted():
 
 @pytest.mark.parametrize(
     ("episodes", "horizon", "says"),
-    [(EPISODES, 3, "horizon"), (EPISODES[:1], 10, "at least 2 tasks"), (EPISODES[2:], 10, "at least 2 tasks")],
+    [
+        (EPISODES, 3, "horizon"),
+        (EPISODES[2:], 10, "at least 2 tasks"),
+        ([replace(e, task=Task("sokoban", "base", "test", n)) for n, e in enumerate(EPISODES)], 10, "of sokoban"),
+    ],
 )
 def test_what_cannot_be_measured_is_refused(episodes, horizon, says):
     with pytest.raises(UsageError, match=says):
         axes("maze", episodes, horizon)
 
 
-def test_episodes_of_another_domain_are_refused():
-    with pytest.raises(UsageError, match="maze"):
-        axes("sokoban", EPISODES, 10)
-
-
 # Four samples of three tasks: solved never, once and always.
 SCORES_NK = np.array([[0, 0, 1], [0, 1, 1], [0, 0, 1], [0, 0, 1]], float)
-
-
-def test_pass_at_k_by_hand():
-    # One success among four: two samples miss it in 3 of 6 draws.
-    assert pass_at_k(SCORES_NK, 1).value == pytest.approx(100 * (0 + 1 / 4 + 1) / 3)
-    assert pass_at_k(SCORES_NK, 2).value == pytest.approx(100 * (0 + 1 / 2 + 1) / 3)
-    assert pass_at_k(SCORES_NK, 4).value == pytest.approx(100 * (0 + 1 + 1) / 3)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 7])
@@ -175,11 +158,6 @@ def test_what_every_task_shows_is_template_and_what_one_shows_is_not():
     assert template_share(states).value == pytest.approx(100 * 12 / 23)
 
 
-def test_a_domain_of_one_text_is_all_template_however_short():
-    assert template_share(template_tasks(*([["Nothing happens."]] * 5))).value == 100
-    assert template_share(template_tasks(*([["a menu of five words and more"] * 3] * 5))).value == 100
-
-
 def test_a_text_of_one_task_alone_is_no_template_though_it_repeats_there():
     assert template_share(
         template_tasks(*([f"{word} is all that is here"] * 9 for word in CONTENT))
@@ -196,11 +174,6 @@ def test_a_phrase_of_one_kind_of_page_is_template_when_nearly_every_task_shows_i
     assert template_share(template_tasks(*pages)).value > 60  # in nine tasks of ten
     pages[1] = [pages[1][1]]
     assert template_share(template_tasks(*pages)).value == 0  # in eight
-
-
-def test_phrases_that_overlap_are_counted_once():
-    states = template_tasks(*([f"a b c d e f g {word}{word}"] for word in CONTENT))
-    assert template_share(states).value == pytest.approx(100 * 13 / 20)
 
 
 def test_the_interval_covers_tasks_and_stays_within_bounds():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gentax.core import Episode, Outcome, Task, UsageError
-from gentax.metrics.episode_scores import drop_error_tasks, task_success
+from gentax.metrics.episode_scores import task_success
 from gentax.metrics.statistics import Scores
 from gentax.metrics.tax import ood_change, tax_removed, tax_report
 
@@ -36,12 +36,9 @@ def test_seeds_are_averaged():
     report = tax_report("home", INIT, after)
     assert report.seeds == 3
     assert report.after["home"].value == pytest.approx((70 + 0 + 100) / 3)
-
-
-def test_domains_may_differ_in_tasks():
-    report = tax_report("home", INIT | rates(50, b=60), AFTER | rates(50, b=50))
-    assert report.tasks == {"home": 100, "a": 100, "b": 50}
-    assert report.tax.value == pytest.approx(0.3)
+    after["a"][1, 5] = np.nan  # an error of one seed takes the task from all
+    report = tax_report("home", INIT | rates(50, b=60), after | {"b": after["b"][:, :50]})
+    assert (report.excluded_tasks["a"], report.tasks) == (1, {"home": 100, "a": 99, "b": 50})
 
 
 def test_the_tax_rate_is_undefined_without_a_gain():
@@ -82,14 +79,6 @@ def test_errors_leave_in_pairs_and_are_counted():
     assert report.tasks["a"] == 98
     assert report.init["a"].value == pytest.approx(100 * 39 / 98)
     assert report.after["a"].value == pytest.approx(100 * 19 / 98)
-
-
-def test_an_error_of_one_seed_takes_the_task_from_all():
-    after_SK = np.ones((3, 100))
-    after_SK[1, 5] = np.nan
-    (_, after), left_out = drop_error_tasks([{"a": np.ones(100)}, {"a": after_SK}])
-    assert after["a"].shape == (3, 99)
-    assert left_out == {"a": 1}
 
 
 def test_too_many_errors_are_refused():
