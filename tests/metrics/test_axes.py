@@ -158,13 +158,6 @@ def test_what_every_task_shows_is_template_and_what_one_shows_is_not():
     assert template_share(states).value == pytest.approx(100 * 12 / 23)
 
 
-def test_a_text_of_one_task_alone_is_no_template_though_it_repeats_there():
-    assert template_share(
-        template_tasks(*([f"{word} is all that is here"] * 9 for word in CONTENT))
-    ).value == pytest.approx(100 * len("is all that is here") / len("one is all that is here"))
-    assert template_share(template_tasks(*([f"{word} {word} {word} {word} {word}"] * 9 for word in CONTENT))).value == 0
-
-
 def test_a_phrase_of_one_kind_of_page_is_template_when_nearly_every_task_shows_it():
     # Two pages a task: 17 characters of a menu, and 9 of its own.
     pages = [["Back Next Buy Now", f"{word} {word}{word[:2]}"] for word in CONTENT]
@@ -182,8 +175,4 @@ def test_the_interval_covers_tasks_and_stays_within_bounds():
     assert 0 == rare.low < rare.value < rare.high
     common = template_share(template_tasks(["a b c d"], ["a b c d", "y"]))
     assert common.low < common.value < common.high == 100
-
-
-def test_text_in_fewer_than_two_tasks_tells_nothing():
-    assert template_share(template_tasks(["a b c d"], [""])) is None
-    assert template_share({}) is None
+    assert template_share(template_tasks(["a b c d"], [""])) is None  # text in one task alone tells nothing

@@ -1,7 +1,6 @@
 """Diversity by hand, absolute, with intervals that match a jackknife done the long way."""
 
 import json
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,16 +16,8 @@ WORDS = ("red", "blue", "gold", "box", "key", "door", "wall", "you", "see", "go"
 
 def episodes(name: str, *tasks: list[str], won: bool = True) -> list[Episode]:
     outcome = Outcome.SUCCESS if won else Outcome.FAILURE
-    return [
-        Episode(
-            Task(name, "base", "train", index),
-            0,
-            "",
-            tuple(Step(text, "go", "go", 0.0, True) for text in texts),
-            outcome,
-        )
-        for index, texts in enumerate(tasks)
-    ]
+    steps = [tuple(Step(text, "go", "go", 0.0, True) for text in texts) for texts in tasks]
+    return [Episode(Task(name, "base", "train", n), 0, "", of_task, outcome) for n, of_task in enumerate(steps)]
 
 
 def probed(name: str, *tasks: list[str], won: bool = True, horizon: int = 10) -> Probe:
@@ -61,36 +52,22 @@ def test_alike_is_0_and_nothing_shared_is_1(measure):
 
 
 def test_tfidf_is_the_cosine_of_the_mean_vectors_of_scikit_learn():
-    a, b = random_tasks(np.random.default_rng(0), WORDS[:7], 5), random_tasks(np.random.default_rng(1), WORDS[3:], 6)
-    texts = [" ".join(dict.fromkeys(task)) for task in (*a, *b)]
-    # Single words only, whose counts do not depend on where an observation ends.
-    whole = TfidfVectorizer(sublinear_tf=True).fit_transform(texts).toarray()
+    rng = np.random.default_rng(0)
+    a, b = ([list(rng.choice(words, 5, replace=False)) for _ in range(5)] for words in (WORDS[:7], WORDS[3:]))
+    vectors = TfidfVectorizer(sublinear_tf=True).fit_transform([" ".join(task) for task in (*a, *b)]).toarray()
 
     def apart(one: np.ndarray, other: np.ndarray) -> float:
         one, other = one.mean(0), other.mean(0)
         return 1 - one @ other / np.linalg.norm(one) / np.linalg.norm(other)
 
     without = [
-        [apart(np.delete(whole[:5], i, 0), whole[5:]) for i in range(5)],
-        [apart(whole[:5], np.delete(whole[5:], i, 0)) for i in range(6)],
+        [apart(np.delete(vectors[:5], i, 0), vectors[5:]) for i in range(5)],
+        [apart(vectors[:5], np.delete(vectors[5:], i, 0)) for i in range(5)],
     ]
+    distance = measured(tfidf, a, b)  # observations of one word have no pairs
+    assert distance.value == pytest.approx(apart(vectors[:5], vectors[5:]))
     half = 2.7764451 * np.sqrt(sum((len(v) - 1) * np.var(v) for v in without))  # Student's t, 4 degrees
-    found = counts({"a": episodes("a", *a), "b": episodes("b", *b)})
-    singles = {name: x[:, _single_words(found["a"].shape[1], a, b)] for name, x in found.items()}
-    distance = tfidf(singles["a"], singles["b"])
-    assert distance.value == pytest.approx(apart(whole[:5], whole[5:]))
-    assert distance.high - distance.value == pytest.approx(half)
-
-
-def _single_words(columns: int, *domains: list[list[str]]) -> list[int]:
-    """The columns of single words: the vectorizer orders its vocabulary by the alphabet."""
-    grams = set()
-    for tasks in domains:
-        for text in (text for task in tasks for text in task):
-            words = text.split()
-            grams |= {*words, *map(" ".join, pairwise(words))}
-    assert len(grams) == columns
-    return [n for n, gram in enumerate(sorted(grams)) if " " not in gram]
+    assert distance.high == pytest.approx(min(1, distance.value + half))
 
 
 @pytest.mark.parametrize("measure", [unshared, unseen])
@@ -188,13 +165,14 @@ def test_what_is_no_mixture_is_refused(weights, says):
 
 def test_what_cannot_be_compared_is_refused():
     a, b = probed("a", ["red box"], ["go"]), probed("b", ["a key"], ["a wall"])
-    with pytest.raises(UsageError, match="2 or more"):
-        diversity([a])
-    with pytest.raises(UsageError, match="2 or more different"):
-        diversity([a, a])
-    with pytest.raises(UsageError, match="horizons 10 and 20"):
-        diversity([a, probed("c", ["x"], ["y"], horizon=20)])
-    with pytest.raises(UsageError, match="observations of mute hold none"):
-        diversity([a, probed("mute", [" "], ["\n"])])
+    far, mute = probed("far", ["x"], ["y"], horizon=20), probed("mute", [" "], ["\n"])
+    for probes, says in (
+        ([a], "2 or more"),
+        ([a, a], "2 or more different"),
+        ([a, far], "horizons 10 and 20"),
+        ([a, mute], "observations of mute hold none"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            diversity(probes)
     with pytest.raises(UsageError, match="unknown measure"):
         diversity([a, b]).matrix("realism")
