@@ -168,7 +168,7 @@ def test_cluster_variances_follow_bell_and_mccaffrey():
         total += (root @ (y - y.mean())[of]).sum() ** 2 / 100
         weights.append((np.eye(10) - hat)[:, of] @ root @ np.ones(of.sum()) / 10)
     residual = (y - y.mean())[None]
-    assert float(clusters.scatter(residual, residual)[0, 0]) / 100 == pytest.approx(total)
+    assert float(clusters.scatter(residual)[0, 0]) / 100 == pytest.approx(total)
     eigen = np.linalg.eigvalsh(np.array(weights) @ np.array(weights).T)
     assert clusters.df == pytest.approx(eigen.sum() ** 2 / (eigen**2).sum())
     assert TaskClusters.of([1, 1, 2, 2, 3, 3], 6).df == pytest.approx(2)

@@ -42,10 +42,10 @@ class Evaluation:
     def success(self) -> dict[str, Estimate]:
         """Return the success rate of each domain, percent, with its interval. Raises UsageError on many errors."""
         scores = {d: task_success(episodes) for d, episodes in self.episodes.items()}
-        kept = error_free_tasks([scores])
-        labels = select_labels(kept, self.clusters()) or {}
+        usable = error_free_tasks([scores])
+        labels = select_labels(usable, self.clusters()) or {}
         return {
-            d: success_rate(scores_SK, clusters=labels[d]) for d, scores_SK in select_tasks(kept, [scores])[0].items()
+            d: success_rate(scores_SK, clusters=labels[d]) for d, scores_SK in select_tasks(usable, [scores])[0].items()
         }
 
     def clusters(self) -> dict[str, list[str]]:
@@ -87,16 +87,16 @@ class Evaluation:
         """Return the summary as JSON values."""
         rows = {}
         for name, estimate in self.success().items():
-            played = [e for e in self.episodes[name] if e.outcome is not Outcome.ERROR]
+            complete = [e for e in self.episodes[name] if e.outcome is not Outcome.ERROR]
             rows[name] = {
                 "success": estimate.to_json(),
-                "level": played[0].task.level,
-                "episodes": len(played),
-                "errors": len(self.episodes[name]) - len(played),
-                "length": float(np.mean([e.length for e in played])),
-                "return": float(np.mean([e.ret for e in played])),
-                "invalid": sum(e.invalid for e in played) / max(1, sum(e.length for e in played)),
-                **Truncation.of(played).to_json(),
+                "level": complete[0].task.level,
+                "episodes": len(complete),
+                "errors": len(self.episodes[name]) - len(complete),
+                "length": float(np.mean([e.length for e in complete])),
+                "return": float(np.mean([e.ret for e in complete])),
+                "invalid": sum(e.invalid for e in complete) / max(1, sum(e.length for e in complete)),
+                **Truncation.of(complete).to_json(),
             }
         return {"policy": self.policy, "runtime": self.runtime, "play": plain(self.config), "domains": rows}
 

@@ -109,9 +109,9 @@ def compare_arms(
         raise unknown("arm", plain, arms)
     if len(arms) < 2 or {"init", "chance"} & set(arms):
         raise UsageError("arms are compared with each other: it takes two of them, none called 'init' or 'chance'")
-    kept = error_free_tasks([init, *arms.values()])
-    before, *rest = select_tasks(kept, [init, *arms.values()])
-    labels = select_labels(kept, clusters)
+    usable = error_free_tasks([init, *arms.values()])
+    before, *rest = select_tasks(usable, [init, *arms.values()])
+    labels = select_labels(usable, clusters)
     scores = Scores({"init": before, **dict(zip(arms, rest, strict=True))}, clusters=labels)
     every = sorted(set(scores.roles[plain]) - {source})
     if not every:
@@ -195,15 +195,15 @@ def ood_rank_scores(
         for source, rank_B in zip(ranked, _ranks(success_BR).T, strict=True):
             ranks[source].append(rank_B)
             tasks[source] += scores_RSK.shape[2]
-    found = {}
+    scored = {}
     for source, columns in ranks.items():
         if not columns:
             raise UsageError(f"{source} is ranked nowhere: at least two sources must be strangers to a target")
         total = np.sum(columns, axis=0)
         low, high = np.quantile(total[1:], [(1 - level) / 2, (1 + level) / 2])
         covers = SEEDS_AND_TASKS if seeds > 1 else TASKS
-        found[source] = Estimate(float(total[0]), float(low), float(high), covers, "rank", tasks[source], seeds, level)
-    return found
+        scored[source] = Estimate(float(total[0]), float(low), float(high), covers, "rank", tasks[source], seeds, level)
+    return scored
 
 
 def _resampled(scores_RSK: np.ndarray, picks_RBS: np.ndarray, rng: np.random.Generator) -> np.ndarray:

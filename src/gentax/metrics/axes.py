@@ -144,39 +144,39 @@ def axes(
     Raises:
         UsageError: fewer than 2 tasks, episodes of another domain, an episode longer than the horizon.
     """
-    played = [e for e in episodes if e.outcome is not Outcome.ERROR]
-    others = sorted({e.task.domain for e in episodes} - {domain})
-    if others:
-        raise UsageError(f"the axes of {domain} were requested, but there are episodes of {', '.join(others)}")
-    if len({e.task for e in played}) < 2:
+    complete = [e for e in episodes if e.outcome is not Outcome.ERROR]
+    foreign = sorted({e.task.domain for e in episodes} - {domain})
+    if foreign:
+        raise UsageError(f"the axes of {domain} were requested, but there are episodes of {', '.join(foreign)}")
+    if len({e.task for e in complete}) < 2:
         raise UsageError(f"the axes of {domain} need episodes of at least 2 tasks that did not end in an error")
-    longest = max(e.length for e in played)
+    longest = max(e.length for e in complete)
     if longest > horizon:
         raise UsageError(f"an episode of {domain} has {longest} steps, more than the horizon of {horizon}")
 
     def richness(states: Callable[[Episode], Sequence[str]], size: Callable[[str], int], unit: str) -> Estimate:
-        return _pooled(((e.task, size(text)) for e in played for text in states(e)), unit)
+        return _pooled(((e.task, size(text)) for e in complete for text in states(e)), unit)
 
     seen, tokens = _observations, (lambda text: len(encode(text))) if encode else None
-    won = [(e.task, float(e.length)) for e in played if e.success]
+    won = [(e.task, float(e.length)) for e in complete if e.success]
     return Axes(
         domain=domain,
         horizon=horizon,
-        episodes=len(played),
-        errors=len(episodes) - len(played),
+        episodes=len(complete),
+        errors=len(episodes) - len(complete),
         observation_characters=richness(seen, len, "characters"),
         observation_compressed=richness(seen, _compressed, "bytes"),
         observation_tokens=richness(seen, tokens, "tokens") if tokens else None,
         prompt_characters=richness(prompts, len, "characters") if prompts else None,
         prompt_tokens=richness(prompts, tokens, "tokens") if prompts and tokens else None,
         planning=bounded_mean(
-            _by_task((e.task, e.length if e.success else horizon) for e in played), float(horizon), "steps"
+            _by_task((e.task, e.length if e.success else horizon) for e in complete), float(horizon), "steps"
         ),
-        success=success_rate(_by_task((e.task, float(e.success)) for e in played)),
+        success=success_rate(_by_task((e.task, float(e.success)) for e in complete)),
         length_given_success=_pooled(won, "steps") if len({task for task, _ in won}) >= 2 else None,
         expert_length=None if expert_lengths is None else _mean(expert_lengths, "steps"),
-        observation_template=template_share(_texts(played, seen)),
-        prompt_template=template_share(_texts(played, prompts)) if prompts else None,
+        observation_template=template_share(_texts(complete, seen)),
+        prompt_template=template_share(_texts(complete, prompts)) if prompts else None,
         branching=_pooled(choices, "actions") if choices is not None else None,
         pass_at=_pass_at(episodes),
     )

@@ -72,8 +72,8 @@ def drop_error_tasks(
             is no fair sample then, and the environment must be fixed.
     """
     policies = list(policies)
-    kept = error_free_tasks(policies, max_error_share)
-    return select_tasks(kept, policies), {d: int((~of).sum()) for d, of in kept.items()}
+    usable = error_free_tasks(policies, max_error_share)
+    return select_tasks(usable, policies), {d: int((~of).sum()) for d, of in usable.items()}
 
 
 def error_free_tasks(
@@ -81,7 +81,7 @@ def error_free_tasks(
 ) -> dict[str, np.ndarray]:
     """Return domain -> (K,) whether no policy has NaN on the task. Raises as `drop_error_tasks`."""
     policies = [{d: np.atleast_2d(np.asarray(x, float)) for d, x in policy.items()} for policy in policies]
-    kept: dict[str, np.ndarray] = {}
+    usable: dict[str, np.ndarray] = {}
     for domain in sorted({d for policy in policies for d in policy}):
         arrays = [policy[domain] for policy in policies if domain in policy]
         counts = [x.shape[-1] for x in arrays]
@@ -93,18 +93,18 @@ def error_free_tasks(
                 f"{broken_K.sum()} of {len(broken_K)} tasks on {domain} ended in an error, more than "
                 f"{100 * max_error_share:g} %: the environment must be fixed before anything is measured on it"
             )
-        kept[domain] = ~broken_K
-    return kept
+        usable[domain] = ~broken_K
+    return usable
 
 
 def select_tasks(
-    kept: Mapping[str, np.ndarray], policies: Iterable[Mapping[str, np.ndarray]]
+    usable: Mapping[str, np.ndarray], policies: Iterable[Mapping[str, np.ndarray]]
 ) -> list[dict[str, np.ndarray]]:
     """Return the scores (S, K) of the tasks that are kept."""
-    return [{d: np.atleast_2d(np.asarray(x, float))[:, kept[d]] for d, x in policy.items()} for policy in policies]
+    return [{d: np.atleast_2d(np.asarray(x, float))[:, usable[d]] for d, x in policy.items()} for policy in policies]
 
 
-def select_labels(kept: Mapping[str, np.ndarray], clusters: Mapping[str, Labels] | None) -> dict[str, Labels] | None:
+def select_labels(usable: Mapping[str, np.ndarray], clusters: Mapping[str, Labels] | None) -> dict[str, Labels] | None:
     """Return the cluster labels of the tasks that are kept.
 
     Raises:
@@ -114,11 +114,11 @@ def select_labels(kept: Mapping[str, np.ndarray], clusters: Mapping[str, Labels]
         return None
     selected: dict[str, Labels] = {}
     for domain, labels in clusters.items():
-        if domain not in kept:
+        if domain not in usable:
             continue
-        if len(labels) != len(kept[domain]):
-            raise UsageError(f"{domain} has {len(kept[domain])} tasks and {len(labels)} cluster labels")
-        selected[domain] = [label for label, keep in zip(labels, kept[domain], strict=True) if keep]
+        if len(labels) != len(usable[domain]):
+            raise UsageError(f"{domain} has {len(usable[domain])} tasks and {len(labels)} cluster labels")
+        selected[domain] = [label for label, keep in zip(labels, usable[domain], strict=True) if keep]
     return selected
 
 

@@ -193,7 +193,7 @@ def tax_report(
     if not targets:
         raise UsageError(f"no target: the tax of {source} needs at least one other domain")
     chance = _usable_chance({d: x for d, x in (chance or {}).items() if d in init}, [init, after], max_error_share)
-    kept = error_free_tasks([init, after, chance], max_error_share)
+    usable = error_free_tasks([init, after, chance], max_error_share)
     level = analyses.level_at(analysis)
 
     def overall(estimate: Any) -> Any:
@@ -201,7 +201,7 @@ def tax_report(
         return replace(estimate, level=analyses.level) if isinstance(estimate, Estimate) else estimate
 
     bounds = _error_bounds(targets, init, after, clusters, level, overall)
-    (init, after, chance), clusters = select_tasks(kept, [init, after, chance]), select_labels(kept, clusters)
+    (init, after, chance), clusters = select_tasks(usable, [init, after, chance]), select_labels(usable, clusters)
     scores = Scores.of(init=init, after=after, chance=chance, clusters=clusters)
     labels = clusters or {}
 
@@ -218,7 +218,7 @@ def tax_report(
         targets=targets,
         seeds=min(len(x) for x in scores.roles["after"].values()),
         tasks={d: x.shape[1] for d, x in scores.roles["init"].items()},
-        excluded_tasks={d: int((~of).sum()) for d, of in kept.items()},
+        excluded_tasks={d: int((~of).sum()) for d, of in usable.items()},
         init=rates("init"),
         after=rates("after"),
         drop={t: overall(drop(scores, t, level)) for t in targets},
@@ -246,15 +246,15 @@ def _usable_chance(
     chance: DomainScores, policies: Sequence[DomainScores], max_error_share: float
 ) -> dict[str, np.ndarray]:
     """Return random play's scores where its own errors do not leave too few tasks to the policies."""
-    usable = {}
+    kept = {}
     for domain, chance_K in chance.items():
         broken = np.isnan(np.atleast_2d(chance_K)).any(0)
         if broken.any():
             for policy in policies:
                 broken = broken | np.isnan(np.atleast_2d(policy[domain])).any(0)
         if broken.mean() <= max_error_share:
-            usable[domain] = chance_K
-    return usable
+            kept[domain] = chance_K
+    return kept
 
 
 def _above_chance(
@@ -332,10 +332,10 @@ def tax(scores: Scores, source: str, level: float = LEVEL) -> Estimate | Undefin
 def _tax_over(scores: Scores, targets: Sequence[str], level: float) -> Estimate | Undefined:
     if not targets:
         return Undefined("every target is touched")
-    kept = rate_ratio(scores, {("after", t): 1.0 for t in targets}, {("init", t): 1.0 for t in targets}, level)
-    if kept is None:
+    left = rate_ratio(scores, {("after", t): 1.0 for t in targets}, {("init", t): 1.0 for t in targets}, level)
+    if left is None:
         return Undefined("the base policy's success on the targets is not told apart from 0")
-    return replace(kept, value=1 - kept.value, low=1 - kept.high, high=1 - kept.low)
+    return replace(left, value=1 - left.value, low=1 - left.high, high=1 - left.low)
 
 
 def tax_rate(scores: Scores, source: str, level: float = LEVEL) -> Estimate | Undefined:

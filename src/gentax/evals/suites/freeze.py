@@ -66,7 +66,7 @@ def freeze(name: str) -> dict[str, Any]:
         "samples": recipe.samples,
         "random_samples": recipe.random_samples,
         "seed": recipe.seed,
-        "domains": {one: freeze_domain(recipe, one) for one in recipe.levels},
+        "domains": {domain_name: freeze_domain(recipe, domain_name) for domain_name in recipe.levels},
     }
 
 
@@ -98,10 +98,10 @@ def freeze_domain(recipe: Recipe, name: str, split: str = "test") -> dict[str, A
 
 def _random(tasks: list[Task], config: RolloutConfig, recipe: Recipe) -> list[int]:
     """Return how many episodes of random play succeed on each task."""
-    found = Counter[str]()
+    successes = Counter[str]()
     for episode in rollout(RandomPolicy(), tasks, config=config, samples=recipe.random_samples, seed=recipe.seed):
-        found[episode.task.id] += episode.success
-    return [found[task.id] for task in tasks]
+        successes[episode.task.id] += episode.success
+    return [successes[task.id] for task in tasks]
 
 
 def _expert(env: TextEnv, task: Task) -> list[str]:

@@ -129,10 +129,10 @@ def _resumed(aside: Path, result: SuiteResult, chosen: Iterable[str]) -> dict[st
     done = {}
     for name in chosen:
         with contextlib.suppress(UsageError):  # no such file, or none of ours: the domain is played
-            kept = read_result(aside / f"{name}.json")
-            same = replace(kept, missing=result.missing, domains={}) == result
-            if same and list(kept.domains) == [name] and all(check.passed for check in check_result(kept)):
-                done[name] = kept.domains[name]
+            earlier = read_result(aside / f"{name}.json")
+            same = replace(earlier, missing=result.missing, domains={}) == result
+            if same and list(earlier.domains) == [name] and all(check.passed for check in check_result(earlier)):
+                done[name] = earlier.domains[name]
     return done
 
 

@@ -111,13 +111,13 @@ def load_suite(name: str) -> Suite:
 def read_suite(path: Path, frozen: str) -> Suite:
     """Read a suite's file. Raises UsageError unless its hash is `frozen`."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    found = digest(content)
-    if found != frozen:
+    actual = digest(content)
+    if actual != frozen:
         raise UsageError(
-            f"{path.name} has been edited: its hash is {found}, it was frozen as {frozen}; install gentax again"
+            f"{path.name} has been edited: its hash is {actual}, it was frozen as {frozen}; install gentax again"
         )
     content["config"] = content.pop("play")  # its name in the file, which its hash keeps
-    return replace(read_settings(Suite, content, path.name), digest=found)
+    return replace(read_settings(Suite, content, path.name), digest=actual)
 
 
 SAMPLING = ("numpy", "torch", "transformers", "tokenizers")  # what draws actions, whatever the domain
@@ -125,21 +125,21 @@ SAMPLING = ("numpy", "torch", "transformers", "tokenizers")  # what draws action
 
 def versions(domains: Iterable[str]) -> dict[str, str]:
     """Return by name the versions here of what plays `domains`."""
-    found = {"gentax": gentax.__version__, "python": platform.python_version(), "platform": platform.platform()}
+    numbers = {"gentax": gentax.__version__, "python": platform.python_version(), "platform": platform.platform()}
     for package in SAMPLING:
         try:
-            found[package] = version(package)
+            numbers[package] = version(package)
         except PackageNotFoundError:
             continue  # a policy that is no local model needs none of them
     for name in domains:
-        found |= packages(name)
-    return found
+        numbers |= packages(name)
+    return numbers
 
 
 def packages(name: str) -> dict[str, str]:
     """Return the packages that a domain needs, and their versions here."""
-    names = sorted({one for module in domain(name).requires for one in _brought_by().get(module, ())})
-    return {one: version(one) for one in names}
+    names = sorted({package for module in domain(name).requires for package in _brought_by().get(module, ())})
+    return {package: version(package) for package in names}
 
 
 @cache

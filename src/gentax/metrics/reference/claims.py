@@ -189,7 +189,7 @@ def _change_claims(study: Published) -> Iterator[Claim]:
         for g in study.gains
         if g.trained == g.over and g.against == "the start"
     ]
-    kept = [(c.tested, _above([c.after], [c.before], -LITTLE)) for c in sequences if c not in last]
+    remembered = [(c.tested, _above([c.after], [c.before], -LITTLE)) for c in sequences if c not in last]
 
     def risen(of: Iterable[Any]) -> Iterator[Case]:
         return ((c.trained, _above([c.after], [c.before])) for c in of)
@@ -197,7 +197,7 @@ def _change_claims(study: Published) -> Iterator[Claim]:
     yield _most("Training on easy tasks carries to hard ones", risen(easy))
     yield _most("Gains at home are tens of points", gains)
     yield _most("A sequence gains downstream over training there alone", risen(last))
-    yield _most(f"A sequence forgets little (less than {LITTLE:g} point)", kept)
+    yield _most(f"A sequence forgets little (less than {LITTLE:g} point)", remembered)
     yield _most("Training shortens episodes", ((c.unit, _above([c.before], [c.after])) for c in shorter))
     yield Claim("A sequence of five domains comes near joint training", (), 0, "the cells of both")
     yield Claim("Mixtures balance the domains best", (), 0, "the cells of the mixtures")

@@ -146,7 +146,10 @@ class Recomputed:
     def summary(self) -> str:
         """Summarize the figures and the claims in a line."""
         parts = []
-        for what, counts in (("printed figures", self.counts), ("claims", Counter(one.status for one in self.claims))):
+        for what, counts in (
+            ("printed figures", self.counts),
+            ("claims", Counter(claim.status for claim in self.claims)),
+        ):
             outcomes = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
             parts.append(f"{counts.total()} {what}: {outcomes}")
         return f"arXiv {self.study.key}. " + ". ".join(parts) + "."

@@ -225,7 +225,7 @@ def _wilson(
     rate = float(scores_SK.mean())
     mean_1K = scores_SK.mean(0, keepdims=True) - rate
     # K / design effect tasks are as good as K of independent content: the design effect has K - 1 above and below.
-    spread = float(clusters.scatter(mean_1K, mean_1K)[0, 0]) / tasks**2 * (1 - 1 / tasks)
+    spread = float(clusters.scatter(mean_1K)[0, 0]) / tasks**2 * (1 - 1 / tasks)
     few = (
         float(t_quantile(clusters.df, level) / t_quantile(tasks - 1, level)) ** 2
     )  # Korn & Graubard's, for few clusters

@@ -72,10 +72,10 @@ class TaskClusters:
             return values if self._in_order else values[..., np.argsort(self.index_K)]
         return np.add.reduceat(values if self._in_order else values[..., self._order], self._starts, axis=-1)
 
-    def scatter(self, residuals: np.ndarray, others: np.ndarray) -> np.ndarray:
+    def scatter(self, residuals: np.ndarray) -> np.ndarray:
         """Return (…, R, R), K² times the CR2 covariance of means, from residuals (…, R, K) about those means."""
-        one, other = self.sums(residuals), self.sums(others)
-        return (one / (1 - self.shares)) @ np.swapaxes(other, -1, -2)
+        sums = self.sums(residuals)
+        return (sums / (1 - self.shares)) @ np.swapaxes(sums, -1, -2)
 
     @cached_property
     def _in_order(self) -> bool:

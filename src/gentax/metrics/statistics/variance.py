@@ -114,7 +114,7 @@ def variance_components_of(
         fixed: roles without training seeds.
     """
     keys = sorted(scores)  # sums in one order, the same digits everywhere
-    found: list[np.ndarray] = []
+    components: list[np.ndarray] = []
     df: list[float] = []
     domains = sorted({d for _, d in keys})
     for domain in domains:
@@ -127,7 +127,7 @@ def variance_components_of(
         variance = weights_JR @ (spread - least - mixed_R[..., None] * np.eye(len(roles))) @ weights_JR.T
         size, axes = np.linalg.eigh(variance)  # at least 0 in every direction, which chance might make it miss
         floor = (axes * np.maximum(size, 0.0)[..., None, :]) @ np.swapaxes(axes, -1, -2)
-        found.append(floor + weights_JR @ least @ weights_JR.T)
+        components.append(floor + weights_JR @ least @ weights_JR.T)
         df.append(clusters[domain].df)
     for role in sorted({r for r, _ in keys} - fixed):
         of_role = [d for r, d in keys if r == role]
@@ -137,10 +137,10 @@ def variance_components_of(
         weights_JD = np.array([[form.get((role, d), 0.0) for d in of_role] for form in forms])
         sums_JS = weights_JD @ np.stack([scores[role, d].mean(-1) for d in of_role], axis=-2)
         centred_JS = sums_JS - sums_JS.mean(-1, keepdims=True)
-        found.append(centred_JS @ np.swapaxes(centred_JS, -1, -2) / (seeds - 1) / seeds)
+        components.append(centred_JS @ np.swapaxes(centred_JS, -1, -2) / (seeds - 1) / seeds)
         df.append(seeds - 1)
     of_seeds = np.arange(len(df)) >= len(domains)
-    return VarianceComponents(np.stack(found, axis=-3), np.array(df, float), of_seeds)
+    return VarianceComponents(np.stack(components, axis=-3), np.array(df, float), of_seeds)
 
 
 def interaction_variance(scores_SK: np.ndarray, clusters: TaskClusters) -> np.ndarray:
@@ -173,7 +173,7 @@ def paired_covariance(
     count = scores_RK.shape[-1]
     rates = scores_RK.mean(-1, keepdims=True)
     centred = scores_RK - rates
-    scatter = clusters.scatter(centred, centred)
+    scatter = clusters.scatter(centred)
     design = design_effect(centred, clusters)[..., None, None]
     weight = pseudo * design  # in tasks
     # Pseudo-tasks have mean 1/2 and variance 1/4 a play; both they and the tasks move about their common mean.
