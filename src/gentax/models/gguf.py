@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gentax.core import UsageError, unknown
+from gentax.core import UsageError
 from gentax.models.checkpoint import error_line
 
 
@@ -51,22 +51,6 @@ def _value(field: Any) -> Any:
     if kind == "ARRAY":
         return len(field.data)
     return bytes(value).decode("utf-8", "replace") if kind == "STRING" else value[0].item()
-
-
-def check_architecture(header: Gguf, path: Path) -> None:
-    """Refuse an architecture that transformers cannot load."""
-    from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
-
-    known = {name.replace("_", "") for name in GGUF_SUPPORTED_ARCHITECTURES} - {"general", "tokenizer"}  # no models
-    try:
-        from transformers.integrations.gguf import GGUF_ARCHS  # what newer releases read in another way
-
-        known |= set(GGUF_ARCHS)
-    except ImportError:
-        pass
-    kind = header.architecture
-    if kind not in known and kind.replace("-", "").replace("_", "") not in known:
-        raise unknown(f"architecture of {path.name}", kind, known)
 
 
 def correct_gguf_config(config: Any, header: Gguf, path: Path) -> None:

@@ -29,7 +29,7 @@ from gentax.models.checkpoint import (
     read_json,
     read_weight_headers,
 )
-from gentax.models.gguf import check_architecture, correct_gguf_config, read_gguf, remove_added_tokens
+from gentax.models.gguf import correct_gguf_config, read_gguf, remove_added_tokens
 from gentax.models.memory import check_fits_memory, model_bytes
 from gentax.models.requests import ModelOptions
 from gentax.models.source import ModelSource, find_model
@@ -118,7 +118,7 @@ def _check_files(source: ModelSource, options: ModelOptions) -> None:
     if source.base is not None:
         _check_files(source.base, options)
     elif source.kind == "gguf":
-        check_architecture(read_gguf(source.path), source.path)
+        read_gguf(source.path)
     else:
         _headers(source, options)
 
@@ -247,7 +247,6 @@ def _gguf_config(source: ModelSource, folder: str) -> Any:
     from transformers import AutoConfig
 
     header = read_gguf(source.path)
-    check_architecture(header, source.path)
     with redirect_stderr(io.StringIO()):
         config = AutoConfig.from_pretrained(folder, gguf_file=source.path.name, local_files_only=True)
     check_config(config.to_dict() | {"architectures": None}, header.tensors, source.name)

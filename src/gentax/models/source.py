@@ -170,7 +170,7 @@ def _complete(path: Path) -> bool:
 def _fetch(name: str, options: ModelOptions) -> Path:
     """Download a hub model into its cache: safetensors, configuration and tokenizer."""
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     repo, revision = _parts(name)
     command = f"hf download {repo}" + (f" --revision {shlex.quote(revision)}" if revision else "")
@@ -188,12 +188,9 @@ def _fetch(name: str, options: ModelOptions) -> Path:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=allowed, ignore_patterns=_NOT))
     except UsageError:
         raise
-    except GatedRepoError:
-        raise UsageError(f"{name} is gated: ask for access on its page, then `hf auth login` and `{command}`") from None
-    except RevisionNotFoundError:
-        raise UsageError(f"{repo} has no revision {revision!r}") from None
-    except RepositoryNotFoundError:
-        raise UsageError(f"{lacking}, and the hub has no such model (a private one takes `hf auth login`)") from None
+    except RepositoryNotFoundError:  # gated ones included
+        why = "the hub has no such model, or none that you have access to (see `hf auth login`)"
+        raise UsageError(f"{lacking}, and {why}") from None
     except Exception as error:  # a network fails in the ways of whatever HTTP client the hub's package uses
         why = error_line(error)
         raise UsageError(
