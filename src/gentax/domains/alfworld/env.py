@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import EnvironmentFault
 from gentax.core.task import Task
@@ -31,13 +33,11 @@ class AlfWorld(TextEnv):
 
     domain = DOMAIN
 
-    def __init__(
-        self, level: str | None = None, split: str = "train", reward: str = "sparse", horizon: int | None = None
-    ) -> None:
-        super().__init__(level=level, split=split, reward=reward, horizon=horizon)
+    def __init__(self, level: str | None = None, **settings: Any) -> None:
+        super().__init__(level, **settings)
         self._official = read_official() if self.level == OFFICIAL else None
         if self._official is None:
-            fit(parse_level(self.level), split)
+            fit(parse_level(self.level), self.split)
         self._game: Game | None = None
         self._expert: Expert | None = None
         self._best = 0.0

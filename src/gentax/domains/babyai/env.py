@@ -39,10 +39,8 @@ class BabyAI(TextEnv):
 
     domain = DOMAIN
 
-    def __init__(
-        self, level: str | None = None, split: str = "train", reward: str = "sparse", horizon: int | None = None
-    ) -> None:
-        super().__init__(level=level, split=split, reward=reward, horizon=horizon)
+    def __init__(self, level: str | None = None, **settings: Any) -> None:
+        super().__init__(level, **settings)
         self._worlds: list[Any] = []  # one for each kind of task of the level
         self._world: Any = None
         self._seen = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.task import Task
@@ -34,11 +35,9 @@ class Crafting(TextEnv):
 
     domain = DOMAIN
 
-    def __init__(
-        self, level: str | None = None, split: str = "train", reward: str = "sparse", horizon: int | None = None
-    ) -> None:
+    def __init__(self, level: str | None = None, **settings: Any) -> None:
         self._spec = parse_level(DOMAIN.default_level if level is None else level)
-        super().__init__(level=level, split=split, reward=reward, horizon=horizon)
+        super().__init__(level, **settings)
 
     def size(self, split: str) -> int:
         return TASKS

@@ -51,10 +51,8 @@ class SciWorld(TextEnv):
 
     domain = DOMAIN
 
-    def __init__(
-        self, level: str | None = None, split: str = "train", reward: str = "sparse", horizon: int | None = None
-    ) -> None:
-        super().__init__(level=level, split=split, reward=reward, horizon=horizon)
+    def __init__(self, level: str | None = None, **settings: Any) -> None:
+        super().__init__(level, **settings)
         self._server: Simulator | None = None
         self._score = 0  # the package's, -100 to 100
         self._history: list[Turn] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import UsageError
@@ -40,11 +41,10 @@ class Sokoban(TextEnv):
     def __init__(
         self,
         level: str | None = None,
-        split: str = "train",
-        reward: str = "sparse",
-        horizon: int | None = None,
+        *,
         rendering: str = "coordinates",
         xsb: str | Path | None = None,
+        **settings: Any,
     ) -> None:
         self._collection: Collection | None = None
         if xsb is not None:
@@ -56,7 +56,7 @@ class Sokoban(TextEnv):
             raise UsageError(f"level {level!r} of sokoban needs the file it stands for: xsb=FILE")
         else:
             self._spec = parse_level(DOMAIN.default_level if level is None else level)
-        super().__init__(level=level, split=split, reward=reward, horizon=horizon)
+        super().__init__(level, **settings)
         self._renderer = Renderer(rendering)
         self._delta: dict[str, int] = {}
 
@@ -100,8 +100,7 @@ class Sokoban(TextEnv):
     def distance(self) -> int | None:
         """Return the moves left in an optimal plan; None when the room cannot be solved any more.
 
-        Exact but for states of large rooms that are far from solved, where it is the length of some plan, or None
-        when none was found (see `solver.py`).
+        None also in large rooms far from solved, where the search reaches its limit (see `solver.py`).
         """
         return None if self.task is None else self._distances.of(self.state)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import EnvironmentFault
@@ -35,10 +35,8 @@ class TwxEnv(TextEnv):
 
     game: ClassVar[Game]
 
-    def __init__(
-        self, level: str | None = None, split: str = "train", reward: str = "sparse", horizon: int | None = None
-    ) -> None:
-        super().__init__(level=level, split=split, reward=reward, horizon=horizon)
+    def __init__(self, level: str | None = None, **settings: Any) -> None:
+        super().__init__(level, **settings)
         self._server: Simulator | None = None
         self._state: State | None = None
         self._follower: PlanFollower | None = None

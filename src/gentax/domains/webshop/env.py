@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from gentax.core.env import ExpertAction, StepResult, TextEnv
 from gentax.core.errors import UsageError
@@ -44,10 +45,9 @@ class WebShop(TextEnv):
     def __init__(
         self,
         level: str | None = None,
-        split: str = "train",
-        reward: str = "sparse",
-        horizon: int | None = None,
+        *,
         data: str | Path | None = None,
+        **settings: Any,
     ) -> None:
         folder = data if data is not None else os.environ.get(DATA) or None
         asked = level is not None and (level == OFFICIAL or level.startswith(f"{OFFICIAL}-"))
@@ -63,7 +63,7 @@ class WebShop(TextEnv):
             level = self._official.level
         else:
             self._spec = parse_level(DOMAIN.default_level if level is None else level)
-        super().__init__(level=level, split=split, reward=reward, horizon=horizon)
+        super().__init__(level, **settings)
         long = self._official is not None or self._spec.long
         self._per_page, self._page = PER_PAGE[long], long_page if long else short_page
 
