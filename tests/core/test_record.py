@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -59,18 +62,19 @@ def test_what_is_no_file_of_episodes_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("rules", None, "lacks 'rules'"),
+        ("goal", None, "lacks the key 'goal'"),
+        ("task", None, "lacks the key 'task'"),
         ("outcome", "sucess", "did you mean 'success'"),
         ("task", "d/l", "domain/level/split/index"),
         ("task", "d/l/s/x", "domain/level/split/index"),
-        ("sample", True, "'sample' must be a whole number"),
-        ("goal", 3, "'goal' must be text"),
-        ("steps", {}, "'steps' must be a list"),
-        ("steps", [3], "a mapping was expected"),
-        ("steps", [{"observation": "o"}], "lacks 'text'"),
-        ("steps", [{**episode_to_json(ONE)["steps"][0], "valid": 1}], "'valid' must be true or false"),
-        ("steps", [{**episode_to_json(ONE)["steps"][0], "written": 1.5}], "'written' must be a whole number"),
-        ("steps", [{**episode_to_json(ONE)["steps"][0], "admissible": [1]}], "'admissible' must hold text"),
+        ("sample", True, "sample must be a valid integer"),
+        ("goal", 3, "goal must be a valid string"),
+        ("steps", {}, "steps must be a valid array"),
+        ("steps", [3], "steps.0 must be an object"),
+        ("steps", [{"observation": "o"}], "lacks the key 'text'"),
+        ("steps", [{**episode_to_json(ONE)["steps"][0], "valid": 1}], "valid must be a valid boolean"),
+        ("steps", [{**episode_to_json(ONE)["steps"][0], "written": 1.5}], "written must be a valid integer"),
+        ("steps", [{**episode_to_json(ONE)["steps"][0], "admissible": [1]}], "admissible.0 must be a valid string"),
     ],
 )
 def test_a_line_that_is_no_episode_is_refused_by_key(key, value, says, tmp_path):
@@ -80,7 +84,56 @@ def test_a_line_that_is_no_episode_is_refused_by_key(key, value, says, tmp_path)
     path = put(tmp_path / "e.gz", episode_to_json(ONE), row)
     with pytest.raises(UsageError, match=says) as caught:
         read_episodes(path)
-    assert f"{path}, line 2, is not an episode" in str(caught.value)
+    assert f"{path}, line 2, is no episode" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"reward": NaN}', "it holds NaN, which JSON does not have"),
+        ('{"reward": -Infinity}', "it holds -Infinity"),
+        ('{"reward": 1e999}', "it holds 1e999, which is too large"),
+        ('{"task": "a/b/c/0", "task": "d/l/s/0"}', "the key 'task' is given twice"),
+        ('{"task": ' + "[" * 100 + "]" * 100 + "}", "nested more than 64 deep"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_what_json_does_not_have_is_refused_by_file_and_line(text, says, tmp_path):
+    path = put(tmp_path / "e.gz", text=json.dumps(episode_to_json(ONE)) + "\n" + text)
+    with pytest.raises(UsageError, match=says) as caught:
+        read_episodes(path)
+    assert f"{path}, line 2, is not JSON" in str(caught.value)
+
+
+def test_half_a_character_is_read_as_a_question_mark(tmp_path):
+    written = dataclasses.replace(ONE, goal="half \ud83d of \U0001f600")
+    write_episodes(tmp_path / "e.gz", [written])
+    assert read_episodes(tmp_path / "e.gz")[0].goal == "half ? of \U0001f600"
+
+
+_UNPACK = """
+import sys
+from gentax.core.episode import read_episodes
+for name in sys.argv[1:]:
+    try:
+        read_episodes(name)
+    except ValueError as fault:
+        print(fault)
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def test_a_small_file_that_unpacks_to_640_mb_is_refused_in_little_memory(tmp_path):
+    for name, part in {"line": b" " * (1 << 20), "lines": b"\n" * (1 << 20)}.items():
+        with gzip.open(tmp_path / f"{name}.gz", "wb", compresslevel=1) as file:
+            for _ in range(640):
+                file.write(part)
+    names = [str(tmp_path / name) for name in ("line.gz", "lines.gz")]
+    done = subprocess.run([sys.executable, "-c", _UNPACK, *names], capture_output=True, text=True, check=True)
+    long, many, used = done.stdout.splitlines()
+    assert long == f"{names[0]}, line 1, is longer than 16 MB, which is all that is read"
+    assert many == f"{names[1]} holds more than 1024 MB or 1000000 lines; split it"
+    assert int(used) < 250_000  # kB
 
 
 def test_files_from_before_tokens_were_counted_are_read():
@@ -100,5 +153,5 @@ def test_what_was_cut_is_kept_and_files_without_it_are_read():
     for name in ("truncated", "prompt_cut", "dropped"):
         del value["steps"][0][name]
     assert episode_from_json(value).steps[0] == Step("o", "t", "", 0.0, False)
-    with pytest.raises(UsageError, match="'dropped' must be a whole number"):
+    with pytest.raises(UsageError, match="dropped must be a valid integer"):
         episode_from_json({**value, "steps": [{**value["steps"][0], "dropped": True}]})

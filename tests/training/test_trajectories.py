@@ -98,7 +98,7 @@ GOOD = line(USER, REPLY)
     ("text", "fault"),
     [
         (f'{GOOD}\n{{"messages": [', "line 2, is not JSON"),
-        (f"[{GOOD}", "line 1, is not JSON"),
+        (f"[{GOOD}", "cannot be read as JSON"),
         ("[" * 100_000, "nested too deep"),
         (f'{GOOD}\n{GOOD}\n{{"text": "Hello."}}', "line 3: a trajectory has 'messages', 'conversations' or"),
         (f'[{GOOD},\n\n{{"messages": "Hello."}}]', "record 2: 'messages' must be a list"),
@@ -112,7 +112,7 @@ GOOD = line(USER, REPLY)
         (line({"role": "user", "content": [{"type": "image"}]}, REPLY), "message 1: 'content' must be text"),
         (line(USER, REPLY | {"weight": 0.5}), "message 2: 'weight' must be 0 or 1"),
         (line(USER, REPLY, success="yes"), "'success' must be true or false"),
-        ('{"task": "toy/one/train/0", "steps": []}', "line 1: it lacks 'outcome'"),
+        ('{"task": "toy/one/train/0", "steps": []}', "line 1: an episode lacks the key 'sample'"),
         ("\n", "holds no trajectory"),
     ],
 )

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from gentax.core.errors import UsageError, unknown
+from gentax.core.files import atomic_file
+from gentax.core.reading import is_gzipped, parse_json, read_lines
 from gentax.core.task import Task
 
 
@@ -60,6 +61,9 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Episode:
     """All steps of one policy on one task, and the outcome."""
+
+    # For reading files; values of other types, such as tokens, are in none.
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"arbitrary_types_allowed": True, "allow_inf_nan": False}
 
     task: Task
     sample: int  # which of several episodes on the same task
@@ -199,36 +203,32 @@ def episode_to_json(episode: Episode) -> dict[str, Any]:
     }
 
 
-def episode_from_json(value: dict[str, Any]) -> Episode:
-    """Read an episode back; its steps have no tokens.
+def episode_from_json(value: Any) -> Episode:
+    """Read an episode back by the types of its fields; its steps have no tokens, and further keys are ignored.
 
     Raises:
-        UsageError: a value that `to_json` does not make.
+        UsageError: a value that `episode_to_json` does not make.
     """
-    outcome = _text(value, "outcome")
-    if outcome not in set(Outcome):
-        raise unknown("outcome", outcome, Outcome)
+    from gentax.core.settings import read_settings  # takes pydantic
+
+    if not isinstance(value, dict):
+        raise UsageError(f"a mapping was expected, not {value!r:.40}")
+    if "task" not in value:
+        raise UsageError("an episode lacks the key 'task'")
     try:
-        task = Task.parse(_text(value, "task"))
-    except ValueError:
-        raise UsageError(f"'task' must be domain/level/split/index, not {value['task']!r:.80}") from None
-    return Episode(
-        task,
-        _is(value, "sample", int, "a whole number"),
-        _text(value, "goal"),
-        tuple(_step(row) for row in _is(value, "steps", list, "a list")),
-        Outcome(outcome),
-        _text(value, "final"),
-        _text(value, "error"),
-        _text(value, "rules"),
-        _text(value, "content") if "content" in value else "",
-    )
+        task = asdict(Task.parse(value["task"]))
+    except (ValueError, AttributeError):
+        raise UsageError(f"task must be domain/level/split/index, not {value['task']!r:.80}") from None
+    if value.get("outcome", "") not in ("", *Outcome):
+        raise unknown("outcome", value["outcome"], Outcome)
+    return read_settings(Episode, value | {"task": task}, "an episode")
 
 
 def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
-    """Write episodes to a gzipped file, a line each; the same episodes make the same bytes."""
+    """Write episodes to a gzipped file, a line each, whole or not at all; the same episodes make the same bytes."""
     lines = "".join(json.dumps(episode_to_json(episode)) + "\n" for episode in episodes)
-    path.write_bytes(gzip.compress(lines.encode(), mtime=0))
+    with atomic_file(path) as aside:
+        aside.write_bytes(gzip.compress(lines.encode(), mtime=0))
 
 
 def read_episodes(path: Path) -> list[Episode]:
@@ -237,7 +237,8 @@ def read_episodes(path: Path) -> list[Episode]:
     Files that were joined (`cat a.gz b.gz`) are read as one.
 
     Raises:
-        UsageError: no such file, a file that is not gzipped or is cut short or damaged, a line that is no episode.
+        UsageError: no such file, a file that is not gzipped, cut short, damaged or larger than `reading.py` allows, a
+            line that is no episode.
     """
     path = Path(path)
     if path.is_dir():
@@ -246,62 +247,16 @@ def read_episodes(path: Path) -> list[Episode]:
         path = path / EPISODES_FILE
     if not path.is_file():
         raise UsageError(f"there is no file of episodes {path}")
-    packed = path.read_bytes()
-    if packed[:2] != b"\x1f\x8b":
+    if not is_gzipped(path):
         raise UsageError(f"{path} is not a file of episodes: it is not gzipped")
-    text = gunzip_text(packed, path)
     episodes = []
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
+    for number, line in read_lines(path):
         try:
-            episodes.append(episode_from_json(json.loads(line)))
-        except json.JSONDecodeError as fault:
+            value = parse_json(line)
+        except ValueError as fault:
             raise UsageError(f"{path}, line {number}, is not JSON: {fault}") from None
-        except (UsageError, RecursionError) as fault:
-            raise UsageError(f"{path}, line {number}, is not an episode: {fault}") from None
+        try:
+            episodes.append(episode_from_json(value))
+        except UsageError as fault:
+            raise UsageError(f"{path}, line {number}, is no episode: {fault}") from None
     return episodes
-
-
-def gunzip_text(packed: bytes, path: Path) -> str:
-    """Return the text of a gzipped file. Raises UsageError, which names `path`, when it is cut short or damaged."""
-    try:
-        return gzip.decompress(packed).decode()
-    except EOFError:
-        raise UsageError(f"{path} is cut short: its end is missing") from None
-    except (gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as fault:
-        raise UsageError(f"{path} is damaged: {fault}") from None
-
-
-def _step(row: Any) -> Step:
-    admissible = _is(row, "admissible", list, "a list") if isinstance(row, dict) and "admissible" in row else None
-    if admissible is not None and not all(isinstance(action, str) for action in admissible):
-        raise UsageError("'admissible' must hold text")
-    written = row.get("written") if isinstance(row, dict) else None  # files of earlier versions do not have it
-    return Step(
-        observation=_text(row, "observation"),
-        text=_text(row, "text"),
-        action=_text(row, "action"),
-        reward=_is(row, "reward", (int, float), "a number"),
-        valid=_is(row, "valid", bool, "true or false"),
-        thought=_text(row, "thought"),
-        admissible=None if admissible is None else tuple(admissible),
-        written=None if written is None else _is(row, "written", int, "a whole number"),
-        truncated="truncated" in row and _is(row, "truncated", bool, "true or false"),
-        prompt_cut="prompt_cut" in row and _is(row, "prompt_cut", bool, "true or false"),
-        dropped=_is(row, "dropped", int, "a whole number") if "dropped" in row else 0,
-    )
-
-
-def _text(row: Any, key: str) -> str:
-    return _is(row, key, str, "text")
-
-
-def _is(row: Any, key: str, of: type | tuple[type, ...], what: str) -> Any:
-    """Return `row[key]` where it is what it must be."""
-    if not isinstance(row, dict):
-        raise UsageError(f"a mapping was expected, not {row!r:.40}")
-    if key not in row:
-        raise UsageError(f"it lacks {key!r}")
-    value = row[key]
-    if not isinstance(value, of) or (isinstance(value, bool) and of is not bool):
-        raise UsageError(f"{key!r} must be {what}, not {value!r:.40}")
-    return value

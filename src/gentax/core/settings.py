@@ -80,8 +80,10 @@ def read_settings(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     if not isinstance(values, Mapping):
         raise UsageError(f"{where} must be a mapping of settings, not {values!r}")
     text = json.dumps(
-        _onto_defaults(cls, values), default=lambda v: plain(v) if dataclasses.is_dataclass(v) else str(v)
-    )
+        _onto_defaults(cls, values),
+        default=lambda v: plain(v) if dataclasses.is_dataclass(v) else str(v),
+        ensure_ascii=False,
+    ).encode(errors="replace")  # halves of a character, which JSON can hold and text cannot, become question marks
     try:  # as JSON, so that lists may be tuples while `true` is no number and "3" is no integer
         return _adapter(cast(Hashable, cls)).validate_json(text, strict=True)
     except ValidationError as error:
@@ -168,34 +170,6 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
-
-
-JSON_LIMIT = 1 << 24  # bytes of a file of JSON that are read
-
-
-def read_json(path: str | Path, limit: int = JSON_LIMIT) -> Any:
-    """Return the JSON values in a file, which may be anybody's.
-
-    Raises:
-        UsageError: no file, more than `limit` bytes, no JSON, NaN or infinity.
-    """
-    path = Path(path)
-    try:
-        if not path.is_file():
-            raise UsageError(f"{path} is no file")
-        if path.stat().st_size > limit:
-            raise UsageError(f"{path} is larger than {limit >> 20} MB, which is all that is read")
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_finite)
-    except RecursionError:
-        raise UsageError(f"{path} is nested too deeply") from None
-    except UsageError:
-        raise
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as JSON: {' '.join(str(error).split())}") from None
-
-
-def _not_finite(name: str) -> float:
-    raise ValueError(f"it holds {name}, which JSON does not have")
 
 
 def field_docs(cls: type) -> dict[str, str]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gentax.core import UsageError, unknown
+from gentax.core import UsageError, reading, unknown
 
 if TYPE_CHECKING:
     import torch
@@ -196,17 +196,7 @@ def error_line(error: BaseException) -> str:
 
 def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
     """Return the JSON object in a file. Raises UsageError for a missing, oversized or other file."""
-    try:
-        size = path.stat().st_size
-        if size > limit:
-            raise UsageError(f"{path} has {size / 1e6:.0f} MB; no more than {limit / 1e6:.0f} MB are read")
-        content = json.loads(path.read_bytes())
-    except RecursionError:
-        raise UsageError(f"{path} is nested too deeply") from None
-    except UsageError:
-        raise
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as JSON: {error_line(error)}") from None
+    content = reading.read_json(path, limit)
     if not isinstance(content, dict):
         raise UsageError(f"{path} must hold a JSON object, not {json.dumps(content)[:40]}")
     return content

@@ -16,7 +16,6 @@ model's context does.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -26,8 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gentax.core import Episode, Step, UsageError
-from gentax.core.episode import EPISODES_FILE, episode_from_json, gunzip_text, read_episodes
+from gentax.core.episode import EPISODES_FILE, episode_from_json, read_episodes
 from gentax.core.errors import unknown
+from gentax.core.reading import first_character, parse_json, read_json, read_lines
 from gentax.models.action_format import write_reply
 from gentax.models.chat import ChatCodec
 from gentax.rollouts.prompt import RolloutConfig, build_message
@@ -136,6 +136,7 @@ def sampled_examples(episode: Episode, max_pairs: int | None = None) -> Iterator
 
 AGENT, OTHERS = ("assistant", "gpt"), ("system", "developer", "user", "human", "tool", "function", "observation")
 SUFFIXES = (".json", ".jsonl", ".gz")
+LIST_LIMIT = 1 << 28  # bytes of a JSON list, which is read as a whole; lines may have more (see `core/reading.py`)
 
 
 @dataclass(frozen=True)
@@ -164,42 +165,27 @@ def read_trajectories(path: str | Path) -> list[Conversation | Episode]:
     if not path.is_file():
         near = path.parent.iterdir() if path.parent.is_dir() else ()
         raise unknown("file of trajectories", path, [str(file) for file in near if file.name.endswith(SUFFIXES)])
-    packed = path.read_bytes()
-    if packed[:2] == b"\x1f\x8b":
-        text = gunzip_text(packed, path)
-    else:
-        try:
-            text = packed.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise UsageError(f"{path} is not a file of trajectories: it is not text") from None
     trajectories: list[Conversation | Episode] = []
-    try:
-        for where, record in _records(text):
-            try:
-                trajectories.append(_trajectory(record))
-            except UsageError as fault:
-                raise UsageError(f"{path}, {where}: {fault}") from None
-    except json.JSONDecodeError as fault:
-        raise UsageError(f"{path}, line {fault.lineno}, is not JSON: {fault.msg}") from None
-    except RecursionError:
-        raise UsageError(f"{path} is not a file of trajectories: it is nested too deep") from None
+    for where, record in _records(path):
+        try:
+            trajectories.append(_trajectory(record))
+        except UsageError as fault:
+            raise UsageError(f"{path}, {where}: {fault}") from None
     if not trajectories:
         raise UsageError(f"{path} holds no trajectory")
     return trajectories
 
 
-def _records(text: str) -> Iterator[tuple[str, Any]]:
+def _records(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield the records in a JSON list, or those of the lines, with where each stands."""
-    if text.lstrip().startswith("["):
-        yield from ((f"record {number}", record) for number, record in enumerate(json.loads(text), 1))
+    if first_character(path) == "[":
+        yield from ((f"record {number}", record) for number, record in enumerate(read_json(path, LIST_LIMIT), 1))
         return
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield f"line {number}", json.loads(line)
-            except json.JSONDecodeError as fault:  # which counts the lines of this line
-                fault.lineno = number
-                raise
+    for number, line in read_lines(path):
+        try:
+            yield f"line {number}", parse_json(line)
+        except ValueError as fault:
+            raise UsageError(f"{path}, line {number}, is not JSON: {fault}") from None
 
 
 def _trajectory(record: Any) -> Conversation | Episode:
