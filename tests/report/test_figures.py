@@ -10,7 +10,7 @@ from gentax.core import UsageError
 from gentax.metrics.diversity import MEASURES
 from gentax.metrics.statistics import Estimate
 from gentax.report import figures
-from gentax.report.figures import Point, axes_plot, matrices_plot
+from gentax.report.figures import Point, axes_plot, line_style, matrices_plot, tradeoff_plot
 from gentax.report.style import DARK, FORMATS, LIGHT, LINES, SHADES, check_plot_path, save, shade
 
 HOSTILE = "x:$\\frac{a$<b>&\u202e漢"
@@ -135,6 +135,45 @@ def test_text_has_enough_contrast_on_every_background(colours):
     pairs = [("ink", ground) for ground in ("page", "card", "faint", *shades)] + [("soft", "faint")]
     pairs += [(text, "page") for text in ("soft", "accent", "loss", "gain", "fine", *LINES)]
     assert [pair for pair in pairs if contrast(colours[pair[0]], colours[pair[1]]) < 4.5] == []
+
+
+# What red, green and blue (linear) become for people without one kind of cone: Machado, Oliveira and Fernandes 2009,
+# severity 1.
+COLOUR_BLIND = {
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+
+
+def seen(colour: str, matrix) -> np.ndarray:
+    """Return a colour `#rrggbb` as such a person sees it, in CIE L*a*b* (D65)."""
+    rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.clip(matrix @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4), 0, 1)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    f = np.cbrt(np.maximum(to_xyz @ linear / [0.9505, 1, 1.089], 0.008856))
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("kind", COLOUR_BLIND)
+@pytest.mark.parametrize("colours", [LIGHT, DARK])
+def test_loss_and_gain_are_told_apart_by_colour_blind_readers(colours, kind):
+    matrix = np.array(COLOUR_BLIND[kind])
+    for one, other in (("loss", "gain"), ("line1", "line2"), *((f"loss{n}", f"gain{n}") for n in (2, 3, 4))):
+        assert np.linalg.norm(seen(colours[one], matrix) - seen(colours[other], matrix)) > 20, (one, other)
+
+
+def test_lines_are_told_apart_without_colour():
+    styles = [line_style(n) for n in range(25)]
+    assert len(set(styles)) == 25
+    assert len({dashes for _, dashes in styles[:5]}) == 5
+
+
+def test_a_frontier_joins_what_nothing_beats():
+    points = [("a", at(5), at(0.1, 0.01)), ("b", at(9), at(0.3, 0.01)), ("worse", at(4), at(0.2, 0.01))]
+    (line,) = (line for line in tradeoff_plot(points, 5).axes[0].lines if line.is_dashed())
+    assert list(line.get_xdata()) == [5, 9]
+    assert list(line.get_ydata()) == pytest.approx([10, 30])
 
 
 def test_shades_of_a_drop():

@@ -110,7 +110,7 @@ def _draw_learning(panel: Panel, metric: Metric) -> None:
         for run in runs if smooth or len(runs) > 1 else ():
             panel.plot(*map(_thin, run), color=LIGHT[colour], alpha=0.3, linewidth=0.8)
         y = _running_mean(y, max(3, len(x) // 12)) if smooth else y
-        panel.plot(_thin(x), _thin(y), linewidth=1.6, zorder=3, **look)
+        panel.plot(_thin(x), _thin(y), "." if len(x) == 1 else "", linewidth=1.6, zorder=3, **look)
     panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     panel.yaxis.set_major_locator(MaxNLocator(4))
     if percent:

@@ -243,7 +243,7 @@ def _forecasts(study: Study, computed: StudyResults, axes: tuple[Axes, ...]) -> 
             run = TrainingRun(source, result.arm, config.updates, len(study.seeds), features[source], *numbers)
             rows.setdefault(result.arm, []).append((result, run))
     shipped, found = read_fit(SHIPPED_FIT), []
-    for arm, of_arm in rows.items():
+    for of_arm in rows.values():
         own = Fit(study.name, "", study.model, tuple(study.domains), tuple(run for _, run in of_arm))
         for fit in (own, shipped):
             if fit.base != study.model:
@@ -253,8 +253,7 @@ def _forecasts(study: Study, computed: StudyResults, axes: tuple[Axes, ...]) -> 
                 others = fit.without(run.source)
                 forecast = others.forecast(run.features) if others.rows else None
                 if forecast is not None and forecast.tax is not None and result.tax.tax:
-                    basis = f"runs of {fit.steps} steps on {len(others.domains)} other sources, of study {fit.name}"
-                    why = f"{arm}: from {basis}; {forecast.why}"
+                    why = f"From study {fit.name}, {fit.steps} steps on {len(others.domains)} sources; {forecast.why}"
                     checks.append(ForecastCheck(row_name(result, computed.results), forecast.tax, result.tax.tax, why))
             if checks:
                 found += checks
