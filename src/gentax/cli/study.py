@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.output import check_output, console, print_text, write_result
+from gentax.cli.output import check_output, console, estimate_text, print_table, print_text, write_result
 from gentax.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from gentax.studies.overview import Overview
+
+MAX_ROWS = 40  # of a plan, where not every stage is asked for
 
 app = typer.Typer(
     help="Sources × arms × seeds, evaluated on the same test tasks before and after.", no_args_is_help=True
@@ -95,14 +100,16 @@ def _run(
     from gentax.studies.costs import CostModel, read_costs
     from gentax.studies.engines import engine_for
     from gentax.studies.progress import StudyProgress
+    from gentax.studies.store import Store
     from gentax.studies.study import study_path
 
     check_output(json)
     study = read_study(name)
-    with StudyProgress(study.name, console, CostModel(read_costs(costs))) as progress:
+    expected = CostModel(read_costs(costs)).learn(Store(out).history())
+    with StudyProgress(study.name, console, expected) as progress:
         run = StudyRun(study, out, progress, parallel, not allow_unreadable)
         run.file = (name, study_path(name).read_text(encoding="utf-8"))
-        run.make_engine = engine_for(engine, run.plan, workers, options or {})
+        run.make_engine = engine_for(engine, run.plan, expected, workers, options or {})
         page = run.run()
     console.print()
     console.print(first_screen(run.results.results, tuple(study.domains), console), soft_wrap=False)
@@ -112,6 +119,156 @@ def _run(
         print_text(claim_notes(claims))
     console.print(f"\nreport: {page}", markup=False)
     write_result(json, run.results_json())
+
+
+@app.command()
+def plan(
+    study: Name,
+    out: Out = Path("runs"),
+    workers: Workers = None,
+    costs: Costs = None,
+    stages: Annotated[bool, typer.Option("--stages", help="List every stage.")] = False,
+    json: o.Json = None,
+) -> None:
+    """Show the stages of a study, which of them are done, and what the others will take.
+
+    Expected times come from what stages of the same kind took under the same folder, before that from `--costs`.
+
+    Example: `gentax study plan retention --out runs`
+    """
+    from gentax.studies import read_study
+    from gentax.studies.costs import CostModel, read_costs
+    from gentax.studies.engines import default_slots
+    from gentax.studies.overview import overview
+    from gentax.studies.plan import make_plan
+    from gentax.studies.store import Store
+
+    check_output(json)
+    made, store = make_plan(read_study(study)), Store(out)
+    model = CostModel(read_costs(costs)).learn(store.history())
+    found = overview(made, store, model, workers or default_slots(made, model))
+    _print_overview(made.study.name, found, stages)
+    write_result(json, found.to_json())
+
+
+def _print_overview(name: str, found: Overview, every_stage: bool) -> None:
+    from gentax.studies.progress import clock
+
+    rows = []
+    for group in found.groups:
+        done = [stage for stage in group.stages if found.states[stage] == "done"]
+        left = [stage for stage in group.stages if found.states[stage] != "done"]
+        active = {found.states[stage] for stage in left} - {"missing"}
+        state = "done" if not left else ", ".join(sorted(active)) if active else "missing" if not done else "in part"
+        time = clock(sum(found.seconds[stage] for stage in left)) if left else ""
+        rows.append([group.title, f"{len(done)}/{len(group.stages)}", state, time])
+        if every_stage:
+            for stage in group.stages:
+                rows.append([f"  {stage.folder}", "", found.states[stage], clock(found.seconds[stage])])
+    if len(rows) > MAX_ROWS and not every_stage:
+        hidden = len(rows) - MAX_ROWS
+        rows = [*rows[: MAX_ROWS - 1], [f"… {hidden} more, see --stages", "", "", ""], rows[-1]]
+    print_table(f"study {name}", ["", "done", "state", "left"], rows)
+    kinds = {kind: len(found.left(kind)) for kind in ("train", "evaluate", "report")}
+    what = [
+        f"{n} {word}" for n, word in zip(kinds.values(), ("training runs", "evaluations", "report"), strict=True) if n
+    ]
+    if not what:
+        print_text("Everything is done.")
+    else:
+        workers = f" with {found.slots} at once" if found.slots > 1 else ""
+        print_text(
+            f"Left: {', '.join(what)}; about {clock(found.wall_seconds)}{workers}, {found.memory / 1e9:.1f} GB of "
+            f"memory, {found.storage / 1e9:.2f} GB of storage ({found.free_storage / 1e9:.0f} GB are free)."
+        )
+    if found.storage > found.free_storage:
+        print_text("That is more storage than there is.")
+    if found.other_versions:
+        print_text(
+            f"{found.other_versions} stages of these names were made with other settings or another version of the "
+            "code, and are not used; `gentax study clean` lists them."
+        )
+
+
+@app.command()
+def compare(first: Name, second: Name, out: Out = Path("runs"), json: o.Json = None) -> None:
+    """Compare two finished studies: the settings that differ, and the tax of the arms that they have in common.
+
+    Example: `gentax study compare demo studies/demo_seeds.yaml`
+    """
+    from gentax.studies import read_study
+    from gentax.studies.compare import compare_studies, settings_differences
+    from gentax.studies.plan import make_plan
+    from gentax.studies.store import Store
+
+    check_output(json)
+    one, two = (make_plan(read_study(name)) for name in (first, second))
+    differences = settings_differences(one, two)
+    rows = [[d.key, _short(d.first), _short(d.second)] for d in differences]
+    names = [one.study.name, two.study.name] if one.study.name != two.study.name else [first, second]
+    if rows:
+        print_table("settings that differ", ["", *names], rows)
+    cells = compare_studies(one, two, Store(out))
+    table = []
+    for cell in cells:
+        change = "not paired" if cell.change is None else estimate_text(cell.change.targets)
+        taxes = [estimate_text(tax) for tax in (cell.first_tax, cell.second_tax)]
+        table.append([f"{cell.arm} on {cell.source}", *taxes, change])
+    print_table("tax, fraction", ["", *names, "change on targets, points"], table)
+    write_result(json, {"settings": [vars(d) for d in differences], "cells": [cell.to_json() for cell in cells]})
+
+
+def _short(value: object) -> str:
+    text = "–" if value is None else str(value)
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+@app.command("check")
+def check_store(study: Name, out: Out = Path("runs")) -> None:
+    """Hash every stored file of a study. Damaged stages are set aside; `gentax study run` makes them again.
+
+    Exits with 1 where any was damaged.
+
+    Example: `gentax study check demo`
+    """
+    from gentax.studies import read_study
+    from gentax.studies.overview import damaged_stages
+    from gentax.studies.plan import make_plan
+    from gentax.studies.store import Store
+
+    made, store = make_plan(read_study(study)), Store(out)
+    damaged = damaged_stages(made, store)
+    print_text(store.damaged)
+    present = sum(store.has(stage) for stage in made.stages())
+    print_text(f"{present} of {len(made.stages())} stages are there and intact, {len(damaged)} were damaged.")
+    if damaged:
+        raise typer.Exit(1)
+
+
+@app.command()
+def clean(
+    studies: Annotated[list[str], typer.Argument(help="The studies whose stages are kept.")],
+    out: Out = Path("runs"),
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the folders; without it they are listed.")] = False,
+) -> None:
+    """List, or delete, the stages that the studies named do not use: of other settings or code, stopped, damaged.
+
+    Example: `gentax study clean demo retention --delete`
+    """
+    import shutil
+
+    from gentax.studies import read_study
+    from gentax.studies.overview import unused_folders
+    from gentax.studies.plan import make_plan
+    from gentax.studies.store import Store
+
+    folders = unused_folders([make_plan(read_study(study)) for study in studies], Store(out))
+    for folder in folders:
+        if delete:
+            shutil.rmtree(folder)
+        console.print(f"{'deleted' if delete else 'unused'} {folder}", markup=False)
+    if not folders:
+        print_text("Nothing is unused.")
 
 
 @app.command("fit")

@@ -8,6 +8,7 @@ from what it did.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import field
@@ -119,6 +120,16 @@ class CostModel:
         for group in _groups(stage):
             self._spent[group] += seconds
             self._expected[group] += expected
+
+    def learn(self, history: Iterable[tuple[Stage, Mapping[str, Any]]]) -> CostModel:
+        """Count stages that were done before (`Store.history`); return the model itself.
+
+        A stage that this version of gentax cannot read is left out.
+        """
+        for stage, seal in history:
+            with contextlib.suppress(KeyError, TypeError):
+                self.count_seal(stage, seal)
+        return self
 
     def count_seal(self, stage: Stage, seal: Mapping[str, Any]) -> None:
         """Count a finished stage by its seal (`Store.seal`)."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -27,7 +26,7 @@ class TimeEstimate:
 
     Args:
         stages: all of them.
-        done: those that were finished before, with their seals (`Store.seal`).
+        done: those that were finished before.
         slots: how many stages are done at once.
         costs: what stages take.
     """
@@ -35,7 +34,7 @@ class TimeEstimate:
     def __init__(
         self,
         stages: Sequence[Stage],
-        done: Mapping[Stage, Mapping[str, Any]],
+        done: Iterable[Stage],
         slots: int = 1,
         costs: CostModel | None = None,
     ) -> None:
@@ -43,8 +42,6 @@ class TimeEstimate:
         self.done = set(done)
         self._began: dict[Stage, float] = {}  # stages in progress
         self._fraction: dict[Stage, float] = {}
-        for stage, seal in done.items():
-            self.costs.count_seal(stage, seal)
 
     def begin(self, stage: Stage) -> None:
         self._began[stage], self._fraction[stage] = time.monotonic(), 0.0
@@ -110,7 +107,7 @@ class StudyProgress(StudyCallback):
 
     def __init__(self, name: str, console: Console, costs: CostModel | None = None) -> None:
         self.name, self.console, self.costs = one_line(name), console, costs
-        self.time = TimeEstimate([], {})
+        self.time = TimeEstimate([], ())
         self.total = self.num_done = self.num_failed = 0  # stages
         self.detail: dict[Stage, str] = {}  # of the stages in progress
         self.elsewhere: set[Stage] = set()  # stages that another run does
@@ -142,7 +139,7 @@ class StudyProgress(StudyCallback):
             lines.append(f"{self.num_failed} stages failed")
         return Group(line, *(Text(text, no_wrap=True, overflow="ellipsis", style="dim") for text in lines))
 
-    def on_begin(self, stages: Sequence[Stage], done: Mapping[Stage, Mapping[str, Any]], slots: int) -> None:
+    def on_begin(self, stages: Sequence[Stage], done: Collection[Stage], slots: int) -> None:
         self.time = TimeEstimate(stages, done, slots, self.costs)
         self.total, self.num_done = len(stages), len(done)
         if len(done) < len(stages):

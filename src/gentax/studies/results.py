@@ -79,7 +79,7 @@ class StudyResults:
 
 
 @dataclass(frozen=True)
-class _Scores:
+class StudyScores:
     """Success on the tasks of every domain."""
 
     init: dict[str, np.ndarray]  # domain -> (K,)
@@ -88,16 +88,22 @@ class _Scores:
     clusters: dict[str, list[str]]  # domain -> the content of each task
 
 
-def analyze(plan: Plan, store: Store) -> StudyResults:
-    """Compute the results of a study whose evaluations are done. Raises DamagedStage."""
+def read_scores(plan: Plan, store: Store) -> StudyScores:
+    """Return the success of every policy of a study whose evaluations are done. Raises DamagedStage."""
     study = plan.study
-    scores = _Scores({}, {}, {cell: {} for cell in itertools.product(study.arms, study.sources)}, {})
+    scores = StudyScores({}, {}, {cell: {} for cell in itertools.product(study.arms, study.sources)}, {})
     for name in study.domains:
         scores.init[name], scores.clusters[name] = _read_scores(store, plan.init[name])
         scores.random[name], _ = _read_scores(store, plan.random[name])
         for (arm, source), of_domain in scores.after.items():
             stages = [plan.after[arm, source, seed, name] for seed in study.seeds]
             of_domain[name] = np.stack([_read_scores(store, stage)[0] for stage in stages])
+    return scores
+
+
+def analyze(plan: Plan, store: Store) -> StudyResults:
+    """Compute the results of a study whose evaluations are done. Raises DamagedStage."""
+    study, scores = plan.study, read_scores(plan, store)
     comparison = _compare(study, scores)
     results = tuple(_result(study, scores, cell, comparison) for cell in scores.after)
     claims = assess_claims(study, scores.init, scores.random, scores.after, scores.clusters)
@@ -125,13 +131,13 @@ def _axes(study: Study, name: str, episodes: list[Episode], encode: Callable[[st
     return axes(name, episodes, horizon, prompts=partial(episode_prompts, study.evaluate), encode=encode)
 
 
-def _touched(study: Study, arm: str, source: str) -> frozenset[str]:
+def touched(study: Study, arm: str, source: str) -> frozenset[str]:
     return touched_by(study.train_config(source, arm, study.seeds[0]))
 
 
-def _result(study: Study, scores: _Scores, cell: Cell, comparison: ArmComparison) -> Result:
+def _result(study: Study, scores: StudyScores, cell: Cell, comparison: ArmComparison) -> Result:
     arm, source = cell
-    report = partial(tax_report, source, scores.init, clusters=scores.clusters, touched=_touched(study, *cell))
+    report = partial(tax_report, source, scores.init, clusters=scores.clusters, touched=touched(study, *cell))
     tax, baseline = report(scores.after[cell], chance=scores.random), study.baseline(arm)
     if baseline is None:
         return Result(tax, arm)
@@ -139,7 +145,7 @@ def _result(study: Study, scores: _Scores, cell: Cell, comparison: ArmComparison
     return Result(tax, arm, baseline, comparison.arms[source][arm], baseline_tax)
 
 
-def _compare(study: Study, scores: _Scores) -> ArmComparison:
+def _compare(study: Study, scores: StudyScores) -> ArmComparison:
     """Compare arms with their baselines; rank the sources where there are several."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     baselines = {arm: baseline for arm in study.arms if (baseline := study.baseline(arm)) is not None}
@@ -153,7 +159,7 @@ def _compare(study: Study, scores: _Scores) -> ArmComparison:
             rng,
             baseline,
             clusters=scores.clusters,
-            touched=frozenset().union(*(_touched(study, arm, source) for arm in group)),
+            touched=frozenset().union(*(touched(study, arm, source) for arm in group)),
         )
         arms.setdefault(source, {}).update(compared)
     ranks = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,12 @@ RETRY = 1.0  # seconds between two attempts to take a stage that another run is 
 class StudyCallback:
     """Called while a study runs. Override what you need. Several stages may be in progress at once."""
 
-    def on_begin(self, stages: Sequence[Stage], done: Mapping[Stage, Mapping[str, Any]], slots: int) -> None:
+    def on_begin(self, stages: Sequence[Stage], done: Collection[Stage], slots: int) -> None:
         """Before the first stage.
 
         Args:
             stages: all of them, in order.
-            done: the seals (`Store.seal`) of those that were finished before.
+            done: those that were finished before.
             slots: how many are done at once.
         """
 
@@ -115,7 +115,7 @@ class StudyRun:
         """
         self.store.open()
         stages = self.plan.stages()
-        done = {stage: self.store.seal(stage) for stage in stages if self.store.has(stage)}
+        done = [stage for stage in stages if self.store.has(stage)]
         try:
             _Scheduler(self, stages, done).run()
         finally:
@@ -158,10 +158,9 @@ class StudyRun:
 class _Scheduler:
     """Hands stages to the engine, in order, as soon as what they need is done."""
 
-    def __init__(self, run: StudyRun, stages: list[Stage], done: Mapping[Stage, Mapping[str, Any]]) -> None:
+    def __init__(self, run: StudyRun, stages: list[Stage], done: Collection[Stage]) -> None:
         self.run_of, self.callback, self.store = run, run.callback, run.store
-        self.stages, self.seals = stages, done
-        self.done = set(done)
+        self.stages, self.done_before, self.done = stages, done, set(done)
         self.order = {stage: number for number, stage in enumerate(stages)}
         self.waiting = [stage for stage in stages if stage.kind != "report" and stage not in self.done]
         self.running: set[Stage] = set()
@@ -172,10 +171,10 @@ class _Scheduler:
     def run(self) -> None:
         run, report = self.run_of, self.run_of.plan.report
         if report in self.done and not self.waiting:
-            self.callback.on_begin(self.stages, self.seals, 1)
+            self.callback.on_begin(self.stages, self.done_before, 1)
             return
         engine = run.make_engine(run.runner, self.callback.on_progress) if self.waiting else None
-        self.callback.on_begin(self.stages, self.seals, 1 if engine is None else engine.slots)
+        self.callback.on_begin(self.stages, self.done_before, 1 if engine is None else engine.slots)
         finished = False
         try:
             if engine is not None:
@@ -191,7 +190,7 @@ class _Scheduler:
             lost = [stage for stage in self.stages if stage.kind != "report" and not self.store.has(stage)]
             if lost:  # found damaged while the report read them
                 run._report_damage(self.store.damaged)
-                _Scheduler(run, self.stages, {s: self.store.seal(s) for s in self.stages if self.store.has(s)}).run()
+                _Scheduler(run, self.stages, [s for s in self.stages if self.store.has(s)]).run()
                 return
         self.callback.on_stage_end(report, "")
 

@@ -39,7 +39,7 @@ from gentax.studies.plan import FORMAT, Stage
 
 SEAL = "stage.json"
 STAGES, RUNNING = "stages", "running"
-CHUNK = 1 << 20
+HISTORY = 1000  # finished stages that say what the next ones take
 
 
 class StageLocked(RuntimeError):
@@ -145,6 +145,16 @@ class Store:
             return  # another process did it
         self.damaged.append(f"{why}; set aside as {aside.name}, and made again")
 
+    def history(self) -> Iterator[tuple[Stage, Mapping[str, Any]]]:
+        """Yield the latest stages that were done under the folder, of any study, with their seals."""
+        folders = [f for f in (self.root / STAGES).glob("*-*") if not f.name.startswith((".", "damaged-"))]
+        for folder in sorted(folders, key=lambda f: f.stat().st_mtime, reverse=True)[:HISTORY]:
+            try:
+                seal = self._read_seal(folder)
+                yield Stage(seal["kind"], seal["label"], seal["inputs"]), seal
+            except (DamagedStage, KeyError, TypeError):
+                continue
+
     # Doing a stage.
 
     @contextmanager
@@ -167,13 +177,11 @@ class Store:
 
     def locked(self, stage: Stage) -> bool:
         """Return whether a process is doing the stage now."""
-        if not self.running(stage, "lock").exists():
-            return False
-        try:
-            with filelock.FileLock(self.running(stage, "lock"), blocking=False):
-                return False
-        except filelock.Timeout:
-            return True
+        return _is_locked(self.running(stage, "lock"))
+
+    def folder_locked(self, folder: Path) -> bool:
+        """Return whether a process is doing the stage of a working folder."""
+        return _is_locked(self.root / RUNNING / f"{folder.name.removeprefix('.')}.lock")
 
     @contextmanager
     def fresh_folder(self, stage: Stage) -> Iterator[Path]:
@@ -301,6 +309,16 @@ class Store:
             raise DamagedStage(f"{file} is not what was stored (its SHA-256 differs)")
         self._seals[path] = (changed, content)
         return content
+
+
+def _is_locked(file: Path) -> bool:
+    if not file.exists():
+        return False
+    try:
+        with filelock.FileLock(file, blocking=False):
+            return False
+    except filelock.Timeout:
+        return True
 
 
 def _content_hash(content: Mapping[str, Any]) -> str:

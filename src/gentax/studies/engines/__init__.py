@@ -15,13 +15,18 @@ ENGINES = ("local", "ray", "slurm")
 
 
 def engine_for(
-    name: str, plan: Plan, workers: int | None = None, options: Mapping[str, str] = MappingProxyType({})
+    name: str,
+    plan: Plan,
+    costs: CostModel,
+    workers: int | None = None,
+    options: Mapping[str, str] = MappingProxyType({}),
 ) -> MakeEngine:
     """Return what makes an engine.
 
     Args:
         name: one of `ENGINES`.
         plan: of the study.
+        costs: what its stages take.
         workers: how many stages are done at once; None for what the machine or the cluster has room for.
         options: of the engine: `address` of a Ray cluster; for Slurm what submitit's executor takes.
 
@@ -30,7 +35,6 @@ def engine_for(
     """
     if name not in ENGINES:
         raise unknown("engine", name, ENGINES)
-    costs, stages = CostModel(), plan.stages()
     if name == "ray":
         from gentax.studies.engines.ray import RayEngine
 
@@ -41,11 +45,17 @@ def engine_for(
         return partial(SlurmEngine, slots=workers, options=options)
     if options:
         raise UsageError(f"the engine on this machine takes no option {next(iter(options))!r}")
-    from gentax.studies.engines.local import LocalEngine, num_workers
+    from gentax.studies.engines.local import LocalEngine
 
-    device = plan.study.device
-    most = sum(stage.kind != "report" for stage in stages)
-    slots = workers or min(most, num_workers(max(costs.memory(stage) for stage in stages), device))
+    slots = workers or default_slots(plan, costs)
     if slots == 1:
         return SerialEngine
-    return lambda runner, on_progress: LocalEngine(runner, slots, device)
+    return lambda runner, on_progress: LocalEngine(runner, slots, plan.study.device)
+
+
+def default_slots(plan: Plan, costs: CostModel) -> int:
+    """Return how many stages of a study this machine does at once."""
+    from gentax.studies.engines.local import num_workers
+
+    stages = [stage for stage in plan.stages() if stage.kind != "report"]
+    return min(len(stages), num_workers(max(costs.memory(stage) for stage in stages), plan.study.device))
