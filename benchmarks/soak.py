@@ -119,10 +119,8 @@ class Soak:
             repeated += len(ended) - len(set(ended))
             shutil.rmtree(out)
             print(f"  {done} kills, {studies} studies", flush=True)
-        return (
-            f"killed: {done} kills in {studies} studies; {equal} of {studies} have the same results, {repeated} finished "
-            "stages were done again"
-        )
+        again = f"{repeated} finished stages were done again"
+        return f"killed: {done} kills in {studies} studies; {equal} of {studies} have the same results, {again}"
 
     def _kill_one(self, process: subprocess.Popen[bytes]) -> None:
         """Kill the program, or in every third case one of its workers, which the program survives."""

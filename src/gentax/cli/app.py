@@ -39,6 +39,7 @@ app = typer.Typer(
 )
 for command in (
     study.demo,
+    study.view,
     domains.domains,
     domains.check,
     play.play,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -269,6 +270,30 @@ def clean(
         console.print(f"{'deleted' if delete else 'unused'} {folder}", markup=False)
     if not folders:
         print_text("Nothing is unused.")
+
+
+def view(
+    study: Name,
+    out: Out = Path("runs"),
+    host: Annotated[
+        str, typer.Option(help="Any but this machine's own takes the token that is printed.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 for a free one.", min=0, max=65535)] = 8765,
+    workers: Workers = None,
+) -> None:
+    """Serve a page that follows a study while it runs: the matrix filling, training curves, any episode.
+
+    Example: `gentax view demo --out runs`
+    """
+    from gentax.studies import read_study
+    from gentax.studies.plan import make_plan
+    from gentax.studies.store import Store
+    from gentax.studies.view import StudyView, ViewServer
+
+    server = ViewServer(StudyView(make_plan(read_study(study)), Store(out), workers or 1), host, port)
+    console.print(f"{server.url} follows the study; Ctrl-C ends it", markup=False)
+    with server, contextlib.suppress(KeyboardInterrupt):
+        server.serve_forever()
 
 
 @app.command("fit")
