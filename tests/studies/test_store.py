@@ -1,0 +1,130 @@
+"""The store of a study: stages appear whole, are checked, locked, and never overwritten."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from gentax.core import UsageError
+from gentax.studies.plan import FORMAT, Stage
+from gentax.studies.store import DamagedStage, StageLocked, Store
+
+STAGE = Stage("evaluate", "toy", {"domain": "toy", "tasks": 2, "samples": 1})
+
+
+def finished(root: Path, text: str = "content") -> Store:
+    store = Store(root)
+    store.open()
+    with store.fresh_folder(STAGE) as folder:
+        (folder / "data.txt").write_text(text)
+        (folder / "deep").mkdir()
+        (folder / "deep" / "more.txt").write_text("more")
+    store.finish(STAGE, folder, 1.0, None)
+    return store
+
+
+def test_a_stage_appears_whole(tmp_path):
+    store = Store(tmp_path)
+    with store.fresh_folder(STAGE) as folder:
+        (folder / "data.txt").write_text("half")
+        assert not store.has(STAGE)
+    assert not store.has(STAGE)
+    store = finished(tmp_path)
+    assert store.has(STAGE)
+    assert set(store.seal(STAGE)["files"]) == {"data.txt", "deep/more.txt"}
+
+
+def test_the_first_of_two_that_finish_a_stage_is_kept(tmp_path):
+    store = finished(tmp_path, "first")
+    finished(tmp_path, "second")
+    assert (store.path(STAGE) / "data.txt").read_text() == "first"
+    assert [path.name for path in (tmp_path / "stages").glob(".*")] == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "data.txt").write_text("contenu"),
+        lambda folder: (folder / "data.txt").write_text(""),
+        lambda folder: (folder / "deep" / "more.txt").unlink(),
+        lambda folder: (folder / "stage.json").write_text("{}"),
+        lambda folder: (folder / "stage.json").write_bytes(b"\xff\x00"),
+        lambda folder: (folder / "stage.json").write_text("[" * 100_000),
+        lambda folder: (folder / "stage.json").write_text((folder / "stage.json").read_text().replace("1.0", "2.0")),
+    ],
+)
+def test_damage_is_found_and_set_aside(tmp_path, damage):
+    store = finished(tmp_path)
+    folder = store.path(STAGE)
+    damage(folder)
+    fresh = Store(tmp_path)
+    assert not fresh.has(STAGE)
+    assert not folder.exists()
+    assert (tmp_path / "stages" / f"damaged-{folder.name}").is_dir()
+    (text,) = fresh.damaged
+    assert str(folder) in text
+    finished(tmp_path)
+    assert fresh.has(STAGE)
+
+
+def test_damage_that_keeps_size_and_time_is_found_when_the_file_is_read(tmp_path):
+    store = finished(tmp_path)
+    file = store.path(STAGE) / "data.txt"
+    before = file.stat()
+    file.write_text("c0ntent")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    fresh = Store(tmp_path)
+    assert fresh.has(STAGE)
+    with pytest.raises(DamagedStage, match=r"data\.txt is not what was stored"):
+        fresh.check(STAGE, "data")
+    assert not fresh.has(STAGE)
+
+
+def test_a_copied_store_is_intact(tmp_path):
+    import shutil
+
+    finished(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copyfile)  # other times
+    assert Store(tmp_path / "b").has(STAGE)
+
+
+def test_a_store_of_a_newer_version_is_refused(tmp_path):
+    marker = tmp_path / "stages" / "store.json"
+    marker.parent.mkdir()
+    marker.write_text(json.dumps({"format": FORMAT + 1}))
+    with pytest.raises(UsageError, match="newer version of gentax"):
+        Store(tmp_path).open()
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write to"):
+        Store(tmp_path / "file").open()
+
+
+def hold(root: Path, ready) -> None:
+    with Store(root).lock(STAGE):
+        ready.set()
+        time.sleep(60)
+
+
+def test_a_lock_keeps_others_out_and_ends_with_its_process(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready, store = context.Event(), Store(tmp_path)
+    process = context.Process(target=hold, args=(tmp_path, ready))
+    process.start()
+    assert ready.wait(60)
+    assert store.locked(STAGE)
+    with pytest.raises(StageLocked), store.lock(STAGE):
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with store.lock(STAGE):
+        pass
+    assert not store.locked(STAGE)
