@@ -26,7 +26,7 @@ STUDY = """
 name: engines
 domains:
   crafting: {tasks: 4}
-  twx-mapreader: {tasks: 4}
+  sokoban: {tasks: 4}
 sources: [crafting]
 arms:
   plain: {}

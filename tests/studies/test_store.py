@@ -67,7 +67,7 @@ def test_damage_is_found_and_set_aside(tmp_path, damage):
     assert not fresh.has(STAGE)
     assert not folder.exists()
     assert (tmp_path / "stages" / f"damaged-{folder.name}").is_dir()
-    (text,) = fresh.damaged
+    (text,) = fresh.take_damaged()
     assert str(folder) in text
     finished(tmp_path)
     assert fresh.has(STAGE)

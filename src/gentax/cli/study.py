@@ -233,15 +233,13 @@ def check_store(study: Name, out: Out = Path("runs")) -> None:
     Example: `gentax study check demo`
     """
     from gentax.studies import read_study
-    from gentax.studies.overview import damaged_stages
     from gentax.studies.plan import make_plan
     from gentax.studies.store import Store
 
-    made, store = make_plan(read_study(study)), Store(out)
-    damaged = damaged_stages(made, store)
-    print_text(store.damaged)
-    present = sum(store.has(stage) for stage in made.stages())
-    print_text(f"{present} of {len(made.stages())} stages are there and intact, {len(damaged)} were damaged.")
+    stages, store = make_plan(read_study(study)).stages(), Store(out)
+    intact = sum(store.has(stage, contents=True) for stage in stages)
+    print_text(damaged := store.take_damaged())
+    print_text(f"{intact} of {len(stages)} stages are there and intact, {len(damaged)} were damaged.")
     if damaged:
         raise typer.Exit(1)
 

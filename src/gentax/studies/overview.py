@@ -12,7 +12,7 @@ from typing import Any, Literal
 from gentax.studies.costs import CostModel
 from gentax.studies.plan import Plan, Stage
 from gentax.studies.progress import TimeEstimate
-from gentax.studies.store import STAGES, DamagedStage, Store
+from gentax.studies.store import STAGES, Store
 
 State = Literal["done", "running", "stopped", "missing"]
 
@@ -143,15 +143,3 @@ def _other_versions(stages: list[Stage], present: frozenset[str]) -> int:
     names = {stage.folder.rpartition("-")[0] for stage in stages if stage.kind != "report"}
     own = {stage.folder for stage in stages}
     return sum(name not in own and name.rpartition("-")[0] in names for name in present)
-
-
-def damaged_stages(plan: Plan, store: Store) -> list[Stage]:
-    """Hash every file of a study's finished stages; return the stages that were damaged, which are set aside."""
-    damaged = []
-    for stage in plan.stages():
-        try:
-            store.check(stage)
-        except DamagedStage:
-            if store.damaged and stage.folder in store.damaged[-1]:
-                damaged.append(stage)
-    return damaged

@@ -115,17 +115,18 @@ class StudyRun:
         """
         self.store.open()
         stages = self.plan.stages()
-        done = [stage for stage in stages if self.store.has(stage)]
-        try:
-            _Scheduler(self, stages, done).run()
-        finally:
-            self._report_damage(self.store.damaged)
+        _Scheduler(self, stages, self.finished(stages)).run()
         return self.page
 
-    def _report_damage(self, damaged: Sequence[str]) -> None:
+    def finished(self, stages: Sequence[Stage]) -> list[Stage]:
+        """Return the stages that are done and intact."""
+        done = [stage for stage in stages if self.store.has(stage)]
+        self.report_damage(self.store.take_damaged())
+        return done
+
+    def report_damage(self, damaged: Sequence[str]) -> None:
         for what in damaged:
             self.callback.on_damage(what)
-        self.store.damaged.clear()
 
     def _report(self) -> bool:
         """Write the report; return whether it is there. It is not when a stage that it reads turns out damaged."""
@@ -185,12 +186,13 @@ class _Scheduler:
                 engine.close(stop=not finished)
         if self.failed or self.waiting:
             raise StudyIncomplete(self._failure())
+        if report in self.done:
+            return
         self.callback.on_stage_begin(report)
         while not run._report():
-            lost = [stage for stage in self.stages if stage.kind != "report" and not self.store.has(stage)]
-            if lost:  # found damaged while the report read them
-                run._report_damage(self.store.damaged)
-                _Scheduler(run, self.stages, [s for s in self.stages if self.store.has(s)]).run()
+            done = run.finished(self.stages)
+            if len(done) < len(self.stages) - 1:  # others were found damaged while the report read them
+                _Scheduler(run, self.stages, done).run()
                 return
         self.callback.on_stage_end(report, "")
 
@@ -228,7 +230,7 @@ class _Scheduler:
     def _end(self, result: StageResult) -> None:
         stage = result.stage
         self.running.discard(stage)
-        self.run_of._report_damage(result.damaged)
+        self.run_of.report_damage(result.damaged)
         if result.status == "done":
             self.elsewhere.pop(stage, None)
             self.done.add(stage)

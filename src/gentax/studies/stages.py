@@ -60,15 +60,15 @@ class StageRunner:
 
     def run(self, stage: Stage, on_progress: Progress = lambda fraction, detail: None) -> StageResult:
         """Do a stage, unless it is done or another process does it. What goes wrong is returned, not raised."""
-        store, started = self.store, len(self.store.damaged)
+        store = self.store
         try:
             with store.lock(stage):
                 if store.has(stage):
-                    return StageResult(stage, "done", self._outcome(stage), damaged=tuple(store.damaged[started:]))
+                    return StageResult(stage, "done", self._outcome(stage), damaged=store.take_damaged())
                 if not all(store.has(need, contents=True) for need in stage.needs):
-                    return StageResult(stage, "blocked", damaged=tuple(store.damaged[started:]))
+                    return StageResult(stage, "blocked", damaged=store.take_damaged())
                 self._do(stage, _throttled(store, stage, on_progress))
-                return StageResult(stage, "done", self._outcome(stage), damaged=tuple(store.damaged[started:]))
+                return StageResult(stage, "done", self._outcome(stage), damaged=store.take_damaged())
         except StageLocked:
             return StageResult(stage, "locked")
         except Exception as fault:  # the rest of the study goes on

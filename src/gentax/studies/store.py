@@ -59,7 +59,7 @@ class Store:
     """
 
     root: Path
-    damaged: list[str] = field(default_factory=list)  # what was set aside, in words
+    _damaged: list[str] = field(default_factory=list, repr=False)  # what was set aside, in words
     _seals: dict[Path, tuple[int, dict[str, Any]]] = field(default_factory=dict, repr=False)
     _hashed: set[tuple[Path, int, int]] = field(default_factory=set, repr=False)  # files that are known to be intact
 
@@ -132,6 +132,11 @@ class Store:
         """Return the values of a JSON file of a finished stage. Raises DamagedStage."""
         return json.loads((self.check(stage, name) / name).read_text(encoding="utf-8"))
 
+    def take_damaged(self) -> tuple[str, ...]:
+        """Return what was found damaged and set aside since the last call, in words."""
+        damaged, self._damaged = tuple(self._damaged), []
+        return damaged
+
     def _set_aside(self, stage: Stage, why: str) -> None:
         """Rename a damaged stage, so that it is made again and somebody can look at it."""
         path = self.path(stage)
@@ -143,7 +148,7 @@ class Store:
             path.rename(aside)
         except FileNotFoundError:
             return  # another process did it
-        self.damaged.append(f"{why}; set aside as {aside.name}, and made again")
+        self._damaged.append(f"{why}; set aside as {aside.name}, and made again")
 
     def history(self) -> Iterator[tuple[Stage, Mapping[str, Any]]]:
         """Yield the latest stages that were done under the folder, of any study, with their seals."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 import sys
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from gentax.core import UsageError, unknown
 from gentax.studies.costs import CostModel
@@ -19,6 +21,7 @@ from gentax.studies.stages import StageResult, StageRunner
 RETRIES = 3  # of a stage whose node or process is lost
 OPTIONS = ("address", "cpus", "gpus")
 PROBE = 60.0  # seconds that each node has to answer
+CONNECT = 5.0  # seconds that a cluster has to accept a connection
 
 
 class RayEngine:
@@ -104,9 +107,11 @@ class RayEngine:
             return
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # CPU tasks keep CUDA_VISIBLE_DEVICES
         try:
+            if address and (port := urlsplit(f"//{address.rpartition('://')[2]}")).port:  # Ray itself tries for minutes
+                socket.create_connection((port.hostname or "", port.port or 0), CONNECT).close()
             dashboard = None if address else False
             self.ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=dashboard)
-        except (ConnectionError, ValueError, RuntimeError) as fault:
+        except (OSError, ValueError, RuntimeError) as fault:
             why = " ".join(str(fault).split())[:200]
             raise UsageError(f"no Ray cluster answers at {address or 'this machine'}: {why}") from None
 
