@@ -87,7 +87,7 @@ def test_a_study_runs_once_and_is_not_run_again(study, tmp_path):
     page = run_study(study, tmp_path, first)
     assert first.done == [*["evaluate"] * 4, "train", "evaluate", "evaluate", "report"]
     assert first.outcomes[0] == "0.0 % of 6 tasks solved"
-    assert first.before == {}
+    assert first.before == []
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     again = run_study(study, tmp_path, second)
     assert second.done == []
