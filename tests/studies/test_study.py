@@ -426,17 +426,24 @@ def test_the_last_screen_matches_the_page(study, tmp_path):
 
     file = tmp_path / "small.yaml"
     values = json.loads(json.dumps(plain(study) | {"evaluate": {"max_new_tokens": 4}}))
+    values["claims"] = ["tax(plain) < 5 %", "gain(plain) > 90"]
     file.write_text(yaml.safe_dump(values))
-    shown = CliRunner().invoke(app, ["study", "run", str(file), "--out", str(tmp_path), "--json", str(tmp_path / "j")])
+    shown = CliRunner().invoke(
+        app, ["study", "run", str(file), "--out", str(tmp_path), "--json", str(tmp_path / "j"), "--workers", "1"]
+    )
     assert shown.exit_code == 0, shown.output
     screen = shown.output.split(" left)")[-1]
     assert "gain on source" in screen
     assert "tax on targets" in screen
     assert "the tax is undefined" in screen  # the untrained model wins nothing
-    assert screen.index("success %") < screen.index("report: ")
+    assert screen.index("success %") < screen.index("tax(plain) < 5 %") < screen.index("report: ")
+    assert "undefined: the base policy's success" in " ".join(screen.split())
+    assert "2 claims are tested two-sided at 5 %" in screen
     page = screen.split("report: ")[1].splitlines()[0]
     assert page.endswith("report.html")
-    assert set(json.loads((tmp_path / "j").read_text())["results"][0]["above_chance"]) == {"toy", "other"}
+    written = json.loads((tmp_path / "j").read_text())
+    assert set(written["results"][0]["above_chance"]) == {"toy", "other"}
+    assert [one["claim"] for one in written["claims"]] == values["claims"]
 
 
 def test_a_study_of_few_seeds_says_beforehand_what_it_cannot_claim(study):
