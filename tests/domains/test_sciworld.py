@@ -10,7 +10,7 @@ import pytest
 
 import gentax
 from gentax.core import EnvironmentFault, UsageError
-from gentax.domains.sciworld import DOMAIN, GROUPS, NAMES, folds, names_of, variations
+from gentax.domains.sciworld import DOMAIN, NAMES, folds, names_of, variations
 from gentax.domains.sciworld.build import SPLITS, read_folds
 from gentax.domains.sciworld.env import ACTION_LIMIT, plain, tidy
 from gentax.domains.sciworld.expert import Turn, plan_for, rename, shorten
@@ -86,18 +86,6 @@ def test_sizes_and_tasks_need_no_jvm(monkeypatch):
     assert len(env.tasks("test", 5)) == 5
     with pytest.raises(UsageError, match="find-animal"):
         gentax.make("sciworld", "find-animals")
-
-
-def test_the_expert_solves_the_default_level(env):
-    seen = set()
-    for index in range(24):
-        moves, rewards, success = play_expert(env, index)
-        assert success, env.variation
-        assert sum(rewards) == pytest.approx(1.0)
-        assert len(moves) < env.horizon
-        assert all(0 < len(move.thought.split()) <= 16 for move in moves)
-        seen.add(env.variation.name)
-    assert seen == set(GROUPS[DOMAIN.default_level])
 
 
 def test_every_task_of_the_default_level_ships_with_a_plan(monkeypatch):

@@ -20,20 +20,8 @@ a sink, which is turned off. In the sink is: nothing.
 You also see:
 A door to the hallway (that is open)"""
 ANYTHING = [
-    "",
-    " ",
-    "\0",
-    "🔥",
-    "\ud800",
-    "Box BOX bOx boxes Boxes",
-    "a_box",
-    "#.. # $box",
-    "do()",
-    "x\n",
-    "é",
-    '"',
-    "'",
-]
+    "", " ", "\0", "🔥", "\ud800", "Box BOX bOx boxes Boxes", "a_box", "#.. # $box", "do()", "x\n", "é", '"', "'",
+]  # fmt: skip
 
 
 def some_text(rng):

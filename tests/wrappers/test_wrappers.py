@@ -14,23 +14,8 @@ from gentax.rollouts import EnvPool, RolloutConfig, rollout
 from gentax.wrappers import Calls, Horizon, Layout, Menu, Rename, Shaping, TextWrapper, distract
 
 STRANGE = [
-    "",
-    " ",
-    "\0",
-    "a\nb",
-    "🔥 up",
-    "\ud800",
-    "up" * 100_000,
-    "do()",
-    "0",
-    "0 ",
-    "٣",
-    "-1",
-    "99",
-    "Box[",
-    "(((",
-    "do(",
-]
+    "", " ", "\0", "a\nb", "🔥 up", "\ud800", "up" * 100_000, "do()", "0", "0 ", "٣", "-1", "99", "Box[", "(((", "do(",
+]  # fmt: skip
 COLOURS = ["red", "green", "blue", "gold"]
 
 ANY = {
