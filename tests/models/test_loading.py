@@ -425,10 +425,8 @@ def test_a_run_starts_from_an_adapter_merged_with_its_base(toy, tiny, tmp_path, 
 
     folder = adapter(tiny, tmp_path / "adapter")
     wanted = logits(load_model(folder))
-    config = folder / "adapter_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "/gone"}))
     config = TrainConfig(
-        source="toy:one", model=str(folder), adapter_base=str(tiny), max_steps=1, tasks_per_step=1,
+        source="toy:one", model=str(folder), max_steps=1, tasks_per_step=1,
         num_generations=2,
         learning_rate=1e-9, eval_steps=0,
         rollout=RolloutConfig(temperature=1.0, max_new_tokens=2, horizon=1),
@@ -452,10 +450,10 @@ def test_a_study_names_its_base_as_any_policy_and_hands_device_and_dtype_on(toy,
     from gentax.studies.study import Study
 
     values = {"name": "s", "domains": {"toy": {}, "crafting": {}}, "sources": ["toy"], "model": "them/small"}
-    study = read_settings(Study, {**values, "device": "cpu", "dtype": "bfloat16", "adapter_base": "b"}, "study")
+    study = read_settings(Study, {**values, "device": "cpu", "dtype": "bfloat16"}, "study")
     made = study.train_config("toy", "plain", 0)
-    assert (made.model, made.device, made.dtype, made.adapter_base) == ("them/small", "cpu", "bfloat16", "b")
-    assert study.options == made.options("cpu") == ModelOptions("cpu", "bfloat16", "b")
+    assert (made.model, made.device, made.dtype) == ("them/small", "cpu", "bfloat16")
+    assert study.options == made.options("cpu") == ModelOptions("cpu", "bfloat16")
     inputs = next(iter(make_plan(study).init.values())).inputs
     assert (inputs["base"], inputs["dtype"]) == (fingerprint(tiny), "bfloat16")
 
