@@ -87,6 +87,7 @@ def test_what_the_grammar_means(text, over, limit, above):
         ("tax(plain) < nan %", "neither a measure"),
         ("__import__('os').system('true') < 5", "unknown measure"),
         ("tax(plain) < 5 %" + " " * 500, "more than 400 characters"),
+        ("tax(plain)\n< 5", "such as `5 %`, not `5`"),
         ("", "one of < <= > >="),
     ],
 )

@@ -64,11 +64,12 @@ def read_claims(study: Study) -> tuple[Claim, ...]:
     if len(study.claims) > MOST_CLAIMS:
         raise UsageError(f"study {study.name}: at most {MOST_CLAIMS} claims are tested together")
     read: list[Claim] = []
-    for text in study.claims:
+    for stated in study.claims:
+        text = " ".join(stated.split())
         where = f"claim `{text[:80]}` of study {study.name}"
-        if len(text) > MOST_CHARACTERS:
+        if len(stated) > MOST_CHARACTERS:
             raise UsageError(f"{where} has more than {MOST_CHARACTERS} characters")
-        if any(" ".join(text.split()) == claim.text for claim in read):
+        if any(text == claim.text for claim in read):
             raise UsageError(f"{where} is stated twice")
         read += _ClaimReader(study, where).claims(text)
     return tuple(read)
@@ -179,7 +180,7 @@ class _ClaimReader:
                 if claim is not None:
                     limit = 0.0 if right.measure else self._number(right, left.measure)
                     about = default if not named and len(self.study.sources) > 1 else ""
-                    claim = replace(claim, text=" ".join(text.split()), limit=limit, above=sign == ">", source=about)
+                    claim = replace(claim, text=text, limit=limit, above=sign == ">", source=about)
                     made.append(claim)
         except UsageError as error:
             raise UsageError(f"{self.where}: {error}") from None
