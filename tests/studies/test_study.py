@@ -7,12 +7,14 @@ import io
 import json
 import re
 import shutil
+from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from gentax.core import UsageError
+from gentax.core import Episode, Outcome, Step, Task, UsageError
 from gentax.core.settings import read_settings
 from gentax.domains import registry
 from gentax.studies import Study, StudyCallback, StudyRun, run_study
@@ -441,9 +443,53 @@ def test_the_last_screen_matches_the_page(study, tmp_path):
     assert "2 claims are tested two-sided at 5 %" in screen
     page = screen.split("report: ")[1].splitlines()[0]
     assert page.endswith("report.html")
+    html = Path(page).read_text(encoding="utf-8")
+    assert f"gentax study run {file}" in html  # it can be run again from the page alone
+    assert file.read_text(encoding="utf-8") in unescape(html)
+    assert (Path(page).parent / "episodes" / "index.js").is_file()
     written = json.loads((tmp_path / "j").read_text())
     assert set(written["results"][0]["above_chance"]) == {"toy", "other"}
     assert [one["claim"] for one in written["claims"]] == values["claims"]
+
+
+def test_policies_trained_by_rl_alone_are_forecast_from_other_sources():
+    from types import SimpleNamespace
+
+    from gentax.metrics.axes import axes
+    from gentax.metrics.forecast import read_fit
+    from gentax.metrics.tax import tax_report
+    from gentax.report import Result
+    from gentax.studies.results import _forecasts
+
+    names = ("sokoban", "crafting", "webshop", "babyai", "twx-cooking", "alfworld")
+    steps = [Step("x" * 40, "a", "a", 0.0, True)] * 4
+    episodes = {
+        name: [
+            Episode(Task(name, "l", "test", i), 0, "", tuple(steps[: 1 + (i + n) % 4]), Outcome.SUCCESS)
+            for i in range(8)
+        ]
+        for n, name in enumerate(names)
+    }
+    known = tuple(axes(name, of, 20, prompts=lambda e: ["p" * 100 for _ in e.steps]) for name, of in episodes.items())
+    rng = np.random.default_rng(0)
+    before = {name: (rng.random(64) < 0.6).astype(float) for name in names}
+
+    def forecasts(sources, model, **train):
+        settings = {"domains": {name: {"tasks": 8} for name in names}, "sources": sources, "model": model}
+        one = read_settings(Study, {"name": "s", **settings, "train": {"max_steps": 2, **train}}, "")
+        after = {name: scores * (rng.random(64) < 0.8) for name, scores in before.items()}
+        results = tuple(Result(tax_report(source, before, after | {source: np.ones(64)})) for source in sources)
+        return _forecasts(one, SimpleNamespace(results=results), known)
+
+    own = forecasts(list(names[:5]), "elsewhere")
+    assert [one.name for one in own] == list(names[:5])
+    assert all("From study s, 2 steps on 4 sources" in one.why for one in own)
+    (shipped,) = forecasts(["sokoban"], "base")
+    others = read_fit("sources").without("sokoban")
+    assert "sokoban" not in others.domains
+    assert f"on {len(others.domains)} sources" in shipped.why
+    assert forecasts(["sokoban"], "elsewhere") == ()
+    assert forecasts(["sokoban"], "base", sft={"max_pairs": 7}) == ()
 
 
 def test_a_study_of_few_seeds_says_beforehand_what_it_cannot_claim(study):

@@ -28,7 +28,7 @@ from gentax.metrics.arms import ArmReport, compare_arms, ood_rank_scores
 from gentax.metrics.axes import Axes, axes
 from gentax.metrics.claims import ClaimResult
 from gentax.metrics.episode_scores import drop_error_tasks
-from gentax.metrics.forecast import Fit, TrainingRun, features_of_axes, read_fit
+from gentax.metrics.forecast import MIN_DOMAINS, Fit, TrainingRun, features_of_axes, read_fit
 from gentax.metrics.tax import tax_report
 from gentax.metrics.verdict import arm_sentence, headline, sentences
 from gentax.models.chat import ChatCodec
@@ -244,7 +244,8 @@ def _forecasts(study: Study, computed: StudyResults, axes: tuple[Axes, ...]) -> 
     for result in computed.results:
         source, tax, gain = result.tax.source, result.tax.tax, result.tax.delta_id
         config = study.train_config(source, result.arm, study.seeds[0])
-        if tax and gain and config.updates and config.sft is None and not config.rollout.wrap:
+        rl_alone = config.updates and config.sft is None and not config.curriculum.phases and not config.rollout.wrap
+        if tax and gain and rl_alone:
             numbers = (tax.value, tax.low, tax.high, gain.value)
             run = TrainingRun(source, result.arm, config.updates, len(study.seeds), features[source], *numbers)
             rows.setdefault(result.arm, []).append((result, run))
@@ -256,9 +257,11 @@ def _forecasts(study: Study, computed: StudyResults, axes: tuple[Axes, ...]) -> 
                 continue
             checks = []
             for result, run in of_arm:
+                if len({*fit.domains} - {run.source}) < MIN_DOMAINS:
+                    continue
                 others = fit.without(run.source)
-                forecast = others.forecast(run.features) if others.rows else None
-                if forecast is not None and forecast.tax is not None and result.tax.tax:
+                forecast = others.forecast(run.features)
+                if forecast.tax is not None and result.tax.tax:
                     why = f"From study {fit.name}, {fit.steps} steps on {len(others.domains)} sources; {forecast.why}"
                     checks.append(ForecastCheck(row_name(result, computed.results), forecast.tax, result.tax.tax, why))
             if checks:
