@@ -80,6 +80,7 @@ def test_what_the_grammar_means(text, over, limit, above):
         ("tax() < 5 %", "takes an arm: plain, replay"),
         ("tax_removed(plain) > 5 %", "has no tax to remove"),
         ("1 < 2", "two numbers"),
+        ("tax(plain) < tax(plain)", "both sides are the same"),
         ("tax(plain) 5 %", "one of < <= > >="),
         ("tax(plain) < 5 % < 6 %", "one of < <= > >="),
         ("tax(plain <", "is no measure"),

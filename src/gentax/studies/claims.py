@@ -225,6 +225,8 @@ class _ClaimReader:
             if targets is None:
                 return None
             built.append(self._measure(side.measure, cell, targets))
+        if len(built) == 2 and built[0] == built[1]:
+            raise UsageError("both sides are the same")
         return Claim("", built[0], built[1] if len(built) > 1 else None)
 
     def _targets(
