@@ -15,7 +15,7 @@ import pytest
 
 from gentax.core import Outcome
 from gentax.report import write_report
-from gentax.report.episodes import CHUNK, LONGEST, write_episodes
+from gentax.report.episodes import CHUNK, LONGEST, SHOWN, write_episodes
 
 NASTY = (
     "</script><script>document.title='run'</script><img src=x onerror=\"document.title='run'\">\u202e\x00\u2028\ud800"
@@ -71,6 +71,14 @@ def test_one_domain_is_read_at_a_time_and_the_base_once(tmp_path):
     sets = made_up.sets("a", many(2, Outcome.SUCCESS), x=many(2, Outcome.FAILURE), y=many(2, Outcome.SUCCESS))
     write_episodes([counted(one, n) for n, one in enumerate(sets)], tmp_path / "e")
     assert reads == [0, 1, 2]
+
+
+def test_the_page_offers_some_and_names_all(tmp_path):
+    arms = {f"arm{n}": many(1, Outcome.FAILURE) for n in range(SHOWN + 1)}
+    index = write_episodes(made_up.sets("a", many(1, Outcome.SUCCESS), **arms), tmp_path / "e")
+    assert len(index.shown) == SHOWN
+    assert index.arms == tuple(arms)
+    assert index.domains == ("a",)
 
 
 def test_a_text_without_end_is_cut(tmp_path):

@@ -174,6 +174,9 @@ def test_a_frontier_joins_what_nothing_beats():
     (line,) = (line for line in tradeoff_plot(points, 5).axes[0].lines if line.is_dashed())
     assert list(line.get_xdata()) == [5, 9]
     assert list(line.get_ydata()) == pytest.approx([10, 30])
+    many = [*points, *(("worse", at(3), at(0.2 + n / 100, 0.01)) for n in range(figures.LABELLED))]
+    assert {"a", "b"} <= texts(tradeoff_plot(many, 5))
+    assert "worse" not in texts(tradeoff_plot(many, 5))
 
 
 def test_shades_of_a_drop():

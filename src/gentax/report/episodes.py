@@ -22,6 +22,7 @@ from gentax.report.model import EpisodeSet
 from gentax.report.text import visible
 
 CHUNK = 64  # episodes of a file: some tens of KB
+SHOWN = 200  # tasks that the page offers at first, at most
 LONGEST = 100_000  # characters of a text that are shown
 ALL_CHANGES = (*CHANGES.values(), ERROR)
 
@@ -45,6 +46,8 @@ class EpisodeIndex:
     count: int = 0  # episodes, the base's among them
     shown: tuple[ShownPair, ...] = ()
     lost: tuple[tuple[str, str, LostEpisodes], ...] = ()  # arm, domain, over all seeds
+    domains: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
 
 
@@ -81,11 +84,12 @@ def write_episodes(sets: Sequence[EpisodeSet], folder: Path) -> EpisodeIndex:
             )  # fmt: skip
     if sets:
         _write(folder, "index", {"changes": ALL_CHANGES, "kinds": list(KINDS), "chunk": CHUNK, "sets": index})
-    order = list(dict.fromkeys(one.arm for one in sets))
+    order = list(dict.fromkeys(one.arm for one in sets if one.arm))
     pairs = sorted(shown.values(), key=lambda one: (order.index(one.arm), ALL_CHANGES.index(one.task.change)))
     seeds = sorted({one.seed for one in sets if one.arm})
     losses = sorted(((arm, domain, one) for (arm, domain), one in lost.items()), key=lambda row: order.index(row[0]))
-    return EpisodeIndex(count, tuple(pairs), tuple(losses), tuple(seeds))
+    domains = tuple(dict.fromkeys(one.domain for one in sets))
+    return EpisodeIndex(count, tuple(pairs[:SHOWN]), tuple(losses), domains, tuple(order), tuple(seeds))
 
 
 def task_name(episode: Episode) -> str:

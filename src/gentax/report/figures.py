@@ -27,6 +27,7 @@ from gentax.report.style import LIGHT, LINES, any_script, new_figure, new_panel,
 from gentax.report.text import one_line, row_name
 
 CURVE_POINTS = 400  # of a learning curve at most; longer ones are thinned evenly
+LABELLED = 24  # points of a plot that have their names; of more, those on the frontier
 WIDTH = 4.9  # inches of a figure that has a row of the page: its text stays legible at 400 pixels
 WIDEST = 7.6  # inches of a plot in a file
 DASHES = ("", "5 2", "1.5 1.5", "6 1.5 1.5 1.5", "9 2")  # lengths in widths of the line; the first is solid
@@ -209,7 +210,8 @@ def tradeoff_plot(points: Sequence[tuple[str, Estimate, Estimate]], free_within:
         panel.plot([x.low, x.high], [y.value, y.value], color=_ink(tax), linewidth=1.4, zorder=3)
         panel.plot([x.value, x.value], [y.low, y.high], color=_ink(tax), linewidth=1.4, zorder=3)
         _dot(panel, x.value, y.value, tax)
-        labelled.append((name, x, y, LIGHT["ink"]))
+        if len(points) <= LABELLED or not _dominated(x, tax, points):
+            labelled.append((name, x, y, LIGHT["ink"]))
     edge = sorted((x.value, 100 * tax.value) for _, x, tax in points if not _dominated(x, tax, points))
     panel.plot(*zip(*edge, strict=True), color=LIGHT["fine"], linewidth=1.1, dashes=(2, 2), zorder=2)
     panel.margins(0.1, 0.12)
