@@ -311,6 +311,8 @@ def test_adapters_without_safetensors_and_of_other_models_are_refused(adapter, t
         (b"", "no whole GGUF file"),
         (b"GGML" + b"\0" * 100, "no whole GGUF file.*magic"),
         (struct.pack("<4sIQQ", b"GGUF", 3, 1 << 60, 0), "no whole GGUF file"),
+        # a key "a" whose value is an array of 2^60 bytes
+        (struct.pack("<4sIQQQcIIQ", b"GGUF", 3, 0, 1, 1, b"a", 9, 0, 1 << 60), "longer than it is"),
         (struct.pack("<4sIQQ", b"GGUF", 3, 0, 0) + b"\0" * 16, "architecture"),
     ],
 )

@@ -38,8 +38,18 @@ def read_gguf(path: Path) -> Gguf:
         import gguf
     except ImportError:
         raise UsageError(f"reading {path} takes the package gguf: pip install 'gentax[gguf]'") from None
+
+    class Reader(gguf.GGUFReader):  # type: ignore[misc]
+        """Ends where the file ends: past it the package reads nothing, as many times as a false length says."""
+
+        def _get(self, offset: int, dtype: Any, count: int = 1, *order: Any, **more: Any) -> Any:
+            values = super()._get(offset, dtype, count, *order, **more)
+            if len(values) < count:
+                raise ValueError("it says that it is longer than it is")
+            return values
+
     try:
-        reader = gguf.GGUFReader(path)
+        reader = Reader(path)
         metadata = {name: _value(field) for name, field in reader.fields.items()}
         return Gguf(metadata, tuple(tensor.name for tensor in reader.tensors))
     except Exception as error:  # a broken file makes the reader raise anything
