@@ -13,6 +13,7 @@ import pytest
 
 from gentax.core import UsageError
 from gentax.studies.plan import FORMAT, Stage
+from gentax.studies.remote import open_store
 from gentax.studies.store import DamagedStage, StageLocked, Store
 
 STAGE = Stage("evaluate", "toy", {"domain": "toy", "tasks": 2, "samples": 1})
@@ -128,3 +129,34 @@ def test_a_lock_keeps_others_out_and_ends_with_its_process(tmp_path):
     with store.lock(STAGE):
         pass
     assert not store.locked(STAGE)
+
+
+def test_a_store_behind_a_url_is_shared_by_machines(tmp_path, monkeypatch):
+    """Two machines are two caches: what one finishes the other reads, checked."""
+    machines = []
+    for name in "ab":
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        machines.append(open_store("memory://gentax-test/runs"))
+    first, second = machines
+    try:
+        assert not second.has(STAGE)
+        with first.fresh_folder(STAGE) as folder:
+            (folder / "data.txt").write_text("content")
+        first.finish(STAGE, folder, 1.0, None)
+        assert second.has(STAGE)
+        assert not (second.path(STAGE) / "data.txt").exists()  # downloaded when it is read
+        assert (second.check(STAGE, "data") / "data.txt").read_text() == "content"
+        (remote,) = first.files.glob("/gentax-test/runs/stages/*/data.txt")
+        first.files.pipe_file(remote, b"other")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
+        third = open_store("memory://gentax-test/runs")
+        assert not third.has(STAGE, contents=True)
+        assert "data.txt is not what was stored" in third.take_damaged()[0]
+        assert not open_store("memory://gentax-test/runs").has(STAGE)
+    finally:
+        first.files.rm("/gentax-test", recursive=True)
+
+
+def test_a_url_that_cannot_be_opened_is_refused():
+    with pytest.raises(UsageError, match="cannot open nosuch://x/y"):
+        open_store("nosuch://x/y")

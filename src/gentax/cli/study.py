@@ -22,7 +22,7 @@ app = typer.Typer(
     help="Sources × arms × seeds, evaluated on the same test tasks before and after.", no_args_is_help=True
 )
 Name = Annotated[str, typer.Argument(help="A YAML file, or the name of a study that ships with gentax.")]
-Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the stages go.")]
+Out = Annotated[str, typer.Option("--out", metavar="FOLDER", help="Where the stages go: a folder or a URL (s3://…).")]
 Workers = Annotated[
     int | None,
     typer.Option(help="Stages done at once; by default one for each GPU or core, as far as memory allows.", min=1),
@@ -44,7 +44,7 @@ Costs = Annotated[
 @app.command()
 def run(
     study: Name,
-    out: Out = Path("runs"),
+    out: Out = "runs",
     workers: Workers = None,
     engine: Engine = "local",
     engine_option: EngineOption = None,
@@ -67,7 +67,7 @@ def run(
     _run(study, out, json, parallel, allow_unreadable, workers, engine, options, costs)
 
 
-def demo(out: Out = Path("runs"), workers: Workers = None, json: o.Json = None) -> None:
+def demo(out: Out = "runs", workers: Workers = None, json: o.Json = None) -> None:
     """Train the base model on Sokoban in three ways and say what each cost in five other domains: nine minutes on two
     CPU cores.
 
@@ -85,7 +85,7 @@ def _key_value(text: str) -> tuple[str, str]:
 
 def _run(
     name: str,
-    out: Path,
+    out: str,
     json: Path | None,
     parallel: int | None = None,
     allow_unreadable: bool = False,
@@ -101,12 +101,12 @@ def _run(
     from gentax.studies.costs import CostModel, read_costs
     from gentax.studies.engines import engine_for
     from gentax.studies.progress import StudyProgress
-    from gentax.studies.store import Store
+    from gentax.studies.remote import open_store
     from gentax.studies.study import study_path
 
     check_output(json)
     study = read_study(name)
-    expected = CostModel(read_costs(costs)).learn(Store(out).history())
+    expected = CostModel(read_costs(costs)).learn(open_store(out).history())
     with StudyProgress(study.name, console, expected) as progress:
         run = StudyRun(study, out, progress, parallel, not allow_unreadable)
         run.file = (name, study_path(name).read_text(encoding="utf-8"))
@@ -125,7 +125,7 @@ def _run(
 @app.command()
 def plan(
     study: Name,
-    out: Out = Path("runs"),
+    out: Out = "runs",
     workers: Workers = None,
     costs: Costs = None,
     stages: Annotated[bool, typer.Option("--stages", help="List every stage.")] = False,
@@ -142,10 +142,10 @@ def plan(
     from gentax.studies.engines import default_slots
     from gentax.studies.overview import overview
     from gentax.studies.plan import make_plan
-    from gentax.studies.store import Store
+    from gentax.studies.remote import open_store
 
     check_output(json)
-    made, store = make_plan(read_study(study)), Store(out)
+    made, store = make_plan(read_study(study)), open_store(out)
     model = CostModel(read_costs(costs)).learn(store.history())
     found = overview(made, store, model, workers or default_slots(made, model))
     _print_overview(made.study.name, found, stages)
@@ -192,7 +192,7 @@ def _print_overview(name: str, found: Overview, every_stage: bool) -> None:
 
 
 @app.command()
-def compare(first: Name, second: Name, out: Out = Path("runs"), json: o.Json = None) -> None:
+def compare(first: Name, second: Name, out: Out = "runs", json: o.Json = None) -> None:
     """Compare two finished studies: the settings that differ, and the tax of the arms that they have in common.
 
     Example: `gentax study compare demo studies/demo_seeds.yaml`
@@ -200,7 +200,7 @@ def compare(first: Name, second: Name, out: Out = Path("runs"), json: o.Json = N
     from gentax.studies import read_study
     from gentax.studies.compare import compare_studies, settings_differences
     from gentax.studies.plan import make_plan
-    from gentax.studies.store import Store
+    from gentax.studies.remote import open_store
 
     check_output(json)
     one, two = (make_plan(read_study(name)) for name in (first, second))
@@ -209,7 +209,7 @@ def compare(first: Name, second: Name, out: Out = Path("runs"), json: o.Json = N
     names = [one.study.name, two.study.name] if one.study.name != two.study.name else [first, second]
     if rows:
         print_table("settings that differ", ["", *names], rows)
-    cells = compare_studies(one, two, Store(out))
+    cells = compare_studies(one, two, open_store(out))
     table = []
     for cell in cells:
         change = "not paired" if cell.change is None else estimate_text(cell.change.targets)
@@ -225,7 +225,7 @@ def _short(value: object) -> str:
 
 
 @app.command("check")
-def check_store(study: Name, out: Out = Path("runs")) -> None:
+def check_store(study: Name, out: Out = "runs") -> None:
     """Hash every stored file of a study. Damaged stages are set aside; `gentax study run` makes them again.
 
     Exits with 1 where any was damaged.
@@ -234,9 +234,9 @@ def check_store(study: Name, out: Out = Path("runs")) -> None:
     """
     from gentax.studies import read_study
     from gentax.studies.plan import make_plan
-    from gentax.studies.store import Store
+    from gentax.studies.remote import open_store
 
-    stages, store = make_plan(read_study(study)).stages(), Store(out)
+    stages, store = make_plan(read_study(study)).stages(), open_store(out)
     intact = sum(store.has(stage, contents=True) for stage in stages)
     print_text(damaged := store.take_damaged())
     print_text(f"{intact} of {len(stages)} stages are there and intact, {len(damaged)} were damaged.")
@@ -247,7 +247,7 @@ def check_store(study: Name, out: Out = Path("runs")) -> None:
 @app.command()
 def clean(
     studies: Annotated[list[str], typer.Argument(help="The studies whose stages are kept.")],
-    out: Out = Path("runs"),
+    out: Out = "runs",
     delete: Annotated[bool, typer.Option("--delete", help="Delete the folders; without it they are listed.")] = False,
 ) -> None:
     """List, or delete, the stages that the studies named do not use: of other settings or code, stopped, damaged.
@@ -259,9 +259,9 @@ def clean(
     from gentax.studies import read_study
     from gentax.studies.overview import unused_folders
     from gentax.studies.plan import make_plan
-    from gentax.studies.store import Store
+    from gentax.studies.remote import open_store
 
-    folders = unused_folders([make_plan(read_study(study)) for study in studies], Store(out))
+    folders = unused_folders([make_plan(read_study(study)) for study in studies], open_store(out))
     for folder in folders:
         if delete:
             shutil.rmtree(folder)
@@ -272,7 +272,7 @@ def clean(
 
 def view(
     study: Name,
-    out: Out = Path("runs"),
+    out: Out = "runs",
     host: Annotated[
         str, typer.Option(help="Any but this machine's own takes the token that is printed.")
     ] = "127.0.0.1",
@@ -285,10 +285,10 @@ def view(
     """
     from gentax.studies import read_study
     from gentax.studies.plan import make_plan
-    from gentax.studies.store import Store
+    from gentax.studies.remote import open_store
     from gentax.studies.view import StudyView, ViewServer
 
-    server = ViewServer(StudyView(make_plan(read_study(study)), Store(out), workers or 1), host, port)
+    server = ViewServer(StudyView(make_plan(read_study(study)), open_store(out), workers or 1), host, port)
     console.print(f"{server.url} follows the study; Ctrl-C ends it", markup=False)
     with server, contextlib.suppress(KeyboardInterrupt):
         server.serve_forever()
@@ -298,7 +298,7 @@ def view(
 def fit(
     study: Annotated[str, typer.Argument(help="The study: a YAML file, or one that ships with gentax.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the fit goes, as JSON.")],
-    runs: Annotated[Path, typer.Option("--runs", help="The folder that `study run --out` filled.")] = Path("runs"),
+    runs: Annotated[str, typer.Option("--runs", help="What `study run --out` filled.")] = "runs",
 ) -> None:
     """Turn a finished study into what `gentax advise` and `gentax tax --forecast-only` forecast from.
 
@@ -308,10 +308,10 @@ def fit(
     from gentax.studies import read_study
     from gentax.studies.fit import fit_study
     from gentax.studies.plan import make_plan
-    from gentax.studies.store import Store
+    from gentax.studies.remote import open_store
 
     check_output(out, "--out")
     plan = make_plan(read_study(study))
-    fitted = fit_study(plan, Store(runs), lambda text: console.print(f"  {text}", markup=False))
+    fitted = fit_study(plan, open_store(runs), lambda text: console.print(f"  {text}", markup=False))
     write_json(out, fitted.to_json())
     console.print(f"wrote {out}", markup=False)

@@ -18,9 +18,10 @@ from gentax.core.files import write_json
 from gentax.report import write_report
 from gentax.studies.engines.base import Engine, MakeEngine, SerialEngine
 from gentax.studies.plan import Stage, make_plan
+from gentax.studies.remote import open_store
 from gentax.studies.results import StudyResults, analyze, base_axes, study_report
 from gentax.studies.stages import StageResult, StageRunner
-from gentax.studies.store import DamagedStage, StageLocked, Store
+from gentax.studies.store import DamagedStage, StageLocked
 from gentax.studies.study import Study
 
 RESULTS, PAGE = "results.json", "report.html"  # in the folder of the report
@@ -64,7 +65,7 @@ class StudyRun:
 
     Args:
         study: what is compared.
-        root: where the stages go.
+        root: where the stages go: a folder, or a URL that fsspec can open.
         callback: called while it runs.
         parallel: episodes in flight at once; when None, as many as memory holds, 128 at most. The results do not depend
             on it, except for rounding.
@@ -88,7 +89,7 @@ class StudyRun:
         file: tuple[str, str] | None = None,
     ) -> None:
         self.file = file
-        self.plan, self.store, self.callback = make_plan(study), Store(Path(root)), callback or StudyCallback()
+        self.plan, self.store, self.callback = make_plan(study), open_store(root), callback or StudyCallback()
         self.runner = StageRunner(study, self.store, parallel, stop_if_unreadable)
         self.make_engine = engine
 

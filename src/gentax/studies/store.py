@@ -83,8 +83,17 @@ class Store:
             except OSError as fault:
                 raise UsageError(f"cannot write to {self.root}: {fault.strerror or fault}") from None
 
+    @property
+    def shared(self) -> bool:
+        """Whether other machines see the stages wherever they are: the store is behind a URL."""
+        return False
+
+    def name(self, stage: Stage) -> str:
+        """Return where a stage is when it is done, for people."""
+        return str(self.path(stage))
+
     def path(self, stage: Stage) -> Path:
-        """Return where a stage is when it is done."""
+        """Return where a stage is on this machine when it is done."""
         return self.root / (stage.label if stage.kind == "report" else STAGES) / stage.folder
 
     def working_folder(self, stage: Stage) -> Path:
@@ -268,6 +277,9 @@ class Store:
 
     # Checks.
 
+    def _fetch(self, file: Path) -> None:
+        """Make sure that a file which may be on another machine is here."""
+
     def _check(self, stage: Stage, *, contents: bool, names: tuple[str, ...] = ()) -> None:
         try:
             self._check_files(self.path(stage), contents, names)
@@ -280,6 +292,7 @@ class Store:
             if names and not name.startswith(names):
                 continue
             file = path / name
+            self._fetch(file)
             try:
                 status = file.stat()
             except OSError:
@@ -294,6 +307,7 @@ class Store:
 
     def _read_seal(self, path: Path) -> dict[str, Any]:
         file = path / SEAL
+        self._fetch(file)
         try:
             changed = file.stat().st_mtime_ns
             known = self._seals.get(path)

@@ -63,7 +63,8 @@ class RayEngine:
         self._connect(options.get("address"))
         self._runner = ray.put(runner)
         self._running: dict[Any, Stage] = {}
-        self._check_shared(runner.store.root)
+        if not runner.store.shared:
+            self._check_shared(runner.store.root)
         resources = ray.cluster_resources()
         by_cpu = int(resources.get("CPU", 1) / self.cpus) if self.cpus else sys.maxsize
         by_gpu = int(resources.get("GPU", 0) / self.gpus) if self.gpus else sys.maxsize

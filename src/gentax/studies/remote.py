@@ -1,0 +1,111 @@
+"""A store behind a URL, such as `s3://bucket/runs`: any file system that fsspec knows.
+
+Stages are made in a folder of this machine and uploaded when they are done, the seal last. What a stage needs is
+downloaded when it is read and checked against the seal. Such file systems have no locks, so two machines may do the
+same stage; the first to finish is kept. A training run that is stopped is continued on its own machine alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gentax.core import UsageError
+from gentax.studies.plan import Stage
+from gentax.studies.store import SEAL, DamagedStage, Store
+
+
+def open_store(out: str | Path) -> Store:
+    """Return the store at a folder or at a URL.
+
+    Raises:
+        UsageError: a URL whose file system fsspec does not know or cannot open.
+    """
+    text = str(out)
+    if "://" not in text or text.startswith("file://"):
+        return Store(Path(text.removeprefix("file://")))
+    import fsspec
+
+    try:
+        files, path = fsspec.core.url_to_fs(text)
+    except (ImportError, ValueError, OSError) as fault:
+        raise UsageError(f"cannot open {text}: {' '.join(str(fault).split())[:300]}") from None
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gentax" / "stores"
+    root = cache / hashlib.sha256(text.encode()).hexdigest()[:16]
+    return RemoteStore(root, url=text, files=files, remote_root=path)
+
+
+@dataclass
+class RemoteStore(Store):
+    """A store whose stages are copied to and from another file system.
+
+    Args:
+        root: the folder of this machine.
+        url: as the user gave it.
+        files: the file system.
+        remote_root: the folder in it.
+    """
+
+    url: str = ""
+    files: Any = None
+    remote_root: str = ""
+    _uploaded: set[str] = field(default_factory=set, repr=False)
+
+    @property
+    def shared(self) -> bool:
+        return True
+
+    def name(self, stage: Stage) -> str:
+        return f"{self.url.rstrip('/')}/{self.path(stage).relative_to(self.root).as_posix()}"
+
+    def has(self, stage: Stage, *, contents: bool = False) -> bool:
+        remote = self._remote(self.path(stage))
+        if remote not in self._uploaded and not self.files.exists(f"{remote}/{SEAL}"):
+            return False
+        self._uploaded.add(remote)
+        self._fetch(self.path(stage) / SEAL)
+        if contents:
+            return super().has(stage, contents=True)
+        try:
+            self.seal(stage)
+        except DamagedStage as fault:
+            self._set_aside(stage, str(fault))
+            return False
+        return True
+
+    def finish(self, stage: Stage, folder: Path, seconds: float, peak_memory: int | None) -> None:
+        super().finish(stage, folder, seconds, peak_memory)
+        path = self.path(stage)
+        remote = self._remote(path)
+        if self.files.exists(f"{remote}/{SEAL}"):
+            return
+        for name in [*self.seal(stage)["files"], SEAL]:
+            self.files.makedirs(f"{remote}/{name}".rpartition("/")[0], exist_ok=True)
+            self.files.put_file(str(path / name), f"{remote}/{name}")
+
+    def _fetch(self, file: Path) -> None:
+        if file.exists():
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        try:
+            self.files.get_file(self._remote(file), str(aside))
+            aside.replace(file)
+        except FileNotFoundError:
+            return  # which the check says
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _set_aside(self, stage: Stage, why: str) -> None:
+        remote = self._remote(self.path(stage))
+        self._uploaded.discard(remote)
+        parent, _, name = remote.rpartition("/")
+        if self.files.exists(remote):
+            self.files.mv(remote, f"{parent}/damaged-{name}", recursive=True)
+        super()._set_aside(stage, why)
+
+    def _remote(self, path: Path) -> str:
+        return f"{self.remote_root.rstrip('/')}/{path.relative_to(self.root).as_posix()}"
