@@ -2,7 +2,7 @@
 
     python benchmarks/soak.py [--kills 200] [--together 20] [--flips 100] [--seed 0] [--engine local]
 
-A small study (two sources, two arms, three domains, the shipped model) is run once without trouble. Then
+A small study (one source, two arms, three domains, the shipped model) is run once without trouble. Then
 
 - killed: it is run again in empty folders, and the program or one of its workers is killed (SIGKILL) at a random
   moment, until it is done; again in the next folder, until there were `--kills` kills;
@@ -32,15 +32,14 @@ import psutil
 STUDY = """
 name: soak
 domains:
-  crafting: {tasks: 6}
-  sokoban: {tasks: 6}
-  twx-mapreader: {tasks: 6}
-sources: [crafting, sokoban]
+  crafting: {tasks: 4}
+  sokoban: {tasks: 4}
+  twx-mapreader: {tasks: 4}
+sources: [crafting]
 arms:
   plain: {}
-  replay: {forgetting: {replay: 1.0}}
-seeds: [0]
-train: {max_steps: 4, tasks_per_step: 2, num_generations: 2, eval_steps: 0, save_steps: 1}
+  short: {max_steps: 2}
+train: {max_steps: 4, tasks_per_step: 2, num_generations: 4, eval_steps: 0, save_steps: 1}
 """
 END = re.compile(r"^\[ *\d+/\d+\] (.*?)(?:: .*)? \(\d", re.MULTILINE)  # the line of a stage that is done
 LIMIT = 900.0  # seconds that a run may take

@@ -14,7 +14,8 @@ from gentax.cli.app import app
 
 COMMANDS = [
     "demo", "domains", "check", "play", "rollout", "evaluate", "verify", "diagnose", "probe", "diversity", "advise",
-    "train", "merge", "tax", "reference", "study run", "study plan", "study compare", "study check", "study clean", "study fit", "view", "base build",
+    "train", "merge", "tax", "reference", "study run", "study plan", "study compare", "study check", "study clean",
+    "study fit", "view", "base build",
 ]  # fmt: skip
 
 
