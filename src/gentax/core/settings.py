@@ -12,6 +12,7 @@ import dataclasses
 import inspect
 import itertools
 import json
+import os
 import re
 import textwrap
 import types
@@ -25,6 +26,7 @@ from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, TypeAd
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from gentax.core.errors import UsageError, unknown
+from gentax.core.reading import read_text
 
 T = TypeVar("T")
 
@@ -146,30 +148,62 @@ def _at(hint: Any, path: Iterable[Any]) -> Any:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """Read a YAML file. Raises UsageError when it is not there or not YAML."""
+    """Read a YAML file. Raises UsageError when it is not there, too large, or not YAML."""
     path = Path(path)
-    try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         near = sorted(str(p) for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        raise unknown("file", path, near) from None
-    except (OSError, ValueError) as error:
+        raise unknown("file", path, near)
+    text = read_text(path, YAML_LIMIT)
+    try:
+        return parse_yaml(text)
+    except ValueError as error:
         raise UsageError(f"cannot read {path}: {' '.join(str(error).split())}") from None
 
 
+YAML_LIMIT = 1 << 20  # bytes of a file of settings
+MAX_VALUES = 100_000  # in one, aliases followed: a few lines of them can stand for billions
+
+
 def parse_yaml(text: str) -> Any:
-    """Return what YAML says, with 1e-4 as a number, which YAML 1.1 takes for text. Raises ValueError for no YAML."""
+    """Return what YAML says, with 1e-4 as a number, which YAML 1.1 takes for text.
+
+    Raises:
+        ValueError: no YAML, a key that is given twice, or too many values.
+    """
     try:
         import yaml  # only where something is read
 
         class Loader(yaml.SafeLoader):
-            """Safe, and reads numbers as JSON does."""
+            """Safe, reads numbers as JSON does, and refuses a key that is given twice."""
+
+            def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+                keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+                if twice := {key for key in keys if key != "<<" and keys.count(key) > 1}:
+                    raise ValueError(f"line {node.start_mark.line + 1}: {min(twice)[:80]!r} is given twice")
+                return super().construct_mapping(node, deep)
 
         number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
         Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
-        return yaml.load(text, Loader)
+        value = yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _check_size(value)
+    return value
+
+
+def _check_size(value: Any) -> None:
+    left, count = [value], 0
+    while left:
+        one = left.pop()
+        inner = (
+            [*one, *one.values()] if isinstance(one, dict) else list(one) if isinstance(one, (list, tuple, set)) else []
+        )
+        count += len(inner)
+        if count > MAX_VALUES:
+            raise ValueError(f"it holds more than {MAX_VALUES} values")
+        left += inner
 
 
 def field_docs(cls: type) -> dict[str, str]:

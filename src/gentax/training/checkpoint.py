@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from gentax.core import UsageError
 from gentax.core.files import atomic_folder
 from gentax.models.loading import silence_transformers
 from gentax.training.distributed import slice_like, to_save
@@ -91,8 +92,12 @@ def last_checkpoint_text(run: Path) -> str:
 
 
 def read_training_state(folder: Path) -> dict[str, torch.Tensor]:
-    """Return the state that `save_checkpoint` wrote next to the weights."""
-    return load_file(folder / STATE)
+    """Return the state that `save_checkpoint` wrote next to the weights. Raises UsageError where it is damaged."""
+    try:
+        return load_file(folder / STATE)
+    except (OSError, SafetensorError) as fault:
+        why = f"{folder / STATE} cannot be read ({fault})"
+        raise UsageError(f"{why}; delete {folder} to go on from the checkpoint before") from None
 
 
 def pack(**parts: State) -> dict[str, torch.Tensor]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Episode, Step, UsageError, unknown
-from gentax.core.files import atomic_folder
+from gentax.core.files import atomic_folder, lock_folder
 from gentax.core.settings import plain, settings
 from gentax.domains import make
 from gentax.models.action_format import ACTION, ACTION_END, THINK, THINK_END
@@ -112,12 +112,17 @@ def build(recipe: PretrainConfig, out: str | Path, say: Callable[[str], None] = 
     """Build a base model and write it to the folder `out`, which is replaced, with `record.json` beside the weights.
 
     Raises:
-        UsageError: an unknown size, domain or format.
+        UsageError: an unknown size, domain or format; another process is building there.
     """
-    import torch
-
     if recipe.size not in SIZES:
         raise unknown("size", recipe.size, SIZES)
+    with lock_folder(out, "building a base model"):
+        return _build(recipe, Path(out), say)
+
+
+def _build(recipe: PretrainConfig, out: Path, say: Callable[[str], None]) -> Path:
+    import torch
+
     began = time.monotonic()
     text: dict[str, list[Episode]] = {}
     for name, how in recipe.text.items():
@@ -152,7 +157,7 @@ def build(recipe: PretrainConfig, out: str | Path, say: Callable[[str], None] = 
             "python": platform.python_version(),
         }
         (folder / "record.json").write_text(json.dumps(record, indent=1) + "\n")
-    return Path(out)
+    return out
 
 
 def play_text(name: str, how: PretrainText, seed: int) -> list[Episode]:

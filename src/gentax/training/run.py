@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 
 from gentax.core import NonFiniteLoss, UsageError
 from gentax.core.console import end_line, shows_progress, status
-from gentax.core.files import atomic_folder
+from gentax.core.files import atomic_folder, lock_folder
 from gentax.core.process import Interrupt, deferred_interrupt, freed_memory_kept
 from gentax.models.loading import load_meta_model, load_model, resolve_device
 from gentax.models.memory import available_memory
@@ -76,7 +76,8 @@ def train(
 
     Raises:
         UsageError: a domain, level or model that does not exist or must not be trained on; settings that contradict
-            each other; a folder of another run; a model too large for the memory there is.
+            each other; a folder of another run, or one in which another process trains; a model too large for the
+            memory there is.
         NonFiniteLoss: the loss stopped being a number; the message names the batch and the last good checkpoint.
         OSError: a checkpoint could not be written; the one before is intact.
     """
@@ -87,7 +88,13 @@ def train(
     if (folder := result(run)) is not None:
         RunFolder.open(run, config, World())  # refuses another config
         return folder
-    on_step = show_progress(config.updates, progress, on_step)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes of a run, the one that writes
+    with lock_folder(run, "training") if first else nullcontext():
+        return _train(config, run, bare, show_progress(config.updates, progress, on_step), shown)
+
+
+def _train(config: TrainConfig, run: Path, bare: Any, on_step: Callable[[Metrics], None], shown: bool) -> Path:
+    """Train in a folder that is locked; `bare` is the model without weights."""
     for method in forgetting_methods(config):
         if (folder := method.train_instead(run, train, on_step)) is not None:
             return folder

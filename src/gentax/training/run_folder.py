@@ -7,8 +7,9 @@ It holds `recipe.json`, `metrics.jsonl` (one row a step), checkpoints (see `chec
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from gentax.core import UsageError
 from gentax.core.console import Progress, format_duration, shows_progress
 from gentax.core.files import atomic_file, write_json
+from gentax.core.reading import read_json, read_lines
 from gentax.core.settings import plain
 from gentax.training.checkpoint import checkpoints
 from gentax.training.config import RUN_FORMAT, TrainConfig
@@ -47,20 +49,15 @@ class RunFolder:
         )
         if refusal := world.gather(refusal)[0]:  # what one of them refuses, all do
             raise UsageError(refusal)
-        log = folder.path / "metrics.jsonl"
-        for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
-            try:
-                folder.rows.append(json.loads(line))
-            except ValueError:  # the line that was being written when the run was killed
-                break
+        folder.rows += _logged_rows(folder.path / "metrics.jsonl")
         return folder
 
     def _claim(self, recipe: dict[str, Any]) -> str | None:
         """Write the recipe, unless it is there; return why the folder cannot be had."""
         record = self.path / "recipe.json"
         if record.is_file():
-            earlier = json.loads(record.read_text(encoding="utf-8"))
-            if earlier.get("format") != RUN_FORMAT:
+            earlier = read_json(record)
+            if not isinstance(earlier, dict) or earlier.get("format") != RUN_FORMAT:
                 return f"{self.path} holds a run of another version of gentax; give another folder, or delete that one"
             if earlier != recipe:
                 return (
@@ -102,9 +99,45 @@ class RunFolder:
 
 
 def result(path: Path) -> Path | None:
-    """Return the model folder a finished run came to; None when it is not finished."""
+    """Return the model folder a finished run came to; None when it is not finished.
+
+    Raises:
+        UsageError: `done.json` is damaged, or the model it names is gone.
+    """
     done = path / "done.json"
-    return path / json.loads(done.read_text(encoding="utf-8"))["result"] if done.is_file() else None
+    if not os.path.lexists(done):
+        return None
+    values = read_json(done)
+    name = values.get("result") if isinstance(values, dict) else None
+    if not isinstance(name, str) or ".." in Path(name).parts or not (path / name).is_dir():
+        raise UsageError(f"{done} names no model of the run; delete it, and the same command makes it again")
+    return path / name
+
+
+def _logged_rows(log: Path) -> Iterator[Metrics]:
+    """Yield the rows of a log but for one that was being written when the run was killed.
+
+    Raises:
+        UsageError: another line is no row.
+    """
+    if not os.path.lexists(log):
+        return
+    damaged = ""
+    for number, line in read_lines(log):
+        if damaged:
+            raise UsageError(damaged)
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict) and {"step", "elapsed_s"} <= row.keys() and all(map(_is_number, row.values())):
+            yield row
+        else:
+            damaged = f"{log}, line {number}, is no row of metrics; delete the file, or restore it, to go on"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def latest_model(path: Path) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from gentax.core import UsageError, unknown
-from gentax.core.files import atomic_folder
+from gentax.core.files import atomic_folder, lock_folder
 from gentax.models.loading import load_with_tokenizer
 from gentax.models.requests import ModelOptions
 from gentax.training.checkpoint import save_model
@@ -112,10 +112,23 @@ def merge_models(
     if method == "interpolate":
         record["share"] = share
     out = Path(out)
-    _check_out(out, record)
+    with lock_folder(out, "merging"):
+        _check_out(out, record)
+        return _merge(start, names, method, out, record, share, model)
+
+
+def _merge(
+    start: str | Path,
+    names: list[str],
+    method: str,
+    out: Path,
+    record: dict[str, Any],
+    share: float,
+    model: ModelOptions,
+) -> Path:
     _, start_model, tokenizer = load_with_tokenizer(start, replace(model, device="cpu"))
     tuned = []
-    for folder in folders:
+    for folder in names:
         _, policy, its_tokenizer = load_with_tokenizer(folder, ModelOptions("cpu"))
         if its_tokenizer.get_vocab() != tokenizer.get_vocab():
             raise UsageError(f"{folder} and {start} have different tokens: they do not come from one start")
