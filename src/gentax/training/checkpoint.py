@@ -92,12 +92,15 @@ def last_checkpoint_text(run: Path) -> str:
 
 
 def read_training_state(folder: Path) -> dict[str, torch.Tensor]:
-    """Return the state that `save_checkpoint` wrote next to the weights. Raises UsageError where it is damaged."""
+    """Return the state that `save_checkpoint` wrote next to the weights. Raises UsageError where it is damaged or gone.
+
+    Only the last checkpoint of a run has it.
+    """
     try:
         return load_file(folder / STATE)
     except (OSError, SafetensorError) as fault:
         why = f"{folder / STATE} cannot be read ({fault})"
-        raise UsageError(f"{why}; delete {folder} to go on from the checkpoint before") from None
+        raise UsageError(f"{why}; to begin a run from its weights, give model={folder} and another folder") from None
 
 
 def pack(**parts: State) -> dict[str, torch.Tensor]:
