@@ -56,7 +56,7 @@ def study(name: str, tasks: int, sources: int, arms: int, seeds: int, steps: int
 
 def planning() -> None:
     """Print how long a large study takes to plan."""
-    large = study("large", 128, 4, 25, 25)
+    large = study("large", 128, 3, 28, 30)
     cells = len(large.sources) * len(large.arms) * len(large.seeds) * len(large.domains)
     started = time.monotonic()
     plan = make_plan(large)
@@ -71,7 +71,7 @@ def planning() -> None:
 
 def noop(repeats: int) -> None:
     """Print how long a run of a finished study takes."""
-    wide = study("wide", 8, 4, 8, 4)
+    wide = study("wide", 8, 3, 11, 4)
     small = replace(wide, name="small", arms={"arm0": wide.arms["arm0"]}, seeds=(0,))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)

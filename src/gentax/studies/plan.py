@@ -208,12 +208,10 @@ def _files(path: Path) -> list[Path]:
 
 def _package_version(module: str) -> str:
     """Return the version of the package that a module comes from; "" where it is not installed."""
-    for name in (module, *_distributions().get(module, ())):
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return ""
+    try:
+        return metadata.version(module)
+    except metadata.PackageNotFoundError:
+        return " ".join(metadata.version(name) for name in _distributions().get(module, ()))
 
 
 @cache

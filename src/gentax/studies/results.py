@@ -31,8 +31,6 @@ from gentax.metrics.episode_scores import drop_error_tasks
 from gentax.metrics.forecast import MIN_DOMAINS, Fit, TrainingRun, features_of_axes, read_fit
 from gentax.metrics.tax import tax_report
 from gentax.metrics.verdict import arm_sentence, headline, sentences
-from gentax.models.chat import ChatCodec
-from gentax.models.loading import load_tokenizer
 from gentax.report import ArmComparison, Curve, EpisodeSet, ForecastCheck, Report, Result
 from gentax.report.text import row_name
 from gentax.rollouts import make_env
@@ -118,6 +116,9 @@ def _read_scores(store: Store, stage: Stage) -> tuple[np.ndarray, list[str]]:
 
 def base_axes(plan: Plan, store: Store) -> tuple[Axes, ...]:
     """Return the axes of each domain under the base model. Raises DamagedStage."""
+    from gentax.models.chat import ChatCodec
+    from gentax.models.loading import load_tokenizer
+
     study = plan.study
     encode = ChatCodec(load_tokenizer(study.model, study.options)).encode_text
     return tuple(_axes(study, name, store.episodes(stage), encode) for name, stage in plan.init.items())

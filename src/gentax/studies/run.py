@@ -15,7 +15,6 @@ from typing import Any
 
 from gentax.core.errors import StudyIncomplete
 from gentax.core.files import write_json
-from gentax.report import write_report
 from gentax.studies.engines.base import Engine, MakeEngine, SerialEngine
 from gentax.studies.plan import Stage, make_plan
 from gentax.studies.remote import open_store
@@ -131,6 +130,8 @@ class StudyRun:
 
     def _report(self) -> bool:
         """Write the report; return whether it is there. It is not when a stage that it reads turns out damaged."""
+        from gentax.report.page import write_report  # a run with nothing to do loads no Matplotlib
+
         stage, store = self.plan.report, self.store
         try:
             with store.lock(stage):

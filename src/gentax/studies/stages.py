@@ -17,14 +17,11 @@ from gentax.core import EnvironmentFault, Episode, NonFiniteLoss, UsageError
 from gentax.core.episode import EPISODES_FILE, write_episodes
 from gentax.core.errors import PolicyFault
 from gentax.core.files import write_json
-from gentax.evals.evaluate import evaluate, tasks_of
 from gentax.metrics.episode_scores import content_labels, task_success
 from gentax.studies.costs import UnitCosts
 from gentax.studies.plan import RANDOM, Stage
 from gentax.studies.store import StageLocked, Store
 from gentax.studies.study import Study
-from gentax.training import train
-from gentax.training.run_folder import latest_model
 
 SCORES = "scores.json"  # of an evaluation: what the study's numbers are computed from
 REPORT_EVERY = 0.5  # seconds between two notes of how far a stage is
@@ -84,6 +81,9 @@ class StageRunner:
         self.store.finish(stage, folder, seconds, peak())
 
     def _evaluate(self, stage: Stage, on_progress: Progress) -> Path:
+        from gentax.evals.evaluate import evaluate, tasks_of  # a run with nothing to do loads no PyTorch
+        from gentax.training.run_folder import latest_model
+
         inputs, study = stage.inputs, self.study
         name, levels = inputs["domain"], {inputs["domain"]: inputs["level"]}
         policy = latest_model(self.store.path(stage.needs[0])) if stage.needs else inputs.get("policy", study.model)
@@ -117,6 +117,8 @@ class StageRunner:
         return folder
 
     def _train(self, stage: Stage, on_progress: Progress) -> Path:
+        from gentax.training import train
+
         assert stage.cell is not None
         arm, source, seed = stage.cell
         config = self.study.train_config(source, arm, seed)

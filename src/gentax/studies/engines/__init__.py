@@ -8,8 +8,9 @@ from types import MappingProxyType
 
 from gentax.core import UsageError, unknown
 from gentax.studies.costs import CostModel
-from gentax.studies.engines.base import MakeEngine, SerialEngine
+from gentax.studies.engines.base import Engine, MakeEngine, OnProgress, SerialEngine
 from gentax.studies.plan import Plan
+from gentax.studies.stages import StageRunner
 
 ENGINES = ("local", "ray", "slurm")
 
@@ -47,10 +48,11 @@ def engine_for(
         raise UsageError(f"the engine on this machine takes no option {next(iter(options))!r}")
     from gentax.studies.engines.local import LocalEngine
 
-    slots = workers or default_slots(plan, costs)
-    if slots == 1:
-        return SerialEngine
-    return lambda runner, on_progress: LocalEngine(runner, slots, plan.study.device)
+    def local_engine(runner: StageRunner, on_progress: OnProgress) -> Engine:
+        slots = workers or default_slots(plan, costs)
+        return SerialEngine(runner, on_progress) if slots == 1 else LocalEngine(runner, slots, plan.study.device)
+
+    return local_engine
 
 
 def default_slots(plan: Plan, costs: CostModel) -> int:
