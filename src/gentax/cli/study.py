@@ -145,10 +145,15 @@ def plan(
     from gentax.studies.remote import open_store
 
     check_output(json)
-    made, store = make_plan(read_study(study)), open_store(out)
+    made, store = make_plan(read_study(study), weights=False), open_store(out)
     model = CostModel(read_costs(costs)).learn(store.history())
     found = overview(made, store, model, workers or default_slots(made, model))
     _print_overview(made.study.name, found, stages)
+    if made.by_name:
+        print_text(
+            f"{', '.join(made.by_name)} is not on this machine: its name stands for its weights, and stages that were "
+            "done with it are not recognised. `gentax study run` needs the weights, and downloads those of a hub."
+        )
     write_result(json, found.to_json())
 
 
@@ -178,9 +183,10 @@ def _print_overview(name: str, found: Overview, every_stage: bool) -> None:
         print_text("Everything is done.")
     else:
         workers = f" with {found.slots} at once" if found.slots > 1 else ""
+        gpus = f", {found.gpu_seconds / 3600:,.0f} GPU hours" if found.gpu_seconds else ""
         print_text(
-            f"Left: {', '.join(what)}; about {clock(found.wall_seconds)}{workers}, {found.memory / 1e9:.1f} GB of "
-            f"memory, {found.storage / 1e9:.2f} GB of storage ({found.free_storage / 1e9:.0f} GB are free)."
+            f"Left: {', '.join(what)}; about {clock(found.wall_seconds)}{workers}{gpus}, {_size(found.memory)} of "
+            f"memory, {_size(found.storage)} of storage ({_size(found.free_storage)} are free)."
         )
     if found.storage > found.free_storage:
         print_text("That is more storage than there is.")
@@ -189,6 +195,17 @@ def _print_overview(name: str, found: Overview, every_stage: bool) -> None:
             f"{found.other_versions} stages of these names were made with other settings or another version of the "
             "code, and are not used; `gentax study clean` lists them."
         )
+
+
+def _size(number: float) -> str:
+    """Write a number of bytes.
+
+    >>> _size(6e7), _size(4.25e10), _size(8.2e12)
+    ('0.06 GB', '42.5 GB', '8.2 TB')
+    """
+    if number >= 1e12:
+        return f"{number / 1e12:,.1f} TB"
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e9:.2f} GB"
 
 
 @app.command()

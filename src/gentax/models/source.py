@@ -108,6 +108,12 @@ def may_name_model(where: str | Path) -> bool:
     return str(where) == "base" or _exists(str(where)) or is_hub_id(str(where))
 
 
+def is_here(where: str | Path) -> bool:
+    """Return whether a model is on this machine: `base`, a folder or file, or a hub model that is in the cache."""
+    text = str(where)
+    return text == "base" or _exists(text) or (is_hub_id(text) and _cached(text, ModelOptions()) is not None)
+
+
 def _exists(text: str) -> bool:
     try:
         return Path(text).exists()

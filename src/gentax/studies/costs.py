@@ -12,12 +12,13 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from pydantic import NonNegativeFloat, PositiveFloat
 
-from gentax.core.settings import read_settings, read_yaml, settings
+from gentax.core.settings import read_settings, read_yaml, settings, shares
 from gentax.policies.load import SCRIPTED_BY_NAME
 from gentax.studies.plan import Stage
 
@@ -66,8 +67,10 @@ class UnitCosts:
     """GPUs of a stage that runs a model; a fraction where several share one."""
     evaluate_storage_gb: NonNegativeFloat = 0.0001
     """Storage of an evaluation, GB."""
-    train_storage_gb: NonNegativeFloat = 0.02
-    """Storage of a training run, GB: its checkpoints."""
+    checkpoint_gb: NonNegativeFloat = 0.006
+    """Storage of the weights of a checkpoint, GB. A run keeps those of all its checkpoints."""
+    training_state_gb: NonNegativeFloat = 0.018
+    """Storage of what a run is continued from, GB: the optimizer's state, in the last checkpoint."""
     source: str = ""
     """Where these numbers come from."""
 
@@ -86,13 +89,33 @@ class UnitCosts:
         sft, phases = config["sft"], config["curriculum"]["phases"]
         replay = self.replay_update_seconds if config["forgetting"]["replay"] else 0.0
         updates = 0.0 if sft is None else sft["max_pairs"] * sft["num_train_epochs"] / SFT_BATCH
-        steps = sum(phase["max_steps"] for phase in phases) if phases else config["max_steps"]
         episodes = config["tasks_per_step"] * config["num_generations"]
-        episode = self._episode(config["source"].split(":")[0]) + self.gradient_episode_seconds
-        return updates * (self.sft_update_seconds + replay), steps * (episodes * episode + replay)
+        steps = 0.0
+        for phase in phases or ({"mixture": {config["source"]: 1.0}, "max_steps": config["max_steps"]},):
+            parts = shares(phase["mixture"]).items()
+            episode = sum(share * self._episode(name) for name, share in parts) + self.gradient_episode_seconds
+            steps += phase["max_steps"] * (episodes * episode + replay)
+        return updates * (self.sft_update_seconds + replay), steps
 
-    def _episode(self, domain: str) -> float:
-        return self.episode_seconds.get(domain, self.other_episode_seconds)
+    def storage_gb(self, stage: Stage) -> float:
+        """Return about how many GB a stage takes on disk."""
+        if stage.kind != "train":
+            return self.evaluate_storage_gb
+        config = stage.inputs["recipe"]
+        lengths = [phase["max_steps"] for phase in config["curriculum"]["phases"]] or [config["max_steps"]]
+        ends = set(accumulate(lengths))
+        saved = ends | set(range(config["save_steps"], max(ends) + 1, config["save_steps"]))
+        first = config["sft"] is not None or config["forgetting"]["kl_budget"] is not None  # before the first step
+        return len(saved - {0} | ({0} if first else set())) * self.checkpoint_gb + self.training_state_gb
+
+    def gpu_seconds(self, stage: Stage, seconds: float) -> float:
+        """Return how many seconds of GPUs a stage takes that lasts so many seconds."""
+        models = stage.kind == "train" or (stage.kind == "evaluate" and "policy" not in stage.inputs)
+        return self.gpus * seconds if models else 0.0
+
+    def _episode(self, name: str) -> float:
+        """Return the seconds of an episode in `domain` or `domain:level`."""
+        return self.episode_seconds.get(name.partition(":")[0], self.other_episode_seconds)
 
 
 def read_costs(path: str | Path | None) -> UnitCosts:
@@ -157,7 +180,7 @@ class CostModel:
         """Return how many bytes on disk a stage is expected to take."""
         if sizes := self._sizes[stage.kind]:
             return sum(sizes) / len(sizes)
-        return 1e9 * (self.unit.train_storage_gb if stage.kind == "train" else self.unit.evaluate_storage_gb)
+        return 1e9 * self.unit.storage_gb(stage)
 
     def total(self, stages: Iterable[Stage]) -> float:
         """Return the seconds of several stages, one after the other."""

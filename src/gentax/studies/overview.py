@@ -35,6 +35,7 @@ class Overview:
     wall_seconds: float  # that are left, with so many stages at once
     slots: int
     memory: float  # bytes that so many stages need at once
+    gpu_seconds: float  # of GPUs that the stages left will take
     storage: float  # bytes that the stages left will take
     free_storage: float  # bytes
     other_versions: int  # stages of the same names that were made with other settings or other code
@@ -60,6 +61,7 @@ class Overview:
             "slots": self.slots,
             "wall_seconds_left": self.wall_seconds,
             "stage_seconds_left": sum(self.seconds[stage] for stage, state in self.states.items() if state != "done"),
+            "gpu_seconds_left": self.gpu_seconds,
             "memory_bytes": self.memory,
             "storage_bytes": self.storage,
             "free_storage_bytes": self.free_storage,
@@ -99,6 +101,7 @@ def overview(plan: Plan, store: Store, costs: CostModel, slots: int) -> Overview
         wall_seconds=estimate.left(),
         slots=slots,
         memory=slots * max((costs.memory(stage) for stage in left), default=0.0),
+        gpu_seconds=sum(costs.unit.gpu_seconds(stage, costs.seconds(stage)) for stage in left),
         storage=sum(costs.storage(stage) for stage in left),
         free_storage=float(shutil.disk_usage(_existing(store.root)).free),
         other_versions=_other_versions(stages, present),

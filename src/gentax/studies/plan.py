@@ -23,7 +23,8 @@ from typing import Any, Literal
 import gentax
 from gentax.core.settings import plain
 from gentax.domains import domain
-from gentax.models.source import fingerprint, may_name_model
+from gentax.models.requests import ModelOptions
+from gentax.models.source import fingerprint, is_here, may_name_model
 from gentax.policies.load import SCRIPTED_BY_NAME
 from gentax.rollouts import RolloutConfig
 from gentax.rollouts.prompt import template_text
@@ -79,6 +80,7 @@ class Plan:
     trained: dict[Cell, Stage]
     after: dict[tuple[str, str, int, str], Stage]  # (arm, source, seed, domain) -> evaluation
     report: Stage  # the numbers as JSON, and the page
+    by_name: tuple[str, ...] = ()  # models that are not on this machine: their names stand for their weights
 
     def stages(self) -> list[Stage]:
         """Return every stage: the base and random play first, then each training with its evaluations, the report."""
@@ -91,9 +93,19 @@ class Plan:
         return list(dict.fromkeys([*stages, self.report]))  # arms of equal settings share theirs
 
 
-def make_plan(study: Study) -> Plan:
-    """Lay out the stages of a study. Raises UsageError when its model, or a file that it names, does not exist."""
-    base = fingerprint(study.model, study.options)
+def make_plan(study: Study, *, weights: bool = True) -> Plan:
+    """Lay out the stages of a study.
+
+    Args:
+        study: whose they are.
+        weights: whether models must be there, which downloads those of a hub. Without it the name of a model that is
+            not on this machine stands for its weights, to count stages; none of them will be found done.
+
+    Raises:
+        UsageError: its model, or a file that it names, does not exist.
+    """
+    models = _Models(weights)
+    base = models.fingerprint(study.model, study.options)
     template = _prompt_template(study.evaluate)
     model = {"base": base, "dtype": study.dtype, **template}
     evaluations = {
@@ -120,7 +132,7 @@ def make_plan(study: Study) -> Plan:
     trained, after = {}, {}
     for arm, source in itertools.product(study.arms, study.sources):
         config = study.train_config(source, arm, study.seeds[0])
-        inputs = {"base": base, **_training_inputs(config)}
+        inputs = {"base": base, **_training_inputs(config, models)}
         for seed in study.seeds:
             title = _title(study, arm, source, seed)
             of_seed = {**inputs, "recipe": {**inputs["recipe"], "seed": seed}}
@@ -131,16 +143,30 @@ def make_plan(study: Study) -> Plan:
     needs = dict.fromkeys((*init.values(), *random.values(), *after.values(), *trained.values()))
     whole = {"study": plain(study), "code": code_version(("metrics", "report", "studies"), [])}
     report = Stage("report", study.name, whole, tuple(needs), "write the report")
-    return Plan(study, init, random, trained, after, report)
+    return Plan(study, init, random, trained, after, report, tuple(models.by_name))
 
 
-def _training_inputs(config: TrainConfig) -> dict[str, Any]:
+class _Models:
+    """The hashes of models, or their names where they are not there and need not be."""
+
+    def __init__(self, weights: bool) -> None:
+        self.weights = weights
+        self.by_name: dict[str, None] = {}
+
+    def fingerprint(self, model: str, options: ModelOptions = ModelOptions()) -> str:
+        if self.weights or "/" not in model or is_here(model):  # a word without a slash is a slip for `base`
+            return fingerprint(model, options)
+        self.by_name[model] = None
+        return f"by name: {model}"
+
+
+def _training_inputs(config: TrainConfig, models: _Models) -> dict[str, Any]:
     """Return what a training run depends on besides its base: settings, and the files and code that they name."""
     inputs: dict[str, Any] = {"recipe": plain(config.identity()), **_prompt_template(config.rollout)}
     names = {name for _, name in config.named_policies} - {"start", *SCRIPTED_BY_NAME}
     named = {name for name in names if may_name_model(name)}
     if named:  # teachers and judges, whose files may change
-        inputs["reads"] = {name: fingerprint(name) for name in sorted(named)}
+        inputs["reads"] = {name: models.fingerprint(name) for name in sorted(named)}
     inputs["code"] = code_version(TRAINING, touched_by(config))
     return inputs
 
