@@ -35,7 +35,8 @@ def test_a_study_can_be_planned(file, tmp_path):
     plan = make_plan(study, weights=False)
     large = file.stem.startswith(LARGE)
     seconds = overview(plan, Store(tmp_path), CostModel(), 2).wall_seconds
-    assert text.startswith("# ") and f"`{file.name}`" in README
+    assert text.startswith("# ")
+    assert f"`{file.name}`" in README
     assert len(study.claims) > 0 or file.stem.startswith("demo")
     assert plan.by_name == ((study.model,) if large else ())
     assert large or seconds < 2 * 3600
@@ -64,7 +65,8 @@ def test_a_large_study_is_planned_from_unit_costs(tmp_path):
     plan = make_plan(read_study(FOLDER / "grid_8b.yaml"), weights=False)
     costs = read_costs(COSTS)
     found = overview(plan, Store(tmp_path), CostModel(costs), 64)
-    assert len(plan.after) == 1000 and len(plan.trained) == 125
+    assert len(plan.after) == 1000
+    assert len(plan.trained) == 125
     # 100 runs of four checkpoints and 25 half as long, each with the state of its last; the rest is evaluations.
     trained = (100 * 4 + 25 * 2) * costs.checkpoint_gb + 125 * costs.training_state_gb
     assert found.storage / 1e9 == pytest.approx(trained + 1017 * costs.evaluate_storage_gb)
