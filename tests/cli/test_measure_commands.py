@@ -209,7 +209,8 @@ def test_a_tax_is_written_to_a_folder_whole(tmp_path):
     assert json.loads((out / "result.json").read_text())["source"] == "sokoban"
     page = (out / "report.html").read_text()
     assert "What training on sokoban cost" in page
-    assert 'data-outcome="lost"' in page
+    assert "How lost tasks fail" in page
+    assert (out / "episodes" / "index.js").is_file()
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,8 @@ def _reason(error: BaseException) -> str:
     """Return why there is no connection: the message of the first cause."""
     while cause := error.__cause__ or error.__context__:
         error = cause
+    if isinstance(error, ConnectionError) and error.errno:  # asyncio's own text names the address once more
+        return os.strerror(error.errno)
     return _first_line(str(error)) or type(error).__name__
 
 
