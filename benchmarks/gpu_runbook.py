@@ -104,7 +104,7 @@ def study(out: Path, args: argparse.Namespace, deadline: float) -> None:
     from gentax.core.files import write_json
     from gentax.core.settings import plain
     from gentax.models.loading import resolve_device
-    from gentax.models.requests import ModelOptions
+    from gentax.models.options import ModelOptions
     from gentax.rollouts import RolloutConfig
     from gentax.training.config import LoraConfig
 

@@ -38,7 +38,7 @@ from training_step import GROUP, KL, RATE, trl_trainer
 
 from gentax.core import Episode, Outcome, Task
 from gentax.core.episode import Step, Tokens
-from gentax.models.requests import SamplingParams, SamplingRequest
+from gentax.models.options import SamplingParams, SamplingRequest
 from gentax.policies.local import LocalPolicy
 from gentax.rollouts import RolloutConfig
 from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from training_step import quiet
 
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.models.scoring import scoring_method
 from gentax.policies.local import load_local_policy
 from gentax.rollouts import RolloutConfig

@@ -15,7 +15,7 @@ from pathlib import Path
 
 GENTAX = """
 from gentax.models.loading import load_with_tokenizer as load
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 run = lambda: load(NAME, ModelOptions(device="cpu"))
 """
 STOCK = """

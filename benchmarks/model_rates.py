@@ -29,7 +29,7 @@ from training_step import GROUP, KL, evened, quiet, trl_trainer, with_random_ret
 
 import gentax
 from gentax.core import Episode
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.models.source import BASE
 from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.rollouts import RolloutConfig

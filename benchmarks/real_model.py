@@ -38,7 +38,7 @@ from training_step import quiet, trl_version
 from gentax.core import UsageError
 from gentax.core.files import write_json
 from gentax.core.settings import plain
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.report.text import one_line
 from gentax.rollouts import RolloutConfig
 from gentax.training.config import LoraConfig

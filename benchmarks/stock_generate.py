@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from gentax.models.requests import Sample, SamplingRequest
+from gentax.models.options import Sample, SamplingRequest
 
 
 class StockDecoder:

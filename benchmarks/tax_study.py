@@ -31,7 +31,7 @@ from gentax.domains import domain, domains, missing_modules
 from gentax.metrics.episode_scores import drop_error_tasks, task_success
 from gentax.metrics.statistics import Estimate, success_rate
 from gentax.metrics.tax import TaxReport, tax_report
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.rollouts import RolloutConfig
 from gentax.training.config import LoraConfig, SFTConfig, TrainConfig

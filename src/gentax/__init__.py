@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # type checkers and editors do not run `__getattr__`
     from gentax.evals.evaluate import evaluate
     from gentax.evals.paired_eval import tax
     from gentax.evals.probe import probe
-    from gentax.models.requests import ModelOptions
+    from gentax.models.options import ModelOptions
     from gentax.rollouts import RolloutConfig, rollout
     from gentax.training import TrainConfig, train
     from gentax.wrappers import distract
@@ -34,7 +34,7 @@ _HOME = {
     "distract": "gentax.wrappers",
     "TrainConfig": "gentax.training",
     "RolloutConfig": "gentax.rollouts",
-    "ModelOptions": "gentax.models.requests",
+    "ModelOptions": "gentax.models.options",
     "Task": "gentax.core",
     "Episode": "gentax.core",
     "Outcome": "gentax.core",

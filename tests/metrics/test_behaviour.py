@@ -11,7 +11,7 @@ from fake_episodes import played
 from gentax.core import UsageError
 from gentax.metrics.behaviour import annotate, behaviour, compare, end_sentence, holm, sentences
 from gentax.metrics.statistics import success_rate
-from gentax.metrics.statistics.paired_ratios import Ratio, change, estimate, p_value
+from gentax.metrics.statistics.task_ratios import Ratio, change, estimate, p_value
 
 
 def of(*episodes):

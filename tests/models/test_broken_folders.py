@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from gentax.core import UsageError
-from gentax.models.checkpoint import check_config
-from gentax.models.requests import ModelOptions
+from gentax.models.checkpoint_check import check_config
+from gentax.models.options import ModelOptions
 from gentax.policies.load import load_policy
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 from gentax.models.decoding import LlamaDecoder
 from gentax.models.decoding.llama_decoder import CudaGraphStep
 from gentax.models.decoding.prefill import plan_prefill
-from gentax.models.requests import SamplingParams, SamplingRequest
+from gentax.models.options import SamplingParams, SamplingRequest
 
 SMALL = {
     "vocab_size": 64,

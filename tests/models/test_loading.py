@@ -13,7 +13,7 @@ from zoo import ZOO
 
 from gentax.core import UsageError
 from gentax.models.loading import load_meta_model, load_model, load_tokenizer, runtime
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.models.source import BASE, find_model, fingerprint, is_hub_id, may_name_model
 from gentax.policies.load import load_policy
 from gentax.policies.local import load_local_policy

@@ -6,7 +6,7 @@ import pytest
 from zoo import ZOO
 
 from gentax.core import UsageError
-from gentax.models.checkpoint import build_meta_model, read_weight_headers
+from gentax.models.checkpoint_check import build_meta_model, read_weight_headers
 from gentax.models.decoding import HFDecoder, LlamaDecoder
 from gentax.models.loading import load_model
 from gentax.models.memory import available_memory, check_fits_memory, kv_cache_bytes, max_batch_size, model_bytes

@@ -14,7 +14,7 @@ from transformers.generation.logits_process import (
 )
 
 from gentax.models.decoding.sampling import batch_filters, sample_tokens
-from gentax.models.requests import SamplingParams
+from gentax.models.options import SamplingParams
 
 MANY = 4000
 SETTINGS = [

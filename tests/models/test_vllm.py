@@ -16,7 +16,7 @@ from gentax.core import Task, UsageError
 from gentax.core.errors import PolicyFault
 from gentax.models.decoding.sampling import batch_filters, sample_tokens
 from gentax.models.loading import load_model, load_tokenizer
-from gentax.models.requests import ModelOptions, SamplingParams, SamplingRequest
+from gentax.models.options import ModelOptions, SamplingParams, SamplingRequest
 from gentax.policies import load_policy_pair
 from gentax.policies.local import load_local_policy
 from gentax.policies.protocol import MAX_PARALLEL

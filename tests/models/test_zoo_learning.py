@@ -10,7 +10,7 @@ import torch
 from zoo import ZOO, policy_for, tokenizer_for
 
 from gentax.core import Episode, Outcome, Step, Task, Tokens
-from gentax.models.requests import SamplingParams, SamplingRequest
+from gentax.models.options import SamplingParams, SamplingRequest
 from gentax.models.scoring import make_batches, state_logits, token_logprobs
 from gentax.policies.local import LocalPolicy
 from gentax.rollouts import RolloutConfig

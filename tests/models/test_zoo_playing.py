@@ -13,7 +13,7 @@ from zoo import ZOO, policy_for
 from gentax.core import Task, UsageError
 from gentax.models.decoding import LLAMA_LIKE, HFDecoder, LlamaDecoder, select_decoder
 from gentax.models.decoding.hf_decoder import UncachedDecoder
-from gentax.models.requests import SamplingParams, SamplingRequest
+from gentax.models.options import SamplingParams, SamplingRequest
 from gentax.rollouts import RolloutConfig, rollout
 
 # Rows of two lengths: those of level `one` are over after a step, and their slots go to other episodes.

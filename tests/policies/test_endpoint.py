@@ -18,7 +18,7 @@ from chat_server import ChatServer, completion, listed
 from gentax.core import Task, UsageError
 from gentax.core.errors import PolicyFault
 from gentax.models.action_format import parse_reply
-from gentax.models.requests import ChatOptions, SamplingParams
+from gentax.models.options import ChatOptions, SamplingParams
 from gentax.policies import PolicyRequest, Reply, load_policy
 from gentax.policies.chat_client import TEXT_LIMIT, ChatClient, parse_completion
 from gentax.policies.endpoint import EMPTY_REPLY, EndpointPolicy, parse_endpoint_url

@@ -8,7 +8,7 @@ import torch
 
 from gentax.core import Task
 from gentax.models.action_format import ACTION_END
-from gentax.models.requests import SamplingParams
+from gentax.models.options import SamplingParams
 from gentax.policies.local import load_local_policy
 from gentax.rollouts import RolloutConfig, rollout
 

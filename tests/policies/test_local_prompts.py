@@ -17,7 +17,7 @@ from tokenizers_made import tokenizer
 from gentax.core import Task, UsageError
 from gentax.evals.evaluate import Evaluation, evaluate
 from gentax.metrics.episode_scores import Truncation
-from gentax.models.requests import ChatOptions, SamplingParams
+from gentax.models.options import ChatOptions, SamplingParams
 from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.policies.protocol import PolicyRequest
 from gentax.policies.scripted import ExpertPolicy

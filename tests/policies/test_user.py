@@ -10,7 +10,7 @@ import pytest
 
 import gentax
 from gentax.core import PolicyFault, Task, UsageError
-from gentax.models.requests import ChatOptions, SamplingParams
+from gentax.models.options import ChatOptions, SamplingParams
 from gentax.policies import PolicyRequest, load_policy
 from gentax.policies.protocol import MAX_PARALLEL, max_parallel_episodes
 from gentax.rollouts import RolloutConfig, rollout

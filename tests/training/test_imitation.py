@@ -158,7 +158,7 @@ def _obedient(policy):
         max_length, reserved_bytes = policy.decoder.max_length, 0
 
         def sample(self, asks, stop):
-            from gentax.models.requests import Sample
+            from gentax.models.options import Sample
 
             return [Sample(ids, np.zeros(len(ids), np.float32)) for _ in asks]
 

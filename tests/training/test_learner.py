@@ -10,7 +10,7 @@ import torch
 
 from gentax.core import Task
 from gentax.models.decoding import HFDecoder, LlamaDecoder
-from gentax.models.requests import ModelOptions, SamplingParams, SamplingRequest
+from gentax.models.options import ModelOptions, SamplingParams, SamplingRequest
 from gentax.models.scoring import make_batches, state_logits
 from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.rollouts import RolloutConfig, rollout

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gentax.core import UsageError
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.policies.local import load_local_policy
 from gentax.training.checkpoint import save_model
 from gentax.training.forgetting.interpolate import interpolate

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from gentax.core import NonFiniteLoss, UsageError
-from gentax.models.requests import SamplingParams, SamplingRequest
+from gentax.models.options import SamplingParams, SamplingRequest
 from gentax.policies.local import load_local_policy
 from gentax.rollouts import RolloutConfig
 from gentax.training import TrainConfig, train

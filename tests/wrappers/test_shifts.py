@@ -11,7 +11,7 @@ import pytest
 import gentax
 from gentax.core import UsageError
 from gentax.wrappers import Calls, Layout, Menu, Rename
-from gentax.wrappers.interface import LAYOUTS, as_json, call, listed, prose, uncall
+from gentax.wrappers.interface_shift import LAYOUTS, as_json, call, listed, prose, uncall
 from gentax.wrappers.rename import NOUNS, plural
 
 KITCHEN = """This room is called the kitchen. In it, you see:

@@ -12,7 +12,7 @@ from gentax.cli.options import with_settings
 from gentax.cli.output import check_output, console, print_table, print_text, write_result
 from gentax.cli.probe import Policy, Trajectories
 from gentax.core.errors import UsageError
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 
 if TYPE_CHECKING:
     from gentax.metrics.forecast import Fit, TrainingOption

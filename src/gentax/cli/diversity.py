@@ -14,7 +14,7 @@ from gentax.cli.options import with_settings
 from gentax.cli.output import check_output, console, one_line, print_table, print_text_table, write_result
 from gentax.core.console import status
 from gentax.core.errors import UsageError, unknown
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 
 if TYPE_CHECKING:
     from gentax.metrics.axes import Probe

@@ -17,7 +17,7 @@ from gentax.core.errors import UsageError
 from gentax.core.settings import field_docs
 
 if TYPE_CHECKING:
-    from gentax.models.requests import ModelOptions
+    from gentax.models.options import ModelOptions
     from gentax.policies import Policy
 
 MODEL = "a folder, a hub's `org/name[@revision]`, an adapter's folder, a `.gguf` file"  # how a model is named

@@ -13,7 +13,7 @@ from gentax.cli import options as o
 from gentax.cli.options import SettingsGroup, with_settings
 from gentax.cli.output import console, printable
 from gentax.core.errors import UsageError
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:

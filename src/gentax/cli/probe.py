@@ -12,7 +12,7 @@ import typer
 from gentax.cli import options as o
 from gentax.cli.options import SettingsGroup, with_settings
 from gentax.cli.output import check_output, console, one_line, print_table, write_result
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import typer
 from gentax.cli import options as o
 from gentax.cli.options import SettingsGroup, with_settings
 from gentax.cli.output import check_output, print_text, save
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:

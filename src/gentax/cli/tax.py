@@ -14,7 +14,7 @@ from gentax.cli.options import SettingsGroup, with_settings
 from gentax.cli.output import check_output, console, print_text, print_text_table, write_result
 from gentax.core.errors import UsageError
 from gentax.core.settings import plain
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from gentax.cli.options import with_settings
 from gentax.cli.output import console, estimate_text, print_table
 from gentax.core.console import status
 from gentax.core.errors import UsageError
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 
 
 def train(

@@ -23,7 +23,7 @@ from gentax.metrics.episode_scores import (
     unknown_content_caveat,
 )
 from gentax.metrics.statistics import Estimate, success_rate
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.policies import Policy, load_policy
 from gentax.policies.scripted import SCRIPTED
 from gentax.rollouts import EnvPool, RolloutConfig, rollout

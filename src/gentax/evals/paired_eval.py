@@ -28,7 +28,7 @@ from gentax.metrics.statistics import InterimAnalyses, Pilot, required_sample_si
 from gentax.metrics.statistics.power import FREE_WITHIN
 from gentax.metrics.tax import DomainScores, TaxReport, tax_report
 from gentax.metrics.verdict import Verdict, headline, verdict
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.policies import Policy, load_policy_pair
 from gentax.policies.scripted import SCRIPTED, RandomPolicy
 from gentax.rollouts import EnvPool, RolloutConfig, rollout

@@ -22,7 +22,7 @@ from gentax.evals.evaluate import evaluate
 from gentax.metrics.axes import Probe, axes
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE
 from gentax.models.action_format import write_reply
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.policies import Policy, load_policy
 from gentax.policies.protocol import PolicyRequest, Reply, max_parallel_episodes
 from gentax.policies.scripted import SCRIPTED

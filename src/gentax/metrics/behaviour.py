@@ -29,7 +29,7 @@ from gentax.core.records import Record
 from gentax.metrics import statistics
 from gentax.metrics.episode_scores import drop_error_tasks, task_success
 from gentax.metrics.statistics import LEVEL, Estimate, difference
-from gentax.metrics.statistics.paired_ratios import Ratio, change, estimate, p_value
+from gentax.metrics.statistics.task_ratios import Ratio, change, estimate, p_value
 from gentax.metrics.verdict import number, signed
 
 ROUNDS = 3  # times that a loop must have gone round at the end of an episode
@@ -322,7 +322,7 @@ ENDS = ("ended_early", "gave_up", "ran_out")  # of episodes that fail
 def holm(compared: Mapping[str, Comparison]) -> dict[Key, float]:
     """Return the p-value of each change, corrected for testing all of them (Holm 1979), the smallest first.
 
-    A change whose interval has no width (see `paired_ratios.estimate`) is not tested.
+    A change whose interval has no width (see `task_ratios.estimate`) is not tested.
     """
     plain = {
         (domain, name): p_value(value)

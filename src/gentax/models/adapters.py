@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from gentax.core import UsageError, unknown
-from gentax.models.checkpoint import (
+from gentax.models.checkpoint_check import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     error_line,

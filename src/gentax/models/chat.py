@@ -33,7 +33,7 @@ from gentax.models.action_format import (
     write_reply,
 )
 from gentax.models.chat_template import ChatLayout, TemplatePart, plain_layout, read_chat_template
-from gentax.models.requests import ChatOptions
+from gentax.models.options import ChatOptions
 
 TAGS = (THINK, THINK_END, ACTION, ACTION_END)
 _ANCHORS = ("\n", "a", ".")  # text put before another so that it is not tokenized as a start, and removed again

@@ -25,7 +25,7 @@ from gentax.models.action_format import (
     detect_tool_call_format,
 )
 from gentax.models.jinja_sandbox import SandboxedTemplate, TemplateRenderError
-from gentax.models.requests import ChatOptions
+from gentax.models.options import ChatOptions
 
 _LEFT, _RIGHT = " \n", "\n "  # around a placeholder, to detect whether its text is trimmed
 _ASSISTANT = "qzAnswerzq"

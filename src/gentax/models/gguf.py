@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gentax.core import UsageError
-from gentax.models.checkpoint import error_line
+from gentax.models.checkpoint_check import error_line
 
 
 @dataclass(frozen=True)

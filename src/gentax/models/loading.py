@@ -20,7 +20,7 @@ import torch
 
 from gentax.core import UsageError, unknown
 from gentax.core.process import limit_onednn_cache
-from gentax.models.checkpoint import (
+from gentax.models.checkpoint_check import (
     TensorInfo,
     build_meta_model,
     check_config,
@@ -31,7 +31,7 @@ from gentax.models.checkpoint import (
 )
 from gentax.models.gguf import correct_gguf_config, read_gguf, remove_added_tokens
 from gentax.models.memory import check_fits_memory, model_bytes
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.models.source import ModelSource, find_model
 
 More = Callable[[Any], int] | None

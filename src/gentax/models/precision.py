@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from gentax.core import stable_seed, unknown
-from gentax.models.requests import PRECISIONS
+from gentax.models.options import PRECISIONS
 
 
 def autocast_context(choice: str, device: Any) -> AbstractContextManager[Any]:

@@ -16,8 +16,15 @@ from typing import Any
 
 from gentax.core import UsageError
 from gentax.core.errors import nearest
-from gentax.models.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX_FILE, WEIGHTS_FILE, error_line, read_json
-from gentax.models.requests import ModelOptions
+from gentax.models.checkpoint_check import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    INDEX_FILE,
+    WEIGHTS_FILE,
+    error_line,
+    read_json,
+)
+from gentax.models.options import ModelOptions
 
 BASE = Path(__file__).parent / "base"  # the model that ships with the package
 _HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from gentax.core import UsageError, unknown
 from gentax.models.action_format import ACTION_END, TOOL, parse_reply
-from gentax.models.requests import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, ChatOptions
+from gentax.models.options import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, ChatOptions
 from gentax.policies.chat_client import ChatClient, EndpointError, clean, parse_completion, tool_call_message
 from gentax.policies.protocol import PolicyRequest, Reply
 

@@ -18,7 +18,7 @@ from gentax.models.decoding.sampling import StopCondition
 from gentax.models.decoding.vllm import VLLMDecoder, VLLMModel
 from gentax.models.loading import check_model_files, load_model, load_tokenizer, loading_errors, runtime
 from gentax.models.memory import available_memory, max_batch_size
-from gentax.models.requests import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, ChatOptions, ModelOptions, SamplingRequest
+from gentax.models.options import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, ChatOptions, ModelOptions, SamplingRequest
 from gentax.policies.protocol import MAX_PARALLEL, PolicyRequest, Reply
 
 LARGE_CACHE_SHARE = 0.1  # of the memory left on the device; a smaller cache is kept

@@ -14,7 +14,7 @@ import numpy as np
 
 from gentax.core import TextEnv, Tokens
 from gentax.models.action_format import ParsedReply
-from gentax.models.requests import ChatOptions, SamplingParams
+from gentax.models.options import ChatOptions, SamplingParams
 
 MAX_PARALLEL = 128  # default number of episodes in flight
 

@@ -15,7 +15,7 @@ from gentax.core.settings import read_settings, read_yaml, settings
 from gentax.domains import domain, make
 from gentax.domains.registry import why_not_untouched
 from gentax.metrics.statistics import few_seeds_caveat
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.rollouts import RolloutConfig
 from gentax.studies.claims import read_claims
 from gentax.training import TrainConfig

@@ -15,7 +15,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from gentax.core import UsageError, unknown
 from gentax.core.settings import Mixture, Share, read_yaml, settings, shares
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.rollouts.prompt import RolloutConfig
 
 RECIPES = Path(__file__).parent / "recipes"  # those that come with the package, by name

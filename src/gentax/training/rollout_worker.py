@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, stable_seed
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.policies.load import load_policy
 from gentax.policies.local import LocalPolicy
 from gentax.policies.protocol import Policy

@@ -20,7 +20,7 @@ import torch
 
 from gentax.core import Episode, Outcome, Task, UsageError, stable_seed
 from gentax.core.files import atomic_file
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.policies.load import SCRIPTED_BY_NAME, load_policy
 from gentax.policies.local import LocalPolicy
 from gentax.policies.protocol import Policy

@@ -9,7 +9,7 @@ from typing import Any
 from gentax.core import UsageError
 from gentax.models.action_format import ACTION_END
 from gentax.models.decoding.sampling import ActiveRequest, StopCondition
-from gentax.models.requests import Sample, SamplingRequest
+from gentax.models.options import Sample, SamplingRequest
 
 
 class ServerDecoder:

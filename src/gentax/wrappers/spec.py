@@ -15,7 +15,7 @@ import gymnasium
 from gentax.core.errors import UsageError, unknown
 from gentax.wrappers.base import Horizon, Shaping, TextWrapper
 from gentax.wrappers.distractors import Distractor
-from gentax.wrappers.interface import Calls, Layout, Menu
+from gentax.wrappers.interface_shift import Calls, Layout, Menu
 from gentax.wrappers.rename import Rename
 
 WRAPPERS: dict[str, type[TextWrapper]] = {

@@ -18,7 +18,7 @@ from gentax.evals.suites.result import (
     write_suite_result,
 )
 from gentax.evals.suites.suite import Suite, check_starts, load_suite, versions
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.models.source import fingerprint, may_name_model
 from gentax.policies import Policy, load_policy
 from gentax.policies.load import SCRIPTED_BY_NAME

@@ -1,4 +1,4 @@
-"""Confidence intervals: from scores to a number with 95 % limits.
+"""Confidence intervals and paired tests: from scores on the same tasks to a number with 95 % limits, and a p-value.
 
 Everything gentax reports is a weighted sum of mean scores (a difference of success rates) or a ratio of two such sums
 (a tax). Their intervals are closed formulae on the margin that `variance` describes.

@@ -25,7 +25,7 @@ from gentax.core.episode import common_prefix_length, prefix_order
 from gentax.models.decoding.hf_cache import GROWTH, BatchCache, CachedSequence, template_layers
 from gentax.models.decoding.sampling import ActiveRequest, StopCondition, check_lengths, sample_next
 from gentax.models.memory import context_length
-from gentax.models.requests import Sample, SamplingRequest
+from gentax.models.options import Sample, SamplingRequest
 
 CHUNK, LARGE_CHUNK = 2048, 8192  # prompt tokens in one pass on a CPU, and on a GPU
 SCORES = 2**28  # attention scores in one pass, at most: models without a fused kernel store them all

@@ -23,7 +23,7 @@ from gentax.models.decoding.sampling import (
     check_lengths,
     sample_tokens,
 )
-from gentax.models.requests import Sample, SamplingRequest
+from gentax.models.options import Sample, SamplingRequest
 
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3")  # necessary, not sufficient: see `select_decoder`
 CHUNK, LARGE_CHUNK = 1024, 8192  # prompt tokens in one pass: what fits the caches of a CPU, and on a GPU

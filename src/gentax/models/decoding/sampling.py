@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from gentax.models.requests import Sample, SamplingParams, SamplingRequest
+from gentax.models.options import Sample, SamplingParams, SamplingRequest
 
 StopCondition = Callable[[list[int]], bool]
 

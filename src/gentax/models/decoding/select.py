@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from gentax.core import UsageError
-from gentax.models.checkpoint import error_line
+from gentax.models.checkpoint_check import error_line
 from gentax.models.decoding.hf_decoder import HFDecoder, UncachedDecoder
 from gentax.models.decoding.llama_decoder import LLAMA_LIKE, LlamaDecoder
 from gentax.models.decoding.sampling import StopCondition
-from gentax.models.requests import Sample, SamplingParams, SamplingRequest
+from gentax.models.options import Sample, SamplingParams, SamplingRequest
 
 # Mean error of log-probabilities, in nats. Wrong arithmetic is off by tenths; bfloat16 alone by hundredths, and by
 # tenths where its last bit decides the routing to experts. `HFDecoder` runs the model's own modules, so its errors

@@ -19,10 +19,10 @@ from typing import Any, NoReturn
 from gentax.core import UsageError
 from gentax.core.errors import PolicyFault
 from gentax.models.action_format import ACTION_END
-from gentax.models.checkpoint import ADAPTER_CONFIG, read_json
+from gentax.models.checkpoint_check import ADAPTER_CONFIG, read_json
 from gentax.models.decoding.sampling import ActiveRequest, StopCondition, check_lengths
 from gentax.models.memory import context_length
-from gentax.models.requests import ModelOptions, Sample, SamplingRequest
+from gentax.models.options import ModelOptions, Sample, SamplingRequest
 
 INSTALL = 'pip install "gentax[vllm]"'
 MAX_MODEL_LEN = 32768  # tokens of a sequence, at most, that memory is reserved for

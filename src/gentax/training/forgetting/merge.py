@@ -19,7 +19,7 @@ import torch
 from gentax.core import UsageError, unknown
 from gentax.core.files import atomic_folder, lock_folder
 from gentax.models.loading import load_with_tokenizer
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.training.checkpoint import save_model
 from gentax.training.config import Phase, SFTConfig
 from gentax.training.distributed import World
