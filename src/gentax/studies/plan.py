@@ -23,7 +23,7 @@ from typing import Any, Literal
 import gentax
 from gentax.core.settings import plain
 from gentax.domains import domain
-from gentax.models.requests import ModelOptions
+from gentax.models.options import ModelOptions
 from gentax.models.source import fingerprint, is_here, may_name_model
 from gentax.policies.load import SCRIPTED_BY_NAME
 from gentax.rollouts import RolloutConfig
