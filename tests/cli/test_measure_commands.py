@@ -222,3 +222,21 @@ def test_a_foreign_folder_is_refused_before_anything_is_played(tmp_path, more, s
     assert isinstance(refused.exception, UsageError)
     assert says in str(refused.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_every_command_that_measures_writes_a_table(files, tmp_path):
+    commands = {
+        "evaluate": ["random", "-d", "sokoban", "--tasks", 4],
+        "tax": ["--base", "expert", "--tuned", "random", "--source", "sokoban", "-t", "crafting", "--tasks", 4],
+        "diagnose": [files / "random", files / "expert"],
+        "probe": ["sokoban", "--policy", "random", "--trajectories", 4],
+        "diversity": ["sokoban", "crafting", "--policy", "random", "--trajectories", 4],
+        "advise": ["sokoban", "--target", "crafting", "--policy", "random", "--trajectories", 4],
+    }
+    for command, arguments in commands.items():
+        shown = invoke(command, *arguments, "--table", tmp_path / f"{command}.csv")
+        assert shown.exit_code == 0, shown.output
+        head, *rows = (tmp_path / f"{command}.csv").read_text().splitlines()
+        assert rows
+        assert "_low" in head or ",low," in head
+    assert isinstance(invoke("probe", "sokoban", "--table", tmp_path / "t.xlsx").exception, UsageError)

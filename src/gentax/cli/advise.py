@@ -9,7 +9,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.options import with_settings
-from gentax.cli.output import check_output, console, print_table, print_text, write_result
+from gentax.cli.output import check_outputs, console, print_table, print_text, write_result, write_rows
 from gentax.cli.probe import Policy, Trajectories
 from gentax.core.errors import UsageError
 from gentax.models.options import ModelOptions
@@ -47,6 +47,7 @@ def advise(
     parallel: o.Parallel = None,
     allow_unreadable: o.AllowUnreadable = False,
     json: o.Json = None,
+    table: o.Table = None,
 ) -> None:
     """Rank the domains you could train on, and mixtures of them, by their forecast tax.
 
@@ -57,7 +58,7 @@ def advise(
     from gentax.metrics.forecast import advise as run
     from gentax.metrics.forecast import read_fit
 
-    check_output(json)
+    check_outputs(json, table)
     forecast_fit = read_fit(fit)
     installed = o.read_domains(None)
     possible_sources = {name: None for name in installed if not record_of(name).target_only}
@@ -84,6 +85,7 @@ def advise(
     print_text(_caveats(advice, forecast_fit, budget, policy))
     result = {"fit": forecast_fit.to_json(), "budget": budget, "advice": [a.to_json() for a in advice]}
     write_result(json, {**result, "runtime": getattr(loaded, "runtime", None)})
+    write_rows(table, advice)
 
 
 def _verdict(advice: Sequence[TrainingOption], fit: Fit) -> str:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.output import check_output, console, estimate_text, print_table, print_text, printable, write_result
+from gentax.cli.output import (
+    check_outputs,
+    console,
+    estimate_text,
+    print_table,
+    print_text,
+    printable,
+    write_result,
+    write_rows,
+)
 from gentax.core.console import status
 
 if TYPE_CHECKING:
     from gentax.core import Episode
-    from gentax.metrics.behaviour import Behaviour, Values
+    from gentax.metrics.behaviour import Behaviour, Comparison, Values
     from gentax.metrics.statistics import Estimate
 
 _FILE = "A file that `gentax rollout --out` wrote, or the folder of an evaluation in a study."
@@ -25,6 +35,7 @@ def diagnose(
         Path | None, typer.Argument(metavar="AFTER", help="Another policy on the same tasks, seed and settings.")
     ] = None,
     json: o.Json = None,
+    table: o.Table = None,
 ) -> None:
     """Diagnose behaviour in episodes: invalid and repeated actions, loops, giving up, steps per success.
 
@@ -36,10 +47,10 @@ def diagnose(
     from gentax.core.episode import read_episodes
     from gentax.metrics.behaviour import MEASURES
 
-    check_output(json)
+    check_outputs(json, table)
     status(f"  reading {before}")
     episodes = read_episodes(before)
-    result = _diagnose_one(episodes) if after is None else _compare_two(episodes, read_episodes(after))
+    rows, result = _diagnose_one(episodes) if after is None else _compare_two(episodes, read_episodes(after))
     console.print("\nWhat they mean", style="bold")
     for measure in MEASURES.values():
         console.print(f"  {measure.title}: {measure.about}", markup=False)
@@ -47,9 +58,10 @@ def diagnose(
     files = {"before": str(before), "after": None if after is None else str(after)}
     meanings = {name: measure.about for name, measure in MEASURES.items()}
     write_result(json, {**files, "meanings": meanings, **result})
+    write_rows(table, rows)
 
 
-def _diagnose_one(episodes: list[Episode]) -> dict[str, Any]:
+def _diagnose_one(episodes: list[Episode]) -> tuple[Iterable[Behaviour], dict[str, Any]]:
     from gentax.metrics.behaviour import behaviour, end_sentence
 
     measured = behaviour(episodes)
@@ -60,10 +72,11 @@ def _diagnose_one(episodes: list[Episode]) -> dict[str, Any]:
         rows, zero = _split(one.measures)
         print_table(_title(one), ["", "value"], [[title, _cell(one.measures[name])] for name, title in rows.items()])
         _print_zero(zero, "")
-    return {"domains": {domain: one.to_json() for domain, one in measured.items()}, "sentences": lines}
+    result = {"domains": {domain: one.to_json() for domain, one in measured.items()}, "sentences": lines}
+    return measured.values(), result
 
 
-def _compare_two(before: list[Episode], after: list[Episode]) -> dict[str, Any]:
+def _compare_two(before: list[Episode], after: list[Episode]) -> tuple[Iterable[Comparison], dict[str, Any]]:
     from gentax.metrics.behaviour import compare, holm, sentences
     from gentax.metrics.statistics import LEVEL
 
@@ -86,7 +99,7 @@ def _compare_two(before: list[Episode], after: list[Episode]) -> dict[str, Any]:
             console.print("* significant after Holm's correction for all changes tested")
         domains[domain] = both.to_json()
         domains[domain]["p_values"] = {name: p for (where, name), p in corrected.items() if where == domain}
-    return {"domains": domains, "sentences": lines}
+    return compared.values(), {"domains": domains, "sentences": lines}
 
 
 def _split(*sides: Values) -> tuple[dict[str, str], list[str]]:

@@ -11,7 +11,15 @@ import typer
 from gentax.cli import options as o
 from gentax.cli import probe as probing
 from gentax.cli.options import with_settings
-from gentax.cli.output import check_output, console, one_line, print_table, print_text_table, write_result
+from gentax.cli.output import (
+    check_outputs,
+    console,
+    one_line,
+    print_table,
+    print_text_table,
+    write_result,
+    write_rows,
+)
 from gentax.core.console import status
 from gentax.core.errors import UsageError, unknown
 from gentax.models.options import ModelOptions
@@ -46,6 +54,7 @@ def diversity(
     parallel: o.Parallel = None,
     allow_unreadable: o.AllowUnreadable = False,
     json: o.Json = None,
+    table: o.Table = None,
     plot: probing.Plot = None,
 ) -> None:
     """Measure how different domains are, in their words and on the axes, and how diverse a mixture is.
@@ -58,7 +67,7 @@ def diversity(
     from gentax.report.style import check_plot_path
     from gentax.rollouts import RolloutConfig
 
-    check_output(json)
+    check_outputs(json, table)
     check_plot_path(plot)
     levels = probing.read_domain_levels(domain)
     names = [name if level is None else f"{name}:{level}" for name, level in levels]
@@ -94,6 +103,7 @@ def diversity(
     console.print(f"  its words are those of {mixture['vendi']:.2f} wholly different domains, of {of} (Vendi score)")
     runtime = getattr(base, "runtime", None)  # that of --tuned is loaded alike
     write_result(json, measured.to_json() | {"mixture": mixture, "runtime": runtime})
+    write_rows(table, [measured])
     if plot is not None:
         from gentax.report.figures import matrices_plot
         from gentax.report.style import save

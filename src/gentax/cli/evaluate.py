@@ -10,7 +10,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.options import SettingsGroup, with_settings
-from gentax.cli.output import check_output, console, print_text, print_text_table, write_result
+from gentax.cli.output import check_outputs, console, print_text, print_text_table, write_result, write_rows
 from gentax.core.console import EpisodeProgress, status
 from gentax.core.errors import UsageError
 from gentax.models.options import ModelOptions
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MODEL = tuple(field.name for field in dataclasses.fields(ModelOptions))
 # Options that a suite does not fix.
-FREE_OPTIONS = ("policy", "named", "domain", "suite", "json", "parallel", "allow_unreadable", *MODEL)
+FREE_OPTIONS = ("policy", "named", "domain", "suite", "json", "table", "parallel", "allow_unreadable", *MODEL)
 
 
 @with_settings(config=SettingsGroup(RolloutConfig, exclude=("horizon", "reward")), model=ModelOptions)
@@ -44,6 +44,7 @@ def evaluate(
     parallel: o.Parallel = None,
     allow_unreadable: o.AllowUnreadable = False,
     json: o.Json = None,
+    table: o.Table = None,
 ) -> None:
     """Play a policy on the test tasks of domains and print how often it succeeds, with 95 % intervals.
 
@@ -52,14 +53,14 @@ def evaluate(
     """
     from gentax.evals.evaluate import evaluate as run
 
-    check_output(json)
+    check_outputs(json, table)
     if named is not None:
         if _is_given(ctx, "policy"):
             raise UsageError(f"the policy is given twice: {policy!r} and --policy {named!r}")
         policy = named
     if suite is not None:
         _refuse_fixed_options(ctx, suite)
-        return _play_suite(policy, suite, domain, parallel, allow_unreadable, json, model)
+        return _play_suite(policy, suite, domain, parallel, allow_unreadable, json, table, model)
     levels = o.read_domains(domain)
     result = run(
         o.load_policy(policy, model),
@@ -76,6 +77,7 @@ def evaluate(
     print_text_table(result.table())
     print_text(result.caveats())
     write_result(json, result.to_json())
+    write_rows(table, [result])
 
 
 def _is_given(ctx: typer.Context, name: str) -> bool:
@@ -118,6 +120,7 @@ def _play_suite(
     parallel: int | None,
     allow_unreadable: bool,
     json: Path | None,
+    table: Path | None,
     model: ModelOptions,
 ) -> None:
     """Play a suite and print its score card."""
@@ -145,6 +148,7 @@ def _play_suite(
     _score_card(result)
     if json is not None:
         console.print(f"wrote {json}; `gentax verify {json}` checks it", markup=False)
+    write_rows(table, [result])
 
 
 def _score_card(result: SuiteResult) -> None:

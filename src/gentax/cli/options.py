@@ -26,6 +26,10 @@ POLICY = f"`base`, `random`, `expert`, {MODEL}, `http://…/v1#model`, or `modul
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file as JSON.")
 ]
+Table = Annotated[
+    Path | None,
+    typer.Option("--table", metavar="FILE", help="Also write the result as a table: `.csv` or `.parquet`."),
+]
 Domains = Annotated[
     list[str] | None,
     typer.Option(

@@ -17,6 +17,7 @@ from gentax.core.console import printable as printable
 from gentax.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from gentax.core.table import Tabular
     from gentax.metrics.statistics import Estimate, Undefined
 
 
@@ -66,6 +67,16 @@ def write_result(path: Path | None, value: Any) -> None:
         console.print(f"wrote {one_line(str(path))}", markup=False)
 
 
+def write_rows(path: Path | None, results: Iterable[Tabular]) -> None:
+    """Write the rows of results as a table where `--table` was given."""
+    from gentax.core.table import write_table
+
+    if path is not None:
+        rows = [row for result in results for row in result.rows()]
+        save(path, lambda file: write_table(file, rows))
+        console.print(f"wrote {one_line(str(path))}", markup=False)
+
+
 def save(path: Path, write: Callable[[Path], None]) -> None:
     """Write what a command has come to with `write`; where that fails, write it to the folder for temporary files.
 
@@ -87,8 +98,17 @@ def save(path: Path, write: Callable[[Path], None]) -> None:
 NEEDED = 1 << 20  # bytes that must be free where a command will write
 
 
+def check_outputs(json: Path | None, table: Path | None) -> None:
+    """Refuse files of `--json` and `--table` that cannot be written, before hours are spent on what would go there."""
+    from gentax.core.table import check_table
+
+    check_table(table)
+    check_output(json)
+    check_output(table, "--table")
+
+
 def check_output(path: Path | None, option: str = "--json") -> None:
-    """Refuse an output file that cannot be written, before hours are spent on what would go there."""
+    """Refuse an output file that cannot be written, likewise."""
     if path is None:
         return
     if path.is_dir():

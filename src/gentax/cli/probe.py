@@ -11,7 +11,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.options import SettingsGroup, with_settings
-from gentax.cli.output import check_output, console, one_line, print_table, write_result
+from gentax.cli.output import check_outputs, console, one_line, print_table, write_result, write_rows
 from gentax.models.options import ModelOptions
 from gentax.rollouts import RolloutConfig
 
@@ -58,6 +58,7 @@ def probe(
     parallel: o.Parallel = None,
     allow_unreadable: o.AllowUnreadable = False,
     json: o.Json = None,
+    table: o.Table = None,
     plot: Plot = None,
 ) -> None:
     """Measure how rich the states of domains are and how far their goals, on tasks of the train split.
@@ -67,7 +68,7 @@ def probe(
     from gentax.evals.probe import probe as run
     from gentax.report.style import check_plot_path
 
-    check_output(json)
+    check_outputs(json, table)
     check_plot_path(plot)
     levels = read_domain_levels(domain)
     wrappers = [*(["distract"] if distract else []), *(wrap or [])]
@@ -86,6 +87,7 @@ def probe(
     )
     _print_probes(rows)
     write_result(json, {"probes": [row.to_json() for row in rows]})
+    write_rows(table, rows)
     if plot is not None:
         _draw(rows, plot)
         console.print(f"wrote {plot}", markup=False)

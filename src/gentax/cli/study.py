@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.output import check_output, console, estimate_text, print_table, print_text, write_result
+from gentax.cli.output import (
+    check_output,
+    check_outputs,
+    console,
+    estimate_text,
+    print_table,
+    print_text,
+    write_result,
+    write_rows,
+)
 from gentax.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -209,7 +218,7 @@ def _size(number: float) -> str:
 
 
 @app.command()
-def compare(first: Name, second: Name, out: Out = "runs", json: o.Json = None) -> None:
+def compare(first: Name, second: Name, out: Out = "runs", json: o.Json = None, table: o.Table = None) -> None:
     """Compare two finished studies: the settings that differ, and the tax of the arms that they have in common.
 
     Example: `gentax study compare demo studies/demo_seeds.yaml`
@@ -219,7 +228,7 @@ def compare(first: Name, second: Name, out: Out = "runs", json: o.Json = None) -
     from gentax.studies.plan import make_plan
     from gentax.studies.remote import open_store
 
-    check_output(json)
+    check_outputs(json, table)
     one, two = (make_plan(read_study(name)) for name in (first, second))
     differences = settings_differences(one, two)
     rows = [[d.key, _short(d.first), _short(d.second)] for d in differences]
@@ -227,13 +236,14 @@ def compare(first: Name, second: Name, out: Out = "runs", json: o.Json = None) -
     if rows:
         print_table("settings that differ", ["", *names], rows)
     cells = compare_studies(one, two, open_store(out))
-    table = []
+    lines = []
     for cell in cells:
         change = "not paired" if cell.change is None else estimate_text(cell.change.targets)
         taxes = [estimate_text(tax) for tax in (cell.first_tax, cell.second_tax)]
-        table.append([f"{cell.arm} on {cell.source}", *taxes, change])
-    print_table("tax, fraction", ["", *names, "change on targets, points"], table)
+        lines.append([f"{cell.arm} on {cell.source}", *taxes, change])
+    print_table("tax, fraction", ["", *names, "change on targets, points"], lines)
     write_result(json, {"settings": [vars(d) for d in differences], "cells": [cell.to_json() for cell in cells]})
+    write_rows(table, cells)
 
 
 def _short(value: object) -> str:

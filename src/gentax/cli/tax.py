@@ -11,7 +11,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.options import SettingsGroup, with_settings
-from gentax.cli.output import check_output, console, print_text, print_text_table, write_result
+from gentax.cli.output import check_outputs, console, print_text, print_text_table, write_result, write_rows
 from gentax.core.errors import UsageError
 from gentax.core.settings import plain
 from gentax.models.options import ModelOptions
@@ -103,6 +103,7 @@ def tax(
     parallel: o.Parallel = None,
     allow_unreadable: o.AllowUnreadable = False,
     json: o.Json = None,
+    table: o.Table = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FOLDER", help="Write the page, episodes, tables and a picture of the matrix."),
@@ -121,7 +122,7 @@ def tax(
     from gentax.metrics.gate import read_gate
     from gentax.metrics.statistics import InterimAnalyses
 
-    check_output(json)
+    check_outputs(json, table)
     if gate is not None and forecast_only:
         raise UsageError("--gate judges a tax that is played, not the forecast of --forecast-only")
     limits = None if gate is None else read_gate(gate)
@@ -141,13 +142,13 @@ def tax(
         if sensitivity:
             raise UsageError("--sensitivity takes episodes: it is for policies that are played, not for result files")
         report = tax_of_results(Path(base), Path(tuned), source_name, levels if target else None, touched_domains)
-        return _print_result(report, [], json, out, tuple(levels), gate=limits)
+        return _print_result(report, [], json, table, out, tuple(levels), gate=limits)
     if is_result(base) or is_result(tuned):
         tax(base, tuned, source_name)  # raises the error that explains it
     forecast_fit = read_fit(fit) if forecast_only else None
     policies = o.load_pair(base, tuned, model)  # both are loaded before either plays
     if forecast_fit is not None:
-        return _forecast(*policies, source_name, levels[source_name], config, seed, forecast_fit, json)
+        return _forecast(*policies, source_name, levels[source_name], config, seed, forecast_fit, json, table)
     if len(levels) < 2:
         raise UsageError(f"no target: the tax of {source_name} needs at least one other domain")
     if limits is not None:
@@ -189,7 +190,7 @@ def tax(
 
         lines += mixed_model(played.base, played.tuned, source_name).sentences()
     settings = {"play": plain(config), "seed": seed, "interim_analyses": interim_analyses}
-    _print_result(played.report, lines, json, out, tuple(levels), played, settings, limits)
+    _print_result(played.report, lines, json, table, out, tuple(levels), played, settings, limits)
 
 
 def _touched_domains(named: list[str] | None, tuned: str) -> frozenset[str]:
@@ -285,6 +286,7 @@ def _forecast(
     seed: int,
     fit: Fit,
     json: Path | None,
+    table: Path | None,
 ) -> None:
     from gentax.evals.kl_forecast import forecast_from_kl
 
@@ -292,12 +294,14 @@ def _forecast(
     print_text(forecast.sentences())
     runtime = {"base": getattr(base, "runtime", None), "tuned": getattr(tuned, "runtime", None)}
     write_result(json, {**forecast.to_json(), "runtime": runtime})
+    write_rows(table, [forecast])
 
 
 def _print_result(
     report: TaxReport,
     behaviour: list[str],
     json: Path | None,
+    table: Path | None,
     out: Path | None,
     domains: tuple[str, ...],
     played: PairedEvaluation | None = None,
@@ -315,6 +319,7 @@ def _print_result(
     if judged is not None:
         result["gate"] = judged.to_json()
     write_result(json, result)
+    write_rows(table, [report])
     if out is not None:
         from gentax.report.page import write_tax
 

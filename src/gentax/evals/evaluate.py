@@ -12,6 +12,7 @@ import numpy as np
 from gentax.core import Episode, Outcome, Task, UsageError, unknown
 from gentax.core.console import EpisodeProgress, TextTable, repr_as_str
 from gentax.core.settings import plain
+from gentax.core.table import Tabular
 from gentax.domains import domain, make
 from gentax.metrics.episode_scores import (
     Truncation,
@@ -31,7 +32,7 @@ from gentax.rollouts.prompt import with_token_budget
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Tabular):
     """The episodes of one policy on test tasks, and what they come to."""
 
     policy: str
@@ -82,6 +83,14 @@ class Evaluation:
         """Say what was cut, and of which domains nobody can claim that their tasks are new."""
         unknown = unknown_content_caveat([name for name, contents in self.clusters().items() if not any(contents)])
         return [*self.truncation().sentences(self.policy), *([unknown] if unknown else [])]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each domain: success in percent, and the summary of `to_json`."""
+        success = self.success()
+        summary = self.to_json()["domains"]
+        return [
+            {"policy": self.policy, "domain": name} | row | {"success": success[name]} for name, row in summary.items()
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON values."""

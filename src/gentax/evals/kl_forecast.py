@@ -16,6 +16,7 @@ import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.core.console import shows_progress, status
+from gentax.core.table import Tabular
 from gentax.evals.evaluate import tasks_of
 from gentax.metrics.forecast import Fit, Forecast, read_fit
 from gentax.metrics.statistics import Estimate, cluster_mean
@@ -97,7 +98,7 @@ def source_kl(
 
 
 @dataclass(frozen=True)
-class KLForecast:
+class KLForecast(Tabular):
     """How far a policy has moved on its source, and the tax to expect of that."""
 
     source: str
@@ -129,6 +130,11 @@ class KLForecast:
         if self.forecast.outside:
             limits.append("this KL lies outside their range (an extrapolation)")
         return [sentence, f"{measured[:-1]}; {self.forecast.why}.", f"Limits: {'; '.join(limits)}."]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row."""
+        forecast = {"forecast_tax": self.forecast.tax, "informative": self.forecast.informative}
+        return [{"source": self.source, "base": self.base, "fit": self.fit.name, "kl": self.kl, **forecast}]
 
     def to_json(self) -> dict[str, Any]:
         values = {"source": self.source, "kl": self.kl.to_json(), "fit": self.fit.name, "sentences": self.sentences()}

@@ -20,13 +20,15 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.core.console import TextTable, repr_as_str
 from gentax.core.records import Record
+from gentax.core.table import Tabular
 from gentax.metrics.statistics import Estimate, bounded_mean, cluster_mean, success_rate
 from gentax.metrics.statistics.scores import check_scores
 
@@ -235,7 +237,7 @@ def _mean(values: Sequence[float], unit: str) -> Estimate:
 
 
 @dataclass(frozen=True)
-class Probe(Record):
+class Probe(Tabular, Record):
     """The axes of one domain at one level in one set of wrappers, under one policy."""
 
     domain: str  # as registered, or `module:factory`
@@ -249,6 +251,13 @@ class Probe(Record):
     plain: str | None = None  # the name of the row without the wrappers, where there is one
     runtime: Mapping[str, str] | None = None  # device and dtype of a policy with weights on this machine
     episodes: tuple[Episode, ...] = field(default=(), repr=False, compare=False)  # not written to JSON
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row: what was probed and how, and every axis."""
+        axes = {one.name: getattr(self.axes, one.name) for one in fields(self.axes)}
+        pass_at = {f"pass_at_{k}": estimate for k, estimate in axes.pop("pass_at").items()}
+        probed = {"name": self.name, "level": self.level, "wrap": self.wrap, "policy": self.policy, "seed": self.seed}
+        return [probed | axes | pass_at | {"domain": self.domain}]
 
     _repr_pretty_ = repr_as_str
 

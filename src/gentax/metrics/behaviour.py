@@ -26,6 +26,7 @@ import numpy as np
 
 from gentax.core import Episode, Task, UsageError
 from gentax.core.records import Record
+from gentax.core.table import Tabular
 from gentax.metrics import statistics
 from gentax.metrics.episode_scores import drop_error_tasks, task_success
 from gentax.metrics.statistics import LEVEL, Estimate, difference
@@ -228,7 +229,7 @@ Values = Mapping[str, Estimate | None]  # measure -> estimate; None when it is u
 
 
 @dataclass(frozen=True)
-class Behaviour(Record):
+class Behaviour(Tabular, Record):
     """What a policy did on one domain."""
 
     domain: str
@@ -240,14 +241,28 @@ class Behaviour(Record):
     def to_json(self) -> dict[str, Any]:
         return {key: value for key, value in super().to_json().items() if key != "domain"}
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each measure."""
+        counts = {"domain": self.domain, "tasks": self.tasks, "episodes": self.episodes}
+        return [counts | {"measure": name, "value": one} for name, one in self.measures.items()]
+
 
 @dataclass(frozen=True)
-class Comparison(Record):
+class Comparison(Tabular, Record):
     """What two policies did on the same tasks of one domain."""
 
     before: Behaviour
     after: Behaviour
     change: Values  # after - before; shares in points
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each measure: before, after and the change."""
+        before, after = self.before.measures, self.after.measures
+        counts = {"domain": self.after.domain, "tasks": self.after.tasks, "episodes": self.after.episodes}
+        return [
+            counts | {"measure": name, "before": before[name], "after": after[name], "change": self.change[name]}
+            for name in before
+        ]
 
 
 def behaviour(episodes: Iterable[Episode]) -> dict[str, Behaviour]:

@@ -23,6 +23,7 @@ from scipy.special import stdtrit
 from gentax.core import Episode, Task, UsageError, unknown
 from gentax.core.console import TextTable, repr_as_str
 from gentax.core.records import Record
+from gentax.core.table import Tabular
 from gentax.metrics.axes import Axes, Probe
 from gentax.metrics.statistics import LEVEL, TASKS, Estimate
 
@@ -216,7 +217,7 @@ Pairs = Mapping[str, Mapping[str, Estimate]]  # source -> target -> estimate
 
 
 @dataclass(frozen=True)
-class Diversity(Record):
+class Diversity(Tabular, Record):
     """How different domains are. Of `unseen` the first name is the source; the other measures are symmetric."""
 
     names: tuple[str, ...]
@@ -229,6 +230,17 @@ class Diversity(Record):
             raise unknown("measure of diversity", measure, self.pairs)
         pairs = self.pairs[measure]
         return np.array([[0.0 if s == t else pairs[s][t].value for t in self.names] for s in self.names])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each measure of each ordered pair of domains, and for the KL of a tuned policy on each."""
+        rows: list[dict[str, Any]] = [
+            {"measure": measure, "source": source, "target": target, "difference": estimate}
+            for measure, pairs in self.pairs.items()
+            for source, of_source in pairs.items()
+            for target, estimate in of_source.items()
+        ]
+        kl = [{"measure": "policy", "source": None, "target": t, "difference": e} for t, e in self.policy.items()]
+        return rows + kl
 
     def tables(self) -> list[TextTable]:
         """Return a table for each measure, half the width of its interval after each number."""

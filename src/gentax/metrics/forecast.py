@@ -28,6 +28,7 @@ from gentax.core import UsageError, unknown
 from gentax.core.reading import read_json
 from gentax.core.records import Record, json_value
 from gentax.core.settings import read_settings, settings
+from gentax.core.table import Tabular
 from gentax.metrics.axes import Axes, Probe
 from gentax.metrics.diversity import Diversity, diversity
 from gentax.metrics.statistics import LEVEL, Estimate
@@ -249,7 +250,7 @@ def _design_row(features: Mapping[str, float], wanted: Sequence[str], intercept:
 
 
 @dataclass(frozen=True)
-class TrainingOption(Record):
+class TrainingOption(Tabular, Record):
     """One way to spend a budget of training steps, and the tax to expect of it."""
 
     sources: tuple[str, ...]
@@ -260,6 +261,13 @@ class TrainingOption(Record):
     rank: int | None  # 1 is the least tax; tied where the difference is within the margin; None without a forecast
     measured: TrainingRun | None  # the fit's run on this very source, where there is one
     headroom: float  # percent of the sources' tasks that the base fails: what training may gain at home
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row: the option, its features and its forecast."""
+        option = {"sources": self.sources, "targets": self.targets, "steps": self.steps, "rank": self.rank}
+        measured = None if self.measured is None else self.measured.tax
+        outcome = {"forecast_tax": self.forecast.tax, "measured_tax": measured, "headroom": self.headroom}
+        return [option | outcome | dict(self.features)]
 
 
 def advise(

@@ -20,6 +20,7 @@ import numpy as np
 from gentax.core import UsageError
 from gentax.core.console import TextTable, repr_as_str
 from gentax.core.records import Record
+from gentax.core.table import Tabular
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE, error_free_tasks, select_labels, select_tasks
 from gentax.metrics.statistics import (
     LEVEL,
@@ -74,7 +75,7 @@ class AboveChance(Record):
 
 
 @dataclass(frozen=True)
-class TaxReport(Record):
+class TaxReport(Tabular, Record):
     """What training on `source` cost. Every estimate is paired by task; mappings go from domain to estimate."""
 
     source: str
@@ -130,6 +131,41 @@ class TaxReport(Record):
             rows.append([*row, self.drop.get(d, "source")])
         columns = ["domain", *(["random"] if self.above_chance else []), "base", "tuned", "drop in points"]
         return TextTable(f"Success %, with {100 * self.level:g} % intervals", columns, rows)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each measure of each domain, and one for each measure over all of them.
+
+        Columns: source, measure (`init`, `after`, `drop`, `tax` and so on), domain, role (`source`, `target` or
+        `touched target`), value with its interval, unit, level of the interval, tasks, training seeds, the corrected
+        p-value of a drop, and why a measure is undefined.
+        """
+
+        def row(measure: str, of: Estimate | Undefined, domain: str | None = None) -> dict[str, Any]:
+            estimate = of if isinstance(of, Estimate) else None
+            role = "source" if domain == self.source else "touched target" if domain in self.touched else "target"
+            return {
+                "source": self.source,
+                "measure": measure,
+                "domain": domain,
+                "role": role if domain else None,
+                "value": estimate and estimate.value,
+                "low": estimate and estimate.low,
+                "high": estimate and estimate.high,
+                "unit": estimate and estimate.unit,
+                "level": self.level,
+                "tasks": self.tasks[domain] if domain else estimate and estimate.n,
+                "seeds": self.seeds,
+                "p_corrected": self.drop_p.get(domain or "") if measure == "drop" else None,
+                "undefined": None if estimate else str(of.reason),  # type: ignore[union-attr]
+            }
+
+        rows = [row(name, getattr(self, name)) for name in self._measures]
+        for domain in self.init:
+            of: dict[str, Any] = {"init": self.init[domain], "after": self.after[domain], "drop": self.drop.get(domain)}
+            if (chance := self.above_chance.get(domain)) is not None:
+                of |= {"random": chance.random, "init_above_chance": chance.init, "after_above_chance": chance.after}
+            rows += [row(name, estimate, domain) for name, estimate in of.items() if estimate is not None]
+        return rows
 
     def lost(self, domain: str) -> Estimate | None:
         """Return the points lost on a target, or on the source, where a gain is negative; None where unknown."""

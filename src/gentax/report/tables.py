@@ -5,17 +5,15 @@ They are read by people and by spreadsheets, which run text that looks like a fo
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from gentax.core.table import csv_text, quote_formula
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.verdict import headline
 from gentax.report.model import Report
 from gentax.report.text import verdict_text, visible
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet read text as a formula (OWASP, CSV injection)
 TAXES = ("tax", "tax_untouched", "tax_touched", "tax_above_chance", "tax_rate")
 Cell = str | int | float | None
 
@@ -29,11 +27,7 @@ class CsvTable:
 
     def csv(self) -> str:
         """Return the table as CSV, with a line of column names."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows([_cell_text(cell) for cell in row] for row in self.rows)
-        return out.getvalue()
+        return csv_text(self.columns, ([_cell_text(cell) for cell in row] for row in self.rows))
 
 
 def tables(report: Report) -> dict[str, CsvTable]:
@@ -123,5 +117,4 @@ def _cell_text(cell: Cell) -> str:
         return ""
     if not isinstance(cell, str):
         return f"{cell:.6g}" if isinstance(cell, float) else str(cell)
-    text = visible(cell)
-    return f"'{text}" if text.startswith(FORMULA) else text
+    return quote_formula(visible(cell))

@@ -11,6 +11,7 @@ import numpy as np
 
 from gentax.core import UsageError
 from gentax.core.settings import plain
+from gentax.core.table import Tabular
 from gentax.metrics.arms import ArmReport, compare_arms
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.tax import tax_report
@@ -49,7 +50,7 @@ def _flatten(values: Any, path: str = "") -> Iterable[tuple[str, Any]]:
 
 
 @dataclass(frozen=True)
-class CellComparison:
+class CellComparison(Tabular):
     """One arm on one source, in both studies."""
 
     arm: str
@@ -57,6 +58,12 @@ class CellComparison:
     first_tax: Estimate | Undefined
     second_tax: Estimate | Undefined
     change: ArmReport | None  # the second study's against the first one's; None where their tasks do not pair
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row: both taxes, and the change on the targets in points."""
+        change = None if self.change is None else self.change.targets
+        taxes = {"first_tax": self.first_tax, "second_tax": self.second_tax}
+        return [{"arm": self.arm, "source": self.source, **taxes, "change": change}]
 
     def to_json(self) -> dict[str, Any]:
         change = None if self.change is None else self.change.to_json()

@@ -28,6 +28,7 @@ from gentax.core.files import atomic_file
 from gentax.core.reading import read_json
 from gentax.core.records import json_value
 from gentax.core.settings import read_settings, settings
+from gentax.core.table import Tabular
 from gentax.evals.suites.suite import FROZEN, RETIRED, Suite, load_suite, versions
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE
 from gentax.metrics.statistics import Estimate, Labels, Scores, above_chance, linear_combination, success_rate
@@ -97,7 +98,7 @@ class DomainResult:
 
 
 @settings
-class SuiteResult:
+class SuiteResult(Tabular):
     """What came of playing a suite, or some of its domains."""
 
     suite: str
@@ -167,6 +168,25 @@ class SuiteResult:
         if self.missing:
             lines.append(f"incomplete, so there is no mean: without {', '.join(self.missing)}")
         return "\n".join(lines)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each domain, as the score card has it, and one for the mean where there is one."""
+        card = self.card()
+        rows = [
+            {
+                "suite": self.suite,
+                "policy": self.policy,
+                "domain": name,
+                "level": played.level,
+                "success": card.success[name],
+                "above_chance": card.above_chance[name],
+                "random": card.random[name],
+                "left_out": card.left_out[name],
+            }
+            for name, played in self.domains.items()
+        ]
+        mean = {"suite": self.suite, "policy": self.policy, "domain": "mean", "success": card.mean}
+        return [*rows, mean] if card.mean is not None else rows
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values, the score card first."""
