@@ -22,6 +22,7 @@ ROOMS = [
     "training",
     "metrics",
     "evals",
+    "integrations",
     "report",
     "studies",
     "cli",

@@ -10,6 +10,7 @@ import typer
 
 from gentax.cli import (
     advise,
+    card,
     diagnose,
     diversity,
     domains,
@@ -53,6 +54,7 @@ for command in (
     train.train,
     train.merge,
     tax.tax,
+    card.card,
     reference.reference,
 ):
     app.command(command.__name__)(command)

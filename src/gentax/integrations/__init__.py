@@ -1,0 +1,1 @@
+"""Other people's tools: model cards, logs and trackers."""
