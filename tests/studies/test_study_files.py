@@ -12,6 +12,7 @@ from gentax.studies import read_study
 from gentax.studies.costs import CostModel, read_costs
 from gentax.studies.overview import overview
 from gentax.studies.plan import make_plan
+from gentax.studies.progress import clock
 from gentax.studies.store import Store
 from gentax.training import TrainConfig
 
@@ -39,7 +40,10 @@ def test_a_study_can_be_planned(file, tmp_path):
     assert f"`{file.name}`" in README
     assert len(study.claims) > 0 or file.stem.startswith("demo")
     assert plan.by_name == ((study.model,) if large else ())
-    assert large or seconds < 2 * 3600
+    if not large:
+        (row,) = [line for line in README.splitlines() if f"`{file.name}`" in line]
+        assert seconds < 2 * 3600
+        assert row.endswith(f"| {clock(seconds)} |")  # what `gentax study plan --workers 2` prints
 
 
 @pytest.mark.parametrize("file", sorted((FOLDER / "starts").glob("*.yaml")), ids=lambda file: file.stem)
@@ -73,3 +77,6 @@ def test_a_large_study_is_planned_from_unit_costs(tmp_path):
     training = sum(found.seconds[stage] for stage in plan.trained.values())
     playing = sum(found.seconds[stage] for stage in (*plan.after.values(), *plan.init.values()))
     assert found.gpu_seconds == pytest.approx(training + playing)  # one GPU each; none for random play and the report
+    page = (FOLDER.parent / "docs/how-to/plan-8b.md").read_text(encoding="utf-8")
+    assert f"about {clock(found.wall_seconds)} with 64 at once, {found.gpu_seconds / 3600:.0f} GPU hours" in page
+    assert f"{found.storage / 1e12:.1f} TB of\nstorage" in page
