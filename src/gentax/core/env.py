@@ -166,6 +166,10 @@ class TextEnv(gymnasium.Env[str, str]):
         self.reset(options={"task": task})
         return self.content()
 
+    def caveats(self) -> list[str]:
+        """Say what nobody can claim of this environment, a sentence each: a guessed success, a horizon not its own."""
+        return []
+
     def fingerprint(self) -> str:
         """Return what tells the task just begun from others; asked right after a reset, to see what splits share.
 

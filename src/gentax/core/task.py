@@ -31,7 +31,7 @@ class Task:
     @classmethod
     def parse(cls, id: str) -> Task:
         """Read a task back from its `id`. Raises ValueError when `id` is not of that form."""
-        domain, level, split, index = id.split("/")
+        domain, level, split, index = id.rsplit("/", 3)  # the name of another library's environment may hold slashes
         return cls(domain, level, split, int(index))
 
 

@@ -1,15 +1,17 @@
-"""Environments of the user's own, named `module:factory`, wherever a domain's name is asked for.
+"""Environments of other people, wherever a domain's name is asked for: `LIBRARY:NAME`, or `module:factory`.
 
-The factory is a `Domain` record, a `TextEnv` class, a function that makes one (it takes what `TextEnv` takes, by name,
-and may wrap what it returns), or anything that makes a `gymnasium.Env` with text in and text out. Of the last kind the
-following is read, where it is there: `rules` and the docstring of the environment; `goal`, `admissible` (or
-`admissible_commands`, `available_actions`), `valid`, `success` and `content` in `info`. Its tasks are seeds of `reset`;
-each split has a third of the range. `content` is any text that names what the task is made of (its map, its question):
-given that, no two splits share any; without it nobody can say.
+A library is one of `LIBRARIES`. The factory is a `Domain` record, a `TextEnv` class, a function that makes one (it
+takes what `TextEnv` takes, by name, and may wrap what it returns), or anything that makes a `gymnasium.Env` of text, or
+one that `text_adapter.py` turns into one. Of the last kind the following is read, where it is there: `rules`,
+`horizon`, `caveats` and the docstring of the environment; `goal`, `admissible` (or `admissible_commands`,
+`available_actions`), `valid`, `success` and `content` in `info`; `expert()`, the next action of an expert. Its tasks
+are seeds of `reset`; each split has a third of the range. `content` is any text that names what the task is made of
+(its map, its question): given that, no two splits share any; without it nobody can say.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,16 +20,24 @@ from typing import Any, NamedTuple, cast
 
 import gymnasium
 
-from gentax.core.env import Domain, Level, StepResult, TextEnv
+from gentax.core.env import Domain, ExpertAction, Level, StepResult, TextEnv
 from gentax.core.errors import UsageError
 from gentax.core.task import SPLITS, Task, content_hash, split_of, stable_seed
 from gentax.core.user_code import load_attribute
+from gentax.domains.text_adapter import DescribedEnv, as_text, attribute, rules_of
 
+LIBRARIES = {  # name -> what makes an environment of a name in it; the module is loaded when it is asked for
+    "gymnasium": "gentax.domains.text_adapter:make_registered",
+    "reasoning-gym": "gentax.integrations.reasoning_gym:ReasoningGymEnv",
+    "textarena": "gentax.integrations.textarena:TextArenaEnv",
+}
 HORIZON = 50  # steps, where the environment does not say: the paper's
 TASKS = 1_000_000  # in each split
 RULES = "Reach the goal. Each turn, read what is said and answer with one action."
+EXPERT_THOUGHT = "The reference does this."  # an expert of somebody's own gives actions alone
 ATTEMPTS = 1000  # seeds that are tried for a task of a split; an eighth of all contents are validation
 _THIRD = (1 << 31) // 3
+_attempt_of: dict[str, int] = {}  # task id -> the first seed of its split; starting some environments takes a second
 
 
 class ExternalEnv(NamedTuple):
@@ -39,14 +49,20 @@ class ExternalEnv(NamedTuple):
 
 @cache
 def load_external(name: str, others: tuple[str, ...] = ()) -> ExternalEnv:
-    """Return the domain called `name`, which is of the form `module:factory`.
+    """Return the domain called `name`, which is of the form `LIBRARY:NAME` or `module:factory`.
 
     `others` are the names of domains that may have been meant.
 
     Raises:
-        UsageError: no such module or attribute, a module that fails, or what the factory makes is no environment.
+        UsageError: no such module or attribute, a module that fails, or what the factory makes is no environment; a
+            library that is not installed.
     """
-    factory = load_attribute("domain", name, others)
+    library, _, rest = name.partition(":")
+    if library in LIBRARIES:
+        module, _, made_by = LIBRARIES[library].partition(":")
+        factory: Any = partial(getattr(importlib.import_module(module), made_by), rest)
+    else:
+        factory = load_attribute("domain", name, (*others, *LIBRARIES))
     if isinstance(factory, Domain):
         return _own(name, factory, load_attribute("domain", factory.entry))
     if inspect.isclass(factory) and issubclass(factory, TextEnv):
@@ -83,28 +99,36 @@ def _called(name: str, factory: Any) -> gymnasium.Env[str, str]:
         raise UsageError(f"domain {name!r} is a {type(factory).__name__}, which makes no environment")
     try:
         env = factory()
+    except UsageError:
+        raise
     except Exception as error:
         raise UsageError(f"domain {name!r} cannot be made: {type(error).__name__}: {error}") from error
     if not isinstance(env, gymnasium.Env):
         raise UsageError(f"domain {name!r} makes a {type(env).__name__}, not a gymnasium.Env")
-    return env
+    return env if isinstance(env.unwrapped, TextEnv) else as_text(env)
 
 
 def _described(name: str, env: gymnasium.Env[str, str]) -> Domain:
     """Return the record of an environment that has none."""
     bare = env.unwrapped
-    about = (inspect.getdoc(type(bare)) or type(bare).__name__).splitlines()[0]
-    horizon = env.spec.max_episode_steps if env.spec is not None else None
+    about = (inspect.getdoc(type(bare)) or type(bare).__name__).strip().splitlines()[0]
+    rules = attribute(env, "rules") or (rules_of(env) if isinstance(env, DescribedEnv) else "") or RULES
     return Domain(
         name=name,
         entry=name,
         about=about,
-        rules=str(getattr(bare, "rules", RULES)),
-        levels={"default": Level(horizon or HORIZON, about)},
+        rules=str(rules),
+        levels={"default": Level(_horizon(env) or HORIZON, about)},
         default_level="default",
         licence="its own",
         origin=name,
     )
+
+
+def _horizon(env: gymnasium.Env[str, str]) -> int | None:
+    """Return after how many steps an environment says that its episodes end, if it does."""
+    limit = env.spec.max_episode_steps if env.spec is not None else None
+    return limit or attribute(env, "horizon")
 
 
 class Adapter(TextEnv):
@@ -130,18 +154,20 @@ class Adapter(TextEnv):
         super().__init__(level, split, reward, horizon)
         self._env = _called(record.name, factory)
         self._listed: list[str] | None = None
+        self._guessed_success = self._guessed_valid = False
         self._content: str | None = None
 
     def size(self, split: str) -> int:
         return TASKS
 
     def _reset_task(self, task: Task) -> tuple[str, str]:
-        for attempt in range(ATTEMPTS):
+        for attempt in range(_attempt_of.get(task.id, 0), ATTEMPTS):
             seed = stable_seed(task.id, attempt) % _THIRD + _THIRD * SPLITS.index(task.split)
             observation, info = self._env.reset(seed=seed)
             content = info.get("content")
             self._content = None if content is None else content_hash(self.domain.name, content)
             if self._content is None or split_of(self._content) == task.split:
+                _attempt_of[task.id] = attempt
                 break
         else:
             raise UsageError(
@@ -149,7 +175,25 @@ class Adapter(TextEnv):
                 "info['content'] of reset() must differ from task to task"
             )
         self._read(info)
-        return str(info.get("goal", getattr(self._env.unwrapped, "goal", ""))), self._text(observation)
+        return str(info.get("goal", attribute(self._env, "goal") or self.domain.about)), self._text(observation)
+
+    def expert(self) -> ExpertAction | None:
+        expert = attribute(self._env, "expert")
+        action = expert() if callable(expert) else None
+        return None if action is None else ExpertAction(str(action), EXPERT_THOUGHT)
+
+    def fingerprint(self) -> str:
+        return super().fingerprint() if self._content is None else f"{super().fingerprint()}\n{self._content}"
+
+    def caveats(self) -> list[str]:
+        stated = [str(caveat) for caveat in attribute(self._env, "caveats", ())]
+        if _horizon(self._env) is None:
+            stated.append(f"it states no horizon: episodes are cut after {HORIZON} steps")
+        if self._guessed_valid:
+            stated.append("it does not say which actions are valid: none counts as invalid")
+        if self._guessed_success:
+            stated.append("it states no success: an episode that ended by itself with a reward above 0 counts as one")
+        return stated
 
     def content(self) -> str | None:
         return self._content
@@ -158,6 +202,8 @@ class Adapter(TextEnv):
         observation, reward, terminated, truncated, info = self._env.step(action)
         self._read(info)
         success = info.get("success", info.get("is_success"))
+        self._guessed_success |= success is None and bool(terminated)
+        self._guessed_valid |= "valid" not in info
         won = bool(terminated and float(reward) > 0 if success is None else success)
         paid = float(reward) if self.reward == "dense" else float(won)
         over = bool(terminated or truncated)

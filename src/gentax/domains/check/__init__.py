@@ -24,6 +24,7 @@ CHECKS: tuple[tuple[str, float, Callable[[Harness], str]], ...] = (  # in order:
     ("interface", 0.0, checks.interface),
     ("same episode", 0.16, checks.same_episode),
     ("other process", 0.0, checks.other_process),
+    ("claims", 0.0, checks.claims),
     ("contents", 0.24, checks.disjoint_contents),
     ("disjoint splits", 0.16, checks.disjoint_splits),
     ("expert", 0.2, checks.expert_wins),

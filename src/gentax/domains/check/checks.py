@@ -149,6 +149,18 @@ def _must_be_equal(what: str, expected: object, actual: object, where: str) -> N
     raise CheckFailed(f"the {what} differs {where}: {' and '.join(shown)}")
 
 
+CLAIM_TASKS = 3  # whose ends are looked at
+
+
+def claims(harness: Harness) -> str:
+    """Success, horizon and seeds are the environment's own, or it says what they were taken for."""
+    for number, task in enumerate(harness.tasks(CLAIM_TASKS)):
+        harness.play_mixed(harness.env, task, number)
+    if caveats := harness.env.unwrapped.caveats():
+        raise NotApplicable("; ".join(caveats))
+    return "success, horizon and seeds are what the environment says"
+
+
 # The splits share nothing: neither what their tasks are made of, as the environment says it, nor a task.
 
 WALKS = 3  # random episodes that are compared before two tasks are called the same

@@ -1,0 +1,90 @@
+"""Environments of numbers as domains: registered ones by name, and those with a `describe` function of their own."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+import gentax
+from gentax.core import UsageError
+from gentax.domains.check import QUICK
+
+OWN = """
+import gymnasium
+
+
+def lake():
+    env = gymnasium.make("FrozenLake-v1", is_slippery=False)
+    env.describe = lambda cell: f"You are in row {cell // 4}, column {cell % 4}."
+    env.actions = ["left", "down", "right", "up"]
+    return env
+
+
+def pendulum():
+    env = gymnasium.make("Pendulum-v1")
+    env.describe = str
+    return env
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_lake.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("own_lake", None)
+
+
+def test_a_described_environment_is_played_by_the_names_of_its_actions(own):
+    env = gentax.make("own_lake:lake")
+    shown, info = env.reset(options={"index": 0, "split": "test"})
+    assert shown == "You are in row 0, column 0."
+    assert (
+        info["goal"] == "Frozen lake involves crossing a frozen lake from start to goal without falling into any holes"
+    )
+    assert (env.admissible(), env.horizon) == (["left", "down", "right", "up"], 100)
+    refused = env.step("fly")
+    assert (refused[0], refused[4]) == (shown, {"valid": False, "success": False})
+    *walk, last = ["Down", "down ", "right", "down", "right", "right"]
+    for action in walk:
+        assert env.step(action)[2] is False
+    shown, reward, terminated, _, info = env.step(last)
+    assert (shown, reward, terminated, info["success"]) == ("You are in row 3, column 3.", 1.0, True, True)
+
+
+def test_a_registered_environment_that_renders_text_needs_nothing_written():
+    env = gentax.make("gymnasium:CliffWalking-v1")
+    assert env.admissible() is None
+    shown, _ = env.reset(options={"index": 0})
+    assert "x  C  C" in shown
+    assert env.admissible() == ["Move up", "Move right", "Move down", "Move left"]
+    assert "avoiding falling off a cliff" in env.domain.rules
+    lake = gentax.make("gymnasium:FrozenLake-v1")
+    shown, _ = lake.reset(options={"index": 0})
+    assert shown.strip().startswith("[red S]FFF")  # where the player is, which a terminal shows in colour
+    assert lake.admissible()[0] == "Move left"
+    assert gentax.evaluate("random", ["gymnasium:FrozenLake-v1"], tasks=4).success()
+
+
+def test_what_was_guessed_is_said_by_the_check():
+    (result,) = gentax.check("gymnasium:CliffWalking-v1", effort=QUICK, only=["claims"]).results
+    assert "it states no horizon: episodes are cut after 50 steps" in result.message
+    (result,) = gentax.check("gymnasium:FrozenLake-v1", effort=QUICK, only=["claims"]).results
+    assert result.message == "it states no success: an episode that ended by itself with a reward above 0 counts as one"
+    (result,) = gentax.check("sokoban", effort=QUICK, only=["claims"]).results
+    assert result.verdict == "passed"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gymnasium:FrozenLak-v1", "did you mean 'FrozenLake-v1'"),
+        ("gymnasium:CartPole-v1", r"give it a `describe\(observation\)`"),
+        ("own_lake:pendulum", "takes actions of Box, which have no names"),
+    ],
+)
+def test_what_cannot_be_text_is_said_in_a_line(own, name, message):
+    with pytest.raises(UsageError, match=message) as error:
+        gentax.make(name)
+    assert "\n" not in str(error.value)
