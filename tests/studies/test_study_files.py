@@ -79,4 +79,4 @@ def test_a_large_study_is_planned_from_unit_costs(tmp_path):
     assert found.gpu_seconds == pytest.approx(training + playing)  # one GPU each; none for random play and the report
     page = (FOLDER.parent / "docs/how-to/plan-8b.md").read_text(encoding="utf-8")
     assert f"about {clock(found.wall_seconds)} with 64 at once, {found.gpu_seconds / 3600:.0f} GPU hours" in page
-    assert f"{found.storage / 1e12:.1f} TB of\nstorage" in page
+    assert f"{found.storage / 1e12:.1f} TB of storage" in page
