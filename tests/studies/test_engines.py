@@ -19,6 +19,8 @@ from gentax.core.errors import StudyIncomplete
 from gentax.studies import StudyCallback, StudyRun, read_study
 from gentax.studies.costs import CostModel
 from gentax.studies.engines import engine_for
+from gentax.studies.engines.local import LocalEngine
+from gentax.studies.plan import Stage
 
 pytestmark = pytest.mark.slow
 
@@ -186,3 +188,29 @@ def test_nothing_of_a_study_is_left_running(study, tmp_path):
     process.wait()
     _, alive = psutil.wait_procs(children, 20)
     assert not alive
+
+
+class DiesWhenItArrives:
+    """A runner whose worker dies before it can be handed a stage."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+def test_workers_that_die_before_their_stage_arrives_are_an_error_of_the_stage(monkeypatch):
+    start = LocalEngine._start
+
+    def start_and_die(self, gpu):
+        worker = start(self, gpu)
+        worker.process.join()
+        return worker
+
+    monkeypatch.setattr(LocalEngine, "_start", start_and_die)
+    stage = Stage("evaluate", "toy", {})
+    engine = LocalEngine(DiesWhenItArrives(), 1, "cpu")
+    engine.submit(stage)
+    ended = []
+    while not ended:
+        ended = engine.wait(10)
+    engine.close()
+    assert [(result.stage, result.status) for result in ended] == [(stage, "failed")]

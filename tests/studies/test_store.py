@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from gentax.core import UsageError
-from gentax.studies.plan import FORMAT, Stage
+from gentax.studies.overview import unused_folders
+from gentax.studies.plan import FORMAT, Stage, make_plan
 from gentax.studies.remote import open_store
 from gentax.studies.store import DamagedStage, StageLocked, Store
+from gentax.studies.study import read_study
 
 STAGE = Stage("evaluate", "toy", {"domain": "toy", "tasks": 2, "samples": 1})
 
@@ -101,6 +103,22 @@ def test_a_store_of_a_newer_version_is_refused(tmp_path):
     marker.write_text(json.dumps({"format": FORMAT + 1}))
     with pytest.raises(UsageError, match="newer version of gentax"):
         Store(tmp_path).open()
+    with pytest.raises(UsageError, match="newer version of gentax"):
+        open_store(tmp_path)  # nor is it read or cleaned
+
+
+def test_a_store_of_a_newer_version_behind_a_url_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a"))
+    store = open_store("memory://gentax-newer")
+    try:
+        store.open()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
+        assert open_store("memory://gentax-newer").format() == FORMAT
+        store.files.pipe_file("/gentax-newer/stages/store.json", json.dumps({"format": FORMAT + 1}).encode())
+        with pytest.raises(UsageError, match="memory://gentax-newer was written by a newer version"):
+            open_store("memory://gentax-newer")
+    finally:
+        store.files.rm("/gentax-newer", recursive=True)
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
@@ -131,6 +149,55 @@ def test_a_lock_keeps_others_out_and_ends_with_its_process(tmp_path):
     assert not store.locked(STAGE)
 
 
+def look(root: Path, ready) -> None:
+    store = Store(root)
+    with store.lock(STAGE):
+        pass
+    ready.set()
+    while True:
+        store.locked(STAGE)
+
+
+def test_looking_at_a_lock_keeps_nobody_out(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready, store = context.Event(), Store(tmp_path)
+    process = context.Process(target=look, args=(tmp_path, ready), daemon=True)
+    process.start()
+    assert ready.wait(60)
+    try:
+        for _ in range(100):
+            assert not store.locked(STAGE)
+            with store.lock(STAGE):
+                pass
+    finally:
+        process.kill()
+        process.join()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"detail": "x"}', '{"fraction": "x", "detail": ""}', "[" * 100_000])
+def test_progress_that_cannot_be_read_is_none(tmp_path, text):
+    store = Store(tmp_path)
+    store.write_progress(STAGE, 2.0, "half")
+    assert (store.progress(STAGE)["fraction"], store.progress(STAGE)["detail"]) == (1.0, "half")
+    store.running(STAGE, "json").write_text(text)
+    assert store.progress(STAGE) == {}
+
+
+def test_what_was_said_of_a_stage_in_progress_goes_with_its_end(tmp_path):
+    store = Store(tmp_path)
+    with store.lock(STAGE):
+        store.write_progress(STAGE, 0.5, "half")
+        store.running(STAGE, "log").write_text("the traceback of an earlier attempt")
+        finished(tmp_path)
+    assert list((tmp_path / "running").iterdir()) == []
+
+
+def test_a_stage_that_goes_while_the_history_is_read_is_left_out(tmp_path):
+    store = finished(tmp_path)
+    (tmp_path / "stages" / "gone-away").symlink_to(tmp_path / "nowhere")
+    assert [stage.folder for stage, _ in store.history()] == [STAGE.folder]
+
+
 def test_a_store_behind_a_url_is_shared_by_machines(tmp_path, monkeypatch):
     """Two machines are two caches: what one finishes the other reads, checked."""
     machines = []
@@ -143,6 +210,7 @@ def test_a_store_behind_a_url_is_shared_by_machines(tmp_path, monkeypatch):
         with first.fresh_folder(STAGE) as folder:
             (folder / "data.txt").write_text("content")
         first.finish(STAGE, folder, 1.0, None)
+        assert STAGE.folder in second.present()
         assert second.has(STAGE)
         assert not (second.path(STAGE) / "data.txt").exists()  # downloaded when it is read
         assert (second.check(STAGE, "data") / "data.txt").read_text() == "content"
@@ -160,3 +228,19 @@ def test_a_store_behind_a_url_is_shared_by_machines(tmp_path, monkeypatch):
 def test_a_url_that_cannot_be_opened_is_refused():
     with pytest.raises(UsageError, match="cannot open nosuch://x/y"):
         open_store("nosuch://x/y")
+
+
+def test_what_no_study_uses_is_named_and_nothing_else(tmp_path):
+    plan, store = make_plan(read_study("demo")), finished(tmp_path)
+    used = plan.init["sokoban"]
+    (tmp_path / "stages" / used.folder).mkdir()
+    (tmp_path / "stages" / f".{used.folder}").mkdir()  # stopped, to go on
+    stopped = tmp_path / "stages" / ".train-sokoban-seed0-0123456789ab"
+    stopped.mkdir()
+    reports = [tmp_path / "demo" / name for name in ("report-demo-0123456789ab", ".report-demo-0123456789ab")]
+    others = [tmp_path / "demo" / "mine", tmp_path / "other" / "report-other-0123456789ab", store.path(plan.report)]
+    for folder in (*reports, *others):
+        folder.mkdir(parents=True)
+    assert set(unused_folders([plan], store)) == {store.path(STAGE), stopped, *reports}
+    with store.lock(STAGE):
+        assert store.path(STAGE) not in unused_folders([plan], store)

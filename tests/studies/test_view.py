@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import threading
 import urllib.error
 import urllib.request
@@ -112,6 +114,31 @@ def test_files_outside_the_report_are_not_served(serve):
 
 def test_another_site_is_not_answered(serve):
     assert get(serve(), "/state.json", Host="evil.example")[0] == 403
+
+
+@pytest.mark.parametrize("headers", [{"Host": "["}, {"Host": "evil.example", "Cookie": "a[=b; ]"}])
+def test_a_request_that_makes_no_sense_is_refused_without_a_traceback(serve, capfd, headers):
+    assert get(serve(), "/", **headers)[0] == 403
+    assert get(serve("0.0.0.0"), "/", **headers)[0] == 403
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_browser_that_goes_away_is_no_error(serve, capfd):
+    server = serve()
+    with socket.create_connection(server.server_address[:2]) as browser:
+        browser.sendall(b"GET /state.json HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not an end
+    assert get(server, "/state.json")[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_failures_are_those_of_this_study_that_are_not_mended(serve, plan, store):
+    server = serve()
+    store.running(plan.init["webshop"], "log").parent.mkdir(exist_ok=True)
+    for stage in (plan.init["webshop"], plan.init["sokoban"]):  # the second is done
+        store.running(stage, "log").write_text("a traceback")
+    (store.root / "running" / "evaluate-other-0123456789ab.log").write_text("of another study")
+    assert json.loads(get(server, "/state.json")[1])["failed"] == ["base on webshop"]
 
 
 def test_other_machines_need_the_token(serve):

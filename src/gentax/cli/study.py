@@ -288,7 +288,10 @@ def clean(
     from gentax.studies.plan import make_plan
     from gentax.studies.remote import open_store
 
-    folders = unused_folders([make_plan(read_study(study)) for study in studies], open_store(out))
+    plans, store = [make_plan(read_study(study)) for study in studies], open_store(out)
+    if store.shared:
+        raise UsageError(f"{store} is no folder of this machine, and only folders are cleaned")
+    folders = unused_folders(plans, store)
     for folder in folders:
         if delete:
             shutil.rmtree(folder)

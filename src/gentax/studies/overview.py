@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable
@@ -79,7 +80,7 @@ def overview(plan: Plan, store: Store, costs: CostModel, slots: int) -> Overview
         slots: how many stages are done at once.
     """
     stages = plan.stages()
-    present = _folders(store.root / STAGES)
+    present = store.present()
     seals = {}
     for stage in stages:
         if (stage.kind == "report" or stage.folder in present) and store.has(stage):
@@ -111,13 +112,20 @@ def overview(plan: Plan, store: Store, costs: CostModel, slots: int) -> Overview
 def unused_folders(plans: Iterable[Plan], store: Store) -> list[Path]:
     """Return the folders under a store that no stage of these studies uses and no process works in.
 
-    They are stages of other settings or other code, work that was stopped, and what was set aside as damaged.
+    They are stages of other settings or other code, work that was stopped, what was set aside as damaged, and earlier
+    reports of the studies.
     """
-    used = {stage.folder for plan in plans for stage in plan.stages()}
-    folders = [*(store.root / STAGES).glob("*"), *(store.root / STAGES).glob(".*")]
+    used: set[str] = set()
+    folders = [*(store.root / STAGES).iterdir()] if store.present() else []
+    for plan in plans:
+        used |= {stage.folder for stage in plan.stages()}
+        reports = store.path(plan.report).parent  # of this study alone: what else is there is not gentax's
+        name = re.escape(plan.report.folder.rpartition("-")[0])
+        own = re.compile(rf"(damaged-|\.)?{name}-[0-9a-f]{{12}}(-\d+)?")
+        folders += [folder for folder in reports.glob("*") if own.fullmatch(folder.name)]
     return sorted(
         folder
-        for folder in folders
+        for folder in set(folders)
         if folder.is_dir() and folder.name.removeprefix(".") not in used and not store.folder_locked(folder)
     )
 
@@ -129,10 +137,6 @@ def _groups(plan: Plan) -> list[Group]:
         after[arm, source, seed].append(stage)
     groups += [Group(stage.title, (stage, *after[cell])) for cell, stage in plan.trained.items()]
     return [*groups, Group("report", (plan.report,))]
-
-
-def _folders(path: Path) -> frozenset[str]:
-    return frozenset(folder.name for folder in path.iterdir()) if path.is_dir() else frozenset()
 
 
 def _existing(path: Path) -> Path:

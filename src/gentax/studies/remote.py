@@ -14,16 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from gentax.core import UsageError
-from gentax.studies.plan import Stage
-from gentax.studies.store import SEAL, DamagedStage, Store
+from gentax.studies.plan import FORMAT, Stage
+from gentax.studies.store import MARKER, SEAL, STAGES, DamagedStage, Store
 
 
 def open_store(out: str | Path) -> Store:
     """Return the store at a folder or at a URL.
 
     Raises:
-        UsageError: a URL whose file system fsspec does not know or cannot open.
+        UsageError: a URL whose file system fsspec does not know or cannot open; a store of a newer version of gentax.
     """
+    store = _store_at(out)
+    store.format()
+    return store
+
+
+def _store_at(out: str | Path) -> Store:
     text = str(out)
     if "://" not in text or text.startswith("file://"):
         return Store(Path(text.removeprefix("file://")))
@@ -57,6 +63,27 @@ class RemoteStore(Store):
     @property
     def shared(self) -> bool:
         return True
+
+    def open(self) -> None:
+        write = self.format() < FORMAT
+        super().open()
+        if write:
+            self.files.makedirs(f"{self.remote_root.rstrip('/')}/{STAGES}", exist_ok=True)
+            self.files.pipe_file(self._remote(self.root / MARKER), (self.root / MARKER).read_bytes())
+
+    def __str__(self) -> str:
+        return self.url
+
+    def _read_marker(self) -> bytes:
+        content: bytes = self.files.cat_file(self._remote(self.root / MARKER))
+        return content
+
+    def present(self) -> frozenset[str]:
+        try:
+            found = self.files.ls(self._remote(self.root / STAGES), detail=False)
+        except FileNotFoundError:
+            found = []
+        return super().present() | {str(path).rstrip("/").rpartition("/")[2] for path in found}
 
     def name(self, stage: Stage) -> str:
         return f"{self.url.rstrip('/')}/{self.path(stage).relative_to(self.root).as_posix()}"

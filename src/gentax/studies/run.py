@@ -262,8 +262,8 @@ class _Scheduler:
         if isinstance(engine, SerialEngine):
             return  # it reports directly
         for stage in self.running:
-            if (values := self.store.progress(stage)).get("detail"):
-                self.callback.on_progress(stage, float(values["fraction"]), str(values["detail"]))
+            if values := self.store.progress(stage):
+                self.callback.on_progress(stage, values["fraction"], values["detail"])
 
     def _failure(self) -> str:
         """Say in one line what could not be done, and what that leaves undone."""

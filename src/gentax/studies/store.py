@@ -16,7 +16,9 @@ locks, two processes may do the same stage; the first to finish is kept.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -35,10 +37,13 @@ import gentax
 from gentax.core import Episode, UsageError
 from gentax.core.episode import read_episodes
 from gentax.core.files import write_json
+from gentax.core.reading import read_json
 from gentax.studies.plan import FORMAT, Stage
 
 SEAL = "stage.json"
 STAGES, RUNNING = "stages", "running"
+MARKER = f"{STAGES}/store.json"  # says in which format the store is
+LOOK = 0.2  # seconds in which a lock is tried: somebody who looks whether it is held holds it for an instant
 HISTORY = 1000  # finished stages that say what the next ones take
 
 
@@ -64,24 +69,37 @@ class Store:
     _hashed: set[tuple[Path, int, int]] = field(default_factory=set, repr=False)  # files that are known to be intact
 
     def open(self) -> None:
-        """Make the folder, or check that this version of gentax can work in it.
-
-        Raises:
-            UsageError: a store that a newer version wrote, or a folder that cannot be written.
-        """
-        marker = self.root / STAGES / "store.json"
-        try:
-            values = json.loads(marker.read_text(encoding="utf-8"))
-            written_by = int(values["format"])
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
-            written_by = 0
-        if written_by > FORMAT:
-            raise UsageError(f"{self.root} was written by a newer version of gentax; use that one, or another --out")
-        if written_by < FORMAT:
+        """Make the folder. Raises UsageError where it cannot be written."""
+        if self.format() < FORMAT:
             try:
-                write_json(marker, {"format": FORMAT})
+                write_json(self.root / MARKER, {"format": FORMAT})
             except OSError as fault:
                 raise UsageError(f"cannot write to {self.root}: {fault.strerror or fault}") from None
+
+    def format(self) -> int:
+        """Return the format that the store was last written in; 0 where there is none, or none that can be read.
+
+        Raises:
+            UsageError: a newer version of gentax wrote it.
+        """
+        try:
+            written_in = int(json.loads(self._read_marker())["format"])
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            written_in = 0
+        if written_in > FORMAT:
+            raise UsageError(f"{self} was written by a newer version of gentax; use that one, or another --out")
+        return written_in
+
+    def _read_marker(self) -> str | bytes:
+        return (self.root / MARKER).read_bytes()
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def present(self) -> frozenset[str]:
+        """Return the names of all folders of evaluations and training runs, hidden ones and damaged ones too."""
+        folder = self.root / STAGES
+        return frozenset(found.name for found in folder.iterdir()) if folder.is_dir() else frozenset()
 
     @property
     def shared(self) -> bool:
@@ -161,8 +179,12 @@ class Store:
 
     def history(self) -> Iterator[tuple[Stage, Mapping[str, Any]]]:
         """Yield the latest stages that were done under the folder, of any study, with their seals."""
-        folders = [f for f in (self.root / STAGES).glob("*-*") if not f.name.startswith((".", "damaged-"))]
-        for folder in sorted(folders, key=lambda f: f.stat().st_mtime, reverse=True)[:HISTORY]:
+        found = {}
+        for folder in (self.root / STAGES).glob("*-*"):
+            if not folder.name.startswith((".", "damaged-")):
+                with contextlib.suppress(OSError):  # another process has just set it aside
+                    found[folder] = folder.stat().st_mtime
+        for folder in sorted(found, key=found.__getitem__, reverse=True)[:HISTORY]:
             try:
                 seal = self._read_seal(folder)
                 yield Stage(seal["kind"], seal["label"], seal["inputs"]), seal
@@ -176,17 +198,17 @@ class Store:
         """Hold a stage for this process. Raises StageLocked where another one does."""
         file = self.running(stage, "lock")
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(file, blocking=False)
+        lock = filelock.FileLock(file, timeout=LOOK)
         try:
-            lock.acquire()
+            lock.acquire(poll_interval=LOOK / 20)
         except filelock.Timeout:
             raise StageLocked(stage.title) from None
         try:
             yield
         finally:
             if self.has(stage):  # whoever waits for the lock finds the stage done, so its file may go
-                file.unlink(missing_ok=True)
-                self.running(stage, "json").unlink(missing_ok=True)
+                for suffix in ("lock", "json", "log"):
+                    self.running(stage, suffix).unlink(missing_ok=True)
             lock.release()
 
     def locked(self, stage: Stage) -> bool:
@@ -256,12 +278,15 @@ class Store:
         return self.root / RUNNING / f"{stage.folder}.{suffix}"
 
     def progress(self, stage: Stage) -> Mapping[str, Any]:
-        """Return `fraction`, `detail`, `time`, `pid` and `host` of a stage in progress; empty if nothing is known."""
+        """Return `fraction`, `detail`, `pid` and `host` of a stage in progress; empty if nothing is known."""
         try:
-            values = json.loads(self.running(stage, "json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            values = read_json(self.running(stage, "json"))
+            return {
+                "fraction": min(max(float(values["fraction"]), 0.0), 1.0),
+                **{key: str(values[key]) for key in ("detail", "pid", "host")},
+            }
+        except (UsageError, TypeError, ValueError, KeyError):
             return {}
-        return values if isinstance(values, dict) else {}
 
     def write_progress(self, stage: Stage, fraction: float, detail: str) -> None:
         """Say how far a stage is. It is only shown, so a disk that is full is not an error here."""
@@ -331,13 +356,15 @@ class Store:
 
 
 def _is_locked(file: Path) -> bool:
-    if not file.exists():
-        return False
+    """Return whether a process holds a lock. The look is a shared lock: those who look do not see each other."""
     try:
-        with filelock.FileLock(file, blocking=False):
-            return False
-    except filelock.Timeout:
+        with file.open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:  # held; or there is no telling
         return True
+    return False
 
 
 def _content_hash(content: Mapping[str, Any]) -> str:

@@ -11,11 +11,12 @@ import hmac
 import json
 import mimetypes
 import secrets
+import sys
 import time
 from collections.abc import Mapping
 from functools import cached_property
 from http import HTTPStatus
-from http.cookies import SimpleCookie
+from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from ipaddress import ip_address
@@ -23,6 +24,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from gentax.core import UsageError
+from gentax.core.console import printable
 from gentax.core.episode import episode_to_json
 from gentax.studies.costs import CostModel
 from gentax.studies.overview import overview
@@ -63,7 +65,11 @@ class StudyView:
             "total": len(now.states),
             "seconds_left": now.wall_seconds,
             "running": running,
-            "failed": sorted(path.stem for path in (self.store.root / "running").glob("*.log"))[:20],
+            "failed": [
+                stage.title
+                for stage, state in now.states.items()
+                if state in ("missing", "stopped") and self.store.running(stage, "log").exists()
+            ][:20],
             "domains": list(self.plan.study.domains),
             "rows": self._rows(now.states),
             "curves": self._curves(now.states),
@@ -164,6 +170,12 @@ class ViewServer(ThreadingHTTPServer):
         except (OSError, OverflowError) as fault:
             raise UsageError(f"cannot listen at {host}:{port}: {fault}") from None
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say in one line what went wrong with a request; nothing of a browser that did not wait for the answer."""
+        if not isinstance(fault := sys.exception(), (ConnectionError, TimeoutError)):
+            text = f"gentax: a request failed: {type(fault).__name__}: {fault}"
+            print(printable(" ".join(text.split())), file=sys.stderr)
+
     @property
     def url(self) -> str:
         """The address to open."""
@@ -210,9 +222,15 @@ class _Handler(BaseHTTPRequestHandler):
         A page of somebody else whose name is made to resolve to this machine sends that name (DNS rebinding).
         """
         if self.server.token is None:
-            host = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
+            try:
+                host = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
+            except ValueError:
+                return False
             return host == "localhost" or _is_loopback(host)
-        cookie = SimpleCookie(self.headers.get("Cookie", "")).get(COOKIE)
+        try:
+            cookie = SimpleCookie(self.headers.get("Cookie", "")).get(COOKIE)
+        except CookieError:
+            cookie = None
         given = query.get("token") or (cookie.value if cookie is not None else "")
         return hmac.compare_digest(given.encode(), self.server.token.encode())
 

@@ -87,10 +87,8 @@ class LocalEngine:
         worker = next(worker for worker in self._workers if worker.stage is None)
         if not worker.process.is_alive():
             worker = self._replace(worker)
-        worker.stage = stage
         self._attempts[stage] += 1
-        with contextlib.suppress(OSError):  # it died just now, which `wait` sees
-            worker.connection.send(stage)
+        self._send(worker, stage)
 
     def wait(self, timeout: float) -> list[StageResult]:
         busy = [worker for worker in self._workers if worker.stage is not None]
@@ -143,12 +141,16 @@ class LocalEngine:
         new.connection.close()
         return worker
 
+    def _send(self, worker: _Worker, stage: Stage) -> None:
+        worker.stage = stage
+        with contextlib.suppress(OSError):  # it died just now, which `wait` sees
+            worker.connection.send(stage)
+
     def _lost(self, stage: Stage, worker: _Worker) -> StageResult | None:
         """Do the stage of a worker that died again, or say that it has failed."""
         if self._attempts[stage] < ATTEMPTS:
             self._attempts[stage] += 1
-            worker.stage = stage
-            worker.connection.send(stage)
+            self._send(worker, stage)
             return None
         why = "the process that did it was killed, or died, each time: is there enough memory for so many --workers?"
         return StageResult(stage, "failed", f"{why} ({ATTEMPTS} attempts)")
