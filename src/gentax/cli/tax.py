@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,7 @@ from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:
     from gentax.evals.paired_eval import PairedEvaluation
+    from gentax.metrics.episode_scores import RecordedScores
     from gentax.metrics.forecast import Fit
     from gentax.metrics.gate import Gate
     from gentax.metrics.statistics import InterimAnalyses, Pilot
@@ -30,11 +31,11 @@ DEFAULT_TASKS = 128  # tasks of each domain where neither --tasks nor --drop say
 
 @with_settings(config=SettingsGroup(RolloutConfig, exclude=("horizon", "reward")), model=ModelOptions)
 def tax(
-    tuned: Annotated[
-        str,
-        typer.Option(help=f"The policy after training: {o.POLICY[:-1]}; or a suite's result."),
-    ],
     source: Annotated[str, typer.Option(help="The domain it was trained on, `NAME` or `NAME:LEVEL`.")],
+    tuned: Annotated[
+        str | None,
+        typer.Option(help=f"The policy after training: {o.POLICY[:-1]}; or a suite's result."),
+    ] = None,
     base: Annotated[str, typer.Option(help="The policy before training, likewise; `base` ships with gentax.")] = "base",
     target: Annotated[
         list[str] | None,
@@ -57,6 +58,15 @@ def tax(
         typer.Option(
             metavar="N|FILE",
             help="What --drop takes is worked out from the first N tasks of each domain, or from a result of --json.",
+        ),
+    ] = None,
+    results: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--results",
+            metavar="NAME[:METRIC]=BEFORE,AFTER",
+            help="Another target, of two logs that others wrote: lm-evaluation-harness's samples, Inspect's logs, "
+            "verifiers' traces. May be repeated; without --tuned nothing is played.",
         ),
     ] = None,
     touched: Annotated[
@@ -114,7 +124,7 @@ def tax(
     Examples: `gentax tax --tuned runs/sokoban/step-000100 --source sokoban --drop 5`, or, of two results of
     `gentax evaluate --suite`, `gentax tax --base before.json --tuned after.json --source sokoban`
     """
-    from gentax.evals.paired_eval import is_result, paired_evaluation, tax, tax_of_results
+    from gentax.evals.paired_eval import is_result, paired_evaluation, tax, tax_of_recorded, tax_of_results
     from gentax.evals.sensitivity import check_installed
     from gentax.metrics.behaviour import compare
     from gentax.metrics.behaviour import sentences as behaviour_sentences
@@ -132,27 +142,37 @@ def tax(
         if forecast_only:
             raise UsageError("--out is for a tax that is played; with --forecast-only there is --json")
         check_folder(out)
+    recorded = _recorded(results)
+    touched_domains = _touched_domains(touched, tuned, recorded)
+    if tuned is None:
+        if not recorded:
+            raise UsageError("give --tuned, the policy after training, or --results of others alone")
+        if sensitivity or forecast_only or target or pilot:
+            raise UsageError("--sensitivity, --forecast-only, --target and --pilot are for policies that are played")
+        report = tax_of_recorded(recorded, source, touched_domains)
+        return _print_result(report, [], json, table, out, tuple(recorded), gate=limits)
     trained = o.read_domains([source])
     (source_name,) = trained
     levels = {**o.read_domains(target), **trained}
-    touched_domains = _touched_domains(touched, tuned)
     if sensitivity:
         check_installed()
     if is_result(base) and is_result(tuned):
         if sensitivity:
             raise UsageError("--sensitivity takes episodes: it is for policies that are played, not for result files")
-        report = tax_of_results(Path(base), Path(tuned), source_name, levels if target else None, touched_domains)
-        return _print_result(report, [], json, table, out, tuple(levels), gate=limits)
+        report = tax_of_results(
+            Path(base), Path(tuned), source_name, levels if target else None, touched_domains, recorded
+        )
+        return _print_result(report, [], json, table, out, (*levels, *recorded), gate=limits)
     if is_result(base) or is_result(tuned):
         tax(base, tuned, source_name)  # raises the error that explains it
     forecast_fit = read_fit(fit) if forecast_only else None
     policies = o.load_pair(base, tuned, model)  # both are loaded before either plays
     if forecast_fit is not None:
         return _forecast(*policies, source_name, levels[source_name], config, seed, forecast_fit, json, table)
-    if len(levels) < 2:
+    if len(levels) < 2 and not recorded:
         raise UsageError(f"no target: the tax of {source_name} needs at least one other domain")
     if limits is not None:
-        limits.check(name for name in levels if name != source_name)
+        limits.check(name for name in (*levels, *recorded) if name != source_name)
     analyses = InterimAnalyses(interim_analyses)
     pilot_tasks, earlier_pilot = _pilot(pilot, drop)
     tasks = _plan_tasks(levels, source_name, analyses, tasks, drop, pilot_tasks, earlier_pilot)
@@ -168,6 +188,7 @@ def tax(
         parallel=parallel,
         touched=touched_domains,
         chance=not no_chance,
+        recorded=recorded,
         pilot=pilot_tasks,
         drop=drop if pilot_tasks is not None else None,
         on_pilot=partial(_print_pilot, analyses, drop),
@@ -190,15 +211,29 @@ def tax(
 
         lines += mixed_model(played.base, played.tuned, source_name).sentences()
     settings = {"play": plain(config), "seed": seed, "interim_analyses": interim_analyses}
-    _print_result(played.report, lines, json, table, out, tuple(levels), played, settings, limits)
+    _print_result(played.report, lines, json, table, out, (*levels, *recorded), played, settings, limits)
 
 
-def _touched_domains(named: list[str] | None, tuned: str) -> frozenset[str]:
+def _recorded(results: list[str] | None) -> dict[str, RecordedScores]:
+    """Read `--results`. Raises UsageError."""
+    from gentax.integrations.sample_logs import ResultsOption
+
+    recorded: dict[str, RecordedScores] = {}
+    for option in map(ResultsOption.parse, results or ()):
+        if option.name in recorded:
+            raise UsageError(f"--results {option.name} is given twice")
+        recorded[option.name] = option.read()
+    return recorded
+
+
+def _touched_domains(named: list[str] | None, tuned: str | None, recorded: Collection[str]) -> frozenset[str]:
     """Return the domains that entered training: those that are named, and those of the run that `tuned` is from."""
     from gentax.training.check import touched_by_run
 
-    named_domains = frozenset(o.read_domains(named)) if named else frozenset()
-    return named_domains | (touched_by_run(Path(tuned)) or frozenset())
+    others = frozenset(name for name in named or () if name in recorded)
+    domains = [name for name in named or () if name not in others]
+    named_domains = others | frozenset(o.read_domains(domains) if domains else ())
+    return named_domains | ((touched_by_run(Path(tuned)) if tuned else None) or frozenset())
 
 
 def _pilot(pilot: str | None, drop: float | None) -> tuple[int | None, Pilot | None]:
@@ -236,6 +271,8 @@ def _plan_tasks(
     from gentax.metrics.statistics.power import VARIANCE, power_sentences
 
     targets = len(levels) - 1
+    if not targets:  # all are results of others
+        return DEFAULT_TASKS if tasks is None else tasks
     if drop is not None and pilot_tasks is None:
         needed = required_sample_size(drop, targets, analyses, VARIANCE if pilot is None else pilot.variance)
         print_text(

@@ -23,8 +23,8 @@ from gentax.core.console import EpisodeProgress
 from gentax.domains import domain, domains, missing_modules
 from gentax.evals.evaluate import Evaluation, tasks_of
 from gentax.evals.suites import load_suite, paired, read_result
-from gentax.metrics.episode_scores import MAX_ERROR_SHARE, content_labels, task_success
-from gentax.metrics.statistics import InterimAnalyses, Pilot, required_sample_size
+from gentax.metrics.episode_scores import MAX_ERROR_SHARE, RecordedScores, content_labels, task_success
+from gentax.metrics.statistics import InterimAnalyses, Labels, Pilot, required_sample_size
 from gentax.metrics.statistics.power import FREE_WITHIN
 from gentax.metrics.tax import DomainScores, TaxReport, tax_report
 from gentax.metrics.verdict import Verdict, headline, verdict
@@ -100,7 +100,12 @@ def levels_of(source: str, targets: Iterable[str] | Mapping[str, str | None] | N
 
 
 def tax_of_results(
-    base: Path, tuned: Path, source: str, targets: Iterable[str] | None = None, touched: Set[str] = frozenset()
+    base: Path,
+    tuned: Path,
+    source: str,
+    targets: Iterable[str] | None = None,
+    touched: Set[str] = frozenset(),
+    recorded: Mapping[str, RecordedScores] | None = None,
 ) -> TaxReport:
     """Return the tax from two result files of one suite; nothing is played.
 
@@ -112,10 +117,32 @@ def tax_of_results(
     results = read_result(base), read_result(tuned)
     scores = paired(*results)
     suite = load_suite(results[0].suite)
-    clusters = {d: suite.clusters(d) for d in scores[0]}
+    contents = {d: suite.clusters(d) for d in scores[0]}
     chance = {d: suite.chance(d) for d in scores[0]}
-    report = _report(source, targets, *scores, clusters=clusters, touched=touched, chance=chance)
+    targets = None if targets is None else [*targets, *(recorded or ())]
+    (before, after), clusters = with_recorded(scores, contents, recorded or {})
+    report = _report(source, targets, before, after, clusters=clusters, touched=touched, chance=chance)
     return replace(report, runtime=_runtime(*results))
+
+
+def tax_of_recorded(recorded: Mapping[str, RecordedScores], source: str, touched: Set[str] = frozenset()) -> TaxReport:
+    """Return the tax on what others measured alone; ΔID is known where the source is among it. Raises UsageError."""
+    scores, clusters = with_recorded(({}, {}), {}, recorded)
+    return tax_report(source, *scores, clusters=clusters, touched=touched)
+
+
+def with_recorded(
+    scores: tuple[DomainScores, DomainScores],
+    clusters: Mapping[str, Labels],
+    recorded: Mapping[str, RecordedScores],
+) -> tuple[tuple[DomainScores, DomainScores], dict[str, Labels]]:
+    """Return scores before and after, and the clusters of tasks, with those of other targets that others measured."""
+    if twice := sorted(set(recorded) & set(scores[0])):
+        raise UsageError(f"{twice[0]} is played and is among the results of others, too: give these another name")
+    before, after = scores
+    contents = {name: one.contents for name, one in recorded.items()}
+    before = {**before, **{name: one.before_K for name, one in recorded.items()}}
+    return (before, {**after, **{name: one.after_K for name, one in recorded.items()}}), {**clusters, **contents}
 
 
 def _tax_of(
@@ -185,6 +212,7 @@ def paired_evaluation(
     free_within: float = FREE_WITHIN,
     touched: Set[str] = frozenset(),
     chance: bool = True,
+    recorded: Mapping[str, RecordedScores] | None = None,
     pilot: int | None = None,
     drop: float | None = None,
     on_episode: Callable[[Policy, Episode], None] | None = None,
@@ -210,6 +238,8 @@ def paired_evaluation(
         free_within: a tax whose whole interval is this near 0 is free.
         touched: domains that entered training in any form; the verdict is on the targets that did not.
         chance: whether random play is evaluated, too.
+        recorded: further targets that others measured (see `integrations.sample_logs`); known in full from the first
+            analysis on, where their intervals are wider than they need be.
         pilot: tasks of each domain that are played before `tasks` is decided; needs `drop`.
         drop: mean drop in points that must be detected: with the pilot's variance it decides how many tasks are
             played, no fewer than the pilot's, in place of `tasks`.
@@ -265,9 +295,10 @@ def paired_evaluation(
 
     def report_at(max_error_share: float, analysis: int) -> TaxReport:
         before, after, *random = map(_scores, episodes)
-        clusters = {name: content_labels(of_domain) for name, of_domain in episodes[0].items()}
+        labels = {name: content_labels(of_domain) for name, of_domain in episodes[0].items()}
+        both, clusters = with_recorded((before, after), labels, recorded or {})
         known: dict[str, Any] = {"clusters": clusters, "touched": touched, "chance": random[0] if random else None}
-        report = tax_report(source, before, after, max_error_share, analyses, analysis, **known)
+        report = tax_report(source, *both, max_error_share, analyses, analysis, **known)
         return replace(report, runtime=_runtime(base, tuned))
 
     with ExitStack() as stack:

@@ -17,6 +17,17 @@ from gentax.core.records import Record
 from gentax.metrics.statistics import Labels
 
 MAX_ERROR_SHARE = 0.02  # of a domain's tasks that may be excluded because an environment failed
+
+
+@dataclass(frozen=True)
+class RecordedScores:
+    """Scores of one target that others measured before training and after it, paired by sample."""
+
+    before_K: np.ndarray  # in [0, 1]; NaN where the sample ended in an error
+    after_K: np.ndarray
+    contents: Sequence[str]  # a label (K,) for each sample; samples with the same label share their content
+
+
 MANY = 0.05  # a share of truncated replies or prompts from which a warning is due
 
 

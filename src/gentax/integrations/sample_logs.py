@@ -1,0 +1,205 @@
+"""Results that others measured before and after training, sample by sample, as targets of a tax.
+
+Three kinds of file are read:
+
+- lm-evaluation-harness's `samples_TASK_….jsonl` (`--log_samples`): samples pair by `doc_id`, and their hash must agree;
+- Inspect's logs, `.json` or `.eval` (which takes inspect_ai): samples pair by `id`, epochs are averaged;
+- verifiers' `traces.jsonl`: tasks pair by their key or hash, rollouts of a task are averaged.
+
+A score must lie in [0, 1]. What a harness marks as an error is one here, too, and no failure. Samples of one content
+are one cluster.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gentax.core import UsageError, content_hash, unknown
+from gentax.core.reading import parse_json, read_json, read_lines
+from gentax.metrics.episode_scores import RecordedScores
+
+LOG_LIMIT = 1 << 30  # bytes of an Inspect log in JSON, which is read as a whole
+GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}  # Inspect's
+ERROR = float("nan")
+
+
+class Sample(NamedTuple):
+    """A line or a record of a log."""
+
+    where: str  # for messages
+    key: str  # what it pairs by
+    content: str  # a hash of what was asked, the same for the same question
+    scores: Mapping[str, Any]  # by metric; empty for an error
+
+
+@dataclass(frozen=True)
+class ResultsOption:
+    """`NAME[:METRIC]=BEFORE,AFTER` of the command line."""
+
+    name: str
+    metric: str | None
+    before: Path
+    after: Path
+
+    @classmethod
+    def parse(cls, text: str) -> ResultsOption:
+        """Read the option. Raises UsageError."""
+        name, equals, files = text.partition("=")
+        before, comma, after = files.partition(",")
+        if not (name and equals and before and comma and after):
+            raise UsageError(f"--results {text[:80]}: write NAME=BEFORE,AFTER, as in ifeval=before.jsonl,after.jsonl")
+        name, _, metric = name.partition(":")
+        return cls(name, metric or None, Path(before), Path(after))
+
+    def read(self) -> RecordedScores:
+        """Read both files. Raises UsageError: see `read_recorded`."""
+        return read_recorded(self.before, self.after, self.metric)
+
+
+def read_recorded(before: str | Path, after: str | Path, metric: str | None = None) -> RecordedScores:
+    """Read the logs of one task, before training and after it, and pair them by sample.
+
+    Args:
+        metric: `METRIC`, with lm-evaluation-harness also `METRIC,FILTER`; where a file has one it need not be named.
+
+    Raises:
+        UsageError: no such file, a line that is none of the above, a metric that is not there or not in [0, 1], samples
+            that do not pair.
+    """
+    sides = [_by_sample(Path(path), metric) for path in (before, after)]
+    if alone := [key for key in {**sides[0], **sides[1]} if (key in sides[0]) != (key in sides[1])]:
+        only = before if alone[0] in sides[0] else after
+        raise UsageError(f"samples must pair: {len(alone)} are in one file alone, such as {alone[0][:80]!r} in {only}")
+    for key, (content, _) in sides[0].items():
+        if content != sides[1][key][0]:
+            raise UsageError(f"samples must pair: {key[:80]!r} asks something else in {after} than in {before}")
+    if len(sides[0]) < 2:
+        raise UsageError(f"{before} holds {len(sides[0])} sample; a tax needs at least 2")
+    before_K, after_K = (np.array([np.mean(side[key][1]) for key in sides[0]]) for side in sides)
+    return RecordedScores(before_K, after_K, [content for content, _ in sides[0].values()])
+
+
+def _by_sample(path: Path, metric: str | None) -> dict[str, tuple[str, list[float]]]:
+    """Return the content and the scores of each sample of a file, by key."""
+    samples = list(_samples(path))
+    named = dict.fromkeys(name for sample in samples for name in sample.scores)
+    if not named:
+        raise UsageError(f"{path} holds no score")
+    if metric is None and len(named) > 1:
+        raise UsageError(f"{path} has several metrics: write NAME:METRIC=…, with one of {', '.join(named)}")
+    metric = metric or next(iter(named))
+    if metric not in named:
+        raise UsageError(f"{path}: {unknown('metric', metric, named)}")
+    by_key: dict[str, tuple[str, list[float]]] = {}
+    for sample in samples:
+        if sample.scores and metric not in sample.scores:  # the line of another filter
+            continue
+        score = _score(sample.scores[metric], f"{path}, {sample.where}: {metric}") if sample.scores else ERROR
+        content, scores = by_key.setdefault(sample.key, (sample.content, []))
+        if content != sample.content:
+            raise UsageError(f"{path}, {sample.where}: {sample.key[:80]!r} was there before and asked something else")
+        scores.append(score)
+    return by_key
+
+
+def _score(value: Any, where: str) -> float:
+    if isinstance(value, str):
+        value = GRADES.get(value, value)
+    if not isinstance(value, (bool, int, float)) or not 0 <= value <= 1:
+        raise UsageError(f"{where} must be a score between 0 and 1, not {value!r:.40}")
+    return float(value)
+
+
+def _samples(path: Path) -> Iterator[Sample]:
+    if path.suffix == ".eval":
+        yield from _inspect_samples(_read_eval(path), path)
+    elif path.suffix == ".json":
+        yield from _inspect_samples(read_json(path, LOG_LIMIT), path)
+    else:
+        for number, line in read_lines(path):
+            where = f"line {number}"
+            try:
+                record = parse_json(line)
+            except ValueError as fault:
+                raise UsageError(f"{path}, {where}, is not JSON: {fault}") from None
+            if isinstance(record, dict) and "doc_id" in record:
+                yield _harness_sample(record, path, where)
+            elif isinstance(record, dict) and isinstance(record.get("traces"), list):
+                for trace in record["traces"]:
+                    yield _verifiers_sample(trace, path, where)
+            else:
+                raise UsageError(
+                    f"{path}, {where}, is no sample: lm-evaluation-harness's have 'doc_id', verifiers' have 'traces'"
+                )
+
+
+def _harness_sample(record: Mapping[str, Any], path: Path, where: str) -> Sample:
+    names, used = record.get("metrics"), record.get("filter", "none")
+    if not isinstance(names, list) or not all(isinstance(name, str) and name in record for name in names):
+        raise UsageError(f"{path}, {where}: 'metrics' must list the metrics of the sample")
+    scores = {name if used == "none" else f"{name},{used}": record[name] for name in names}
+    return Sample(where, str(record["doc_id"]), str(record.get("doc_hash") or ""), scores)
+
+
+def inspect_records(log: Any, path: Path) -> list[dict[str, Any]]:
+    """Return the samples of an Inspect log as plain values. Raises UsageError for what is none."""
+    samples = log.get("samples") if isinstance(log, dict) and "eval" in log else None
+    if not isinstance(samples, list) or not all(isinstance(one, dict) and "id" in one for one in samples):
+        raise UsageError(f"{path} is no log of Inspect: it has no list of 'samples' with an 'id' each")
+    return samples
+
+
+def _inspect_samples(log: Any, path: Path) -> Iterator[Sample]:
+    for record in inspect_records(log, path):
+        where, scores = f"sample {str(record['id'])[:80]!r}", record.get("scores") or {}
+        if not isinstance(scores, dict) or not all(isinstance(one, dict) for one in scores.values()):
+            raise UsageError(f"{path}, {where}: 'scores' must be a mapping")
+        if not scores and not record.get("error"):
+            raise UsageError(f"{path}, {where}, was not scored and had no error")
+        values = {} if record.get("error") else {name: one.get("value") for name, one in scores.items()}
+        yield Sample(where, str(record["id"]), content_hash(str(record.get("input"))), values)
+
+
+def read_inspect(path: Path) -> list[dict[str, Any]]:
+    """Return the samples of a file that Inspect wrote. Raises UsageError."""
+    return inspect_records(_read_eval(path) if path.suffix == ".eval" else read_json(path, LOG_LIMIT), path)
+
+
+def _read_eval(path: Path) -> Any:
+    """Return a log that is packed, which is read by Inspect itself."""
+    if not path.is_file():
+        raise UsageError(f"{path} is no file")
+    try:
+        from inspect_ai.log import read_eval_log
+    except ImportError:
+        raise UsageError(f"{path}: a packed log takes inspect_ai: pip install 'gentax[inspect]'") from None
+    try:
+        with zipfile.ZipFile(path) as packed:
+            unpacked = sum(one.file_size for one in packed.infolist())
+        if unpacked <= LOG_LIMIT:
+            return read_eval_log(str(path)).model_dump(mode="json")
+    except Exception as fault:  # whatever the file makes of the reader
+        raise UsageError(f"{path} cannot be read as a log of Inspect: {' '.join(str(fault).split())[:200]}") from None
+    raise UsageError(f"{path} unpacks to more than {LOG_LIMIT >> 20} MB, which is all that is read")
+
+
+def _verifiers_sample(trace: Any, path: Path, where: str) -> Sample:
+    task = trace.get("task") if isinstance(trace, dict) else None
+    data = task.get("data") if isinstance(task, dict) else None
+    if not isinstance(task, dict) or not isinstance(data, dict):
+        raise UsageError(f"{path}, {where}: a trace has a 'task' with its 'data'")
+    content = content_hash(str(sorted(data.items(), key=str)))
+    key = str(task.get("key") or task.get("hash") or data.get("idx") or data.get("name") or content)
+    if trace.get("errors"):
+        return Sample(where, key, content, {})
+    rewards, metrics = trace.get("rewards") or {}, trace.get("metrics") or {}
+    if not isinstance(rewards, dict) or not isinstance(metrics, dict):
+        raise UsageError(f"{path}, {where}: 'rewards' and 'metrics' must be mappings")
+    scores = {name: one.get("score") for name, one in rewards.items() if isinstance(one, dict)}
+    return Sample(where, key, content, scores | metrics)
