@@ -244,3 +244,16 @@ def test_what_no_study_uses_is_named_and_nothing_else(tmp_path):
     assert set(unused_folders([plan], store)) == {store.path(STAGE), stopped, *reports}
     with store.lock(STAGE):
         assert store.path(STAGE) not in unused_folders([plan], store)
+
+
+def test_damage_in_a_store_that_may_only_be_read_is_said_once(tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise PermissionError(13, "Permission denied")
+
+    store = finished(tmp_path)
+    (store.path(STAGE) / "data.txt").write_text("other")
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert not store.has(STAGE)
+    assert not store.has(STAGE)
+    (damage,) = store.take_damaged()
+    assert "it cannot be set aside: Permission denied" in damage

@@ -241,6 +241,11 @@ def test_a_teacher_that_changed_is_another_stage(study, tmp_path):
         ({"train": {"stepz": 3}}, "did you mean 'max_steps'"),
         ({"train": {"seed": 3}}, "set by the study itself"),
         ({"arms": {"plain": {"algorithm": {"betta": 0.1}}}}, "did you mean 'beta'"),
+        ({"arms": {"plain": {"recipe": ["sokoban"]}}}, "recipe must be the name of one"),
+        ({"arms": {"plain": {"curriculum": None}}}, "curriculum must be a mapping"),
+        ({"device": "gpu"}, "unknown device 'gpu'; did you mean 'cpu'"),
+        ({"train": {"dtype": "int8"}}, "unknown dtype 'int8'"),
+        ({"evaluate": {"horizon": 0}}, "at least 1 step"),
         (
             {"arms": {"plain": {"forgetting": {"replay": 1.0, "replay_domains": ["toy"]}}}},
             "replay_domains and trained on",

@@ -294,7 +294,10 @@ def clean(
     folders = unused_folders(plans, store)
     for folder in folders:
         if delete:
-            shutil.rmtree(folder)
+            try:
+                shutil.rmtree(folder)
+            except OSError as fault:
+                raise UsageError(f"cannot delete {folder}: {fault.strerror or fault}") from None
         console.print(f"{'deleted' if delete else 'unused'} {folder}", markup=False)
     if not folders:
         print_text("Nothing is unused.")

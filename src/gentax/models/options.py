@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from gentax.core import UsageError
+from gentax.core import UsageError, unknown
 from gentax.core.settings import settings
 from gentax.models.action_format import check_action_format
 
 MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING = 512, 2048  # default for models other than the shipped one
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 PRECISIONS = ("auto", "bf16", "fp32")  # of the arithmetic of learning
 
 
@@ -35,6 +37,17 @@ class ModelOptions:
     vllm_memory: Annotated[float, Field(gt=0, le=1)] = 0.9
     """The share of the GPU's memory that vLLM takes (its `gpu_memory_utilization`); two policies that are compared take
     half of it each."""
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+        if self.dtype not in DTYPES:
+            raise unknown("dtype", self.dtype, DTYPES)
+
+
+def check_device(name: str) -> None:
+    """Raise UsageError for what is no name of a device. Whether it is there is seen when a model is loaded."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise unknown("device", name, ("auto", "cpu", "cuda", "cuda:0", "cuda:1"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,8 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         self.window()
+        if self.horizon is not None and self.horizon < 1:
+            raise UsageError(f"the horizon must be at least 1 step, not {self.horizon}")
         for description in self.wrap:
             parse_wrapper(description)
         check_action_format(self.action_format)

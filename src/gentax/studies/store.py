@@ -175,7 +175,12 @@ class Store:
             path.rename(aside)
         except FileNotFoundError:
             return  # another process did it
-        self._damaged.append(f"{why}; set aside as {aside.name}, and made again")
+        except OSError as fault:  # a store that may only be read
+            note = f"{why}; it cannot be set aside: {fault.strerror or fault}"
+        else:
+            note = f"{why}; set aside as {aside.name}, and made again"
+        if note not in self._damaged:
+            self._damaged.append(note)
 
     def history(self) -> Iterator[tuple[Stage, Mapping[str, Any]]]:
         """Yield the latest stages that were done under the folder, of any study, with their seals."""

@@ -112,10 +112,15 @@ class Study:
             if key in values:
                 raise UsageError(f"study {self.name}: {key!r} is set by the study itself, not in train or arms")
         if (named := values.pop("recipe", None)) is not None:
+            if not isinstance(named, str):
+                raise UsageError(f"study {self.name}, train: recipe must be the name of one, not {named!r}")
             given = read_values(source if named == "shipped" else named)
             values = _over({key: value for key, value in given.items() if key != "source"}, values)
         values = {"device": self.device, "dtype": self.dtype, **values}
-        if values.get("curriculum", {}).get("phases"):  # they say what is trained on; ΔID is measured on the source
+        curriculum = values.get("curriculum")
+        if isinstance(curriculum, Mapping) and curriculum.get(
+            "phases"
+        ):  # they say what is trained on; ΔID is measured on the source
             values.pop("max_steps", None)
             config = read_settings(TrainConfig, values, f"study {self.name}, train")
             return replace(config, seed=seed, model=self.model)
@@ -167,6 +172,7 @@ def check(study: Study) -> None:
     """Raise UsageError when a study names something that does not exist; nothing heavy is loaded."""
     if not study.sources or not study.seeds or not study.arms:
         raise UsageError(f"study {study.name}: it needs at least one source, one seed and one arm")
+    study.options  # noqa: B018  refuses what is no device or dtype
     for name, target in study.domains.items():
         if study.split not in domain(name).splits:
             raise unknown(f"split of {name} in study {study.name}", study.split, domain(name).splits)

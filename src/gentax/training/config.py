@@ -271,6 +271,7 @@ class TrainConfig:
         for why, refused in self._contradictions().items():
             if refused:
                 raise UsageError(f"recipe: {why}")
+        self.options(self.device)  # refuses what is no device or dtype
 
     def options(self, device: str = "auto") -> ModelOptions:
         """Return how `model` is loaded on a device."""
