@@ -12,6 +12,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, cast
 
+import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from gentax.core.env import Domain, TextEnv
@@ -29,6 +30,21 @@ BUILT_IN = {  # name -> where its record is
     "twx-mapreader": "gentax.domains.twx:MAPREADER_DOMAIN",
 }
 ENTRY_POINTS = "gentax.domains"  # the group in which other packages name their `Domain` records
+
+
+def gymnasium_id(name: str) -> str:
+    """Return the id under which Gymnasium knows a domain.
+
+    >>> gymnasium_id("twx-cooking")
+    'gentax/TwxCooking-v0'
+    """
+    return f"gentax/{name.title().replace('-', '')}-v0"
+
+
+def register_with_gymnasium() -> None:
+    """Let `gymnasium.make` know our domains, with any wrappers: `gymnasium.make(id, wrap_with=["menu"])`."""
+    for name in BUILT_IN:
+        gymnasium.register(gymnasium_id(name), entry_point="gentax.wrappers.spec:make_wrapped", kwargs={"domain": name})
 
 
 @cache
@@ -86,7 +102,7 @@ def make(name: str, level: str | None = None, **settings: Any) -> TextEnv:
     factory = getattr(importlib.import_module(module), attribute)
     _check(factory, name, settings)
     env = factory(level=level, **settings)
-    env.spec = EnvSpec(id=f"gentax/{name}-v0", entry_point=record.entry, kwargs={"level": env.level, **settings})
+    env.spec = EnvSpec(id=gymnasium_id(name), entry_point=record.entry, kwargs={"level": env.level, **settings})
     return env
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium
 
 from gentax.core.errors import UsageError, unknown
+from gentax.domains.registry import make
 from gentax.wrappers.base import Horizon, Shaping, TextWrapper
 from gentax.wrappers.distractors import Distractor
 from gentax.wrappers.interface_shift import Calls, Layout, Menu
@@ -93,3 +94,12 @@ def wrap(env: gymnasium.Env[str, str], descriptions: Iterable[str]) -> gymnasium
         env.close()
         raise
     return env
+
+
+def make_wrapped(domain: str, wrap_with: Iterable[str] = (), **settings: Any) -> gymnasium.Env[str, str]:
+    """Make an environment in wrappers; what `gymnasium.make("gentax/Sokoban-v0", wrap_with=["menu"])` calls.
+
+    Raises:
+        UsageError: as `gentax.make` and `wrap`.
+    """
+    return wrap(make(domain, **settings), [wrap_with] if isinstance(wrap_with, str) else wrap_with)
