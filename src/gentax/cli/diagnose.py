@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from gentax.metrics.behaviour import Behaviour, Comparison, Values
     from gentax.metrics.statistics import Estimate
 
-_FILE = "A file that `gentax rollout --out` wrote, or the folder of an evaluation in a study."
+_FILE = (
+    "A file that `gentax rollout --out` wrote, the folder of an evaluation in a study, or trajectories of others: chat "
+    "messages or conversations as `.jsonl`, a log of Inspect."
+)
 
 
 def diagnose(
@@ -44,7 +47,7 @@ def diagnose(
 
     Example: `gentax diagnose before.jsonl.gz after.jsonl.gz`, of files that `gentax rollout --out` wrote
     """
-    from gentax.core.episode import read_episodes
+    from gentax.integrations.trajectories import read_any_episodes as read_episodes
     from gentax.metrics.behaviour import MEASURES
 
     check_outputs(json, table)

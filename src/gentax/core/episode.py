@@ -74,6 +74,7 @@ class Episode:
     error: str = ""  # what broke, for Outcome.ERROR
     rules: str = ""  # as the policy read them
     content: str = ""  # hash of what the task is made of (`TextEnv.content`); "" where the environment cannot say
+    validity_known: bool = True  # whether `valid` of its steps is known, which others' recordings do not say
 
     @property
     def success(self) -> bool:

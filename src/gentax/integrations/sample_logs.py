@@ -12,7 +12,6 @@ are one cluster.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gentax.core import UsageError, content_hash, unknown
-from gentax.core.reading import parse_json, read_json, read_lines
+from gentax.core.inspect_log import GRADES, read_inspect_log
+from gentax.core.reading import parse_json, read_lines
 from gentax.metrics.episode_scores import RecordedScores
 
-LOG_LIMIT = 1 << 30  # bytes of an Inspect log in JSON, which is read as a whole
-GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}  # Inspect's
 ERROR = float("nan")
 
 
@@ -117,10 +115,8 @@ def _score(value: Any, where: str) -> float:
 
 
 def _samples(path: Path) -> Iterator[Sample]:
-    if path.suffix == ".eval":
-        yield from _inspect_samples(_read_eval(path), path)
-    elif path.suffix == ".json":
-        yield from _inspect_samples(read_json(path, LOG_LIMIT), path)
+    if path.suffix in (".json", ".eval"):
+        yield from _inspect_samples(path)
     else:
         for number, line in read_lines(path):
             where = f"line {number}"
@@ -147,46 +143,13 @@ def _harness_sample(record: Mapping[str, Any], path: Path, where: str) -> Sample
     return Sample(where, str(record["doc_id"]), str(record.get("doc_hash") or ""), scores)
 
 
-def inspect_records(log: Any, path: Path) -> list[dict[str, Any]]:
-    """Return the samples of an Inspect log as plain values. Raises UsageError for what is none."""
-    samples = log.get("samples") if isinstance(log, dict) and "eval" in log else None
-    if not isinstance(samples, list) or not all(isinstance(one, dict) and "id" in one for one in samples):
-        raise UsageError(f"{path} is no log of Inspect: it has no list of 'samples' with an 'id' each")
-    return samples
-
-
-def _inspect_samples(log: Any, path: Path) -> Iterator[Sample]:
-    for record in inspect_records(log, path):
-        where, scores = f"sample {str(record['id'])[:80]!r}", record.get("scores") or {}
-        if not isinstance(scores, dict) or not all(isinstance(one, dict) for one in scores.values()):
-            raise UsageError(f"{path}, {where}: 'scores' must be a mapping")
+def _inspect_samples(path: Path) -> Iterator[Sample]:
+    for record in read_inspect_log(path):
+        where, scores = f"sample {str(record['id'])[:80]!r}", record["scores"]
         if not scores and not record.get("error"):
             raise UsageError(f"{path}, {where}, was not scored and had no error")
         values = {} if record.get("error") else {name: one.get("value") for name, one in scores.items()}
         yield Sample(where, str(record["id"]), content_hash(str(record.get("input"))), values)
-
-
-def read_inspect(path: Path) -> list[dict[str, Any]]:
-    """Return the samples of a file that Inspect wrote. Raises UsageError."""
-    return inspect_records(_read_eval(path) if path.suffix == ".eval" else read_json(path, LOG_LIMIT), path)
-
-
-def _read_eval(path: Path) -> Any:
-    """Return a log that is packed, which is read by Inspect itself."""
-    if not path.is_file():
-        raise UsageError(f"{path} is no file")
-    try:
-        from inspect_ai.log import read_eval_log
-    except ImportError:
-        raise UsageError(f"{path}: a packed log takes inspect_ai: pip install 'gentax[inspect]'") from None
-    try:
-        with zipfile.ZipFile(path) as packed:
-            unpacked = sum(one.file_size for one in packed.infolist())
-        if unpacked <= LOG_LIMIT:
-            return read_eval_log(str(path)).model_dump(mode="json")
-    except Exception as fault:  # whatever the file makes of the reader
-        raise UsageError(f"{path} cannot be read as a log of Inspect: {' '.join(str(fault).split())[:200]}") from None
-    raise UsageError(f"{path} unpacks to more than {LOG_LIMIT >> 20} MB, which is all that is read")
 
 
 def _verifiers_sample(trace: Any, path: Path, where: str) -> Sample:

@@ -115,9 +115,13 @@ def _ends(
 
 
 def _actions(
-    name: str, title: str, subject: str, about: str, count: Callable[[AnnotatedEpisode], int]
+    name: str, title: str, subject: str, about: str, count: Callable[[AnnotatedEpisode], int | None]
 ) -> BehaviourMetric:
-    return BehaviourMetric(name, title, subject, about, "actions", "percent", lambda a: (count(a), a.episode.length))
+    def pair(annotated: AnnotatedEpisode) -> Pair | None:
+        counted = count(annotated)
+        return None if counted is None else (counted, annotated.episode.length)
+
+    return BehaviourMetric(name, title, subject, about, "actions", "percent", pair)
 
 
 def _cost(
@@ -144,7 +148,7 @@ _METRICS = (
     _ends("loop", "ended in a loop", "episodes that ended in a loop",
           f"whose last actions went round {ROUNDS} times, {PERIOD} actions a round at most", lambda a: a.loop),
     _actions("invalid", "invalid", "invalid actions", "% of actions that the environment refused",
-             lambda a: a.episode.invalid),
+             lambda a: a.episode.invalid if a.episode.validity_known else None),
     _actions("unreadable", "unreadable", "replies without an action",
              "% of replies that were over and held no action; they are among the invalid",
              lambda a: sum(not step.action and not step.truncated for step in a.episode.steps)),

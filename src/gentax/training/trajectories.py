@@ -8,6 +8,8 @@ Three kinds of record are read, as a list in JSON or one a line (JSONL), plain o
   and ShareGPT. `"loss": false` at a message of `gpt`: read, not learned.
 - the episodes that gentax writes (`core/episode.py`), also by the folder that holds them.
 
+A log of Inspect (`.json`, `.eval`) is read as the first kind: its samples have messages, and a score of 1 is a success.
+
 `"success": false` in a record of the first two kinds says that its agent failed. Replies are kept word for word; all
 that stands between two of them is joined to one message. As token sequences, the agent's own tokens have weight 1, the
 end of its turn among them; messages are read only, unless `observed` says otherwise. A conversation ends where the
@@ -27,6 +29,7 @@ import numpy as np
 from gentax.core import Episode, Step, UsageError
 from gentax.core.episode import EPISODES_FILE, episode_from_json, read_episodes
 from gentax.core.errors import unknown
+from gentax.core.inspect_log import GRADES, read_inspect_log
 from gentax.core.reading import first_character, parse_json, read_json, read_lines
 from gentax.models.action_format import write_reply
 from gentax.models.chat import ChatCodec
@@ -135,7 +138,7 @@ def sampled_examples(episode: Episode, max_pairs: int | None = None) -> Iterator
 
 
 AGENT, OTHERS = ("assistant", "gpt"), ("system", "developer", "user", "human", "tool", "function", "observation")
-SUFFIXES = (".json", ".jsonl", ".gz")
+SUFFIXES = (".json", ".jsonl", ".gz", ".eval")
 LIST_LIMIT = 1 << 28  # bytes of a JSON list, which is read as a whole; lines may have more (see `core/reading.py`)
 
 
@@ -145,6 +148,7 @@ class Conversation:
 
     exchanges: tuple[Exchange, ...]
     success: bool | None  # None where the file does not say
+    id: str = ""  # "" where the file does not say
 
 
 def holds_trajectories(name: str) -> bool:
@@ -177,7 +181,11 @@ def read_trajectories(path: str | Path) -> list[Conversation | Episode]:
 
 
 def _records(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the records in a JSON list, or those of the lines, with where each stands."""
+    """Yield the records in a JSON list or a log of Inspect, or those of the lines, with where each stands."""
+    if _is_inspect_log(path):
+        for sample in read_inspect_log(path):
+            yield f"sample {str(sample['id'])[:80]!r}", _inspect_record(sample)
+        return
     if first_character(path) == "[":
         yield from ((f"record {number}", record) for number, record in enumerate(read_json(path, LIST_LIMIT), 1))
         return
@@ -186,6 +194,27 @@ def _records(path: Path) -> Iterator[tuple[str, Any]]:
             yield f"line {number}", parse_json(line)
         except ValueError as fault:
             raise UsageError(f"{path}, line {number}, is not JSON: {fault}") from None
+
+
+def _is_inspect_log(path: Path) -> bool:
+    """Return whether a file is one object of JSON over many lines, or one with `eval`, or a packed log."""
+    if path.suffix != ".json" or first_character(path) != "{":
+        return path.suffix == ".eval"
+    try:
+        record = parse_json(next(line for _, line in read_lines(path)))
+    except ValueError:
+        return True
+    return "eval" in record
+
+
+def _inspect_record(sample: dict[str, Any]) -> dict[str, Any]:
+    """Return a sample of Inspect as messages; its success is known where it has one score that is a grade or 0 or 1."""
+    values = [one.get("value") for one in sample["scores"].values()]
+    values = [GRADES.get(value, None) if isinstance(value, str) else value for value in values]
+    success = values[0] == 1 if len(values) == 1 and isinstance(values[0], (bool, int, float)) else None
+    messages = [{key: value for key, value in one.items() if value is not None} if isinstance(one, dict) else one
+                for one in sample.get("messages") or ()]  # fmt: skip
+    return {"messages": messages, "success": success, "id": sample["id"]}
 
 
 def _trajectory(record: Any) -> Conversation | Episode:
@@ -231,7 +260,8 @@ def _conversation(record: dict[str, Any], key: str, role_key: str, text_key: str
         pending = []
     if not exchanges:
         raise UsageError("there is no reply in it")
-    return Conversation(tuple(exchanges), success)
+    name = record.get("id", record.get("item_id", ""))
+    return Conversation(tuple(exchanges), success, str(name))
 
 
 def _text(content: Any, key: str, where: str) -> str:
