@@ -104,8 +104,8 @@ def _like(stage: Stage, others: list[Stage]) -> Stage:
 
 
 def _copy(store: Store, source: Stage, stage: Stage) -> None:
-    with store.fresh_folder(stage) as folder:
-        shutil.copytree(store.path(source), folder, dirs_exist_ok=True)
+    folder = store.fresh_folder(stage)
+    shutil.copytree(store.path(source), folder, dirs_exist_ok=True)
     store.finish(stage, folder, 1.0, None)
 
 

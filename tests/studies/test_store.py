@@ -24,19 +24,19 @@ STAGE = Stage("evaluate", "toy", {"domain": "toy", "tasks": 2, "samples": 1})
 def finished(root: Path, text: str = "content") -> Store:
     store = Store(root)
     store.open()
-    with store.fresh_folder(STAGE) as folder:
-        (folder / "data.txt").write_text(text)
-        (folder / "deep").mkdir()
-        (folder / "deep" / "more.txt").write_text("more")
+    folder = store.fresh_folder(STAGE)
+    (folder / "data.txt").write_text(text)
+    (folder / "deep").mkdir()
+    (folder / "deep" / "more.txt").write_text("more")
     store.finish(STAGE, folder, 1.0, None)
     return store
 
 
 def test_a_stage_appears_whole(tmp_path):
     store = Store(tmp_path)
-    with store.fresh_folder(STAGE) as folder:
-        (folder / "data.txt").write_text("half")
-        assert not store.has(STAGE)
+    folder = store.fresh_folder(STAGE)
+    (folder / "data.txt").write_text("half")
+    assert not store.has(STAGE)
     assert not store.has(STAGE)
     store = finished(tmp_path)
     assert store.has(STAGE)
@@ -207,8 +207,8 @@ def test_a_store_behind_a_url_is_shared_by_machines(tmp_path, monkeypatch):
     first, second = machines
     try:
         assert not second.has(STAGE)
-        with first.fresh_folder(STAGE) as folder:
-            (folder / "data.txt").write_text("content")
+        folder = first.fresh_folder(STAGE)
+        (folder / "data.txt").write_text("content")
         first.finish(STAGE, folder, 1.0, None)
         assert STAGE.folder in second.present()
         assert second.has(STAGE)

@@ -118,12 +118,12 @@ def rewrite_outcomes(todo, store):
     for key, stage in [*todo.init.items(), *todo.after.items()]:
         lost = 1 if isinstance(key, str) else 2 + (key[0] == "plain") + key[2]
         seal, scores = store.seal(stage), store.json(stage, "scores.json")
-        with store.fresh_folder(stage) as folder:
-            shutil.copytree(store.path(stage), folder, dirs_exist_ok=True)
-            success = [float(n >= lost) for n in range(len(scores["success"]))]
-            (folder / "scores.json").write_text(json.dumps(scores | {"success": success}))
-            shutil.rmtree(store.path(stage))
-            store.finish(stage, folder, seal["seconds"], None)
+        folder = store.fresh_folder(stage)
+        shutil.copytree(store.path(stage), folder, dirs_exist_ok=True)
+        success = [float(n >= lost) for n in range(len(scores["success"]))]
+        (folder / "scores.json").write_text(json.dumps(scores | {"success": success}))
+        shutil.rmtree(store.path(stage))
+        store.finish(stage, folder, seal["seconds"], None)
 
 
 def test_arms_are_compared_and_sources_ranked(wide, tmp_path):

@@ -30,12 +30,12 @@ def plan():
 def store(plan, tmp_path):
     """A store in which the base was evaluated on one domain, and a training run is in progress."""
     store = Store(tmp_path)
-    with store.fresh_folder(plan.init["sokoban"]) as folder:
-        (folder / "scores.json").write_text(json.dumps({"success": [1.0, 0.0, None], "content": ["a", "b", "c"]}))
-        step = Step(observation=HOSTILE, text="up", action="up", reward=0.0, valid=True)
-        tasks = [Task("sokoban", "simple", "test", n) for n in range(3)]
-        episodes = [Episode(task, 0, "goal", (step,), Outcome.FAILURE) for task in tasks]
-        write_episodes(folder / EPISODES_FILE, episodes)
+    folder = store.fresh_folder(plan.init["sokoban"])
+    (folder / "scores.json").write_text(json.dumps({"success": [1.0, 0.0, None], "content": ["a", "b", "c"]}))
+    step = Step(observation=HOSTILE, text="up", action="up", reward=0.0, valid=True)
+    tasks = [Task("sokoban", "simple", "test", n) for n in range(3)]
+    episodes = [Episode(task, 0, "goal", (step,), Outcome.FAILURE) for task in tasks]
+    write_episodes(folder / EPISODES_FILE, episodes)
     store.finish(plan.init["sokoban"], folder, 3.0, None)
     training = plan.trained["rl", "sokoban", 0]
     store.working_folder(training).mkdir()

@@ -138,11 +138,11 @@ class StudyRun:
                 if store.has(stage):
                     return True
                 started = time.monotonic()
-                with store.fresh_folder(stage) as folder:
-                    axes = base_axes(self.plan, store)
-                    more = {"axes": [of_domain.to_json() for of_domain in axes], "runtimes": self._runtimes()}
-                    write_json(folder / RESULTS, self.results.to_json() | more)
-                    write_report(study_report(self.plan, self.results, axes, store, self.file), folder)
+                folder = store.fresh_folder(stage)
+                axes = base_axes(self.plan, store)
+                more = {"axes": [of_domain.to_json() for of_domain in axes], "runtimes": self._runtimes()}
+                write_json(folder / RESULTS, self.results.to_json() | more)
+                write_report(study_report(self.plan, self.results, axes, store, self.file), folder)
                 store.finish(stage, folder, time.monotonic() - started, None)
             return True
         except StageLocked:

@@ -20,7 +20,7 @@ from gentax.core.files import write_json
 from gentax.metrics.episode_scores import content_labels, task_success
 from gentax.studies.costs import UnitCosts
 from gentax.studies.plan import RANDOM, Stage
-from gentax.studies.store import StageLocked, Store
+from gentax.studies.store import DamagedStage, StageLocked, Store
 from gentax.studies.study import Study
 
 SCORES = "scores.json"  # of an evaluation: what the study's numbers are computed from
@@ -62,7 +62,7 @@ class StageRunner:
             with store.lock(stage):
                 if store.has(stage):
                     return StageResult(stage, "done", self._outcome(stage), damaged=store.take_damaged())
-                if not all(store.has(need, contents=True) for need in stage.needs):
+                if not all(map(self._loadable, stage.needs)):
                     return StageResult(stage, "blocked", damaged=store.take_damaged())
                 self._do(stage, _throttled(store, stage, on_progress))
                 return StageResult(stage, "done", self._outcome(stage), damaged=store.take_damaged())
@@ -71,6 +71,19 @@ class StageRunner:
         except Exception as fault:  # the rest of the study goes on
             full = isinstance(fault, OSError) and fault.errno == errno.ENOSPC
             return StageResult(stage, "failed", _explain(fault, store.running(stage, "log")), fatal=full)
+
+    def _loadable(self, training: Stage) -> bool:
+        """Return whether a training run is done, after hashing the model that is about to be loaded."""
+        from gentax.training.run_folder import latest_model
+
+        if not self.store.has(training):
+            return False
+        try:
+            folder = self.store.check(training, "done.json")
+            self.store.check(training, f"{latest_model(folder).relative_to(folder).as_posix()}/")
+        except DamagedStage:
+            return False
+        return True
 
     def _do(self, stage: Stage, on_progress: Progress) -> None:
         on_progress(0.0, "starting")
@@ -95,29 +108,30 @@ class StageRunner:
             count += 1
             on_progress(count / total, f"{count}/{total} episodes")
 
-        with self.store.fresh_folder(stage) as folder:
-            result = evaluate(
-                policy,
-                levels,
-                tasks=inputs["tasks"],
-                split=inputs["split"],
-                samples=inputs["samples"],
-                config=study.evaluate,
-                model=study.options,
-                parallel=self.parallel,
-                on_episode=on_episode,
-                stop_if_unreadable=self.stop_if_unreadable and not stage.needs and inputs.get("policy") != RANDOM,
-                progress=False,
-            )
-            episodes = result.episodes[name]
-            write_episodes(folder / EPISODES_FILE, episodes)
-            success = [None if np.isnan(value) else float(value) for value in task_success(episodes)]
-            write_json(folder / SCORES, {"success": success, "content": content_labels(episodes)})
-            write_json(folder / "summary.json", result.to_json())
+        folder = self.store.fresh_folder(stage)
+        result = evaluate(
+            policy,
+            levels,
+            tasks=inputs["tasks"],
+            split=inputs["split"],
+            samples=inputs["samples"],
+            config=study.evaluate,
+            model=study.options,
+            parallel=self.parallel,
+            on_episode=on_episode,
+            stop_if_unreadable=self.stop_if_unreadable and not stage.needs and inputs.get("policy") != RANDOM,
+            progress=False,
+        )
+        episodes = result.episodes[name]
+        write_episodes(folder / EPISODES_FILE, episodes)
+        success = [None if np.isnan(value) else float(value) for value in task_success(episodes)]
+        write_json(folder / SCORES, {"success": success, "content": content_labels(episodes)})
+        write_json(folder / "summary.json", result.to_json())
         return folder
 
     def _train(self, stage: Stage, on_progress: Progress) -> Path:
         from gentax.training import train
+        from gentax.training.checkpoint import STATE as TRAINING_STATE
 
         assert stage.cell is not None
         arm, source, seed = stage.cell
@@ -139,6 +153,8 @@ class StageRunner:
 
         working = self.store.working_folder(stage)
         train(config, working, on_step, progress=False)
+        for state in working.glob(f"*/{TRAINING_STATE}"):  # nothing continues a finished run
+            state.unlink()
         return working
 
     def _outcome(self, stage: Stage) -> str:

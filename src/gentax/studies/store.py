@@ -224,13 +224,12 @@ class Store:
         """Return whether a process is doing the stage of a working folder."""
         return _is_locked(self.root / RUNNING / f"{folder.name.removeprefix('.')}.lock")
 
-    @contextmanager
-    def fresh_folder(self, stage: Stage) -> Iterator[Path]:
-        """Yield an empty folder to make a stage in, which `finish` is to be called on. The stage must be locked."""
+    def fresh_folder(self, stage: Stage) -> Path:
+        """Return an empty folder to make a stage in, which `finish` is to be called on. The stage must be locked."""
         folder = self.working_folder(stage)
         shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
         folder.mkdir(parents=True)
-        yield folder
+        return folder
 
     def finish(self, stage: Stage, folder: Path, seconds: float, peak_memory: int | None) -> None:
         """Seal a folder and give it its name. Of two processes that did the same stage, the first one's stays.
