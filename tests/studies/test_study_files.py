@@ -71,8 +71,8 @@ def test_a_large_study_is_planned_from_unit_costs(tmp_path):
     found = overview(plan, Store(tmp_path), CostModel(costs), 64)
     assert len(plan.after) == 1000
     assert len(plan.trained) == 125
-    # 100 runs of four checkpoints and 25 half as long, each with the state of its last; the rest is evaluations.
-    trained = (100 * 4 + 25 * 2) * costs.checkpoint_gb + 125 * costs.training_state_gb
+    # 100 runs of four checkpoints and 25 half as long; the rest is evaluations.
+    trained = (100 * 4 + 25 * 2) * costs.checkpoint_gb
     assert found.storage / 1e9 == pytest.approx(trained + 1017 * costs.evaluate_storage_gb)
     training = sum(found.seconds[stage] for stage in plan.trained.values())
     playing = sum(found.seconds[stage] for stage in (*plan.after.values(), *plan.init.values()))

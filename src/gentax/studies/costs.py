@@ -69,8 +69,6 @@ class UnitCosts:
     """Storage of an evaluation, GB."""
     checkpoint_gb: NonNegativeFloat = 0.006
     """Storage of the weights of a checkpoint, GB. A run keeps those of all its checkpoints."""
-    training_state_gb: NonNegativeFloat = 0.018
-    """Storage of what a run is continued from, GB: the optimizer's state, in the last checkpoint."""
     source: str = ""
     """Where these numbers come from."""
 
@@ -106,7 +104,7 @@ class UnitCosts:
         ends = set(accumulate(lengths))
         saved = ends | set(range(config["save_steps"], max(ends) + 1, config["save_steps"]))
         first = config["sft"] is not None or config["forgetting"]["kl_budget"] is not None  # before the first step
-        return len(saved - {0} | ({0} if first else set())) * self.checkpoint_gb + self.training_state_gb
+        return len(saved - {0} | ({0} if first else set())) * self.checkpoint_gb
 
     def gpu_seconds(self, stage: Stage, seconds: float) -> float:
         """Return how many seconds of GPUs a stage takes that lasts so many seconds."""
