@@ -125,6 +125,8 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write to"):
         Store(tmp_path / "file").open()
+    with pytest.raises(UsageError, match="file is no folder"):
+        open_store(tmp_path / "file")  # nor is it an empty store to those who only read
 
 
 def hold(root: Path, ready) -> None:

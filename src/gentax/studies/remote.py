@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gentax.core import UsageError
+from gentax.core.files import check_folder
 from gentax.studies.plan import FORMAT, Stage
 from gentax.studies.store import MARKER, SEAL, STAGES, DamagedStage, Store
 
@@ -22,7 +23,8 @@ def open_store(out: str | Path) -> Store:
     """Return the store at a folder or at a URL.
 
     Raises:
-        UsageError: a URL whose file system fsspec does not know or cannot open; a store of a newer version of gentax.
+        UsageError: a file in place of the folder; a URL whose file system fsspec does not know or cannot open; a store
+            of a newer version of gentax.
     """
     store = _store_at(out)
     store.format()
@@ -32,7 +34,9 @@ def open_store(out: str | Path) -> Store:
 def _store_at(out: str | Path) -> Store:
     text = str(out)
     if "://" not in text or text.startswith("file://"):
-        return Store(Path(text.removeprefix("file://")))
+        root = Path(text.removeprefix("file://"))
+        check_folder(root)
+        return Store(root)
     import fsspec
 
     try:
