@@ -11,6 +11,7 @@ import typer
 from gentax.cli import options as o
 from gentax.cli.options import SettingsGroup, with_settings
 from gentax.cli.output import check_output, print_text, save
+from gentax.core.errors import unknown
 from gentax.models.options import ModelOptions
 from gentax.rollouts import RolloutConfig
 
@@ -26,6 +27,10 @@ def rollout(
     tasks: Annotated[int, typer.Option(help="Tasks to play.", min=1)] = 16,
     split: Annotated[str, typer.Option(help="Which split of the tasks.")] = "test",
     samples: o.Samples = 1,
+    log: Annotated[
+        str | None,
+        typer.Option("--log", metavar="FORMAT", help="`inspect`: a log that `inspect view` shows, `.json` or `.eval`."),
+    ] = None,
     *,
     config: RolloutConfig,
     model: ModelOptions,
@@ -41,9 +46,14 @@ def rollout(
     """
     from gentax.core.episode import write_episodes
     from gentax.evals.evaluate import tasks_of
+    from gentax.integrations.inspect_log import check_inspect_log, write_inspect_log
     from gentax.policies.scripted import SCRIPTED
     from gentax.rollouts import rollout as run
 
+    if log not in (None, "inspect"):
+        raise unknown("log format", log, ["inspect"])
+    if log is not None:
+        check_inspect_log(out)
     check_output(out, "--out")
     (tasks_to_play,) = tasks_of(o.read_domains([domain]), tasks, split).values()
     loaded = o.load_policy(policy, model)
@@ -57,7 +67,10 @@ def rollout(
         stop_if_unreadable=not allow_unreadable and not isinstance(loaded, SCRIPTED),
         progress=True,
     )
-    save(out, lambda file: write_episodes(file, episodes))
+    save(
+        out,
+        lambda file: write_episodes(file, episodes) if log is None else write_inspect_log(file, episodes, loaded.name),
+    )
     _print_outcomes(episodes, loaded.name, out)
 
 

@@ -27,6 +27,10 @@ def train(
         list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a setting; may be repeated.")
     ] = None,
     parallel: o.Parallel = None,
+    track: Annotated[
+        str | None,
+        typer.Option("--track", metavar="NAME", help="Log to `tensorboard`, `wandb`, `mlflow` or `trackio` as well."),
+    ] = None,
     settings: Annotated[
         bool, typer.Option("--settings", help="Print every setting with its default and leave.")
     ] = False,
@@ -49,11 +53,15 @@ def train(
     if parallel is not None:
         values["parallel"] = parallel
     config = read_settings(TrainConfig, values, str(recipe or "recipe"))
-    if os.environ.get("RANK", "0") == "0":
-        status("  starting PyTorch")
-    from gentax.training import train as run
+    from gentax.core.settings import plain
+    from gentax.integrations.trackers import tracked
 
-    folder = run(config, out, progress=True)
+    with tracked(track if os.environ.get("RANK", "0") == "0" else None, out, plain(config)) as on_step:
+        if os.environ.get("RANK", "0") == "0":
+            status("  starting PyTorch")
+        from gentax.training import train as run
+
+        folder = run(config, out, on_step, progress=True)
     if os.environ.get("RANK", "0") != "0":
         return  # only the first process prints
     console.print(f"model: {folder}", markup=False)

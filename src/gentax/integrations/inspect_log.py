@@ -1,0 +1,105 @@
+"""Episodes as a log of Inspect, which `inspect view` shows: messages, a line for each step, scores.
+
+Written with inspect_ai itself, as `.json` or packed (`.eval`). A task is a sample and its episodes are epochs. What the
+environment broke has an error and no score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gentax.core import Episode, Outcome, UsageError
+from gentax.core.files import atomic_folder
+
+SUFFIXES = (".json", ".eval")
+HINT = "a log of Inspect takes inspect_ai: pip install 'gentax[inspect]'"
+
+
+def check_inspect_log(path: Path) -> None:
+    """Refuse a log that cannot be written, before anything is played for it. Raises UsageError."""
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"a log of Inspect is written as {' or '.join(SUFFIXES)}, not as {str(path)!r}")
+    try:
+        import inspect_ai.log  # noqa: F401
+    except ImportError:
+        raise UsageError(HINT) from None
+
+
+def write_inspect_log(path: Path, episodes: Sequence[Episode], policy: str) -> None:
+    """Write episodes of one domain. Raises UsageError where inspect_ai is missing."""
+    check_inspect_log(path)
+    from inspect_ai.log import (  # fmt: skip
+        EvalConfig,
+        EvalDataset,
+        EvalLog,
+        EvalMetric,
+        EvalResults,
+        EvalScore,
+        EvalSpec,
+        write_eval_log,
+    )
+
+    first = episodes[0].task
+    complete = [episode for episode in episodes if episode.outcome is not Outcome.ERROR]
+    success = sum(episode.success for episode in complete) / max(1, len(complete))
+    ids = list(dict.fromkeys(episode.task.id for episode in episodes))
+    epochs = max(episode.sample for episode in episodes) + 1
+    log = EvalLog(
+        status="success",
+        eval=EvalSpec(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            task=f"{first.domain}/{first.level}".strip("/"),
+            model=policy,
+            dataset=EvalDataset(name=f"{first.domain}-{first.split}", samples=len(ids), sample_ids=ids),
+            config=EvalConfig(epochs=epochs),
+        ),
+        results=EvalResults(
+            total_samples=len(episodes),
+            completed_samples=len(complete),
+            scores=[
+                EvalScore(
+                    name="success",
+                    scorer="success",
+                    metrics={"accuracy": EvalMetric(name="accuracy", value=success)},
+                )
+            ],
+        ),
+        samples=[_sample(episode) for episode in episodes],
+    )
+    aside = path.with_name(f".{path.name}.parts")
+    with atomic_folder(aside) as folder:
+        write_eval_log(log, str(folder / path.name))
+    (aside / path.name).replace(path)
+    aside.rmdir()
+
+
+def _sample(episode: Episode) -> Any:
+    from inspect_ai.event import InfoEvent
+    from inspect_ai.log import EvalError, EvalSample
+    from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageUser
+    from inspect_ai.scorer import Score
+
+    messages: list[Any] = [ChatMessageSystem(content=episode.rules)] if episode.rules else []
+    events = []
+    for number, step in enumerate(episode.steps, 1):
+        messages += [ChatMessageUser(content=step.observation), ChatMessageAssistant(content=step.text)]
+        made = {"observation": step.observation, "reply": step.text, "action": step.action}
+        events.append(InfoEvent(source=f"step {number}", data={**made, "reward": step.reward, "valid": step.valid}))
+    if episode.final:
+        messages.append(ChatMessageUser(content=episode.final))
+    broken = episode.outcome is Outcome.ERROR
+    score = Score(value="C" if episode.success else "I", answer=episode.outcome.value)
+    return EvalSample(
+        id=episode.task.id,
+        epoch=episode.sample + 1,
+        input=episode.goal or (episode.steps[0].observation if episode.steps else ""),
+        target="success",
+        messages=messages,
+        scores={} if broken else {"success": score},
+        metadata={"return": episode.ret, "length": episode.length, "invalid": episode.invalid},
+        events=events,
+        error=EvalError(message=episode.error, traceback="", traceback_ansi="") if broken else None,
+    )
