@@ -34,6 +34,11 @@ def fit_study(plan: Plan, store: Store, log: Callable[[str], None], trajectories
     missing = [stage for stage in required if not store.has(stage)]
     if missing:
         raise UsageError(f"study {study.name}: {len(missing)} stages are not done; run `gentax study run` first")
+    results = analyze(plan, store).results
+    for result in results:
+        if not result.tax.tax or not result.tax.delta_id:
+            undefined = result.tax.delta_id if result.tax.tax else result.tax.tax
+            raise UsageError(f"study {study.name}: the tax of {result.arm} on {result.tax.source} is {undefined}")
     base = load_local_policy(study.model, study.options)
     levels = {name: target.level for name, target in study.domains.items()}
     log("probing the domains")
@@ -41,7 +46,7 @@ def fit_study(plan: Plan, store: Store, log: Callable[[str], None], trajectories
     plain = {p.domain: p for p in probe_domains(levels)}
     distance = diversity(plain.values()).pairs["unseen"]
     rows = []
-    for result in analyze(plan, store).results:
+    for result in results:
         source, arm = result.tax.source, result.arm
         config = study.train_config(source, arm, study.seeds[0])
         log(f"{arm} on {source}")
@@ -50,11 +55,10 @@ def fit_study(plan: Plan, store: Store, log: Callable[[str], None], trajectories
             (source_probe,) = (p for p in probe_domains({source: levels[source]}, wrap=config.rollout.wrap) if p.plain)
         kls = []
         for seed in study.seeds:
-            tuned = load_local_policy(latest_model(store.path(plan.trained[arm, source, seed])), study.options)
+            tuned = load_local_policy(latest_model(store.check(plan.trained[arm, source, seed])), study.options)
             kls.append(source_kl(base, tuned, source, levels[source], study.evaluate, tasks=trajectories).value)
         tax, gain = result.tax.tax, result.tax.delta_id
-        if not tax or not gain:
-            raise UsageError(f"study {study.name}: the tax of {arm} on {source} is {gain if tax else tax}")
+        assert tax and gain  # seen above
         unseen = float(np.mean([distance[plain[source].name][plain[t].name].value for t in result.tax.targets]))
         features = {**features_of(source_probe, unseen), "kl": float(np.mean(kls))}
         interval = (tax.value, tax.low, tax.high)
