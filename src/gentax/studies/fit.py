@@ -58,7 +58,8 @@ def fit_study(plan: Plan, store: Store, log: Callable[[str], None], trajectories
             tuned = load_local_policy(latest_model(store.check(plan.trained[arm, source, seed])), study.options)
             kls.append(source_kl(base, tuned, source, levels[source], study.evaluate, tasks=trajectories).value)
         tax, gain = result.tax.tax, result.tax.delta_id
-        assert tax and gain  # seen above
+        assert tax  # seen above
+        assert gain
         unseen = float(np.mean([distance[plain[source].name][plain[t].name].value for t in result.tax.targets]))
         features = {**features_of(source_probe, unseen), "kl": float(np.mean(kls))}
         interval = (tax.value, tax.low, tax.high)
