@@ -69,7 +69,11 @@ def test_verifiers_rollouts_of_a_task_are_averaged(tmp_path):
         return {"task": task, "rewards": {"solved": {"score": score}}, "errors": list(errors)}
 
     for name, first in (("before", 1.0), ("after", 0.0)):
-        episodes = [{"traces": [trace("a", first)]}, {"traces": [trace("a", 1.0)]}, {"traces": [trace("b", 1.0)]}]
+        episodes = [
+            {"traces": [trace("a", first)]},
+            {"traces": [trace("a", 1.0)]},
+            trace("b", 1.0),
+        ]  # the last by itself
         episodes.append({"traces": [trace("c", 0.0, [{"type": "Timeout", "message": ""}])]})
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in episodes))
     recorded = read_recorded(tmp_path / "before.jsonl", tmp_path / "after.jsonl")

@@ -129,6 +129,8 @@ def _samples(path: Path) -> Iterator[Sample]:
             elif isinstance(record, dict) and isinstance(record.get("traces"), list):
                 for trace in record["traces"]:
                     yield _verifiers_sample(trace, path, where)
+            elif isinstance(record, dict) and "task" in record and "rewards" in record:  # a trace by itself
+                yield _verifiers_sample(record, path, where)
             else:
                 raise UsageError(
                     f"{path}, {where}, is no sample: lm-evaluation-harness's have 'doc_id', verifiers' have 'traces'"
@@ -157,8 +159,9 @@ def _verifiers_sample(trace: Any, path: Path, where: str) -> Sample:
     data = task.get("data") if isinstance(task, dict) else None
     if not isinstance(task, dict) or not isinstance(data, dict):
         raise UsageError(f"{path}, {where}: a trace has a 'task' with its 'data'")
-    content = content_hash(str(sorted(data.items(), key=str)))
-    key = str(task.get("key") or task.get("hash") or data.get("idx") or data.get("name") or content)
+    content = content_hash(str(data.get("system_prompt")), str(data.get("prompt")))
+    named = (task.get("key"), task.get("hash"), data.get("id"), data.get("idx"), data.get("name"), content)
+    key = str(next(one for one in named if one is not None))
     if trace.get("errors"):
         return Sample(where, key, content, {})
     rewards, metrics = trace.get("rewards") or {}, trace.get("metrics") or {}
