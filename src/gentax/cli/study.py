@@ -76,7 +76,7 @@ def run(
     _run(study, out, json, parallel, allow_unreadable, workers, engine, options, costs)
 
 
-def demo(out: Out = "runs", workers: Workers = None, json: o.Json = None) -> None:
+def demo(out: Out = "runs", workers: Workers = 1, json: o.Json = None) -> None:
     """Train the base model on Sokoban in three ways and say what each cost in five other domains: nine minutes on two
     CPU cores.
 

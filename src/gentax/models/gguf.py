@@ -39,7 +39,7 @@ def read_gguf(path: Path) -> Gguf:
     except ImportError:
         raise UsageError(f"reading {path} takes the package gguf: pip install 'gentax[gguf]'") from None
 
-    class Reader(gguf.GGUFReader):
+    class Reader(gguf.GGUFReader):  # type: ignore[misc, unused-ignore]  # the package may not be installed
         """Ends where the file ends: past it the package reads nothing, as many times as a false length says."""
 
         def _get(self, offset: int, dtype: Any, count: int = 1, *order: Any, **more: Any) -> Any:
