@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.command import run
+
+from command import run
 
 SHORT = ("max_steps=2", "tasks_per_step=2", "num_generations=2", "eval_steps=0", "save_steps=1", "source=crafting")
 

@@ -10,8 +10,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from tests.command import run
 
+from command import run
 from gentax.core.files import lock_folder
 from gentax.core.settings import parse_yaml
 

@@ -135,6 +135,9 @@ class TextWrapper(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
     def content_of(self, task: Task) -> str | None:
         return self.text_env.content_of(task)
 
+    def caveats(self) -> list[str]:
+        return self.text_env.caveats()
+
     def fingerprint(self) -> str:
         return self.text_env.fingerprint()
 
