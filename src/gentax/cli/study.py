@@ -68,12 +68,8 @@ def run(
 
     Example: `gentax study run demo --out runs`
     """
-    from gentax.studies import read_study
-
-    if (warning := read_study(study).cannot_claim()) is not None:
-        print_text(warning)
     options = dict(_key_value(text) for text in engine_option or ())
-    _run(study, out, json, parallel, allow_unreadable, workers, engine, options, costs)
+    _run(study, out, json, parallel, allow_unreadable, workers, engine, options, costs, warn=True)
 
 
 def demo(out: Out = "runs", workers: Workers = 1, json: o.Json = None) -> None:
@@ -102,8 +98,12 @@ def _run(
     engine: str = "local",
     options: Mapping[str, str] | None = None,
     costs: Path | None = None,
+    warn: bool = False,
 ) -> None:
-    """Run a study with its progress shown, then print the first screen of its report."""
+    """Run a study with its progress shown, then print the first screen of its report.
+
+    With `warn`, it is first said what so few seeds cannot claim.
+    """
     from gentax.report.claims import claim_notes, claims_table
     from gentax.report.terminal import first_screen
     from gentax.studies import StudyRun, read_study
@@ -115,10 +115,12 @@ def _run(
 
     check_output(json)
     study = read_study(name)
-    expected = CostModel(read_costs(costs)).learn(open_store(out).history())
+    if warn and (warning := study.cannot_claim()) is not None:
+        print_text(warning)
+    store, file = open_store(out), (name, study_path(name).read_text(encoding="utf-8"))
+    expected = CostModel(read_costs(costs)).learn(store.history())
     with StudyProgress(study.name, console, expected) as progress:
-        run = StudyRun(study, out, progress, parallel, not allow_unreadable)
-        run.file = (name, study_path(name).read_text(encoding="utf-8"))
+        run = StudyRun(study, store, progress, parallel, not allow_unreadable, file=file)
         run.make_engine = engine_for(engine, run.plan, expected, workers, options or {})
         page = run.run()
     console.print()

@@ -108,8 +108,7 @@ class UnitCosts:
 
     def gpu_seconds(self, stage: Stage, seconds: float) -> float:
         """Return how many seconds of GPUs a stage takes that lasts so many seconds."""
-        models = stage.kind == "train" or (stage.kind == "evaluate" and "policy" not in stage.inputs)
-        return self.gpus * seconds if models else 0.0
+        return self.gpus * seconds if stage.runs_model else 0.0
 
     def _episode(self, name: str) -> float:
         """Return the seconds of an episode in `domain` or `domain:level`."""
@@ -135,12 +134,11 @@ class CostModel:
         self._sizes: defaultdict[str, list[int]] = defaultdict(list)  # kind -> bytes on disk
         self._memory: defaultdict[str, int] = defaultdict(int)  # kind -> bytes at most
 
-    def count(self, stage: Stage, seconds: float, fraction: float = 1.0) -> None:
-        """Count what a stage took, or what part of it took."""
-        expected = fraction * self.unit.seconds(stage)
+    def count(self, stage: Stage, seconds: float) -> None:
+        """Count what a stage took."""
         for group in _groups(stage):
             self._spent[group] += seconds
-            self._expected[group] += expected
+            self._expected[group] += self.unit.seconds(stage)
 
     def learn(self, history: Iterable[tuple[Stage, Mapping[str, Any]]]) -> CostModel:
         """Count stages that were done before (`Store.history`); return the model itself.

@@ -63,6 +63,11 @@ class Stage:
         label = re.sub(r"[^\w+.-]+", "_", self.label)[:100]
         return f"{self.kind}-{label}-{self.digest}"
 
+    @property
+    def runs_model(self) -> bool:
+        """Whether it trains or plays a model, rather than a scripted policy."""
+        return self.kind == "train" or (self.kind == "evaluate" and "policy" not in self.inputs)
+
     def __hash__(self) -> int:
         return hash(self.digest)
 

@@ -19,13 +19,15 @@ from gentax.studies.plan import FORMAT, Stage
 from gentax.studies.store import MARKER, SEAL, STAGES, DamagedStage, Store
 
 
-def open_store(out: str | Path) -> Store:
-    """Return the store at a folder or at a URL.
+def open_store(out: str | Path | Store) -> Store:
+    """Return the store at a folder or at a URL; a store that is open is returned as it is.
 
     Raises:
         UsageError: a file in place of the folder; a URL whose file system fsspec does not know or cannot open; a store
             of a newer version of gentax.
     """
+    if isinstance(out, Store):
+        return out
     store = _store_at(out)
     store.format()
     return store
@@ -88,9 +90,6 @@ class RemoteStore(Store):
         except FileNotFoundError:
             found = []
         return super().present() | {str(path).rstrip("/").rpartition("/")[2] for path in found}
-
-    def name(self, stage: Stage) -> str:
-        return f"{self.url.rstrip('/')}/{self.path(stage).relative_to(self.root).as_posix()}"
 
     def has(self, stage: Stage, *, contents: bool = False) -> bool:
         remote = self._remote(self.path(stage))

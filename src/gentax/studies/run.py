@@ -20,7 +20,7 @@ from gentax.studies.plan import Stage, make_plan
 from gentax.studies.remote import open_store
 from gentax.studies.results import StudyResults, analyze, base_axes, study_report
 from gentax.studies.stages import StageResult, StageRunner
-from gentax.studies.store import DamagedStage, StageLocked
+from gentax.studies.store import DamagedStage, StageLocked, Store
 from gentax.studies.study import Study
 
 RESULTS, PAGE = "results.json", "report.html"  # in the folder of the report
@@ -64,7 +64,7 @@ class StudyRun:
 
     Args:
         study: what is compared.
-        root: where the stages go: a folder, or a URL that fsspec can open.
+        root: where the stages go: a folder, a URL that fsspec can open, or a store.
         callback: called while it runs.
         parallel: episodes in flight at once; when None, as many as memory holds, 128 at most. The results do not depend
             on it, except for rounding.
@@ -80,7 +80,7 @@ class StudyRun:
     def __init__(
         self,
         study: Study,
-        root: str | Path,
+        root: str | Path | Store,
         callback: StudyCallback | None = None,
         parallel: int | None = None,
         stop_if_unreadable: bool = True,

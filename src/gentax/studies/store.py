@@ -24,7 +24,6 @@ import json
 import os
 import shutil
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -105,10 +104,6 @@ class Store:
     def shared(self) -> bool:
         """Whether other machines see the stages wherever they are: the store is behind a URL."""
         return False
-
-    def name(self, stage: Stage) -> str:
-        """Return where a stage is when it is done, for people."""
-        return str(self.path(stage))
 
     def path(self, stage: Stage) -> Path:
         """Return where a stage is on this machine when it is done."""
@@ -294,12 +289,12 @@ class Store:
 
     def write_progress(self, stage: Stage, fraction: float, detail: str) -> None:
         """Say how far a stage is. It is only shown, so a disk that is full is not an error here."""
-        values = {"fraction": fraction, "detail": detail, "time": time.time()}
+        values = {"fraction": fraction, "detail": detail, "pid": os.getpid(), "host": socket.gethostname()}
         file = self.running(stage, "json")
         aside = file.with_suffix(f".{os.getpid()}.tmp")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps(values | {"pid": os.getpid(), "host": socket.gethostname()}))
+            aside.write_text(json.dumps(values))
             aside.replace(file)
         except OSError:
             aside.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gentax.core import UsageError, unknown
+from gentax.integrations.packages import require
 from gentax.studies.costs import CostModel
 from gentax.studies.engines.base import OnProgress
 from gentax.studies.plan import Stage
@@ -50,10 +51,7 @@ class RayEngine:
         slots: int | None = None,
         options: Mapping[str, str] | None = None,
     ) -> None:
-        try:
-            ray: Any = importlib.import_module("ray")
-        except ModuleNotFoundError:
-            raise UsageError("the engine ray needs the package ray: pip install 'gentax[ray]'") from None
+        ray: Any = require("ray", "the engine ray", "'gentax[ray]'")
         options = options or {}
         for key in options:
             if key not in OPTIONS:
@@ -74,11 +72,10 @@ class RayEngine:
         return self.slots - len(self._running)
 
     def submit(self, stage: Stage) -> None:
-        models = stage.kind == "train" or "policy" not in stage.inputs
         task = self.ray.remote(_run_stage).options(
             name=stage.title,
             num_cpus=self.cpus,
-            num_gpus=self.gpus if models else 0,
+            num_gpus=self.gpus if stage.runs_model else 0,
             memory=int(self.costs.memory(stage)),
             max_retries=RETRIES,
         )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gentax.core import UsageError
+from gentax.integrations.packages import require
 from gentax.studies.engines.base import OnProgress
 from gentax.studies.plan import Stage
 from gentax.studies.stages import StageResult, StageRunner
@@ -43,10 +44,7 @@ class SlurmEngine:
         slots: int | None = None,
         options: Mapping[str, str] | None = None,
     ) -> None:
-        try:
-            import submitit
-        except ModuleNotFoundError:
-            raise UsageError("the engine slurm needs the package submitit: pip install 'gentax[slurm]'") from None
+        submitit: Any = require("submitit", "the engine slurm", "'gentax[slurm]'")
         values: dict[str, Any] = {key: _typed(value) for key, value in (options or {}).items()}
         cluster = values.pop("cluster", "slurm")
         try:
