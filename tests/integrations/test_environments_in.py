@@ -11,8 +11,8 @@ import pytest
 
 import gentax
 from gentax.core import SPLITS, UsageError, split_of
+from gentax.core.imports import require
 from gentax.domains.check import QUICK
-from gentax.integrations.packages import require
 
 
 def test_a_question_of_reasoning_gym_is_a_task_of_one_step():

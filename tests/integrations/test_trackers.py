@@ -54,7 +54,7 @@ def test_unknown_and_missing_trackers_are_named_before_training(tmp_path, monkey
     with pytest.raises(UsageError, match="did you mean 'wandb'"):
         feed("wandbb", tmp_path)
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UsageError, match="--track wandb takes wandb: pip install wandb"):
+    with pytest.raises(UsageError, match="--track wandb needs wandb: pip install wandb"):
         feed("wandb", tmp_path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import shutil
 import sys
 from dataclasses import dataclass
@@ -200,15 +199,8 @@ def test_what_needs_weights_refuses_in_one_line(fake_vllm, tiny):
 
 
 def test_without_vllm_one_line_says_how_to_install_it(tiny, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *rest):
-        if name.partition(".")[0] == "vllm":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UsageError, match=r'pip install "gentax\[vllm\]"'):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(UsageError, match=r"use_vllm needs vllm: pip install 'gentax\[vllm\]'"):
         load_local_policy(tiny, THROUGH_VLLM)
 
 

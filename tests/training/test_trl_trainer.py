@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -228,7 +228,7 @@ def test_the_server_is_asked_and_read_as_trl_does(trl, tiny, tmp_path, monkeypat
         [SamplingRequest(0, np.array([1, 2], np.int32), SamplingParams(1.0), np.full(4, 0.5))], lambda ids: ids[-1] == 3
     )
     assert (sample.ids.tolist(), sample.logprobs.tolist()) == ([3], [-1.5])
-    monkeypatch.setattr("gentax.training.trl_trainer.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UsageError, match=r"trl\[vllm\]"):
         train_with_trl(make_config(tiny, vllm_server_base_url="http://localhost:8000"), tmp_path / "run")
 
@@ -253,18 +253,15 @@ def test_what_trl_cannot_do_is_refused_before_anything_is_written(toy, tiny, tmp
 def test_a_missing_trl_and_another_version_are_named(tiny, monkeypatch):
     from gentax.training import trl_trainer
 
+    monkeypatch.setitem(sys.modules, "trl", ModuleType("trl"))
     monkeypatch.setattr(trl_trainer, "version", lambda name: {"trl": "0.9.9"}[name])
     with pytest.raises(UsageError, match=rf"needs TRL {trl_trainer.PINNED}, and 0\.9\.9 is installed"):
         trl_trainer.refuse(make_config(tiny))
-
-    def none(name):
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(trl_trainer, "version", none)
-    with pytest.raises(UsageError, match=r"pip install 'gentax\[trl\]'"):
-        trl_trainer.refuse(make_config(tiny))
     monkeypatch.setattr(trl_trainer, "version", lambda name: trl_trainer.PINNED)
     trl_trainer.refuse(make_config(tiny))
+    monkeypatch.setitem(sys.modules, "trl", None)
+    with pytest.raises(UsageError, match=r"pip install 'gentax\[trl\]'"):
+        trl_trainer.refuse(make_config(tiny))
 
 
 def test_the_pinned_version_is_the_one_that_the_extra_installs():

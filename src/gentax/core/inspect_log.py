@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gentax.core.errors import UsageError
+from gentax.core.imports import require
 from gentax.core.reading import read_json
 
 LOG_LIMIT = 1 << 30  # bytes of a log, unpacked, which is read as a whole
@@ -34,15 +35,12 @@ def read_inspect_log(path: Path) -> list[dict[str, Any]]:
 def _read_packed(path: Path) -> Any:
     if not path.is_file():
         raise UsageError(f"{path} is no file")
-    try:
-        from inspect_ai.log import read_eval_log
-    except ImportError:
-        raise UsageError(f"{path}: a packed log takes inspect_ai: pip install 'gentax[inspect]'") from None
+    library = require("inspect_ai.log", f"{path}, a packed log of Inspect,", "gentax[inspect]")
     try:
         with zipfile.ZipFile(path) as packed:
             unpacked = sum(one.file_size for one in packed.infolist())
         if unpacked <= LOG_LIMIT:
-            return read_eval_log(str(path)).model_dump(mode="json")
+            return library.read_eval_log(str(path)).model_dump(mode="json")
     except Exception as fault:  # whatever the file makes of the reader
         raise UsageError(f"{path} cannot be read as a log of Inspect: {' '.join(str(fault).split())[:200]}") from None
     raise UsageError(f"{path} unpacks to more than {LOG_LIMIT >> 20} MB, which is all that is read")

@@ -7,7 +7,6 @@ A result says its rows with values of any kind. Here an estimate becomes three c
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,10 @@ from typing import Any
 
 from gentax.core.errors import UsageError
 from gentax.core.files import atomic_file
+from gentax.core.imports import require
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet read text as a formula (OWASP, CSV injection)
+EXTRA = "gentax[tables]"
 SUFFIXES = (".csv", ".parquet")
 DIGITS = 10  # significant ones that are written: sums in another order differ after the fifteenth
 
@@ -62,7 +63,7 @@ def _plain(value: Any) -> Any:
 
 def to_pandas(rows: Iterable[Row]) -> Any:
     """Return rows as a `pandas.DataFrame`. Raises UsageError where pandas is missing."""
-    return _module("pandas", "a pandas frame").DataFrame(flat_rows(rows))
+    return require("pandas", "a pandas frame", EXTRA).DataFrame(flat_rows(rows))
 
 
 def check_table(path: Path | None) -> None:
@@ -72,7 +73,7 @@ def check_table(path: Path | None) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"a table is written as {' or '.join(SUFFIXES)}, by the end of its name, not as {str(path)!r}")
     if path.suffix.lower() == ".parquet":
-        _module("pyarrow", "a table in Parquet")
+        require("pyarrow", "a table in Parquet", EXTRA)
 
 
 def write_table(path: Path, rows: Iterable[Row]) -> None:
@@ -84,9 +85,10 @@ def write_table(path: Path, rows: Iterable[Row]) -> None:
             cells = ([quote_formula(v) if isinstance(v, str) else v for v in row.values()] for row in flat)
             aside.write_text(csv_text(list(flat[0]) if flat else [], cells), encoding="utf-8")
         else:
-            _module("pyarrow.parquet", "a table in Parquet").write_table(
-                _module("pyarrow", "a table in Parquet").Table.from_pylist(flat), aside
-            )
+            import pyarrow
+            import pyarrow.parquet
+
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), aside)
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -101,10 +103,3 @@ def csv_text(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
 def quote_formula(text: str) -> str:
     """Return text that no spreadsheet reads as a formula."""
     return f"'{text}" if text.startswith(FORMULA) else text
-
-
-def _module(name: str, what: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise UsageError(f"{what} takes {name.partition('.')[0]}: pip install 'gentax[tables]'") from None

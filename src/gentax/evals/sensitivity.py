@@ -12,12 +12,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import numpy as np
 from scipy.special import expit
 
 from gentax.core import Outcome, UsageError
+from gentax.core.imports import require
 from gentax.evals.evaluate import Evaluation
 from gentax.metrics.statistics import LEVEL, TASKS, Estimate
 
@@ -45,8 +45,7 @@ class MixedModel:
 
 def check_installed() -> None:
     """Raise UsageError where statsmodels is missing."""
-    if find_spec("statsmodels") is None:
-        raise UsageError("the sensitivity check takes statsmodels: pip install 'gentax[sensitivity]'")
+    require("statsmodels", "the sensitivity check", "gentax[sensitivity]")
 
 
 def mixed_model(before: Evaluation, after: Evaluation, source: str, level: float = LEVEL) -> MixedModel:

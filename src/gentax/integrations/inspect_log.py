@@ -13,19 +13,16 @@ from typing import Any
 
 from gentax.core import Episode, Outcome, UsageError
 from gentax.core.files import atomic_folder
+from gentax.core.imports import require
 
 SUFFIXES = (".json", ".eval")
-HINT = "a log of Inspect takes inspect_ai: pip install 'gentax[inspect]'"
 
 
 def check_inspect_log(path: Path) -> None:
     """Refuse a log that cannot be written, before anything is played for it. Raises UsageError."""
     if path.suffix not in SUFFIXES:
         raise UsageError(f"a log of Inspect is written as {' or '.join(SUFFIXES)}, not as {str(path)!r}")
-    try:
-        import inspect_ai.log  # noqa: F401
-    except ImportError:
-        raise UsageError(HINT) from None
+    require("inspect_ai.log", "a log of Inspect", "gentax[inspect]")
 
 
 def write_inspect_log(path: Path, episodes: Sequence[Episode], policy: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gentax.core import Task
-from gentax.integrations.packages import require
+from gentax.core.imports import require
 from gentax.wrappers.spec import make_wrapped
 
 

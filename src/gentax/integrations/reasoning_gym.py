@@ -13,7 +13,7 @@ import gymnasium
 
 from gentax.core.env import AnyText
 from gentax.core.errors import UsageError, unknown
-from gentax.integrations.packages import require
+from gentax.core.imports import require
 
 
 class ReasoningGymEnv(gymnasium.Env[str, str]):

@@ -20,7 +20,7 @@ import gymnasium
 
 from gentax.core.env import AnyText
 from gentax.core.errors import UsageError, unknown
-from gentax.integrations.packages import require
+from gentax.core.imports import require
 
 SEEDS_COMPARED = 4  # starts that are compared to see whether a game follows its seed
 MESSAGE_LIMIT = 200  # characters of a game's own error

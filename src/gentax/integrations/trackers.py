@@ -6,13 +6,13 @@ environment variables say, such as `WANDB_MODE=offline`, `MLFLOW_TRACKING_URI` o
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gentax.core.errors import UsageError, unknown
+from gentax.core.errors import unknown
+from gentax.core.imports import require
 
 PROJECT = "gentax"
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
@@ -61,10 +61,7 @@ def module(name: str) -> Any:
     """Return the package of a tracker. Raises UsageError for one that is unknown or missing."""
     if name not in PACKAGES:
         raise unknown("tracker", name, PACKAGES)
-    try:
-        return importlib.import_module(PACKAGES[name])
-    except ImportError:
-        raise UsageError(f"--track {name} takes {PACKAGES[name]}: pip install {PACKAGES[name]}") from None
+    return require(PACKAGES[name], f"--track {name}", PACKAGES[name])
 
 
 def _start(name: str, package: Any, run: Path, config: Mapping[str, Any]) -> tuple[Log, Callable[[], None]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gentax.core import UsageError
+from gentax.core.imports import require
 from gentax.models.checkpoint_check import error_line
 
 
@@ -34,10 +35,7 @@ class Gguf:
 
 def read_gguf(path: Path) -> Gguf:
     """Read the header of a GGUF file. Raises UsageError for another or a truncated file."""
-    try:
-        import gguf
-    except ImportError:
-        raise UsageError(f"reading {path} takes the package gguf: pip install 'gentax[gguf]'") from None
+    gguf: Any = require("gguf", f"{path}, a GGUF file,", "gentax[gguf]")
 
     class Reader(gguf.GGUFReader):  # type: ignore[misc, unused-ignore]  # the package may not be installed
         """Ends where the file ends: past it the package reads nothing, as many times as a false length says."""

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from gentax.core import PolicyFault, UsageError
 from gentax.core.errors import nearest
-from gentax.core.user_code import format_error, is_import_path, load_attribute
+from gentax.core.imports import format_error, is_import_path, load_attribute
 from gentax.models.options import ModelOptions
 from gentax.models.source import may_name_model
 from gentax.policies.protocol import Policy, PolicyRequest, Reply, max_parallel_episodes

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 
 from gentax.core import UsageError, unknown
+from gentax.core.imports import is_import_path
 from gentax.core.settings import read_settings
-from gentax.core.user_code import is_import_path
 from gentax.domains import domain, make, missing_modules
 from gentax.domains.registry import parse_domain
 from gentax.models.source import may_name_model

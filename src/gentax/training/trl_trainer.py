@@ -23,8 +23,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ import torch
 
 from gentax.core import Episode, NonFiniteLoss, UsageError, stable_seed
 from gentax.core.files import atomic_folder
+from gentax.core.imports import require
 from gentax.core.process import Interrupt, deferred_interrupt
 from gentax.models.loading import resolve_device
 from gentax.models.precision import has_native_bf16, stochastic_round_
@@ -91,11 +91,8 @@ def refuse(config: TrainConfig) -> None:
             raise UsageError(f"recipe: trainer trl cannot do {setting}: {why}")
     if methods := forgetting_methods(config):
         raise UsageError(f"recipe: trainer trl cannot do {methods[0].setting}: it calls no forgetting methods")
-    try:
-        have = version("trl")
-    except PackageNotFoundError:
-        raise UsageError("trainer trl needs TRL: pip install 'gentax[trl]'") from None
-    if have != PINNED:
+    require("trl", "trainer trl", "gentax[trl]")
+    if (have := version("trl")) != PINNED:
         raise UsageError(f"trainer trl needs TRL {PINNED}, and {have} is installed: pip install 'gentax[trl]'")
 
 
@@ -122,8 +119,8 @@ def train_with_trl(
             "trainer trl has one process for each GPU: start it with `accelerate launch --no_python gentax train …`, "
             "or show it one GPU by CUDA_VISIBLE_DEVICES"
         )
-    if config.vllm_server_base_url is not None and find_spec("vllm") is None:
-        raise UsageError("a vLLM server is fed through vLLM, which is not installed here: pip install 'trl[vllm]'")
+    if config.vllm_server_base_url is not None:
+        require("vllm", "vllm_server_base_url", "trl[vllm]")
     with _silence_warnings(), join(config) as world, deferred_interrupt() as interrupt:
         # Before TRL's settings are made: with ZeRO-3 all models that are loaded later are sharded, and this one plays.
         player = load_local_policy(

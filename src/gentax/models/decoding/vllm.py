@@ -18,13 +18,13 @@ from typing import Any, NoReturn
 
 from gentax.core import UsageError
 from gentax.core.errors import PolicyFault
+from gentax.core.imports import require
 from gentax.models.action_format import ACTION_END
 from gentax.models.checkpoint_check import ADAPTER_CONFIG, read_json
 from gentax.models.decoding.sampling import ActiveRequest, StopCondition, check_lengths
 from gentax.models.memory import context_length
 from gentax.models.options import ModelOptions, Sample, SamplingRequest
 
-INSTALL = 'pip install "gentax[vllm]"'
 MAX_MODEL_LEN = 32768  # tokens of a sequence, at most, that memory is reserved for
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters that vLLM can be configured for
 
@@ -46,12 +46,9 @@ class VLLMDecoder:
 
     def __init__(self, folder: Path, tokenizer: Any, options: ModelOptions, adapter: Path | None = None) -> None:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # in this process, in a fixed order
-        try:
-            import vllm
-            from vllm.lora.request import LoRARequest
-        except ImportError as error:
-            raise UsageError(f"use_vllm needs vLLM: {INSTALL}") from error
+        vllm = require("vllm", "use_vllm", "gentax[vllm]")
         from transformers import AutoConfig
+        from vllm.lora.request import LoRARequest
 
         config = AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
         self.max_length = min(context_length(config), MAX_MODEL_LEN)

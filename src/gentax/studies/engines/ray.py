@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gentax.core import UsageError, unknown
-from gentax.integrations.packages import require
+from gentax.core.imports import require
 from gentax.studies.costs import CostModel
 from gentax.studies.engines.base import OnProgress
 from gentax.studies.plan import Stage
@@ -51,7 +51,7 @@ class RayEngine:
         slots: int | None = None,
         options: Mapping[str, str] | None = None,
     ) -> None:
-        ray: Any = require("ray", "the engine ray", "'gentax[ray]'")
+        ray = require("ray", "the engine ray", "gentax[ray]")
         options = options or {}
         for key in options:
             if key not in OPTIONS:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gentax.core import UsageError
-from gentax.integrations.packages import require
+from gentax.core.imports import require
 from gentax.studies.engines.base import OnProgress
 from gentax.studies.plan import Stage
 from gentax.studies.stages import StageResult, StageRunner
@@ -44,7 +44,7 @@ class SlurmEngine:
         slots: int | None = None,
         options: Mapping[str, str] | None = None,
     ) -> None:
-        submitit: Any = require("submitit", "the engine slurm", "'gentax[slurm]'")
+        submitit = require("submitit", "the engine slurm", "gentax[slurm]")
         values: dict[str, Any] = {key: _typed(value) for key, value in (options or {}).items()}
         cluster = values.pop("cluster", "slurm")
         try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gentax.core import UsageError
-from gentax.core.user_code import load_attribute
+from gentax.core.imports import load_attribute
 from gentax.training.config import ForgettingConfig, TrainConfig
 
 if TYPE_CHECKING:  # PyTorch is not loaded to refuse a config

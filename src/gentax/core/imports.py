@@ -1,4 +1,4 @@
-"""Code of the user's own, named `module:attribute`: finding it, and saying where in it an error happened."""
+"""Importing what may not be there: optional packages, and the user's own code, named `module:attribute`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import os
 import pkgutil
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Iterable
@@ -17,6 +18,29 @@ from gentax.core.errors import UsageError, nearest, unknown
 
 _NAME = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 _MESSAGE_LIMIT = 200  # characters of an error's own text
+
+
+def require(module: str, what: str, install: str) -> Any:
+    """Import a module of an optional package.
+
+    Args:
+        module: its name.
+        what: what needs it, for the message: "the engine ray".
+        install: what `pip install` is given: an extra such as "gentax[ray]", or a package.
+
+    Raises:
+        UsageError: it is not installed (with the command that installs it), or fails while it is imported.
+    """
+    package, command = module.partition(".")[0], f"pip install {shlex.quote(install)}"
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("", package):
+            raise UsageError(f"{what}: {package} is installed without {missing}: {command}") from error
+        raise UsageError(f"{what} needs {package}: {command}") from None
+    except Exception as error:
+        raise UsageError(f"{what}: {package} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def is_import_path(text: str) -> bool:
