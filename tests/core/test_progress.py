@@ -10,8 +10,8 @@ import pytest
 
 from gentax.core import console
 from gentax.core.console import EpisodeProgress, Progress, end_line, shows_progress, status
+from gentax.core.env import Task
 from gentax.core.episode import Episode, Outcome
-from gentax.core.task import Task
 
 
 def episodes(n):

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from gentax.core.console import TextTable, end_line
+from gentax.core.console import end_line
 from gentax.core.console import one_line as one_line
 from gentax.core.console import printable as printable
 from gentax.core.errors import UsageError
+from gentax.core.results import TextTable
 
 if TYPE_CHECKING:
-    from gentax.core.table import Tabular
+    from gentax.core.results import Tabular
     from gentax.metrics.statistics import Estimate, Undefined
 
 
@@ -69,7 +70,7 @@ def write_result(path: Path | None, value: Any) -> None:
 
 def write_rows(path: Path | None, results: Iterable[Tabular]) -> None:
     """Write the rows of results as a table where `--table` was given."""
-    from gentax.core.table import write_table
+    from gentax.core.results import write_table
 
     if path is not None:
         rows = [row for result in results for row in result.rows()]
@@ -100,7 +101,7 @@ NEEDED = 1 << 20  # bytes that must be free where a command will write
 
 def check_outputs(json: Path | None, table: Path | None) -> None:
     """Refuse files of `--json` and `--table` that cannot be written, before hours are spent on what would go there."""
-    from gentax.core.table import check_table
+    from gentax.core.results import check_table
 
     check_table(table)
     check_output(json)

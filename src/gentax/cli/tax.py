@@ -238,7 +238,7 @@ def _touched_domains(named: list[str] | None, tuned: str | None, recorded: Colle
 
 def _pilot(pilot: str | None, drop: float | None) -> tuple[int | None, Pilot | None]:
     """Return the number of tasks of a pilot that is to be played, or a pilot that was."""
-    from gentax.core.reading import read_json
+    from gentax.core.files import read_json
     from gentax.metrics.statistics import Pilot
 
     if pilot is None:

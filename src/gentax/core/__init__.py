@@ -1,9 +1,19 @@
 """The words everything else is written in: tasks, episodes, environments, errors. Imports nothing of gentax."""
 
-from gentax.core.env import Domain, ExpertAction, Level, StepResult, TextEnv
+from gentax.core.env import (
+    SPLITS,
+    Domain,
+    ExpertAction,
+    Level,
+    StepResult,
+    Task,
+    TextEnv,
+    content_hash,
+    split_of,
+    stable_seed,
+)
 from gentax.core.episode import Episode, Outcome, Step, Tokens, TokenSequence
 from gentax.core.errors import EnvironmentFault, NonFiniteLoss, PolicyFault, UsageError, unknown
-from gentax.core.task import SPLITS, Task, content_hash, split_of, stable_seed
 
 __all__ = [
     "SPLITS",

@@ -1,4 +1,4 @@
-"""What is printed: progress in one line, tables of aligned columns, and text that cannot change the terminal.
+"""What is printed while something runs: progress in one line, and text that cannot change the terminal.
 
 What takes a `progress` setting shows it by default where a person is watching, always when it is True, and never when
 it is False.
@@ -10,8 +10,7 @@ import shutil
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from gentax.core.episode import Episode
@@ -25,43 +24,6 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """Return text on one line, without what could change the terminal."""
     return " ".join(printable(text).split())
-
-
-def repr_as_str(self: object, printer: Any, _: bool) -> None:
-    """Show an object in a notebook as `print` does: `_repr_pretty_ = repr_as_str` in its class.
-
-    IPython would otherwise show every field of a result, whole episodes among them.
-    """
-    printer.text(str(self))
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table with a title; the first column is text, the others numbers.
-
-    Columns stay whole in a narrow terminal and in a file, where the lines are simply long.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Iterable[Sequence[object]]
-
-    def lines(self) -> list[str]:
-        """Return the title, the heads of the columns and the rows, one line each."""
-        cells = [[one_line(str(cell)) for cell in line] for line in (self.columns, *self.rows)]
-        widths = [max(len(line[n]) for line in cells) for n in range(len(self.columns))]
-        return [one_line(self.title)] + [
-            "  ".join(
-                [line[0].ljust(widths[0])]
-                + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-            ).rstrip()
-            for line in cells
-        ]
-
-    _repr_pretty_ = repr_as_str
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines())
 
 
 REDRAW = 0.1  # seconds between two drawings of a count in a terminal, at least

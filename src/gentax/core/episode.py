@@ -16,10 +16,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gentax.core.env import Task
 from gentax.core.errors import UsageError, unknown
-from gentax.core.files import atomic_file
-from gentax.core.reading import is_gzipped, parse_json, read_lines
-from gentax.core.task import Task
+from gentax.core.files import atomic_file, is_gzipped, parse_json, read_lines
 
 
 class Outcome(StrEnum):
@@ -238,7 +237,7 @@ def read_episodes(path: Path) -> list[Episode]:
     Files that were joined (`cat a.gz b.gz`) are read as one.
 
     Raises:
-        UsageError: no such file, a file that is not gzipped, cut short, damaged or larger than `reading.py` allows, a
+        UsageError: no such file, a file that is not gzipped, cut short, damaged or larger than `files.py` allows, a
             line that is no episode.
     """
     path = Path(path)

@@ -26,7 +26,7 @@ from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, TypeAd
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from gentax.core.errors import UsageError, unknown
-from gentax.core.reading import read_text
+from gentax.core.files import read_text
 
 T = TypeVar("T")
 

@@ -20,10 +20,20 @@ from typing import Any, NamedTuple, cast
 
 import gymnasium
 
-from gentax.core.env import Domain, ExpertAction, Level, StepResult, TextEnv
+from gentax.core.env import (
+    SPLITS,
+    Domain,
+    ExpertAction,
+    Level,
+    StepResult,
+    Task,
+    TextEnv,
+    content_hash,
+    split_of,
+    stable_seed,
+)
 from gentax.core.errors import UsageError
 from gentax.core.imports import load_attribute
-from gentax.core.task import SPLITS, Task, content_hash, split_of, stable_seed
 from gentax.domains.text_adapter import DescribedEnv, as_text, attribute, rules_of
 
 LIBRARIES = {  # name -> what makes an environment of a name in it; the module is loaded when it is asked for

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError, unknown
-from gentax.core.console import EpisodeProgress, TextTable, repr_as_str
+from gentax.core.console import EpisodeProgress
+from gentax.core.results import Tabular, TextTable, repr_as_str
 from gentax.core.settings import plain
-from gentax.core.table import Tabular
 from gentax.domains import domain, make
 from gentax.metrics.episode_scores import (
     Truncation,

@@ -16,7 +16,7 @@ import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.core.console import shows_progress, status
-from gentax.core.table import Tabular
+from gentax.core.results import Tabular
 from gentax.evals.evaluate import tasks_of
 from gentax.metrics.forecast import Fit, Forecast, read_fit
 from gentax.metrics.statistics import Estimate, cluster_mean

@@ -16,8 +16,7 @@ from typing import Any
 
 from gentax.core import UsageError
 from gentax.core.console import one_line
-from gentax.core.files import atomic_file
-from gentax.core.reading import read_json, read_text
+from gentax.core.files import atomic_file, read_json, read_text
 from gentax.metrics.statistics import Estimate
 
 BEGIN, END = "<!-- gentax {}: begin -->", "<!-- gentax {}: end -->"  # of a kind of result

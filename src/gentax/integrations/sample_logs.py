@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gentax.core import UsageError, content_hash, unknown
-from gentax.core.inspect_log import GRADES, read_inspect_log
-from gentax.core.reading import parse_json, read_lines
+from gentax.core.files import GRADES, parse_json, read_inspect_log, read_lines
 from gentax.metrics.episode_scores import RecordedScores
 
 ERROR = float("nan")

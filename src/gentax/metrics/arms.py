@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gentax.core import UsageError, unknown
-from gentax.core.console import repr_as_str
-from gentax.core.records import Record
+from gentax.core.results import Record, repr_as_str
 from gentax.metrics.episode_scores import error_free_tasks, select_labels, select_tasks
 from gentax.metrics.statistics import (
     LEVEL,

@@ -26,9 +26,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
-from gentax.core.console import TextTable, repr_as_str
-from gentax.core.records import Record
-from gentax.core.table import Tabular
+from gentax.core.results import Record, Tabular, TextTable, repr_as_str
 from gentax.metrics.statistics import Estimate, bounded_mean, cluster_mean, success_rate
 from gentax.metrics.statistics.scores import check_scores
 

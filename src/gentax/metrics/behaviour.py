@@ -25,8 +25,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import Episode, Task, UsageError
-from gentax.core.records import Record
-from gentax.core.table import Tabular
+from gentax.core.results import Record, Tabular
 from gentax.metrics import statistics
 from gentax.metrics.episode_scores import drop_error_tasks, task_success
 from gentax.metrics.statistics import LEVEL, Estimate, difference

@@ -21,9 +21,7 @@ from scipy.sparse import csr_array
 from scipy.special import stdtrit
 
 from gentax.core import Episode, Task, UsageError, unknown
-from gentax.core.console import TextTable, repr_as_str
-from gentax.core.records import Record
-from gentax.core.table import Tabular
+from gentax.core.results import Record, Tabular, TextTable, repr_as_str
 from gentax.metrics.axes import Axes, Probe
 from gentax.metrics.statistics import LEVEL, TASKS, Estimate
 

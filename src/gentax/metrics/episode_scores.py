@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
-from gentax.core.records import Record
+from gentax.core.results import Record
 from gentax.metrics.statistics import Labels
 
 MAX_ERROR_SHARE = 0.02  # of a domain's tasks that may be excluded because an environment failed

@@ -25,10 +25,9 @@ import numpy as np
 from pydantic import Field
 
 from gentax.core import UsageError, unknown
-from gentax.core.reading import read_json
-from gentax.core.records import Record, json_value
+from gentax.core.files import read_json
+from gentax.core.results import Record, Tabular, json_value
 from gentax.core.settings import read_settings, settings
-from gentax.core.table import Tabular
 from gentax.metrics.axes import Axes, Probe
 from gentax.metrics.diversity import Diversity, diversity
 from gentax.metrics.statistics import LEVEL, Estimate

@@ -19,8 +19,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from gentax.core.console import TextTable
 from gentax.core.errors import UsageError, unknown
+from gentax.core.results import TextTable
 from gentax.core.settings import read_settings, read_yaml, settings
 from gentax.metrics.statistics import TASKS, Estimate, Undefined
 from gentax.metrics.tax import NOT_TOUCHED, TaxReport

@@ -18,9 +18,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core import UsageError
-from gentax.core.console import TextTable, repr_as_str
-from gentax.core.records import Record
-from gentax.core.table import Tabular
+from gentax.core.results import Record, Tabular, TextTable, repr_as_str
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE, error_free_tasks, select_labels, select_tasks
 from gentax.metrics.statistics import (
     LEVEL,

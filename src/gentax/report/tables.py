@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gentax.core.table import csv_text, quote_formula
+from gentax.core.results import csv_text, quote_formula
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.verdict import headline
 from gentax.report.model import Report

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from gentax.core import UsageError
+from gentax.core.results import Tabular
 from gentax.core.settings import plain
-from gentax.core.table import Tabular
 from gentax.metrics.arms import ArmReport, compare_arms
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.tax import tax_report

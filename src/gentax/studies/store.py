@@ -35,8 +35,7 @@ import filelock
 import gentax
 from gentax.core import Episode, UsageError
 from gentax.core.episode import read_episodes
-from gentax.core.files import write_json
-from gentax.core.reading import read_json
+from gentax.core.files import read_json, write_json
 from gentax.studies.plan import FORMAT, Stage
 
 SEAL = "stage.json"

@@ -16,8 +16,7 @@ from typing import Any
 
 from gentax.core import UsageError
 from gentax.core.console import Progress, format_duration, shows_progress
-from gentax.core.files import atomic_file, write_json
-from gentax.core.reading import read_json, read_lines
+from gentax.core.files import atomic_file, read_json, read_lines, write_json
 from gentax.core.settings import plain
 from gentax.training.checkpoint import checkpoints
 from gentax.training.config import RUN_FORMAT, TrainConfig

@@ -29,8 +29,7 @@ import numpy as np
 from gentax.core import Episode, Step, UsageError
 from gentax.core.episode import EPISODES_FILE, episode_from_json, read_episodes
 from gentax.core.errors import unknown
-from gentax.core.inspect_log import GRADES, read_inspect_log
-from gentax.core.reading import first_character, parse_json, read_json, read_lines
+from gentax.core.files import GRADES, first_character, parse_json, read_inspect_log, read_json, read_lines
 from gentax.models.action_format import write_reply
 from gentax.models.chat import ChatCodec
 from gentax.rollouts.prompt import RolloutConfig, build_message
@@ -139,7 +138,7 @@ def sampled_examples(episode: Episode, max_pairs: int | None = None) -> Iterator
 
 AGENT, OTHERS = ("assistant", "gpt"), ("system", "developer", "user", "human", "tool", "function", "observation")
 SUFFIXES = (".json", ".jsonl", ".gz", ".eval")
-LIST_LIMIT = 1 << 28  # bytes of a JSON list, which is read as a whole; lines may have more (see `core/reading.py`)
+LIST_LIMIT = 1 << 28  # bytes of a JSON list, which is read as a whole; lines may have more (see `core/files.py`)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from typing import Any
 import gymnasium
 from gymnasium.utils import RecordConstructorArgs
 
-from gentax.core.env import Domain, ExpertAction, TextEnv
+from gentax.core.env import Domain, ExpertAction, Task, TextEnv
 from gentax.core.errors import UsageError
-from gentax.core.task import Task
 
 
 class TextWrapper(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):

@@ -11,8 +11,8 @@ from random import Random
 
 import gymnasium
 
+from gentax.core.env import stable_seed
 from gentax.core.errors import UsageError
-from gentax.core.task import stable_seed
 from gentax.wrappers.base import TextWrapper
 from gentax.wrappers.generators import Scene, generator, words_of
 

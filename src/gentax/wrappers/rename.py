@@ -12,9 +12,8 @@ from random import Random
 
 import gymnasium
 
-from gentax.core.env import ExpertAction
+from gentax.core.env import ExpertAction, stable_seed
 from gentax.core.errors import UsageError
-from gentax.core.task import stable_seed
 from gentax.wrappers.base import TextWrapper
 
 NOUNS: dict[str, tuple[str, ...]] = {

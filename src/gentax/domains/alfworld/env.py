@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gentax.core.env import ExpertAction, StepResult, TextEnv
+from gentax.core.env import ExpertAction, StepResult, Task, TextEnv
 from gentax.core.errors import EnvironmentFault
-from gentax.core.task import Task
 from gentax.domains.alfworld import DOMAIN, LEVELS, OFFICIAL, TASKS, parse_level
 from gentax.domains.alfworld.engine import NOTHING, Game
 from gentax.domains.alfworld.expert import Expert

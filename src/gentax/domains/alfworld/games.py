@@ -12,8 +12,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+from gentax.core.env import content_hash, split_of, stable_seed
 from gentax.core.errors import UsageError
-from gentax.core.task import content_hash, split_of, stable_seed
 from gentax.domains.alfworld import LevelSpec
 from gentax.domains.alfworld.engine import Facts
 from gentax.domains.alfworld.homes import (

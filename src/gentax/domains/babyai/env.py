@@ -6,8 +6,7 @@ from typing import Any
 
 from minigrid.core.actions import Actions
 
-from gentax.core.env import ExpertAction, StepResult, TextEnv
-from gentax.core.task import Task
+from gentax.core.env import ExpertAction, StepResult, Task, TextEnv
 from gentax.domains.babyai import DOMAIN, KINDS, TASKS
 from gentax.domains.babyai.expert import BotExpert
 from gentax.domains.babyai.world import called, content_of, draw, make_world, view, whole

@@ -16,7 +16,7 @@ import numpy as np
 from minigrid.core.constants import IDX_TO_COLOR, IDX_TO_OBJECT, OBJECT_TO_IDX
 from minigrid.envs.babyai.core import roomgrid_level
 
-from gentax.core.task import content_hash, split_of, stable_seed
+from gentax.core.env import content_hash, split_of, stable_seed
 from gentax.domains.babyai import LevelKind
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from gentax.core import ExpertAction, Task, TextEnv
 from gentax.core.errors import UsageError
-from gentax.core.records import Record
+from gentax.core.results import Record
 from gentax.domains import make
 
 

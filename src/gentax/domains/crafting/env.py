@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from gentax.core.env import ExpertAction, StepResult, TextEnv
-from gentax.core.task import Task
+from gentax.core.env import ExpertAction, StepResult, Task, TextEnv
 from gentax.domains.crafting import DOMAIN, parse_level
 from gentax.domains.crafting.recipes import MOST, Recipe, clutter, content_of, generate
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from gentax.core.task import content_hash, split_of, stable_seed
+from gentax.core.env import content_hash, split_of, stable_seed
 from gentax.domains.crafting import LevelSpec
 
 T = TypeVar("T")

@@ -18,8 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gentax.core.env import Domain, Level
-from gentax.core.task import stable_seed
+from gentax.core.env import Domain, Level, stable_seed
 
 NAMES = (
     "boil", "melt", "freeze", "change-the-state-of-matter-of", "use-thermometer",

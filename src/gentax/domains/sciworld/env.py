@@ -12,9 +12,8 @@ import re
 from itertools import groupby
 from typing import Any
 
-from gentax.core.env import ExpertAction, StepResult, TextEnv
+from gentax.core.env import ExpertAction, StepResult, Task, TextEnv, content_hash
 from gentax.core.errors import EnvironmentFault
-from gentax.core.task import Task, content_hash
 from gentax.domains.sciworld import DOMAIN, SIMPLIFICATION, Variation, turn_seed, variations
 from gentax.domains.sciworld.expert import Plan, Turn, plan_for, thought
 from gentax.domains.sciworld.simulator import Simulator

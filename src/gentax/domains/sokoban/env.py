@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gentax.core.env import ExpertAction, StepResult, TextEnv
+from gentax.core.env import ExpertAction, StepResult, Task, TextEnv
 from gentax.core.errors import UsageError
-from gentax.core.task import Task
 from gentax.domains.sokoban import DOMAIN, parse_level
 from gentax.domains.sokoban.board import ACTIONS, PLAYER, PLAYER_BITS, Renderer, cells, deltas, move, places
 from gentax.domains.sokoban.rooms import Collection, Start, content_of, read_xsb, start_of, tasks_of

@@ -21,8 +21,8 @@ from math import comb
 from pathlib import Path
 from typing import NamedTuple
 
+from gentax.core.env import SPLITS, Task, content_hash, split_of, stable_seed
 from gentax.core.errors import UsageError
-from gentax.core.task import SPLITS, Task, content_hash, split_of, stable_seed
 from gentax.domains.sokoban import LevelSpec
 from gentax.domains.sokoban.board import PLAYER, PLAYER_BITS, Room, border, cells, reach, state_of
 from gentax.domains.sokoban.solver import TABLE_LIMIT, Distances

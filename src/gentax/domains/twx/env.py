@@ -6,9 +6,8 @@ import re
 from abc import abstractmethod
 from typing import Any, ClassVar
 
-from gentax.core.env import ExpertAction, StepResult, TextEnv
+from gentax.core.env import ExpertAction, StepResult, Task, TextEnv, content_hash
 from gentax.core.errors import EnvironmentFault
-from gentax.core.task import Task, content_hash
 from gentax.domains.twx import COOKING, COOKING_DOMAIN, FIRST, FOLDS, MAPREADER, MAPREADER_DOMAIN, Game, numbers
 from gentax.domains.twx.expert import PlanFollower, cooking_thought, mapreader_thought, without_idle
 from gentax.domains.twx.simulator import Simulator, State, exits, room_of, tidy

@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gentax.core.env import ExpertAction, StepResult, TextEnv
+from gentax.core.env import ExpertAction, StepResult, Task, TextEnv
 from gentax.core.errors import UsageError
-from gentax.core.task import Task
 from gentax.domains.webshop import DOMAIN, HORIZON, OFFICIAL, parse_level
 from gentax.domains.webshop.expert import expert_action, oracle_action
 from gentax.domains.webshop.goals import WON, content_of, sample_goal, score

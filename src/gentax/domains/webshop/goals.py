@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Iterable, Mapping
 
-from gentax.core.task import content_hash, split_of
+from gentax.core.env import content_hash, split_of
 from gentax.domains.webshop import LONGEST, LevelSpec
 from gentax.domains.webshop.expert import expert_action
 from gentax.domains.webshop.shop import TITLED, Catalogue, Draw, Goal, Product, Session, alike, choose, sample

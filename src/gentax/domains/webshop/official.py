@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gentax.core.env import SPLITS, content_hash, split_of, stable_seed
 from gentax.core.errors import UsageError
-from gentax.core.task import SPLITS, content_hash, split_of, stable_seed
 from gentax.domains.webshop.goals import UNLIMITED, price_limit, title_nouns
 from gentax.domains.webshop.shop import Catalogue, Goal, Product
 

@@ -13,7 +13,7 @@ import numpy as np
 from rapidfuzz import fuzz
 from rapidfuzz.utils import default_process
 
-from gentax.core.task import stable_seed
+from gentax.core.env import stable_seed
 
 ALIKE = 85  # a `token_set_ratio` above it is a match
 

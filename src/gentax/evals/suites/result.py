@@ -23,12 +23,10 @@ import numpy as np
 
 import gentax
 from gentax.core import Episode, Outcome, UsageError
-from gentax.core.console import TextTable, one_line, repr_as_str
-from gentax.core.files import atomic_file
-from gentax.core.reading import read_json
-from gentax.core.records import json_value
+from gentax.core.console import one_line
+from gentax.core.files import atomic_file, read_json
+from gentax.core.results import Tabular, TextTable, json_value, repr_as_str
 from gentax.core.settings import read_settings, settings
-from gentax.core.table import Tabular
 from gentax.evals.suites.suite import FROZEN, RETIRED, Suite, load_suite, versions
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE
 from gentax.metrics.statistics import Estimate, Labels, Scores, above_chance, linear_combination, success_rate

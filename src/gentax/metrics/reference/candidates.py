@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gentax.core import UsageError
-from gentax.core.records import Record
+from gentax.core.results import Record
 
 MOST_CELLS = 20  # whose corners are tried, a million
 SLACK = 1e-9  # of floating point, when a figure lies on the edge of a range or a denominator reaches 0

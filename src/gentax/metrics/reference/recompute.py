@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gentax.core.records import Record, json_value
+from gentax.core.results import Record, json_value
 from gentax.metrics.reference import candidates as c
 from gentax.metrics.reference.candidates import SLACK, MetricFamily, PrintedCells, Range, half_step
 from gentax.metrics.reference.claims import Claim, Status, claims

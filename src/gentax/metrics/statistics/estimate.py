@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from gentax.core.records import Record
+from gentax.core.results import Record
 
 LEVEL = 0.95  # of an interval, unless said otherwise
 TASKS, SEEDS_AND_TASKS, SEEDS = "tasks", "training seeds and tasks", "training seeds"

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from gentax.core.errors import UsageError
-from gentax.core.records import Record
+from gentax.core.results import Record
 from gentax.metrics.statistics.estimate import LEVEL, rounded
 from gentax.metrics.statistics.multiple_testing import InterimAnalyses
 from gentax.metrics.statistics.scores import Scores

@@ -1,7 +1,8 @@
-"""Results as tables for other tools: rows of plain values as a pandas frame, a CSV file or a Parquet file.
+"""How results are shown and kept: printed as a table, written as JSON, as a pandas frame, CSV or Parquet.
 
-A result says its rows with values of any kind. Here an estimate becomes three columns, `name`, `name_low` and
-`name_high`; what is undefined is empty. Spreadsheets run text that looks like a formula, so in CSV such text is quoted.
+A result says its rows with values of any kind. In frames and files an estimate becomes three columns, `name`,
+`name_low` and `name_high`; what is undefined is empty. Spreadsheets run text that looks like a formula, so in CSV such
+text is quoted.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
+from gentax.core.console import one_line
 from gentax.core.errors import UsageError
 from gentax.core.files import atomic_file
 from gentax.core.imports import require
@@ -22,6 +25,75 @@ SUFFIXES = (".csv", ".parquet")
 DIGITS = 10  # significant ones that are written: sums in another order differ after the fifteenth
 
 Row = Mapping[str, Any]
+
+
+class Record:
+    """A base of dataclasses with `to_json` and `from_json`. A field with `compare=False` is not written."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"arbitrary_types_allowed": True, "allow_inf_nan": False}
+
+    def to_json(self) -> Any:
+        """Return the fields as JSON values."""
+        return {one.name: json_value(getattr(self, one.name)) for one in fields(self) if one.compare}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_json(cls, values: Any, where: str = "") -> Self:
+        """Read what `to_json` wrote; further keys are ignored. Raises UsageError, which begins with `where`."""
+        from gentax.core.settings import read_settings  # takes pydantic
+
+        return read_settings(cls, values, where or f"a {cls.__name__.lower()}")
+
+
+def json_value(value: Any) -> Any:
+    """Return a value as JSON has it: records as objects, sets as sorted lists, keys as text."""
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if is_dataclass(value):
+        return {one.name: json_value(getattr(value, one.name)) for one in fields(value) if one.compare}
+    if isinstance(value, Mapping):
+        return {str(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, (list, tuple)):
+        return [json_value(item) for item in value]
+    return value
+
+
+def repr_as_str(self: object, printer: Any, _: bool) -> None:
+    """Show an object in a notebook as `print` does: `_repr_pretty_ = repr_as_str` in its class.
+
+    IPython would otherwise show every field of a result, whole episodes among them.
+    """
+    printer.text(str(self))
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table with a title; the first column is text, the others numbers.
+
+    Columns stay whole in a narrow terminal and in a file, where the lines are simply long.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Iterable[Sequence[object]]
+
+    def lines(self) -> list[str]:
+        """Return the title, the heads of the columns and the rows, one line each."""
+        cells = [[one_line(str(cell)) for cell in line] for line in (self.columns, *self.rows)]
+        widths = [max(len(line[n]) for line in cells) for n in range(len(self.columns))]
+        return [one_line(self.title)] + [
+            "  ".join(
+                [line[0].ljust(widths[0])]
+                + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+            ).rstrip()
+            for line in cells
+        ]
+
+    _repr_pretty_ = repr_as_str
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
 
 class Tabular:

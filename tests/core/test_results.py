@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gentax.core import UsageError
-from gentax.core.table import to_pandas, write_table
+from gentax.core.results import to_pandas, write_table
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.tax import tax_report
 
