@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gentax.core import UsageError, reading, unknown
+from gentax.core import UsageError, files, unknown
 
 if TYPE_CHECKING:
     import torch
@@ -196,7 +196,7 @@ def error_line(error: BaseException) -> str:
 
 def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
     """Return the JSON object in a file. Raises UsageError for a missing, oversized or other file."""
-    content = reading.read_json(path, limit)
+    content = files.read_json(path, limit)
     if not isinstance(content, dict):
         raise UsageError(f"{path} must hold a JSON object, not {json.dumps(content)[:40]}")
     return content
