@@ -8,7 +8,7 @@
 - workers: the same small study in this process, with one worker and with two, each with one thread; the share of its
   time that is not in stages;
 - ray: the same on a Ray cluster of three nodes on this machine (a head and two with a CPU each), of which one is killed
-  in mid-study. Needs `pip install 'gentax[ray]'`.
+  in mid-study. Needs `pip install "gentax[ray]"`.
 
 The shipped model, on whatever else this machine does; medians of `--repeats`.
 """

@@ -244,7 +244,7 @@ def test_an_incomplete_suite_says_so_and_how_to_complete_it(tmp_path, monkeypatc
     assert "expert on suite v2" in text
     assert "crafting shallow 100.0 (97.1 to 100.0)" in text
     assert "incomplete, so there is no mean: without sokoban, sciworld, webshop" in text
-    assert "to enable alfworld: pip install 'gentax[alfworld]'" in text
+    assert 'to enable alfworld: pip install "gentax[alfworld]"' in text
     assert json.loads(out.read_text())["score"]["mean"] is None
     assert done.output.count("to enable") == 7
     assert f"gentax verify {out}" in text

@@ -39,7 +39,7 @@ def test_csv_and_parquet_hold_the_same_and_a_formula_is_quoted_in_csv(tmp_path):
 
 def test_a_missing_package_and_another_suffix_are_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(UsageError, match=r"a pandas frame needs pandas: pip install 'gentax\[tables\]'"):
+    with pytest.raises(UsageError, match=r'a pandas frame needs pandas: pip install "gentax\[tables\]"'):
         to_pandas(ROWS)
     with pytest.raises(UsageError, match=r"\.csv or \.parquet"):
         write_table(tmp_path / "t.xlsx", ROWS)

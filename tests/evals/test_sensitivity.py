@@ -43,5 +43,5 @@ def test_the_mixed_model_agrees_with_the_main_interval():
 
 def test_without_the_library_one_line_says_how_to_have_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "statsmodels", None)
-    with pytest.raises(UsageError, match=r"pip install 'gentax\[sensitivity\]'"):
+    with pytest.raises(UsageError, match=r'pip install "gentax\[sensitivity\]"'):
         sensitivity.mixed_model(*pair(4), "home")

@@ -46,4 +46,4 @@ def test_what_is_missing_or_unknown_is_named(tmp_path, monkeypatch):
     assert "did you mean 'inspect'" in rollout("--log", "inspct", "--out", str(tmp_path / "a.eval"))
     assert "written as .json or .eval" in rollout("--log", "inspect", "--out", str(tmp_path / "a.jsonl.gz"))
     monkeypatch.setitem(sys.modules, "inspect_ai", None)
-    assert "pip install 'gentax[inspect]'" in rollout("--log", "inspect", "--out", str(tmp_path / "a.eval"))
+    assert 'pip install "gentax[inspect]"' in rollout("--log", "inspect", "--out", str(tmp_path / "a.eval"))

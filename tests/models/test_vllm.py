@@ -200,7 +200,7 @@ def test_what_needs_weights_refuses_in_one_line(fake_vllm, tiny):
 
 def test_without_vllm_one_line_says_how_to_install_it(tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(UsageError, match=r"use_vllm needs vllm: pip install 'gentax\[vllm\]'"):
+    with pytest.raises(UsageError, match=r'use_vllm needs vllm: pip install "gentax\[vllm\]"'):
         load_local_policy(tiny, THROUGH_VLLM)
 
 

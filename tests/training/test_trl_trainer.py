@@ -260,7 +260,7 @@ def test_a_missing_trl_and_another_version_are_named(tiny, monkeypatch):
     monkeypatch.setattr(trl_trainer, "version", lambda name: trl_trainer.PINNED)
     trl_trainer.refuse(make_config(tiny))
     monkeypatch.setitem(sys.modules, "trl", None)
-    with pytest.raises(UsageError, match=r"pip install 'gentax\[trl\]'"):
+    with pytest.raises(UsageError, match=r'pip install "gentax\[trl\]"'):
         trl_trainer.refuse(make_config(tiny))
 
 

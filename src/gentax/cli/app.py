@@ -25,7 +25,8 @@ from gentax.cli import (
 )
 from gentax.cli.output import printable
 from gentax.core.console import end_line
-from gentax.core.errors import EnvironmentFault, NonFiniteLoss, PolicyFault, StudyIncomplete, UsageError
+from gentax.core.errors import EnvironmentFault, ExitCode, NonFiniteLoss, PolicyFault, StudyIncomplete, UsageError
+from gentax.core.extras import extra_of, install_command
 
 CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, of click or of the copy within typer
 
@@ -78,30 +79,36 @@ def main() -> None:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: _complain(f"warning: {message}")  # without path and source line
             code = app(standalone_mode=False)
-        if code == 130:  # what typer makes of Ctrl-C
+        if code == ExitCode.INTERRUPTED:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
-        sys.exit(code or 0)
+        sys.exit(code or ExitCode.OK)
     except CLICK_ERROR as error:  # an unknown command or option, a value of the wrong type
         if type(error).__name__ != "NoArgsIsHelpError":  # then the help was printed instead
             _complain(_click_message(error))
-        sys.exit(2)
+        sys.exit(ExitCode.USAGE)
     except UsageError as error:
         _complain(str(error))
-        sys.exit(2)
+        sys.exit(ExitCode.USAGE)
+    except ModuleNotFoundError as error:
+        extra = extra_of(error.name or "")
+        if extra is None:
+            raise
+        _complain(f"{error.name} is not installed: {install_command(f'gentax[{extra}]')}")
+        sys.exit(ExitCode.USAGE)
     except (EnvironmentFault, NonFiniteLoss, PolicyFault, StudyIncomplete, OSError) as error:
         _complain(str(error))
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # PyTorch's; torch is not loaded just for its name
             raise
         why = str(error).strip().partition("\n")[0][:200]
         _complain(f"{why} What takes less: a smaller --parallel, --dtype bfloat16, lora in a recipe")
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
     except (KeyboardInterrupt, typer.Abort):
         _complain(
             "stopped; a study, a training run or a suite with --json resumes when the same command is given again"
         )
-        sys.exit(130)
+        sys.exit(ExitCode.INTERRUPTED)
 
 
 def _click_message(error: Exception) -> str:

@@ -22,6 +22,7 @@ from gentax.cli.output import (
 )
 from gentax.core.console import status
 from gentax.core.errors import UsageError, unknown
+from gentax.core.extras import LOCAL, require_modules
 from gentax.models.options import ModelOptions
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def diversity(
 
     check_outputs(json, table)
     check_plot_path(plot)
+    require_modules("gentax diversity", "sklearn", *LOCAL)
     levels = probing.read_domain_levels(domain)
     names = [name if level is None else f"{name}:{level}" for name, level in levels]
     if len(set(names)) < 2:

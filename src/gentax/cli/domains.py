@@ -10,6 +10,7 @@ import typer
 from gentax.cli import options as o
 from gentax.cli.output import check_output, console, print_table, printable, write_result
 from gentax.core.console import is_interactive, status
+from gentax.core.errors import ExitCode
 
 if TYPE_CHECKING:
     from gentax.domains.check import Result
@@ -92,7 +93,7 @@ def check(
     console.print("every check passed" if not failed else f"{failed} of {len(report.results)} checks failed")
     write_result(json, report.to_json())
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _print_running(check: str) -> None:

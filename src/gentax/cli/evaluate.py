@@ -12,7 +12,7 @@ from gentax.cli import options as o
 from gentax.cli.options import SettingsGroup, with_settings
 from gentax.cli.output import check_outputs, console, print_text, print_text_table, write_result, write_rows
 from gentax.core.console import EpisodeProgress, status
-from gentax.core.errors import UsageError
+from gentax.core.errors import ExitCode, UsageError
 from gentax.models.options import ModelOptions
 from gentax.rollouts import RolloutConfig
 
@@ -191,4 +191,4 @@ def verify(
     if len(files) > 1:
         console.print(f"{len(files) - failed} of {len(files)} files passed every check")
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)

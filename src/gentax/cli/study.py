@@ -20,7 +20,8 @@ from gentax.cli.output import (
     write_result,
     write_rows,
 )
-from gentax.core.errors import UsageError
+from gentax.core.errors import ExitCode, UsageError
+from gentax.core.extras import LOCAL, require_modules
 
 if TYPE_CHECKING:
     from gentax.studies.overview import Overview
@@ -78,6 +79,7 @@ def demo(out: Out = "runs", workers: Workers = 1, json: o.Json = None) -> None:
 
     Example: `gentax demo`
     """
+    require_modules("gentax demo", "minigrid", "textworld_express", *LOCAL)
     _run("demo", out, json, workers=workers)
 
 
@@ -113,6 +115,7 @@ def _run(
     from gentax.studies.remote import open_store
     from gentax.studies.study import study_path
 
+    require_modules("a study", *LOCAL)
     check_output(json)
     study = read_study(name)
     if warn and (warning := study.cannot_claim()) is not None:
@@ -270,7 +273,7 @@ def check_store(study: Name, out: Out = "runs") -> None:
     print_text(damaged := store.take_damaged())
     print_text(f"{intact} of {len(stages)} stages are there and intact, {len(damaged)} were damaged.")
     if damaged:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @app.command()

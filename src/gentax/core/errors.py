@@ -10,6 +10,21 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a command of `gentax` ends with; documented in docs/reference/exit-codes.md."""
+
+    OK = 0
+    FAILED = 1
+    """Something broke, or a check that the command was to make failed."""
+    USAGE = 2
+    """What a user can mend: a `UsageError`, an unknown command or option."""
+    GATE_FAIL = 3
+    GATE_INCONCLUSIVE = 4
+    INTERRUPTED = 130
+    """Ctrl-C: 128 and the signal's number, as shells have it."""
 
 
 class UsageError(ValueError):

@@ -6,7 +6,6 @@ import importlib
 import os
 import pkgutil
 import re
-import shlex
 import sys
 import traceback
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from gentax.core.errors import UsageError, nearest, unknown
+from gentax.core.extras import install_command
 
 _NAME = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 _MESSAGE_LIMIT = 200  # characters of an error's own text
@@ -31,7 +31,7 @@ def require(module: str, what: str, install: str) -> Any:
     Raises:
         UsageError: it is not installed (with the command that installs it), or fails while it is imported.
     """
-    package, command = module.partition(".")[0], f"pip install {shlex.quote(install)}"
+    package, command = module.partition(".")[0], install_command(install)
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

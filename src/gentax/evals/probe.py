@@ -18,6 +18,7 @@ from typing import Any
 
 from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.core.console import EpisodeProgress
+from gentax.core.extras import LOCAL, require_modules
 from gentax.evals.evaluate import evaluate
 from gentax.metrics.axes import Probe, axes
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE
@@ -233,6 +234,7 @@ def _tokens_of(policy: Policy) -> tuple[Callable[[str], Any], str]:
     codec = getattr(policy, "codec", None)
     if codec is not None:
         return codec.encode_text, policy.name
+    require_modules("counting tokens as the base model does", *LOCAL)
     from gentax.models.chat import ChatCodec
     from gentax.models.loading import load_tokenizer
 

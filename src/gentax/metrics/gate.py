@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from gentax.core.errors import UsageError, unknown
+from gentax.core.errors import ExitCode, UsageError, unknown
 from gentax.core.results import TextTable
 from gentax.core.settings import read_settings, read_yaml, settings
 from gentax.metrics.statistics import TASKS, Estimate, Undefined
@@ -153,7 +153,12 @@ class GateOutcome(StrEnum):
     INCONCLUSIVE = "INCONCLUSIVE"
 
 
-EXIT_CODES = {GateOutcome.PASS: 0, GateOutcome.WARN: 0, GateOutcome.FAIL: 3, GateOutcome.INCONCLUSIVE: 4}
+EXIT_CODES = {
+    GateOutcome.PASS: ExitCode.OK,
+    GateOutcome.WARN: ExitCode.OK,
+    GateOutcome.FAIL: ExitCode.GATE_FAIL,
+    GateOutcome.INCONCLUSIVE: ExitCode.GATE_INCONCLUSIVE,
+}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from gentax.core import PolicyFault, UsageError
 from gentax.core.errors import nearest
+from gentax.core.extras import EXTRAS, LOCAL, require_modules
 from gentax.core.imports import format_error, is_import_path, load_attribute
 from gentax.models.options import ModelOptions
 from gentax.models.source import may_name_model
@@ -59,6 +60,8 @@ def load_policy(what: str | Path | Policy | Callable[..., Any], options: ModelOp
             raise UsageError(f"no model folder {str(what)!r}; if it is a server, did you mean 'http://{what}'?")
         if (close := nearest(what, [*SCRIPTED_BY_NAME, "base"])) in SCRIPTED_BY_NAME:
             raise UsageError(f"no policy or model folder {str(what)!r}; did you mean {close!r}?")
+    gguf = EXTRAS["gguf"].modules if str(what).lower().endswith(".gguf") else ()
+    require_modules(f"the model {str(what)[:200]!r}", *LOCAL, *gguf)
     from gentax.policies.local import load_local_policy  # PyTorch is only loaded when a model is
 
     return load_local_policy(what, options)

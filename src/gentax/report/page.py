@@ -14,7 +14,6 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from hashlib import sha256
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from markupsafe import Markup
 from gentax.core import Episode, UsageError
 from gentax.core.episode import EPISODES_FILE
 from gentax.core.episode import write_episodes as write_episodes_file
+from gentax.core.extras import installed_versions
 from gentax.core.files import atomic_folder, write_json
 from gentax.evals.evaluate import Evaluation
 from gentax.metrics.failures import KINDS
@@ -178,7 +178,7 @@ def write_tax(
         domains=tuple(domains),
         episodes=tuple(sets),
         settings=settings,
-        versions={name: version(name) for name in ("gentax", "torch", "transformers", "numpy")},
+        versions=installed_versions("gentax", "torch", "transformers", "numpy"),
         command=shlex.join(["gentax", *sys.argv[1:]]),
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     )

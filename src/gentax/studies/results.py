@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import numpy as np
 import yaml
 
 from gentax.core import Episode
+from gentax.core.extras import installed_versions
 from gentax.core.settings import plain
 from gentax.domains import domain
 from gentax.metrics.arms import ArmReport, compare_arms, ood_rank_scores
@@ -216,7 +216,7 @@ def study_report(
             f"train, {first}": plain(study.train_config(study.sources[0], first, study.seeds[0])),
             "evaluate": plain(study.evaluate),
         },
-        versions={name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        versions=installed_versions(*PACKAGES) | {"python": platform.python_version()},
         command=shlex.join(["gentax", "study", "run", path]),
         study_file=(path, text),
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),

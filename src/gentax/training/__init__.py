@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gentax.core.extras import LOCAL, require_modules
 from gentax.training.config import TrainConfig
 
 __all__ = ["TrainConfig", "train"]
@@ -9,6 +10,7 @@ __all__ = ["TrainConfig", "train"]
 
 def __getattr__(name: str) -> Any:
     if name == "train":  # brings PyTorch; a recipe is read and checked without it
+        require_modules("training", *LOCAL)
         from gentax.training.run import train
 
         return train

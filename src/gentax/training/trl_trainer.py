@@ -31,6 +31,7 @@ import numpy as np
 import torch
 
 from gentax.core import Episode, NonFiniteLoss, UsageError, stable_seed
+from gentax.core.extras import install_command
 from gentax.core.files import atomic_folder
 from gentax.core.imports import require
 from gentax.core.process import Interrupt, deferred_interrupt
@@ -93,7 +94,7 @@ def refuse(config: TrainConfig) -> None:
         raise UsageError(f"recipe: trainer trl cannot do {methods[0].setting}: it calls no forgetting methods")
     require("trl", "trainer trl", "gentax[trl]")
     if (have := version("trl")) != PINNED:
-        raise UsageError(f"trainer trl needs TRL {PINNED}, and {have} is installed: pip install 'gentax[trl]'")
+        raise UsageError(f"trainer trl needs TRL {PINNED}, and {have} is installed: {install_command('gentax[trl]')}")
 
 
 def train_with_trl(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from gentax.core.env import Domain, Level
 from gentax.core.errors import UsageError, unknown
+from gentax.core.extras import install_command
 
 KINDS = ("place", "light", "clean", "heat", "cool", "two")  # the six task types of ALFWorld
 OFFICIAL = "official"  # the level that needs data
@@ -118,6 +119,6 @@ DOMAIN = Domain(
         "generated games; level official: the published games, where a user has them"
     ),
     requires=("alfworld", "textworld", "fast_downward"),
-    enable="pip install 'gentax[alfworld]' (has GPL parts, and compiles for minutes: needs gcc, g++ and make)",
+    enable=f"{install_command('gentax[alfworld]')} (has GPL parts, and compiles for minutes: needs gcc, g++ and make)",
     open_levels=True,
 )

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from gentax.core.env import Domain, Level
+from gentax.core.extras import install_command
 
 DEFAULT = "room"
 TASKS = 1_000_000  # of each split; every one is made when it is played
@@ -67,5 +68,5 @@ DOMAIN = Domain(
     origin="the minigrid package 3.2 (arXiv 1810.08272), its own levels and bot; told in words",
     target_only=True,
     requires=("minigrid",),
-    enable="pip install minigrid",
+    enable=install_command("gentax[domains]"),
 )

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gentax.core.env import Domain, Level, stable_seed
+from gentax.core.extras import install_command
 
 NAMES = (
     "boil", "melt", "freeze", "change-the-state-of-matter-of", "use-thermometer",
@@ -158,7 +159,7 @@ DOMAIN = Domain(
     licence="Apache-2.0",
     origin="the scienceworld package 1.2.3 (arXiv 2203.07540), its own tasks, folds and scores; simplification 'easy'",
     requires=("scienceworld",),
-    enable="pip install scienceworld",
+    enable=install_command("gentax[domains]"),
     threads=min(8, os.cpu_count() or 1),
     copies=48,
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from gentax.core.env import Domain, Level
+from gentax.core.extras import install_command
 
 FOLDS = {"train": "train", "validation": "dev", "test": "test"}  # split -> the package's name for it
 FOLD = 1000  # seeds of each of the package's folds
@@ -23,7 +24,7 @@ FIRST = {
 LICENCE = "Apache-2.0"
 ORIGIN = "the textworld-express package 1.1 (arXiv 2208.01174), its own games and folds; texts shortened"
 REQUIRES = ("textworld_express",)
-ENABLE = "pip install textworld-express"
+ENABLE = install_command("gentax[domains]")
 
 
 @dataclass(frozen=True, slots=True)

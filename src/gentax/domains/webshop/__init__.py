@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from gentax.core.env import Domain, Level
 from gentax.core.errors import UsageError, unknown
+from gentax.core.extras import install_command
 
 FORM = "Nk-easy, Nk-medium or Nk-hard, and -long for long pages"  # for example 20k-medium-long
 OFFICIAL = "official"  # the level that needs data; in full it ends in a hash of them
@@ -93,6 +94,6 @@ DOMAIN = Domain(
     licence="Apache-2.0",
     origin="the published rules of WebShop (arXiv 2207.01206) on gentax's own generated catalogue, or on its data",
     requires=("bm25s", "rapidfuzz"),
-    enable="pip install bm25s rapidfuzz",
+    enable=install_command("gentax"),
     open_levels=True,
 )

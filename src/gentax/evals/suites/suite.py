@@ -15,7 +15,7 @@ import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import numpy as np
 
 import gentax
 from gentax.core import EnvironmentFault, Task, TextEnv, UsageError, unknown
+from gentax.core.extras import installed_versions
 from gentax.core.settings import read_settings, settings
 from gentax.domains import domain
 from gentax.rollouts import RolloutConfig, make_env
@@ -126,11 +127,7 @@ SAMPLING = ("numpy", "torch", "transformers", "tokenizers")  # what draws action
 def versions(domains: Iterable[str]) -> dict[str, str]:
     """Return by name the versions here of what plays `domains`."""
     numbers = {"gentax": gentax.__version__, "python": platform.python_version(), "platform": platform.platform()}
-    for package in SAMPLING:
-        try:
-            numbers[package] = version(package)
-        except PackageNotFoundError:
-            continue  # a policy that is no local model needs none of them
+    numbers |= installed_versions(*SAMPLING)  # a policy that is no local model needs none of them
     for name in domains:
         numbers |= packages(name)
     return numbers
