@@ -35,7 +35,8 @@ from gentax.metrics.arms import compare_arms
 from gentax.metrics.axes import axes
 from gentax.metrics.episode_scores import task_success
 from gentax.metrics.tax import tax_report
-from gentax.report import ArmComparison, Curve, EpisodeSet, Report, Result, write_report
+from gentax.report import ArmComparison, ArmResult, EpisodeSet, LearningCurve, Report
+from gentax.report.page import write_report
 
 DOMAINS = ("crafting", "sokoban", "babyai", "webshop")
 SOURCE = "sokoban"
@@ -91,7 +92,9 @@ def study_of(before: dict[str, list[Episode]]) -> Report:
         for arm in ARMS
     }
     curves = [
-        Curve(SOURCE, tuple({"step": n, "success": x, "kl": x / 50} for n, x in enumerate(rng.random(200))), arm, seed)
+        LearningCurve(
+            SOURCE, tuple({"step": n, "success": x, "kl": x / 50} for n, x in enumerate(rng.random(200))), arm, seed
+        )
         for arm in ARMS
         for seed in SEEDS
     ]
@@ -99,7 +102,7 @@ def study_of(before: dict[str, list[Episode]]) -> Report:
     sets += [EpisodeSet(name, partial(list, of), arm, seed) for (arm, seed, name), of in shuffled.items()]
     return Report(
         title="A study",
-        results=tuple(Result(tax_report(SOURCE, init, scores), arm) for arm, scores in after.items()),
+        results=tuple(ArmResult(tax_report(SOURCE, init, scores), arm) for arm, scores in after.items()),
         domains=DOMAINS,
         comparison=ArmComparison({SOURCE: compare_arms(SOURCE, init, after, rng)}),
         curves=tuple(curves),

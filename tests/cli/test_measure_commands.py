@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from command import run
 from gentax.cli.app import app
 from gentax.core import UsageError
 from gentax.core.episode import read_episodes, write_episodes
@@ -199,8 +203,9 @@ PLAYED = ["tax", "--base", "expert", "--tuned", "random", "--source", "sokoban",
 
 def test_a_tax_is_written_to_a_folder_whole(tmp_path):
     out = tmp_path / "tax"
-    done = invoke(*PLAYED, "--interim-analyses", "1", "--out", out)
-    assert done.exit_code == 0, done.output
+    (tmp_path / "gate.yaml").write_text("tax: {fail: 1 %}")
+    done = invoke(*PLAYED, "--interim-analyses", "1", "--out", out, "--gate", tmp_path / "gate.yaml")
+    assert done.exit_code == 3, done.output
     assert f"wrote {out / 'report.html'}" in done.output
     assert {path.name for path in out.iterdir()} == {
         "report.html", "result.json", "figures", "episodes", "tables", "base", "tuned",
@@ -209,8 +214,25 @@ def test_a_tax_is_written_to_a_folder_whole(tmp_path):
     assert json.loads((out / "result.json").read_text())["source"] == "sokoban"
     page = (out / "report.html").read_text()
     assert "What training on sokoban cost" in page
+    assert "Release gate" in page
     assert "How lost tasks fail" in page
     assert (out / "episodes" / "index.js").is_file()
+
+
+def test_a_page_that_a_full_disk_does_not_take_is_kept_elsewhere(tmp_path, monkeypatch):
+    def write(path, *_, real=Path.write_text, **settings):
+        if path.name == "report.html" and path.parent.parent == tmp_path:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(path, *_, **settings)
+
+    monkeypatch.setattr(Path, "write_text", write)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    done = run(*PLAYED, "--interim-analyses", "1", "--out", tmp_path / "tax")
+    assert done.code == 1
+    kept = re.search(r"/tax could not be written \(No space left on device\); it was written to (\S+) inst", done.err)
+    assert kept is not None, done.err
+    assert len(done.err.splitlines()) == 1
+    assert (Path(kept[1]) / "report.html").is_file()
 
 
 @pytest.mark.parametrize(

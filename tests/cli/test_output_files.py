@@ -46,11 +46,13 @@ def test_a_folder_that_another_process_holds_is_refused(tmp_path):
         ("train", "-s", "source=crafting", "--out"): "training",
         ("merge", "base", "base", "--out"): "merging",
         ("base", "build", "--out"): "building a base model",
+        ("evaluate", "random", "--suite", "v2", "-d", "crafting", "--json"): "playing suite v2",
     }.items():
-        with lock_folder(tmp_path / "out", doing):
+        folder = tmp_path / ("out.partial" if "--json" in command else "out")
+        with lock_folder(folder, doing):
             done = run(*command, tmp_path / "out")
         assert done.code == 2
-        expected = f"gentax: {doing} is in progress in {tmp_path / 'out'}, by process {os.getpid()} on "
+        expected = f"gentax: {doing} is in progress in {folder}, by process {os.getpid()} on "
         assert done.err.startswith(expected), done.err
         assert not list(tmp_path.iterdir())
 

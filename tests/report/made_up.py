@@ -12,7 +12,7 @@ from gentax.core import Episode, Outcome, Step, Task
 from gentax.metrics.arms import compare_arms
 from gentax.metrics.axes import axes
 from gentax.metrics.tax import tax_report
-from gentax.report import ArmComparison, Curve, EpisodeSet, ForecastCheck, Report, Result
+from gentax.report import ArmComparison, ArmResult, EpisodeSet, ForecastCheck, LearningCurve, Report
 
 DOMAINS = ("sokoban", "sciworld", "webshop", "alfworld")
 INIT = {"sokoban": 0.31, "sciworld": 0.46, "webshop": 0.38, "alfworld": 0.57}
@@ -24,7 +24,7 @@ AFTER = {
 }
 
 
-def results(seeds: int = 3, tasks: int = 128, arms=tuple(AFTER)) -> tuple[Result, ...]:
+def results(seeds: int = 3, tasks: int = 128, arms=tuple(AFTER)) -> tuple[ArmResult, ...]:
     rng = np.random.default_rng(0)
     ability = {d: rng.normal(0, 0.12, tasks) for d in DOMAINS}
     init = {d: (rng.random(tasks) < INIT[d] + ability[d]).astype(float) for d in DOMAINS}
@@ -33,7 +33,7 @@ def results(seeds: int = 3, tasks: int = 128, arms=tuple(AFTER)) -> tuple[Result
         rates = AFTER[source, arm]
         shift = {d: rng.normal(0, 0.03, (seeds, 1)) for d in DOMAINS}
         after = {d: (rng.random((seeds, tasks)) < rates[d] + ability[d] + shift[d]).astype(float) for d in DOMAINS}
-        made.append(Result(tax_report(source, init, after), arm))
+        made.append(ArmResult(tax_report(source, init, after), arm))
     return tuple(made)
 
 
@@ -60,9 +60,9 @@ def arms(tasks: int = 128) -> Report:
     compared = compare_arms("sokoban", before, pair, rng, "imitation", touched=frozenset({"webshop"}))
     there = tax_report("sokoban", before, after["imitation"], touched=frozenset({"webshop"})).tax_untouched
     rows = (
-        Result(made["imitation"], "imitation"),
-        Result(made["rl"], "rl"),
-        Result(made["imitation+replay"], "imitation+replay", "imitation", compared["imitation+replay"], there),
+        ArmResult(made["imitation"], "imitation"),
+        ArmResult(made["rl"], "rl"),
+        ArmResult(made["imitation+replay"], "imitation+replay", "imitation", compared["imitation+replay"], there),
     )
     comparison = ArmComparison({"sokoban": compared}, {}, {"imitation+replay": "imitation"})
     measured = made["rl"].tax
@@ -71,7 +71,7 @@ def arms(tasks: int = 128) -> Report:
     return report(results=rows, comparison=comparison, curves=(), title="gentax study: demo", forecasts=checks)
 
 
-def curve(source: str, arm: str, seed: int, steps: int = 100) -> Curve:
+def curve(source: str, arm: str, seed: int, steps: int = 100) -> LearningCurve:
     rng = np.random.default_rng(seed)
     rows = []
     for step in range(1, steps + 1):
@@ -88,7 +88,7 @@ def curve(source: str, arm: str, seed: int, steps: int = 100) -> Curve:
         if step % 20 == 0:
             row["test_success"] = 0.3 + 0.38 * done
         rows.append(row)
-    return Curve(source, tuple(rows), arm, seed)
+    return LearningCurve(source, tuple(rows), arm, seed)
 
 
 def episode(index: int, actions: list[str], outcome: Outcome, domain: str = "sokoban", text: str = "") -> Episode:

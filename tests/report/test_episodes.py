@@ -14,8 +14,8 @@ import made_up
 import pytest
 
 from gentax.core import Outcome
-from gentax.report import write_report
 from gentax.report.episodes import CHUNK, LONGEST, SHOWN, write_episodes
+from gentax.report.page import write_report
 
 NASTY = (
     "</script><script>document.title='run'</script><img src=x onerror=\"document.title='run'\">\u202e\x00\u2028\ud800"

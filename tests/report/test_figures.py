@@ -10,7 +10,7 @@ from gentax.core import UsageError
 from gentax.metrics.diversity import MEASURES
 from gentax.metrics.statistics import Estimate
 from gentax.report import figures
-from gentax.report.figures import Point, axes_plot, line_style, matrices_plot, tradeoff_plot
+from gentax.report.figures import DomainPoint, axes_plot, line_style, matrices_plot, tradeoff_plot
 from gentax.report.style import DARK, FORMATS, LIGHT, LINES, SHADES, check_plot_path, save, shade
 
 HOSTILE = "x:$\\frac{a$<b>&\u202e漢"
@@ -22,9 +22,9 @@ def at(value: float, half: float = 1.0) -> Estimate:
 
 
 POINTS = [
-    Point("sokoban", at(50), at(26)),
-    Point("sokoban + distract", at(400), at(28), "sokoban"),
-    Point(HOSTILE, at(900, 1000), at(10)),
+    DomainPoint("sokoban", at(50), at(26)),
+    DomainPoint("sokoban + distract", at(400), at(28), "sokoban"),
+    DomainPoint(HOSTILE, at(900, 1000), at(10)),
 ]
 
 
@@ -52,7 +52,9 @@ def test_a_wrapped_domain_is_named_by_its_wrapper_and_an_arrow_leads_to_it():
     drawn = axes_plot(POINTS, "characters", "steps")
     assert {"sokoban", "+ distract", "characters", "steps"} <= texts(drawn)
     assert "sokoban + distract" not in texts(drawn)
-    without = axes_plot([POINTS[0], Point("sokoban + distract", at(400), at(28)), POINTS[2]], "characters", "steps")
+    without = axes_plot(
+        [POINTS[0], DomainPoint("sokoban + distract", at(400), at(28)), POINTS[2]], "characters", "steps"
+    )
     assert "sokoban + distract" in texts(without)
     assert [sum(bool(text.arrow_patch) for text in figure.axes[0].texts if hasattr(text, "arrow_patch"))
             for figure in (drawn, without)] == [1, 0]  # fmt: skip
@@ -88,7 +90,7 @@ def test_titles_of_matrices_are_whole_and_overlap_nothing(names):
 
 def test_labels_cover_neither_one_another_nor_points():
     places = [(50 + 3 * i, 25 + (i * 7) % 5) for i in range(8)]
-    figure = axes_plot([Point(f"domain-{i}", at(x, 0), at(y, 0)) for i, (x, y) in enumerate(places)], "x", "y")
+    figure = axes_plot([DomainPoint(f"domain-{i}", at(x, 0), at(y, 0)) for i, (x, y) in enumerate(places)], "x", "y")
     panel = figure.axes[0]
     boxes = [text.get_window_extent() for text in panel.texts if text.get_text().startswith("domain")]
     assert len(boxes) == 8
@@ -111,7 +113,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path):
     with pytest.raises(UsageError, match="is a folder"):
         check_plot_path(tmp_path / "f.svg")
     with pytest.raises(UsageError, match="text in them"):
-        axes_plot([Point("mute", at(0), at(5))], "x", "y")
+        axes_plot([DomainPoint("mute", at(0), at(5))], "x", "y")
     with pytest.raises(UsageError, match="at least one"):
         matrices_plot(["a"], {})
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
 import re
 from base64 import b64encode
 from dataclasses import replace
@@ -20,13 +22,12 @@ import pytest
 from gentax.core import Outcome, Task, UsageError
 from gentax.core.episode import read_episodes
 from gentax.metrics.claims import Claim, assess, drop
+from gentax.metrics.gate import Gate, PercentLimit, PointsLimit
 from gentax.metrics.tax import tax_report
-from gentax.report import Curve, Report, Result, render, write_report
-from gentax.report.model import random_success
-from gentax.report.page import check_folder, write_folder
-from gentax.report.plots import learning_plots, plots
-from gentax.report.tables import CsvTable, tables
-from gentax.report.text import lead, percent, summary
+from gentax.report import ArmResult, LearningCurve, Report, random_success
+from gentax.report.exports import learning_plots, plots, tables
+from gentax.report.page import check_report_folder, render, write_folder, write_report
+from gentax.report.text import lead, percent, summary, visible
 
 VOID = {"meta", "br", "wbr", "hr", "img", "link", "input"}
 NASTY = "<script>alert(1)</script></style></pre>\"'><img src=x onerror=alert(1)>{{ 7*7 }}&amp;$\\frac{1}{0}$\x00\u202e"
@@ -193,7 +194,7 @@ def test_ids_are_unique(page):
 def test_foreign_text_is_escaped_and_made_visible(tmp_path):
     nasty = replace(made_up.episodes()[0].read()[0], task=Task(NASTY.replace("/", ""), "a", "b", 1))
     ones = np.repeat([1.0, 0.0], 32)
-    result = Result(tax_report(NASTY, {NASTY: ones, "b" + NASTY: ones}, {NASTY: ones, "b" + NASTY: ones}), NASTY)
+    result = ArmResult(tax_report(NASTY, {NASTY: ones, "b" + NASTY: ones}, {NASTY: ones, "b" + NASTY: ones}), NASTY)
     axes = tuple(replace(a, domain=NASTY + a.domain) for a in made_up.report().axes)
     for n, results in enumerate(((result,), (result, result))):
         report = made_up.report(
@@ -205,7 +206,7 @@ def test_foreign_text_is_escaped_and_made_visible(tmp_path):
             made=NASTY,
             command=NASTY,
             study_file=(NASTY, NASTY),
-            curves=(Curve(NASTY, ({"success": 0.5, f"validation_success/{NASTY}": 0.5},), NASTY),),
+            curves=(LearningCurve(NASTY, ({"success": 0.5, f"validation_success/{NASTY}": 0.5},), NASTY),),
             forecasts=tuple(replace(check, name=NASTY, why=NASTY) for check in made_up.arms().forecasts),
             episodes=made_up.sets(NASTY, [replace(nasty, outcome=Outcome.SUCCESS)], **{NASTY: [nasty]}),
             settings={NASTY: {NASTY: NASTY}},
@@ -279,10 +280,23 @@ def test_claims_are_a_section_and_a_table():
     assert '<span class="badge undecided">undecided</span>' in html
     assert "would take" in html
     assert "2 claims are tested two-sided" in html
-    first, second = tables(made)["claims"].rows
-    assert first[:3] == (text, "", "supported")
-    assert second[-1] == claims[1].needed.tasks
+    first, second = read_csv(tables(made)["claims"])
+    assert (first["claim"], first["source"], first["outcome"]) == (text, "", "supported")
+    assert second["tasks_needed"] == str(claims[1].needed.tasks)
     assert 'id="claims"' not in render(made_up.report())
+
+
+@pytest.mark.parametrize(("fail", "outcome"), [(99, "PASS"), (5, "FAIL")])
+def test_the_release_gate_is_shown_with_its_limits(fail, outcome):
+    (result,) = made_up.results(arms=(("webshop", "plain"),))
+    gate = Gate(tax=PercentLimit(f"{fail} %"), other_targets=PointsLimit("98 points", "90 points")).judged(result.tax)
+    page = render(made_up.report(results=(result,), gate=gate))
+    text = Tree(page).text
+    assert f"Release gate {outcome}" in text
+    assert re.search(rf"tax on all targets \d+\.\d \d+\.\d to \d+\.\d – {fail}\.0 {outcome}", text)
+    assert "drop on alfworld" in text
+    assert "90.0 98.0 PASS" in text
+    assert 'id="gate"' not in render(made_up.report())
 
 
 def test_the_verdict_comes_first():
@@ -298,13 +312,15 @@ def test_the_verdict_comes_first():
 
 def test_undefined_measures_say_why():
     ones = np.repeat([1.0, 0.0], 32)
-    text = Tree(render(Report("None", (Result(tax_report("a", {"a": ones, "b": ones}, {"a": ones, "b": ones})),)))).text
+    text = Tree(
+        render(Report("None", (ArmResult(tax_report("a", {"a": ones, "b": ones}, {"a": ones, "b": ones})),)))
+    ).text
     assert "the tax rate is undefined, because the interval of ΔID contains 0" in text
 
 
 def test_rows_of_a_curve_may_miss_anything():
     rows = ({"step": 1, "success": 0.1}, {"step": 2}, {"kl": float("nan"), "entropy": None}, {"step": 4, "length": 3})
-    text = Tree(render(Report("Curves", curves=(Curve("a", rows),)))).text
+    text = Tree(render(Report("Curves", curves=(LearningCurve("a", rows),)))).text
     assert "success, train and validation tasks" in text
     assert "episode length" in text
     assert "KL to the start" not in text
@@ -314,14 +330,15 @@ def test_rows_of_a_curve_may_miss_anything():
 def test_success_on_unseen_tasks_is_drawn(key):
     rows = [{"step": i, "success": 0.5} for i in range(1, 5)]
     without, with_it = (
-        render(Report("Curve", curves=(Curve("a", tuple(r | more for r in rows)),))) for more in ({}, {key: 0.4})
+        render(Report("Curve", curves=(LearningCurve("a", tuple(r | more for r in rows)),)))
+        for more in ({}, {key: 0.4})
     )
     assert with_it.count("<use ") > without.count("<use ")  # rings
 
 
 def test_what_a_run_on_several_domains_keeps_of_each_is_drawn():
     rows = tuple({"step": n, "validation_success/sokoban": 0.5 - n / 10} for n in range(4))
-    assert "validation success on sokoban" in Tree(render(Report("Curve", curves=(Curve("a", rows),)))).text
+    assert "validation success on sokoban" in Tree(render(Report("Curve", curves=(LearningCurve("a", rows),)))).text
 
 
 def test_long_curves_do_not_make_a_long_page():
@@ -334,8 +351,8 @@ def test_a_page_is_not_empty():
         Report("Nothing")
 
 
-def read_csv(table: CsvTable) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(table.csv())))
+def read_csv(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 def test_tables_hold_every_value_with_its_limits():
@@ -358,17 +375,13 @@ def test_tables_hold_every_value_with_its_limits():
     assert taxes["rl"]["tasks_targets"] == "384"
 
 
-@pytest.mark.parametrize("text", ['=HYPERLINK("http://x")', "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
-def test_text_that_looks_like_a_formula_is_quoted(text):
-    written = CsvTable(("name", "drop"), [(text, -1.5)]).csv().splitlines()[1]
-    (row,) = csv.reader([written])
-    assert not row[0].startswith(("=", "+", "-", "@", "\t", "\r"))
-    assert row[1] == "-1.5"  # a number stays one
-
-
-def test_names_with_commas_quotes_and_lines_stay_in_their_cell():
-    rows = [('a,"b"\nc', 1), ("", None)]
-    assert list(csv.reader(io.StringIO(CsvTable(("x", "y"), rows).csv())))[1:] == [['a,"b"\nc', "1"], ["", ""]]
+@pytest.mark.parametrize("name", ['=HYPERLINK("http://x")', "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", 'a,"b"\nc'])
+def test_names_cannot_be_formulas_and_stay_in_their_cell(name):
+    result = replace(made_up.arms().results[0], arm=name)
+    (row,) = read_csv(tables(made_up.report(results=(result,)))["taxes"])
+    assert row["arm"].removeprefix("'") == visible(name)
+    assert not row["arm"].startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert float(row["gain_points_low"]) == pytest.approx(result.tax.delta_id.low, rel=1e-4)  # a number stays one
 
 
 def test_the_page_holds_the_tables():
@@ -376,7 +389,7 @@ def test_the_page_holds_the_tables():
     page = render(report)
     for name, table in tables(report).items():
         link = page.split(f'download="{name}.csv" href="data:text/csv;charset=utf-8,')[1].split('"')[0]
-        assert unquote(link) == table.csv()
+        assert unquote(link) == table
 
 
 def test_an_arm_called_like_a_formula_is_harmless_in_the_page():
@@ -420,16 +433,24 @@ def test_a_result_folder_is_complete(tmp_path):
 def test_a_folder_with_anything_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UsageError, match=r"holds 'thesis.tex', which is no part of a result"):
-        check_folder(tmp_path)
+        check_report_folder(tmp_path)
     with pytest.raises(UsageError, match="is a file"):
-        check_folder(tmp_path / "thesis.tex")
+        check_report_folder(tmp_path / "thesis.tex")
     with pytest.raises(UsageError):
         write_result(tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "mine"
     (tmp_path / "thesis.tex").unlink()
-    check_folder(tmp_path)  # empty
-    check_folder(tmp_path / "none")
-    check_folder(None)
+    check_report_folder(tmp_path)  # empty
+    check_report_folder(tmp_path / "none")
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("gentax.report.page.save", full)  # the pictures: the page is there by then
+    with pytest.raises(OSError, match=r"^the report could not be written to .*: No space left on device$"):
+        write_report(made_up.report(curves=()), tmp_path)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):

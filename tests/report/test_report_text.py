@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from gentax.metrics.tax import tax_report
-from gentax.report import Result
+from gentax.report import ArmResult
 from gentax.report.terminal import first_screen
 from gentax.report.text import dotted, duration, notes, one_line, summary, visible
 
@@ -56,7 +56,7 @@ def test_a_wide_matrix_is_continued_below(width):
     ones = np.repeat([1.0, 0.0], 32)
     names = [f"domain-{n}" for n in range(12)]
     scores = dict.fromkeys(names, ones)
-    report = replace(made_up.arms(), results=(Result(tax_report(names[0], scores, scores)),), domains=tuple(names))
+    report = replace(made_up.arms(), results=(ArmResult(tax_report(names[0], scores, scores)),), domains=tuple(names))
     matrix = screen(report, width).partition("success %")[2]
     assert matrix.count("50.0") == 2 * len(names)
     assert max(len(line) for line in matrix.splitlines() if "50.0" in line) <= width

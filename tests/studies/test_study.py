@@ -463,7 +463,7 @@ def test_policies_trained_by_rl_alone_are_forecast_from_other_sources():
     from gentax.metrics.axes import axes
     from gentax.metrics.forecast import read_fit
     from gentax.metrics.tax import tax_report
-    from gentax.report import Result
+    from gentax.report import ArmResult
     from gentax.studies.results import _forecasts
 
     names = ("sokoban", "crafting", "webshop", "babyai", "twx-cooking", "alfworld")
@@ -483,7 +483,7 @@ def test_policies_trained_by_rl_alone_are_forecast_from_other_sources():
         settings = {"domains": {name: {"tasks": 8} for name in names}, "sources": sources, "model": model}
         one = read_settings(Study, {"name": "s", **settings, "train": {"max_steps": 2, **train}}, "")
         after = {name: scores * (rng.random(64) < 0.8) for name, scores in before.items()}
-        results = tuple(Result(tax_report(source, before, after | {source: np.ones(64)})) for source in sources)
+        results = tuple(ArmResult(tax_report(source, before, after | {source: np.ones(64)})) for source in sources)
         return _forecasts(one, SimpleNamespace(results=results), known)
 
     own = forecasts(list(names[:5]), "elsewhere")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from gentax.cli.options import SettingsGroup, with_settings
 from gentax.cli.output import check_outputs, console, print_text, print_text_table, write_result, write_rows
 from gentax.core.console import EpisodeProgress, status
 from gentax.core.errors import ExitCode, UsageError
+from gentax.core.files import lock_folder
 from gentax.models.options import ModelOptions
 from gentax.rollouts import RolloutConfig
 
@@ -133,18 +135,20 @@ def _play_suite(
             raise UsageError(f"-d {given}:{level}: suite {name} fixes the level; say -d {given}")
     progress = _Progress(suite)
     status(f"  loading {policy}")
-    result = play_suite(
-        policy,
-        name,
-        names,
-        out=json,
-        model=model,
-        parallel=parallel,
-        stop_if_unreadable=not allow_unreadable,
-        on_episode=progress.episode,
-        on_steps=progress.steps,
-        on_domain=progress.domain,
-    )
+    held = nullcontext() if json is None else lock_folder(f"{json}.partial", f"playing suite {name}")
+    with held:
+        result = play_suite(
+            policy,
+            name,
+            names,
+            out=json,
+            model=model,
+            parallel=parallel,
+            stop_if_unreadable=not allow_unreadable,
+            on_episode=progress.episode,
+            on_steps=progress.steps,
+            on_domain=progress.domain,
+        )
     _score_card(result)
     if json is not None:
         console.print(f"wrote {json}; `gentax verify {json}` checks it", markup=False)

@@ -146,9 +146,9 @@ def _estimate_text(value: Estimate | None, digits: int) -> str:
 
 
 def _draw(rows: Sequence[Probe], path: Path) -> None:
-    from gentax.report.figures import Point, axes_plot
+    from gentax.report.figures import DomainPoint, axes_plot
     from gentax.report.style import save
 
-    points = [Point(row.name, row.axes.observation_characters, row.axes.planning, row.plain) for row in rows]
+    points = [DomainPoint(row.name, row.axes.observation_characters, row.axes.planning, row.plain) for row in rows]
     y_label = f"planning complexity: steps, failures at {rows[0].axes.horizon}"
     save(axes_plot(points, "state richness: characters of the observation", y_label), path)

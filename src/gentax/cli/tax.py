@@ -11,7 +11,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.options import SettingsGroup, with_settings
-from gentax.cli.output import check_outputs, console, print_text, print_text_table, write_result, write_rows
+from gentax.cli.output import check_outputs, console, print_text, print_text_table, save, write_result, write_rows
 from gentax.core.errors import UsageError
 from gentax.core.settings import plain
 from gentax.models.options import ModelOptions
@@ -137,11 +137,11 @@ def tax(
         raise UsageError("--gate judges a tax that is played, not the forecast of --forecast-only")
     limits = None if gate is None else read_gate(gate)
     if out is not None:
-        from gentax.report.page import check_folder
+        from gentax.report.page import check_report_folder
 
         if forecast_only:
             raise UsageError("--out is for a tax that is played; with --forecast-only there is --json")
-        check_folder(out)
+        check_report_folder(out)
     recorded = _recorded(results)
     touched_domains = _touched_domains(touched, tuned, recorded)
     if tuned is None:
@@ -360,7 +360,8 @@ def _print_result(
     if out is not None:
         from gentax.report.page import write_tax
 
-        write_tax(out, report, result, domains, settings or {}, (played.base, played.tuned) if played else None)
+        evaluations = (played.base, played.tuned) if played else None
+        save(out, lambda folder: write_tax(folder, report, result, domains, settings or {}, evaluations, judged))
         print_text(f"wrote {out / 'report.html'}, and next to it episodes, tables and figures")
     if judged is not None:
         console.print()

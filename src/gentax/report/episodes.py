@@ -18,7 +18,7 @@ from typing import Any
 from gentax.core import Episode
 from gentax.metrics.failures import CHANGES, ERROR, KINDS, LostEpisodes, TaskChange, lost_episodes, task_changes
 from gentax.metrics.verdict import number
-from gentax.report.model import EpisodeSet
+from gentax.report import EpisodeSet
 from gentax.report.text import visible
 
 CHUNK = 64  # episodes of a file: some tens of KB

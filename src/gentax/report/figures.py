@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from gentax.core.errors import UsageError
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.verdict import number, signed
-from gentax.report.model import Report, base_success, random_success
+from gentax.report import Report, base_success, random_success
 from gentax.report.style import LIGHT, LINES, any_script, new_figure, new_panel, shade
 from gentax.report.text import one_line, row_name
 
@@ -37,7 +37,7 @@ _AXIS_LABEL: dict[str, Any] = {"color": LIGHT["soft"], "size": 9}
 _TITLE: dict[str, Any] = {"color": LIGHT["ink"], "size": 10.0, "loc": "left", "parse_math": False}
 
 
-class Series(NamedTuple):
+class CurveSeries(NamedTuple):
     """One metric of one arm."""
 
     seeds: Sequence[tuple[Sequence[float], Sequence[float]]]  # steps and values of each run
@@ -45,11 +45,11 @@ class Series(NamedTuple):
     validation: bool  # measured now and then on tasks that are not trained on: drawn as rings
 
 
-class Metric(NamedTuple):
+class CurvePanel(NamedTuple):
     """A panel of learning curves."""
 
     title: str
-    series: Sequence[Series]
+    series: Sequence[CurveSeries]
     percent: bool  # whether values are fractions, to be shown as percent
     full_range: bool  # whether the axis goes from 0 to 100 % whatever the values
 
@@ -63,7 +63,7 @@ def line_style(n: int) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class Point:
+class DomainPoint:
     """A domain on two axes."""
 
     name: str
@@ -77,7 +77,7 @@ class Point:
         return self.name if self.plain is None else self.name.removeprefix(f"{self.plain} ")
 
 
-def learning_curves(metrics: Sequence[Metric], titles: bool = False) -> Figure:
+def learning_curves(metrics: Sequence[CurvePanel], titles: bool = False) -> Figure:
     """Draw metrics of training runs against steps, each in a panel: pale every seed, full their mean.
 
     Args:
@@ -95,7 +95,7 @@ def learning_curves(metrics: Sequence[Metric], titles: bool = False) -> Figure:
     return figure
 
 
-def _draw_learning(panel: Panel, metric: Metric) -> None:
+def _draw_learning(panel: Panel, metric: CurvePanel) -> None:
     percent = metric.percent
     panel.grid(axis="y", color=LIGHT["line"], linewidth=0.6)
     for seeds, style, validation in metric.series:
@@ -229,7 +229,9 @@ def _dominated(gain: Estimate, tax: Estimate, points: Sequence[tuple[str, Estima
     return any(x.value >= mine[0] and y.value <= mine[1] and (x.value, y.value) != mine for _, x, y in points)
 
 
-def axes_plot(points: Sequence[Point], x_label: str, y_label: str, size: tuple[float, float] = (WIDEST, 5.0)) -> Figure:
+def axes_plot(
+    points: Sequence[DomainPoint], x_label: str, y_label: str, size: tuple[float, float] = (WIDEST, 5.0)
+) -> Figure:
     """Draw named points with intervals both ways, x on a logarithmic axis; an arrow leads to a domain in wrappers.
 
     Raises:

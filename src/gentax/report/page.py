@@ -29,89 +29,108 @@ from gentax.core.extras import installed_versions
 from gentax.core.files import atomic_folder, write_json
 from gentax.evals.evaluate import Evaluation
 from gentax.metrics.failures import KINDS
+from gentax.metrics.gate import GateResult
 from gentax.metrics.statistics.power import FREE_WITHIN
 from gentax.metrics.tax import TaxReport
 from gentax.metrics.verdict import caveats, number, sentences, signed
-from gentax.report.claims import claim_notes, claim_rows
+from gentax.report import ArmResult, EpisodeSet, Report, base_success, random_success
 from gentax.report.episodes import ALL_CHANGES, EpisodeIndex, write_episodes
+from gentax.report.exports import LearningPlots, TitledFigure, learning_plots, plots, tables
 from gentax.report.figures import line_style
-from gentax.report.model import EpisodeSet, Report, Result, base_success, random_success
-from gentax.report.plots import LearningPlots, Plot, learning_plots, plots
 from gentax.report.style import DARK, LIGHT, css_variables, save, shade
-from gentax.report.tables import tables
-from gentax.report.text import breakable, dotted, duration, lead, no_break, notes, one_line, summary, visible
+from gentax.report.text import (
+    breakable,
+    claim_notes,
+    claim_rows,
+    dotted,
+    duration,
+    lead,
+    no_break,
+    notes,
+    one_line,
+    summary,
+    visible,
+)
 
 # What a report's folder holds.
 PAGE, TABLES, FIGURES, EPISODES = "report.html", "tables", "figures", "episodes"
 RESULT = "result.json"  # of `gentax tax`
-NO_EPISODES = EpisodeIndex()
 POLICIES = ("base", "tuned")  # folders with the episodes of each, as `gentax diagnose` reads them
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """Write the page to `folder`, which is there, and beside it the episodes, the tables and the plots as files."""
+    """Write the page to `folder`, which is there, and beside it the episodes, the tables and the plots as files.
+
+    Raises:
+        OSError: with a message of one line, such as for a full disk; what was written until then is left.
+    """
+    try:
+        _write_report(report, folder)
+    except OSError as fault:
+        raise OSError(f"the report could not be written to {folder}: {fault.strerror or fault}") from None
+
+
+def _write_report(report: Report, folder: Path) -> None:
     index = write_episodes(report.episodes, folder / EPISODES)
     drawn, learning = plots(report), learning_plots(report.curves)
     (folder / PAGE).write_text(_render(report, index, drawn, learning), encoding="utf-8")
-    if made := tables(report):
-        (folder / TABLES).mkdir()
-    for name, table in made.items():
-        (folder / TABLES / f"{name}.csv").write_text(table.csv(), encoding="utf-8")
+    for name, csv in tables(report).items():
+        (folder / TABLES).mkdir(exist_ok=True)
+        (folder / TABLES / f"{name}.csv").write_text(csv, encoding="utf-8")
     for name, plot in (drawn | {f"learning-{n}": one.whole for n, one in enumerate(learning, 1)}).items():
         for suffix in (".svg", ".pdf"):
             save(plot.figure, folder / FIGURES / f"{name}{suffix}")
 
 
-def render(report: Report, index: EpisodeIndex = NO_EPISODES) -> str:
-    """Return `report` as an HTML document. The same report gives the same text."""
-    return _render(report, index, plots(report), learning_plots(report.curves))
+def render(report: Report) -> str:
+    """Return `report` as an HTML document without its episodes. The same report gives the same text."""
+    return _render(report, EpisodeIndex(), plots(report), learning_plots(report.curves))
 
 
-def _render(report: Report, index: EpisodeIndex, drawn: Mapping[str, Plot], learning: Sequence[LearningPlots]) -> str:
+def _render(
+    report: Report, index: EpisodeIndex, drawn: Mapping[str, TitledFigure], learning: Sequence[LearningPlots]
+) -> str:
     results, lines = report.results, summary(report.results)
     script = files("gentax.report").joinpath("templates", "episodes.js").read_text(encoding="utf-8")
     answer, details = [lead(lines)] if results else [], list[str]()
     if len(results) == 1:
         said, last = sentences(results[0].tax), len(caveats(results[0].tax))
         answer, details = said[:2], said[2 : len(said) - last]
-    return (
-        _environment()
-        .get_template("page.html.jinja")
-        .render(
-            report=report,
-            answer=answer,
-            details=details,
-            lines=lines,
-            notes=notes(results),
-            claims=claim_rows(report.claims),
-            claim_notes=claim_notes(report.claims),
-            plots=drawn,
-            learning=learning,
-            tables=tables(report),
-            script=Markup(script),
-            script_hash=b64encode(sha256(script.encode()).digest()).decode(),
-            domains=report.columns(),
-            random=random_success(results),
-            init=base_success(results),
-            tasks_left_out=sum(n for result in results for n in result.tax.excluded_tasks.values()),
-            light=css_variables(LIGHT),
-            dark=css_variables(DARK),
-            settings=dotted(report.settings),
-            free_within=FREE_WITHIN,
-            index=index,
-            changes=ALL_CHANGES,
-            kinds=tuple(KINDS),
-        )
+    template = _environment().get_template("page.html.jinja")
+    return template.render(
+        report=report,
+        answer=answer,
+        details=details,
+        lines=lines,
+        notes=notes(results),
+        claims=claim_rows(report.claims),
+        claim_notes=claim_notes(report.claims),
+        plots=drawn,
+        learning=learning,
+        tables=tables(report),
+        script=Markup(script),
+        script_hash=b64encode(sha256(script.encode()).digest()).decode(),
+        domains=report.columns(),
+        random=random_success(results),
+        init=base_success(results),
+        tasks_left_out=sum(n for result in results for n in result.tax.excluded_tasks.values()),
+        light=css_variables(LIGHT),
+        dark=css_variables(DARK),
+        settings=dotted(report.settings),
+        free_within=FREE_WITHIN,
+        index=index,
+        changes=ALL_CHANGES,
+        kinds=tuple(KINDS),
     )
 
 
-def check_folder(out: Path | None) -> None:
+def check_report_folder(out: Path) -> None:
     """Refuse a folder that holds something other than an earlier result, before anything is played for it.
 
     Raises:
         UsageError: a file, or a folder that holds a file which `write_folder` does not write.
     """
-    if out is None or not out.exists():
+    if not out.exists():
         return
     if not out.is_dir():
         raise UsageError(f"{out} is a file; --out takes a folder")
@@ -126,14 +145,14 @@ def write_folder(
     """Write a report to the folder `out`, whole or not at all; an earlier result there is replaced.
 
     Args:
-        out: the folder (see `check_folder`).
+        out: the folder (see `check_report_folder`).
         report: what the page and the tables show.
         episodes: by policy, of `POLICIES`; empty where nothing was played.
         result: the numbers as JSON values.
     """
-    check_folder(out)
+    check_report_folder(out)
     with atomic_folder(out) as folder:
-        write_report(report, folder)
+        _write_report(report, folder)
         for policy, its_episodes in episodes.items():
             (folder / policy).mkdir()
             write_episodes_file(folder / policy / EPISODES_FILE, its_episodes)
@@ -147,6 +166,7 @@ def write_tax(
     domains: Sequence[str],
     settings: Mapping[str, Any],
     evaluations: tuple[Evaluation, Evaluation] | None = None,
+    gate: GateResult | None = None,
 ) -> None:
     """Write the tax of one policy with `write_folder`.
 
@@ -157,6 +177,7 @@ def write_tax(
         domains: columns of the matrix, in order.
         settings: shown on the page.
         evaluations: of the base and the tuned policy, where they were played for it.
+        gate: what the release gate says of it, where one was given.
     """
     episodes: dict[str, list[Episode]] = {}
     sets: list[EpisodeSet] = []
@@ -174,7 +195,8 @@ def write_tax(
     report = Report(
         title=f"What training on {tax.source} cost",
         about=about,
-        results=(Result(tax),),
+        results=(ArmResult(tax),),
+        gate=gate,
         domains=tuple(domains),
         episodes=tuple(sets),
         settings=settings,

@@ -12,11 +12,12 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from gentax.metrics.claims import ClaimOutcome, ClaimResult
 from gentax.metrics.statistics import Estimate
 from gentax.metrics.verdict import Verdict, number, signed
-from gentax.report.model import Result, base_success, random_success
+from gentax.report import ArmResult, base_success, random_success
 from gentax.report.style import LIGHT, shade
-from gentax.report.text import notes, one_line, row_name, summary
+from gentax.report.text import claim_rows, notes, one_line, row_name, summary
 
 NAME = 32  # characters of a row's name at most
 BASIC_COLOURS = {  # (loss or gain, at least 10 points) -> style in a terminal with 16 colours
@@ -25,16 +26,31 @@ BASIC_COLOURS = {  # (loss or gain, at least 10 points) -> style in a terminal w
     ("gain", False): "black on cyan",
     ("gain", True): "white on blue",
 }
+CLAIM_STYLES = {ClaimOutcome.SUPPORTED: "bold green", ClaimOutcome.REFUTED: "bold red", ClaimOutcome.UNDECIDED: "dim"}
 VERDICT_STYLES = {Verdict.COSTS: "bold red", Verdict.TRANSFERS: "bold blue", Verdict.FREE: "bold green"}
 
 
-def first_screen(results: Sequence[Result], domains: Sequence[str], console: Console) -> RenderableType:
+def first_screen(results: Sequence[ArmResult], domains: Sequence[str], console: Console) -> RenderableType:
     """Return the summary, its notes and the matrix, for the width and colours of `console`."""
     note_lines = [Text(one_line(note, 1000), style="dim") for note in notes(results)]
     return Group(_summary_table(results), Text(), *note_lines, Text(), *_matrix(results, domains, console))
 
 
-def _summary_table(results: Sequence[Result]) -> Table:
+def claims_table(claims: Sequence[ClaimResult]) -> Table:
+    """Return the claims as a table for a terminal."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for column in ("claim", "outcome", "estimate", "p"):
+        table.add_column(column, no_wrap=column in ("outcome", "p"), justify="right" if column == "p" else "left")
+    for row in claim_rows(claims):
+        estimate = Text(one_line(row.estimate, 400))
+        if row.needed:
+            estimate.append(f"\nwould take {row.needed}", style="dim")
+        name = Text(one_line(row.claim, 400), style="bold")
+        table.add_row(name, Text(row.outcome, style=CLAIM_STYLES[row.outcome]), estimate, Text(row.p))
+    return table
+
+
+def _summary_table(results: Sequence[ArmResult]) -> Table:
     """Return a row for each arm: gain on the source, tax on the targets, verdict."""
     sources = {result.tax.source for result in results}
     table = _table()
@@ -49,7 +65,7 @@ def _summary_table(results: Sequence[Result]) -> Table:
     return table
 
 
-def _matrix(results: Sequence[Result], domains: Sequence[str], console: Console) -> list[RenderableType]:
+def _matrix(results: Sequence[ArmResult], domains: Sequence[str], console: Console) -> list[RenderableType]:
     """Return success on every domain, and below it the change against the base; in several tables where it is wide."""
     blocks: list[list[str]] = [[]]
     for domain in domains:
@@ -66,7 +82,7 @@ def _matrix(results: Sequence[Result], domains: Sequence[str], console: Console)
     return parts
 
 
-def _block(results: Sequence[Result], domains: Sequence[str], console: Console) -> Table:
+def _block(results: Sequence[ArmResult], domains: Sequence[str], console: Console) -> Table:
     """Return some columns of the matrix. The last character of each cell is kept for a mark."""
     init, random = base_success(results), random_success(results)
     table = _table()
@@ -95,7 +111,7 @@ def _block(results: Sequence[Result], domains: Sequence[str], console: Console) 
     return table
 
 
-def _cells(result: Result, domain: str, width: int, console: Console) -> tuple[Text, Text]:
+def _cells(result: ArmResult, domain: str, width: int, console: Console) -> tuple[Text, Text]:
     """Return success after training, and the change."""
     tax = result.tax
     if domain not in tax.after:

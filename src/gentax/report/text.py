@@ -15,13 +15,15 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from gentax.metrics.statistics import SEEDS, Estimate, Undefined
+from gentax.metrics.claims import ClaimOutcome, ClaimResult, Needed
+from gentax.metrics.statistics import LEVEL, SEEDS, Estimate, Undefined
 from gentax.metrics.statistics.power import FREE_WITHIN
 from gentax.metrics.verdict import Verdict, caveats, headline, number, signed, verdict
-from gentax.report.model import Result
+from gentax.report import ArmResult
 
 # Control, format (bidirectional overrides, zero width, tags), lone surrogates, line and paragraph separators.
 INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+UNITS = {"fraction": " %", "percent": " %", "points": " points", "points per point": ""}
 SPELLED_OUT = 4  # policies whose verdicts a sentence holds
 # With fewer than three seeds the past tense: what happened to these checkpoints.
 _CHECKPOINT = {Verdict.COSTS: "lost", Verdict.TRANSFERS: "gained", Verdict.FREE: "kept"}
@@ -52,12 +54,12 @@ class SummaryLine:
         return percent(self.tax) + (" *" if self.untouched_only else "")
 
 
-def summary(results: Sequence[Result]) -> list[SummaryLine]:
+def summary(results: Sequence[ArmResult]) -> list[SummaryLine]:
     """Return the summary line of each result."""
     return [_summary_line(result, results) for result in results]
 
 
-def _summary_line(result: Result, results: Sequence[Result]) -> SummaryLine:
+def _summary_line(result: ArmResult, results: Sequence[ArmResult]) -> SummaryLine:
     tax = headline(result.tax)
     removed = None if result.versus_baseline is None else result.versus_baseline.tax_removed
     text = badge = verdict_text(tax, result.tax.seeds)
@@ -96,7 +98,7 @@ def _clause(line: SummaryLine) -> str:
     return f"{line.name} {verb}: a tax of {percent(line.tax)}"
 
 
-def row_name(result: Result, results: Sequence[Result]) -> str:
+def row_name(result: ArmResult, results: Sequence[ArmResult]) -> str:
     """Name a row by what distinguishes it from the others: the source, the arm, or both."""
     if len({other.tax.source for other in results}) == 1 and (len(results) > 1 or result.arm != "plain"):
         return result.arm
@@ -112,7 +114,7 @@ def verdict_text(tax: Estimate | Undefined, seeds: int) -> str:
     return f"{text} within ±{100 * FREE_WITHIN:g} %" if decision is Verdict.FREE else text
 
 
-def notes(results: Sequence[Result]) -> list[str]:
+def notes(results: Sequence[ArmResult]) -> list[str]:
     """Return what one must know to read the summary, each thing once."""
     lines = []
     for result in results:
@@ -130,6 +132,76 @@ def notes(results: Sequence[Result]) -> list[str]:
             if measure in tax.undefined:
                 lines.append(f"{name}: {title} is undefined: {tax.undefined[measure]}.")
     return [*lines, *dict.fromkeys(caveat for result in results for caveat in caveats(result.tax))]
+
+
+@dataclass(frozen=True)
+class ClaimRow:
+    """A claim as text."""
+
+    claim: str
+    outcome: ClaimOutcome
+    estimate: str  # with its interval: of the left side, or of the left minus the right
+    p: str  # corrected for the number of claims
+    needed: str  # what an undecided claim would take; "" for others
+
+    @property
+    def badge(self) -> str:
+        """The class of its badge on the page."""
+        return {ClaimOutcome.SUPPORTED: "free", ClaimOutcome.REFUTED: "costs"}.get(self.outcome, "undecided")
+
+
+def claim_rows(claims: Sequence[ClaimResult]) -> list[ClaimRow]:
+    """Return the claims as text, in the order in which they are stated."""
+    rows = []
+    for one in claims:
+        text = f"{one.claim.text} [{one.claim.source}]" if one.claim.source else one.claim.text
+        estimate, needed = str(one.estimate), ""
+        if isinstance(one.estimate, Estimate):
+            estimate = _claim_estimate(one.estimate)
+            if one.claim.right is not None:
+                estimate = f"difference {estimate}"
+        if one.needed is not None:
+            needed = _what_it_takes(one.needed, one.estimate.seeds if one.estimate else 1)
+        p = "< 0.001" if one.corrected_p < 0.001 else f"{one.corrected_p:.3f}"
+        rows.append(ClaimRow(text, one.outcome, estimate, p, needed))
+    return rows
+
+
+def claim_notes(claims: Sequence[ClaimResult]) -> list[str]:
+    """Return what the outcomes rest on, a sentence each."""
+    if not claims:
+        return []
+    count, share = len(claims), f"{100 * (1 - LEVEL):g} %"
+    together = f"{count} claims are" if count > 1 else "The claim is"
+    lines = [
+        f"{together} tested two-sided at {share}"
+        + (", corrected for their number (Holm)" if count > 1 else "")
+        + f"; intervals are {100 * LEVEL:g} %"
+        + (", not corrected." if count > 1 else ".")
+    ]
+    if any(one.needed for one in claims):
+        lines.append(
+            "What an undecided claim would take: for 80 % power, were the difference what it was estimated to be."
+        )
+    if any(one.claim.of_training and one.estimate and one.estimate.seeds < SEEDS for one in claims):
+        lines.append(f"With fewer than {SEEDS} training seeds a claim is about these checkpoints, not about training.")
+    return lines
+
+
+def _claim_estimate(estimate: Estimate) -> str:
+    scale, digits = (
+        (100.0, 1) if estimate.unit == "fraction" else (1.0, 2 if estimate.unit == "points per point" else 1)
+    )
+    value, low, high = (number(scale * x, digits) for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value}{UNITS.get(estimate.unit, '')} ({low} to {high})"
+
+
+def _what_it_takes(needed: Needed, seeds: int) -> str:
+    """Return the seeds and tasks that a claim would take."""
+    assumed = " (their spread is assumed)" if needed.spread_assumed else ""
+    more_seeds = f"{needed.seeds} seeds{assumed}" if needed.seeds else "over 100 seeds"
+    tasks = f"{needed.tasks:,} tasks of each domain" if needed.tasks else "over a million tasks of each domain"
+    return f"{more_seeds}, or {tasks} with {'this seed' if seeds == 1 else f'these {seeds} seeds'}"
 
 
 def percent(estimate: Estimate | Undefined) -> str:

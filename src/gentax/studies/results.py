@@ -31,7 +31,7 @@ from gentax.metrics.episode_scores import drop_error_tasks
 from gentax.metrics.forecast import MIN_DOMAINS, Fit, TrainingRun, features_of_axes, read_fit
 from gentax.metrics.tax import tax_report
 from gentax.metrics.verdict import arm_sentence, headline, sentences
-from gentax.report import ArmComparison, Curve, EpisodeSet, ForecastCheck, Report, Result
+from gentax.report import ArmComparison, ArmResult, EpisodeSet, ForecastCheck, LearningCurve, Report
 from gentax.report.text import row_name
 from gentax.rollouts import make_env
 from gentax.rollouts.prompt import episode_prompts
@@ -53,7 +53,7 @@ class StudyResults:
     """Every number of a study that scores say."""
 
     study: Study
-    results: tuple[Result, ...]  # arms x sources, over all seeds, on the same test tasks
+    results: tuple[ArmResult, ...]  # arms x sources, over all seeds, on the same test tasks
     comparison: ArmComparison
     claims: tuple[ClaimResult, ...] = ()
 
@@ -136,14 +136,14 @@ def touched(study: Study, arm: str, source: str) -> frozenset[str]:
     return touched_by(study.train_config(source, arm, study.seeds[0]))
 
 
-def _result(study: Study, scores: StudyScores, cell: Cell, comparison: ArmComparison) -> Result:
+def _result(study: Study, scores: StudyScores, cell: Cell, comparison: ArmComparison) -> ArmResult:
     arm, source = cell
     report = partial(tax_report, source, scores.init, clusters=scores.clusters, touched=touched(study, *cell))
     tax, baseline = report(scores.after[cell], chance=scores.random), study.baseline(arm)
     if baseline is None:
-        return Result(tax, arm)
+        return ArmResult(tax, arm)
     baseline_tax = headline(report(scores.after[baseline, source]))
-    return Result(tax, arm, baseline, comparison.arms[source][arm], baseline_tax)
+    return ArmResult(tax, arm, baseline, comparison.arms[source][arm], baseline_tax)
 
 
 def _compare(study: Study, scores: StudyScores) -> ArmComparison:
@@ -198,7 +198,7 @@ def study_report(
         domains=tuple(study.domains),
         results=computed.results,
         curves=tuple(
-            Curve(source, _metrics(store.check(stage, "metrics") / "metrics.jsonl"), arm, seed)
+            LearningCurve(source, _metrics(store.check(stage, "metrics") / "metrics.jsonl"), arm, seed)
             for (arm, source, seed), stage in plan.trained.items()
         ),
         comparison=computed.comparison,
@@ -241,7 +241,7 @@ def _forecasts(study: Study, computed: StudyResults, axes: tuple[Axes, ...]) -> 
     where it is of the same base model. Domains in wrappers are left out: nobody has probed them.
     """
     features = {of_domain.domain: features_of_axes(of_domain) for of_domain in axes}
-    rows: dict[str, list[tuple[Result, TrainingRun]]] = {}
+    rows: dict[str, list[tuple[ArmResult, TrainingRun]]] = {}
     for result in computed.results:
         source, tax, gain = result.tax.source, result.tax.tax, result.tax.delta_id
         config = study.train_config(source, result.arm, study.seeds[0])
