@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Response = tuple[int, Any, dict[str, str]]  # status, body (bytes as they are, all else as JSON), headers
+Response = tuple[int, Any, dict[str, str]]  # status, body (bytes or their iterator as they are, else JSON), headers
 
 
 class ChatServer:
@@ -44,10 +44,17 @@ class ChatServer:
                 self.give(*outer.respond(self.path, request, self.headers["authorization"]))
 
             def give(self, status: int, body: Any, headers: dict[str, str]) -> None:
-                data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
                 for name, value in {"content-type": "application/json", **headers}.items():
                     self.send_header(name, value)
+                if isinstance(body, Iterator):  # however long it takes and gets
+                    self.close_connection = True
+                    self.end_headers()
+                    for part in body:
+                        self.wfile.write(part)
+                        self.wfile.flush()
+                    return
+                data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_header("content-length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -81,7 +88,7 @@ class ChatServer:
             self.together += 1
             self.most = max(self.most, self.together)
         try:
-            if path != "/v1/chat/completions":
+            if path not in ("/v1/chat/completions", "/v1/completions"):
                 return 404, {"detail": "Not Found"}, {}
             given = self.answer(request) if fault is None else fault
         finally:

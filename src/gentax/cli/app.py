@@ -23,6 +23,7 @@ from gentax.cli import (
     tax,
     train,
 )
+from gentax.cli.options import print_usage
 from gentax.cli.output import printable
 from gentax.core.console import end_line
 from gentax.core.errors import EnvironmentFault, ExitCode, NonFiniteLoss, PolicyFault, StudyIncomplete, UsageError
@@ -109,6 +110,8 @@ def main() -> None:
             "stopped; a study, a training run or a suite with --json resumes when the same command is given again"
         )
         sys.exit(ExitCode.INTERRUPTED)
+    finally:
+        print_usage()
 
 
 def _click_message(error: Exception) -> str:

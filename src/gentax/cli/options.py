@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gentax.core.console import status
+from gentax.core.console import printable, status
 from gentax.core.errors import UsageError
 from gentax.core.settings import field_docs
 
 if TYPE_CHECKING:
     from gentax.models.options import ModelOptions
     from gentax.policies import Policy
+    from gentax.policies.endpoint import EndpointPolicy
 
 MODEL = "a folder, a hub's `org/name[@revision]`, an adapter's folder, a `.gguf` file"  # how a model is named
 POLICY = f"`base`, `random`, `expert`, {MODEL}, `http://…/v1#model`, or `module:policy`."  # and a policy
@@ -71,7 +72,9 @@ def load_policy(name: str, options: ModelOptions) -> Policy:
     from gentax.policies import load_policy as load
 
     _print_loading(name)
-    return load(name, options)
+    policy = load(name, options)
+    _remember_servers(policy)
+    return policy
 
 
 def load_pair(base: str, tuned: str, options: ModelOptions) -> tuple[Policy, Policy]:
@@ -79,14 +82,34 @@ def load_pair(base: str, tuned: str, options: ModelOptions) -> tuple[Policy, Pol
     from gentax.policies import load_policy_pair
 
     _print_loading(base, tuned)
-    return load_policy_pair(base, tuned, options)
+    pair = load_policy_pair(base, tuned, options)
+    _remember_servers(*pair)
+    return pair
 
 
 def _print_loading(*names: str) -> None:
+    from gentax.policies.endpoint import hide_password
     from gentax.policies.load import SCRIPTED_BY_NAME
 
-    if loaded := [name for name in names if name not in SCRIPTED_BY_NAME]:
+    if loaded := [hide_password(name) for name in names if name not in SCRIPTED_BY_NAME]:
         status(f"  loading {' and '.join(loaded)}")
+
+
+_asked: list[EndpointPolicy] = []  # by this command
+
+
+def _remember_servers(*policies: Policy) -> None:
+    from gentax.policies.endpoint import EndpointPolicy
+
+    _asked.extend(policy for policy in policies if isinstance(policy, EndpointPolicy))
+
+
+def print_usage() -> None:
+    """Say what the servers of this command were asked and what it cost, however it ended."""
+    while _asked:
+        policy = _asked.pop(0)
+        if policy.usage.requests or policy.usage.cached:
+            print(f"{printable(policy.name)}: {policy.usage}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -352,6 +353,9 @@ def _print_result(
     print_text(sentences(report))
     print_text(behaviour)
     result = {**report.to_json(), "sentences": sentences(report), "behaviour": behaviour}
+    sides = {} if played is None else {"base": played.base, "tuned": played.tuned}
+    if usage := {name: asdict(side.usage) for name, side in sides.items() if side.usage is not None}:
+        result["usage"] = usage
     judged = None if gate is None else gate.judged(report)
     if judged is not None:
         result["gate"] = judged.to_json()

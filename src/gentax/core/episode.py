@@ -22,7 +22,7 @@ from gentax.core.files import atomic_file, is_gzipped, parse_json, read_lines
 
 
 class Outcome(StrEnum):
-    """How an episode ended. An error is the environment's doing: it is never a failure and enters no mean."""
+    """How an episode ended. An error is the environment's doing, or a server's: it is no failure and enters no mean."""
 
     SUCCESS = "success"
     FAILURE = "failure"

@@ -2,8 +2,9 @@
 
 Everything a user can mend is a `UsageError`: one line that names the thing and the nearest valid one. The command
 line prints it and exits with code 2. Everything an environment does wrong is an `EnvironmentFault`: the engine
-restarts the environment, replays the episode and, if that fails too, records the episode as an error. A policy that
-cannot be asked any more is a `PolicyFault`, which ends what is being done: it must never pass for a low score.
+restarts the environment, replays the episode and, if that fails too, records the episode as an error. A request that a
+server fails on makes its episode an error, too. A policy that cannot be asked any more is a `PolicyFault`, which ends
+what is being done: it must never pass for a low score.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from gentax.metrics.episode_scores import (
 from gentax.metrics.statistics import Estimate, success_rate
 from gentax.models.options import ModelOptions
 from gentax.policies import Policy, load_policy
+from gentax.policies.chat_client import Usage
 from gentax.policies.scripted import SCRIPTED
 from gentax.rollouts import EnvPool, RolloutConfig, rollout
 from gentax.rollouts.prompt import with_token_budget
@@ -39,6 +40,7 @@ class Evaluation(Tabular):
     config: RolloutConfig
     episodes: Mapping[str, list[Episode]] = field(repr=False)  # by domain
     runtime: Mapping[str, str] | None = None  # device and dtype of a policy with weights on this machine
+    usage: Usage | None = None  # requests, tokens and cost of a policy behind a server
 
     def success(self) -> dict[str, Estimate]:
         """Return the success rate of each domain, percent, with its interval. Raises UsageError on many errors."""
@@ -107,7 +109,8 @@ class Evaluation(Tabular):
                 "invalid": sum(e.invalid for e in complete) / max(1, sum(e.length for e in complete)),
                 **Truncation.of(complete).to_json(),
             }
-        return {"policy": self.policy, "runtime": self.runtime, "play": plain(self.config), "domains": rows}
+        usage = {} if self.usage is None else {"usage": asdict(self.usage)}
+        return {"policy": self.policy, "runtime": self.runtime, **usage, "play": plain(self.config), "domains": rows}
 
 
 def tasks_of(levels: Mapping[str, str | None], tasks: int, split: str = "test") -> dict[str, list[Task]]:
@@ -193,4 +196,10 @@ def evaluate(
                 on_steps=count.steps,
                 stop_if_unreadable=readable and not episodes,
             )
-    return Evaluation(player.name, config, episodes, getattr(player, "runtime", None))
+    return Evaluation(player.name, config, episodes, getattr(player, "runtime", None), usage_of(player))
+
+
+def usage_of(policy: Policy) -> Usage | None:
+    """Return what the server of a policy was asked so far; None for other policies."""
+    usage = getattr(policy, "usage", None)
+    return replace(usage) if isinstance(usage, Usage) else None

@@ -21,7 +21,7 @@ import numpy as np
 from gentax.core import Episode, UsageError, unknown
 from gentax.core.console import EpisodeProgress
 from gentax.domains import domain, domains, missing_modules
-from gentax.evals.evaluate import Evaluation, tasks_of
+from gentax.evals.evaluate import Evaluation, tasks_of, usage_of
 from gentax.evals.suites import load_suite, paired, read_result
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE, RecordedScores, content_labels, task_success
 from gentax.metrics.statistics import InterimAnalyses, Labels, Pilot, required_sample_size
@@ -327,8 +327,8 @@ def paired_evaluation(
                 break
     return PairedEvaluation(
         report,
-        Evaluation(base.name, config, episodes[0], report.runtime["base"]),
-        Evaluation(tuned.name, config, episodes[1], report.runtime["tuned"]),
+        Evaluation(base.name, config, episodes[0], report.runtime["base"], usage_of(base)),
+        Evaluation(tuned.name, config, episodes[1], report.runtime["tuned"], usage_of(tuned)),
         samples * sum(map(len, listed.values())),
         tasks,
     )

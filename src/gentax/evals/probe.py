@@ -214,7 +214,7 @@ def _refuse_errors(name: str, episodes: Sequence[Episode]) -> None:
     if len(broken) > MAX_ERROR_SHARE * len(episodes):
         raise UsageError(
             f"{len(broken)} of {len(episodes)} episodes on {name} ended in an error, more than "
-            f"{100 * MAX_ERROR_SHARE:g} %: the environment must be fixed before anything is measured on it; "
+            f"{100 * MAX_ERROR_SHARE:g} %: what broke must be fixed before anything is measured on it; "
             f"the first said {broken[0].error[:200]!r}"
         )
 

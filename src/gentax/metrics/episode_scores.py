@@ -102,7 +102,7 @@ def error_free_tasks(
         if broken_K.mean() > max_error_share:
             raise UsageError(
                 f"{broken_K.sum()} of {len(broken_K)} tasks on {domain} ended in an error, more than "
-                f"{100 * max_error_share:g} %: the environment must be fixed before anything is measured on it"
+                f"{100 * max_error_share:g} %: what broke must be fixed before anything is measured on it"
             )
         usable[domain] = ~broken_K
     return usable

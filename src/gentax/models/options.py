@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from gentax.core import UsageError, unknown
 from gentax.core.settings import settings
@@ -21,7 +21,8 @@ PRECISIONS = ("auto", "bf16", "fp32")  # of the arithmetic of learning
 
 @settings
 class ModelOptions:
-    """How a model is loaded. Recorded in every result, since a number format can change what a policy does."""
+    """How a model is loaded, or its server asked. Device and dtype are recorded in every result: a number format can
+    change what a policy does."""
 
     device: str = "auto"
     """Where the weights are: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one."""
@@ -37,11 +38,21 @@ class ModelOptions:
     vllm_memory: Annotated[float, Field(gt=0, le=1)] = 0.9
     """The share of the GPU's memory that vLLM takes (its `gpu_memory_utilization`); two policies that are compared take
     half of it each."""
+    cache: str | None = None
+    """A folder that keeps a server's replies: a request that was answered before is not asked again."""
+    input_price: NonNegativeFloat = 0.0
+    """What a server's million tokens of prompts cost, in dollars."""
+    output_price: NonNegativeFloat = 0.0
+    """What a server's million tokens of replies cost, in dollars."""
+    spend_limit: NonNegativeFloat | None = None
+    """Dollars after which servers are asked no more; the episodes that are left end as errors."""
 
     def __post_init__(self) -> None:
         check_device(self.device)
         if self.dtype not in DTYPES:
             raise unknown("dtype", self.dtype, DTYPES)
+        if self.spend_limit is not None and not self.input_price + self.output_price:
+            raise UsageError("a spend limit needs prices: input_price and output_price, in dollars a million tokens")
 
 
 def check_device(name: str) -> None:

@@ -7,6 +7,9 @@ repeat_penalty 1.1; vLLM and SGLang: the model's `generation_config.json`). docs
 A setting that a server refuses is dropped from then on, with one warning, unless the user has set it. The first request
 is sent alone, to learn what the server refuses. Too long a context is shortened (see `shorten_messages`). Not
 supported: log-probabilities and tokens, so nothing can be trained on an endpoint's episodes.
+
+Once the server has answered, a request that fails for good costs its own episode, which ends as an error; the others
+go on. `FAILURES_IN_A_ROW` of them, or a key or a model that is refused, end the run.
 """
 
 from __future__ import annotations
@@ -14,13 +17,14 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from gentax.core import UsageError, unknown
+from gentax.core import PolicyFault, UsageError, unknown
 from gentax.models.action_format import ACTION_END, TOOL, parse_reply
-from gentax.models.options import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, ChatOptions
-from gentax.policies.chat_client import ChatClient, EndpointError, clean, parse_completion, tool_call_message
+from gentax.models.options import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, ChatOptions, ModelOptions
+from gentax.policies.chat_client import API_KEY_VARIABLE, ChatClient, EndpointError, SpendLimitReached, Usage
+from gentax.policies.completion import clean, parse_completion, tool_call_message
 from gentax.policies.protocol import PolicyRequest, Reply
 
 NEUTRAL_SAMPLING: dict[str, float] = {  # values without effect, of settings with server defaults
@@ -34,9 +38,13 @@ NEUTRAL_SAMPLING: dict[str, float] = {  # values without effect, of settings wit
     "frequency_penalty": 0.0,
 }
 OPTIONAL_SETTINGS = ("chat_template_kwargs", "max_tokens", "seed", "skip_special_tokens", "stop", *NEUTRAL_SAMPLING)
+CHAT_SETTINGS = ("tools", "chat_template_kwargs")  # that the completions API does not have
 EMPTY_REPLY = "(no answer)"  # stands for an empty reply in a conversation, which many servers refuse
 MIN_MESSAGE_CHARS = 200  # characters of a message that is not cut further
 MODELS_SHOWN = 12
+FAILURES_IN_A_ROW = 16  # requests that fail for good, without one that succeeds between them, before the run ends
+REFUSED_PROMPT = (400, 413, 422)  # statuses that are a word on the request itself
+REFUSED_FOR_ALL = (401, 403, 404)  # on the key or the model
 _TOO_LONG = re.compile(
     r"context.?(length|size|window)|too long|longer than|reduce the length|exceed.{0,40}(context|token)"
     r"|tokens.{0,60}must be <=|at least 1, got -",
@@ -45,7 +53,7 @@ _TOO_LONG = re.compile(
 Message = dict[str, Any]
 
 
-def connect_endpoint(where: str) -> EndpointPolicy:
+def connect_endpoint(where: str, options: ModelOptions = ModelOptions()) -> EndpointPolicy:
     """Return the policy at `where`: a base URL, with `#model` where the server has several models.
 
     The server's models are listed at once, so that a wrong address or key is found before anything is played. A server
@@ -55,8 +63,8 @@ def connect_endpoint(where: str) -> EndpointPolicy:
         UsageError: no URL, or a server without exactly one model where none is named.
         PolicyFault: no server there, or it refuses the key.
     """
-    url, model = parse_endpoint_url(where)
-    server = ChatClient(url)
+    url, model, chat = parse_endpoint_url(where)
+    server = ChatClient(url, options, chat=chat)
     try:
         (models,) = server.gather([server.models()])
     except EndpointError as refused:
@@ -76,10 +84,19 @@ def connect_endpoint(where: str) -> EndpointPolicy:
     return EndpointPolicy(server, model)
 
 
-def parse_endpoint_url(where: str) -> tuple[str, str]:
-    """Return the base URL and the model ("" when none is named) of `http://host:8000/v1#model`.
+class EndpointAddress(NamedTuple):
+    """Where a policy is asked."""
 
-    `/v1` is added to an address without a path. Raises UsageError where `where` is no URL of a server.
+    url: str  # the base URL
+    model: str  # "" when none is named
+    chat: bool = True  # whether the chat API is asked; else the completions API
+
+
+def parse_endpoint_url(where: str) -> EndpointAddress:
+    """Read `http://host:8000/v1#model`, or `…/v1/completions#model` for a model without a chat template.
+
+    `/v1` is added to an address without a path. Raises UsageError where `where` is no URL of a server, or holds a
+    password, which would come to stand in logs.
     """
     base, _, model = where.strip().partition("#")
     try:
@@ -88,10 +105,15 @@ def parse_endpoint_url(where: str) -> tuple[str, str]:
     except ValueError:
         good = False
     if not good or any(c.isspace() or not c.isprintable() for c in base):
-        shown = re.sub(r"(//)[^/@#]*@", r"\1", where)  # without a password
-        raise UsageError(f"{shown!r} is no URL of a server; one looks like http://localhost:8000/v1#model")
-    path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
-    return parts._replace(path=path).geturl(), model
+        raise UsageError(
+            f"{hide_password(where)!r} is no URL of a server; one looks like http://localhost:8000/v1#model"
+        )
+    if "@" in parts.netloc:
+        raise UsageError(f"{hide_password(where)!r} holds a name or a password: give a key in {API_KEY_VARIABLE}")
+    path = parts.path.rstrip("/")
+    chat = path.endswith("/chat/completions") or not path.endswith("/completions")
+    path = path.removesuffix("/chat/completions" if chat else "/completions") or "/v1"
+    return EndpointAddress(parts._replace(path=path).geturl(), model, chat)
 
 
 class EndpointPolicy:
@@ -107,20 +129,49 @@ class EndpointPolicy:
         self._conversations: dict[int, list[Message]] = {}  # slot -> its conversation
         self._without: set[str] = set()  # settings that this server does not support
         self._no_top_k = 0  # this server's value for none
-        self._has_answered = False  # whether it has answered before
+        self._has_answered = False
+        self._failures = 0  # requests in a row that failed for good
+
+    @property
+    def usage(self) -> Usage:
+        """What the server was asked so far, and what it cost."""
+        return self.server.usage
 
     def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
         """Reply to every request.
 
         Raises:
-            PolicyFault: the server cannot be reached or refuses, after all retries.
+            PolicyFault: the server cannot be reached or refuses, after all retries, before it has ever answered;
+                later, when that happens too often.
             UsageError: it does not have the model.
         """
+        if not self.server.chat and any(turn.chat.action_format == "tool_calls" for turn in turns):
+            raise UsageError(f"{self.server.url}/completions takes no tools: ask its chat API, or in another format")
         requests = [(self._conversation(turn), turn, int(turn.rng.integers(2**31 - 1))) for turn in turns]
-        first = 0 if self._has_answered else 1
-        replies = self.server.gather([self._answer(*request) for request in requests[:first]])
-        self._has_answered = True
-        return replies + self.server.gather([self._answer(*request) for request in requests[first:]])
+        replies: list[Reply] = []
+        while not self._has_answered and len(replies) < len(requests):  # one at a time
+            replies += self.server.gather([self._reply(*requests[len(replies)])])
+        if requests and not self._has_answered:
+            raise PolicyFault(replies[-1].error)
+        return replies + self.server.gather([self._reply(*request) for request in requests[len(replies) :]])
+
+    async def _reply(self, messages: list[Message], turn: PolicyRequest, seed: int) -> Reply:
+        """Ask, and turn a failure that concerns this request alone into a reply that is an error."""
+        try:
+            reply = await self._answer(messages, turn, seed)
+        except SpendLimitReached as reached:
+            self._has_answered = True  # nothing is learned by asking the others one at a time
+            return Reply("", error=str(reached))
+        except EndpointError as refused:
+            fatal = refused.status in REFUSED_FOR_ALL or not (self._has_answered or refused.status in REFUSED_PROMPT)
+            if fatal:
+                raise
+            self._failures += 1
+            if self._failures >= FAILURES_IN_A_ROW:
+                raise PolicyFault(f"{refused} ({self._failures} requests in a row failed)") from refused
+            return Reply("", error=str(refused))
+        self._has_answered, self._failures = True, 0
+        return reply
 
     def _conversation(self, turn: PolicyRequest) -> list[Message]:
         messages = self._conversations.get(turn.slot)
@@ -177,6 +228,8 @@ class EndpointPolicy:
             del settings["stop"]
         if turn.chat.action_format == "tool_calls":
             settings["tools"] = [TOOL]
+        if not self.server.chat:
+            settings = {name: value for name, value in settings.items() if name not in CHAT_SETTINGS}
         if "max_tokens" in self._without:
             settings["max_completion_tokens"] = sampling.max_new_tokens
         return {name: value for name, value in settings.items() if name not in self._without}
@@ -216,6 +269,11 @@ class EndpointPolicy:
             if models and self.model not in models:
                 return unknown(f"model of {self.server.url}", self.model, models)
         return refused
+
+
+def hide_password(url: str) -> str:
+    """Return a URL, or what was meant as one, without the name and the password in it."""
+    return re.sub(r"//.*@", "//", url)
 
 
 def _is_neutral(name: str, value: float) -> bool:

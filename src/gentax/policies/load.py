@@ -25,6 +25,7 @@ from gentax.core.extras import EXTRAS, LOCAL, require_modules
 from gentax.core.imports import format_error, is_import_path, load_attribute
 from gentax.models.options import ModelOptions
 from gentax.models.source import may_name_model
+from gentax.policies.endpoint import EndpointPolicy, connect_endpoint
 from gentax.policies.protocol import Policy, PolicyRequest, Reply, max_parallel_episodes
 from gentax.policies.scripted import ExpertPolicy, RandomPolicy
 
@@ -50,9 +51,7 @@ def load_policy(what: str | Path | Policy | Callable[..., Any], options: ModelOp
     if str(what) in SCRIPTED_BY_NAME:
         return SCRIPTED_BY_NAME[str(what)]()
     if isinstance(what, str) and "://" in what:
-        from gentax.policies.endpoint import connect_endpoint
-
-        return connect_endpoint(what)
+        return connect_endpoint(what, options)
     if not Path(what).exists() and is_import_path(str(what)):
         return wrap_user_policy(load_attribute("policy", str(what), [*SCRIPTED_BY_NAME, "base"]), str(what))
     if not may_name_model(what):
@@ -72,9 +71,13 @@ def load_policy_pair(
     tuned: str | Path | Policy | Callable[..., Any],
     options: ModelOptions = ModelOptions(),
 ) -> tuple[Policy, Policy]:
-    """Load two policies as `load_policy` does; in vLLM each takes half of the memory."""
+    """Load two policies as `load_policy` does; in vLLM each takes half of the memory, and servers share a budget."""
     each = replace(options, vllm_memory=options.vllm_memory / 2)
-    return load_policy(base, each), load_policy(tuned, each)
+    pair = load_policy(base, each), load_policy(tuned, each)
+    clients = [policy.server for policy in pair if isinstance(policy, EndpointPolicy)]
+    for client in clients[1:]:
+        client.budget = clients[0].budget
+    return pair
 
 
 Message = dict[str, str]

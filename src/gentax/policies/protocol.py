@@ -45,6 +45,7 @@ class Reply:
     truncated: bool = False  # cut off at max_new_tokens
     prompt_cut: bool = False  # a message lost its middle, to fit the context
     dropped: int = 0  # earlier turns dropped from this prompt, to fit the context
+    error: str = ""  # why there is no reply: the episode ends as an error, which is no failure of the policy
 
 
 @runtime_checkable

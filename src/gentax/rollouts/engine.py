@@ -1,9 +1,9 @@
 """The rollout engine: plays many episodes at once.
 
 All episodes in flight are batched; one that ends leaves the batch and the next task takes its slot. An environment that
-breaks is recreated and its episode replayed; if it breaks again the episode is recorded as an error. The engine knows
-nothing of tokens, which are the policy's. It can stop a run whose replies cannot be parsed, since success then says
-nothing of the policy.
+breaks is recreated and its episode replayed; if it breaks again the episode is recorded as an error, as is one whose
+policy has no reply because its server failed. The engine knows nothing of tokens, which are the policy's. It can stop a
+run whose replies cannot be parsed, since success then says nothing of the policy.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from gentax.rollouts.prompt import RolloutConfig, build_message, with_token_budg
 from gentax.wrappers import wrap
 
 ACTION_LIMIT = 4096  # characters of an action that are passed on to an environment
+ERROR_LIMIT = 500  # characters of an error that are kept
 FIRST_MESSAGE_TOKENS, MESSAGE_TOKENS = 1024, 256  # estimates for a first and a later message, above most domains'
 OPEN_HORIZON = 100  # steps at a level that its domain does not list
 
@@ -258,6 +259,9 @@ class _Engine:
 
     def _advance(self, pair: tuple[_Run, Reply]) -> None:
         run, reply = pair
+        if reply.error:
+            run.outcome, run.error = Outcome.ERROR, reply.error[:ERROR_LIMIT]
+            return
         action, thought = reply.parsed or parse_reply(reply.text, self.config.action_format)
         action = action[:ACTION_LIMIT]
         answer = self._step_or_reset(run, action)
@@ -306,7 +310,7 @@ class _Engine:
                 if attempt == 1:
                     run.env = self.pool.take(run.task)
                 else:
-                    run.outcome, run.error = Outcome.ERROR, f"{type(error).__name__}: {error}"[:500]
+                    run.outcome, run.error = Outcome.ERROR, f"{type(error).__name__}: {error}"[:ERROR_LIMIT]
         return None
 
     def _finish(self, run: _Run) -> Episode:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gentax.core import Episode, Outcome, UsageError
+from gentax.core import Episode, Outcome, PolicyFault, UsageError
 from gentax.models.action_format import parse_reply, write_reply
 from gentax.models.options import ChatOptions, SamplingParams
 from gentax.policies.protocol import Policy, PolicyRequest, Reply, max_parallel_episodes
@@ -97,7 +97,10 @@ class Judge:
         for start in range(0, len(judged), at_once):
             part = judged[start : start + at_once]
             requests = [_request(slot, question(episodes[i]), self.tokens) for slot, i in enumerate(part)]
-            score_E[part] = [read_score(reply) for reply in self.policy.reply(requests)]
+            replies = self.policy.reply(requests)
+            if failed := next((reply.error for reply in replies if reply.error), ""):
+                raise PolicyFault(f"the judge gave no answer: {failed}")
+            score_E[part] = [read_score(reply) for reply in replies]
         overall = float(np.nanmean(score_E)) if np.isfinite(score_E).any() else 0.0
         scores = np.where(np.isfinite(score_E), score_E, 0.0)
         for group in groups(episodes):
