@@ -25,7 +25,7 @@ from typing import Any
 from gentax.core import UsageError
 from gentax.core.errors import PolicyFault
 from gentax.core.files import check_folder, write_json
-from gentax.core.reading import read_json as read_json_file
+from gentax.core.files import read_json as read_json_file
 from gentax.models.options import ModelOptions
 from gentax.policies.completion import count_tokens, is_completion, missing_reply, read_json
 
