@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gentax.metrics.reference import STUDIES, published, recompute
-from gentax.metrics.reference.recompute import Recomputed
-from gentax.metrics.reference.tables import Table, tables
+from gentax.metrics.reference import STUDIES, published
+from gentax.metrics.reference.recompute import Recomputed, Table, recompute, tables
 
 FILE = Path(__file__).parent / "results" / "published-tables.md"
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from gentax.cli.app import app
 from gentax.core import UsageError
 from gentax.domains import registry
-from gentax.evals.suites import play_suite
+from gentax.evals.suite_run import play_suite
 
 STARTS = ("domains", "crafting", "starts")
 FIRST = ("domains", "crafting", "episodes", 0)

@@ -84,8 +84,7 @@ def test_what_has_not_moved_costs_nothing():
 
 
 def moved_by(fit, kl=0.25, base="base"):
-    forecast = fit.forecast_from_kl(kl)
-    return KLForecast("sokoban", Estimate(kl, kl / 2, 2 * kl, "tasks", "nats", 64), forecast, fit, base)
+    return KLForecast("sokoban", Estimate(kl, kl / 2, 2 * kl, "tasks", "nats", 64), fit, base)
 
 
 def test_a_forecast_that_knows_nothing_says_so_in_one_sentence():

@@ -1,17 +1,20 @@
 """The tax of two policies: look by look, with the same numbers as in one go, and from files without playing."""
 
+import sys
+
 import numpy as np
 import pytest
 
 import gentax
-from gentax.core import UsageError
-from gentax.evals.evaluate import evaluate
-from gentax.evals.paired_eval import paired_evaluation, tax
+from gentax.core import Episode, Outcome, Task, UsageError
+from gentax.evals.evaluate import Evaluation, evaluate
+from gentax.evals.paired_eval import mixed_model, paired_evaluation, tax
 from gentax.metrics.episode_scores import task_success
 from gentax.metrics.statistics import InterimAnalyses, required_sample_size
 from gentax.metrics.tax import tax_report
 from gentax.metrics.verdict import sentences
 from gentax.policies import ExpertPolicy, RandomPolicy
+from gentax.rollouts import RolloutConfig
 
 DOMAINS = {"sokoban": "6x6", "toy": None, "crafting": None}
 
@@ -140,3 +143,37 @@ def test_tasks_of_the_same_content_are_one_cluster(toy, monkeypatch):
     assert tax(*pair, "crafting").clusters["crafting"] <= 12
     wide = pair[1].success()["toy"]
     assert wide.high - wide.low > 0
+
+
+def mixed_pair(tasks=48, shift=-1.0):
+    rng = np.random.default_rng(1)
+    both, outcomes = ({}, {}), (Outcome.FAILURE, Outcome.SUCCESS)
+    for d in ("home", "a", "b"):
+        hard = rng.normal(0, 1.5, tasks)
+        for episodes, moved in zip(both, (0.0, shift), strict=True):
+            won = rng.random(tasks) < 1 / (1 + np.exp(-(hard + moved)))
+            episodes[d] = [
+                Episode(Task(d, "l", "test", k), 0, "", (), outcomes[int(x)], content=f"{k // 2}")
+                for k, x in enumerate(won)
+            ]
+    return [Evaluation(name, RolloutConfig(), of) for name, of in zip(("base", "tuned"), both, strict=True)]
+
+
+def test_the_mixed_model_agrees_with_the_main_interval():
+    pytest.importorskip("statsmodels")
+    before, after = mixed_pair()
+    found = mixed_model(before, after, "home")
+    of = [{d: task_success(e) for d, e in one.episodes.items()} for one in (before, after)]
+    plain = tax_report("home", *of, clusters=before.clusters())
+    assert found.tax.value == pytest.approx(plain.tax.value, abs=0.04)
+    assert found.tax.high - found.tax.low == pytest.approx(plain.tax.high - plain.tax.low, rel=0.3)
+    assert set(found.drop) == {"a", "b"}
+    assert found.drop["a"].value == pytest.approx(plain.drop["a"].value, abs=3)
+    assert found.sentences()[0].startswith("Sensitivity: under a logistic mixed model the tax is ")
+    assert mixed_model(before, after, "home") == found
+
+
+def test_without_the_library_one_line_says_how_to_have_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "statsmodels", None)
+    with pytest.raises(UsageError, match=r'pip install "gentax\[sensitivity\]"'):
+        mixed_model(*mixed_pair(4), "home")

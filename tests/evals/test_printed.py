@@ -9,8 +9,8 @@ import pytest
 
 import gentax
 from gentax.evals.evaluate import Evaluation
-from gentax.evals.suites import load_suite
-from gentax.evals.suites.result import DomainResult, PlayedEpisode, SuiteResult
+from gentax.evals.suite import load_suite
+from gentax.evals.suite_result import DomainResult, PlayedEpisode, SuiteResult
 from gentax.metrics.arms import ArmReport
 from gentax.metrics.axes import Probe
 from gentax.metrics.diversity import Diversity

@@ -13,15 +13,23 @@ from conftest import by_domain
 from gentax.core import Outcome, StepResult, UsageError, split_of
 from gentax.domains import registry
 from gentax.domains.crafting.env import Crafting
-from gentax.evals.suites import DomainResult, PlayedEpisode, load_suite, paired, play_suite, read_result, run, verify
-from gentax.evals.suites import suite as suite_module
-from gentax.evals.suites.freeze import RECIPES, freeze_domain
-from gentax.evals.suites.result import SuiteResult, write_suite_result
-from gentax.evals.suites.suite import FROZEN, check_starts, digest, read_suite
+from gentax.evals import suite as suite_module
+from gentax.evals import suite_run
+from gentax.evals.suite import FROZEN, RECIPES, check_starts, digest, freeze_domain, load_suite, read_suite
+from gentax.evals.suite_result import (
+    DomainResult,
+    PlayedEpisode,
+    SuiteResult,
+    paired,
+    read_result,
+    verify,
+    write_suite_result,
+)
+from gentax.evals.suite_run import play_suite
 from gentax.metrics.tax import tax_report
 from gentax.models.source import BASE, fingerprint
 
-FILE = Path(suite_module.__file__).with_name("v2.json")
+FILE = Path(suite_module.__file__).with_name("suites") / "v2.json"
 
 
 def made_up(policy: str, rate: float, seed: int = 0, **changes) -> SuiteResult:
@@ -200,7 +208,7 @@ def test_weights_are_named_by_their_fingerprint(tiny, tmp_path, monkeypatch):
     suite = load_suite("v2")
     frozen = suite.domains["crafting"]
     few = {"crafting": dataclasses.replace(frozen, starts=dict(list(frozen.starts.items())[:4]))}
-    monkeypatch.setattr(run, "load_suite", lambda name: dataclasses.replace(suite, domains=few))
+    monkeypatch.setattr(suite_run, "load_suite", lambda name: dataclasses.replace(suite, domains=few))
     result = play_suite("base", domains=["crafting"])
     assert result.fingerprint == fingerprint("base") == fingerprint(BASE) != fingerprint(tiny)
     assert all(row.written and row.written > 0 for row in result.domains["crafting"].episodes)

@@ -20,7 +20,8 @@ from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:
     from gentax.core import Episode
-    from gentax.evals.suites import Suite, SuiteResult
+    from gentax.evals.suite import Suite
+    from gentax.evals.suite_result import SuiteResult
 
 MODEL = tuple(field.name for field in dataclasses.fields(ModelOptions))
 # Options that a suite does not fix.
@@ -127,7 +128,8 @@ def _play_suite(
 ) -> None:
     """Play a suite and print its score card."""
     from gentax.domains.registry import parse_domain
-    from gentax.evals.suites import load_suite, play_suite
+    from gentax.evals.suite import load_suite
+    from gentax.evals.suite_run import play_suite
 
     suite = load_suite(name)
     for given, level in map(parse_domain, names or ()):
@@ -178,7 +180,7 @@ def verify(
 
     Example: `gentax verify base.json mine.json`
     """
-    from gentax.evals.suites import verify as run
+    from gentax.evals.suite_result import verify as run
     from gentax.report.text import one_line
 
     failed = 0

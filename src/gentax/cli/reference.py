@@ -10,7 +10,7 @@ from gentax.cli import options as o
 from gentax.cli.output import check_output, console, write_result
 
 if TYPE_CHECKING:
-    from gentax.metrics.reference.tables import Table
+    from gentax.metrics.reference.recompute import Table
 
 
 def reference(
@@ -23,8 +23,8 @@ def reference(
 
     Ranges are what the rounding of the cells allows. Examples: `gentax reference`, `gentax reference 2601.18217`
     """
-    from gentax.metrics.reference import STUDIES, published, recompute
-    from gentax.metrics.reference.tables import tables
+    from gentax.metrics.reference import STUDIES, published
+    from gentax.metrics.reference.recompute import recompute, tables
 
     check_output(json)
     recomputed = [recompute(published(key)) for key in ([study] if study else STUDIES)]

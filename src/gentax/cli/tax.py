@@ -125,8 +125,14 @@ def tax(
     Examples: `gentax tax --tuned runs/sokoban/step-000100 --source sokoban --drop 5`, or, of two results of
     `gentax evaluate --suite`, `gentax tax --base before.json --tuned after.json --source sokoban`
     """
-    from gentax.evals.paired_eval import is_result, paired_evaluation, tax, tax_of_recorded, tax_of_results
-    from gentax.evals.sensitivity import check_installed
+    from gentax.evals.paired_eval import (
+        check_statsmodels,
+        is_result,
+        paired_evaluation,
+        tax,
+        tax_of_recorded,
+        tax_of_results,
+    )
     from gentax.metrics.behaviour import compare
     from gentax.metrics.behaviour import sentences as behaviour_sentences
     from gentax.metrics.forecast import read_fit
@@ -156,7 +162,7 @@ def tax(
     (source_name,) = trained
     levels = {**o.read_domains(target), **trained}
     if sensitivity:
-        check_installed()
+        check_statsmodels()
     if is_result(base) and is_result(tuned):
         if sensitivity:
             raise UsageError("--sensitivity takes episodes: it is for policies that are played, not for result files")
@@ -208,7 +214,7 @@ def tax(
     if played.report.analysis < interim_analyses:
         lines.append("Behaviour: corrected for the number of measures, but not for when playing stopped.")
     if sensitivity:
-        from gentax.evals.sensitivity import mixed_model
+        from gentax.evals.paired_eval import mixed_model
 
         lines += mixed_model(played.base, played.tuned, source_name).sentences()
     settings = {"play": plain(config), "seed": seed, "interim_analyses": interim_analyses}
@@ -326,9 +332,9 @@ def _forecast(
     json: Path | None,
     table: Path | None,
 ) -> None:
-    from gentax.evals.kl_forecast import forecast_from_kl
+    from gentax.evals.kl_forecast import KLForecast, source_kl
 
-    forecast = forecast_from_kl(base, tuned, source, level, config=config, seed=seed, fit=fit, progress=True)
+    forecast = KLForecast(source, source_kl(base, tuned, source, level, config, seed, progress=True), fit, base.name)
     print_text(forecast.sentences())
     runtime = {"base": getattr(base, "runtime", None), "tuned": getattr(tuned, "runtime", None)}
     write_result(json, {**forecast.to_json(), "runtime": runtime})

@@ -18,7 +18,7 @@ from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.core.console import shows_progress, status
 from gentax.core.results import Tabular
 from gentax.evals.evaluate import tasks_of
-from gentax.metrics.forecast import Fit, Forecast, read_fit
+from gentax.metrics.forecast import Fit, Forecast
 from gentax.metrics.statistics import Estimate, cluster_mean
 from gentax.metrics.verdict import number
 from gentax.models.scoring import sequence_kl
@@ -46,32 +46,28 @@ def forward_kl(base: Policy, tuned: Policy, episodes: Sequence[Episode]) -> Esti
         UsageError: a policy without weights here, two vocabularies, episodes without tokens, fewer than 2 tasks.
     """
     base, tuned = require_same_tokens(base, tuned)
-    tasks, ids, sampled, actions = [], [], [], defaultdict[Task, int](int)
-    for episode in episodes:
-        if episode.outcome is Outcome.ERROR:
-            continue
+    complete = [episode for episode in episodes if episode.outcome is not Outcome.ERROR]
+    for episode in complete:
         if any(step.tokens is None for step in episode.steps):
             raise UsageError(f"the episode of {episode.task.id} has no tokens: a local model must play it here")
+    sequences = [(episode.task, sequence) for episode in complete for sequence in episode.sequences()]
+    ids, sampled = [sequence.ids_T for _, sequence in sequences], [sequence.sampled_T for _, sequence in sequences]
+    kl, actions = defaultdict[Task, float](float), defaultdict[Task, int](int)
+    for episode in complete:
         actions[episode.task] += episode.length
-        for sequence in episode.sequences():
-            tasks.append(episode.task)
-            ids.append(sequence.ids_T)
-            sampled.append(sequence.sampled_T)
-    kl: dict[Task, float] = dict.fromkeys(actions, 0.0)
-    for task, of_sequence in zip(tasks, sequence_kl(base.model, tuned.model, ids, sampled), strict=True):
+    for (task, _), of_sequence in zip(sequences, sequence_kl(base.model, tuned.model, ids, sampled), strict=True):
         kl[task] += float(of_sequence)
-    return cluster_mean(np.array(list(kl.values())), np.array([actions[task] for task in kl]), "nats per action")
+    return cluster_mean(np.array([kl[task] for task in actions]), np.array(list(actions.values())), "nats per action")
 
 
 def require_same_tokens(base: Policy, tuned: Policy) -> tuple[LocalPolicy, LocalPolicy]:
     """Return the two policies when their KL divergence can be computed. Raises UsageError otherwise."""
-    local = [policy for policy in (base, tuned) if isinstance(policy, LocalPolicy)]
-    if len(local) < 2:
+    if not isinstance(base, LocalPolicy) or not isinstance(tuned, LocalPolicy):
         name = tuned.name if isinstance(base, LocalPolicy) else base.name
         raise UsageError(f"KL divergence needs the weights of both policies on this machine; {name} has none")
-    if local[0].tokenizer.get_vocab() != local[1].tokenizer.get_vocab():
+    if base.tokenizer.get_vocab() != tuned.tokenizer.get_vocab():
         raise UsageError(f"{base.name} and {tuned.name} have different tokens: their KL divergence is not defined")
-    return local[0], local[1]
+    return base, tuned
 
 
 def source_kl(
@@ -84,11 +80,7 @@ def source_kl(
     tasks: int = TASKS,
     progress: bool | None = None,
 ) -> Estimate:
-    """Return the forward KL from base to tuned on states that the base meets on `tasks` train tasks of `source`.
-
-    Raises:
-        UsageError: an unknown domain or level, and as `forward_kl`.
-    """
+    """Return the forward KL on states that the base meets on `tasks` train tasks of `source`. Raises UsageError."""
     require_same_tokens(base, tuned)  # before anything is played
     listed = tasks_of({source: level}, tasks, SPLIT)[source]
     episodes = rollout(base, listed, config=replace(config, temperature=1.0), seed=seed, progress=progress)
@@ -102,23 +94,27 @@ class KLForecast(Tabular):
     """How far a policy has moved on its source, and the tax to expect of that."""
 
     source: str
-    kl: Estimate  # nats per action
-    forecast: Forecast
+    kl: Estimate  # nats per action, see `source_kl`
     fit: Fit
     base: str  # the policy that was trained
 
+    @property
+    def forecast(self) -> Forecast:
+        return self.fit.forecast_from_kl(self.kl.value)
+
     def sentences(self) -> list[str]:
         """Return the forecast in a sentence, the evidence in another, and the limits where there is a value."""
-        kl, tax = self.kl, self.forecast.tax
+        kl, forecast = self.kl, self.forecast
+        tax = forecast.tax
         measured = (
             f"KL from the base on {self.source}: {kl.value:.3f} nats an action (95 % interval {kl.low:.3f} to "
             f"{kl.high:.3f}, {kl.n} {SPLIT} tasks)."
         )
         if tax is None:
-            return [f"No forecast: {self.forecast.why}.", measured]
-        if not self.forecast.informative:
+            return [f"No forecast: {forecast.why}.", measured]
+        if not forecast.informative:
             sentence = (
-                f"No forecast: in fit {self.fit.name!r} the KL does not predict the tax ({self.forecast.why}); "
+                f"No forecast: in fit {self.fit.name!r} the KL does not predict the tax ({forecast.why}); "
                 "measure it with `gentax tax` without --forecast-only."
             )
             return [sentence, measured]
@@ -127,9 +123,9 @@ class KLForecast(Tabular):
         limits = [f"the fit's runs had {self.fit.steps} steps"]
         if self.base != self.fit.base:
             limits.append(f"they started from {self.fit.base!r}, not {self.base!r}")
-        if self.forecast.outside:
+        if forecast.outside:
             limits.append("this KL lies outside their range (an extrapolation)")
-        return [sentence, f"{measured[:-1]}; {self.forecast.why}.", f"Limits: {'; '.join(limits)}."]
+        return [sentence, f"{measured[:-1]}; {forecast.why}.", f"Limits: {'; '.join(limits)}."]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row."""
@@ -139,24 +135,3 @@ class KLForecast(Tabular):
     def to_json(self) -> dict[str, Any]:
         values = {"source": self.source, "kl": self.kl.to_json(), "fit": self.fit.name, "sentences": self.sentences()}
         return values | self.forecast.to_json()
-
-
-def forecast_from_kl(
-    base: Policy,
-    tuned: Policy,
-    source: str,
-    level: str | None = None,
-    *,
-    config: RolloutConfig | None = None,
-    seed: int = 0,
-    fit: str | Fit = "sources",
-    progress: bool | None = None,
-) -> KLForecast:
-    """Forecast the tax of `tuned` from its KL from `base` on its source.
-
-    Raises:
-        UsageError: see `source_kl` and `read_fit`.
-    """
-    fit = fit if isinstance(fit, Fit) else read_fit(fit)
-    kl = source_kl(base, tuned, source, level, config or RolloutConfig(), seed, progress=progress)
-    return KLForecast(source, kl, fit.forecast_from_kl(kl.value), fit, base.name)

@@ -7,8 +7,7 @@ uncertainty of the taxes themselves. If the mean of the other taxes predicts bet
 is that mean, and says so. With too few domains there is no forecast.
 
 `advise` ranks candidate sources and their mixtures. Each part of a mixture must get as many training steps as the runs
-of the fit had, so that nothing is extrapolated in steps; its features are the means of its parts' (an assumption: the
-data hold no mixture).
+of the fit had; its features are the means of its parts' (an assumption: the data hold no mixture).
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from gentax.core.files import read_json
 from gentax.core.results import Record, Tabular, json_value
 from gentax.core.settings import read_settings, settings
 from gentax.metrics.axes import Axes, Probe
-from gentax.metrics.diversity import Diversity, diversity
+from gentax.metrics.diversity import diversity
 from gentax.metrics.statistics import LEVEL, Estimate
 from gentax.metrics.statistics.variance import t_quantile
 
@@ -64,27 +63,16 @@ class TrainingRun:
     delta_id: Number  # points
 
 
-def features_of(probe: Probe, unseen: float | None = None) -> dict[str, float]:
+def features_of(axes: Axes, unseen: float | None = None) -> dict[str, float]:
     """Return the features of a candidate source that are known before training.
 
     Args:
-        probe: of the domain, as `gentax probe` makes it.
+        axes: of the domain; without prompts there is no richness.
         unseen: mean over targets of the `unseen` measure of diversity, source to target.
-
-    Raises:
-        UsageError: a probe without prompts.
     """
-    if probe.axes.prompt_characters is None:
-        raise UsageError(f"the probe of {probe.name} has no prompts: richness is that of the whole prompt")
-    features = features_of_axes(probe.axes)
-    return features if unseen is None else features | {"diversity": unseen}
-
-
-def features_of_axes(axes: Axes) -> dict[str, float]:
-    """Return the features that the axes of a domain give; without prompts there is no richness."""
-    features = {"planning": axes.planning.value / axes.horizon}
-    characters = axes.prompt_characters
-    return features if characters is None else {"richness": math.log2(characters.value), **features}
+    known = {} if axes.prompt_characters is None else {"richness": math.log2(axes.prompt_characters.value)}
+    known["planning"] = axes.planning.value / axes.horizon
+    return known if unseen is None else known | {"diversity": unseen}
 
 
 @dataclass(frozen=True)
@@ -136,25 +124,17 @@ class Fit:
         """The training steps of the longest run."""
         return max(row.steps for row in self.rows)
 
-    def has(self, feature: str) -> bool:
-        """Return whether all rows have a feature."""
-        return all(feature in row.features for row in self.rows)
-
     def without(self, source: str) -> Fit:
         """Return the fit without the runs on a source, to forecast that one."""
         return replace(self, rows=tuple(row for row in self.rows if row.source != source))
 
     def affordable(self) -> tuple[str, ...]:
         """Return the first axes that all rows have, as many as the number of domains can support."""
-        known = [name for name in FEATURES if name != KL and self.has(name)]
+        known = [name for name in FEATURES if name != KL and all(name in row.features for row in self.rows)]
         return tuple(known[: max(0, (len(self.domains) - 3) // 2)])
 
     def regress(self, features: tuple[str, ...], intercept: bool = True) -> Regression:
-        """Fit a line and leave each domain out in turn.
-
-        Raises:
-            UsageError: fewer domains than the line has coefficients, and one.
-        """
+        """Fit a line and leave each domain out in turn. Raises UsageError for fewer domains than coefficients and 1."""
         df = len(self.domains) - len(features) - intercept
         if df < 1:
             raise UsageError(f"{len(self.domains)} domains are too few for a line of {len(features)} features")
@@ -183,41 +163,36 @@ class Fit:
         return float(np.sqrt(2) * t_quantile(self.best.df, LEVEL) * max(self.best.error, self.best.known))
 
     def forecast(self, features: Mapping[str, float]) -> Forecast:
-        """Forecast the tax of a source from its features before training.
-
-        Raises:
-            UsageError: a feature that the regression needs and `features` lacks.
-        """
+        """Forecast the tax of a source from its features before training. Raises UsageError where it lacks one."""
         if len(self.domains) < MIN_DOMAINS:
-            return self._no_forecast(len(self.domains), "")
-        line, mean, tried = self.best, self.regress(()), self.affordable()
-        if line.features:
-            compared = f"on {' and '.join(line.features)}, {100 * mean.error:.1f} by the mean"
-        else:
-            compared = "by the mean"
-            compared += f", {100 * self.regress(tried).error:.1f} on {' and '.join(tried)}" if tried else ""
-        return self._forecast(line, features, compared, bool(line.features))
+            return self._no_forecast(len(self.domains))
+        if self.best.features:
+            return self._forecast(self.best, features)
+        tried = self.affordable()
+        other = f", {100 * self.regress(tried).error:.1f} on {' and '.join(tried)}" if tried else ""
+        return self._forecast(self.best, features, f"by the mean{other}")
 
     def forecast_from_kl(self, kl: float) -> Forecast:
         """Forecast the tax from the KL that training has moved the policy: a line through the origin."""
-        if len(self.domains) < MIN_DOMAINS or not self.has(KL):
-            return self._no_forecast(len({row.source for row in self.rows if KL in row.features}), f" with {KL}")
-        line, mean = self.regress((KL,), intercept=False), self.regress(())
-        compared = f"on {KL}, {100 * mean.error:.1f} by the mean"
-        return self._forecast(line, {KL: kl}, compared, line.error < mean.error)
+        having = {row.source for row in self.rows if KL in row.features}
+        if len(self.domains) < MIN_DOMAINS or not all(KL in row.features for row in self.rows):
+            return self._no_forecast(len(having), f" with {KL}")
+        return self._forecast(self.regress((KL,), intercept=False), {KL: kl})
 
-    def _no_forecast(self, domains: int, having: str) -> Forecast:
+    def _no_forecast(self, domains: int, having: str = "") -> Forecast:
         why = f"fit {self.name!r} has {domains} source domains{having}, and a forecast takes {MIN_DOMAINS}"
         return Forecast(None, why, informative=False)
 
-    def _forecast(self, line: Regression, features: Mapping[str, float], compared: str, informative: bool) -> Forecast:
+    def _forecast(self, line: Regression, features: Mapping[str, float], compared: str = "") -> Forecast:
+        mean = self.regress(())
+        compared = compared or f"on {' and '.join(line.features)}, {100 * mean.error:.1f} by the mean"
         value, margin = line.predict(features)
         count, seeds = len(self.domains), min(row.seeds for row in self.rows)
         tax = Estimate(value, value - margin, value + margin, "source domains", "fraction", count, seeds)
         why = f"leave-one-domain-out error over {count} domains: {100 * line.error:.1f} points of tax {compared}"
         ranges = {name: [row.features[name] for row in self.rows] for name in line.features}
         outside = tuple(name for name, known in ranges.items() if not min(known) <= features[name] <= max(known))
-        return Forecast(tax, why, outside, informative)
+        return Forecast(tax, why, outside, informative=line.error < mean.error)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fit with the data it came from; `read_fit` reads it."""
@@ -226,11 +201,7 @@ class Fit:
 
 
 def read_fit(path: str | Path) -> Fit:
-    """Read a fit from a file, or a shipped one by its name.
-
-    Raises:
-        UsageError: no such file, or one that holds no fit.
-    """
+    """Read a fit from a file, or a shipped one by its name. Raises UsageError where there is none."""
     shipped = {file.stem: file for file in SHIPPED.glob("*.json")}
     where = shipped.get(str(path), Path(path))
     if not where.is_file():
@@ -274,6 +245,8 @@ def advise(
 ) -> list[TrainingOption]:
     """Return candidates and mixtures of up to three of them, least forecast tax first, then most headroom.
 
+    A rank ends where an option is further from its first one than forecasts can be told apart.
+
     Args:
         probes: of all domains concerned, candidates and targets, with their episodes.
         candidates: names of the domains one could train on.
@@ -292,40 +265,27 @@ def advise(
             raise UsageError(f"{name} was not probed")
     if not any(set(targets) - {name} for name in candidates):
         raise UsageError("advice takes at least one candidate and one other domain as a target")
-    matrix = diversity(probes)
+    unseen = diversity(probes).pairs.get("unseen")
     largest = min(MAX_MIXTURE, max(1, budget // fit.steps), len(candidates))
     options = []
     for sources in itertools.chain.from_iterable(itertools.combinations(candidates, m + 1) for m in range(largest)):
         left = tuple(name for name in targets if name not in sources)
         if not left:
             continue
-        features = _mean_features([by_name[source] for source in sources], left, matrix)
+        of_sources = [
+            features_of(by_name[s].axes, unseen and float(np.mean([unseen[s][t].value for t in left]))) for s in sources
+        ]
+        features = {name: float(np.mean([of[name] for of in of_sources])) for name in of_sources[0]}
         measured = next((row for row in fit.rows if (row.source,) == sources and row.arm == "plain"), None)
         headroom = float(np.mean([100 - by_name[s].axes.success.value for s in sources]))
-        steps = budget // len(sources)
-        options.append(TrainingOption(sources, left, steps, features, fit.forecast(features), None, measured, headroom))
-    return _ranked(options, fit)
-
-
-def _mean_features(sources: Sequence[Probe], targets: tuple[str, ...], matrix: Diversity) -> dict[str, float]:
-    """Return the means over sources of their features; `diversity` is the mean over targets of what is unseen."""
-    unseen = matrix.pairs.get("unseen")
-    of_sources = [
-        features_of(source, None if unseen is None else float(np.mean([unseen[source.name][t].value for t in targets])))
-        for source in sources
-    ]
-    return {name: float(np.mean([features[name] for features in of_sources])) for name in of_sources[0]}
-
-
-def _ranked(options: list[TrainingOption], fit: Fit) -> list[TrainingOption]:
-    """Order by forecast, then by headroom. A rank ends where an option is beyond the margin from its first one."""
-    options = sorted(options, key=lambda a: (a.forecast.tax.value if a.forecast.tax else 0.0, -a.headroom))
-    ranked: list[TrainingOption] = []
+        steps, forecast = budget // len(sources), fit.forecast(features)
+        options.append(TrainingOption(sources, left, steps, features, forecast, None, measured, headroom))
+    options.sort(key=lambda option: (option.forecast.tax.value if option.forecast.tax else 0.0, -option.headroom))
     first, rank = -math.inf, 0
-    for place, option in enumerate(options, 1):
+    for place, option in enumerate(options):
         if option.forecast.tax is None:  # so it is with every one: the fit has too few domains
-            return options
+            break
         if option.forecast.tax.value - first > fit.distinguishable():
-            first, rank = option.forecast.tax.value, place
-        ranked.append(replace(option, rank=rank))
-    return ranked
+            first, rank = option.forecast.tax.value, place + 1
+        options[place] = replace(option, rank=rank)
+    return options

@@ -61,7 +61,7 @@ def fit_study(plan: Plan, store: Store, log: Callable[[str], None], trajectories
         assert tax  # seen above
         assert gain
         unseen = float(np.mean([distance[plain[source].name][plain[t].name].value for t in result.tax.targets]))
-        features = {**features_of(source_probe, unseen), "kl": float(np.mean(kls))}
+        features = {**features_of(source_probe.axes, unseen), "kl": float(np.mean(kls))}
         interval = (tax.value, tax.low, tax.high)
         rows.append(TrainingRun(source, arm, config.updates, len(study.seeds), features, *interval, gain.value))
     about = f"study {study.name}: {', '.join(study.arms)} on {len(study.sources)} sources, seeds {list(study.seeds)}"

@@ -28,7 +28,7 @@ from gentax.metrics.arms import ArmReport, compare_arms, ood_rank_scores
 from gentax.metrics.axes import Axes, axes
 from gentax.metrics.claims import ClaimResult
 from gentax.metrics.episode_scores import drop_error_tasks
-from gentax.metrics.forecast import MIN_DOMAINS, Fit, TrainingRun, features_of_axes, read_fit
+from gentax.metrics.forecast import MIN_DOMAINS, Fit, TrainingRun, features_of, read_fit
 from gentax.metrics.tax import tax_report
 from gentax.metrics.verdict import arm_sentence, headline, sentences
 from gentax.report import ArmComparison, ArmResult, EpisodeSet, ForecastCheck, LearningCurve, Report
@@ -240,7 +240,7 @@ def _forecasts(study: Study, computed: StudyResults, axes: tuple[Axes, ...]) -> 
     The runs are those of the study itself where its sources are enough, or else those of the fit that ships with gentax
     where it is of the same base model. Domains in wrappers are left out: nobody has probed them.
     """
-    features = {of_domain.domain: features_of_axes(of_domain) for of_domain in axes}
+    features = {of_domain.domain: features_of(of_domain) for of_domain in axes}
     rows: dict[str, list[tuple[ArmResult, TrainingRun]]] = {}
     for result in computed.results:
         source, tax, gain = result.tax.source, result.tax.tax, result.tax.delta_id

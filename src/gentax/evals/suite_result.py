@@ -10,7 +10,6 @@ machine with the same versions; elsewhere floating point may round differently, 
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,10 +23,10 @@ import numpy as np
 import gentax
 from gentax.core import Episode, Outcome, UsageError
 from gentax.core.console import one_line
-from gentax.core.files import atomic_file, read_json
+from gentax.core.files import read_json
 from gentax.core.results import Tabular, TextTable, json_value, repr_as_str
 from gentax.core.settings import read_settings, settings
-from gentax.evals.suites.suite import FROZEN, RETIRED, Suite, load_suite, versions
+from gentax.evals.suite import FROZEN, RETIRED, Suite, load_suite, versions, write_lines
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE
 from gentax.metrics.statistics import Estimate, Labels, Scores, above_chance, linear_combination, success_rate
 
@@ -135,7 +134,7 @@ class SuiteResult(Tabular):
             above_chance=above,
             random={n: 100 * float(suite.chance(n).mean()) for n in scores},
             left_out={name: int(broken_K.sum()) for name, broken_K in broken.items()},
-            mean=mean_success(sound, clusters) if not self.missing and len(sound) == len(scores) else None,
+            mean=_mean_success(sound, clusters) if not self.missing and len(sound) == len(scores) else None,
         )
 
     def table(self) -> TextTable:
@@ -191,7 +190,10 @@ class SuiteResult(Tabular):
         content = {name: json_value(getattr(self, name)) for name in self.__dataclass_fields__}
         domains = content.pop("domains")
         for played in domains.values():
-            played["episodes"] = [_without_empty(row) for row in played["episodes"]]
+            played["episodes"] = [
+                {key: value for key, value in row.items() if key not in ("error", "truncated") or value}
+                for row in played["episodes"]
+            ]
         missing = content.pop("missing")
         return {"format": FORMAT, **content, "missing": missing, "score": self.card().to_json(), "domains": domains}
 
@@ -222,15 +224,8 @@ def _estimate_json(estimate: Estimate | None) -> dict[str, float] | None:
     return None if estimate is None else {key: getattr(estimate, key) for key in ("value", "low", "high", "n")}
 
 
-def _without_empty(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in ("error", "truncated") or value}
-
-
-def mean_success(scores: Mapping[str, np.ndarray], clusters: Mapping[str, Labels]) -> Estimate:
-    """Estimate the mean over domains of success, in percent, from scores (K,) and the content of each task, by domain.
-
-    Domains are fixed.
-    """
+def _mean_success(scores: Mapping[str, np.ndarray], clusters: Mapping[str, Labels]) -> Estimate:
+    """Estimate the mean over domains, which are fixed, of success in percent from scores (K,) and contents of tasks."""
     weights = {("init", name): 100.0 / len(scores) for name in scores}
     estimate = linear_combination(Scores.of(init=scores, clusters=clusters), weights, "percent")
     return replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 100.0))  # no success is outside
@@ -242,22 +237,6 @@ def mean_success(scores: Mapping[str, np.ndarray], clusters: Mapping[str, Labels
 def write_suite_result(path: str | Path, result: SuiteResult) -> None:
     """Write a result, whole or not at all."""
     write_lines(path, result.to_json())
-
-
-def write_lines(path: str | Path, value: Any) -> None:
-    """Write `value` as JSON, whole or not at all, an item of a list of objects on each line."""
-    with atomic_file(path) as aside:
-        aside.write_text(_lines(value, "") + "\n", encoding="utf-8")
-
-
-def _lines(value: Any, indent: str) -> str:
-    flat, inner = partial(json.dumps, allow_nan=False, ensure_ascii=False), indent + " "
-    if isinstance(value, dict) and value:
-        rows = [f"{inner}{flat(key)}: {_lines(item, inner)}" for key, item in value.items()]
-        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
-    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        return "[\n" + ",\n".join(inner + flat(item) for item in value) + f"\n{indent}]"
-    return flat(value)
 
 
 def read_result(path: str | Path) -> SuiteResult:
@@ -293,28 +272,28 @@ def _short(text: str, limit: int = 300) -> str:
 TOLERANCE = 1e-6  # percent; the score card is computed in closed form, and sums may round otherwise elsewhere
 
 
-class Check(NamedTuple):
-    """One thing that was checked."""
+class ResultCheck(NamedTuple):
+    """One thing that was checked of a result."""
 
     name: str
     passed: bool
     found: str  # one line, safe to print whatever the file holds
 
 
-def verify(path: str | Path) -> list[Check]:
+def verify(path: str | Path) -> list[ResultCheck]:
     """Check a result file, which may hold anything; the checks after one that makes them impossible are not made."""
     try:
         content = read_json(path)
         result = parse_result(content, Path(path).name)
     except UsageError as error:
-        return [Check("format", False, _short(str(error)))]
-    checks = [Check("format", True, f"format {content['format']}"), *check_result(result)]
+        return [ResultCheck("format", False, _short(str(error)))]
+    checks = [ResultCheck("format", True, f"format {content['format']}"), *check_result(result)]
     if all(check.passed for check in checks):
         checks.append(_check("score card", partial(_same_card, content.get("score"), result)))
     return [*checks, _check("versions", partial(_versions, result))]
 
 
-def check_result(result: SuiteResult) -> list[Check]:
+def check_result(result: SuiteResult) -> list[ResultCheck]:
     """Check a result against the suite it names, without its score card."""
     checks = [_check("suite", partial(_suite, result))]
     if checks[0].passed:
@@ -326,14 +305,14 @@ def check_result(result: SuiteResult) -> list[Check]:
     return checks
 
 
-def _check(name: str, test: Callable[[], str]) -> Check:
+def _check(name: str, test: Callable[[], str]) -> ResultCheck:
     """Run a test, which returns what is so, or raises UsageError with what is wrong."""
     try:
-        return Check(name, True, _short(test()))
+        return ResultCheck(name, True, _short(test()))
     except UsageError as wrong:
-        return Check(name, False, _short(str(wrong)))
+        return ResultCheck(name, False, _short(str(wrong)))
     except RecursionError:
-        return Check(name, False, "nested deeper than any result is")
+        return ResultCheck(name, False, "nested deeper than any result is")
 
 
 def _suite(result: SuiteResult) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gentax.core import Episode, UsageError, unknown
 from gentax.domains import domain, missing_modules
-from gentax.evals.suites.result import (
+from gentax.evals.suite import Suite, check_starts, load_suite, versions
+from gentax.evals.suite_result import (
     DomainResult,
     PlayedEpisode,
     SuiteResult,
@@ -17,7 +18,6 @@ from gentax.evals.suites.result import (
     read_result,
     write_suite_result,
 )
-from gentax.evals.suites.suite import Suite, check_starts, load_suite, versions
 from gentax.models.options import ModelOptions
 from gentax.models.source import fingerprint, may_name_model
 from gentax.policies import Policy, load_policy

@@ -1,10 +1,11 @@
 """A suite: test tasks, how they are played and how they start, frozen under a version and named by a hash.
 
-`v2.json` in this folder is what `python -m gentax.evals.suites.freeze v2` wrote. Nothing in it follows a default:
-horizons, levels, rollout settings and every task are written out, so that a later default changes no result. Versions
-of packages are not part of it: they belong to results, and a version that changes a task is caught by its hash. The
-hash of a start covers the first prompt as a policy reads it (rules, goal, observation, answer format),
-`TextEnv.fingerprint` and `TextEnv.content`, so that a changed template is noticed like a changed world.
+`suites/v2.json` is what `python -m gentax.evals.suite v2` wrote, which writes the same file again on the versions that
+v2 was made with. Nothing in it follows a default: horizons, levels, rollout settings and every task are written out, so
+that a later default changes no result. Versions of packages are not part of it: they belong to results, and a version
+that changes a task is caught by its hash. The hash of a start covers the first prompt that a policy reads (rules, goal,
+observation, answer format), `TextEnv.fingerprint` and `TextEnv.content`, so that a changed template is noticed like a
+changed world. A new suite is a new entry of `RECIPES`; its hash, which is printed, goes into `FROZEN`.
 """
 
 from __future__ import annotations
@@ -12,21 +13,25 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Mapping
+import sys
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import gentax
 from gentax.core import EnvironmentFault, Task, TextEnv, UsageError, unknown
 from gentax.core.extras import installed_versions
-from gentax.core.settings import read_settings, settings
-from gentax.domains import domain
-from gentax.rollouts import RolloutConfig, make_env
+from gentax.core.files import atomic_file
+from gentax.core.settings import plain, read_settings, settings
+from gentax.domains import domain, make
+from gentax.policies.scripted import RandomPolicy
+from gentax.rollouts import RolloutConfig, make_env, rollout
 from gentax.rollouts.prompt import build_message
 
 # Name -> hash. A suite that has been published is never changed: another one is added.
@@ -51,7 +56,7 @@ class SuiteDomain:
     level: str
     horizon: int
     split: str
-    starts: dict[str, str]  # the id of each task, in order, and the hash of its start (see `starts.start_hash`)
+    starts: dict[str, str]  # the id of each task, in order, and the hash of its start (see `start_hash`)
     contents: dict[str, str]
     """The id of each task and what it is made of (see `TextEnv.content`): tasks that share it are one cluster."""
     random: tuple[int, ...]
@@ -106,7 +111,7 @@ def load_suite(name: str) -> Suite:
         raise UsageError(f"suite {name} is retired: {RETIRED[name]}")
     if name not in FROZEN:
         raise unknown("suite", name, FROZEN)
-    return read_suite(Path(__file__).with_name(f"{name}.json"), FROZEN[name])
+    return read_suite(Path(__file__).with_name("suites") / f"{name}.json", FROZEN[name])
 
 
 def read_suite(path: Path, frozen: str) -> Suite:
@@ -133,16 +138,13 @@ def versions(domains: Iterable[str]) -> dict[str, str]:
     return numbers
 
 
+_packages_of_modules = cache(packages_distributions)  # every installed package is looked at, once
+
+
 def packages(name: str) -> dict[str, str]:
     """Return the packages that a domain needs, and their versions here."""
-    names = sorted({package for module in domain(name).requires for package in _brought_by().get(module, ())})
-    return {package: version(package) for package in names}
-
-
-@cache
-def _brought_by() -> Mapping[str, list[str]]:
-    """Return by module the packages that bring it; every installed package is looked at, once."""
-    return packages_distributions()
+    names = {package for module in domain(name).requires for package in _packages_of_modules().get(module, ())}
+    return {package: version(package) for package in sorted(names)}
 
 
 def start_hash(env: TextEnv, task: Task, config: RolloutConfig) -> str:
@@ -201,3 +203,116 @@ def _cause(name: str) -> str:
 
 def _hash(parts: list[object]) -> str:
     return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).hexdigest()
+
+
+def write_lines(path: str | Path, value: Any) -> None:
+    """Write `value` as JSON, whole or not at all, an item of a list of objects on each line."""
+    with atomic_file(path) as aside:
+        aside.write_text(_lines(value, "") + "\n", encoding="utf-8")
+
+
+def _lines(value: Any, indent: str) -> str:
+    flat, inner = partial(json.dumps, allow_nan=False, ensure_ascii=False), indent + " "
+    if isinstance(value, dict) and value:
+        rows = [f"{inner}{flat(key)}: {_lines(item, inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return "[\n" + ",\n".join(inner + flat(item) for item in value) + f"\n{indent}]"
+    return flat(value)
+
+
+# --- how a suite is made ---
+
+
+class SuiteRecipe(NamedTuple):
+    """What is decided when a suite is made."""
+
+    levels: dict[str, str]  # by domain; horizons are the levels' own at that time
+    tasks: int  # the first of the test split, of each domain
+    walks: int  # the first tasks on which the expert's way is kept
+    config: RolloutConfig
+    samples: int
+    random_samples: int  # of random play, whose rate is that of chance
+    seed: int
+
+
+RECIPES = {
+    "v2": SuiteRecipe(
+        levels={
+            "sokoban": "6x6-far",
+            "sciworld": "living",
+            "crafting": "shallow",
+            "webshop": "4k-easy",
+            "babyai": "room",
+            "alfworld": "flat",
+            "twx-cooking": "simple",
+            "twx-mapreader": "large",
+        },
+        tasks=128,
+        walks=8,
+        config=RolloutConfig(context="full", thinking=False, admissible=False, temperature=0.4, max_new_tokens=32),
+        samples=1,
+        random_samples=8,
+        seed=0,
+    )
+}
+
+
+def freeze(name: str) -> dict[str, Any]:
+    """Return the suite called `name` as JSON values."""
+    recipe = RECIPES[name]
+    return {
+        "name": name,
+        "play": plain(recipe.config),
+        "samples": recipe.samples,
+        "random_samples": recipe.random_samples,
+        "seed": recipe.seed,
+        "domains": {domain_name: freeze_domain(recipe, domain_name) for domain_name in recipe.levels},
+    }
+
+
+def freeze_domain(recipe: SuiteRecipe, name: str, split: str = "test") -> dict[str, Any]:
+    """Return one domain of a suite as JSON values."""
+    level = recipe.levels[name]
+    config = replace(recipe.config, horizon=domain(name).levels[level].horizon)
+    env = make(name, level, split=split, reward=config.reward, horizon=config.horizon)
+    try:
+        tasks = env.tasks(split, recipe.tasks)
+        starts = {task.id: start_hash(env, task, config) for task in tasks}
+        contents = {task.id: env.unwrapped.content_of(task) for task in tasks}
+        walks = []
+        for task in tasks[: recipe.walks]:
+            actions = _expert(env, task)
+            walks.append({"task": task.id, "actions": actions, "brings": walk_hash(env, task, actions)})
+    finally:
+        env.close()
+    played = rollout(RandomPolicy(), tasks, config=config, samples=recipe.random_samples, seed=recipe.seed)
+    successes = Counter(episode.task.id for episode in played if episode.success)
+    return {
+        "level": level,
+        "horizon": config.horizon,
+        "split": split,
+        "starts": starts,
+        "contents": contents,
+        "random": [successes[task.id] for task in tasks],
+        "walks": walks,
+    }
+
+
+def _expert(env: TextEnv, task: Task) -> list[str]:
+    """Return the expert's actions on a task, to the end of the episode."""
+    env.reset(options={"task": task})
+    actions, over = [], False
+    while not over and (move := env.expert()) is not None:
+        actions.append(move.action)
+        _, _, terminated, truncated, _ = env.step(move.action)
+        over = terminated or truncated
+    return actions
+
+
+if __name__ == "__main__":
+    (name,) = sys.argv[1:]
+    content = freeze(name)
+    write_lines(Path(f"{name}.json"), content)
+    here = digest(content)
+    print(f"wrote {name}.json with hash {here}", "as frozen" if FROZEN.get(name) == here else "(not the frozen one)")
