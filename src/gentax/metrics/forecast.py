@@ -272,9 +272,8 @@ def advise(
         left = tuple(name for name in targets if name not in sources)
         if not left:
             continue
-        of_sources = [
-            features_of(by_name[s].axes, unseen and float(np.mean([unseen[s][t].value for t in left]))) for s in sources
-        ]
+        new_words = {s: float(np.mean([unseen[s][t].value for t in left])) for s in sources} if unseen else {}
+        of_sources = [features_of(by_name[s].axes, new_words.get(s)) for s in sources]
         features = {name: float(np.mean([of[name] for of in of_sources])) for name in of_sources[0]}
         measured = next((row for row in fit.rows if (row.source,) == sources and row.arm == "plain"), None)
         headroom = float(np.mean([100 - by_name[s].axes.success.value for s in sources]))
