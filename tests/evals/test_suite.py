@@ -29,7 +29,7 @@ from gentax.evals.suite_run import play_suite
 from gentax.metrics.tax import tax_report
 from gentax.models.source import BASE, fingerprint
 
-FILE = Path(suite_module.__file__).with_name("suites") / "v2.json"
+FILE = Path(suite_module.__file__).with_name("frozen_suites") / "v2.json"
 
 
 def made_up(policy: str, rate: float, seed: int = 0, **changes) -> SuiteResult:

@@ -1,6 +1,6 @@
 """A suite: test tasks, how they are played and how they start, frozen under a version and named by a hash.
 
-`suites/v2.json` is what `python -m gentax.evals.suite v2` wrote, which writes the same file again on the versions that
+`frozen_suites/v2.json` is what `python -m gentax.evals.suite v2` wrote, which writes the same file again on the versions that
 v2 was made with. Nothing in it follows a default: horizons, levels, rollout settings and every task are written out, so
 that a later default changes no result. Versions of packages are not part of it: they belong to results, and a version
 that changes a task is caught by its hash. The hash of a start covers the first prompt that a policy reads (rules, goal,
@@ -111,7 +111,7 @@ def load_suite(name: str) -> Suite:
         raise UsageError(f"suite {name} is retired: {RETIRED[name]}")
     if name not in FROZEN:
         raise unknown("suite", name, FROZEN)
-    return read_suite(Path(__file__).with_name("suites") / f"{name}.json", FROZEN[name])
+    return read_suite(Path(__file__).with_name("frozen_suites") / f"{name}.json", FROZEN[name])
 
 
 def read_suite(path: Path, frozen: str) -> Suite:
