@@ -1,9 +1,9 @@
 """A suite: test tasks, how they are played and how they start, frozen under a version and named by a hash.
 
-`frozen_suites/v2.json` is what `python -m gentax.evals.suite v2` wrote, which writes the same file again on the versions that
-v2 was made with. Nothing in it follows a default: horizons, levels, rollout settings and every task are written out, so
-that a later default changes no result. Versions of packages are not part of it: they belong to results, and a version
-that changes a task is caught by its hash. The hash of a start covers the first prompt that a policy reads (rules, goal,
+`frozen_suites/v2.json` is what `python -m gentax.evals.suite v2` wrote, and writes again on the versions it was made
+with. Nothing in it follows a default: horizons, levels, rollout settings and every task are written out, so that a
+later default changes no result. Versions of packages are not part of it: they belong to results, and a version that
+changes a task is caught by its hash. The hash of a start covers the first prompt that a policy reads (rules, goal,
 observation, answer format), `TextEnv.fingerprint` and `TextEnv.content`, so that a changed template is noticed like a
 changed world. A new suite is a new entry of `RECIPES`; its hash, which is printed, goes into `FROZEN`.
 """
