@@ -7,7 +7,8 @@ A small study (one source, two arms, three domains, the shipped model) is run on
 - killed: it is run again in empty folders, and the program or one of its workers is killed (SIGKILL) at a random
   moment, until it is done; again in the next folder, until there were `--kills` kills;
 - together: two runs of it are started at once on one empty folder;
-- flipped: a byte of a random stored file is changed, or the file is cut short, and the study is run again.
+- flipped: a bit of a random file of three finished stages is changed, or the file is cut short, and the study is run
+  again.
 
 Each time the results must equal those of the first run, byte for byte. Printed are how often they did, how often a
 finished stage was done again, and what was found damaged. Exits with 1 where anything was lost.
@@ -43,6 +44,7 @@ train: {max_steps: 4, tasks_per_step: 2, num_generations: 4, eval_steps: 0, save
 """
 END = re.compile(r"^\[ *\d+/\d+\] (.*?)(?:: .*)? \(\d", re.MULTILINE)  # the line of a stage that is done
 LIMIT = 900.0  # seconds that a run may take
+FLIPS = 3  # stages that are damaged before a run
 
 
 class Soak:
@@ -107,7 +109,7 @@ class Soak:
             while done < kills:
                 process = self.start(out, log)
                 try:
-                    process.wait(self.rng.uniform(0.0, 1.2 * self.seconds))
+                    process.wait(self.rng.uniform(0.0, 0.6 * self.seconds))
                     break  # it was faster than the kill
                 except subprocess.TimeoutExpired:
                     done += 1
@@ -163,31 +165,48 @@ class Soak:
         out = self.folder / "flipped"
         log = out.with_suffix(".log")
         self.finish(out)
-        found = equal = 0
-        for _ in range(flips):
-            file = self.rng.choice(sorted(f for f in out.rglob("*") if f.is_file() and _is_stored(f)))
-            content = bytearray(file.read_bytes())
-            if self.rng.random() < 0.2:
-                del content[self.rng.randrange(len(content)) :]
-            else:
-                position = self.rng.randrange(len(content))
-                content[position] ^= 1 << self.rng.randrange(8)
-            file.write_bytes(content)
+        found = studies = equal = 0
+        while found < flips:
+            stages: dict[Path, list[Path]] = {}
+            for file in sorted(f for f in out.rglob("*") if f.is_file() and _is_stored(f)):
+                stages.setdefault(_stage_of(file), []).append(file)
+            chosen = self.rng.sample(sorted(stages), min(FLIPS, flips - found, len(stages)))
+            for stage in chosen:
+                self._damage(self.rng.choice(stages[stage]))
             log.write_bytes(b"")
             self.wait(self.start(out, log), log)
-            said = "damaged: " in log.read_text(errors="replace")
-            if not said:
-                self.problem(f"a flipped byte in {file.relative_to(out)} was not found")
-            found, equal = found + said, equal + self.same(out)
+            text = log.read_text(errors="replace")
+            for stage in chosen:
+                if not any(stage.name in line for line in text.splitlines() if "damaged: " in line):
+                    self.problem(f"damage in {stage.relative_to(out)} was not found")
+            found, studies, equal = found + len(chosen), studies + 1, equal + self.same(out)
             for aside in (*out.glob("stages/damaged-*"), *out.glob("soak/damaged-*")):
                 shutil.rmtree(aside)
-            print(f"  {found} flips found", flush=True)
-        return f"flipped: {flips} files damaged; {found} were found, {equal} studies have the same results afterwards"
+            print(f"  {found} files damaged", flush=True)
+        lost = sum("was not found" in problem for problem in self.problems)
+        return (
+            f"flipped: {found} files damaged, {found - lost} were found; "
+            f"{equal} of {studies} runs have the same results afterwards"
+        )
+
+    def _damage(self, file: Path) -> None:
+        """Flip a bit of a file, or cut it short."""
+        content = bytearray(file.read_bytes())
+        if self.rng.random() < 0.2:
+            del content[self.rng.randrange(len(content)) :]
+        else:
+            content[self.rng.randrange(len(content))] ^= 1 << self.rng.randrange(8)
+        file.write_bytes(content)
 
 
 def _is_stored(file: Path) -> bool:
     """Return whether a file belongs to a stage."""
     return file.parent.parent.name in ("stages", "soak") or file.parent.parent.parent.name == "stages"
+
+
+def _stage_of(file: Path) -> Path:
+    """Return the folder of the stage that a stored file belongs to."""
+    return file.parent if file.parent.parent.name in ("stages", "soak") else file.parent.parent
 
 
 def main() -> None:
