@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -193,11 +194,22 @@ def test_nothing_of_a_study_is_left_running(study, tmp_path):
 class DiesWhenItArrives:
     """A runner whose worker dies before it can be handed a stage."""
 
+    def __init__(self, end, *args):
+        self.end, self.args = end, args
+
     def __reduce__(self):
-        return os._exit, (1,)
+        return self.end, self.args
 
 
-def test_workers_that_die_before_their_stage_arrives_are_an_error_of_the_stage(monkeypatch):
+@pytest.mark.parametrize(
+    ("runner", "says"),
+    [
+        (DiesWhenItArrives(os._exit, 7), "exit code 7"),
+        (DiesWhenItArrives(signal.raise_signal, signal.SIGKILL), "killed .* enough memory"),
+        (DiesWhenItArrives(signal.raise_signal, signal.SIGABRT), "crashed .*SIGABRT"),
+    ],
+)
+def test_workers_that_cannot_start_are_an_error_of_the_stage_that_says_how_they_ended(monkeypatch, runner, says):
     start = LocalEngine._start
 
     def start_and_die(self, gpu):
@@ -207,10 +219,11 @@ def test_workers_that_die_before_their_stage_arrives_are_an_error_of_the_stage(m
 
     monkeypatch.setattr(LocalEngine, "_start", start_and_die)
     stage = Stage("evaluate", "toy", {})
-    engine = LocalEngine(DiesWhenItArrives(), 1, "cpu")
+    engine = LocalEngine(runner, 1, "cpu")
     engine.submit(stage)
     ended = []
     while not ended:
         ended = engine.wait(10)
     engine.close()
     assert [(result.stage, result.status) for result in ended] == [(stage, "failed")]
+    assert re.search(says, ended[0].detail)

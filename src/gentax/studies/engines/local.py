@@ -102,7 +102,9 @@ class LocalEngine:
                 try:
                     results.append(worker.connection.recv())
                 except (EOFError, OSError):
-                    result = self._lost(stage, self._replace(worker))
+                    worker.process.join(1.0)
+                    ended = worker.process.exitcode
+                    result = self._lost(stage, self._replace(worker), ended)
                     results += [result] if result is not None else []
         return results
 
@@ -146,14 +148,22 @@ class LocalEngine:
         with contextlib.suppress(OSError):  # it died just now, which `wait` sees
             worker.connection.send(stage)
 
-    def _lost(self, stage: Stage, worker: _Worker) -> StageResult | None:
+    def _lost(self, stage: Stage, worker: _Worker, exit_code: int | None) -> StageResult | None:
         """Do the stage of a worker that died again, or say that it has failed."""
         if self._attempts[stage] < ATTEMPTS:
             self._attempts[stage] += 1
             self._send(worker, stage)
             return None
-        why = "the process that did it was killed, or died, each time: is there enough memory for so many --workers?"
-        return StageResult(stage, "failed", f"{why} ({ATTEMPTS} attempts)")
+        return StageResult(stage, "failed", f"{_describe_end(exit_code)} ({ATTEMPTS} attempts)")
+
+
+def _describe_end(exit_code: int | None) -> str:
+    """Say how a worker ended, and what that usually means."""
+    if exit_code == -signal.SIGKILL:
+        return "its worker was killed each time: is there enough memory for so many --workers?"
+    if exit_code is not None and exit_code < 0:
+        return f"its worker crashed each time ({signal.Signals(-exit_code).name}), most likely in a compiled library"
+    return f"its worker ended each time with exit code {exit_code}; what it printed is above"
 
 
 @contextlib.contextmanager
