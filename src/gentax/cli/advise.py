@@ -9,8 +9,7 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.options import with_settings
-from gentax.cli.output import check_outputs, console, print_table, print_text, write_result, write_rows
-from gentax.cli.probe import Policy, Trajectories
+from gentax.cli.output import check_outputs, print_table, print_text, write_result, write_rows
 from gentax.core.errors import UsageError
 from gentax.models.options import ModelOptions
 
@@ -39,8 +38,8 @@ def advise(
     fit: Annotated[
         str, typer.Option(help="What forecasts rest on: one that ships, or a file of `study fit`.")
     ] = "sources",
-    policy: Policy = "base",
-    trajectories: Trajectories = 128,
+    policy: o.PolicyName = "base",
+    trajectories: o.Trajectories = 128,
     *,
     model: ModelOptions,
     seed: o.Seed = 0,
@@ -79,10 +78,9 @@ def advise(
     )
     names = {p.domain: p.name for p in probes}
     advice = run(probes, [names[c] for c in candidates], [names[t] for t in targets], forecast_fit, budget)
-    print_text(_verdict(advice, forecast_fit))
-    console.print()
-    _ranking(advice, forecast_fit, budget)
-    print_text(_caveats(advice, forecast_fit, budget, policy))
+    print_text([_verdict(advice, forecast_fit), ""])
+    _print_ranking(advice, forecast_fit, budget)
+    print_text(_caveats(advice, forecast_fit, policy))
     result = {"fit": forecast_fit.to_json(), "budget": budget, "advice": [a.to_json() for a in advice]}
     write_result(json, {**result, "runtime": getattr(loaded, "runtime", None)})
     write_rows(table, advice)
@@ -92,33 +90,29 @@ def _verdict(advice: Sequence[TrainingOption], fit: Fit) -> str:
     """Return which candidate to train on, or why the fit cannot tell."""
     first = advice[0]
     most = f"{_name(max(advice, key=lambda a: a.headroom))} has the most to gain on the source"
-    tax = first.forecast.tax
-    if tax is None:
+    if first.forecast.tax is None:
         return f"No forecast: {first.forecast.why}; {most}."
+    tax = "{} % (95 % interval {} to {})".format(*_percent(first.forecast.tax))
     best = [a for a in advice if a.rank == 1]
     if len(best) == len(advice) > 1:
-        return (
-            f"Fit {fit.name!r} cannot tell these candidates apart; {most}. Forecast tax of each: {_with_interval(tax)}."
-        )
+        return f"Fit {fit.name!r} cannot tell these candidates apart; {most}. Forecast tax of each: {tax}."
     if len(advice) == 1:
-        return f"Forecast tax of {_name(first)} by fit {fit.name!r}: {_with_interval(tax)}."
+        return f"Forecast tax of {_name(first)} by fit {fit.name!r}: {tax}."
     if len(best) == 1:
-        return f"Train on {_name(first)}: it has the lowest forecast tax, {_with_interval(tax)}."
+        return f"Train on {_name(first)}: it has the lowest forecast tax, {tax}."
     others = _listed([_name(a) for a in best[1:]])
-    return f"Train on {_name(first)}: forecast tax {_with_interval(tax)}; {others} cannot be distinguished from it."
+    return f"Train on {_name(first)}: forecast tax {tax}; {others} cannot be distinguished from it."
 
 
-def _ranking(advice: Sequence[TrainingOption], fit: Fit, budget: int) -> None:
+def _print_ranking(advice: Sequence[TrainingOption], fit: Fit, budget: int) -> None:
     """Print the candidates; columns that would say the same in every row are left out."""
-    ranked = len({a.rank for a in advice}) > 1
-    forecasts = len({a.forecast.tax for a in advice}) > 1
     columns: dict[str, Callable[[TrainingOption], str]] = {"train on": _name}
-    if ranked:
+    if len({a.rank for a in advice}) > 1:
         columns["rank"] = lambda a: "–" if a.rank is None else str(a.rank)
     columns["steps each"] = lambda a: str(a.steps)
-    if forecasts:
+    if len({a.forecast.tax for a in advice}) > 1:
         columns["forecast tax % (95 % interval)"] = lambda a: (
-            "–" if a.forecast.tax is None else _short_interval(a.forecast.tax)
+            "–" if a.forecast.tax is None else "{} ({} to {})".format(*_percent(a.forecast.tax))
         )
     if any(a.measured for a in advice):
         columns[f"tax % measured in {fit.name!r}"] = lambda a: "" if a.measured is None else _number(a.measured.tax)
@@ -126,14 +120,13 @@ def _ranking(advice: Sequence[TrainingOption], fit: Fit, budget: int) -> None:
     title = f"What {budget} training steps could be spent on"
     print_table(title, list(columns), [[cell(a) for cell in columns.values()] for a in advice[:SHOWN]])
     if len(advice) > SHOWN:
-        console.print(f"… and {len(advice) - SHOWN} more (--json has them all)")
+        print_text(f"… and {len(advice) - SHOWN} more (--json has them all)")
 
 
-def _caveats(advice: Sequence[TrainingOption], fit: Fit, budget: int, policy: str) -> list[str]:
+def _caveats(advice: Sequence[TrainingOption], fit: Fit, policy: str) -> list[str]:
     """Return the evidence for the forecast and its assumptions, each once; nothing without a forecast."""
     if advice[0].forecast.tax is None:
         return []
-    lines = [f"Evidence: {advice[0].forecast.why}."]
     limits = []
     if any(a.steps != fit.steps for a in advice):
         limits.append(f"the fit's runs had {fit.steps} steps on one domain")
@@ -143,7 +136,7 @@ def _caveats(advice: Sequence[TrainingOption], fit: Fit, budget: int, policy: st
         limits.append(f"the fit's runs started from {fit.base!r}, not {policy!r}")
     if outside := sorted({name for a in advice for name in a.forecast.outside}):
         limits.append(f"some candidates lie outside the fit's range of {_listed(outside)}")
-    return lines + ([f"Limits: {'; '.join(limits)}."] if limits else [])
+    return [f"Evidence: {advice[0].forecast.why}.", *([f"Limits: {'; '.join(limits)}."] if limits else [])]
 
 
 def _name(advice: TrainingOption) -> str:
@@ -162,9 +155,5 @@ def _number(fraction: float) -> str:
     return number(100 * fraction)
 
 
-def _with_interval(tax: Estimate) -> str:
-    return f"{_number(tax.value)} % (95 % interval {_number(tax.low)} to {_number(tax.high)})"
-
-
-def _short_interval(tax: Estimate) -> str:
-    return f"{_number(tax.value)} ({_number(tax.low)} to {_number(tax.high)})"
+def _percent(tax: Estimate) -> tuple[str, str, str]:
+    return _number(tax.value), _number(tax.low), _number(tax.high)

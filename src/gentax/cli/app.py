@@ -8,21 +8,7 @@ import warnings
 
 import typer
 
-from gentax.cli import (
-    advise,
-    card,
-    diagnose,
-    diversity,
-    domains,
-    evaluate,
-    play,
-    probe,
-    reference,
-    rollout,
-    study,
-    tax,
-    train,
-)
+from gentax.cli import advise, domains, evaluate, play, probe, rollout, study, tax, train
 from gentax.cli.options import print_usage
 from gentax.cli.output import printable
 from gentax.core.console import end_line
@@ -49,15 +35,15 @@ for command in (
     rollout.rollout,
     evaluate.evaluate,
     evaluate.verify,
-    diagnose.diagnose,
+    rollout.diagnose,
     probe.probe,
-    diversity.diversity,
+    probe.diversity,
     advise.advise,
     train.train,
     train.merge,
     tax.tax,
-    card.card,
-    reference.reference,
+    evaluate.card,
+    study.reference,
 ):
     app.command(command.__name__)(command)
 app.add_typer(study.app, name="study")

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from gentax.cli import options as o
-from gentax.cli.output import check_output, console, print_table, printable, write_result
+from gentax.cli.output import check_output, console, print_table, print_text, printable, write_result
 from gentax.core.console import is_interactive, status
 from gentax.core.errors import ExitCode
 
@@ -42,11 +43,11 @@ def domains(json: o.Json = None) -> None:
     )
     for record in records.values():
         console.print(f"\n[bold]{record.name}[/]  {record.about}")
-        console.print(f"  {record.origin}\n  Licence: {record.licence}", markup=False)
+        print_text(f"  {record.origin}\n  Licence: {record.licence}")
         if missing_modules(record):
-            console.print(f"  To enable it: {record.enable}", markup=False)
+            print_text(f"  To enable it: {record.enable}")
         for name, level in record.levels.items():
-            console.print(f"    {name:28} {level.about} (at most {level.horizon} steps)", markup=False)
+            print_text(f"    {name:28} {level.about} (at most {level.horizon} steps)")
     write_result(
         json,
         {
@@ -83,14 +84,13 @@ def check(
     status(f"  starting {env}")
     ((name, level),) = o.read_domains([env]).items()
     limits: dict[str, Any] = {"tasks": tasks, "starts": starts, "seconds": seconds}
-    effort = replace(
-        QUICK if quick else CheckBudget(), **{key: value for key, value in limits.items() if value is not None}
-    )
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    effort = replace(QUICK if quick else CheckBudget(), **given)
     console.print(f"{'check':16}{'result':16}{'time':>8}  found", style="bold")
     report = run(name, level, effort=effort, only=only or (), on_check=_print_running, on_result=_print_row)
     failed = len(report.failed)
-    console.print(f"{printable(report.name)} at level {printable(report.level)}: ", end="", markup=False)
-    console.print("every check passed" if not failed else f"{failed} of {len(report.results)} checks failed")
+    outcome = f"{failed} of {len(report.results)} checks failed" if failed else "every check passed"
+    print_text(f"{report.name} at level {report.level}: {outcome}")
     write_result(json, report.to_json())
     if failed:
         raise typer.Exit(ExitCode.FAILED)
@@ -104,6 +104,6 @@ def _print_running(check: str) -> None:
 
 def _print_row(result: Result) -> None:
     """Print a result as a line of the table, as soon as it is known."""
-    console.print(f"{result.name:16}", end="", markup=False)
-    console.print(f"{result.verdict.value:16}", style=_STYLE[result.verdict.value], end="")
-    console.print(f"{result.seconds:6.1f} s  {printable(result.message)}", markup=False)
+    verdict = Text(f"{result.verdict.value:16}", _STYLE[result.verdict.value])
+    seconds = f"{result.seconds:6.1f} s  {printable(result.message)}"
+    console.print(Text(f"{result.name:16}"), verdict, Text(seconds), sep="")

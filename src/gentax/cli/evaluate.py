@@ -1,4 +1,4 @@
-"""`gentax evaluate` and `gentax verify`"""
+"""`gentax evaluate`, and `verify` and `card`, which read what it wrote."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from gentax.cli import options as o
 from gentax.cli.options import SettingsGroup, with_settings
-from gentax.cli.output import check_outputs, console, print_text, print_text_table, write_result, write_rows
+from gentax.cli.output import (
+    check_output,
+    check_outputs,
+    console,
+    print_text,
+    print_text_table,
+    save,
+    write_result,
+    write_rows,
+)
 from gentax.core.console import EpisodeProgress, status
 from gentax.core.errors import ExitCode, UsageError
 from gentax.core.files import lock_folder
@@ -19,8 +29,6 @@ from gentax.models.options import ModelOptions
 from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:
-    from gentax.core import Episode
-    from gentax.evals.suite import Suite
     from gentax.evals.suite_result import SuiteResult
 
 MODEL = tuple(field.name for field in dataclasses.fields(ModelOptions))
@@ -94,28 +102,6 @@ def _refuse_fixed_options(ctx: typer.Context, suite: str) -> None:
         raise UsageError(f"{', '.join(fixed)} cannot be given with --suite: {suite} fixes how it is played")
 
 
-class _Progress:
-    """Shows which domain of a suite is being checked or played, and counts its episodes."""
-
-    def __init__(self, suite: Suite) -> None:
-        self.suite = suite
-
-    def domain(self, doing: str, name: str) -> None:
-        if doing == "play":
-            self.count = EpisodeProgress(len(self.suite.domains[name].starts) * self.suite.samples, name, True)
-            self.count.begin()
-        elif doing == "check":
-            status(f"  {name}: checking that its tasks start as they were frozen")
-        else:
-            console.print(f"  {name}: played before, kept", markup=False)
-
-    def episode(self, episode: Episode) -> None:
-        self.count(episode)
-
-    def steps(self, count: int) -> None:
-        self.count.steps(count)
-
-
 def _play_suite(
     policy: str,
     name: str,
@@ -135,10 +121,19 @@ def _play_suite(
     for given, level in map(parse_domain, names or ()):
         if level is not None:
             raise UsageError(f"-d {given}:{level}: suite {name} fixes the level; say -d {given}")
-    progress = _Progress(suite)
+    counts: list[EpisodeProgress] = []  # the last is of the domain that is being played
+
+    def on_domain(doing: str, domain: str) -> None:
+        if doing == "play":
+            counts.append(EpisodeProgress(len(suite.domains[domain].starts) * suite.samples, domain, True))
+            counts[-1].begin()
+        elif doing == "check":
+            status(f"  {domain}: checking that its tasks start as they were frozen")
+        else:
+            print_text(f"  {domain}: played before, kept")
+
     status(f"  loading {policy}")
-    held = nullcontext() if json is None else lock_folder(f"{json}.partial", f"playing suite {name}")
-    with held:
+    with nullcontext() if json is None else lock_folder(f"{json}.partial", f"playing suite {name}"):
         result = play_suite(
             policy,
             name,
@@ -147,13 +142,13 @@ def _play_suite(
             model=model,
             parallel=parallel,
             stop_if_unreadable=not allow_unreadable,
-            on_episode=progress.episode,
-            on_steps=progress.steps,
-            on_domain=progress.domain,
+            on_episode=lambda episode: counts[-1](episode),
+            on_steps=lambda count: counts[-1].steps(count),
+            on_domain=on_domain,
         )
     _score_card(result)
     if json is not None:
-        console.print(f"wrote {json}; `gentax verify {json}` checks it", markup=False)
+        print_text(f"wrote {json}; `gentax verify {json}` checks it")
     write_rows(table, [result])
 
 
@@ -162,10 +157,8 @@ def _score_card(result: SuiteResult) -> None:
 
     print_text_table(result.table())
     if result.missing:
-        console.print(f"incomplete, so there is no mean: without {', '.join(result.missing)}", markup=False)
-    for name in result.missing:
-        if missing_modules(domain(name)):
-            console.print(f"to enable {name}: {domain(name).enable}", markup=False)
+        print_text(f"incomplete, so there is no mean: without {', '.join(result.missing)}")
+    print_text(f"to enable {name}: {domain(name).enable}" for name in result.missing if missing_modules(domain(name)))
 
 
 def verify(
@@ -188,13 +181,42 @@ def verify(
         console.print(one_line(str(file), 200), style="bold", markup=False)
         checks = run(file)
         for check in checks:
-            console.print(f"  {check.name:12}", end="", markup=False)
-            console.print(
-                f"{'ok' if check.passed else 'FAILED':8}", style="green" if check.passed else "bold red", end=""
-            )
-            console.print(check.found, markup=False)
+            found, style = ("ok", "green") if check.passed else ("FAILED", "bold red")
+            console.print(f"  {check.name:12}", Text(f"{found:8}", style), Text(check.found), sep="")
         failed += not all(check.passed for check in checks)
     if len(files) > 1:
         console.print(f"{len(files) - failed} of {len(files)} files passed every check")
     if failed:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def card(
+    result: Annotated[
+        Path,
+        typer.Argument(help="A file that `gentax tax` or `gentax evaluate` wrote with --json, or a folder of --out."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="A model card, such as README.md; of one that is there the section "
+            "is added or replaced. Printed without it.",
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="The model's name, in a new card.")] = "model",
+) -> None:
+    """Write a model card section: the Hub's evaluation metadata (`model-index`) and a table with intervals.
+
+    Example: `gentax tax --tuned runs/mine/final --source sokoban --json tax.json`, then
+    `gentax card tax.json --out runs/mine/final/README.md`
+    """
+    from gentax.integrations.model_card import card_section, card_text, write_card
+
+    check_output(out, "--out")
+    section = card_section(result)
+    if out is None:
+        print(card_text(section, name))
+        return
+    save(out, lambda file: write_card(file, section, name))
+    print_text(f"wrote {out}")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MODEL = "a folder, a hub's `org/name[@revision]`, an adapter's folder, a `.gguf` file"  # how a model is named
 POLICY = f"`base`, `random`, `expert`, {MODEL}, `http://…/v1#model`, or `module:policy`."  # and a policy
 
+PolicyName = Annotated[str, typer.Option("--policy", help=POLICY)]
+Trajectories = Annotated[int, typer.Option(help="Episodes of each domain: tasks times samples.")]
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file as JSON.")
 ]

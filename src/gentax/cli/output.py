@@ -33,9 +33,9 @@ class _Console(Console):
 console = _Console(highlight=False, soft_wrap=True, emoji=False)
 
 
-def estimate_text(value: Estimate | Undefined | None, digits: int = 1) -> str:
+def estimate_text(value: Estimate | Undefined | None, digits: int = 1, missing: str = "undefined") -> str:
     """Write an estimate with its interval."""
-    return value.text(digits) if value else "undefined"
+    return value.text(digits) if value else missing
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -65,7 +65,7 @@ def write_result(path: Path | None, value: Any) -> None:
 
     if path is not None:
         save(path, lambda file: write_json(file, value))
-        console.print(f"wrote {one_line(str(path))}", markup=False)
+        print_text(f"wrote {one_line(str(path))}")
 
 
 def write_rows(path: Path | None, results: Iterable[Tabular]) -> None:
@@ -75,7 +75,7 @@ def write_rows(path: Path | None, results: Iterable[Tabular]) -> None:
     if path is not None:
         rows = [row for result in results for row in result.rows()]
         save(path, lambda file: write_table(file, rows))
-        console.print(f"wrote {one_line(str(path))}", markup=False)
+        print_text(f"wrote {one_line(str(path))}")
 
 
 def save(path: Path, write: Callable[[Path], None]) -> None:

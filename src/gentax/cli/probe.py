@@ -1,9 +1,9 @@
-"""`gentax probe`"""
+"""`gentax probe` and `gentax diversity`: what domains are like, and how different they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,17 +11,27 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.options import SettingsGroup, with_settings
-from gentax.cli.output import check_outputs, console, one_line, print_table, write_result, write_rows
+from gentax.cli.output import (
+    check_outputs,
+    estimate_text,
+    one_line,
+    print_table,
+    print_text,
+    print_text_table,
+    write_result,
+    write_rows,
+)
+from gentax.core.console import status
+from gentax.core.errors import UsageError, unknown
+from gentax.core.extras import LOCAL, require_modules
 from gentax.models.options import ModelOptions
 from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:
-    from gentax.metrics.axes import Axes, Probe
-    from gentax.metrics.statistics import Estimate
+    from gentax.metrics.axes import Probe
+    from gentax.policies import Policy
 
-    Columns = Sequence[tuple[str, Callable[[Axes], str]]]  # a heading, and what stands below it
-
-Named = Annotated[
+DomainNames = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[DOMAIN]...",
@@ -29,19 +39,33 @@ Named = Annotated[
         show_default=False,
     ),
 ]
-Policy = Annotated[str, typer.Option(help=o.POLICY)]
-Trajectories = Annotated[int, typer.Option(help="Episodes of each domain: tasks times samples.")]
 Horizon = Annotated[int, typer.Option(help="Steps after which an episode is cut off and a failure counted.")]
-Plot = Annotated[
+PlotFile = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE", help="Also draw the result: `.svg`, `.png` or `.pdf`.")
 ]
+# A heading, the measure of `Axes` below it, and its digits after the point.
+RICHNESS = (
+    ("prompt, characters", "prompt_characters", 0),
+    ("template %", "prompt_template", 0),
+    ("observation, characters", "observation_characters", 0),
+    ("template %", "observation_template", 0),
+    ("tokens", "observation_tokens", 0),
+    ("bytes zipped", "observation_compressed", 0),
+)
+PLANNING = (
+    ("steps", "planning", 1),
+    ("success %", "success", 0),
+    ("steps if solved", "length_given_success", 1),
+    ("the expert's", "expert_length", 1),
+    ("actions to choose", "branching", 0),
+)
 
 
 @with_settings(config=SettingsGroup(RolloutConfig, exclude=("horizon", "reward", "wrap")), model=ModelOptions)
 def probe(
-    domain: Named = None,
-    policy: Policy = "base",
-    trajectories: Trajectories = 128,
+    domain: DomainNames = None,
+    policy: o.PolicyName = "base",
+    trajectories: o.Trajectories = 128,
     samples: Annotated[int, typer.Option(help="Episodes on each task; more than one give pass@k.")] = 1,
     horizon: Horizon = 50,
     distract: Annotated[
@@ -59,7 +83,7 @@ def probe(
     allow_unreadable: o.AllowUnreadable = False,
     json: o.Json = None,
     table: o.Table = None,
-    plot: Plot = None,
+    plot: PlotFile = None,
 ) -> None:
     """Measure how rich the states of domains are and how far their goals, on tasks of the train split.
 
@@ -70,15 +94,13 @@ def probe(
 
     check_outputs(json, table)
     check_plot_path(plot)
-    levels = read_domain_levels(domain)
-    wrappers = [*(["distract"] if distract else []), *(wrap or [])]
     rows = run(
-        levels,
+        _read_levels(domain),
         o.load_policy(policy, model),
         trajectories=trajectories,
         samples=samples,
         horizon=horizon,
-        wrap=wrappers,
+        wrap=[*(["distract"] if distract else []), *(wrap or [])],
         config=config,
         seed=seed,
         parallel=parallel,
@@ -90,10 +112,10 @@ def probe(
     write_rows(table, rows)
     if plot is not None:
         _draw(rows, plot)
-        console.print(f"wrote {plot}", markup=False)
+        print_text(f"wrote {plot}")
 
 
-def read_domain_levels(names: Sequence[str] | None) -> list[tuple[str, str | None]]:
+def _read_levels(names: Sequence[str] | None) -> list[tuple[str, str | None]]:
     """Read domains with their levels; all that are installed when none is given."""
     from gentax.domains.registry import parse_domain
 
@@ -102,47 +124,26 @@ def read_domain_levels(names: Sequence[str] | None) -> list[tuple[str, str | Non
 
 def _print_probes(rows: Sequence[Probe]) -> None:
     first = rows[0]
-    console.print(f"policy: {one_line(first.policy)}; tokens are those of: {one_line(first.tokenizer)}\n", markup=False)
-    richness: Columns = [
-        ("prompt, characters", lambda axes: _estimate_text(axes.prompt_characters, 0)),
-        ("template %", lambda axes: _estimate_text(axes.prompt_template, 0)),
-        ("observation, characters", lambda axes: _estimate_text(axes.observation_characters, 0)),
-        ("template %", lambda axes: _estimate_text(axes.observation_template, 0)),
-        ("tokens", lambda axes: _estimate_text(axes.observation_tokens, 0)),
-        ("bytes zipped", lambda axes: _estimate_text(axes.observation_compressed, 0)),
-    ]
-    _grid("State richness, mean over states", richness, rows)
-    planning: Columns = [
-        ("steps", lambda axes: _estimate_text(axes.planning, 1)),
-        ("success %", lambda axes: _estimate_text(axes.success, 0)),
-        ("steps if solved", lambda axes: _estimate_text(axes.length_given_success, 1)),
-        ("the expert's", lambda axes: _estimate_text(axes.expert_length, 1)),
-        ("actions to choose", lambda axes: _estimate_text(axes.branching, 0)),
-    ]
-    _grid(f"Planning complexity, mean steps with failures counted at {first.axes.horizon}", planning, rows)
+    print_text(f"policy: {one_line(first.policy)}; tokens are those of: {one_line(first.tokenizer)}\n")
+    tables = {
+        "State richness, mean over states": RICHNESS,
+        f"Planning complexity, mean steps with failures counted at {first.axes.horizon}": PLANNING,
+    }
+    for title, columns in tables.items():
+        cells = [[estimate_text(getattr(row.axes, name), n, "–") for _, name, n in columns] for row in rows]
+        _print_by_domain(title, [head for head, _, _ in columns], cells, rows)
     ks = sorted({k for row in rows for k in row.axes.pass_at})
     if len(ks) > 1:
-        by_k: Columns = [(f"k = {k}", partial(_pass, k)) for k in ks]
-        _grid("Pass@k, percent of tasks that one of k samples solves", by_k, rows)
+        cells = [[estimate_text(row.axes.pass_at.get(k), 0, "–") for k in ks] for row in rows]
+        _print_by_domain("Pass@k, percent of tasks that one of k samples solves", [f"k = {k}" for k in ks], cells, rows)
     for row in rows:
         if row.axes.errors:
-            left_out = f"{one_line(row.name)}: {row.axes.errors} episodes ended in an error and were left out"
-            console.print(left_out, markup=False)
-    console.print("In brackets: 95 % intervals over tasks. Compare domains probed with the same policy and horizon.")
+            print_text(f"{one_line(row.name)}: {row.axes.errors} episodes ended in an error and were left out")
+    print_text("In brackets: 95 % intervals over tasks. Compare domains probed with the same policy and horizon.")
 
 
-def _grid(title: str, columns: Columns, rows: Sequence[Probe]) -> None:
-    heads = ["domain", *(head for head, _ in columns)]
-    print_table(title, heads, [[row.name, *(cell(row.axes) for _, cell in columns)] for row in rows])
-
-
-def _pass(k: int, axes: Axes) -> str:
-    return _estimate_text(axes.pass_at.get(k), 0)
-
-
-def _estimate_text(value: Estimate | None, digits: int) -> str:
-    """Write an estimate with its interval; a dash for what is not known."""
-    return "–" if value is None else value.text(digits)
+def _print_by_domain(title: str, heads: list[str], cells: list[list[str]], rows: Sequence[Probe]) -> None:
+    print_table(title, ["domain", *heads], [[row.name, *its] for row, its in zip(rows, cells, strict=True)])
 
 
 def _draw(rows: Sequence[Probe], path: Path) -> None:
@@ -152,3 +153,129 @@ def _draw(rows: Sequence[Probe], path: Path) -> None:
     points = [DomainPoint(row.name, row.axes.observation_characters, row.axes.planning, row.plain) for row in rows]
     y_label = f"planning complexity: steps, failures at {rows[0].axes.horizon}"
     save(axes_plot(points, "state richness: characters of the observation", y_label), path)
+
+
+@with_settings(model=ModelOptions)
+def diversity(
+    domain: DomainNames = None,
+    policy: o.PolicyName = "base",
+    trajectories: o.Trajectories = 128,
+    horizon: Horizon = 50,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weight", metavar="DOMAIN=SHARE", help="A share of the mixture; without any, all weigh alike. Repeat it."
+        ),
+    ] = None,
+    tuned: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{o.MODEL}: also how far it has moved from `--policy` in each domain. Plays at temperature 1."
+        ),
+    ] = None,
+    *,
+    model: ModelOptions,
+    seed: o.Seed = 0,
+    parallel: o.Parallel = None,
+    allow_unreadable: o.AllowUnreadable = False,
+    json: o.Json = None,
+    table: o.Table = None,
+    plot: PlotFile = None,
+) -> None:
+    """Measure how different domains are, in their words and on the axes, and how diverse a mixture is.
+
+    Example: `gentax diversity sokoban crafting babyai --weight sokoban=2 --weight babyai=1 --plot diversity.svg`
+    """
+    from gentax.evals.probe import probe
+    from gentax.metrics.diversity import MEASURES, half_width
+    from gentax.metrics.diversity import diversity as run
+    from gentax.report.style import check_plot_path
+
+    check_outputs(json, table)
+    check_plot_path(plot)
+    require_modules("gentax diversity", "sklearn", *LOCAL)
+    levels = _read_levels(domain)
+    names = [name if level is None else f"{name}:{level}" for name, level in levels]
+    if len(set(names)) < 2:
+        raise UsageError(f"diversity is between 2 or more domains, not of {', '.join(names)} alone")
+    weights = _weights(weight, names)
+    base = o.load_policy(policy, model)
+    tuned_policy = _tuned(base, tuned, model)
+    probes = probe(
+        levels,
+        base,
+        trajectories=trajectories,
+        horizon=horizon,
+        config=RolloutConfig() if tuned_policy is None else RolloutConfig(temperature=1.0),  # where the KL is exact
+        seed=seed,
+        parallel=parallel,
+        stop_if_unreadable=not allow_unreadable,
+        progress=True,
+    )
+    status("  comparing the domains")
+    kl = {}
+    if tuned_policy is not None:
+        from gentax.evals.kl_forecast import forward_kl
+
+        kl = {one.name: forward_kl(base, tuned_policy, one.episodes) for one in probes}
+    measured = run(probes, kl)
+    mixture = measured.mixture(weights)
+    for text_table in measured.tables():
+        print_text_table(text_table)
+    if tuned_policy is not None:
+        policies = f"{one_line(base.name)} || {one_line(tuned_policy.name)}"
+        title = f"policy: KL({policies}) on the states of the first, nats per action"
+        print_table(title, ["", "KL"], [[name, half_width(value)] for name, value in measured.policy.items()])
+    rao = ", ".join(f"{value:.2f} ({measure})" for measure, value in mixture["rao"].items())
+    of = sum(share > 0 for share in mixture["weights"].values())
+    print_text(f"The mixture ({_shares(weights)}):")
+    print_text(f"  two samples differ on average by {rao} (Rao's quadratic entropy)")
+    print_text(f"  its words are those of {mixture['vendi']:.2f} wholly different domains, of {of} (Vendi score)")
+    runtime = getattr(base, "runtime", None)  # that of --tuned is loaded alike
+    write_result(json, measured.to_json() | {"mixture": mixture, "runtime": runtime})
+    write_rows(table, [measured])
+    if plot is not None:
+        from gentax.report.figures import matrices_plot
+        from gentax.report.style import save
+
+        save(matrices_plot(measured.names, {f"{m}: {MEASURES[m]}": measured.matrix(m) for m in measured.pairs}), plot)
+        print_text(f"wrote {plot}")
+
+
+def _tuned(base: Policy, tuned: str | None, model: ModelOptions) -> Policy | None:
+    """Load the tuned policy. Raises UsageError where no KL can be computed, before anything is played."""
+    if tuned is None:
+        return None
+    from gentax.evals.kl_forecast import require_same_tokens
+    from gentax.policies.local import LocalPolicy
+
+    tuned_policy = o.load_policy(tuned, model)
+    for one in (base, tuned_policy):
+        if not isinstance(one, LocalPolicy):
+            raise UsageError(f"--tuned compares the weights of two models, and {one.name} has none on this machine")
+    require_same_tokens(base, tuned_policy)
+    return tuned_policy
+
+
+def _weights(options: Sequence[str] | None, names: Sequence[str]) -> dict[str, float] | None:
+    """Read `DOMAIN=SHARE`, before anything is played. Raises UsageError for what is no mixture of `names`."""
+    weights: dict[str, float] = {}
+    for text in options or ():
+        name, equals, share = text.rpartition("=")
+        if not equals:
+            raise UsageError(f"--weight {text[:80]}: write a domain and its share, as in {names[0]}=2")
+        if name not in names:
+            raise unknown("domain of the mixture", name, names)
+        try:
+            weights[name] = float(share)
+        except ValueError:
+            raise UsageError(f"--weight {text[:80]}: the share must be a number, not {share[:40]!r}") from None
+    if weights and not (all(0 <= share < math.inf for share in weights.values()) and any(weights.values())):
+        raise UsageError("--weight: shares must be at least 0, and one of them more")
+    return weights or None
+
+
+def _shares(weights: dict[str, float] | None) -> str:
+    if weights is None:
+        return "all domains alike"
+    return ", ".join(f"{one_line(name)} {share / sum(weights.values()):.0%}" for name, share in weights.items())

@@ -1,4 +1,4 @@
-"""`gentax study` and `gentax demo`"""
+"""`gentax study`, `demo` and `view`, and `reference`, which recomputes the studies of the two papers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from gentax.core.errors import ExitCode, UsageError
 from gentax.core.extras import LOCAL, require_modules
 
 if TYPE_CHECKING:
+    from gentax.metrics.reference.recompute import Table as PrintedTable
     from gentax.studies.overview import Overview
+    from gentax.studies.plan import Plan
+    from gentax.studies.store import Store
 
 MAX_ROWS = 40  # of a plan, where not every stage is asked for
 
@@ -132,8 +135,17 @@ def _run(
         console.print()
         console.print(claims_table(claims), soft_wrap=False)
         print_text(claim_notes(claims))
-    console.print(f"\nreport: {page}", markup=False)
+    print_text(["", f"report: {page}"])
     write_result(json, run.results_json())
+
+
+def _open(study: str, out: str, weights: bool = True) -> tuple[Plan, Store]:
+    """Return the stages of a study, and the store that holds them."""
+    from gentax.studies import read_study
+    from gentax.studies.plan import make_plan
+    from gentax.studies.remote import open_store
+
+    return make_plan(read_study(study), weights=weights), open_store(out)
 
 
 @app.command()
@@ -151,15 +163,12 @@ def plan(
 
     Example: `gentax study plan retention --out runs`
     """
-    from gentax.studies import read_study
     from gentax.studies.costs import CostModel, read_costs
     from gentax.studies.engines import default_slots
     from gentax.studies.overview import overview
-    from gentax.studies.plan import make_plan
-    from gentax.studies.remote import open_store
 
     check_output(json)
-    made, store = make_plan(read_study(study), weights=False), open_store(out)
+    made, store = _open(study, out, weights=False)
     model = CostModel(read_costs(costs)).learn(store.history())
     found = overview(made, store, model, workers or default_slots(made, model))
     _print_overview(made.study.name, found, stages)
@@ -228,19 +237,16 @@ def compare(first: Name, second: Name, out: Out = "runs", json: o.Json = None, t
 
     Example: `gentax study compare demo studies/demo_seeds.yaml`
     """
-    from gentax.studies import read_study
     from gentax.studies.compare import compare_studies, settings_differences
-    from gentax.studies.plan import make_plan
-    from gentax.studies.remote import open_store
 
     check_outputs(json, table)
-    one, two = (make_plan(read_study(name)) for name in (first, second))
+    (one, store), (two, _) = _open(first, out), _open(second, out)
     differences = settings_differences(one, two)
     rows = [[d.key, _short(d.first), _short(d.second)] for d in differences]
     names = [one.study.name, two.study.name] if one.study.name != two.study.name else [first, second]
     if rows:
         print_table("settings that differ", ["", *names], rows)
-    cells = compare_studies(one, two, open_store(out))
+    cells = compare_studies(one, two, store)
     lines = []
     for cell in cells:
         change = "not paired" if cell.change is None else estimate_text(cell.change.targets)
@@ -264,11 +270,8 @@ def check_store(study: Name, out: Out = "runs") -> None:
 
     Example: `gentax study check demo`
     """
-    from gentax.studies import read_study
-    from gentax.studies.plan import make_plan
-    from gentax.studies.remote import open_store
-
-    stages, store = make_plan(read_study(study)).stages(), open_store(out)
+    plan, store = _open(study, out)
+    stages = plan.stages()
     intact = sum(store.has(stage, contents=True) for stage in stages)
     print_text(damaged := store.take_damaged())
     print_text(f"{intact} of {len(stages)} stages are there and intact, {len(damaged)} were damaged.")
@@ -288,22 +291,20 @@ def clean(
     """
     import shutil
 
-    from gentax.studies import read_study
     from gentax.studies.overview import unused_folders
-    from gentax.studies.plan import make_plan
-    from gentax.studies.remote import open_store
 
-    plans, store = [make_plan(read_study(study)) for study in studies], open_store(out)
+    opened = [_open(study, out) for study in studies]
+    store = opened[0][1]
     if store.shared:
         raise UsageError(f"{store} is no folder of this machine, and only folders are cleaned")
-    folders = unused_folders(plans, store)
+    folders = unused_folders([plan for plan, _ in opened], store)
     for folder in folders:
         if delete:
             try:
                 shutil.rmtree(folder)
             except OSError as fault:
                 raise UsageError(f"cannot delete {folder}: {fault.strerror or fault}") from None
-        console.print(f"{'deleted' if delete else 'unused'} {folder}", markup=False)
+        print_text(f"{'deleted' if delete else 'unused'} {folder}")
     if not folders:
         print_text("Nothing is unused.")
 
@@ -321,13 +322,10 @@ def view(
 
     Example: `gentax view demo --out runs`
     """
-    from gentax.studies import read_study
-    from gentax.studies.plan import make_plan
-    from gentax.studies.remote import open_store
     from gentax.studies.view import StudyView, ViewServer
 
-    server = ViewServer(StudyView(make_plan(read_study(study)), open_store(out), workers or 1), host, port)
-    console.print(f"{server.url} follows the study; Ctrl-C ends it", markup=False)
+    server = ViewServer(StudyView(*_open(study, out), workers or 1), host, port)
+    print_text(f"{server.url} follows the study; Ctrl-C ends it")
     with server, contextlib.suppress(KeyboardInterrupt):
         server.serve_forever()
 
@@ -342,14 +340,40 @@ def fit(
 
     Example: `gentax study fit sources --out my-fit.json`, then `gentax advise --fit my-fit.json`
     """
-    from gentax.core.files import write_json
-    from gentax.studies import read_study
     from gentax.studies.fit import fit_study
-    from gentax.studies.plan import make_plan
-    from gentax.studies.remote import open_store
 
     check_output(out, "--out")
-    plan = make_plan(read_study(study))
-    fitted = fit_study(plan, open_store(runs), lambda text: console.print(f"  {text}", markup=False))
-    write_json(out, fitted.to_json())
-    console.print(f"wrote {out}", markup=False)
+    write_result(out, fit_study(*_open(study, runs), lambda text: print_text(f"  {text}")).to_json())
+
+
+def reference(
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="The paper's arXiv number; both papers without it.")
+    ] = None,
+    json: o.Json = None,
+) -> None:
+    """Recompute every figure that the two papers on the tax derive from their printed cells, and say which agree.
+
+    Ranges are what the rounding of the cells allows. Examples: `gentax reference`, `gentax reference 2601.18217`
+    """
+    from gentax.metrics.reference import STUDIES, published
+    from gentax.metrics.reference.recompute import recompute, tables
+
+    check_output(json)
+    recomputed = [recompute(published(key)) for key in ([study] if study else STUDIES)]
+    for one in recomputed:
+        print_text(f"{one.study.citation}\n{one.study.note}\n")
+        for table in tables(one):
+            _print_printed(table)
+    print_text(one.summary for one in recomputed)
+    write_result(json, [one.to_json() for one in recomputed])
+
+
+def _print_printed(table: PrintedTable) -> None:
+    """Print a table at its full width: a figure that is cut short would be another figure."""
+    console.print(table.title, style="bold", markup=False)
+    widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
+    for row in (table.columns, *table.rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        console.print("  ".join(cells).rstrip(), markup=False, style="dim" if row is table.columns else None)
+    print_text([*(f"  {note}" for note in table.notes), ""])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,7 +20,7 @@ from gentax.models.options import ModelOptions
 from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:
-    from gentax.evals.paired_eval import PairedEvaluation
+    from gentax.evals.evaluate import Evaluation
     from gentax.metrics.episode_scores import RecordedScores
     from gentax.metrics.forecast import Fit
     from gentax.metrics.gate import Gate
@@ -149,6 +150,7 @@ def tax(
         if forecast_only:
             raise UsageError("--out is for a tax that is played; with --forecast-only there is --json")
         check_report_folder(out)
+    finish = partial(_finish, json=json, table=table, out=out, gate=limits)
     recorded = _recorded(results)
     touched_domains = _touched_domains(touched, tuned, recorded)
     if tuned is None:
@@ -156,20 +158,18 @@ def tax(
             raise UsageError("give --tuned, the policy after training, or --results of others alone")
         if sensitivity or forecast_only or target or pilot:
             raise UsageError("--sensitivity, --forecast-only, --target and --pilot are for policies that are played")
-        report = tax_of_recorded(recorded, source, touched_domains)
-        return _print_result(report, [], json, table, out, tuple(recorded), gate=limits)
+        return finish(tax_of_recorded(recorded, source, touched_domains), recorded)
     trained = o.read_domains([source])
     (source_name,) = trained
     levels = {**o.read_domains(target), **trained}
+    domains = (*levels, *recorded)
     if sensitivity:
         check_statsmodels()
     if is_result(base) and is_result(tuned):
         if sensitivity:
             raise UsageError("--sensitivity takes episodes: it is for policies that are played, not for result files")
-        report = tax_of_results(
-            Path(base), Path(tuned), source_name, levels if target else None, touched_domains, recorded
-        )
-        return _print_result(report, [], json, table, out, (*levels, *recorded), gate=limits)
+        chosen = levels if target else None
+        return finish(tax_of_results(Path(base), Path(tuned), source_name, chosen, touched_domains, recorded), domains)
     if is_result(base) or is_result(tuned):
         tax(base, tuned, source_name)  # raises the error that explains it
     forecast_fit = read_fit(fit) if forecast_only else None
@@ -179,7 +179,7 @@ def tax(
     if len(levels) < 2 and not recorded:
         raise UsageError(f"no target: the tax of {source_name} needs at least one other domain")
     if limits is not None:
-        limits.check(name for name in (*levels, *recorded) if name != source_name)
+        limits.check(name for name in domains if name != source_name)
     analyses = InterimAnalyses(interim_analyses)
     pilot_tasks, earlier_pilot = _pilot(pilot, drop)
     tasks = _plan_tasks(levels, source_name, analyses, tasks, drop, pilot_tasks, earlier_pilot)
@@ -218,7 +218,7 @@ def tax(
 
         lines += mixed_model(played.base, played.tuned, source_name).sentences()
     settings = {"play": plain(config), "seed": seed, "interim_analyses": interim_analyses}
-    _print_result(played.report, lines, json, table, out, (*levels, *recorded), played, settings, limits)
+    finish(played.report, domains, lines, (played.base, played.tuned), settings)
 
 
 def _recorded(results: list[str] | None) -> dict[str, RecordedScores]:
@@ -275,7 +275,7 @@ def _plan_tasks(
     """Print which drop can be detected; return how many tasks of each domain are played at most."""
     from gentax.evals.evaluate import tasks_of
     from gentax.metrics.statistics import required_sample_size
-    from gentax.metrics.statistics.power import VARIANCE, power_sentences
+    from gentax.metrics.statistics.power import VARIANCE
 
     targets = len(levels) - 1
     if not targets:  # all are results of others
@@ -289,36 +289,37 @@ def _plan_tasks(
         tasks = needed.tasks if tasks is None else tasks
     tasks = DEFAULT_TASKS if tasks is None else tasks
     listed = {name: len(of) for name, of in tasks_of(levels, tasks).items()}
-    for name, count in listed.items():
-        if count < tasks:
-            print_text(f"  {name} has {count} test tasks.")
+    print_text(f"  {name} has {count} test tasks." for name, count in listed.items() if count < tasks)
     if pilot_tasks is not None:
         print_text(f"  A pilot of {pilot_tasks} tasks of each domain says how many a drop of {drop:g} points takes.")
         return tasks
-    least = min(count for name, count in listed.items() if name != source_name)
-    print_text(f"  {sentence}" for sentence in power_sentences(least, targets, analyses, pilot, drop))
+    _print_power(min(count for name, count in listed.items() if name != source_name), targets, analyses, pilot, drop)
     print_text(f"  At most {sum(listed.values())} tasks a policy, with {analyses.count} interim analyses.")
     return tasks
 
 
-def _print_pilot(analyses: InterimAnalyses, drop: float | None, pilot: Pilot, tasks: int) -> None:
+def _print_power(
+    tasks: int, targets: int, analyses: InterimAnalyses, pilot: Pilot | None, drop: float | None = None
+) -> None:
     from gentax.metrics.statistics.power import power_sentences
 
+    print_text(f"  {sentence}" for sentence in power_sentences(tasks, targets, analyses, pilot, drop))
+
+
+def _print_pilot(analyses: InterimAnalyses, drop: float | None, pilot: Pilot, tasks: int) -> None:
     print_text(f"  pilot: {tasks} tasks of each domain are played.")
-    print_text(f"  {sentence}" for sentence in power_sentences(tasks, pilot.targets, analyses, pilot, drop))
+    _print_power(tasks, pilot.targets, analyses, pilot, drop)
 
 
 def _print_interim(report: TaxReport, tasks: int | None) -> None:
     """Print an interim result; after the first also what all of them can detect, now that variances are known."""
     from gentax.metrics.statistics import InterimAnalyses
-    from gentax.metrics.statistics.power import power_sentences
     from gentax.metrics.verdict import headline
 
     print_text(f"  interim analysis {report.analysis} of {report.analyses}: tax {headline(report)}")
     if report.analysis == 1 < report.analyses and tasks is not None and report.pilot is not None:
-        analyses = InterimAnalyses(report.analyses)
         least = min(tasks, *(round(report.tasks[t] * report.analyses) for t in report.targets))
-        print_text(f"  {sentence}" for sentence in power_sentences(least, len(report.targets), analyses, report.pilot))
+        _print_power(least, len(report.targets), InterimAnalyses(report.analyses), report.pilot)
 
 
 def _forecast(
@@ -341,26 +342,26 @@ def _forecast(
     write_rows(table, [forecast])
 
 
-def _print_result(
+def _finish(
     report: TaxReport,
-    behaviour: list[str],
+    domains: Iterable[str],
+    behaviour: Sequence[str] = (),
+    evaluations: tuple[Evaluation, Evaluation] | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    *,
     json: Path | None,
     table: Path | None,
     out: Path | None,
-    domains: tuple[str, ...],
-    played: PairedEvaluation | None = None,
-    settings: Mapping[str, Any] | None = None,
-    gate: Gate | None = None,
+    gate: Gate | None,
 ) -> None:
     """Print a report and write it; with a gate, end with its outcome and exit code."""
     from gentax.metrics.verdict import sentences
 
     print_text_table(report.table())
-    print_text(sentences(report))
-    print_text(behaviour)
-    result = {**report.to_json(), "sentences": sentences(report), "behaviour": behaviour}
-    sides = {} if played is None else {"base": played.base, "tuned": played.tuned}
-    if usage := {name: asdict(side.usage) for name, side in sides.items() if side.usage is not None}:
+    print_text([*sentences(report), *behaviour])
+    result = {**report.to_json(), "sentences": sentences(report), "behaviour": [*behaviour]}
+    sides = zip(("base", "tuned"), evaluations or (), strict=False)
+    if usage := {name: asdict(side.usage) for name, side in sides if side.usage is not None}:
         result["usage"] = usage
     judged = None if gate is None else gate.judged(report)
     if judged is not None:
@@ -370,8 +371,7 @@ def _print_result(
     if out is not None:
         from gentax.report.page import write_tax
 
-        evaluations = (played.base, played.tuned) if played else None
-        save(out, lambda folder: write_tax(folder, report, result, domains, settings or {}, evaluations, judged))
+        save(out, lambda folder: write_tax(folder, report, result, tuple(domains), settings, evaluations, judged))
         print_text(f"wrote {out / 'report.html'}, and next to it episodes, tables and figures")
     if judged is not None:
         console.print()

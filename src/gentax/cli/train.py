@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from gentax.cli import options as o
 from gentax.cli.options import with_settings
-from gentax.cli.output import console, estimate_text, print_table
+from gentax.cli.output import console, estimate_text, print_table, print_text
 from gentax.core.console import status
 from gentax.core.errors import UsageError
 from gentax.models.options import ModelOptions
@@ -41,8 +42,9 @@ def train(
 
     Example: `gentax train --out runs/sokoban -s source=sokoban -s max_steps=60 -s rollout.thinking=true`
     """
-    from gentax.core.settings import read_settings
+    from gentax.core.settings import plain, read_settings
     from gentax.domains.registry import parse_domain
+    from gentax.integrations.trackers import tracked
     from gentax.training.config import TrainConfig, read_values
 
     if settings:
@@ -53,22 +55,18 @@ def train(
     if parallel is not None:
         values["parallel"] = parallel
     config = read_settings(TrainConfig, values, str(recipe or "recipe"))
-    from gentax.core.settings import plain
-    from gentax.integrations.trackers import tracked
-
-    with tracked(track if os.environ.get("RANK", "0") == "0" else None, out, plain(config)) as on_step:
-        if os.environ.get("RANK", "0") == "0":
+    first = os.environ.get("RANK", "0") == "0"  # only the first process logs and prints
+    with tracked(track if first else None, out, plain(config)) as on_step:
+        if first:
             status("  starting PyTorch")
         from gentax.training import train as run
 
         folder = run(config, out, on_step, progress=True)
-    if os.environ.get("RANK", "0") != "0":
-        return  # only the first process prints
-    console.print(f"model: {folder}", markup=False)
+    if not first:
+        return
+    print_text(f"model: {folder}")
     for source in dict.fromkeys(parse_domain(name)[0] for name in config.trained or config.sft_mixture):
-        console.print(
-            f"to measure the tax: gentax tax --base {config.model} --tuned {folder} --source {source}", markup=False
-        )
+        print_text(f"to measure the tax: gentax tax --base {config.model} --tuned {folder} --source {source}")
 
 
 def _override(values: dict[str, Any], item: str) -> None:
@@ -89,29 +87,21 @@ def _override(values: dict[str, Any], item: str) -> None:
         raise UsageError(f"--set {item}: the value is not YAML") from None
 
 
-def _print_settings(cls: type, prefix: str = "", default: Any = None) -> None:
-    """Print the fields of a dataclass with their defaults and the line of documentation under each."""
+def _print_settings(cls: type, prefix: str = "", group: Any = None) -> None:
+    """Print the fields of a dataclass with their defaults, or their values in `group`, and what each is for."""
     from gentax.core.settings import field_docs
 
-    lines = field_docs(cls)
-    hints = typing.get_type_hints(cls)
+    docs, hints = field_docs(cls), typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        value = _default(field) if default is None else getattr(default, field.name)
-        console.print(f"[bold]{prefix}{field.name}[/]", end=" ")
-        needed = value is dataclasses.MISSING
-        console.print("" if needed or dataclasses.is_dataclass(value) else f"= {value}", markup=False)
-        console.print(f"    {lines.get(field.name, '')}", markup=False)
-        kinds = [kind for kind in (hints[field.name], *typing.get_args(hints[field.name])) if _is_group(kind)]
-        if kinds:
-            _print_settings(kinds[0], f"{prefix}{field.name}.", value if dataclasses.is_dataclass(value) else None)
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-
-
-def _is_group(kind: Any) -> bool:
-    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        value = value if group is None else getattr(group, field.name)
+        is_group = dataclasses.is_dataclass(value)
+        shown = "" if is_group or value is dataclasses.MISSING else f"= {value}"
+        console.print(f"[bold]{prefix}{field.name}[/]", Text(shown))
+        print_text(f"    {docs.get(field.name, '')}")
+        for kind in (hints[field.name], *typing.get_args(hints[field.name])):
+            if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+                _print_settings(kind, f"{prefix}{field.name}.", value if is_group else None)
 
 
 def merge(
@@ -140,8 +130,8 @@ def merge(
     from gentax.training.forgetting.merge import merge_models
 
     folder = merge_models(base, policies, method, out, 0.5 if weight is None else weight)
-    console.print(f"model: {folder}", markup=False)
-    console.print(f"to measure the tax: gentax tax --base {base} --tuned {folder} --source DOMAIN", markup=False)
+    print_text(f"model: {folder}")
+    print_text(f"to measure the tax: gentax tax --base {base} --tuned {folder} --source DOMAIN")
 
 
 base_app = typer.Typer(help="The base model that ships with gentax.", no_args_is_help=True)
@@ -189,7 +179,7 @@ def build(
     values = read_yaml(recipe) or {} if recipe else {}
     config = read_settings(PretrainConfig, values, str(recipe or "recipe"))
     config = config if size is None else replace(config, size=size)
-    folder = run(config, out, say=lambda text: console.print(text, markup=False))
+    folder = run(config, out, say=print_text)
     results = {}
     for name, play in {"plain": RolloutConfig(), "thinking": RolloutConfig(thinking=True)}.items():
         result = evaluate(folder, list(config.text), tasks=tasks, config=play, model=model, stop_if_unreadable=False)
@@ -197,4 +187,4 @@ def build(
         rows = [[domain, estimate_text(success)] for domain, success in result.success().items()]
         print_table(f"test success %, {name}", ["domain", "success"], rows)
     write_json(folder / "evaluation.json", results)
-    console.print(f"model: {folder}", markup=False)
+    print_text(f"model: {folder}")
