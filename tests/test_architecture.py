@@ -109,7 +109,7 @@ def test_import_is_quick():
 
 
 def test_import_loads_nothing_heavy():
-    heavy = ("torch", "transformers", "scipy", "sklearn", "matplotlib", "openai")
+    heavy = ("torch", "transformers", "scipy", "sklearn", "matplotlib", "urllib3")
     code = f"import sys, gentax; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -26,6 +26,11 @@ from gentax.policies.endpoint import EMPTY_REPLY, EndpointPolicy, parse_endpoint
 from gentax.rollouts import RolloutConfig, rollout
 
 
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr("gentax.policies.chat_client.BACKOFF_S", 0.001)
+
+
 def tasks(n, name="crafting"):
     from gentax.domains import domain
 
@@ -123,7 +128,7 @@ def test_no_more_are_asked_than_allowed():
         assert server.most == 3
 
 
-SOON = {"retry-after-ms": "1"}
+SOON = {"retry-after": "0.001"}
 
 
 def test_a_server_that_stumbles_is_asked_again():

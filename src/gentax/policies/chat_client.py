@@ -1,9 +1,9 @@
 """An OpenAI-compatible server: concurrent requests with retries, limits and a cache; refusals in one line.
 
-The `openai` client retries, with growing pauses, after lost connections, timeouts and the statuses 408, 409, 429 and
-5xx, and respects `Retry-After`. Around it stand limits that a broken or hostile server meets: a response's size and
-whole duration, no redirects (which would carry the prompt to another host), and money. Not supported: streaming,
-images.
+A request is tried again, with growing pauses or as `Retry-After` says, after a lost connection, a timeout and the
+statuses 408, 409, 429 and 5xx. Limits are what a broken or hostile server meets: a response's size and whole duration,
+no redirects (which would carry the prompt to another host), and money. `urllib3` in threads sends: for 64 requests at
+once it takes a seventh of the time of the `openai` package (benchmarks/servers.py). Not supported: streaming, images.
 """
 
 from __future__ import annotations
@@ -11,16 +11,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import importlib
 import json
 import os
+import queue
+import random
 import re
 import threading
+import time
+import urllib.request
 import weakref
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from gentax.core import UsageError
 from gentax.core.errors import PolicyFault
@@ -32,10 +37,15 @@ from gentax.policies.completion import count_tokens, is_completion, missing_repl
 API_KEY_VARIABLE = "OPENAI_API_KEY"
 MAX_CONCURRENT = 64  # concurrent requests, at most
 RETRIES = 6  # about 20 seconds of pauses in all
+BACKOFF_S, MAX_BACKOFF_S = 0.5, 8.0  # the first pause, and the longest
+MAX_RETRY_AFTER_S = 60.0  # a server that asks for more patience is asked after the usual pause
+RETRIED = (408, 409, 429)  # statuses, beside 5xx
 TIMEOUT_S = 300.0  # for a response, including the server's queue
+CONNECT_TIMEOUT_S = 10.0
 GIVE_UP_AFTER = 2  # times the timeout, for a reply with all retries
 RETRY_PAUSES_S = (0.5, 2.0)  # before a request is repeated whose response held no reply
 MAX_RESPONSE_BYTES = 8 << 20
+READ_BYTES = 1 << 16
 MAX_ERROR_CHARS = 200  # characters of a server's message that are shown
 _USER = re.compile(r"//[^/\s]*@")  # of a URL
 
@@ -112,8 +122,6 @@ class ChatClient:
         retries: int = RETRIES,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        import openai  # takes most of a second to load
-
         self.url, self.chat, self.timeout_s = url, chat, timeout_s
         self.usage, self.budget = Usage(), Budget(options.spend_limit)
         self._prices = (options.input_price, options.output_price)  # dollars a million tokens
@@ -121,21 +129,18 @@ class ChatClient:
         self._key = os.environ.get(API_KEY_VARIABLE, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise UsageError(f"{API_KEY_VARIABLE} is not a key: it has characters that cannot be sent")
-        self._openai = openai
+        self._retries, self._pauses = retries, random.Random()
+        self._headers = {"content-type": "application/json", "accept-encoding": "gzip, deflate"}
+        self._headers |= {"authorization": f"Bearer {self._key}"} if self._key else {}
         try:
-            timeout = openai.Timeout(timeout_s, connect=10.0)
-            self._client = openai.AsyncOpenAI(
-                base_url=url,
-                api_key=self._key or "none",  # local servers need no key, but the client wants one
-                max_retries=retries,
-                http_client=_limited_http_client(openai, timeout_s, timeout=timeout, follow_redirects=False),
-            )
-        except Exception as error:  # the client reads the URL and the proxies in the environment, and may balk at each
+            self._http = _connection_pool(url, at_once)
+        except Exception as error:  # a proxy in the environment
             raise UsageError(f"cannot talk to {self.url}: {self._shown(_first_line(str(error)))}") from error
         self._gate = asyncio.Semaphore(at_once)
+        self._threads = _DaemonThreads(at_once, f"gentax {self.url}")
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=_run, args=(self._loop,), name=f"gentax {self.url}", daemon=True).start()
-        weakref.finalize(self, _close_client, self._loop, self._client).atexit = False
+        weakref.finalize(self, _close_client, self._loop, self._threads, self._http).atexit = False
 
     def gather(self, questions: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
         """Run requests concurrently and return their results in order; the first error ends all."""
@@ -174,19 +179,17 @@ class ChatClient:
                 raise SpendLimitReached(f"not asked: the spend limit of ${self.budget.limit:g} is reached")
             try:
                 async with asyncio.timeout(GIVE_UP_AFTER * self.timeout_s):
-                    body = await self._ask(model, conversation, settings)
+                    body = await self._ask(request)
             except TimeoutError:
                 raise EndpointError(f"{self.url} did not answer in time") from None
         if self._cache is not None:
             await asyncio.to_thread(self._cache.put, keyed, body)
         return body
 
-    async def _ask(self, model: str, conversation: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-        api = self._client.chat.completions if self.chat else self._client.completions
+    async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        path = "/chat/completions" if self.chat else "/completions"
         for pause in (*RETRY_PAUSES_S, None):
-            content = await self._content(
-                api.with_raw_response.create(model=model, **conversation, extra_body=settings)
-            )
+            content = await self._request("POST", path, request)
             body = read_json(content)
             self._count(body)
             refused = self._no_reply(body, content)
@@ -199,8 +202,7 @@ class ChatClient:
 
     async def models(self) -> list[str]:
         """Return the names of the server's models. Raises EndpointError; soon, where there is no server."""
-        quick = self._client.with_options(max_retries=1, timeout=30.0)
-        content = await self._content(quick.models.with_raw_response.list())
+        content = await self._request("GET", "/models", None, retries=1, timeout_s=30.0)
         body = read_json(content)
         listed = body.get("data") if isinstance(body, dict) else None
         if not isinstance(listed, list):
@@ -209,6 +211,35 @@ class ChatClient:
                 status=200,
             )
         return [m["id"] for m in listed if isinstance(m, dict) and isinstance(m.get("id"), str)]
+
+    async def _request(
+        self, method: str, path: str, body: Any, retries: int | None = None, timeout_s: float | None = None
+    ) -> bytes:
+        """Return the content of a response with status 2xx, after retries. Raises EndpointError."""
+        retries, timeout_s = self._retries if retries is None else retries, timeout_s or self.timeout_s
+        data = None if body is None else json.dumps(body).encode()
+        for attempt in range(retries + 1):
+            pause = min(MAX_BACKOFF_S, BACKOFF_S * 2**attempt) * self._pauses.uniform(0.75, 1.0)
+            try:
+                send = lambda: _send(self._http, method, self.url + path, data, self._headers, timeout_s)  # noqa: E731
+                async with asyncio.timeout(timeout_s):
+                    response = await asyncio.wrap_future(self._threads.submit(send))
+            except _UnreadableResponse as error:
+                raise EndpointError(f"{self.url} answers {error}") from error
+            except Exception as error:  # no connection, a lost one, a timeout: urllib3 has many names for them
+                failed = self._unreached(error)
+            else:
+                if 200 <= response.status < 300:
+                    return response.content
+                failed = self._refusal_of(response)
+                if response.status not in RETRIED and response.status < 500:
+                    raise failed
+                with contextlib.suppress(ValueError):  # it may be a date, or not be there
+                    asked = float(response.headers.get("retry-after", ""))
+                    pause = asked if 0 <= asked <= MAX_RETRY_AFTER_S else pause
+            if attempt < retries:
+                await asyncio.sleep(pause)
+        raise failed
 
     def _count(self, body: Any) -> None:
         """Count the tokens and the cost of a response, whatever else it holds: they are billed."""
@@ -224,23 +255,27 @@ class ChatClient:
         self.usage.cost += cost
         self.budget.spent += cost
 
-    async def _content(self, request: Any) -> bytes:
-        try:
-            return (await request).content
-        except self._openai.APITimeoutError as error:
-            raise EndpointError(f"{self.url} did not answer in time") from error
-        except self._openai.APIStatusError as error:
-            location = error.response.headers.get("location")
-            if 300 <= error.status_code < 400 and location:
-                raise EndpointError(
-                    f"{self.url} redirects to {self._shown(location)}, which is not followed: give that address"
-                ) from error
-            raise self._refusal(error.status_code, error.body, error.response.text) from error
-        except (self._openai.OpenAIError, _UnreadableResponse) as error:  # the second as it is, or as a cause
-            reason = _reason(error)
-            if isinstance(reason, _UnreadableResponse):
-                raise EndpointError(f"{self.url} answers {reason}") from error
-            raise EndpointError(f"cannot reach {self.url}: {self._shown(_why(reason))}") from error
+    def _unreached(self, error: Exception) -> EndpointError:
+        """Return the error for a request without a response."""
+        import urllib3
+
+        if isinstance(error, (TimeoutError, urllib3.exceptions.ReadTimeoutError)):
+            fault = EndpointError(f"{self.url} did not answer in time")
+        else:
+            fault = EndpointError(f"cannot reach {self.url}: {self._shown(_reason(error))}")
+        fault.__cause__ = error
+        return fault
+
+    def _refusal_of(self, response: _Response) -> EndpointError:
+        """Return the error for a response whose status is none of success."""
+        location = response.headers.get("location")
+        if 300 <= response.status < 400 and location:
+            return EndpointError(
+                f"{self.url} redirects to {self._shown(location)}, which is not followed: give that address"
+            )
+        body = read_json(response.content)
+        error = body.get("error", body) if isinstance(body, dict) else body
+        return self._refusal(response.status, error, response.content[: 4 * MAX_ERROR_CHARS].decode("utf-8", "replace"))
 
     def _no_reply(self, body: Any, content: bytes) -> EndpointError | None:
         """Return the error for a response with status 200 that holds no reply; some servers report errors so."""
@@ -319,40 +354,103 @@ class _UnreadableResponse(Exception):
     """A response that is not read to its end; says how it came."""
 
 
-def _limited_http_client(openai: Any, timeout_s: float, **settings: Any) -> Any:
-    """Return the HTTP client of `openai`, with a limit to the size of a response and to its whole duration.
+class _Response(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
 
-    The client's own timeout is for each read, which a byte every few seconds never meets.
+
+def _connection_pool(url: str, at_once: int) -> Any:
+    """Return urllib3's pool of connections to a server, through the proxy that the environment names."""
+    import urllib3
+
+    parts = urlsplit(url)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+        return urllib3.PoolManager(maxsize=at_once)
+    user = urlsplit(proxy).netloc.rpartition("@")[0]
+    headers = urllib3.make_headers(proxy_basic_auth=user) if user else None
+    return urllib3.ProxyManager(proxy, maxsize=at_once, proxy_headers=headers)
+
+
+def _send(
+    pool: Any, method: str, url: str, data: bytes | None, headers: Mapping[str, str], timeout_s: float
+) -> _Response:
+    """Send a request and read the response within limits; a timeout for each read is never met by a byte now and then.
+
+    Raises:
+        TimeoutError, urllib3.exceptions.HTTPError, OSError: no response, or not in time.
+        _UnreadableResponse: one that is too long.
+    """
+    import urllib3
+
+    deadline = time.monotonic() + timeout_s
+    response = pool.request(
+        method,
+        url,
+        body=data,
+        headers=headers,
+        timeout=urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s),
+        retries=False,
+        redirect=False,
+        preload_content=False,
+    )
+    try:
+        if response.headers.get("content-encoding", "gzip") not in ("gzip", "deflate", "identity"):
+            raise _UnreadableResponse("in an encoding that was not asked for")
+        content = bytearray()
+        while chunk := response.read1(READ_BYTES):
+            content += chunk
+            if len(content) > MAX_RESPONSE_BYTES:
+                raise _UnreadableResponse(f"with more than {MAX_RESPONSE_BYTES >> 20} MB")
+            if time.monotonic() > deadline:
+                raise TimeoutError
+    except BaseException:
+        response.close()  # its connection is of no more use
+        raise
+    response.release_conn()
+    return _Response(response.status, response.headers, bytes(content))
+
+
+class _DaemonThreads:
+    """Threads that do calls, started as they are needed. Nobody waits for them when Python ends, as for an executor's.
+
+    Args:
+        count: how many there may be.
+        name: of each.
     """
 
-    class LimitedClient(openai.DefaultAsyncHttpxClient):  # type: ignore[misc]
-        async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
+    def __init__(self, count: int, name: str) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._left, self._count, self._name = count, count, name
+
+    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+        """Have `call` done."""
+        if self._left:
+            self._left -= 1
+            threading.Thread(target=_work, args=(self._jobs,), name=self._name, daemon=True).start()
+        future: Future[Any] = Future()
+        self._jobs.put((future, call))
+        return future
+
+    def stop(self) -> None:
+        """Let the threads end."""
+        for _ in range(self._count):
+            self._jobs.put(None)
+
+
+def _work(jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> None:
+    while (job := jobs.get()) is not None:
+        future, call = job
+        if future.set_running_or_notify_cancel():
             try:
-                async with asyncio.timeout(timeout_s):
-                    response = await super().send(request, stream=True, **options)
-                    try:
-                        content = await _read(response)
-                    finally:
-                        await response.aclose()
-            except TimeoutError as error:
-                http = importlib.import_module(type(request).__module__.partition(".")[0])  # httpx or httpx2
-                raise http.ReadTimeout("the response takes too long", request=request) from error  # it is retried
-            framing = ("content-encoding", "content-length", "transfer-encoding")
-            headers = [(name, value) for name, value in response.headers.multi_items() if name not in framing]
-            return type(response)(response.status_code, headers=headers, content=content, request=request)
-
-    return LimitedClient(headers={"accept-encoding": "gzip, deflate"}, **settings)
-
-
-async def _read(response: Any) -> bytes:
-    if response.headers.get("content-encoding", "gzip") not in ("gzip", "deflate", "identity"):
-        raise _UnreadableResponse("in an encoding that was not asked for")
-    content = bytearray()
-    async for chunk in response.aiter_bytes():
-        content += chunk
-        if len(content) > MAX_RESPONSE_BYTES:
-            raise _UnreadableResponse(f"with more than {MAX_RESPONSE_BYTES >> 20} MB")
-    return bytes(content)
+                result = call()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+        del job, future, call  # or the last one would stay until the next
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -360,26 +458,17 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
     loop.close()
 
 
-def _close_client(loop: asyncio.AbstractEventLoop, client: Any) -> None:
-    async def close() -> None:
-        with contextlib.suppress(Exception):  # a connection that is broken already
-            await client.close()
-        loop.stop()
-
-    asyncio.run_coroutine_threadsafe(close(), loop)
+def _close_client(loop: asyncio.AbstractEventLoop, threads: _DaemonThreads, http: Any) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    threads.stop()
+    http.clear()
 
 
-def _reason(error: BaseException) -> BaseException:
-    """Return the first cause of a lost connection, or that of ours on the way."""
+def _reason(error: BaseException) -> str:
+    """Return why there is no connection: the message of the first cause."""
     while cause := error.__cause__ or error.__context__:
-        if isinstance(error, _UnreadableResponse):
-            break
         error = cause
-    return error
-
-
-def _why(error: BaseException) -> str:
-    if isinstance(error, ConnectionError) and error.errno:  # asyncio's own text names the address once more
+    if isinstance(error, ConnectionError) and error.errno:
         return os.strerror(error.errno)
     return _first_line(str(error)) or type(error).__name__
 

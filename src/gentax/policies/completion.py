@@ -1,6 +1,6 @@
 """Parsing what an OpenAI-compatible server answers: the reply, or why there is none.
 
-Responses are plain JSON, since servers send much that the types of the `openai` client do not allow; nothing in one
+Responses are plain JSON, since servers send much that no schema allows; nothing in one
 makes the parser raise. An answer that holds no reply (no choice, an error in its place, a filtered one) is the server's
 failure and never the model's.
 
