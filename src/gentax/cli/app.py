@@ -8,7 +8,7 @@ import warnings
 
 import typer
 
-from gentax.cli import advise, domains, evaluate, play, probe, rollout, study, tax, train
+from gentax.cli import advise, doctor, domains, evaluate, play, probe, rollout, study, tax, train
 from gentax.cli.options import print_usage
 from gentax.cli.output import printable
 from gentax.core.console import end_line
@@ -30,6 +30,7 @@ for command in (
     study.demo,
     study.view,
     domains.domains,
+    doctor.doctor,
     domains.check,
     play.play,
     rollout.rollout,
