@@ -29,7 +29,7 @@ from gentax.cli import options as o
 from gentax.cli.output import check_output, console, one_line, print_text, printable, write_result
 from gentax.core.console import status
 from gentax.core.errors import ExitCode
-from gentax.core.extras import EXTRAS, install_command, not_installed
+from gentax.core.extras import EXTRAS, install_command, installed_versions, not_installed
 
 LIMIT = 120  # seconds that a package has to be imported in, and a domain to start a task
 REASON = 400  # characters of what went wrong
@@ -168,19 +168,15 @@ def _wrong_versions(extra: str = "") -> list[str]:
     from packaging.requirements import Requirement
 
     wrong = []
-    for text in metadata.requires("gentax") or ():
-        needed = Requirement(text)
-        plain = needed.marker is None or needed.marker.evaluate({"extra": ""})
-        if needed.name == "gentax" or (plain if extra else not plain):
+    for needed in map(Requirement, metadata.requires("gentax") or ()):
+        for_all = needed.marker is None or needed.marker.evaluate({"extra": ""})
+        for_extra = not for_all and needed.marker is not None and needed.marker.evaluate({"extra": extra})
+        if needed.name == "gentax" or not (for_extra if extra else for_all):
             continue
-        if extra and needed.marker is not None and not needed.marker.evaluate({"extra": extra}):
-            continue
-        try:
-            have = metadata.version(needed.name)
-        except metadata.PackageNotFoundError:
+        have = installed_versions(needed.name).get(needed.name)
+        if have is None:
             wrong.append(f"{needed.name} is not installed")
-            continue
-        if not needed.specifier.contains(have, prereleases=True):
+        elif not needed.specifier.contains(have, prereleases=True):
             wrong.append(f"{needed.name} is {have}, and gentax takes {needed.specifier}")
     return wrong
 
@@ -221,7 +217,7 @@ def _hub() -> Finding:
         with urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=10):
             return Finding("hub", State.OK, f"{constants.ENDPOINT} answers")
     except (OSError, ValueError) as fault:
-        why = one_line(f"{constants.ENDPOINT} cannot be reached: {fault}")[:REASON]
+        why = one_line(f"{constants.ENDPOINT} cannot be reached: {getattr(fault, 'reason', fault)}")[:REASON]
         return Finding("hub", State.WARNING, why, "models that are in folders, or in the cache, work without it")
 
 
@@ -260,7 +256,7 @@ def _java() -> Finding:
         return Finding("Java", State.MISSING, "only sciworld, twx-cooking and twx-mapreader need it", install)
     from gentax.domains.java import javas
 
-    failures = []
+    failures: list[str] = []
     for java in javas():
         try:
             done = subprocess.run([java, "-version"], capture_output=True, timeout=LIMIT, stdin=subprocess.DEVNULL)

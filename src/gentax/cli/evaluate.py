@@ -165,6 +165,7 @@ def verify(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE", help="Results of `gentax evaluate --suite … --json FILE`.")
     ],
+    json: o.Json = None,
 ) -> None:
     """Check results of a suite: its tasks, how they started, outcomes, score card. Exit code 1 on failure.
 
@@ -176,16 +177,19 @@ def verify(
     from gentax.evals.suite_result import verify as run
     from gentax.report.text import one_line
 
-    failed = 0
+    check_output(json)
+    failed, found = 0, {}
     for file in files:
         console.print(one_line(str(file), 200), style="bold", markup=False)
         checks = run(file)
         for check in checks:
-            found, style = ("ok", "green") if check.passed else ("FAILED", "bold red")
-            console.print(f"  {check.name:12}", Text(f"{found:8}", style), Text(check.found), sep="")
+            verdict, style = ("ok", "green") if check.passed else ("FAILED", "bold red")
+            console.print(f"  {check.name:12}", Text(f"{verdict:8}", style), Text(check.found), sep="")
         failed += not all(check.passed for check in checks)
+        found[str(file)] = [check._asdict() for check in checks]
     if len(files) > 1:
         console.print(f"{len(files) - failed} of {len(files)} files passed every check")
+    write_result(json, {"passed": not failed, "files": found})
     if failed:
         raise typer.Exit(ExitCode.FAILED)
 
@@ -205,6 +209,7 @@ def card(
         ),
     ] = None,
     name: Annotated[str, typer.Option("--name", help="The model's name, in a new card.")] = "model",
+    json: o.Json = None,
 ) -> None:
     """Write a model card section: the Hub's evaluation metadata (`model-index`) and a table with intervals.
 
@@ -213,10 +218,12 @@ def card(
     """
     from gentax.integrations.model_card import card_section, card_text, write_card
 
+    check_output(json)
     check_output(out, "--out")
     section = card_section(result)
     if out is None:
         print(card_text(section, name))
-        return
-    save(out, lambda file: write_card(file, section, name))
-    print_text(f"wrote {out}")
+    else:
+        save(out, lambda file: write_card(file, section, name))
+        print_text(f"wrote {out}")
+    write_result(json, dataclasses.asdict(section))

@@ -55,6 +55,7 @@ def rollout(
     seed: o.Seed = 0,
     parallel: o.Parallel = None,
     allow_unreadable: o.AllowUnreadable = False,
+    json: o.Json = None,
 ) -> None:
     """Play episodes and keep them: every observation, reply, action and reward.
 
@@ -74,6 +75,7 @@ def rollout(
         raise unknown("log format", log, ["inspect"])
     if log is not None:
         check_inspect_log(out)
+    check_output(json)
     check_output(out, "--out")
     (tasks_to_play,) = tasks_of(o.read_domains([domain]), tasks, split).values()
     loaded = o.load_policy(policy, model)
@@ -96,6 +98,8 @@ def rollout(
     left_out = f", {errors} left out where the environment broke" if errors else ""
     print_text(f"wrote {len(episodes)} episodes to {out}: success in {solved} of {len(episodes) - errors}{left_out}")
     print_text(Truncation.of(episodes).sentences(loaded.name))
+    counts = {"episodes": len(episodes), "success": solved, "errors": errors}
+    write_result(json, {"policy": loaded.name, "file": str(out), **counts})
 
 
 def diagnose(

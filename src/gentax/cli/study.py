@@ -263,18 +263,20 @@ def _short(value: object) -> str:
 
 
 @app.command("check")
-def check_store(study: Name, out: Out = "runs") -> None:
+def check_store(study: Name, out: Out = "runs", json: o.Json = None) -> None:
     """Hash every stored file of a study. Damaged stages are set aside; `gentax study run` makes them again.
 
     Exits with 1 where any was damaged.
 
     Example: `gentax study check demo`
     """
+    check_output(json)
     plan, store = _open(study, out)
     stages = plan.stages()
     intact = sum(store.has(stage, contents=True) for stage in stages)
     print_text(damaged := store.take_damaged())
     print_text(f"{intact} of {len(stages)} stages are there and intact, {len(damaged)} were damaged.")
+    write_result(json, {"stages": len(stages), "intact": intact, "damaged": damaged})
     if damaged:
         raise typer.Exit(ExitCode.FAILED)
 
@@ -284,6 +286,7 @@ def clean(
     studies: Annotated[list[str], typer.Argument(help="The studies whose stages are kept.")],
     out: Out = "runs",
     delete: Annotated[bool, typer.Option("--delete", help="Delete the folders; without it they are listed.")] = False,
+    json: o.Json = None,
 ) -> None:
     """List, or delete, the stages that the studies named do not use: of other settings or code, stopped, damaged.
 
@@ -293,6 +296,7 @@ def clean(
 
     from gentax.studies.overview import unused_folders
 
+    check_output(json)
     opened = [_open(study, out) for study in studies]
     store = opened[0][1]
     if store.shared:
@@ -307,6 +311,7 @@ def clean(
         print_text(f"{'deleted' if delete else 'unused'} {folder}")
     if not folders:
         print_text("Nothing is unused.")
+    write_result(json, {"deleted": delete, "unused": [str(folder) for folder in folders]})
 
 
 def view(

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from gentax.cli import options as o
 from gentax.cli.options import with_settings
-from gentax.cli.output import console, estimate_text, print_table, print_text
+from gentax.cli.output import check_output, console, estimate_text, print_table, print_text, write_result
 from gentax.core.console import status
 from gentax.core.errors import UsageError
 from gentax.models.options import ModelOptions
@@ -35,6 +35,7 @@ def train(
     settings: Annotated[
         bool, typer.Option("--settings", help="Print every setting with its default and leave.")
     ] = False,
+    json: o.Json = None,
 ) -> None:
     """Train a policy: on one domain, a mixture or a sequence, by imitation, RL or both. A stopped run is continued.
 
@@ -47,8 +48,9 @@ def train(
     from gentax.integrations.trackers import tracked
     from gentax.training.config import TrainConfig, read_values
 
+    check_output(json)
     if settings:
-        return _print_settings(TrainConfig)
+        return write_result(json, _print_settings(TrainConfig))
     values = dict(read_values(recipe)) if recipe else {}
     for item in setting or ():
         _override(values, item)
@@ -67,6 +69,7 @@ def train(
     print_text(f"model: {folder}")
     for source in dict.fromkeys(parse_domain(name)[0] for name in config.trained or config.sft_mixture):
         print_text(f"to measure the tax: gentax tax --base {config.model} --tuned {folder} --source {source}")
+    write_result(json, {"model": str(folder), "config": plain(config)})
 
 
 def _override(values: dict[str, Any], item: str) -> None:
@@ -87,21 +90,28 @@ def _override(values: dict[str, Any], item: str) -> None:
         raise UsageError(f"--set {item}: the value is not YAML") from None
 
 
-def _print_settings(cls: type, prefix: str = "", group: Any = None) -> None:
-    """Print the fields of a dataclass with their defaults, or their values in `group`, and what each is for."""
+def _print_settings(cls: type, prefix: str = "", group: Any = None) -> dict[str, Any]:
+    """Print the fields of a dataclass with their defaults, or their values in `group`, and what each is for.
+
+    Returns the same by name.
+    """
     from gentax.core.settings import field_docs
 
     docs, hints = field_docs(cls), typing.get_type_hints(cls)
+    listed: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
+        name, about = f"{prefix}{field.name}", docs.get(field.name, "")
         value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         value = value if group is None else getattr(group, field.name)
         is_group = dataclasses.is_dataclass(value)
-        shown = "" if is_group or value is dataclasses.MISSING else f"= {value}"
-        console.print(f"[bold]{prefix}{field.name}[/]", Text(shown))
-        print_text(f"    {docs.get(field.name, '')}")
+        default = {} if is_group or value is dataclasses.MISSING else {"default": value}
+        console.print(f"[bold]{name}[/]", Text(f"= {value}" if default else ""))
+        print_text(f"    {about}")
+        listed[name] = {"about": about, **default}
         for kind in (hints[field.name], *typing.get_args(hints[field.name])):
             if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-                _print_settings(kind, f"{prefix}{field.name}.", value if is_group else None)
+                listed |= _print_settings(kind, f"{name}.", value if is_group else None)
+    return listed
 
 
 def merge(
@@ -116,6 +126,7 @@ def merge(
         float | None,
         typer.Option(help="For `interpolate`: the policy's share, 0 for the base's weights, 1 for its own; 0.5."),
     ] = None,
+    json: o.Json = None,
 ) -> None:
     """Merge policies that were trained from the same base, or interpolate one towards it.
 
@@ -126,12 +137,14 @@ def merge(
     """
     if weight is not None and method != "interpolate":
         raise UsageError(f"--weight is for --method interpolate, not for {method}")
+    check_output(json)
     status(f"  loading {', '.join(policies)} and merging on the CPU")
     from gentax.training.forgetting.merge import merge_models
 
     folder = merge_models(base, policies, method, out, 0.5 if weight is None else weight)
     print_text(f"model: {folder}")
     print_text(f"to measure the tax: gentax tax --base {base} --tuned {folder} --source DOMAIN")
+    write_result(json, {"model": str(folder)})
 
 
 base_app = typer.Typer(help="The base model that ships with gentax.", no_args_is_help=True)
@@ -156,6 +169,7 @@ def build(
     tasks: Annotated[int, typer.Option(min=2, help="Test tasks of each domain that the finished model plays.")] = 256,
     *,
     model: ModelOptions,
+    json: o.Json = None,
 ) -> None:
     """Pretrain the base model from scratch: play the domains, train a tokenizer and a small Llama on the text.
 
@@ -176,6 +190,7 @@ def build(
     from gentax.training.pretrain import PretrainConfig
     from gentax.training.pretrain import build as run
 
+    check_output(json)
     values = read_yaml(recipe) or {} if recipe else {}
     config = read_settings(PretrainConfig, values, str(recipe or "recipe"))
     config = config if size is None else replace(config, size=size)
@@ -188,3 +203,4 @@ def build(
         print_table(f"test success %, {name}", ["domain", "success"], rows)
     write_json(folder / "evaluation.json", results)
     print_text(f"model: {folder}")
+    write_result(json, {"model": str(folder), "evaluation": results})
