@@ -50,9 +50,8 @@ def measure(source: Path, extras: str, torch: bool, folder: Path) -> tuple[int, 
     pip(*install, f"{source}[{extras}]" if extras else source)
     seconds = time.perf_counter() - began
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
-    size = sum(
-        file.stat().st_size for file in packages.rglob("*") if file.is_file() and "__pycache__" not in file.parts
-    )
+    files = [file for file in packages.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    size = sum(file.stat().st_size for file in files)
     return len(list(distributions(path=[str(packages)]))), size / 1e6, seconds
 
 
