@@ -19,8 +19,7 @@ import numpy as np
 
 import gentax
 from gentax.domains.babyai import KINDS
-from gentax.domains.babyai.env import ACTIONS
-from gentax.domains.babyai.world import draw, make_world
+from gentax.domains.babyai.env import ACTIONS, draw, make_world
 
 Episode = tuple[int, list[str]]  # index of the task, actions
 TURNS = 20  # before the bot's own actions, so that steps are many

@@ -11,8 +11,7 @@ from minigrid.core.world_object import Ball, Box, Door, Key, Wall
 import gentax
 from gentax.core import SPLITS, UsageError, split_of
 from gentax.domains.babyai import DOMAIN, KINDS, LevelKind
-from gentax.domains.babyai.env import ACTIONS
-from gentax.domains.babyai.world import content_of, draw, make_world, place, view
+from gentax.domains.babyai.env import ACTIONS, content_of, draw, make_world, place, view
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ import gentax
 from gentax.core import EnvironmentFault, UsageError
 from gentax.domains import domain
 from gentax.domains.twx import COOKING, FIRST, FOLD, FOLDS, MAPREADER, numbers
-from gentax.domains.twx.env import content_of
-from gentax.domains.twx.expert import PlanFollower
+from gentax.domains.twx.env import PlanFollower, content_of
 from gentax.domains.twx.simulator import Simulator, exits, room_of, tidy
 
 pytestmark = pytest.mark.jvm

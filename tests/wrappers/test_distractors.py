@@ -9,8 +9,8 @@ import pytest
 
 import gentax
 from gentax.core import UsageError
-from gentax.wrappers import distract, generators
-from gentax.wrappers.generators import CONTEXTUAL, GENERIC, Scene, generator, scatter, words_of
+from gentax.wrappers import distract, distractors
+from gentax.wrappers.distractors import CONTEXTUAL, GENERIC, Scene, generator, scatter, words_of
 
 KITCHEN = (
     "You are in the middle of a room. Looking quickly around you, you see a cabinet 1, a countertop 1, and a mug 2.\n"
@@ -62,7 +62,7 @@ def test_the_observation_itself_stays(name):
 
 @pytest.mark.parametrize("name", CONTEXTUAL)
 def test_what_the_goal_names_is_never_spoken_of(name):
-    things = getattr(generators, f"{name.upper()}_{'PRODUCTS' if name == 'webshop' else 'THINGS'}")
+    things = getattr(distractors, f"{name.upper()}_{'PRODUCTS' if name == 'webshop' else 'THINGS'}")
     observation, _ = TEXTS[name]
     spoken = ""
     for thing in things:
@@ -78,14 +78,14 @@ def test_what_the_goal_names_is_never_spoken_of(name):
 def test_sokoban_places_things_outside_the_room(volume, lines):
     observation, goal = TEXTS["sokoban"]
     for seed in range(30):
-        text = generators.sokoban(scene(observation, goal), volume, random.Random(seed))
+        text = distractors.sokoban(scene(observation, goal), volume, random.Random(seed))
         added = text.removeprefix(observation + "\n").split("\n")
         assert len(added) == lines
         for line in added:
             row, _column = map(int, re.search(r"at (\d+),(\d+)\.$", line).groups())
             assert row >= 6
-    assert len(generators.SOKOBAN_THINGS) == 7
-    assert len(generators.SOKOBAN_LOOKS) == 5
+    assert len(distractors.SOKOBAN_THINGS) == 7
+    assert len(distractors.SOKOBAN_LOOKS) == 5
 
 
 @pytest.mark.parametrize(("volume", "sentences"), [(11, 0), (12, 1), (200, 16), (300, 25)])
@@ -93,7 +93,7 @@ def test_alfworld_scatters_everyday_objects(volume, sentences):
     observation, goal = TEXTS["alfworld"]
     starts = set()
     for seed in range(30):
-        text = generators.alfworld(scene(observation, goal), volume, random.Random(seed))
+        text = distractors.alfworld(scene(observation, goal), volume, random.Random(seed))
         added = re.findall(r"An? [^.]*? (?:lies about|has been left here|is in plain sight|catches your eye)\.", text)
         assert len(added) == sentences
         for sentence in added:
@@ -101,8 +101,8 @@ def test_alfworld_scatters_everyday_objects(volume, sentences):
                 assert int(found[2]) > {"mug": 3, "jar": 4}[found[1]]  # else it could be taken
         starts |= {text.index(sentence) for sentence in added}
     assert sentences < 2 or len(starts) > 10
-    assert len(generators.ALFWORLD_THINGS) == len(set(generators.ALFWORLD_THINGS)) == 28
-    assert len(generators.ALFWORLD_LOOKS) == len(set(generators.ALFWORLD_LOOKS)) == 19
+    assert len(distractors.ALFWORLD_THINGS) == len(set(distractors.ALFWORLD_THINGS)) == 28
+    assert len(distractors.ALFWORLD_LOOKS) == len(set(distractors.ALFWORLD_LOOKS)) == 19
 
 
 @pytest.mark.parametrize(
@@ -112,25 +112,25 @@ def test_webshop_counts(volume, fakes, facts, ads):
     goal = TEXTS["webshop"][1]
     for seed in range(10):
         results = (
-            generators.webshop(scene(RESULTS, goal), volume, random.Random(seed))
+            distractors.webshop(scene(RESULTS, goal), volume, random.Random(seed))
             .removeprefix(RESULTS + "\n")
             .split("\n")
         )
         assert sum(line.startswith("Advertisement: ") for line in results) == ads
         assert sum(line.endswith("cannot be selected)") for line in results) == fakes == len(results) - ads
         product = (
-            generators.webshop(scene(PRODUCT, goal), volume, random.Random(seed))
+            distractors.webshop(scene(PRODUCT, goal), volume, random.Random(seed))
             .removeprefix(PRODUCT + "\n")
             .split("\n")
         )
         assert sum(line.startswith("Advertisement: ") for line in product) == ads
-        assert sum(line in generators.WEBSHOP_FACTS for line in product) == facts == len(product) - ads
+        assert sum(line in distractors.WEBSHOP_FACTS for line in product) == facts == len(product) - ads
         assert (
-            generators.webshop(scene("WebShop. Type a query.", goal), volume, random.Random(seed))
+            distractors.webshop(scene("WebShop. Type a query.", goal), volume, random.Random(seed))
             == "WebShop. Type a query."
         )
-    assert (len(generators.WEBSHOP_CATEGORIES), len(generators.WEBSHOP_SLOGANS)) == (21, 20)
-    assert (len(generators.WEBSHOP_PRODUCTS), len(generators.WEBSHOP_LOOKS)) == (15, 15)
+    assert (len(distractors.WEBSHOP_CATEGORIES), len(distractors.WEBSHOP_SLOGANS)) == (21, 20)
+    assert (len(distractors.WEBSHOP_PRODUCTS), len(distractors.WEBSHOP_LOOKS)) == (15, 15)
 
 
 @pytest.mark.parametrize("name", ["sciworld", "crafting", "babyai", "twx"])
@@ -143,18 +143,18 @@ def test_our_own_counts(name, volume, sentences):
 def test_a_glimpse_is_of_another_domain_and_as_long_as_the_volume():
     for volume in (1, 100, 300):
         for seed in range(40):
-            text = generators.generic(scene("Here.", "Go.", "sokoban"), volume, random.Random(seed))
+            text = distractors.generic(scene("Here.", "Go.", "sokoban"), volume, random.Random(seed))
             assert text.startswith("Here.\n")
-            intro = next(intro for intro in generators.INTRODUCTIONS if intro in text)
+            intro = next(intro for intro in distractors.INTRODUCTIONS if intro in text)
             glimpse = text.partition(f"{intro} ")[2]
             assert "Target " not in glimpse
             assert len(glimpse) <= volume or glimpse in "".join(
-                s for t in generators.snippets()["sciworld"] for s, _ in t
+                s for t in distractors.snippets()["sciworld"] for s, _ in t
             )
-    foreign = [generators.generic(scene("Here.", "Go.", "sciworld"), 100, random.Random(seed)) for seed in range(20)]
+    foreign = [distractors.generic(scene("Here.", "Go.", "sciworld"), 100, random.Random(seed)) for seed in range(20)]
     assert all(re.search(r"Walls|Target|Box|You", text) for text in foreign)
     assert not any(
-        "Box" in generators.generic(scene("x", "Get 1 box", "sciworld"), 100, random.Random(s)) for s in range(20)
+        "Box" in distractors.generic(scene("x", "Get 1 box", "sciworld"), 100, random.Random(s)) for s in range(20)
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 import gentax
 from gentax.domains import domains, missing_modules
 from gentax.wrappers import Calls, Layout, Menu, Rename, distract
-from gentax.wrappers.generators import words_of
+from gentax.wrappers.distractors import words_of
 
 NAMES = [name for name in ("crafting", "webshop", "babyai", "alfworld") if name in domains()]
 TASKS = 3

@@ -7,7 +7,7 @@ import pytest
 import gentax
 from gentax.domains import domains, missing_modules
 from gentax.wrappers import Calls, Layout, Menu, Rename, distract
-from gentax.wrappers.generators import SCIWORLD_THINGS
+from gentax.wrappers.distractors import SCIWORLD_THINGS
 
 pytestmark = pytest.mark.jvm
 

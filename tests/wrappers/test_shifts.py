@@ -11,8 +11,7 @@ import pytest
 import gentax
 from gentax.core import UsageError
 from gentax.wrappers import Calls, Layout, Menu, Rename
-from gentax.wrappers.interface_shift import LAYOUTS, as_json, call, listed, prose, uncall
-from gentax.wrappers.rename import NOUNS, plural
+from gentax.wrappers.interface_shift import LAYOUTS, NOUNS, as_json, call, listed, plural, prose, uncall
 
 KITCHEN = """This room is called the kitchen. In it, you see:
 a chair. On the chair is: nothing.

@@ -6,8 +6,7 @@ They nest in any order. Left out: what a constructor already does, such as `make
 
 from gentax.wrappers.base import Horizon, Shaping, TextWrapper
 from gentax.wrappers.distractors import Distractor, distract
-from gentax.wrappers.interface_shift import Calls, Layout, Menu
-from gentax.wrappers.rename import Rename
+from gentax.wrappers.interface_shift import Calls, Layout, Menu, Rename
 from gentax.wrappers.spec import parse_wrapper, wrap
 
 __all__ = [

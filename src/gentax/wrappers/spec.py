@@ -16,8 +16,7 @@ from gentax.core.errors import UsageError, unknown
 from gentax.domains.registry import make
 from gentax.wrappers.base import Horizon, Shaping, TextWrapper
 from gentax.wrappers.distractors import Distractor
-from gentax.wrappers.interface_shift import Calls, Layout, Menu
-from gentax.wrappers.rename import Rename
+from gentax.wrappers.interface_shift import Calls, Layout, Menu, Rename
 
 WRAPPERS: dict[str, type[TextWrapper]] = {
     "calls": Calls,

@@ -8,9 +8,8 @@ from typing import Any
 from gentax.core.env import ExpertAction, StepResult, Task, TextEnv
 from gentax.core.errors import UsageError
 from gentax.domains.sokoban import DOMAIN, parse_level
-from gentax.domains.sokoban.board import ACTIONS, PLAYER, PLAYER_BITS, Renderer, cells, deltas, move, places
+from gentax.domains.sokoban.board import ACTIONS, PLAYER, PLAYER_BITS, Distances, Renderer, cells, deltas, move, places
 from gentax.domains.sokoban.rooms import Collection, Start, content_of, read_xsb, start_of, tasks_of
-from gentax.domains.sokoban.solver import Distances
 
 ACTION_LIMIT = 32  # characters; no longer string is looked at
 
@@ -99,7 +98,7 @@ class Sokoban(TextEnv):
     def distance(self) -> int | None:
         """Return the moves left in an optimal plan; None when the room cannot be solved any more.
 
-        None also in large rooms far from solved, where the search reaches its limit (see `solver.py`).
+        None also in large rooms far from solved, where the search reaches its limit (see `board.py`).
         """
         return None if self.task is None else self._distances.of(self.state)
 

@@ -24,8 +24,17 @@ from typing import NamedTuple
 from gentax.core.env import SPLITS, Task, content_hash, split_of, stable_seed
 from gentax.core.errors import UsageError
 from gentax.domains.sokoban import LevelSpec
-from gentax.domains.sokoban.board import PLAYER, PLAYER_BITS, Room, border, cells, reach, state_of
-from gentax.domains.sokoban.solver import TABLE_LIMIT, Distances
+from gentax.domains.sokoban.board import (
+    PLAYER,
+    PLAYER_BITS,
+    TABLE_LIMIT,
+    Distances,
+    Room,
+    border,
+    cells,
+    reach,
+    state_of,
+)
 
 TRAIN_TASKS = 1_000_000  # every one is made when it is played
 DRAWN_TASKS = 10_000  # validation or test tasks of a level whose rooms are drawn

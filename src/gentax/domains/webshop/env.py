@@ -9,8 +9,7 @@ from typing import Any
 from gentax.core.env import ExpertAction, StepResult, Task, TextEnv
 from gentax.core.errors import UsageError
 from gentax.domains.webshop import DOMAIN, HORIZON, OFFICIAL, parse_level
-from gentax.domains.webshop.expert import expert_action, oracle_action
-from gentax.domains.webshop.goals import WON, content_of, sample_goal, score
+from gentax.domains.webshop.goals import WON, content_of, expert_action, oracle_action, sample_goal, score
 from gentax.domains.webshop.official import Official, official_content, read_official
 from gentax.domains.webshop.shop import Session, generated, long_page, short_page
 
