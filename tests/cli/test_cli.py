@@ -80,6 +80,32 @@ def test_every_command_has_help_with_an_example(command):
         (["rollout", "sokoban", "--samples", "99999999999999", "--out", "x.gz"], "'--samples'"),
         (["rollout", "sokoban", "--split", "tets", "--out", "x.gz"], "did you mean 'test'"),
         (["study", "fit", "demo", "--out", "x.json", "--runs", "nowhere"], "stages are not done"),
+        (["check", "sokobn"], "did you mean 'sokoban'"),
+        (["check", "sokoban:6x6-lnog"], "did you mean '6x6-long'"),
+        (["check", "sokoban", "--only", "rewrds"], "did you mean 'rewards'"),
+        (["check", "sokoban", "--tasks", "0"], "tasks must be more than 0"),
+        (["check", "sokoban", "--json", "."], "--json takes a file"),
+        (["merge", "base", "base", "--out", "x", "--weight", "0.5"], "--weight is for --method interpolate"),
+        (["merge", "base", "base", "--out", "x", "--method", "meen"], "did you mean 'mean'"),
+        (["merge", "base", "nowhere", "--out", "x"], "no model folder 'nowhere'"),
+        (["probe", "sokobn"], "did you mean 'sokoban'"),
+        (["probe", "sokoban:7x7x7"], "7x7x7"),
+        (["probe", "nowhere:make"], "nowhere"),
+        (["probe", "sokoban", "--policy", "bse"], "did you mean 'base'"),
+        (["probe", "sokoban", "--wrap", "distrct"], "did you mean 'distract'"),
+        (["probe", "crafting", "--wrap", "horizon(999)"], "999"),
+        (["probe", "sokoban", "--plot", "axes.jpg"], ".svg, .png, .pdf"),
+        (["probe", "sokoban", "--table", "axes.xlsx"], ".csv or .parquet"),
+        (["probe", "sokoban", "--trajectories", "10", "--samples", "3"], "not 10 with samples 3"),
+        (["diversity", "sokoban", "sokoban"], "2 or more domains"),
+        (["diversity", "sokoban", "babyai", "--tuned", "nowhere"], "no model folder 'nowhere'"),
+        (["diversity", "sokoban", "babyai", "--tuned", "base", "--policy", "random"], "random has none"),
+        (["diversity", "sokoban", "babyai", "--weight", "sokobn=2"], "did you mean 'sokoban'"),
+        (["diversity", "sokoban", "babyai", "--weight", "sokoban"], "as in sokoban=2"),
+        (["diversity", "sokoban", "babyai", "--weight", "sokoban=lots"], "must be a number, not 'lots'"),
+        (["diversity", "sokoban", "babyai", "--weight", "sokoban=nan"], "at least 0"),
+        (["diversity", "sokoban", "babyai", "--weight", "sokoban=0"], "one of them more"),
+        (["reference", "2603.1201"], "did you mean '2603.12011'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(args, says, tmp_path):
@@ -88,6 +114,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(args, says, tm
     assert says in done.err
     assert len(done.err.strip().splitlines()) == 1
     assert done.err.startswith("gentax: ")
+    assert "episodes" not in done.out  # nothing was played
     assert not list(tmp_path.iterdir())
 
 
@@ -113,9 +140,44 @@ def test_a_mistyped_action_costs_a_step_only_when_it_is_confirmed(again, tmp_pat
 
 def test_a_person_leaves(tmp_path):
     for stdin in ("q\n", ""):
-        done = run("play", "sokoban", cwd=tmp_path, stdin=stdin)
-        assert done.code == 0
-        assert "left after 0 steps" in done.out
+        assert "left after 0 steps" in run("play", "sokoban", cwd=tmp_path, stdin=stdin).out
+
+
+BROKEN_ENV = """
+from conftest import Toy
+
+class Broken(Toy):
+    def _step(self, action):
+        raise OSError("\\x1b[2J[bold]gone")
+"""
+QUICK = ("--tasks", "4", "--starts", "20", "--seconds", "5", "--json", "out.json")
+
+
+def test_a_sound_environment_passes_the_check(tmp_path):
+    done = run("check", "crafting:depth1-read0", *QUICK, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "crafting at level depth1-read0: every check passed" in done.out
+    checks = json.loads((tmp_path / "out.json").read_text())["checks"]
+    assert {check["verdict"] for check in checks} == {"passed"}
+    assert all(check["name"] in done.out for check in checks)
+
+
+def test_a_broken_environment_fails_the_check_and_cannot_write_to_the_terminal(tmp_path):
+    (tmp_path / "broken_env.py").write_text(BROKEN_ENV)
+    done = run("check", "broken_env:Broken", *QUICK, "--only", "any string", cwd=tmp_path)
+    assert done.code == 1, done.err
+    assert "1 of 1 checks failed" in done.out
+    assert "[bold]gone" in done.out
+    assert "\x1b[2J" not in done.out
+    assert json.loads((tmp_path / "out.json").read_text())["passed"] is False
+
+
+def test_a_merged_model_is_written(tmp_path):
+    done = run("merge", "base", "base", "--out", "out", "--method", "mean", cwd=tmp_path)
+    assert done.code == 0
+    assert "--base base --tuned out" in done.out
+    assert done.err == ""  # no progress bar of transformers
+    assert (tmp_path / "out" / "merge.json").is_file()
 
 
 def test_a_policy_is_watched_as_it_would_be_evaluated():

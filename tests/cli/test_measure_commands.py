@@ -64,18 +64,6 @@ def test_two_policies(files, tmp_path):
         assert sentence in shown.output
 
 
-def test_policies_with_different_wrappers_can_be_compared(files, tmp_path):
-    from gentax.rollouts import RolloutConfig
-
-    result = evaluate("random", {"sokoban": None}, tasks=12)
-    renamed = evaluate("random", {"sokoban": None}, tasks=12, config=RolloutConfig(wrap=("rename",)))
-    write_episodes(tmp_path / "a.gz", result.episodes["sokoban"])
-    write_episodes(tmp_path / "b.gz", renamed.episodes["sokoban"])
-    shown = invoke("diagnose", tmp_path / "a.gz", tmp_path / "b.gz")
-    assert shown.exit_code == 0, shown.output
-    assert "ended in a loop" in shown.output
-
-
 def test_what_is_no_file_of_episodes_is_refused(files, tmp_path):
     (tmp_path / "x.gz").write_text("x")
     for args in ([tmp_path / "x.gz"], [files / "random", tmp_path], [files / "random", "--json", tmp_path]):
@@ -131,41 +119,6 @@ def test_how_far_a_tuned_policy_has_moved_is_a_block_of_its_own(tmp_path):
     assert {name: round(kl.value, 6) for name, kl in moved.items()} == {"sokoban": 0, "crafting": 0}
 
 
-@pytest.mark.parametrize(
-    ("args", "says"),
-    [
-        (["probe", "sokobn"], "did you mean 'sokoban'"),
-        (["probe", "sokoban:7x7x7"], "7x7x7"),
-        (["probe", "nowhere:make"], "nowhere"),
-        (["probe", "sokoban", "--policy", "bse"], "did you mean 'base'"),
-        (["probe", "sokoban", "--wrap", "distrct"], "did you mean 'distract'"),
-        (["probe", "crafting", "--wrap", "horizon(999)"], "999"),
-        (["probe", "sokoban", "--plot", "axes.jpg"], ".svg, .png, .pdf"),
-        (["probe", "sokoban", "--json", "."], "is a folder"),
-        (["probe", "sokoban", "--trajectories", "10", "--samples", "3"], "not 10 with samples 3"),
-        (["diversity", "sokoban"], "2 or more domains"),
-        (["diversity", "sokoban", "sokoban"], "2 or more domains"),
-        (["diversity", "sokoban", "babyai", "--tuned", "nowhere"], "no model folder 'nowhere'"),
-        (["diversity", "sokoban", "babyai", "--tuned", "base", "--policy", "random"], "random has none"),
-        (["diversity", "sokoban", "babyai", "--plot", "d.txt"], ".svg, .png, .pdf"),
-        (["diversity", "sokoban", "babyai", "--weight", "sokobn=2"], "did you mean 'sokoban'"),
-        (["diversity", "sokoban", "babyai", "--weight", "sokoban"], "as in sokoban=2"),
-        (["diversity", "sokoban", "babyai", "--weight", "sokoban=lots"], "must be a number, not 'lots'"),
-        (["diversity", "sokoban", "babyai", "--weight", "sokoban=-1"], "at least 0"),
-        (["diversity", "sokoban", "babyai", "--weight", "sokoban=nan"], "at least 0"),
-        (["diversity", "sokoban", "babyai", "--weight", "sokoban=0"], "one of them more"),
-    ],
-)
-def test_bad_input_is_one_line_before_anything_is_played(args, says, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    done = invoke(*args)
-    assert isinstance(done.exception, UsageError), done.output
-    assert says in str(done.exception)
-    assert "\n" not in str(done.exception)
-    assert "episodes" not in done.output
-    assert os.listdir(tmp_path) == []
-
-
 def test_both_papers_are_shown_and_summed_up(tmp_path):
     shown = invoke("reference", "--json", str(tmp_path / "out.json"))
     assert shown.exit_code == 0, shown.output
@@ -178,24 +131,9 @@ def test_both_papers_are_shown_and_summed_up(tmp_path):
     written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert [study["study"] for study in written] == ["2601.18217", "2603.12011"]
     assert written[0]["counts"]["not reproduced"] == 2
-
-
-def test_one_paper_alone():
-    shown = invoke("reference", "2603.12011")
-    assert shown.exit_code == 0
-    assert "2601.18217" not in shown.output
-    assert "not checkable" in shown.output
-
-
-@pytest.mark.parametrize(
-    ("args", "says"), [(["2603.1201"], "did you mean '2603.12011'"), (["--json", "."], "is a folder")]
-)
-def test_bad_input_is_refused_in_a_line(args, says):
-    shown = invoke("reference", *args)
-    assert isinstance(shown.exception, UsageError)
-    assert says in str(shown.exception)
-    assert "\n" not in str(shown.exception)
-    assert shown.output == ""
+    one = invoke("reference", "2603.12011").output
+    assert "not checkable" in one
+    assert "2601.18217" not in one
 
 
 PLAYED = ["tax", "--base", "expert", "--tuned", "random", "--source", "sokoban", "-t", "crafting", "--tasks", "8"]
@@ -261,4 +199,3 @@ def test_every_command_that_measures_writes_a_table(files, tmp_path):
         head, *rows = (tmp_path / f"{command}.csv").read_text().splitlines()
         assert rows
         assert "_low" in head or ",low," in head
-    assert isinstance(invoke("probe", "sokoban", "--table", tmp_path / "t.xlsx").exception, UsageError)
