@@ -107,6 +107,12 @@ def talk(world: World) -> dict:
     }
 
 
+def gloo_threads() -> int:
+    """Count the threads of process groups that are still there."""
+    names = [name.read_text() for name in Path("/proc/self/task").glob("*/comm")]
+    return sum("gloo" in name for name in names)
+
+
 def main(out: str, model: str, *kinds: str) -> list[dict]:
     """Return, and print in the first process, what each kind came to in each process."""
     found, usual = [], (scoring_batch.MAX_TOKENS, policy_gradient.EPSILON)
@@ -123,8 +129,9 @@ def main(out: str, model: str, *kinds: str) -> list[dict]:
             (Path(out) / kind).mkdir(parents=True, exist_ok=True)
             came = run(Path(out), model, kind, world, config)
             found.append({"kind": kind, "talk": talk(world), "processes": world.gather(came)})
-            if world.first:
-                print(json.dumps(found[-1]), flush=True)
+        found[-1]["threads_left"] = gloo_threads()
+        if world.first:
+            print(json.dumps(found[-1]), flush=True)
     scoring_batch.MAX_TOKENS, policy_gradient.EPSILON = usual
     return found
 

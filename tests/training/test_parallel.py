@@ -80,6 +80,11 @@ def test_processes_hear_each_other(two):
     }
 
 
+def test_no_thread_of_a_process_group_outlives_its_run(two):
+    """One that is still there when Python ends can abort the process after its work is done."""
+    assert {kind: found["threads_left"] for kind, found in two.items()} == dict.fromkeys(KINDS, 0)
+
+
 @pytest.mark.parametrize("shard", [False, True])
 def test_a_whole_run_of_two_processes_is_that_of_one(tmp_path, shard):
     """The command itself: experts, replay, policy gradient, validation, checkpoints; each process plays its share."""

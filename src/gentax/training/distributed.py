@@ -10,6 +10,7 @@ sharded tensors take whole ones too and leave them as they are. Left out: tensor
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -127,18 +129,32 @@ def join(config: TrainConfig) -> Iterator[World]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if ours:
+        for module in ("fsdp", "nn.functional"):  # imported later, they would hold the group as a default argument
+            import_module(f"torch.distributed.{module}")
         backend = "nccl" if device.type == "cuda" else "gloo"
         # One process may gather what is imitated, or play, for hours while the others wait.
         torch.distributed.init_process_group(
             backend, store=_fresh_store(), rank=rank, world_size=size, timeout=timedelta(days=7)
         )
     try:
-        yield _Several(rank, size, world.local, device)
+        several = _Several(rank, size, world.local, device)
+        yield several
+        several.barrier()  # nobody leaves while another still talks
     finally:
         if ours:
-            torch.distributed.destroy_process_group()
+            _leave()
 
 
+def _leave() -> None:
+    """Destroy the process group, and what still refers to it: a group that lives on has threads, and where these are
+    alive when Python ends, the process may abort after all its work is done."""
+    while _meshes:  # PyTorch's caches of sharded operations keep them
+        getattr(_meshes.pop(), "_pg_registry", {}).clear()
+    gc.collect()  # sharded models, which refer to themselves
+    torch.distributed.destroy_process_group()
+
+
+_meshes: list[Any] = []  # that this run's models are spread over
 _joined = itertools.count()  # how often this process has joined others
 
 
@@ -167,6 +183,7 @@ def shard(model: Any, size: int, device: torch.device, whole: Iterable[torch.nn.
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (size,))
+    _meshes.append(mesh)
     whole = set(whole)
     body = model.get_decoder()
     for layer in [part for part in body.modules() if type(part).__name__ in (model._no_split_modules or ())]:
