@@ -118,7 +118,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(args, says, tm
     assert not list(tmp_path.iterdir())
 
 
-def test_a_person_plays_asks_and_wins(tmp_path):
+def test_play_by_hand_with_help_and_hints(tmp_path):
     first = run("play", "sokoban", "--expert", cwd=tmp_path)
     moves = [line.split("> ")[1].strip() for line in first.out.splitlines() if "> " in line]
     assert "success" in first.out
@@ -129,7 +129,7 @@ def test_a_person_plays_asks_and_wins(tmp_path):
 
 
 @pytest.mark.parametrize("again", ["", "fly"])
-def test_a_mistyped_action_costs_a_step_only_when_it_is_confirmed(again, tmp_path):
+def test_play_asks_before_sending_an_unlisted_action(again, tmp_path):
     done = run("play", "sokoban", cwd=tmp_path, stdin=f"fly\n{again}\nq\n")
     assert "Unknown action" in done.out
     assert "left after 1 steps" in done.out
@@ -138,7 +138,7 @@ def test_a_mistyped_action_costs_a_step_only_when_it_is_confirmed(again, tmp_pat
     assert "left after 0 steps" in near.out
 
 
-def test_a_person_leaves(tmp_path):
+def test_play_can_be_left(tmp_path):
     for stdin in ("q\n", ""):
         assert "left after 0 steps" in run("play", "sokoban", cwd=tmp_path, stdin=stdin).out
 
@@ -180,7 +180,7 @@ def test_a_merged_model_is_written(tmp_path):
     assert (tmp_path / "out" / "merge.json").is_file()
 
 
-def test_a_policy_is_watched_as_it_would_be_evaluated():
+def test_play_watches_a_policy_with_the_rollout_settings():
     shown = CliRunner().invoke(app, ["play", "babyai", "--policy", "base", "--no-thinking", "--max-new-tokens", "2"])
     assert shown.exit_code == 0
     assert "(cut off)" in shown.output
@@ -238,7 +238,7 @@ def test_advice_is_ranked_and_says_what_it_rests_on(tmp_path):
     assert {tuple(a["targets"]) for a in written["advice"]} == {("babyai",)}
 
 
-def test_a_table_cannot_be_marked_up_by_what_is_in_it(capsys):
+def test_table_cells_are_not_read_as_markup(capsys):
     from gentax.cli.output import print_table
 
     print_table("[/oops] \x1b[2J", ["name", "n"], [["\\[red]x[/red]", 1], ["a" * 200, 2]])
@@ -249,7 +249,7 @@ def test_a_table_cannot_be_marked_up_by_what_is_in_it(capsys):
     assert "a" * 200 in out
 
 
-def test_episodes_are_kept(tmp_path):
+def test_rollout_writes_episodes(tmp_path):
     from gentax.core.episode import read_episodes
 
     done = run("rollout", "sokoban", "--policy", "expert", "--tasks", "3", "--out", "e.jsonl.gz", cwd=tmp_path)
@@ -262,7 +262,7 @@ def test_episodes_are_kept(tmp_path):
     assert one.code == 0, one.err
 
 
-def test_rollout_plays_as_evaluate_does_unless_told_otherwise():
+def test_rollout_and_evaluate_share_their_defaults():
     import inspect
 
     from gentax.cli.evaluate import evaluate
@@ -274,7 +274,7 @@ def test_rollout_plays_as_evaluate_does_unless_told_otherwise():
     assert {name: ours[name].default for name in shared} == {name: theirs[name].default for name in shared}
 
 
-def test_sentences_break_between_words_in_a_terminal_and_not_at_all_in_a_file(capsys, monkeypatch):
+def test_text_wraps_in_a_terminal_only(capsys, monkeypatch):
     from gentax.cli.output import console, print_text
 
     print_text("word " * 40)
@@ -287,7 +287,7 @@ def test_sentences_break_between_words_in_a_terminal_and_not_at_all_in_a_file(ca
     assert {part for line in lines for part in line.split()} == {"word"}
 
 
-def test_replies_that_are_cut_off_are_told_apart_from_invalid_actions():
+def test_truncated_replies_are_not_counted_as_invalid():
     shown = CliRunner().invoke(
         app, ["evaluate", "base", "-d", "crafting", "--tasks", "2", "--max-new-tokens", "4", "--allow-unreadable"]
     )
@@ -298,7 +298,7 @@ def test_replies_that_are_cut_off_are_told_apart_from_invalid_actions():
     assert "Warning: 100.0% of the replies of base were cut off" in shown.output
 
 
-def test_cut_off_replies_are_reported_of_episodes_that_are_kept(tmp_path):
+def test_rollout_warns_of_truncated_replies(tmp_path):
     options = ["--policy", "base", "--tasks", "2", "--max-new-tokens", "2", "--allow-unreadable", "--out", "e.jsonl.gz"]
     assert "Warning: 100.0% of the replies of base were cut off" in run("rollout", "babyai", *options, cwd=tmp_path).out
 

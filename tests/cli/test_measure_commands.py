@@ -35,7 +35,7 @@ def files(tmp_path_factory):
     return root
 
 
-def test_one_policy(files):
+def test_diagnose_one_policy(files):
     shown = invoke("diagnose", files / "random")
     assert shown.exit_code == 0, shown.output
     assert "sokoban: 12 episodes of 12 tasks" in shown.output
@@ -45,7 +45,7 @@ def test_one_policy(files):
     assert shown.output.index("episodes succeed") < shown.output.index("12 episodes of 12 tasks")
 
 
-def test_two_policies(files, tmp_path):
+def test_diagnose_two_policies(files, tmp_path):
     after = files / "expert" / "episodes.jsonl.gz"
     shown = invoke("diagnose", files / "random", after, "--json", tmp_path / "out.json")
     assert shown.exit_code == 0, shown.output
@@ -64,7 +64,7 @@ def test_two_policies(files, tmp_path):
         assert sentence in shown.output
 
 
-def test_what_is_no_file_of_episodes_is_refused(files, tmp_path):
+def test_damaged_episode_files_are_refused(files, tmp_path):
     (tmp_path / "x.gz").write_text("x")
     for args in ([tmp_path / "x.gz"], [files / "random", tmp_path], [files / "random", "--json", tmp_path]):
         failed = invoke("diagnose", *args)
@@ -72,7 +72,7 @@ def test_what_is_no_file_of_episodes_is_refused(files, tmp_path):
         assert str(tmp_path) in str(failed.exception)
 
 
-def test_a_table_a_file_and_a_plot_of_domains_with_and_without_distractors(tmp_path):
+def test_probe_prints_writes_and_plots_with_distractors(tmp_path):
     out, picture = tmp_path / "probe.json", tmp_path / "axes.svg"
     options = ["--trajectories", "8", "--samples", "2", "--horizon", "6", "--policy", "random"]
     done = invoke("probe", "sokoban", "crafting", *options, "--distract", "--json", str(out), "--plot", str(picture))
@@ -92,7 +92,7 @@ def test_a_table_a_file_and_a_plot_of_domains_with_and_without_distractors(tmp_p
     assert "<svg" in picture.read_text()
 
 
-def test_matrices_of_diversity_and_a_mixture(tmp_path):
+def test_diversity_prints_matrices_and_the_mixture(tmp_path):
     out, picture = tmp_path / "diversity.json", tmp_path / "diversity.png"
     options = ["--trajectories", "4", "--horizon", "4", "--policy", "random"]
     options += ["--weight", "sokoban=3", "--weight", "babyai=1"]
@@ -109,7 +109,7 @@ def test_matrices_of_diversity_and_a_mixture(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_how_far_a_tuned_policy_has_moved_is_a_block_of_its_own(tmp_path):
+def test_diversity_shows_the_kl_of_a_tuned_policy(tmp_path):
     out = tmp_path / "diversity.json"
     options = ["--trajectories", "2", "--horizon", "3", "--tuned", "base", "--json", str(out)]
     done = invoke("diversity", "sokoban", "crafting", *options)
@@ -119,7 +119,7 @@ def test_how_far_a_tuned_policy_has_moved_is_a_block_of_its_own(tmp_path):
     assert {name: round(kl.value, 6) for name, kl in moved.items()} == {"sokoban": 0, "crafting": 0}
 
 
-def test_both_papers_are_shown_and_summed_up(tmp_path):
+def test_reference_recomputes_both_papers(tmp_path):
     shown = invoke("reference", "--json", str(tmp_path / "out.json"))
     assert shown.exit_code == 0, shown.output
     assert "tax removed         −222.4 (−237.5 to −208.6)" in shown.output
@@ -139,7 +139,7 @@ def test_both_papers_are_shown_and_summed_up(tmp_path):
 PLAYED = ["tax", "--base", "expert", "--tuned", "random", "--source", "sokoban", "-t", "crafting", "--tasks", "8"]
 
 
-def test_a_tax_is_written_to_a_folder_whole(tmp_path):
+def test_tax_writes_a_report_folder_with_its_gate(tmp_path):
     out = tmp_path / "tax"
     (tmp_path / "gate.yaml").write_text("tax: {fail: 1 %}")
     done = invoke(*PLAYED, "--interim-analyses", "1", "--out", out, "--gate", tmp_path / "gate.yaml")
@@ -157,7 +157,7 @@ def test_a_tax_is_written_to_a_folder_whole(tmp_path):
     assert (out / "episodes" / "index.js").is_file()
 
 
-def test_a_page_that_a_full_disk_does_not_take_is_kept_elsewhere(tmp_path, monkeypatch):
+def test_a_report_goes_to_the_temporary_folder_when_the_disk_is_full(tmp_path, monkeypatch):
     def write(path, *_, real=Path.write_text, **settings):
         if path.name == "report.html" and path.parent.parent == tmp_path:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -176,7 +176,7 @@ def test_a_page_that_a_full_disk_does_not_take_is_kept_elsewhere(tmp_path, monke
 @pytest.mark.parametrize(
     ("more", "says"), [([], "no part of a result"), (["--forecast-only"], "--out is for a tax that is played")]
 )
-def test_a_foreign_folder_is_refused_before_anything_is_played(tmp_path, more, says):
+def test_tax_refuses_a_folder_with_other_files(tmp_path, more, says):
     (tmp_path / "notes.txt").write_text("mine")
     refused = invoke(*PLAYED, *more, "--out", tmp_path)
     assert isinstance(refused.exception, UsageError)

@@ -19,7 +19,7 @@ EVALUATE = ("evaluate", "random", "-d", "crafting", "--tasks", "2", "--json")
 ROLLOUT = ("rollout", "crafting", "--policy", "random", "--tasks", "2", "--out")
 
 
-def test_a_device_stays_a_device_and_a_link_a_link(tmp_path):
+def test_outputs_keep_devices_and_symlinks(tmp_path):
     link = tmp_path / "link.json"
     link.symlink_to(tmp_path / "result.json")
     for command in (EVALUATE, ROLLOUT):
@@ -31,7 +31,7 @@ def test_a_device_stays_a_device_and_a_link_a_link(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full is Linux's")
-def test_what_a_full_disk_does_not_take_is_kept_elsewhere(tmp_path, monkeypatch):
+def test_a_result_goes_to_the_temporary_folder_when_the_disk_is_full(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     done = run(*EVALUATE, "/dev/full")
     assert done.code == 1
@@ -41,7 +41,7 @@ def test_what_a_full_disk_does_not_take_is_kept_elsewhere(tmp_path, monkeypatch)
     assert json.loads(Path(kept[1]).read_text())
 
 
-def test_a_folder_that_another_process_holds_is_refused(tmp_path):
+def test_locked_outputs_are_refused(tmp_path):
     for command, doing in {
         ("train", "-s", "source=crafting", "--out"): "training",
         ("merge", "base", "base", "--out"): "merging",
@@ -57,7 +57,7 @@ def test_a_folder_that_another_process_holds_is_refused(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def test_odd_recipes_and_folders_are_refused(tmp_path):
+def test_devices_are_refused_as_recipes_and_folders(tmp_path):
     for recipe in ("/dev/null", tmp_path):
         done = run("train", recipe, "--out", tmp_path / "out")
         assert (done.code, done.err.count("\n")) == (2, 1)
@@ -84,7 +84,7 @@ BILLIONS = "a: &a [1]\n" + "".join(
         ("[" * 10_000, "nested too deeply"),
     ],
 )
-def test_yaml_that_would_fill_memory_or_say_two_things_is_refused(text, says):
+def test_yaml_bombs_and_duplicate_keys_are_refused(text, says):
     with pytest.raises(ValueError, match=says):
         parse_yaml(text)
     assert parse_yaml("x: &x {a: 1}\ny: {<<: *x, b: 1e-4}\n")["y"] == {"a": 1, "b": 1e-4}

@@ -154,7 +154,7 @@ def own_policy(tmp_path, monkeypatch):
         ["diversity", "babyai", "crafting", "--policy", "cli_policy:Greedy", "--trajectories", "6", "--horizon", "4"],
     ],
 )
-def test_it_plays_and_no_more_at_once_than_asked_for(own_policy, command):
+def test_a_policy_of_the_users_own_plays_no_more_at_once_than_asked_for(own_policy, command):
     code, out, err = run(*command, "--parallel", "2")
     assert (code, err) == (0, "")
     assert "cli_policy:Greedy: 6/" in out

@@ -21,7 +21,7 @@ FIRST = ("domains", "crafting", "episodes", 0)
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory) -> dict[str, Any]:
+def valid(tmp_path_factory) -> dict[str, Any]:
     """A result as it is written."""
     out = tmp_path_factory.mktemp("result") / "r.json"
     play_suite("random", domains=["crafting"], out=out)
@@ -32,7 +32,7 @@ def verify(*files: Path):
     return CliRunner().invoke(app, ["verify", *map(str, files)])
 
 
-def put(content: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+def edited(content: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
     """Return a copy with another value at `path`."""
     content = copy.deepcopy(content)
     inner = content
@@ -42,10 +42,10 @@ def put(content: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str,
     return content
 
 
-def test_what_is_sound_passes(sound, tmp_path):
+def test_verify_accepts_valid_results(valid, tmp_path):
     files = [tmp_path / "a.json", tmp_path / "b.json"]
-    files[0].write_text(json.dumps(sound))
-    files[1].write_text(json.dumps(put(sound, ("made_with", "numpy"), "0.1")))
+    files[0].write_text(json.dumps(valid))
+    files[1].write_text(json.dumps(edited(valid, ("made_with", "numpy"), "0.1")))
     done = verify(*files)
     assert done.exit_code == 0, done.output
     assert "FAILED" not in done.output
@@ -85,9 +85,9 @@ def test_what_is_sound_passes(sound, tmp_path):
         (("made_with",), {"gentax": "1", "python": "3"}, "versions", "with which platform it was made"),
     ],
 )
-def test_what_is_wrong_is_named(sound, tmp_path, path, value, check, says):
+def test_verify_names_what_is_wrong(valid, tmp_path, path, value, check, says):
     file = tmp_path / "r.json"
-    file.write_text(json.dumps(put(sound, path, value)))
+    file.write_text(json.dumps(edited(valid, path, value)))
     done = verify(file)
     assert done.exit_code == 1
     (line,) = [line for line in done.output.splitlines() if "FAILED" in line]
@@ -95,34 +95,36 @@ def test_what_is_wrong_is_named(sound, tmp_path, path, value, check, says):
     assert says in line
 
 
-def test_intervals_of_another_version_are_noted_and_values_are_not_forgiven(sound, tmp_path):
+def test_verify_forgives_intervals_of_another_version_but_no_values(valid, tmp_path):
     file, low = tmp_path / "r.json", ("score", "success", "crafting", "low")
-    other = put(put(sound, low, 1.0), ("made_with", "gentax"), "0.0.1")
+    other = edited(edited(valid, low, 1.0), ("made_with", "gentax"), "0.0.1")
     file.write_text(json.dumps(other))
     done = verify(file)
     assert done.exit_code == 0, done.output
     assert "intervals are of another version" in done.output
-    file.write_text(json.dumps(put(other, (*low[:-1], "value"), 99.0)))
+    file.write_text(json.dumps(edited(other, (*low[:-1], "value"), 99.0)))
     assert "score.success.crafting.value is not" in verify(file).output
 
 
-def test_an_outcome_that_was_changed_does_not_fit_the_score_card(sound, tmp_path):
-    won = sound["domains"]["crafting"]["episodes"][0]["outcome"] == "success"
-    changed = put(put(sound, (*FIRST, "outcome"), "failure" if won else "success"), (*FIRST, "ret"), float(not won))
+def test_verify_finds_a_changed_outcome(valid, tmp_path):
+    won = valid["domains"]["crafting"]["episodes"][0]["outcome"] == "success"
+    changed = edited(
+        edited(valid, (*FIRST, "outcome"), "failure" if won else "success"), (*FIRST, "ret"), float(not won)
+    )
     (tmp_path / "r.json").write_text(json.dumps(changed))
     done = verify(tmp_path / "r.json")
     assert done.exit_code == 1
     assert "is not what the outcomes give" in done.output
 
 
-def test_a_task_that_is_lacking_and_too_many_errors(sound, tmp_path):
+def test_verify_finds_missing_tasks_and_too_many_errors(valid, tmp_path):
     file = tmp_path / "r.json"
-    file.write_text(json.dumps(put(sound, FIRST[:3], sound["domains"]["crafting"]["episodes"][:-1])))
+    file.write_text(json.dumps(edited(valid, FIRST[:3], valid["domains"]["crafting"]["episodes"][:-1])))
     assert "lacks sample 0 of task crafting/shallow/test/127" in verify(file).output
     for count, code in ((2, 1), (3, 1)):  # 2 of 128 may be, but the score card must know of them
-        changed = sound
+        changed = valid
         for n in range(count):
-            changed = put(put(changed, (*FIRST[:3], n, "outcome"), "error"), (*FIRST[:3], n, "ret"), 0.0)
+            changed = edited(edited(changed, (*FIRST[:3], n, "outcome"), "error"), (*FIRST[:3], n, "ret"), 0.0)
         file.write_text(json.dumps(changed))
         done = verify(file)
         assert done.exit_code == code
@@ -147,7 +149,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("content", HOSTILE, ids=range(len(HOSTILE)))
-def test_any_file_at_all_is_refused_in_a_line(tmp_path, content):
+def test_verify_refuses_hostile_files_in_one_line(tmp_path, content):
     file = tmp_path / "r.json"
     file.write_bytes(content)
     done = verify(file)
@@ -161,10 +163,10 @@ def test_any_file_at_all_is_refused_in_a_line(tmp_path, content):
 
 
 @pytest.mark.parametrize("value", ["\x1b[2J\ud800\u202e[bold]", 10**400, 1e300, -1, True, None, {}, [[]], "x" * 10**5])
-def test_any_value_anywhere_is_refused_in_a_line(sound, tmp_path, value):
-    places = [(key,) for key in sound] + [
-        *((*FIRST, key) for key in sound["domains"]["crafting"]["episodes"][0]),
-        *(("domains", "crafting", key) for key in sound["domains"]["crafting"]),
+def test_verify_refuses_hostile_values_in_one_line(valid, tmp_path, value):
+    places = [(key,) for key in valid] + [
+        *((*FIRST, key) for key in valid["domains"]["crafting"]["episodes"][0]),
+        *(("domains", "crafting", key) for key in valid["domains"]["crafting"]),
         ("made_with", "numpy"),
         ("score", "success"),
         ("score", "success", "crafting", "value"),
@@ -179,7 +181,7 @@ def test_any_value_anywhere_is_refused_in_a_line(sound, tmp_path, value):
     }  # some of these may be there
     file = tmp_path / "r.json"
     for place in places:
-        file.write_text(json.dumps(put(sound, place, value)))
+        file.write_text(json.dumps(edited(valid, place, value)))
         done = verify(file)
         assert done.exception is None or isinstance(done.exception, SystemExit), (place, done.exception)
         assert done.exit_code == 1 or place in free, place
@@ -187,7 +189,7 @@ def test_any_value_anywhere_is_refused_in_a_line(sound, tmp_path, value):
         assert max(map(len, done.output.splitlines())) < 400
 
 
-def test_what_is_no_file(tmp_path):
+def test_verify_refuses_folders_and_missing_files(tmp_path):
     done = verify(tmp_path, tmp_path / "nowhere.json")
     assert done.exit_code == 1
     assert done.output.count("is no file") == 2
@@ -214,26 +216,26 @@ def evaluate(*args: str):
         (["expert"], "the policy is given twice: 'expert' and --policy 'random'"),
     ],
 )
-def test_what_the_suite_fixes_cannot_be_given(args, says):
+def test_options_that_a_suite_fixes_are_refused(args, says):
     done = evaluate("--suite", "v2", "--policy", "random", *args)
     assert isinstance(done.exception, UsageError)
     assert says in str(done.exception)
     assert "episodes" not in done.output
 
 
-def test_a_suite_that_is_not_there():
+def test_an_unknown_suite_is_refused():
     done = evaluate("--suite", "v0")
     assert "did you mean 'v2'" in str(done.exception)
 
 
-def test_the_policy_may_be_an_option_without_a_suite(tmp_path):
+def test_the_policy_may_be_given_as_an_option(tmp_path):
     out = tmp_path / "out.json"
     done = evaluate("--policy", "expert", "-d", "sokoban", "--tasks", "4", "--json", str(out))
     assert done.exit_code == 0, done.output
     assert json.loads(out.read_text())["policy"] == "expert"
 
 
-def test_an_incomplete_suite_says_so_and_how_to_complete_it(tmp_path, monkeypatch):
+def test_an_incomplete_suite_names_the_missing_domains_and_how_to_install_them(tmp_path, monkeypatch):
     gone = {name: dataclasses.replace(r, requires=("no_such_module",)) for name, r in registry.domains().items()}
     known = {**gone, "crafting": registry.domain("crafting")}
     monkeypatch.setattr(registry, "domains", lambda: known)

@@ -20,7 +20,7 @@ from gentax.core.settings import parse_yaml, read_settings, settings
 SEED = 6396735979814021074  # of the task below, on every machine and in every version
 
 
-def test_a_task_is_named_and_seeded_alike_everywhere():
+def test_task_ids_and_seeds_are_stable():
     task = Task("sokoban", "6x6", "test", 17)
     assert Task.parse(task.id) == task
     assert task.seed == SEED
@@ -38,23 +38,23 @@ def episode(*steps):
     return Episode(Task("d", "l", "s", 0), 0, "g", steps, Outcome.SUCCESS)
 
 
-def test_an_append_only_episode_is_one_sequence():
+def test_append_only_context_gives_one_token_sequence():
     (sequence,) = episode(step([1, 2], [3], False), step([4], [5, 6], True)).sequences()
     assert sequence.ids_T.tolist() == [1, 2, 3, 4, 5, 6]
     assert sequence.sampled_T.tolist() == [False, False, True, False, True, True]
     assert sequence.logprobs_T.tolist() == [0, 0, -1, 0, -1, -1]
 
 
-def test_a_windowed_episode_is_a_sequence_a_step():
+def test_window_context_gives_one_token_sequence_per_step():
     found = [s.ids_T.tolist() for s in episode(step([1, 2], [3], False), step([1, 4], [5], False)).sequences()]
     assert found == [[1, 2, 3], [1, 4, 5]]
 
 
-def test_an_episode_without_tokens_has_no_sequences():
+def test_no_tokens_give_no_token_sequences():
     assert list(episode(Step("o", "t", "a", 0.0, True)).sequences()) == []
 
 
-def test_episodes_survive_being_written(tmp_path):
+def test_episodes_round_trip_through_a_file(tmp_path):
     odd = Step("\x00 \u202e <b>", "<action>é</action>", "é", 0.25, False, thought="t", admissible=("a", "b"))
     one = Episode(Task("d", "l", "s", 3), 1, "g", (odd,), Outcome.ERROR, "end", "it broke")
     assert episode_from_json(episode_to_json(one)) == one
@@ -65,7 +65,7 @@ def test_episodes_survive_being_written(tmp_path):
     assert (tmp_path / "e.gz").read_bytes() == first
 
 
-def test_a_file_that_failed_half_way_is_not_there_and_the_old_one_stays(tmp_path):
+def test_atomic_file_keeps_the_old_file_on_failure(tmp_path):
     target = tmp_path / "a.txt"
     for content in (None, "old"):
         if content:
@@ -77,7 +77,7 @@ def test_a_file_that_failed_half_way_is_not_there_and_the_old_one_stays(tmp_path
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_pipe_or_a_device_is_written_to_and_not_replaced(tmp_path):
+def test_atomic_file_writes_into_a_pipe(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with ThreadPoolExecutor(1) as pool:
@@ -88,7 +88,7 @@ def test_a_pipe_or_a_device_is_written_to_and_not_replaced(tmp_path):
     assert list(tmp_path.iterdir()) == [pipe]
 
 
-def test_a_folder_that_failed_half_way_is_not_there_and_the_old_one_stays(tmp_path):
+def test_atomic_folder_keeps_the_old_folder_on_failure(tmp_path):
     target = tmp_path / "stage"
     with pytest.raises(RuntimeError), atomic_folder(target) as aside:
         (aside / "x").write_text("half")
@@ -101,7 +101,7 @@ def test_a_folder_that_failed_half_way_is_not_there_and_the_old_one_stays(tmp_pa
     assert [p.name for p in tmp_path.iterdir()] == ["stage"]
 
 
-def test_json_that_is_not_json_is_refused(tmp_path):
+def test_write_json_refuses_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "x.json", {"a": float("nan")})
     assert not (tmp_path / "x.json").exists()
@@ -151,12 +151,12 @@ def test_settings_are_read_with_their_types():
         ([], "must be a mapping"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused_by_name(values, says):
+def test_invalid_settings_name_the_key_and_the_value(values, says):
     with pytest.raises(UsageError, match=says):
         read_settings(Outer, values, "test")
 
 
-def test_a_group_of_settings_keeps_the_defaults_it_has_where_it_stands():
+def test_partial_nested_settings_keep_the_parent_defaults():
     from gentax import TrainConfig
 
     recipe = read_settings(TrainConfig, {"rollout": {"context": "window(2)"}}, "a recipe")
@@ -164,7 +164,7 @@ def test_a_group_of_settings_keeps_the_defaults_it_has_where_it_stands():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone is told")
-def test_freed_memory_is_kept_while_that_is_wanted_and_given_back_after():
+def test_freed_memory_is_kept_inside_the_block_and_returned_after():
     from gentax.core.process import freed_memory_kept
 
     def resident() -> float:

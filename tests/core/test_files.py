@@ -16,7 +16,7 @@ from gentax.core import UsageError
 from gentax.core.files import atomic_file, atomic_folder, lock_folder, write_json
 
 
-def test_of_a_link_the_target_is_replaced(tmp_path):
+def test_symlinks_stay_and_their_target_is_replaced(tmp_path):
     (tmp_path / "there").mkdir()
     link = tmp_path / "link.json"
     link.symlink_to(tmp_path / "there" / "result.json")
@@ -32,7 +32,7 @@ def test_of_a_link_the_target_is_replaced(tmp_path):
     assert [p.name for p in (tmp_path / "there").iterdir()] == ["new"]
 
 
-def test_standard_output_stays_what_it_is_where_it_leads_to_a_file(tmp_path):
+def test_writing_to_dev_stdout_appends_to_a_redirected_file(tmp_path):
     code = "from gentax.core.files import write_json; print(1); write_json('/dev/stdout', 2); print(3)"
     with open(tmp_path / "out", "w") as file:
         subprocess.run([sys.executable, "-c", code], stdout=file, check=True)
@@ -40,7 +40,7 @@ def test_standard_output_stays_what_it_is_where_it_leads_to_a_file(tmp_path):
     assert os.path.islink("/dev/stdout")
 
 
-def test_a_folder_takes_the_place_of_no_file_or_device(tmp_path):
+def test_atomic_folder_and_lock_refuse_files_and_devices(tmp_path):
     (tmp_path / "file").write_text("mine")
     for path in (tmp_path / "file", tmp_path / "file" / "in", "/dev/null"):
         with pytest.raises(UsageError, match="is no folder"), atomic_folder(path):
@@ -59,7 +59,7 @@ def _die_within(context, path):
 
 
 @pytest.mark.parametrize("context", [atomic_file, atomic_folder])
-def test_what_a_killed_process_left_is_removed_by_the_next(context, tmp_path):
+def test_leftovers_of_a_killed_process_are_removed(context, tmp_path):
     path = tmp_path / "result"
     process = multiprocessing.get_context("fork").Process(target=_die_within, args=(context, path))
     process.start()
@@ -72,7 +72,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(context, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"result", ".result.of-a-user"}
 
 
-def test_a_folder_that_stepped_aside_comes_back_when_its_process_died_then(tmp_path):
+def test_the_old_folder_is_restored_after_a_kill_between_renames(tmp_path):
     path = tmp_path / "result"
     with atomic_folder(path) as aside:
         (aside / "whole").touch()
@@ -97,7 +97,7 @@ with lock_folder(sys.argv[1], "training"):
 """
 
 
-def test_a_folder_is_held_until_its_process_dies(tmp_path):
+def test_a_folder_lock_is_released_when_its_process_dies(tmp_path):
     folder = tmp_path / "run"
     holder = subprocess.Popen([sys.executable, "-c", _HOLD, folder], stdout=subprocess.PIPE)
     assert holder.stdout is not None

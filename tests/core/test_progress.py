@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from gentax.core import console
-from gentax.core.console import EpisodeProgress, Progress, end_line, shows_progress, status
+from gentax.core.console import EpisodeProgress, ProgressLine, end_line, shows_progress, status
 from gentax.core.env import Task
 from gentax.core.episode import Episode, Outcome
 
@@ -18,7 +18,7 @@ def episodes(n):
     return [Episode(Task("toy", "one", "test", i), 0, "", (), Outcome.SUCCESS) for i in range(n)]
 
 
-def test_a_pipe_gets_a_line_at_once_and_one_for_each_quarter(capsys):
+def test_progress_in_a_pipe_prints_a_line_per_quarter(capsys):
     seen, steps = [], []
     count = EpisodeProgress(8, "base", True, seen.append, steps.append)
     count.begin("sokoban")
@@ -33,7 +33,7 @@ def test_a_pipe_gets_a_line_at_once_and_one_for_each_quarter(capsys):
 
 
 @pytest.mark.parametrize("setting", [None, False])
-def test_nothing_is_printed_into_a_file_unless_asked(capsys, setting):
+def test_no_progress_in_a_file_unless_asked_for(capsys, setting):
     seen = []
     count = EpisodeProgress(2, "base", setting, seen.append)
     count.begin()
@@ -44,7 +44,7 @@ def test_nothing_is_printed_into_a_file_unless_asked(capsys, setting):
     assert len(seen) == 2
 
 
-def test_a_count_shows_speed_and_time_left_and_no_running_success(monkeypatch):
+def test_progress_shows_speed_and_time_left_but_no_success_rate(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
     count = EpisodeProgress(100, "base", False)
@@ -62,7 +62,7 @@ def test_a_count_shows_speed_and_time_left_and_no_running_success(monkeypatch):
     assert lost.line() == "  base: 10/100 episodes, 50 steps/s, about 1:30 left"  # whoever wins
 
 
-def test_a_pipe_hears_of_a_slow_run_once_a_minute(capsys, monkeypatch):
+def test_progress_in_a_pipe_prints_once_a_minute_when_slow(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
     count = EpisodeProgress(1000, "base", True)
@@ -73,7 +73,7 @@ def test_a_pipe_hears_of_a_slow_run_once_a_minute(capsys, monkeypatch):
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
-def test_a_status_goes_when_something_else_is_printed_and_stays_in_a_pipe(capsys, monkeypatch):
+def test_status_is_transient_in_a_terminal_and_kept_in_a_pipe(capsys, monkeypatch):
     status("  loading base")
     assert capsys.readouterr().out == "  loading base\n"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -93,9 +93,9 @@ def test_a_status_goes_when_something_else_is_printed_and_stays_in_a_pipe(capsys
     end_line()
 
 
-def test_a_terminal_gets_one_line_that_is_rewritten(capsys, monkeypatch):
+def test_progress_rewrites_one_line_in_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    line = Progress()
+    line = ProgressLine()
     line.update("a long line\x1b[2J", 1, 3)
     line.update("short", 2, 3)
     line.update("done", 3, 3)
@@ -105,9 +105,9 @@ def test_a_terminal_gets_one_line_that_is_rewritten(capsys, monkeypatch):
     assert third == "done ".rstrip().ljust(len("short")) + "\n"
 
 
-def test_two_counts_that_share_a_line_leave_nothing_of_one_another(capsys, monkeypatch):
+def test_two_progress_lines_can_share_a_line(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    one, two = Progress(), Progress()
+    one, two = ProgressLine(), ProgressLine()
     one.update("a long line", 1, 2)
     two.update("short", 2, 2)
     assert capsys.readouterr().out == "\ra long line\rshort      \n"
@@ -116,9 +116,9 @@ def test_two_counts_that_share_a_line_leave_nothing_of_one_another(capsys, monke
     assert capsys.readouterr().out == "\rnext\n"
 
 
-def test_what_else_is_printed_stands_on_a_line_of_its_own(capsys, monkeypatch):
+def test_end_line_moves_other_output_to_a_line_of_its_own(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    line = Progress()
+    line = ProgressLine()
     line.update("one", 1, 2)
     end_line()
     end_line()
@@ -128,13 +128,13 @@ def test_what_else_is_printed_stands_on_a_line_of_its_own(capsys, monkeypatch):
     assert capsys.readouterr().out == "\rtwo\n"
 
 
-def test_a_notebook_is_a_place_where_a_person_is_watching(monkeypatch, capsys):
+def test_a_notebook_counts_as_interactive(monkeypatch, capsys):
     assert not shows_progress(None)
     shell = types.SimpleNamespace(kernel=object())
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
     assert console.is_interactive()
     assert shows_progress(None)
-    Progress().update("x" * 200, 1, 1)
+    ProgressLine().update("x" * 200, 1, 1)
     assert "x" * 200 in capsys.readouterr().out  # a line is as long as it is where nothing is cut
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace()))
     assert not console.is_interactive()  # IPython in a pipe

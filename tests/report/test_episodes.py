@@ -10,7 +10,7 @@ import subprocess
 from base64 import b64decode
 from dataclasses import replace
 
-import made_up
+import fake_report
 import pytest
 
 from gentax.core import Outcome
@@ -23,8 +23,8 @@ NASTY = (
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
-def many(count: int, outcome: Outcome, text: str = ""):
-    return [made_up.episode(n, ["up", ""], outcome, text=text) for n in range(count)]
+def episodes(count: int, outcome: Outcome, text: str = ""):
+    return [fake_report.episode(n, ["up", ""], outcome, text=text) for n in range(count)]
 
 
 def content(path):
@@ -36,11 +36,11 @@ def content(path):
     return json.loads(gzip.decompress(b64decode(packed)))
 
 
-def test_every_episode_is_there_once_and_can_be_found(tmp_path):
+def test_every_episode_is_written_once_and_indexed(tmp_path):
     n = 2 * CHUNK + 1
-    before, after = many(n, Outcome.SUCCESS), many(n, Outcome.FAILURE, NASTY)
+    before, after = episodes(n, Outcome.SUCCESS), episodes(n, Outcome.FAILURE, NASTY)
     before[5] = replace(before[5], outcome=Outcome.FAILURE)
-    sets = made_up.sets("sokoban", before, plain=after)
+    sets = fake_report.sets("sokoban", before, plain=after)
     again = replace(sets[1], seed=1)
     index = write_episodes((*sets, again), tmp_path / "e")
     assert index.count == 3 * n
@@ -68,32 +68,34 @@ def test_one_domain_is_read_at_a_time_and_the_base_once(tmp_path):
     def counted(one, n):
         return replace(one, read=lambda: reads.append(n) or one.read())
 
-    sets = made_up.sets("a", many(2, Outcome.SUCCESS), x=many(2, Outcome.FAILURE), y=many(2, Outcome.SUCCESS))
+    sets = fake_report.sets(
+        "a", episodes(2, Outcome.SUCCESS), x=episodes(2, Outcome.FAILURE), y=episodes(2, Outcome.SUCCESS)
+    )
     write_episodes([counted(one, n) for n, one in enumerate(sets)], tmp_path / "e")
     assert reads == [0, 1, 2]
 
 
-def test_the_page_offers_some_and_names_all(tmp_path):
-    arms = {f"arm{n}": many(1, Outcome.FAILURE) for n in range(SHOWN + 1)}
-    index = write_episodes(made_up.sets("a", many(1, Outcome.SUCCESS), **arms), tmp_path / "e")
+def test_the_index_shows_some_episodes_and_lists_all_arms(tmp_path):
+    arms = {f"arm{n}": episodes(1, Outcome.FAILURE) for n in range(SHOWN + 1)}
+    index = write_episodes(fake_report.sets("a", episodes(1, Outcome.SUCCESS), **arms), tmp_path / "e")
     assert len(index.shown) == SHOWN
     assert index.arms == tuple(arms)
     assert index.domains == ("a",)
 
 
-def test_a_text_without_end_is_cut(tmp_path):
-    long = many(1, Outcome.FAILURE, "x" * 3 * LONGEST)
-    write_episodes(made_up.sets("a", long, x=long), tmp_path / "e")
+def test_very_long_texts_are_cut(tmp_path):
+    long = episodes(1, Outcome.FAILURE, "x" * 3 * LONGEST)
+    write_episodes(fake_report.sets("a", long, x=long), tmp_path / "e")
     shown = content(tmp_path / "e" / "0-0.js")[0]["steps"][0][0]
     assert len(shown) < 1.1 * LONGEST
     assert shown.endswith("more characters)")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="takes a browser")
-def test_a_browser_lists_all_and_shows_one_as_text(tmp_path):
+def test_episodes_in_a_browser_are_text(tmp_path):
     """From a disk: no server, no network, under the page's Content-Security-Policy."""
-    sets = made_up.sets("sokoban", many(70, Outcome.SUCCESS), plain=many(70, Outcome.FAILURE, NASTY))
-    write_report(made_up.report(episodes=sets, results=(), curves=(), axes=()), tmp_path)
+    sets = fake_report.sets("sokoban", episodes(70, Outcome.SUCCESS), plain=episodes(70, Outcome.FAILURE, NASTY))
+    write_report(fake_report.report(episodes=sets, results=(), curves=(), axes=()), tmp_path)
     (tmp_path / "try.html").write_text("""<iframe id=f></iframe><pre id=said></pre><script>
         const until = async (found) => { while (!found()) await new Promise((go) => setTimeout(go, 20)); };
         f.onload = async () => {

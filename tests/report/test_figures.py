@@ -17,14 +17,14 @@ HOSTILE = "x:$\\frac{a$<b>&\u202e漢"
 BEGINS = {".svg": b"<?xml", ".png": b"\x89PNG", ".pdf": b"%PDF"}
 
 
-def at(value: float, half: float = 1.0) -> Estimate:
+def est(value: float, half: float = 1.0) -> Estimate:
     return Estimate(value, value - half, value + half, "tasks", "steps", 9)
 
 
 POINTS = [
-    DomainPoint("sokoban", at(50), at(26)),
-    DomainPoint("sokoban + distract", at(400), at(28), "sokoban"),
-    DomainPoint(HOSTILE, at(900, 1000), at(10)),
+    DomainPoint("sokoban", est(50), est(26)),
+    DomainPoint("sokoban + distract", est(400), est(28), "sokoban"),
+    DomainPoint(HOSTILE, est(900, 1000), est(10)),
 ]
 
 
@@ -34,7 +34,7 @@ def texts(figure: Figure) -> set[str]:
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_every_format_is_written_with_the_same_bytes_again(tmp_path, suffix):
+def test_figures_are_reproducible_in_every_format(tmp_path, suffix):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for name in ("a", "b"):
@@ -53,14 +53,14 @@ def test_a_wrapped_domain_is_named_by_its_wrapper_and_an_arrow_leads_to_it():
     assert {"sokoban", "+ distract", "characters", "steps"} <= texts(drawn)
     assert "sokoban + distract" not in texts(drawn)
     without = axes_plot(
-        [POINTS[0], DomainPoint("sokoban + distract", at(400), at(28)), POINTS[2]], "characters", "steps"
+        [POINTS[0], DomainPoint("sokoban + distract", est(400), est(28)), POINTS[2]], "characters", "steps"
     )
     assert "sokoban + distract" in texts(without)
     assert [sum(bool(text.arrow_patch) for text in figure.axes[0].texts if hasattr(text, "arrow_patch"))
             for figure in (drawn, without)] == [1, 0]  # fmt: skip
 
 
-def test_names_from_outside_are_made_visible_and_not_read_as_mathematics():
+def test_names_are_made_visible_and_not_parsed_as_mathtext():
     for figure in (axes_plot(POINTS, "x", "y"), matrices_plot(["a", HOSTILE], {"m": np.zeros((2, 2))})):
         assert "x:$\\frac{a$<b>&⟨U+202E⟩漢" in texts(figure)
         assert HOSTILE not in texts(figure)
@@ -90,7 +90,7 @@ def test_titles_of_matrices_are_whole_and_overlap_nothing(names):
 
 def test_labels_cover_neither_one_another_nor_points():
     places = [(50 + 3 * i, 25 + (i * 7) % 5) for i in range(8)]
-    figure = axes_plot([DomainPoint(f"domain-{i}", at(x, 0), at(y, 0)) for i, (x, y) in enumerate(places)], "x", "y")
+    figure = axes_plot([DomainPoint(f"domain-{i}", est(x, 0), est(y, 0)) for i, (x, y) in enumerate(places)], "x", "y")
     panel = figure.axes[0]
     boxes = [text.get_window_extent() for text in panel.texts if text.get_text().startswith("domain")]
     assert len(boxes) == 8
@@ -107,13 +107,13 @@ def test_an_unknown_format_is_refused_in_one_line(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_drawn_is_refused(tmp_path):
+def test_undrawable_input_is_refused(tmp_path):
     check_plot_path(None)
     (tmp_path / "f.svg").mkdir()
     with pytest.raises(UsageError, match="is a folder"):
         check_plot_path(tmp_path / "f.svg")
     with pytest.raises(UsageError, match="text in them"):
-        axes_plot([DomainPoint("mute", at(0), at(5))], "x", "y")
+        axes_plot([DomainPoint("mute", est(0), est(5))], "x", "y")
     with pytest.raises(UsageError, match="at least one"):
         matrices_plot(["a"], {})
 
@@ -171,12 +171,16 @@ def test_lines_are_told_apart_without_colour():
     assert len({dashes for _, dashes in styles[:5]}) == 5
 
 
-def test_a_frontier_joins_what_nothing_beats():
-    points = [("a", at(5), at(0.1, 0.01)), ("b", at(9), at(0.3, 0.01)), ("worse", at(4), at(0.2, 0.01))]
+def test_the_frontier_joins_undominated_points():
+    points = [
+        ("a", est(5), est(0.1, 0.01)),
+        ("b", est(9), est(0.3, 0.01)),
+        ("worse", est(4), est(0.2, 0.01)),
+    ]
     (line,) = (line for line in tradeoff_plot(points, 5).axes[0].lines if line.is_dashed())
     assert list(line.get_xdata()) == [5, 9]
     assert list(line.get_ydata()) == pytest.approx([10, 30])
-    many = [*points, *(("worse", at(3), at(0.2 + n / 100, 0.01)) for n in range(figures.LABELLED))]
+    many = [*points, *(("worse", est(3), est(0.2 + n / 100, 0.01)) for n in range(figures.LABELLED))]
     assert {"a", "b"} <= texts(tradeoff_plot(many, 5))
     assert "worse" not in texts(tradeoff_plot(many, 5))
 

@@ -14,7 +14,7 @@ from hashlib import sha256
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
-import made_up
+import fake_report
 import matplotlib
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ class Tree(HTMLParser):
 def folder(tmp_path_factory):
     """A whole report."""
     folder = tmp_path_factory.mktemp("report")
-    write_report(made_up.report(), folder)
+    write_report(fake_report.report(), folder)
     return folder
 
 
@@ -77,7 +77,7 @@ def page(folder):
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
-def test_every_section_is_there(page):
+def test_every_section_is_rendered(page):
     text = Tree(page).text
     for heading in (
         "Summary",
@@ -90,7 +90,7 @@ def test_every_section_is_there(page):
         "How to reproduce",
     ):
         assert heading in text
-    result = made_up.results()[3]
+    result = fake_report.results()[3]
     assert f"{result.tax.after['alfworld'].value:.1f}" in text
     assert f"{result.tax.drop['alfworld'].low:.1f} to {result.tax.drop['alfworld'].high:.1f}" in text
     assert f"{result.tax.tax.low:.2f} to {result.tax.tax.high:.2f}" in text
@@ -99,19 +99,19 @@ def test_every_section_is_there(page):
     assert "play.context window(2)" in text
 
 
-def test_undecided_cells_and_the_source_are_marked(page):
-    assert len(re.findall(r'<td class="c-\w+ home[^"]*">', page)) == len(made_up.AFTER)
-    drops = [e for result in made_up.results() for e in result.tax.drop.values()]
+def test_matrix_marks_undecided_cells_and_the_source(page):
+    assert len(re.findall(r'<td class="c-\w+ home[^"]*">', page)) == len(fake_report.AFTER)
+    drops = [e for result in fake_report.results() for e in result.tax.drop.values()]
     undecided = sum(e.contains(0) and e.value != 0 for e in drops)
     assert 0 < undecided < len(drops)
     cells = page.split('<table class="heat">')[1].split("</table>")[0]
     assert cells.count("▽") + cells.count("△") == undecided
-    assert cells.count("▼") + cells.count("▲") == len(drops) - undecided + len(made_up.AFTER)
+    assert cells.count("▼") + cells.count("▲") == len(drops) - undecided + len(fake_report.AFTER)
 
 
 def test_the_page_is_self_contained_and_reproducible(page):
     before = dict(matplotlib.rcParams)
-    short = made_up.arms()
+    short = fake_report.arms()
     assert render(short) == render(short)
     assert dict(matplotlib.rcParams) == before
     tree = Tree(page)
@@ -136,11 +136,11 @@ def test_the_only_script_is_allowed_by_its_hash(page):
     digest = b64encode(sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}' 'strict-dynamic'\"" in page
     assert "innerHTML" not in script
-    assert "<script" not in render(made_up.report(episodes=()))
+    assert "<script" not in render(fake_report.report(episodes=()))
 
 
 def test_every_plot_is_a_file_beside_the_page(folder, page):
-    report = made_up.report()
+    report = fake_report.report()
     names = {*plots(report), *(f"learning-{n}" for n, _ in enumerate(learning_plots(report.curves), 1))}
     assert names == {"gain-and-tax", "matrix", "tax", "domains", "learning-1", "learning-2"}
     assert {path.name for path in (folder / "figures").iterdir()} == {
@@ -149,7 +149,7 @@ def test_every_plot_is_a_file_beside_the_page(folder, page):
     for path in (folder / "figures").iterdir():
         assert path.read_bytes().startswith(b"%PDF" if path.suffix == ".pdf" else b"<?xml")
         assert f'href="figures/{path.name}"' in page
-    assert {"arms", "forecasts"} <= set(plots(made_up.arms()))
+    assert {"arms", "forecasts"} <= set(plots(fake_report.arms()))
 
 
 def test_every_control_can_be_reached_by_keyboard(page):
@@ -165,7 +165,7 @@ def test_every_control_can_be_reached_by_keyboard(page):
 
 def test_the_study_file_is_quoted_and_can_be_saved():
     text = "# mine\nname: two <b>\n"
-    page = render(made_up.report(study_file=("work/two.yaml", text), command="gentax study run work/two.yaml"))
+    page = render(fake_report.report(study_file=("work/two.yaml", text), command="gentax study run work/two.yaml"))
     assert "gentax study run work/two.yaml" in Tree(page).text
     assert "# mine name: two <b>" in Tree(page).text
     link = page.split('download="two.yaml" href="data:text/plain;charset=utf-8,')[1].split('"')[0]
@@ -173,7 +173,7 @@ def test_the_study_file_is_quoted_and_can_be_saved():
 
 
 def test_forecasts_stand_beside_what_was_measured():
-    report = made_up.arms()
+    report = fake_report.arms()
     text = Tree(render(report)).text
     (check,) = report.forecasts
     assert not check.held
@@ -182,13 +182,13 @@ def test_forecasts_stand_beside_what_was_measured():
     assert "Forecast and measured" in text
 
 
-def test_foreign_text_is_escaped_and_made_visible(tmp_path):
-    nasty = replace(made_up.episodes()[0].read()[0], task=Task(NASTY.replace("/", ""), "a", "b", 1))
+def test_untrusted_text_is_escaped_and_made_visible(tmp_path):
+    nasty = replace(fake_report.episodes()[0].read()[0], task=Task(NASTY.replace("/", ""), "a", "b", 1))
     ones = np.repeat([1.0, 0.0], 32)
     result = ArmResult(tax_report(NASTY, {NASTY: ones, "b" + NASTY: ones}, {NASTY: ones, "b" + NASTY: ones}), NASTY)
-    axes = tuple(replace(a, domain=NASTY + a.domain) for a in made_up.report().axes)
+    axes = tuple(replace(a, domain=NASTY + a.domain) for a in fake_report.report().axes)
     for n, results in enumerate(((result,), (result, result))):
-        report = made_up.report(
+        report = fake_report.report(
             title=NASTY,
             about=NASTY,
             results=results,
@@ -198,8 +198,8 @@ def test_foreign_text_is_escaped_and_made_visible(tmp_path):
             command=NASTY,
             study_file=(NASTY, NASTY),
             curves=(LearningCurve(NASTY, ({"success": 0.5, f"validation_success/{NASTY}": 0.5},), NASTY),),
-            forecasts=tuple(replace(check, name=NASTY, why=NASTY) for check in made_up.arms().forecasts),
-            episodes=made_up.sets(NASTY, [replace(nasty, outcome=Outcome.SUCCESS)], **{NASTY: [nasty]}),
+            forecasts=tuple(replace(check, name=NASTY, why=NASTY) for check in fake_report.arms().forecasts),
+            episodes=fake_report.sets(NASTY, [replace(nasty, outcome=Outcome.SUCCESS)], **{NASTY: [nasty]}),
             settings={NASTY: {NASTY: NASTY}},
             versions={NASTY: NASTY},
         )
@@ -220,7 +220,7 @@ def test_foreign_text_is_escaped_and_made_visible(tmp_path):
 
 
 def test_one_result_has_its_sentences_on_top():
-    one = made_up.results(seeds=1, arms=(("sokoban", "plain"),))
+    one = fake_report.results(seeds=1, arms=(("sokoban", "plain"),))
     text = Tree(render(Report("One", one))).text
     assert (
         text.index("This checkpoint lost") < text.index("On sokoban itself: ") < text.index("Success on every domain")
@@ -238,7 +238,7 @@ def test_one_result_has_its_sentences_on_top():
 
 
 def test_arms_are_compared_and_touched_targets_marked():
-    report = made_up.arms()
+    report = fake_report.arms()
     page = render(report)
     text = Tree(page).text.replace("\xa0", " ")
     imitation, replay = report.results[0], report.results[2]
@@ -266,7 +266,7 @@ def test_claims_are_a_section_and_a_table():
         Claim("drop(arm) < 24", drop("arm", ["shop"]), limit=0.24),
     ]
     claims = tuple(assess(stated, {"init": {"shop": init}, "arm": {"shop": after}}))
-    made = made_up.report(claims=claims)
+    made = fake_report.report(claims=claims)
     html = render(made)
     assert "drop(&#39;&lt;b&gt;arm&#39;) &gt; 5" in html
     assert "<b>arm" not in html
@@ -278,24 +278,24 @@ def test_claims_are_a_section_and_a_table():
     first, second = read_csv(tables(made)["claims"])
     assert (first["claim"], first["source"], first["outcome"]) == (text, "", "supported")
     assert second["tasks_needed"] == str(claims[1].needed.tasks)
-    assert 'id="claims"' not in render(made_up.report())
+    assert 'id="claims"' not in render(fake_report.report())
 
 
 @pytest.mark.parametrize(("fail", "outcome"), [(99, "PASS"), (5, "FAIL")])
 def test_the_release_gate_is_shown_with_its_limits(fail, outcome):
-    (result,) = made_up.results(arms=(("webshop", "plain"),))
+    (result,) = fake_report.results(arms=(("webshop", "plain"),))
     gate = Gate(tax=PercentLimit(f"{fail} %"), other_targets=PointsLimit("98 points", "90 points")).judged(result.tax)
-    page = render(made_up.report(results=(result,), gate=gate))
+    page = render(fake_report.report(results=(result,), gate=gate))
     text = Tree(page).text
     assert f"Release gate {outcome}" in text
     assert re.search(rf"tax on all targets \d+\.\d \d+\.\d to \d+\.\d – {fail}\.0 {outcome}", text)
     assert "drop on alfworld" in text
     assert "90.0 98.0 PASS" in text
-    assert 'id="gate"' not in render(made_up.report())
+    assert 'id="gate"' not in render(fake_report.report())
 
 
 def test_the_verdict_comes_first():
-    lines = summary(made_up.arms().results)
+    lines = summary(fake_report.arms().results)
     said = lead(lines)
     assert said.startswith(f"imitation lost: a tax of {percent(lines[0].tax)}; rl ")
     assert said.endswith("of the tax of imitation.")
@@ -324,7 +324,7 @@ def test_curves_may_miss_anything_and_show_success_on_validation_tasks():
 
 
 def test_long_curves_do_not_make_a_long_page():
-    short, long = (render(Report("Curve", curves=(made_up.curve("a", "plain", 0, n),))) for n in (400, 20_000))
+    short, long = (render(Report("Curve", curves=(fake_report.curve("a", "plain", 0, n),))) for n in (400, 20_000))
     assert len(long) < 1.5 * len(short)
 
 
@@ -333,7 +333,7 @@ def read_csv(text: str) -> list[dict[str, str]]:
 
 
 def test_tables_hold_every_value_with_its_limits():
-    report = made_up.arms()
+    report = fake_report.arms()
     made = tables(report)
     assert set(made) == {"taxes", "matrix", "arms", "domains"}
     row = next(r for r in read_csv(made["matrix"]) if (r["arm"], r["domain"]) == ("imitation", "sciworld"))
@@ -354,16 +354,16 @@ def test_tables_hold_every_value_with_its_limits():
 
 @pytest.mark.parametrize("name", ['=HYPERLINK("http://x")', "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", 'a,"b"\nc'])
 def test_names_cannot_be_formulas_and_stay_in_their_cell(name):
-    result = replace(made_up.arms().results[0], arm=name)
-    (row,) = read_csv(tables(made_up.report(results=(result,)))["taxes"])
+    result = replace(fake_report.arms().results[0], arm=name)
+    (row,) = read_csv(tables(fake_report.report(results=(result,)))["taxes"])
     assert row["arm"].removeprefix("'") == visible(name)
     assert not row["arm"].startswith(("=", "+", "-", "@", "\t", "\r"))
     assert float(row["gain_points_low"]) == pytest.approx(result.tax.delta_id.low, rel=1e-4)  # a number stays one
 
 
 def test_the_page_holds_the_tables_and_no_code_in_them():
-    nasty = replace(made_up.arms().results[0], arm='="><script>alert(1)</script>')
-    report = replace(made_up.arms(), results=(nasty, *made_up.arms().results[1:]))
+    nasty = replace(fake_report.arms().results[0], arm='="><script>alert(1)</script>')
+    report = replace(fake_report.arms(), results=(nasty, *fake_report.arms().results[1:]))
     page = render(report)
     assert "<script>alert" not in page
     assert "%27%3D%22%22%3E%3Cscript" in page  # quoted, in the CSV
@@ -372,11 +372,11 @@ def test_the_page_holds_the_tables_and_no_code_in_them():
         assert unquote(link) == table
 
 
-BEFORE = made_up.episodes()[0].read()
+BEFORE = fake_report.episodes()[0].read()
 
 
 def write_result(out):
-    write_folder(out, made_up.arms(), {"base": BEFORE, "tuned": BEFORE}, {"tax": 0.5})
+    write_folder(out, fake_report.arms(), {"base": BEFORE, "tuned": BEFORE}, {"tax": 0.5})
 
 
 def test_a_result_folder_is_complete(tmp_path):
@@ -402,7 +402,7 @@ def test_a_result_folder_is_complete(tmp_path):
     assert len(list(out.parent.iterdir())) == 1  # nothing is left of the making
 
 
-def test_a_folder_with_anything_else_is_refused(tmp_path):
+def test_folders_with_other_files_are_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UsageError, match=r"holds 'thesis.tex', which is no part of a result"):
         check_report_folder(tmp_path)
@@ -422,10 +422,10 @@ def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr("gentax.report.page.save", full)  # the pictures: the page is there by then
     with pytest.raises(OSError, match=r"^the report could not be written to .*: No space left on device$"):
-        write_report(made_up.report(curves=()), tmp_path)
+        write_report(fake_report.report(curves=()), tmp_path)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
-        write_folder(tmp_path / "out", made_up.arms(), {}, {"tax": float("nan")})
+        write_folder(tmp_path / "out", fake_report.arms(), {}, {"tax": float("nan")})
     assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
-import made_up
+import fake_report
 import numpy as np
 import pytest
 from rich.console import Console
@@ -24,7 +24,7 @@ def screen(report, width: int = 80, **settings) -> str:
 
 
 def test_the_screen_shows_the_summary_then_the_matrix_in_aligned_columns():
-    report = made_up.arms()
+    report = fake_report.arms()
     lines = screen(report).splitlines()
     assert max(map(len, lines)) <= 80
     for shown, line in zip(lines[1:4], summary(report.results), strict=True):
@@ -41,7 +41,7 @@ def test_the_screen_shows_the_summary_then_the_matrix_in_aligned_columns():
 
 
 def test_colour_is_used_only_where_the_terminal_has_it(monkeypatch):
-    report = made_up.arms()
+    report = fake_report.arms()
     assert "\x1b" not in screen(report)
     assert "48;" in screen(report, force_terminal=True, color_system="256")
     assert "41m" in screen(report, force_terminal=True, color_system="standard")  # a loss is red, not grey
@@ -56,14 +56,16 @@ def test_a_wide_matrix_is_continued_below(width):
     ones = np.repeat([1.0, 0.0], 32)
     names = [f"domain-{n}" for n in range(12)]
     scores = dict.fromkeys(names, ones)
-    report = replace(made_up.arms(), results=(ArmResult(tax_report(names[0], scores, scores)),), domains=tuple(names))
+    report = replace(
+        fake_report.arms(), results=(ArmResult(tax_report(names[0], scores, scores)),), domains=tuple(names)
+    )
     matrix = screen(report, width).partition("success %")[2]
     assert matrix.count("50.0") == 2 * len(names)
     assert max(len(line) for line in matrix.splitlines() if "50.0" in line) <= width
 
 
-def test_names_from_outside_cannot_control_the_terminal():
-    report = made_up.arms()
+def test_names_cannot_control_the_terminal():
+    report = fake_report.arms()
     nasty = replace(report.results[0], arm="[bold]\x1b[31m\x07x")
     text = screen(replace(report, results=(nasty, *report.results[1:])))
     assert "\x1b" not in text
@@ -72,11 +74,11 @@ def test_names_from_outside_cannot_control_the_terminal():
 
 
 def test_notes_appear_once_and_verdicts_follow_the_number_of_seeds():
-    lines = notes(made_up.arms().results)
+    lines = notes(fake_report.arms().results)
     assert len(lines) == len(set(lines)) == 2
     assert "takes 3 training seeds or more" in lines[1]
-    assert all("seeds or more" not in note for note in notes(made_up.results(seeds=3)))
-    one, three = (made_up.results(seeds=n, arms=(("webshop", "plain"),)) for n in (1, 3))
+    assert all("seeds or more" not in note for note in notes(fake_report.results(seeds=3)))
+    one, three = (fake_report.results(seeds=n, arms=(("webshop", "plain"),)) for n in (1, 3))
     assert (summary(one)[0].badge, summary(three)[0].badge) == ("lost", "costs")
 
 

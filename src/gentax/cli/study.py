@@ -34,8 +34,10 @@ MAX_ROWS = 40  # of a plan, where not every stage is asked for
 app = typer.Typer(
     help="Sources × arms × seeds, evaluated on the same test tasks before and after.", no_args_is_help=True
 )
-Name = Annotated[str, typer.Argument(help="A YAML file, or the name of a study that ships with gentax.")]
-Out = Annotated[str, typer.Option("--out", metavar="FOLDER", help="Where the stages go: a folder or a URL (s3://…).")]
+StudyName = Annotated[str, typer.Argument(help="A YAML file, or the name of a study that ships with gentax.")]
+StoreFolder = Annotated[
+    str, typer.Option("--out", metavar="FOLDER", help="Where the stages go: a folder or a URL (s3://…).")
+]
 Workers = Annotated[
     int | None,
     typer.Option(help="Stages done at once; by default one for each GPU or core, as far as memory allows.", min=1),
@@ -49,19 +51,19 @@ EngineOption = Annotated[
         help="`address=…` of a Ray cluster; for Slurm what submitit takes, such as `slurm_partition=gpu`.",
     ),
 ]
-Costs = Annotated[
+CostsFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Unit costs as YAML, for the expected time, memory and storage.")
 ]
 
 
 @app.command()
 def run(
-    study: Name,
-    out: Out = "runs",
+    study: StudyName,
+    out: StoreFolder = "runs",
     workers: Workers = None,
     engine: Engine = "local",
     engine_option: EngineOption = None,
-    costs: Costs = None,
+    costs: CostsFile = None,
     parallel: o.Parallel = None,
     allow_unreadable: o.AllowUnreadable = False,
     json: o.Json = None,
@@ -76,7 +78,7 @@ def run(
     _run(study, out, json, parallel, allow_unreadable, workers, engine, options, costs, warn=True)
 
 
-def demo(out: Out = "runs", workers: Workers = 1, json: o.Json = None) -> None:
+def demo(out: StoreFolder = "runs", workers: Workers = 1, json: o.Json = None) -> None:
     """Train the base model on Sokoban in three ways and say what each cost in five other domains: nine minutes on two
     CPU cores.
 
@@ -150,10 +152,10 @@ def _open(study: str, out: str, weights: bool = True) -> tuple[Plan, Store]:
 
 @app.command()
 def plan(
-    study: Name,
-    out: Out = "runs",
+    study: StudyName,
+    out: StoreFolder = "runs",
     workers: Workers = None,
-    costs: Costs = None,
+    costs: CostsFile = None,
     stages: Annotated[bool, typer.Option("--stages", help="List every stage.")] = False,
     json: o.Json = None,
 ) -> None:
@@ -232,7 +234,9 @@ def _size(number: float) -> str:
 
 
 @app.command()
-def compare(first: Name, second: Name, out: Out = "runs", json: o.Json = None, table: o.Table = None) -> None:
+def compare(
+    first: StudyName, second: StudyName, out: StoreFolder = "runs", json: o.Json = None, table: o.Table = None
+) -> None:
     """Compare two finished studies: the settings that differ, and the tax of the arms that they have in common.
 
     Example: `gentax study compare demo studies/demo_seeds.yaml`
@@ -263,7 +267,7 @@ def _short(value: object) -> str:
 
 
 @app.command("check")
-def check_store(study: Name, out: Out = "runs", json: o.Json = None) -> None:
+def check_store(study: StudyName, out: StoreFolder = "runs", json: o.Json = None) -> None:
     """Hash every stored file of a study. Damaged stages are set aside; `gentax study run` makes them again.
 
     Exits with 1 where any was damaged.
@@ -284,7 +288,7 @@ def check_store(study: Name, out: Out = "runs", json: o.Json = None) -> None:
 @app.command()
 def clean(
     studies: Annotated[list[str], typer.Argument(help="The studies whose stages are kept.")],
-    out: Out = "runs",
+    out: StoreFolder = "runs",
     delete: Annotated[bool, typer.Option("--delete", help="Delete the folders; without it they are listed.")] = False,
     json: o.Json = None,
 ) -> None:
@@ -315,8 +319,8 @@ def clean(
 
 
 def view(
-    study: Name,
-    out: Out = "runs",
+    study: StudyName,
+    out: StoreFolder = "runs",
     host: Annotated[
         str, typer.Option(help="Any but this machine's own takes the token that is printed.")
     ] = "127.0.0.1",

@@ -41,7 +41,7 @@ def shows_progress(progress: bool | None) -> bool:
     return is_interactive() if progress is None else progress
 
 
-class Progress:
+class ProgressLine:
     """One line that is rewritten where a person is watching, and a line now and then elsewhere.
 
     Args:
@@ -76,10 +76,10 @@ def status(text: str) -> None:
 
 def end_line() -> None:
     """Go to a line of its own for something else to print: a status or an unfinished count is removed first."""
-    if Progress._length:
-        sys.stdout.write("\r" + " " * Progress._length + "\r" if Progress._transient else "\n")
+    if ProgressLine._length:
+        sys.stdout.write("\r" + " " * ProgressLine._length + "\r" if ProgressLine._transient else "\n")
         sys.stdout.flush()
-    Progress._length, Progress._transient = 0, False
+    ProgressLine._length, ProgressLine._transient = 0, False
 
 
 class EpisodeProgress:
@@ -180,9 +180,9 @@ def _rewrite(text: str, last: bool = False, transient: bool = False) -> None:
     if sys.stdout.isatty():  # a longer line cannot be rewritten; in a notebook it can
         text = text[: shutil.get_terminal_size().columns - 1]
     end = "\n" if last else ""
-    sys.stdout.write("\r" + text.ljust(Progress._length) + end)
+    sys.stdout.write("\r" + text.ljust(ProgressLine._length) + end)
     sys.stdout.flush()
-    Progress._length, Progress._transient = 0 if end else len(text), transient
+    ProgressLine._length, ProgressLine._transient = 0 if end else len(text), transient
 
 
 def _in_notebook() -> bool:

@@ -169,8 +169,6 @@ def prefix_order(sequences: Sequence[np.ndarray]) -> list[int]:
 # Episodes as lines of JSON. Text and outcomes are kept; token ids are not, since nothing learns from a file.
 #
 # A file that is not one of these is refused in one line that names the file, the line in it and what is wrong there.
-
-
 EPISODES_FILE = "episodes.jsonl.gz"  # of the file, in the folder of a study's stage
 LOSSES = ("truncated", "prompt_cut", "dropped")  # of a step; written where there are any
 

@@ -50,12 +50,8 @@ def deferred_interrupt() -> Iterator[Interrupt]:
 #
 # oneDNN compiles a product for each shape and keeps a thousand of them, which take about a megabyte each. Playing
 # meets new shapes for hundreds of steps.
-
-
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of mallopt's settings in malloc.h
 _LARGE, _USUAL = 2**31 - 1, 128 * 1024
-
-
 ONEDNN_CACHE = 256  # with as many, compiling again takes under 1 % of a step of the shipped model; with 64 it takes 5 %
 
 

@@ -142,14 +142,8 @@ def check_report_folder(out: Path) -> None:
 def write_folder(
     out: Path, report: Report, episodes: Mapping[str, Sequence[Episode]], result: Mapping[str, Any]
 ) -> None:
-    """Write a report to the folder `out`, whole or not at all; an earlier result there is replaced.
-
-    Args:
-        out: the folder (see `check_report_folder`).
-        report: what the page and the tables show.
-        episodes: by policy, of `POLICIES`; empty where nothing was played.
-        result: the numbers as JSON values.
-    """
+    """Write a report, the episodes of each of `POLICIES` (none where nothing was played) and the numbers as JSON to
+    the folder `out`, whole or not at all; an earlier result there is replaced."""
     check_report_folder(out)
     with atomic_folder(out) as folder:
         _write_report(report, folder)
@@ -168,17 +162,8 @@ def write_tax(
     evaluations: tuple[Evaluation, Evaluation] | None = None,
     gate: GateResult | None = None,
 ) -> None:
-    """Write the tax of one policy with `write_folder`.
-
-    Args:
-        out: the folder.
-        tax: what was measured.
-        result: the numbers as JSON values.
-        domains: columns of the matrix, in order.
-        settings: shown on the page.
-        evaluations: of the base and the tuned policy, where they were played for it.
-        gate: what the release gate says of it, where one was given.
-    """
+    """Write the tax of one policy with `write_folder`: `domains` are the columns of the matrix, `evaluations` those of
+    the base and the tuned policy where they were played for it, and `gate` is what a release gate says of it."""
     episodes: dict[str, list[Episode]] = {}
     sets: list[EpisodeSet] = []
     about = ""
@@ -188,10 +173,8 @@ def write_tax(
         for policy, evaluation in zip(POLICIES, evaluations, strict=True):
             episodes[policy] = [episode for of_domain in evaluation.episodes.values() for episode in of_domain]
         for name, before in base.episodes.items():
-            sets += [
-                EpisodeSet(name, partial(list, before)),
-                EpisodeSet(name, partial(list, tuned.episodes[name]), "tuned"),
-            ]
+            after = tuned.episodes[name]
+            sets += [EpisodeSet(name, partial(list, before)), EpisodeSet(name, partial(list, after), "tuned")]
     report = Report(
         title=f"What training on {tax.source} cost",
         about=about,
@@ -218,14 +201,10 @@ def _environment() -> Environment:
         finalize=lambda value: value if isinstance(value, Markup) else visible(str(value)),
     )
     texts = {"one_line": one_line, "no_break": no_break, "breakable": breakable, "duration": duration, "link": _link}
-    numbers = {"number": number, "signed": signed, "shade": shade, "target_tasks": _target_tasks}
-    environment.filters |= {**texts, **numbers, "line_style": line_style}
+    numbers = {"number": number, "signed": signed, "shade": shade, "line_style": line_style}
+    numbers["target_tasks"] = lambda tax: sum(tax.tasks[target] for target in tax.targets)
+    environment.filters |= texts | numbers
     return environment
-
-
-def _target_tasks(tax: TaxReport) -> int:
-    """Return how many tasks the tax is over."""
-    return sum(tax.tasks[target] for target in tax.targets)
 
 
 def _link(text: str, media_type: str) -> Markup:

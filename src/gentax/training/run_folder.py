@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gentax.core import UsageError
-from gentax.core.console import Progress, format_duration, shows_progress
+from gentax.core.console import ProgressLine, format_duration, shows_progress
 from gentax.core.files import atomic_file, read_json, read_lines, write_json
 from gentax.core.settings import plain
 from gentax.training.checkpoint import checkpoints
@@ -165,7 +165,7 @@ def show_progress(steps: int, progress: bool | None, on_step: Callable[[Metrics]
     watching."""
     if not shows_progress(progress):
         return on_step
-    line = Progress()
+    line = ProgressLine()
 
     def show(row: Metrics) -> None:
         number, of = (row["sft_step"], row["of"]) if "sft_step" in row else (row["step"], steps)

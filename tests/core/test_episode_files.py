@@ -16,13 +16,13 @@ from gentax.core.episode import episode_from_json, episode_to_json, read_episode
 ONE = Episode(Task("d", "l", "s", 3), 1, "g", (Step("o", "t", "a", 1, True, written=2),), Outcome.SUCCESS, "end")
 
 
-def put(path, *values, text=None):
+def write_lines(path, *values, text=None):
     lines = "".join(json.dumps(value) + "\n" for value in values) if text is None else text
     path.write_bytes(gzip.compress(lines.encode()))
     return path
 
 
-def test_a_folder_of_a_stage_and_joined_files_are_read(tmp_path):
+def test_stage_folders_and_concatenated_files_are_read(tmp_path):
     write_episodes(tmp_path / "episodes.jsonl.gz", [ONE])
     assert read_episodes(tmp_path) == [ONE]
     (tmp_path / "two.gz").write_bytes((tmp_path / "episodes.jsonl.gz").read_bytes() * 2)
@@ -31,7 +31,7 @@ def test_a_folder_of_a_stage_and_joined_files_are_read(tmp_path):
     assert read_episodes(tmp_path / "none.gz") == []
 
 
-def test_what_is_no_file_of_episodes_is_refused(tmp_path):
+def test_damaged_episode_files_are_refused(tmp_path):
     write_episodes(tmp_path / "good.gz", [ONE] * 50)
     packed = (tmp_path / "good.gz").read_bytes()
     (tmp_path / "cut.gz").write_bytes(packed[:-20])
@@ -39,8 +39,8 @@ def test_what_is_no_file_of_episodes_is_refused(tmp_path):
     (tmp_path / "bad.gz").write_bytes(packed[:40] + b"\0\0\0\0" + packed[44:])
     (tmp_path / "plain.gz").write_text(json.dumps(episode_to_json(ONE)))
     (tmp_path / "bytes.gz").write_bytes(gzip.compress(b"\xff\xfe"))
-    put(tmp_path / "text.gz", text="hello\n")
-    put(tmp_path / "half.gz", text=json.dumps(episode_to_json(ONE)) + '\n{"task": "d/l')
+    write_lines(tmp_path / "text.gz", text="hello\n")
+    write_lines(tmp_path / "half.gz", text=json.dumps(episode_to_json(ONE)) + '\n{"task": "d/l')
     says = {
         "nowhere.gz": "no file of episodes",
         "cut.gz": "cut short",
@@ -77,11 +77,11 @@ def test_what_is_no_file_of_episodes_is_refused(tmp_path):
         ("steps", [{**episode_to_json(ONE)["steps"][0], "admissible": [1]}], "admissible.0 must be a valid string"),
     ],
 )
-def test_a_line_that_is_no_episode_is_refused_by_key(key, value, says, tmp_path):
+def test_invalid_episode_lines_name_the_key(key, value, says, tmp_path):
     row = episode_to_json(ONE) | {key: value}
     if value is None:
         del row[key]
-    path = put(tmp_path / "e.gz", episode_to_json(ONE), row)
+    path = write_lines(tmp_path / "e.gz", episode_to_json(ONE), row)
     with pytest.raises(UsageError, match=says) as caught:
         read_episodes(path)
     assert f"{path}, line 2, is no episode" in str(caught.value)
@@ -98,14 +98,14 @@ def test_a_line_that_is_no_episode_is_refused_by_key(key, value, says, tmp_path)
         ("[" * 100_000, "nested too deeply"),
     ],
 )
-def test_what_json_does_not_have_is_refused_by_file_and_line(text, says, tmp_path):
-    path = put(tmp_path / "e.gz", text=json.dumps(episode_to_json(ONE)) + "\n" + text)
+def test_invalid_json_lines_name_file_and_line(text, says, tmp_path):
+    path = write_lines(tmp_path / "e.gz", text=json.dumps(episode_to_json(ONE)) + "\n" + text)
     with pytest.raises(UsageError, match=says) as caught:
         read_episodes(path)
     assert f"{path}, line 2, is not JSON" in str(caught.value)
 
 
-def test_half_a_character_is_read_as_a_question_mark(tmp_path):
+def test_lone_surrogates_become_question_marks(tmp_path):
     written = dataclasses.replace(ONE, goal="half \ud83d of \U0001f600")
     write_episodes(tmp_path / "e.gz", [written])
     assert read_episodes(tmp_path / "e.gz")[0].goal == "half ? of \U0001f600"
@@ -123,7 +123,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 """
 
 
-def test_a_small_file_that_unpacks_to_much_is_refused_in_little_memory(tmp_path):
+def test_gzip_bombs_are_refused_in_little_memory(tmp_path):
     for name, part in {"line": b" " * (1 << 20), "lines": b"\n" * (1 << 20)}.items():
         with gzip.open(tmp_path / f"{name}.gz", "wb", compresslevel=1) as file:
             for _ in range(64):
@@ -136,13 +136,13 @@ def test_a_small_file_that_unpacks_to_much_is_refused_in_little_memory(tmp_path)
     assert int(used) < 250_000  # kB
 
 
-def test_files_from_before_tokens_were_counted_are_read():
+def test_episodes_without_token_counts_are_read():
     row = episode_to_json(ONE)
     del row["steps"][0]["written"]
     assert episode_from_json(row).written is None
 
 
-def test_what_was_cut_is_kept_and_files_without_it_are_read():
+def test_truncation_fields_round_trip_and_are_optional():
     lost = Step("o", "t", "", 0.0, False, truncated=True, prompt_cut=True, dropped=2)
     episode = Episode(Task("toy", "one", "test", 0), 0, "g", (lost, Step("o", "t", "a", 0.0, False)), Outcome.FAILURE)
     value = episode_to_json(episode)
