@@ -290,6 +290,13 @@ def test_the_site_is_built_without_warnings(tmp_path):
 
     build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=True))
     assert "generalization tax" in (tmp_path / "index.html").read_text(encoding="utf-8")
+    listed = re.findall(r"^- \[.+\]\((\S+?)\)", (tmp_path / "llms.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+    whole = (tmp_path / "llms-full.txt").read_text(encoding="utf-8")
+    for page in listed:
+        written = (tmp_path / page).read_text(encoding="utf-8").strip()
+        assert written in whole
+        assert written == (DOCS / page).read_text(encoding="utf-8").strip()
 
 
 # Examples in docstrings.
