@@ -71,7 +71,7 @@ def throughput(out: Path, sizes: list[str], toy: bool, deadline: float, roofline
     from transformers import AutoTokenizer
 
     from gentax.core.files import write_json
-    from gentax.models.loading import resolve_device
+    from gentax.models.device import resolve_device
     from gentax.models.source import BASE
 
     quiet()
@@ -103,7 +103,7 @@ def study(out: Path, args: argparse.Namespace, deadline: float) -> None:
 
     from gentax.core.files import write_json
     from gentax.core.settings import plain
-    from gentax.models.loading import resolve_device
+    from gentax.models.device import resolve_device
     from gentax.models.options import ModelOptions
     from gentax.rollouts import RolloutConfig
     from gentax.training.config import LoraConfig
@@ -196,7 +196,7 @@ def main(argv: list[str] | None = None) -> None:
         check()
         return
     from gentax.core import UsageError
-    from gentax.models.loading import resolve_device
+    from gentax.models.device import resolve_device
 
     if resolve_device("auto").type == "cpu" and not args.toy:
         parser.error("there is no GPU here; --toy runs the same code on the CPU")

@@ -118,8 +118,8 @@ def learn(
     """Time policy-gradient steps by gentax, after one to warm up."""
     import torch
 
-    from gentax.models.loading import load_meta_model, resolve_device
-    from gentax.models.memory import available_memory
+    from gentax.models.device import available_memory, resolve_device
+    from gentax.models.loading import load_meta_model
     from gentax.training.learner import learner_of
     from gentax.training.memory import footprint
     from gentax.training.policy_gradient import update
@@ -150,8 +150,7 @@ def learn_with_trl(
     """Time the same step by TRL: its precision for this machine, 8 sequences at a time, no checkpointing."""
     from transformers import AutoConfig
 
-    from gentax.models.loading import resolve_device
-    from gentax.models.precision import has_native_bf16
+    from gentax.models.device import has_native_bf16, resolve_device
 
     quiet()
     device = resolve_device(options.device)

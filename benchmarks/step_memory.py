@@ -101,8 +101,8 @@ def gentax_side(folder: Path, episodes: list[Episode], _: str) -> tuple[Callable
     import torch
 
     from gentax.core.process import keep_freed_memory
+    from gentax.models.device import available_memory
     from gentax.models.loading import load_meta_model, load_model, load_tokenizer
-    from gentax.models.memory import available_memory
     from gentax.policies.local import LocalPolicy
     from gentax.rollouts import RolloutConfig
     from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig

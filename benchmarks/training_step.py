@@ -67,7 +67,7 @@ def model_folder(scratch: Path) -> tuple[Path, bool]:
 
     import gentax
     from gentax.domains import domain
-    from gentax.policies.scripted import ExpertPolicy
+    from gentax.policies.load import ExpertPolicy
     from gentax.rollouts import RolloutConfig, rollout
     from gentax.rollouts.prompt import build_message
     from gentax.training.pretrain import new_model, train_tokenizer
@@ -140,7 +140,7 @@ def gentax_step(folder: Path, episodes: list[Episode], precision: str, **_: Any)
     import torch
 
     from gentax.core.process import keep_freed_memory
-    from gentax.models.precision import has_native_bf16
+    from gentax.models.device import has_native_bf16
     from gentax.policies.local import load_local_policy
     from gentax.rollouts import RolloutConfig
     from gentax.training.config import PolicyGradientConfig, TrainConfig

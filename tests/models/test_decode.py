@@ -7,8 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from gentax.models.decoding import LlamaDecoder
-from gentax.models.decoding.llama_decoder import CudaGraphStep
-from gentax.models.decoding.prefill import plan_prefill
+from gentax.models.decoding.llama_decoder import CudaGraphStep, plan_prefill
 from gentax.models.options import SamplingParams, SamplingRequest
 
 SMALL = {

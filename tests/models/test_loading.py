@@ -328,7 +328,7 @@ def test_a_gguf_file_whose_positions_transformers_would_not_scale_is_refused(tmp
 def test_gemma_3_of_every_size_has_its_own_scale_of_attention(layers, hidden, heads, scale):
     from transformers import AutoConfig
 
-    from gentax.models.gguf import Gguf, correct_gguf_config
+    from gentax.models.checkpoint_check import Gguf, correct_gguf_config
 
     width = 128 if layers == 62 else 256
     config = AutoConfig.for_model(

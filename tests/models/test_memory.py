@@ -8,8 +8,8 @@ from zoo import ZOO
 from gentax.core import UsageError
 from gentax.models.checkpoint_check import build_meta_model, read_weight_headers
 from gentax.models.decoding import HFDecoder, LlamaDecoder
+from gentax.models.device import available_memory, check_fits_memory, kv_cache_bytes, max_batch_size, model_bytes
 from gentax.models.loading import load_model
-from gentax.models.memory import available_memory, check_fits_memory, kv_cache_bytes, max_batch_size, model_bytes
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "deepseek-v3", "gemma3", "lfm2"])
@@ -37,7 +37,7 @@ def test_the_batch_is_as_large_as_memory_allows(monkeypatch):
     config = ZOO["llama"]().config
     row = 1000 + 8 * config.vocab_size
     for rows, expected in ((10.5, 10), (0.2, 1), (1e6, 128)):
-        monkeypatch.setattr("gentax.models.memory.available_memory", lambda _, n=rows: int(n * row / 0.9))
+        monkeypatch.setattr("gentax.models.device.available_memory", lambda _, n=rows: int(n * row / 0.9))
         assert max_batch_size(config, 1000, "cpu") == expected
     monkeypatch.undo()
     assert 0 < available_memory("cpu") < 1 << 50

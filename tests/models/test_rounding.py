@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gentax.models.precision import stochastic_round_
+from gentax.models.device import stochastic_round_
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -30,7 +30,7 @@ def test_what_is_exact_already_stays_and_the_same_weights_are_rounded_alike(monk
     stochastic_round_(target, exact, "weight")
     assert torch.equal(torch.get_rng_state(), state)
     again = torch.empty_like(stored)
-    monkeypatch.setattr("gentax.models.precision.CHUNK_NUMEL", 640)  # numbers: ten rows
+    monkeypatch.setattr("gentax.models.device.CHUNK_NUMEL", 640)  # numbers: ten rows
     stochastic_round_(again, exact, "weight")
     assert torch.equal(again, target)
     stochastic_round_(again, exact, "another")

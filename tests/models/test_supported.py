@@ -8,7 +8,7 @@ import torch
 from zoo import ZOO
 
 from gentax.core import UsageError
-from gentax.models.precision import upcast_to_fp32
+from gentax.models.device import upcast_to_fp32
 from gentax.models.scoring import make_batches, scoring_method, token_logprobs
 
 SMALL = {

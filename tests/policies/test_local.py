@@ -107,15 +107,15 @@ def test_as_many_play_at_once_as_memory_holds(toy, tiny, monkeypatch):
     config = policy.model.config
     token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
     row = token * 100 + 8 * config.vocab_size
-    monkeypatch.setattr("gentax.models.memory.available_memory", lambda device: 21 * row)
+    monkeypatch.setattr("gentax.models.device.available_memory", lambda device: 21 * row)
     assert policy.max_parallel(100) == 16  # of 18 that fit into nine tenths
     rollout_config = RolloutConfig(temperature=1.0, max_new_tokens=6)
     rollout(policy, [Task("toy", "three", "train", n) for n in range(16)], config=rollout_config, parallel=16)
     held = policy.decoder.reserved_bytes
     assert held > 0
-    monkeypatch.setattr("gentax.models.memory.available_memory", lambda device: 21 * row - held)
+    monkeypatch.setattr("gentax.models.device.available_memory", lambda device: 21 * row - held)
     assert policy.max_parallel(100) == 16  # the memory of those before is there for those to come
-    monkeypatch.setattr("gentax.models.memory.available_memory", lambda device: -held)
+    monkeypatch.setattr("gentax.models.device.available_memory", lambda device: -held)
     assert policy.max_parallel(100) == 1
 
 

@@ -18,9 +18,9 @@ from gentax.core import Task, UsageError
 from gentax.evals.evaluate import Evaluation, evaluate
 from gentax.metrics.episode_scores import Truncation
 from gentax.models.options import ChatOptions, SamplingParams
+from gentax.policies.load import ExpertPolicy
 from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.policies.protocol import PolicyRequest
-from gentax.policies.scripted import ExpertPolicy
 from gentax.rollouts import RolloutConfig, rollout
 from gentax.training.trajectories import examples, exchanges
 

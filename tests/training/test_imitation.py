@@ -13,8 +13,8 @@ import torch
 from gentax.core import NonFiniteLoss, UsageError
 from gentax.core.episode import write_episodes
 from gentax.domains import make
+from gentax.policies.load import ExpertPolicy
 from gentax.policies.local import load_local_policy
-from gentax.policies.scripted import ExpertPolicy
 from gentax.rollouts import RolloutConfig, rollout
 from gentax.training import sft_data as module
 from gentax.training.checkpoint import load_optimizer, optimizer_state

@@ -15,7 +15,7 @@ import torch
 
 from gentax.core import UsageError
 from gentax.core.settings import read_settings
-from gentax.models.loading import resolve_device
+from gentax.models.device import resolve_device
 from gentax.policies.local import load_local_policy
 from gentax.training import TrainConfig, train
 from gentax.training.distributed import World, join

@@ -13,8 +13,8 @@ from gentax.core import UsageError
 from gentax.core.episode import EPISODES_FILE, write_episodes
 from gentax.domains import make
 from gentax.models.chat import ChatCodec
+from gentax.policies.load import ExpertPolicy
 from gentax.policies.local import load_local_policy
-from gentax.policies.scripted import ExpertPolicy
 from gentax.rollouts import rollout
 from gentax.training.trajectories import Exchange, examples, holds_trajectories, read_trajectories
 

@@ -9,7 +9,7 @@ import pytest
 
 import gentax
 from gentax.core import TextEnv, UsageError
-from gentax.policies.scripted import ExpertPolicy, RandomPolicy
+from gentax.policies.load import ExpertPolicy, RandomPolicy
 from gentax.rollouts import EnvPool, RolloutConfig, rollout
 from gentax.wrappers import Calls, Horizon, Layout, Menu, Rename, Shaping, TextWrapper, distract
 

@@ -38,7 +38,7 @@ AT_ONCE = 2  # processes
 # Printed by a process that has PyTorch: its build, what it computes on, and whether bf16 is fast there.
 TORCH = """
 import torch
-from gentax.models.precision import has_native_bf16
+from gentax.models.device import has_native_bf16
 def device(number):
     torch.zeros(1, device=f"cuda:{number}")
     about = torch.cuda.get_device_properties(number)

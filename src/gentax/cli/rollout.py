@@ -68,7 +68,7 @@ def rollout(
     from gentax.evals.evaluate import tasks_of
     from gentax.integrations.inspect_log import check_inspect_log, write_inspect_log
     from gentax.metrics.episode_scores import Truncation
-    from gentax.policies.scripted import SCRIPTED
+    from gentax.policies.load import SCRIPTED
     from gentax.rollouts import rollout as run
 
     if log not in (None, "inspect"):

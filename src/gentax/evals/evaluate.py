@@ -27,7 +27,7 @@ from gentax.metrics.statistics import Estimate, success_rate
 from gentax.models.options import ModelOptions
 from gentax.policies import Policy, load_policy
 from gentax.policies.chat_client import Usage
-from gentax.policies.scripted import SCRIPTED
+from gentax.policies.load import SCRIPTED
 from gentax.rollouts import EnvPool, RolloutConfig, rollout
 from gentax.rollouts.prompt import with_token_budget
 

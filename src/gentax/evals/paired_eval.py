@@ -33,7 +33,7 @@ from gentax.metrics.tax import DomainScores, TaxReport, tax_report
 from gentax.metrics.verdict import Verdict, headline, number, verdict
 from gentax.models.options import ModelOptions
 from gentax.policies import Policy, load_policy_pair
-from gentax.policies.scripted import SCRIPTED, RandomPolicy
+from gentax.policies.load import SCRIPTED, RandomPolicy
 from gentax.rollouts import EnvPool, RolloutConfig, rollout
 from gentax.rollouts.engine import describe_unreadable
 from gentax.rollouts.prompt import with_token_budget

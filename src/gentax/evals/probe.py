@@ -25,8 +25,8 @@ from gentax.metrics.episode_scores import MAX_ERROR_SHARE
 from gentax.models.action_format import write_reply
 from gentax.models.options import ModelOptions
 from gentax.policies import Policy, load_policy
+from gentax.policies.load import SCRIPTED
 from gentax.policies.protocol import PolicyRequest, Reply, max_parallel_episodes
-from gentax.policies.scripted import SCRIPTED
 from gentax.rollouts import RolloutConfig, make_env
 from gentax.rollouts.prompt import episode_prompts
 

@@ -30,7 +30,7 @@ from gentax.core.extras import installed_versions
 from gentax.core.files import atomic_file
 from gentax.core.settings import plain, read_settings, settings
 from gentax.domains import domain, make
-from gentax.policies.scripted import RandomPolicy
+from gentax.policies.load import RandomPolicy
 from gentax.rollouts import RolloutConfig, make_env, rollout
 from gentax.rollouts.prompt import build_message
 

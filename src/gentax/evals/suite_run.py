@@ -21,8 +21,7 @@ from gentax.evals.suite_result import (
 from gentax.models.options import ModelOptions
 from gentax.models.source import fingerprint, may_name_model
 from gentax.policies import Policy, load_policy
-from gentax.policies.load import SCRIPTED_BY_NAME
-from gentax.policies.scripted import SCRIPTED
+from gentax.policies.load import SCRIPTED, SCRIPTED_BY_NAME
 from gentax.rollouts import EnvPool, rollout
 from gentax.rollouts.engine import UnreadableReplies
 

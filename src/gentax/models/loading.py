@@ -2,6 +2,12 @@
 
 In order: resolve the name, check configuration and headers, match them on the meta device, check the memory, and only
 then read the weights, from safetensors or GGUF; nothing is unpickled.
+
+PEFT adapters are matched with their base in the same way, and merged into its weights, so that the result is an
+ordinary model. They are merged in fp32 and rounded stochastically to the dtype of the weights (see `device.py`), since
+rounding to nearest would lose much of what a short training adds. Not supported: prompt tuning and the like, which no
+weight can hold, and adapters that also changed their base (PiSSA, OLoRA, CorDA, LoftQ) and were not saved as plain
+LoRA.
 """
 
 from __future__ import annotations
@@ -17,20 +23,27 @@ from typing import Any
 
 import torch
 
-from gentax.core import UsageError
+from gentax.core import UsageError, unknown
 from gentax.core.process import limit_onednn_cache
 from gentax.models.checkpoint_check import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
     TensorInfo,
     build_meta_model,
     check_config,
     check_loading_info,
+    correct_gguf_config,
     error_line,
+    few,
+    meta_tensors,
+    read_gguf,
     read_json,
+    read_safetensors_header,
     read_weight_headers,
+    remove_added_tokens,
 )
-from gentax.models.gguf import correct_gguf_config, read_gguf, remove_added_tokens
-from gentax.models.memory import check_fits_memory, model_bytes
-from gentax.models.options import ModelOptions, check_device
+from gentax.models.device import check_fits_memory, model_bytes, resolve_device, stochastic_round_
+from gentax.models.options import ModelOptions
 from gentax.models.source import ModelSource, find_model
 
 More = Callable[[Any], int] | None
@@ -144,8 +157,6 @@ def _load(source: ModelSource, options: ModelOptions, tokenizer: Any) -> Any:
     limit_onednn_cache()
     with loading_errors(source.name):
         if source.base is not None:
-            from gentax.models.adapters import check_adapter, merge_adapter
-
             check = partial(check_adapter, source.path, where=source.name)
             model = _load_base(source.base, options, device, tokenizer, check)
             model = merge_adapter(model, source.path, source.name)
@@ -324,27 +335,103 @@ def silence_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def resolve_device(choice: str, local_rank: int = 0, processes: int = 1) -> torch.device:
-    """Return the device that `choice` names.
+MERGEABLE_TYPES = ("LORA", "ADALORA", "IA3", "LOHA", "LOKR", "OFT", "BOFT", "VERA", "HRA")  # that can be merged
+_MOVES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations that change the base's weights
+_REFUSED = {
+    "megatron_config": "names code to import",
+    "layer_replication": "repeats layers of the model",
+    "alora_invocation_tokens": "works from some tokens on, and cannot be merged",
+}
 
-    Args:
-        choice: `cpu`, `cuda`, `cuda:N`, or `auto`, which is a GPU where there is one. Each of several processes on a
-            machine takes the GPU of its rank.
-        local_rank: of this process on its machine.
-        processes: how many there are in all.
+
+def check_adapter(folder: Path, skeleton: Any, where: str) -> int:
+    """Check an adapter against its base on the meta device; return the bytes it takes unmerged.
 
     Raises:
-        UsageError: an unknown or missing device, or one GPU named for several processes.
+        UsageError: a type that cannot be merged, or weights that are missing, unexpected or of another shape.
     """
-    check_device(choice)
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if choice == "cpu" or (choice == "auto" and not count):
-        return torch.device("cpu")
-    if not count:
-        raise UsageError(f"device {choice} is not there: PyTorch finds no GPU; 'cpu' always works")
-    if ":" in choice and processes > 1:
-        raise UsageError(f"device {choice} is one GPU, and there are {processes} processes; 'cuda' gives each its own")
-    number = int(choice.partition(":")[2]) if ":" in choice else local_rank
-    if number >= count:
-        raise UsageError(f"device cuda:{number} is not there: this machine has {count} GPUs, numbered from 0")
-    return torch.device("cuda", number)
+    import peft
+
+    config = _config_of(folder, where)
+    state = meta_tensors(read_safetensors_header(folder / ADAPTER_WEIGHTS), where)
+    try:
+        with torch.device("meta"):
+            wrapped = peft.PeftModelForCausalLM(skeleton, config, low_cpu_mem_usage=True)
+        keys = peft.set_peft_model_state_dict(wrapped, state, low_cpu_mem_usage=True)
+    except Exception as error:
+        raise UsageError(f"{where} does not fit its model: {error_line(error)}") from None
+    if keys.unexpected_keys:
+        raise UsageError(f"{where} has {few(keys.unexpected_keys)}, for which its model has no place")
+    if missing := [name for name in keys.missing_keys if _added(name, wrapped)]:
+        raise UsageError(f"{where} lacks {few(missing)} for its model: is it for another one?")
+    return (folder / ADAPTER_WEIGHTS).stat().st_size
+
+
+def merge_adapter(model: Any, folder: Path, where: str) -> Any:
+    """Merge an adapter that passed `check_adapter` into `model`, which is changed and returned."""
+    import peft
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from safetensors.torch import load_file
+
+    wrapped = peft.PeftModelForCausalLM(model, _config_of(folder, where), low_cpu_mem_usage=True)
+    weights = load_file(folder / ADAPTER_WEIGHTS, device=str(model.device))
+    peft.set_peft_model_state_dict(wrapped, weights, low_cpu_mem_usage=True)
+    try:
+        for name, layer in wrapped.named_modules():
+            if isinstance(layer, BaseTunerLayer):
+                with _in_fp32(layer.get_base_layer(), name):
+                    layer.merge(safe_merge=True)  # refuses a result that is not finite
+        merged = wrapped.merge_and_unload(safe_merge=True)  # what is merged already stays
+    except ValueError as error:
+        raise UsageError(f"{where} cannot be merged: {error_line(error)}") from None
+    vars(merged).pop("peft_config", None)
+    return merged.requires_grad_(True)
+
+
+@contextmanager
+def _in_fp32(layer: Any, name: str) -> Iterator[None]:
+    """Widen a layer's weights to fp32 meanwhile, then round them to their stored dtype."""
+    half = (torch.bfloat16, torch.float16)
+    weights = {key: weight for key, weight in layer.named_parameters(recurse=False) if weight.dtype in half}
+    stored = {key: weight.data for key, weight in weights.items()}
+    for weight in weights.values():
+        weight.data = weight.data.float()
+    yield
+    for key, weight in weights.items():
+        stochastic_round_(stored[key], weight.data, f"{name}.{key}")
+        weight.data = stored[key]
+
+
+def _config_of(folder: Path, where: str) -> Any:
+    """Read an adapter's untrusted configuration, checked before PEFT sees it."""
+    import peft
+
+    values = read_json(folder / ADAPTER_CONFIG)
+    kind = values.get("peft_type")
+    if kind not in MERGEABLE_TYPES:
+        if kind in getattr(peft.PeftType, "__members__", {}):
+            raise UsageError(f"{where} is an adapter of type {kind}, which cannot be merged into a model's weights")
+        raise unknown(f"peft_type of {where}", kind, MERGEABLE_TYPES)
+    for key, why in _REFUSED.items():
+        if values.get(key):
+            raise UsageError(f"{where}: {key} in its {ADAPTER_CONFIG} {why}, which is not supported")
+    init = values.get("init_lora_weights")
+    if isinstance(init, str) and init.lower().startswith(_MOVES_BASE):
+        raise UsageError(
+            f"{where} began by {init}, which changes the model's own weights: save it as plain LoRA "
+            "(PEFT's path_initial_model_for_weight_conversion)"
+        )
+    try:
+        config = peft.PeftConfig.from_pretrained(str(folder))
+    except (TypeError, ValueError, ImportError) as error:
+        raise UsageError(f"{where}: {ADAPTER_CONFIG} is not sound: {error_line(error)}") from None
+    if hasattr(config, "init_lora_weights"):
+        config.init_lora_weights = False  # they are read from the file
+    config.inference_mode = True
+    return config
+
+
+def _added(name: str, wrapped: Any) -> bool:
+    """Return whether a weight belongs to the adapter and not to its base."""
+    prefix = getattr(wrapped.base_model, "prefix", "lora_")
+    return prefix in name or ".modules_to_save." in name

@@ -16,8 +16,8 @@ from gentax.models.chat import ChatCodec
 from gentax.models.decoding import Decoder, LlamaDecoder, select_decoder
 from gentax.models.decoding.sampling import StopCondition
 from gentax.models.decoding.vllm import VLLMDecoder, VLLMModel
+from gentax.models.device import available_memory, max_batch_size
 from gentax.models.loading import check_model_files, load_model, load_tokenizer, loading_errors, runtime
-from gentax.models.memory import available_memory, max_batch_size
 from gentax.models.options import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, ChatOptions, ModelOptions, SamplingRequest
 from gentax.policies.protocol import MAX_PARALLEL, PolicyRequest, Reply
 

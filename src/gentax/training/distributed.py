@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gentax.models.loading import resolve_device
+from gentax.models.device import resolve_device
 from gentax.models.scoring import ScoringBatch, make_batches, state_logits
 from gentax.training.config import TrainConfig
 

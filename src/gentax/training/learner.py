@@ -7,7 +7,7 @@ The player is the policy's model, in the number format that it is stored in. Wha
 - low-rank adapters in a frozen copy (LoRA, arXiv 2106.09685), through the peft library, on every linear layer but the
   head; what has none is the player's own.
 What is trained, its gradients and Adam's moments are fp32. After an update `publish` copies the weights to the player,
-by stochastic rounding where it is in bf16 or fp16 (see `models/precision.py`). Left out: checkpoints of adapters alone,
+by stochastic rounding where it is in bf16 or fp16 (see `models/device.py`). Left out: checkpoints of adapters alone,
 and optimizers that keep less than fp32.
 """
 
@@ -25,7 +25,7 @@ from torch.nn import Parameter
 from torch.utils.checkpoint import checkpoint
 
 from gentax.core import UsageError, stable_seed
-from gentax.models.precision import stochastic_round_
+from gentax.models.device import stochastic_round_
 from gentax.models.scoring import scoring_method
 from gentax.policies.local import LocalPolicy
 from gentax.training.config import LoraConfig, TrainConfig

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 
 from gentax.core import UsageError
-from gentax.models.memory import kv_cache_bytes
-from gentax.models.precision import autocast_context
+from gentax.models.device import autocast_context, kv_cache_bytes
 from gentax.models.scoring.batch import MAX_TOKENS
 from gentax.models.scoring.logprobs import CHUNK, LARGE_CHUNK
 from gentax.training.config import LoraConfig, TrainConfig

@@ -27,7 +27,7 @@ from gentax.domains import make
 from gentax.models.action_format import ACTION, ACTION_END, THINK, THINK_END
 from gentax.models.chat import ChatCodec
 from gentax.models.loading import silence_transformers
-from gentax.policies.scripted import ExpertPolicy, RandomPolicy
+from gentax.policies.load import ExpertPolicy, RandomPolicy
 from gentax.rollouts import RolloutConfig, rollout
 from gentax.rollouts.prompt import build_message
 from gentax.training.sft import SFTSettings, fine_tune

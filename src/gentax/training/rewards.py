@@ -20,8 +20,8 @@ import numpy as np
 from gentax.core import Episode, Outcome, PolicyFault, UsageError
 from gentax.models.action_format import parse_reply, write_reply
 from gentax.models.options import ChatOptions, SamplingParams
+from gentax.policies.load import SCRIPTED
 from gentax.policies.protocol import Policy, PolicyRequest, Reply, max_parallel_episodes
-from gentax.policies.scripted import SCRIPTED
 from gentax.training.config import RewardConfig
 
 

@@ -22,8 +22,8 @@ from gentax.core import NonFiniteLoss, UsageError
 from gentax.core.console import end_line, shows_progress, status
 from gentax.core.files import atomic_folder, lock_folder
 from gentax.core.process import Interrupt, deferred_interrupt, freed_memory_kept
-from gentax.models.loading import load_meta_model, load_model, resolve_device
-from gentax.models.memory import available_memory
+from gentax.models.device import available_memory, resolve_device
+from gentax.models.loading import load_meta_model, load_model
 from gentax.models.options import ModelOptions
 from gentax.policies.local import load_local_policy
 from gentax.training.check import check

@@ -35,8 +35,7 @@ from gentax.core.extras import install_command
 from gentax.core.files import atomic_folder
 from gentax.core.imports import require
 from gentax.core.process import Interrupt, deferred_interrupt
-from gentax.models.loading import resolve_device
-from gentax.models.precision import has_native_bf16, stochastic_round_
+from gentax.models.device import has_native_bf16, resolve_device, stochastic_round_
 from gentax.models.source import find_model
 from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.training.checkpoint import (

@@ -24,7 +24,7 @@ import torch
 from gentax.core.episode import common_prefix_length, prefix_order
 from gentax.models.decoding.hf_cache import GROWTH, BatchCache, CachedSequence, template_layers
 from gentax.models.decoding.sampling import ActiveRequest, StopCondition, check_lengths, sample_next
-from gentax.models.memory import context_length
+from gentax.models.device import context_length
 from gentax.models.options import Sample, SamplingRequest
 
 CHUNK, LARGE_CHUNK = 2048, 8192  # prompt tokens in one pass on a CPU, and on a GPU

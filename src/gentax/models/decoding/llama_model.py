@@ -16,7 +16,7 @@ from torch import nn
 from transformers.cache_utils import DynamicCache
 
 from gentax.core.episode import common_prefix_length
-from gentax.models.memory import context_length
+from gentax.models.device import context_length
 
 
 class UnsupportedModel(ValueError):

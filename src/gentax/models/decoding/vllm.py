@@ -22,7 +22,7 @@ from gentax.core.imports import require
 from gentax.models.action_format import ACTION_END
 from gentax.models.checkpoint_check import ADAPTER_CONFIG, read_json
 from gentax.models.decoding.sampling import ActiveRequest, StopCondition, check_lengths
-from gentax.models.memory import context_length
+from gentax.models.device import context_length
 from gentax.models.options import ModelOptions, Sample, SamplingRequest
 
 MAX_MODEL_LEN = 32768  # tokens of a sequence, at most, that memory is reserved for

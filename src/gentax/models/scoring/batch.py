@@ -1,6 +1,6 @@
 """Batches of token sequences for scoring: prefix trees, or rows padded on the right.
 
-`supported.py` decides which one fits a model. Both give exactly what each sequence would give alone.
+`make_batches` decides which one fits a model. Both give exactly what each sequence would give alone.
 
 Prefix tree: each distinct (prefix, token) is computed once, without padding, and tree attention lets it attend to its
 own prefix. Episodes share the rules, those of a group the task, and often the first actions: half of a training batch's

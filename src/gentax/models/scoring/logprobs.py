@@ -15,7 +15,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from gentax.models.precision import autocast_context
+from gentax.models.device import autocast_context
 from gentax.models.scoring.batch import ScoringBatch
 
 CHUNK = {"cpu": 1 << 24}  # logits at once; some six numbers are kept for each

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from gentax.core import UsageError
-from gentax.models.precision import stochastic_round_
+from gentax.models.device import stochastic_round_
 from gentax.training.forgetting import ForgettingMethod
 
 Weights = Mapping[str, torch.Tensor]
