@@ -267,7 +267,7 @@ def read_gguf(path: Path) -> Gguf:
     """Read the header of a GGUF file. Raises UsageError for another or a truncated file."""
     gguf: Any = require("gguf", f"{path}, a GGUF file,", "gentax[gguf]")
 
-    class Reader(gguf.GGUFReader):  # type: ignore[misc]
+    class Reader(gguf.GGUFReader):
         """Ends where the file ends: past it the package reads nothing, as many times as a false length says."""
 
         def _get(self, offset: int, dtype: Any, count: int = 1, *order: Any, **more: Any) -> Any:
