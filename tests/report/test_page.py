@@ -282,16 +282,15 @@ def test_claims_are_a_section_and_a_table():
 
 
 @pytest.mark.parametrize(("fail", "outcome"), [(99, "PASS"), (5, "FAIL")])
-def test_the_release_gate_is_shown_with_its_limits(fail, outcome):
+def test_the_release_gate_is_shown_with_its_limits(page, fail, outcome):
     (result,) = fake_report.results(arms=(("webshop", "plain"),))
     gate = Gate(tax=PercentLimit(f"{fail} %"), other_targets=PointsLimit("98 points", "90 points")).judged(result.tax)
-    page = render(fake_report.report(results=(result,), gate=gate))
-    text = Tree(page).text
+    text = Tree(render(Report("Gate", (result,), gate=gate))).text
     assert f"Release gate {outcome}" in text
     assert re.search(rf"tax on all targets \d+\.\d \d+\.\d to \d+\.\d – {fail}\.0 {outcome}", text)
     assert "drop on alfworld" in text
     assert "90.0 98.0 PASS" in text
-    assert 'id="gate"' not in render(fake_report.report())
+    assert 'id="gate"' not in page
 
 
 def test_the_verdict_comes_first():
