@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from gentax.metrics import claims as c
-from gentax.metrics.claims import Claim, ClaimOutcome
+from gentax.metrics import claim_testing as c
+from gentax.metrics.claim_testing import Claim, ClaimOutcome
 
 SOURCE, TARGETS = "home", ("one", "two", "three")
 RATES = {"home": 0.3, "one": 0.5, "two": 0.35, "three": 0.25}

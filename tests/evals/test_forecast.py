@@ -46,13 +46,11 @@ def test_noise_is_forecast_by_its_mean():
 
 
 def test_few_domains_say_so():
-    assert planted(3).forecast({"richness": 9.0}).tax is None
-    assert planted(3).forecast({"richness": 9.0}).why == "fit 'planted' has 3 source domains, and a forecast takes 4"
+    few = planted(3).forecast({"richness": 9.0})
+    assert (few.tax, few.why) == (None, "fit 'planted' has 3 source domains, and a forecast takes 4")
     assert planted(4).affordable() == ()
-    assert planted(4).forecast({}).tax is not None
-    moved = planted(3).forecast_from_kl(0.1)
-    assert moved.tax is None
-    assert "fit 'planted' has 3 source domains with kl" in moved.why
+    assert planted(4).forecast({}).tax
+    assert "fit 'planted' has 3 source domains with kl" in planted(3).forecast_from_kl(0.1).why
 
 
 def test_a_domain_is_left_out_with_all_its_arms():
@@ -62,7 +60,6 @@ def test_a_domain_is_left_out_with_all_its_arms():
     assert two.error == pytest.approx(one.error)
     assert two.df == one.df == 4
     assert two.predict({"richness": 9.0}) == pytest.approx(one.predict({"richness": 9.0}))
-    assert twice.domains == fit.domains
 
 
 def test_intervals_hold_what_they_forecast():
@@ -76,8 +73,7 @@ def test_intervals_hold_what_they_forecast():
 
 def test_what_has_not_moved_costs_nothing():
     fit = planted(5, lambda n, rng: 0.4 * n)
-    found = fit.forecast_from_kl(0.0)
-    assert found.tax.value == 0
+    assert fit.forecast_from_kl(0.0).tax.value == 0
     assert fit.forecast_from_kl(0.25).tax.value == pytest.approx(1.0)
     with pytest.raises(UsageError, match="feature"):
         fit.forecast({"kl": 3.0})
@@ -113,23 +109,17 @@ def test_a_fit_is_stored_with_its_data(tmp_path):
         file.write_text(broken)
         with pytest.raises(UsageError, match="fit"):
             read_fit(file)
-    nan = float("nan")
-    for key, bad in {"steps": "many", "seeds": 0, "source": 3, "features": None, "tax_low": True, "tax": nan}.items():
+    for key, bad in {"steps": "many", "seeds": 0, "features": None, "tax_low": True}.items():
         rows = fit.to_json()["rows"]
         rows[0][key] = bad
         file.write_text(json.dumps(fit.to_json() | {"rows": rows}))
-        with pytest.raises(UsageError, match="NaN" if key == "tax" else rf"rows\.0\.{key}"):
+        with pytest.raises(UsageError, match=rf"rows\.0\.{key}"):
             read_fit(file)
     with pytest.raises(UsageError, match="did you mean 'sources'"):
         read_fit("source")
-
-
-def test_the_shipped_fit_forecasts():
-    fit = read_fit("sources")
-    assert len(fit.domains) >= 4
-    assert set(fit.targets) > set(fit.domains)
-    assert fit.forecast(fit.rows[0].features).tax is not None
-    assert fit.forecast_from_kl(fit.rows[0].features["kl"]).tax is not None
+    shipped = read_fit("sources")
+    assert shipped.forecast(shipped.rows[0].features).tax
+    assert shipped.forecast_from_kl(shipped.rows[0].features["kl"]).tax
 
 
 ALL = ["sokoban", "crafting", "babyai"]
@@ -165,10 +155,14 @@ def test_what_cannot_be_told_apart_shares_a_rank(probes):
     assert few[0].forecast.tax is None
 
 
-def test_advice_that_cannot_be_given_is_refused(probes):
-    with pytest.raises(UsageError, match="was not probed"):
-        advise(probes, ["webshop"], ALL, planted(5), 30)
-    with pytest.raises(UsageError, match="at least 1"):
-        advise(probes, ["sokoban"], ALL, planted(5), 0)
-    with pytest.raises(UsageError, match="one other domain"):
-        advise(probes, ["sokoban"], ["sokoban"], planted(5), 30)
+@pytest.mark.parametrize(
+    ("candidate", "targets", "budget", "says"),
+    [
+        ("webshop", ALL, 30, "was not probed"),
+        ("sokoban", ALL, 0, "at least 1"),
+        ("sokoban", ["sokoban"], 30, "one other"),
+    ],
+)
+def test_advice_that_cannot_be_given_is_refused(probes, candidate, targets, budget, says):
+    with pytest.raises(UsageError, match=says):
+        advise(probes, [candidate], targets, planted(5), budget)

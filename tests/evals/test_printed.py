@@ -25,14 +25,8 @@ def rates(n=100, **percents):
 def test_an_estimate_shows_its_interval():
     assert str(Estimate(12.0, 8.06, 15.94, TASKS, "points", 64)) == "12.0 (8.1 to 15.9)"
     assert str(Estimate(-0.001, -0.01, 0.07, TASKS, "fraction", 64)) == "0.00 (−0.01 to 0.07)"
-    assert str(Estimate(0.034, -0.01, 0.07, TASKS, "fraction", 64)) == "0.03 (−0.01 to 0.07)"
-
-
-def test_what_is_undefined_is_false_says_why_and_is_null():
     nothing = Undefined("nothing to lose")
-    assert not nothing
-    assert f"{nothing}" == "undefined: nothing to lose"
-    assert nothing.to_json() is None
+    assert (bool(nothing), str(nothing), nothing.to_json()) == (False, "undefined: nothing to lose", None)
 
 
 def test_a_tax():
@@ -41,35 +35,24 @@ def test_a_tax():
     lines = str(tax_report("home", init, after)).splitlines()
     assert lines[0] == "Success %, with 95 % intervals"
     assert lines[1].split() == ["domain", "base", "tuned", "drop", "in", "points"]
-    assert lines[2].startswith("home")
     assert lines[2].endswith("source")
     assert lines[-3].startswith("tax of home: 0.33 (")
     assert lines[-2].startswith("gain on home, points: 40.0 (")
     assert lines[-1].startswith("points lost elsewhere per point gained: 0.38 (")
     assert max(map(len, lines)) < 100
+    report = tax_report("away", *[{d: np.zeros(9) for d in "ab"}] * 2)
+    assert "tax of away: undefined: the base policy's success on the targets is not told apart from 0" in str(report)
+    assert "gain on away, points: undefined: away was not evaluated" in str(report)
 
 
-def test_a_tax_that_is_undefined():
-    init = {d: x.astype(float) for d, x in rates(a=0, b=0).items()}
-    report = tax_report("home", init, init)
-    assert "tax of home: undefined: the base policy's success on the targets is not told apart from 0" in str(report)
-    assert "gain on home, points: undefined: home was not evaluated" in str(report)
-    assert report.undefined["tax_rate"] == "home was not evaluated"
-
-
-def test_an_evaluation_and_a_probe(toy):
-    result = gentax.evaluate("expert", ["toy"], tasks=8)
+def test_an_evaluation_and_a_probe_and_no_episodes_in_a_notebook(toy):
+    result = gentax.evaluate("expert", "toy", tasks=8)  # one name will do
     assert str(result).splitlines()[0] == "expert on test tasks"
     assert str(result).splitlines()[2].split()[:3] == ["toy", "three", "100.0"]
     (probe,) = gentax.probe(["toy"], "expert", trajectories=8)
     assert str(probe).splitlines()[0] == "toy, played by expert"
     assert "planning complexity, steps (failures: 50)" in str(probe)
-    assert "success %" in str(probe)
-
-
-def test_a_notebook_shows_what_is_printed_and_no_episodes(toy):
     shown: list[str] = []
-    result = gentax.evaluate("expert", "toy", tasks=2)  # one name will do
     result._repr_pretty_(types.SimpleNamespace(text=shown.append), False)
     assert shown == [str(result)]
     assert "episodes" not in repr(result)

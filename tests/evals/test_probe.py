@@ -76,12 +76,8 @@ def test_failures_count_at_the_horizon_and_play_goes_that_far(toy):
     (found,) = probe(["toy"], Scripted(lambda turn: "no"), trajectories=4, horizon=9)
     assert [found.axes.planning.value, found.axes.success.value] == [9, 0]
     assert {episode.length for episode in found.episodes} == {9}  # of its own it would end after 6
-    assert found.axes.expert_length.value == 3
-
-
-def test_a_plan_longer_than_the_horizon_is_known_all_the_same(toy):
     (found,) = probe(["toy"], "expert", trajectories=4, horizon=2)
-    assert (found.axes.success.value, found.axes.expert_length.value) == (0, 3)
+    assert (found.axes.success.value, found.axes.expert_length.value) == (0, 3)  # a longer plan is known all the same
 
 
 def test_a_domain_with_distractors_follows_its_plain_self(toy):
@@ -145,11 +141,8 @@ def test_it_is_read_back_from_json(toy):
         (["toy", "toi"], {}, "did you mean 'toy'"),
         ([("toy", "tree")], {}, "did you mean 'three'"),
         ([], {}, "no domain"),
-        (["toy"], {"policy": "nowhere"}, "no model folder 'nowhere'"),
         (["toy"], {"wrap": ["distrct"]}, "did you mean 'distract'"),
-        (["toy"], {"wrap": ["horizon(999)"]}, "999"),
         (["toy"], {"trajectories": 9, "samples": 2}, "not 9 with samples 2"),
-        (["toy"], {"trajectories": 4, "samples": 4}, "2 or more tasks"),
         (["toy"], {"horizon": 0}, "at least 1 step"),
     ],
 )

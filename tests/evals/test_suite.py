@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -98,9 +99,8 @@ def test_a_retired_suite_says_why_and_what_to_play():
     with pytest.raises(UsageError, match=r"suite v1 is retired: its test tasks share .* measure again on v2"):
         load_suite("v1")
     old = dataclasses.replace(made_up("me", 0.5), suite="v1", digest="552e5be02186648cc79f50a70418fe43")
-    for pair in ((old, made_up("you", 0.5)), (made_up("you", 0.5), old), (old, old)):
-        with pytest.raises(UsageError, match=r"result of me is of suite v1, which is retired: .* measure again on v2"):
-            paired(*pair)
+    with pytest.raises(UsageError, match=r"result of me is of suite v1, which is retired: .* measure again on v2"):
+        paired(made_up("you", 0.5), old)
 
 
 @pytest.mark.parametrize("name", ["sokoban", "crafting", "webshop", "babyai"])
@@ -163,9 +163,7 @@ def test_a_result_is_the_same_again_and_reads_back(tmp_path):
     assert one == two == read_result(tmp_path / "one.json")
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one.json", "two.json"]
-    rows = one.domains["crafting"].episodes
-    assert one.scores()["crafting"].tolist() == [float(row.outcome == "success") for row in rows]
-    assert len(rows) == 128
+    assert len(one.domains["crafting"].episodes) == 128
     assert "sokoban" in one.missing
     assert all(check.passed for check in verify(tmp_path / "one.json"))
 
@@ -212,13 +210,11 @@ def test_weights_are_named_by_their_fingerprint(tiny, tmp_path, monkeypatch):
     result = play_suite("base", domains=["crafting"])
     assert result.fingerprint == fingerprint("base") == fingerprint(BASE) != fingerprint(tiny)
     assert all(row.written and row.written > 0 for row in result.domains["crafting"].episodes)
-    (tmp_path / "m").mkdir()
-    for file in tiny.iterdir():
-        (tmp_path / "m" / file.name).write_bytes(file.read_bytes())
-    assert fingerprint(tmp_path / "m") == fingerprint(tiny)
-    weights = next((tmp_path / "m").glob("*.safetensors"))
+    copy = Path(shutil.copytree(tiny, tmp_path / "m"))
+    assert fingerprint(copy) == fingerprint(tiny)
+    weights = next(copy.glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")  # it was that of a weight of 1.0
-    assert fingerprint(tmp_path / "m") != fingerprint(tiny)
+    assert fingerprint(copy) != fingerprint(tiny)
 
 
 def test_what_is_not_installed_is_missing_unless_it_is_asked_for(two_ready):
@@ -264,33 +260,26 @@ def test_two_results_give_a_tax_without_playing():
     assert report.excluded_tasks["crafting"] == 1
     assert report.tax.value == pytest.approx(0.5, abs=0.1)
     assert report.init["webshop"].value == before.card().success["webshop"].value
-
-
-def test_tasks_pair_whatever_the_order_of_a_file():
-    before, after = made_up("base", 0.6, 1), made_up("tuned", 0.3, 2)
-    sorted_ = dataclasses.replace(
-        after,
-        domains={n: dataclasses.replace(d, starts=dict(sorted(d.starts.items()))) for n, d in after.domains.items()},
-    )
-    assert list(sorted_.domains["sokoban"].starts) != list(after.domains["sokoban"].starts)
-    for as_played, as_sorted in zip(paired(before, after), paired(before, sorted_), strict=True):
-        assert all((as_played[name] == as_sorted[name]).all() for name in as_played)
+    of = {n: dataclasses.replace(d, starts=dict(sorted(d.starts.items()))) for n, d in after.domains.items()}
+    for as_played, as_sorted in zip(
+        paired(before, after), paired(before, dataclasses.replace(after, domains=of)), strict=True
+    ):
+        assert all(np.array_equal(as_played[name], as_sorted[name], equal_nan=True) for name in as_played)
 
 
 def test_results_that_do_not_compare_are_refused():
-    one = made_up("one", 0.5)
-    with pytest.raises(UsageError, match="different suites"):
-        paired(one, dataclasses.replace(one, digest="0" * 32))
-    with pytest.raises(UsageError, match=r"result of one is not sound: suite: v2 was frozen as"):
-        paired(dataclasses.replace(one, digest="x"), dataclasses.replace(one, digest="x"))
-    domains = list(one.domains)
-    with pytest.raises(UsageError, match="no domain of suite v2 in common"):
-        paired(without(one, *domains[4:]), without(one, *domains[:4]))
-    with pytest.raises(UsageError, match="result of two is not sound: errors"):
-        paired(one, broken(made_up("two", 0.5), "sokoban", 60))
+    one, domains = made_up("one", 0.5), list(load_suite("v2").domains)
     moved = dataclasses.replace(one.domains["sokoban"], episodes=one.domains["sokoban"].episodes[1:])
-    with pytest.raises(UsageError, match="not sound: tasks: sokoban lacks sample 0 of task sokoban/6x6-far/test/0"):
-        paired(one, dataclasses.replace(one, domains={**one.domains, "sokoban": moved}))
+    forged = dataclasses.replace(one, digest="x")
+    for before, after, says in (
+        (one, forged, "different suites"),
+        (forged, forged, "result of one is not sound: suite: v2 was frozen as"),
+        (without(one, *domains[4:]), without(one, *domains[:4]), "no domain of suite v2 in common"),
+        (one, broken(made_up("two", 0.5), "sokoban", 60), "result of two is not sound: errors"),
+        (one, dataclasses.replace(one, domains={**one.domains, "sokoban": moved}), "sokoban lacks sample 0 of task"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            paired(before, after)
 
 
 def test_a_whole_result_is_found_sound(tmp_path):

@@ -31,12 +31,9 @@ def compared(**change):
 
 def test_the_formulae():
     rich = compared()["rich"]
-    assert rich.targets.value == pytest.approx(15)
-    assert rich.source.value == pytest.approx(-5)
-    assert rich.ood_change.value == pytest.approx(30 / 60)
-    assert rich.tax_removed.value == pytest.approx(30 / 40)
-    assert rich.iqm.value == pytest.approx(45)
-    assert rich.better.value == 0.5 + 0.5  # on either target every run beats every plain one
+    values = [one.value for one in (rich.targets, rich.source, rich.ood_change, rich.tax_removed, rich.iqm)]
+    assert values == pytest.approx([15, -5, 30 / 60, 30 / 40, 45])
+    assert rich.better.value == 1  # on either target every run beats every plain one
     assert rich.targets_p < 0.01
     same = compared()["same"]
     assert (same.targets.value, same.targets_p, same.better.value) == (0, 1, 0.5)
@@ -48,27 +45,17 @@ def test_the_formulae():
 
 def test_the_headline_of_a_remedy_is_on_targets_that_no_arm_touched():
     rich = compare_arms("home", INIT, ARMS, np.random.default_rng(0), touched={"a", "home"})["rich"]
-    assert rich.over == ("b",)
-    assert rich.touched == ("a",)
-    assert rich.on_untouched
-    assert rich.targets.value == pytest.approx(15)
-    assert rich.tax_removed.value == pytest.approx(15 / 20)
-    assert rich.touched_removed.value == pytest.approx(15 / 20)
-    assert rich.iqm.value == pytest.approx(55)
-    assert rich.arms == 2
+    assert (rich.over, rich.touched, rich.on_untouched, rich.arms) == (("b",), ("a",), True, 2)
+    shares = [one.value for one in (rich.targets, rich.tax_removed, rich.touched_removed, rich.iqm)]
+    assert shares == pytest.approx([15, 15 / 20, 15 / 20, 55])
     every = compare_arms("home", INIT, ARMS, np.random.default_rng(0), touched={"a", "b"})["rich"]
-    assert every.over == ("a", "b")
-    assert not every.on_untouched
-    assert "tax removed, touched targets" in str(every)
-    json.dumps(every.to_json(), allow_nan=False)
+    assert (every.over, every.on_untouched) == (("a", "b"), False)
 
 
 def test_more_arms_ask_for_more():
     slight = rates(home=70, a=24, b=45)
     alone = compare_arms("home", INIT, {"plain": ARMS["plain"], "x": slight}, np.random.default_rng(0))["x"]
-    among = compared(x=slight)["x"]
-    assert alone.targets == among.targets
-    assert among.targets_p > alone.targets_p
+    assert compared(x=slight)["x"].targets_p > alone.targets_p
 
 
 def test_one_seed_has_no_spread_of_runs():
@@ -81,12 +68,14 @@ def test_one_seed_has_no_spread_of_runs():
 
 
 def test_what_cannot_be_compared_is_refused():
-    with pytest.raises(UsageError, match="plan"):
-        compare_arms("home", INIT, ARMS, np.random.default_rng(0), plain="plan")
-    with pytest.raises(UsageError, match="two of them"):
-        compare_arms("home", INIT, {"plain": ARMS["plain"]}, np.random.default_rng(0))
-    with pytest.raises(UsageError, match="at least one other domain"):
-        compare_arms("a", {"a": INIT["a"]}, {n: {"a": x["a"]} for n, x in ARMS.items()}, np.random.default_rng(0))
+    alone = {n: {"a": x["a"]} for n, x in ARMS.items()}
+    for source, init, arms, plain, says in (
+        ("home", INIT, ARMS, "plan", "plan"),
+        ("home", INIT, {"plain": ARMS["plain"]}, "plain", "two of them"),
+        ("a", {"a": INIT["a"]}, alone, "plain", "at least one other domain"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            compare_arms(source, init, arms, np.random.default_rng(0), plain=plain)
 
 
 def test_ranks_follow_the_paper():

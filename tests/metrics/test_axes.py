@@ -28,13 +28,9 @@ EPISODES = [
 
 def test_the_two_axes():
     found = axes("maze", EPISODES, 10)
-    assert found.observation_characters.value == pytest.approx((2 + 4 + 4 * 6 + 3) / 7)
-    assert found.planning.value == pytest.approx((2 + 4 + 10) / 3)
-    assert found.length_given_success.value == pytest.approx(3)
-    assert found.success.value == pytest.approx(200 / 3)
-    assert (found.episodes, found.errors) == (3, 1)
-    assert found.prompt_characters is None
-    assert found.expert_length is None
+    axis = (found.observation_characters, found.planning, found.length_given_success, found.success)
+    assert [one.value for one in axis] == pytest.approx([(2 + 4 + 4 * 6 + 3) / 7, (2 + 4 + 10) / 3, 3, 200 / 3])
+    assert (found.episodes, found.errors, found.prompt_characters, found.expert_length) == (3, 1, None, None)
     assert found.observation_compressed.value < 20
 
 
@@ -55,9 +51,8 @@ def test_prompts_tokens_and_experts_when_given():
 
 def test_samples_of_one_task_do_not_narrow_the_interval():
     once = axes("maze", EPISODES[:3], 10)
-    often = axes(
-        "maze", [episode(e.task.index, ["x"] * e.length, e.outcome, s) for e in EPISODES[:3] for s in range(9)], 10
-    )
+    samples = [episode(e.task.index, ["\ud800"] * e.length, e.outcome, s) for e in EPISODES[:3] for s in range(9)]
+    often = axes("maze", samples, 10)
     assert often.planning.low == pytest.approx(once.planning.low)
     assert often.success.n == 3
     assert axes("maze", EPISODES[1:3], 10).length_given_success is None  # one success has no spread
@@ -95,11 +90,6 @@ def test_pass_at_k_leaves_out_tasks_with_a_sample_that_broke():
     assert {k: (e.value, e.n) for k, e in found.items()} == {1: (pytest.approx(50), 3), 2: (pytest.approx(200 / 3), 3)}
 
 
-def test_lone_surrogates_are_counted():
-    broken = [episode(i, ["\ud800" * 4], WON) for i in range(2)]
-    assert axes("maze", broken, 5).observation_characters.value == 4
-
-
 @pytest.mark.parametrize(
     ("episodes", "horizon", "says"),
     [
@@ -117,17 +107,14 @@ def test_what_cannot_be_measured_is_refused(episodes, horizon, says):
 SCORES_NK = np.array([[0, 0, 1], [0, 1, 1], [0, 0, 1], [0, 0, 1]], float)
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 5, 7])
-def test_pass_at_k_is_the_mean_over_all_draws_of_k_samples(k):
-    scores_NK = (np.random.default_rng(k).random((7, 5)) < 0.3).astype(float)
-    drawn = [scores_NK[list(rows)].max(0).mean() for rows in combinations(range(7), k)]
-    assert pass_at_k(scores_NK, k).value == pytest.approx(100 * np.mean(drawn))
-
-
-def test_pass_at_k_does_not_overflow():
+def test_pass_at_k_is_the_mean_over_all_draws_of_k_samples():
+    for k in (1, 2, 5, 7):
+        scores_NK = (np.random.default_rng(k).random((7, 5)) < 0.3).astype(float)
+        drawn = [scores_NK[list(rows)].max(0).mean() for rows in combinations(range(7), k)]
+        assert pass_at_k(scores_NK, k).value == pytest.approx(100 * np.mean(drawn))
     scores_NK = np.zeros((5000, 2))
     scores_NK[0] = 1
-    assert pass_at_k(scores_NK, 2500).value == pytest.approx(50)
+    assert pass_at_k(scores_NK, 2500).value == pytest.approx(50)  # binomials themselves overflow
 
 
 @pytest.mark.parametrize(
@@ -153,9 +140,10 @@ def template_tasks(*texts: list[str]) -> dict[Task, list[str]]:
 
 
 def test_what_every_task_shows_is_template_and_what_one_shows_is_not():
-    # "You are in a" has 12 characters of "You are in a red hall so fine X", whose other words change.
-    states = template_tasks(*([f"You are in a {word} {word}{word}"] for word in CONTENT))
-    assert template_share(states).value == pytest.approx(100 * 12 / 23)
+    # "You are in a" has 12 characters of 23; then words in two places, with a gap of two between them.
+    for text, share in (("You are in a {0} {0}{0}", 12 / 23), ("Go to  the end {0} x so say it {0}", (14 + 11) / 34)):
+        states = template_tasks(*([text.format(word)] for word in CONTENT))
+        assert template_share(states).value == pytest.approx(100 * share)
 
 
 def test_a_phrase_of_one_kind_of_page_is_template_when_nearly_every_task_shows_it():

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from fake_episodes import played
 
-from gentax.core import UsageError
-from gentax.metrics.behaviour import annotate, behaviour, compare, end_sentence, holm, sentences
+from gentax.core import Episode, Outcome, Step, Task, UsageError
+from gentax.metrics.behaviour import (
+    KINDS,
+    LostEpisodes,
+    annotate,
+    behaviour,
+    compare,
+    end_sentence,
+    holm,
+    lost_episodes,
+    sentences,
+    task_changes,
+)  # fmt: skip
 from gentax.metrics.statistics import success_rate
 from gentax.metrics.statistics.task_ratios import Ratio, change, estimate, p_value
 
@@ -20,20 +32,14 @@ def of(*episodes):
     return {name: None if value is None else pytest.approx(value.value) for name, value in one.measures.items()}
 
 
-def test_an_action_is_repeated_when_the_same_one_had_changed_nothing():
+def test_actions_are_repeated_done_before_and_lead_back():
     walked = annotate(played(0, "right>B", "right>C", "right!", "right!", "up>D", "right>D", "right>D"), 9)
-    assert walked.repeated == (False, False, False, True, False, False, True)
-
-
-def test_an_action_is_done_before_in_the_same_state_whatever_the_refusal_said():
+    assert walked.repeated == (False, False, False, True, False, False, True)  # the same one had changed nothing
     one = annotate(played(0, "up!>Blocked.", "left!>A wall.", "up!>Blocked.", "go>B", "up>A", "up!>Blocked."), 9)
-    assert one.redone == (False, False, True, False, False, True)
+    assert one.redone == (False, False, True, False, False, True)  # whatever the refusal said
     assert not any(one.repeated)
-
-
-def test_an_accepted_action_may_lead_back():
     one = annotate(played(0, "go>B", "look>B", "back>A", "on>C", "fly!>A", "go>D"), 9)
-    assert one.back == (False, True, True, False, False, False)
+    assert one.back == (False, True, True, False, False, False)  # accepted, to what was seen
 
 
 @pytest.mark.parametrize(
@@ -222,3 +228,54 @@ def test_a_policy_alone_is_said_in_a_sentence():
     )
     (one,) = behaviour([played(n, "go>B", won=True) for n in range(2)]).values()
     assert end_sentence(one) == "On room, 100 % of 2 episodes succeed."
+
+
+# --- lost episodes ---
+
+YES, NO, ERROR = Outcome.SUCCESS, Outcome.FAILURE, Outcome.ERROR
+
+
+def failing(index: int, outcome: Outcome, *actions: str, horizon: int = 0) -> Episode:
+    """An episode whose states all differ; an action `!` is refused, `` could not be read, `…` was cut off."""
+    actions = actions * (horizon // len(actions)) if horizon else actions
+    steps = [
+        Step(f"state {n}", a, "" if a in ("", "…") else a, 0.0, a not in ("!", "", "…"), truncated=a == "…")
+        for n, a in enumerate(actions)
+    ]
+    return Episode(Task("crafting", "easy", "test", index), 0, "goal", tuple(steps), outcome, "the end")
+
+
+def test_changes_and_kinds_of_failure():
+    before = [failing(n, outcome, "a") for n, outcome in enumerate((YES, YES, YES, NO, YES, NO))]
+    after = [
+        failing(0, NO, "a", "b"),  # ended early
+        failing(1, NO, "!", horizon=12),  # refused to the end, in a loop
+        failing(2, YES, "a"),
+        failing(3, YES, "a"),
+        failing(4, ERROR, "a"),
+        failing(5, NO, "a", "", "b", "…", *"cdefghij"[:8]),  # out of steps, and still trying
+    ]
+    changes = list(task_changes(before, after))
+    assert [one.change for one in changes] == ["lost", "lost", "solved twice", "gained", "an error", "failed twice"]
+    assert changes[0].kinds == ("ended early",)
+    assert changes[1].kinds == ("gave up", "ended in a loop", "an invalid action")
+    assert changes[5].kinds == ("ran out of steps", "an invalid action", "no action read", "a reply cut off")
+    assert not any(one.kinds for one in changes[2:5])
+    assert all(kind in KINDS for one in changes for kind in one.kinds)
+
+    counted = lost_episodes(changes)
+    assert (counted.solved, counted.lost) == (3, 2)  # the one with an error is left out
+    assert counted.kinds["gave up"] == 1
+    assert counted.actions == (2, 14)
+    assert counted.invalid == (0, 12)
+    assert counted.invalid_percent == (0, pytest.approx(100 * 12 / 14))
+    twice = counted + counted
+    assert (twice.solved, twice.lost, twice.kinds["gave up"], twice.actions) == (6, 4, 2, (4, 28))
+    assert LostEpisodes().invalid_percent is None
+
+
+def test_episodes_that_do_not_pair_are_refused():
+    one, two = failing(1, YES, "a"), failing(2, YES, "a")
+    for other in ([two], [one, one], [replace(one, sample=1)]):
+        with pytest.raises(UsageError):
+            list(task_changes([one], other))

@@ -8,7 +8,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from gentax.core import Episode, Outcome, Step, Task, UsageError
 from gentax.metrics.axes import Probe, axes
-from gentax.metrics.diversity import MEASURES, Diversity, counts, diversity, rao, tfidf, unseen, unshared, vendi
+from gentax.metrics.diversity import MEASURES, counts, diversity, rao, tfidf, unseen, unshared, vendi
 from gentax.metrics.statistics import Estimate
 
 WORDS = ("red", "blue", "gold", "box", "key", "door", "wall", "you", "see", "go")
@@ -124,17 +124,6 @@ def test_a_probe_without_episodes_is_compared_on_the_axes_alone():
         diversity([a, b]).pairs["structural"]["a"]["b"].value
     )
     assert "vendi" not in found.mixture()
-
-
-def test_json_is_read_back():
-    kl = Estimate(0.2, 0.1, 0.3, "tasks", "nats", 9)
-    found = diversity([probed("a", ["red box"], ["go"]), probed("b", ["a key"], ["a wall"])], policy={"b": kl})
-    written = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    read = Diversity.from_json(written)
-    assert read.to_json() == written
-    assert read.policy == {"b": kl}
-    with pytest.raises(UsageError, match="a diversity lacks"):
-        Diversity.from_json({"names": []})
 
 
 def test_a_mixture_by_hand():

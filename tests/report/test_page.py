@@ -21,7 +21,7 @@ import pytest
 
 from gentax.core import Outcome, Task, UsageError
 from gentax.core.episode import read_episodes
-from gentax.metrics.claims import Claim, assess, drop
+from gentax.metrics.claim_testing import Claim, assess, drop
 from gentax.metrics.gate import Gate, PercentLimit, PointsLimit
 from gentax.metrics.tax import tax_report
 from gentax.report import ArmResult, LearningCurve, Report, random_success

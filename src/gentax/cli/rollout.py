@@ -28,7 +28,7 @@ from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:
     from gentax.core import Episode
-    from gentax.metrics.behaviour import Behaviour, Comparison, Values
+    from gentax.metrics.behaviour import Behaviour, BehaviourComparison, Values
     from gentax.metrics.statistics import Estimate
 
 _FILE = (
@@ -147,7 +147,9 @@ def _diagnose_one(episodes: Sequence[Episode]) -> tuple[Iterable[Behaviour], dic
     return measured.values(), result
 
 
-def _compare_two(before: Sequence[Episode], after: Sequence[Episode]) -> tuple[Iterable[Comparison], dict[str, Any]]:
+def _compare_two(
+    before: Sequence[Episode], after: Sequence[Episode]
+) -> tuple[Iterable[BehaviourComparison], dict[str, Any]]:
     from gentax.metrics.behaviour import compare, holm, sentences
     from gentax.metrics.statistics import LEVEL
 

@@ -283,10 +283,10 @@ def _plan_tasks(
     if drop is not None and pilot_tasks is None:
         needed = required_sample_size(drop, targets, analyses, VARIANCE if pilot is None else pilot.variance)
         print_text(
-            f"  To see a mean drop of {drop:g} points over {targets} targets takes {needed.tasks} tasks of each, "
-            f"{needed.episodes} episodes a policy."
+            f"  To see a mean drop of {drop:g} points over {targets} targets takes {needed} tasks of each, "
+            f"{needed * targets} episodes a policy."
         )
-        tasks = needed.tasks if tasks is None else tasks
+        tasks = needed if tasks is None else tasks
     tasks = DEFAULT_TASKS if tasks is None else tasks
     listed = {name: len(of) for name, of in tasks_of(levels, tasks).items()}
     print_text(f"  {name} has {count} test tasks." for name, count in listed.items() if count < tasks)

@@ -311,7 +311,7 @@ def paired_evaluation(
             play_until({name: len(of) for name, of in listed.items()}, progress_bar())
             estimate = report_at(MAX_ERROR_SHARE * max(1.0, tasks / pilot), analyses.count).pilot
             assert estimate is not None
-            tasks = max(pilot, required_sample_size(drop, estimate.targets, analyses, estimate.variance).tasks)
+            tasks = max(pilot, required_sample_size(drop, estimate.targets, analyses, estimate.variance))
             listed = tasks_of(domains, tasks)
             if on_pilot is not None:
                 on_pilot(estimate, tasks)

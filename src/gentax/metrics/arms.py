@@ -138,13 +138,13 @@ def compare_arms(
             targets=points(mean_difference(arm)),
             targets_p=p_values[arm],
             source=points(at_home) if source in scores.roles[arm] else away,
-            ood_change=ood_change(scores, source, arm, plain, level, targets),
-            tax_removed=tax_removed(scores, source, arm, plain, level, targets),
+            ood_change=ood_change(scores, arm, plain, targets, level),
+            tax_removed=tax_removed(scores, arm, plain, targets, level),
             iqm=iqm(runs, rng, REPLICATES, level) if seeds > 1 else ONE_SEED,
             better=probability_of_improvement(runs, plain_runs, rng, REPLICATES, level) if seeds > 1 else ONE_SEED,
             over=tuple(targets),
             touched=protected,
-            touched_removed=tax_removed(scores, source, arm, plain, level, protected) if protected else NONE_TOUCHED,
+            touched_removed=tax_removed(scores, arm, plain, protected, level) if protected else NONE_TOUCHED,
             touched_targets=points(mean_difference(arm, protected)) if protected else NONE_TOUCHED,
             arms=len(others),
         )
@@ -158,7 +158,7 @@ def ood_rank_scores(
 
     All sources played the same tasks: they are resampled together. A source's seeds are drawn once for all targets, so
     that what a training run does to all of them stays. As with every bootstrap of a few seeds (see
-    `statistics.bootstrap`), the interval of three is too short; with one it covers tasks only.
+    `statistics.intervals`), the interval of three is too short; with one it covers tasks only.
 
     Args:
         after: source -> domain -> success (S, K) or (K,) in [0, 1]; the source itself may be among the domains.

@@ -19,8 +19,9 @@ from __future__ import annotations
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -69,11 +70,11 @@ def template_share(states: Mapping[Task, Sequence[str]]) -> Estimate | None:
     Args:
         states: the texts that the agent read in each task.
     """
-    phrases = Counter(phrase for texts in states.values() for phrase in {p for t in texts for p, _ in _phrases(t)})
-    needed = TASK_SHARE * len(states)
-    template = {phrase for phrase, tasks in phrases.items() if tasks >= needed}
-    sizes = [(sum(_covered(t, template) for t in texts), sum(map(len, texts))) for texts in states.values()]
-    sizes = [(covered, characters) for covered, characters in sizes if characters]
+    tasks = Counter(phrase for texts in states.values() for phrase in {p for t in set(texts) for p in _phrases(t)})
+    template = {phrase for phrase, count in tasks.items() if count >= TASK_SHARE * len(states)}
+    covered = cache(partial(_covered, template=template))  # a policy that stands still reads one text many times
+    sizes = [(sum(map(covered, texts)), sum(map(len, texts))) for texts in states.values()]
+    sizes = [(share, characters) for share, characters in sizes if characters]
     if len(sizes) < 2:
         return None
     covered_K, characters_K = np.array(sizes, float).T
@@ -81,22 +82,23 @@ def template_share(states: Mapping[Task, Sequence[str]]) -> Estimate | None:
     return Estimate(share.value, max(share.low, 0.0), min(share.high, 100.0), share.covers, share.unit, share.n)
 
 
-def _phrases(text: str) -> Iterable[tuple[tuple[str, ...], tuple[int, int]]]:
-    """Yield every phrase of a text and where it begins and ends."""
-    words = [(match.group(), match.start(), match.end()) for match in _WORD.finditer(text)]
-    for first in range(max(1, len(words) - WORDS + 1) if words else 0):
-        run = words[first : first + WORDS]
-        yield tuple(word for word, _, _ in run), (run[0][1], run[-1][2])
+def _phrases(text: str) -> Iterator[tuple[str, ...]]:
+    words = _WORD.findall(text)
+    size = min(WORDS, len(words))
+    return zip(*(words[n : len(words) - size + n + 1] for n in range(size)), strict=True)
 
 
 def _covered(text: str, template: set[tuple[str, ...]]) -> int:
     """Return how many characters of a text lie in template phrases."""
-    total = reached = 0
-    for phrase, (start, end) in _phrases(text):
-        if phrase in template:
-            total += end - max(start, reached)
-            reached = end
-    return total
+    phrase_P = np.fromiter(map(template.__contains__, _phrases(text)), bool)
+    if not phrase_P.any():
+        return 0
+    word_W = np.array(list(map(len, _WORD.findall(text))))
+    gap_G = np.array(list(map(len, _WORD.split(text)[1:-1])), int)  # between one word and the next
+    size = min(WORDS, len(word_W))
+    in_phrase_W = np.convolve(phrase_P, np.ones(size, int)) > 0
+    in_phrase_G = np.convolve(phrase_P, np.ones(size - 1, int)) > 0 if size > 1 else gap_G > 0
+    return int(word_W[in_phrase_W].sum() + gap_G[in_phrase_G].sum())
 
 
 @dataclass(frozen=True)
@@ -154,10 +156,18 @@ def axes(
     if longest > horizon:
         raise UsageError(f"an episode of {domain} has {longest} steps, more than the horizon of {horizon}")
 
-    def richness(states: Callable[[Episode], Sequence[str]], size: Callable[[str], int], unit: str) -> Estimate:
-        return _pooled(((e.task, size(text)) for e in complete for text in states(e)), unit)
+    def texts_of(states: Callable[[Episode], Sequence[str]]) -> dict[Task, list[str]]:
+        texts: dict[Task, list[str]] = {}
+        for episode in complete:
+            texts.setdefault(episode.task, []).extend(states(episode))
+        return texts
 
-    seen, tokens = _observations, (lambda text: len(encode(text))) if encode else None
+    def richness(texts: Mapping[Task, Sequence[str]], size: Callable[[str], int], unit: str) -> Estimate:
+        return _pooled(((task, size(text)) for task, of_task in texts.items() for text in of_task), unit)
+
+    seen = texts_of(lambda episode: [step.observation for step in episode.steps])
+    read = texts_of(prompts) if prompts else None
+    tokens = (lambda text: len(encode(text))) if encode else None
     won = [(e.task, float(e.length)) for e in complete if e.success]
     return Axes(
         domain=domain,
@@ -167,16 +177,16 @@ def axes(
         observation_characters=richness(seen, len, "characters"),
         observation_compressed=richness(seen, _compressed, "bytes"),
         observation_tokens=richness(seen, tokens, "tokens") if tokens else None,
-        prompt_characters=richness(prompts, len, "characters") if prompts else None,
-        prompt_tokens=richness(prompts, tokens, "tokens") if prompts and tokens else None,
+        prompt_characters=richness(read, len, "characters") if read else None,
+        prompt_tokens=richness(read, tokens, "tokens") if read and tokens else None,
         planning=bounded_mean(
             _by_task((e.task, e.length if e.success else horizon) for e in complete), float(horizon), "steps"
         ),
         success=success_rate(_by_task((e.task, float(e.success)) for e in complete)),
         length_given_success=_pooled(won, "steps") if len({task for task, _ in won}) >= 2 else None,
-        expert_length=None if expert_lengths is None else _mean(expert_lengths, "steps"),
-        observation_template=template_share(_texts(complete, seen)),
-        prompt_template=template_share(_texts(complete, prompts)) if prompts else None,
+        expert_length=None if expert_lengths is None else _pooled(enumerate(expert_lengths), "steps"),
+        observation_template=template_share(seen),
+        prompt_template=template_share(read) if read else None,
         branching=_pooled(choices, "actions") if choices is not None else None,
         pass_at=_pass_at(episodes),
     )
@@ -196,42 +206,27 @@ def _pass_at(episodes: Sequence[Episode]) -> dict[int, Estimate]:
     return {k: pass_at_k(scores_NK, k) for k in sorted(powers_of_two | {most})}
 
 
-def _texts(episodes: Sequence[Episode], states: Callable[[Episode], Sequence[str]]) -> dict[Task, list[str]]:
-    texts: dict[Task, list[str]] = {}
-    for episode in episodes:
-        texts.setdefault(episode.task, []).extend(states(episode))
-    return texts
-
-
-def _observations(episode: Episode) -> list[str]:
-    return [step.observation for step in episode.steps]
-
-
 def _compressed(text: str) -> int:
     return len(zlib.compress(text.encode("utf-8", "surrogatepass"), 9))
 
 
-def _grouped(pairs: Iterable[tuple[Task, float]]) -> dict[Task, list[float]]:
-    groups: dict[Task, list[float]] = {}
+def _grouped(pairs: Iterable[tuple[Hashable, float]]) -> dict[Hashable, list[float]]:
+    groups: dict[Hashable, list[float]] = {}
     for task, value in pairs:
         groups.setdefault(task, []).append(float(value))
     return groups
 
 
-def _by_task(pairs: Iterable[tuple[Task, float]]) -> np.ndarray:
+def _by_task(pairs: Iterable[tuple[Hashable, float]]) -> np.ndarray:
     """Return the mean of each task's values: samples of one task are no independent evidence."""
     return np.array([np.mean(values) for values in _grouped(pairs).values()])
 
 
-def _pooled(pairs: Iterable[tuple[Task, float]], unit: str) -> Estimate:
+def _pooled(pairs: Iterable[tuple[Hashable, float]], unit: str) -> Estimate:
     """Return the mean over all values, with the interval over the tasks they come in."""
     groups = _grouped(pairs)
     sums, counts = ([size(v) for v in groups.values()] for size in (sum, len))
     return cluster_mean(np.array(sums), np.array(counts), unit)
-
-
-def _mean(values: Sequence[float], unit: str) -> Estimate:
-    return cluster_mean(np.asarray(values, float), np.ones(len(values)), unit)
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,22 @@ detects a stuck agent); a loop here has repeated three times.
 AgentBench (Liu et al. 2023). Episodes do not record their step limit: it is taken to be the length of the longest
 episode of the level.
 
+**Lost episodes** are tasks that were solved before training and fail after it. How they fail is counted, not tested.
+
 **Multiple testing.** Holm's (1979) correction over all changes tested, on every domain, keeps the chance of even one
 false statement at 5 %. Intervals are the plain 95 % ones. Success is not among the changes: the tax covers it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from gentax.core import Episode, Task, UsageError
+from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.core.results import Record, Tabular
 from gentax.metrics import statistics
 from gentax.metrics.episode_scores import drop_error_tasks, task_success
@@ -35,8 +38,6 @@ from gentax.metrics.verdict import number, signed
 ROUNDS = 3  # times that a loop must have gone round at the end of an episode
 PERIOD = 4  # actions of a round, at most
 LAST, FEWEST = 4, 3  # giving up shows in the last 1/4 of an episode, and in no fewer actions than 3
-
-Pair = tuple[float, float]  # what an episode adds to the numerator and to the denominator
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,11 @@ class AnnotatedEpisode:
     redone: tuple[bool, ...]  # done before in the same state; holds all that is repeated
     back: tuple[bool, ...]  # accepted, and led to an observation seen before in the episode
     loop: bool  # the last actions went round and round
+
+    @property
+    def unreadable(self) -> int:
+        """How many replies were over and held no action."""
+        return sum(not step.action and not step.truncated for step in self.episode.steps)
 
     @property
     def gave_up(self) -> bool:
@@ -94,84 +100,62 @@ class BehaviourMetric:
     """A ratio of sums over episodes."""
 
     name: str
+    kind: str  # "ends", "actions" or "cost"
+    unit: str  # "percent" (a share), "steps" or "tokens"
     title: str  # as a table prints it
     subject: str  # as a sentence says it
     about: str  # one line for a person
-    kind: str  # "ends", "actions" or "cost"
-    unit: str  # "percent" (a share), "steps" or "tokens"
-    of: Callable[[AnnotatedEpisode], Pair | None]  # None when the episode does not say
+    of: Callable[[AnnotatedEpisode], tuple[float | None, float]]  # numerator, None where unknown, and denominator
 
     @property
     def share(self) -> bool:
         return self.unit == "percent"
 
 
-def _ends(
-    name: str, title: str, subject: str, about: str, holds: Callable[[AnnotatedEpisode], bool]
-) -> BehaviourMetric:
-    about = f"% of episodes {about}"
-    return BehaviourMetric(name, title, subject, about, "ends", "percent", lambda a: (float(holds(a)), 1.0))
-
-
-def _actions(
-    name: str, title: str, subject: str, about: str, count: Callable[[AnnotatedEpisode], int | None]
-) -> BehaviourMetric:
-    def pair(annotated: AnnotatedEpisode) -> Pair | None:
-        counted = count(annotated)
-        return None if counted is None else (counted, annotated.episode.length)
-
-    return BehaviourMetric(name, title, subject, about, "actions", "percent", pair)
-
-
-def _cost(
-    name: str, title: str, subject: str, about: str, unit: str, of: Callable[[Episode], tuple[float | None, float]]
-) -> BehaviourMetric:
-    def pair(annotated: AnnotatedEpisode) -> Pair | None:
-        top, bottom = of(annotated.episode)
-        return None if top is None else (top, bottom)
-
-    return BehaviourMetric(name, title, subject, about, "cost", unit, pair)
-
-
 # fmt: off
 _METRICS = (
-    _ends("success", "success", "successes", "that reached the goal", lambda a: a.episode.success),
-    _ends("ended_early", "ended early", "episodes that failed before they were out of steps",
-          "that failed before they were out of steps: an action had ended them",
-          lambda a: not a.episode.success and not a.cut_off),
-    _ends("gave_up", "gave up", "episodes that gave up",
-          "out of steps whose whole last quarter was refused or had been done before in that state",
-          lambda a: a.gave_up),
-    _ends("ran_out", "ran out of steps", "episodes that ran out of steps still trying",
-          "out of steps that had not given up", lambda a: a.cut_off and not a.gave_up),
-    _ends("loop", "ended in a loop", "episodes that ended in a loop",
-          f"whose last actions went round {ROUNDS} times, {PERIOD} actions a round at most", lambda a: a.loop),
-    _actions("invalid", "invalid", "invalid actions", "% of actions that the environment refused",
-             lambda a: a.episode.invalid if a.episode.validity_known else None),
-    _actions("unreadable", "unreadable", "replies without an action",
-             "% of replies that were over and held no action; they are among the invalid",
-             lambda a: sum(not step.action and not step.truncated for step in a.episode.steps)),
-    _actions("truncated", "truncated", "replies that were cut off",
-             "% of replies that were cut off before they were over; they are not among the invalid",
-             lambda a: a.episode.truncated),
-    _actions("repeated", "repeated", "actions repeated though nothing had changed",
-             "% of actions that were the one before again, which had been refused or had changed nothing",
-             lambda a: sum(a.repeated)),
-    _actions("redone", "done before", "actions done before in the same state",
-             "% of actions that had been done before in the same state (the repeated ones are among them)",
-             lambda a: sum(a.redone)),
-    _actions("back", "led back", "actions that led back to a state seen before",
-             "% of actions that were accepted and led to an observation seen before in the episode",
-             lambda a: sum(a.back)),
-    _cost("steps_per_success", "steps per success", "steps per success",
-          "steps of all episodes, failures too, for each success", "steps", lambda e: (e.length, float(e.success))),
-    _cost("length_given_success", "length of a success", "the length of a success",
-          "mean steps of the episodes that succeeded", "steps", lambda e: (e.length * e.success, float(e.success))),
-    _cost("tokens_per_success", "tokens per success", "tokens per success",
-          "tokens written in all episodes, failures too, for each success", "tokens",
-          lambda e: (e.written, float(e.success))),
-    _cost("tokens_per_step", "tokens per step", "tokens per step", "mean tokens of a reply", "tokens",
-          lambda e: (e.written, e.length)),
+    BehaviourMetric("success", "ends", "percent", "success", "successes", "% of episodes that reached the goal",
+        lambda a: (a.episode.success, 1)),
+    BehaviourMetric("ended_early", "ends", "percent", "ended early",
+        "episodes that failed before they were out of steps",
+        "% of episodes that failed before they were out of steps: an action had ended them",
+        lambda a: (not a.episode.success and not a.cut_off, 1)),
+    BehaviourMetric("gave_up", "ends", "percent", "gave up", "episodes that gave up",
+        "% of episodes out of steps whose whole last quarter was refused or had been done before in that state",
+        lambda a: (a.gave_up, 1)),
+    BehaviourMetric("ran_out", "ends", "percent", "ran out of steps", "episodes that ran out of steps still trying",
+        "% of episodes out of steps that had not given up", lambda a: (a.cut_off and not a.gave_up, 1)),
+    BehaviourMetric("loop", "ends", "percent", "ended in a loop", "episodes that ended in a loop",
+        f"% of episodes whose last actions went round {ROUNDS} times, {PERIOD} actions a round at most",
+        lambda a: (a.loop, 1)),
+    BehaviourMetric("invalid", "actions", "percent", "invalid", "invalid actions",
+        "% of actions that the environment refused",
+        lambda a: (a.episode.invalid if a.episode.validity_known else None, a.episode.length)),
+    BehaviourMetric("unreadable", "actions", "percent", "unreadable", "replies without an action",
+        "% of replies that were over and held no action; they are among the invalid",
+        lambda a: (a.unreadable, a.episode.length)),
+    BehaviourMetric("truncated", "actions", "percent", "truncated", "replies that were cut off",
+        "% of replies that were cut off before they were over; they are not among the invalid",
+        lambda a: (a.episode.truncated, a.episode.length)),
+    BehaviourMetric("repeated", "actions", "percent", "repeated", "actions repeated though nothing had changed",
+        "% of actions that were the one before again, which had been refused or had changed nothing",
+        lambda a: (sum(a.repeated), a.episode.length)),
+    BehaviourMetric("redone", "actions", "percent", "done before", "actions done before in the same state",
+        "% of actions that had been done before in the same state (the repeated ones are among them)",
+        lambda a: (sum(a.redone), a.episode.length)),
+    BehaviourMetric("back", "actions", "percent", "led back", "actions that led back to a state seen before",
+        "% of actions that were accepted and led to an observation seen before in the episode",
+        lambda a: (sum(a.back), a.episode.length)),
+    BehaviourMetric("steps_per_success", "cost", "steps", "steps per success", "steps per success",
+        "steps of all episodes, failures too, for each success", lambda a: (a.episode.length, a.episode.success)),
+    BehaviourMetric("length_given_success", "cost", "steps", "length of a success", "the length of a success",
+        "mean steps of the episodes that succeeded",
+        lambda a: (a.episode.length * a.episode.success, a.episode.success)),
+    BehaviourMetric("tokens_per_success", "cost", "tokens", "tokens per success", "tokens per success",
+        "tokens written in all episodes, failures too, for each success",
+        lambda a: (a.episode.written, a.episode.success)),
+    BehaviourMetric("tokens_per_step", "cost", "tokens", "tokens per step", "tokens per step",
+        "mean tokens of a reply", lambda a: (a.episode.written, a.episode.length)),
 )
 # fmt: on
 MEASURES = {metric.name: metric for metric in _METRICS}
@@ -214,10 +198,6 @@ def _paired(*policies: Iterable[Episode]) -> dict[str, tuple[list[ByTask], int]]
     return paired
 
 
-def _flat(side: ByTask) -> list[Episode]:
-    return [episode for of_task in side.values() for episode in of_task]
-
-
 def _by_sample(episodes: Iterable[Episode]) -> dict[tuple[Task, int], Episode]:
     by_sample: dict[tuple[Task, int], Episode] = {}
     for episode in episodes:
@@ -251,7 +231,7 @@ class Behaviour(Tabular, Record):
 
 
 @dataclass(frozen=True)
-class Comparison(Tabular, Record):
+class BehaviourComparison(Tabular, Record):
     """What two policies did on the same tasks of one domain."""
 
     before: Behaviour
@@ -277,7 +257,7 @@ def behaviour(episodes: Iterable[Episode]) -> dict[str, Behaviour]:
         UsageError: no episodes, an episode that is there twice, fewer than 2 tasks of a domain, too many errors.
     """
     return {
-        domain: _behaviour(domain, side, left_out, _ratios(side, _horizons(side)))
+        domain: _behaviour(domain, side, left_out, _ratios(side, _horizons(_flat(side))))
         for domain, ((side,), left_out) in _paired(episodes).items()
     }
 
@@ -287,7 +267,7 @@ def _behaviour(domain: str, side: ByTask, left_out: int, ratios: Mapping[str, Ra
     return Behaviour(domain, len(side), len(_flat(side)), left_out, values)
 
 
-def compare(before: Iterable[Episode], after: Iterable[Episode]) -> dict[str, Comparison]:
+def compare(before: Iterable[Episode], after: Iterable[Episode]) -> dict[str, BehaviourComparison]:
     """Return what two policies did on the same tasks and samples, and the changes, paired by task, by domain.
 
     Tasks on which an episode of either ended in an error are left out of both.
@@ -297,21 +277,25 @@ def compare(before: Iterable[Episode], after: Iterable[Episode]) -> dict[str, Co
     """
     compared = {}
     for domain, (sides, left_out) in _paired(before, after).items():
-        horizons = _horizons(*sides)
+        horizons = _horizons(_flat(*sides))
         ratios = [_ratios(side, horizons) for side in sides]
         pairs = {name: (ratios[0][name], ratios[1][name]) for name in MEASURES}
         changes = {name: None if a is None or b is None else change(a, b) for name, (a, b) in pairs.items()}
         success_K, later_K = (task_success(_flat(side), side) for side in sides)
         changes["success"] = difference(success_K, later_K)  # as the tax has it
         was, now = (_behaviour(domain, side, left_out, of) for side, of in zip(sides, ratios, strict=True))
-        compared[domain] = Comparison(was, now, changes)
+        compared[domain] = BehaviourComparison(was, now, changes)
     return compared
 
 
-def _horizons(*sides: ByTask) -> dict[str, int]:
+def _flat(*sides: ByTask) -> list[Episode]:
+    return [episode for side in sides for of_task in side.values() for episode in of_task]
+
+
+def _horizons(episodes: Iterable[Episode]) -> dict[str, int]:
     """Return the longest episode of each level: where its episodes are cut off, as far as they tell."""
     longest: dict[str, int] = {}
-    for episode in (episode for side in sides for episode in _flat(side)):
+    for episode in episodes:
         longest[episode.task.level] = max(longest.get(episode.task.level, 0), episode.length)
     return longest
 
@@ -325,10 +309,10 @@ def _ratio(annotated: list[list[AnnotatedEpisode]], metric: BehaviourMetric) -> 
     """Return the sums of each task; None when an episode does not say."""
     sums = []
     for of_task in annotated:
-        pairs = [pair for episode in of_task if (pair := metric.of(episode)) is not None]
-        if len(pairs) < len(of_task):
+        pairs = [metric.of(episode) for episode in of_task]
+        if any(numerator is None for numerator, _ in pairs):
             return None
-        sums.append(np.sum(pairs, axis=0))
+        sums.append(np.sum(np.array(pairs, float), axis=0))
     numerator, denominator = np.array(sums, float).T
     return Ratio(numerator, denominator, unit=metric.unit)
 
@@ -337,7 +321,7 @@ Key = tuple[str, str]  # domain, measure
 ENDS = ("ended_early", "gave_up", "ran_out")  # of episodes that fail
 
 
-def holm(compared: Mapping[str, Comparison]) -> dict[Key, float]:
+def holm(compared: Mapping[str, BehaviourComparison]) -> dict[Key, float]:
     """Return the p-value of each change, corrected for testing all of them (Holm 1979), the smallest first.
 
     A change whose interval has no width (see `task_ratios.estimate`) is not tested.
@@ -351,7 +335,7 @@ def holm(compared: Mapping[str, Comparison]) -> dict[Key, float]:
     return statistics.holm({key: plain[key] for key in sorted(plain, key=lambda key: (plain[key], key))})
 
 
-def sentences(compared: Mapping[str, Comparison], most: int = 3) -> list[str]:
+def sentences(compared: Mapping[str, BehaviourComparison], most: int = 3) -> list[str]:
     """Say at most `most` changes that are significant after Holm's correction, the largest first.
 
     One of each kind a domain, and how many were tested.
@@ -380,7 +364,7 @@ def end_sentence(measured: Behaviour) -> str:
     return f"{line}; most failures are {MEASURES[worst].subject} ({number(values[worst], 0)} % of all)."
 
 
-def _size(comparison: Comparison, name: str) -> float:
+def _size(comparison: BehaviourComparison, name: str) -> float:
     """Return how large a change is: points of a share, percent of what a cost was before."""
     change, before = comparison.change[name], comparison.before.measures[name]
     assert change is not None
@@ -390,7 +374,7 @@ def _size(comparison: Comparison, name: str) -> float:
     return 100 * abs(change.value / before.value)
 
 
-def _change_sentence(comparison: Comparison, name: str) -> str:
+def _change_sentence(comparison: BehaviourComparison, name: str) -> str:
     metric, change = MEASURES[name], comparison.change[name]
     assert change is not None  # the caller asks for changes that there are
     values = [side.measures[name] for side in (comparison.before, comparison.after)]
@@ -401,3 +385,95 @@ def _change_sentence(comparison: Comparison, name: str) -> str:
         f"{signed(change.value)} {moved} (95 % interval {signed(change.low)} to {signed(change.high)}, "
         f"over {change.n} tasks)."
     )
+
+
+# --- the anatomy of lost episodes: solved before training, failed after it. Counts that describe, not estimates. ---
+
+ERROR = "an error"
+LOST = "lost"
+# Success (before, after) -> what changed, in the order in which a page shows them.
+CHANGES = {
+    (True, False): LOST,
+    (False, True): "gained",
+    (True, True): "solved twice",
+    (False, False): "failed twice",
+}
+# How an episode failed: one of the first three is true of each, any of the others may be.
+KINDS: dict[str, Callable[[AnnotatedEpisode], bool]] = {
+    "ended early": lambda one: not one.cut_off,
+    "gave up": lambda one: one.gave_up,
+    "ran out of steps": lambda one: one.cut_off and not one.gave_up,
+    "ended in a loop": lambda one: one.loop,
+    "an invalid action": lambda one: one.episode.invalid > 0,
+    "no action read": lambda one: one.unreadable > 0,
+    "a reply cut off": lambda one: one.episode.truncated > 0,
+}
+
+
+@dataclass(frozen=True)
+class TaskChange:
+    """One task before and after training."""
+
+    before: Episode
+    after: Episode
+    change: str  # of CHANGES, or ERROR
+    kinds: tuple[str, ...]  # of KINDS: how it failed after training; empty where it did not
+
+
+@dataclass(frozen=True)
+class LostEpisodes:
+    """Counts of lost episodes; those of several seeds are added with `+`."""
+
+    solved: int = 0  # before training
+    lost: int = 0  # of these
+    kinds: Counter[str] = field(default_factory=Counter)  # of KINDS
+    actions: tuple[int, int] = (0, 0)  # in the lost episodes, before and after training
+    invalid: tuple[int, int] = (0, 0)  # of these
+
+    def __add__(self, other: LostEpisodes) -> LostEpisodes:
+        before, after = zip(self.actions, other.actions, strict=True), zip(self.invalid, other.invalid, strict=True)
+        (a, b), (c, d) = map(sum, before), map(sum, after)
+        kinds = self.kinds + other.kinds
+        return LostEpisodes(self.solved + other.solved, self.lost + other.lost, kinds, (a, b), (c, d))
+
+    @property
+    def invalid_percent(self) -> tuple[float, float] | None:
+        """The share of their actions that were invalid, before and after training; None where nothing was lost."""
+        if not all(self.actions):
+            return None
+        before, after = (100 * n / total for n, total in zip(self.invalid, self.actions, strict=True))
+        return before, after
+
+
+def task_changes(before: Sequence[Episode], after: Sequence[Episode]) -> Iterator[TaskChange]:
+    """Yield what changed on each task.
+
+    Args:
+        before: the episodes before training, of one domain.
+        after: those after it, on the same tasks in the same order.
+
+    Raises:
+        UsageError: episodes that do not pair.
+    """
+    horizons = _horizons((*before, *after))
+    if len(before) != len(after):
+        raise UsageError(f"{len(before)} episodes before training do not pair with {len(after)} after it")
+    for was, now in zip(before, after, strict=True):
+        if (was.task, was.sample) != (now.task, now.sample):
+            raise UsageError(f"a pair is one task, not {was.task.id} and {now.task.id}")
+        broke = Outcome.ERROR in (was.outcome, now.outcome)
+        kinds: tuple[str, ...] = ()
+        if now.outcome is Outcome.FAILURE:
+            annotated = annotate(now, horizons[now.task.level])
+            kinds = tuple(name for name, holds in KINDS.items() if holds(annotated))
+        yield TaskChange(was, now, ERROR if broke else CHANGES[was.success, now.success], kinds)
+
+
+def lost_episodes(changes: Iterable[TaskChange]) -> LostEpisodes:
+    """Count what `task_changes` found. Tasks with an error are left out."""
+    known = [one for one in changes if one.change != ERROR]
+    lost = [one for one in known if one.change == LOST]
+    kinds = Counter(kind for one in lost for kind in one.kinds)
+    a, b = (sum(getattr(one, when).length for one in lost) for when in ("before", "after"))
+    c, d = (sum(getattr(one, when).invalid for one in lost) for when in ("before", "after"))
+    return LostEpisodes(sum(one.before.success for one in known), len(lost), kinds, (a, b), (c, d))

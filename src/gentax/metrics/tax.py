@@ -40,7 +40,7 @@ from gentax.metrics.statistics import (
     ratio,
     success_rate,
 )
-from gentax.metrics.statistics.estimate import rounded
+from gentax.metrics.statistics.scores import rounded
 
 NOT_TOUCHED = Undefined("no target is known to be touched")
 NO_CHANCE = Undefined("random play's success is not known")
@@ -259,16 +259,16 @@ def tax_report(
         drop_p=holm(p_values),
         significant=group_sequential_holm(p_values, analyses, analysis),
         delta_id=overall(delta_id(scores, source, level) if at_home else not_evaluated),
-        tax=overall(tax(scores, source, level)),
-        tax_rate=overall(tax_rate(scores, source, level) if at_home else not_evaluated),
+        tax=overall(tax(scores, targets, level)),
+        tax_rate=overall(tax_rate(scores, source, targets, level) if at_home else not_evaluated),
         level=analyses.level,
         analysis=analysis,
         analyses=analyses.count,
         clusters={d: scores.clusters_of(d).count for d in scores.roles["init"]},
         unknown_content=tuple(sorted(d for d, contents in labels.items() if not any(contents))),
         touched=touched,
-        tax_untouched=overall(_tax_over(scores, untouched, level) if touched else NOT_TOUCHED),
-        tax_touched=overall(_tax_over(scores, sorted(touched), level) if touched else NOT_TOUCHED),
+        tax_untouched=overall(tax(scores, untouched, level) if touched else NOT_TOUCHED),
+        tax_touched=overall(tax(scores, sorted(touched), level) if touched else NOT_TOUCHED),
         above_chance=_above_chance(scores, rates("chance"), labels, level, overall),
         tax_above_chance=overall(_tax_above_chance(scores, targets, level)),
         bounds=bounds,
@@ -336,7 +336,7 @@ def _error_bounds(
     best, worst = imputed(0.0, 1.0), imputed(1.0, 0.0)
     drops = {t: _difference("init", "after", [t]) for t in broken}
     points = {t: (100 * best.mean(drop), 100 * worst.mean(drop)) for t, drop in drops.items()}
-    low, high = (overall(_tax_over(scores, targets, level)) for scores in (best, worst))
+    low, high = (overall(tax(scores, targets, level)) for scores in (best, worst))
     return ErrorBounds(low, high, points)
 
 
@@ -355,15 +355,11 @@ def _points(scores: Scores, more: str, less: str, domain: str, level: float) -> 
     return replace(estimate, low=max(estimate.low, -100), high=min(estimate.high, 100))
 
 
-def tax(scores: Scores, source: str, level: float = LEVEL) -> Estimate | Undefined:
-    """Return tax(s) = 1 - Σₜ after(s, t) / Σₜ init(t), t ≠ s; undefined when Σ init is not told apart from 0.
+def tax(scores: Scores, targets: Sequence[str], level: float = LEVEL) -> Estimate | Undefined:
+    """Return tax(s) = 1 - Σₜ after(s, t) / Σₜ init(t); undefined when Σ init is not told apart from 0.
 
     0 is free, 1 is all lost, negative is transfer.
     """
-    return _tax_over(scores, _targets(scores, source), level)
-
-
-def _tax_over(scores: Scores, targets: Sequence[str], level: float) -> Estimate | Undefined:
     if not targets:
         return Undefined("every target is touched")
     left = rate_ratio(scores, {("after", t): 1.0 for t in targets}, {("init", t): 1.0 for t in targets}, level)
@@ -372,31 +368,23 @@ def _tax_over(scores: Scores, targets: Sequence[str], level: float) -> Estimate 
     return replace(left, value=1 - left.value, low=1 - left.high, high=1 - left.low)
 
 
-def tax_rate(scores: Scores, source: str, level: float = LEVEL) -> Estimate | Undefined:
+def tax_rate(scores: Scores, source: str, targets: Sequence[str], level: float = LEVEL) -> Estimate | Undefined:
     """Return mean over t of drop(s, t) / ΔID(s), points per point; undefined when ΔID's interval contains 0."""
     unknown_gain = Undefined("the interval of ΔID contains 0")
     if delta_id(scores, source, level).contains(0.0):
         return unknown_gain
-    targets = _targets(scores, source)
     lost = {key: w / len(targets) for key, w in _difference("init", "after", targets).items()}
     rate = ratio(scores, lost, {("after", source): 1.0, ("init", source): -1.0}, "points per point", level)
     return unknown_gain if rate is None else rate
 
 
 def ood_change(
-    scores: Scores,
-    source: str,
-    arm: str,
-    plain: str = "plain",
-    level: float = LEVEL,
-    targets: Sequence[str] | None = None,
+    scores: Scores, arm: str, plain: str, targets: Sequence[str], level: float = LEVEL
 ) -> Estimate | Undefined:
-    """Return Σₜ (arm - plain) / Σₜ plain, t ≠ s, as a fraction (the formula stated in arXiv 2601.18217).
+    """Return Σₜ (arm - plain) / Σₜ plain, as a fraction (the formula stated in arXiv 2601.18217).
 
-    `scores` needs the roles `arm` and `plain`. Over all targets, or those named. Undefined when the denominator is not
-    told apart from 0.
+    `scores` needs the roles `arm` and `plain`. Undefined when the denominator is not told apart from 0.
     """
-    targets = _targets(scores, source) if targets is None else targets
     of_plain = rate_ratio(scores, {(arm, t): 1.0 for t in targets}, {(plain, t): 1.0 for t in targets}, level)
     if of_plain is None:
         return Undefined(f"the success of {plain} on the targets is not told apart from 0")
@@ -404,25 +392,14 @@ def ood_change(
 
 
 def tax_removed(
-    scores: Scores,
-    source: str,
-    arm: str,
-    plain: str = "plain",
-    level: float = LEVEL,
-    targets: Sequence[str] | None = None,
+    scores: Scores, arm: str, plain: str, targets: Sequence[str], level: float = LEVEL
 ) -> Estimate | Undefined:
-    """Return Σₜ (arm - plain) / Σₜ (init - plain), t ≠ s: the share of the plain tax that the arm removed.
+    """Return Σₜ (arm - plain) / Σₜ (init - plain): the share of the plain tax that the arm removed.
 
-    `scores` needs the roles `init`, `arm` and `plain`. Over all targets, or those named. Undefined when the plain tax
-    is not told apart from 0.
+    `scores` needs the roles `init`, `arm` and `plain`. Undefined when the plain tax is not told apart from 0.
     """
-    targets = _targets(scores, source) if targets is None else targets
     removed = ratio(scores, _difference(arm, plain, targets), _difference("init", plain, targets), level=level)
     return Undefined(f"the tax of {plain} is not told apart from 0") if removed is None else removed
-
-
-def _targets(scores: Scores, source: str) -> list[str]:
-    return sorted({d for domains in scores.roles.values() for d in domains} - {source})
 
 
 def _difference(more: str, less: str, targets: Sequence[str]) -> Weights:

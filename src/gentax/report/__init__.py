@@ -9,7 +9,7 @@ from typing import Any
 from gentax.core import Episode, UsageError
 from gentax.metrics.arms import ArmReport
 from gentax.metrics.axes import Axes
-from gentax.metrics.claims import ClaimResult
+from gentax.metrics.claim_testing import ClaimResult
 from gentax.metrics.gate import GateResult
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.tax import TaxReport

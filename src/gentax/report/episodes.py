@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gentax.core import Episode
-from gentax.metrics.failures import CHANGES, ERROR, KINDS, LostEpisodes, TaskChange, lost_episodes, task_changes
+from gentax.metrics.behaviour import CHANGES, ERROR, KINDS, LostEpisodes, TaskChange, lost_episodes, task_changes
 from gentax.metrics.verdict import number
 from gentax.report import EpisodeSet
 from gentax.report.text import visible

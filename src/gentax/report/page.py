@@ -28,7 +28,7 @@ from gentax.core.episode import write_episodes as write_episodes_file
 from gentax.core.extras import installed_versions
 from gentax.core.files import atomic_folder, write_json
 from gentax.evals.evaluate import Evaluation
-from gentax.metrics.failures import KINDS
+from gentax.metrics.behaviour import KINDS
 from gentax.metrics.gate import GateResult
 from gentax.metrics.statistics.power import FREE_WITHIN
 from gentax.metrics.tax import TaxReport

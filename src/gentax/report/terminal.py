@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from gentax.metrics.claims import ClaimOutcome, ClaimResult
+from gentax.metrics.claim_testing import ClaimOutcome, ClaimResult
 from gentax.metrics.statistics import Estimate
 from gentax.metrics.verdict import Verdict, number, signed
 from gentax.report import ArmResult, base_success, random_success

@@ -15,7 +15,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from gentax.metrics.claims import ClaimOutcome, ClaimResult, Needed
+from gentax.metrics.claim_testing import ClaimOutcome, ClaimResult, RequiredSample
 from gentax.metrics.statistics import LEVEL, SEEDS, Estimate, Undefined
 from gentax.metrics.statistics.power import FREE_WITHIN
 from gentax.metrics.verdict import Verdict, caveats, headline, number, signed, verdict
@@ -196,7 +196,7 @@ def _claim_estimate(estimate: Estimate) -> str:
     return f"{value}{UNITS.get(estimate.unit, '')} ({low} to {high})"
 
 
-def _what_it_takes(needed: Needed, seeds: int) -> str:
+def _what_it_takes(needed: RequiredSample, seeds: int) -> str:
     """Return the seeds and tasks that a claim would take."""
     assumed = " (their spread is assumed)" if needed.spread_assumed else ""
     more_seeds = f"{needed.seeds} seeds{assumed}" if needed.seeds else "over 100 seeds"

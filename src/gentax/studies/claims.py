@@ -13,7 +13,7 @@ open (the source, `on`) is as on the other side, and both sides are over the sam
 source, and that training touched on neither side. A claim that names none of several sources is made for each of them.
 Data cannot tell `<` from `<=`; they mean the same.
 
-Claims are read and checked with the study, before anything is trained. `metrics.claims` has the statistics.
+Claims are read and checked with the study, before anything is trained. `metrics.claim_testing` has the statistics.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gentax.core import UsageError, unknown
-from gentax.metrics import claims as measures
-from gentax.metrics.claims import BASE, RANDOM, Claim, ClaimResult, Measure, assess
+from gentax.metrics import claim_testing as measures
+from gentax.metrics.claim_testing import BASE, RANDOM, Claim, ClaimResult, SuccessMeasure, assess
 from gentax.training.check import touched_by
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ class _ClaimReader:
             trained |= {(of, source) for arm, source in trained if (of := study.baseline(arm)) is not None}
         return frozenset().union(*(touched_by(study.train_config(s, arm, study.seeds[0])) for arm, s in trained))
 
-    def _measure(self, name: str, cell: tuple[str, str], targets: tuple[str, ...]) -> Measure:
+    def _measure(self, name: str, cell: tuple[str, str], targets: tuple[str, ...]) -> SuccessMeasure:
         arm, source = cell
         role = _role(arm, source) if arm in self.study.arms else POLICIES[arm]
         match name:

@@ -26,7 +26,7 @@ from gentax.core.settings import plain
 from gentax.domains import domain
 from gentax.metrics.arms import ArmReport, compare_arms, ood_rank_scores
 from gentax.metrics.axes import Axes, axes
-from gentax.metrics.claims import ClaimResult
+from gentax.metrics.claim_testing import ClaimResult
 from gentax.metrics.episode_scores import drop_error_tasks
 from gentax.metrics.forecast import MIN_DOMAINS, Fit, TrainingRun, features_of, read_fit
 from gentax.metrics.tax import tax_report

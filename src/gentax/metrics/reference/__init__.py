@@ -131,7 +131,7 @@ def half_step(printed: float) -> float:
 
 
 @dataclass(frozen=True)
-class Figure:
+class PrintedFigure:
     """A printed figure and the printed cells it should follow from.
 
     Of a rank score, a target has the success after RL on the source in question, then on the others.
@@ -150,7 +150,7 @@ class Figure:
         """The targets of which some cell is missing."""
         return tuple(t for t, cells in self.targets.items() if None in cells)
 
-    def present(self) -> Figure:
+    def present(self) -> PrintedFigure:
         """Return the figure over the targets of which no cell is missing."""
         return replace(self, targets={t: cells for t, cells in self.targets.items() if None not in cells})
 
@@ -160,9 +160,9 @@ class Figure:
         return of_targets | {role: (value,) for role, value in self.scalars.items()}
 
 
-def figures(study: Published) -> dict[str, list[Figure]]:
+def figures(study: Published) -> dict[str, list[PrintedFigure]]:
     """Return the printed figures by their column, each with its cells."""
-    warm_up: tuple[list[Figure], ...] = ([], [], [])
+    warm_up: tuple[list[PrintedFigure], ...] = ([], [], [])
     for line in study.warm_up:
         for figures, of_line in zip(warm_up, _warm_up(study, line), strict=True):
             figures += of_line
@@ -176,15 +176,15 @@ def figures(study: Published) -> dict[str, list[Figure]]:
     }
 
 
-def _ood_change(study: Published, line: Line) -> Figure:
+def _ood_change(study: Published, line: Line) -> PrintedFigure:
     policy, source = line["policy"], line["source"]
     arm, plain = study.row(policy, source, line["arm"]), study.row(policy, source)
     targets = {t: (arm.ood.get(t), cell, plain.init[t]) for t, cell in plain.ood.items()}
     gains = {"arm_gain": arm.delta_id, "plain_gain": plain.delta_id}
-    return Figure((line["arm"], policy, source), line["printed"], targets, ("arm", "plain", "init"), gains)
+    return PrintedFigure((line["arm"], policy, source), line["printed"], targets, ("arm", "plain", "init"), gains)
 
 
-def _rank_score(study: Published, line: Line) -> Figure:
+def _rank_score(study: Published, line: Line) -> PrintedFigure:
     """Collect, for each target of each policy, the plain runs that were tested on it, the line's own source first."""
     targets = {}
     for policy in line["policies"]:
@@ -193,15 +193,15 @@ def _rank_score(study: Published, line: Line) -> Figure:
         for target, cell in own.ood.items():
             targets[f"{policy} {target}"] = (cell, *(row.ood[target] for row in rivals if target in row.ood))
     where, tie = (" + ".join(line["policies"]), line["source"]), {"tie": study.rank_tie}
-    return Figure(where, line["printed"], targets, scalars=tie, exact=True)
+    return PrintedFigure(where, line["printed"], targets, scalars=tie, exact=True)
 
 
-def _warm_up(study: Published, line: Line) -> tuple[list[Figure], list[Figure], list[Figure]]:
+def _warm_up(study: Published, line: Line) -> tuple[list[PrintedFigure], list[PrintedFigure], list[PrintedFigure]]:
     """Return the figures of a line: two relative changes, their difference, and the cells that it prints itself."""
     source, target = line["source"], line["target"]
 
-    def figure(policy: str, printed: Number, cells: Mapping[str, Number | None]) -> Figure:
-        return Figure((policy, source, target), printed, {target: tuple(cells.values())}, tuple(cells))
+    def figure(policy: str, printed: Number, cells: Mapping[str, Number | None]) -> PrintedFigure:
+        return PrintedFigure((policy, source, target), printed, {target: tuple(cells.values())}, tuple(cells))
 
     relative, printed_cells = [], []
     both: dict[str, Number | None] = {}
@@ -218,7 +218,7 @@ def _warm_up(study: Published, line: Line) -> tuple[list[Figure], list[Figure], 
     return relative, [figure("", line["difference"], both)], printed_cells
 
 
-def _gain(study: Published, gain: Line) -> Figure:
+def _gain(study: Published, gain: Line) -> PrintedFigure:
     against = gain.get("against", START)
     known = {
         (line["trained"], line["tested"]): (line["before"], line["after"])
@@ -229,7 +229,7 @@ def _gain(study: Published, gain: Line) -> Figure:
     shown = ", ".join(targets) if len(targets) < 6 else f"all {len(targets)} pairs of domains"
     needs = f"success with {against} and after, on {shown}"
     where = (gain["model"], gain["trained"], gain["over"])
-    return Figure(where, gain["printed"], targets, ("before", "after"), needs=needs)
+    return PrintedFigure(where, gain["printed"], targets, ("before", "after"), needs=needs)
 
 
 class Status(StrEnum):

@@ -30,7 +30,7 @@ from gentax.metrics.reference import (
     SLACK,
     START,
     Cells,
-    Figure,
+    PrintedFigure,
     Published,
     PublishedClaim,
     PublishedRun,
@@ -56,7 +56,7 @@ class Range(Record):
     high: float
 
 
-def agrees(figure: Figure, computed: Range | None) -> bool:
+def agrees(figure: PrintedFigure, computed: Range | None) -> bool:
     """Return whether some number in this range is printed as the figure is."""
     half = SLACK + (0.0 if figure.exact else half_step(figure.printed))
     return computed is not None and computed.low - half <= figure.printed <= computed.high + half
@@ -86,7 +86,7 @@ class PrintedMetric:
     def roles(self) -> list[str]:
         return list(inspect.signature(self.ratios).parameters)
 
-    def range(self, figure: Figure, missing: tuple[float, float] = UNKNOWN) -> Range | None:
+    def range(self, figure: PrintedFigure, missing: tuple[float, float] = UNKNOWN) -> Range | None:
         """Return its range, missing cells within `missing`; None without a role or where a denominator may be 0."""
         by_role = figure.by_role()
         if not figure.targets or not set(self.roles) <= set(by_role):
@@ -108,7 +108,7 @@ class RankScore:
     rank: Callable[[list[int], int], float]  # from the sizes of the groups ahead and of one's own
     stated: bool = True
 
-    def range(self, figure: Figure, missing: tuple[float, float] = UNKNOWN) -> Range | None:
+    def range(self, figure: PrintedFigure, missing: tuple[float, float] = UNKNOWN) -> Range | None:
         """Return the score, and its extremes over the corners of the cells of each target."""
         limits = []
         for of_target in figure.targets.values():  # they share no cell, so the limits of the sum are sums of limits
@@ -263,7 +263,7 @@ class MetricCount(Record):
 
 
 @dataclass(frozen=True)
-class Column(Record):
+class PrintedColumn(Record):
     """A printed column: its figures judged, and the metrics that were tried on it."""
 
     name: str
@@ -288,7 +288,7 @@ class Column(Record):
         )
 
 
-def _judge(name: str, printed: Sequence[Figure], metrics: Sequence[PrintedMetric | RankScore]) -> Column:
+def _judge(name: str, printed: Sequence[PrintedFigure], metrics: Sequence[PrintedMetric | RankScore]) -> PrintedColumn:
     """Try metrics on figures, which are one column of a paper."""
     ranges = {metric.name: [metric.range(figure.present()) for figure in printed] for metric in metrics}
     complete = [n for n, figure in enumerate(printed) if not figure.missing]
@@ -305,11 +305,11 @@ def _judge(name: str, printed: Sequence[Figure], metrics: Sequence[PrintedMetric
     judged = [
         _judgement(figure, {m: of[n] for m, of in ranges.items()}, metrics, counts) for n, figure in enumerate(printed)
     ]
-    return Column(name, tuple(judged), len(accidents), len(complete) * (len(complete) - 1), tuple(counts))
+    return PrintedColumn(name, tuple(judged), len(accidents), len(complete) * (len(complete) - 1), tuple(counts))
 
 
 def _judgement(
-    figure: Figure,
+    figure: PrintedFigure,
     ranges: Mapping[str, Range | None],
     metrics: Sequence[PrintedMetric | RankScore],
     counts: Sequence[MetricCount],
@@ -340,7 +340,9 @@ def _judgement(
     return Judgement(figure.where, figure.printed, status, shown, matches, missing, possible, note)
 
 
-def _note(figure: Figure, stated: Range | None, possible: tuple[str, ...] | None, counts: Sequence[MetricCount]) -> str:
+def _note(
+    figure: PrintedFigure, stated: Range | None, possible: tuple[str, ...] | None, counts: Sequence[MetricCount]
+) -> str:
     missing, left = figure.missing, tuple(figure.present().targets)
     cells = ", ".join(missing) if len(missing) < 6 else f"{len(missing)} of {len(missing) + len(left)} targets"
     if not left:
@@ -371,7 +373,7 @@ class Recomputed:
 
     study: Published
     rows: list[tuple[PublishedRun, RowMeasures]]
-    columns: list[Column]
+    columns: list[PrintedColumn]
     claims: list[PublishedClaim]
 
     @property
@@ -405,7 +407,7 @@ def recompute(study: Published) -> Recomputed:
     rows = []
     for row in study.rows:
         targets = {t: (row.init[t], after) for t, after in row.after.items()}
-        figure = Figure((row.name,), np.nan, targets, ("init", "after"), {"gain": row.delta_id})
+        figure = PrintedFigure((row.name,), np.nan, targets, ("init", "after"), {"gain": row.delta_id})
         rows.append((row, {name: metric.range(figure) for name, metric in MEASURES.items()}))
     return Recomputed(study, rows, judged, claims(study))
 
@@ -460,7 +462,7 @@ def tables(found: Recomputed) -> Iterator[Table]:
         yield Table("Claims", ("claim", "state", "holds in", "needed"), rows, notes)
 
 
-def _figures_table(column: Column) -> Table:
+def _figures_table(column: PrintedColumn) -> Table:
     def digits_of(printed: float) -> int:
         return len(str(printed).partition(".")[2])
 

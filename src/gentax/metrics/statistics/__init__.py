@@ -2,20 +2,20 @@
 
 Nothing here knows of episodes, domains or models: arrays go in, (S, D, K) seeds by domains by tasks where a whole study
 is meant, and `Estimate`s come out. `intervals` has the method that every interval of gentax follows, `variance` why it
-covers; `bootstrap` what needs resampling; `multiple_testing` corrections for several targets and several interim
-analyses; `power` sample sizes and minimum detectable effects; `task_ratios` ratios of counts per task.
+covers; `multiple_testing` corrections for several targets and several interim analyses; `power` sample sizes and
+minimum detectable effects; `task_ratios` ratios of counts per task.
 """
 
-from gentax.metrics.statistics.bootstrap import iqm, probability_of_improvement
-from gentax.metrics.statistics.estimate import LEVEL, SEEDS_AND_TASKS, TASKS, Estimate, Undefined
 from gentax.metrics.statistics.intervals import (
     above_chance,
     above_chance_tax,
     bounded_mean,
     cluster_mean,
     difference,
+    iqm,
     linear_combination,
     p_value,
+    probability_of_improvement,
     rate_ratio,
     ratio,
     success_rate,
@@ -24,7 +24,6 @@ from gentax.metrics.statistics.multiple_testing import InterimAnalyses, group_se
 from gentax.metrics.statistics.power import (
     SEEDS,
     Pilot,
-    SampleSize,
     estimate_pilot,
     few_seeds_caveat,
     free_within,
@@ -35,10 +34,20 @@ from gentax.metrics.statistics.power import (
     required_seeds,
     required_tasks,
 )  # fmt: skip
-from gentax.metrics.statistics.scores import Labels, Scores, TaskClusters, Weights
+from gentax.metrics.statistics.scores import (
+    LEVEL,
+    SEEDS_AND_TASKS,
+    TASKS,
+    Estimate,
+    Labels,
+    Scores,
+    TaskClusters,
+    Undefined,
+    Weights,
+)  # fmt: skip
 
 __all__ = [
-    "LEVEL", "SEEDS", "SEEDS_AND_TASKS", "TASKS", "Estimate", "InterimAnalyses", "Labels", "Pilot", "SampleSize",
+    "LEVEL", "SEEDS", "SEEDS_AND_TASKS", "TASKS", "Estimate", "InterimAnalyses", "Labels", "Pilot",
     "Scores", "TaskClusters", "Undefined", "Weights", "above_chance", "above_chance_tax", "bounded_mean",
     "cluster_mean", "difference", "estimate_pilot", "few_seeds_caveat", "free_within", "group_sequential_holm",
     "holm", "iqm", "linear_combination", "minimum_detectable_drop", "minimum_detectable_drop_of_training",

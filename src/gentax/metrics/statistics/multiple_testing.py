@@ -19,7 +19,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
 from gentax.core.errors import UsageError
-from gentax.metrics.statistics.estimate import LEVEL
+from gentax.metrics.statistics.scores import LEVEL
 
 _GRID = 801  # points at which a density is kept
 _REACH = 8.0  # standard deviations that a grid spans to either side at least

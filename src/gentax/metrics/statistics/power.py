@@ -19,9 +19,8 @@ from scipy.special import ndtri
 
 from gentax.core.errors import UsageError
 from gentax.core.results import Record
-from gentax.metrics.statistics.estimate import LEVEL, rounded
 from gentax.metrics.statistics.multiple_testing import InterimAnalyses
-from gentax.metrics.statistics.scores import Scores
+from gentax.metrics.statistics.scores import LEVEL, Scores, rounded
 from gentax.metrics.statistics.variance import design_effect, margin, variance_components
 
 POWER = 0.8  # the chance of detecting a drop of the size asked for
@@ -74,30 +73,10 @@ def estimate_pilot(scores: Scores, targets: Sequence[str]) -> Pilot:
     )
 
 
-@dataclass(frozen=True)
-class SampleSize:
-    """The tasks it takes to detect a mean drop over targets."""
+def required_sample_size(drop: float, targets: int, analyses: InterimAnalyses, variance: float = VARIANCE) -> int:
+    """Return how many tasks of each target, at the final analysis, detect a mean drop of `drop` points over targets.
 
-    drop: float  # points, mean over targets
-    targets: int
-    tasks: int  # of each target, at the final analysis
-
-    @property
-    def episodes(self) -> int:
-        """Episodes of one policy on all targets, when it does not stop early."""
-        return self.tasks * self.targets
-
-
-def required_sample_size(
-    drop: float, targets: int, analyses: InterimAnalyses, variance: float = VARIANCE
-) -> SampleSize:
-    """Return how many tasks of each target it takes to detect a mean drop of `drop` points.
-
-    Args:
-        drop: points of success lost on the mean target; a small one takes many tasks.
-        targets: how many domains the mean is over.
-        analyses: the planned interim analyses.
-        variance: of one task's difference of success (0 to 1), mean over targets, such as a pilot's.
+    `variance` is that of one task's difference of success (0 to 1), mean over targets, such as a pilot's.
 
     Raises:
         UsageError: a drop that is not between 0 and 100 points, no target, a variance outside (0, 2].
@@ -105,8 +84,7 @@ def required_sample_size(
     if not 0 < drop <= 100:
         raise UsageError(f"the drop to be detected must lie between 0 and 100 points, not {drop:g}")
     _check(targets, variance)
-    tasks = max(2, math.ceil((analyses.drift(POWER) / (drop / 100)) ** 2 * variance / targets))
-    return SampleSize(drop, targets, tasks)
+    return max(2, math.ceil((analyses.drift(POWER) / (drop / 100)) ** 2 * variance / targets))
 
 
 def minimum_detectable_drop(tasks: int, targets: int, analyses: InterimAnalyses, variance: float = VARIANCE) -> float:
@@ -142,12 +120,10 @@ def minimum_detectable_drop_of_training(
     variance: float = VARIANCE,
     level: float = LEVEL,
 ) -> float:
-    """Return the mean drop of the expected training run, in points, that so many seeds detect.
+    """Return the mean drop of the expected training run, in points, that at least 2 seeds detect.
 
     Args:
-        seeds: training seeds, at least 2.
-        tasks: of each target.
-        targets: how many.
+        seeds, tasks, targets: training seeds, tasks of each target, and how many targets.
         spread: points, standard deviation over seeds of the mean drop.
         variance: of one task's difference of success, mean over targets.
         level: of the interval that must not contain 0.
@@ -205,12 +181,7 @@ def required_tasks(
 
 
 def few_seeds_caveat(seeds: int, cells: int) -> str | None:
-    """Return what a study with too few training seeds can claim, and how many more runs it takes; None where enough.
-
-    Args:
-        seeds: training seeds of each cell.
-        cells: arms times sources.
-    """
+    """Return what too few training seeds can claim, and how many more runs it takes; `cells` are arms times sources."""
     if seeds >= SEEDS:
         return None
     more, subject = (SEEDS - seeds) * cells, "this checkpoint" if seeds == 1 else "these two checkpoints"
@@ -231,8 +202,7 @@ def power_sentences(
     """Return the drop and tax that so many tasks detect, whether "free" can be shown, and the seeds training takes.
 
     Args:
-        tasks: of each target, the fewest.
-        targets: how many.
+        tasks, targets: tasks of each target, the fewest, and how many targets.
         analyses: the planned interim analyses.
         pilot: what is known; None for the assumptions made until something is.
         drop: mean drop in points that must be detected, if any.

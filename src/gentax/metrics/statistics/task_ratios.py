@@ -18,8 +18,8 @@ import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
 from gentax.core.errors import UsageError
-from gentax.metrics.statistics.estimate import LEVEL, TASKS, Estimate
 from gentax.metrics.statistics.intervals import wilson_limits
+from gentax.metrics.statistics.scores import LEVEL, TASKS, Estimate
 
 Z = float(ndtri(0.5 + LEVEL / 2))
 

@@ -59,7 +59,7 @@ class ClaimOutcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class Measure:
+class SuccessMeasure:
     """`offset + numerator`, or `offset + numerator / denominator`: weighted sums of success, which is 0 to 1."""
 
     unit: str  # of what is printed: "points", "percent", "fraction" or "points per point"
@@ -104,38 +104,42 @@ def difference_of(more: str, less: str, domains: Sequence[str]) -> Weights:
     return {**mean_of(more, domains), **mean_of(less, domains, -1.0)}
 
 
-def success(role: str, domains: Sequence[str]) -> Measure:
+def success(role: str, domains: Sequence[str]) -> SuccessMeasure:
     """Success, percent: the mean over domains."""
-    return Measure("percent", tuple(domains), mean_of(role, domains))
+    return SuccessMeasure("percent", tuple(domains), mean_of(role, domains))
 
 
-def gain(role: str, source: str) -> Measure:
+def gain(role: str, source: str) -> SuccessMeasure:
     """ΔID: what training changed on its source, points."""
-    return Measure("points", (source,), difference_of(role, BASE, [source]))
+    return SuccessMeasure("points", (source,), difference_of(role, BASE, [source]))
 
 
-def drop(role: str, targets: Sequence[str]) -> Measure:
+def drop(role: str, targets: Sequence[str]) -> SuccessMeasure:
     """The mean drop over targets, points; positive is a loss."""
-    return Measure("points", tuple(targets), difference_of(BASE, role, targets))
+    return SuccessMeasure("points", tuple(targets), difference_of(BASE, role, targets))
 
 
-def tax(role: str, targets: Sequence[str]) -> Measure:
+def tax(role: str, targets: Sequence[str]) -> SuccessMeasure:
     """1 - Σ after / Σ before over targets."""
     why = "the base policy's success on the targets is not told apart from 0"
-    return Measure("fraction", tuple(targets), mean_of(role, targets, -1.0), mean_of(BASE, targets), 1.0, why)
+    return SuccessMeasure("fraction", tuple(targets), mean_of(role, targets, -1.0), mean_of(BASE, targets), 1.0, why)
 
 
-def tax_rate(role: str, targets: Sequence[str], source: str) -> Measure:
+def tax_rate(role: str, targets: Sequence[str], source: str) -> SuccessMeasure:
     """Points lost on the mean target per point gained on the source."""
     bottom = difference_of(role, BASE, [source])
     over = (*targets, source)
-    return Measure("points per point", over, difference_of(BASE, role, targets), bottom, 0.0, "the gain may be 0")
+    return SuccessMeasure(
+        "points per point", over, difference_of(BASE, role, targets), bottom, 0.0, "the gain may be 0"
+    )
 
 
-def tax_removed(role: str, targets: Sequence[str], baseline: str) -> Measure:
+def tax_removed(role: str, targets: Sequence[str], baseline: str) -> SuccessMeasure:
     """Σ (arm - baseline) / Σ (before - baseline) over targets: the share of the baseline's tax that is gone."""
     top, bottom = difference_of(role, baseline, targets), difference_of(BASE, baseline, targets)
-    return Measure("fraction", tuple(targets), top, bottom, 0.0, "the tax of the baseline is not told apart from 0")
+    return SuccessMeasure(
+        "fraction", tuple(targets), top, bottom, 0.0, "the tax of the baseline is not told apart from 0"
+    )
 
 
 @dataclass(frozen=True)
@@ -143,8 +147,8 @@ class Claim:
     """`left` is above (or below) `right`, or `limit` where there is no `right`."""
 
     text: str
-    left: Measure
-    right: Measure | None = None
+    left: SuccessMeasure
+    right: SuccessMeasure | None = None
     limit: float = 0.0  # on the scale of success
     above: bool = False
     source: str = ""  # the domain trained on, where the text names none of several
@@ -161,7 +165,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Needed:
+class RequiredSample:
     """What would decide a claim with 80 % power, were the difference what it was estimated to be."""
 
     seeds: int | None  # with the tasks there are; None for over 100
@@ -183,7 +187,7 @@ class ClaimResult:
     p: float  # of "they are equal", two-sided
     corrected_p: float  # for the number of claims (Holm)
     claims: int  # that number
-    needed: Needed | None = None  # where it is undecided and has an estimate
+    needed: RequiredSample | None = None  # where it is undecided and has an estimate
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -282,7 +286,7 @@ def _test(
 
 
 def _select(
-    sides: Sequence[Measure], policies: Mapping[str, DomainScores], clusters: Mapping[str, Labels] | None
+    sides: Sequence[SuccessMeasure], policies: Mapping[str, DomainScores], clusters: Mapping[str, Labels] | None
 ) -> Scores:
     """Return the scores that a claim is about, of the tasks on which none of them is an error."""
     keys = dict.fromkeys(key for side in sides for key in [*side.numerator, *(side.denominator or ())])
@@ -294,7 +298,7 @@ def _select(
     return Scores(selected, frozenset({BASE, RANDOM}), select_labels(kept, clusters))
 
 
-def _minus(left: Measure, right: Measure, scores: Scores) -> Measure:
+def _minus(left: SuccessMeasure, right: SuccessMeasure, scores: Scores) -> SuccessMeasure:
     """Return left - right as one measure: exact where they are sums or share a denominator, else to first order."""
     offset = left.offset - right.offset
     if left.denominator == right.denominator:
@@ -305,7 +309,7 @@ def _minus(left: Measure, right: Measure, scores: Scores) -> Measure:
     return replace(left, numerator=gradient, denominator=None, offset=value - scores.mean(gradient))
 
 
-def _limits(measure: Measure, scores: Scores, is_tax: bool) -> Limits:
+def _limits(measure: SuccessMeasure, scores: Scores, is_tax: bool) -> Limits:
     """Return the limits of a measure by their level; those of a tax are the ones that it has everywhere."""
     value, offset, top = measure.value(scores), measure.offset, scores.mean(measure.numerator)
     if measure.denominator is None:
@@ -354,7 +358,7 @@ def _p_value(limits: Limits, at: float) -> float:
     return float(np.exp(high))
 
 
-def _needed(test: _Test, level: float) -> Needed:
+def _needed(test: _Test, level: float) -> RequiredSample:
     """Return the seeds and tasks with which the interval at `level` would leave out the limit, with 80 % power."""
     assert test.scores is not None
     assert test.contrast is not None
@@ -364,21 +368,21 @@ def _needed(test: _Test, level: float) -> Needed:
     weights = combined((factor, test.contrast))
     points = min(100 * factor * test.distance, 100.0)
     if points < SMALLEST_DIFFERENCE:
-        return Needed(None, None, seeds < 2)
+        return RequiredSample(None, None, seeds < 2)
     tasks = min(scores.roles[role][domain].shape[1] for role, domain in weights)
     components = variance_components(scores, [weights])
     variance_P = components.variance([1.0])
     of_seeds, of_tasks = variance_P[components.of_seeds_P].sum(), variance_P[~components.of_seeds_P].sum()
     variance = min(max(tasks * float(of_tasks), SMALLEST_VARIANCE), 2.0)
     if seeds < 2:
-        sample = required_sample_size(points, 1, InterimAnalyses(1, level), variance).tasks
-        return Needed(required_seeds(points, tasks, 1, SEED_SPREAD, variance, level=level), sample, True)
+        sample = required_sample_size(points, 1, InterimAnalyses(1, level), variance)
+        return RequiredSample(required_seeds(points, tasks, 1, SEED_SPREAD, variance, level=level), sample, True)
     mixed = sum(
         w**2 * float(interaction_variance(scores.roles[role][domain], scores.clusters_of(domain)))
         for (role, domain), w in weights.items()
     )
     spread, alone = (100 * float(np.sqrt(seeds * max(x, 0.0))) for x in (of_seeds, of_seeds - mixed))
-    return Needed(
+    return RequiredSample(
         required_seeds(points, tasks, 1, spread, variance, level=level),
         required_tasks(points, seeds, alone, variance, seeds * tasks * mixed, level=level),
         False,
