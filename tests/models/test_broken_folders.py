@@ -29,50 +29,27 @@ def write(folder: Path, header: object, data: bytes) -> None:
     (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
-def edited(change):
-    """Change the entries of the header of the weights."""
+def json_file(name, changes):
+    """Change keys of a JSON file."""
 
     def mutate(folder):
-        header, data = header_of(folder)
-        write(folder, change(header) or header, data)
+        values = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(values | changes))
 
     return mutate
 
 
 def config(**changes):
-    """Change keys of config.json."""
-
-    def mutate(folder):
-        values = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(values | changes))
-
-    return mutate
+    return json_file("config.json", changes)
 
 
 def text(name, content):
     return lambda folder: (folder / name).write_text(content)
 
 
-def raw(name, content):
-    return lambda folder: (folder / name).write_bytes(content)
-
-
-def tokenizer(**changes):
-    def mutate(folder):
-        values = json.loads((folder / "tokenizer_config.json").read_text())
-        (folder / "tokenizer_config.json").write_text(json.dumps(values | changes))
-
-    return mutate
-
-
 def cut(folder):
     whole = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(whole[: len(whole) // 2])
-
-
-def longer(folder):
-    with (folder / WEIGHTS).open("ab") as file:
-        file.write(b"\0" * 64)
 
 
 def sharded(files, lacking=()):
@@ -88,53 +65,22 @@ def sharded(files, lacking=()):
     return mutate
 
 
-def dropped(name):
-    """Leave a tensor out of the weights."""
+def tensors(change):
+    """Change the weights, a dict of arrays by name."""
 
     def mutate(folder):
         from safetensors.numpy import load_file, save_file
 
-        tensors = load_file(folder / WEIGHTS)
-        del tensors[name]
-        save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+        weights = load_file(folder / WEIGHTS)
+        change(weights)
+        save_file(weights, folder / WEIGHTS, {"format": "pt"})
 
     return mutate
-
-
-def added(name, array):
-    def mutate(folder):
-        from safetensors.numpy import load_file, save_file
-
-        save_file(load_file(folder / WEIGHTS) | {name: array}, folder / WEIGHTS, {"format": "pt"})
-
-    return mutate
-
-
-def without_a_number(folder):
-    from safetensors.numpy import load_file, save_file
-
-    tensors = load_file(folder / WEIGHTS)
-    tensors[Q].flat[3] = np.nan
-    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
 
 
 def only_a_pickle(folder):
     (folder / WEIGHTS).unlink()
     (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch was_run'\ntR.")
-
-
-def overlap(header):
-    first, second = [name for name in header if name != "__metadata__"][:2]
-    size = header[second]["data_offsets"][1] - header[second]["data_offsets"][0]
-    start = header[first]["data_offsets"][0]
-    header[second]["data_offsets"] = [start, start + size]
-
-
-def set_entry(key, value):
-    def change(header):
-        header[Q][key] = value
-
-    return change
 
 
 def many_tokens(folder):
@@ -164,26 +110,21 @@ def large(folder):
     config(vocab_size=rows)(folder)
 
 
-NORM = "model.norm.weight"
 Q = "model.layers.0.self_attn.q_proj.weight"
 DEEP = "[" * 100_000 + "]" * 100_000
 
 BROKEN = {  # name: (what is done to the folder, what the message says)
-    "empty weights": (raw(WEIGHTS, b""), "no whole safetensors"),
+    "empty weights": (text(WEIGHTS, ""), "no whole safetensors"),
     "weights cut in half": (cut, "no whole safetensors"),
-    "weights that go on": (longer, "no whole safetensors"),
-    "weights that are noise": (raw(WEIGHTS, np.random.default_rng(0).bytes(4096)), "no whole safetensors"),
-    "tensors that overlap": (edited(overlap), "no whole safetensors"),
-    "a number format that is none": (edited(set_entry("dtype", "F17")), "no whole safetensors"),
     "no tensors": (lambda f: write(f, {}, b""), "tensors"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), "no other format"),
     "a pickle instead of weights": (only_a_pickle, "pickle"),
     "an index outside the folder": (sharded(["../model.safetensors"]), "no .safetensors file of the folder"),
     "an index with a shard that is missing": (sharded(["model-1.safetensors", "model-2.safetensors"]), "model-2"),
     "an index without a map": (lambda f: (sharded(["a"])(f), (f / INDEX).write_text("{}")), "no weight_map"),
-    "a tensor left out": (dropped(Q), "lack"),
-    "a tensor too many": (added("model.layers.9.extra.weight", np.zeros(4, np.float32)), "no place"),
-    "weights that are no numbers": (without_a_number, "not finite"),
+    "a tensor left out": (tensors(lambda weights: weights.pop(Q)), "lack"),
+    "a tensor too many": (tensors(lambda weights: weights.update(extra=np.zeros(4, np.float32))), "no place"),
+    "weights that are no numbers": (tensors(lambda weights: weights[Q].fill(np.nan)), "not finite"),
     "config: null": (text("config.json", "null"), "JSON object"),
     "config: nested without end": (text("config.json", f'{{"a": {DEEP}}}'), "nested too deeply"),
     "config: 8 MB": (text("config.json", json.dumps({"a": "b" * (8 << 20)})), "MB"),
@@ -221,7 +162,9 @@ BROKEN = {  # name: (what is done to the folder, what the message says)
     ),
     "tokenizer: more tokens than embeddings": (many_tokens, "embeddings"),
     "tokenizer: code of its own": (
-        tokenizer(tokenizer_class="Mine", auto_map={"AutoTokenizer": ["evil.Tokenizer", None]}), "tokenizer",
+        json_file("tokenizer_config.json", {
+            "tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]},
+        }), "tokenizer",
     ),
     "tokenizer settings: null": (text("tokenizer_config.json", "null"), "cannot load the tokenizer"),
 }  # fmt: skip

@@ -140,8 +140,6 @@ def test_templates_that_cannot_be_used_are_refused_in_one_line():
         ("{{ 'hello' }}", "does not print the messages it is given"),
         ("{% for m in messages %}{{ m.content }}", "no template that can be used"),
         ("{{ messages.nope.x }}", "cannot write a conversation"),
-        ("{% for a in range(9999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "more than 2 seconds"),
-        ("{{ 'a' * 10 ** 10 }}", "too much memory"),
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
         ("x" * (1 << 19), "has 524,288 characters"),
         (

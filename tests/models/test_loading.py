@@ -322,8 +322,7 @@ def test_a_gguf_file_whose_positions_transformers_would_not_scale_is_refused(tmp
 
 
 @pytest.mark.parametrize(
-    ("layers", "hidden", "heads", "scale"),
-    [(18, 640, 4, 256), (34, 2560, 8, 256), (62, 5376, 32, 168)],
+    ("layers", "hidden", "heads", "scale"), [(18, 640, 4, 256), (34, 2560, 8, 256), (62, 5376, 32, 168)]
 )
 def test_gemma_3_of_every_size_has_its_own_scale_of_attention(layers, hidden, heads, scale):
     from transformers import AutoConfig

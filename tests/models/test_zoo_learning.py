@@ -51,7 +51,7 @@ def rewards(played: list[Episode]) -> list[np.ndarray]:
     return [np.array([step.reward for step in episode.steps]) for episode in played]
 
 
-def shaken(model):
+def perturbed(model):
     """Move the weights a little, so that the policy is not its own reference."""
     torch.manual_seed(1)
     with torch.no_grad():
@@ -82,7 +82,7 @@ def plain_loss(model, reference, played: list[Episode]) -> torch.Tensor:
     return torch.stack(terms).mean()
 
 
-def taught(learner, reference, played: list[Episode]) -> tuple[list[torch.Tensor], dict[str, float]]:
+def update_gradients(learner, reference, played: list[Episode]) -> tuple[list[torch.Tensor], dict[str, float]]:
     """Make an update; return the gradients that it was made with, before they are cut, and its report."""
     grads: list[torch.Tensor] = []
     optimizer = torch.optim.SGD(learner.parameters, lr=0.0)
@@ -101,7 +101,7 @@ def flat(tensors) -> torch.Tensor:
 @pytest.mark.parametrize("name", ZOO)
 def test_the_gradient_is_that_of_plain_forward_passes(name):
     policy = policy_for(name)
-    reference, own = ZOO[name](), shaken(ZOO[name]())
+    reference, own = ZOO[name](), perturbed(ZOO[name]())
     policy.model.load_state_dict(own.state_dict())
     learner = learner_of(policy, RECIPE, gradient_checkpointing=True)
     assert learner.model is policy.model
@@ -114,7 +114,7 @@ def test_the_gradient_is_that_of_plain_forward_passes(name):
         expected = flat(
             torch.zeros_like(p) if mine[n].grad is None else mine[n].grad for n, p in learner.model.named_parameters()
         )
-        grads, report = taught(learner, reference, played)
+        grads, report = update_gradients(learner, reference, played)
         assert report["loss"] == pytest.approx(loss.item(), rel=1e-4, abs=1e-5)
         assert float((flat(grads) - expected).norm() / expected.norm()) < 1e-3
 
@@ -166,14 +166,14 @@ def test_adapters_learn_as_plain_passes_say_and_the_player_has_them_merged(name)
     expected = flat(torch.zeros_like(p) if p.grad is None else p.grad for p in learner.parameters)
     for parameter in learner.parameters:
         parameter.grad = None
-    grads, _ = taught(learner, learner.start_model(), played)
+    grads, _ = update_gradients(learner, learner.start_model(), played)
     assert float((flat(grads) - expected).norm() / expected.norm()) < 1e-3
 
 
 def test_a_large_vocabulary_is_scored_in_chunks_and_gives_the_same(monkeypatch):
     from gentax.models.scoring import logprobs, token_kl
 
-    model, start = shaken(ZOO["gemma2"]()), ZOO["gemma2"]()
+    model, start = perturbed(ZOO["gemma2"]()), ZOO["gemma2"]()
     rng = np.random.default_rng(3)
     ids = [rng.integers(6, 380, n).astype(np.int32) for n in (40, 38)]
     ids += [np.append(ids[0][:-1], 7).astype(np.int32)]

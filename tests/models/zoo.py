@@ -19,38 +19,22 @@ WINDOW = 16
 STOPS = range(300, 320)  # ordinary tokens that also end a reply, so that rows leave a batch one after the other
 
 _SIZE = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 48,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 1024,
-    "initializer_range": 0.25,
-    "bos_token_id": None,
-    "eos_token_id": 1,
-    "pad_token_id": 0,
-}
+    "vocab_size": VOCABULARY, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024, "initializer_range": 0.25,
+    "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0,
+}  # fmt: skip
 _EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+# An initializer_range of 0.25 would let the float32 rounding of the model itself exceed the tolerance.
 _DELTA_NET = {
-    "initializer_range": 0.1,  # at 0.25 the float32 rounding of the model itself exceeds the tolerance
-    "num_hidden_layers": 3,
-    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
-    "head_dim": 16,
-    "linear_key_head_dim": 8,
-    "linear_value_head_dim": 8,
-    "linear_num_key_heads": 2,
-    "linear_num_value_heads": 4,
-}
+    "initializer_range": 0.1, "num_hidden_layers": 3,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"], "head_dim": 16,
+    "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+}  # fmt: skip
 _MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 24, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 8}
 _LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 10000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
+    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
-}
+}  # fmt: skip
 _YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 256}
 _DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
 
@@ -63,125 +47,44 @@ _MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
     "llama-gelu": ("llama", {"hidden_act": "gelu"}, "llama3"),
     "llama-biases": ("llama", {"attention_bias": True, "mlp_bias": True}, "llama3"),
     "qwen2": ("qwen2", {}, "chatml"),
-    "qwen2-window": (
-        "qwen2",
-        {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1, "num_hidden_layers": 3},
-        "chatml",
-    ),
+    "qwen2-window": ("qwen2", {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1,
+        "num_hidden_layers": 3}, "chatml"),
     "qwen3": ("qwen3", {"head_dim": 16}, "chatml"),
     "qwen3-moe": ("qwen3_moe", {**_EXPERTS, "head_dim": 16}, "chatml"),
-    "qwen3-next": (
-        "qwen3_next",
-        {**_DELTA_NET, **_EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 32},
-        "chatml",
-    ),
+    "qwen3-next": ("qwen3_next", {**_DELTA_NET, **_EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 32},
+        "chatml"),
     "qwen3.5": ("qwen3_5_text", _DELTA_NET, "chatml"),
     "mistral-window": ("mistral", {"sliding_window": WINDOW, "head_dim": 12}, "mistral"),
     "mixtral": ("mixtral", _EXPERTS, "mistral"),
-    "gemma2": (
-        "gemma2",
-        {
-            "head_dim": 16,
-            "query_pre_attn_scalar": 8,
-            "sliding_window": WINDOW,
-            "attn_logit_softcapping": 4.0,
-            "final_logit_softcapping": 6.0,
-        },
-        "gemma",
-    ),
-    "gemma3": (
-        "gemma3_text",
-        {
-            "head_dim": 16,
-            "query_pre_attn_scalar": 16,
-            "sliding_window": WINDOW,
-            "num_hidden_layers": 3,
-            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-        },
-        "gemma",
-    ),
+    "gemma2": ("gemma2", {"head_dim": 16, "query_pre_attn_scalar": 8, "sliding_window": WINDOW,
+        "attn_logit_softcapping": 4.0, "final_logit_softcapping": 6.0}, "gemma"),
+    "gemma3": ("gemma3_text", {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": WINDOW,
+        "num_hidden_layers": 3, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+        "gemma"),
     "phi3": ("phi3", {"sliding_window": None}, "phi3"),
     "olmo2": ("olmo2", {}, "plain"),
-    "olmo3": (
-        "olmo3",
-        {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]},
-        "chatml",
-    ),
+    "olmo3": ("olmo3", {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}, "chatml"),
     "gpt2": ("gpt2", {"n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 1024, "n_inner": 64}, "plain"),
     "gpt-neox": ("gpt_neox", {}, "plain"),
-    "gpt-oss": (
-        "gpt_oss",
-        {
-            **_EXPERTS,
-            "head_dim": 16,
-            "sliding_window": WINDOW,
-            "layer_types": ["sliding_attention", "full_attention"],
-            "rope_parameters": _YARN,
-        },
-        "harmony",
-    ),
-    "lfm2": (
-        "lfm2",
-        {"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False},
-        "chatml",
-    ),
+    "gpt-oss": ("gpt_oss", {**_EXPERTS, "head_dim": 16, "sliding_window": WINDOW,
+        "layer_types": ["sliding_attention", "full_attention"], "rope_parameters": _YARN}, "harmony"),
+    "lfm2": ("lfm2", {"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"],
+        "block_auto_adjust_ff_dim": False}, "chatml"),
     "falcon-h1": ("falcon_h1", {**_MAMBA, "mamba_d_ssm": 96, "head_dim": 12}, "chatml"),
-    "granite": (
-        "granite",
-        {
-            "logits_scaling": 0.5,
-            "attention_multiplier": 0.3,
-            "embedding_multiplier": 2.0,
-            "residual_multiplier": 0.7,
-        },
-        "granite",
-    ),
-    "granite-hybrid": (
-        "granitemoehybrid",
-        {
-            **_MAMBA,
-            "num_local_experts": 2,
-            "num_experts_per_tok": 1,
-            "shared_intermediate_size": 32,
-            "layer_types": ["mamba", "attention"],
-        },
-        "granite",
-    ),
-    "mamba2": (
-        "mamba2",
-        {"num_heads": 4, "head_dim": 24, "state_size": 8, "n_groups": 1, "chunk_size": 8},
-        "plain",
-    ),
-    "deepseek-v3": (
-        "deepseek_v3",
-        {
-            "kv_lora_rank": 16,
-            "q_lora_rank": 24,
-            "qk_rope_head_dim": 8,
-            "qk_nope_head_dim": 12,
-            "v_head_dim": 12,
-            "num_key_value_heads": 4,
-            "n_routed_experts": 4,
-            "n_group": 2,
-            "topk_group": 1,
-            "num_experts_per_tok": 2,
-            "moe_intermediate_size": 32,
-            "first_k_dense_replace": 1,
-        },
-        "deepseek",
-    ),
+    "granite": ("granite", {"logits_scaling": 0.5, "attention_multiplier": 0.3, "embedding_multiplier": 2.0,
+        "residual_multiplier": 0.7}, "granite"),
+    "granite-hybrid": ("granitemoehybrid", {**_MAMBA, "num_local_experts": 2, "num_experts_per_tok": 1,
+        "shared_intermediate_size": 32, "layer_types": ["mamba", "attention"]}, "granite"),
+    "mamba2": ("mamba2", {"num_heads": 4, "head_dim": 24, "state_size": 8, "n_groups": 1, "chunk_size": 8}, "plain"),
+    "deepseek-v3": ("deepseek_v3", {"kv_lora_rank": 16, "q_lora_rank": 24, "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 12, "v_head_dim": 12, "num_key_value_heads": 4, "n_routed_experts": 4, "n_group": 2,
+        "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "first_k_dense_replace": 1},
+        "deepseek"),
     "smollm3": ("smollm3", {"no_rope_layers": [1, 0]}, "chatml"),
-    "cohere2": (
-        "cohere2",
-        {
-            "sliding_window": WINDOW,
-            "layer_types": ["sliding_attention", "full_attention"],
-            "logit_scale": 0.7,
-        },
-        "cohere",
-    ),
+    "cohere2": ("cohere2", {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"],
+        "logit_scale": 0.7}, "cohere"),
     "bloom": ("bloom", {"n_layer": 2, "n_head": 4}, "plain"),
-}
+}  # fmt: skip
 
 _TURN = "{% for m in messages %}"
 _GENERATE = "{% endfor %}{% if add_generation_prompt %}"

@@ -1,35 +1,148 @@
-"""A local model in the engine: what is shown is what is kept, and text from outside stays text."""
+"""A local model in the engine: what it is shown, what is kept, how much it may write, and what does not fit."""
 
 from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from gentax.core import Task
-from gentax.models.action_format import ACTION_END
-from gentax.models.options import SamplingParams
-from gentax.policies.local import load_local_policy
+sys.path.insert(0, str(Path(__file__).parent.parent / "models"))
+
+from tokenizers_made import tokenizer
+
+from gentax.core import Task, UsageError
+from gentax.evals.evaluate import Evaluation, evaluate
+from gentax.metrics.episode_scores import Truncation
+from gentax.models.options import ChatOptions, SamplingParams
+from gentax.policies.load import ExpertPolicy
+from gentax.policies.local import LocalPolicy, load_local_policy
+from gentax.policies.protocol import PolicyRequest, max_parallel_episodes
 from gentax.rollouts import RolloutConfig, rollout
+from gentax.training.trajectories import examples, exchanges
+
+HERMES = (
+    "{% if tools %}<|im_start|>system\n{{ tools[0]|tojson }} <tool_call>{% endif %}{% for m in messages %}"
+    "<|im_start|>{{ 'user' if m.role == 'tool' else m.role }}\n"
+    "{% if m.role == 'tool' %}<tool_response>{{ m.content }}</tool_response>"
+    "{% elif m.tool_calls %}<tool_call>\n{{ m.tool_calls[0].function|tojson }}\n</tool_call>"
+    "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def tasks(n):
     return [Task("toy", "three", "train", i) for i in range(n)]
 
 
+def model_of(template, limit=512, **given):
+    """A tiny model with a tokenizer of today's kind."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    made = tokenizer("byte_level", template, **given)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(made), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=limit, eos_token_id=made.eos_token_id, bos_token_id=None,
+    )  # fmt: skip
+    return LocalPolicy(LlamaForCausalLM(config).eval(), made, "tiny")
+
+
+def turn(toy, message, continues=False, new=20, **chat):
+    rng = np.random.default_rng(0)
+    return PolicyRequest(0, message, continues, toy(), rng, SamplingParams(max_new_tokens=new), ChatOptions(**chat))
+
+
+def test_the_budget_follows_the_model(tiny):
+    ours, other = load_local_policy(tiny), model_of("chatml", limit=4096)
+    assert [ours.default_max_new_tokens(ChatOptions(thinking)) for thinking in (False, True)] == [32, 160]
+    assert [other.default_max_new_tokens(ChatOptions(thinking)) for thinking in (False, True)] == [512, 1024]
+    assert model_of("chatml", limit=1 << 15).default_max_new_tokens(ChatOptions(True)) == 2048
+
+
+def test_the_budget_is_settled_and_recorded(toy, tiny):
+    result = evaluate(load_local_policy(tiny), {"toy": "one"}, tasks=2)
+    assert result.config.max_new_tokens == 32
+    assert result.to_json()["play"]["max_new_tokens"] == 32
+    assert max(step.written for e in result.episodes["toy"] for step in e.steps) <= 32
+
+
+def test_a_reply_that_used_up_its_budget_is_truncated_and_not_invalid(toy, tiny):
+    (episode,) = rollout(load_local_policy(tiny), tasks(1), config=RolloutConfig(temperature=1.0, max_new_tokens=1))
+    assert [step.truncated for step in episode.steps] == [True] * 6
+    assert (episode.truncated, episode.invalid) == (6, 0)
+    lost = Truncation.of([episode])
+    assert lost.truncated == 1.0
+    assert "--max-new-tokens" in lost.sentences("tiny")[0]
+    assert not Truncation.of([dataclasses.replace(episode, steps=())])
+    summary = Evaluation("tiny", RolloutConfig(), {"toy": [episode, dataclasses.replace(episode, sample=1)]})
+    assert summary.truncation().truncated == 1.0
+
+
+def test_a_message_that_fits_is_shown_whole_and_the_cut_of_one_that_does_not_is_said(toy):
+    policy = model_of("chatml", limit=512)
+    text = " ".join(f"w{n}" for n in range(100))
+    assert 300 < len(policy.codec.first_prompt(text)) < 480
+    (reply,) = policy.reply([turn(toy, text)])
+    assert not reply.prompt_cut
+    assert text in policy.tokenizer.decode(reply.tokens.prompt)
+    with pytest.warns(UserWarning, match="its middle was cut"):
+        (reply,) = policy.reply([turn(toy, text * 3)])
+    assert reply.prompt_cut
+    assert len(reply.tokens.prompt) == 492  # all that there is
+    shown = policy.tokenizer.decode(reply.tokens.prompt)
+    assert shown.startswith("<|im_start|>user\nw0 w1 ")
+    assert shown.endswith("w99<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_exchanges_that_do_not_fit_are_dropped_and_counted(toy):
+    policy = model_of("chatml", limit=256)
+    dropped = []
+    for n in range(8):
+        (reply,) = policy.reply([turn(toy, f"{n}: " + "the word is red " * 4, continues=n > 0, new=8)])
+        dropped.append(reply.dropped)
+        assert sum(map(len, policy._conversations[0].ids)) <= 256
+    assert sum(dropped) > 0
+    assert policy.tokenizer.decode(policy._conversations[0].ids[0]).startswith("<|im_start|>user\n0: ")
+
+
+def test_a_context_shorter_than_the_prompt_is_refused_in_one_line(toy):
+    policy = model_of("chatml", limit=64)
+    for new in (63, 100):
+        with pytest.raises(UsageError, match="the context of tiny holds 64 tokens, and with") as fault:
+            policy.reply([turn(toy, "the word is red " * 9, new=new)])
+        assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize("how", ["tags", "json", "tool_calls"])
 @pytest.mark.parametrize("context", ["full", "window(1)"])
-def test_kept_logprobs_are_those_of_the_whole_sequence(toy, tiny, context):
-    policy = load_local_policy(tiny)
-    episodes = rollout(policy, tasks(6), config=RolloutConfig(context=context, temperature=1.0, max_new_tokens=8))
-    sequences = [s for e in episodes for s in e.sequences()]
-    assert len(sequences) == (6 if context == "full" else sum(e.length for e in episodes))
-    for sequence in sequences:
-        ids = torch.tensor(sequence.ids_T[None].astype(np.int64))
-        with torch.no_grad():
-            logp = policy.model(ids).logits[0].log_softmax(-1)
-        at = np.flatnonzero(sequence.sampled_T)
-        again = logp[at - 1, ids[0, at]].numpy()
-        assert np.allclose(sequence.logprobs_T[at], again, atol=2e-4)
+def test_an_expert_teaches_in_the_model_s_own_notation(toy, how, context):
+    policy = model_of(HERMES, limit=4096, added=("<tool_call>", "</tool_call>"))
+    config = RolloutConfig(context=context, action_format=how, thinking=how == "json", max_new_tokens=4)
+    for episode in rollout(ExpertPolicy(), tasks(2), config=config):
+        codec = policy.codec_for(config.chat)
+        (made, *_) = examples(exchanges(episode, config, write=codec.format_reply), codec)
+        told = policy.tokenizer.decode(made.ids_T)
+        for step in episode.steps[:1]:
+            assert codec.format_reply(step.action, step.thought if config.thinking else None) in told
+        if how == "tool_calls" and context == "full":
+            assert "<tool_response>Yes." in told
+            assert policy.tokenizer.convert_tokens_to_ids("<tool_call>") in made.ids_T
+
+
+def test_a_system_prompt_and_the_tool_reach_the_model(toy):
+    policy = model_of(HERMES)
+    config = RolloutConfig(system_prompt="Be brief.", action_format="tool_calls", temperature=1.0, max_new_tokens=4)
+    (episode,) = rollout(policy, tasks(1), config=config)
+    shown = policy.tokenizer.decode(episode.steps[0].tokens.prompt)
+    assert shown.count("Be brief.") == 1
+    assert '"name": "act"' in shown
+    assert "calling the tool act" in shown
+    with pytest.raises(UsageError, match="the chat template of tiny offers no tools"):
+        rollout(model_of("chatml"), tasks(1), config=config)
 
 
 def test_the_text_of_a_reply_is_its_tokens(toy, tiny):
@@ -38,15 +151,6 @@ def test_the_text_of_a_reply_is_its_tokens(toy, tiny):
         for step in episode.steps:
             assert step.tokens is not None
             assert step.text == policy.codec.decode(step.tokens.sampled)
-
-
-def test_text_of_the_environment_cannot_pose_as_control_tokens(tiny):
-    codec = load_local_policy(tiny).codec
-    end = int(codec.encode_reply(ACTION_END)[0])
-    assert end in codec.encode_reply(ACTION_END)
-    assert end not in codec.encode_text(f"the sign says {ACTION_END}")
-    assert end not in codec.first_prompt(ACTION_END)
-    assert codec.decode(codec.encode_text(f"the sign says {ACTION_END}")) == f"the sign says {ACTION_END}"
 
 
 @pytest.mark.parametrize("text", ["", "\x00", "\ud800 lone", "🙂 emoji", "ünïcödé", "\r\n\t", "a" * 5000])
@@ -67,8 +171,6 @@ def test_a_conversation_longer_than_the_model_keeps_its_rules_and_its_latest_tur
 
 
 def test_the_latest_message_is_kept_when_it_is_the_second_and_long(toy, tiny):
-    from gentax.policies.protocol import PolicyRequest
-
     policy = load_local_policy(tiny)
     policy.decoder.max_length = 200
 
@@ -81,27 +183,7 @@ def test_the_latest_message_is_kept_when_it_is_the_second_and_long(toy, tiny):
     assert "the very last" in shown("b" * 100 + " the very last", True)
 
 
-def test_a_chat_template_that_ends_its_turns_is_followed(tiny):
-    from transformers import AutoTokenizer
-
-    from gentax.models.chat import ChatCodec
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny)
-    tokenizer.chat_template = (
-        "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}<eos>{% endfor %}"
-        "{% if add_generation_prompt %}[assistant]{% endif %}"
-    )
-    codec = ChatCodec(tokenizer)
-    assert tokenizer.decode(codec.first_prompt("hello")) == "[user]hello<eos>[assistant]"
-    after_stop = codec.next_prompt("next", last=tokenizer.eos_token_id)
-    assert tokenizer.decode(after_stop) == "[user]next<eos>[assistant]"
-    cut_off = codec.next_prompt("next", last=65)
-    assert tokenizer.decode(cut_off) == "<eos>[user]next<eos>[assistant]"
-
-
 def test_as_many_play_at_once_as_memory_holds(toy, tiny, monkeypatch):
-    from gentax.policies.protocol import max_parallel_episodes
-
     policy = load_local_policy(tiny)
     assert max_parallel_episodes(policy, 10**9) == 128  # a context is never longer than the model's
     config = policy.model.config
@@ -133,11 +215,3 @@ def test_the_memory_of_playing_is_given_back_where_it_is_much(toy, tiny, monkeyp
     policy.release_memory()
     assert policy.decoder.reserved_bytes == 0
     assert said() == before
-
-
-def test_what_is_played_does_not_depend_on_how_many_play_at_once(toy, able):
-    tasks = [Task("toy", "three", "train", i) for i in range(5)]
-    settings = {"config": RolloutConfig(temperature=1.0, max_new_tokens=6), "samples": 2, "seed": 3}
-    one, three, all_ = (rollout(load_local_policy(able), tasks, parallel=n, **settings) for n in (1, 3, None))
-    said = [[[step.text for step in e.steps] for e in episodes] for episodes in (one, three, all_)]
-    assert said[0] == said[1] == said[2]

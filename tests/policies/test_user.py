@@ -1,4 +1,4 @@
-"""Policies of the user's own: what may be given, what it is asked, and that what is wrong with it is one line."""
+"""Policies of the user's own, and the expert that errs: what may be given, what is asked, which faults are one line."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import gentax
-from gentax.core import PolicyFault, Task, UsageError
+from gentax.core import Outcome, PolicyFault, Task, UsageError
 from gentax.models.options import ChatOptions, SamplingParams
-from gentax.policies import PolicyRequest, load_policy
+from gentax.policies import ExpertPolicy, PolicyRequest, load_policy
 from gentax.policies.protocol import MAX_PARALLEL, max_parallel_episodes
 from gentax.rollouts import RolloutConfig, rollout
 from gentax.rollouts.prompt import with_token_budget
@@ -221,3 +221,20 @@ def test_the_example_of_ten_lines_plays(monkeypatch):
     assert all(step.valid for episode in result.episodes["babyai"] for step in episode.steps)
     text = (EXAMPLES / "my_policy.py").read_text()
     assert len([line for line in text.splitlines() if line.strip()]) <= 10
+
+
+def test_an_erring_expert_says_what_fits_elsewhere_and_goes_on_after_a_refusal(toy):
+    episodes = rollout(ExpertPolicy(noise=0.4), tasks(60))
+    steps = [step for episode in episodes for step in episode.steps]
+    slips = [step for step in steps if not step.valid]
+    assert 0.15 < len(slips) / len(steps) < 0.45  # a slip may happen to be right
+    assert {step.action for step in slips} <= {"red", "green", "blue", "gold"}
+    assert not any(step.thought for step in slips)
+    after = [b for episode in episodes for a, b in zip(episode.steps, episode.steps[1:], strict=False) if not a.valid]
+    assert any(step.valid for step in after)
+    assert any(episode.outcome is Outcome.SUCCESS and episode.invalid for episode in episodes)
+
+
+def test_the_same_play_slips_alike(toy):
+    one, two = (rollout(ExpertPolicy(noise=0.3), tasks(20), seed=3) for _ in range(2))
+    assert [[s.action for s in e.steps] for e in one] == [[s.action for s in e.steps] for e in two]

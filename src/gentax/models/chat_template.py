@@ -62,9 +62,7 @@ class ChatLayout:
 
     opening: TemplatePart  # the system prompt, if it is a message of its own, and the first message
     following: TemplatePart  # from the end of an answer to where the next one begins
-    after_call: TemplatePart | None = (
-        None  # the same where the message is the result of a tool call; None: as any message
-    )
+    after_call: TemplatePart | None = None  # the same where the message is a tool call's result; None: as any message
     system_in_message: bool = False  # the system prompt stands before the first message, in the same turn
     lead: str = ""  # written by the model before its answer, such as a space or gpt-oss's channel
     opens_thought: bool = False  # a prompt ends with <think>

@@ -160,11 +160,8 @@ def _bounded(limit: int, where: str) -> Iterator[None]:
         if built > limit:
             raise UsageError(f"{where}: config.json asks for more than {limit} modules, far more than its weights fill")
 
-    hook = torch.nn.modules.module.register_module_module_registration_hook(count)
-    try:
+    with torch.nn.modules.module.register_module_module_registration_hook(count):
         yield
-    finally:
-        hook.remove()
 
 
 def _walk(values: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:

@@ -110,7 +110,7 @@ def max_batch_size(config: Any, cache: int, device: torch.device | str, most: in
         cache: bytes of one row's cache at its longest. Its logits (vocabulary × 4 bytes, twice) are added.
         device: where the model is, already loaded.
         most: an upper limit.
-        held: bytes already allocated for rows.
+        allocated: bytes already allocated for rows.
     """
     row = cache + 8 * config.get_text_config(decoder=True).vocab_size
     return max(1, min(most, int((1 - RESERVED_SHARE) * (available_memory(device) + allocated)) // max(1, row)))

@@ -46,7 +46,7 @@ from gentax.models.device import check_fits_memory, model_bytes, resolve_device,
 from gentax.models.options import ModelOptions
 from gentax.models.source import ModelSource, find_model
 
-More = Callable[[Any], int] | None
+More = Callable[[Any], int] | None  # checks an adapter against the model on the meta device; returns its bytes
 CONFIG_LIMIT = 1 << 22  # bytes of a config.json that are read
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -156,25 +156,14 @@ def _load(source: ModelSource, options: ModelOptions, tokenizer: Any) -> Any:
     device = resolve_device(options.device)
     limit_onednn_cache()
     with loading_errors(source.name):
+        load = _gguf if (source.base or source).kind == "gguf" else _folder
         if source.base is not None:
             check = partial(check_adapter, source.path, where=source.name)
-            model = _load_base(source.base, options, device, tokenizer, check)
-            model = merge_adapter(model, source.path, source.name)
+            model = merge_adapter(load(source.base, options, device, tokenizer, check), source.path, source.name)
         else:
-            model = _load_base(source, options, device, tokenizer)
+            model = load(source, options, device, tokenizer, None)
         _check_finite(model, source.name)
     return model.eval()
-
-
-def _load_base(
-    source: ModelSource, options: ModelOptions, device: torch.device, tokenizer: Any, more: More = None
-) -> Any:
-    """Check and load a model that is no adapter.
-
-    `more` checks an adapter against the model on the meta device, and returns its bytes.
-    """
-    load = _gguf if source.kind == "gguf" else _folder
-    return load(source, options, device, tokenizer, more)
 
 
 def _folder(source: ModelSource, options: ModelOptions, device: torch.device, tokenizer: Any, more: More) -> Any:

@@ -229,14 +229,7 @@ def _no_model(text: str) -> str:
     return f"no {kind} {shown}" + (f"; did you mean {close!r}?" if close else "; 'base' always works")
 
 
-HASHED_SUFFIXES = (
-    ".json",
-    ".safetensors",
-    ".jinja",
-    ".txt",
-    ".model",
-    ".py",
-)  # weights, settings, tokenizer, code
+HASHED_SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".py")  # weights, settings, tokenizer, code
 NOT_HASHED = ("record.json", "evaluation.json")  # written by gentax about a model
 CHUNK = 1 << 22  # bytes read at once: weights may be larger than memory
 

@@ -39,9 +39,7 @@ class Reply:
     text: str
     written: int | None = None  # tokens of `text`, where the policy writes tokens
     tokens: Tokens | None = None  # for local models
-    parsed: ParsedReply | None = (
-        None  # where the policy parses its own notation; else `text` is parsed by the action format
-    )
+    parsed: ParsedReply | None = None  # by the policy itself; else `text` is parsed by the action format
     truncated: bool = False  # cut off at max_new_tokens
     prompt_cut: bool = False  # a message lost its middle, to fit the context
     dropped: int = 0  # earlier turns dropped from this prompt, to fit the context

@@ -60,9 +60,8 @@ class _Keys(DynamicLayer):
         return 0 if self.window is None else max(self.view.end - self.window + 1, 0)
 
 
-LinearAttentionLayer: Any = getattr(
-    cache_utils, "LinearAttentionLayer", None
-)  # newer than the oldest supported release
+# Newer than the oldest supported release.
+LinearAttentionLayer: Any = getattr(cache_utils, "LinearAttentionLayer", None)
 _HYBRIDS: dict[str, bool] = {  # hybrid layers of transformers -> whether their attention has a window
     "LinearAttentionAndFullAttentionLayer": False,
     "LinearAttentionAndSlidingWindowAttentionLayer": True,

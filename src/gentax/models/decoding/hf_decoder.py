@@ -289,15 +289,12 @@ class SharedPrefix:
     depth: int  # prefixes above it
 
 
-def shared_prefixes(
-    prompts: Sequence[np.ndarray], kept: Sequence[int], worth: int = MIN_TOKENS_SAVED
-) -> tuple[list[SharedPrefix], list[int | None]]:
+def shared_prefixes(prompts: Sequence[np.ndarray], kept: Sequence[int]) -> tuple[list[SharedPrefix], list[int | None]]:
     """Find the prefixes of distinct prompts that save enough tokens to be computed first, once.
 
     Args:
         prompts: distinct token ids, sorted.
         kept: how many leading tokens of each are cached.
-        worth: tokens that a prefix must save.
 
     Returns:
         The prefixes, parents first, and the longest prefix of each prompt. It never covers a prompt's last token, which
@@ -316,7 +313,7 @@ def shared_prefixes(
         shared = min(branch, *(len(prompt) - 1 for prompt in prompts[first:last]))
         depth = 0 if parent is None else len(prefixes[parent].ids)
         each = [max(shared - max(have, depth), 0) for have in kept[first:last]]
-        if sum(each) - max(each) >= worth:
+        if sum(each) - max(each) >= MIN_TOKENS_SAVED:
             prefixes.append(
                 SharedPrefix(prompts[first][:shared], parent, 0 if parent is None else prefixes[parent].depth + 1)
             )

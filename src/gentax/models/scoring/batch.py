@@ -232,11 +232,7 @@ class LastLayer:
 
 
 def last_layer_for(
-    paths: Sequence[np.ndarray],
-    own: Sequence[np.ndarray],
-    state_U: np.ndarray,
-    size: int,
-    windows: Sequence[int] = (),
+    paths: Sequence[np.ndarray], own: Sequence[np.ndarray], state_U: np.ndarray, size: int, windows: Sequence[int] = ()
 ) -> LastLayer:
     """Choose the tokens for which the last layer runs in full, and build its attention.
 
@@ -279,16 +275,8 @@ def narrow_last_layer(model: Any, last: LastLayer) -> Iterator[None]:
     size = len(last.tree.place_N)
     with ExitStack() as hooks:
         if None not in parts:
-            hooks.enter_context(_hook_removed(attention.register_forward_pre_hook(use_last_tree, with_kwargs=True)))
+            hooks.enter_context(attention.register_forward_pre_hook(use_last_tree, with_kwargs=True))
             for part in parts:
-                hooks.enter_context(_hook_removed(part.register_forward_pre_hook(select)))
-                hooks.enter_context(_hook_removed(part.register_forward_hook(scatter)))
+                hooks.enter_context(part.register_forward_pre_hook(select))
+                hooks.enter_context(part.register_forward_hook(scatter))
         yield
-
-
-@contextmanager
-def _hook_removed(hook: Any) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        hook.remove()

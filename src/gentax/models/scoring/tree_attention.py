@@ -27,12 +27,7 @@ KEYS = 64  # and its keys are a multiple of it
 # Beyond this a score in bf16 is off by up to an eighth. Where attention is saturated, as that of Gemma 3 to its first
 # token is, gradients are then mostly noise: of the first 16 pairs of a warm-up their cosine to those of fp32 was 0.12.
 MAX_BF16_SCORE = 32.0
-UNSUPPORTED_KWARGS = (
-    "softcap",
-    "s_aux",
-    "head_mask",
-    "position_bias",
-)  # options of attention that are not supported
+UNSUPPORTED_KWARGS = ("softcap", "s_aux", "head_mask", "position_bias")  # of attention functions
 _TREE_ACTIVE: ContextVar[bool] = ContextVar("tree attention active", default=False)
 # Numbers of tiles computed at once: few shapes, since each is compiled.
 TILES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128)
@@ -89,12 +84,7 @@ def build_tree(
 
 
 def _tiled(
-    paths: Sequence[np.ndarray],
-    asking: Sequence[np.ndarray],
-    size: int,
-    queries: int,
-    keys: int,
-    window: int | None,
+    paths: Sequence[np.ndarray], asking: Sequence[np.ndarray], size: int, queries: int, keys: int, window: int | None
 ) -> TreeAttention:
     cuts: dict[int, list[tuple[np.ndarray, np.ndarray, int]]] = {}  # number of keys -> (path, positions, first key)
     for path, positions in zip(paths, asking, strict=True):

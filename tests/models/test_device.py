@@ -1,14 +1,22 @@
-"""Bytes of weights and caches, held against what PyTorch and transformers take."""
+"""Bytes of weights and caches, against what PyTorch and transformers take; stochastic rounding to 16 bits."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 from zoo import ZOO
 
 from gentax.core import UsageError
 from gentax.models.checkpoint_check import build_meta_model, read_weight_headers
 from gentax.models.decoding import HFDecoder, LlamaDecoder
-from gentax.models.device import available_memory, check_fits_memory, kv_cache_bytes, max_batch_size, model_bytes
+from gentax.models.device import (
+    available_memory,
+    check_fits_memory,
+    kv_cache_bytes,
+    max_batch_size,
+    model_bytes,
+    stochastic_round_,
+)
 from gentax.models.loading import load_model
 
 
@@ -47,3 +55,35 @@ def test_what_does_not_fit_is_refused_with_the_numbers():
     check_fits_memory(1000, "cpu", "m")
     with pytest.raises(UsageError, match=r"m takes 1125899\.9 GB, and cpu has \d+\.\d GB left"):
         check_fits_memory(1 << 50, "cpu", "m")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_weight_gets_one_of_the_two_numbers_next_to_it_and_is_right_on_average(dtype):
+    exact = torch.full((1000, 64), 1.0 + 0.3 * torch.finfo(dtype).eps)
+    target = torch.zeros(1000, 64, dtype=dtype)
+    stochastic_round_(target, exact, "weight")
+    assert target.unique().tolist() == [1.0, 1.0 + torch.finfo(dtype).eps]
+    assert float((target.double() - 1).mean() / torch.finfo(dtype).eps) == pytest.approx(0.3, abs=0.02)
+    stochastic_round_(target, -exact, "weight")
+    assert float((target.double() + 1).mean() / torch.finfo(dtype).eps) == pytest.approx(-0.3, abs=0.02)
+
+
+def test_what_is_exact_already_stays_and_the_same_weights_are_rounded_alike(monkeypatch):
+    torch.manual_seed(0)
+    stored = torch.randn(70, 64).bfloat16()
+    target = torch.empty_like(stored)
+    stochastic_round_(target, stored.float(), "weight")
+    assert torch.equal(target, stored)
+    exact = torch.randn(70, 64)
+    state = torch.get_rng_state()
+    stochastic_round_(target, exact, "weight")
+    assert torch.equal(torch.get_rng_state(), state)
+    again = torch.empty_like(stored)
+    monkeypatch.setattr("gentax.models.device.CHUNK_NUMEL", 640)  # numbers: ten rows
+    stochastic_round_(again, exact, "weight")
+    assert torch.equal(again, target)
+    stochastic_round_(again, exact, "another")
+    assert not torch.equal(again, target)
+    whole = torch.empty(70, 64)
+    stochastic_round_(whole, exact, "weight")
+    assert torch.equal(whole, exact)
