@@ -23,7 +23,7 @@ import numpy as np
 
 import gentax
 from gentax.domains.sciworld import DEFAULT, SIMPLIFICATION, variations
-from gentax.domains.sciworld.expert import plan_for
+from gentax.domains.sciworld.env import plan_for
 from gentax.domains.sciworld.simulator import OPTIONS, SHARDS
 
 Episode = tuple[int, Sequence[str]]  # index of the task, actions

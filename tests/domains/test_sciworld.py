@@ -9,12 +9,10 @@ from queue import SimpleQueue
 import pytest
 
 import gentax
-from gentax.core import EnvironmentFault, UsageError
+from gentax.core import SPLITS, EnvironmentFault, UsageError
 from gentax.domains.sciworld import DOMAIN, NAMES, folds, names_of, variations
-from gentax.domains.sciworld.build import SPLITS, read_folds
-from gentax.domains.sciworld.env import ACTION_LIMIT, plain, tidy
-from gentax.domains.sciworld.expert import Turn, plan_for, rename, shorten
-from gentax.domains.sciworld.simulator import Simulator
+from gentax.domains.sciworld.env import ACTION_LIMIT, Turn, plain, plan_for, rename, shorten, tidy
+from gentax.domains.sciworld.simulator import Simulator, read_folds
 
 pytestmark = pytest.mark.jvm
 
@@ -89,7 +87,7 @@ def test_sizes_and_tasks_need_no_jvm(monkeypatch):
 
 
 def test_every_task_of_the_default_level_ships_with_a_plan(monkeypatch):
-    monkeypatch.setattr("gentax.domains.sciworld.expert.kept_plan", lambda variation: ())
+    monkeypatch.setattr("gentax.domains.sciworld.env.kept_plan", lambda variation: ())
     for split in SPLITS:
         plans = [plan_for(variation) for variation in variations(DOMAIN.default_level, split)]
         assert sum(map(bool, plans)) >= 0.99 * len(plans)

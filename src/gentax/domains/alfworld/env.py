@@ -1,15 +1,27 @@
-"""The ALFWorld environment: games in the packages' engine, generated for a task or the published ones."""
+"""The ALFWorld environment: games in the packages' engine, generated for a task or the published ones; its expert."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from gentax.core.env import ExpertAction, StepResult, Task, TextEnv
 from gentax.core.errors import EnvironmentFault
 from gentax.domains.alfworld import DOMAIN, LEVELS, OFFICIAL, TASKS, parse_level
-from gentax.domains.alfworld.engine import NOTHING, Game
-from gentax.domains.alfworld.expert import Expert
-from gentax.domains.alfworld.games import Start, draw, fit, progress, read_game, read_official
+from gentax.domains.alfworld.engine import NOTHING, Arguments, Game
+from gentax.domains.alfworld.games import (
+    CHANGED,
+    GameGoal,
+    Start,
+    draw,
+    fit,
+    objects_of_kind,
+    progress,
+    read_game,
+    read_official,
+    receptacles_of_kind,
+)
+from gentax.domains.alfworld.homes import LAMP_PLACES, STATIONS
 
 ACTION_LIMIT = 200  # characters; no longer string is looked at
 
@@ -109,3 +121,142 @@ class AlfWorld(TextEnv):
         if self._official is not None:
             return read_game(self._official[task.split][task.index])
         return draw(parse_level(task.level), task.split, task.index, task.seed)
+
+
+AGENT = "agent1"
+_SHOWING = ("gotolocation", "openobject", "examinereceptacle")  # actions that tell what is in a receptacle
+
+
+class Expert:
+    """Looks where the thing may be, one place after the other, and then does what is asked with it.
+
+    It knows no more than the player: what it has seen, and what a kind of receptacle can hold. So a policy that
+    imitates it learns to search. It goes on from any state of the game.
+    """
+
+    def __init__(self, game: Game, goal: GameGoal) -> None:
+        self._game, self._facts, self._goal_spec = game, game.facts, goal
+        self._seen: set[str] = set()  # receptacles whose contents were told
+        self._places = [place for place, _ in self._facts.all("receptacletype")]
+
+    def observe(self, action: str, arguments: Arguments) -> None:
+        """Take note of an action that was done: its name in the rules and its arguments."""
+        if action in _SHOWING and not self._closed(arguments[-1]):
+            self._seen.add(arguments[-1])
+
+    def next(self) -> ExpertAction | None:
+        """Return the next move; None where there is nothing left to look into."""
+        wanted = objects_of_kind(self._facts, self._goal_spec.thing)
+        held = next((thing for agent, thing in self._facts.all("holds") if agent == AGENT), None)
+        if held is None:
+            return self._fetch(wanted)
+        if held not in wanted:
+            return self._rid(held)
+        if self._goal_spec.kind == "light":
+            return self._light()
+        changed = CHANGED.get(self._goal_spec.kind)
+        if changed and not self._facts.holds(changed, held):
+            return self._change(held)
+        return self._store(held, self._goal(wanted))
+
+    # What there is to do.
+
+    def _fetch(self, wanted: list[str]) -> ExpertAction | None:
+        """Take a thing that is not yet where it should be, or look for one."""
+        done = self._goal(wanted) if self._goal_spec.kind == "two" else None
+        for thing in wanted:
+            place = self._place_of(thing)
+            if place is not None and place in self._seen and place != done:
+                name, where = self._called(thing), self._called(place)
+                take = ExpertAction(f"take {name} from {where}", f"The {name} is here: take it.")
+                return self._at(place, f"The {name} is in the {where}", take)
+        kinds = {place for place, thing in self._facts.all("cancontain") if thing == f"{self._goal_spec.thing}type"}
+        return self._search(self._goal_spec.thing, kinds - {f"{self._goal_spec.to}type"})
+
+    def _light(self) -> ExpertAction | None:
+        """Go to the lamp and turn it on, or look for it."""
+        for lamp in objects_of_kind(self._facts, self._goal_spec.lamp):
+            place = self._place_of(lamp)
+            if place in self._seen:
+                name = self._called(lamp)
+                use = ExpertAction(f"use {name}", f"The {name} is here: use it.")
+                return self._at(place, f"The {name} is on the {self._called(place)}", use, opened=False)
+        return self._search(self._goal_spec.lamp, {f"{kind.lower()}type" for kind in LAMP_PLACES})
+
+    def _change(self, held: str) -> ExpertAction | None:
+        """Clean, heat or cool what is held."""
+        verb = self._goal_spec.kind
+        place = next(iter(receptacles_of_kind(self._facts, STATIONS[verb][1].lower())), None)
+        if place is None:
+            return None
+        name, where = self._called(held), self._called(place)
+        change = ExpertAction(f"{verb} {name} with {where}", f"The {where} is here: {verb} the {name}.")
+        return self._at(place, f"I have to {verb} the {name} with the {where}", change, opened=False)
+
+    def _store(self, held: str, place: str | None) -> ExpertAction | None:
+        """Put what is held where it belongs."""
+        if place is None:
+            return None
+        name, where = self._called(held), self._called(place)
+        put = ExpertAction(f"move {name} to {where}", f"The {where} is here: put the {name} there.")
+        return self._at(place, f"The {name} belongs in the {where}", put)
+
+    def _rid(self, held: str) -> ExpertAction | None:
+        """Put down what is not needed, here if there is a place for it."""
+        name = self._called(held)
+        for command in self._game.commands:
+            if command.startswith(f"move {name} to "):
+                return ExpertAction(command, f"I do not need the {name}: put it down.")
+        type_ = next(kind for thing, kind in self._facts.all("objecttype") if thing == held)
+        kinds = {place for place, thing in self._facts.all("cancontain") if thing == type_}
+        for place in self._of_kinds(kinds):
+            where = self._called(place)
+            reason = f"The {name} is not needed and fits the {where}"
+            return self._at(
+                place, reason, ExpertAction(f"move {name} to {where}", f"I do not need the {name}: put it down.")
+            )
+        return None
+
+    def _search(self, what: str, likely: set[str]) -> ExpertAction | None:
+        """Look into the next place: first where such a thing may be, in the order of the engine's list."""
+        first = self._of_kinds(likely)
+        for place in (*first, *(place for place in self._places if place not in first)):
+            if place not in self._seen:
+                name = self._called(place)
+                look = ExpertAction(f"examine {name}", f"I am at the {name} too: look for the {what}.")
+                return self._at(place, f"The {what} may be in the {name}", look)
+        return None
+
+    # What is known.
+
+    def _at(self, place: str, reason: str, then: ExpertAction, opened: bool = True) -> ExpertAction:
+        """Return the move that leads to `place`, or opens it, or `then` where that is done."""
+        name = self._called(place)
+        if self._location(place) != self._here():
+            return ExpertAction(f"go to {name}", f"{reason}: go there.")
+        if opened and self._closed(place):
+            return ExpertAction(f"open {name}", f"The {name} is closed: open it.")
+        return then
+
+    def _goal(self, wanted: Iterable[str]) -> str | None:
+        """Return the place to put things in: of the right kind, and where most of them are already."""
+        there = [self._place_of(thing) for thing in wanted]
+        return max(receptacles_of_kind(self._facts, self._goal_spec.to), key=there.count, default=None)
+
+    def _of_kinds(self, types: set[str]) -> list[str]:
+        return [place for place, type_ in self._facts.all("receptacletype") if type_ in types]
+
+    def _place_of(self, thing: str) -> str | None:
+        return next((place for one, place in self._facts.all("inreceptacle") if one == thing), None)
+
+    def _here(self) -> str:
+        return next(place for agent, place in self._facts.all("atlocation") if agent == AGENT)
+
+    def _location(self, place: str) -> str:
+        return next(spot for one, spot in self._facts.all("receptacleatlocation") if one == place)
+
+    def _closed(self, place: str) -> bool:
+        return self._facts.holds("openable", place) and not self._facts.holds("opened", place)
+
+    def _called(self, id: str) -> str:
+        return self._game.names[id]

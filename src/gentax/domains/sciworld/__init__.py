@@ -103,7 +103,7 @@ def names_of(level: str) -> tuple[str, ...]:
 
 # Which variation of which of the package's tasks a (level, split, index) is. Needs no JVM.
 #
-# The folds are the package's own, stored in `folds.json` (made by `build.py`, compared with the package by a
+# The folds are the package's own, stored in `folds.json` (made by `env.build_data`, compared with the package by a
 # test). Order: each task's variations are shuffled with a fixed seed and the tasks interleaved in proportion to how
 # many they have, so that any prefix of a split is a fair sample of it, and so is an index drawn at random.
 

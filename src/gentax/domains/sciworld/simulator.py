@@ -14,11 +14,12 @@ from functools import partial
 from typing import Any
 
 from gentax.domains.java import Jvm, JvmConnection, Py4jClient, Reference, SharedJvm
-from gentax.domains.sciworld import DOMAIN
+from gentax.domains.sciworld import DOMAIN, NAMES, SIMPLIFICATION
 
 CLASS = "scienceworld.runtime.pythonapi.PythonInterface"
 RANDOM = "scala.util.Random$"  # the class of the generator that all of a shard's simulators share
 SHARDS = DOMAIN.threads  # in which simulators move at once; each costs 50 MB and its own warming up
+SPLIT_METHODS = {"train": "getVariationsTrain", "validation": "getVariationsDev", "test": "getVariationsTest"}
 
 OPTIONS = "-Xms512m -Xmx1g -Xmn384m -XX:+UseParallelGC -XX:+ExitOnOutOfMemoryError"
 """Of the JVM, unless GENTAX_JAVA_OPTS is set. A simulator holds 11 MB: there is room for the domain's 48 copies."""
@@ -94,3 +95,17 @@ def _new_shard(wire: Py4jClient) -> Shard:
     loader = wire.make("java.net.URLClassLoader", wire.array("java.net.URL", url))
     module = wire.call(wire.call(loader, "loadClass", RANDOM), "getField", "MODULE$")
     return Shard(wire.call(loader, "loadClass", CLASS), wire.call(module, "get", None))
+
+
+def read_folds(server: Simulator) -> dict[str, dict[str, list[int]]]:
+    """Ask the package for its folds: task name → split → [first variation, one past the last]."""
+    folds: dict[str, dict[str, list[int]]] = {}
+    for name in NAMES:
+        server(("load", name, 0, SIMPLIFICATION, False))
+        folds[name] = {}
+        for split, method in SPLIT_METHODS.items():
+            numbers = server((method,))[0]
+            if numbers != list(range(numbers[0], numbers[-1] + 1)):
+                raise ValueError(f"the {split} fold of {name} is no longer an unbroken range")
+            folds[name][split] = [numbers[0], numbers[-1] + 1]
+    return folds
