@@ -15,7 +15,7 @@ import gentax
 from gentax.core import EnvironmentFault, UsageError
 from gentax.domains import domain
 from gentax.domains.twx import COOKING, FIRST, FOLD, FOLDS, MAPREADER, numbers
-from gentax.domains.twx.env import PlanFollower, content_of
+from gentax.domains.twx.env import GoldPathTracker, content_of
 from gentax.domains.twx.simulator import Simulator, exits, room_of, tidy
 
 pytestmark = pytest.mark.jvm
@@ -123,23 +123,23 @@ def test_the_expert_undoes_slips(env):
     assert env.expert() == first
 
 
-def test_a_follower_undoes_the_last_first_and_skips_what_is_done():
-    follower = PlanFollower(["move north", "take knife", "eat meal"])
-    assert follower.next() == ("move north", False)
-    follower.observe("open fridge", False)
-    follower.observe("move south", True)
-    follower.observe("move south", False)  # a closed door
-    assert follower.next() == ("move north", True)
-    follower.observe("move north", True)
-    assert follower.next() == ("close fridge", True)
-    follower.observe("close fridge", False)
-    follower.observe("take knife", False)
-    follower.observe("move north", True)
-    assert follower.rest() == ("eat meal",)
-    follower.observe("put knife in oven", False)
-    assert follower.next() == ("take knife", True)
-    follower.observe("cook salt in oven", False)
-    assert follower.next() is None
+def test_the_tracker_undoes_the_last_first_and_skips_what_is_done():
+    tracker = GoldPathTracker(["move north", "take knife", "eat meal"])
+    assert tracker.next() == ("move north", False)
+    tracker.observe("open fridge", False)
+    tracker.observe("move south", True)
+    tracker.observe("move south", False)  # a closed door
+    assert tracker.next() == ("move north", True)
+    tracker.observe("move north", True)
+    assert tracker.next() == ("close fridge", True)
+    tracker.observe("close fridge", False)
+    tracker.observe("take knife", False)
+    tracker.observe("move north", True)
+    assert tracker.rest() == ("eat meal",)
+    tracker.observe("put knife in oven", False)
+    assert tracker.next() == ("take knife", True)
+    tracker.observe("cook salt in oven", False)
+    assert tracker.next() is None
 
 
 def test_texts_are_put_shortly():

@@ -35,8 +35,8 @@ def without_idle(path: Sequence[str]) -> list[str]:
     return kept
 
 
-class PlanFollower:
-    """Where somebody who plays freely stands on a path.
+class GoldPathTracker:
+    """Tracks how far an episode has come along the gold path, and which steps aside have to be undone.
 
     Args:
         path: the actions that win the game from its start.
@@ -167,7 +167,7 @@ class TwxEnv(TextEnv):
     package's score, which ends at 1 with success; a ruined meal ends the episode as a failure.
 
     `expert` follows the package's gold path without the looks that tell nothing new. It undoes steps aside, and has no
-    move after one that cannot be undone (see `PlanFollower`).
+    move after one that cannot be undone (see `GoldPathTracker`).
 
     Raises (from `reset` and `step`):
         EnvironmentFault: the Java process died or broke; the next `reset` starts another.
@@ -180,7 +180,7 @@ class TwxEnv(TextEnv):
         super().__init__(level, **settings)
         self._server: Simulator | None = None
         self._state: State | None = None
-        self._follower: PlanFollower | None = None
+        self._tracker: GoldPathTracker | None = None
 
     @abstractmethod
     def goal_of(self, description: str) -> str:
@@ -200,7 +200,7 @@ class TwxEnv(TextEnv):
             self.close()
             description, state, path = self._start(task)
         self._state = state
-        self._follower = PlanFollower(without_idle([action for action in path if action not in LOOKS]))
+        self._tracker = GoldPathTracker(without_idle([action for action in path if action not in LOOKS]))
         self._content = content_of(self.game, description, state.look, path)
         return self.goal_of(" ".join(description.split())), tidy(state.look)
 
@@ -217,7 +217,7 @@ class TwxEnv(TextEnv):
             self.close()
             raise
         moved = room_of(state.look) != room_of(before.look)
-        self._follower.observe(action, moved)
+        self._tracker.observe(action, moved)
         reward = state.score - before.score if self.reward == "dense" else float(state.won)
         return StepResult(tidy(state.answer), reward, state.won or state.lost, state.won, True)
 
@@ -225,15 +225,13 @@ class TwxEnv(TextEnv):
         return [] if self._state is None else sorted(self._state.valid)
 
     def expert(self) -> ExpertAction | None:
-        if self._state is None or self._follower is None:
+        if self._state is None or self._tracker is None:
             return None
-        step = self._follower.next()
+        step = self._tracker.next()
         if step is None or step[0] not in self._state.valid:
             return None
         action, undoes = step
-        return ExpertAction(
-            action, "That was a step aside: undo it." if undoes else self.thought(self._follower.rest())
-        )
+        return ExpertAction(action, "That was a step aside: undo it." if undoes else self.thought(self._tracker.rest()))
 
     def content(self) -> str:
         return self._content
