@@ -62,7 +62,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        pip("wheel", "--no-deps", "--wheel-dir", folder, ROOT)
+        pip("wheel", "--no-deps", "--wheel-dir", folder, checkout("HEAD", folder / "now"))
         (wheel,) = folder.glob("*.whl")
         print(f"wheel: {wheel.stat().st_size / 1e6:.1f} MB")
         print(f"{'pip install …':34}{'distributions':>14}{'MB':>8}{'seconds':>9}")
