@@ -96,7 +96,21 @@ class ChatServer:
                 self.together -= 1
         if isinstance(given, tuple):
             return given
-        return 200, completion(given) if isinstance(given, str) else given, {}
+        body = completion(given) if isinstance(given, str) else given
+        if request.get("stream"):
+            return 200, streamed(body), {"content-type": "text/event-stream"}
+        return 200, body, {}
+
+
+def streamed(body: dict[str, Any]) -> Iterator[bytes]:
+    """The same completion in one event, with its tokens in another."""
+    (choice,) = body["choices"]
+    first = {"index": 0, "delta": {"role": "assistant", **choice["message"]}, "finish_reason": choice["finish_reason"]}
+    kind = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "toy"}
+    usage = {**body["usage"], "total_tokens": sum(body["usage"].values())}
+    for event in ({**kind, "choices": [first]}, {**kind, "choices": [], "usage": usage}):
+        yield f"data: {json.dumps(event)}\n\n".encode()
+    yield b"data: [DONE]\n\n"
 
 
 def completion(content: Any, finish: Any = "stop", **message: Any) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 A library is one of `LIBRARIES`. The factory is a `Domain` record, a `TextEnv` class, a function that makes one (it
 takes what `TextEnv` takes, by name, and may wrap what it returns), or anything that makes a `gymnasium.Env` of text, or
 one that can be turned into text. Of the last kind the following is read, where it is there: `rules`,
-`horizon`, `caveats` and the docstring of the environment; `goal`, `admissible` (or `admissible_commands`,
-`available_actions`), `valid`, `success` and `content` in `info`; `expert()`, the next action of an expert. Its tasks
-are seeds of `reset`; each split has a third of the range. `content` is any text that names what the task is made of
-(its map, its question): given that, no two splits share any; without it nobody can say.
+`horizon`, `caveats`, `copies` (how many may be open at once) and the docstring of the environment; `goal`, `admissible`
+(or `admissible_commands`, `available_actions`), `valid`, `success` and `content` in `info`; `expert()`, the next action
+of an expert. Its tasks are seeds of `reset`; each split has a third of the range. `content` is any text that names what
+the task is made of (its map, its question): given that, no two splits share any; without it nobody can say.
 
 An environment of numbers becomes one of text: what is shown comes from `describe(observation)`, an attribute of the
 environment or of one of its wrappers, or from an environment that renders itself as text (`render_mode="ansi"`). The
@@ -272,6 +272,7 @@ def _described(name: str, env: gymnasium.Env[str, str]) -> Domain:
         default_level="default",
         licence="its own",
         origin=name,
+        copies=attribute(env, "copies", Domain.copies),
     )
 
 

@@ -121,8 +121,13 @@ def _check(factory: Any, name: str, settings: dict[str, Any]) -> None:
 
 
 def parse_domain(text: str) -> tuple[str, str | None]:
-    """Read `NAME`, `NAME:LEVEL`, `module:factory` or `module:factory:LEVEL`; return the name and the level, if any."""
+    """Read `NAME`, `NAME:LEVEL`, `module:factory` or `module:factory:LEVEL`; return the name and the level, if any.
+
+    `LIBRARY:URL` has no level.
+    """
     name, _, level = text.partition(":")
+    if "://" in level:
+        return text, None
     if level and name not in domains():
         factory, _, level = level.partition(":")
         name = f"{name}:{factory}"

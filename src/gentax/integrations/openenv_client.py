@@ -1,0 +1,104 @@
+"""Environments behind an OpenEnv server as domains: `openenv:http://localhost:8000`.
+
+The server's schema says how an action is written: it must have exactly one required field, a string, which gets the
+action. Of an observation the text is shown (`text`, or the first string of the names in `TEXT_FIELDS`), and `goal`,
+`valid` and `success` are read where they are there. Whether a server follows its seed nobody can say: `gentax check`
+compares starts.
+
+One session is open at a time. Not supported: actions with several fields, and starting a server or a container.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gymnasium
+
+from gentax.core.env import AnyText
+from gentax.core.errors import EnvironmentFault, UsageError
+from gentax.core.imports import require
+
+TEXT_FIELDS = ("text", "observation", "message", "output", "result", "content", "prompt")
+SCHEMA_LIMIT = 1 << 20  # bytes
+TIMEOUT_S = 60.0
+
+
+class OpenEnvClientEnv(gymnasium.Env[str, str]):
+    """Play an environment behind an OpenEnv server.
+
+    Args:
+        url: of the server.
+
+    Raises:
+        UsageError: OpenEnv is not installed, no such server, or actions that are more than a text.
+    """
+
+    observation_space = action_space = AnyText()
+    rules = "Reach the goal. Each turn, read what is shown and answer with one action."
+    copies = 1  # sessions at once: all that a server allows unless it says otherwise, which it tells no client
+
+    def __init__(self, url: str) -> None:
+        library = require("openenv.core", f"openenv:{url}", "openenv")
+        self._url, self._field = url, _action_field(url)
+        self._client: Any = library.GenericEnvClient(base_url=url, message_timeout_s=TIMEOUT_S).sync()
+        try:
+            self._client.connect()
+        except Exception as error:
+            raise UsageError(f"openenv:{url} cannot be reached: {_line(error)}") from error
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        result = self._asked(lambda: self._client.reset(seed=seed))
+        seen = result.observation
+        return self._text(seen), {"goal": seen["goal"]} if isinstance(seen.get("goal"), str) else {}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        result = self._asked(lambda: self._client.step({self._field: action}))
+        seen = result.observation
+        info = {name: seen[name] for name in ("valid", "success") if isinstance(seen.get(name), bool)}
+        return self._text(seen), float(result.reward or 0.0), bool(result.done), False, info
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _asked(self, ask: Any) -> Any:
+        try:
+            result = ask()
+        except Exception as error:
+            raise EnvironmentFault(f"openenv:{self._url} fails: {_line(error)}") from error
+        if not isinstance(result.observation, dict):
+            raise EnvironmentFault(f"openenv:{self._url} shows a {type(result.observation).__name__} and no fields")
+        return result
+
+    def _text(self, seen: dict[str, Any]) -> str:
+        text = next((seen[name] for name in TEXT_FIELDS if isinstance(seen.get(name), str)), None)
+        if text is None:
+            names = ", ".join(map(str, seen))[:200]
+            raise UsageError(f"openenv:{self._url} shows no text: its observation has {names}")
+        return text
+
+
+def _action_field(url: str) -> str:
+    """Return the one field of an action, from the schema that the server offers."""
+    import urllib3
+
+    try:
+        response = urllib3.request(
+            "GET", f"{url.rstrip('/')}/schema", timeout=10.0, retries=False, redirect=False, preload_content=False
+        )
+        content = response.read(SCHEMA_LIMIT)
+        response.close()
+        action = json.loads(content)["action"]
+        required = [name for name in action.get("required", []) if isinstance(name, str)]
+        text = [name for name in required if action["properties"][name].get("type") == "string"]
+    except (urllib3.exceptions.HTTPError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"openenv:{url} is no OpenEnv server with a schema: {_line(error)}") from error
+    if len(required) != 1 or not text:
+        names = ", ".join(required)[:200] or "nothing"
+        raise UsageError(f"openenv:{url} wants more of an action than one text: {names}")
+    return text[0]
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

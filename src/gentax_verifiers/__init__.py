@@ -1,0 +1,5 @@
+"""The name under which verifiers finds `gentax.integrations.verifiers_taskset`: it takes top-level modules only."""
+
+from gentax.integrations.verifiers_taskset import GentaxEnv, GentaxTaskset
+
+__all__ = ["GentaxEnv", "GentaxTaskset"]
