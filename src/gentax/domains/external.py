@@ -178,6 +178,7 @@ def _name_colour(match: re.Match[str]) -> str:
 
 LIBRARIES = {  # name -> what makes an environment of a name in it; the module is loaded when it is asked for
     "gymnasium": "gentax.domains.external:make_registered",
+    "openenv": "gentax.integrations.openenv_client:OpenEnvClientEnv",
     "reasoning-gym": "gentax.integrations.reasoning_gym:ReasoningGymEnv",
     "textarena": "gentax.integrations.textarena:TextArenaEnv",
 }
