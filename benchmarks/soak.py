@@ -4,10 +4,11 @@
 
 A small study (one source, two arms, three domains, the shipped model) is run once without trouble. Then
 
-- killed: it is run again in empty folders, and the program or one of its workers is killed (SIGKILL) at a random
-  moment, until it is done; again in the next folder, until there were `--kills` kills;
-- together: two runs of it are started at once on one empty folder;
-- flipped: a bit of a random file of three finished stages is changed, or the file is cut short, and the study is run
+- killed: it is run again in an empty folder, and the program or one of its workers is killed (SIGKILL) at a random
+  moment, four to ten times before it may finish; again in the next folder, until there were `--kills` kills. What was
+  done stays done, so the kills of a study are spread from its first stage to its report;
+- together: two runs of it are started at once on one empty folder, each with one worker or several;
+- flipped: a byte of a stored file is changed, or the file is cut short, in four stages at once, and the study is run
   again.
 
 Each time the results must equal those of the first run, byte for byte. Printed are how often they did, how often a
@@ -33,18 +34,19 @@ import psutil
 STUDY = """
 name: soak
 domains:
-  crafting: {tasks: 4}
-  sokoban: {tasks: 4}
-  twx-mapreader: {tasks: 4}
+  crafting: {tasks: 2}
+  sokoban: {tasks: 2}
+  twx-mapreader: {tasks: 2}
 sources: [crafting]
 arms:
   plain: {}
-  short: {max_steps: 2}
-train: {max_steps: 4, tasks_per_step: 2, num_generations: 4, eval_steps: 0, save_steps: 1}
+  short: {max_steps: 1}
+train: {max_steps: 3, tasks_per_step: 2, num_generations: 2, eval_steps: 0, save_steps: 1}
 """
 END = re.compile(r"^\[ *\d+/\d+\] (.*?)(?:: .*)? \(\d", re.MULTILINE)  # the line of a stage that is done
 LIMIT = 900.0  # seconds that a run may take
-FLIPS = 3  # stages that are damaged before a run
+KILLS = (4, 10)  # of a study, at least and at most
+FLIPS = 4  # stages that are damaged at once
 
 
 class Soak:
@@ -59,12 +61,15 @@ class Soak:
         started = time.monotonic()
         self.expected = self.finish(folder / "undisturbed")
         self.seconds = time.monotonic() - started
+        started = time.monotonic()
+        self.finish(folder / "undisturbed")
+        self.idle = time.monotonic() - started  # seconds of a run that has nothing to do
 
-    def start(self, out: Path, log: Path) -> subprocess.Popen[bytes]:
+    def start(self, out: Path, log: Path, workers: int | None = None) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "gentax", "study", "run", str(self.study), "--out", str(out)]
         with open(log, "ab") as file:
             return subprocess.Popen(
-                [*command, "--workers", str(self.workers)], stdout=file, stderr=file, start_new_session=True
+                [*command, "--workers", str(workers or self.workers)], stdout=file, stderr=file, start_new_session=True
             )
 
     def finish(self, out: Path) -> bytes:
@@ -106,10 +111,10 @@ class Soak:
         while done < kills:
             out = self.folder / f"killed-{studies}"
             log = out.with_suffix(".log")
-            while done < kills:
+            for _ in range(min(self.rng.randint(*KILLS), kills - done)):
                 process = self.start(out, log)
                 try:
-                    process.wait(self.rng.uniform(0.0, 0.6 * self.seconds))
+                    process.wait(self.rng.uniform(0.0, self.idle + (self.seconds - self.idle) / 3))
                     break  # it was faster than the kill
                 except subprocess.TimeoutExpired:
                     done += 1
@@ -147,7 +152,7 @@ class Soak:
             logs = [self.folder / f"together-{number}-{side}.log" for side in "ab"]
             processes = []
             for log in logs:
-                processes.append(self.start(out, log))
+                processes.append(self.start(out, log, self.rng.choice((1, self.workers))))
                 time.sleep(self.rng.uniform(0.0, 3.0))
             for process, log in zip(processes, logs, strict=True):
                 self.wait(process, log)
@@ -165,48 +170,39 @@ class Soak:
         out = self.folder / "flipped"
         log = out.with_suffix(".log")
         self.finish(out)
-        found = studies = equal = 0
-        while found < flips:
-            stages: dict[Path, list[Path]] = {}
-            for file in sorted(f for f in out.rglob("*") if f.is_file() and _is_stored(f)):
-                stages.setdefault(_stage_of(file), []).append(file)
-            chosen = self.rng.sample(sorted(stages), min(FLIPS, flips - found, len(stages)))
-            for stage in chosen:
-                self._damage(self.rng.choice(stages[stage]))
+        found = equal = 0
+        studies = tried = 0
+        while tried < flips:
+            stages = sorted(seal.parent for seal in (*out.glob("stages/*/stage.json"), *out.glob("soak/*/stage.json")))
+            chosen = self.rng.sample(stages, min(FLIPS, flips - tried))
+            files = [self._flip_one(stage) for stage in chosen]
+            tried += len(files)
             log.write_bytes(b"")
             self.wait(self.start(out, log), log)
-            text = log.read_text(errors="replace")
-            for stage in chosen:
-                if not any(stage.name in line for line in text.splitlines() if "damaged: " in line):
-                    self.problem(f"damage in {stage.relative_to(out)} was not found")
-            found, studies, equal = found + len(chosen), studies + 1, equal + self.same(out)
+            said = log.read_text(errors="replace")
+            for stage, file in zip(chosen, files, strict=True):
+                if f"set aside as damaged-{stage.name}" in said:
+                    found += 1
+                else:
+                    self.problem(f"a flipped byte in {file.relative_to(out)} was not found")
+            studies, equal = studies + 1, equal + self.same(out)
             for aside in (*out.glob("stages/damaged-*"), *out.glob("soak/damaged-*")):
                 shutil.rmtree(aside)
-            print(f"  {found} files damaged", flush=True)
-        lost = sum("was not found" in problem for problem in self.problems)
-        return (
-            f"flipped: {found} files damaged, {found - lost} were found; "
-            f"{equal} of {studies} runs have the same results afterwards"
-        )
+            print(f"  {found} flips found", flush=True)
+        again = f"{equal} of {studies} studies have the same results afterwards"
+        return f"flipped: {flips} files damaged; {found} were found, {again}"
 
-    def _damage(self, file: Path) -> None:
-        """Flip a bit of a file, or cut it short."""
+    def _flip_one(self, stage: Path) -> Path:
+        """Damage a file of a stage; return it."""
+        file = self.rng.choice(sorted(file for file in stage.rglob("*") if file.is_file() and file.stat().st_size))
         content = bytearray(file.read_bytes())
         if self.rng.random() < 0.2:
             del content[self.rng.randrange(len(content)) :]
         else:
-            content[self.rng.randrange(len(content))] ^= 1 << self.rng.randrange(8)
+            position = self.rng.randrange(len(content))
+            content[position] ^= 1 << self.rng.randrange(8)
         file.write_bytes(content)
-
-
-def _is_stored(file: Path) -> bool:
-    """Return whether a file belongs to a stage."""
-    return file.parent.parent.name in ("stages", "soak") or file.parent.parent.parent.name == "stages"
-
-
-def _stage_of(file: Path) -> Path:
-    """Return the folder of the stage that a stored file belongs to."""
-    return file.parent if file.parent.parent.name in ("stages", "soak") else file.parent.parent
+        return file
 
 
 def main() -> None:
@@ -219,8 +215,12 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         soak = Soak(Path(folder), random.Random(args.seed), args.workers)
-        print(f"undisturbed: {soak.seconds:.0f} s with {args.workers} workers", flush=True)
-        lines = [soak.kill(args.kills), soak.together(args.together), soak.flip(args.flips)]
+        about = f"{soak.seconds:.0f} s with {args.workers} workers, {soak.idle:.0f} s with nothing to do"
+        print(f"undisturbed: {about}", flush=True)
+        lines = []
+        for part, count in ((soak.kill, args.kills), (soak.together, args.together), (soak.flip, args.flips)):
+            started = time.monotonic()
+            lines.append(f"{part(count)}; {time.monotonic() - started:.0f} s")
         print("\n".join([*lines, f"{len(soak.problems)} problems", *soak.problems]))
     sys.exit(1 if soak.problems else 0)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import importlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +13,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -18,10 +22,14 @@ import pytest
 from gentax.core import UsageError
 from gentax.core.errors import StudyIncomplete
 from gentax.studies import StudyCallback, StudyRun, read_study
-from gentax.studies.costs import CostModel
+from gentax.studies.costs import CostModel, UnitCosts
 from gentax.studies.engines import engine_for
 from gentax.studies.engines.local import LocalEngine
-from gentax.studies.plan import Stage
+from gentax.studies.engines.ray import RayEngine
+from gentax.studies.engines.slurm import SlurmEngine
+from gentax.studies.plan import Stage, make_plan
+from gentax.studies.stages import StageResult, StageRunner
+from gentax.studies.store import Store
 
 pytestmark = pytest.mark.slow
 
@@ -126,8 +134,6 @@ def test_killed_runs_go_on_and_finish(study, alone, tmp_path):
 
 
 def test_a_stage_that_fails_leaves_the_others_done(study, tmp_path, monkeypatch):
-    from gentax.studies.stages import StageRunner
-
     evaluate = StageRunner._evaluate
 
     def broken(self, stage, on_progress):
@@ -140,6 +146,17 @@ def test_a_stage_that_fails_leaves_the_others_done(study, tmp_path, monkeypatch)
         run(study, tmp_path, "local", 1)
     monkeypatch.undo()
     assert len(run(study, tmp_path, "local", 1).ended) == 3  # the two, and the report
+
+
+def test_a_full_disk_ends_the_study_in_one_line(study, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("gentax.studies.stages.write_episodes", full)
+    with pytest.raises(
+        StudyIncomplete, match=r"^base on crafting: the disk is full \(.*No space left.*stages are left"
+    ):
+        run(study, tmp_path, "local", 1)
 
 
 def test_a_flipped_byte_costs_its_stage_alone(study, alone, tmp_path):
@@ -191,39 +208,123 @@ def test_nothing_of_a_study_is_left_running(study, tmp_path):
     assert not alive
 
 
-class DiesWhenItArrives:
-    """A runner whose worker dies before it can be handed a stage."""
-
-    def __init__(self, end, *args):
-        self.end, self.args = end, args
+class CannotBeLoaded:
+    """A runner that needs a module which its worker does not find."""
 
     def __reduce__(self):
-        return self.end, self.args
+        return importlib.import_module, ("no_such_module",)
 
 
-@pytest.mark.parametrize(
-    ("runner", "says"),
-    [
-        (DiesWhenItArrives(os._exit, 7), "exit code 7"),
-        (DiesWhenItArrives(signal.raise_signal, signal.SIGKILL), "killed .* enough memory"),
-        (DiesWhenItArrives(signal.raise_signal, signal.SIGABRT), "crashed .*SIGABRT"),
-    ],
-)
-def test_workers_that_cannot_start_are_an_error_of_the_stage_that_says_how_they_ended(monkeypatch, runner, says):
-    start = LocalEngine._start
+class KillsItsProcess:
+    def run(self, stage):
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    def start_and_die(self, gpu):
-        worker = start(self, gpu)
-        worker.process.join()
-        return worker
 
-    monkeypatch.setattr(LocalEngine, "_start", start_and_die)
-    stage = Stage("evaluate", "toy", {})
-    engine = LocalEngine(runner, 1, "cpu")
-    engine.submit(stage)
+@dataclasses.dataclass(frozen=True)
+class SaysWhatItGot:
+    """A runner that returns the GPUs of its process, and how many processes a training run would have."""
+
+    processes: int = 1
+    store: ClassVar = SimpleNamespace(shared=True)
+
+    def run(self, stage):
+        return StageResult(stage, "done", f"{os.environ.get('CUDA_VISIBLE_DEVICES')}, {self.processes} processes")
+
+
+def done_by(engine, *stages: Stage) -> list[StageResult]:
+    """Return how stages ended, in their order; all are begun at once."""
+    for stage in stages:
+        engine.submit(stage)
     ended = []
-    while not ended:
-        ended = engine.wait(10)
+    while len(ended) < len(stages):
+        ended += engine.wait(10)
     engine.close()
-    assert [(result.stage, result.status) for result in ended] == [(stage, "failed")]
-    assert re.search(says, ended[0].detail)
+    return sorted(ended, key=lambda result: stages.index(result.stage))
+
+
+STAGES = Stage("train", "toy", {}), Stage("train", "other", {})
+
+
+def test_a_worker_that_cannot_start_ends_the_study_and_says_why(monkeypatch):
+    start, started = LocalEngine._start, []
+
+    def counted(self, gpus):
+        started.append(start(self, gpus))
+        started[-1].process.join()  # it is dead before it is handed a stage
+        return started[-1]
+
+    monkeypatch.setattr(LocalEngine, "_start", counted)
+    (result,) = done_by(LocalEngine(CannotBeLoaded(), 1, "cpu"), STAGES[0])
+    assert (result.status, result.fatal) == ("failed", True)
+    assert result.detail == "workers cannot start: ModuleNotFoundError: No module named 'no_such_module' (exit code 1)"
+    assert len(started) <= 3
+
+
+def test_a_worker_that_is_killed_each_time_is_an_error_of_the_stage():
+    (result,) = done_by(LocalEngine(KillsItsProcess(), 1, "cpu"), STAGES[0])
+    assert (result.status, result.fatal) == ("failed", False)
+    assert "died, 3 times: killed by SIGKILL; is there enough memory" in result.detail
+
+
+def test_workers_divide_the_gpus_among_them(monkeypatch):
+    monkeypatch.setattr("gentax.studies.engines.local._num_gpus", lambda device: 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
+    options = {"gpus": "2"}
+    plan = SimpleNamespace(study=SimpleNamespace(device="cuda"), stages=lambda: STAGES)
+    costs = SimpleNamespace(unit=UnitCosts(), memory=lambda stage: 1e9)
+    engine = engine_for("local", plan, costs, options=options)(SaysWhatItGot(), None)
+    said = [result.detail for result in done_by(engine, *STAGES)]
+    assert sorted(said) == ["3,5, 2 processes", "6,7, 2 processes"]
+    with pytest.raises(UsageError, match="asks for 8 GPUs, and this machine has 4"):
+        engine_for("local", plan, costs, options={"gpus": "8"})
+
+
+def test_a_training_run_on_ray_asks_for_its_gpus_and_an_evaluation_for_one():
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    costs = SimpleNamespace(unit=UnitCosts(), memory=lambda stage: 1e6)
+    engine = RayEngine(SaysWhatItGot(), None, costs=costs, options={"gpus": "2"})
+    train, evaluate = done_by(engine, STAGES[0], Stage("evaluate", "toy", {}))
+    assert train.detail == "0,1, 2 processes"
+    assert evaluate.detail in ("0, 2 processes", "1, 2 processes")
+
+
+def test_a_training_run_of_two_processes_goes_through_torchrun(study, tmp_path, monkeypatch):
+    commands, popen = [], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **more: commands.append(command) or popen(command, **more))
+    of = dataclasses.replace(read_study(study), device="cpu")
+    (first, *_), store = make_plan(of).trained.values(), Store(tmp_path)
+    seen = []
+    result = StageRunner(of, store, processes=2).run(first, lambda fraction, detail: seen.append(detail))
+    assert (result.status, result.detail) == ("done", "")
+    assert "--nproc-per-node=2" in commands[0]
+    assert len((store.path(first) / "metrics.jsonl").read_text().splitlines()) == 3
+    assert any(detail.startswith("policy gradient, step") for detail in seen)
+    assert not store.leftovers()
+    broken = dataclasses.replace(of, device="cuda")  # which is not there
+    (first, *_) = make_plan(broken).trained.values()
+    failed = StageRunner(broken, Store(tmp_path / "broken"), processes=2).run(first)
+    assert failed.status == "failed"
+    assert "device cuda is not there" in failed.detail
+    assert "\n" not in failed.detail
+
+
+def test_a_job_that_leaves_the_queue_without_a_result_has_failed(tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho 8\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name in ("LOOK", "LAG"):
+        monkeypatch.setattr(f"gentax.studies.engines.slurm.{name}", 0.0)
+    engine = SlurmEngine(StageRunner(None, Store(tmp_path)), None, options={"cluster": "local"})
+    engine.scheduled = True
+    (tmp_path / "err").write_text("slurmstepd: error: Detected 1 oom_kill event\n")
+    paths = SimpleNamespace(result_pickle=tmp_path / "none", stderr=tmp_path / "err")
+    engine._jobs = [
+        (stage, SimpleNamespace(job_id=name, paths=paths)) for stage, name in zip(STAGES, "78", strict=True)
+    ]
+    (lost,) = engine.wait(0)
+    assert (lost.stage, lost.status) == (STAGES[0], "failed")
+    assert lost.detail.startswith("job 7 ended: slurmstepd: error: Detected 1 oom_kill event (see ")

@@ -10,10 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from gentax.cli.app import app
 from gentax.core import UsageError
-from gentax.studies.overview import unused_folders
+from gentax.core.files import lock_folder
 from gentax.studies.plan import FORMAT, Stage, make_plan
+from gentax.studies.progress import unused_folders
 from gentax.studies.remote import open_store
 from gentax.studies.store import DamagedStage, StageLocked, Store
 from gentax.studies.study import read_study
@@ -62,7 +65,7 @@ def test_the_first_of_two_that_finish_a_stage_is_kept(tmp_path):
         lambda folder: (folder / "stage.json").write_text((folder / "stage.json").read_text().replace("1.0", "2.0")),
     ],
 )
-def test_damage_is_found_and_set_aside(tmp_path, damage):
+def test_a_file_that_does_not_match_its_checksum_is_set_aside(tmp_path, damage):
     store = finished(tmp_path)
     folder = store.path(STAGE)
     damage(folder)
@@ -194,6 +197,50 @@ def test_what_was_said_of_a_stage_in_progress_goes_with_its_end(tmp_path):
     assert list((tmp_path / "running").iterdir()) == []
 
 
+def leave_behind(store: Store) -> list[Path]:
+    """Make the files that a killed process leaves of a stage; return them."""
+    store.write_progress(STAGE, 0.5, "half")
+    left = [store.running(STAGE, suffix) for suffix in ("json", "lock", "123.tmp")]
+    left.append(store.root / "stages" / f"..{STAGE.folder}.lock")
+    for file in left[1:]:
+        file.write_text("")
+    return left
+
+
+def test_what_a_killed_process_left_is_removed_and_no_lock_that_is_held(tmp_path):
+    store = finished(tmp_path)  # killed after the stage was done
+    left = leave_behind(store)
+    with Store(tmp_path).lock(STAGE):
+        assert store.sweep() == []
+        assert all(file.exists() for file in left)
+    assert not any(file.exists() for file in left)  # who takes the stage removes them
+    left = leave_behind(store)
+    with lock_folder(store.working_folder(STAGE), "training"):
+        assert set(store.sweep()) == set(left[:-1])
+        assert left[-1].exists()
+    leave_behind(store)
+    log = store.running(Stage("train", "toy", {}), "log")
+    log.write_text("the traceback of a stage that is not done")
+    assert set(store.sweep()) == set(left)
+    assert list((tmp_path / "running").iterdir()) == [log]
+    leave_behind(store)
+    cleaned = CliRunner().invoke(app, ["study", "clean", "demo", "--out", str(tmp_path), "--delete"])
+    assert cleaned.output.count("deleted ") == 1 + len(left)  # the stage, which no arm of the demo uses, as well
+    assert list((tmp_path / "running").iterdir()) == [log]
+
+
+def test_a_seal_is_read_again_only_when_it_has_changed(tmp_path, monkeypatch):
+    store = finished(tmp_path)
+    assert len(list(store.history())) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", lambda *args, **more: pytest.fail("read again"))
+        assert len(list(store.history())) == 1
+    file, before = store.path(STAGE) / "stage.json", (store.path(STAGE) / "stage.json").stat()
+    file.write_text("{}")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert list(store.history()) == []
+
+
 def test_a_stage_that_goes_while_the_history_is_read_is_left_out(tmp_path):
     store = finished(tmp_path)
     (tmp_path / "stages" / "gone-away").symlink_to(tmp_path / "nowhere")
@@ -225,6 +272,31 @@ def test_a_store_behind_a_url_is_shared_by_machines(tmp_path, monkeypatch):
         assert not open_store("memory://gentax-test/runs").has(STAGE)
     finally:
         first.files.rm("/gentax-test", recursive=True)
+
+
+def test_an_upload_that_was_cut_short_is_replaced_and_other_machines_learn_what_stages_take(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a"))
+    first = open_store("memory://gentax-half/runs")
+    try:
+        first.open()
+        half = f"/gentax-half/runs/stages/{STAGE.folder}"
+        aside = f"/gentax-half/runs/stages/.{STAGE.folder}-0123"
+        for file in (f"{half}/data.txt", f"{half}/old.txt", f"{aside}/data.txt"):
+            first.files.pipe_file(file, b"half")
+        assert not first.has(STAGE)
+        folder = first.fresh_folder(STAGE)
+        (folder / "data.txt").write_text("content")
+        first.finish(STAGE, folder, 1.0, None)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
+        second = open_store("memory://gentax-half/runs")
+        ((stage, seal),) = second.history()
+        assert (stage.kind, stage.label, seal["seconds"]) == ("evaluate", "toy", 1.0)
+        assert second.has(STAGE, contents=True)
+        assert second.present() == {"store.json", STAGE.folder}
+        assert not first.files.exists(f"{half}/old.txt")
+        assert not first.files.exists(aside)
+    finally:
+        first.files.rm("/gentax-half", recursive=True)
 
 
 def test_a_url_that_cannot_be_opened_is_refused():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import re
 import shutil
@@ -12,15 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from gentax.core import Episode, Outcome, Step, Task, UsageError
 from gentax.core.settings import read_settings
 from gentax.domains import registry
 from gentax.studies import Study, StudyCallback, StudyRun, run_study
-from gentax.studies.fit import fit_study
 from gentax.studies.plan import make_plan
-from gentax.studies.progress import StudyProgress
+from gentax.studies.results import fit_study
 from gentax.studies.store import Store
 from gentax.studies.study import Target, check, read_study
 from gentax.training.check import touched_by
@@ -254,11 +251,18 @@ def test_a_teacher_that_changed_is_another_stage(study, tmp_path):
         ({"split": "tset"}, "did you mean 'test'"),
         ({"arms": {"plain": {}, "cut": {"remedies": "plainn"}}}, "did you mean 'plain'"),
         ({"arms": {"one": {"remedies": "two"}, "two": {"remedies": "one"}}}, "one remedies itself"),
-        ({"arms": {"a/b": {}}}, "cannot be the name of a study or an arm"),
     ],
 )
 def test_invalid_studies_are_refused(study, change, says):
     with pytest.raises(UsageError, match=says):
+        check(dataclasses.replace(study, **change))
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": "../../x"}, {"name": ".."}, {"arms": {"../../y": {}}}, {"arms": {"a/b": {}}}]
+)
+def test_names_that_would_leave_the_output_folder_are_refused(study, change):
+    with pytest.raises(UsageError, match="cannot be the name of a study or an arm"):
         check(dataclasses.replace(study, **change))
 
 
@@ -374,54 +378,6 @@ def test_touched_targets_stand_apart(wide, tmp_path):
     assert replay.untouched_only
     assert replay.baseline_tax.n < plain.tax.tax.n
     assert set(plain.tax.above_chance) == set(made.domains)
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def console(terminal: bool, **settings) -> Console:
-    file = Terminal() if terminal else io.StringIO()
-    return Console(file=file, force_terminal=terminal, width=80, highlight=False, emoji=False, **settings)
-
-
-def test_a_pipe_gets_a_line_a_stage(study, tmp_path):
-    out = console(False)
-    with StudyProgress("small", out) as callback:
-        run_study(study, tmp_path, callback)
-    lines = out.file.getvalue().splitlines()
-    assert lines[0].startswith("study small: 8 stages; about 0:")
-    assert len(lines) == 9
-    assert lines[1].startswith("[1/8] base on toy: 0.0 % of 6 tasks solved (0:0")
-    assert lines[5].startswith("[5/8] train plain on toy (0:0")
-    assert all(line.endswith(" left)") for line in lines[1:-1])
-    assert "left" not in lines[-1]
-
-
-def test_a_terminal_gets_two_lines_that_go(study, tmp_path, monkeypatch):
-    monkeypatch.setenv("TERM", "xterm-256color")
-    out, screens = console(True, color_system=None), []
-
-    class Watched(StudyProgress):
-        def on_progress(self, stage, fraction, detail):
-            super().on_progress(stage, fraction, detail)
-            look = console(False)
-            look.print(self)
-            screens.append(look.file.getvalue())
-
-    with Watched("small", out) as callback:
-        run_study(study, tmp_path, callback)
-    first, last = screens[1].splitlines(), screens[-1].splitlines()
-    assert len(first) == len(last) == 2
-    assert max(map(len, first)) <= 80
-    assert "about 0:" in first[0]
-    assert "left" in first[0]
-    assert first[1].startswith("[1/8] base on toy: 1/6 episodes")
-    assert last[1].startswith("[7/8] plain on toy on other: 6/6 episodes")
-    said = out.file.getvalue()
-    assert "study small" not in said  # no log
-    assert said.endswith(("\x1b[2K", "\x1b[?25h"))  # taken away, the cursor given back
 
 
 def test_the_last_screen_matches_the_page(study, tmp_path):

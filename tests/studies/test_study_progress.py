@@ -1,13 +1,16 @@
-"""The time left of a study: stages weigh what they were measured to cost, and finished ones correct it."""
+"""What is shown of a study while it runs, and the time left: stages weigh what they cost, finished ones correct it."""
 
 from __future__ import annotations
 
-import pytest
+import io
 
-from gentax.studies import progress
-from gentax.studies.costs import UnitCosts
+import pytest
+from rich.console import Console
+
+from gentax.studies import costs
+from gentax.studies.costs import TimeEstimate, UnitCosts
 from gentax.studies.plan import make_plan
-from gentax.studies.progress import TimeEstimate
+from gentax.studies.progress import StudyProgress
 from gentax.studies.study import read_study
 
 expected_seconds = UnitCosts().seconds
@@ -27,7 +30,7 @@ def clock(monkeypatch):
             return self.now
 
     clock = Clock()
-    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(costs, "time", clock)
     return clock
 
 
@@ -81,3 +84,50 @@ def test_workers_share_the_work_but_a_chain_stays_a_chain(stages):
     assert one / 2 < two < 0.65 * one
     longest = max(expected_seconds(stage) for stage in stages if stage.kind == "train")
     assert longest < many < two
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def console(terminal: bool, **settings) -> Console:
+    file = Terminal() if terminal else io.StringIO()
+    return Console(file=file, force_terminal=terminal, width=80, highlight=False, emoji=False, **settings)
+
+
+def test_a_pipe_gets_a_line_a_stage(stages):
+    out = console(False)
+    with StudyProgress("small", out) as shown:
+        shown.on_begin(stages, stages[:1], 1)
+        for stage in stages[1:]:
+            shown.on_stage_begin(stage)
+            shown.on_stage_end(stage, "50.0 % of 6 tasks solved" if stage.kind == "evaluate" else "")
+    lines = out.file.getvalue().splitlines()
+    assert lines[0].startswith(f"study small: {len(stages)} stages, 1 of them done before; about ")
+    assert len(lines) == len(stages)
+    assert lines[1].startswith(f"[ 2/{len(stages)}] {stages[1].title}: 50.0 % of 6 tasks solved (0:0")
+    assert all(line.endswith(" left)") for line in lines[1:-1])
+    assert "left" not in lines[-1]
+
+
+def test_a_terminal_gets_two_lines_that_go(stages, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    out = console(True, color_system=None)
+    with StudyProgress("small", out) as shown:
+        shown.on_begin(stages, [], 1)
+        shown.on_stage_begin(stages[0])
+        shown.on_progress(stages[0], 0.5, "3/6 episodes")
+        screen = console(False)
+        screen.print(shown)
+        for number, stage in enumerate(stages):
+            shown.on_stage_begin(stage)
+            shown.on_stage_end(stage, str(number))
+    first, second = screen.file.getvalue().splitlines()
+    assert len(first) <= 80
+    assert "about " in first
+    assert "left" in first
+    assert second == f"[ 1/{len(stages)}] {stages[0].title}: 3/6 episodes"
+    said = out.file.getvalue()
+    assert "study small" not in said  # no log
+    assert said.endswith(("\x1b[2K", "\x1b[?25h"))  # taken away, the cursor given back

@@ -25,8 +25,8 @@ from gentax.core.extras import LOCAL, require_modules
 
 if TYPE_CHECKING:
     from gentax.metrics.reference.recompute import Table as PrintedTable
-    from gentax.studies.overview import Overview
     from gentax.studies.plan import Plan
+    from gentax.studies.progress import Overview
     from gentax.studies.store import Store
 
 MAX_ROWS = 40  # of a plan, where not every stage is asked for
@@ -167,7 +167,7 @@ def plan(
     """
     from gentax.studies.costs import CostModel, read_costs
     from gentax.studies.engines import default_slots
-    from gentax.studies.overview import overview
+    from gentax.studies.progress import overview
 
     check_output(json)
     made, store = _open(study, out, weights=False)
@@ -241,7 +241,7 @@ def compare(
 
     Example: `gentax study compare demo studies/demo_seeds.yaml`
     """
-    from gentax.studies.compare import compare_studies, settings_differences
+    from gentax.studies.results import compare_studies, settings_differences
 
     check_outputs(json, table)
     (one, store), (two, _) = _open(first, out), _open(second, out)
@@ -298,7 +298,7 @@ def clean(
     """
     import shutil
 
-    from gentax.studies.overview import unused_folders
+    from gentax.studies.progress import unused_folders
 
     check_output(json)
     opened = [_open(study, out) for study in studies]
@@ -313,9 +313,16 @@ def clean(
             except OSError as fault:
                 raise UsageError(f"cannot delete {folder}: {fault.strerror or fault}") from None
         print_text(f"{'deleted' if delete else 'unused'} {folder}")
-    if not folders:
+    left = store.leftovers().items()
+    locks = [file for name, of_stage in left if not store.folder_locked(Path(name)) for file in of_stage]
+    if delete:
+        locks = store.sweep()
+    for file in locks:
+        print_text(f"{'deleted' if delete else 'unused'} {file}")
+    unused = [*folders, *locks]
+    if not unused:
         print_text("Nothing is unused.")
-    write_result(json, {"deleted": delete, "unused": [str(folder) for folder in folders]})
+    write_result(json, {"deleted": delete, "unused": [str(path) for path in unused]})
 
 
 def view(
@@ -349,7 +356,7 @@ def fit(
 
     Example: `gentax study fit sources --out my-fit.json`, then `gentax advise --fit my-fit.json`
     """
-    from gentax.studies.fit import fit_study
+    from gentax.studies.results import fit_study
 
     check_output(out, "--out")
     write_result(out, fit_study(*_open(study, runs), lambda text: print_text(f"  {text}")).to_json())

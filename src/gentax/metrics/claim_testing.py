@@ -10,7 +10,7 @@ claims by Holm's (1979) procedure, so that in at most 5 % of studies any claim i
 Differences of sums are linear, differences of ratios over one denominator are a ratio. Any other difference of ratios
 is linear to first order in success (the delta method).
 
-Not here: how a claim is written (`studies.claims`), and claims of equality: state both sides of a margin.
+Not here: how a claim is written (`studies.claim_parser`), and claims of equality: state both sides of a margin.
 """
 
 from __future__ import annotations

@@ -9,8 +9,10 @@ from what it did.
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from itertools import accumulate
 from pathlib import Path
@@ -181,6 +183,83 @@ class CostModel:
     def total(self, stages: Iterable[Stage]) -> float:
         """Return the seconds of several stages, one after the other."""
         return sum(map(self.seconds, stages))
+
+
+class TimeEstimate:
+    """Estimates the time left of a study while it runs.
+
+    Args:
+        stages: all of them.
+        done: those that were finished before.
+        slots: how many stages are done at once.
+        costs: what stages take.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        done: Iterable[Stage],
+        slots: int = 1,
+        costs: CostModel | None = None,
+    ) -> None:
+        self.costs, self.slots, self.stages = costs or CostModel(), slots, stages
+        self.done = set(done)
+        self._began: dict[Stage, float] = {}  # stages in progress
+        self._fraction: dict[Stage, float] = {}
+
+    def begin(self, stage: Stage) -> None:
+        self._began[stage], self._fraction[stage] = time.monotonic(), 0.0
+
+    def advance(self, stage: Stage, fraction: float) -> None:
+        """Record how much of a stage in progress is done."""
+        self._fraction[stage] = min(max(fraction, 0.0), 1.0)
+
+    def end(self, stage: Stage, *, counts: bool = True) -> float:
+        """Take a stage as done; return the seconds it took.
+
+        Args:
+            stage: the stage.
+            counts: whether its speed says something about the others: it was done here.
+        """
+        seconds = time.monotonic() - self._began.pop(stage, time.monotonic())
+        self._fraction.pop(stage, None)
+        self.done.add(stage)
+        if counts:
+            self.costs.count(stage, seconds)
+        return seconds
+
+    def left(self) -> float:
+        """Return about how many seconds are left: the work shared by all slots, or the longest chain of stages."""
+        work = self._left_by_stage()
+        after: dict[Stage, float] = {}  # of each training run, its longest evaluation
+        for stage, seconds in work.items():
+            for need in stage.needs if stage.kind == "evaluate" else ():
+                after[need] = max(after.get(need, 0.0), seconds)
+        report = sum(seconds for stage, seconds in work.items() if stage.kind == "report")
+        longest = max((work.get(stage, 0.0) + more for stage, more in after.items()), default=0.0)
+        return max((sum(work.values()) - report) / self.slots, longest) + report
+
+    def fraction_done(self) -> float:
+        """Return how much of the whole is done, from 0 to 1, by what stages are expected to take."""
+        whole = sum(self.costs.unit.seconds(stage) for stage in self.stages)
+        left = sum(
+            self.costs.unit.seconds(stage) * (1 - self._fraction.get(stage, 0.0))
+            for stage in self.stages
+            if stage not in self.done
+        )
+        return 1 - left / whole if whole else 1.0
+
+    def _left_by_stage(self) -> dict[Stage, float]:
+        left = {}
+        for stage in self.stages:
+            if stage in self.done:
+                continue
+            expected, fraction = self.costs.seconds(stage), self._fraction.get(stage, 0.0)
+            if fraction > 0.05:  # its own speed, the more of it is known
+                own = (time.monotonic() - self._began[stage]) / fraction
+                expected = math.exp(fraction * math.log(max(own, 1e-3)) + (1 - fraction) * math.log(expected))
+            left[stage] = expected * (1 - fraction)
+        return left
 
 
 def _groups(stage: Stage) -> list[tuple[str, ...]]:

@@ -1,10 +1,14 @@
-"""What a study shows while it runs: stages, cells, the time left, failures."""
+"""What of a study is done, what is left and how long that takes: in `gentax study plan`, and while a study runs."""
 
 from __future__ import annotations
 
-import math
-import time
+import re
+import shutil
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,89 +17,148 @@ from rich.table import Table
 from rich.text import Text
 
 from gentax.core.console import format_duration, one_line
-from gentax.studies.costs import CostModel
-from gentax.studies.plan import Stage
+from gentax.studies.costs import CostModel, TimeEstimate
+from gentax.studies.plan import Plan, Stage
 from gentax.studies.run import StudyCallback
+from gentax.studies.store import STAGES, Store
 
 REFRESH = 4  # times a second that a terminal is redrawn
 SHOWN = 4  # stages in progress that a terminal shows
+State = Literal["done", "running", "stopped", "missing"]
 
 
-class TimeEstimate:
-    """Estimates the time left of a study while it runs.
+@dataclass(frozen=True)
+class StageGroup:
+    """Stages that are shown together: evaluations of the base, or a training run with its evaluations."""
+
+    title: str
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The stages of a study and their expected costs."""
+
+    groups: tuple[StageGroup, ...]
+    states: dict[Stage, State]
+    seconds: dict[Stage, float]  # that each stage took or is expected to take
+    wall_seconds: float  # that are left, with so many stages at once
+    slots: int
+    memory: float  # bytes that so many stages need at once
+    gpu_seconds: float  # of GPUs that the stages left will take
+    storage: float  # bytes that the stages left will take
+    free_storage: float  # bytes
+    other_versions: int  # stages of the same names that were made with other settings or other code
+
+    def left(self, kind: str) -> list[Stage]:
+        """Return the stages of a kind that are not done."""
+        return [stage for stage, state in self.states.items() if stage.kind == kind and state != "done"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the overview as JSON values, with every stage."""
+        return {
+            "stages": [
+                {
+                    "folder": stage.folder,
+                    "kind": stage.kind,
+                    "title": stage.title,
+                    "needs": [need.folder for need in stage.needs] if stage.kind != "report" else "all",
+                    "state": state,
+                    "seconds": round(self.seconds[stage], 1),
+                }
+                for stage, state in self.states.items()
+            ],
+            "slots": self.slots,
+            "wall_seconds_left": self.wall_seconds,
+            "stage_seconds_left": sum(self.seconds[stage] for stage, state in self.states.items() if state != "done"),
+            "gpu_seconds_left": self.gpu_seconds,
+            "memory_bytes": self.memory,
+            "storage_bytes": self.storage,
+            "free_storage_bytes": self.free_storage,
+            "other_versions": self.other_versions,
+        }
+
+
+def overview(plan: Plan, store: Store, costs: CostModel, slots: int) -> Overview:
+    """Return what a study consists of and what is left.
 
     Args:
-        stages: all of them.
-        done: those that were finished before.
-        slots: how many stages are done at once.
+        plan: of the study.
+        store: where its stages are, or will be.
         costs: what stages take.
+        slots: how many stages are done at once.
     """
+    stages = plan.stages()
+    present = store.present()
+    seals = {}
+    for stage in stages:
+        if (stage.kind == "report" or stage.folder in present) and store.has(stage):
+            seals[stage] = store.seal(stage)
+    estimate = TimeEstimate(stages, seals, slots, costs)
+    states: dict[Stage, State] = {}
+    for stage in stages:
+        if stage in seals:
+            states[stage] = "done"
+        elif store.locked(stage):
+            states[stage] = "running"
+        else:
+            states[stage] = "stopped" if f".{stage.folder}" in present else "missing"
+    left = [stage for stage in stages if stage not in seals]
+    return Overview(
+        groups=tuple(_groups(plan)),
+        states=states,
+        seconds={s: float(seals[s]["seconds"]) if s in seals else costs.seconds(s) for s in stages},
+        wall_seconds=estimate.left(),
+        slots=slots,
+        memory=slots * max((costs.memory(stage) for stage in left), default=0.0),
+        gpu_seconds=sum(costs.unit.gpu_seconds(stage, costs.seconds(stage)) for stage in left),
+        storage=sum(costs.storage(stage) for stage in left),
+        free_storage=float(shutil.disk_usage(_existing(store.root)).free),
+        other_versions=_other_versions(stages, present),
+    )
 
-    def __init__(
-        self,
-        stages: Sequence[Stage],
-        done: Iterable[Stage],
-        slots: int = 1,
-        costs: CostModel | None = None,
-    ) -> None:
-        self.costs, self.slots, self.stages = costs or CostModel(), slots, stages
-        self.done = set(done)
-        self._began: dict[Stage, float] = {}  # stages in progress
-        self._fraction: dict[Stage, float] = {}
 
-    def begin(self, stage: Stage) -> None:
-        self._began[stage], self._fraction[stage] = time.monotonic(), 0.0
+def unused_folders(plans: Iterable[Plan], store: Store) -> list[Path]:
+    """Return the folders under a store that no stage of these studies uses and no process works in.
 
-    def advance(self, stage: Stage, fraction: float) -> None:
-        """Record how much of a stage in progress is done."""
-        self._fraction[stage] = min(max(fraction, 0.0), 1.0)
+    They are stages of other settings or other code, work that was stopped, what was set aside as damaged, and earlier
+    reports of the studies.
+    """
+    used: set[str] = set()
+    folders = [*(store.root / STAGES).iterdir()] if store.present() else []
+    for plan in plans:
+        used |= {stage.folder for stage in plan.stages()}
+        reports = store.path(plan.report).parent  # of this study alone: what else is there is not gentax's
+        name = re.escape(plan.report.folder.rpartition("-")[0])
+        own = re.compile(rf"(damaged-|\.)?{name}-[0-9a-f]{{12}}(-\d+)?")
+        folders += [folder for folder in reports.glob("*") if own.fullmatch(folder.name)]
+    return sorted(
+        folder
+        for folder in set(folders)
+        if folder.is_dir() and folder.name.removeprefix(".") not in used and not store.folder_locked(folder)
+    )
 
-    def end(self, stage: Stage, *, counts: bool = True) -> float:
-        """Take a stage as done; return the seconds it took.
 
-        Args:
-            stage: the stage.
-            counts: whether its speed says something about the others: it was done here.
-        """
-        seconds = time.monotonic() - self._began.pop(stage, time.monotonic())
-        self._fraction.pop(stage, None)
-        self.done.add(stage)
-        if counts:
-            self.costs.count(stage, seconds)
-        return seconds
+def _groups(plan: Plan) -> list[StageGroup]:
+    groups = [StageGroup("base", tuple(plan.init.values())), StageGroup("random play", tuple(plan.random.values()))]
+    after: defaultdict[tuple[str, str, int], list[Stage]] = defaultdict(list)
+    for (arm, source, seed, _), stage in plan.after.items():
+        after[arm, source, seed].append(stage)
+    groups += [StageGroup(stage.title, (stage, *after[cell])) for cell, stage in plan.trained.items()]
+    return [*groups, StageGroup("report", (plan.report,))]
 
-    def left(self) -> float:
-        """Return about how many seconds are left: the work shared by all slots, or the longest chain of stages."""
-        work = self._left_by_stage()
-        after: dict[Stage, float] = {}  # of each training run, its longest evaluation
-        for stage, seconds in work.items():
-            for need in stage.needs if stage.kind == "evaluate" else ():
-                after[need] = max(after.get(need, 0.0), seconds)
-        report = sum(seconds for stage, seconds in work.items() if stage.kind == "report")
-        longest = max((work.get(stage, 0.0) + more for stage, more in after.items()), default=0.0)
-        return max((sum(work.values()) - report) / self.slots, longest) + report
 
-    def fraction_done(self) -> float:
-        """Return how much of the whole is done, from 0 to 1, by what stages are expected to take."""
-        whole = sum(self.costs.unit.seconds(stage) for stage in self.stages)
-        left = sum(
-            self.costs.unit.seconds(stage) * (1 - self._fraction.get(stage, 0.0))
-            for stage in self.stages
-            if stage not in self.done
-        )
-        return 1 - left / whole if whole else 1.0
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
 
-    def _left_by_stage(self) -> dict[Stage, float]:
-        left = {}
-        for stage in self.stages:
-            if stage in self.done:
-                continue
-            expected, fraction = self.costs.seconds(stage), self._fraction.get(stage, 0.0)
-            if fraction > 0.05:  # its own speed, the more of it is known
-                own = (time.monotonic() - self._began[stage]) / fraction
-                expected = math.exp(fraction * math.log(max(own, 1e-3)) + (1 - fraction) * math.log(expected))
-            left[stage] = expected * (1 - fraction)
-        return left
+
+def _other_versions(stages: list[Stage], present: frozenset[str]) -> int:
+    names = {stage.folder.rpartition("-")[0] for stage in stages if stage.kind != "report"}
+    own = {stage.folder for stage in stages}
+    return sum(name not in own and name.rpartition("-")[0] in names for name in present)
 
 
 class StudyProgress(StudyCallback):

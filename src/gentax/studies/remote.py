@@ -1,22 +1,26 @@
 """A store behind a URL, such as `s3://bucket/runs`: any file system that fsspec knows.
 
-Stages are made in a folder of this machine and uploaded when they are done, the seal last. What a stage needs is
-downloaded when it is read and checked against the seal. Such file systems have no locks, so two machines may do the
-same stage; the first to finish is kept. A training run that is stopped is continued on its own machine alone.
+Stages are made in a folder of this machine. When they are done they are uploaded aside (`stages/.FOLDER-…`), given
+their name, and sealed: a folder without a seal is half of a stage, and is replaced. What a stage needs is downloaded
+when it is read and checked against the seal. Such file systems have no locks, so two machines may do the same stage;
+the first to finish is kept. A training run that is stopped is continued on its own machine alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import uuid
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gentax.core import UsageError
-from gentax.core.files import check_folder
+from gentax.core.files import atomic_file, check_folder
 from gentax.studies.plan import FORMAT, Stage
-from gentax.studies.store import MARKER, SEAL, STAGES, DamagedStage, Store
+from gentax.studies.store import HISTORY, MARKER, SEAL, STAGES, DamagedStage, Store
 
 
 def open_store(out: str | Path | Store) -> Store:
@@ -110,24 +114,45 @@ class RemoteStore(Store):
         super().finish(stage, folder, seconds, peak_memory)
         path = self.path(stage)
         remote = self._remote(path)
-        if self.files.exists(f"{remote}/{SEAL}"):
-            return
-        for name in [*self.seal(stage)["files"], SEAL]:
-            self.files.makedirs(f"{remote}/{name}".rpartition("/")[0], exist_ok=True)
-            self.files.put_file(str(path / name), f"{remote}/{name}")
+        aside = f"{self._aside(remote)}{uuid.uuid4().hex}"
+        for name in self.seal(stage)["files"]:
+            self.files.makedirs(f"{aside}/{name}".rpartition("/")[0], exist_ok=True)
+            self.files.put_file(str(path / name), f"{aside}/{name}")
+        if not self.files.exists(f"{remote}/{SEAL}"):
+            if self.files.exists(remote):  # half of it, from an upload that was cut short
+                self.files.rm(remote, recursive=True)
+            self.files.mv(aside, remote, recursive=True)
+            self.files.put_file(str(path / SEAL), f"{remote}/{SEAL}")
+        for left in self.files.glob(f"{self._aside(remote)}*"):  # of killed uploads; one in progress finds the seal
+            with contextlib.suppress(FileNotFoundError):
+                self.files.rm(left, recursive=True)
+
+    @staticmethod
+    def _aside(remote: str) -> str:
+        """Return how the names of a stage's unfinished uploads begin."""
+        parent, _, name = remote.rpartition("/")
+        return f"{parent}/.{name}-"
+
+    def history(self) -> Iterator[tuple[Stage, Mapping[str, Any]]]:
+        """Yield the latest stages of all machines, after fetching the seals that are not here yet."""
+        names = [name for name in self.present() if not name.startswith((".", "damaged-")) and "-" in name]
+        seals = [self.root / STAGES / name / SEAL for name in names]
+        missing = {self._remote(file): file for file in seals if not file.exists()}
+        for remote in list(missing)[HISTORY:]:
+            del missing[remote]
+        contents = self.files.cat(list(missing), on_error="omit") if missing else {}
+        for remote, file in missing.items():
+            if (content := contents.get(remote)) is not None:
+                with atomic_file(file) as aside:
+                    aside.write_bytes(content)
+        yield from super().history()
 
     def _fetch(self, file: Path) -> None:
         if file.exists():
             return
         file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        try:
+        with contextlib.suppress(FileNotFoundError), atomic_file(file) as aside:  # what is missing, the check says
             self.files.get_file(self._remote(file), str(aside))
-            aside.replace(file)
-        except FileNotFoundError:
-            return  # which the check says
-        finally:
-            aside.unlink(missing_ok=True)
 
     def _set_aside(self, stage: Stage, why: str) -> None:
         remote = self._remote(self.path(stage))

@@ -1,4 +1,4 @@
-"""From the evaluations of a study to its numbers, their JSON and the report.
+"""From the evaluations of a study to its numbers, their JSON and the report; to a comparison of studies; to a fit.
 
 The numbers are computed from the scores that each evaluation stores; only the report reads episodes.
 """
@@ -11,8 +11,8 @@ import math
 import platform
 import shlex
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,25 @@ from typing import Any
 import numpy as np
 import yaml
 
-from gentax.core import Episode
+from gentax.core import Episode, UsageError
 from gentax.core.extras import installed_versions
+from gentax.core.results import Tabular
 from gentax.core.settings import plain
 from gentax.domains import domain
 from gentax.metrics.arms import ArmReport, compare_arms, ood_rank_scores
 from gentax.metrics.axes import Axes, axes
 from gentax.metrics.claim_testing import ClaimResult
+from gentax.metrics.diversity import diversity
 from gentax.metrics.episode_scores import drop_error_tasks
 from gentax.metrics.forecast import MIN_DOMAINS, Fit, TrainingRun, features_of, read_fit
+from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.tax import tax_report
 from gentax.metrics.verdict import arm_sentence, headline, sentences
 from gentax.report import ArmComparison, ArmResult, EpisodeSet, ForecastCheck, LearningCurve, Report
 from gentax.report.text import row_name
 from gentax.rollouts import make_env
 from gentax.rollouts.prompt import episode_prompts
-from gentax.studies.claims import assess_claims
+from gentax.studies.claim_parser import assess_claims
 from gentax.studies.plan import Plan, Stage
 from gentax.studies.stages import SCORES
 from gentax.studies.store import Store
@@ -274,3 +277,167 @@ def _forecasts(study: Study, computed: StudyResults, axes: tuple[Axes, ...]) -> 
 def _metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
     """Return the logged metrics of a run's steps; a run of supervised fine-tuning alone has none."""
     return tuple(json.loads(line) for line in path.read_text().splitlines()) if path.is_file() else ()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting that two studies do not share."""
+
+    key: str
+    first: Any
+    second: Any
+
+
+def settings_differences(first: Plan, second: Plan) -> list[Difference]:
+    """Return the settings that differ between two studies, by their path, such as `train.learning_rate`."""
+    flat_first, flat_second = (dict(_flatten(plain(plan.study))) for plan in (first, second))
+    keys = dict.fromkeys([*flat_first, *flat_second])
+    return [
+        Difference(key, flat_first.get(key), flat_second.get(key))
+        for key in keys
+        if key not in ("name", "about") and flat_first.get(key) != flat_second.get(key)
+    ]
+
+
+def _flatten(values: Any, path: str = "") -> Iterable[tuple[str, Any]]:
+    if isinstance(values, dict) and values:
+        for key, value in values.items():
+            yield from _flatten(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, values
+
+
+@dataclass(frozen=True)
+class CellComparison(Tabular):
+    """One arm on one source, in both studies."""
+
+    arm: str
+    source: str
+    first_tax: Estimate | Undefined
+    second_tax: Estimate | Undefined
+    change: ArmReport | None  # the second study's against the first one's; None where their tasks do not pair
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row: both taxes, and the change on the targets in points."""
+        change = None if self.change is None else self.change.targets
+        taxes = {"first_tax": self.first_tax, "second_tax": self.second_tax}
+        return [{"arm": self.arm, "source": self.source, **taxes, "change": change}]
+
+    def to_json(self) -> dict[str, Any]:
+        change = None if self.change is None else self.change.to_json()
+        taxes = {"first_tax": self.first_tax.to_json(), "second_tax": self.second_tax.to_json()}
+        return {"arm": self.arm, "source": self.source, **taxes, "change": change}
+
+
+def compare_studies(first: Plan, second: Plan, store: Store) -> list[CellComparison]:
+    """Compare the arms that two finished studies have in common, on the domains that both evaluate.
+
+    The difference is paired by task where both played the same tasks in the same way with the same base.
+
+    Raises:
+        UsageError: a study that is not done, or studies that share no arm and source, or no two domains.
+        DamagedStage: a stored file is not what was stored.
+    """
+    for plan in (first, second):
+        if missing := [stage for stage in plan.stages() if stage.kind == "evaluate" and not store.has(stage)]:
+            raise UsageError(f"study {plan.study.name}: {len(missing)} evaluations are not done; run it first")
+    one, two = first.study, second.study
+    cells = [
+        cell for cell in itertools.product(one.arms, one.sources) if cell[0] in two.arms and cell[1] in two.sources
+    ]
+    shared = [name for name in one.domains if name in two.domains]
+    if not cells or len(shared) < 2:
+        raise UsageError(f"studies {one.name} and {two.name} share no arm on a source with another domain")
+    scores, other = (read_scores(plan, store) for plan in (first, second))
+    paired = all(first.init[name] == second.init[name] for name in shared)
+    result = []
+    for arm, source in cells:
+        marked = touched(one, arm, source) | touched(two, arm, source)
+        taxes = [_tax(of, arm, source, shared, marked) for of in (scores, other)]
+        change = _change(scores, other, arm, source, shared, marked) if paired else None
+        result.append(CellComparison(arm, source, taxes[0], taxes[1], change))
+    return result
+
+
+def _tax(scores: StudyScores, arm: str, source: str, shared: list[str], marked: frozenset[str]) -> Estimate | Undefined:
+    """Return the tax on the targets that neither study touched."""
+    report = tax_report(
+        source,
+        {name: scores.init[name] for name in shared},
+        {name: scores.after[arm, source][name] for name in shared},
+        clusters=scores.clusters,
+        touched=marked,
+    )
+    return headline(report)
+
+
+def _change(
+    scores: StudyScores, other: StudyScores, arm: str, source: str, shared: list[str], marked: frozenset[str]
+) -> ArmReport:
+    arms = {
+        name: {domain: of.after[arm, source][domain] for domain in shared}
+        for name, of in (("first", scores), ("second", other))
+    }
+    return compare_arms(
+        source,
+        {name: scores.init[name] for name in shared},
+        arms,
+        np.random.default_rng(BOOTSTRAP_SEED),
+        "first",
+        clusters=scores.clusters,
+        touched=marked,
+    )["second"]
+
+
+def fit_study(plan: Plan, store: Store, log: Callable[[str], None], trajectories: int | None = None) -> Fit:
+    """Return the fit of a study that is done. `trajectories` episodes probe a domain, and as many take a KL.
+
+    Domains are probed, and the KL of policies is taken, on tasks of the train split: the features of a forecast
+    share no task with the evaluation. Wrappers of an arm's training are part of what is probed.
+
+    Raises:
+        UsageError: a study whose training or evaluation is not done, or whose taxes are undefined.
+    """
+    from gentax.evals.kl_forecast import source_kl
+    from gentax.evals.probe import TRAJECTORIES, probe
+    from gentax.policies.local import load_local_policy
+    from gentax.training.run_folder import latest_model
+
+    trajectories = trajectories or TRAJECTORIES
+    study = plan.study
+    required = (*plan.init.values(), *plan.trained.values(), *plan.after.values())
+    missing = [stage for stage in required if not store.has(stage)]
+    if missing:
+        raise UsageError(f"study {study.name}: {len(missing)} stages are not done; run `gentax study run` first")
+    results = analyze(plan, store).results
+    for result in results:
+        if not result.tax.tax or not result.tax.delta_id:
+            undefined = result.tax.delta_id if result.tax.tax else result.tax.tax
+            raise UsageError(f"study {study.name}: the tax of {result.arm} on {result.tax.source} is {undefined}")
+    base = load_local_policy(study.model, study.options)
+    levels = {name: target.level for name, target in study.domains.items()}
+    log("probing the domains")
+    probe_domains = partial(probe, policy=base, trajectories=trajectories, config=replace(study.evaluate, wrap=()))
+    probes = {p.domain: p for p in probe_domains(levels)}
+    distance = diversity(probes.values()).pairs["unseen"]
+    rows = []
+    for result in results:
+        source, arm = result.tax.source, result.arm
+        config = study.train_config(source, arm, study.seeds[0])
+        log(f"{arm} on {source}")
+        source_probe = probes[source]
+        if config.rollout.wrap:
+            (source_probe,) = (p for p in probe_domains({source: levels[source]}, wrap=config.rollout.wrap) if p.plain)
+        kls = []
+        for seed in study.seeds:
+            tuned = load_local_policy(latest_model(store.check(plan.trained[arm, source, seed])), study.options)
+            kls.append(source_kl(base, tuned, source, levels[source], study.evaluate, tasks=trajectories).value)
+        tax, gain = result.tax.tax, result.tax.delta_id
+        assert tax  # seen above
+        assert gain
+        unseen = float(np.mean([distance[probes[source].name][probes[t].name].value for t in result.tax.targets]))
+        features = {**features_of(source_probe.axes, unseen), "kl": float(np.mean(kls))}
+        interval = (tax.value, tax.low, tax.high)
+        rows.append(TrainingRun(source, arm, config.updates, len(study.seeds), features, *interval, gain.value))
+    about = f"study {study.name}: {', '.join(study.arms)} on {len(study.sources)} sources, seeds {list(study.seeds)}"
+    return Fit(study.name, about, study.model, tuple(study.domains), tuple(rows))

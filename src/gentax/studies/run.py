@@ -15,11 +15,10 @@ from typing import Any
 
 from gentax.core.errors import StudyIncomplete
 from gentax.core.files import write_json
-from gentax.studies.engines.base import Engine, MakeEngine, SerialEngine
 from gentax.studies.plan import Stage, make_plan
 from gentax.studies.remote import open_store
 from gentax.studies.results import StudyResults, analyze, base_axes, study_report
-from gentax.studies.stages import StageResult, StageRunner
+from gentax.studies.stages import Engine, MakeEngine, SerialEngine, StageResult, StageRunner
 from gentax.studies.store import DamagedStage, StageLocked, Store
 from gentax.studies.study import Study
 
@@ -114,6 +113,7 @@ class StudyRun:
             StudyIncomplete: stages that could not be done; those that do not need them are done.
         """
         self.store.open()
+        self.store.sweep()
         stages = self.plan.stages()
         _Scheduler(self, stages, self.finished(stages)).run()
         return self.page
@@ -259,9 +259,7 @@ class _Scheduler:
         self.waiting.sort(key=self.order.__getitem__)
 
     def _show_progress(self, engine: Engine) -> None:
-        if isinstance(engine, SerialEngine):
-            return  # it reports directly
-        for stage in self.running:
+        for stage in () if engine.reports_progress else self.running:
             if values := self.store.progress(stage):
                 self.callback.on_progress(stage, values["fraction"], values["detail"])
 

@@ -1,30 +1,46 @@
-"""Doing one stage of a study: in this process, in a worker, or on another machine. All engines end up here."""
+"""Doing stages of a study: one stage, and the interface of the engines, which do many.
+
+An engine is handed stages whose needs are done, and says how each ended. All of them do a stage with `StageRunner`,
+which locks it in the store, so any number of runs and engines may work on one store.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
+import json
+import math
+import signal
+import subprocess
+import sys
+import tempfile
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
+import yaml
 
 from gentax.core import EnvironmentFault, Episode, NonFiniteLoss, UsageError
 from gentax.core.episode import EPISODES_FILE, write_episodes
 from gentax.core.errors import PolicyFault
 from gentax.core.files import write_json
+from gentax.core.settings import plain
 from gentax.metrics.episode_scores import content_labels, task_success
 from gentax.studies.costs import UnitCosts
 from gentax.studies.plan import RANDOM, Stage
 from gentax.studies.store import DamagedStage, StageLocked, Store
 from gentax.studies.study import Study
+from gentax.training import TrainConfig
 
 SCORES = "scores.json"  # of an evaluation: what the study's numbers are computed from
 REPORT_EVERY = 0.5  # seconds between two notes of how far a stage is
+STOP = 300.0  # seconds that several processes have for the step in flight when they are told to stop
 Progress = Callable[[float, str], None]  # the fraction done, and what is being done
 
 
@@ -48,12 +64,14 @@ class StageRunner:
         store: where the stages are.
         parallel: episodes in flight at once; None for as many as memory holds.
         stop_if_unreadable: see `evaluate`; of the base alone.
+        processes: of a training run, each with a GPU of its own where there are any.
     """
 
     study: Study
     store: Store
     parallel: int | None = None
     stop_if_unreadable: bool = True
+    processes: int = 1
 
     def run(self, stage: Stage, on_progress: Progress = lambda fraction, detail: None) -> StageResult:
         """Do a stage, unless it is done or another process does it. What goes wrong is returned, not raised."""
@@ -91,7 +109,8 @@ class StageRunner:
             started = time.monotonic()
             folder = self._train(stage, on_progress) if stage.kind == "train" else self._evaluate(stage, on_progress)
             seconds = time.monotonic() - started
-        self.store.finish(stage, folder, seconds, peak())
+        alone = stage.kind != "train" or self.processes == 1
+        self.store.finish(stage, folder, seconds, peak() if alone else None)
 
     def _evaluate(self, stage: Stage, on_progress: Progress) -> Path:
         from gentax.evals.evaluate import evaluate, tasks_of  # a run with nothing to do loads no PyTorch
@@ -152,7 +171,10 @@ class StageRunner:
             on_progress(done / max(1e-9, sft + policy_gradient), detail)
 
         working = self.store.working_folder(stage)
-        train(config, working, on_step, progress=False)
+        if self.processes == 1:
+            train(config, working, on_step, progress=False)
+        else:
+            _train_with_torchrun(config, working, self.processes, on_step)
         for state in working.glob(f"*/{TRAINING_STATE}"):  # nothing continues a finished run
             state.unlink()
         return working
@@ -164,6 +186,123 @@ class StageRunner:
         success = self.store.json(stage, SCORES)["success"]
         played = [value for value in success if value is not None]
         return f"{100 * sum(played) / max(1, len(played)):.1f} % of {len(success)} tasks solved"
+
+
+class Engine(Protocol):
+    """What does stages."""
+
+    slots: int
+    """How many stages are done at once."""
+    reports_progress: bool
+    """Whether it says itself how far stages are; where not, that is read from the store."""
+
+    def free(self) -> int:
+        """Return how many stages could begin now."""
+        ...
+
+    def submit(self, stage: Stage) -> None:
+        """Begin a stage."""
+        ...
+
+    def wait(self, timeout: float) -> list[StageResult]:
+        """Return the stages that ended, after `timeout` seconds at the latest."""
+        ...
+
+    def close(self, *, stop: bool = False) -> None:
+        """End the workers. With `stop`, stages in progress are told to stop where they can be resumed."""
+        ...
+
+
+OnProgress = Callable[[Stage, float, str], None]
+MakeEngine = Callable[[StageRunner, OnProgress], Engine]
+
+
+class SerialEngine:
+    """One stage after the other, in this process.
+
+    Args:
+        runner: what does them.
+        on_progress: called with a stage, the fraction done and what is being done.
+    """
+
+    slots = 1
+    reports_progress = True
+
+    def __init__(self, runner: StageRunner, on_progress: OnProgress) -> None:
+        self.runner, self.on_progress = runner, on_progress
+        self._submitted: deque[Stage] = deque()
+
+    def free(self) -> int:
+        return self.slots - len(self._submitted)
+
+    def submit(self, stage: Stage) -> None:
+        self._submitted.append(stage)
+
+    def wait(self, timeout: float) -> list[StageResult]:
+        stage = self._submitted.popleft()
+        return [self.runner.run(stage, lambda fraction, detail: self.on_progress(stage, fraction, detail))]
+
+    def close(self, *, stop: bool = False) -> None:
+        self._submitted.clear()
+
+
+def number_option(options: Mapping[str, str], key: str, default: float) -> float:
+    """Return the option of an engine as a number. Raises UsageError where it is none, or is negative or endless."""
+    try:
+        value = float(options.get(key, default))
+    except ValueError:
+        value = math.nan
+    if not (value >= 0 and math.isfinite(value)) or (key == "gpus" and value > 1 and value % 1):
+        kind = "a number; of GPUs a whole one above 1" if key == "gpus" else "a number"
+        raise UsageError(f"the option {key} of an engine must be {kind}, not {options.get(key, default)!r}")
+    return value
+
+
+def _train_with_torchrun(
+    config: TrainConfig, run: Path, processes: int, on_step: Callable[[Mapping[str, float]], None]
+) -> None:
+    """Train in several processes of this machine; they stop as this one does.
+
+    Raises:
+        UsageError: what went wrong in one of them.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        recipe, log = Path(folder) / "recipe.yaml", Path(folder) / "log.txt"
+        recipe.write_text(yaml.safe_dump(json.loads(json.dumps(plain(config)))), encoding="utf-8")
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = [*torchrun, "-m", "gentax", "train", str(recipe), "--out", str(run)]
+        with open(log, "wb") as output:
+            launcher = subprocess.Popen(
+                command, stdout=output, stderr=output, start_new_session=True, preexec_fn=_end_with_parent
+            )
+        shown = 0
+        try:
+            while launcher.poll() is None:
+                time.sleep(REPORT_EVERY)
+                with contextlib.suppress(OSError, ValueError, IndexError, KeyError):  # not there, or half written
+                    row = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+                    if row["step"] > shown:
+                        shown = row["step"]
+                        on_step(row)
+        finally:
+            if launcher.poll() is None:
+                launcher.send_signal(signal.SIGINT)  # each ends its step and writes its checkpoint
+                try:
+                    launcher.wait(STOP)
+                finally:
+                    launcher.kill()
+        if launcher.returncode:
+            lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            said = [line for line in lines if line.startswith("gentax: ")] or lines[-1:] or ["nothing was said"]
+            raise UsageError(
+                f"torchrun ended with exit code {launcher.returncode}: {said[0].removeprefix('gentax: ')[:300]}"
+            )
+
+
+def _end_with_parent() -> None:
+    """Have this process told to end when the one that started it ends. Linux alone can."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _throttled(store: Store, stage: Stage, on_progress: Progress) -> Progress:

@@ -22,9 +22,10 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,8 @@ STAGES, RUNNING = "stages", "running"
 MARKER = f"{STAGES}/store.json"  # says in which format the store is
 LOOK = 0.2  # seconds in which a lock is tried: somebody who looks whether it is held holds it for an instant
 HISTORY = 1000  # finished stages that say what the next ones take
+NOTE = re.compile(r"(.+-[0-9a-f]{12})\.(lock|json|log|\d+\.tmp)")  # a file of `running`: the stage's folder, what it is
+RUN_LOCK = re.compile(r"\.\.(.+-[0-9a-f]{12})\.lock")  # a file of `stages`: the lock of a training run's folder
 
 
 class StageLocked(RuntimeError):
@@ -63,7 +66,7 @@ class Store:
 
     root: Path
     _damaged: list[str] = field(default_factory=list, repr=False)  # what was set aside, in words
-    _seals: dict[Path, tuple[int, dict[str, Any]]] = field(default_factory=dict, repr=False)
+    _seals: dict[Path, tuple[tuple[int, int], dict[str, Any]]] = field(default_factory=dict, repr=False)
     _hashed: set[tuple[Path, int, int]] = field(default_factory=set, repr=False)  # files that are known to be intact
 
     def open(self) -> None:
@@ -195,20 +198,37 @@ class Store:
     @contextmanager
     def lock(self, stage: Stage) -> Iterator[None]:
         """Hold a stage for this process. Raises StageLocked where another one does."""
-        file = self.running(stage, "lock")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(file, timeout=LOOK)
-        try:
-            lock.acquire(poll_interval=LOOK / 20)
-        except filelock.Timeout:
-            raise StageLocked(stage.title) from None
-        try:
-            yield
-        finally:
-            if self.has(stage):  # whoever waits for the lock finds the stage done, so its file may go
-                for suffix in ("lock", "json", "log"):
-                    self.running(stage, suffix).unlink(missing_ok=True)
-            lock.release()
+        with _held(self.running(stage, "lock")):
+            try:
+                yield
+            finally:
+                if self.has(stage):
+                    self.running(stage, "log").unlink(missing_ok=True)
+                _clear(self.leftovers().get(stage.folder, ()))
+
+    def leftovers(self) -> dict[str, list[Path]]:
+        """Return locks and notes of stages in progress, by the stage's folder: when nobody holds them, of killed ones.
+
+        A log stays until its stage is done.
+        """
+        found: dict[str, list[Path]] = {}
+        for folder, pattern in ((RUNNING, NOTE), (STAGES, RUN_LOCK)):
+            with contextlib.suppress(OSError):
+                for name in os.listdir(self.root / folder):
+                    match = pattern.fullmatch(name)
+                    if match and (not name.endswith(".log") or any(self.root.glob(f"*/{match[1]}/{SEAL}"))):
+                        found.setdefault(match[1], []).append(self.root / folder / name)
+        return found
+
+    def sweep(self) -> list[Path]:
+        """Remove what killed processes left of stages that nobody does now; return it. What is held stays."""
+        removed = []
+        for folder, files in self.leftovers().items():
+            lock = self.root / RUNNING / f"{folder}.lock"
+            with contextlib.suppress(StageLocked, OSError), _held(lock):
+                _clear([*files, lock])
+                removed += [file for file in files if not file.exists()]
+        return removed
 
     def locked(self, stage: Stage) -> bool:
         """Return whether a process is doing the stage now."""
@@ -332,7 +352,8 @@ class Store:
         file = path / SEAL
         self._fetch(file)
         try:
-            changed = file.stat().st_mtime_ns
+            status = file.stat()
+            changed = (status.st_mtime_ns, status.st_size)
             known = self._seals.get(path)
             if known is not None and known[0] == changed:
                 return known[1]
@@ -351,6 +372,33 @@ class Store:
             raise DamagedStage(f"{file} is not what was stored (its SHA-256 differs)")
         self._seals[path] = (changed, content)
         return content
+
+
+@contextmanager
+def _held(file: Path) -> Iterator[None]:
+    """Hold a lock. Its holder may remove the file: who waits for it sees that it is gone, and makes a new one.
+
+    Raises:
+        StageLocked: another process holds it.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(file, timeout=LOOK)
+    try:
+        lock.acquire(poll_interval=LOOK / 20)
+    except filelock.Timeout:
+        raise StageLocked(file.stem) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _clear(files: Iterable[Path]) -> None:
+    """Remove files of a stage that this process holds; of a training run's lock only one that nobody holds."""
+    for file in files:
+        lock = _held(file) if RUN_LOCK.fullmatch(file.name) else contextlib.nullcontext()
+        with contextlib.suppress(StageLocked), lock:
+            file.unlink(missing_ok=True)
 
 
 def _is_locked(file: Path) -> bool:

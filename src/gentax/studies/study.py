@@ -17,7 +17,7 @@ from gentax.domains.registry import why_not_untouched
 from gentax.metrics.statistics import few_seeds_caveat
 from gentax.models.options import ModelOptions
 from gentax.rollouts import RolloutConfig
-from gentax.studies.claims import read_claims
+from gentax.studies.claim_parser import read_claims
 from gentax.training import TrainConfig
 from gentax.training.check import check as check_recipe
 from gentax.training.config import OLD_KEYS, read_values
@@ -74,7 +74,7 @@ class Study:
     split: str = "test"
     """The split that is played to evaluate. Choose settings on `validation`; report what `test` says."""
     claims: tuple[str, ...] = ()
-    """What the study is to show, such as `tax(distractors) < tax(plain) on untouched` (see `gentax.studies.claims`)."""
+    """What the study is to show, such as `tax(distractors) < tax(plain) on untouched` (see `claim_parser.py`)."""
 
     def baseline(self, arm: str) -> str | None:
         """Return the arm that `arm` is compared with beside the base, if there is one."""

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -13,26 +14,30 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from typing import IO
 
 import psutil
 
 from gentax.core import UsageError
 from gentax.studies.plan import Stage
-from gentax.studies.stages import StageResult, StageRunner
+from gentax.studies.stages import StageResult, StageRunner, number_option
 
 ATTEMPTS = 3  # to do a stage whose process dies
+READY = "ready"  # what a worker says before its first stage
+TAIL = 4096  # bytes of standard error in which the last line is looked for
 GRACE = 300.0  # seconds that a training run has for the step in flight and its checkpoint when it is told to stop
 
 
-def num_workers(memory: float, device: str) -> int:
+def num_workers(memory: float, device: str, gpus: int = 1) -> int:
     """Return how many stages this machine does at once: one for each GPU, or each core, that memory is enough for.
 
     Args:
         memory: bytes that the largest stage needs.
         device: of the study.
+        gpus: of a stage.
     """
-    if gpus := _num_gpus(device):
-        return gpus
+    if there := _num_gpus(device):
+        return max(1, there // gpus)
     by_memory = int(psutil.virtual_memory().available / memory)
     return max(1, min(_cores(), by_memory))
 
@@ -50,35 +55,55 @@ def _num_gpus(device: str) -> int:
     return torch.cuda.device_count()
 
 
+def gpus_of_stage(device: str, by_costs: float, options: Mapping[str, str]) -> int:
+    """Return how many GPUs a training run gets on this machine; 1 where there are none.
+
+    Raises:
+        UsageError: more than there are.
+    """
+    there = _num_gpus(device)
+    gpus = number_option(options, "gpus", by_costs if there else 0)
+    if gpus > max(there, 1):
+        raise UsageError(f"a stage asks for {gpus:g} GPUs, and this machine has {there} for device {device}")
+    return max(1, int(gpus))
+
+
 @dataclass
 class _Worker:
     process: SpawnProcess
     connection: Connection
-    gpu: int | None
+    gpus: tuple[int, ...]
+    errors: IO[bytes]  # what it writes to standard error
+    ready: bool = False  # whether it could be started
     stage: Stage | None = None
 
 
 class LocalEngine:
-    """Worker processes, each with its share of the cores and at most one GPU.
+    """Worker processes, each with its share of the cores and of the GPUs.
 
     A worker that dies (killed, out of memory, a crash in a library) is replaced and its stage done again, three times
-    at most. The workers end when this process does, however it ends.
+    at most; one that cannot even start for want of a module ends the study. The workers end when this process does,
+    however it ends.
 
     Args:
         runner: what does a stage; it is sent to the workers.
         workers: how many.
         device: of the study, for the GPUs.
+        gpus: that each worker gets, if there are any.
     """
 
-    def __init__(self, runner: StageRunner, workers: int, device: str = "auto") -> None:
+    reports_progress = False
+
+    def __init__(self, runner: StageRunner, workers: int, device: str = "auto", gpus: int = 1) -> None:
         if workers < 1:
             raise UsageError(f"a study needs at least one worker, not {workers}")
         self.runner, self.slots = runner, workers
         self._threads = max(1, _cores() // workers)
         self._context = multiprocessing.get_context("spawn")
         self._attempts: Counter[Stage] = Counter()
-        gpus = _num_gpus(device)
-        self._workers = [self._start(number % gpus if gpus else None) for number in range(workers)]
+        groups = _num_gpus(device) // gpus
+        firsts = [gpus * (number % groups) if groups else None for number in range(workers)]
+        self._workers = [self._start(() if at is None else tuple(range(at, at + gpus))) for at in firsts]
 
     def free(self) -> int:
         return sum(worker.stage is None for worker in self._workers)
@@ -98,14 +123,17 @@ class LocalEngine:
         for worker in busy:
             assert worker.stage is not None
             if worker.connection in ready or worker.process.sentinel in ready:
-                stage, worker.stage = worker.stage, None
                 try:
-                    results.append(worker.connection.recv())
+                    message = worker.connection.recv()
                 except (EOFError, OSError):
-                    worker.process.join(1.0)
-                    ended = worker.process.exitcode
-                    result = self._lost(stage, self._replace(worker), ended)
+                    result = self._lost(worker)
                     results += [result] if result is not None else []
+                    continue
+                if message == READY:
+                    worker.ready = True
+                else:
+                    worker.stage = None
+                    results.append(message)
         return results
 
     def close(self, *, stop: bool = False) -> None:
@@ -123,24 +151,26 @@ class LocalEngine:
             for worker in self._workers:
                 worker.process.kill()
 
-    def _start(self, gpu: int | None) -> _Worker:
+    def _start(self, gpus: tuple[int, ...]) -> _Worker:
         here, there = self._context.Pipe()
         process = self._context.Process(target=_work, args=(there, self.runner), daemon=False)
         changes = {"OMP_NUM_THREADS": str(self._threads)}
-        if gpu is not None:
+        if gpus:
             visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-            changes["CUDA_VISIBLE_DEVICES"] = visible[gpu] if gpu < len(visible) else str(gpu)
-        with _environment(changes):
-            process.start()
+            changes["CUDA_VISIBLE_DEVICES"] = ",".join(visible[n] if n < len(visible) else str(n) for n in gpus)
+        errors = tempfile.TemporaryFile("a+b")  # noqa: SIM115  the worker has it as long as it lives
+        try:
+            with _inherited(changes, errors):
+                process.start()
+        except OSError as fault:
+            raise UsageError(f"cannot start a worker: {fault.strerror or fault}") from None
         there.close()
-        return _Worker(process, here, gpu)
+        return _Worker(process, here, gpus, errors)
 
     def _replace(self, worker: _Worker) -> _Worker:
-        new = self._start(worker.gpu)
-        worker.process.join(1.0)
-        new.process, worker.process = worker.process, new.process
-        new.connection, worker.connection = worker.connection, new.connection
-        new.connection.close()
+        worker.connection.close()
+        worker.errors.close()
+        vars(worker).update(vars(self._start(worker.gpus)))
         return worker
 
     def _send(self, worker: _Worker, stage: Stage) -> None:
@@ -148,32 +178,48 @@ class LocalEngine:
         with contextlib.suppress(OSError):  # it died just now, which `wait` sees
             worker.connection.send(stage)
 
-    def _lost(self, stage: Stage, worker: _Worker, exit_code: int | None) -> StageResult | None:
+    def _lost(self, worker: _Worker) -> StageResult | None:
         """Do the stage of a worker that died again, or say that it has failed."""
-        if self._attempts[stage] < ATTEMPTS:
+        assert worker.stage is not None
+        stage, why, started = worker.stage, _death(worker), worker.ready
+        refused = not started and (worker.process.exitcode or 0) > 0  # which it would do each time
+        self._replace(worker)
+        if self._attempts[stage] < ATTEMPTS and not refused:
             self._attempts[stage] += 1
             self._send(worker, stage)
             return None
-        return StageResult(stage, "failed", f"{_describe_end(exit_code)} ({ATTEMPTS} attempts)")
+        if not started:
+            return StageResult(stage, "failed", f"workers cannot start: {why}", fatal=True)
+        return StageResult(stage, "failed", f"the process that did it died, {ATTEMPTS} times: {why}")
 
 
-def _describe_end(exit_code: int | None) -> str:
-    """Say how a worker ended, and what that usually means."""
-    if exit_code == -signal.SIGKILL:
-        return "its worker was killed each time: is there enough memory for so many --workers?"
-    if exit_code is not None and exit_code < 0:
-        return f"its worker crashed each time ({signal.Signals(-exit_code).name}), most likely in a compiled library"
-    return f"its worker ended each time with exit code {exit_code}; what it printed is above"
+def _death(worker: _Worker) -> str:
+    """Say in one line what a worker died of: how it ended, and the last thing that it wrote."""
+    worker.process.join(GRACE)
+    code = worker.process.exitcode
+    worker.errors.seek(max(0, worker.errors.seek(0, os.SEEK_END) - TAIL))
+    last = worker.errors.read().decode(errors="replace").strip().rpartition("\n")[2].strip()[:300]
+    if code is not None and code < 0:
+        ended = f"killed by {signal.Signals(-code).name}"
+        if code == -signal.SIGKILL:
+            ended += "; is there enough memory for so many --workers?"
+    else:
+        ended = f"exit code {code}"
+    return f"{last} ({ended})" if last else ended
 
 
 @contextlib.contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Change environment variables for a while; processes that are started then inherit them."""
+def _inherited(changes: Mapping[str, str], errors: IO[bytes]) -> Iterator[None]:
+    """Change environment variables and standard error for a while; processes that are started then inherit them."""
     before = {name: os.environ.get(name) for name in changes}
+    own = os.dup(2)
     os.environ.update(changes)
+    os.dup2(errors.fileno(), 2)
     try:
         yield
     finally:
+        os.dup2(own, 2)
+        os.close(own)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
@@ -186,6 +232,7 @@ def _work(connection: Connection, runner: StageRunner) -> None:
     os.setsid()  # Ctrl-C in a terminal is for the process that started this one, which passes it on
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt, EOFError, OSError):
+        connection.send(READY)
         while (stage := connection.recv()) is not None:
             connection.send(runner.run(stage))
 

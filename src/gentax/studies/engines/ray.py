@@ -8,6 +8,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,9 +16,8 @@ from urllib.parse import urlsplit
 from gentax.core import UsageError, unknown
 from gentax.core.imports import require
 from gentax.studies.costs import CostModel
-from gentax.studies.engines.base import OnProgress
 from gentax.studies.plan import Stage
-from gentax.studies.stages import StageResult, StageRunner
+from gentax.studies.stages import OnProgress, StageResult, StageRunner, number_option
 
 RETRIES = 3  # of a stage whose node or process is lost
 OPTIONS = ("address", "cpus", "gpus")
@@ -36,11 +36,13 @@ class RayEngine:
         costs: for the memory that a stage asks for.
         slots: how many stages are in flight at once; None for as many as the cluster has CPUs or GPUs for.
         options: `address` (of a running cluster, `auto` for the one on this machine, none to start one), `cpus` and
-            `gpus` of a stage that runs a model.
+            `gpus` of a stage that runs a model; a training run gets a process for each of several, others one.
 
     Raises:
         UsageError: Ray is not installed, the cluster cannot be reached, or its nodes do not share the folder.
     """
+
+    reports_progress = False
 
     def __init__(
         self,
@@ -57,7 +59,8 @@ class RayEngine:
             if key not in OPTIONS:
                 raise unknown("option of the engine ray", key, OPTIONS)
         self.ray, self.runner, self.costs = ray, runner, costs
-        self.cpus, self.gpus = _number(options, "cpus", 1.0), _number(options, "gpus", costs.unit.gpus)
+        self.cpus, self.gpus = number_option(options, "cpus", 1.0), number_option(options, "gpus", costs.unit.gpus)
+        runner = replace(runner, processes=max(1, int(self.gpus)))
         self._connect(options.get("address"))
         self._runner = ray.put(runner)
         self._running: dict[Any, Stage] = {}
@@ -75,7 +78,7 @@ class RayEngine:
         task = self.ray.remote(_run_stage).options(
             name=stage.title,
             num_cpus=self.cpus,
-            num_gpus=self.gpus if stage.runs_model else 0,
+            num_gpus=self.gpus if stage.kind == "train" else min(self.gpus, 1.0) if stage.runs_model else 0,
             memory=int(self.costs.memory(stage)),
             max_retries=RETRIES,
         )
@@ -89,7 +92,9 @@ class RayEngine:
             try:
                 results.append(self.ray.get(reference))
             except self.ray.exceptions.RayError as fault:
-                why = f"{type(fault).__name__} after {RETRIES} retries: {' '.join(str(fault).split())[:300]}"
+                raised = isinstance(fault, self.ray.exceptions.RayTaskError)  # whose text is a traceback
+                text = str(fault).strip().rpartition("\n")[2] if raised else str(fault)
+                why = f"{type(fault).__name__} after {RETRIES} retries: {' '.join(text.split())[:300]}"
                 results.append(StageResult(stage, "failed", why))
         return results
 
@@ -149,10 +154,3 @@ def _sees(path: str) -> bool:
     import gentax  # a node without it is found now  # noqa: F401
 
     return Path(path).exists()
-
-
-def _number(options: Mapping[str, str], key: str, default: float) -> float:
-    try:
-        return float(options.get(key, default))
-    except ValueError:
-        raise UsageError(f"the option {key} of the engine ray must be a number, not {options[key]!r}") from None

@@ -13,7 +13,7 @@ from gentax.core import UsageError
 from gentax.core.settings import read_settings
 from gentax.report.terminal import claims_table
 from gentax.report.text import claim_notes, claim_rows
-from gentax.studies.claims import MOST_CLAIMS, read_claims
+from gentax.studies.claim_parser import MOST_CLAIMS, read_claims
 from gentax.studies.plan import make_plan
 from gentax.studies.results import analyze
 from gentax.studies.study import Study, read_study
