@@ -2,8 +2,9 @@
 
 A request is tried again, with growing pauses or as `Retry-After` says, after a lost connection, a timeout and the
 statuses 408, 409, 429 and 5xx. Limits are what a broken or hostile server meets: a response's size and whole duration,
-no redirects (which would carry the prompt to another host), and money. `urllib3` in threads sends: for 64 requests at
-once it takes a seventh of the time of the `openai` package (benchmarks/servers.py). Not supported: streaming, images.
+no redirects (which would carry the prompt to another host), and money. `urllib3` in threads sends, which for
+64 requests at once takes far less time than the `openai` package (benchmarks/servers.py prints what is left). Not
+supported: streaming, images.
 """
 
 from __future__ import annotations
