@@ -25,7 +25,7 @@ from gentax.policies.local import load_local_policy
 from gentax.rollouts import RolloutConfig
 from gentax.training.config import LoraConfig, SFTConfig, TrainConfig
 from gentax.training.learner import learner_of
-from gentax.training.sft_data import SFTData
+from gentax.training.sft import SFTData
 
 KINDS = (  # number format of the weights, of the arithmetic, and how sequences are read
     ("float32", "fp32", "padded"),

@@ -120,8 +120,7 @@ def learn(
 
     from gentax.models.device import available_memory, resolve_device
     from gentax.models.loading import load_meta_model
-    from gentax.training.learner import learner_of
-    from gentax.training.memory import footprint
+    from gentax.training.learner import footprint, learner_of
     from gentax.training.policy_gradient import update
 
     quiet()

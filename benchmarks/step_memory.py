@@ -106,10 +106,8 @@ def gentax_side(folder: Path, episodes: list[Episode], _: str) -> tuple[Callable
     from gentax.policies.local import LocalPolicy
     from gentax.rollouts import RolloutConfig
     from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
-    from gentax.training.learner import learner_of
-    from gentax.training.memory import footprint
-    from gentax.training.policy_gradient import update
-    from gentax.training.rewards import rewards_of
+    from gentax.training.learner import footprint, learner_of
+    from gentax.training.policy_gradient import rewards_of, update
 
     keep_freed_memory()
     config = TrainConfig(

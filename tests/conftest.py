@@ -102,7 +102,7 @@ def toy(monkeypatch):
     known = dict(registry.domains())
     known["toy"] = dataclasses.replace(TOY)
     monkeypatch.setattr(registry, "domains", lambda: known)
-    monkeypatch.setattr("gentax.training.curriculum.VALIDATION_TASKS", 4)  # runs on the toy are short
+    monkeypatch.setattr("gentax.training.rollout_worker.VALIDATION_TASKS", 4)  # runs on the toy are short
     monkeypatch.setattr(Toy, "crashes", 0)
     monkeypatch.setattr(Toy, "fatal", False)
     return Toy
@@ -111,8 +111,8 @@ def toy(monkeypatch):
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """A model folder with a few thousand parameters and a tokenizer of its own."""
-    from gentax.training.checkpoint import save_model
     from gentax.training.pretrain import new_model, train_tokenizer
+    from gentax.training.run_folder import save_model
 
     tokenizer = train_tokenizer(iter(["The word is red. green blue gold No. Yes. Say the word you see."] * 20), 300)
     import torch

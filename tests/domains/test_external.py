@@ -16,7 +16,7 @@ from gentax.policies import ExpertPolicy
 from gentax.rollouts import rollout
 from gentax.training import TrainConfig
 from gentax.training.config import ForgettingConfig
-from gentax.training.curriculum import task_pool
+from gentax.training.rollout_worker import task_pool
 
 OWN = '''
 import gymnasium

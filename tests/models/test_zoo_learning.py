@@ -15,8 +15,7 @@ from gentax.models.scoring import make_batches, state_logits, token_logprobs
 from gentax.policies.local import LocalPolicy
 from gentax.rollouts import RolloutConfig
 from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
-from gentax.training.learner import adapted_layers, learner_of
-from gentax.training.memory import footprint
+from gentax.training.learner import adapted_layers, footprint, learner_of
 from gentax.training.policy_gradient import update
 
 pytestmark = pytest.mark.slow

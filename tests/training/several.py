@@ -18,7 +18,11 @@ from gentax.models.scoring import batch as scoring_batch
 from gentax.policies.local import load_local_policy
 from gentax.rollouts import RolloutConfig
 from gentax.training import policy_gradient
-from gentax.training.checkpoint import (
+from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
+from gentax.training.distributed import World, join
+from gentax.training.learner import learner_of
+from gentax.training.policy_gradient import rewards_of, update
+from gentax.training.run_folder import (
     load_optimizer,
     optimizer_state,
     pack,
@@ -26,11 +30,6 @@ from gentax.training.checkpoint import (
     save_checkpoint,
     unpack,
 )
-from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
-from gentax.training.distributed import World, join
-from gentax.training.learner import learner_of
-from gentax.training.policy_gradient import update
-from gentax.training.rewards import rewards_of
 
 FULL_BATCH = 384  # tokens: little to compute, and still several batches
 KINDS = {

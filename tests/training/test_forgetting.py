@@ -21,12 +21,12 @@ from gentax.rollouts import RolloutConfig, rollout
 from gentax.training import TrainConfig, train
 from gentax.training.check import touched_by
 from gentax.training.config import CurriculumConfig, ForgettingConfig, Phase
-from gentax.training.curriculum import TaskPool
 from gentax.training.distributed import World
 from gentax.training.forgetting import ForgettingMethod, Start, forgetting_methods
 from gentax.training.forgetting.interpolate import nearest_that_keeps
 from gentax.training.forgetting.kl_budget import TASKS, KLBudget
 from gentax.training.forgetting.replay_kl import ReplayKL, ReplayText, replayed_domains, split_by_tokens
+from gentax.training.rollout_worker import TaskPool
 
 PLAY = RolloutConfig(temperature=1.0, max_new_tokens=6)
 POOLS = [

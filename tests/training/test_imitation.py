@@ -16,12 +16,12 @@ from gentax.domains import make
 from gentax.policies.load import ExpertPolicy
 from gentax.policies.local import load_local_policy
 from gentax.rollouts import RolloutConfig, rollout
-from gentax.training import sft_data as module
-from gentax.training.checkpoint import load_optimizer, optimizer_state
+from gentax.training import sft as module
 from gentax.training.config import CurriculumConfig, Phase, SFTConfig, TrainConfig
 from gentax.training.distributed import World
 from gentax.training.learner import learner_of
-from gentax.training.sft_data import SFTData, wanted_pairs
+from gentax.training.run_folder import load_optimizer, optimizer_state
+from gentax.training.sft import SFTData, wanted_pairs
 from gentax.training.trajectories import examples, exchanges
 
 
@@ -99,7 +99,7 @@ def test_a_teacher_that_runs_out_gives_what_it_has(toy, tiny, tmp_path, monkeypa
     )
     assert made.wanted == {"toy:one": 20, "toy:three": 20}
     assert made.counts == {"toy:one": 6, "toy:three": 20}
-    monkeypatch.setattr("gentax.training.curriculum.TRAIN_TASKS", 5)
+    monkeypatch.setattr("gentax.training.rollout_worker.TRAIN_TASKS", 5)
     short = TrainConfig(source="toy:one", model=str(tiny), sft=SFTConfig(max_pairs=40))
     assert SFTData.collect(short, policy).counts == {"toy:one": 5}  # one pair a task
 
@@ -112,7 +112,7 @@ def test_who_plays_plays_the_tasks_that_training_may_use(toy, tiny, monkeypatch)
         return rollout(policy, tasks, **settings)
 
     monkeypatch.setattr(module, "rollout", spy)
-    monkeypatch.setattr("gentax.training.curriculum.TRAIN_TASKS", 100)
+    monkeypatch.setattr("gentax.training.rollout_worker.TRAIN_TASKS", 100)
     SFTData.collect(make_config(tiny, mixture={"toy:one": 1.0}, max_pairs=10_000), load_local_policy(tiny))
     assert {task.split for task in played} == {"train"}
     assert sorted(task.index for task in played) == list(range(100))  # each once

@@ -15,9 +15,9 @@ from gentax.models.scoring import make_batches, state_logits
 from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.rollouts import RolloutConfig, rollout
 from gentax.training import TrainConfig
-from gentax.training.checkpoint import save_model
 from gentax.training.config import LoraConfig
 from gentax.training.learner import learner_of
+from gentax.training.run_folder import save_model
 
 FULL, LORA = TrainConfig(), TrainConfig(lora=LoraConfig(r=4))
 CHATML = (

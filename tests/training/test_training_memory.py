@@ -14,8 +14,7 @@ from gentax.models.source import BASE
 from gentax.policies.local import load_local_policy
 from gentax.training import run, train
 from gentax.training.config import LoraConfig, PolicyGradientConfig, SFTConfig, TrainConfig
-from gentax.training.learner import learner_of, with_learning_rates
-from gentax.training.memory import check_memory, footprint, parameters_of
+from gentax.training.learner import check_memory, footprint, learner_of, parameters_of, with_learning_rates
 
 pytestmark = pytest.mark.slow
 

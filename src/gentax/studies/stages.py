@@ -150,7 +150,7 @@ class StageRunner:
 
     def _train(self, stage: Stage, on_progress: Progress) -> Path:
         from gentax.training import train
-        from gentax.training.checkpoint import STATE as TRAINING_STATE
+        from gentax.training.run_folder import STATE as TRAINING_STATE
 
         assert stage.cell is not None
         arm, source, seed = stage.cell

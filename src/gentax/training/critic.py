@@ -16,8 +16,8 @@ import torch
 
 from gentax.core import TokenSequence
 from gentax.models.scoring import hidden_states, make_batches
-from gentax.training.checkpoint import load_optimizer, optimizer_state
 from gentax.training.distributed import World, in_lockstep
+from gentax.training.run_folder import load_optimizer, optimizer_state
 
 LEARNING_RATE = 1e-3
 PASSES = 8  # steps of Adam over the states of an update; they cost nothing beside the states themselves

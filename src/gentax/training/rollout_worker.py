@@ -1,7 +1,8 @@
-"""Rollouts of a training run: the episodes of a step and their rewards, validation, and the metrics of a step.
+"""Rollouts of a training run: which tasks a step plays (the curriculum), its episodes and rewards, validation, metrics.
 
-The environments and the judge are held while the run lasts. Every trainer plays this
-way, whoever optimizes.
+A step's tasks are a function of its number, so a run that is continued goes on as it would have.
+
+The environments are held while the run lasts. Every trainer plays this way, whoever optimizes.
 
 Keys of a step's metrics: step; success, return (the environment's), reward (what was learned from), length, each a mean
 over episodes; invalid, truncated and cut_prompts (shares of steps); errors; tokens, tokens_per_s; play_s, learn_s. In a
@@ -16,20 +17,133 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from gentax.core import Episode, Outcome, Task, stable_seed
-from gentax.models.options import ModelOptions
-from gentax.policies.load import load_policy
+from gentax.core import Episode, Outcome, Task, UsageError, stable_seed
+from gentax.domains import make
+from gentax.domains.registry import parse_domain, why_not_untouched
 from gentax.policies.local import LocalPolicy
 from gentax.policies.protocol import Policy
 from gentax.rollouts import EnvPool, rollout
 from gentax.training.config import TrainConfig
-from gentax.training.curriculum import Curriculum
 from gentax.training.distributed import World
-from gentax.training.rewards import Judge, rewards_of
+from gentax.training.policy_gradient import rewards_of
 from gentax.training.run_folder import Metrics
+
+TRAIN_TASKS = 4096  # of the train split that are played, in each domain; all where the split has fewer
+VALIDATION_TASKS = 64  # of the validation split that are played, in each domain trained on
+WARMUP_STEPS = 5  # over which the learning rate rises from 0
+
+
+@dataclass(frozen=True)
+class TaskPool:
+    """One part of a mixture: a domain at a level."""
+
+    name: str  # as the recipe has it: `domain` or `domain:level`
+    train: tuple[Task, ...]
+    validation: tuple[Task, ...]  # none where the domain has no such split
+
+
+def task_pool(name: str, config: TrainConfig) -> TaskPool:
+    """Return the tasks of `domain` or `domain:level`.
+
+    Raises:
+        UsageError: a name or a level that does not exist, or validation tasks that decide and may be train tasks.
+    """
+    domain, level = parse_domain(name)
+    env = make(domain, level, horizon=config.rollout.horizon)
+    try:
+        if config.forgetting.interpolate is not None and (why := why_not_untouched(env, "validation")):
+            raise UsageError(
+                f"recipe: forgetting.interpolate chooses by validation tasks, and {name} {why}; choose a share by hand "
+                "and use `gentax merge --method interpolate`"
+            )
+        train = env.tasks("train", min(TRAIN_TASKS, env.size("train")))
+        validation: list[Task] = []
+        if "validation" in env.domain.splits:
+            validation = env.tasks("validation", min(VALIDATION_TASKS, env.size("validation")))
+        return TaskPool(name, tuple(train), tuple(validation))
+    finally:
+        env.close()
+
+
+class Curriculum:
+    """Which tasks are played at each step, and when to validate and to save.
+
+    Args:
+        config: every setting.
+
+    Raises:
+        UsageError: a domain or level that does not exist.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.phases = config.phases()
+        self.steps = config.updates
+        self._ends = np.cumsum([phase.max_steps for phase in self.phases])
+
+    @cached_property
+    def pools(self) -> Mapping[str, TaskPool]:
+        """The tasks of every part of every phase; of what is fine-tuned on, where that is all."""
+        return {name: task_pool(name, self.config) for name in self.config.trained or self.config.sft_mixture}
+
+    def tasks(self, step: int) -> dict[str, tuple[Task, ...]]:
+        """Return the tasks of the groups at `step`, counted from 1, by part."""
+        rng = np.random.default_rng(stable_seed(self.config.seed, "tasks", step))
+        phase = int(np.searchsorted(self._ends, step))
+        counts = split_groups(self._mix(phase), self.config.tasks_per_step, float(rng.random()))
+        tasks = {}
+        for name, count in counts.items():
+            train = self.pools[name].train
+            sampled = rng.choice(len(train), size=min(count, len(train)), replace=False)
+            tasks[name] = tuple(train[i] for i in sampled)
+        return tasks
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate at `step` over its peak: up on a line while warming up, then down to 0 on one."""
+        return max(0.0, min(step / WARMUP_STEPS, 1 - (step - 1) / self.steps, 1.0))
+
+    def validates(self, step: int) -> bool:
+        """Return whether validation tasks are played after `step`: regularly, and after the first and the last."""
+        every = self.config.eval_steps
+        return bool(every) and (step % every == 0 or step in (1, self.steps))
+
+    def ends(self, step: int) -> bool:
+        """Return whether a phase ends with `step`."""
+        return step in self._ends
+
+    def saves(self, step: int) -> bool:
+        """Return whether a checkpoint is due after `step`."""
+        return self.ends(step) or step % self.config.save_steps == 0
+
+    def _mix(self, phase: int) -> dict[str, float]:
+        """Return the share of each part at this point, summing to 1."""
+        curriculum = self.config.curriculum
+        mix = self.phases[phase].shares
+        if phase and curriculum.replay:
+            before = [earlier.shares for earlier in self.phases[:phase]]
+            mix = {name: share * (1 - curriculum.replay) for name, share in mix.items()}
+            for name, share in [item for shares in before for item in shares.items()]:
+                mix[name] = mix.get(name, 0.0) + share * curriculum.replay / len(before)
+        total = sum(mix.values())
+        return {name: share / total for name, share in mix.items()}
+
+
+def split_groups(mix: Mapping[str, float], count: int, offset: float) -> dict[str, int]:
+    """Split `count` groups by share; each part gets its share rounded up or down, at random and without bias.
+
+    Args:
+        mix: shares that sum to 1.
+        count: of groups.
+        offset: a uniform number in [0, 1): systematic sampling.
+    """
+    bounds = np.floor(np.cumsum(list(mix.values())) * count + offset + 1e-9).astype(int)
+    sizes = np.diff(np.concatenate([[0], bounds]))
+    sizes[-1] += count - sizes.sum()
+    return {name: int(size) for name, size in zip(mix, sizes, strict=True) if size > 0}
 
 
 @dataclass(frozen=True)
@@ -39,7 +153,6 @@ class RolloutBatch:
     tasks: Mapping[str, Sequence[Task]]  # of all processes, by part
     episodes: Sequence[Episode]
     rewards: list[np.ndarray]  # of each episode, float64, shape (steps,)
-    unread_scores: int  # answers of the judge that were no scores
     seconds: float
     finished_at: float  # by the monotonic clock
 
@@ -47,10 +160,8 @@ class RolloutBatch:
 class RolloutWorker:
     """Plays the episodes of a run; a context, since environments stay open from the first step to the last."""
 
-    def __init__(self, config: TrainConfig, curriculum: Curriculum, world: World, device: str) -> None:
+    def __init__(self, config: TrainConfig, curriculum: Curriculum, world: World) -> None:
         self.config, self.curriculum, self.world = config, curriculum, world
-        judge = config.reward.judge
-        self.judge = None if judge is None else Judge(load_policy(judge, ModelOptions(device, config.dtype)))
         self.validation = config.validation_rollout()
         self._stack = ExitStack()
 
@@ -64,10 +175,10 @@ class RolloutWorker:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def rollout(self, policy: LocalPolicy, step: int, rows: Sequence[Metrics]) -> RolloutBatch:
-        """Play this process's groups of `step`, after the metrics of the steps before it."""
+    def rollout(self, policy: LocalPolicy, step: int) -> RolloutBatch:
+        """Play this process's groups of `step`."""
         config, world, began = self.config, self.world, time.monotonic()
-        tasks = self.curriculum.tasks(step, rows)
+        tasks = self.curriculum.tasks(step)
         every_task = [task for part in tasks.values() for task in part]
         episodes = rollout(
             policy,
@@ -79,12 +190,9 @@ class RolloutWorker:
             pool=self._envs,
         )
         policy.release_memory()
-        scores, unread = self.judge.scores(episodes) if self.judge else (None, 0)
-        if self.judge is not None and isinstance(self.judge.policy, LocalPolicy):
-            self.judge.policy.release_memory()
-        rewards = rewards_of(episodes, config.reward, scores)
+        rewards = rewards_of(episodes, config.reward)
         now = time.monotonic()
-        return RolloutBatch(tasks, episodes, rewards, unread, now - began, now)
+        return RolloutBatch(tasks, episodes, rewards, now - began, now)
 
     def validate(self, policy: Policy) -> Metrics:
         """Play the validation tasks, each process its share.
@@ -130,8 +238,7 @@ class RolloutWorker:
             for name in batch.tasks:
                 if count[f"episodes/{name}"]:
                     metrics[f"success/{name}"] = count[f"success/{name}"] / count[f"episodes/{name}"]
-        unread = {"unread_scores": self.world.sum(batch.unread_scores)} if self.judge else {}
-        return metrics | seconds | dict(learned) | unread
+        return metrics | seconds | dict(learned)
 
     def _total(self, own: Counter[str]) -> Counter[str]:
         """Return the counts of all processes together."""

@@ -27,28 +27,29 @@ from gentax.models.loading import load_meta_model, load_model
 from gentax.models.options import ModelOptions
 from gentax.policies.local import load_local_policy
 from gentax.training.check import check
-from gentax.training.checkpoint import (
+from gentax.training.config import TrainConfig
+from gentax.training.critic import Critic
+from gentax.training.distributed import World, join
+from gentax.training.forgetting import Start, forgetting_methods, implementing
+from gentax.training.learner import check_memory, learner_of, parameters_of, with_learning_rates
+from gentax.training.policy_gradient import update
+from gentax.training.rollout_worker import Curriculum, RolloutWorker
+from gentax.training.run_folder import (
+    Metrics,
+    RunFolder,
     checkpoints,
     last_checkpoint_text,
     load_optimizer,
     optimizer_state,
     pack,
     read_training_state,
+    result,
     save_checkpoint,
     save_model,
+    show_progress,
     unpack,
 )
-from gentax.training.config import TrainConfig
-from gentax.training.critic import Critic
-from gentax.training.curriculum import Curriculum
-from gentax.training.distributed import World, join
-from gentax.training.forgetting import Start, forgetting_methods, implementing
-from gentax.training.learner import learner_of, with_learning_rates
-from gentax.training.memory import check_memory, parameters_of
-from gentax.training.policy_gradient import update
-from gentax.training.rollout_worker import RolloutWorker
-from gentax.training.run_folder import Metrics, RunFolder, result, show_progress
-from gentax.training.sft_data import SFTData
+from gentax.training.sft import SFTData
 
 SFT_SAVE_STEPS = 200  # between two checkpoints of supervised fine-tuning
 
@@ -148,7 +149,7 @@ class _Run:
         self.folder = RunFolder.open(path, config, world)
         self.learner = learner_of(self.policy, config, world, gradient_checkpointing=gradient_checkpointing)
         self.critic = Critic(self.policy.model) if config.algorithm.advantage_estimator == "ppo" else None
-        self.worker = RolloutWorker(config, self.curriculum, world, self.options.device)
+        self.worker = RolloutWorker(config, self.curriculum, world)
         self.methods = forgetting_methods(config)
 
     def complete(self) -> Path:
@@ -216,7 +217,7 @@ class _Run:
 
     def _step(self, step: int, optimizer: torch.optim.Optimizer, reference: Any) -> Metrics:
         """One policy-gradient step: rollout → advantages → loss → optimizer step (see `policy_gradient.update`)."""
-        batch = self.worker.rollout(self.policy, step, self.folder.rows)
+        batch = self.worker.rollout(self.policy, step)
         for group in optimizer.param_groups:
             group["lr"] = optimizer.defaults["lr"] * self.curriculum.learning_rate(step)
         with self._report_checkpoint_on_error():

@@ -1,25 +1,50 @@
-"""Supervised fine-tuning: one optimizer step on a batch of weighted token sequences, and a loop over many.
+"""Supervised fine-tuning: demonstrations of experts, policies or files, and the optimizer steps on them.
 
-Which tokens are learned is in the examples (`trajectories.py`); the fine-tuning of a run, which can be continued, takes
-its batches from `sft_data.py`.
+A state-action pair is a prompt and the reply to it. Each name in the mixture gives its share of the pairs, exactly, as
+long as its teacher has that many: the expert, the policy that the run starts from, another policy, or a file of
+trajectories. Teachers play train tasks only, as training will. Which batch is learned at a step is settled before the
+first one, so a continued run learns the same. Left out: replies without an action, which are read and not learned.
+
+`fine_tune` is the loop over examples without end that makes the base model (`pretrain.py`).
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from gentax.core import NonFiniteLoss
+from gentax.core import Episode, NonFiniteLoss, Outcome, Task, UsageError, stable_seed
 from gentax.core.episode import common_prefix_length
+from gentax.core.files import atomic_file
 from gentax.core.process import freed_memory_kept
 from gentax.core.settings import settings
+from gentax.models.options import ModelOptions
 from gentax.models.scoring import make_batches, token_logprobs
+from gentax.policies.load import SCRIPTED_BY_NAME, load_policy
+from gentax.policies.local import LocalPolicy
+from gentax.policies.protocol import Policy
+from gentax.rollouts import EnvPool, rollout
+from gentax.training.config import TrainConfig
 from gentax.training.distributed import World, clip_grad_norm, in_lockstep
-from gentax.training.trajectories import Example
+from gentax.training.learner import with_learning_rates
+from gentax.training.rollout_worker import task_pool
+from gentax.training.trajectories import (
+    Conversation,
+    Example,
+    Exchange,
+    examples,
+    exchanges,
+    holds_trajectories,
+    read_trajectories,
+    sampled_examples,
+)
 
 TOKENS = 2880  # distinct tokens of a batch
 MAX_EXAMPLES = 128  # of a batch: where many share a prefix they add few distinct tokens
@@ -154,3 +179,252 @@ def _backward(model: Any, batch: Sequence[Example], total: float, precision: str
         value.backward()
         loss += float(value.detach())
     return world.sum(loss)
+
+
+PAIRS_PER_STEP = 32  # learned at a step, as in arXiv 2601.18217; a conversation with more of them has a step to itself
+TASKS_AT_ONCE = (32, 512)  # that a teacher plays at a time, at least and at most
+POLICY_NAMES = (*SCRIPTED_BY_NAME, "base", "start")  # teachers that are policies, whatever files there are
+
+Collected = tuple[Mapping[str, int], Mapping[str, int], Sequence[Example]]
+
+
+@dataclass(frozen=True)
+class SFTData:
+    """The examples to fine-tune on, batch by batch."""
+
+    batches: tuple[tuple[Example, ...], ...]
+    wanted: Mapping[str, int]  # state-action pairs that each name of the mixture should give
+    counts: Mapping[str, int]  # and those that it gives: fewer where its teacher has no more
+    settings: SFTSettings
+
+    @classmethod
+    def collect(
+        cls,
+        config: TrainConfig,
+        policy: LocalPolicy,
+        cache: Path | None = None,
+        world: World | None = None,
+        status: Callable[[str], None] = lambda text: None,
+    ) -> SFTData:
+        """Collect the demonstrations that `config.sft` asks for.
+
+        Args:
+            config: `sft`, `rollout`, `seed` and `phases()` are read here.
+            policy: the one the run starts from: the teacher `start`, and the tokenizer.
+            cache: a file for the examples; where it exists already it is read, and nothing is played: a teacher such
+                as a server would not play the same again.
+            world: the processes of the run. With `cache`, the first one collects for all.
+            status: called with a line of progress.
+
+        Raises:
+            UsageError: a teacher or a file that does not exist or is malformed; a file that holds episodes of test
+                tasks; nothing to imitate.
+            PolicyFault: a teacher on a server cannot be reached.
+        """
+        world = world or World()
+        collected = None
+        if cache is None or (world.first and not cache.is_file()):
+            collected = _collect(config, policy, status)
+            if cache is not None:
+                _write(cache, *collected)
+        world.barrier()
+        if collected is None:
+            assert cache is not None
+            collected = _read(cache)
+        wanted, counts, examples = collected
+        config = with_learning_rates(config, sum(p.numel() for p in policy.model.parameters()))
+        assert config.sft is not None
+        assert config.sft.learning_rate is not None
+        batches = tuple(_batches(_order(examples, config.sft.num_train_epochs, config.seed)))
+        settings = SFTSettings(steps=len(batches), lr=config.sft.learning_rate, precision=config.precision)
+        return cls(batches, wanted, counts, settings)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in all."""
+        return len(self.batches)
+
+    def optimizer(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimizer of `step`."""
+        return adamw(parameters, self.settings)
+
+    def step(
+        self,
+        step: int,
+        learner: Any,
+        optimizer: torch.optim.Optimizer,
+        world: World | None = None,
+        extra_loss: Callable[[], dict[str, float]] | None = None,
+    ) -> dict[str, float]:
+        """Learn the batch of a step, the first of which is 1; return metrics (see `sft_step`).
+
+        With the weights and the optimizer's state of step k - 1, step k does what it would have done in one go.
+        """
+        return sft_step(
+            learner.model,
+            list(learner.parameters),
+            self.batches[step - 1],
+            optimizer,
+            self.settings,
+            (step - 0.5) / self.steps,  # the middle of it: the first step of a short run should not be for nothing
+            f"step {step} of supervised fine-tuning",
+            world or World(),
+            extra_loss,
+        )
+
+
+def wanted_pairs(config: TrainConfig) -> dict[str, int]:
+    """Return how many state-action pairs each name of the mixture should give, rounded by largest remainders."""
+    assert config.sft is not None
+    exact = {name: config.sft.max_pairs * share for name, share in config.sft_mixture.items()}
+    whole = {name: math.floor(share + 1e-9) for name, share in exact.items()}
+    rest = config.sft.max_pairs - sum(whole.values())
+    for name in sorted(exact, key=lambda name: whole[name] - exact[name])[:rest]:
+        whole[name] += 1
+    return whole
+
+
+def _collect(config: TrainConfig, policy: LocalPolicy, status: Callable[[str], None]) -> Collected:
+    """Return the wanted and the collected numbers of pairs of each name, and the examples."""
+    assert config.sft is not None
+    wanted = wanted_pairs(config)
+    by_name = {name: _examples(name, pairs, config, policy, status) if pairs else [] for name, pairs in wanted.items()}
+    counts = {name: sum(example.pairs for example in examples) for name, examples in by_name.items()}
+    if not any(counts.values()):
+        why = "no episode of the teachers succeeded; sft.successes_only: false takes the others too"
+        raise UsageError(f"nothing to imitate: {why if config.sft.successes_only else 'the episodes have no action'}")
+    return wanted, counts, [example for examples in by_name.values() for example in examples]
+
+
+def _examples(
+    name: str, wanted: int, config: TrainConfig, policy: LocalPolicy, status: Callable[[str], None]
+) -> list[Example]:
+    """Return examples with `wanted` pairs of one name of the mixture, fewer where its teacher has no more."""
+    assert config.sft is not None
+    teacher = config.sft.teachers.get(name, "expert")
+    tasks = task_pool(name, config).train
+    collector = _Collector(wanted, config, policy, own=teacher == "start")
+
+    def on_pairs(count: int) -> None:
+        status(f"  collecting what {teacher} does on {name}: {count}/{wanted} state-action pairs")
+
+    on_pairs(0)
+    rng = np.random.default_rng(stable_seed(config.seed, "imitate", name))
+    if teacher not in POLICY_NAMES and holds_trajectories(teacher):
+        items = _learnable(read_trajectories(teacher), teacher, name, tasks)
+        for i in rng.permutation(len(items)):
+            collector.add(items[i])
+        return collector.examples
+    options = ModelOptions(str(policy.model.device), config.dtype)
+    player = policy if teacher == "start" else load_policy(teacher, options)
+    collector.play(player, [tasks[i] for i in rng.permutation(len(tasks))], on_pairs)
+    return collector.examples
+
+
+def _learnable(
+    items: Sequence[Conversation | Episode], teacher: str, name: str, tasks: Sequence[Task]
+) -> list[Conversation | Episode]:
+    """Return the conversations, and the episodes on `tasks`."""
+    episodes = [item for item in items if isinstance(item, Episode)]
+    if any(episode.task.split == "test" for episode in episodes):
+        raise UsageError(f"{teacher} holds episodes of test tasks, which are measured on and never learned from")
+    known = set(tasks)
+    learnable = [item for item in items if isinstance(item, Conversation) or item.task in known]
+    if not learnable:
+        raise UsageError(f"{teacher} holds no episode of {name} on a task that the recipe trains on")
+    return learnable
+
+
+class _Collector:
+    """Collects the examples of one name of the mixture."""
+
+    def __init__(self, wanted: int, config: TrainConfig, policy: LocalPolicy, own: bool) -> None:
+        self.left = wanted
+        self.examples: list[Example] = []
+        self._config, self._policy, self._own = config, policy, own
+
+    def play(self, player: Policy, tasks: Sequence[Task], on_pairs: Callable[[int], None]) -> None:
+        """Let `player` play tasks until there are enough pairs; `on_pairs` is called with their number."""
+        config, wanted, played = self._config, self.left, 0
+        seed = stable_seed(config.seed, "imitate")
+        with EnvPool(config.rollout) as envs:
+            while self.left and played < len(tasks):
+                # As many as should suffice, by those played so far.
+                expected = math.ceil(self.left * played / max(wanted - self.left, 1))
+                batch = tasks[played : played + min(max(expected, TASKS_AT_ONCE[0]), TASKS_AT_ONCE[1])]
+                for episode in rollout(
+                    player, batch, config=config.rollout, seed=seed, pool=envs, parallel=config.parallel
+                ):
+                    self.add(episode)
+                played += len(batch)
+                on_pairs(wanted - max(0, self.left))
+
+    def add(self, item: Conversation | Episode) -> None:
+        """Take the pairs of an episode or a conversation, as many as are missing."""
+        sft = self._config.sft
+        assert sft is not None
+        failed = item.success is False
+        broken = isinstance(item, Episode) and item.outcome is Outcome.ERROR
+        if not self.left or broken or (failed and sft.successes_only):
+            return
+        for example in self._examples(item):
+            if example.pairs:
+                self.examples.append(example)
+                self.left -= example.pairs
+
+    def _examples(self, item: Conversation | Episode) -> Iterator[Example]:
+        codec = self._policy.codec_for(self._config.rollout.chat)
+        if isinstance(item, Conversation):
+            turns: Iterable[Exchange] = item.exchanges
+        elif self._own:
+            return sampled_examples(item, self.left)
+        else:
+            turns = exchanges(item, self._config.rollout, lambda step: bool(step.action), codec.format_reply)
+        return examples(turns, codec, limit=self._policy.decoder.max_length, max_pairs=self.left)
+
+
+def _order(examples: Sequence[Example], epochs: float, seed: int) -> Iterator[Example]:
+    """Yield the examples in the order of learning, each epoch shuffled anew; the last one may end early."""
+    left = max(1, round(epochs * len(examples)))
+    for epoch in range(math.ceil(left / len(examples))):
+        order = np.random.default_rng(stable_seed(seed, "imitate", "epoch", epoch)).permutation(len(examples))
+        yield from (examples[i] for i in order[:left])
+        left -= len(order)
+
+
+def _batches(order: Iterable[Example]) -> Iterator[tuple[Example, ...]]:
+    """Yield the examples, in order, in batches of at most `PAIRS_PER_STEP` pairs."""
+    batch: list[Example] = []
+    for example in order:
+        if batch and sum(member.pairs for member in batch) + example.pairs > PAIRS_PER_STEP:
+            yield tuple(batch)
+            batch = []
+        batch.append(example)
+    if batch:
+        yield tuple(batch)
+
+
+def _write(path: Path, wanted: Mapping[str, int], counts: Mapping[str, int], examples: Sequence[Example]) -> None:
+    """Write what was collected to a file."""
+    from safetensors.numpy import save_file
+
+    arrays = {
+        "ids": np.concatenate([example.ids_T for example in examples]),
+        "weight": np.concatenate([example.weight_T for example in examples]),
+        "length": np.array([len(example.ids_T) for example in examples]),
+        "pairs": np.array([example.pairs for example in examples]),
+    }
+    with atomic_file(path) as aside:
+        save_file(arrays, aside, {"wanted": json.dumps(wanted), "counts": json.dumps(counts)})
+
+
+def _read(path: Path) -> Collected:
+    """Read what `_write` wrote."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        facts = file.metadata()
+        ends = np.cumsum(file.get_tensor("length"))[:-1]
+        parts = (np.split(file.get_tensor(name), ends) for name in ("ids", "weight"))
+        examples = [Example(*row) for row in zip(*parts, file.get_tensor("pairs").tolist(), strict=True)]
+    return json.loads(facts["wanted"]), json.loads(facts["counts"]), examples

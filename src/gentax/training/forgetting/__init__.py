@@ -25,8 +25,8 @@ if TYPE_CHECKING:  # PyTorch is not loaded to refuse a config
     import torch
 
     from gentax.policies.local import LocalPolicy
-    from gentax.training.curriculum import TaskPool
     from gentax.training.distributed import World
+    from gentax.training.rollout_worker import TaskPool
 
     Weights = Mapping[str, torch.Tensor]
 

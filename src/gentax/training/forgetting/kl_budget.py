@@ -14,8 +14,8 @@ from typing import Any
 from gentax.core import Outcome, UsageError, stable_seed
 from gentax.models.scoring import sequence_kl
 from gentax.rollouts import rollout
-from gentax.training.curriculum import TaskPool
 from gentax.training.forgetting import ForgettingMethod, Start
+from gentax.training.rollout_worker import TaskPool
 
 TASKS = 32  # played in all, split evenly over the parts of a mixture
 

@@ -20,12 +20,11 @@ from gentax.core import UsageError, unknown
 from gentax.core.files import atomic_folder, lock_folder
 from gentax.models.loading import load_with_tokenizer
 from gentax.models.options import ModelOptions
-from gentax.training.checkpoint import save_model
 from gentax.training.config import Phase, SFTConfig
 from gentax.training.distributed import World
 from gentax.training.forgetting import ForgettingMethod
 from gentax.training.forgetting.interpolate import Weights, combine, interpolate
-from gentax.training.run_folder import RunFolder
+from gentax.training.run_folder import RunFolder, save_model
 
 METHODS = ("mean", "interpolate")
 RECORD = "merge.json"

@@ -20,9 +20,9 @@ from gentax.domains.registry import parse_domain
 from gentax.models.scoring import make_batches, token_kl
 from gentax.rollouts import rollout
 from gentax.training.config import TrainConfig
-from gentax.training.curriculum import TaskPool
 from gentax.training.distributed import in_lockstep
 from gentax.training.forgetting import ForgettingMethod, Start
+from gentax.training.rollout_worker import TaskPool
 
 REPLAY_TASKS = 32  # train tasks of each domain that the start plays, once, before training
 TOKENS_PER_STEP = 2880  # of text in a step, a few hundred sampled ones among them
