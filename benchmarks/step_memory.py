@@ -107,7 +107,8 @@ def gentax_side(folder: Path, episodes: list[Episode], _: str) -> tuple[Callable
     from gentax.rollouts import RolloutConfig
     from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
     from gentax.training.learner import footprint, learner_of
-    from gentax.training.policy_gradient import rewards_of, update
+    from gentax.training.policy_gradient import update
+from gentax.training.rewards import rewards_of
 
     keep_freed_memory()
     config = TrainConfig(

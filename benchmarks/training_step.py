@@ -145,7 +145,8 @@ def gentax_step(folder: Path, episodes: list[Episode], precision: str, **_: Any)
     from gentax.rollouts import RolloutConfig
     from gentax.training.config import PolicyGradientConfig, TrainConfig
     from gentax.training.learner import learner_of
-    from gentax.training.policy_gradient import rewards_of, update
+    from gentax.training.policy_gradient import update
+from gentax.training.rewards import rewards_of
 
     keep_freed_memory()
     config = TrainConfig(
@@ -225,7 +226,8 @@ def trl_trainer(
     from trl import GRPOConfig, GRPOTrainer
 
     from gentax.training.config import PolicyGradientConfig, RewardConfig
-    from gentax.training.policy_gradient import compute_advantages, rewards_of
+    from gentax.training.policy_gradient import compute_advantages
+from gentax.training.rewards import rewards_of
 
     advantages = compute_advantages(episodes, rewards_of(episodes, RewardConfig()), PolicyGradientConfig())
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")

@@ -201,17 +201,17 @@ def test_what_a_policy_says_to_its_user_is_passed_on(own, toy):
         rollout(load_policy("own_policy:unwilling"), tasks(2))
 
 
-def test_it_may_teach(own, toy, tiny):
+def test_it_may_teach_and_judge(own, toy, tiny):
     from gentax.training import TrainConfig, train
     from gentax.training.check import check
-    from gentax.training.config import SFTConfig
+    from gentax.training.config import RewardConfig, SFTConfig
 
     teach = SFTConfig(mixture={"toy": 1.0}, teachers={"toy": "own_policy:repeat"}, max_pairs=8, num_train_epochs=1.0)
     train(TrainConfig(model=str(tiny), max_steps=0, sft=teach), own / "run")
     assert len(sys.modules["own_policy"].SEEN) >= 8
-    unknown = SFTConfig(mixture={"toy": 1.0}, teachers={"toy": "own_policy:nmber"})
+    check(TrainConfig(source="toy", reward=RewardConfig(judge="own_policy:number")))
     with pytest.raises(UsageError, match="unknown policy in module own_policy 'nmber'; did you mean 'number'"):
-        check(TrainConfig(source="toy", sft=unknown))
+        check(TrainConfig(source="toy", reward=RewardConfig(judge="own_policy:nmber")))
 
 
 def test_the_example_of_ten_lines_plays(monkeypatch):

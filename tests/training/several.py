@@ -21,7 +21,8 @@ from gentax.training import policy_gradient
 from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
 from gentax.training.distributed import World, join
 from gentax.training.learner import learner_of
-from gentax.training.policy_gradient import rewards_of, update
+from gentax.training.policy_gradient import update
+from gentax.training.rewards import rewards_of
 from gentax.training.run_folder import (
     load_optimizer,
     optimizer_state,

@@ -1,4 +1,4 @@
-"""Schedules: one domain, mixtures, cascades, replay, levels."""
+"""Schedules: one domain, mixtures, cascades, replay, levels, adaptive sampling."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def curriculum(**settings) -> Curriculum:
     return Curriculum(TrainConfig(tasks_per_step=8, **settings))
 
 
-def sampled(made: Curriculum, step: int) -> Counter[str]:
-    return Counter({name: len(tasks) for name, tasks in made.tasks(step).items()})
+def sampled(made: Curriculum, step: int, rows=()) -> Counter[str]:
+    return Counter({name: len(tasks) for name, tasks in made.tasks(step, list(rows)).items()})
 
 
 def test_one_domain_is_sampled_anew_at_each_step_and_alike_each_time(toy):
     made = curriculum(source="toy", max_steps=3)
-    first, second = made.tasks(1), made.tasks(2)
-    assert first == curriculum(source="toy", max_steps=3).tasks(1)
+    first, second = made.tasks(1, []), made.tasks(2, [])
+    assert first == curriculum(source="toy", max_steps=3).tasks(1, [])
     assert first != second
     assert len(set(first["toy"])) == 8
     assert not set(first["toy"]) & set(made.pools["toy"].validation)
@@ -33,7 +33,7 @@ def test_a_mixture_has_its_shares_and_a_group_one_domain(toy):
     made = curriculum(curriculum=CurriculumConfig((Phase({"toy:one": 3.0, "toy:three": 1.0}, 40),)))
     count = sum((sampled(made, n) for n in range(1, 41)), Counter())
     assert count == {"toy:one": 240, "toy:three": 80}
-    for name, tasks in made.tasks(1).items():
+    for name, tasks in made.tasks(1, []).items():
         assert {f"{task.domain}:{task.level}" for task in tasks} == {name}
 
 
@@ -54,3 +54,11 @@ def test_a_cascade_goes_from_phase_to_phase_and_replays_what_was_before(toy):
     replayed = curriculum(curriculum=CurriculumConfig(phases, replay=0.25))
     assert sampled(replayed, 1) == {"toy:one": 8}
     assert sum((sampled(replayed, n) for n in range(3, 23)), Counter()) == {"toy:one": 40, "toy:three": 120}
+
+
+def test_adaptive_sampling_prefers_what_is_neither_always_nor_never_solved(toy):
+    made = curriculum(curriculum=CurriculumConfig((Phase({"toy:one": 1.0, "toy:three": 1.0}, 100),), adaptive=True))
+    assert sampled(made, 1) == {"toy:one": 4, "toy:three": 4}
+    rows = [{"step": 1, "success/toy:one": 1.0, "success/toy:three": 0.5}]
+    count = sum((sampled(made, n, rows) for n in range(2, 60)), Counter())
+    assert count["toy:three"] > 8 * count["toy:one"] > 0

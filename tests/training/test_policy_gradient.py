@@ -19,7 +19,8 @@ from gentax.training import policy_gradient
 from gentax.training.config import PolicyGradientConfig, RewardConfig, TrainConfig
 from gentax.training.critic import Critic, states_before_replies
 from gentax.training.distributed import World
-from gentax.training.policy_gradient import compute_advantages, gae, rewards_of, update
+from gentax.training.policy_gradient import compute_advantages, gae, update
+from gentax.training.rewards import rewards_of
 
 
 def episode(task=0, reward=0.0, ids=(5, 6), prompt=(10, 11, 12), logprob=-1.0, outcome=None):

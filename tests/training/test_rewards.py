@@ -9,7 +9,7 @@ import pytest
 
 from gentax.core import Episode, Outcome, Step, Task
 from gentax.training.config import RewardConfig
-from gentax.training.policy_gradient import groups, rewards_of
+from gentax.training.rewards import groups, rewards_of
 
 NOTHING = RewardConfig(invalid_penalty=0.0)
 
@@ -36,8 +36,15 @@ def test_each_invalid_action_costs():
     assert found == pytest.approx([0.0, -0.1, 1.0])
 
 
+def test_a_judge_pays_at_the_end():
+    episodes = [episode("ab", rewards=[0.0, 1.0]), episode("abc")]
+    first, second = rewards_of(episodes, NOTHING, [1.0, 0.5])
+    assert first.tolist() == [0.0, 2.0]
+    assert second.tolist() == [0.0, 0.0, 0.5]
+
+
 def test_an_error_is_worth_nothing_and_in_no_group():
     broken = episode("ab", rewards=[0.0, 1.0], outcome=Outcome.ERROR, valid=False)
     whole = episode("ab", rewards=[0.0, 1.0])
-    assert [r.tolist() for r in rewards_of([broken, whole], RewardConfig())] == [[0.0, 0.0], [0.0, 1.0]]
+    assert [r.tolist() for r in rewards_of([broken, whole], RewardConfig(), [1.0, 0.0])] == [[0.0, 0.0], [0.0, 1.0]]
     assert groups([broken, whole]) == [[1]]

@@ -18,6 +18,7 @@ import torch
 from gentax.core import NonFiniteLoss, UsageError
 from gentax.core.settings import read_settings
 from gentax.policies.local import load_local_policy
+from gentax.policies.protocol import Reply
 from gentax.rollouts import RolloutConfig
 from gentax.training import TrainConfig, rollout_worker, run, run_folder, train
 from gentax.training.distributed import World
@@ -85,7 +86,7 @@ EVERYTHING = {
     "plain": {},
     "sequences": {"algorithm": {"entropy_coef": 0.01, "loss_aggregation": "sequence"}},
     "ppo": {"algorithm": {"advantage_estimator": "ppo"}},
-    "cascade": {"curriculum": {**TWO, "replay": 0.5}},
+    "cascade": {"curriculum": {**TWO, "replay": 0.5, "adaptive": True}},
     "gigpo": {"algorithm": {"advantage_estimator": "gigpo"}, "source": "toy:three"},
     "lora": {"lora": {"r": 4}},
     "imitation": {"sft": {"max_pairs": 40, "learning_rate": 1e-3}},
@@ -157,18 +158,35 @@ def test_a_killed_process_goes_on_where_its_last_checkpoint_was(able, tmp_path):
     assert same(whole, train(read_settings(TrainConfig, settings, "recipe"), tmp_path / "run"))
 
 
-def test_the_kl_is_to_where_rl_began_and_replay_counts_in_both_stages(toy, able, tmp_path):
+def test_every_setting_does_something_in_a_run(toy, able, tmp_path, monkeypatch):
+    """Each leaves a trace in the rows that a run without it does not have."""
+    asked = []
+
+    class Strict:
+        name = "judge"
+
+        def reply(self, turns):
+            asked.extend(turn.message for turn in turns)
+            scores = "well …", "<action>0.2</action>", "well …", "<action>0.8</action>"  # half of them cannot be read
+            return [Reply(scores[n % 4]) for n, _ in enumerate(turns)]
+
+    monkeypatch.setattr(rollout_worker, "load_policy", lambda what, device: Strict())
     settings = {
         "source": "toy:three",
         "max_steps": 2,
+        "rollout": {"temperature": 1.0, "max_new_tokens": 6},
+        "reward": {"judge": "http://localhost:1/v1", "invalid_penalty": 0.0},
         "sft": {"max_pairs": 60, "learning_rate": 3e-3},
         "forgetting": {"replay": 1.0, "replay_domains": ["crafting"]},
     }
     rows = []
     train(make_config(able, **settings), tmp_path / "run", rows.append)
+    learned = [row for row in rows if "step" in row]
+    assert asked
+    assert learned[0]["unread_scores"] == 8
+    assert learned[0]["reward"] != learned[0]["return"]
     assert all(row["replay_kl"] >= 0 for row in rows)
-    first = next(row for row in rows if "step" in row)
-    assert first["kl"] == pytest.approx(0, abs=1e-4)  # not to the start before supervised fine-tuning
+    assert learned[0]["kl"] == pytest.approx(0, abs=1e-4)  # to where RL began, not to the start before imitation
 
 
 def test_ctrl_c_at_the_end_of_imitation_keeps_it(toy, able, tmp_path):

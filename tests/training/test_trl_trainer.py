@@ -8,13 +8,14 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from gentax.core import NonFiniteLoss, UsageError
+from gentax.models.options import SamplingParams, SamplingRequest
 from gentax.policies.local import load_local_policy
 from gentax.rollouts import RolloutConfig
 from gentax.training import TrainConfig, train
@@ -184,6 +185,52 @@ def test_who_plays_has_merged_adapters_and_the_trained_model_keeps_its_weights(t
         kept = model(ids).logits
     torch.testing.assert_close(kept, load_local_policy(tiny).model(ids).logits, atol=0, rtol=0)
     assert any(not torch.equal(a, b) for a, b in zip(before, player.parameters(), strict=True))
+
+
+def test_a_server_is_given_token_ids_and_its_own_ids_come_back_up_to_the_stop():
+    from gentax.training.trl_server import ServerDecoder
+
+    asked = []
+
+    def generate(**request):
+        asked.append(request)
+        return {"completion_ids": [[3, 9, 4]], "logprobs": [[[-1.0], [-0.5], [-2.0]]]}
+
+    served = ServerDecoder(SimpleNamespace(generate=generate), 64)
+    uniforms = np.full(8, 0.25)
+    (sample,) = served.sample(
+        [SamplingRequest(0, np.array([1, 2], np.int32), SamplingParams(0.7), uniforms)], lambda ids: ids[-1] == 9
+    )
+    assert sample.ids.tolist() == [3, 9]
+    assert sample.logprobs.tolist() == [-1.0, -0.5]
+    assert (asked[0]["prompts"], asked[0]["temperature"], asked[0]["max_tokens"]) == ([[1, 2]], 0.7, 8)
+    assert asked[0]["generation_kwargs"]["seed"] == int(0.25 * 2**53)
+    (longer,) = served.sample(  # it stopped at a tag that ends nothing, such as one in a thought
+        [SamplingRequest(0, np.array([1, 2], np.int32), SamplingParams(0.7), uniforms)], lambda ids: len(ids) == 5
+    )
+    assert longer.ids.tolist() == [3, 9, 4, 3, 9]
+    assert (asked[-1]["prompts"], asked[-1]["max_tokens"]) == ([[1, 2, 3, 9, 4]], 5)
+
+
+def test_the_server_is_asked_and_read_as_trl_does(trl, tiny, tmp_path, monkeypatch):
+    from trl.generation.vllm_client import VLLMClient
+
+    from gentax.training.trl_server import ServerDecoder
+    from gentax.training.trl_trainer import train_with_trl
+
+    def completions(url, json):
+        logprobs = {"tokens": ["token_id:3"], "token_logprobs": [-1.5], "top_logprobs": [{"token_id:3": -1.5}]}
+        return {"choices": [{"prompt_token_ids": json["prompt"][0], "token_ids": [3], "logprobs": logprobs}]}
+
+    client = VLLMClient.__new__(VLLMClient)  # without asking whether a server is there
+    client.base_url, client.model, client._post = "http://server", "model", completions
+    (sample,) = ServerDecoder(client, 64).sample(
+        [SamplingRequest(0, np.array([1, 2], np.int32), SamplingParams(1.0), np.full(4, 0.5))], lambda ids: ids[-1] == 3
+    )
+    assert (sample.ids.tolist(), sample.logprobs.tolist()) == ([3], [-1.5])
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(UsageError, match=r"trl\[vllm\]"):
+        train_with_trl(make_config(tiny, vllm_server_base_url="http://localhost:8000"), tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -168,9 +168,9 @@ class _Models:
 def _training_inputs(config: TrainConfig, models: _Models) -> dict[str, Any]:
     """Return what a training run depends on besides its base: settings, and the files and code that they name."""
     inputs: dict[str, Any] = {"recipe": plain(config.identity()), **_prompt_template(config.rollout)}
-    names = set(config.teachers) - {"start", *SCRIPTED_BY_NAME}
+    names = {name for _, name in config.named_policies} - {"start", *SCRIPTED_BY_NAME}
     named = {name for name in names if may_name_model(name)}
-    if named:  # teachers, whose files may change
+    if named:  # teachers and judges, whose files may change
         inputs["reads"] = {name: models.fingerprint(name) for name in sorted(named)}
     inputs["code"] = code_version(TRAINING, touched_by(config))
     return inputs

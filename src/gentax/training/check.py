@@ -53,21 +53,21 @@ def check(config: TrainConfig) -> None:
         for name in trained:  # wrappers and rewards that a domain cannot have
             domain_name, level = parse_domain(name)
             make_env(config.rollout, domain_name, level).close()
-    for name in config.teachers:
-        _check_teacher(name)
+    for role, name in config.named_policies:
+        _check_policy(role, name)
 
 
-def _check_teacher(name: str) -> None:
-    """Refuse a teacher that is neither a policy by name, nor a URL, nor a model or file that is there.
+def _check_policy(role: str, name: str) -> None:
+    """Refuse a teacher or a judge that is neither a policy by name, nor a URL, nor a model or file that is there.
 
     One of the user's own (`module:policy`) is imported, so that its errors are reported now.
     """
-    named = (*SCRIPTED_BY_NAME, "start", "base")
+    named = (*SCRIPTED_BY_NAME, "start", "base") if role == "teacher" else ("base",)
     if is_import_path(name) and not Path(name).exists():
         load_policy(name)
     elif name not in named and "://" not in name:
         if not may_name_model(name):
-            raise unknown("teacher", name, (*named, *sorted(map(str, Path(name).parent.glob("*")))[:50]))
+            raise unknown(role, name, (*named, *sorted(map(str, Path(name).parent.glob("*")))[:50]))
         if not Path(name).is_file():  # a teacher may be a file of conversations
             from gentax.models.loading import load_meta_model  # PyTorch is not loaded to refuse a setting
 

@@ -44,6 +44,7 @@ RENAMED = {
     "std": "normalize_std",
     "steps": "max_steps",
     "stop_at": "kl_budget",
+    "trl_server": "vllm_server_base_url",
     "validate_every": "eval_steps",
 }
 # And keys that are no settings any more, with what takes their place.
@@ -58,17 +59,12 @@ REMOVED = {
     **dict.fromkeys(("eval_tasks", "validate_tasks", "warmup", "warmup_steps"), _CONSTANT),
     **dict.fromkeys(("clip", "clip_high", "epsilon", "epsilon_high", "minibatches"), _ONE_UPDATE),
     **dict.fromkeys(("expert_prefix", "head_start", "hints"), _SFT_FIRST),
-    **dict.fromkeys(
-        ("trl_server", "vllm_server_base_url"), "is gone: with `trainer: trl`, too, the run's own process plays"
-    ),
-    "adaptive": "is gone: set the weights of `curriculum.phases` by the successes of an earlier run",
     "adapter_base": "is gone: name the base in the adapter's own adapter_config.json (base_model_name_or_path)",
     "count_bonus": "is gone: `algorithm.entropy_coef` is what keeps a policy exploring",
     "exploration": "is gone: for guidance let `sft` learn from the expert first; `algorithm.entropy_coef` explores",
     "explore": "is gone: for guidance let `sft` learn from the expert first; `algorithm.entropy_coef` explores",
     "gradient_checkpointing": "is gone: it is used where activations would fill a tenth of the memory",
     "horizon_start": "is gone: set `rollout.horizon`, or let `curriculum.phases` go from easy levels to hard ones",
-    "judge": "is gone: a wrapper of your own around the environment can pay what a judge says",
     "kl_in": "is gone: the KL term (`algorithm.beta`) is in the loss",
     "level": "is part of `source` now: domain:level",
     "temperature_end": "is gone: `rollout.temperature` holds for the whole run",
@@ -128,6 +124,10 @@ class RewardConfig:
     invalid_penalty: NonNegativeFloat = 0.02
     """Taken for each action that cannot be read or is refused (the paper: 0.1, where a success pays 10). A reply that
     is cut off before its action pays it too: a policy should come to its action within its budget."""
+    judge: str | None = None
+    """A policy that reads each finished episode and scores it from 0 to 1, which is paid: the URL of an
+    OpenAI-compatible server, such as `http://localhost:8000/v1#model`, a model as `model` names one, or a policy of
+    your own, `module:policy`."""
 
 
 @settings
@@ -154,6 +154,9 @@ class CurriculumConfig:
     """The phases in order; when empty, `source` for `max_steps` updates."""
     replay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the groups, in every phase but the first, from what earlier phases were trained on."""
+    adaptive: bool = False
+    """Whether what is neither always nor never solved is played more often: shares are multiplied by p (1 - p), with p
+    the success of the last steps that played it."""
 
 
 @settings
@@ -258,6 +261,11 @@ class TrainConfig:
     whole by each (data parallel); one process holds them whole in any case."""
     trainer: Literal["gentax", "trl"] = "gentax"
     """`gentax`, or `trl`: gentax plays, TRL's GRPOTrainer optimises."""
+    vllm_server_base_url: str | None = None
+    """With `trl`: the address of a vLLM server that plays in place of this process, such as `http://localhost:8000`.
+    TRL sends it the new weights after each update. It runs on GPUs of its own and was started, as TRL asks for, by
+    `VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config '{"backend": "nccl"}' --logprobs-mode
+    processed_logprobs`."""
 
     def __post_init__(self) -> None:
         for why, refused in self._contradictions().items():
@@ -302,9 +310,10 @@ class TrainConfig:
         return shares(mix)
 
     @property
-    def teachers(self) -> tuple[str, ...]:
-        """The teachers that the config names."""
-        return tuple(self.sft.teachers.values() if self.sft else ())
+    def named_policies(self) -> tuple[tuple[str, str], ...]:
+        """The other policies that the config names, as (role, name): teachers, and the judge."""
+        teachers = tuple(("teacher", name) for name in (self.sft.teachers.values() if self.sft else ()))
+        return teachers if self.reward.judge is None else (*teachers, ("reward.judge", self.reward.judge))
 
     def validation_rollout(self) -> RolloutConfig:
         """Return how validation tasks are played."""
@@ -314,7 +323,7 @@ class TrainConfig:
         """Return, for each pair of settings that cannot both hold, what is wrong and whether it is so."""
         default = {f.name: f.default for f in fields(self)}
         rollout, curriculum, forgetting, trl = self.rollout, self.curriculum, self.forgetting, self.trainer == "trl"
-        estimator, phases = self.algorithm.advantage_estimator, curriculum.phases
+        estimator, phases, server = self.algorithm.advantage_estimator, curriculum.phases, self.vllm_server_base_url
         mixture = max((len(phase.mixture) for phase in self.phases()), default=0)
         off = RolloutConfig()
         cut_off = any(getattr(rollout, name) != getattr(off, name) for name in ("top_p", "top_k", "min_p"))
@@ -332,8 +341,14 @@ class TrainConfig:
             "curriculum.replay takes from earlier phases, and there is only one": (
                 bool(curriculum.replay) and len(phases) < 2
             ),
+            "curriculum.adaptive chooses among the parts of a mixture, and there is only one part": (
+                curriculum.adaptive and mixture < 2
+            ),
             "forgetting.merge joins the policies of one mixture of two domains or more": (
                 forgetting.merge is not None and (mixture < 2 or len(phases) > 1)
+            ),
+            "forgetting.merge trains each part of the mixture by itself; curriculum.adaptive has nothing to choose": (
+                forgetting.merge is not None and curriculum.adaptive
             ),
             "forgetting.kl_budget ends the policy-gradient steps, and there is none": (
                 forgetting.kl_budget is not None and not self.updates
@@ -342,6 +357,10 @@ class TrainConfig:
                 bool(forgetting.replay_domains) and not forgetting.replay
             ),
             "max_steps is 0 and sft is null: nothing to do": not self.updates and self.sft is None,
+            "vllm_server_base_url stops at </action>, so rollout.action_format must be tags": (
+                server is not None and rollout.action_format != "tags"
+            ),
+            "vllm_server_base_url is for trainer trl alone": server is not None and not trl,
             f"trainer trl computes grpo and rloo, not {estimator}": trl and estimator not in ("grpo", "rloo"),
         }
 

@@ -2,8 +2,7 @@
 
   1. `update`, one step: advantages, loss, one optimizer step;
   2. advantages: GRPO, RLOO, REINFORCE++, PPO and GiGPO differ in the baseline of an episode, or of a step in it;
-  3. the loss: the clipped ratio to the log-probabilities of the rollout, KL to the reference policy, entropy;
-  4. rewards: what the environment pays, less the penalty for invalid actions; groups: the episodes on one task.
+  3. the loss: the clipped ratio to the log-probabilities of the rollout, KL to the reference policy, entropy.
 
 A reply is one action: all its tokens have the advantage of its step. Groups whose rewards are all equal have none and
 are left out before any arithmetic (they are counted). Left out of the method: rewards and values for single tokens,
@@ -26,9 +25,10 @@ import torch
 
 from gentax.core import Episode, NonFiniteLoss, Outcome
 from gentax.models.scoring import ScoringBatch, make_batches, token_logprobs
-from gentax.training.config import PolicyGradientConfig, RewardConfig, TrainConfig
+from gentax.training.config import PolicyGradientConfig, TrainConfig
 from gentax.training.critic import Critic, states_before_replies
 from gentax.training.distributed import World, clip_grad_norm, in_lockstep
+from gentax.training.rewards import groups
 
 if TYPE_CHECKING:
     from gentax.training.learner import Learner
@@ -377,30 +377,3 @@ def _loss_backward(
         clipped_S = (ratio_S != clipped_ratio_S).float()
         drift_S = (old_S - new_S).abs()  # by as much the engines of rollout and training disagree
         return torch.stack([loss, kl_S.sum(), entropy_S.sum(), clipped_S.sum(), drift_S.sum()])
-
-
-# 4. Rewards and groups ----------------------------------------------------------------------------------------------
-
-
-def rewards_of(episodes: Sequence[Episode], reward: RewardConfig) -> list[np.ndarray]:
-    """Return each episode's rewards, float64, shape (steps,): the environment's, less the penalty for invalid actions.
-
-    An episode that ended in an error has zeros. Rewards stay apart by step for estimators that compare steps.
-    """
-    rewards = []
-    for episode in episodes:
-        reward_N = np.zeros(len(episode.steps))
-        if episode.outcome is not Outcome.ERROR:
-            for n, step in enumerate(episode.steps):
-                reward_N[n] = step.reward - reward.invalid_penalty * (not step.valid)
-        rewards.append(reward_N)
-    return rewards
-
-
-def groups(episodes: Sequence[Episode]) -> list[list[int]]:
-    """Return the indices of the episodes on each task. Those that ended in an error belong to no group."""
-    members: dict[object, list[int]] = defaultdict(list)
-    for i, episode in enumerate(episodes):
-        if episode.outcome is not Outcome.ERROR:
-            members[episode.task].append(i)
-    return list(members.values())

@@ -1,8 +1,7 @@
 """Rollouts of a training run: which tasks a step plays (the curriculum), its episodes and rewards, validation, metrics.
 
-A step's tasks are a function of its number, so a run that is continued goes on as it would have.
-
-The environments are held while the run lasts. Every trainer plays this way, whoever optimizes.
+A step's tasks are a function of its number and of the metrics logged before it, so a run that is continued goes on as
+it would have. The environments and the judge are held while the run lasts. Every trainer plays this way.
 
 Keys of a step's metrics: step; success, return (the environment's), reward (what was learned from), length, each a mean
 over episodes; invalid, truncated and cut_prompts (shares of steps); errors; tokens, tokens_per_s; play_s, learn_s. In a
@@ -24,17 +23,21 @@ import numpy as np
 from gentax.core import Episode, Outcome, Task, UsageError, stable_seed
 from gentax.domains import make
 from gentax.domains.registry import parse_domain, why_not_untouched
+from gentax.models.options import ModelOptions
+from gentax.policies.load import load_policy
 from gentax.policies.local import LocalPolicy
 from gentax.policies.protocol import Policy
 from gentax.rollouts import EnvPool, rollout
 from gentax.training.config import TrainConfig
 from gentax.training.distributed import World
-from gentax.training.policy_gradient import rewards_of
+from gentax.training.rewards import Judge, rewards_of
 from gentax.training.run_folder import Metrics
 
 TRAIN_TASKS = 4096  # of the train split that are played, in each domain; all where the split has fewer
 VALIDATION_TASKS = 64  # of the validation split that are played, in each domain trained on
 WARMUP_STEPS = 5  # over which the learning rate rises from 0
+RECENT = 20  # steps whose success counts for adaptive sampling
+UNKNOWN = 0.5  # success of what was not played yet, for adaptive sampling
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,11 @@ class Curriculum:
         """The tasks of every part of every phase; of what is fine-tuned on, where that is all."""
         return {name: task_pool(name, self.config) for name in self.config.trained or self.config.sft_mixture}
 
-    def tasks(self, step: int) -> dict[str, tuple[Task, ...]]:
-        """Return the tasks of the groups at `step`, counted from 1, by part."""
+    def tasks(self, step: int, rows: Sequence[Metrics]) -> dict[str, tuple[Task, ...]]:
+        """Return the tasks of the groups at `step`, counted from 1, after the rows of the steps before it, by part."""
         rng = np.random.default_rng(stable_seed(self.config.seed, "tasks", step))
         phase = int(np.searchsorted(self._ends, step))
-        counts = split_groups(self._mix(phase), self.config.tasks_per_step, float(rng.random()))
+        counts = split_groups(self._mix(phase, rows), self.config.tasks_per_step, float(rng.random()))
         tasks = {}
         for name, count in counts.items():
             train = self.pools[name].train
@@ -119,7 +122,7 @@ class Curriculum:
         """Return whether a checkpoint is due after `step`."""
         return self.ends(step) or step % self.config.save_steps == 0
 
-    def _mix(self, phase: int) -> dict[str, float]:
+    def _mix(self, phase: int, rows: Sequence[Metrics]) -> dict[str, float]:
         """Return the share of each part at this point, summing to 1."""
         curriculum = self.config.curriculum
         mix = self.phases[phase].shares
@@ -128,8 +131,18 @@ class Curriculum:
             mix = {name: share * (1 - curriculum.replay) for name, share in mix.items()}
             for name, share in [item for shares in before for item in shares.items()]:
                 mix[name] = mix.get(name, 0.0) + share * curriculum.replay / len(before)
+        if curriculum.adaptive:
+            # A little is left to what is always or never solved, or it would never be played again.
+            mix = {name: share * (success_variance(name, rows) + 0.02) for name, share in mix.items()}
         total = sum(mix.values())
         return {name: share / total for name, share in mix.items()}
+
+
+def success_variance(name: str, rows: Sequence[Metrics]) -> float:
+    """Return p (1 − p) of a part's success over the last steps that played it: the variance of its reward."""
+    seen = [row[f"success/{name}"] for row in rows if f"success/{name}" in row][-RECENT:]
+    p = float(np.mean(seen)) if seen else UNKNOWN
+    return p * (1 - p)
 
 
 def split_groups(mix: Mapping[str, float], count: int, offset: float) -> dict[str, int]:
@@ -153,6 +166,7 @@ class RolloutBatch:
     tasks: Mapping[str, Sequence[Task]]  # of all processes, by part
     episodes: Sequence[Episode]
     rewards: list[np.ndarray]  # of each episode, float64, shape (steps,)
+    unread_scores: int  # answers of the judge that were no scores
     seconds: float
     finished_at: float  # by the monotonic clock
 
@@ -160,8 +174,10 @@ class RolloutBatch:
 class RolloutWorker:
     """Plays the episodes of a run; a context, since environments stay open from the first step to the last."""
 
-    def __init__(self, config: TrainConfig, curriculum: Curriculum, world: World) -> None:
+    def __init__(self, config: TrainConfig, curriculum: Curriculum, world: World, device: str) -> None:
         self.config, self.curriculum, self.world = config, curriculum, world
+        judge = config.reward.judge
+        self.judge = None if judge is None else Judge(load_policy(judge, ModelOptions(device, config.dtype)))
         self.validation = config.validation_rollout()
         self._stack = ExitStack()
 
@@ -175,10 +191,10 @@ class RolloutWorker:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def rollout(self, policy: LocalPolicy, step: int) -> RolloutBatch:
-        """Play this process's groups of `step`."""
+    def rollout(self, policy: LocalPolicy, step: int, rows: Sequence[Metrics]) -> RolloutBatch:
+        """Play this process's groups of `step`, after the metrics of the steps before it."""
         config, world, began = self.config, self.world, time.monotonic()
-        tasks = self.curriculum.tasks(step)
+        tasks = self.curriculum.tasks(step, rows)
         every_task = [task for part in tasks.values() for task in part]
         episodes = rollout(
             policy,
@@ -190,9 +206,12 @@ class RolloutWorker:
             pool=self._envs,
         )
         policy.release_memory()
-        rewards = rewards_of(episodes, config.reward)
+        scores, unread = self.judge.scores(episodes) if self.judge else (None, 0)
+        if self.judge is not None and isinstance(self.judge.policy, LocalPolicy):
+            self.judge.policy.release_memory()
+        rewards = rewards_of(episodes, config.reward, scores)
         now = time.monotonic()
-        return RolloutBatch(tasks, episodes, rewards, now - began, now)
+        return RolloutBatch(tasks, episodes, rewards, unread, now - began, now)
 
     def validate(self, policy: Policy) -> Metrics:
         """Play the validation tasks, each process its share.
@@ -238,7 +257,8 @@ class RolloutWorker:
             for name in batch.tasks:
                 if count[f"episodes/{name}"]:
                     metrics[f"success/{name}"] = count[f"success/{name}"] / count[f"episodes/{name}"]
-        return metrics | seconds | dict(learned)
+        unread = {"unread_scores": self.world.sum(batch.unread_scores)} if self.judge else {}
+        return metrics | seconds | dict(learned) | unread
 
     def _total(self, own: Counter[str]) -> Counter[str]:
         """Return the counts of all processes together."""

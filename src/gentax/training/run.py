@@ -149,7 +149,7 @@ class _Run:
         self.folder = RunFolder.open(path, config, world)
         self.learner = learner_of(self.policy, config, world, gradient_checkpointing=gradient_checkpointing)
         self.critic = Critic(self.policy.model) if config.algorithm.advantage_estimator == "ppo" else None
-        self.worker = RolloutWorker(config, self.curriculum, world)
+        self.worker = RolloutWorker(config, self.curriculum, world, self.options.device)
         self.methods = forgetting_methods(config)
 
     def complete(self) -> Path:
@@ -217,7 +217,7 @@ class _Run:
 
     def _step(self, step: int, optimizer: torch.optim.Optimizer, reference: Any) -> Metrics:
         """One policy-gradient step: rollout → advantages → loss → optimizer step (see `policy_gradient.update`)."""
-        batch = self.worker.rollout(self.policy, step)
+        batch = self.worker.rollout(self.policy, step, self.folder.rows)
         for group in optimizer.param_groups:
             group["lr"] = optimizer.defaults["lr"] * self.curriculum.learning_rate(step)
         with self._report_checkpoint_on_error():

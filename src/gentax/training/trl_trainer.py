@@ -3,7 +3,7 @@
 gentax's: the curriculum, rewards, advantages, tokens and their log-probabilities; metrics, checkpoints, Ctrl-C. TRL's:
 the loop over batches, the reference, the loss and its gradient, mixed precision, and through accelerate DDP and
 DeepSpeed (ZeRO 1 to 3): `accelerate launch --no_python gentax train RECIPE -s trainer=trl`. A copy of the model plays;
-it gets the whole weights before each rollout.
+it gets the whole weights before each rollout. A vLLM server of TRL's may play instead.
 
 TRL compares neighbours in a batch of fixed size. Here an episode is as many sequences as its context makes of it, so
 the advantages of `policy_gradient.py` are inserted, with the log-probabilities of the rollout as the old ones, and
@@ -57,6 +57,7 @@ from gentax.training.run_folder import (
     save_model,
     unpack,
 )
+from gentax.training.trl_server import ServerDecoder, client_of
 
 PINNED = "1.16.0"  # `rollout_func` is experimental there, and what is overridden below is TRL's own affair
 EPISODES = 8  # in one forward pass, about; TRL's own default
@@ -110,7 +111,7 @@ def train_with_trl(
 
     Raises:
         UsageError: a model that does not exist; a folder of another run; several GPUs and one
-            process.
+            process; a server without vLLM here, or one that gives other probabilities than those it samples from.
         NonFiniteLoss: the loss stopped being a number; the message names the step and the last good checkpoint.
     """
     if config.device != "cpu" and torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
@@ -118,6 +119,8 @@ def train_with_trl(
             "trainer trl has one process for each GPU: start it with `accelerate launch --no_python gentax train …`, "
             "or show it one GPU by CUDA_VISIBLE_DEVICES"
         )
+    if config.vllm_server_base_url is not None:
+        require("vllm", "vllm_server_base_url", "trl[vllm]")
     with _silence_warnings(), join(config) as world, deferred_interrupt() as interrupt:
         # Before TRL's settings are made: with ZeRO-3 all models that are loaded later are sharded, and this one plays.
         player = load_local_policy(
@@ -141,7 +144,7 @@ class _Run:
         from accelerate.utils import DistributedType
 
         self.config, self.path, self.player, self.world = config, path, player, world
-        self.on_step, self.interrupt = on_step, interrupt
+        self.on_step, self.interrupt, self.server = on_step, interrupt, config.vllm_server_base_url
         self.curriculum = Curriculum(config)
         episodes = math.ceil(config.tasks_per_step / world.size) * config.num_generations  # episodes of one process
         self.batches = math.ceil(episodes / EPISODES)  # forward passes in a step
@@ -156,7 +159,7 @@ class _Run:
                 f"a run of DeepSpeed cannot be continued; give another folder, or model={self.saved[-1][1]}"
             )
         self.folder = RunFolder.open(path, config, world)
-        self.worker = RolloutWorker(config, self.curriculum, world)
+        self.worker = RolloutWorker(config, self.curriculum, world, str(player.model.device))
 
     @property
     def done(self) -> int:
@@ -170,6 +173,8 @@ class _Run:
         self.step = self.done
         self.folder.drop_after(self.done)
         self.trainer = self._trainer()
+        if self.server is not None:
+            self.player.decoder = ServerDecoder(client_of(self.trainer, self.server), self.player.decoder.max_length)
         self.state = read_training_state(self.saved[-1][1]) if self.saved else {}
         if self.saved:
             _load_trained(self.trainer.model, unpack(self.state, "trained"))
@@ -187,8 +192,8 @@ class _Run:
         """
         config, world = self.config, self.world
         self.step += 1
-        self._copy()
-        self.batch = self.worker.rollout(self.player, self.step)
+        self._publish()
+        self.batch = self.worker.rollout(self.player, self.step, self.folder.rows)
         episodes = self.batch.episodes
         self.advantages = compute_advantages(episodes, self.batch.rewards, config.algorithm, world)
         rows = sequences(episodes, self.advantages, config.algorithm.loss_aggregation)
@@ -227,7 +232,7 @@ class _Run:
         learned |= advantage_metrics(self.batch.episodes, self.advantages, world)
         metrics = self.worker.metrics(step, self.batch, learned)
         if self.curriculum.validates(step):
-            self._copy()
+            self._publish()
             metrics |= self.worker.validate(self.player)
         now = time.monotonic()
         metrics, self.began = self.folder.log(metrics, now - self.began, self.curriculum.steps), now
@@ -241,8 +246,15 @@ class _Run:
 
     # What they need.
 
+    def _publish(self) -> None:
+        """Copy the weights to the player, or the server."""
+        if self.server is None:
+            self._copy()
+        elif self.trainer._last_loaded_step != self.trainer.state.global_step:  # else TRL has sent them
+            self.trainer.vllm_generation.sync_weights()
+            self.trainer._last_loaded_step = self.trainer.state.global_step
+
     def _copy(self) -> None:
-        """Copy the weights to the player."""
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         with self.trainer._dist.gather_params(list(model.parameters())):
             copy_weights(model, self.player.model)
@@ -307,6 +319,10 @@ class _Run:
             report_to="none",
             disable_tqdm=True,
             dataloader_pin_memory=False,
+            use_vllm=self.server is not None,
+            vllm_mode="server",
+            vllm_server_base_url=self.server,
+            vllm_importance_sampling_correction=False,  # the ratio is to the server's probabilities already
         )
 
     def _trainer(self) -> Any:
