@@ -108,7 +108,7 @@ def gentax_side(folder: Path, episodes: list[Episode], _: str) -> tuple[Callable
     from gentax.training.config import LoraConfig, PolicyGradientConfig, TrainConfig
     from gentax.training.learner import footprint, learner_of
     from gentax.training.policy_gradient import update
-from gentax.training.rewards import rewards_of
+    from gentax.training.rewards import rewards_of
 
     keep_freed_memory()
     config = TrainConfig(

@@ -146,7 +146,7 @@ def gentax_step(folder: Path, episodes: list[Episode], precision: str, **_: Any)
     from gentax.training.config import PolicyGradientConfig, TrainConfig
     from gentax.training.learner import learner_of
     from gentax.training.policy_gradient import update
-from gentax.training.rewards import rewards_of
+    from gentax.training.rewards import rewards_of
 
     keep_freed_memory()
     config = TrainConfig(
@@ -227,7 +227,7 @@ def trl_trainer(
 
     from gentax.training.config import PolicyGradientConfig, RewardConfig
     from gentax.training.policy_gradient import compute_advantages
-from gentax.training.rewards import rewards_of
+    from gentax.training.rewards import rewards_of
 
     advantages = compute_advantages(episodes, rewards_of(episodes, RewardConfig()), PolicyGradientConfig())
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
