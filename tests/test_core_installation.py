@@ -75,7 +75,7 @@ MISSING = {  # a command, and what it says of what is missing
     "demo": 'needs minigrid, textworld_express and 5 more: pip install "gentax[domains,local]"',
     "study run demo": LOCAL,
     "study plan demo": BABYAI,
-    "study fit sources --out a": BARE,
+    "study fit sources --out a": 'needs scienceworld: pip install "gentax[domains]"',
 }
 WORK = {
     "domains": "domains --json domains.json",

@@ -307,7 +307,7 @@ WITH_EXAMPLES = sorted(file for file in (ROOT / "src").rglob("*.py") if EXAMPLE.
 
 @pytest.mark.parametrize("file", WITH_EXAMPLES, ids=lambda file: str(file.relative_to(ROOT / "src")))
 def test_the_examples_of_a_module_are_true(file):
-    name = ".".join(file.relative_to(ROOT / "src").with_suffix("").parts)
+    name = ".".join(file.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
     found = doctest.testmod(importlib.import_module(name))
     assert found.attempted
     assert not found.failed

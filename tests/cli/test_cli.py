@@ -114,7 +114,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(args, says, tm
     assert says in done.err
     assert len(done.err.strip().splitlines()) == 1
     assert done.err.startswith("gentax: ")
-    assert "episodes" not in done.out  # nothing was played
+    assert "steps/s" not in done.out  # nothing was played
     assert not list(tmp_path.iterdir())
 
 

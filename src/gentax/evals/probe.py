@@ -63,7 +63,7 @@ def probe(
         horizon: steps after which every domain's episodes are cut off, and at which failures are counted.
         wrap: wrappers, the first innermost, such as `distract(volume=80)`; each domain is then measured twice.
         config: context, temperature and so on. Its horizon is not used; its own wrappers are around every domain.
-        seed, parallel, model, on_episode, stop_if_unreadable, progress: see `gentax.evaluate`.
+        seed: see `gentax.evaluate`, as for the arguments that follow.
 
     Raises:
         UsageError: an unknown domain, level, wrapper or policy, trajectories that are not whole tasks, replies that

@@ -123,7 +123,9 @@ def minimum_detectable_drop_of_training(
     """Return the mean drop of the expected training run, in points, that at least 2 seeds detect.
 
     Args:
-        seeds, tasks, targets: training seeds, tasks of each target, and how many targets.
+        seeds: training seeds.
+        tasks: of each target.
+        targets: how many targets.
         spread: points, standard deviation over seeds of the mean drop.
         variance: of one task's difference of success, mean over targets.
         level: of the interval that must not contain 0.
@@ -202,7 +204,8 @@ def power_sentences(
     """Return the drop and tax that so many tasks detect, whether "free" can be shown, and the seeds training takes.
 
     Args:
-        tasks, targets: tasks of each target, the fewest, and how many targets.
+        tasks: of each target, the fewest.
+        targets: how many targets.
         analyses: the planned interim analyses.
         pilot: what is known; None for the assumptions made until something is.
         drop: mean drop in points that must be detected, if any.
