@@ -21,6 +21,7 @@ from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:
     from gentax.evals.evaluate import Evaluation
+    from gentax.integrations.lm_eval import HarnessTarget
     from gentax.metrics.episode_scores import RecordedScores
     from gentax.metrics.forecast import Fit
     from gentax.metrics.gate import Gate
@@ -46,7 +47,8 @@ def tax(
             "--targets",
             "-t",
             metavar="NAME[:LEVEL]",
-            help="Another domain; all that are installed without it.",
+            help="Another domain; all that are installed without it. `lm-eval:TASK[:METRIC]` is a task that "
+            "lm-evaluation-harness asks of both models; write the others, too.",
         ),
     ] = None,
     tasks: Annotated[
@@ -152,17 +154,20 @@ def tax(
         check_report_folder(out)
     finish = partial(_finish, json=json, table=table, out=out, gate=limits)
     recorded = _recorded(results)
-    touched_domains = _touched_domains(touched, tuned, recorded)
+    target, harness = _harness_targets(target, recorded)
+    touched_domains = _touched_domains(touched, tuned, {*recorded, *harness})
     if tuned is None:
         if not recorded:
             raise UsageError("give --tuned, the policy after training, or --results of others alone")
-        if sensitivity or forecast_only or target or pilot:
+        if sensitivity or forecast_only or target or harness or pilot:
             raise UsageError("--sensitivity, --forecast-only, --target and --pilot are for policies that are played")
         return finish(tax_of_recorded(recorded, source, touched_domains), recorded)
     trained = o.read_domains([source])
     (source_name,) = trained
-    levels = {**o.read_domains(target), **trained}
-    domains = (*levels, *recorded)
+    levels = trained if harness and not target else {**o.read_domains(target), **trained}
+    domains = (*levels, *recorded, *harness)
+    if harness and (forecast_only or is_result(base) or is_result(tuned)):
+        raise UsageError(f"{next(iter(harness))} is asked of two models, not of results nor for a forecast")
     if sensitivity:
         check_statsmodels()
     if is_result(base) and is_result(tuned):
@@ -176,13 +181,16 @@ def tax(
     policies = o.load_pair(base, tuned, model)  # both are loaded before either plays
     if forecast_fit is not None:
         return _forecast(*policies, source_name, levels[source_name], config, seed, forecast_fit, json, table)
-    if len(levels) < 2 and not recorded:
+    if len(levels) < 2 and not recorded and not harness:
         raise UsageError(f"no target: the tax of {source_name} needs at least one other domain")
     if limits is not None:
         limits.check(name for name in domains if name != source_name)
     analyses = InterimAnalyses(interim_analyses)
     pilot_tasks, earlier_pilot = _pilot(pilot, drop)
     tasks = _plan_tasks(levels, source_name, analyses, tasks, drop, pilot_tasks, earlier_pilot)
+    for name, task in harness.items():
+        print_text(f"  lm-evaluation-harness asks both models {name}.")
+        recorded[name] = task.measure(*policies, limit=tasks)
     played = paired_evaluation(
         *policies,
         source_name,
@@ -231,6 +239,22 @@ def _recorded(results: list[str] | None) -> dict[str, RecordedScores]:
             raise UsageError(f"--results {option.name} is given twice")
         recorded[option.name] = option.read()
     return recorded
+
+
+def _harness_targets(
+    target: list[str] | None, recorded: Collection[str]
+) -> tuple[list[str] | None, dict[str, HarnessTarget]]:
+    """Part `--target` into domains and tasks of lm-evaluation-harness. Raises UsageError."""
+    from gentax.integrations.lm_eval import PREFIX, HarnessTarget
+
+    harness: dict[str, HarnessTarget] = {}
+    for text in target or ():
+        if text.startswith(PREFIX):
+            task = HarnessTarget.parse(text)
+            if task.name in harness or task.name in recorded:
+                raise UsageError(f"--target {task.name} is given twice")
+            harness[task.name] = task
+    return [text for text in target or () if not text.startswith(PREFIX)] or None, harness
 
 
 def _touched_domains(named: list[str] | None, tuned: str | None, recorded: Collection[str]) -> frozenset[str]:

@@ -12,7 +12,7 @@ are one cluster.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,27 +69,46 @@ def read_recorded(before: str | Path, after: str | Path, metric: str | None = No
         UsageError: no such file, a line that is none of the above, a metric that is not there or not in [0, 1], samples
             that do not pair.
     """
-    sides = [_by_sample(Path(path), metric) for path in (before, after)]
-    if alone := [key for key in {**sides[0], **sides[1]} if (key in sides[0]) != (key in sides[1])]:
-        only = before if alone[0] in sides[0] else after
+    return pair_samples({str(path): list(_samples(Path(path))) for path in (before, after)}, metric)
+
+
+def pair_samples(
+    sides: Mapping[str, Sequence[Sample]], metric: str | None = None, write: str = "NAME:METRIC=…"
+) -> RecordedScores:
+    """Pair the samples of before training with those of after it.
+
+    Args:
+        sides: the samples of each, by the name that messages have for them; the same name is the same samples.
+        metric: as in `read_recorded`.
+        write: how the user names a metric, for the message that asks for one.
+
+    Raises:
+        UsageError: as `read_recorded`.
+    """
+    before, after = (*sides, *sides)[:2]
+    scored = {name: _by_sample(samples, name, metric, write) for name, samples in sides.items()}
+    first, second = scored[before], scored[after]
+    if alone := [key for key in {**first, **second} if (key in first) != (key in second)]:
+        only = before if alone[0] in first else after
         raise UsageError(f"samples must pair: {len(alone)} are in one file alone, such as {alone[0][:80]!r} in {only}")
-    for key, (content, _) in sides[0].items():
-        if content != sides[1][key][0]:
+    for key, (content, _) in first.items():
+        if content != second[key][0]:
             raise UsageError(f"samples must pair: {key[:80]!r} asks something else in {after} than in {before}")
-    if len(sides[0]) < 2:
-        raise UsageError(f"{before} holds {len(sides[0])} sample; a tax needs at least 2")
-    before_K, after_K = (np.array([np.mean(side[key][1]) for key in sides[0]]) for side in sides)
-    return RecordedScores(before_K, after_K, [content for content, _ in sides[0].values()])
+    if len(first) < 2:
+        raise UsageError(f"{before} holds {len(first)} sample; a tax needs at least 2")
+    before_K, after_K = (np.array([np.mean(side[key][1]) for key in first]) for side in (first, second))
+    return RecordedScores(before_K, after_K, [content for content, _ in first.values()])
 
 
-def _by_sample(path: Path, metric: str | None) -> dict[str, tuple[str, list[float]]]:
-    """Return the content and the scores of each sample of a file, by key."""
-    samples = list(_samples(path))
+def _by_sample(
+    samples: Sequence[Sample], path: str, metric: str | None, write: str
+) -> dict[str, tuple[str, list[float]]]:
+    """Return the content and the scores of each sample, by key."""
     named = dict.fromkeys(name for sample in samples for name in sample.scores)
     if not named:
         raise UsageError(f"{path} holds no score")
     if metric is None and len(named) > 1:
-        raise UsageError(f"{path} has several metrics: write NAME:METRIC=…, with one of {', '.join(named)}")
+        raise UsageError(f"{path} has several metrics: write {write}, with one of {', '.join(named)}")
     metric = metric or next(iter(named))
     if metric not in named:
         raise UsageError(f"{path}: {unknown('metric', metric, named)}")
@@ -124,7 +143,7 @@ def _samples(path: Path) -> Iterator[Sample]:
             except ValueError as fault:
                 raise UsageError(f"{path}, {where}, is not JSON: {fault}") from None
             if isinstance(record, dict) and "doc_id" in record:
-                yield _harness_sample(record, path, where)
+                yield harness_sample(record, path, where)
             elif isinstance(record, dict) and isinstance(record.get("traces"), list):
                 for trace in record["traces"]:
                     yield _verifiers_sample(trace, path, where)
@@ -136,7 +155,8 @@ def _samples(path: Path) -> Iterator[Sample]:
                 )
 
 
-def _harness_sample(record: Mapping[str, Any], path: Path, where: str) -> Sample:
+def harness_sample(record: Mapping[str, Any], path: str | Path, where: str) -> Sample:
+    """Read a sample of lm-evaluation-harness. Raises UsageError for what is none."""
     names, used = record.get("metrics"), record.get("filter", "none")
     if not isinstance(names, list) or not all(isinstance(name, str) and name in record for name in names):
         raise UsageError(f"{path}, {where}: 'metrics' must list the metrics of the sample")
