@@ -1,6 +1,12 @@
-"""The tax beside the loss, in transformers' Trainer with the shipped model."""
+"""The tax beside the loss, in transformers' Trainer and TRL's with the shipped model, in one process and in two."""
 
 from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -77,3 +83,35 @@ def test_a_continued_run_needs_the_evaluation_before_it(tmp_path):
         callback.on_train_begin(trainer.args, trainer.state, trainer.control)
     with pytest.raises(UsageError, match="every 1 step or more"):
         TaxCallback(trainer, ["crafting"], every=0)
+
+
+def logged(came, name):
+    return [(row["step"], row[name]) for row in came["log"] if name in row]
+
+
+@pytest.mark.parametrize("kind", ["sft", "grpo"])
+def test_trainers_of_trl_log_the_tax_and_train_as_without_it(tmp_path, monkeypatch, kind):
+    pytest.importorskip("trl", reason="the extra gentax[trl] is not installed")
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    import callback_run
+
+    came, plain = (callback_run.main(tmp_path, kind, measured) for measured in (True, False))
+    assert [step for step, _ in logged(came, "drop/crafting")] == [1, 2]
+    for name in ("loss", "grad_norm"):
+        assert logged(came, name) == logged(plain, name)
+    assert came["weights"] == plain["weights"]
+
+
+@pytest.mark.parametrize("kind", ["sft", "grpo"])
+def test_of_two_processes_the_first_plays_and_the_other_waits(tmp_path, kind):
+    pytest.importorskip("trl", reason="the extra gentax[trl] is not installed")
+    script = str(Path(__file__).with_name("callback_run.py"))
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", script]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
+    done = subprocess.run([*start, str(tmp_path), kind], env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert (first["played"], second["played"]) == (True, False)
+    assert first["steps"] == second["steps"] == 2
+    assert first["weights"] == second["weights"]
+    assert [step for step, _ in logged(first, "drop/crafting")] == [1, 2]
