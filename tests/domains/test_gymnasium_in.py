@@ -21,6 +21,51 @@ def lake():
     return env
 
 
+class Corridor(gymnasium.Env):
+    'A door at the end of a corridor.'
+
+    observation_space, action_space = gymnasium.spaces.Dict({"image": gymnasium.spaces.Discrete(4)}), None
+    max_steps = 9
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 2
+        return self.seen(), {}
+
+    def step(self, action):
+        self.left -= ["go back", "go on"].index(action)
+        return self.seen(), float(self.left == 0), self.left == 0, False, {}
+
+    def seen(self):
+        return {"image": self.left, "mission": "reach the door", "far": f"The door is {self.left} steps away."}
+
+
+class Worded(gymnasium.Wrapper):
+    language_action_space = ["go back", "go on"]
+
+    def reset(self, **settings):
+        seen, info = self.env.reset(**settings)
+        return self.worded(seen), info
+
+    def step(self, action):
+        seen, *rest = self.env.step(action)
+        return self.worded(seen), *rest
+
+    def worded(self, seen):
+        text = {"long_term_context": seen["far"], "short_term_context": "You hear nothing."}
+        return {"text": text, "image": None, "mission": seen["mission"]}
+
+
+def worded():
+    return Worded(Corridor())
+
+
+def mute():
+    env = Worded(Corridor())
+    env.worded = lambda seen: {"image": 3}
+    return env
+
+
 def pendulum():
     env = gymnasium.make("Pendulum-v1")
     env.describe = str
@@ -88,3 +133,19 @@ def test_what_cannot_be_text_is_said_in_a_line(own, name, message):
     with pytest.raises(UsageError, match=message) as error:
         gentax.make(name)
     assert "\n" not in str(error.value)
+
+
+def test_a_dict_of_texts_is_shown_in_order_and_its_actions_are_words(own):
+    env = gentax.make("own_lake:worded")
+    shown, info = env.reset(options={"index": 0})
+    assert (shown, info["goal"]) == ("The door is 2 steps away.\nYou hear nothing.", "reach the door")
+    assert (env.admissible(), env.horizon) == (["go back", "go on"], 9)
+    assert env.step("fly")[4] == {"valid": False, "success": False}
+    assert env.step("Go on ")[2] is False
+    shown, reward, terminated, _, info = env.step("go on")
+    assert shown.startswith("The door is 0 steps away.")
+    assert (reward, terminated, info["success"]) == (1.0, True, True)
+    plain = gentax.make("own_lake:Corridor")
+    assert plain.reset(options={"index": 0})[0] == "The door is 2 steps away."
+    with pytest.raises(UsageError, match="an observation has no text, but image"):
+        gentax.make("own_lake:mute").reset(options={"index": 0})

@@ -9,9 +9,11 @@ of an expert. Its tasks are seeds of `reset`; each split has a third of the rang
 the task is made of (its map, its question): given that, no two splits share any; without it nobody can say.
 
 An environment of numbers becomes one of text: what is shown comes from `describe(observation)`, an attribute of the
-environment or of one of its wrappers, or from an environment that renders itself as text (`render_mode="ansi"`). The
-names of discrete actions come from its `actions` (a list of names, or an enumeration), else from the lines
-`- 0: Move left` that Gymnasium's docstrings have, else they are the numbers.
+environment or of one of its wrappers, or from an environment that renders itself as text (`render_mode="ansi"`). Of
+a dict the texts are shown, in their order: those under `text` where it has that, as BALROG's wrappers do; its `mission`
+is the goal. The names of discrete actions come from its `actions` (a list of names, or an enumeration), else
+from the lines `- 0: Move left` that Gymnasium's docstrings have, else they are the numbers. An environment with a
+`language_action_space` takes its actions by name.
 """
 
 from __future__ import annotations
@@ -19,14 +21,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import EnumMeta
 from functools import cache, partial
 from typing import Any, NamedTuple, cast
 
 import gymnasium
-from gymnasium.spaces import Discrete, Text
+from gymnasium.spaces import Dict, Discrete, Text
 
 from gentax.core.env import (
     SPLITS,
@@ -43,6 +45,8 @@ from gentax.core.env import (
 from gentax.core.errors import UsageError, unknown
 from gentax.core.imports import load_attribute
 
+LANGUAGE_ACTIONS = "language_action_space"  # of BALROG's wrappers: the actions in words, which `step` takes as they are
+MISSION = "mission"  # of BabyAI and MiniGrid: the goal, in an observation
 _COLOURS = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
 _ESCAPE = r"\x1b\[[0-9;]*m"
 _COLOURED = re.compile(rf"\x1b\[(?:[34](?P<colour>[0-7])|[0-9;]*)m(?P<text>[^\x1b]*){_ESCAPE}")
@@ -58,18 +62,20 @@ def as_text(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[str, str]:
         UsageError: its actions are neither text nor discrete.
     """
     describe = attribute(env, "describe")
-    shows_text = isinstance(getattr(env, "observation_space", None), Text)
+    shows = getattr(env, "observation_space", None)
     if not callable(describe):
-        describe = None if shows_text or env.render_mode != "ansi" else lambda observation: env.render()
+        unreadable = env.render_mode == "ansi" and not isinstance(shows, Text) and not _has_texts(env)
+        describe = (lambda observation: env.render()) if unreadable else None
     actions = getattr(env, "action_space", None)
-    if describe is None and not isinstance(actions, Discrete):
+    named = attribute(env, LANGUAGE_ACTIONS) is not None
+    if describe is None and not isinstance(actions, Discrete) and not named and not isinstance(shows, Dict):
         return env
-    if actions is not None and not isinstance(actions, (Discrete, Text)):
+    if actions is not None and not named and not isinstance(actions, (Discrete, Text)):
         raise UsageError(
             f"{env.unwrapped} takes actions of {type(actions).__name__}, which have no names: wrap it with a "
             "gymnasium.ActionWrapper that takes text"
         )
-    return DescribedEnv(env, describe or str, action_names(env))
+    return DescribedEnv(env, describe or texts_of, actions_of(env))
 
 
 def make_registered(name: str) -> gymnasium.Env[Any, Any]:
@@ -82,7 +88,7 @@ def make_registered(name: str) -> gymnasium.Env[Any, Any]:
         raise unknown("environment of gymnasium", name, gymnasium.registry)
     try:
         env = gymnasium.make(name)
-        if isinstance(env.observation_space, Text) or callable(attribute(env, "describe")):
+        if isinstance(env.observation_space, Text) or callable(attribute(env, "describe")) or _has_texts(env):
             return env
         modes = env.metadata.get("render_modes", [])
         env.close()
@@ -101,19 +107,54 @@ def attribute(env: gymnasium.Env[Any, Any], name: str, default: Any = None) -> A
     return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else default
 
 
-def action_names(env: gymnasium.Env[Any, Any]) -> list[str] | None:
-    """Return the names of discrete actions, in their order; None where actions are text."""
+def _has_texts(env: gymnasium.Env[Any, Any]) -> bool:
+    """Return whether an environment says that its observations are dicts with a text, or takes actions in words."""
+
+    def has_text(space: Any) -> bool:
+        return isinstance(space, Text) or (isinstance(space, Dict) and any(map(has_text, space.spaces.values())))
+
+    return has_text(getattr(env, "observation_space", None)) or attribute(env, LANGUAGE_ACTIONS) is not None
+
+
+def texts_of(observation: Any) -> str:
+    """Return the texts of a dict but its `mission`, in their order; anything else as text.
+
+    Raises:
+        UsageError: a dict without a text.
+    """
+    if not isinstance(observation, Mapping):
+        return str(observation)
+    if "text" in observation:
+        return texts_of(observation["text"])
+    texts = [
+        texts_of(shown) for key, shown in observation.items() if key != MISSION and isinstance(shown, (str, Mapping))
+    ]
+    if not texts:
+        raise UsageError(f"an observation has no text, but {', '.join(map(str, observation))}: it takes a `describe`")
+    return "\n".join(text for text in texts if text)
+
+
+def actions_of(env: gymnasium.Env[Any, Any]) -> dict[str, Any] | None:
+    """Return what an environment's `step` takes, by the names of actions, in order; None where that is any text."""
+    words = attribute(env, LANGUAGE_ACTIONS)
+    if words is not None:
+        return {str(word): word for word in words}
     space = getattr(env, "action_space", None)
     if not isinstance(space, Discrete):
         return None
+    numbers = range(int(space.start), int(space.start + space.n))
+    return dict(zip(_action_names(env, numbers), numbers, strict=True))
+
+
+def _action_names(env: gymnasium.Env[Any, Any], numbers: range) -> list[str]:
     given = attribute(env, "actions")
     if isinstance(given, EnumMeta):
         given = [member.name for member in given]  # type: ignore[var-annotated]
-    if isinstance(given, (list, tuple)) and len(given) >= space.n:
-        return [str(name) for name in given[: int(space.n)]]
+    if isinstance(given, (list, tuple)) and len(given) >= len(numbers):
+        return [str(name) for name in given[: len(numbers)]]
     documented = dict(_ACTION_LINE.findall(_section(env, "Action Space")))
-    numbers = [str(number) for number in range(int(space.start), int(space.start + space.n))]
-    return [documented[n] for n in numbers] if set(numbers) <= set(documented) else numbers
+    listed = list(map(str, numbers))
+    return [documented[n] for n in listed] if set(listed) <= set(documented) else listed
 
 
 def rules_of(env: gymnasium.Env[Any, Any]) -> str:
@@ -136,30 +177,31 @@ class DescribedEnv(gymnasium.Wrapper[str, str, Any, Any]):
     Args:
         env: the environment.
         describe: an observation as text.
-        names: of its discrete actions, in order; None where it takes text.
+        actions: what it takes, by name, in order; None where it takes any text.
     """
 
     def __init__(
-        self, env: gymnasium.Env[Any, Any], describe: Callable[[Any], object], names: list[str] | None
+        self, env: gymnasium.Env[Any, Any], describe: Callable[[Any], object], actions: Mapping[str, Any] | None
     ) -> None:
         super().__init__(env)
-        self._describe, self._names = describe, names
-        self._numbers = {name.lower(): number for number, name in enumerate(names or [])}
+        self._describe, self._names = describe, None if actions is None else list(actions)
+        self._actions = {name.strip().lower(): action for name, action in (actions or {}).items()}
         self._shown = ""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
         self._shown = self._text(observation)
+        if isinstance(observation, Mapping) and isinstance(observation.get(MISSION), str):
+            info = {"goal": observation[MISSION], **info}
         return self._shown, self._listed(info)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        number: Any = action
+        taken: Any = action
         if self._names is not None:
-            number = self._numbers.get(action.strip().lower())
-            if number is None:
+            taken = self._actions.get(action.strip().lower())
+            if taken is None:
                 return self._shown, 0.0, False, False, self._listed({"valid": False, "success": False})
-            number += int(self.env.action_space.start)  # type: ignore[attr-defined]
-        observation, reward, terminated, truncated, info = self.env.step(number)
+        observation, reward, terminated, truncated, info = self.env.step(taken)
         self._shown = self._text(observation)
         info = self._listed(info if self._names is None else {"valid": True, **info})
         return self._shown, float(reward), bool(terminated), bool(truncated), info
@@ -280,7 +322,7 @@ def _described(name: str, env: gymnasium.Env[str, str]) -> Domain:
 def _horizon(env: gymnasium.Env[str, str]) -> int | None:
     """Return after how many steps an environment says that its episodes end, if it does."""
     limit = env.spec.max_episode_steps if env.spec is not None else None
-    return limit or attribute(env, "horizon")
+    return limit or attribute(env, "horizon") or attribute(env, "max_steps")
 
 
 class Adapter(TextEnv):
