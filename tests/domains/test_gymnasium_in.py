@@ -56,6 +56,14 @@ class Worded(gymnasium.Wrapper):
         return {"text": text, "image": None, "mission": seen["mission"]}
 
 
+class Late(Corridor):
+    max_steps = 0
+
+    def reset(self, **settings):
+        self.max_steps = 9
+        return super().reset(**settings)
+
+
 def worded():
     return Worded(Corridor())
 
@@ -147,5 +155,9 @@ def test_a_dict_of_texts_is_shown_in_order_and_its_actions_are_words(own):
     assert (reward, terminated, info["success"]) == (1.0, True, True)
     plain = gentax.make("own_lake:Corridor")
     assert plain.reset(options={"index": 0})[0] == "The door is 2 steps away."
+    assert not any("horizon" in caveat for caveat in plain.caveats())
+    late = gentax.make("own_lake:Late")
+    late.reset(options={"index": 0})
+    assert (late.horizon, late.caveats()[0]) == (50, "it states no horizon: episodes are cut after 50 steps")
     with pytest.raises(UsageError, match="an observation has no text, but image"):
         gentax.make("own_lake:mute").reset(options={"index": 0})

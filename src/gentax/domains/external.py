@@ -381,7 +381,7 @@ class Adapter(TextEnv):
 
     def caveats(self) -> list[str]:
         stated = [str(caveat) for caveat in attribute(self._env, "caveats", ())]
-        if _horizon(self._env) is None:
+        if _horizon(self._env) != self.domain.levels["default"].horizon:  # some state it only after a reset
             stated.append(f"it states no horizon: episodes are cut after {HORIZON} steps")
         if self._guessed_valid:
             stated.append("it does not say which actions are valid: none counts as invalid")
