@@ -88,7 +88,7 @@ class HarnessTarget:
             arguments = {"model": policy.model, "num_concurrent": BATCH_SIZE}
             if server.chat:
                 return CHAT, {"base_url": f"{server.url}/chat/completions", **arguments}
-            # Only likelihoods take the model's tokenizer: it is the server's, or that of a model of this name.
+            # The harness takes the server's tokenizer, or that of a model of this name.
             return "local-completions", {
                 "base_url": f"{server.url}/completions",
                 "tokenizer_backend": "auto",
