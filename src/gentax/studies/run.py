@@ -15,10 +15,11 @@ from typing import Any
 
 from gentax.core.errors import StudyIncomplete
 from gentax.core.files import write_json
+from gentax.studies.engines.base import Engine, MakeEngine, SerialEngine
 from gentax.studies.plan import Stage, make_plan
 from gentax.studies.remote import open_store
 from gentax.studies.results import StudyResults, analyze, base_axes, study_report
-from gentax.studies.stages import Engine, MakeEngine, SerialEngine, StageResult, StageRunner
+from gentax.studies.stages import StageResult, StageRunner
 from gentax.studies.store import DamagedStage, StageLocked, Store
 from gentax.studies.study import Study
 

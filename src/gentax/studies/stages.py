@@ -1,8 +1,4 @@
-"""Doing stages of a study: one stage, and the interface of the engines, which do many.
-
-An engine is handed stages whose needs are done, and says how each ended. All of them do a stage with `StageRunner`,
-which locks it in the store, so any number of runs and engines may work on one store.
-"""
+"""Doing one stage of a study: an evaluation or a training run, locked in the store while it is done."""
 
 from __future__ import annotations
 
@@ -10,18 +6,16 @@ import contextlib
 import ctypes
 import errno
 import json
-import math
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import yaml
@@ -186,76 +180,6 @@ class StageRunner:
         success = self.store.json(stage, SCORES)["success"]
         played = [value for value in success if value is not None]
         return f"{100 * sum(played) / max(1, len(played)):.1f} % of {len(success)} tasks solved"
-
-
-class Engine(Protocol):
-    """What does stages."""
-
-    slots: int
-    """How many stages are done at once."""
-    reports_progress: bool
-    """Whether it says itself how far stages are; where not, that is read from the store."""
-
-    def free(self) -> int:
-        """Return how many stages could begin now."""
-        ...
-
-    def submit(self, stage: Stage) -> None:
-        """Begin a stage."""
-        ...
-
-    def wait(self, timeout: float) -> list[StageResult]:
-        """Return the stages that ended, after `timeout` seconds at the latest."""
-        ...
-
-    def close(self, *, stop: bool = False) -> None:
-        """End the workers. With `stop`, stages in progress are told to stop where they can be resumed."""
-        ...
-
-
-OnProgress = Callable[[Stage, float, str], None]
-MakeEngine = Callable[[StageRunner, OnProgress], Engine]
-
-
-class SerialEngine:
-    """One stage after the other, in this process.
-
-    Args:
-        runner: what does them.
-        on_progress: called with a stage, the fraction done and what is being done.
-    """
-
-    slots = 1
-    reports_progress = True
-
-    def __init__(self, runner: StageRunner, on_progress: OnProgress) -> None:
-        self.runner, self.on_progress = runner, on_progress
-        self._submitted: deque[Stage] = deque()
-
-    def free(self) -> int:
-        return self.slots - len(self._submitted)
-
-    def submit(self, stage: Stage) -> None:
-        self._submitted.append(stage)
-
-    def wait(self, timeout: float) -> list[StageResult]:
-        stage = self._submitted.popleft()
-        return [self.runner.run(stage, lambda fraction, detail: self.on_progress(stage, fraction, detail))]
-
-    def close(self, *, stop: bool = False) -> None:
-        self._submitted.clear()
-
-
-def number_option(options: Mapping[str, str], key: str, default: float) -> float:
-    """Return the option of an engine as a number. Raises UsageError where it is none, or is negative or endless."""
-    try:
-        value = float(options.get(key, default))
-    except ValueError:
-        value = math.nan
-    if not (value >= 0 and math.isfinite(value)) or (key == "gpus" and value > 1 and value % 1):
-        kind = "a number; of GPUs a whole one above 1" if key == "gpus" else "a number"
-        raise UsageError(f"the option {key} of an engine must be {kind}, not {options.get(key, default)!r}")
-    return value
 
 
 def _train_with_torchrun(

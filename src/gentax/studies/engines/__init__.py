@@ -9,8 +9,9 @@ from types import MappingProxyType
 
 from gentax.core import UsageError, unknown
 from gentax.studies.costs import CostModel
+from gentax.studies.engines.base import Engine, MakeEngine, OnProgress, SerialEngine
 from gentax.studies.plan import Plan
-from gentax.studies.stages import Engine, MakeEngine, OnProgress, SerialEngine, StageRunner
+from gentax.studies.stages import StageRunner
 
 ENGINES = ("local", "ray", "slurm")
 

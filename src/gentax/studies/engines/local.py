@@ -19,8 +19,9 @@ from typing import IO
 import psutil
 
 from gentax.core import UsageError
+from gentax.studies.engines.base import number_option
 from gentax.studies.plan import Stage
-from gentax.studies.stages import StageResult, StageRunner, number_option
+from gentax.studies.stages import StageResult, StageRunner
 
 ATTEMPTS = 3  # to do a stage whose process dies
 READY = "ready"  # what a worker says before its first stage

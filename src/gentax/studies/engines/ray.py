@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 from gentax.core import UsageError, unknown
 from gentax.core.imports import require
 from gentax.studies.costs import CostModel
+from gentax.studies.engines.base import OnProgress, number_option
 from gentax.studies.plan import Stage
-from gentax.studies.stages import OnProgress, StageResult, StageRunner, number_option
+from gentax.studies.stages import StageResult, StageRunner
 
 RETRIES = 3  # of a stage whose node or process is lost
 OPTIONS = ("address", "cpus", "gpus")

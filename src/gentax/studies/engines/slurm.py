@@ -17,8 +17,9 @@ from typing import Any
 
 from gentax.core import UsageError
 from gentax.core.imports import require
+from gentax.studies.engines.base import OnProgress
 from gentax.studies.plan import Stage
-from gentax.studies.stages import OnProgress, StageResult, StageRunner
+from gentax.studies.stages import StageResult, StageRunner
 
 LOGS = "slurm"  # folder of the jobs' logs, in the store
 SLOTS = 1000  # jobs of an array at most, where no number of workers is given
