@@ -340,7 +340,7 @@ def read_inspect_log(path: Path) -> list[dict[str, Any]]:
 def _read_packed(path: Path) -> Any:
     if not path.is_file():
         raise UsageError(f"{path} is no file")
-    library = require("inspect_ai.log", f"{path}, a packed log of Inspect,", "gentax[inspect]")
+    library = require("inspect_ai.log", f"{path}, a packed log of Inspect,")
     try:
         with zipfile.ZipFile(path) as packed:
             unpacked = sum(one.file_size for one in packed.infolist())

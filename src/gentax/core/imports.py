@@ -14,24 +14,25 @@ from types import ModuleType
 from typing import Any
 
 from gentax.core.errors import UsageError, nearest, unknown
-from gentax.core.extras import install_command
+from gentax.core.extras import extra_of, install_command
 
 _NAME = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 _MESSAGE_LIMIT = 200  # characters of an error's own text
 
 
-def require(module: str, what: str, install: str) -> Any:
+def require(module: str, what: str, install: str | None = None) -> Any:
     """Import a module of an optional package.
 
     Args:
         module: its name.
         what: what needs it, for the message: "the engine ray".
-        install: what `pip install` is given: an extra such as "gentax[ray]", or a package.
+        install: what `pip install` is given; when None the extra that brings the module, or the module's own name.
 
     Raises:
         UsageError: it is not installed (with the command that installs it), or fails while it is imported.
     """
-    package, command = module.partition(".")[0], install_command(install)
+    package, extra = module.partition(".")[0], extra_of(module)
+    command = install_command(install or (f"gentax[{extra}]" if extra else package))
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

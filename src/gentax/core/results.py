@@ -20,7 +20,6 @@ from gentax.core.files import atomic_file
 from gentax.core.imports import require
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet read text as a formula (OWASP, CSV injection)
-EXTRA = "gentax[tables]"
 SUFFIXES = (".csv", ".parquet")
 DIGITS = 10  # significant ones that are written: sums in another order differ after the fifteenth
 
@@ -135,7 +134,7 @@ def _plain(value: Any) -> Any:
 
 def to_pandas(rows: Iterable[Row]) -> Any:
     """Return rows as a `pandas.DataFrame`. Raises UsageError where pandas is missing."""
-    return require("pandas", "a pandas frame", EXTRA).DataFrame(flat_rows(rows))
+    return require("pandas", "a pandas frame").DataFrame(flat_rows(rows))
 
 
 def check_table(path: Path | None) -> None:
@@ -145,7 +144,7 @@ def check_table(path: Path | None) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"a table is written as {' or '.join(SUFFIXES)}, by the end of its name, not as {str(path)!r}")
     if path.suffix.lower() == ".parquet":
-        require("pyarrow", "a table in Parquet", EXTRA)
+        require("pyarrow", "a table in Parquet")
 
 
 def write_table(path: Path, rows: Iterable[Row]) -> None:

@@ -363,7 +363,7 @@ class MixedModel:
 
 def check_statsmodels() -> None:
     """Raise UsageError where statsmodels is missing."""
-    require("statsmodels", "the sensitivity check", "gentax[sensitivity]")
+    require("statsmodels", "the sensitivity check")
 
 
 def mixed_model(before: Evaluation, after: Evaluation, source: str, level: float = LEVEL) -> MixedModel:

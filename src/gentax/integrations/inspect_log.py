@@ -22,7 +22,7 @@ def check_inspect_log(path: Path) -> None:
     """Refuse a log that cannot be written, before anything is played for it. Raises UsageError."""
     if path.suffix not in SUFFIXES:
         raise UsageError(f"a log of Inspect is written as {' or '.join(SUFFIXES)}, not as {str(path)!r}")
-    require("inspect_ai.log", "a log of Inspect", "gentax[inspect]")
+    require("inspect_ai.log", "a log of Inspect")
 
 
 def write_inspect_log(path: Path, episodes: Sequence[Episode], policy: str) -> None:

@@ -31,7 +31,7 @@ TRIAL_SAMPLES = 2
 @cache
 def _task_manager(shipped: bool = True) -> Any:
     """Return the index of the harness's own tasks, which takes it many seconds, or of none."""
-    return require("lm_eval.tasks", "lm-eval", "lm_eval").TaskManager(include_defaults=shipped)
+    return require("lm_eval.tasks", "lm-eval").TaskManager(include_defaults=shipped)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class HarnessTarget:
         Raises:
             UsageError: the harness is not installed, or has no such task.
         """
-        require("lm_eval", text, "lm_eval")
+        require("lm_eval", text)
         task, _, metric = text.removeprefix(PREFIX).partition(":")
         if not Path(task).is_file():
             manager = _task_manager()
@@ -97,12 +97,12 @@ class HarnessTarget:
         model, tokenizer = getattr(policy, "model", None), getattr(policy, "tokenizer", None)
         if not hasattr(model, "forward") or tokenizer is None:
             raise UsageError(f"{self.name} is for models, in this process or behind a server, not for {policy.name!r}")
-        hf = require("lm_eval.models.huggingface", self.name, "lm_eval")
+        hf = require("lm_eval.models.huggingface", self.name)
         # The harness gives the tokenizer a padding token, and may add one.
         return hf.HFLM, {"pretrained": model, "tokenizer": copy.deepcopy(tokenizer), "batch_size": BATCH_SIZE}
 
     def _run(self, model: Any, arguments: dict[str, Any], limit: int) -> Sequence[Sample]:
-        harness = require("lm_eval", self.name, "lm_eval")
+        harness = require("lm_eval", self.name)
         logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of defaults that a task leaves out
         try:
             found = harness.simple_evaluate(

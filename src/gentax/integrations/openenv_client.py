@@ -39,7 +39,7 @@ class OpenEnvClientEnv(gymnasium.Env[str, str]):
     copies = 1  # sessions at once: all that a server allows unless it says otherwise, which it tells no client
 
     def __init__(self, url: str) -> None:
-        library = require("openenv.core", f"openenv:{url}", "openenv")
+        library = require("openenv.core", f"openenv:{url}")
         self._url, self._field = url, _action_field(url)
         self._client: Any = library.GenericEnvClient(base_url=url, message_timeout_s=TIMEOUT_S).sync()
         try:

@@ -28,7 +28,7 @@ def openenv_app(domain: str, wrap_with: Iterable[str] = (), max_sessions: int = 
     Raises:
         UsageError: OpenEnv is not installed; as `gentax.make`.
     """
-    server: Any = require("openenv.core.env_server", "an OpenEnv server", "openenv")
+    server: Any = require("openenv.core.env_server", "an OpenEnv server")
     wrappers = [wrap_with] if isinstance(wrap_with, str) else list(wrap_with)
     make_wrapped(domain, wrappers, **settings).close()  # what is wrong is said now, and not to the first client
 

@@ -40,7 +40,7 @@ class TextArenaEnv(gymnasium.Env[str, str]):
     rules = "Play the game. Each turn, read what it says and answer with one move in the form that it asks for."
 
     def __init__(self, game: str) -> None:
-        self._library, self._game = require("textarena", f"textarena:{game}", "textarena"), game
+        self._library, self._game = require("textarena", f"textarena:{game}"), game
         known = self._library.envs.registration.ENV_REGISTRY
         if game not in known:
             raise unknown("game of textarena", game, known)

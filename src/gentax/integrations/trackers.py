@@ -61,7 +61,7 @@ def module(name: str) -> Any:
     """Return the package of a tracker. Raises UsageError for one that is unknown or missing."""
     if name not in PACKAGES:
         raise unknown("tracker", name, PACKAGES)
-    return require(PACKAGES[name], f"--track {name}", PACKAGES[name])
+    return require(PACKAGES[name], f"--track {name}")
 
 
 def _start(name: str, package: Any, run: Path, config: Mapping[str, Any]) -> tuple[Log, Callable[[], None]]:

@@ -262,7 +262,7 @@ class Gguf:
 
 def read_gguf(path: Path) -> Gguf:
     """Read the header of a GGUF file. Raises UsageError for another or a truncated file."""
-    gguf: Any = require("gguf", f"{path}, a GGUF file,", "gentax[gguf]")
+    gguf: Any = require("gguf", f"{path}, a GGUF file,")
 
     class Reader(gguf.GGUFReader):
         """Ends where the file ends: past it the package reads nothing, as many times as a false length says."""

@@ -91,7 +91,7 @@ def refuse(config: TrainConfig) -> None:
             raise UsageError(f"recipe: trainer trl cannot do {setting}: {why}")
     if methods := forgetting_methods(config):
         raise UsageError(f"recipe: trainer trl cannot do {methods[0].setting}: it calls no forgetting methods")
-    require("trl", "trainer trl", "gentax[trl]")
+    require("trl", "trainer trl")
     if (have := version("trl")) != PINNED:
         raise UsageError(f"trainer trl needs TRL {PINNED}, and {have} is installed: {install_command('gentax[trl]')}")
 

@@ -46,7 +46,7 @@ class VLLMDecoder:
 
     def __init__(self, folder: Path, tokenizer: Any, options: ModelOptions, adapter: Path | None = None) -> None:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # in this process, in a fixed order
-        vllm = require("vllm", "use_vllm", "gentax[vllm]")
+        vllm = require("vllm", "use_vllm")
         from transformers import AutoConfig
         from vllm.lora.request import LoRARequest
 

@@ -54,7 +54,7 @@ class RayEngine:
         slots: int | None = None,
         options: Mapping[str, str] | None = None,
     ) -> None:
-        ray = require("ray", "the engine ray", "gentax[ray]")
+        ray = require("ray", "the engine ray")
         options = options or {}
         for key in options:
             if key not in OPTIONS:

@@ -53,7 +53,7 @@ class SlurmEngine:
         slots: int | None = None,
         options: Mapping[str, str] | None = None,
     ) -> None:
-        submitit = require("submitit", "the engine slurm", "gentax[slurm]")
+        submitit = require("submitit", "the engine slurm")
         values: dict[str, Any] = {key: _typed(value) for key, value in (options or {}).items()}
         cluster = values.pop("cluster", "slurm")
         try:
