@@ -26,7 +26,7 @@ from gentax.core.extras import LOCAL, require_modules
 if TYPE_CHECKING:
     from gentax.metrics.reference.recompute import Table as PrintedTable
     from gentax.studies.plan import Plan
-    from gentax.studies.progress import Overview
+    from gentax.studies.progress import StudyOverview
     from gentax.studies.store import Store
 
 MAX_ROWS = 40  # of a plan, where not every stage is asked for
@@ -182,7 +182,7 @@ def plan(
     write_result(json, found.to_json())
 
 
-def _print_overview(name: str, found: Overview, every_stage: bool) -> None:
+def _print_overview(name: str, found: StudyOverview, every_stage: bool) -> None:
     from gentax.studies.progress import clock
 
     rows = []

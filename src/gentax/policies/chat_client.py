@@ -87,7 +87,7 @@ class Usage:
 
 
 @dataclass
-class Budget:
+class SpendBudget:
     """Dollars that may be spent; servers may share one."""
 
     limit: float | None
@@ -124,7 +124,7 @@ class ChatClient:
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         self.url, self.chat, self.timeout_s = url, chat, timeout_s
-        self.usage, self.budget = Usage(), Budget(options.spend_limit)
+        self.usage, self.budget = Usage(), SpendBudget(options.spend_limit)
         self._prices = (options.input_price, options.output_price)  # dollars a million tokens
         self._cache = None if options.cache is None else ReplyCache(options.cache)
         self._key = os.environ.get(API_KEY_VARIABLE, "").strip()

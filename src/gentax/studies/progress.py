@@ -36,7 +36,7 @@ class StageGroup:
 
 
 @dataclass(frozen=True)
-class Overview:
+class StudyOverview:
     """The stages of a study and their expected costs."""
 
     groups: tuple[StageGroup, ...]
@@ -79,7 +79,7 @@ class Overview:
         }
 
 
-def overview(plan: Plan, store: Store, costs: CostModel, slots: int) -> Overview:
+def overview(plan: Plan, store: Store, costs: CostModel, slots: int) -> StudyOverview:
     """Return what a study consists of and what is left.
 
     Args:
@@ -104,7 +104,7 @@ def overview(plan: Plan, store: Store, costs: CostModel, slots: int) -> Overview
         else:
             states[stage] = "stopped" if f".{stage.folder}" in present else "missing"
     left = [stage for stage in stages if stage not in seals]
-    return Overview(
+    return StudyOverview(
         groups=tuple(_groups(plan)),
         states=states,
         seconds={s: float(seals[s]["seconds"]) if s in seals else costs.seconds(s) for s in stages},

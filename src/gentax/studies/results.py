@@ -280,7 +280,7 @@ def _metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
 
 
 @dataclass(frozen=True)
-class Difference:
+class SettingDifference:
     """A setting that two studies do not share."""
 
     key: str
@@ -288,12 +288,12 @@ class Difference:
     second: Any
 
 
-def settings_differences(first: Plan, second: Plan) -> list[Difference]:
+def settings_differences(first: Plan, second: Plan) -> list[SettingDifference]:
     """Return the settings that differ between two studies, by their path, such as `train.learning_rate`."""
     flat_first, flat_second = (dict(_flatten(plain(plan.study))) for plan in (first, second))
     keys = dict.fromkeys([*flat_first, *flat_second])
     return [
-        Difference(key, flat_first.get(key), flat_second.get(key))
+        SettingDifference(key, flat_first.get(key), flat_second.get(key))
         for key in keys
         if key not in ("name", "about") and flat_first.get(key) != flat_second.get(key)
     ]

@@ -100,7 +100,7 @@ class Scene(NamedTuple):
     observation: str
     goal: str
     goal_words: frozenset[str]  # see `words_of`
-    named: str  # in lower case, the observation and the admissible actions (see `Generator.reads_actions`)
+    named: str  # in lower case, the observation and the admissible actions (see `DistractorGenerator.reads_actions`)
 
     def free(self, thing: str) -> bool:
         """Whether nothing that can be acted on is called `thing` (lower case, singular) or by a word of it."""
@@ -415,7 +415,7 @@ KINDS = ("contextual", "generic")
 
 
 @dataclass(frozen=True)
-class Generator:
+class DistractorGenerator:
     """One way to distract. `write(scene, volume, rng)` returns the observation with its text in it."""
 
     name: str
@@ -426,27 +426,27 @@ class Generator:
     the generator's own avoid, nor where listing them takes longer than a step, as in ScienceWorld."""
 
 
-GENERIC = Generator("generic", generic, 200, reads_actions=False)
+GENERIC = DistractorGenerator("generic", generic, 200, reads_actions=False)
 CONTEXTUAL = {
     entry.name: entry
     for entry in (
-        Generator("sokoban", sokoban, 80, reads_actions=False),  # the paper's volume, as the next two
-        Generator("webshop", webshop, 30),
-        Generator("alfworld", alfworld, 300),
-        Generator(
+        DistractorGenerator("sokoban", sokoban, 80, reads_actions=False),  # the paper's volume, as the next two
+        DistractorGenerator("webshop", webshop, 30),
+        DistractorGenerator("alfworld", alfworld, 300),
+        DistractorGenerator(
             "sciworld",
             sciworld,
             60,
             reads_actions=False,
         ),
-        Generator("crafting", crafting, 60),
-        Generator("babyai", babyai, 60, reads_actions=False),
-        Generator("twx", twx, 60),
+        DistractorGenerator("crafting", crafting, 60),
+        DistractorGenerator("babyai", babyai, 60, reads_actions=False),
+        DistractorGenerator("twx", twx, 60),
     )
 }
 
 
-def generator(domain: str, kind: str) -> Generator:
+def generator(domain: str, kind: str) -> DistractorGenerator:
     """Return the generator for a domain; those called `FAMILY-GAME` share their family's. Raises UsageError."""
     if kind not in KINDS:
         raise unknown("kind of distractors", kind, KINDS)

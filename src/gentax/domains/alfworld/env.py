@@ -50,7 +50,7 @@ class AlfWorld(TextEnv):
         if self._official is None:
             fit(parse_level(self.level), self.split)
         self._game: Game | None = None
-        self._expert: Expert | None = None
+        self._expert: AlfWorldExpert | None = None
         self._best = 0.0
 
     def level_horizon(self) -> int:
@@ -64,7 +64,7 @@ class AlfWorld(TextEnv):
         start = self._start(task)
         self._wish, self._description, self._content = start.wish, start.description, start.content
         self._game = Game(start.problem)
-        self._expert = Expert(self._game, start.wish)
+        self._expert = AlfWorldExpert(self._game, start.wish)
         self._best = progress(self._game.facts, start.wish)
         words = start.wish.words
         return f"{words[:1].upper()}{words[1:]}.", self._game.look()
@@ -86,7 +86,7 @@ class AlfWorld(TextEnv):
         return [] if self._game is None else self._game.commands
 
     def expert(self) -> ExpertAction | None:
-        """Return the next move of one who searches (see `Expert`)."""
+        """Return the next move of one who searches (see `AlfWorldExpert`)."""
         return None if self._game is None or self._game.won else self._expert.next()
 
     def content(self) -> str:
@@ -127,7 +127,7 @@ AGENT = "agent1"
 _SHOWING = ("gotolocation", "openobject", "examinereceptacle")  # actions that tell what is in a receptacle
 
 
-class Expert:
+class AlfWorldExpert:
     """Looks where the thing may be, one place after the other, and then does what is asked with it.
 
     It knows no more than the player: what it has seen, and what a kind of receptacle can hold. So a policy that

@@ -62,7 +62,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Book:
+class RecipeBook:
     """All there is to know in a task. Recipes are listed in an order that does not tell their use."""
 
     goal: str
@@ -77,7 +77,7 @@ class Book:
         return gets + sum(self.times.values())
 
 
-def generate(spec: LevelSpec, split: str, seed: int) -> Book:
+def generate(spec: LevelSpec, split: str, seed: int) -> RecipeBook:
     """Return the recipes that `seed` stands for."""
     draw = random.Random(seed).random
     while True:
@@ -86,13 +86,13 @@ def generate(spec: LevelSpec, split: str, seed: int) -> Book:
             return book
 
 
-def content_of(book: Book) -> str:
+def content_of(book: RecipeBook) -> str:
     """Return the hash of a set of recipes, whatever their numbers and order."""
     made = sorted((recipe.makes, *sorted([item for item, _ in recipe.needs])) for recipe in book.recipes.values())
     return content_hash("crafting", book.goal, made)
 
 
-def _draw(depth: int, draw: Callable[[], float]) -> Book:
+def _draw(depth: int, draw: Callable[[], float]) -> RecipeBook:
     recipes: list[Recipe] = []
     times: dict[str, int] = {}
     taken: set[str] = set()
@@ -135,7 +135,7 @@ def _draw(depth: int, draw: Callable[[], float]) -> Book:
     for i in range(len(recipes) - 1, 0, -1):
         j = int(draw() * (i + 1))
         recipes[i], recipes[j] = recipes[j], recipes[i]
-    return Book(goal, {recipe.makes: recipe for recipe in recipes}, times, tuple(materials))
+    return RecipeBook(goal, {recipe.makes: recipe for recipe in recipes}, times, tuple(materials))
 
 
 def _choose(options: list[T], draw: Callable[[], float]) -> T:

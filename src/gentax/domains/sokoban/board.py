@@ -211,7 +211,7 @@ TABLE_LIMIT = 60_000  # states; a table of that size takes about 0.1 s and 10 MB
 FORWARD_LIMIT = 60_000
 
 
-class Distances:
+class DistanceTable:
     """Optimal plan lengths, in moves, of the states of one room. Grows when asked for what it does not hold yet."""
 
     def __init__(self, columns: int, walls: int, floor: int, targets: int) -> None:

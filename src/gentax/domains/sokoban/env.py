@@ -8,7 +8,17 @@ from typing import Any
 from gentax.core.env import ExpertAction, StepResult, Task, TextEnv
 from gentax.core.errors import UsageError
 from gentax.domains.sokoban import DOMAIN, parse_level
-from gentax.domains.sokoban.board import ACTIONS, PLAYER, PLAYER_BITS, Distances, Renderer, cells, deltas, move, places
+from gentax.domains.sokoban.board import (
+    ACTIONS,
+    PLAYER,
+    PLAYER_BITS,
+    DistanceTable,
+    Renderer,
+    cells,
+    deltas,
+    move,
+    places,
+)
 from gentax.domains.sokoban.rooms import Collection, Start, content_of, read_xsb, start_of, tasks_of
 
 ACTION_LIMIT = 32  # characters; no longer string is looked at
@@ -138,7 +148,7 @@ class Sokoban(TextEnv):
         room = self._collection.rooms[task.split][task.index]
         floor = ((1 << room.rows * room.columns) - 1) ^ room.walls
         content = content_of(room.rows, room.columns, room.walls, room.targets)
-        return Start(room, Distances(room.columns, room.walls, floor, room.targets), content)
+        return Start(room, DistanceTable(room.columns, room.walls, floor, room.targets), content)
 
     def _no_tasks(self, split: str) -> str:
         assert self._collection is not None  # generated levels have rooms of every split

@@ -3,7 +3,7 @@
 Walls and targets alone decide the split, by a hash that is the same for a room and its mirror images and rotations:
 no room of one split is ever in another, not even turned around, at whatever level. A room of a small level is one of
 all there are (`Rooms`); of a larger level it is drawn (`sample_room`). A search backwards from the solved states
-(`solver.Distances`) gives the states whose optimal plan has a wanted length, and one of them is the start. In large
+(`board.DistanceTable`) gives the states whose optimal plan has a wanted length, and one of them is the start. In large
 rooms the search stops at `solver.TABLE_LIMIT` states; only complete layers are used, so the plan length is exact there
 too. Validation and test tasks repeat no room while there are others.
 """
@@ -28,7 +28,7 @@ from gentax.domains.sokoban.board import (
     PLAYER,
     PLAYER_BITS,
     TABLE_LIMIT,
-    Distances,
+    DistanceTable,
     Room,
     border,
     cells,
@@ -49,7 +49,7 @@ class Start(NamedTuple):
     """A room before it is played."""
 
     room: Room
-    distances: Distances
+    distances: DistanceTable
     content: str  # hash of walls and targets, alike for all eight symmetric images
 
 
@@ -205,8 +205,8 @@ def _no_room(spec: LevelSpec, tries: int) -> UsageError:
     )
 
 
-def _distances(spec: LevelSpec, walls: int, targets: int) -> Distances:
-    return Distances(spec.columns, walls, ((1 << spec.rows * spec.columns) - 1) ^ walls, targets)
+def _distances(spec: LevelSpec, walls: int, targets: int) -> DistanceTable:
+    return DistanceTable(spec.columns, walls, ((1 << spec.rows * spec.columns) - 1) ^ walls, targets)
 
 
 @cache

@@ -64,7 +64,7 @@ class PublishedRun:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedTables:
     """One paper. A table that it does not have is empty."""
 
     key: str  # arXiv number
@@ -103,7 +103,7 @@ class Published:
 
 
 @cache
-def published(key: str = STUDIES[0]) -> Published:
+def published(key: str = STUDIES[0]) -> PublishedTables:
     """Return the printed numbers of a paper by its arXiv number. Raises UsageError where they are not kept here.
 
     >>> row = published().row("V2", "sokoban")
@@ -115,10 +115,10 @@ def published(key: str = STUDIES[0]) -> Published:
     return study_of(key, json.loads(files(__name__).joinpath("data", f"{key}.json").read_text(encoding="utf-8")))
 
 
-def study_of(key: str, tables: Mapping[str, Any]) -> Published:
+def study_of(key: str, tables: Mapping[str, Any]) -> PublishedTables:
     """Return the numbers of a paper from its file."""
     rows = [PublishedRun(**line, init=tables["init"][line["policy"]]) for line in tables.get("rows", ())]
-    return Published(**{**tables, "key": key, "rows": rows})
+    return PublishedTables(**{**tables, "key": key, "rows": rows})
 
 
 def half_step(printed: float) -> float:
@@ -160,7 +160,7 @@ class PrintedFigure:
         return of_targets | {role: (value,) for role, value in self.scalars.items()}
 
 
-def figures(study: Published) -> dict[str, list[PrintedFigure]]:
+def figures(study: PublishedTables) -> dict[str, list[PrintedFigure]]:
     """Return the printed figures by their column, each with its cells."""
     warm_up: tuple[list[PrintedFigure], ...] = ([], [], [])
     for line in study.warm_up:
@@ -176,7 +176,7 @@ def figures(study: Published) -> dict[str, list[PrintedFigure]]:
     }
 
 
-def _ood_change(study: Published, line: Line) -> PrintedFigure:
+def _ood_change(study: PublishedTables, line: Line) -> PrintedFigure:
     policy, source = line["policy"], line["source"]
     arm, plain = study.row(policy, source, line["arm"]), study.row(policy, source)
     targets = {t: (arm.ood.get(t), cell, plain.init[t]) for t, cell in plain.ood.items()}
@@ -184,7 +184,7 @@ def _ood_change(study: Published, line: Line) -> PrintedFigure:
     return PrintedFigure((line["arm"], policy, source), line["printed"], targets, ("arm", "plain", "init"), gains)
 
 
-def _rank_score(study: Published, line: Line) -> PrintedFigure:
+def _rank_score(study: PublishedTables, line: Line) -> PrintedFigure:
     """Collect, for each target of each policy, the plain runs that were tested on it, the line's own source first."""
     targets = {}
     for policy in line["policies"]:
@@ -196,7 +196,9 @@ def _rank_score(study: Published, line: Line) -> PrintedFigure:
     return PrintedFigure(where, line["printed"], targets, scalars=tie, exact=True)
 
 
-def _warm_up(study: Published, line: Line) -> tuple[list[PrintedFigure], list[PrintedFigure], list[PrintedFigure]]:
+def _warm_up(
+    study: PublishedTables, line: Line
+) -> tuple[list[PrintedFigure], list[PrintedFigure], list[PrintedFigure]]:
     """Return the figures of a line: two relative changes, their difference, and the cells that it prints itself."""
     source, target = line["source"], line["target"]
 
@@ -218,7 +220,7 @@ def _warm_up(study: Published, line: Line) -> tuple[list[PrintedFigure], list[Pr
     return relative, [figure("", line["difference"], both)], printed_cells
 
 
-def _gain(study: Published, gain: Line) -> PrintedFigure:
+def _gain(study: PublishedTables, gain: Line) -> PrintedFigure:
     against = gain.get("against", START)
     known = {
         (line["trained"], line["tested"]): (line["before"], line["after"])
@@ -274,7 +276,7 @@ class PublishedClaim:
         return {**outcome, "needed": self.needed, "against": self.against, "needs": self.lacks, "remark": self.remark}
 
 
-def claims(study: Published) -> list[PublishedClaim]:
+def claims(study: PublishedTables) -> list[PublishedClaim]:
     """Return the claims that bear on the cells of a paper."""
     of_axes = _axis_claims(study, study.axes) if study.axes else ()
     of_changes = _change_claims(study) if study.changes else ()
@@ -294,7 +296,7 @@ def _above(more: Iterable[Number], less: Iterable[Number], by: float = 0.0) -> b
     return None if abs(difference) <= half + SLACK else difference > 0
 
 
-def _cell_claims(study: Published) -> Iterator[PublishedClaim]:
+def _cell_claims(study: PublishedTables) -> Iterator[PublishedClaim]:
     for name, arm in (("plain", "plain"), ("every arm", None)):
         cases = [
             (f"{row.name}, on {t}: {after} from {row.init[t]}", _above([row.init[t]], [after]))
@@ -305,7 +307,7 @@ def _cell_claims(study: Published) -> Iterator[PublishedClaim]:
         yield PublishedClaim(text, cases, ceil(NEARLY_EVERY * len(cases) - SLACK))
 
 
-def _arm_claims(study: Published) -> Iterator[PublishedClaim]:
+def _arm_claims(study: PublishedTables) -> Iterator[PublishedClaim]:
     def against_plain(arm: str) -> list[tuple[PublishedRun, PublishedRun]]:
         """Return the plain row and the row of each run of an arm, or of each longer plain run."""
         pairs = [(study.row(row.policy, row.source), row) for row in study.select(arm=arm)]
@@ -331,7 +333,7 @@ def _arm_claims(study: Published) -> Iterator[PublishedClaim]:
     yield _most("Longer training costs more elsewhere, summed over targets", cost)
 
 
-def _warm_up_cases(study: Published, covered: bool) -> Iterator[Case]:
+def _warm_up_cases(study: PublishedTables, covered: bool) -> Iterator[Case]:
     for line in study.warm_up:
         source, target = line["source"], line["target"]
         rows = [study.row(policy, source) for policy in line["policies"]]
@@ -346,7 +348,7 @@ def _warm_up_cases(study: Published, covered: bool) -> Iterator[Case]:
         yield f"{source} → {target}", (more if covered else less) if more or less else None
 
 
-def _axis_claims(study: Published, axes: Line) -> Iterator[PublishedClaim]:
+def _axis_claims(study: PublishedTables, axes: Line) -> Iterator[PublishedClaim]:
     scores = {line["source"]: line["printed"] for line in study.rank_score if line["policies"] == [axes["policy"]]}
 
     def agreement(axis: Mapping[str, float], scores: Mapping[str, float]) -> Iterator[Case]:
@@ -368,7 +370,7 @@ def _axis_claims(study: Published, axes: Line) -> Iterator[PublishedClaim]:
     yield PublishedClaim("Realism and text similarity do not go with success elsewhere", (), 0, "a number for either")
 
 
-def _change_claims(study: Published) -> Iterator[PublishedClaim]:
+def _change_claims(study: PublishedTables) -> Iterator[PublishedClaim]:
     def risen(lines: Iterable[Line], name: str = "trained", by: float = 0.0, down: bool = False) -> list[Case]:
         ends = ("before", "after") if down else ("after", "before")
         return [(line[name], _above([line[ends[0]]], [line[ends[1]]], by)) for line in lines]

@@ -31,9 +31,9 @@ from gentax.metrics.reference import (
     START,
     Cells,
     PrintedFigure,
-    Published,
     PublishedClaim,
     PublishedRun,
+    PublishedTables,
     Status,
     claims,
     figures,
@@ -48,7 +48,7 @@ Ratios = tuple[np.ndarray, np.ndarray]  # numerators and denominators of the rat
 
 
 @dataclass(frozen=True)
-class Range(Record):
+class ValueRange(Record):
     """A recomputed number: from the cells as printed, and the least and most that their rounding allows."""
 
     value: float
@@ -56,7 +56,7 @@ class Range(Record):
     high: float
 
 
-def agrees(figure: PrintedFigure, computed: Range | None) -> bool:
+def agrees(figure: PrintedFigure, computed: ValueRange | None) -> bool:
     """Return whether some number in this range is printed as the figure is."""
     half = SLACK + (0.0 if figure.exact else half_step(figure.printed))
     return computed is not None and computed.low - half <= figure.printed <= computed.high + half
@@ -86,7 +86,7 @@ class PrintedMetric:
     def roles(self) -> list[str]:
         return list(inspect.signature(self.ratios).parameters)
 
-    def range(self, figure: PrintedFigure, missing: tuple[float, float] = UNKNOWN) -> Range | None:
+    def range(self, figure: PrintedFigure, missing: tuple[float, float] = UNKNOWN) -> ValueRange | None:
         """Return its range, missing cells within `missing`; None without a role or where a denominator may be 0."""
         by_role = figure.by_role()
         if not figure.targets or not set(self.roles) <= set(by_role):
@@ -96,7 +96,7 @@ class PrintedMetric:
         if not ((edges_KC > SLACK).all(1) | (edges_KC < -SLACK).all(1)).all():
             return None
         value_C = (numerator_KC / denominator_KC).sum(0)
-        return Range(float(value_C[0]), float(value_C[1:].min()), float(value_C[1:].max()))
+        return ValueRange(float(value_C[0]), float(value_C[1:].min()), float(value_C[1:].max()))
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class RankScore:
     rank: Callable[[list[int], int], float]  # from the sizes of the groups ahead and of one's own
     stated: bool = True
 
-    def range(self, figure: PrintedFigure, missing: tuple[float, float] = UNKNOWN) -> Range | None:
+    def range(self, figure: PrintedFigure, missing: tuple[float, float] = UNKNOWN) -> ValueRange | None:
         """Return the score, and its extremes over the corners of the cells of each target."""
         limits = []
         for of_target in figure.targets.values():  # they share no cell, so the limits of the sum are sums of limits
@@ -117,7 +117,7 @@ class RankScore:
                 self._rank_of_first(success_S.tolist(), figure.scalars["tie"]) for success_S in success_SC.T
             )
             limits.append((printed, min(ranks), max(ranks)))
-        return Range(*(float(sum(of)) for of in zip(*limits, strict=True))) if limits else None
+        return ValueRange(*(float(sum(of)) for of in zip(*limits, strict=True))) if limits else None
 
     def _rank_of_first(self, success: list[float], tie: float) -> float:
         if np.isnan(success).any():
@@ -229,7 +229,7 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class MetricMatch(Range):
+class MetricMatch(ValueRange):
     """The range of a metric that agrees with a figure."""
 
     metric: str
@@ -242,7 +242,7 @@ class Judgement(Record):
     where: tuple[str, ...]
     printed: float
     status: Status
-    stated: Range | None  # the stated metric (its first reading), over the targets that have cells
+    stated: ValueRange | None  # the stated metric (its first reading), over the targets that have cells
     matches: tuple[MetricMatch, ...]  # the best explanation first
     missing: tuple[str, ...]  # targets
     possible: tuple[str, ...] | None  # metrics that agree for some success in the missing cells; None: not tried
@@ -310,7 +310,7 @@ def _judge(name: str, printed: Sequence[PrintedFigure], metrics: Sequence[Printe
 
 def _judgement(
     figure: PrintedFigure,
-    ranges: Mapping[str, Range | None],
+    ranges: Mapping[str, ValueRange | None],
     metrics: Sequence[PrintedMetric | RankScore],
     counts: Sequence[MetricCount],
 ) -> Judgement:
@@ -341,7 +341,7 @@ def _judgement(
 
 
 def _note(
-    figure: PrintedFigure, stated: Range | None, possible: tuple[str, ...] | None, counts: Sequence[MetricCount]
+    figure: PrintedFigure, stated: ValueRange | None, possible: tuple[str, ...] | None, counts: Sequence[MetricCount]
 ) -> str:
     missing, left = figure.missing, tuple(figure.present().targets)
     cells = ", ".join(missing) if len(missing) < 6 else f"{len(missing)} of {len(missing) + len(left)} targets"
@@ -361,7 +361,7 @@ def _note(
 # --- all of a paper ---
 
 
-RowMeasures = dict[str, Range | None]  # by the names of MEASURES; None where a denominator may be 0
+RowMeasures = dict[str, ValueRange | None]  # by the names of MEASURES; None where a denominator may be 0
 
 
 @dataclass(frozen=True)
@@ -371,7 +371,7 @@ class Recomputed:
     The measures of a row are over the targets that have a number; their ranges cover rounding alone.
     """
 
-    study: Published
+    study: PublishedTables
     rows: list[tuple[PublishedRun, RowMeasures]]
     columns: list[PrintedColumn]
     claims: list[PublishedClaim]
@@ -399,7 +399,7 @@ class Recomputed:
         return {**study, "counts": counts, "columns": columns, "rows": rows, "claims": claims}
 
 
-def recompute(study: Published) -> Recomputed:
+def recompute(study: PublishedTables) -> Recomputed:
     """Recompute the rows, figures and claims of a paper."""
     families: list[Sequence[PrintedMetric | RankScore]] = [OOD_CHANGE, RANK, RELATIVE, DIFFERENCE, CELL, GAIN]
     columns = zip(figures(study).items(), families, strict=True)
@@ -486,7 +486,7 @@ def _figures_table(column: PrintedColumn) -> Table:
     return Table(column.name, heads, rows, notes)
 
 
-def _range(computed: Range | None, digits: int) -> str:
+def _range(computed: ValueRange | None, digits: int) -> str:
     if computed is None:
         return NONE
     return f"{number(computed.value, digits)} ({number(computed.low, digits)} to {number(computed.high, digits)})"
