@@ -189,10 +189,24 @@ def test_failures_are_left_out_unless_they_are_asked_for(toy, tiny, tmp_path):
         asked = make_config(tiny, rollout_config, teachers=teachers, successes_only=successes_only, max_pairs=1000)
         assert SFTData.collect(asked, policy).counts == {"toy:three": pairs}
     failed = chats(tmp_path / "failed.jsonl", 2, success=False)
-    with pytest.raises(UsageError, match=r"nothing to imitate: no episode .* succeeded; sft.successes_only: false"):
+    with pytest.raises(UsageError, match=r"on toy:three: no trajectory .* succeeded; sft.successes_only: false"):
         SFTData.collect(make_config(tiny, teachers={"toy:three": failed}), policy)
     unfiltered = make_config(tiny, teachers={"toy:three": failed}, successes_only=False)
     assert SFTData.collect(unfiltered, policy).counts == {"toy:three": 6}
+
+
+def test_a_teacher_that_never_succeeds_is_given_up(toy, tiny):
+    """It plays `ATTEMPTS` episodes of many more tasks, is counted on the way, and is named with what to do."""
+    shown: list[str] = []
+    teacher = {"toy:three": "random"}  # three words of four in order: one in 64, and none within a step
+    config = make_config(tiny, RolloutConfig(horizon=1), teachers=teacher)
+    said = r"on toy:three: random succeeded in 0 of 512 episodes; name another teacher under sft\.teachers"
+    with pytest.raises(UsageError, match=said):
+        SFTData.collect(config, load_local_policy(tiny), status=shown.append)
+    assert [text for text in shown if text.endswith("0/30 state-action pairs; 0 of 256 episodes succeeded")]
+    taken = make_config(tiny, RolloutConfig(horizon=1), teachers=teacher, successes_only=False)
+    SFTData.collect(taken, load_local_policy(tiny), status=shown.append)
+    assert shown[-1].endswith("30/30 state-action pairs; 0 of 32 episodes succeeded")
 
 
 def test_episodes_of_validation_and_test_tasks_and_of_other_domains_are_never_learned(toy, tiny, tmp_path):

@@ -152,8 +152,13 @@ class StageRunner:
         if self.parallel is not None:
             config = replace(config, parallel=self.parallel)
         sft, policy_gradient = UnitCosts().training_seconds(stage.inputs["recipe"])
+        fraction = 0.0
+
+        def on_status(text: str) -> None:
+            on_progress(fraction, text.strip())
 
         def on_step(metrics: Mapping[str, float]) -> None:
+            nonlocal fraction
             if "sft_step" in metrics:
                 step, steps = metrics["sft_step"], metrics["of"]
                 done, detail = sft * step / max(1.0, steps), f"supervised, update {step:.0f}/{steps:.0f}"
@@ -162,11 +167,12 @@ class StageRunner:
                 step, steps = metrics["step"], config.updates
                 done = sft + policy_gradient * step / max(1, steps)
                 detail = f"policy gradient, step {step:.0f}/{steps}, success {metrics['success']:.0%}"
-            on_progress(done / max(1e-9, sft + policy_gradient), detail)
+            fraction = done / max(1e-9, sft + policy_gradient)
+            on_progress(fraction, detail)
 
         working = self.store.working_folder(stage)
         if self.processes == 1:
-            train(config, working, on_step, progress=False)
+            train(config, working, on_step, progress=False, on_status=on_status)
         else:
             _train_with_torchrun(config, working, self.processes, on_step)
         for state in working.glob(f"*/{TRAINING_STATE}"):  # nothing continues a finished run

@@ -61,6 +61,7 @@ def train(
     on_step: Callable[[Metrics], None] = lambda metrics: None,
     *,
     progress: bool | None = None,
+    on_status: Callable[[str], None] | None = None,
 ) -> Path:
     """Train a policy; return the model folder that the run came to.
 
@@ -74,6 +75,8 @@ def train(
             supervised fine-tuning with `sft_step`, the number of the step, and `of`, how many there are.
         progress: whether those metrics are shown, and first how large the model is, what of it is trained and what
             memory that takes; None for where a person is watching, in a terminal or a notebook.
+        on_status: called in the first process with what is being done between steps, such as collecting what a
+            teacher does; shown with `progress` when None.
 
     Raises:
         UsageError: a domain, level or model that does not exist or must not be trained on; settings that contradict
@@ -91,10 +94,18 @@ def train(
         return folder
     first = os.environ.get("RANK", "0") == "0"  # of the processes of a run, the one that writes
     with lock_folder(run, "training") if first else nullcontext():
-        return _train(config, run, bare, show_progress(config.updates, progress, on_step), shown)
+        on_status = on_status or (status if shown else lambda text: None)
+        return _train(config, run, bare, show_progress(config.updates, progress, on_step), on_status, shown)
 
 
-def _train(config: TrainConfig, run: Path, bare: Any, on_step: Callable[[Metrics], None], shown: bool) -> Path:
+def _train(
+    config: TrainConfig,
+    run: Path,
+    bare: Any,
+    on_step: Callable[[Metrics], None],
+    on_status: Callable[[str], None],
+    shown: bool,
+) -> Path:
     """Train in a folder that is locked; `bare` is the model without weights."""
     for method in forgetting_methods(config):
         if (folder := method.train_instead(run, train, on_step)) is not None:
@@ -109,7 +120,7 @@ def _train(config: TrainConfig, run: Path, bare: Any, on_step: Callable[[Metrics
         return train_with_trl(config, run, on_step)
     with join(config) as world, deferred_interrupt() as interrupt:
         checkpointing = _check_memory(config, bare, world, shown)
-        report = status if shown and world.first else lambda text: None
+        report = on_status if world.first else lambda text: None
         return _Run(config, run, world, on_step, interrupt, checkpointing, report).complete()
 
 

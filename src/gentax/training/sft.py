@@ -183,6 +183,7 @@ def _backward(model: Any, batch: Sequence[Example], total: float, precision: str
 
 PAIRS_PER_STEP = 32  # learned at a step, as in arXiv 2601.18217; a conversation with more of them has a step to itself
 TASKS_AT_ONCE = (32, 512)  # that a teacher plays at a time, at least and at most
+ATTEMPTS = 512  # episodes after which a teacher is given up that has shown nothing to learn
 POLICY_NAMES = (*SCRIPTED_BY_NAME, "base", "start")  # teachers that are policies, whatever files there are
 
 Collected = tuple[Mapping[str, int], Mapping[str, int], Sequence[Example]]
@@ -218,7 +219,7 @@ class SFTData:
 
         Raises:
             UsageError: a teacher or a file that does not exist or is malformed; a file that holds episodes of test
-                tasks; nothing to imitate.
+                tasks; a teacher that shows nothing to imitate (after `ATTEMPTS` episodes, if it plays).
             PolicyFault: a teacher on a server cannot be reached.
         """
         world = world or World()
@@ -290,9 +291,6 @@ def _collect(config: TrainConfig, policy: LocalPolicy, status: Callable[[str], N
     wanted = wanted_pairs(config)
     by_name = {name: _examples(name, pairs, config, policy, status) if pairs else [] for name, pairs in wanted.items()}
     counts = {name: sum(example.pairs for example in examples) for name, examples in by_name.items()}
-    if not any(counts.values()):
-        why = "no episode of the teachers succeeded; sft.successes_only: false takes the others too"
-        raise UsageError(f"nothing to imitate: {why if config.sft.successes_only else 'the episodes have no action'}")
     return wanted, counts, [example for examples in by_name.values() for example in examples]
 
 
@@ -305,19 +303,23 @@ def _examples(
     tasks = task_pool(name, config).train
     collector = _Collector(wanted, config, policy, own=teacher == "start")
 
-    def on_pairs(count: int) -> None:
-        status(f"  collecting what {teacher} does on {name}: {count}/{wanted} state-action pairs")
+    def report() -> None:
+        text = f"  collecting what {teacher} does on {name}: {wanted - collector.left}/{wanted} state-action pairs"
+        succeeded = f"; {collector.successes} of {collector.attempts} episodes succeeded"
+        status(text + succeeded if collector.attempts else text)
 
-    on_pairs(0)
+    report()
     rng = np.random.default_rng(stable_seed(config.seed, "imitate", name))
     if teacher not in POLICY_NAMES and holds_trajectories(teacher):
         items = _learnable(read_trajectories(teacher), teacher, name, tasks)
         for i in rng.permutation(len(items)):
             collector.add(items[i])
-        return collector.examples
-    options = ModelOptions(str(policy.model.device), config.dtype)
-    player = policy if teacher == "start" else load_policy(teacher, options)
-    collector.play(player, [tasks[i] for i in rng.permutation(len(tasks))], on_pairs)
+    else:
+        options = ModelOptions(str(policy.model.device), config.dtype)
+        player = policy if teacher == "start" else load_policy(teacher, options)
+        collector.play(player, [tasks[i] for i in rng.permutation(len(tasks))], report)
+    if not collector.examples:
+        raise UsageError(f"nothing to imitate on {name}: {collector.why_nothing(teacher)}")
     return collector.examples
 
 
@@ -341,23 +343,53 @@ class _Collector:
     def __init__(self, wanted: int, config: TrainConfig, policy: LocalPolicy, own: bool) -> None:
         self.left = wanted
         self.examples: list[Example] = []
+        self.attempts = self.successes = self.errors = 0  # of the teacher that plays
+        self.usable = 0  # episodes and conversations that may be learned, if their replies can be
         self._config, self._policy, self._own = config, policy, own
 
-    def play(self, player: Policy, tasks: Sequence[Task], on_pairs: Callable[[int], None]) -> None:
-        """Let `player` play tasks until there are enough pairs; `on_pairs` is called with their number."""
+    def play(self, player: Policy, tasks: Sequence[Task], report: Callable[[], None]) -> None:
+        """Let `player` play tasks until there are enough pairs, or none after `ATTEMPTS`; call `report` on the way."""
         config, wanted, played = self._config, self.left, 0
         seed = stable_seed(config.seed, "imitate")
+
+        def on_episode(episode: Episode) -> None:
+            self.attempts += 1
+            self.successes += episode.success is True
+            self.errors += episode.outcome is Outcome.ERROR
+            if self.attempts % TASKS_AT_ONCE[0] == 0:
+                report()
+
         with EnvPool(config.rollout) as envs:
-            while self.left and played < len(tasks):
+            while self.left and played < (len(tasks) if self.examples else min(ATTEMPTS, len(tasks))):
                 # As many as should suffice, by those played so far.
                 expected = math.ceil(self.left * played / max(wanted - self.left, 1))
-                batch = tasks[played : played + min(max(expected, TASKS_AT_ONCE[0]), TASKS_AT_ONCE[1])]
+                size = min(max(expected, TASKS_AT_ONCE[0]), TASKS_AT_ONCE[1])
+                batch = tasks[played : played + size if self.examples else min(played + size, ATTEMPTS)]
                 for episode in rollout(
-                    player, batch, config=config.rollout, seed=seed, pool=envs, parallel=config.parallel
+                    player,
+                    batch,
+                    config=config.rollout,
+                    seed=seed,
+                    pool=envs,
+                    parallel=config.parallel,
+                    on_episode=on_episode,
                 ):
                     self.add(episode)
                 played += len(batch)
-                on_pairs(wanted - max(0, self.left))
+                report()
+
+    def why_nothing(self, teacher: str) -> str:
+        """Say why there is no example, and what to do."""
+        if self.usable:
+            return f"no reply of {teacher} has an action and fits in the model's context"
+        if self.attempts:
+            broke = f", {self.errors} of which broke" if self.errors else ""
+            return (
+                f"{teacher} succeeded in {self.successes} of {self.attempts} episodes{broke}; name another teacher "
+                "under sft.teachers or an easier level under sft.mixture, or take failures too with "
+                "sft.successes_only: false"
+            )
+        return f"no trajectory in {teacher} succeeded; sft.successes_only: false takes the others too"
 
     def add(self, item: Conversation | Episode) -> None:
         """Take the pairs of an episode or a conversation, as many as are missing."""
@@ -367,6 +399,7 @@ class _Collector:
         broken = isinstance(item, Episode) and item.outcome is Outcome.ERROR
         if not self.left or broken or (failed and sft.successes_only):
             return
+        self.usable += 1
         for example in self._examples(item):
             if example.pairs:
                 self.examples.append(example)
