@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import typer.main
 
 from gentax.cli import main
+
+get_command = cache(typer.main.get_command)  # putting the commands together takes longer than most of them
 
 
 class Done(NamedTuple):
@@ -25,6 +29,7 @@ def run(*args: object, cwd: str | Path = ".", stdin: str = "", columns: int = 20
     modules = set(sys.modules)
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
+        patch.setattr("typer.main.get_command", get_command)
         patch.setattr(sys, "argv", ["gentax", *map(str, args)])
         patch.setattr(sys, "path", list(sys.path))
         patch.setattr(sys, "stdin", io.StringIO(stdin))

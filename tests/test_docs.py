@@ -79,10 +79,18 @@ def names(pages: list[Path]) -> list[str]:
     return [str(page.relative_to(ROOT)) for page in pages]
 
 
-WITH_BLOCKS = [page for page in PAGES if blocks(page)]
+def is_executed(block: Block) -> bool:
+    return block.language == "python" or block.how in ("run", "args")
 
 
-@pytest.mark.parametrize("page", WITH_BLOCKS, ids=names(WITH_BLOCKS))
+WITH_BLOCKS = [
+    pytest.param(page, marks=[pytest.mark.slow] if any(map(is_executed, blocks(page))) else [], id=name)
+    for page, name in zip(PAGES, names(PAGES), strict=True)
+    if blocks(page)
+]
+
+
+@pytest.mark.parametrize("page", WITH_BLOCKS)
 def test_the_blocks_of_a_page_work(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -316,6 +324,7 @@ def test_the_examples_of_a_module_are_true(file):
 # Notebooks.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda file: file.stem)
 def test_a_notebook_runs(notebook, tmp_path):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")

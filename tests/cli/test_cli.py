@@ -7,10 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from typer.testing import CliRunner
 
 from command import run
-from gentax.cli.app import app
 
 COMMANDS = [
     "demo", "domains", "check", "play", "rollout", "evaluate", "verify", "diagnose", "probe", "diversity", "advise",
@@ -28,10 +26,10 @@ def test_the_installed_command_starts():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command):
-    shown = CliRunner().invoke(app, [*command.split(), "--help"])
-    assert shown.exit_code == 0
-    assert "Example" in shown.output
-    assert f"gentax {command}" in " ".join(shown.output.split())
+    shown = run(*command.split(), "--help")
+    assert shown.code == 0
+    assert "Example" in shown.out
+    assert f"gentax {command}" in " ".join(shown.out.split())
 
 
 @pytest.mark.parametrize(
@@ -181,17 +179,17 @@ def test_a_merged_model_is_written(tmp_path):
 
 
 def test_play_watches_a_policy_with_the_rollout_settings():
-    shown = CliRunner().invoke(app, ["play", "babyai", "--policy", "base", "--no-thinking", "--max-new-tokens", "2"])
-    assert shown.exit_code == 0
-    assert "(cut off)" in shown.output
-    assert "(refused)" not in shown.output
+    shown = run("play", "babyai", "--policy", "base", "--no-thinking", "--max-new-tokens", "2")
+    assert shown.code == 0
+    assert "(cut off)" in shown.out
+    assert "(refused)" not in shown.out
 
 
 @pytest.mark.parametrize("command", ["evaluate", "play", "rollout", "tax"])
 def test_help_shows_every_option_whole_and_leaves_room_for_what_it_does(command):
-    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+    shown = run(command, "--help", columns=80)
     names = [
-        line.split("--", 1)[1].split()[0] for line in shown.output.splitlines() if line.startswith("│") and "--" in line
+        line.split("--", 1)[1].split()[0] for line in shown.out.splitlines() if line.startswith("│") and "--" in line
     ]
     assert "trust-remote-code" in names
     assert not [name for name in names if "…" in name]
@@ -288,14 +286,12 @@ def test_text_wraps_in_a_terminal_only(capsys, monkeypatch):
 
 
 def test_truncated_replies_are_not_counted_as_invalid():
-    shown = CliRunner().invoke(
-        app, ["evaluate", "base", "-d", "crafting", "--tasks", "2", "--max-new-tokens", "4", "--allow-unreadable"]
-    )
-    assert shown.exit_code == 0
-    header, row = (line.split() for line in shown.output.splitlines() if line.startswith(("domain ", "crafting ")))
+    shown = run("evaluate", "base", "-d", "crafting", "--tasks", "2", "--max-new-tokens", "4", "--allow-unreadable")
+    assert shown.code == 0
+    header, row = (line.split() for line in shown.out.splitlines() if line.startswith(("domain ", "crafting ")))
     assert header[-3:] == ["invalid", "truncated", "errors"]
     assert row[-3:] == ["0%", "100%", "0"]
-    assert "Warning: 100.0% of the replies of base were cut off" in shown.output
+    assert "Warning: 100.0% of the replies of base were cut off" in shown.out
 
 
 def test_rollout_warns_of_truncated_replies(tmp_path):

@@ -49,20 +49,27 @@ DAMAGE = (_empty, _cut, _other_type, _wrong_values, _binary, _folder, _gone)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    """A finished run of training, one that was stopped, episodes, and the result of a suite."""
-    root = tmp_path_factory.mktemp("made")
+def trained(tmp_path_factory) -> Path:
+    """A finished run of training, and one that was stopped."""
+    root = tmp_path_factory.mktemp("trained")
     options = [part for one in SHORT for part in ("-s", one)]
     assert run("train", "--out", root / "run", *options).code == 0
     shutil.copytree(root / "run", root / "stopped")
     (root / "stopped" / "done.json").unlink()
+    return root
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> Path:
+    """Episodes, and the result of a suite."""
+    root = tmp_path_factory.mktemp("measured")
     assert run("rollout", "crafting", "--policy", "random", "--tasks", "4", "--out", root / "e.jsonl.gz").code == 0
     assert run("evaluate", "random", "--suite", "v2", "-d", "crafting", "--json", root / "suite.json").code == 0
     return root
 
 
 def _commands(root: Path, file: str) -> list[tuple[object, ...]]:
-    """Return the commands that read a file of `made`."""
+    """Return the commands that read a file of `trained` or `measured`."""
     top, _, name = file.partition("/")
     train = ("train", "--out", root / top, *(part for one in SHORT for part in ("-s", one)))
     if top == "e.jsonl.gz":
@@ -75,9 +82,8 @@ def _commands(root: Path, file: str) -> list[tuple[object, ...]]:
     return [train, ("evaluate", model, "-d", "crafting", "--tasks", "2", "--allow-unreadable")]
 
 
-FILES = (
-    "e.jsonl.gz",
-    "suite.json",
+MEASURED = ("e.jsonl.gz", "suite.json")
+TRAINED = (
     *(f"{top}/{name}" for top in ("run", "stopped") for name in ("recipe.json", "metrics.jsonl")),
     "run/done.json",
     *(
@@ -98,8 +104,9 @@ FILES = (
 )
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_a_damaged_file_is_named_in_one_line(made, file, tmp_path):
+@pytest.mark.parametrize("file", [*MEASURED, *(pytest.param(file, marks=pytest.mark.slow) for file in TRAINED)])
+def test_a_damaged_file_is_named_in_one_line(request, file, tmp_path):
+    made = request.getfixturevalue("measured" if file in MEASURED else "trained")
     named = 0
     for damage in (_cut, _other_type, _gone) if file.startswith("stopped/step") else DAMAGE:  # those train on
         root = tmp_path / damage.__name__

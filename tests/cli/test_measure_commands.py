@@ -9,19 +9,12 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from command import run
-from gentax.cli.app import app
-from gentax.core import UsageError
 from gentax.core.episode import read_episodes, write_episodes
 from gentax.evals.evaluate import evaluate
 from gentax.metrics.axes import Probe
 from gentax.metrics.diversity import Diversity
-
-
-def invoke(*args):
-    return CliRunner().invoke(app, [*map(str, args)], env={"COLUMNS": "200"})
 
 
 @pytest.fixture(scope="module")
@@ -36,23 +29,23 @@ def files(tmp_path_factory):
 
 
 def test_diagnose_one_policy(files):
-    shown = invoke("diagnose", files / "random")
-    assert shown.exit_code == 0, shown.output
-    assert "sokoban: 12 episodes of 12 tasks" in shown.output
-    assert "crafting: 12 episodes of 12 tasks" in shown.output
-    assert "invalid: % of actions that the environment refused" in shown.output
-    assert shown.output.splitlines()[1].startswith("On crafting, ")  # the point first, then the tables
-    assert shown.output.index("episodes succeed") < shown.output.index("12 episodes of 12 tasks")
+    shown = run("diagnose", files / "random")
+    assert shown.code == 0, shown.err
+    assert "sokoban: 12 episodes of 12 tasks" in shown.out
+    assert "crafting: 12 episodes of 12 tasks" in shown.out
+    assert "invalid: % of actions that the environment refused" in shown.out
+    assert shown.out.splitlines()[1].startswith("On crafting, ")  # the point first, then the tables
+    assert shown.out.index("episodes succeed") < shown.out.index("12 episodes of 12 tasks")
 
 
 def test_diagnose_two_policies(files, tmp_path):
     after = files / "expert" / "episodes.jsonl.gz"
-    shown = invoke("diagnose", files / "random", after, "--json", tmp_path / "out.json")
-    assert shown.exit_code == 0, shown.output
-    assert shown.output.splitlines()[1] == json.loads((tmp_path / "out.json").read_text())["sentences"][0]
-    assert " went from " in shown.output.splitlines()[1]
-    assert "0 % before and after: " in shown.output
-    assert "\ntruncated  " not in shown.output
+    shown = run("diagnose", files / "random", after, "--json", tmp_path / "out.json")
+    assert shown.code == 0, shown.err
+    assert shown.out.splitlines()[1] == json.loads((tmp_path / "out.json").read_text())["sentences"][0]
+    assert " went from " in shown.out.splitlines()[1]
+    assert "0 % before and after: " in shown.out
+    assert "\ntruncated  " not in shown.out
     written = json.loads((tmp_path / "out.json").read_text())
     assert set(written["domains"]) == {"sokoban", "crafting"}
     one = written["domains"]["sokoban"]
@@ -61,27 +54,27 @@ def test_diagnose_two_policies(files, tmp_path):
     assert 0 <= one["p_values"]["ran_out"] <= 1
     assert written["sentences"]
     for sentence in written["sentences"]:
-        assert sentence in shown.output
+        assert sentence in shown.out
 
 
 def test_damaged_episode_files_are_refused(files, tmp_path):
     (tmp_path / "x.gz").write_text("x")
     for args in ([tmp_path / "x.gz"], [files / "random", tmp_path], [files / "random", "--json", tmp_path]):
-        failed = invoke("diagnose", *args)
-        assert isinstance(failed.exception, UsageError)
-        assert str(tmp_path) in str(failed.exception)
+        failed = run("diagnose", *args)
+        assert failed.code == 2
+        assert str(tmp_path) in failed.err
 
 
 def test_probe_prints_writes_and_plots_with_distractors(tmp_path):
     out, picture = tmp_path / "probe.json", tmp_path / "axes.svg"
     options = ["--trajectories", "8", "--samples", "2", "--horizon", "6", "--policy", "random"]
-    done = invoke("probe", "sokoban", "crafting", *options, "--distract", "--json", str(out), "--plot", str(picture))
-    assert done.exit_code == 0, done.output
-    lines = done.output.splitlines()
+    done = run("probe", "sokoban", "crafting", *options, "--distract", "--json", str(out), "--plot", str(picture))
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
     for name in ("sokoban", "sokoban + distract", "crafting", "crafting + distract"):
-        assert sum(line.startswith(f"{name}  ") for line in lines) == 3, done.output  # richness, planning, pass@k
-    assert "k = 2" in done.output
-    assert "…" not in done.output  # nothing is cut off where output goes to a file
+        assert sum(line.startswith(f"{name}  ") for line in lines) == 3, done.out  # richness, planning, pass@k
+    assert "k = 2" in done.out
+    assert "…" not in done.out  # nothing is cut off where output goes to a file
     rows = [Probe.from_json(row) for row in json.loads(out.read_text())["probes"]]
     assert [row.name for row in rows] == ["sokoban", "sokoban + distract", "crafting", "crafting + distract"]
     assert {row.axes.horizon for row in rows} == {6}
@@ -96,42 +89,42 @@ def test_diversity_prints_matrices_and_the_mixture(tmp_path):
     out, picture = tmp_path / "diversity.json", tmp_path / "diversity.png"
     options = ["--trajectories", "4", "--horizon", "4", "--policy", "random"]
     options += ["--weight", "sokoban=3", "--weight", "babyai=1"]
-    done = invoke("diversity", "sokoban", "babyai", "crafting", *options, "--json", str(out), "--plot", str(picture))
-    assert done.exit_code == 0, done.output
+    done = run("diversity", "sokoban", "babyai", "crafting", *options, "--json", str(out), "--plot", str(picture))
+    assert done.code == 0, done.err
     written = json.loads(out.read_text())
     found = Diversity.from_json(written)
     assert found.names == ("sokoban", "babyai", "crafting")
     for measure in ("unshared", "unseen", "tfidf", "structural"):
-        assert f"\n{measure}: " in done.output
-        assert f"{found.pairs[measure]['sokoban']['crafting'].value:.2f} ±" in done.output
-    assert "sokoban 75%, babyai 25%" in done.output
-    assert f"{written['mixture']['vendi']:.2f} wholly different domains, of 2" in done.output
+        assert f"\n{measure}: " in done.out
+        assert f"{found.pairs[measure]['sokoban']['crafting'].value:.2f} ±" in done.out
+    assert "sokoban 75%, babyai 25%" in done.out
+    assert f"{written['mixture']['vendi']:.2f} wholly different domains, of 2" in done.out
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_diversity_shows_the_kl_of_a_tuned_policy(tmp_path):
     out = tmp_path / "diversity.json"
     options = ["--trajectories", "2", "--horizon", "3", "--tuned", "base", "--json", str(out)]
-    done = invoke("diversity", "sokoban", "crafting", *options)
-    assert done.exit_code == 0, done.output
-    assert "policy: KL(base || base)" in done.output
+    done = run("diversity", "sokoban", "crafting", *options)
+    assert done.code == 0, done.err
+    assert "policy: KL(base || base)" in done.out
     moved = Diversity.from_json(json.loads(out.read_text())).policy
     assert {name: round(kl.value, 6) for name, kl in moved.items()} == {"sokoban": 0, "crafting": 0}
 
 
 def test_reference_recomputes_both_papers(tmp_path):
-    shown = invoke("reference", "--json", str(tmp_path / "out.json"))
-    assert shown.exit_code == 0, shown.output
-    assert "tax removed         −222.4 (−237.5 to −208.6)" in shown.output
-    lines = shown.output.splitlines()
+    shown = run("reference", "--json", str(tmp_path / "out.json"))
+    assert shown.code == 0, shown.err
+    assert "tax removed         −222.4 (−237.5 to −208.6)" in shown.out
+    lines = shown.out.splitlines()
     said = [line for line in lines if line.startswith("arXiv ")]
     assert len(said) == 2
     assert "25 reproduced, 13 reproduced under another metric, 2 not reproduced" in said[0]
-    assert "…" not in shown.output  # nothing is cut short, however narrow the terminal
+    assert "…" not in shown.out  # nothing is cut short, however narrow the terminal
     written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert [study["study"] for study in written] == ["2601.18217", "2603.12011"]
     assert written[0]["counts"]["not reproduced"] == 2
-    one = invoke("reference", "2603.12011").output
+    one = run("reference", "2603.12011").out
     assert "not checkable" in one
     assert "2601.18217" not in one
 
@@ -142,9 +135,9 @@ PLAYED = ["tax", "--base", "expert", "--tuned", "random", "--source", "sokoban",
 def test_tax_writes_a_report_folder_with_its_gate(tmp_path):
     out = tmp_path / "tax"
     (tmp_path / "gate.yaml").write_text("tax: {fail: 1 %}")
-    done = invoke(*PLAYED, "--interim-analyses", "1", "--out", out, "--gate", tmp_path / "gate.yaml")
-    assert done.exit_code == 3, done.output
-    assert f"wrote {out / 'report.html'}" in done.output
+    done = run(*PLAYED, "--interim-analyses", "1", "--out", out, "--gate", tmp_path / "gate.yaml")
+    assert done.code == 3, done.out
+    assert f"wrote {out / 'report.html'}" in done.out
     assert {path.name for path in out.iterdir()} == {
         "report.html", "result.json", "figures", "episodes", "tables", "base", "tuned",
     }  # fmt: skip
@@ -178,9 +171,9 @@ def test_a_report_goes_to_the_temporary_folder_when_the_disk_is_full(tmp_path, m
 )
 def test_tax_refuses_a_folder_with_other_files(tmp_path, more, says):
     (tmp_path / "notes.txt").write_text("mine")
-    refused = invoke(*PLAYED, *more, "--out", tmp_path)
-    assert isinstance(refused.exception, UsageError)
-    assert says in str(refused.exception)
+    refused = run(*PLAYED, *more, "--out", tmp_path)
+    assert refused.code == 2
+    assert says in refused.err
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -194,8 +187,8 @@ def test_every_command_that_measures_writes_a_table(files, tmp_path):
         "advise": ["sokoban", "--target", "crafting", "--policy", "random", "--trajectories", 4],
     }
     for command, arguments in commands.items():
-        shown = invoke(command, *arguments, "--table", tmp_path / f"{command}.csv")
-        assert shown.exit_code == 0, shown.output
+        shown = run(command, *arguments, "--table", tmp_path / f"{command}.csv")
+        assert shown.code == 0, shown.err
         head, *rows = (tmp_path / f"{command}.csv").read_text().splitlines()
         assert rows
         assert "_low" in head or ",low," in head

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 
 import pytest
-from typer.testing import CliRunner
 
-from gentax.cli.app import app
+from command import run
 from gentax.core import Episode, Outcome, Step, Task
 from gentax.integrations.trajectories import read_any_episodes
 
@@ -41,7 +40,7 @@ def test_inspect_reads_what_was_written(tmp_path):
 
 def test_what_is_missing_or_unknown_is_named(tmp_path, monkeypatch):
     def rollout(*options):
-        return str(CliRunner().invoke(app, ["rollout", "sokoban", "--policy", "random", *options]).exception)
+        return run("rollout", "sokoban", "--policy", "random", *options).err
 
     assert "did you mean 'inspect'" in rollout("--log", "inspct", "--out", str(tmp_path / "a.eval"))
     assert "written as .json or .eval" in rollout("--log", "inspect", "--out", str(tmp_path / "a.jsonl.gz"))

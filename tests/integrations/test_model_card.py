@@ -7,10 +7,8 @@ import json
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
-from typer.testing import CliRunner
 
-from gentax.cli.app import app
-from gentax.core import UsageError
+from command import run
 from gentax.evals.evaluate import evaluate
 from gentax.metrics.tax import tax_report
 from gentax.metrics.verdict import sentences
@@ -24,17 +22,13 @@ def report():
     return tax_report("sokoban", init, after)
 
 
-def card(*arguments):
-    return CliRunner().invoke(app, ["card", *map(str, arguments)])
-
-
 def test_the_hub_reads_the_results_of_a_card_that_was_there_before(report, tmp_path):
     (tmp_path / "tax.json").write_text(json.dumps(report.to_json() | {"sentences": sentences(report)}))
     readme = tmp_path / "README.md"
     readme.write_text("---\nlicense: mit\n---\n# Mine\n\nMy words.\n")
     for _ in range(2):  # the second time replaces the section
-        shown = card(tmp_path / "tax.json", "--out", readme)
-        assert shown.exit_code == 0, shown.output
+        shown = run("card", tmp_path / "tax.json", "--out", readme)
+        assert shown.code == 0, shown.err
     read = ModelCard.load(readme)
     assert read.data.license == "mit"
     values = {(one.dataset_type, one.metric_type): one for one in read.data.eval_results}
@@ -52,16 +46,16 @@ def test_the_hub_reads_the_results_of_a_card_that_was_there_before(report, tmp_p
 def test_an_evaluation_has_its_success_and_level(tmp_path):
     result = evaluate("random", "sokoban", tasks=4)
     (tmp_path / "mine.json").write_text(json.dumps(result.to_json()))
-    (found,) = ModelCard(card(tmp_path / "mine.json", "--name", "mine").stdout).data.eval_results
+    (found,) = ModelCard(run("card", tmp_path / "mine.json", "--name", "mine").out).data.eval_results
     assert found.metric_value == result.success()["sokoban"].value
     assert found.dataset_config == result.episodes["sokoban"][0].task.level
 
 
 def test_other_files_are_refused(tmp_path, report):
     (tmp_path / "x.json").write_text('{"probes": []}')
-    assert "holds no result of" in str(card(tmp_path / "x.json").exception)
+    assert "holds no result of" in run("card", tmp_path / "x.json").err
     (tmp_path / "y.json").write_text(json.dumps(report.to_json() | {"tax": {"value": "high"}}))
-    assert isinstance(card(tmp_path / "y.json").exception, UsageError)
+    assert run("card", tmp_path / "y.json").code == 2
     (tmp_path / "tax.json").write_text(json.dumps(report.to_json()))
     (tmp_path / "README.md").write_text("---\n- a list\n---\n")
-    assert "metadata cannot be read" in str(card(tmp_path / "tax.json", "--out", tmp_path / "README.md").exception)
+    assert "metadata cannot be read" in run("card", tmp_path / "tax.json", "--out", tmp_path / "README.md").err

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from gentax.cli.app import app
+from command import run
 from gentax.core import UsageError
 from gentax.integrations.trajectories import read_any_episodes
 from gentax.training.trajectories import read_trajectories
@@ -61,8 +60,8 @@ def test_diagnose_reads_conversations_and_claims_no_validity(tmp_path):
     after = chats(tmp_path / "after.jsonl", "Action: open door", True)
     (episode, *_) = read_any_episodes(before)
     assert [step.action for step in episode.steps] == ["look", "look", "look"]
-    shown = CliRunner().invoke(app, ["diagnose", str(before), str(after), "--json", str(tmp_path / "out.json")])
-    assert shown.exit_code == 0, shown.output
+    shown = run("diagnose", before, after, "--json", tmp_path / "out.json")
+    assert shown.code == 0, shown.err
     measured = json.loads((tmp_path / "out.json").read_text())["domains"]["recorded"]
     assert measured["before"]["measures"]["invalid"] is None
     assert measured["before"]["measures"]["repeated"]["value"] > measured["after"]["measures"]["repeated"]["value"]

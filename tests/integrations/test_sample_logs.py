@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from gentax.cli.app import app
+from command import run
 from gentax.core import UsageError
 from gentax.integrations.sample_logs import read_recorded
 from gentax.metrics.tax import tax_report
@@ -23,10 +22,6 @@ INSPECT = [DATA / f"inspect_{when}.json" for when in ("before", "after")]
 
 def lines_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def tax(*arguments):
-    return CliRunner().invoke(app, ["tax", *map(str, arguments)], env={"COLUMNS": "200"})
 
 
 def test_harness_samples_have_the_metric_and_filter_that_is_named():
@@ -108,8 +103,8 @@ def test_results_of_others_alone_have_the_same_intervals_and_sentences(tmp_path)
         "--results",
         f"sums:match={INSPECT[0]},{INSPECT[1]}",
     ]
-    shown = tax("--source", "sums", *options, "--table", tmp_path / "t.csv")
-    assert shown.exit_code == 0, shown.output
+    shown = run("tax", "--source", "sums", *options, "--table", tmp_path / "t.csv")
+    assert shown.code == 0, shown.err
     capitals, sums = read_recorded(*CAPITALS, "acc"), read_recorded(*INSPECT, "match")
     report = tax_report(
         "sums",
@@ -117,21 +112,21 @@ def test_results_of_others_alone_have_the_same_intervals_and_sentences(tmp_path)
         {"capitals": capitals.after_K, "sums": sums.after_K},
         clusters={"capitals": capitals.contents, "sums": sums.contents},
     )
-    assert str(report.drop["capitals"]) in shown.output
-    assert "Undecided whether this checkpoint lost success on 1 other domain" in shown.output
+    assert str(report.drop["capitals"]) in shown.out
+    assert "Undecided whether this checkpoint lost success on 1 other domain" in shown.out
     with (tmp_path / "t.csv").open() as file:
         assert {(row["measure"], row["domain"]) for row in csv.DictReader(file)} >= {("drop", "capitals"), ("tax", "")}
-    assert "give --tuned" in str(tax("--source", "sums").exception)
-    assert "write NAME=BEFORE,AFTER" in str(tax("--source", "sums", "--results", "a=b").exception)
+    assert "give --tuned" in run("tax", "--source", "sums").err
+    assert "write NAME=BEFORE,AFTER" in run("tax", "--source", "sums", "--results", "a=b").err
 
 
 def test_results_of_others_stand_beside_what_is_played():
     option = ["--results", f"capitals:acc={CAPITALS[0]},{CAPITALS[1]}"]
     played = ["--base", "expert", "--tuned", "random", "--source", "sokoban", "-t", "crafting", "--tasks", 8]
-    shown = tax(*played, *option)
-    assert shown.exit_code == 0, shown.output
-    rows = [line.split()[0] for line in shown.output.splitlines() if line.strip()]
+    shown = run("tax", *played, *option)
+    assert shown.code == 0, shown.err
+    rows = [line.split()[0] for line in shown.out.splitlines() if line.strip()]
     assert {"sokoban", "crafting", "capitals"} <= set(rows)
-    assert "on 2 other domains" in shown.output
+    assert "on 2 other domains" in shown.out
     clash = ["--results", f"crafting:acc={CAPITALS[0]},{CAPITALS[1]}"]
-    assert "give these another name" in str(tax(*played, *clash).exception)
+    assert "give these another name" in run("tax", *played, *clash).err

@@ -83,7 +83,7 @@ def flood():
 )
 def test_a_request_that_fails_costs_its_own_episode_alone(response, says):
     with ChatServer(spoiled(response)) as server:
-        _, episodes = play(server, timeout_s=1.0 if says.endswith("in time") else 20.0)
+        _, episodes = play(server, timeout_s=0.5 if says.endswith("in time") else 20.0)
     (failed,) = (episode for episode in episodes if episode.outcome is Outcome.ERROR)
     assert len(failed.error.splitlines()) == 1
     assert re.search(says, failed.error)

@@ -25,7 +25,7 @@ from gentax.metrics.claim_testing import Claim, assess, drop
 from gentax.metrics.gate import Gate, PercentLimit, PointsLimit
 from gentax.metrics.tax import tax_report
 from gentax.report import ArmResult, LearningCurve, Report, random_success
-from gentax.report.exports import learning_plots, plots, tables
+from gentax.report.exports import tables
 from gentax.report.page import check_report_folder, render, write_folder, write_report
 from gentax.report.text import lead, percent, summary, visible
 
@@ -77,6 +77,11 @@ def page(folder):
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def page_of_arms():
+    return render(fake_report.arms())
+
+
 def test_every_section_is_rendered(page):
     text = Tree(page).text
     for heading in (
@@ -109,10 +114,9 @@ def test_matrix_marks_undecided_cells_and_the_source(page):
     assert cells.count("▼") + cells.count("▲") == len(drops) - undecided + len(fake_report.AFTER)
 
 
-def test_the_page_is_self_contained_and_reproducible(page):
+def test_the_page_is_self_contained_and_reproducible(page, page_of_arms):
     before = dict(matplotlib.rcParams)
-    short = fake_report.arms()
-    assert render(short) == render(short)
+    assert render(fake_report.arms()) == page_of_arms
     assert dict(matplotlib.rcParams) == before
     tree = Tree(page)
     assert tree.wrong == []
@@ -136,20 +140,17 @@ def test_the_only_script_is_allowed_by_its_hash(page):
     digest = b64encode(sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}' 'strict-dynamic'\"" in page
     assert "innerHTML" not in script
-    assert "<script" not in render(fake_report.report(episodes=()))
+    assert "<script" not in render(fake_report.short())
 
 
 def test_every_plot_is_a_file_beside_the_page(folder, page):
-    report = fake_report.report()
-    names = {*plots(report), *(f"learning-{n}" for n, _ in enumerate(learning_plots(report.curves), 1))}
-    assert names == {"gain-and-tax", "matrix", "tax", "domains", "learning-1", "learning-2"}
+    names = {"gain-and-tax", "matrix", "tax", "domains", "learning-1", "learning-2"}
     assert {path.name for path in (folder / "figures").iterdir()} == {
         f"{n}.{end}" for n in names for end in ("svg", "pdf")
     }
     for path in (folder / "figures").iterdir():
         assert path.read_bytes().startswith(b"%PDF" if path.suffix == ".pdf" else b"<?xml")
         assert f'href="figures/{path.name}"' in page
-    assert {"arms", "forecasts"} <= set(plots(fake_report.arms()))
 
 
 def test_every_control_can_be_reached_by_keyboard(page):
@@ -165,17 +166,16 @@ def test_every_control_can_be_reached_by_keyboard(page):
 
 def test_the_study_file_is_quoted_and_can_be_saved():
     text = "# mine\nname: two <b>\n"
-    page = render(fake_report.report(study_file=("work/two.yaml", text), command="gentax study run work/two.yaml"))
+    page = render(fake_report.short(study_file=("work/two.yaml", text), command="gentax study run work/two.yaml"))
     assert "gentax study run work/two.yaml" in Tree(page).text
     assert "# mine name: two <b>" in Tree(page).text
     link = page.split('download="two.yaml" href="data:text/plain;charset=utf-8,')[1].split('"')[0]
     assert unquote(link) == text
 
 
-def test_forecasts_stand_beside_what_was_measured():
-    report = fake_report.arms()
-    text = Tree(render(report)).text
-    (check,) = report.forecasts
+def test_forecasts_stand_beside_what_was_measured(page_of_arms):
+    text = Tree(page_of_arms).text
+    (check,) = fake_report.arms().forecasts
     assert not check.held
     assert replace(check, forecast=check.measured).held
     assert "four sources." in text
@@ -237,9 +237,8 @@ def test_one_result_has_its_sentences_on_top():
     assert "the tax rate is undefined, because the interval of ΔID contains 0" in text
 
 
-def test_arms_are_compared_and_touched_targets_marked():
-    report = fake_report.arms()
-    page = render(report)
+def test_arms_are_compared_and_touched_targets_marked(page_of_arms):
+    report, page = fake_report.arms(), page_of_arms
     text = Tree(page).text.replace("\xa0", " ")
     imitation, replay = report.results[0], report.results[2]
     first = text[text.index("Summary") : text.index("Success on every domain")]
@@ -257,7 +256,7 @@ def test_arms_are_compared_and_touched_targets_marked():
     assert "above chance" in text
 
 
-def test_claims_are_a_section_and_a_table():
+def test_claims_are_a_section_and_a_table(page):
     """An arm's name is foreign text there, too."""
     init, after = np.tile([1.0, 0.0], 60), np.tile([0.0, 0.0, 1.0, 0.0], 30)
     text = "drop('<b>arm') > 5"
@@ -266,7 +265,7 @@ def test_claims_are_a_section_and_a_table():
         Claim("drop(arm) < 24", drop("arm", ["shop"]), limit=0.24),
     ]
     claims = tuple(assess(stated, {"init": {"shop": init}, "arm": {"shop": after}}))
-    made = fake_report.report(claims=claims)
+    made = fake_report.short(claims=claims)
     html = render(made)
     assert "drop(&#39;&lt;b&gt;arm&#39;) &gt; 5" in html
     assert "<b>arm" not in html
@@ -278,7 +277,7 @@ def test_claims_are_a_section_and_a_table():
     first, second = read_csv(tables(made)["claims"])
     assert (first["claim"], first["source"], first["outcome"]) == (text, "", "supported")
     assert second["tasks_needed"] == str(claims[1].needed.tasks)
-    assert 'id="claims"' not in render(fake_report.report())
+    assert 'id="claims"' not in page
 
 
 @pytest.mark.parametrize(("fail", "outcome"), [(99, "PASS"), (5, "FAIL")])
@@ -323,7 +322,7 @@ def test_curves_may_miss_anything_and_show_success_on_validation_tasks():
 
 
 def test_long_curves_do_not_make_a_long_page():
-    short, long = (render(Report("Curve", curves=(fake_report.curve("a", "plain", 0, n),))) for n in (400, 20_000))
+    short, long = (render(Report("Curve", curves=(fake_report.curve("a", "plain", 0, n),))) for n in (400, 8000))
     assert len(long) < 1.5 * len(short)
 
 
@@ -354,7 +353,7 @@ def test_tables_hold_every_value_with_its_limits():
 @pytest.mark.parametrize("name", ['=HYPERLINK("http://x")', "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", 'a,"b"\nc'])
 def test_names_cannot_be_formulas_and_stay_in_their_cell(name):
     result = replace(fake_report.arms().results[0], arm=name)
-    (row,) = read_csv(tables(fake_report.report(results=(result,)))["taxes"])
+    (row,) = read_csv(tables(fake_report.short(results=(result,)))["taxes"])
     assert row["arm"].removeprefix("'") == visible(name)
     assert not row["arm"].startswith(("=", "+", "-", "@", "\t", "\r"))
     assert float(row["gain_points_low"]) == pytest.approx(result.tax.delta_id.low, rel=1e-4)  # a number stays one
@@ -362,7 +361,7 @@ def test_names_cannot_be_formulas_and_stay_in_their_cell(name):
 
 def test_the_page_holds_the_tables_and_no_code_in_them():
     nasty = replace(fake_report.arms().results[0], arm='="><script>alert(1)</script>')
-    report = replace(fake_report.arms(), results=(nasty, *fake_report.arms().results[1:]))
+    report = fake_report.short(results=(nasty,))
     page = render(report)
     assert "<script>alert" not in page
     assert "%27%3D%22%22%3E%3Cscript" in page  # quoted, in the CSV
@@ -380,7 +379,8 @@ def write_result(out):
 
 def test_a_result_folder_is_complete(tmp_path):
     out = tmp_path / "new" / "result"
-    write_result(out)
+    write_folder(out, fake_report.short(), {"base": BEFORE}, {"tax": 0.1})
+    write_result(out)  # which replaces the earlier one
     found = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     assert found == [
         "base/episodes.jsonl.gz",
@@ -397,7 +397,6 @@ def test_a_result_folder_is_complete(tmp_path):
     ]
     assert [episode.task for episode in read_episodes(out / "base")] == [episode.task for episode in BEFORE]
     assert json.loads((out / "result.json").read_text()) == {"tax": 0.5}
-    write_result(out)  # an earlier result is replaced
     assert len(list(out.parent.iterdir())) == 1  # nothing is left of the making
 
 
@@ -426,5 +425,5 @@ def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
 
 def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
-        write_folder(tmp_path / "out", fake_report.arms(), {}, {"tax": float("nan")})
+        write_folder(tmp_path / "out", fake_report.short(), {}, {"tax": float("nan")})
     assert list(tmp_path.iterdir()) == []

@@ -85,7 +85,11 @@ def test_it_writes_the_message_that_starts_a_conversation(tmp_path):
         ("{{ observation }} {{ goall }}", "unknown field of the prompt template .* 'goall'; did you mean 'goal'"),
         ("{{ observation", "no template that can be used"),
         ("{{ observation }}{{ rules.x.y }}", "fails: "),
-        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "fails: it takes more than"),
+        pytest.param(
+            "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+            "fails: it takes more than",
+            marks=pytest.mark.slow,
+        ),
         (b"\xff\xfe", "cannot be read"),
     ],
 )

@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from gentax.cli.app import app
+from command import run
 from gentax.core import UsageError
 from gentax.core.files import lock_folder
 from gentax.studies.plan import FORMAT, Stage, make_plan
@@ -224,8 +223,8 @@ def test_what_a_killed_process_left_is_removed_and_no_lock_that_is_held(tmp_path
     assert set(store.sweep()) == set(left)
     assert list((tmp_path / "running").iterdir()) == [log]
     leave_behind(store)
-    cleaned = CliRunner().invoke(app, ["study", "clean", "demo", "--out", str(tmp_path), "--delete"])
-    assert cleaned.output.count("deleted ") == 1 + len(left)  # the stage, which no arm of the demo uses, as well
+    cleaned = run("study", "clean", "demo", "--out", tmp_path, "--delete")
+    assert cleaned.out.count("deleted ") == 1 + len(left)  # the stage, which no arm of the demo uses, as well
     assert list((tmp_path / "running").iterdir()) == [log]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from command import run
 from gentax.core import Episode, Outcome, Step, Task, UsageError
 from gentax.core.settings import read_settings
 from gentax.domains import registry
@@ -383,20 +384,16 @@ def test_touched_targets_stand_apart(wide, tmp_path):
 
 def test_the_last_screen_matches_the_page(study, tmp_path):
     import yaml
-    from typer.testing import CliRunner
 
-    from gentax.cli.app import app
     from gentax.core.settings import plain
 
     file = tmp_path / "small.yaml"
     values = json.loads(json.dumps(plain(study) | {"evaluate": {"max_new_tokens": 4}}))
     values["claims"] = ["tax(plain) < 5 %", "gain(plain) > 90"]
     file.write_text(yaml.safe_dump(values))
-    shown = CliRunner().invoke(
-        app, ["study", "run", str(file), "--out", str(tmp_path), "--json", str(tmp_path / "j"), "--workers", "1"]
-    )
-    assert shown.exit_code == 0, shown.output
-    screen = shown.output.split(" left)")[-1]
+    shown = run("study", "run", file, "--out", tmp_path, "--json", tmp_path / "j", "--workers", "1")
+    assert shown.code == 0, shown.err
+    screen = shown.out.split(" left)")[-1]
     assert "gain on source" in screen
     assert "tax on targets" in screen
     assert "the tax is undefined" in screen  # the untrained model wins nothing

@@ -50,7 +50,7 @@ def serve(plan, store):
 
     def start(host="127.0.0.1"):
         server = ViewServer(StudyView(plan, store), host)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
         return server
 

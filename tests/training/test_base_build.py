@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from gentax.cli.app import app
+from command import run
 from gentax.core import UsageError
 from gentax.policies.local import load_local_policy
 from gentax.training.pretrain import SIZES, PretrainConfig, PretrainText, build, new_model
@@ -42,6 +41,7 @@ def test_sizes_are_what_the_docs_say(tiny):
     assert {size: round(count, 1) for size, count in millions.items()} == {"nano": 0.5, "micro": 1.4, "mini": 5.5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", list(SIZES))
 def test_every_size_is_built(tmp_path, size):
     out = build(replace(SMALL, size=size), tmp_path / "model", say=lambda text: None)
@@ -53,15 +53,16 @@ def test_every_size_is_built(tmp_path, size):
     assert policy.codec.decode(policy.codec.encode_reply("<action>up</action>")) == "<action>up</action>"
 
 
+@pytest.mark.slow
 def test_the_command_takes_the_size_over_that_of_the_recipe(tmp_path):
     (tmp_path / "recipe.yaml").write_text(YAML)
     out = tmp_path / "model"
     command = ["base", "build", "--out", str(out), "--recipe", str(tmp_path / "recipe.yaml"), "--size", "nano"]
-    done = CliRunner().invoke(app, [*command, "--tasks", "2"], catch_exceptions=False)
-    assert done.exit_code == 0
+    done = run(*command, "--tasks", "2")
+    assert done.code == 0
     assert load_local_policy(out).model.config.hidden_size == SIZES["nano"][0]
     assert (out / "evaluation.json").is_file()
-    assert CliRunner().invoke(app, [*command, "--tasks", "1"]).exit_code == 2  # not after an hour of building
+    assert run(*command, "--tasks", "1").code == 2  # not after an hour of building
 
 
 def test_an_unknown_size_is_refused_by_name_before_anything_is_played(tmp_path):
@@ -70,6 +71,7 @@ def test_an_unknown_size_is_refused_by_name_before_anything_is_played(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.slow
 def test_the_same_recipe_builds_the_same_model(tmp_path):
     folders = [build(SMALL, tmp_path / name, say=lambda text: None) for name in ("a", "b")]
     a, b = (load_local_policy(folder).model.state_dict() for folder in folders)

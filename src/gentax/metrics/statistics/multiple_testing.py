@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -71,7 +71,8 @@ class InterimAnalyses:
         """Return the level of the interval at an analysis (from 1), above `level` before the final one."""
         return self.level if self.count == 1 else float(1 - 2 * ndtr(-self.critical_values[analysis - 1]))
 
-    @cached_property
+    @property
+    @cache  # noqa: B019  (equal plans share it: a report asks for the same few again and again)
     def critical_values(self) -> tuple[float, ...]:
         """The critical value of a standard normal at each analysis, falling."""
         alpha, spent = 1 - self.level, 0.0
@@ -101,6 +102,7 @@ class InterimAnalyses:
             density.advance(analysis, z)
         return float(total)
 
+    @cache  # noqa: B019
     def drift(self, power: float) -> float:
         """Return the mean of the final statistic at which the chance of detecting an effect is `power`."""
         return float(brentq(lambda drift: self.power(drift) - power, 0.0, 20.0))
