@@ -9,9 +9,8 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.options import with_settings
-from gentax.cli.output import check_outputs, print_table, print_text, write_result, write_rows
+from gentax.cli.output import print_table, print_text, write_result, write_rows
 from gentax.core.errors import UsageError
-from gentax.models.options import ModelOptions
 
 if TYPE_CHECKING:
     from gentax.metrics.forecast import Fit, TrainingOption
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 SHOWN = 12  # lines of the ranking
 
 
-@with_settings(model=ModelOptions)
+@with_settings
 def advise(
     candidate: Annotated[
         list[str] | None,
@@ -41,10 +40,8 @@ def advise(
     policy: o.PolicyName = "base",
     trajectories: o.Trajectories = 128,
     *,
-    model: ModelOptions,
-    seed: o.Seed = 0,
-    parallel: o.Parallel = None,
-    allow_unreadable: o.AllowUnreadable = False,
+    model: o.Model,
+    play: o.Play,
     json: o.Json = None,
     table: o.Table = None,
 ) -> None:
@@ -57,7 +54,6 @@ def advise(
     from gentax.metrics.forecast import advise as run
     from gentax.metrics.forecast import read_fit
 
-    check_outputs(json, table)
     forecast_fit = read_fit(fit)
     installed = o.read_domains(None)
     possible_sources = {name: None for name in installed if not record_of(name).target_only}
@@ -67,15 +63,7 @@ def advise(
     if not any(set(targets) - {name} for name in candidates):
         raise UsageError("advice takes at least one candidate and one other domain as a target")
     loaded = o.load_policy(policy, model)
-    probes = probe(
-        levels,
-        loaded,
-        trajectories=trajectories,
-        seed=seed,
-        parallel=parallel,
-        stop_if_unreadable=not allow_unreadable,
-        progress=True,
-    )
+    probes = probe(levels, loaded, trajectories=trajectories, **play.arguments())
     names = {p.domain: p.name for p in probes}
     advice = run(probes, [names[c] for c in candidates], [names[t] for t in targets], forecast_fit, budget)
     print_text([_verdict(advice, forecast_fit), ""])

@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gentax.cli import options as o
-from gentax.cli.output import check_output, console, one_line, print_text, printable, write_result
+from gentax.cli.output import console, one_line, print_text, printable, write_result
 from gentax.core.console import status
 from gentax.core.errors import ExitCode
 from gentax.core.extras import EXTRAS, install_command, installed_versions, not_installed
@@ -92,7 +92,6 @@ def doctor(
 
     Example: `gentax doctor`
     """
-    check_output(json)
     groups: dict[str, list[Callable[[], Finding]]] = {
         "machine": [_python, _gentax, _hardware, *_folders(), *([_hub] if network else [])],
         "extras": [partial(_extra, name) for name in EXTRAS],

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from gentax.cli import options as o
-from gentax.cli.output import check_output, console, print_table, print_text, printable, write_result
+from gentax.cli.output import console, print_table, print_text, printable, write_result
 from gentax.core.console import is_interactive, status
 from gentax.core.errors import ExitCode
 
@@ -80,7 +80,6 @@ def check(
     from gentax.domains.check import QUICK, CheckBudget
     from gentax.domains.check import check as run
 
-    check_output(json)
     status(f"  starting {env}")
     ((name, level),) = o.read_domains([env]).items()
     limits: dict[str, Any] = {"tasks": tasks, "starts": starts, "seconds": seconds}

@@ -11,22 +11,12 @@ import typer
 from rich.text import Text
 
 from gentax.cli import options as o
-from gentax.cli.options import SettingsGroup, with_settings
-from gentax.cli.output import (
-    check_output,
-    check_outputs,
-    console,
-    print_text,
-    print_text_table,
-    save,
-    write_result,
-    write_rows,
-)
+from gentax.cli.options import with_settings
+from gentax.cli.output import console, print_text, print_text_table, save, write_result, write_rows
 from gentax.core.console import EpisodeProgress, status
 from gentax.core.errors import ExitCode, UsageError
 from gentax.core.files import lock_folder
 from gentax.models.options import ModelOptions
-from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:
     from gentax.evals.suite_result import SuiteResult
@@ -36,7 +26,7 @@ MODEL = tuple(field.name for field in dataclasses.fields(ModelOptions))
 FREE_OPTIONS = ("policy", "named", "domain", "suite", "json", "table", "parallel", "allow_unreadable", *MODEL)
 
 
-@with_settings(config=SettingsGroup(RolloutConfig, exclude=("horizon", "reward")), model=ModelOptions)
+@with_settings
 def evaluate(
     ctx: typer.Context,
     policy: Annotated[str, typer.Argument(help=o.POLICY)] = "base",
@@ -45,15 +35,13 @@ def evaluate(
         str | None, typer.Option(metavar="NAME", help="Play a frozen suite, such as `v2`, which fixes all but -d.")
     ] = None,
     domain: o.Domains = None,
-    tasks: o.Tasks = 128,
+    tasks: Annotated[int, typer.Option(help="Test tasks of each domain.")] = 128,
     split: Annotated[str, typer.Option(help="Which split of the tasks.")] = "test",
     samples: o.Samples = 1,
     *,
-    config: RolloutConfig,
-    model: ModelOptions,
-    seed: o.Seed = 0,
-    parallel: o.Parallel = None,
-    allow_unreadable: o.AllowUnreadable = False,
+    config: o.Rollout,
+    model: o.Model,
+    play: o.Play,
     json: o.Json = None,
     table: o.Table = None,
 ) -> None:
@@ -64,14 +52,13 @@ def evaluate(
     """
     from gentax.evals.evaluate import evaluate as run
 
-    check_outputs(json, table)
     if named is not None:
         if _is_given(ctx, "policy"):
             raise UsageError(f"the policy is given twice: {policy!r} and --policy {named!r}")
         policy = named
     if suite is not None:
         _refuse_fixed_options(ctx, suite)
-        return _play_suite(policy, suite, domain, parallel, allow_unreadable, json, table, model)
+        return _play_suite(policy, suite, domain, play, json, table, model)
     levels = o.read_domains(domain)
     result = run(
         o.load_policy(policy, model),
@@ -80,10 +67,7 @@ def evaluate(
         split=split,
         samples=samples,
         config=config,
-        seed=seed,
-        parallel=parallel,
-        stop_if_unreadable=not allow_unreadable,
-        progress=True,
+        **play.arguments(),
     )
     print_text_table(result.table())
     print_text(result.caveats())
@@ -106,8 +90,7 @@ def _play_suite(
     policy: str,
     name: str,
     names: list[str] | None,
-    parallel: int | None,
-    allow_unreadable: bool,
+    play: o.PlayOptions,
     json: Path | None,
     table: Path | None,
     model: ModelOptions,
@@ -140,8 +123,8 @@ def _play_suite(
             names,
             out=json,
             model=model,
-            parallel=parallel,
-            stop_if_unreadable=not allow_unreadable,
+            parallel=play.parallel,
+            stop_if_unreadable=not play.allow_unreadable,
             on_episode=lambda episode: counts[-1](episode),
             on_steps=lambda count: counts[-1].steps(count),
             on_domain=on_domain,
@@ -177,7 +160,6 @@ def verify(
     from gentax.evals.suite_result import verify as run
     from gentax.report.text import one_line
 
-    check_output(json)
     failed, found = 0, {}
     for file in files:
         console.print(one_line(str(file), 200), style="bold", markup=False)
@@ -201,14 +183,12 @@ def card(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            metavar="FILE",
-            help="A model card, such as README.md; of one that is there the section "
-            "is added or replaced. Printed without it.",
+        o.output_file(
+            "A model card, such as README.md; of one that is there the section is added or replaced. Printed without "
+            "it."
         ),
     ] = None,
-    name: Annotated[str, typer.Option("--name", help="The model's name, in a new card.")] = "model",
+    name: Annotated[str, typer.Option(help="The model's name, in a new card.")] = "model",
     json: o.Json = None,
 ) -> None:
     """Write a model card section: the Hub's evaluation metadata (`model-index`) and a table with intervals.
@@ -218,8 +198,6 @@ def card(
     """
     from gentax.integrations.model_card import card_section, card_text, write_card
 
-    check_output(json)
-    check_output(out, "--out")
     section = card_section(result)
     if out is None:
         print(card_text(section, name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import inspect
@@ -11,37 +12,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.models import OptionInfo
 
+from gentax.cli.output import check_output, check_table
 from gentax.core.console import printable, status
 from gentax.core.errors import UsageError
 from gentax.core.settings import field_docs
+from gentax.models.options import ModelOptions
+from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:
-    from gentax.models.options import ModelOptions
     from gentax.policies import Policy
     from gentax.policies.endpoint import EndpointPolicy
 
 MODEL = "a folder, a hub's `org/name[@revision]`, an adapter's folder, a `.gguf` file"  # how a model is named
 POLICY = f"`base`, `random`, `expert`, {MODEL}, `http://…/v1#model`, or `module:policy`."  # and a policy
 
-PolicyName = Annotated[str, typer.Option("--policy", help=POLICY)]
+PolicyName = Annotated[str, typer.Option(help=POLICY)]
 Trajectories = Annotated[int, typer.Option(help="Episodes of each domain: tasks times samples.")]
-Json = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file as JSON.")
-]
-Table = Annotated[
-    Path | None,
-    typer.Option("--table", metavar="FILE", help="Also write the result as a table: `.csv` or `.parquet`."),
-]
 Domains = Annotated[
     list[str] | None,
     typer.Option(
         "--domain", "-d", metavar="NAME[:LEVEL]", help="A domain, with a level if not its default. May be repeated."
     ),
 ]
-Tasks = Annotated[int, typer.Option(help="Test tasks of each domain.")]
 Samples = Annotated[int, typer.Option(help="Episodes on each task.", min=1, max=10_000)]
-Seed = Annotated[int, typer.Option(help="Seeds every random number drawn.")]
 Parallel = Annotated[
     int | None,
     typer.Option(help="Episodes in flight at once; as many as memory holds without it, 128 at most.", min=1),
@@ -50,6 +45,43 @@ AllowUnreadable = Annotated[
     bool,
     typer.Option("--allow-unreadable", help="Play on when most of the first replies hold no action."),
 ]
+
+
+def output_file(help: str, check: Callable[..., Any] = check_output) -> Any:
+    """Return an option for a file that is written: one that cannot be is refused before hours are spent on it."""
+    return typer.Option(metavar="FILE", help=help, callback=check)
+
+
+Json = Annotated[Path | None, output_file("Also write the result to this file as JSON.")]
+Table = Annotated[Path | None, output_file("Also write the result as a table: `.csv` or `.parquet`.", check_table)]
+
+
+@dataclasses.dataclass(frozen=True)
+class SettingsGroup:
+    """Marks a parameter of a command whose type is a settings dataclass: each of its fields becomes an option."""
+
+    exclude: tuple[str, ...] = ()  # fields that are not options of this command
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # that differ from the dataclass's own
+
+
+@dataclasses.dataclass(frozen=True)
+class PlayOptions:
+    """How episodes are played, whatever the policy and the prompt."""
+
+    seed: int = 0
+    """Seeds every random number drawn."""
+    parallel: Parallel = None
+    allow_unreadable: AllowUnreadable = False
+
+    def arguments(self) -> dict[str, Any]:
+        """Return them as arguments of `evaluate`, `probe`, `paired_evaluation` and `rollout`."""
+        stop = not self.allow_unreadable
+        return {"seed": self.seed, "parallel": self.parallel, "stop_if_unreadable": stop, "progress": True}
+
+
+Play = Annotated[PlayOptions, SettingsGroup()]
+Model = Annotated[ModelOptions, SettingsGroup()]
+Rollout = Annotated[RolloutConfig, SettingsGroup(exclude=("horizon", "reward"))]
 
 
 def read_domains(names: list[str] | None) -> dict[str, str | None]:
@@ -114,63 +146,62 @@ def print_usage() -> None:
             print(f"{printable(policy.name)}: {policy.usage}")
 
 
-@dataclasses.dataclass(frozen=True)
-class SettingsGroup:
-    """A settings dataclass as a command takes it."""
+def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command an option, with its docstring, for each field of its parameters that are a `SettingsGroup`.
 
-    settings: type
-    exclude: tuple[str, ...] = ()  # fields that are not options of this command
-    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # that differ from the dataclass's own
-
-
-def with_settings(**groups: type | SettingsGroup) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Turn settings dataclasses into options of a command: an option for each field, with its docstring.
-
-    Each keyword is a parameter of the command and its dataclass. `@with_settings(play=RolloutConfig)` gives a command
-    the options `--context`, `--thinking` and so on, and calls it with one `RolloutConfig`.
+    A parameter `config: Annotated[RolloutConfig, SettingsGroup()]` becomes the options `--context`, `--thinking` and so
+    on; the command is called with one `RolloutConfig`.
     """
-    by_name = {name: g if isinstance(g, SettingsGroup) else SettingsGroup(g) for name, g in groups.items()}
-    options_of = {name: _options(group) for name, group in by_name.items()}
+    hints = typing.get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    options_of: dict[str, list[inspect.Parameter]] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        metadata = getattr(hints[name], "__metadata__", ())
+        if group := next((one for one in metadata if isinstance(one, SettingsGroup)), None):
+            options_of[name] = _options(hints[name].__origin__, group)
+            parameters += options_of[name]
+        else:
+            parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
 
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        hints = typing.get_type_hints(command, include_extras=True)
-        parameters: list[inspect.Parameter] = []
-        for name, parameter in inspect.signature(command).parameters.items():
-            keyword = parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
-            parameters += options_of.get(name, [keyword])
+    @functools.wraps(command)
+    def run(**values: Any) -> Any:
+        for name, options in options_of.items():
+            fields = {option.name: values.pop(option.name) for option in options}
+            settings = hints[name].__origin__
+            lists = {field.name for field in dataclasses.fields(settings) if field.default == ()}
+            values[name] = settings(**{k: tuple(v or ()) if k in lists else v for k, v in fields.items()})
+        return command(**values)
 
-        @functools.wraps(command)
-        def run(**values: Any) -> Any:
-            for name, group in by_name.items():
-                fields = {option.name: values.pop(option.name) for option in options_of[name]}
-                lists = {field.name for field in dataclasses.fields(group.settings) if field.default == ()}
-                values[name] = group.settings(**{k: tuple(v or ()) if k in lists else v for k, v in fields.items()})
-            return command(**values)
-
-        del run.__wrapped__  # or typer would read the command's own signature
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return run
-
-    return decorate
+    del run.__wrapped__  # or typer would read the command's own signature
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
-def _options(group: SettingsGroup) -> list[inspect.Parameter]:
-    """Return a keyword parameter for each field of a settings dataclass, annotated as an option."""
-    docs, hints = field_docs(group.settings), typing.get_type_hints(group.settings)
+def _options(settings: type, group: SettingsGroup) -> list[inspect.Parameter]:
+    """Return a keyword parameter for each field of a settings dataclass, annotated as an option.
+
+    A field may be `Annotated` with a `typer.Option` of its own; its help is the field's docstring unless it has one.
+    """
+    docs, kinds = field_docs(settings), typing.get_type_hints(settings)
+    hints = typing.get_type_hints(settings, include_extras=True)
     parameters = []
-    for field in dataclasses.fields(group.settings):
+    for field in dataclasses.fields(settings):
         if field.name in group.exclude:
             continue
-        hint, flag = hints[field.name], field.name.replace("_", "-")
-        hint = str if typing.get_origin(hint) is typing.Literal else hint  # refused by the dataclass, with the nearest
-        default, flags, metavar = group.defaults.get(field.name, field.default), [f"--{flag}"], None
-        if hint is bool and default:  # an option that is off by default needs no second flag, which would fill the help
-            flags = [f"--{flag}/--no-{flag}"]
-        elif typing.get_origin(hint) is tuple:
-            hint, metavar = list[typing.get_args(hint)[0]] | None, flag.upper()  # type: ignore[misc]
-        annotation: Any = Annotated[hint, typer.Option(*flags, help=docs.get(field.name, ""), metavar=metavar)]
+        kind, flag = kinds[field.name], field.name.replace("_", "-")
+        metadata = getattr(hints[field.name], "__metadata__", ())
+        option = copy.copy(next((one for one in metadata if isinstance(one, OptionInfo)), typer.Option()))
+        default = group.defaults.get(field.name, field.default)
+        kind = str if typing.get_origin(kind) is typing.Literal else kind  # refused by the dataclass, with the nearest
+        # An option that is off by default needs no second flag, which would fill the help.
+        flags = f"--{flag}/--no-{flag}" if kind is bool and default else f"--{flag}"
+        if typing.get_origin(kind) is tuple:
+            kind, option.metavar = list[typing.get_args(kind)[0]] | None, option.metavar or flag.upper()  # type: ignore[misc]
+        own = [one for one in (option.default, *(option.param_decls or ())) if isinstance(one, str)]
+        option.default = ...  # which an `Option` takes its first flag for
+        option.param_decls, option.help = (*dict.fromkeys(own or [flags]),), option.help or docs.get(field.name, "")
+        default = inspect.Parameter.empty if default is dataclasses.MISSING else None if default == () else default
         keyword = inspect.Parameter.KEYWORD_ONLY
-        default = None if default == () else default
-        parameters.append(inspect.Parameter(field.name, keyword, default=default, annotation=annotation))
+        parameters.append(inspect.Parameter(field.name, keyword, default=default, annotation=Annotated[kind, option]))
     return parameters

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
@@ -15,7 +16,9 @@ from gentax.core.console import end_line
 from gentax.core.console import one_line as one_line
 from gentax.core.console import printable as printable
 from gentax.core.errors import UsageError
-from gentax.core.results import TextTable
+from gentax.core.files import write_json
+from gentax.core.results import TextTable, write_table
+from gentax.core.results import check_table as check_table_name
 
 if TYPE_CHECKING:
     from gentax.core.results import Tabular
@@ -61,8 +64,6 @@ def print_text(sentences: str | Iterable[str]) -> None:
 
 def write_result(path: Path | None, value: Any) -> None:
     """Write a result as JSON where `--json` was given."""
-    from gentax.core.files import write_json
-
     if path is not None:
         save(path, lambda file: write_json(file, value))
         print_text(f"wrote {one_line(str(path))}")
@@ -70,8 +71,6 @@ def write_result(path: Path | None, value: Any) -> None:
 
 def write_rows(path: Path | None, results: Iterable[Tabular]) -> None:
     """Write the rows of results as a table where `--table` was given."""
-    from gentax.core.results import write_table
-
     if path is not None:
         rows = [row for result in results for row in result.rows()]
         save(path, lambda file: write_table(file, rows))
@@ -99,19 +98,11 @@ def save(path: Path, write: Callable[[Path], None]) -> None:
 NEEDED = 1 << 20  # bytes that must be free where a command will write
 
 
-def check_outputs(json: Path | None, table: Path | None) -> None:
-    """Refuse files of `--json` and `--table` that cannot be written, before hours are spent on what would go there."""
-    from gentax.core.results import check_table
-
-    check_table(table)
-    check_output(json)
-    check_output(table, "--table")
-
-
-def check_output(path: Path | None, option: str = "--json") -> None:
-    """Refuse an output file that cannot be written, likewise."""
+def check_output(param: typer.CallbackParam, path: Path | None) -> Path | None:
+    """Refuse a file of an option that cannot be written. Raises UsageError."""
     if path is None:
-        return
+        return None
+    option = param.opts[0]
     if path.is_dir():
         raise UsageError(f"{path} is a folder; {option} takes a file")
     refusal = f"{option} {path}: nothing can be written there"
@@ -119,10 +110,17 @@ def check_output(path: Path | None, option: str = "--json") -> None:
     if target.exists() and not target.is_file():  # a device or a pipe
         if not os.access(target, os.W_OK):
             raise UsageError(refusal)
-        return
+        return path
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=target.parent) as file:
             file.write(bytes(NEEDED))
     except OSError as error:
         raise UsageError(f"{refusal}: {error.strerror}") from None
+    return path
+
+
+def check_table(param: typer.CallbackParam, path: Path | None) -> Path | None:
+    """Refuse a table that cannot be written, likewise."""
+    check_table_name(path)
+    return check_output(param, path)

@@ -23,10 +23,7 @@ _HELP = "Type an action. Also: ? lists what is possible, ! asks the expert, q le
 NEAREST = 5  # admissible actions named for one that is not
 
 
-@with_settings(
-    settings=SettingsGroup(RolloutConfig, exclude=("horizon", "reward"), defaults={"thinking": True}),
-    model=ModelOptions,
-)
+@with_settings
 def play(
     domain: Annotated[str, typer.Argument(help="A domain, `NAME` or `NAME:LEVEL`.")],
     index: Annotated[int, typer.Option(help="Which task.")] = 0,
@@ -37,8 +34,8 @@ def play(
         str | None, typer.Option(metavar="FILE", help="Sokoban only: play the rooms of an XSB file.")
     ] = None,
     *,
-    settings: RolloutConfig,
-    model: ModelOptions,
+    settings: Annotated[RolloutConfig, SettingsGroup(exclude=("horizon", "reward"), defaults={"thinking": True})],
+    model: o.Model,
 ) -> None:
     """Play a task in the terminal, or watch a policy play it.
 

@@ -12,7 +12,6 @@ import typer
 from gentax.cli import options as o
 from gentax.cli.options import SettingsGroup, with_settings
 from gentax.cli.output import (
-    check_outputs,
     estimate_text,
     one_line,
     print_table,
@@ -40,9 +39,17 @@ DomainNames = Annotated[
     ),
 ]
 Horizon = Annotated[int, typer.Option(help="Steps after which an episode is cut off and a failure counted.")]
-PlotFile = Annotated[
-    Path | None, typer.Option("--plot", metavar="FILE", help="Also draw the result: `.svg`, `.png` or `.pdf`.")
-]
+
+
+def _check_plot(path: Path | None) -> Path | None:
+    if path is not None:
+        from gentax.report.style import check_plot_path  # takes matplotlib
+
+        check_plot_path(path)
+    return path
+
+
+PlotFile = Annotated[Path | None, o.output_file("Also draw the result: `.svg`, `.png` or `.pdf`.", _check_plot)]
 # A heading, the measure of `Axes` below it, and its digits after the point.
 RICHNESS = (
     ("prompt, characters", "prompt_characters", 0),
@@ -61,7 +68,7 @@ PLANNING = (
 )
 
 
-@with_settings(config=SettingsGroup(RolloutConfig, exclude=("horizon", "reward", "wrap")), model=ModelOptions)
+@with_settings
 def probe(
     domain: DomainNames = None,
     policy: o.PolicyName = "base",
@@ -73,14 +80,12 @@ def probe(
     ] = False,
     wrap: Annotated[
         list[str] | None,
-        typer.Option("--wrap", metavar="WRAPPER", help="Also in this wrapper; several nest, the first innermost."),
+        typer.Option(metavar="WRAPPER", help="Also in this wrapper; several nest, the first innermost."),
     ] = None,
     *,
-    config: RolloutConfig,
-    model: ModelOptions,
-    seed: o.Seed = 0,
-    parallel: o.Parallel = None,
-    allow_unreadable: o.AllowUnreadable = False,
+    config: Annotated[RolloutConfig, SettingsGroup(exclude=("horizon", "reward", "wrap"))],
+    model: o.Model,
+    play: o.Play,
     json: o.Json = None,
     table: o.Table = None,
     plot: PlotFile = None,
@@ -90,10 +95,7 @@ def probe(
     Examples: `gentax probe sokoban babyai --plot axes.svg`, `gentax probe my_package:make_env --samples 4`
     """
     from gentax.evals.probe import probe as run
-    from gentax.report.style import check_plot_path
 
-    check_outputs(json, table)
-    check_plot_path(plot)
     rows = run(
         _read_levels(domain),
         o.load_policy(policy, model),
@@ -102,10 +104,7 @@ def probe(
         horizon=horizon,
         wrap=[*(["distract"] if distract else []), *(wrap or [])],
         config=config,
-        seed=seed,
-        parallel=parallel,
-        stop_if_unreadable=not allow_unreadable,
-        progress=True,
+        **play.arguments(),
     )
     _print_probes(rows)
     write_result(json, {"probes": [row.to_json() for row in rows]})
@@ -155,7 +154,7 @@ def _draw(rows: Sequence[Probe], path: Path) -> None:
     save(axes_plot(points, "state richness: characters of the observation", y_label), path)
 
 
-@with_settings(model=ModelOptions)
+@with_settings
 def diversity(
     domain: DomainNames = None,
     policy: o.PolicyName = "base",
@@ -163,9 +162,7 @@ def diversity(
     horizon: Horizon = 50,
     weight: Annotated[
         list[str] | None,
-        typer.Option(
-            "--weight", metavar="DOMAIN=SHARE", help="A share of the mixture; without any, all weigh alike. Repeat it."
-        ),
+        typer.Option(metavar="DOMAIN=SHARE", help="A share of the mixture; without any, all weigh alike. Repeat it."),
     ] = None,
     tuned: Annotated[
         str | None,
@@ -174,10 +171,8 @@ def diversity(
         ),
     ] = None,
     *,
-    model: ModelOptions,
-    seed: o.Seed = 0,
-    parallel: o.Parallel = None,
-    allow_unreadable: o.AllowUnreadable = False,
+    model: o.Model,
+    play: o.Play,
     json: o.Json = None,
     table: o.Table = None,
     plot: PlotFile = None,
@@ -189,10 +184,7 @@ def diversity(
     from gentax.evals.probe import probe
     from gentax.metrics.diversity import MEASURES, half_width
     from gentax.metrics.diversity import diversity as run
-    from gentax.report.style import check_plot_path
 
-    check_outputs(json, table)
-    check_plot_path(plot)
     require_modules("gentax diversity", "sklearn", *LOCAL)
     levels = _read_levels(domain)
     names = [name if level is None else f"{name}:{level}" for name, level in levels]
@@ -207,10 +199,7 @@ def diversity(
         trajectories=trajectories,
         horizon=horizon,
         config=RolloutConfig() if tuned_policy is None else RolloutConfig(temperature=1.0),  # where the KL is exact
-        seed=seed,
-        parallel=parallel,
-        stop_if_unreadable=not allow_unreadable,
-        progress=True,
+        **play.arguments(),
     )
     status("  comparing the domains")
     kl = {}

@@ -9,22 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gentax.cli import options as o
-from gentax.cli.options import SettingsGroup, with_settings
-from gentax.cli.output import (
-    check_output,
-    check_outputs,
-    console,
-    estimate_text,
-    print_table,
-    print_text,
-    save,
-    write_result,
-    write_rows,
-)
+from gentax.cli.options import with_settings
+from gentax.cli.output import console, estimate_text, print_table, print_text, save, write_result, write_rows
 from gentax.core.console import status
 from gentax.core.errors import unknown
-from gentax.models.options import ModelOptions
-from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:
     from gentax.core import Episode
@@ -37,24 +25,22 @@ _FILE = (
 )
 
 
-@with_settings(config=SettingsGroup(RolloutConfig, exclude=("horizon", "reward")), model=ModelOptions)
+@with_settings
 def rollout(
     domain: Annotated[str, typer.Argument(help="A domain, `NAME` or `NAME:LEVEL`.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the episodes go: gzipped JSON lines.")],
+    out: Annotated[Path, o.output_file("Where the episodes go: gzipped JSON lines.")],
     policy: o.PolicyName = "base",
     tasks: Annotated[int, typer.Option(help="Tasks to play.", min=1)] = 16,
     split: Annotated[str, typer.Option(help="Which split of the tasks.")] = "test",
     samples: o.Samples = 1,
     log: Annotated[
         str | None,
-        typer.Option("--log", metavar="FORMAT", help="`inspect`: a log that `inspect view` shows, `.json` or `.eval`."),
+        typer.Option(metavar="FORMAT", help="`inspect`: a log that `inspect view` shows, `.json` or `.eval`."),
     ] = None,
     *,
-    config: RolloutConfig,
-    model: ModelOptions,
-    seed: o.Seed = 0,
-    parallel: o.Parallel = None,
-    allow_unreadable: o.AllowUnreadable = False,
+    config: o.Rollout,
+    model: o.Model,
+    play: o.Play,
     json: o.Json = None,
 ) -> None:
     """Play episodes and keep them: every observation, reply, action and reward.
@@ -75,20 +61,11 @@ def rollout(
         raise unknown("log format", log, ["inspect"])
     if log is not None:
         check_inspect_log(out)
-    check_output(json)
-    check_output(out, "--out")
     (tasks_to_play,) = tasks_of(o.read_domains([domain]), tasks, split).values()
     loaded = o.load_policy(policy, model)
-    episodes = run(
-        loaded,
-        tasks_to_play,
-        config=config,
-        samples=samples,
-        seed=seed,
-        parallel=parallel,
-        stop_if_unreadable=not allow_unreadable and not isinstance(loaded, SCRIPTED),
-        progress=True,
-    )
+    settings = play.arguments()
+    settings["stop_if_unreadable"] &= not isinstance(loaded, SCRIPTED)
+    episodes = run(loaded, tasks_to_play, config=config, samples=samples, **settings)
     save(
         out,
         lambda file: write_episodes(file, episodes) if log is None else write_inspect_log(file, episodes, loaded.name),
@@ -120,7 +97,6 @@ def diagnose(
     from gentax.integrations.trajectories import read_any_episodes
     from gentax.metrics.behaviour import MEASURES
 
-    check_outputs(json, table)
     status(f"  reading {before}")
     episodes = read_any_episodes(before)
     rows, result = _diagnose_one(episodes) if after is None else _compare_two(episodes, read_any_episodes(after))

@@ -11,8 +11,6 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.output import (
-    check_output,
-    check_outputs,
     console,
     estimate_text,
     print_table,
@@ -35,9 +33,7 @@ app = typer.Typer(
     help="Sources × arms × seeds, evaluated on the same test tasks before and after.", no_args_is_help=True
 )
 StudyName = Annotated[str, typer.Argument(help="A YAML file, or the name of a study that ships with gentax.")]
-StoreFolder = Annotated[
-    str, typer.Option("--out", metavar="FOLDER", help="Where the stages go: a folder or a URL (s3://…).")
-]
+StoreFolder = Annotated[str, typer.Option(metavar="FOLDER", help="Where the stages go: a folder or a URL (s3://…).")]
 Workers = Annotated[
     int | None,
     typer.Option(help="Stages done at once; by default one for each GPU or core, as far as memory allows.", min=1),
@@ -46,7 +42,6 @@ Engine = Annotated[str, typer.Option(help="`local`, `ray` (a cluster, see --engi
 EngineOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--engine-option",
         metavar="KEY=VALUE",
         help="`address=…` of a Ray cluster; for Slurm what submitit takes, such as `slurm_partition=gpu`.",
     ),
@@ -121,7 +116,6 @@ def _run(
     from gentax.studies.study import study_path
 
     require_modules("a study", *LOCAL)
-    check_output(json)
     study = read_study(name)
     if warn and (warning := study.cannot_claim()) is not None:
         print_text(warning)
@@ -169,7 +163,6 @@ def plan(
     from gentax.studies.engines import default_slots
     from gentax.studies.progress import overview
 
-    check_output(json)
     made, store = _open(study, out, weights=False)
     model = CostModel(read_costs(costs)).learn(store.history())
     found = overview(made, store, model, workers or default_slots(made, model))
@@ -243,7 +236,6 @@ def compare(
     """
     from gentax.studies.results import compare_studies, settings_differences
 
-    check_outputs(json, table)
     (one, store), (two, _) = _open(first, out), _open(second, out)
     differences = settings_differences(one, two)
     rows = [[d.key, _short(d.first), _short(d.second)] for d in differences]
@@ -274,7 +266,6 @@ def check_store(study: StudyName, out: StoreFolder = "runs", json: o.Json = None
 
     Example: `gentax study check demo`
     """
-    check_output(json)
     plan, store = _open(study, out)
     stages = plan.stages()
     intact = sum(store.has(stage, contents=True) for stage in stages)
@@ -300,7 +291,6 @@ def clean(
 
     from gentax.studies.progress import unused_folders
 
-    check_output(json)
     opened = [_open(study, out) for study in studies]
     store = opened[0][1]
     if store.shared:
@@ -349,8 +339,8 @@ def view(
 @app.command("fit")
 def fit(
     study: Annotated[str, typer.Argument(help="The study: a YAML file, or one that ships with gentax.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the fit goes, as JSON.")],
-    runs: Annotated[str, typer.Option("--runs", help="What `study run --out` filled.")] = "runs",
+    out: Annotated[Path, o.output_file("Where the fit goes, as JSON.")],
+    runs: Annotated[str, typer.Option(help="What `study run --out` filled.")] = "runs",
 ) -> None:
     """Turn a finished study into what `gentax advise` and `gentax tax --forecast-only` forecast from.
 
@@ -358,7 +348,6 @@ def fit(
     """
     from gentax.studies.results import fit_study
 
-    check_output(out, "--out")
     write_result(out, fit_study(*_open(study, runs), lambda text: print_text(f"  {text}")).to_json())
 
 
@@ -375,7 +364,6 @@ def reference(
     from gentax.metrics.reference import STUDIES, published
     from gentax.metrics.reference.recompute import recompute, tables
 
-    check_output(json)
     recomputed = [recompute(published(key)) for key in ([study] if study else STUDIES)]
     for one in recomputed:
         print_text(f"{one.study.citation}\n{one.study.note}\n")

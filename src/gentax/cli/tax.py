@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -13,11 +13,9 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.options import SettingsGroup, with_settings
-from gentax.cli.output import check_outputs, console, print_text, print_text_table, save, write_result, write_rows
+from gentax.cli.output import console, print_text, print_text_table, save, write_result, write_rows
 from gentax.core.errors import UsageError
 from gentax.core.settings import plain
-from gentax.models.options import ModelOptions
-from gentax.rollouts import RolloutConfig
 
 if TYPE_CHECKING:
     from gentax.evals.evaluate import Evaluation
@@ -28,99 +26,64 @@ if TYPE_CHECKING:
     from gentax.metrics.statistics import InterimAnalyses, Pilot
     from gentax.metrics.tax import TaxReport
     from gentax.policies import Policy
+    from gentax.rollouts import RolloutConfig
 
 DEFAULT_TASKS = 128  # tasks of each domain where neither --tasks nor --drop says
 
 
-@with_settings(config=SettingsGroup(RolloutConfig, exclude=("horizon", "reward")), model=ModelOptions)
-def tax(
-    source: Annotated[str, typer.Option(help="The domain it was trained on, `NAME` or `NAME:LEVEL`.")],
+@dataclass(frozen=True)
+class TaxOptions:
+    """What is compared on which targets, and what ends the playing."""
+
+    source: str
+    """The domain it was trained on, `NAME` or `NAME:LEVEL`."""
     tuned: Annotated[
-        str | None,
-        typer.Option(help=f"The policy after training: {o.POLICY[:-1]}; or a suite's result."),
-    ] = None,
-    base: Annotated[str, typer.Option(help="The policy before training, likewise; `base` ships with gentax.")] = "base",
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target",
-            "--targets",
-            "-t",
-            metavar="NAME[:LEVEL]",
-            help="Another domain; all that are installed without it. `lm-eval:TASK[:METRIC]` is a task that "
-            "lm-evaluation-harness asks of both models; write the others, too.",
-        ),
-    ] = None,
+        str | None, typer.Option(help=f"The policy after training: {o.POLICY[:-1]}; or a suite's result.")
+    ] = None
+    base: str = "base"
+    """The policy before training, likewise; `base` ships with gentax."""
+    target: Annotated[tuple[str, ...], typer.Option("--target", "--targets", "-t", metavar="NAME[:LEVEL]")] = ()
+    """Another domain; all that are installed without it. `lm-eval:TASK[:METRIC]` is a task that lm-evaluation-harness
+    asks of both models; write the others, too."""
     tasks: Annotated[
         int | None, typer.Option(help=f"Test tasks of each domain; {DEFAULT_TASKS}, or what --drop takes.", min=2)
-    ] = None,
-    drop: Annotated[
-        float | None, typer.Option(help="The mean loss on the targets, in points, that must be detected.")
-    ] = None,
-    pilot: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|FILE",
-            help="What --drop takes is worked out from the first N tasks of each domain, or from a result of --json.",
-        ),
-    ] = None,
-    results: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--results",
-            metavar="NAME[:METRIC]=BEFORE,AFTER",
-            help="Another target, of two logs that others wrote: lm-evaluation-harness's samples, Inspect's logs, "
-            "verifiers' traces. May be repeated; without --tuned nothing is played.",
-        ),
-    ] = None,
-    touched: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--touched",
-            metavar="DOMAIN",
-            help="A target whose text, states or experts entered training; those of a gentax run are known.",
-        ),
-    ] = None,
-    no_chance: Annotated[
-        bool, typer.Option("--no-chance", help="Leave out random play, and with it success above chance.")
-    ] = False,
-    sensitivity: Annotated[
-        bool,
-        typer.Option(
-            "--sensitivity", help="Also estimate the tax under a logistic mixed model, which takes statsmodels."
-        ),
-    ] = False,
-    interim_analyses: Annotated[
-        int,
-        typer.Option(help="Interim analyses of the verdict; playing stops when it is clear.", min=1, max=20),
-    ] = 5,
-    forecast_only: Annotated[
-        bool, typer.Option("--forecast-only", help="Play no target: forecast the tax from the KL on the source alone.")
-    ] = False,
-    fit: Annotated[
-        str, typer.Option(help="What --forecast-only rests on: a fit that ships, or a file of `study fit`.")
-    ] = "sources",
-    gate: Annotated[
-        Path | None,
-        typer.Option(
-            "--gate",
-            metavar="FILE",
-            help="Limits as YAML that the result is judged by: exit code 0 for PASS and WARN, 3 for FAIL, 4 for "
-            "INCONCLUSIVE. Playing stops once the gate is clear.",
-        ),
-    ] = None,
-    samples: o.Samples = 1,
-    *,
-    config: RolloutConfig,
-    model: ModelOptions,
-    seed: o.Seed = 0,
-    parallel: o.Parallel = None,
-    allow_unreadable: o.AllowUnreadable = False,
+    ] = None
+    drop: float | None = None
+    """The mean loss on the targets, in points, that must be detected."""
+    pilot: Annotated[str | None, typer.Option(metavar="N|FILE")] = None
+    """What --drop takes is worked out from the first N tasks of each domain, or from a result of --json."""
+    results: Annotated[tuple[str, ...], typer.Option(metavar="NAME[:METRIC]=BEFORE,AFTER")] = ()
+    """Another target, of two logs that others wrote: lm-evaluation-harness's samples, Inspect's logs, verifiers'
+    traces. May be repeated; without --tuned nothing is played."""
+    touched: Annotated[tuple[str, ...], typer.Option(metavar="DOMAIN")] = ()
+    """A target whose text, states or experts entered training; those of a gentax run are known."""
+    no_chance: bool = False
+    """Leave out random play, and with it success above chance."""
+    sensitivity: bool = False
+    """Also estimate the tax under a logistic mixed model, which takes statsmodels."""
+    interim_analyses: Annotated[int, typer.Option(min=1, max=20)] = 5
+    """Interim analyses of the verdict; playing stops when it is clear."""
+    forecast_only: bool = False
+    """Play no target: forecast the tax from the KL on the source alone."""
+    fit: str = "sources"
+    """What --forecast-only rests on: a fit that ships, or a file of `study fit`."""
+    gate: Annotated[Path | None, typer.Option(metavar="FILE")] = None
+    """Limits as YAML that the result is judged by: exit code 0 for PASS and WARN, 3 for FAIL, 4 for INCONCLUSIVE.
+    Playing stops once the gate is clear."""
+    samples: o.Samples = 1
+
+
+@with_settings
+def tax(
+    asked: Annotated[TaxOptions, SettingsGroup()],
+    config: o.Rollout,
+    model: o.Model,
+    play: o.Play,
     json: o.Json = None,
     table: o.Table = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FOLDER", help="Write the page, episodes, tables and a picture of the matrix."),
+        typer.Option(metavar="FOLDER", help="Write the page, episodes, tables and a picture of the matrix."),
     ] = None,
 ) -> None:
     """Measure the tax of training: both policies play the same test tasks with the same random numbers.
@@ -131,110 +94,104 @@ def tax(
     from gentax.evals.paired_eval import (
         check_statsmodels,
         is_result,
+        mixed_model,
         paired_evaluation,
-        tax,
         tax_of_recorded,
         tax_of_results,
     )
-    from gentax.metrics.behaviour import compare
-    from gentax.metrics.behaviour import sentences as behaviour_sentences
+    from gentax.evals.paired_eval import tax as run
+    from gentax.metrics.behaviour import compare, sentences
     from gentax.metrics.forecast import read_fit
     from gentax.metrics.gate import read_gate
     from gentax.metrics.statistics import InterimAnalyses
 
-    check_outputs(json, table)
-    if gate is not None and forecast_only:
+    base, tuned = asked.base, asked.tuned
+    if asked.gate is not None and asked.forecast_only:
         raise UsageError("--gate judges a tax that is played, not the forecast of --forecast-only")
-    limits = None if gate is None else read_gate(gate)
+    limits = None if asked.gate is None else read_gate(asked.gate)
     if out is not None:
         from gentax.report.page import check_report_folder
 
-        if forecast_only:
+        if asked.forecast_only:
             raise UsageError("--out is for a tax that is played; with --forecast-only there is --json")
         check_report_folder(out)
     finish = partial(_finish, json=json, table=table, out=out, gate=limits)
-    recorded = _recorded(results)
-    target, harness = _harness_targets(target, recorded)
-    touched_domains = _touched_domains(touched, tuned, {*recorded, *harness})
+    recorded = _recorded(asked.results)
+    target, harness = _harness_targets(asked.target, recorded)
+    touched = _touched_domains(asked.touched, tuned, {*recorded, *harness})
     if tuned is None:
         if not recorded:
             raise UsageError("give --tuned, the policy after training, or --results of others alone")
-        if sensitivity or forecast_only or target or harness or pilot:
+        if asked.sensitivity or asked.forecast_only or asked.target or asked.pilot:
             raise UsageError("--sensitivity, --forecast-only, --target and --pilot are for policies that are played")
-        return finish(tax_of_recorded(recorded, source, touched_domains), recorded)
-    trained = o.read_domains([source])
-    (source_name,) = trained
+        return finish(tax_of_recorded(recorded, asked.source, touched), recorded)
+    trained = o.read_domains([asked.source])
+    (source,) = trained
     levels = trained if harness and not target else {**o.read_domains(target), **trained}
     domains = (*levels, *recorded, *harness)
-    if harness and (forecast_only or is_result(base) or is_result(tuned)):
+    if harness and (asked.forecast_only or is_result(base) or is_result(tuned)):
         raise UsageError(f"{next(iter(harness))} is asked of two models, not of results nor for a forecast")
-    if sensitivity:
+    if asked.sensitivity:
         check_statsmodels()
     if is_result(base) and is_result(tuned):
-        if sensitivity:
+        if asked.sensitivity:
             raise UsageError("--sensitivity takes episodes: it is for policies that are played, not for result files")
         chosen = levels if target else None
-        return finish(tax_of_results(Path(base), Path(tuned), source_name, chosen, touched_domains, recorded), domains)
+        return finish(tax_of_results(Path(base), Path(tuned), source, chosen, touched, recorded), domains)
     if is_result(base) or is_result(tuned):
-        tax(base, tuned, source_name)  # raises the error that explains it
-    forecast_fit = read_fit(fit) if forecast_only else None
+        run(base, tuned, source)  # raises the error that explains it
+    forecast_fit = read_fit(asked.fit) if asked.forecast_only else None
     policies = o.load_pair(base, tuned, model)  # both are loaded before either plays
     if forecast_fit is not None:
-        return _forecast(*policies, source_name, levels[source_name], config, seed, forecast_fit, json, table)
+        return _forecast(*policies, source, levels[source], config, play.seed, forecast_fit, json, table)
     if len(levels) < 2 and not recorded and not harness:
-        raise UsageError(f"no target: the tax of {source_name} needs at least one other domain")
+        raise UsageError(f"no target: the tax of {source} needs at least one other domain")
     if limits is not None:
-        limits.check(name for name in domains if name != source_name)
-    analyses = InterimAnalyses(interim_analyses)
-    pilot_tasks, earlier_pilot = _pilot(pilot, drop)
-    tasks = _plan_tasks(levels, source_name, analyses, tasks, drop, pilot_tasks, earlier_pilot)
+        limits.check(name for name in domains if name != source)
+    analyses = InterimAnalyses(asked.interim_analyses)
+    pilot_tasks, earlier_pilot = _pilot(asked.pilot, asked.drop)
+    tasks = _plan_tasks(levels, source, analyses, asked, pilot_tasks, earlier_pilot)
     for name, task in harness.items():
         print_text(f"  lm-evaluation-harness asks both models {name}.")
         recorded[name] = task.measure(*policies, limit=tasks)
     played = paired_evaluation(
         *policies,
-        source_name,
+        source,
         levels,
         tasks=tasks,
         analyses=analyses,
-        samples=samples,
+        samples=asked.samples,
         config=config,
-        seed=seed,
-        parallel=parallel,
-        touched=touched_domains,
-        chance=not no_chance,
+        touched=touched,
+        chance=not asked.no_chance,
         recorded=recorded,
         pilot=pilot_tasks,
-        drop=drop if pilot_tasks is not None else None,
-        on_pilot=partial(_print_pilot, analyses, drop),
+        drop=asked.drop if pilot_tasks is not None else None,
+        on_pilot=partial(_print_pilot, analyses, asked.drop),
         on_analysis=partial(_print_interim, tasks=tasks if pilot_tasks is None else None),
         decided=None if limits is None else limits.settled,
-        stop_if_unreadable=not allow_unreadable,
-        progress=True,
+        **play.arguments(),
     )
     if played.played < played.planned:
         clear = "verdict" if limits is None else "outcome of the gate"
         print_text(f"  stopped after {played.played} of {played.planned} episodes a policy: the {clear} is clear")
-    before, after = ([e for of in one.episodes.values() for e in of] for one in (played.base, played.tuned))
-    lines = behaviour_sentences(compare(before, after))
-    for one in (played.base, played.tuned):
-        lines += one.truncation().sentences(one.policy)
-    if played.report.analysis < interim_analyses:
+    both = played.base, played.tuned
+    lines = sentences(compare(*(one.all_episodes() for one in both)))
+    lines += [sentence for one in both for sentence in one.truncation().sentences(one.policy)]
+    if played.report.analysis < analyses.count:
         lines.append("Behaviour: corrected for the number of measures, but not for when playing stopped.")
-    if sensitivity:
-        from gentax.evals.paired_eval import mixed_model
-
-        lines += mixed_model(played.base, played.tuned, source_name).sentences()
-    settings = {"play": plain(config), "seed": seed, "interim_analyses": interim_analyses}
-    finish(played.report, domains, lines, (played.base, played.tuned), settings)
+    if asked.sensitivity:
+        lines += mixed_model(*both, source).sentences()
+    settings = {"play": plain(config), "seed": play.seed, "interim_analyses": analyses.count}
+    finish(played.report, domains, lines, both, settings)
 
 
-def _recorded(results: list[str] | None) -> dict[str, RecordedScores]:
+def _recorded(results: Sequence[str]) -> dict[str, RecordedScores]:
     """Read `--results`. Raises UsageError."""
     from gentax.integrations.sample_logs import ResultsOption
 
     recorded: dict[str, RecordedScores] = {}
-    for option in map(ResultsOption.parse, results or ()):
+    for option in map(ResultsOption.parse, results):
         if option.name in recorded:
             raise UsageError(f"--results {option.name} is given twice")
         recorded[option.name] = option.read()
@@ -242,29 +199,26 @@ def _recorded(results: list[str] | None) -> dict[str, RecordedScores]:
 
 
 def _harness_targets(
-    target: list[str] | None, recorded: Collection[str]
+    target: Sequence[str], recorded: Collection[str]
 ) -> tuple[list[str] | None, dict[str, HarnessTarget]]:
     """Part `--target` into domains and tasks of lm-evaluation-harness. Raises UsageError."""
     from gentax.integrations.lm_eval import PREFIX, HarnessTarget
 
     harness: dict[str, HarnessTarget] = {}
-    for text in target or ():
-        if text.startswith(PREFIX):
-            task = HarnessTarget.parse(text)
-            if task.name in harness or task.name in recorded:
-                raise UsageError(f"--target {task.name} is given twice")
-            harness[task.name] = task
-    return [text for text in target or () if not text.startswith(PREFIX)] or None, harness
+    for task in [HarnessTarget.parse(text) for text in target if text.startswith(PREFIX)]:
+        if task.name in harness or task.name in recorded:
+            raise UsageError(f"--target {task.name} is given twice")
+        harness[task.name] = task
+    return [text for text in target if not text.startswith(PREFIX)] or None, harness
 
 
-def _touched_domains(named: list[str] | None, tuned: str | None, recorded: Collection[str]) -> frozenset[str]:
+def _touched_domains(named: Sequence[str], tuned: str | None, recorded: Collection[str]) -> frozenset[str]:
     """Return the domains that entered training: those that are named, and those of the run that `tuned` is from."""
     from gentax.training.check import touched_by_run
 
-    others = frozenset(name for name in named or () if name in recorded)
-    domains = [name for name in named or () if name not in others]
-    named_domains = others | frozenset(o.read_domains(domains) if domains else ())
-    return named_domains | ((touched_by_run(Path(tuned)) if tuned else None) or frozenset())
+    domains = [name for name in named if name not in recorded]
+    known = {*named} - {*domains} | {*(o.read_domains(domains) if domains else ())}
+    return frozenset(known | ((touched_by_run(Path(tuned)) if tuned else None) or set()))
 
 
 def _pilot(pilot: str | None, drop: float | None) -> tuple[int | None, Pilot | None]:
@@ -289,10 +243,9 @@ def _pilot(pilot: str | None, drop: float | None) -> tuple[int | None, Pilot | N
 
 def _plan_tasks(
     levels: Mapping[str, str | None],
-    source_name: str,
+    source: str,
     analyses: InterimAnalyses,
-    tasks: int | None,
-    drop: float | None,
+    asked: TaxOptions,
     pilot_tasks: int | None,
     pilot: Pilot | None,
 ) -> int:
@@ -301,10 +254,8 @@ def _plan_tasks(
     from gentax.metrics.statistics import required_sample_size
     from gentax.metrics.statistics.power import VARIANCE
 
-    targets = len(levels) - 1
-    if not targets:  # all are results of others
-        return DEFAULT_TASKS if tasks is None else tasks
-    if drop is not None and pilot_tasks is None:
+    targets, tasks, drop = len(levels) - 1, asked.tasks, asked.drop
+    if targets and drop is not None and pilot_tasks is None:
         needed = required_sample_size(drop, targets, analyses, VARIANCE if pilot is None else pilot.variance)
         print_text(
             f"  To see a mean drop of {drop:g} points over {targets} targets takes {needed} tasks of each, "
@@ -312,12 +263,14 @@ def _plan_tasks(
         )
         tasks = needed if tasks is None else tasks
     tasks = DEFAULT_TASKS if tasks is None else tasks
+    if not targets:  # all are results of others
+        return tasks
     listed = {name: len(of) for name, of in tasks_of(levels, tasks).items()}
     print_text(f"  {name} has {count} test tasks." for name, count in listed.items() if count < tasks)
     if pilot_tasks is not None:
         print_text(f"  A pilot of {pilot_tasks} tasks of each domain says how many a drop of {drop:g} points takes.")
         return tasks
-    _print_power(min(count for name, count in listed.items() if name != source_name), targets, analyses, pilot, drop)
+    _print_power(min(count for name, count in listed.items() if name != source), targets, analyses, pilot, drop)
     print_text(f"  At most {sum(listed.values())} tasks a policy, with {analyses.count} interim analyses.")
     return tasks
 

@@ -13,24 +13,23 @@ from rich.text import Text
 
 from gentax.cli import options as o
 from gentax.cli.options import with_settings
-from gentax.cli.output import check_output, console, estimate_text, print_table, print_text, write_result
+from gentax.cli.output import console, estimate_text, print_table, print_text, write_result
 from gentax.core.console import status
 from gentax.core.errors import UsageError
-from gentax.models.options import ModelOptions
 
 
 def train(
     recipe: Annotated[
         str | None, typer.Argument(help="A YAML file of settings, or the name of a shipped one; the defaults without.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the run goes.")] = Path("runs/train"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the run goes.")] = Path("runs/train"),
     setting: Annotated[
         list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a setting; may be repeated.")
     ] = None,
     parallel: o.Parallel = None,
     track: Annotated[
         str | None,
-        typer.Option("--track", metavar="NAME", help="Log to `tensorboard`, `wandb`, `mlflow` or `trackio` as well."),
+        typer.Option(metavar="NAME", help="Log to `tensorboard`, `wandb`, `mlflow` or `trackio` as well."),
     ] = None,
     settings: Annotated[
         bool, typer.Option("--settings", help="Print every setting with its default and leave.")
@@ -48,7 +47,6 @@ def train(
     from gentax.integrations.trackers import tracked
     from gentax.training.config import TrainConfig, read_values
 
-    check_output(json)
     if settings:
         return write_result(json, _print_settings(TrainConfig))
     values = dict(read_values(recipe)) if recipe else {}
@@ -116,7 +114,7 @@ def _print_settings(cls: type, prefix: str = "", group: Any = None) -> dict[str,
 
 def merge(
     policies: Annotated[list[str], typer.Argument(metavar="MODEL…", help=f"Models trained from the base: {o.MODEL}.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the merged model goes.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the merged model goes.")],
     base: Annotated[str, typer.Option(help="The policy they were trained from; `base` ships with gentax.")] = "base",
     method: Annotated[
         str,
@@ -137,7 +135,6 @@ def merge(
     """
     if weight is not None and method != "interpolate":
         raise UsageError(f"--weight is for --method interpolate, not for {method}")
-    check_output(json)
     status(f"  loading {', '.join(policies)} and merging on the CPU")
     from gentax.training.forgetting.merge import merge_models
 
@@ -156,19 +153,17 @@ def _group() -> None:
 
 
 @base_app.command()
-@with_settings(model=ModelOptions)
+@with_settings
 def build(
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the model goes.")] = Path("runs/base"),
-    recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="A YAML file; the shipped model's without it.")
-    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the model goes.")] = Path("runs/base"),
+    recipe: Annotated[Path | None, typer.Option(help="A YAML file; the shipped model's without it.")] = None,
     size: Annotated[
         str | None,
         typer.Option(help="`nano` (0.5 M parameters), `micro` (1.4 M) or `mini` (5.5 M), instead of the recipe's."),
     ] = None,
     tasks: Annotated[int, typer.Option(min=2, help="Test tasks of each domain that the finished model plays.")] = 256,
     *,
-    model: ModelOptions,
+    model: o.Model,
     json: o.Json = None,
 ) -> None:
     """Pretrain the base model from scratch: play the domains, train a tokenizer and a small Llama on the text.
@@ -190,7 +185,6 @@ def build(
     from gentax.training.pretrain import PretrainConfig
     from gentax.training.pretrain import build as run
 
-    check_output(json)
     values = read_yaml(recipe) or {} if recipe else {}
     config = read_settings(PretrainConfig, values, str(recipe or "recipe"))
     config = config if size is None else replace(config, size=size)

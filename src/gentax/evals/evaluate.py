@@ -51,6 +51,10 @@ class Evaluation(Tabular):
             d: success_rate(scores_SK, clusters=labels[d]) for d, scores_SK in select_tasks(usable, [scores])[0].items()
         }
 
+    def all_episodes(self) -> list[Episode]:
+        """Return the episodes of all domains, in order."""
+        return [episode for of_domain in self.episodes.values() for episode in of_domain]
+
     def clusters(self) -> dict[str, list[str]]:
         """Return the content of each domain's tasks, in order: tasks with the same are one cluster; "" is not known."""
         return {name: content_labels(of) for name, of in self.episodes.items()}
@@ -58,7 +62,7 @@ class Evaluation(Tabular):
     def table(self) -> TextTable:
         """Return the success rates as a table. Raises UsageError on many errors."""
         success = self.success()
-        (split,) = {episode.task.split for episodes in self.episodes.values() for episode in episodes}
+        (split,) = {episode.task.split for episode in self.all_episodes()}
         summary = self.to_json()["domains"]
         # Columns of what is usually nothing.
         lost = [name for name in ("truncated", "cut_prompts") if any(row[name] for row in summary.values())]
@@ -79,7 +83,7 @@ class Evaluation(Tabular):
 
     def truncation(self) -> Truncation:
         """Return how many replies and prompts were cut, over all domains."""
-        return Truncation.of(episode for of in self.episodes.values() for episode in of)
+        return Truncation.of(self.all_episodes())
 
     def caveats(self) -> list[str]:
         """Say what was cut, and of which domains nobody can claim that their tasks are new."""

@@ -171,7 +171,7 @@ def write_tax(
         base, tuned = evaluations
         about = f"{tuned.policy}, trained on {tax.source}, compared with {base.policy}."
         for policy, evaluation in zip(POLICIES, evaluations, strict=True):
-            episodes[policy] = [episode for of_domain in evaluation.episodes.values() for episode in of_domain]
+            episodes[policy] = evaluation.all_episodes()
         for name, before in base.episodes.items():
             after = tuned.episodes[name]
             sets += [EpisodeSet(name, partial(list, before)), EpisodeSet(name, partial(list, after), "tuned")]
