@@ -8,7 +8,7 @@ import warnings
 
 import typer
 
-from gentax.cli import advise, doctor, domains, evaluate, play, probe, rollout, study, tax, train
+from gentax.cli import doctor, evaluate, play, probe, rollout, study, tax, train
 from gentax.cli.options import print_usage
 from gentax.cli.output import printable
 from gentax.core.console import end_line
@@ -29,9 +29,9 @@ app = typer.Typer(
 for command in (
     study.demo,
     study.view,
-    domains.domains,
+    doctor.domains,
     doctor.doctor,
-    domains.check,
+    doctor.check,
     play.play,
     rollout.rollout,
     evaluate.evaluate,
@@ -39,7 +39,7 @@ for command in (
     rollout.diagnose,
     probe.probe,
     probe.diversity,
-    advise.advise,
+    probe.advise,
     train.train,
     train.merge,
     tax.tax,

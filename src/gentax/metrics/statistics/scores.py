@@ -47,11 +47,12 @@ class Estimate(Record):
         """Return the estimate of the negative: a gain as a loss, or the reverse."""
         return replace(self, value=-self.value, low=-self.high, high=-self.low)
 
-    def text(self, digits: int) -> str:
-        """Write the estimate with its interval and true minus signs, such as `−2.0 (−5.1 to 0.9)`."""
+    def text(self, digits: int, scale: float = 1.0, unit: str = "") -> str:
+        """Write the estimate, times `scale`, with its interval and true minus signs, such as `−2.0 (−5.1 to 0.9)`."""
         # + 0.0 makes 0.0 of the -0.0 that small losses are rounded to
-        value, low, high = (f"{round(x, digits) + 0.0:.{digits}f}" for x in (self.value, self.low, self.high))
-        return f"{value} ({low} to {high})".replace("-", "\N{MINUS SIGN}")
+        ends = (scale * x for x in (self.value, self.low, self.high))
+        value, low, high = (f"{round(x, digits) + 0.0:.{digits}f}" for x in ends)
+        return f"{value}{unit} ({low} to {high})".replace("-", "\N{MINUS SIGN}")
 
     def __str__(self) -> str:
         return self.text(_TEXT_DIGITS.get(self.unit, 1))
