@@ -41,7 +41,7 @@ def evaluate(
     *,
     config: o.Rollout,
     model: o.Model,
-    play: o.Play,
+    options: o.Run,
     json: o.Json = None,
     table: o.Table = None,
 ) -> None:
@@ -58,7 +58,7 @@ def evaluate(
         policy = named
     if suite is not None:
         _refuse_fixed_options(ctx, suite)
-        return _play_suite(policy, suite, domain, play, json, table, model)
+        return _play_suite(policy, suite, domain, options, json, table, model)
     levels = o.read_domains(domain)
     result = run(
         o.load_policy(policy, model),
@@ -67,7 +67,7 @@ def evaluate(
         split=split,
         samples=samples,
         config=config,
-        **play.arguments(),
+        **options.arguments(),
     )
     print_text_table(result.table())
     print_text(result.caveats())
@@ -90,7 +90,7 @@ def _play_suite(
     policy: str,
     name: str,
     names: list[str] | None,
-    play: o.PlayOptions,
+    options: o.RunOptions,
     json: Path | None,
     table: Path | None,
     model: ModelOptions,
@@ -123,8 +123,8 @@ def _play_suite(
             names,
             out=json,
             model=model,
-            parallel=play.parallel,
-            stop_if_unreadable=not play.allow_unreadable,
+            parallel=options.parallel,
+            stop_if_unreadable=not options.allow_unreadable,
             on_episode=lambda episode: counts[-1](episode),
             on_steps=lambda count: counts[-1].steps(count),
             on_domain=on_domain,

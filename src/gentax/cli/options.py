@@ -65,7 +65,7 @@ class SettingsGroup:
 
 
 @dataclasses.dataclass(frozen=True)
-class PlayOptions:
+class RunOptions:
     """How episodes are played, whatever the policy and the prompt."""
 
     seed: int = 0
@@ -79,7 +79,7 @@ class PlayOptions:
         return {"seed": self.seed, "parallel": self.parallel, "stop_if_unreadable": stop, "progress": True}
 
 
-Play = Annotated[PlayOptions, SettingsGroup()]
+Run = Annotated[RunOptions, SettingsGroup()]
 Model = Annotated[ModelOptions, SettingsGroup()]
 Rollout = Annotated[RolloutConfig, SettingsGroup(exclude=("horizon", "reward"))]
 

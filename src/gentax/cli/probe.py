@@ -84,7 +84,7 @@ def probe(
     *,
     config: Annotated[RolloutConfig, SettingsGroup(exclude=("horizon", "reward", "wrap"))],
     model: o.Model,
-    play: o.Play,
+    options: o.Run,
     json: o.Json = None,
     table: o.Table = None,
     plot: PlotFile = None,
@@ -103,7 +103,7 @@ def probe(
         horizon=horizon,
         wrap=[*(["distract"] if distract else []), *(wrap or [])],
         config=config,
-        **play.arguments(),
+        **options.arguments(),
     )
     _print_probes(rows)
     write_result(json, {"probes": [row.to_json() for row in rows]})
@@ -171,7 +171,7 @@ def diversity(
     ] = None,
     *,
     model: o.Model,
-    play: o.Play,
+    options: o.Run,
     json: o.Json = None,
     table: o.Table = None,
     plot: PlotFile = None,
@@ -202,7 +202,7 @@ def diversity(
         trajectories=trajectories,
         horizon=horizon,
         config=RolloutConfig() if tuned_policy is None else RolloutConfig(temperature=1.0),  # where the KL is exact
-        **play.arguments(),
+        **options.arguments(),
     )
     status("  comparing the domains")
     kl = {}
@@ -281,7 +281,7 @@ def advise(
     trajectories: o.Trajectories = 128,
     *,
     model: o.Model,
-    play: o.Play,
+    options: o.Run,
     json: o.Json = None,
     table: o.Table = None,
 ) -> None:
@@ -303,7 +303,7 @@ def advise(
     if not any(set(targets) - {name} for name in candidates):
         raise UsageError("advice takes at least one candidate and one other domain as a target")
     loaded = o.load_policy(policy, model)
-    probes = probe(levels, loaded, trajectories=trajectories, **play.arguments())
+    probes = probe(levels, loaded, trajectories=trajectories, **options.arguments())
     names = {p.domain: p.name for p in probes}
     advice = run(probes, [names[c] for c in candidates], [names[t] for t in targets], forecast_fit, budget)
     print_text([_verdict(advice, forecast_fit), ""])

@@ -40,7 +40,7 @@ def rollout(
     *,
     config: o.Rollout,
     model: o.Model,
-    play: o.Play,
+    options: o.Run,
     json: o.Json = None,
 ) -> None:
     """Play episodes and keep them: every observation, reply, action and reward.
@@ -63,7 +63,7 @@ def rollout(
         check_inspect_log(out)
     (tasks_to_play,) = tasks_of(o.read_domains([domain]), tasks, split).values()
     loaded = o.load_policy(policy, model)
-    settings = play.arguments()
+    settings = options.arguments()
     settings["stop_if_unreadable"] &= not isinstance(loaded, SCRIPTED)
     episodes = run(loaded, tasks_to_play, config=config, samples=samples, **settings)
     save(

@@ -78,7 +78,7 @@ def tax(
     asked: Annotated[TaxOptions, SettingsGroup()],
     config: o.Rollout,
     model: o.Model,
-    play: o.Play,
+    options: o.Run,
     json: o.Json = None,
     table: o.Table = None,
     out: Annotated[
@@ -143,7 +143,7 @@ def tax(
     forecast_fit = read_fit(asked.fit) if asked.forecast_only else None
     policies = o.load_pair(base, tuned, model)  # both are loaded before either plays
     if forecast_fit is not None:
-        return _forecast(*policies, source, levels[source], config, play.seed, forecast_fit, json, table)
+        return _forecast(*policies, source, levels[source], config, options.seed, forecast_fit, json, table)
     if len(levels) < 2 and not recorded and not harness:
         raise UsageError(f"no target: the tax of {source} needs at least one other domain")
     if limits is not None:
@@ -170,7 +170,7 @@ def tax(
         on_pilot=partial(_print_pilot, analyses, asked.drop),
         on_analysis=partial(_print_interim, tasks=tasks if pilot_tasks is None else None),
         decided=None if limits is None else limits.settled,
-        **play.arguments(),
+        **options.arguments(),
     )
     if played.played < played.planned:
         clear = "verdict" if limits is None else "outcome of the gate"
@@ -182,7 +182,7 @@ def tax(
         lines.append("Behaviour: corrected for the number of measures, but not for when playing stopped.")
     if asked.sensitivity:
         lines += mixed_model(*both, source).sentences()
-    settings = {"play": plain(config), "seed": play.seed, "interim_analyses": analyses.count}
+    settings = {"play": plain(config), "seed": options.seed, "interim_analyses": analyses.count}
     finish(played.report, domains, lines, both, settings)
 
 
