@@ -12,7 +12,7 @@ from zoo import ZOO, policy_for
 
 from gentax.core import Task, UsageError
 from gentax.models.decoding import LLAMA_LIKE, HFDecoder, LlamaDecoder, select_decoder
-from gentax.models.decoding.hf_decoder import UncachedDecoder
+from gentax.models.decoding import UncachedDecoder
 from gentax.models.options import SamplingParams, SamplingRequest
 from gentax.rollouts import RolloutConfig, rollout
 

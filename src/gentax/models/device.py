@@ -12,8 +12,9 @@ resumed run.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
@@ -143,6 +144,12 @@ def context_length(config: Any) -> int:
         DEFAULT_CONTEXT_LENGTH,
     )
     return min(most, long_rope_threshold(config) or most)
+
+
+def forward_parameters(model: Any) -> Collection[str]:
+    """Return the names of the arguments that a model's forward pass takes; models differ in them."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters wrap the signature
+    return inspect.signature(inner.forward).parameters.keys()
 
 
 def long_rope_threshold(config: Any) -> int | None:

@@ -22,12 +22,13 @@ import torch
 
 from gentax.core import UsageError
 from gentax.models.checkpoint_check import error_line
-from gentax.models.decoding.hf_decoder import HFDecoder, UncachedDecoder
+from gentax.models.decoding.hf_decoder import HFDecoder
 from gentax.models.decoding.llama_decoder import LLAMA_LIKE, LlamaDecoder
-from gentax.models.decoding.sampling import StopCondition
+from gentax.models.decoding.sampling import ActiveRequest, StopCondition, check_lengths, sample_next
+from gentax.models.device import context_length, forward_parameters
 from gentax.models.options import Sample, SamplingParams, SamplingRequest
 
-__all__ = ["LLAMA_LIKE", "Decoder", "HFDecoder", "LlamaDecoder", "select_decoder"]
+__all__ = ["LLAMA_LIKE", "Decoder", "HFDecoder", "LlamaDecoder", "UncachedDecoder", "select_decoder"]
 
 # Mean error of log-probabilities, in nats. Wrong arithmetic is off by tenths; bfloat16 alone by hundredths, and by
 # tenths where its last bit decides the routing to experts. `HFDecoder` runs the model's own modules, so its errors
@@ -116,21 +117,50 @@ def logprob_error(decoder: Decoder, model: Any) -> float:
     window = getattr(text, "sliding_window", None) or 0
     total = min(24 + (window if window <= MAX_WINDOW_CHECKED else 0), decoder.max_length)
     rng = np.random.default_rng(0)
-    ids_BT = rng.integers(0, min(text.vocab_size, model.get_input_embeddings().weight.shape[0]), (2, total))
-    sequences = [ids_BT[0].astype(np.int32), ids_BT[1].astype(np.int32)]
-    sampled: list[list[tuple[int, float]]] = [[], []]
+    vocabulary = min(text.vocab_size, model.get_input_embeddings().weight.shape[0])
+    ids_BT = rng.integers(0, vocabulary, (2, total)).astype(np.int32)
+    sampled: list[tuple[int, int, float]] = []  # row, position, log-probability
     for lengths in ((5, 9), (total - 2, total - 2)):  # of the prompts in each turn
         requests = [
-            SamplingRequest(b, sequences[b][:n].copy(), SamplingParams(), rng.random(2)) for b, n in enumerate(lengths)
+            SamplingRequest(b, ids_BT[b, :n].copy(), SamplingParams(), rng.random(2)) for b, n in enumerate(lengths)
         ]
         for b, sample in enumerate(decoder.sample(requests, lambda ids: False)):
-            sequences[b][lengths[b] : lengths[b] + 2] = sample.ids
-            sampled[b] += [(lengths[b] + k, logp) for k, logp in enumerate(sample.logprobs.tolist())]
-    whole = torch.from_numpy(np.array(sequences, np.int64)).to(model.device)
+            ids_BT[b, lengths[b] : lengths[b] + 2] = sample.ids
+            sampled += [(b, lengths[b] + k, logp) for k, logp in enumerate(sample.logprobs.tolist())]
+    whole = torch.from_numpy(ids_BT.astype(np.int64)).to(model.device)
     logp_BTV = model(input_ids=whole, use_cache=False).logits.float().log_softmax(-1)
-    off = [
-        abs(logp - float(logp_BTV[b, at - 1, sequences[b][at]]))
-        for b, tokens in enumerate(sampled)
-        for at, logp in tokens
-    ]
-    return float(np.mean(off))
+    return float(np.mean([abs(logp - float(logp_BTV[b, at - 1, ids_BT[b, at]])) for b, at, logp in sampled]))
+
+
+class UncachedDecoder:
+    """A decoder for models without a usable cache: the whole sequence is computed for every token, which is slow.
+
+    Rows of equal length are computed together.
+    """
+
+    reserved_bytes = 0
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.max_length = context_length(model.config)
+        self._extra = {"logits_to_keep": 1} if "logits_to_keep" in forward_parameters(model) else {}
+
+    def cache_bytes(self, tokens: int) -> int:
+        """Return 0: nothing is cached."""
+        return 0
+
+    def clear_cache(self) -> None:
+        """Do nothing: nothing is cached."""
+
+    @torch.inference_mode()
+    def sample(self, requests: Sequence[SamplingRequest], stop: StopCondition) -> list[Sample]:
+        """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
+        check_lengths(requests, self.max_length)
+        rows = [ActiveRequest(request) for request in requests]
+        while live := [row for row in rows if not row.finished]:
+            length = min(row.position for row in live)
+            now = [row for row in live if row.position == length]
+            ids = np.array([[*row.request.prompt.tolist(), *row.ids] for row in now])
+            out = self.model(input_ids=torch.from_numpy(ids).to(self.model.device), use_cache=False, **self._extra)
+            sample_next(now, out.logits[:, -1], stop)
+        return [row.sample() for row in rows]

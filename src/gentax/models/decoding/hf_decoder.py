@@ -1,8 +1,10 @@
-"""Decoders that run a transformers model's own forward pass: with a cache (`HFDecoder`) or without (`UncachedDecoder`).
+"""Decode with a transformers model's own forward pass, over a KV cache that can be resumed at any token.
 
 A conversation keeps its keys, values and recurrent states between calls, shared prefixes are computed once, and
-finished rows leave the batch. Rows are aligned on the right (see `hf_cache`), so the model's own masks and positions
-hold: sliding windows, soft caps, attention sinks, ALiBi, experts and latent attention need no code here.
+finished rows leave the batch. Rows are aligned on the right and padded on the left like batched `generate`, the layout
+that every model's masks and positions are made for: sliding windows, soft caps, attention sinks, ALiBi, experts and
+latent attention need no code here. Unlike transformers' caches, `BatchCache` writes in place, works on some of its rows
+at a time, and keeps keys that left a sliding window.
 
 Keys and values can be resumed at any token, so rows with fewer new tokens recompute a few known ones instead of being
 padded. A recurrent state holds only after its last token: rows of such models are computed together where they have
@@ -11,26 +13,252 @@ equally many new tokens, and shared prefixes are kept with their states.
 
 from __future__ import annotations
 
-import inspect
 import itertools
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import cache_utils
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from gentax.core.episode import common_prefix_length, prefix_order
-from gentax.models.decoding.hf_cache import GROWTH, BatchCache, CachedSequence, template_layers
 from gentax.models.decoding.sampling import ActiveRequest, StopCondition, check_lengths, sample_next
-from gentax.models.device import context_length
+from gentax.models.device import context_length, forward_parameters
 from gentax.models.options import Sample, SamplingRequest
 
 CHUNK, LARGE_CHUNK = 2048, 8192  # prompt tokens in one pass on a CPU, and on a GPU
 SCORES = 2**28  # attention scores in one pass, at most: models without a fused kernel store them all
 SPARE = 0.25  # share of a pass that may be recomputed tokens
 MAX_PREFIXES = 32  # shared prefixes whose recurrent states are kept, at most
+GROWTH = 64  # columns that a cache grows by, at least
+
+
+class UnsupportedCache(ValueError):
+    """A model with a kind of cache that `BatchCache` cannot hold."""
+
+
+class _Keys(DynamicLayer):
+    """An attention layer: keys and values (rows, columns, heads, width), of which the model sees the cache's view."""
+
+    def __init__(self, like: Any, cache: BatchCache, window: int | None) -> None:
+        super().__init__()
+        self.cache, self.window, self.is_sliding = cache, window, window is not None
+        self.is_initialized = True
+        self.buffers = [like.keys[:0].transpose(1, 2), like.values[:0].transpose(1, 2)]
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
+        cache, seen = self.cache, []
+        end = cache.end + key_states.shape[-2]
+        for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
+            rows = buffer[cache.first : cache.last]
+            rows[:, cache.end : end] = new.transpose(1, 2)
+            seen.append(rows[:, self._first() : end].transpose(1, 2))
+        return tuple(seen)
+
+    def get_seq_length(self) -> int:
+        return self.cache.end
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.cache.end + query_length - self._first(), self._first()
+
+    def _first(self) -> int:
+        return 0 if self.window is None else max(self.cache.end - self.window + 1, 0)
+
+
+# Newer than the oldest supported release.
+LinearAttentionLayer: Any = getattr(cache_utils, "LinearAttentionLayer", None)
+_HYBRIDS: dict[str, bool] = {  # hybrid layers of transformers -> whether their attention has a window
+    "LinearAttentionAndFullAttentionLayer": False,
+    "LinearAttentionAndSlidingWindowAttentionLayer": True,
+}
+
+if LinearAttentionLayer is not None:
+
+    class _States(LinearAttentionLayer):
+        """A recurrent layer: states (rows, …), updated in place."""
+
+        def __init__(self, like: Any) -> None:
+            LinearAttentionLayer.__init__(self, number_of_states=like.number_of_states)
+            self.kinds = [
+                (kind, number)
+                for kind in ("conv_states", "recurrent_states")
+                for number, state in getattr(like, kind).items()
+                if state is not None
+            ]
+            self.states = [getattr(like, kind)[number][:0] for kind, number in self.kinds]
+            self.is_conv_states_initialized = dict(like.is_conv_states_initialized)
+            self.is_recurrent_states_initialized = dict(like.is_recurrent_states_initialized)
+            self.has_previous_state = dict.fromkeys(like.has_previous_state, True)  # zeros where there is none
+            self.conv_kernel_size = dict(like.conv_kernel_size)
+            self.device, self.dtype = like.device, like.dtype
+
+        def show(self, first: int, last: int) -> None:
+            """Let the model see the states of some rows."""
+            for (kind, number), state in zip(self.kinds, self.states, strict=True):
+                getattr(self, kind)[number] = state[first:last]
+
+    class _Both(_States, _Keys):
+        """A layer with attention and a recurrent state."""
+
+        def __init__(self, like: Any, cache: BatchCache, window: int | None) -> None:
+            _Keys.__init__(self, like, cache, window)
+            _States.__init__(self, like)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedSequence:
+    """Tokens cached in a row of a `BatchCache`, up to column `end`, and the recurrent states after the last."""
+
+    ids: np.ndarray
+    block: BatchCache
+    row: int
+    end: int
+    states: list[torch.Tensor]
+    state_row: int
+
+
+class BatchCache(Cache):
+    """B rows of all layers. The next forward pass works on rows `first` to `last`, behind column `end`.
+
+    Args:
+        likes: a filled layer of transformers' cache for each layer of the model, as templates.
+        rows: B.
+        columns: tokens there is room for.
+
+    Raises:
+        UnsupportedCache: a layer of another kind.
+    """
+
+    def __init__(self, likes: Sequence[Any], rows: int, columns: int) -> None:
+        self.likes, self.rows, self.columns = likes, rows, columns
+        self.first, self.last, self.end = 0, rows, 0
+        super().__init__(layers=[_layer(like, self) for like in likes])
+        self._keys = [layer for layer in self.layers if isinstance(layer, _Keys)]
+        self._recurrent = [layer for layer in self.layers if hasattr(layer, "states")]
+
+    @classmethod
+    def gather(
+        cls,
+        likes: Sequence[Any],
+        sources: Sequence[CachedSequence | None],
+        kept: Sequence[int],
+        starts: Sequence[int],
+        room: int,
+    ) -> BatchCache:
+        """Return a cache with rows copied from others: the first `kept[b]` tokens of row b, from column `starts[b]`
+        on.
+        """
+        block = cls(likes, len(sources), room)
+        used = {b: source for b, source in enumerate(sources) if source is not None and kept[b]}
+        column_BC, state_row_B = np.zeros((len(sources), room), np.int64), np.zeros(len(sources), np.int64)
+        by_block: dict[int, list[int]] = {}
+        by_states: dict[int, list[int]] = {}
+        for b, source in used.items():
+            begin = source.row * source.block.columns + source.end - len(source.ids)
+            column_BC[b, starts[b] : starts[b] + kept[b]] = np.arange(begin, begin + kept[b])
+            state_row_B[b] = source.state_row
+            by_block.setdefault(id(source.block), []).append(b)
+            by_states.setdefault(id(source.states), []).append(b)
+        for n, layer in enumerate(block._keys):
+            for k, buffer in enumerate(layer.buffers):
+                parts = [(used[bs[0]].block._keys[n].buffers[k].flatten(0, 1), bs) for bs in by_block.values()]
+                layer.buffers[k] = _gather(buffer.new_zeros(0, room, *buffer.shape[2:]), parts, column_BC)
+        for n, (layer, k) in enumerate(block._state_places()):
+            parts = [(used[bs[0]].states[n], bs) for bs in by_states.values()]
+            layer.states[k] = _gather(layer.states[k], parts, state_row_B)
+        return block
+
+    def _state_places(self) -> list[tuple[Any, int]]:
+        return [(layer, k) for layer in self._recurrent for k in range(len(layer.states))]
+
+    @property
+    def states(self) -> list[torch.Tensor]:
+        """The states of all recurrent layers, rows first; not copies."""
+        return [layer.states[k] for layer, k in self._state_places()]
+
+    def select_rows(self, rows: Sequence[int]) -> BatchCache:
+        """Return a copy of some rows, with the same columns."""
+        block = BatchCache(self.likes, len(rows), self.columns)
+        index = torch.tensor(rows)
+        for target, source in zip(block._keys, self._keys, strict=True):
+            target.buffers = [buffer.index_select(0, index.to(buffer.device)) for buffer in source.buffers]
+        for (layer, k), state in zip(block._state_places(), self.states_of(rows), strict=True):
+            layer.states[k] = state
+        return block
+
+    def states_of(self, rows: Sequence[int]) -> list[torch.Tensor]:
+        """Return a copy of the states of some rows."""
+        index = torch.tensor(rows)
+        return [state.index_select(0, index.to(state.device)) for state in self.states]
+
+    def row_bytes(self, tokens: int) -> int:
+        """Return the bytes of a row of `tokens` tokens in all layers."""
+        keys = sum(buffer.shape[2:].numel() * buffer.itemsize for layer in self._keys for buffer in layer.buffers)
+        return tokens * keys + sum(state.shape[1:].numel() * state.itemsize for state in self.states)
+
+    def set_view(self, first: int, last: int, end: int) -> None:
+        """Make the next forward pass work on rows `first` to `last`, behind column `end`."""
+        self.first, self.last, self.end = first, last, end
+        for layer in self._recurrent:
+            layer.show(first, last)
+
+    def reserve(self, columns: int) -> None:
+        """Make room for as many columns."""
+        if columns <= self.columns:
+            return
+        columns = max(columns, self.columns + max(GROWTH, self.columns // 4))
+        for layer in self._keys:
+            for k, old in enumerate(layer.buffers):
+                layer.buffers[k] = old.new_zeros(self.rows, columns, *old.shape[2:])
+                layer.buffers[k][:, : self.columns] = old
+        self.columns = columns
+
+
+def template_layers(model: Any, cache_name: str) -> list[Any]:
+    """Run a short forward pass and return the filled layers of its cache. Raises as `BatchCache`."""
+    cache = DynamicCache(config=model.config)
+    model(input_ids=torch.zeros(1, 5, dtype=torch.long, device=model.device), use_cache=True, **{cache_name: cache})
+    if not cache.layers:
+        raise UnsupportedCache("the model does not fill a cache")
+    return list(cache.layers)
+
+
+def _layer(like: Any, cache: BatchCache) -> Any:
+    kind = type(like)
+    if kind is DynamicLayer and like.is_initialized:
+        return _Keys(like, cache, None)
+    if kind is DynamicSlidingWindowLayer and like.is_initialized:
+        return _Keys(like, cache, like.sliding_window)
+    if kind.__name__ == "DummyLayer":
+        return kind()
+    if LinearAttentionLayer is not None:
+        if kind is LinearAttentionLayer and any(like.is_conv_states_initialized.values()):
+            return _States(like)
+        if kind.__name__ in _HYBRIDS and like.keys is not None:
+            return _Both(like, cache, like.sliding_window if _HYBRIDS[kind.__name__] else None)
+    raise UnsupportedCache(f"cannot hold a cache layer of type {kind.__name__}")
+
+
+def _gather(like: torch.Tensor, parts: Sequence[tuple[torch.Tensor, list[int]]], index_B: np.ndarray) -> torch.Tensor:
+    """Return rows (B, …) read by index from the first dimension of others; rows in no part are zero.
+
+    Args:
+        like: a tensor of the right type and shape, without rows.
+        parts: a tensor to read from, and the rows read from it.
+        index_B: what is read for each row: (B,), or (B, columns).
+    """
+    gathered = None
+    for old, members in parts:
+        index = torch.from_numpy(index_B[members].reshape(-1)).to(old.device)
+        values = old.flatten(1).index_select(0, index).view(len(members), *like.shape[1:])
+        if len(members) == len(index_B):
+            return values
+        if gathered is None:
+            gathered = like.new_zeros(len(index_B), *like.shape[1:])
+        gathered[torch.tensor(members, device=gathered.device)] = values
+    return like.new_zeros(len(index_B), *like.shape[1:]) if gathered is None else gathered
 
 
 @dataclass(slots=True)
@@ -40,10 +268,6 @@ class _Item:
     ids: np.ndarray
     source: CachedSequence | None = None
     kept: int = 0
-
-    def improve(self, source: CachedSequence | None, kept: int) -> None:
-        if source is not None and kept > self.kept:
-            self.source, self.kept = source, kept
 
     @property
     def new(self) -> int:
@@ -64,15 +288,14 @@ class HFDecoder:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.max_length = context_length(model.config)
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters wrap the signature
-        takes = inspect.signature(inner.forward).parameters
+        takes = forward_parameters(model)
         self._cache_name = "cache" if "cache" in takes else "past_key_values"
         self._takes = {name for name in ("position_ids", "logits_to_keep") if name in takes}
         self._layers = template_layers(model, self._cache_name)
         self.recurrent = bool(BatchCache(self._layers, 0, 0).states)
         self._heads = getattr(model.config.get_text_config(), "num_attention_heads", None) or 1
         self._slots: dict[int, CachedSequence] = {}
-        self._prefixes: OrderedDict[bytes, CachedSequence] = OrderedDict()
+        self._prefixes: list[CachedSequence] = []  # of recurrent models
 
     def cache_bytes(self, tokens: int) -> int:
         """Return the bytes of cache for a row of `tokens` tokens, twice: a call copies rows when it aligns them."""
@@ -115,66 +338,38 @@ class HFDecoder:
         items = [_Item(group[0].request.prompt) for group in groups]
         for item, group in zip(items, groups, strict=True):
             for row in group:
-                if (saved := self._slots.get(row.request.slot)) is not None:
-                    item.improve(saved, self._usable(saved, item.ids))
+                self._offer(item, self._slots.get(row.request.slot))
         if not self.recurrent:
-            _reuse_neighbours(items)
-        prefixes, below = shared_prefixes([item.ids for item in items], [item.kept for item in items])
-        computed: dict[int, CachedSequence] = {}
-        for depth in range(1 + max((prefix.depth for prefix in prefixes), default=-1)):
-            level = [n for n, prefix in enumerate(prefixes) if prefix.depth == depth]
-            wanted = {n: _Item(prefixes[n].ids) for n in level}
-            for n, item in wanted.items():
-                if (parent := prefixes[n].parent) is not None:
-                    item.improve(computed[parent], len(computed[parent].ids))
-            computed |= self._compute_prefixes(wanted, items)
-        for item, prefix in zip(items, below, strict=True):
-            if prefix is not None:
-                item.improve(computed[prefix], len(computed[prefix].ids))
-            if self.recurrent:
-                self._recall(item)
-        return items
+            for first, second in (*itertools.pairwise(items), *itertools.pairwise(items[::-1])):
+                self._offer(second, first.source)
+        known = self._prefixes
+        while True:
+            for item, saved in itertools.product(items, known):
+                self._offer(item, saved)
+            prefixes = shared_prefixes([item.ids for item in items], [item.kept for item in items])
+            if not prefixes:
+                return items
+            known = self._compute_prefixes(prefixes, items)
 
-    def _compute_prefixes(self, prefixes: dict[int, _Item], items: Sequence[_Item]) -> dict[int, CachedSequence]:
-        """Return where shared prefixes are cached, after computing those that are not."""
-        cached: dict[int, CachedSequence] = {}
-        for n, item in prefixes.items():
-            if self.recurrent:
-                if (saved := self._prefixes.get(item.ids.tobytes())) is not None:
-                    self._prefixes.move_to_end(item.ids.tobytes())
-                    cached[n] = saved
-                else:
-                    self._recall(item)
-            else:
-                for prompt_item in items:  # what any prompt has of it
-                    if prompt_item.source is not None:
-                        item.improve(
-                            prompt_item.source,
-                            min(prompt_item.kept, common_prefix_length(prompt_item.ids, item.ids), len(item.ids) - 1),
-                        )
-        missing = [n for n in prefixes if n not in cached]
-        if missing:
-            block, order, _ = self._prefill([prefixes[n] for n in missing])
-            end = max(len(prefixes[n].ids) for n in missing)
-            for place, m in enumerate(order):
-                ids = prefixes[missing[m]].ids
-                cached[missing[m]] = CachedSequence(ids, block, place, end, block.states, place)
+    def _compute_prefixes(self, prefixes: Sequence[np.ndarray], items: Sequence[_Item]) -> list[CachedSequence]:
+        """Compute shared prefixes, each from the longest part of it that any prompt has cached."""
+        wanted = [_Item(ids) for ids in prefixes]
+        for item, prompt_item in itertools.product(wanted, items):
+            self._offer(item, prompt_item.source)
+        block, order, _ = self._prefill(wanted)
+        end, states = max(map(len, prefixes)), block.states
+        computed = [CachedSequence(prefixes[n], block, place, end, states, place) for place, n in enumerate(order)]
         if self.recurrent:
-            for n in missing:
-                self._prefixes[prefixes[n].ids.tobytes()] = cached[n]
-            while len(self._prefixes) > MAX_PREFIXES:
-                self._prefixes.popitem(last=False)
-        return cached
+            used = {id(item.source) for item in items}
+            self._prefixes.sort(key=lambda saved: id(saved) in used)  # the first to go are those not used now
+            self._prefixes = [*self._prefixes, *computed][-MAX_PREFIXES:]
+        return computed
 
-    def _recall(self, item: _Item) -> None:
-        """Let an item start from the longest remembered prefix."""
-        for saved in self._prefixes.values():
-            item.improve(saved, self._usable(saved, item.ids))
-
-    def _usable(self, saved: CachedSequence, ids: np.ndarray) -> int:
-        """Return how many tokens of `ids` are cached there; the last is always computed."""
-        shared = min(common_prefix_length(saved.ids, ids), len(ids) - 1)
-        return shared if not self.recurrent or shared == len(saved.ids) else 0
+    def _offer(self, item: _Item, saved: CachedSequence | None) -> None:
+        """Let an item start from a cached sequence that has more of it; its last token is always computed."""
+        shared = 0 if saved is None else min(common_prefix_length(saved.ids, item.ids), len(item.ids) - 1)
+        if saved is not None and shared > item.kept and (not self.recurrent or shared == len(saved.ids)):
+            item.source, item.kept = saved, shared
 
     def _prefill(self, items: Sequence[_Item]) -> tuple[BatchCache, list[int], torch.Tensor]:
         """Prefill items in a cache of their own.
@@ -254,7 +449,7 @@ class HFDecoder:
         device = self.model.device
         start = np.asarray(starts)[:, None]
         columns = np.arange(end + ids.shape[1])
-        extra: dict[str, Any] = {self._cache_name: block.cache}
+        extra: dict[str, Any] = {self._cache_name: block}
         if start.any():
             extra["attention_mask"] = torch.from_numpy((columns >= start).astype(np.int64)).to(device)
         if "position_ids" in self._takes:
@@ -267,92 +462,31 @@ class HFDecoder:
         return out.logits[:, -1].float()
 
 
-def _reuse_neighbours(items: Sequence[_Item]) -> None:
-    """Let every item start from what its neighbour has cached, where that is more than its own."""
-    for order in (items, items[::-1]):
-        for first, second in itertools.pairwise(order):
-            if first.source is not None:
-                second.improve(
-                    first.source, min(first.kept, common_prefix_length(first.ids, second.ids), len(second.ids) - 1)
-                )
-
-
 MIN_TOKENS_SAVED = 128  # tokens that a shared prefix must save: a forward pass of its own costs time too
 
 
-@dataclass(frozen=True, slots=True)
-class SharedPrefix:
-    """A prefix of several prompts."""
+def shared_prefixes(prompts: Sequence[np.ndarray], kept: Sequence[int]) -> list[np.ndarray]:
+    """Find the shortest prefixes of distinct prompts that save enough tokens to be computed first, once.
 
-    ids: np.ndarray
-    parent: int | None  # the prefix of this one that is computed before it
-    depth: int  # prefixes above it
-
-
-def shared_prefixes(prompts: Sequence[np.ndarray], kept: Sequence[int]) -> tuple[list[SharedPrefix], list[int | None]]:
-    """Find the prefixes of distinct prompts that save enough tokens to be computed first, once.
+    They never cover a prompt's last token, which must be computed. Longer ones are found once these are cached.
 
     Args:
         prompts: distinct token ids, sorted.
         kept: how many leading tokens of each are cached.
-
-    Returns:
-        The prefixes, parents first, and the longest prefix of each prompt. It never covers a prompt's last token, which
-        must be computed.
     """
     same = [0, *(common_prefix_length(a, b) for a, b in itertools.pairwise(prompts))]
-    prefixes: list[SharedPrefix] = []
-    below: list[int | None] = [None] * len(prompts)
-    open_ranges: list[tuple[int, int, int | None]] = [(0, len(prompts), None)]
+    prefixes: list[np.ndarray] = []
+    open_ranges = [(0, len(prompts))]
     while open_ranges:
-        first, last, parent = open_ranges.pop()
+        first, last = open_ranges.pop()
         if last - first < 2:
-            below[first:last] = [parent] * (last - first)
             continue
         branch = min(same[first + 1 : last])
         shared = min(branch, *(len(prompt) - 1 for prompt in prompts[first:last]))
-        depth = 0 if parent is None else len(prefixes[parent].ids)
-        each = [max(shared - max(have, depth), 0) for have in kept[first:last]]
-        if sum(each) - max(each) >= MIN_TOKENS_SAVED:
-            prefixes.append(
-                SharedPrefix(prompts[first][:shared], parent, 0 if parent is None else prefixes[parent].depth + 1)
-            )
-            parent = len(prefixes) - 1
-        cuts = [first, *(n for n in range(first + 1, last) if same[n] == branch), last]
-        open_ranges += [(a, b, parent) for a, b in itertools.pairwise(cuts)]
-    return prefixes, below
-
-
-class UncachedDecoder:
-    """A decoder for models without a usable cache: the whole sequence is computed for every token, which is slow.
-
-    Rows of equal length are computed together.
-    """
-
-    reserved_bytes = 0
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.max_length = context_length(model.config)
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._extra = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(inner.forward).parameters else {}
-
-    def cache_bytes(self, tokens: int) -> int:
-        """Return 0: nothing is cached."""
-        return 0
-
-    def clear_cache(self) -> None:
-        """Do nothing: nothing is cached."""
-
-    @torch.inference_mode()
-    def sample(self, requests: Sequence[SamplingRequest], stop: StopCondition) -> list[Sample]:
-        """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
-        check_lengths(requests, self.max_length)
-        rows = [ActiveRequest(request) for request in requests]
-        while live := [row for row in rows if not row.finished]:
-            length = min(row.position for row in live)
-            now = [row for row in live if row.position == length]
-            ids = np.array([[*row.request.prompt.tolist(), *row.ids] for row in now])
-            out = self.model(input_ids=torch.from_numpy(ids).to(self.model.device), use_cache=False, **self._extra)
-            sample_next(now, out.logits[:, -1], stop)
-        return [row.sample() for row in rows]
+        saved = [max(shared - have, 0) for have in kept[first:last]]
+        if sum(saved) - max(saved) >= MIN_TOKENS_SAVED:
+            prefixes.append(prompts[first][:shared])
+        else:
+            cuts = [first, *(n for n in range(first + 1, last) if same[n] == branch), last]
+            open_ranges += itertools.pairwise(cuts)
+    return prefixes
