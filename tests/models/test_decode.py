@@ -68,11 +68,11 @@ def test_what_prompts_begin_with_alike_is_computed_once():
     model, rng = model_of("llama"), np.random.default_rng(7)
     rules, tasks = rng.integers(0, 64, 30), rng.integers(0, 64, (3, 10))
     prompts = [np.concatenate([rules, tasks[n % 3]]).astype(np.int32) for n in range(6)]
-    work = plan_prefill(prompts, range(6), [0] * 6, chunk=16)
+    work = plan_prefill(prompts, [0] * 6, chunk=16)
     assert sum(len(part.ids_N) for part in work.passes) == len({tuple(p[: n + 1]) for p in prompts for n in range(40)})
     # A row that has the rules gives them to one that has nothing, and only what is new is computed.
     for kept in ([30, 0], [0, 30]):
-        work = plan_prefill(prompts[:2], [3, 5], kept, chunk=1024)
+        work = plan_prefill(prompts[:2], kept, chunk=1024)
         assert len(work.copies) == 1
         assert sum(len(part.ids_N) for part in work.passes) == 20
     decoder = LlamaDecoder(model)

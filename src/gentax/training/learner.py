@@ -26,9 +26,8 @@ from torch.utils.checkpoint import checkpoint
 
 from gentax.core import UsageError, stable_seed
 from gentax.models.device import autocast_context, kv_cache_bytes, stochastic_round_
-from gentax.models.scoring import scoring_method
+from gentax.models.scoring import CHUNK, LARGE_CHUNK, scoring_method
 from gentax.models.scoring.batch import MAX_TOKENS
-from gentax.models.scoring.logprobs import CHUNK, LARGE_CHUNK
 from gentax.policies.local import LocalPolicy
 from gentax.training.config import LoraConfig, TrainConfig
 from gentax.training.distributed import World, gathered, shard, slice_like, to_save

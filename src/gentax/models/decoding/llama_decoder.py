@@ -53,7 +53,8 @@ class LlamaDecoder:
     def __init__(self, model: Any) -> None:
         self.weights = w = LlamaModel(model)
         self.max_length = w.positions
-        self.cache = self._empty()
+        like = torch.zeros(0, w.groups, 0, w.head, device=w.device, dtype=w.dtype)
+        self.cache = SlotCache(len(w.layers), like, w.positions)
         self.recorder = CudaGraphStep(w) if w.device.type == "cuda" else None
 
     def clear_cache(self) -> None:
@@ -62,13 +63,7 @@ class LlamaDecoder:
 
     def free_cache(self) -> None:
         """Forget the cached tokens and free their memory."""
-        self.cache.rows.layers.clear()  # recorded graphs keep these tensors until others are recorded
-        self.cache = self._empty()
-
-    def _empty(self) -> SlotCache:
-        w = self.weights
-        like = torch.zeros(0, w.groups, 0, w.head, device=w.device, dtype=w.dtype)
-        return SlotCache(len(w.layers), like, w.positions)
+        self.cache.free()
 
     def cache_bytes(self, tokens: int) -> int:
         """Return the bytes of KV cache for a row of `tokens` tokens."""
@@ -101,7 +96,7 @@ class LlamaDecoder:
         """Prefill the prompt of row n into place n of the cache; return the logits after each, (rows, vocabulary)."""
         kept = [self.cache.cached_length(row.request.slot, row.request.prompt) for row in at]
         chunk = CHUNK if self.weights.device.type == "cpu" else LARGE_CHUNK
-        work = plan_prefill([row.request.prompt for row in at], range(len(at)), kept, chunk)
+        work = plan_prefill([row.request.prompt for row in at], kept, chunk)
         for source, target, start, end in work.copies:
             self.cache.rows.copy_from(target, start, end, self.cache.rows, source)
         for row, last in zip(at, work.last_B.tolist(), strict=True):
@@ -259,7 +254,8 @@ class CudaGraphStep:
         return token_B[:count], logp_B[:count]
 
     def _record(self, rows: KVCache, like: DecodeInputs, end: int) -> tuple[DecodeInputs, Callable[[], Sampled]]:
-        static = _like(like, rows.count)
+        zeros = [value.new_zeros(rows.count) for value in _tensors(like)]
+        static = DecodeInputs(*zeros[:4], None if like.filters is None else SamplingFilters(*zeros[4:]))
         static.position_B.fill_(rows.length - 1)
         if self.weights.device.type != "cuda":
             return static, lambda: decode_step(self.weights, rows, static, end)
@@ -284,41 +280,21 @@ def _tensors(step: DecodeInputs) -> list[torch.Tensor]:
     return [*step[:-1], *(step.filters or ())]
 
 
-def _like(step: DecodeInputs, count: int) -> DecodeInputs:
-    """Return inputs of zeros for `count` rows."""
-    zeros = [value.new_zeros(count) for value in _tensors(step)]
-    return DecodeInputs(*zeros[:4], None if step.filters is None else SamplingFilters(*zeros[4:]))
+TILE_STEP = 16
+Span = tuple[int, int, int]  # row, first position, end
 
 
-BUCKET_WIDTH = 16
-
-
-@dataclass(frozen=True, slots=True)
-class PrefillBucket:
-    """Rows with similar numbers of new tokens: B rows padded to Q queries."""
-
-    row_B: np.ndarray
-    start_B: np.ndarray  # position of the first query
-    query_BQ: np.ndarray  # index into the tokens of the pass; padding repeats one of them
-    end: int  # keys to attend to, from the first
-
-
-@dataclass(frozen=True, slots=True)
-class PrefillPass:
+class PrefillPass(NamedTuple):
     """N tokens to compute in one pass, and the M cache positions that they fill."""
 
-    ids_N: np.ndarray
-    position_N: np.ndarray
+    ids_N: np.ndarray  # int64
+    spans: list[Span]  # of the tokens
     from_M: np.ndarray  # index into N
     row_M: np.ndarray
     position_M: np.ndarray
-    buckets: list[PrefillBucket]
-    place_N: np.ndarray  # of each token among the concatenated queries of all buckets
-    last: PrefillBucket  # the last token of each prompt, in order
 
 
-@dataclass(frozen=True, slots=True)
-class PrefillPlan:
+class PrefillPlan(NamedTuple):
     """Cache copies to make first, as (from row, to row, start, end), then the passes."""
 
     copies: list[tuple[int, int, int, int]]
@@ -326,24 +302,21 @@ class PrefillPlan:
     last_B: np.ndarray  # index of each prompt's last token among those of all passes; equal prompts share one
 
 
-def plan_prefill(prompts: Sequence[np.ndarray], rows: Sequence[int], kept: Sequence[int], chunk: int) -> PrefillPlan:
-    """Plan how to bring prompts into their rows.
+def plan_prefill(prompts: Sequence[np.ndarray], kept: Sequence[int], chunk: int) -> PrefillPlan:
+    """Plan how to bring prompt n into row n.
 
     Args:
         prompts: token ids.
-        rows: the cache row of each prompt.
         kept: how many leading tokens of each prompt are cached in its row; fewer than all.
         chunk: tokens in one pass, unless a single row has more.
     """
     order = prefix_order(prompts)
-    same = [
-        0,
-        *(common_prefix_length(prompts[a], prompts[b]) for a, b in itertools.pairwise(order)),
-    ]  # tokens in common with the previous prompt
+    shared_with_previous = [common_prefix_length(prompts[a], prompts[b]) for a, b in itertools.pairwise(order)]
+    same = [0, *shared_with_previous]
     have = list(kept)
-    copies = _copies(prompts, rows, have, order, same)
-    own: list[tuple[int, int, int]] = []  # (prompt, from, to): tokens to compute
-    stored: list[tuple[np.ndarray, int, int]] = []  # (tokens, row, position of the first)
+    copies = _copies(prompts, have, order, same)
+    own: list[Span] = []  # tokens to compute
+    stored: list[tuple[int, int, np.ndarray]] = []  # row, position of the first, tokens
     last_B = np.zeros(len(prompts), np.int64)
     computed = 0
     path = np.zeros(0, np.int64)  # computed token of each position of the previous prompt; -1 where it was cached
@@ -352,28 +325,24 @@ def plan_prefill(prompts: Sequence[np.ndarray], rows: Sequence[int], kept: Seque
         new = np.arange(computed, computed + end - start)
         computed += len(new)
         path = np.concatenate([path[:shared], np.full(start - shared, -1), new])
-        stored.append((path[have[i] :], rows[i], have[i]))
+        stored.append((i, have[i], path[have[i] :]))
         if len(new):  # else it equals the previous prompt
             own.append((i, start, end))
         last_B[i] = len(own) - 1
-    from_M = np.concatenate([tokens for tokens, _, _ in stored])
-    row_M = np.repeat([row for _, row, _ in stored], [len(tokens) for tokens, _, _ in stored])
-    position_M = np.concatenate([np.arange(start, start + len(tokens)) for tokens, _, start in stored])
+    from_M = np.concatenate([tokens for _, _, tokens in stored])
+    row_M = np.repeat([row for row, _, _ in stored], [len(tokens) for _, _, tokens in stored])
+    position_M = np.concatenate([np.arange(start, start + len(tokens)) for _, start, tokens in stored])
     passes, done = [], 0
-    for part in _parts(own, chunk):
-        ids_N = np.concatenate([prompts[i][start:end] for i, start, end in part]).astype(np.int64)
+    for spans in _split(own, chunk):
+        ids_N = np.concatenate([prompts[i][start:end] for i, start, end in spans]).astype(np.int64)
         in_pass = (from_M >= done) & (from_M < done + len(ids_N))
-        spans = [(rows[i], start, end) for i, start, end in part]
-        buckets, place_N = _buckets(spans)
-        position_N = np.concatenate([np.arange(start, end) for _, start, end in part])
-        stores = (from_M[in_pass] - done, row_M[in_pass], position_M[in_pass])
-        passes.append(PrefillPass(ids_N, position_N, *stores, buckets, place_N, _last(spans)))
+        passes.append(PrefillPass(ids_N, spans, from_M[in_pass] - done, row_M[in_pass], position_M[in_pass]))
         done += len(ids_N)
     return PrefillPlan(copies, passes, last_B)
 
 
 def _copies(
-    prompts: Sequence[np.ndarray], rows: Sequence[int], have: list[int], order: list[int], same: list[int]
+    prompts: Sequence[np.ndarray], have: list[int], order: list[int], same: list[int]
 ) -> list[tuple[int, int, int, int]]:
     """Copy the common prefix from a neighbour that has it cached; update `have`."""
     pairs = list(zip(order, order[1:], same[1:], strict=False))
@@ -381,51 +350,24 @@ def _copies(
     for source, target, shared in [(b, a, n) for a, b, n in reversed(pairs)] + pairs:
         end = min(shared, have[source], len(prompts[target]) - 1)  # the last token is always computed
         if end > have[target]:
-            copies.append((rows[source], rows[target], have[target], end))
+            copies.append((source, target, have[target], end))
             have[target] = end
     return copies
 
 
-def _parts(own: list[tuple[int, int, int]], chunk: int) -> Iterator[list[tuple[int, int, int]]]:
+def _split(own: list[Span], chunk: int) -> Iterator[list[Span]]:
     """Split the new tokens into passes, in order: a shared prefix is computed in the same pass or before."""
-    part: list[tuple[int, int, int]] = []
+    part: list[Span] = []
     size = 0
-    for item in own:
-        new = item[2] - item[1]
+    for span in own:
+        new = span[2] - span[1]
         if part and size + new > chunk:
             yield part
             part, size = [], 0
-        part.append(item)
+        part.append(span)
         size += new
     if part:
         yield part
-
-
-def _buckets(part: list[tuple[int, int, int]]) -> tuple[list[PrefillBucket], np.ndarray]:
-    """Group rows, as (row, from, to), by how many tokens are new: fewer than `BUCKET_WIDTH` apart."""
-    kinds: dict[int, list[tuple[int, int, int, int]]] = {}
-    begin = 0
-    for row, start, end in part:
-        kinds.setdefault((end - start - 1) // BUCKET_WIDTH, []).append((row, start, end, begin))
-        begin += end - start
-    place_N = np.zeros(begin, np.int64)
-    buckets, laid = [], 0
-    for kind in kinds.values():
-        wide = max(end - start for _, start, end, _ in kind)
-        query_BQ = np.zeros((len(kind), wide), np.int64)
-        for b, (_, start, end, begin) in enumerate(kind):
-            n = end - start
-            query_BQ[b, :n] = np.arange(begin, begin + n)
-            place_N[begin : begin + n] = laid + b * wide + np.arange(n)
-        row_B, start_B = (np.array([item[k] for item in kind]) for k in (0, 1))
-        buckets.append(PrefillBucket(row_B, start_B, query_BQ, max(end for _, _, end, _ in kind)))
-        laid += query_BQ.size
-    return buckets, place_N
-
-
-def _last(part: list[tuple[int, int, int]]) -> PrefillBucket:
-    row_B, start_B, end_B = np.array(part).T
-    return PrefillBucket(row_B, end_B - 1, np.cumsum(end_B - start_B)[:, None] - 1, int(end_B.max()))
 
 
 def prefill(weights: LlamaModel, rows: KVCache, part: PrefillPass) -> torch.Tensor:
@@ -436,39 +378,74 @@ def prefill(weights: LlamaModel, rows: KVCache, part: PrefillPass) -> torch.Tens
     Args:
         rows: the cache, to which keys and values are added.
     """
-    device = weights.device
-    row_M, position_M, from_M, position_N, place_N, ids_N = (
-        torch.from_numpy(array).to(device)
-        for array in (part.row_M, part.position_M, part.from_M, part.position_N, part.place_N, part.ids_N)
+    tiles, place_N = _tiles(weights, part.spans)
+    position_N = np.concatenate([np.arange(start, end) for _, start, end in part.spans])
+    row_M, stored_M, from_M, at_N, place_N, ids_N = (
+        torch.from_numpy(array).to(weights.device)
+        for array in (part.row_M, part.position_M, part.from_M, position_N, place_N, part.ids_N)
     )
-    tiles = [_Tile(weights, bucket) for bucket in part.buckets]
     # `index_select` takes a fraction of the time of indexing with a tensor.
     x_N = weights.embed.index_select(0, ids_N)
-    cos_N, sin_N = weights.cos.index_select(0, position_N), weights.sin.index_select(0, position_N)
+    cos_N, sin_N = weights.cos.index_select(0, at_N), weights.sin.index_select(0, at_N)
     for layer, (keys, values) in zip(weights.layers, rows.layers, strict=True):
         q, k, v = layer.project(x_N, cos_N, sin_N)
-        keys[row_M, :, position_M] = k.index_select(0, from_M)
-        values[row_M, :, position_M] = v.index_select(0, from_M)
+        keys[row_M, :, stored_M] = k.index_select(0, from_M)
+        values[row_M, :, stored_M] = v.index_select(0, from_M)
         if layer is weights.layers[-1]:
-            tile = _Tile(weights, part.last)
-            x_N, mixed = x_N.index_select(0, tile.query), tile.attend(q, keys, values)
+            row_B, start_B, end_B = np.array(part.spans).T
+            last = _Tile(weights, row_B, end_B - 1, np.cumsum(end_B - start_B)[:, None] - 1, int(end_B.max()))
+            x_N, mixed = x_N.index_select(0, last.query), last.attend(q, keys, values)
         else:
             mixed = torch.cat([tile.attend(q, keys, values) for tile in tiles]).index_select(0, place_N)
         x_N = layer.finish(x_N, mixed)
     return x_N
 
 
-class _Tile:
-    """The attention of one bucket."""
+def _tiles(weights: LlamaModel, spans: list[Span]) -> tuple[list[_Tile], np.ndarray]:
+    """Group rows by how many tokens are new: fewer than `TILE_STEP` apart.
 
-    def __init__(self, weights: LlamaModel, bucket: PrefillBucket) -> None:
-        device = weights.device
-        self.row_B = torch.from_numpy(bucket.row_B).to(device)
-        self.together = bool((np.diff(bucket.row_B) == 1).all())  # then keys are read in place
-        self.first, self.end = int(bucket.row_B[0]), bucket.end
-        self.query = torch.from_numpy(bucket.query_BQ.ravel()).to(device)
-        position_BQ = torch.from_numpy(bucket.start_B[:, None] + np.arange(bucket.query_BQ.shape[1])).to(device)
-        self.mask = causal_mask(position_BQ, bucket.end, weights.heads // weights.groups, weights.dtype)
+    Returns:
+        The tiles, and the index of each of the N tokens among their concatenated queries.
+    """
+    kinds: dict[int, list[tuple[int, int, int, int]]] = {}
+    begin = 0
+    for row, start, end in spans:
+        kinds.setdefault((end - start - 1) // TILE_STEP, []).append((row, start, end, begin))
+        begin += end - start
+    place_N = np.zeros(begin, np.int64)
+    tiles, laid = [], 0
+    for kind in kinds.values():
+        wide = max(end - start for _, start, end, _ in kind)
+        query_BQ = np.zeros((len(kind), wide), np.int64)
+        for b, (_, start, end, begin) in enumerate(kind):
+            n = end - start
+            query_BQ[b, :n] = np.arange(begin, begin + n)
+            place_N[begin : begin + n] = laid + b * wide + np.arange(n)
+        row_B, start_B, end_B, _ = np.array(kind).T
+        tiles.append(_Tile(weights, row_B, start_B, query_BQ, int(end_B.max())))
+        laid += query_BQ.size
+    return tiles, place_N
+
+
+class _Tile:
+    """The attention of B rows with similar numbers of new tokens, padded to Q queries.
+
+    Args:
+        row_B: in the cache.
+        start_B: the position of the first query.
+        query_BQ: index into the tokens of the pass; padding repeats one of them.
+        end: keys to attend to, from the first.
+    """
+
+    def __init__(
+        self, weights: LlamaModel, row_B: np.ndarray, start_B: np.ndarray, query_BQ: np.ndarray, end: int
+    ) -> None:
+        self.row_B = torch.from_numpy(row_B).to(weights.device)
+        self.together = bool((np.diff(row_B) == 1).all())  # then keys are read in place
+        self.first, self.end = int(row_B[0]), end
+        self.query = torch.from_numpy(query_BQ.ravel()).to(weights.device)
+        position_BQ = torch.from_numpy(start_B[:, None] + np.arange(query_BQ.shape[1])).to(weights.device)
+        self.mask = causal_mask(position_BQ, end, weights.heads // weights.groups, weights.dtype)
 
     def attend(self, q_N: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Return the attention output of all queries, (B * Q, heads * head)."""

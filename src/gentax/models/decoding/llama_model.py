@@ -209,7 +209,7 @@ class KVCache:
         return KVCache([tuple(x[:, :, :length].index_select(0, index) for x in pair) for pair in self.layers])
 
     def copy_from(self, row: int, start: int, end: int, source: KVCache, source_row: int) -> None:
-        """Copy positions `start` to `end` of row `other` of `source` into `row`."""
+        """Copy positions `start` to `end` of row `source_row` of `source` into `row`."""
         for target, origin in zip(self.layers, source.layers, strict=True):
             for to, of in zip(target, origin, strict=True):
                 to[row, :, start:end] = of[source_row, :, start:end]
@@ -225,8 +225,8 @@ class SlotCache:
     """
 
     def __init__(self, layers: int, like: torch.Tensor, positions: int) -> None:
+        self.layers, self.like, self.positions = layers, like, positions
         self.rows = KVCache([(like, like)] * layers)
-        self.positions = positions
         self._row: dict[int, int] = {}
         self._ids: dict[int, np.ndarray] = {}
 
@@ -234,6 +234,12 @@ class SlotCache:
         """Forget the cached tokens. Rows are assigned anew, so a resumed run computes as an uninterrupted one."""
         self._ids.clear()
         self._row.clear()
+
+    def free(self) -> None:
+        """Forget the cached tokens and free their memory."""
+        self.clear()
+        self.rows.layers.clear()  # recorded graphs keep these tensors until others are recorded
+        self.rows = KVCache([(self.like, self.like)] * self.layers)
 
     def assign_rows(self, slots: Sequence[int], length: int) -> list[int]:
         """Give every slot one of the first rows, with at least `length` positions; return the rows.
