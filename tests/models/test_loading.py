@@ -470,3 +470,25 @@ def test_every_command_that_names_a_policy_says_how_it_is_loaded():
         options = {option for parameter in command.params for option in parameter.opts}
         wanted = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(ModelOptions)}
         assert wanted <= options, command.name
+
+
+def test_a_model_with_code_of_its_own_is_loaded_where_that_is_trusted(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    shutil.copytree(tiny, folder := tmp_path / "own")
+    code = (
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class MineConfig(LlamaConfig):\n    model_type = 'mine'\n"
+        "class MineForCausalLM(LlamaForCausalLM):\n    config_class = MineConfig\n"
+    )
+    (folder / "mine.py").write_text(code)
+    auto = {"AutoConfig": "mine.MineConfig", "AutoModelForCausalLM": "mine.MineForCausalLM"}
+    values = json.loads((folder / "config.json").read_text()) | {"model_type": "mine", "auto_map": auto}
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(UsageError, match="trust_remote_code"):
+        load_model(folder)
+    trusted = ModelOptions(trust_remote_code=True)
+    bare = load_meta_model(folder, trusted)  # first, as training does
+    model = load_model(folder, trusted)
+    assert type(model).__name__ == type(bare).__name__ == "MineForCausalLM"
+    assert torch.equal(logits(model), logits(load_model(tiny)))
+    assert shapes(bare) == shapes(model)

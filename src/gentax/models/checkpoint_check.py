@@ -71,23 +71,25 @@ def check_config(values: Mapping[str, Any], tensors: Mapping[str, Any], where: s
         raise UsageError(f"{where}: config.json asks for {layers} layers, and there are {len(tensors)} tensors")
 
 
-def build_meta_model(config: Any, tensors: Mapping[str, TensorInfo], where: str) -> Any:
+def build_meta_model(config: Any, tensors: Mapping[str, TensorInfo], where: str, trusted: bool = False) -> Any:
     """Build a model on the meta device and match it with the headers of its weights.
 
     Args:
         config: transformers' configuration of a causal model.
         tensors: the weights' headers; none to build without matching.
         where: the model's name in messages.
+        trusted: whether the model's own code may run.
 
     Raises:
         UsageError: weights that are missing, unexpected, or of another shape.
     """
     import torch
+    from transformers import AutoModelForCausalLM
 
+    if not tensors:
+        with _bounded(_MODULES, where), torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
     config, cls = _class_of(config)
-    with _bounded(max(10 * len(tensors), _MODULES), where), torch.device("meta"):
-        if not tensors:
-            return cls._from_config(config)
     state = meta_tensors(tensors, where)
     with _bounded(max(10 * len(tensors), _MODULES), where):
         model, info = cls.from_pretrained(

@@ -15,9 +15,8 @@ from __future__ import annotations
 import io
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,6 @@ from gentax.models.device import check_fits_memory, model_bytes, resolve_device,
 from gentax.models.options import ModelOptions
 from gentax.models.source import ModelSource, find_model
 
-More = Callable[[Any], int] | None  # checks an adapter against the model on the meta device; returns its bytes
 CONFIG_LIMIT = 1 << 22  # bytes of a config.json that are read
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -57,7 +55,18 @@ def load_tokenizer(where: str | Path | ModelSource, options: ModelOptions = Mode
     Raises:
         UsageError: there is no such model, or its tokenizer cannot be loaded.
     """
-    return _tokenizer(find_model(where, options), options)
+    from transformers import AutoTokenizer
+
+    source = find_model(where, options)
+    if source.base is not None and not any((source.path / name).exists() for name in TOKENIZER_FILES):
+        source = source.base
+    path = source.path
+    with loading_errors(f"the tokenizer of {source.name}"):
+        if source.kind == "gguf":
+            with _isolated(path) as folder:
+                tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name, local_files_only=True)
+            return remove_added_tokens(tokenizer, read_gguf(path))
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=options.trust_remote_code, local_files_only=True)
 
 
 def load_model(where: str | Path | ModelSource, options: ModelOptions = ModelOptions(), tokenizer: Any = None) -> Any:
@@ -72,7 +81,45 @@ def load_model(where: str | Path | ModelSource, options: ModelOptions = ModelOpt
         UsageError: there is no such model; its files are invalid or do not match; it is no causal language model; it
             does not fit into memory; an unknown device or dtype; a tokenizer with more tokens than embeddings.
     """
-    return _load(find_model(where, options), options, tokenizer)
+    from transformers import AutoModelForCausalLM
+
+    source = find_model(where, options)
+    base, device = source.base or source, resolve_device(options.device)
+    limit_onednn_cache()
+    with loading_errors(source.name):
+        # The progress bar of GGUF files ignores all settings.
+        with _opened(base, options) as (config, tensors, arguments), redirect_stderr(io.StringIO()):
+            if tensors is not None:
+                bare = _meta_model(base, options, config, tensors, arguments["dtype"])
+                _check_vocabulary(bare, tokenizer, base.name)
+                needed = model_bytes(bare)
+                if source.base is not None:
+                    needed += check_adapter(source.path, bare, source.name)
+            elif source.base is None:
+                needed = sum(file.stat().st_size for file in base.path.glob("*.safetensors"))
+            else:
+                raise UsageError(f"{base.name} is quantised or has its own code: no adapter can be merged into it here")
+            check_fits_memory(needed, device, base.name)
+            model, info = AutoModelForCausalLM.from_pretrained(
+                **arguments,
+                config=config,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # which `check_loading_info` refuses with the shapes
+                **_placed(device),
+            )
+        check_loading_info(info, base.name)
+        _check_vocabulary(model, tokenizer, base.name)
+        if base.kind == "gguf":
+            for holder in (model, model.config):  # the dequantized model is an ordinary one, to train and save
+                for name in ("hf_quantizer", "quantization_config", "quantization_method", "is_quantized"):
+                    vars(holder).pop(name, None)
+            model.config.name_or_path = model.name_or_path = str(base.path)
+        model = model.to(device)
+        if source.base is not None:
+            model = merge_adapter(model, source.path, source.name)
+        _check_finite(model, source.name)
+    return model.eval()
 
 
 def load_with_tokenizer(where: str | Path, options: ModelOptions = ModelOptions()) -> tuple[ModelSource, Any, Any]:
@@ -83,11 +130,18 @@ def load_with_tokenizer(where: str | Path, options: ModelOptions = ModelOptions(
 
 
 def check_model_files(where: str | Path, options: ModelOptions = ModelOptions()) -> ModelSource:
-    """Resolve a model and refuse invalid files, or an unknown device or dtype."""
+    """Resolve a model and refuse invalid files, an adapter's base too, before a tokenizer is built from some of them.
+
+    Raises UsageError for these, and for an unknown device or dtype.
+    """
     resolve_device(options.device)
     source = find_model(where, options)
+    base = source.base or source
     with loading_errors(source.name):
-        _check_files(source, options)
+        if base.kind == "gguf":
+            read_gguf(base.path)
+        else:
+            _headers(base, options)
     return source
 
 
@@ -98,18 +152,9 @@ def load_meta_model(where: str | Path, options: ModelOptions = ModelOptions()) -
         UsageError: there is no such model, or its files are invalid or do not match.
     """
     source = find_model(where, options)
-    while source.base is not None:
-        source = source.base
-    with loading_errors(source.name):
-        if source.kind == "gguf":
-            with _isolated(source.path) as folder:
-                bare, stored = build_meta_model(_gguf_config(source, folder), {}, source.name), torch.float32
-        else:
-            config, tensors = _headers(source, options)
-            plain = getattr(config, "quantization_config", None) is None
-            bare = build_meta_model(config, tensors if plain else {}, source.name)
-            stored = bare.dtype
-    return bare.to(stored if options.dtype == "auto" else getattr(torch, options.dtype))
+    base = source.base or source
+    with loading_errors(base.name), _opened(base, options) as (config, tensors, arguments):
+        return _meta_model(base, options, config, tensors or {}, arguments["dtype"])
 
 
 def runtime(model: Any) -> dict[str, str]:
@@ -117,14 +162,41 @@ def runtime(model: Any) -> dict[str, str]:
     return {"device": str(model.device), "dtype": str(model.dtype).removeprefix("torch.")}
 
 
-def _check_files(source: ModelSource, options: ModelOptions) -> None:
-    """Refuse invalid files, of an adapter's base too, before a tokenizer is built from some of them."""
-    if source.base is not None:
-        _check_files(source.base, options)
-    elif source.kind == "gguf":
-        read_gguf(source.path)
-    else:
-        _headers(source, options)
+_Opened = tuple[Any, dict[str, TensorInfo] | None, dict[str, Any]]
+
+
+@contextmanager
+def _opened(source: ModelSource, options: ModelOptions) -> Iterator[_Opened]:
+    """Check a checkpoint's files.
+
+    Yields:
+        The configuration; the weights' headers by name, empty for GGUF, whose names transformers changes, and None
+        where the final form is known only after loading; what `from_pretrained` is told about the files.
+    """
+    import transformers
+
+    if source.kind != "gguf":
+        config, tensors = _headers(source, options)
+        own_code = options.trust_remote_code and bool(getattr(config, "auto_map", None))
+        quantized = getattr(config, "quantization_config", None) is not None
+        yield config, None if own_code or quantized else tensors, {
+            "pretrained_model_name_or_path": source.path,
+            "use_safetensors": True,
+            "trust_remote_code": options.trust_remote_code,
+            "dtype": options.dtype,
+        }  # fmt: skip
+        return
+    header, file = read_gguf(source.path), source.path.name
+    with _isolated(source.path) as folder:
+        with redirect_stderr(io.StringIO()):
+            config = transformers.AutoConfig.from_pretrained(folder, gguf_file=file, local_files_only=True)
+        check_config(config.to_dict() | {"architectures": None}, header.tensors, source.name)
+        correct_gguf_config(config, header, source.path)
+        dtype = "float32" if options.dtype == "auto" else options.dtype
+        arguments: dict[str, Any] = {"pretrained_model_name_or_path": folder, "gguf_file": file, "dtype": dtype}
+        if (kind := getattr(transformers, "GgufConfig", None)) is not None:
+            arguments["quantization_config"] = kind(dequantize=True)
+        yield config, {}, arguments
 
 
 def _headers(source: ModelSource, options: ModelOptions) -> tuple[Any, dict[str, TensorInfo]]:
@@ -137,111 +209,11 @@ def _headers(source: ModelSource, options: ModelOptions) -> tuple[Any, dict[str,
     return AutoConfig.from_pretrained(path, trust_remote_code=trusted, local_files_only=True), tensors
 
 
-def _tokenizer(source: ModelSource, options: ModelOptions) -> Any:
-    from transformers import AutoTokenizer
-
-    path = source.path
-    if source.kind == "adapter" and not any((path / name).exists() for name in TOKENIZER_FILES):
-        assert source.base is not None
-        return _tokenizer(source.base, options)
-    with loading_errors(f"the tokenizer of {source.name}"):
-        if source.kind == "gguf":
-            with _isolated(path) as folder:
-                tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name, local_files_only=True)
-            return remove_added_tokens(tokenizer, read_gguf(path))
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=options.trust_remote_code, local_files_only=True)
-
-
-def _load(source: ModelSource, options: ModelOptions, tokenizer: Any) -> Any:
-    device = resolve_device(options.device)
-    limit_onednn_cache()
-    with loading_errors(source.name):
-        load = _gguf if (source.base or source).kind == "gguf" else _folder
-        if source.base is not None:
-            check = partial(check_adapter, source.path, where=source.name)
-            model = merge_adapter(load(source.base, options, device, tokenizer, check), source.path, source.name)
-        else:
-            model = load(source, options, device, tokenizer, None)
-        _check_finite(model, source.name)
-    return model.eval()
-
-
-def _folder(source: ModelSource, options: ModelOptions, device: torch.device, tokenizer: Any, more: More) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    config, tensors = _headers(source, options)
-    own_code = options.trust_remote_code and bool(getattr(config, "auto_map", None))
-    quantized = getattr(config, "quantization_config", None) is not None
-    if own_code or quantized:  # their final form is known only after loading
-        if more is not None:
-            raise UsageError(f"{source.name} is quantised or has its own code: no adapter can be merged into it here")
-        needed = sum(file.stat().st_size for file in source.path.glob("*.safetensors"))
-    else:
-        bare = build_meta_model(config, tensors, source.name)
-        _check_vocabulary(bare, tokenizer, source.name)
-        needed = _bytes(bare, options.dtype) + (more(bare) if more else 0)
-    check_fits_memory(needed, device, source.name)
-    model, info = AutoModelForCausalLM.from_pretrained(
-        source.path,
-        config=config,
-        dtype=options.dtype,
-        use_safetensors=True,
-        trust_remote_code=options.trust_remote_code,
-        local_files_only=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # which `check_loading_info` refuses with the shapes
-        **_placed(device),
-    )
-    check_loading_info(info, source.name)
-    if own_code or quantized:
-        _check_vocabulary(model, tokenizer, source.name)
-    return model.to(device)
-
-
-def _gguf(source: ModelSource, options: ModelOptions, device: torch.device, tokenizer: Any, more: More) -> Any:
-    import transformers
-    from transformers import AutoModelForCausalLM
-
-    path = source.path
-    with _isolated(path) as folder, redirect_stderr(io.StringIO()):  # its progress bar ignores all settings
-        config = _gguf_config(source, folder)
-        bare = build_meta_model(config, {}, source.name)
-        _check_vocabulary(bare, tokenizer, source.name)
-        dtype = "float32" if options.dtype == "auto" else options.dtype
-        needed = _bytes(bare, dtype) + (more(bare) if more else 0)
-        check_fits_memory(needed, device, source.name)
-        unpacked = {}
-        if (kind := getattr(transformers, "GgufConfig", None)) is not None:
-            unpacked["quantization_config"] = kind(dequantize=True)
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            gguf_file=path.name,
-            config=config,
-            dtype=dtype,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # which `check_loading_info` refuses with the shapes
-            **unpacked,
-            **_placed(device),
-        )
-    check_loading_info(info, source.name)
-    for holder in (model, model.config):  # the dequantized model is an ordinary one, to train and save
-        for name in ("hf_quantizer", "quantization_config", "quantization_method", "is_quantized"):
-            vars(holder).pop(name, None)
-    model.config.name_or_path = model.name_or_path = str(path)
-    return model.to(device)
-
-
-def _gguf_config(source: ModelSource, folder: str) -> Any:
-    """Return the checked configuration in a GGUF header; `folder` holds only this file."""
-    from transformers import AutoConfig
-
-    header = read_gguf(source.path)
-    with redirect_stderr(io.StringIO()):
-        config = AutoConfig.from_pretrained(folder, gguf_file=source.path.name, local_files_only=True)
-    check_config(config.to_dict() | {"architectures": None}, header.tensors, source.name)
-    correct_gguf_config(config, header, source.path)
-    return config
+def _meta_model(
+    source: ModelSource, options: ModelOptions, config: Any, tensors: dict[str, TensorInfo], dtype: str
+) -> Any:
+    bare = build_meta_model(config, tensors, source.name, options.trust_remote_code)
+    return bare if dtype == "auto" else bare.to(getattr(torch, dtype))
 
 
 @contextmanager
@@ -257,11 +229,6 @@ def _placed(device: torch.device) -> dict[str, Any]:
     from transformers.integrations import is_deepspeed_zero3_enabled
 
     return {} if device.type == "cpu" or is_deepspeed_zero3_enabled() else {"device_map": {"": device}}
-
-
-def _bytes(bare: Any, dtype: str) -> int:
-    """Return the bytes of a meta model in its load dtype."""
-    return model_bytes(bare if dtype == "auto" else bare.to(getattr(torch, dtype)))
 
 
 def _check_vocabulary(model: Any, tokenizer: Any, where: str) -> None:

@@ -257,6 +257,6 @@ def _load_with_vllm(where: str | Path, options: ModelOptions) -> LocalPolicy:
     tokenizer = load_tokenizer(source, options)
     folder, adapter = (source.path, None) if source.base is None else (source.base.path, source.path)
     with loading_errors(source.name):
-        decoder = VLLMDecoder(folder, tokenizer, options, adapter)
         model = VLLMModel(folder, options)
+        decoder = VLLMDecoder(model, tokenizer, options, adapter)
     return LocalPolicy(model, tokenizer, source.label, decoder, source.origin)

@@ -20,7 +20,7 @@ from gentax.core import UsageError
 from gentax.core.errors import PolicyFault
 from gentax.core.imports import require
 from gentax.models.action_format import ACTION_END
-from gentax.models.checkpoint_check import ADAPTER_CONFIG, read_json
+from gentax.models.checkpoint_check import ADAPTER_CONFIG, error_line, read_json
 from gentax.models.decoding.sampling import ActiveRequest, StopCondition, check_lengths
 from gentax.models.device import context_length
 from gentax.models.options import ModelOptions, Sample, SamplingRequest
@@ -29,11 +29,39 @@ MAX_MODEL_LEN = 32768  # tokens of a sequence, at most, that memory is reserved 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters that vLLM can be configured for
 
 
+class VLLMModel:
+    """The configuration of a model in vLLM, in place of its weights; any other use raises a UsageError that says so.
+
+    Args:
+        folder: a Hugging Face model folder.
+        options: how it is loaded.
+    """
+
+    def __init__(self, folder: Path, options: ModelOptions) -> None:
+        import torch
+        from transformers import AutoConfig, GenerationConfig
+
+        self.folder = folder
+        self.config = AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
+        self.generation_config = GenerationConfig(eos_token_id=_eos_ids(folder))
+        self.device = torch.device("cuda")
+        stored = getattr(self.config, "dtype", None) or torch.float32  # vLLM's own `auto` turns float32 into float16
+        self.dtype = stored if options.dtype == "auto" else getattr(torch, options.dtype)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self()
+
+    def __call__(self, *_: Any, **__: Any) -> NoReturn:
+        raise UsageError("this needs the model's weights, which vLLM keeps to itself: load it without use_vllm")
+
+
 class VLLMDecoder:
     """A decoder over `vllm.LLM`.
 
     Args:
-        folder: a Hugging Face model folder.
+        model: the model.
         tokenizer: its tokenizer.
         options: how it is loaded.
         adapter: the folder of a PEFT LoRA adapter for it.
@@ -44,27 +72,25 @@ class VLLMDecoder:
 
     reserved_bytes = 0
 
-    def __init__(self, folder: Path, tokenizer: Any, options: ModelOptions, adapter: Path | None = None) -> None:
+    def __init__(self, model: VLLMModel, tokenizer: Any, options: ModelOptions, adapter: Path | None = None) -> None:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # in this process, in a fixed order
         vllm = require("vllm", "use_vllm")
-        from transformers import AutoConfig
         from vllm.lora.request import LoRARequest
 
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
-        self.max_length = min(context_length(config), MAX_MODEL_LEN)
+        self.max_length = min(context_length(model.config), MAX_MODEL_LEN)
         self._params = vllm.SamplingParams
         self._adapter = None if adapter is None else LoRARequest("adapter", 1, str(adapter))
         marks = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
-        self._marks = sorted(marks | set(_eos_ids(folder)))
+        self._marks = sorted(marks | set(model.generation_config.eos_token_id))
         self._ends: dict[StopCondition, list[int]] = {}  # stop condition -> the markers that end a reply
         lora = {} if adapter is None else {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(adapter)}
         try:
             self._llm = vllm.LLM(
-                model=str(folder),
+                model=str(model.folder),
                 tokenizer=str(tokenizer.name_or_path),
                 trust_remote_code=options.trust_remote_code,
                 load_format="safetensors",
-                dtype=_dtype(config) if options.dtype == "auto" else options.dtype,
+                dtype=str(model.dtype).removeprefix("torch."),
                 max_model_len=self.max_length,
                 enable_prefix_caching=True,
                 logprobs_mode="processed_logprobs",
@@ -74,7 +100,7 @@ class VLLMDecoder:
                 **lora,
             )
         except Exception as error:  # its engine raises errors of any kind
-            raise UsageError(f"vLLM cannot load {folder}: {_line(error)}") from error
+            raise UsageError(f"vLLM cannot load {model.folder}: {error_line(error)}") from error
 
     def cache_bytes(self, tokens: int) -> None:
         """Return None: vLLM manages its own memory."""
@@ -103,7 +129,7 @@ class VLLMDecoder:
                     prompts, sampling_params=params, use_tqdm=False, lora_request=self._adapter
                 )
             except Exception as error:
-                raise PolicyFault(f"vLLM failed: {_line(error)}") from error
+                raise PolicyFault(f"vLLM failed: {error_line(error)}") from error
             for row, output in zip(live, outputs, strict=True):
                 written = output.outputs[0]
                 for token, logprobs in zip(written.token_ids, written.logprobs, strict=True):
@@ -130,32 +156,10 @@ class VLLMDecoder:
         }
 
 
-class VLLMModel:
-    """The configuration of a model in vLLM, in place of its weights; any other use raises a UsageError that says so."""
-
-    def __init__(self, folder: Path, options: ModelOptions) -> None:
-        import torch
-        from transformers import AutoConfig, GenerationConfig
-
-        self.config = AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
-        self.generation_config = GenerationConfig(eos_token_id=_eos_ids(folder))
-        self.device = torch.device("cuda")
-        self.dtype = getattr(torch, _dtype(self.config) if options.dtype == "auto" else options.dtype)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        self()
-
-    def __call__(self, *_: Any, **__: Any) -> NoReturn:
-        raise UsageError("this needs the model's weights, which vLLM keeps to itself: load it without use_vllm")
-
-
 def _eos_ids(folder: Path) -> list[int]:
     """Return the EOS ids of the checkpoint."""
     for name in ("generation_config.json", "config.json"):
-        path = folder / name
-        ends = read_json(path).get("eos_token_id") if path.is_file() else None
+        ends = read_json(folder / name).get("eos_token_id") if (folder / name).is_file() else None
         if ends is not None:
             return ends if isinstance(ends, list) else [ends]
     return []
@@ -166,12 +170,3 @@ def _rank(adapter: Path) -> int:
     settings = read_json(adapter / ADAPTER_CONFIG)
     rank = max([settings.get("r", 8), *settings.get("rank_pattern", {}).values()])
     return next((known for known in RANKS if known >= rank), rank)
-
-
-def _dtype(config: Any) -> str:
-    """Return the dtype the weights are stored in; vLLM's own `auto` turns float32 into float16."""
-    return str(getattr(config, "dtype", None) or "torch.float32").removeprefix("torch.")
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
