@@ -166,6 +166,16 @@ BROKEN = {  # name: (what is done to the folder, what the message says)
             "tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]},
         }), "tokenizer",
     ),
+    "tokenizer: a chat template that is a number": (
+        lambda f: ((f / "chat_template.jinja").unlink(), json_file("tokenizer_config.json", {"chat_template": 7})(f)),
+        "chat template of model is '7', which is no text",
+    ),
+    "tokenizer: a length that is a word": (
+        json_file("tokenizer_config.json", {"model_max_length": "long"}), "cannot load the tokenizer",
+    ),
+    "generation: an end that is no token": (
+        text("generation_config.json", '{"eos_token_id": [[1], 2]}'), "no id of a token",
+    ),
     "tokenizer settings: null": (text("tokenizer_config.json", "null"), "cannot load the tokenizer"),
 }  # fmt: skip
 

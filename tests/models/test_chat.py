@@ -14,9 +14,9 @@ from tokenizers_made import KINDS, SPECIAL, TEMPLATES, tokenizer
 from gentax.core import UsageError
 from gentax.models.action_format import ParsedReply
 from gentax.models.chat import ChatCodec
-from gentax.models.chat_template import read_chat_template
 from gentax.models.loading import load_tokenizer
 from gentax.models.options import ChatOptions
+from gentax.models.templates import read_chat_template
 
 MESSAGES = ["The word is red.", "No. é 🙂 {x}\nPossible: go left | open", " spaced  text\n\n ### #"]
 ANSWERS = ["<action>red</action>", "<think>It says green.</think><action>go left</action>"]

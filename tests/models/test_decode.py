@@ -108,6 +108,14 @@ def test_steps_of_fixed_shapes_say_the_same():
             assert np.allclose(a.logprobs, b.logprobs, atol=1e-5)
 
 
+def test_a_context_of_a_billion_tokens_takes_no_memory_before_it_is_used():
+    model, rng = LlamaForCausalLM(LlamaConfig(**SMALL | {"max_position_embeddings": 10**9})), np.random.default_rng(5)
+    decoder = LlamaDecoder(model.eval())
+    (sample,) = decoder.sample([ask(0, rng.integers(0, 64, 300), rng)], stop=lambda ids: False)
+    assert len(sample.ids) == 6
+    assert len(decoder.weights.cos) == decoder.cache.rows.length == 384
+
+
 def test_answers_that_are_alike_part_where_they_differ():
     model, rng = model_of("llama"), np.random.default_rng(10)
     prompt = rng.integers(0, 64, 20)

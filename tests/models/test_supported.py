@@ -60,6 +60,10 @@ def test_sequences_on_both_sides_of_a_long_rope_s_length_are_computed_apart(kind
         assert torch.allclose(found_S, torch.cat(expected), atol=1e-4)
 
 
+def test_a_window_too_long_to_compare_is_left_to_the_model():
+    assert scoring_method(made("mistral", sliding_window=10**8, max_position_embeddings=10**9)) == "padded"
+
+
 def test_a_model_that_neither_way_scores_is_refused_by_name():
     model = made("llama")
     head = model.lm_head

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from gentax.core import UsageError
-from gentax.models.jinja_sandbox import SandboxedTemplate, TemplateRenderError
+from gentax.models.templates import SandboxedTemplate, TemplateRenderError
 
 
 def test_a_template_is_rendered_again_and_again():

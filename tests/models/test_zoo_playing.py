@@ -11,8 +11,7 @@ from test_sampling import expected as filtered_probabilities
 from zoo import ZOO, policy_for
 
 from gentax.core import Task, UsageError
-from gentax.models.decoding import LLAMA_LIKE, HFDecoder, LlamaDecoder, select_decoder
-from gentax.models.decoding import UncachedDecoder
+from gentax.models.decoding import LLAMA_LIKE, HFDecoder, LlamaDecoder, UncachedDecoder, select_decoder
 from gentax.models.options import SamplingParams, SamplingRequest
 from gentax.rollouts import RolloutConfig, rollout
 

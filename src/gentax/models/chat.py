@@ -32,8 +32,8 @@ from gentax.models.action_format import (
     split_thought,
     write_reply,
 )
-from gentax.models.chat_template import ChatLayout, TemplatePart, plain_layout, read_chat_template
 from gentax.models.options import ChatOptions
+from gentax.models.templates import ChatLayout, TemplatePart, plain_layout, read_chat_template
 
 TAGS = (THINK, THINK_END, ACTION, ACTION_END)
 _ANCHORS = ("\n", "a", ".")  # text put before another so that it is not tokenized as a start, and removed again
@@ -51,12 +51,14 @@ class ChatCodec:
         name: of the model, for errors.
 
     Raises:
-        UsageError: see `chat_template.read_chat_template`.
+        UsageError: see `templates.read_chat_template`.
     """
 
     def __init__(self, tokenizer: Any, options: ChatOptions = ChatOptions(), name: str = "the tokenizer") -> None:
         self.tokenizer, self.options = tokenizer, options
         source = _template(tokenizer, options.action_format == "tool_calls")
+        if not isinstance(source, str):
+            raise UsageError(f"the chat template of {name} is {str(source)[:80]!r}, which is no text")
         special = tuple(sorted((key, str(token)) for key, token in tokenizer.special_tokens_map.items()))
         self.layout: ChatLayout = (
             read_chat_template(source, special, options, name) if source else plain_layout(bool(options.system_prompt))

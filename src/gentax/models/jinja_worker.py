@@ -1,4 +1,4 @@
-"""Render one untrusted Jinja template: the process that `jinja_sandbox.py` runs; never imported.
+"""Render one untrusted Jinja template: the process that `templates.py` runs; never imported.
 
 The template is compiled and rendered in Jinja's immutable sandbox, with limits on memory and on time per rendering, and
 once it has been read this process opens no file, socket or process. Requests and answers are lines of JSON: the first

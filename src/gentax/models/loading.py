@@ -65,8 +65,12 @@ def load_tokenizer(where: str | Path | ModelSource, options: ModelOptions = Mode
         if source.kind == "gguf":
             with _isolated(path) as folder:
                 tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name, local_files_only=True)
-            return remove_added_tokens(tokenizer, read_gguf(path))
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=options.trust_remote_code, local_files_only=True)
+            tokenizer = remove_added_tokens(tokenizer, read_gguf(path))
+        else:
+            trusted = options.trust_remote_code
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trusted, local_files_only=True)
+        tokenizer("a")  # some settings that make no sense show here
+        return tokenizer
 
 
 def load_model(where: str | Path | ModelSource, options: ModelOptions = ModelOptions(), tokenizer: Any = None) -> Any:
@@ -119,6 +123,9 @@ def load_model(where: str | Path | ModelSource, options: ModelOptions = ModelOpt
         if source.base is not None:
             model = merge_adapter(model, source.path, source.name)
         _check_finite(model, source.name)
+        ends = model.generation_config.eos_token_id
+        if not all(type(end) is int for end in (ends if isinstance(ends, list) else [ends]) if end is not None):
+            raise UsageError(f"{source.name}: its eos_token_id is {str(ends)[:80]!r}, which is no id of a token")
     return model.eval()
 
 

@@ -22,8 +22,8 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 from gentax.core import Episode, Step, UsageError
 from gentax.core.settings import settings
 from gentax.models.action_format import check_action_format, format_instructions
-from gentax.models.jinja_sandbox import SandboxedTemplate, TemplateRenderError
 from gentax.models.options import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, ChatOptions, SamplingParams
+from gentax.models.templates import SandboxedTemplate, TemplateRenderError
 from gentax.wrappers import parse_wrapper
 
 ADMISSIBLE_SHOWN = 40  # actions listed in a prompt, at most; some environments accept thousands

@@ -84,6 +84,7 @@ class LlamaDecoder:
         """
         longest = check_lengths(requests, self.max_length)
         places = self.cache.assign_rows([request.slot for request in requests], longest)
+        self.weights.reserve_positions(self.cache.rows.length)  # recorded graphs end with the rows, before these move
         rows = [_Row(request, place=place) for request, place in zip(requests, places, strict=True)]
         in_order = sorted(rows, key=lambda row: row.place)
         self._decode(in_order, self._prefill(in_order), stop)

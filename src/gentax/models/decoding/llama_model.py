@@ -47,20 +47,30 @@ class LlamaModel:
         self.embed, self.norm, self.out = body.embed_tokens.weight, body.norm.weight, model.get_output_embeddings()
         self.eps = config.rms_norm_eps
         self.layers = [LlamaLayer(layer, self) for layer in body.layers]
-        rotary = body.rotary_emb
-        angles = torch.outer(torch.arange(self.positions, device=self.device).float(), rotary.inv_freq.float())
-        cos, sin = (f(angles) * rotary.attention_scaling for f in (torch.cos, torch.sin))
-        # A head's halves a and b turn into (a cos - b sin, b cos + a sin).
-        self.cos = torch.cat([cos, cos], dim=-1).to(self.dtype)[:, None]
-        self.sin = torch.cat([-sin, sin], dim=-1).to(self.dtype)[:, None]
-        self._check_rotary(rotary)
+        self.rotary = body.rotary_emb
+        self.cos, self.sin = self._rotate(torch.zeros(0, device=self.device))
+        self._check_rotary()
 
-    def _check_rotary(self, rotary: Any) -> None:
-        """Compare the tables with the model's own embedding at small and large positions."""
+    def reserve_positions(self, count: int) -> None:
+        """Have rotary embeddings for positions up to `count`; for all that a model may have they would fill memory."""
+        if count > len(self.cos):
+            self.cos, self.sin = self._rotate(torch.arange(count, device=self.device))
+
+    def _rotate(self, position_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what turns a head's halves a and b into (a cos - b sin, b cos + a sin): two tensors (N, 1, head)."""
+        angles = torch.outer(position_N.float(), self.rotary.inv_freq.float())
+        cos, sin = (f(angles) * self.rotary.attention_scaling for f in (torch.cos, torch.sin))
+        halves = [cos, cos], [-sin, sin]
+        cos, sin = (torch.cat(pair, dim=-1).to(self.dtype)[:, None] for pair in halves)
+        return cos, sin
+
+    def _check_rotary(self) -> None:
+        """Compare with the model's own embedding at small and large positions."""
         at = torch.tensor([0, 1, self.positions // 2, self.positions - 1], device=self.device)
-        cos, sin = rotary(torch.zeros(1, dtype=torch.float32, device=self.device), at[None])
+        cos, sin = self.rotary(torch.zeros(1, dtype=torch.float32, device=self.device), at[None])
         half = cos.shape[-1] // 2
-        own = torch.cat([self.cos[at, 0].float(), self.sin[at, 0, half:].float()], dim=-1)
+        own_cos, own_sin = self._rotate(at)
+        own = torch.cat([own_cos[:, 0], own_sin[:, 0, half:]], dim=-1).float()
         expected = torch.cat([cos[0], sin[0, :, half:]], dim=-1).float()
         if own.shape != expected.shape or (own - expected).abs().max() > 1e-2:
             raise UnsupportedModel("rotary embeddings")

@@ -33,6 +33,7 @@ NO_LIMIT = 1 << 62  # of tokens
 MAX_ERROR = 1e-3  # error of log-probabilities at the worst token
 MAX_MEAN_ERROR_QUANTIZED = 0.5  # mean error for quantised weights, which cannot be computed in fp32
 FAULTS = (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueError)
+MAX_WINDOW = 8192  # of tree attention: a comparison has to exceed it
 LAYERS = {"full_attention", "sliding_attention"}  # supported by tree attention
 CHUNK = {"cpu": 1 << 24}  # logits at once; some six numbers are kept for each
 LARGE_CHUNK = 1 << 26  # on a GPU, which needs large products
@@ -97,7 +98,7 @@ def _compare(model: Any, near: Callable[[torch.Tensor], bool]) -> str:
     config = model.config.get_text_config()
     rng = np.random.default_rng(0)
     stem = rng.integers(0, config.vocab_size, 9)
-    tails = (5, 8, max((0, *_windows(model))) + 12)
+    tails = (5, 8, min(max((0, *_windows(model))), MAX_WINDOW) + 12)
     limit = getattr(config, "max_position_embeddings", None) or NO_LIMIT
     ids = [np.concatenate([stem, rng.integers(0, config.vocab_size, n)])[:limit].astype(np.int32) for n in tails]
     wanted = [np.arange(len(sequence)) >= len(sequence) - 8 for sequence in ids]  # a long sequence has large logits
@@ -139,7 +140,8 @@ def _may_use_tree(model: Any) -> bool:
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
     replaceable = model._can_set_attn_implementation()  # else transformers would warn, and change nothing
-    return replaceable and kinds <= LAYERS and not getattr(config, "attention_chunk_size", None)
+    windows = max((0, *_windows(model))) <= MAX_WINDOW
+    return replaceable and windows and kinds <= LAYERS and not getattr(config, "attention_chunk_size", None)
 
 
 def _windows(model: Any) -> tuple[int, ...]:

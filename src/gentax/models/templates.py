@@ -1,20 +1,31 @@
-"""Read a chat template: what it writes around the messages of a conversation that only grows.
+"""Jinja templates of other people: rendered within limits; and what a chat template writes around messages.
 
-A template is rendered once, when a model is loaded, for a few conversations of placeholder messages; the text between
-the placeholders is all that is needed later. A template that loops, fails or writes too much is thus found at loading,
-and what it does with particular texts (Qwen's looks for thoughts) never matters.
+A thread cannot be stopped, and Jinja's sandbox bounds neither time nor memory: two nested loops or `'a' * 10 ** 10`
+would hang a run or fill the machine. Each template therefore has a small process (`jinja_worker.py`), which stops
+itself after two seconds of CPU time or a gigabyte, and is killed if it does not.
+
+A chat template is rendered once, when a model is loaded, for a few conversations of placeholder messages; the text
+between the placeholders is all that is needed later. A template that loops, fails or writes too much is thus found at
+loading, and what it does with particular texts (Qwen's looks for thoughts) never matters.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import subprocess
+import sys
+import threading
+import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from gentax.core import UsageError
+from gentax.core import UsageError, unknown
 from gentax.models.action_format import (
     CALL_ID,
     THINK,
@@ -24,11 +35,112 @@ from gentax.models.action_format import (
     ToolCallFormat,
     detect_tool_call_format,
 )
-from gentax.models.jinja_sandbox import SandboxedTemplate, TemplateRenderError
 from gentax.models.options import ChatOptions
+
+MAX_TEMPLATE_CHARS = 1 << 18  # models' own templates have up to some 30,000
+TIMEOUT_S = 60.0  # wall-clock seconds, generous for a busy machine
+WORKER = Path(__file__).with_name("jinja_worker.py")
+
+
+class TemplateRenderError(Exception):
+    """A compiled template that cannot render these variables. `str(error)` says why, on one line."""
+
+
+class SandboxedTemplate:
+    """A compiled template. Use it as a context, since it holds a process; the process also ends with the object.
+
+    Args:
+        source: the template's text.
+        what: its name in errors, such as "the chat template of model".
+        fields: the variables it may read; None for any, with missing ones empty.
+
+    Raises:
+        UsageError: a template that is too large, does not compile within the limits, or reads an unknown variable.
+    """
+
+    def __init__(self, source: str, what: str, fields: Sequence[str] | None = None) -> None:
+        if len(source) > MAX_TEMPLATE_CHARS:
+            raise UsageError(f"{what} has {len(source):,} characters; at most {MAX_TEMPLATE_CHARS:,} are read")
+        self.source, self.what, self.fields = source, what, fields
+        self._lock = threading.Lock()
+        self._process: Any = None  # a subprocess.Popen[str] while it runs
+        self._close = lambda: None
+        try:
+            unknown_fields = self._start()
+        except TemplateRenderError as error:
+            self.close()
+            raise UsageError(f"{what} is no template that can be used: {error}") from None
+        if unknown_fields:
+            self.close()
+            raise unknown(f"field of {what}", unknown_fields.split("\n")[0], fields or ())
+
+    def render(self, variables: Mapping[str, Any]) -> str:
+        """Render the template with these variables, which must be JSON values.
+
+        Raises:
+            TemplateRenderError: it raises an error, takes too much time or memory, or writes too much.
+        """
+        with self._lock:
+            if self._process is None:
+                self._start()
+            return self._request(variables)
+
+    def close(self) -> None:
+        """End the process; rendering again starts another."""
+        self._close()
+        self._process = None
+
+    def __enter__(self) -> SandboxedTemplate:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> str:
+        # -P: modules beside the worker must not stand in for the standard library's
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(WORKER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+        )
+        self._close = weakref.finalize(self, _end, self._process)
+        return self._request({"source": self.source, "fields": self.fields})
+
+    def _request(self, request: Mapping[str, Any]) -> str:
+        process = self._process
+        timer = threading.Timer(TIMEOUT_S, process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except OSError:
+            line = ""
+        finally:
+            timer.cancel()
+        if not line:
+            self.close()
+            raise TemplateRenderError("it takes too long, or too much memory")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise TemplateRenderError(answer["error"])
+        return str(answer["text"])
+
+
+def _end(process: Any) -> None:
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):  # what was still to be written cannot be any more
+            pipe.close()
+    process.wait()
+
 
 _LEFT, _RIGHT = " \n", "\n "  # around a placeholder, to detect whether its text is trimmed
 _ASSISTANT = "qzAnswerzq"
+_ANSWER = {"role": "assistant", "content": _ASSISTANT}
 
 
 @dataclass(frozen=True)
@@ -72,12 +184,9 @@ class ChatLayout:
 
 def plain_layout(system: bool) -> ChatLayout:
     """Return the layout for models without a chat template: a line break after each message and answer."""
-    opening = (
-        TemplatePart(("", "\n\n", "\n"), (Placeholder(), Placeholder()))
-        if system
-        else TemplatePart(("", "\n"), (Placeholder(),))
-    )
-    return ChatLayout(opening, TemplatePart(("\n", "\n"), (Placeholder(),)))
+    hole = Placeholder()
+    opening = TemplatePart(("", "\n\n", "\n"), (hole, hole)) if system else TemplatePart(("", "\n"), (hole,))
+    return ChatLayout(opening, TemplatePart(("\n", "\n"), (hole,)))
 
 
 @lru_cache(maxsize=64)
@@ -129,13 +238,12 @@ class _Reader:
     def _layout(self) -> ChatLayout:
         prompt = self._strict([_user("First")], True)
         opening, in_message = self._opening(prompt)
-        with_answer = self._strict([_user("First"), _answer()], False)
-        whole = self._strict([_user("First"), _answer(), _user("Next")], True)
-        _, answered, rest = whole.partition(_ASSISTANT)
+        with_answer = self._strict([_user("First"), _ANSWER], False)
+        whole = self._strict([_user("First"), _ANSWER, _user("Next")], True)
+        head, answered, rest = whole.partition(_ASSISTANT)
         if not answered or _ASSISTANT in rest:
             raise _MessageOmitted(f"{self.what} does not print the answers it is given")
         following = self._frame(rest, "Next")
-        head = whole.partition(_ASSISTANT)[0]
         lead = head.removeprefix(prompt) if head.startswith(prompt) else ""
         thought = prompt.rstrip().endswith(THINK)
         if "tools" not in self.variables:
@@ -155,12 +263,10 @@ class _Reader:
             return self._frame(self._render([system, _user("First")], True), "System", "First"), False
         except (TemplateRenderError, UsageError):  # it knows no system prompt, or drops it
             frame = self._frame(prompt, "First")
-            (hole,) = frame.holes
-            (before, after), right = frame.literals, Placeholder(False, hole.trims_right, hole.as_json)
+            (before, after), (hole,) = frame.literals, frame.holes
             between = json.dumps("\n\n")[1:-1] if hole.as_json else "\n\n"
-            return TemplatePart(
-                (before, between, after), (Placeholder(hole.trims_left, False, hole.as_json), right)
-            ), True
+            holes = replace(hole, trims_right=False), replace(hole, trims_left=False)
+            return TemplatePart((before, between, after), holes), True
 
     def _call(self, prompt: str, end: str, closing: str) -> tuple[TemplatePart | None, TemplatePart | None]:
         """Return how a call is written, and what stands around its result; None for what the template does not show.
@@ -229,10 +335,10 @@ def _behind_header(before: str, history: str, prompt: str) -> str | None:
     if not before.startswith(history):
         return None
     header, written = prompt.removeprefix(history), before.removeprefix(history)
-    same = next((n for n, (a, b) in enumerate(zip(header, written, strict=False)) if a != b), None)
-    if same is None:
-        same = min(len(header), len(written))
-    elif same < len(header):  # the prompt says more, such as an empty thought: the call begins where they part
+    same = len(os.path.commonprefix([header, written]))  # noqa: RUF071  of texts
+    if same < min(
+        len(header), len(written)
+    ):  # the prompt says more, such as an empty thought: the call begins where they part
         same = max((header.rfind(mark, 0, same) + 1 for mark in ("\n", ">", "]")), default=0)
     return written[same:]
 
@@ -244,7 +350,3 @@ def _mark(name: str, pad: str | None = None) -> str:
 
 def _user(name: str) -> dict[str, str]:
     return {"role": "user", "content": _mark(name)}
-
-
-def _answer() -> dict[str, str]:
-    return {"role": "assistant", "content": _ASSISTANT}
