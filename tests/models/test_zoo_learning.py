@@ -170,7 +170,8 @@ def test_adapters_learn_as_plain_passes_say_and_the_player_has_them_merged(name)
 
 
 def test_a_large_vocabulary_is_scored_in_chunks_and_gives_the_same(monkeypatch):
-    from gentax.models.scoring import logprobs, token_kl
+    from gentax.models import scoring
+    from gentax.models.scoring import token_kl
 
     model, start = perturbed(ZOO["gemma2"]()), ZOO["gemma2"]()
     rng = np.random.default_rng(3)
@@ -178,11 +179,11 @@ def test_a_large_vocabulary_is_scored_in_chunks_and_gives_the_same(monkeypatch):
     ids += [np.append(ids[0][:-1], 7).astype(np.int32)]
     (batch,) = make_batches(model, ids, [rng.random(len(one)) < 0.6 for one in ids])
     found, largest = {}, {}
-    real = logprobs.logits
+    real = scoring.logits
     for rows in (10**6, 5):
-        monkeypatch.setattr(logprobs, "CHUNK", {"cpu": rows * 384})
+        monkeypatch.setattr(scoring, "CHUNK", {"cpu": rows * 384})
         sizes = []
-        monkeypatch.setattr(logprobs, "logits", lambda *args, s=sizes: s.append(len(args[1])) or real(*args))
+        monkeypatch.setattr(scoring, "logits", lambda *args, s=sizes: s.append(len(args[1])) or real(*args))
         model.zero_grad()
         scores = token_logprobs(model, batch, "fp32", 0.7, entropy="gradient")
         kl_U = token_kl(start, model, batch, "fp32")

@@ -26,7 +26,8 @@ import numpy as np
 import torch
 
 from gentax.models.device import resolve_device
-from gentax.models.scoring import ScoringBatch, make_batches, state_logits
+from gentax.models.scoring import make_batches, state_logits
+from gentax.models.scoring.batch import ScoringBatch
 from gentax.training.config import TrainConfig
 
 

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from gentax.core import Episode, NonFiniteLoss, Outcome
-from gentax.models.scoring import ScoringBatch, make_batches, token_logprobs
+from gentax.models.scoring import make_batches, token_logprobs
+from gentax.models.scoring.batch import ScoringBatch
 from gentax.training.config import PolicyGradientConfig, TrainConfig
 from gentax.training.critic import Critic, states_before_replies
 from gentax.training.distributed import World, clip_grad_norm, in_lockstep
