@@ -8,7 +8,7 @@ import pytest
 
 from gentax.core import SPLITS, Task, UsageError, split_of
 from gentax.domains.crafting import LEVELS, parse_level
-from gentax.domains.crafting.env import CLUTTER, MATERIALS, MOST, PRODUCTS, Crafting, content_of, generate
+from gentax.domains.crafting import CLUTTER, MATERIALS, MOST, PRODUCTS, Crafting, content_of, generate
 
 FIRST = """\
 Craft narrow frame. Recipes:

@@ -13,7 +13,7 @@ import pytest
 from conftest import by_domain
 from gentax.core import Outcome, StepResult, UsageError, split_of
 from gentax.domains import registry
-from gentax.domains.crafting.env import Crafting
+from gentax.domains.crafting import Crafting
 from gentax.evals import suite as suite_module
 from gentax.evals import suite_run
 from gentax.evals.suite import FROZEN, RECIPES, check_starts, digest, freeze_domain, load_suite, read_suite

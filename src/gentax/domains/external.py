@@ -46,6 +46,7 @@ from gentax.core.errors import UsageError, unknown
 from gentax.core.imports import load_attribute
 
 LANGUAGE_ACTIONS = "language_action_space"  # of BALROG's wrappers: the actions in words, which `step` takes as they are
+ADMISSIBLE = ("admissible", "admissible_commands", "available_actions")  # of `info`: the actions there are now
 MISSION = "mission"  # of BabyAI and MiniGrid: the goal, in an observation
 _COLOURS = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
 _ESCAPE = r"\x1b\[[0-9;]*m"
@@ -53,29 +54,6 @@ _COLOURED = re.compile(rf"\x1b\[(?:[34](?P<colour>[0-7])|[0-9;]*)m(?P<text>[^\x1
 _SECTION = r"^[ \t]*## {}\s*\n(.*?)(?=^[ \t]*## |\Z)"  # some docstrings are indented unevenly
 _ACTION_LINE = re.compile(r"^\s*[-*] (\d+): (.+?)\s*$", re.M)
 _ABOUT_LIMIT = 1200  # characters of a docstring that go into the rules
-
-
-def as_text(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[str, str]:
-    """Return `env` itself where it speaks text already, else with its states described and its actions named.
-
-    Raises:
-        UsageError: its actions are neither text nor discrete.
-    """
-    describe = attribute(env, "describe")
-    shows = getattr(env, "observation_space", None)
-    if not callable(describe):
-        unreadable = env.render_mode == "ansi" and not isinstance(shows, Text) and not _has_texts(env)
-        describe = (lambda observation: env.render()) if unreadable else None
-    actions = getattr(env, "action_space", None)
-    named = attribute(env, LANGUAGE_ACTIONS) is not None
-    if describe is None and not isinstance(actions, Discrete) and not named and not isinstance(shows, Dict):
-        return env
-    if actions is not None and not named and not isinstance(actions, (Discrete, Text)):
-        raise UsageError(
-            f"{env.unwrapped} takes actions of {type(actions).__name__}, which have no names: wrap it with a "
-            "gymnasium.ActionWrapper that takes text"
-        )
-    return DescribedEnv(env, describe or texts_of, actions_of(env))
 
 
 def make_registered(name: str) -> gymnasium.Env[Any, Any]:
@@ -134,18 +112,6 @@ def texts_of(observation: Any) -> str:
     return "\n".join(text for text in texts if text)
 
 
-def actions_of(env: gymnasium.Env[Any, Any]) -> dict[str, Any] | None:
-    """Return what an environment's `step` takes, by the names of actions, in order; None where that is any text."""
-    words = attribute(env, LANGUAGE_ACTIONS)
-    if words is not None:
-        return {str(word): word for word in words}
-    space = getattr(env, "action_space", None)
-    if not isinstance(space, Discrete):
-        return None
-    numbers = range(int(space.start), int(space.start + space.n))
-    return dict(zip(_action_names(env, numbers), numbers, strict=True))
-
-
 def _action_names(env: gymnasium.Env[Any, Any], numbers: range) -> list[str]:
     given = attribute(env, "actions")
     if isinstance(given, EnumMeta):
@@ -169,53 +135,44 @@ def _section(env: gymnasium.Env[Any, Any], title: str) -> str:
     return found[1] if found else ""
 
 
-class DescribedEnv(gymnasium.Wrapper[str, str, Any, Any]):
-    """Describes the states of an environment and takes the names of its actions.
-
-    A text that names no action is refused (`info["valid"]` is False) and the environment does not move.
-
-    Args:
-        env: the environment.
-        describe: an observation as text.
-        actions: what it takes, by name, in order; None where it takes any text.
-    """
-
-    def __init__(
-        self, env: gymnasium.Env[Any, Any], describe: Callable[[Any], object], actions: Mapping[str, Any] | None
-    ) -> None:
-        super().__init__(env)
-        self._describe, self._names = describe, None if actions is None else list(actions)
-        self._actions = {name.strip().lower(): action for name, action in (actions or {}).items()}
-        self._shown = ""
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._shown = self._text(observation)
-        if isinstance(observation, Mapping) and isinstance(observation.get(MISSION), str):
-            info = {"goal": observation[MISSION], **info}
-        return self._shown, self._listed(info)
-
-    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        taken: Any = action
-        if self._names is not None:
-            taken = self._actions.get(action.strip().lower())
-            if taken is None:
-                return self._shown, 0.0, False, False, self._listed({"valid": False, "success": False})
-        observation, reward, terminated, truncated, info = self.env.step(taken)
-        self._shown = self._text(observation)
-        info = self._listed(info if self._names is None else {"valid": True, **info})
-        return self._shown, float(reward), bool(terminated), bool(truncated), info
-
-    def _text(self, observation: Any) -> str:
-        return _COLOURED.sub(_name_colour, str(self._describe(observation)))
-
-    def _listed(self, info: dict[str, Any]) -> dict[str, Any]:
-        return info if self._names is None else {"admissible": self._names, **info}
-
-
 def _name_colour(match: re.Match[str]) -> str:
     """What a terminal shows in colour says so in words."""
     return f"[{_COLOURS[int(match['colour'])]} {match['text']}]" if match["colour"] else f"[{match['text']}]"
+
+
+class _Interface(NamedTuple):
+    """How an environment is read and acted on in words."""
+
+    describe: Callable[[Any], object] | None  # an observation as text; None where it is text already
+    actions: dict[str, Any] | None  # what `step` takes, by the names of actions, in order; None where that is any text
+
+
+def _interface_of(env: gymnasium.Env[Any, Any]) -> _Interface:
+    """Say how an environment is read and acted on.
+
+    Raises:
+        UsageError: its actions are neither text nor discrete.
+    """
+    describe = attribute(env, "describe")
+    shows = getattr(env, "observation_space", None)
+    if not callable(describe):
+        unreadable = env.render_mode == "ansi" and not isinstance(shows, Text) and not _has_texts(env)
+        describe = (lambda observation: env.render()) if unreadable else None
+    actions = getattr(env, "action_space", None)
+    words = attribute(env, LANGUAGE_ACTIONS)
+    if words is not None:
+        return _Interface(describe or texts_of, {str(word): word for word in words})
+    if isinstance(actions, Discrete):
+        numbers = range(int(actions.start), int(actions.start + actions.n))
+        return _Interface(describe or texts_of, dict(zip(_action_names(env, numbers), numbers, strict=True)))
+    if describe is None and not isinstance(shows, Dict):
+        return _Interface(None, None)
+    if actions is not None and not isinstance(actions, Text):
+        raise UsageError(
+            f"{env.unwrapped} takes actions of {type(actions).__name__}, which have no names: wrap it with a "
+            "gymnasium.ActionWrapper that takes text"
+        )
+    return _Interface(describe or texts_of, None)
 
 
 LIBRARIES = {  # name -> what makes an environment of a name in it; the module is loaded when it is asked for
@@ -264,7 +221,7 @@ def load_external(name: str, others: tuple[str, ...] = ()) -> ExternalEnv:
     try:
         if isinstance(env.unwrapped, TextEnv):
             return _own(name, env.unwrapped.domain, factory)
-        record = _described(name, env)
+        record = _record_of(name, env)
     finally:
         env.close()
     return ExternalEnv(record, partial(Adapter, record, factory))
@@ -286,7 +243,7 @@ def _own(name: str, record: Domain, factory: Callable[..., gymnasium.Env[str, st
     return ExternalEnv(record, make)
 
 
-def _called(name: str, factory: Any) -> gymnasium.Env[str, str]:
+def _called(name: str, factory: Any) -> gymnasium.Env[Any, Any]:
     """Call the factory without arguments. Raises UsageError when that gives no environment."""
     if not callable(factory):
         raise UsageError(f"domain {name!r} is a {type(factory).__name__}, which makes no environment")
@@ -298,14 +255,15 @@ def _called(name: str, factory: Any) -> gymnasium.Env[str, str]:
         raise UsageError(f"domain {name!r} cannot be made: {type(error).__name__}: {error}") from error
     if not isinstance(env, gymnasium.Env):
         raise UsageError(f"domain {name!r} makes a {type(env).__name__}, not a gymnasium.Env")
-    return env if isinstance(env.unwrapped, TextEnv) else as_text(env)
+    return env
 
 
-def _described(name: str, env: gymnasium.Env[str, str]) -> Domain:
+def _record_of(name: str, env: gymnasium.Env[Any, Any]) -> Domain:
     """Return the record of an environment that has none."""
     bare = env.unwrapped
     about = (inspect.getdoc(type(bare)) or type(bare).__name__).strip().splitlines()[0]
-    rules = attribute(env, "rules") or (rules_of(env) if isinstance(env, DescribedEnv) else "") or RULES
+    documented = rules_of(env) if _interface_of(env).describe else ""
+    rules = attribute(env, "rules") or documented or RULES
     return Domain(
         name=name,
         entry=name,
@@ -319,15 +277,16 @@ def _described(name: str, env: gymnasium.Env[str, str]) -> Domain:
     )
 
 
-def _horizon(env: gymnasium.Env[str, str]) -> int | None:
+def _horizon(env: gymnasium.Env[Any, Any]) -> int | None:
     """Return after how many steps an environment says that its episodes end, if it does."""
     limit = env.spec.max_episode_steps if env.spec is not None else None
     return limit or attribute(env, "horizon") or attribute(env, "max_steps")
 
 
 class Adapter(TextEnv):
-    """Any Gymnasium environment with text in and text out, as a `TextEnv`.
+    """Any Gymnasium environment as a `TextEnv`: shows its states in words and takes the names of its actions.
 
+    A text that names none of the actions is refused, and the environment does not move.
     Success is `info["success"]` (or `is_success`); without it, an episode that ended by itself with a reward above 0.
     The sparse reward is 1 on success, the dense one the environment's own.
 
@@ -347,6 +306,9 @@ class Adapter(TextEnv):
         self.domain = record
         super().__init__(level, split, reward, horizon)
         self._env = _called(record.name, factory)
+        self._describe, actions = _interface_of(self._env)
+        self._names = None if actions is None else list(actions)
+        self._actions = {name.strip().lower(): action for name, action in (actions or {}).items()}
         self._listed: list[str] | None = None
         self._guessed_success = self._guessed_valid = False
         self._content: str | None = None
@@ -369,7 +331,10 @@ class Adapter(TextEnv):
                 "info['content'] of reset() must differ from task to task"
             )
         self._read(info)
-        return str(info.get("goal", attribute(self._env, "goal") or self.domain.about)), self._text(observation)
+        goal = info.get("goal")
+        if goal is None and self._describe and isinstance(observation, Mapping):
+            goal = observation.get(MISSION)
+        return str(goal or attribute(self._env, "goal") or self.domain.about), self._text(observation)
 
     def expert(self) -> ExpertAction | None:
         expert = attribute(self._env, "expert")
@@ -393,11 +358,14 @@ class Adapter(TextEnv):
         return self._content
 
     def _step(self, action: str) -> StepResult:
-        observation, reward, terminated, truncated, info = self._env.step(action)
+        taken = action if self._names is None else self._actions.get(action.strip().lower())
+        if taken is None:
+            return StepResult(self.observation, 0.0, False, False, False)
+        observation, reward, terminated, truncated, info = self._env.step(taken)
         self._read(info)
         success = info.get("success", info.get("is_success"))
         self._guessed_success |= success is None and bool(terminated)
-        self._guessed_valid |= "valid" not in info
+        self._guessed_valid |= self._names is None and "valid" not in info
         won = bool(terminated and float(reward) > 0 if success is None else success)
         paid = float(reward) if self.reward == "dense" else float(won)
         over = bool(terminated or truncated)
@@ -414,13 +382,12 @@ class Adapter(TextEnv):
         self._env.close()
 
     def _read(self, info: dict[str, Any]) -> None:
-        for key in ("admissible", "admissible_commands", "available_actions"):
-            if info.get(key) is not None:
-                self._listed = [str(action) for action in info[key]]
-                return
-        self._listed = None
+        listed = next((info[key] for key in ADMISSIBLE if info.get(key) is not None), self._names)
+        self._listed = None if listed is None else [str(action) for action in listed]
 
     def _text(self, observation: Any) -> str:
+        if self._describe is not None:
+            return _COLOURED.sub(_name_colour, str(self._describe(observation)))
         if not isinstance(observation, str):
             raise UsageError(f"domain {self.domain.name!r} shows a {type(observation).__name__} and not text")
         return observation
