@@ -1,19 +1,18 @@
 """What every wrapper of a text environment has in common (it answers whatever a `TextEnv` answers), and two short ones.
 
-A `gymnasium.Wrapper` that delegates by name and copies nothing. A wrapper overrides a hook: `transform_observation`,
-`transform_action`, `transform_rules` or `on_reset`; or `goal`, `admissible`, `expert` and the rest.
+A `gymnasium.Wrapper` that delegates and copies nothing. A wrapper overrides a hook: `transform_observation`,
+`transform_action` and its inverse `write_action`, `transform_rules` or `on_reset`; or `goal`, `horizon` and the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import gymnasium
 from gymnasium.utils import RecordConstructorArgs
 
-from gentax.core.env import Domain, ExpertAction, Task, TextEnv
+from gentax.core.env import Domain, ExpertAction, TextEnv
 from gentax.core.errors import UsageError
 
 
@@ -45,15 +44,19 @@ class TextWrapper(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
     def on_reset(self) -> None:
         """Do what an episode that has just begun needs; the inner environment is ready."""
 
-    def transform_observation(self, observation: str) -> str:
+    def transform_observation(self, observation: str, /) -> str:
         """Return what the agent reads in place of `observation`."""
         return observation
 
-    def transform_action(self, action: str) -> str:
+    def transform_action(self, action: str, /) -> str:
         """Return the inner environment's action for what the agent wrote, any string at all."""
         return action
 
-    def transform_rules(self, rules: str) -> str:
+    def write_action(self, action: str, /) -> str:
+        """Return how the agent writes an action of the inner environment: the inverse of `transform_action`."""
+        return action
+
+    def transform_rules(self, rules: str, /) -> str:
         """Return what the agent is told in place of the domain's rules."""
         return rules
 
@@ -90,61 +93,26 @@ class TextWrapper(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
         return self._domains[1]
 
     @property
-    def level(self) -> str:
-        return self.text_env.level
-
-    @property
-    def split(self) -> str:
-        return self.text_env.split
-
-    @property
-    def reward(self) -> str:
-        return self.text_env.reward
+    def goal(self) -> str:
+        return self.text_env.goal
 
     @property
     def horizon(self) -> int:
         return self.text_env.horizon
 
-    @property
-    def task(self) -> Task | None:
-        return self.text_env.task
-
-    @property
-    def goal(self) -> str:
-        return self.text_env.goal
-
-    @property
-    def steps(self) -> int:
-        return self.text_env.steps
-
-    @property
-    def distance(self) -> Callable[[], int | None]:
-        """The domain's own `distance`; as on an unwrapped environment, an AttributeError where it has none."""
-        return self.text_env.distance  # type: ignore[union-attr]  # only some domains have one
-
     def admissible(self) -> list[str] | None:
-        return self.text_env.admissible()
+        actions = self.text_env.admissible()
+        return None if actions is None else list(map(self.write_action, actions))
 
     def expert(self) -> ExpertAction | None:
-        return self.text_env.expert()
+        move = self.text_env.expert()
+        return None if move is None else move._replace(action=self.write_action(move.action))
 
-    def content(self) -> str | None:
-        return self.text_env.content()
-
-    def content_of(self, task: Task) -> str | None:
-        return self.text_env.content_of(task)
-
-    def caveats(self) -> list[str]:
-        return self.text_env.caveats()
-
-    def fingerprint(self) -> str:
-        return self.text_env.fingerprint()
-
-    def size(self, split: str) -> int:
-        return self.text_env.size(split)
-
-    def tasks(self, split: str, count: int) -> list[Task]:
-        return self.text_env.tasks(split, count)
+    def __getattr__(self, name: str) -> Any:
+        """Answer as the text environment does, for all that is not written here: `task`, `steps`, `distance`, …"""
+        if name.startswith("_") or name == "text_env":  # not there yet, or no wrapper's business
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.text_env, name)
 
 
 class Horizon(TextWrapper):

@@ -20,6 +20,7 @@ import gymnasium
 
 from gentax.core.env import ExpertAction, stable_seed
 from gentax.core.errors import UsageError, unknown
+from gentax.domains.crafting import MATERIALS, PRODUCTS
 from gentax.wrappers.base import TextWrapper
 
 REFUSED = ""
@@ -70,20 +71,15 @@ class Calls(TextWrapper):
         inner_action = uncall(action)
         return REFUSED if inner_action is None else inner_action
 
+    def write_action(self, action: str) -> str:
+        return call(action)
+
     def transform_rules(self, rules: str) -> str:
         return (
             f"{rules} Write every action as a call: its verb with words joined by _, the rest in brackets, a comma "
             "before a second part. So `look` is look(), `go to door` is go_to(door), `put cup on table` is "
             'put(cup, on table), `find[cup]` is find("cup").'
         )
-
-    def admissible(self) -> list[str] | None:
-        actions = self.text_env.admissible()
-        return None if actions is None else [call(action) for action in actions]
-
-    def expert(self) -> ExpertAction | None:
-        move = self.text_env.expert()
-        return None if move is None else move._replace(action=call(move.action))
 
 
 class Menu(TextWrapper):
@@ -116,19 +112,14 @@ class Menu(TextWrapper):
         known = number.isascii() and number.isdigit() and not other and len(number) < 4
         return self._entries[int(number) - 1] if known and 0 < int(number) <= len(self._entries) else REFUSED
 
+    def write_action(self, action: str) -> str:
+        return str(self._entries.index(action) + 1) if action in self._entries else f"0 {action}"
+
     def transform_rules(self, rules: str) -> str:
         return f"{rules} Choose an action from the numbered list: write its number alone."
 
     def admissible(self) -> list[str]:
-        numbers = [str(number) for number in range(1, len(self._entries) + 1)]
-        return numbers + [f"0 {action}" for action in self._rest]
-
-    def expert(self) -> ExpertAction | None:
-        move = self.text_env.expert()
-        if move is None:
-            return None
-        listed = move.action in self._entries
-        return move._replace(action=str(self._entries.index(move.action) + 1) if listed else f"0 {move.action}")
+        return [*map(str, range(1, len(self._entries) + 1)), *(f"0 {action}" for action in self._rest)]
 
 
 _END = re.compile(r"(?<=[.!?])\s+|\s*\n\s*")
@@ -208,11 +199,7 @@ NOUNS: dict[str, tuple[str, ...]] = {
         "mug", "newspaper", "pan", "pen", "pencil", "pillow", "plate", "plunger", "pot", "potato", "remotecontrol",
         "soapbar", "soapbottle", "spatula", "spoon", "statue", "tissuebox", "tomato", "towel", "vase", "watch",
     ),
-    "crafting": (
-        "log", "clay", "reed", "stone", "fibre", "resin", "sand", "ore", "moss", "bark", "flint", "wool", "plank",
-        "rod", "rope", "brick", "cord", "frame", "hook", "panel", "wheel", "mallet", "basket", "lantern", "ladder",
-        "bell", "shield", "cart",
-    ),
+    "crafting": (*MATERIALS, *PRODUCTS),
     "webshop": (
         "shirt", "sweater", "blouse", "vest", "jacket", "coat", "trousers", "socks", "skirt", "sneakers", "boots",
         "sandals", "slippers", "chair", "sofa", "bench", "stool", "desk", "table", "cabinet", "wardrobe", "bookcase",
@@ -276,6 +263,8 @@ class Rename(TextWrapper):
         """Return `text` in the other words. Twice is the text itself, whatever it is."""
         return self._pattern.sub(self._other, text)
 
+    transform_observation = transform_action = write_action = transform_rules = translate
+
     def _other(self, match: re.Match[str]) -> str:
         word = match[0]
         return self._table.get(word) or (word if word[0].isalpha() else word.translate(self._signs))
@@ -283,26 +272,13 @@ class Rename(TextWrapper):
     def on_reset(self) -> None:
         self._goal = self.translate(self.text_env.goal)
 
-    def transform_observation(self, observation: str) -> str:
-        return self.translate(observation)
-
-    def transform_action(self, action: str) -> str:
-        return self.translate(action)
-
-    def transform_rules(self, rules: str) -> str:
-        return self.translate(rules)
-
     @property
     def goal(self) -> str:
         return self._goal
 
-    def admissible(self) -> list[str] | None:
-        actions = self.text_env.admissible()
-        return None if actions is None else [self.translate(action) for action in actions]
-
     def expert(self) -> ExpertAction | None:
-        move = self.text_env.expert()
-        return None if move is None else ExpertAction(self.translate(move.action), self.translate(move.thought))
+        move = super().expert()
+        return None if move is None else move._replace(thought=self.translate(move.thought))
 
     def render(self) -> str:
         return self.translate(str(self.env.render()))
