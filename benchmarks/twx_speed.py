@@ -21,7 +21,7 @@ import numpy as np
 import gentax
 from gentax.domains.java import javas
 from gentax.domains.twx import COOKING, FIRST, MAPREADER, Game
-from gentax.domains.twx.simulator import Simulator
+from gentax.domains.twx.env import Simulator
 
 Episode = tuple[int, Sequence[str]]  # index of the task, actions
 WARMING = 6  # repeats that do not count: the JVMs compile meanwhile

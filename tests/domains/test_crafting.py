@@ -7,8 +7,17 @@ import random
 import pytest
 
 from gentax.core import SPLITS, Task, UsageError, split_of
-from gentax.domains.crafting import LEVELS, parse_level
-from gentax.domains.crafting import CLUTTER, MATERIALS, MOST, PRODUCTS, Crafting, content_of, generate
+from gentax.domains.crafting import (
+    CLUTTER,
+    LEVELS,
+    MATERIALS,
+    MOST,
+    PRODUCTS,
+    Crafting,
+    content_of,
+    generate,
+    parse_level,
+)
 
 FIRST = """\
 Craft narrow frame. Recipes:

@@ -15,8 +15,7 @@ import gentax
 from gentax.core import EnvironmentFault, UsageError
 from gentax.domains import domain
 from gentax.domains.twx import COOKING, FIRST, FOLD, FOLDS, MAPREADER, numbers
-from gentax.domains.twx.env import GoldPathTracker, content_of
-from gentax.domains.twx.simulator import Simulator, exits, room_of, tidy
+from gentax.domains.twx.env import GoldPathTracker, Simulator, content_of, exits, room_of, tidy
 
 pytestmark = pytest.mark.jvm
 

@@ -13,13 +13,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from py4j import protocol
 from py4j.java_gateway import find_jar_path
 
+from gentax.core.env import TextEnv
 from gentax.core.errors import EnvironmentFault, UsageError
 from gentax.core.extras import install_command
 
@@ -69,10 +70,14 @@ class Py4jClient:
         self._send(_forget(reference))
         return items
 
-    def close(self, *held: Reference) -> None:
-        """Let the objects `held` go, and the connection; wakes a thread that waits for an answer on it."""
+    def drop(self, reference: Reference) -> None:
+        """Let an object go, without waiting for the answer."""
         with suppress(OSError):
-            self._socket.sendall("".join(map(_forget, held)).encode())
+            self._socket.sendall(_forget(reference).encode())
+
+    def close(self) -> None:
+        """Close the connection; wakes a thread that waits for an answer on it."""
+        with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         with suppress(OSError):
             self._lines.close()
@@ -220,6 +225,7 @@ def javas() -> list[str]:
 
 
 J = TypeVar("J", bound=Jvm)
+T = TypeVar("T")
 
 
 class SharedJvm(Generic[J]):
@@ -308,37 +314,38 @@ def _complaint(java: str, options: list[str]) -> str:
     return (run.stderr or run.stdout).strip().split("\n")[0][:200] if run.returncode else ""
 
 
-# A user's own connection to a shared Java process: what breaks is named, what is held there is let go.
-
-
 CALL_LIMIT = 180.0  # seconds one call may take; the slowest, a gold path of ScienceWorld, takes about ten
 
 
 class JvmConnection(Generic[J]):
-    """A connection to the process of `shared`, started if need be. A package's own link makes its objects over it.
+    """A connection to the process of `shared`, started if need be. A package's simulator makes its objects over it.
 
-    One thread at a time may use a link; several links may be used at once.
+    One thread at a time may use a connection; several may be used at once. Whatever goes wrong closes it.
 
     Raises:
         UsageError: there is no Java that runs.
-        EnvironmentFault: the JVM died or does not answer. The link is closed then; make another.
+        EnvironmentFault: the JVM died or does not answer. The connection is closed then; make another.
     """
 
     def __init__(self, shared: SharedJvm[J]) -> None:
         self._jvm = shared.acquire()
         self._pid = os.getpid()
+        self._cleanup = ExitStack()  # what is done when it closes, the last first
+        self._cleanup.callback(shared.release, self._jvm)
         try:
             self._client = Py4jClient(self._jvm.port, self._jvm.token, CALL_LIMIT)
         except OSError:
             self._jvm.broken = True
             fate = self._jvm.fate()
-            shared.release(self._jvm)
+            self._cleanup.close()
             raise EnvironmentFault(f"the Java process {fate}") from None
-        self._held: list[Any] = []  # its objects in the JVM
-        self._leave: list[Callable[[], None]] = []  # what else is to be done when it closes
-        self._finalize = weakref.finalize(
-            self, _hang_up, shared, self._jvm, self._client, self._pid, self._held, self._leave
-        )
+        self._cleanup.callback(self._client.close)
+        self._finalize = weakref.finalize(self, _hang_up, self._pid, self._cleanup)
+
+    def _hold(self, reference: Reference) -> Reference:
+        """Keep an object in the JVM until the connection closes."""
+        self._cleanup.callback(self._client.drop, reference)
+        return reference
 
     @property
     def process_id(self) -> int:
@@ -356,41 +363,65 @@ class JvmConnection(Generic[J]):
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Turn what goes wrong in a block into an EnvironmentFault; one at once, when this link is closed."""
+        """Turn what goes wrong in a block into an EnvironmentFault; one at once, when this connection is closed."""
         if not self.open:
             raise EnvironmentFault("this simulator is closed: reset() starts another")
         try:
             yield
-        except BaseException as error:
-            if (fault := self._broke(error)) is None:
-                raise
-            raise fault from None
-
-    def _broke(self, error: BaseException) -> EnvironmentFault | None:
-        """Close, and return what to say instead of `error`, if anything."""
-        if isinstance(error, TimeoutError):
+        except TimeoutError:
             self._jvm.kill()  # a thread that never comes back would stay busy for as long as the process lives
-            fate = f"the Java process gave no answer in {CALL_LIMIT:.0f} s"
-        elif not isinstance(error, (OSError, ValueError)):
+            raise self._broken(f"gave no answer in {CALL_LIMIT:.0f} s") from None
+        except (OSError, ValueError):
+            if not self._finalize.alive:
+                raise EnvironmentFault("this simulator was closed") from None  # by another thread, meanwhile
+            raise self._broken(self._jvm.fate()) from None
+        except BaseException:
             # Java raised, or Ctrl-C: an answer still under way must not be taken for a later one.
             self.close()
-            return None
-        elif self._finalize.alive:
-            fate = f"the Java process {self._jvm.fate()}"
-        else:  # another thread closed this link meanwhile
-            return EnvironmentFault("this simulator was closed")
+            raise
+
+    def _broken(self, fate: str) -> EnvironmentFault:
         self._jvm.broken = True
         self.close()
-        return EnvironmentFault(fate)
+        return EnvironmentFault(f"the Java process {fate}")
 
 
-def _hang_up(
-    shared: SharedJvm[Any], jvm: Any, wire: Py4jClient, pid: int, held: list[Any], leave: list[Callable[[], None]]
-) -> None:
-    """Close a link: from `close`, when it is collected, or as Python ends."""
-    if pid != os.getpid():
-        return  # a forked child has copies of the files only; they go when it does
-    wire.close(*held)
-    for step in leave:
-        step()
-    shared.release(jvm)
+def _hang_up(pid: int, cleanup: ExitStack) -> None:
+    """Close a connection: from `close`, when it is collected, or as Python ends."""
+    if pid == os.getpid():  # a forked child has copies of the files only; they go when it does
+        cleanup.close()
+
+
+class JvmEnv(TextEnv):
+    """A text environment with a simulator in a shared Java process, which is started when it is first needed.
+
+    Raises (from `reset` and `step`):
+        EnvironmentFault: the Java process died or broke; the next `reset` starts another.
+        UsageError: there is no Java that runs.
+    """
+
+    simulator: ClassVar[Callable[[], JvmConnection[Any]]]  # makes one
+
+    def __init__(self, level: str | None = None, **settings: Any) -> None:
+        super().__init__(level, **settings)
+        self._server: Any = None  # what `simulator` made
+
+    def _running(self) -> Any:
+        if self._server is None:
+            raise EnvironmentFault("this environment has no simulator: reset() starts one")
+        return self._server
+
+    def _start_episode(self, start: Callable[[Any], T]) -> T:
+        """Return `start(simulator)`, with another simulator where there is none or it died since the last episode."""
+        if self._server is not None:
+            with suppress(EnvironmentFault):
+                return start(self._server)
+            self._server.close()
+        self._server = self.simulator()
+        return start(self._server)
+
+    def close(self) -> None:
+        """Let the simulator go; the last one to close ends the Java process."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None

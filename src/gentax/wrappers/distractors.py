@@ -22,7 +22,7 @@ from gentax.core.env import stable_seed
 from gentax.core.errors import UsageError, unknown
 from gentax.wrappers.base import TextWrapper
 
-MAX_VOLUME = 100_000  # volume
+MAX_VOLUME = 100_000
 
 
 class Distractor(TextWrapper):
@@ -433,12 +433,7 @@ CONTEXTUAL = {
         DistractorGenerator("sokoban", sokoban, 80, reads_actions=False),  # the paper's volume, as the next two
         DistractorGenerator("webshop", webshop, 30),
         DistractorGenerator("alfworld", alfworld, 300),
-        DistractorGenerator(
-            "sciworld",
-            sciworld,
-            60,
-            reads_actions=False,
-        ),
+        DistractorGenerator("sciworld", sciworld, 60, reads_actions=False),
         DistractorGenerator("crafting", crafting, 60),
         DistractorGenerator("babyai", babyai, 60, reads_actions=False),
         DistractorGenerator("twx", twx, 60),

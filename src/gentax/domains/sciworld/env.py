@@ -21,9 +21,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gentax.core.env import ExpertAction, StepResult, Task, TextEnv, content_hash
+from gentax.core.env import ExpertAction, StepResult, Task, content_hash
 from gentax.core.errors import EnvironmentFault
 from gentax.core.files import write_json
+from gentax.domains.java import JvmEnv
 from gentax.domains.sciworld import DEFAULT, DOMAIN, SIMPLIFICATION, Variation, names_of, turn_seed, variations
 from gentax.domains.sciworld.simulator import SPLIT_METHODS, Simulator, read_folds
 
@@ -39,7 +40,7 @@ MOVING = re.compile(r"(teleport|go)\b")
 PARTICULARS = re.compile(r" \(| with a ")
 
 
-class SciWorld(TextEnv):
+class SciWorld(JvmEnv):
     """ScienceWorld, simplified (`easy`), on the package's own folds.
 
     An action is valid unless the simulator says that it knows no such action. Where the simulator asks which of
@@ -51,17 +52,13 @@ class SciWorld(TextEnv):
     `expert` follows a stored plan (`expert.py`). It stays on it through looking, through actions that do nothing and
     through walking about (it goes back first); any other action that is not the plan's next leaves it without a move.
     Right after a question of the simulator its move is taken for the answer and refused; it repeats it.
-
-    Raises (from `reset` and `step`):
-        EnvironmentFault: the Java process died or broke; the next `reset` starts another.
-        UsageError: there is no Java that runs.
     """
 
     domain = DOMAIN
+    simulator = Simulator
 
     def __init__(self, level: str | None = None, **settings: Any) -> None:
         super().__init__(level, **settings)
-        self._server: Simulator | None = None
         self._score = 0  # the package's, -100 to 100
         self._history: list[Turn] = []
         self._start = ""  # the room the episode begins in
@@ -80,11 +77,7 @@ class SciWorld(TextEnv):
         self._score, self._history, self._plan = 0, [], None
         name, number = self.variation
         calls = ("load", name, number, SIMPLIFICATION, False), ("freeActionLook",), ("getTaskDescription",)
-        try:
-            complaint, look, goal = self._ask(*calls)
-        except EnvironmentFault:  # it never was, was closed, or died since the last episode
-            self._server = Simulator()
-            complaint, look, goal = self._ask(*calls)
+        complaint, look, goal = self._start_episode(lambda simulator: simulator(*calls))
         if complaint:
             raise EnvironmentFault(f"the simulator cannot load {name} {number}: {complaint[:200]}")
         first = tidy(look)
@@ -95,7 +88,7 @@ class SciWorld(TextEnv):
     def _step(self, action: str) -> StepResult:
         action = plain(action)
         seed = turn_seed(self.variation, len(self._history))
-        answer, score, completed = self._ask(("step", action), ("getScore",), ("getCompleted",), seed=seed)
+        answer, score, completed = self._running()(("step", action), ("getScore",), ("getCompleted",), seed=seed)
         points = max(-100, min(100, round(100 * score)))
         rise, self._score = points - self._score, points
         valid = not answer.startswith(REFUSALS)
@@ -119,7 +112,9 @@ class SciWorld(TextEnv):
         then refuses. Kept are those on things that it can refer to now, or that are carried. Drains and plants in
         their pots, which it would take, go with them: one accepted action in twenty.
         """
-        listed, known = self._ask(("getValidActionObjectCombinationsJSON",), ("getPossibleObjectReferentLUTJSON",))
+        listed, known = self._running()(
+            ("getValidActionObjectCombinationsJSON",), ("getPossibleObjectReferentLUTJSON",)
+        )
         entries = json.loads(listed)["validActions"]
         near = set(map(int, json.loads(known)))
         near.update(*(entry["obj_ids"] for entry in entries if CARRIED.match(entry["action"])))
@@ -156,23 +151,8 @@ class SciWorld(TextEnv):
         """Return the goal, the place, what is carried and the score, for a person. Takes no time in the game."""
         if self.task is None:
             return ""
-        look, carried = self._ask(("freeActionLook",), ("freeActionInventory",))
+        look, carried = self._running()(("freeActionLook",), ("freeActionInventory",))
         return f"{self.goal}\n\n{tidy(look)}\n\n{tidy(carried)}\n\nScore {self._score} of 100, step {self.steps}"
-
-    def close(self) -> None:
-        """Let the simulator go; the last one to close ends the Java process."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-
-    def _ask(self, *calls: tuple[Any, ...], seed: int | None = None) -> list[Any]:
-        if self._server is None:
-            raise EnvironmentFault("this environment has no simulator: reset() starts one")
-        try:
-            return self._server(*calls, seed=seed)
-        except EnvironmentFault:
-            self.close()
-            raise
 
 
 def tidy(text: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from gentax.domains.java import Jvm, JvmConnection, Py4jClient, Reference, SharedJvm
@@ -70,10 +69,9 @@ class Simulator(JvmConnection[Process]):
         super().__init__(SHARED_JVM)
         with self.guarded():
             self._shard = self._jvm.enter(self._client)
-            self._leave.append(partial(self._jvm.leave, self._shard))
+            self._cleanup.callback(self._jvm.leave, self._shard)
             with self._shard.lock:
-                self._server = self._client.call(self._shard.simulator, "newInstance")
-            self._held.append(self._server)
+                self._server = self._hold(self._client.call(self._shard.simulator, "newInstance"))
 
     def __call__(self, *calls: tuple[Any, ...], seed: int | None = None) -> list[Any]:
         """Do the calls, `(method, argument, …)` each, in order; return what each returned.

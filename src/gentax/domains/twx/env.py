@@ -1,19 +1,183 @@
-"""The TextWorldExpress environments: the package's own games, an action looked up in what it says is possible.
+"""The TextWorldExpress environments: the package's own games, in a Java process shared by every game and both domains.
 
-The expert follows the package's gold path, undoes steps aside, and says why it does what it does.
+An action is looked up in what the package says is possible; its texts are shortened. The expert follows the package's
+gold path, undoes steps aside, and says why it does what it does.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-from gentax.core.env import ExpertAction, StepResult, Task, TextEnv, content_hash
+from gentax.core.env import ExpertAction, StepResult, Task, content_hash
 from gentax.core.errors import EnvironmentFault
+from gentax.domains.java import Jvm, JvmConnection, JvmEnv, SharedJvm
 from gentax.domains.twx import COOKING, COOKING_DOMAIN, FIRST, FOLDS, MAPREADER, MAPREADER_DOMAIN, Game, numbers
-from gentax.domains.twx.simulator import Simulator, State, exits, room_of, tidy
+
+CLASS = "textworldexpress.runtime.PythonInterface"
+
+OPTIONS = "-Xms64m -Xmx384m -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError"
+"""Of the JVM, unless GENTAX_JAVA_OPTS is set. There is room for the domains' 256 copies of the hardest games."""
+
+
+class State(NamedTuple):
+    """What the package says after a step: the values of `_KEYS`."""
+
+    answer: str
+    look: str
+    inventory: str
+    valid: list[str]  # in an order that changes from run to run
+    score: float  # 0 to 1
+    won: bool
+    lost: bool
+
+
+def _start() -> Jvm:
+    from textworld_express.constants import BASEPATH, JAR_PATH
+
+    return Jvm(BASEPATH, OPTIONS, (JAR_PATH,))
+
+
+SHARED_JVM = SharedJvm(_start)
+
+
+class Simulator(JvmConnection[Jvm]):
+    """One game: a `PythonInterface` object of the package, with a connection of its own (see `JvmConnection`).
+
+    Unlike the package's own client this asks one thing a step and starts one process in all, whose memory has a limit.
+    Games do not disturb each other: each has its own generator, seeded by the task.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(SHARED_JVM)
+        self._loaded: tuple[str, str] | None = None
+        with self.guarded():
+            self._server = self._hold(self._client.make(CLASS))
+
+    def start_game(self, game: str, parameters: str, seed: int, fold: str) -> tuple[str, State, list[str]]:
+        """Start a game; return what the package says its task is, the first state, and the actions that win it."""
+        self._load(game, parameters)
+        state = _read(self._call("generateNewGameJSON", seed, fold, True))
+        description = self._call("getTaskDescription")
+        with self.guarded():
+            return description, state, self._client.items(self._client.call(self._server, "getGoldActionSequence"))
+
+    def step(self, action: str) -> State:
+        """Do one of the valid actions."""
+        return _read(self._call("stepJSON", action))
+
+    def folds(self, game: str) -> dict[str, list[int]]:
+        """Return the package's seeds of a game by fold."""
+        self._load(game, "")
+        methods = {"train": "getSeedsTrain", "dev": "getSeedsDev", "test": "getSeedsTest"}
+        with self.guarded():
+            return {fold: self._client.items(self._client.call(self._server, name)) for fold, name in methods.items()}
+
+    def _load(self, game: str, parameters: str) -> None:
+        if self._loaded != (game, parameters):
+            if complaint := self._call("load", game, parameters):
+                raise EnvironmentFault(f"the package cannot load {game} with {parameters!r}: {complaint[:200]}")
+            self._loaded = (game, parameters)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        with self.guarded():
+            return self._client.call(self._server, method, *arguments)
+
+
+_KEYS = ("observation", "look", "inventory", "validActions", "score", "tasksuccess", "taskfailure")
+
+
+def _read(text: str) -> State:
+    try:
+        said = json.loads(text)
+        return State(*(said[key] for key in _KEYS))
+    except (ValueError, KeyError, TypeError):
+        raise EnvironmentFault(f"the package answered with something unknown: {text[:80]!r}") from None
+
+
+# The package's texts, shortened: the same names and facts, in a third of the words. Rooms, recipes, maps and
+# inventories are put into one line each. Whatever is of no known form is left as it is.
+
+_ROOM = re.compile(r"You are in the (.+?)\.\s*(.*)", re.DOTALL)
+_LEAD = re.compile(r"(?:In one part of the room|In another part of the room|There is also|You also)(?: you)?(?: see)? ")
+_EXIT = re.compile(r"(?:Through an (open [^,]+), t|T)o the (North|South|East|West) you see (?:the |a |an )?([^.]+)\.")
+_CLOSED = re.compile(r"(.+) that is closed$")
+_EMPTY = re.compile(r"(.+?),? that (?:has nothing on it|is empty)$")
+_HOLDS = re.compile(r"(.+?),? that (?:has (.+) on it|contains (.+))$")
+_ARTICLE = re.compile(r"^(?:and )?(?:an?|the|some) (?=.)", re.IGNORECASE)
+_MAP = re.compile(r"The (.+?) connects to the (.+?)\.")
+
+
+def tidy(text: str) -> str:
+    """Return any text of the package in its short form."""
+    text = text.strip()
+    if match := _ROOM.match(text):
+        return _room(match[1], match[2])
+    if text.startswith("The map reads:"):
+        return "Map: " + "; ".join(f"{room}: {_names(others)}" for room, others in _MAP.findall(text)) + "."
+    if "Ingredients:" in text and "Directions:" in text:
+        needed, _, directions = text.partition("Ingredients:")[2].partition("Directions:")
+        return f"Recipe: {_lines(needed)}. Directions: {_lines(directions)}."
+    if text.startswith("Inventory"):
+        head, _, rest = text.partition(":")
+        most = re.search(r"\d+", head)
+        carried = "nothing" if "is currently empty" in rest else ", ".join(_bare(line) for line in _split(rest))
+        return f"You carry {carried}" + (f" (at most {most[0]} things)." if most else ".")
+    if text.startswith("Unknown action"):
+        return "That cannot be done now."
+    return " ".join(text.split())
+
+
+def exits(look: str) -> dict[str, str]:
+    """Return the rooms that `look` shows: name → the direction it is in. Closed doors show no room."""
+    found = _EXIT.findall(look)
+    return {room.strip(): side.lower() for _, side, room in found if not room.startswith("closed ")}
+
+
+def room_of(look: str) -> str:
+    """Return the room that `look` is of."""
+    match = _ROOM.match(look.strip())
+    return match[1] if match else ""
+
+
+def _room(name: str, rest: str) -> str:
+    sides = [f"{side}: {room.strip()}{f' ({door})' if door else ''}." for door, side, room in _EXIT.findall(rest)]
+    shown = [part.strip().rstrip(".").strip() for part in _LEAD.split(_EXIT.sub("", rest))]
+    things = [_thing(part) for part in shown if part]
+    seen = f" You see {', '.join(things)}." if things else ""
+    return " ".join([f"You are in the {name}.{seen}", *sides])
+
+
+def _thing(text: str) -> str:
+    if match := _CLOSED.match(text):
+        return f"{_bare(match[1])} (closed)"
+    if match := _EMPTY.match(text):
+        return f"{_bare(match[1])} (empty)"
+    if match := _HOLDS.match(text):
+        return f"{_bare(match[1])} ({', '.join(_bare(part) for part in (match[2] or match[3]).split(', '))})"
+    return _bare(text)
+
+
+def _bare(text: str) -> str:
+    return _ARTICLE.sub("", text.strip())
+
+
+def _names(text: str) -> str:
+    return ", ".join(text.replace(" and ", ", ").split(", "))
+
+
+def _split(text: str) -> list[str]:
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def _lines(text: str) -> str:
+    return ", ".join(_split(text))
+
+
+# The expert's way.
 
 _LOOKS = ("look around", "inventory", "task", "read ", "examine ")
 _OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
@@ -159,7 +323,7 @@ REFUSAL = "That cannot be done now."
 LOOKS = ("look around", "task")  # of a gold path: what the prompt has said already
 
 
-class TwxEnv(TextEnv):
+class TwxEnv(JvmEnv):
     """A game of TextWorldExpress, on the package's own folds; what its games have in common.
 
     An action is valid if the package lists it, in any case and with any space around and between its words. No other
@@ -168,17 +332,13 @@ class TwxEnv(TextEnv):
 
     `expert` follows the package's gold path without the looks that tell nothing new. It undoes steps aside, and has no
     move after one that cannot be undone (see `GoldPathTracker`).
-
-    Raises (from `reset` and `step`):
-        EnvironmentFault: the Java process died or broke; the next `reset` starts another.
-        UsageError: there is no Java that runs.
     """
 
+    simulator = Simulator
     game: ClassVar[Game]
 
     def __init__(self, level: str | None = None, **settings: Any) -> None:
         super().__init__(level, **settings)
-        self._server: Simulator | None = None
         self._state: State | None = None
         self._tracker: GoldPathTracker | None = None
 
@@ -194,30 +354,22 @@ class TwxEnv(TextEnv):
         return len(numbers(self.game.name, self.level, split))
 
     def _reset_task(self, task: Task) -> tuple[str, str]:
-        try:
-            description, state, path = self._start(task)
-        except EnvironmentFault:  # it was closed or died since the last episode
-            self.close()
-            description, state, path = self._start(task)
-        self._state = state
+        number = FIRST[task.split] + numbers(self.game.name, task.level, task.split)[task.index]
+        made = self.game.name, self.game.specs[task.level].parameters, number, FOLDS[task.split]
+        description, self._state, path = self._start_episode(lambda simulator: simulator.start_game(*made))
         self._tracker = GoldPathTracker(without_idle([action for action in path if action not in LOOKS]))
-        self._content = content_of(self.game, description, state.look, path)
-        return self.goal_of(" ".join(description.split())), tidy(state.look)
+        self._content = content_of(self.game, description, self._state.look, path)
+        return self.goal_of(" ".join(description.split())), tidy(self._state.look)
 
     def _step(self, action: str) -> StepResult:
-        server, before = self._running(), self._state
+        simulator, before = self._running(), self._state
         asked = " ".join(action.split()).lower() if len(action) <= ACTION_LIMIT else ""
         # The package takes its own spelling only: "examine TV stand".
         action = next((offered for offered in before.valid if offered.lower() == asked), "")
         if not action:
             return StepResult(REFUSAL, 0.0, False, False, False)
-        try:
-            state = self._state = server.step(action)
-        except EnvironmentFault:
-            self.close()
-            raise
-        moved = room_of(state.look) != room_of(before.look)
-        self._tracker.observe(action, moved)
+        state = self._state = simulator.step(action)
+        self._tracker.observe(action, moved=room_of(state.look) != room_of(before.look))
         reward = state.score - before.score if self.reward == "dense" else float(state.won)
         return StepResult(tidy(state.answer), reward, state.won or state.lost, state.won, True)
 
@@ -242,25 +394,6 @@ class TwxEnv(TextEnv):
             return ""
         place, carried = tidy(self._state.look), tidy(self._state.inventory)
         return f"{self.goal}\n\n{place}\n\n{carried}\n\nScore {self._state.score:.2f}, step {self.steps}"
-
-    def close(self) -> None:
-        """Let the game go; the last one to close ends the Java process."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-
-    def _running(self) -> Simulator:
-        if self._server is None:
-            raise EnvironmentFault("this environment has no simulator: reset() starts one")
-        return self._server
-
-    def _start(self, task: Task) -> tuple[str, State, list[str]]:
-        if self._server is None:
-            self._server = Simulator()
-        number = numbers(self.game.name, task.level, task.split)[task.index]
-        return self._server.start_game(
-            self.game.name, self.game.specs[task.level].parameters, FIRST[task.split] + number, FOLDS[task.split]
-        )
 
 
 def content_of(game: Game, description: str, look: str, path: list[str]) -> str:
