@@ -44,7 +44,7 @@ def stock(tmp_path_factory):
 
         def make(start):
             env = AlfredDemangler(PddlEnv(textworld.EnvInfos(admissible_commands=True)))
-            grammar = wording().replace("UNKNOWN GOAL", start.wish.words)
+            grammar = wording().replace("UNKNOWN GOAL", start.goal.words)
             env.load({"pddl_domain": rules(), "grammar": grammar, "pddl_problem": start.problem})
             return env, env.reset()
 
@@ -145,17 +145,17 @@ def test_test_tasks_are_in_floor_plans_of_their_own():
 def test_tasks_take_turns_among_the_kinds_of_a_level():
     for level in ("home", DEFAULT):
         kinds = parse_level(level).kinds
-        assert [start_of(level, "train", index).wish.kind for index in range(12)] == list(kinds) * (12 // len(kinds))
+        assert [start_of(level, "train", index).goal.kind for index in range(12)] == list(kinds) * (12 // len(kinds))
 
 
 def test_what_is_sought_is_where_it_may_be_and_not_where_it_has_to_go():
     for index in range(60):
         start = start_of("home", "train", index)
         lines = dict(line.split(": ", 1) for line in start.description.split("\n")[1:])
-        wish = start.wish
-        there = [place for place, things in lines.items() if f"{wish.thing} " in f", {things}".replace(", ", " ")]
+        goal = start.goal
+        there = [place for place, things in lines.items() if f"{goal.thing} " in f", {things}".replace(", ", " ")]
         assert there
-        assert wish.kind == "light" or not any(place.split()[0] == wish.to for place in there)
+        assert goal.kind == "light" or not any(place.split()[0] == goal.to for place in there)
         assert len(lines) <= parse_level("home").places
     assert "Knife" not in targets(plan_of(1), "heat")
 
@@ -168,7 +168,7 @@ def test_every_word_is_the_engine_s_own(stock, level, count, steps):
         game = Game(start.problem)
         rng = random.Random(index)
         assert state.feedback == (
-            f"-= Welcome to TextWorld, ALFRED! =-\n\n{game.look()}\n\nYour task is to: {start.wish.words}."
+            f"-= Welcome to TextWorld, ALFRED! =-\n\n{game.look()}\n\nYour task is to: {start.goal.words}."
         )
         for step in range(steps):
             assert state["admissible_commands"] == game.commands
@@ -280,12 +280,12 @@ def data(tmp_path, monkeypatch):
 
 def write(folder: Path, start, solvable: bool = True) -> None:
     folder.mkdir(parents=True)
-    wish = start.wish
-    asked = {"object_target": wish.thing.title(), "parent_target": wish.to.title(), "toggle_target": wish.lamp.title()}
-    grammar = wording().replace("UNKNOWN GOAL", wish.words)
+    goal = start.goal
+    asked = {"object_target": goal.thing.title(), "parent_target": goal.to.title(), "toggle_target": goal.lamp.title()}
+    grammar = wording().replace("UNKNOWN GOAL", goal.words)
     game = {"pddl_domain": "", "grammar": grammar, "pddl_problem": start.problem, "solvable": solvable}
     (folder / "game.tw-pddl").write_text(json.dumps({**game, "walkthrough": ["look"]}))
-    (folder / "traj_data.json").write_text(json.dumps({"task_type": TYPES[wish.kind], "pddl_params": asked}))
+    (folder / "traj_data.json").write_text(json.dumps({"task_type": TYPES[goal.kind], "pddl_params": asked}))
 
 
 def test_published_games_are_played(data):
@@ -301,7 +301,7 @@ def test_published_games_are_played(data):
 
 
 def wishes(split: str) -> list[str]:
-    return [start_of("home", split, index).wish.words for index in range(len(KINDS))]
+    return [start_of("home", split, index).goal.words for index in range(len(KINDS))]
 
 
 def test_published_games_that_are_not_whole(data, monkeypatch):
@@ -329,3 +329,11 @@ def test_published_games_that_are_not_whole(data, monkeypatch):
     assert "not a folder" in complaint()
     monkeypatch.delenv("ALFWORLD_DATA")
     assert "set ALFWORLD_DATA" in complaint()
+
+
+def test_a_game_that_the_planner_cannot_read_is_a_fault():
+    """Also where its translator would end the process: at a thing that is listed twice."""
+    problem = start_of("small", "test", 0).problem
+    for broken in ("", "(" * 10_000, problem.replace("agent1 - agent", "agent1 - agent agent1 - agent")):
+        with pytest.raises(EnvironmentFault, match=r"^the planner cannot read this game: [^\n]*$"):
+            Game(broken)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from types import CodeType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
+import fast_downward
 from textworld.envs.pddl import textgen
 from textworld.envs.pddl.logic import GameLogic
 from textworld.logic import Rule
@@ -87,12 +89,6 @@ class Facts:
         return self._facts[name, tuple([self._types[one] for one in arguments])]
 
 
-# The engine's texts: the grammar as the package parses it, derived word for word as the package does.
-#
-# The package parses each expression again at every use and copies all that is known along with every symbol. Here a
-# grammar is parsed once, and a text is derived by recursion.
-
-
 class Entity:
     """A thing as the grammar's expressions see it."""
 
@@ -106,38 +102,25 @@ class Entity:
         return self.name
 
 
-class Verb(NamedTuple):
-    """An action as the grammar knows it."""
-
-    template: str  # of its command
-    feedback: str
-
-
 class Grammar:
-    """The parsed grammar. It is shared by all games and holds nothing of any of them."""
+    """Derives the engine's texts for one game, word for word as the package does.
 
-    def __init__(self, text: str) -> None:
-        logic = GameLogic(domain="", grammar=text)
-        self._rules = dict(logic.grammar._rules)
-        self.verbs = {name: Verb(one.template, one.feedback_rule) for name, one in logic.actions.items()}
+    The package parses each expression again at every use and copies all that is known along with every symbol. Here the
+    grammar is parsed once, and a text is derived by recursion.
 
-    def derive(self, text: str, facts: Facts, entities: dict[str, Entity], binding: Binding) -> str:
-        """Derive `text`, which may name rules (`#rule#`), lists and expressions.
+    Args:
+        facts: what is true.
+        entities: every thing by its name in the facts.
+    """
 
-        Args:
-            text: for example "#look.feedback#".
-            facts: what is true.
-            entities: every thing by its name in the facts.
-            binding: things that placeholders stand for.
-        """
-        return _Derivation(self._rules, facts, entities).text(_symbols(text), binding)
+    def __init__(self, facts: Facts, entities: Mapping[str, Entity]) -> None:
+        self._facts, self._entities = facts, entities
 
+    def derive(self, text: str, binding: Binding) -> str:
+        """Derive `text`, such as "#look.feedback#": rules, lists and expressions on what placeholders stand for."""
+        return self._text(_symbols(text), binding)
 
-class _Derivation:
-    def __init__(self, rules: dict[str, list[Any]], facts: Facts, entities: dict[str, Entity]) -> None:
-        self._rules, self._facts, self._entities = rules, facts, entities
-
-    def text(self, symbols: Any, binding: Binding) -> str:
+    def _text(self, symbols: Iterable[Any], binding: Binding) -> str:
         return "".join([part for symbol in symbols for part in self._parts(symbol, binding)])
 
     def _parts(self, symbol: Any, binding: Binding) -> list[str]:
@@ -148,16 +131,16 @@ class _Derivation:
             return [self._listed(self._parts(symbol.symbol, binding), binding)]
         if isinstance(symbol, textgen.ConditionalSymbol):
             found = self._facts.matches(_query(symbol.given), binding) if symbol.given else [binding]
-            return [self.text([symbol.expression], one) for one in found]
+            return [self._text([symbol.expression], one) for one in found]
         if isinstance(symbol, textgen.EvalSymbol):
             known = {name: self._entities[thing] for (name, _), thing in binding.items()}
             return [str(eval(_compiled(symbol.expression), {}, known))]
         return [str(symbol.symbol)]
 
     def _named(self, name: str, binding: Binding) -> str:
-        for rule in self._rules.get(name, ()):
+        for rule in _parsed().grammar._rules.get(name, ()):
             if not rule.condition or any(True for _ in self._facts.matches(_query(rule.condition), binding)):
-                return self.text(rule.rhs, binding)
+                return self._text(rule.rhs, binding)
         raise EnvironmentFault(f"the grammar has no rule {name!r} for this state")
 
     def _listed(self, items: list[str], binding: Binding) -> str:
@@ -167,6 +150,11 @@ class _Derivation:
             return items[0]
         comma, last = self._named("list_separator", binding), self._named("list_last_separator", binding)
         return f"{comma.join(items[:-1])}{last}{items[-1]}"
+
+
+@cache
+def _parsed() -> GameLogic:
+    return GameLogic(domain="", grammar=wording())
 
 
 # Each remembers the expressions of a grammar, and so is bounded by its length.
@@ -191,13 +179,6 @@ def _query(expression: str) -> Query:
     )
 
 
-# The planner's library, which holds the state of one game at a time: games take turns in it.
-#
-# The packages load a copy of it for every environment, 34 MB each. Here is one for the process. A game that was not
-# the last to be played is loaded again, in a fraction of a millisecond for a small home, and its steps are made
-# again.
-
-
 class Operator(NamedTuple):
     """A ground action that the rules allow now."""
 
@@ -206,69 +187,36 @@ class Operator(NamedTuple):
     effects: int  # how many atoms it changes
 
 
-class LoadedGame(Protocol):
-    """A game as the library needs it to come back to its present state."""
-
-    sas: bytes
-    history: list[int]
-
-
 class Library:
-    """The one copy of the library. Its methods may be called from any thread."""
+    """The planner's library, which holds the state of one game at a time: games take turns in it, from any thread.
+
+    The packages load a copy of it for every environment, 34 MB each; here is one for the process. A game that was not
+    the last to be played is loaded again, in a fraction of a millisecond for a small home, and its steps made again.
+    """
 
     def __init__(self) -> None:
-        import fast_downward
-
-        self._types = fast_downward
         self._lib = fast_downward.load_lib()
         self._lock = threading.RLock()
-        self._playing: LoadedGame | None = None
+        self._playing: Game | None = None
 
-    def start(self, game: LoadedGame) -> list[str]:
-        """Load a game; return the atoms of its first state, in PDDL."""
+    @contextmanager
+    def turn(self, game: Game) -> Iterator[Any]:
+        """Yield the package's library with `game` in its present state."""
         with self._lock:
-            self._enter(game)
-            atoms = (self._types.Atom * self._lib.get_state_size())()
-            self._lib.get_state(atoms)
-            return [atom.name for atom in atoms]
+            if self._playing is not game:
+                self._playing = None
+                self._lib.load_sas(game.sas)
+                for number in game.history:
+                    self._lib.apply_operator(number, None)
+                self._playing = game
+            yield self._lib
 
-    def operators(self, game: LoadedGame) -> list[Operator]:
-        """Return what can be done now."""
-        with self._lock:
-            self._enter(game)
-            found = (self._types.Operator * self._lib.get_applicable_operators_count())()
-            self._lib.get_applicable_operators(found)
-            return [Operator(one.id, one.name, one.nb_effect_atoms) for one in found]
-
-    def apply(self, game: LoadedGame, operator: Operator) -> Sequence[str]:
-        """Do one of the `operators`; return the atoms it changes, in PDDL."""
-        with self._lock:
-            self._enter(game)
-            atoms = (self._types.Atom * operator.effects)()
-            self._lib.apply_operator(operator.number, atoms)
-            game.history.append(operator.number)
-            return [atom.name for atom in atoms]
-
-    def won(self, game: LoadedGame) -> bool:
-        """Return whether the goal is reached."""
-        with self._lock:
-            self._enter(game)
-            return self._lib.check_goal()
-
-    def leave(self, game: LoadedGame) -> None:
+    def leave(self, game: Game) -> None:
         """Free what the library holds of a game."""
         with self._lock:
             if self._playing is game:
                 self._playing = None
                 self._lib.cleanup()
-
-    def _enter(self, game: LoadedGame) -> None:
-        if self._playing is not game:
-            self._playing = None
-            self._lib.load_sas(game.sas)
-            for number in game.history:
-                self._lib.apply_operator(number, None)
-            self._playing = game
 
 
 @cache
@@ -277,46 +225,15 @@ def library() -> Library:
     return Library()
 
 
-_translating = threading.Lock()
-
-
-def translate(domain: str, problem: str) -> tuple[Any, bytes]:
-    """Ground a problem; return the package's task, and what the library loads.
-
-    The translator reads its options from the command line, so the package puts one of its own into `sys.argv`.
-    """
-    import fast_downward
-
-    with _translating:
-        arguments = sys.argv
-        try:
-            task, sas = fast_downward.pddl2sas(domain, problem)
-        finally:
-            sys.argv = arguments
-    return task, sas.encode()
-
-
-# A game in the engine: the planner's library decides what is possible, the grammar what is said.
-#
-# What the package works out anew at every step is worked out once: the command of each ground action, of which all
-# facts are constant, and the parsed grammar. Observations and commands are the package's own, word for word.
-
-
 NOTHING = "Nothing happens."  # the engine's answer to all it does not know
 KEPT = 64  # translated problems that are remembered: 0.1 MB each for a small home, up to 3 MB for a whole one
 
 
-class Translated(NamedTuple):
-    """A problem, grounded."""
-
-    sas: bytes
-    types: Mapping[str, str]  # of its things
-    known: tuple[tuple[str, Arguments], ...]  # true at the start and without a variable in the library
-    parameters: Mapping[str, tuple[tuple[str, str], ...]]  # (name, type) of each action's
-
-
 class Game:
-    """A game from its start on.
+    """A game from its start on: the planner's library decides what is possible, the grammar what is said.
+
+    What the package works out anew at every step is worked out once: the command of each ground action, and the facts
+    that are constant. Observations and commands are the package's own, word for word.
 
     Args:
         problem: the start and the goal, in PDDL.
@@ -326,10 +243,13 @@ class Game:
         translated = _translated(problem)
         self.sas, self._parameters = translated.sas, translated.parameters
         self.history: list[int] = []
-        start = [fact for atom in library().start(self) if (fact := _fact(atom)) and not fact[0].startswith("not_")]
+        with library().turn(self) as lib:
+            atoms = (fast_downward.Atom * lib.get_state_size())()
+            lib.get_state(atoms)
+            start = [fact for atom in atoms if (fact := _fact(atom.name)) and not fact[0].startswith("not_")]
         self.facts = Facts(translated.types, (*translated.known, *start))
         self.names = display_names(translated.types)
-        self._entities = {id: Entity(id, name) for id, name in self.names.items()}
+        self._grammar = Grammar(self.facts, {id: Entity(id, name) for id, name in self.names.items()})
         self._spelled: dict[str, str] = {}  # commands by name of the operator
         self.won = False
         self._gather()
@@ -341,7 +261,7 @@ class Game:
 
     def look(self) -> str:
         """Return what the engine says of where the player is."""
-        return self._derive("#look.feedback#", {})
+        return self._grammar.derive("#look.feedback#", {})
 
     def meaning(self, command: str) -> tuple[str, Arguments] | None:
         """Return the action behind one of the `commands` and its arguments; None for any other."""
@@ -356,10 +276,13 @@ class Game:
         operator = self._operators.get(command)
         if operator is None:
             return NOTHING
-        for atom in library().apply(self, operator):
-            self.facts.change(*_fact(atom))
-        action, binding = self._bound(operator)
-        said = self._derive(_grammar().verbs[action].feedback, binding)
+        with library().turn(self) as lib:
+            atoms = (fast_downward.Atom * operator.effects)()
+            lib.apply_operator(operator.number, atoms)
+            self.history.append(operator.number)
+            for atom in atoms:
+                self.facts.change(*_fact(atom.name))
+        said = self._said(operator, "feedback_rule")
         self._gather()
         return said
 
@@ -368,25 +291,55 @@ class Game:
         library().leave(self)
 
     def _gather(self) -> None:
-        self.won = library().won(self)
+        with library().turn(self) as lib:
+            self.won = lib.check_goal()
+            found = (fast_downward.Operator * lib.get_applicable_operators_count())()
+            lib.get_applicable_operators(found)
+            operators = [Operator(one.id, one.name, one.nb_effect_atoms) for one in found]
         self._operators: dict[str, Operator] = {}
-        for operator in library().operators(self):
-            self._operators.setdefault(self._command(operator), operator)
+        for operator in operators:
+            if operator.name not in self._spelled:
+                self._spelled[operator.name] = self._said(operator, "template")
+            self._operators.setdefault(self._spelled[operator.name], operator)
 
-    def _command(self, operator: Operator) -> str:
-        spelled = self._spelled.get(operator.name)
-        if spelled is None:
-            action, binding = self._bound(operator)
-            spelled = self._spelled[operator.name] = self._derive(_grammar().verbs[action].template, binding)
-        return spelled
-
-    def _bound(self, operator: Operator) -> tuple[str, dict[tuple[str, str], str]]:
+    def _said(self, operator: Operator, what: str) -> str:
+        """Derive what the grammar says of an action: the `template` of its command, or its `feedback_rule`."""
         action, *arguments = operator.name.split()
         # The translator adds parameters for what the rules say exists, after those that an operator's name has.
-        return action, dict(zip(self._parameters[action], arguments, strict=False))
+        binding = dict(zip(self._parameters[action], arguments, strict=False))
+        return self._grammar.derive(getattr(_parsed().actions[action], what), binding)
 
-    def _derive(self, text: str, binding: dict[tuple[str, str], str]) -> str:
-        return _grammar().derive(text, self.facts, self._entities, binding)
+
+class _Translated(NamedTuple):
+    """A problem, grounded."""
+
+    sas: bytes  # what the library loads
+    types: Mapping[str, str]  # of its things
+    known: tuple[tuple[str, Arguments], ...]  # true at the start and without a variable in the library
+    parameters: Mapping[str, tuple[Placeholder, ...]]  # of each action
+
+
+_translating = threading.Lock()
+
+
+@lru_cache(maxsize=KEPT)
+def _translated(problem: str) -> _Translated:
+    with _translating:
+        arguments = sys.argv  # the translator reads its options there, so the package puts some of its own into it
+        try:
+            task, sas = fast_downward.pddl2sas(rules(), problem)
+        except (Exception, SystemExit) as error:  # the translator ends the process on some mistakes of a file
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            raise EnvironmentFault(f"the planner cannot read this game: {what[:200]}") from None
+        finally:
+            sys.argv = arguments
+    return _Translated(
+        sas.encode(),
+        {one.name: one.type_name for one in task.objects},
+        # Left out: costs, and that each thing is itself.
+        tuple((one.predicate, tuple(one.args)) for one in task.init if getattr(one, "predicate", "=") != "="),
+        {action.name: tuple((p.name.strip("?"), p.type_name) for p in action.parameters) for action in task.actions},
+    )
 
 
 def _fact(atom: str) -> tuple[str, Arguments] | None:
@@ -397,29 +350,3 @@ def _fact(atom: str) -> tuple[str, Arguments] | None:
         return None
     arguments = tuple([one for one in listed.rstrip(")").split(", ") if one])
     return f"not_{name}" if sign == "NegatedAtom" else name, arguments
-
-
-@cache
-def _grammar() -> Grammar:
-    return Grammar(wording())
-
-
-@lru_cache(maxsize=KEPT)
-def _translated(problem: str) -> Translated:
-    task, sas = translate(rules(), problem)
-    types = {one.name: one.type_name for one in task.objects}
-    return Translated(
-        sas,
-        types,
-        tuple(_atoms(task.init)),
-        {
-            action.name: tuple((one.name.strip("?"), one.type_name) for one in action.parameters)
-            for action in task.actions
-        },
-    )
-
-
-def _atoms(init: Iterable[Any]) -> Iterable[tuple[str, Arguments]]:
-    for one in init:
-        if getattr(one, "predicate", "=") != "=":  # left out: costs, and that each thing is itself
-            yield one.predicate, tuple(one.args)

@@ -62,11 +62,11 @@ class AlfWorld(TextEnv):
     def _reset_task(self, task: Task) -> tuple[str, str]:
         self.close()
         start = self._start(task)
-        self._wish, self._description, self._content = start.wish, start.description, start.content
+        self._asked, self._description, self._content = start.goal, start.description, start.content
         self._game = Game(start.problem)
-        self._expert = AlfWorldExpert(self._game, start.wish)
-        self._best = progress(self._game.facts, start.wish)
-        words = start.wish.words
+        self._expert = AlfWorldExpert(self._game, start.goal)
+        self._best = progress(self._game.facts, start.goal)
+        words = start.goal.words
         return f"{words[:1].upper()}{words[1:]}.", self._game.look()
 
     def _step(self, action: str) -> StepResult:
@@ -77,7 +77,7 @@ class AlfWorld(TextEnv):
             return StepResult(NOTHING, 0.0, False, False, False)
         said = game.do(command)
         self._expert.observe(*meaning)
-        best = 1.0 if game.won else max(self._best, progress(game.facts, self._wish))
+        best = 1.0 if game.won else max(self._best, progress(game.facts, self._asked))
         reward = best - self._best if self.reward == "dense" else float(game.won)
         self._best = best
         return StepResult(said, reward, game.won, game.won, True)
@@ -135,7 +135,7 @@ class AlfWorldExpert:
     """
 
     def __init__(self, game: Game, goal: GameGoal) -> None:
-        self._game, self._facts, self._goal_spec = game, game.facts, goal
+        self._game, self._facts, self._goal = game, game.facts, goal
         self._seen: set[str] = set()  # receptacles whose contents were told
         self._places = [place for place, _ in self._facts.all("receptacletype")]
 
@@ -146,46 +146,46 @@ class AlfWorldExpert:
 
     def next(self) -> ExpertAction | None:
         """Return the next move; None where there is nothing left to look into."""
-        wanted = objects_of_kind(self._facts, self._goal_spec.thing)
+        wanted = objects_of_kind(self._facts, self._goal.thing)
         held = next((thing for agent, thing in self._facts.all("holds") if agent == AGENT), None)
         if held is None:
             return self._fetch(wanted)
         if held not in wanted:
             return self._rid(held)
-        if self._goal_spec.kind == "light":
+        if self._goal.kind == "light":
             return self._light()
-        changed = CHANGED.get(self._goal_spec.kind)
+        changed = CHANGED.get(self._goal.kind)
         if changed and not self._facts.holds(changed, held):
             return self._change(held)
-        return self._store(held, self._goal(wanted))
+        return self._store(held, self._destination(wanted))
 
     # What there is to do.
 
     def _fetch(self, wanted: list[str]) -> ExpertAction | None:
         """Take a thing that is not yet where it should be, or look for one."""
-        done = self._goal(wanted) if self._goal_spec.kind == "two" else None
+        done = self._destination(wanted) if self._goal.kind == "two" else None
         for thing in wanted:
             place = self._place_of(thing)
             if place is not None and place in self._seen and place != done:
                 name, where = self._called(thing), self._called(place)
                 take = ExpertAction(f"take {name} from {where}", f"The {name} is here: take it.")
                 return self._at(place, f"The {name} is in the {where}", take)
-        kinds = {place for place, thing in self._facts.all("cancontain") if thing == f"{self._goal_spec.thing}type"}
-        return self._search(self._goal_spec.thing, kinds - {f"{self._goal_spec.to}type"})
+        kinds = {place for place, thing in self._facts.all("cancontain") if thing == f"{self._goal.thing}type"}
+        return self._search(self._goal.thing, kinds - {f"{self._goal.to}type"})
 
     def _light(self) -> ExpertAction | None:
         """Go to the lamp and turn it on, or look for it."""
-        for lamp in objects_of_kind(self._facts, self._goal_spec.lamp):
+        for lamp in objects_of_kind(self._facts, self._goal.lamp):
             place = self._place_of(lamp)
             if place in self._seen:
                 name = self._called(lamp)
                 use = ExpertAction(f"use {name}", f"The {name} is here: use it.")
                 return self._at(place, f"The {name} is on the {self._called(place)}", use, opened=False)
-        return self._search(self._goal_spec.lamp, {f"{kind.lower()}type" for kind in LAMP_PLACES})
+        return self._search(self._goal.lamp, {f"{kind.lower()}type" for kind in LAMP_PLACES})
 
     def _change(self, held: str) -> ExpertAction | None:
         """Clean, heat or cool what is held."""
-        verb = self._goal_spec.kind
+        verb = self._goal.kind
         place = next(iter(receptacles_of_kind(self._facts, STATIONS[verb][1].lower())), None)
         if place is None:
             return None
@@ -238,10 +238,10 @@ class AlfWorldExpert:
             return ExpertAction(f"open {name}", f"The {name} is closed: open it.")
         return then
 
-    def _goal(self, wanted: Iterable[str]) -> str | None:
+    def _destination(self, wanted: Iterable[str]) -> str | None:
         """Return the place to put things in: of the right kind, and where most of them are already."""
         there = [self._place_of(thing) for thing in wanted]
-        return max(receptacles_of_kind(self._facts, self._goal_spec.to), key=there.count, default=None)
+        return max(receptacles_of_kind(self._facts, self._goal.to), key=there.count, default=None)
 
     def _of_kinds(self, types: set[str]) -> list[str]:
         return [place for place, type_ in self._facts.all("receptacletype") if type_ in types]

@@ -67,21 +67,21 @@ def receptacles_of_kind(facts: Facts, kind: str) -> list[str]:
     return [place for place, type_ in facts.all("receptacletype") if type_ == f"{kind}type"]
 
 
-def progress(facts: Facts, wish: GameGoal) -> float:
+def progress(facts: Facts, goal: GameGoal) -> float:
     """Return the share of a task's steps that are done, of those before the last: below 1.
 
     The steps are, for each thing asked for: it is taken, it is changed where that is asked, it is put away; for
     `light`: it is taken, the lamp beside it is on.
     """
-    things = objects_of_kind(facts, wish.thing)
-    if wish.kind == "light":
+    things = objects_of_kind(facts, goal.thing)
+    if goal.kind == "light":
         return any(facts.holds("holds", "agent1", one) for one in things) / 2
-    return max((_stored(facts, wish, place, things) for place in receptacles_of_kind(facts, wish.to)), default=0.0)
+    return max((_stored(facts, goal, place, things) for place in receptacles_of_kind(facts, goal.to)), default=0.0)
 
 
-def _stored(facts: Facts, wish: GameGoal, place: str, things: list[str]) -> float:
+def _stored(facts: Facts, goal: GameGoal, place: str, things: list[str]) -> float:
     """Return the share that is done with `place` as the place to go to."""
-    changed = CHANGED.get(wish.kind)
+    changed = CHANGED.get(goal.kind)
     parts = []
     for thing in things:
         stored = facts.holds("inreceptacle", thing, place)
@@ -89,8 +89,8 @@ def _stored(facts: Facts, wish: GameGoal, place: str, things: list[str]) -> floa
         if changed:
             parts.append((taken + facts.holds(changed, thing)) / 3)
         else:
-            parts.append((taken + (stored and wish.count > 1)) / 2)
-    return sum(sorted(parts, reverse=True)[: wish.count]) / wish.count
+            parts.append((taken + (stored and goal.count > 1)) / 2)
+    return sum(sorted(parts, reverse=True)[: goal.count]) / goal.count
 
 
 # Games made for a task: a floor plan, some of its receptacles, things in them, and something to do with one of them.
@@ -101,7 +101,7 @@ def _stored(facts: Facts, wish: GameGoal, place: str, things: list[str]) -> floa
 # has them, unless the level names the one plan for all.
 
 
-class Goal(NamedTuple):
+class Target(NamedTuple):
     """What can be asked for in a floor plan."""
 
     thing: str
@@ -114,7 +114,7 @@ class Start(NamedTuple):
     """A game before it is played."""
 
     problem: str  # in PDDL
-    wish: GameGoal
+    goal: GameGoal
     description: str  # all of it in the engine's names: two games with the same text cannot be told apart by playing
     content: str  # hash of floor plan and goal
 
@@ -127,7 +127,7 @@ def draw(spec: LevelSpec, split: str, index: int, seed: int) -> Start:
     while True:
         rng = Random(stable_seed("alfworld", seed, attempt))
         plan = rng.choice(plans)
-        start = _sample_start(spec, kind, plan_of(plan), rng.choice(_goals(plan, kind, split)), rng)
+        start = _sample_start(spec, kind, plan_of(plan), rng.choice(_targets(plan, kind, split)), rng)
         if start is not None:
             return start
         attempt += 1
@@ -145,16 +145,16 @@ def fit(spec: LevelSpec, split: str) -> None:
 
 def _plans(spec: LevelSpec, kind: str, split: str) -> tuple[int, ...]:
     if spec.plan is None:
-        return tuple(plan for plan in plans_for(kind, split == "test") if _goals(plan, kind, split))
+        return tuple(plan for plan in plans_for(kind, split == "test") if _targets(plan, kind, split))
     if spec.plan not in plans_for(kind, None):
         raise UsageError(f"FloorPlan{spec.plan} of alfworld has nothing for a task of kind {kind!r}")
-    if not _goals(spec.plan, kind, split):
+    if not _targets(spec.plan, kind, split):
         raise UsageError(f"FloorPlan{spec.plan} of alfworld has no {split} goal of kind {kind!r}: name another plan")
     return (spec.plan,)
 
 
 @cache
-def _goals(number: int, kind: str, split: str) -> tuple[Goal, ...]:
+def _targets(number: int, kind: str, split: str) -> tuple[Target, ...]:
     """Return what a split asks for in a floor plan, by a hash of plan and goal."""
     plan = plan_of(number)
     asked = [
@@ -163,13 +163,13 @@ def _goals(number: int, kind: str, split: str) -> tuple[Goal, ...]:
         for to in ([""] if kind == "light" else places)
         for lamp in (plan.lamps if kind == "light" else [""])
     ]
-    goals = [Goal(*one, content_hash("alfworld", number, kind, *one)) for one in asked]
-    return tuple(goal for goal in goals if split_of(goal.content) == split)
+    found = [Target(*one, content_hash("alfworld", number, kind, *one)) for one in asked]
+    return tuple(target for target in found if split_of(target.content) == split)
 
 
-def _sample_start(spec: LevelSpec, kind: str, plan: Plan, goal: Goal, rng: Random) -> Start | None:
+def _sample_start(spec: LevelSpec, kind: str, plan: Plan, target: Target, rng: Random) -> Start | None:
     """Return one game, or None where the few receptacles that were drawn leave no place for it."""
-    thing, to, lamp, content = goal
+    thing, to, lamp, content = target
     home = _home(spec, kind, plan, thing, to, rng)
     places = [one for one in home if thing in holds()[one.kind] and one.kind != to][: spec.looks]
     lamp_places = [one for one in home if one.kind in LAMP_PLACES][: spec.looks]
@@ -182,10 +182,10 @@ def _sample_start(spec: LevelSpec, kind: str, plan: Plan, goal: Goal, rng: Rando
     held += _others(spec.things - len(held), plan, home, thing, to, rng)
     said = rng.choice(goals()[TYPES[kind]]["templates"])
     words = said.format(obj=thing.lower(), recep=to.lower(), toggle=lamp.lower(), mrecep="")
-    wish = GameGoal(kind, thing.lower(), to.lower(), lamp.lower(), words)
+    goal = GameGoal(kind, thing.lower(), to.lower(), lamp.lower(), words)
     pddl = goals()[TYPES[kind]]["pddl"].format(obj=thing, recep=to, toggle=lamp, mrecep="").replace("#", "-")
     numbered = _numbered(held, rng)
-    return Start(write_problem(home, numbered, pddl), wish, _description(home, numbered, words), content)
+    return Start(write_problem(home, numbered, pddl), goal, _description(home, numbered, words), content)
 
 
 def _home(spec: LevelSpec, kind: str, plan: Plan, thing: str, to: str, rng: Random) -> list[Receptacle]:
@@ -313,7 +313,7 @@ def read_game(game: Path) -> Start:
         asked = told["pddl_params"]
         kind = _KIND_OF_TYPE[told["task_type"]]
         words = _ASKED.search(made["grammar"])[1]
-        wish = GameGoal(
+        goal = GameGoal(
             kind,
             asked["object_target"].lower(),
             asked["parent_target"].lower() if kind != "light" else "",
@@ -322,7 +322,7 @@ def read_game(game: Path) -> Start:
         )
         problem = str(made["pddl_problem"])
         # The name of the folder above a game is its kind, its objects and its floor plan.
-        return Start(problem, wish, f"{words}\n{problem}", content_hash("alfworld official", game.parent.name))
+        return Start(problem, goal, f"{words}\n{problem}", content_hash("alfworld official", game.parent.name))
     except (AttributeError, KeyError, TypeError) as error:
         raise UsageError(f"{game}: not as published ({error!r}); {_MEND}") from error
 

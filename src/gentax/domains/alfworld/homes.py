@@ -23,8 +23,6 @@ from gentax.domains.alfworld import PLANS
 def root() -> Path:
     """Return the folder of the alfworld package."""
     spec = importlib.util.find_spec("alfworld")
-    assert spec is not None
-    assert spec.submodule_search_locations
     return Path(spec.submodule_search_locations[0])
 
 
@@ -52,20 +50,8 @@ def goals() -> Mapping[str, Mapping[str, Any]]:
     return _module("goal_library").gdict
 
 
-def floor_plan(number: int) -> tuple[dict[str, list[float]], list[str]]:
-    """Return the receptacles of a floor plan, each with where one stands to use it, and the kinds of all its things."""
-    folder = root() / "gen" / "layouts"
-    where, things = (
-        json.loads((folder / f"FloorPlan{number}-{what}.json").read_text(encoding="utf-8"))
-        for what in ("openable", "objects")
-    )
-    return where, things
-
-
 def _module(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"gentax_alfworld_{name}", root() / "gen" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -117,17 +103,9 @@ class Plan:
 
     number: int
     receptacles: tuple[Receptacle, ...]  # in the order in which the engine lists them
+    kinds: tuple[str, ...]  # of receptacle, in order
     things: tuple[str, ...]  # kinds of movable things, in order
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of receptacle there are, in order."""
-        return tuple(sorted({one.kind for one in self.receptacles}))
-
-    @property
-    def lamps(self) -> tuple[str, ...]:
-        """The kinds of lamp there are."""
-        return tuple(one for one in LAMPS if one in _listed(self.number))
+    lamps: tuple[str, ...]  # kinds of lamp
 
 
 @cache
@@ -135,37 +113,42 @@ def holds() -> dict[str, frozenset[str]]:
     """Return the kinds of thing that each kind of receptacle can hold."""
     known = tables()
     places = known.RECEPTACLES - set(known.MOVABLE_RECEPTACLES)
-    held = {
-        kind: frozenset(thing for thing in things if not thing.endswith("Sliced"))
-        for kind, things in known.VAL_RECEPTACLE_OBJECTS.items()
-        if kind in places
-    }
+    held = {kind: _whole(things) for kind, things in known.VAL_RECEPTACLE_OBJECTS.items() if kind in places}
     return {kind: things for kind, things in held.items() if things}
 
 
 def objects_with(what: str) -> frozenset[str]:
     """Return the kinds of thing that are, for example, "Heatable"."""
-    return frozenset(thing for thing in tables().VAL_ACTION_OBJECTS[what] if not thing.endswith("Sliced"))
+    return _whole(tables().VAL_ACTION_OBJECTS[what])
+
+
+def _whole(things: Iterable[str]) -> frozenset[str]:
+    return frozenset(thing for thing in things if not thing.endswith("Sliced"))
 
 
 @cache
 def plan_of(number: int) -> Plan:
     """Return floor plan `number`."""
-    where, _ = floor_plan(number)
-    things = _listed(number)
+    folder = root() / "gen" / "layouts"
+    where, listed = (  # receptacles, each with where one stands to use it; the kinds of all things
+        json.loads((folder / f"FloorPlan{number}-{what}.json").read_text(encoding="utf-8"))
+        for what in ("openable", "objects")
+    )
     found = []
-    for name, (x, z, turn, tilt) in where.items():
+    for name, place in where.items():
         kind = name.rsplit("|", 1)[-1] if name.endswith("Basin") else name.split("|")[0]
         if kind in holds():
-            found.append(Receptacle(_pddl_name(name), kind, f"loc_bar_{x}_bar_{z}_bar_{turn}_bar_{tilt}"))
-    there = {one.kind for one in found}
-    for kind in sorted(set(holds()) & things - there):  # without a place in the list of those that can be opened
-        for number_of in range(1, 1 + (_BURNERS if kind == "StoveBurner" else 1)):
-            id = f"{kind}_bar_{number_of}".lower()
+            found.append(Receptacle(_pddl_name(name), kind, _pddl_name("|".join(["loc", *map(str, place)]))))
+    kinds = {one.kind for one in found}
+    for kind in sorted(set(holds()) & set(listed) - kinds):  # without a place in the list of those that can be opened
+        for copy in range(1, 1 + (_BURNERS if kind == "StoveBurner" else 1)):
+            id = _pddl_name(f"{kind}|{copy}")
             found.append(Receptacle(id, kind, f"loc_bar_{id}"))
-    kept = set().union(*(holds()[one.kind] for one in found))
-    found = [Receptacle(one.id, one.kind, _pddl_name(one.location)) for one in found]
-    return Plan(number, tuple(sorted(found, key=lambda one: one.id)), tuple(sorted(kept & things)))
+        kinds.add(kind)
+    things = set().union(*(holds()[kind] for kind in kinds)) & set(listed)
+    lamps = tuple(one for one in LAMPS if one in listed)
+    found.sort(key=lambda one: one.id)
+    return Plan(number, tuple(found), tuple(sorted(kinds)), tuple(sorted(things)), lamps)
 
 
 def targets(plan: Plan, kind: str) -> dict[str, tuple[str, ...]]:
@@ -174,7 +157,8 @@ def targets(plan: Plan, kind: str) -> dict[str, tuple[str, ...]]:
     For `light` the receptacles are kinds that it may be found in.
     """
     need = STATIONS.get(kind)
-    if (need and need[1] not in plan.kinds) or (kind == "light" and not _lit(plan)):
+    lit = plan.lamps and not set(LAMP_PLACES).isdisjoint(plan.kinds)
+    if (need and need[1] not in plan.kinds) or (kind == "light" and not lit):
         return {}
     found = {}
     for thing in plan.things:
@@ -192,15 +176,6 @@ def plans_for(kind: str, testing: bool | None) -> tuple[int, ...]:
     """Return the floor plans that a kind of task can be played in: those for testing, the others, or all (None)."""
     tested = set(tables().TEST_SCENE_NUMBERS)
     return tuple(number for number in PLANS if testing in (None, number in tested) and targets(plan_of(number), kind))
-
-
-def _lit(plan: Plan) -> bool:
-    return bool(plan.lamps) and not set(LAMP_PLACES).isdisjoint(plan.kinds)
-
-
-@cache
-def _listed(number: int) -> frozenset[str]:
-    return frozenset(floor_plan(number)[1])
 
 
 def _pddl_name(name: str) -> str:
