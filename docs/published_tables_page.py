@@ -22,8 +22,9 @@ says which agree. This page is its output (`python docs/published_tables_page.py
 **How a figure is judged.** A cell printed as 15.2 is anything from 15.15 to 15.25. For each metric every corner of the
 box of its cells is tried, which gives the exact range of what rounding allows. A figure is *reproduced* when a number
 that is printed like it lies in the range of the metric that the paper states; *reproduced under another metric* when
-only other metrics of the registry agree; else *not reproduced*. A figure of which no cell is at hand is *not
-checkable*; where some are missing it cannot be recomputed, and is *not reproduced* unless the cells left give it.
+only other metrics of the registry agree; else *not reproduced*. Where a cell is missing, the metrics are tried on the
+targets that have all of theirs. If none agrees, the figure is *not checkable*, unless no success from 0 to 100 % in the
+missing cells gives it by the stated metric. Then it is *not reproduced*.
 Which figure follows which metric is nowhere written down: it is found each time.
 
 **How much a match is worth.** A wide range agrees easily, so the width stands beside it. Many metrics are tried, so

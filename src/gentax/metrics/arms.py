@@ -33,7 +33,7 @@ from gentax.metrics.statistics import (
 from gentax.metrics.tax import ood_change, tax_removed
 
 REPLICATES = 2_000
-TIE = 0.5  # points within which sources share a rank
+TIE = 0.5  # points within which sources share a rank (arXiv 2601.18217)
 ONE_SEED = Undefined("it takes two training seeds or more")
 NONE_TOUCHED = Undefined("no target was touched")
 
@@ -191,7 +191,9 @@ def ood_rank_scores(
         scores_RSK = np.stack([scores[s][target] for s in ranked])
         drawn_BR = _resampled(scores_RSK, np.stack([picks[s] for s in ranked]), rng)
         success_BR = 100 * np.concatenate([scores_RSK.mean((1, 2))[None], drawn_BR])
-        for source, rank_B in zip(ranked, _ranks(success_BR).T, strict=True):
+        group_BR = tie_groups(success_BR)
+        rank_BR = 1 + (group_BR[:, None] < group_BR[:, :, None]).sum(2)  # one more than there are ahead
+        for source, rank_B in zip(ranked, rank_BR.T, strict=True):
             ranks[source].append(rank_B)
             tasks[source] += scores_RSK.shape[2]
     scored = {}
@@ -213,16 +215,11 @@ def _resampled(scores_RSK: np.ndarray, picks_RBS: np.ndarray, rng: np.random.Gen
     return np.take_along_axis(of_seeds_RBS, picks_RBS, axis=2).mean(2).T
 
 
-def _ranks(success_BR: np.ndarray) -> np.ndarray:
-    """Return (B, R) ranks, 1 the best; whoever is within `TIE` of the best of a group shares its rank."""
-    order = np.argsort(-success_BR, axis=1, kind="stable")
-    sorted_BR = np.take_along_axis(success_BR, order, axis=1)
-    ranks = np.ones_like(sorted_BR)
-    best = sorted_BR[:, 0].copy()
-    for place in range(1, sorted_BR.shape[1]):
-        new = sorted_BR[:, place] < best - TIE - 1e-9
-        best = np.where(new, sorted_BR[:, place], best)
-        ranks[:, place] = np.where(new, place + 1, ranks[:, place - 1])
-    out = np.empty_like(ranks)
-    np.put_along_axis(out, order, ranks, axis=1)
-    return out
+def tie_groups(success_BR: np.ndarray) -> np.ndarray:
+    """Return (B, R) groups of tied sources, 0 the best; whoever is within `TIE` of the best of a group is in it."""
+    group_BR, cutoff_B1 = np.zeros(success_BR.shape, int), np.array(np.inf)
+    for _ in range(success_BR.shape[1]):
+        left_BR = np.where(success_BR < cutoff_B1, success_BR, -np.inf)
+        cutoff_B1 = left_BR.max(1, keepdims=True) - TIE - 1e-9
+        group_BR += success_BR < cutoff_B1
+    return group_BR

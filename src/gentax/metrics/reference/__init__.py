@@ -1,8 +1,9 @@
-"""Two papers' printed numbers, and the claims that their cells can decide; `recompute` derives their figures again.
+"""Two papers' printed numbers, the cells that each figure should follow from, and the claims that they decide.
 
 The papers are arXiv 2601.18217 ("Paying Less Generalization Tax") and 2603.12011 ("Can RL Improve Generalization of
-LLM Agents?"). Only facts are kept: cells, settings and figures, as printed, so that the rounding of each follows from
-its own digits. Success is in percent, differences are in points. A cell that a paper leaves empty is None.
+LLM Agents?"). Only facts are kept: cells and figures, as printed, so that the rounding of each follows from its own
+digits. Success is in percent, differences are in points. A cell that a paper leaves empty is None. `recompute` judges
+the figures.
 
 A claim is *reproduced* when it holds in as many cases as its words ask for: nine tenths where it says "nearly every",
 more than half where it gives no number. A case counts only where rounding cannot reverse it. The cases against a claim
@@ -21,13 +22,13 @@ from itertools import combinations, permutations
 from math import ceil
 from typing import Any
 
-from gentax.core import UsageError, unknown
+from gentax.core import unknown
+from gentax.core.results import Record
 
-STUDIES = ("2601.18217", "2603.12011")
 SLACK = 1e-9  # of floating point, when a number lies on the edge of a range
 NEARLY_EVERY = 0.9  # of the cases; the papers give no number
-LITTLE = 1.0  # points; likewise
-TENS = 10.0  # points
+STUDIES = ("2601.18217", "2603.12011")
+WARM_UP_DIFFERENCE = "SFT warm-up: difference, points"
 START = "the start"  # what a change or a gain is against, where its line does not say
 
 Number = int | float  # 18 is rounded to 1, and 18.0 to 0.1
@@ -71,35 +72,25 @@ class PublishedTables:
     citation: str
     note: str
     init: Mapping[str, Mapping[str, Number]] = field(default_factory=dict)  # policy -> domain -> success before RL
-    setup: Line = field(default_factory=dict)  # the settings, as the paper gives them
     rows: Sequence[PublishedRun] = ()
-    axes: Line | None = None  # means of the characters of a state and the steps of an episode, failures at a horizon
+    axes: Line = field(
+        default_factory=dict
+    )  # means of the characters of a state and the steps of an episode, failures at a horizon
     ood_change: Sequence[Line] = ()  # the column "OOD change", percent: an arm against the plain one
     warm_up: Sequence[Line] = ()  # on SFT warm-up: a target under the policies without it and with it
-    rank_tie: float = 0.0  # points within which two sources count as equal
     rank_score: Sequence[Line] = ()  # the OOD rank score, a sum over the targets of some policies; lower is better
-    changes: Sequence[Line] = ()  # a number before training and after it
-    gains: Sequence[Line] = ()  # in points, the mean over pairs of (trained, tested)
-
-    @property
-    def rl_steps(self) -> int:
-        """The training length of the main tables: the shortest there is."""
-        return min(row.rl_steps for row in self.rows)
-
-    def select(self, **values: str | int | None) -> list[PublishedRun]:
-        """Return the rows with these `policy`, `source`, `arm` and `rl_steps`, in the order of the paper's tables."""
-        return [row for row in self.rows if all(v is None or getattr(row, k) == v for k, v in values.items())]
+    domains: Sequence[str] = ()  # that `gains` without `pairs` are over
+    changes: Sequence[Line] = ()  # a number before training and after it, and the claim that it bears on
+    gains: Sequence[Line] = ()  # in points, the mean over pairs of (trained, tested); likewise
+    claims: Mapping[str, Line] = field(default_factory=dict)  # text -> by how many points, or what it needs
 
     def row(self, policy: str, source: str, arm: str = "plain") -> PublishedRun:
-        """Return one row of the main tables. Raises UsageError for one that the paper does not have."""
-        for name, value in {"policy": policy, "source": source, "arm": arm}.items():
-            valid = {getattr(row, name) for row in self.rows}
-            if value not in valid:
-                raise unknown(f"{name} of arXiv {self.key}", value, valid)
-        rows = self.select(policy=policy, source=source, arm=arm, rl_steps=self.rl_steps)
-        if not rows:
-            raise UsageError(f"arXiv {self.key} prints no row of {policy}, {source}, {arm}, {self.rl_steps} steps")
-        return rows[0]
+        """Return one row of the main tables, of the shortest training. Raises UsageError where the paper has none."""
+        wanted = f"{policy} {source}, {arm}"
+        rows = {row.name.rpartition(",")[0]: row for row in sorted(self.rows, key=lambda row: -row.rl_steps)}
+        if wanted not in rows:
+            raise unknown(f"row of arXiv {self.key}", wanted, rows)
+        return rows[wanted]
 
 
 @cache
@@ -121,28 +112,29 @@ def study_of(key: str, tables: Mapping[str, Any]) -> PublishedTables:
     return PublishedTables(**{**tables, "key": key, "rows": rows})
 
 
-def half_step(printed: float) -> float:
+def decimals(printed: Number) -> int:
+    """Return how many digits a number is printed with after the point."""
+    return len(str(printed).partition(".")[2])
+
+
+def half_step(printed: Number) -> float:
     """Return the largest rounding error of a printed number, by its last digit.
 
     >>> half_step(15.2), half_step(7.0), half_step(10.25), half_step(-18)
     (0.05, 0.05, 0.005, 0.5)
     """
-    return 5 / 10 ** (len(str(printed).partition(".")[2]) + 1)
+    return 5 / 10 ** (decimals(printed) + 1)
 
 
 @dataclass(frozen=True)
 class PrintedFigure:
-    """A printed figure and the printed cells it should follow from.
-
-    Of a rank score, a target has the success after RL on the source in question, then on the others.
-    """
+    """A printed figure and the printed cells it should follow from."""
 
     where: tuple[str, ...]  # its line and column
-    printed: float
+    printed: Number
     targets: Mapping[str, Cells]  # a cell for each role
-    roles: tuple[str, ...] = ()
-    scalars: Mapping[str, float] = field(default_factory=dict)  # role -> one number for all targets, such as ΔID
-    needs: str = ""  # what a figure without any cell would need
+    roles: tuple[str, ...] = ()  # none in a rank score: a target has the sources' success, that of its own line first
+    scalars: Mapping[str, Number] = field(default_factory=dict)  # role -> one number for all targets, such as ΔID
     exact: bool = False  # a count, which is not rounded
 
     @property
@@ -155,25 +147,43 @@ class PrintedFigure:
         return replace(self, targets={t: cells for t, cells in self.targets.items() if None not in cells})
 
     def by_role(self) -> dict[str, Cells]:
-        """Return the cells of each role, one for each target, or a single one."""
+        """Return the cells of each role, one for each target, or a single one; without roles those of each target."""
+        if not self.roles:
+            return dict(self.targets)
         of_targets = {role: tuple(cells[n] for cells in self.targets.values()) for n, role in enumerate(self.roles)}
         return of_targets | {role: (value,) for role, value in self.scalars.items()}
 
 
 def figures(study: PublishedTables) -> dict[str, list[PrintedFigure]]:
     """Return the printed figures by their column, each with its cells."""
-    warm_up: tuple[list[PrintedFigure], ...] = ([], [], [])
+    changes, differences, cells = [], [], []
     for line in study.warm_up:
-        for figures, of_line in zip(warm_up, _warm_up(study, line), strict=True):
-            figures += of_line
+        source, target = line["source"], line["target"]
+        both: dict[str, Number | None] = {}
+        for n, policy in enumerate(line["policies"]):  # without warm-up, with it
+            known = {
+                "after": study.row(policy, source).ood[target],
+                "crossed": study.row(policy, target).ood[source],
+                "init": study.init[policy][target],
+            }
+            if (beside := line["cells"][n]) is not None:
+                cells.append(_of_target((policy, source, target), beside, known))
+                known["beside"] = beside
+            changes.append(_of_target((policy, source, target), line["relative"][n], known))
+            both |= {f"{role}{n}": cell for role, cell in known.items()}
+        differences.append(_of_target(("", source, target), line["difference"], both))
     return {
         "OOD change, %": [_ood_change(study, line) for line in study.ood_change],
         "OOD rank score": [_rank_score(study, line) for line in study.rank_score],
-        "SFT warm-up: change, %": warm_up[0],
-        "SFT warm-up: difference, points": warm_up[1],
-        "SFT warm-up: cell, %": warm_up[2],
+        "SFT warm-up: change, %": changes,
+        WARM_UP_DIFFERENCE: differences,
+        "SFT warm-up: cell, %": cells,
         "Gain, points": [_gain(study, line) for line in study.gains],
     }
+
+
+def _of_target(where: tuple[str, ...], printed: Number, cells: Mapping[str, Number | None]) -> PrintedFigure:
+    return PrintedFigure(where, printed, {where[-1]: tuple(cells.values())}, tuple(cells))
 
 
 def _ood_change(study: PublishedTables, line: Line) -> PrintedFigure:
@@ -189,35 +199,11 @@ def _rank_score(study: PublishedTables, line: Line) -> PrintedFigure:
     targets = {}
     for policy in line["policies"]:
         own = study.row(policy, line["source"])
-        rivals = [row for row in study.select(policy=policy, arm="plain", rl_steps=study.rl_steps) if row is not own]
+        sources = dict.fromkeys(row.source for row in study.rows if row.policy == policy)
+        others = [row for source in sources if (row := study.row(policy, source)) is not own]
         for target, cell in own.ood.items():
-            targets[f"{policy} {target}"] = (cell, *(row.ood[target] for row in rivals if target in row.ood))
-    where, tie = (" + ".join(line["policies"]), line["source"]), {"tie": study.rank_tie}
-    return PrintedFigure(where, line["printed"], targets, scalars=tie, exact=True)
-
-
-def _warm_up(
-    study: PublishedTables, line: Line
-) -> tuple[list[PrintedFigure], list[PrintedFigure], list[PrintedFigure]]:
-    """Return the figures of a line: two relative changes, their difference, and the cells that it prints itself."""
-    source, target = line["source"], line["target"]
-
-    def figure(policy: str, printed: Number, cells: Mapping[str, Number | None]) -> PrintedFigure:
-        return PrintedFigure((policy, source, target), printed, {target: tuple(cells.values())}, tuple(cells))
-
-    relative, printed_cells = [], []
-    both: dict[str, Number | None] = {}
-    for n, (policy, cell) in enumerate(zip(line["policies"], line["cells"], strict=True)):  # without warm-up, with it
-        cells = {"init": study.init[policy][target], "after": study.row(policy, source).ood[target], "beside": cell}
-        for row in study.select(policy=policy, source=target, arm="plain", rl_steps=study.rl_steps):
-            cells["crossed"] = row.ood.get(source)
-        cells = {role: value for role, value in cells.items() if value is not None or role == "after"}
-        both |= {f"{role}{n}": value for role, value in cells.items()}
-        relative.append(figure(policy, line["relative"][n], cells))
-        if cell is not None:
-            known = {role: value for role, value in cells.items() if role in ("after", "crossed")}
-            printed_cells.append(figure(policy, cell, known))
-    return relative, [figure("", line["difference"], both)], printed_cells
+            targets[f"{policy} {target}"] = (cell, *(row.ood[target] for row in others if target in row.ood))
+    return PrintedFigure((" + ".join(line["policies"]), line["source"]), line["printed"], targets, exact=True)
 
 
 def _gain(study: PublishedTables, gain: Line) -> PrintedFigure:
@@ -227,11 +213,13 @@ def _gain(study: PublishedTables, gain: Line) -> PrintedFigure:
         for line in study.changes
         if (line["model"], line["unit"], line.get("against", START)) == (gain["model"], "%", against)
     }
-    targets = {t if gain["trained"] == s else f"{s} → {t}": known.get((s, t), (None, None)) for s, t in gain["pairs"]}
-    shown = ", ".join(targets) if len(targets) < 6 else f"all {len(targets)} pairs of domains"
-    needs = f"success with {against} and after, on {shown}"
-    where = (gain["model"], gain["trained"], gain["over"])
-    return PrintedFigure(where, gain["printed"], targets, ("before", "after"), needs=needs)
+    pairs = gain.get("pairs") or permutations(study.domains, 2)
+    targets = {t if gain["trained"] == s else f"{s} → {t}": known.get((s, t), (None, None)) for s, t in pairs}
+    where = (gain["model"], gain["trained"], gain["over"], *([f"against {against}"] if against != START else []))
+    return PrintedFigure(where, gain["printed"], targets, ("before", "after"))
+
+
+# --- claims that the cells can decide ---
 
 
 class Status(StrEnum):
@@ -243,50 +231,35 @@ class Status(StrEnum):
     UNCHECKABLE = "not checkable"
 
 
+Limits = tuple[float, float]
 Case = tuple[str, bool | None]  # one comparison that bears on a claim, and whether it holds; None: rounding decides
 
 
 @dataclass(frozen=True)
-class PublishedClaim:
-    """A claim of a paper and its cases."""
+class PublishedClaim(Record):
+    """A claim of a paper, and in how many cases it holds."""
 
-    text: str
-    cases: Sequence[Case]
+    claim: str
+    status: Status
+    holds: int
+    cases: int
     needed: int  # cases in which it must hold
-    lacks: str = ""  # what a claim without cases would need
-    remark: str = ""
-
-    @property
-    def holds(self) -> int:
-        return sum(holds is True for _, holds in self.cases)
-
-    @property
-    def status(self) -> Status:
-        if not self.cases:
-            return Status.UNCHECKABLE
-        return Status.REPRODUCED if self.holds >= self.needed else Status.NOT
-
-    @property
-    def against(self) -> list[str]:
-        """The cases in which it does not hold, and those that rounding leaves open, with a question mark."""
-        return [name + ("" if holds is False else "?") for name, holds in self.cases if holds is not True]
-
-    def to_json(self) -> dict[str, Any]:
-        outcome = {"claim": self.text, "status": self.status.value, "holds": self.holds, "cases": len(self.cases)}
-        return {**outcome, "needed": self.needed, "against": self.against, "needs": self.lacks, "remark": self.remark}
+    against: list[str]  # the cases in which it does not, and those that rounding leaves open, with a question mark
+    needs: str  # what a claim without cases would need
+    remark: str
 
 
-def claims(study: PublishedTables) -> list[PublishedClaim]:
-    """Return the claims that bear on the cells of a paper."""
-    of_axes = _axis_claims(study, study.axes) if study.axes else ()
-    of_changes = _change_claims(study) if study.changes else ()
-    found = [*_cell_claims(study), *_arm_claims(study), *of_axes, *of_changes]
-    return [claim for claim in found if claim.cases or claim.lacks]
-
-
-def _most(text: str, cases: Iterable[Case]) -> PublishedClaim:
+def _claim(
+    text: str, cases: Iterable[Case], needed: int | None = None, needs: str = "", remark: str = ""
+) -> PublishedClaim:
+    """Count the cases of a claim, which must hold in `needed` of them, or in more than half."""
     cases = list(cases)
-    return PublishedClaim(text, cases, len(cases) // 2 + 1)
+    if needed is None:
+        needed = len(cases) // 2 + 1 if cases else 0
+    holds = sum(of is True for _, of in cases)
+    against = [name + ("" if of is False else "?") for name, of in cases if of is not True]
+    status = Status.UNCHECKABLE if not cases else Status.REPRODUCED if holds >= needed else Status.NOT
+    return PublishedClaim(text, status, holds, len(cases), needed, against, needs, remark)
 
 
 def _above(more: Iterable[Number], less: Iterable[Number], by: float = 0.0) -> bool | None:
@@ -296,102 +269,87 @@ def _above(more: Iterable[Number], less: Iterable[Number], by: float = 0.0) -> b
     return None if abs(difference) <= half + SLACK else difference > 0
 
 
-def _cell_claims(study: PublishedTables) -> Iterator[PublishedClaim]:
-    for name, arm in (("plain", "plain"), ("every arm", None)):
-        cases = [
+def claims(study: PublishedTables, differences: Sequence[Limits | None] = ()) -> list[PublishedClaim]:
+    """Count the claims of a paper. `differences` are the limits of its figures on SFT warm-up, line by line."""
+    found = [*_row_claims(study, differences), *_axis_claims(study), *_change_claims(study)]
+    return [claim for claim in found if claim.cases or claim.needs]
+
+
+def _row_claims(study: PublishedTables, differences: Sequence[Limits | None]) -> Iterator[PublishedClaim]:
+    """Yield the claims on the rows of arXiv 2601.18217, and on the `differences` that SFT warm-up makes."""
+    plain_rows = [row for row in study.rows if row.arm == "plain"]
+    for name, rows in (("plain", plain_rows), ("every arm", study.rows)):
+        below = [
             (f"{row.name}, on {t}: {after} from {row.init[t]}", _above([row.init[t]], [after]))
-            for row in study.select(arm=arm)
+            for row in rows
             for t, after in row.after.items()
         ]
         text = f"Nearly every out-of-domain cell lies below the start ({name})"
-        yield PublishedClaim(text, cases, ceil(NEARLY_EVERY * len(cases) - SLACK))
+        yield _claim(text, below, ceil(NEARLY_EVERY * len(below) - SLACK))
+
+    pairs = [(row, study.row(row.policy, row.source)) for row in study.rows]  # with the plain one
+    rich, bare = ([pair for pair in pairs if pair[0].arm == arm] for arm in ("distractors", "no-thinking"))
+    longer = [(row, plain) for row, plain in pairs if row.arm == "plain" and row is not plain]
+
+    def warm_up(covered: bool) -> Iterator[Case]:
+        for line, limits in zip(study.warm_up, differences, strict=True):
+            if line["covered"] is covered and limits:
+                holds = None if limits[0] <= 0 <= limits[1] else (limits[0] > 0) is covered
+                yield f"{line['source']} → {line['target']}", holds
+
+    def elsewhere(pairs: Iterable[tuple[PublishedRun, PublishedRun]], higher: bool = False) -> list[Case]:
+        """Return whether a run has less success elsewhere than the plain one, or more."""
+        cases = []
+        for row, plain in pairs:
+            shared = [t for t in row.after if t in plain.after]
+            of_row, of_plain = ([run.after[t] for t in shared] for run in (row, plain))
+            cases.append((row.name, _above(of_row, of_plain) if higher else _above(of_plain, of_row)))
+        return cases
+
+    yield _claim("Distractors raise success elsewhere, summed over targets", elsewhere(rich, higher=True))
+    yield _claim("RL without thinking lowers success elsewhere, summed over targets", elsewhere(bare))
+    no_help = elsewhere((row, plain) for row, plain in bare if _above([row.delta_id], [plain.delta_id]))
+    yield _claim("It lowers it even where thinking does not help at home", no_help, 1)
+    yield _claim("SFT warm-up protects the domains in its mix", warm_up(covered=True))
+    yield _claim("SFT warm-up hurts the domain outside its mix", warm_up(covered=False))
+    gained = [(row.name, _above([row.delta_id], [plain.delta_id])) for row, plain in longer]
+    yield _claim("Longer training gains more at home", gained)
+    yield _claim("Longer training costs more elsewhere, summed over targets", elsewhere(longer))
 
 
-def _arm_claims(study: PublishedTables) -> Iterator[PublishedClaim]:
-    def against_plain(arm: str) -> list[tuple[PublishedRun, PublishedRun]]:
-        """Return the plain row and the row of each run of an arm, or of each longer plain run."""
-        pairs = [(study.row(row.policy, row.source), row) for row in study.select(arm=arm)]
-        return [(plain, row) for plain, row in pairs if row is not plain]
+def _axis_claims(study: PublishedTables) -> Iterator[PublishedClaim]:
+    """Yield the claims on the axes of the sources. `remark` says how many orders of the sources would do as well."""
+    if not study.axes:
+        return
+    policy = study.axes["policy"]
+    scores = {line["source"]: line["printed"] for line in study.rank_score if line["policies"] == [policy]}
 
-    def higher(first: PublishedRun, second: PublishedRun) -> bool | None:
-        """Return whether the first has more success elsewhere."""
-        shared = [t for t in first.after if t in second.after]
-        return _above((first.after[t] for t in shared), (second.after[t] for t in shared))
+    def agreement(axis: Mapping[str, float], scores: Mapping[str, float]) -> list[Case]:
+        """Return, for each pair of sources, whether the one that is higher on the axis has the lower, better score."""
+        pairs = [sorted(pair, key=axis.__getitem__, reverse=True) for pair in combinations(scores, 2)]
+        return [(f"{a}, {b}", None if scores[a] == scores[b] else scores[a] < scores[b]) for a, b in pairs]
 
-    bare, longer = against_plain("no-thinking"), against_plain("plain")
-    raised = [(row.name, higher(row, plain)) for plain, row in against_plain("distractors")]
-    yield _most("Distractors raise success elsewhere, summed over targets", raised)
-    lowered = [(row.name, higher(plain, row)) for plain, row in bare]
-    yield _most("RL without thinking lowers success elsewhere, summed over targets", lowered)
-    no_help = [(row.name, higher(plain, row)) for plain, row in bare if _above([row.delta_id], [plain.delta_id])]
-    yield PublishedClaim("It lowers it even where thinking does not help at home", no_help, 1)
-    yield _most("SFT warm-up protects the domains in its mix", _warm_up_cases(study, covered=True))
-    yield _most("SFT warm-up hurts the domain outside its mix", _warm_up_cases(study, covered=False))
-    gained = [(row.name, _above([row.delta_id], [short.delta_id])) for short, row in longer]
-    yield _most("Longer training gains more at home", gained)
-    cost = [(row.name, higher(short, row)) for short, row in longer]
-    yield _most("Longer training costs more elsewhere, summed over targets", cost)
-
-
-def _warm_up_cases(study: PublishedTables, covered: bool) -> Iterator[Case]:
-    for line in study.warm_up:
-        source, target = line["source"], line["target"]
-        rows = [study.row(policy, source) for policy in line["policies"]]
-        if line["covered"] is not covered or not all(target in row.after for row in rows):
-            continue
-        limits = []  # of after / init, without warm-up and with it
-        for after, init in ((row.after[target], row.init[target]) for row in rows):
-            errors = half_step(after), half_step(init)
-            limits.append(((after - errors[0]) / (init + errors[1]), (after + errors[0]) / (init - errors[1])))
-        (cold_low, cold_high), (warm_low, warm_high) = limits
-        more, less = warm_low > cold_high, warm_high < cold_low
-        yield f"{source} → {target}", (more if covered else less) if more or less else None
-
-
-def _axis_claims(study: PublishedTables, axes: Line) -> Iterator[PublishedClaim]:
-    scores = {line["source"]: line["printed"] for line in study.rank_score if line["policies"] == [axes["policy"]]}
-
-    def agreement(axis: Mapping[str, float], scores: Mapping[str, float]) -> Iterator[Case]:
-        """Yield, for each pair of sources, whether the one that is higher on the axis has the lower, better score."""
-        for pair in combinations(scores, 2):
-            high, low = sorted(pair, key=lambda source: axis[source], reverse=True)
-            yield f"{high}, {low}", None if scores[high] == scores[low] else scores[high] < scores[low]
-
-    for text, axis in (
-        ("The source with richer states has the better OOD rank score", axes["state_characters"]),
-        ("The source with longer trajectories has the better OOD rank score", axes["trajectory_length"]),
-    ):
-        claim = _most(f"{text} (pairs of sources)", agreement(axis, scores))
-        orders = [dict(zip(scores, order, strict=True)) for order in permutations(scores.values())]
-        as_well = sum(_most("", agreement(axis, order)).holds >= claim.holds for order in orders)
-        yield replace(claim, remark=f"{as_well} of the {len(orders)} orders of the sources do as well")
-    rich, similar = (study.row(axes["policy"], source).after["sciworld"] for source in ("sokoban", "alfworld"))
-    yield _most("Sokoban-trained beats ALFWorld-trained on SciWorld", [(axes["policy"], _above([rich], [similar]))])
-    yield PublishedClaim("Realism and text similarity do not go with success elsewhere", (), 0, "a number for either")
+    for what, name in (("richer states", "state_characters"), ("longer trajectories", "trajectory_length")):
+        axis, orders = study.axes[name], list(permutations(scores.values()))
+        holds, *others = (
+            sum(of is True for _, of in agreement(axis, dict(zip(scores, order, strict=True))))
+            for order in (tuple(scores.values()), *orders)
+        )
+        remark = f"{sum(other >= holds for other in others)} of the {len(orders)} orders of the sources do as well"
+        text = f"The source with {what} has the better OOD rank score (pairs of sources)"
+        yield _claim(text, agreement(axis, scores), remark=remark)
+    rich, similar = (study.row(policy, source).after["sciworld"] for source in ("sokoban", "alfworld"))
+    yield _claim("Sokoban-trained beats ALFWorld-trained on SciWorld", [(policy, _above([rich], [similar]))])
 
 
 def _change_claims(study: PublishedTables) -> Iterator[PublishedClaim]:
-    def risen(lines: Iterable[Line], name: str = "trained", by: float = 0.0, down: bool = False) -> list[Case]:
-        ends = ("before", "after") if down else ("after", "before")
-        return [(line[name], _above([line[ends[0]]], [line[ends[1]]], by)) for line in lines]
-
-    changes = study.changes
-    of_success = [c for c in changes if c["unit"] == "%"]
-    easy = [c for c in changes if c["trained"].endswith(":easy") and c["tested"].endswith(":hard")]
-    yield _most("Training on easy tasks carries to hard ones", risen(easy))
-    home = [{**c, "who": f"{c['model']} {c['trained']}"} for c in of_success if c["trained"] == c["tested"]]
-    gains = [
-        (f"{gain['model']} {gain['trained']}", _above([gain["printed"]], [], TENS))
-        for gain in study.gains
-        if gain["trained"] == gain["over"] and "against" not in gain
-    ]
-    yield _most("Gains at home are tens of points", [*risen(home, "who", TENS), *gains])
-    sequences = [c for c in of_success if ", " in c["trained"]]
-    last = [c for c in sequences if c["trained"].endswith(c["tested"])]
-    yield _most("A sequence gains downstream over training there alone", risen(last))
-    remembered = risen((c for c in sequences if c not in last), "tested", -LITTLE)
-    yield _most(f"A sequence forgets little (less than {LITTLE:g} point)", remembered)
-    shorter = risen((c for c in changes if c["unit"] in ("turns", "tokens")), "unit", down=True)
-    yield _most("Training shortens episodes", shorter)
-    yield PublishedClaim("A sequence of five domains comes near joint training", (), 0, "the cells of both")
-    yield PublishedClaim("Mixtures balance the domains best", (), 0, "the cells of the mixtures")
+    """Yield the claims that a paper's file names, on the changes and gains that bear on them."""
+    for text, terms in study.claims.items():
+        cases: list[Case] = []
+        for line in (*study.changes, *study.gains):
+            if line.get("claim") != text:
+                continue
+            before, after = ([], [line["printed"]]) if "printed" in line else ([line["before"]], [line["after"]])
+            more, less = (before, after) if terms.get("falls") else (after, before)
+            cases.append((f"{line['model']} {line['trained']}", _above(more, less, terms.get("by", 0.0))))
+        yield _claim(text, cases, needs=terms.get("needs", ""))

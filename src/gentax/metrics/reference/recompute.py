@@ -6,36 +6,41 @@ such a metric is monotone in each cell while no denominator passes through 0, so
 gives the exact range. Where a denominator may be 0 there is no range, and no match.
 
 **Status.** A figure is *reproduced* when a number that is printed like it lies in the range of the stated metric,
-*reproduced under another metric* when only other metrics of its column agree, else *not reproduced*. A figure whose
-cells are all missing is *not checkable*. Where some are missing, the metrics are tried on the targets that are left,
-and a note says whether any success from 0 to 100 in the missing cells would give the figure.
+*reproduced under another metric* when only other metrics of its column agree, else *not reproduced*. Where a target
+lacks a cell, the metrics are tried on the targets that have all of theirs. If none agrees, the figure is *not
+checkable*, unless no success from 0 to 100 in the missing cells gives it by the stated metric.
 
-**Accidents.** Trying many metrics makes accidental matches likely. So every match has the width of its range, and each
-column says how often its metrics agree with the figures of *other* lines, which can only be by accident. Where several
-agree, the one that explains most figures of the column comes first.
+**Accidents.** Of many metrics some agree by accident. So every match has the width of its range, and each column says
+how often its metrics agree with the figures of *other* lines, which can only be by accident. Where several agree, the
+one that explains most figures of the column comes first.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import permutations, product
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gentax.core.results import Record, json_value
+from gentax.metrics.arms import tie_groups
 from gentax.metrics.reference import (
     SLACK,
     START,
+    WARM_UP_DIFFERENCE,
     Cells,
+    Number,
     PrintedFigure,
     PublishedClaim,
     PublishedRun,
     PublishedTables,
     Status,
     claims,
+    decimals,
     figures,
     half_step,
 )
@@ -43,8 +48,6 @@ from gentax.metrics.verdict import number
 
 MOST_MISSING = 4  # targets without a cell for which any success is tried; with more, nearly every figure is possible
 ANY_SUCCESS, UNKNOWN = (0.0, 100.0), (np.nan, np.nan)  # percent: what a missing cell could be
-
-Ratios = tuple[np.ndarray, np.ndarray]  # numerators and denominators of the ratios of a sum, both (K, C)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class ValueRange(Record):
     value: float
     low: float
     high: float
+    metric: str
 
 
 def agrees(figure: PrintedFigure, computed: ValueRange | None) -> bool:
@@ -62,104 +66,77 @@ def agrees(figure: PrintedFigure, computed: ValueRange | None) -> bool:
     return computed is not None and computed.low - half <= figure.printed <= computed.high + half
 
 
-def _corners(groups: Iterable[Cells], missing: tuple[float, float]) -> list[np.ndarray]:
+def _corners(groups: Sequence[Cells], missing: tuple[float, float]) -> list[np.ndarray]:
     """Return (T, 1 + 2^N) for each group of T cells: as printed, then every corner of the box of all N cells."""
-    groups = list(groups)
     cells = [cell for group in groups for cell in group]
-    low, high = ([missing[n] if c is None else c + sign * half_step(c) for c in cells] for n, sign in ((0, -1), (1, 1)))
     printed = [np.nan if cell is None else cell for cell in cells]
-    high_NC = (np.arange(2 ** len(cells)) >> np.arange(len(cells))[:, None] & 1).astype(bool)
-    values_NC = np.column_stack([printed, np.where(high_NC, np.array(high)[:, None], np.array(low)[:, None])])
+    limits = [missing if cell is None else (cell - half_step(cell), cell + half_step(cell)) for cell in cells]
+    values_NC = np.array([printed, *product(*limits)]).T
     return np.split(values_NC, np.cumsum([len(group) for group in groups])[:-1])
 
 
 @dataclass(frozen=True)
 class PrintedMetric:
-    """A number that is a sum of ratios of printed cells."""
+    """A number that is computed from printed cells."""
 
     name: str
     formula: str
-    ratios: Callable[..., Ratios]  # from the cells (T, C) of the roles that its parameters name
+    compute: Callable[..., np.ndarray]  # (C,) from the cells (T, C) of the roles that its parameters name
     stated: bool = False  # by the paper
-
-    @property
-    def roles(self) -> list[str]:
-        return list(inspect.signature(self.ratios).parameters)
 
     def range(self, figure: PrintedFigure, missing: tuple[float, float] = UNKNOWN) -> ValueRange | None:
         """Return its range, missing cells within `missing`; None without a role or where a denominator may be 0."""
         by_role = figure.by_role()
-        if not figure.targets or not set(self.roles) <= set(by_role):
+        parameters = inspect.signature(self.compute).parameters
+        roles = list(by_role) if "targets" in parameters else list(parameters)
+        if not figure.targets or not set(roles) <= set(by_role):
             return None
-        numerator_KC, denominator_KC = self.ratios(*_corners([by_role[role] for role in self.roles], missing))
-        edges_KC = denominator_KC[:, 1:]
-        if not ((edges_KC > SLACK).all(1) | (edges_KC < -SLACK).all(1)).all():
+        corners = _corners([by_role[role] for role in roles], missing)
+        value_C = self.compute(**dict(zip(roles, corners, strict=True)))
+        if np.isnan(value_C[1:]).any():
             return None
-        value_C = (numerator_KC / denominator_KC).sum(0)
-        return ValueRange(float(value_C[0]), float(value_C[1:].min()), float(value_C[1:].max()))
-
-
-@dataclass(frozen=True)
-class RankScore:
-    """One reading of the OOD rank score; a source is tied with the best of its group, not with the one before it."""
-
-    name: str
-    formula: str
-    rank: Callable[[list[int], int], float]  # from the sizes of the groups ahead and of one's own
-    stated: bool = True
-
-    def range(self, figure: PrintedFigure, missing: tuple[float, float] = UNKNOWN) -> ValueRange | None:
-        """Return the score, and its extremes over the corners of the cells of each target."""
-        limits = []
-        for of_target in figure.targets.values():  # they share no cell, so the limits of the sum are sums of limits
-            (success_SC,) = _corners([of_target], missing)
-            printed, *ranks = (
-                self._rank_of_first(success_S.tolist(), figure.scalars["tie"]) for success_S in success_SC.T
-            )
-            limits.append((printed, min(ranks), max(ranks)))
-        return ValueRange(*(float(sum(of)) for of in zip(*limits, strict=True))) if limits else None
-
-    def _rank_of_first(self, success: list[float], tie: float) -> float:
-        if np.isnan(success).any():
-            return float("nan")
-        ahead: list[int] = []
-        left = sorted(success, reverse=True)
-        while True:
-            group = [x for x in left if x >= left[0] - tie - SLACK]
-            if success[0] in group:
-                return self.rank(ahead, len(group))
-            ahead.append(len(group))
-            left = left[len(group) :]
+        return ValueRange(float(value_C[0]), float(value_C[1:].min()), float(value_C[1:].max()), self.name)
 
 
 # --- the metrics that are tried on each printed column: a, p and i are success after the arm, the plain run, before ---
 
 
-def _sum(cells: np.ndarray) -> np.ndarray:
-    return np.asarray(cells.sum(0, keepdims=True))
+def _ratios(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """Return the sum of ratios, (C,) from (K, C) or (C,); NaN where rounding allows a denominator of 0."""
+    top_KC, bottom_KC = np.atleast_2d(top), np.atleast_2d(bottom)
+    edges_KC = bottom_KC[:, 1:]
+    known = ((edges_KC > SLACK).all(1) | (edges_KC < -SLACK).all(1)).all()
+    return np.asarray((top_KC / bottom_KC).sum(0) if known else np.full(top_KC.shape[1], np.nan))
 
 
-def _percent(top: np.ndarray, bottom: np.ndarray) -> Ratios:
-    return 100 * _sum(top), _sum(bottom)
+def _percent(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    return _ratios(100 * top.sum(0), bottom.sum(0))
 
 
-def _mean_percent(top: np.ndarray, bottom: np.ndarray) -> Ratios:
-    return 100 * top / len(top), bottom
+def _mean_percent(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    return _ratios(100 * top / len(top), bottom)
 
 
-def _mean(points: np.ndarray) -> Ratios:
-    return _sum(points), np.full_like(points[:1], len(points))
+def _mean(points: np.ndarray) -> np.ndarray:
+    return np.asarray(points.sum(0) / len(points))
 
 
-def _tax_rate_removed(arm: Any, plain: Any, init: Any, arm_gain: Any, plain_gain: Any) -> Ratios:
+def _tax_rate_removed(arm: Any, plain: Any, init: Any, arm_gain: Any, plain_gain: Any) -> np.ndarray:
     """Points lost on all targets, times the gain at home of the other run, so that one ratio carries both rates."""
-    lost_plain = (_sum(init) - _sum(plain)) * arm_gain
-    return 100 * (lost_plain - (_sum(init) - _sum(arm)) * plain_gain), lost_plain
+    lost_plain = (init.sum(0) - plain.sum(0)) * arm_gain
+    return _ratios(100 * (lost_plain - (init.sum(0) - arm.sum(0)) * plain_gain), lost_plain)
 
 
-def _two_changes(after1: Any, before1: Any, over1: Any, after0: Any, before0: Any, over0: Any) -> Ratios:
+def _two_changes(after1: Any, before1: Any, over1: Any, after0: Any, before0: Any, over0: Any) -> np.ndarray:
     """The change of the policy with warm-up less that of the policy without."""
-    return 100 * np.concatenate([after1 - before1, before0 - after0]), np.concatenate([over1, over0])
+    return _ratios(100 * np.concatenate([after1 - before1, before0 - after0]), np.concatenate([over1, over0]))
+
+
+def _summed(rank: Callable[[np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
+    """Return the sum over targets of the rank of their first source, which `rank` takes from tie groups (C, S)."""
+    return lambda **targets: np.sum(
+        [rank(tie_groups(success_SC.T)) for success_SC in targets.values()], axis=0, dtype=float
+    )
 
 
 # fmt: off
@@ -179,12 +156,16 @@ OOD_CHANGE = (
       lambda arm, plain, init: _mean_percent(arm - plain, init)),
     M("tax rate removed", "1 − (Σ(i − a) / ΔID of the arm) / (Σ(i − p) / ΔID plain)", _tax_rate_removed),
     M("mean points", "mean of a − p", lambda arm, plain: _mean(arm - plain)),
-    M("sum of points", "Σ(a − p)", lambda arm, plain: (_sum(arm - plain), np.ones_like(arm[:1]))),
+    M("sum of points", "Σ(a − p)", lambda arm, plain: (arm - plain).sum(0)),
 )
 RANK = (  # the paper's words can be read in three ways
-    RankScore("rank score 1, 1, 2", "Σ of ranks, the next rank after a tie", lambda ahead, own: len(ahead) + 1),
-    RankScore("rank score 1, 1, 3", "Σ of ranks, one more than are ahead", lambda ahead, own: sum(ahead) + 1),
-    RankScore("rank score 1½, 1½, 3", "Σ of mean ranks", lambda ahead, own: sum(ahead) + (own + 1) / 2),
+    M("rank score 1, 1, 2", "Σ of ranks, the next rank after a tie",
+      _summed(lambda groups: groups[:, 0] + 1), stated=True),
+    M("rank score 1, 1, 3", "Σ of ranks, one more than are ahead",
+      _summed(lambda groups: (groups < groups[:, :1]).sum(1) + 1), stated=True),
+    M("rank score 1½, 1½, 3", "Σ of mean ranks",
+      _summed(lambda groups: ((groups < groups[:, :1]).sum(1) + (groups <= groups[:, :1]).sum(1) + 1) / 2),
+      stated=True),
 )
 RELATIVE = (
     M("relative change", "(after − i) / i", lambda after, init: _mean_percent(after - init, init), stated=True),
@@ -211,17 +192,16 @@ CELL = (  # what the table on warm-up prints next to its figures: the cell, whic
 )
 GAIN = (
     M("mean gain", "mean of after − before", lambda before, after: _mean(after - before), stated=True),
-    M("sum of gains", "Σ(after − before)", lambda before, after: (_sum(after - before), np.ones_like(after[:1]))),
+    M("sum of gains", "Σ(after − before)", lambda before, after: (after - before).sum(0)),
     M("relative gain", "Σ(after − before) / Σbefore", lambda before, after: _percent(after - before, before)),
     M("mean relative gain", "mean of (after − before) / before",
       lambda before, after: _mean_percent(after - before, before)),
 )
 # gentax's own, of a row: a fraction, points, points per point
 MEASURES = {
-    "tax": M("tax", "1 − Σafter / Σinit", lambda init, after: (_sum(init - after), _sum(init))),
+    "tax": M("tax", "1 − Σafter / Σinit", lambda init, after: _ratios((init - after).sum(0), init.sum(0))),
     "mean_drop": M("mean drop", "mean of init − after", lambda init, after: _mean(init - after)),
-    "tax_rate": M("tax rate", "mean drop / ΔID",
-                  lambda init, after, gain: ((init - after).mean(0, keepdims=True), gain)),
+    "tax_rate": M("tax rate", "mean drop / ΔID", lambda init, after, gain: _ratios(_mean(init - after), gain)),
 }
 # fmt: on
 
@@ -229,21 +209,14 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class MetricMatch(ValueRange):
-    """The range of a metric that agrees with a figure."""
-
-    metric: str
-
-
-@dataclass(frozen=True)
 class Judgement(Record):
     """The outcome for one figure."""
 
     where: tuple[str, ...]
-    printed: float
+    printed: Number
     status: Status
     stated: ValueRange | None  # the stated metric (its first reading), over the targets that have cells
-    matches: tuple[MetricMatch, ...]  # the best explanation first
+    matches: tuple[ValueRange, ...]  # the best explanation first
     missing: tuple[str, ...]  # targets
     possible: tuple[str, ...] | None  # metrics that agree for some success in the missing cells; None: not tried
     note: str  # what is missing and what that leaves open; empty where nothing is
@@ -276,8 +249,10 @@ class PrintedColumn(Record):
     def finding(self) -> str:
         """Say which metrics the figures follow, each by its best explanation, and how many would by accident."""
         best = Counter(j.matches[0].metric for j in self.figures if j.matches)
-        follow = [*best.most_common(), ("nothing that was tried", len(self.figures) - best.total())]
+        unchecked = sum(j.status is Status.UNCHECKABLE for j in self.figures)
+        follow = [*best.most_common(), ("nothing that was tried", len(self.figures) - best.total() - unchecked)]
         parts = [f"{count} follow{'s' if count == 1 else ''} {name}" for name, count in follow if count]
+        parts += [f"{unchecked} cannot be checked"] if unchecked else []
         finding = f"Of {len(self.figures)} figures {', '.join(parts)}."
         if not self.pairs:
             return finding
@@ -288,80 +263,47 @@ class PrintedColumn(Record):
         )
 
 
-def _judge(name: str, printed: Sequence[PrintedFigure], metrics: Sequence[PrintedMetric | RankScore]) -> PrintedColumn:
+def _judge(name: str, printed: Sequence[PrintedFigure], metrics: Sequence[PrintedMetric]) -> PrintedColumn:
     """Try metrics on figures, which are one column of a paper."""
-    ranges = {metric.name: [metric.range(figure.present()) for figure in printed] for metric in metrics}
     complete = [n for n, figure in enumerate(printed) if not figure.missing]
     counts, accidents = [], set[tuple[int, int]]()
     for metric in metrics:
-        of = ranges[metric.name]
-        known = [n for n in complete if of[n] is not None]
-        agree = {(n, m) for n in known for m in complete if agrees(printed[m], of[n])}
-        own = {n for n, m in agree if n == m}
-        elsewhere = {(n, m) for n, m in agree if n != m}
+        of = [metric.range(figure.present()) for figure in printed]
+        known = [n for n in complete if of[n]]
+        own = sum(agrees(printed[n], of[n]) for n in known)
+        elsewhere = {(n, m) for n, m in permutations(known, 2) if agrees(printed[m], of[n])}
         accidents |= elsewhere
-        sizes = len(own), len(known), len({(n, m) for n, m in elsewhere if m in known}), len(known) * (len(known) - 1)
+        sizes = own, len(known), len(elsewhere), len(known) * (len(known) - 1)
         counts.append(MetricCount(metric.name, metric.formula, metric.stated, *sizes))
-    judged = [
-        _judgement(figure, {m: of[n] for m, of in ranges.items()}, metrics, counts) for n, figure in enumerate(printed)
-    ]
-    return PrintedColumn(name, tuple(judged), len(accidents), len(complete) * (len(complete) - 1), tuple(counts))
+    judged = tuple(_judgement(figure, counts, metrics) for figure in printed)
+    return PrintedColumn(name, judged, len(accidents), len(complete) * (len(complete) - 1), tuple(counts))
 
 
-def _judgement(
-    figure: PrintedFigure,
-    ranges: Mapping[str, ValueRange | None],
-    metrics: Sequence[PrintedMetric | RankScore],
-    counts: Sequence[MetricCount],
-) -> Judgement:
-    found = {count.metric: count.agrees for count in counts}
-
-    def rank(metric: PrintedMetric | RankScore) -> tuple[bool, int, float]:
-        of = ranges[metric.name]
-        return not metric.stated, -found[metric.name], of.high - of.low if of else 0.0
-
-    agreeing = sorted((m for m in metrics if agrees(figure, ranges[m.name])), key=rank)
-    known = [(m.name, ranges[m.name]) for m in agreeing]
-    matches = tuple(MetricMatch(of.value, of.low, of.high, name) for name, of in known if of is not None)
-    stated = bool(agreeing) and agreeing[0].stated
-    missing, some = figure.missing, bool(figure.present().targets)
-    if not some:
-        status = Status.UNCHECKABLE
-    elif stated and not missing:
-        status = Status.REPRODUCED
-    else:  # over fewer targets the stated metric is another one
-        status = Status.OTHER if matches else Status.NOT
-    possible = None
-    if some and 0 < len(missing) <= MOST_MISSING:
+def _judgement(figure: PrintedFigure, counts: Sequence[MetricCount], metrics: Sequence[PrintedMetric]) -> Judgement:
+    by_name = {count.metric: count for count in counts}
+    ranges = [metric.range(figure.present()) for metric in metrics]
+    matches = [of for of in ranges if of and agrees(figure, of)]
+    matches.sort(key=lambda of: (not by_name[of.metric].stated, -by_name[of.metric].agrees, of.high - of.low))
+    stated = bool(matches) and by_name[matches[0].metric].stated
+    shown = matches[0] if stated else ranges[0]
+    missing, possible, note = figure.missing, None, ""
+    if missing:
+        cells = ", ".join(missing) if len(missing) < 6 else f"{len(missing)} of {len(figure.targets)} targets"
+        note = f"no cell for {cells}"
+    if 0 < len(missing) <= MOST_MISSING and len(missing) < len(figure.targets):
         possible = tuple(m.name for m in metrics if agrees(figure, m.range(figure, ANY_SUCCESS)))
-    first = ranges[metrics[0].name]
-    note = _note(figure, first, possible, counts) if missing else ""
-    shown = ranges[agreeing[0].name] if stated else first
-    return Judgement(figure.where, figure.printed, status, shown, matches, missing, possible, note)
-
-
-def _note(
-    figure: PrintedFigure, stated: ValueRange | None, possible: tuple[str, ...] | None, counts: Sequence[MetricCount]
-) -> str:
-    missing, left = figure.missing, tuple(figure.present().targets)
-    cells = ", ".join(missing) if len(missing) < 6 else f"{len(missing)} of {len(missing) + len(left)} targets"
-    if not left:
-        return f"needs {figure.needs or f'cells for {cells}'}"
-    note = f"no cell for {cells}: cannot be recomputed"
-    if possible is None:
-        return note
-    agreement = {count.metric: f"{count.metric} (agrees with {count.agrees} of {count.figures})" for count in counts}
-    would = "; ".join(agreement[name] for name in possible) or "no metric"
-    best = max(counts, key=lambda count: count.agrees).metric
-    never = "" if best in possible else f", never as {agreement[best]}"
-    over = f"{counts[0].metric} over {', '.join(left)} is {number(stated.value)}; " if stated else ""
-    return f"{note}; {over}some success from 0 to 100 % there gives it as {would}{never}"
+        would = ", ".join(possible) or "none"
+        note += f"; of the metrics tried these would give the figure with some success from 0 to 100 % there: {would}"
+    if matches:  # over fewer targets the stated metric is another one
+        status = Status.REPRODUCED if stated and not missing else Status.OTHER
+    elif not missing or (possible is not None and not any(by_name[name].stated for name in possible)):
+        status = Status.NOT
+    else:
+        status = Status.UNCHECKABLE
+    return Judgement(figure.where, figure.printed, status, shown, tuple(matches), missing, possible, note)
 
 
 # --- all of a paper ---
-
-
-RowMeasures = dict[str, ValueRange | None]  # by the names of MEASURES; None where a denominator may be 0
 
 
 @dataclass(frozen=True)
@@ -372,7 +314,7 @@ class Recomputed:
     """
 
     study: PublishedTables
-    rows: list[tuple[PublishedRun, RowMeasures]]
+    rows: list[tuple[PublishedRun, dict[str, ValueRange | None]]]  # by the names of MEASURES; None: undefined
     columns: list[PrintedColumn]
     claims: list[PublishedClaim]
 
@@ -394,22 +336,24 @@ class Recomputed:
         study = {"study": self.study.key, "citation": self.study.citation, "note": self.study.note}
         counts = {status.value: self.counts[status] for status in Status}
         keys = ("policy", "source", "arm", "rl_steps", "delta_id", "table", "ood", "missing")
-        rows = [json_value({key: getattr(row, key) for key in keys} | measures) for row, measures in self.rows]
-        columns, claims = json_value(self.columns), json_value(self.claims)
-        return {**study, "counts": counts, "columns": columns, "rows": rows, "claims": claims}
+        rows = [{key: getattr(row, key) for key in keys} | measures for row, measures in self.rows]
+        parts = {"columns": self.columns, "rows": rows, "claims": self.claims}
+        return {**study, "counts": counts, **json_value(parts)}
 
 
 def recompute(study: PublishedTables) -> Recomputed:
     """Recompute the rows, figures and claims of a paper."""
-    families: list[Sequence[PrintedMetric | RankScore]] = [OOD_CHANGE, RANK, RELATIVE, DIFFERENCE, CELL, GAIN]
-    columns = zip(figures(study).items(), families, strict=True)
-    judged = [_judge(name, of_column, metrics) for (name, of_column), metrics in columns if of_column]
+    families: list[Sequence[PrintedMetric]] = [OOD_CHANGE, RANK, RELATIVE, DIFFERENCE, CELL, GAIN]
+    printed = zip(figures(study).items(), families, strict=True)
+    columns = {name: _judge(name, of_column, metrics) for (name, of_column), metrics in printed if of_column}
     rows = []
     for row in study.rows:
         targets = {t: (row.init[t], after) for t, after in row.after.items()}
-        figure = PrintedFigure((row.name,), np.nan, targets, ("init", "after"), {"gain": row.delta_id})
+        figure = PrintedFigure((row.name,), row.delta_id, targets, ("init", "after"), {"gain": row.delta_id})
         rows.append((row, {name: metric.range(figure) for name, metric in MEASURES.items()}))
-    return Recomputed(study, rows, judged, claims(study))
+    differences = columns[WARM_UP_DIFFERENCE].figures if study.warm_up else ()
+    limits = [(of.low, of.high) if (of := judged.stated) else None for judged in differences]
+    return Recomputed(study, rows, list(columns.values()), claims(study, limits))
 
 
 # --- as tables of text, for the command line and for the page in the documentation ---
@@ -444,29 +388,26 @@ def tables(found: Recomputed) -> Iterator[Table]:
         yield Table("Rows under gentax's measures", ("row", "ΔID", "tax", "mean drop", "tax rate", "no cell"), rows)
     if found.study.changes:
         rows = []
-        for c in found.study.changes:
-            change = c["after"] - c["before"]
-            numbers = [number(x, 2) for x in (c["before"], c["after"], change)]
-            what = (f"{c['model']} {c['trained']} → {c['tested']}", c.get("against", START), c["unit"])
-            rows.append((*what, *numbers, f"{number(100 * change / c['before'])} %"))
+        for line in found.study.changes:
+            change = line["after"] - line["before"]
+            numbers = [number(x, 2) for x in (line["before"], line["after"], change)]
+            what = (f"{line['model']} {line['trained']} → {line['tested']}", line.get("against", START), line["unit"])
+            rows.append((*what, *numbers, f"{number(100 * change / line['before'])} %"))
         heads = ("trained → tested", "against", "unit", "before", "after", "change", "relative")
         yield Table("Before and after", heads, rows)
     if found.claims:
         rows = []
-        for claim in found.claims:
-            counts = (f"{claim.holds} of {len(claim.cases)}", str(claim.needed)) if claim.cases else (NONE, NONE)
-            rows.append((claim.text, claim.status.value, *counts))
-        notes = [f"{claim.text}: not in {'; '.join(claim.against)}." for claim in found.claims if claim.against]
-        notes += [f"{claim.text}: needs {claim.lacks}." for claim in found.claims if claim.lacks]
-        notes += [f"{claim.text}: {claim.remark}." for claim in found.claims if claim.remark]
+        for c in found.claims:
+            counts = (f"{c.holds} of {c.cases}", str(c.needed)) if c.cases else (NONE, NONE)
+            rows.append((c.claim, c.status.value, *counts))
+        notes = [f"{c.claim}: not in {'; '.join(c.against)}." for c in found.claims if c.against]
+        notes += [f"{c.claim}: needs {c.needs}." for c in found.claims if c.needs]
+        notes += [f"{c.claim}: {c.remark}." for c in found.claims if c.remark]
         yield Table("Claims", ("claim", "state", "holds in", "needed"), rows, notes)
 
 
 def _figures_table(column: PrintedColumn) -> Table:
-    def digits_of(printed: float) -> int:
-        return len(str(printed).partition(".")[2])
-
-    digits = max(digits_of(judged.printed) for judged in column.figures)
+    digits = max(decimals(judged.printed) for judged in column.figures)
     rows, notes = [], [column.finding]
     for judged in column.figures:
         line = " ".join(part for part in judged.where if part)
@@ -479,7 +420,7 @@ def _figures_table(column: PrintedColumn) -> Table:
                 listed = ", ".join(f"{m.metric} {_range(m, digits)}" for m in others)
                 notes.append(f"{line} also agrees with {listed}.")
         stated = NONE if judged.missing else _range(judged.stated, digits)
-        rows.append((line, number(judged.printed, digits_of(judged.printed)), stated, state, *best))
+        rows.append((line, number(judged.printed, decimals(judged.printed)), stated, state, *best))
         if judged.note:
             notes.append(f"{line}: {judged.note}.")
     heads = ("line", "printed", "as stated", "state", "metric that agrees", "its value", "width")
