@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -97,11 +97,15 @@ class Regression(NamedTuple):
     df: int
     inverse: np.ndarray  # (X'X)^-1
 
-    def predict(self, features: Mapping[str, float], level: float = LEVEL) -> tuple[float, float]:
-        """Return the forecast and its margin."""
+    @property
+    def basis(self) -> str:
+        return f"on {' and '.join(self.features)}" if self.features else "by the mean"
+
+    def predict(self, features: Mapping[str, float]) -> tuple[float, float]:
+        """Return the forecast and its margin. Raises UsageError for a feature that is missing."""
         x = _design_row(features, self.features, self.intercept)
         margin = max(self.error, self.known, self.spread * float(np.sqrt(1 + x @ self.inverse @ x)))
-        return float(x @ self.beta), float(t_quantile(self.df, level)) * margin
+        return float(x @ self.beta), float(t_quantile(self.df, LEVEL)) * margin
 
 
 @settings
@@ -153,51 +157,48 @@ class Fit:
         return Regression(features, intercept, beta, error, spread, known, df, np.linalg.pinv(x.T @ x) * per_domain)
 
     @cached_property
-    def best(self) -> Regression:
-        """The regression on what is known before training, or the mean where that predicts better."""
-        line, mean = self.regress(self.affordable()), self.regress(())
-        return line if line.error < mean.error else mean
+    def lines(self) -> list[Regression]:
+        """The mean of the taxes and the line on what is known before training, the one that predicts better first."""
+        return sorted(
+            (self.regress(tried) for tried in dict.fromkeys([(), self.affordable()])), key=lambda line: line.error
+        )
 
     def distinguishable(self) -> float:
         """Return how far two forecasts must differ to be told apart."""
-        return float(np.sqrt(2) * t_quantile(self.best.df, LEVEL) * max(self.best.error, self.best.known))
+        best = self.lines[0]
+        return float(np.sqrt(2) * t_quantile(best.df, LEVEL) * max(best.error, best.known))
 
     def forecast(self, features: Mapping[str, float]) -> Forecast:
         """Forecast the tax of a source from its features before training. Raises UsageError where it lacks one."""
         if len(self.domains) < MIN_DOMAINS:
             return self._no_forecast(len(self.domains))
-        if self.best.features:
-            return self._forecast(self.best, features)
-        tried = self.affordable()
-        other = f", {100 * self.regress(tried).error:.1f} on {' and '.join(tried)}" if tried else ""
-        return self._forecast(self.best, features, f"by the mean{other}")
+        return self._forecast(self.lines, features)
 
     def forecast_from_kl(self, kl: float) -> Forecast:
         """Forecast the tax from the KL that training has moved the policy: a line through the origin."""
         having = {row.source for row in self.rows if KL in row.features}
         if len(self.domains) < MIN_DOMAINS or not all(KL in row.features for row in self.rows):
             return self._no_forecast(len(having), f" with {KL}")
-        return self._forecast(self.regress((KL,), intercept=False), {KL: kl})
+        return self._forecast([self.regress((KL,), intercept=False), self.regress(())], {KL: kl})
 
     def _no_forecast(self, domains: int, having: str = "") -> Forecast:
         why = f"fit {self.name!r} has {domains} source domains{having}, and a forecast takes {MIN_DOMAINS}"
         return Forecast(None, why, informative=False)
 
-    def _forecast(self, line: Regression, features: Mapping[str, float], compared: str = "") -> Forecast:
-        mean = self.regress(())
-        compared = compared or f"on {' and '.join(line.features)}, {100 * mean.error:.1f} by the mean"
+    def _forecast(self, lines: Sequence[Regression], features: Mapping[str, float]) -> Forecast:
+        """Forecast by the first of some lines; the error of the other is evidence beside its own."""
+        line, count, seeds = lines[0], len(self.domains), min(row.seeds for row in self.rows)
         value, margin = line.predict(features)
-        count, seeds = len(self.domains), min(row.seeds for row in self.rows)
         tax = Estimate(value, value - margin, value + margin, "source domains", "fraction", count, seeds)
-        why = f"leave-one-domain-out error over {count} domains: {100 * line.error:.1f} points of tax {compared}"
+        errors = [f"{100 * of.error:.1f}{' points of tax' if of is line else ''} {of.basis}" for of in lines]
+        why = f"leave-one-domain-out error over {count} domains: {', '.join(errors)}"
         ranges = {name: [row.features[name] for row in self.rows] for name in line.features}
         outside = tuple(name for name, known in ranges.items() if not min(known) <= features[name] <= max(known))
-        return Forecast(tax, why, outside, informative=line.error < mean.error)
+        return Forecast(tax, why, outside, informative=line.error < self.regress(()).error)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fit with the data it came from; `read_fit` reads it."""
-        keys = ("name", "about", "base", "targets", "rows")
-        return {"format": FORMAT, "features": FEATURES, **{key: json_value(getattr(self, key)) for key in keys}}
+        return {"format": FORMAT, "features": FEATURES, **json_value(asdict(self))}
 
 
 def read_fit(path: str | Path) -> Fit:
