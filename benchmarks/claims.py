@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from gentax.metrics import claim_testing as c
-from gentax.metrics.claim_testing import Claim, ClaimOutcome
+from gentax.metrics import tax as c
+from gentax.metrics.claim_testing import Claim, ClaimOutcome, assess
 
 SOURCE, TARGETS = "home", ("one", "two", "three")
 RATES = {"home": 0.3, "one": 0.5, "two": 0.35, "three": 0.25}
@@ -81,7 +81,7 @@ def count(of: Setting, studies: int, rng: np.random.Generator) -> Count:
     """Simulate studies and count their wrong claims."""
     counted = Count(studies, np.zeros(len(CLAIMS)), np.zeros(len(CLAIMS)))
     for _ in range(studies):
-        results = c.assess(CLAIMS, *simulate(of, rng))
+        results = assess(CLAIMS, *simulate(of, rng))
         for n, one in enumerate(results):
             if one.p < 0.05 and one.estimate:
                 as_claimed = (one.estimate.value > one.limit) == one.claim.above

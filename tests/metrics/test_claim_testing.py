@@ -10,9 +10,9 @@ import pytest
 from fake_episodes import played
 
 from gentax.core import Outcome
-from gentax.metrics import claim_testing as c
+from gentax.metrics import tax as c
 from gentax.metrics.arms import compare_arms
-from gentax.metrics.claim_testing import Claim, ClaimOutcome, assess
+from gentax.metrics.claim_testing import SCALES, Claim, ClaimOutcome, assess
 from gentax.metrics.episode_scores import content_labels, task_success
 from gentax.metrics.tax import tax_report
 
@@ -77,7 +77,7 @@ def test_estimates_are_those_of_the_tax_and_of_arms(policies):
 
 def test_a_claim_is_decided_exactly_where_its_interval_leaves_out_the_limit(policies):
     for measure in (c.tax("plain", TARGETS), c.drop("plain", TARGETS), c.tax_rate("plain", TARGETS, "home")):
-        scale = c.SCALES.get(measure.unit, 1.0)
+        scale = SCALES.get(measure.unit, 1.0)
         high = one(Claim("", measure), policies).estimate.high / scale
         assert one(Claim("", measure, limit=high + 1e-6), policies).outcome is ClaimOutcome.SUPPORTED
         assert one(Claim("", measure, limit=high - 1e-6), policies).outcome is ClaimOutcome.UNDECIDED

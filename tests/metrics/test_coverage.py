@@ -34,7 +34,7 @@ def test_many_studies_at_once_are_the_same_studies_one_by_one(coverage, rate):
         }
         labels = some.clusters.index_K.tolist()
         scores = Scores.of(clusters={str(t): labels for t in range(4)}, **roles)
-        cost = tax(scores, list("0123"))
+        cost = tax("after", list("0123")).estimate(scores)
         assert bool(cost) == defined[n]
         assert claims[n] == (bool(cost) and cost.low > 0)
         if cost:

@@ -30,7 +30,6 @@ from gentax.metrics.statistics import (
     p_value,
     power_sentences,
     probability_of_improvement,
-    rate_ratio,
     ratio,
     required_sample_size,
     required_seeds,
@@ -181,17 +180,6 @@ def test_cluster_variances_follow_bell_and_mccaffrey():
         Scores.of(init={"d": np.ones(6)}, clusters={"d": ["a"] * 5})
     with pytest.raises(UsageError, match="did you mean 'dd'"):
         Scores.of(init={"dd": np.ones(6)}, clusters={"ddd": ["a"] * 6})
-
-
-def test_a_share_is_symmetric_in_its_logarithm_and_fiellers_near_0():
-    rng = np.random.default_rng(9)
-    init, after = (rng.random(300) < 0.6).astype(float), (rng.random(300) < 0.3).astype(float)
-    over = {("after", "a"): 1.0}, {("init", "a"): 1.0}
-    kept = rate_ratio(Scores.of(init={"a": init}, after={"a": after}), *over)
-    assert kept.value / kept.low == pytest.approx(kept.high / kept.value)
-    nothing = Scores.of(init={"a": init}, after={"a": np.zeros(300)})
-    assert rate_ratio(nothing, *over).low == 0 < rate_ratio(nothing, *over).high == ratio(nothing, *over).high < 0.05
-    assert rate_ratio(Scores.of(init={"a": np.zeros(300)}, after={"a": after}), *over) is None
 
 
 def test_above_chance_is_what_random_play_leaves_to_be_won():

@@ -7,8 +7,8 @@ import pytest
 
 from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.metrics.episode_scores import task_success
-from gentax.metrics.statistics import Scores
-from gentax.metrics.tax import ood_change, tax_removed, tax_report
+from gentax.metrics.statistics import Scores, ratio
+from gentax.metrics.tax import drop, gain, ood_change, success, tax, tax_removed, tax_report
 
 
 def rates(count=100, **percent):
@@ -79,8 +79,28 @@ def test_what_cannot_be_compared_is_refused(init, after):
 
 def test_ood_change_and_tax_removed_are_two_things():
     scores = Scores.of(init=rates(s=10, a=50, b=50), plain=rates(s=90, a=30, b=30), arm=rates(s=90, a=40, b=35))
-    assert ood_change(scores, "arm", "plain", "ab").value == pytest.approx(15 / 60)
-    assert tax_removed(scores, "arm", "plain", "ab").value == pytest.approx(15 / 40)
+    assert ood_change("arm", "ab", "plain").estimate(scores).value == pytest.approx(15 / 60)
+    assert tax_removed("arm", "ab", "plain").estimate(scores).value == pytest.approx(15 / 40)
+
+
+def test_the_kept_share_is_symmetric_in_its_logarithm_and_fiellers_near_0():
+    rng = np.random.default_rng(9)
+    init, after = (rng.random(300) < 0.6).astype(float), (rng.random(300) < 0.3).astype(float)
+    found = tax("after", ["a"]).estimate(Scores.of(init={"a": init}, after={"a": after}))
+    kept, least, most = 1 - found.value, 1 - found.high, 1 - found.low
+    assert kept / least == pytest.approx(most / kept)
+    nothing = Scores.of(init={"a": init}, after={"a": np.zeros(300)})
+    lost, fieller = tax("after", ["a"]).estimate(nothing), ratio(nothing, {("after", "a"): 1.0}, {("init", "a"): 1.0})
+    assert (lost.high, lost.low) == (1.0, pytest.approx(1 - fieller.high))
+    assert not tax("after", ["a"]).estimate(Scores.of(init={"a": np.zeros(300)}, after={"a": after}))
+
+
+def test_no_interval_lies_beyond_what_success_can_be():
+    few = Scores.of(init={"a": [0.0, 1.0, 0.0]}, after={"a": [0.0, 1.0, 1.0], "home": [1.0, 1.0, 0.0]})
+    assert (success("after", ["a"]).estimate(few).high, drop("after", ["a"]).estimate(few).low) == (100, -100)
+    both = Scores.of(init={"a": [0.0, 1.0], "home": [0.0, 1.0]}, after={"a": [1.0, 0.0], "home": [1.0, 0.0]})
+    net = gain("after", "home").minus(drop("after", ["a"]), both).estimate(both)
+    assert (net.low, net.high) == (-200, 200)
 
 
 def test_successes_average_samples_and_keep_errors_apart():

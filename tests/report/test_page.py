@@ -21,9 +21,9 @@ import pytest
 
 from gentax.core import Outcome, Task, UsageError
 from gentax.core.episode import read_episodes
-from gentax.metrics.claim_testing import Claim, assess, drop
+from gentax.metrics.claim_testing import Claim, assess
 from gentax.metrics.gate import Gate, PercentLimit, PointsLimit
-from gentax.metrics.tax import tax_report
+from gentax.metrics.tax import drop, tax_report
 from gentax.report import ArmResult, LearningCurve, Report, random_success
 from gentax.report.exports import tables
 from gentax.report.page import check_report_folder, render, write_folder, write_report

@@ -24,13 +24,14 @@ from gentax.metrics.statistics import (
     Labels,
     Scores,
     Undefined,
+    Weights,
     holm,
     iqm,
     linear_combination,
     p_value,
     probability_of_improvement,
 )
-from gentax.metrics.tax import ood_change, tax_removed
+from gentax.metrics.tax import difference_of, ood_change, tax_removed
 
 REPLICATES = 2_000
 TIE = 0.5  # points within which sources share a rank (arXiv 2601.18217)
@@ -118,11 +119,10 @@ def compare_arms(
     protected = tuple(t for t in every if t in touched)
     targets = [t for t in every if t not in touched] or every
 
-    def mean_difference(arm: str, over: Sequence[str] = targets) -> dict[tuple[str, str], float]:
-        share = 100 / len(over)
-        return {(arm, t): share for t in over} | {(plain, t): -share for t in over}
+    def mean_difference(arm: str, over: Sequence[str] = targets) -> Weights:
+        return difference_of(arm, plain, over, 100 / len(over))
 
-    def points(weights: Mapping[tuple[str, str], float]) -> Estimate:
+    def points(weights: Weights) -> Estimate:
         return linear_combination(scores, weights, "points", level)
 
     others = [arm for arm in arms if arm != plain]
@@ -132,19 +132,18 @@ def compare_arms(
     for arm in others:
         runs, plain_runs = (np.stack([scores.roles[role][t].mean(1) for t in targets], axis=1) for role in (arm, plain))
         seeds = min(len(runs), len(plain_runs))
-        at_home = {(arm, source): 100.0, (plain, source): -100.0}
         reports[arm] = ArmReport(
             arm=arm,
             targets=points(mean_difference(arm)),
             targets_p=p_values[arm],
-            source=points(at_home) if source in scores.roles[arm] else away,
-            ood_change=ood_change(scores, arm, plain, targets, level),
-            tax_removed=tax_removed(scores, arm, plain, targets, level),
+            source=points(mean_difference(arm, [source])) if source in scores.roles[arm] else away,
+            ood_change=ood_change(arm, targets, plain).estimate(scores, level),
+            tax_removed=tax_removed(arm, targets, plain).estimate(scores, level),
             iqm=iqm(runs, rng, REPLICATES, level) if seeds > 1 else ONE_SEED,
             better=probability_of_improvement(runs, plain_runs, rng, REPLICATES, level) if seeds > 1 else ONE_SEED,
             over=tuple(targets),
             touched=protected,
-            touched_removed=tax_removed(scores, arm, plain, protected, level) if protected else NONE_TOUCHED,
+            touched_removed=tax_removed(arm, protected, plain).estimate(scores, level) if protected else NONE_TOUCHED,
             touched_targets=points(mean_difference(arm, protected)) if protected else NONE_TOUCHED,
             arms=len(others),
         )

@@ -1,22 +1,18 @@
 """Claims as tests: is a measure of a study above or below another one, or a number? Supported, refuted or undecided.
 
-A measure is a weighted sum of success (a drop, a gain) or a ratio of two such sums (a tax). A claim is on the
-difference of two measures, or of one and a number, estimated in one piece on the tasks that both sides played, with the
-variance that every interval of gentax has: tasks that share their content are one cluster, training seeds are a
-component of their own. It is decided where the interval of the difference lies wholly on one side of 0, which is a
-two-sided test at 5 %. The p-value is 1 - the level of the interval that just touches 0, corrected for the number of
-claims by Holm's (1979) procedure, so that in at most 5 % of studies any claim is decided against the truth.
-
-Differences of sums are linear, differences of ratios over one denominator are a ratio. Any other difference of ratios
-is linear to first order in success (the delta method).
+A claim is on one measure of `tax` and a number, or on the difference of two measures, estimated in one piece on the
+tasks that both sides played, with the variance that every interval of gentax has. It is decided where the interval lies
+wholly on one side of the number, or of 0, which is a two-sided test at 5 %. The p-value is 1 - the level of the
+interval that just touches it, corrected for the number of claims by Holm's (1979) procedure, so that in at most 5 % of
+studies any claim is decided against the truth.
 
 Not here: how a claim is written (`studies.claim_parser`), and claims of equality: state both sides of a margin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -37,17 +33,13 @@ from gentax.metrics.statistics import (
     required_seeds,
     required_tasks,
 )
-from gentax.metrics.statistics.intervals import SMALLEST_P, coverage, fieller, rate_ratio_limits
+from gentax.metrics.statistics.intervals import p_value_of
 from gentax.metrics.statistics.power import SEED_SPREAD
 from gentax.metrics.statistics.variance import interaction_variance, variance_components
-from gentax.metrics.tax import DomainScores
+from gentax.metrics.tax import BASE, RANDOM, DomainScores, SuccessMeasure, combined
 
-BASE, RANDOM = "init", "chance"  # roles without training seeds: the policy before training, random play
-SCALES = {"points": 100.0, "percent": 100.0}  # of the units in which success is not printed as a fraction
+SCALES = {"points": 100.0, "percent": 100.0}  # of the units in which success is not a fraction
 SMALLEST_DIFFERENCE, SMALLEST_VARIANCE = 1e-3, 1e-9  # points; of a task: below, no sample size is worth printing
-_STEPS = 30  # of the bisection for a p-value
-
-Limits = Callable[[float], tuple[float, float] | None]  # of an interval, by its level; None: it is not finite
 
 
 class ClaimOutcome(StrEnum):
@@ -56,90 +48,6 @@ class ClaimOutcome(StrEnum):
     SUPPORTED = "supported"
     REFUTED = "refuted"
     UNDECIDED = "undecided"
-
-
-@dataclass(frozen=True)
-class SuccessMeasure:
-    """`offset + numerator`, or `offset + numerator / denominator`: weighted sums of success, which is 0 to 1."""
-
-    unit: str  # of what is printed: "points", "percent", "fraction" or "points per point"
-    over: tuple[str, ...]  # the domains it is about
-    numerator: Weights
-    denominator: Weights | None = None
-    offset: float = 0.0
-    undefined: str = ""  # why it has no value where the denominator is not told apart from 0
-
-    @property
-    def is_tax(self) -> bool:
-        """Whether it is 1 - a ratio of two rates, which has an interval of its own (`statistics.rate_ratio`)."""
-        return self.offset == 1.0 and self.denominator is not None
-
-    def value(self, scores: Scores) -> float:
-        """Return the estimate on the scale of success."""
-        bottom = 1.0 if self.denominator is None else scores.mean(self.denominator)
-        return self.offset + scores.mean(self.numerator) / bottom
-
-    def gradient(self, scores: Scores) -> Weights:
-        """Return its derivative by each mean score."""
-        if self.denominator is None:
-            return self.numerator
-        bottom = scores.mean(self.denominator)
-        ratio = scores.mean(self.numerator) / bottom
-        return combined((1 / bottom, self.numerator), (-ratio / bottom, self.denominator))
-
-
-def combined(*terms: tuple[float, Weights]) -> Weights:
-    """Return Σ factor x weights."""
-    keys = dict.fromkeys(key for _, weights in terms for key in weights)
-    return {key: sum(factor * weights.get(key, 0.0) for factor, weights in terms) for key in keys}
-
-
-def mean_of(role: str, domains: Sequence[str], factor: float = 1.0) -> Weights:
-    """Return the weights of a role's mean success over domains, times `factor`."""
-    return {(role, domain): factor / len(domains) for domain in domains}
-
-
-def difference_of(more: str, less: str, domains: Sequence[str]) -> Weights:
-    """Return the weights of the mean over domains of one role's success minus another's."""
-    return {**mean_of(more, domains), **mean_of(less, domains, -1.0)}
-
-
-def success(role: str, domains: Sequence[str]) -> SuccessMeasure:
-    """Success, percent: the mean over domains."""
-    return SuccessMeasure("percent", tuple(domains), mean_of(role, domains))
-
-
-def gain(role: str, source: str) -> SuccessMeasure:
-    """ΔID: what training changed on its source, points."""
-    return SuccessMeasure("points", (source,), difference_of(role, BASE, [source]))
-
-
-def drop(role: str, targets: Sequence[str]) -> SuccessMeasure:
-    """The mean drop over targets, points; positive is a loss."""
-    return SuccessMeasure("points", tuple(targets), difference_of(BASE, role, targets))
-
-
-def tax(role: str, targets: Sequence[str]) -> SuccessMeasure:
-    """1 - Σ after / Σ before over targets."""
-    why = "the base policy's success on the targets is not told apart from 0"
-    return SuccessMeasure("fraction", tuple(targets), mean_of(role, targets, -1.0), mean_of(BASE, targets), 1.0, why)
-
-
-def tax_rate(role: str, targets: Sequence[str], source: str) -> SuccessMeasure:
-    """Points lost on the mean target per point gained on the source."""
-    bottom = difference_of(role, BASE, [source])
-    over = (*targets, source)
-    return SuccessMeasure(
-        "points per point", over, difference_of(BASE, role, targets), bottom, 0.0, "the gain may be 0"
-    )
-
-
-def tax_removed(role: str, targets: Sequence[str], baseline: str) -> SuccessMeasure:
-    """Σ (arm - baseline) / Σ (before - baseline) over targets: the share of the baseline's tax that is gone."""
-    top, bottom = difference_of(role, baseline, targets), difference_of(BASE, baseline, targets)
-    return SuccessMeasure(
-        "fraction", tuple(targets), top, bottom, 0.0, "the tax of the baseline is not told apart from 0"
-    )
 
 
 @dataclass(frozen=True)
@@ -256,33 +164,31 @@ def assess(
 def _test(
     claim: Claim, policies: Mapping[str, DomainScores], clusters: Mapping[str, Labels] | None, level: float
 ) -> _Test:
-    left, right = claim.left, claim.right
-    sides = [left] if right is None else [left, right]
-    unit = left.unit if right is None or left.unit != "percent" else "points"  # of a difference
-    scale = SCALES.get(unit, 1.0)
-    limit = claim.limit * scale
+    measure, limit = claim.left, claim.limit * SCALES.get(claim.left.unit, 1.0)
+    sides = [claim.left, claim.right] if claim.right else [claim.left]
     try:
         scores = _select(sides, policies, clusters)
     except UsageError as error:
         return _Test(claim, Undefined(str(error)), limit)
-    for side in sides:  # whether each ratio is defined at the level of the report
-        if side.denominator is not None:
-            bottom = variance_components(scores, [side.denominator]).margin([1.0], level)
-            if abs(scores.mean(side.denominator)) <= bottom or (side.is_tax and scores.mean(side.denominator) <= 0):
-                return _Test(claim, Undefined(side.undefined), limit)
-    measure = left if right is None else _minus(left, right, scores)
-    limits = _limits(measure, scores, right is None and left.is_tax)
-    found = limits(level)
-    if found is None:
-        return _Test(claim, Undefined(left.undefined), limit)
-    value, contrast = measure.value(scores), measure.numerator
-    distance = value - claim.limit
+    if claim.right:
+        for side in sides:
+            if not (of_side := side.estimate(scores, level)):
+                return _Test(claim, of_side, limit)
+        measure = claim.left.minus(claim.right, scores)
+    estimate, limits = measure.estimate(scores, level), measure.limits(scores)
+    if not estimate:
+        return _Test(claim, estimate, limit)
+    contrast, distance = measure.numerator, estimate.value - limit
     if measure.denominator is not None:  # a ratio is at the limit where its numerator is the limit's share of the other
-        contrast = combined((1.0, contrast), (measure.offset - claim.limit, measure.denominator))
+        contrast = combined((1.0, contrast), (measure.offset - limit, measure.denominator))
         distance = scores.mean(contrast)
-    value, low, high = (scale * x for x in (value, *found))
-    estimate = Estimate(value, low, high, unit=unit, level=level, **coverage(scores, contrast))
-    return _Test(claim, estimate, limit, _p_value(limits, claim.limit), scores, contrast, abs(distance))
+
+    def left_out(level: float) -> float:
+        """Return how far the limit lies outside the interval; negative inside."""
+        found = limits(level)
+        return -1.0 if found is None else max(found[0] - limit, limit - found[1])
+
+    return _Test(claim, estimate, limit, p_value_of(left_out), scores, contrast, abs(distance))
 
 
 def _select(
@@ -296,66 +202,6 @@ def _select(
     kept = error_free_tasks(roles.values())
     selected = dict(zip(roles, select_tasks(kept, roles.values()), strict=True))
     return Scores(selected, frozenset({BASE, RANDOM}), select_labels(kept, clusters))
-
-
-def _minus(left: SuccessMeasure, right: SuccessMeasure, scores: Scores) -> SuccessMeasure:
-    """Return left - right as one measure: exact where they are sums or share a denominator, else to first order."""
-    offset = left.offset - right.offset
-    if left.denominator == right.denominator:
-        top = combined((1.0, left.numerator), (-1.0, right.numerator))
-        return replace(left, numerator=top, offset=offset)
-    gradient = combined((1.0, left.gradient(scores)), (-1.0, right.gradient(scores)))
-    value = left.value(scores) - right.value(scores)
-    return replace(left, numerator=gradient, denominator=None, offset=value - scores.mean(gradient))
-
-
-def _limits(measure: SuccessMeasure, scores: Scores, is_tax: bool) -> Limits:
-    """Return the limits of a measure by their level; those of a tax are the ones that it has everywhere."""
-    value, offset, top = measure.value(scores), measure.offset, scores.mean(measure.numerator)
-    if measure.denominator is None:
-        known = variance_components(scores, [measure.numerator])
-
-        def of_sum(level: float) -> tuple[float, float]:
-            half = float(known.margin([1.0], level))
-            return value - half, value + half
-
-        return of_sum
-    bottom, joint = (
-        scores.mean(measure.denominator),
-        variance_components(scores, [measure.numerator, measure.denominator]),
-    )
-
-    def of_ratio(level: float) -> tuple[float, float] | None:
-        found = fieller(top, bottom, joint, level)
-        return None if found is None else (offset + found[0], offset + found[1])
-
-    if not is_tax:
-        return of_ratio
-    kept = variance_components(scores, [combined((-1.0, measure.numerator)), measure.denominator])
-
-    def of_tax(level: float) -> tuple[float, float] | None:
-        found = rate_ratio_limits(-top, bottom, kept, level)
-        return None if found is None else (1 - found[1], 1 - found[0])
-
-    return of_tax
-
-
-def _p_value(limits: Limits, at: float) -> float:
-    """Return 1 - the highest level at which the interval leaves out `at`, by bisection on its logarithm."""
-
-    def leaves_out(log_p: float) -> bool:
-        found = limits(float(-np.expm1(log_p)))
-        return found is not None and not found[0] <= at <= found[1]
-
-    low, high = float(np.log(SMALLEST_P)), -1e-9
-    if not leaves_out(high):
-        return 1.0
-    if leaves_out(low):
-        return SMALLEST_P
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if leaves_out(middle) else (middle, high)
-    return float(np.exp(high))
 
 
 def _needed(test: _Test, level: float) -> RequiredSample:

@@ -1,8 +1,9 @@
 """The generalization tax: what training on a domain changed there, what it changed elsewhere, and the price of a point.
 
-Success rates are in percent, differences of them in points, taxes are fractions. `init` is the base policy, `after` the
-same policy after training on the source; both played the same test tasks with the same sampling seeds. Arms and sources
-are compared in `arms`.
+Success rates are in percent, differences of them in points, taxes are fractions. A `SuccessMeasure` is a weighted sum of
+success or a ratio of two, with its interval; reports, arms and claims take theirs from the functions below. `init` is
+the base policy, `after` the same policy after training on the source; both played the same test tasks with the same
+sampling seeds. Arms and sources are compared in `arms`.
 
 A target is *touched* when its text, states or experts entered training in any form; remedies are judged on the
 untouched ones. Random play's success on the same tasks, where it is known, gives success *above chance* and the tax on
@@ -11,7 +12,7 @@ that: a policy that collapsed to random play has kept nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,18 +35,158 @@ from gentax.metrics.statistics import (
     estimate_pilot,
     group_sequential_holm,
     holm,
-    linear_combination,
     p_value,
-    rate_ratio,
-    ratio,
     success_rate,
 )
+from gentax.metrics.statistics.intervals import coverage, fieller, rate_ratio_limits
 from gentax.metrics.statistics.scores import rounded
+from gentax.metrics.statistics.variance import variance_components
 
 NOT_TOUCHED = Undefined("no target is known to be touched")
+ALL_TOUCHED = Undefined("every target is touched")
 NO_CHANCE = Undefined("random play's success is not known")
+BASE, RANDOM = "init", "chance"  # roles without training seeds: the policy before training, random play
 
 DomainScores = Mapping[str, np.ndarray]  # domain -> (K,) or (S, K)
+Limits = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class SuccessMeasure:
+    """`offset + numerator`, or `offset + numerator / denominator`: weighted sums of mean success."""
+
+    unit: str  # "points", "percent", "fraction" or "points per point"
+    over: tuple[str, ...]  # the domains it is about
+    numerator: Weights
+    denominator: Weights | None = None
+    offset: float = 0.0
+    undefined: str = ""  # why it has no value where the denominator is not told apart from 0
+    of_rates: bool = False  # numerator and denominator are sums of success, each of one sign
+
+    def value(self, scores: Scores) -> float:
+        """Return the estimate alone."""
+        bottom = 1.0 if self.denominator is None else scores.mean(self.denominator)
+        return self.offset + scores.mean(self.numerator) / bottom
+
+    def estimate(self, scores: Scores, level: float = LEVEL) -> Estimate | Undefined:
+        """Estimate it with its interval; undefined where its denominator is not told apart from 0."""
+        if self.denominator is not None:
+            margin = variance_components(scores, [self.denominator]).margin([1.0], level)
+            if abs(scores.mean(self.denominator)) <= margin:
+                return Undefined(self.undefined)
+        limits = self.limits(scores)(level)
+        if limits is None:
+            return Undefined(self.undefined)
+        low, high = limits
+        if self.denominator is None and not self.offset:  # no sum of success lies beyond its weights
+            low = max(low, sum(w for w in self.numerator.values() if w < 0))
+            high = min(high, sum(w for w in self.numerator.values() if w > 0))
+        covered = coverage(scores, {**self.numerator, **(self.denominator or {})})
+        return Estimate(self.value(scores), low, high, unit=self.unit, level=level, **covered)
+
+    def limits(self, scores: Scores) -> Callable[[float], Limits | None]:
+        """Return the limits of its interval as a function of the level; None where the interval is not finite.
+
+        Of a sum ± its margin, of a ratio of rates `rate_ratio_limits`, of any other ratio Fieller's.
+        """
+        if self.denominator is None:
+            value, of_sum = self.value(scores), variance_components(scores, [self.numerator])
+
+            def around(level: float) -> Limits:
+                margin = float(of_sum.margin([1.0], level))
+                return value - margin, value + margin
+
+            return around
+        sign = -1.0 if self.of_rates and min(self.numerator.values()) < 0 else 1.0
+        forms = [combined((sign, self.numerator)), self.denominator]
+        top, bottom = map(scores.mean, forms)
+        known = variance_components(scores, forms)
+
+        def of_ratio(level: float) -> Limits | None:
+            found = (rate_ratio_limits if self.of_rates else fieller)(top, bottom, known, level)
+            if found is None:
+                return None
+            low, high = sorted(self.offset + sign * limit for limit in found)
+            return low, high
+
+        return of_ratio
+
+    def minus(self, other: SuccessMeasure, scores: Scores) -> SuccessMeasure:
+        """Return self - other: exact where they are sums or share a denominator, else to first order in success."""
+        unit = "points" if self.unit == "percent" else self.unit
+        if self.denominator == other.denominator:
+            top, offset = combined((1.0, self.numerator), (-1.0, other.numerator)), self.offset - other.offset
+            return replace(self, unit=unit, numerator=top, offset=offset, of_rates=False)
+        gradient = combined((1.0, self._gradient(scores)), (-1.0, other._gradient(scores)))
+        offset = self.value(scores) - other.value(scores) - scores.mean(gradient)
+        return replace(self, unit=unit, numerator=gradient, denominator=None, offset=offset, of_rates=False)
+
+    def _gradient(self, scores: Scores) -> Weights:
+        """Return its derivative by each mean score."""
+        if self.denominator is None:
+            return self.numerator
+        bottom = scores.mean(self.denominator)
+        ratio = scores.mean(self.numerator) / bottom
+        return combined((1 / bottom, self.numerator), (-ratio / bottom, self.denominator))
+
+
+def combined(*terms: tuple[float, Weights]) -> Weights:
+    """Return Σ factor x weights."""
+    keys = dict.fromkeys(key for _, weights in terms for key in weights)
+    return {key: sum(factor * weights.get(key, 0.0) for factor, weights in terms) for key in keys}
+
+
+def sum_of(role: str, domains: Sequence[str], factor: float = 1.0) -> Weights:
+    """Return the weights of the sum of a role's success over domains, times `factor`."""
+    return {(role, domain): factor for domain in domains}
+
+
+def difference_of(more: str, less: str, domains: Sequence[str], factor: float = 1.0) -> Weights:
+    """Return the weights of the sum over domains of one role's success minus another's, times `factor`."""
+    return {**sum_of(more, domains, factor), **sum_of(less, domains, -factor)}
+
+
+def success(role: str, domains: Sequence[str]) -> SuccessMeasure:
+    """Success, percent: the mean over domains."""
+    return SuccessMeasure("percent", tuple(domains), sum_of(role, domains, 100 / len(domains)))
+
+
+def gain(role: str, source: str) -> SuccessMeasure:
+    """ΔID(s) = after(s, s) - init(s), points."""
+    return SuccessMeasure("points", (source,), difference_of(role, BASE, [source], 100.0))
+
+
+def drop(role: str, targets: Sequence[str]) -> SuccessMeasure:
+    """The mean over targets of drop(s, t) = init(t) - after(s, t), points; positive is a loss."""
+    return SuccessMeasure("points", tuple(targets), difference_of(BASE, role, targets, 100 / len(targets)))
+
+
+def tax(role: str, targets: Sequence[str]) -> SuccessMeasure:
+    """tax(s) = 1 - Σₜ after(s, t) / Σₜ init(t), a fraction: 0 is free, 1 is all lost, negative is transfer."""
+    why = "the base policy's success on the targets is not told apart from 0"
+    after, before = sum_of(role, targets, -1.0), sum_of(BASE, targets)
+    return SuccessMeasure("fraction", tuple(targets), after, before, 1.0, why, of_rates=True)
+
+
+def tax_rate(role: str, targets: Sequence[str], source: str) -> SuccessMeasure:
+    """The mean over t of drop(s, t) / ΔID(s), points lost on a target per point gained on the source."""
+    lost, gained = difference_of(BASE, role, targets, 1 / len(targets)), difference_of(role, BASE, [source])
+    why = "the interval of ΔID contains 0"
+    return SuccessMeasure("points per point", (*targets, source), lost, gained, undefined=why)
+
+
+def ood_change(role: str, targets: Sequence[str], plain: str) -> SuccessMeasure:
+    """Σₜ (arm - plain) / Σₜ plain, a fraction (the formula that arXiv 2601.18217 states)."""
+    why = f"the success of {plain} on the targets is not told apart from 0"
+    arm, before = sum_of(role, targets), sum_of(plain, targets)
+    return SuccessMeasure("fraction", tuple(targets), arm, before, -1.0, why, of_rates=True)
+
+
+def tax_removed(role: str, targets: Sequence[str], plain: str) -> SuccessMeasure:
+    """Σₜ (arm - plain) / Σₜ (init - plain), a fraction: the share of the plain tax that the arm removed."""
+    top, bottom = difference_of(role, plain, targets), difference_of(BASE, plain, targets)
+    why = f"the tax of {plain} is not told apart from 0"
+    return SuccessMeasure("fraction", tuple(targets), top, bottom, undefined=why)
 
 
 @dataclass(frozen=True)
@@ -244,9 +385,13 @@ def tax_report(
 
     at_home = source in scores.roles["init"]
     not_evaluated = Undefined(f"{source} was not evaluated")
-    p_values = {t: p_value(scores, _difference("init", "after", [t])) for t in targets}
+    p_values = {t: p_value(scores, difference_of(BASE, "after", [t])) for t in targets}
     touched = frozenset(touched) & set(targets)
     untouched = tuple(t for t in targets if t not in touched)
+
+    def measured(measure: Callable[..., SuccessMeasure], *over: Any) -> Any:
+        return overall(measure("after", *over).estimate(scores, level))
+
     return TaxReport(
         source=source,
         targets=targets,
@@ -255,20 +400,20 @@ def tax_report(
         excluded_tasks={d: int((~of).sum()) for d, of in usable.items()},
         init=rates("init"),
         after=rates("after"),
-        drop={t: overall(drop(scores, t, level)) for t in targets},
+        drop={t: measured(drop, [t]) for t in targets},
         drop_p=holm(p_values),
         significant=group_sequential_holm(p_values, analyses, analysis),
-        delta_id=overall(delta_id(scores, source, level) if at_home else not_evaluated),
-        tax=overall(tax(scores, targets, level)),
-        tax_rate=overall(tax_rate(scores, source, targets, level) if at_home else not_evaluated),
+        delta_id=measured(gain, source) if at_home else not_evaluated,
+        tax=measured(tax, targets),
+        tax_rate=measured(tax_rate, targets, source) if at_home else not_evaluated,
         level=analyses.level,
         analysis=analysis,
         analyses=analyses.count,
         clusters={d: scores.clusters_of(d).count for d in scores.roles["init"]},
         unknown_content=tuple(sorted(d for d, contents in labels.items() if not any(contents))),
         touched=touched,
-        tax_untouched=overall(tax(scores, untouched, level) if touched else NOT_TOUCHED),
-        tax_touched=overall(tax(scores, sorted(touched), level) if touched else NOT_TOUCHED),
+        tax_untouched=(measured(tax, untouched) if untouched else ALL_TOUCHED) if touched else NOT_TOUCHED,
+        tax_touched=measured(tax, sorted(touched)) if touched else NOT_TOUCHED,
         above_chance=_above_chance(scores, rates("chance"), labels, level, overall),
         tax_above_chance=overall(_tax_above_chance(scores, targets, level)),
         bounds=bounds,
@@ -334,73 +479,7 @@ def _error_bounds(
         return Scores.of(init=filled[0], after=filled[1], clusters=labels)
 
     best, worst = imputed(0.0, 1.0), imputed(1.0, 0.0)
-    drops = {t: _difference("init", "after", [t]) for t in broken}
-    points = {t: (100 * best.mean(drop), 100 * worst.mean(drop)) for t, drop in drops.items()}
-    low, high = (overall(tax(scores, targets, level)) for scores in (best, worst))
+    drops = {t: difference_of(BASE, "after", [t]) for t in broken}
+    points = {t: (100 * best.mean(lost), 100 * worst.mean(lost)) for t, lost in drops.items()}
+    low, high = (overall(tax("after", targets).estimate(scores, level)) for scores in (best, worst))
     return ErrorBounds(low, high, points)
-
-
-def delta_id(scores: Scores, source: str, level: float = LEVEL) -> Estimate:
-    """Return ΔID(s) = after(s, s) - init(s), in points."""
-    return _points(scores, "after", "init", source, level)
-
-
-def drop(scores: Scores, target: str, level: float = LEVEL) -> Estimate:
-    """Return drop(s, t) = init(t) - after(s, t), in points; positive is a loss."""
-    return _points(scores, "init", "after", target, level)
-
-
-def _points(scores: Scores, more: str, less: str, domain: str, level: float) -> Estimate:
-    estimate = linear_combination(scores, {(more, domain): 100.0, (less, domain): -100.0}, "points", level)
-    return replace(estimate, low=max(estimate.low, -100), high=min(estimate.high, 100))
-
-
-def tax(scores: Scores, targets: Sequence[str], level: float = LEVEL) -> Estimate | Undefined:
-    """Return tax(s) = 1 - Σₜ after(s, t) / Σₜ init(t); undefined when Σ init is not told apart from 0.
-
-    0 is free, 1 is all lost, negative is transfer.
-    """
-    if not targets:
-        return Undefined("every target is touched")
-    left = rate_ratio(scores, {("after", t): 1.0 for t in targets}, {("init", t): 1.0 for t in targets}, level)
-    if left is None:
-        return Undefined("the base policy's success on the targets is not told apart from 0")
-    return replace(left, value=1 - left.value, low=1 - left.high, high=1 - left.low)
-
-
-def tax_rate(scores: Scores, source: str, targets: Sequence[str], level: float = LEVEL) -> Estimate | Undefined:
-    """Return mean over t of drop(s, t) / ΔID(s), points per point; undefined when ΔID's interval contains 0."""
-    unknown_gain = Undefined("the interval of ΔID contains 0")
-    if delta_id(scores, source, level).contains(0.0):
-        return unknown_gain
-    lost = {key: w / len(targets) for key, w in _difference("init", "after", targets).items()}
-    rate = ratio(scores, lost, {("after", source): 1.0, ("init", source): -1.0}, "points per point", level)
-    return unknown_gain if rate is None else rate
-
-
-def ood_change(
-    scores: Scores, arm: str, plain: str, targets: Sequence[str], level: float = LEVEL
-) -> Estimate | Undefined:
-    """Return Σₜ (arm - plain) / Σₜ plain, as a fraction (the formula stated in arXiv 2601.18217).
-
-    `scores` needs the roles `arm` and `plain`. Undefined when the denominator is not told apart from 0.
-    """
-    of_plain = rate_ratio(scores, {(arm, t): 1.0 for t in targets}, {(plain, t): 1.0 for t in targets}, level)
-    if of_plain is None:
-        return Undefined(f"the success of {plain} on the targets is not told apart from 0")
-    return replace(of_plain, value=of_plain.value - 1, low=of_plain.low - 1, high=of_plain.high - 1)
-
-
-def tax_removed(
-    scores: Scores, arm: str, plain: str, targets: Sequence[str], level: float = LEVEL
-) -> Estimate | Undefined:
-    """Return Σₜ (arm - plain) / Σₜ (init - plain): the share of the plain tax that the arm removed.
-
-    `scores` needs the roles `init`, `arm` and `plain`. Undefined when the plain tax is not told apart from 0.
-    """
-    removed = ratio(scores, _difference(arm, plain, targets), _difference("init", plain, targets), level=level)
-    return Undefined(f"the tax of {plain} is not told apart from 0") if removed is None else removed
-
-
-def _difference(more: str, less: str, targets: Sequence[str]) -> Weights:
-    return {(more, t): 1.0 for t in targets} | {(less, t): -1.0 for t in targets}

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gentax.core import UsageError, unknown
-from gentax.metrics import claim_testing as measures
-from gentax.metrics.claim_testing import BASE, RANDOM, Claim, ClaimResult, SuccessMeasure, assess
+from gentax.metrics import tax as measures
+from gentax.metrics.claim_testing import Claim, ClaimResult, assess
+from gentax.metrics.tax import BASE, RANDOM, SuccessMeasure
 from gentax.training.check import touched_by
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from gentax.metrics.statistics.intervals import (
     linear_combination,
     p_value,
     probability_of_improvement,
-    rate_ratio,
     ratio,
     success_rate,
 )  # fmt: skip
@@ -51,6 +50,6 @@ __all__ = [
     "Scores", "TaskClusters", "Undefined", "Weights", "above_chance", "above_chance_tax", "bounded_mean",
     "cluster_mean", "difference", "estimate_pilot", "few_seeds_caveat", "free_within", "group_sequential_holm",
     "holm", "iqm", "linear_combination", "minimum_detectable_drop", "minimum_detectable_drop_of_training",
-    "p_value", "power_sentences", "probability_of_improvement", "rate_ratio", "ratio", "required_sample_size",
+    "p_value", "power_sentences", "probability_of_improvement", "ratio", "required_sample_size",
     "required_seeds", "required_tasks", "success_rate",
 ]  # fmt: skip

@@ -118,22 +118,12 @@ def ratio(
     return Estimate(top / bottom, *limits, unit=unit, level=level, **coverage(scores, {**numerator, **denominator}))
 
 
-def rate_ratio(scores: Scores, numerator: Weights, denominator: Weights, level: float = LEVEL) -> Estimate | None:
-    """Estimate a ratio of two weighted sums of success, both with weights above 0, as a fraction.
-
-    The interval is symmetric in the logarithm. Where the numerator is not told apart from 0 its logarithm means little,
-    and the limits are Fieller's, from 0 on. None when the denominator is not told apart from 0.
-    """
-    top, bottom = scores.mean(numerator), scores.mean(denominator)
-    limits = rate_ratio_limits(top, bottom, variance_components(scores, [numerator, denominator]), level)
-    if limits is None:
-        return None
-    covered = coverage(scores, {**numerator, **denominator})
-    return Estimate(top / bottom, *limits, unit="fraction", level=level, **covered)
-
-
 def rate_ratio_limits(top: float, bottom: float, known: VarianceComponents, level: float) -> tuple[float, float] | None:
-    """Return the limits of `rate_ratio` from the two sums and their joint variance; None where bottom may be 0."""
+    """Return the limits of top / bottom, two sums of success, from their joint variance; None where bottom may be 0.
+
+    They are symmetric in the logarithm. Where the numerator is not told apart from 0 its logarithm means little, and
+    the limits are Fieller's, from 0 on.
+    """
     if bottom <= known.margin([0.0, 1.0], level):
         return None
     value = top / bottom
@@ -207,14 +197,23 @@ def fieller(top: float, bottom: float, known: VarianceComponents, level: float) 
 
 
 def p_value(scores: Scores, weights: Weights) -> float:
-    """Return the two-sided p-value of "the weighted sum is 0": 1 - the level of the interval that just touches 0.
+    """Return the two-sided p-value of "the weighted sum is 0".
 
-    It agrees with `linear` by construction: p below 0.05 exactly when the 95 % interval does not contain 0.
+    It agrees with `linear_combination`: p is below 0.05 exactly when the 95 % interval does not contain 0.
     """
     value, known = abs(scores.mean(weights)), variance_components(scores, [weights])
+    return p_value_of(lambda level: value - float(known.margin([1.0], level)))
+
+
+def p_value_of(excess: Callable[[float], float]) -> float:
+    """Return 1 - the highest level at which an interval leaves out what is tested, which is where `excess` is 0.
+
+    Args:
+        excess: how far it lies outside the interval of a level, negative inside.
+    """
 
     def beyond(log_p: float) -> float:
-        return value - float(known.margin([1.0], -np.expm1(log_p)))
+        return excess(float(-np.expm1(log_p)))
 
     if beyond(_LARGEST_LOG_P) <= 0:  # 0, or what rounding makes of it
         return 1.0
