@@ -1,8 +1,8 @@
 """The generalization tax: what training on a domain changed there, what it changed elsewhere, and the price of a point.
 
-Success rates are in percent, differences of them in points, taxes are fractions. A `SuccessMeasure` is a weighted sum of
-success or a ratio of two, with its interval; reports, arms and claims take theirs from the functions below. `init` is
-the base policy, `after` the same policy after training on the source; both played the same test tasks with the same
+Success rates are in percent, differences of them in points, taxes are fractions. A `SuccessMeasure` is a weighted sum
+of success or a ratio of two, with its interval; reports, arms and claims take theirs from the functions below. `init`
+is the base policy, `after` the same policy after training on the source; both played the same test tasks with the same
 sampling seeds. Arms and sources are compared in `arms`.
 
 A target is *touched* when its text, states or experts entered training in any form; remedies are judged on the
