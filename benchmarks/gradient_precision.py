@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from training_step import quiet
 
-from gentax.models.options import ModelOptions
 from gentax.models.scoring import scoring_method
 from gentax.policies.local import load_local_policy
 from gentax.rollouts import RolloutConfig
@@ -37,10 +36,10 @@ KINDS = (  # number format of the weights, of the arithmetic, and how sequences 
 )
 
 
-def gradient(config: TrainConfig, way: str, examples: Path) -> tuple[dict[str, float], torch.Tensor]:
+def gradient(config: TrainConfig, device: str, way: str, examples: Path) -> tuple[dict[str, float], torch.Tensor]:
     """Return the row of the first step, and its gradient after clipping."""
     torch.manual_seed(0)  # of the adapters
-    policy = load_local_policy(config.model, ModelOptions(device=config.device, dtype=config.dtype))
+    policy = load_local_policy(config.model, config.options(device))
     imitation = SFTData.collect(config, policy, examples)
     learner = learner_of(policy, config)
     scoring_method(learner.model)  # lets the model attend as a tree where it can
@@ -74,7 +73,6 @@ def main(argv: list[str] | None = None) -> None:
         rollout=rollout_config,
         sft=SFTConfig(mixture={args.domain: 1.0}, max_pairs=args.pairs),
         lora=LoraConfig(),
-        device=args.device,
     )
     print(f"{args.model}, {args.pairs} pairs of {args.domain}, torch {torch.__version__} on {args.device}")
     print(f"{'weights':10}{'arithmetic':>11}{'read as':>9}{'loss':>9}{'norm':>8}{'cosine to fp32':>16}")
@@ -82,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for dtype, precision, way in KINDS:
             of = replace(config, dtype=dtype, precision=precision)
-            row, found = gradient(of, way, Path(scratch) / "examples.safetensors")
+            row, found = gradient(of, args.device, way, Path(scratch) / "examples.safetensors")
             reference = found if reference is None else reference
             cosine = float(torch.cosine_similarity(found.double(), reference.double(), dim=0))
             print(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # type checkers and editors do not run `__getattr__`
     from gentax.evals.paired_eval import tax
     from gentax.evals.probe import probe
     from gentax.models.options import ModelOptions
-    from gentax.rollouts import RolloutConfig, rollout
+    from gentax.rollouts import EvalRolloutConfig, RolloutConfig, rollout
     from gentax.training import TrainConfig, train
     from gentax.wrappers import distract
 
@@ -34,6 +34,7 @@ _HOME = {
     "distract": "gentax.wrappers",
     "TrainConfig": "gentax.training",
     "RolloutConfig": "gentax.rollouts",
+    "EvalRolloutConfig": "gentax.rollouts",
     "ModelOptions": "gentax.models.options",
     "Task": "gentax.core",
     "Episode": "gentax.core",
@@ -45,6 +46,7 @@ _HOME = {
 __all__ = [
     "Domain",
     "Episode",
+    "EvalRolloutConfig",
     "ModelOptions",
     "Outcome",
     "RolloutConfig",

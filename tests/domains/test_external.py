@@ -162,11 +162,12 @@ def test_an_environment_that_cannot_say_is_told_what_it_cannot_claim(own):
         True,
     )
     with pytest.raises(
-        UsageError, match=r"forgetting.interpolate chooses by validation tasks, and own_game:Guess does not"
+        UsageError, match=r"forgetting.merge: interpolate chooses by validation tasks, and own_game:Guess does not"
     ):
-        task_pool("own_game:Guess", TrainConfig(forgetting=ForgettingConfig(interpolate=0.9)))
+        task_pool("own_game:Guess", TrainConfig(forgetting=ForgettingConfig(merge="interpolate")))
     assert len(task_pool("own_game:Guess", TrainConfig()).validation) == 64
-    assert len(task_pool("own_game:Named", TrainConfig(forgetting=ForgettingConfig(interpolate=0.9))).validation) == 64
+    chosen = TrainConfig(forgetting=ForgettingConfig(merge="interpolate"))
+    assert len(task_pool("own_game:Named", chosen).validation) == 64
 
 
 def test_contents_that_are_all_the_same_fill_no_second_split(own):

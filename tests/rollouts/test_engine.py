@@ -8,7 +8,7 @@ import pytest
 from gentax.core import Outcome, Task, UsageError
 from gentax.models.action_format import write_reply
 from gentax.policies import ExpertPolicy, RandomPolicy, Reply
-from gentax.rollouts import EnvPool, RolloutConfig, make_env, rollout
+from gentax.rollouts import EnvPool, EvalRolloutConfig, RolloutConfig, make_env, rollout
 
 
 def tasks(n, level="three"):
@@ -134,7 +134,7 @@ def test_settings_that_make_no_sense_are_refused(toy):
         {"top_p": 0.0}, {"top_k": -1}, {"min_p": 1.0}, {"action_format": "xml"}, {"reward": "shape"},
     ):  # fmt: skip
         with pytest.raises(UsageError):
-            RolloutConfig(**bad)
+            EvalRolloutConfig(**bad)
     with pytest.raises(UsageError):
         rollout(ExpertPolicy(), tasks(1), samples=0)
     with pytest.raises(UsageError, match="train split has indices"):

@@ -7,7 +7,14 @@ from itertools import pairwise
 import pytest
 
 from gentax.core import Episode, Outcome, Step, Task, UsageError
-from gentax.rollouts.prompt import ADMISSIBLE_SHOWN, RolloutConfig, build_message, episode_prompts, with_token_budget
+from gentax.rollouts.prompt import (
+    ADMISSIBLE_SHOWN,
+    EvalRolloutConfig,
+    RolloutConfig,
+    build_message,
+    episode_prompts,
+    with_token_budget,
+)
 
 STEPS = tuple(Step(f"obs {n}", f"<action>act {n}</action>", f"act {n}", 0.0, True) for n in range(4))
 
@@ -108,7 +115,8 @@ def test_settings_that_came_later_are_not_hashed_at_their_defaults():
     assert set(plain(RolloutConfig())) == {
         "context", "thinking", "admissible", "temperature", "max_new_tokens", "horizon", "reward", "wrap",
     }  # fmt: skip
-    assert plain(RolloutConfig(top_p=0.9, action_format="json")) == {
+    assert plain(EvalRolloutConfig()) == plain(RolloutConfig())
+    assert plain(EvalRolloutConfig(top_p=0.9, action_format="json")) == {
         **plain(RolloutConfig()),
         "top_p": 0.9,
         "action_format": "json",

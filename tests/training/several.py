@@ -36,8 +36,8 @@ FULL_BATCH = 384  # tokens: little to compute, and still several batches
 KINDS = {
     "full": {},
     "lora": {"lora": LoraConfig(4)},
-    "shard": {"shard": True},
-    "shard-lora": {"shard": True, "lora": LoraConfig(4)},
+    "shard": {},
+    "shard-lora": {"lora": LoraConfig(4)},
 }
 
 
@@ -62,7 +62,7 @@ def run(out: Path, model: str, kind: str, world: World, config: TrainConfig) -> 
 
     def fresh():
         policy = load_local_policy(model)
-        learner = learner_of(policy, config, world)
+        learner = learner_of(policy, config, world, shard="shard" in kind)
         return policy, learner, torch.optim.Adam(learner.parameters, lr=1e-3, fused=True)
 
     policy, learner, optimizer = fresh()
@@ -120,12 +120,11 @@ def main(out: str, model: str, *kinds: str) -> list[dict]:
     for kind in kinds:
         config = TrainConfig(
             precision="fp32",
-            device="cpu",
             rollout=RolloutConfig(temperature=1.0),
             algorithm=PolicyGradientConfig(beta=0.1),
             **KINDS[kind],
         )
-        with join(config) as world:
+        with join("cpu") as world:
             (Path(out) / kind).mkdir(parents=True, exist_ok=True)
             came = run(Path(out), model, kind, world, config)
             found.append({"kind": kind, "talk": talk(world), "processes": world.gather(came)})

@@ -23,8 +23,8 @@ from gentax.training.check import touched_by
 from gentax.training.config import CurriculumConfig, ForgettingConfig, Phase
 from gentax.training.distributed import World
 from gentax.training.forgetting import ForgettingMethod, Start, forgetting_methods
-from gentax.training.forgetting.interpolate import nearest_that_keeps
 from gentax.training.forgetting.kl_budget import TASKS, KLBudget
+from gentax.training.forgetting.merge import nearest_that_keeps
 from gentax.training.forgetting.replay_kl import ReplayKL, ReplayText, replayed_domains, split_by_tokens
 from gentax.training.rollout_worker import TaskPool
 
@@ -115,8 +115,8 @@ def test_a_method_from_outside_is_called_through_its_hooks_and_touches_no_other_
 
 def test_a_config_turns_methods_on_and_a_class_that_is_none_is_refused():
     assert forgetting_methods(TrainConfig()) == []
-    methods = forgetting_methods(config(kl_budget=0.1, interpolate=0.0))
-    assert [type(method).__name__ for method in methods] == ["ReplayKL", "KLBudget", "Interpolate"]
+    methods = forgetting_methods(config(kl_budget=0.1, merge="interpolate"))
+    assert [type(method).__name__ for method in methods] == ["ReplayKL", "KLBudget", "Merge"]
     with pytest.raises(UsageError, match="is no subclass of"):
         forgetting_methods(config(custom=(f"{__name__}:config",)))
     with pytest.raises(UsageError, match="did you mean 'PullBack'"):

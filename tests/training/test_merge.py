@@ -10,8 +10,7 @@ import torch
 from gentax.core import UsageError
 from gentax.models.options import ModelOptions
 from gentax.policies.local import load_local_policy
-from gentax.training.forgetting.interpolate import interpolate
-from gentax.training.forgetting.merge import mean, merge_models
+from gentax.training.forgetting.merge import interpolate, mean, merge_models
 from gentax.training.pretrain import new_model, train_tokenizer
 from gentax.training.run_folder import save_model
 

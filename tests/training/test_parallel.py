@@ -91,19 +91,30 @@ def test_a_whole_run_of_two_processes_is_that_of_one(tmp_path, shard):
     settings = {
         "source": "sokoban", "max_steps": 2, "tasks_per_step": 4, "num_generations": 2,
         "precision": "fp32",  # in bf16 two processes round otherwise than one, and may sample another token
-        "rollout": {"temperature": 1.0}, "shard": shard,
+        "rollout": {"temperature": 1.0},
         "sft": {"max_pairs": 40}, "forgetting": {"replay": 1.0, "replay_domains": ["crafting"]},
         "algorithm": {"advantage_estimator": "reinforce++"},
     }  # fmt: skip
     (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
     alone = train(read_settings(TrainConfig, settings, "recipe"), tmp_path / "one")
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "gentax"]
-    command = [*start, "train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "two")]
+    # The model has room in one process: without any share of the memory for whole models it is sharded all the same.
+    without_room = "from gentax.training import learner; learner.WHOLE = 0.0" if shard else ""
+    (tmp_path / "command.py").write_text(f"{without_room}\nfrom gentax.cli import main\nmain()")
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command = [
+        *start,
+        str(tmp_path / "command.py"),
+        "train",
+        str(tmp_path / "recipe.yaml"),
+        "--out",
+        str(tmp_path / "two"),
+    ]
     done = subprocess.run(
         command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("model: ") == 1  # the first process has the word
+    assert ("sharded" in done.stdout) == shard
     one, two = (
         [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
         for run in ("one", "two")
@@ -122,7 +133,7 @@ def test_a_whole_run_of_two_processes_is_that_of_one(tmp_path, shard):
 
 
 def test_without_torchrun_a_process_is_alone():
-    with join(TrainConfig(shard=True)) as world:
+    with join() as world:
         assert world == World()
         assert several.talk(world) | {"gradients": None} == {
             "total": 0.5, "most": 0, "everyone": [{"ü": ""}], "gradients": None,

@@ -12,7 +12,7 @@ import pytest
 from gentax.core import UsageError
 from gentax.core.settings import plain, read_settings
 from gentax.domains import domains, missing_modules
-from gentax.rollouts import RolloutConfig
+from gentax.rollouts import EvalRolloutConfig, RolloutConfig
 from gentax.training.check import check, touched_by, touched_by_run
 from gentax.training.config import (
     OLD_KEYS,
@@ -43,12 +43,11 @@ def read(**values) -> TrainConfig:
             {"curriculum": {"phases": [{"mixture": {"sokoban": 1}}]}, "source": "webshop"},
             "leave out source and max_steps",
         ),
-        ({"curriculum": {"replay": 0.2}}, "curriculum.replay takes from earlier phases"),
         ({"curriculum": {"adaptive": True}}, "curriculum.adaptive chooses among the parts"),
         ({"curriculum": {"phases": [{"max_steps": 3}]}}, "lacks the key 'mixture'"),
         ({"num_generations": 1}, "num_generations must be at least 2 with grpo"),
         ({"num_generations": 0, "algorithm": {"advantage_estimator": "ppo"}}, "num_generations must be greater than 0"),
-        ({"forgetting": {"merge": "mean"}}, "forgetting.merge joins"),
+        ({"forgetting": {"merge": "mean"}}, "forgetting.merge: mean joins"),
         ({"forgetting": {"replay_domains": ["webshop"]}}, "forgetting.replay is 0"),
         (
             {
@@ -61,7 +60,6 @@ def read(**values) -> TrainConfig:
             {"forgetting": {"kl_budget": 0.1}, "max_steps": 0, "sft": {"mixture": {"sokoban": 1}}},
             "forgetting.kl_budget ends the",
         ),
-        ({"forgetting": {"interpolate": 1.5}}, "forgetting.interpolate must be less than or equal to 1, not 1.5"),
         ({"max_steps": 0}, "nothing to do"),
         ({"rollout": {"temperature": 0}}, "rollout.temperature is 0"),
         (
@@ -75,7 +73,6 @@ def read(**values) -> TrainConfig:
             {"curriculum": {"phases": [{"mixture": {"sokoban": -1}}]}},
             "sokoban must be greater than or equal to 0",
         ),
-        ({"vllm_server_base_url": "http://localhost:8000"}, "vllm_server_base_url is for trainer trl alone"),
         ({"klm": 0.1}, "unknown key in recipe 'klm'"),
     ],
 )
@@ -139,6 +136,11 @@ def test_what_a_recipe_names_must_exist_and_be_allowed(config, message):
         ({"algorithm": {"minibatches": 2}}, "recipe: algorithm: `minibatches` is gone: a step is one update"),
         ({"exploration": {"hints": 0.5}}, "recipe: `exploration` is gone: for guidance let `sft` learn"),
         ({"curriculum": {"horizon_start": 3}}, "recipe: curriculum: `horizon_start` is gone: set `rollout.horizon`"),
+        ({"curriculum": {"replay": 0.2}}, "recipe: curriculum: `replay` is gone: give the later phase a `mixture`"),
+        ({"forgetting": {"interpolate": 0.9}}, "recipe: forgetting: `interpolate` is now `merge: interpolate`"),
+        ({"rollout": {"min_p": 0.1}}, "recipe: rollout: `min_p` is for evaluation only: it cuts off the distribution"),
+        ({"device": "cpu"}, "recipe: `device` is no part of a recipe: say it to `train`, or as an option"),
+        ({"shard": True}, "recipe: `shard` is gone: processes spread a model (FSDP2) that one of them has no room"),
     ],
     ids=str,
 )
@@ -154,6 +156,13 @@ def test_every_new_name_is_a_setting():
     names = {field.name for group in groups for field in fields(group)}
     assert set(RENAMED.values()) <= names
     assert not names & OLD_KEYS.keys()
+
+
+def test_a_config_that_cuts_off_the_distribution_is_not_trained_with():
+    with pytest.raises(UsageError, match=r"rollout\.top_p, top_k and min_p: each is for evaluation only"):
+        TrainConfig(rollout=EvalRolloutConfig(top_p=0.9))
+    with pytest.raises(UsageError, match="`top_p` is for evaluation only: a setting of EvalRolloutConfig"):
+        RolloutConfig(top_p=0.9)
 
 
 def test_refusing_loads_no_model():
@@ -179,10 +188,9 @@ def test_every_setting_goes_with_every_other():
         reward=RewardConfig(judge="http://localhost:1/v1"),
         curriculum=CurriculumConfig(
             (Phase({"sokoban:6x6": 1.0, "crafting": 3.0}, 5), Phase({"sokoban:6x6-far": 1.0, "webshop": 1.0}, 7)),
-            replay=0.25,
             adaptive=True,
         ),
-        forgetting=ForgettingConfig(replay=0.5, interpolate=0.9, kl_budget=0.3),
+        forgetting=ForgettingConfig(replay=0.5, merge="interpolate", kl_budget=0.3),
         held_out_domains=("alfworld",) if not missing_modules(domains()["alfworld"]) else (),
     )
     check(config)

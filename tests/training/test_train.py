@@ -21,8 +21,7 @@ from gentax.policies.local import load_local_policy
 from gentax.policies.protocol import Reply
 from gentax.rollouts import RolloutConfig
 from gentax.training import TrainConfig, rollout_worker, run, run_folder, train
-from gentax.training.distributed import World
-from gentax.training.run_folder import RunFolder, checkpoints, latest_model, result, step_line
+from gentax.training.run_folder import checkpoints, latest_model, result, step_line
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +85,7 @@ EVERYTHING = {
     "plain": {},
     "sequences": {"algorithm": {"entropy_coef": 0.01, "loss_aggregation": "sequence"}},
     "ppo": {"algorithm": {"advantage_estimator": "ppo"}},
-    "cascade": {"curriculum": {**TWO, "replay": 0.5, "adaptive": True}},
+    "cascade": {"curriculum": {**TWO, "adaptive": True}},
     "gigpo": {"algorithm": {"advantage_estimator": "gigpo"}, "source": "toy:three"},
     "lora": {"lora": {"r": 4}},
     "imitation": {"sft": {"max_pairs": 40, "learning_rate": 1e-3}},
@@ -95,7 +94,7 @@ EVERYTHING = {
             "replay": 1.0,
             "replay_domains": ["crafting"],
             "kl_budget": 1e9,
-            "interpolate": 0.9,
+            "merge": "interpolate",
         },
         "sft": {"max_pairs": 20},
     },
@@ -255,7 +254,7 @@ def test_the_forgetting_meter_stops_the_run_at_the_last_checkpoint_below(toy, ab
 
 
 def test_interpolation_ends_with_weights_between_the_start_and_the_trained_ones(toy, able, tmp_path):
-    out = train(make_config(able, forgetting={"interpolate": 1.0}), tmp_path / "run")
+    out = train(make_config(able, forgetting={"merge": "interpolate"}), tmp_path / "run")
     said = json.loads((tmp_path / "run/done.json").read_text())
     assert out.name == said["result"] == "interpolated"
     start, tuned, found = weights(able), weights(tmp_path / "run" / said["trained"]), weights(out)
@@ -343,14 +342,26 @@ def test_unknown_sources_and_models_are_refused_before_anything_is_written(toy, 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_may_be_continued_with_another_number_of_episodes_at_once(tmp_path):
-    asked = TrainConfig(source="toy")
-    RunFolder.open(tmp_path / "run", asked, World())
-    RunFolder.open(tmp_path / "run", replace(asked, parallel=3), World())
-    with pytest.raises(UsageError, match="another recipe"):
-        RunFolder.open(tmp_path / "run", replace(asked, seed=3), World())
+def test_a_run_plays_as_many_episodes_at_once_as_it_is_told_and_may_go_on_with_another_number(
+    toy, able, tmp_path, monkeypatch
+):
+    told, real = [], rollout_worker.rollout
+    monkeypatch.setattr(
+        rollout_worker, "rollout", lambda *args, **kwargs: told.append(kwargs["parallel"]) or real(*args, **kwargs)
+    )
+
+    def stop(row):
+        if row["step"] == 3:
+            raise Stop
+
+    config = make_config(able, max_steps=4)
+    with pytest.raises(Stop):
+        train(config, tmp_path / "run", stop, parallel=2)
+    train(config, tmp_path / "run", parallel=3)
+    assert set(told) == {2, 3}
+    assert len(logged(tmp_path / "run")) == 4
     with pytest.raises(UsageError, match="parallel"):
-        replace(asked, parallel=0)
+        train(config, tmp_path / "other", parallel=0)
 
 
 def test_the_line_of_a_step_tells_replies_that_were_cut_off_from_invalid_ones():

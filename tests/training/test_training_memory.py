@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -87,14 +86,24 @@ def test_playing_and_learning_take_turns_and_fewer_episodes_fit_into_less(tiny):
     playing = found.parts["cache of playing"]
     held = sum(found.parts.values()) - learning - playing
     assert found.total == held + max(learning, playing)
-    one = footprint(bare, replace(config, parallel=1), CPU, PLENTY)
+    one = footprint(bare, config, CPU, PLENTY, parallel=1)
     assert one.parts["cache of playing"] == playing / 128
     assert found.least == one.least == held + max(learning, playing / 128)
     check_memory(bare, config, CPU, found.least)
-    with pytest.raises(UsageError, match=r"left; -s lora.r=16 takes about .*; shard: true spreads it"):
+    with pytest.raises(UsageError, match=r"left; -s lora.r=16 takes about .*; several processes"):
         check_memory(bare, config, CPU, 1e3)
-    with pytest.raises(UsageError, match=r"left; shard: true spreads it"):
+    with pytest.raises(UsageError, match=r"left; several processes under torchrun share it"):
         check_memory(bare, TrainConfig(lora=LoraConfig()), CPU, 1e3)
+
+
+def test_processes_share_a_model_that_one_of_them_has_no_room_for(tiny):
+    bare = load_meta_model(tiny)
+    whole = footprint(bare, TrainConfig(), CPU, 0.0)
+    assert not check_memory(bare, TrainConfig(), CPU, whole.least).shard  # a single process
+    assert not check_memory(bare, TrainConfig(), CPU, PLENTY, processes=4).shard
+    shared = check_memory(bare, TrainConfig(), CPU, whole.least, processes=4)  # next to no room is none
+    assert shared.shard
+    assert shared.least < whole.least
 
 
 @pytest.mark.parametrize("trainer", ["gentax", "trl"])
@@ -103,8 +112,11 @@ def test_a_model_without_room_is_refused_with_the_numbers_before_it_is_loaded(
 ):
     if trainer == "trl":
         pytest.importorskip("trl")
-    monkeypatch.setattr(run, "available_memory", lambda device: 1e6)
-    monkeypatch.setattr(run, "load_local_policy", None)
+    from gentax.training import trl_trainer
+
+    for module in (run, trl_trainer):
+        monkeypatch.setattr(module, "available_memory", lambda device: 1e6)
+        monkeypatch.setattr(module, "load_local_policy", None)
     with pytest.raises(UsageError, match=r"takes about 0\.\d GB \(.*playing .*\), and cpu has 0\.0 GB left; .*lora"):
         train(TrainConfig(model=str(tiny), source="toy", max_steps=1, trainer=trainer), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -37,7 +36,6 @@ def make_config(tiny: Path, **changes) -> TrainConfig:
         "eval_steps": 2,
         "rollout": RolloutConfig(temperature=0.8, max_new_tokens=3, horizon=2),
         "precision": "fp32",
-        "device": "cpu",
         "trainer": "trl",
     }
     return TrainConfig(**(values | changes))
@@ -216,7 +214,6 @@ def test_the_server_is_asked_and_read_as_trl_does(trl, tiny, tmp_path, monkeypat
     from trl.generation.vllm_client import VLLMClient
 
     from gentax.training.trl_server import ServerDecoder
-    from gentax.training.trl_trainer import train_with_trl
 
     def completions(url, json):
         logprobs = {"tokens": ["token_id:3"], "token_logprobs": [-1.5], "top_logprobs": [{"token_id:3": -1.5}]}
@@ -230,7 +227,9 @@ def test_the_server_is_asked_and_read_as_trl_does(trl, tiny, tmp_path, monkeypat
     assert (sample.ids.tolist(), sample.logprobs.tolist()) == ([3], [-1.5])
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UsageError, match=r"trl\[vllm\]"):
-        train_with_trl(make_config(tiny, vllm_server_base_url="http://localhost:8000"), tmp_path / "run")
+        train(make_config(tiny), tmp_path / "run", vllm_server_base_url="http://localhost:8000")
+    with pytest.raises(UsageError, match="for trainer trl alone"):
+        train(make_config(tiny, trainer="gentax"), tmp_path / "run", vllm_server_base_url="http://localhost:8000")
 
 
 @pytest.mark.parametrize(
@@ -239,14 +238,12 @@ def test_the_server_is_asked_and_read_as_trl_does(trl, tiny, tmp_path, monkeypat
         ("sft", {"sft": SFTConfig()}),
         ("forgetting.replay", {"forgetting": ForgettingConfig(replay=0.1)}),
         ("forgetting.kl_budget", {"forgetting": ForgettingConfig(kl_budget=1.0)}),
-        ("forgetting.interpolate", {"forgetting": ForgettingConfig(interpolate=0.9)}),
-        ("shard", {"shard": True}),
-        ("device", {"device": "cuda:1"}),
+        ("forgetting.merge", {"forgetting": ForgettingConfig(merge="interpolate")}),
     ],
 )
 def test_what_trl_cannot_do_is_refused_before_anything_is_written(toy, tiny, tmp_path, named, changes):
     with pytest.raises(UsageError, match=f"cannot do {named}:"):
-        train(make_config(tiny, **changes), tmp_path / "run")
+        train(make_config(tiny, **changes), tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 
 
@@ -256,12 +253,12 @@ def test_a_missing_trl_and_another_version_are_named(tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "trl", ModuleType("trl"))
     monkeypatch.setattr(trl_trainer, "version", lambda name: {"trl": "0.9.9"}[name])
     with pytest.raises(UsageError, match=rf"needs TRL {trl_trainer.PINNED}, and 0\.9\.9 is installed"):
-        trl_trainer.refuse(make_config(tiny))
+        trl_trainer.refuse(make_config(tiny), "cpu", None)
     monkeypatch.setattr(trl_trainer, "version", lambda name: trl_trainer.PINNED)
-    trl_trainer.refuse(make_config(tiny))
+    trl_trainer.refuse(make_config(tiny), "cpu", None)
     monkeypatch.setitem(sys.modules, "trl", None)
     with pytest.raises(UsageError, match=r'pip install "gentax\[trl\]"'):
-        trl_trainer.refuse(make_config(tiny))
+        trl_trainer.refuse(make_config(tiny), "cpu", None)
 
 
 def test_the_pinned_version_is_the_one_that_the_extra_installs():
@@ -280,4 +277,6 @@ def test_several_gpus_and_one_process_are_refused(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     with pytest.raises(UsageError, match="accelerate launch"):
-        trl_trainer.train_with_trl(replace(make_config(tiny), device="auto"), tmp_path / "run")
+        trl_trainer.refuse(make_config(tiny), "auto", None)
+    with pytest.raises(UsageError, match="accelerate places the model"):
+        trl_trainer.refuse(make_config(tiny), "cuda:1", None)

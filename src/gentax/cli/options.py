@@ -19,7 +19,7 @@ from gentax.core.console import printable, status
 from gentax.core.errors import UsageError
 from gentax.core.settings import field_docs
 from gentax.models.options import ModelOptions
-from gentax.rollouts import RolloutConfig
+from gentax.rollouts import EvalRolloutConfig
 
 if TYPE_CHECKING:
     from gentax.policies import Policy
@@ -81,7 +81,7 @@ class RunOptions:
 
 Run = Annotated[RunOptions, SettingsGroup()]
 Model = Annotated[ModelOptions, SettingsGroup()]
-Rollout = Annotated[RolloutConfig, SettingsGroup(exclude=("horizon", "reward"))]
+Rollout = Annotated[EvalRolloutConfig, SettingsGroup(exclude=("horizon", "reward"))]
 
 
 def read_domains(names: list[str] | None) -> dict[str, str | None]:
@@ -149,8 +149,8 @@ def print_usage() -> None:
 def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command an option, with its docstring, for each field of its parameters that are a `SettingsGroup`.
 
-    A parameter `config: Annotated[RolloutConfig, SettingsGroup()]` becomes the options `--context`, `--thinking` and so
-    on; the command is called with one `RolloutConfig`.
+    A parameter `config: Annotated[EvalRolloutConfig, SettingsGroup()]` becomes the options `--context`, `--thinking`
+    and so on; the command is called with one `EvalRolloutConfig`.
     """
     hints = typing.get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []

@@ -14,7 +14,7 @@ from gentax.cli.options import SettingsGroup, with_settings
 from gentax.cli.output import console, printable
 from gentax.core.errors import UsageError
 from gentax.models.options import ModelOptions
-from gentax.rollouts import RolloutConfig
+from gentax.rollouts import EvalRolloutConfig
 
 if TYPE_CHECKING:
     from gentax.core import Episode, TextEnv
@@ -34,7 +34,7 @@ def play(
         str | None, typer.Option(metavar="FILE", help="Sokoban only: play the rooms of an XSB file.")
     ] = None,
     *,
-    settings: Annotated[RolloutConfig, SettingsGroup(exclude=("horizon", "reward"), defaults={"thinking": True})],
+    settings: Annotated[EvalRolloutConfig, SettingsGroup(exclude=("horizon", "reward"), defaults={"thinking": True})],
     model: o.Model,
 ) -> None:
     """Play a task in the terminal, or watch a policy play it.
@@ -59,7 +59,7 @@ def play(
         env.close()
 
 
-def _watch(env: TextEnv, policy: str, model: ModelOptions, index: int, split: str, settings: RolloutConfig) -> None:
+def _watch(env: TextEnv, policy: str, model: ModelOptions, index: int, split: str, settings: EvalRolloutConfig) -> None:
     from gentax.core import Task
     from gentax.rollouts import EnvPool, rollout
 

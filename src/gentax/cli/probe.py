@@ -23,7 +23,7 @@ from gentax.cli.output import (
 from gentax.core.console import status
 from gentax.core.errors import UsageError, unknown
 from gentax.core.extras import LOCAL, require_modules
-from gentax.rollouts import RolloutConfig
+from gentax.rollouts import EvalRolloutConfig
 
 if TYPE_CHECKING:
     from gentax.metrics.axes import Probe
@@ -82,7 +82,7 @@ def probe(
         typer.Option(metavar="WRAPPER", help="Also in this wrapper; several nest, the first innermost."),
     ] = None,
     *,
-    config: Annotated[RolloutConfig, SettingsGroup(exclude=("horizon", "reward", "wrap"))],
+    config: Annotated[EvalRolloutConfig, SettingsGroup(exclude=("horizon", "reward", "wrap"))],
     model: o.Model,
     options: o.Run,
     json: o.Json = None,
@@ -201,7 +201,7 @@ def diversity(
         base,
         trajectories=trajectories,
         horizon=horizon,
-        config=RolloutConfig() if tuned_policy is None else RolloutConfig(temperature=1.0),  # where the KL is exact
+        config=None if tuned_policy is None else EvalRolloutConfig(temperature=1.0),  # where the KL is exact
         **options.arguments(),
     )
     status("  comparing the domains")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gentax.metrics.statistics import InterimAnalyses, Pilot
     from gentax.metrics.tax import TaxReport
     from gentax.policies import Policy
-    from gentax.rollouts import RolloutConfig
+    from gentax.rollouts import EvalRolloutConfig
 
 DEFAULT_TASKS = 128  # tasks of each domain where neither --tasks nor --drop says
 
@@ -304,7 +304,7 @@ def _forecast(
     tuned: Policy,
     source: str,
     level: str | None,
-    config: RolloutConfig,
+    config: EvalRolloutConfig,
     seed: int,
     fit: Fit,
     json: Path | None,

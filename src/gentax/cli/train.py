@@ -26,7 +26,17 @@ def train(
     setting: Annotated[
         list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a setting; may be repeated.")
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="Where the model is: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one.")
+    ] = "auto",
     parallel: o.Parallel = None,
+    vllm_server_base_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="With `trainer=trl`: a vLLM server that plays in place of this process, such as `http://localhost:8000`.",
+        ),
+    ] = None,
     track: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Log to `tensorboard`, `wandb`, `mlflow` or `trackio` as well."),
@@ -52,8 +62,6 @@ def train(
     values = dict(read_values(recipe)) if recipe else {}
     for item in setting or ():
         _override(values, item)
-    if parallel is not None:
-        values["parallel"] = parallel
     config = read_settings(TrainConfig, values, str(recipe or "recipe"))
     first = os.environ.get("RANK", "0") == "0"  # only the first process logs and prints
     with tracked(track if first else None, out, plain(config)) as on_step:
@@ -61,7 +69,15 @@ def train(
             status("  starting PyTorch")
         from gentax.training import train as run
 
-        folder = run(config, out, on_step, progress=True)
+        folder = run(
+            config,
+            out,
+            on_step,
+            device=device,
+            parallel=parallel,
+            vllm_server_base_url=vllm_server_base_url,
+            progress=True,
+        )
     if not first:
         return
     print_text(f"model: {folder}")

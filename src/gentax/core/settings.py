@@ -124,7 +124,8 @@ def _refusal(cls: Any, error: ValidationError, where: str) -> UsageError:
             return UsageError(f"{place} lacks the key {path[-1]!r}")
         fields = [field.name for field in dataclasses.fields(_at(cls, path[:-1]))]
         name = str(path[-1])
-        if why := getattr(cls, "old_keys", {}).get(name):
+        old = getattr(cls, "old_keys", {})  # by name, or by path where the name is a setting elsewhere
+        if why := old.get(key) or old.get(name):
             return UsageError(f"{place}: `{name}` {why}")
         return unknown(f"key in {place}", name, fields)
     place = f"{where}: {key}" if where and key else where + key
@@ -208,9 +209,11 @@ def _check_size(value: Any) -> None:
 
 def field_docs(cls: type) -> dict[str, str]:
     """Return the line of documentation under each field of a dataclass, by the field's name."""
+    docs = {}
+    if dataclasses.is_dataclass(base := cls.__base__):
+        docs = field_docs(base)
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(body, ast.ClassDef)
-    docs = {}
     for node, after in itertools.pairwise(body.body):
         if (
             isinstance(node, ast.AnnAssign)

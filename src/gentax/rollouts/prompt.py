@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
@@ -37,6 +37,10 @@ def _later(default: Any) -> Any:
 @settings
 class RolloutConfig:
     """How episodes are played. The same settings must hold for two policies that are compared."""
+
+    old_keys: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("top_p", "top_k", "min_p"), "is for evaluation only: a setting of EvalRolloutConfig"
+    )
 
     context: str = "full"
     """`full` (append-only) or `window(k)` (each step its own prompt, with the last k steps)."""
@@ -63,12 +67,6 @@ class RolloutConfig:
     """A system prompt; before the first message where the chat template knows none."""
     prompt_template: str = _later("")
     """A Jinja file that writes the prompt in place of the built-in one (see docs/explanation/prompts.md)."""
-    top_p: float = _later(1.0)
-    """Nucleus sampling: the likeliest tokens that hold this much probability; 1 is off."""
-    top_k: int = _later(0)
-    """The k likeliest tokens only; 0 is off."""
-    min_p: float = _later(0.0)
-    """Tokens at least this likely relative to the likeliest only; 0 is off."""
 
     def __post_init__(self) -> None:
         self.window()
@@ -94,15 +92,28 @@ class RolloutConfig:
     def sampling(self) -> SamplingParams:
         return SamplingParams(
             temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            min_p=self.min_p,
             max_new_tokens=self.max_new_tokens or (MAX_NEW_TOKENS_THINKING if self.thinking else MAX_NEW_TOKENS),
         )
 
     @property
     def chat(self) -> ChatOptions:
         return ChatOptions(self.thinking, self.system_prompt, self.action_format)
+
+
+@settings
+class EvalRolloutConfig(RolloutConfig):
+    """How episodes are played that nothing is trained on: unlikely tokens can be left out."""
+
+    top_p: float = _later(1.0)
+    """Nucleus sampling: the likeliest tokens that hold this much probability; 1 is off."""
+    top_k: int = _later(0)
+    """The k likeliest tokens only; 0 is off."""
+    min_p: float = _later(0.0)
+    """Tokens at least this likely relative to the likeliest only; 0 is off."""
+
+    @property
+    def sampling(self) -> SamplingParams:
+        return replace(super().sampling, top_p=self.top_p, top_k=self.top_k, min_p=self.min_p)
 
 
 def with_token_budget(config: RolloutConfig, *policies: object) -> RolloutConfig:

@@ -167,7 +167,7 @@ class _Models:
 
 def _training_inputs(config: TrainConfig, models: _Models) -> dict[str, Any]:
     """Return what a training run depends on besides its base: settings, and the files and code that they name."""
-    inputs: dict[str, Any] = {"recipe": plain(config.identity()), **_prompt_template(config.rollout)}
+    inputs: dict[str, Any] = {"recipe": plain(config), **_prompt_template(config.rollout)}
     names = {name for _, name in config.named_policies} - {"start", *SCRIPTED_BY_NAME}
     named = {name for name in names if may_name_model(name)}
     if named:  # teachers and judges, whose files may change

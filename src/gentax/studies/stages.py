@@ -12,8 +12,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -149,8 +149,6 @@ class StageRunner:
         assert stage.cell is not None
         arm, source, seed = stage.cell
         config = self.study.train_config(source, arm, seed)
-        if self.parallel is not None:
-            config = replace(config, parallel=self.parallel)
         sft, policy_gradient = UnitCosts().training_seconds(stage.inputs["recipe"])
         fraction = 0.0
 
@@ -172,9 +170,19 @@ class StageRunner:
 
         working = self.store.working_folder(stage)
         if self.processes == 1:
-            train(config, working, on_step, progress=False, on_status=on_status)
+            train(
+                config,
+                working,
+                on_step,
+                device=self.study.device,
+                parallel=self.parallel,
+                progress=False,
+                on_status=on_status,
+            )
         else:
-            _train_with_torchrun(config, working, self.processes, on_step)
+            options = ["--device", self.study.device]
+            options += ["--parallel", str(self.parallel)] if self.parallel is not None else []
+            _train_with_torchrun(config, working, options, self.processes, on_step)
         for state in working.glob(f"*/{TRAINING_STATE}"):  # nothing continues a finished run
             state.unlink()
         return working
@@ -189,7 +197,11 @@ class StageRunner:
 
 
 def _train_with_torchrun(
-    config: TrainConfig, run: Path, processes: int, on_step: Callable[[Mapping[str, float]], None]
+    config: TrainConfig,
+    run: Path,
+    options: Sequence[str],
+    processes: int,
+    on_step: Callable[[Mapping[str, float]], None],
 ) -> None:
     """Train in several processes of this machine; they stop as this one does.
 
@@ -200,7 +212,7 @@ def _train_with_torchrun(
         recipe, log = Path(folder) / "recipe.yaml", Path(folder) / "log.txt"
         recipe.write_text(yaml.safe_dump(json.loads(json.dumps(plain(config)))), encoding="utf-8")
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [*torchrun, "-m", "gentax", "train", str(recipe), "--out", str(run)]
+        command = [*torchrun, "-m", "gentax", "train", str(recipe), "--out", str(run), *options]
         with open(log, "wb") as output:
             launcher = subprocess.Popen(
                 command, stdout=output, stderr=output, start_new_session=True, preexec_fn=_end_with_parent

@@ -16,7 +16,7 @@ from gentax.domains import domain, make
 from gentax.domains.registry import why_not_untouched
 from gentax.metrics.statistics import few_seeds_caveat
 from gentax.models.options import ModelOptions
-from gentax.rollouts import RolloutConfig
+from gentax.rollouts import EvalRolloutConfig
 from gentax.studies.claim_parser import read_claims
 from gentax.training import TrainConfig
 from gentax.training.check import check as check_recipe
@@ -67,7 +67,7 @@ class Study:
     train: dict[str, Any] = field(default_factory=dict)
     """The recipe that all arms share (see `gentax.training.TrainConfig`). `recipe: shipped` begins with the one that
     ships with gentax for each source, `recipe: NAME` with that one; the other keys change it."""
-    evaluate: RolloutConfig = field(default_factory=RolloutConfig)
+    evaluate: EvalRolloutConfig = field(default_factory=EvalRolloutConfig)
     """How test tasks are played."""
     samples: PositiveInt = 1
     """Episodes on each test task."""
@@ -116,7 +116,7 @@ class Study:
                 raise UsageError(f"study {self.name}, train: recipe must be the name of one, not {named!r}")
             given = read_values(source if named == "shipped" else named)
             values = _over({key: value for key, value in given.items() if key != "source"}, values)
-        values = {"device": self.device, "dtype": self.dtype, **values}
+        values = {"dtype": self.dtype, **values}
         curriculum = values.get("curriculum")
         if isinstance(curriculum, Mapping) and curriculum.get(
             "phases"

@@ -14,12 +14,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from gentax.core import UsageError, unknown
-from gentax.core.settings import Mixture, Share, read_yaml, settings, shares
+from gentax.core.settings import Mixture, read_yaml, settings, shares
 from gentax.models.options import ModelOptions
-from gentax.rollouts.prompt import RolloutConfig
+from gentax.rollouts.prompt import EvalRolloutConfig, RolloutConfig
 
 RECIPES = Path(__file__).parent / "recipes"  # those that come with the package, by name
-RUN_FORMAT = 3  # raised when the files of a run's folder mean something else than before
+RUN_FORMAT = 4  # raised when the files of a run's folder mean something else than before
 VALIDATION_TEMPERATURE = 0.4  # that of the paper's evaluations
 
 # Keys of earlier versions and what they are called now: an old key is refused with the new one.
@@ -44,13 +44,14 @@ RENAMED = {
     "std": "normalize_std",
     "steps": "max_steps",
     "stop_at": "kl_budget",
-    "trl_server": "vllm_server_base_url",
     "validate_every": "eval_steps",
 }
 # And keys that are no settings any more, with what takes their place.
+_MACHINE = "is no part of a recipe: say it to `train`, or as an option of `gentax train` or of a study"
 _CONSTANT = "is a constant now, with the value that was its default"
 _ONE_UPDATE = "is gone: a step is one update on all of its episodes, which the clip range (0.2) hardly touches"
 _SFT_FIRST = "is gone: let `sft` learn from the expert first"
+_CUT_OFF = "is for evaluation only: it cuts off the distribution that the loss scores, and so biases the gradient"
 REMOVED = {
     **dict.fromkeys(
         ("alpha", "judge_weight", "replay_tasks", "step_weight", "train_tasks", "until", "value_lr"), _CONSTANT
@@ -59,14 +60,19 @@ REMOVED = {
     **dict.fromkeys(("eval_tasks", "validate_tasks", "warmup", "warmup_steps"), _CONSTANT),
     **dict.fromkeys(("clip", "clip_high", "epsilon", "epsilon_high", "minibatches"), _ONE_UPDATE),
     **dict.fromkeys(("expert_prefix", "head_start", "hints"), _SFT_FIRST),
+    **dict.fromkeys(("device", "parallel", "vllm_server_base_url"), _MACHINE),
+    **dict.fromkeys(("min_p", "top_k", "top_p"), _CUT_OFF),
     "adapter_base": "is gone: name the base in the adapter's own adapter_config.json (base_model_name_or_path)",
+    "curriculum.replay": "is gone: give the later phase a `mixture` that names what it should replay",
     "count_bonus": "is gone: `algorithm.entropy_coef` is what keeps a policy exploring",
     "exploration": "is gone: for guidance let `sft` learn from the expert first; `algorithm.entropy_coef` explores",
     "explore": "is gone: for guidance let `sft` learn from the expert first; `algorithm.entropy_coef` explores",
     "gradient_checkpointing": "is gone: it is used where activations would fill a tenth of the memory",
     "horizon_start": "is gone: set `rollout.horizon`, or let `curriculum.phases` go from easy levels to hard ones",
+    "interpolate": "is now `merge: interpolate`, which keeps 90 % of the gain",
     "kl_in": "is gone: the KL term (`algorithm.beta`) is in the loss",
     "level": "is part of `source` now: domain:level",
+    "shard": "is gone: processes spread a model (FSDP2) that one of them has no room for",
     "temperature_end": "is gone: `rollout.temperature` holds for the whole run",
     "think_length": "is gone: `rollout.max_new_tokens` limits thoughts",
     "validate_play": "is gone: validation tasks are played as in training, at temperature 0.4 and without wrappers",
@@ -148,12 +154,11 @@ class Phase:
 @settings
 class CurriculumConfig:
     """Mixtures one after the other: one phase with several domains is a mixture, several phases with one domain each
-    are a cascade, several levels of one domain are a path from easy to hard. The weights after each phase are kept."""
+    are a cascade, several levels of one domain are a path from easy to hard. A later phase that names earlier parts as
+    well replays them. The weights after each phase are kept."""
 
     phases: tuple[Phase, ...] = ()
     """The phases in order; when empty, `source` for `max_steps` updates."""
-    replay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the groups, in every phase but the first, from what earlier phases were trained on."""
     adaptive: bool = False
     """Whether what is neither always nor never solved is played more often: shares are multiplied by p (1 - p), with p
     the success of the last steps that played it."""
@@ -186,13 +191,11 @@ class ForgettingConfig:
     replay_domains: tuple[str, ...] = ()
     """The domains whose text is replayed; when empty, every installed one that is neither trained on, nor imitated,
     nor held out, nor a target only."""
-    interpolate: Share | None = None
-    """Ends the run with weights between the start's and the trained ones (WiSE-FT, arXiv 2109.01903): those nearest
-    to the start that keep this share of the gain in success on validation tasks; the start's own where there was no
-    gain. Null keeps the trained ones."""
-    merge: Literal["mean"] | None = None
-    """Trains a policy for each domain of the mixture, all from the start, and merges them: `mean` of the weights. Null
-    trains one policy on the mixture."""
+    merge: Literal["mean", "interpolate"] | None = None
+    """What is made of the trained weights, as by `gentax merge`. `interpolate` ends the run with weights between the
+    start's and the trained ones (WiSE-FT, arXiv 2109.01903): those nearest to the start that keep 90 % of the gain in
+    success on validation tasks, the start's own where there was no gain. `mean` trains a policy for each domain of the
+    mixture, all from the start, and ends with the mean of their weights. Null keeps the trained ones."""
     kl_budget: PositiveFloat | None = None
     """Ends the run when KL(then || now), in nats an action on states that the policy met in 32 tasks trained on when RL
     began, passes this; what is kept is the last checkpoint below it. It is measured at every checkpoint."""
@@ -242,44 +245,27 @@ class TrainConfig:
     held_out_domains: tuple[str, ...] = ()
     """Domains that training must not touch: a recipe that names one of them elsewhere is refused."""
     eval_steps: NonNegativeInt = 25
-    """Steps between two validations; 0 for never. Nothing but `forgetting.interpolate` is decided by them."""
+    """Steps between two validations; 0 for never. Nothing but `forgetting.merge: interpolate` is decided by them."""
     save_steps: PositiveInt = 25
     """Steps between two checkpoints; those at the end of a phase are kept as well."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """The number format of the arithmetic: `fp32`, `bf16` (autocast) or `auto`, which is bf16 where the hardware has
     it."""
-    device: str = "auto"
-    """Where the model is: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one."""
     dtype: str = "auto"
     """The number format that models are loaded in, play in and are saved in: `auto` is the one they are stored in, or
     `float32`, `bfloat16`, `float16`."""
-    parallel: PositiveInt | None = None
-    """Episodes in flight at once; when null, as many as memory holds, 128 at most. A stopped run may be continued with
-    another number: what is played does not depend on it, but for rounding."""
-    shard: bool = False
-    """Whether weights, gradients and optimiser state are spread over the processes of the run (FSDP2) instead of held
-    whole by each (data parallel); one process holds them whole in any case."""
     trainer: Literal["gentax", "trl"] = "gentax"
     """`gentax`, or `trl`: gentax plays, TRL's GRPOTrainer optimises."""
-    vllm_server_base_url: str | None = None
-    """With `trl`: the address of a vLLM server that plays in place of this process, such as `http://localhost:8000`.
-    TRL sends it the new weights after each update. It runs on GPUs of its own and was started, as TRL asks for, by
-    `VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config '{"backend": "nccl"}' --logprobs-mode
-    processed_logprobs`."""
 
     def __post_init__(self) -> None:
         for why, refused in self._contradictions().items():
             if refused:
                 raise UsageError(f"recipe: {why}")
-        self.options(self.device)  # refuses what is no device or dtype
+        self.options()  # refuses what is no dtype
 
     def options(self, device: str = "auto") -> ModelOptions:
         """Return how `model` is loaded on a device."""
         return ModelOptions(device, self.dtype)
-
-    def identity(self) -> TrainConfig:
-        """Return the config without what may change while a run is stopped."""
-        return replace(self, parallel=None)
 
     def phases(self) -> tuple[Phase, ...]:
         """Return what is trained on, phase after phase; none where `max_steps` is 0."""
@@ -323,32 +309,28 @@ class TrainConfig:
         """Return, for each pair of settings that cannot both hold, what is wrong and whether it is so."""
         default = {f.name: f.default for f in fields(self)}
         rollout, curriculum, forgetting, trl = self.rollout, self.curriculum, self.forgetting, self.trainer == "trl"
-        estimator, phases, server = self.algorithm.advantage_estimator, curriculum.phases, self.vllm_server_base_url
+        estimator, phases = self.algorithm.advantage_estimator, curriculum.phases
         mixture = max((len(phase.mixture) for phase in self.phases()), default=0)
-        off = RolloutConfig()
-        cut_off = any(getattr(rollout, name) != getattr(off, name) for name in ("top_p", "top_k", "min_p"))
         twice = any(getattr(self, name) != default[name] for name in ("source", "max_steps"))
+        experts = forgetting.merge == "mean"
         by_group = estimator in ("grpo", "rloo", "gigpo")
         return {
             f"num_generations must be at least 2 with {estimator}, which compares the episodes of a group": (
                 self.num_generations < 2 and by_group
             ),
             "rollout.temperature is 0; without chance all episodes of a group are the same": rollout.temperature == 0,
-            "rollout.top_p, top_k and min_p must be off: what is learned scores the whole distribution": cut_off,
+            f"rollout.top_p, top_k and min_p: each {_CUT_OFF}": isinstance(rollout, EvalRolloutConfig),
             "curriculum.phases say what is trained on and how long; leave out source and max_steps": (
                 bool(phases) and twice
-            ),
-            "curriculum.replay takes from earlier phases, and there is only one": (
-                bool(curriculum.replay) and len(phases) < 2
             ),
             "curriculum.adaptive chooses among the parts of a mixture, and there is only one part": (
                 curriculum.adaptive and mixture < 2
             ),
-            "forgetting.merge joins the policies of one mixture of two domains or more": (
-                forgetting.merge is not None and (mixture < 2 or len(phases) > 1)
+            "forgetting.merge: mean joins the policies of one mixture of two domains or more": (
+                experts and (mixture < 2 or len(phases) > 1)
             ),
-            "forgetting.merge trains each part of the mixture by itself; curriculum.adaptive has nothing to choose": (
-                forgetting.merge is not None and curriculum.adaptive
+            "forgetting.merge: mean trains each part by itself; curriculum.adaptive has nothing to choose": (
+                experts and curriculum.adaptive
             ),
             "forgetting.kl_budget ends the policy-gradient steps, and there is none": (
                 forgetting.kl_budget is not None and not self.updates
@@ -357,10 +339,6 @@ class TrainConfig:
                 bool(forgetting.replay_domains) and not forgetting.replay
             ),
             "max_steps is 0 and sft is null: nothing to do": not self.updates and self.sft is None,
-            "vllm_server_base_url stops at </action>, so rollout.action_format must be tags": (
-                server is not None and rollout.action_format != "tags"
-            ),
-            "vllm_server_base_url is for trainer trl alone": server is not None and not trl,
             f"trainer trl computes grpo and rloo, not {estimator}": trl and estimator not in ("grpo", "rloo"),
         }
 

@@ -2,10 +2,11 @@
 
 Processes are started by torchrun, or by anything else that sets its variables (Ray Train does). Each plays its own
 groups; gradients and counts are summed, so the weights stay the same everywhere and a step is that of all episodes
-together. With `shard` the weights, gradients and optimizer state are spread over the processes: a sharded parameter is
-a `DTensor`, of which every process holds a slice, and a layer's slices come together while the layer computes. So a
-pass of a sharded model is something that all processes do together, equally often (`in_lockstep`). Functions that take
-sharded tensors take whole ones too and leave them as they are. Left out: tensor and pipeline parallelism.
+together. Where one process has no room for a whole model, weights, gradients and optimizer state are spread over them
+(`learner.check_memory`): a sharded parameter is a `DTensor`, of which every process holds a slice, and a layer's slices
+come together while the layer computes. So a pass of a sharded model is something that all processes do together,
+equally often (`in_lockstep`). Functions that take sharded tensors take whole ones too and leave them as they are. Left
+out: tensor and pipeline parallelism.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ import torch
 from gentax.models.device import resolve_device
 from gentax.models.scoring import make_batches, state_logits
 from gentax.models.scoring.batch import ScoringBatch
-from gentax.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,11 @@ class _Several(World):
 
 
 @contextmanager
-def join(config: TrainConfig) -> Iterator[World]:
+def join(device_name: str = "auto") -> Iterator[World]:
     """Meet the other processes that torchrun started, and part from them at the end; alone without torchrun.
+
+    Args:
+        device_name: as a user says it (see `resolve_device`).
 
     Raises:
         UsageError: a device that does not exist here.
@@ -125,7 +128,7 @@ def join(config: TrainConfig) -> Iterator[World]:
         return
     rank = int(os.environ["RANK"])
     world = World(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
-    device = resolve_device(config.device, world.local, world.size)
+    device = resolve_device(device_name, world.local, world.size)
     ours = not torch.distributed.is_initialized()  # Ray Train has done it, and tidies up by itself
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -75,16 +75,21 @@ class Learner:
 
 
 def learner_of(
-    policy: LocalPolicy, config: TrainConfig, world: World | None = None, *, gradient_checkpointing: bool = False
+    policy: LocalPolicy,
+    config: TrainConfig,
+    world: World | None = None,
+    *,
+    shard: bool = False,
+    gradient_checkpointing: bool = False,
 ) -> Learner:
-    """Return what trains `policy`, the player, which has the same weights in every process.
+    """Return what trains `policy`, the player, which has the same weights in every process; see `Footprint`.
 
     Raises:
         UsageError: a kind of model that cannot be scored.
     """
     scoring_method(policy.model)  # before there are copies of it, which are scored alike
     world = world or World()
-    spread = config.shard and world.size > 1
+    spread = shard and world.size > 1
     learner: Learner
     if config.lora is not None:
         learner = _Adapters(policy, config.lora, config.seed, world, spread)
@@ -278,6 +283,7 @@ KEPT = 1.5  # numbers that a layer keeps for a token, for each row and column of
 LOGITS = 6  # numbers held for each logit
 PLAYED = 1024  # tokens
 ROWS = 128  # that are played at once, at most
+WHOLE = 0.8  # of the memory that is left; what several processes would need more of each, they share (FSDP2)
 SHARE = 0.1  # of the memory that is left; where layers would keep more than this, they compute it again
 GB = 1e9
 CACHE, LEARNING = "cache of playing", ("activations", "logits")  # parts that are not held at the same time
@@ -291,6 +297,7 @@ class Footprint:
     trained: int  # parameters that have gradients
     how: str  # in words
     gradient_checkpointing: bool
+    shard: bool  # whether weights, gradients and optimizer state are spread over the processes
     parts: Mapping[str, float]  # bytes, by what they hold
     least_cache: float  # bytes: of the episodes that must be played at once
 
@@ -310,8 +317,9 @@ class Footprint:
         return held + max(playing, learning)
 
     def __str__(self) -> str:
-        again = ", gradient checkpointing" if self.gradient_checkpointing else ""
-        return f"{millions(self.parameters)} parameters, {self.how}{again}; about {self.total / GB:.1f} GB"
+        ways = ", gradient checkpointing" if self.gradient_checkpointing else ""
+        ways += ", sharded" if self.shard else ""
+        return f"{millions(self.parameters)} parameters, {self.how}{ways}; about {self.total / GB:.1f} GB"
 
     def held(self) -> str:
         """Return the bytes of each part, largest first."""
@@ -324,7 +332,16 @@ def parameters_of(model: Any) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def footprint(model: Any, config: TrainConfig, device: torch.device, left: float, processes: int = 1) -> Footprint:
+def footprint(
+    model: Any,
+    config: TrainConfig,
+    device: torch.device,
+    left: float,
+    processes: int = 1,
+    *,
+    shard: bool = False,
+    parallel: int | None = None,
+) -> Footprint:
     """Return what training `model` by a recipe takes in each process.
 
     Args:
@@ -333,9 +350,11 @@ def footprint(model: Any, config: TrainConfig, device: torch.device, left: float
         device: where it will be.
         left: bytes that the device has.
         processes: how many train together.
+        shard: whether they spread the model over them.
+        parallel: episodes in flight at once; None for as many as memory holds.
     """
     numbers, size = parameters_of(model), model.dtype.itemsize
-    spread = processes if config.shard else 1
+    spread = processes if shard else 1
     parts: dict[str, float] = {"weights": numbers * size}
     copy = numbers * size  # of another model that is not trained
     rounded = f", played in {_named(model.dtype)}" if size < 4 else ""
@@ -368,27 +387,37 @@ def footprint(model: Any, config: TrainConfig, device: torch.device, left: float
     parts["activations"] = again if checkpointing else whole
     text_config = model.config.get_text_config()
     parts["logits"] = 4.0 * LOGITS * min(CHUNK.get(device.type, LARGE_CHUNK), MAX_TOKENS * text_config.vocab_size)
-    rows = min(config.parallel or ROWS, -(-config.tasks_per_step // processes) * config.num_generations)
+    rows = min(parallel or ROWS, -(-config.tasks_per_step // processes) * config.num_generations)
     row = kv_cache_bytes(text_config, PLAYED, model.dtype)
     parts[CACHE] = rows * row
     parts = {what: part for what, part in parts.items() if part}
-    return Footprint(numbers, trained, how, checkpointing, parts, row * min(rows, config.parallel or 1))
+    return Footprint(numbers, trained, how, checkpointing, spread > 1, parts, row * min(rows, parallel or 1))
 
 
-def check_memory(model: Any, config: TrainConfig, device: torch.device, left: float, processes: int = 1) -> Footprint:
-    """Return what a run will hold (see `footprint`). Raises UsageError, with the numbers, where that is too much."""
-    need = footprint(model, config, device, left, processes)
+def check_memory(
+    model: Any,
+    config: TrainConfig,
+    device: torch.device,
+    left: float,
+    processes: int = 1,
+    parallel: int | None = None,
+) -> Footprint:
+    """Return what a run will hold (see `footprint`). Processes share a model that takes more than `WHOLE` of what each
+    of them has. Raises UsageError, with the numbers, where there is no room."""
+    need = footprint(model, config, device, left, processes, parallel=parallel)
+    if shard := processes > 1 and need.least > WHOLE * left:
+        need = footprint(model, config, device, left, processes, shard=True, parallel=parallel)
     if need.least <= left:
         return need
     ways = []
     if config.lora is None:
-        less = footprint(model, replace(config, lora=LoraConfig()), device, left, processes)
+        lora = replace(config, lora=LoraConfig())
+        less = footprint(model, lora, device, left, processes, shard=shard, parallel=parallel)
         ways.append(f"-s lora.r=16 takes about {less.least / GB:.1f} GB")
-    if not config.shard:
-        ways.append("shard: true spreads it over several processes")
+    ways.append(f"{'more' if shard else 'several'} processes under torchrun share it")
     raise UsageError(
         f"training {config.model} takes about {need.least / GB:.1f} GB ({need.held()}), and {device} has "
-        f"{left / GB:.1f} GB left; {'; '.join(ways) or 'a smaller model or a larger device would do'}"
+        f"{left / GB:.1f} GB left; {'; '.join(ways)}"
     )
 
 

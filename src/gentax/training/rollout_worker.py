@@ -23,7 +23,6 @@ import numpy as np
 from gentax.core import Episode, Outcome, Task, UsageError, stable_seed
 from gentax.domains import make
 from gentax.domains.registry import parse_domain, why_not_untouched
-from gentax.models.options import ModelOptions
 from gentax.policies.load import load_policy
 from gentax.policies.local import LocalPolicy
 from gentax.policies.protocol import Policy
@@ -58,10 +57,10 @@ def task_pool(name: str, config: TrainConfig) -> TaskPool:
     domain, level = parse_domain(name)
     env = make(domain, level, horizon=config.rollout.horizon)
     try:
-        if config.forgetting.interpolate is not None and (why := why_not_untouched(env, "validation")):
+        if config.forgetting.merge == "interpolate" and (why := why_not_untouched(env, "validation")):
             raise UsageError(
-                f"recipe: forgetting.interpolate chooses by validation tasks, and {name} {why}; choose a share by hand "
-                "and use `gentax merge --method interpolate`"
+                f"recipe: forgetting.merge: interpolate chooses by validation tasks, and {name} {why}; choose a share "
+                "by hand and use `gentax merge --method interpolate`"
             )
         train = env.tasks("train", min(TRAIN_TASKS, env.size("train")))
         validation: list[Task] = []
@@ -124,14 +123,8 @@ class Curriculum:
 
     def _mix(self, phase: int, rows: Sequence[Metrics]) -> dict[str, float]:
         """Return the share of each part at this point, summing to 1."""
-        curriculum = self.config.curriculum
         mix = self.phases[phase].shares
-        if phase and curriculum.replay:
-            before = [earlier.shares for earlier in self.phases[:phase]]
-            mix = {name: share * (1 - curriculum.replay) for name, share in mix.items()}
-            for name, share in [item for shares in before for item in shares.items()]:
-                mix[name] = mix.get(name, 0.0) + share * curriculum.replay / len(before)
-        if curriculum.adaptive:
+        if self.config.curriculum.adaptive:
             # A little is left to what is always or never solved, or it would never be played again.
             mix = {name: share * (success_variance(name, rows) + 0.02) for name, share in mix.items()}
         total = sum(mix.values())
@@ -174,10 +167,12 @@ class RolloutBatch:
 class RolloutWorker:
     """Plays the episodes of a run; a context, since environments stay open from the first step to the last."""
 
-    def __init__(self, config: TrainConfig, curriculum: Curriculum, world: World, device: str) -> None:
-        self.config, self.curriculum, self.world = config, curriculum, world
+    def __init__(
+        self, config: TrainConfig, curriculum: Curriculum, world: World, device: str, parallel: int | None = None
+    ) -> None:
+        self.config, self.curriculum, self.world, self.parallel = config, curriculum, world, parallel
         judge = config.reward.judge
-        self.judge = None if judge is None else Judge(load_policy(judge, ModelOptions(device, config.dtype)))
+        self.judge = None if judge is None else Judge(load_policy(judge, config.options(device)))
         self.validation = config.validation_rollout()
         self._stack = ExitStack()
 
@@ -202,7 +197,7 @@ class RolloutWorker:
             config=config.rollout,
             samples=config.num_generations,
             seed=stable_seed(config.seed, "play", step),
-            parallel=config.parallel,
+            parallel=self.parallel,
             pool=self._envs,
         )
         policy.release_memory()
@@ -225,7 +220,7 @@ class RolloutWorker:
         part = {task: pool.name for pool in pools for task in pool.validation}
         solved, played = Counter[str](), Counter[str]()
         for episode in rollout(
-            policy, tasks, config=self.validation, pool=self._validation_envs, parallel=self.config.parallel
+            policy, tasks, config=self.validation, pool=self._validation_envs, parallel=self.parallel
         ):
             if episode.outcome is not Outcome.ERROR:
                 solved[part[episode.task]] += episode.success

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,9 @@ def train(
     out: str | Path,
     on_step: Callable[[Metrics], None] = lambda metrics: None,
     *,
+    device: str = "auto",
+    parallel: int | None = None,
+    vllm_server_base_url: str | None = None,
     progress: bool | None = None,
     on_status: Callable[[str], None] | None = None,
 ) -> Path:
@@ -69,10 +72,15 @@ def train(
     its checkpoint written before KeyboardInterrupt is raised. Under torchrun every process calls this alike.
 
     Args:
-        config: every setting.
+        config: the recipe. A stopped run may be continued with other values of the arguments below.
         out: the run's folder.
         on_step: called with each step's metrics, in the first process (see `rollout_worker.py` for the keys); during
             supervised fine-tuning with `sft_step`, the number of the step, and `of`, how many there are.
+        device: where the model is: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one.
+        parallel: episodes in flight at once; None for as many as memory holds, 128 at most. What is played does not
+            depend on it, but for rounding.
+        vllm_server_base_url: for trainer `trl`: a vLLM server that plays in place of this process (see
+            `trl_trainer.py`).
         progress: whether those metrics are shown, and first how large the model is, what of it is trained and what
             memory that takes; None for where a person is watching, in a terminal or a notebook.
         on_status: called in the first process with what is being done between steps, such as collecting what a
@@ -85,82 +93,69 @@ def train(
         NonFiniteLoss: the loss stopped being a number; the message names the batch and the last good checkpoint.
         OSError: a checkpoint could not be written; the one before is intact.
     """
-    shown = shows_progress(progress)
+    if vllm_server_base_url is not None and config.trainer != "trl":
+        raise UsageError("vllm_server_base_url is for trainer trl alone")
     check(config)
-    run, bare = Path(out), load_meta_model(config.model, config.options())
+    run, bare = Path(out), load_meta_model(config.model, config.options(device))
     config = with_learning_rates(config, parameters_of(bare))
     if (folder := result(run)) is not None:
         RunFolder.open(run, config, World())  # refuses another config
         return folder
     first = os.environ.get("RANK", "0") == "0"  # of the processes of a run, the one that writes
     with lock_folder(run, "training") if first else nullcontext():
+        shown = first and shows_progress(progress)
+        on_step = show_progress(config.updates, progress, on_step)
         on_status = on_status or (status if shown else lambda text: None)
-        return _train(config, run, bare, show_progress(config.updates, progress, on_step), on_status, shown)
+        again = partial(train, on_step=on_step, device=device, parallel=parallel, progress=False, on_status=on_status)
+        for method in forgetting_methods(config):
+            if (folder := method.train_instead(run, again)) is not None:
+                return folder
+        if config.trainer == "trl":
+            from gentax.training.trl_trainer import train_with_trl
 
-
-def _train(
-    config: TrainConfig,
-    run: Path,
-    bare: Any,
-    on_step: Callable[[Metrics], None],
-    on_status: Callable[[str], None],
-    shown: bool,
-) -> Path:
-    """Train in a folder that is locked; `bare` is the model without weights."""
-    for method in forgetting_methods(config):
-        if (folder := method.train_instead(run, train, on_step)) is not None:
-            return folder
-    if config.trainer == "trl":
-        from gentax.training.trl_trainer import refuse, train_with_trl
-
-        refuse(config)
-        if "LOCAL_RANK" not in os.environ:  # alone; how DeepSpeed spreads a model over processes is not counted
-            device = resolve_device(config.device)
-            check_memory(bare, config, device, available_memory(device))  # TRL takes no less
-        return train_with_trl(config, run, on_step)
-    with join(config) as world, deferred_interrupt() as interrupt:
-        checkpointing = _check_memory(config, bare, world, shown)
-        report = on_status if world.first else lambda text: None
-        return _Run(config, run, world, on_step, interrupt, checkpointing, report).complete()
-
-
-def _check_memory(config: TrainConfig, bare: Any, world: World, shown: bool) -> bool:
-    """Refuse a model that the device has no room for; return whether to use gradient checkpointing."""
-    device = resolve_device(config.device, world.local, world.size)
-    # On a CPU the processes share the memory; they all decide by what the first one sees.
-    (left, *_) = world.gather(available_memory(device) / (world.size if device.type == "cpu" else 1))
-    estimate = check_memory(bare, config, device, left, world.size)
-    if world.first and shown:
-        rates = [f"{config.learning_rate:g}"] if config.updates else []
-        rates += [f"{config.sft.learning_rate:g} (supervised)"] if config.sft is not None else []
-        end_line()
-        print(f"{estimate} of {left / 1e9:.1f} on {device}; learning rate {', '.join(rates)}", flush=True)
-    return estimate.gradient_checkpointing
+            return train_with_trl(config, run, bare, on_step, device, parallel, vllm_server_base_url)
+        with join(device) as world, deferred_interrupt() as interrupt:
+            return _Run(config, run, bare, world, on_step, on_status, interrupt, device, parallel, shown).complete()
 
 
 class _Run:
-    """One run in progress."""
+    """One run in progress, in a folder that is locked; `bare` is the model without weights."""
 
     def __init__(
         self,
         config: TrainConfig,
         path: Path,
+        bare: Any,
         world: World,
         on_step: Callable[[Metrics], None],
+        on_status: Callable[[str], None],
         interrupt: Interrupt,
-        gradient_checkpointing: bool,
-        status: Callable[[str], None],
+        device_name: str,
+        parallel: int | None,
+        shown: bool,
     ) -> None:
-        self.config, self.path, self.world, self.interrupt, self.status = config, path, world, interrupt, status
+        self.config, self.path, self.world, self.interrupt, self.parallel = config, path, world, interrupt, parallel
         self.on_step = on_step if world.first else lambda metrics: None
+        self.status: Callable[[str], None] = on_status if world.first else lambda text: None
         self.curriculum = Curriculum(config)
-        self.options = config.options(str(resolve_device(config.device, world.local, world.size)))
-        status(f"  loading {config.model}")
+        device = resolve_device(device_name, world.local, world.size)
+        # On a CPU the processes share the memory; they all decide by what the first one sees.
+        (left, *_) = world.gather(available_memory(device) / (world.size if device.type == "cpu" else 1))
+        need = check_memory(bare, config, device, left, world.size, parallel)
+        if shown:
+            rates = [f"{config.learning_rate:g}"] if config.updates else []
+            rates += [f"{config.sft.learning_rate:g} (supervised)"] if config.sft is not None else []
+            end_line()
+            print(f"{need} of {left / 1e9:.1f} on {device}; learning rate {', '.join(rates)}", flush=True)
+        self.options = config.options(str(device))
+        self.status(f"  loading {config.model}")
         self.policy = load_local_policy(config.model, self.options)
         self.folder = RunFolder.open(path, config, world)
-        self.learner = learner_of(self.policy, config, world, gradient_checkpointing=gradient_checkpointing)
+        self.learner = learner_of(
+            self.policy, config, world, shard=need.shard, gradient_checkpointing=need.gradient_checkpointing
+        )
         self.critic = Critic(self.policy.model) if config.algorithm.advantage_estimator == "ppo" else None
-        self.worker = RolloutWorker(config, self.curriculum, world, self.options.device)
+        self.worker = RolloutWorker(config, self.curriculum, world, self.options.device, parallel)
         self.methods = forgetting_methods(config)
 
     def complete(self) -> Path:
@@ -176,7 +171,8 @@ class _Run:
 
     def _fine_tune(self) -> None:
         """Supervised fine-tuning, up to the checkpoint `step-000000`."""
-        data = SFTData.collect(self.config, self.policy, self.path / "sft.safetensors", self.world, self.status)
+        cache = self.path / "sft.safetensors"
+        data = SFTData.collect(self.config, self.policy, cache, self.world, self.status, self.parallel)
         self.policy.release_memory()
         optimizer = data.optimizer(self.learner.parameters)
         done = self._resume("sft", optimizer)
@@ -273,7 +269,10 @@ class _Run:
     def _base_start(self) -> Start:
         """The policy that the run is given."""
         return Start(
-            self.policy, lambda: self.learner.start_model() or load_model(self.config.model, self.options), self.world
+            self.policy,
+            lambda: self.learner.start_model() or load_model(self.config.model, self.options),
+            self.world,
+            self.parallel,
         )
 
     @cached_property
@@ -282,7 +281,7 @@ class _Run:
         if self.config.sft is None:
             return self._base_start
         policy = load_local_policy(self.path / "step-000000", self.options)
-        return Start(policy, lambda: policy.model, self.world)
+        return Start(policy, lambda: policy.model, self.world, self.parallel)
 
     def _before_training(self, stage: str) -> None:
         for method in implementing(self.methods, "before_training"):

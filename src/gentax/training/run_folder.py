@@ -163,9 +163,7 @@ class RunFolder:
         """
         folder = cls(Path(path), world)
         refusal = (
-            folder._claim(json.loads(json.dumps({"format": RUN_FORMAT, **plain(config.identity())})))
-            if world.first
-            else None
+            folder._claim(json.loads(json.dumps({"format": RUN_FORMAT, **plain(config)}))) if world.first else None
         )
         if refusal := world.gather(refusal)[0]:  # what one of them refuses, all do
             raise UsageError(refusal)

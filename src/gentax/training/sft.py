@@ -25,7 +25,6 @@ from gentax.core.episode import common_prefix_length
 from gentax.core.files import atomic_file
 from gentax.core.process import freed_memory_kept
 from gentax.core.settings import settings
-from gentax.models.options import ModelOptions
 from gentax.models.scoring import make_batches, token_logprobs
 from gentax.policies.load import SCRIPTED_BY_NAME, load_policy
 from gentax.policies.local import LocalPolicy
@@ -206,6 +205,7 @@ class SFTData:
         cache: Path | None = None,
         world: World | None = None,
         status: Callable[[str], None] = lambda text: None,
+        parallel: int | None = None,
     ) -> SFTData:
         """Collect the demonstrations that `config.sft` asks for.
 
@@ -216,6 +216,7 @@ class SFTData:
                 as a server would not play the same again.
             world: the processes of the run. With `cache`, the first one collects for all.
             status: called with a line of progress.
+            parallel: episodes in flight at once; None for as many as memory holds.
 
         Raises:
             UsageError: a teacher or a file that does not exist or is malformed; a file that holds episodes of test
@@ -225,7 +226,7 @@ class SFTData:
         world = world or World()
         collected = None
         if cache is None or (world.first and not cache.is_file()):
-            collected = _collect(config, policy, status)
+            collected = _collect(config, policy, status, parallel)
             if cache is not None:
                 _write(cache, *collected)
         world.barrier()
@@ -285,23 +286,33 @@ def wanted_pairs(config: TrainConfig) -> dict[str, int]:
     return whole
 
 
-def _collect(config: TrainConfig, policy: LocalPolicy, status: Callable[[str], None]) -> Collected:
+def _collect(
+    config: TrainConfig, policy: LocalPolicy, status: Callable[[str], None], parallel: int | None
+) -> Collected:
     """Return the wanted and the collected numbers of pairs of each name, and the examples."""
     assert config.sft is not None
     wanted = wanted_pairs(config)
-    by_name = {name: _examples(name, pairs, config, policy, status) if pairs else [] for name, pairs in wanted.items()}
+    by_name = {
+        name: _examples(name, pairs, config, policy, status, parallel) if pairs else []
+        for name, pairs in wanted.items()
+    }
     counts = {name: sum(example.pairs for example in examples) for name, examples in by_name.items()}
     return wanted, counts, [example for examples in by_name.values() for example in examples]
 
 
 def _examples(
-    name: str, wanted: int, config: TrainConfig, policy: LocalPolicy, status: Callable[[str], None]
+    name: str,
+    wanted: int,
+    config: TrainConfig,
+    policy: LocalPolicy,
+    status: Callable[[str], None],
+    parallel: int | None,
 ) -> list[Example]:
     """Return examples with `wanted` pairs of one name of the mixture, fewer where its teacher has no more."""
     assert config.sft is not None
     teacher = config.sft.teachers.get(name, "expert")
     tasks = task_pool(name, config).train
-    collector = _Collector(wanted, config, policy, own=teacher == "start")
+    collector = _Collector(wanted, config, policy, own=teacher == "start", parallel=parallel)
 
     def report() -> None:
         text = f"  collecting what {teacher} does on {name}: {wanted - collector.left}/{wanted} state-action pairs"
@@ -315,8 +326,7 @@ def _examples(
         for i in rng.permutation(len(items)):
             collector.add(items[i])
     else:
-        options = ModelOptions(str(policy.model.device), config.dtype)
-        player = policy if teacher == "start" else load_policy(teacher, options)
+        player = policy if teacher == "start" else load_policy(teacher, config.options(str(policy.model.device)))
         collector.play(player, [tasks[i] for i in rng.permutation(len(tasks))], report)
     if not collector.examples:
         raise UsageError(f"nothing to imitate on {name}: {collector.why_nothing(teacher)}")
@@ -340,12 +350,12 @@ def _learnable(
 class _Collector:
     """Collects the examples of one name of the mixture."""
 
-    def __init__(self, wanted: int, config: TrainConfig, policy: LocalPolicy, own: bool) -> None:
+    def __init__(self, wanted: int, config: TrainConfig, policy: LocalPolicy, own: bool, parallel: int | None) -> None:
         self.left = wanted
         self.examples: list[Example] = []
         self.attempts = self.successes = self.errors = 0  # of the teacher that plays
         self.usable = 0  # episodes and conversations that may be learned, if their replies can be
-        self._config, self._policy, self._own = config, policy, own
+        self._config, self._policy, self._own, self._parallel = config, policy, own, parallel
 
     def play(self, player: Policy, tasks: Sequence[Task], report: Callable[[], None]) -> None:
         """Let `player` play tasks until there are enough pairs, or none after `ATTEMPTS`; call `report` on the way."""
@@ -371,7 +381,7 @@ class _Collector:
                     config=config.rollout,
                     seed=seed,
                     pool=envs,
-                    parallel=config.parallel,
+                    parallel=self._parallel,
                     on_episode=on_episode,
                 ):
                     self.add(episode)

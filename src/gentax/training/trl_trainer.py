@@ -3,15 +3,17 @@
 gentax's: the curriculum, rewards, advantages, tokens and their log-probabilities; metrics, checkpoints, Ctrl-C. TRL's:
 the loop over batches, the reference, the loss and its gradient, mixed precision, and through accelerate DDP and
 DeepSpeed (ZeRO 1 to 3): `accelerate launch --no_python gentax train RECIPE -s trainer=trl`. A copy of the model plays;
-it gets the whole weights before each rollout. A vLLM server of TRL's may play instead.
+it gets the whole weights before each rollout. A vLLM server may play instead: TRL sends it the new weights after each
+update. It runs on GPUs of its own and was started, as TRL asks for, by `VLLM_SERVER_DEV_MODE=1 vllm serve MODEL
+--weight-transfer-config '{"backend": "nccl"}' --logprobs-mode processed_logprobs`.
 
 TRL compares neighbours in a batch of fixed size. Here an episode is as many sequences as its context makes of it, so
 the advantages of `policy_gradient.py` are inserted, with the log-probabilities of the rollout as the old ones, and
 sequences without advantage are left out. TRL's loss is a mean over tokens (`dapo`): a weight for each token makes it
 one over sequences.
 
-Refused by name: `UNSUPPORTED`, forgetting methods, FSDP (it has no whole weights to play with), and continuing a
-stopped run of DeepSpeed (its optimizer state is in shards). TRL's telemetry is off.
+Refused by name: supervised fine-tuning, forgetting methods, FSDP (it has no whole weights to play with), and continuing
+a stopped run of DeepSpeed (its optimizer state is in shards). TRL's telemetry is off.
 """
 
 from __future__ import annotations
@@ -35,13 +37,13 @@ from gentax.core.extras import install_command
 from gentax.core.files import atomic_folder
 from gentax.core.imports import require
 from gentax.core.process import Interrupt, deferred_interrupt
-from gentax.models.device import has_native_bf16, resolve_device, stochastic_round_
+from gentax.models.device import available_memory, has_native_bf16, resolve_device, stochastic_round_
 from gentax.models.source import find_model
 from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.training.config import TrainConfig
 from gentax.training.distributed import World, join
 from gentax.training.forgetting import forgetting_methods
-from gentax.training.learner import adapted_layers
+from gentax.training.learner import adapted_layers, check_memory
 from gentax.training.policy_gradient import EPSILON, EXPLODED, advantage_metrics, compute_advantages
 from gentax.training.rollout_worker import Curriculum, RolloutWorker
 from gentax.training.run_folder import (
@@ -69,64 +71,74 @@ LOGGED = {
     "grad_norm": "grad_norm",
 }
 
-UNSUPPORTED: tuple[tuple[str, Callable[[TrainConfig], bool], str], ...] = (
-    ("sft", lambda config: config.sft is not None, "do it with trainer gentax and max_steps 0, then start there"),
-    ("shard", lambda config: config.shard, "accelerate shards, by DeepSpeed: accelerate config"),
-    (
-        "device",
-        lambda config: config.device.startswith("cuda:"),
-        "accelerate places the model; say cuda, and which one by CUDA_VISIBLE_DEVICES",
-    ),
-)
 
-
-def refuse(config: TrainConfig) -> None:
+def refuse(config: TrainConfig, device: str, server: str | None) -> None:
     """Refuse what TRL cannot do, or is not there to do, before anything is loaded.
 
     Raises:
-        UsageError: a setting of `UNSUPPORTED`, or a forgetting method; TRL is not installed, or in another version.
+        UsageError: supervised fine-tuning, a forgetting method, one GPU of several, or several with one process; a
+            server and another action format, or no vLLM to talk to it; TRL is not installed, or in another version.
     """
-    for setting, is_set, why in UNSUPPORTED:
-        if is_set(config):
-            raise UsageError(f"recipe: trainer trl cannot do {setting}: {why}")
+    if config.sft is not None:
+        raise UsageError(
+            "recipe: trainer trl cannot do sft: do it with trainer gentax and max_steps 0, then start there"
+        )
     if methods := forgetting_methods(config):
         raise UsageError(f"recipe: trainer trl cannot do {methods[0].setting}: it calls no forgetting methods")
+    if device.startswith("cuda:"):
+        raise UsageError(
+            f"trainer trl cannot do device {device}: accelerate places the model; say cuda, and which one by "
+            "CUDA_VISIBLE_DEVICES"
+        )
+    if device != "cpu" and torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
+        raise UsageError(
+            "trainer trl has one process for each GPU: start it with `accelerate launch --no_python gentax train …`, "
+            "or show it one GPU by CUDA_VISIBLE_DEVICES"
+        )
+    if server is not None:
+        if config.rollout.action_format != "tags":
+            raise UsageError("vllm_server_base_url stops at </action>, so rollout.action_format must be tags")
+        require("vllm", "vllm_server_base_url", "trl[vllm]")
     require("trl", "trainer trl")
     if (have := version("trl")) != PINNED:
         raise UsageError(f"trainer trl needs TRL {PINNED}, and {have} is installed: {install_command('gentax[trl]')}")
 
 
 def train_with_trl(
-    config: TrainConfig, out: str | Path, on_step: Callable[[Metrics], None] = lambda metrics: None
+    config: TrainConfig,
+    run: Path,
+    bare: Any,
+    on_step: Callable[[Metrics], None],
+    device: str,
+    parallel: int | None,
+    server: str | None,
 ) -> Path:
     """Train a policy with TRL; return its last checkpoint. Rows, checkpoints and Ctrl-C are those of `train`.
 
     A stopped run goes on as it would have, bit for bit where the arithmetic allows it; not under DeepSpeed.
 
     Args:
-        config: every setting, of domains that were checked, and of which `refuse` refuses none.
-        out: the run's folder.
+        config: the recipe, whose domains were checked.
+        run: the run's folder.
+        bare: the model without weights.
         on_step: called with each step's metrics: those of `rollout_worker.py`, and of the update spread, loss, kl,
             entropy, clipped and grad_norm.
+        device, parallel: see `train`.
+        server: the address of a vLLM server that plays.
 
     Raises:
-        UsageError: a model that does not exist; a folder of another run; several GPUs and one
-            process; a server without vLLM here, or one that gives other probabilities than those it samples from.
+        UsageError: what `refuse` refuses; a folder of another run; a model without room; a server that gives other
+            probabilities than those it samples from.
         NonFiniteLoss: the loss stopped being a number; the message names the step and the last good checkpoint.
     """
-    if config.device != "cpu" and torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
-        raise UsageError(
-            "trainer trl has one process for each GPU: start it with `accelerate launch --no_python gentax train …`, "
-            "or show it one GPU by CUDA_VISIBLE_DEVICES"
-        )
-    if config.vllm_server_base_url is not None:
-        require("vllm", "vllm_server_base_url", "trl[vllm]")
-    with _silence_warnings(), join(config) as world, deferred_interrupt() as interrupt:
+    refuse(config, device, server)
+    if "LOCAL_RANK" not in os.environ:  # alone; how DeepSpeed spreads a model over processes is not counted
+        place = resolve_device(device)
+        check_memory(bare, config, place, available_memory(place), parallel=parallel)  # TRL takes no less
+    with _silence_warnings(), join(device) as world, deferred_interrupt() as interrupt:
         # Before TRL's settings are made: with ZeRO-3 all models that are loaded later are sharded, and this one plays.
-        player = load_local_policy(
-            config.model, config.options(str(resolve_device(config.device, world.local, world.size)))
-        )
-        return _Run(config, Path(out), player, world, on_step, interrupt).complete()
+        player = load_local_policy(config.model, config.options(str(resolve_device(device, world.local, world.size))))
+        return _Run(config, run, player, world, on_step, interrupt, parallel, server).complete()
 
 
 class _Run:
@@ -140,11 +152,13 @@ class _Run:
         world: World,
         on_step: Callable[[Metrics], None],
         interrupt: Interrupt,
+        parallel: int | None,
+        server: str | None,
     ) -> None:
         from accelerate.utils import DistributedType
 
         self.config, self.path, self.player, self.world = config, path, player, world
-        self.on_step, self.interrupt, self.server = on_step, interrupt, config.vllm_server_base_url
+        self.on_step, self.interrupt, self.server = on_step, interrupt, server
         self.curriculum = Curriculum(config)
         episodes = math.ceil(config.tasks_per_step / world.size) * config.num_generations  # episodes of one process
         self.batches = math.ceil(episodes / EPISODES)  # forward passes in a step
@@ -159,7 +173,7 @@ class _Run:
                 f"a run of DeepSpeed cannot be continued; give another folder, or model={self.saved[-1][1]}"
             )
         self.folder = RunFolder.open(path, config, world)
-        self.worker = RolloutWorker(config, self.curriculum, world, str(player.model.device))
+        self.worker = RolloutWorker(config, self.curriculum, world, str(player.model.device), parallel)
 
     @property
     def done(self) -> int:

@@ -10,15 +10,16 @@ LoRA is what is trained (`learner.py`), and distractors are a wrapper of the env
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gentax.core import UsageError
+from gentax.core import Episode, Task, UsageError
 from gentax.core.imports import load_attribute
+from gentax.rollouts import RolloutConfig, rollout
 from gentax.training.config import ForgettingConfig, TrainConfig
 
 if TYPE_CHECKING:  # PyTorch is not loaded to refuse a config
@@ -33,8 +34,7 @@ if TYPE_CHECKING:  # PyTorch is not loaded to refuse a config
 METHODS = {  # setting of `ForgettingConfig` -> module here and class
     "replay": "replay_kl:ReplayKL",
     "kl_budget": "kl_budget:KLBudget",
-    "interpolate": "interpolate:Interpolate",
-    "merge": "merge:MergeExperts",
+    "merge": "merge:Merge",
 }
 
 
@@ -47,12 +47,19 @@ class Start:
     load_model: Callable[[], Any]
     world: World
     """The processes of the run. All of them call every hook together."""
+    parallel: int | None = None
+    """Episodes in flight at once; as many as memory holds when None."""
 
     @cached_property
     def model(self) -> Any:
         """The start's model, on the device and frozen: weights that training does not change. Loaded when it is asked
         for, and then kept."""
         return self.load_model()
+
+    def rollout(self, tasks: Sequence[Task], config: RolloutConfig, seed: int) -> list[Episode]:
+        """Let the policy play this process's share of some tasks, `tasks[rank::size]`."""
+        own = tasks[self.world.rank :: self.world.size]
+        return rollout(self.policy, own, config=config, seed=seed, parallel=self.parallel)
 
 
 class ForgettingMethod:
@@ -120,13 +127,12 @@ class ForgettingMethod:
         """
         return trained, {}
 
-    def train_instead(self, run: Path, train: Callable[..., Path], on_step: Callable[..., None]) -> Path | None:
+    def train_instead(self, run: Path, train: Callable[[TrainConfig, Path], Path]) -> Path | None:
         """Train in another way than by one run, and return the model folder; None, as usual, for one run.
 
         Args:
             run: the run's folder.
-            train: `gentax.training.train`, for runs of other configs.
-            on_step: called with each step's metrics.
+            train: trains by another config in another folder and returns its model.
         """
         return None
 

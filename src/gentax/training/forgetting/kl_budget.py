@@ -13,7 +13,6 @@ from typing import Any
 
 from gentax.core import Outcome, UsageError, stable_seed
 from gentax.models.scoring import sequence_kl
-from gentax.rollouts import rollout
 from gentax.training.forgetting import ForgettingMethod, Start
 from gentax.training.rollout_worker import TaskPool
 
@@ -38,19 +37,13 @@ class KLBudget(ForgettingMethod):
             UsageError: every episode ended in an error.
         """
         self.start = start
-        config, world = self.config, start.world
         pools = list(tasks)
         per_pool = -(-TASKS // len(pools))
         chosen = [task for pool in pools for task in pool.train[:per_pool]]
-        episodes = rollout(
-            start.policy,
-            chosen[world.rank :: world.size],
-            config=replace(config.rollout, temperature=1.0),
-            seed=stable_seed(config.seed, "meter"),
-            parallel=config.parallel,
-        )
+        config = replace(self.config.rollout, temperature=1.0)
+        episodes = start.rollout(chosen, config, stable_seed(self.config.seed, "meter"))
         episodes = [episode for episode in episodes if episode.outcome is not Outcome.ERROR]
-        self.actions = world.sum(sum(episode.length for episode in episodes))
+        self.actions = start.world.sum(sum(episode.length for episode in episodes))
         if not self.actions:
             raise UsageError("forgetting.kl_budget: every episode that the starting policy played ended in an error")
         sequences = [sequence for episode in episodes for sequence in episode.sequences()]

@@ -18,7 +18,6 @@ from gentax.core import Outcome, UsageError, stable_seed
 from gentax.domains import domains, make, missing_modules
 from gentax.domains.registry import parse_domain
 from gentax.models.scoring import make_batches, token_kl
-from gentax.rollouts import rollout
 from gentax.training.config import TrainConfig
 from gentax.training.distributed import in_lockstep
 from gentax.training.forgetting import ForgettingMethod, Start
@@ -66,8 +65,7 @@ class ReplayKL(ForgettingMethod):
             domain, level = parse_domain(name)
             with make(domain, level) as env:
                 chosen += env.tasks("train", min(REPLAY_TASKS, env.size("train")))
-        own_tasks = chosen[world.rank :: world.size]
-        episodes = rollout(start.policy, own_tasks, config=rollout_config, seed=seed, parallel=config.parallel)
+        episodes = start.rollout(chosen, rollout_config, seed)
         own_texts = [
             [(text.ids_T.tolist(), np.flatnonzero(text.sampled_T).tolist()) for text in episode.sequences()]
             if episode.outcome is not Outcome.ERROR
