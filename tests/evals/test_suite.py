@@ -15,18 +15,10 @@ from gentax.core import Outcome, StepResult, UsageError, split_of
 from gentax.domains import registry
 from gentax.domains.crafting import Crafting
 from gentax.evals import suite as suite_module
-from gentax.evals import suite_run
-from gentax.evals.suite import FROZEN, RECIPES, check_starts, digest, freeze_domain, load_suite, read_suite
-from gentax.evals.suite_result import (
-    DomainResult,
-    PlayedEpisode,
-    SuiteResult,
-    paired,
-    read_result,
-    verify,
-    write_suite_result,
-)
-from gentax.evals.suite_run import play_suite
+from gentax.evals import suite_result
+from gentax.evals.paired_eval import paired_scores
+from gentax.evals.suite import FROZEN, check_starts, digest, freeze_domain, load_suite, read_suite, write_lines
+from gentax.evals.suite_result import DomainResult, PlayedEpisode, SuiteResult, play_suite, read_result, verify
 from gentax.metrics.tax import tax_report
 from gentax.models.source import BASE, fingerprint
 
@@ -100,13 +92,16 @@ def test_a_retired_suite_says_why_and_what_to_play():
         load_suite("v1")
     old = dataclasses.replace(made_up("me", 0.5), suite="v1", digest="552e5be02186648cc79f50a70418fe43")
     with pytest.raises(UsageError, match=r"result of me is of suite v1, which is retired: .* measure again on v2"):
-        paired(made_up("you", 0.5), old)
+        paired_scores(made_up("you", 0.5), old)
 
 
 @pytest.mark.parametrize("name", ["sokoban", "crafting", "webshop", "babyai"])
-def test_the_recipe_makes_what_is_frozen(name):
-    recipe = RECIPES["v2"]._replace(tasks=8, walks=2)
-    made, frozen = freeze_domain(recipe, name), json.loads(FILE.read_text())["domains"][name]
+def test_freezing_again_makes_what_is_frozen(name):
+    suite = load_suite("v2")
+    few = dict(list(suite.domains[name].starts.items())[:8])
+    domain = dataclasses.replace(suite.domains[name], starts=few, walks=suite.domains[name].walks[:2])
+    made = freeze_domain(dataclasses.replace(suite, domains={name: domain}), name)
+    frozen = json.loads(FILE.read_text())["domains"][name]
     assert list(made["starts"].items()) == list(frozen["starts"].items())[:8]
     assert made["walks"] == frozen["walks"][:2]
     assert made["random"] == frozen["random"][:8]
@@ -206,7 +201,7 @@ def test_weights_are_named_by_their_fingerprint(tiny, tmp_path, monkeypatch):
     suite = load_suite("v2")
     frozen = suite.domains["crafting"]
     few = {"crafting": dataclasses.replace(frozen, starts=dict(list(frozen.starts.items())[:4]))}
-    monkeypatch.setattr(suite_run, "load_suite", lambda name: dataclasses.replace(suite, domains=few))
+    monkeypatch.setattr(suite_result, "load_suite", lambda name: dataclasses.replace(suite, domains=few))
     result = play_suite("base", domains=["crafting"])
     assert result.fingerprint == fingerprint("base") == fingerprint(BASE) != fingerprint(tiny)
     assert all(row.written and row.written > 0 for row in result.domains["crafting"].episodes)
@@ -231,11 +226,12 @@ def test_what_is_not_installed_is_missing_unless_it_is_asked_for(two_ready):
 def test_the_card_has_a_mean_of_whole_suites_only():
     result = made_up("m", 0.3)
     card = result.card()
-    rates = [100 * scores_K.mean() for scores_K in result.scores().values()]
-    assert [one.value for one in card.success.values()] == pytest.approx(rates)
+    rates = [100 * played.scores().mean() for played in result.domains.values()]
+    success = [score.success for score in card.domains.values()]
+    assert [one.value for one in success] == pytest.approx(rates)
     assert card.mean.value == pytest.approx(np.mean(rates))
     assert card.mean.n == 8 * 128
-    alone = np.mean([one.high - one.low for one in card.success.values()])
+    alone = np.mean([one.high - one.low for one in success])
     assert card.mean.high - card.mean.low == pytest.approx(alone / np.sqrt(8), rel=0.05)
     assert without(result, "alfworld").card().mean is None
     assert made_up("m", 0.0).card().mean.low == 0.0
@@ -244,25 +240,25 @@ def test_the_card_has_a_mean_of_whole_suites_only():
 
 def test_tasks_with_an_error_are_left_out_up_to_2_percent():
     result = broken(made_up("m", 0.5), "sokoban", 2)
-    assert np.isnan(result.scores()["sokoban"]).sum() == 2
+    assert np.isnan(result.domains["sokoban"].scores()).sum() == 2
     card = result.card()
-    assert (card.left_out["sokoban"], card.success["sokoban"].n) == (2, 126)
+    assert (card.domains["sokoban"].left_out, card.domains["sokoban"].success.n) == (2, 126)
     assert card.mean.n == 8 * 128 - 2
     many = broken(made_up("m", 0.5), "sokoban", 3).card()
-    assert many.success["sokoban"] is None
+    assert many.domains["sokoban"].success is None
     assert many.mean is None
 
 
 def test_two_results_give_a_tax_without_playing():
     before, after = made_up("base", 0.6, 1), broken(made_up("tuned", 0.3, 2), "crafting", 1)
-    report = tax_report("sokoban", *paired(before, without(after, "alfworld")))
+    report = tax_report("sokoban", *paired_scores(before, without(after, "alfworld")))
     assert set(report.targets) == set(registry.BUILT_IN) - {"sokoban", "alfworld"}
     assert report.excluded_tasks["crafting"] == 1
     assert report.tax.value == pytest.approx(0.5, abs=0.1)
-    assert report.init["webshop"].value == before.card().success["webshop"].value
+    assert report.init["webshop"].value == before.card().domains["webshop"].success.value
     of = {n: dataclasses.replace(d, starts=dict(sorted(d.starts.items()))) for n, d in after.domains.items()}
     for as_played, as_sorted in zip(
-        paired(before, after), paired(before, dataclasses.replace(after, domains=of)), strict=True
+        paired_scores(before, after), paired_scores(before, dataclasses.replace(after, domains=of)), strict=True
     ):
         assert all(np.array_equal(as_played[name], as_sorted[name], equal_nan=True) for name in as_played)
 
@@ -279,11 +275,11 @@ def test_results_that_do_not_compare_are_refused():
         (one, dataclasses.replace(one, domains={**one.domains, "sokoban": moved}), "sokoban lacks sample 0 of task"),
     ):
         with pytest.raises(UsageError, match=says):
-            paired(before, after)
+            paired_scores(before, after)
 
 
 def test_a_whole_result_is_found_sound(tmp_path):
-    write_suite_result(tmp_path / "r.json", broken(made_up("m", 0.4), "babyai", 2))
+    write_lines(tmp_path / "r.json", broken(made_up("m", 0.4), "babyai", 2).to_json())
     checks = {check.name: check for check in verify(tmp_path / "r.json")}
     assert all(check.passed for check in checks.values()), checks
     assert checks["domains"].found == "all 8"

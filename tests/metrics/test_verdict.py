@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gentax.metrics.arms import ArmReport
+from gentax.metrics.episode_scores import Truncation
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.tax import tax_report
 from gentax.metrics.verdict import (
@@ -167,3 +168,8 @@ def test_left_out_tasks_are_said_with_the_worst_they_can_do():
 def test_numbers_have_a_true_minus_and_no_minus_zero():
     minus = "\N{MINUS SIGN}"
     assert [number(-0.04), number(-2.0), signed(3), signed(-0.01)] == ["0.0", f"{minus}2.0", "+3.0", "0.0"]
+
+
+def test_one_truncated_reply_of_thousands_is_not_0_percent():
+    assert Truncation(1 / 3000).sentences("me")[0].startswith("fewer than 0.1% of the replies of me were cut off")
+    assert Truncation(cut_prompts=1 / 1500).sentences("me")[0].startswith("0.1% of the prompts of me lost text")

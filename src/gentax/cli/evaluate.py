@@ -98,7 +98,7 @@ def _play_suite(
     """Play a suite and print its score card."""
     from gentax.domains.registry import parse_domain
     from gentax.evals.suite import load_suite
-    from gentax.evals.suite_run import play_suite
+    from gentax.evals.suite_result import play_suite
 
     suite = load_suite(name)
     for given, level in map(parse_domain, names or ()):

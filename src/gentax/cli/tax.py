@@ -97,7 +97,6 @@ def tax(
         mixed_model,
         paired_evaluation,
         tax_of_recorded,
-        tax_of_results,
     )
     from gentax.evals.paired_eval import tax as run
     from gentax.metrics.behaviour import compare, sentences
@@ -133,13 +132,11 @@ def tax(
         raise UsageError(f"{next(iter(harness))} is asked of two models, not of results nor for a forecast")
     if asked.sensitivity:
         check_statsmodels()
-    if is_result(base) and is_result(tuned):
+    if is_result(base) or is_result(tuned):
         if asked.sensitivity:
             raise UsageError("--sensitivity takes episodes: it is for policies that are played, not for result files")
         chosen = levels if target else None
-        return finish(tax_of_results(Path(base), Path(tuned), source, chosen, touched, recorded), domains)
-    if is_result(base) or is_result(tuned):
-        run(base, tuned, source)  # raises the error that explains it
+        return finish(run(base, tuned, source, chosen, touched=touched, recorded=recorded), domains)
     forecast_fit = read_fit(asked.fit) if asked.forecast_only else None
     policies = o.load_pair(base, tuned, model)  # both are loaded before either plays
     if forecast_fit is not None:

@@ -9,7 +9,7 @@ variance, and nothing of the drop, determines the total (an internal pilot, Witt
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,8 +24,8 @@ from gentax.core.console import EpisodeProgress
 from gentax.core.imports import require
 from gentax.domains import domain, domains, missing_modules
 from gentax.evals.evaluate import Evaluation, tasks_of, usage_of
-from gentax.evals.suite import load_suite
-from gentax.evals.suite_result import paired, read_result
+from gentax.evals.suite import RETIRED, load_suite
+from gentax.evals.suite_result import SuiteResult, check_result, read_result, shorten
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE, RecordedScores, content_labels, task_success
 from gentax.metrics.statistics import LEVEL, TASKS, Estimate, InterimAnalyses, Labels, Pilot, required_sample_size
 from gentax.metrics.statistics.power import FREE_WITHIN
@@ -51,6 +51,7 @@ def tax(
     tasks: int = 128,
     interim_analyses: int = INTERIM_ANALYSES,
     touched: Set[str] = frozenset(),
+    recorded: Mapping[str, RecordedScores] | None = None,
     model: ModelOptions = ModelOptions(),
     **settings: Any,
 ) -> TaxReport:
@@ -65,6 +66,7 @@ def tax(
         interim_analyses: how often the verdict is taken; playing stops when it is clear. 1: play all tasks.
         touched: domains that entered training in any form (see `gentax.training.check`): the verdict is on the
             targets that did not.
+        recorded: further targets that others measured (see `integrations.sample_logs`); not with two evaluations.
         model: how policies that are named are loaded: device, dtype.
         settings: further arguments of `paired_evaluation`.
 
@@ -74,18 +76,25 @@ def tax(
     """
     targets = [targets] if isinstance(targets, str) else targets
     if is_result(base) and is_result(tuned):
-        return tax_of_results(Path(str(base)), Path(str(tuned)), source, targets, touched)
+        return _tax_of_results(Path(str(base)), Path(str(tuned)), source, targets, touched, recorded)
     if is_result(base) or is_result(tuned):
         raise UsageError("a result file is compared with another one: evaluate both policies on the suite")
     if isinstance(base, Evaluation) and isinstance(tuned, Evaluation):
         return _tax_of(base, tuned, source, targets, touched)
     if isinstance(base, Evaluation) or isinstance(tuned, Evaluation):
         raise UsageError("an evaluation is compared with another one, not with a policy")
-    levels = levels_of(source, targets)
-    policies = load_policy_pair(base, tuned, model)
-    return paired_evaluation(
-        *policies, source, levels, tasks=tasks, analyses=InterimAnalyses(interim_analyses), touched=touched, **settings
-    ).report
+    domain(source)
+    if targets is None:
+        targets = [name for name, record in domains().items() if not missing_modules(record)]
+    levels = dict(targets) if isinstance(targets, Mapping) else dict.fromkeys(targets)
+    levels.setdefault(source, None)
+    settings |= {
+        "tasks": tasks,
+        "analyses": InterimAnalyses(interim_analyses),
+        "touched": touched,
+        "recorded": recorded,
+    }
+    return paired_evaluation(*load_policy_pair(base, tuned, model), source, levels, **settings).report
 
 
 def is_result(what: object) -> bool:
@@ -93,60 +102,56 @@ def is_result(what: object) -> bool:
     return isinstance(what, (str, Path)) and str(what).endswith(".json")
 
 
-def levels_of(source: str, targets: Iterable[str] | Mapping[str, str | None] | None) -> dict[str, str | None]:
-    """Return every domain to be played with its level: the targets (all that are installed when None), the source."""
-    domain(source)
-    if targets is None:
-        targets = [name for name, record in domains().items() if not missing_modules(record)]
-    levels = dict(targets) if isinstance(targets, Mapping) else dict.fromkeys(targets)
-    levels.setdefault(source, None)
-    return levels
-
-
-def tax_of_results(
+def _tax_of_results(
     base: Path,
     tuned: Path,
     source: str,
-    targets: Iterable[str] | None = None,
-    touched: Set[str] = frozenset(),
-    recorded: Mapping[str, RecordedScores] | None = None,
+    targets: Iterable[str] | None,
+    touched: Set[str],
+    recorded: Mapping[str, RecordedScores] | None,
 ) -> TaxReport:
-    """Return the tax from two result files of one suite; nothing is played.
-
-    Clusters of tasks and random play's success are the suite's.
+    """Return the tax from two result files of one suite, which has the clusters of tasks and random play's success.
 
     Raises:
         UsageError: files that are no results, are not sound or are of different suites, a target they do not have.
     """
     results = read_result(base), read_result(tuned)
-    scores = paired(*results)
-    suite = load_suite(results[0].suite)
-    contents = {d: suite.clusters(d) for d in scores[0]}
-    chance = {d: suite.chance(d) for d in scores[0]}
-    targets = None if targets is None else [*targets, *(recorded or ())]
-    (before, after), clusters = with_recorded(scores, contents, recorded or {})
-    report = _report(source, targets, before, after, clusters=clusters, touched=touched, chance=chance)
-    return replace(report, runtime=_runtime(*results))
+    scores, suite = paired_scores(*results), load_suite(results[0].suite)
+    contents, chance = {d: suite.clusters(d) for d in scores[0]}, {d: suite.chance(d) for d in scores[0]}
+    return _report(source, scores, contents, results, targets, recorded, touched=touched, chance=chance)
+
+
+def paired_scores(before: SuiteResult, after: SuiteResult) -> tuple[DomainScores, DomainScores]:
+    """Return the scores of two policies on the domains that both played, as `tax_report` takes them.
+
+    Raises:
+        UsageError: results of a retired suite or of different suites, results that `gentax verify` refuses, or no
+            domain in common.
+    """
+    for result in (before, after):
+        if result.suite in RETIRED:
+            reason = f"which is retired: {RETIRED[result.suite]}"
+            raise UsageError(f"the result of {shorten(result.policy, 80)} is of suite {result.suite}, {reason}")
+    if (before.suite, before.digest) != (after.suite, after.digest):
+        names = [f"{shorten(result.suite, 40)} ({shorten(result.digest, 40)})" for result in (before, after)]
+        raise UsageError(f"results of different suites do not compare: {names[0]} and {names[1]}")
+    for result in (before, after):
+        for check in check_result(result):
+            if not check.passed:
+                policy = shorten(result.policy, 80)
+                raise UsageError(f"the result of {policy} is not sound: {check.name}: {check.found}")
+    suite = load_suite(before.suite)  # whose order pairs the tasks, whatever the order of a file
+    common = [name for name in suite.domains if name in before.domains and name in after.domains]
+    if not common:
+        raise UsageError(f"the two results have no domain of suite {before.suite} in common")
+    starts = {name: suite.domains[name].starts for name in common}
+    first, second = ({n: result.domains[n].scores(starts[n]) for n in common} for result in (before, after))
+    return first, second
 
 
 def tax_of_recorded(recorded: Mapping[str, RecordedScores], source: str, touched: Set[str] = frozenset()) -> TaxReport:
     """Return the tax on what others measured alone; ΔID is known where the source is among it. Raises UsageError."""
-    scores, clusters = with_recorded(({}, {}), {}, recorded)
-    return tax_report(source, *scores, clusters=clusters, touched=touched)
-
-
-def with_recorded(
-    scores: tuple[DomainScores, DomainScores],
-    clusters: Mapping[str, Labels],
-    recorded: Mapping[str, RecordedScores],
-) -> tuple[tuple[DomainScores, DomainScores], dict[str, Labels]]:
-    """Return scores before and after, and the clusters of tasks, with those of other targets that others measured."""
-    if twice := sorted(set(recorded) & set(scores[0])):
-        raise UsageError(f"{twice[0]} is played and is among the results of others, too: give these another name")
-    before, after = scores
-    contents = {name: one.contents for name, one in recorded.items()}
-    before = {**before, **{name: one.before_K for name, one in recorded.items()}}
-    return (before, {**after, **{name: one.after_K for name, one in recorded.items()}}), {**clusters, **contents}
+    return _report(source, ({}, {}), {}, (), None, recorded, touched=touched)
 
 
 def _tax_of(
@@ -158,31 +163,50 @@ def _tax_of(
     for name in before.episodes:
         if [e.task for e in before.episodes[name]] != [e.task for e in after.episodes.get(name, [])]:
             raise UsageError(f"the two evaluations were not played on the same tasks of {name}")
-    scores = [_scores(evaluation.episodes) for evaluation in (before, after)]
-    report = _report(source, targets, *scores, clusters=before.clusters(), touched=touched)
-    return replace(report, runtime=_runtime(before, after))
+    scores = _scores(before.episodes), _scores(after.episodes)
+    return _report(source, scores, before.clusters(), (before, after), targets, touched=touched)
 
 
 def _scores(episodes: Mapping[str, list[Episode]]) -> dict[str, np.ndarray]:
     return {name: task_success(of_domain) for name, of_domain in episodes.items()}
 
 
-def _runtime(base: Any, tuned: Any) -> dict[str, Mapping[str, str] | None]:
-    """Return the device and dtype of two policies, which may change what they do."""
-    return {"base": getattr(base, "runtime", None), "tuned": getattr(tuned, "runtime", None)}
-
-
 def _report(
-    source: str, targets: Iterable[str] | None, before: DomainScores, after: DomainScores, **known: Any
+    source: str,
+    scores: tuple[DomainScores, DomainScores],
+    clusters: Mapping[str, Labels],
+    policies: Sequence[Any],
+    targets: Iterable[str] | None = None,
+    recorded: Mapping[str, RecordedScores] | None = None,
+    *settings: Any,
+    **known: Any,
 ) -> TaxReport:
-    """Return the tax on `targets`, all of them when None, from scores at hand."""
+    """Return the tax on `targets`, all of them when None, and on those that others measured.
+
+    Args:
+        source: the domain trained on.
+        scores: before and after, by domain.
+        clusters: the contents of tasks, by domain.
+        policies: both of them, or what was made with them: their device and dtype may change what they do.
+        targets: names of the domains that were played.
+        recorded: the scores of others.
+        settings, known: further arguments of `tax_report`.
+    """
+    recorded = recorded or {}
+    if twice := sorted(set(recorded) & set(scores[0])):
+        raise UsageError(f"{twice[0]} is played and is among the results of others, too: give these another name")
+    before = {**scores[0], **{name: one.before_K for name, one in recorded.items()}}
+    after = {**scores[1], **{name: one.after_K for name, one in recorded.items()}}
     if targets is not None:
-        wanted = list(dict.fromkeys([*targets, source]))
+        wanted = list(dict.fromkeys([*targets, *recorded, source]))
         for name in wanted:
             if name not in before or name not in after:
                 raise unknown("domain of the two evaluations", name, before)
         before, after = ({name: of[name] for name in wanted} for of in (before, after))
-    return tax_report(source, before, after, **known)
+    clusters = {**clusters, **{name: one.contents for name, one in recorded.items()}}
+    report = tax_report(source, before, after, *settings, clusters=clusters, **known)
+    runtime = {role: getattr(one, "runtime", None) for role, one in zip(("base", "tuned"), policies, strict=False)}
+    return replace(report, runtime=runtime)
 
 
 @dataclass(frozen=True)
@@ -300,10 +324,9 @@ def paired_evaluation(
     def report_at(max_error_share: float, analysis: int) -> TaxReport:
         before, after, *random = map(_scores, episodes)
         labels = {name: content_labels(of_domain) for name, of_domain in episodes[0].items()}
-        both, clusters = with_recorded((before, after), labels, recorded or {})
-        known: dict[str, Any] = {"clusters": clusters, "touched": touched, "chance": random[0] if random else None}
-        report = tax_report(source, *both, max_error_share, analyses, analysis, **known)
-        return replace(report, runtime=_runtime(base, tuned))
+        known: dict[str, Any] = {"touched": touched, "chance": random[0] if random else None}
+        settings = (max_error_share, analyses, analysis)
+        return _report(source, (before, after), labels, (base, tuned), None, recorded, *settings, **known)
 
     with ExitStack() as stack:
         pools = {name: stack.enter_context(EnvPool(config)) for name in domains}
@@ -349,14 +372,12 @@ class MixedModel:
     interval part, few clusters or rates near 0 or 1 deserve a look. Left out: training seeds; it is for one checkpoint.
     """
 
-    source: str
     tax: Estimate
     drop: Mapping[str, Estimate]  # points, targets only
-    task_spread: float  # standard deviation of tasks and contents together, in logits
 
     def sentences(self) -> list[str]:
         """Say the tax and the drops."""
-        drops = "; ".join(f"{t} {number(e.value)} ({number(e.low)} to {number(e.high)})" for t, e in self.drop.items())
+        drops = "; ".join(f"{target} {drop.text(1)}" for target, drop in self.drop.items())
         tax = f"{number(100 * self.tax.value)} % ({number(100 * self.tax.low)} % to {number(100 * self.tax.high)} %)"
         return [f"Sensitivity: under a logistic mixed model the tax is {tax}, the drops in points {drops}."]
 
@@ -415,8 +436,6 @@ def mixed_model(before: Evaluation, after: Evaluation, source: str, level: float
         return Estimate(float(np.median(drawn_N)), float(low), float(high), TASKS, unit, n, level=level)
 
     return MixedModel(
-        source=source,
         tax=estimate(1 - after_ND.sum(1) / init_ND.sum(1), "fraction", sum(tasks.values())),
         drop={t: estimate(100 * (init_ND[:, d] - after_ND[:, d]), "points", tasks[t]) for d, t in enumerate(targets)},
-        task_spread=float(np.median(spread_N)),
     )

@@ -5,7 +5,8 @@ with. Nothing in it follows a default: horizons, levels, rollout settings and ev
 later default changes no result. Versions of packages are not part of it: they belong to results, and a version that
 changes a task is caught by its hash. The hash of a start covers the first prompt that a policy reads (rules, goal,
 observation, answer format), `TextEnv.fingerprint` and `TextEnv.content`, so that a changed template is noticed like a
-changed world. A new suite is a new entry of `RECIPES`; its hash, which is printed, goes into `FROZEN`.
+changed world. A new suite is what `freeze` makes of an old one in which something was replaced; its hash goes into
+`FROZEN`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from gentax.core import EnvironmentFault, Task, TextEnv, UsageError, unknown
 from gentax.core.extras import installed_versions
 from gentax.core.files import atomic_file
 from gentax.core.settings import plain, read_settings, settings
-from gentax.domains import domain, make
+from gentax.domains import domain, make, missing_modules
 from gentax.policies.load import RandomPolicy
 from gentax.rollouts import RolloutConfig, make_env, rollout
 from gentax.rollouts.prompt import build_message
@@ -126,6 +127,23 @@ def read_suite(path: Path, frozen: str) -> Suite:
     return replace(read_settings(Suite, content, path.name), digest=actual)
 
 
+def playable_domains(suite: Suite, domains: Iterable[str] | None) -> list[str]:
+    """Return those of `domains` in the suite's order; all that can run on this machine when None. Raises UsageError."""
+    if domains is None:
+        chosen = [name for name in suite.domains if not missing_modules(domain(name))]
+    else:
+        asked = set(domains)
+        for name in sorted(asked - set(suite.domains)):
+            raise unknown(f"domain of suite {suite.name}", name, suite.domains)
+        chosen = [name for name in suite.domains if name in asked]
+    for name in chosen:
+        if lacking := missing_modules(domain(name)):
+            raise UsageError(f"domain {name!r} needs {', '.join(lacking)}: {domain(name).enable}")
+    if not chosen:
+        raise UsageError(f"no domain of suite {suite.name} to play")
+    return chosen
+
+
 SAMPLING = ("numpy", "torch", "transformers", "tokenizers")  # what draws actions, whatever the domain
 
 
@@ -133,9 +151,7 @@ def versions(domains: Iterable[str]) -> dict[str, str]:
     """Return by name the versions here of what plays `domains`."""
     numbers = {"gentax": gentax.__version__, "python": platform.python_version(), "platform": platform.platform()}
     numbers |= installed_versions(*SAMPLING)  # a policy that is no local model needs none of them
-    for name in domains:
-        numbers |= packages(name)
-    return numbers
+    return numbers | {package: number for name in domains for package, number in packages(name).items()}
 
 
 _packages_of_modules = cache(packages_distributions)  # every installed package is looked at, once
@@ -224,74 +240,38 @@ def _lines(value: Any, indent: str) -> str:
 # --- how a suite is made ---
 
 
-class SuiteRecipe(NamedTuple):
-    """What is decided when a suite is made."""
-
-    levels: dict[str, str]  # by domain; horizons are the levels' own at that time
-    tasks: int  # the first of the test split, of each domain
-    walks: int  # the first tasks on which the expert's way is kept
-    config: RolloutConfig
-    samples: int
-    random_samples: int  # of random play, whose rate is that of chance
-    seed: int
-
-
-RECIPES = {
-    "v2": SuiteRecipe(
-        levels={
-            "sokoban": "6x6-far",
-            "sciworld": "living",
-            "crafting": "shallow",
-            "webshop": "4k-easy",
-            "babyai": "room",
-            "alfworld": "flat",
-            "twx-cooking": "simple",
-            "twx-mapreader": "large",
-        },
-        tasks=128,
-        walks=8,
-        config=RolloutConfig(context="full", thinking=False, admissible=False, temperature=0.4, max_new_tokens=32),
-        samples=1,
-        random_samples=8,
-        seed=0,
-    )
-}
-
-
-def freeze(name: str) -> dict[str, Any]:
-    """Return the suite called `name` as JSON values."""
-    recipe = RECIPES[name]
+def freeze(suite: Suite) -> dict[str, Any]:
+    """Return a suite as JSON values; of its domains the starts, contents, walks and random play are made anew."""
     return {
-        "name": name,
-        "play": plain(recipe.config),
-        "samples": recipe.samples,
-        "random_samples": recipe.random_samples,
-        "seed": recipe.seed,
-        "domains": {domain_name: freeze_domain(recipe, domain_name) for domain_name in recipe.levels},
+        "name": suite.name,
+        "play": plain(suite.config),
+        "samples": suite.samples,
+        "random_samples": suite.random_samples,
+        "seed": suite.seed,
+        "domains": {name: freeze_domain(suite, name) for name in suite.domains},
     }
 
 
-def freeze_domain(recipe: SuiteRecipe, name: str, split: str = "test") -> dict[str, Any]:
-    """Return one domain of a suite as JSON values."""
-    level = recipe.levels[name]
-    config = replace(recipe.config, horizon=domain(name).levels[level].horizon)
-    env = make(name, level, split=split, reward=config.reward, horizon=config.horizon)
+def freeze_domain(suite: Suite, name: str) -> dict[str, Any]:
+    """Return one domain as JSON values, with as many tasks and walks as `suite` has of it."""
+    frozen, config = suite.domains[name], suite.play_of(name)
+    env = make(name, frozen.level, split=frozen.split, reward=config.reward, horizon=config.horizon)
     try:
-        tasks = env.tasks(split, recipe.tasks)
+        tasks = env.tasks(frozen.split, len(frozen.starts))
         starts = {task.id: start_hash(env, task, config) for task in tasks}
         contents = {task.id: env.unwrapped.content_of(task) for task in tasks}
         walks = []
-        for task in tasks[: recipe.walks]:
+        for task in tasks[: len(frozen.walks)]:
             actions = _expert(env, task)
             walks.append({"task": task.id, "actions": actions, "brings": walk_hash(env, task, actions)})
     finally:
         env.close()
-    played = rollout(RandomPolicy(), tasks, config=config, samples=recipe.random_samples, seed=recipe.seed)
+    played = rollout(RandomPolicy(), tasks, config=config, samples=suite.random_samples, seed=suite.seed)
     successes = Counter(episode.task.id for episode in played if episode.success)
     return {
-        "level": level,
+        "level": frozen.level,
         "horizon": config.horizon,
-        "split": split,
+        "split": frozen.split,
         "starts": starts,
         "contents": contents,
         "random": [successes[task.id] for task in tasks],
@@ -312,7 +292,7 @@ def _expert(env: TextEnv, task: Task) -> list[str]:
 
 if __name__ == "__main__":
     (name,) = sys.argv[1:]
-    content = freeze(name)
+    content = freeze(load_suite(name))
     write_lines(Path(f"{name}.json"), content)
     here = digest(content)
     print(f"wrote {name}.json with hash {here}", "as frozen" if FROZEN.get(name) == here else "(not the frozen one)")

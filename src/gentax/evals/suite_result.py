@@ -1,4 +1,4 @@
-"""Results of a suite: the file, the score card, checks of a file (`gentax verify`), and two results as a paired tax.
+"""Playing a suite, and its results: the score card, the file, and checks of a file (`gentax verify`).
 
 A result file has each episode's outcome and numbers on a line of its own, so that everything on the score card can be
 computed again from it. Replies are left out: `gentax rollout` keeps whole episodes.
@@ -10,11 +10,11 @@ machine with the same versions; elsewhere floating point may round differently, 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,9 +26,15 @@ from gentax.core.console import one_line
 from gentax.core.files import read_json
 from gentax.core.results import Tabular, TextTable, json_value, repr_as_str
 from gentax.core.settings import read_settings, settings
-from gentax.evals.suite import FROZEN, RETIRED, Suite, load_suite, versions, write_lines
+from gentax.evals.evaluate import evaluate
+from gentax.evals.suite import FROZEN, RETIRED, Suite, check_starts, load_suite, playable_domains, versions, write_lines
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE
-from gentax.metrics.statistics import Estimate, Labels, Scores, above_chance, linear_combination, success_rate
+from gentax.metrics.statistics import Estimate, Scores, above_chance, linear_combination, success_rate
+from gentax.models.options import ModelOptions
+from gentax.models.source import fingerprint, may_name_model
+from gentax.policies import Policy, load_policy
+from gentax.policies.load import SCRIPTED_BY_NAME
+from gentax.rollouts.engine import UnreadableReplies
 
 FORMAT = 1  # raised when a result file means something else than before
 
@@ -108,52 +114,42 @@ class SuiteResult(Tabular):
     runtime: dict[str, str] | None = None
     """The device and the number format of the policy's weights; null for policies that have none here."""
 
-    def scores(self) -> dict[str, np.ndarray]:
-        """Return by domain (K,) mean success over samples of each task, NaN where an episode ended in an error."""
-        return {name: played.scores() for name, played in self.domains.items()}
-
     def card(self) -> ScoreCard:
         """Return the score card."""
-        suite, scores = load_suite(self.suite), self.scores()
-        broken = {name: np.isnan(scores_K) for name, scores_K in scores.items()}
-        success: dict[str, Estimate | None] = dict.fromkeys(scores)
-        above: dict[str, Estimate | None] = dict.fromkeys(scores)
-        sound, clusters = {}, {}
-        for name, scores_K in scores.items():
-            if broken[name].mean() > MAX_ERROR_SHARE:
-                continue
-            ids = np.array(list(self.domains[name].starts))[~broken[name]]
-            contents = suite.domains[name].contents
-            random = dict(zip(contents, suite.chance(name), strict=True))
-            sound[name], clusters[name] = scores_K[~broken[name]], [contents[id] for id in ids]
-            success[name] = success_rate(sound[name], clusters=clusters[name])
-            chance_K = np.array([random[id] for id in ids])
-            above[name] = above_chance(sound[name], chance_K, clusters=clusters[name])
-        return ScoreCard(
-            success=success,
-            above_chance=above,
-            random={n: 100 * float(suite.chance(n).mean()) for n in scores},
-            left_out={name: int(broken_K.sum()) for name, broken_K in broken.items()},
-            mean=_mean_success(sound, clusters) if not self.missing and len(sound) == len(scores) else None,
-        )
+        suite, scores = load_suite(self.suite), dict[str, DomainScore]()
+        sound, clusters = dict[str, np.ndarray](), dict[str, list[str]]()
+        for name, played in self.domains.items():
+            chance_K, scores_K = suite.chance(name), played.scores()
+            random, broken_K = 100 * float(chance_K.mean()), np.isnan(scores_K)
+            success = above = None
+            if broken_K.mean() <= MAX_ERROR_SHARE:
+                ids = np.array(list(played.starts))[~broken_K]
+                chance = dict(zip(suite.domains[name].contents, chance_K, strict=True))
+                sound[name], clusters[name] = scores_K[~broken_K], [suite.domains[name].contents[id] for id in ids]
+                success = success_rate(sound[name], clusters=clusters[name])
+                above = above_chance(sound[name], np.array([chance[id] for id in ids]), clusters=clusters[name])
+            scores[name] = DomainScore(success, above, random, int(broken_K.sum()))
+        if self.missing or len(sound) < len(scores):
+            return ScoreCard(scores, None)
+        weights = {("init", name): 100.0 / len(sound) for name in sound}  # domains are fixed, and weigh alike
+        mean = linear_combination(Scores.of(init=sound, clusters=clusters), weights, "percent")
+        return ScoreCard(scores, replace(mean, low=max(mean.low, 0.0), high=min(mean.high, 100.0)))
 
     def table(self) -> TextTable:
         """Return the score card with mean lengths and shares of invalid actions, as a table."""
         card = self.card()
         cut = any(episode.truncated for played in self.domains.values() for episode in played.episodes)
         rows: list[list[object]] = []
-        for name, played in self.domains.items():
+        for (name, played), score in zip(self.domains.items(), card.domains.values(), strict=True):
             complete = [episode for episode in played.episodes if episode.outcome != Outcome.ERROR]
-            steps = sum(episode.length for episode in complete)
-            truncated = sum(episode.truncated for episode in complete)
-            invalid = sum(episode.invalid for episode in complete) - truncated
-            shares = [f"{count / max(1, steps):.0%}" for count in (invalid, truncated)[: 1 + cut]]
-            rates = [card.success[name] or "undefined", f"{card.random[name]:.1f}"]
-            length = f"{steps / max(1, len(complete)):.1f}"
-            above = card.above_chance[name] or "undefined"
-            rows.append([name, played.level, *rates, above, length, *shares, card.left_out[name]])
+            steps, truncated = sum(e.length for e in complete), sum(e.truncated for e in complete)
+            invalid = sum(e.invalid for e in complete)
+            shares = [f"{count / max(1, steps):.0%}" for count in (invalid - truncated, truncated)[: 1 + cut]]
+            rates = [score.success or "undefined", f"{score.random:.1f}", score.above_chance or "undefined"]
+            rows.append([name, played.level, *rates, f"{steps / max(1, len(complete)):.1f}", *shares, score.left_out])
         if card.mean is not None:
-            rows.append(["mean", "", card.mean, "", "", "", *[""] * (1 + cut), sum(card.left_out.values())])
+            left_out = sum(score.left_out for score in card.domains.values())
+            rows.append(["mean", "", card.mean, "", "", "", *[""] * (1 + cut), left_out])
         columns = ["domain", "level", "success %", "random %", "above chance %", "length", "invalid"]
         columns += [*["truncated"] * cut, "errors"]
         return TextTable(f"{self.policy} on suite {self.suite} ({self.digest[:8]})", columns, rows)
@@ -168,22 +164,9 @@ class SuiteResult(Tabular):
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each domain, as the score card has it, and one for the mean where there is one."""
-        card = self.card()
-        rows = [
-            {
-                "suite": self.suite,
-                "policy": self.policy,
-                "domain": name,
-                "level": played.level,
-                "success": card.success[name],
-                "above_chance": card.above_chance[name],
-                "random": card.random[name],
-                "left_out": card.left_out[name],
-            }
-            for name, played in self.domains.items()
-        ]
-        mean = {"suite": self.suite, "policy": self.policy, "domain": "mean", "success": card.mean}
-        return [*rows, mean] if card.mean is not None else rows
+        card, of = self.card(), {"suite": self.suite, "policy": self.policy}
+        rows = [of | {"domain": n, "level": self.domains[n].level} | vars(score) for n, score in card.domains.items()]
+        return rows if card.mean is None else [*rows, of | {"domain": "mean", "success": card.mean}]
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values, the score card first."""
@@ -199,23 +182,30 @@ class SuiteResult(Tabular):
 
 
 @dataclass(frozen=True)
-class ScoreCard:
-    """Success in percent, of each domain and over all of the suite, with 95 % intervals that cover tasks."""
+class DomainScore:
+    """What a score card says of a domain, in percent, with 95 % intervals that cover tasks."""
 
-    success: Mapping[str, Estimate | None]  # by domain; None where more tasks ended in an error than may be left out
-    above_chance: Mapping[str, Estimate | None]
-    """By domain, (success - random) / (100 - random) in percent, random play's success being the suite's."""
-    random: Mapping[str, float]  # by domain, random play's success on the suite's tasks, in percent
-    left_out: Mapping[str, int]  # by domain, the tasks left out because an episode ended in an error
-    mean: Estimate | None  # over the suite's domains, each with the same weight; None when any of them is missing
+    success: Estimate | None  # None where more tasks ended in an error than may be left out
+    above_chance: Estimate | None
+    """(success - random) / (100 - random), random play's success being the suite's."""
+    random: float  # random play's success on the suite's tasks
+    left_out: int  # tasks left out because an episode ended in an error
+
+
+@dataclass(frozen=True)
+class ScoreCard:
+    """The scores on each domain and over all of the suite."""
+
+    domains: Mapping[str, DomainScore]
+    mean: Estimate | None  # of success over the suite's domains, each with the same weight; None when any is missing
 
     def to_json(self) -> dict[str, Any]:
         """Return the score card as JSON values."""
         return {
             "mean": _estimate_json(self.mean),
-            "success": {name: _estimate_json(estimate) for name, estimate in self.success.items()},
-            "above_chance": {name: _estimate_json(estimate) for name, estimate in self.above_chance.items()},
-            "left_out": dict(self.left_out),
+            "success": {name: _estimate_json(score.success) for name, score in self.domains.items()},
+            "above_chance": {name: _estimate_json(score.above_chance) for name, score in self.domains.items()},
+            "left_out": {name: score.left_out for name, score in self.domains.items()},
         }
 
 
@@ -224,19 +214,108 @@ def _estimate_json(estimate: Estimate | None) -> dict[str, float] | None:
     return None if estimate is None else {key: getattr(estimate, key) for key in ("value", "low", "high", "n")}
 
 
-def _mean_success(scores: Mapping[str, np.ndarray], clusters: Mapping[str, Labels]) -> Estimate:
-    """Estimate the mean over domains, which are fixed, of success in percent from scores (K,) and contents of tasks."""
-    weights = {("init", name): 100.0 / len(scores) for name in scores}
-    estimate = linear_combination(Scores.of(init=scores, clusters=clusters), weights, "percent")
-    return replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 100.0))  # no success is outside
+# --- playing ---
+
+
+def play_suite(
+    policy: str | Path | Policy,
+    suite: str = "v2",
+    domains: Iterable[str] | None = None,
+    *,
+    out: str | Path | None = None,
+    model: ModelOptions = ModelOptions(),
+    parallel: int | None = None,
+    stop_if_unreadable: bool = True,
+    on_episode: Callable[[Episode], None] | None = None,
+    on_steps: Callable[[int], None] | None = None,
+    on_domain: Callable[[str, str], None] | None = None,
+) -> SuiteResult:
+    """Play `policy` on a frozen suite, after checking that every task starts here as it was frozen.
+
+    Args:
+        policy: "random", "expert", the name of a model, or any `Policy` (see `load_policy`).
+        suite: the suite's name.
+        domains: some of its domains; those that can run on this machine when None. The others are `missing`.
+        out: the file the result is written to. Domains that are done are kept in the folder `out`.partial until all
+            are: the same policy, suite, versions and device go on from there.
+        model, parallel, stop_if_unreadable, on_episode, on_steps: as in `gentax.evaluate`.
+        on_domain: called with what is about to be done with a domain ("keep", "check" or "play"), and its name.
+
+    Raises:
+        UsageError: an unknown suite, domain or policy, a domain that is asked for but not installed, or an
+            environment that is not as it was when the suite was frozen, or replies that cannot be read.
+    """
+    frozen = load_suite(suite)
+    chosen = playable_domains(frozen, domains)
+    player = load_policy(policy, model)
+    tell = on_domain or (lambda doing, name: None)
+    weights = None  # of others than local models the name must do
+    if isinstance(policy, (str, Path)) and str(policy) not in SCRIPTED_BY_NAME and may_name_model(policy):
+        weights = fingerprint(policy, model)
+    result = SuiteResult(
+        suite=frozen.name,
+        digest=frozen.digest,
+        policy=player.name,
+        fingerprint=weights,
+        runtime=getattr(player, "runtime", None),
+        made_with=versions(chosen),
+        missing=tuple(name for name in frozen.domains if name not in chosen),
+    )
+    aside = None if out is None else Path(f"{out}.partial")
+    done = {} if aside is None else _resumed(aside, result, chosen)
+    starts = {}
+    for name in chosen:
+        tell("keep" if name in done else "check", name)
+        if name not in done:
+            starts[name] = check_starts(frozen, name)
+    for n, (name, seen) in enumerate(starts.items()):
+        tell("play", name)
+        of_domain = frozen.domains[name]
+        try:
+            found = evaluate(
+                player,
+                {name: of_domain.level},
+                tasks=len(of_domain.starts),
+                split=of_domain.split,
+                samples=frozen.samples,
+                config=frozen.play_of(name),
+                seed=frozen.seed,
+                parallel=parallel,
+                on_episode=on_episode,
+                on_steps=on_steps,
+                stop_if_unreadable=stop_if_unreadable and n == 0,
+                progress=False,
+            )
+        except UnreadableReplies as error:
+            raise UsageError(f"{error} (suite {frozen.name} fixes all other settings)") from None
+        played = tuple(map(PlayedEpisode.of, found.episodes[name]))
+        done[name] = DomainResult(of_domain.level, of_domain.horizon, seen, played)
+        if aside is not None:
+            rest = tuple(other for other in frozen.domains if other != name)
+            write_lines(aside / f"{name}.json", replace(result, missing=rest, domains={name: done[name]}).to_json())
+    result = replace(result, domains={name: done[name] for name in chosen})
+    if out is not None and aside is not None:
+        write_lines(out, result.to_json())
+        for name in frozen.domains:
+            (aside / f"{name}.json").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something else lies there
+            aside.rmdir()
+    return result
+
+
+def _resumed(aside: Path, result: SuiteResult, chosen: Iterable[str]) -> dict[str, DomainResult]:
+    """Return the domains that the same policy played with the same versions before it was stopped."""
+    done = {}
+    for name in chosen:
+        with contextlib.suppress(UsageError):  # no such file, or none of ours: the domain is played
+            earlier = read_result(aside / f"{name}.json")
+            same = replace(earlier, missing=result.missing, domains={}) == result
+            if same and list(earlier.domains) == [name] and all(check.passed for check in check_result(earlier)):
+                done[name] = earlier.domains[name]
+    return done
 
 
 # --- the file ---
-
-
-def write_suite_result(path: str | Path, result: SuiteResult) -> None:
-    """Write a result, whole or not at all."""
-    write_lines(path, result.to_json())
 
 
 def read_result(path: str | Path) -> SuiteResult:
@@ -245,23 +324,22 @@ def read_result(path: str | Path) -> SuiteResult:
     Raises:
         UsageError: no such file, or one that is no result of a suite.
     """
-    return parse_result(read_json(path), str(path))
+    return _parse_result(read_json(path), str(path))
 
 
-def parse_result(content: Any, where: str) -> SuiteResult:
-    """Make a result of JSON values. Raises UsageError when they are not of its form."""
+def _parse_result(content: Any, where: str) -> SuiteResult:
     if not isinstance(content, dict) or "suite" not in content or "format" not in content:
         raise UsageError(f"{where} is no result of a suite; `gentax evaluate --suite v2 --json FILE` writes one")
     if type(content["format"]) is not int or content["format"] != FORMAT:
-        raise UsageError(_short(f"{where} has the format {content['format']!r}; this version reads format {FORMAT}"))
+        raise UsageError(shorten(f"{where} has the format {content['format']!r}; this version reads format {FORMAT}"))
     values = {key: value for key, value in content.items() if key not in ("format", "score")}
     try:
         return read_settings(SuiteResult, values, where)
     except (UsageError, OverflowError) as error:
-        raise UsageError(_short(str(error))) from None
+        raise UsageError(shorten(str(error))) from None
 
 
-def _short(text: str, limit: int = 300) -> str:
+def shorten(text: str, limit: int = 300) -> str:
     """Return text of a file that may hold anything on one line of at most `limit` characters."""
     line = one_line(text[: limit + 1])
     return line if len(line) <= limit else line[: limit - 1] + "…"
@@ -284,33 +362,33 @@ def verify(path: str | Path) -> list[ResultCheck]:
     """Check a result file, which may hold anything; the checks after one that makes them impossible are not made."""
     try:
         content = read_json(path)
-        result = parse_result(content, Path(path).name)
+        result = _parse_result(content, Path(path).name)
     except UsageError as error:
-        return [ResultCheck("format", False, _short(str(error)))]
+        return [ResultCheck("format", False, shorten(str(error)))]
     checks = [ResultCheck("format", True, f"format {content['format']}"), *check_result(result)]
     if all(check.passed for check in checks):
-        checks.append(_check("score card", partial(_same_card, content.get("score"), result)))
-    return [*checks, _check("versions", partial(_versions, result))]
+        checks.append(_check("score card", _same_card, content.get("score"), result))
+    return [*checks, _check("versions", _versions, result)]
 
 
 def check_result(result: SuiteResult) -> list[ResultCheck]:
     """Check a result against the suite it names, without its score card."""
-    checks = [_check("suite", partial(_suite, result))]
+    checks = [_check("suite", _suite, result)]
     if checks[0].passed:
         suite = load_suite(result.suite)
-        checks.append(_check("domains", partial(_domains, result, suite)))
+        checks.append(_check("domains", _domains, result, suite))
         if checks[1].passed:
             tests = {"starts": _starts, "tasks": _tasks, "numbers": _numbers, "errors": _errors}
-            checks += [_check(name, partial(test, result, suite)) for name, test in tests.items()]
+            checks += [_check(name, test, result, suite) for name, test in tests.items()]
     return checks
 
 
-def _check(name: str, test: Callable[[], str]) -> ResultCheck:
+def _check(name: str, test: Callable[..., str], *inputs: Any) -> ResultCheck:
     """Run a test, which returns what is so, or raises UsageError with what is wrong."""
     try:
-        return ResultCheck(name, True, _short(test()))
+        return ResultCheck(name, True, shorten(test(*inputs)))
     except UsageError as wrong:
-        return ResultCheck(name, False, _short(str(wrong)))
+        return ResultCheck(name, False, shorten(str(wrong)))
     except RecursionError:
         return ResultCheck(name, False, "nested deeper than any result is")
 
@@ -388,12 +466,10 @@ def _errors(result: SuiteResult, suite: Suite) -> str:
 
 
 def _same_card(written: Any, result: SuiteResult) -> str:
-    card, note = result.card(), ""
-    due: Any = card.to_json()
+    card, note, ignored = result.card(), "", set[str]()
     if result.made_with.get("gentax") != gentax.__version__:  # whose intervals may be made in another way
-        due, written = _without_intervals(due), _without_intervals(written)
-        note = "; intervals are of another version"
-    where = _differs(written, due, "score")
+        note, ignored = "; intervals are of another version", {"low", "high"}
+    where = _differs(written, card.to_json(), "score", ignored)
     if where is not None:
         raise UsageError(f"{where} is not what the outcomes give")
     if card.mean is None:
@@ -401,21 +477,13 @@ def _same_card(written: Any, result: SuiteResult) -> str:
     return f"follows from the outcomes{note}: mean {card.mean.value:.1f} ({card.mean.low:.1f} to {card.mean.high:.1f})"
 
 
-def _without_intervals(card: Any) -> Any:
-    """Return a score card with the value and the number of tasks alone of each estimate; what is none, as it is."""
-    if not isinstance(card, dict):
-        return card
-    if "value" in card:
-        return {key: card.get(key) for key in ("value", "n")}
-    return {key: _without_intervals(item) for key, item in card.items()}
-
-
-def _differs(written: Any, due: Any, where: str) -> str | None:
+def _differs(written: Any, due: Any, where: str, ignored: set[str]) -> str | None:
     """Return where two JSON values differ, None when they do not. `due` is ours, so the depth is bounded."""
     if isinstance(due, dict):
-        if not isinstance(written, dict) or written.keys() != due.keys():
+        if not isinstance(written, dict) or written.keys() - ignored != due.keys() - ignored:
             return where
-        return next((w for key in due if (w := _differs(written[key], due[key], f"{where}.{key}")) is not None), None)
+        parts = (_differs(written[key], due[key], f"{where}.{key}", ignored) for key in due if key not in ignored)
+        return next((part for part in parts if part is not None), None)
     if isinstance(due, float) and isinstance(written, (int, float)) and not isinstance(written, bool):
         return None if -1e9 < written < 1e9 and abs(written - due) <= TOLERANCE else where
     return None if type(written) is type(due) and written == due else where
@@ -429,31 +497,3 @@ def _versions(result: SuiteResult) -> str:
     pairs = {what: (number, here.get(what, "none")) for what, number in result.made_with.items()}
     other = [f"{what} {there} (here {ours})" for what, (there, ours) in pairs.items() if there != ours]
     return f"others than here: {', '.join(other)}" if other else "as installed here"
-
-
-def paired(before: SuiteResult, after: SuiteResult) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return the scores of two policies on the domains that both played, as `metrics.tax.tax_report` takes them.
-
-    Raises:
-        UsageError: results of a retired suite or of different suites, results that `gentax verify` refuses, or no
-            domain in common.
-    """
-    for result in (before, after):
-        if result.suite in RETIRED:
-            reason = f"which is retired: {RETIRED[result.suite]}"
-            raise UsageError(f"the result of {_short(result.policy, 80)} is of suite {result.suite}, {reason}")
-    if (before.suite, before.digest) != (after.suite, after.digest):
-        names = [f"{_short(result.suite, 40)} ({_short(result.digest, 40)})" for result in (before, after)]
-        raise UsageError(f"results of different suites do not compare: {names[0]} and {names[1]}")
-    for result in (before, after):
-        for check in check_result(result):
-            if not check.passed:
-                policy = _short(result.policy, 80)
-                raise UsageError(f"the result of {policy} is not sound: {check.name}: {check.found}")
-    suite = load_suite(before.suite)  # whose order pairs the tasks, whatever the order of a file
-    common = [name for name in suite.domains if name in before.domains and name in after.domains]
-    if not common:
-        raise UsageError(f"the two results have no domain of suite {before.suite} in common")
-    starts = {name: suite.domains[name].starts for name in common}
-    first, second = ({n: result.domains[n].scores(starts[n]) for n in common} for result in (before, after))
-    return first, second

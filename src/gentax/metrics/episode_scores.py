@@ -161,18 +161,20 @@ class Truncation(Record):
         if self.truncated:
             more = "; give more with --max-new-tokens" if self.truncated > MANY else ""
             lines.append(
-                f"{_warning(self.truncated)}{self.truncated:.1%} of the replies of {policy} were cut off before they "
+                f"{_share(self.truncated)} of the replies of {policy} were cut off before they "
                 f"were over; they are not counted as invalid{more}."
             )
         if self.cut_prompts:
             lost = f", {self.dropped_exchanges} exchanges in all" if self.dropped_exchanges else ""
             more = "; try --context 'window(4)'" if self.cut_prompts > MANY and self.dropped_exchanges else ""
             lines.append(
-                f"{_warning(self.cut_prompts)}{self.cut_prompts:.1%} of the prompts of {policy} lost text that its "
+                f"{_share(self.cut_prompts)} of the prompts of {policy} lost text that its "
                 f"context cannot hold{lost}{more}."
             )
         return lines
 
 
-def _warning(share: float) -> str:
-    return "Warning: " if share > MANY else ""
+def _share(share: float) -> str:
+    """Write a share that is not 0, with a warning where it is large."""
+    percent = f"{share:.1%}"
+    return "Warning: " * (share > MANY) + ("fewer than 0.1%" if percent == "0.0%" else percent)
