@@ -3,16 +3,22 @@
 Stages are made in a folder of this machine. When they are done they are uploaded aside (`stages/.FOLDER-…`), given
 their name, and sealed: a folder without a seal is half of a stage, and is replaced. What a stage needs is downloaded
 when it is read and checked against the seal. Such file systems have no locks, so two machines may do the same stage;
-the first to finish is kept. A training run that is stopped is continued on its own machine alone.
+the first to finish is kept. A training run that is stopped is continued on its own machine alone, and a stage that
+could not be uploaded is uploaded from there when it is asked for again.
+
+Files are copied and removed one at a time: what speaks S3 has no folders to move, and does not always take the removal
+of many at once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +26,7 @@ from typing import Any
 from gentax.core import UsageError
 from gentax.core.files import atomic_file, check_folder
 from gentax.studies.plan import FORMAT, Stage
-from gentax.studies.store import HISTORY, MARKER, SEAL, STAGES, DamagedStage, Store
+from gentax.studies.store import HISTORY, MARKER, SEAL, STAGES, DamagedStage, Store, StoreUnavailable
 
 
 def open_store(out: str | Path | Store) -> Store:
@@ -68,7 +74,7 @@ class RemoteStore(Store):
     url: str = ""
     files: Any = None
     remote_root: str = ""
-    _uploaded: set[str] = field(default_factory=set, repr=False)
+    _sealed: set[str] = field(default_factory=set, repr=False)
 
     @property
     def shared(self) -> bool:
@@ -78,28 +84,25 @@ class RemoteStore(Store):
         write = self.format() < FORMAT
         super().open()
         if write:
-            self.files.makedirs(f"{self.remote_root.rstrip('/')}/{STAGES}", exist_ok=True)
-            self.files.pipe_file(self._remote(self.root / MARKER), (self.root / MARKER).read_bytes())
+            self._put(self.root / MARKER, self._remote(self.root / MARKER))
 
     def __str__(self) -> str:
         return self.url
 
     def _read_marker(self) -> bytes:
-        content: bytes = self.files.cat_file(self._remote(self.root / MARKER))
+        content: bytes = self._call("cat_file", self._remote(self.root / MARKER))
         return content
 
     def present(self) -> frozenset[str]:
         try:
-            found = self.files.ls(self._remote(self.root / STAGES), detail=False)
+            found = self._call("ls", self._remote(self.root / STAGES), detail=False)
         except FileNotFoundError:
             found = []
         return super().present() | {str(path).rstrip("/").rpartition("/")[2] for path in found}
 
     def has(self, stage: Stage, *, contents: bool = False) -> bool:
-        remote = self._remote(self.path(stage))
-        if remote not in self._uploaded and not self.files.exists(f"{remote}/{SEAL}"):
+        if not self._is_sealed(stage):
             return False
-        self._uploaded.add(remote)
         self._fetch(self.path(stage) / SEAL)
         if contents:
             return super().has(stage, contents=True)
@@ -110,28 +113,37 @@ class RemoteStore(Store):
             return False
         return True
 
+    def _is_sealed(self, stage: Stage) -> bool:
+        remote = self._remote(self.path(stage))
+        if remote not in self._sealed and self._call("exists", f"{remote}/{SEAL}"):
+            self._sealed.add(remote)
+        return remote in self._sealed
+
+    @contextmanager
+    def lock(self, stage: Stage) -> Iterator[None]:
+        with super().lock(stage):
+            if not self._is_sealed(stage) and super().has(stage):  # done here when the store could not be reached
+                self._upload(stage)
+            yield
+
     def finish(self, stage: Stage, folder: Path, seconds: float, peak_memory: int | None) -> None:
         super().finish(stage, folder, seconds, peak_memory)
+        self._upload(stage)
+
+    def _upload(self, stage: Stage) -> None:
         path = self.path(stage)
         remote = self._remote(path)
-        aside = f"{self._aside(remote)}{uuid.uuid4().hex}"
-        for name in self.seal(stage)["files"]:
-            self.files.makedirs(f"{aside}/{name}".rpartition("/")[0], exist_ok=True)
-            self.files.put_file(str(path / name), f"{aside}/{name}")
-        if not self.files.exists(f"{remote}/{SEAL}"):
-            if self.files.exists(remote):  # half of it, from an upload that was cut short
-                self.files.rm(remote, recursive=True)
-            self.files.mv(aside, remote, recursive=True)
-            self.files.put_file(str(path / SEAL), f"{remote}/{SEAL}")
-        for left in self.files.glob(f"{self._aside(remote)}*"):  # of killed uploads; one in progress finds the seal
-            with contextlib.suppress(FileNotFoundError):
-                self.files.rm(left, recursive=True)
-
-    @staticmethod
-    def _aside(remote: str) -> str:
-        """Return how the names of a stage's unfinished uploads begin."""
         parent, _, name = remote.rpartition("/")
-        return f"{parent}/.{name}-"
+        unfinished = f"{parent}/.{name}-"  # how the names of a stage's uploads begin
+        aside = f"{unfinished}{uuid.uuid4().hex}"
+        for file in self.seal(stage)["files"]:
+            self._put(path / file, f"{aside}/{file}")
+        if not self._call("exists", f"{remote}/{SEAL}"):
+            self._remove(remote)  # half of it, from an upload that was cut short
+            self._move(aside, remote)
+            self._put(path / SEAL, f"{remote}/{SEAL}")
+        for left in self._call("glob", f"{unfinished}*"):  # of killed uploads; one in progress finds the seal
+            self._remove(left)
 
     def history(self) -> Iterator[tuple[Stage, Mapping[str, Any]]]:
         """Yield the latest stages of all machines, after fetching the seals that are not here yet."""
@@ -140,27 +152,64 @@ class RemoteStore(Store):
         missing = {self._remote(file): file for file in seals if not file.exists()}
         for remote in list(missing)[HISTORY:]:
             del missing[remote]
-        contents = self.files.cat(list(missing), on_error="omit") if missing else {}
+        contents = self._call("cat", list(missing), on_error="omit") if missing else {}
         for remote, file in missing.items():
             if (content := contents.get(remote)) is not None:
                 with atomic_file(file) as aside:
                     aside.write_bytes(content)
         yield from super().history()
 
+    def _set_aside(self, stage: Stage, why: str) -> None:
+        remote = self._remote(self.path(stage))
+        self._sealed.discard(remote)
+        parent, _, name = remote.rpartition("/")
+        self._move(remote, f"{parent}/damaged-{name}")
+        super()._set_aside(stage, why)
+
+    # The file system.
+
+    def _remote(self, path: Path) -> str:
+        return f"{self.remote_root.rstrip('/')}/{path.relative_to(self.root).as_posix()}"
+
+    def _call(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call a method of the file system, whose libraries raise what they like.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            StoreUnavailable: it does not answer, or refuses.
+        """
+        self.files.invalidate_cache()  # of listings, which other machines change
+        try:
+            return getattr(self.files, method)(*args, **options)
+        except FileNotFoundError:
+            raise
+        except Exception as fault:
+            if isinstance(fault, OSError) and fault.errno == errno.ENOSPC:
+                raise
+            why = " ".join(str(fault).split())[:300] or type(fault).__name__
+            raise StoreUnavailable(f"{self.url} cannot be used now: {why}") from fault
+
     def _fetch(self, file: Path) -> None:
         if file.exists():
             return
         file.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError), atomic_file(file) as aside:  # what is missing, the check says
-            self.files.get_file(self._remote(file), str(aside))
+            self._call("get_file", self._remote(file), str(aside))
 
-    def _set_aside(self, stage: Stage, why: str) -> None:
-        remote = self._remote(self.path(stage))
-        self._uploaded.discard(remote)
-        parent, _, name = remote.rpartition("/")
-        if self.files.exists(remote):
-            self.files.mv(remote, f"{parent}/damaged-{name}", recursive=True)
-        super()._set_aside(stage, why)
+    def _put(self, file: Path, remote: str) -> None:
+        self._call("makedirs", remote.rpartition("/")[0], exist_ok=True)
+        self._call("put_file", str(file), remote)
 
-    def _remote(self, path: Path) -> str:
-        return f"{self.remote_root.rstrip('/')}/{path.relative_to(self.root).as_posix()}"
+    def _move(self, folder: str, target: str) -> None:
+        for file in self._call("find", folder):
+            copy = target + file.removeprefix(folder)
+            self._call("makedirs", copy.rpartition("/")[0], exist_ok=True)
+            self._call("cp_file", file, copy)
+        self._remove(folder)
+
+    def _remove(self, folder: str) -> None:
+        with contextlib.suppress(FileNotFoundError):  # somebody else does it too
+            for file in self._call("find", folder):
+                self._call("rm_file", file)
+            if self._call("exists", folder):  # where there are folders, an empty one
+                self._call("rm", folder, recursive=True)

@@ -28,7 +28,7 @@ from gentax.core.settings import plain
 from gentax.metrics.episode_scores import content_labels, task_success
 from gentax.studies.costs import UnitCosts
 from gentax.studies.plan import RANDOM, Stage
-from gentax.studies.store import DamagedStage, StageLocked, Store
+from gentax.studies.store import DamagedStage, StageLocked, Store, StoreUnavailable
 from gentax.studies.study import Study
 from gentax.training import TrainConfig
 
@@ -45,7 +45,7 @@ class StageResult:
     stage: Stage
     status: Literal["done", "locked", "blocked", "failed"]  # locked by another process; without a stage that it needs
     detail: str = ""  # the outcome in a few words, or what went wrong
-    fatal: bool = False  # other stages would fail as well: the disk is full
+    fatal: bool = False  # other stages would fail as well: the disk is full, or the store out of reach
     damaged: tuple[str, ...] = ()  # what was found damaged on the way
 
 
@@ -81,8 +81,8 @@ class StageRunner:
         except StageLocked:
             return StageResult(stage, "locked")
         except Exception as fault:  # the rest of the study goes on
-            full = isinstance(fault, OSError) and fault.errno == errno.ENOSPC
-            return StageResult(stage, "failed", _explain(fault, store.running(stage, "log")), fatal=full)
+            fatal = isinstance(fault, StoreUnavailable) or (isinstance(fault, OSError) and fault.errno == errno.ENOSPC)
+            return StageResult(stage, "failed", _explain(fault, store.running(stage, "log")), fatal=fatal)
 
     def _loadable(self, training: Stage) -> bool:
         """Return whether a training run is done, after hashing the model that is about to be loaded."""

@@ -56,6 +56,10 @@ class DamagedStage(RuntimeError):
     """A file of a finished stage is not what was stored. `str` of it says which."""
 
 
+class StoreUnavailable(OSError):
+    """A store behind a URL does not answer, or refuses."""
+
+
 @dataclass
 class Store:
     """The stages under a folder.
