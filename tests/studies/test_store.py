@@ -15,9 +15,8 @@ from command import run
 from gentax.core import UsageError
 from gentax.core.files import lock_folder
 from gentax.studies.plan import FORMAT, Stage, make_plan
-from gentax.studies.progress import unused_folders
 from gentax.studies.remote import open_store
-from gentax.studies.store import DamagedStage, StageLocked, Store
+from gentax.studies.store import DamagedStage, StageLocked, Store, unused_folders
 from gentax.studies.study import read_study
 
 STAGE = Stage("evaluate", "toy", {"domain": "toy", "tasks": 2, "samples": 1})

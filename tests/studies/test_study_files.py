@@ -9,9 +9,8 @@ import pytest
 from gentax.core import UsageError
 from gentax.core.settings import read_settings, read_yaml
 from gentax.studies import read_study
-from gentax.studies.costs import CostModel, read_costs
+from gentax.studies.costs import CostModel, clock, overview, read_costs
 from gentax.studies.plan import make_plan
-from gentax.studies.progress import clock, overview
 from gentax.studies.store import Store
 from gentax.training import TrainConfig
 

@@ -23,8 +23,8 @@ from gentax.core.extras import LOCAL, require_modules
 
 if TYPE_CHECKING:
     from gentax.metrics.reference.recompute import Table as PrintedTable
+    from gentax.studies.costs import StudyOverview
     from gentax.studies.plan import Plan
-    from gentax.studies.progress import StudyOverview
     from gentax.studies.store import Store
 
 MAX_ROWS = 40  # of a plan, where not every stage is asked for
@@ -111,8 +111,8 @@ def _run(
     from gentax.studies import StudyRun, read_study
     from gentax.studies.costs import CostModel, read_costs
     from gentax.studies.engines import engine_for
-    from gentax.studies.progress import StudyProgress
     from gentax.studies.remote import open_store
+    from gentax.studies.run import StudyProgress
     from gentax.studies.study import study_path
 
     require_modules("a study", *LOCAL)
@@ -159,9 +159,8 @@ def plan(
 
     Example: `gentax study plan retention --out runs`
     """
-    from gentax.studies.costs import CostModel, read_costs
+    from gentax.studies.costs import CostModel, overview, read_costs
     from gentax.studies.engines import default_slots
-    from gentax.studies.progress import overview
 
     made, store = _open(study, out, weights=False)
     model = CostModel(read_costs(costs)).learn(store.history())
@@ -176,18 +175,18 @@ def plan(
 
 
 def _print_overview(name: str, found: StudyOverview, every_stage: bool) -> None:
-    from gentax.studies.progress import clock
+    from gentax.studies.costs import clock
 
     rows = []
-    for group in found.groups:
-        done = [stage for stage in group.stages if found.states[stage] == "done"]
-        left = [stage for stage in group.stages if found.states[stage] != "done"]
+    for title, group in found.groups.items():
+        done = [stage for stage in group if found.states[stage] == "done"]
+        left = [stage for stage in group if found.states[stage] != "done"]
         active = {found.states[stage] for stage in left} - {"missing"}
         state = "done" if not left else ", ".join(sorted(active)) if active else "missing" if not done else "in part"
         time = clock(sum(found.seconds[stage] for stage in left)) if left else ""
-        rows.append([group.title, f"{len(done)}/{len(group.stages)}", state, time])
+        rows.append([title, f"{len(done)}/{len(group)}", state, time])
         if every_stage:
-            for stage in group.stages:
+            for stage in group:
                 rows.append([f"  {stage.folder}", "", found.states[stage], clock(found.seconds[stage])])
     if len(rows) > MAX_ROWS and not every_stage:
         hidden = len(rows) - MAX_ROWS
@@ -238,7 +237,7 @@ def compare(
 
     (one, store), (two, _) = _open(first, out), _open(second, out)
     differences = settings_differences(one, two)
-    rows = [[d.key, _short(d.first), _short(d.second)] for d in differences]
+    rows = [[key, _short(before), _short(after)] for key, (before, after) in differences.items()]
     names = [one.study.name, two.study.name] if one.study.name != two.study.name else [first, second]
     if rows:
         print_table("settings that differ", ["", *names], rows)
@@ -249,7 +248,8 @@ def compare(
         taxes = [estimate_text(tax) for tax in (cell.first_tax, cell.second_tax)]
         lines.append([f"{cell.arm} on {cell.source}", *taxes, change])
     print_table("tax, fraction", ["", *names, "change on targets, points"], lines)
-    write_result(json, {"settings": [vars(d) for d in differences], "cells": [cell.to_json() for cell in cells]})
+    settings = [{"key": key, "first": before, "second": after} for key, (before, after) in differences.items()]
+    write_result(json, {"settings": settings, "cells": [cell.to_json() for cell in cells]})
     write_rows(table, cells)
 
 
@@ -289,7 +289,7 @@ def clean(
     """
     import shutil
 
-    from gentax.studies.progress import unused_folders
+    from gentax.studies.store import unused_folders
 
     opened = [_open(study, out) for study in studies]
     store = opened[0][1]

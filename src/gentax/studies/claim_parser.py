@@ -30,7 +30,6 @@ from gentax.core import UsageError, unknown
 from gentax.metrics import tax as measures
 from gentax.metrics.claim_testing import Claim, ClaimResult, assess
 from gentax.metrics.tax import BASE, RANDOM, SuccessMeasure
-from gentax.training.check import touched_by
 
 if TYPE_CHECKING:
     from gentax.studies.study import Study
@@ -262,7 +261,7 @@ class _ClaimReader:
         trained = {(arm, source) for arm, source in cells if arm in study.arms}
         if measure == "tax_removed":
             trained |= {(of, source) for arm, source in trained if (of := study.baseline(arm)) is not None}
-        return frozenset().union(*(touched_by(study.train_config(s, arm, study.seeds[0])) for arm, s in trained))
+        return frozenset().union(*(study.touched(*cell) for cell in trained))
 
     def _measure(self, name: str, cell: tuple[str, str], targets: tuple[str, ...]) -> SuccessMeasure:
         arm, source = cell

@@ -10,21 +10,25 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat
 
+from gentax.core.console import format_duration
 from gentax.core.settings import read_settings, read_yaml, settings, shares
 from gentax.policies.load import SCRIPTED_BY_NAME
-from gentax.studies.plan import Stage
+from gentax.studies.plan import Plan, Stage
+from gentax.studies.store import Store
 
 SFT_BATCH = 32  # pairs in an update
+State = Literal["done", "running", "stopped", "missing"]
 PRIOR = 20.0  # seconds of a kind of stage after which its own speed counts as much as that of all stages
 
 
@@ -123,11 +127,7 @@ def read_costs(path: str | Path | None) -> UnitCosts:
 
 
 class CostModel:
-    """Expected costs of stages: unit costs, scaled by what stages took.
-
-    Args:
-        unit: the prior.
-    """
+    """Expected costs of stages: unit costs, scaled by what stages took."""
 
     def __init__(self, unit: UnitCosts | None = None) -> None:
         self.unit = unit or UnitCosts()
@@ -180,27 +180,12 @@ class CostModel:
             return sum(sizes) / len(sizes)
         return 1e9 * self.unit.storage_gb(stage)
 
-    def total(self, stages: Iterable[Stage]) -> float:
-        """Return the seconds of several stages, one after the other."""
-        return sum(map(self.seconds, stages))
-
 
 class TimeEstimate:
-    """Estimates the time left of a study while it runs.
-
-    Args:
-        stages: all of them.
-        done: those that were finished before.
-        slots: how many stages are done at once.
-        costs: what stages take.
-    """
+    """Estimates the time left of a study while it runs, with `slots` stages at once."""
 
     def __init__(
-        self,
-        stages: Sequence[Stage],
-        done: Iterable[Stage],
-        slots: int = 1,
-        costs: CostModel | None = None,
+        self, stages: Sequence[Stage], done: Iterable[Stage], slots: int = 1, costs: CostModel | None = None
     ) -> None:
         self.costs, self.slots, self.stages = costs or CostModel(), slots, stages
         self.done = set(done)
@@ -215,12 +200,7 @@ class TimeEstimate:
         self._fraction[stage] = min(max(fraction, 0.0), 1.0)
 
     def end(self, stage: Stage, *, counts: bool = True) -> float:
-        """Take a stage as done; return the seconds it took.
-
-        Args:
-            stage: the stage.
-            counts: whether its speed says something about the others: it was done here.
-        """
+        """Take a stage as done; return its seconds, which say something about others if it `counts`: was done here."""
         seconds = time.monotonic() - self._began.pop(stage, time.monotonic())
         self._fraction.pop(stage, None)
         self.done.add(stage)
@@ -269,3 +249,102 @@ def _groups(stage: Stage) -> list[tuple[str, ...]]:
         player = "scripted" if inputs.get("policy") in SCRIPTED_BY_NAME else "model"
         return [(stage.kind, player, inputs["domain"]), (stage.kind, player), ()]
     return [(stage.kind,), ()]
+
+
+@dataclass(frozen=True)
+class StudyOverview:
+    """The stages of a study and their expected costs."""
+
+    groups: dict[str, list[Stage]]  # by title
+    states: dict[Stage, State]
+    seconds: dict[Stage, float]  # that each stage took or is expected to take
+    wall_seconds: float  # that are left, with so many stages at once
+    slots: int
+    memory: float  # bytes that so many stages need at once
+    gpu_seconds: float  # of GPUs that the stages left will take
+    storage: float  # bytes that the stages left will take
+    free_storage: float  # bytes
+    other_versions: int  # stages of the same names that were made with other settings or other code
+
+    def left(self, kind: str) -> list[Stage]:
+        """Return the stages of a kind that are not done."""
+        return [stage for stage, state in self.states.items() if stage.kind == kind and state != "done"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the overview as JSON values, with every stage."""
+        return {
+            "stages": [
+                {
+                    "folder": stage.folder,
+                    "kind": stage.kind,
+                    "title": stage.title,
+                    "needs": [need.folder for need in stage.needs] if stage.kind != "report" else "all",
+                    "state": state,
+                    "seconds": round(self.seconds[stage], 1),
+                }
+                for stage, state in self.states.items()
+            ],
+            "slots": self.slots,
+            "wall_seconds_left": self.wall_seconds,
+            "stage_seconds_left": sum(self.seconds[stage] for stage, state in self.states.items() if state != "done"),
+            "gpu_seconds_left": self.gpu_seconds,
+            "memory_bytes": self.memory,
+            "storage_bytes": self.storage,
+            "free_storage_bytes": self.free_storage,
+            "other_versions": self.other_versions,
+        }
+
+
+def overview(plan: Plan, store: Store, costs: CostModel, slots: int) -> StudyOverview:
+    """Return what a study consists of and what is left, with `slots` stages at once."""
+    stages = plan.stages()
+    present = store.present()
+    seals = {}
+    for stage in stages:
+        if (stage.kind == "report" or stage.folder in present) and store.has(stage):
+            seals[stage] = store.seal(stage)
+    estimate = TimeEstimate(stages, seals, slots, costs)
+    states: dict[Stage, State] = {}
+    for stage in stages:
+        if stage in seals:
+            states[stage] = "done"
+        elif store.locked(stage):
+            states[stage] = "running"
+        else:
+            states[stage] = "stopped" if f".{stage.folder}" in present else "missing"
+    left = [stage for stage in stages if stage not in seals]
+    return StudyOverview(
+        groups=plan.groups(),
+        states=states,
+        seconds={s: float(seals[s]["seconds"]) if s in seals else costs.seconds(s) for s in stages},
+        wall_seconds=estimate.left(),
+        slots=slots,
+        memory=slots * max((costs.memory(stage) for stage in left), default=0.0),
+        gpu_seconds=sum(costs.unit.gpu_seconds(stage, costs.seconds(stage)) for stage in left),
+        storage=sum(costs.storage(stage) for stage in left),
+        free_storage=float(shutil.disk_usage(_existing(store.root)).free),
+        other_versions=_other_versions(stages, present),
+    )
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _other_versions(stages: list[Stage], present: frozenset[str]) -> int:
+    names = {stage.folder.rpartition("-")[0] for stage in stages if stage.kind != "report"}
+    own = {stage.folder for stage in stages}
+    return sum(name not in own and name.rpartition("-")[0] in names for name in present)
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as minutes and seconds, with hours where there are any.
+
+    >>> clock(7.6), clock(754), clock(7500)
+    ('0:08', '12:34', '2:05:00')
+    """
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{format_duration(rest):0>5}" if hours else format_duration(rest)

@@ -87,24 +87,28 @@ class Plan:
     report: Stage  # the numbers as JSON, and the page
     by_name: tuple[str, ...] = ()  # models that are not on this machine: their names stand for their weights
 
+    def groups(self) -> dict[str, list[Stage]]:
+        """Return every stage under a title: the base, random play, each training run with its evaluations, the report.
+
+        Arms of equal settings share stages, which stand in the group of each.
+        """
+        cells = {
+            training.title: [training, *(self.after[(*cell, name)] for name in self.study.domains)]
+            for cell, training in self.trained.items()
+        }
+        before = {"base": [*self.init.values()], "random play": [*self.random.values()]}
+        return {**before, **cells, "report": [self.report]}
+
     def stages(self) -> list[Stage]:
-        """Return every stage: the base and random play first, then each training with its evaluations, the report."""
-        after: dict[Cell, list[Stage]] = {}
-        for (arm, source, seed, _), stage in self.after.items():
-            after.setdefault((arm, source, seed), []).append(stage)
-        stages = [*self.init.values(), *self.random.values()]
-        for cell, training in self.trained.items():
-            stages += [training, *after[cell]]
-        return list(dict.fromkeys([*stages, self.report]))  # arms of equal settings share theirs
+        """Return every stage once, those that others need before them."""
+        return list(dict.fromkeys(itertools.chain.from_iterable(self.groups().values())))
 
 
 def make_plan(study: Study, *, weights: bool = True) -> Plan:
-    """Lay out the stages of a study.
+    """Lay out the stages of a study, which downloads models of a hub.
 
-    Args:
-        study: whose they are.
-        weights: whether models must be there, which downloads those of a hub. Without it the name of a model that is
-            not on this machine stands for its weights, to count stages; none of them will be found done.
+    Without `weights` the name of a model that is not on this machine stands for its weights, to count stages; none of
+    them will be found done.
 
     Raises:
         UsageError: its model, or a file that it names, does not exist.

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,7 @@ from typing import Any
 
 from gentax.core import UsageError
 from gentax.core.files import atomic_file, check_folder
-from gentax.studies.plan import FORMAT, Stage
+from gentax.studies.plan import Stage
 from gentax.studies.store import HISTORY, MARKER, SEAL, STAGES, DamagedStage, Store, StoreUnavailable
 
 
@@ -62,29 +63,13 @@ def _store_at(out: str | Path) -> Store:
 
 @dataclass
 class RemoteStore(Store):
-    """A store whose stages are copied to and from another file system.
+    """A store whose stages are copied to and from another file system; `root` is a folder of this machine."""
 
-    Args:
-        root: the folder of this machine.
-        url: as the user gave it.
-        files: the file system.
-        remote_root: the folder in it.
-    """
-
-    url: str = ""
-    files: Any = None
-    remote_root: str = ""
+    shared = True
+    url: str = ""  # as the user gave it
+    files: Any = None  # the file system
+    remote_root: str = ""  # the folder in it
     _sealed: set[str] = field(default_factory=set, repr=False)
-
-    @property
-    def shared(self) -> bool:
-        return True
-
-    def open(self) -> None:
-        write = self.format() < FORMAT
-        super().open()
-        if write:
-            self._put(self.root / MARKER, self._remote(self.root / MARKER))
 
     def __str__(self) -> str:
         return self.url
@@ -92,6 +77,11 @@ class RemoteStore(Store):
     def _read_marker(self) -> bytes:
         content: bytes = self._call("cat_file", self._remote(self.root / MARKER))
         return content
+
+    def _write_marker(self, content: Mapping[str, int]) -> None:
+        remote = self._remote(self.root / MARKER)
+        self._call("makedirs", remote.rpartition("/")[0], exist_ok=True)
+        self._call("pipe_file", remote, json.dumps(content).encode())
 
     def present(self) -> frozenset[str]:
         try:

@@ -43,7 +43,6 @@ from gentax.studies.plan import Plan, Stage
 from gentax.studies.stages import SCORES
 from gentax.studies.store import Store
 from gentax.studies.study import Study
-from gentax.training.check import touched_by
 
 BOOTSTRAP_SEED = 0
 SHIPPED_FIT = "sources"
@@ -122,26 +121,18 @@ def base_axes(plan: Plan, store: Store) -> tuple[Axes, ...]:
     from gentax.models.chat import ChatCodec
     from gentax.models.loading import load_tokenizer
 
-    study = plan.study
-    encode = ChatCodec(load_tokenizer(study.model, study.options)).encode_text
-    return tuple(_axes(study, name, store.episodes(stage), encode) for name, stage in plan.init.items())
-
-
-def _axes(study: Study, name: str, episodes: list[Episode], encode: Callable[[str], Any]) -> Axes:
-    """Return state richness and planning complexity of a domain, from the base model's episodes."""
-    env = make_env(study.evaluate, name, study.domains[name].level)
-    horizon = env.horizon
-    env.close()
-    return axes(name, episodes, horizon, prompts=partial(episode_prompts, study.evaluate), encode=encode)
-
-
-def touched(study: Study, arm: str, source: str) -> frozenset[str]:
-    return touched_by(study.train_config(source, arm, study.seeds[0]))
+    study, of_domains = plan.study, []
+    encode: Callable[[str], Any] = ChatCodec(load_tokenizer(study.model, study.options)).encode_text
+    prompts = partial(episode_prompts, study.evaluate)
+    for name, stage in plan.init.items():
+        with make_env(study.evaluate, name, study.domains[name].level) as env:
+            of_domains.append(axes(name, store.episodes(stage), env.horizon, prompts=prompts, encode=encode))
+    return tuple(of_domains)
 
 
 def _result(study: Study, scores: StudyScores, cell: Cell, comparison: ArmComparison) -> ArmResult:
     arm, source = cell
-    report = partial(tax_report, source, scores.init, clusters=scores.clusters, touched=touched(study, *cell))
+    report = partial(tax_report, source, scores.init, clusters=scores.clusters, touched=study.touched(*cell))
     tax, baseline = report(scores.after[cell], chance=scores.random), study.baseline(arm)
     if baseline is None:
         return ArmResult(tax, arm)
@@ -163,7 +154,7 @@ def _compare(study: Study, scores: StudyScores) -> ArmComparison:
             rng,
             baseline,
             clusters=scores.clusters,
-            touched=frozenset().union(*(touched(study, arm, source) for arm in group)),
+            touched=frozenset().union(*(study.touched(arm, source) for arm in group)),
         )
         arms.setdefault(source, {}).update(compared)
     ranks = {}
@@ -180,13 +171,8 @@ def study_report(
 ) -> Report:
     """Return the report of a study.
 
-    Args:
-        plan: of the study.
-        computed: its numbers.
-        axes: of its domains (see `base_axes`).
-        store: where the stages are. Episodes are read when the report is written.
-        file: the path of the study file as it was given, and its text; where there is none, the page quotes one that
-            says the same.
+    Episodes are read when it is written. `file` is the path of the study file as it was given, and its text; where
+    there is none, the page quotes one that says the same.
 
     Raises:
         DamagedStage: here, and when the report is written.
@@ -279,24 +265,11 @@ def _metrics(path: Path) -> tuple[Mapping[str, Any], ...]:
     return tuple(json.loads(line) for line in path.read_text().splitlines()) if path.is_file() else ()
 
 
-@dataclass(frozen=True)
-class SettingDifference:
-    """A setting that two studies do not share."""
-
-    key: str
-    first: Any
-    second: Any
-
-
-def settings_differences(first: Plan, second: Plan) -> list[SettingDifference]:
-    """Return the settings that differ between two studies, by their path, such as `train.learning_rate`."""
-    flat_first, flat_second = (dict(_flatten(plain(plan.study))) for plan in (first, second))
-    keys = dict.fromkeys([*flat_first, *flat_second])
-    return [
-        SettingDifference(key, flat_first.get(key), flat_second.get(key))
-        for key in keys
-        if key not in ("name", "about") and flat_first.get(key) != flat_second.get(key)
-    ]
+def settings_differences(first: Plan, second: Plan) -> dict[str, tuple[Any, Any]]:
+    """Return the settings in which two studies differ, by their path, such as `train.learning_rate`."""
+    one, two = (dict(_flatten(plain(plan.study))) for plan in (first, second))
+    both = {key: (one.get(key), two.get(key)) for key in one | two}
+    return {key: values for key, values in both.items() if key not in ("name", "about") and values[0] != values[1]}
 
 
 def _flatten(values: Any, path: str = "") -> Iterable[tuple[str, Any]]:
@@ -348,45 +321,25 @@ def compare_studies(first: Plan, second: Plan, store: Store) -> list[CellCompari
     shared = [name for name in one.domains if name in two.domains]
     if not cells or len(shared) < 2:
         raise UsageError(f"studies {one.name} and {two.name} share no arm on a source with another domain")
-    scores, other = (read_scores(plan, store) for plan in (first, second))
+    scores = [read_scores(plan, store) for plan in (first, second)]
     paired = all(first.init[name] == second.init[name] for name in shared)
-    result = []
+    inits = [{name: of.init[name] for name in shared} for of in scores]
+    compared = []
     for arm, source in cells:
-        marked = touched(one, arm, source) | touched(two, arm, source)
-        taxes = [_tax(of, arm, source, shared, marked) for of in (scores, other)]
-        change = _change(scores, other, arm, source, shared, marked) if paired else None
-        result.append(CellComparison(arm, source, taxes[0], taxes[1], change))
-    return result
-
-
-def _tax(scores: StudyScores, arm: str, source: str, shared: list[str], marked: frozenset[str]) -> Estimate | Undefined:
-    """Return the tax on the targets that neither study touched."""
-    report = tax_report(
-        source,
-        {name: scores.init[name] for name in shared},
-        {name: scores.after[arm, source][name] for name in shared},
-        clusters=scores.clusters,
-        touched=marked,
-    )
-    return headline(report)
-
-
-def _change(
-    scores: StudyScores, other: StudyScores, arm: str, source: str, shared: list[str], marked: frozenset[str]
-) -> ArmReport:
-    arms = {
-        name: {domain: of.after[arm, source][domain] for domain in shared}
-        for name, of in (("first", scores), ("second", other))
-    }
-    return compare_arms(
-        source,
-        {name: scores.init[name] for name in shared},
-        arms,
-        np.random.default_rng(BOOTSTRAP_SEED),
-        "first",
-        clusters=scores.clusters,
-        touched=marked,
-    )["second"]
+        marked = one.touched(arm, source) | two.touched(arm, source)  # taxes are on targets that neither study touched
+        afters = [{name: of.after[arm, source][name] for name in shared} for of in scores]
+        taxes = [
+            headline(tax_report(source, init, after, clusters=of.clusters, touched=marked))
+            for init, after, of in zip(inits, afters, scores, strict=True)
+        ]
+        change = None
+        if paired:
+            rng = np.random.default_rng(BOOTSTRAP_SEED)
+            arms = dict(zip(("first", "second"), afters, strict=True))
+            of_arms = compare_arms(source, inits[0], arms, rng, "first", clusters=scores[0].clusters, touched=marked)
+            change = of_arms["second"]
+        compared.append(CellComparison(arm, source, taxes[0], taxes[1], change))
+    return compared
 
 
 def fit_study(plan: Plan, store: Store, log: Callable[[str], None], trajectories: int | None = None) -> Fit:

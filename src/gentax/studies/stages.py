@@ -203,11 +203,7 @@ def _train_with_torchrun(
     processes: int,
     on_step: Callable[[Mapping[str, float]], None],
 ) -> None:
-    """Train in several processes of this machine; they stop as this one does.
-
-    Raises:
-        UsageError: what went wrong in one of them.
-    """
+    """Train in several processes of this machine, which stop as this one does. Raises UsageError if one fails."""
     with tempfile.TemporaryDirectory() as folder:
         recipe, log = Path(folder) / "recipe.yaml", Path(folder) / "log.txt"
         recipe.write_text(yaml.safe_dump(json.loads(json.dumps(plain(config)))), encoding="utf-8")

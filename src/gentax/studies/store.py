@@ -29,7 +29,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import filelock
 
@@ -37,7 +37,7 @@ import gentax
 from gentax.core import Episode, UsageError
 from gentax.core.episode import read_episodes
 from gentax.core.files import read_json, write_json
-from gentax.studies.plan import FORMAT, Stage
+from gentax.studies.plan import FORMAT, Plan, Stage
 
 SEAL = "stage.json"
 STAGES, RUNNING = "stages", "running"
@@ -62,12 +62,10 @@ class StoreUnavailable(OSError):
 
 @dataclass
 class Store:
-    """The stages under a folder.
+    """The stages under the folder `root`."""
 
-    Args:
-        root: the folder.
-    """
-
+    shared: ClassVar[bool] = False
+    """Whether other machines see the stages wherever they are: the store is behind a URL."""
     root: Path
     _damaged: list[str] = field(default_factory=list, repr=False)  # what was set aside, in words
     _seals: dict[Path, tuple[tuple[int, int], dict[str, Any]]] = field(default_factory=dict, repr=False)
@@ -76,10 +74,7 @@ class Store:
     def open(self) -> None:
         """Make the folder. Raises UsageError where it cannot be written."""
         if self.format() < FORMAT:
-            try:
-                write_json(self.root / MARKER, {"format": FORMAT})
-            except OSError as fault:
-                raise UsageError(f"cannot write to {self.root}: {fault.strerror or fault}") from None
+            self._write_marker({"format": FORMAT})
 
     def format(self) -> int:
         """Return the format that the store was last written in; 0 where there is none, or none that can be read.
@@ -95,8 +90,14 @@ class Store:
             raise UsageError(f"{self} was written by a newer version of gentax; use that one, or another --out")
         return written_in
 
-    def _read_marker(self) -> str | bytes:
+    def _read_marker(self) -> bytes:
         return (self.root / MARKER).read_bytes()
+
+    def _write_marker(self, content: Mapping[str, int]) -> None:
+        try:
+            write_json(self.root / MARKER, content)
+        except OSError as fault:
+            raise UsageError(f"cannot write to {self.root}: {fault.strerror or fault}") from None
 
     def __str__(self) -> str:
         return str(self.root)
@@ -105,11 +106,6 @@ class Store:
         """Return the names of all folders of evaluations and training runs, hidden ones and damaged ones too."""
         folder = self.root / STAGES
         return frozenset(found.name for found in folder.iterdir()) if folder.is_dir() else frozenset()
-
-    @property
-    def shared(self) -> bool:
-        """Whether other machines see the stages wherever they are: the store is behind a URL."""
-        return False
 
     def path(self, stage: Stage) -> Path:
         """Return where a stage is on this machine when it is done."""
@@ -123,9 +119,7 @@ class Store:
     def has(self, stage: Stage, *, contents: bool = False) -> bool:
         """Return whether a stage is done and intact; a damaged one is set aside, to be done again.
 
-        Args:
-            stage: the stage.
-            contents: hash all files, also those whose size and time are as they were.
+        With `contents` all files are hashed, also those whose size and time are as they were.
         """
         if not os.path.lexists(self.path(stage) / SEAL):
             return False
@@ -250,13 +244,9 @@ class Store:
         return folder
 
     def finish(self, stage: Stage, folder: Path, seconds: float, peak_memory: int | None) -> None:
-        """Seal a folder and give it its name. Of two processes that did the same stage, the first one's stays.
+        """Seal a working folder and give it its name. Of two processes that did a stage, the first one's stays.
 
-        Args:
-            stage: what was done.
-            folder: its working folder, with all files.
-            seconds: how long it took.
-            peak_memory: bytes of the process that did it, at most; None where that is not known.
+        `peak_memory` is in bytes, of the process that did it; None where that is not known.
         """
         files = {}
         for file in sorted(folder.rglob("*")):
@@ -376,6 +366,27 @@ class Store:
             raise DamagedStage(f"{file} is not what was stored (its SHA-256 differs)")
         self._seals[path] = (changed, content)
         return content
+
+
+def unused_folders(plans: Iterable[Plan], store: Store) -> list[Path]:
+    """Return the folders under a store that no stage of these studies uses and no process works in.
+
+    They are stages of other settings or other code, work that was stopped, what was set aside as damaged, and earlier
+    reports of the studies.
+    """
+    used: set[str] = set()
+    folders = [*(store.root / STAGES).iterdir()] if store.present() else []
+    for plan in plans:
+        used |= {stage.folder for stage in plan.stages()}
+        reports = store.path(plan.report).parent  # of this study alone: what else is there is not gentax's
+        name = re.escape(plan.report.folder.rpartition("-")[0])
+        own = re.compile(rf"(damaged-|\.)?{name}-[0-9a-f]{{12}}(-\d+)?")
+        folders += [folder for folder in reports.glob("*") if own.fullmatch(folder.name)]
+    return sorted(
+        folder
+        for folder in set(folders)
+        if folder.is_dir() and folder.name.removeprefix(".") not in used and not store.folder_locked(folder)
+    )
 
 
 @contextmanager

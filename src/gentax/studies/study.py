@@ -20,6 +20,7 @@ from gentax.rollouts import EvalRolloutConfig
 from gentax.studies.claim_parser import read_claims
 from gentax.training import TrainConfig
 from gentax.training.check import check as check_recipe
+from gentax.training.check import touched_by
 from gentax.training.config import OLD_KEYS, read_values
 
 SHIPPED = Path(__file__).parent / "shipped"  # studies that come with the package
@@ -127,6 +128,10 @@ class Study:
         config = read_settings(TrainConfig, values, f"study {self.name}, train")
         level = self.domains[source].level
         return replace(config, source=f"{source}:{level}" if level else source, seed=seed, model=self.model)
+
+    def touched(self, arm: str, source: str) -> frozenset[str]:
+        """Return the domains that enter the training of an arm on a source."""
+        return touched_by(self.train_config(source, arm, self.seeds[0]))
 
     def cannot_claim(self) -> str | None:
         """Return a warning about what fewer than three seeds cannot show, and what more would take; None for enough."""

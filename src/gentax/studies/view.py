@@ -26,9 +26,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from gentax.core import UsageError
 from gentax.core.console import printable
 from gentax.core.episode import episode_to_json
-from gentax.studies.costs import CostModel
+from gentax.studies.costs import CostModel, overview
 from gentax.studies.plan import Plan, Stage
-from gentax.studies.progress import overview
 from gentax.studies.stages import SCORES
 from gentax.studies.store import DamagedStage, Store
 

@@ -19,7 +19,7 @@ from typing import IO
 import psutil
 
 from gentax.core import UsageError
-from gentax.studies.engines.base import number_option
+from gentax.studies.engines import number_option
 from gentax.studies.plan import Stage
 from gentax.studies.stages import StageResult, StageRunner
 
@@ -30,13 +30,7 @@ GRACE = 300.0  # seconds that a training run has for the step in flight and its 
 
 
 def num_workers(memory: float, device: str, gpus: int = 1) -> int:
-    """Return how many stages this machine does at once: one for each GPU, or each core, that memory is enough for.
-
-    Args:
-        memory: bytes that the largest stage needs.
-        device: of the study.
-        gpus: of a stage.
-    """
+    """Return how many stages of at most `memory` bytes this machine does at once: one for each GPU or core."""
     if there := _num_gpus(device):
         return max(1, there // gpus)
     by_memory = int(psutil.virtual_memory().available / memory)
@@ -57,11 +51,7 @@ def _num_gpus(device: str) -> int:
 
 
 def gpus_of_stage(device: str, by_costs: float, options: Mapping[str, str]) -> int:
-    """Return how many GPUs a training run gets on this machine; 1 where there are none.
-
-    Raises:
-        UsageError: more than there are.
-    """
+    """Return how many GPUs a training run gets here, 1 where there are none. Raises UsageError for too many."""
     there = _num_gpus(device)
     gpus = number_option(options, "gpus", by_costs if there else 0)
     if gpus > max(there, 1):
@@ -86,11 +76,7 @@ class LocalEngine:
     at most; one that cannot even start for want of a module ends the study. The workers end when this process does,
     however it ends.
 
-    Args:
-        runner: what does a stage; it is sent to the workers.
-        workers: how many.
-        device: of the study, for the GPUs.
-        gpus: that each worker gets, if there are any.
+    Each gets `gpus` of those that the study's `device` means, if there are any.
     """
 
     reports_progress = False
