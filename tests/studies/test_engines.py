@@ -159,15 +159,23 @@ def test_a_full_disk_ends_the_study_in_one_line(study, tmp_path, monkeypatch):
         run(study, tmp_path, "local", 1)
 
 
-def test_a_flipped_byte_costs_its_stage_alone(study, alone, tmp_path):
+@pytest.mark.parametrize("name", ["model.safetensors", "scores.json", "results.json"])
+def test_a_flipped_byte_costs_its_stage_alone(study, alone, tmp_path, name):
+    """Though the file's size and time are as before: it is found when it is read."""
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
-    weights = sorted(tmp_path.glob("stages/train-*/step-*/model.safetensors"))[-1]
-    content = bytearray(weights.read_bytes())
+    plan, store = make_plan(read_study(study)), Store(tmp_path)
+    evaluation = next(iter(plan.after.values()))
+    if name == "model.safetensors":  # which is read where it is to be evaluated
+        shutil.rmtree(store.path(evaluation))
+    damaged = {"model.safetensors": evaluation.needs[0], "scores.json": evaluation, "results.json": plan.report}[name]
+    file = sorted(store.path(damaged).rglob(name))[-1]
+    content, before = bytearray(file.read_bytes()), file.stat()
     content[len(content) // 2] ^= 1
-    weights.write_bytes(content)
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     recorder = run(study, tmp_path, "local", 1)
-    assert len(recorder.ended) == 1
-    assert "model.safetensors" in recorder.damage[0]
+    assert len(recorder.ended) == (2 if name == "model.safetensors" else 1)
+    assert name in recorder.damage[0]
     assert results(tmp_path) == results(alone)
 
 

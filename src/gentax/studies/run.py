@@ -32,6 +32,7 @@ from gentax.studies.store import DamagedStage, StageLocked, Store
 from gentax.studies.study import Study
 
 RESULTS, PAGE = "results.json", "report.html"  # in the folder of the report
+ATTEMPTS = 3  # to read what was stored, which is made again where it is damaged
 POLL = 0.5  # seconds between two looks at stages in progress
 REFRESH = 4  # times a second that a terminal is redrawn
 SHOWN = 4  # stages in progress that a terminal shows
@@ -208,8 +209,18 @@ class StudyRun:
         self.store.open()
         self.store.sweep()
         stages = self.plan.stages()
-        _Scheduler(self, stages, self.finished(stages)).run()
-        return self.page
+        for _ in range(ATTEMPTS):
+            _Scheduler(self, stages, self.finished(stages)).run()
+            try:
+                self._write_report()
+                self.results  # noqa: B018  reads what a report that was there before came from
+                self.store.check(self.plan.report)
+                return self.page
+            except DamagedStage as fault:
+                self.__dict__.pop("results", None)
+                damage = str(fault)
+        self.report_damage(self.store.take_damaged())
+        raise StudyIncomplete(f"{damage}, and so was what was stored in its place; is the disk failing?")
 
     def finished(self, stages: Sequence[Stage]) -> list[Stage]:
         """Return the stages that are done and intact."""
@@ -221,28 +232,29 @@ class StudyRun:
         for what in damaged:
             self.callback.on_damage(what)
 
-    def _report(self) -> bool:
-        """Write the report; return whether it is there. It is not when a stage that it reads turns out damaged."""
+    def _write_report(self) -> None:
+        """Write the report, unless it is there. Raises DamagedStage for what it reads."""
+        stage, store = self.plan.report, self.store
+        if store.has(stage):
+            return
         from gentax.report.page import write_report  # a run with nothing to do loads no Matplotlib
 
-        stage, store = self.plan.report, self.store
-        try:
-            with store.lock(stage):
-                if store.has(stage):
-                    return True
-                started = time.monotonic()
-                folder = store.fresh_folder(stage)
-                axes = base_axes(self.plan, store)
-                more = {"axes": [of_domain.to_json() for of_domain in axes], "runtimes": self._runtimes()}
-                write_json(folder / RESULTS, self.results.to_json() | more)
-                write_report(study_report(self.plan, self.results, axes, store, self.file), folder)
-                store.finish(stage, folder, time.monotonic() - started, None)
-            return True
-        except StageLocked:
-            time.sleep(RETRY)
-        except DamagedStage:
-            self.__dict__.pop("results", None)
-        return False
+        self.callback.on_stage_begin(stage)
+        while not store.has(stage):
+            try:
+                with store.lock(stage):
+                    if store.has(stage):
+                        break
+                    started = time.monotonic()
+                    folder = store.fresh_folder(stage)
+                    axes = base_axes(self.plan, store)
+                    more = {"axes": [of_domain.to_json() for of_domain in axes], "runtimes": self._runtimes()}
+                    write_json(folder / RESULTS, self.results.to_json() | more)
+                    write_report(study_report(self.plan, self.results, axes, store, self.file), folder)
+                    store.finish(stage, folder, time.monotonic() - started, None)
+            except StageLocked:  # another run writes it
+                time.sleep(RETRY)
+        self.callback.on_stage_end(stage, "")
 
     def _runtimes(self) -> list[dict[str, str]]:
         """Return the distinct devices and dtypes with which policies were evaluated."""
@@ -265,31 +277,19 @@ class _Scheduler:
         self.fatal = False
 
     def run(self) -> None:
-        run, report = self.run_of, self.run_of.plan.report
-        if report in self.done and not self.waiting:
-            self.callback.on_begin(self.stages, self.done_before, 1)
-            return
-        engine = run.make_engine(run.runner, self.callback.on_progress) if self.waiting else None
+        """Do the stages before the report. Raises StudyIncomplete."""
+        engine = self.run_of.make_engine(self.run_of.runner, self.callback.on_progress) if self.waiting else None
         self.callback.on_begin(self.stages, self.done_before, 1 if engine is None else engine.slots)
+        if engine is None:
+            return
         finished = False
         try:
-            if engine is not None:
-                self._run_stages(engine)
+            self._run_stages(engine)
             finished = True
         finally:
-            if engine is not None:
-                engine.close(stop=not finished)
+            engine.close(stop=not finished)
         if self.failed or self.waiting:
             raise StudyIncomplete(self._failure())
-        if report in self.done:
-            return
-        self.callback.on_stage_begin(report)
-        while not run._report():
-            done = run.finished(self.stages)
-            if len(done) < len(self.stages) - 1:  # others were found damaged while the report read them
-                _Scheduler(run, self.stages, done).run()
-                return
-        self.callback.on_stage_end(report, "")
 
     def _run_stages(self, engine: Engine) -> None:
         while self.running or self._can_go_on():

@@ -36,6 +36,7 @@ import filelock
 import gentax
 from gentax.core import Episode, UsageError
 from gentax.core.episode import read_episodes
+from gentax.core.errors import StudyIncomplete
 from gentax.core.files import read_json, write_json
 from gentax.studies.plan import FORMAT, Plan, Stage
 
@@ -52,7 +53,7 @@ class StageLocked(RuntimeError):
     """Another process is doing the stage."""
 
 
-class DamagedStage(RuntimeError):
+class DamagedStage(StudyIncomplete):
     """A file of a finished stage is not what was stored. `str` of it says which."""
 
 
