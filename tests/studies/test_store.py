@@ -15,8 +15,8 @@ from command import run
 from gentax.core import UsageError
 from gentax.core.files import lock_folder
 from gentax.studies.plan import FORMAT, Stage, make_plan
-from gentax.studies.remote import open_store
-from gentax.studies.store import DamagedStage, StageLocked, Store, unused_folders
+from gentax.studies.remote import RemoteStore, open_store
+from gentax.studies.store import DamagedStage, StageLocked, Store, StoreUnavailable, unused_folders
 from gentax.studies.study import read_study
 
 STAGE = Stage("evaluate", "toy", {"domain": "toy", "tasks": 2, "samples": 1})
@@ -245,56 +245,101 @@ def test_a_stage_that_goes_while_the_history_is_read_is_left_out(tmp_path):
     assert [stage.folder for stage, _ in store.history()] == [STAGE.folder]
 
 
-def test_a_store_behind_a_url_is_shared_by_machines(tmp_path, monkeypatch):
-    """Two machines are two caches: what one finishes the other reads, checked."""
-    machines = []
-    for name in "ab":
+@pytest.fixture(params=["memory", "s3"])
+def machine(request, tmp_path, monkeypatch):
+    """Open a store behind a URL as one of several machines, each of which has a cache of its own."""
+
+    def open_as(name: str) -> RemoteStore:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
-        machines.append(open_store("memory://gentax-test/runs"))
-    first, second = machines
-    try:
-        assert not second.has(STAGE)
-        folder = first.fresh_folder(STAGE)
-        (folder / "data.txt").write_text("content")
-        first.finish(STAGE, folder, 1.0, None)
-        assert STAGE.folder in second.present()
-        assert second.has(STAGE)
-        assert not (second.path(STAGE) / "data.txt").exists()  # downloaded when it is read
-        assert (second.check(STAGE, "data") / "data.txt").read_text() == "content"
-        (remote,) = first.files.glob("/gentax-test/runs/stages/*/data.txt")
-        first.files.pipe_file(remote, b"other")
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
-        third = open_store("memory://gentax-test/runs")
-        assert not third.has(STAGE, contents=True)
-        assert "data.txt is not what was stored" in third.take_damaged()[0]
-        assert not open_store("memory://gentax-test/runs").has(STAGE)
-    finally:
-        first.files.rm("/gentax-test", recursive=True)
+        return open_store(f"{request.param}://gentax-test/runs")
+
+    if request.param == "memory":
+        yield open_as
+        open_as("a").files.rm("gentax-test", recursive=True)
+        return
+    moto, s3fs = pytest.importorskip("moto.server"), pytest.importorskip("s3fs")
+    s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    server = moto.ThreadedMotoServer(port=0)
+    server.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
+    yield open_as
+    open_as("a").files.rm("gentax-test", recursive=True)
+    server.stop()
 
 
-def test_an_upload_that_was_cut_short_is_replaced_and_other_machines_learn_what_stages_take(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a"))
-    first = open_store("memory://gentax-half/runs")
-    try:
+def finish(store: Store, text: str = "content") -> None:
+    folder = store.fresh_folder(STAGE)
+    (folder / "data.txt").write_text(text)
+    store.finish(STAGE, folder, 1.0, None)
+
+
+def test_a_store_behind_a_url_is_shared_by_machines(machine):
+    """What one finishes the other reads, checked."""
+    first, second = machine("a"), machine("b")
+    first.open()
+    assert not second.has(STAGE)
+    finish(first)
+    assert STAGE.folder in second.present()
+    assert second.has(STAGE)
+    assert not (second.path(STAGE) / "data.txt").exists()  # downloaded when it is read
+    assert (second.check(STAGE, "data") / "data.txt").read_text() == "content"
+    (remote,) = first.files.glob(f"{first.remote_root}/stages/*/*/data.txt")
+    first.files.pipe_file(remote, b"other")
+    third = machine("c")
+    assert not third.has(STAGE, contents=True)
+    assert "data.txt is not what was stored" in third.take_damaged()[0]
+    assert first.files.exists(f"{first.remote_root}/stages/{STAGE.folder}/damaged-stage.json")
+    assert not machine("d").has(STAGE)
+
+
+def test_of_two_machines_that_do_a_stage_one_is_kept_whole_and_others_learn_what_it_took(machine):
+    machines = [machine(name) for name in "ab"]
+    for store, text in zip(machines, ("first", "second"), strict=True):
+        store.open()
+        finish(store, text)
+    files, stages = machines[0].files, f"{machines[0].remote_root}/stages"
+    assert len(files.glob(f"{stages}/*/*/data.txt")) == 1  # the second saw the seal of the first
+    files.pipe_file(f"{stages}/{STAGE.folder}/0123456789ab/data.txt", b"half")
+
+    third = machine("c")
+    ((stage, seal),) = third.history()
+    assert (stage.kind, stage.label, seal["seconds"]) == ("evaluate", "toy", 1.0)
+    assert third.has(STAGE, contents=True)
+    assert (third.path(STAGE) / "data.txt").read_text() == "first"
+
+
+def test_a_stage_is_uploaded_later_where_the_store_did_not_answer(machine, monkeypatch):
+    first = machine("a")
+    first.open()
+
+    def refuse(*args, **options):
+        raise RuntimeError("Could not connect\nto the endpoint")  # what libraries raise is often no OSError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(first.files), "put_file", refuse)
+        with pytest.raises(StoreUnavailable, match="//gentax-test/runs cannot be used now: Could not connect to the"):
+            finish(first)
+    assert not first.has(STAGE)
+    with machine("a").lock(STAGE):
+        assert machine("b").has(STAGE)  # nothing was done again
+
+
+def test_two_machines_may_open_a_new_store_at_once(machine, monkeypatch):
+    first, second = machine("a"), machine("b")
+    read = RemoteStore._read_marker
+
+    def read_late(self):
+        if self is first:
+            second.open()
+        return read(self)
+
+    assert (first.format(), second.format()) == (0, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(RemoteStore, "_read_marker", read_late)
         first.open()
-        half = f"/gentax-half/runs/stages/{STAGE.folder}"
-        aside = f"/gentax-half/runs/stages/.{STAGE.folder}-0123"
-        for file in (f"{half}/data.txt", f"{half}/old.txt", f"{aside}/data.txt"):
-            first.files.pipe_file(file, b"half")
-        assert not first.has(STAGE)
-        folder = first.fresh_folder(STAGE)
-        (folder / "data.txt").write_text("content")
-        first.finish(STAGE, folder, 1.0, None)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
-        second = open_store("memory://gentax-half/runs")
-        ((stage, seal),) = second.history()
-        assert (stage.kind, stage.label, seal["seconds"]) == ("evaluate", "toy", 1.0)
-        assert second.has(STAGE, contents=True)
-        assert second.present() == {"store.json", STAGE.folder}
-        assert not first.files.exists(f"{half}/old.txt")
-        assert not first.files.exists(aside)
-    finally:
-        first.files.rm("/gentax-half", recursive=True)
+    assert (first.format(), second.format()) == (FORMAT, FORMAT)
 
 
 def test_a_url_that_cannot_be_opened_is_refused():

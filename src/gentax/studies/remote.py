@@ -1,13 +1,13 @@
 """A store behind a URL, such as `s3://bucket/runs`: any file system that fsspec knows.
 
-Stages are made in a folder of this machine. When they are done they are uploaded aside (`stages/.FOLDER-…`), given
-their name, and sealed: a folder without a seal is half of a stage, and is replaced. What a stage needs is downloaded
-when it is read and checked against the seal. Such file systems have no locks, so two machines may do the same stage;
-the first to finish is kept. A training run that is stopped is continued on its own machine alone, and a stage that
-could not be uploaded is uploaded from there when it is asked for again.
+Stages are made in a folder of this machine. When one is done its files are uploaded into a folder of their own,
+`stages/FOLDER/HASH`, and then its seal, `stages/FOLDER/stage.json`, whose hash that is. So what has a seal is whole: of
+two machines that did a stage at once, one seal is kept, and files of an upload that was cut short are never read. Such
+file systems have no locks, and S3 has no folders to rename.
 
-Files are copied and removed one at a time: what speaks S3 has no folders to move, and does not always take the removal
-of many at once.
+What a stage needs is downloaded when it is read, and checked against the seal. A training run that is stopped is
+continued on its own machine alone, and a stage that could not be uploaded is uploaded from there when the study is run
+again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import errno
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from typing import Any
 from gentax.core import UsageError
 from gentax.core.files import atomic_file, check_folder
 from gentax.studies.plan import Stage
-from gentax.studies.store import HISTORY, MARKER, SEAL, STAGES, DamagedStage, Store, StoreUnavailable
+from gentax.studies.store import HISTORY, MARKER, SEAL, STAGES, DamagedStage, Store, StoreUnavailable, content_hash
 
 
 def open_store(out: str | Path | Store) -> Store:
@@ -93,7 +92,7 @@ class RemoteStore(Store):
     def has(self, stage: Stage, *, contents: bool = False) -> bool:
         if not self._is_sealed(stage):
             return False
-        self._fetch(self.path(stage) / SEAL)
+        self._fetch(self.path(stage), SEAL)
         if contents:
             return super().has(stage, contents=True)
         try:
@@ -104,10 +103,9 @@ class RemoteStore(Store):
         return True
 
     def _is_sealed(self, stage: Stage) -> bool:
-        remote = self._remote(self.path(stage))
-        if remote not in self._sealed and self._call("exists", f"{remote}/{SEAL}"):
-            self._sealed.add(remote)
-        return remote in self._sealed
+        if stage.folder not in self._sealed and self._call("exists", self._remote(self.path(stage), SEAL)):
+            self._sealed.add(stage.folder)
+        return stage.folder in self._sealed
 
     @contextmanager
     def lock(self, stage: Stage) -> Iterator[None]:
@@ -121,25 +119,19 @@ class RemoteStore(Store):
         self._upload(stage)
 
     def _upload(self, stage: Stage) -> None:
+        if self._is_sealed(stage):  # another machine was first
+            return
         path = self.path(stage)
-        remote = self._remote(path)
-        parent, _, name = remote.rpartition("/")
-        unfinished = f"{parent}/.{name}-"  # how the names of a stage's uploads begin
-        aside = f"{unfinished}{uuid.uuid4().hex}"
-        for file in self.seal(stage)["files"]:
-            self._put(path / file, f"{aside}/{file}")
-        if not self._call("exists", f"{remote}/{SEAL}"):
-            self._remove(remote)  # half of it, from an upload that was cut short
-            self._move(aside, remote)
-            self._put(path / SEAL, f"{remote}/{SEAL}")
-        for left in self._call("glob", f"{unfinished}*"):  # of killed uploads; one in progress finds the seal
-            self._remove(left)
+        for name in self.seal(stage)["files"]:
+            self._put(path / name, self._remote(path, name))
+        if not self._is_sealed(stage):
+            self._put(path / SEAL, self._remote(path, SEAL))
 
     def history(self) -> Iterator[tuple[Stage, Mapping[str, Any]]]:
         """Yield the latest stages of all machines, after fetching the seals that are not here yet."""
         names = [name for name in self.present() if not name.startswith((".", "damaged-")) and "-" in name]
         seals = [self.root / STAGES / name / SEAL for name in names]
-        missing = {self._remote(file): file for file in seals if not file.exists()}
+        missing = {self._remote(file.parent, SEAL): file for file in seals if not file.exists()}
         for remote in list(missing)[HISTORY:]:
             del missing[remote]
         contents = self._call("cat", list(missing), on_error="omit") if missing else {}
@@ -150,16 +142,21 @@ class RemoteStore(Store):
         yield from super().history()
 
     def _set_aside(self, stage: Stage, why: str) -> None:
-        remote = self._remote(self.path(stage))
-        self._sealed.discard(remote)
-        parent, _, name = remote.rpartition("/")
-        self._move(remote, f"{parent}/damaged-{name}")
+        seal = self._remote(self.path(stage), SEAL)
+        with contextlib.suppress(FileNotFoundError):
+            self._call("cp_file", seal, seal.replace(SEAL, f"damaged-{SEAL}"))
+            self._call("rm_file", seal)
+        self._sealed.discard(stage.folder)
         super()._set_aside(stage, why)
 
     # The file system.
 
-    def _remote(self, path: Path) -> str:
-        return f"{self.remote_root.rstrip('/')}/{path.relative_to(self.root).as_posix()}"
+    def _remote(self, folder: Path, name: str = "") -> str:
+        """Return where a file of a finished stage is, or a folder of the store."""
+        remote = f"{self.remote_root.rstrip('/')}/{folder.relative_to(self.root).as_posix()}"
+        if name and name != SEAL:
+            remote += f"/{content_hash(self._read_seal(folder))[:12]}"
+        return f"{remote}/{name}".rstrip("/")
 
     def _call(self, method: str, *args: Any, **options: Any) -> Any:
         """Call a method of the file system, whose libraries raise what they like.
@@ -179,27 +176,14 @@ class RemoteStore(Store):
             why = " ".join(str(fault).split())[:300] or type(fault).__name__
             raise StoreUnavailable(f"{self.url} cannot be used now: {why}") from fault
 
-    def _fetch(self, file: Path) -> None:
+    def _fetch(self, folder: Path, name: str) -> None:
+        file = folder / name
         if file.exists():
             return
         file.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError), atomic_file(file) as aside:  # what is missing, the check says
-            self._call("get_file", self._remote(file), str(aside))
+            self._call("get_file", self._remote(folder, name), str(aside))
 
     def _put(self, file: Path, remote: str) -> None:
         self._call("makedirs", remote.rpartition("/")[0], exist_ok=True)
         self._call("put_file", str(file), remote)
-
-    def _move(self, folder: str, target: str) -> None:
-        for file in self._call("find", folder):
-            copy = target + file.removeprefix(folder)
-            self._call("makedirs", copy.rpartition("/")[0], exist_ok=True)
-            self._call("cp_file", file, copy)
-        self._remove(folder)
-
-    def _remove(self, folder: str) -> None:
-        with contextlib.suppress(FileNotFoundError):  # somebody else does it too
-            for file in self._call("find", folder):
-                self._call("rm_file", file)
-            if self._call("exists", folder):  # where there are folders, an empty one
-                self._call("rm", folder, recursive=True)

@@ -273,7 +273,7 @@ class Store:
             "peak_memory": peak_memory,
             "files": files,
         }
-        write_json(folder / SEAL, {**content, "sha256": _content_hash(content)})
+        write_json(folder / SEAL, {**content, "sha256": content_hash(content)})
         path = self.path(stage)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not (path / SEAL).exists():
@@ -315,8 +315,8 @@ class Store:
 
     # Checks.
 
-    def _fetch(self, file: Path) -> None:
-        """Make sure that a file which may be on another machine is here."""
+    def _fetch(self, folder: Path, name: str) -> None:
+        """Make sure that a file of a stage, which may be on another machine, is here."""
 
     def _check(self, stage: Stage, *, contents: bool, names: tuple[str, ...] = ()) -> None:
         try:
@@ -330,7 +330,7 @@ class Store:
             if names and not name.startswith(names):
                 continue
             file = path / name
-            self._fetch(file)
+            self._fetch(path, name)
             try:
                 status = file.stat()
             except OSError:
@@ -345,7 +345,7 @@ class Store:
 
     def _read_seal(self, path: Path) -> dict[str, Any]:
         file = path / SEAL
-        self._fetch(file)
+        self._fetch(path, SEAL)
         try:
             status = file.stat()
             changed = (status.st_mtime_ns, status.st_size)
@@ -360,7 +360,7 @@ class Store:
         try:
             content = json.loads(text)
             stored = content.pop("sha256")
-            intact = stored == _content_hash(content)
+            intact = stored == content_hash(content)
         except (ValueError, AttributeError, KeyError, RecursionError):
             intact = False
         if not intact:
@@ -429,7 +429,8 @@ def _is_locked(file: Path) -> bool:
     return False
 
 
-def _content_hash(content: Mapping[str, Any]) -> str:
+def content_hash(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what a seal says."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
