@@ -318,7 +318,7 @@ def test_a_stage_is_uploaded_later_where_the_store_did_not_answer(machine, monke
         raise RuntimeError("Could not connect\nto the endpoint")  # what libraries raise is often no OSError
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(first.files), "put_file", refuse)
+        patch.setattr(first.files, "put_file", refuse)
         with pytest.raises(StoreUnavailable, match="//gentax-test/runs cannot be used now: Could not connect to the"):
             finish(first)
     assert not first.has(STAGE)
