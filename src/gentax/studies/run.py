@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Sequence
-from functools import cached_property
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -19,12 +21,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from gentax.core import UsageError, unknown
 from gentax.core.console import one_line
 from gentax.core.errors import StudyIncomplete
 from gentax.core.files import write_json
 from gentax.studies.costs import CostModel, TimeEstimate, clock
-from gentax.studies.engines import Engine, MakeEngine, SerialEngine
-from gentax.studies.plan import Stage, make_plan
+from gentax.studies.engines import Engine, MakeEngine, OnProgress, SerialEngine
+from gentax.studies.plan import Plan, Stage, make_plan
 from gentax.studies.remote import open_store
 from gentax.studies.results import StudyResults, analyze, base_axes, study_report
 from gentax.studies.stages import StageResult, StageRunner
@@ -34,6 +37,7 @@ from gentax.studies.study import Study
 RESULTS, PAGE = "results.json", "report.html"  # in the folder of the report
 ATTEMPTS = 3  # to read what was stored, which is made again where it is damaged
 POLL = 0.5  # seconds between two looks at stages in progress
+ENGINES = ("local", "ray", "slurm")
 REFRESH = 4  # times a second that a terminal is redrawn
 SHOWN = 4  # stages in progress that a terminal shows
 RETRY = 1.0  # seconds between two attempts to take a stage that another run is doing
@@ -376,3 +380,59 @@ def run_study(
 ) -> Path:
     """Run the missing stages of `study` under the folder `root`; return the path of the report (see `StudyRun`)."""
     return StudyRun(study, root, callback, parallel, stop_if_unreadable, engine).run()
+
+
+def engine_for(
+    name: str,
+    plan: Plan,
+    costs: CostModel,
+    workers: int | None = None,
+    options: Mapping[str, str] = MappingProxyType({}),
+) -> MakeEngine:
+    """Return what makes an engine.
+
+    Args:
+        name: one of `ENGINES`.
+        plan, costs: of the study.
+        workers: how many stages are done at once; None for what the machine or the cluster has room for.
+        options: of the engine: `gpus` of a stage; `address` of a Ray cluster; for Slurm what submitit's executor takes.
+
+    Raises:
+        UsageError: an engine or an option that does not exist, or a package that is not installed.
+    """
+    if name not in ENGINES:
+        raise unknown("engine", name, ENGINES)
+    if name == "ray":
+        from gentax.studies.engines.ray import RayEngine
+
+        return partial(RayEngine, costs=costs, slots=workers, options=options)
+    if name == "slurm":
+        from gentax.studies.engines.slurm import SlurmEngine
+
+        return partial(SlurmEngine, slots=workers, options=options)
+    if other := [key for key in options if key != "gpus"]:
+        raise UsageError(f"the engine on this machine takes no option {other[0]!r}")
+    from gentax.studies.engines.local import LocalEngine, gpus_of_stage
+
+    device = plan.study.device
+    gpus = gpus_of_stage(device, costs.unit.gpus, options)
+
+    def local_engine(runner: StageRunner, on_progress: OnProgress) -> Engine:
+        slots = workers or default_slots(plan, costs, gpus)
+        runner = replace(runner, processes=gpus)
+        return SerialEngine(runner, on_progress) if slots == 1 else LocalEngine(runner, slots, device, gpus)
+
+    return local_engine
+
+
+def default_slots(plan: Plan, costs: CostModel, gpus: int | None = None) -> int:
+    """Return how many stages of a study this machine does at once, each on so many GPUs if there are any.
+
+    `gpus` is as `costs` says when None.
+    """
+    from gentax.studies.engines.local import num_workers
+
+    stages = [stage for stage in plan.stages() if stage.kind != "report"]
+    memory = max(costs.memory(stage) for stage in stages)
+    gpus = gpus or max(1, int(costs.unit.gpus))
+    return min(len(stages), num_workers(memory, plan.study.device, gpus))
