@@ -17,9 +17,8 @@ from gentax.policies.local import load_local_policy
 from gentax.rollouts import RolloutConfig
 from gentax.training import policy_gradient
 from gentax.training.config import PolicyGradientConfig, RewardConfig, TrainConfig
-from gentax.training.critic import Critic, states_before_replies
 from gentax.training.distributed import World
-from gentax.training.policy_gradient import compute_advantages, gae, update
+from gentax.training.policy_gradient import Critic, compute_advantages, gae, states_before_replies, update
 from gentax.training.rewards import rewards_of
 
 
@@ -259,7 +258,7 @@ def test_no_pass_is_made_twice(tiny):
         made = {"model": 0, "reference": 0}
         for name, one in (("model", model), ("reference", reference)):
             scoring_method(one)  # is found out by passes of its own, once
-            one.get_decoder().register_forward_hook(lambda *_, n=name: made.update({n: made[n] + 1}))
+            one.get_decoder().layers[0].register_forward_hook(lambda *_, n=name: made.update({n: made[n] + 1}))
         learn(model, BATCH, make_config(**algorithm), reference)
         return made
 
@@ -337,7 +336,7 @@ def test_a_value_is_read_at_the_last_token_of_the_prompt(tiny):
 
 
 def test_ppo_learns_values(tiny, monkeypatch):
-    monkeypatch.setattr("gentax.training.critic.LEARNING_RATE", 0.1)  # eight steps, not hundreds
+    monkeypatch.setattr("gentax.training.policy_gradient.CRITIC_LEARNING_RATE", 0.1)  # eight steps, not hundreds
     config = make_config(advantage_estimator="ppo")
     model = load_local_policy(tiny).model
     critic = Critic(model)

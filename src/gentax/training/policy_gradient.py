@@ -1,14 +1,17 @@
-"""Policy gradient, to be read from top to bottom: episodes and their rewards in, updated weights out.
+"""The policy-gradient step after its rollout, to be read from top to bottom: episodes and rewards in, new weights out.
 
-  1. `update`, one step: advantages, loss, one optimizer step;
-  2. advantages: GRPO, RLOO, REINFORCE++, PPO and GiGPO differ in the baseline of an episode, or of a step in it;
-  3. the loss: the clipped ratio to the log-probabilities of the rollout, KL to the reference policy, entropy.
+  1. `update`, one step: advantages → loss → optimizer step;
+  2. `compute_advantages`: GRPO, RLOO, REINFORCE++, PPO and GiGPO side by side; they differ in the baseline alone;
+  3. the loss: the clipped ratio to the log-probabilities of the rollout, KL to the reference policy, entropy;
+  4. `Critic`, the value head of PPO.
 
-A reply is one action: all its tokens have the advantage of its step. Groups whose rewards are all equal have none and
-are left out before any arithmetic (they are counted). Left out of the method: rewards and values for single tokens,
-discounting, several updates on the same episodes, and recomputing the log-probabilities that the rollout has recorded.
+The rollout is `RolloutWorker.rollout`; `run.py` calls both. A reply is one action: all its tokens have the advantage of
+its step. Groups whose rewards are all equal have none and are left out before any arithmetic (they are counted). Left
+out of the method: rewards and values for single tokens, discounting, several updates on the same episodes, and
+recomputing the log-probabilities that the rollout has recorded.
 
-Shapes: `T` tokens of a sequence, `S` its sampled tokens (or those of a batch), `G` episodes of a group, `E` episodes.
+Shapes: `T` tokens of a sequence, `S` its sampled tokens (or those of a batch), `N` steps of an episode, `G` episodes of
+a group, `E` all episodes, `B` any others, `W` the model's width.
 """
 
 from __future__ import annotations
@@ -16,20 +19,19 @@ from __future__ import annotations
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from gentax.core import Episode, NonFiniteLoss, Outcome
-from gentax.models.scoring import make_batches, token_logprobs
-from gentax.models.scoring.batch import ScoringBatch
+from gentax.core import Episode, NonFiniteLoss, Outcome, TokenSequence
+from gentax.models.scoring import hidden_states, make_batches, token_logprobs
 from gentax.training.config import PolicyGradientConfig, TrainConfig
-from gentax.training.critic import Critic, states_before_replies
 from gentax.training.distributed import World, clip_grad_norm, in_lockstep
 from gentax.training.rewards import groups
+from gentax.training.run_folder import load_optimizer, optimizer_state
 
 if TYPE_CHECKING:
     from gentax.training.learner import Learner
@@ -101,7 +103,6 @@ def update(
         NonFiniteLoss: the loss or its gradient stopped being a number, or the loss exploded (see `EXPLODED`); the
             weights are as before.
     """
-    algorithm = config.algorithm
     sequences = [
         (i, tokens)
         for i, episode in enumerate(episodes)
@@ -109,45 +110,43 @@ def update(
         for tokens in episode.sequences()
         if tokens.sampled_T.any()
     ]
-    values = [np.zeros(len(reward)) for reward in rewards]
-    if algorithm.advantage_estimator == "ppo":
+    values: list[np.ndarray] = []
+    if config.algorithm.advantage_estimator == "ppo":
         if critic is None:
             raise ValueError("ppo needs a critic")
         steps, state_BW = states_before_replies(learner.model, sequences, config.precision, world)
+        values = [np.zeros(len(reward_N)) for reward_N in rewards]
         for (i, n), value in zip(steps, critic.values(state_BW).tolist(), strict=True):
             values[i][n] = value
-    advantages = compute_advantages(episodes, rewards, algorithm, world, values)
+
+    advantages = compute_advantages(episodes, rewards, config.algorithm, world, values)
     samples = [
         TrainSample(tokens.ids_T, tokens.sampled_T, tokens.logprobs_T[tokens.sampled_T], advantage_S)
         for i, tokens in sequences
         if (advantage_S := advantages[i][tokens.step_T[tokens.sampled_T]]).any()
     ]
-    report = advantage_metrics(episodes, advantages, world)
+    metrics = advantage_metrics(episodes, advantages, world)
+
     if extra_loss is not None or world.max(len(samples)):
-        report |= _accumulate_gradient(learner.model, reference, samples, config, world)
+        metrics |= loss_backward(learner.model, reference, samples, config, world)
         for key, value in (extra_loss() if extra_loss is not None else {}).items():
-            report[key] = world.sum(value) / world.size
+            metrics[key] = world.sum(value) / world.size
+
         world.sum_gradients(learner.parameters)
-        report["grad_norm"] = clip_grad_norm(learner.parameters, MAX_GRAD_NORM)
+        metrics["grad_norm"] = clip_grad_norm(learner.parameters, MAX_GRAD_NORM)
         largest = np.abs(np.concatenate([np.ones(1), *advantages]))
-        limits = {
-            "loss": EXPLODED * world.max(math.ceil(largest[np.isfinite(largest)].max())),
-            "grad_norm": sys.float_info.max,
-        }
-        for key, limit in limits.items():
-            if not abs(report.get(key, 0.0)) <= limit:  # in this form it is true of NaN
-                optimizer.zero_grad(set_to_none=True)
-                raise NonFiniteLoss(f"{key} became {report[key]:.6g} at {where}")
+        scale = world.max(math.ceil(largest[np.isfinite(largest)].max()))
+        if exploded := what_exploded(metrics, scale):
+            optimizer.zero_grad(set_to_none=True)
+            raise NonFiniteLoss(f"{exploded} at {where}")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    if algorithm.advantage_estimator == "ppo" and critic is not None:
+
+    if critic is not None and values:
         estimates = gae(rewards, values)
         return_B = torch.tensor([estimates[i][n] + values[i][n] for i, n in steps])
-        report["value_loss"] = critic.learn(state_BW, return_B.to(state_BW), world)
-    return report
-
-
-# 2. Advantages ------------------------------------------------------------------------------------------------------
+        metrics["value_loss"] = critic.learn(state_BW, return_B.to(state_BW), world)
+    return metrics
 
 
 def advantage_metrics(episodes: Sequence[Episode], advantages: Sequence[np.ndarray], world: World) -> dict[str, float]:
@@ -156,6 +155,17 @@ def advantage_metrics(episodes: Sequence[Episode], advantages: Sequence[np.ndarr
     skipped = sum(not any(has_advantage[i] for i in group) for group in groups(episodes))
     spread = world.sum(sum(has_advantage)) / max(1.0, world.sum(len(episodes)))
     return {"spread": spread, "skipped": world.sum(skipped)}
+
+
+def what_exploded(metrics: Mapping[str, float], scale: float = 1.0) -> str:
+    """Say which of loss and gradient is no number or too large, "" for neither; `scale` is the largest advantage."""
+    for key, limit in (("loss", EXPLODED * scale), ("grad_norm", sys.float_info.max)):
+        if not abs(metrics.get(key, 0.0)) <= limit:  # in this form it is true of NaN
+            return f"the {key} became {metrics[key]:.6g}"
+    return ""
+
+
+# 2. Advantages ------------------------------------------------------------------------------------------------------
 
 
 def compute_advantages(
@@ -167,6 +177,16 @@ def compute_advantages(
 ) -> list[np.ndarray]:
     """Return the advantage of each step of each episode, float32, shape (steps,).
 
+    - `grpo`: the episode's return less the mean of its group, over their standard deviation where `normalize_std` says
+      so (GRPO, arXiv 2402.03300, sec. 4.1.2; without the division Dr. GRPO, arXiv 2503.20783).
+    - `rloo`: less the mean of the others in its group (RLOO, arXiv 2402.14740). `normalize_std` divides by the standard
+      deviation of the whole group, since the others may have none.
+    - `gigpo`: `grpo`'s, and as much again of the step among all steps of the group with the same observation: the
+      return from there less their mean (GiGPO, arXiv 2505.10978, sec. 4). A state met once adds nothing; states are
+      told apart by their text, in which distractors differ from step to step.
+    - `reinforce++`: returns, normalized over the episodes of all groups (REINFORCE++, arXiv 2501.03262).
+    - `ppo`: generalized advantage estimates, normalized over all steps (PPO, arXiv 1707.06347).
+
     Episodes that ended in an error belong to no group and get zeros. A group whose returns are all equal gets zeros.
 
     Args:
@@ -176,87 +196,35 @@ def compute_advantages(
         world: the processes whose episodes make one batch.
         values: of the state before each reply, shape (steps,); `ppo` alone reads them.
     """
-    batch = AdvantageInputs(episodes, rewards, values, groups(episodes))
-    advantages = ESTIMATORS[algorithm.advantage_estimator](batch, algorithm, world)
-    return [advantage_N.astype(np.float32) for advantage_N in advantages]
+    advantages = [np.zeros(len(reward_N)) for reward_N in rewards]
+    return_E = np.array([reward_N.sum() for reward_N in rewards])
+    by_task = groups(episodes)  # lists of the indices of episodes
+    played = [i for group in by_task for i in group]
+    estimator, std = algorithm.advantage_estimator, algorithm.normalize_std
 
-
-@dataclass(frozen=True, slots=True)
-class AdvantageInputs:
-    """What an estimator reads; see `compute_advantages`. Groups hold the indices of their episodes."""
-
-    episodes: Sequence[Episode]
-    rewards: Sequence[np.ndarray]
-    values: Sequence[np.ndarray]
-    groups: list[list[int]]
-
-    def zeros(self) -> list[np.ndarray]:
-        """Return zeros, float64, shape (steps,) for each episode."""
-        return [np.zeros(len(reward_N)) for reward_N in self.rewards]
-
-
-def grpo(batch: AdvantageInputs, algorithm: PolicyGradientConfig, world: World) -> list[np.ndarray]:
-    """An episode's return less the mean of its group, over their standard deviation where `std` says so (GRPO,
-    arXiv 2402.03300, sec. 4.1.2; without the division Dr. GRPO, arXiv 2503.20783)."""
-    advantages = batch.zeros()
-    for group in batch.groups:
-        return_G = np.array([batch.rewards[i].sum() for i in group])
-        for i, advantage in zip(group, center(return_G, algorithm.normalize_std), strict=True):
+    if estimator in ("grpo", "rloo", "gigpo"):
+        for group in by_task:
+            advantage_G = center(return_E[group], std)
+            if estimator == "rloo":  # n / (n − 1) times the difference from the mean of all n
+                advantage_G *= len(group) / max(1, len(group) - 1)
+            for i, advantage in zip(group, advantage_G, strict=True):
+                advantages[i] += advantage
+            if estimator == "gigpo":
+                to_go = {i: returns_to_go(rewards[i]) for i in group}
+                for steps in steps_by_observation(episodes, group):
+                    centered = center(np.array([to_go[i][n] for i, n in steps]), std)
+                    for (i, n), advantage in zip(steps, centered, strict=True):
+                        advantages[i][n] += advantage
+    elif estimator == "reinforce++":
+        for i, advantage in zip(played, normalize(return_E[played], world), strict=True):
             advantages[i] += advantage
-    return advantages
-
-
-def rloo(batch: AdvantageInputs, algorithm: PolicyGradientConfig, world: World) -> list[np.ndarray]:
-    """An episode's return less the mean of the others in its group (RLOO, arXiv 2402.14740): n / (n − 1) times its
-    difference from the mean of all n. `std` divides by that of the whole group, since the others may have none."""
-    advantages = grpo(batch, algorithm, world)
-    for group in batch.groups:
-        for i in group:
-            advantages[i] *= len(group) / max(1, len(group) - 1)
-    return advantages
-
-
-def reinforce(batch: AdvantageInputs, algorithm: PolicyGradientConfig, world: World) -> list[np.ndarray]:
-    """Returns, normalized over the episodes of all groups (REINFORCE++, arXiv 2501.03262)."""
-    advantages = batch.zeros()
-    members = [i for group in batch.groups for i in group]
-    return_E = np.array([batch.rewards[i].sum() for i in members])
-    for i, advantage in zip(members, normalize(return_E, world), strict=True):
-        advantages[i] += advantage
-    return advantages
-
-
-def ppo(batch: AdvantageInputs, algorithm: PolicyGradientConfig, world: World) -> list[np.ndarray]:
-    """Generalized advantage estimates, normalized over all steps (PPO, arXiv 1707.06347)."""
-    advantages = batch.zeros()
-    steps = [(i, n) for group in batch.groups for i in group for n in range(len(batch.rewards[i]))]
-    estimates = gae(batch.rewards, batch.values)
-    normalized = normalize(np.array([estimates[i][n] for i, n in steps]), world)
-    for (i, n), advantage in zip(steps, normalized, strict=True):
-        advantages[i][n] = advantage
-    return advantages
-
-
-def gigpo(batch: AdvantageInputs, algorithm: PolicyGradientConfig, world: World) -> list[np.ndarray]:
-    """GRPO's, and as much again of the step among all steps of the group with the same observation: the return
-    from there less their mean (GiGPO, arXiv 2505.10978, sec. 4). A state met once adds nothing; states are
-    told apart by their text, in which distractors differ from step to step.
-    """
-    advantages = grpo(batch, algorithm, world)
-    for group in batch.groups:
-        steps_at: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        for i in group:
-            for n, step in enumerate(batch.episodes[i].steps):
-                steps_at[step.observation].append((i, n))
-        returns = {i: returns_to_go(batch.rewards[i]) for i in group}
-        for steps in steps_at.values():
-            centered = center(np.array([returns[i][n] for i, n in steps]), algorithm.normalize_std)
-            for (i, n), advantage in zip(steps, centered, strict=True):
-                advantages[i][n] += advantage
-    return advantages
-
-
-ESTIMATORS = {"grpo": grpo, "rloo": rloo, "reinforce++": reinforce, "ppo": ppo, "gigpo": gigpo}
+    else:  # ppo
+        estimates = gae(rewards, values)
+        steps = [(i, n) for i in played for n in range(len(rewards[i]))]
+        normalized = normalize(np.array([estimates[i][n] for i, n in steps]), world)
+        for (i, n), advantage in zip(steps, normalized, strict=True):
+            advantages[i][n] = advantage
+    return [advantage_N.astype(np.float32) for advantage_N in advantages]
 
 
 def center(return_G: np.ndarray, std: bool) -> np.ndarray:
@@ -293,88 +261,160 @@ def gae(rewards: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> list[np.
     ]
 
 
+def steps_by_observation(episodes: Sequence[Episode], group: Iterable[int]) -> list[list[tuple[int, int]]]:
+    """Return the steps of a group as (episode, step), those with the same observation together."""
+    steps_at: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for i in group:
+        for n, step in enumerate(episodes[i].steps):
+            steps_at[step.observation].append((i, n))
+    return list(steps_at.values())
+
+
 # 3. The loss --------------------------------------------------------------------------------------------------------
 
 
-def _accumulate_gradient(
+def loss_backward(
     model: Any, reference: Any, samples: Sequence[TrainSample], config: TrainConfig, world: World
 ) -> dict[str, float]:
     """Accumulate this process's share of the gradient; return the metrics of all processes together, or nothing where
-    none of them has anything to learn from."""
+    none of them has anything to learn from.
+
+    The loss of a token is −min(ratio · advantage, clip(ratio) · advantage) + beta · k3 − entropy_coef · H (PPO's eq. 7,
+    arXiv 1707.06347; k3 as in arXiv 2402.03300, eq. 4; H exact). That of a step is the mean over all tokens, or over
+    sequences of their means.
+    """
     num_samples = world.sum(len(samples))
     num_tokens = world.sum(sum(len(sample.old_logprob_S) for sample in samples))
     if not num_samples:
         return {}
+    algorithm, precision, temperature = config.algorithm, config.precision, config.rollout.temperature
+    by_token = algorithm.loss_aggregation == "token"
+    entropy_of = "gradient" if algorithm.entropy_coef else "value"  # with weight 0 it is computed only to be reported
     sum_F = torch.zeros(5, device=model.device)
     batches = make_batches(model, [sample.ids_T for sample in samples], [sample.sampled_T for sample in samples])
     for batch in in_lockstep(model, batches, world):
         members = [samples[i] for i in batch.sequences]
-        weights = [
-            1 / num_tokens
-            if config.algorithm.loss_aggregation == "token"
-            else 1 / num_samples / len(sample.old_logprob_S)
-            for sample in members
-        ]
-        sum_F += _loss_backward(model, reference, batch, members, weights, config)
-    loss, *sums = (world.sum(value) for value in sum_F.tolist())  # read once: a GPU is waited for each time
+        weights = [1 / num_tokens if by_token else 1 / num_samples / len(x.old_logprob_S) for x in members]
+        old_S = _concatenated([x.old_logprob_S for x in members], model.device)
+        advantage_S = _concatenated([x.advantage_S for x in members], model.device)
+        weight_S = _concatenated(
+            [np.full(len(x.old_logprob_S), w, np.float32) for x, w in zip(members, weights, strict=True)], model.device
+        )
+        if algorithm.beta:
+            with torch.no_grad():  # before the policy's pass, whose activations then stand alone in memory
+                reference_S = token_logprobs(reference, batch, precision, temperature).logprob_S
+        new_S, entropy_U = token_logprobs(model, batch, precision, temperature, entropy=entropy_of)
+        assert entropy_U is not None
+        entropy_S = batch.expand_to_tokens(entropy_U)
+
+        ratio_S = (new_S - old_S).exp()
+        clipped_ratio_S = ratio_S.clamp(1 - EPSILON, 1 + EPSILON)
+        loss_S = -torch.minimum(ratio_S * advantage_S, clipped_ratio_S * advantage_S)
+        kl_S = torch.zeros_like(old_S)
+        if algorithm.beta:
+            kl_S = (reference_S - new_S).exp() - (reference_S - new_S) - 1
+            loss_S = loss_S + algorithm.beta * kl_S
+        if algorithm.entropy_coef:
+            loss_S = loss_S - algorithm.entropy_coef * entropy_S
+        loss = (loss_S * weight_S).sum()
+        loss.backward()
+
+        with torch.no_grad():
+            clipped_S = (ratio_S != clipped_ratio_S).float()
+            drift_S = (old_S - new_S).abs()  # by as much the engines of rollout and training disagree
+            sum_F += torch.stack([loss, kl_S.sum(), entropy_S.sum(), clipped_S.sum(), drift_S.sum()])
+    loss_sum, *sums = (world.sum(value) for value in sum_F.tolist())  # read once: a GPU is waited for each time
     counts = {
         "learned_tokens": sum(len(sample.ids_T) for sample in samples),
         "distinct_tokens": sum(batch.num_tokens for batch in batches),
         "computed_tokens": sum(batch.num_padded_tokens for batch in batches),
     }
     return {
-        "loss": loss,
+        "loss": loss_sum,
         **{key: value / num_tokens for key, value in zip(("kl", "entropy", "clipped", "drift"), sums, strict=True)},
         **{key: world.sum(count) for key, count in counts.items()},
     }
 
 
-def _loss_backward(
-    model: Any,
-    reference: Any,
-    batch: ScoringBatch,
-    samples: Sequence[TrainSample],
-    weights: Sequence[float],
-    config: TrainConfig,
-) -> torch.Tensor:
-    """Accumulate the gradient of one batch's part of the loss; return that loss, and the sums over the batch's tokens
-    of KL, entropy, clipped and drift: shape (5,), on the model's device.
+def _concatenated(arrays: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(arrays)).to(device)
 
-    The loss of a token is −min(ratio · advantage, clip(ratio) · advantage) + kl · k3 − entropy · H (PPO's eq. 7,
-    arXiv 1707.06347; k3 as in arXiv 2402.03300, eq. 4; H exact).
+
+# 4. The critic ------------------------------------------------------------------------------------------------------
+
+CRITIC_LEARNING_RATE = 1e-3
+CRITIC_PASSES = 8  # steps of Adam over the states of an update; they cost nothing beside the states themselves
+
+
+def states_before_replies(
+    model: Any, sequences: Sequence[tuple[int, TokenSequence]], precision: str, world: World
+) -> tuple[list[tuple[int, int]], torch.Tensor]:
+    """Return which steps have sampled tokens, as (episode, step), and the hidden state at the last token of the prompt
+    of each, fp32, shape (steps, width). Each sequence comes with the number of its episode."""
+    first = [np.zeros(len(tokens), bool) for _, tokens in sequences]
+    for mask_T, (_, tokens) in zip(first, sequences, strict=True):
+        at = np.flatnonzero(tokens.sampled_T)
+        mask_T[at[np.unique(tokens.step_T[at], return_index=True)[1]]] = True
+    places: list[tuple[int, int]] = []
+    parts = [torch.zeros(0, _width(model), device=model.device)]
+    with torch.no_grad():
+        batches = make_batches(model, [tokens.ids_T for _, tokens in sequences], first)
+        for batch in in_lockstep(model, batches, world):
+            parts.append(batch.expand_to_tokens(hidden_states(model, batch, precision)).float())
+            for i in batch.sequences:
+                places += [(sequences[i][0], int(n)) for n in sequences[i][1].step_T[first[i]]]
+    return places, torch.cat(parts)
+
+
+class Critic:
+    """The value head of PPO: what an episode is still worth, linear in the body's last hidden state, and its own Adam.
+
+    It starts at zero. Its gradient does not flow into the body: the policy's features are learned from the policy's
+    loss alone, so that no weight has to balance the two, and the head can be trained on states that were computed once,
+    before the update. Left out: a body of its own and clipped values.
 
     Args:
-        samples: the members of `batch`, in its order.
-        weights: of a token of each sample in the loss, so that it is a mean over tokens or over sequences.
+        model: the policy's, for the width of its states and where they are.
     """
-    algorithm, temperature = config.algorithm, config.rollout.temperature
-    old_S, advantage_S, weight_S = (
-        torch.from_numpy(np.concatenate(parts)).to(model.device)
-        for parts in (
-            [sample.old_logprob_S for sample in samples],
-            [sample.advantage_S for sample in samples],
-            [np.full(len(x.old_logprob_S), w, np.float32) for x, w in zip(samples, weights, strict=True)],
-        )
-    )
-    if algorithm.beta:
-        with torch.no_grad():  # before the policy's pass, whose activations then stand alone in memory
-            reference_S = token_logprobs(reference, batch, config.precision, temperature).logprob_S
-    entropy_of = "gradient" if algorithm.entropy_coef else "value"  # with weight 0 it is computed only to be reported
-    new_S, entropy_U = token_logprobs(model, batch, config.precision, temperature, entropy=entropy_of)
-    assert entropy_U is not None
-    entropy_S = batch.expand_to_tokens(entropy_U)
-    ratio_S = (new_S - old_S).exp()
-    clipped_ratio_S = ratio_S.clamp(1 - EPSILON, 1 + EPSILON)
-    loss_S = -torch.minimum(ratio_S * advantage_S, clipped_ratio_S * advantage_S)
-    kl_S = torch.zeros_like(old_S)
-    if algorithm.beta:
-        kl_S = (reference_S - new_S).exp() - (reference_S - new_S) - 1
-        loss_S = loss_S + algorithm.beta * kl_S
-    if algorithm.entropy_coef:
-        loss_S = loss_S - algorithm.entropy_coef * entropy_S
-    loss = (loss_S * weight_S).sum()
-    loss.backward()
-    with torch.no_grad():
-        clipped_S = (ratio_S != clipped_ratio_S).float()
-        drift_S = (old_S - new_S).abs()  # by as much the engines of rollout and training disagree
-        return torch.stack([loss, kl_S.sum(), entropy_S.sum(), clipped_S.sum(), drift_S.sum()])
+
+    def __init__(self, model: Any) -> None:
+        self.weight = torch.nn.Parameter(torch.zeros(_width(model), device=model.device))
+        self.bias = torch.nn.Parameter(torch.zeros((), device=model.device))
+        self._optimizer = torch.optim.Adam([self.weight, self.bias], lr=CRITIC_LEARNING_RATE)
+
+    def values(self, state_BW: torch.Tensor) -> torch.Tensor:
+        """Return the value of each state, fp32, shape (B,)."""
+        # A body's states have entries around 1: scaled to length 1, a learning rate is the same for every width.
+        return state_BW.float() @ self.weight / math.sqrt(len(self.weight)) + self.bias
+
+    def learn(self, state_BW: torch.Tensor, return_B: torch.Tensor, world: World) -> float:
+        """Move the values towards returns, and return the mean squared error before, over all processes."""
+        count = world.sum(len(return_B))
+        if not count:
+            return 0.0
+        first = 0.0
+        for turn in range(CRITIC_PASSES):
+            loss = (self.values(state_BW) - return_B).square().sum() / count
+            loss.backward()
+            world.sum_gradients([self.weight, self.bias])
+            self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
+            first = float(loss.detach()) if turn == 0 else first
+        return world.sum(first)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return the weights and what Adam remembers, flat."""
+        weights = {"weight": self.weight.detach(), "bias": self.bias.detach()}
+        return weights | {f"adam.{key}": tensor for key, tensor in optimizer_state(self._optimizer).items()}
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Put back what `state` returned."""
+        with torch.no_grad():
+            self.weight.copy_(state["weight"])
+            self.bias.copy_(state["bias"])
+        adam = {key.removeprefix("adam."): tensor for key, tensor in state.items() if key.startswith("adam.")}
+        load_optimizer(self._optimizer, adam)
+
+
+def _width(model: Any) -> int:
+    return model.get_output_embeddings().weight.shape[1]

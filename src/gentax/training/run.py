@@ -28,11 +28,10 @@ from gentax.models.options import ModelOptions
 from gentax.policies.local import load_local_policy
 from gentax.training.check import check
 from gentax.training.config import TrainConfig
-from gentax.training.critic import Critic
 from gentax.training.distributed import World, join
 from gentax.training.forgetting import Start, forgetting_methods, implementing
 from gentax.training.learner import check_memory, learner_of, parameters_of, with_learning_rates
-from gentax.training.policy_gradient import update
+from gentax.training.policy_gradient import Critic, update
 from gentax.training.rollout_worker import Curriculum, RolloutWorker
 from gentax.training.run_folder import (
     Metrics,

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,7 +43,7 @@ from gentax.training.config import TrainConfig
 from gentax.training.distributed import World, join
 from gentax.training.forgetting import forgetting_methods
 from gentax.training.learner import adapted_layers, check_memory
-from gentax.training.policy_gradient import EPSILON, EXPLODED, advantage_metrics, compute_advantages
+from gentax.training.policy_gradient import EPSILON, advantage_metrics, compute_advantages, what_exploded
 from gentax.training.rollout_worker import Curriculum, RolloutWorker
 from gentax.training.run_folder import (
     Metrics,
@@ -240,9 +239,8 @@ class _Run:
         """Log the metrics of a step, and write its checkpoint where one is due."""
         world, step = self.world, self.step
         learned = {key: float(logs[trl_key]) for key, trl_key in LOGGED.items() if logs.get(trl_key) is not None}
-        for key, limit in (("loss", EXPLODED), ("grad_norm", sys.float_info.max)):
-            if not abs(value := learned.get(key, 0.0)) <= limit:  # in this form it is true of NaN
-                raise NonFiniteLoss(f"the {key} became {value:.6g} at step {step}; {last_checkpoint_text(self.path)}")
+        if exploded := what_exploded(learned):
+            raise NonFiniteLoss(f"{exploded} at step {step}; {last_checkpoint_text(self.path)}")
         learned |= advantage_metrics(self.batch.episodes, self.advantages, world)
         metrics = self.worker.metrics(step, self.batch, learned)
         if self.curriculum.validates(step):
