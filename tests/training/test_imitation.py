@@ -86,7 +86,7 @@ def test_nineteen_to_three_to_one(toy, tiny, tmp_path, context):
     made = SFTData.collect(
         make_config(tiny, rollout_config, mixture=mix, teachers=teachers, max_pairs=230, successes_only=False), policy
     )
-    assert made.counts == made.wanted == {"toy": 190, "toy:three": 30, "toy:one": 10}
+    assert made.counts == {"toy": 190, "toy:three": 30, "toy:one": 10}
     assert replies(made, policy.codec) == 230
     assert sum(example.pairs for batch in made.batches for example in batch) == 230
 
@@ -97,7 +97,6 @@ def test_a_teacher_that_runs_out_gives_what_it_has(toy, tiny, tmp_path, monkeypa
     made = SFTData.collect(
         make_config(tiny, mixture={"toy:one": 1, "toy:three": 1}, teachers=teachers, max_pairs=40), policy
     )
-    assert made.wanted == {"toy:one": 20, "toy:three": 20}
     assert made.counts == {"toy:one": 6, "toy:three": 20}
     monkeypatch.setattr("gentax.training.rollout_worker.TRAIN_TASKS", 5)
     short = TrainConfig(source="toy:one", model=str(tiny), sft=SFTConfig(max_pairs=40))
@@ -281,7 +280,7 @@ def test_examples_that_are_kept_are_not_played_again(toy, tiny, tmp_path, monkey
     again = SFTData.collect(
         asked, load_local_policy(tiny), kept, World(rank=1, size=2)
     )  # another process of the run reads too
-    assert (again.counts, again.wanted, again.steps) == (first.counts, first.wanted, first.steps)
+    assert (again.counts, again.steps) == (first.counts, first.steps)
     for a, b in zip(sum(first.batches, ()), sum(again.batches, ()), strict=True):
         assert np.array_equal(a.ids_T, b.ids_T)
         assert np.array_equal(a.weight_T, b.weight_T)
@@ -332,7 +331,7 @@ def test_the_gradient_is_that_of_the_mean_over_the_agents_tokens(toy, tiny):
     with make("toy", "three") as env:
         episodes = rollout(ExpertPolicy(), env.tasks("train", 4))
     made = [e for episode in episodes for e in examples(exchanges(episode, RolloutConfig()), policy.codec)]
-    one = SFTData((tuple(made),), {}, {}, module.SFTSettings(steps=1, precision="fp32"))
+    one = SFTData((tuple(made),), {}, module.SFTSettings(steps=1, precision="fp32"))
     learner = learner_of(policy, make_config(tiny))
     row = one.step(1, learner, torch.optim.SGD(learner.parameters, lr=0.0))
     losses = []

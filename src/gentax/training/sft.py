@@ -10,6 +10,7 @@ first one, so a continued run learns the same. Left out: replies without an acti
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +29,6 @@ from gentax.core.settings import settings
 from gentax.models.scoring import make_batches, token_logprobs
 from gentax.policies.load import SCRIPTED_BY_NAME, load_policy
 from gentax.policies.local import LocalPolicy
-from gentax.policies.protocol import Policy
 from gentax.rollouts import EnvPool, rollout
 from gentax.training.config import TrainConfig
 from gentax.training.distributed import World, clip_grad_norm, in_lockstep
@@ -185,16 +185,13 @@ TASKS_AT_ONCE = (32, 512)  # that a teacher plays at a time, at least and at mos
 ATTEMPTS = 512  # episodes after which a teacher is given up that has shown nothing to learn
 POLICY_NAMES = (*SCRIPTED_BY_NAME, "base", "start")  # teachers that are policies, whatever files there are
 
-Collected = tuple[Mapping[str, int], Mapping[str, int], Sequence[Example]]
-
 
 @dataclass(frozen=True)
 class SFTData:
     """The examples to fine-tune on, batch by batch."""
 
     batches: tuple[tuple[Example, ...], ...]
-    wanted: Mapping[str, int]  # state-action pairs that each name of the mixture should give
-    counts: Mapping[str, int]  # and those that it gives: fewer where its teacher has no more
+    counts: Mapping[str, int]  # state-action pairs of each name of the mixture: fewer than wanted if there are no more
     settings: SFTSettings
 
     @classmethod
@@ -203,7 +200,7 @@ class SFTData:
         config: TrainConfig,
         policy: LocalPolicy,
         cache: Path | None = None,
-        world: World | None = None,
+        world: World = World(),  # noqa: B008  (frozen)
         status: Callable[[str], None] = lambda text: None,
         parallel: int | None = None,
     ) -> SFTData:
@@ -223,23 +220,25 @@ class SFTData:
                 tasks; a teacher that shows nothing to imitate (after `ATTEMPTS` episodes, if it plays).
             PolicyFault: a teacher on a server cannot be reached.
         """
-        world = world or World()
-        collected = None
+        by_name: dict[str, list[Example]] | None = None
         if cache is None or (world.first and not cache.is_file()):
-            collected = _collect(config, policy, status, parallel)
+            by_name = {
+                name: _Collector(name, pairs, config, policy, status, parallel).collect() if pairs else []
+                for name, pairs in wanted_pairs(config).items()
+            }
             if cache is not None:
-                _write(cache, *collected)
+                _write(cache, by_name)
         world.barrier()
-        if collected is None:
+        if by_name is None:
             assert cache is not None
-            collected = _read(cache)
-        wanted, counts, examples = collected
+            by_name = _read(cache)
         config = with_learning_rates(config, sum(p.numel() for p in policy.model.parameters()))
         assert config.sft is not None
         assert config.sft.learning_rate is not None
+        examples = [example for of_name in by_name.values() for example in of_name]
         batches = tuple(_batches(_order(examples, config.sft.num_train_epochs, config.seed)))
         settings = SFTSettings(steps=len(batches), lr=config.sft.learning_rate, precision=config.precision)
-        return cls(batches, wanted, counts, settings)
+        return cls(batches, {name: sum(e.pairs for e in of_name) for name, of_name in by_name.items()}, settings)
 
     @property
     def steps(self) -> int:
@@ -255,7 +254,7 @@ class SFTData:
         step: int,
         learner: Any,
         optimizer: torch.optim.Optimizer,
-        world: World | None = None,
+        world: World = World(),  # noqa: B008  (frozen)
         extra_loss: Callable[[], dict[str, float]] | None = None,
     ) -> dict[str, float]:
         """Learn the batch of a step, the first of which is 1; return metrics (see `sft_step`).
@@ -270,7 +269,7 @@ class SFTData:
             self.settings,
             (step - 0.5) / self.steps,  # the middle of it: the first step of a short run should not be for nothing
             f"step {step} of supervised fine-tuning",
-            world or World(),
+            world,
             extra_loss,
         )
 
@@ -286,128 +285,93 @@ def wanted_pairs(config: TrainConfig) -> dict[str, int]:
     return whole
 
 
-def _collect(
-    config: TrainConfig, policy: LocalPolicy, status: Callable[[str], None], parallel: int | None
-) -> Collected:
-    """Return the wanted and the collected numbers of pairs of each name, and the examples."""
-    assert config.sft is not None
-    wanted = wanted_pairs(config)
-    by_name = {
-        name: _examples(name, pairs, config, policy, status, parallel) if pairs else []
-        for name, pairs in wanted.items()
-    }
-    counts = {name: sum(example.pairs for example in examples) for name, examples in by_name.items()}
-    return wanted, counts, [example for examples in by_name.values() for example in examples]
-
-
-def _examples(
-    name: str,
-    wanted: int,
-    config: TrainConfig,
-    policy: LocalPolicy,
-    status: Callable[[str], None],
-    parallel: int | None,
-) -> list[Example]:
-    """Return examples with `wanted` pairs of one name of the mixture, fewer where its teacher has no more."""
-    assert config.sft is not None
-    teacher = config.sft.teachers.get(name, "expert")
-    tasks = task_pool(name, config).train
-    collector = _Collector(wanted, config, policy, own=teacher == "start", parallel=parallel)
-
-    def report() -> None:
-        text = f"  collecting what {teacher} does on {name}: {wanted - collector.left}/{wanted} state-action pairs"
-        succeeded = f"; {collector.successes} of {collector.attempts} episodes succeeded"
-        status(text + succeeded if collector.attempts else text)
-
-    report()
-    rng = np.random.default_rng(stable_seed(config.seed, "imitate", name))
-    if teacher not in POLICY_NAMES and holds_trajectories(teacher):
-        items = _learnable(read_trajectories(teacher), teacher, name, tasks)
-        for i in rng.permutation(len(items)):
-            collector.add(items[i])
-    else:
-        player = policy if teacher == "start" else load_policy(teacher, config.options(str(policy.model.device)))
-        collector.play(player, [tasks[i] for i in rng.permutation(len(tasks))], report)
-    if not collector.examples:
-        raise UsageError(f"nothing to imitate on {name}: {collector.why_nothing(teacher)}")
-    return collector.examples
-
-
-def _learnable(
-    items: Sequence[Conversation | Episode], teacher: str, name: str, tasks: Sequence[Task]
-) -> list[Conversation | Episode]:
-    """Return the conversations, and the episodes on `tasks`."""
-    episodes = [item for item in items if isinstance(item, Episode)]
-    if any(episode.task.split == "test" for episode in episodes):
-        raise UsageError(f"{teacher} holds episodes of test tasks, which are measured on and never learned from")
-    known = set(tasks)
-    learnable = [item for item in items if isinstance(item, Conversation) or item.task in known]
-    if not learnable:
-        raise UsageError(f"{teacher} holds no episode of {name} on a task that the recipe trains on")
-    return learnable
-
-
 class _Collector:
-    """Collects the examples of one name of the mixture."""
+    """Collects the examples of one name of the mixture, with `wanted` pairs, or as many as its teacher has."""
 
-    def __init__(self, wanted: int, config: TrainConfig, policy: LocalPolicy, own: bool, parallel: int | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        wanted: int,
+        config: TrainConfig,
+        policy: LocalPolicy,
+        status: Callable[[str], None],
+        parallel: int | None,
+    ) -> None:
+        assert config.sft is not None
+        self.name, self.wanted, self.config, self.sft = name, wanted, config, config.sft
+        self.policy, self.status, self.parallel = policy, status, parallel
+        self.teacher = config.sft.teachers.get(name, "expert")
         self.left = wanted
         self.examples: list[Example] = []
         self.attempts = self.successes = self.errors = 0  # of the teacher that plays
         self.usable = 0  # episodes and conversations that may be learned, if their replies can be
-        self._config, self._policy, self._own, self._parallel = config, policy, own, parallel
 
-    def play(self, player: Policy, tasks: Sequence[Task], report: Callable[[], None]) -> None:
-        """Let `player` play tasks until there are enough pairs, or none after `ATTEMPTS`; call `report` on the way."""
-        config, wanted, played = self._config, self.left, 0
-        seed = stable_seed(config.seed, "imitate")
+    def collect(self) -> list[Example]:
+        """Return the examples, from the teacher's file or by playing. Raises UsageError where there is none."""
+        self._report()
+        teacher, tasks = self.teacher, task_pool(self.name, self.config).train
+        rng = np.random.default_rng(stable_seed(self.config.seed, "imitate", self.name))
+        if teacher not in POLICY_NAMES and holds_trajectories(teacher):
+            items = self._learnable(read_trajectories(teacher), tasks)
+            for i in rng.permutation(len(items)):
+                self._add(items[i])
+        else:
+            self._play([tasks[i] for i in rng.permutation(len(tasks))])
+        if not self.examples:
+            raise UsageError(f"nothing to imitate on {self.name}: {self._why_nothing()}")
+        return self.examples
+
+    def _learnable(
+        self, items: Sequence[Conversation | Episode], tasks: Sequence[Task]
+    ) -> list[Conversation | Episode]:
+        """Return the conversations, and the episodes on `tasks`."""
+        if any(isinstance(item, Episode) and item.task.split == "test" for item in items):
+            raise UsageError(
+                f"{self.teacher} holds episodes of test tasks, which are measured on and never learned from"
+            )
+        known = set(tasks)
+        learnable = [item for item in items if isinstance(item, Conversation) or item.task in known]
+        if not learnable:
+            raise UsageError(f"{self.teacher} holds no episode of {self.name} on a task that the recipe trains on")
+        return learnable
+
+    def _play(self, tasks: Sequence[Task]) -> None:
+        """Let the teacher play tasks until there are enough pairs, or none after `ATTEMPTS`."""
+        config, played = self.config, 0
+        options = config.options(str(self.policy.model.device))
+        player = self.policy if self.teacher == "start" else load_policy(self.teacher, options)
 
         def on_episode(episode: Episode) -> None:
             self.attempts += 1
             self.successes += episode.success is True
             self.errors += episode.outcome is Outcome.ERROR
             if self.attempts % TASKS_AT_ONCE[0] == 0:
-                report()
+                self._report()
 
         with EnvPool(config.rollout) as envs:
             while self.left and played < (len(tasks) if self.examples else min(ATTEMPTS, len(tasks))):
                 # As many as should suffice, by those played so far.
-                expected = math.ceil(self.left * played / max(wanted - self.left, 1))
+                expected = math.ceil(self.left * played / max(self.wanted - self.left, 1))
                 size = min(max(expected, TASKS_AT_ONCE[0]), TASKS_AT_ONCE[1])
                 batch = tasks[played : played + size if self.examples else min(played + size, ATTEMPTS)]
                 for episode in rollout(
                     player,
                     batch,
                     config=config.rollout,
-                    seed=seed,
+                    seed=stable_seed(config.seed, "imitate"),
                     pool=envs,
-                    parallel=self._parallel,
+                    parallel=self.parallel,
                     on_episode=on_episode,
                 ):
-                    self.add(episode)
+                    self._add(episode)
                 played += len(batch)
-                report()
+                self._report()
 
-    def why_nothing(self, teacher: str) -> str:
-        """Say why there is no example, and what to do."""
-        if self.usable:
-            return f"no reply of {teacher} has an action and fits in the model's context"
-        if self.attempts:
-            broke = f", {self.errors} of which broke" if self.errors else ""
-            return (
-                f"{teacher} succeeded in {self.successes} of {self.attempts} episodes{broke}; name another teacher "
-                "under sft.teachers or an easier level under sft.mixture, or take failures too with "
-                "sft.successes_only: false"
-            )
-        return f"no trajectory in {teacher} succeeded; sft.successes_only: false takes the others too"
-
-    def add(self, item: Conversation | Episode) -> None:
+    def _add(self, item: Conversation | Episode) -> None:
         """Take the pairs of an episode or a conversation, as many as are missing."""
-        sft = self._config.sft
-        assert sft is not None
         failed = item.success is False
         broken = isinstance(item, Episode) and item.outcome is Outcome.ERROR
-        if not self.left or broken or (failed and sft.successes_only):
+        if not self.left or broken or (failed and self.sft.successes_only):
             return
         self.usable += 1
         for example in self._examples(item):
@@ -416,14 +380,33 @@ class _Collector:
                 self.left -= example.pairs
 
     def _examples(self, item: Conversation | Episode) -> Iterator[Example]:
-        codec = self._policy.codec_for(self._config.rollout.chat)
+        codec = self.policy.codec_for(self.config.rollout.chat)
         if isinstance(item, Conversation):
             turns: Iterable[Exchange] = item.exchanges
-        elif self._own:
+        elif self.teacher == "start":
             return sampled_examples(item, self.left)
         else:
-            turns = exchanges(item, self._config.rollout, lambda step: bool(step.action), codec.format_reply)
-        return examples(turns, codec, limit=self._policy.decoder.max_length, max_pairs=self.left)
+            turns = exchanges(item, self.config.rollout, lambda step: bool(step.action), codec.format_reply)
+        return examples(turns, codec, limit=self.policy.decoder.max_length, max_pairs=self.left)
+
+    def _report(self) -> None:
+        """Say how far it is."""
+        done = f"{self.wanted - self.left}/{self.wanted} state-action pairs"
+        succeeded = f"; {self.successes} of {self.attempts} episodes succeeded" if self.attempts else ""
+        self.status(f"  collecting what {self.teacher} does on {self.name}: {done}{succeeded}")
+
+    def _why_nothing(self) -> str:
+        """Say why there is no example, and what to do."""
+        if self.usable:
+            return f"no reply of {self.teacher} has an action and fits in the model's context"
+        if self.attempts:
+            broke = f", {self.errors} of which broke" if self.errors else ""
+            return (
+                f"{self.teacher} succeeded in {self.successes} of {self.attempts} episodes{broke}; name another "
+                "teacher under sft.teachers or an easier level under sft.mixture, or take failures too with "
+                "sft.successes_only: false"
+            )
+        return f"no trajectory in {self.teacher} succeeded; sft.successes_only: false takes the others too"
 
 
 def _order(examples: Sequence[Example], epochs: float, seed: int) -> Iterator[Example]:
@@ -447,10 +430,11 @@ def _batches(order: Iterable[Example]) -> Iterator[tuple[Example, ...]]:
         yield tuple(batch)
 
 
-def _write(path: Path, wanted: Mapping[str, int], counts: Mapping[str, int], examples: Sequence[Example]) -> None:
+def _write(path: Path, by_name: Mapping[str, Sequence[Example]]) -> None:
     """Write what was collected to a file."""
     from safetensors.numpy import save_file
 
+    examples = [example for of_name in by_name.values() for example in of_name]
     arrays = {
         "ids": np.concatenate([example.ids_T for example in examples]),
         "weight": np.concatenate([example.weight_T for example in examples]),
@@ -458,16 +442,16 @@ def _write(path: Path, wanted: Mapping[str, int], counts: Mapping[str, int], exa
         "pairs": np.array([example.pairs for example in examples]),
     }
     with atomic_file(path) as aside:
-        save_file(arrays, aside, {"wanted": json.dumps(wanted), "counts": json.dumps(counts)})
+        save_file(arrays, aside, {"counts": json.dumps({name: len(of_name) for name, of_name in by_name.items()})})
 
 
-def _read(path: Path) -> Collected:
+def _read(path: Path) -> dict[str, list[Example]]:
     """Read what `_write` wrote."""
     from safetensors import safe_open
 
     with safe_open(path, framework="np") as file:
-        facts = file.metadata()
         ends = np.cumsum(file.get_tensor("length"))[:-1]
         parts = (np.split(file.get_tensor(name), ends) for name in ("ids", "weight"))
-        examples = [Example(*row) for row in zip(*parts, file.get_tensor("pairs").tolist(), strict=True)]
-    return json.loads(facts["wanted"]), json.loads(facts["counts"]), examples
+        examples = (Example(*row) for row in zip(*parts, file.get_tensor("pairs").tolist(), strict=True))
+        counts = json.loads(file.metadata()["counts"])
+        return {name: list(itertools.islice(examples, count)) for name, count in counts.items()}
