@@ -23,6 +23,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -36,7 +37,10 @@ from gentax.core.extras import install_command
 from gentax.core.files import atomic_folder
 from gentax.core.imports import require
 from gentax.core.process import Interrupt, deferred_interrupt
+from gentax.models.action_format import ACTION_END
+from gentax.models.decoding.sampling import ActiveRequest, StopCondition
 from gentax.models.device import available_memory, has_native_bf16, resolve_device, stochastic_round_
+from gentax.models.options import Sample, SamplingRequest
 from gentax.models.source import find_model
 from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.training.config import TrainConfig
@@ -58,17 +62,11 @@ from gentax.training.run_folder import (
     save_model,
     unpack,
 )
-from gentax.training.trl_server import ServerDecoder, client_of
 
 PINNED = "1.16.0"  # `rollout_func` is experimental there, and what is overridden below is TRL's own affair
 EPISODES = 8  # in one forward pass, about; TRL's own default
-LOGGED = {
-    "loss": "loss",
-    "kl": "kl",
-    "entropy": "entropy",
-    "clipped": "clip_ratio/region_mean",
-    "grad_norm": "grad_norm",
-}
+CLIPPED = "clip_ratio/region_mean"  # TRL's name for it
+LOGGED = {"loss": "loss", "kl": "kl", "entropy": "entropy", "clipped": CLIPPED, "grad_norm": "grad_norm"}
 
 
 def refuse(config: TrainConfig, device: str, server: str | None) -> None:
@@ -162,6 +160,7 @@ class _Run:
         episodes = math.ceil(config.tasks_per_step / world.size) * config.num_generations  # episodes of one process
         self.batches = math.ceil(episodes / EPISODES)  # forward passes in a step
         self.saved = checkpoints(path)
+        self.step = self.done = self.saved[-1][0] if self.saved else 0
         self.args = self._arguments()
         kind = self.args.distributed_state.distributed_type
         if kind == DistributedType.FSDP:
@@ -174,23 +173,16 @@ class _Run:
         self.folder = RunFolder.open(path, config, world)
         self.worker = RolloutWorker(config, self.curriculum, world, str(player.model.device), parallel)
 
-    @property
-    def done(self) -> int:
-        """Steps that are in the last checkpoint that was there at the beginning."""
-        return self.saved[-1][0] if self.saved else 0
-
     def complete(self) -> Path:
         """Do what is left of the run; return the folder of its result."""
         if self.done == self.curriculum.steps:
             return self.folder.finish(self.saved[-1][1])
-        self.step = self.done
         self.folder.drop_after(self.done)
         self.trainer = self._trainer()
         if self.server is not None:
             self.player.decoder = ServerDecoder(client_of(self.trainer, self.server), self.player.decoder.max_length)
         self.state = read_training_state(self.saved[-1][1]) if self.saved else {}
-        if self.saved:
-            _load_trained(self.trainer.model, unpack(self.state, "trained"))
+        self.trainer.model.load_state_dict(unpack(self.state, "trained"), strict=False)
         with self.worker:
             self.began = time.monotonic()
             self.trainer.train()
@@ -218,10 +210,6 @@ class _Run:
         torch.manual_seed(stable_seed(config.seed, "shuffle", self.step))
         return {key: [row[key] for row in rows] for key in PADDING if key != "advantage"}
 
-    def learning_rate(self, update: int) -> float:
-        """Return the learning rate of an update, counted from 0 in this process, over its peak: as in `train`."""
-        return self.curriculum.learning_rate(self.done + update + 1)
-
     def insert_advantages(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return TRL's batch with our advantages, shape (sequences, longest completion), and old probabilities."""
         old_RT = batch["sampling_per_token_logps"]
@@ -229,11 +217,6 @@ class _Run:
         for row, advantage in zip(advantage_RT, self.advantages_R, strict=True):
             row[: len(advantage)] = torch.tensor(advantage)
         return batch | {"advantages": advantage_RT, "old_per_token_logps": old_RT}
-
-    def restore_optimizer(self) -> None:
-        """Load the optimizer state of the last checkpoint."""
-        if flat := unpack(self.state, "optimizer"):
-            load_optimizer(self.trainer.optimizer, flat)
 
     def on_step_end(self, logs: Mapping[str, float]) -> None:
         """Log the metrics of a step, and write its checkpoint where one is due."""
@@ -352,7 +335,8 @@ class _Run:
 
             def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
                 if self.lr_scheduler is None:
-                    self.lr_scheduler = LambdaLR(self.optimizer if optimizer is None else optimizer, run.learning_rate)
+                    rate = lambda update: run.curriculum.learning_rate(run.done + update + 1)  # noqa: E731
+                    self.lr_scheduler = LambdaLR(self.optimizer if optimizer is None else optimizer, rate)
                     self._created_lr_scheduler = True
                 return self.lr_scheduler
 
@@ -361,7 +345,8 @@ class _Run:
 
         class Callbacks(TrainerCallback):
             def on_train_begin(self, *_: Any, **__: Any) -> None:
-                run.restore_optimizer()
+                if flat := unpack(run.state, "optimizer"):
+                    load_optimizer(run.trainer.optimizer, flat)
 
             def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
                 if not run.has_advantage:
@@ -462,13 +447,6 @@ def copy_weights(model: Any, player: Any) -> None:
         stochastic_round_(own, weight.to(own.device, torch.float32), name)
 
 
-@torch.no_grad()
-def _load_trained(model: Any, trained: Mapping[str, torch.Tensor]) -> None:
-    for name, parameter in model.named_parameters():
-        if name in trained:
-            parameter.copy_(trained[name])
-
-
 @contextmanager
 def _silence_warnings() -> Iterator[None]:
     """Silence warnings of TRL and transformers about changes in other versions: TRL's is pinned."""
@@ -476,3 +454,62 @@ def _silence_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield
+
+
+class ServerDecoder:
+    """The interface of `models.decoding.Decoder` over TRL's client of a vLLM server: token ids in, token ids out.
+
+    Each prompt is a request with its own seed, so that what an episode says does not hang on who plays beside it.
+    """
+
+    reserved_bytes = 0
+
+    def __init__(self, client: Any, max_length: int) -> None:
+        self.client, self.max_length = client, max_length
+
+    def cache_bytes(self, tokens: int) -> None:
+        """Return None: the server manages its own memory."""
+
+    def clear_cache(self) -> None:
+        """The server forgets by itself when it gets new weights."""
+
+    def sample(self, requests: Sequence[SamplingRequest], stop: StopCondition) -> list[Sample]:
+        """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
+        with ThreadPoolExecutor(64) as threads:
+            return list(threads.map(lambda request: self._complete(request, stop), requests))
+
+    def _complete(self, request: SamplingRequest, stop: StopCondition) -> Sample:
+        row = ActiveRequest(request)
+        while not row.finished:  # the server stops at any `</action>`; one in a thought is no end
+            completion = self.client.generate(
+                prompts=[[*request.prompt.tolist(), *row.ids]],
+                temperature=request.params.temperature,
+                top_p=request.params.top_p,
+                top_k=request.params.top_k,
+                min_p=request.params.min_p,
+                max_tokens=len(request.uniforms) - len(row.ids),
+                logprobs=0,
+                generation_kwargs={
+                    "seed": int(row.uniform * 2**53),
+                    "stop": [ACTION_END],
+                    "include_stop_str_in_output": True,
+                    "skip_special_tokens": False,
+                },
+            )
+            ids, logprobs = completion["completion_ids"][0], completion["logprobs"][0]
+            for token, top in zip(ids, logprobs, strict=True):
+                if not row.finished:
+                    row.append(token, top[0], stop)
+            row.finished = row.finished or not ids
+        return row.sample()
+
+
+def client_of(trainer: Any, server: str) -> Any:
+    """Return this process's client of the server; refuse one whose probabilities are not those it samples from."""
+    from trl.generation.vllm_client import VLLMClient
+
+    client = trainer.vllm_generation.vllm_client if trainer.accelerator.is_main_process else VLLMClient(server)
+    mode = client.get_server_info()["model_config"]["logprobs_mode"]
+    if mode != "processed_logprobs":
+        raise UsageError(f"{server} gives {mode}: start it with --logprobs-mode processed_logprobs")
+    return client
