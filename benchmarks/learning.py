@@ -25,7 +25,7 @@ import gentax
 from gentax.core.files import write_json
 from gentax.core.settings import read_settings
 from gentax.domains import domains, missing_modules
-from gentax.metrics.episode_scores import drop_error_tasks, task_success
+from gentax.metrics.episode_scores import paired_scores, task_success
 from gentax.metrics.statistics import Estimate
 from gentax.metrics.statistics.intervals import difference
 from gentax.training.config import TrainConfig, read_values, shipped
@@ -43,8 +43,8 @@ def played(policy: str | Path, name: str, tasks: int, kept: Path) -> np.ndarray:
 
 def gained(before: np.ndarray, after: np.ndarray) -> Estimate:
     """Return ΔID; tasks on which an episode ended in an error are left out."""
-    (one, other), _ = drop_error_tasks([{"": before}, {"": after}])
-    return difference(one[""][0], other[""])
+    scores, _ = paired_scores({"init": {"": before}, "after": {"": after}})
+    return difference(scores.roles["init"][""][0], scores.roles["after"][""])
 
 
 def main() -> None:

@@ -17,9 +17,7 @@ from gentax.domains import domain, make
 from gentax.metrics.episode_scores import (
     Truncation,
     content_labels,
-    error_free_tasks,
-    select_labels,
-    select_tasks,
+    paired_scores,
     task_success,
     unknown_content_caveat,
 )
@@ -44,12 +42,10 @@ class Evaluation(Tabular):
 
     def success(self) -> dict[str, Estimate]:
         """Return the success rate of each domain, percent, with its interval. Raises UsageError on many errors."""
-        scores = {d: task_success(episodes) for d, episodes in self.episodes.items()}
-        usable = error_free_tasks([scores])
-        labels = select_labels(usable, self.clusters()) or {}
-        return {
-            d: success_rate(scores_SK, clusters=labels[d]) for d, scores_SK in select_tasks(usable, [scores])[0].items()
-        }
+        success = {d: task_success(episodes) for d, episodes in self.episodes.items()}
+        scores, _ = paired_scores({"success": success}, self.clusters())
+        labels = scores.clusters or {}
+        return {d: success_rate(scores_SK, clusters=labels[d]) for d, scores_SK in scores.roles["success"].items()}
 
     def all_episodes(self) -> list[Episode]:
         """Return the episodes of all domains, in order."""

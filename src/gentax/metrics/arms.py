@@ -15,14 +15,13 @@ import numpy as np
 
 from gentax.core import UsageError, unknown
 from gentax.core.results import Record, repr_as_str
-from gentax.metrics.episode_scores import error_free_tasks, select_labels, select_tasks
+from gentax.metrics.episode_scores import paired_scores
 from gentax.metrics.statistics import (
     LEVEL,
     SEEDS_AND_TASKS,
     TASKS,
     Estimate,
     Labels,
-    Scores,
     Undefined,
     Weights,
     holm,
@@ -109,10 +108,7 @@ def compare_arms(
         raise unknown("arm", plain, arms)
     if len(arms) < 2 or {"init", "chance"} & set(arms):
         raise UsageError("arms are compared with each other: it takes two of them, none called 'init' or 'chance'")
-    usable = error_free_tasks([init, *arms.values()])
-    before, *rest = select_tasks(usable, [init, *arms.values()])
-    labels = select_labels(usable, clusters)
-    scores = Scores({"init": before, **dict(zip(arms, rest, strict=True))}, clusters=labels)
+    scores, _ = paired_scores({"init": init, **arms}, clusters)
     every = sorted(set(scores.roles[plain]) - {source})
     if not every:
         raise UsageError(f"no target: arms of {source} need at least one other domain")

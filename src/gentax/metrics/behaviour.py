@@ -23,6 +23,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ import numpy as np
 from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.core.results import Record, Tabular
 from gentax.metrics import statistics
-from gentax.metrics.episode_scores import drop_error_tasks, task_success
+from gentax.metrics.episode_scores import check_errors, task_success
 from gentax.metrics.statistics import LEVEL, Estimate, difference
 from gentax.metrics.statistics.task_ratios import Ratio, change, estimate, p_value
 from gentax.metrics.verdict import number, signed
@@ -169,7 +171,7 @@ def _paired(*policies: Iterable[Episode]) -> dict[str, tuple[list[ByTask], int]]
 
     Raises:
         UsageError: no episodes, an episode that is there twice, tasks or samples that do not pair, fewer than 2 tasks
-            of a domain, more of them with an error than `drop_error_tasks` allows.
+            of a domain, more of them with an error than `paired_scores` allows.
     """
     sides = [_by_sample(episodes) for episodes in policies]
     for side in sides[1:]:
@@ -182,19 +184,14 @@ def _paired(*policies: Iterable[Episode]) -> dict[str, tuple[list[ByTask], int]]
     paired = {}
     for domain in sorted({task.domain for task, _ in sides[0]}):
         keys = sorted(key for key in sides[0] if key[0].domain == domain)
-        tasks = list(dict.fromkeys(task for task, _ in keys))
-        scores = [{domain: task_success((side[key] for key in keys), tasks)} for side in sides]
-        _, left_out = drop_error_tasks(scores)  # refuses where there are too many
-        broken_K = np.isnan(np.array([score[domain] for score in scores])).any(axis=0)
-        complete = [task for task, broken in zip(tasks, broken_K, strict=True) if not broken]
+        samples = {task: list(of_task) for task, of_task in groupby(keys, key=itemgetter(0))}
+        errors_K = [any(side[key].outcome is Outcome.ERROR for key in of for side in sides) for of in samples.values()]
+        check_errors(np.array(errors_K), domain)
+        complete = {task: of for (task, of), error in zip(samples.items(), errors_K, strict=True) if not error}
         if len(complete) < 2:
             raise UsageError(f"what was done on {domain} needs episodes of at least 2 tasks, not {len(complete)}")
-        by_task: list[ByTask] = [{task: [] for task in complete} for _ in sides]
-        for key in keys:
-            for side, episodes_of in zip(sides, by_task, strict=True):
-                if key[0] in episodes_of:
-                    episodes_of[key[0]].append(side[key])
-        paired[domain] = by_task, left_out[domain]
+        by_task = [{task: [side[key] for key in of] for task, of in complete.items()} for side in sides]
+        paired[domain] = by_task, sum(errors_K)
     return paired
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core.errors import UsageError
-from gentax.metrics.episode_scores import error_free_tasks, select_labels, select_tasks
+from gentax.metrics.episode_scores import paired_scores
 from gentax.metrics.statistics import (
     LEVEL,
     Estimate,
@@ -199,9 +199,7 @@ def _select(
     roles: dict[str, dict[str, np.ndarray]] = {}
     for role, domain in keys:
         roles.setdefault(role, {})[domain] = policies[role][domain]
-    kept = error_free_tasks(roles.values())
-    selected = dict(zip(roles, select_tasks(kept, roles.values()), strict=True))
-    return Scores(selected, frozenset({BASE, RANDOM}), select_labels(kept, clusters))
+    return paired_scores(roles, clusters)[0]
 
 
 def _needed(test: _Test, level: float) -> RequiredSample:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 
 from gentax.core import Episode, Outcome, Task, UsageError
 from gentax.core.results import Record
-from gentax.metrics.statistics import Labels
+from gentax.metrics.statistics import Labels, Scores
 
 MAX_ERROR_SHARE = 0.02  # of a domain's tasks that may be excluded because an environment failed
 
@@ -69,68 +70,49 @@ def task_success(episodes: Iterable[Episode], tasks: Iterable[Task] | None = Non
     return np.array([np.mean(scores[task]) for task in tasks])
 
 
-def drop_error_tasks(
-    policies: Iterable[Mapping[str, np.ndarray]], max_error_share: float = MAX_ERROR_SHARE
-) -> tuple[list[dict[str, np.ndarray]], dict[str, int]]:
-    """Exclude, for every policy, the tasks on which any of them has NaN; return the rest and how many were excluded.
+def check_errors(broken_K: np.ndarray, domain: str, max_error_share: float = MAX_ERROR_SHARE) -> None:
+    """Raise UsageError where too many tasks ended in an error: the rest is no fair sample."""
+    if broken_K.mean() > max_error_share:
+        raise UsageError(
+            f"{broken_K.sum()} of {len(broken_K)} tasks on {domain} ended in an error, more than "
+            f"{100 * max_error_share:g} %: what broke must be fixed before anything is measured on it"
+        )
+
+
+def paired_scores(
+    roles: Mapping[str, Mapping[str, np.ndarray]],
+    clusters: Mapping[str, Labels] | None = None,
+    max_error_share: float = MAX_ERROR_SHARE,
+) -> tuple[Scores, dict[str, int]]:
+    """Return the scores of the tasks on which no role has NaN, and how many tasks each domain lost.
 
     Args:
-        policies: for each policy, domain -> (K,) or (S, K).
+        roles: role -> domain -> (K,) or (S, K); see `Scores`.
+        clusters: domain -> a label (K,) for each task; domains that no role has are ignored.
         max_error_share: the share of a domain's tasks that may be excluded.
 
     Raises:
-        UsageError: tasks that do not pair, or a domain that loses more than `max_error_share` of its tasks: the rest
-            is no fair sample then, and the environment must be fixed.
+        UsageError: tasks that do not pair, labels of another number of tasks, or a domain that loses more than
+            `max_error_share` of its tasks.
     """
-    policies = list(policies)
-    usable = error_free_tasks(policies, max_error_share)
-    return select_tasks(usable, policies), {d: int((~of).sum()) for d, of in usable.items()}
-
-
-def error_free_tasks(
-    policies: Iterable[Mapping[str, np.ndarray]], max_error_share: float = MAX_ERROR_SHARE
-) -> dict[str, np.ndarray]:
-    """Return domain -> (K,) whether no policy has NaN on the task. Raises as `drop_error_tasks`."""
-    policies = [{d: np.atleast_2d(np.asarray(x, float)) for d, x in policy.items()} for policy in policies]
+    arrays = {role: {d: np.atleast_2d(np.asarray(x, float)) for d, x in of.items()} for role, of in roles.items()}
     usable: dict[str, np.ndarray] = {}
-    for domain in sorted({d for policy in policies for d in policy}):
-        arrays = [policy[domain] for policy in policies if domain in policy]
-        counts = [x.shape[-1] for x in arrays]
+    for domain in sorted({d for of in arrays.values() for d in of}):
+        of_domain = [of[domain] for of in arrays.values() if domain in of]
+        counts = [x.shape[-1] for x in of_domain]
         if len(set(counts)) > 1:
             raise UsageError(f"tasks must pair: the policies have {counts} tasks on {domain}")
-        broken_K = np.any([np.isnan(x).any(0) for x in arrays], axis=0)
-        if broken_K.mean() > max_error_share:
-            raise UsageError(
-                f"{broken_K.sum()} of {len(broken_K)} tasks on {domain} ended in an error, more than "
-                f"{100 * max_error_share:g} %: what broke must be fixed before anything is measured on it"
-            )
+        broken_K = np.any([np.isnan(x).any(0) for x in of_domain], axis=0)
+        check_errors(broken_K, domain, max_error_share)
         usable[domain] = ~broken_K
-    return usable
-
-
-def select_tasks(
-    usable: Mapping[str, np.ndarray], policies: Iterable[Mapping[str, np.ndarray]]
-) -> list[dict[str, np.ndarray]]:
-    """Return the scores (S, K) of the tasks that are kept."""
-    return [{d: np.atleast_2d(np.asarray(x, float))[:, usable[d]] for d, x in policy.items()} for policy in policies]
-
-
-def select_labels(usable: Mapping[str, np.ndarray], clusters: Mapping[str, Labels] | None) -> dict[str, Labels] | None:
-    """Return the cluster labels of the tasks that are kept.
-
-    Raises:
-        UsageError: a number of labels that is not that of the tasks.
-    """
-    if clusters is None:
-        return None
-    selected: dict[str, Labels] = {}
-    for domain, labels in clusters.items():
-        if domain not in usable:
-            continue
-        if len(labels) != len(usable[domain]):
-            raise UsageError(f"{domain} has {len(usable[domain])} tasks and {len(labels)} cluster labels")
-        selected[domain] = [label for label, keep in zip(labels, usable[domain], strict=True) if keep]
-    return selected
+    kept = {role: {d: x[:, usable[d]] for d, x in of.items()} for role, of in arrays.items()}
+    labels: dict[str, Labels] = {}
+    for domain in usable.keys() & (clusters or {}).keys():
+        given = (clusters or {})[domain]
+        if len(given) != len(usable[domain]):
+            raise UsageError(f"{domain} has {len(usable[domain])} tasks and {len(given)} cluster labels")
+        labels[domain] = list(compress(given, usable[domain]))
+    return Scores(kept, clusters=labels), {d: int((~of).sum()) for d, of in usable.items()}
 
 
 @dataclass(frozen=True)

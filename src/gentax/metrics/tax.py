@@ -20,7 +20,7 @@ import numpy as np
 
 from gentax.core import UsageError
 from gentax.core.results import Record, Tabular, TextTable, repr_as_str
-from gentax.metrics.episode_scores import MAX_ERROR_SHARE, error_free_tasks, select_labels, select_tasks
+from gentax.metrics.episode_scores import MAX_ERROR_SHARE, paired_scores
 from gentax.metrics.statistics import (
     LEVEL,
     Estimate,
@@ -368,7 +368,6 @@ def tax_report(
     if not targets:
         raise UsageError(f"no target: the tax of {source} needs at least one other domain")
     chance = _usable_chance({d: x for d, x in (chance or {}).items() if d in init}, [init, after], max_error_share)
-    usable = error_free_tasks([init, after, chance], max_error_share)
     level = analyses.level_at(analysis)
 
     def overall(estimate: Any) -> Any:
@@ -376,9 +375,8 @@ def tax_report(
         return replace(estimate, level=analyses.level) if isinstance(estimate, Estimate) else estimate
 
     bounds = _error_bounds(targets, init, after, clusters, level, overall)
-    (init, after, chance), clusters = select_tasks(usable, [init, after, chance]), select_labels(usable, clusters)
-    scores = Scores.of(init=init, after=after, chance=chance, clusters=clusters)
-    labels = clusters or {}
+    scores, excluded = paired_scores({"init": init, "after": after, "chance": chance}, clusters, max_error_share)
+    labels = scores.clusters or {}
 
     def rates(role: str) -> dict[str, Estimate]:
         return {d: overall(success_rate(x, level, labels.get(d))) for d, x in scores.roles[role].items()}
@@ -397,7 +395,7 @@ def tax_report(
         targets=targets,
         seeds=min(len(x) for x in scores.roles["after"].values()),
         tasks={d: x.shape[1] for d, x in scores.roles["init"].items()},
-        excluded_tasks={d: int((~of).sum()) for d, of in usable.items()},
+        excluded_tasks=excluded,
         init=rates("init"),
         after=rates("after"),
         drop={t: measured(drop, [t]) for t in targets},
