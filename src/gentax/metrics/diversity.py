@@ -68,22 +68,24 @@ def counts(domains: Mapping[str, Sequence[Episode]]) -> dict[str, csr_array]:
 
 def unshared(a_KV: csr_array, b_KV: csr_array) -> Estimate:
     """Return 1 - |A ∩ B| / |A ∪ B| (Jaccard) of the n-grams that two domains show: 0 the same ones, 1 none shared."""
-    inter, only_a, only_b = _shared(a_KV, b_KV)
-    union = inter + only_a + only_b
-    lost_a, lost_b = _lost(a_KV, b_KV), _lost(b_KV, a_KV)
-    without = [1 - (inter - shared) / (union - own) for shared, own in (lost_a, lost_b)]
-    return fraction(1 - inter / union, *without)
+    return _of_shown(lambda a, b: 1 - (a & b).sum(-1) / (a | b).sum(-1), a_KV, b_KV)
 
 
 def unseen(source_KV: csr_array, target_KV: csr_array) -> Estimate:
     """Return 1 - |S ∩ T| / |T|: the share of the target's n-grams that the source never shows. Not symmetric."""
-    inter, _, only_target = _shared(source_KV, target_KV)
-    size = inter + only_target
-    shared_s, _ = _lost(source_KV, target_KV)
-    shared_t, own_t = _lost(target_KV, source_KV)
-    # Without a task of the target its n-grams go; without one of the source they stay and are unseen.
-    left_T = np.maximum(size - shared_t - own_t, 1)
-    return fraction(float(1 - inter / size), 1 - (inter - shared_s) / size, 1 - (inter - shared_t) / left_T)
+    return _of_shown(lambda s, t: 1 - (s & t).sum(-1) / np.maximum(t.sum(-1), 1), source_KV, target_KV)
+
+
+def _of_shown(measure: Callable[[np.ndarray, np.ndarray], np.ndarray], a_KV: csr_array, b_KV: csr_array) -> Estimate:
+    """Estimate a measure of the n-grams that two domains show: masks (V,), or (K, V) without each task in turn."""
+    (all_a, without_a), (all_b, without_b) = map(_shown, (a_KV, b_KV))
+    return fraction(float(measure(all_a, all_b)), measure(without_a, all_b), measure(all_a, without_b))
+
+
+def _shown(x_KV: csr_array) -> tuple[np.ndarray, np.ndarray]:
+    present_KV = x_KV.toarray() > 0
+    tasks_V = present_KV.sum(0)
+    return tasks_V > 0, (tasks_V > 0) & ~(present_KV & (tasks_V == 1))
 
 
 def tfidf(a_KV: csr_array, b_KV: csr_array) -> Estimate:
@@ -125,24 +127,6 @@ def _grams(observations: Sequence[str]) -> list[str]:
         grams += words
         grams += [f"{first} {second}" for first, second in pairwise(words)]
     return grams
-
-
-def _shown(x_KV: csr_array) -> np.ndarray:
-    """Return in how many tasks each n-gram occurs, (V,)."""
-    return np.bincount(x_KV.indices, minlength=x_KV.shape[1])
-
-
-def _shared(a_KV: csr_array, b_KV: csr_array) -> tuple[int, int, int]:
-    """Return how many n-grams both show, only the first, only the second."""
-    in_a, in_b = _shown(a_KV) > 0, _shown(b_KV) > 0
-    return int((in_a & in_b).sum()), int((in_a & ~in_b).sum()), int((in_b & ~in_a).sum())
-
-
-def _lost(x_KV: csr_array, other_KV: csr_array) -> tuple[np.ndarray, np.ndarray]:
-    """Return what goes with each task of `x`, (K,) each: n-grams shared with the other domain, and those not shared."""
-    sole, shared = _shown(x_KV) == 1, _shown(other_KV) > 0
-    present = csr_array((np.ones_like(x_KV.data), x_KV.indices, x_KV.indptr), shape=x_KV.shape)
-    return present @ (sole & shared).astype(float), present @ (sole & ~shared).astype(float)
 
 
 def structural(a: Axes, b: Axes) -> Estimate:
