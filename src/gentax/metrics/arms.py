@@ -84,7 +84,6 @@ def compare_arms(
     arms: Mapping[str, Mapping[str, np.ndarray]],
     rng: np.random.Generator,
     plain: str = "plain",
-    level: float = LEVEL,
     *,
     clusters: Mapping[str, Labels] | None = None,
     touched: Set[str] = frozenset(),
@@ -97,7 +96,6 @@ def compare_arms(
         arms: arm -> domain -> success (S, K) or (K,) on the same tasks.
         rng: draws the replicates of the interquartile mean and of the probability of improvement.
         plain: the arm that the others are compared with.
-        level: of the intervals.
         clusters: domain -> a label (K,) for each task; tasks with the same label share their content.
         touched: domains that entered training in any form, of any arm.
 
@@ -119,7 +117,7 @@ def compare_arms(
         return difference_of(arm, plain, over, 100 / len(over))
 
     def points(weights: Weights) -> Estimate:
-        return linear_combination(scores, weights, "points", level)
+        return linear_combination(scores, weights, "points")
 
     others = [arm for arm in arms if arm != plain]
     p_values = holm({arm: p_value(scores, mean_difference(arm)) for arm in others})
@@ -133,22 +131,20 @@ def compare_arms(
             targets=points(mean_difference(arm)),
             targets_p=p_values[arm],
             source=points(mean_difference(arm, [source])) if source in scores.roles[arm] else away,
-            ood_change=ood_change(arm, targets, plain).estimate(scores, level),
-            tax_removed=tax_removed(arm, targets, plain).estimate(scores, level),
-            iqm=iqm(runs, rng, REPLICATES, level) if seeds > 1 else ONE_SEED,
-            better=probability_of_improvement(runs, plain_runs, rng, REPLICATES, level) if seeds > 1 else ONE_SEED,
+            ood_change=ood_change(arm, targets, plain).estimate(scores),
+            tax_removed=tax_removed(arm, targets, plain).estimate(scores),
+            iqm=iqm(runs, rng, REPLICATES) if seeds > 1 else ONE_SEED,
+            better=probability_of_improvement(runs, plain_runs, rng, REPLICATES) if seeds > 1 else ONE_SEED,
             over=tuple(targets),
             touched=protected,
-            touched_removed=tax_removed(arm, protected, plain).estimate(scores, level) if protected else NONE_TOUCHED,
+            touched_removed=tax_removed(arm, protected, plain).estimate(scores) if protected else NONE_TOUCHED,
             touched_targets=points(mean_difference(arm, protected)) if protected else NONE_TOUCHED,
             arms=len(others),
         )
     return reports
 
 
-def ood_rank_scores(
-    after: Mapping[str, Mapping[str, np.ndarray]], rng: np.random.Generator, level: float = LEVEL
-) -> dict[str, Estimate]:
+def ood_rank_scores(after: Mapping[str, Mapping[str, np.ndarray]], rng: np.random.Generator) -> dict[str, Estimate]:
     """Return each source's OOD rank score with a percentile interval over seeds and tasks.
 
     All sources played the same tasks: they are resampled together. A source's seeds are drawn once for all targets, so
@@ -158,7 +154,6 @@ def ood_rank_scores(
     Args:
         after: source -> domain -> success (S, K) or (K,) in [0, 1]; the source itself may be among the domains.
         rng: draws the replicates.
-        level: of the intervals.
 
     Raises:
         UsageError: fewer than 2 sources, no target that two of them are strangers to, a target that one of these was
@@ -196,9 +191,9 @@ def ood_rank_scores(
         if not columns:
             raise UsageError(f"{source} is ranked nowhere: at least two sources must be strangers to a target")
         total = np.sum(columns, axis=0)
-        low, high = np.quantile(total[1:], [(1 - level) / 2, (1 + level) / 2])
+        low, high = np.quantile(total[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         covers = SEEDS_AND_TASKS if seeds > 1 else TASKS
-        scored[source] = Estimate(float(total[0]), float(low), float(high), covers, "rank", tasks[source], seeds, level)
+        scored[source] = Estimate(float(total[0]), float(low), float(high), covers, "rank", tasks[source], seeds)
     return scored
 
 

@@ -10,7 +10,7 @@ they are not corrected for the number of limits.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from gentax.core.errors import ExitCode, UsageError, unknown
-from gentax.core.results import TextTable
+from gentax.core.results import Record, TextTable
 from gentax.core.settings import read_settings, read_yaml, settings
 from gentax.metrics.statistics import TASKS, Estimate, Undefined
 from gentax.metrics.tax import NOT_TOUCHED, TaxReport
@@ -136,12 +136,8 @@ class Gate:
             played = {d: report.tasks[d] + n for d, n in report.excluded_tasks.items()}
             domain = max(played, key=lambda d: report.excluded_tasks[d] / played[d])
             share = 100 * report.excluded_tasks[domain] / played[domain]
-            yield (
-                f"errors on {domain}",
-                Estimate(share, share, share, TASKS, "percent", played[domain]),
-                self.errors,
-                False,
-            )
+            counted = Estimate(share, share, share, TASKS, "percent", played[domain])
+            yield f"errors on {domain}", counted, self.errors, False
 
 
 class GateOutcome(StrEnum):
@@ -162,7 +158,7 @@ EXIT_CODES = {
 
 
 @dataclass(frozen=True)
-class GateCheck:
+class GateCheck(Record):
     """One limit, and what became of it."""
 
     measure: str
@@ -170,7 +166,10 @@ class GateCheck:
     fail: float
     warn: float | None
     outcome: GateOutcome
-    open: bool  # whether a bound lies within the interval, so that more tasks may change the outcome
+    open: bool = field(compare=False)  # a bound lies within the interval: more tasks may change the outcome
+
+    def to_json(self) -> dict[str, Any]:
+        return super().to_json() | {"undefined": None if self.estimate else str(self.estimate)}
 
 
 @dataclass(frozen=True)
@@ -202,17 +201,7 @@ class GateResult:
         return TextTable(f"Gate, by {by}; percent or points", ["measure", "measured", "warn", "fail", "outcome"], rows)
 
     def to_json(self) -> dict[str, Any]:
-        checks: list[Mapping[str, Any]] = [
-            {
-                "measure": check.measure,
-                "estimate": check.estimate.to_json(),
-                "undefined": None if check.estimate else str(check.estimate),
-                "fail": check.fail,
-                "warn": check.warn,
-                "outcome": check.outcome.value,
-            }
-            for check in self.checks
-        ]
+        checks = [check.to_json() for check in self.checks]
         return {"outcome": self.outcome.value, "exit_code": self.exit_code, "judge": self.judge, "checks": checks}
 
 

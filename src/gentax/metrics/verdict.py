@@ -43,14 +43,14 @@ def headline(report: TaxReport) -> Estimate | Undefined:
     return report.tax_untouched if report.touched and report.untouched else report.tax
 
 
-def sentences(report: TaxReport, free_within: float = FREE_WITHIN) -> list[str]:
+def sentences(report: TaxReport) -> list[str]:
     """Return the verdict, then the source, the targets, the tax rate, and the caveats, a sentence each."""
-    lines = [tax_sentence(report, free_within), source_sentence(report), *target_sentences(report)]
+    lines = [tax_sentence(report), source_sentence(report), *target_sentences(report)]
     lines += [rate_sentence(report), touched_sentence(report), chance_sentence(report), *caveats(report)]
     return [line for line in lines if line]
 
 
-def tax_sentence(report: TaxReport, free_within: float = FREE_WITHIN) -> str:
+def tax_sentence(report: TaxReport) -> str:
     """Return the verdict and the tax it is on."""
     tax, source = headline(report), report.source
     some_touched = bool(report.touched and report.untouched)
@@ -61,9 +61,9 @@ def tax_sentence(report: TaxReport, free_within: float = FREE_WITHIN) -> str:
     of_training = report.seeds >= SEEDS
     subject = "these two checkpoints" if report.seeds == 2 else "this checkpoint"
     interval = f"{_level(tax)} interval"
-    decision = verdict(tax, free_within)
+    decision = verdict(tax)
     if decision is Verdict.FREE:
-        within = f"±{100 * free_within:g} % ({interval} {_either_way(tax, _percent)})"
+        within = f"±{100 * FREE_WITHIN:g} % ({interval} {_either_way(tax, _percent)})"
         if of_training:
             return f"Training on {source} is free: the tax on {where} lies within {within}."
         return f"{_upper(subject)} kept the success on {where} within {within}."
@@ -186,9 +186,7 @@ def arm_sentence(arm: ArmReport, plain: str = "plain") -> str:
     if arm.touched and not arm.on_untouched:
         where = " on targets that all entered training"
     if isinstance(removed, Undefined):
-        effect = (
-            f"on the targets {_loss_or_gain(arm.targets.negated(), 'points ')}{where.removeprefix(' on the targets')}"
-        )
+        effect = f"on the targets {_loss_or_gain(arm.targets.negated(), 'points ')}{where}"
     elif removed.contains(0.0):
         low, high = _percent(-removed.low), _percent(removed.high)
         effect = f"undecided whether it removes any of the tax{where}, between {low} added and {high} removed"
@@ -201,9 +199,7 @@ def arm_sentence(arm: ArmReport, plain: str = "plain") -> str:
             effect += f", which is not significant when corrected for {arm.arms} arms (Holm)"
     if arm.touched and arm.on_untouched:
         touched = arm.touched_removed
-        shown = "undefined" if isinstance(touched, Undefined) else _percent(touched.value)
-        if not isinstance(touched, Undefined):
-            shown += f" ({_range(touched, _percent)})"
+        shown = f"{_percent(touched.value)} ({_range(touched, _percent)})" if touched else "undefined"
         effect += f"; on the touched ({', '.join(arm.touched)}) the share removed is {shown}"
     if arm.source:
         effect += f"; on the source {_loss_or_gain(arm.source.negated(), 'points ')}"

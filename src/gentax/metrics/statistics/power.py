@@ -94,11 +94,7 @@ def minimum_detectable_drop(tasks: int, targets: int, analyses: InterimAnalyses,
 
 
 def free_within(
-    tasks: int,
-    targets: int,
-    analyses: InterimAnalyses,
-    variance: float = VARIANCE,
-    before: float = BEFORE,
+    tasks: int, targets: int, analyses: InterimAnalyses, variance: float = VARIANCE, before: float = BEFORE
 ) -> float:
     """Return the smallest equivalence margin ±x (a tax) that training without a tax meets.
 
@@ -155,12 +151,7 @@ def required_seeds(
 
 
 def required_tasks(
-    drop: float,
-    seeds: int,
-    spread: float,
-    variance: float,
-    interaction: float = 0.0,
-    level: float = LEVEL,
+    drop: float, seeds: int, spread: float, variance: float, interaction: float = 0.0, level: float = LEVEL
 ) -> int | None:
     """Return how many tasks detect a drop of training with so many seeds; None where over a million would not.
 
@@ -199,7 +190,6 @@ def power_sentences(
     analyses: InterimAnalyses,
     pilot: Pilot | None = None,
     drop: float | None = None,
-    within: float = FREE_WITHIN,
 ) -> list[str]:
     """Return the drop and tax that so many tasks detect, whether "free" can be shown, and the seeds training takes.
 
@@ -209,23 +199,20 @@ def power_sentences(
         analyses: the planned interim analyses.
         pilot: what is known; None for the assumptions made until something is.
         drop: mean drop in points that must be detected, if any.
-        within: the tax within which training is called free.
     """
-    known = "measured"
-    if pilot is None:
-        variance, before, spread = VARIANCE, BEFORE, None
-        basis = (
-            f"assumed until tasks are played: base success of {100 * BEFORE:g} %, outcomes of a task that correlate by "
-            f"{CORRELATION:g} or more"
-        )
-    else:
-        variance, before, spread = pilot.variance, pilot.before, pilot.seed_spread
+    basis = (
+        f"assumed until tasks are played: base success of {100 * BEFORE:g} %, outcomes of a task that correlate by "
+        f"{CORRELATION:g} or more"
+    )
+    variance, before, spread, known = VARIANCE, BEFORE, SEED_SPREAD, "assumed"
+    if pilot is not None:
+        variance, before = pilot.variance, pilot.before
         basis = (
             f"from {pilot.tasks} tasks of each: base success of {100 * before:.0f} %, correlation "
             f"{pilot.correlation:.2f}, variance of a task's difference {variance:.3f}"
         )
-    if pilot is None or spread is None:
-        spread, known = SEED_SPREAD, "assumed"
+        if pilot.seed_spread is not None:
+            spread, known = pilot.seed_spread, "measured"
     sample = f"{tasks} tasks of each of {targets} targets" if targets > 1 else f"{tasks} tasks of the target"
     if before <= 0:
         return [f"The base solves none of {sample}: there is nothing to lose."]
@@ -239,14 +226,13 @@ def power_sentences(
         f"{100 * POWER:g} % power ({basis})."
     ]
     reached = free_within(tasks, targets, analyses, variance, before)
-    if reached > within:
-        needed = int(tasks * (reached / within) ** 2) + 1
-        lines.append(
-            f'Showing that training is "free" within ±{100 * within:g} % would take {needed:,} tasks of each; these '
-            f"show it within ±{100 * reached:.0f} %."
-        )
+    free = f'"free" within ±{100 * FREE_WITHIN:g} %'
+    if reached > FREE_WITHIN:
+        needed = int(tasks * (reached / FREE_WITHIN) ** 2) + 1
+        shown = f"these show it within ±{100 * reached:.0f} %"
+        lines.append(f"Showing that training is {free} would take {needed:,} tasks of each; {shown}.")
     else:
-        lines.append(f'They are enough to show that training is "free" within ±{100 * within:g} %.')
+        lines.append(f"They are enough to show that training is {free}.")
     shown = ", ".join(
         f"{minimum_detectable_drop_of_training(seeds, tasks, targets, spread, variance):.1f} points with {seeds} seeds"
         for seeds in SEEDS_SHOWN
