@@ -23,7 +23,7 @@ from gentax.metrics.behaviour import (
     task_changes,
 )  # fmt: skip
 from gentax.metrics.statistics import success_rate
-from gentax.metrics.statistics.task_ratios import Ratio, change, estimate, p_value
+from gentax.metrics.statistics.intervals import Ratio
 
 
 def of(*episodes):
@@ -130,15 +130,15 @@ def test_what_cannot_be_compared_is_refused(before, after, says):
 
 def test_the_interval_of_success_is_that_of_every_other_table():
     scores = np.array([1.0] * 20 + [0.0] * 45)
-    found = estimate(Ratio(scores, np.ones(65), "percent"))
+    found = Ratio(scores, np.ones(65), "percent").estimate()
     rate = success_rate(scores)
     assert (found.value, found.low, found.high) == pytest.approx((rate.value, rate.low, rate.high))
 
 
 def test_a_mean_without_spread_is_a_number_without_an_interval_and_is_not_tested():
     alike = Ratio(np.full(50, 3.0), np.ones(50), "tokens")
-    assert (estimate(alike).value, estimate(alike).low, estimate(alike).high) == (3, 3, 3)
-    moved = change(Ratio(np.ones(50), np.ones(50), "tokens"), alike)
+    assert (alike.estimate().value, alike.estimate().low, alike.estimate().high) == (3, 3, 3)
+    moved = Ratio(np.ones(50), np.ones(50), "tokens").change(alike)
     assert (moved.value, moved.low, moved.high) == (2, 2, 2)
     before, after = ([played(n, "go>B", written=written) for n in range(9)] for written in (1, 3))
     assert compare(before, after)["room"].change["tokens_per_step"].value == 2
@@ -147,10 +147,10 @@ def test_a_mean_without_spread_is_a_number_without_an_interval_and_is_not_tested
 
 def test_intervals_do_not_collapse_when_all_tasks_are_alike():
     none, all_ = Ratio(np.zeros(50), np.full(50, 7.0), "percent"), Ratio(np.full(50, 7.0), np.full(50, 7.0), "percent")
-    assert estimate(none).low == 0 < 5 < estimate(none).high < 10
+    assert none.estimate().low == 0 < 5 < none.estimate().high < 10
     half = Ratio(np.tile([0.0, 7.0], 25), np.full(50, 7.0), "percent")
     for one in (none, all_, half):
-        same = change(one, one)
+        same = one.change(one)
         assert same.value == 0
         assert same.low < -1
         assert same.high > 1
@@ -185,7 +185,7 @@ def test_intervals_of_a_policy_and_of_a_change_cover(tasks, measure):
     rounds, held = 1200, np.zeros(2)
     for _ in range(rounds):
         first, second = map(ratio, simulated(rng, tasks, rates, wins))
-        one, moved = estimate(second), change(first, second)
+        one, moved = second.estimate(), first.change(second)
         held += [one is None or one.contains(true[1]), moved is None or moved.contains(true[1] - true[0])]
     assert (held / rounds > 0.93).all()
     assert (held / rounds < 0.985).all()
@@ -194,10 +194,10 @@ def test_intervals_of_a_policy_and_of_a_change_cover(tasks, measure):
 def test_a_p_value_is_five_percent_where_a_limit_is_0():
     rng = np.random.default_rng(1)
     sides = [Ratio(rng.integers(0, 5, 60).astype(float), np.full(60, 5.0), "percent") for _ in range(2)]
-    moved = change(*sides)
-    assert (p_value(moved) < 0.05) == (not moved.contains(0))
+    moved = sides[0].change(sides[1])
+    assert (moved.p_value() < 0.05) == (not moved.contains(0))
     touching = type(moved)(3.0, 0.0, 5.0, "tasks", "points", 60)
-    assert p_value(touching) == pytest.approx(0.05)
+    assert touching.p_value() == pytest.approx(0.05)
 
 
 def test_sentences_allow_for_how_many_changes_were_looked_at():

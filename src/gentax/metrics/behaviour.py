@@ -34,7 +34,7 @@ from gentax.core.results import Record, Tabular
 from gentax.metrics import statistics
 from gentax.metrics.episode_scores import check_errors, task_success
 from gentax.metrics.statistics import LEVEL, Estimate, difference
-from gentax.metrics.statistics.task_ratios import Ratio, change, estimate, p_value
+from gentax.metrics.statistics.intervals import Ratio
 from gentax.metrics.verdict import number, signed
 
 ROUNDS = 3  # times that a loop must have gone round at the end of an episode
@@ -260,7 +260,7 @@ def behaviour(episodes: Iterable[Episode]) -> dict[str, Behaviour]:
 
 
 def _behaviour(domain: str, side: ByTask, left_out: int, ratios: Mapping[str, Ratio | None]) -> Behaviour:
-    values = {name: None if ratio is None else estimate(ratio) for name, ratio in ratios.items()}
+    values = {name: None if ratio is None else ratio.estimate() for name, ratio in ratios.items()}
     return Behaviour(domain, len(side), len(_flat(side)), left_out, values)
 
 
@@ -277,7 +277,7 @@ def compare(before: Iterable[Episode], after: Iterable[Episode]) -> dict[str, Be
         horizons = _horizons(_flat(*sides))
         ratios = [_ratios(side, horizons) for side in sides]
         pairs = {name: (ratios[0][name], ratios[1][name]) for name in MEASURES}
-        changes = {name: None if a is None or b is None else change(a, b) for name, (a, b) in pairs.items()}
+        changes = {name: None if a is None or b is None else a.change(b) for name, (a, b) in pairs.items()}
         success_K, later_K = (task_success(_flat(side), side) for side in sides)
         changes["success"] = difference(success_K, later_K)  # as the tax has it
         was, now = (_behaviour(domain, side, left_out, of) for side, of in zip(sides, ratios, strict=True))
@@ -321,10 +321,10 @@ ENDS = ("ended_early", "gave_up", "ran_out")  # of episodes that fail
 def holm(compared: Mapping[str, BehaviourComparison]) -> dict[Key, float]:
     """Return the p-value of each change, corrected for testing all of them (Holm 1979), the smallest first.
 
-    A change whose interval has no width (see `task_ratios.estimate`) is not tested.
+    A change whose interval has no width (see `Ratio.estimate`) is not tested.
     """
     plain = {
-        (domain, name): p_value(value)
+        (domain, name): value.p_value()
         for domain, comparison in compared.items()
         for name, value in comparison.change.items()
         if value is not None and name != "success" and value.low < value.high

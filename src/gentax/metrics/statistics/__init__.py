@@ -3,7 +3,7 @@
 Nothing here knows of episodes, domains or models: arrays go in, (S, D, K) seeds by domains by tasks where a whole study
 is meant, and `Estimate`s come out. `intervals` has the method that every interval of gentax follows, `variance` why it
 covers; `multiple_testing` corrections for several targets and several interim analyses; `power` sample sizes and
-minimum detectable effects; `task_ratios` ratios of counts per task.
+minimum detectable effects.
 """
 
 from gentax.metrics.statistics.intervals import (

@@ -11,6 +11,12 @@ differ much and success is low, Fieller's limits report a loss that is not there
 
 **Single rates** get Wilson's (1927) score interval with the effective number of tasks (Korn & Graubard 1998).
 
+**Ratios over tasks**, such as invalid actions to actions: actions of one task are correlated, so the task is the unit
+of the variance (Cochran 1977, section 6.3). A share has Wilson's interval with the effective number of tasks; one task
+of all and one of none are added to the variance, so that it is not 0 when all tasks agree. Others have Fieller's.
+The interval of a change combines those of both policies with the correlation of their residuals over tasks (Newcombe
+1998 for paired proportions; Zou & Donner 2008 for any two estimates).
+
 **The interquartile mean and the probability of improvement** have no closed interval. They are taken over runs, seeds
 by domains, as `rliable` does (Agarwal et al. 2021, arXiv 2108.13264), with percentile intervals of the stratified
 bootstrap: seeds are drawn for each domain by itself. These are too short for few seeds: three values resampled have no
@@ -20,7 +26,7 @@ more spread than three values. No verdict rests on them; they are here because t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +44,7 @@ from gentax.metrics.statistics.scores import (
     Scores,
     TaskClusters,
     Weights,
+    Z,
     check_scores,
 )
 from gentax.metrics.statistics.variance import (
@@ -262,6 +269,118 @@ def coverage(scores: Scores, weights: Weights) -> dict[str, Any]:
     seeds = min((len(next(iter(scores.roles[r].values()))) for r in trained), default=1)
     used = {d: scores.roles[r][d].shape[1] for r, d in weights}
     return {"covers": SEEDS_AND_TASKS if seeds > 1 else TASKS, "n": sum(used.values()), "seeds": seeds}
+
+
+# --- ratios of sums over tasks, for one policy and for the change between two on the same tasks ---
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The sums of each task, both (K,). A task with a denominator of 0 does not enter the ratio but keeps its place."""
+
+    numerator_K: np.ndarray
+    denominator_K: np.ndarray
+    unit: str  # "percent" when it is a share
+
+    def __post_init__(self) -> None:
+        if len(self.numerator_K) < 2 or self.numerator_K.shape != self.denominator_K.shape:
+            raise UsageError(f"a ratio over tasks needs at least 2 tasks, not {len(self.numerator_K)}")
+        if not np.isfinite([self.numerator_K, self.denominator_K]).all() or self.denominator_K.min() < 0:
+            raise UsageError("a ratio over tasks needs finite numerators, and denominators of at least 0")
+        if self.share and not ((self.numerator_K >= 0) & (self.numerator_K <= self.denominator_K)).all():
+            raise UsageError("a share needs numerators between 0 and the denominators")
+
+    @property
+    def share(self) -> bool:
+        return self.unit == "percent"
+
+    def estimate(self) -> Estimate | None:
+        """Return Σ numerator / Σ denominator with its 95 % interval (a share in percent); None without a finite one.
+
+        A ratio that is the same on every task, such as replies of three tokens each, has an interval without width
+        (`low == high`): the tasks show no spread to make one of.
+        """
+        tasks = int(np.count_nonzero(self.denominator_K))
+        if tasks < 2:
+            return None
+        value = float(self.numerator_K.sum() / self.denominator_K.sum())
+        low, high = self._wilson(value) if self.share else self._fieller(value)
+        if not np.isfinite([low, high]).all():
+            return None
+        scale = 100.0 if self.share else 1.0
+        return Estimate(scale * value, scale * low, scale * high, TASKS, self.unit, tasks)
+
+    def change(self, after: Ratio) -> Estimate | None:
+        """Return after - self, paired by task, a share in points; None when either has no finite interval.
+
+        The interval combines theirs with their correlation (Zou & Donner 2008). Raises UsageError for tasks that do not
+        pair.
+        """
+        if self.unit != after.unit or len(self.numerator_K) != len(after.numerator_K):
+            raise UsageError("a change needs the same measure of the same tasks before and after")
+        first, second = self.estimate(), after.estimate()
+        if first is None or second is None:
+            return None
+        correlation = self._correlation(after)
+
+        def half(a: float, b: float) -> float:
+            return float(np.sqrt(max(a**2 + b**2 - 2 * correlation * a * b, 0.0)))
+
+        value = second.value - first.value
+        low = value - half(second.value - second.low, first.high - first.value)
+        high = value + half(second.high - second.value, first.value - first.low)
+        unit = "points" if self.share else self.unit
+        return Estimate(value, low, high, TASKS, unit, min(first.n, second.n))
+
+    @property
+    def _size(self) -> float:
+        """The mean denominator of the tasks that have one: the size of the tasks added to a share's variance."""
+        return float(self.denominator_K.sum() / max(1, np.count_nonzero(self.denominator_K)))
+
+    @property
+    def _centre(self) -> float:
+        """The ratio about which residuals are taken; that of a share includes two tasks, one of all and one of none."""
+        more = self._size if self.share else 0.0
+        return float((self.numerator_K.sum() + more) / (self.denominator_K.sum() + 2 * more))
+
+    def _residuals(self) -> np.ndarray:
+        return np.asarray(self.numerator_K - self._centre * self.denominator_K)
+
+    def _wilson(self, value: float) -> tuple[float, float]:
+        size, total, centre = self._size, self.denominator_K.sum(), self._centre
+        spread = (self._residuals() ** 2).sum() + size**2 * (centre**2 + (1 - centre) ** 2)
+        variance = spread / (total + 2 * size) / total
+        return wilson_limits(value, Z**2 * variance / (centre * (1 - centre)))
+
+    def _fieller(self, value: float) -> tuple[float, float]:
+        """Solve (T - R B)² = t² (V_TT - 2 R V_TB + R² V_BB) for R, with T and B the mean top and bottom."""
+        tasks = len(self.numerator_K)
+        top, bottom = self.numerator_K.mean(), self.denominator_K.mean()
+        spread = t_quantile(tasks - 1, LEVEL) ** 2 * np.cov(self.numerator_K, self.denominator_K) / tasks
+        a, b, c = bottom**2 - spread[1, 1], top * bottom - spread[0, 1], top**2 - spread[0, 0]
+        if (self._residuals() ** 2).sum() <= 1e-12 * (self.numerator_K**2).sum():  # the same on every task
+            return value, value
+        if a <= 0:
+            return -np.inf, np.inf
+        root = np.sqrt(max(b * b - a * c, 0.0))
+        return float((b - root) / a), float((b + root) / a)
+
+    def _correlation(self, after: Ratio) -> float:
+        """Return the correlation of residuals over tasks; 0 where one side has none.
+
+        Of a share with half a task added for each of the four pairs of all and nothing (Agresti & Min 2005), so that
+        two policies that did exactly the same on every task are not taken to differ by exactly 0 on all others.
+        """
+        pairs = np.stack([self._residuals(), after._residuals()])
+        weights = np.ones(pairs.shape[1])
+        if self.share:
+            (all_before, none_before), (all_after, none_after) = (
+                (of._size * (1 - of._centre), -of._size * of._centre) for of in (self, after)
+            )
+            ends = [[all_before, all_before, none_before, none_before], [all_after, none_after, all_after, none_after]]
+            pairs, weights = np.hstack([pairs, ends]), np.append(weights, np.full(4, 0.5))
+        (v_aa, v_ab), (_, v_bb) = (weights * pairs) @ pairs.T
+        return float(v_ab / np.sqrt(v_aa * v_bb)) if v_aa > 0 and v_bb > 0 else 0.0
 
 
 # --- what has no closed interval, by resampling ---

@@ -11,11 +11,13 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from gentax.core.errors import UsageError, unknown
 from gentax.core.results import Record
 
 LEVEL = 0.95  # of an interval, unless said otherwise
+Z = float(ndtri(0.5 + LEVEL / 2))
 TASKS, SEEDS_AND_TASKS, SEEDS = "tasks", "training seeds and tasks", "training seeds"
 _TEXT_DIGITS = {"fraction": 2, "points per point": 2}  # unit -> digits after the point, as text
 DIGITS = 10  # significant ones that are written to files: sums in another order differ after the fifteenth
@@ -46,6 +48,13 @@ class Estimate(Record):
     def negated(self) -> Estimate:
         """Return the estimate of the negative: a gain as a loss, or the reverse."""
         return replace(self, value=-self.value, low=-self.high, high=-self.low)
+
+    def p_value(self) -> float:
+        """Return the two-sided p-value of 0, read off the 95 % limit that faces 0 (Altman & Bland 2011)."""
+        facing = self.value - self.low if self.value > 0 else self.high - self.value
+        if self.value == 0 or facing <= 0:
+            return float(self.value == 0)
+        return float(2 * ndtr(-Z * abs(self.value) / facing))
 
     def text(self, digits: int, scale: float = 1.0, unit: str = "") -> str:
         """Write the estimate, times `scale`, with its interval and true minus signs, such as `−2.0 (−5.1 to 0.9)`."""
