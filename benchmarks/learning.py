@@ -25,7 +25,7 @@ import gentax
 from gentax.core.files import write_json
 from gentax.core.settings import read_settings
 from gentax.domains import domains, missing_modules
-from gentax.metrics.episode_scores import paired_scores, task_success
+from gentax.metrics.episode_scores import error_free_scores, task_success
 from gentax.metrics.statistics import Estimate
 from gentax.metrics.statistics.intervals import difference
 from gentax.training.config import TrainConfig, read_values, shipped
@@ -43,7 +43,7 @@ def played(policy: str | Path, name: str, tasks: int, kept: Path) -> np.ndarray:
 
 def gained(before: np.ndarray, after: np.ndarray) -> Estimate:
     """Return ΔID; tasks on which an episode ended in an error are left out."""
-    scores, _ = paired_scores({"init": {"": before}, "after": {"": after}})
+    scores, _ = error_free_scores({"init": {"": before}, "after": {"": after}})
     return difference(scores.roles["init"][""][0], scores.roles["after"][""])
 
 

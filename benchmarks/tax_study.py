@@ -28,7 +28,7 @@ from gentax.core import UsageError
 from gentax.core.episode import read_episodes, write_episodes
 from gentax.core.files import write_json
 from gentax.domains import domain, domains, missing_modules
-from gentax.metrics.episode_scores import paired_scores, task_success
+from gentax.metrics.episode_scores import error_free_scores, task_success
 from gentax.metrics.statistics import Estimate, success_rate
 from gentax.metrics.tax import TaxReport, tax_report
 from gentax.models.options import ModelOptions
@@ -279,7 +279,7 @@ def trained(seed: int) -> str:
 
 
 def _rate(scores: np.ndarray) -> Estimate:
-    kept, _ = paired_scores({"success": {"": scores}}, max_error_share=1.0)
+    kept, _ = error_free_scores({"success": {"": scores}}, max_error_share=1.0)
     return success_rate(kept.roles["success"][""])
 
 

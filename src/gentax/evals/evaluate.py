@@ -17,7 +17,7 @@ from gentax.domains import domain, make
 from gentax.metrics.episode_scores import (
     Truncation,
     content_labels,
-    paired_scores,
+    error_free_scores,
     task_success,
     unknown_content_caveat,
 )
@@ -43,7 +43,7 @@ class Evaluation(Tabular):
     def success(self) -> dict[str, Estimate]:
         """Return the success rate of each domain, percent, with its interval. Raises UsageError on many errors."""
         success = {d: task_success(episodes) for d, episodes in self.episodes.items()}
-        scores, _ = paired_scores({"success": success}, self.clusters())
+        scores, _ = error_free_scores({"success": success}, self.clusters())
         labels = scores.clusters or {}
         return {d: success_rate(scores_SK, clusters=labels[d]) for d, scores_SK in scores.roles["success"].items()}
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from gentax.core import UsageError, unknown
 from gentax.core.results import Record, repr_as_str
-from gentax.metrics.episode_scores import paired_scores
+from gentax.metrics.episode_scores import error_free_scores
 from gentax.metrics.statistics import (
     LEVEL,
     SEEDS_AND_TASKS,
@@ -106,7 +106,7 @@ def compare_arms(
         raise unknown("arm", plain, arms)
     if len(arms) < 2 or {"init", "chance"} & set(arms):
         raise UsageError("arms are compared with each other: it takes two of them, none called 'init' or 'chance'")
-    scores, _ = paired_scores({"init": init, **arms}, clusters)
+    scores, _ = error_free_scores({"init": init, **arms}, clusters)
     every = sorted(set(scores.roles[plain]) - {source})
     if not every:
         raise UsageError(f"no target: arms of {source} need at least one other domain")

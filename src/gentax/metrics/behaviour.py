@@ -171,7 +171,7 @@ def _paired(*policies: Iterable[Episode]) -> dict[str, tuple[list[ByTask], int]]
 
     Raises:
         UsageError: no episodes, an episode that is there twice, tasks or samples that do not pair, fewer than 2 tasks
-            of a domain, more of them with an error than `paired_scores` allows.
+            of a domain, more of them with an error than `error_free_scores` allows.
     """
     sides = [_by_sample(episodes) for episodes in policies]
     for side in sides[1:]:

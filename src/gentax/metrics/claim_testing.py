@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from gentax.core.errors import UsageError
-from gentax.metrics.episode_scores import paired_scores
+from gentax.metrics.episode_scores import error_free_scores
 from gentax.metrics.statistics import (
     LEVEL,
     Estimate,
@@ -199,7 +199,7 @@ def _select(
     roles: dict[str, dict[str, np.ndarray]] = {}
     for role, domain in keys:
         roles.setdefault(role, {})[domain] = policies[role][domain]
-    return paired_scores(roles, clusters)[0]
+    return error_free_scores(roles, clusters)[0]
 
 
 def _needed(test: _Test, level: float) -> RequiredSample:

@@ -79,7 +79,7 @@ def check_errors(broken_K: np.ndarray, domain: str, max_error_share: float = MAX
         )
 
 
-def paired_scores(
+def error_free_scores(
     roles: Mapping[str, Mapping[str, np.ndarray]],
     clusters: Mapping[str, Labels] | None = None,
     max_error_share: float = MAX_ERROR_SHARE,

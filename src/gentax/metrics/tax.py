@@ -20,7 +20,7 @@ import numpy as np
 
 from gentax.core import UsageError
 from gentax.core.results import Record, Tabular, TextTable, repr_as_str
-from gentax.metrics.episode_scores import MAX_ERROR_SHARE, paired_scores
+from gentax.metrics.episode_scores import MAX_ERROR_SHARE, error_free_scores
 from gentax.metrics.statistics import (
     LEVEL,
     Estimate,
@@ -375,7 +375,7 @@ def tax_report(
         return replace(estimate, level=analyses.level) if isinstance(estimate, Estimate) else estimate
 
     bounds = _error_bounds(targets, init, after, clusters, level, overall)
-    scores, excluded = paired_scores({"init": init, "after": after, "chance": chance}, clusters, max_error_share)
+    scores, excluded = error_free_scores({"init": init, "after": after, "chance": chance}, clusters, max_error_share)
     labels = scores.clusters or {}
 
     def rates(role: str) -> dict[str, Estimate]:

@@ -29,7 +29,7 @@ from gentax.metrics.arms import ArmReport, compare_arms, ood_rank_scores
 from gentax.metrics.axes import Axes, axes
 from gentax.metrics.claim_testing import ClaimResult
 from gentax.metrics.diversity import diversity
-from gentax.metrics.episode_scores import paired_scores
+from gentax.metrics.episode_scores import error_free_scores
 from gentax.metrics.forecast import MIN_DOMAINS, Fit, TrainingRun, features_of, read_fit
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.tax import tax_report
@@ -160,7 +160,7 @@ def _compare(study: Study, scores: StudyScores) -> ArmComparison:
     ranks = {}
     for arm in study.arms:
         after = {source: scores.after[arm, source] for source in study.sources}
-        kept, _ = paired_scores({"init": scores.init, **{f"after {s}": x for s, x in after.items()}})
+        kept, _ = error_free_scores({"init": scores.init, **{f"after {s}": x for s, x in after.items()}})
         if len(study.sources) > 2 or (len(study.sources) == 2 and len(study.domains) > 2):
             ranks[arm] = ood_rank_scores({s: kept.roles[f"after {s}"] for s in after}, rng)
     return ArmComparison(arms, ranks, baselines)
