@@ -82,6 +82,12 @@ def reach(start: int, free: int, columns: int) -> int:
 
 
 @cache
+def everything(rows: int, columns: int) -> int:
+    """Return all cells of a grid."""
+    return (1 << rows * columns) - 1
+
+
+@cache
 def border(rows: int, columns: int) -> int:
     """Return the cells of the outer wall."""
     return sum(
@@ -135,17 +141,16 @@ class Renderer:
         self.legend = ""  # what the signs mean, where an observation has any
         if rendering != "coordinates":
             self.legend = ", ".join(f"{sign} {_about(key)}" for key, sign in SYMBOLS.items())
-        self._boxes = -1
         self._rest = ""
 
     def set_room(self, room: Room) -> None:
         """Turn to `room`."""
-        self._room = room
+        self._room, self._boxes = room, -1
+        self._places = places(room.rows, room.columns)
         self._you = _you_at(room.rows, room.columns)
-        self._boxes = -1
         inner = room.walls & ~border(room.rows, room.columns)
         walls = f"Walls {self._list(inner)}. " if inner else ""
-        self._fixed = f"{walls}{self._named('Target', room.targets)}. "
+        self._fixed = f"{walls}{self._named('Target', 'Targets', room.targets)}. "
 
     def text(self, state: int) -> str:
         """Return the observation of `state`."""
@@ -163,16 +168,14 @@ class Renderer:
         boxes = state >> PLAYER_BITS
         if boxes != self._boxes:  # most steps only walk
             self._boxes = boxes
-            self._rest = f"{self._fixed}{self._named('Box', boxes)}. "
+            self._rest = f"{self._fixed}{self._named('Box', 'Boxes', boxes)}. "
         return self._rest + self._you[state & PLAYER]
 
-    def _named(self, word: str, mask: int) -> str:
-        plural = {"Target": "Targets", "Box": "Boxes"}[word]
-        return f"{word if mask & (mask - 1) == 0 else plural} {self._list(mask)}"
+    def _named(self, one: str, several: str, mask: int) -> str:
+        return f"{one if mask & (mask - 1) == 0 else several} {self._list(mask)}"
 
     def _list(self, mask: int) -> str:
-        place = places(self._room.rows, self._room.columns)
-        return " ".join([place[cell] for cell in cells(mask)])
+        return " ".join([self._places[cell] for cell in cells(mask)])
 
 
 @cache
@@ -214,8 +217,9 @@ FORWARD_LIMIT = 60_000
 class DistanceTable:
     """Optimal plan lengths, in moves, of the states of one room. Grows when asked for what it does not hold yet."""
 
-    def __init__(self, columns: int, walls: int, floor: int, targets: int) -> None:
-        self.columns, self.walls, self.floor, self.targets = columns, walls, floor, targets
+    def __init__(self, rows: int, columns: int, walls: int, targets: int) -> None:
+        self.columns, self.walls, self.targets = columns, walls, targets
+        self.floor = floor = everything(rows, columns) ^ walls
         self.depth = 0  # the deepest complete layer
         solved = targets << PLAYER_BITS
         self.layer = [solved | cell for cell in cells(floor & ~targets)]  # the states of the deepest layer

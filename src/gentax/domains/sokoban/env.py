@@ -12,14 +12,13 @@ from gentax.domains.sokoban.board import (
     ACTIONS,
     PLAYER,
     PLAYER_BITS,
-    DistanceTable,
     Renderer,
     cells,
     deltas,
     move,
     places,
 )
-from gentax.domains.sokoban.rooms import Collection, Start, content_of, read_xsb, start_of, tasks_of
+from gentax.domains.sokoban.rooms import Collection, read_xsb, start_of, tasks_of
 
 ACTION_LIMIT = 32  # characters; no longer string is looked at
 
@@ -75,7 +74,8 @@ class Sokoban(TextEnv):
         return self._collection.horizon if self._collection else self._spec.horizon
 
     def _reset_task(self, task: Task) -> tuple[str, str]:
-        room, distances, self._content = self._start(task)
+        start = self._collection.start(task) if self._collection else start_of(self._spec, task)
+        room, distances, self._content = start
         self.room, self._distances, self.state = room, distances, room.start
         self._walls, self._solved = room.walls, room.targets
         self._delta = dict(zip(ACTIONS, deltas(room.columns), strict=True))
@@ -142,19 +142,12 @@ class Sokoban(TextEnv):
             return ""
         return self._renderer.picture(self.state)
 
-    def _start(self, task: Task) -> Start:
-        if self._collection is None:
-            return start_of(self._spec, task)
-        room = self._collection.rooms[task.split][task.index]
-        floor = ((1 << room.rows * room.columns) - 1) ^ room.walls
-        content = content_of(room.rows, room.columns, room.walls, room.targets)
-        return Start(room, DistanceTable(room.columns, room.walls, floor, room.targets), content)
-
     def _no_tasks(self, split: str) -> str:
         assert self._collection is not None  # generated levels have rooms of every split
+        there = ", ".join(f"{len(rooms)} {name}" for name, rooms in self._collection.rooms.items() if rooms)
         return (
-            f"{self._collection.path} has no {split} rooms: a hash of each room decides its split, and its "
-            f"{self._collection.split_counts}"
+            f"{self._collection.path} has no {split} rooms: a hash of each room decides its split, and its rooms are "
+            f"{there}"
         )
 
     def _goal(self) -> str:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import hashlib
 import random
 from bisect import bisect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate, combinations
+from itertools import accumulate, combinations, count
 from math import comb
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +32,7 @@ from gentax.domains.sokoban.board import (
     Room,
     border,
     cells,
+    everything,
     reach,
     state_of,
 )
@@ -57,7 +58,7 @@ def tasks_of(spec: LevelSpec, split: str) -> int:
     """Return how many tasks a split of a level has."""
     if split == "train":
         return TRAIN_TASKS
-    return len(_all_rooms(spec).starts[split]) if layouts(spec) <= FEW_LAYOUTS else DRAWN_TASKS
+    return len(_AllRooms(spec).starts[split]) if layouts(spec) <= FEW_LAYOUTS else DRAWN_TASKS
 
 
 def start_of(spec: LevelSpec, task: Task) -> Start:
@@ -66,12 +67,12 @@ def start_of(spec: LevelSpec, task: Task) -> Start:
     Raises:
         UsageError: no room of this size seems to have a plan of such a length.
     """
-    count = layouts(spec)
-    if count <= FEW_LAYOUTS:
-        return _all_rooms(spec).start(task)
-    if task.split == "train" or count > MANY_LAYOUTS:
+    ways = layouts(spec)
+    if ways <= FEW_LAYOUTS:
+        return _AllRooms(spec).start(task)
+    if task.split == "train" or ways > MANY_LAYOUTS:
         return sample_room(spec, task.split, task.seed)
-    return sample_room(spec, task.split, _distinct(spec, task.split).seed(task))
+    return sample_room(spec, task.split, _DistinctRooms(spec, task.split).seed(task))
 
 
 @cache
@@ -83,12 +84,12 @@ def layouts(spec: LevelSpec) -> int:
 
 def content_of(rows: int, columns: int, walls: int, targets: int) -> str:
     """Return the hash of a room's walls and targets: of the floor's shape, wherever it stands and however it lies."""
-    floor = [divmod(cell, columns) for cell in cells(((1 << rows * columns) - 1) ^ walls)]
+    floor = [divmod(cell, columns) for cell in cells(everything(rows, columns) ^ walls)]
     goals = [divmod(cell, columns) for cell in cells(targets)]
     images = []
     for turn in range(8):
         turned = [[_turned(turn, *place) for place in places] for places in (floor, goals)]
-        top, left = (min(place[axis] for place in turned[0]) for axis in (0, 1))
+        top, left = _corner(turned[0])
         images.append(tuple(tuple(sorted((row - top, column - left) for row, column in places)) for places in turned))
     return content_hash("sokoban room", min(images))
 
@@ -104,7 +105,7 @@ def sample_room(spec: LevelSpec, split: str, seed: int) -> Start:
     length = spec.shortest + int(rng.random() * (spec.longest - spec.shortest + 1))
     while effort < EFFORT:
         walls, targets, content = _draw_layout(spec, split, rng)
-        distances = _distances(spec, walls, targets)
+        distances = DistanceTable(spec.rows, spec.columns, walls, targets)
         while distances.depth < length and len(distances.known) < TABLE_LIMIT and distances.grow():
             pass
         if distances.depth == length and distances.layer:
@@ -117,6 +118,7 @@ def sample_room(spec: LevelSpec, split: str, seed: int) -> Start:
     raise _no_room(spec, tries)
 
 
+@cache
 class _AllRooms:
     """Every room of a small level, and the states in it that a task may start from.
 
@@ -126,35 +128,35 @@ class _AllRooms:
 
     def __init__(self, spec: LevelSpec) -> None:
         self.spec, self._turns = spec, _turns(spec.rows, spec.columns)
-        self._all_rooms: dict[str, list[tuple[int, int, str, list[list[int]]]]] = {split: [] for split in SPLITS}
+        self._rooms: dict[str, list[tuple[int, int, str, list[list[int]]]]] = {split: [] for split in SPLITS}
         for content, (walls, targets) in sorted(_every_layout(spec.rows, spec.columns, spec.boxes).items()):
-            distances, states = _distances(spec, walls, targets), []
+            distances, states = DistanceTable(spec.rows, spec.columns, walls, targets), []
             while distances.depth < spec.longest and distances.grow():
                 if distances.depth >= spec.shortest:
                     states.append(distances.layer)
             if states:
-                self._all_rooms[split_of(content)].append((walls, targets, content, states))
-        if not all(self._all_rooms.values()):
-            raise _no_room(spec, sum(map(len, self._all_rooms.values())))
+                self._rooms[split_of(content)].append((walls, targets, content, states))
+        if not all(self._rooms.values()):
+            raise _no_room(spec, sum(map(len, self._rooms.values())))
         self.starts = {split: self._in_turn(split) for split in SPLITS if split != "train"}
 
     def start(self, task: Task) -> Start:
         rng = random.Random(task.seed)
         if task.split == "train":
-            walls, targets, content, states = rng.choice(self._all_rooms["train"])
+            walls, targets, content, states = rng.choice(self._rooms["train"])
             state = rng.choice(rng.choice(states))
         else:
             number, state = self.starts[task.split][task.index]
-            walls, targets, content, _ = self._all_rooms[task.split][number]
+            walls, targets, content, _ = self._rooms[task.split][number]
         turn = rng.choice(self._turns)
         walls, targets = _moved(turn, walls), _moved(turn, targets)
         room = Room(self.spec.rows, self.spec.columns, walls, targets, _moved_state(turn, state))
-        return Start(room, _distances(self.spec, walls, targets), content)
+        return Start(room, DistanceTable(room.rows, room.columns, walls, targets), content)
 
     def _in_turn(self, split: str) -> list[tuple[int, int]]:
         """Return (number of the room, state) of each task: all rooms once, then all that have another state, and on."""
         waiting = []
-        for number, (walls, targets, content, states) in enumerate(self._all_rooms[split]):
+        for number, (walls, targets, content, states) in enumerate(self._rooms[split]):
             rng = random.Random(stable_seed("sokoban starts", content))
             layers = [rng.sample(layer, len(layer)) for layer in rng.sample(states, len(states))]
             # In a room that is its own mirror image two states may be the same task.
@@ -168,11 +170,7 @@ class _AllRooms:
 
 
 @cache
-def _all_rooms(spec: LevelSpec) -> _AllRooms:
-    return _AllRooms(spec)
-
-
-class _Distinct:
+class _DistinctRooms:
     """Seeds of a split's tasks, in order, whose drawn rooms are all different. Grows as tasks are asked for."""
 
     def __init__(self, spec: LevelSpec, split: str) -> None:
@@ -182,21 +180,15 @@ class _Distinct:
 
     def seed(self, task: Task) -> int:
         while len(self._seeds) <= task.index:
-            index, attempt = len(self._seeds), 0
-            while True:
-                seed = stable_seed(Task(task.domain, task.level, task.split, index).id, attempt)
+            id = Task(task.domain, task.level, task.split, len(self._seeds)).id
+            for attempt in count():
+                seed = stable_seed(id, attempt)
                 content = sample_room(self.spec, self.split, seed).content
                 if content not in self._taken:
                     break
-                attempt += 1
             self._taken.add(content)
             self._seeds.append(seed)
         return self._seeds[task.index]
-
-
-@cache
-def _distinct(spec: LevelSpec, split: str) -> _Distinct:
-    return _Distinct(spec, split)
 
 
 def _no_room(spec: LevelSpec, tries: int) -> UsageError:
@@ -205,23 +197,19 @@ def _no_room(spec: LevelSpec, tries: int) -> UsageError:
     )
 
 
-def _distances(spec: LevelSpec, walls: int, targets: int) -> DistanceTable:
-    return DistanceTable(spec.columns, walls, ((1 << spec.rows * spec.columns) - 1) ^ walls, targets)
-
-
 @cache
 def _every_layout(rows: int, columns: int, boxes: int) -> dict[str, tuple[int, int]]:
     """Return content -> (walls, targets) of every room whose floor is all in one piece, one image of each."""
-    inside, turns, everything = _inside(rows, columns), _turns(rows, columns), (1 << rows * columns) - 1
+    inside, turns = _inside(rows, columns), _turns(rows, columns)
     found = {}
-    for count in range(len(inside) // 4 + 1):
-        for inner in combinations(inside, count):
+    for number in range(len(inside) // 4 + 1):
+        for inner in combinations(inside, number):
             for goals in combinations([cell for cell in inside if cell not in inner], boxes):
-                image = sum([1 << cell for cell in inner]), sum([1 << cell for cell in goals])
+                image = _mask(inner), _mask(goals)
                 if any((_moved(turn, image[0]), _moved(turn, image[1])) < image for turn in turns):
                     continue  # another image of it stands for the room
                 walls, targets = border(rows, columns) | image[0], image[1]
-                if reach(1 << goals[0], everything ^ walls, columns) == everything ^ walls:
+                if _is_connected(rows, columns, walls, goals[0]):
                     found[content_of(rows, columns, walls, targets)] = walls, targets
     return found
 
@@ -232,27 +220,34 @@ def _draw_layout(spec: LevelSpec, split: str, rng: random.Random) -> tuple[int, 
     inside = _inside(rows, columns)
     chances = _chances(len(inside) // 4)
     while True:
-        count = bisect(chances, draw() * chances[-1])
+        number = bisect(chances, draw() * chances[-1])
         places = list(inside)
-        for i in range(count + spec.boxes):  # the beginning of a Fisher-Yates shuffle
+        for i in range(number + spec.boxes):  # the beginning of a Fisher-Yates shuffle
             j = i + int(draw() * (len(places) - i))
             places[i], places[j] = places[j], places[i]
-        inner, goals = places[:count], places[count : count + spec.boxes]
-        walls = border(rows, columns) + sum([1 << cell for cell in inner])
-        floor = ((1 << rows * columns) - 1) ^ walls
-        if reach(1 << goals[0], floor, columns) != floor:
-            continue
-        targets = sum([1 << cell for cell in goals])
-        content = content_of(rows, columns, walls, targets)
-        if split_of(content) == split:
-            return walls, targets, content
+        inner, goals = places[:number], places[number : number + spec.boxes]
+        walls, targets = border(rows, columns) + _mask(inner), _mask(goals)
+        if _is_connected(rows, columns, walls, goals[0]):
+            content = content_of(rows, columns, walls, targets)
+            if split_of(content) == split:
+                return walls, targets, content
+
+
+def _is_connected(rows: int, columns: int, walls: int, cell: int) -> bool:
+    """Return whether all of the floor can be walked to from `cell`."""
+    floor = everything(rows, columns) ^ walls
+    return reach(1 << cell, floor, columns) == floor
+
+
+def _mask(places: Sequence[int]) -> int:
+    return sum([1 << cell for cell in places])
 
 
 @cache
 def _chances(most: int) -> tuple[int, ...]:
     """Return the cumulative weights of 0 to `most` inner walls. More are likelier: rooms with few walls are few, and
     different tasks ought to differ."""
-    return tuple(accumulate((count + 1) ** 2 for count in range(most + 1)))
+    return tuple(accumulate((walls + 1) ** 2 for walls in range(most + 1)))
 
 
 @cache
@@ -268,7 +263,7 @@ def _turns(rows: int, columns: int) -> tuple[tuple[int, ...], ...]:
         if number & 4 and rows != columns:
             continue
         turned = [_turned(number, *divmod(cell, columns)) for cell in range(rows * columns)]
-        top, left = (min(place[axis] for place in turned) for axis in (0, 1))
+        top, left = _corner(turned)
         turns.add(tuple(1 << (row - top) * columns + column - left for row, column in turned))
     return tuple(sorted(turns))
 
@@ -280,6 +275,11 @@ def _turned(number: int, row: int, column: int) -> tuple[int, int]:
     if number & 2:
         column = -column
     return (column, row) if number & 4 else (row, column)
+
+
+def _corner(places: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """Return the first row and the first column of places."""
+    return min(row for row, _ in places), min(column for _, column in places)
 
 
 def _moved(turn: tuple[int, ...], mask: int) -> int:
@@ -318,12 +318,11 @@ class Collection:
             for room in rooms
         )
 
-    @property
-    def split_counts(self) -> str:
-        """How the rooms are dealt out, in words."""
-        counts = [f"{len(rooms)} {split}" for split, rooms in self.rooms.items() if rooms]
-        many = sum(map(len, self.rooms.values())) > 1
-        return f"room{'s' * many} {'are' if many else 'is'} {', '.join(counts)}"
+    def start(self, task: Task) -> Start:
+        """Return the room that a task stands for."""
+        room = self.rooms[task.split][task.index]
+        content = content_of(room.rows, room.columns, room.walls, room.targets)
+        return Start(room, DistanceTable(room.rows, room.columns, room.walls, room.targets), content)
 
 
 def read_xsb(path: str | Path) -> Collection:
@@ -405,16 +404,13 @@ def _room(path: Path, first: int, lines: list[str]) -> Room:
             f"{path}, line {first}: {boxes.bit_count()} boxes ($ or *) and {targets.bit_count()} targets (. * or +) "
             f"in this room; it needs as many of one as of the other, and at least one"
         )
-    everything = (1 << rows * columns) - 1
-    floor = reach(1 << players[0], everything & ~_mask(found["#"]), columns)
-    for cell in cells(floor):
+    floor = reach(1 << players[0], everything(rows, columns) & ~_mask(found["#"]), columns)
+    for cell in cells(floor & border(rows, columns)):
         row, column = divmod(cell, columns)
-        if row in (0, rows - 1) or column in (0, columns - 1):
-            raise UsageError(f"{path}, line {first + row}, column {column + 1}: the room is open here; close it with #")
+        raise UsageError(f"{path}, line {first + row}, column {column + 1}: the room is open here; close it with #")
     # What the player can never come near is wall to him, boxes that already stand on their targets included.
-    stuck = (boxes ^ targets) & ~floor
-    if stuck:
-        row, column = divmod(cells(stuck)[0], columns)
+    for cell in cells((boxes ^ targets) & ~floor):
+        row, column = divmod(cell, columns)
         raise UsageError(
             f"{path}, line {first + row}, column {column + 1}: the player can never reach this; "
             f"open the walls around it or take it out"
@@ -422,8 +418,4 @@ def _room(path: Path, first: int, lines: list[str]) -> Room:
     boxes, targets = boxes & floor, targets & floor
     if boxes == targets:
         raise UsageError(f"{path}, line {first}: this room is solved already; move a box off its target")
-    return Room(rows, columns, everything ^ floor, targets, state_of(players[0], boxes))
-
-
-def _mask(places: list[int]) -> int:
-    return sum(1 << cell for cell in places)
+    return Room(rows, columns, everything(rows, columns) ^ floor, targets, state_of(players[0], boxes))
