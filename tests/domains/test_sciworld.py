@@ -78,7 +78,7 @@ def test_any_prefix_is_a_fair_sample():
 
 
 def test_sizes_and_tasks_need_no_jvm(monkeypatch):
-    monkeypatch.setattr("gentax.domains.sciworld.simulator.SHARED_JVM", None)
+    monkeypatch.setattr("gentax.domains.sciworld.simulator.Process", None)
     env = gentax.make("sciworld", "all")
     assert env.size("train") == 3592
     assert len(env.tasks("test", 5)) == 5

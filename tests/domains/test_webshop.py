@@ -349,7 +349,7 @@ def data(tmp_path):
 
 
 def test_official_data_are_played(data, monkeypatch):
-    monkeypatch.setattr("gentax.domains.webshop.official.CHUNK", 100)  # so that products straddle chunks
+    monkeypatch.setattr("gentax.domains.webshop.goals.CHUNK", 100)  # so that products straddle chunks
     env = gentax.make("webshop", data=str(data), split="test")
     assert env.level.startswith("official-")
     products = {split: {goal.product.code for goal in goals} for split, goals in env._official.goals.items()}

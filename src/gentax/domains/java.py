@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from py4j import protocol
 from py4j.java_gateway import find_jar_path
@@ -126,7 +126,7 @@ START_LIMIT = 60.0  # seconds the JVM may take to say which port it listens on
 
 
 class Jvm:
-    """A running Java process with py4j's server in it. Get one from a `SharedJvm`, and give it back there.
+    """A running Java process with py4j's server in it, of a package's own class: see `acquire` and `release`.
 
     Args:
         folder: where it runs.
@@ -145,7 +145,7 @@ class Jvm:
         for java in javas():
             try:
                 self._start(java, jvm_options, folder, jars)
-                _all.add(self)
+                _running.add(self)
                 return
             except (OSError, ValueError) as error:
                 failures.append(f"{java}: {error}")
@@ -198,7 +198,7 @@ class Jvm:
 
     def close(self) -> None:
         """End the process and give its files back."""
-        _all.discard(self)
+        _running.discard(self)
         with suppress(OSError):
             self.process.stdin.close()  # the server's sign to exit
         try:
@@ -227,61 +227,41 @@ def javas() -> list[str]:
 J = TypeVar("J", bound=Jvm)
 T = TypeVar("T")
 
+_running: set[Jvm] = set()
+_lock = threading.RLock()  # re-entrant: a connection can be collected, and its process released, while it is held
 
-class SharedJvm(Generic[J]):
-    """The one process that all users of a package share. Counts them; any thread may ask.
 
-    Args:
-        start: makes the process.
-    """
-
-    def __init__(self, start: Callable[[], J]) -> None:
-        self._start = start
-        self._lock = threading.RLock()  # re-entrant: a user can be collected, and so released, while it is held
-        self._current: J | None = None
-        _shared.add(self)
-
-    def acquire(self) -> J:
-        """Return the running process, or start one, and count the caller as a user of it."""
-        with self._lock:
-            if (jvm := self._current) is not None:
+def acquire(process: Callable[[], J]) -> J:
+    """Return the running process of a package, which is a subclass of `Jvm`, or start one; count its new user."""
+    with _lock:
+        for jvm in list(_running):
+            if type(jvm) is process:
                 jvm.users += 1  # first, so that nobody closes it meanwhile
                 if jvm.alive():
-                    return jvm
+                    return cast(J, jvm)
                 jvm.users -= 1
-            self._current = self._start()
-            self._current.users = 1
-            return self._current
+        started = process()
+        started.users = 1
+        return started
 
-    def release(self, jvm: J) -> None:
-        """Take back one user of `jvm`; the process ends with the last."""
-        with self._lock:
-            jvm.users -= 1
-            if jvm.users > 0:
-                return
-            if jvm is self._current:
-                self._current = None
+
+def release(jvm: Jvm) -> None:
+    """Take back one user of `jvm`; the process ends with the last."""
+    with _lock:
+        jvm.users -= 1
+        if jvm.users == 0:
             jvm.close()
-
-    def forget(self) -> None:
-        """Start afresh, in a forked child."""
-        self._lock = threading.RLock()
-        self._current = None
-
-
-_all: weakref.WeakSet[Jvm] = weakref.WeakSet()
-_shared: weakref.WeakSet[SharedJvm[Any]] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
     """In a forked child: a JVM is the parent's. Let go of its standard input, or it would outlive the parent."""
-    for shared in _shared:
-        shared.forget()
-    for jvm in list(_all):
+    global _lock
+    _lock = threading.RLock()
+    for jvm in _running:
         with suppress(OSError):
             jvm.process.stdin.close()
         jvm.process.returncode = 0  # not this process's child: nothing to wait for
-    _all.clear()
+    _running.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -318,7 +298,7 @@ CALL_LIMIT = 180.0  # seconds one call may take; the slowest, a gold path of Sci
 
 
 class JvmConnection(Generic[J]):
-    """A connection to the process of `shared`, started if need be. A package's simulator makes its objects over it.
+    """A connection to a package's Java process, started if need be. A simulator makes its objects over it.
 
     One thread at a time may use a connection; several may be used at once. Whatever goes wrong closes it.
 
@@ -327,11 +307,11 @@ class JvmConnection(Generic[J]):
         EnvironmentFault: the JVM died or does not answer. The connection is closed then; make another.
     """
 
-    def __init__(self, shared: SharedJvm[J]) -> None:
-        self._jvm = shared.acquire()
+    def __init__(self, process: Callable[[], J]) -> None:
+        self._jvm = acquire(process)
         self._pid = os.getpid()
         self._cleanup = ExitStack()  # what is done when it closes, the last first
-        self._cleanup.callback(shared.release, self._jvm)
+        self._cleanup.callback(release, self._jvm)
         try:
             self._client = Py4jClient(self._jvm.port, self._jvm.token, CALL_LIMIT)
         except OSError:

@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from gentax.domains.java import Jvm, JvmConnection, Py4jClient, Reference, SharedJvm
+from gentax.domains.java import Jvm, JvmConnection, Py4jClient, Reference
 from gentax.domains.sciworld import DOMAIN, NAMES, SIMPLIFICATION
 
 CLASS = "scienceworld.runtime.pythonapi.PythonInterface"
@@ -59,14 +59,11 @@ class Process(Jvm):
             shard.users -= 1
 
 
-SHARED_JVM = SharedJvm(Process)
-
-
 class Simulator(JvmConnection[Process]):
     """One simulator: a `PythonInterface` object of the package, with a connection of its own (see `JvmConnection`)."""
 
     def __init__(self) -> None:
-        super().__init__(SHARED_JVM)
+        super().__init__(Process)
         with self.guarded():
             self._shard = self._jvm.enter(self._client)
             self._cleanup.callback(self._jvm.leave, self._shard)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from gentax.core.env import ExpertAction, StepResult, Task, content_hash
 from gentax.core.errors import EnvironmentFault
-from gentax.domains.java import Jvm, JvmConnection, JvmEnv, SharedJvm
+from gentax.domains.java import Jvm, JvmConnection, JvmEnv
 from gentax.domains.twx import COOKING, COOKING_DOMAIN, FIRST, FOLDS, MAPREADER, MAPREADER_DOMAIN, Game, numbers
 
 CLASS = "textworldexpress.runtime.PythonInterface"
@@ -35,16 +35,16 @@ class State(NamedTuple):
     lost: bool
 
 
-def _start() -> Jvm:
-    from textworld_express.constants import BASEPATH, JAR_PATH
+class Process(Jvm):
+    """The package's Java process."""
 
-    return Jvm(BASEPATH, OPTIONS, (JAR_PATH,))
+    def __init__(self) -> None:
+        from textworld_express.constants import BASEPATH, JAR_PATH
+
+        super().__init__(BASEPATH, OPTIONS, (JAR_PATH,))
 
 
-SHARED_JVM = SharedJvm(_start)
-
-
-class Simulator(JvmConnection[Jvm]):
+class Simulator(JvmConnection[Process]):
     """One game: a `PythonInterface` object of the package, with a connection of its own (see `JvmConnection`).
 
     Unlike the package's own client this asks one thing a step and starts one process in all, whose memory has a limit.
@@ -52,7 +52,7 @@ class Simulator(JvmConnection[Jvm]):
     """
 
     def __init__(self) -> None:
-        super().__init__(SHARED_JVM)
+        super().__init__(Process)
         self._loaded: tuple[str, str] | None = None
         with self.guarded():
             self._server = self._hold(self._client.make(CLASS))

@@ -9,8 +9,17 @@ from typing import Any
 from gentax.core.env import ExpertAction, StepResult, Task, TextEnv
 from gentax.core.errors import UsageError
 from gentax.domains.webshop import DOMAIN, HORIZON, OFFICIAL, parse_level
-from gentax.domains.webshop.goals import WON, content_of, expert_action, oracle_action, sample_goal, score
-from gentax.domains.webshop.official import Official, official_content, read_official
+from gentax.domains.webshop.goals import (
+    WON,
+    Official,
+    content_of,
+    expert_action,
+    official_content,
+    oracle_action,
+    read_official,
+    sample_goal,
+    score,
+)
 from gentax.domains.webshop.shop import Session, generated, long_page, short_page
 
 TASKS = 1_000_000  # of each split of a generated level; every one is made when it is played
@@ -40,13 +49,7 @@ class WebShop(TextEnv):
 
     domain = DOMAIN
 
-    def __init__(
-        self,
-        level: str | None = None,
-        *,
-        data: str | Path | None = None,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, level: str | None = None, *, data: str | Path | None = None, **settings: Any) -> None:
         folder = data if data is not None else os.environ.get(DATA) or None
         asked = level is not None and (level == OFFICIAL or level.startswith(f"{OFFICIAL}-"))
         self._official: Official | None = None

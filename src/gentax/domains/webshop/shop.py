@@ -330,16 +330,21 @@ class Session:
 
     def shown(self) -> list[Product]:
         """Return the products on the results page."""
-        first = self.page_index * self.per_page
-        return [self.catalogue.products[number] for number in self.hits[first : first + self.per_page]]
+        return [self.catalogue.products[number] for number in self._numbers()]
+
+    def _numbers(self) -> tuple[int, ...]:
+        return self.hits[self.page_index * self.per_page : (self.page_index + 1) * self.per_page]
+
+    def turns(self) -> list[str]:
+        """Return the buttons that turn to another page of results."""
+        return [NEXT] * (self.page_index + 1 < self.pages) + [PREVIOUS] * (self.page_index > 0)
 
     def buttons(self) -> list[str]:
         """Return everything that can be clicked now, in small letters."""
         if self.page == "search":
             return []
         if self.page == "results":
-            turns = [NEXT] * (self.page_index + 1 < self.pages) + [PREVIOUS] * (self.page_index > 0)
-            return [*(product.code.lower() for product in self.shown()), *turns, BACK]
+            return [*(product.code.lower() for product in self.shown()), *self.turns(), BACK]
         if self.page == "item":
             values = (value for values in self.product.options.values() for value in values)
             return list(dict.fromkeys([*values, *DETAILS, BUY, PREVIOUS, BACK]))
@@ -360,27 +365,18 @@ class Session:
         if button == BACK:
             self.page = "search"
         elif self.page == "results":
-            return self._click_result(button)
+            number = self.catalogue.by_code.get(button)
+            if number in self._numbers():
+                self.product, self.chosen = self.catalogue.products[number], {}
+                self._open("item")
+            elif button in self.turns():
+                self.page_index += 1 if button == NEXT else -1
+            else:
+                return False
         elif self.page == "item":
             return self._click_item(button)
         elif button == PREVIOUS:
             self.page = "item"
-        else:
-            return False
-        return True
-
-    def _click_result(self, button: str) -> bool:
-        number = self.catalogue.by_code.get(button)
-        if (
-            number is not None
-            and number in self.hits[self.page_index * self.per_page : (self.page_index + 1) * self.per_page]
-        ):
-            self.product, self.chosen = self.catalogue.products[number], {}
-            self._open("item")
-        elif button == NEXT and self.page_index + 1 < self.pages:
-            self.page_index += 1
-        elif button == PREVIOUS and self.page_index > 0:
-            self.page_index -= 1
         else:
             return False
         return True
@@ -432,10 +428,10 @@ def long_page(session: Session) -> str:
     """Return what is open now as the published text mode lays it out, buttons and all."""
     if session.page == "search":
         return "Search"
-    back, previous, onward = BACK.title(), PREVIOUS.title(), NEXT.title()
+    back, previous = BACK.title(), PREVIOUS.title()
     product = session.product
     if session.page == "results":
-        turns = [onward] * (session.page_index + 1 < session.pages) + [previous] * (session.page_index > 0)
+        turns = [button.title() for button in session.turns()]
         parts = [back, f"Page {session.page_index + 1} (Total results: {len(session.hits)})", *turns]
         for found in session.shown():
             parts += [found.code, found.title, found.tag]
