@@ -55,6 +55,14 @@ class Facts:
             if known == name:
                 yield from sorted(found)
 
+    def value(self, name: str, thing: str) -> str | None:
+        """Return what a predicate of two arguments says of a thing; the first in order."""
+        return next((value for one, value in self.all(name) if one == thing), None)
+
+    def having(self, name: str, value: str) -> list[str]:
+        """Return the things of which a predicate of two arguments says `value`, in order."""
+        return [thing for thing, one in self.all(name) if one == value]
+
     def matches(self, query: Query, binding: Binding) -> Iterator[Binding]:
         """Yield every way to fill the placeholders of `query` that `binding` leaves open, in order.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from gentax.core.env import ExpertAction, StepResult, Task, TextEnv
@@ -147,7 +147,7 @@ class AlfWorldExpert:
     def next(self) -> ExpertAction | None:
         """Return the next move; None where there is nothing left to look into."""
         wanted = objects_of_kind(self._facts, self._goal.thing)
-        held = next((thing for agent, thing in self._facts.all("holds") if agent == AGENT), None)
+        held = self._facts.value("holds", AGENT)
         if held is None:
             return self._fetch(wanted)
         if held not in wanted:
@@ -165,18 +165,18 @@ class AlfWorldExpert:
         """Take a thing that is not yet where it should be, or look for one."""
         done = self._destination(wanted) if self._goal.kind == "two" else None
         for thing in wanted:
-            place = self._place_of(thing)
+            place = self._facts.value("inreceptacle", thing)
             if place is not None and place in self._seen and place != done:
                 name, where = self._called(thing), self._called(place)
                 take = ExpertAction(f"take {name} from {where}", f"The {name} is here: take it.")
                 return self._at(place, f"The {name} is in the {where}", take)
-        kinds = {place for place, thing in self._facts.all("cancontain") if thing == f"{self._goal.thing}type"}
-        return self._search(self._goal.thing, kinds - {f"{self._goal.to}type"})
+        kinds = self._facts.having("cancontain", f"{self._goal.thing}type")
+        return self._search(self._goal.thing, {*kinds} - {f"{self._goal.to}type"})
 
     def _light(self) -> ExpertAction | None:
         """Go to the lamp and turn it on, or look for it."""
         for lamp in objects_of_kind(self._facts, self._goal.lamp):
-            place = self._place_of(lamp)
+            place = self._facts.value("inreceptacle", lamp)
             if place in self._seen:
                 name = self._called(lamp)
                 use = ExpertAction(f"use {name}", f"The {name} is here: use it.")
@@ -207,17 +207,14 @@ class AlfWorldExpert:
         for command in self._game.commands:
             if command.startswith(f"move {name} to "):
                 return ExpertAction(command, f"I do not need the {name}: put it down.")
-        type_ = next(kind for thing, kind in self._facts.all("objecttype") if thing == held)
-        kinds = {place for place, thing in self._facts.all("cancontain") if thing == type_}
+        kinds = self._facts.having("cancontain", self._facts.value("objecttype", held))
         for place in self._of_kinds(kinds):
             where = self._called(place)
-            reason = f"The {name} is not needed and fits the {where}"
-            return self._at(
-                place, reason, ExpertAction(f"move {name} to {where}", f"I do not need the {name}: put it down.")
-            )
+            put = ExpertAction(f"move {name} to {where}", f"I do not need the {name}: put it down.")
+            return self._at(place, f"The {name} is not needed and fits the {where}", put)
         return None
 
-    def _search(self, what: str, likely: set[str]) -> ExpertAction | None:
+    def _search(self, what: str, likely: Collection[str]) -> ExpertAction | None:
         """Look into the next place: first where such a thing may be, in the order of the engine's list."""
         first = self._of_kinds(likely)
         for place in (*first, *(place for place in self._places if place not in first)):
@@ -232,7 +229,7 @@ class AlfWorldExpert:
     def _at(self, place: str, reason: str, then: ExpertAction, opened: bool = True) -> ExpertAction:
         """Return the move that leads to `place`, or opens it, or `then` where that is done."""
         name = self._called(place)
-        if self._location(place) != self._here():
+        if self._facts.value("receptacleatlocation", place) != self._facts.value("atlocation", AGENT):
             return ExpertAction(f"go to {name}", f"{reason}: go there.")
         if opened and self._closed(place):
             return ExpertAction(f"open {name}", f"The {name} is closed: open it.")
@@ -240,20 +237,11 @@ class AlfWorldExpert:
 
     def _destination(self, wanted: Iterable[str]) -> str | None:
         """Return the place to put things in: of the right kind, and where most of them are already."""
-        there = [self._place_of(thing) for thing in wanted]
+        there = [self._facts.value("inreceptacle", thing) for thing in wanted]
         return max(receptacles_of_kind(self._facts, self._goal.to), key=there.count, default=None)
 
-    def _of_kinds(self, types: set[str]) -> list[str]:
+    def _of_kinds(self, types: Collection[str]) -> list[str]:
         return [place for place, type_ in self._facts.all("receptacletype") if type_ in types]
-
-    def _place_of(self, thing: str) -> str | None:
-        return next((place for one, place in self._facts.all("inreceptacle") if one == thing), None)
-
-    def _here(self) -> str:
-        return next(place for agent, place in self._facts.all("atlocation") if agent == AGENT)
-
-    def _location(self, place: str) -> str:
-        return next(spot for one, spot in self._facts.all("receptacleatlocation") if one == place)
 
     def _closed(self, place: str) -> bool:
         return self._facts.holds("openable", place) and not self._facts.holds("opened", place)

@@ -59,12 +59,12 @@ class GameGoal:
 
 def objects_of_kind(facts: Facts, kind: str) -> list[str]:
     """Return the things of a kind."""
-    return [thing for thing, type_ in facts.all("objecttype") if type_ == f"{kind}type"]
+    return facts.having("objecttype", f"{kind}type")
 
 
 def receptacles_of_kind(facts: Facts, kind: str) -> list[str]:
     """Return the receptacles of a kind, in the order of the engine's list."""
-    return [place for place, type_ in facts.all("receptacletype") if type_ == f"{kind}type"]
+    return facts.having("receptacletype", f"{kind}type")
 
 
 def progress(facts: Facts, goal: GameGoal) -> float:

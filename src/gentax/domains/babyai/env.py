@@ -205,11 +205,10 @@ class BabyAI(TextEnv):
             return None
         if self._bot is None:
             self._bot = BotExpert(self._world)
-        move = self._bot.move()
-        if move is None or self._refusal(move[0]):
+        if self._bot.move is None:
             return None
-        action, thought = move
-        return ExpertAction(NAMES[action], thought)
+        action, thought = self._bot.move
+        return None if self._refusal(action) else ExpertAction(NAMES[action], thought)
 
     def content(self) -> str:
         return self._content
@@ -261,25 +260,18 @@ class BotExpert:
     def __init__(self, world: Any) -> None:
         self._world = world
         self._bot: BabyAIBot | None = BabyAIBot(world)
-        self._move: tuple[Actions, str] | None = None
-        self._replan(None)
+        self.move: tuple[Actions, str] | None = None  # what the bot would do now, and why; None where it is lost
+        self.observe(None)
 
-    def move(self) -> tuple[Actions, str] | None:
-        """Return what the bot would do now, and why; None where it is lost."""
-        return self._move
-
-    def observe(self, action: Actions) -> None:
+    def observe(self, action: Actions | None) -> None:
         """Tell the bot of a step that was made, be it the one it planned or not."""
-        self._replan(action)
-
-    def _replan(self, action: Actions | None) -> None:
         if self._bot is None:
             return
         try:
             planned = self._bot.replan(action)
-            self._move = planned, self._why(planned)
+            self.move = planned, self._why(planned)
         except _LOST:
-            self._bot = self._move = None
+            self._bot = self.move = None
 
     def _why(self, action: Actions) -> str:
         """Return the bot's present subgoal as a sentence."""
