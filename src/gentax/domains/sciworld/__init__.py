@@ -21,43 +21,48 @@ import numpy as np
 from gentax.core.env import Domain, Level, stable_seed
 from gentax.core.extras import install_command
 
-NAMES = (
-    "boil", "melt", "freeze", "change-the-state-of-matter-of", "use-thermometer",
-    "measure-melting-point-known-substance", "measure-melting-point-unknown-substance", "power-component",
-    "power-component-renewable-vs-nonrenewable-energy", "test-conductivity",
-    "test-conductivity-of-unknown-substances", "find-living-thing", "find-non-living-thing", "find-plant",
-    "find-animal", "grow-plant", "grow-fruit", "chemistry-mix", "chemistry-mix-paint-secondary-color",
-    "chemistry-mix-paint-tertiary-color", "lifespan-longest-lived", "lifespan-shortest-lived",
-    "lifespan-longest-lived-then-shortest-lived", "identify-life-stages-1", "identify-life-stages-2",
-    "inclined-plane-determine-angle", "inclined-plane-friction-named-surfaces",
-    "inclined-plane-friction-unnamed-surfaces", "mendelian-genetics-known-plant", "mendelian-genetics-unknown-plant",
-)  # fmt: skip
-"""The package's thirty tasks, in its order."""
-
 DEFAULT = "living"
+
+
+@cache
+def folds() -> Mapping[str, Mapping[str, tuple[int, int]]]:
+    """Return task name → split → (first variation, one past the last). The package's folds are unbroken ranges."""
+    stored = json.loads((files(__package__) / "folds.json").read_text(encoding="utf-8"))
+    return {
+        name: {split: (start, stop) for split, (start, stop) in splits.items()}
+        for name, splits in stored["folds"].items()
+    }
+
+
+NAMES = tuple(folds())
+"""The package's thirty tasks, in its order."""
 
 
 def _starting(*prefixes: str) -> tuple[str, ...]:
     return tuple(name for name in NAMES if name.startswith(prefixes))
 
 
-_EASY = (
-    "find-living-thing", "find-non-living-thing", "find-animal", "find-plant", "lifespan-longest-lived",
-    "lifespan-shortest-lived",
-)  # fmt: skip
-
-GROUPS: Mapping[str, tuple[str, ...]] = {
-    "living": ("find-living-thing", "find-animal", "find-plant"),
-    "easy": _EASY,
-    "find": _starting("find-"),
-    "lifespan": _starting("lifespan-"),
-    "measure": _starting("use-thermometer", "measure-"),
-    "matter": ("boil", "melt", "freeze", "change-the-state-of-matter-of"),
-    "electricity": _starting("power-component", "test-conductivity"),
-    "biology": _starting("grow-", "lifespan-", "identify-", "mendelian-"),
-    "chemistry": _starting("chemistry-"),
-    "forces": _starting("inclined-plane-"),
-    "all": NAMES,
+GROUPS: Mapping[str, tuple[str, tuple[str, ...]]] = {  # what they are about, and their tasks
+    "living": (
+        "find a living thing, an animal or a plant, and put it in a box",
+        ("find-living-thing", "find-animal", "find-plant"),
+    ),
+    "easy": (
+        "six kinds that small models can learn: find a thing, find the animal that lives longest or shortest",
+        _EASY,
+    ),
+    "find": ("find a living thing, a non-living thing, a plant or an animal, and put it in a box", _starting("find-")),
+    "lifespan": ("find the animal that lives longest, shortest, or both in turn", _starting("lifespan-")),
+    "measure": ("use a thermometer; measure a melting point", _starting("use-thermometer", "measure-")),
+    "matter": ("boil, melt or freeze a substance", _starting("boil", "melt", "freeze", "change-")),
+    "electricity": ("build a circuit; test what conducts", _starting("power-component", "test-conductivity")),
+    "biology": (
+        "grow, find, follow and cross plants and animals",
+        _starting("grow-", "lifespan-", "identify-", "mendelian-"),
+    ),
+    "chemistry": ("mix substances and paints", _starting("chemistry-")),
+    "forces": ("compare angles and surfaces of inclined planes", _starting("inclined-plane-")),
+    "all": ("all thirty kinds", NAMES),
 }
 """Groups of tasks; any other level is one task by its name."""
 
@@ -73,32 +78,20 @@ _HORIZONS = {  # the first prefix that fits
 }
 
 
-def _horizon(names: tuple[str, ...]) -> int:
-    return max(next(steps for start, steps in _HORIZONS.items() if name.startswith(start)) for name in names)
+def _level(about: str, names: tuple[str, ...]) -> Level:
+    horizons = [next(steps for start, steps in _HORIZONS.items() if name.startswith(start)) for name in names]
+    return Level(max(horizons), about)
 
 
-_ABOUT = {
-    "living": "find a living thing, an animal or a plant, and put it in a box",
-    "easy": "six kinds that small models can learn: find a thing, find the animal that lives longest or shortest",
-    "find": "find a living thing, a non-living thing, a plant or an animal, and put it in a box",
-    "lifespan": "find the animal that lives longest, shortest, or both in turn",
-    "measure": "use a thermometer; measure a melting point",
-    "matter": "boil, melt or freeze a substance",
-    "electricity": "build a circuit; test what conducts",
-    "biology": "grow, find, follow and cross plants and animals",
-    "chemistry": "mix substances and paints",
-    "forces": "compare angles and surfaces of inclined planes",
-    "all": "all thirty kinds",
-}
-
-LEVELS: Mapping[str, Level] = {name: Level(_horizon(names), _ABOUT[name]) for name, names in GROUPS.items()} | {
-    name: Level(_horizon((name,)), f"the package's task {name}") for name in NAMES
+LEVELS: Mapping[str, Level] = {
+    **{name: _level(*group) for name, group in GROUPS.items()},
+    **{name: _level(f"the package's task {name}", (name,)) for name in NAMES},
 }
 
 
 def names_of(level: str) -> tuple[str, ...]:
     """Return the package's task names that `level` is made of."""
-    return GROUPS.get(level, (level,))
+    return GROUPS[level][1] if level in GROUPS else (level,)
 
 
 # Which variation of which of the package's tasks a (level, split, index) is. Needs no JVM.
@@ -121,16 +114,6 @@ class Variation(NamedTuple):
 def turn_seed(variation: Variation, turn: int) -> int:
     """Return what the simulator's generator is seeded with before the given turn of an episode."""
     return stable_seed("sciworld", *variation, turn) >> 16
-
-
-@cache
-def folds() -> Mapping[str, Mapping[str, tuple[int, int]]]:
-    """Return task name → split → (first variation, one past the last). The package's folds are unbroken ranges."""
-    stored = json.loads((files(__package__) / "folds.json").read_text(encoding="utf-8"))
-    return {
-        name: {split: (start, stop) for split, (start, stop) in splits.items()}
-        for name, splits in stored["folds"].items()
-    }
 
 
 @cache

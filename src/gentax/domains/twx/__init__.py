@@ -5,26 +5,19 @@ The records of the two domains and their levels: what the package's generator is
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from importlib.resources import files
+from typing import Any
 
 from gentax.core.env import Domain, Level
 from gentax.core.extras import install_command
 
 FOLDS = {"train": "train", "validation": "dev", "test": "test"}  # split -> the package's name for it
 FOLD = 1000  # seeds of each of the package's folds
-FIRST = {
-    "train": 0,
-    "validation": 10_000,
-    "test": 20_000,
-}  # first seed of a fold; a test compares them
-
-# What both records say.
-LICENCE = "Apache-2.0"
-ORIGIN = "the textworld-express package 1.1 (arXiv 2208.01174), its own games and folds; texts shortened"
-REQUIRES = ("textworld_express",)
-ENABLE = install_command("gentax[domains]")
+FIRST = {"train": 0, "validation": 10_000, "test": 20_000}  # first seed of a fold; a test compares them
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,34 +85,19 @@ MAPREADER = Game(
 )
 
 
-# Seeds of a fold, counted from its first, whose world is that of an earlier fold: they are no tasks. A test compares
-# with the package. The other levels have none.
-REPEATED: Mapping[tuple[str, str], Mapping[str, tuple[int, ...]]] = {
-    ("cookingworld", "simple"): {
-        "validation": (13, 24, 27, 28, 56, 59, 64, 99, 105, 106, 121, 124, 127, 152, 207, 233, 236, 239),
-        "test": (
-            *(5, 6, 31, 52, 80, 83, 84, 87, 124, 173, 176, 177, 181, 183, 186, 192, 212, 216, 219, 246, 247, 277, 278),
-            *(282, 307, 312, 313, 323, 326, 331, 373, 407, 409, 413, 416, 424, 428, 448, 490, 492, 494, 516, 523, 562),
-            *(570, 596, 600, 612, 624, 700, 707, 708, 719, 726, 729, 730, 733, 752, 760, 763, 766, 767, 771, 794, 796),
-            *(802, 805, 812, 823, 829, 830, 840, 843, 844, 867, 894, 895, 902, 916, 927, 937, 940, 941, 943, 965, 972),
-            *(978, 997, 998),
-        ),
-    },
-    ("cookingworld", "easy"): {"test": (286,)},
-    ("cookingworld", "medium"): {"test": (62, 573)},
-    ("mapreader", "easy"): {
-        "validation": (335, 367, 421, 528, 658, 708, 817, 909),
-        "test": (212, 316, 364, 544, 604, 706, 712, 722, 745, 775, 924, 965, 998),
-    },
-    ("mapreader", "medium"): {"validation": (51, 314), "test": (59, 164, 339, 817, 942)},
-    ("mapreader", "large"): {"validation": (987,), "test": (271,)},
-}
+@cache
+def _repeated() -> Any:
+    """Return game → level → split → the seeds of a fold, counted from its first, whose world an earlier fold has.
+
+    They are no tasks. A test compares with the package. What is not in the file has none.
+    """
+    return json.loads((files(__package__) / "repeated_seeds.json").read_text(encoding="utf-8"))
 
 
 @cache
 def numbers(game: str, level: str, split: str) -> tuple[int, ...]:
     """Return which seeds of a fold, counted from its first, are the tasks of a game at a level."""
-    left_out = REPEATED.get((game, level), {}).get(split, ())
+    left_out = _repeated().get(game, {}).get(level, {}).get(split, ())
     return tuple(number for number in range(FOLD) if number not in left_out)
 
 
@@ -140,15 +118,16 @@ COOKING_DOMAIN = Domain(
     ),
     levels=levels(COOKING),
     default_level=COOKING.default,
-    licence=LICENCE,
-    origin=ORIGIN,
+    licence="Apache-2.0",
+    origin="the textworld-express package 1.1 (arXiv 2208.01174), its own games and folds; texts shortened",
     target_only=True,
-    requires=REQUIRES,
-    enable=ENABLE,
+    requires=("textworld_express",),
+    enable=install_command("gentax[domains]"),
 )
 
 
-MAPREADER_DOMAIN = Domain(
+MAPREADER_DOMAIN = replace(
+    COOKING_DOMAIN,
     name="twx-mapreader",
     entry="gentax.domains.twx.env:MapReader",
     about="Fetch a coin from a room some rooms away, by a map that tells which rooms connect (TextWorldExpress).",
@@ -158,9 +137,4 @@ MAPREADER_DOMAIN = Domain(
     ),
     levels=levels(MAPREADER),
     default_level=MAPREADER.default,
-    licence=LICENCE,
-    origin=ORIGIN,
-    target_only=True,
-    requires=REQUIRES,
-    enable=ENABLE,
 )
