@@ -166,6 +166,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self.goal = ""
         self.observation = ""
         self.steps = 0
+        self._content: str | None = None
         self._over = True
 
     # What a domain writes.
@@ -205,9 +206,10 @@ class TextEnv(gymnasium.Env[str, str]):
         """Return a hash (`content_hash`) of what the task just begun is made of; None where that cannot be said.
 
         A room, a product, a set of recipes: what one would have to see in training to know the task already. Splits
-        must not share any. Tasks with the same content are one cluster, since a policy does alike on them.
+        must not share any. Tasks with the same content are one cluster, since a policy does alike on them. It is what
+        `_reset_task` put into `_content`, unless a domain overrides this.
         """
-        return None
+        return self._content
 
     def content_of(self, task: Task) -> str | None:
         """Return `content` of any task; starts it, unless the domain knows better."""

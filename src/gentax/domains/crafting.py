@@ -308,6 +308,7 @@ class Crafting(TextEnv):
     def _reset_task(self, task: Task) -> tuple[str, str]:
         spec, seed = self._spec.of(task.index), task.seed
         self.book = book = generate(spec, task.split, seed)
+        self._content = content_of(book)
         around = clutter(spec.things, spec.words, seed)
         self._after = f" {around}" if around else ""
         self.have: dict[str, int] = {}  # what one has; never a zero
@@ -344,9 +345,6 @@ class Crafting(TextEnv):
         if self.task is None or self.book.goal in self.have:
             return None
         return self._towards(self.book.goal, 1, "")
-
-    def content(self) -> str:
-        return content_of(self.book)
 
     def _craft(self, recipe: Recipe) -> StepResult:
         have = self.have

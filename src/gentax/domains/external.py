@@ -311,7 +311,6 @@ class Adapter(TextEnv):
         self._actions = {name.strip().lower(): action for name, action in (actions or {}).items()}
         self._listed: list[str] | None = None
         self._guessed_success = self._guessed_valid = False
-        self._content: str | None = None
 
     def size(self, split: str) -> int:
         return TASKS
@@ -353,9 +352,6 @@ class Adapter(TextEnv):
         if self._guessed_success:
             stated.append("it states no success: an episode that ended by itself with a reward above 0 counts as one")
         return stated
-
-    def content(self) -> str | None:
-        return self._content
 
     def _step(self, action: str) -> StepResult:
         taken = action if self._names is None else self._actions.get(action.strip().lower())

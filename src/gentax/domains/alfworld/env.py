@@ -89,9 +89,6 @@ class AlfWorld(TextEnv):
         """Return the next move of one who searches (see `AlfWorldExpert`)."""
         return None if self._game is None or self._game.won else self._expert.next()
 
-    def content(self) -> str:
-        return self._content
-
     def content_of(self, task: Task) -> str:
         """Return `content` of any task without its game, which takes the engine long to make."""
         return self._start(task).content

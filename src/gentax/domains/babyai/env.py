@@ -10,6 +10,7 @@ repeat: with one thing in 4 by 4 cells there are some 2,000 starts, so that of t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 import minigrid.envs.babyai as babyai
@@ -50,12 +51,11 @@ def make_world(kind: LevelKind) -> Any:
 
 def draw(world: Any, split: str, seed: int) -> Mapping[str, Any]:
     """Start the world that `seed` stands for, the first of its split among those drawn; return what is seen first."""
-    attempt = 0
-    while True:
+    for attempt in count():
         seen, _ = world.reset(seed=stable_seed("babyai", seed, attempt))
         if split_of(content_of(world)) == split:
-            return seen
-        attempt += 1
+            break
+    return seen
 
 
 def content_of(world: Any) -> str:
@@ -209,9 +209,6 @@ class BabyAI(TextEnv):
             return None
         action, thought = self._bot.move
         return None if self._refusal(action) else ExpertAction(NAMES[action], thought)
-
-    def content(self) -> str:
-        return self._content
 
     def fingerprint(self) -> str:
         """Return the whole start; worlds that look alike at first may differ in what is not in sight."""

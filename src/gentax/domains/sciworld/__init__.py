@@ -49,7 +49,7 @@ GROUPS: Mapping[str, tuple[str, tuple[str, ...]]] = {  # what they are about, an
     ),
     "easy": (
         "six kinds that small models can learn: find a thing, find the animal that lives longest or shortest",
-        _EASY,
+        (*_starting("find-"), "lifespan-longest-lived", "lifespan-shortest-lived"),
     ),
     "find": ("find a living thing, a non-living thing, a plant or an animal, and put it in a box", _starting("find-")),
     "lifespan": ("find the animal that lives longest, shortest, or both in turn", _starting("lifespan-")),

@@ -76,6 +76,7 @@ class SciWorld(JvmEnv):
     def _reset_task(self, task: Task) -> tuple[str, str]:
         self._score, self._history, self._plan = 0, [], None
         name, number = self.variation
+        self._content = self.content_of(task)
         calls = ("load", name, number, SIMPLIFICATION, False), ("freeActionLook",), ("getTaskDescription",)
         complaint, look, goal = self._start_episode(lambda simulator: simulator(*calls))
         if complaint:
@@ -97,9 +98,6 @@ class SciWorld(JvmEnv):
         done = completed or points < 0
         reward = rise / 100 if self.reward == "dense" else float(success)
         return StepResult(tidy(answer), reward, done, success, valid)
-
-    def content(self) -> str:
-        return content_hash("sciworld", *self.variation)
 
     def content_of(self, task: Task) -> str:
         """Return `content` of any task without the simulator."""

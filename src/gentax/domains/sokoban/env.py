@@ -133,9 +133,6 @@ class Sokoban(TextEnv):
             ACTIONS[first], f"Push box {place[stand + delta]} {ACTIONS[number]} from {place[stand]}; {here}."
         )
 
-    def content(self) -> str:
-        return self._content
-
     def render(self) -> str:
         """Return the room drawn for a person in a terminal."""
         if self.task is None:

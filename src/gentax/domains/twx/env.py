@@ -385,9 +385,6 @@ class TwxEnv(JvmEnv):
         action, undoes = step
         return ExpertAction(action, "That was a step aside: undo it." if undoes else self.thought(self._tracker.rest()))
 
-    def content(self) -> str:
-        return self._content
-
     def render(self) -> str:
         """Return the goal, the place, what is carried and the score, for a person."""
         if self._state is None:

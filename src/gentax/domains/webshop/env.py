@@ -80,6 +80,7 @@ class WebShop(TextEnv):
         else:
             catalogue = generated(self._spec.size, self._spec.long)
             self.wanted = sample_goal(catalogue, self._spec, task.split, task.seed, self._per_page)
+        self._content = (official_content if self._official else content_of)(self.wanted.product)
         self.session = Session(catalogue, self._per_page)
         return self.wanted.text, self._page(self.session)
 
@@ -104,9 +105,6 @@ class WebShop(TextEnv):
         if self.task is None or self.session.bought:
             return None
         return (oracle_action if self._official else expert_action)(self.session, self.wanted)
-
-    def content(self) -> str:
-        return (official_content if self._official else content_of)(self.wanted.product)
 
     def _do(self, action: str) -> str:
         """Do `action`; return why not, and "" when it was done."""
