@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import subprocess
@@ -82,6 +83,14 @@ class Twins(Sound):
 
     def expert(self):
         return ExpertAction("say it", "I shall see it.") if self.left == self.turns else super().expert()
+
+
+class SaysGoodbye(Sound):
+    """Prints when it is closed and when Python ends: nothing wrong with that either."""
+
+    def close(self):
+        print("Goodbye.")
+        atexit.register(print, "\n ")
 
 
 _counter = itertools.count()

@@ -57,6 +57,14 @@ def test_what_only_this_process_knows_is_not_sought_in_another(toy):
     assert "this process only" in report.results[1].message
 
 
+def test_another_process_that_prints_or_hangs_is_no_riddle(monkeypatch):
+    (result,) = gentax.check("broken_envs:SaysGoodbye", effort=SMALL, only=["other process"]).results
+    assert result.verdict is Verdict.PASSED, result
+    monkeypatch.setattr("gentax.domains.check.OTHER_PROCESS_SECONDS", 0.01)
+    (result,) = gentax.check("broken_envs:Sound", effort=SMALL, only=["other process"]).results
+    assert "another process does not start it in 0.01 s" in result.message
+
+
 def test_an_error_that_cannot_be_written_is_written(monkeypatch):
     def _step(self, action):
         raise KeyError("a\ud800\nb" * 300)
@@ -77,7 +85,7 @@ def test_tasks_that_only_begin_alike_are_two():
     ("cls", "check", "says"), broken_envs.BROKEN, ids=[row[0].__name__ for row in broken_envs.BROKEN]
 )
 def test_what_is_broken_is_found(monkeypatch, cls, check, says):
-    monkeypatch.setattr("gentax.domains.check.checks.PATIENCE", 0.2)  # what is kept is not given back later either
+    monkeypatch.setattr("gentax.domains.check.PATIENCE", 0.2)  # what is kept is not given back later either
     (result,) = gentax.check(f"broken_envs:{cls.__name__}", effort=SMALL, only=[check]).results
     assert result.verdict is Verdict.FAILED, result
     assert says in result.message

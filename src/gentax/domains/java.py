@@ -322,10 +322,16 @@ class JvmConnection(Generic[J]):
         self._cleanup.callback(self._client.close)
         self._finalize = weakref.finalize(self, _hang_up, self._pid, self._cleanup)
 
-    def _hold(self, reference: Reference) -> Reference:
-        """Keep an object in the JVM until the connection closes."""
-        self._cleanup.callback(self._client.drop, reference)
-        return reference
+    def _hold(self, simulator: Reference) -> None:
+        """Keep the simulator that `_call` asks, in the JVM, until the connection closes."""
+        self._server = simulator
+        self._cleanup.callback(self._client.drop, simulator)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the simulator. Strings, numbers, booleans and None come back as such, lists as lists."""
+        with self.guarded():
+            value = self._client.call(self._server, method, *arguments)
+            return self._client.items(value) if isinstance(value, Reference) else value
 
     @property
     def process_id(self) -> int:

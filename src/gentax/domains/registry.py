@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import entry_points
 from typing import Any, cast
 
@@ -64,16 +64,16 @@ def domains() -> dict[str, Domain]:
 
 def domain(name: str) -> Domain:
     """Return the domain called `name`: a registered one, or `module:factory`. Raises UsageError."""
+    return _find(name).record
+
+
+def _find(name: str) -> ExternalEnv:
     known = domains()
     if name in known:
-        return known[name]
+        return ExternalEnv(known[name], partial(_make_registered, known[name]))
     if ":" in name:
-        return _load_external(name).record
+        return load_external(name, tuple(known))
     raise unknown("domain", name, known)
-
-
-def _load_external(name: str) -> ExternalEnv:
-    return load_external(name, tuple(domains()))
 
 
 def missing_modules(record: Domain) -> tuple[str, ...]:
@@ -92,17 +92,18 @@ def make(name: str, level: str | None = None, **settings: Any) -> TextEnv:
     Raises:
         UsageError: an unknown domain, level or setting, or a domain whose requirements are not installed.
     """
-    record = domain(name)
-    lacking = missing_modules(record)
-    if lacking:
+    record, factory = _find(name)
+    if lacking := missing_modules(record):
         raise UsageError(f"domain {name!r} needs {', '.join(lacking)}: {record.enable}")
-    if name not in domains():
-        return cast(TextEnv, _load_external(name).make(level=level, **settings))
+    return cast(TextEnv, factory(level=level, **settings))
+
+
+def _make_registered(record: Domain, level: str | None, **settings: Any) -> TextEnv:
     module, _, attribute = record.entry.partition(":")
     factory = getattr(importlib.import_module(module), attribute)
-    _check(factory, name, settings)
-    env = factory(level=level, **settings)
-    env.spec = EnvSpec(id=gymnasium_id(name), entry_point=record.entry, kwargs={"level": env.level, **settings})
+    _check(factory, record.name, settings)
+    env: TextEnv = factory(level=level, **settings)
+    env.spec = EnvSpec(id=gymnasium_id(record.name), entry_point=record.entry, kwargs={"level": env.level, **settings})
     return env
 
 

@@ -153,6 +153,7 @@ def same_episode(harness: Harness) -> str:
 
 
 OTHER_PROCESS_TASKS = 6
+OTHER_PROCESS_SECONDS = 300  # that it may take
 _OTHER_PROCESS = """\
 import json, sys
 from gentax.core import Task
@@ -164,7 +165,7 @@ for task in request["tasks"]:
     observation, info = env.reset(options={"task": Task(*task)})
     starts.append([info["goal"], observation])
 env.close()
-print("\\n" + json.dumps(starts))
+print("\\nstarts " + json.dumps(starts))
 """
 
 
@@ -176,19 +177,25 @@ def other_process(harness: Harness) -> str:
         text = json.dumps({**request, "tasks": [[t.domain, t.level, t.split, t.index] for t in tasks]})
     except TypeError:
         raise NotApplicable("the settings cannot be handed to another process") from None
-    run = subprocess.run(
-        [sys.executable, "-c", _OTHER_PROCESS],
-        input=text,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
+    try:
+        run = subprocess.run(
+            [sys.executable, "-c", _OTHER_PROCESS],
+            input=text,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            timeout=OTHER_PROCESS_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise CheckFailed(f"another process does not start it in {OTHER_PROCESS_SECONDS} s") from None
     if run.returncode:
         reason = (run.stderr.strip().splitlines() or ["nothing"])[-1]
         if "unknown domain" in reason:
             raise NotApplicable("it is registered in this process only")
         raise CheckFailed(f"another process cannot start it: {reason}")
-    for task, start in zip(tasks, json.loads(run.stdout.splitlines()[-1]), strict=True):
+    lines = [line for line in run.stdout.splitlines() if line.startswith("starts ")]  # an environment may print, too
+    for task, start in zip(tasks, json.loads(lines[-1].removeprefix("starts ")), strict=True):
         _must_be_equal("start", harness.start(harness.env, task), tuple(start), "in another process")
     return f"{len(tasks)} tasks start alike in another process"
 

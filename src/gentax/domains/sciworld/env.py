@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -285,9 +285,11 @@ def rename(played: Iterable[Turn], short: Sequence[str]) -> list[str]:
     carried = ""
     for action in short:
         if action.startswith("focus on "):
-            action = f"focus on {names.get(action.removeprefix('focus on '), action.removeprefix('focus on '))}"
+            called = action.removeprefix("focus on ")
+            action = f"focus on {names.get(called, called)}"
         elif action.startswith("pick up "):
-            carried = names.get(action.removeprefix("pick up "), action.removeprefix("pick up "))
+            called = action.removeprefix("pick up ")
+            carried = names.get(called, called)
             action = f"pick up {carried}"
         elif moved := re.match(r"move (.+?)( in inventory)? to (.+)$", action):
             thing = re.sub(r" (?:containing|in) .*", "", moved[1])
@@ -340,7 +342,8 @@ def thought(goal: str, rest: Sequence[str]) -> str:
             return f"Of the animals here the {name} has the {life[1]} life: focus on it."
         return f"The goal asks for the {name}: focus on it."
     if verb == "pick":
-        place = _destination(later)
+        places = (parts[1] for action in later if (parts := re.match(r"move .+ to (.+)$", action)))
+        place = next(places, "")
         return f"Take it along to the {place}." if place else "I will need it: take it."
     if verb == "move" and (parts := re.match(r"move (.+) to (.+)$", action)):
         return f"Now put the {parts[1]} in the {parts[2]}." if "box" in parts[2] else f"It belongs in the {parts[2]}."
@@ -353,11 +356,7 @@ def thought(goal: str, rest: Sequence[str]) -> str:
 
 def _teleport(room: str, later: Sequence[str], sought: str, life: bool) -> str:
     where = "outside" if room == "outside" else f"in the {room}"
-    stay = []
-    for action in later:
-        if action.startswith("teleport to "):
-            break
-        stay.append(action)
+    stay = list(takewhile(lambda action: not action.startswith("teleport to "), later))
     if any(action.startswith("focus on ") for action in stay):
         if sought:
             return f"I may find {_a(sought)} {where}: go there."
@@ -370,13 +369,6 @@ def _teleport(room: str, later: Sequence[str], sought: str, life: bool) -> str:
             thing = re.sub(r"^(pick up|use|activate|focus on|read|open) | in inventory.*| on .*", "", action)
             return f"I need the {thing} {where}: go there."
     return f"The next thing to do is {where}: go there."
-
-
-def _destination(later: Sequence[str]) -> str:
-    for action in later:
-        if parts := re.match(r"move .+ to (.+)$", action):
-            return parts[1]
-    return ""
 
 
 def _a(noun: str) -> str:

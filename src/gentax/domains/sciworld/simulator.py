@@ -68,19 +68,18 @@ class Simulator(JvmConnection[Process]):
             self._shard = self._jvm.enter(self._client)
             self._cleanup.callback(self._jvm.leave, self._shard)
             with self._shard.lock:
-                self._server = self._hold(self._client.call(self._shard.simulator, "newInstance"))
+                self._hold(self._client.call(self._shard.simulator, "newInstance"))
 
     def __call__(self, *calls: tuple[Any, ...], seed: int | None = None) -> list[Any]:
         """Do the calls, `(method, argument, …)` each, in order; return what each returned.
 
-        Arguments are str, int or bool. Strings, numbers, booleans and None come back as such, lists as lists.
-        `seed` sets the generator that the calls draw from; loading a task sets it by itself.
+        Arguments are str, int or bool. `seed` sets the generator that the calls draw from; loading a task sets it by
+        itself.
         """
         with self.guarded(), self._shard.lock:
             if seed is not None:
                 self._client.call(self._shard.random, "setSeed", seed)
-            results = [self._client.call(self._server, *call) for call in calls]
-            return [self._client.items(value) if isinstance(value, Reference) else value for value in results]
+            return [self._call(*call) for call in calls]
 
 
 def _new_shard(wire: Py4jClient) -> Shard:

@@ -55,15 +55,13 @@ class Simulator(JvmConnection[Process]):
         super().__init__(Process)
         self._loaded: tuple[str, str] | None = None
         with self.guarded():
-            self._server = self._hold(self._client.make(CLASS))
+            self._hold(self._client.make(CLASS))
 
     def start_game(self, game: str, parameters: str, seed: int, fold: str) -> tuple[str, State, list[str]]:
         """Start a game; return what the package says its task is, the first state, and the actions that win it."""
         self._load(game, parameters)
         state = _read(self._call("generateNewGameJSON", seed, fold, True))
-        description = self._call("getTaskDescription")
-        with self.guarded():
-            return description, state, self._client.items(self._client.call(self._server, "getGoldActionSequence"))
+        return self._call("getTaskDescription"), state, self._call("getGoldActionSequence")
 
     def step(self, action: str) -> State:
         """Do one of the valid actions."""
@@ -73,18 +71,13 @@ class Simulator(JvmConnection[Process]):
         """Return the package's seeds of a game by fold."""
         self._load(game, "")
         methods = {"train": "getSeedsTrain", "dev": "getSeedsDev", "test": "getSeedsTest"}
-        with self.guarded():
-            return {fold: self._client.items(self._client.call(self._server, name)) for fold, name in methods.items()}
+        return {fold: self._call(name) for fold, name in methods.items()}
 
     def _load(self, game: str, parameters: str) -> None:
         if self._loaded != (game, parameters):
             if complaint := self._call("load", game, parameters):
                 raise EnvironmentFault(f"the package cannot load {game} with {parameters!r}: {complaint[:200]}")
             self._loaded = (game, parameters)
-
-    def _call(self, method: str, *arguments: Any) -> Any:
-        with self.guarded():
-            return self._client.call(self._server, method, *arguments)
 
 
 _KEYS = ("observation", "look", "inventory", "validActions", "score", "tasksuccess", "taskfailure")
@@ -117,14 +110,16 @@ def tidy(text: str) -> str:
     if match := _ROOM.match(text):
         return _room(match[1], match[2])
     if text.startswith("The map reads:"):
-        return "Map: " + "; ".join(f"{room}: {_names(others)}" for room, others in _MAP.findall(text)) + "."
+        return (
+            "Map: " + "; ".join(f"{room}: {others.replace(' and ', ', ')}" for room, others in _MAP.findall(text)) + "."
+        )
     if "Ingredients:" in text and "Directions:" in text:
         needed, _, directions = text.partition("Ingredients:")[2].partition("Directions:")
-        return f"Recipe: {_lines(needed)}. Directions: {_lines(directions)}."
+        return f"Recipe: {', '.join(_lines(needed))}. Directions: {', '.join(_lines(directions))}."
     if text.startswith("Inventory"):
         head, _, rest = text.partition(":")
         most = re.search(r"\d+", head)
-        carried = "nothing" if "is currently empty" in rest else ", ".join(_bare(line) for line in _split(rest))
+        carried = "nothing" if "is currently empty" in rest else ", ".join(map(_bare, _lines(rest)))
         return f"You carry {carried}" + (f" (at most {most[0]} things)." if most else ".")
     if text.startswith("Unknown action"):
         return "That cannot be done now."
@@ -157,7 +152,7 @@ def _thing(text: str) -> str:
     if match := _EMPTY.match(text):
         return f"{_bare(match[1])} (empty)"
     if match := _HOLDS.match(text):
-        return f"{_bare(match[1])} ({', '.join(_bare(part) for part in (match[2] or match[3]).split(', '))})"
+        return f"{_bare(match[1])} ({', '.join(map(_bare, (match[2] or match[3]).split(', ')))})"
     return _bare(text)
 
 
@@ -165,16 +160,8 @@ def _bare(text: str) -> str:
     return _ARTICLE.sub("", text.strip())
 
 
-def _names(text: str) -> str:
-    return ", ".join(text.replace(" and ", ", ").split(", "))
-
-
-def _split(text: str) -> list[str]:
+def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.split("\n") if line.strip()]
-
-
-def _lines(text: str) -> str:
-    return ", ".join(_split(text))
 
 
 # The expert's way.
@@ -260,27 +247,27 @@ class GoldPathTracker:
 
 
 _HEAT = {"stove": "fry", "oven": "roast", "toaster": "grill", "barbeque": "grill"}
-_CUTS = ("slice ", "chop ", "dice ")
+_THOUGHTS = {  # by action, else by verb
+    "take cookbook": "The recipe is in the cookbook: take it.",
+    "read cookbook": "I have to know the recipe: read it.",
+    "take knife": "Something may have to be cut: take the knife.",
+    "take": "The recipe needs the {}: take it.",
+    "open": "Look into the {}: open it.",
+    "close": "Done with the {}: close it.",
+    "slice": "The recipe says slice the {}.",
+    "chop": "The recipe says chop the {}.",
+    "dice": "The recipe says dice the {}.",
+    "prepare meal": "All of the recipe is done: prepare the meal.",
+    "eat meal": "The meal is ready: eat it.",
+}
 
 
 def cooking_thought(rest: Sequence[str]) -> str:
     """Return why `rest[0]` is next in a kitchen."""
     action, later = rest[0], rest[1:]
     verb, _, thing = action.partition(" ")
-    if action == "take cookbook":
-        return "The recipe is in the cookbook: take it."
-    if action == "read cookbook":
-        return "I have to know the recipe: read it."
-    if action == "take knife":
-        return "Something may have to be cut: take the knife."
-    if verb == "take":
-        return f"The recipe needs the {thing}: take it."
-    if verb == "open":
-        return (
-            "There may be more behind the door: open it." if "door to" in thing else f"Look into the {thing}: open it."
-        )
-    if verb == "close":
-        return f"Done with the {thing}: close it."
+    if verb == "open" and "door to" in thing:
+        return "There may be more behind the door: open it."
     if verb == "move":
         aim = next((step for step in later if not step.startswith(("move ", "open door"))), "")
         if parts := re.match(r"cook .+ in (.+)$", aim):
@@ -290,13 +277,7 @@ def cooking_thought(rest: Sequence[str]) -> str:
         return f"Something is still missing: look {thing}."
     if verb == "cook" and (parts := re.match(r"(.+) in (.+)$", thing)):
         return f"The recipe says {_HEAT.get(parts[2], 'cook')} the {parts[1]}: use the {parts[2]}."
-    if action.startswith(_CUTS):
-        return f"The recipe says {verb} the {thing}."
-    if action == "prepare meal":
-        return "All of the recipe is done: prepare the meal."
-    if action == "eat meal":
-        return "The meal is ready: eat it."
-    return ""
+    return _THOUGHTS.get(action, _THOUGHTS.get(verb, "")).format(thing)
 
 
 def mapreader_thought(rest: Sequence[str], coin: str, box: str, exits: Mapping[str, str]) -> str:
