@@ -1,5 +1,4 @@
-"""Imitation: the mixture is counted by state-action pairs, only the agent's tokens are learned, and a run that was
-stopped goes on bit for bit."""
+"""Imitation: the mixture is counted by state-action pairs, and only the agent's tokens are learned."""
 
 from __future__ import annotations
 
@@ -20,7 +19,6 @@ from gentax.training import sft as module
 from gentax.training.config import CurriculumConfig, Phase, SFTConfig, TrainConfig
 from gentax.training.distributed import World
 from gentax.training.learner import learner_of
-from gentax.training.run_folder import load_optimizer, optimizer_state
 from gentax.training.sft import SFTData, wanted_pairs
 from gentax.training.trajectories import examples, exchanges
 
@@ -242,35 +240,6 @@ def test_every_pair_is_learned_as_often_as_the_epochs_say(toy, tiny):
     assert counts == {0.5: 20, 1.0: 40, 2.5: 100}
     with_seed = [SFTData.collect(make_config(tiny), load_local_policy(tiny)) for _ in range(2)]
     assert learned(with_seed[0], load_local_policy(tiny).codec) == learned(with_seed[1], load_local_policy(tiny).codec)
-
-
-def test_a_stopped_run_ends_with_the_same_weights(toy, tiny, tmp_path):
-    """Weights are compared bit for bit, and the examples are read back from the file they are kept in."""
-    asked = make_config(tiny, max_pairs=100, num_train_epochs=2.0)
-    kept = tmp_path / "imitation.safetensors"
-
-    def run(stop: int | None = None, state=None) -> tuple[dict, dict, int]:
-        policy = load_local_policy(tiny)
-        learner = learner_of(policy, asked)
-        made = SFTData.collect(asked, policy, kept)
-        optimizer = made.optimizer(learner.parameters)
-        first = 1
-        if state is not None:
-            first, weights, moments = state
-            learner.load(weights, {})
-            load_optimizer(optimizer, moments)
-        last = made.steps if stop is None else stop
-        for step in range(first, last + 1):
-            made.step(step, learner, optimizer)
-        weights = {name: tensor.clone() for name, tensor in learner.weights().items()}
-        return weights, {k: v.clone() for k, v in optimizer_state(optimizer).items()}, made.steps
-
-    whole, _, steps = run()
-    assert steps > 4
-    weights, moments, _ = run(stop=3)
-    again, _, _ = run(state=(4, weights, moments))
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
-    assert any(not torch.equal(whole[name], weights[name]) for name in whole)
 
 
 def test_examples_that_are_kept_are_not_played_again(toy, tiny, tmp_path, monkeypatch):

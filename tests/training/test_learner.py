@@ -38,7 +38,7 @@ def tiny16(tiny, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session", params=["qwen2", "qwen3"])
 def chat(request, tmp_path_factory) -> Path:
     """A random model of a family that people train, with the chat template and tokens of that family, in bf16."""
-    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     from gentax.training.pretrain import train_tokenizer
 
@@ -48,23 +48,21 @@ def chat(request, tmp_path_factory) -> Path:
     )
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.chat_template = CHATML
-    config = AutoConfig.for_model(
-        request.param,
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp(request.param)
-    save_model(AutoModelForCausalLM.from_config(config).to(torch.bfloat16), tokenizer, folder)
+    model = random_model(request.param, tokenizer, head_dim=16, eos_token_id=tokenizer.eos_token_id)
+    save_model(model.to(torch.bfloat16), tokenizer, folder)
     return folder
+
+
+def random_model(kind: str, tokenizer, **settings):
+    """A small random model of an architecture."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), **sizes, **heads, **settings)
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
 def logits_of(model) -> torch.Tensor:
@@ -286,22 +284,9 @@ def test_what_a_chat_model_sampled_is_what_is_trained_on(toy, chat, config):
 
 @pytest.mark.parametrize(("kind", "window"), [("mistral", None), ("mistral", 8), ("gemma3_text", 8)])
 def test_a_model_plays_on_as_before_when_training_changes_its_attention(tiny, kind, window):
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.for_model(
-        kind,
-        vocab_size=len(load_local_policy(tiny).tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.5,
-        sliding_window=window,
-        pad_token_id=0,
-    )
-    torch.manual_seed(0)
-    policy = LocalPolicy(AutoModelForCausalLM.from_config(config).eval(), load_local_policy(tiny).tokenizer)
+    tokenizer = load_local_policy(tiny).tokenizer
+    model = random_model(kind, tokenizer, initializer_range=0.5, sliding_window=window, pad_token_id=0)
+    policy = LocalPolicy(model, tokenizer)
     assert isinstance(policy.decoder, LlamaDecoder if window is None else HFDecoder)
     rng = np.random.default_rng(0)
     prompts = [rng.integers(6, 200, length).astype(np.int32) for length in (5, 30)]  # the first one is padded
