@@ -27,6 +27,7 @@ from gentax.studies.engines.local import LocalEngine
 from gentax.studies.engines.ray import RayEngine
 from gentax.studies.engines.slurm import SlurmEngine
 from gentax.studies.plan import Stage, make_plan
+from gentax.studies.remote import open_store
 from gentax.studies.run import engine_for
 from gentax.studies.stages import StageResult, StageRunner
 from gentax.studies.store import Store
@@ -80,7 +81,7 @@ def results(out: Path) -> bytes:
     return file.read_bytes()
 
 
-def run(study: Path, out: Path, name: str, workers: int, **options: str) -> Recorder:
+def run(study: Path, out: Path | str, name: str, workers: int, **options: str) -> Recorder:
     recorder = Recorder()
     study_run = StudyRun(read_study(study), out, recorder)
     study_run.make_engine = engine_for(name, study_run.plan, CostModel(), workers, options)
@@ -177,6 +178,22 @@ def test_a_flipped_byte_costs_its_stage_alone(study, alone, tmp_path, name):
     assert len(recorder.ended) == (2 if name == "model.safetensors" else 1)
     assert name in recorder.damage[0]
     assert results(tmp_path) == results(alone)
+
+
+def test_a_machine_evaluates_what_another_one_trained(study, alone, tmp_path, monkeypatch):
+    plan, url = make_plan(read_study(study)), "memory://gentax-trained/runs"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "first"))
+    first = open_store(url)
+    first.open()
+    for stage in (*plan.init.values(), *plan.random.values(), *plan.trained.values()):
+        folder = first.fresh_folder(stage)
+        shutil.copytree(Store(alone).path(stage), folder, dirs_exist_ok=True)
+        first.finish(stage, folder, 1.0, None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "second"))
+    recorder = run(study, url, "local", 1)
+    assert len(recorder.ended) == len(plan.after) + 1
+    assert results(open_store(url).root) == results(alone)
+    first.files.rm("/gentax-trained", recursive=True)
 
 
 def test_jobs_of_a_scheduler_come_to_the_same_results(study, alone, tmp_path):

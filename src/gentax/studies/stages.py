@@ -86,13 +86,10 @@ class StageRunner:
 
     def _loadable(self, training: Stage) -> bool:
         """Return whether a training run is done, after hashing the model that is about to be loaded."""
-        from gentax.training.run_folder import latest_model
-
         if not self.store.has(training):
             return False
         try:
-            folder = self.store.check(training, "done.json")
-            self.store.check(training, f"{latest_model(folder).relative_to(folder).as_posix()}/")
+            self.store.check(training, f"{self.store.json(training, 'done.json')['result']}/")
         except DamagedStage:
             return False
         return True
