@@ -36,10 +36,10 @@ from tax_study import DTYPE, EVALUATING, Plan, Study, check_source, datamix, ins
 from training_step import quiet, trl_version
 
 from gentax.core import UsageError
+from gentax.core.console import one_line
 from gentax.core.files import write_json
 from gentax.core.settings import plain
 from gentax.models.options import ModelOptions
-from gentax.report.text import one_line
 from gentax.rollouts import RolloutConfig
 from gentax.training.config import LoraConfig
 

@@ -100,7 +100,7 @@ def test_progress_rewrites_one_line_in_a_terminal(capsys, monkeypatch):
     line.update("short", 2, 3)
     line.update("done", 3, 3)
     first, second, third = capsys.readouterr().out.split("\r")[1:]
-    assert first == "a long line\ufffd[2J"
+    assert first == "a long line⟨U+001B⟩[2J"
     assert second == "short".ljust(len(first))
     assert third == "done ".rstrip().ljust(len("short")) + "\n"
 

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from gentax.core import Outcome, Task, UsageError
+from gentax.core.console import visible
 from gentax.core.episode import read_episodes
 from gentax.metrics.claim_testing import Claim, assess
 from gentax.metrics.gate import Gate, PercentLimit, PointsLimit
@@ -27,7 +28,7 @@ from gentax.metrics.tax import drop, tax_report
 from gentax.report import ArmResult, LearningCurve, Report, random_success
 from gentax.report.exports import tables
 from gentax.report.page import check_report_folder, render, write_folder, write_report
-from gentax.report.text import lead, percent, summary, visible
+from gentax.report.text import lead, percent, summary
 
 VOID = {"meta", "br", "wbr", "hr", "img", "link", "input"}
 NASTY = "<script>alert(1)</script></style></pre>\"'><img src=x onerror=alert(1)>{{ 7*7 }}&amp;$\\frac{1}{0}$\x00\u202e"

@@ -10,8 +10,7 @@ import typer
 
 from gentax.cli import doctor, evaluate, play, probe, rollout, study, tax, train
 from gentax.cli.options import print_usage
-from gentax.cli.output import printable
-from gentax.core.console import end_line
+from gentax.core.console import end_line, visible
 from gentax.core.errors import EnvironmentFault, ExitCode, NonFiniteLoss, PolicyFault, StudyIncomplete, UsageError
 from gentax.core.extras import extra_of, install_command
 
@@ -109,4 +108,4 @@ def _click_message(error: Exception) -> str:
 
 def _complain(text: str) -> None:
     end_line()
-    print(f"gentax: {' '.join(printable(text).split())}", file=sys.stderr)
+    print(f"gentax: {' '.join(visible(text).split())}", file=sys.stderr)

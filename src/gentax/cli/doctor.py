@@ -26,8 +26,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gentax.cli import options as o
-from gentax.cli.output import console, one_line, print_table, print_text, printable, write_result
-from gentax.core.console import is_interactive, status
+from gentax.cli.output import console, print_table, print_text, write_result
+from gentax.core.console import is_interactive, one_line, status, visible
 from gentax.core.errors import ExitCode
 from gentax.core.extras import EXTRAS, install_command, installed_versions, not_installed
 
@@ -112,7 +112,7 @@ def doctor(
             findings += found
             table.add_row(Text(group, style="bold"))
             for one in found:
-                table.add_row(Text(printable(one.name)), Text(one.state, style=STYLES[one.state]), _details(one))
+                table.add_row(Text(visible(one.name)), Text(one.state, style=STYLES[one.state]), _details(one))
     console.print(table, soft_wrap=False)
     broken = [one for one in findings if one.state is State.BROKEN]
     print_text(
@@ -126,8 +126,8 @@ def doctor(
 
 
 def _details(one: Finding) -> Text:
-    text = Text(printable(one.found))
-    return text.append(f"\n{printable(one.mend)}", style="cyan") if one.mend else text
+    text = Text(visible(one.found))
+    return text.append(f"\n{visible(one.mend)}", style="cyan") if one.mend else text
 
 
 def _try(code: str) -> tuple[bool, str]:
@@ -381,5 +381,5 @@ def _print_running(check: str) -> None:
 def _print_row(result: Result) -> None:
     """Print a result as a line of the table, as soon as it is known."""
     verdict = Text(f"{result.verdict.value:16}", _STYLE[result.verdict.value])
-    seconds = f"{result.seconds:6.1f} s  {printable(result.message)}"
+    seconds = f"{result.seconds:6.1f} s  {visible(result.message)}"
     console.print(Text(f"{result.name:16}"), verdict, Text(seconds), sep="")

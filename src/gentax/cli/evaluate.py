@@ -157,8 +157,8 @@ def verify(
 
     Example: `gentax verify base.json mine.json`
     """
+    from gentax.core.console import one_line
     from gentax.evals.suite_result import verify as run
-    from gentax.report.text import one_line
 
     failed, found = 0, {}
     for file in files:

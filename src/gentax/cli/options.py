@@ -15,7 +15,7 @@ import typer
 from typer.models import OptionInfo
 
 from gentax.cli.output import check_output, check_table
-from gentax.core.console import printable, status
+from gentax.core.console import status, visible
 from gentax.core.errors import UsageError
 from gentax.core.settings import field_docs
 from gentax.models.options import ModelOptions
@@ -143,7 +143,7 @@ def print_usage() -> None:
     while _asked:
         policy = _asked.pop(0)
         if policy.usage.requests or policy.usage.cached:
-            print(f"{printable(policy.name)}: {policy.usage}")
+            print(f"{visible(policy.name)}: {policy.usage}")
 
 
 def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:

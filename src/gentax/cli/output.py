@@ -12,9 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from gentax.core.console import end_line
-from gentax.core.console import one_line as one_line
-from gentax.core.console import printable as printable
+from gentax.core.console import end_line, one_line, visible
 from gentax.core.errors import UsageError
 from gentax.core.files import write_json
 from gentax.core.results import TextTable, write_table
@@ -59,7 +57,7 @@ def print_text(sentences: str | Iterable[str]) -> None:
     A terminal gets them broken between words, below a line of progress; a file gets each as one line.
     """
     for sentence in [sentences] if isinstance(sentences, str) else sentences:
-        console.print(printable(sentence), markup=False, soft_wrap=not console.is_terminal)
+        console.print(visible(sentence), markup=False, soft_wrap=not console.is_terminal)
 
 
 def write_result(path: Path | None, value: Any) -> None:

@@ -11,7 +11,8 @@ import typer
 
 from gentax.cli import options as o
 from gentax.cli.options import SettingsGroup, with_settings
-from gentax.cli.output import console, printable
+from gentax.cli.output import console
+from gentax.core.console import visible
 from gentax.core.errors import UsageError
 from gentax.models.options import ModelOptions
 from gentax.rollouts import EvalRolloutConfig
@@ -72,29 +73,29 @@ def _watch(env: TextEnv, policy: str, model: ModelOptions, index: int, split: st
 
 def _print_episode(episode: Episode) -> None:
     console.print(f"[bold]{episode.task.id}[/]")
-    console.print(printable(episode.goal), style="bold", markup=False)
+    console.print(visible(episode.goal), style="bold", markup=False)
     for number, step in enumerate(episode.steps, 1):
         console.print()
-        console.print(printable(step.observation), markup=False)
+        console.print(visible(step.observation), markup=False)
         if step.thought:
-            console.print(f"  ({printable(step.thought)})", style="dim", markup=False)
+            console.print(f"  ({visible(step.thought)})", style="dim", markup=False)
         note = "   (cut off)" if step.truncated else "" if step.valid else "   (refused)"
-        console.print(f"{number:>3} > {printable(step.action or step.text)}{note}", style="cyan", markup=False)
+        console.print(f"{number:>3} > {visible(step.action or step.text)}{note}", style="cyan", markup=False)
     console.print()
-    console.print(printable(episode.final), markup=False)
+    console.print(visible(episode.final), markup=False)
     _print_outcome(episode.outcome.value, episode.ret, episode.length)
 
 
 def _play_by_hand(env: TextEnv, index: int, split: str) -> None:
     _, info = env.reset(options={"index": index, "split": split})
-    console.print(printable(env.domain.rules), style="dim", markup=False)
-    console.print(f"{printable(info['goal'])}\n", style="bold", markup=False)
+    console.print(visible(env.domain.rules), style="dim", markup=False)
+    console.print(f"{visible(info['goal'])}\n", style="bold", markup=False)
     console.print(_HELP, style="dim", markup=False)
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  with it, arrow keys edit the line and bring earlier ones back
     total, over, won = 0.0, False, False
     doubted = ""  # an action that the environment does not list, until it is confirmed
-    console.print(printable(env.render()), markup=False)
+    console.print(visible(env.render()), markup=False)
     while not over:
         try:
             typed = input(f"{env.steps + 1:>3} > ").strip()
@@ -105,26 +106,26 @@ def _play_by_hand(env: TextEnv, index: int, split: str) -> None:
             break
         if typed == "?":
             actions = env.admissible() or ["(this domain does not list them)"]
-            console.print(printable("  ".join(actions)), style="dim", markup=False)
+            console.print(visible("  ".join(actions)), style="dim", markup=False)
             continue
         if typed == "!":
             hint = env.expert()
-            text = "the expert has no action here" if hint is None else printable(f"{hint.action}   {hint.thought}")
+            text = "the expert has no action here" if hint is None else visible(f"{hint.action}   {hint.thought}")
             console.print(text, markup=False)
             continue
         action = doubted if not typed else typed if typed == doubted else _as_listed(typed, env.admissible())
         if not action:
             doubted = typed
             if typed:
-                console.print(printable(_ask_again(typed, env.admissible() or [])), style="dim", markup=False)
+                console.print(visible(_ask_again(typed, env.admissible() or [])), style="dim", markup=False)
             continue
         doubted = ""
         observation, reward, terminated, truncated, info = env.step(action)
         total, over, won = total + reward, terminated or truncated, bool(info["success"])
         shown = env.render()
-        console.print(printable(shown), markup=False)
+        console.print(visible(shown), markup=False)
         if shown != observation:
-            console.print(printable(observation), style="dim", markup=False)
+            console.print(visible(observation), style="dim", markup=False)
     _print_outcome("success" if won else "failure" if over else "left", total, env.steps)
 
 

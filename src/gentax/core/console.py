@@ -15,15 +15,37 @@ from typing import Any
 
 from gentax.core.episode import Episode
 
-
-def printable(text: str) -> str:
-    """Return text without what could move the cursor or change the terminal: control characters become marks."""
-    return "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in text)
+# Control, format (bidirectional overrides, zero width, tags), lone surrogates, line and paragraph separators.
+INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
-def one_line(text: str) -> str:
-    """Return text on one line, without what could change the terminal."""
-    return " ".join(printable(text).split())
+def visible(text: str) -> str:
+    """Return `text` with every character that shows nothing, reorders others or changes a terminal written out.
+
+    Newlines and tabs stay. (Unicode has pictures of control characters, but few fonts do.)
+
+    >>> visible("a\\x00b\\u202ec")
+    'a⟨U+0000⟩b⟨U+202E⟩c'
+    """
+    return text.translate(_VISIBLE)
+
+
+class _Visible(dict[int, int | str]):
+    """A table for `str.translate` that is filled as characters are met."""
+
+    def __missing__(self, code: int) -> int | str:
+        shown = chr(code) in "\n\t" or unicodedata.category(chr(code)) not in INVISIBLE
+        self[code] = code if shown else f"⟨U+{code:04X}⟩"
+        return self[code]
+
+
+_VISIBLE = _Visible()
+
+
+def one_line(text: str, limit: int | None = None) -> str:
+    """Return visible `text` on one line, of at most `limit` characters."""
+    line = " ".join(visible(text).split())
+    return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
 
 
 REDRAW = 0.1  # seconds between two drawings of a count in a terminal, at least
@@ -60,7 +82,7 @@ class ProgressLine:
         if self.live:
             _rewrite(text, last=number >= total)
         elif number == 1 or number >= total or number % self.every == 0:
-            print(printable(text), flush=True)
+            print(visible(text), flush=True)
 
 
 def status(text: str) -> None:
@@ -71,7 +93,7 @@ def status(text: str) -> None:
     if is_interactive():
         _rewrite(text, transient=True)
     else:
-        print(printable(text), flush=True)
+        print(visible(text), flush=True)
 
 
 def end_line() -> None:
@@ -163,7 +185,7 @@ class EpisodeProgress:
         quarter = 4 * self.num_done // max(1, self.total)
         if force or quarter > 4 * max(0, self._printed) // max(1, self.total) or now - self._drawn >= REPEAT:
             self._drawn, self._printed = now, self.num_done
-            print(printable(self.line()), flush=True)
+            print(visible(self.line()), flush=True)
 
 
 def format_duration(seconds: float) -> str:
@@ -176,7 +198,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _rewrite(text: str, last: bool = False, transient: bool = False) -> None:
-    text = " ".join(printable(text).splitlines())
+    text = " ".join(visible(text).splitlines())
     if sys.stdout.isatty():  # a longer line cannot be rewritten; in a notebook it can
         text = text[: shutil.get_terminal_size().columns - 1]
     end = "\n" if last else ""

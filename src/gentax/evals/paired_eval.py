@@ -20,12 +20,12 @@ import numpy as np
 from scipy.special import expit
 
 from gentax.core import Episode, Outcome, UsageError, unknown
-from gentax.core.console import EpisodeProgress
+from gentax.core.console import EpisodeProgress, one_line
 from gentax.core.imports import require
 from gentax.domains import domain, domains, missing_modules
 from gentax.evals.evaluate import Evaluation, tasks_of, usage_of
 from gentax.evals.suite import RETIRED, load_suite
-from gentax.evals.suite_result import SuiteResult, check_result, read_result, shorten
+from gentax.evals.suite_result import SuiteResult, check_result, read_result
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE, RecordedScores, content_labels, task_success
 from gentax.metrics.statistics import LEVEL, TASKS, Estimate, InterimAnalyses, Labels, Pilot, required_sample_size
 from gentax.metrics.statistics.power import FREE_WITHIN
@@ -131,14 +131,14 @@ def paired_scores(before: SuiteResult, after: SuiteResult) -> tuple[DomainScores
     for result in (before, after):
         if result.suite in RETIRED:
             reason = f"which is retired: {RETIRED[result.suite]}"
-            raise UsageError(f"the result of {shorten(result.policy, 80)} is of suite {result.suite}, {reason}")
+            raise UsageError(f"the result of {one_line(result.policy, 80)} is of suite {result.suite}, {reason}")
     if (before.suite, before.digest) != (after.suite, after.digest):
-        names = [f"{shorten(result.suite, 40)} ({shorten(result.digest, 40)})" for result in (before, after)]
+        names = [f"{one_line(result.suite, 40)} ({one_line(result.digest, 40)})" for result in (before, after)]
         raise UsageError(f"results of different suites do not compare: {names[0]} and {names[1]}")
     for result in (before, after):
         for check in check_result(result):
             if not check.passed:
-                policy = shorten(result.policy, 80)
+                policy = one_line(result.policy, 80)
                 raise UsageError(f"the result of {policy} is not sound: {check.name}: {check.found}")
     suite = load_suite(before.suite)  # whose order pairs the tasks, whatever the order of a file
     common = [name for name in suite.domains if name in before.domains and name in after.domains]

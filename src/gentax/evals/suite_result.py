@@ -331,22 +331,19 @@ def _parse_result(content: Any, where: str) -> SuiteResult:
     if not isinstance(content, dict) or "suite" not in content or "format" not in content:
         raise UsageError(f"{where} is no result of a suite; `gentax evaluate --suite v2 --json FILE` writes one")
     if type(content["format"]) is not int or content["format"] != FORMAT:
-        raise UsageError(shorten(f"{where} has the format {content['format']!r}; this version reads format {FORMAT}"))
+        raise UsageError(
+            one_line(f"{where} has the format {content['format']!r}; this version reads format {FORMAT}", SHOWN)
+        )
     values = {key: value for key, value in content.items() if key not in ("format", "score")}
     try:
         return read_settings(SuiteResult, values, where)
     except (UsageError, OverflowError) as error:
-        raise UsageError(shorten(str(error))) from None
-
-
-def shorten(text: str, limit: int = 300) -> str:
-    """Return text of a file that may hold anything on one line of at most `limit` characters."""
-    line = one_line(text[: limit + 1])
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+        raise UsageError(one_line(str(error), SHOWN)) from None
 
 
 # --- checks ---
 
+SHOWN = 300  # characters of a text from a file, which may hold anything
 TOLERANCE = 1e-6  # percent; the score card is computed in closed form, and sums may round otherwise elsewhere
 
 
@@ -364,7 +361,7 @@ def verify(path: str | Path) -> list[ResultCheck]:
         content = read_json(path)
         result = _parse_result(content, Path(path).name)
     except UsageError as error:
-        return [ResultCheck("format", False, shorten(str(error)))]
+        return [ResultCheck("format", False, one_line(str(error), SHOWN))]
     checks = [ResultCheck("format", True, f"format {content['format']}"), *check_result(result)]
     if all(check.passed for check in checks):
         checks.append(_check("score card", _same_card, content.get("score"), result))
@@ -386,9 +383,9 @@ def check_result(result: SuiteResult) -> list[ResultCheck]:
 def _check(name: str, test: Callable[..., str], *inputs: Any) -> ResultCheck:
     """Run a test, which returns what is so, or raises UsageError with what is wrong."""
     try:
-        return ResultCheck(name, True, shorten(test(*inputs)))
+        return ResultCheck(name, True, one_line(test(*inputs), SHOWN))
     except UsageError as wrong:
-        return ResultCheck(name, False, shorten(str(wrong)))
+        return ResultCheck(name, False, one_line(str(wrong), SHOWN))
     except RecursionError:
         return ResultCheck(name, False, "nested deeper than any result is")
 

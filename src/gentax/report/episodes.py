@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from gentax.core import Episode
+from gentax.core.console import visible
 from gentax.metrics.behaviour import CHANGES, ERROR, KINDS, LostEpisodes, TaskChange, lost_episodes, task_changes
 from gentax.metrics.verdict import number
 from gentax.report import EpisodeSet
-from gentax.report.text import visible
 
 CHUNK = 64  # episodes of a file: some tens of KB
 SHOWN = 200  # tasks that the page offers at first, at most

@@ -13,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from gentax.core.console import visible
 from gentax.core.results import csv_text, quote_formula
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.statistics.power import FREE_WITHIN
@@ -20,7 +21,7 @@ from gentax.metrics.verdict import headline
 from gentax.report import LearningCurve, Report, figures
 from gentax.report.figures import CurvePanel, CurveSeries, DomainPoint
 from gentax.report.style import inline_svg
-from gentax.report.text import row_name, summary, verdict_text, visible
+from gentax.report.text import row_name, summary, verdict_text
 
 METRICS = (  # key, title, whether it is a fraction
     ("success", "success, train and validation tasks", True),

@@ -19,12 +19,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from gentax.core.console import one_line
 from gentax.core.errors import UsageError
 from gentax.metrics.statistics import Estimate, Undefined
 from gentax.metrics.verdict import number, signed
 from gentax.report import Report, base_success, random_success
 from gentax.report.style import LIGHT, LINES, any_script, new_figure, new_panel, shade
-from gentax.report.text import one_line, row_name
+from gentax.report.text import row_name
 
 CURVE_POINTS = 400  # of a learning curve at most; longer ones are thinned evenly
 LABELLED = 24  # points of a plot that have their names; of more, those on the frontier

@@ -23,6 +23,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gentax.core import Episode, UsageError
+from gentax.core.console import one_line, visible
 from gentax.core.episode import EPISODES_FILE
 from gentax.core.episode import write_episodes as write_episodes_file
 from gentax.core.extras import installed_versions
@@ -38,19 +39,7 @@ from gentax.report.episodes import ALL_CHANGES, EpisodeIndex, write_episodes
 from gentax.report.exports import LearningPlots, TitledFigure, learning_plots, plots, tables
 from gentax.report.figures import line_style
 from gentax.report.style import DARK, LIGHT, css_variables, save, shade
-from gentax.report.text import (
-    breakable,
-    claim_notes,
-    claim_rows,
-    dotted,
-    duration,
-    lead,
-    no_break,
-    notes,
-    one_line,
-    summary,
-    visible,
-)
+from gentax.report.text import breakable, claim_notes, claim_rows, dotted, duration, lead, no_break, notes, summary
 
 # What a report's folder holds.
 PAGE, TABLES, FIGURES, EPISODES = "report.html", "tables", "figures", "episodes"

@@ -22,9 +22,9 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
 
+from gentax.core.console import visible
 from gentax.core.errors import UsageError
 from gentax.core.files import atomic_file
-from gentax.report.text import visible
 
 SHADES = (1.0, 5.0, 10.0, 20.0)  # points from which a cell of the heat map takes the next shade
 LINES = ("line1", "line2", "line3", "line4", "line5")  # colours of series

@@ -12,12 +12,13 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from gentax.core.console import one_line
 from gentax.metrics.claim_testing import ClaimOutcome, ClaimResult
 from gentax.metrics.statistics import Estimate
 from gentax.metrics.verdict import Verdict, number, signed
 from gentax.report import ArmResult, base_success, random_success
 from gentax.report.style import LIGHT, shade
-from gentax.report.text import claim_rows, notes, one_line, row_name, summary
+from gentax.report.text import claim_rows, notes, row_name, summary
 
 NAME = 32  # characters of a row's name at most
 BASIC_COLOURS = {  # (loss or gain, at least 10 points) -> style in a terminal with 16 colours
@@ -135,6 +136,6 @@ def _table() -> Table:
 
 def _heading(domain: str) -> list[str]:
     """Return the name of a domain in one part, or two where it is long and has a hyphen."""
-    name = one_line(domain)
+    name = one_line(domain, 80)
     first, hyphen, second = name.partition("-")
     return [f"{first}{hyphen}", second[:24]] if len(name) > 9 and first and second else [name[:24]]

@@ -1,13 +1,11 @@
-"""The text of a report: the summary line of each arm, the notes below, and foreign text made safe to show.
+"""The text of a report: the summary line of each arm, the notes below, claims.
 
-The page and the terminal show the same summary, so they cannot differ. HTML is escaped by the template engine;
-`visible` handles the characters that survive escaping.
+The page and the terminal show the same summary, so they cannot differ.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +13,13 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from gentax.core.console import visible
 from gentax.metrics.claim_testing import ClaimOutcome, ClaimResult, RequiredSample
 from gentax.metrics.statistics import LEVEL, SEEDS, Estimate, Undefined
 from gentax.metrics.statistics.power import FREE_WITHIN
 from gentax.metrics.verdict import Verdict, caveats, headline, number, signed, verdict
 from gentax.report import ArmResult
 
-# Control, format (bidirectional overrides, zero width, tags), lone surrogates, line and paragraph separators.
-INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 UNITS = {"fraction": " %", "percent": " %", "points": " points", "points per point": ""}
 SPELLED_OUT = 4  # policies whose verdicts a sentence holds
 # With fewer than three seeds the past tense: what happened to these checkpoints.
@@ -210,35 +207,6 @@ def percent(estimate: Estimate | Undefined) -> str:
         return "undefined"
     value, low, high = (number(100 * x, 0) for x in (estimate.value, estimate.low, estimate.high))
     return f"{value} % ({low} to {high})"
-
-
-def visible(text: str) -> str:
-    """Return `text` with every character that shows nothing, or reorders others, written out.
-
-    Newlines and tabs stay. (Unicode has pictures of control characters, but few fonts do.)
-
-    >>> visible("a\\x00b\\u202ec")
-    'a⟨U+0000⟩b⟨U+202E⟩c'
-    """
-    return text.translate(_VISIBLE)
-
-
-class _Visible(dict[int, int | str]):
-    """A table for `str.translate` that is filled as characters are met."""
-
-    def __missing__(self, code: int) -> int | str:
-        shown = chr(code) in "\n\t" or unicodedata.category(chr(code)) not in INVISIBLE
-        self[code] = code if shown else f"⟨U+{code:04X}⟩"
-        return self[code]
-
-
-_VISIBLE = _Visible()
-
-
-def one_line(text: str, limit: int = 80) -> str:
-    """Return visible `text` on one line of at most `limit` characters."""
-    line = " ".join(visible(text).split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def no_break(text: str) -> str:

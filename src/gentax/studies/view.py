@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from gentax.core import UsageError
-from gentax.core.console import printable
+from gentax.core.console import visible
 from gentax.core.episode import episode_to_json
 from gentax.studies.costs import CostModel, overview
 from gentax.studies.plan import Plan, Stage
@@ -173,7 +173,7 @@ class ViewServer(ThreadingHTTPServer):
         """Say in one line what went wrong with a request; nothing of a browser that did not wait for the answer."""
         if not isinstance(fault := sys.exception(), (ConnectionError, TimeoutError)):
             text = f"gentax: a request failed: {type(fault).__name__}: {fault}"
-            print(printable(" ".join(text.split())), file=sys.stderr)
+            print(visible(" ".join(text.split())), file=sys.stderr)
 
     @property
     def url(self) -> str:
