@@ -13,8 +13,7 @@ from rich.console import Console
 from gentax.core.console import one_line, visible
 from gentax.metrics.tax import tax_report
 from gentax.report import ArmResult
-from gentax.report.terminal import first_screen
-from gentax.report.text import dotted, duration, notes, summary
+from gentax.report.text import dotted, duration, first_screen, notes, summary
 
 
 def screen(report, width: int = 80, **settings) -> str:

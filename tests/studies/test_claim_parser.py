@@ -11,8 +11,7 @@ from rich.console import Console
 
 from gentax.core import UsageError
 from gentax.core.settings import read_settings
-from gentax.report.terminal import claims_table
-from gentax.report.text import claim_notes, claim_rows
+from gentax.report.text import claim_notes, claim_rows, claims_table
 from gentax.studies.claim_parser import MOST_CLAIMS, read_claims
 from gentax.studies.plan import make_plan
 from gentax.studies.results import analyze

@@ -106,8 +106,7 @@ def _run(
 
     With `warn`, it is first said what so few seeds cannot claim.
     """
-    from gentax.report.terminal import claims_table, first_screen
-    from gentax.report.text import claim_notes
+    from gentax.report.text import claim_notes, claims_table, first_screen
     from gentax.studies import StudyRun, read_study
     from gentax.studies.costs import CostModel, read_costs
     from gentax.studies.remote import open_store

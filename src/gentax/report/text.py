@@ -1,4 +1,4 @@
-"""The text of a report: the summary line of each arm, the notes below, claims.
+"""The text of a report: the summary line of each arm, the notes below, claims, and its first screen in a terminal.
 
 The page and the terminal show the same summary, so they cannot differ.
 """
@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup, escape
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
 
-from gentax.core.console import visible
+from gentax.core.console import one_line, visible
 from gentax.metrics.claim_testing import ClaimOutcome, ClaimResult, RequiredSample
 from gentax.metrics.statistics import LEVEL, SEEDS, Estimate, Undefined
 from gentax.metrics.statistics.power import FREE_WITHIN
 from gentax.metrics.verdict import Verdict, caveats, headline, number, signed, verdict
-from gentax.report import ArmResult
+from gentax.report import ArmResult, base_success, random_success
 
 UNITS = {"fraction": " %", "percent": " %", "points": " points", "points per point": ""}
 SPELLED_OUT = 4  # policies whose verdicts a sentence holds
@@ -154,9 +158,10 @@ def claim_rows(claims: Sequence[ClaimResult]) -> list[ClaimRow]:
         text = f"{one.claim.text} [{one.claim.source}]" if one.claim.source else one.claim.text
         estimate, needed = str(one.estimate), ""
         if isinstance(one.estimate, Estimate):
-            estimate = _claim_estimate(one.estimate)
-            if one.claim.right is not None:
-                estimate = f"difference {estimate}"
+            unit = one.estimate.unit
+            digits, scale = 2 if unit == "points per point" else 1, 100 if unit == "fraction" else 1
+            estimate = "difference " * (one.claim.right is not None)
+            estimate += one.estimate.text(digits, scale, UNITS.get(unit, ""))
         if one.needed is not None:
             needed = _what_it_takes(one.needed, one.estimate.seeds if one.estimate else 1)
         p = "< 0.001" if one.corrected_p < 0.001 else f"{one.corrected_p:.3f}"
@@ -185,14 +190,6 @@ def claim_notes(claims: Sequence[ClaimResult]) -> list[str]:
     return lines
 
 
-def _claim_estimate(estimate: Estimate) -> str:
-    scale, digits = (
-        (100.0, 1) if estimate.unit == "fraction" else (1.0, 2 if estimate.unit == "points per point" else 1)
-    )
-    value, low, high = (number(scale * x, digits) for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value}{UNITS.get(estimate.unit, '')} ({low} to {high})"
-
-
 def _what_it_takes(needed: RequiredSample, seeds: int) -> str:
     """Return the seeds and tasks that a claim would take."""
     assumed = " (their spread is assumed)" if needed.spread_assumed else ""
@@ -203,10 +200,7 @@ def _what_it_takes(needed: RequiredSample, seeds: int) -> str:
 
 def percent(estimate: Estimate | Undefined) -> str:
     """Write a fraction as percent with its interval, such as `61 % (54 to 68)`."""
-    if isinstance(estimate, Undefined):
-        return "undefined"
-    value, low, high = (number(100 * x, 0) for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value} % ({low} to {high})"
+    return estimate.text(0, 100, " %") if estimate else "undefined"
 
 
 def no_break(text: str) -> str:
@@ -247,3 +241,129 @@ def duration(seconds: float) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]
+
+
+# The first screen of a report in a terminal: a summary line for each arm, then success on every domain.
+#
+# Colour repeats what signs and marks say; `NO_COLOR`, a pipe and a file get none.
+NAME = 32  # characters of a row's name at most
+BASIC_COLOURS = {  # (loss or gain, at least 10 points) -> style in a terminal with 16 colours
+    ("loss", False): "black on yellow",
+    ("loss", True): "white on red",
+    ("gain", False): "black on cyan",
+    ("gain", True): "white on blue",
+}
+CLAIM_STYLES = {ClaimOutcome.SUPPORTED: "bold green", ClaimOutcome.REFUTED: "bold red", ClaimOutcome.UNDECIDED: "dim"}
+VERDICT_STYLES = {Verdict.COSTS: "bold red", Verdict.TRANSFERS: "bold blue", Verdict.FREE: "bold green"}
+
+
+def first_screen(results: Sequence[ArmResult], domains: Sequence[str], console: Console) -> RenderableType:
+    """Return the summary, its notes and the matrix, for the width and colours of `console`."""
+    note_lines = [Text(one_line(note, 1000), style="dim") for note in notes(results)]
+    return Group(_summary_table(results), Text(), *note_lines, Text(), *_matrix(results, domains, console))
+
+
+def claims_table(claims: Sequence[ClaimResult]) -> Table:
+    """Return the claims as a table for a terminal."""
+    table = _table()
+    for column in ("claim", "outcome", "estimate", "p"):
+        table.add_column(column, no_wrap=column in ("outcome", "p"), justify="right" if column == "p" else "left")
+    for row in claim_rows(claims):
+        estimate = Text(one_line(row.estimate, 400))
+        if row.needed:
+            estimate.append(f"\nwould take {row.needed}", style="dim")
+        name = Text(one_line(row.claim, 400), style="bold")
+        table.add_row(name, Text(row.outcome, style=CLAIM_STYLES[row.outcome]), estimate, Text(row.p))
+    return table
+
+
+def _summary_table(results: Sequence[ArmResult]) -> Table:
+    """Return a row for each arm: gain on the source, tax on the targets, verdict."""
+    sources = {result.tax.source for result in results}
+    table = _table()
+    table.add_column(Text(f"on {one_line(sources.pop(), NAME)}" if len(sources) == 1 else "trained on"), no_wrap=True)
+    table.add_column("gain on source", no_wrap=True)
+    table.add_column("tax on targets", no_wrap=True)
+    table.add_column("verdict")
+    for line in summary(results):
+        style = "bold green" if line.helps else VERDICT_STYLES.get(line.verdict, "")
+        name, verdict = Text(one_line(line.name, NAME), style="bold"), Text(line.verdict_text, style=style)
+        table.add_row(name, Text(line.gain_text), Text(line.tax_text), verdict)
+    return table
+
+
+def _matrix(results: Sequence[ArmResult], domains: Sequence[str], console: Console) -> list[RenderableType]:
+    """Return success on every domain, and below it the change against the base; in several tables where it is wide."""
+    blocks: list[list[str]] = [[]]
+    for domain in domains:
+        wider = _block(results, [*blocks[-1], domain], console)
+        if blocks[-1] and Measurement.get(console, console.options.update(width=10_000), wider).minimum > console.width:
+            blocks.append([])
+        blocks[-1].append(domain)
+    parts: list[RenderableType] = []
+    for block in blocks:
+        parts += [_block(results, block, console), Text()]
+    parts.append(Text("▼ ▲ change in points, told apart from 0;  ▽ △ not told apart from 0", style="dim"))
+    if any(result.tax.touched for result in results):
+        parts.append(Text("* the arm was trained with text of this domain", style="dim"))
+    return parts
+
+
+def _block(results: Sequence[ArmResult], domains: Sequence[str], console: Console) -> Table:
+    """Return some columns of the matrix. The last character of each cell is kept for a mark."""
+    init, random = base_success(results), random_success(results)
+    table = _table()
+    table.add_column("success %", no_wrap=True, vertical="bottom", min_width=len("random play"))
+    widths = {}
+    for d in domains:
+        parts = _heading(d)
+        widths[d] = 1 + max(6, *map(len, parts))
+        table.add_column(
+            Text("\n".join(f"{part} ".rjust(widths[d]) for part in parts)), no_wrap=True, vertical="bottom"
+        )
+
+    def plain_row(name: str, success: Mapping[str, Estimate], style: str = "") -> None:
+        cells = (f"{number(success[d].value)} " if d in success else "– " for d in domains)
+        table.add_row(
+            name, *(cell.rjust(width) for cell, width in zip(cells, widths.values(), strict=True)), style=style
+        )
+
+    plain_row("base", init)
+    for result in results:
+        cells = [_cells(result, d, widths[d], console) for d in domains]
+        table.add_row(Text(one_line(row_name(result, results), NAME), "bold"), *(success for success, _ in cells))
+        table.add_row("", *(change for _, change in cells))
+    if random:
+        plain_row("random play", random, "dim")
+    return table
+
+
+def _cells(result: ArmResult, domain: str, width: int, console: Console) -> tuple[Text, Text]:
+    """Return success after training, and the change."""
+    from gentax.report.style import LIGHT, shade  # takes matplotlib
+
+    tax = result.tax
+    if domain not in tax.after:
+        return Text("– ".rjust(width)), Text()
+    drop = tax.lost(domain)
+    success = number(tax.after[domain].value) + ("*" if domain in tax.touched else " ")
+    if drop is None:
+        return Text(success.rjust(width)), Text()
+    decided = not drop.contains(0.0)
+    mark = "▼▲▽△"[2 * (not decided) + (drop.value < 0)] if drop.value else " "
+    name, style = shade(drop.value), ""
+    if decided and name != "card":
+        enough_colours = console.color_system in ("256", "truecolor")
+        style = f"{LIGHT['ink']} on {LIGHT[name]}" if enough_colours else BASIC_COLOURS[name[:4], name[-1] > "2"]
+    return Text(success.rjust(width), style=style), Text(f"{signed(-drop.value)}{mark}".rjust(width), style=style)
+
+
+def _table() -> Table:
+    return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+
+
+def _heading(domain: str) -> list[str]:
+    """Return the name of a domain in one part, or two where it is long and has a hyphen."""
+    name = one_line(domain, 80)
+    first, hyphen, second = name.partition("-")
+    return [f"{first}{hyphen}", second[:24]] if len(name) > 9 and first and second else [name[:24]]
