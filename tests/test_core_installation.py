@@ -19,7 +19,7 @@ import typer
 from chat_server import ChatServer, listed
 from gentax.cli.app import app
 from gentax.core.errors import ExitCode
-from gentax.core.extras import EXTRAS
+from gentax.core.imports import EXTRAS
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent

@@ -12,7 +12,7 @@ from gentax.cli import doctor, evaluate, play, probe, rollout, study, tax, train
 from gentax.cli.options import print_usage
 from gentax.core.console import end_line, visible
 from gentax.core.errors import EnvironmentFault, ExitCode, NonFiniteLoss, PolicyFault, StudyIncomplete, UsageError
-from gentax.core.extras import extra_of, install_command
+from gentax.core.imports import extra_of, install_command
 
 CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException, of click or of the copy within typer
 

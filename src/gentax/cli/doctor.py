@@ -29,7 +29,7 @@ from gentax.cli import options as o
 from gentax.cli.output import console, print_table, print_text, write_result
 from gentax.core.console import is_interactive, one_line, status, visible
 from gentax.core.errors import ExitCode
-from gentax.core.extras import EXTRAS, install_command, installed_versions, not_installed
+from gentax.core.imports import EXTRAS, install_command, installed_versions, not_installed
 
 if TYPE_CHECKING:
     from gentax.domains.check import Result

@@ -14,7 +14,7 @@ from gentax.cli.options import SettingsGroup, with_settings
 from gentax.cli.output import estimate_text, print_table, print_text, print_text_table, write_result, write_rows
 from gentax.core.console import one_line, status
 from gentax.core.errors import UsageError, unknown
-from gentax.core.extras import LOCAL, require_modules
+from gentax.core.imports import LOCAL, require_modules
 from gentax.rollouts import EvalRolloutConfig
 
 if TYPE_CHECKING:

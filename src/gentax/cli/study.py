@@ -19,7 +19,7 @@ from gentax.cli.output import (
     write_rows,
 )
 from gentax.core.errors import ExitCode, UsageError
-from gentax.core.extras import LOCAL, require_modules
+from gentax.core.imports import LOCAL, require_modules
 
 if TYPE_CHECKING:
     from gentax.metrics.reference.recompute import Table as PrintedTable

@@ -22,7 +22,7 @@ from py4j.java_gateway import find_jar_path
 
 from gentax.core.env import TextEnv
 from gentax.core.errors import EnvironmentFault, UsageError
-from gentax.core.extras import install_command
+from gentax.core.imports import install_command
 
 _REFERENCES = (protocol.REFERENCE_TYPE, protocol.LIST_TYPE, protocol.ARRAY_TYPE)
 

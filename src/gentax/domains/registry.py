@@ -16,7 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from gentax.core.env import Domain, TextEnv
 from gentax.core.errors import UsageError, unknown
-from gentax.core.extras import not_installed
+from gentax.core.imports import not_installed
 from gentax.domains.external import ExternalEnv, load_external
 
 BUILT_IN = {  # name -> where its record is

@@ -16,16 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gentax.core import Episode, Outcome, Task, UsageError
+from gentax.core import Episode, ExpertAction, Outcome, Task, UsageError
 from gentax.core.console import EpisodeProgress
-from gentax.core.extras import LOCAL, require_modules
+from gentax.core.imports import LOCAL, require_modules
 from gentax.evals.evaluate import evaluate
 from gentax.metrics.axes import Probe, axes
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE
-from gentax.models.action_format import write_reply
 from gentax.models.options import ModelOptions
 from gentax.policies import Policy, load_policy
-from gentax.policies.load import SCRIPTED
+from gentax.policies.load import SCRIPTED, ExpertPolicy
 from gentax.policies.protocol import PolicyRequest, Reply, max_parallel_episodes
 from gentax.rollouts import RolloutConfig, make_env
 from gentax.rollouts.prompt import episode_prompts
@@ -170,27 +169,18 @@ class _Counting:
         return max_parallel_episodes(self.policy, context_tokens)
 
 
-class _Planner:
+class _Planner(ExpertPolicy):
     """Plays the expert and remembers the tasks on which it had no move, so that none is mistaken for a plan."""
 
-    name = "expert"
-
     def __init__(self) -> None:
+        super().__init__()
         self.lost: set[Task | None] = set()
 
-    def reply(self, turns: Sequence[PolicyRequest]) -> list[Reply]:
-        return [self._move(turn) for turn in turns]
-
-    def _move(self, turn: PolicyRequest) -> Reply:
-        try:
-            move = turn.env.expert()
-        except Exception:
-            return Reply("")  # likewise
+    def _next_action(self, turn: PolicyRequest) -> ExpertAction:
+        move = turn.env.expert()
         if move is None:
             self.lost.add(turn.env.task)
-            return Reply("")
-        thought = move.thought if turn.chat.thinking else None
-        return Reply(write_reply(move.action, thought, turn.chat.action_format))
+        return move or ExpertAction("")
 
 
 def _plans(ask: Callable[..., Any], config: RolloutConfig) -> list[float] | None:

@@ -27,8 +27,8 @@ import numpy as np
 
 import gentax
 from gentax.core import EnvironmentFault, Task, TextEnv, UsageError, unknown
-from gentax.core.extras import installed_versions
 from gentax.core.files import atomic_file
+from gentax.core.imports import installed_versions
 from gentax.core.settings import plain, read_settings, settings
 from gentax.domains import domain, make, missing_modules
 from gentax.policies.load import RandomPolicy

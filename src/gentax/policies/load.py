@@ -21,8 +21,7 @@ from typing import Any, cast
 
 from gentax.core import EnvironmentFault, ExpertAction, PolicyFault, UsageError
 from gentax.core.errors import nearest
-from gentax.core.extras import EXTRAS, LOCAL, require_modules
-from gentax.core.imports import format_error, is_import_path, load_attribute
+from gentax.core.imports import EXTRAS, LOCAL, format_error, is_import_path, load_attribute, require_modules
 from gentax.models.action_format import write_reply
 from gentax.models.options import ModelOptions
 from gentax.models.source import may_name_model

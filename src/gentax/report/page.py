@@ -26,8 +26,8 @@ from gentax.core import Episode, UsageError
 from gentax.core.console import one_line, visible
 from gentax.core.episode import EPISODES_FILE
 from gentax.core.episode import write_episodes as write_episodes_file
-from gentax.core.extras import installed_versions
 from gentax.core.files import atomic_folder, write_json
+from gentax.core.imports import installed_versions
 from gentax.evals.evaluate import Evaluation
 from gentax.metrics.behaviour import KINDS
 from gentax.metrics.gate import GateResult

@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from gentax.core import Episode, UsageError
-from gentax.core.extras import installed_versions
+from gentax.core.imports import installed_versions
 from gentax.core.results import Tabular
 from gentax.core.settings import plain
 from gentax.domains import domain

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gentax.core.extras import LOCAL, require_modules
+from gentax.core.imports import LOCAL, require_modules
 from gentax.training.config import TrainConfig
 
 __all__ = ["TrainConfig", "train"]

@@ -33,9 +33,8 @@ import numpy as np
 import torch
 
 from gentax.core import Episode, NonFiniteLoss, UsageError, stable_seed
-from gentax.core.extras import install_command
 from gentax.core.files import atomic_folder
-from gentax.core.imports import require
+from gentax.core.imports import install_command, require
 from gentax.core.process import Interrupt, deferred_interrupt
 from gentax.models.action_format import ACTION_END
 from gentax.models.decoding.sampling import ActiveRequest, StopCondition

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gentax.core.env import Domain, Level
 from gentax.core.errors import UsageError, unknown
-from gentax.core.extras import install_command
+from gentax.core.imports import install_command
 
 KINDS = ("place", "light", "clean", "heat", "cool", "two")  # the six task types of ALFWorld
 OFFICIAL = "official"  # the level that needs data

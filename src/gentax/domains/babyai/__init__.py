@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from gentax.core.env import Domain, Level
-from gentax.core.extras import install_command
+from gentax.core.imports import install_command
 
 DEFAULT = "room"
 TASKS = 1_000_000  # of each split; every one is made when it is played

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gentax.core.env import Domain, Level, stable_seed
-from gentax.core.extras import install_command
+from gentax.core.imports import install_command
 
 DEFAULT = "living"
 

@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 from gentax.core.env import Domain, Level
-from gentax.core.extras import install_command
+from gentax.core.imports import install_command
 
 FOLDS = {"train": "train", "validation": "dev", "test": "test"}  # split -> the package's name for it
 FOLD = 1000  # seeds of each of the package's folds

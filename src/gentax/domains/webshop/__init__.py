@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gentax.core.env import Domain, Level
 from gentax.core.errors import UsageError, unknown
-from gentax.core.extras import install_command
+from gentax.core.imports import install_command
 
 FORM = "Nk-easy, Nk-medium or Nk-hard, and -long for long pages"  # for example 20k-medium-long
 OFFICIAL = "official"  # the level that needs data; in full it ends in a hash of them
