@@ -180,8 +180,8 @@ def test_the_metric_that_explains_the_column_comes_first():
 @pytest.mark.parametrize("metric", OOD_CHANGE, ids=lambda metric: metric.name)
 def test_no_point_of_the_box_lies_outside_the_range(metric):
     rng = np.random.default_rng(0)
-    base = {"arm": (1.0, 6.5, 8.0), "plain": (30.5, 9.8, 10.0), "init": (38.3, 14.1, 18.0)}
-    gains = {"arm_gain": 51.3, "plain_gain": 60.6}
+    base = {"a": (1.0, 6.5, 8.0), "p": (30.5, 9.8, 10.0), "i": (38.3, 14.1, 18.0)}
+    gains = {"gain_a": 51.3, "gain_p": 60.6}
     targets = dict(zip("abc", zip(*base.values(), strict=True), strict=True))
     found = metric.range(PrintedFigure((), 0, targets, tuple(base), gains))
     drawn = {role: np.array(cells)[:, None] + rng.uniform(-0.05, 0.05, (3, 4000)) for role, cells in base.items()}
@@ -192,7 +192,7 @@ def test_no_point_of_the_box_lies_outside_the_range(metric):
 
 
 def test_a_denominator_that_may_be_0_gives_no_range():
-    near = PrintedFigure((), 0, {"x": (50.3, 50.0, 50.1)}, ("arm", "plain", "init"))
+    near = PrintedFigure((), 0, {"x": (50.3, 50.0, 50.1)}, ("a", "p", "i"))
     known = {metric.name for metric in OOD_CHANGE if metric.range(near)}
     assert "OOD change" in known
     assert "tax removed" not in known  # 50.1 − 50.0 is anything from 0 to 0.2

@@ -133,7 +133,7 @@ class PrintedFigure:
     where: tuple[str, ...]  # its line and column
     printed: Number
     targets: Mapping[str, Cells]  # a cell for each role
-    roles: tuple[str, ...] = ()  # none in a rank score: a target has the sources' success, that of its own line first
+    roles: tuple[str, ...] = ()  # as metrics name them; none in a rank score: the sources' cells, the line's own first
     scalars: Mapping[str, Number] = field(default_factory=dict)  # role -> one number for all targets, such as ΔID
     exact: bool = False  # a count, which is not rounded
 
@@ -162,15 +162,15 @@ def figures(study: PublishedTables) -> dict[str, list[PrintedFigure]]:
         both: dict[str, Number | None] = {}
         for n, policy in enumerate(line["policies"]):  # without warm-up, with it
             known = {
-                "after": study.row(policy, source).ood[target],
+                "a": study.row(policy, source).ood[target],
                 "crossed": study.row(policy, target).ood[source],
-                "init": study.init[policy][target],
+                "i": study.init[policy][target],
             }
             if (beside := line["cells"][n]) is not None:
                 cells.append(_of_target((policy, source, target), beside, known))
                 known["beside"] = beside
             changes.append(_of_target((policy, source, target), line["relative"][n], known))
-            both |= {f"{role}{n}": cell for role, cell in known.items()}
+            both |= {f"{role}{n + 1}": cell for role, cell in known.items()}
         differences.append(_of_target(("", source, target), line["difference"], both))
     return {
         "OOD change, %": [_ood_change(study, line) for line in study.ood_change],
@@ -190,8 +190,8 @@ def _ood_change(study: PublishedTables, line: Line) -> PrintedFigure:
     policy, source = line["policy"], line["source"]
     arm, plain = study.row(policy, source, line["arm"]), study.row(policy, source)
     targets = {t: (arm.ood.get(t), cell, plain.init[t]) for t, cell in plain.ood.items()}
-    gains = {"arm_gain": arm.delta_id, "plain_gain": plain.delta_id}
-    return PrintedFigure((line["arm"], policy, source), line["printed"], targets, ("arm", "plain", "init"), gains)
+    gains = {"gain_a": arm.delta_id, "gain_p": plain.delta_id}
+    return PrintedFigure((line["arm"], policy, source), line["printed"], targets, ("a", "p", "i"), gains)
 
 
 def _rank_score(study: PublishedTables, line: Line) -> PrintedFigure:
@@ -216,7 +216,7 @@ def _gain(study: PublishedTables, gain: Line) -> PrintedFigure:
     pairs = gain.get("pairs") or permutations(study.domains, 2)
     targets = {t if gain["trained"] == s else f"{s} → {t}": known.get((s, t), (None, None)) for s, t in pairs}
     where = (gain["model"], gain["trained"], gain["over"], *([f"against {against}"] if against != START else []))
-    return PrintedFigure(where, gain["printed"], targets, ("before", "after"))
+    return PrintedFigure(where, gain["printed"], targets, ("i", "a"))
 
 
 # --- claims that the cells can decide ---

@@ -98,7 +98,7 @@ class PrintedMetric:
         return ValueRange(float(value_C[0]), float(value_C[1:].min()), float(value_C[1:].max()), self.name)
 
 
-# --- the metrics that are tried on each printed column: a, p and i are success after the arm, the plain run, before ---
+# --- the metrics tried on each printed column, from success: a after (the arm), p after the plain run, i before ---
 
 
 def _ratios(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
@@ -121,15 +121,15 @@ def _mean(points: np.ndarray) -> np.ndarray:
     return np.asarray(points.sum(0) / len(points))
 
 
-def _tax_rate_removed(arm: Any, plain: Any, init: Any, arm_gain: Any, plain_gain: Any) -> np.ndarray:
+def _tax_rate_removed(a: Any, p: Any, i: Any, gain_a: Any, gain_p: Any) -> np.ndarray:
     """Points lost on all targets, times the gain at home of the other run, so that one ratio carries both rates."""
-    lost_plain = (init.sum(0) - plain.sum(0)) * arm_gain
-    return _ratios(100 * (lost_plain - (init.sum(0) - arm.sum(0)) * plain_gain), lost_plain)
+    lost_plain = (i.sum(0) - p.sum(0)) * gain_a
+    return _ratios(100 * (lost_plain - (i.sum(0) - a.sum(0)) * gain_p), lost_plain)
 
 
-def _two_changes(after1: Any, before1: Any, over1: Any, after0: Any, before0: Any, over0: Any) -> np.ndarray:
+def _two_changes(a2: Any, i2: Any, over2: Any, a1: Any, i1: Any, over1: Any) -> np.ndarray:
     """The change of the policy with warm-up less that of the policy without."""
-    return _ratios(100 * np.concatenate([after1 - before1, before0 - after0]), np.concatenate([over1, over0]))
+    return _ratios(100 * np.concatenate([a2 - i2, i1 - a1]), np.concatenate([over2, over1]))
 
 
 def _summed(rank: Callable[[np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
@@ -142,66 +142,59 @@ def _summed(rank: Callable[[np.ndarray], np.ndarray]) -> Callable[..., np.ndarra
 # fmt: off
 M = PrintedMetric
 OOD_CHANGE = (
-    M("OOD change", "Σ(a − p) / Σp", lambda arm, plain: _percent(arm - plain, plain), stated=True),
-    M("tax removed", "Σ(a − p) / Σ(i − p)", lambda arm, plain, init: _percent(arm - plain, init - plain)),
-    M("tax saved", "Σ(a − p) / Σi", lambda arm, plain, init: _percent(arm - plain, init)),
-    M("minus the arm's tax", "Σ(a − i) / Σi", lambda arm, init: _percent(arm - init, init)),
-    M("change over the arm", "Σ(a − p) / Σa", lambda arm, plain: _percent(arm - plain, arm)),
-    M("tax removed over the arm's tax", "Σ(a − p) / Σ(i − a)",
-      lambda arm, plain, init: _percent(arm - plain, init - arm)),
-    M("mean change", "mean of (a − p) / p", lambda arm, plain: _mean_percent(arm - plain, plain)),
-    M("mean share removed", "mean of (a − p) / (i − p)",
-      lambda arm, plain, init: _mean_percent(arm - plain, init - plain)),
-    M("mean change over the start", "mean of (a − p) / i",
-      lambda arm, plain, init: _mean_percent(arm - plain, init)),
+    M("OOD change", "Σ(a − p) / Σp", lambda a, p: _percent(a - p, p), stated=True),
+    M("tax removed", "Σ(a − p) / Σ(i − p)", lambda a, p, i: _percent(a - p, i - p)),
+    M("tax saved", "Σ(a − p) / Σi", lambda a, p, i: _percent(a - p, i)),
+    M("minus the arm's tax", "Σ(a − i) / Σi", lambda a, i: _percent(a - i, i)),
+    M("change over the arm", "Σ(a − p) / Σa", lambda a, p: _percent(a - p, a)),
+    M("tax removed over the arm's tax", "Σ(a − p) / Σ(i − a)", lambda a, p, i: _percent(a - p, i - a)),
+    M("mean change", "mean of (a − p) / p", lambda a, p: _mean_percent(a - p, p)),
+    M("mean share removed", "mean of (a − p) / (i − p)", lambda a, p, i: _mean_percent(a - p, i - p)),
+    M("mean change over the start", "mean of (a − p) / i", lambda a, p, i: _mean_percent(a - p, i)),
     M("tax rate removed", "1 − (Σ(i − a) / ΔID of the arm) / (Σ(i − p) / ΔID plain)", _tax_rate_removed),
-    M("mean points", "mean of a − p", lambda arm, plain: _mean(arm - plain)),
-    M("sum of points", "Σ(a − p)", lambda arm, plain: (arm - plain).sum(0)),
+    M("mean points", "mean of a − p", lambda a, p: _mean(a - p)),
+    M("sum of points", "Σ(a − p)", lambda a, p: (a - p).sum(0)),
 )
 RANK = (  # the paper's words can be read in three ways
-    M("rank score 1, 1, 2", "Σ of ranks, the next rank after a tie",
-      _summed(lambda groups: groups[:, 0] + 1), stated=True),
+    M("rank score 1, 1, 2", "Σ of ranks, the next rank after a tie", _summed(lambda g: g[:, 0] + 1), stated=True),
     M("rank score 1, 1, 3", "Σ of ranks, one more than are ahead",
-      _summed(lambda groups: (groups < groups[:, :1]).sum(1) + 1), stated=True),
+      _summed(lambda g: (g < g[:, :1]).sum(1) + 1), stated=True),
     M("rank score 1½, 1½, 3", "Σ of mean ranks",
-      _summed(lambda groups: ((groups < groups[:, :1]).sum(1) + (groups <= groups[:, :1]).sum(1) + 1) / 2),
-      stated=True),
+      _summed(lambda g: ((g < g[:, :1]).sum(1) + (g <= g[:, :1]).sum(1) + 1) / 2), stated=True),
 )
 RELATIVE = (
-    M("relative change", "(after − i) / i", lambda after, init: _mean_percent(after - init, init), stated=True),
+    M("relative change", "(after − i) / i", lambda a, i: _mean_percent(a - i, i), stated=True),
     M("relative change of the cell beside it", "(c − i) / i, c printed in the same table",
-      lambda beside, init: _mean_percent(beside - init, init)),
+      lambda beside, i: _mean_percent(beside - i, i)),
     M("relative change of the crossed cell", "(c − i) / i, c with source and target crossed",
-      lambda crossed, init: _mean_percent(crossed - init, init)),
-    M("change over the end", "(after − i) / after", lambda after, init: _mean_percent(after - init, after)),
-    M("points", "after − i", lambda after, init: _mean(after - init)),
+      lambda crossed, i: _mean_percent(crossed - i, i)),
+    M("change over the end", "(after − i) / after", lambda a, i: _mean_percent(a - i, a)),
+    M("points", "after − i", lambda a, i: _mean(a - i)),
 )
 DIFFERENCE = (
     M("difference of relative changes", "(a₂ − i₂) / i₂ − (a₁ − i₁) / i₁",
-      lambda after0, init0, after1, init1: _two_changes(after1, init1, init1, after0, init0, init0), stated=True),
+      lambda a1, i1, a2, i2: _two_changes(a2, i2, i2, a1, i1, i1), stated=True),
     M("difference by the cells beside it", "(c₂ − i₂) / i₂ − (c₁ − i₁) / i₁, c printed in the same table",
-      lambda beside0, init0, beside1, init1: _two_changes(beside1, init1, init1, beside0, init0, init0)),
+      lambda beside1, i1, beside2, i2: _two_changes(beside2, i2, i2, beside1, i1, i1)),
     M("difference over the end", "(a₂ − i₂) / a₂ − (a₁ − i₁) / a₁",
-      lambda after0, init0, after1, init1: _two_changes(after1, init1, after1, after0, init0, after0)),
-    M("difference of points", "(a₂ − i₂) − (a₁ − i₁)",
-      lambda after0, init0, after1, init1: _mean((after1 - init1) - (after0 - init0))),
+      lambda a1, i1, a2, i2: _two_changes(a2, i2, a2, a1, i1, a1)),
+    M("difference of points", "(a₂ − i₂) − (a₁ − i₁)", lambda a1, i1, a2, i2: _mean((a2 - i2) - (a1 - i1))),
 )
 CELL = (  # what the table on warm-up prints next to its figures: the cell, which the main table has too
-    M("the main table's cell", "after(s, t)", lambda after: _mean(after), stated=True),
+    M("the main table's cell", "after(s, t)", lambda a: _mean(a), stated=True),
     M("the crossed cell", "after(t, s)", lambda crossed: _mean(crossed)),
 )
 GAIN = (
-    M("mean gain", "mean of after − before", lambda before, after: _mean(after - before), stated=True),
-    M("sum of gains", "Σ(after − before)", lambda before, after: (after - before).sum(0)),
-    M("relative gain", "Σ(after − before) / Σbefore", lambda before, after: _percent(after - before, before)),
-    M("mean relative gain", "mean of (after − before) / before",
-      lambda before, after: _mean_percent(after - before, before)),
+    M("mean gain", "mean of after − before", lambda i, a: _mean(a - i), stated=True),
+    M("sum of gains", "Σ(after − before)", lambda i, a: (a - i).sum(0)),
+    M("relative gain", "Σ(after − before) / Σbefore", lambda i, a: _percent(a - i, i)),
+    M("mean relative gain", "mean of (after − before) / before", lambda i, a: _mean_percent(a - i, i)),
 )
 # gentax's own, of a row: a fraction, points, points per point
 MEASURES = {
-    "tax": M("tax", "1 − Σafter / Σinit", lambda init, after: _ratios((init - after).sum(0), init.sum(0))),
-    "mean_drop": M("mean drop", "mean of init − after", lambda init, after: _mean(init - after)),
-    "tax_rate": M("tax rate", "mean drop / ΔID", lambda init, after, gain: _ratios(_mean(init - after), gain)),
+    "tax": M("tax", "1 − Σafter / Σinit", lambda i, a: _ratios((i - a).sum(0), i.sum(0))),
+    "mean_drop": M("mean drop", "mean of init − after", lambda i, a: _mean(i - a)),
+    "tax_rate": M("tax rate", "mean drop / ΔID", lambda i, a, gain: _ratios(_mean(i - a), gain)),
 }
 # fmt: on
 
@@ -349,7 +342,7 @@ def recompute(study: PublishedTables) -> Recomputed:
     rows = []
     for row in study.rows:
         targets = {t: (row.init[t], after) for t, after in row.after.items()}
-        figure = PrintedFigure((row.name,), row.delta_id, targets, ("init", "after"), {"gain": row.delta_id})
+        figure = PrintedFigure((row.name,), row.delta_id, targets, ("i", "a"), {"gain": row.delta_id})
         rows.append((row, {name: metric.range(figure) for name, metric in MEASURES.items()}))
     differences = columns[WARM_UP_DIFFERENCE].figures if study.warm_up else ()
     limits = [(of.low, of.high) if (of := judged.stated) else None for judged in differences]
