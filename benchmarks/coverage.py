@@ -27,7 +27,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit, ndtri
 
 from gentax.metrics.statistics import InterimAnalyses, TaskClusters, success_rate
-from gentax.metrics.statistics.variance import VarianceComponents, margin, pooled, t_quantile, variance_components_of
+from gentax.metrics.statistics.scores import VarianceComponents, margin, pooled, t_quantile, variance_components_of
 
 LEVEL = 0.95
 SPREADS = (0.0, 0.3, 0.6)  # of training seeds, in logits: 0.6 is 15 points at a rate of 50 %

@@ -35,7 +35,7 @@ from gentax.metrics.statistics import (
     required_seeds,
     success_rate,
 )
-from gentax.metrics.statistics.variance import margin
+from gentax.metrics.statistics.scores import margin
 
 GOLDEN = {
     "value": 0.16,

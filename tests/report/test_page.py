@@ -96,7 +96,7 @@ def test_every_section_is_rendered(page):
         "How to reproduce",
     ):
         assert heading in text
-    assert "Cochran & Cox 1950" in text  # the method of `statistics.variance`
+    assert "Cochran & Cox 1950" in text  # the method of `statistics.scores.margin`
     result = fake_report.results()[3]
     assert f"{result.tax.after['alfworld'].value:.1f}" in text
     assert f"{result.tax.drop['alfworld'].low:.1f} to {result.tax.drop['alfworld'].high:.1f}" in text

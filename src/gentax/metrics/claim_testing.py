@@ -35,7 +35,7 @@ from gentax.metrics.statistics import (
 )
 from gentax.metrics.statistics.intervals import p_value_of
 from gentax.metrics.statistics.power import SEED_SPREAD
-from gentax.metrics.statistics.variance import interaction_variance, variance_components
+from gentax.metrics.statistics.scores import interaction_variance, variance_components
 from gentax.metrics.tax import BASE, RANDOM, DomainScores, SuccessMeasure, combined
 
 SCALES = {"points": 100.0, "percent": 100.0}  # of the units in which success is not a fraction

@@ -30,7 +30,7 @@ from gentax.core.settings import read_settings, settings
 from gentax.metrics.axes import Axes, Probe
 from gentax.metrics.diversity import diversity
 from gentax.metrics.statistics import LEVEL, Estimate
-from gentax.metrics.statistics.variance import t_quantile
+from gentax.metrics.statistics.scores import t_quantile
 
 FORMAT = 1
 MIN_DOMAINS = 4  # that a forecast takes

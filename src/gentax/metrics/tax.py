@@ -39,8 +39,7 @@ from gentax.metrics.statistics import (
     success_rate,
 )
 from gentax.metrics.statistics.intervals import coverage, fieller, rate_ratio_limits
-from gentax.metrics.statistics.scores import rounded
-from gentax.metrics.statistics.variance import variance_components
+from gentax.metrics.statistics.scores import rounded, variance_components
 
 NOT_TOUCHED = Undefined("no target is known to be touched")
 ALL_TOUCHED = Undefined("every target is touched")

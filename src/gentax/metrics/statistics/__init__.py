@@ -1,7 +1,7 @@
 """Statistics: pure functions from scores of policies on tasks to numbers with intervals.
 
 Nothing here knows of episodes, domains or models: arrays go in, (S, D, K) seeds by domains by tasks where a whole study
-is meant, and `Estimate`s come out. `intervals` has the method that every interval of gentax follows, `variance` why it
+is meant, and `Estimate`s come out. `intervals` has the method that every interval of gentax follows, `scores` why it
 covers; `multiple_testing` corrections for several targets and several interim analyses; `power` sample sizes and
 minimum detectable effects.
 """

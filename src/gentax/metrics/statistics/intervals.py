@@ -1,7 +1,7 @@
 """Confidence intervals and paired tests: from scores on the same tasks to a number with 95 % limits, and a p-value.
 
 Everything gentax reports is a weighted sum of mean scores (a difference of success rates) or a ratio of two such sums
-(a tax). Their intervals are closed formulae on the margin that `variance` describes.
+(a tax). Their intervals are closed formulae on the margin that `scores` describes.
 
 **Ratios** of either sign: Fieller (1954), the values R for which numerator - R x denominator is not told apart from 0.
 Unlike the delta method it is right when the denominator is noisy, and not finite when the denominator may be 0.
@@ -43,12 +43,10 @@ from gentax.metrics.statistics.scores import (
     Labels,
     Scores,
     TaskClusters,
+    VarianceComponents,
     Weights,
     Z,
     check_scores,
-)
-from gentax.metrics.statistics.variance import (
-    VarianceComponents,
     interaction_variance,
     margin,
     t_quantile,

@@ -20,8 +20,7 @@ from scipy.special import ndtri
 from gentax.core.errors import UsageError
 from gentax.core.results import Record
 from gentax.metrics.statistics.multiple_testing import InterimAnalyses
-from gentax.metrics.statistics.scores import LEVEL, Scores, rounded
-from gentax.metrics.statistics.variance import design_effect, margin, variance_components
+from gentax.metrics.statistics.scores import LEVEL, Scores, design_effect, margin, rounded, variance_components
 
 POWER = 0.8  # the chance of detecting a drop of the size asked for
 # From runs of the shipped base on Sokoban: base success of about 30 %, outcomes of one task before and after that
