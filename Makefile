@@ -3,7 +3,7 @@
 # make trl       TRL beside it, for recipes with `trainer: trl`
 # make demo      the main job: train on one domain, say what it cost in the other
 # make test      all tests, on two workers
-# make test-fast the tests that need no Java and no training
+# make test-fast the tests marked neither slow nor jvm
 # make typecheck types (mypy, strict)
 # make lint      style
 # make docs      the site, into site/

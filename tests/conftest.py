@@ -72,11 +72,22 @@ class Toy(TextEnv):
 
 
 JAVA = frozenset({"sciworld", "twx-cooking", "twx-mapreader"})
+DOMAIN_MARKS = {name: [pytest.mark.jvm] for name in JAVA} | {"alfworld": [pytest.mark.slow]}
+MARKED = ("slow", "jvm")  # what `make test-fast` leaves out
 
 
 def by_domain(names: Iterable[str]) -> list[ParameterSet]:
-    """Domains as parameters of a test, those that run on Java marked `jvm`."""
-    return [pytest.param(name, marks=[pytest.mark.jvm] if name in JAVA else []) for name in names]
+    """Domains as parameters of a test, those that run on Java or take long marked so."""
+    return [pytest.param(name, marks=DOMAIN_MARKS.get(name, [])) for name in names]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import a file whose tests are all left out: what it imports may take seconds."""
+    left_out = [f"\npytestmark = pytest.mark.{mark}\n" for mark in MARKED if f"not {mark}" in config.option.markexpr]
+    if collection_path.suffix != ".py" or not left_out:
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    return True if any(line in text for line in left_out) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

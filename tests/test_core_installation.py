@@ -80,7 +80,7 @@ MISSING = {  # a command, and what it says of what is missing
 WORK = {
     "domains": "domains --json domains.json",
     "logs": f"tax --source sokoban --results capitals:acc={LOGS} --json logs.json",
-    "page": "tax --source sokoban --tuned expert --base random -t crafting --tasks 4 --out page",
+    "page": "tax --source sokoban --tuned expert --base random -t crafting --tasks 4 --interim-analyses 1 --out page",
     "server": "evaluate {url} -d sokoban -d crafting -d webshop --tasks 2 --json server.json",
 }
 

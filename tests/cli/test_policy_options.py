@@ -99,6 +99,7 @@ def test_what_cannot_be_asked_is_one_line():
     assert (code, complaint) == (1, f"gentax: cannot reach {server.url}: Connection refused\n")
 
 
+@pytest.mark.slow
 def test_ctrl_c_does_not_wait_for_the_server():
     wake = threading.Event()
     with ChatServer(lambda _: str(wake.wait(60))) as server:

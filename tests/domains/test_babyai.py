@@ -149,6 +149,7 @@ def test_tasks_take_turns_among_the_kinds_of_a_level(env):
         gentax.make("babyai", "smal")
 
 
+@pytest.mark.slow
 def test_no_start_is_in_two_splits_and_the_smallest_level_repeats_itself():
     """Of the first 999 test tasks of the smallest level 46 begin as an earlier one does, all of them with one thing."""
     env = gentax.make("babyai", "small")

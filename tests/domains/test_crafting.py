@@ -40,6 +40,7 @@ def test_a_task_never_changes():
     assert (env.goal, env.observation) == (FIRST, "You have nothing.")
 
 
+@pytest.mark.slow
 def test_splits_share_no_recipes_whatever_their_numbers():
     def tree(book):
         return book.goal, frozenset(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
 
 import gentax
+from command import run
 from gentax.core import SPLITS, UsageError, split_of
 from gentax.domains import domain
 from gentax.domains.check import QUICK, Verdict
-from gentax.domains.registry import parse_domain
+from gentax.domains.external import load_external
+from gentax.domains.registry import domains, parse_domain
 from gentax.policies import ExpertPolicy
 from gentax.rollouts import rollout
 from gentax.training import TrainConfig
@@ -100,16 +101,19 @@ CONSTANT = 3
 '''
 
 
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch):
+    monkeypatch.delitem(sys.modules, "own_game", raising=False)
+    load_external.cache_clear()
+    yield
+    load_external.cache_clear()
+
+
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     (tmp_path / "own_game.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "own_game", raising=False)
-    from gentax.domains.external import load_external
-
-    load_external.cache_clear()
-    yield tmp_path
-    load_external.cache_clear()
+    return tmp_path
 
 
 @pytest.mark.parametrize("name", ["own_game:RECORD", "own_game:Echo", "own_game:wrapped"])
@@ -224,32 +228,16 @@ def test_a_package_registers_a_domain_by_entry_point(own):
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: own-game\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("[gentax.domains]\necho = own_game:RECORD\n")
-    code = (
-        "import gentax; env = gentax.make('echo', 'long');"
-        "print(env.domain.name, env.horizon, env.tasks('test', 1)[0].id);"
-        "print(gentax.evaluate('expert', ['echo'], tasks=5).success()['echo'].value)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=own, env={"PYTHONPATH": str(own), "PATH": ""}, capture_output=True, text=True
-    )
-    assert done.stdout.split() == ["echo", "9", "echo/long/test/0", "100.0"], done.stderr
+    domains.cache_clear()
+    try:
+        env = gentax.make("echo", "long")
+        assert (env.domain.name, env.horizon, env.tasks("test", 1)[0].id) == ("echo", 9, "echo/long/test/0")
+        assert gentax.evaluate("expert", ["echo"], tasks=5).success()["echo"].value == 100.0
+    finally:
+        domains.cache_clear()
 
 
-def test_the_command_line_finds_a_file_that_lies_beside(own):
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from gentax.cli import main; main()",
-            "evaluate",
-            "expert",
-            "-d",
-            "own_game:Echo:long",
-            "--tasks",
-            "4",
-        ],
-        cwd=own,
-        capture_output=True,
-        text=True,
-    )
-    assert "100.0" in done.stdout, done.stderr
+def test_the_command_line_finds_a_file_that_lies_beside(tmp_path):
+    (tmp_path / "own_game.py").write_text(OWN)
+    done = run("evaluate", "expert", "-d", "own_game:Echo:long", "--tasks", "4", cwd=tmp_path)
+    assert "100.0" in done.out, done.err

@@ -39,6 +39,7 @@ def started(level: str = "1k-easy", index: int = 0, **settings) -> WebShop:
 # Tasks.
 
 
+@pytest.mark.slow
 def test_splits_share_no_product_and_never_ask_for_the_same_thing_not_even_at_another_price():
     asked = {split: set() for split in SPLITS}
     products = {split: set() for split in SPLITS}

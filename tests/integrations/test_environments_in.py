@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import random
-import subprocess
 import sys
 
 import pytest
 
 import gentax
+from command import run
 from gentax.core import SPLITS, UsageError, split_of
 from gentax.core.imports import require
 from gentax.domains.check import QUICK
@@ -81,13 +81,11 @@ def test_a_game_that_ignores_its_seed_says_so():
         ("textarena:Sokoban-v0", "textarena", "pip install textarena"),
     ],
 )
-def test_a_missing_library_is_named_with_what_installs_it(name, module, command):
-    code = f"import sys; sys.modules['{module}'] = None; from gentax.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "evaluate", "random", "-d", name, "--tasks", "2"], capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert command in " ".join(done.stderr.split())
+def test_a_missing_library_is_named_with_what_installs_it(monkeypatch, name, module, command):
+    monkeypatch.setitem(sys.modules, module, None)
+    done = run("evaluate", "random", "-d", name, "--tasks", "2")
+    assert done.code == 2
+    assert command in " ".join(done.err.split())
 
 
 def test_a_library_that_is_broken_is_told_from_one_that_is_missing(tmp_path, monkeypatch):

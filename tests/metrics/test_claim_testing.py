@@ -157,6 +157,7 @@ def test_claims_come_from_episodes_and_tasks_of_one_content_are_one_cluster():
     assert clustered.outcome is ClaimOutcome.UNDECIDED  # eight tasks of one room say little more than one
 
 
+@pytest.mark.slow
 def test_true_nulls_are_seldom_decided(monkeypatch):
     """At most 5 % of studies support, or refute, any claim that is on its limit (see `benchmarks/claims.py`)."""
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")

@@ -43,6 +43,7 @@ def test_many_studies_at_once_are_the_same_studies_one_by_one(coverage, rate):
         assert held["drop"][n] == drop.contains(100 * rate / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (3, 0.0), (3, 0.6), (5, 0.3)])
 def test_intervals_cover_95_percent_of_clustered_studies_whose_seeds_move_all_targets(coverage, seeds, spread):
     of = coverage.Setting(seeds, 96, 5, ((0.5, 0.4), (0.3, 0.3)), spread)

@@ -298,6 +298,7 @@ def test_what_is_stored_in_bf16_and_in_shards_stays_so(tiny, tmp_path):
     assert torch.equal(logits(load_local_policy(links).model), logits(model))
 
 
+@pytest.mark.slow
 def test_a_gguf_file_is_an_ordinary_model(tmp_path):
     pytest.importorskip("gguf")
     file = write_gguf(tmp_path / "base.gguf")
@@ -348,10 +349,11 @@ def test_results_say_where_and_in_which_format_a_policy_played(toy, tiny, tmp_pa
     from gentax.rollouts import RolloutConfig
 
     half = ModelOptions("cpu", "bfloat16")
-    played = evaluate(tiny, ["toy"], tasks=2, model=half, stop_if_unreadable=False).to_json()
+    short = {"config": RolloutConfig(horizon=2, max_new_tokens=4), "stop_if_unreadable": False}
+    played = evaluate(tiny, ["toy"], tasks=2, model=half, **short).to_json()
     assert played["runtime"] == {"device": "cpu", "dtype": "bfloat16"}
     assert evaluate("random", ["toy"], tasks=2).to_json()["runtime"] is None
-    (found,) = probe(["toy"], load_policy(tiny), trajectories=2, stop_if_unreadable=False)
+    (found,) = probe(["toy"], load_policy(tiny), trajectories=2, **short)
     assert found.to_json()["runtime"] == {"device": "cpu", "dtype": "float32"}
     assert type(found).from_json(found.to_json()).runtime == found.runtime
     settings = {
@@ -359,7 +361,7 @@ def test_results_say_where_and_in_which_format_a_policy_played(toy, tiny, tmp_pa
         "targets": ["crafting"],
         "tasks": 2,
         "interim_analyses": 1,
-        "config": RolloutConfig(horizon=2),
+        "config": short["config"],
     }
     report = gentax.tax("random", tiny, model=half, **settings).to_json()
     assert report["runtime"] == {"base": None, "tuned": {"device": "cpu", "dtype": "bfloat16"}}
@@ -414,6 +416,7 @@ def write_gguf(path: Path, scale: float | None = None) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["gentax", "trl"])
 def test_a_run_starts_from_an_adapter_merged_with_its_base(toy, tiny, tmp_path, trainer):
     """With a learning rate of next to nothing, so that what a run ends with shows where it began."""

@@ -19,8 +19,11 @@ from gentax.rollouts import RolloutConfig, rollout
 TASKS = [*(Task("toy", "three", "train", n) for n in range(2)), *(Task("toy", "one", "train", n) for n in range(2))]
 
 
+FAST = ("llama", "gemma3", "qwen3.5")  # one for each decoder and kind of memory
+
+
 @pytest.mark.parametrize("context", ["full", "window(2)"])
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in ZOO])
 def test_log_probabilities_are_those_of_the_forward_pass(name, context, toy):
     policy = policy_for(name)
     assert not isinstance(policy.decoder, UncachedDecoder)
@@ -42,6 +45,7 @@ def test_log_probabilities_are_those_of_the_forward_pass(name, context, toy):
     assert len(lengths) > 1  # rows left the batch at different times
 
 
+@pytest.mark.slow
 def test_the_lean_decoder_plays_where_it_is_exact_and_only_there():
     lean = {name for name in ZOO if isinstance(policy_for(name).decoder, LlamaDecoder)}
     exact = {"llama", "llama-llama3-rope", "llama-yarn", "llama-dynamic-rope", "llama-biases", "qwen2", "qwen3"}

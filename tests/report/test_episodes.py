@@ -91,6 +91,7 @@ def test_very_long_texts_are_cut(tmp_path):
     assert shown.endswith("more characters)")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="takes a browser")
 def test_episodes_in_a_browser_are_text(tmp_path):
     """From a disk: no server, no network, under the page's Content-Security-Policy."""

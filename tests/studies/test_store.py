@@ -137,7 +137,7 @@ def hold(root: Path, ready) -> None:
 
 
 def test_a_lock_keeps_others_out_and_ends_with_its_process(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # which has not to import everything again
     ready, store = context.Event(), Store(tmp_path)
     process = context.Process(target=hold, args=(tmp_path, ready))
     process.start()
@@ -162,7 +162,7 @@ def look(root: Path, ready) -> None:
 
 
 def test_looking_at_a_lock_keeps_nobody_out(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # which has not to import everything again
     ready, store = context.Event(), Store(tmp_path)
     process = context.Process(target=look, args=(tmp_path, ready), daemon=True)
     process.start()

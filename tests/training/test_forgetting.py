@@ -126,6 +126,7 @@ def test_a_config_turns_methods_on_and_a_class_that_is_none_is_refused():
 # Replay.
 
 
+@pytest.mark.slow
 def test_replay_has_no_gradient_at_the_start_and_pulls_a_policy_back(toy, tiny):
     model = load_local_policy(tiny).model
     replay = prepared(ReplayKL(config()), tiny)
@@ -142,6 +143,7 @@ def test_replay_has_no_gradient_at_the_start_and_pulls_a_policy_back(toy, tiny):
     assert kls[-1] < kls[0] / 3
 
 
+@pytest.mark.slow
 def test_replay_is_the_mean_of_the_exact_kl_over_the_tokens_the_start_sampled(toy, tiny):
     replay = prepared(ReplayKL(config(replay_domains=("toy",))), tiny)
     model = perturbed(load_local_policy(tiny).model)
@@ -160,6 +162,7 @@ def same(one: ReplayKL, other: ReplayKL) -> bool:
     return all(np.array_equal(a.ids_T, b.ids_T) and np.array_equal(a.sampled_T, b.sampled_T) for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_replay_plays_the_same_again_without_wrappers_and_reads_no_reward(toy, tiny, monkeypatch):
     first = prepared(ReplayKL(config()), tiny)
     assert same(prepared(ReplayKL(config()), tiny), first)
@@ -179,6 +182,7 @@ def test_a_start_whose_episodes_all_broke_is_refused(toy, tiny, monkeypatch, met
         prepared(method(config()), tiny)
 
 
+@pytest.mark.slow
 def test_two_processes_replay_what_one_does(toy, tiny):
     alone = prepared(ReplayKL(config()), tiny)
     sent: list = []
@@ -246,6 +250,7 @@ def test_which_domains_are_replayed_when_none_is_named(monkeypatch):
 # The KL budget.
 
 
+@pytest.mark.slow
 def test_the_kl_is_that_of_the_measure_on_the_same_episodes_and_is_logged(toy, tiny):
     policy, other = load_local_policy(tiny), load_local_policy(tiny)
     budget = prepared(KLBudget(config(kl_budget=0.01)), tiny)
@@ -265,6 +270,7 @@ def test_the_kl_budget_plays_at_temperature_1(toy, tiny):
     assert all(np.array_equal(a, b) for a, b in zip(one.ids, other.ids, strict=True))
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does(toy, tiny):
     alone = prepared(KLBudget(config()), tiny)
     parts = [prepared(KLBudget(config()), tiny, World(rank, 2)) for rank in (0, 1)]

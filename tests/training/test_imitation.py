@@ -226,6 +226,7 @@ def test_episodes_of_validation_and_test_tasks_and_of_other_domains_are_never_le
 # How it is learned.
 
 
+@pytest.mark.slow
 def test_every_pair_is_learned_as_often_as_the_epochs_say(toy, tiny):
     counts = {}
     for epochs in (0.5, 1.0, 2.5):
@@ -256,6 +257,7 @@ def test_examples_that_are_kept_are_not_played_again(toy, tiny, tmp_path, monkey
         assert a.pairs == b.pairs
 
 
+@pytest.mark.slow
 def test_imitation_teaches(toy, tiny):
     policy = load_local_policy(tiny)
     asked = make_config(tiny, mixture={"toy:one": 1}, max_pairs=100, num_train_epochs=8.0, learning_rate=3e-3)
@@ -283,6 +285,7 @@ def test_a_loss_that_is_no_number_names_its_step_and_changes_nothing(toy, tiny):
     assert all(torch.equal(a, b) for a, b in zip(before, learner.parameters[1:], strict=True))
 
 
+@pytest.mark.slow
 def test_processes_share_a_batch(toy, tiny):
     """Each has the loss of its part, over the tokens of all: they sum to the loss of one process alone."""
     made = SFTData.collect(make_config(tiny), load_local_policy(tiny))

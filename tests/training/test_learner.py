@@ -134,6 +134,7 @@ def test_small_steps_are_not_lost_in_bf16_and_the_player_follows(tiny16):
     assert named["model.norm.weight"][0].item() > 1.005
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [FULL, LORA], ids=["full", "lora"])
 def test_what_was_learned_in_small_steps_is_played_in_bf16(tiny16, config):
     """The steps of a learning rate of RL: rounded to the nearest number nearly none of them would reach the player."""
@@ -232,6 +233,7 @@ def test_adapters_begin_alike_and_leave_the_global_generator_alone(tiny):
     assert not same(first.parameters, other.parameters)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [FULL, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("stored", ["tiny", "tiny16"])
 def test_a_checkpoint_is_a_model_folder_and_a_continued_learner_goes_on(request, tmp_path, stored, config):

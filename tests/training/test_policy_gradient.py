@@ -395,6 +395,7 @@ class Threads(World):
             parameter.grad = total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "algorithm",
     [
