@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models of tests are too sma
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import dataclasses
+import gc
 import signal
 from collections.abc import Iterable
 from pathlib import Path
@@ -94,6 +95,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "able" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)  # the model is trained first
+
+
+def pytest_collection() -> None:
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector pass over what was imported by now: it stays, and is nearly everything."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

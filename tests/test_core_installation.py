@@ -106,6 +106,7 @@ def core(tmp_path_factory):
     return folder, said | {name: said[text] for name, text in work.items()}, training
 
 
+@pytest.mark.slow
 def test_every_command_can_say_what_it_does(core):
     _, said, _ = core
     for words in COMMANDS:
@@ -114,6 +115,7 @@ def test_every_command_can_say_what_it_does(core):
         assert f"Usage: gentax {' '.join(words)}" in " ".join(out.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", MISSING)
 def test_what_is_missing_is_named_with_the_command_that_installs_it(core, command):
     code, _, err = core[1][command]
@@ -123,10 +125,12 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(core, comman
     assert code == ExitCode.USAGE
 
 
+@pytest.mark.slow
 def test_training_in_python_is_refused_with_the_same_sentence(core):
     assert core[2] == f"training {LOCAL}"
 
 
+@pytest.mark.slow
 def test_it_measures_servers_and_logs_and_writes_the_page(core):
     folder, said, _ = core
     assert {name: said[name][0] for name in WORK} == dict.fromkeys(WORK, 0)

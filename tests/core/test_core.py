@@ -163,6 +163,7 @@ def test_partial_nested_settings_keep_the_parent_defaults():
     assert (recipe.rollout.context, recipe.rollout.temperature) == ("window(2)", 0.7)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone is told")
 def test_freed_memory_is_kept_inside_the_block_and_returned_after():
     from gentax.core.process import freed_memory_kept

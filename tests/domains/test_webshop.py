@@ -292,6 +292,7 @@ def test_a_price_limit_is_one_of_the_next_four_tens():
 # Levels and data.
 
 
+@pytest.mark.slow
 def test_levels_ask_for_more_and_more():
     for name, level in LEVELS.items():
         assert level.horizon == 15

@@ -78,6 +78,7 @@ def test_what_cannot_be_compared_is_refused():
             compare_arms(source, init, arms, np.random.default_rng(0), plain=plain)
 
 
+@pytest.mark.slow
 def test_ranks_follow_the_paper():
     # V2 of arXiv 2601.18217, plain, 150 steps: sciworld 3, sokoban 5, webshop 6, alfworld 8 as printed, where a tie is
     # followed by the next rank; here by the number that are ahead, which differs by one for webshop only.

@@ -169,6 +169,7 @@ def simulated(rng, tasks, rates, wins):
     return sides
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tasks", [24, 150])
 @pytest.mark.parametrize("measure", ["share", "cost"])
 def test_intervals_of_a_policy_and_of_a_change_cover(tasks, measure):

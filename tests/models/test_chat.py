@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _pytest.mark import ParameterSet
 from tokenizers_made import KINDS, SPECIAL, TEMPLATES, tokenizer
 
 from gentax.core import UsageError
@@ -178,7 +179,12 @@ def test_the_shipped_model_reads_what_it_always_read():
 
 SHIPPED = ["qwen2_5", "qwen3", "qwen3_5_think", "llama3_1", "llama3_2", "gemma3", "gemma4", "gptoss", "glm4moe",
            "lfm2_2_5", "phi3", "deepseek_r1_distill", "smolvlm", "cohere"]  # fmt: skip
+FAST = {"qwen3", "llama3_1", "gemma3"}  # each of the others takes processes of its own
 NO_TOOLS = {"gemma3", "phi3", "deepseek_r1_distill", "smolvlm", "cohere"}
+
+
+def by_template(names: list[str]) -> list[ParameterSet]:
+    return [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in names]
 
 
 def shipped(name: str) -> str:
@@ -191,7 +197,7 @@ def shipped(name: str) -> str:
     return file.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", by_template(SHIPPED))
 def test_templates_of_today_are_read(name):
     special = (("bos_token", "<s>"), ("eos_token", "</s>"))
     layout = read_chat_template(shipped(name), special, ChatOptions(system_prompt="S"), name)
@@ -210,7 +216,7 @@ def test_templates_of_today_are_read(name):
     assert layout.after_call is not None
 
 
-@pytest.mark.parametrize("name", sorted(set(SHIPPED) - NO_TOOLS))
+@pytest.mark.parametrize("name", by_template(sorted(set(SHIPPED) - NO_TOOLS)))
 def test_a_call_is_written_read_and_answered_as_the_template_has_it(name):
     made = tokenizer("byte_level", shipped(name), added=("<tool_call>", "</tool_call>"))
     codec = ChatCodec(made, ChatOptions(action_format="tool_calls"))
@@ -241,7 +247,7 @@ def test_a_call_is_written_read_and_answered_as_the_template_has_it(name):
     assert grows.replace("<think>\n\n</think>\n\n", "").replace("<think></think>", "") == history
 
 
-@pytest.mark.parametrize("name", sorted(set(SHIPPED) - NO_TOOLS))
+@pytest.mark.parametrize("name", by_template(sorted(set(SHIPPED) - NO_TOOLS)))
 def test_a_thought_stands_before_a_call_in_place_of_an_empty_one(name):
     codec = ChatCodec(tokenizer("byte_level", shipped(name)), ChatOptions(True, action_format="tool_calls"))
     text = codec.format_reply("up", "it is free")

@@ -284,6 +284,7 @@ def test_what_a_chat_model_sampled_is_what_is_trained_on(toy, chat, config):
         assert np.allclose(logp_UV[batch.state_index_S, batch.token_S].numpy(), old_S, atol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "window"), [("mistral", None), ("mistral", 8), ("gemma3_text", 8)])
 def test_a_model_plays_on_as_before_when_training_changes_its_attention(tiny, kind, window):
     tokenizer = load_local_policy(tiny).tokenizer
