@@ -2,36 +2,42 @@
 
     pip install reasoning-gym textarena
     python benchmarks/adapters.py
-    python benchmarks/adapters.py --trl     # pip install "gentax[trl]"
+    pip install "gentax[trl]"; git clone https://github.com/huggingface/trl
+    python benchmarks/adapters.py --trl trl/examples/scripts/grpo_2048.py
 
 The same actions on the same task, in turns: the library's own step with what a player reads after it, and the step of
 `gentax.make("LIBRARY:NAME")`, which also finds out success and validity and counts the horizon. The last column is the
 share of a step as it is played, in which the shipped base model replies too; libraries that are not installed are left
 out. The sides of a row are interleaved, and the medians of all steps are printed.
 
-`--trl` trains the shipped base model with TRL's GRPOTrainer for a few steps, with a domain of ours as its
-`environment_factory` and with an environment of the same shape that does nothing, in turns: seconds a step of each.
+`--trl` trains the shipped base model with TRL's GRPOTrainer for a few steps, with domains of ours as its
+`environment_factory` and with the environment of TRL's own example, the game 2048, in turns and with the same settings:
+the median seconds a step of each, and the part of them in which the environment works. Every reply is one of four
+moves, and an episode three of them, so that the sides differ in nothing but what the environments say.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
+import importlib.util
 import os
 import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import gymnasium
+import numpy
 
 import gentax
 from gentax.core import Task
-from gentax.integrations.trl_environment import environment_factory, task_rows
+from gentax.integrations.trl_environment import environment_factory, task_rows, use_action_tags
 from gentax.policies import load_policy
 from gentax.rollouts import RolloutConfig, rollout
 
@@ -136,69 +142,73 @@ def played_step(name: str, tasks: int) -> float:
     return (time.perf_counter() - started) * 1e6 / sum(episode.length for episode in episodes)
 
 
-class Idle:
-    """An environment for TRL that does nothing."""
-
-    def reset(self, **row: Any) -> str:
-        """Start."""
-        return "\nGoal: none\nYou see nothing."
-
-    def step(self, action: str) -> str:
-        """Do one action.
-
-        Args:
-            action: Any text.
-
-        Returns:
-            What is seen.
-        """
-        return "You see nothing."
-
-    def get_reward(self) -> float:
-        """Return a reward that differs from episode to episode, so that there is something to learn."""
-        return random.random()
+Trial = tuple[str, str, Callable[[], Any], list[dict[str, Any]], Any]  # name, tool, factory, rows, reward functions
 
 
-# The base model writes <action>…</action>; these two tell TRL that this is a call of the tool `step`.
-TEMPLATE = (
-    "{% for message in messages %}{% for call in message.tool_calls or [] %}"
-    "{% if call.function.name == 'step' %}<action>{{ call.function.arguments.action }}</action>"
-    "{% else %}{{ call.function | tojson }}{% endif %}{% endfor %}{{ message.content }}\n{% endfor %}"
-)
-_CALL = {"type": "function", "function": {"name": "step", "arguments": {"action": "{content}"}}}
-RESPONSE = {
-    "defaults": {"role": "assistant"},
-    "start_anchor": "\n",
-    "fields": {
-        "tool_calls": {
-            "open": "<action>",
-            "close_pattern": r"</action>\s*",
-            "repeats": True,
-            "content": "text",
-            "transform": _CALL,
-        },
-        "content": {"content": "text"},
-    },
-}
+def trl_example(path: str) -> Trial:
+    """Return TRL's example environment, the game 2048, from a checkout of its repository."""
+    spec = importlib.util.spec_from_file_location("trl_example", path)
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    rows = [{"prompt": [{"role": "user", "content": example.PROMPT}]}] * 4
+    return "TRL's 2048", "move", example.Game2048Env, rows, example.reward_score
 
 
-def trl_step(factory: Callable[[], Any], steps: int) -> float:
-    """Return seconds a step of GRPO with an environment, without the first."""
+@contextmanager
+def timed_methods(of: type, names: Sequence[str]) -> Iterator[list[float]]:
+    """Yield a list that gets the seconds of every call of these methods of a class."""
+    spent: list[float] = []
+
+    def timed(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)  # TRL reads the signature and the docstring
+        def call(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                spent.append(time.perf_counter() - started)
+
+        return call
+
+    own = {name: getattr(of, name) for name in names}
+    for name, method in own.items():
+        setattr(of, name, timed(method))
+    try:
+        yield spent
+    finally:
+        for name, method in own.items():
+            setattr(of, name, method)
+
+
+def trl_steps(trial: Trial, steps: int) -> tuple[list[float], float, float, float]:
+    """Train a few steps of GRPO with an environment.
+
+    Returns:
+        The seconds of each step without the first; the seconds of a step in the environment; the tool calls and the
+        tokens of an episode.
+    """
     import trl
     from datasets import Dataset
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
 
+    _, tool, factory, rows, reward = trial
     ends: list[float] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *_: Any, **__: Any) -> None:
             ends.append(time.perf_counter())
+            if len(ends) == 1:
+                spent.clear()
 
     policy = load_policy("base")
     tokenizer = policy.tokenizer  # type: ignore[attr-defined]
-    tokenizer.chat_template, tokenizer.response_template = TEMPLATE, RESPONSE
-    end = tokenizer("</action>", add_special_tokens=False)["input_ids"][-1]
-    with TemporaryDirectory() as folder:
+    use_action_tags(tokenizer, tool, "action" if tool == "step" else "direction")
+    moves = tokenizer([f"<action>{move}</action>" for move in ("up", "down", "left", "right")])["input_ids"]
+    # Every reply is one of four moves, so that all sides generate as many tokens.
+    forced = [[list(move[:length]), 1e3 * length] for move in moves for length in (1, 2, 3)]
+    with TemporaryDirectory() as folder, timed_methods(type(factory()), ("reset", tool)) as spent:
         trainer = trl.GRPOTrainer(
             model=policy.model.train(),  # type: ignore[attr-defined]
             args=trl.GRPOConfig(
@@ -206,21 +216,47 @@ def trl_step(factory: Callable[[], Any], steps: int) -> float:
                 max_steps=steps + 1,
                 per_device_train_batch_size=4,
                 num_generations=4,
-                max_completion_length=96,
+                max_completion_length=512,
                 max_tool_calling_iterations=3,
-                generation_kwargs={"eos_token_id": [end, tokenizer.eos_token_id]},
+                generation_kwargs={"eos_token_id": moves[0][-1], "sequence_bias": forced},
+                logging_steps=1,
                 report_to=[],
                 use_cpu=True,
                 save_strategy="no",
                 disable_tqdm=True,
             ),
-            train_dataset=Dataset.from_list(task_rows("crafting", 4)),
+            train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
             environment_factory=factory,
+            reward_funcs=reward,
             callbacks=[Clock()],
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
-    return (ends[-1] - ends[0]) / steps
+    log = [row for row in trainer.state.log_history if "completions/mean_length" in row]
+    calls, tokens = (
+        statistics.mean(row[key] for row in log) for key in ("tools/call_frequency", "completions/mean_length")
+    )
+    return list(numpy.diff(ends)), sum(spent) / steps, calls, tokens
+
+
+def compare_in_trl(example: str, steps: int, turns: int) -> None:
+    """Print a line for each of our domains and TRL's example, and the ratio to it."""
+    trials = [trl_example(example)]
+    trials += [(name, "step", environment_factory(name), task_rows(name, 4), None) for name in ("sokoban", "crafting")]
+    seconds: dict[str, list[float]] = {trial[0]: [] for trial in trials}
+    rest: dict[str, tuple[float, float, float]] = {}
+    for _ in range(turns):
+        for trial in trials:
+            times, *others = trl_steps(trial, steps)
+            seconds[trial[0]] += times
+            rest[trial[0]] = (others[0], others[1], others[2])
+    theirs = statistics.median(seconds[trials[0][0]])
+    print(f"{'GRPO step with':16} {'seconds':>8} {'ratio':>6} {'environment, ms':>16} {'calls':>6} {'tokens':>7}")
+    for name, times in seconds.items():
+        inside, calls, tokens = rest[name]
+        median = statistics.median(times)
+        print(f"{name:16} {median:8.2f} {median / theirs:6.2f} {inside * 1e3:16.1f} {calls:6.1f} {tokens:7.1f}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -228,12 +264,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=30, help="episodes of each side")
     parser.add_argument("--tasks", type=int, default=16, help="episodes of the base model, for the last column")
-    parser.add_argument("--trl", action="store_true", help="time TRL with our environment and with an idle one")
+    parser.add_argument("--trl", metavar="FILE", help="TRL's examples/scripts/grpo_2048.py: time it beside our domains")
+    parser.add_argument("--steps", type=int, default=5, help="training steps of each side in a turn, for --trl")
+    parser.add_argument("--turns", type=int, default=3, help="for --trl")
     chosen = parser.parse_args(arguments)
     if chosen.trl:
-        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-        for name, factory in [("an idle one", Idle), ("crafting", environment_factory("crafting"))] * 2:
-            print(f"GRPO step with {name}: {trl_step(factory, steps=3):.2f} s", flush=True)
+        os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+        compare_in_trl(chosen.trl, chosen.steps, chosen.turns)
         return
     print(f"{'µs a step':30} {'own':>8} {'gentax':>8} {'added':>8} {'of a played step':>18}")
     for name, module, own, action in ROWS:

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from chat_server import ChatServer
+from command import run
 from conftest import by_domain
 from gentax.core import Outcome, StepResult, UsageError, split_of
 from gentax.domains import registry
@@ -21,6 +23,8 @@ from gentax.evals.suite import FROZEN, check_starts, digest, freeze_domain, load
 from gentax.evals.suite_result import DomainResult, PlayedEpisode, SuiteResult, play_suite, read_result, verify
 from gentax.metrics.tax import tax_report
 from gentax.models.source import BASE, fingerprint
+from gentax.policies.chat_client import Usage
+from gentax.policies.load import RandomPolicy
 
 FILE = Path(suite_module.__file__).with_name("frozen_suites") / "v2.json"
 
@@ -195,6 +199,42 @@ def test_being_stopped_costs_one_domain_at_most(tmp_path):
         (tmp_path / "x.json.partial" / "sokoban.json").write_bytes(other)
         who = "expert" if other is half else "random"
         assert played(who, tmp_path / "x.json") == {"crafting", "sokoban"}
+
+
+def test_what_a_server_was_asked_is_in_the_result_and_printed(tmp_path):
+    with ChatServer(lambda _: "<action>look</action>") as server:
+        done = run(
+            "evaluate", "--suite", "v2", "--policy", server.url, "-d", "crafting", "--json", tmp_path / "r.json",
+            "--input-price", 1e6, "--output-price", 1e6, "--spend-limit", 100, "--parallel", 4,
+        )  # fmt: skip
+    assert done.code == 0, done.err
+    usage = read_result(tmp_path / "r.json").usage
+    assert usage.requests == len(server.requests)
+    assert 100 <= usage.cost < 200
+    assert f"{usage.requests:,} requests" in done.out
+    assert "not asked: the spend limit of $100 is reached" in (tmp_path / "r.json").read_text()
+
+
+def test_the_usage_of_a_resumed_suite_counts_what_it_kept(tmp_path):
+    class Counted(RandomPolicy):
+        def __init__(self) -> None:
+            self.usage = Usage()
+
+        def reply(self, turns):
+            self.usage.requests += len(turns)
+            return super().reply(turns)
+
+    def stop(doing: str, name: str) -> None:
+        if (doing, name) == ("play", "crafting"):
+            raise KeyboardInterrupt
+
+    out, chosen, first = tmp_path / "r.json", ["crafting", "sokoban"], Counted()
+    with pytest.raises(KeyboardInterrupt):
+        play_suite(first, domains=chosen, out=out, on_domain=stop)
+    second = Counted()
+    result = play_suite(second, domains=chosen, out=out)
+    assert 0 < second.usage.requests < result.usage.requests == first.usage.requests + second.usage.requests
+    assert result == read_result(out)
 
 
 def test_weights_are_named_by_their_fingerprint(tiny, tmp_path, monkeypatch):

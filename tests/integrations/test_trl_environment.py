@@ -5,29 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gentax.core import Task, TextEnv, UsageError
-from gentax.integrations.trl_environment import OVER, environment_factory, task_rows
+from gentax.integrations.trl_environment import OVER, environment_factory, task_rows, use_action_tags
 from gentax.policies.local import load_local_policy
-
-# The shipped model writes <action>…</action>; these two tell TRL that this is a call of the tool `step`.
-TEMPLATE = (
-    "{% for message in messages %}{% for call in message.tool_calls or [] %}"
-    "{% if call.function.name == 'step' %}<action>{{ call.function.arguments.action }}</action>"
-    "{% else %}{{ call.function | tojson }}{% endif %}{% endfor %}{{ message.content }}\n{% endfor %}"
-)
-RESPONSE = {
-    "defaults": {"role": "assistant"},
-    "start_anchor": "\n",
-    "fields": {
-        "tool_calls": {
-            "open": "<action>",
-            "close_pattern": r"</action>\s*",
-            "repeats": True,
-            "content": "text",
-            "transform": {"type": "function", "function": {"name": "step", "arguments": {"action": "{content}"}}},
-        },
-        "content": {"content": "text"},
-    },
-}
 
 
 def test_rows_name_the_tasks_and_a_task_is_played_to_its_reward():
@@ -55,7 +34,7 @@ def test_trl_trains_on_several_domains_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     policy = load_local_policy("base")
     tokenizer = policy.tokenizer
-    tokenizer.chat_template, tokenizer.response_template = TEMPLATE, RESPONSE
+    use_action_tags(tokenizer)
     acted = []
     step = TextEnv.step
 

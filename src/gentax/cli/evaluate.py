@@ -115,7 +115,6 @@ def _play_suite(
         else:
             print_text(f"  {domain}: played before, kept")
 
-    status(f"  loading {policy}")
     with nullcontext() if json is None else lock_folder(f"{json}.partial", f"playing suite {name}"):
         result = play_suite(
             policy,
@@ -123,6 +122,7 @@ def _play_suite(
             names,
             out=json,
             model=model,
+            load=o.load_policy,
             parallel=options.parallel,
             stop_if_unreadable=not options.allow_unreadable,
             on_episode=lambda episode: counts[-1](episode),

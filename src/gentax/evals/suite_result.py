@@ -33,6 +33,7 @@ from gentax.metrics.statistics import Estimate, Scores, above_chance, linear_com
 from gentax.models.options import ModelOptions
 from gentax.models.source import fingerprint, may_name_model
 from gentax.policies import Policy, load_policy
+from gentax.policies.chat_client import Usage
 from gentax.policies.load import SCRIPTED_BY_NAME
 from gentax.rollouts.engine import UnreadableReplies
 
@@ -113,6 +114,8 @@ class SuiteResult(Tabular):
     domains: dict[str, DomainResult] = field(default_factory=dict)
     runtime: dict[str, str] | None = None
     """The device and the number format of the policy's weights; null for policies that have none here."""
+    usage: Usage | None = None
+    """Requests, tokens and cost of a policy behind a server."""
 
     def card(self) -> ScoreCard:
         """Return the score card."""
@@ -178,6 +181,8 @@ class SuiteResult(Tabular):
                 for row in played["episodes"]
             ]
         missing = content.pop("missing")
+        if self.usage is None:
+            del content["usage"]
         return {"format": FORMAT, **content, "missing": missing, "score": self.card().to_json(), "domains": domains}
 
 
@@ -224,6 +229,7 @@ def play_suite(
     *,
     out: str | Path | None = None,
     model: ModelOptions = ModelOptions(),
+    load: Callable[[Any, ModelOptions], Policy] = load_policy,
     parallel: int | None = None,
     stop_if_unreadable: bool = True,
     on_episode: Callable[[Episode], None] | None = None,
@@ -238,6 +244,7 @@ def play_suite(
         domains: some of its domains; those that can run on this machine when None. The others are `missing`.
         out: the file the result is written to. Domains that are done are kept in the folder `out`.partial until all
             are: the same policy, suite, versions and device go on from there.
+        load: what makes a policy of its name and `model`.
         model, parallel, stop_if_unreadable, on_episode, on_steps: as in `gentax.evaluate`.
         on_domain: called with what is about to be done with a domain ("keep", "check" or "play"), and its name.
 
@@ -247,7 +254,7 @@ def play_suite(
     """
     frozen = load_suite(suite)
     chosen = playable_domains(frozen, domains)
-    player = load_policy(policy, model)
+    player = load(policy, model)
     tell = on_domain or (lambda doing, name: None)
     weights = None  # of others than local models the name must do
     if isinstance(policy, (str, Path)) and str(policy) not in SCRIPTED_BY_NAME and may_name_model(policy):
@@ -268,6 +275,7 @@ def play_suite(
         tell("keep" if name in done else "check", name)
         if name not in done:
             starts[name] = check_starts(frozen, name)
+    counted = Usage()  # of the domains before
     for n, (name, seen) in enumerate(starts.items()):
         tell("play", name)
         of_domain = frozen.domains[name]
@@ -289,11 +297,21 @@ def play_suite(
         except UnreadableReplies as error:
             raise UsageError(f"{error} (suite {frozen.name} fixes all other settings)") from None
         played = tuple(map(PlayedEpisode.of, found.episodes[name]))
-        done[name] = DomainResult(of_domain.level, of_domain.horizon, seen, played)
+        done[name] = replace(
+            result,
+            missing=tuple(other for other in frozen.domains if other != name),
+            domains={name: DomainResult(of_domain.level, of_domain.horizon, seen, played)},
+            usage=None if found.usage is None else found.usage - counted,
+        )
+        counted = found.usage or counted
         if aside is not None:
-            rest = tuple(other for other in frozen.domains if other != name)
-            write_lines(aside / f"{name}.json", replace(result, missing=rest, domains={name: done[name]}).to_json())
-    result = replace(result, domains={name: done[name] for name in chosen})
+            write_lines(aside / f"{name}.json", done[name].to_json())
+    used = [part.usage for part in done.values() if part.usage is not None]
+    result = replace(
+        result,
+        domains={name: done[name].domains[name] for name in chosen},
+        usage=sum(used[1:], used[0]) if used else None,
+    )
     if out is not None and aside is not None:
         write_lines(out, result.to_json())
         for name in frozen.domains:
@@ -303,15 +321,15 @@ def play_suite(
     return result
 
 
-def _resumed(aside: Path, result: SuiteResult, chosen: Iterable[str]) -> dict[str, DomainResult]:
-    """Return the domains that the same policy played with the same versions before it was stopped."""
+def _resumed(aside: Path, result: SuiteResult, chosen: Iterable[str]) -> dict[str, SuiteResult]:
+    """Return the results of the domains that the same policy played with the same versions before it was stopped."""
     done = {}
     for name in chosen:
         with contextlib.suppress(UsageError):  # no such file, or none of ours: the domain is played
             earlier = read_result(aside / f"{name}.json")
-            same = replace(earlier, missing=result.missing, domains={}) == result
+            same = replace(earlier, missing=result.missing, domains={}, usage=None) == result
             if same and list(earlier.domains) == [name] and all(check.passed for check in check_result(earlier)):
-                done[name] = earlier.domains[name]
+                done[name] = earlier
     return done
 
 

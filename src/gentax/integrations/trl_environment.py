@@ -7,8 +7,9 @@
         environment_factory=environment_factory("sokoban", wrap_with=["distract(volume=80)"]),
     )
 
-TRL offers the public methods of an environment to the model as tools; the model's chat template must know tools. Rows
-of the data set name the tasks, so that all generations of a group play the same one.
+TRL offers the public methods of an environment to the model as tools; the model's chat template must know tools, or
+`use_action_tags` tells TRL that a model calls them as `<action>…</action>`. Rows of the data set name the tasks, so
+that all generations of a group play the same one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ from gentax.domains import make
 from gentax.wrappers.spec import make_wrapped
 
 OVER = "The episode is over."
+# Calls of the one tool are written as the model writes them; TRL refuses a template that cannot show other tools.
+TAGS_TEMPLATE = (
+    "{% for message in messages %}{% for call in message.tool_calls or [] %}"
+    "{% if call.function.name == 'TOOL' %}<action>{{ call.function.arguments.values() | first }}</action>"
+    "{% else %}{{ call.function | tojson }}{% endif %}{% endfor %}{{ message.content }}\n{% endfor %}"
+)
 
 
 class ToolEnvironment:
@@ -90,3 +97,19 @@ def task_rows(domain: str, tasks: int, level: str | None = None, split: str = "t
     finally:
         env.close()
     return [{"prompt": prompt, "task": task.id, "environment": domain} for task in listed]
+
+
+def use_action_tags(tokenizer: Any, tool: str = "step", argument: str = "action") -> None:
+    """Let a model whose replies hold `<action>…</action>`, as the shipped one's, play in TRL without a tool format.
+
+    It sets the tokenizer's chat template and its `response_template`, by which TRL reads a reply: what stands between
+    the tags is the one argument of a call of the tool. Let generation end at the closing tag.
+    """
+    call = {"type": "function", "function": {"name": tool, "arguments": {argument: "{content}"}}}
+    tags = {"open": "<action>", "close_pattern": r"</action>\s*", "repeats": True, "content": "text", "transform": call}
+    tokenizer.chat_template = TAGS_TEMPLATE.replace("TOOL", tool)
+    tokenizer.response_template = {
+        "defaults": {"role": "assistant"},
+        "start_anchor": "\n",
+        "fields": {"tool_calls": tags, "content": {"content": "text"}},
+    }

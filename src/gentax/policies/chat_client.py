@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import operator
 import os
 import queue
 import random
@@ -23,7 +24,7 @@ import urllib.request
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -84,6 +85,12 @@ class Usage:
         cost = f", ${self.cost:.4g}" if self.cost else ""
         tokens = f"{self.prompt_tokens:,} tokens in, {self.completion_tokens:,} out"
         return f"{self.requests:,} requests{kept}: {tokens}{cost}"
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*map(operator.add, astuple(self), astuple(other)))
+
+    def __sub__(self, earlier: Usage) -> Usage:
+        return Usage(*map(operator.sub, astuple(self), astuple(earlier)))
 
 
 @dataclass
