@@ -1,4 +1,4 @@
-"""What `test_tax_callback.py` runs, alone and under torchrun: trainers of TRL with the tax beside the loss.
+"""What `test_tax_callback.py` runs, alone and in several processes: trainers of TRL with the tax beside the loss.
 
 Run as `callback_run.py OUT KIND`; every process writes what it came to into the folder OUT.
 """

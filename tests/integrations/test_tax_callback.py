@@ -102,11 +102,17 @@ def test_trainers_of_trl_log_the_tax_and_train_as_without_it(tmp_path, monkeypat
     assert came["weights"] == plain["weights"]
 
 
-@pytest.mark.parametrize("kind", ["sft", "grpo"])
-def test_of_two_processes_the_first_plays_and_the_other_waits(tmp_path, kind):
+# With `--cpu` accelerate 1.15 starts one process, unless MPI starts more; the trainer's own use_cpu does it, too.
+ACCELERATE = ["accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_processes", "2"]
+TORCHRUN = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "launcher"), [("sft", ACCELERATE), ("grpo", TORCHRUN)], ids=["accelerate", "torchrun"]
+)
+def test_of_two_processes_the_first_plays_and_the_other_waits(tmp_path, kind, launcher):
     pytest.importorskip("trl", reason="the extra gentax[trl] is not installed")
-    script = str(Path(__file__).with_name("callback_run.py"))
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", script]
+    start = [sys.executable, "-m", *launcher, str(Path(__file__).with_name("callback_run.py"))]
     env = os.environ | {"OMP_NUM_THREADS": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
     done = subprocess.run([*start, str(tmp_path), kind], env=env, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""Playing through vLLM, whose place is taken here by a stand-in with its documented signatures."""
+"""Playing through vLLM, where it is installed, and through a stand-in with its documented signatures."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ import torch
 
 from gentax.core import Task, UsageError
 from gentax.core.errors import PolicyFault
+from gentax.domains import make
 from gentax.models.decoding.sampling import batch_filters, sample_tokens
 from gentax.models.loading import load_model, load_tokenizer
 from gentax.models.options import ModelOptions, SamplingParams, SamplingRequest
+from gentax.models.source import BASE
 from gentax.policies import load_policy_pair
 from gentax.policies.local import load_local_policy
 from gentax.policies.protocol import MAX_PARALLEL
 from gentax.rollouts import RolloutConfig, rollout
+from gentax.rollouts.prompt import build_message
 
 THROUGH_VLLM = ModelOptions(use_vllm=True)
 
@@ -104,20 +107,32 @@ class FakeLLM:
 
 @pytest.fixture
 def fake_vllm(monkeypatch):
-    package, lora, request = ModuleType("vllm"), ModuleType("vllm.lora"), ModuleType("vllm.lora.request")
+    names = ("vllm", "vllm.lora", "vllm.lora.request", "vllm.platforms")
+    package, _, request, platforms = modules = [ModuleType(name) for name in names]
     package.LLM, package.SamplingParams, request.LoRARequest = FakeLLM, FakeSamplingParams, FakeLoRARequest
-    for module in (package, lora, request):
+    platforms.current_platform = SimpleNamespace(device_type="cuda")
+    for module in modules:
         monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
-def test_episodes_are_played_and_their_tokens_kept(fake_vllm, toy, able):
-    policy = load_local_policy(able, THROUGH_VLLM)
-    tasks = [Task("toy", "three", "train", n) for n in range(3)]
-    config = RolloutConfig(temperature=0.7)
+@pytest.fixture(params=["stand-in", "installed"])
+def any_vllm(request, monkeypatch):
+    """The stand-in, and vLLM itself, on a CPU or a GPU."""
+    if request.param == "stand-in":
+        return request.getfixturevalue("fake_vllm")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")  # GB
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    return pytest.importorskip("vllm", reason="vLLM is not installed")
+
+
+def test_episodes_are_played_and_their_tokens_kept(any_vllm):
+    policy = load_local_policy(BASE, THROUGH_VLLM)
+    tasks = [Task("crafting", "shallow", "train", n) for n in range(3)]
+    config = RolloutConfig(temperature=0.7, horizon=2)
     episodes = rollout(policy, tasks, config=config, seed=1)
     again = rollout(policy, tasks, config=config, seed=1)
     assert [step.text for e in again for step in e.steps] == [step.text for e in episodes for step in e.steps]
-    model = load_model(able)
+    model = load_model(BASE)
     for episode in episodes:
         for sequence in episode.sequences():
             with torch.no_grad():
@@ -125,15 +140,24 @@ def test_episodes_are_played_and_their_tokens_kept(fake_vllm, toy, able):
             at = np.flatnonzero(sequence.sampled_T)
             expected = logits.log_softmax(-1)[at - 1, sequence.ids_T[at]]
             assert np.allclose(sequence.logprobs_T[at], expected, atol=1e-3)
+    assert policy.max_parallel(4096) == MAX_PARALLEL  # vLLM plans its memory
+    assert {**policy.runtime, "device": ""} == {"device": "", "dtype": "float32", "engine": "vllm"}
+    policy.clear_cache()
+
+
+def test_vllm_is_told_to_take_nothing_from_a_checkpoint(fake_vllm, able):
+    policy = load_local_policy(able, THROUGH_VLLM)
+    ids = np.arange(10, dtype=np.int32)
+    requests = [SamplingRequest(n, ids, SamplingParams(), np.random.default_rng(n).random(1)) for n in range(2)]
+    policy.decoder.sample(requests, lambda ids: ids[-1] == policy.tokenizer.eos_token_id)
     settings, asked = FakeLLM.made.settings, FakeLLM.made.asked
     assert settings["logprobs_mode"] == "processed_logprobs"
     assert settings["generation_config"] == "vllm"
     assert settings["enable_prefix_caching"]
     assert settings["dtype"] == "float32"  # as stored
-    assert len({p.seed for p in asked}) > len(tasks)  # each request its own
+    assert len({p.seed for p in asked}) == 2  # each request its own
     assert policy.tokenizer.eos_token_id in asked[0].stop_token_ids
-    assert policy.max_parallel(4096) == MAX_PARALLEL  # vLLM plans its memory
-    assert policy.runtime == {"device": "cuda", "dtype": "float32", "engine": "vllm"}
+    assert policy.runtime["device"] == "cuda"
     policy.clear_cache()
     assert FakeLLM.made.resets == 1
 
@@ -150,19 +174,23 @@ def test_sampling_settings_reach_vllm_and_replies_end_where_the_policy_says(fake
         policy.decoder.sample([SamplingRequest(0, np.zeros(5000, np.int32), params, np.zeros(9))], lambda ids: False)
 
 
-def test_a_tag_that_ends_nothing_does_not_end_a_reply(fake_vllm, able):
+def test_a_tag_that_ends_nothing_does_not_end_a_reply(any_vllm):
     """vLLM stops at the text `</action>`; in a thought it is no end, and the reply goes on as it would have."""
-    policy = load_local_policy(able, THROUGH_VLLM)
+    policy = load_local_policy(BASE, THROUGH_VLLM)
     end = policy.tokenizer.convert_tokens_to_ids("</action>")
-    prompt = np.append(policy.codec.first_prompt("red"), np.int32(end))[:20]
-    asked = SamplingRequest(0, prompt, SamplingParams(0.5), np.random.default_rng(0).random(40))
+    env = make("crafting")
+    observation, info = env.reset(seed=0)
+    text, _ = build_message(RolloutConfig(), env.domain.rules, info["goal"], (), observation, None)
+    prompt = policy.codec.first_prompt(text)
+    asked = SamplingRequest(0, prompt, SamplingParams(0.5), np.random.default_rng(0).random(60))
     (once,) = policy.decoder.sample([asked], lambda ids: ids[-1] == end)
     assert once.ids[-1] == end
-    (sample,) = policy.decoder.sample([asked], lambda ids: ids.count(end) == 2 or len(ids) == 30)
+    (sample,) = policy.decoder.sample([asked], lambda ids: ids.count(end) == 2 or len(ids) == len(once.ids) + 5)
     assert len(sample.ids) > len(once.ids)
     assert sample.ids[: len(once.ids)].tolist() == once.ids.tolist()
     assert len(sample.ids) == len(sample.logprobs)
-    assert FakeLLM.made.asked[-1].max_tokens == 40 - len(once.ids)
+    if not hasattr(any_vllm, "LLM"):
+        assert FakeLLM.made.asked[-1].max_tokens == 60 - len(once.ids)
 
 
 def test_two_policies_that_are_compared_share_the_memory(fake_vllm, tiny):

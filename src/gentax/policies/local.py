@@ -250,8 +250,8 @@ def load_local_policy(where: str | Path, options: ModelOptions = ModelOptions())
 
 def _load_with_vllm(where: str | Path, options: ModelOptions) -> LocalPolicy:
     source = check_model_files(where, options)
-    if options.device == "cpu":
-        raise UsageError("vLLM plays on a GPU here: leave --device out, or leave out --use-vllm")
+    if options.device != "auto":
+        raise UsageError(f"vLLM chooses the device: leave out --device {options.device}, or --use-vllm")
     if source.kind == "gguf":
         raise UsageError(f"vLLM plays folders and adapters here, not GGUF files such as {source.name}")
     tokenizer = load_tokenizer(source, options)

@@ -5,8 +5,8 @@ generator, so episodes are reproducible on one machine and setup, but the tokens
 decoders. Log-probabilities are vLLM's `processed_logprobs`, those of the distribution sampled from. vLLM treats
 temperatures between 0 and 0.01 as 0.01.
 
-The weights stay in vLLM, so training and KL are refused. Written against vLLM's documented interface (0.22 to 0.33) and
-tested with a stand-in; it has not been run on the real thing.
+The weights stay in vLLM, so training and KL are refused. Written against vLLM's documented interface (0.22 to 0.33);
+tests run a stand-in, and the real one where it is installed (0.32 on a CPU; not yet on a GPU).
 """
 
 from __future__ import annotations
@@ -41,10 +41,13 @@ class VLLMModel:
         import torch
         from transformers import AutoConfig, GenerationConfig
 
+        require("vllm", "use_vllm")
+        from vllm.platforms import current_platform
+
         self.folder = folder
         self.config = AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
         self.generation_config = GenerationConfig(eos_token_id=_eos_ids(folder))
-        self.device = torch.device("cuda")
+        self.device = torch.device(current_platform.device_type)
         stored = getattr(self.config, "dtype", None) or torch.float32  # vLLM's own `auto` turns float32 into float16
         self.dtype = stored if options.dtype == "auto" else getattr(torch, options.dtype)
 
@@ -74,7 +77,7 @@ class VLLMDecoder:
 
     def __init__(self, model: VLLMModel, tokenizer: Any, options: ModelOptions, adapter: Path | None = None) -> None:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # in this process, in a fixed order
-        vllm = require("vllm", "use_vllm")
+        import vllm
         from vllm.lora.request import LoRARequest
 
         self.max_length = min(context_length(model.config), MAX_MODEL_LEN)
