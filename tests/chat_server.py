@@ -107,18 +107,22 @@ def streamed(body: dict[str, Any]) -> Iterator[bytes]:
     (choice,) = body["choices"]
     first = {"index": 0, "delta": {"role": "assistant", **choice["message"]}, "finish_reason": choice["finish_reason"]}
     kind = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "toy"}
-    usage = {**body["usage"], "total_tokens": sum(body["usage"].values())}
-    for event in ({**kind, "choices": [first]}, {**kind, "choices": [], "usage": usage}):
+    for event in ({**kind, "choices": [first]}, {**kind, "choices": [], "usage": body["usage"]}):
         yield f"data: {json.dumps(event)}\n\n".encode()
     yield b"data: [DONE]\n\n"
 
 
 def completion(content: Any, finish: Any = "stop", **message: Any) -> dict[str, Any]:
     """A body as servers send it; `written` words are its tokens."""
+    written = len(str(content).split())
+    reply = {"role": "assistant", "content": content, **message}
     return {
+        "id": "chatcmpl-1",
         "object": "chat.completion",
-        "choices": [{"index": 0, "finish_reason": finish, "message": {"content": content, **message}}],
-        "usage": {"prompt_tokens": 1, "completion_tokens": len(str(content).split())},
+        "created": 1,
+        "model": "toy",
+        "choices": [{"index": 0, "finish_reason": finish, "message": reply}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": written, "total_tokens": 1 + written},
     }
 
 

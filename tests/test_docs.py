@@ -46,7 +46,7 @@ PAGES = [
     for page in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
     if page not in GENERATED and page.parent not in GENERATED
 ]
-NOT_OURS = {"export", "git", "hf", "split", "vf-eval"}  # commands that are not run and not parsed
+NOT_OURS = {"accelerate", "export", "git", "hf", "split", "vf-eval"}  # commands that are not run and not parsed
 SERVER = "http://localhost:8000/v1"  # replaced by the address of a stand-in
 
 BLOCK = re.compile(

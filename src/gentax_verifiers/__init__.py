@@ -1,5 +1,5 @@
 """The name under which verifiers finds `gentax.integrations.verifiers_taskset`: it takes top-level modules only."""
 
-from gentax.integrations.verifiers_taskset import GentaxEnv, GentaxTaskset
+from gentax.integrations.verifiers_taskset import ChatHarness, GentaxEnv, GentaxTaskset
 
-__all__ = ["GentaxEnv", "GentaxTaskset"]
+__all__ = ["ChatHarness", "GentaxEnv", "GentaxTaskset"]

@@ -6,12 +6,14 @@ import json
 import sys
 
 import pytest
+import torch
 
 from chat_server import ChatServer
 from command import run
 from gentax.core import UsageError
 from gentax.integrations.lm_eval import HarnessTarget
 from gentax.models.options import ModelOptions
+from gentax.models.source import BASE
 from gentax.policies import load_policy
 
 SUMS = """
@@ -70,6 +72,32 @@ def test_servers_are_asked_and_their_samples_pair(sums):
             UsageError, match=r"lm-eval:choice cannot be run: .*Loglikelihood is not supported for chat"
         ):
             HarnessTarget.parse(f"lm-eval:{sums / 'choice.yaml'}:acc").measure(*[load_policy(before.url)] * 2, 2)
+
+
+def test_a_completions_server_scores_as_the_same_model_here(sums):
+    policy = load_policy("base")
+
+    def choice(index, ids):
+        """Score the prompt's tokens and one more, as vLLM does for `echo`."""
+        with torch.no_grad():
+            logprobs = policy.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        best = logprobs.max(-1).values.tolist()
+        scores = [None, *logprobs[range(len(ids) - 1), ids[1:]].tolist(), best[-1]]
+        tops = [None, *({"the best": value} for value in best)]
+        found = {"token_logprobs": scores, "top_logprobs": tops}
+        return {"index": index, "text": "2", "logprobs": found, "finish_reason": "length"}
+
+    def answer(request):
+        return {"choices": [choice(index, ids) for index, ids in enumerate(request["prompt"])]}
+
+    choose, say = (HarnessTarget.parse(f"lm-eval:{sums / task}") for task in ("choice.yaml:acc", "sums.yaml"))
+    with ChatServer(answer, models=[str(BASE)]) as server:
+        behind = load_policy(f"{server.url}/completions")
+        recorded = choose.measure(policy, behind, limit=100)
+        assert recorded.before_K.tolist() == recorded.after_K.tolist()
+        assert say.measure(behind, behind, limit=100).after_K.tolist() == [1, 0, 0]
+    with ChatServer(answer, models=["nobody/knows"]) as server, pytest.raises(UsageError, match="needs the tokenizer"):
+        choose.measure(policy, load_policy(f"{server.url}/completions"), 2)
 
 
 def test_a_task_stands_beside_what_is_played(sums):

@@ -180,6 +180,7 @@ LIBRARIES = {  # name -> what makes an environment of a name in it; the module i
     "openenv": "gentax.integrations.openenv_client:OpenEnvClientEnv",
     "reasoning-gym": "gentax.integrations.reasoning_gym:ReasoningGymEnv",
     "textarena": "gentax.integrations.textarena:TextArenaEnv",
+    "verifiers": "gentax.integrations.verifiers_env:VerifiersEnv",
 }
 HORIZON = 50  # steps, where the environment does not say: the paper's
 TASKS = 1_000_000  # in each split

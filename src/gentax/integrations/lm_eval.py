@@ -23,7 +23,11 @@ from gentax.policies.endpoint import EndpointPolicy
 from gentax.policies.protocol import Policy
 
 PREFIX = "lm-eval:"
-CHAT = "local-chat-completions"
+CHAT, COMPLETIONS = "local-chat-completions", "local-completions"
+COMPLETIONS_NEED = (  # a server's log-probabilities of a prompt are for tasks with answers to choose from
+    "; of a completions server the harness needs the tokenizer, from the server or by the model's name, and for "
+    "answers to choose from its `echo` with `logprobs`"
+)
 BATCH_SIZE = 8  # prompts at a time, or requests in flight
 TRIAL_SAMPLES = 2
 
@@ -89,7 +93,7 @@ class HarnessTarget:
             if server.chat:
                 return CHAT, {"base_url": f"{server.url}/chat/completions", **arguments}
             # The harness takes the server's tokenizer, or that of a model of this name.
-            return "local-completions", {
+            return COMPLETIONS, {
                 "base_url": f"{server.url}/completions",
                 "tokenizer_backend": "auto",
                 **arguments,
@@ -116,6 +120,7 @@ class HarnessTarget:
             )
         except (Exception, SystemExit) as error:  # tasks are other people's code, and load data from the net
             reason = " ".join(str(error).split())[:300]
-            raise UsageError(f"{self.name} cannot be run: {type(error).__name__}: {reason}") from error
+            needs = COMPLETIONS_NEED if model == COMPLETIONS else ""
+            raise UsageError(f"{self.name} cannot be run: {type(error).__name__}: {reason}{needs}") from error
         records = [record for of_task in found["samples"].values() for record in of_task]
         return [harness_sample(record, self.name, f"sample {number}") for number, record in enumerate(records, 1)]

@@ -14,7 +14,10 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
+import httpx
 import verifiers.v1 as vf
+from verifiers.v1.dialects.chat import message_to_wire
+from verifiers.v1.runtimes import ProgramResult
 
 from gentax.core import Task, TextEnv
 from gentax.models.action_format import parse_reply
@@ -62,10 +65,37 @@ class GentaxTaskset(vf.Taskset[GentaxTask, GentaxTasksetConfig]):  # type: ignor
             env.close()
 
 
-class GentaxEnvConfig(vf.EnvConfig):  # type: ignore[misc]
-    """One player, who is asked directly: verifiers' own defaults are a shell and a cloud."""
+class ChatHarness(vf.Harness[vf.HarnessConfig]):  # type: ignore[misc]
+    """Asks the model in this process, one message at a time: no tools, no shell, no container.
 
-    player: vf.AgentConfig = vf.AgentConfig(harness={"id": "null"}, runtime={"type": "subprocess"})
+    verifiers' own `null` harness starts a Python process for every reply.
+    """
+
+    APPENDS_SYSTEM_PROMPT = SUPPORTS_RESUME = True
+    EXECUTES_CODE = NEEDS_CONTAINER = False
+
+    async def launch(
+        self, ctx: Any, trace: Any, runtime: Any, endpoint: str, secret: str, mcp_urls: dict[str, str], data: Any
+    ) -> Any:
+        """Ask for one reply, by the interception server, which records it in the trace."""
+        system, prompt = self.resolve_prompt(data)
+        messages = [{"role": "system", "content": system}] if system else []
+        if isinstance(prompt, str):
+            messages.append({"role": "user", "content": prompt})
+        else:
+            messages += [message_to_wire(message) for message in prompt or ()]
+        body = {"model": ctx.model, "messages": messages}
+        async with httpx.AsyncClient(timeout=None) as client:
+            answer = await client.post(
+                f"{endpoint}/chat/completions", json=body, headers={"authorization": f"Bearer {secret}"}
+            )
+        return ProgramResult(0 if answer.is_success else 1, "", answer.text)
+
+
+class GentaxEnvConfig(vf.EnvConfig):  # type: ignore[misc]
+    """One player, asked by the package's own harness: verifiers' own defaults are a shell and a cloud."""
+
+    player: vf.AgentConfig = vf.AgentConfig(runtime={"type": "subprocess"})
 
 
 class GentaxEnv(vf.Env[GentaxEnvConfig]):  # type: ignore[misc]
@@ -96,4 +126,4 @@ def _make(domain: str, wrap_with: Iterable[str], **settings: Any) -> TextEnv:
     return cast(TextEnv, make_wrapped(domain, list(wrap_with), **settings))
 
 
-__all__ = ["GentaxEnv", "GentaxTaskset"]
+__all__ = ["ChatHarness", "GentaxEnv", "GentaxTaskset"]
