@@ -19,9 +19,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from gentax.core import unknown
-
-ACTION_FORMATS = ("tags", "json", "tool_calls")
 THINK, THINK_END, ACTION, ACTION_END = "<think>", "</think>", "<action>", "</action>"
 MAX_JSON_OBJECTS = 256  # opening braces tried; a reply may be nothing but braces
 _ACTION = re.compile(re.escape(ACTION) + r"(.*?)" + re.escape(ACTION_END), re.DOTALL)
@@ -65,12 +62,6 @@ def format_instructions(action_format: str, thinking: bool) -> str:
         return f"{'Think, then answer' if thinking else 'Answer'} by calling the tool act with your action"
     ask = write_reply("your action", "your thoughts" if thinking else None, action_format)
     return f"Answer {'with one JSON object: ' if action_format == 'json' else ''}{ask}"
-
-
-def check_action_format(action_format: str) -> None:
-    """Raise UsageError for an unknown format."""
-    if action_format not in ACTION_FORMATS:
-        raise unknown("action_format", action_format, ACTION_FORMATS)
 
 
 def split_thought(text: str) -> tuple[str, str]:

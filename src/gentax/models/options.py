@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from gentax.core import UsageError, unknown
 from gentax.core.settings import settings
-from gentax.models.action_format import check_action_format
 
 MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING = 512, 2048  # default for models other than the shipped one
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 PRECISIONS = ("auto", "bf16", "fp32")  # of the arithmetic of learning
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+ActionFormat = Literal["tags", "json", "tool_calls"]
 
 
 @settings
@@ -26,7 +25,7 @@ class ModelOptions:
 
     device: str = "auto"
     """Where the weights are: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one."""
-    dtype: str = "auto"
+    dtype: Dtype = "auto"
     """The number format of the weights: `auto` is the one they are stored in (fp32 for a GGUF file), or `float32`,
     `bfloat16`, `float16`."""
     adapter_base: str | None = None
@@ -49,8 +48,6 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         check_device(self.device)
-        if self.dtype not in DTYPES:
-            raise unknown("dtype", self.dtype, DTYPES)
         if self.spend_limit is not None and not self.input_price + self.output_price:
             raise UsageError("a spend limit needs prices: input_price and output_price, in dollars a million tokens")
 
@@ -61,38 +58,25 @@ def check_device(name: str) -> None:
         raise unknown("device", name, ("auto", "cpu", "cuda", "cuda:0", "cuda:1"))
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class ChatOptions:
     """How a conversation is written for a model: the inputs of its chat template besides the messages."""
 
     thinking: bool = False  # whether the model is asked to think before it acts
     system_prompt: str = ""  # "" for none
-    action_format: str = "tags"  # see `action_format.py`
-
-    def __post_init__(self) -> None:
-        check_action_format(self.action_format)
+    action_format: ActionFormat = "tags"  # see `action_format.py`
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class SamplingParams:
     """How a reply is sampled. Recorded log-probabilities are those of the resulting distribution."""
 
-    temperature: float = 1.0  # 0 takes the most likely token
-    top_p: float = 1.0  # nucleus sampling (arXiv 1904.09751); 1 is off
-    top_k: int = 0  # the k most likely tokens; 0 is off
-    min_p: float = 0.0  # tokens at least this likely relative to the most likely one (arXiv 2407.01082); 0 is off
-    max_new_tokens: int = 32
-
-    def __post_init__(self) -> None:
-        for name, ok, what in (
-            ("temperature", 0 <= self.temperature < math.inf, "a number of at least 0"),
-            ("top_p", 0 < self.top_p <= 1, "more than 0 and at most 1"),
-            ("top_k", self.top_k >= 0, "at least 0"),
-            ("min_p", 0 <= self.min_p < 1, "at least 0 and less than 1"),
-            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-        ):
-            if not ok:
-                raise UsageError(f"{name} must be {what}, not {getattr(self, name)}")
+    temperature: NonNegativeFloat = 1.0  # 0 takes the most likely token
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0  # nucleus sampling (arXiv 1904.09751); 1 is off
+    top_k: NonNegativeInt = 0  # the k most likely tokens; 0 is off
+    # Tokens at least this likely relative to the most likely one (arXiv 2407.01082); 0 is off.
+    min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    max_new_tokens: PositiveInt = 32
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 
 from gentax.core import Episode, Step, UsageError
 from gentax.core.settings import settings
-from gentax.models.action_format import check_action_format, format_instructions
-from gentax.models.options import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, ChatOptions, SamplingParams
+from gentax.models.action_format import format_instructions
+from gentax.models.options import MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING, ActionFormat, ChatOptions, SamplingParams
 from gentax.models.templates import SandboxedTemplate, TemplateRenderError
 from gentax.wrappers import parse_wrapper
 
@@ -60,7 +60,7 @@ class RolloutConfig:
     how much it came nearer to success (see `gentax.wrappers.Shaping`; only some domains know the distance)."""
     wrap: tuple[str, ...] = ()
     """Wrappers, the first innermost, such as `distract(volume=80, probability=0.5)`, `rename` or `menu`."""
-    action_format: str = _later("tags")
+    action_format: ActionFormat = _later("tags")
     """How a reply says its action: `tags` (`<action>…</action>`), `json` (`{"action": "…"}`), or `tool_calls` (the
     model's own notation, through its chat template)."""
     system_prompt: str = _later("")
@@ -74,7 +74,6 @@ class RolloutConfig:
             raise UsageError(f"the horizon must be at least 1 step, not {self.horizon}")
         for description in self.wrap:
             parse_wrapper(description)
-        check_action_format(self.action_format)
         self.sampling  # noqa: B018  refuses what cannot be sampled with
         if self.prompt_template:
             load_template(self.prompt_template)

@@ -15,7 +15,7 @@ from gentax.core.settings import read_settings, read_yaml, settings
 from gentax.domains import domain, make
 from gentax.domains.registry import why_not_untouched
 from gentax.metrics.statistics import few_seeds_caveat
-from gentax.models.options import ModelOptions
+from gentax.models.options import Dtype, ModelOptions
 from gentax.rollouts import EvalRolloutConfig
 from gentax.studies.claim_parser import read_claims
 from gentax.training import TrainConfig
@@ -56,7 +56,7 @@ class Study:
     """The starting policy: `base`, a folder, a hub's `org/name[@revision]`, an adapter's folder, a `.gguf` file."""
     device: str = "auto"
     """Where models are: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one."""
-    dtype: str = "auto"
+    dtype: Dtype = "auto"
     """The number format that models are loaded in: `auto` is the one they are stored in, or `float32`, `bfloat16`,
     `float16`."""
     arms: dict[str, dict[str, Any]] = field(default_factory=lambda: {PLAIN: {}})
@@ -177,7 +177,7 @@ def check(study: Study) -> None:
     """Raise UsageError when a study names something that does not exist; nothing heavy is loaded."""
     if not study.sources or not study.seeds or not study.arms:
         raise UsageError(f"study {study.name}: it needs at least one source, one seed and one arm")
-    study.options  # noqa: B018  refuses what is no device or dtype
+    study.options  # noqa: B018  refuses what is no device
     for name, target in study.domains.items():
         if study.split not in domain(name).splits:
             raise unknown(f"split of {name} in study {study.name}", study.split, domain(name).splits)

@@ -15,7 +15,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from gentax.core import UsageError, unknown
 from gentax.core.settings import Mixture, read_yaml, settings, shares
-from gentax.models.options import ModelOptions
+from gentax.models.options import Dtype, ModelOptions
 from gentax.rollouts.prompt import EvalRolloutConfig, RolloutConfig
 
 RECIPES = Path(__file__).parent / "recipes"  # those that come with the package, by name
@@ -251,7 +251,7 @@ class TrainConfig:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """The number format of the arithmetic: `fp32`, `bf16` (autocast) or `auto`, which is bf16 where the hardware has
     it."""
-    dtype: str = "auto"
+    dtype: Dtype = "auto"
     """The number format that models are loaded in, play in and are saved in: `auto` is the one they are stored in, or
     `float32`, `bfloat16`, `float16`."""
     trainer: Literal["gentax", "trl"] = "gentax"
