@@ -299,9 +299,12 @@ def test_what_is_stored_in_bf16_and_in_shards_stays_so(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_gguf_file_is_an_ordinary_model(tmp_path):
+def test_a_gguf_file_is_an_ordinary_model(tmp_path, monkeypatch):
     pytest.importorskip("gguf")
     file = write_gguf(tmp_path / "base.gguf")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "base.gguf").write_bytes(b"another file of this name")
+    monkeypatch.chdir(tmp_path / "here")
     policy, plain = load_local_policy(file), load_local_policy("base")
     assert policy.name == "base.gguf"
     torch.testing.assert_close(logits(policy.model), logits(plain.model), atol=1e-4, rtol=1e-4)

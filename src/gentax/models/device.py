@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import re
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -56,12 +57,6 @@ def resolve_device(choice: str, local_rank: int = 0, processes: int = 1) -> torc
 RESERVED_SHARE = 0.1  # share of memory left for what is not counted
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
-
-
-def model_bytes(model: torch.nn.Module) -> int:
-    """Return the bytes of a model's parameters and buffers, each once; it may be on the meta device."""
-    seen = {id(x): x.numel() * x.element_size() for x in (*model.parameters(), *model.buffers())}
-    return sum(seen.values())
 
 
 def kv_cache_bytes(config: Any, tokens: int, dtype: torch.dtype = torch.bfloat16) -> int:
@@ -201,33 +196,27 @@ def upcast_to_fp32(model: Any) -> Iterator[None]:
     inside = {id(x) for layer in layers for x in chain(layer.parameters(), layer.buffers())}
     stored: dict[Any, list[tuple[torch.Tensor, torch.Tensor]]] = {}
 
-    def widen(owner: Any, tensors: Iterable[torch.Tensor]) -> None:
-        narrow = [x for x in tensors if x.is_floating_point() and x.itemsize == 2]
-        stored[owner] = [(x, x.data) for x in narrow]
-        for x in narrow:
-            x.data = x.data.float()
+    def widen(part: Any, *_: Any) -> None:
+        tensors = [x for x in chain(part.parameters(), part.buffers()) if part is not model or id(x) not in inside]
+        stored[part] = [(x, x.data) for x in tensors if x.is_floating_point() and x.itemsize == 2]
+        for x, data in stored[part]:
+            x.data = data.float()
 
-    def restore(owner: Any) -> None:
-        for x, data in stored.pop(owner, ()):
+    def restore(part: Any, *_: Any) -> None:
+        for x, data in stored.pop(part, ()):
             x.data = data
 
-    def before(layer: Any, _: Any) -> None:
-        widen(layer, chain(layer.parameters(), layer.buffers()))
-
-    def after(layer: Any, *_: Any) -> None:
-        restore(layer)
-
-    hooks = [layer.register_forward_pre_hook(before) for layer in layers]
-    hooks += [layer.register_forward_hook(after, always_call=True) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(widen) for layer in layers]
+    hooks += [layer.register_forward_hook(restore, always_call=True) for layer in layers]
     try:
-        widen(model, (x for x in chain(model.parameters(), model.buffers()) if id(x) not in inside))
+        widen(model)
         with torch.no_grad():
             yield
     finally:
         for hook in hooks:
             hook.remove()
-        for owner in list(stored):
-            restore(owner)
+        for part in list(stored):
+            restore(part)
 
 
 def has_native_bf16(kind: str) -> bool:
@@ -235,18 +224,9 @@ def has_native_bf16(kind: str) -> bool:
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if kind == "cpu":
-        return any(flag in _flags() for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+        with suppress(OSError):  # the features of a CPU as Linux names them, on x86 and on Arm
+            return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", Path("/proc/cpuinfo").read_text()) is not None
     return False
-
-
-def _flags() -> tuple[str, ...]:
-    """Return the CPU's features as Linux names them; none elsewhere."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            line = next((line for line in file if line.lower().startswith(("flags", "features"))), "")
-    except OSError:
-        return ()
-    return tuple(line.partition(":")[2].split())
 
 
 CHUNK_NUMEL = 1 << 24  # numbers rounded at a time, to bound the memory

@@ -41,7 +41,7 @@ from gentax.models.checkpoint_check import (
     read_weight_headers,
     remove_added_tokens,
 )
-from gentax.models.device import check_fits_memory, model_bytes, resolve_device, stochastic_round_
+from gentax.models.device import check_fits_memory, resolve_device, stochastic_round_
 from gentax.models.options import ModelOptions
 from gentax.models.source import ModelSource, find_model
 
@@ -63,8 +63,8 @@ def load_tokenizer(where: str | Path | ModelSource, options: ModelOptions = Mode
     path = source.path
     with loading_errors(f"the tokenizer of {source.name}"):
         if source.kind == "gguf":
-            with _isolated(path) as folder:
-                tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name, local_files_only=True)
+            with _isolated(path) as file:
+                tokenizer = AutoTokenizer.from_pretrained(**file)
             tokenizer = remove_added_tokens(tokenizer, read_gguf(path))
         else:
             trusted = options.trust_remote_code
@@ -96,7 +96,7 @@ def load_model(where: str | Path | ModelSource, options: ModelOptions = ModelOpt
             if tensors is not None:
                 bare = _meta_model(base, options, config, tensors, arguments["dtype"])
                 _check_vocabulary(bare, tokenizer, base.name)
-                needed = model_bytes(bare)
+                needed = bare.get_memory_footprint()
                 if source.base is not None:
                     needed += check_adapter(source.path, bare, source.name)
             elif source.base is None:
@@ -107,7 +107,6 @@ def load_model(where: str | Path | ModelSource, options: ModelOptions = ModelOpt
             model, info = AutoModelForCausalLM.from_pretrained(
                 **arguments,
                 config=config,
-                local_files_only=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # which `check_loading_info` refuses with the shapes
                 **_placed(device),
@@ -190,17 +189,18 @@ def _opened(source: ModelSource, options: ModelOptions) -> Iterator[_Opened]:
             "pretrained_model_name_or_path": source.path,
             "use_safetensors": True,
             "trust_remote_code": options.trust_remote_code,
+            "local_files_only": True,
             "dtype": options.dtype,
         }  # fmt: skip
         return
-    header, file = read_gguf(source.path), source.path.name
-    with _isolated(source.path) as folder:
+    header = read_gguf(source.path)
+    with _isolated(source.path) as file:
         with redirect_stderr(io.StringIO()):
-            config = transformers.AutoConfig.from_pretrained(folder, gguf_file=file, local_files_only=True)
+            config = transformers.AutoConfig.from_pretrained(**file)
         check_config(config.to_dict() | {"architectures": None}, header.tensors, source.name)
         correct_gguf_config(config, header, source.path)
         dtype = "float32" if options.dtype == "auto" else options.dtype
-        arguments: dict[str, Any] = {"pretrained_model_name_or_path": folder, "gguf_file": file, "dtype": dtype}
+        arguments = {**file, "dtype": dtype}
         if (kind := getattr(transformers, "GgufConfig", None)) is not None:
             arguments["quantization_config"] = kind(dequantize=True)
         yield config, {}, arguments
@@ -224,11 +224,15 @@ def _meta_model(
 
 
 @contextmanager
-def _isolated(path: Path) -> Iterator[str]:
-    """Link a GGUF file into an empty folder, since transformers would also read other files near it."""
+def _isolated(path: Path) -> Iterator[dict[str, Any]]:
+    """Link a GGUF file into an empty folder, and yield what `from_pretrained` is told to read it.
+
+    transformers would also read other files near it, and for a bare name that of the working folder instead.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / path.name).symlink_to(path.resolve())
-        yield folder
+        link = Path(folder) / path.name
+        link.symlink_to(path.resolve())
+        yield {"pretrained_model_name_or_path": folder, "gguf_file": str(link), "local_files_only": True}
 
 
 def _placed(device: torch.device) -> dict[str, Any]:

@@ -231,7 +231,6 @@ def _no_model(text: str) -> str:
 
 HASHED_SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".py")  # weights, settings, tokenizer, code
 NOT_HASHED = ("record.json", "evaluation.json")  # written by gentax about a model
-CHUNK = 1 << 22  # bytes read at once: weights may be larger than memory
 
 
 def fingerprint(model: str | Path, options: ModelOptions = ModelOptions()) -> str:
@@ -261,7 +260,6 @@ def _hash(files: Sequence[Path], more: str = "") -> str:
     for file in files:
         digest.update(file.name.encode() + b"\0")
         with file.open("rb") as handle:
-            while block := handle.read(CHUNK):
-                digest.update(block)
+            hashlib.file_digest(handle, lambda: digest)
     digest.update(more.encode())
     return digest.hexdigest()[:16]
