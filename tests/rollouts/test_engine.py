@@ -102,6 +102,21 @@ def test_an_environment_that_breaks_again_is_an_error_and_no_failure(toy):
     assert broken.error == "EnvironmentFault: the toy broke"
 
 
+def test_an_environment_that_cannot_be_made_again_is_an_error(toy):
+    toy.fatal = True
+    made = []
+
+    def make(task):
+        made.append(task)
+        if len(made) > 1:
+            raise OSError("no more processes")
+        return make_env(RolloutConfig(), "toy")
+
+    with EnvPool(RolloutConfig(), make) as pool:
+        (episode,) = rollout(Scripted(lambda step, right: write_reply("crash")), tasks(1), pool=pool)
+    assert (episode.outcome, episode.error) == (Outcome.ERROR, "OSError: no more processes")
+
+
 def test_the_same_seed_draws_the_same_numbers_whoever_plays_beside(toy):
     class Numbers:
         name = "numbers"

@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 THINK, THINK_END, ACTION, ACTION_END = "<think>", "</think>", "<action>", "</action>"
@@ -127,7 +128,7 @@ TOOL: dict[str, Any] = {
         },
     },
 }
-Reader = Callable[[str], Iterator[str]]  # yields the actions of the calls in a text
+Reader = Callable[[str], Iterator[str | None]]  # yields the action of each call in a text, None for another tool's
 CALL_ID = "call00000"  # Mistral's templates want nine letters and digits
 MAX_TOOL_CALLS = 64  # parsed in one reply; the last one counts
 
@@ -167,21 +168,12 @@ def action_of_arguments(arguments: Any) -> str | None:
     return _clean(str(action))
 
 
-def _limited(actions: Iterator[str | None]) -> Iterator[str]:
-    for count, action in enumerate(actions):
-        if count >= MAX_TOOL_CALLS:
-            return
-        if action:
-            yield action
+def _json_calls(text: str) -> Iterator[str | None]:
+    return map(action_of_call, iter_json_objects(text))
 
 
-def _json_calls(text: str) -> Iterator[str]:
-    return _limited(action_of_call(value) for value in iter_json_objects(text))
-
-
-def _hermes(text: str) -> Iterator[str]:
-    calls = text.split("<tool_call>")[1:]
-    return _limited(action_of_call(next(iter_json_objects(call), None)) for call in calls)
+def _hermes(text: str) -> Iterator[str | None]:
+    return (action_of_call(next(iter_json_objects(call), None)) for call in text.split("<tool_call>")[1:])
 
 
 _PARAMETER = re.compile(
@@ -201,30 +193,27 @@ _PYTHONIC = re.compile(rf"\b{TOOL_NAME}\(")
 
 def _matches(pattern: re.Pattern[str]) -> Reader:
     """Return a reader of what a pattern captures."""
-    return lambda text: _limited(match.group(1).strip() for match in pattern.finditer(text))
+    return lambda text: (match.group(1).strip() for match in pattern.finditer(text))
 
 
 def _json_after(pattern: re.Pattern[str]) -> Reader:
     """Return a reader of the JSON arguments after each match."""
-    return lambda text: _limited(
+    return lambda text: (
         action_of_arguments(next(iter_json_objects(text[match.end() :]), None)) for match in pattern.finditer(text)
     )
 
 
-def _mistral(text: str) -> Iterator[str]:
-    yield from _json_after(_ARGS)(text)
-    if "[TOOL_CALLS]" in text:
-        yield from _json_calls(text.partition("[TOOL_CALLS]")[2])
+def _mistral(text: str) -> Iterator[str | None]:
+    return chain(_json_after(_ARGS)(text), _json_calls(text.partition("[TOOL_CALLS]")[2]))
 
 
-def _llama(text: str) -> Iterator[str]:
-    yield from _json_calls(text)
-    yield from _pythonic(text)
+def _llama(text: str) -> Iterator[str | None]:
+    return chain(_json_calls(text), _pythonic(text))
 
 
-def _pythonic(text: str) -> Iterator[str]:
+def _pythonic(text: str) -> Iterator[str | None]:
     """Parse `act(action="left")`: Llama 4, LFM2 and the fenced calls of Gemma."""
-    return _limited(_keyword(text[match.start() :]) for match in _PYTHONIC.finditer(text))
+    return (_keyword(text[match.start() :]) for match in _PYTHONIC.finditer(text))
 
 
 def _keyword(text: str) -> str | None:
@@ -235,11 +224,7 @@ def _keyword(text: str) -> str | None:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         values = [keyword.value for keyword in call.keywords if keyword.arg == TOOL_ARGUMENT] + call.args  # type: ignore[attr-defined]
-        return (
-            action_of_arguments({TOOL_ARGUMENT: values[0].value})
-            if values and isinstance(values[0], ast.Constant)
-            else None
-        )
+        return action_of_arguments({TOOL_ARGUMENT: getattr(values[0], "value", None)}) if values else None
     return None
 
 
@@ -311,7 +296,10 @@ def detect_tool_call_format(template: str) -> ToolCallFormat:
 def parse_tool_calls(text: str, family: ToolCallFormat) -> ParsedReply:
     """Parse the last call of a reply and its thought: a marked one, else the words before the call."""
     thought, rest = split_thought(text)
-    actions = list(family.read(rest)) or list(_json_calls(rest))  # many models omit the markers and write plain JSON
+    for read in (family.read, _json_calls):  # many models omit the markers and write plain JSON
+        actions = [action for action in islice(read(rest), MAX_TOOL_CALLS) if action]
+        if actions:
+            break
     if not thought and actions:
         thought = _CALL.split(rest, maxsplit=1)[0].replace(THINK, "").strip()
     return ParsedReply(actions[-1] if actions else "", thought)

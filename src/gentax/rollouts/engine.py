@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -104,13 +104,6 @@ class _Run:
     error: str = ""
 
 
-class _EnvStep(NamedTuple):
-    observation: str
-    reward: float
-    over: bool
-    info: dict[str, Any]
-
-
 def rollout(
     policy: Policy,
     tasks: Iterable[Task],
@@ -183,19 +176,16 @@ def estimate_context_tokens(config: RolloutConfig, tasks: Iterable[Task], horizo
     return FIRST_MESSAGE_TOKENS + shown * (MESSAGE_TOKENS + config.sampling.max_new_tokens)
 
 
+@dataclass
 class _Engine:
-    def __init__(
-        self,
-        policy: Policy,
-        config: RolloutConfig,
-        horizon: int | None,
-        pool: EnvPool,
-        on_episode: Callable[[Episode], None] | None,
-        on_steps: Callable[[int], None] | None,
-        check: UnreadableReplyCheck | None,
-    ) -> None:
-        self.policy, self.config, self.horizon, self.pool = policy, config, horizon, pool
-        self.on_episode, self.on_steps, self.check = on_episode, on_steps, check
+    policy: Policy
+    config: RolloutConfig
+    horizon: int | None
+    pool: EnvPool
+    on_episode: Callable[[Episode], None] | None
+    on_steps: Callable[[int], None] | None
+    check: UnreadableReplyCheck | None
+    workers: ThreadPoolExecutor | None = None
 
     def run(self, tasks: Sequence[Task], samples: int, seed: int, parallel: int) -> list[Episode]:
         jobs = [(task, sample) for task in tasks for sample in range(samples)]
@@ -245,17 +235,14 @@ class _Engine:
     def _turn(self, run: _Run) -> PolicyRequest:
         assert run.env is not None
         config = self.config
-        run.shown = self._admissible(run) if config.admissible else None
+        run.shown = None
+        if config.admissible:
+            run.shown = ()
+            with suppress(EnvironmentFault):  # handled when the action is taken
+                run.shown = tuple(run.env.admissible() or ())
         run.rules = run.env.domain.rules
         text, continues = build_message(config, run.rules, run.goal, run.steps, run.observation, run.shown)
         return PolicyRequest(run.slot, text, continues, run.env, run.rng, config.sampling, config.chat)
-
-    def _admissible(self, run: _Run) -> tuple[str, ...]:
-        assert run.env is not None
-        try:
-            return tuple(run.env.admissible() or ())
-        except EnvironmentFault:
-            return ()  # handled when the action is taken
 
     def _advance(self, pair: tuple[_Run, Reply]) -> None:
         run, reply = pair
@@ -267,13 +254,14 @@ class _Engine:
         answer = self._step_or_reset(run, action)
         if answer is None:
             return
+        observation, reward, over, info = answer
         run.steps.append(
             Step(
                 observation=run.observation,
                 text=reply.text,
                 action=action,
-                reward=answer.reward,
-                valid=bool(answer.info.get("valid", True)),
+                reward=reward,
+                valid=bool(info.get("valid", True)),
                 thought=thought,
                 admissible=run.shown,
                 written=reply.written,
@@ -283,15 +271,19 @@ class _Engine:
                 tokens=reply.tokens,
             )
         )
-        run.observation = answer.observation
-        if answer.over or len(run.steps) == self.horizon:
-            run.outcome = Outcome.SUCCESS if answer.info.get("success") else Outcome.FAILURE
+        run.observation = observation
+        if over or len(run.steps) == self.horizon:
+            run.outcome = Outcome.SUCCESS if info.get("success") else Outcome.FAILURE
 
-    def _step_or_reset(self, run: _Run, action: str | None) -> _EnvStep | None:
-        """Start the episode (no action) or take the action; retry once on a new environment if it breaks."""
+    def _step_or_reset(self, run: _Run, action: str | None) -> tuple[str, float, bool, dict[str, Any]] | None:
+        """Start the episode (no action) or take the action; retry once on a new environment if it breaks.
+
+        Returns observation, reward, whether the episode is over, and info; None at its start, or for an error.
+        """
         for attempt in (1, 2):
             try:
-                assert run.env is not None
+                if run.env is None:
+                    run.env = self.pool.take(run.task)
                 if action is None or attempt == 2:
                     run.observation, info = run.env.reset(options={"task": run.task})
                     run.goal, run.content = info["goal"], info.get("content") or ""
@@ -300,16 +292,14 @@ class _Engine:
                 if action is None:
                     return None
                 observation, reward, terminated, truncated, info = run.env.step(action)
-                return _EnvStep(observation, float(reward), terminated or truncated, info)
+                return observation, float(reward), terminated or truncated, info
             except UsageError:
                 raise
             except Exception as error:
                 if run.env is not None:
                     self.pool.discard(run.env)
                 run.env = None
-                if attempt == 1:
-                    run.env = self.pool.take(run.task)
-                else:
+                if attempt == 2:
                     run.outcome, run.error = Outcome.ERROR, f"{type(error).__name__}: {error}"[:ERROR_LIMIT]
         return None
 
