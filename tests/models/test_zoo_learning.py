@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from zoo import ZOO, policy_for, tokenizer_for
+from zoo import ZOO, policy_for, tokenizer
 
 from gentax.core import Episode, Outcome, Step, Task, Tokens
 from gentax.models.options import SamplingParams, SamplingRequest
@@ -203,6 +203,6 @@ def test_what_training_takes_is_known_of_every_architecture(lora):
     for name, build in ZOO.items():
         model = build()
         found = footprint(model, TrainConfig(lora=lora), torch.device("cpu"), 1e12)
-        learned = learner_of(LocalPolicy(model, tokenizer_for(name)), TrainConfig(lora=lora)).parameters
+        learned = learner_of(LocalPolicy(model, tokenizer()), TrainConfig(lora=lora)).parameters
         assert found.trained == sum(p.numel() for p in learned), name
         assert {"weights", "activations", "logits"} <= found.parts.keys()

@@ -90,9 +90,9 @@ class ChatCodec:
         self._closes = {known[mark] for mark in ("<|return|>", "<|call|>") if harmony and mark in known}
         # Where the closing tag is one token, as in the shipped model, a reply ends there.
         self.action_end_id = known[ACTION_END] if self.has_reply_tokens and options.action_format == "tags" else None
-        self._controls_of: dict[tuple[TemplatePart, bool], np.ndarray] = {}
         self.encode_text = lru_cache(maxsize=65536)(self._text)
         self._framed = lru_cache(maxsize=8192)(self._frame)
+        self._controls_of = lru_cache(self._own_controls)
 
     # Conversations.
 
@@ -215,7 +215,7 @@ class ChatCodec:
                 parts += [self._split(text), self._encode(literal)]
             return np.concatenate(parts)
         ids = self._joined(frame, filled, first)
-        if np.array_equal(self._controls(ids), self._own_controls(frame, first)):
+        if np.array_equal(self._controls(ids), self._controls_of(frame, first)):
             return ids
         parts = [self._encode(frame.literals[0]) if first else self._encode_after(frame.literals[0])]
         for text, literal in zip(filled, frame.literals[1:], strict=True):
@@ -228,10 +228,7 @@ class ChatCodec:
 
     def _own_controls(self, frame: TemplatePart, first: bool) -> np.ndarray:
         """Return the control tokens of a template part itself."""
-        if (frame, first) not in self._controls_of:
-            harmless = ["a"] * len(frame.holes)
-            self._controls_of[frame, first] = self._controls(self._joined(frame, harmless, first))
-        return self._controls_of[frame, first]
+        return self._controls(self._joined(frame, ["a"] * len(frame.holes), first))
 
     def _encode_answer(self, text: str, end: str) -> np.ndarray:
         """Tokenize an answer, and the text after it, as in a conversation."""

@@ -6,6 +6,7 @@ itself matches names and shapes; a configuration that asks for far more layers t
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -154,12 +155,10 @@ def _bounded(limit: int, where: str) -> Iterator[None]:
     """Stop building a model that has more than `limit` modules."""
     import torch
 
-    built = 0
+    built = itertools.count(1)
 
     def count(*_: Any) -> None:
-        nonlocal built
-        built += 1
-        if built > limit:
+        if next(built) > limit:
             raise UsageError(f"{where}: config.json asks for more than {limit} modules, far more than its weights fill")
 
     with torch.nn.modules.module.register_module_module_registration_hook(count):

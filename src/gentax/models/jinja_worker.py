@@ -107,14 +107,10 @@ def answer(work: Any) -> dict[str, str]:
     except RecursionError:
         return {"error": "it is nested too deeply"}
     except Exception as error:
-        message = str(error).strip() or type(error).__name__
-        return {"error": f"{message.splitlines()[0][:300]}{_line(error)}"}
+        message, line = str(error).strip() or type(error).__name__, getattr(error, "lineno", None)
+        return {"error": message.splitlines()[0][:300] + (f" (line {line})" if isinstance(line, int) else "")}
     finally:
         limit_time(0)
-
-
-def _line(error: Exception) -> str:
-    return f" (line {error.lineno})" if isinstance(getattr(error, "lineno", None), int) else ""
 
 
 def main() -> None:
@@ -124,22 +120,21 @@ def main() -> None:
     limit_memory()
     seal()
     env = environment()
+    first = json.loads(sys.stdin.readline())
     template: Any = None
+
+    def compile_it() -> str:
+        nonlocal template
+        template = env.from_string(first["source"])
+        if first["fields"] is None:
+            return ""
+        known = {*first["fields"], *env.globals}
+        return "\n".join(sorted(meta.find_undeclared_variables(env.parse(first["source"])) - known))
+
+    print(json.dumps(answer(compile_it)), flush=True)
     for line in sys.stdin:
-        request = json.loads(line)
-        if template is None:
-
-            def compile_it(source: str = request["source"], fields: list[str] | None = request["fields"]) -> str:
-                nonlocal template
-                template = env.from_string(source)
-                if fields is None:
-                    return ""
-                return "\n".join(sorted(meta.find_undeclared_variables(env.parse(source)) - {*fields, *env.globals}))
-
-            message = answer(compile_it)
-        else:
-            message = answer(lambda request=request: template.render(request))
-        print(json.dumps(message), flush=True)
+        variables = json.loads(line)
+        print(json.dumps(answer(lambda variables=variables: template.render(variables))), flush=True)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from gentax.models.checkpoint_check import (
 from gentax.models.options import ModelOptions
 
 BASE = Path(__file__).parent / "base"  # the model that ships with the package
-_HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
+_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]  # weights, configuration, tokenizer
 _NOT = ["*/*", "consolidated*"]  # other formats of the same weights
 _OPTION = "--adapter-base (to train it: base_model_name_or_path in its adapter_config.json)"
@@ -212,9 +212,8 @@ def _fetch(name: str, options: ModelOptions) -> Path:
 
 
 def _parts(name: str) -> tuple[str, str | None]:
-    match = _HUB.fullmatch(name)
-    assert match is not None
-    return match["repo"], match["revision"]
+    repo, _, revision = name.partition("@")
+    return repo, revision or None
 
 
 def _no_model(text: str) -> str:

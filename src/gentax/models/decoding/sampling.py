@@ -31,12 +31,11 @@ def batch_filters(params: Sequence[SamplingParams], device: torch.device | str =
     """Return the filters of a batch, or None where all are off."""
     if not any(p.top_k or p.top_p < 1 or p.min_p for p in params):
         return None
-    columns = (
-        np.array([p.top_k for p in params], np.int64),
-        np.array([p.top_p for p in params], np.float32),
-        np.array([p.min_p for p in params], np.float32),
+    return SamplingFilters(
+        torch.tensor([p.top_k for p in params], device=device),
+        torch.tensor([p.top_p for p in params], dtype=torch.float32, device=device),
+        torch.tensor([p.min_p for p in params], dtype=torch.float32, device=device),
     )
-    return SamplingFilters(*(torch.from_numpy(column).to(device) for column in columns))
 
 
 def sample_tokens(

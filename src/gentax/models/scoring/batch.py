@@ -193,17 +193,18 @@ def _batch(
     windows: Sequence[int],
 ) -> TreeBatch:
     paths: list[np.ndarray] = []  # of each sequence, the indices in N of its tokens
+    own: list[np.ndarray] = []  # and the positions of those that no earlier one has
     real = 0
     for i, same in zip(members, shared, strict=True):
         new = np.arange(real, real + len(ids[i]) - same)
         paths.append(np.concatenate([paths[-1][:same], new]) if same else new)
+        own.append(np.arange(same, len(ids[i])))
         real += len(new)
     ids_N = np.zeros(-(-real // TREE_PAD_MULTIPLE) * TREE_PAD_MULTIPLE, np.int64)
     position_N = np.zeros(len(ids_N), np.int64)
-    own = [np.arange(same, len(path)) for path, same in zip(paths, shared, strict=True)]
-    for path, same, i in zip(paths, shared, members, strict=True):
-        ids_N[path[same:]] = ids[i][same:]
-        position_N[path[same:]] = np.arange(same, len(path))
+    for i, path, at in zip(members, paths, own, strict=True):
+        ids_N[path[at]] = ids[i][at]
+        position_N[path[at]] = at
     fields = scoring_targets(ids, wanted, members, paths)
     return TreeBatch(
         ids=torch.from_numpy(ids_N),
