@@ -86,7 +86,7 @@ def imported_files(name: str, file: Path, modules: dict[str, Path]) -> set[str]:
     return (found & set(modules)) - {name}
 
 
-def test_no_file_imports_itself_through_others():
+def test_there_are_no_import_cycles():
     modules = {}
     for file in ROOT.rglob("*.py"):
         name = ".".join(("gentax", *file.relative_to(ROOT).with_suffix("").parts))

@@ -30,7 +30,7 @@ def test_the_profile_of_a_run_accounts_for_its_time(scripts, toy, tiny, capsys):
     assert "over 4 steps" in said
 
 
-def test_the_run_book_goes_on_where_it_stopped(scripts, tmp_path, monkeypatch, capsys):
+def test_the_run_book_resumes(scripts, tmp_path, monkeypatch, capsys):
     import gpu_runbook
 
     monkeypatch.setattr("training_step.trl_version", lambda: None)  # which takes half a minute to load
@@ -60,7 +60,7 @@ def test_the_run_book_goes_on_where_it_stopped(scripts, tmp_path, monkeypatch, c
     assert study["success"]["GRPO on crafting"]["sokoban"]["seeds"] == 2
 
 
-def test_a_measurement_that_fails_does_not_take_the_others_with_it(scripts, tmp_path, monkeypatch):
+def test_a_failed_measurement_does_not_stop_the_others(scripts, tmp_path, monkeypatch):
     import gpu_throughput
     import torch
 

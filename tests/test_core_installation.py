@@ -107,7 +107,7 @@ def core(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_every_command_can_say_what_it_does(core):
+def test_every_command_shows_its_help(core):
     _, said, _ = core
     for words in COMMANDS:
         code, out, _ = said[" ".join((*words, "--help"))]

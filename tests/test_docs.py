@@ -91,7 +91,7 @@ WITH_BLOCKS = [
 
 
 @pytest.mark.parametrize("page", WITH_BLOCKS)
-def test_the_blocks_of_a_page_work(page, tmp_path, monkeypatch):
+def test_the_code_blocks_of_a_page_work(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     namespace: dict[str, Any] = {"__name__": page.stem}
@@ -226,7 +226,7 @@ INLINE = [
 
 
 @pytest.mark.parametrize("command", sorted({command for _, command in INLINE}))
-def test_a_command_in_a_sentence_is_one(command, tmp_path, monkeypatch):
+def test_commands_in_sentences_exist(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     parse_gentax(shlex.split(command), need_all=False)
 
@@ -267,11 +267,11 @@ def test_every_command_is_on_the_page_of_commands():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
-def test_no_page_waits_to_be_written(page):
+def test_no_page_has_a_placeholder(page):
     assert not re.search(r"PENDING|TODO|FIXME", page.read_text(encoding="utf-8"))
 
 
-def test_the_readme_ends_before_its_reader_does():
+def test_the_readme_has_at_most_900_words():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
 
 
@@ -281,7 +281,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "benchmarks" / "README.md"], ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
+def test_internal_links_have_targets(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(BLOCK, "", page.read_text(encoding="utf-8"))):
         if not target.startswith("http"):
             path, _, anchor = target.partition("#")
@@ -314,7 +314,7 @@ WITH_EXAMPLES = sorted(file for file in (ROOT / "src").rglob("*.py") if EXAMPLE.
 
 
 @pytest.mark.parametrize("file", WITH_EXAMPLES, ids=lambda file: str(file.relative_to(ROOT / "src")))
-def test_the_examples_of_a_module_are_true(file):
+def test_docstring_examples_are_true(file):
     name = ".".join(file.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
     found = doctest.testmod(importlib.import_module(name))
     assert found.attempted
@@ -345,7 +345,7 @@ def pages():
 
 
 @pytest.mark.parametrize("name", ["sokoban", "crafting", "webshop", "babyai"])
-def test_a_page_is_what_the_script_writes(pages, name):
+def test_generated_pages_are_up_to_date(pages, name):
     assert (DOCS / "domains" / f"{name}.md").read_text(encoding="utf-8") == pages.page(name)
 
 
@@ -357,6 +357,6 @@ def test_every_domain_has_a_page_and_a_transcript():
         assert f"## {name}\n" in overview
 
 
-def test_the_example_is_the_one_on_the_page():
+def test_the_example_file_is_the_code_on_the_page():
     example = (ROOT / "examples" / "my_policy.py").read_text(encoding="utf-8")
     assert example in (DOCS / "how-to" / "policy.md").read_text(encoding="utf-8")

@@ -136,7 +136,7 @@ def test_play_asks_before_sending_an_unlisted_action(again, tmp_path):
     assert "left after 0 steps" in near.out
 
 
-def test_play_can_be_left(tmp_path):
+def test_play_can_be_quit(tmp_path):
     for stdin in ("q\n", ""):
         assert "left after 0 steps" in run("play", "sokoban", cwd=tmp_path, stdin=stdin).out
 
@@ -186,7 +186,7 @@ def test_play_watches_a_policy_with_the_rollout_settings():
 
 
 @pytest.mark.parametrize("command", ["evaluate", "play", "rollout", "tax"])
-def test_help_shows_every_option_whole_and_leaves_room_for_what_it_does(command):
+def test_help_shows_option_names_unabbreviated_at_80_columns(command):
     shown = run(command, "--help", columns=80)
     names = [
         line.split("--", 1)[1].split()[0] for line in shown.out.splitlines() if line.startswith("│") and "--" in line

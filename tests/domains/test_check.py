@@ -44,20 +44,20 @@ def test_a_sound_environment_passes_every_check():
     assert report.to_json()["level"] == "short"
 
 
-def test_what_an_environment_does_not_claim_is_not_asked_of_it():
+def test_optional_methods_that_are_missing_are_not_checked():
     report = gentax.check("broken_envs:Silent", effort=SMALL)
     assert report.passed, report.failed
     left_out = {result.name for result in report.results if result.verdict is Verdict.NOT_APPLICABLE}
     assert left_out == {"expert", "admissible", "contents"}
 
 
-def test_what_only_this_process_knows_is_not_sought_in_another(toy):
+def test_a_domain_registered_in_this_process_only_skips_the_check_in_another(toy):
     report = gentax.check("toy", effort=SMALL, only=["other process", "interface"])
     assert [result.verdict for result in report.results] == [Verdict.PASSED, Verdict.NOT_APPLICABLE], report.results
     assert "this process only" in report.results[1].message
 
 
-def test_another_process_that_prints_or_hangs_is_no_riddle(monkeypatch):
+def test_a_check_in_another_process_survives_output_and_reports_a_hang(monkeypatch):
     (result,) = gentax.check("broken_envs:SaysGoodbye", effort=SMALL, only=["other process"]).results
     assert result.verdict is Verdict.PASSED, result
     monkeypatch.setattr("gentax.domains.check.OTHER_PROCESS_SECONDS", 0.01)
@@ -65,7 +65,7 @@ def test_another_process_that_prints_or_hangs_is_no_riddle(monkeypatch):
     assert "another process does not start it in 0.01 s" in result.message
 
 
-def test_an_error_that_cannot_be_written_is_written(monkeypatch):
+def test_an_error_message_with_surrogates_is_shortened_and_encodable(monkeypatch):
     def _step(self, action):
         raise KeyError("a\ud800\nb" * 300)
 
@@ -75,7 +75,7 @@ def test_an_error_that_cannot_be_written_is_written(monkeypatch):
     assert len(result.message.encode()) <= 400
 
 
-def test_tasks_that_only_begin_alike_are_two():
+def test_tasks_with_the_same_first_observation_may_differ_later():
     (result,) = gentax.check("broken_envs:Twins", effort=SMALL, only=["disjoint splits"]).results
     assert result.verdict is Verdict.PASSED, result
     assert "go other ways" in result.message
@@ -84,19 +84,19 @@ def test_tasks_that_only_begin_alike_are_two():
 @pytest.mark.parametrize(
     ("cls", "check", "says"), broken_envs.BROKEN, ids=[row[0].__name__ for row in broken_envs.BROKEN]
 )
-def test_what_is_broken_is_found(monkeypatch, cls, check, says):
+def test_each_defect_is_found_by_its_check(monkeypatch, cls, check, says):
     monkeypatch.setattr("gentax.domains.check.PATIENCE", 0.2)  # what is kept is not given back later either
     (result,) = gentax.check(f"broken_envs:{cls.__name__}", effort=SMALL, only=[check]).results
     assert result.verdict is Verdict.FAILED, result
     assert says in result.message
 
 
-def test_one_broken_thing_leaves_the_other_checks_alone():
+def test_a_defect_fails_its_own_check_only():
     report = gentax.check("broken_envs:PaysTooMuch", effort=SMALL)
     assert [result.name for result in report.failed] == ["rewards"]
 
 
-def test_a_slow_environment_is_checked_less_and_says_so(monkeypatch):
+def test_a_slow_environment_is_checked_on_fewer_tasks_and_the_report_says_so(monkeypatch):
     import time
 
     _reset_task = broken_envs.Sound._reset_task
@@ -110,7 +110,7 @@ def test_a_slow_environment_is_checked_less_and_says_so(monkeypatch):
     assert sum(result.seconds for result in report.results) < 5
 
 
-def test_worlds_that_look_alike_are_told_apart():
+def test_worlds_with_equal_first_observations_have_different_fingerprints():
     env = gentax.make("babyai")
     alike: dict[str, set[str]] = {}
     for index in range(400):
@@ -132,7 +132,7 @@ def test_worlds_that_look_alike_are_told_apart():
         (lambda: CheckBudget(seconds=float("inf")), "seconds must be more than 0"),
     ],
 )
-def test_what_cannot_be_is_refused_with_one_line(ask, says):
+def test_bad_arguments_are_refused_in_one_line(ask, says):
     with pytest.raises(UsageError, match=says) as error:
         ask()
     assert len(str(error.value).splitlines()) == 1

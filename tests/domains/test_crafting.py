@@ -41,7 +41,7 @@ def test_a_task_never_changes():
 
 
 @pytest.mark.slow
-def test_splits_share_no_recipes_whatever_their_numbers():
+def test_splits_share_no_recipe_tree_even_with_other_amounts():
     def tree(book):
         return book.goal, frozenset(
             (made, frozenset(item for item, _ in recipe.needs)) for made, recipe in book.recipes.items()
@@ -95,7 +95,7 @@ def test_expert_wins_test_tasks_by_the_plan(level, count):
 # Rules and text.
 
 
-def test_an_episode_in_words():
+def test_the_text_of_an_episode():
     env = started()
     recipe = "craft 1 curved ladder using 3 meadow stone, 3 oak fibre"
     assert env.step(recipe)[0] == "You lack 3 meadow stone, 3 oak fibre. You have nothing."
@@ -131,7 +131,7 @@ def test_case_space_and_order_of_ingredients_do_not_matter():
         *((text, "Unknown action.") for text in ("", " ", "\0", "🧱", "get", "x" * 1_000_000, "\ud800", "{}%s\n" * 9)),
     ],
 )
-def test_what_cannot_be_done_is_refused_and_changes_nothing(action, says):
+def test_invalid_actions_say_why_and_change_nothing(action, says):
     env = started()
     env.step("get 2 oak sand")
     observation, reward, terminated, _, info = env.step(action)
@@ -139,7 +139,7 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(action, says):
     assert (reward, terminated, info["valid"], info["success"]) == (0.0, False, False, False)
 
 
-def test_admissible_is_what_is_accepted():
+def test_exactly_the_admissible_actions_are_valid():
     env, rng = Crafting("depth2-read0", horizon=1000), random.Random(0)
     refused = 0
     for index in range(30):
@@ -176,7 +176,7 @@ def test_dense_reward_is_the_share_of_crafts_and_sums_to_one():
 # Levels.
 
 
-def test_more_to_read_changes_nothing_but_the_reading():
+def test_the_reading_dial_changes_only_the_text():
     spare = started("depth2-read3x12")
     sentence = spare.observation.removeprefix("You have nothing. ")
     things = sentence.removeprefix("Lying about: ").removesuffix(".").split("; ")
@@ -193,7 +193,7 @@ def test_more_to_read_changes_nothing_but_the_reading():
         assert len(thing.split()) == size
 
 
-def test_named_levels_are_what_they_spell():
+def test_named_levels_have_the_horizon_of_their_specification():
     for name, level in LEVELS.items():
         assert Crafting(name).horizon == level.horizon == (8 if name == "shallow" else 6 * int(name[5]))
 
@@ -209,6 +209,6 @@ def test_named_levels_are_what_they_spell():
         ("", "depthD-readN"),
     ],
 )
-def test_bad_levels_say_how_to_mend_them(level, says):
+def test_bad_levels_are_refused_with_a_suggestion(level, says):
     with pytest.raises(UsageError, match=says):
         Crafting(level)

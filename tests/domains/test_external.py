@@ -117,7 +117,7 @@ def own(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["own_game:RECORD", "own_game:Echo", "own_game:wrapped"])
-def test_a_factory_of_ours_plays_under_the_name_it_was_asked_for_by(own, name):
+def test_a_text_env_in_a_module_is_played_under_the_name_asked_for(own, name):
     env = gentax.make(name, "long", reward="dense", horizon=3)
     assert (env.domain.name, env.level, env.horizon) == (name, "long", 3)
     tasks = env.tasks("test", 5)
@@ -128,7 +128,7 @@ def test_a_factory_of_ours_plays_under_the_name_it_was_asked_for_by(own, name):
     env.close()
 
 
-def test_any_gymnasium_environment_of_text_can_be_played_and_evaluated(own):
+def test_any_gymnasium_text_environment_can_be_played_and_evaluated(own):
     name = "own_game:Guess"
     assert domain(name).about == "Guess the parity of a number."
     env = gentax.make(name)
@@ -145,7 +145,7 @@ def test_any_gymnasium_environment_of_text_can_be_played_and_evaluated(own):
     assert result.episodes[name][0].rules == "Say odd or even."
 
 
-def test_what_an_environment_says_its_tasks_are_made_of_decides_their_split(own):
+def test_the_reported_content_of_a_task_decides_its_split(own):
     env = gentax.make("own_game:Named")
     shown = {split: set() for split in SPLITS}
     for split, numbers in shown.items():
@@ -158,7 +158,7 @@ def test_what_an_environment_says_its_tasks_are_made_of_decides_their_split(own)
     assert result.message.endswith("none is in two splits")
 
 
-def test_an_environment_that_cannot_say_is_told_what_it_cannot_claim(own):
+def test_without_reported_content_disjoint_splits_are_not_claimed(own):
     assert gentax.make("own_game:Guess").reset(options={"index": 0})[1]["content"] is None
     (result,) = gentax.check("own_game:Guess", effort=QUICK, only=["contents"]).results
     assert (result.verdict, "nobody can claim that its test tasks are new" in result.message) == (
@@ -174,7 +174,7 @@ def test_an_environment_that_cannot_say_is_told_what_it_cannot_claim(own):
     assert len(task_pool("own_game:Named", chosen).validation) == 64
 
 
-def test_contents_that_are_all_the_same_fill_no_second_split(own):
+def test_a_single_content_leaves_the_other_splits_empty(own):
     made = []
     for split in SPLITS:
         env = gentax.make("own_game:OneTask", split=split)
@@ -185,7 +185,7 @@ def test_contents_that_are_all_the_same_fill_no_second_split(own):
     assert len(made) == 1
 
 
-def test_its_own_reward_is_the_dense_one(own):
+def test_the_environment_s_own_reward_is_the_dense_reward(own):
     env = gentax.make("own_game:Guess", reward="dense")
     observation, _ = env.reset(options={"index": 0})
     assert env.step("odd" if int(observation) % 2 else "even")[1] == 5.0
@@ -202,13 +202,13 @@ def test_its_own_reward_is_the_dense_one(own):
         ("own_game:Domain", "cannot be made"),
     ],
 )
-def test_what_is_wrong_is_one_line(own, name, said):
+def test_a_bad_module_or_factory_is_refused_in_one_line(own, name, said):
     with pytest.raises(UsageError, match=r"^[^\n]+$") as error:
         gentax.make(name)
     assert said in str(error.value)
 
 
-def test_a_factory_that_cannot_be_set_and_one_without_text_say_so(own):
+def test_a_factory_without_settings_or_without_text_is_refused(own):
     with pytest.raises(UsageError, match="must take settings by name"):
         gentax.make("own_game:fixed")
     env = gentax.make("own_game:Pixels")
@@ -216,7 +216,7 @@ def test_a_factory_that_cannot_be_set_and_one_without_text_say_so(own):
         env.reset(options={"index": 0})
 
 
-def test_names_with_levels_are_told_from_factories(own):
+def test_domain_level_is_distinguished_from_module_factory(own):
     assert parse_domain("sokoban") == ("sokoban", None)
     assert parse_domain("sokoban:6x6") == ("sokoban", "6x6")
     assert parse_domain("own_game:Echo") == ("own_game:Echo", None)
@@ -237,7 +237,7 @@ def test_a_package_registers_a_domain_by_entry_point(own):
         domains.cache_clear()
 
 
-def test_the_command_line_finds_a_file_that_lies_beside(tmp_path):
+def test_the_command_line_finds_a_module_in_the_working_directory(tmp_path):
     (tmp_path / "own_game.py").write_text(OWN)
     done = run("evaluate", "expert", "-d", "own_game:Echo:long", "--tasks", "4", cwd=tmp_path)
     assert "100.0" in done.out, done.err

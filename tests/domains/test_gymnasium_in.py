@@ -89,7 +89,7 @@ def own(tmp_path, monkeypatch):
     sys.modules.pop("own_lake", None)
 
 
-def test_a_described_environment_is_played_by_the_names_of_its_actions(own):
+def test_a_describe_function_and_action_names_make_an_environment_textual(own):
     env = gentax.make("own_lake:lake")
     shown, info = env.reset(options={"index": 0, "split": "test"})
     assert shown == "You are in row 0, column 0."
@@ -106,7 +106,7 @@ def test_a_described_environment_is_played_by_the_names_of_its_actions(own):
     assert (shown, reward, terminated, info["success"]) == ("You are in row 3, column 3.", 1.0, True, True)
 
 
-def test_a_registered_environment_that_renders_text_needs_nothing_written():
+def test_a_registered_environment_with_text_rendering_works_unchanged():
     env = gentax.make("gymnasium:CliffWalking-v1")
     assert env.admissible() is None
     shown, _ = env.reset(options={"index": 0})
@@ -120,7 +120,7 @@ def test_a_registered_environment_that_renders_text_needs_nothing_written():
     assert gentax.evaluate("random", ["gymnasium:FrozenLake-v1"], tasks=4).success()
 
 
-def test_what_was_guessed_is_said_by_the_check():
+def test_the_check_reports_what_had_to_be_assumed():
     (result,) = gentax.check("gymnasium:CliffWalking-v1", effort=QUICK, only=["claims"]).results
     assert "it states no horizon: episodes are cut after 50 steps" in result.message
     (result,) = gentax.check("gymnasium:FrozenLake-v1", effort=QUICK, only=["claims"]).results
@@ -137,13 +137,13 @@ def test_what_was_guessed_is_said_by_the_check():
         ("own_lake:pendulum", "takes actions of Box, which have no names"),
     ],
 )
-def test_what_cannot_be_text_is_said_in_a_line(own, name, message):
+def test_environments_without_text_are_refused_in_one_line(own, name, message):
     with pytest.raises(UsageError, match=message) as error:
         gentax.make(name)
     assert "\n" not in str(error.value)
 
 
-def test_a_dict_of_texts_is_shown_in_order_and_its_actions_are_words(own):
+def test_a_dict_observation_of_texts_is_joined_in_order(own):
     env = gentax.make("own_lake:worded")
     shown, info = env.reset(options={"index": 0})
     assert (shown, info["goal"]) == ("The door is 2 steps away.\nYou hear nothing.", "reach the door")

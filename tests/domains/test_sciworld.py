@@ -57,7 +57,7 @@ def test_folds_agree_with_the_package():
 
 
 @pytest.mark.parametrize("level", sorted(DOMAIN.levels))
-def test_splits_are_disjoint_and_whole(level):
+def test_splits_are_disjoint_and_complete(level):
     splits = {split: variations(level, split) for split in SPLITS}
     every = [variation for split in splits.values() for variation in split]
     assert len(every) == len(set(every))
@@ -65,7 +65,7 @@ def test_splits_are_disjoint_and_whole(level):
     assert len(every) == sum(stop - start for name in names_of(level) for start, stop in folds()[name].values())
 
 
-def test_any_prefix_is_a_fair_sample():
+def test_any_prefix_of_the_tasks_is_balanced_over_task_types():
     for split in SPLITS:
         order = variations("all", split)
         for count in (200, 500, 1000):
@@ -95,7 +95,7 @@ def test_every_task_of_the_default_level_ships_with_a_plan(monkeypatch):
         assert max(map(len, plans)) * 2 <= DOMAIN.levels[DOMAIN.default_level].horizon
 
 
-def test_a_plan_is_made_and_kept_where_none_ships(monkeypatch, tmp_path):
+def test_a_plan_that_is_not_shipped_is_made_and_cached(monkeypatch, tmp_path):
     monkeypatch.setenv("GENTAX_CACHE", str(tmp_path))
     env = gentax.make("sciworld", "chemistry-mix-paint-secondary-color", split="test")
     _, _, success = play_expert(env, 0)
@@ -110,7 +110,7 @@ def test_a_plan_is_made_and_kept_where_none_ships(monkeypatch, tmp_path):
     env.close()
 
 
-def test_the_expert_keeps_to_its_plan_through_noise():
+def test_the_expert_returns_to_its_plan_after_other_actions():
     env = gentax.make("sciworld", split="test", horizon=100)
     env.reset(options={"index": 0})
     plan = plan_for(env.variation)
@@ -132,7 +132,7 @@ def test_the_expert_keeps_to_its_plan_through_noise():
     env.close()
 
 
-def test_the_expert_has_no_move_after_a_change_it_did_not_plan(env):
+def test_the_expert_gives_no_action_after_an_irreversible_change(env):
     env.reset(options={"index": 0})
     assert env.step("put down orange")[4]["valid"]
     assert env.expert() is None
@@ -148,7 +148,7 @@ def test_a_wrong_focus_fails_the_episode(env):
     assert (reward, terminated, truncated, info["success"]) == (-1.0, True, False, False)
 
 
-def test_dense_rewards_telescope_and_sparse_ones_pay_at_the_end(env):
+def test_dense_rewards_sum_to_one_and_sparse_ones_come_at_the_end(env):
     _, dense, _ = play_expert(env, 3)
     assert sum(dense) == pytest.approx(1.0)
     assert sum(reward > 0 for reward in dense) > 1
@@ -158,7 +158,7 @@ def test_dense_rewards_telescope_and_sparse_ones_pay_at_the_end(env):
     with_sparse.close()
 
 
-def test_namesakes_have_a_fixed_order():
+def test_objects_of_the_same_name_are_listed_in_a_fixed_order():
     cups = ["a wood cup (containing red paint)", "a wood cup (containing blue paint)"]
     planes = ["an inclined plane with a steel surface", "an inclined plane with a brick surface"]
     one = tidy("\n".join(["a table", *cups, "a door", *planes, "a brick"]))
@@ -168,7 +168,7 @@ def test_namesakes_have_a_fixed_order():
     assert tidy("b\na") == "b\na"
 
 
-def test_actions_are_made_plain():
+def test_actions_are_normalised():
     assert plain("\ud800 look\x00\n around\u2028") == "? look around"
     assert len(plain("word " * 100_000)) <= ACTION_LIMIT
     assert tidy("You see: \n\t\ta  thing. \n\n\tanother") == "You see:\na thing.\nanother"
@@ -205,7 +205,7 @@ def test_environments_are_isolated_and_play_in_threads():
         env.close()
 
 
-def test_a_task_goes_the_same_way_whatever_is_played_beside_it():
+def test_a_task_is_deterministic_whatever_is_played_in_parallel():
     # The package's simulators share a generator: without shards, locks and seeds, several of these fail.
     envs: SimpleQueue = SimpleQueue()
     made = [gentax.make("sciworld") for _ in range(8)]
@@ -228,7 +228,7 @@ def test_a_task_goes_the_same_way_whatever_is_played_beside_it():
         env.close()
 
 
-def test_no_thread_is_left_and_a_closed_environment_says_so(env):
+def test_closing_leaves_no_thread_and_a_step_afterwards_is_a_fault(env):
     before = threading.active_count()
     env.reset(options={"index": 0})
     assert threading.active_count() == before
@@ -240,7 +240,7 @@ def test_no_thread_is_left_and_a_closed_environment_says_so(env):
     assert "called" in observation
 
 
-def test_shortening_teleports_and_names_what_is_seen():
+def test_plans_are_shortened_by_teleporting_and_use_visible_names():
     path = [
         Turn("open door to outside", "The door is already open."),
         Turn("go to outside", "You move to the outside."),

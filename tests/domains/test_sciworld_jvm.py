@@ -71,7 +71,7 @@ def test_no_jvm_outlives_python():
             assert complaint == "", name
 
 
-def test_ctrl_c_reaches_python_alone():
+def test_ctrl_c_interrupts_python_and_not_the_jvm():
     script = """
 import gentax, sys
 env, other = gentax.make("sciworld"), gentax.make("sciworld")
@@ -121,7 +121,7 @@ print(code, env.step("look around")[4]["valid"], flush=True)
     assert ends(pid)
 
 
-def test_the_java_that_pip_installed_is_enough(tmp_path):
+def test_the_java_installed_by_pip_is_used(tmp_path):
     (tmp_path / "java").write_text("#!/bin/sh\nexit 1\n")  # on PATH, and does not run
     (tmp_path / "java").chmod(0o755)
     script = START + "print(os.readlink(f'/proc/{env._server.process_id}/exe'), env.step('look around')[4]['valid'])"
@@ -133,7 +133,7 @@ def test_the_java_that_pip_installed_is_enough(tmp_path):
     assert ends(pid)
 
 
-def test_no_java_at_all_is_said_in_one_line(monkeypatch):
+def test_missing_java_is_one_line(monkeypatch):
     monkeypatch.setenv("GENTAX_JAVA_OPTS", "-XX:+NoSuchOption")
     with pytest.raises(UsageError, match="GENTAX_JAVA_OPTS") as caught:
         Process()
@@ -143,7 +143,7 @@ def test_no_java_at_all_is_said_in_one_line(monkeypatch):
         Process()
 
 
-def test_a_jvm_that_dies_is_a_fault_and_the_next_reset_mends_it():
+def test_a_jvm_that_dies_is_a_fault_and_the_next_reset_restarts_it():
     envs = [gentax.make("sciworld", split="test") for _ in range(2)]
     for env in envs:
         env.reset(options={"index": 0})
@@ -169,7 +169,7 @@ def test_a_jvm_that_dies_is_a_fault_and_the_next_reset_mends_it():
         env.close()
 
 
-def test_memory_that_runs_out_is_named(monkeypatch):
+def test_running_out_of_java_memory_names_the_setting(monkeypatch):
     monkeypatch.setenv("GENTAX_JAVA_OPTS", "-Xmx48m -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError")
     envs = [gentax.make("sciworld") for _ in range(8)]
 
@@ -183,7 +183,7 @@ def test_memory_that_runs_out_is_named(monkeypatch):
         env.close()
 
 
-def test_the_last_environment_to_close_ends_the_jvm_and_gives_its_files_back():
+def test_closing_the_last_environment_ends_the_jvm_and_closes_its_files():
     def files() -> int:
         return len(os.listdir("/proc/self/fd"))
 

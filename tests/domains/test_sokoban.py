@@ -50,7 +50,7 @@ def test_a_task_never_changes():
     assert Sokoban("6x6").reset(options={"index": 0, "split": "test"})[0] == GOLDEN
 
 
-def test_splits_share_no_room_not_even_turned_around():
+def test_splits_share_no_room_even_rotated_or_mirrored():
     def turned(room):
         """Return all eight pictures of the walls and targets."""
         cells = [
@@ -72,7 +72,7 @@ def test_splits_share_no_room_not_even_turned_around():
 
 
 @pytest.mark.parametrize(("level", "rooms", "starts"), [("6x6-far", 329, 2530), ("7x7-1-8-12", 200, 200)])
-def test_test_tasks_repeat_no_room_while_rooms_last_and_no_start_at_all(level, rooms, starts):
+def test_test_tasks_repeat_rooms_only_when_all_are_used_and_never_a_start(level, rooms, starts):
     """Of a small level all rooms are known; of a larger one, those that are drawn again are passed over."""
     env = Sokoban(level, split="test")
     seen, begun = [], set()
@@ -87,7 +87,7 @@ def test_test_tasks_repeat_no_room_while_rooms_last_and_no_start_at_all(level, r
         assert env.size("test") == starts
 
 
-def test_a_room_that_was_drawn_before_is_passed_over(monkeypatch):
+def test_a_room_sampled_before_is_skipped(monkeypatch):
     """Among 400 rooms of a level with few layouts, drawn by chance, some would repeat."""
     spec = NAMED["6x6"]
     monkeypatch.setattr("gentax.domains.sokoban.rooms.FEW_LAYOUTS", 0)
@@ -97,7 +97,7 @@ def test_a_room_that_was_drawn_before_is_passed_over(monkeypatch):
     assert len({start_of(spec, task).content for task in tasks}) < 190
 
 
-def test_a_room_has_one_content_however_it_lies_and_whatever_wall_is_around_it():
+def test_the_content_hash_ignores_symmetries_and_outer_walls():
     walls = (
         [(0, c) for c in range(5)] + [(3, c) for c in range(5)] + [(r, c) for r in (1, 2) for c in (0, 4)] + [(1, 2)]
     )
@@ -138,7 +138,7 @@ def test_expert_solves_test_tasks_at_optimal_length(level):
     assert {spec.shortest, spec.longest} <= lengths or level != "6x6"
 
 
-def test_large_rooms_are_solved_after_noise():
+def test_large_rooms_are_solved_after_random_actions():
     env, rng = Sokoban("10x10-3", horizon=10_000), random.Random(0)
     solved = 0
     for index in range(4):
@@ -153,7 +153,7 @@ def test_large_rooms_are_solved_after_noise():
     assert solved >= 2
 
 
-def test_deadlock_has_no_plan(tmp_path):
+def test_a_deadlock_has_no_plan(tmp_path):
     env = play(tmp_path, "######\n#    #\n# $@ #\n# .  #\n######")
     assert env.distance() is not None
     env.step("left")
@@ -161,7 +161,7 @@ def test_deadlock_has_no_plan(tmp_path):
     assert env.expert() is None
 
 
-def test_files_rooms_are_solved_exactly(tmp_path):
+def test_rooms_from_files_are_solved_optimally(tmp_path):
     for picture in ("#######\n#     #\n# $@  #\n#   . #\n#     #\n#######", TWO_BOXES):
         env = play(tmp_path, picture)
         assert env.distance() == shortest(env.room) > 0

@@ -27,7 +27,7 @@ def test_dense_reward_sums_to_one_on_success_and_never_more():
     assert partial
 
 
-def test_open_level():
+def test_a_level_given_by_its_numbers():
     env = Sokoban("6x8-2-5-9")
     assert env.horizon == 14
     for index in range(20):
@@ -59,7 +59,7 @@ def test_named_levels_have_their_own_horizon():
         ("xsb", "xsb=FILE"),
     ],
 )
-def test_bad_levels_say_how_to_mend_them(level, says):
+def test_bad_levels_are_refused_with_a_suggestion(level, says):
     with pytest.raises(UsageError, match=says.replace("(", r"\(")):
         Sokoban(level)
 
@@ -76,11 +76,11 @@ def test_an_impossible_level_is_refused_in_time():
         ({"reward": "dens"}, "did you mean 'dense'"),
     ],
 )
-def test_bad_settings_say_how_to_mend_them(settings, says):
+def test_bad_settings_are_refused_with_a_suggestion(settings, says):
     with pytest.raises(UsageError, match=says):
         Sokoban(**settings)
 
 
-def test_spec_of_an_open_level():
+def test_the_specification_of_a_level_given_by_its_numbers():
     spec = parse_level("7x9-2-8-20")
     assert (spec.rows, spec.columns, spec.boxes, spec.shortest, spec.longest, spec.horizon) == (7, 9, 2, 8, 20, 30)

@@ -52,7 +52,7 @@ def test_rooms_are_read_in_order_and_solved(tmp_path):
     assert info["success"]
 
 
-def test_level_names_the_rooms(tmp_path):
+def test_the_level_is_a_hash_of_the_rooms(tmp_path):
     file = write(tmp_path, GOOD)
     level = Sokoban(xsb=file).level
     assert level.startswith("xsb-")
@@ -83,7 +83,7 @@ def test_a_collection_is_split_by_room_and_a_split_without_rooms_is_refused(tmp_
     assert min(sizes) > 0
 
 
-def test_what_the_player_cannot_reach_is_wall(tmp_path):
+def test_unreachable_cells_count_as_walls(tmp_path):
     env = Sokoban(xsb=write(tmp_path, "########\n#@$.##*#\n########\n"))
     env.reset(options=placed(env)[0])
     assert env.observation == "Walls 1,4 1,5 1,6. Target 1,3. Box 1,2. You 1,1."
@@ -110,7 +110,7 @@ def test_what_the_player_cannot_reach_is_wall(tmp_path):
         (b"\n" * (5 << 20), "larger than 4 MiB"),
     ],
 )
-def test_bad_files_say_where_why_and_what_to_do(tmp_path, text, says):
+def test_bad_files_are_refused_with_line_and_reason(tmp_path, text, says):
     with pytest.raises(UsageError, match=says) as caught:
         Sokoban(xsb=write(tmp_path, text))
     assert "rooms.xsb" in str(caught.value)

@@ -60,7 +60,7 @@ def play(env, index: int, slips: float = 0.0):
             return moves, rewards, info["success"]
 
 
-def test_the_records_are_for_evaluation_and_load_nothing():
+def test_domain_records_are_target_only_and_import_nothing_heavy():
     code = (
         "import sys; from gentax.domains import domains; domains()\n"
         "print([m for m in ('py4j', 'minigrid', 'pygame', 'textworld_express') if m in sys.modules])"
@@ -84,7 +84,7 @@ def test_folds_agree_with_the_package():
     interface.close()
 
 
-def test_seeds_whose_world_an_earlier_fold_has_are_no_tasks(name):
+def test_seeds_that_repeat_a_world_of_an_earlier_fold_are_left_out(name):
     """Of every level, all three folds; the repeated seeds are known, and no others."""
     game, interface = NAMES[name], Simulator()
     for level in set(game.specs) - {"hard"}:  # whose worlds never repeat, and take long to make
@@ -111,7 +111,7 @@ def test_the_expert_wins_the_harder_levels(name, level):
     env.close()
 
 
-def test_the_expert_undoes_slips(env):
+def test_the_expert_undoes_random_actions(env):
     won = sum(play(env, index, slips=0.15)[2] for index in range(40))
     assert won >= (36 if env.game is MAPREADER else 20)  # food is easily spoiled for good
     env.reset(options={"index": 0})
@@ -122,7 +122,7 @@ def test_the_expert_undoes_slips(env):
     assert env.expert() == first
 
 
-def test_the_tracker_undoes_the_last_first_and_skips_what_is_done():
+def test_the_tracker_undoes_the_latest_action_first_and_skips_completed_steps():
     tracker = GoldPathTracker(["move north", "take knife", "eat meal"])
     assert tracker.next() == ("move north", False)
     tracker.observe("open fridge", False)
@@ -141,7 +141,7 @@ def test_the_tracker_undoes_the_last_first_and_skips_what_is_done():
     assert tracker.next() is None
 
 
-def test_texts_are_put_shortly():
+def test_texts_are_shortened():
     look = (
         "You are in the kitchen. In one part of the room you see a stove. There is also An open fridge, that contains "
         "a raw pork chop, some salt, and a white onion. You also see a counter that has a red apple, and a cookbook on "
@@ -168,7 +168,7 @@ def test_texts_are_put_shortly():
     assert tidy("You eat the meal.  It is delicious.\n") == "You eat the meal. It is delicious."
 
 
-def test_the_same_task_is_the_same_episode_whatever_is_played_beside_it(name):
+def test_a_task_is_deterministic_whatever_is_played_in_parallel(name):
     one, two, other = (gentax.make(name, "hard", split="test") for _ in range(3))
     rng = random.Random(0)
     for index in range(4):
@@ -186,7 +186,7 @@ def test_the_same_task_is_the_same_episode_whatever_is_played_beside_it(name):
         env.close()
 
 
-def test_names_in_capitals_are_taken_in_any_case():
+def test_names_with_capitals_are_accepted_in_any_case():
     env = gentax.make("twx-cooking", "hard", split="validation")
     for asked in ("examine TV stand", "EXAMINE tv  stand"):
         env.reset(options={"index": 1})
@@ -215,7 +215,7 @@ def test_food_that_is_eaten_early_ends_the_game():
     env.close()
 
 
-def test_a_jvm_that_dies_is_a_fault_and_the_next_reset_mends_it():
+def test_a_jvm_that_dies_is_a_fault_and_the_next_reset_restarts_it():
     envs = [gentax.make(name, split="test") for name in NAMES]
     for env in envs:
         env.reset(options={"index": 0})

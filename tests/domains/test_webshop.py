@@ -40,7 +40,7 @@ def started(level: str = "1k-easy", index: int = 0, **settings) -> WebShop:
 
 
 @pytest.mark.slow
-def test_splits_share_no_product_and_never_ask_for_the_same_thing_not_even_at_another_price():
+def test_splits_share_no_product_and_no_request_even_at_another_price():
     asked = {split: set() for split in SPLITS}
     products = {split: set() for split in SPLITS}
     catalogue, spec = generated(1000, False), parse_level("1k-easy")
@@ -106,7 +106,7 @@ def test_the_first_result_is_often_wrong():
 # The shop.
 
 
-def test_pages_in_words():
+def test_the_text_of_pages():
     env = WebShop("1k-easy", split="validation", horizon=40)
     env.reset(options={"index": 216})
     assert (env.goal, env.observation) == (GOAL, "Search page.")
@@ -168,14 +168,14 @@ def test_long_pages_are_laid_out_as_published():
 @pytest.mark.parametrize(
     "action", ["", " ", "\0", "🛒", "buy", "search", "search[", "click", "clickx[a]", "\ud800[", "[]"]
 )
-def test_any_string_is_survived(action):
+def test_any_string_is_accepted_as_an_action(action):
     env = started()
     observation, reward, terminated, _, info = env.step(action)
     assert observation == "Unknown action. Search page."
     assert (reward, terminated, info) == (0.0, False, {"valid": False, "success": False})
 
 
-def test_admissible_is_what_is_accepted():
+def test_exactly_the_admissible_actions_are_valid():
     env, rng = WebShop("1k-medium", horizon=1000), random.Random(0)
     known = {"click[9]"}
     for index in range(20):
@@ -195,7 +195,7 @@ def test_admissible_is_what_is_accepted():
                 break
 
 
-def test_the_catalogue_says_what_it_has_and_nothing_else():
+def test_product_texts_mention_exactly_their_attributes():
     for long in (False, True):
         catalogue = generated(2000, long)
         assert len(catalogue.by_code) == len(catalogue.products) == 2000
@@ -293,7 +293,7 @@ def test_a_price_limit_is_one_of_the_next_four_tens():
 
 
 @pytest.mark.slow
-def test_levels_ask_for_more_and_more():
+def test_harder_levels_ask_for_more_attributes_and_options():
     for name, level in LEVELS.items():
         assert level.horizon == 15
         spec = parse_level(name)
@@ -314,7 +314,7 @@ def test_levels_ask_for_more_and_more():
         ("official", "data=FOLDER or GENTAX_WEBSHOP=FOLDER"),
     ],
 )
-def test_bad_levels_say_how_to_mend_them(level, says):
+def test_bad_levels_are_refused_with_a_suggestion(level, says):
     with pytest.raises(UsageError, match=says):
         WebShop(level)
 
@@ -411,7 +411,7 @@ def test_an_official_test_instruction_never_occurs_in_training(data):
         ("items_ins_v2_1000.json", "\x00", "cannot be read as JSON"),
     ],
 )
-def test_broken_data_are_named_in_one_line(data, file, content, says):
+def test_broken_data_files_are_named_in_one_line(data, file, content, says):
     (data / file).unlink() if content is None else (data / file).write_text(content)
     with pytest.raises(UsageError, match=says) as error:
         WebShop(data=data)

@@ -17,7 +17,7 @@ from gentax.models.action_format import (
 
 @pytest.mark.parametrize("how", ["tags", "json", "tool_calls"])
 @pytest.mark.parametrize("thought", [None, "it is free"])
-def test_what_is_written_is_read(how, thought):
+def test_a_formatted_reply_is_parsed_to_the_same_action(how, thought):
     for action in ("go left", 'say "hi"', "émigré 🙂", "{x}"):
         assert parse_reply(write_reply(action, thought, how), how) == ParsedReply(action, thought or "")
 
@@ -38,12 +38,12 @@ def test_what_is_written_is_read(how, thought):
         ("", "", ""),
     ],
 )
-def test_json_is_found_wherever_it_stands(text, action, thought):
+def test_json_is_found_anywhere_in_a_reply(text, action, thought):
     assert parse_reply(text, "json") == (action, thought)
 
 
 @pytest.mark.parametrize("name", TOOL_CALL_FORMATS)
-def test_each_family_s_calls_are_read_and_no_other_tool_s(name):
+def test_tool_calls_of_every_family_are_parsed_and_other_tools_ignored(name):
     family = TOOL_CALL_FORMATS[name]
     call = family.write('open "door"')
     assert parse_tool_calls(f"I open it.\n{call}", family).action == 'open "door"'
@@ -56,13 +56,13 @@ def test_each_family_s_calls_are_read_and_no_other_tool_s(name):
         parse_tool_calls(nasty, family)
 
 
-def test_calls_are_read_and_not_run():
+def test_tool_calls_are_parsed_and_not_evaluated():
     family = TOOL_CALL_FORMATS["pythonic"]
     assert parse_tool_calls("act(action=__import__('os').getcwd())", family).action == ""
     assert parse_tool_calls("```tool_code\nact('go')\n```", family).action == "go"
 
 
-def test_the_family_is_seen_in_the_template():
+def test_the_tool_call_family_is_detected_from_the_template():
     for mark, name in (
         ("<tool_call>", "hermes"),
         ("<function=", "qwen_xml"),
@@ -72,13 +72,13 @@ def test_the_family_is_seen_in_the_template():
         assert detect_tool_call_format(f"… {mark} …") is TOOL_CALL_FORMATS[name]
 
 
-def test_how_to_answer_is_said_in_each_format():
+def test_each_format_has_its_instructions():
     assert format_instructions("tags", True) == "Answer <think>your thoughts</think><action>your action</action>"
     assert format_instructions("json", False) == 'Answer with one JSON object: {"action": "your action"}'
     assert "tool act" in format_instructions("tool_calls", False)
 
 
-def test_the_shipped_model_s_replies_are_read_as_they_always_were():
+def test_parsing_of_the_shipped_model_s_replies_is_unchanged():
     text = "Page.<think>I search.</think><action>search[a.\n<think>It is blue.</think><action>click[green]</action>"
     assert parse_reply(text).action == "search[a.\n<think>It is blue.</think><action>click[green]"
     assert parse_reply("left</think><action>up</action>") == ("up", "")

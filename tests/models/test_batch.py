@@ -24,7 +24,7 @@ def sequences(rng: np.random.Generator, count: int, longest: int) -> list[np.nda
 
 
 @pytest.mark.parametrize("longest", [30, 200])
-def test_every_token_is_scored_as_in_its_sequence_alone(tiny, longest):
+def test_batched_tokens_have_the_scores_of_their_sequence_alone(tiny, longest):
     rng = np.random.default_rng(0)
     model, plain = load_local_policy(tiny).model, load_local_policy(tiny).model
     ids = sequences(rng, 40, longest)
@@ -45,7 +45,7 @@ def test_every_token_is_scored_as_in_its_sequence_alone(tiny, longest):
     assert sorted(seen) == list(range(40))
 
 
-def test_a_shared_beginning_is_computed_once():
+def test_a_shared_prefix_is_computed_once():
     rules = np.arange(6, 106, dtype=np.int32)
     ids = [np.concatenate([rules, np.full(10, n, np.int32)]) for n in range(200, 220)] * 2
     (batch,) = tree_batches(ids, [np.ones(len(one), bool) for one in ids])
@@ -53,7 +53,7 @@ def test_a_shared_beginning_is_computed_once():
     assert len(batch.token_S) == sum(len(one) - 1 for one in ids)  # but every sequence's tokens are learned from
 
 
-def test_batches_have_few_sizes_and_a_longer_sequence_one_to_itself():
+def test_batch_sizes_are_rounded_and_an_overlong_sequence_has_its_own_batch():
     rng = np.random.default_rng(1)
     ids = [rng.integers(6, 900, n).astype(np.int32) for n in (MAX_TOKENS + 5, *[400] * 40)]
     for n, one in enumerate(ids):
@@ -65,13 +65,13 @@ def test_batches_have_few_sizes_and_a_longer_sequence_one_to_itself():
     assert sum(batch.num_tokens for batch in made) == sum(map(len, ids))
 
 
-def test_no_sequence_that_learns_nothing_is_needed():
+def test_sequences_without_scored_tokens_are_left_out():
     ids = [np.arange(6, 20, dtype=np.int32)]
     (batch,) = tree_batches(ids, [np.zeros(14, bool)])
     assert len(batch.token_S) == len(batch.state_U) == 0
 
 
-def test_the_last_layer_runs_whole_for_the_states_that_are_read_alone(tiny):
+def test_the_last_layer_runs_only_for_scored_states(tiny):
     model = load_local_policy(tiny).model
     ids = [np.arange(6, 180, dtype=np.int32) + n for n in range(4)]
     (batch,) = make_batches(model, ids, [np.arange(len(one)) % 20 == 19 for one in ids])
@@ -94,7 +94,7 @@ def test_tiles_cover_every_token_once(keys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["fp32", "bf16"])
-def test_gradients_on_two_threads_are_always_the_same_bits(how):
+def test_gradients_on_two_threads_are_bit_identical(how):
     """Of the shipped model: a smaller one's sums are not worth two threads to PyTorch. Indexing in place of `_taken`
     or of `ScoringBatch.gather_logprobs` was seen to give other bits in one pass of twenty."""
     rng = np.random.default_rng(1)
@@ -132,7 +132,7 @@ def test_the_gradient_of_bf16_products_is_that_of_the_fused_kernel(tiny):
         assert float(torch.cosine_similarity(exact.flatten(), low.flatten(), dim=0)) > 0.995, name
 
 
-def test_bf16_products_know_large_scores_to_less_than_bf16_writes_them():
+def test_bf16_products_are_more_precise_than_bf16_outputs():
     """Scores of 54, which in bf16 are off by up to an eighth: without the second pass these are 0.06 and 0.02."""
 
     def attended(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -151,7 +151,7 @@ def test_bf16_products_know_large_scores_to_less_than_bf16_writes_them():
         assert float((low - exact).norm() / exact.norm()) < 5e-3
 
 
-def test_packing_begins_a_new_batch_where_one_would_be_too_full():
+def test_packing_starts_a_new_batch_when_one_is_full():
     drawn = (Example(np.full(700, 6 + n, np.int32), np.ones(700, np.float32)) for n in range(10**6))
     made = sft.pack_batches(drawn)  # the examples need not end
     first, second = next(made), next(made)

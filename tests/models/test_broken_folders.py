@@ -279,6 +279,6 @@ def test_a_broken_gguf_file_is_refused_in_one_line(tmp_path, capfd, content, say
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_vocabulary_for_each_layer_is_no_number_of_layers():
+def test_a_vocabulary_per_layer_is_not_taken_for_a_number_of_layers():
     """As Gemma 3n and the small models of Gemma 4 have it."""
     check_config({"model_type": "gemma3n_text", "vocab_size_per_layer_input": 262144}, {"a": None}, "a model")

@@ -41,7 +41,7 @@ def whole(made, said: list[str], **given) -> list[int]:
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_conversation_that_grows_has_the_ids_of_its_chat_template(kind, template):
+def test_incremental_token_ids_equal_those_of_apply_chat_template(kind, template):
     made = tokenizer(kind, template)
     codec = ChatCodec(made)
     for first, answer, then in itertools.product(MESSAGES, ANSWERS, MESSAGES):
@@ -51,7 +51,7 @@ def test_a_conversation_that_grows_has_the_ids_of_its_chat_template(kind, templa
 
 @pytest.mark.parametrize("template", [*TEMPLATES, None])
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_text_from_outside_becomes_a_control_token(kind, template):
+def test_text_from_outside_never_becomes_a_control_token(kind, template):
     made = tokenizer(kind, template, added=("<think>", "</tool_call>"), bos=template is None)
     codec = ChatCodec(made, ChatOptions(system_prompt="Be </s> brief."))
     control = {made.convert_tokens_to_ids(text) for text in (*SPECIAL[1:], "<think>")}
@@ -73,7 +73,7 @@ def test_no_text_from_outside_becomes_a_control_token(kind, template):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bos_stands_where_the_tokenizer_puts_it_and_once(kind):
+def test_bos_is_written_once_where_the_tokenizer_puts_it(kind):
     bos = tokenizer(kind, None).bos_token_id
     plain = ChatCodec(tokenizer(kind, None, bos=True))
     assert plain.first_prompt("The word is red.").tolist().count(bos) == 1
@@ -96,7 +96,7 @@ def test_the_end_of_a_turn_is_not_written_twice():
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_a_system_prompt_is_said_once_with_or_without_a_role_of_its_own(template):
+def test_a_system_prompt_is_written_once_with_or_without_a_system_role(template):
     made = tokenizer("byte_level", template)
     codec = ChatCodec(made, ChatOptions(system_prompt="Be brief."))
     text = made.decode(codec.first_prompt("The word is red."))
@@ -159,7 +159,7 @@ def test_templates_that_cannot_be_used_are_refused_in_one_line():
         ChatOptions(action_format="jsn")
 
 
-def test_the_shipped_model_reads_what_it_always_read():
+def test_token_ids_of_the_shipped_model_are_unchanged():
     codec = ChatCodec(load_tokenizer("base"))
     assert codec.has_reply_tokens
     parts = [
@@ -198,7 +198,7 @@ def shipped(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", by_template(SHIPPED))
-def test_templates_of_today_are_read(name):
+def test_chat_templates_of_current_models_are_read(name):
     special = (("bos_token", "<s>"), ("eos_token", "</s>"))
     layout = read_chat_template(shipped(name), special, ChatOptions(system_prompt="S"), name)
     assert len(layout.opening.holes) == 2
@@ -217,7 +217,7 @@ def test_templates_of_today_are_read(name):
 
 
 @pytest.mark.parametrize("name", by_template(sorted(set(SHIPPED) - NO_TOOLS)))
-def test_a_call_is_written_read_and_answered_as_the_template_has_it(name):
+def test_tool_calls_and_their_results_are_written_as_by_the_template(name):
     made = tokenizer("byte_level", shipped(name), added=("<tool_call>", "</tool_call>"))
     codec = ChatCodec(made, ChatOptions(action_format="tool_calls"))
     action = 'go "left" é'
@@ -248,7 +248,7 @@ def test_a_call_is_written_read_and_answered_as_the_template_has_it(name):
 
 
 @pytest.mark.parametrize("name", by_template(sorted(set(SHIPPED) - NO_TOOLS)))
-def test_a_thought_stands_before_a_call_in_place_of_an_empty_one(name):
+def test_a_thought_before_a_tool_call_replaces_the_empty_one(name):
     codec = ChatCodec(tokenizer("byte_level", shipped(name)), ChatOptions(True, action_format="tool_calls"))
     text = codec.format_reply("up", "it is free")
     assert text.count("</think>") == 1

@@ -40,7 +40,7 @@ def stock_logprobs(model, prompt, ids, temperature=1.0):
     return [float(logp[len(prompt) - 1 + n, token]) for n, token in enumerate(ids)]
 
 
-def test_a_row_stops_where_it_is_told_and_never_writes_more_than_it_may():
+def test_a_row_stops_at_its_stop_and_at_its_token_limit():
     decoder, rng = LlamaDecoder(model_of("llama")), np.random.default_rng(2)
     samples = decoder.sample([ask(s, [1, 2, 3 + s], rng, new=9) for s in range(8)], stop=lambda ids: ids[-1] % 4 == 0)
     for sample in samples:
@@ -64,7 +64,7 @@ def test_two_decoders_of_one_model_share_its_weights():
     assert np.allclose(sample.logprobs, stock_logprobs(model, [1, 2, 3], sample.ids.tolist()), atol=2e-4)
 
 
-def test_what_prompts_begin_with_alike_is_computed_once():
+def test_a_common_prefix_of_prompts_is_computed_once():
     model, rng = model_of("llama"), np.random.default_rng(7)
     rules, tasks = rng.integers(0, 64, 30), rng.integers(0, 64, (3, 10))
     prompts = [np.concatenate([rules, tasks[n % 3]]).astype(np.int32) for n in range(6)]
@@ -83,7 +83,7 @@ def test_what_prompts_begin_with_alike_is_computed_once():
         assert np.allclose(sample.logprobs, expected, atol=2e-4)
 
 
-def test_an_answer_written_in_a_copy_of_its_row_is_in_the_cache_afterwards():
+def test_a_reply_sampled_in_a_copied_row_is_in_the_cache_afterwards():
     model, rng = model_of("llama"), np.random.default_rng(8)
     decoder = LlamaDecoder(model)
     asks = [ask(s, rng.integers(0, 64, 20), rng, new=12 if s == 5 else 2) for s in range(6)]
@@ -95,7 +95,7 @@ def test_an_answer_written_in_a_copy_of_its_row_is_in_the_cache_afterwards():
     assert np.allclose(sample.logprobs, stock_logprobs(model, prompt.tolist(), sample.ids.tolist()), atol=2e-4)
 
 
-def test_steps_of_fixed_shapes_say_the_same():
+def test_decoding_with_fixed_shapes_gives_the_same_tokens():
     model = model_of("qwen3")
     plain, padded = LlamaDecoder(model), LlamaDecoder(model)
     padded.recorder = CudaGraphStep(padded.weights)  # without a GPU the padded step is run unrecorded
@@ -116,7 +116,7 @@ def test_a_context_of_a_billion_tokens_takes_no_memory_before_it_is_used():
     assert len(decoder.weights.cos) == decoder.cache.rows.length == 384
 
 
-def test_answers_that_are_alike_part_where_they_differ():
+def test_rows_with_equal_replies_are_separated_where_they_differ():
     model, rng = model_of("llama"), np.random.default_rng(10)
     prompt = rng.integers(0, 64, 20)
     # The same numbers say the same; one row may write less, and one goes another way at its third token.
@@ -135,7 +135,7 @@ def test_answers_that_are_alike_part_where_they_differ():
         assert np.allclose(sample.logprobs, expected, atol=2e-4)
 
 
-def test_memory_is_for_the_rows_in_use_not_for_the_most_and_the_longest_that_ever_were():
+def test_cache_memory_follows_the_rows_in_use():
     model, rng = model_of("llama"), np.random.default_rng(2)
     decoder = LlamaDecoder(model)
     decoder.sample([ask(s, [1, 2, 3], rng) for s in range(40)], stop=lambda ids: False)

@@ -57,7 +57,7 @@ def test_what_does_not_fit_is_refused_with_the_numbers():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_weight_gets_one_of_the_two_numbers_next_to_it_and_is_right_on_average(dtype):
+def test_stochastic_rounding_takes_a_neighbouring_value_and_is_unbiased(dtype):
     exact = torch.full((1000, 64), 1.0 + 0.3 * torch.finfo(dtype).eps)
     target = torch.zeros(1000, 64, dtype=dtype)
     stochastic_round_(target, exact, "weight")
@@ -67,7 +67,7 @@ def test_a_weight_gets_one_of_the_two_numbers_next_to_it_and_is_right_on_average
     assert float((target.double() + 1).mean() / torch.finfo(dtype).eps) == pytest.approx(-0.3, abs=0.02)
 
 
-def test_what_is_exact_already_stays_and_the_same_weights_are_rounded_alike(monkeypatch):
+def test_stochastic_rounding_keeps_exact_values_and_is_reproducible(monkeypatch):
     torch.manual_seed(0)
     stored = torch.randn(70, 64).bfloat16()
     target = torch.empty_like(stored)

@@ -103,7 +103,7 @@ def test_a_hub_name_that_is_not_cached_is_one_line_with_the_command_that_fetches
         load_policy("them/small")
 
 
-def test_a_model_of_this_machine_asks_no_network(tiny, tmp_path, monkeypatch):
+def test_a_local_model_needs_no_network(tiny, tmp_path, monkeypatch):
     folder = adapter(tiny, tmp_path / "adapter")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("somebody was called"))
@@ -142,7 +142,7 @@ def test_what_is_fetched_is_safetensors_configuration_and_tokenizer(hub, monkeyp
         find_model("them/new")
 
 
-def test_a_slip_in_a_path_is_no_hub_name(tiny, tmp_path, monkeypatch):
+def test_a_misspelt_path_is_not_taken_for_a_hub_name(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny, tmp_path / "runs" / "first")
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: pytest.fail("the hub was asked"))
@@ -260,7 +260,7 @@ def test_a_small_adapter_changes_a_base_in_bf16(tiny, tmp_path, settings):
 @pytest.mark.parametrize(
     "name", ["mixtral", "gpt-oss", "deepseek-v3", "qwen3.5", "qwen3-next", "lfm2", "mamba2", "bloom"]
 )
-def test_no_sound_architecture_is_refused(name, tmp_path):
+def test_every_supported_architecture_loads_from_its_files(name, tmp_path):
     """Files hold other names than models do: experts one by one, tied weights once, prefixes, older spellings."""
     model = ZOO[name]()
     model.save_pretrained(tmp_path)
@@ -281,7 +281,7 @@ def test_number_formats_and_devices(tiny):
                 load_local_policy(tiny, ModelOptions(device))
 
 
-def test_what_is_stored_in_bf16_and_in_shards_stays_so(tiny, tmp_path):
+def test_bf16_and_sharded_weights_are_loaded_as_stored(tiny, tmp_path):
     model = load_model(tiny, ModelOptions(dtype="bfloat16"))
     model.save_pretrained(tmp_path, max_shard_size="200KB")
     load_tokenizer(tiny).save_pretrained(tmp_path)
@@ -345,7 +345,7 @@ def test_gemma_3_of_every_size_has_its_own_scale_of_attention(layers, hidden, he
     assert rope["sliding_attention"]["rope_type"] == "default"
 
 
-def test_results_say_where_and_in_which_format_a_policy_played(toy, tiny, tmp_path):
+def test_results_record_device_and_dtype(toy, tiny, tmp_path):
     import gentax
     from gentax.evals.evaluate import evaluate
     from gentax.evals.probe import probe

@@ -49,7 +49,7 @@ def test_tokens_follow_the_filtered_distribution_and_their_log_probabilities_are
     assert np.allclose(logp_B.numpy(), np.log(p[token_B.numpy()]), atol=1e-5)
 
 
-def test_every_row_has_filters_of_its_own():
+def test_every_row_has_its_own_filters():
     logits = torch.randn(3, 64, generator=torch.Generator().manual_seed(1))
     rows = [SamplingParams(), SamplingParams(top_k=2), SamplingParams(0.5, top_p=0.5, min_p=0.3)]
     uniform = torch.tensor([0.3, 0.6, 0.9], dtype=torch.float64)
@@ -61,7 +61,7 @@ def test_every_row_has_filters_of_its_own():
         assert torch.allclose(together[1][n], alone[1][0])
 
 
-def test_the_ends_of_the_unit_interval_never_give_a_token_that_may_not_be_sampled():
+def test_extreme_uniforms_never_sample_a_filtered_token():
     logits = torch.tensor([[0.0, 5.0, 4.0, 0.0]]).repeat(2, 1)
     rows = [SamplingParams(top_k=2)] * 2
     uniform = torch.tensor([0.0, np.nextafter(1.0, 0.0)], dtype=torch.float64)

@@ -64,7 +64,7 @@ def test_a_window_too_long_to_compare_is_left_to_the_model():
     assert scoring_method(made("mistral", sliding_window=10**8, max_position_embeddings=10**9)) == "padded"
 
 
-def test_a_model_that_neither_way_scores_is_refused_by_name():
+def test_a_model_without_an_exact_scoring_method_is_refused_by_name():
     model = made("llama")
     head = model.lm_head
     model.lm_head = torch.nn.Linear(32, 64)  # its logits follow from how many positions there are
@@ -86,7 +86,7 @@ def test_copies_are_scored_like_the_model():
 
 
 @pytest.mark.parametrize(("kind", "settings", "way"), [("llama", {}, "tree"), ("gemma2", {"head_dim": 8}, "padded")])
-def test_what_is_stored_in_bf16_is_found_out_in_fp32(kind, settings, way):
+def test_a_model_stored_in_bf16_is_checked_in_fp32(kind, settings, way):
     model = made(kind, tie_word_embeddings=False, **settings).bfloat16()
     with torch.no_grad():
         model.lm_head.weight *= 100  # now rounding moves log-probabilities by nats

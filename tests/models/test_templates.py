@@ -11,7 +11,7 @@ from gentax.core import UsageError
 from gentax.models.templates import SandboxedTemplate, TemplateRenderError
 
 
-def test_a_template_is_rendered_again_and_again():
+def test_a_template_can_be_rendered_repeatedly():
     with SandboxedTemplate(
         "{{ a }}{% generation %}!{% endgeneration %} {{ b|tojson }} {{ strftime_now('%Y') }}", "t"
     ) as one:
@@ -37,7 +37,7 @@ def test_a_template_is_rendered_again_and_again():
         ("{% set x = 9 %}{{ x ** (x ** (x ** x)) }}", "too long|2 seconds"),
     ],
 )
-def test_what_loops_fills_memory_or_looks_around_is_stopped(source, said):
+def test_endless_large_and_prying_templates_are_stopped(source, said):
     began = time.monotonic()
     with pytest.raises((UsageError, TemplateRenderError), match=said) as fault, SandboxedTemplate(source, "t") as one:
         one.render({})
@@ -45,7 +45,7 @@ def test_what_loops_fills_memory_or_looks_around_is_stopped(source, said):
     assert time.monotonic() - began < 40  # some 5 seconds of computing at most, on a machine that does other things too
 
 
-def test_ctrl_c_is_not_for_the_process_of_a_template():
+def test_ctrl_c_does_not_reach_the_template_process():
     """A terminal sends it to the whole group; the step in flight is finished, with its prompts."""
     with SandboxedTemplate("{{ text }}", "the template") as template:
         assert template.render({"text": "before"}) == "before"

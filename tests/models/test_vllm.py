@@ -174,7 +174,7 @@ def test_sampling_settings_reach_vllm_and_replies_end_where_the_policy_says(fake
         policy.decoder.sample([SamplingRequest(0, np.zeros(5000, np.int32), params, np.zeros(9))], lambda ids: False)
 
 
-def test_a_tag_that_ends_nothing_does_not_end_a_reply(any_vllm):
+def test_a_closing_tag_within_a_thought_does_not_end_a_reply(any_vllm):
     """vLLM stops at the text `</action>`; in a thought it is no end, and the reply goes on as it would have."""
     policy = load_local_policy(BASE, THROUGH_VLLM)
     end = policy.tokenizer.convert_tokens_to_ids("</action>")
@@ -215,7 +215,7 @@ def test_an_adapter_is_given_to_vllm_and_not_merged(fake_vllm, tiny, tmp_path):
     assert policy.name == "tuned"
 
 
-def test_what_needs_weights_refuses_in_one_line(fake_vllm, tiny):
+def test_commands_that_need_weights_refuse_vllm_in_one_line(fake_vllm, tiny):
     from gentax.models.scoring import sequence_kl
 
     policy = load_local_policy(tiny, THROUGH_VLLM)
@@ -232,7 +232,7 @@ def test_without_vllm_one_line_says_how_to_install_it(tiny, monkeypatch):
         load_local_policy(tiny, THROUGH_VLLM)
 
 
-def test_what_vllm_cannot_do_is_one_line(fake_vllm, tiny, tmp_path, monkeypatch):
+def test_options_that_vllm_lacks_are_refused_in_one_line(fake_vllm, tiny, tmp_path, monkeypatch):
     shutil.copytree(tiny, broken := tmp_path / "broken")
     with pytest.raises(UsageError, match=r"vLLM cannot load .*: no kernel for this$"):
         load_local_policy(broken, THROUGH_VLLM)

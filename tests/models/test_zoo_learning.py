@@ -119,7 +119,7 @@ def test_the_gradient_is_that_of_plain_forward_passes(name):
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_what_was_sampled_has_the_log_probabilities_that_were_recorded(name):
+def test_sampled_tokens_score_their_recorded_log_probabilities(name):
     policy = policy_for(name)
     rng = np.random.default_rng(4)
     asks = [
@@ -137,7 +137,7 @@ def test_what_was_sampled_has_the_log_probabilities_that_were_recorded(name):
 
 
 @pytest.mark.parametrize("name", ["gemma3", "gpt2", "gpt-oss", "lfm2", "mixtral", "qwen3-next", "falcon-h1", "mamba2"])
-def test_adapters_learn_as_plain_passes_say_and_the_player_has_them_merged(name):
+def test_adapter_gradients_are_those_of_plain_passes_and_the_player_has_them_merged(name):
     """Of every kind of layer that is adapted: attention, convolutions with projections, experts, routers, mixers."""
     policy = policy_for(name)
     start = copy.deepcopy(policy.model)
@@ -199,7 +199,7 @@ def test_a_large_vocabulary_is_scored_in_chunks_and_gives_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(4)], ids=["full", "lora"])
-def test_what_training_takes_is_known_of_every_architecture(lora):
+def test_the_memory_of_training_is_estimated_for_every_architecture(lora):
     for name, build in ZOO.items():
         model = build()
         found = footprint(model, TrainConfig(lora=lora), torch.device("cpu"), 1e12)

@@ -46,7 +46,7 @@ def test_log_probabilities_are_those_of_the_forward_pass(name, context, toy):
 
 
 @pytest.mark.slow
-def test_the_lean_decoder_plays_where_it_is_exact_and_only_there():
+def test_the_llama_decoder_is_selected_exactly_where_it_is_exact():
     lean = {name for name in ZOO if isinstance(policy_for(name).decoder, LlamaDecoder)}
     exact = {"llama", "llama-llama3-rope", "llama-yarn", "llama-dynamic-rope", "llama-biases", "qwen2", "qwen3"}
     assert lean == exact
@@ -74,7 +74,7 @@ def decoder_of(model):
 
 
 @ALL_KINDS
-def test_what_a_row_says_does_not_depend_on_its_neighbours(name):
+def test_a_row_s_tokens_do_not_depend_on_the_rest_of_the_batch(name):
     model = ZOO[name]()
     prompts = [np.random.default_rng(s).integers(0, 300, 12 + 5 * s) for s in range(6)]
     asked = [request(s, prompts[s], seed=s, new=3 + s) for s in range(6)]
@@ -86,7 +86,7 @@ def test_what_a_row_says_does_not_depend_on_its_neighbours(name):
 
 
 @ALL_KINDS
-def test_a_conversation_may_go_back_skip_a_turn_and_lose_a_reply(name):
+def test_a_rewritten_history_is_decoded_correctly(name):
     """What a policy does when the history is rewritten, a slot rests, or thoughts are cut out."""
     model, rng = ZOO[name](), np.random.default_rng(3)
     decoder = decoder_of(model)
@@ -106,7 +106,7 @@ def test_a_conversation_may_go_back_skip_a_turn_and_lose_a_reply(name):
 
 
 @KINDS
-def test_only_what_is_new_is_computed(name, monkeypatch):
+def test_only_new_tokens_are_computed(name, monkeypatch):
     model, rng = ZOO[name](), np.random.default_rng(4)
     decoder = HFDecoder(model)
     computed = []
@@ -133,7 +133,7 @@ def test_only_what_is_new_is_computed(name, monkeypatch):
 
 
 @ALL_KINDS
-def test_new_weights_are_seen_after_forgetting(name):
+def test_new_weights_are_used_after_clear_cache(name):
     model = ZOO[name]()
     decoder = decoder_of(model)
     prompt = list(range(30))
@@ -147,7 +147,7 @@ def test_new_weights_are_seen_after_forgetting(name):
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
-def test_a_generation_config_has_no_say(name):
+def test_the_generation_config_is_ignored(name):
     def plays(**settings):
         policy = policy_for(name)
         for key, value in settings.items():
@@ -173,7 +173,7 @@ def test_every_decoder_samples_within_the_filters(name):
         assert abs(np.log(p[token]) - logp) < 1e-4
 
 
-def test_a_model_without_a_cache_is_played_all_the_same(monkeypatch):
+def test_a_model_without_a_cache_can_still_be_played(monkeypatch):
     model = ZOO["gpt2"]()
     monkeypatch.setattr("gentax.models.decoding.hf_decoder.template_layers", lambda *_: [])
     with pytest.warns(UserWarning, match="generation is slow"):
@@ -185,7 +185,7 @@ def test_a_model_without_a_cache_is_played_all_the_same(monkeypatch):
         assert np.allclose(sample.logprobs, expected, atol=1e-4)
 
 
-def test_a_decoder_that_is_wrong_does_not_play(monkeypatch):
+def test_a_decoder_with_wrong_logits_is_not_selected(monkeypatch):
     """What is wrong is found by its numbers, whatever the model is called."""
     monkeypatch.setattr("gentax.models.decoding.llama_model.LlamaLayer.finish", lambda self, x_N, mixed_N: x_N)
     assert isinstance(select_decoder(ZOO["llama"]()), HFDecoder)
@@ -219,7 +219,7 @@ def test_bfloat16_is_played_with_a_cache(name):
         model.bfloat16()
 
 
-def test_a_conversation_that_has_ended_holds_no_memory():
+def test_a_finished_conversation_is_dropped_from_the_cache():
     decoder = HFDecoder(policy_for("gemma3").model)
     rng = np.random.default_rng(0)
     asked = [SamplingRequest(slot, rng.integers(2, 60, 9), SamplingParams(), rng.random(2)) for slot in range(4)]
