@@ -55,21 +55,11 @@ def test_outcomes(policies):
 
 def test_estimates_are_those_of_the_tax_and_of_arms(policies):
     """A claim's estimate and interval are those that the report shows of the same measure."""
-    rng = np.random.default_rng(0)
     report = tax_report("home", policies["init"], policies["plain"])
     arms = {arm: policies[arm] for arm in ("plain", "careful")}
-    arm = compare_arms("home", policies["init"], arms, rng)["careful"]
-    measures = [
-        (c.tax("plain", TARGETS), report.tax),
-        (c.gain("plain", "home"), report.delta_id),
-        (c.drop("plain", ["maze"]), report.drop["maze"]),
-        (c.tax_rate("plain", TARGETS, "home"), report.tax_rate),
-        (c.tax_removed("careful", TARGETS, "plain"), arm.tax_removed),
-    ]
-    for measure, shown in measures:
-        got = one(Claim("", measure, limit=0.5), policies).estimate
-        assert got.unit == shown.unit
-        assert (got.value, got.low, got.high) == pytest.approx((shown.value, shown.low, shown.high))
+    arm = compare_arms("home", policies["init"], arms, np.random.default_rng(0))["careful"]
+    assert one(Claim("", c.tax("plain", TARGETS)), policies).estimate == report.tax
+    assert one(Claim("", c.gain("plain", "home"), limit=0.5), policies).estimate == report.delta_id
     less = one(Claim("", c.drop("careful", TARGETS), c.drop("plain", TARGETS)), policies)
     assert less.estimate.value == pytest.approx(-arm.targets.value)
     assert less.p == pytest.approx(arm.targets_p, rel=1e-4)

@@ -428,8 +428,7 @@ class LostEpisodes:
     invalid: tuple[int, int] = (0, 0)  # of these
 
     def __add__(self, other: LostEpisodes) -> LostEpisodes:
-        before, after = zip(self.actions, other.actions, strict=True), zip(self.invalid, other.invalid, strict=True)
-        (a, b), (c, d) = map(sum, before), map(sum, after)
+        (a, b), (c, d) = np.add((self.actions, self.invalid), (other.actions, other.invalid)).tolist()
         kinds = self.kinds + other.kinds
         return LostEpisodes(self.solved + other.solved, self.lost + other.lost, kinds, (a, b), (c, d))
 

@@ -43,6 +43,7 @@ from gentax.metrics.statistics.scores import rounded, variance_components
 
 NOT_TOUCHED = Undefined("no target is known to be touched")
 ALL_TOUCHED = Undefined("every target is touched")
+LIKE_CHANCE = Undefined("the base policy's success on the targets is not told apart from that of random play")
 NO_CHANCE = Undefined("random play's success is not known")
 BASE, RANDOM = "init", "chance"  # roles without training seeds: the policy before training, random play
 
@@ -389,6 +390,12 @@ def tax_report(
     def measured(measure: Callable[..., SuccessMeasure], *over: Any) -> Any:
         return overall(measure("after", *over).estimate(scores, level))
 
+    def above(role: str, domain: str) -> Any:
+        of_role, chance_1K = scores.roles[role][domain], scores.roles["chance"][domain]
+        found = above_chance(of_role, chance_1K[0], level, labels.get(domain))
+        return overall(found or Undefined("random play may always succeed"))
+
+    with_chance = [t for t in targets if t in scores.roles["chance"]]
     return TaxReport(
         source=source,
         targets=targets,
@@ -411,8 +418,10 @@ def tax_report(
         touched=touched,
         tax_untouched=(measured(tax, untouched) if untouched else ALL_TOUCHED) if touched else NOT_TOUCHED,
         tax_touched=measured(tax, sorted(touched)) if touched else NOT_TOUCHED,
-        above_chance=_above_chance(scores, rates("chance"), labels, level, overall),
-        tax_above_chance=overall(_tax_above_chance(scores, targets, level)),
+        above_chance={d: AboveChance(of, above("init", d), above("after", d)) for d, of in rates("chance").items()},
+        tax_above_chance=overall(above_chance_tax(scores, with_chance, level) or LIKE_CHANCE)
+        if with_chance
+        else NO_CHANCE,
         bounds=bounds,
         pilot=estimate_pilot(scores, targets),
     )
@@ -422,36 +431,12 @@ def _usable_chance(
     chance: DomainScores, policies: Sequence[DomainScores], max_error_share: float
 ) -> dict[str, np.ndarray]:
     """Return random play's scores where its own errors do not leave too few tasks to the policies."""
-    kept = {}
-    for domain, chance_K in chance.items():
-        broken = np.isnan(np.atleast_2d(chance_K)).any(0)
-        if broken.any():
-            for policy in policies:
-                broken = broken | np.isnan(np.atleast_2d(policy[domain])).any(0)
-        if broken.mean() <= max_error_share:
-            kept[domain] = chance_K
-    return kept
 
+    def leaves_enough(domain: str) -> bool:
+        broken = [np.isnan(np.atleast_2d(of[domain])).any(0) for of in (chance, *policies)]
+        return not broken[0].any() or np.any(broken, axis=0).mean() <= max_error_share
 
-def _above_chance(
-    scores: Scores, random: Mapping[str, Estimate], labels: Mapping[str, Labels], level: float, overall: Any
-) -> dict[str, AboveChance]:
-    """Return success above chance before and after on the domains where random play is known."""
-
-    def above(role: str, domain: str) -> Estimate | Undefined:
-        chance_1K = scores.roles["chance"][domain]
-        estimate = above_chance(scores.roles[role][domain], chance_1K[0], level, labels.get(domain))
-        return Undefined("random play may always succeed") if estimate is None else overall(estimate)
-
-    return {d: AboveChance(random[d], above("init", d), above("after", d)) for d in scores.roles["chance"]}
-
-
-def _tax_above_chance(scores: Scores, targets: Sequence[str], level: float) -> Estimate | Undefined:
-    known = [t for t in targets if t in scores.roles["chance"]]
-    if not known:
-        return NO_CHANCE
-    cost = above_chance_tax(scores, known, level)
-    return cost or Undefined("the base policy's success on the targets is not told apart from that of random play")
+    return {domain: chance_K for domain, chance_K in chance.items() if leaves_enough(domain)}
 
 
 def _error_bounds(
