@@ -168,7 +168,8 @@ def axes(
     seen = texts_of(lambda episode: [step.observation for step in episode.steps])
     read = texts_of(prompts) if prompts else None
     tokens = (lambda text: len(encode(text))) if encode else None
-    won = [(e.task, float(e.length)) for e in complete if e.success]
+    steps = [(e.task, e.length if e.success else horizon) for e in complete]
+    won = [(e.task, e.length) for e in complete if e.success]
     return Axes(
         domain=domain,
         horizon=horizon,
@@ -179,10 +180,8 @@ def axes(
         observation_tokens=richness(seen, tokens, "tokens") if tokens else None,
         prompt_characters=richness(read, len, "characters") if read else None,
         prompt_tokens=richness(read, tokens, "tokens") if read and tokens else None,
-        planning=bounded_mean(
-            _by_task((e.task, e.length if e.success else horizon) for e in complete), float(horizon), "steps"
-        ),
-        success=success_rate(_by_task((e.task, float(e.success)) for e in complete)),
+        planning=bounded_mean(np.divide(*_by_task(steps)), float(horizon), "steps"),
+        success=success_rate(np.divide(*_by_task((e.task, e.success) for e in complete))),
         length_given_success=_pooled(won, "steps") if len({task for task, _ in won}) >= 2 else None,
         expert_length=None if expert_lengths is None else _pooled(enumerate(expert_lengths), "steps"),
         observation_template=template_share(seen),
@@ -210,23 +209,17 @@ def _compressed(text: str) -> int:
     return len(zlib.compress(text.encode("utf-8", "surrogatepass"), 9))
 
 
-def _grouped(pairs: Iterable[tuple[Hashable, float]]) -> dict[Hashable, list[float]]:
+def _by_task(pairs: Iterable[tuple[Hashable, float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sum and the number of each task's values: samples of one task are no independent evidence."""
     groups: dict[Hashable, list[float]] = {}
     for task, value in pairs:
         groups.setdefault(task, []).append(float(value))
-    return groups
-
-
-def _by_task(pairs: Iterable[tuple[Hashable, float]]) -> np.ndarray:
-    """Return the mean of each task's values: samples of one task are no independent evidence."""
-    return np.array([np.mean(values) for values in _grouped(pairs).values()])
+    return np.array([sum(of) for of in groups.values()]), np.array([len(of) for of in groups.values()])
 
 
 def _pooled(pairs: Iterable[tuple[Hashable, float]], unit: str) -> Estimate:
     """Return the mean over all values, with the interval over the tasks they come in."""
-    groups = _grouped(pairs)
-    sums, counts = ([size(v) for v in groups.values()] for size in (sum, len))
-    return cluster_mean(np.array(sums), np.array(counts), unit)
+    return cluster_mean(*_by_task(pairs), unit)
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,16 @@ Not here: how a claim is written (`studies.claim_parser`), and claims of equalit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gentax.core.errors import UsageError
+from gentax.core.results import Record
 from gentax.metrics.episode_scores import error_free_scores
 from gentax.metrics.statistics import (
     LEVEL,
@@ -73,15 +75,12 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class RequiredSample:
+class RequiredSample(Record):
     """What would decide a claim with 80 % power, were the difference what it was estimated to be."""
 
     seeds: int | None  # with the tasks there are; None for over 100
     tasks: int | None  # of each domain, with the seeds there are; None for over a million
     spread_assumed: bool  # whether the spread of training seeds is assumed, since there is one
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -115,22 +114,17 @@ class ClaimResult:
 
 @dataclass(frozen=True)
 class _Test:
-    """A claim on some scores: its estimate, its p-value, and the linear sum of success whose sign decides it."""
+    """A claim on some scores: its estimate, its p-value, and what would decide it at a level."""
 
     claim: Claim
     estimate: Estimate | Undefined
     limit: float
     p: float = 1.0
-    scores: Scores | None = None
-    contrast: Weights | None = None
-    distance: float = 0.0  # of the contrast from where the claim turns
+    required: Callable[[float], RequiredSample] | None = None
 
 
 def assess(
-    claims: Sequence[Claim],
-    policies: Mapping[str, DomainScores],
-    clusters: Mapping[str, Labels] | None = None,
-    level: float = LEVEL,
+    claims: Sequence[Claim], policies: Mapping[str, DomainScores], clusters: Mapping[str, Labels] | None = None
 ) -> list[ClaimResult]:
     """Test the claims of a study together.
 
@@ -139,31 +133,28 @@ def assess(
         policies: role -> domain -> success (S, K) or (K,) in [0, 1] on the same tasks; NaN marks an error. A task that
             ended in an error under any role that a claim is about is left out of that claim.
         clusters: domain -> a label (K,) for each task; tasks with the same label share their content.
-        level: of the intervals, and 1 - the chance that any claim is decided against the truth.
 
     A claim whose measure has no value, or whose scores cannot be used, is undecided and says why.
     """
-    tests = [_test(claim, policies, clusters, level) for claim in claims]
+    tests = [_test(claim, policies, clusters) for claim in claims]
     corrected = holm({n: test.p for n, test in enumerate(tests)})
-    decided = {n for n, p in corrected.items() if p < 1 - level}
-    next_level = 1 - (1 - level) / max(1, len(tests) - len(decided))  # of Holm's next step
+    decided = {n for n, p in corrected.items() if p < 1 - LEVEL}
+    next_level = 1 - (1 - LEVEL) / max(1, len(tests) - len(decided))  # of Holm's next step
     results = []
     for n, test in enumerate(tests):
         outcome, needed = ClaimOutcome.UNDECIDED, None
         if n in decided and test.estimate:
             as_claimed = (test.estimate.value > test.limit) == test.claim.above
             outcome = ClaimOutcome.SUPPORTED if as_claimed else ClaimOutcome.REFUTED
-        elif test.estimate:
-            needed = _needed(test, next_level)
+        elif test.required:
+            needed = test.required(next_level)
         results.append(
             ClaimResult(test.claim, outcome, test.estimate, test.limit, test.p, corrected[n], len(tests), needed)
         )
     return results
 
 
-def _test(
-    claim: Claim, policies: Mapping[str, DomainScores], clusters: Mapping[str, Labels] | None, level: float
-) -> _Test:
+def _test(claim: Claim, policies: Mapping[str, DomainScores], clusters: Mapping[str, Labels] | None) -> _Test:
     measure, limit = claim.left, claim.limit * SCALES.get(claim.left.unit, 1.0)
     sides = [claim.left, claim.right] if claim.right else [claim.left]
     try:
@@ -172,10 +163,10 @@ def _test(
         return _Test(claim, Undefined(str(error)), limit)
     if claim.right:
         for side in sides:
-            if not (of_side := side.estimate(scores, level)):
+            if not (of_side := side.estimate(scores)):
                 return _Test(claim, of_side, limit)
         measure = claim.left.minus(claim.right, scores)
-    estimate, limits = measure.estimate(scores, level), measure.limits(scores)
+    estimate, limits = measure.estimate(scores), measure.limits(scores)
     if not estimate:
         return _Test(claim, estimate, limit)
     contrast, distance = measure.numerator, estimate.value - limit
@@ -188,7 +179,8 @@ def _test(
         found = limits(level)
         return -1.0 if found is None else max(found[0] - limit, limit - found[1])
 
-    return _Test(claim, estimate, limit, p_value_of(left_out), scores, contrast, abs(distance))
+    required = partial(_required, scores, contrast, abs(distance), estimate.seeds)
+    return _Test(claim, estimate, limit, p_value_of(left_out), required)
 
 
 def _select(
@@ -202,15 +194,15 @@ def _select(
     return error_free_scores(roles, clusters)[0]
 
 
-def _needed(test: _Test, level: float) -> RequiredSample:
-    """Return the seeds and tasks with which the interval at `level` would leave out the limit, with 80 % power."""
-    assert test.scores is not None
-    assert test.contrast is not None
-    scores, seeds = test.scores, test.estimate.seeds if test.estimate else 1
+def _required(scores: Scores, contrast: Weights, distance: float, seeds: int, level: float) -> RequiredSample:
+    """Return the seeds and tasks with which an interval at `level` would leave out the limit, with 80 % power.
+
+    `contrast` is the sum of success whose sign decides the claim, `distance` how far it is from 0.
+    """
     # Half of the weights are of one side of a difference: then it is one of success rates, in points.
-    factor = 2 / sum(map(abs, test.contrast.values()))
-    weights = combined((factor, test.contrast))
-    points = min(100 * factor * test.distance, 100.0)
+    factor = 2 / sum(map(abs, contrast.values()))
+    weights = combined((factor, contrast))
+    points = min(100 * factor * distance, 100.0)
     if points < SMALLEST_DIFFERENCE:
         return RequiredSample(None, None, seeds < 2)
     tasks = min(scores.roles[role][domain].shape[1] for role, domain in weights)
