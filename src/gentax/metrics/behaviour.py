@@ -254,14 +254,9 @@ def behaviour(episodes: Iterable[Episode]) -> dict[str, Behaviour]:
         UsageError: no episodes, an episode that is there twice, fewer than 2 tasks of a domain, too many errors.
     """
     return {
-        domain: _behaviour(domain, side, left_out, _ratios(side, _horizons(_flat(side))))
+        domain: _measured(domain, side, left_out, _horizons(_flat(side)))[0]
         for domain, ((side,), left_out) in _paired(episodes).items()
     }
-
-
-def _behaviour(domain: str, side: ByTask, left_out: int, ratios: Mapping[str, Ratio | None]) -> Behaviour:
-    values = {name: None if ratio is None else ratio.estimate() for name, ratio in ratios.items()}
-    return Behaviour(domain, len(side), len(_flat(side)), left_out, values)
 
 
 def compare(before: Iterable[Episode], after: Iterable[Episode]) -> dict[str, BehaviourComparison]:
@@ -275,14 +270,23 @@ def compare(before: Iterable[Episode], after: Iterable[Episode]) -> dict[str, Be
     compared = {}
     for domain, (sides, left_out) in _paired(before, after).items():
         horizons = _horizons(_flat(*sides))
-        ratios = [_ratios(side, horizons) for side in sides]
-        pairs = {name: (ratios[0][name], ratios[1][name]) for name in MEASURES}
+        (before_of, ratios), (after_of, later) = (_measured(domain, side, left_out, horizons) for side in sides)
+        pairs = {name: (ratios[name], later[name]) for name in MEASURES}
         changes = {name: None if a is None or b is None else a.change(b) for name, (a, b) in pairs.items()}
         success_K, later_K = (task_success(_flat(side), side) for side in sides)
         changes["success"] = difference(success_K, later_K)  # as the tax has it
-        was, now = (_behaviour(domain, side, left_out, of) for side, of in zip(sides, ratios, strict=True))
-        compared[domain] = BehaviourComparison(was, now, changes)
+        compared[domain] = BehaviourComparison(before_of, after_of, changes)
     return compared
+
+
+def _measured(
+    domain: str, side: ByTask, left_out: int, horizons: Mapping[str, int]
+) -> tuple[Behaviour, dict[str, Ratio | None]]:
+    """Return the behaviour of one policy, and its measures as ratios over tasks; None where episodes do not say."""
+    annotated = [[annotate(e, horizons[task.level]) for e in many] for task, many in side.items()]
+    ratios = {name: _ratio(annotated, metric) for name, metric in MEASURES.items()}
+    values = {name: None if ratio is None else ratio.estimate() for name, ratio in ratios.items()}
+    return Behaviour(domain, len(side), len(_flat(side)), left_out, values), ratios
 
 
 def _flat(*sides: ByTask) -> list[Episode]:
@@ -297,20 +301,11 @@ def _horizons(episodes: Iterable[Episode]) -> dict[str, int]:
     return longest
 
 
-def _ratios(side: ByTask, horizons: dict[str, int]) -> dict[str, Ratio | None]:
-    annotated = [[annotate(e, horizons[task.level]) for e in many] for task, many in side.items()]
-    return {name: _ratio(annotated, metric) for name, metric in MEASURES.items()}
-
-
 def _ratio(annotated: list[list[AnnotatedEpisode]], metric: BehaviourMetric) -> Ratio | None:
-    """Return the sums of each task; None when an episode does not say."""
-    sums = []
-    for of_task in annotated:
-        pairs = [metric.of(episode) for episode in of_task]
-        if any(numerator is None for numerator, _ in pairs):
-            return None
-        sums.append(np.sum(np.array(pairs, float), axis=0))
-    numerator, denominator = np.array(sums, float).T
+    pairs = [[metric.of(episode) for episode in of_task] for of_task in annotated]
+    if any(numerator is None for of_task in pairs for numerator, _ in of_task):
+        return None
+    numerator, denominator = np.array([np.sum(np.array(of_task, float), axis=0) for of_task in pairs]).T
     return Ratio(numerator, denominator, unit=metric.unit)
 
 
