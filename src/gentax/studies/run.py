@@ -301,7 +301,9 @@ class _Scheduler:
             if self.running:
                 for result in engine.wait(POLL):
                     self._end(result)
-                self._show_progress(engine)
+                for stage in self.running:  # one that is done in this process has ended
+                    if values := self.store.progress(stage):
+                        self.callback.on_progress(stage, values["fraction"], values["detail"])
             elif self.waiting:
                 time.sleep(POLL)
 
@@ -313,9 +315,9 @@ class _Scheduler:
 
     def _submit(self, engine: Engine) -> None:
         """Begin what can begin, in order."""
-        free, now = engine.free(), time.monotonic()
+        now = time.monotonic()
         for stage in list(self.waiting):
-            if not free or self.fatal:
+            if len(self.running) >= engine.slots or self.fatal:
                 return
             if self.elsewhere.get(stage, 0.0) > now or not all(need in self.done for need in stage.needs):
                 continue
@@ -324,7 +326,6 @@ class _Scheduler:
             if stage not in self.elsewhere:
                 self.callback.on_stage_begin(stage)
             engine.submit(stage)
-            free -= 1
 
     def _end(self, result: StageResult) -> None:
         stage = result.stage
@@ -354,11 +355,6 @@ class _Scheduler:
     def _wait_again(self, stage: Stage) -> None:
         self.waiting.append(stage)
         self.waiting.sort(key=self.order.__getitem__)
-
-    def _show_progress(self, engine: Engine) -> None:
-        for stage in () if engine.reports_progress else self.running:
-            if values := self.store.progress(stage):
-                self.callback.on_progress(stage, values["fraction"], values["detail"])
 
     def _failure(self) -> str:
         """Say in one line what could not be done, and what that leaves undone."""

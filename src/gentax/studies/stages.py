@@ -6,13 +6,14 @@ import contextlib
 import ctypes
 import errno
 import json
+import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -96,12 +97,14 @@ class StageRunner:
 
     def _do(self, stage: Stage, on_progress: Progress) -> None:
         on_progress(0.0, "starting")
-        with _measured_memory() as peak:
-            started = time.monotonic()
-            folder = self._train(stage, on_progress) if stage.kind == "train" else self._evaluate(stage, on_progress)
-            seconds = time.monotonic() - started
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # Linux: begin to count the peak of memory again (proc(5))
+        started = time.monotonic()
+        folder = self._train(stage, on_progress) if stage.kind == "train" else self._evaluate(stage, on_progress)
+        seconds = time.monotonic() - started
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         alone = stage.kind != "train" or self.processes == 1
-        self.store.finish(stage, folder, seconds, peak() if alone else None)
+        self.store.finish(stage, folder, seconds, peak if alone else None)
 
     def _evaluate(self, stage: Stage, on_progress: Progress) -> Path:
         from gentax.evals.evaluate import evaluate, tasks_of  # a run with nothing to do loads no PyTorch
@@ -265,19 +268,3 @@ def _explain(fault: Exception, log: Path) -> str:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("".join(traceback.format_exception(fault)), encoding="utf-8")
     return f"{type(fault).__name__}: {text} (its traceback is in {log})"
-
-
-@contextlib.contextmanager
-def _measured_memory() -> Iterator[Callable[[], int | None]]:
-    """Yield what returns the most memory, in bytes, that this process had at once since the start; None if unknown."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: begin to count the peak again (proc(5))
-
-    def peak() -> int | None:
-        try:
-            lines = Path("/proc/self/status").read_text().splitlines()
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-        except (OSError, StopIteration):
-            return None
-
-    yield peak

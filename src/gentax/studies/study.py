@@ -90,17 +90,13 @@ class Study:
         Raises:
             UsageError: a remedy of an arm that does not exist, or of itself.
         """
-        chain: list[str] = []
-        while True:
-            if arm not in self.arms:
-                raise unknown(f"arm that {chain[-1]} remedies in study {self.name}", arm, self.arms)
-            if arm in chain:
-                raise UsageError(f"study {self.name}: arm {arm} remedies itself")
-            chain.append(arm)
-            named = self.arms[arm].get("remedies")
-            if named is None:
-                break
-            arm = str(named)
+        chain = [arm]
+        while (named := self.arms[chain[-1]].get("remedies")) is not None:
+            if named not in self.arms:
+                raise unknown(f"arm that {chain[-1]} remedies in study {self.name}", named, self.arms)
+            if named in chain:
+                raise UsageError(f"study {self.name}: arm {named} remedies itself")
+            chain.append(str(named))
         changes: dict[str, Any] = {}
         for name in reversed(chain):
             changes = _over(changes, {key: value for key, value in self.arms[name].items() if key != "remedies"})
@@ -119,15 +115,13 @@ class Study:
             values = _over({key: value for key, value in given.items() if key != "source"}, values)
         values = {"dtype": self.dtype, **values}
         curriculum = values.get("curriculum")
-        if isinstance(curriculum, Mapping) and curriculum.get(
-            "phases"
-        ):  # they say what is trained on; ΔID is measured on the source
+        phases = isinstance(curriculum, Mapping) and curriculum.get("phases")
+        if phases:  # which say what is trained on, and for how long
             values.pop("max_steps", None)
-            config = read_settings(TrainConfig, values, f"study {self.name}, train")
-            return replace(config, seed=seed, model=self.model)
         config = read_settings(TrainConfig, values, f"study {self.name}, train")
+        config = replace(config, seed=seed, model=self.model)
         level = self.domains[source].level
-        return replace(config, source=f"{source}:{level}" if level else source, seed=seed, model=self.model)
+        return config if phases else replace(config, source=f"{source}:{level}" if level else source)
 
     def touched(self, arm: str, source: str) -> frozenset[str]:
         """Return the domains that enter the training of an arm on a source."""

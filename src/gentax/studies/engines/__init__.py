@@ -21,15 +21,9 @@ class Engine(Protocol):
 
     slots: int
     """How many stages are done at once."""
-    reports_progress: bool
-    """Whether it says itself how far stages are; where not, that is read from the store."""
-
-    def free(self) -> int:
-        """Return how many stages could begin now."""
-        ...
 
     def submit(self, stage: Stage) -> None:
-        """Begin a stage."""
+        """Begin a stage, one of `slots` at most that have not ended."""
         ...
 
     def wait(self, timeout: float) -> list[StageResult]:
@@ -49,14 +43,10 @@ class SerialEngine:
     """One stage after the other, in this process."""
 
     slots = 1
-    reports_progress = True
 
     def __init__(self, runner: StageRunner, on_progress: OnProgress) -> None:
         self.runner, self.on_progress = runner, on_progress
         self._submitted: deque[Stage] = deque()
-
-    def free(self) -> int:
-        return self.slots - len(self._submitted)
 
     def submit(self, stage: Stage) -> None:
         self._submitted.append(stage)

@@ -79,8 +79,6 @@ class LocalEngine:
     Each gets `gpus` of those that the study's `device` means, if there are any.
     """
 
-    reports_progress = False
-
     def __init__(self, runner: StageRunner, workers: int, device: str = "auto", gpus: int = 1) -> None:
         if workers < 1:
             raise UsageError(f"a study needs at least one worker, not {workers}")
@@ -91,9 +89,6 @@ class LocalEngine:
         groups = _num_gpus(device) // gpus
         firsts = [gpus * (number % groups) if groups else None for number in range(workers)]
         self._workers = [self._start(() if at is None else tuple(range(at, at + gpus))) for at in firsts]
-
-    def free(self) -> int:
-        return sum(worker.stage is None for worker in self._workers)
 
     def submit(self, stage: Stage) -> None:
         worker = next(worker for worker in self._workers if worker.stage is None)

@@ -43,8 +43,6 @@ class RayEngine:
         UsageError: Ray is not installed, the cluster cannot be reached, or its nodes do not share the folder.
     """
 
-    reports_progress = False
-
     def __init__(
         self,
         runner: StageRunner,
@@ -71,9 +69,6 @@ class RayEngine:
         by_cpu = int(resources.get("CPU", 1) / self.cpus) if self.cpus else sys.maxsize
         by_gpu = int(resources.get("GPU", 0) / self.gpus) if self.gpus else sys.maxsize
         self.slots = slots or max(1, min(by_cpu, by_gpu))
-
-    def free(self) -> int:
-        return self.slots - len(self._running)
 
     def submit(self, stage: Stage) -> None:
         task = self.ray.remote(_run_stage).options(

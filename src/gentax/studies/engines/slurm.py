@@ -43,8 +43,6 @@ class SlurmEngine:
         UsageError: submitit is not installed, there is no Slurm, or an option that submitit does not know.
     """
 
-    reports_progress = False
-
     def __init__(
         self,
         runner: StageRunner,
@@ -70,9 +68,6 @@ class SlurmEngine:
         self._jobs: list[tuple[Stage, Any]] = []
         self._looked = 0.0  # when the queue was looked at
         self._missing: dict[str, float] = {}  # jobs that are neither in the queue nor have a result, and since when
-
-    def free(self) -> int:
-        return self.slots - len(self._jobs) - len(self._submitted)
 
     def submit(self, stage: Stage) -> None:
         if not self._submitted:
