@@ -139,7 +139,7 @@ def test_what_a_recipe_names_must_exist_and_be_allowed(config, message):
         ({"curriculum": {"replay": 0.2}}, "recipe: curriculum: `replay` is gone: give the later phase a `mixture`"),
         ({"forgetting": {"interpolate": 0.9}}, "recipe: forgetting: `interpolate` is now `merge: interpolate`"),
         ({"rollout": {"min_p": 0.1}}, "recipe: rollout: `min_p` is for evaluation only: it cuts off the distribution"),
-        ({"device": "cpu"}, "recipe: `device` is no part of a recipe: say it to `train`, or as an option"),
+        ({"device": "cpu"}, "recipe: `device` is no part of a recipe: it is now `--device` of `gentax train`"),
         ({"shard": True}, "recipe: `shard` is gone: processes spread a model (FSDP2) that one of them has no room"),
     ],
     ids=str,

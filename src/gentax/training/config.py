@@ -47,7 +47,6 @@ RENAMED = {
     "validate_every": "eval_steps",
 }
 # And keys that are no settings any more, with what takes their place.
-_MACHINE = "is no part of a recipe: say it to `train`, or as an option of `gentax train` or of a study"
 _CONSTANT = "is a constant now, with the value that was its default"
 _ONE_UPDATE = "is gone: a step is one update on all of its episodes, which the clip range (0.2) hardly touches"
 _SFT_FIRST = "is gone: let `sft` learn from the expert first"
@@ -60,7 +59,10 @@ REMOVED = {
     **dict.fromkeys(("eval_tasks", "validate_tasks", "warmup", "warmup_steps"), _CONSTANT),
     **dict.fromkeys(("clip", "clip_high", "epsilon", "epsilon_high", "minibatches"), _ONE_UPDATE),
     **dict.fromkeys(("expert_prefix", "head_start", "hints"), _SFT_FIRST),
-    **dict.fromkeys(("device", "parallel", "vllm_server_base_url"), _MACHINE),
+    **{
+        key: f"is no part of a recipe: it is now `--{key.replace('_', '-')}` of `gentax train` and `{key}` of `train`"
+        for key in ("device", "parallel", "vllm_server_base_url")
+    },
     **dict.fromkeys(("min_p", "top_k", "top_p"), _CUT_OFF),
     "adapter_base": "is gone: name the base in the adapter's own adapter_config.json (base_model_name_or_path)",
     "curriculum.replay": "is gone: give the later phase a `mixture` that names what it should replay",
