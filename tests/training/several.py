@@ -78,7 +78,7 @@ def run(out: Path, model: str, kind: str, world: World, config: TrainConfig) -> 
             weights, state = learner.weights(), pack(learner=learner.state(), optimizer=optimizer_state(optimizer))
             folder = out / kind / "step-000001"
             if world.first:
-                save_checkpoint(out / kind, folder.name, policy.model, policy.tokenizer, weights, state, {})
+                save_checkpoint(out / kind, folder.name, policy, weights, state, {})
             world.barrier()
             policy, learner, optimizer = fresh()
             state = read_training_state(folder)

@@ -134,7 +134,10 @@ def test_what_a_recipe_names_must_exist_and_be_allowed(config, message):
         ({"lora": {"alpha": 8}}, "recipe: lora: `alpha` is a constant now"),
         ({"warmup_steps": 3}, "recipe: `warmup_steps` is a constant now"),
         ({"algorithm": {"minibatches": 2}}, "recipe: algorithm: `minibatches` is gone: a step is one update"),
-        ({"exploration": {"hints": 0.5}}, "recipe: `exploration` is gone: for guidance let `sft` learn"),
+        (
+            {"exploration": {"hints": 0.5}},
+            "recipe: `exploration` is gone: let `sft` learn from the expert first",
+        ),
         ({"curriculum": {"horizon_start": 3}}, "recipe: curriculum: `horizon_start` is gone: set `rollout.horizon`"),
         ({"curriculum": {"replay": 0.2}}, "recipe: curriculum: `replay` is gone: give the later phase a `mixture`"),
         ({"forgetting": {"interpolate": 0.9}}, "recipe: forgetting: `interpolate` is now `merge: interpolate`"),

@@ -58,6 +58,7 @@ REMOVED = {
     **dict.fromkeys(("discount", "gae_lambda", "gamma", "smoothing"), _CONSTANT),
     **dict.fromkeys(("eval_tasks", "validate_tasks", "warmup", "warmup_steps"), _CONSTANT),
     **dict.fromkeys(("clip", "clip_high", "epsilon", "epsilon_high", "minibatches"), _ONE_UPDATE),
+    **dict.fromkeys(("exploration", "explore"), f"{_SFT_FIRST}; `algorithm.entropy_coef` explores"),
     **dict.fromkeys(("expert_prefix", "head_start", "hints"), _SFT_FIRST),
     **{
         key: f"is no part of a recipe: it is now `--{key.replace('_', '-')}` of `gentax train` and `{key}` of `train`"
@@ -67,8 +68,6 @@ REMOVED = {
     "adapter_base": "is gone: name the base in the adapter's own adapter_config.json (base_model_name_or_path)",
     "curriculum.replay": "is gone: give the later phase a `mixture` that names what it should replay",
     "count_bonus": "is gone: `algorithm.entropy_coef` is what keeps a policy exploring",
-    "exploration": "is gone: for guidance let `sft` learn from the expert first; `algorithm.entropy_coef` explores",
-    "explore": "is gone: for guidance let `sft` learn from the expert first; `algorithm.entropy_coef` explores",
     "gradient_checkpointing": "is gone: it is used where activations would fill a tenth of the memory",
     "horizon_start": "is gone: set `rollout.horizon`, or let `curriculum.phases` go from easy levels to hard ones",
     "interpolate": "is now `merge: interpolate`, which keeps 90 % of the gain",

@@ -333,7 +333,7 @@ class _Run:
         if self.world.first:
             if self.critic is not None:
                 parts["critic"] = self.critic.state()
-            save_checkpoint(self.path, name, self.policy.model, self.policy.tokenizer, weights, pack(**parts), facts)
+            save_checkpoint(self.path, name, self.policy, weights, pack(**parts), facts)
         self.world.barrier()
 
     def _has_no_checkpoint(self) -> bool:

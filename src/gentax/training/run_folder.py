@@ -30,6 +30,7 @@ from gentax.core.console import ProgressLine, format_duration, shows_progress
 from gentax.core.files import atomic_file, atomic_folder, read_json, read_lines, write_json
 from gentax.core.settings import plain
 from gentax.models.loading import silence_transformers
+from gentax.policies.local import LocalPolicy
 from gentax.training.config import RUN_FORMAT, TrainConfig
 from gentax.training.distributed import World, slice_like, to_save
 
@@ -58,12 +59,12 @@ def save_model(model: Any, tokenizer: Any, folder: Path, weights: State | None =
 
 
 def save_checkpoint(
-    run: Path, name: str, model: Any, tokenizer: Any, weights: State, state: State, facts: Mapping[str, Any]
+    run: Path, name: str, policy: LocalPolicy, weights: State, state: State, facts: Mapping[str, Any]
 ) -> Path:
     """Write the checkpoint `name` of a run, such as `step-000025`; return its folder.
 
     Args:
-        model, tokenizer, weights: see `save_model`.
+        policy, weights: the player, and its weights (see `save_model`).
         state: what else a continued run needs, flat (see `pack`).
         facts: plain values for a person, written to `training.json`.
 
@@ -73,7 +74,7 @@ def save_checkpoint(
     folder = run / name
     try:
         with atomic_folder(folder) as aside:
-            save_model(model, tokenizer, aside, weights)
+            save_model(policy.model, policy.tokenizer, aside, weights)
             save_file({key: tensor.detach().contiguous() for key, tensor in state.items()}, aside / STATE)
             (aside / "training.json").write_text(json.dumps(facts) + "\n")
     except (OSError, SafetensorError) as fault:  # the second is what a full disk is to safetensors

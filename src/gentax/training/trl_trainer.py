@@ -266,8 +266,7 @@ class _Run:
             save_checkpoint(
                 self.path,
                 f"step-{self.step:06d}",
-                self.player.model,
-                self.player.tokenizer,
+                self.player,
                 self.player.model.state_dict(),
                 state,
                 {"step": self.step, "phase_ends": self.curriculum.ends(self.step), "trainer": f"trl {PINNED}"},
