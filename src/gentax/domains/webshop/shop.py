@@ -170,26 +170,16 @@ class Index:
     def __init__(self, texts: Iterable[str]) -> None:
         import bm25s  # takes a third of a second to import, and not every command searches
 
-        vocabulary: dict[str, int] = {}
-        stems: dict[str, int] = {}  # word -> number of its stem
-        ids = []
-        for text in texts:
-            row = []
-            for word in _WORD.findall(text.lower()):
-                number = stems.get(word)
-                if number is None:
-                    stem = _stem(word)
-                    number = stems[word] = vocabulary.setdefault(stem, len(vocabulary))
-                row.append(number)
-            ids.append(row)
-        self._known = vocabulary
+        options = {"token_pattern": _WORD.pattern, "stopwords": [], "stemmer": _stems}
+        words = bm25s.tokenize(list(texts), **options, show_progress=False)
+        self._known = words.vocab
         self._engine = bm25s.BM25(method="lucene", k1=K1, b=B)
-        self._engine.index((ids, vocabulary), create_empty_token=False, show_progress=False)
+        self._engine.index(words, create_empty_token=False, show_progress=False)
         self.search = lru_cache(REMEMBERED)(self._search)
 
     def _search(self, query: str) -> tuple[int, ...]:
         """Return the numbers of the products that match `query` best, best first; none when no word is known."""
-        words = dict.fromkeys(_stem(word) for word in _WORD.findall(query.lower()))
+        words = dict.fromkeys(_stems(_WORD.findall(query.lower())))
         ids = [self._known[word] for word in words if word in self._known]
         if not ids:
             return ()
@@ -199,8 +189,8 @@ class Index:
         return tuple(hits[np.lexsort((hits, -scores[hits]))][:HITS].tolist())
 
 
-def _stem(word: str) -> str:
-    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
+def _stems(words: Iterable[str]) -> list[str]:
+    return [word[:-1] if len(word) > 3 and word[-1] == "s" and word[-2] != "s" else word for word in words]
 
 
 # The generated shop: products of every department, the same on every machine, made once in a process.
