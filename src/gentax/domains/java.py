@@ -120,7 +120,6 @@ def _forget(target: str) -> str:
 # kernel sees to even after SIGKILL. It runs in a session of its own, so that Ctrl-C in the terminal reaches Python
 # alone.
 
-
 OUT_OF_MEMORY = 3  # the code that -XX:+ExitOnOutOfMemoryError ends with
 START_LIMIT = 60.0  # seconds the JVM may take to say which port it listens on
 

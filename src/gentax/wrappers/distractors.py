@@ -174,7 +174,6 @@ def scatter_remarks(
 # left out if the goal or the observation has one of its words, and the whole glimpse if nothing of it is left. Like the
 # paper's, glimpses show the agent text of domains that it may later be tested on; contextual distractors do not.
 
-
 INTRODUCTIONS = (
     "Seen in passing, somewhere else:",
     "On a screen in the background:",
@@ -228,7 +227,6 @@ def _sentences(text: str) -> Snippet:
 #
 # An object whose kind is in the scene gets a number that none of its kind has; one that the goal names is never used.
 
-
 ALFWORLD_THINGS = (
     "mug", "ladle", "saucer", "teapot", "colander", "whisk", "grater", "corkscrew", "strainer", "skillet", "jar",
     "basket", "tin", "crate", "bucket", "canister", "pitcher", "flask", "tray", "hamper", "napkin", "apron",
@@ -256,7 +254,6 @@ def alfworld(scene: Scene, volume: int, rng: Random) -> str:
 
 # BabyAI: things glimpsed outside the maze, none of a kind or colour it has. max(1, ⌊volume/20⌋) sentences.
 
-
 BABYAI_THINGS = (
     "harp", "tent", "bicycle", "windmill", "kettle", "scarecrow", "piano", "sledge", "well", "puppet", "flag",
 )  # fmt: skip
@@ -271,7 +268,6 @@ babyai = partial(scatter_remarks, BABYAI_THINGS, BABYAI_LOOKS, BABYAI_REMARKS)
 
 
 # Crafting: recipes overheard, of things nobody can make here. max(1, ⌊volume/20⌋) lines.
-
 
 CRAFTING_THINGS = (
     "clockwork bird", "kaleidoscope", "weather vane", "music stand", "paper dragon", "accordion", "sextant",
@@ -295,7 +291,6 @@ def crafting(scene: Scene, volume: int, rng: Random) -> str:
 
 # ScienceWorld: furnishings that the simulator does not have. max(1, ⌊volume/20⌋) lines among the others.
 
-
 SCIWORLD_THINGS = (
     "calendar", "doormat", "umbrella", "curtain", "coat rack", "chandelier", "lampshade", "wicker chair", "tapestry",
     "doorbell", "hat stand", "wallpaper", "letter opener", "ashtray", "footstool", "cuckoo clock",
@@ -311,7 +306,6 @@ sciworld = partial(scatter_remarks, SCIWORLD_THINGS, SCIWORLD_LOOKS, SCIWORLD_RE
 
 
 # Sokoban: things that stand at coordinates outside the room. max(1, ⌊volume/10⌋) lines, as in arXiv 2601.18217.
-
 
 SOKOBAN_THINGS = ("urn", "ladder", "statue", "lantern", "anvil", "bench", "fountain")
 SOKOBAN_LOOKS = ("mossy", "cracked", "painted", "dusty", "leaning")
@@ -338,7 +332,6 @@ def _side(text: str) -> int:
 
 # TextWorldExpress: sounds and sights from far away, shared by all its games. max(1, ⌊volume/20⌋) sentences.
 
-
 TWX_THINGS = (
     "tram", "church bell", "foghorn", "lawnmower", "accordion", "brass band", "woodpecker", "ferry",
     "hot-air balloon", "street sweeper", "choir", "sailing boat", "weather vane", "fairground organ",
@@ -358,7 +351,6 @@ twx = partial(scatter_remarks, TWX_THINGS, TWX_LOOKS, TWX_REMARKS)
 # A page of results gets max(1, ⌊volume/30⌋) advertisements and max(1, ⌊volume/10⌋), at most ten, products that say
 # they cannot be selected; a product's page max(1, ⌊volume/25⌋) facts and max(1, ⌊volume/30⌋) advertisements; other
 # pages nothing. The paper does not give the first two counts.
-
 
 WEBSHOP_CATEGORIES = (
     "garden hoses", "piano lessons", "roof tiles", "canoe trips", "dog walking", "beekeeping", "car washes",

@@ -242,7 +242,6 @@ def _numbered(held: list[tuple[str, Receptacle]], rng: Random) -> list[tuple[str
 # as well: games of valid_seen and valid_unseen whose goal is one of train's in the same floor plan, so that splits
 # share none.
 
-
 VARIABLE = "ALFWORLD_DATA"
 FOLDERS = {"train": "train", "validation": "valid_seen", "test": "valid_unseen"}  # by split
 GAME, TRAJECTORY = "game.tw-pddl", "traj_data.json"

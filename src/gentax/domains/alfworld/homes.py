@@ -76,7 +76,6 @@ def _kind(id: str) -> str:
 
 # The floor plans of the package: the receptacles of each, what can be in them, and which tasks they are fit for.
 
-
 OPENABLE = frozenset({"Cabinet", "Drawer", "Fridge", "Microwave", "Safe"})
 LAMPS = ("DeskLamp", "FloorLamp")
 LAMP_PLACES = ("Desk", "SideTable", "Dresser", "CoffeeTable", "DiningTable", "Shelf")  # where a lamp may stand
@@ -186,7 +185,6 @@ def _pddl_name(name: str) -> str:
 
 
 # The start and the goal of a generated game in PDDL: as the published games have it, but for what a home lacks.
-
 
 START_LOCATION = "loc_bar_start"
 # The rules name these types.

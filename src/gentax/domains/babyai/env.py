@@ -76,7 +76,6 @@ def whole(world: Any) -> bytes:
 # Places are counted in cells from the agent: "a red ball 2 ahead 1 left". The nearest comes first. Left out: walls
 # but the one straight ahead, and what the agent cannot see, as in the package's own observations.
 
-
 HEADINGS = ("east", "south", "west", "north")  # of the package's directions 0 to 3
 _NOTHING = frozenset(OBJECT_TO_IDX[name] for name in ("unseen", "empty", "floor", "wall", "agent"))
 _WALL, _UNSEEN = OBJECT_TO_IDX["wall"], OBJECT_TO_IDX["unseen"]

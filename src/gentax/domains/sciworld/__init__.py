@@ -100,7 +100,6 @@ def names_of(level: str) -> tuple[str, ...]:
 # test). Order: each task's variations are shuffled with a fixed seed and the tasks interleaved in proportion to how
 # many they have, so that any prefix of a split is a fair sample of it, and so is an index drawn at random.
 
-
 SIMPLIFICATION = "easy"  # teleport, open doors and containers, plants that water themselves, no wiring
 
 

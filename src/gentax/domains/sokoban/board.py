@@ -100,7 +100,6 @@ def border(rows: int, columns: int) -> int:
 
 # A room as text: short coordinates (what small models learn best from), a grid of symbols, or both; and a picture.
 
-
 RENDERINGS = ("coordinates", "grid", "both")
 SYMBOLS = {
     "wall": "#",

@@ -295,7 +295,6 @@ def _moved_state(turn: tuple[int, ...], state: int) -> int:
 # `#` wall, space `-` `_` floor, `.` target, `$` box, `*` box on target, `@` player, `+` player on target. Rooms are
 # separated by blank lines; a line that begins with `;` is a comment, and a line of letters beside a room its title.
 
-
 SIGNS = "# -_.$*@+"
 SIDE = 64  # a cell number fits into `board.PLAYER_BITS`
 BYTES = 4 << 20  # no collection of rooms is larger

@@ -245,7 +245,6 @@ class GoldPathTracker:
 
 # Why the expert does what it does, in a short sentence made from the rest of its path and what it sees.
 
-
 _HEAT = {"stove": "fry", "oven": "roast", "toaster": "grill", "barbeque": "grill"}
 _THOUGHTS = {  # by action, else by verb
     "take cookbook": "The recipe is in the cookbook: take it.",

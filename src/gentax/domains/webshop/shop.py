@@ -55,7 +55,6 @@ def alike(one: str, other: str) -> bool:
 
 # What the generated shop sells. No attribute is part of another, and no two values of an option are alike.
 
-
 COLORS = ("red", "blue", "green", "black", "white", "pink", "brown", "yellow")
 
 
@@ -156,7 +155,6 @@ FILLERS = (
 #
 # Left out: a stemmer. Words lose a plural s and no more.
 
-
 HITS = 50  # of a search, at most
 K1, B = 0.9, 0.4  # of Lucene as the published shop runs it
 REMEMBERED = 4096  # searches
@@ -196,7 +194,6 @@ def _stems(words: Iterable[str]) -> list[str]:
 # The generated shop: products of every department, the same on every machine, made once in a process.
 #
 # A catalogue depends on its size and on the length of its texts only, never on a task.
-
 
 SEED = 1  # whoever changes it changes every task
 ATTRIBUTES = 4  # of a product; its title names the first `TITLED`
@@ -291,7 +288,6 @@ def _indexed(product: Product) -> str:
 
 
 # A visit to the shop: which page is open, what has been seen and chosen, what a button does. No text is made here.
-
 
 BACK, NEXT, PREVIOUS, BUY = "back to search", "next >", "< prev", "buy now"
 DETAILS = ("description", "features", "reviews")
@@ -392,7 +388,6 @@ class Session:
 
 
 # Pages as text: a short one that a small model can read, and a long one laid out as the published text mode is.
-
 
 SEPARATOR = " [SEP] "
 
