@@ -182,9 +182,8 @@ def test_a_menu():
     observation = plain.reset(options={"index": 0})[0]
     text = env.reset(options={"index": 0})[0]
     listed = plain.admissible()
-    assert text == "\n".join(
-        [observation, *(f"{n} {a}" for n, a in enumerate(listed, 1)), "0 ACTION for any other action"]
-    )
+    lines = [f"{number} {action}" for number, action in enumerate(listed, 1)]
+    assert text == "\n".join([observation, *lines, "0 ACTION for any other action"])
     assert env.admissible() == [str(n) for n in range(1, len(listed) + 1)]
     assert "numbered list" in env.domain.rules
     assert env.step(" 1 ")[4]["valid"]
