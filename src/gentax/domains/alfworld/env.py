@@ -70,7 +70,9 @@ class AlfWorld(TextEnv):
         return f"{words[:1].upper()}{words[1:]}.", self._game.look()
 
     def _step(self, action: str) -> StepResult:
-        game = self._playing()
+        game = self._game
+        if game is None:
+            raise EnvironmentFault("this environment was closed: reset() starts a game")
         command = " ".join(action.split()).lower() if len(action) <= ACTION_LIMIT else ""
         meaning = game.meaning(command)
         if meaning is None:
@@ -108,11 +110,6 @@ class AlfWorld(TextEnv):
         if self._game is not None:
             self._game.close()
             self._game = self._expert = None
-
-    def _playing(self) -> Game:
-        if self._game is None:
-            raise EnvironmentFault("this environment was closed: reset() starts a game")
-        return self._game
 
     def _start(self, task: Task) -> Start:
         if self._official is not None:

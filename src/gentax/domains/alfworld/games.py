@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
 from gentax.core.env import content_hash, split_of, stable_seed
 from gentax.core.errors import UsageError
+from gentax.core.files import read_json
 from gentax.domains.alfworld import LevelSpec
 from gentax.domains.alfworld.engine import Facts
 from gentax.domains.alfworld.homes import (
@@ -123,14 +124,8 @@ def draw(spec: LevelSpec, split: str, index: int, seed: int) -> Start:
     """Return the game of a task: the first that fits among those that its seed draws. Raises UsageError as `fit`."""
     kind = spec.kinds[index % len(spec.kinds)]
     plans = _plans(spec, kind, split)
-    attempt = 0
-    while True:
-        rng = Random(stable_seed("alfworld", seed, attempt))
-        plan = rng.choice(plans)
-        start = _sample_start(spec, kind, plan_of(plan), rng.choice(_targets(plan, kind, split)), rng)
-        if start is not None:
-            return start
-        attempt += 1
+    attempts = (Random(stable_seed("alfworld", seed, attempt)) for attempt in count())
+    return next(start for rng in attempts if (start := _sample_start(spec, kind, split, rng.choice(plans), rng)))
 
 
 def fit(spec: LevelSpec, split: str) -> None:
@@ -167,16 +162,16 @@ def _targets(number: int, kind: str, split: str) -> tuple[Target, ...]:
     return tuple(target for target in found if split_of(target.content) == split)
 
 
-def _sample_start(spec: LevelSpec, kind: str, plan: Plan, target: Target, rng: Random) -> Start | None:
+def _sample_start(spec: LevelSpec, kind: str, split: str, number: int, rng: Random) -> Start | None:
     """Return one game, or None where the few receptacles that were drawn leave no place for it."""
-    thing, to, lamp, content = target
+    plan = plan_of(number)
+    thing, to, lamp, content = rng.choice(_targets(number, kind, split))
     home = _home(spec, kind, plan, thing, to, rng)
     places = [one for one in home if thing in holds()[one.kind] and one.kind != to][: spec.looks]
     lamp_places = [one for one in home if one.kind in LAMP_PLACES][: spec.looks]
     if not places or (lamp and not lamp_places):
         return None
-    count = 2 if kind == "two" else 1
-    held = [(thing, rng.choice(places)) for _ in range(count)]
+    held = [(thing, rng.choice(places)) for _ in range(2 if kind == "two" else 1)]
     if lamp:
         held.append((lamp, rng.choice(lamp_places)))
     held += _others(spec.things - len(held), plan, home, thing, to, rng)
@@ -202,11 +197,11 @@ def _home(spec: LevelSpec, kind: str, plan: Plan, thing: str, to: str, rng: Rand
 
 
 def _others(
-    count: int, plan: Plan, home: list[Receptacle], thing: str, to: str, rng: Random
+    most: int, plan: Plan, home: list[Receptacle], thing: str, to: str, rng: Random
 ) -> list[tuple[str, Receptacle]]:
     """Draw things that are not needed, now and then another of the kind that is, and where they lie."""
     found: list[tuple[str, Receptacle]] = []
-    for _ in range(count):
+    for _ in range(most):
         other = rng.choice(plan.things)
         places = [one for one in home if other in holds()[one.kind] and not (other == thing and one.kind == to)]
         if places and sum(other == name for name, _ in found) < 3:
@@ -328,10 +323,9 @@ def read_game(game: Path) -> Start:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        said = str(getattr(error, "strerror", None) or error).splitlines()[0]
-        raise UsageError(f"{file}: cannot be read as JSON ({said}); {_MEND}") from error
+        content = read_json(file)
+    except UsageError as error:
+        raise UsageError(f"{error}; {_MEND}") from error
     if not isinstance(content, dict):
         raise UsageError(f"{file}: not a game; {_MEND}")
     return content
