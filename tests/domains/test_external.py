@@ -211,6 +211,8 @@ def test_a_bad_module_or_factory_is_refused_in_one_line(own, name, said):
 def test_a_factory_without_settings_or_without_text_is_refused(own):
     with pytest.raises(UsageError, match="must take settings by name"):
         gentax.make("own_game:fixed")
+    with pytest.raises(UsageError, match="unknown setting of own_game:Guess 'rewrad'; did you mean 'reward'"):
+        gentax.make("own_game:Guess", rewrad="dense")
     env = gentax.make("own_game:Pixels")
     with pytest.raises(UsageError, match="shows a int and not text"):
         env.reset(options={"index": 0})

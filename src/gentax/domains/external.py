@@ -225,7 +225,26 @@ def load_external(name: str, others: tuple[str, ...] = ()) -> ExternalEnv:
         record = _record_of(name, env)
     finally:
         env.close()
-    return ExternalEnv(record, partial(Adapter, record, factory))
+
+    def make(level: str | None = None, **settings: Any) -> Adapter:
+        check_settings(TextEnv, name, settings)
+        return Adapter(record, factory, level=level, **settings)
+
+    return ExternalEnv(record, make)
+
+
+def check_settings(factory: Any, name: str, settings: dict[str, Any]) -> None:
+    """Raise UsageError unless the constructor takes all `settings`, following it through its base classes."""
+    valid = {
+        parameter.name
+        for cls in inspect.getmro(factory)
+        if "__init__" in vars(cls) and issubclass(cls, TextEnv)
+        for parameter in inspect.signature(cls).parameters.values()
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    } - {"level"}
+    for key in settings:
+        if key not in valid:
+            raise unknown(f"setting of {name}", key, valid)
 
 
 def _own(name: str, record: Domain, factory: Callable[..., gymnasium.Env[str, str]]) -> ExternalEnv:
@@ -295,17 +314,9 @@ class Adapter(TextEnv):
     splits share nothing. Where it does not, splits have seeds of their own, and may share tasks.
     """
 
-    def __init__(
-        self,
-        record: Domain,
-        factory: Callable[[], gymnasium.Env[str, str]],
-        level: str | None = None,
-        split: str = "train",
-        reward: str = "sparse",
-        horizon: int | None = None,
-    ) -> None:
+    def __init__(self, record: Domain, factory: Callable[[], gymnasium.Env[Any, Any]], **settings: Any) -> None:
         self.domain = record
-        super().__init__(level, split, reward, horizon)
+        super().__init__(**settings)
         self._env = _called(record.name, factory)
         self._describe, actions = _interface_of(self._env)
         self._names = None if actions is None else list(actions)

@@ -6,7 +6,6 @@ Only a domain's record is loaded before somebody makes an environment of it.
 from __future__ import annotations
 
 import importlib
-import inspect
 from functools import cache, partial
 from importlib.metadata import entry_points
 from typing import Any, cast
@@ -17,7 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 from gentax.core.env import Domain, TextEnv
 from gentax.core.errors import UsageError, unknown
 from gentax.core.imports import not_installed
-from gentax.domains.external import ExternalEnv, load_external
+from gentax.domains.external import ExternalEnv, check_settings, load_external
 
 BUILT_IN = {  # name -> where its record is
     "sokoban": "gentax.domains.sokoban:DOMAIN",
@@ -101,24 +100,10 @@ def make(name: str, level: str | None = None, **settings: Any) -> TextEnv:
 def _make_registered(record: Domain, level: str | None, **settings: Any) -> TextEnv:
     module, _, attribute = record.entry.partition(":")
     factory = getattr(importlib.import_module(module), attribute)
-    _check(factory, record.name, settings)
+    check_settings(factory, record.name, settings)
     env: TextEnv = factory(level=level, **settings)
     env.spec = EnvSpec(id=gymnasium_id(record.name), entry_point=record.entry, kwargs={"level": env.level, **settings})
     return env
-
-
-def _check(factory: Any, name: str, settings: dict[str, Any]) -> None:
-    """Raise UsageError unless the constructor takes all `settings`, following it through its base classes."""
-    valid = {
-        parameter.name
-        for cls in inspect.getmro(factory)
-        if "__init__" in vars(cls) and issubclass(cls, TextEnv)
-        for parameter in inspect.signature(cls).parameters.values()
-        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    } - {"level"}
-    for key in settings:
-        if key not in valid:
-            raise unknown(f"setting of {name}", key, valid)
 
 
 def parse_domain(text: str) -> tuple[str, str | None]:

@@ -26,19 +26,14 @@ class LevelKind(NamedTuple):
     settings: Mapping[str, int | bool] = {}
 
 
+_GO_TO_ONE_OF_FOUR = LevelKind("GoToLocal", {"room_size": 6, "num_dists": 3})
+_FOUR_ROOMS = LevelKind("GoTo", {"room_size": 5, "num_rows": 2, "num_cols": 2, "num_dists": 4})
+
 KINDS: Mapping[str, tuple[LevelKind, ...]] = {
-    "small": (
-        LevelKind("GoToObj", {"room_size": 6}),
-        LevelKind("GoToLocal", {"room_size": 6, "num_dists": 3}),
-        LevelKind("PickupLoc"),
-    ),
-    "room": (LevelKind("GoToLocal", {"room_size": 6, "num_dists": 3}), LevelKind("PickupLoc")),
+    "small": (LevelKind("GoToObj", {"room_size": 6}), _GO_TO_ONE_OF_FOUR, LevelKind("PickupLoc")),
+    "room": (_GO_TO_ONE_OF_FOUR, LevelKind("PickupLoc")),
     "local": (LevelKind("GoToLocal"), LevelKind("PickupLoc"), LevelKind("PutNextLocal")),
-    "rooms": (
-        LevelKind("GoTo", {"room_size": 5, "num_rows": 2, "num_cols": 2, "num_dists": 4}),
-        LevelKind("OpenDoor"),
-        LevelKind("UnlockLocal"),
-    ),
+    "rooms": (_FOUR_ROOMS, LevelKind("OpenDoor"), LevelKind("UnlockLocal")),
     "maze": (LevelKind("GoTo"), LevelKind("Pickup"), LevelKind("Open")),
     "blocked": (LevelKind("UnblockPickup"), LevelKind("UnlockPickup", {"distractors": True})),
 }
@@ -51,7 +46,6 @@ LEVELS: Mapping[str, Level] = {
     "maze": Level(300, "nine rooms, eighteen things: go to one, pick it up, open a door"),
     "blocked": Level(400, "the thing to pick up is behind others, or behind a locked door"),
 }
-
 
 DOMAIN = Domain(
     name="babyai",

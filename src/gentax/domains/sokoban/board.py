@@ -101,25 +101,9 @@ def border(rows: int, columns: int) -> int:
 # A room as text: short coordinates (what small models learn best from), a grid of symbols, or both; and a picture.
 
 RENDERINGS = ("coordinates", "grid", "both")
-SYMBOLS = {
-    "wall": "#",
-    "floor": "_",
-    "target": ".",
-    "box": "$",
-    "box_on_target": "*",
-    "player": "@",
-    "player_on_target": "+",
-}
-PICTURE = {
-    "wall": "██",
-    "floor": "  ",
-    "target": "··",
-    "box": "[]",
-    "box_on_target": "{}",
-    "player": "()",
-    "player_on_target": "<>",
-}
-
+_KEYS = ("wall", "floor", "target", "box", "box_on_target", "player", "player_on_target")
+SYMBOLS = dict(zip(_KEYS, "#_.$*@+", strict=True))
+PICTURE = dict(zip(_KEYS, ("██", "  ", "··", "[]", "{}", "()", "<>"), strict=True))
 LEGEND = ("player", "box", "target", "box_on_target", "player_on_target")  # of the picture
 
 

@@ -135,9 +135,7 @@ class Sokoban(TextEnv):
 
     def render(self) -> str:
         """Return the room drawn for a person in a terminal."""
-        if self.task is None:
-            return ""
-        return self._renderer.picture(self.state)
+        return "" if self.task is None else self._renderer.picture(self.state)
 
     def _no_tasks(self, split: str) -> str:
         assert self._collection is not None  # generated levels have rooms of every split
