@@ -172,6 +172,7 @@ def test_a_policy_that_cannot_be_read_is_not_told_to_change_what_a_suite_fixes(t
         play_suite(lambda messages: "I would rather talk.", domains=["crafting"], out=tmp_path / "r.json")
 
 
+@pytest.mark.slow
 def test_being_stopped_costs_one_domain_at_most(tmp_path):
     out, chosen = tmp_path / "r.json", ["crafting", "sokoban"]
 

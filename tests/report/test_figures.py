@@ -33,6 +33,7 @@ def texts(figure: Figure) -> set[str]:
     return {text.get_text() for panel in figure.axes for text in panel.findobj(lambda a: hasattr(a, "get_text"))}
 
 
+@pytest.mark.slow
 def test_figures_are_reproducible_in_every_format(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

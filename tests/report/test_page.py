@@ -147,6 +147,7 @@ def test_the_only_script_is_allowed_by_its_hash(page):
     assert "<script" not in render(fake_report.short())
 
 
+@pytest.mark.slow
 def test_every_plot_is_a_file_beside_the_page(tmp_path):
     write_report(fake_report.short(curves=[fake_report.curve("sokoban", "plain", seed=0, steps=5)]), tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -379,6 +380,7 @@ def write_result(out):
     write_folder(out, fake_report.arms(), {"base": BEFORE, "tuned": BEFORE}, {"tax": 0.5})
 
 
+@pytest.mark.slow
 def test_a_result_folder_is_complete(tmp_path):
     out = tmp_path / "new" / "result"
     write_folder(out, fake_report.short(), {"base": BEFORE}, {"tax": 0.1})
