@@ -60,26 +60,25 @@ def tax_sentence(report: TaxReport) -> str:
         return f"The tax of {source} is undefined: {tax.reason}."
     of_training = report.seeds >= SEEDS
     subject = "these two checkpoints" if report.seeds == 2 else "this checkpoint"
+    subject, verb = (f"training on {source}", "costs") if of_training else (subject, "lost")
     interval = f"{_level(tax)} interval"
     decision = verdict(tax)
+    if decision is Verdict.UNDECIDED:
+        best = f"best estimate {_direction(tax.value, _percent)}"
+        return (
+            f"Undecided whether {subject} {verb} success on {where}: {_either_way(tax, _percent)} ({interval}; {best})."
+        )
     if decision is Verdict.FREE:
         within = f"±{100 * FREE_WITHIN:g} % ({interval} {_either_way(tax, _percent)})"
         if of_training:
-            return f"Training on {source} is free: the tax on {where} lies within {within}."
+            return f"{_upper(subject)} is free: the tax on {where} lies within {within}."
         return f"{_upper(subject)} kept the success on {where} within {within}."
-    if decision is Verdict.UNDECIDED:
-        whether = f"training on {source} costs" if of_training else f"{subject} lost"
-        return (
-            f"Undecided whether {whether} success on {where}: {_either_way(tax, _percent)} ({interval}; best estimate "
-            f"{_direction(tax.value, _percent)})."
-        )
     size = tax if decision is Verdict.COSTS else tax.negated()
     share = f"{_percent(size.value)} ({interval} {_range(size, _percent)})"
     if decision is Verdict.COSTS:
-        verb = f"Training on {source} costs" if of_training else f"{_upper(subject)} lost"
-        return f"{verb} {share} of the success on {where}."
+        return f"{_upper(subject)} {verb} {share} of the success on {where}."
     if of_training:
-        return f"Training on {source} transfers: success on {where} rises by {share}."
+        return f"{_upper(subject)} transfers: success on {where} rises by {share}."
     return f"{_upper(subject)} raised success on {where} by {share}."
 
 

@@ -73,9 +73,7 @@ class PublishedTables:
     note: str
     init: Mapping[str, Mapping[str, Number]] = field(default_factory=dict)  # policy -> domain -> success before RL
     rows: Sequence[PublishedRun] = ()
-    axes: Line = field(
-        default_factory=dict
-    )  # means of the characters of a state and the steps of an episode, failures at a horizon
+    axes: Line = field(default_factory=dict)  # mean characters of a state, mean steps with failures at the horizon
     ood_change: Sequence[Line] = ()  # the column "OOD change", percent: an arm against the plain one
     warm_up: Sequence[Line] = ()  # on SFT warm-up: a target under the policies without it and with it
     rank_score: Sequence[Line] = ()  # the OOD rank score, a sum over the targets of some policies; lower is better
