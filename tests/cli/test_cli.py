@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from typer.main import get_command
 
 from command import run
+from gentax.cli.app import app
 
 COMMANDS = [
     "demo", "domains", "check", "play", "rollout", "evaluate", "verify", "diagnose", "probe", "diversity", "advise",
@@ -30,6 +32,14 @@ def test_every_command_has_help_with_an_example(command):
     assert shown.code == 0
     assert "Example" in shown.out
     assert f"gentax {command}" in " ".join(shown.out.split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_says_what_it_does(command):
+    found = get_command(app)
+    for name in command.split():
+        found = found.commands[name]
+    assert not [param.name for param in found.params if len((param.help or "").split()) < 3 and param.name != "help"]
 
 
 @pytest.mark.parametrize(

@@ -344,8 +344,13 @@ def domains(json: o.Json = None) -> None:
 def check(
     env: Annotated[str, typer.Argument(metavar="ENV", help="A domain, `NAME` or `NAME:LEVEL`, or `module:factory`.")],
     tasks: Annotated[int | None, typer.Option(help="Tasks that the expert must solve (200).")] = None,
-    starts: Annotated[int | None, typer.Option(help="Tasks of each split that are compared (4000).")] = None,
-    seconds: Annotated[float | None, typer.Option(help="For all checks; slow environments do less (180).")] = None,
+    starts: Annotated[
+        int | None,
+        typer.Option(help="Tasks of each split whose starts are compared (4000)."),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="For all checks; slow environments get fewer tasks (180).")
+    ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only the check of this name. May be repeated.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A quick check: 20 tasks, 300 starts, 6 s.")] = False,
     json: o.Json = None,

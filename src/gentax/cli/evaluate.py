@@ -36,7 +36,7 @@ def evaluate(
     ] = None,
     domain: o.Domains = None,
     tasks: Annotated[int, typer.Option(help="Test tasks of each domain.")] = 128,
-    split: Annotated[str, typer.Option(help="Which split of the tasks.")] = "test",
+    split: Annotated[str, typer.Option(help="The split of the tasks: `train`, `validation` or `test`.")] = "test",
     samples: o.Samples = 1,
     *,
     config: o.Rollout,

@@ -43,7 +43,7 @@ Parallel = Annotated[
 ]
 AllowUnreadable = Annotated[
     bool,
-    typer.Option("--allow-unreadable", help="Play on when most of the first replies hold no action."),
+    typer.Option("--allow-unreadable", help="Go on when no action can be read in most of the first replies."),
 ]
 
 
@@ -129,19 +129,19 @@ def _print_loading(*names: str) -> None:
         status(f"  loading {' and '.join(loaded)}")
 
 
-_asked: list[EndpointPolicy] = []  # by this command
+_servers: list[EndpointPolicy] = []  # that this command asks
 
 
 def _remember_servers(*policies: Policy) -> None:
     from gentax.policies.endpoint import EndpointPolicy
 
-    _asked.extend(policy for policy in policies if isinstance(policy, EndpointPolicy))
+    _servers.extend(policy for policy in policies if isinstance(policy, EndpointPolicy))
 
 
 def print_usage() -> None:
     """Say what the servers of this command were asked and what it cost, however it ended."""
-    while _asked:
-        policy = _asked.pop(0)
+    while _servers:
+        policy = _servers.pop(0)
         if policy.usage.requests or policy.usage.cached:
             print(f"{visible(policy.name)}: {policy.usage}")
 

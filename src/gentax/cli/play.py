@@ -27,8 +27,8 @@ NEAREST = 5  # admissible actions named for one that is not
 @with_settings
 def play(
     domain: Annotated[str, typer.Argument(help="A domain, `NAME` or `NAME:LEVEL`.")],
-    index: Annotated[int, typer.Option(help="Which task.")] = 0,
-    split: Annotated[str, typer.Option(help="Of which split.")] = "train",
+    index: Annotated[int, typer.Option(help="The number of the task in its split, from 0.")] = 0,
+    split: Annotated[str, typer.Option(help="The split of the task: `train`, `validation` or `test`.")] = "train",
     expert: Annotated[bool, typer.Option("--expert", help="Watch the domain's expert.")] = False,
     policy: Annotated[str | None, typer.Option(help=f"Watch a policy: {o.POLICY}")] = None,
     xsb: Annotated[

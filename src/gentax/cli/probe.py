@@ -153,7 +153,9 @@ def diversity(
     horizon: Horizon = 50,
     weight: Annotated[
         list[str] | None,
-        typer.Option(metavar="DOMAIN=SHARE", help="A share of the mixture; without any, all weigh alike. Repeat it."),
+        typer.Option(
+            metavar="DOMAIN=SHARE", help="A domain's share of the mixture; all weigh alike without it. May be repeated."
+        ),
     ] = None,
     tuned: Annotated[
         str | None,

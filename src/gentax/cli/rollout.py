@@ -30,8 +30,8 @@ def rollout(
     domain: Annotated[str, typer.Argument(help="A domain, `NAME` or `NAME:LEVEL`.")],
     out: Annotated[Path, o.output_file("Where the episodes go: gzipped JSON lines.")],
     policy: o.PolicyName = "base",
-    tasks: Annotated[int, typer.Option(help="Tasks to play.", min=1)] = 16,
-    split: Annotated[str, typer.Option(help="Which split of the tasks.")] = "test",
+    tasks: Annotated[int, typer.Option(help="How many tasks are played.", min=1)] = 16,
+    split: Annotated[str, typer.Option(help="The split of the tasks: `train`, `validation` or `test`.")] = "test",
     samples: o.Samples = 1,
     log: Annotated[
         str | None,

@@ -317,9 +317,9 @@ def view(
     study: StudyName,
     out: StoreFolder = "runs",
     host: Annotated[
-        str, typer.Option(help="Any but this machine's own takes the token that is printed.")
+        str, typer.Option(help="The address to serve at; any but this machine's own takes the token that is printed.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 for a free one.", min=0, max=65535)] = 8765,
+    port: Annotated[int, typer.Option(help="The port to serve at; 0 for a free one.", min=0, max=65535)] = 8765,
     workers: Workers = None,
 ) -> None:
     """Serve a page that follows a study while it runs: the matrix filling, training curves, any episode.
@@ -338,7 +338,7 @@ def view(
 def fit(
     study: Annotated[str, typer.Argument(help="The study: a YAML file, or one that ships with gentax.")],
     out: Annotated[Path, o.output_file("Where the fit goes, as JSON.")],
-    runs: Annotated[str, typer.Option(help="What `study run --out` filled.")] = "runs",
+    runs: Annotated[str, typer.Option(help="The folder that `study run --out` filled.")] = "runs",
 ) -> None:
     """Turn a finished study into what `gentax advise` and `gentax tax --forecast-only` forecast from.
 

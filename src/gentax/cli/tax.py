@@ -62,7 +62,7 @@ class TaxOptions:
     sensitivity: bool = False
     """Also estimate the tax under a logistic mixed model, which takes statsmodels."""
     interim_analyses: Annotated[int, typer.Option(min=1, max=20)] = 5
-    """Interim analyses of the verdict; playing stops when it is clear."""
+    """How many interim analyses there are; playing stops at the first one with a clear verdict."""
     forecast_only: bool = False
     """Play no target: forecast the tax from the KL on the source alone."""
     fit: str = "sources"

@@ -42,7 +42,7 @@ def train(
         typer.Option(metavar="NAME", help="Log to `tensorboard`, `wandb`, `mlflow` or `trackio` as well."),
     ] = None,
     settings: Annotated[
-        bool, typer.Option("--settings", help="Print every setting with its default and leave.")
+        bool, typer.Option("--settings", help="Print every setting with its default and exit.")
     ] = False,
     json: o.Json = None,
 ) -> None:
