@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field
 from pathlib import Path
 
@@ -13,8 +10,6 @@ import numpy as np
 import pytest
 
 from gentax.core import Episode, Outcome, Step, Task, Tokens, UsageError
-from gentax.core.episode import episode_from_json, episode_to_json, read_episodes, write_episodes
-from gentax.core.files import atomic_file, atomic_folder, write_json
 from gentax.core.settings import parse_yaml, read_settings, settings
 
 SEED = 6396735979814021074  # of the task below, on every machine and in every version
@@ -52,59 +47,6 @@ def test_window_context_gives_one_token_sequence_per_step():
 
 def test_no_tokens_give_no_token_sequences():
     assert list(episode(Step("o", "t", "a", 0.0, True)).sequences()) == []
-
-
-def test_episodes_round_trip_through_a_file(tmp_path):
-    odd = Step("\x00 \u202e <b>", "<action>é</action>", "é", 0.25, False, thought="t", admissible=("a", "b"))
-    one = Episode(Task("d", "l", "s", 3), 1, "g", (odd,), Outcome.ERROR, "end", "it broke")
-    assert episode_from_json(episode_to_json(one)) == one
-    write_episodes(tmp_path / "e.gz", [one, one])
-    assert read_episodes(tmp_path / "e.gz") == [one, one]
-    first = (tmp_path / "e.gz").read_bytes()
-    write_episodes(tmp_path / "e.gz", [one, one])
-    assert (tmp_path / "e.gz").read_bytes() == first
-
-
-def test_atomic_file_keeps_the_old_file_on_failure(tmp_path):
-    target = tmp_path / "a.txt"
-    for content in (None, "old"):
-        if content:
-            target.write_text(content)
-        with pytest.raises(RuntimeError), atomic_file(target) as aside:
-            aside.write_text("half")
-            raise RuntimeError
-        assert (target.read_text() if target.exists() else None) == content
-    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
-
-
-def test_atomic_file_writes_into_a_pipe(tmp_path):
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    with ThreadPoolExecutor(1) as pool:
-        read = pool.submit(pipe.read_text)
-        write_json(pipe, {"a": 1})
-        assert json.loads(read.result(timeout=10)) == {"a": 1}
-    assert pipe.is_fifo()
-    assert list(tmp_path.iterdir()) == [pipe]
-
-
-def test_atomic_folder_keeps_the_old_folder_on_failure(tmp_path):
-    target = tmp_path / "stage"
-    with pytest.raises(RuntimeError), atomic_folder(target) as aside:
-        (aside / "x").write_text("half")
-        raise RuntimeError
-    assert not list(tmp_path.iterdir())
-    for content in ("one", "two"):
-        with atomic_folder(target) as aside:
-            (aside / "x").write_text(content)
-        assert (target / "x").read_text() == content
-    assert [p.name for p in tmp_path.iterdir()] == ["stage"]
-
-
-def test_write_json_refuses_nan(tmp_path):
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(tmp_path / "x.json", {"a": float("nan")})
-    assert not (tmp_path / "x.json").exists()
 
 
 @settings

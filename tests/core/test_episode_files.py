@@ -25,6 +25,12 @@ def write_lines(path, *values, text=None):
 def test_stage_folders_and_concatenated_files_are_read(tmp_path):
     write_episodes(tmp_path / "episodes.jsonl.gz", [ONE])
     assert read_episodes(tmp_path) == [ONE]
+    odd = Step("\x00 \u202e <b>", "<action>é</action>", "é", 0.25, False, thought="t", admissible=("a", "b"))
+    two = [dataclasses.replace(ONE, steps=(odd,), outcome=Outcome.ERROR, error="it broke")] * 2
+    for name in ("a.gz", "b.gz"):
+        write_episodes(tmp_path / name, two)
+    assert read_episodes(tmp_path / "a.gz") == two
+    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
     (tmp_path / "two.gz").write_bytes((tmp_path / "episodes.jsonl.gz").read_bytes() * 2)
     assert read_episodes(tmp_path / "two.gz") == [ONE, ONE]
     write_episodes(tmp_path / "none.gz", [])

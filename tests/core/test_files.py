@@ -9,11 +9,39 @@ import re
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from gentax.core import UsageError
 from gentax.core.files import atomic_file, atomic_folder, lock_folder, write_json
+
+
+@pytest.mark.parametrize("context", [atomic_file, atomic_folder])
+def test_what_was_there_is_kept_on_failure(context, tmp_path):
+    target = tmp_path / "it"
+    for content in ("", "one", "two"):
+        with pytest.raises(RuntimeError), context(target) as aside:
+            (aside / "x" if aside.is_dir() else aside).write_text("half")
+            raise RuntimeError
+        found = target / "x" if target.is_dir() else target
+        assert (found.read_text() if found.exists() else "") == content
+        with context(target) as aside:
+            (aside / "x" if aside.is_dir() else aside).write_text({"": "one"}.get(content, "two"))
+    assert [p.name for p in tmp_path.iterdir()] == ["it"]
+
+
+def test_a_pipe_is_written_to_and_nan_is_refused(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        write_json(pipe, {"a": 1})
+        assert json.loads(read.result(timeout=10)) == {"a": 1}
+    assert pipe.is_fifo()
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_symlinks_stay_and_their_target_is_replaced(tmp_path):

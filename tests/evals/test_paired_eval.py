@@ -41,7 +41,7 @@ def test_an_unclear_one_goes_on_and_ends_with_the_numbers_of_one_go(toy):
     seen = []
     by_looks = paired_evaluation(
         Slips(), Slips(), "toy", DOMAINS, tasks=30, analyses=InterimAnalyses(3), seed=3, on_analysis=seen.append,
-        free_within=0.0,
+        decided=lambda report: False,
     )  # fmt: skip
     assert [r.analysis for r in seen] == [1, 2, 3]
     assert [r.tasks["toy"] for r in seen] == [10, 20, 30]
@@ -63,7 +63,7 @@ def test_one_error_at_an_early_look_does_not_end_a_study(toy, monkeypatch):
 
     monkeypatch.setattr(toy, "fatal", True)
     found = paired_evaluation(
-        Once(), ExpertPolicy(), "crafting", DOMAINS, tasks=60, analyses=InterimAnalyses(5), free_within=0.0
+        Once(), ExpertPolicy(), "crafting", DOMAINS, tasks=60, analyses=InterimAnalyses(5), decided=lambda report: False
     )
     assert found.report.excluded_tasks["toy"] == 1
 
@@ -105,12 +105,12 @@ def test_the_public_function_takes_names_evaluations_and_files(toy, tmp_path):
 def test_a_pilot_settles_how_many_tasks_are_played(toy):
     seen = []
     found = paired_evaluation(
-        Slips(), Slips(), "toy", DOMAINS, tasks=60, analyses=InterimAnalyses(2), pilot=8, drop=12.0, free_within=0.0,
-        on_pilot=lambda pilot, tasks: seen.append((pilot, tasks)),
+        Slips(), Slips(), "toy", DOMAINS, tasks=60, analyses=InterimAnalyses(2), pilot=8, drop=12.0,
+        decided=lambda report: False, on_pilot=lambda pilot, tasks: seen.append((pilot, tasks)),
     )  # fmt: skip
     ((pilot, tasks),) = seen
     assert pilot.tasks == 8
-    assert tasks == found.tasks == found.report.tasks["toy"]
+    assert tasks == found.report.tasks["toy"]
     assert tasks == max(8, required_sample_size(12.0, 2, InterimAnalyses(2), pilot.variance))
     assert found.played == found.planned
     once = evaluate(Slips(), {"toy": None}, tasks=tasks).episodes["toy"]

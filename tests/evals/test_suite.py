@@ -13,7 +13,7 @@ import pytest
 from chat_server import ChatServer
 from command import run
 from conftest import by_domain
-from gentax.core import Outcome, StepResult, UsageError, split_of
+from gentax.core import Episode, Outcome, StepResult, UsageError, split_of
 from gentax.domains import registry
 from gentax.domains.crafting import Crafting
 from gentax.evals import suite as suite_module
@@ -176,12 +176,12 @@ def test_a_policy_that_cannot_be_read_is_not_told_to_change_what_a_suite_fixes(t
 def test_being_stopped_costs_one_domain_at_most(tmp_path):
     out, chosen = tmp_path / "r.json", ["crafting", "sokoban"]
 
-    def stop(doing: str, name: str) -> None:
-        if (doing, name) == ("play", "crafting"):  # sokoban, the suite's first, is done by then
+    def stop(episode: Episode) -> None:
+        if episode.task.domain == "crafting":  # sokoban, the suite's first, is done by then
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        play_suite("random", domains=chosen, out=out, on_domain=stop)
+        play_suite("random", domains=chosen, out=out, on_episode=stop)
     assert not out.exists()
     assert [p.name for p in (tmp_path / "r.json.partial").iterdir()] == ["sokoban.json"]
 

@@ -73,18 +73,15 @@ def main() -> None:
         if type(error).__name__ != "NoArgsIsHelpError":  # then the help was printed instead
             _complain(_click_message(error))
         sys.exit(ExitCode.USAGE)
-    except UsageError as error:
-        _complain(str(error))
-        sys.exit(ExitCode.USAGE)
     except ModuleNotFoundError as error:
         extra = extra_of(error.name or "")
         if extra is None:
             raise
         _complain(f"{error.name} is not installed: {install_command(f'gentax[{extra}]')}")
         sys.exit(ExitCode.USAGE)
-    except (EnvironmentFault, NonFiniteLoss, PolicyFault, StudyIncomplete, OSError) as error:
+    except (UsageError, EnvironmentFault, NonFiniteLoss, PolicyFault, StudyIncomplete, OSError) as error:
         _complain(str(error))
-        sys.exit(ExitCode.FAILED)
+        sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.FAILED)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # PyTorch's; torch is not loaded just for its name
             raise

@@ -13,7 +13,6 @@ from rich.text import Text
 from gentax.cli import options as o
 from gentax.cli.options import with_settings
 from gentax.cli.output import console, print_text, print_text_table, save, write_result, write_rows
-from gentax.core.console import EpisodeProgress, status
 from gentax.core.errors import ExitCode, UsageError
 from gentax.core.files import lock_folder
 from gentax.models.options import ModelOptions
@@ -97,38 +96,15 @@ def _play_suite(
 ) -> None:
     """Play a suite and print its score card."""
     from gentax.domains.registry import parse_domain
-    from gentax.evals.suite import load_suite
     from gentax.evals.suite_result import play_suite
 
-    suite = load_suite(name)
     for given, level in map(parse_domain, names or ()):
         if level is not None:
             raise UsageError(f"-d {given}:{level}: suite {name} fixes the level; say -d {given}")
-    counts: list[EpisodeProgress] = []  # the last is of the domain that is being played
-
-    def on_domain(doing: str, domain: str) -> None:
-        if doing == "play":
-            counts.append(EpisodeProgress(len(suite.domains[domain].starts) * suite.samples, domain, True))
-            counts[-1].begin()
-        elif doing == "check":
-            status(f"  {domain}: checking that its tasks start as they were frozen")
-        else:
-            print_text(f"  {domain}: played before, kept")
-
+    play = options.arguments()
+    del play["seed"]  # which the suite fixes
     with nullcontext() if json is None else lock_folder(f"{json}.partial", f"playing suite {name}"):
-        result = play_suite(
-            policy,
-            name,
-            names,
-            out=json,
-            model=model,
-            load=o.load_policy,
-            parallel=options.parallel,
-            stop_if_unreadable=not options.allow_unreadable,
-            on_episode=lambda episode: counts[-1](episode),
-            on_steps=lambda count: counts[-1].steps(count),
-            on_domain=on_domain,
-        )
+        result = play_suite(policy, name, names, out=json, load=o.load_policy, model=model, **play)
     _score_card(result)
     if json is not None:
         print_text(f"wrote {json}; `gentax verify {json}` checks it")

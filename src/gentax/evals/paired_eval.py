@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from gentax.evals.suite import RETIRED, load_suite
 from gentax.evals.suite_result import SuiteResult, check_result, read_result
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE, RecordedScores, content_labels, task_success
 from gentax.metrics.statistics import LEVEL, TASKS, Estimate, InterimAnalyses, Labels, Pilot, required_sample_size
-from gentax.metrics.statistics.power import FREE_WITHIN
 from gentax.metrics.tax import DomainScores, TaxReport, tax_report
 from gentax.metrics.verdict import Verdict, headline, number, verdict
 from gentax.models.options import ModelOptions
@@ -217,7 +215,6 @@ class PairedEvaluation:
     base: Evaluation
     tuned: Evaluation
     planned: int  # episodes of one policy, without early stopping
-    tasks: int = 0  # of each domain that were planned, after the pilot where there was one
 
     @property
     def played(self) -> int:
@@ -237,13 +234,11 @@ def paired_evaluation(
     config: RolloutConfig | None = None,
     seed: int = 0,
     parallel: int | None = None,
-    free_within: float = FREE_WITHIN,
     touched: Set[str] = frozenset(),
     chance: bool = True,
     recorded: Mapping[str, RecordedScores] | None = None,
     pilot: int | None = None,
     drop: float | None = None,
-    on_episode: Callable[[Policy, Episode], None] | None = None,
     on_pilot: Callable[[Pilot, int], None] | None = None,
     on_analysis: Callable[[TaxReport], None] | None = None,
     decided: Callable[[TaxReport], bool] | None = None,
@@ -263,7 +258,6 @@ def paired_evaluation(
         tasks: test tasks of each domain at the final analysis; all of a split that has fewer.
         analyses: the interim analyses, equally spaced.
         samples, config, seed, parallel: as in `gentax.evaluate`.
-        free_within: a tax whose whole interval is this near 0 is free.
         touched: domains that entered training in any form; the verdict is on the targets that did not.
         chance: whether random play is evaluated, too.
         recorded: further targets that others measured (see `integrations.sample_logs`); known in full from the first
@@ -271,7 +265,6 @@ def paired_evaluation(
         pilot: tasks of each domain that are played before `tasks` is decided; needs `drop`.
         drop: mean drop in points that must be detected: with the pilot's variance it decides how many tasks are
             played, no fewer than the pilot's, in place of `tasks`.
-        on_episode: called with each episode as it ends, and whose it is; not with those of random play.
         on_pilot: called with the pilot and the number of tasks of each domain that are then played.
         on_analysis: called with the report of each interim analysis.
         decided: whether playing may stop at an interim analysis, such as `Gate.settled`; once the verdict on the tax is
@@ -303,8 +296,6 @@ def paired_evaluation(
         for name, domain_tasks in listed.items():
             new = domain_tasks[len(episodes[0][name]) // samples : counts[name]]
             for policy, by_domain in zip(policies, episodes, strict=True):
-                compared = policy is base or policy is tuned  # and not random play
-                bar.on_episode = partial(on_episode, policy) if on_episode is not None and compared else None
                 bar.begin(f"{name}, {policy.name}")
                 by_domain[name] += rollout(
                     policy,
@@ -350,14 +341,13 @@ def paired_evaluation(
             report = report_at(MAX_ERROR_SHARE * max(len(of) / counts[name] for name, of in listed.items()), analysis)
             if on_analysis is not None:
                 on_analysis(report)
-            if decided(report) if decided else verdict(headline(report), free_within) is not Verdict.UNDECIDED:
+            if decided(report) if decided else verdict(headline(report)) is not Verdict.UNDECIDED:
                 break
     return PairedEvaluation(
         report,
         Evaluation(base.name, config, episodes[0], report.runtime["base"], usage_of(base)),
         Evaluation(tuned.name, config, episodes[1], report.runtime["tuned"], usage_of(tuned)),
         samples * sum(map(len, listed.values())),
-        tasks,
     )
 
 
@@ -387,7 +377,7 @@ def check_statsmodels() -> None:
     require("statsmodels", "the sensitivity check")
 
 
-def mixed_model(before: Evaluation, after: Evaluation, source: str, level: float = LEVEL) -> MixedModel:
+def mixed_model(before: Evaluation, after: Evaluation, source: str) -> MixedModel:
     """Fit the model to the episodes of two policies on the same tasks, as a tax was computed from.
 
     Deterministic. Episodes that ended in an error are left out. Raises UsageError where statsmodels is missing.
@@ -432,8 +422,8 @@ def mixed_model(before: Evaluation, after: Evaluation, source: str, level: float
     tasks = {t: len(dict.fromkeys(episode.task for episode in before.episodes[t])) for t in targets}
 
     def estimate(drawn_N: np.ndarray, unit: str, n: int) -> Estimate:
-        low, high = np.quantile(drawn_N, [(1 - level) / 2, (1 + level) / 2])
-        return Estimate(float(np.median(drawn_N)), float(low), float(high), TASKS, unit, n, level=level)
+        low, high = np.quantile(drawn_N, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return Estimate(float(np.median(drawn_N)), float(low), float(high), TASKS, unit, n)
 
     return MixedModel(
         tax=estimate(1 - after_ND.sum(1) / init_ND.sum(1), "fraction", sum(tasks.values())),

@@ -22,7 +22,7 @@ import numpy as np
 
 import gentax
 from gentax.core import Episode, Outcome, UsageError
-from gentax.core.console import one_line
+from gentax.core.console import EpisodeProgress, end_line, one_line, shows_progress, status
 from gentax.core.files import read_json
 from gentax.core.results import Tabular, TextTable, json_value, repr_as_str
 from gentax.core.settings import read_settings, settings
@@ -233,8 +233,7 @@ def play_suite(
     parallel: int | None = None,
     stop_if_unreadable: bool = True,
     on_episode: Callable[[Episode], None] | None = None,
-    on_steps: Callable[[int], None] | None = None,
-    on_domain: Callable[[str, str], None] | None = None,
+    progress: bool | None = None,
 ) -> SuiteResult:
     """Play `policy` on a frozen suite, after checking that every task starts here as it was frozen.
 
@@ -245,8 +244,7 @@ def play_suite(
         out: the file the result is written to. Domains that are done are kept in the folder `out`.partial until all
             are: the same policy, suite, versions and device go on from there.
         load: what makes a policy of its name and `model`.
-        model, parallel, stop_if_unreadable, on_episode, on_steps: as in `gentax.evaluate`.
-        on_domain: called with what is about to be done with a domain ("keep", "check" or "play"), and its name.
+        model, parallel, stop_if_unreadable, on_episode, progress: as in `gentax.evaluate`.
 
     Raises:
         UsageError: an unknown suite, domain or policy, a domain that is asked for but not installed, or an
@@ -255,7 +253,6 @@ def play_suite(
     frozen = load_suite(suite)
     chosen = playable_domains(frozen, domains)
     player = load(policy, model)
-    tell = on_domain or (lambda doing, name: None)
     weights = None  # of others than local models the name must do
     if isinstance(policy, (str, Path)) and str(policy) not in SCRIPTED_BY_NAME and may_name_model(policy):
         weights = fingerprint(policy, model)
@@ -270,15 +267,20 @@ def play_suite(
     )
     aside = None if out is None else Path(f"{out}.partial")
     done = {} if aside is None else _resumed(aside, result, chosen)
-    starts = {}
+    shown, starts = shows_progress(progress), {}
     for name in chosen:
-        tell("keep" if name in done else "check", name)
+        if shown and name in done:
+            end_line()
+            print(f"  {name}: played before, kept")
+        elif shown:
+            status(f"  {name}: checking that its tasks start as they were frozen")
         if name not in done:
             starts[name] = check_starts(frozen, name)
     counted = Usage()  # of the domains before
     for n, (name, seen) in enumerate(starts.items()):
-        tell("play", name)
         of_domain = frozen.domains[name]
+        count = EpisodeProgress(len(seen) * frozen.samples, name, progress, on_episode)
+        count.begin()
         try:
             found = evaluate(
                 player,
@@ -289,8 +291,8 @@ def play_suite(
                 config=frozen.play_of(name),
                 seed=frozen.seed,
                 parallel=parallel,
-                on_episode=on_episode,
-                on_steps=on_steps,
+                on_episode=count,
+                on_steps=count.steps,
                 stop_if_unreadable=stop_if_unreadable and n == 0,
                 progress=False,
             )
