@@ -177,10 +177,10 @@ def _interface_of(env: gymnasium.Env[Any, Any]) -> _Interface:
 
 LIBRARIES = {  # name -> what makes an environment of a name in it; the module is loaded when it is asked for
     "gymnasium": "gentax.domains.external:make_registered",
-    "openenv": "gentax.integrations.openenv_client:OpenEnvClientEnv",
+    "openenv": "gentax.integrations.openenv:OpenEnvClientEnv",
     "reasoning-gym": "gentax.integrations.reasoning_gym:ReasoningGymEnv",
     "textarena": "gentax.integrations.textarena:TextArenaEnv",
-    "verifiers": "gentax.integrations.verifiers_env:VerifiersEnv",
+    "verifiers": "gentax.integrations.verifiers:VerifiersEnv",
 }
 HORIZON = 50  # steps, where the environment does not say: the paper's
 TASKS = 1_000_000  # in each split

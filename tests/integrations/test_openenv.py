@@ -12,7 +12,7 @@ import pytest
 import gentax
 from gentax.core import UsageError
 from gentax.domains.registry import parse_domain
-from gentax.integrations.openenv_server import openenv_app
+from gentax.integrations.openenv import openenv_app
 
 
 @contextmanager
