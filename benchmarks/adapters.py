@@ -182,23 +182,23 @@ def timed_methods(of: type, names: Sequence[str]) -> Iterator[list[float]]:
             setattr(of, name, method)
 
 
-def trl_steps(trial: Trial, steps: int) -> tuple[list[float], float, float, float]:
+def trl_steps(trial: Trial, steps: int) -> tuple[numpy.ndarray, float, float, float]:
     """Train a few steps of GRPO with an environment.
 
     Returns:
-        The seconds of each step without the first; the seconds of a step in the environment; the tool calls and the
-        tokens of an episode.
+        (steps, 2) seconds and processor seconds of each step after the first; the seconds of a step in the environment;
+        the tool calls and the tokens of an episode.
     """
     import trl
     from datasets import Dataset
     from transformers import PrinterCallback, TrainerCallback
 
     _, tool, factory, rows, reward = trial
-    ends: list[float] = []
+    ends: list[tuple[float, float]] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            ends.append(time.perf_counter())
+            ends.append((time.perf_counter(), time.process_time()))
             if len(ends) == 1:
                 spent.clear()
 
@@ -237,26 +237,27 @@ def trl_steps(trial: Trial, steps: int) -> tuple[list[float], float, float, floa
     calls, tokens = (
         statistics.mean(row[key] for row in log) for key in ("tools/call_frequency", "completions/mean_length")
     )
-    return list(numpy.diff(ends)), sum(spent) / steps, calls, tokens
+    return numpy.diff(ends, axis=0), sum(spent) / steps, calls, tokens
 
 
 def compare_in_trl(example: str, steps: int, turns: int) -> None:
     """Print a line for each of our domains and TRL's example, and the ratio to it."""
     trials = [trl_example(example)]
     trials += [(name, "step", environment_factory(name), task_rows(name, 4), None) for name in ("sokoban", "crafting")]
-    seconds: dict[str, list[float]] = {trial[0]: [] for trial in trials}
+    seconds: dict[str, list[numpy.ndarray]] = {trial[0]: [] for trial in trials}
     rest: dict[str, tuple[float, float, float]] = {}
     for _ in range(turns):
         for trial in trials:
             times, *others = trl_steps(trial, steps)
-            seconds[trial[0]] += times
+            seconds[trial[0]].append(times)
             rest[trial[0]] = (others[0], others[1], others[2])
-    theirs = statistics.median(seconds[trials[0][0]])
-    print(f"{'GRPO step with':16} {'seconds':>8} {'ratio':>6} {'environment, ms':>16} {'calls':>6} {'tokens':>7}")
-    for name, times in seconds.items():
+    medians = {name: numpy.median(numpy.concatenate(times), axis=0) for name, times in seconds.items()}
+    theirs = medians[trials[0][0]]
+    print(f"{'GRPO step with':16} {'seconds':>8} {'ratio':>6} {'CPU seconds':>12} {'ratio':>6} {'environment, ms':>16}")
+    for name, (wall, cpu) in medians.items():
         inside, calls, tokens = rest[name]
-        median = statistics.median(times)
-        print(f"{name:16} {median:8.2f} {median / theirs:6.2f} {inside * 1e3:16.1f} {calls:6.1f} {tokens:7.1f}")
+        print(f"{name:16} {wall:8.2f} {wall / theirs[0]:6.2f} {cpu:12.2f} {cpu / theirs[1]:6.2f} {inside * 1e3:16.1f}")
+        print(f"{'':16} an episode: {calls:g} calls, {tokens:g} tokens written")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
