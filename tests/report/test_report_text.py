@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from gentax.core.console import one_line, visible
+from gentax.metrics.statistics import Undefined
 from gentax.metrics.tax import tax_report
 from gentax.report import ArmResult
 from gentax.report.text import dotted, duration, first_screen, notes, summary
@@ -104,3 +105,10 @@ def test_texts_are_shortened_settings_flattened_and_durations_written():
     assert one_line("x" * 100, 10) == "x" * 9 + "…"
     assert dotted({"a": {"b": 1, "c": {}}, "d": [1, 2]}) == [("a.b", "1"), ("a.c", "{}"), ("d", "1, 2")]
     assert [duration(s) for s in (0.4, 59.6, 3599, 7384)] == ["0 s", "1 min 0 s", "59 min 59 s", "2 h 3 min"]
+
+
+def test_a_baseline_whose_tax_is_undefined_is_not_said_to_have_lost_that():
+    replay = fake_report.arms().results[2]
+    assert "there imitation lost" in notes([replay])[0]
+    (note, *_) = notes([replace(replay, baseline_tax=Undefined("the base wins nothing"))])
+    assert note.endswith(").")

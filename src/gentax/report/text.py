@@ -122,7 +122,7 @@ def notes(results: Sequence[ArmResult]) -> list[str]:
         name, tax = row_name(result, results), result.tax
         if result.untouched_only:
             of_baseline = result.baseline_tax
-            versus = "" if of_baseline is None else f"; there {result.baseline} lost {percent(of_baseline)}"
+            versus = f"; there {result.baseline} lost {percent(of_baseline)}" if of_baseline else ""
             lines.append(
                 f"* {name} was trained with text of {_listed(sorted(tax.touched))}: its tax is that of the untouched "
                 f"targets ({_listed(tax.untouched)}){versus}."
