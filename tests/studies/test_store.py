@@ -22,8 +22,9 @@ from gentax.studies.study import read_study
 STAGE = Stage("evaluate", "toy", {"domain": "toy", "tasks": 2, "samples": 1})
 
 
-def finished(root: Path, text: str = "content") -> Store:
-    store = Store(root)
+def finished(store: Path | Store, text: str = "content") -> Store:
+    """Finish the stage in a store, or in one that is opened in a folder; return the store."""
+    store = store if isinstance(store, Store) else Store(store)
     store.open()
     folder = store.fresh_folder(STAGE)
     (folder / "data.txt").write_text(text)
@@ -269,18 +270,11 @@ def machine(request, tmp_path, monkeypatch):
     server.stop()
 
 
-def finish(store: Store, text: str = "content") -> None:
-    folder = store.fresh_folder(STAGE)
-    (folder / "data.txt").write_text(text)
-    store.finish(STAGE, folder, 1.0, None)
-
-
 def test_a_store_behind_a_url_is_shared_by_machines(machine):
     """What one finishes the other reads, checked."""
     first, second = machine("a"), machine("b")
-    first.open()
     assert not second.has(STAGE)
-    finish(first)
+    finished(first)
     assert STAGE.folder in second.present()
     assert second.has(STAGE)
     assert not (second.path(STAGE) / "data.txt").exists()  # downloaded when it is read
@@ -295,11 +289,9 @@ def test_a_store_behind_a_url_is_shared_by_machines(machine):
 
 
 def test_of_two_machines_that_do_a_stage_one_is_kept_whole_and_others_learn_what_it_took(machine):
-    machines = [machine(name) for name in "ab"]
-    for store, text in zip(machines, ("first", "second"), strict=True):
-        store.open()
-        finish(store, text)
-    files, stages = machines[0].files, f"{machines[0].remote_root}/stages"
+    first = finished(machine("a"), "first")
+    finished(machine("b"), "second")
+    files, stages = first.files, f"{first.remote_root}/stages"
     assert len(files.glob(f"{stages}/*/*/data.txt")) == 1  # the second saw the seal of the first
     files.pipe_file(f"{stages}/{STAGE.folder}/0123456789ab/data.txt", b"half")
 
@@ -312,7 +304,6 @@ def test_of_two_machines_that_do_a_stage_one_is_kept_whole_and_others_learn_what
 
 def test_a_stage_is_uploaded_later_where_the_store_did_not_answer(machine, monkeypatch):
     first = machine("a")
-    first.open()
 
     def refuse(*args, **options):
         raise RuntimeError("Could not connect\nto the endpoint")  # what libraries raise is often no OSError
@@ -320,7 +311,7 @@ def test_a_stage_is_uploaded_later_where_the_store_did_not_answer(machine, monke
     with monkeypatch.context() as patch:
         patch.setattr(first.files, "put_file", refuse)
         with pytest.raises(StoreUnavailable, match="//gentax-test/runs cannot be used now: Could not connect to the"):
-            finish(first)
+            finished(first)
     assert not first.has(STAGE)
     with machine("a").lock(STAGE):
         assert machine("b").has(STAGE)  # nothing was done again
