@@ -225,16 +225,17 @@ def test_the_usage_of_a_resumed_suite_counts_what_it_kept(tmp_path):
             self.usage.requests += len(turns)
             return super().reply(turns)
 
-    def stop(doing: str, name: str) -> None:
-        if (doing, name) == ("play", "crafting"):
+    def stop(episode: Episode) -> None:
+        if episode.task.domain == "crafting":
             raise KeyboardInterrupt
+        asked.append(first.usage.requests)
 
-    out, chosen, first = tmp_path / "r.json", ["crafting", "sokoban"], Counted()
+    out, chosen, first, asked = tmp_path / "r.json", ["crafting", "sokoban"], Counted(), []
     with pytest.raises(KeyboardInterrupt):
-        play_suite(first, domains=chosen, out=out, on_domain=stop)
+        play_suite(first, domains=chosen, out=out, on_episode=stop)
     second = Counted()
     result = play_suite(second, domains=chosen, out=out)
-    assert 0 < second.usage.requests < result.usage.requests == first.usage.requests + second.usage.requests
+    assert 0 < second.usage.requests < result.usage.requests == asked[-1] + second.usage.requests
     assert result == read_result(out)
 
 
