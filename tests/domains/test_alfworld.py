@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from playing import play_expert
 
 import gentax
 from gentax.core import SPLITS, EnvironmentFault, Task, UsageError, split_of
@@ -55,27 +56,10 @@ def start_of(level: str, split: str, index: int):
     return draw(parse_level(level), split, index, Task("alfworld", level, split, index).seed)
 
 
-def play(env, index: int, slips: float = 0.0):
-    """Play the expert on a task, erring with probability `slips`; return its moves, rewards and success."""
-    rng = random.Random(index)
-    env.reset(options={"index": index})
-    moves, rewards = [], []
-    while True:
-        move = env.expert()
-        assert move.action in env.admissible()
-        moves.append(move)
-        action = rng.choice(env.admissible()) if rng.random() < slips else move.action
-        _, reward, terminated, truncated, info = env.step(action)
-        assert info["valid"]
-        rewards.append(reward)
-        if terminated or truncated:
-            return moves, rewards, info["success"]
-
-
 def test_the_expert_wins_every_checked_task_of_the_default_level(env):
     lengths = []
     for index in range(200):
-        moves, rewards, success = play(env, index)
+        moves, rewards, success = play_expert(env, index)
         assert success, index
         assert sum(rewards) == pytest.approx(1)
         assert min(rewards) >= 0
@@ -91,7 +75,7 @@ def test_the_expert_wins_the_other_levels(level):
     for split in domain("alfworld").splits:
         env = gentax.make("alfworld", level, split=split)
         for index in range(6 if level == "home" else 2):
-            moves, rewards, success = play(env, index)
+            moves, rewards, success = play_expert(env, index)
             assert success, (split, index)
             assert rewards == [0.0] * (len(moves) - 1) + [1.0]
             assert len(moves) <= parse_level(level).longest
@@ -100,7 +84,7 @@ def test_the_expert_wins_the_other_levels(level):
 
 def test_the_expert_recovers_from_random_actions():
     env = gentax.make("alfworld", "home", split="test", horizon=150)
-    assert all(play(env, index, slips=0.3)[2] for index in range(12))
+    assert all(play_expert(env, index, slips=0.3)[2] for index in range(12))
     env.close()
 
 
@@ -183,7 +167,7 @@ def test_every_text_is_that_of_the_original_package(stock, level, count, steps):
 
 def test_a_dense_reward_is_paid_once_for_each_subgoal():
     env = gentax.make("alfworld", "clean", split="test", reward="dense")
-    moves, rewards, _ = play(env, 0)
+    moves, rewards, _ = play_expert(env, 0)
     verbs = [move.action.split()[0] for move in moves]
     paid = [verb for verb, reward in zip(verbs, rewards, strict=True) if reward]
     assert paid == ["take", "clean", "move"]
@@ -294,7 +278,7 @@ def test_published_games_are_played(data):
         assert env.size(split) == len(KINDS)
         goals = set()
         for index in range(env.size(split)):
-            assert play(env, index)[2]
+            assert play_expert(env, index)[2]
             goals.add(env.goal)
         assert goals == {f"{words[0].upper()}{words[1:]}." for words in wishes(split)}
         env.close()

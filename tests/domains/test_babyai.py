@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 from minigrid.core.world_object import Ball, Box, Door, Key, Wall
+from playing import play_expert
 
 import gentax
 from gentax.core import SPLITS, UsageError, split_of
@@ -17,23 +18,6 @@ from gentax.domains.babyai.env import ACTIONS, content_of, draw, make_world, pla
 @pytest.fixture
 def env():
     return gentax.make("babyai", split="test")
-
-
-def play(env, index: int, slips: float = 0.0):
-    """Play the expert on a test task, erring with probability `slips`; return its moves, rewards and success."""
-    rng = random.Random(index)
-    env.reset(options={"index": index, "split": "test"})
-    moves, rewards = [], []
-    while True:
-        move = env.expert()
-        if move is not None:
-            assert move.action in env.admissible()
-            moves.append(move)
-        action = rng.choice(list(ACTIONS)) if move is None or rng.random() < slips else move.action
-        _, reward, terminated, truncated, info = env.step(action)
-        rewards.append(reward)
-        if terminated or truncated:
-            return moves, rewards, info["success"]
 
 
 def state(env) -> tuple:
@@ -49,12 +33,12 @@ def put_ahead(env, thing) -> None:
 
 @pytest.mark.parametrize("level", [level for level in KINDS if level != DOMAIN.default_level])
 def test_the_expert_wins_the_harder_levels(level):
-    env = gentax.make("babyai", level)
-    assert all(play(env, index)[2] for index in range(12))
+    env = gentax.make("babyai", level, split="test")
+    assert all(play_expert(env, index)[2] for index in range(12))
 
 
 def test_the_expert_recovers_from_random_actions_or_gives_no_action(env):
-    assert sum(play(env, index, slips=0.2)[2] for index in range(60)) >= 54
+    assert sum(play_expert(env, index, slips=0.2)[2] for index in range(60)) >= 54
     put_ahead(env, Box("red"))
     assert env.expert() is not None
     env.step("toggle")  # the bot gives up once a box was opened
@@ -67,7 +51,7 @@ def test_the_expert_recovers_from_random_actions_or_gives_no_action(env):
 
 def test_the_expert_s_thoughts_mention_what_it_sees():
     env = gentax.make("babyai", split="test")
-    thoughts = " ".join(move.thought for index in range(30) for move in play(env, index)[0])
+    thoughts = " ".join(move.thought for index in range(30) for move in play_expert(env, index)[0])
     for part in ("I have not seen the ", " is 1 ahead: pick it up.", " ahead 1 left: ", " behind"):
         assert part in thoughts
 
@@ -177,7 +161,7 @@ def test_a_rotated_world_has_the_same_content_hash():
 
 def test_dense_rewards_are_those_of_minigrid():
     env = gentax.make("babyai", split="test", reward="dense", horizon=1000)
-    moves, rewards, _ = play(env, 2)
+    moves, rewards, _ = play_expert(env, 2)
     assert rewards[:-1] == [0.0] * (len(moves) - 1)
     assert rewards[-1] == pytest.approx(1 - 0.9 * len(moves) / env._world.max_steps)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from playing import play_expert
 
 from gentax.core import SPLITS, Task, UsageError, split_of
 from gentax.domains.crafting import (
@@ -72,19 +73,12 @@ def test_a_plan_is_as_deep_as_the_level_says():
 
 @pytest.mark.parametrize(("level", "count"), [("depth2-read0", 200), ("depth1-read0", 50), ("depth4-read16", 50)])
 def test_expert_wins_test_tasks_by_the_plan(level, count):
-    env = Crafting(level)
+    env = Crafting(level, split="test")
     lengths = set()
     for index in range(count):
-        env.reset(options={"index": index, "split": "test"})
-        over, rewards = False, []
-        while not over:
-            move = env.expert()
-            assert move.action in env.admissible()
-            assert 0 < len(move.thought.split()) <= 14
-            _, reward, terminated, truncated, info = env.step(move.action)
-            rewards.append(reward)
-            over = terminated or truncated
-        assert info == {"valid": True, "success": True}
+        moves, rewards, success = play_expert(env, index)
+        assert success
+        assert all(0 < len(move.thought.split()) <= 14 for move in moves)
         assert rewards == [0.0] * (len(rewards) - 1) + [1.0]
         assert len(rewards) == env.book.steps < env.horizon
         assert env.expert() is None

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
 import pytest
+from playing import play_expert
 
 import gentax
 from gentax.core import SPLITS, EnvironmentFault, UsageError
@@ -30,20 +31,6 @@ def env():
     env = gentax.make("sciworld", split="test", reward="dense")
     yield env
     env.close()
-
-
-def play_expert(env, index, split="test"):
-    env.reset(options={"index": index, "split": split})
-    rewards, moves = [], []
-    while True:
-        move = env.expert()
-        assert move is not None, (env.variation, moves)
-        moves.append(move)
-        _, reward, terminated, truncated, info = env.step(move.action)
-        assert info["valid"], (env.variation, move)
-        rewards.append(reward)
-        if terminated or truncated:
-            return moves, rewards, info["success"]
 
 
 def test_folds_agree_with_the_package():
@@ -208,14 +195,14 @@ def test_environments_are_isolated_and_play_in_threads():
 def test_a_task_is_deterministic_whatever_is_played_in_parallel():
     # The package's simulators share a generator: without shards, locks and seeds, several of these fail.
     envs: SimpleQueue = SimpleQueue()
-    made = [gentax.make("sciworld") for _ in range(8)]
+    made = [gentax.make("sciworld", split="test") for _ in range(8)]
     for env in made:
         envs.put(env)
 
     def play(index: int) -> tuple[str, bool]:
         env = envs.get()
         try:
-            return env.reset(options={"index": index, "split": "test"})[0], play_expert(env, index)[2]
+            return env.reset(options={"index": index})[0], play_expert(env, index)[2]
         finally:
             envs.put(env)
 
@@ -223,7 +210,7 @@ def test_a_task_is_deterministic_whatever_is_played_in_parallel():
         results = list(pool.map(play, range(60)))
     assert all(success for _, success in results)
     for index in (0, 20, 40):
-        assert made[0].reset(options={"index": index, "split": "test"})[0] == results[index][0]
+        assert made[0].reset(options={"index": index})[0] == results[index][0]
     for env in made:
         env.close()
 

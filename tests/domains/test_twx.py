@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from playing import play_expert
 
 import gentax
 from gentax.core import EnvironmentFault, UsageError
@@ -40,24 +41,6 @@ def env(name):
     env = gentax.make(name, split="test", reward="dense")
     yield env
     env.close()
-
-
-def play(env, index: int, slips: float = 0.0):
-    """Play the expert on a test task, erring with probability `slips`; return its moves, rewards and success."""
-    rng = random.Random(index)
-    env.reset(options={"index": index, "split": "test"})
-    moves, rewards = [], []
-    while True:
-        move = env.expert()
-        if move is not None:
-            assert move.action in env.admissible()
-            moves.append(move)
-        action = rng.choice(env.admissible()) if move is None or rng.random() < slips else move.action
-        _, reward, terminated, truncated, info = env.step(action)
-        assert info["valid"]
-        rewards.append(reward)
-        if terminated or truncated:
-            return moves, rewards, info["success"]
 
 
 def test_domain_records_are_target_only_and_import_nothing_heavy():
@@ -105,14 +88,14 @@ def test_seeds_that_repeat_a_world_of_an_earlier_fold_are_left_out(name):
 def test_the_expert_wins_the_harder_levels(name, level):
     env = gentax.make(name, level, split="test")
     for index in range(30):
-        moves, rewards, success = play(env, index)
+        moves, rewards, success = play_expert(env, index)
         assert success, index
         assert rewards == [0.0] * (len(moves) - 1) + [1.0]
     env.close()
 
 
 def test_the_expert_undoes_random_actions(env):
-    won = sum(play(env, index, slips=0.15)[2] for index in range(40))
+    won = sum(play_expert(env, index, slips=0.15)[2] for index in range(40))
     assert won >= (36 if env.game is MAPREADER else 20)  # food is easily spoiled for good
     env.reset(options={"index": 0})
     first = env.expert()

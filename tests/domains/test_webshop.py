@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from playing import play_expert
 
 import gentax
 from gentax.core import SPLITS, Task, UsageError
@@ -59,17 +60,12 @@ def test_splits_share_no_product_and_no_request_even_at_another_price():
     ("level", "count"), [("4k-easy", 200), ("4k-medium", 40), ("10k-hard", 20), ("2k-hard-long", 20)]
 )
 def test_expert_wins_test_tasks(level, count):
-    env = WebShop(level)
+    env = WebShop(level, split="test")
     for index in range(count):
-        env.reset(options={"index": index, "split": "test"})
-        over, total = False, 0.0
-        while not over:
-            move = env.expert()
-            assert env.session.page == "search" or move.action in env.admissible()
-            assert 0 < len(move.thought.split()) <= 14
-            _, reward, terminated, truncated, info = env.step(move.action)
-            total, over = total + reward, terminated or truncated
-        assert (total, info) == (1.0, {"valid": True, "success": True})
+        moves, rewards, success = play_expert(env, index)
+        assert success
+        assert sum(rewards) == 1.0
+        assert all(0 < len(move.thought.split()) <= 14 for move in moves)
         assert env.steps <= 10 < env.horizon
         assert env.expert() is None
 
