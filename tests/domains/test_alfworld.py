@@ -56,9 +56,9 @@ def start_of(level: str, split: str, index: int):
     return draw(parse_level(level), split, index, Task("alfworld", level, split, index).seed)
 
 
-def test_the_expert_wins_every_checked_task_of_the_default_level(env):
+def test_the_expert_s_episodes_on_the_default_level(env):
     lengths = []
-    for index in range(200):
+    for index in range(60):
         moves, rewards, success = play_expert(env, index)
         assert success, index
         assert sum(rewards) == pytest.approx(1)
