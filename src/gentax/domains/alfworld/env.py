@@ -101,9 +101,8 @@ class AlfWorld(TextEnv):
 
     def render(self) -> str:
         """Return the goal, what the engine says last, and what can be done, for a person."""
-        if self._game is None:
-            return ""
-        return f"{self.goal}\n\n{self.observation}\n\n{', '.join(self.admissible())}"
+        shown = f"{self.goal}\n\n{self.observation}\n\n{', '.join(self.admissible())}"
+        return "" if self._game is None else shown
 
     def close(self) -> None:
         """Let the game go, and free what the planner's library holds of it."""

@@ -181,9 +181,8 @@ def expert_action(session: Session, goal: Goal) -> ExpertAction | None:
     if not _promising(product, goal):
         return _click(PREVIOUS, "Not what is asked; back.")
     missing = [value for value in goal.options if value not in session.chosen.values()]
-    offered = [value for values in product.options.values() for value in values]
     for value in missing:
-        if value not in offered:
+        if value not in product.values:
             return _click(PREVIOUS, f"It does not come in {value}; back.")
     hidden = _untitled(product, goal)
     if hidden and (product.code, "features") not in session.seen:
@@ -212,18 +211,16 @@ def oracle_action(session: Session, goal: Goal) -> ExpertAction | None:
         return _click(PREVIOUS, "Back.")
     for asked in goal.options:
         if not any(alike(value, asked) for value in session.chosen.values()):
-            for values in wanted.options.values():
-                for value in values:
-                    if alike(value, asked):
-                        return _click(value, f"It comes in {value}.")
+            for value in wanted.values:
+                if alike(value, asked):
+                    return _click(value, f"It comes in {value}.")
     return _click(BUY, "It has all that is asked.")
 
 
 def _pick(session: Session, goal: Goal, query: str) -> ExpertAction | None:
     """Choose among the results: of those not ruled out, the first whose title has the most of what is asked."""
-    left = [
-        product for product in session.shown() if _promising(product, goal) and not _ruled_out(session, product, goal)
-    ]
+    shown = [product for product in session.shown() if _promising(product, goal)]
+    left = [product for product in shown if not _ruled_out(session, product, goal)]
     if left:
         best = min(left, key=lambda product: len(_untitled(product, goal)))
         return _click(best.code.lower(), f"{best.code} at {best.tag} may be right.")
@@ -241,8 +238,7 @@ def _ruled_out(session: Session, product: Product, goal: Goal) -> bool:
     """Whether pages seen earlier speak against the product."""
     if (product.code, "item") not in session.seen:
         return False
-    offered = {value for values in product.options.values() for value in values}
-    if not offered.issuperset(goal.options):
+    if not set(goal.options).issubset(product.values):
         return True
     if (product.code, "features") not in session.seen:
         return False

@@ -36,6 +36,11 @@ class Product:
     reviews: tuple[str, ...] = ()
     rating: str = "N.A."
 
+    @property
+    def values(self) -> list[str]:
+        """The values of all options, in order."""
+        return [value for values in self.options.values() for value in values]
+
 
 @dataclass(frozen=True, slots=True)
 class Goal:
@@ -283,8 +288,8 @@ def _long(number: int, size: int, kind: str, attributes: tuple[str, ...], dollar
 
 def _indexed(product: Product) -> str:
     """Return the text a search looks at: what a customer can read on the product's pages, but for reviews."""
-    options = " ".join(value for values in product.options.values() for value in values)
-    return f"{product.title} {product.query} {product.description} {' '.join(product.features)} {options}"
+    texts = product.title, product.query, product.description, " ".join(product.features), " ".join(product.values)
+    return " ".join(texts)
 
 
 # A visit to the shop: which page is open, what has been seen and chosen, what a button does. No text is made here.
@@ -305,6 +310,7 @@ class Session:
         self.query = ""
         self.hits: tuple[int, ...] = ()
         self.page_index = 0  # the results page, from 0
+        self._on_page: tuple[int, ...] = ()  # those of `hits` on it
         self.product: Product | None = None
         self.chosen: dict[str, str] = {}  # values by option
         self.seen: set[tuple[str, str]] = set()  # product codes and their pages
@@ -316,10 +322,7 @@ class Session:
 
     def shown(self) -> list[Product]:
         """Return the products on the results page."""
-        return [self.catalogue.products[number] for number in self._numbers()]
-
-    def _numbers(self) -> tuple[int, ...]:
-        return self.hits[self.page_index * self.per_page : (self.page_index + 1) * self.per_page]
+        return [self.catalogue.products[number] for number in self._on_page]
 
     def turns(self) -> list[str]:
         """Return the buttons that turn to another page of results."""
@@ -332,17 +335,21 @@ class Session:
         if self.page == "results":
             return [*(product.code.lower() for product in self.shown()), *self.turns(), BACK]
         if self.page == "item":
-            values = (value for values in self.product.options.values() for value in values)
-            return list(dict.fromkeys([*values, *DETAILS, BUY, PREVIOUS, BACK]))
+            return list(dict.fromkeys([*self.product.values, *DETAILS, BUY, PREVIOUS, BACK]))
         return [PREVIOUS, BACK]
 
     def search(self, query: str) -> bool:
         """Search for `query`. Return whether that was possible."""
         if self.page != "search":
             return False
-        self.page, self.query, self.page_index = "results", query, 0
+        self.page, self.query = "results", query
         self.hits = self.catalogue.index.search(query)
+        self._turn_to(0)
         return True
+
+    def _turn_to(self, page_index: int) -> None:
+        self.page_index = page_index
+        self._on_page = self.hits[page_index * self.per_page : (page_index + 1) * self.per_page]
 
     def click(self, button: str) -> bool:
         """Click `button`, in small letters. Return whether it is there."""
@@ -352,11 +359,11 @@ class Session:
             self.page = "search"
         elif self.page == "results":
             number = self.catalogue.by_code.get(button)
-            if number in self._numbers():
+            if number in self._on_page:
                 self.product, self.chosen = self.catalogue.products[number], {}
                 self._open("item")
             elif button in self.turns():
-                self.page_index += 1 if button == NEXT else -1
+                self._turn_to(self.page_index + (1 if button == NEXT else -1))
             else:
                 return False
         elif self.page == "item":
