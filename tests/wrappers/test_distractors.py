@@ -216,9 +216,3 @@ def test_volume_zero_is_none_and_none_is_the_papers():
     assert distract(gentax.make("sokoban"), volume=0).reset(options={"index": 0}) == plain
     assert distract(gentax.make("sokoban")).reset(options={"index": 0})[0].count("\n") == 8
     assert (CONTEXTUAL["webshop"].volume, CONTEXTUAL["alfworld"].volume) == (30, 300)
-
-
-@pytest.mark.parametrize("wrong", [{"volume": -1}, {"probability": 1.5}, {"kind": "contextuel"}])
-def test_wrong_settings_say_so(wrong):
-    with pytest.raises(UsageError):
-        distract(gentax.make("sokoban"), **wrong)

@@ -99,14 +99,6 @@ def test_signs_are_renamed_in_grids_and_legends_only():
     assert legend[rows[0][0]] == env.pairs["wall"]
 
 
-@pytest.mark.parametrize(
-    "words", [{"box": "box2"}, {"Box": "dax"}, {"box": "dax", "wall": "dax"}, ["a"], {"box": "box", "wall": "box"}]
-)
-def test_a_wrong_dictionary_says_so(words):
-    with pytest.raises(UsageError):
-        Rename(gentax.make("sokoban"), words)
-
-
 def test_a_domain_without_a_list_needs_words(toy):
     with pytest.raises(UsageError, match=r"words=\[\.\.\.\]"):
         Rename(toy())

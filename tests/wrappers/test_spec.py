@@ -44,7 +44,14 @@ def test_what_is_wrong_is_one_line(text, said):
         RolloutConfig(wrap=(text,))
 
 
-@pytest.mark.parametrize("text", ["distract(volume=lots)", "layout", "rename", "horizon(999)"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "distract(volume=lots)", "distract(volume=-1)", "distract(probability=1.5)", "distract(kind=contextuel)",
+        "horizon(999)", "layout", "rename", "rename({'box': 'box2'})", "rename({'Box': 'dax'})",
+        "rename({'box': 'dax', 'wall': 'dax'})", "rename(['a'])", "rename({'box': 'box', 'wall': 'box'})",
+    ],
+)  # fmt: skip
 def test_what_a_wrapper_refuses_is_one_line_and_closes_the_environment(text, toy):
     env = gentax.make("toy")
     closed = []
