@@ -80,7 +80,7 @@ BILLIONS = "a: &a [1]\n" + "".join(
     [
         ("a: 1\nb: {c: 1, c: 2}\n", "line 2: 'c' is given twice"),
         (BILLIONS, "more than 100000 values"),
-        ("a: &a [*a]\n", "more than 100000 values"),
+        ("a: &a [*a]\n", "nested more than 64 deep"),
         ("[" * 10_000, "nested too deeply"),
     ],
 )

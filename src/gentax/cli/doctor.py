@@ -95,11 +95,13 @@ def doctor(
 
     Example: `gentax doctor`
     """
+    from gentax.domains import domains as registered
+
     groups: dict[str, list[Callable[[], Finding]]] = {
         "machine": [_python, _gentax, _hardware, *_folders(), *([_hub] if network else [])],
         "extras": [partial(_extra, name) for name in EXTRAS],
         "engines": [_torch, _java],
-        "domains": list(_domains()),
+        "domains": [partial(_domain, name) for name in registered()],
     }
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("", "state", "found, and what mends it"):
@@ -269,13 +271,6 @@ def _java() -> Finding:
         except (OSError, subprocess.TimeoutExpired) as fault:
             failures.append(f"{java} does not run: {one_line(str(fault))[:REASON]}")
     return Finding("Java", State.BROKEN, "; ".join(failures) or "no Java on this machine", install)
-
-
-def _domains() -> Iterator[Callable[[], Finding]]:
-    from gentax.domains import domains
-
-    for name in domains():
-        yield partial(_domain, name)
 
 
 def _domain(name: str) -> Finding:

@@ -200,7 +200,7 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
     except json.JSONDecodeError as fault:
         raise ValueError(f"line {fault.lineno}: {fault.msg}" if fault.lineno > 1 else fault.msg) from None
-    _check_depth(value)
+    check_nested(value)
     return value
 
 
@@ -308,14 +308,17 @@ def _finite(text: str) -> float:
     return number
 
 
-def _check_depth(value: Any) -> None:
-    """Raise ValueError where values are nested deeper than `MAX_DEPTH`."""
-    level = [value]
+def check_nested(value: Any, most: int | None = None) -> None:
+    """Raise ValueError where values are nested deeper than `MAX_DEPTH`, or where there are more than `most` of them."""
+    level, count = [value], 0
     for _ in range(MAX_DEPTH + 1):
-        level = [one for one in level if isinstance(one, (dict, list))]
-        if not level:
+        inner = [one for one in level if isinstance(one, (dict, list, tuple, set))]
+        if not inner:
             return
-        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+        level = [item for one in inner for item in (one.values() if isinstance(one, dict) else one)]
+        count += len(level)
+        if most is not None and count > most:
+            raise ValueError(f"it holds more than {most} values")
     raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
 
 

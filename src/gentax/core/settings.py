@@ -26,7 +26,7 @@ from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, TypeAd
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from gentax.core.errors import UsageError, unknown
-from gentax.core.files import read_text
+from gentax.core.files import check_nested, read_text
 
 T = TypeVar("T")
 
@@ -169,7 +169,7 @@ def parse_yaml(text: str) -> Any:
     """Return what YAML says, with 1e-4 as a number, which YAML 1.1 takes for text.
 
     Raises:
-        ValueError: no YAML, a key that is given twice, or too many values.
+        ValueError: no YAML, a key that is given twice, too many values, or values nested too deeply.
     """
     try:
         import yaml  # only where something is read
@@ -190,21 +190,8 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(str(error)) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    _check_size(value)
+    check_nested(value, MAX_VALUES)
     return value
-
-
-def _check_size(value: Any) -> None:
-    left, count = [value], 0
-    while left:
-        one = left.pop()
-        inner = (
-            [*one, *one.values()] if isinstance(one, dict) else list(one) if isinstance(one, (list, tuple, set)) else []
-        )
-        count += len(inner)
-        if count > MAX_VALUES:
-            raise ValueError(f"it holds more than {MAX_VALUES} values")
-        left += inner
 
 
 def field_docs(cls: type) -> dict[str, str]:
