@@ -52,7 +52,7 @@ def rollout(
     from gentax.core import Outcome
     from gentax.core.episode import write_episodes
     from gentax.evals.evaluate import tasks_of
-    from gentax.integrations.inspect_log import check_inspect_log, write_inspect_log
+    from gentax.integrations.trajectories import check_inspect_log, write_inspect_log
     from gentax.metrics.episode_scores import Truncation
     from gentax.policies.load import SCRIPTED
     from gentax.rollouts import rollout as run
