@@ -14,6 +14,7 @@ import pytest
 from gentax.core import Episode, Outcome, Step, Task, UsageError
 from gentax.core.episode import EPISODES_FILE, write_episodes
 from gentax.studies.plan import make_plan
+from gentax.studies.remote import open_store
 from gentax.studies.store import Store
 from gentax.studies.study import read_study
 from gentax.studies.view import StudyView, ViewServer
@@ -67,6 +68,19 @@ def get(server, path, **headers):
             return answer.status, answer.read().decode(), answer.headers
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(), error.headers
+
+
+def test_the_curve_of_a_run_on_another_machine_is_shown(plan, tmp_path, monkeypatch):
+    training, url = plan.trained["rl", "sokoban", 0], "memory://gentax-view/runs"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "trains"))
+    trains = open_store(url)
+    folder = trains.fresh_folder(training)
+    (folder / "metrics.jsonl").write_text('{"step": 1, "success": 0.5}\n')
+    trains.finish(training, folder, 1.0, None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "shows"))
+    (curve,) = StudyView(plan, open_store(url)).state()["curves"]
+    assert curve["values"] == {"success": [[1, 0.5]]}
+    trains.files.rm("/gentax-view", recursive=True)
 
 
 def test_the_state_follows_the_store(serve, plan, store):

@@ -33,6 +33,7 @@ from gentax.studies.store import DamagedStage, Store
 
 POINTS = 400  # of a curve at most
 TAIL = 1 << 20  # bytes of a log that are read, from its end
+LOG = "metrics.jsonl"  # of a training run
 COOKIE = "gentax_token"
 REPORT = "/report/"  # the report's folder
 CURVES = ("success", "validation_success", "return", "entropy", "invalid")
@@ -118,8 +119,11 @@ class StudyView:
         curves = []
         for (arm, source, seed), stage in self.plan.trained.items():
             state = states[stage]
-            folder = self.store.path(stage) if state == "done" else self.store.working_folder(stage)
-            rows = _tail(folder / "metrics.jsonl") if state != "missing" else []
+            try:
+                folder = self.store.check(stage, LOG) if state == "done" else self.store.working_folder(stage)
+            except DamagedStage:
+                continue
+            rows = _tail(folder / LOG) if state != "missing" else []
             if rows:
                 shown = rows[:: max(1, len(rows) // POINTS)]
                 values = {key: [[row["step"], row[key]] for row in shown if key in row] for key in CURVES}
