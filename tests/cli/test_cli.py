@@ -205,11 +205,13 @@ def test_help_shows_option_names_unabbreviated_at_80_columns(command):
     assert not [name for name in names if "…" in name]
 
 
-def test_an_evaluation_is_printed_and_written(tmp_path):
-    done = run("evaluate", "expert", "-d", "sokoban", "--tasks", "8", "--json", "out.json", cwd=tmp_path)
+@pytest.mark.parametrize("policy", [("expert",), ("--policy", "expert")], ids=" ".join)
+def test_an_evaluation_is_printed_and_written(tmp_path, policy):
+    done = run("evaluate", *policy, "-d", "sokoban", "--tasks", "8", "--json", "out.json", cwd=tmp_path)
     assert done.code == 0, done.err
     assert "100.0" in done.out
     written = json.loads((tmp_path / "out.json").read_text())
+    assert written["policy"] == "expert"
     assert written["domains"]["sokoban"]["success"]["value"] == 100.0
 
 

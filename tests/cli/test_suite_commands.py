@@ -220,13 +220,6 @@ def test_an_unknown_suite_is_refused():
     assert "did you mean 'v2'" in done.err
 
 
-def test_the_policy_may_be_given_as_an_option(tmp_path):
-    out = tmp_path / "out.json"
-    done = run("evaluate", "--policy", "expert", "-d", "sokoban", "--tasks", "4", "--json", str(out))
-    assert done.code == 0, done.err
-    assert json.loads(out.read_text())["policy"] == "expert"
-
-
 def test_an_incomplete_suite_names_the_missing_domains_and_how_to_install_them(tmp_path, monkeypatch):
     gone = {name: dataclasses.replace(r, requires=("no_such_module",)) for name, r in registry.domains().items()}
     known = {**gone, "crafting": registry.domain("crafting")}

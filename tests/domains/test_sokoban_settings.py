@@ -7,7 +7,7 @@ import random
 import pytest
 
 from gentax.core import UsageError
-from gentax.domains.sokoban import DOMAIN, LEVELS, parse_level
+from gentax.domains.sokoban import DOMAIN, LEVELS
 from gentax.domains.sokoban.board import PLAYER_BITS
 from gentax.domains.sokoban.env import Sokoban
 
@@ -79,8 +79,3 @@ def test_an_impossible_level_is_refused_in_time():
 def test_bad_settings_are_refused_with_a_suggestion(settings, says):
     with pytest.raises(UsageError, match=says):
         Sokoban(**settings)
-
-
-def test_the_specification_of_a_level_given_by_its_numbers():
-    spec = parse_level("7x9-2-8-20")
-    assert (spec.rows, spec.columns, spec.boxes, spec.shortest, spec.longest, spec.horizon) == (7, 9, 2, 8, 20, 30)

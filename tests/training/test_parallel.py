@@ -85,39 +85,52 @@ def test_no_thread_of_a_process_group_outlives_its_run(two):
     assert {kind: found["threads_left"] for kind, found in two.items()} == dict.fromkeys(KINDS, 0)
 
 
+WHOLE_RUN = {
+    "source": "sokoban", "max_steps": 2, "tasks_per_step": 4, "num_generations": 2,
+    "precision": "fp32",  # in bf16 two processes round otherwise than one, and may sample another token
+    "rollout": {"temperature": 1.0},
+    "sft": {"max_pairs": 40}, "forgetting": {"replay": 1.0, "replay_domains": ["crafting"]},
+    "algorithm": {"advantage_estimator": "reinforce++"},
+}  # fmt: skip
+COMMAND = """
+from gentax.training import learner, rollout_worker
+rollout_worker.VALIDATION_TASKS = 8
+{}
+from gentax.cli import main
+main()
+"""
+# The model has room in one process: without any share of the memory for whole models it is sharded all the same.
+NO_ROOM = "learner.WHOLE = 0.0"
+
+
+@pytest.fixture(scope="module")
+def run_alone(tmp_path_factory) -> Path:
+    """The last checkpoint of a run of one process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gentax.training.rollout_worker.VALIDATION_TASKS", 8)
+        return train(read_settings(TrainConfig, WHOLE_RUN, "recipe"), tmp_path_factory.mktemp("alone") / "run")
+
+
 @pytest.mark.parametrize("shard", [False, True])
-def test_a_whole_run_of_two_processes_is_that_of_one(tmp_path, shard):
+def test_a_whole_run_of_two_processes_is_that_of_one(run_alone, tmp_path, shard):
     """The command itself: experts, replay, policy gradient, validation, checkpoints; each process plays its share."""
-    settings = {
-        "source": "sokoban", "max_steps": 2, "tasks_per_step": 4, "num_generations": 2,
-        "precision": "fp32",  # in bf16 two processes round otherwise than one, and may sample another token
-        "rollout": {"temperature": 1.0},
-        "sft": {"max_pairs": 40}, "forgetting": {"replay": 1.0, "replay_domains": ["crafting"]},
-        "algorithm": {"advantage_estimator": "reinforce++"},
-    }  # fmt: skip
-    (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
-    alone = train(read_settings(TrainConfig, settings, "recipe"), tmp_path / "one")
-    # The model has room in one process: without any share of the memory for whole models it is sharded all the same.
-    without_room = "from gentax.training import learner; learner.WHOLE = 0.0" if shard else ""
-    (tmp_path / "command.py").write_text(f"{without_room}\nfrom gentax.cli import main\nmain()")
+    (tmp_path / "recipe.yaml").write_text(json.dumps(WHOLE_RUN))
+    (tmp_path / "command.py").write_text(COMMAND.format(NO_ROOM if shard else ""))
     start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command = [
-        *start,
-        str(tmp_path / "command.py"),
-        "train",
-        str(tmp_path / "recipe.yaml"),
-        "--out",
-        str(tmp_path / "two"),
-    ]
+    command = [*start, str(tmp_path / "command.py"), "train", str(tmp_path / "recipe.yaml"), "--out"]
     done = subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+        [*command, str(tmp_path / "two")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("model: ") == 1  # the first process has the word
     assert ("sharded" in done.stdout) == shard
     one, two = (
-        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
-        for run in ("one", "two")
+        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (run_alone.parent, tmp_path / "two")
     )
     assert [row["step"] for row in two] == [1, 2]
     for key in ("success", "reward", "length", "invalid", "tokens", "learned_tokens", "validation_success"):
@@ -126,7 +139,7 @@ def test_a_whole_run_of_two_processes_is_that_of_one(tmp_path, shard):
         assert two[0][key] == pytest.approx(one[0][key], rel=1e-3, abs=1e-5), key
     start, mine, theirs = (
         torch.cat([p.detach().flatten() for p in load_local_policy(folder).model.parameters()])
-        for folder in ("base", alone, tmp_path / "two" / alone.name)
+        for folder in ("base", run_alone, tmp_path / "two" / run_alone.name)
     )
     # Adam takes a whole step where a gradient is nothing but rounding, which differs.
     assert (mine - theirs).norm() < 0.02 * (mine - start).norm()
