@@ -97,14 +97,13 @@ class Facts:
         return self._facts[name, tuple([self._types[one] for one in arguments])]
 
 
-class Entity:
+class Entity(NamedTuple):
     """A thing as the grammar's expressions see it."""
 
-    __slots__ = ("definite", "id", "indefinite", "name")
-
-    def __init__(self, id: str, name: str) -> None:
-        self.id, self.name = id, name
-        self.definite, self.indefinite = "the", "a"
+    id: str
+    name: str
+    definite: str = "the"
+    indefinite: str = "a"
 
     def __str__(self) -> str:
         return self.name

@@ -9,10 +9,9 @@ own generator; within a shard one simulator moves at a time, and its moves are s
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
 from typing import Any
 
-from gentax.domains.java import Jvm, JvmConnection, Py4jClient, Reference
+from gentax.domains.java import Jvm, JvmConnection, Py4jClient
 from gentax.domains.sciworld import DOMAIN, NAMES, SIMPLIFICATION
 
 CLASS = "scienceworld.runtime.pythonapi.PythonInterface"
@@ -24,14 +23,19 @@ OPTIONS = "-Xms512m -Xmx1g -Xmn384m -XX:+UseParallelGC -XX:+ExitOnOutOfMemoryErr
 """Of the JVM, unless GENTAX_JAVA_OPTS is set. A simulator holds 11 MB: there is room for the domain's 48 copies."""
 
 
-@dataclass
 class Shard:
     """One loading of the package into the JVM."""
 
-    simulator: Reference  # the class of its simulators
-    random: Reference  # the generator they share
-    lock: threading.Lock = field(default_factory=threading.Lock)  # held while one of its simulators moves
-    users: int = 0
+    def __init__(self, wire: Py4jClient) -> None:
+        from scienceworld.constants import JAR_PATH
+
+        url = wire.call(wire.call(wire.make("java.io.File", JAR_PATH), "toURI"), "toURL")
+        loader = wire.make("java.net.URLClassLoader", wire.array("java.net.URL", url))
+        module = wire.call(wire.call(loader, "loadClass", RANDOM), "getField", "MODULE$")
+        self.simulator = wire.call(loader, "loadClass", CLASS)  # the class of its simulators
+        self.random = wire.call(module, "get", None)  # the generator they share
+        self.lock = threading.Lock()  # held while one of its simulators moves
+        self.users = 0
 
 
 class Process(Jvm):
@@ -48,7 +52,7 @@ class Process(Jvm):
         """Return the least crowded shard, a new one while there are fewer than `SHARDS`, counting its new user."""
         with self.lock:
             if len(self.shards) < SHARDS and all(shard.users for shard in self.shards):
-                self.shards.append(_new_shard(wire))
+                self.shards.append(Shard(wire))
             shard = min(self.shards, key=lambda shard: shard.users)
             shard.users += 1
             return shard
@@ -80,15 +84,6 @@ class Simulator(JvmConnection[Process]):
             if seed is not None:
                 self._client.call(self._shard.random, "setSeed", seed)
             return [self._call(*call) for call in calls]
-
-
-def _new_shard(wire: Py4jClient) -> Shard:
-    from scienceworld.constants import JAR_PATH
-
-    url = wire.call(wire.call(wire.make("java.io.File", JAR_PATH), "toURI"), "toURL")
-    loader = wire.make("java.net.URLClassLoader", wire.array("java.net.URL", url))
-    module = wire.call(wire.call(loader, "loadClass", RANDOM), "getField", "MODULE$")
-    return Shard(wire.call(loader, "loadClass", CLASS), wire.call(module, "get", None))
 
 
 def read_folds(server: Simulator) -> dict[str, dict[str, list[int]]]:
