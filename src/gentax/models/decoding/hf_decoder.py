@@ -80,7 +80,8 @@ if LinearAttentionLayer is not None:
         """A recurrent layer: states (rows, …), updated in place."""
 
         def __init__(self, like: Any) -> None:
-            LinearAttentionLayer.__init__(self, number_of_states=like.number_of_states)
+            vars(self).update({k: dict(v) if isinstance(v, dict) else v for k, v in vars(like).items()})
+            self.has_previous_state = dict.fromkeys(like.has_previous_state, True)  # zeros where there is none
             self.kinds = [
                 (kind, number)
                 for kind in ("conv_states", "recurrent_states")
@@ -88,11 +89,6 @@ if LinearAttentionLayer is not None:
                 if state is not None
             ]
             self.states = [getattr(like, kind)[number][:0] for kind, number in self.kinds]
-            self.is_conv_states_initialized = dict(like.is_conv_states_initialized)
-            self.is_recurrent_states_initialized = dict(like.is_recurrent_states_initialized)
-            self.has_previous_state = dict.fromkeys(like.has_previous_state, True)  # zeros where there is none
-            self.conv_kernel_size = dict(like.conv_kernel_size)
-            self.device, self.dtype = like.device, like.dtype
 
         def show(self, first: int, last: int) -> None:
             """Let the model see the states of some rows."""
@@ -103,8 +99,8 @@ if LinearAttentionLayer is not None:
         """A layer with attention and a recurrent state."""
 
         def __init__(self, like: Any, cache: BatchCache, window: int | None) -> None:
-            _Keys.__init__(self, like, cache, window)
             _States.__init__(self, like)
+            _Keys.__init__(self, like, cache, window)
 
 
 @dataclass(frozen=True, slots=True)

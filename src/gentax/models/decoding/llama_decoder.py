@@ -24,9 +24,9 @@ from gentax.models.decoding.sampling import (
     ActiveRequest,
     SamplingFilters,
     StopCondition,
-    batch_filters,
     check_lengths,
     sample_tokens,
+    sampling_inputs,
 )
 from gentax.models.options import Sample, SamplingRequest
 
@@ -154,14 +154,9 @@ class LlamaDecoder:
 
     def _inputs(self, at: Sequence[_Row]) -> DecodeInputs:
         last = [row.ids[-1] if row.ids else 0 for row in at]  # the first token follows from the prompt alone
-        params = [row.request.params for row in at]
-        columns = (
-            np.array(last),
-            np.array([row.position for row in at]),
-            np.array([p.temperature for p in params], np.float32),
-            np.array([row.uniform for row in at]),
-        )
-        return DecodeInputs(*map(self._tensor, columns), batch_filters(params, self.weights.device))
+        device = self.weights.device
+        ids_B, position_B = (torch.tensor(x, device=device) for x in (last, [row.position for row in at]))
+        return DecodeInputs(ids_B, position_B, *sampling_inputs(at, device))
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.weights.device)

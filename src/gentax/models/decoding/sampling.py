@@ -109,12 +109,19 @@ class ActiveRequest:
         return Sample(np.asarray(self.ids, np.int32), np.asarray(self.logprobs, np.float32))
 
 
+def sampling_inputs(
+    rows: Sequence[ActiveRequest], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, SamplingFilters | None]:
+    """Return what `sample_tokens` needs besides logits: temperatures, uniform numbers and filters."""
+    params = [row.request.params for row in rows]
+    temperature_B = torch.tensor([p.temperature for p in params], dtype=torch.float32, device=device)
+    uniform_B = torch.tensor([row.uniform for row in rows], dtype=torch.float64, device=device)
+    return temperature_B, uniform_B, batch_filters(params, device)
+
+
 def sample_next(rows: Sequence[ActiveRequest], logits: torch.Tensor, stop: StopCondition) -> None:
     """Sample the next token of every unfinished row from its logits (rows, vocabulary)."""
-    params = [row.request.params for row in rows]
-    temperature = torch.from_numpy(np.array([p.temperature for p in params], np.float32)).to(logits.device)
-    uniform = torch.from_numpy(np.array([row.uniform for row in rows])).to(logits.device)
-    token_B, logp_B = sample_tokens(logits, temperature, uniform, batch_filters(params, logits.device))
+    token_B, logp_B = sample_tokens(logits, *sampling_inputs(rows, logits.device))
     for row, token, logp in zip(rows, token_B.tolist(), logp_B.tolist(), strict=True):
         if not row.finished:
             row.append(token, logp, stop)
