@@ -38,7 +38,7 @@ from gentax.models.templates import ChatLayout, TemplatePart, plain_layout, read
 TAGS = (THINK, THINK_END, ACTION, ACTION_END)
 _ANCHORS = ("\n", "a", ".")  # text put before another so that it is not tokenized as a start, and removed again
 _NO_THOUGHT = re.compile(rf"\A\s*(?:{THINK})?\s*{THINK_END}\s*")
-_NONE = np.zeros(0, np.int32)
+NO_IDS = np.zeros(0, np.int32)
 
 
 class ChatCodec:
@@ -81,7 +81,7 @@ class ChatCodec:
         self._control_ids = np.array(sorted(self._control.values()), np.int32)
         self._pattern = _any_of(self._control)
         self._reply_pattern = _any_of(self._marks)
-        self._begin = _NONE if source else self._tokenizer_prefix()
+        self._begin = NO_IDS if source else self._tokenizer_prefix()
         self._lead = "" if options.action_format == "tool_calls" else self.layout.lead
         self.turn_end_id, self._end_text = self._find_turn_end()
         # In the harmony format a message's end does not end the turn, and a turn ends differently than in the history.
@@ -294,7 +294,7 @@ class ChatCodec:
     def _text(self, text: str) -> np.ndarray:
         """Tokenize outside text alone."""
         text = _clean(text)
-        return self._split(text) if self.has_reply_tokens else np.concatenate([_NONE, *self._encode_split(text)])
+        return self._split(text) if self.has_reply_tokens else np.concatenate([NO_IDS, *self._encode_split(text)])
 
     def _encode_split(self, text: str) -> list[np.ndarray]:
         """Tokenize text within a conversation, split inside the text of each control token."""
@@ -307,7 +307,7 @@ class ChatCodec:
             return ids
         # The tokenizer normalizes text before it finds control tokens. Letter by letter it finds none; one that is a
         # single letter is left out.
-        ids = np.concatenate([_NONE, *map(self._encode_after, text)])
+        ids = np.concatenate([NO_IDS, *map(self._encode_after, text)])
         return ids[~np.isin(ids, self._control_ids)]
 
     def _encode_after(self, text: str) -> np.ndarray:
@@ -332,7 +332,7 @@ class ChatCodec:
         for at in range(len(whole) - len(plain) + 1):
             if np.array_equal(whole[at : at + len(plain)], plain):
                 return whole[:at]
-        return _NONE
+        return NO_IDS
 
 
 def _template(tokenizer: Any, tools: bool) -> str:

@@ -25,10 +25,10 @@ TORCH_DTYPES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32",
     "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
-_LAYERS = 10_000  # of any kind; the deepest models have some hundreds
-_MODULES = 10_000  # more than ten for each tensor, and than this, are no model that anybody trained
-_CODE = ("attn_implementation", "experts_implementation", "kernel")  # keys that may name code on the hub
-_IGNORED_WEIGHTS = re.compile(r"(v_head|value_head)\.")  # left in checkpoints by trainers; not part of the model
+MAX_LAYERS = 10_000  # of any kind; the deepest models have some hundreds
+MAX_MODULES = 10_000  # more than ten for each tensor, and than this, are no model that anybody trained
+CODE_KEYS = ("attn_implementation", "experts_implementation", "kernel")  # keys that may name code on the hub
+IGNORED_WEIGHTS = re.compile(r"(v_head|value_head)\.")  # left in checkpoints by trainers; not part of the model
 
 
 def check_config(values: Mapping[str, Any], tensors: Mapping[str, Any], where: str, trusted: bool = False) -> None:
@@ -61,9 +61,9 @@ def check_config(values: Mapping[str, Any], tensors: Mapping[str, Any], where: s
         what = str(named[0])[:80] if named and isinstance(named, list) else f"model of type {kind}"
         raise UsageError(f"{where} is a {what}, and no causal language model: it cannot continue a prompt")
     for key, value in _walk(values):
-        if isinstance(value, str) and any(part in key for part in _CODE) and "/" in value:
+        if isinstance(value, str) and any(part in key for part in CODE_KEYS) and "/" in value:
             raise UsageError(f"{where}: config.json names code on a hub ({key}: {value[:80]!r}), which is not run")
-        if key.endswith(("layer", "layers")) and type(value) is int and value > _LAYERS:
+        if key.endswith(("layer", "layers")) and type(value) is int and value > MAX_LAYERS:
             raise UsageError(f"{where}: config.json asks for {value} in {key}, and there are {len(tensors)} tensors")
     if values.get("transformers_weights"):
         raise UsageError(f"{where}: config.json names a file of weights of its own, which is not read")
@@ -88,11 +88,11 @@ def build_meta_model(config: Any, tensors: Mapping[str, TensorInfo], where: str,
     from transformers import AutoModelForCausalLM
 
     if not tensors:
-        with _bounded(_MODULES, where), torch.device("meta"):
+        with _bounded(MAX_MODULES, where), torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
     config, cls = _class_of(config)
     state = meta_tensors(tensors, where)
-    with _bounded(max(10 * len(tensors), _MODULES), where):
+    with _bounded(max(10 * len(tensors), MAX_MODULES), where):
         model, info = cls.from_pretrained(
             None, config=config, state_dict=state, device_map={"": "meta"},
             output_loading_info=True, ignore_mismatched_sizes=True,
@@ -111,15 +111,15 @@ def check_loading_info(info: Mapping[str, Any], where: str) -> None:
         shapes = ["x".join(map(str, shape)) or "one number" for shape in (stored, wanted)]
         raise UsageError(f"{where}: {name} is {shapes[0]} in the weights and {shapes[1]} by config.json")
     if missing := sorted(info["missing_keys"]):
-        raise UsageError(f"{where}: the weights lack {few(missing)}, which config.json asks for")
-    spare = sorted(name for name in info["unexpected_keys"] if not _IGNORED_WEIGHTS.match(name))
+        raise UsageError(f"{where}: the weights lack {name_some(missing)}, which config.json asks for")
+    spare = sorted(name for name in info["unexpected_keys"] if not IGNORED_WEIGHTS.match(name))
     if spare:
-        raise UsageError(f"{where}: the weights have {few(spare)}, for which config.json has no place")
+        raise UsageError(f"{where}: the weights have {name_some(spare)}, for which config.json has no place")
     if faults := [*info.get("error_msgs", ()), *dict(info.get("conversion_errors") or {}).values()]:
         raise UsageError(f"{where}: its weights cannot be converted: {str(faults[0]).splitlines()[0][:200]}")
 
 
-def few(names: Sequence[str]) -> str:
+def name_some(names: Sequence[str]) -> str:
     """Name the first of some, and say how many more there are."""
     return str(names[0])[:100] + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")
 

@@ -19,11 +19,11 @@ from jinja2 import TemplateError, meta
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-MEMORY = 1 << 30  # bytes of address space
-SECONDS = 2.0  # of computing for one rendering
+MAX_MEMORY = 1 << 30  # bytes of address space
+MAX_SECONDS = 2.0  # of computing for one rendering
 KILLED_AFTER = 5  # of computing for one rendering that holds the interpreter, such as an enormous power
-LONGEST = 1 << 21  # characters of what is rendered
-TODAY = datetime(2024, 7, 26)  # for templates that print the date: a prompt must not depend on the day
+MAX_CHARS = 1 << 21  # characters of what is rendered
+FIXED_DATE = datetime(2024, 7, 26)  # for templates that print the date: a prompt must not depend on the day
 REFUSED = ("open", "import", "socket", "subprocess", "os.", "shutil", "ctypes", "urllib", "winreg", "signal", "pty")
 
 
@@ -51,12 +51,12 @@ def environment() -> ImmutableSandboxedEnvironment:
     env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     env.filters["tojson"] = tojson
     env.globals["raise_exception"] = raise_exception
-    env.globals["strftime_now"] = TODAY.strftime
+    env.globals["strftime_now"] = FIXED_DATE.strftime
     return env
 
 
 def out_of_time(*_: object) -> None:
-    raise TimeoutError(f"it takes more than {SECONDS:g} seconds")
+    raise TimeoutError(f"it takes more than {MAX_SECONDS:g} seconds")
 
 
 def limit_memory() -> None:
@@ -64,7 +64,7 @@ def limit_memory() -> None:
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
 
 
 def limit_time(seconds: float) -> None:
@@ -96,10 +96,10 @@ def seal() -> None:
 def answer(work: Any) -> dict[str, str]:
     """Run `work` within its limits."""
     try:
-        limit_time(SECONDS)
+        limit_time(MAX_SECONDS)
         text = work()
         limit_time(0)
-        if len(text) > LONGEST:
+        if len(text) > MAX_CHARS:
             return {"error": f"it writes {len(text):,} characters"}
         return {"text": text}
     except MemoryError:

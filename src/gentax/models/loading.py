@@ -33,8 +33,8 @@ from gentax.models.checkpoint_check import (
     check_loading_info,
     correct_gguf_config,
     error_line,
-    few,
     meta_tensors,
+    name_some,
     read_gguf,
     read_json,
     read_safetensors_header,
@@ -328,9 +328,9 @@ def check_adapter(folder: Path, skeleton: Any, where: str) -> int:
     except Exception as error:
         raise UsageError(f"{where} does not fit its model: {error_line(error)}") from None
     if keys.unexpected_keys:
-        raise UsageError(f"{where} has {few(keys.unexpected_keys)}, for which its model has no place")
+        raise UsageError(f"{where} has {name_some(keys.unexpected_keys)}, for which its model has no place")
     if missing := [name for name in keys.missing_keys if _added(name, wrapped)]:
-        raise UsageError(f"{where} lacks {few(missing)} for its model: is it for another one?")
+        raise UsageError(f"{where} lacks {name_some(missing)} for its model: is it for another one?")
     return (folder / ADAPTER_WEIGHTS).stat().st_size
 
 

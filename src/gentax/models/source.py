@@ -28,11 +28,11 @@ from gentax.models.options import ModelOptions
 
 BASE = Path(__file__).parent / "base"  # the model that ships with the package
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
-_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]  # weights, configuration, tokenizer
-_NOT = ["*/*", "consolidated*"]  # other formats of the same weights
-_OPTION = "--adapter-base (to train it: base_model_name_or_path in its adapter_config.json)"
-_NO_MODELS = (".json", ".jsonl", ".gz", ".gguf", ".safetensors", ".yaml", ".yml", ".txt", ".py")  # `runs/x.gguf`
-_SECONDS = 5  # for the hub to answer whether it has a model
+DOWNLOADED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]  # weights, configuration, tokenizer
+NOT_DOWNLOADED = ["*/*", "consolidated*"]  # other formats of the same weights
+BASE_OPTION = "--adapter-base (to train it: base_model_name_or_path in its adapter_config.json)"
+OTHER_SUFFIXES = (".json", ".jsonl", ".gz", ".gguf", ".safetensors", ".yaml", ".yml", ".txt", ".py")  # `runs/x.gguf`
+HUB_TIMEOUT_S = 5  # for the hub to answer whether it has a model
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def find_model(where: str | Path | ModelSource, options: ModelOptions = ModelOpt
 
 def is_hub_id(text: str) -> bool:
     """Return whether `text` has the form `org/name` or `org/name@revision`."""
-    return _HUB.fullmatch(text) is not None and ".." not in text and not text.endswith(_NO_MODELS)
+    return _HUB.fullmatch(text) is not None and ".." not in text and not text.endswith(OTHER_SUFFIXES)
 
 
 def may_name_model(where: str | Path) -> bool:
@@ -146,13 +146,13 @@ def _base_of(path: Path, name: str, options: ModelOptions) -> ModelSource:
         raise UsageError(f"{name} holds both an adapter and a whole model; keep one of them there")
     base: Any = options.adapter_base or read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise UsageError(f"{name} is an adapter that does not say which model it is for; name it with {_OPTION}")
+        raise UsageError(f"{name} is an adapter that does not say which model it is for; name it with {BASE_OPTION}")
     inside = path / base  # the path may be relative to the adapter
     try:
         base_source = find_model(str(inside) if not _exists(base) and _exists(str(inside)) else base, options)
     except UsageError as error:
         raise UsageError(
-            f"{name} is an adapter for {base[:200]!r}, which is not there: {error}; {_OPTION} names another"
+            f"{name} is an adapter for {base[:200]!r}, which is not there: {error}; {BASE_OPTION} names another"
         ) from None
     if base_source.kind == "adapter":
         raise UsageError(f"{name} is an adapter for {base[:200]!r}, which is an adapter itself; merge that one first")
@@ -191,14 +191,14 @@ def _fetch(name: str, options: ModelOptions) -> Path:
     if constants.HF_HUB_OFFLINE:
         raise UsageError(f"{lacking}, and HF_HUB_OFFLINE is set; without it, `{command}` fetches it")
     try:
-        info = HfApi().model_info(repo, revision=revision, timeout=_SECONDS)
+        info = HfApi().model_info(repo, revision=revision, timeout=HUB_TIMEOUT_S)
         files = [file.rfilename for file in info.siblings or ()]
         if not any(file.endswith(".safetensors") and "/" not in file for file in files):
             gguf = next((file for file in files if file.endswith(".gguf")), None)
             hint = f"; `hf download {repo} {gguf}` fetches a GGUF file that can be named" if gguf else ""
             raise UsageError(f"{name} has no .safetensors file; gentax reads no other format of weights{hint}")
-        allowed = [*_FILES, "*.py"] if options.trust_remote_code else _FILES
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=allowed, ignore_patterns=_NOT))
+        allowed = [*DOWNLOADED, "*.py"] if options.trust_remote_code else DOWNLOADED
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=allowed, ignore_patterns=NOT_DOWNLOADED))
     except UsageError:
         raise
     except RepositoryNotFoundError:  # gated ones included

@@ -29,10 +29,10 @@ from gentax.models.device import context_length, forward_parameters
 from gentax.models.options import Sample, SamplingRequest
 
 CHUNK, LARGE_CHUNK = 2048, 8192  # prompt tokens in one pass on a CPU, and on a GPU
-SCORES = 2**28  # attention scores in one pass, at most: models without a fused kernel store them all
-SPARE = 0.25  # share of a pass that may be recomputed tokens
+MAX_SCORES = 2**28  # attention scores in one pass, at most: models without a fused kernel store them all
+MAX_RECOMPUTED = 0.25  # share of a pass that may be recomputed tokens
 MAX_PREFIXES = 32  # shared prefixes whose recurrent states are kept, at most
-GROWTH = 64  # columns that a cache grows by, at least
+MIN_GROWTH = 64  # columns that a cache grows by, at least
 
 
 class UnsupportedCache(ValueError):
@@ -135,25 +135,16 @@ class BatchCache(Cache):
         self._recurrent = [layer for layer in self.layers if hasattr(layer, "states")]
 
     @classmethod
-    def gather(
-        cls,
-        likes: Sequence[Any],
-        sources: Sequence[CachedSequence | None],
-        kept: Sequence[int],
-        starts: Sequence[int],
-        room: int,
-    ) -> BatchCache:
-        """Return a cache with rows copied from others: the first `kept[b]` tokens of row b, from column `starts[b]`
-        on.
-        """
-        block = cls(likes, len(sources), room)
-        used = {b: source for b, source in enumerate(sources) if source is not None and kept[b]}
-        column_BC, state_row_B = np.zeros((len(sources), room), np.int64), np.zeros(len(sources), np.int64)
+    def gather(cls, likes: Sequence[Any], items: Sequence[_Item], starts: Sequence[int], room: int) -> BatchCache:
+        """Return a cache with what items have cached copied from others: to row b, from column `starts[b]` on."""
+        block = cls(likes, len(items), room)
+        used = {b: item.source for b, item in enumerate(items) if item.source is not None}
+        column_BC, state_row_B = np.zeros((len(items), room), np.int64), np.zeros(len(items), np.int64)
         by_block: dict[int, list[int]] = {}
         by_states: dict[int, list[int]] = {}
         for b, source in used.items():
             begin = source.row * source.block.columns + source.end - len(source.ids)
-            column_BC[b, starts[b] : starts[b] + kept[b]] = np.arange(begin, begin + kept[b])
+            column_BC[b, starts[b] : starts[b] + items[b].kept] = np.arange(begin, begin + items[b].kept)
             state_row_B[b] = source.state_row
             by_block.setdefault(id(source.block), []).append(b)
             by_states.setdefault(id(source.states), []).append(b)
@@ -204,7 +195,7 @@ class BatchCache(Cache):
         """Make room for as many columns."""
         if columns <= self.columns:
             return
-        columns = max(columns, self.columns + max(GROWTH, self.columns // 4))
+        columns = max(columns, self.columns + max(MIN_GROWTH, self.columns // 4))
         for layer in self._keys:
             for k, old in enumerate(layer.buffers):
                 layer.buffers[k] = old.new_zeros(self.rows, columns, *old.shape[2:])
@@ -378,7 +369,7 @@ class HFDecoder:
         at = [items[n] for n in order]
         width = max(len(item.ids) for item in at)
         starts = [width - len(item.ids) for item in at]
-        block = BatchCache.gather(self._layers, [i.source for i in at], [i.kept for i in at], starts, width + GROWTH)
+        block = BatchCache.gather(self._layers, at, starts, width + MIN_GROWTH)
         ids = np.zeros((len(at), width), np.int64)
         for b, item in enumerate(at):
             ids[b, starts[b] :] = item.ids
@@ -401,9 +392,9 @@ class HFDecoder:
             new = at[first].new
             if b < len(at):
                 spare += new - at[b].new
-                full = (b + 1 - first) * new > chunk
-                alike = spare == 0 if self.recurrent else spare <= max(SPARE * (b + 1 - first) * new, chunk // 8)
-                if alike and not full:
+                tokens = (b + 1 - first) * new
+                most = 0 if self.recurrent else max(MAX_RECOMPUTED * tokens, chunk // 8)
+                if spare <= most and tokens <= chunk:
                     continue
             passes.append((first, b, new))
             first, spare = b, 0
@@ -411,7 +402,7 @@ class HFDecoder:
 
     def _chunk(self, width: int) -> int:
         chunk = CHUNK if self.model.device.type == "cpu" else LARGE_CHUNK
-        return min(chunk, max(SCORES // (width * self._heads), 64))
+        return min(chunk, max(MAX_SCORES // (width * self._heads), 64))
 
     def _decode(self, block: BatchCache, rows: list[ActiveRequest], logits: torch.Tensor, stop: StopCondition) -> None:
         """Decode row n in row n of the cache. A finished row stays, idle, until half of the rows are finished."""

@@ -86,7 +86,7 @@ def scoring_targets(
     }
 
 
-PADDING = 0.1  # share of a batch that may be padding
+MAX_PADDING = 0.1  # share of a batch that may be padding
 ROW_MULTIPLE = 8  # lengths are a multiple of it: fewer shapes to compile
 
 
@@ -126,7 +126,7 @@ def _group_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
     real = 0
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         whole = (len(members) + 1) * lengths[i]
-        if members and (whole > MAX_TOKENS or whole - real - lengths[i] > PADDING * whole):
+        if members and (whole > MAX_TOKENS or whole - real - lengths[i] > MAX_PADDING * whole):
             yield members
             members, real = [], 0
         members.append(i)
