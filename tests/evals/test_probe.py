@@ -121,6 +121,9 @@ def test_an_environment_that_cannot_list_its_actions_for_once_is_no_reason_to_st
     monkeypatch.setattr(toy, "admissible", fail)
     (found,) = probe(["toy"], "expert", trajectories=4)
     assert (found.axes.success.value, found.axes.branching) == (100, None)
+    monkeypatch.setattr(toy, "expert", lambda self: {}["no plan today"])
+    (found,) = probe(["toy"], Scripted(lambda turn: turn.env.word), trajectories=4)
+    assert (found.axes.success.value, found.axes.expert_length) == (100, None)
 
 
 def test_it_is_read_back_from_json(toy):
