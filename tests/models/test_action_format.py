@@ -63,12 +63,8 @@ def test_tool_calls_are_parsed_and_not_evaluated():
 
 
 def test_the_tool_call_family_is_detected_from_the_template():
-    for mark, name in (
-        ("<tool_call>", "hermes"),
-        ("<function=", "qwen_xml"),
-        ("[TOOL_CALLS]", "mistral"),
-        ("x", "hermes"),
-    ):
+    marks = {"<tool_call>": "hermes", "<function=": "qwen_xml", "[TOOL_CALLS]": "mistral", "x": "hermes"}
+    for mark, name in marks.items():
         assert detect_tool_call_format(f"… {mark} …") is TOOL_CALL_FORMATS[name]
 
 
