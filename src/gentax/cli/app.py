@@ -8,7 +8,7 @@ import warnings
 
 import typer
 
-from gentax.cli import doctor, evaluate, play, probe, rollout, study, tax, train
+from gentax.cli import doctor, domains, evaluate, play, probe, rollout, study, tax, train
 from gentax.cli.options import print_usage
 from gentax.core.console import end_line, visible
 from gentax.core.errors import EnvironmentFault, ExitCode, NonFiniteLoss, PolicyFault, StudyIncomplete, UsageError
@@ -28,9 +28,9 @@ app = typer.Typer(
 for command in (
     study.demo,
     study.view,
-    doctor.domains,
+    domains.domains,
     doctor.doctor,
-    doctor.check,
+    domains.check,
     play.play,
     rollout.rollout,
     evaluate.evaluate,
