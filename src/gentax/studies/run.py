@@ -411,9 +411,11 @@ def engine_for(
     from gentax.studies.engines.local import LocalEngine, gpus_of_stage
 
     device = plan.study.device
-    gpus = gpus_of_stage(device, costs.unit.gpus, options)
+    if options:
+        gpus_of_stage(device, costs.unit.gpus, options)  # refused before anything is done
 
     def local_engine(runner: StageRunner, on_progress: OnProgress) -> Engine:
+        gpus = gpus_of_stage(device, costs.unit.gpus, options)  # loads PyTorch, which a run with nothing to do need not
         slots = workers or default_slots(plan, costs, gpus)
         runner = replace(runner, processes=gpus)
         return SerialEngine(runner, on_progress) if slots == 1 else LocalEngine(runner, slots, device, gpus)
