@@ -6,7 +6,7 @@ import broken_envs
 import pytest
 
 import gentax
-from conftest import JAVA, by_domain
+from conftest import by_domain
 from gentax.core import UsageError
 from gentax.domains import domains, missing_modules
 from gentax.domains.check import CHECKS, QUICK, CheckBudget, Verdict
@@ -29,7 +29,7 @@ def release():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", by_domain(INSTALLED))
 def test_every_installed_domain_passes(name):
-    report = gentax.check(name, effort=SMALL if name in JAVA else QUICK)  # a step on Java takes longer
+    report = gentax.check(name, effort=QUICK)
     assert not report.failed, report.failed
     assert [result.name for result in report.results] == NAMES
     left_out = {result.name for result in report.results if result.verdict is Verdict.NOT_APPLICABLE}

@@ -16,7 +16,7 @@ def test_the_expert_wins_test_tasks(name):
     if missing_modules(domains()[name]):
         pytest.skip(f"{name} is not installed: {domains()[name].enable}")
     env = gentax.make(name)
-    tasks = env.tasks("test", 200)[:: 8 if name in JAVA else 1]  # episodes on Java take longer
+    tasks = env.tasks("test", 200)[:: 4 if name in JAVA else 1]  # episodes on Java take longer
     env.close()
     lost = [episode.task.id for episode in rollout(ExpertPolicy(), tasks) if not episode.success]
     assert not lost
