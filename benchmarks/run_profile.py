@@ -74,7 +74,7 @@ def timed(clock: Clock, rows: Counter[str]) -> Iterator[None]:
     parts = [
         ("decoding", llama_decoder, ("prefill", "decode_step", "sample_tokens")),
         ("decoding", LlamaModel, ("logits",)),
-        ("learning", policy_gradient, ("_loss_backward", "clip_grad_norm")),
+        ("learning", policy_gradient, ("loss_backward", "clip_grad_norm")),
         ("learning", torch.optim.Adam, ("step",)),
         ("batches", policy_gradient, ("make_batches",)),
         ("texts", engine, ("build_message",)),

@@ -182,8 +182,7 @@ class Study:
         return sum(of["seconds"] for of in self._figures(who).values())
 
     def _common(self, seed: int) -> dict[str, Any]:
-        where = {"device": self.options.device, "dtype": self.options.dtype}
-        return {"lora": LoraConfig(), "seed": seed, "eval_steps": 0, **where}
+        return {"lora": LoraConfig(), "seed": seed, "eval_steps": 0, "dtype": self.options.dtype}
 
     def evaluate(self, who: str, model: Callable[[], str | Path]) -> None:
         """Play a policy on the test tasks of each domain on which it has not played yet."""
@@ -221,7 +220,7 @@ class Study:
         if not (out / "done.json").is_file():
             self.say(f"training {out.name}")
         try:
-            folder = gentax.train(config, out, on_row)
+            folder = gentax.train(config, out, on_row, device=self.options.device)
         except KeyboardInterrupt:
             if self.deadline is None or time.monotonic() < self.deadline:
                 raise

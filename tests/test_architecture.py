@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.util
 import subprocess
 import sys
 from functools import cache
@@ -121,6 +123,23 @@ def test_every_public_name_is_there():
         assert callable(getattr(gentax, name))
     with pytest.raises(AttributeError):
         gentax.no_such_name  # noqa: B018
+
+
+@pytest.mark.slow
+def test_names_that_scripts_import_exist():
+    """Type checks and most tests leave the scripts out."""
+    missing = []
+    for script in [*(ROOT.parents[1] / "benchmarks").glob("*.py"), *(ROOT.parents[1] / "docs").glob("*.py")]:
+        for node in ast.walk(parsed(script)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "gentax":
+                module = importlib.import_module(node.module)
+                missing += [f"{script.name}: {node.module}.{a.name}" for a in node.names if not found(module, a.name)]
+    assert missing == []
+
+
+def found(module, name: str) -> bool:
+    """Return whether a module has a name, or is the package of a module of this name."""
+    return hasattr(module, name) or importlib.util.find_spec(f"{module.__name__}.{name}") is not None
 
 
 def test_no_module_takes_the_place_of_a_public_name():
