@@ -1,7 +1,7 @@
 # make install   a virtual environment in .venv with gentax in it
 # make alfworld  the domain alfworld beside it: GPL parts, compiled for minutes with gcc, g++, make and cmake
 # make trl       TRL beside it, for recipes with `trainer: trl`
-# make demo      the main job: train on one domain, say what it cost in the other
+# make demo      the main job: train on one domain, say what it cost in five others
 # make test      all tests, on two workers
 # make test-fast the tests marked neither slow nor jvm
 # make typecheck types (mypy, strict)

@@ -38,9 +38,9 @@ def evaluate(
     split: Annotated[str, typer.Option(help="The split of the tasks: `train`, `validation` or `test`.")] = "test",
     samples: o.Samples = 1,
     *,
-    config: o.Rollout,
-    model: o.Model,
-    options: o.Run,
+    config: o.RolloutArgs,
+    model: o.ModelArgs,
+    options: o.RunArgs,
     json: o.Json = None,
     table: o.Table = None,
 ) -> None:

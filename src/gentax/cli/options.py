@@ -48,7 +48,7 @@ AllowUnreadable = Annotated[
 
 
 def output_file(help: str, check: Callable[..., Any] = check_output) -> Any:
-    """Return an option for a file that is written: one that cannot be is refused before hours are spent on it."""
+    """Return an option for an output file: one that cannot be written is refused before anything is played."""
     return typer.Option(metavar="FILE", help=help, callback=check)
 
 
@@ -79,9 +79,9 @@ class RunOptions:
         return {"seed": self.seed, "parallel": self.parallel, "stop_if_unreadable": stop, "progress": True}
 
 
-Run = Annotated[RunOptions, SettingsGroup()]
-Model = Annotated[ModelOptions, SettingsGroup()]
-Rollout = Annotated[EvalRolloutConfig, SettingsGroup(exclude=("horizon", "reward"))]
+RunArgs = Annotated[RunOptions, SettingsGroup()]
+ModelArgs = Annotated[ModelOptions, SettingsGroup()]
+RolloutArgs = Annotated[EvalRolloutConfig, SettingsGroup(exclude=("horizon", "reward"))]
 
 
 def read_domains(names: list[str] | None) -> dict[str, str | None]:
@@ -129,7 +129,7 @@ def _print_loading(*names: str) -> None:
         status(f"  loading {' and '.join(loaded)}")
 
 
-_servers: list[EndpointPolicy] = []  # that this command asks
+_servers: list[EndpointPolicy] = []  # of this command, for `print_usage`
 
 
 def _remember_servers(*policies: Policy) -> None:
@@ -168,7 +168,7 @@ def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
         for name, options in options_of.items():
             fields = {option.name: values.pop(option.name) for option in options}
             settings = hints[name].__origin__
-            lists = {field.name for field in dataclasses.fields(settings) if field.default == ()}
+            lists = {field.name for field in dataclasses.fields(settings) if field.default == ()}  # typer gives None
             values[name] = settings(**{k: tuple(v or ()) if k in lists else v for k, v in fields.items()})
         return command(**values)
 
@@ -193,13 +193,13 @@ def _options(settings: type, group: SettingsGroup) -> list[inspect.Parameter]:
         metadata = getattr(hints[field.name], "__metadata__", ())
         option = copy.copy(next((one for one in metadata if isinstance(one, OptionInfo)), typer.Option()))
         default = group.defaults.get(field.name, field.default)
-        kind = str if typing.get_origin(kind) is typing.Literal else kind  # refused by the dataclass, with the nearest
+        kind = str if typing.get_origin(kind) is typing.Literal else kind  # the dataclass names the nearest
         # An option that is off by default needs no second flag, which would fill the help.
         flags = f"--{flag}/--no-{flag}" if kind is bool and default else f"--{flag}"
         if typing.get_origin(kind) is tuple:
             kind, option.metavar = list[typing.get_args(kind)[0]] | None, option.metavar or flag.upper()  # type: ignore[misc]
         own = [one for one in (option.default, *(option.param_decls or ())) if isinstance(one, str)]
-        option.default = ...  # which an `Option` takes its first flag for
+        option.default = ...  # typer keeps the first flag there; `own` has it
         option.param_decls, option.help = (*dict.fromkeys(own or [flags]),), option.help or docs.get(field.name, "")
         default = inspect.Parameter.empty if default is dataclasses.MISSING else None if default == () else default
         keyword = inspect.Parameter.KEYWORD_ONLY

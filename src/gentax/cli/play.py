@@ -36,7 +36,7 @@ def play(
     ] = None,
     *,
     settings: Annotated[EvalRolloutConfig, SettingsGroup(exclude=("horizon", "reward"), defaults={"thinking": True})],
-    model: o.Model,
+    model: o.ModelArgs,
 ) -> None:
     """Play a task in the terminal, or watch a policy play it.
 

@@ -38,9 +38,9 @@ def rollout(
         typer.Option(metavar="FORMAT", help="`inspect`: a log that `inspect view` shows, `.json` or `.eval`."),
     ] = None,
     *,
-    config: o.Rollout,
-    model: o.Model,
-    options: o.Run,
+    config: o.RolloutArgs,
+    model: o.ModelArgs,
+    options: o.RunArgs,
     json: o.Json = None,
 ) -> None:
     """Play episodes and keep them: every observation, reply, action and reward.

@@ -74,8 +74,8 @@ def run(
 
 
 def demo(out: StoreFolder = "runs", workers: Workers = 1, json: o.Json = None) -> None:
-    """Train the base model on Sokoban in three ways and say what each cost in five other domains: nine minutes on two
-    CPU cores.
+    """Train the base model on Sokoban in three ways and say what each cost in five other domains: minutes on two CPU
+    cores.
 
     Example: `gentax demo`
     """

@@ -76,9 +76,9 @@ class TaxOptions:
 @with_settings
 def tax(
     asked: Annotated[TaxOptions, SettingsGroup()],
-    config: o.Rollout,
-    model: o.Model,
-    options: o.Run,
+    config: o.RolloutArgs,
+    model: o.ModelArgs,
+    options: o.RunArgs,
     json: o.Json = None,
     table: o.Table = None,
     out: Annotated[

@@ -179,7 +179,7 @@ def build(
     ] = None,
     tasks: Annotated[int, typer.Option(min=2, help="Test tasks of each domain that the finished model plays.")] = 256,
     *,
-    model: o.Model,
+    model: o.ModelArgs,
     json: o.Json = None,
 ) -> None:
     """Pretrain the base model from scratch: play the domains, train a tokenizer and a small Llama on the text.

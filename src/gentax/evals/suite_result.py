@@ -120,7 +120,7 @@ class SuiteResult(Tabular):
     def card(self) -> ScoreCard:
         """Return the score card."""
         suite, scores = load_suite(self.suite), dict[str, DomainScore]()
-        sound, clusters = dict[str, np.ndarray](), dict[str, list[str]]()
+        usable, clusters = dict[str, np.ndarray](), dict[str, list[str]]()
         for name, played in self.domains.items():
             chance_K, scores_K = suite.chance(name), played.scores()
             random, broken_K = 100 * float(chance_K.mean()), np.isnan(scores_K)
@@ -128,33 +128,35 @@ class SuiteResult(Tabular):
             if broken_K.mean() <= MAX_ERROR_SHARE:
                 ids = np.array(list(played.starts))[~broken_K]
                 chance = dict(zip(suite.domains[name].contents, chance_K, strict=True))
-                sound[name], clusters[name] = scores_K[~broken_K], [suite.domains[name].contents[id] for id in ids]
-                success = success_rate(sound[name], clusters=clusters[name])
-                above = above_chance(sound[name], np.array([chance[id] for id in ids]), clusters=clusters[name])
+                usable[name], clusters[name] = scores_K[~broken_K], [suite.domains[name].contents[id] for id in ids]
+                success = success_rate(usable[name], clusters=clusters[name])
+                above = above_chance(usable[name], np.array([chance[id] for id in ids]), clusters=clusters[name])
             scores[name] = DomainScore(success, above, random, int(broken_K.sum()))
-        if self.missing or len(sound) < len(scores):
+        if self.missing or len(usable) < len(scores):
             return ScoreCard(scores, None)
-        weights = {("init", name): 100.0 / len(sound) for name in sound}  # domains are fixed, and weigh alike
-        mean = linear_combination(Scores.of(init=sound, clusters=clusters), weights, "percent")
+        weights = {("init", name): 100.0 / len(usable) for name in usable}  # domains are fixed, and weigh alike
+        mean = linear_combination(Scores.of(init=usable, clusters=clusters), weights, "percent")
         return ScoreCard(scores, replace(mean, low=max(mean.low, 0.0), high=min(mean.high, 100.0)))
 
     def table(self) -> TextTable:
         """Return the score card with mean lengths and shares of invalid actions, as a table."""
         card = self.card()
-        cut = any(episode.truncated for played in self.domains.values() for episode in played.episodes)
+        some_truncated = any(episode.truncated for played in self.domains.values() for episode in played.episodes)
         rows: list[list[object]] = []
         for (name, played), score in zip(self.domains.items(), card.domains.values(), strict=True):
             complete = [episode for episode in played.episodes if episode.outcome != Outcome.ERROR]
             steps, truncated = sum(e.length for e in complete), sum(e.truncated for e in complete)
             invalid = sum(e.invalid for e in complete)
-            shares = [f"{count / max(1, steps):.0%}" for count in (invalid - truncated, truncated)[: 1 + cut]]
+            shares = [
+                f"{count / max(1, steps):.0%}" for count in (invalid - truncated, truncated)[: 1 + some_truncated]
+            ]
             rates = [score.success or "undefined", f"{score.random:.1f}", score.above_chance or "undefined"]
             rows.append([name, played.level, *rates, f"{steps / max(1, len(complete)):.1f}", *shares, score.left_out])
         if card.mean is not None:
             left_out = sum(score.left_out for score in card.domains.values())
-            rows.append(["mean", "", card.mean, "", "", "", *[""] * (1 + cut), left_out])
+            rows.append(["mean", "", card.mean, "", "", "", *[""] * (1 + some_truncated), left_out])
         columns = ["domain", "level", "success %", "random %", "above chance %", "length", "invalid"]
-        columns += [*["truncated"] * cut, "errors"]
+        columns += [*["truncated"] * some_truncated, "errors"]
         return TextTable(f"{self.policy} on suite {self.suite} ({self.digest[:8]})", columns, rows)
 
     _repr_pretty_ = repr_as_str

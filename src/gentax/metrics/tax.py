@@ -165,7 +165,7 @@ def tax(role: str, targets: Sequence[str]) -> SuccessMeasure:
     """tax(s) = 1 - Σₜ after(s, t) / Σₜ init(t), a fraction: 0 is free, 1 is all lost, negative is transfer."""
     why = "the base policy's success on the targets is not told apart from 0"
     after, before = sum_of(role, targets, -1.0), sum_of(BASE, targets)
-    return SuccessMeasure("fraction", tuple(targets), after, before, 1.0, why, of_rates=True)
+    return SuccessMeasure("fraction", tuple(targets), after, before, offset=1.0, undefined=why, of_rates=True)
 
 
 def tax_rate(role: str, targets: Sequence[str], source: str) -> SuccessMeasure:
@@ -179,7 +179,7 @@ def ood_change(role: str, targets: Sequence[str], plain: str) -> SuccessMeasure:
     """Σₜ (arm - plain) / Σₜ plain, a fraction (the formula that arXiv 2601.18217 states)."""
     why = f"the success of {plain} on the targets is not told apart from 0"
     arm, before = sum_of(role, targets), sum_of(plain, targets)
-    return SuccessMeasure("fraction", tuple(targets), arm, before, -1.0, why, of_rates=True)
+    return SuccessMeasure("fraction", tuple(targets), arm, before, offset=-1.0, undefined=why, of_rates=True)
 
 
 def tax_removed(role: str, targets: Sequence[str], plain: str) -> SuccessMeasure:

@@ -2,8 +2,8 @@
 
 A stage is one unit of work: an evaluation on one domain, a training run, the report. Its address covers its settings,
 the addresses of the stages it needs, the versions of the environments it plays and the code that it runs. Two studies
-that share a stage share its folder, and a stage whose folder is there is done: another arm, seed or target costs only
-itself.
+that share a stage share its folder, and a stage whose sealed folder is intact is done (`Store.has`): another arm, seed
+or target costs only itself.
 """
 
 from __future__ import annotations

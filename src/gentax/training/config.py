@@ -256,7 +256,7 @@ class TrainConfig:
     """The number format that models are loaded in, play in and are saved in: `auto` is the one they are stored in, or
     `float32`, `bfloat16`, `float16`."""
     trainer: Literal["gentax", "trl"] = "gentax"
-    """`gentax`, or `trl`: gentax plays, TRL's GRPOTrainer optimises."""
+    """`gentax`, or `trl`: gentax plays, TRL's GRPOTrainer optimises, without `sft` and `forgetting`."""
 
     def __post_init__(self) -> None:
         for why, refused in self._contradictions().items():

@@ -95,8 +95,8 @@ def train(
     if vllm_server_base_url is not None and config.trainer != "trl":
         raise UsageError("vllm_server_base_url is for trainer trl alone")
     check(config)
-    run, bare = Path(out), load_meta_model(config.model, config.options(device))
-    config = with_learning_rates(config, parameters_of(bare))
+    run, meta_model = Path(out), load_meta_model(config.model, config.options(device))
+    config = with_learning_rates(config, parameters_of(meta_model))
     if (folder := result(run)) is not None:
         RunFolder.open(run, config, World())  # refuses another config
         return folder
@@ -105,26 +105,30 @@ def train(
         shown = first and shows_progress(progress)
         on_step = show_progress(config.updates, progress, on_step)
         on_status = on_status or (status if shown else lambda text: None)
-        again = partial(train, on_step=on_step, device=device, parallel=parallel, progress=False, on_status=on_status)
+        train_part = partial(
+            train, on_step=on_step, device=device, parallel=parallel, progress=False, on_status=on_status
+        )
         for method in forgetting_methods(config):
-            if (folder := method.train_instead(run, again)) is not None:
+            if (folder := method.train_instead(run, train_part)) is not None:
                 return folder
         if config.trainer == "trl":
             from gentax.training.trl_trainer import train_with_trl
 
-            return train_with_trl(config, run, bare, on_step, device, parallel, vllm_server_base_url)
+            return train_with_trl(config, run, meta_model, on_step, device, parallel, vllm_server_base_url)
         with join(device) as world, deferred_interrupt() as interrupt:
-            return _Run(config, run, bare, world, on_step, on_status, interrupt, device, parallel, shown).complete()
+            return _Run(
+                config, run, meta_model, world, on_step, on_status, interrupt, device, parallel, shown
+            ).complete()
 
 
 class _Run:
-    """One run in progress, in a folder that is locked; `bare` is the model without weights."""
+    """One run in progress, in a folder that is locked; `meta_model` is the model without weights."""
 
     def __init__(
         self,
         config: TrainConfig,
         path: Path,
-        bare: Any,
+        meta_model: Any,
         world: World,
         on_step: Callable[[Metrics], None],
         on_status: Callable[[str], None],
@@ -140,7 +144,7 @@ class _Run:
         device = resolve_device(device_name, world.local, world.size)
         # On a CPU the processes share the memory; they all decide by what the first one sees.
         (left, *_) = world.gather(available_memory(device) / (world.size if device.type == "cpu" else 1))
-        need = check_memory(bare, config, device, left, world.size, parallel)
+        need = check_memory(meta_model, config, device, left, world.size, parallel)
         if shown:
             rates = [f"{config.learning_rate:g}"] if config.updates else []
             rates += [f"{config.sft.learning_rate:g} (supervised)"] if config.sft is not None else []
@@ -215,7 +219,7 @@ class _Run:
                 metrics = self.folder.log(metrics, time.monotonic() - began, curriculum.steps)
                 self.on_step(metrics)
                 if any(stops):
-                    break
+                    break  # the checkpoint before this step is the result
                 if due or stop_requested:
                     self._save(f"step-{step:06d}", optimizer, phase_ends=curriculum.ends(step))
                 if stop_requested:
@@ -244,7 +248,7 @@ class _Run:
 
     def _finalize(self) -> Path:
         """Choose the run's result: the last checkpoint, or weights that forgetting methods make of it."""
-        # One that was written for Ctrl-C between two regular ones was not checked by `should_stop`.
+        # A checkpoint written for Ctrl-C between two regular ones was not checked by `should_stop`.
         regular = [folder for step, folder in checkpoints(self.path) if step == 0 or self.curriculum.saves(step)]
         trained = regular[-1]
         if not (methods := implementing(self.methods, "finalize")):
