@@ -7,12 +7,13 @@ import json
 import os
 import re
 import stat
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from command import run
-from gentax.core.files import lock_folder
+from gentax.core.files import check_nested, lock_folder
 from gentax.core.settings import parse_yaml
 
 EVALUATE = ("evaluate", "random", "-d", "crafting", "--tasks", "2", "--json")
@@ -87,4 +88,9 @@ BILLIONS = "a: &a [1]\n" + "".join(
 def test_yaml_bombs_and_duplicate_keys_are_refused(text, says):
     with pytest.raises(ValueError, match=says):
         parse_yaml(text)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="more than 100000 values"):
+        check_nested([[0] * 2000] * 2000, most=100_000)  # an alias that is used often
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
     assert parse_yaml("x: &x {a: 1}\ny: {<<: *x, b: 1e-4}\n")["y"] == {"a": 1, "b": 1e-4}

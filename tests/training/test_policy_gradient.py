@@ -348,6 +348,15 @@ def test_ppo_learns_values(tiny, monkeypatch):
     assert errors[-1] == pytest.approx(4 * 0.5**2 / 8, abs=1e-2)
 
 
+def test_a_process_without_episodes_learns_with_the_critics_of_the_others(tiny, monkeypatch):
+    """Its tensors are sums over processes: a process that left them out would stop all others."""
+    calls = []
+    monkeypatch.setattr(Critic, "learn", lambda critic, *states: calls.append(len(states[0])) or 0.0)
+    model = load_local_policy(tiny).model
+    learn(model, [], make_config(advantage_estimator="ppo"), critic=Critic(model))
+    assert calls == [0]
+
+
 def test_a_critic_goes_on_where_it_stopped(tiny):
     model = load_local_policy(tiny).model
     torch.manual_seed(0)

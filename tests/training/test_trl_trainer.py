@@ -18,7 +18,14 @@ from gentax.models.options import SamplingParams, SamplingRequest
 from gentax.policies.local import load_local_policy
 from gentax.rollouts import RolloutConfig
 from gentax.training import TrainConfig, train
-from gentax.training.config import ForgettingConfig, LoraConfig, PolicyGradientConfig, SFTConfig
+from gentax.training.config import (
+    CurriculumConfig,
+    ForgettingConfig,
+    LoraConfig,
+    Phase,
+    PolicyGradientConfig,
+    SFTConfig,
+)
 from gentax.training.run_folder import checkpoints
 
 pytestmark = pytest.mark.slow
@@ -230,6 +237,23 @@ def test_the_server_is_asked_and_read_as_trl_does(trl, tiny, tmp_path, monkeypat
         train(make_config(tiny), tmp_path / "run", vllm_server_base_url="http://localhost:8000")
     with pytest.raises(UsageError, match="for trainer trl alone"):
         train(make_config(tiny, trainer="gentax"), tmp_path / "run", vllm_server_base_url="http://localhost:8000")
+
+
+def test_experts_that_are_merged_are_played_by_the_server_too(toy, tiny, tmp_path, monkeypatch):
+    def train_with_trl(config, run, meta_model, on_step, device, parallel, vllm_server_base_url):
+        raise UsageError(f"played by {vllm_server_base_url}")
+
+    monkeypatch.setattr("gentax.training.trl_trainer.train_with_trl", train_with_trl)
+    mixture = {"toy": 1.0, "toy:three": 1.0}
+    config = make_config(
+        tiny,
+        source=TrainConfig.source,
+        max_steps=TrainConfig.max_steps,
+        curriculum=CurriculumConfig((Phase(mixture),)),
+        forgetting=ForgettingConfig(merge="mean"),
+    )
+    with pytest.raises(UsageError, match="played by http://server"):
+        train(config, tmp_path / "run", vllm_server_base_url="http://server")
 
 
 @pytest.mark.parametrize(

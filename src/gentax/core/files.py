@@ -315,10 +315,10 @@ def check_nested(value: Any, most: int | None = None) -> None:
         inner = [one for one in level if isinstance(one, (dict, list, tuple, set))]
         if not inner:
             return
-        level = [item for one in inner for item in (one.values() if isinstance(one, dict) else one)]
-        count += len(level)
+        count += sum(map(len, inner))  # before they are listed: an alias in YAML may stand for thousands
         if most is not None and count > most:
             raise ValueError(f"it holds more than {most} values")
+        level = [item for one in inner for item in (one.values() if isinstance(one, dict) else one)]
     raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
 
 

@@ -62,6 +62,7 @@ REMOVED = {
     **dict.fromkeys(("expert_prefix", "head_start", "hints"), _SFT_FIRST),
     **{
         key: f"is no part of a recipe: it is now `--{key.replace('_', '-')}` of `gentax train` and `{key}` of `train`"
+        " (a study has `device`, and `gentax study run` has `--parallel`)"
         for key in ("device", "parallel", "vllm_server_base_url")
     },
     **dict.fromkeys(("min_p", "top_k", "top_p"), _CUT_OFF),
@@ -256,7 +257,8 @@ class TrainConfig:
     """The number format that models are loaded in, play in and are saved in: `auto` is the one they are stored in, or
     `float32`, `bfloat16`, `float16`."""
     trainer: Literal["gentax", "trl"] = "gentax"
-    """`gentax`, or `trl`: gentax plays, TRL's GRPOTrainer optimises, without `sft` and `forgetting`."""
+    """`gentax`, or `trl`: gentax plays, TRL's GRPOTrainer optimises; it takes no `sft`, and of `forgetting` only
+    `merge: mean`."""
 
     def __post_init__(self) -> None:
         for why, refused in self._contradictions().items():

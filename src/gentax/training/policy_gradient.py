@@ -142,7 +142,8 @@ def update(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    if critic is not None and values:
+    # A process without episodes takes part: the critic's steps are those of all together.
+    if critic is not None and config.algorithm.advantage_estimator == "ppo":
         estimates = gae(rewards, values)
         return_B = torch.tensor([estimates[i][n] + values[i][n] for i, n in steps])
         metrics["value_loss"] = critic.learn(state_BW, return_B.to(state_BW), world)

@@ -106,7 +106,13 @@ def train(
         on_step = show_progress(config.updates, progress, on_step)
         on_status = on_status or (status if shown else lambda text: None)
         train_part = partial(
-            train, on_step=on_step, device=device, parallel=parallel, progress=False, on_status=on_status
+            train,
+            on_step=on_step,
+            device=device,
+            parallel=parallel,
+            vllm_server_base_url=vllm_server_base_url,
+            progress=False,
+            on_status=on_status,
         )
         for method in forgetting_methods(config):
             if (folder := method.train_instead(run, train_part)) is not None:
