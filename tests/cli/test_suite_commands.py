@@ -12,7 +12,7 @@ import pytest
 
 from command import Done, run
 from gentax.domains import registry
-from gentax.evals.suite_result import play_suite
+from gentax.evals.suite_run import play_suite
 
 STARTS = ("domains", "crafting", "starts")
 FIRST = ("domains", "crafting", "episodes", 0)

@@ -17,10 +17,11 @@ from gentax.core import Episode, Outcome, StepResult, UsageError, split_of
 from gentax.domains import registry
 from gentax.domains.crafting import Crafting
 from gentax.evals import suite as suite_module
-from gentax.evals import suite_result
+from gentax.evals import suite_run
 from gentax.evals.paired_eval import paired_scores
 from gentax.evals.suite import FROZEN, check_starts, digest, freeze_domain, load_suite, read_suite, write_lines
-from gentax.evals.suite_result import DomainResult, PlayedEpisode, SuiteResult, play_suite, read_result, verify
+from gentax.evals.suite_result import DomainResult, PlayedEpisode, SuiteResult, read_result, verify
+from gentax.evals.suite_run import play_suite
 from gentax.metrics.tax import tax_report
 from gentax.models.source import BASE, fingerprint
 from gentax.policies.chat_client import Usage
@@ -243,7 +244,7 @@ def test_weights_are_named_by_their_fingerprint(tiny, tmp_path, monkeypatch):
     suite = load_suite("v2")
     frozen = suite.domains["crafting"]
     few = {"crafting": dataclasses.replace(frozen, starts=dict(list(frozen.starts.items())[:4]))}
-    monkeypatch.setattr(suite_result, "load_suite", lambda name: dataclasses.replace(suite, domains=few))
+    monkeypatch.setattr(suite_run, "load_suite", lambda name: dataclasses.replace(suite, domains=few))
     result = play_suite("base", domains=["crafting"])
     assert result.fingerprint == fingerprint("base") == fingerprint(BASE) != fingerprint(tiny)
     assert all(row.written and row.written > 0 for row in result.domains["crafting"].episodes)

@@ -96,7 +96,7 @@ def _play_suite(
 ) -> None:
     """Play a suite and print its score card."""
     from gentax.domains.registry import parse_domain
-    from gentax.evals.suite_result import play_suite
+    from gentax.evals.suite_run import play_suite
 
     for given, level in map(parse_domain, names or ()):
         if level is not None:

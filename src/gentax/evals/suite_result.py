@@ -1,4 +1,4 @@
-"""Playing a suite, and its results: the score card, the file, and checks of a file (`gentax verify`).
+"""Results of a suite: the score card, the file, and checks of a file (`gentax verify`).
 
 A result file has each episode's outcome and numbers on a line of its own, so that everything on the score card can be
 computed again from it. Replies are left out: `gentax rollout` keeps whole episodes.
@@ -10,7 +10,6 @@ machine with the same versions; elsewhere floating point may round differently, 
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,20 +21,14 @@ import numpy as np
 
 import gentax
 from gentax.core import Episode, Outcome, UsageError
-from gentax.core.console import EpisodeProgress, end_line, one_line, shows_progress, status
+from gentax.core.console import one_line
 from gentax.core.files import read_json
 from gentax.core.results import Tabular, TextTable, json_value, repr_as_str
 from gentax.core.settings import read_settings, settings
-from gentax.evals.evaluate import evaluate
-from gentax.evals.suite import FROZEN, RETIRED, Suite, check_starts, load_suite, playable_domains, versions, write_lines
+from gentax.evals.suite import FROZEN, RETIRED, Suite, load_suite, versions
 from gentax.metrics.episode_scores import MAX_ERROR_SHARE
 from gentax.metrics.statistics import Estimate, Scores, above_chance, linear_combination, success_rate
-from gentax.models.options import ModelOptions
-from gentax.models.source import fingerprint, may_name_model
-from gentax.policies import Policy, load_policy
 from gentax.policies.chat_client import Usage
-from gentax.policies.load import SCRIPTED_BY_NAME
-from gentax.rollouts.engine import UnreadableReplies
 
 FORMAT = 1  # raised when a result file means something else than before
 
@@ -219,122 +212,6 @@ class ScoreCard:
 def _estimate_json(estimate: Estimate | None) -> dict[str, float] | None:
     """Return what a score card keeps of an estimate, whatever else estimates come to hold."""
     return None if estimate is None else {key: getattr(estimate, key) for key in ("value", "low", "high", "n")}
-
-
-# --- playing ---
-
-
-def play_suite(
-    policy: str | Path | Policy,
-    suite: str = "v2",
-    domains: Iterable[str] | None = None,
-    *,
-    out: str | Path | None = None,
-    model: ModelOptions = ModelOptions(),
-    load: Callable[[Any, ModelOptions], Policy] = load_policy,
-    parallel: int | None = None,
-    stop_if_unreadable: bool = True,
-    on_episode: Callable[[Episode], None] | None = None,
-    progress: bool | None = None,
-) -> SuiteResult:
-    """Play `policy` on a frozen suite, after checking that every task starts here as it was frozen.
-
-    Args:
-        policy: "random", "expert", the name of a model, or any `Policy` (see `load_policy`).
-        suite: the suite's name.
-        domains: some of its domains; those that can run on this machine when None. The others are `missing`.
-        out: the file the result is written to. Domains that are done are kept in the folder `out`.partial until all
-            are: the same policy, suite, versions and device go on from there.
-        load: what makes a policy of its name and `model`.
-        model, parallel, stop_if_unreadable, on_episode, progress: as in `gentax.evaluate`.
-
-    Raises:
-        UsageError: an unknown suite, domain or policy, a domain that is asked for but not installed, or an
-            environment that is not as it was when the suite was frozen, or replies that cannot be read.
-    """
-    frozen = load_suite(suite)
-    chosen = playable_domains(frozen, domains)
-    player = load(policy, model)
-    weights = None  # of others than local models the name must do
-    if isinstance(policy, (str, Path)) and str(policy) not in SCRIPTED_BY_NAME and may_name_model(policy):
-        weights = fingerprint(policy, model)
-    result = SuiteResult(
-        suite=frozen.name,
-        digest=frozen.digest,
-        policy=player.name,
-        fingerprint=weights,
-        runtime=getattr(player, "runtime", None),
-        made_with=versions(chosen),
-        missing=tuple(name for name in frozen.domains if name not in chosen),
-    )
-    aside = None if out is None else Path(f"{out}.partial")
-    done = {} if aside is None else _resumed(aside, result, chosen)
-    shown, starts = shows_progress(progress), {}
-    for name in chosen:
-        if shown and name in done:
-            end_line()
-            print(f"  {name}: played before, kept")
-        elif shown:
-            status(f"  {name}: checking that its tasks start as they were frozen")
-        if name not in done:
-            starts[name] = check_starts(frozen, name)
-    counted = Usage()  # of the domains before
-    for n, (name, seen) in enumerate(starts.items()):
-        of_domain = frozen.domains[name]
-        count = EpisodeProgress(len(seen) * frozen.samples, name, progress, on_episode)
-        count.begin()
-        try:
-            found = evaluate(
-                player,
-                {name: of_domain.level},
-                tasks=len(of_domain.starts),
-                split=of_domain.split,
-                samples=frozen.samples,
-                config=frozen.play_of(name),
-                seed=frozen.seed,
-                parallel=parallel,
-                on_episode=count,
-                on_steps=count.steps,
-                stop_if_unreadable=stop_if_unreadable and n == 0,
-                progress=False,
-            )
-        except UnreadableReplies as error:
-            raise UsageError(f"{error} (suite {frozen.name} fixes all other settings)") from None
-        played = tuple(map(PlayedEpisode.of, found.episodes[name]))
-        done[name] = replace(
-            result,
-            missing=tuple(other for other in frozen.domains if other != name),
-            domains={name: DomainResult(of_domain.level, of_domain.horizon, seen, played)},
-            usage=None if found.usage is None else found.usage - counted,
-        )
-        counted = found.usage or counted
-        if aside is not None:
-            write_lines(aside / f"{name}.json", done[name].to_json())
-    used = [part.usage for part in done.values() if part.usage is not None]
-    result = replace(
-        result,
-        domains={name: done[name].domains[name] for name in chosen},
-        usage=sum(used[1:], used[0]) if used else None,
-    )
-    if out is not None and aside is not None:
-        write_lines(out, result.to_json())
-        for name in frozen.domains:
-            (aside / f"{name}.json").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # something else lies there
-            aside.rmdir()
-    return result
-
-
-def _resumed(aside: Path, result: SuiteResult, chosen: Iterable[str]) -> dict[str, SuiteResult]:
-    """Return the results of the domains that the same policy played with the same versions before it was stopped."""
-    done = {}
-    for name in chosen:
-        with contextlib.suppress(UsageError):  # no such file, or none of ours: the domain is played
-            earlier = read_result(aside / f"{name}.json")
-            same = replace(earlier, missing=result.missing, domains={}, usage=None) == result
-            if same and list(earlier.domains) == [name] and all(check.passed for check in check_result(earlier)):
-                done[name] = earlier
-    return done
 
 
 # --- the file ---
