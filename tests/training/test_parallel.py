@@ -100,7 +100,7 @@ from gentax.cli import main
 main()
 """
 # The model has room in one process: without any share of the memory for whole models it is sharded all the same.
-NO_ROOM = "learner.WHOLE = 0.0"
+NO_ROOM = "learner.SHARD_ABOVE = 0.0"
 
 
 @pytest.fixture(scope="module")

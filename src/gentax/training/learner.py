@@ -275,16 +275,18 @@ def _rate(parameters: int, ends: tuple[float, float], factor: float) -> float:
 # What a run will hold in memory, computed from a model's configuration before any weight is loaded.
 #
 # Counted: the player's weights, what is trained with gradients and moments, reference models (all three exact), what
-# layers keep for the backward pass (estimated from the widths of their matrices, `KEPT`), logits, and the cache of
-# playing, for rows of `PLAYED` tokens. Playing and learning take turns, so the larger of the two counts; fewer rows are
+# layers keep for the backward pass (estimated from the widths of their matrices, `KEPT_PER_WIDTH`), logits, and the cache of
+# playing, for rows of `CACHED_TOKENS` tokens. Playing and learning take turns, so the larger of the two counts; fewer rows are
 # played at a time where memory is short. PyTorch itself takes half a GB more.
 
-KEPT = 1.5  # numbers that a layer keeps for a token, for each row and column of its matrices: 1.1 to 1.5 were measured
+KEPT_PER_WIDTH = (
+    1.5  # numbers that a layer keeps for a token, for each row and column of its matrices: 1.1 to 1.5 were measured
+)
 LOGITS = 6  # numbers held for each logit
-PLAYED = 1024  # tokens
-ROWS = 128  # that are played at once, at most
-WHOLE = 0.8  # of the memory that is left; what several processes would need more of each, they share (FSDP2)
-SHARE = 0.1  # of the memory that is left; where layers would keep more than this, they compute it again
+CACHED_TOKENS = 1024  # tokens
+PLAYED_ROWS = 128  # that are played at once, at most
+SHARD_ABOVE = 0.8  # of the memory that is left; what several processes would need more of each, they share (FSDP2)
+CHECKPOINT_ABOVE = 0.1  # of the memory that is left; where layers would keep more than this, they compute it again
 GB = 1e9
 CACHE, LEARNING = "cache of playing", ("activations", "logits")  # parts that are not held at the same time
 
@@ -383,12 +385,12 @@ def footprint(
     whole, again = (
         MAX_TOKENS * (2 if low else 4) * numbers_per_token for numbers_per_token in _activations_per_token(model)
     )
-    checkpointing = whole > SHARE * left
+    checkpointing = whole > CHECKPOINT_ABOVE * left
     parts["activations"] = again if checkpointing else whole
     text_config = model.config.get_text_config()
     parts["logits"] = 4.0 * LOGITS * min(CHUNK.get(device.type, LARGE_CHUNK), MAX_TOKENS * text_config.vocab_size)
-    rows = min(parallel or ROWS, -(-config.tasks_per_step // processes) * config.num_generations)
-    row = kv_cache_bytes(text_config, PLAYED, model.dtype)
+    rows = min(parallel or PLAYED_ROWS, -(-config.tasks_per_step // processes) * config.num_generations)
+    row = kv_cache_bytes(text_config, CACHED_TOKENS, model.dtype)
     parts[CACHE] = rows * row
     parts = {what: part for what, part in parts.items() if part}
     return Footprint(numbers, trained, how, checkpointing, spread > 1, parts, row * min(rows, parallel or 1))
@@ -402,10 +404,10 @@ def check_memory(
     processes: int = 1,
     parallel: int | None = None,
 ) -> Footprint:
-    """Return what a run will hold (see `footprint`). Processes share a model that takes more than `WHOLE` of what each
+    """Return what a run will hold (see `footprint`). Processes share a model that takes more than `SHARD_ABOVE` of what each
     of them has. Raises UsageError, with the numbers, where there is no room."""
     need = footprint(model, config, device, left, processes, parallel=parallel)
-    if shard := processes > 1 and need.least > WHOLE * left:
+    if shard := processes > 1 and need.least > SHARD_ABOVE * left:
         need = footprint(model, config, device, left, processes, shard=True, parallel=parallel)
     if need.least <= left:
         return need
@@ -442,7 +444,7 @@ def _activations_per_token(model: Any) -> tuple[float, float]:
     for layer in layers:
         # An expert's matrices are read by its share of the tokens: all experts together by `chosen` of them.
         shapes = [(chosen if p.ndim == 3 else 1, p.shape[-2:]) for p in layer.parameters() if p.ndim > 1]
-        each.append(KEPT * sum(times * sum(shape) for times, shape in shapes))
+        each.append(KEPT_PER_WIDTH * sum(times * sum(shape) for times, shape in shapes))
     if not each:
-        return (whole := KEPT * sum(sum(p.shape) for p in model.parameters() if p.ndim > 1)), whole
+        return (whole := KEPT_PER_WIDTH * sum(sum(p.shape) for p in model.parameters() if p.ndim > 1)), whole
     return sum(each), max(each) + len(layers) * hidden * 2
