@@ -275,13 +275,11 @@ def _rate(parameters: int, ends: tuple[float, float], factor: float) -> float:
 # What a run will hold in memory, computed from a model's configuration before any weight is loaded.
 #
 # Counted: the player's weights, what is trained with gradients and moments, reference models (all three exact), what
-# layers keep for the backward pass (estimated from the widths of their matrices, `KEPT_PER_WIDTH`), logits, and the cache of
-# playing, for rows of `CACHED_TOKENS` tokens. Playing and learning take turns, so the larger of the two counts; fewer rows are
-# played at a time where memory is short. PyTorch itself takes half a GB more.
+# layers keep for the backward pass (estimated from the widths of their matrices, `KEPT_PER_WIDTH`), logits, and the
+# cache of playing, for rows of `CACHED_TOKENS` tokens. Playing and learning take turns, so the larger of the two counts;
+# fewer rows are played at a time where memory is short. PyTorch itself takes half a GB more.
 
-KEPT_PER_WIDTH = (
-    1.5  # numbers that a layer keeps for a token, for each row and column of its matrices: 1.1 to 1.5 were measured
-)
+KEPT_PER_WIDTH = 1.5  # numbers a layer keeps for a token, for each row and column of its matrices; measured: 1.1 to 1.5
 LOGITS = 6  # numbers held for each logit
 CACHED_TOKENS = 1024  # tokens
 PLAYED_ROWS = 128  # that are played at once, at most
@@ -404,8 +402,13 @@ def check_memory(
     processes: int = 1,
     parallel: int | None = None,
 ) -> Footprint:
-    """Return what a run will hold (see `footprint`). Processes share a model that takes more than `SHARD_ABOVE` of what each
-    of them has. Raises UsageError, with the numbers, where there is no room."""
+    """Return what a run will hold (see `footprint`).
+
+    Processes share a model that takes more than `SHARD_ABOVE` of what each of them has.
+
+    Raises:
+        UsageError: there is no room; with the numbers.
+    """
     need = footprint(model, config, device, left, processes, parallel=parallel)
     if shard := processes > 1 and need.least > SHARD_ABOVE * left:
         need = footprint(model, config, device, left, processes, shard=True, parallel=parallel)
