@@ -250,6 +250,7 @@ def test_a_teacher_that_changed_is_another_stage(study, tmp_path):
         ({"train": {"recipe": "sokobn"}}, "did you mean 'sokoban'"),
         ({"split": "tset"}, "did you mean 'test'"),
         ({"arms": {"plain": {}, "cut": {"remedies": "plainn"}}}, "did you mean 'plain'"),
+        ({"arms": {"plain": {}, "cut": {"remedies": ["plain"]}}}, "did you mean 'plain'"),
         ({"arms": {"one": {"remedies": "two"}, "two": {"remedies": "one"}}}, "one remedies itself"),
         # names of folders
         ({"name": "../../x"}, "cannot be the name of a study or an arm"),
@@ -340,8 +341,8 @@ def test_a_study_may_begin_with_the_recipes_that_ship(study):
 def test_a_remedy_has_what_its_arm_has_and_is_compared_with_it(study):
     arms = {
         "one": {"max_steps": 3, "learning_rate": 1e-3},
-        "two": {"remedies": "one", "learning_rate": 2e-3},
-        "three": {"remedies": "two"},
+        "2": {"remedies": "one", "learning_rate": 2e-3},
+        "three": {"remedies": 2},  # as YAML reads it
     }
     made = replace(study, arms=arms)
     assert [(r.max_steps, r.learning_rate) for r in (made.train_config("toy", arm, 0) for arm in arms)] == [
@@ -349,7 +350,7 @@ def test_a_remedy_has_what_its_arm_has_and_is_compared_with_it(study):
         (3, 2e-3),
         (3, 2e-3),
     ]
-    assert [made.baseline(arm) for arm in arms] == [None, "one", "two"]
+    assert [made.baseline(arm) for arm in arms] == [None, "one", "2"]
     plain = replace(study, arms={"plain": {"max_steps": 3}, "short": {}})
     assert plain.baseline("short") == "plain"
     assert (

@@ -92,11 +92,12 @@ class Study:
         """
         chain = [arm]
         while (named := self.arms[chain[-1]].get("remedies")) is not None:
+            named = str(named)  # YAML may give a number, as the name of an arm may look like one
             if named not in self.arms:
                 raise unknown(f"arm that {chain[-1]} remedies in study {self.name}", named, self.arms)
             if named in chain:
                 raise UsageError(f"study {self.name}: arm {named} remedies itself")
-            chain.append(str(named))
+            chain.append(named)
         changes: dict[str, Any] = {}
         for name in reversed(chain):
             changes = _over(changes, {key: value for key, value in self.arms[name].items() if key != "remedies"})
