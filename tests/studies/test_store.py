@@ -123,6 +123,25 @@ def test_a_store_of_a_newer_version_behind_a_url_is_refused(tmp_path, monkeypatc
         store.files.rm("/gentax-newer", recursive=True)
 
 
+def test_a_store_that_does_not_answer_is_not_taken_for_a_new_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    store = open_store("memory://gentax-silent")
+    newer = json.dumps({"format": FORMAT + 1}).encode()
+    store.files.pipe_file("/gentax-silent/stages/store.json", newer)
+
+    def refuse(path):
+        raise TimeoutError("no answer")
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(store.files, "cat_file", refuse)
+            with pytest.raises(StoreUnavailable, match="no answer"):
+                store.open()
+        assert store.files.cat_file("/gentax-silent/stages/store.json") == newer
+    finally:
+        store.files.rm("/gentax-silent", recursive=True)
+
+
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write to"):

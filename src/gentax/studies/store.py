@@ -82,9 +82,12 @@ class Store:
 
         Raises:
             UsageError: a newer version of gentax wrote it.
+            StoreUnavailable: there is no telling, as the store does not answer.
         """
         try:
             written_in = int(json.loads(self._read_marker())["format"])
+        except StoreUnavailable:
+            raise
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             written_in = 0
         if written_in > FORMAT:
