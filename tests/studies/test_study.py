@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -449,3 +451,11 @@ def test_a_study_of_few_seeds_says_beforehand_what_it_cannot_claim(study):
     assert "says what this checkpoint lost" in study.cannot_claim()
     assert "2 more training runs here" in study.cannot_claim()
     assert replace(study, seeds=(0, 1, 2)).cannot_claim() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is not inherited")
+def test_the_peak_of_memory_is_that_of_the_process_and_not_of_the_one_that_started_it():
+    held = b"x" * (1 << 28)  # which Linux counts in the `ru_maxrss` of a process started from here
+    code = "from gentax.studies.stages import peak_memory; print(peak_memory())"
+    peak = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    assert 1 << 20 < int(peak) < len(held)

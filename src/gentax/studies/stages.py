@@ -39,6 +39,17 @@ STOP = 300.0  # seconds that several processes have for the step in flight when 
 Progress = Callable[[float, str], None]  # the fraction done, and what is being done
 
 
+def peak_memory() -> int:
+    """Return the most memory that this process has held at once, in bytes; on Linux since `clear_refs` was written.
+
+    Linux's `ru_maxrss` will not do: a process inherits it from the one that started it, and nothing sets it back.
+    """
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 @dataclass(frozen=True)
 class StageResult:
     """How the attempt to do a stage ended."""
@@ -102,9 +113,8 @@ class StageRunner:
         started = time.monotonic()
         folder = self._train(stage, on_progress) if stage.kind == "train" else self._evaluate(stage, on_progress)
         seconds = time.monotonic() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         alone = stage.kind != "train" or self.processes == 1
-        self.store.finish(stage, folder, seconds, peak if alone else None)
+        self.store.finish(stage, folder, seconds, peak_memory() if alone else None)
 
     def _evaluate(self, stage: Stage, on_progress: Progress) -> Path:
         from gentax.evals.evaluate import evaluate, tasks_of  # a run with nothing to do loads no PyTorch
