@@ -16,7 +16,7 @@ from gentax.core import UsageError
 from gentax.core.files import lock_folder
 from gentax.studies.plan import FORMAT, Stage, make_plan
 from gentax.studies.remote import RemoteStore, open_store
-from gentax.studies.store import DamagedStage, StageLocked, Store, StoreUnavailable, unused_folders
+from gentax.studies.store import DamagedStage, StageLocked, Store, StoreUnavailable, content_hash, unused_folders
 from gentax.studies.study import read_study
 
 STAGE = Stage("evaluate", "toy", {"domain": "toy", "tasks": 2, "samples": 1})
@@ -32,6 +32,11 @@ def finished(store: Path | Store, text: str = "content") -> Store:
     (folder / "deep" / "more.txt").write_text("more")
     store.finish(STAGE, folder, 1.0, None)
     return store
+
+
+def sealed(content: dict) -> str:
+    """Return the text of a seal that says this, and whose own hash is right."""
+    return json.dumps({**content, "sha256": content_hash(content)})
 
 
 def test_a_stage_appears_whole(tmp_path):
@@ -61,6 +66,10 @@ def test_the_first_of_two_that_finish_a_stage_is_kept(tmp_path):
         lambda folder: (folder / "stage.json").write_text("{}"),
         lambda folder: (folder / "stage.json").write_bytes(b"\xff\x00"),
         lambda folder: (folder / "stage.json").write_text("[" * 100_000),
+        lambda folder: (folder / "stage.json").write_text("[1]"),
+        lambda folder: (folder / "stage.json").write_text(sealed({})),
+        lambda folder: (folder / "stage.json").write_text(sealed({"files": None})),
+        lambda folder: (folder / "stage.json").write_text(sealed({"files": {"data.txt": {}}})),
         lambda folder: (folder / "stage.json").write_text((folder / "stage.json").read_text().replace("1.0", "2.0")),
     ],
 )
@@ -305,6 +314,24 @@ def test_a_store_behind_a_url_is_shared_by_machines(machine):
     assert "data.txt is not what was stored" in third.take_damaged()[0]
     assert first.files.exists(f"{first.remote_root}/stages/{STAGE.folder}/damaged-stage.json")
     assert not machine("d").has(STAGE)
+
+
+@pytest.mark.parametrize("name", ["../../../x", "/{root}/x", "deep/../../x", "..\\x", ".", "x\0", "\ud800"])
+def test_a_seal_names_no_file_outside_its_folder(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    store = open_store("memory://gentax-outside")
+    name = name.format(root=tmp_path)
+    content = {"files": {name: {"sha256": "0", "bytes": 7, "mtime_ns": 0}}}
+    stage = f"/gentax-outside/stages/{STAGE.folder}"
+    try:
+        store.files.pipe_file(f"{stage}/stage.json", sealed(content).encode())
+        store.files.pipe_file(f"{stage}/{content_hash(content)[:12]}/{name}", b"planted")
+        assert not store.has(STAGE, contents=True)
+        assert "are no files of a stage" in store.take_damaged()[0]
+        assert [file for file in tmp_path.rglob("*") if file.is_file() and file.name != "stage.json"] == []
+        assert not store.files.exists(f"{stage}/stage.json")
+    finally:
+        store.files.rm("/gentax-outside", recursive=True)
 
 
 def test_of_two_machines_that_do_a_stage_one_is_kept_whole_and_others_learn_what_it_took(machine):

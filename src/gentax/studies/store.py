@@ -28,7 +28,7 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import filelock
@@ -364,10 +364,12 @@ class Store:
             content = json.loads(text)
             stored = content.pop("sha256")
             intact = stored == content_hash(content)
-        except (ValueError, AttributeError, KeyError, RecursionError):
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
             intact = False
         if not intact:
             raise DamagedStage(f"{file} is not what was stored (its SHA-256 differs)")
+        if not _lists_files(content.get("files")):
+            raise DamagedStage(f"{file} is damaged (its `files` are no files of a stage)")
         self._seals[path] = (changed, content)
         return content
 
@@ -430,6 +432,23 @@ def _is_locked(file: Path) -> bool:
     except OSError:  # held; or there is no telling
         return True
     return False
+
+
+def _lists_files(files: Any) -> bool:
+    """Return whether a seal's `files` are names inside the stage's folder, each with what `finish` says of a file.
+
+    Anybody who can write to a store can write a seal whose hash is right, and what it names is downloaded.
+    """
+    if not isinstance(files, Mapping):
+        return False
+    for name, said in files.items():
+        path = PurePosixPath(name)
+        inside = path.parts and not path.is_absolute() and ".." not in path.parts
+        if not inside or str(path) != name or "\\" in name or not name.isprintable():
+            return False
+        if not isinstance(said, Mapping) or not {"sha256", "bytes", "mtime_ns"} <= said.keys():
+            return False
+    return True
 
 
 def content_hash(content: Mapping[str, Any]) -> str:
