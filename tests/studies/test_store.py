@@ -336,9 +336,11 @@ def test_a_seal_names_no_file_outside_its_folder(tmp_path, monkeypatch, name):
 
 def test_of_two_machines_that_do_a_stage_one_is_kept_whole_and_others_learn_what_it_took(machine):
     first = finished(machine("a"), "first")
-    finished(machine("b"), "second")
+    second = finished(machine("b"), "second")
     files, stages = first.files, f"{first.remote_root}/stages"
     assert len(files.glob(f"{stages}/*/*/data.txt")) == 1  # the second saw the seal of the first
+    assert not any(second.path(STAGE).parent.glob(f"*{STAGE.folder}*"))  # and does not go on with its own
+    assert (second.check(STAGE, "data") / "data.txt").read_text() == "first"
     files.pipe_file(f"{stages}/{STAGE.folder}/0123456789ab/data.txt", b"half")
 
     third = machine("c")
@@ -346,6 +348,17 @@ def test_of_two_machines_that_do_a_stage_one_is_kept_whole_and_others_learn_what
     assert (stage.kind, stage.label, seal["seconds"]) == ("evaluate", "toy", 1.0)
     assert third.has(STAGE, contents=True)
     assert (third.path(STAGE) / "data.txt").read_text() == "first"
+
+
+def test_damage_on_one_machine_costs_nothing_of_what_another_did(machine):
+    finished(machine("a"), "first")
+    second = machine("b")
+    finished(Store(second.root), "second")  # when the store did not answer
+    (second.path(STAGE) / "data.txt").write_text("other")
+    assert not second.has(STAGE, contents=True)
+    assert "data.txt is not what was stored" in second.take_damaged()[0]
+    assert second.has(STAGE, contents=True)
+    assert (second.path(STAGE) / "data.txt").read_text() == "first"
 
 
 def test_a_stage_is_uploaded_later_where_the_store_did_not_answer(machine, monkeypatch):

@@ -17,6 +17,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -119,13 +120,26 @@ class RemoteStore(Store):
         self._upload(stage)
 
     def _upload(self, stage: Stage) -> None:
-        if self._is_sealed(stage):  # another machine was first
-            return
         path = self.path(stage)
-        for name in self.seal(stage)["files"]:
-            self._put(path / name, self._remote(path, name))
-        if not self._is_sealed(stage):
+        kept = self._kept_seal(stage)
+        if kept is None:
+            for name in self.seal(stage)["files"]:
+                self._put(path / name, self._remote(path, name))
+            kept = self._kept_seal(stage)
+        if kept is None:
             self._put(path / SEAL, self._remote(path, SEAL))
+        elif kept != (path / SEAL).read_bytes():  # another machine was first: what it did is fetched when it is read
+            aside = path.with_name(f".{path.name}.{os.getpid()}")  # gone at once: nobody finds half of it
+            path.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _kept_seal(self, stage: Stage) -> bytes | None:
+        """Return the seal that the store has of a stage now, if it has one."""
+        try:
+            content: bytes = self._call("cat_file", self._remote(self.path(stage), SEAL))
+        except FileNotFoundError:
+            return None
+        return content
 
     def history(self) -> Iterator[tuple[Stage, Mapping[str, Any]]]:
         """Yield the latest stages of all machines, after fetching the seals that are not here yet."""
@@ -144,8 +158,9 @@ class RemoteStore(Store):
     def _set_aside(self, stage: Stage, why: str) -> None:
         seal = self._remote(self.path(stage), SEAL)
         with contextlib.suppress(FileNotFoundError):
-            self._call("cp_file", seal, seal.replace(SEAL, f"damaged-{SEAL}"))
-            self._call("rm_file", seal)
+            if self._kept_seal(stage) == (self.path(stage) / SEAL).read_bytes():  # not what another machine did
+                self._call("cp_file", seal, seal.replace(SEAL, f"damaged-{SEAL}"))
+                self._call("rm_file", seal)
         self._sealed.discard(stage.folder)
         super()._set_aside(stage, why)
 
