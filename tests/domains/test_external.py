@@ -218,6 +218,11 @@ def test_a_factory_without_settings_or_without_text_is_refused(own):
         env.reset(options={"index": 0})
 
 
+def test_no_name_of_a_setting_gets_past_the_check():
+    with pytest.raises(UsageError, match="unknown setting of sokoban 'record'; did you mean 'reward'"):
+        gentax.make("sokoban", record=1)
+
+
 def test_domain_level_is_distinguished_from_module_factory(own):
     assert parse_domain("sokoban") == ("sokoban", None)
     assert parse_domain("sokoban:6x6") == ("sokoban", "6x6")

@@ -97,7 +97,7 @@ def make(name: str, level: str | None = None, **settings: Any) -> TextEnv:
     return cast(TextEnv, factory(level=level, **settings))
 
 
-def _make_registered(record: Domain, level: str | None, **settings: Any) -> TextEnv:
+def _make_registered(record: Domain, /, level: str | None, **settings: Any) -> TextEnv:
     module, _, attribute = record.entry.partition(":")
     factory = getattr(importlib.import_module(module), attribute)
     check_settings(factory, record.name, settings)
