@@ -1,9 +1,11 @@
 """Diversity by hand, absolute, with intervals that match a jackknife done the long way."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from gentax.core import Episode, Outcome, Step, Task, UsageError
@@ -81,6 +83,16 @@ def test_the_interval_is_the_jackknife_over_tasks(measure):
     found = measured(measure, a, b)
     assert found.high - found.value == pytest.approx(2.7764451 * np.sqrt(variance))  # Student's t, 4 degrees
     assert found.n == 11
+
+
+@pytest.mark.parametrize("measure", [unshared, unseen])
+def test_long_texts_take_little_memory(measure):
+    once = csr_array(np.eye(64, 200_000))
+    tracemalloc.start()
+    measure(once, once)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12e6  # a byte for each of 64 tasks and 200,000 n-grams is 12.8 MB
 
 
 def test_a_policy_that_stands_still_makes_no_word_common():

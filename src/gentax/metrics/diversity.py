@@ -68,24 +68,26 @@ def counts(domains: Mapping[str, Sequence[Episode]]) -> dict[str, csr_array]:
 
 def unshared(a_KV: csr_array, b_KV: csr_array) -> Estimate:
     """Return 1 - |A ∩ B| / |A ∪ B| (Jaccard) of the n-grams that two domains show: 0 the same ones, 1 none shared."""
-    return _of_shown(lambda a, b: 1 - (a & b).sum(-1) / (a | b).sum(-1), a_KV, b_KV)
+    return _of_shown(lambda both, a, b: 1 - both / (a + b - both), a_KV, b_KV)
 
 
 def unseen(source_KV: csr_array, target_KV: csr_array) -> Estimate:
     """Return 1 - |S ∩ T| / |T|: the share of the target's n-grams that the source never shows. Not symmetric."""
-    return _of_shown(lambda s, t: 1 - (s & t).sum(-1) / np.maximum(t.sum(-1), 1), source_KV, target_KV)
+    return _of_shown(lambda both, _, target: 1 - both / np.maximum(target, 1), source_KV, target_KV)
 
 
-def _of_shown(measure: Callable[[np.ndarray, np.ndarray], np.ndarray], a_KV: csr_array, b_KV: csr_array) -> Estimate:
-    """Estimate a measure of the n-grams that two domains show: masks (V,), or (K, V) without each task in turn."""
-    (all_a, without_a), (all_b, without_b) = map(_shown, (a_KV, b_KV))
-    return fraction(float(measure(all_a, all_b)), measure(without_a, all_b), measure(all_a, without_b))
-
-
-def _shown(x_KV: csr_array) -> tuple[np.ndarray, np.ndarray]:
-    present_KV = x_KV.toarray() > 0
-    tasks_V = present_KV.sum(0)
-    return tasks_V > 0, (tasks_V > 0) & ~(present_KV & (tasks_V == 1))
+def _of_shown(measure: Callable[..., Any], a_KV: csr_array, b_KV: csr_array) -> Estimate:
+    """Estimate a measure of how many n-grams two domains show: `measure(both, a, b)`, of numbers or arrays (K,)."""
+    # Stays sparse: tasks of long texts have hundreds of thousands of n-grams, of which each shows few.
+    a_KV, b_KV = ((x_KV > 0).astype(int) for x_KV in (a_KV, b_KV))
+    tasks_a, tasks_b = (np.bincount(x_KV.indices, minlength=x_KV.shape[1]) for x_KV in (a_KV, b_KV))
+    both_V = (tasks_a > 0) & (tasks_b > 0)
+    both, a, b = both_V.sum(), (tasks_a > 0).sum(), (tasks_b > 0).sum()
+    # What a domain no longer shows without a task: the n-grams that no other of its tasks has.
+    sole_a, sole_b = tasks_a == 1, tasks_b == 1
+    without_a = measure(both - a_KV @ (sole_a & both_V), a - a_KV @ sole_a, b)
+    without_b = measure(both - b_KV @ (sole_b & both_V), a, b - b_KV @ sole_b)
+    return fraction(float(measure(both, a, b)), without_a, without_b)
 
 
 def tfidf(a_KV: csr_array, b_KV: csr_array) -> Estimate:
