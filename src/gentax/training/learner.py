@@ -276,8 +276,8 @@ def _rate(parameters: int, ends: tuple[float, float], factor: float) -> float:
 #
 # Counted: the player's weights, what is trained with gradients and moments, reference models (all three exact), what
 # layers keep for the backward pass (estimated from the widths of their matrices, `KEPT_PER_WIDTH`), logits, and the
-# cache of playing, for rows of `CACHED_TOKENS` tokens. Playing and learning take turns, so the larger of the two counts;
-# fewer rows are played at a time where memory is short. PyTorch itself takes half a GB more.
+# cache of playing, for rows of `CACHED_TOKENS` tokens. Playing and learning take turns, so the larger of the two
+# counts; fewer rows are played at a time where memory is short. PyTorch itself takes half a GB more.
 
 KEPT_PER_WIDTH = 1.5  # numbers a layer keeps for a token, for each row and column of its matrices; measured: 1.1 to 1.5
 LOGITS = 6  # numbers held for each logit
