@@ -55,7 +55,7 @@ def test_colour_is_used_only_where_the_terminal_has_it(monkeypatch):
 @pytest.mark.parametrize("width", [40, 60, 80])
 def test_a_wide_matrix_is_continued_below(width):
     ones = np.repeat([1.0, 0.0], 32)
-    names = [f"domain-{n}" for n in range(12)]
+    names = ["sokoban", "babyai", "twx-cooking", *(f"domain-{n}" for n in range(9))]  # long names and short ones
     scores = dict.fromkeys(names, ones)
     report = replace(
         fake_report.arms(), results=(ArmResult(tax_report(names[0], scores, scores)),), domains=tuple(names)

@@ -297,7 +297,7 @@ def _matrix(results: Sequence[ArmResult], domains: Sequence[str], console: Conso
     blocks: list[list[str]] = [[]]
     for domain in domains:
         wider = _block(results, [*blocks[-1], domain], console)
-        if blocks[-1] and Measurement.get(console, console.options.update(width=10_000), wider).minimum > console.width:
+        if blocks[-1] and Measurement.get(console, console.options.update(width=10_000), wider).maximum > console.width:
             blocks.append([])
         blocks[-1].append(domain)
     parts: list[RenderableType] = []
