@@ -8,6 +8,7 @@ import pytest
 
 from gentax.core import UsageError
 from gentax.core.settings import read_settings, read_yaml
+from gentax.domains import domain, missing_modules
 from gentax.studies import read_study
 from gentax.studies.costs import CostModel, clock, overview, read_costs
 from gentax.studies.plan import make_plan
@@ -21,13 +22,20 @@ README = (FOLDER / "README.md").read_text(encoding="utf-8")
 LARGE = ("paper_", "grid_")  # made for GPUs, of models that are not here
 
 
-def on_java(file: Path):
-    """A study that chooses by validation tasks asks every domain what its tasks are made of."""
-    validation = "\nsplit: validation" in file.read_text(encoding="utf-8")
-    return pytest.param(file, id=file.stem, marks=pytest.mark.jvm if validation else ())
+needs_alfworld = pytest.mark.skipif(bool(missing_modules(domain("alfworld"))), reason="it takes gentax[alfworld]")
 
 
-@pytest.mark.parametrize("file", [on_java(file) for file in STUDIES])
+def parameter(file: Path):
+    """A study that chooses by validation tasks asks every domain what its tasks are made of, in Java or not."""
+    text, marks = file.read_text(encoding="utf-8"), []
+    if "\nsplit: validation" in text:
+        marks.append(pytest.mark.jvm)
+    if "alfworld" in text:
+        marks.append(needs_alfworld)
+    return pytest.param(file, id=file.stem, marks=marks)
+
+
+@pytest.mark.parametrize("file", [parameter(file) for file in STUDIES])
 def test_a_study_can_be_planned(file, tmp_path):
     text = file.read_text(encoding="utf-8")
     study = read_study(file)
@@ -63,6 +71,7 @@ def test_a_model_that_is_not_here_is_planned_by_its_name_only_when_that_is_asked
         make_plan(read_study(file), weights=False)
 
 
+@needs_alfworld
 def test_a_large_study_is_planned_from_unit_costs(tmp_path):
     plan = make_plan(read_study(FOLDER / "grid_8b.yaml"), weights=False)
     costs = read_costs(COSTS)
