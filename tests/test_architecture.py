@@ -132,7 +132,12 @@ def test_names_that_scripts_import_exist():
     for script in [*(ROOT.parents[1] / "benchmarks").glob("*.py"), *(ROOT.parents[1] / "docs").glob("*.py")]:
         for node in ast.walk(parsed(script)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "gentax":
-                module = importlib.import_module(node.module)
+                try:
+                    module = importlib.import_module(node.module)
+                except ModuleNotFoundError as error:
+                    if str(error.name).startswith("gentax"):
+                        raise
+                    continue  # TRL, alfworld and others may be missing
                 missing += [f"{script.name}: {node.module}.{a.name}" for a in node.names if not found(module, a.name)]
     assert missing == []
 
