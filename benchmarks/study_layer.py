@@ -32,8 +32,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from gentax.core.settings import read_settings
 from gentax.studies import Study, StudyCallback, StudyRun
 from gentax.studies.costs import CostModel, overview
+from gentax.studies.engines import engine_for
 from gentax.studies.plan import Stage, make_plan
-from gentax.studies.run import engine_for
 from gentax.studies.store import Store
 
 TARGETS = ("crafting", "sokoban", "webshop", "babyai")

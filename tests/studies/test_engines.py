@@ -23,12 +23,12 @@ from gentax.core import UsageError
 from gentax.core.errors import StudyIncomplete
 from gentax.studies import StudyCallback, StudyRun, read_study
 from gentax.studies.costs import CostModel, UnitCosts
+from gentax.studies.engines import engine_for
 from gentax.studies.engines.local import LocalEngine
 from gentax.studies.engines.ray import RayEngine
 from gentax.studies.engines.slurm import SlurmEngine
 from gentax.studies.plan import Stage, make_plan
 from gentax.studies.remote import open_store
-from gentax.studies.run import engine_for
 from gentax.studies.stages import StageResult, StageRunner
 from gentax.studies.store import Store
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from gentax.studies import costs
 from gentax.studies.costs import TimeEstimate, UnitCosts
 from gentax.studies.plan import make_plan
-from gentax.studies.run import StudyProgress
+from gentax.studies.progress import StudyProgress
 from gentax.studies.study import read_study
 
 expected_seconds = UnitCosts().seconds

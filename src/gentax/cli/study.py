@@ -109,8 +109,9 @@ def _run(
     from gentax.report.text import claim_notes, claims_table, first_screen
     from gentax.studies import StudyRun, read_study
     from gentax.studies.costs import CostModel, read_costs
+    from gentax.studies.engines import engine_for
+    from gentax.studies.progress import StudyProgress
     from gentax.studies.remote import open_store
-    from gentax.studies.run import StudyProgress, engine_for
     from gentax.studies.study import study_path
 
     require_modules("a study", *LOCAL)
@@ -158,7 +159,7 @@ def plan(
     Example: `gentax study plan retention --out runs`
     """
     from gentax.studies.costs import CostModel, overview, read_costs
-    from gentax.studies.run import default_slots
+    from gentax.studies.engines import default_slots
 
     made, store = _open(study, out, weights=False)
     model = CostModel(read_costs(costs)).learn(store.history())

@@ -19,7 +19,7 @@ from typing import IO
 import psutil
 
 from gentax.core import UsageError
-from gentax.studies.engines import number_option
+from gentax.studies.engines.base import number_option
 from gentax.studies.plan import Stage
 from gentax.studies.stages import StageResult, StageRunner
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from gentax.core import UsageError, unknown
 from gentax.core.imports import require
 from gentax.studies.costs import CostModel
-from gentax.studies.engines import OnProgress, number_option
+from gentax.studies.engines.base import OnProgress, number_option
 from gentax.studies.plan import Stage
 from gentax.studies.stages import StageResult, StageRunner
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from gentax.core import UsageError
 from gentax.core.imports import require
-from gentax.studies.engines import OnProgress
+from gentax.studies.engines.base import OnProgress
 from gentax.studies.plan import Stage
 from gentax.studies.stages import StageResult, StageRunner
 
