@@ -60,7 +60,7 @@ def test_a_domain_registered_in_this_process_only_skips_the_check_in_another(toy
 def test_a_check_in_another_process_survives_output_and_reports_a_hang(monkeypatch):
     (result,) = gentax.check("broken_envs:SaysGoodbye", effort=SMALL, only=["other process"]).results
     assert result.verdict is Verdict.PASSED, result
-    monkeypatch.setattr("gentax.domains.check.OTHER_PROCESS_SECONDS", 0.01)
+    monkeypatch.setattr("gentax.domains.check.checks.OTHER_PROCESS_SECONDS", 0.01)
     (result,) = gentax.check("broken_envs:Sound", effort=SMALL, only=["other process"]).results
     assert "another process does not start it in 0.01 s" in result.message
 
@@ -85,7 +85,7 @@ def test_tasks_with_the_same_first_observation_may_differ_later():
     ("cls", "check", "says"), broken_envs.BROKEN, ids=[row[0].__name__ for row in broken_envs.BROKEN]
 )
 def test_each_defect_is_found_by_its_check(monkeypatch, cls, check, says):
-    monkeypatch.setattr("gentax.domains.check.PATIENCE", 0.2)  # what is kept is not given back later either
+    monkeypatch.setattr("gentax.domains.check.checks.PATIENCE", 0.2)  # what is kept is not given back later either
     (result,) = gentax.check(f"broken_envs:{cls.__name__}", effort=SMALL, only=[check]).results
     assert result.verdict is Verdict.FAILED, result
     assert says in result.message

@@ -193,7 +193,7 @@ def test_who_plays_has_merged_adapters_and_the_trained_model_keeps_its_weights(t
 
 
 def test_a_server_is_given_token_ids_and_its_own_ids_come_back_up_to_the_stop():
-    from gentax.training.trl_trainer import ServerDecoder
+    from gentax.training.trl_server import ServerDecoder
 
     asked = []
 
@@ -220,7 +220,7 @@ def test_a_server_is_given_token_ids_and_its_own_ids_come_back_up_to_the_stop():
 def test_the_server_is_asked_and_read_as_trl_does(trl, tiny, tmp_path, monkeypatch):
     from trl.generation.vllm_client import VLLMClient
 
-    from gentax.training.trl_trainer import ServerDecoder
+    from gentax.training.trl_server import ServerDecoder
 
     def completions(url, json):
         logprobs = {"tokens": ["token_id:3"], "token_logprobs": [-1.5], "top_logprobs": [{"token_id:3": -1.5}]}

@@ -23,7 +23,6 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -36,10 +35,7 @@ from gentax.core import Episode, NonFiniteLoss, UsageError, stable_seed
 from gentax.core.files import atomic_folder
 from gentax.core.imports import install_command, require
 from gentax.core.process import Interrupt, deferred_interrupt
-from gentax.models.action_format import ACTION_END
-from gentax.models.decoding.sampling import ActiveRequest, StopCondition
 from gentax.models.device import available_memory, has_native_bf16, resolve_device, stochastic_round_
-from gentax.models.options import Sample, SamplingRequest
 from gentax.models.source import find_model
 from gentax.policies.local import LocalPolicy, load_local_policy
 from gentax.training.config import TrainConfig
@@ -61,6 +57,7 @@ from gentax.training.run_folder import (
     save_model,
     unpack,
 )
+from gentax.training.trl_server import ServerDecoder, client_of
 
 PINNED = "1.16.0"  # `rollout_func` is experimental there, and what is overridden below is TRL's own affair
 EPISODES = 8  # in one forward pass, about; TRL's own default
@@ -452,62 +449,3 @@ def _silence_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield
-
-
-class ServerDecoder:
-    """The interface of `models.decoding.Decoder` over TRL's client of a vLLM server: token ids in, token ids out.
-
-    Each prompt is a request with its own seed, so that what an episode says does not hang on who plays beside it.
-    """
-
-    reserved_bytes = 0
-
-    def __init__(self, client: Any, max_length: int) -> None:
-        self.client, self.max_length = client, max_length
-
-    def cache_bytes(self, tokens: int) -> None:
-        """Return None: the server manages its own memory."""
-
-    def clear_cache(self) -> None:
-        """The server forgets by itself when it gets new weights."""
-
-    def sample(self, requests: Sequence[SamplingRequest], stop: StopCondition) -> list[Sample]:
-        """Continue every prompt until `stop(ids so far)` or until its uniforms are used up."""
-        with ThreadPoolExecutor(64) as threads:
-            return list(threads.map(lambda request: self._complete(request, stop), requests))
-
-    def _complete(self, request: SamplingRequest, stop: StopCondition) -> Sample:
-        row = ActiveRequest(request)
-        while not row.finished:  # the server stops at any `</action>`; one in a thought is no end
-            completion = self.client.generate(
-                prompts=[[*request.prompt.tolist(), *row.ids]],
-                temperature=request.params.temperature,
-                top_p=request.params.top_p,
-                top_k=request.params.top_k,
-                min_p=request.params.min_p,
-                max_tokens=len(request.uniforms) - len(row.ids),
-                logprobs=0,
-                generation_kwargs={
-                    "seed": int(row.uniform * 2**53),
-                    "stop": [ACTION_END],
-                    "include_stop_str_in_output": True,
-                    "skip_special_tokens": False,
-                },
-            )
-            ids, logprobs = completion["completion_ids"][0], completion["logprobs"][0]
-            for token, top in zip(ids, logprobs, strict=True):
-                if not row.finished:
-                    row.append(token, top[0], stop)
-            row.finished = row.finished or not ids
-        return row.sample()
-
-
-def client_of(trainer: Any, server: str) -> Any:
-    """Return this process's client of the server; refuse one whose probabilities are not those it samples from."""
-    from trl.generation.vllm_client import VLLMClient
-
-    client = trainer.vllm_generation.vllm_client if trainer.accelerator.is_main_process else VLLMClient(server)
-    mode = client.get_server_info()["model_config"]["logprobs_mode"]
-    if mode != "processed_logprobs":
-        raise UsageError(f"{server} gives {mode}: start it with --logprobs-mode processed_logprobs")
-    return client
