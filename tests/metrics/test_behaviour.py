@@ -23,7 +23,7 @@ from gentax.metrics.behaviour import (
     task_changes,
 )  # fmt: skip
 from gentax.metrics.statistics import success_rate
-from gentax.metrics.statistics.intervals import Ratio
+from gentax.metrics.statistics.intervals import TaskRatio
 
 
 def of(*episodes):
@@ -130,15 +130,15 @@ def test_what_cannot_be_compared_is_refused(before, after, says):
 
 def test_the_interval_of_success_is_that_of_every_other_table():
     scores = np.array([1.0] * 20 + [0.0] * 45)
-    found = Ratio(scores, np.ones(65), "percent").estimate()
+    found = TaskRatio(scores, np.ones(65), "percent").estimate()
     rate = success_rate(scores)
     assert (found.value, found.low, found.high) == pytest.approx((rate.value, rate.low, rate.high))
 
 
 def test_a_mean_without_spread_is_a_number_without_an_interval_and_is_not_tested():
-    alike = Ratio(np.full(50, 3.0), np.ones(50), "tokens")
+    alike = TaskRatio(np.full(50, 3.0), np.ones(50), "tokens")
     assert (alike.estimate().value, alike.estimate().low, alike.estimate().high) == (3, 3, 3)
-    moved = Ratio(np.ones(50), np.ones(50), "tokens").change(alike)
+    moved = TaskRatio(np.ones(50), np.ones(50), "tokens").change(alike)
     assert (moved.value, moved.low, moved.high) == (2, 2, 2)
     before, after = ([played(n, "go>B", written=written) for n in range(9)] for written in (1, 3))
     assert compare(before, after)["room"].change["tokens_per_step"].value == 2
@@ -146,9 +146,12 @@ def test_a_mean_without_spread_is_a_number_without_an_interval_and_is_not_tested
 
 
 def test_intervals_do_not_collapse_when_all_tasks_are_alike():
-    none, all_ = Ratio(np.zeros(50), np.full(50, 7.0), "percent"), Ratio(np.full(50, 7.0), np.full(50, 7.0), "percent")
+    none, all_ = (
+        TaskRatio(np.zeros(50), np.full(50, 7.0), "percent"),
+        TaskRatio(np.full(50, 7.0), np.full(50, 7.0), "percent"),
+    )
     assert none.estimate().low == 0 < 5 < none.estimate().high < 10
-    half = Ratio(np.tile([0.0, 7.0], 25), np.full(50, 7.0), "percent")
+    half = TaskRatio(np.tile([0.0, 7.0], 25), np.full(50, 7.0), "percent")
     for one in (none, all_, half):
         same = one.change(one)
         assert same.value == 0
@@ -179,7 +182,7 @@ def test_intervals_of_a_policy_and_of_a_change_cover(tasks, measure):
 
     def ratio(side):
         refused, actions, won = side
-        return Ratio(refused, actions, "percent") if measure == "share" else Ratio(actions, won, "steps")
+        return TaskRatio(refused, actions, "percent") if measure == "share" else TaskRatio(actions, won, "steps")
 
     scale = 100 if measure == "share" else 1
     true = [scale * ratio(side).numerator_K.sum() / ratio(side).denominator_K.sum() for side in (a, b)]
@@ -194,7 +197,7 @@ def test_intervals_of_a_policy_and_of_a_change_cover(tasks, measure):
 
 def test_a_p_value_is_five_percent_where_a_limit_is_0():
     rng = np.random.default_rng(1)
-    sides = [Ratio(rng.integers(0, 5, 60).astype(float), np.full(60, 5.0), "percent") for _ in range(2)]
+    sides = [TaskRatio(rng.integers(0, 5, 60).astype(float), np.full(60, 5.0), "percent") for _ in range(2)]
     moved = sides[0].change(sides[1])
     assert (moved.p_value() < 0.05) == (not moved.contains(0))
     touching = type(moved)(3.0, 0.0, 5.0, "tasks", "points", 60)

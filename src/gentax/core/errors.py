@@ -48,6 +48,11 @@ class StudyIncomplete(RuntimeError):
     """Stages of a study could not be done; `str(error)` is one line that names the first. The others are done."""
 
 
+def type_and_message(error: BaseException, limit: int) -> str:
+    """Write an exception of somebody else's code on one line, of at most `limit` characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:limit]
+
+
 def nearest(name: object, valid: Iterable[object]) -> str | None:
     """Return the member of `valid` that is spelled most like `name`, or None when none is close."""
     found = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.5)

@@ -23,12 +23,13 @@ from typing import Any
 import gymnasium
 
 from gentax.core.env import AnyText, Task
-from gentax.core.errors import EnvironmentFault, UsageError
+from gentax.core.errors import EnvironmentFault, UsageError, type_and_message
 from gentax.core.imports import require
 from gentax.wrappers.spec import make_wrapped
 
 TEXT_FIELDS = ("text", "observation", "message", "output", "result", "content", "prompt")
 SCHEMA_LIMIT = 1 << 20  # bytes
+ERROR_LIMIT = 200  # characters of what went wrong
 TIMEOUT_S = 60.0
 
 
@@ -53,7 +54,7 @@ class OpenEnvClientEnv(gymnasium.Env[str, str]):
         try:
             self._client.connect()
         except Exception as error:
-            raise UsageError(f"openenv:{url} cannot be reached: {_line(error)}") from error
+            raise UsageError(f"openenv:{url} cannot be reached: {type_and_message(error, ERROR_LIMIT)}") from error
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
@@ -74,7 +75,7 @@ class OpenEnvClientEnv(gymnasium.Env[str, str]):
         try:
             result = ask()
         except Exception as error:
-            raise EnvironmentFault(f"openenv:{self._url} fails: {_line(error)}") from error
+            raise EnvironmentFault(f"openenv:{self._url} fails: {type_and_message(error, ERROR_LIMIT)}") from error
         if not isinstance(result.observation, dict):
             raise EnvironmentFault(f"openenv:{self._url} shows a {type(result.observation).__name__} and no fields")
         return result
@@ -101,15 +102,13 @@ def _action_field(url: str) -> str:
         required = [name for name in action.get("required", []) if isinstance(name, str)]
         text = [name for name in required if action["properties"][name].get("type") == "string"]
     except (urllib3.exceptions.HTTPError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise UsageError(f"openenv:{url} is no OpenEnv server with a schema: {_line(error)}") from error
+        raise UsageError(
+            f"openenv:{url} is no OpenEnv server with a schema: {type_and_message(error, ERROR_LIMIT)}"
+        ) from error
     if len(required) != 1 or not text:
         names = ", ".join(required)[:200] or "nothing"
         raise UsageError(f"openenv:{url} wants more of an action than one text: {names}")
     return text[0]
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def openenv_app(domain: str, wrap_with: Iterable[str] = (), max_sessions: int = 8, **settings: Any) -> Any:

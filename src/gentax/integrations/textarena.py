@@ -19,7 +19,7 @@ from typing import Any
 import gymnasium
 
 from gentax.core.env import AnyText
-from gentax.core.errors import UsageError, unknown
+from gentax.core.errors import UsageError, type_and_message, unknown
 from gentax.core.imports import require
 
 SEEDS_COMPARED = 4  # starts that are compared to see whether a game follows its seed
@@ -72,7 +72,7 @@ class TextArenaEnv(gymnasium.Env[str, str]):
                 self._env = self._library.make(self._game)
                 self._env.reset(num_players=1, seed=seed)
             except Exception as error:
-                why = " ".join(f"{type(error).__name__}: {error}".split())[:MESSAGE_LIMIT]
+                why = type_and_message(error, MESSAGE_LIMIT)
                 raise UsageError(f"textarena:{self._game} cannot be played here by one player: {why}") from error
         if not hasattr(self._env.state, "error_count"):
             raise UsageError(f"textarena:{self._game} is no game for a single player")

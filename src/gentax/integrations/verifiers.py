@@ -21,10 +21,11 @@ from typing import Any
 import gymnasium
 
 from gentax.core.env import AnyText
-from gentax.core.errors import EnvironmentFault, UsageError
+from gentax.core.errors import EnvironmentFault, UsageError, type_and_message
 from gentax.core.imports import require
 
 MAX_TASKS = 10_000  # of a taskset that are loaded; some have no end
+ERROR_LIMIT = 300  # characters of what went wrong
 TIMEOUT_S = 300.0  # for what the package does between two replies
 SEAT = {"harness": {"id": "gentax_verifiers"}, "runtime": {"type": "subprocess"}}  # asked in this process
 
@@ -54,7 +55,7 @@ class VerifiersEnv(gymnasium.Env[str, str]):
             self._env = _load(package, settings)
             self._tasks = list(itertools.islice(self._env.taskset, MAX_TASKS))
         except Exception as error:
-            raise UsageError(f"{self._name} cannot be loaded: {_line(error)}") from error
+            raise UsageError(f"{self._name} cannot be loaded: {type_and_message(error, ERROR_LIMIT)}") from error
         if not self._tasks:
             raise UsageError(f"{self._name} has no tasks")
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -93,7 +94,7 @@ class VerifiersEnv(gymnasium.Env[str, str]):
         except queue.Empty:
             raise EnvironmentFault(f"{self._name} did nothing for {TIMEOUT_S:g} seconds") from None
         if what == "failed":
-            raise EnvironmentFault(f"{self._name} fails: {_line(content)}")
+            raise EnvironmentFault(f"{self._name} fails: {type_and_message(content, ERROR_LIMIT)}")
         return what, content
 
     def _next(self, wanted: str) -> Any:
@@ -199,8 +200,4 @@ def _text(content: Any) -> str:
 
 def _why(episode: Any) -> str:
     errors = [*episode.errors, *(error for trace in episode.traces for error in trace.errors)]
-    return " ".join(f"{errors[0].type}: {errors[0].message}".split())[:300] if errors else "it gives no reason"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return " ".join(f"{errors[0].type}: {errors[0].message}".split())[:ERROR_LIMIT] if errors else "it gives no reason"

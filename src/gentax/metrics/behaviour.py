@@ -34,7 +34,7 @@ from gentax.core.results import Record, Tabular
 from gentax.metrics import statistics
 from gentax.metrics.episode_scores import check_errors, task_success
 from gentax.metrics.statistics import LEVEL, Estimate, difference
-from gentax.metrics.statistics.intervals import Ratio
+from gentax.metrics.statistics.intervals import TaskRatio
 from gentax.metrics.verdict import number, signed
 
 ROUNDS = 3  # times that a loop must have gone round at the end of an episode
@@ -281,7 +281,7 @@ def compare(before: Iterable[Episode], after: Iterable[Episode]) -> dict[str, Be
 
 def _measured(
     domain: str, side: ByTask, left_out: int, horizons: Mapping[str, int]
-) -> tuple[Behaviour, dict[str, Ratio | None]]:
+) -> tuple[Behaviour, dict[str, TaskRatio | None]]:
     """Return the behaviour of one policy, and its measures as ratios over tasks; None where episodes do not say."""
     annotated = [[annotate(e, horizons[task.level]) for e in many] for task, many in side.items()]
     ratios = {name: _ratio(annotated, metric) for name, metric in MEASURES.items()}
@@ -301,12 +301,12 @@ def _horizons(episodes: Iterable[Episode]) -> dict[str, int]:
     return longest
 
 
-def _ratio(annotated: list[list[AnnotatedEpisode]], metric: BehaviourMetric) -> Ratio | None:
+def _ratio(annotated: list[list[AnnotatedEpisode]], metric: BehaviourMetric) -> TaskRatio | None:
     pairs = [[metric.of(episode) for episode in of_task] for of_task in annotated]
     if any(numerator is None for of_task in pairs for numerator, _ in of_task):
         return None
     numerator, denominator = np.array([np.sum(np.array(of_task, float), axis=0) for of_task in pairs]).T
-    return Ratio(numerator, denominator, unit=metric.unit)
+    return TaskRatio(numerator, denominator, unit=metric.unit)
 
 
 Key = tuple[str, str]  # domain, measure
@@ -316,7 +316,7 @@ ENDS = ("ended_early", "gave_up", "ran_out")  # of episodes that fail
 def holm(compared: Mapping[str, BehaviourComparison]) -> dict[Key, float]:
     """Return the p-value of each change, corrected for testing all of them (Holm 1979), the smallest first.
 
-    A change whose interval has no width (see `Ratio.estimate`) is not tested.
+    A change whose interval has no width (see `TaskRatio.estimate`) is not tested.
     """
     plain = {
         (domain, name): value.p_value()

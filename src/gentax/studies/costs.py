@@ -28,7 +28,7 @@ from gentax.studies.plan import Plan, Stage
 from gentax.studies.store import Store
 
 SFT_BATCH = 32  # pairs in an update
-State = Literal["done", "running", "stopped", "missing"]
+StageState = Literal["done", "running", "stopped", "missing"]
 PRIOR = 20.0  # seconds of a kind of stage after which its own speed counts as much as that of all stages
 
 
@@ -256,7 +256,7 @@ class StudyOverview:
     """The stages of a study and their expected costs."""
 
     groups: dict[str, list[Stage]]  # by title
-    states: dict[Stage, State]
+    states: dict[Stage, StageState]
     seconds: dict[Stage, float]  # that each stage took or is expected to take
     wall_seconds: float  # that are left, with so many stages at once
     slots: int
@@ -304,7 +304,7 @@ def overview(plan: Plan, store: Store, costs: CostModel, slots: int) -> StudyOve
         if (stage.kind == "report" or stage.folder in present) and store.has(stage):
             seals[stage] = store.seal(stage)
     estimate = TimeEstimate(stages, seals, slots, costs)
-    states: dict[Stage, State] = {}
+    states: dict[Stage, StageState] = {}
     for stage in stages:
         if stage in seals:
             states[stage] = "done"

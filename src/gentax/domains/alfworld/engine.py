@@ -16,7 +16,7 @@ from textworld.envs.pddl import textgen
 from textworld.envs.pddl.logic import GameLogic
 from textworld.logic import Rule
 
-from gentax.core.errors import EnvironmentFault
+from gentax.core.errors import EnvironmentFault, type_and_message
 from gentax.domains.alfworld.homes import display_names, rules, wording
 
 Placeholder = tuple[str, str]  # name, type
@@ -336,8 +336,8 @@ def _translated(problem: str) -> _Translated:
         try:
             task, sas = fast_downward.pddl2sas(rules(), problem)
         except (Exception, SystemExit) as error:  # the translator ends the process on some mistakes of a file
-            what = " ".join(f"{type(error).__name__}: {error}".split())
-            raise EnvironmentFault(f"the planner cannot read this game: {what[:200]}") from None
+            why = type_and_message(error, 200)
+            raise EnvironmentFault(f"the planner cannot read this game: {why}") from None
         finally:
             sys.argv = arguments
     return _Translated(

@@ -38,7 +38,7 @@ class Shard:
         self.users = 0
 
 
-class Process(Jvm):
+class SciWorldProcess(Jvm):
     """The package's Java process, and the shards in it."""
 
     def __init__(self) -> None:
@@ -63,11 +63,11 @@ class Process(Jvm):
             shard.users -= 1
 
 
-class Simulator(JvmConnection[Process]):
+class Simulator(JvmConnection[SciWorldProcess]):
     """One simulator: a `PythonInterface` object of the package, with a connection of its own (see `JvmConnection`)."""
 
     def __init__(self) -> None:
-        super().__init__(Process)
+        super().__init__(SciWorldProcess)
         with self.guarded():
             self._shard = self._jvm.enter(self._client)
             self._cleanup.callback(self._jvm.leave, self._shard)

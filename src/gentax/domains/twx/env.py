@@ -23,7 +23,7 @@ OPTIONS = "-Xms64m -Xmx384m -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError"
 """Of the JVM, unless GENTAX_JAVA_OPTS is set. There is room for the domains' 256 copies of the hardest games."""
 
 
-class State(NamedTuple):
+class TwxState(NamedTuple):
     """What the package says after a step: the values of `_KEYS`."""
 
     answer: str
@@ -35,7 +35,7 @@ class State(NamedTuple):
     lost: bool
 
 
-class Process(Jvm):
+class TwxProcess(Jvm):
     """The package's Java process."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Process(Jvm):
         super().__init__(BASEPATH, OPTIONS, (JAR_PATH,))
 
 
-class Simulator(JvmConnection[Process]):
+class Simulator(JvmConnection[TwxProcess]):
     """One game: a `PythonInterface` object of the package, with a connection of its own (see `JvmConnection`).
 
     Unlike the package's own client this asks one thing a step and starts one process in all, whose memory has a limit.
@@ -52,18 +52,18 @@ class Simulator(JvmConnection[Process]):
     """
 
     def __init__(self) -> None:
-        super().__init__(Process)
+        super().__init__(TwxProcess)
         self._loaded: tuple[str, str] | None = None
         with self.guarded():
             self._hold(self._client.make(CLASS))
 
-    def start_game(self, game: str, parameters: str, seed: int, fold: str) -> tuple[str, State, list[str]]:
+    def start_game(self, game: str, parameters: str, seed: int, fold: str) -> tuple[str, TwxState, list[str]]:
         """Start a game; return what the package says its task is, the first state, and the actions that win it."""
         self._load(game, parameters)
         state = _read(self._call("generateNewGameJSON", seed, fold, True))
         return self._call("getTaskDescription"), state, self._call("getGoldActionSequence")
 
-    def step(self, action: str) -> State:
+    def step(self, action: str) -> TwxState:
         """Do one of the valid actions."""
         return _read(self._call("stepJSON", action))
 
@@ -83,10 +83,10 @@ class Simulator(JvmConnection[Process]):
 _KEYS = ("observation", "look", "inventory", "validActions", "score", "tasksuccess", "taskfailure")
 
 
-def _read(text: str) -> State:
+def _read(text: str) -> TwxState:
     try:
         said = json.loads(text)
-        return State(*(said[key] for key in _KEYS))
+        return TwxState(*(said[key] for key in _KEYS))
     except (ValueError, KeyError, TypeError):
         raise EnvironmentFault(f"the package answered with something unknown: {text[:80]!r}") from None
 
@@ -319,7 +319,7 @@ class TwxEnv(JvmEnv):
 
     def __init__(self, level: str | None = None, **settings: Any) -> None:
         super().__init__(level, **settings)
-        self._state: State | None = None
+        self._state: TwxState | None = None
         self._tracker: GoldPathTracker | None = None
 
     @abstractmethod

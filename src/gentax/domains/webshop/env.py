@@ -11,7 +11,7 @@ from gentax.core.errors import UsageError
 from gentax.domains.webshop import DOMAIN, HORIZON, OFFICIAL, parse_level
 from gentax.domains.webshop.goals import (
     WON,
-    Official,
+    OfficialShop,
     content_of,
     expert_action,
     official_content,
@@ -52,7 +52,7 @@ class WebShop(TextEnv):
     def __init__(self, level: str | None = None, *, data: str | Path | None = None, **settings: Any) -> None:
         folder = data if data is not None else os.environ.get(DATA) or None
         asked = level is not None and (level == OFFICIAL or level.startswith(f"{OFFICIAL}-"))
-        self._official: Official | None = None
+        self._official: OfficialShop | None = None
         if asked and folder is None:
             raise UsageError(f"level {level!r} of webshop needs the official data: data=FOLDER or {DATA}=FOLDER")
         if level is not None and not asked and data is not None:

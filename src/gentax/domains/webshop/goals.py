@@ -267,7 +267,7 @@ _SPACE = re.compile(r"[\s,]*")
 
 
 @dataclass(frozen=True)
-class Official:
+class OfficialShop:
     """The official shop."""
 
     level: str
@@ -275,7 +275,7 @@ class Official:
     goals: dict[str, tuple[Goal, ...]]  # by split
 
 
-def read_official(folder: str | Path) -> Official:
+def read_official(folder: str | Path) -> OfficialShop:
     """Read the official data in `folder`; of the 1,000-product files and the full ones, the full ones.
 
     Raises:
@@ -318,7 +318,7 @@ def _pair(folder: Path) -> tuple[Path, Path]:
 
 
 @cache
-def _read(products: Path, attributes: Path, human: Path, stamps: tuple[Any, ...]) -> Official:
+def _read(products: Path, attributes: Path, human: Path, stamps: tuple[Any, ...]) -> OfficialShop:
     known, asked = _whole(attributes), _whole(human)
     shop: dict[str, Product] = {}
     for number, item in enumerate(_items(products)):
@@ -345,7 +345,7 @@ def _read(products: Path, attributes: Path, human: Path, stamps: tuple[Any, ...]
         own.sort(key=lambda goal: stable_seed(goal.text, goal.product.code))  # any first few are a fair sample
     digest = stable_seed(*shop, *(goal.text for split in SPLITS for goal in goals[split])) & 0xFFFFFFFF
     shops = Catalogue(list(shop.values()))
-    return Official(f"official-{digest:08x}", shops, {split: tuple(own) for split, own in goals.items()})
+    return OfficialShop(f"official-{digest:08x}", shops, {split: tuple(own) for split, own in goals.items()})
 
 
 def _whole(file: Path) -> dict[str, Any]:

@@ -273,7 +273,7 @@ def coverage(scores: Scores, weights: Weights) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Ratio:
+class TaskRatio:
     """The sums of each task, both (K,). A task with a denominator of 0 does not enter the ratio but keeps its place."""
 
     numerator_K: np.ndarray
@@ -308,7 +308,7 @@ class Ratio:
         scale = 100.0 if self.share else 1.0
         return Estimate(scale * value, scale * low, scale * high, TASKS, self.unit, tasks)
 
-    def change(self, after: Ratio) -> Estimate | None:
+    def change(self, after: TaskRatio) -> Estimate | None:
         """Return after - self, paired by task, a share in points; None when either has no finite interval.
 
         The interval combines theirs with their correlation (Zou & Donner 2008). Raises UsageError for tasks that do not
@@ -363,7 +363,7 @@ class Ratio:
         root = np.sqrt(max(b * b - a * c, 0.0))
         return float((b - root) / a), float((b + root) / a)
 
-    def _correlation(self, after: Ratio) -> float:
+    def _correlation(self, after: TaskRatio) -> float:
         """Return the correlation of residuals over tasks; 0 where one side has none.
 
         Of a share with half a task added for each of the four pairs of all and nothing (Agresti & Min 2005), so that
